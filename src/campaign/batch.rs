@@ -1,0 +1,143 @@
+//! A batch: up to 100 recipients of one campaign, with the values that their messages need.
+
+use serde::{Deserialize, Serialize};
+
+use super::id::CampaignId;
+use super::phone::Phone;
+
+/// The most messages in a batch (Exotel, document 001: more than 100 in a request is a 400).
+pub const BATCH_LIMIT: usize = 100;
+
+/// Up to [`BATCH_LIMIT`] recipients. All values stand in one text, so that a batch costs a few
+/// allocations and not hundreds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// The payload's version, for readers of other versions.
+    version: u8,
+    /// The campaign.
+    pub campaign: CampaignId,
+    /// Its number, from 0.
+    pub number: u32,
+    /// How many values each recipient has.
+    width: usize,
+    /// Whether the values are JSON texts rather than plain ones.
+    json: bool,
+    rows: Vec<(u64, Phone)>,
+    /// Where each value ends in `text`.
+    ends: Vec<u32>,
+    text: String,
+}
+
+/// One recipient of a batch.
+#[derive(Clone, Copy)]
+pub struct Recipient<'a> {
+    /// The row of the audience, from 1.
+    pub row: u64,
+    /// The number.
+    pub phone: Phone,
+    /// The place in the batch.
+    pub index: usize,
+    batch: &'a Batch,
+}
+
+/// A recipient's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field<'a> {
+    /// Nothing but white space.
+    Empty,
+    /// A text.
+    Text(&'a str),
+    /// A JSON text of any type.
+    Json(&'a str),
+}
+
+impl Batch {
+    /// An empty batch whose recipients have `width` values each.
+    pub fn new(campaign: CampaignId, number: u32, width: usize, json: bool) -> Self {
+        Self { version: 1, campaign, number, width, json, rows: Vec::new(), ends: Vec::new(), text: String::new() }
+    }
+
+    /// Adds a recipient. There must be as many values as the batch is wide.
+    pub fn push<'v>(&mut self, row: u64, phone: Phone, values: impl Iterator<Item = &'v str>) {
+        let before = self.ends.len();
+        for value in values {
+            self.text.push_str(value);
+            // A row is at most a few KiB (the reader sees to it), so a batch stays far below 4 GiB.
+            self.ends.push(u32::try_from(self.text.len()).unwrap_or(u32::MAX));
+        }
+        debug_assert_eq!(self.ends.len() - before, self.width);
+        self.rows.push((row, phone));
+    }
+
+    /// Takes the last recipient out again.
+    pub fn pop(&mut self) {
+        if self.rows.pop().is_some() {
+            self.ends.truncate(self.rows.len() * self.width);
+            self.text.truncate(self.ends.last().map_or(0, |end| *end as usize));
+        }
+    }
+
+    /// How many recipients it has.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The recipient at a place.
+    pub fn recipient(&self, index: usize) -> Option<Recipient<'_>> {
+        let (row, phone) = *self.rows.get(index)?;
+        Some(Recipient { row, phone, index, batch: self })
+    }
+
+    /// All of them, in order.
+    pub fn recipients(&self) -> impl Iterator<Item = Recipient<'_>> {
+        (0..self.len()).filter_map(|index| self.recipient(index))
+    }
+}
+
+impl<'a> Recipient<'a> {
+    /// The value of a column, by its place among the columns that the template uses.
+    pub fn field(&self, column: usize) -> Field<'a> {
+        let at = self.index * self.batch.width + column;
+        let start = at.checked_sub(1).and_then(|before| self.batch.ends.get(before)).map_or(0, |end| *end as usize);
+        let end = self.batch.ends.get(at).map_or(start, |end| *end as usize);
+        match self.batch.text.get(start..end).unwrap_or_default() {
+            blank if blank.trim().is_empty() => Field::Empty,
+            json if self.batch.json => Field::Json(json),
+            text => Field::Text(text),
+        }
+    }
+
+    /// The campaign.
+    pub fn campaign(&self) -> &'a CampaignId {
+        &self.batch.campaign
+    }
+
+    /// The batch's number.
+    pub fn batch_number(&self) -> u32 {
+        self.batch.number
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipient_keeps_its_values() {
+        let mut batch = Batch::new("c".parse().unwrap(), 3, 2, false);
+        batch.push(1, "+919876543210".parse().unwrap(), ["Asha", ""].into_iter());
+        batch.push(4, "+919876543211".parse().unwrap(), ["gone", "gone"].into_iter());
+        batch.pop();
+        batch.push(5, "+919876543212".parse().unwrap(), ["", "x"].into_iter());
+        let fields: Vec<_> = batch.recipients().flat_map(|r| [r.field(0), r.field(1)]).collect();
+        assert_eq!(fields, [Field::Text("Asha"), Field::Empty, Field::Empty, Field::Text("x")]);
+        assert_eq!(batch.recipients().map(|r| r.row).collect::<Vec<_>>(), [1, 5]);
+        let copy: Batch = serde_json::from_str(&serde_json::to_string(&batch).unwrap()).unwrap();
+        assert_eq!(copy, batch);
+    }
+}

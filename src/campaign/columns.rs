@@ -1,0 +1,85 @@
+//! The columns of an audience, and which of them a placeholder means.
+
+use super::problem::nearest;
+
+/// What a placeholder may name besides a column.
+pub const BUILT_IN: [&str; 4] = ["recipient", "campaign_id", "message_ref", "row"];
+
+/// An audience's columns, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Columns(Vec<String>);
+
+/// A name that means no column, or more than one.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoColumn {
+    /// None is called so.
+    #[error("the audience has no column {name:?}{near}")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The nearest column, as a clause.
+        near: String,
+    },
+    /// Several differ in case or spaces alone.
+    #[error("{0:?} could mean more than one column of the audience; write it exactly as in the header")]
+    Ambiguous(String),
+}
+
+impl Columns {
+    /// The columns of a header.
+    pub fn new(names: Vec<String>) -> Self {
+        Self(names)
+    }
+
+    /// Their names.
+    pub fn names(&self) -> &[String] {
+        &self.0
+    }
+
+    /// The column that `name` means: exactly, else without regard to case, spaces and dashes.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or more than one.
+    pub fn find(&self, name: &str) -> Result<usize, NoColumn> {
+        if let Some(index) = self.0.iter().position(|column| column == name) {
+            return Ok(index);
+        }
+        let wanted = plain(name);
+        let mut alike = (0..self.0.len()).filter(|index| plain(&self.0[*index]) == wanted);
+        match (alike.next(), alike.next()) {
+            (Some(index), None) => Ok(index),
+            (Some(_), Some(_)) => Err(NoColumn::Ambiguous(name.into())),
+            (None, _) => {
+                let known = self.0.iter().map(String::as_str).chain(BUILT_IN);
+                Err(NoColumn::Unknown { name: name.into(), near: nearest(name, known) })
+            }
+        }
+    }
+}
+
+fn plain(name: &str) -> String {
+    name.trim().to_lowercase().replace([' ', '-'], "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_column_is_found_in_any_case_and_with_its_spaces() {
+        let columns = Columns::new(["Phone", "First Name", "order-id"].map(String::from).into());
+        assert_eq!(columns.find("phone"), Ok(0));
+        assert_eq!(columns.find("first_name"), Ok(1));
+        assert_eq!(columns.find("Order_ID"), Ok(2));
+        let fault = columns.find("firstname").unwrap_err().to_string();
+        assert_eq!(fault, r#"the audience has no column "firstname"; did you mean "First Name"?"#);
+    }
+
+    #[test]
+    fn a_name_that_could_be_two_columns_is_refused() {
+        let columns = Columns::new(["Name", "NAME"].map(String::from).into());
+        assert_eq!(columns.find("Name"), Ok(0));
+        assert_eq!(columns.find("name"), Err(NoColumn::Ambiguous("name".into())));
+    }
+}

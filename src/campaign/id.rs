@@ -1,0 +1,132 @@
+//! The names of things: a campaign's id and a message's reference.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// The most characters an id may have.
+const ID_LENGTH: usize = 64;
+
+/// A campaign's id: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`.
+///
+/// The alphabet keeps an id from escaping the key, path or queue name that it becomes part of.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CampaignId(Arc<str>);
+
+/// A text that is no campaign id.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("an id has 1 to 64 characters of A-Z a-z 0-9 . _ - and begins with a letter or a digit")]
+pub struct InvalidId;
+
+impl CampaignId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for CampaignId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        let starts_well = text.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
+        if starts_well && text.len() <= ID_LENGTH && text.bytes().all(plain) {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidId)
+        }
+    }
+}
+
+impl TryFrom<String> for CampaignId {
+    type Error = InvalidId;
+
+    fn try_from(text: String) -> Result<Self, InvalidId> {
+        text.parse()
+    }
+}
+
+impl From<CampaignId> for String {
+    fn from(id: CampaignId) -> Self {
+        id.0.as_ref().into()
+    }
+}
+
+impl fmt::Display for CampaignId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for CampaignId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &*self.0)
+    }
+}
+
+/// Names one message for good, across retries and restarts: `campaign.batch.index`.
+///
+/// It travels with the message, so that a delivery report finds its message without an index from SIDs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MessageRef {
+    /// The campaign.
+    pub campaign: CampaignId,
+    /// The batch's number, from 0.
+    pub batch: u32,
+    /// The message's place in its batch, 0 to 99.
+    pub index: u8,
+}
+
+impl fmt::Display for MessageRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.campaign, self.batch, self.index)
+    }
+}
+
+/// A text that is no message reference.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("a message reference is campaign.batch.index")]
+pub struct InvalidRef;
+
+impl FromStr for MessageRef {
+    type Err = InvalidRef;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRef> {
+        // From the right: an id may hold dots itself.
+        let mut parts = text.rsplitn(3, '.');
+        let mut part = || parts.next().ok_or(InvalidRef);
+        let index = part()?.parse().map_err(|_| InvalidRef)?;
+        let batch = part()?.parse().map_err(|_| InvalidRef)?;
+        let campaign = part()?.parse().map_err(|_| InvalidRef)?;
+        Ok(Self { campaign, batch, index })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_can_not_escape_its_key() {
+        for bad in ["", ".x", "-x", "a b", "a/b", "a{b}", "a:b", "..", "é", &"x".repeat(65)] {
+            assert!(bad.parse::<CampaignId>().is_err(), "{bad:?}");
+        }
+        for good in ["a", "diwali-2026", "A.b_c-9", &"x".repeat(64)] {
+            assert_eq!(good.parse::<CampaignId>().unwrap().as_str(), good);
+        }
+    }
+
+    #[test]
+    fn a_reference_survives_an_id_with_dots_and_numbers() {
+        let reference = MessageRef { campaign: "v1.2.3".parse().unwrap(), batch: 7, index: 99 };
+        assert_eq!(reference.to_string(), "v1.2.3.7.99");
+        assert_eq!("v1.2.3.7.99".parse(), Ok(reference));
+        for bad in ["", "a", "a.1", "a.1.x", "a.-1.2", "a.1.300", ".1.2"] {
+            assert_eq!(bad.parse::<MessageRef>(), Err(InvalidRef), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! The job: the JSON document that asks for a campaign. Reads it and says all that is wrong with it.
+
+mod form;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+pub use form::job_schema;
+
+use super::id::CampaignId;
+use super::phone::Phone;
+use super::problem::Problem;
+use super::rate::Rate;
+use super::rules::{self, Limit, Rule};
+use super::schedule::Schedule;
+
+/// A job whose form is right. Its audience and account are still to be looked at.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Job {
+    /// The campaign's id; a UUIDv7 is given to one without.
+    pub id: Option<CampaignId>,
+    /// What people call it.
+    pub name: Option<String>,
+    /// The account of the configuration that sends it.
+    pub account: String,
+    /// The business number it is sent from.
+    pub from: Phone,
+    /// Where its recipients come from.
+    pub audience: AudienceSource,
+    /// The content, with placeholders.
+    pub message: Value,
+    /// What the provider gives back with each report, with placeholders.
+    pub custom_data: Option<String>,
+    /// Where the provider sends each report.
+    pub status_callback: Option<String>,
+    /// The campaign's own limits.
+    #[serde(default)]
+    pub limits: JobLimits,
+    /// When it may be sent.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// When too many rejections hold it.
+    pub stop_when: Option<StopWhen>,
+    /// What becomes of messages in doubt.
+    #[serde(default)]
+    pub on_in_doubt: OnInDoubt,
+    /// The document itself, without `id`: what is compared when the same id comes again.
+    #[serde(skip)]
+    pub document: Value,
+    /// The strings of `message` and `custom_data` that hold placeholders, by pointer into the job.
+    #[serde(skip)]
+    pub limits_of_strings: Vec<(String, Limit)>,
+    /// Whether rendered messages must be checked whole.
+    #[serde(skip)]
+    pub judge_rendered: bool,
+}
+
+/// Where recipients come from.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AudienceSource {
+    /// A CSV file.
+    Csv(CsvSource),
+    /// A list in the job itself: objects with `phone` and any variables.
+    Recipients(Vec<Map<String, Value>>),
+}
+
+/// A CSV file and how to read it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct CsvSource {
+    /// Its path below the audience root.
+    pub path: Option<String>,
+    /// Its address.
+    pub url: Option<String>,
+    /// The delimiter, where it should not be found by itself.
+    pub delimiter: Option<char>,
+    /// The phone column.
+    pub phone: Option<String>,
+    /// The region of numbers without a country code.
+    pub default_region: Option<String>,
+}
+
+/// A job's limits.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct JobLimits {
+    /// Messages of this campaign.
+    pub messages: Option<Rate>,
+}
+
+/// Holds a campaign before its whole audience is burnt.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct StopWhen {
+    /// The share of rejected messages that is too much, in per cent.
+    pub rejected_percent: u64,
+    /// How many messages must be settled before it is judged.
+    #[serde(default = "StopWhen::after_by_default")]
+    pub after: u64,
+}
+
+impl StopWhen {
+    fn after_by_default() -> u64 {
+        100
+    }
+
+    /// Whether so many rejections among so many settled messages are too many.
+    pub fn is_reached(self, rejected: u64, settled: u64) -> bool {
+        settled >= self.after && u128::from(rejected) * 100 >= u128::from(settled) * u128::from(self.rejected_percent)
+    }
+}
+
+/// What becomes of messages in doubt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnInDoubt {
+    /// Never sent again by itself.
+    #[default]
+    Hold,
+    /// Sent again: the job's author takes a duplicate over a gap.
+    Resend,
+}
+
+impl Job {
+    /// Reads a job.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with its form, each with its place.
+    pub fn read(json: &[u8]) -> Result<Self, Vec<Problem>> {
+        let text = std::str::from_utf8(json).map_err(|fault| {
+            vec![Problem::new("", format!("is not UTF-8 (byte {})", fault.valid_up_to()))]
+        })?;
+        let text = text.trim_start_matches('\u{feff}');
+        let mut document: Value = serde_json::from_str(text).map_err(|fault| {
+            vec![Problem::new("", format!("is not JSON: {fault}"))]
+        })?;
+        if let Some(version) = document.get("version").and_then(Value::as_u64)
+            && version != 1
+        {
+            let message = format!("{version} is not known; this flowcast reads version 1");
+            return Err(vec![Problem::new("/version", message)]);
+        }
+        let findings = rules::check(&Rule::Object(form::JOB), &document, "");
+        if !findings.problems.is_empty() {
+            return Err(findings.problems);
+        }
+        let mut job: Self = serde_json::from_value(document.clone())
+            .map_err(|fault| vec![Problem::new("", fault.to_string())])?;
+        if let Some(map) = document.as_object_mut() {
+            map.shift_remove("id");
+        }
+        job.document = document;
+        job.limits_of_strings = findings.limits;
+        job.judge_rendered = findings.judge_rendered;
+        Ok(job)
+    }
+
+    /// A digest of what the job asks for, whatever the order of its fields and its id.
+    pub fn fingerprint(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        feed(&self.document, &mut hasher);
+        hasher.finalize().to_hex().to_string()
+    }
+}
+
+/// Feeds a value to a digest with its keys in order.
+fn feed(value: &Value, hasher: &mut blake3::Hasher) {
+    match value {
+        Value::Object(map) => {
+            let mut keys: Vec<_> = map.iter().collect();
+            keys.sort_by_key(|(key, _)| *key);
+            hasher.update(b"{");
+            for (key, value) in keys {
+                hasher.update(Value::from(key.as_str()).to_string().as_bytes());
+                feed(value, hasher);
+            }
+            hasher.update(b"}");
+        }
+        Value::Array(items) => {
+            hasher.update(b"[");
+            for item in items {
+                feed(item, hasher);
+                hasher.update(b",");
+            }
+            hasher.update(b"]");
+        }
+        plain => {
+            hasher.update(plain.to_string().as_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn job() -> Value {
+        json!({
+            "version": 1, "id": "a", "account": "main", "from": "+912248931479",
+            "audience": { "recipients": [{ "phone": "+919876543210" }] },
+            "message": { "type": "text", "text": { "body": "Hello {{ name }}" } },
+        })
+    }
+
+    fn faults(job: &Value) -> Vec<String> {
+        match Job::read(job.to_string().as_bytes()) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn with(pointer: &str, value: Value) -> Value {
+        let mut job = job();
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        job.pointer_mut(parent).unwrap()[key] = value;
+        job
+    }
+
+    #[test]
+    fn a_plain_job_is_read() {
+        let job = Job::read(job().to_string().as_bytes()).unwrap();
+        assert_eq!(job.account, "main");
+        assert_eq!(job.limits_of_strings[0].0, "/message/text/body");
+        assert_eq!(job.limits_of_strings[0].1.max, 4096);
+    }
+
+    #[test]
+    fn an_unknown_field_names_its_place_and_the_nearest_name() {
+        assert_eq!(
+            faults(&with("/acount", json!("x"))),
+            [r#"/acount: unknown field; did you mean "account"?"#]
+        );
+        assert_eq!(
+            faults(&with("/message/text/bodi", json!("x"))),
+            [r#"/message/text/bodi: unknown field; did you mean "body"?"#]
+        );
+        assert_eq!(
+            faults(&with("/message/type", json!("txt"))),
+            [r#"/message/type: "txt" is unknown; did you mean "text"?"#]
+        );
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said_at_once() {
+        let mut job = with("/from", json!("022 4893"));
+        job["limits"] = json!({ "messages": "0/s" });
+        job.as_object_mut().unwrap().remove("account");
+        let faults = faults(&job).join("\n");
+        assert!(faults.contains("/from: an E.164 number is"), "{faults}");
+        assert!(faults.contains("/limits/messages: a limit of 0 can never be met"), "{faults}");
+        assert!(faults.contains(r#"the job: "account" is required and missing"#), "{faults}");
+    }
+
+    #[test]
+    fn what_is_no_job_is_refused_with_its_place() {
+        let read = |bytes: &[u8]| Job::read(bytes).unwrap_err()[0].to_string();
+        assert!(read(b"{\"version\": 1,\n oops").contains("line 2 column 2"));
+        assert!(read(b"\xff\xfe").contains("not UTF-8 (byte 0)"));
+        assert!(read(b"").contains("is not JSON"));
+        assert!(read(b"[]").contains("must be an object, and is a list"));
+        assert!(read(b"{\"version\": 2}").contains("reads version 1"));
+    }
+
+    #[test]
+    fn a_schedule_that_can_not_be_met_is_refused() {
+        let schedule = json!({ "start_at": "2026-11-02T09:00:00+05:30", "expires_at": "2026-11-01T09:00:00+05:30" });
+        assert!(faults(&with("/schedule", schedule))[0].starts_with("/schedule/expires_at: is not after start_at"));
+        let window = json!({ "window": { "from": "09:00", "to": "21:00", "timezone": "Asia/Kolkatta" } });
+        assert!(faults(&with("/schedule", window))[0].starts_with("/schedule/window/timezone: "));
+    }
+
+    #[test]
+    fn the_same_content_has_the_same_fingerprint_in_any_order() {
+        let a = Job::read(br#"{"version":1,"id":"a","account":"m","from":"+912248931479","audience":{"recipients":[{"phone":"1"}]},"message":{"type":"text","text":{"body":"x"}}}"#).unwrap();
+        let b = Job::read(br#"{"message":{"text":{"body":"x"},"type":"text"},"audience":{"recipients":[{"phone":"1"}]},"from":"+912248931479","account":"m","version":1}"#).unwrap();
+        assert_eq!(a.fingerprint(), b.fingerprint());
+        let c = Job::read(br#"{"version":1,"account":"m","from":"+912248931479","audience":{"recipients":[{"phone":"2"}]},"message":{"type":"text","text":{"body":"x"}}}"#).unwrap();
+        assert_ne!(a.fingerprint(), c.fingerprint());
+    }
+
+    #[test]
+    fn rejections_stop_a_campaign_only_after_enough_messages() {
+        let stop = StopWhen { rejected_percent: 20, after: 500 };
+        assert!(!stop.is_reached(499, 499));
+        assert!(!stop.is_reached(99, 500));
+        assert!(stop.is_reached(100, 500));
+    }
+}

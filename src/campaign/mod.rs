@@ -1,0 +1,27 @@
+//! The domain: jobs, content, batches, messages and their states.
+//!
+//! Pure: no I/O, no async, no clock, and nothing of the crate outside this folder.
+
+pub mod batch;
+pub mod columns;
+pub mod content;
+pub mod id;
+pub mod job;
+pub mod phone;
+pub mod problem;
+pub mod rate;
+pub mod rules;
+pub mod schedule;
+pub mod state;
+pub mod template;
+
+pub use batch::{BATCH_LIMIT, Batch, Field, Recipient};
+pub use columns::Columns;
+pub use id::{CampaignId, MessageRef};
+pub use job::Job;
+pub use phone::Phone;
+pub use problem::Problem;
+pub use rate::Rate;
+pub use schedule::{Opening, Schedule};
+pub use state::{CampaignState, MessageState, SkipReason};
+pub use template::{Envelope, Skip, Template};

@@ -1,0 +1,157 @@
+//! A limit as people write it: `80/s`, `200/min`, `10/h`, `10000/d`, with an optional `,burst=100`.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A rate and its burst: in any span of time `t`, at most `rate × t + burst`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Rate {
+    count: NonZeroU32,
+    per: Per,
+    burst: Option<NonZeroU32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Per {
+    Second,
+    Minute,
+    Hour,
+    Day,
+}
+
+impl Per {
+    const ALL: [(Self, &'static str, u64); 4] =
+        [(Self::Second, "s", 1), (Self::Minute, "min", 60), (Self::Hour, "h", 3_600), (Self::Day, "d", 86_400)];
+
+    fn seconds(self) -> u64 {
+        Self::ALL.iter().find(|(per, ..)| *per == self).map_or(1, |(.., seconds)| *seconds)
+    }
+
+    fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(per, ..)| *per == self).map_or("s", |(_, name, _)| *name)
+    }
+}
+
+/// A text that is no limit.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum InvalidRate {
+    /// Not of the form.
+    #[error(
+        "a limit is a whole number and a unit, as in 80/s, 200/min, 10/h or 10000/d, with an optional burst: 80/s,burst=100"
+    )]
+    Form,
+    /// Nothing could ever be sent.
+    #[error("a limit of 0 can never be met: nothing would be sent. Pause the campaign instead, or leave the limit out")]
+    Zero,
+}
+
+impl Rate {
+    /// The time in which one unit comes back.
+    pub fn period(self) -> Duration {
+        Duration::from_secs(self.per.seconds()) / self.count.get()
+    }
+
+    /// How many a second.
+    pub fn per_second(self) -> f64 {
+        f64::from(self.count.get()) / self.per.seconds() as f64
+    }
+
+    /// How many may go at once. Without `burst` it is what comes in a second, and at least 1:
+    /// a burst of a whole minute's worth would double the first minute.
+    pub fn burst(self) -> NonZeroU32 {
+        self.burst.unwrap_or_else(|| {
+            let in_a_second = u64::from(self.count.get()) / self.per.seconds();
+            u32::try_from(in_a_second).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN)
+        })
+    }
+}
+
+impl FromStr for Rate {
+    type Err = InvalidRate;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRate> {
+        let whole = |text: &str| {
+            let text = text.trim();
+            if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+                return Err(InvalidRate::Form);
+            }
+            let number: u32 = text.parse().map_err(|_| InvalidRate::Form)?;
+            NonZeroU32::new(number).ok_or(InvalidRate::Zero)
+        };
+        let (rate, burst) = match text.split_once(',') {
+            None => (text, None),
+            Some((rate, rest)) => {
+                let (key, value) = rest.split_once('=').ok_or(InvalidRate::Form)?;
+                if key.trim() != "burst" {
+                    return Err(InvalidRate::Form);
+                }
+                (rate, Some(whole(value)?))
+            }
+        };
+        let (count, unit) = rate.split_once('/').ok_or(InvalidRate::Form)?;
+        let (per, ..) =
+            Per::ALL.into_iter().find(|(_, name, _)| *name == unit.trim()).ok_or(InvalidRate::Form)?;
+        Ok(Self { count: whole(count)?, per, burst })
+    }
+}
+
+impl TryFrom<String> for Rate {
+    type Error = InvalidRate;
+
+    fn try_from(text: String) -> Result<Self, InvalidRate> {
+        text.parse()
+    }
+}
+
+impl From<Rate> for String {
+    fn from(rate: Rate) -> Self {
+        rate.to_string()
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.count, self.per.name())?;
+        self.burst.map_or(Ok(()), |burst| write!(f, ",burst={burst}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_reads_and_prints_the_same() {
+        for text in ["80/s", "200/min", "10/h", "10000/d", "80/s,burst=100"] {
+            assert_eq!(text.parse::<Rate>().unwrap().to_string(), text);
+        }
+        assert_eq!(" 80 / s , burst = 9 ".parse::<Rate>().unwrap().to_string(), "80/s,burst=9");
+    }
+
+    #[test]
+    fn a_limit_that_can_not_be_met_is_refused() {
+        for zero in ["0/s", "80/s,burst=0"] {
+            assert_eq!(zero.parse::<Rate>(), Err(InvalidRate::Zero));
+        }
+        for bad in ["", "80", "80/m", "-1/s", "+1/s", "1.5/s", "80/s,100", "80/s,burst", "99999999999/s"] {
+            assert_eq!(bad.parse::<Rate>(), Err(InvalidRate::Form), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_burst_is_a_seconds_worth_and_at_least_one() {
+        let burst = |text: &str| text.parse::<Rate>().unwrap().burst().get();
+        assert_eq!([burst("80/s"), burst("200/min"), burst("10/h"), burst("1/d")], [80, 3, 1, 1]);
+        assert_eq!(burst("80/s,burst=7"), 7);
+    }
+
+    #[test]
+    fn a_limit_below_one_a_second_has_a_long_period() {
+        assert_eq!("10/h".parse::<Rate>().unwrap().period(), Duration::from_secs(360));
+    }
+}

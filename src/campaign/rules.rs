@@ -1,0 +1,489 @@
+//! A small language for what a JSON document may hold, and the walk that checks a value against it.
+//!
+//! Rules are tables (`content/documents.rs`, `job/form.rs`) that read like the documents they come
+//! from. One table serves three ends: checking, the JSON Schema, and the limits that rendering keeps.
+
+use serde_json::{Map, Value, json};
+
+use super::problem::{Problem, nearest, step};
+
+/// What a value may be.
+#[derive(Clone, Copy)]
+pub enum Rule {
+    /// A string.
+    Text(Text),
+    /// `true` or `false`.
+    Bool,
+    /// A number, or a string that holds one where the documents write it so.
+    Number {
+        /// The least and the greatest.
+        range: (f64, f64),
+    },
+    /// A whole number that is no template.
+    Integer {
+        /// The least and the greatest.
+        range: (u64, u64),
+    },
+    /// An object with these fields and no others.
+    Object(Object),
+    /// An object whose `tag` says which further fields it has.
+    Choice(Choice),
+    /// A list.
+    List {
+        /// What each item is.
+        of: &'static Rule,
+        /// The fewest items.
+        min: usize,
+        /// The most items.
+        max: usize,
+    },
+    /// Any object, by default a non-empty one.
+    AnyObject {
+        /// Whether `{}` is allowed.
+        may_be_empty: bool,
+    },
+    /// A string that another parser reads; it is never a template.
+    Parsed {
+        /// Says what is wrong with it.
+        check: fn(&str) -> Result<(), String>,
+        /// For the schema.
+        about: &'static str,
+    },
+    /// A string, or an object with these fields.
+    Either(&'static Rule, &'static Rule),
+}
+
+/// What a string may be.
+#[derive(Clone, Copy)]
+pub struct Text {
+    /// The most characters, 0 for no limit.
+    pub max: usize,
+    /// Whether it may be empty.
+    pub may_be_empty: bool,
+    /// Who says so, for the error: `document 001`.
+    pub source: &'static str,
+    /// One of these and nothing else; then it is never a template.
+    pub one_of: &'static [&'static str],
+    /// A further property of the text.
+    pub form: Form,
+}
+
+/// A property of a text beyond its length.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Any text.
+    Any,
+    /// An address that begins with `http://` or `https://` and has a host.
+    Link,
+    /// No spaces at either end.
+    Trimmed,
+    /// No emoji.
+    NoEmoji,
+    /// `YYYY-MM-DD`.
+    Date,
+    /// Two letters.
+    CountryCode,
+}
+
+/// An object's fields and what must hold between them.
+#[derive(Clone, Copy)]
+pub struct Object {
+    /// The fields it may have.
+    pub fields: &'static [Field],
+    /// What no field says alone. Called when the fields are well-formed; the pointer is the object's.
+    pub also: fn(&Map<String, Value>, &mut Findings, &str),
+}
+
+/// An object that is told apart by one field.
+#[derive(Clone, Copy)]
+pub struct Choice {
+    /// The field that tells.
+    pub tag: &'static str,
+    /// The fields that every arm has.
+    pub common: &'static [Field],
+    /// The tag's values and what each adds.
+    pub arms: &'static [(&'static str, Object)],
+}
+
+/// A field of an object.
+#[derive(Clone, Copy)]
+pub struct Field {
+    name: &'static str,
+    required: bool,
+    rule: Rule,
+}
+
+/// A field that must be there.
+pub const fn required(name: &'static str, rule: Rule) -> Field {
+    Field { name, required: true, rule }
+}
+
+/// A field that may be there.
+pub const fn optional(name: &'static str, rule: Rule) -> Field {
+    Field { name, required: false, rule }
+}
+
+/// An object with no conditions between its fields.
+pub const fn object(fields: &'static [Field]) -> Object {
+    Object { fields, also: |_, _, _| {} }
+}
+
+/// A non-empty text of at most `max` characters, as `source` says.
+pub const fn text(max: usize, source: &'static str) -> Text {
+    Text { max, may_be_empty: false, source, one_of: &[], form: Form::Any }
+}
+
+/// A text of any length.
+pub const ANY_TEXT: Rule = Rule::Text(text(0, ""));
+
+/// One of a few words.
+pub const fn one_of(words: &'static [&'static str]) -> Rule {
+    Rule::Text(Text { one_of: words, ..text(0, "") })
+}
+
+impl Text {
+    /// The same with a further property.
+    pub const fn form(self, form: Form) -> Self {
+        Self { form, ..self }
+    }
+
+    /// What is wrong with a finished text, if anything.
+    fn fault(&self, text: &str) -> Option<String> {
+        let by = if self.source.is_empty() { String::new() } else { format!(" ({})", self.source) };
+        if text.is_empty() && !self.may_be_empty {
+            return Some("is empty".into());
+        }
+        if !self.one_of.is_empty() && !self.one_of.contains(&text) {
+            let known = self.one_of.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
+            return Some(format!("must be {}{known}", if self.one_of.len() > 1 { "one of " } else { "" }));
+        }
+        let length = text.chars().count();
+        if self.max > 0 && length > self.max {
+            return Some(too_long(length, self.max, self.source));
+        }
+        match self.form {
+            Form::Link if !is_link(text) => {
+                Some(format!("must be an http:// or https:// address with a host{by}"))
+            }
+            Form::Trimmed if text.trim() != text => {
+                Some(format!("must not begin or end with a space{by}"))
+            }
+            Form::NoEmoji if text.chars().any(is_emoji) => Some(format!("must not hold an emoji{by}")),
+            Form::Date if text.parse::<jiff::civil::Date>().is_err() || text.len() != 10 => {
+                Some(format!("must be a date as YYYY-MM-DD{by}"))
+            }
+            Form::CountryCode if text.len() != 2 || !text.bytes().all(|b| b.is_ascii_alphabetic()) => {
+                Some(format!("must be a two-letter country code{by}"))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The error of a text over its limit; it tells the lengths and never the text.
+pub fn too_long(length: usize, max: usize, source: &str) -> String {
+    let by = if source.is_empty() { "the limit is" } else { source };
+    let verb = if source.is_empty() { "" } else { " allows" };
+    format!("is {length} characters long; {by}{verb} {max}")
+}
+
+/// Whether a text may be given to a provider as an address.
+pub fn is_link(text: &str) -> bool {
+    !text.contains(char::is_whitespace)
+        && url::Url::parse(text)
+            .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.host_str().is_some())
+}
+
+fn is_emoji(c: char) -> bool {
+    matches!(u32::from(c),
+        0x1F000..=0x1FAFF | 0x2600..=0x27BF | 0x2B00..=0x2BFF | 0x2300..=0x23FF | 0xFE0F | 0x20E3 | 0xE0020..=0xE007F)
+}
+
+/// Whether a string holds a placeholder or a statement.
+pub fn is_template(text: &str) -> bool {
+    text.contains("{{") || text.contains("{%")
+}
+
+/// A string that will be filled for each recipient, and the limit that it must keep then.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    /// The most characters, 0 for no limit.
+    pub max: usize,
+    /// Whether it may be empty.
+    pub may_be_empty: bool,
+    /// Who says so.
+    pub source: &'static str,
+}
+
+/// What a walk found.
+#[derive(Default)]
+pub struct Findings {
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+    /// The strings with placeholders, by pointer, and their limits.
+    pub limits: Vec<(String, Limit)>,
+    /// Whether some rule can only be judged on the rendered value, beyond the limits of its strings.
+    pub judge_rendered: bool,
+    /// Whether the value is already rendered: then braces are only braces.
+    rendered: bool,
+}
+
+impl Findings {
+    /// Reports a problem.
+    pub fn problem(&mut self, pointer: &str, message: impl Into<String>) {
+        self.problems.push(Problem::new(pointer, message));
+    }
+
+    /// Whether `text` waits for a recipient's values.
+    pub fn waits(&self, text: &str) -> bool {
+        !self.rendered && is_template(text)
+    }
+}
+
+/// Checks a value that may hold placeholders.
+pub fn check(rule: &Rule, value: &Value, pointer: &str) -> Findings {
+    let mut findings = Findings::default();
+    walk(rule, value, pointer, &mut findings);
+    findings
+}
+
+/// Checks a value whose placeholders are filled.
+pub fn check_rendered(rule: &Rule, value: &Value, pointer: &str) -> Vec<Problem> {
+    let mut findings = Findings { rendered: true, ..Findings::default() };
+    walk(rule, value, pointer, &mut findings);
+    findings.problems
+}
+
+fn walk(rule: &Rule, value: &Value, pointer: &str, findings: &mut Findings) {
+    if let Value::String(text) = value
+        && findings.waits(text)
+    {
+        return walk_template(rule, pointer, findings);
+    }
+    match (rule, value) {
+        (Rule::Text(rule), Value::String(text)) => {
+            if let Some(fault) = rule.fault(text) {
+                findings.problem(pointer, fault);
+            }
+        }
+        (Rule::Bool, Value::Bool(_)) => {}
+        (Rule::Number { range }, Value::Number(_) | Value::String(_)) => {
+            let number = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
+            if !number.is_some_and(|n| n >= range.0 && n <= range.1) {
+                findings.problem(pointer, format!("must be a number from {} to {}", range.0, range.1));
+            }
+        }
+        (Rule::Integer { range }, Value::Number(number)) => {
+            if !number.as_u64().is_some_and(|n| n >= range.0 && n <= range.1) {
+                findings.problem(pointer, format!("must be a whole number from {} to {}", range.0, range.1));
+            }
+        }
+        (Rule::Object(rule), Value::Object(map)) => walk_object(rule, &[], None, map, pointer, findings),
+        (Rule::Choice(choice), Value::Object(map)) => walk_choice(choice, map, pointer, findings),
+        (Rule::List { of, min, max }, Value::Array(items)) => {
+            if items.len() < *min || items.len() > *max {
+                findings.problem(pointer, format!("has {} items; {}", items.len(), allowed(*min, *max)));
+            }
+            for (index, item) in items.iter().enumerate() {
+                walk(of, item, &step(pointer, &index.to_string()), findings);
+            }
+        }
+        (Rule::AnyObject { may_be_empty }, Value::Object(map)) => {
+            if map.is_empty() && !may_be_empty {
+                findings.problem(pointer, "must be a non-empty object, or be left out");
+            }
+            map.iter().for_each(|(key, value)| walk_any(value, &step(pointer, key), findings));
+        }
+        (Rule::Parsed { check, .. }, Value::String(text)) => {
+            if let Err(fault) = check(text) {
+                findings.problem(pointer, fault);
+            }
+        }
+        (Rule::Either(first, _), value) if fits(first, value) => walk(first, value, pointer, findings),
+        (Rule::Either(_, second), value) if fits(second, value) => walk(second, value, pointer, findings),
+        _ => findings.problem(pointer, format!("must be {}, and is {}", kind_of_rule(rule), kind(value))),
+    }
+}
+
+/// A string with a placeholder stands where `rule` is asked for.
+fn walk_template(rule: &Rule, pointer: &str, findings: &mut Findings) {
+    match rule {
+        Rule::Text(rule) if rule.one_of.is_empty() => {
+            let limit = Limit { max: rule.max, may_be_empty: rule.may_be_empty, source: rule.source };
+            findings.limits.push((pointer.into(), limit));
+            findings.judge_rendered |= rule.form != Form::Any;
+        }
+        Rule::Bool | Rule::Number { .. } => findings.judge_rendered = true,
+        Rule::Object(_) | Rule::List { .. } | Rule::AnyObject { .. } => findings.judge_rendered = true,
+        Rule::Either(first, second) => {
+            let of = if matches!(first, Rule::Text(_)) { first } else { second };
+            walk_template(of, pointer, findings);
+        }
+        Rule::Text(_) | Rule::Parsed { .. } | Rule::Integer { .. } | Rule::Choice(_) => {
+            findings.problem(pointer, "must be the same for every recipient, so it can't hold a placeholder");
+        }
+    }
+}
+
+/// Values of a free-form object: only their placeholders matter.
+fn walk_any(value: &Value, pointer: &str, findings: &mut Findings) {
+    match value {
+        Value::String(text) if findings.waits(text) => {
+            findings.limits.push((pointer.into(), Limit { max: 0, may_be_empty: true, source: "" }));
+        }
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .for_each(|(index, item)| walk_any(item, &step(pointer, &index.to_string()), findings)),
+        Value::Object(map) => {
+            map.iter().for_each(|(key, value)| walk_any(value, &step(pointer, key), findings));
+        }
+        _ => {}
+    }
+}
+
+fn walk_object(
+    object: &Object,
+    common: &'static [Field],
+    tag: Option<&str>,
+    map: &Map<String, Value>,
+    pointer: &str,
+    findings: &mut Findings,
+) {
+    let before = findings.problems.len();
+    let fields = || common.iter().chain(object.fields);
+    for (key, value) in map {
+        if Some(key.as_str()) == tag {
+            continue;
+        }
+        let place = step(pointer, key);
+        match fields().find(|field| field.name == key) {
+            Some(field) => walk(&field.rule, value, &place, findings),
+            None => {
+                let near = nearest(key, fields().map(|field| field.name).chain(tag));
+                findings.problem(&place, format!("unknown field{near}"));
+            }
+        }
+    }
+    for field in fields() {
+        if field.required && !map.contains_key(field.name) {
+            findings.problem(pointer, format!("{:?} is required and missing", field.name));
+        }
+    }
+    if findings.problems.len() == before {
+        (object.also)(map, findings, pointer);
+    }
+}
+
+fn walk_choice(choice: &Choice, map: &Map<String, Value>, pointer: &str, findings: &mut Findings) {
+    let tag = choice.tag;
+    let words = || choice.arms.iter().map(|(word, _)| *word);
+    let place = step(pointer, tag);
+    match map.get(tag) {
+        Some(Value::String(word)) => match choice.arms.iter().find(|(name, _)| name == word) {
+            Some((_, arm)) => walk_object(arm, choice.common, Some(tag), map, pointer, findings),
+            None => findings.problem(
+                &place,
+                format!("{word:?} is unknown{}", nearest(word, words())),
+            ),
+        },
+        Some(other) => findings.problem(&place, format!("must be a text, and is {}", kind(other))),
+        None => {
+            let known = words().collect::<Vec<_>>().join(", ");
+            findings.problem(pointer, format!("{tag:?} is required and missing; it is one of {known}"));
+        }
+    }
+}
+
+fn allowed(min: usize, max: usize) -> String {
+    if max == usize::MAX { format!("at least {min} are needed") } else { format!("{min} to {max} are allowed") }
+}
+
+fn fits(rule: &Rule, value: &Value) -> bool {
+    match rule {
+        Rule::Text(_) | Rule::Parsed { .. } => value.is_string(),
+        Rule::Bool => value.is_boolean(),
+        Rule::Number { .. } | Rule::Integer { .. } => value.is_number(),
+        Rule::Object(_) | Rule::Choice(_) | Rule::AnyObject { .. } => value.is_object(),
+        Rule::List { .. } => value.is_array(),
+        Rule::Either(first, second) => fits(first, value) || fits(second, value),
+    }
+}
+
+fn kind_of_rule(rule: &Rule) -> String {
+    match rule {
+        Rule::Text(_) | Rule::Parsed { .. } => "a text".into(),
+        Rule::Bool => "true or false".into(),
+        Rule::Number { .. } => "a number".into(),
+        Rule::Integer { .. } => "a whole number".into(),
+        Rule::Object(_) | Rule::Choice(_) | Rule::AnyObject { .. } => "an object".into(),
+        Rule::List { .. } => "a list".into(),
+        Rule::Either(first, second) => format!("{} or {}", kind_of_rule(first), kind_of_rule(second)),
+    }
+}
+
+/// What a value is, for an error.
+pub fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// The rule as JSON Schema (2020-12). Where a placeholder may stand, a string is allowed as well.
+pub fn schema(rule: &Rule) -> Value {
+    match rule {
+        Rule::Text(text) => {
+            let mut schema = json!({ "type": "string" });
+            if !text.one_of.is_empty() {
+                schema["enum"] = json!(text.one_of);
+            } else if text.max > 0 {
+                // No maxLength: a template may be longer than what it renders to.
+                schema["description"] = json!(format!("at most {} characters ({})", text.max, text.source));
+            }
+            schema
+        }
+        Rule::Bool => json!({ "type": ["boolean", "string"] }),
+        Rule::Number { .. } => json!({ "type": ["number", "string"] }),
+        Rule::Integer { range } => json!({ "type": "integer", "minimum": range.0, "maximum": range.1 }),
+        Rule::Object(object) => object_schema(object, &[], None),
+        Rule::Choice(choice) => {
+            let arm = |(word, object): &(&str, Object)| {
+                object_schema(object, choice.common, Some((choice.tag, word)))
+            };
+            json!({ "oneOf": choice.arms.iter().map(arm).collect::<Vec<_>>() })
+        }
+        Rule::List { of, min, max } => {
+            let mut list = json!({ "type": "array", "items": schema(of), "minItems": min });
+            if *max != usize::MAX {
+                list["maxItems"] = json!(max);
+            }
+            list
+        }
+        Rule::AnyObject { may_be_empty } => {
+            json!({ "type": "object", "minProperties": usize::from(!may_be_empty) })
+        }
+        Rule::Parsed { about, .. } => json!({ "type": "string", "description": about }),
+        Rule::Either(first, second) => json!({ "anyOf": [schema(first), schema(second)] }),
+    }
+}
+
+fn object_schema(object: &Object, common: &[Field], tag: Option<(&str, &str)>) -> Value {
+    let mut properties = Map::new();
+    let mut needed = Vec::new();
+    if let Some((tag, word)) = tag {
+        properties.insert(tag.into(), json!({ "const": word }));
+        needed.push(tag);
+    }
+    for field in common.iter().chain(object.fields) {
+        properties.insert(field.name.into(), schema(&field.rule));
+        if field.required {
+            needed.push(field.name);
+        }
+    }
+    json!({ "type": "object", "properties": properties, "required": needed, "additionalProperties": false })
+}

@@ -1,0 +1,182 @@
+//! When a campaign may be sent: its start, its daily window, its end. Told the time, never asks for it.
+
+use jiff::civil::{Time, Weekday};
+use jiff::tz::TimeZone;
+use jiff::{Span, Timestamp};
+use serde::{Deserialize, Deserializer};
+
+/// A job's schedule. An empty one is always open.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Schedule {
+    /// Not before.
+    pub start_at: Option<Timestamp>,
+    /// Not after: what is left then is skipped as `expired`.
+    pub expires_at: Option<Timestamp>,
+    /// Only within these hours.
+    pub window: Option<Window>,
+}
+
+/// Hours of the day, in a time zone, on some days. `to` before `from` reaches past midnight.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Window {
+    from: Time,
+    to: Time,
+    #[serde(deserialize_with = "zone")]
+    timezone: TimeZone,
+    days: Option<Vec<Day>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Day {
+    Mon,
+    Tue,
+    Wed,
+    Thu,
+    Fri,
+    Sat,
+    Sun,
+}
+
+fn zone<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TimeZone, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    TimeZone::get(&name).map_err(serde::de::Error::custom)
+}
+
+/// Whether a campaign may be sent now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// It may, until then.
+    Open {
+        /// When that ends, where it does.
+        until: Option<Timestamp>,
+    },
+    /// Not yet.
+    Opens(Timestamp),
+    /// Never again.
+    Expired,
+}
+
+impl Schedule {
+    /// What holds at `now`.
+    pub fn at(&self, now: Timestamp) -> Opening {
+        if self.expires_at.is_some_and(|end| now >= end) {
+            return Opening::Expired;
+        }
+        let from = self.start_at.map_or(now, |start| start.max(now));
+        let opening = match self.window.as_ref().map(|window| window.at(from)) {
+            Some(Opening::Open { until }) if from == now => {
+                Opening::Open { until: [until, self.expires_at].into_iter().flatten().min() }
+            }
+            None if from == now => Opening::Open { until: self.expires_at },
+            Some(Opening::Opens(opens)) => Opening::Opens(opens),
+            _ => Opening::Opens(from),
+        };
+        match opening {
+            Opening::Opens(opens) if self.expires_at.is_some_and(|end| opens >= end) => Opening::Expired,
+            opening => opening,
+        }
+    }
+}
+
+impl Window {
+    fn at(&self, now: Timestamp) -> Opening {
+        let today = now.to_zoned(self.timezone.clone()).date();
+        // From yesterday, whose window may reach past midnight, to the same day next week.
+        for day in -1..=8_i64 {
+            let Ok(date) = today.checked_add(Span::new().days(day)) else { continue };
+            if !self.includes(date.weekday()) {
+                continue;
+            }
+            let past_midnight = i64::from(self.to <= self.from);
+            let end_date = date.checked_add(Span::new().days(past_midnight)).unwrap_or(date);
+            let instant = |date: jiff::civil::Date, time| {
+                self.timezone.to_ambiguous_timestamp(date.to_datetime(time)).compatible().ok()
+            };
+            let (Some(opens), Some(closes)) = (instant(date, self.from), instant(end_date, self.to)) else { continue };
+            if now < opens {
+                return Opening::Opens(opens);
+            }
+            if now < closes {
+                return Opening::Open { until: Some(closes) };
+            }
+        }
+        Opening::Expired
+    }
+
+    fn includes(&self, weekday: Weekday) -> bool {
+        let day = match weekday {
+            Weekday::Monday => Day::Mon,
+            Weekday::Tuesday => Day::Tue,
+            Weekday::Wednesday => Day::Wed,
+            Weekday::Thursday => Day::Thu,
+            Weekday::Friday => Day::Fri,
+            Weekday::Saturday => Day::Sat,
+            Weekday::Sunday => Day::Sun,
+        };
+        self.days.as_ref().is_none_or(|days| days.contains(&day))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn schedule(value: serde_json::Value) -> Schedule {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn no_schedule_is_always_open() {
+        assert_eq!(Schedule::default().at(at("2026-11-01T00:00:00Z")), Opening::Open { until: None });
+    }
+
+    #[test]
+    fn a_campaign_waits_for_its_start_and_ends_at_its_expiry() {
+        let schedule = schedule(json!({
+            "start_at": "2026-11-01T09:00:00+05:30", "expires_at": "2026-11-03T21:00:00+05:30" }));
+        assert_eq!(schedule.at(at("2026-10-31T00:00:00Z")), Opening::Opens(at("2026-11-01T03:30:00Z")));
+        let open = Opening::Open { until: Some(at("2026-11-03T15:30:00Z")) };
+        assert_eq!(schedule.at(at("2026-11-01T03:30:00Z")), open);
+        assert_eq!(schedule.at(at("2026-11-03T15:30:00Z")), Opening::Expired);
+    }
+
+    #[test]
+    fn a_window_opens_on_its_days_alone() {
+        let schedule = schedule(json!({ "window": {
+            "from": "09:00", "to": "21:00", "timezone": "Asia/Kolkata", "days": ["mon", "sat"] } }));
+        // 2026-11-21 is a Saturday.
+        assert_eq!(
+            schedule.at(at("2026-11-21T10:00:00+05:30")),
+            Opening::Open { until: Some(at("2026-11-21T21:00:00+05:30")) }
+        );
+        assert_eq!(
+            schedule.at(at("2026-11-21T21:00:00+05:30")),
+            Opening::Opens(at("2026-11-23T09:00:00+05:30"))
+        );
+    }
+
+    #[test]
+    fn a_window_may_reach_past_midnight() {
+        let schedule = schedule(json!({ "window": { "from": "22:00", "to": "02:00", "timezone": "UTC" } }));
+        assert_eq!(
+            schedule.at(at("2026-11-21T01:00:00Z")),
+            Opening::Open { until: Some(at("2026-11-21T02:00:00Z")) }
+        );
+        assert_eq!(schedule.at(at("2026-11-21T02:00:00Z")), Opening::Opens(at("2026-11-21T22:00:00Z")));
+    }
+
+    #[test]
+    fn a_window_that_only_opens_after_the_expiry_has_expired() {
+        let schedule = schedule(json!({
+            "expires_at": "2026-11-21T08:00:00Z",
+            "window": { "from": "09:00", "to": "21:00", "timezone": "UTC" } }));
+        assert_eq!(schedule.at(at("2026-11-21T07:00:00Z")), Opening::Expired);
+    }
+}

@@ -1,0 +1,211 @@
+//! The states of messages and campaigns, and their legal moves.
+//!
+//! Every change of state in every ledger asks here first.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Writes the text forms of an enum once: `as_str`, `Display`, `FromStr` and `ALL`.
+macro_rules! words {
+    ($type:ident, $($variant:ident = $word:literal),+ $(,)?) => {
+        impl $type {
+            /// Every one of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The word in the contract.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                let known = || Self::ALL.iter().map(|s| s.as_str()).collect::<Vec<_>>().join(", ");
+                Self::ALL.iter().copied().find(|s| s.as_str() == text)
+                    .ok_or_else(|| format!("{text:?} is none of {}", known()))
+            }
+        }
+    };
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MessageState {
+    /// Not sent yet.
+    Pending,
+    /// Claimed: a request may be on its way.
+    Sending,
+    /// The provider took it.
+    Accepted,
+    /// The provider refused it.
+    Rejected,
+    /// It may or may not have been taken. Never sent again by itself.
+    InDoubt,
+    /// A row that is not sent, with a [`SkipReason`].
+    Skipped,
+}
+
+words!(MessageState,
+    Pending = "pending", Sending = "sending", Accepted = "accepted",
+    Rejected = "rejected", InDoubt = "in_doubt", Skipped = "skipped",
+);
+
+impl MessageState {
+    /// Whether a message may go from this state to `next`.
+    pub fn can_become(self, next: Self) -> bool {
+        use MessageState::{Accepted, InDoubt, Pending, Rejected, Sending, Skipped};
+        match self {
+            Pending => matches!(next, Sending | Skipped),
+            // Back to pending only on proof that the provider has not taken it.
+            Sending => matches!(next, Accepted | Rejected | InDoubt | Pending),
+            // Evidence settles a doubt; pending when the job or a person says to send it again.
+            InDoubt => matches!(next, Accepted | Rejected | Pending),
+            // A person's retry.
+            Rejected => matches!(next, Pending),
+            Accepted | Skipped => false,
+        }
+    }
+
+    /// Whether there is still something to do for it.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Pending | Self::Sending)
+    }
+}
+
+/// Why a row is not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SkipReason {
+    /// The phone column holds no valid number.
+    InvalidNumber,
+    /// An earlier row has the same number.
+    Duplicate,
+    /// The number must never be messaged.
+    Suppressed,
+    /// A placeholder's column is empty and has no default.
+    MissingVariable,
+    /// The content breaks a limit with this row's values.
+    InvalidContent,
+    /// The campaign's `expires_at` passed first.
+    Expired,
+    /// The campaign was cancelled first.
+    Cancelled,
+}
+
+words!(SkipReason,
+    InvalidNumber = "invalid_number", Duplicate = "duplicate", Suppressed = "suppressed",
+    MissingVariable = "missing_variable", InvalidContent = "invalid_content",
+    Expired = "expired", Cancelled = "cancelled",
+);
+
+/// Where a campaign stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CampaignState {
+    /// Waits for its `start_at`.
+    Scheduled,
+    /// Sends, or waits for a limit or its window.
+    Running,
+    /// Stopped by a person.
+    Paused,
+    /// Stopped by flowcast, with a reason.
+    Held,
+    /// Every row is settled.
+    Completed,
+    /// Ended by a person.
+    Cancelled,
+}
+
+words!(CampaignState,
+    Scheduled = "scheduled", Running = "running", Paused = "paused",
+    Held = "held", Completed = "completed", Cancelled = "cancelled",
+);
+
+impl CampaignState {
+    /// Whether a campaign may go from this state to `next`.
+    pub fn can_become(self, next: Self) -> bool {
+        use CampaignState::{Cancelled, Completed, Held, Paused, Running, Scheduled};
+        match self {
+            Scheduled => matches!(next, Running | Paused | Held | Cancelled),
+            Running => matches!(next, Scheduled | Paused | Held | Completed | Cancelled),
+            Paused | Held => matches!(next, Running | Scheduled | Paused | Held | Cancelled) && self != next,
+            // A retry or a doubt that is resolved makes it run again; an audience that changed
+            // since holds it, because its file now names people whom it never reached.
+            Completed => matches!(next, Running | Held),
+            Cancelled => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_message_machine_has_no_illegal_move(walk in prop::collection::vec(0..6_usize, 1..40)) {
+            let mut state = MessageState::Pending;
+            let mut settled_by_provider = false;
+            for next in walk.into_iter().map(|i| MessageState::ALL[i]) {
+                if !state.can_become(next) {
+                    continue;
+                }
+                // A message in doubt is never sent without becoming pending by a decision first,
+                prop_assert!(!(state == MessageState::InDoubt && next == MessageState::Sending));
+                // an accepted one is never touched again,
+                prop_assert!(!settled_by_provider);
+                // and nothing is accepted or rejected that was never sent.
+                if matches!(next, MessageState::Accepted | MessageState::Rejected) {
+                    prop_assert!(matches!(state, MessageState::Sending | MessageState::InDoubt));
+                }
+                state = next;
+                settled_by_provider = state == MessageState::Accepted;
+            }
+        }
+
+        #[test]
+        fn the_campaign_machine_has_no_illegal_move(walk in prop::collection::vec(0..6_usize, 1..40)) {
+            let mut state = CampaignState::Scheduled;
+            for next in walk.into_iter().map(|i| CampaignState::ALL[i]) {
+                if !state.can_become(next) {
+                    continue;
+                }
+                prop_assert_ne!(state, CampaignState::Cancelled);
+                prop_assert_ne!(state, next);
+                // Only a campaign that runs can complete.
+                if next == CampaignState::Completed {
+                    prop_assert_eq!(state, CampaignState::Running);
+                }
+                state = next;
+            }
+        }
+    }
+
+    #[test]
+    fn every_word_reads_back() {
+        for state in MessageState::ALL {
+            assert_eq!(state.as_str().parse(), Ok(*state));
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+        }
+        for state in CampaignState::ALL {
+            assert_eq!(state.as_str().parse(), Ok(*state));
+        }
+        for reason in SkipReason::ALL {
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+        }
+        assert!("sent".parse::<MessageState>().unwrap_err().contains("accepted"));
+    }
+}

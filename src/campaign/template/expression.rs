@@ -1,0 +1,336 @@
+//! One string with placeholders, compiled.
+//!
+//! What nearly all placeholders are — a column, with a default and the common filters — is done
+//! here directly. Anything else is Jinja's: the same string, given to minijinja. A property test
+//! holds the two against each other.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value as Jinja};
+use serde_json::Value;
+
+use super::{Cause, write_text};
+use crate::campaign::batch::{Field, Recipient};
+use crate::campaign::columns::Columns;
+use crate::campaign::id::MessageRef;
+
+/// What a placeholder may spend before it is taken for an endless loop.
+const FUEL: u64 = 50_000;
+
+/// The name under which a template of one expression leaves its value.
+const RESULT: &str = "flowcast_value";
+
+/// The Jinja environment and the columns that a set of templates uses.
+pub(super) struct Compiler<'a> {
+    pub(super) columns: &'a Columns,
+    pub(super) used: Vec<usize>,
+    pub(super) jinja: Environment<'static>,
+}
+
+/// A string, ready to be filled.
+pub(super) enum Text {
+    /// Pieces, one after the other.
+    Pieces(Vec<Piece>),
+    /// One expression alone: its value keeps its type.
+    Alone(Placeholder),
+    /// Anything else: the name of a template in the environment.
+    Jinja { name: String, alone: bool, used: Vec<(String, Source)> },
+}
+
+/// A part of a string.
+pub(super) enum Piece {
+    /// Already escaped for JSON, with its length in characters.
+    Constant(Box<[u8]>, usize),
+    Placeholder(Placeholder),
+}
+
+/// `{{ source | default("…") | filter }}`.
+pub(super) struct Placeholder {
+    source: Source,
+    name: String,
+    default: Option<String>,
+    filters: Vec<Filter>,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Source {
+    /// A column, by its place among those in use.
+    Column(usize),
+    Recipient,
+    CampaignId,
+    MessageRef,
+    Row,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Filter {
+    Title,
+    Upper,
+    Lower,
+    Trim,
+}
+
+impl<'a> Compiler<'a> {
+    pub(super) fn new(columns: &'a Columns) -> Self {
+        let mut jinja = Environment::new();
+        jinja.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+        jinja.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).build() {
+            jinja.set_syntax(syntax);
+        }
+        jinja.set_fuel(Some(FUEL));
+        Self { columns, used: Vec::new(), jinja }
+    }
+
+    /// Compiles a string that holds placeholders. The error says what is wrong with them.
+    pub(super) fn compile(&mut self, text: &str) -> Result<Text, String> {
+        if let Some(pieces) = self.pieces(text)? {
+            return Ok(match <[Piece; 1]>::try_from(pieces) {
+                Ok([Piece::Placeholder(alone)]) => Text::Alone(alone),
+                Ok([constant]) => Text::Pieces(vec![constant]),
+                Err(pieces) => Text::Pieces(pieces),
+            });
+        }
+        let inner = text.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"));
+        let expression = inner.filter(|inner| self.jinja.compile_expression_owned(inner.to_string()).is_ok());
+        let source = expression.map_or_else(|| text.into(), |inner| format!("{{% set {RESULT} = ({inner}) %}}"));
+        let name = format!("t{}", self.jinja.templates().count());
+        self.jinja.add_template_owned(name.clone(), source).map_err(|fault| {
+            format!("is no valid template: {}", fault.detail().unwrap_or("syntax error"))
+        })?;
+        let template = self.jinja.get_template(&name).map_err(|fault| fault.to_string())?;
+        let globals = ["range", "dict", "namespace", "debug", "lipsum"];
+        let mut names: Vec<String> = template.undeclared_variables(false).into_iter().collect();
+        names.retain(|name| !globals.contains(&name.as_str()));
+        names.sort();
+        let used: Vec<(String, Source)> =
+            names.into_iter().map(|name| self.source(&name).map(|source| (name, source))).collect::<Result<_, _>>()?;
+        // A filter that does not exist shows only when it is called.
+        let sample: BTreeMap<&str, &str> = used.iter().map(|(name, _)| (name.as_str(), "1")).collect();
+        if let Err(fault) = self.jinja.get_template(&name).and_then(|t| t.render(Jinja::from(Serde(&sample))))
+            && matches!(
+                fault.kind(),
+                ErrorKind::UnknownFilter
+                    | ErrorKind::UnknownFunction
+                    | ErrorKind::UnknownTest
+                    | ErrorKind::TemplateNotFound
+                    | ErrorKind::TooManyArguments
+                    | ErrorKind::MissingArgument
+            )
+        {
+            return Err(format!("is no valid template: {}: {}", fault.kind(), fault.detail().unwrap_or_default()));
+        }
+        Ok(Text::Jinja { name, alone: expression.is_some(), used })
+    }
+
+    /// The pieces of a string all of whose placeholders are simple; `None` where one is not.
+    fn pieces(&mut self, text: &str) -> Result<Option<Vec<Piece>>, String> {
+        if text.contains("{%") || text.contains("{#") {
+            return Ok(None);
+        }
+        let mut pieces = Vec::new();
+        let mut rest = text;
+        while let Some((constant, after)) = rest.split_once("{{") {
+            push_constant(&mut pieces, constant);
+            let Some((inner, after)) = after.split_once("}}") else { return Ok(None) };
+            let Some((name, default, filters)) = simple(inner) else { return Ok(None) };
+            let source = self.source(name)?;
+            pieces.push(Piece::Placeholder(Placeholder { source, name: name.into(), default, filters }));
+            rest = after;
+        }
+        push_constant(&mut pieces, rest);
+        Ok(Some(pieces))
+    }
+
+    fn source(&mut self, name: &str) -> Result<Source, String> {
+        match name {
+            "recipient" => Ok(Source::Recipient),
+            "campaign_id" => Ok(Source::CampaignId),
+            "message_ref" => Ok(Source::MessageRef),
+            "row" => Ok(Source::Row),
+            column => {
+                let index = self.columns.find(column).map_err(|fault| fault.to_string())?;
+                let place = self.used.iter().position(|used| *used == index).unwrap_or_else(|| {
+                    self.used.push(index);
+                    self.used.len() - 1
+                });
+                Ok(Source::Column(place))
+            }
+        }
+    }
+}
+
+fn push_constant(pieces: &mut Vec<Piece>, text: &str) {
+    if !text.is_empty() {
+        let mut escaped = Vec::new();
+        let length = write_text(text, &mut escaped);
+        pieces.push(Piece::Constant(escaped.into(), length));
+    }
+}
+
+/// Reads `name`, `name | default("…")` and the filters that are done here.
+fn simple(inner: &str) -> Option<(&str, Option<String>, Vec<Filter>)> {
+    let inner = inner.trim();
+    let end = inner.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(inner.len());
+    let (name, mut rest) = inner.split_at(end);
+    let reserved = ["true", "false", "none", "True", "False", "None", "not", "loop", "self"];
+    if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || reserved.contains(&name) {
+        return None;
+    }
+    let (mut default, mut filters) = (None, Vec::new());
+    while !rest.trim_start().is_empty() {
+        rest = rest.trim_start().strip_prefix('|')?.trim_start();
+        let end = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(end);
+        rest = after;
+        match word {
+            // A default behind a filter comes too late for a missing value: Jinja decides.
+            "default" if default.is_none() && filters.is_empty() => {
+                let argument = rest.trim_start().strip_prefix('(')?.trim_start();
+                let quote = argument.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+                let (text, after) = argument[1..].split_once(quote)?;
+                if text.contains('\\') {
+                    return None;
+                }
+                default = Some(text.into());
+                rest = after.trim_start().strip_prefix(')')?;
+            }
+            "title" => filters.push(Filter::Title),
+            "upper" => filters.push(Filter::Upper),
+            "lower" => filters.push(Filter::Lower),
+            "trim" => filters.push(Filter::Trim),
+            _ => return None,
+        }
+    }
+    Some((name, default, filters))
+}
+
+impl Source {
+    /// The value as text, `None` where it is empty.
+    fn text<'r>(self, recipient: &Recipient<'r>) -> Option<Cow<'r, str>> {
+        Some(match self {
+            Self::Column(place) => match recipient.field(place) {
+                Field::Empty => return None,
+                Field::Text(text) => Cow::Borrowed(text),
+                Field::Json(_) => match self.value(recipient)? {
+                    Value::String(text) => text.into(),
+                    value => Jinja::from(Serde(&value)).to_string().into(),
+                },
+            },
+            Self::Recipient => recipient.phone.to_string().into(),
+            Self::CampaignId => recipient.campaign().as_str().into(),
+            Self::MessageRef => reference(recipient).to_string().into(),
+            Self::Row => recipient.row.to_string().into(),
+        })
+    }
+
+    /// The value with its type, `None` where it is empty.
+    fn value(self, recipient: &Recipient<'_>) -> Option<Value> {
+        match self {
+            Self::Row => Some(recipient.row.into()),
+            Self::Column(place) => match recipient.field(place) {
+                Field::Json(json) => match serde_json::from_str(json).ok()? {
+                    Value::Null => None,
+                    Value::String(text) if text.trim().is_empty() => None,
+                    value => Some(value),
+                },
+                _ => self.text(recipient).map(|text| text.into_owned().into()),
+            },
+            _ => self.text(recipient).map(|text| text.into_owned().into()),
+        }
+    }
+}
+
+
+fn reference(recipient: &Recipient<'_>) -> MessageRef {
+    MessageRef {
+        campaign: recipient.campaign().clone(),
+        batch: recipient.batch_number(),
+        index: u8::try_from(recipient.index).unwrap_or(u8::MAX),
+    }
+}
+
+impl Placeholder {
+    /// The value as text.
+    pub(super) fn text<'r>(&'r self, recipient: &Recipient<'r>) -> Result<Cow<'r, str>, Cause> {
+        let found = self.source.text(recipient);
+        let mut text = match (found, &self.default) {
+            (Some(text), _) => text,
+            (None, Some(default)) => Cow::Borrowed(default.as_str()),
+            (None, None) => return Err(Cause::Missing(self.name.clone())),
+        };
+        for filter in &self.filters {
+            text = match filter {
+                Filter::Title => minijinja::filters::title(text).into(),
+                Filter::Upper => text.to_uppercase().into(),
+                Filter::Lower => text.to_lowercase().into(),
+                Filter::Trim => text.trim().to_owned().into(),
+            };
+        }
+        Ok(text)
+    }
+
+    /// The value with its type, where it is not a text.
+    pub(super) fn typed(&self, recipient: &Recipient<'_>) -> Option<Value> {
+        let keeps_type = self.filters.is_empty() && (self.source == Source::Row || self.is_json(recipient));
+        keeps_type.then(|| self.source.value(recipient)).flatten().filter(|value| !value.is_string())
+    }
+
+    fn is_json(&self, recipient: &Recipient<'_>) -> bool {
+        matches!(self.source, Source::Column(place) if matches!(recipient.field(place), Field::Json(_)))
+    }
+}
+
+/// Fills a template of the environment: its value, with its type where it is one expression alone.
+pub(super) fn evaluate(
+    jinja: &Environment<'static>,
+    name: &str,
+    alone: bool,
+    used: &[(String, Source)],
+    recipient: &Recipient<'_>,
+) -> Result<Value, Cause> {
+    // An empty value is left out, so that `default` and `if` see it as missing.
+    let context: BTreeMap<&str, Value> = used
+        .iter()
+        .filter_map(|(name, source)| source.value(recipient).map(|value| (name.as_str(), value)))
+        .collect();
+    let missing = || {
+        let name = used.iter().map(|(name, _)| name).find(|name| !context.contains_key(name.as_str()));
+        name.cloned().unwrap_or_else(|| "a value".into())
+    };
+    let cause = |fault: minijinja::Error| match fault.kind() {
+        ErrorKind::UndefinedError => Cause::Missing(missing()),
+        // Only the kind: a detail may quote the recipient's value.
+        kind => Cause::Failed(kind.to_string()),
+    };
+    let template = jinja.get_template(name).map_err(cause)?;
+    let captured = template.render_captured(Jinja::from(Serde(&context))).map_err(cause)?;
+    if !alone {
+        return Ok(captured.into_output().into());
+    }
+    let value = captured.state().lookup(RESULT).unwrap_or(Jinja::UNDEFINED);
+    if value.is_undefined() || value.is_none() {
+        return Err(Cause::Missing(missing()));
+    }
+    serde_json::to_value(&value).map_err(|_| Cause::Failed("its value is no JSON".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn simple_placeholders_are_read_and_others_left_to_jinja() {
+        let read = |text| simple(text).map(|(name, default, filters)| (name, default, filters.len()));
+        assert_eq!(read(" name "), Some(("name", None, 0)));
+        assert_eq!(read("name|default('x')|title"), Some(("name", Some("x".into()), 1)));
+        assert_eq!(read(" a | upper | trim "), Some(("a", None, 2)));
+        for jinja in ["", "1", "a + b", "a.b", "a|int", "a|title|default('x')", "- a -", "a|default(b)", "true", "f()"] {
+            assert_eq!(read(jinja), None, "{jinja}");
+        }
+    }
+}

@@ -1,0 +1,469 @@
+//! Messages with placeholders, compiled once a campaign and rendered straight to bytes.
+//!
+//! The constant JSON is serialised once and cut at the placeholders. A message is those pieces and
+//! its values, escaped into the request's body. Limits that depend on values are judged as they
+//! are filled; what only the whole can tell is judged on the whole.
+
+mod expression;
+
+use minijinja::Environment;
+use serde_json::Value;
+
+use super::batch::Recipient;
+use super::columns::Columns;
+use super::content::CONTENT;
+use super::problem::{Problem, step};
+use super::rules::{self, Limit, is_template, too_long};
+use super::state::SkipReason;
+use expression::{Compiler, Piece, Text, evaluate};
+
+/// A compiled message.
+pub struct Template {
+    ops: Vec<Op>,
+    jinja: Environment<'static>,
+    columns: Vec<usize>,
+    /// Where the content stands, when it must be judged whole.
+    judge: Option<Judge>,
+}
+
+struct Judge {
+    pointer: String,
+    place: String,
+}
+
+enum Op {
+    /// Bytes of JSON.
+    Constant(Box<[u8]>),
+    /// A string with placeholders.
+    Text { text: Text, limit: Limit, pointer: String },
+}
+
+/// Why a recipient gets no message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skip {
+    /// The reason in the contract.
+    pub reason: SkipReason,
+    /// The pointer, the rule and the value's length; never the value.
+    pub detail: String,
+}
+
+/// Why a placeholder could not be filled.
+enum Cause {
+    /// The column is empty and has no default.
+    Missing(String),
+    Failed(String),
+}
+
+/// A message as a provider wants it, and where the job's own parts stand in it.
+pub struct Envelope {
+    /// The message, with the job's strings and `{{ recipient }}` in their places.
+    pub value: Value,
+    /// The pointer of the content in `value`.
+    pub content: &'static str,
+}
+
+impl Template {
+    /// Compiles a message. `limits` are those of the job's strings, by pointer into the job.
+    ///
+    /// # Errors
+    ///
+    /// Each string whose placeholders are wrong or name no column, by pointer into the job.
+    pub fn compile(
+        envelope: &Envelope,
+        limits: &[(String, Limit)],
+        judge_rendered: bool,
+        columns: &Columns,
+    ) -> Result<Self, Vec<Problem>> {
+        let mut compiler = Compiler::new(columns);
+        let mut builder = Builder { ops: Vec::new(), constant: Vec::new(), problems: Vec::new() };
+        let place = |pointer: &str| match pointer.strip_prefix(envelope.content) {
+            Some(rest) => format!("/message{rest}"),
+            None => pointer.to_string(),
+        };
+        builder.value(&envelope.value, "", &mut |text, pointer| {
+            let pointer = place(pointer);
+            let limit = limits.iter().find(|(known, _)| *known == pointer).map(|(_, limit)| *limit);
+            let limit = limit.unwrap_or(Limit { max: 0, may_be_empty: true, source: "" });
+            match compiler.compile(text) {
+                Ok(text) => Ok(Op::Text { text, limit, pointer }),
+                Err(fault) => Err(Problem::new(pointer, fault)),
+            }
+        });
+        builder.flush();
+        if !builder.problems.is_empty() {
+            return Err(builder.problems);
+        }
+        let judge = judge_rendered
+            .then(|| Judge { pointer: envelope.content.into(), place: "/message".into() });
+        Ok(Self { ops: builder.ops, jinja: compiler.jinja, columns: compiler.used, judge })
+    }
+
+    /// The columns of the audience that are needed, in the order in which a batch has their values.
+    pub fn columns(&self) -> &[usize] {
+        &self.columns
+    }
+
+    /// Appends a recipient's message to `out`. On an error `out` is as it was.
+    ///
+    /// # Errors
+    ///
+    /// Why this recipient gets no message.
+    pub fn render(&self, recipient: &Recipient<'_>, out: &mut Vec<u8>) -> Result<(), Skip> {
+        let start = out.len();
+        let rendered = self.ops.iter().try_for_each(|op| match op {
+            Op::Constant(bytes) => {
+                out.extend_from_slice(bytes);
+                Ok(())
+            }
+            Op::Text { text, limit, pointer } => self
+                .text(text, recipient, out)
+                .map_err(|cause| cause.skip(pointer))
+                .and_then(|length| judge_length(length, limit, pointer)),
+        });
+        let rendered = rendered.and_then(|()| self.judge.as_ref().map_or(Ok(()), |judge| judge.whole(&out[start..])));
+        if rendered.is_err() {
+            out.truncate(start);
+        }
+        rendered
+    }
+
+    /// Writes a string and tells its length in characters, `None` where the value is no string.
+    fn text(&self, text: &Text, recipient: &Recipient<'_>, out: &mut Vec<u8>) -> Result<Option<usize>, Cause> {
+        match text {
+            Text::Pieces(pieces) => {
+                out.push(b'"');
+                let mut length = 0;
+                for piece in pieces {
+                    length += match piece {
+                        Piece::Constant(bytes, length) => {
+                            out.extend_from_slice(bytes);
+                            *length
+                        }
+                        Piece::Placeholder(placeholder) => write_text(&placeholder.text(recipient)?, out),
+                    };
+                }
+                out.push(b'"');
+                Ok(Some(length))
+            }
+            Text::Alone(placeholder) => match placeholder.typed(recipient) {
+                Some(value) => Ok(write_value(&value, out)),
+                None => Ok(Some(write_quoted(&placeholder.text(recipient)?, out))),
+            },
+            Text::Jinja { name, alone, used } => {
+                Ok(write_value(&evaluate(&self.jinja, name, *alone, used, recipient)?, out))
+            }
+        }
+    }
+}
+
+impl Judge {
+    /// Holds the whole rendered content against the rules.
+    fn whole(&self, message: &[u8]) -> Result<(), Skip> {
+        let fault = |detail| Skip { reason: SkipReason::InvalidContent, detail };
+        let message: Value = serde_json::from_slice(message).map_err(|fault_| fault(fault_.to_string()))?;
+        let content = message.pointer(&self.pointer).unwrap_or(&Value::Null);
+        match rules::check_rendered(&CONTENT, content, &self.place).into_iter().next() {
+            Some(problem) => Err(fault(problem.to_string())),
+            None => Ok(()),
+        }
+    }
+}
+
+fn judge_length(length: Option<usize>, limit: &Limit, pointer: &str) -> Result<(), Skip> {
+    let fault = match length {
+        Some(0) if !limit.may_be_empty => "is empty".into(),
+        Some(length) if limit.max > 0 && length > limit.max => too_long(length, limit.max, limit.source),
+        _ => return Ok(()),
+    };
+    Err(Skip { reason: SkipReason::InvalidContent, detail: format!("{pointer} {fault}") })
+}
+
+impl Cause {
+    fn skip(self, pointer: &str) -> Skip {
+        match self {
+            Self::Missing(name) => Skip {
+                reason: SkipReason::MissingVariable,
+                detail: format!("{pointer} needs {name}, which is empty and has no default"),
+            },
+            Self::Failed(fault) => {
+                Skip { reason: SkipReason::InvalidContent, detail: format!("{pointer} can't be filled: {fault}") }
+            }
+        }
+    }
+}
+
+/// Cuts a JSON value into constants and strings with placeholders.
+struct Builder {
+    ops: Vec<Op>,
+    constant: Vec<u8>,
+    problems: Vec<Problem>,
+}
+
+impl Builder {
+    fn value(
+        &mut self,
+        value: &Value,
+        pointer: &str,
+        compile: &mut impl FnMut(&str, &str) -> Result<Op, Problem>,
+    ) {
+        match value {
+            Value::Object(map) => {
+                self.constant.push(b'{');
+                for (index, (key, value)) in map.iter().enumerate() {
+                    if index > 0 {
+                        self.constant.push(b',');
+                    }
+                    write_quoted(key, &mut self.constant);
+                    self.constant.push(b':');
+                    self.value(value, &step(pointer, key), compile);
+                }
+                self.constant.push(b'}');
+            }
+            Value::Array(items) => {
+                self.constant.push(b'[');
+                for (index, item) in items.iter().enumerate() {
+                    if index > 0 {
+                        self.constant.push(b',');
+                    }
+                    self.value(item, &step(pointer, &index.to_string()), compile);
+                }
+                self.constant.push(b']');
+            }
+            Value::String(text) if is_template(text) => match compile(text, pointer) {
+                Ok(op) => {
+                    self.flush();
+                    self.ops.push(op);
+                }
+                Err(problem) => self.problems.push(problem),
+            },
+            constant => {
+                write_value(constant, &mut self.constant);
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.constant.is_empty() {
+            self.ops.push(Op::Constant(std::mem::take(&mut self.constant).into()));
+        }
+    }
+}
+
+/// Writes a value as JSON and tells its length in characters where it is a string.
+fn write_value(value: &Value, out: &mut Vec<u8>) -> Option<usize> {
+    match value {
+        Value::String(text) => Some(write_quoted(text, out)),
+        other => {
+            out.extend_from_slice(other.to_string().as_bytes());
+            None
+        }
+    }
+}
+
+fn write_quoted(text: &str, out: &mut Vec<u8>) -> usize {
+    out.push(b'"');
+    let length = write_text(text, out);
+    out.push(b'"');
+    length
+}
+
+/// Escapes a text for JSON, without quotes, and tells its length in characters.
+fn write_text(text: &str, out: &mut Vec<u8>) -> usize {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let bytes = text.as_bytes();
+    let mut start = 0;
+    let mut length = 0;
+    for (at, &byte) in bytes.iter().enumerate() {
+        // Every byte begins a character but the continuation bytes 10xxxxxx.
+        length += usize::from(byte & 0xC0 != 0x80);
+        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+            continue;
+        }
+        out.extend_from_slice(&bytes[start..at]);
+        start = at + 1;
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            _ => {
+                let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
+                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
+            }
+        }
+    }
+    out.extend_from_slice(&bytes[start..]);
+    length
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::campaign::batch::Batch;
+
+    fn compile(content: Value, columns: &[&str]) -> Result<Template, Vec<Problem>> {
+        let findings = rules::check(&CONTENT, &content, "/message");
+        assert_eq!(findings.problems, []);
+        let envelope = Envelope { value: json!({ "to": "{{ recipient }}", "content": content }), content: "/content" };
+        let columns = Columns::new(columns.iter().map(ToString::to_string).collect());
+        Template::compile(&envelope, &findings.limits, findings.judge_rendered, &columns)
+    }
+
+    fn body(text: &str) -> Value {
+        json!({ "type": "text", "text": { "body": text } })
+    }
+
+    fn row(template: &Template, values: &[&str], json: bool) -> Batch {
+        let mut batch = Batch::new("c".parse().unwrap(), 7, template.columns().len(), json);
+        let used = template.columns().iter().map(|column| values[*column]);
+        batch.push(12, "+919876543210".parse().unwrap(), used);
+        batch
+    }
+
+    fn render(template: &Template, values: &[&str]) -> Result<Value, Skip> {
+        let mut out = b"before".to_vec();
+        let rendered = template.render(&row(template, values, false).recipient(0).unwrap(), &mut out);
+        rendered.inspect_err(|_| assert_eq!(out, b"before"))?;
+        Ok(serde_json::from_slice(&out[6..]).unwrap())
+    }
+
+    fn rendered_body(text: &str, columns: &[&str], values: &[&str]) -> Result<Value, Skip> {
+        render(&compile(body(text), columns).unwrap(), values).map(|m| m["content"]["text"]["body"].clone())
+    }
+
+    #[test]
+    fn placeholders_are_filled() {
+        let text = "Dear {{ name | default(\"there\") | title }}, row {{ row }} of {{ campaign_id }}: {{ message_ref }}";
+        let values = ["ASHA rao"];
+        assert_eq!(rendered_body(text, &["name"], &values).unwrap(), "Dear Asha Rao, row 12 of c: c.7.0");
+        assert_eq!(rendered_body(text, &["name"], &[" "]).unwrap(), "Dear There, row 12 of c: c.7.0");
+    }
+
+    #[test]
+    fn an_empty_value_without_a_default_skips_the_row() {
+        for text in ["Hi {{ name }}", "{{ name | title }}", "{{ name ~ '!' }}", "Hi {{ name | replace('a', 'b') }}"] {
+            let skip = rendered_body(text, &["name"], &[""]).unwrap_err();
+            assert_eq!(skip.reason, SkipReason::MissingVariable, "{text}");
+            assert_eq!(skip.detail, "/message/text/body needs name, which is empty and has no default");
+        }
+        let text = "{% if name %}Hi {{ name }}{% else %}Hello{% endif %}";
+        assert_eq!(rendered_body(text, &["name"], &[""]).unwrap(), "Hello");
+    }
+
+    #[test]
+    fn a_column_that_the_audience_lacks_refuses_the_job() {
+        let problems = compile(body("Hi {{ nmae }}"), &["phone", "name"]).err().unwrap();
+        assert_eq!(
+            problems[0].to_string(),
+            r#"/message/text/body: the audience has no column "nmae"; did you mean "name"?"#
+        );
+        let problems = compile(body("{% if nmae %}x{% endif %}"), &["name"]).err().unwrap();
+        assert!(problems[0].message.contains("no column \"nmae\""));
+    }
+
+    #[test]
+    fn a_template_that_can_not_work_is_refused() {
+        for bad in ["{{ name", "{{ name | shout }}", "{% if name %}", "{{ 1 + }}", "{{ name(1) }}x{{ nofunc() }}"] {
+            assert!(compile(body(bad), &["name"]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_body_over_its_limit_skips_the_row_and_tells_the_length() {
+        let template = compile(body("Hi {{ name }}"), &["name"]).unwrap();
+        assert!(render(&template, &["é".repeat(4093).as_str()]).is_ok());
+        let skip = render(&template, &["é".repeat(4094).as_str()]).unwrap_err();
+        assert_eq!(skip.reason, SkipReason::InvalidContent);
+        assert_eq!(skip.detail, "/message/text/body is 4097 characters long; document 001 allows 4096");
+    }
+
+    #[test]
+    fn a_link_is_judged_when_it_is_filled() {
+        let image = json!({ "type": "image", "image": { "link": "https://x.example/{{ file }}" } });
+        let template = compile(image, &["file"]).unwrap();
+        assert!(render(&template, &["a.png"]).is_ok());
+        let skip = render(&template, &["a b.png"]).unwrap_err();
+        assert!(skip.detail.starts_with("/message/image/link: must be an http"), "{}", skip.detail);
+        let bare = json!({ "type": "image", "image": { "link": "{{ file }}" } });
+        assert!(render(&compile(bare, &["file"]).unwrap(), &["ftp://x/y"]).is_err());
+    }
+
+    #[test]
+    fn one_expression_alone_keeps_its_type() {
+        let flow = |data: Value| {
+            json!({ "type": "interactive", "interactive": { "type": "flow", "body": { "text": "b" }, "action": {
+                "name": "flow", "parameters": { "flow_message_version": "3", "flow_token": "t", "flow_id": "1",
+                "flow_cta": "Go", "flow_action": "navigate",
+                "flow_action_payload": { "screen": "S", "data": data } } } } })
+        };
+        let data = "/content/interactive/action/parameters/flow_action_payload/data";
+        let template = compile(
+            flow(json!({ "price": "{{ price | int }}", "row": "{{ row }}", "text": "{{ price }}", "x": "n {{ price|int }}" })),
+            &["price"],
+        )
+        .unwrap();
+        let message = render(&template, &["7"]).unwrap();
+        assert_eq!(message.pointer(data), Some(&json!({ "price": 7, "row": 12, "text": "7", "x": "n 7" })));
+
+        let template = compile(flow(json!({ "slots": "{{ slots }}" })), &["slots"]).unwrap();
+        let mut out = Vec::new();
+        let batch = row(&template, &[r#"["10:00","14:00"]"#], true);
+        template.render(&batch.recipient(0).unwrap(), &mut out).unwrap();
+        let message: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(message.pointer(data), Some(&json!({ "slots": ["10:00", "14:00"] })));
+    }
+
+    #[test]
+    fn an_endless_template_is_a_skipped_row_and_no_hang() {
+        let skip = rendered_body("{% for i in range(9000) %}{% for j in range(9000) %}x{% endfor %}{% endfor %}", &[], &[]);
+        assert_eq!(skip.unwrap_err().reason, SkipReason::InvalidContent);
+    }
+
+    #[test]
+    fn titles_that_become_the_same_are_refused_for_that_row() {
+        let content = json!({ "type": "interactive", "interactive": { "type": "button", "body": { "text": "b" },
+            "action": { "buttons": [
+                { "type": "reply", "reply": { "id": "1", "title": "Yes" } },
+                { "type": "reply", "reply": { "id": "2", "title": "{{ other }}" } }] } } });
+        let template = compile(content, &["other"]).unwrap();
+        assert!(render(&template, &["No"]).is_ok());
+        let skip = render(&template, &["Yes"]).unwrap_err();
+        assert!(skip.detail.contains("each button title must be different"), "{}", skip.detail);
+    }
+
+    proptest! {
+        #[test]
+        fn rendering_yields_valid_json_for_any_values(name in ".*", other in ".*") {
+            let template = compile(body("a{{ name | default('d') }}\"b{{ x | default('') | upper }}é"), &["name", "x"]).unwrap();
+            match render(&template, &[&name, &other]) {
+                Ok(message) => {
+                    let name = if name.trim().is_empty() { "d" } else { &name };
+                    let other = if other.trim().is_empty() { String::new() } else { other.to_uppercase() };
+                    prop_assert_eq!(&message["content"]["text"]["body"], &json!(format!("a{name}\"b{other}é")));
+                }
+                Err(skip) => prop_assert!(skip.detail.contains("characters long")),
+            }
+        }
+
+        #[test]
+        fn what_is_done_here_is_what_jinja_does(
+            value in "\\PC{0,20}|[ a-zA-Z(é-]{0,12}",
+            default in prop::option::of("[ a-z'é]{0,6}"),
+            filters in prop::collection::vec(prop::sample::select(vec!["title", "upper", "lower", "trim"]), 0..4),
+        ) {
+            let default = default.map_or(String::new(), |d| format!(" | default(\"{d}\")"));
+            let filters: String = filters.iter().map(|f| format!(" | {f}")).collect();
+            let here = format!("<{{{{ v{default}{filters} }}}}>");
+            // A statement sends the same expression to minijinja.
+            let jinja = format!("{{% if true %}}{here}{{% endif %}}");
+            prop_assert_eq!(
+                rendered_body(&here, &["v"], &[&value]).map_err(|s| s.reason),
+                rendered_body(&jinja, &["v"], &[&value]).map_err(|s| s.reason)
+            );
+        }
+    }
+}

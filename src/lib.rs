@@ -1,0 +1,2 @@
+//! flowcast.
+pub mod campaign;
