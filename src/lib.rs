@@ -1,2 +1,3 @@
 //! flowcast.
+pub mod audience;
 pub mod campaign;

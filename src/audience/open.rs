@@ -1,0 +1,263 @@
+//! An audience's bytes: unpacked by name, held to be UTF-8, counted and digested.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{AudienceError, ROW_LIMIT, Source};
+
+/// How much is read at a time.
+const CHUNK: usize = 128 * 1024;
+
+/// What one pass over an audience tells without taking its rows apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survey {
+    /// A digest of its bytes, unpacked. The same digest is the same audience.
+    pub digest: String,
+    /// How many rows it has at the most: the lines of a file, without its header.
+    pub rows_at_most: u64,
+}
+
+/// Reads all of an audience once.
+///
+/// # Errors
+///
+/// When a byte is not UTF-8, or the file can't be read.
+pub fn survey(source: &Source) -> Result<Survey, AudienceError> {
+    let mut hasher = blake3::Hasher::new();
+    let rows_at_most = match source {
+        Source::File(path) => {
+            let mut bytes = Bytes::open(path)?;
+            // A survey takes no rows apart, so no row can be too long for it.
+            bytes.row_start().store(u64::MAX, Ordering::Relaxed);
+            let mut chunk = vec![0; CHUNK];
+            let mut last = b'\n';
+            loop {
+                let count = bytes.read(&mut chunk).map_err(|fault| failure(path, fault))?;
+                if count == 0 {
+                    break;
+                }
+                hasher.update(&chunk[..count]);
+                last = chunk[count - 1];
+            }
+            (bytes.lines + u64::from(last != b'\n')).saturating_sub(2)
+        }
+        Source::List(list) => {
+            for recipient in list {
+                hasher.update(serde_json::Value::Object(recipient.clone()).to_string().as_bytes());
+                hasher.update(b"\n");
+            }
+            list.len() as u64
+        }
+    };
+    Ok(Survey { digest: hasher.finalize().to_hex().to_string(), rows_at_most })
+}
+
+/// What a file is called in an error.
+pub(super) fn name(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+/// The audience's own error out of a reader's.
+pub(super) fn failure(path: &Path, fault: io::Error) -> AudienceError {
+    let name = name(path);
+    match fault.get_ref().and_then(|inner| inner.downcast_ref::<Fault>()) {
+        Some(Fault::NotUtf8 { byte, line }) => AudienceError::NotUtf8 { name, byte: *byte, line: *line },
+        Some(Fault::RowTooLong { line }) => AudienceError::RowTooLong { name, line: *line },
+        Some(Fault::Utf16) => AudienceError::Utf16(name),
+        None => AudienceError::Io { name, source: fault },
+    }
+}
+
+/// A fault that this reader finds itself, carried through `io::Error`.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error("not UTF-8")]
+    NotUtf8 { byte: u64, line: u64 },
+    #[error("row too long")]
+    RowTooLong { line: u64 },
+    #[error("UTF-16")]
+    Utf16,
+}
+
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> Self {
+        Self::new(io::ErrorKind::InvalidData, fault)
+    }
+}
+
+/// A file's bytes, unpacked, each of them proven to be UTF-8 before it is handed on.
+pub(super) struct Bytes {
+    reader: Box<dyn BufRead + Send>,
+    /// How many bytes were handed on.
+    position: u64,
+    /// The line of the next byte, from 1.
+    lines: u64,
+    /// A character that is cut by the end of a chunk.
+    cut: Vec<u8>,
+    /// Where that character begins.
+    cut_at: u64,
+    /// Where the row being read begins; its length is bounded by it.
+    row_start: Arc<AtomicU64>,
+}
+
+impl Bytes {
+    pub(super) fn open(path: &Path) -> Result<Self, AudienceError> {
+        let failed = |fault| failure(path, fault);
+        let file = File::open(path).map_err(failed)?;
+        let mut reader: Box<dyn BufRead + Send> = match path.extension().and_then(|e| e.to_str()) {
+            Some("gz") => Box::new(BufReader::with_capacity(CHUNK, flate2::read::MultiGzDecoder::new(file))),
+            Some("zst") => {
+                Box::new(BufReader::with_capacity(CHUNK, zstd::Decoder::new(file).map_err(failed)?))
+            }
+            _ => Box::new(BufReader::with_capacity(CHUNK, file)),
+        };
+        let start = reader.fill_buf().map_err(failed)?;
+        if start.is_empty() {
+            return Err(AudienceError::Empty(name(path)));
+        }
+        if start.starts_with(b"\xff\xfe") || start.starts_with(b"\xfe\xff") {
+            return Err(failed(Fault::Utf16.into()));
+        }
+        Ok(Self { reader, position: 0, lines: 1, cut: Vec::new(), cut_at: 0, row_start: Arc::default() })
+    }
+
+    /// The offset at which the reader of rows says that a row begins.
+    pub(super) fn row_start(&self) -> Arc<AtomicU64> {
+        self.row_start.clone()
+    }
+
+    /// The first bytes, without taking them.
+    pub(super) fn peek(&mut self) -> io::Result<&[u8]> {
+        self.reader.fill_buf()
+    }
+
+    /// Checks what was read, together with what the last chunk cut off.
+    fn check(&mut self, chunk: &[u8]) -> Result<(), Fault> {
+        let mut rest = chunk;
+        while !self.cut.is_empty() && !rest.is_empty() {
+            // At most three bytes are missing to a character that was cut.
+            self.cut.push(rest[0]);
+            rest = &rest[1..];
+            match std::str::from_utf8(&self.cut) {
+                Ok(_) => self.cut.clear(),
+                Err(fault) if fault.error_len().is_some() => {
+                    return Err(Fault::NotUtf8 { byte: self.cut_at, line: self.lines });
+                }
+                Err(_) => {}
+            }
+        }
+        let skipped = (chunk.len() - rest.len()) as u64;
+        if let Err(fault) = std::str::from_utf8(rest) {
+            let (good, bad) = rest.split_at(fault.valid_up_to());
+            if fault.error_len().is_some() {
+                let line = self.lines + newlines(good);
+                return Err(Fault::NotUtf8 { byte: self.position + skipped + good.len() as u64, line });
+            }
+            self.cut.extend_from_slice(bad);
+            self.cut_at = self.position + skipped + good.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+impl Read for Bytes {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.position.saturating_sub(self.row_start.load(Ordering::Relaxed)) > ROW_LIMIT {
+            return Err(Fault::RowTooLong { line: self.lines }.into());
+        }
+        let count = self.reader.read(out)?;
+        if count == 0 && !self.cut.is_empty() {
+            return Err(Fault::NotUtf8 { byte: self.cut_at, line: self.lines }.into());
+        }
+        self.check(&out[..count])?;
+        self.position += count as u64;
+        self.lines += newlines(&out[..count]);
+        Ok(count)
+    }
+}
+
+fn newlines(bytes: &[u8]) -> u64 {
+    bytes.iter().map(|byte| u64::from(*byte == b'\n')).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn file(name: &str, bytes: &[u8]) -> (tempfile::TempDir, Source) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        (folder, Source::File(path))
+    }
+
+    #[test]
+    fn a_byte_that_is_not_utf8_is_named() {
+        let (_folder, source) = file("a.csv", b"phone,name\n+919876543210,Jos\xe9\n");
+        let fault = survey(&source).unwrap_err().to_string();
+        assert_eq!(fault, "a.csv is not UTF-8: byte 28 (line 2); save the file as \"CSV UTF-8\"");
+        let (_folder, source) = file("a.csv", b"phone\nx\xc3");
+        assert!(survey(&source).unwrap_err().to_string().contains("byte 7 (line 2)"));
+        let (_folder, source) = file("a.csv", b"\xff\xfep\0h\0");
+        assert!(matches!(survey(&source), Err(AudienceError::Utf16(_))));
+    }
+
+    #[test]
+    fn the_same_audience_has_one_digest_packed_or_not() {
+        let text = "phone\n".to_string() + &"+919876543210\n".repeat(20_000);
+        let (_a, plain) = file("a.csv", text.as_bytes());
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packer.write_all(text.as_bytes()).unwrap();
+        let (_b, gz) = file("a.csv.gz", &packer.finish().unwrap());
+        let (_c, zst) = file("a.csv.zst", &zstd::encode_all(text.as_bytes(), 1).unwrap());
+        let expected = survey(&plain).unwrap();
+        assert_eq!(expected.rows_at_most, 20_000);
+        assert_eq!(survey(&gz).unwrap(), expected);
+        assert_eq!(survey(&zst).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_file_that_is_not_what_its_name_says_is_an_error() {
+        for name in ["a.csv.gz", "a.csv.zst"] {
+            let (_folder, source) = file(name, b"phone\n+919876543210\n");
+            assert!(matches!(survey(&source), Err(AudienceError::Io { .. })), "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_character_cut_by_a_chunk_is_still_checked(text in ".{0,40}", size in 1..8_usize, bad in any::<prop::sample::Index>(), spoil in any::<bool>()) {
+            let mut content = format!("x{text}").into_bytes();
+            if spoil {
+                let at = bad.index(content.len());
+                content[at] = 0xff;
+            }
+            let (_folder, source) = file("a.csv", &content);
+            let Source::File(path) = source else { unreachable!() };
+            prop_assume!(!content.starts_with(b"\xff\xfe") && !content.starts_with(b"\xfe\xff"));
+            let mut bytes = Bytes::open(&path).unwrap();
+            let mut chunk = vec![0; size];
+            let result = loop {
+                match bytes.read(&mut chunk) {
+                    Ok(0) => break Ok(()),
+                    Ok(_) => {}
+                    Err(fault) => break Err(failure(&path, fault)),
+                }
+            };
+            match (std::str::from_utf8(&content), result) {
+                (Ok(_), Ok(())) => {}
+                (Err(expected), Err(AudienceError::NotUtf8 { byte, .. })) => {
+                    prop_assert_eq!(byte, expected.valid_up_to() as u64);
+                }
+                (expected, found) => prop_assert!(false, "{expected:?} {found:?}"),
+            }
+        }
+    }
+}
