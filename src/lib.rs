@@ -1,3 +1,5 @@
 //! flowcast.
 pub mod audience;
 pub mod campaign;
+pub mod limiter;
+pub mod provider;
