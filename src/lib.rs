@@ -1,5 +1,8 @@
 //! flowcast.
 pub mod audience;
 pub mod campaign;
+pub mod dispatch;
+pub mod ledger;
 pub mod limiter;
 pub mod provider;
+pub mod queue;

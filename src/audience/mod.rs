@@ -159,6 +159,8 @@ pub enum Line<'a> {
         reason: SkipReason,
         /// What exactly, without the number itself.
         detail: String,
+        /// What stands in the phone column, cut to what a report shows.
+        recipient: String,
     },
 }
 
@@ -222,19 +224,19 @@ impl Audience {
         }
         self.row += 1;
         let row = self.row;
+        let skipped = |reason, detail, recipient| Ok(Some(Line::Skipped { row, reason, detail, recipient }));
         if let Some(detail) = self.rows.too_many_values(self.columns.names().len()) {
-            return Ok(Some(Line::Skipped { row, reason: SkipReason::InvalidContent, detail }));
+            return skipped(SkipReason::InvalidContent, detail, self.rows.spelling(self.phone));
         }
         let phone = match self.rows.phone(self.phone, &mut self.numbers) {
             Ok(phone) => phone,
             Err(refusal) => {
-                let detail = refusal.to_string();
-                return Ok(Some(Line::Skipped { row, reason: SkipReason::InvalidNumber, detail }));
+                let spelling = self.rows.spelling(self.phone);
+                return skipped(SkipReason::InvalidNumber, refusal.to_string(), spelling);
             }
         };
         if !self.seen.insert(phone.digits()) {
-            let detail = "an earlier row has this number".into();
-            return Ok(Some(Line::Skipped { row, reason: SkipReason::Duplicate, detail }));
+            return skipped(SkipReason::Duplicate, "an earlier row has this number".into(), phone.to_string());
         }
         Ok(Some(Line::Recipient(Row { row, phone, rows: &self.rows })))
     }
@@ -260,6 +262,11 @@ impl Rows {
             Self::Csv(rows) => numbers.normalise(rows.value(column)),
             Self::List(rows) => numbers.normalise(&rows.text(column)),
         }
+    }
+
+    /// The phone column as it stands, for a person who looks for the row.
+    fn spelling(&self, column: usize) -> String {
+        self.value(column).trim_matches('"').chars().filter(|c| !c.is_control()).take(40).collect()
     }
 
     /// A row with more values than columns has a stray delimiter: its values stand in wrong places.

@@ -1,0 +1,53 @@
+//! An account, ready to send: its provider, its connections, its limits.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::backoff::backoff;
+use crate::campaign::Rate;
+use crate::limiter::AccountLimits;
+use crate::provider::{Provider, Transport};
+
+/// Credentials and limits at one provider.
+pub struct Account {
+    /// Builds requests and reads answers.
+    pub provider: Box<dyn Provider>,
+    /// Its connections.
+    pub transport: Transport,
+    /// Its buckets.
+    pub limits: AccountLimits,
+    /// The limit of messages, for the size of batches and for forecasts.
+    pub messages: Option<Rate>,
+    /// The limit of requests, for forecasts.
+    pub requests: Option<Rate>,
+    /// How many requests may be under way at once.
+    pub concurrency: usize,
+    limited: AtomicU32,
+}
+
+impl Account {
+    /// An account with its limits.
+    pub fn new(
+        provider: Box<dyn Provider>,
+        transport: Transport,
+        requests: Option<Rate>,
+        messages: Option<Rate>,
+        concurrency: usize,
+    ) -> Self {
+        let limits = AccountLimits::new(requests, messages);
+        Self { provider, transport, limits, messages, requests, concurrency, limited: AtomicU32::new(0) }
+    }
+
+    /// The provider said that it is too much: everything of this account waits. Returns how long.
+    pub(super) fn slow_down(&self, retry_after: Option<Duration>) -> Duration {
+        let times = self.limited.fetch_add(1, Ordering::Relaxed);
+        let wait = retry_after.unwrap_or_else(|| backoff(times));
+        self.limits.pause(wait);
+        wait
+    }
+
+    /// The provider took something again.
+    pub(super) fn went_well(&self) {
+        self.limited.store(0, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,29 @@
+//! What a campaign will take: requests and time, from its limits.
+
+use std::time::Duration;
+
+use crate::campaign::Rate;
+
+use super::Account;
+
+/// A forecast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forecast {
+    /// How many requests.
+    pub requests: u64,
+    /// How long the limits make it take at the least.
+    pub duration: Duration,
+}
+
+/// What `messages` messages will take in batches of `batch_size`.
+pub fn forecast(messages: u64, batch_size: usize, campaign: Option<Rate>, account: &Account) -> Forecast {
+    let requests = messages.div_ceil(batch_size.max(1) as u64);
+    let takes = |count: u64, rate: Option<Rate>| {
+        let Some(rate) = rate else { return Duration::ZERO };
+        let waited = count.saturating_sub(u64::from(rate.burst().get()));
+        Duration::from_secs_f64(waited as f64 / rate.per_second())
+    };
+    let duration =
+        takes(messages, campaign).max(takes(messages, account.messages)).max(takes(requests, account.requests));
+    Forecast { requests, duration }
+}

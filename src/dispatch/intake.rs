@@ -1,0 +1,104 @@
+//! Intake: checks all of a job — its form, its audience, its templates — and registers it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::audience::{self, Audience, AudienceError, Settings, Source, Survey};
+use crate::campaign::job::AudienceSource;
+use crate::campaign::{CampaignId, Job, Problem, Template};
+use crate::ledger::{Campaign, Ledger, LedgerError, NewCampaign};
+use crate::limiter::batch_size;
+
+use super::Account;
+
+/// A job that can be sent.
+pub struct Prepared {
+    /// The job.
+    pub job: Job,
+    /// Its audience.
+    pub source: Source,
+    /// How the audience is read.
+    pub settings: Settings,
+    /// What one pass over it told.
+    pub survey: Survey,
+    /// Its messages.
+    pub template: Template,
+    /// How many messages a full batch would have with today's limits.
+    pub batch_size: usize,
+}
+
+/// Why a job is refused. Nothing of it was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Something in the job.
+    #[error("{}", lines(.0))]
+    Problems(Vec<Problem>),
+    /// Something in its audience.
+    #[error(transparent)]
+    Audience(#[from] AudienceError),
+}
+
+fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Checks a job against its audience and its account. Reads the audience once, from end to end.
+///
+/// # Errors
+///
+/// Why it can't be sent.
+pub fn prepare(job: Job, root: &Path, account: &Account) -> Result<Prepared, Refusal> {
+    let (source, settings) = match &job.audience {
+        AudienceSource::Recipients(list) => (Source::List(list.clone()), Settings::default()),
+        AudienceSource::Csv(csv) => {
+            let Some(path) = &csv.path else {
+                let message = "audiences by address can't be read yet; download the file and name its path";
+                return Err(Refusal::Problems(vec![Problem::new("/audience/csv/url", message)]));
+            };
+            let settings = Settings {
+                phone: csv.phone.clone(),
+                delimiter: csv.delimiter.and_then(|delimiter| u8::try_from(delimiter).ok()),
+                default_region: csv.default_region.clone(),
+            };
+            (Source::File(audience::resolve(root, path)?), settings)
+        }
+    };
+    let columns = Audience::open(&source, &settings)?.columns().clone();
+    let envelope = account.provider.envelope(&job);
+    let template = Template::compile(&envelope, &job.limits_of_strings, job.judge_rendered, &columns)
+        .map_err(Refusal::Problems)?;
+    let survey = audience::survey(&source)?;
+    let batch_size = batch_size([job.limits.messages, account.messages]);
+    Ok(Prepared { job, source, settings, survey, template, batch_size })
+}
+
+/// Registers a job, or finds the campaign that it already is.
+///
+/// # Errors
+///
+/// When its id stands for another job, or the ledger fails.
+pub async fn register(
+    ledger: &impl Ledger,
+    prepared: &Arc<Prepared>,
+    rehearsal: bool,
+) -> Result<Campaign, LedgerError> {
+    let job = &prepared.job;
+    let given = || Uuid::now_v7().to_string().parse::<CampaignId>();
+    let id = match &job.id {
+        Some(id) => id.clone(),
+        None => given().map_err(|fault| LedgerError::Storage(fault.to_string()))?,
+    };
+    let new = NewCampaign {
+        id,
+        named: job.id.is_some(),
+        name: job.name.clone(),
+        fingerprint: job.fingerprint(),
+        audience: prepared.survey.digest.clone(),
+        rows_at_most: prepared.survey.rows_at_most,
+        batch_size: prepared.batch_size,
+        rehearsal,
+    };
+    ledger.register(new).await
+}

@@ -1,0 +1,110 @@
+//! The planner: cuts an audience into batches.
+//!
+//! It is a pure function of job, audience bytes and batch size: the same rows give the same batches
+//! with the same numbers, whoever plans and how often. It publishes nothing itself.
+
+use crate::audience::{Audience, AudienceError, Line};
+use crate::campaign::{Batch, CampaignId, Template};
+use crate::ledger::{Checkpoint, SkippedRow};
+
+use super::Prepared;
+
+/// Streams an audience into batches.
+pub struct Planner<'p> {
+    audience: Audience,
+    template: &'p Template,
+    campaign: CampaignId,
+    batch_size: usize,
+    next: u32,
+    rows: u64,
+    digest: blake3::Hasher,
+    scratch: Vec<u8>,
+    done: bool,
+}
+
+/// A step of the plan: a batch, and the rows around it that are not sent.
+pub struct Planned {
+    /// The batch; none behind the last recipient.
+    pub batch: Option<Batch>,
+    /// Rows that are not sent, since the batch before.
+    pub skipped: Vec<SkippedRow>,
+    /// How far the plan is with this.
+    pub checkpoint: Checkpoint,
+}
+
+impl<'p> Planner<'p> {
+    /// Starts at the first row.
+    ///
+    /// # Errors
+    ///
+    /// When the audience can't be read.
+    pub fn new(prepared: &'p Prepared, campaign: CampaignId, batch_size: usize) -> Result<Self, AudienceError> {
+        Ok(Self {
+            audience: Audience::open(&prepared.source, &prepared.settings)?,
+            template: &prepared.template,
+            campaign,
+            batch_size: batch_size.max(1),
+            next: 0,
+            rows: 0,
+            digest: blake3::Hasher::new(),
+            scratch: Vec::new(),
+            done: false,
+        })
+    }
+
+    /// The next step, `None` behind the last.
+    ///
+    /// # Errors
+    ///
+    /// When the audience can't be read further.
+    pub fn next_batch(&mut self) -> Result<Option<Planned>, AudienceError> {
+        if self.done {
+            return Ok(None);
+        }
+        let columns = self.template.columns();
+        let json = self.audience.has_json_values();
+        let mut batch = Batch::new(self.campaign.clone(), self.next, columns.len(), json);
+        let mut skipped = Vec::new();
+        while batch.len() < self.batch_size {
+            let Some(line) = self.audience.next_line()? else {
+                self.done = true;
+                break;
+            };
+            self.rows += 1;
+            match line {
+                Line::Skipped { row, reason, detail, recipient } => {
+                    self.digest.update(&row.to_le_bytes());
+                    self.digest.update(reason.as_str().as_bytes());
+                    skipped.push(SkippedRow { row, recipient, reason, detail });
+                }
+                Line::Recipient(row) => {
+                    let (number, phone) = (row.row, row.phone);
+                    batch.push(number, phone, columns.iter().map(|column| row.value(*column)));
+                    // Rendered to see whether it can be; the sender renders it again, which costs
+                    // less than carrying messages that are ten times their values.
+                    self.scratch.clear();
+                    let rendered = batch
+                        .recipient(batch.len() - 1)
+                        .map_or(Ok(()), |recipient| self.template.render(&recipient, &mut self.scratch));
+                    self.digest.update(&number.to_le_bytes());
+                    self.digest.update(&phone.digits().to_le_bytes());
+                    self.digest.update(&self.scratch);
+                    if let Err(skip) = rendered {
+                        batch.pop();
+                        let recipient = phone.to_string();
+                        skipped.push(SkippedRow { row: number, recipient, reason: skip.reason, detail: skip.detail });
+                    }
+                }
+            }
+        }
+        let batch = (!batch.is_empty()).then_some(batch);
+        self.next += u32::from(batch.is_some());
+        let checkpoint = Checkpoint {
+            batches: self.next,
+            rows: self.rows,
+            digest: self.digest.finalize().to_hex().to_string(),
+            complete: self.done,
+        };
+        Ok(Some(Planned { batch, skipped, checkpoint }))
+    }
+}

@@ -1,0 +1,245 @@
+//! A campaign on one machine, from wherever it stands to its end.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::gate::{self, Passed};
+use super::planner::Planner;
+use super::sender::{Control, Sending, Why};
+use super::{Account, Prepared};
+use crate::audience::AudienceError;
+use crate::campaign::job::OnInDoubt;
+use crate::campaign::{CampaignId, CampaignState};
+use crate::ledger::{Campaign, Ledger, LedgerError, PlannedBatch, SkippedRow};
+use crate::limiter::CampaignLimits;
+use crate::queue::{Local, Queue, QueueError, QueuedBatch};
+
+/// How many batches are planned ahead for each request under way.
+const AHEAD: usize = 4;
+/// How many batches share a checkpoint.
+const CHECKPOINT: usize = 16;
+
+/// Why a campaign could not go on. What it has sent is in the ledger.
+#[derive(Debug, thiserror::Error)]
+pub enum DispatchError {
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The queue failed.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// The audience failed after the campaign had begun.
+    #[error(transparent)]
+    Audience(#[from] AudienceError),
+    /// A task of this process ended in an unexpected way.
+    #[error("a task of flowcast failed: {0}")]
+    Task(String),
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum End {
+    /// Every row is settled.
+    Completed,
+    /// It was stopped from outside and can go on.
+    Stopped,
+    /// It is held, for the reason that the campaign has.
+    Held,
+    /// The audience is not the one that was planned. Nothing was sent.
+    AudienceChanged,
+}
+
+/// Runs a campaign until it is completed, held, or `stop` is cancelled; what is in flight then is
+/// finished and recorded.
+///
+/// # Errors
+///
+/// When the ledger or the audience fails on the way.
+pub async fn run<L: Ledger>(
+    ledger: &L,
+    account: &Arc<Account>,
+    prepared: &Arc<Prepared>,
+    campaign: &Campaign,
+    stop: &CancellationToken,
+) -> Result<End, DispatchError> {
+    let id = &campaign.id;
+    if campaign.state == CampaignState::Cancelled {
+        return Ok(End::Completed);
+    }
+    let resend = prepared.job.on_in_doubt == OnInDoubt::Resend;
+    // Nobody else sends from this ledger, so an old claim is one of a process that died.
+    let expired = ledger.expire_claims(id, resend).await?;
+    if expired > 0 && !resend {
+        tracing::warn!(campaign = %id, "{expired} messages were under way when flowcast ended: they are in doubt");
+    }
+    if campaign.audience != prepared.survey.digest {
+        let reason = "the audience has changed since the campaign was planned";
+        ledger.change_state(id, CampaignState::Held, Some(reason.into())).await?;
+        return Ok(End::AudienceChanged);
+    }
+    let is_done = |campaign: &Campaign| campaign.planned && campaign.counts.open() == 0;
+    if campaign.state == CampaignState::Completed && is_done(campaign) && expired == 0 {
+        return Ok(End::Completed);
+    }
+    if let Passed::Stopped = wait_for_start(ledger, prepared, campaign, stop).await? {
+        return Ok(End::Stopped);
+    }
+    ledger.change_state(id, CampaignState::Running, None).await?;
+
+    let queue = Local::new(account.concurrency * AHEAD);
+    let sending = Arc::new(Sending {
+        id: id.clone(),
+        ledger: ledger.clone(),
+        queue,
+        account: account.clone(),
+        prepared: prepared.clone(),
+        limits: CampaignLimits::new(prepared.job.limits.messages),
+        control: Control::new(stop.child_token()),
+        doubts: AtomicU32::new(0),
+    });
+    drive(&sending, campaign.batch_size).await?;
+
+    match sending.control.why() {
+        Some(Why::Broken(fault)) => Err(fault),
+        Some(Why::Held(reason)) => {
+            ledger.change_state(id, CampaignState::Held, Some(reason)).await?;
+            Ok(End::Held)
+        }
+        None if stop.is_cancelled() => {
+            let reason = "stopped from the keyboard or by a signal";
+            ledger.change_state(id, CampaignState::Paused, Some(reason.into())).await?;
+            Ok(End::Stopped)
+        }
+        None => complete(ledger, id).await,
+    }
+}
+
+/// A campaign completes only when its counts add up.
+async fn complete(ledger: &impl Ledger, id: &CampaignId) -> Result<End, DispatchError> {
+    let campaign = ledger.campaign(id).await?.ok_or_else(|| LedgerError::NoCampaign(id.clone()))?;
+    if !campaign.planned || campaign.counts.open() > 0 {
+        let reason = format!("{} messages are open although all batches are done; run it again", campaign.counts.open());
+        ledger.change_state(id, CampaignState::Held, Some(reason)).await?;
+        return Ok(End::Held);
+    }
+    ledger.change_state(id, CampaignState::Completed, None).await?;
+    Ok(End::Completed)
+}
+
+async fn wait_for_start<L: Ledger>(
+    ledger: &L,
+    prepared: &Prepared,
+    campaign: &Campaign,
+    stop: &CancellationToken,
+) -> Result<Passed, DispatchError> {
+    let closed = |at: jiff::Timestamp| async move {
+        tracing::info!(campaign = %campaign.id, "waits until {at}");
+        let reason = Some(format!("its schedule opens at {at}"));
+        // A ledger that fails here is met again at the next write.
+        let _ = ledger.change_state(&campaign.id, CampaignState::Scheduled, reason).await;
+    };
+    Ok(gate::pass(&prepared.job.schedule, stop, closed).await)
+}
+
+/// Plans and sends until everything is acknowledged, or something stops it.
+async fn drive<L: Ledger>(sending: &Arc<Sending<L, Local>>, batch_size: usize) -> Result<(), DispatchError> {
+    let mut senders = JoinSet::new();
+    for _ in 0..sending.account.concurrency {
+        let sending = sending.clone();
+        senders.spawn(async move { sending.send_batches().await });
+    }
+    let planner = {
+        let (sending, runtime) = (sending.clone(), Handle::current());
+        tokio::task::spawn_blocking(move || plan(&sending, batch_size, &runtime))
+    };
+    let planned = planner.await.map_err(|fault| DispatchError::Task(fault.to_string()));
+    match planned {
+        Ok(Ok(())) => {
+            let mut outstanding = sending.control.outstanding.subscribe();
+            tokio::select! {
+                () = sending.control.stop.cancelled() => {}
+                _ = outstanding.wait_for(|count| *count == 0) => {}
+            }
+        }
+        Ok(Err(fault)) | Err(fault) => sending.control.stop_for(Why::Broken(fault)),
+    }
+    // Nothing new begins; what is under way is finished and recorded.
+    sending.control.stop.cancel();
+    while let Some(sender) = senders.join_next().await {
+        sender.map_err(|fault| DispatchError::Task(fault.to_string()))?;
+    }
+    Ok(())
+}
+
+/// Streams the audience into the queue, behind what is settled already.
+fn plan<L: Ledger>(
+    sending: &Sending<L, Local>,
+    batch_size: usize,
+    runtime: &Handle,
+) -> Result<(), DispatchError> {
+    let (id, control) = (&sending.id, &sending.control);
+    let known = runtime.block_on(sending.ledger.plan(id))?;
+    let known_batches = known.checkpoint.batches;
+    // The plan is made again up to the checkpoint before anything of it is sent: another result
+    // from the same bytes would be another version's, and its batches would not be the same.
+    if known.checkpoint.rows > 0 {
+        let mut planner = Planner::new(&sending.prepared, id.clone(), batch_size)?;
+        let digest = loop {
+            match planner.next_batch()? {
+                Some(step) if step.checkpoint.rows < known.checkpoint.rows => {}
+                Some(step) => break step.checkpoint.digest,
+                None => break String::new(),
+            }
+        };
+        if digest != known.checkpoint.digest {
+            let reason = "planning again gives other batches than before; finish it with the flowcast that began it";
+            control.stop_for(Why::Held(reason.into()));
+            return Ok(());
+        }
+    }
+    let mut planner = Planner::new(&sending.prepared, id.clone(), batch_size)?;
+    let (mut batches, mut skipped): (Vec<PlannedBatch>, Vec<SkippedRow>) = Default::default();
+    while let Some(step) = planner.next_batch()? {
+        let is_known = step.checkpoint.rows <= known.checkpoint.rows && known.checkpoint.rows > 0;
+        let is_new_row = |line: &SkippedRow| line.row > known.checkpoint.rows;
+        skipped.extend(step.skipped.into_iter().filter(is_new_row));
+        if let Some(batch) = step.batch {
+            let is_settled = batch.number < known_batches && known.settled.contains(batch.number);
+            if !is_known {
+                batches.push(PlannedBatch::from(&batch));
+            }
+            if !is_settled {
+                control.outstanding.send_modify(|count| *count += 1);
+                let publish = async {
+                    tokio::select! {
+                        biased;
+                        () = control.stop.cancelled() => None,
+                        published = sending.queue.publish(QueuedBatch::new(batch)) => Some(published),
+                    }
+                };
+                match runtime.block_on(publish) {
+                    Some(published) => published?,
+                    None => return Ok(()),
+                }
+            }
+        }
+        if control.stop.is_cancelled() {
+            return Ok(());
+        }
+        // The checkpoint follows what the queue has, never the other way round.
+        if !is_known && (batches.len() >= CHECKPOINT || skipped.len() >= 1000 || step.checkpoint.complete) {
+            let write = sending.ledger.checkpoint(
+                id,
+                step.checkpoint,
+                std::mem::take(&mut batches),
+                std::mem::take(&mut skipped),
+            );
+            runtime.block_on(write)?;
+        }
+    }
+    Ok(())
+}

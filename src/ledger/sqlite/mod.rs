@@ -1,0 +1,540 @@
+//! The embedded ledger: SQLite in WAL mode with full sync, writes gathered into shared commits.
+
+mod batch_row;
+mod store;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use jiff::Timestamp;
+use roaring::RoaringBitmap;
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use super::{
+    Campaign, Checkpoint, Counts, Cursor, Ledger, LedgerError, NewCampaign, Outcome, Plan, PlannedBatch,
+    ReportLine, ReportPage, SkippedRow,
+};
+use crate::campaign::{CampaignId, CampaignState, MessageState};
+use batch_row::BatchRow;
+use store::Store;
+pub use store::Access;
+
+/// How many batches a page of a report has.
+const PAGE: usize = 100;
+/// Over how long the rate is measured, in milliseconds.
+const RATE_WINDOW: i64 = 10_000;
+
+/// A ledger in a file.
+#[derive(Clone)]
+pub struct Sqlite {
+    store: Arc<Store>,
+    /// Marks this process's claims: any other is of a process that is dead, because only one sends.
+    session: i64,
+}
+
+impl From<rusqlite::Error> for LedgerError {
+    fn from(fault: rusqlite::Error) -> Self {
+        Self::Storage(format!("failed: {fault}"))
+    }
+}
+
+impl Sqlite {
+    /// Opens a store.
+    ///
+    /// # Errors
+    ///
+    /// When another process sends from it, or it can't be read or made.
+    pub fn open(path: &Path, access: Access) -> Result<Self, LedgerError> {
+        static OPENED: AtomicI64 = AtomicI64::new(0);
+        let nth = OPENED.fetch_add(1, Ordering::Relaxed);
+        let session = Timestamp::now().as_microsecond() * 64 + nth % 64;
+        Ok(Self { store: Arc::new(Store::open(path, access)?), session })
+    }
+}
+
+/// The ledger's clock.
+fn now() -> i64 {
+    Timestamp::now().as_millisecond()
+}
+
+fn time(milliseconds: i64) -> Timestamp {
+    Timestamp::from_millisecond(milliseconds).unwrap_or_default()
+}
+
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
+/// SQLite counts in signed numbers; ours stay far below their end.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn count(row: &Row<'_>, column: &str) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(column).map(unsigned)
+}
+
+/// The key of a campaign's row.
+fn key(connection: &Connection, id: &CampaignId) -> Result<i64, LedgerError> {
+    connection
+        .prepare_cached("SELECT key FROM campaign WHERE id = ?1")?
+        .query_row([id.as_str()], |row| row.get(0))
+        .optional()?
+        .ok_or_else(|| LedgerError::NoCampaign(id.clone()))
+}
+
+/// A word of a state column, back as its type.
+fn word<T: std::str::FromStr<Err = String>>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
+    row.get_ref(column)?.as_str()?.parse().map_err(|fault: String| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, fault.into())
+    })
+}
+
+const CAMPAIGN: &str = "SELECT * FROM campaign";
+
+fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Campaign> {
+    let mut counts = Counts {
+        total: 0,
+        pending: count(row, "pending")?,
+        sending: count(row, "sending")?,
+        accepted: count(row, "accepted")?,
+        rejected: count(row, "rejected")?,
+        in_doubt: count(row, "in_doubt")?,
+        skipped: count(row, "skipped")?,
+    };
+    counts.total = counts.open() + counts.accepted + counts.rejected + counts.in_doubt + counts.skipped;
+    let key: i64 = row.get("key")?;
+    let state = word(row, "state")?;
+    let started_at: Option<i64> = row.get("started_at")?;
+    let mut tallies = [BTreeMap::new(), BTreeMap::new()];
+    let mut statement =
+        connection.prepare_cached("SELECT kind, word, count FROM tally WHERE campaign = ?1 AND count > 0")?;
+    let mut rows = statement.query([key])?;
+    while let Some(tally) = rows.next()? {
+        let kind = usize::from(tally.get_ref(0)?.as_str()? == "rejected");
+        tallies[kind].insert(tally.get(1)?, unsigned(tally.get(2)?));
+    }
+    let [skipped, rejected] = tallies;
+    let rate = if state == CampaignState::Running { rate(connection, key, started_at)? } else { 0.0 };
+    let id: String = row.get("id")?;
+    let id = id.parse().map_err(|fault| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(fault))
+    })?;
+    Ok(Campaign {
+        id,
+        name: row.get("name")?,
+        state,
+        reason: row.get("reason")?,
+        planned: row.get("planned")?,
+        counts,
+        skipped,
+        rejected,
+        rate,
+        audience: row.get("audience")?,
+        rows_at_most: count(row, "rows_at_most")?,
+        batch_size: usize::try_from(row.get::<_, i64>("batch_size")?).unwrap_or(1),
+        rehearsal: row.get("rehearsal")?,
+        submitted_at: time(row.get("submitted_at")?),
+        started_at: started_at.map(time),
+        finished_at: row.get::<_, Option<i64>>("finished_at")?.map(time),
+    })
+}
+
+/// Messages settled a second, of late.
+fn rate(connection: &Connection, key: i64, started_at: Option<i64>) -> rusqlite::Result<f64> {
+    let now = now();
+    let since = started_at.unwrap_or(now).max(now - RATE_WINDOW);
+    let settled: i64 = connection
+        .prepare_cached(
+            "SELECT coalesce(sum(size - open), 0) FROM batch
+             WHERE updated_at > ?1 AND key >= ?2 << 32 AND key < (?2 + 1) << 32",
+        )?
+        .query_row(params![since, key], |row| row.get(0))?;
+    Ok(settled as f64 * 1000.0 / (now - since).max(1000) as f64)
+}
+
+/// The column that counts a state.
+fn column(state: MessageState) -> &'static str {
+    state.as_str()
+}
+
+/// Moves `count` messages of the campaign's counters from one state to another.
+fn shift(
+    transaction: &Transaction<'_>,
+    key: i64,
+    from: Option<MessageState>,
+    to: MessageState,
+    count: usize,
+) -> Result<(), LedgerError> {
+    if count == 0 || from == Some(to) {
+        return Ok(());
+    }
+    let to = column(to);
+    let sql = match from.map(column) {
+        Some(from) => format!("UPDATE campaign SET {from} = {from} - ?2, {to} = {to} + ?2 WHERE key = ?1"),
+        None => format!("UPDATE campaign SET {to} = {to} + ?2 WHERE key = ?1"),
+    };
+    transaction.prepare_cached(&sql)?.execute(params![key, signed(count as u64)])?;
+    Ok(())
+}
+
+fn tally(
+    transaction: &Transaction<'_>,
+    key: i64,
+    kind: &str,
+    word: &str,
+    count: i64,
+    detail: &str,
+) -> Result<(), LedgerError> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO tally (campaign, kind, word, count, detail) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT DO UPDATE SET count = count + excluded.count",
+        )?
+        .execute(params![key, kind, word, count, detail])?;
+    Ok(())
+}
+
+/// Writes a batch down, if it is not yet.
+fn insert_batch(transaction: &Transaction<'_>, key: i64, batch: &PlannedBatch) -> Result<(), LedgerError> {
+    let size = batch.recipients.len();
+    let inserted = transaction
+        .prepare_cached("INSERT OR IGNORE INTO batch (key, recipients, size, open) VALUES (?1, ?2, ?3, ?3)")?
+        .execute(params![
+            batch_row::key(key, batch.number),
+            batch_row::recipients(&batch.recipients),
+            signed(size as u64)
+        ])?;
+    if inserted > 0 {
+        shift(transaction, key, None, MessageState::Pending, size)?;
+    }
+    Ok(())
+}
+
+fn insert_campaign(transaction: &Transaction<'_>, new: &NewCampaign) -> Result<(), LedgerError> {
+    transaction.execute(
+        "INSERT INTO campaign (id, named, name, fingerprint, audience, rows_at_most, batch_size, rehearsal, state, submitted_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        params![
+            new.id.as_str(),
+            new.named,
+            new.name,
+            new.fingerprint,
+            new.audience,
+            signed(new.rows_at_most),
+            signed(new.batch_size as u64),
+            new.rehearsal,
+            CampaignState::Scheduled.as_str(),
+            now()
+        ],
+    )?;
+    Ok(())
+}
+
+fn remove_campaign(transaction: &Transaction<'_>, key: i64) -> Result<(), LedgerError> {
+    transaction.execute("DELETE FROM batch WHERE key >= ?1 << 32 AND key < (?1 + 1) << 32", [key])?;
+    transaction.execute("DELETE FROM skipped WHERE campaign = ?1", [key])?;
+    transaction.execute("DELETE FROM tally WHERE campaign = ?1", [key])?;
+    transaction.execute("DELETE FROM campaign WHERE key = ?1", [key])?;
+    Ok(())
+}
+
+impl Ledger for Sqlite {
+    async fn register(&self, new: NewCampaign) -> Result<Campaign, LedgerError> {
+        let register = move |transaction: &Transaction<'_>| {
+            let sql = if new.named {
+                "SELECT key, fingerprint, rehearsal, id FROM campaign WHERE id = ?1"
+            } else {
+                // A job without an id that is run again is the same campaign: a new id would send
+                // everything a second time.
+                "SELECT key, fingerprint, rehearsal, id FROM campaign
+                 WHERE named = 0 AND fingerprint = ?1 ORDER BY key DESC LIMIT 1"
+            };
+            let wanted = if new.named { new.id.as_str() } else { &new.fingerprint };
+            let known: Option<(i64, String, bool, String)> = transaction
+                .query_row(sql, [wanted], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+                .optional()?;
+            let id = match known {
+                None => None,
+                Some((key, _, true, _)) if !new.rehearsal => {
+                    remove_campaign(transaction, key)?;
+                    None
+                }
+                Some((.., false, _)) if new.rehearsal => return Err(LedgerError::NotARehearsal(new.id)),
+                Some((_, fingerprint, ..)) if fingerprint != new.fingerprint => {
+                    return Err(LedgerError::OtherContent(new.id));
+                }
+                Some((.., id)) => Some(id),
+            };
+            let id = match id {
+                Some(id) => id,
+                None => {
+                    insert_campaign(transaction, &new)?;
+                    new.id.as_str().into()
+                }
+            };
+            let sql = format!("{CAMPAIGN} WHERE id = ?1");
+            Ok(transaction.query_row(&sql, [id], |row| campaign_of(transaction, row))?)
+        };
+        self.store.write(register).await
+    }
+
+    async fn campaign(&self, id: &CampaignId) -> Result<Option<Campaign>, LedgerError> {
+        let id = id.clone();
+        let read = move |connection: &Connection| {
+            let mut statement = connection.prepare_cached(&format!("{CAMPAIGN} WHERE id = ?1"))?;
+            Ok(statement.query_row([id.as_str()], |row| campaign_of(connection, row)).optional()?)
+        };
+        self.store.read(read).await
+    }
+
+    async fn campaigns(&self) -> Result<Vec<Campaign>, LedgerError> {
+        let read = |connection: &Connection| {
+            let mut statement = connection.prepare_cached(&format!("{CAMPAIGN} ORDER BY key DESC"))?;
+            let campaigns = statement.query_map([], |row| campaign_of(connection, row))?;
+            Ok(campaigns.collect::<rusqlite::Result<_>>()?)
+        };
+        self.store.read(read).await
+    }
+
+    async fn change_state(
+        &self,
+        id: &CampaignId,
+        to: CampaignState,
+        reason: Option<String>,
+    ) -> Result<(), LedgerError> {
+        let id = id.clone();
+        let write = move |transaction: &Transaction<'_>| {
+            let key = key(transaction, &id)?;
+            let from: CampaignState = transaction
+                .prepare_cached("SELECT state FROM campaign WHERE key = ?1")?
+                .query_row([key], |row| word(row, "state"))?;
+            if from != to && !from.can_become(to) {
+                return Err(LedgerError::IllegalMove { id, from, to });
+            }
+            let ended = matches!(to, CampaignState::Completed | CampaignState::Cancelled);
+            transaction
+                .prepare_cached(
+                    "UPDATE campaign SET state = ?2, reason = ?3,
+                       started_at = CASE WHEN ?4 THEN coalesce(started_at, ?5) ELSE started_at END,
+                       finished_at = CASE WHEN ?6 THEN coalesce(finished_at, ?5) WHEN ?4 THEN NULL ELSE finished_at END
+                     WHERE key = ?1",
+                )?
+                .execute(params![key, to.as_str(), reason, to == CampaignState::Running, now(), ended])?;
+            Ok(())
+        };
+        self.store.write(write).await
+    }
+
+    async fn plan(&self, id: &CampaignId) -> Result<Plan, LedgerError> {
+        let id = id.clone();
+        let read = move |connection: &Connection| {
+            let key = key(connection, &id)?;
+            let checkpoint = connection.query_row(
+                "SELECT plan_batches, plan_rows, plan_digest, planned FROM campaign WHERE key = ?1",
+                [key],
+                |row| {
+                    Ok(Checkpoint {
+                        batches: row.get(0)?,
+                        rows: unsigned(row.get(1)?),
+                        digest: row.get(2)?,
+                        complete: row.get(3)?,
+                    })
+                },
+            )?;
+            let mut statement = connection.prepare(
+                "SELECT key & 0xffffffff FROM batch WHERE key >= ?1 << 32 AND key < (?1 + 1) << 32 AND open = 0",
+            )?;
+            let settled = statement.query_map([key], |row| row.get::<_, u32>(0))?;
+            Ok(Plan { checkpoint, settled: settled.collect::<rusqlite::Result<RoaringBitmap>>()? })
+        };
+        self.store.read(read).await
+    }
+
+    async fn checkpoint(
+        &self,
+        id: &CampaignId,
+        checkpoint: Checkpoint,
+        batches: Vec<PlannedBatch>,
+        skipped: Vec<SkippedRow>,
+    ) -> Result<(), LedgerError> {
+        let id = id.clone();
+        let write = move |transaction: &Transaction<'_>| {
+            let key = key(transaction, &id)?;
+            for batch in &batches {
+                insert_batch(transaction, key, batch)?;
+            }
+            let at = now();
+            let mut new = BTreeMap::<&str, usize>::new();
+            for line in &skipped {
+                let inserted = transaction
+                    .prepare_cached(
+                        "INSERT OR IGNORE INTO skipped (campaign, row, recipient, reason, detail, at)
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    )?
+                    .execute(params![key, signed(line.row), line.recipient, line.reason.as_str(), line.detail, at])?;
+                *new.entry(line.reason.as_str()).or_default() += inserted;
+            }
+            shift(transaction, key, None, MessageState::Skipped, new.values().sum())?;
+            for (reason, count) in new {
+                tally(transaction, key, "skipped", reason, signed(count as u64), "")?;
+            }
+            transaction
+                .prepare_cached(
+                    "UPDATE campaign SET plan_batches = ?2, plan_rows = ?3, plan_digest = ?4, planned = ?5 WHERE key = ?1",
+                )?
+                .execute(params![
+                    key,
+                    checkpoint.batches,
+                    signed(checkpoint.rows),
+                    checkpoint.digest,
+                    checkpoint.complete
+                ])?;
+            Ok(())
+        };
+        self.store.write(write).await
+    }
+
+    async fn claim(&self, batch: PlannedBatch, messages: Vec<u8>) -> Result<Vec<u8>, LedgerError> {
+        let session = self.session;
+        let write = move |transaction: &Transaction<'_>| {
+            let key = key(transaction, &batch.campaign)?;
+            insert_batch(transaction, key, &batch)?;
+            let mut row = BatchRow::read(transaction, key, batch.number)?
+                .ok_or_else(|| LedgerError::Storage("lost a batch that it had just written".into()))?;
+            if row.recipients() != batch.recipients {
+                return Err(LedgerError::OtherPlan(batch.campaign, batch.number));
+            }
+            let granted: Vec<u8> =
+                messages.into_iter().filter(|index| row.state(*index) == Some(MessageState::Pending)).collect();
+            if !granted.is_empty() {
+                row.claim(&granted);
+                row.write(transaction, Some(session), None)?;
+                shift(transaction, key, Some(MessageState::Pending), MessageState::Sending, granted.len())?;
+            }
+            Ok(granted)
+        };
+        self.store.write(write).await
+    }
+
+    async fn record(
+        &self,
+        id: &CampaignId,
+        batch: u32,
+        outcomes: Vec<(u8, Outcome)>,
+    ) -> Result<(), LedgerError> {
+        let id = id.clone();
+        let session = self.session;
+        let write = move |transaction: &Transaction<'_>| {
+            let key = key(transaction, &id)?;
+            let Some(mut row) = BatchRow::read(transaction, key, batch)? else { return Ok(()) };
+            settle(transaction, key, &mut row, outcomes)?;
+            row.write(transaction, Some(session), Some(now()))
+        };
+        self.store.write(write).await
+    }
+
+    async fn expire_claims(&self, id: &CampaignId, resend: bool) -> Result<u64, LedgerError> {
+        let id = id.clone();
+        let session = self.session;
+        let write = move |transaction: &Transaction<'_>| {
+            let key = key(transaction, &id)?;
+            let mut statement = transaction.prepare(
+                "SELECT key & 0xffffffff FROM batch
+                 WHERE key >= ?1 << 32 AND key < (?1 + 1) << 32 AND claimed IS NOT NULL AND session <> ?2",
+            )?;
+            let numbers: Vec<u32> =
+                statement.query_map(params![key, session], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+            let mut expired = 0;
+            for number in numbers {
+                let Some(mut row) = BatchRow::read(transaction, key, number)? else { continue };
+                let claimed = row.claimed().to_vec();
+                expired += claimed.len() as u64;
+                let outcome = if resend {
+                    Outcome::Released
+                } else {
+                    Outcome::InDoubt { detail: "flowcast ended while the request was under way".into() }
+                };
+                settle(transaction, key, &mut row, claimed.into_iter().map(|index| (index, outcome.clone())).collect())?;
+                row.write(transaction, None, Some(now()))?;
+            }
+            Ok(expired)
+        };
+        self.store.write(write).await
+    }
+
+    async fn report(&self, id: &CampaignId, from: Cursor) -> Result<ReportPage, LedgerError> {
+        let id = id.clone();
+        let read = move |connection: &Connection| {
+            let key = key(connection, &id)?;
+            let batches = BatchRow::page(connection, key, from.batch, PAGE)?;
+            let details = details(connection, key)?;
+            let full = batches.len() == PAGE;
+            let mut lines: Vec<ReportLine> = batches.iter().flat_map(|batch| batch.lines(&details)).collect();
+            // Skipped rows stand between the messages, so they are taken up to the page's last row.
+            let last = if full { lines.last().map_or(u64::MAX, |line| line.row) } else { u64::MAX };
+            lines.extend(skipped_lines(connection, key, from.row, last)?);
+            lines.sort_by_key(|line| line.row);
+            let next = batches.last().filter(|_| full).map(|batch| Cursor { batch: batch.number() + 1, row: last });
+            Ok(ReportPage { lines, next })
+        };
+        self.store.read(read).await
+    }
+}
+
+/// Applies outcomes to a batch and the campaign's counters, as far as they are legal moves.
+fn settle(
+    transaction: &Transaction<'_>,
+    key: i64,
+    row: &mut BatchRow,
+    outcomes: Vec<(u8, Outcome)>,
+) -> Result<(), LedgerError> {
+    let mut moves = BTreeMap::<(MessageState, MessageState), usize>::new();
+    let mut tallies = BTreeMap::<(&str, String), (i64, String)>::new();
+    for (index, outcome) in outcomes {
+        let Some(from) = row.settle(index, &outcome, now()) else { continue };
+        *moves.entry((from, outcome.state())).or_default() += 1;
+        let (kind, word, detail) = match outcome {
+            Outcome::Rejected { code, detail } => ("rejected", code, detail),
+            Outcome::Skipped { reason, detail } => ("skipped", reason.as_str().into(), detail),
+            _ => continue,
+        };
+        tallies.entry((kind, word)).or_insert((0, detail)).0 += 1;
+    }
+    for ((from, to), count) in moves {
+        shift(transaction, key, Some(from), to, count)?;
+    }
+    for ((kind, word), (count, detail)) in tallies {
+        tally(transaction, key, kind, &word, count, &detail)?;
+    }
+    Ok(())
+}
+
+/// The text to each code of the campaign.
+fn details(connection: &Connection, key: i64) -> Result<BTreeMap<String, String>, LedgerError> {
+    let mut statement = connection.prepare_cached("SELECT word, detail FROM tally WHERE campaign = ?1")?;
+    let rows = statement.query_map([key], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+fn skipped_lines(connection: &Connection, key: i64, after: u64, to: u64) -> Result<Vec<ReportLine>, LedgerError> {
+    let mut statement = connection
+        .prepare_cached("SELECT * FROM skipped WHERE campaign = ?1 AND row > ?2 AND row <= ?3 ORDER BY row")?;
+    let lines = statement.query_map(params![key, signed(after), signed(to)], |row| {
+        Ok(ReportLine {
+            recipient: row.get("recipient")?,
+            row: count(row, "row")?,
+            batch: None,
+            state: MessageState::Skipped,
+            sid: None,
+            code: row.get("reason")?,
+            detail: row.get("detail")?,
+            attempts: 0,
+            delivery: None,
+            updated_at: Some(time(row.get("at")?)),
+        })
+    })?;
+    Ok(lines.collect::<rusqlite::Result<_>>()?)
+}

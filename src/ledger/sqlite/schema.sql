@@ -1,0 +1,64 @@
+-- The embedded ledger. Times are milliseconds since 1970, UTC.
+
+CREATE TABLE campaign (
+    key          INTEGER PRIMARY KEY,
+    id           TEXT NOT NULL UNIQUE,
+    named        INTEGER NOT NULL,      -- the job gave the id itself
+    name         TEXT,
+    fingerprint  TEXT NOT NULL,         -- of the job
+    audience     TEXT NOT NULL,         -- digest of the audience's bytes
+    rows_at_most INTEGER NOT NULL,
+    batch_size   INTEGER NOT NULL,
+    rehearsal    INTEGER NOT NULL,
+    state        TEXT NOT NULL,
+    reason       TEXT,
+    -- the plan's checkpoint
+    plan_batches INTEGER NOT NULL DEFAULT 0,
+    plan_rows    INTEGER NOT NULL DEFAULT 0,
+    plan_digest  TEXT NOT NULL DEFAULT '',
+    planned      INTEGER NOT NULL DEFAULT 0,
+    -- messages by state; the total is their sum
+    pending      INTEGER NOT NULL DEFAULT 0,
+    sending      INTEGER NOT NULL DEFAULT 0,
+    accepted     INTEGER NOT NULL DEFAULT 0,
+    rejected     INTEGER NOT NULL DEFAULT 0,
+    in_doubt     INTEGER NOT NULL DEFAULT 0,
+    skipped      INTEGER NOT NULL DEFAULT 0,
+    submitted_at INTEGER NOT NULL,
+    started_at   INTEGER,
+    finished_at  INTEGER
+);
+
+-- One row a batch. Its key is campaign.key * 2^32 + number.
+CREATE TABLE batch (
+    key        INTEGER PRIMARY KEY,
+    recipients BLOB NOT NULL,           -- 16 bytes each: row and digits, little-endian
+    messages   BLOB,                    -- postcard of the messages' entries; null: all pending, never claimed
+    claimed    BLOB,                    -- the indexes that are being sent, a byte each
+    session    INTEGER,                 -- who claimed them
+    size       INTEGER NOT NULL,
+    open       INTEGER NOT NULL,        -- how many are pending or sending
+    updated_at INTEGER                  -- the last record
+);
+CREATE INDEX batch_recent ON batch (updated_at, key, size, open) WHERE updated_at IS NOT NULL;
+
+-- Rows that were never messages.
+CREATE TABLE skipped (
+    campaign  INTEGER NOT NULL,
+    row       INTEGER NOT NULL,
+    recipient TEXT NOT NULL,
+    reason    TEXT NOT NULL,
+    detail    TEXT NOT NULL,
+    at        INTEGER NOT NULL,
+    PRIMARY KEY (campaign, row)
+) WITHOUT ROWID;
+
+-- Rejected messages by code and skipped ones by reason. The text to a code is kept once.
+CREATE TABLE tally (
+    campaign INTEGER NOT NULL,
+    kind     TEXT NOT NULL,             -- 'rejected' or 'skipped'
+    word     TEXT NOT NULL,
+    count    INTEGER NOT NULL,
+    detail   TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (campaign, kind, word)
+) WITHOUT ROWID;

@@ -1,0 +1,220 @@
+//! The file: opened once for sending, written by one thread that gathers what waits into one
+//! transaction, so that many batches share one sync to disk.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use tokio::sync::oneshot;
+
+use super::super::LedgerError;
+
+/// The layout that this program writes.
+const VERSION: i64 = 1;
+/// The most writes that share a transaction.
+const GROUP: usize = 512;
+
+/// What a caller wants of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// To send: nobody else may send from it meanwhile, and the file is made if it is not there.
+    Send,
+    /// To look, also while another process sends.
+    Read,
+}
+
+/// An open store.
+pub(super) struct Store {
+    reader: Arc<Mutex<Connection>>,
+    writer: Option<mpsc::Sender<Work>>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    path: PathBuf,
+    /// Held as long as the store is open; the system lets it go when the process dies.
+    _lock: Option<File>,
+}
+
+/// A write: done in the transaction, answered when it is on disk.
+type Work = Box<dyn FnOnce(&Transaction<'_>) -> Done + Send>;
+
+struct Done {
+    /// Whether the store itself failed: then nothing of the transaction may stay.
+    broken: bool,
+    answer: Box<dyn FnOnce(Result<(), LedgerError>) + Send>,
+}
+
+impl Store {
+    pub(super) fn open(path: &Path, access: Access) -> Result<Self, LedgerError> {
+        let broken = |fault: &dyn std::fmt::Display| storage(path, fault);
+        let lock = match access {
+            Access::Read => None,
+            Access::Send => Some(lock(path)?),
+        };
+        if access == Access::Read && !path.is_file() {
+            return Err(storage(path, &"does not exist; nothing was sent from here yet (store.path in the configuration, or --store)"));
+        }
+        if access == Access::Send {
+            make(path).map_err(|fault| broken(&fault))?;
+        }
+        let mut connection = connect(path).map_err(|fault| broken(&fault))?;
+        let version: i64 =
+            connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(|fault| broken(&fault))?;
+        match version {
+            VERSION => {}
+            0 if access == Access::Send => create(&mut connection).map_err(|fault| broken(&fault))?,
+            0 => return Err(broken(&"holds no campaigns yet")),
+            other => {
+                return Err(broken(&format!("has layout {other}, and this flowcast reads {VERSION}; use the flowcast that wrote it")));
+            }
+        }
+        let reader = Arc::new(Mutex::new(connect(path).map_err(|fault| broken(&fault))?));
+        let (writer, thread) = if access == Access::Send {
+            let (sender, receiver) = mpsc::channel();
+            let name = path.to_path_buf();
+            let thread = std::thread::Builder::new()
+                .name("ledger".into())
+                .spawn(move || write_loop(connection, &receiver, &name))
+                .map_err(|fault| broken(&fault))?;
+            (Some(sender), Some(thread))
+        } else {
+            (None, None)
+        };
+        Ok(Self { reader, writer, thread: Mutex::new(thread), path: path.into(), _lock: lock })
+    }
+
+    /// Reads, on a connection of its own, so that it never waits for a write.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let reader = self.reader.clone();
+        let work = move || read(&reader.lock().unwrap_or_else(PoisonError::into_inner));
+        tokio::task::spawn_blocking(work).await.map_err(|fault| storage(&self.path, &fault))?
+    }
+
+    /// Writes; when it returns, the write is on disk.
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&Transaction<'_>) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let (sender, receiver) = oneshot::channel();
+        let work: Work = Box::new(move |transaction| {
+            let result = write(transaction);
+            let broken = matches!(result, Err(LedgerError::Storage(_)));
+            let answer = Box::new(move |committed: Result<(), LedgerError>| {
+                // A caller that has gone away wants no answer.
+                let _ = sender.send(committed.and(result));
+            });
+            Done { broken, answer }
+        });
+        let closed = || storage(&self.path, &"is closed for writing");
+        self.writer.as_ref().ok_or_else(closed)?.send(work).map_err(|_| closed())?;
+        receiver.await.map_err(|_| closed())?
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // The thread ends when nobody can write any more; then the lock may go.
+        self.writer = None;
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+pub(super) fn storage(path: &Path, fault: &dyn std::fmt::Display) -> LedgerError {
+    LedgerError::Storage(format!("{}: {fault}", path.display()))
+}
+
+/// One process sends from a store. That makes claims of the past certainly dead, and the limits of
+/// an account exact, since they are kept in the process.
+fn lock(path: &Path) -> Result<File, LedgerError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let name = PathBuf::from(name);
+    let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&name);
+    let mut file = open().map_err(|fault| storage(&name, &fault))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let _ = file.read_to_string(&mut pid);
+            let pid = pid.trim();
+            return Err(LedgerError::InUse(format!(
+                "another flowcast (process {pid}) is sending from {}; wait for it, or give this one a store of its own with --store FILE",
+                path.display()
+            )));
+        }
+        Err(TryLockError::Error(fault)) => return Err(storage(&name, &fault)),
+    }
+    let written = file
+        .set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| file.write_all(std::process::id().to_string().as_bytes()));
+    written.map_err(|fault| storage(&name, &fault))?;
+    Ok(file)
+}
+
+/// Makes the file, for its owner alone: it holds phone numbers.
+fn make(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(Duration::from_secs(10))?;
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.pragma_update(None, "page_size", 8192)?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    // Full: a commit is on disk when it returns, through a loss of power too.
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
+    connection.pragma_update(None, "cache_size", -8192)?;
+    Ok(connection)
+}
+
+fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute_batch(include_str!("schema.sql"))?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
+}
+
+/// Takes all that waits, writes it in one transaction, answers when that is on disk.
+fn write_loop(mut connection: Connection, receiver: &mpsc::Receiver<Work>, path: &Path) {
+    while let Ok(first) = receiver.recv() {
+        let waiting = std::iter::once(first).chain(receiver.try_iter()).take(GROUP);
+        let mut answers = Vec::new();
+        let committed = write_group(&mut connection, waiting.collect(), &mut answers);
+        let committed = committed.map_err(|fault| storage(path, &fault));
+        for answer in answers {
+            answer(committed.clone());
+        }
+    }
+}
+
+type Answers = Vec<Box<dyn FnOnce(Result<(), LedgerError>) + Send>>;
+
+fn write_group(connection: &mut Connection, group: Vec<Work>, answers: &mut Answers) -> Result<(), String> {
+    // Work that is dropped undone tells its caller that nothing was written.
+    let begun = connection.transaction_with_behavior(TransactionBehavior::Immediate);
+    let transaction = begun.map_err(|fault| fault.to_string())?;
+    let mut broken = false;
+    for work in group {
+        let done = work(&transaction);
+        answers.push(done.answer);
+        broken |= done.broken;
+    }
+    if broken {
+        // A write that failed half-way takes the whole group with it: better none than a half.
+        let _ = transaction.rollback();
+        return Err("a write failed, and nothing written together with it was kept".into());
+    }
+    transaction.commit().map_err(|fault| fault.to_string())
+}
