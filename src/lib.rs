@@ -1,8 +1,27 @@
-//! flowcast.
+//! flowcast dispatches WhatsApp campaigns in bulk. A message is never silently lost, and never sent
+//! twice by us.
+//!
+//! The house, from the ground up; arrows point down only (`tests/it/architecture.rs` holds them):
+//!
+//! - [`campaign`] is the domain: jobs, content, templates, batches, states. Pure: no I/O, no clock.
+//! - [`audience`] reads where recipients come from, and says why a row is none.
+//! - [`provider`] builds requests and says what an answer proves. One file a provider.
+//! - [`limiter`] holds the token buckets that delay a send.
+//! - [`queue`] carries batches from the planner to the senders.
+//! - [`ledger`] keeps what became of every message.
+//! - [`dispatch`] is the engine, and alone puts the five adapters above together: intake, planner,
+//!   senders. Start reading at [`dispatch::run`].
+//! - [`sandbox`] is a provider to try things on. It knows the domain at most.
+//! - [`config`] and [`telemetry`] serve the command line in [`cli`], which has one file a command.
+
 pub mod audience;
 pub mod campaign;
+pub mod cli;
+pub mod config;
 pub mod dispatch;
 pub mod ledger;
 pub mod limiter;
 pub mod provider;
 pub mod queue;
+pub mod sandbox;
+pub mod telemetry;

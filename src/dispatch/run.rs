@@ -204,12 +204,15 @@ fn plan<L: Ledger>(
     let mut planner = Planner::new(&sending.prepared, id.clone(), batch_size)?;
     let (mut batches, mut skipped): (Vec<PlannedBatch>, Vec<SkippedRow>) = Default::default();
     while let Some(step) = planner.next_batch()? {
-        let is_known = step.checkpoint.rows <= known.checkpoint.rows && known.checkpoint.rows > 0;
+        // The end of the audience may be news although all its rows are known.
+        let is_known = step.checkpoint.rows <= known.checkpoint.rows
+            && known.checkpoint.rows > 0
+            && step.checkpoint.complete <= known.checkpoint.complete;
         let is_new_row = |line: &SkippedRow| line.row > known.checkpoint.rows;
         skipped.extend(step.skipped.into_iter().filter(is_new_row));
         if let Some(batch) = step.batch {
             let is_settled = batch.number < known_batches && known.settled.contains(batch.number);
-            if !is_known {
+            if batch.number >= known_batches {
                 batches.push(PlannedBatch::from(&batch));
             }
             if !is_settled {

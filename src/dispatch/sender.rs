@@ -22,7 +22,7 @@ use crate::queue::{Queue, QueuedBatch};
 /// between us and the provider is broken, and every further request would be a doubt more.
 const DOUBTS: u32 = 5;
 /// A wait for tokens that is longer is told in the campaign's status.
-const LONG_WAIT: Duration = Duration::from_secs(1);
+const LONG_WAIT: Duration = Duration::from_secs(3);
 
 /// What all senders of a campaign share.
 pub(super) struct Sending<L, Q> {
@@ -273,10 +273,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             }
             known.clone_from(&note);
         }
-        match &note {
-            Some(note) => tracing::warn!(campaign = %self.id, "{note}"),
-            None => tracing::info!(campaign = %self.id, "sending again"),
-        }
+        tracing::debug!(campaign = %self.id, "{}", note.as_deref().unwrap_or("sending again"));
         Ok(self.ledger.change_state(&self.id, CampaignState::Running, note).await?)
     }
 }

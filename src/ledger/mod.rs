@@ -22,8 +22,11 @@ use crate::campaign::{Batch, CampaignId, CampaignState, MessageState, Phone, Ski
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LedgerError {
     /// The store can't be read or written. Sending stops.
-    #[error("the ledger {0}")]
+    #[error("the store {0}")]
     Storage(String),
+    /// There is no store to look into.
+    #[error("no such store: {0}; nothing was sent from here yet (--store FILE, or store.path in the configuration)")]
+    NoStore(String),
     /// Another process sends from this store.
     #[error("{0}")]
     InUse(String),
@@ -93,6 +96,8 @@ pub struct Campaign {
     pub skipped: BTreeMap<String, u64>,
     /// Rejected messages by the provider's code.
     pub rejected: BTreeMap<String, u64>,
+    /// The text to each code of rejected messages.
+    pub texts: BTreeMap<String, String>,
     /// Messages settled a second, over the last ten seconds.
     pub rate: f64,
     /// The digest of the audience's bytes.

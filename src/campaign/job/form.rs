@@ -71,7 +71,7 @@ const ADDRESS: Rule = Rule::Parsed {
 };
 
 /// The whole job.
-pub const JOB: Object = Object {
+pub(super) const JOB: Object = Object {
     fields: &[
         required("version", Rule::Integer { range: (1, 1) }),
         optional("id", ID),

@@ -109,12 +109,16 @@ fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Campa
     let state = word(row, "state")?;
     let started_at: Option<i64> = row.get("started_at")?;
     let mut tallies = [BTreeMap::new(), BTreeMap::new()];
+    let mut texts = BTreeMap::new();
     let mut statement =
-        connection.prepare_cached("SELECT kind, word, count FROM tally WHERE campaign = ?1 AND count > 0")?;
+        connection.prepare_cached("SELECT kind, word, count, detail FROM tally WHERE campaign = ?1 AND count > 0")?;
     let mut rows = statement.query([key])?;
     while let Some(tally) = rows.next()? {
         let kind = usize::from(tally.get_ref(0)?.as_str()? == "rejected");
         tallies[kind].insert(tally.get(1)?, unsigned(tally.get(2)?));
+        if kind == 1 {
+            texts.insert(tally.get(1)?, tally.get(3)?);
+        }
     }
     let [skipped, rejected] = tallies;
     let rate = if state == CampaignState::Running { rate(connection, key, started_at)? } else { 0.0 };
@@ -131,6 +135,7 @@ fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Campa
         counts,
         skipped,
         rejected,
+        texts,
         rate,
         audience: row.get("audience")?,
         rows_at_most: count(row, "rows_at_most")?,

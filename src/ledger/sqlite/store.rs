@@ -54,7 +54,7 @@ impl Store {
             Access::Send => Some(lock(path)?),
         };
         if access == Access::Read && !path.is_file() {
-            return Err(storage(path, &"does not exist; nothing was sent from here yet (store.path in the configuration, or --store)"));
+            return Err(LedgerError::NoStore(path.display().to_string()));
         }
         if access == Access::Send {
             make(path).map_err(|fault| broken(&fault))?;

@@ -1,0 +1,45 @@
+//! `flowcast campaigns`: a line a campaign, the newest first.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use super::text::{status_json, thousands};
+use super::{Outcome, open, print};
+use crate::config::Config;
+use crate::ledger::Ledger;
+
+pub(super) async fn main(store: &open::Store, config: &Config, json: bool) -> Outcome {
+    let campaigns = store.read(config)?.campaigns().await?;
+    if json {
+        let list: Vec<Value> = campaigns.iter().map(status_json).collect();
+        print(&format!("{}\n", Value::from(list)))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let width = campaigns.iter().map(|campaign| campaign.id.as_str().len()).max().unwrap_or(0).max(8);
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "{:width$}  {:10}{:>12}{:>12}{:>10}{:>10}{:>10}{:>10}  SUBMITTED",
+        "CAMPAIGN", "STATE", "ROWS", "ACCEPTED", "REJECTED", "IN DOUBT", "SKIPPED", "PENDING"
+    );
+    for campaign in &campaigns {
+        let counts = &campaign.counts;
+        let _ = writeln!(
+            text,
+            "{:width$}  {:10}{:>12}{:>12}{:>10}{:>10}{:>10}{:>10}  {:.0}",
+            campaign.id.as_str(),
+            campaign.state,
+            thousands(counts.total),
+            thousands(counts.accepted),
+            thousands(counts.rejected),
+            thousands(counts.in_doubt),
+            thousands(counts.skipped),
+            thousands(counts.open()),
+            campaign.submitted_at,
+        );
+    }
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}

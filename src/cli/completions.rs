@@ -1,0 +1,22 @@
+//! `flowcast completions`: a script that completes commands and flags in a shell.
+
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory};
+use clap_complete::{Shell, generate};
+
+use super::{Outcome, print};
+
+/// Print a completion script for a shell.
+#[derive(Args)]
+pub(super) struct Completions {
+    /// Which shell
+    shell: Shell,
+}
+
+pub(super) fn main(completions: &Completions) -> Outcome {
+    let mut script = Vec::new();
+    generate(completions.shell, &mut super::Args::command(), "flowcast", &mut script);
+    print(&String::from_utf8_lossy(&script))?;
+    Ok(ExitCode::SUCCESS)
+}

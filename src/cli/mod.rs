@@ -1,0 +1,183 @@
+//! The command line: one file a command. Results go to stdout, everything else to stderr.
+
+mod campaigns;
+mod check;
+mod completions;
+mod open;
+mod progress;
+mod report;
+mod run;
+mod sandbox;
+mod schema;
+mod status;
+mod text;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::audience::AudienceError;
+use crate::config::{Config, ConfigError};
+use crate::dispatch::{DispatchError, Refusal};
+use crate::ledger::LedgerError;
+
+/// Dispatches WhatsApp campaigns in bulk. A message is never silently lost and never sent twice.
+#[derive(Parser)]
+#[command(name = "flowcast", version, about, max_term_width = 100)]
+#[command(after_help = "Exit status: 0 done; 1 something outside failed; 2 bad usage, job or configuration;
+3 the campaign ended, or stopped, with messages rejected, in doubt or pending.")]
+pub(crate) struct Args {
+    /// The configuration file, else $FLOWCAST_CONFIG, else ./flowcast.toml where there is one
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print results as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Send a campaign from this machine, or go on with it where it stood
+    Run(run::Run),
+    /// Check a job and its audience without sending
+    Check(check::Check),
+    /// List the campaigns
+    Campaigns(open::Store),
+    /// Show a campaign in full
+    Status(status::Status),
+    /// Write a line for every message
+    Report(report::Report),
+    /// Start a provider to try things on
+    Sandbox(sandbox::Sandbox),
+    /// Print the JSON Schema of a document
+    Schema(schema::Schema),
+    /// Print a completion script for a shell
+    Completions(completions::Completions),
+}
+
+/// How a command ends when it does not do what was asked.
+pub(crate) enum Failure {
+    /// The job, the configuration or the command line is wrong: 2.
+    Usage(String),
+    /// Something outside failed: 1.
+    Outside(String),
+    /// Whoever read our output has gone: nothing more to say.
+    ReaderGone,
+}
+
+type Outcome = Result<ExitCode, Failure>;
+
+/// The campaign ended, or stopped, with messages rejected, in doubt or pending.
+const UNSETTLED: u8 = 3;
+
+/// Runs the command that the command line asks for.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    crate::telemetry::start();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(fault) => return fail(Failure::Outside(format!("can't start: {fault}"))),
+    };
+    let result = runtime.block_on(dispatch(args));
+    // A blocking read may still wait for its file; nothing hangs on it any more.
+    runtime.shutdown_background();
+    result.unwrap_or_else(fail)
+}
+
+async fn dispatch(args: Args) -> Outcome {
+    let config = || Config::load(args.config.as_deref()).map_err(Failure::from);
+    match args.command {
+        Command::Run(command) => run::main(command, &config()?, args.json).await,
+        Command::Check(command) => check::main(command, &config()?, args.json),
+        Command::Campaigns(store) => campaigns::main(&store, &config()?, args.json).await,
+        Command::Status(command) => status::main(command, &config()?, args.json).await,
+        Command::Report(command) => report::main(command, &config()?, args.json).await,
+        Command::Sandbox(command) => sandbox::main(command, args.json).await,
+        Command::Schema(command) => schema::main(&command),
+        Command::Completions(command) => completions::main(&command),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the one place where a command's error is told")]
+fn fail(failure: Failure) -> ExitCode {
+    match failure {
+        Failure::ReaderGone => ExitCode::SUCCESS,
+        Failure::Usage(text) => {
+            eprintln!("flowcast: {text}");
+            ExitCode::from(2)
+        }
+        Failure::Outside(text) => {
+            eprintln!("flowcast: {text}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// Writes a result to stdout.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())?;
+    Ok(())
+}
+
+/// Tells a person something that is no result.
+#[expect(clippy::print_stderr, reason = "the one place where a command tells what it does")]
+fn tell(text: &str) {
+    eprintln!("{text}");
+}
+
+impl From<io::Error> for Failure {
+    fn from(fault: io::Error) -> Self {
+        if fault.kind() == io::ErrorKind::BrokenPipe {
+            return Self::ReaderGone;
+        }
+        Self::Outside(format!("can't write the result: {fault}"))
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(fault: ConfigError) -> Self {
+        Self::Usage(fault.to_string())
+    }
+}
+
+impl From<LedgerError> for Failure {
+    fn from(fault: LedgerError) -> Self {
+        match fault {
+            LedgerError::Storage(_) | LedgerError::InUse(_) => Self::Outside(fault.to_string()),
+            _ => Self::Usage(fault.to_string()),
+        }
+    }
+}
+
+impl From<AudienceError> for Failure {
+    fn from(fault: AudienceError) -> Self {
+        if fault.is_outside_failure() {
+            return Self::Outside(fault.to_string());
+        }
+        Self::Usage(fault.to_string())
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Audience(fault) => fault.into(),
+            Refusal::Problems(_) => Self::Usage(refusal.to_string()),
+        }
+    }
+}
+
+impl From<DispatchError> for Failure {
+    fn from(fault: DispatchError) -> Self {
+        match fault {
+            DispatchError::Ledger(fault) => fault.into(),
+            DispatchError::Audience(fault) => fault.into(),
+            DispatchError::Queue(_) | DispatchError::Task(_) => Self::Outside(fault.to_string()),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What a person sees while a campaign runs: a live bar on a terminal, a quiet line now and then
+//! elsewhere. It reads the ledger; the engine knows nothing of it.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio_util::sync::CancellationToken;
+
+use super::tell;
+use super::text::{duration, eta, thousands};
+use crate::campaign::CampaignId;
+use crate::ledger::{Campaign, Ledger};
+
+/// How often the bar is drawn.
+const DRAW: Duration = Duration::from_millis(200);
+/// How often a line is written where there is no terminal.
+const LINE: Duration = Duration::from_secs(10);
+
+/// Shows a campaign's progress until `done` is cancelled.
+pub(super) async fn show(ledger: &impl Ledger, id: &CampaignId, done: &CancellationToken) {
+    let on_terminal = std::io::stderr().is_terminal();
+    let bar = if on_terminal { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}") {
+        bar.set_style(style);
+    }
+    let mut ticks = tokio::time::interval(if on_terminal { DRAW } else { LINE });
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // The first tick is due at once, and there is nothing to say yet.
+    ticks.tick().await;
+    loop {
+        tokio::select! {
+            () = done.cancelled() => break,
+            _ = ticks.tick() => {}
+        }
+        let Ok(Some(campaign)) = ledger.campaign(id).await else { continue };
+        let counts = &campaign.counts;
+        let line = line(&campaign);
+        bar.set_length(campaign.rows_at_most.max(counts.total));
+        bar.set_position(counts.total - counts.open());
+        bar.set_message(line.clone());
+        if !on_terminal {
+            tell(&line);
+        }
+    }
+    bar.finish_and_clear();
+}
+
+fn line(campaign: &Campaign) -> String {
+    let counts = &campaign.counts;
+    let mut line = format!(
+        "sent {}  rejected {}  in doubt {}  {} messages/s",
+        thousands(counts.accepted),
+        thousands(counts.rejected),
+        thousands(counts.in_doubt),
+        thousands(campaign.rate.round() as u64),
+    );
+    if let Some(left) = eta(campaign) {
+        line += &format!("  {} left", duration(left));
+    }
+    if let Some(reason) = &campaign.reason {
+        line += &format!("  ({reason})");
+    }
+    line
+}

@@ -1,0 +1,160 @@
+//! `flowcast run`: one machine, no broker and no Redis.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+use super::sandbox::Faults;
+use super::text::{status_json, summary};
+use super::{Failure, Outcome, UNSETTLED, open, print, progress, tell};
+use crate::campaign::CampaignState;
+use crate::config::Config;
+use crate::dispatch::{self, Account, End};
+use crate::ledger::{Access, Campaign, Ledger, LedgerError, Sqlite};
+use crate::sandbox::Sandbox;
+
+/// Send a campaign from this machine, or go on with it where it stood.
+#[derive(Args)]
+pub(super) struct Run {
+    /// The job, a JSON file
+    job: PathBuf,
+    /// Send to a sandbox inside the process: nothing leaves this machine, nothing need be configured
+    #[arg(long)]
+    sandbox: bool,
+    #[command(flatten)]
+    store: open::Store,
+    #[command(flatten)]
+    faults: Faults,
+}
+
+pub(super) async fn main(run: Run, config: &Config, json: bool) -> Outcome {
+    if run.faults.any() && !run.sandbox {
+        return Err(Failure::Usage("faults can only be asked of a sandbox; add --sandbox".into()));
+    }
+    let job = open::job(&run.job)?;
+    let sandbox = if run.sandbox {
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        // Its record would grow with the audience, and nobody can ask for it.
+        let sandbox = Sandbox::start(listen, run.faults.behaviour(false)).await;
+        Some(sandbox.map_err(|fault| Failure::Outside(format!("can't start the sandbox: {fault}")))?)
+    } else {
+        None
+    };
+    let account = match &sandbox {
+        Some(sandbox) => {
+            let address = format!("http://{}", sandbox.address).parse();
+            let address = address.map_err(|fault| Failure::Outside(format!("the sandbox's address: {fault}")))?;
+            open::sandbox_account(config, &job.account, &address)?
+        }
+        None => open::account(config, &job.account)?,
+    };
+    let account = Arc::new(account);
+    let root = open::audience_root(config, &run.job);
+    let path = run.store.path(config).to_path_buf();
+
+    // Ctrl-C counts from here on: nothing has been sent yet, and nothing will be unrecorded.
+    let stop = CancellationToken::new();
+    tokio::spawn(listen_for_signals(stop.clone()));
+
+    let prepared = {
+        let account = account.clone();
+        let prepare = move || dispatch::prepare(job, &root, &account);
+        let prepared = tokio::task::spawn_blocking(prepare).await;
+        Arc::new(prepared.map_err(|fault| Failure::Outside(fault.to_string()))??)
+    };
+    let ledger = Sqlite::open(&path, Access::Send)?;
+    let campaign = dispatch::register(&ledger, &prepared, sandbox.is_some()).await?;
+    tell_beginning(&campaign, &path);
+    let end = send(&ledger, &account, &prepared, &campaign, &stop, json).await?;
+
+    let gone = || LedgerError::NoCampaign(campaign.id.clone());
+    let campaign = ledger.campaign(&campaign.id).await?.ok_or_else(gone)?;
+    print(&if json { format!("{}\n", status_json(&campaign)) } else { summary(&campaign) })?;
+    tell_end(&end, &campaign, &run, &path);
+    Ok(match end {
+        End::AudienceChanged => ExitCode::from(2),
+        End::Completed if campaign.counts.rejected + campaign.counts.in_doubt == 0 => ExitCode::SUCCESS,
+        _ => ExitCode::from(UNSETTLED),
+    })
+}
+
+/// Runs the campaign, and shows how it goes.
+async fn send(
+    ledger: &Sqlite,
+    account: &Arc<Account>,
+    prepared: &Arc<dispatch::Prepared>,
+    campaign: &Campaign,
+    stop: &CancellationToken,
+    json: bool,
+) -> Result<End, Failure> {
+    let done = CancellationToken::new();
+    let shown = {
+        let (ledger, id, done) = (ledger.clone(), campaign.id.clone(), done.clone());
+        tokio::spawn(async move {
+            if !json {
+                progress::show(&ledger, &id, &done).await;
+            }
+        })
+    };
+    let end = dispatch::run(ledger, account, prepared, campaign, stop).await;
+    done.cancel();
+    let _ = shown.await;
+    Ok(end?)
+}
+
+/// The first Ctrl-C or SIGTERM stops cleanly; a second one at once.
+async fn listen_for_signals(stop: CancellationToken) {
+    let terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
+    let Ok(mut terminated) = terminated else { return };
+    for count in 0.. {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminated.recv() => {}
+        }
+        if count > 0 {
+            tell("flowcast: stopped at once; what was under way is in doubt");
+            std::process::exit(i32::from(UNSETTLED));
+        }
+        tell("flowcast: stopping; what is under way is finished first (again: stop at once)");
+        stop.cancel();
+    }
+}
+
+fn tell_beginning(campaign: &Campaign, store: &Path) {
+    let counts = &campaign.counts;
+    match campaign.state {
+        CampaignState::Scheduled if counts.total == 0 => {}
+        CampaignState::Completed => tell(&format!("campaign {} is completed already", campaign.id)),
+        _ => tell(&format!(
+            "campaign {} goes on where it stood in {}: {} accepted, {} in doubt",
+            campaign.id,
+            store.display(),
+            counts.accepted,
+            counts.in_doubt + counts.sending
+        )),
+    }
+}
+
+fn tell_end(end: &End, campaign: &Campaign, run: &Run, store: &Path) {
+    let (id, counts) = (&campaign.id, &campaign.counts);
+    let job = run.job.display();
+    let sandbox = if run.sandbox { " --sandbox" } else { "" };
+    let store = if run.store.is_named() { format!(" --store {}", store.display()) } else { String::new() };
+    match end {
+        End::Completed => {}
+        End::Stopped => tell(&format!("to go on where it stands: flowcast run {job}{sandbox}{store}")),
+        End::Held => tell(&format!("when that is mended, go on with: flowcast run {job}{sandbox}{store}")),
+        End::AudienceChanged => tell(&format!(
+            "flowcast: the audience has changed since campaign {id} was planned; the campaign is held and nothing was sent.\n\
+             Put the old file back to go on, or give the job another id to send to the new one"
+        )),
+    }
+    if counts.rejected + counts.in_doubt > 0 {
+        let state = if counts.in_doubt > 0 { "in_doubt" } else { "rejected" };
+        tell(&format!("a line for each of them: flowcast report {id} --state {state}{store}"));
+    }
+}

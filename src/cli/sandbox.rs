@@ -1,0 +1,133 @@
+//! `flowcast sandbox`: a provider to try things on.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+use super::{Failure, Outcome, print, tell};
+use crate::campaign::Rate;
+use crate::sandbox::{self, Behaviour};
+
+/// Start a provider to try things on.
+#[derive(Args)]
+pub(super) struct Sandbox {
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8025")]
+    listen: SocketAddr,
+    #[command(flatten)]
+    faults: Faults,
+}
+
+/// What a sandbox may do wrong.
+#[derive(Args)]
+pub(super) struct Faults {
+    /// How long it takes to answer, as 50ms or 2s
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    latency: Option<Duration>,
+    /// The share of messages that it accepts, as 0.95 or 95%
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    accept_rate: Option<f64>,
+    /// The share of requests that it answers with 500 or 503
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    error_rate: Option<f64>,
+    /// The share of requests that it takes and whose answer it cuts off
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    cut_rate: Option<f64>,
+    /// How many requests it allows, as 200/min; beyond that it answers 429
+    #[arg(long, value_name = "RATE")]
+    rate_limit: Option<Rate>,
+    /// What chance begins with
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+impl Faults {
+    /// Whether any was asked for.
+    pub(super) fn any(&self) -> bool {
+        self.latency.is_some()
+            || self.accept_rate.is_some()
+            || self.error_rate.is_some()
+            || self.cut_rate.is_some()
+            || self.rate_limit.is_some()
+            || self.seed.is_some()
+    }
+
+    pub(super) fn behaviour(&self, remember: bool) -> Behaviour {
+        let usual = Behaviour::default();
+        Behaviour {
+            latency: self.latency.unwrap_or(usual.latency),
+            accept_rate: self.accept_rate.unwrap_or(usual.accept_rate),
+            error_rate: self.error_rate.unwrap_or(usual.error_rate),
+            cut_rate: self.cut_rate.unwrap_or(usual.cut_rate),
+            rate_limit: self.rate_limit,
+            seed: self.seed.unwrap_or(usual.seed),
+            remember,
+        }
+    }
+}
+
+pub(super) async fn main(sandbox: Sandbox, json: bool) -> Outcome {
+    let listen = sandbox.listen;
+    let started = sandbox::Sandbox::start(listen, sandbox.faults.behaviour(true)).await;
+    let sandbox = started.map_err(|fault| Failure::Outside(format!("can't listen on {listen}: {fault}")))?;
+    let address = sandbox.address;
+    print(&if json {
+        format!("{}\n", json!({ "listen": address.to_string(), "base_url": format!("http://{address}") }))
+    } else {
+        format!(
+            "sandbox listening on http://{address}\n\
+             in flowcast.toml: base_url = \"http://{address}\"; GET /stats counts, GET /messages lists what it took\n"
+        )
+    })?;
+    let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminated.recv() => {}
+    }
+    tell(&sandbox.stats().to_string());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `50ms`, `2s`, or a number of milliseconds.
+fn time(text: &str) -> Result<Duration, String> {
+    let number = |digits: &str| digits.trim().parse::<f64>().ok().filter(|number| (0.0..1e9).contains(number));
+    let milliseconds = if let Some(digits) = text.strip_suffix("ms") {
+        number(digits)
+    } else if let Some(digits) = text.strip_suffix('s') {
+        number(digits).map(|seconds| seconds * 1000.0)
+    } else {
+        number(text)
+    };
+    let milliseconds = milliseconds.ok_or("a time is written as 50ms or 2s")?;
+    Ok(Duration::from_secs_f64(milliseconds / 1000.0))
+}
+
+/// `0.95` or `95%`.
+fn share(text: &str) -> Result<f64, String> {
+    let share = match text.strip_suffix('%') {
+        Some(percent) => percent.trim().parse::<f64>().map(|percent| percent / 100.0),
+        None => text.parse(),
+    };
+    share
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| "a share is written as 0.95 or 95%, from 0 to 1".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_shares_are_read_as_people_write_them() {
+        assert_eq!(time("50ms"), Ok(Duration::from_millis(50)));
+        assert_eq!(time("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(time("20"), Ok(Duration::from_millis(20)));
+        assert!(time("soon").is_err() && time("-1s").is_err());
+        assert_eq!((share("0.9"), share("90%"), share("1")), (Ok(0.9), Ok(0.9), Ok(1.0)));
+        assert!(share("90").is_err() && share("x").is_err());
+    }
+}

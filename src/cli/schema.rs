@@ -1,0 +1,32 @@
+//! `flowcast schema`: the JSON Schema of a document, for editors and for other programs.
+
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+
+use super::{Failure, Outcome, print};
+use crate::campaign::job::job_schema;
+use crate::config::Config;
+
+/// Print the JSON Schema of a document.
+#[derive(Args)]
+pub(super) struct Schema {
+    /// Which document
+    document: Document,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Document {
+    Job,
+    Config,
+}
+
+pub(super) fn main(schema: &Schema) -> Outcome {
+    let value = match schema.document {
+        Document::Job => job_schema(),
+        Document::Config => schemars::schema_for!(Config).to_value(),
+    };
+    let text = serde_json::to_string_pretty(&value).map_err(|fault| Failure::Outside(fault.to_string()))?;
+    print(&format!("{text}\n"))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,135 @@
+//! How numbers, times and campaigns look to a person.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::campaign::CampaignState;
+use crate::ledger::Campaign;
+
+/// A number with its thousands apart: `12,345`.
+pub(super) fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A time span as people say it: `850 ms`, `12.3 s`, `4 min 5 s`, `2 h 5 min`.
+pub(super) fn duration(span: Duration) -> String {
+    let seconds = span.as_secs();
+    match seconds {
+        0 => format!("{} ms", span.as_millis()),
+        1..60 => format!("{:.1} s", span.as_secs_f64()),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..172_800 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{} days {} h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+/// How long a campaign has been running, or ran.
+fn took(campaign: &Campaign) -> Option<Duration> {
+    let end = campaign.finished_at.unwrap_or_else(Timestamp::now);
+    Duration::try_from(end.duration_since(campaign.started_at?)).ok()
+}
+
+/// What is left, at the rate of the last seconds.
+pub(super) fn eta(campaign: &Campaign) -> Option<Duration> {
+    if campaign.state != CampaignState::Running || campaign.rate <= 0.0 {
+        return None;
+    }
+    let counts = &campaign.counts;
+    let total = if campaign.planned { counts.total } else { campaign.rows_at_most.max(counts.total) };
+    let left = total.saturating_sub(counts.total - counts.open());
+    Some(Duration::from_secs_f64((left as f64 / campaign.rate).min(1e9)))
+}
+
+/// The contract's `status --json`.
+pub(super) fn status_json(campaign: &Campaign) -> Value {
+    json!({
+        "id": campaign.id,
+        "name": campaign.name,
+        "state": campaign.state,
+        "reason": campaign.reason,
+        "planned": campaign.planned,
+        "counts": campaign.counts,
+        "skipped": campaign.skipped,
+        "rejected": campaign.rejected,
+        "delivery": { "sent": 0, "delivered": 0, "read": 0, "failed": 0, "replied": 0 },
+        "rate": (campaign.rate * 10.0).round() / 10.0,
+        "eta_s": eta(campaign).map(|eta| eta.as_secs_f64().ceil() as u64),
+        "submitted_at": campaign.submitted_at,
+        "started_at": campaign.started_at,
+        "finished_at": campaign.finished_at,
+    })
+}
+
+/// A campaign in full: where it stands, its counts, what was skipped and why, failures by code.
+pub(super) fn summary(campaign: &Campaign) -> String {
+    let mut text = String::new();
+    let counts = &campaign.counts;
+    let mut line = |line: String| {
+        let _ = writeln!(text, "{line}");
+    };
+    let name = campaign.name.as_deref().map(|name| format!(" ({name})")).unwrap_or_default();
+    let rehearsal = if campaign.rehearsal { ", in the sandbox: nothing was really sent" } else { "" };
+    let time = match (campaign.state, took(campaign)) {
+        (CampaignState::Completed, Some(time)) => format!(" in {}", duration(time)),
+        _ => String::new(),
+    };
+    line(format!("campaign {}{name}: {}{time}{rehearsal}", campaign.id, campaign.state));
+    if let Some(reason) = &campaign.reason {
+        line(format!("  {reason}"));
+    }
+    line(String::new());
+    let total = counts.total.max(1) as f64;
+    let mut row = |label: &str, count: u64| {
+        let share = count as f64 * 100.0 / total;
+        line(format!("  {label:<22}{:>14}{share:>8.1} %", thousands(count)));
+    };
+    row(if campaign.planned { "rows" } else { "rows planned so far" }, counts.total);
+    row("accepted", counts.accepted);
+    row("rejected", counts.rejected);
+    for (code, count) in &campaign.rejected {
+        row(&format!("  {code}"), *count);
+    }
+    row("in doubt", counts.in_doubt);
+    row("skipped", counts.skipped);
+    for (reason, count) in &campaign.skipped {
+        row(&format!("  {reason}"), *count);
+    }
+    row("pending", counts.pending);
+    if counts.sending > 0 {
+        row("sending", counts.sending);
+    }
+    if !campaign.texts.is_empty() {
+        line(String::new());
+        for (code, detail) in &campaign.texts {
+            line(format!("  {code}: {detail}"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_times_read_well() {
+        let numbers: Vec<String> = [0, 999, 1000, 1_234_567].map(thousands).into();
+        assert_eq!(numbers, ["0", "999", "1,000", "1,234,567"]);
+        let span = |milliseconds| duration(Duration::from_millis(milliseconds));
+        assert_eq!(
+            [span(850), span(12_340), span(245_000), span(7_500_000), span(400_000_000)],
+            ["850 ms", "12.3 s", "4 min 5 s", "2 h 5 min", "4 days 15 h"]
+        );
+    }
+}

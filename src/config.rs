@@ -1,0 +1,437 @@
+//! The configuration: `flowcast.toml`, each key overridden by the environment.
+//!
+//! It is read once and handed on in parts; no module sees more of it than it needs.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+
+use figment::error::Kind;
+use figment::providers::{Format, Toml};
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider};
+use schemars::JsonSchema;
+use secrecy::SecretString;
+use serde::{Deserialize, Deserializer};
+use url::Url;
+
+use crate::campaign::Rate;
+use crate::campaign::problem::nearest;
+use crate::provider::exotel::REGIONS;
+
+/// Where the configuration is looked for when nothing names a file.
+const DEFAULT_FILE: &str = "flowcast.toml";
+
+/// All of it.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The broker of the fleet.
+    pub amqp: Option<Address>,
+    /// The ledger of the fleet.
+    pub redis: Option<Address>,
+    /// The embedded ledger.
+    pub store: Store,
+    /// The HTTP side of a worker.
+    pub http: Http,
+    /// Where audiences may come from.
+    pub audiences: Audiences,
+    /// Credentials and limits, by name.
+    pub accounts: BTreeMap<String, AccountConfig>,
+}
+
+/// A server's address, which may hold credentials.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Address {
+    /// As `amqp://guest:guest@127.0.0.1:5672/%2f`.
+    pub url: Secret,
+}
+
+/// The embedded ledger.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// Its file.
+    pub path: PathBuf,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { path: "flowcast.db".into() }
+    }
+}
+
+/// The HTTP side of a worker.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// Where it listens.
+    pub listen: String,
+    /// How the provider reaches it.
+    pub public_url: Option<Url>,
+    /// Who may use it.
+    pub tokens: Vec<Token>,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:8080".into(), public_url: None, tokens: Vec::new() }
+    }
+}
+
+/// A token of the API.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// Whose it is.
+    pub name: String,
+    /// What its holder may do.
+    pub role: Role,
+    /// The token.
+    pub token: Secret,
+}
+
+/// What the holder of a token may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Look.
+    Viewer,
+    /// Everything.
+    Operator,
+}
+
+/// Where audiences may come from.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Audiences {
+    /// The folder of files; for `run` and `check` by default the job's own.
+    pub root: Option<PathBuf>,
+    /// The beginnings of addresses that may be read.
+    pub allow: Vec<String>,
+}
+
+/// An account at a provider.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AccountConfig {
+    /// The provider.
+    pub provider: ProviderName,
+    /// The provider's region, which names the host.
+    pub region: Option<String>,
+    /// The host itself, instead of a region.
+    pub base_url: Option<Url>,
+    /// The account's id there.
+    pub account_sid: Option<String>,
+    /// The key.
+    pub api_key: Option<Secret>,
+    /// The token to the key.
+    pub api_token: Option<Secret>,
+    /// What the provider allows.
+    #[serde(default)]
+    pub limits: Limits,
+    /// How many requests may be under way at once.
+    #[serde(default = "default_concurrency", deserialize_with = "number")]
+    #[schemars(with = "NonZeroU16")]
+    pub concurrency: NonZeroU16,
+}
+
+/// Eight requests keep a provider that answers in a second busy at the pace of its own limits.
+fn default_concurrency() -> NonZeroU16 {
+    NonZeroU16::MIN.saturating_add(7)
+}
+
+/// The providers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProviderName {
+    /// Exotel.
+    Exotel,
+    /// Kaleyra.
+    Kaleyra,
+}
+
+/// What a provider allows an account, each as `80/s`, `200/min`, `10/h`, `10000/d`, optionally with
+/// `,burst=100`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Requests of the account; Exotel's default is 200/min.
+    #[schemars(with = "Option<String>")]
+    pub requests: Option<Rate>,
+    /// Messages of a sender number; the default is 80/s.
+    #[schemars(with = "Option<String>")]
+    pub messages: Option<Rate>,
+    /// Unique recipients of the account in a moving day.
+    #[schemars(with = "Option<String>")]
+    pub recipients: Option<Rate>,
+}
+
+/// A secret: the text itself, or where it stands. Its debug print shows none of it.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Secret {
+    /// The text.
+    Plain(#[schemars(with = "String")] SecretString),
+    /// The file that holds it.
+    File {
+        /// Its path.
+        file: PathBuf,
+    },
+    /// The variable that holds it.
+    Env {
+        /// Its name.
+        env: String,
+    },
+}
+
+/// A configuration that can't be used; it names the key, where it came from and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub String);
+
+impl Secret {
+    /// Reads the secret that stands at `key` of the configuration.
+    ///
+    /// # Errors
+    ///
+    /// When its file or variable is not there, or it is empty.
+    pub fn read(&self, key: &str) -> Result<SecretString, ConfigError> {
+        use secrecy::ExposeSecret;
+        let secret = match self {
+            Self::Plain(secret) => secret.clone(),
+            Self::File { file } => {
+                let text = std::fs::read_to_string(file)
+                    .map_err(|fault| ConfigError(format!("{key}: can't read {}: {fault}", file.display())))?;
+                text.trim_end_matches(['\r', '\n']).to_string().into()
+            }
+            Self::Env { env } => std::env::var(env)
+                .map(SecretString::from)
+                .map_err(|_| ConfigError(format!("{key}: the variable {env} is not set")))?,
+        };
+        if secret.expose_secret().is_empty() {
+            return Err(ConfigError(format!("{key} is empty")));
+        }
+        Ok(secret)
+    }
+}
+
+impl AccountConfig {
+    /// The provider's address, by region or by itself.
+    ///
+    /// # Errors
+    ///
+    /// When it is neither given nor known.
+    pub fn address(&self, name: &str) -> Result<Url, ConfigError> {
+        match (&self.base_url, &self.region) {
+            (Some(url), _) => Ok(url.clone()),
+            (None, Some(region)) => {
+                let known = || REGIONS.iter().map(|(known, _)| *known);
+                let host = REGIONS.iter().find(|(known, _)| known == region).and_then(|(_, host)| host.parse().ok());
+                host.ok_or_else(|| {
+                    ConfigError(format!("accounts.{name}.region {region:?} is unknown{}", nearest(region, known())))
+                })
+            }
+            (None, None) => {
+                let regions: Vec<&str> = REGIONS.iter().map(|(known, _)| *known).collect();
+                Err(ConfigError(format!("accounts.{name} needs region ({}) or base_url", regions.join(", "))))
+            }
+        }
+    }
+
+    /// A credential of the account.
+    ///
+    /// # Errors
+    ///
+    /// When it is missing, with how to give it.
+    pub fn credential(&self, name: &str, field: &str, secret: Option<&Secret>) -> Result<SecretString, ConfigError> {
+        let key = format!("accounts.{name}.{field}");
+        let variable = format!("FLOWCAST_ACCOUNTS__{}__{}", name.to_uppercase(), field.to_uppercase());
+        let missing = || ConfigError(format!("{key} is missing: set it in the configuration, or as {variable}"));
+        secret.ok_or_else(missing)?.read(&key)
+    }
+}
+
+impl Config {
+    /// Reads the configuration: `file`, else `FLOWCAST_CONFIG`, else `./flowcast.toml` where there is
+    /// one; then the environment.
+    ///
+    /// # Errors
+    ///
+    /// When a file that was named is not there, or a key is wrong.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let named = file.map(Path::to_path_buf).or_else(|| std::env::var_os("FLOWCAST_CONFIG").map(PathBuf::from));
+        let mut figment = Figment::new();
+        if let Some(path) = named {
+            if !path.is_file() {
+                return Err(ConfigError(format!("no such configuration file: {}", path.display())));
+            }
+            figment = figment.merge(Toml::file_exact(path));
+        } else if Path::new(DEFAULT_FILE).is_file() {
+            figment = figment.merge(Toml::file_exact(DEFAULT_FILE));
+        }
+        figment.merge(Environment).extract().map_err(|fault| ConfigError(explain(fault)))
+    }
+}
+
+/// Figment's error, with the key, its source and the nearest name.
+fn explain(fault: figment::Error) -> String {
+    let each = |fault: figment::Error| {
+        let from = fault.metadata.as_ref().map(|metadata| match &metadata.source {
+            Some(source) => format!("{source}: "),
+            None => format!("{}: ", metadata.name),
+        });
+        let key = if fault.path.is_empty() { String::new() } else { format!("{}: ", fault.path.join(".")) };
+        let what = match &fault.kind {
+            Kind::UnknownField(name, known) => {
+                format!("unknown key {name:?}{}", nearest(name, known.iter().copied()))
+            }
+            kind => kind.to_string(),
+        };
+        format!("{}{key}{what}", from.unwrap_or_default())
+    };
+    fault.into_iter().map(each).collect::<Vec<_>>().join("\n")
+}
+
+/// `FLOWCAST_REDIS__URL` is `redis.url`. A value stays the text that it is: a token of digits is no
+/// number. Lists and tables are written as in TOML.
+struct Environment;
+
+impl Provider for Environment {
+    fn metadata(&self) -> Metadata {
+        Metadata::named("environment variables FLOWCAST_…")
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        let mut root = Dict::new();
+        for (name, value) in std::env::vars() {
+            let Some(key) = name.strip_prefix("FLOWCAST_").filter(|key| key.contains("__")) else { continue };
+            let value = match value.trim_start().chars().next() {
+                // Parsed as TOML is; what can't be is a text again.
+                Some('[' | '{') => value.parse().unwrap_or_else(|_| Value::from(value.clone())),
+                _ => Value::from(value),
+            };
+            let path = key.to_lowercase().replace("__", ".");
+            let nested = figment::util::nest(&path, value);
+            if let Value::Dict(_, dict) = nested {
+                merge(&mut root, dict);
+            }
+        }
+        Ok(Profile::Default.collect(root))
+    }
+}
+
+fn merge(into: &mut Dict, from: Dict) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(Value::Dict(_, known)), Value::Dict(_, more)) => merge(known, more),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+/// A number, or a text that holds one: the environment knows only texts.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroU16, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Number(NonZeroU16),
+        Text(String),
+    }
+    let wrong = || serde::de::Error::custom("must be a whole number from 1 to 65535");
+    match Either::deserialize(deserializer).map_err(|_| wrong())? {
+        Either::Number(number) => Ok(number),
+        Either::Text(text) => text.trim().parse().map_err(|_| wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    fn load(toml: &str) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("flowcast.toml");
+        std::fs::write(&path, toml).unwrap();
+        Config::load(Some(&path)).map_err(|fault| {
+            ConfigError(fault.0.replace(&folder.path().display().to_string(), ""))
+        })
+    }
+
+    #[test]
+    fn the_contracts_example_is_read() {
+        let config = load(
+            r#"
+            [amqp]
+            url = "amqp://guest:guest@127.0.0.1:5672/%2f"
+            [redis]
+            url = "redis://127.0.0.1:6379/0"
+            [store]
+            path = "x.db"
+            [http]
+            listen = "127.0.0.1:8080"
+            public_url = "https://campaigns.example.com"
+            tokens = [{ name = "marketing", role = "operator", token = { env = "FLOWCAST_TOKEN" } }]
+            [audiences]
+            root = "audiences"
+            allow = ["https://files.example.com/"]
+            [accounts.main]
+            provider = "exotel"
+            region = "mumbai"
+            account_sid = "acme1"
+            api_key = "key1"
+            api_token = "token1"
+            limits = { requests = "200/min", messages = "80/s", recipients = "10000/d" }
+            concurrency = 8
+            [accounts.kaleyra]
+            provider = "kaleyra"
+            region = "in"
+            account_sid = "HXAP1600000097IN"
+            api_key = "x"
+            "#,
+        )
+        .unwrap();
+        let main = &config.accounts["main"];
+        assert_eq!(main.address("main").unwrap().as_str(), "https://api.in.exotel.com/");
+        assert_eq!(main.concurrency.get(), 8);
+        assert!(!format!("{config:?}").contains("token1"));
+        assert!(!format!("{config:?}").contains("guest"));
+    }
+
+    #[test]
+    fn a_wrong_key_is_named_with_its_file_and_the_nearest() {
+        let fault = load("[accounts.main]\nprovider = \"exotel\"\nacount_sid = \"x\"").unwrap_err().0;
+        assert!(fault.contains("flowcast.toml: accounts.main"), "{fault}");
+        assert!(fault.contains("unknown key \"acount_sid\"; did you mean \"account_sid\"?"), "{fault}");
+        let fault = load("[accounts.main]\nprovider = \"exotel\"\nlimits = { messages = \"0/s\" }").unwrap_err().0;
+        assert!(fault.contains("accounts.main.limits.messages") && fault.contains("can never be met"), "{fault}");
+    }
+
+    #[test]
+    fn a_missing_credential_says_how_to_give_it() {
+        let config = load("[accounts.main]\nprovider = \"exotel\"").unwrap();
+        let main = &config.accounts["main"];
+        let fault = main.credential("main", "api_key", main.api_key.as_ref()).unwrap_err().0;
+        assert_eq!(
+            fault,
+            "accounts.main.api_key is missing: set it in the configuration, or as FLOWCAST_ACCOUNTS__MAIN__API_KEY"
+        );
+        let env = Secret::Env { env: "FLOWCAST_NO_SUCH".into() };
+        assert_eq!(env.read("k").unwrap_err().0, "k: the variable FLOWCAST_NO_SUCH is not set");
+    }
+
+    #[test]
+    fn a_secret_may_stand_in_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        std::fs::write(&file, "s3cret\n").unwrap();
+        assert_eq!(Secret::File { file: file.clone() }.read("k").unwrap().expose_secret(), "s3cret");
+        std::fs::write(&file, "\n").unwrap();
+        assert_eq!(Secret::File { file }.read("k").unwrap_err().0, "k is empty");
+    }
+}

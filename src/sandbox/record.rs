@@ -1,0 +1,77 @@
+//! The sandbox's own record: what it took, whatever the other side believes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Value, json};
+
+/// A message that was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// The id that was given to it.
+    pub sid: String,
+    /// The recipient.
+    pub to: String,
+    /// What came with it.
+    pub custom_data: Option<String>,
+}
+
+pub(super) struct Record {
+    remember: bool,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    accepted: u64,
+    rejected: u64,
+    answers: BTreeMap<u16, u64>,
+    taken: Vec<Taken>,
+    /// How often each message was taken, by recipient and custom data.
+    times: HashMap<(String, Option<String>), u64>,
+}
+
+impl Record {
+    pub(super) fn new(remember: bool) -> Self {
+        Self { remember, inner: Mutex::default() }
+    }
+
+    pub(super) fn accepted(&self, sid: &str, to: &str, custom_data: Option<&str>) {
+        let mut inner = self.inner();
+        inner.accepted += 1;
+        if self.remember {
+            let custom_data = custom_data.map(str::to_owned);
+            *inner.times.entry((to.into(), custom_data.clone())).or_default() += 1;
+            inner.taken.push(Taken { sid: sid.into(), to: to.into(), custom_data });
+        }
+    }
+
+    pub(super) fn rejected(&self) {
+        self.inner().rejected += 1;
+    }
+
+    pub(super) fn answered(&self, status: u16) {
+        *self.inner().answers.entry(status).or_default() += 1;
+    }
+
+    pub(super) fn taken(&self) -> Vec<Taken> {
+        self.inner().taken.clone()
+    }
+
+    pub(super) fn stats(&self) -> Value {
+        let inner = self.inner();
+        let answers: BTreeMap<String, u64> =
+            inner.answers.iter().map(|(status, count)| (status.to_string(), *count)).collect();
+        let mut stats =
+            json!({ "accepted": inner.accepted, "rejected": inner.rejected, "answers": answers });
+        if self.remember {
+            stats["messages"] = json!(inner.times.len());
+            stats["sent_twice"] = json!(inner.times.values().filter(|times| **times > 1).count());
+        }
+        stats
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

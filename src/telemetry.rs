@@ -1,0 +1,17 @@
+//! Logs: to stderr, as text on a terminal and as JSON elsewhere. `FLOWCAST_LOG` sets the level.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging.
+pub fn start() {
+    let filter = EnvFilter::try_from_env("FLOWCAST_LOG").unwrap_or_else(|_| EnvFilter::new("warn,flowcast=info"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second start, as in a test, changes nothing.
+    let _ = if std::io::stderr().is_terminal() {
+        logs.with_target(false).try_init()
+    } else {
+        logs.json().flatten_event(true).try_init()
+    };
+}
