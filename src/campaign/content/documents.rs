@@ -248,10 +248,9 @@ fn unique<'a>(values: impl Iterator<Item = &'a Value>, what: &str, pointer: &str
     if values.iter().any(|value| findings.waits(value)) {
         findings.judge_rendered = true;
     }
-    for (index, value) in values.iter().enumerate() {
-        if !findings.waits(value) && values[..index].contains(value) {
-            findings.problem(pointer, format!("each {what} must be different, and two are the same (document 001)"));
-        }
+    let is_repeated = |(index, value): (usize, &&str)| !findings.waits(value) && values[..index].contains(value);
+    if values.iter().enumerate().any(is_repeated) {
+        findings.problem(pointer, format!("each {what} must be different, and two are the same (document 001)"));
     }
 }
 

@@ -1,0 +1,49 @@
+//! Dependencies point down, as `src/lib.rs` draws them.
+
+use crate::support::sources;
+
+/// What each module may use of the crate.
+const MAY_USE: [(&str, &[&str]); 11] = [
+    ("campaign", &[]),
+    ("audience", &["campaign"]),
+    ("provider", &["campaign"]),
+    ("limiter", &["campaign"]),
+    ("queue", &["campaign"]),
+    ("ledger", &["campaign"]),
+    ("sandbox", &["campaign"]),
+    ("dispatch", &["campaign", "audience", "provider", "limiter", "queue", "ledger"]),
+    ("config", &["campaign", "provider"]),
+    ("telemetry", &[]),
+    (
+        "cli",
+        &["campaign", "audience", "provider", "limiter", "queue", "ledger", "sandbox", "dispatch", "config", "telemetry"],
+    ),
+];
+
+#[test]
+fn arrows_point_down_only() {
+    let mut seen = 0;
+    for (path, text) in sources("src") {
+        let inside = path.strip_prefix(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).unwrap().to_path_buf();
+        let module = inside.iter().next().unwrap().to_string_lossy().trim_end_matches(".rs").to_string();
+        if module == "lib" || module == "main" {
+            continue;
+        }
+        let (_, allowed) = MAY_USE.iter().find(|(name, _)| *name == module).expect("a module that is not drawn");
+        for used in text.split("crate::").skip(1) {
+            let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            seen += 1;
+            assert!(used == module || allowed.contains(&used.as_str()), "{} uses {used}", path.display());
+        }
+    }
+    assert!(seen > 50, "the test sees nothing: {seen}");
+}
+
+#[test]
+fn the_domain_does_no_io_and_asks_no_clock() {
+    for (path, text) in sources("src/campaign") {
+        for forbidden in ["tokio", "std::fs", "std::net", "std::time::Instant", "SystemTime", "Timestamp::now", "async fn"] {
+            assert!(!text.contains(forbidden), "{} uses {forbidden}", path.display());
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Bad input: a message that says what, where and what to do; exit status 2; nothing sent.
+
+use flowcast::sandbox::Behaviour;
+use serde_json::{Value, json};
+
+use crate::support::{World, job, job_with, phone, sandbox};
+
+/// Runs a job that must be refused, for real and in a check, and returns what is said.
+async fn refused(prepare: impl FnOnce(&World)) -> String {
+    let world = World::new(3);
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    world.write_config(&url, "");
+    prepare(&world);
+    let ended = world.run(&["run", "job.json"]).await;
+    assert_eq!(ended.status, Some(2), "{ended:?}");
+    assert_eq!(sandbox.stats()["requests"], 0, "something was sent");
+    assert_eq!(ended.out, "");
+    let checked = world.run(&["check", "job.json"]).await;
+    assert_eq!((checked.status, &checked.err), (Some(2), &ended.err));
+    ended.err
+}
+
+macro_rules! is_refused {
+    ($($test:ident: $prepare:expr => $said:expr;)+) => {
+        $(
+            #[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                let said = refused($prepare).await;
+                assert!(said.contains($said), "{said}");
+            }
+        )+
+    };
+}
+
+fn csv(world: &World, content: &str) {
+    world.write("audience.csv", content);
+}
+
+is_refused! {
+    a_job_that_is_not_there: |world: &World| std::fs::remove_file(world.path("job.json")).unwrap()
+        => "no such file: job.json";
+    an_audience_that_is_not_there: |world: &World| std::fs::remove_file(world.path("audience.csv")).unwrap()
+        => "no such file: audience.csv";
+    a_job_that_is_not_json: |world: &World| world.write("job.json", "{\n  \"version\": 1,\n  oops\n}")
+        => "job.json: the job: is not JSON: key must be a string at line 3 column 3";
+    an_empty_job: |world: &World| world.write("job.json", "") => "is not JSON";
+    an_unknown_field: |world: &World| world.write_job(&job_with("/acount", json!("main")))
+        => "job.json: /acount: unknown field; did you mean \"account\"?";
+    a_phone_column_that_is_missing: |world: &World| csv(world, "number,name\n+919876543210,Asha\n")
+        => "audience.csv: no column is called phone, phone_number, mobile";
+    a_placeholder_that_is_no_column: |world: &World| csv(world, "phone,nmae\n+919876543210,Asha\n")
+        => "/message/text/body: the audience has no column \"name\"; did you mean \"nmae\"?";
+    a_header_only: |world: &World| csv(world, "phone,name\n") => "audience.csv has a header and no rows";
+    an_empty_audience: |world: &World| csv(world, "") => "audience.csv is empty";
+    a_column_twice: |world: &World| csv(world, "phone,name,name\n+919876543210,a,b\n")
+        => "the column \"name\" occurs twice in the header";
+    an_audience_that_is_not_utf8: |world: &World| world.write("audience.csv", b"phone,name\n+919876543210,Jos\xe9\n")
+        => "audience.csv is not UTF-8: byte 28 (line 2); save the file as \"CSV UTF-8\"";
+    an_audience_outside_the_root: |world: &World| world.write_job(&job_with("/audience/csv/path", json!("../x.csv")))
+        => "../x.csv leads out of the audience root";
+    a_limit_that_can_not_be_met: |world: &World| world.write_job(&job_with("/limits", json!({ "messages": "0/s" })))
+        => "/limits/messages: a limit of 0 can never be met";
+    an_account_that_is_not_configured: |world: &World| world.write_job(&job_with("/account", json!("mian")))
+        => "/account: the account \"mian\" is not configured; did you mean \"main\"?";
+    credentials_that_are_missing: |world: &World| world.write(
+        "flowcast.toml",
+        "[accounts.main]\nprovider = \"exotel\"\nregion = \"mumbai\"\naccount_sid = \"a\"\napi_key = \"k\"\n",
+    ) => "accounts.main.api_token is missing: set it in the configuration, or as FLOWCAST_ACCOUNTS__MAIN__API_TOKEN";
+    a_credential_whose_variable_is_not_set: |world: &World| world.write(
+        "flowcast.toml",
+        "[accounts.main]\nprovider = \"exotel\"\nregion = \"mumbai\"\naccount_sid = \"a\"\napi_key = { env = \"NOT_SET_AT_ALL\" }\n",
+    ) => "accounts.main.api_key: the variable NOT_SET_AT_ALL is not set";
+    an_account_limit_that_can_not_be_met: |world: &World| world.write_config("http://127.0.0.1:9", "limits = { requests = \"0/min\" }")
+        => "accounts.main.limits.requests";
+    an_audience_by_address: |world: &World| world.write_job(&job_with("/audience", json!({ "csv": { "url": "https://x.example/a.csv" } })))
+        => "/audience/csv/url: audiences by address can't be read yet";
+}
+
+#[test]
+fn a_job_without_any_configuration_says_what_to_do() {
+    let world = World::new(3);
+    let ended = world.flowcast(&["run", "job.json"]);
+    assert_eq!(ended.status, Some(2));
+    assert!(ended.err.contains("describe it under [accounts.main] in flowcast.toml, or try the job with --sandbox"));
+}
+
+#[test]
+fn usage_errors_end_with_2_as_well() {
+    let world = World::new(3);
+    for args in [
+        &["run"][..],
+        &["frobnicate"],
+        &["run", "job.json", "--accept-rate", "0.5"],
+        &["--config", "none.toml", "run", "job.json"],
+        &["status", "a/b"],
+        &["report", "c1", "--state", "lost"],
+        &["sandbox", "--rate-limit", "0/s"],
+    ] {
+        let ended = world.flowcast(args);
+        assert_eq!(ended.status, Some(2), "{args:?} {ended:?}");
+        assert!(!ended.err.is_empty());
+    }
+}
+
+#[test]
+fn a_campaign_that_is_not_known_is_said_with_the_nearest() {
+    let world = World::new(3);
+    assert!(world.flowcast(&["status", "c1"]).err.contains("no such store: flowcast.db"));
+    assert_eq!(world.flowcast(&["run", "job.json", "--sandbox"]).status, Some(0));
+    let ended = world.flowcast(&["status", "c2"]);
+    assert_eq!(ended.status, Some(2));
+    assert!(ended.err.contains("there is no campaign \"c2\" in this store; did you mean \"c1\"?"), "{}", ended.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_too_long_for_some_skips_them_and_the_others_go() {
+    let world = World::new(3);
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    world.write_config(&url, "");
+    world.write("audience.csv", format!("phone,name\n{},a\n{},{}\n{},c\n", phone(1), phone(2), "x".repeat(5000), phone(3)));
+    let ended = world.run(&["run", "job.json"]).await;
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    assert_eq!(sandbox.stats()["accepted"], 2);
+    let lines = world.report("c1");
+    assert_eq!(lines[1]["code"], "invalid_content");
+    assert_eq!(lines[1]["detail"], "/message/text/body is 5006 characters long; document 001 allows 4096");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audience_that_changed_between_two_runs_is_held_and_not_sent() {
+    for change in [
+        |csv: String| csv.replace("name 2", "name 22"),
+        |csv: String| csv + "+919811111111,one more\n",
+        |csv: String| csv.lines().take(2).map(|line| format!("{line}\n")).collect(),
+    ] {
+        let world = World::new(3);
+        let (sandbox, url) = sandbox(Behaviour::default()).await;
+        world.write_config(&url, "");
+        assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
+        let old = std::fs::read_to_string(world.path("audience.csv")).unwrap();
+        world.write("audience.csv", change(old.clone()));
+        let ended = world.run(&["run", "job.json"]).await;
+        assert_eq!(ended.status, Some(2), "{ended:?}");
+        assert!(ended.err.contains("the audience has changed since campaign c1 was planned"), "{}", ended.err);
+        assert_eq!(sandbox.stats()["requests"], 1);
+        let status = world.status("c1");
+        assert_eq!(status["state"], "held");
+        assert!(status["reason"].as_str().unwrap().contains("audience has changed"));
+        // The old file put back, everything is as it was.
+        world.write("audience.csv", old);
+        assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
+        assert_eq!(world.status("c1")["state"], "completed");
+        assert_eq!(sandbox.stats()["requests"], 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_id_with_other_content_is_refused() {
+    let world = World::new(3);
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    world.write_config(&url, "");
+    assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
+    let mut other: Value = job();
+    other["message"]["text"]["body"] = json!("Something else");
+    world.write_job(&other);
+    let ended = world.run(&["run", "job.json"]).await;
+    assert_eq!(ended.status, Some(2));
+    assert!(ended.err.contains("campaign c1 is known with other content"), "{}", ended.err);
+    assert_eq!(sandbox.stats()["accepted"], 3);
+}
+
+#[test]
+fn a_second_sender_on_one_store_is_turned_away() {
+    use flowcast::ledger::{Access, Sqlite};
+    let world = World::new(3);
+    let _first = Sqlite::open(&world.path("flowcast.db"), Access::Send).unwrap();
+    let ended = world.flowcast(&["run", "job.json", "--sandbox"]);
+    assert_eq!(ended.status, Some(1), "{ended:?}");
+    assert!(ended.err.contains("is sending from flowcast.db; wait for it, or give this one a store of its own"));
+}
+
+#[test]
+fn a_store_that_can_not_be_written_is_a_failure_of_the_outside() {
+    let world = World::new(3);
+    let ended = world.flowcast(&["run", "job.json", "--sandbox", "--store", "no/such/folder/x.db"]);
+    assert_eq!(ended.status, Some(1), "{ended:?}");
+    assert!(ended.err.contains("no/such/folder/x.db"), "{}", ended.err);
+}

@@ -1,0 +1,246 @@
+//! A campaign as its user sees it: `run`, `status`, `report`, and what the provider got.
+
+use std::collections::BTreeMap;
+
+use flowcast::sandbox::Behaviour;
+use serde_json::{Value, json};
+
+use crate::support::{Reaction, Scripted, World, accept, job_with, phone, sandbox};
+
+fn fixture(name: &str) -> String {
+    format!("{}/fixtures/jobs/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sum(value: &Value) -> u64 {
+    value.as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum()
+}
+
+#[test]
+fn the_fixture_runs_in_the_sandbox_and_all_counts_add_up() {
+    let world = World::new(1);
+    let ended = world.flowcast(&["run", &fixture("appointment.json"), "--sandbox", "--json"]);
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    let last: Value = serde_json::from_str(ended.out.lines().last().unwrap()).unwrap();
+    let status = world.status("appointment-demo");
+    assert_eq!(last["counts"], status["counts"]);
+    assert_eq!(status["state"], "completed");
+
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_path(fixture("customers.csv")).unwrap();
+    let rows = reader.byte_records().count() as u64;
+    let counts = &status["counts"];
+    assert_eq!((counts["total"].as_u64(), rows), (Some(rows), 1000));
+    assert_eq!(sum(counts), 2 * rows);
+    assert_eq!(sum(&status["skipped"]), counts["skipped"].as_u64().unwrap());
+    for reason in ["invalid_number", "duplicate", "missing_variable", "invalid_content"] {
+        assert!(status["skipped"][reason].as_u64().unwrap() > 0, "{status}");
+    }
+
+    let mut states = BTreeMap::<String, u64>::new();
+    let report = world.report("appointment-demo");
+    for line in &report {
+        *states.entry(line["state"].as_str().unwrap().into()).or_default() += 1;
+    }
+    assert_eq!(report.iter().map(|line| line["row"].as_u64().unwrap()).collect::<Vec<_>>(), (1..=rows).collect::<Vec<_>>());
+    assert_eq!(states["accepted"], counts["accepted"].as_u64().unwrap());
+    assert_eq!(states["skipped"], counts["skipped"].as_u64().unwrap());
+
+    // The summary for a person lists the skipped rows by reason.
+    let summary = world.flowcast(&["status", "appointment-demo"]).out;
+    for word in ["completed", "invalid_number", "duplicate", "missing_variable", "invalid_content"] {
+        assert!(summary.contains(word), "{summary}");
+    }
+}
+
+#[test]
+fn with_refusals_it_ends_with_status_3_and_the_failures_by_code() {
+    let world = World::new(1);
+    let ended = world.flowcast(&["run", &fixture("appointment.json"), "--sandbox", "--accept-rate", "0.8", "--seed", "3"]);
+    assert_eq!(ended.status, Some(3), "{ended:?}");
+    let status = world.status("appointment-demo");
+    assert_eq!(status["state"], "completed");
+    let rejected = status["counts"]["rejected"].as_u64().unwrap();
+    assert!(rejected > 80, "{status}");
+    assert_eq!(sum(&status["rejected"]), rejected);
+    for code in ["400", "403", "470"] {
+        assert!(ended.out.contains(code), "{}", ended.out);
+    }
+    assert!(ended.out.contains("403: Forbidden: The recipient has opted out"), "{}", ended.out);
+    let lines = world.flowcast(&["report", "appointment-demo", "--state", "rejected"]).out;
+    assert_eq!(lines.lines().count() as u64, rejected + 1);
+    assert!(lines.starts_with("recipient,row,batch,state,sid,code,detail,attempts,delivery,updated_at\n"));
+}
+
+#[test]
+fn the_other_fixtures_run_too() {
+    let world = World::new(1);
+    for (job, id) in [("offer-template.json", "offer-template-demo"), ("reminder-text.json", "reminder-text-demo")] {
+        let ended = world.flowcast(&["run", &fixture(job), "--sandbox"]);
+        assert_eq!(ended.status, Some(0), "{ended:?}");
+        assert_eq!(world.status(id)["state"], "completed");
+    }
+    assert_eq!(world.status("reminder-text-demo")["counts"]["accepted"], 3);
+    let list: Value = serde_json::from_str(&world.flowcast(&["campaigns", "--json"]).out).unwrap();
+    let ids: Vec<&str> = list.as_array().unwrap().iter().map(|campaign| campaign["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["reminder-text-demo", "offer-template-demo"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_message_reaches_the_provider_once_with_its_sid_in_the_report() {
+    let world = World::new(1_234);
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    world.write_config(&url, "limits = { messages = \"100000/s\", requests = \"1000/s\" }");
+    let ended = world.run(&["run", "job.json"]).await;
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    let stats = sandbox.stats();
+    assert_eq!((&stats["accepted"], &stats["sent_twice"], &stats["requests"]), (&json!(1234), &json!(0), &json!(13)));
+    let taken: BTreeMap<String, String> = sandbox.taken().into_iter().map(|t| (t.to, t.sid)).collect();
+    for line in world.report("c1") {
+        assert_eq!(taken[line["recipient"].as_str().unwrap()], line["sid"].as_str().unwrap());
+    }
+    // The message reference travels along, where the job has no custom data of its own.
+    let refs: Vec<String> = sandbox.taken().into_iter().filter_map(|taken| taken.custom_data).collect();
+    assert!(refs.contains(&"c1.0.0".to_string()) && refs.contains(&"c1.12.33".to_string()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_completed_campaign_that_is_run_again_sends_nothing() {
+    let world = World::new(10);
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    world.write_config(&url, "");
+    for _ in 0..2 {
+        assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
+    }
+    assert_eq!(sandbox.stats()["requests"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_without_an_id_is_not_sent_twice_either() {
+    let world = World::new(10);
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    world.write_config(&url, "");
+    let mut job = crate::support::job();
+    job.as_object_mut().unwrap().remove("id");
+    world.write_job(&job);
+    let first = world.run(&["run", "job.json", "--json"]).await;
+    let again = world.run(&["run", "job.json", "--json"]).await;
+    let id = |ended: &crate::support::Ended| serde_json::from_str::<Value>(&ended.out).unwrap()["id"].clone();
+    assert_eq!((first.status, id(&first)), (again.status, id(&again)));
+    assert_eq!(sandbox.stats()["accepted"], 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rehearsal_does_not_stand_in_for_the_real_campaign() {
+    let world = World::new(10);
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    world.write_config(&url, "");
+    assert_eq!(world.run(&["run", "job.json", "--sandbox"]).await.status, Some(0));
+    assert_eq!(sandbox.stats()["accepted"], 0);
+    assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
+    assert_eq!(sandbox.stats()["accepted"], 10);
+    let rehearsal = world.run(&["run", "job.json", "--sandbox"]).await;
+    assert_eq!(rehearsal.status, Some(2));
+    assert!(rehearsal.err.contains("has really been sent"), "{}", rehearsal.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_and_numbers_stay_out_of_what_is_printed() {
+    let world = World::new(200);
+    let provider = Scripted::start(|nth, to| match nth {
+        0 => Reaction::Close,
+        1 => Reaction::Answer(500, "", json!({ "http_code": 500 }).to_string()),
+        _ => accept(to),
+    })
+    .await;
+    world.write_config(&provider.url, "");
+    let mut command = world.command(&["run", "job.json"]);
+    command.env("FLOWCAST_LOG", "trace");
+    let ended: crate::support::Ended =
+        tokio::task::spawn_blocking(move || command.output().unwrap().into()).await.unwrap();
+    assert_eq!(ended.status, Some(3), "{}", ended.err);
+    let encoded = "a2V5MTpzM2NyM3QtdG9rZW4";
+    for secret in ["s3cr3t-token", "key1", encoded, &phone(1)[3..], &phone(200)[3..]] {
+        assert!(!ended.err.contains(secret) && !ended.out.contains(secret), "{secret} in {}", ended.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_shrink_to_the_burst() {
+    let world = World::new(100);
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    world.write_config(&url, "limits = { messages = \"1000/s,burst=30\", requests = \"100/s\" }");
+    assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
+    assert_eq!(sandbox.stats()["requests"], 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_configuration_comes_from_the_environment_too() {
+    let world = World::new(5);
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    world.write_config("http://127.0.0.1:9", "");
+    let mut command = world.command(&["run", "job.json"]);
+    command.env("FLOWCAST_ACCOUNTS__MAIN__BASE_URL", &url);
+    command.env("FLOWCAST_ACCOUNTS__MAIN__API_TOKEN", "12345");
+    command.env("FLOWCAST_ACCOUNTS__MAIN__CONCURRENCY", "2");
+    command.env("FLOWCAST_STORE__PATH", "other.db");
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(sandbox.stats()["accepted"], 5);
+    assert!(world.path("other.db").exists() && !world.path("flowcast.db").exists());
+}
+
+#[test]
+fn a_check_shows_messages_problems_and_a_forecast_and_sends_nothing() {
+    let world = World::new(1);
+    let ended = world.flowcast(&["check", &fixture("appointment.json"), "--rows", "2"]);
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    insta::assert_snapshot!(ended.out);
+    let json = world.flowcast(&["--json", "check", &fixture("appointment.json"), "--rows", "1"]);
+    let found: Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(found["rows"], 1000);
+    assert_eq!(found["messages"][0]["content"]["interactive"]["type"], "flow");
+    assert!(!world.path("flowcast.db").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sandbox_sends_delivery_reports() {
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    let (sender, mut reports) = tokio::sync::mpsc::unbounded_channel::<Value>();
+    let router = axum::Router::new().route(
+        "/dlr",
+        axum::routing::post(move |axum::Json(report): axum::Json<Value>| {
+            sender.send(report).unwrap();
+            std::future::ready(())
+        }),
+    );
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let callback = format!("http://{}/dlr", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let world = World::new(2);
+    world.write_config(&url, "");
+    world.write_job(&job_with("/status_callback", json!(callback)));
+    assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
+    let sids: Vec<String> = sandbox.taken().into_iter().map(|taken| taken.sid).collect();
+    for _ in 0..4 {
+        let report = reports.recv().await.unwrap();
+        let message = &report["whatsapp"]["messages"][0];
+        assert_eq!(message["callback_type"], "dlr");
+        assert!(sids.contains(&message["sid"].as_str().unwrap().into()));
+        assert!(message["exo_detailed_status"].as_str().unwrap().starts_with("EX_MESSAGE_"));
+    }
+}
+
+#[test]
+fn schemas_and_completions_are_printed() {
+    let world = World::new(1);
+    for document in ["job", "config"] {
+        let ended = world.flowcast(&["schema", document]);
+        assert_eq!(ended.status, Some(0));
+        let schema: Value = serde_json::from_str(&ended.out).unwrap();
+        assert!(schema["properties"].is_object());
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let ended = world.flowcast(&["completions", shell]);
+        assert_eq!(ended.status, Some(0));
+        assert!(ended.out.contains("flowcast"));
+    }
+}

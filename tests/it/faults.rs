@@ -1,0 +1,83 @@
+//! The real binary, killed at random moments: nobody gets a message twice, nobody is left out, and
+//! what was under way is in doubt and listed.
+
+use std::collections::{HashMap, HashSet};
+use std::process::Stdio;
+use std::time::Duration;
+
+use flowcast::sandbox::Behaviour;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::json;
+
+use crate::support::{World, sandbox};
+
+const ROWS: u64 = 20_000;
+const KILLS: usize = 30;
+const BATCH: u64 = 20;
+const CONCURRENCY: u64 = 4;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_moment_it_sends_nothing_twice_and_loses_nothing() {
+    let world = World::new(ROWS);
+    let (sandbox, url) = sandbox(Behaviour { latency: Duration::from_millis(5), ..Behaviour::default() }).await;
+    // Slow enough for thirty kills to find it at work, and small batches for many moments.
+    let limits = format!("limits = {{ messages = \"4000/s,burst={BATCH}\", requests = \"100000/s\" }}");
+    world.write_config(&url, &format!("{limits}\nconcurrency = {CONCURRENCY}"));
+    let seed = rand::random();
+    let mut chance = StdRng::seed_from_u64(seed);
+    eprintln!("seed {seed}");
+
+    let in_doubt = |world: &World| {
+        let ended = world.flowcast(&["status", "c1", "--json"]);
+        let status: serde_json::Value = serde_json::from_str(&ended.out).unwrap_or_default();
+        // A message that is still "sending" is in doubt as soon as flowcast runs again.
+        let count = |name: &str| status["counts"][name].as_u64().unwrap_or(0);
+        count("in_doubt") + count("sending")
+    };
+    let mut doubts = 0;
+    let mut killed = 0;
+    while killed < KILLS {
+        let mut child = world.command(&["run", "job.json"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // The fault itself: at a moment that nothing chooses but chance.
+        tokio::time::sleep(Duration::from_millis(chance.random_range(0..300))).await;
+        assert_eq!(child.try_wait().unwrap(), None, "seed {seed}: it ended before it could be killed");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        killed += 1;
+        let now = in_doubt(&world);
+        assert!(now <= doubts + BATCH * CONCURRENCY, "seed {seed}: {now} in doubt after {doubts}");
+        doubts = now;
+    }
+    let ended = world.run(&["run", "job.json"]).await;
+    assert_eq!(ended.status, Some(if doubts > 0 { 3 } else { 0 }), "seed {seed}: {ended:?}");
+
+    let mut taken = HashMap::<String, Vec<String>>::new();
+    for message in sandbox.taken() {
+        taken.entry(message.to).or_default().push(message.sid);
+    }
+    let twice = taken.values().filter(|sids| sids.len() > 1).count();
+    assert_eq!((twice, sandbox.stats()["sent_twice"].clone()), (0, json!(0)), "seed {seed}");
+
+    let report = world.report("c1");
+    let mut seen = HashSet::new();
+    let (mut accepted, mut doubtful, mut lost) = (0_u64, 0_u64, 0_u64);
+    for line in &report {
+        let recipient = line["recipient"].as_str().unwrap();
+        assert!(seen.insert(recipient.to_owned()), "seed {seed}: {recipient} is listed twice");
+        match line["state"].as_str().unwrap() {
+            "accepted" => {
+                accepted += 1;
+                let sids = taken.get(recipient).map(Vec::as_slice).unwrap_or_default();
+                assert_eq!(sids, [line["sid"].as_str().unwrap()], "seed {seed}");
+            }
+            "in_doubt" => doubtful += 1,
+            _ => lost += 1,
+        }
+    }
+    assert_eq!((report.len() as u64, lost), (ROWS, 0), "seed {seed}");
+    assert_eq!((accepted + doubtful, doubtful), (ROWS, doubts), "seed {seed}");
+    // Whatever the provider took is accepted or in doubt; whatever it did not take is in doubt at most.
+    assert!(taken.len() as u64 >= accepted && taken.len() as u64 <= accepted + doubtful, "seed {seed}");
+    eprintln!("{killed} kills: accepted {accepted}, in doubt {doubtful}, sent twice 0, lost 0");
+}

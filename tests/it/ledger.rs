@@ -1,0 +1,444 @@
+//! What every ledger keeps to. A new backend is one more call of `ledger_suite!`.
+
+use flowcast::campaign::{CampaignId, CampaignState, MessageState, SkipReason};
+use flowcast::ledger::{
+    Access, Campaign, Checkpoint, Cursor, Ledger, LedgerError, NewCampaign, Outcome, PlannedBatch, ReportLine,
+    SkippedRow, Sqlite,
+};
+
+/// A store that outlives the processes that use it.
+trait Store: Send + Sync {
+    type Ledger: Ledger;
+
+    /// Opens it as a process does; an earlier one has died, and its claims have run out.
+    fn open(&self) -> Self::Ledger;
+}
+
+struct SqliteFile(tempfile::TempDir);
+
+impl Store for SqliteFile {
+    type Ledger = Sqlite;
+
+    fn open(&self) -> Sqlite {
+        Sqlite::open(&self.0.path().join("flowcast.db"), Access::Send).unwrap()
+    }
+}
+
+fn id() -> CampaignId {
+    "c1".parse().unwrap()
+}
+
+fn new_campaign() -> NewCampaign {
+    NewCampaign {
+        id: id(),
+        named: true,
+        name: Some("a campaign".into()),
+        fingerprint: "f1".into(),
+        audience: "a1".into(),
+        rows_at_most: 1000,
+        batch_size: 100,
+        rehearsal: false,
+    }
+}
+
+fn batch(number: u32, size: u64) -> PlannedBatch {
+    let first = u64::from(number) * size + 1;
+    let recipient = |row: u64| (row, format!("+91{}", 9_800_000_000 + row).parse().unwrap());
+    PlannedBatch { campaign: id(), number, recipients: (first..first + size).map(recipient).collect() }
+}
+
+fn all(size: u8) -> Vec<u8> {
+    (0..size).collect()
+}
+
+fn accepted(sid: &str) -> Outcome {
+    Outcome::Accepted { sid: sid.into() }
+}
+
+fn rejected(code: &str, detail: &str) -> Outcome {
+    Outcome::Rejected { code: code.into(), detail: detail.into() }
+}
+
+fn in_doubt() -> Outcome {
+    Outcome::InDoubt { detail: "timed out".into() }
+}
+
+async fn registered(ledger: &impl Ledger) -> Campaign {
+    ledger.register(new_campaign()).await.unwrap()
+}
+
+/// The campaign, whose counts always add up.
+async fn now(ledger: &impl Ledger) -> Campaign {
+    let campaign = ledger.campaign(&id()).await.unwrap().unwrap();
+    let counts = &campaign.counts;
+    let sum =
+        counts.pending + counts.sending + counts.accepted + counts.rejected + counts.in_doubt + counts.skipped;
+    assert_eq!(counts.total, sum);
+    campaign
+}
+
+/// Counts as `pending sending accepted rejected in_doubt skipped`.
+async fn counts(ledger: &impl Ledger) -> [u64; 6] {
+    let counts = now(ledger).await.counts;
+    [counts.pending, counts.sending, counts.accepted, counts.rejected, counts.in_doubt, counts.skipped]
+}
+
+async fn report(ledger: &impl Ledger) -> Vec<ReportLine> {
+    let (mut lines, mut cursor) = (Vec::new(), Some(Cursor::default()));
+    while let Some(from) = cursor {
+        let page = ledger.report(&id(), from).await.unwrap();
+        lines.extend(page.lines);
+        cursor = page.next;
+    }
+    lines
+}
+
+async fn a_campaign_is_registered_once(store: impl Store) {
+    let ledger = store.open();
+    let first = registered(&ledger).await;
+    assert_eq!((first.state, first.batch_size), (CampaignState::Scheduled, 100));
+    // Later limits do not change how it is cut.
+    let again = ledger.register(NewCampaign { batch_size: 7, ..new_campaign() }).await.unwrap();
+    assert_eq!(again, first);
+    assert_eq!(ledger.campaigns().await.unwrap().len(), 1);
+    assert_eq!(ledger.campaign(&"other".parse().unwrap()).await.unwrap(), None);
+}
+
+async fn the_same_id_with_other_content_is_refused(store: impl Store) {
+    let ledger = store.open();
+    registered(&ledger).await;
+    let other = ledger.register(NewCampaign { fingerprint: "f2".into(), ..new_campaign() }).await;
+    assert!(matches!(other, Err(LedgerError::OtherContent(_))));
+}
+
+async fn a_job_without_an_id_is_the_same_campaign_when_it_comes_again(store: impl Store) {
+    let ledger = store.open();
+    let unnamed = |id: &str, fingerprint: &str| NewCampaign {
+        id: id.parse().unwrap(),
+        named: false,
+        fingerprint: fingerprint.into(),
+        ..new_campaign()
+    };
+    assert_eq!(ledger.register(unnamed("u1", "f1")).await.unwrap().id.as_str(), "u1");
+    assert_eq!(ledger.register(unnamed("u2", "f1")).await.unwrap().id.as_str(), "u1");
+    assert_eq!(ledger.register(unnamed("u3", "f2")).await.unwrap().id.as_str(), "u3");
+}
+
+async fn a_rehearsal_gives_way_to_the_real_campaign_and_not_the_other_way_round(store: impl Store) {
+    let ledger = store.open();
+    let rehearsal = || NewCampaign { rehearsal: true, ..new_campaign() };
+    ledger.register(rehearsal()).await.unwrap();
+    ledger.claim(batch(0, 3), all(3)).await.unwrap();
+    assert_eq!(counts(&ledger).await, [0, 3, 0, 0, 0, 0]);
+    let real = registered(&ledger).await;
+    assert!(!real.rehearsal);
+    assert_eq!(real.counts.total, 0);
+    assert_eq!(report(&ledger).await, []);
+    assert!(matches!(ledger.register(rehearsal()).await, Err(LedgerError::NotARehearsal(_))));
+}
+
+async fn a_message_is_claimed_by_one_caller_alone(store: impl Store) {
+    let ledger = store.open();
+    registered(&ledger).await;
+    assert_eq!(ledger.claim(batch(0, 4), vec![0, 1]).await.unwrap(), [0, 1]);
+    assert_eq!(ledger.claim(batch(0, 4), all(4)).await.unwrap(), [2, 3]);
+    assert_eq!(ledger.claim(batch(0, 4), all(4)).await.unwrap(), [0_u8; 0]);
+    assert_eq!(ledger.claim(batch(1, 4), vec![9]).await.unwrap(), [0_u8; 0]);
+    assert_eq!(counts(&ledger).await, [4, 4, 0, 0, 0, 0]);
+}
+
+async fn many_callers_at_once_claim_each_message_once(store: impl Store) {
+    let ledger = store.open();
+    registered(&ledger).await;
+    let callers: Vec<_> = (0..16)
+        .map(|_| {
+            let ledger = ledger.clone();
+            tokio::spawn(async move {
+                let mut granted = Vec::new();
+                for number in 0..20 {
+                    let claimed = ledger.claim(batch(number, 50), all(50)).await.unwrap();
+                    granted.extend(claimed.into_iter().map(|index| (number, index)));
+                }
+                granted
+            })
+        })
+        .collect();
+    let mut granted = Vec::new();
+    for caller in callers {
+        granted.extend(caller.await.unwrap());
+    }
+    granted.sort_unstable();
+    let expected: Vec<(u32, u8)> = (0..20).flat_map(|number| (0..50).map(move |index| (number, index))).collect();
+    assert_eq!(granted, expected);
+}
+
+async fn outcomes_are_recorded_and_counted(store: impl Store) {
+    let ledger = store.open();
+    registered(&ledger).await;
+    ledger.claim(batch(0, 6), all(6)).await.unwrap();
+    let outcomes = vec![
+        (0, accepted("s0")),
+        (1, rejected("400", "bad number")),
+        (2, rejected("400", "worse number")),
+        (3, in_doubt()),
+        (4, Outcome::Released),
+    ];
+    ledger.record(&id(), 0, outcomes).await.unwrap();
+    assert_eq!(counts(&ledger).await, [1, 1, 1, 2, 1, 0]);
+    let campaign = now(&ledger).await;
+    assert_eq!(campaign.rejected["400"], 2);
+    assert_eq!(campaign.texts["400"], "bad number");
+    let lines = report(&ledger).await;
+    let shown: Vec<_> = lines.iter().map(|line| (line.row, line.state, line.attempts)).collect();
+    use MessageState::{Accepted, InDoubt, Pending, Rejected, Sending};
+    assert_eq!(
+        shown,
+        [(1, Accepted, 1), (2, Rejected, 1), (3, Rejected, 1), (4, InDoubt, 1), (5, Pending, 1), (6, Sending, 1)]
+    );
+    assert_eq!((lines[0].sid.as_deref(), lines[0].recipient.as_str()), (Some("s0"), "+919800000001"));
+    assert_eq!((lines[1].code.as_deref(), lines[1].detail.as_deref()), (Some("400"), Some("bad number")));
+    assert_eq!(lines[3].detail.as_deref(), Some("timed out"));
+}
+
+async fn a_released_message_can_be_claimed_again(store: impl Store) {
+    let ledger = store.open();
+    registered(&ledger).await;
+    ledger.claim(batch(0, 3), all(3)).await.unwrap();
+    ledger.record(&id(), 0, vec![(0, accepted("s")), (1, Outcome::Released), (2, in_doubt())]).await.unwrap();
+    assert_eq!(ledger.claim(batch(0, 3), all(3)).await.unwrap(), [1]);
+}
+
+async fn a_move_that_is_not_legal_changes_nothing(store: impl Store) {
+    let ledger = store.open();
+    registered(&ledger).await;
+    ledger.claim(batch(0, 2), vec![0]).await.unwrap();
+    ledger.record(&id(), 0, vec![(0, accepted("s")), (1, accepted("never sent")), (99, accepted("nobody"))]).await.unwrap();
+    ledger.record(&id(), 0, vec![(0, rejected("500", "too late")), (0, accepted("other"))]).await.unwrap();
+    assert_eq!(counts(&ledger).await, [1, 0, 1, 0, 0, 0]);
+    assert_eq!(report(&ledger).await[0].sid.as_deref(), Some("s"));
+}
+
+async fn a_late_answer_settles_a_doubt(store: impl Store) {
+    let ledger = store.open();
+    registered(&ledger).await;
+    ledger.claim(batch(0, 2), all(2)).await.unwrap();
+    ledger.record(&id(), 0, vec![(0, in_doubt()), (1, in_doubt())]).await.unwrap();
+    ledger.record(&id(), 0, vec![(0, accepted("late")), (1, rejected("7", "late"))]).await.unwrap();
+    assert_eq!(counts(&ledger).await, [0, 0, 1, 1, 0, 0]);
+}
+
+async fn the_claims_of_the_dead_are_in_doubt(store: impl Store) {
+    let ledger = store.open();
+    registered(&ledger).await;
+    ledger.claim(batch(0, 3), all(3)).await.unwrap();
+    ledger.record(&id(), 0, vec![(0, accepted("s"))]).await.unwrap();
+    ledger.claim(batch(1, 3), vec![1]).await.unwrap();
+    drop(ledger);
+    let ledger = store.open();
+    assert_eq!(ledger.expire_claims(&id(), false).await.unwrap(), 3);
+    assert_eq!(counts(&ledger).await, [2, 0, 1, 0, 3, 0]);
+    assert_eq!(ledger.expire_claims(&id(), false).await.unwrap(), 0);
+    // In doubt is never claimed again by itself.
+    assert_eq!(ledger.claim(batch(0, 3), all(3)).await.unwrap(), [0_u8; 0]);
+}
+
+async fn the_claims_of_the_dead_may_be_sent_again_where_the_job_says_so(store: impl Store) {
+    let ledger = store.open();
+    registered(&ledger).await;
+    ledger.claim(batch(0, 3), all(3)).await.unwrap();
+    drop(ledger);
+    let ledger = store.open();
+    assert_eq!(ledger.expire_claims(&id(), true).await.unwrap(), 3);
+    assert_eq!(ledger.claim(batch(0, 3), all(3)).await.unwrap(), [0, 1, 2]);
+}
+
+async fn the_claims_of_the_living_do_not_expire(store: impl Store) {
+    let ledger = store.open();
+    registered(&ledger).await;
+    ledger.claim(batch(0, 3), all(3)).await.unwrap();
+    assert_eq!(ledger.expire_claims(&id(), false).await.unwrap(), 0);
+    assert_eq!(counts(&ledger).await, [0, 3, 0, 0, 0, 0]);
+}
+
+async fn a_checkpoint_counts_everything_once(store: impl Store) {
+    let ledger = store.open();
+    registered(&ledger).await;
+    let skipped = |row| SkippedRow {
+        row,
+        recipient: "12".into(),
+        reason: SkipReason::InvalidNumber,
+        detail: "no such number".into(),
+    };
+    let checkpoint = Checkpoint { batches: 2, rows: 8, digest: "d".into(), complete: true };
+    // A batch may be claimed before the checkpoint passes it.
+    ledger.claim(batch(1, 3), vec![0]).await.unwrap();
+    for _ in 0..2 {
+        let batches = vec![batch(0, 3), batch(1, 3)];
+        let rows = vec![skipped(7), skipped(8)];
+        ledger.checkpoint(&id(), checkpoint.clone(), batches, rows).await.unwrap();
+    }
+    assert_eq!(counts(&ledger).await, [5, 1, 0, 0, 0, 2]);
+    let campaign = now(&ledger).await;
+    assert!(campaign.planned);
+    assert_eq!(campaign.skipped["invalid_number"], 2);
+    drop(ledger);
+    let ledger = store.open();
+    let plan = ledger.plan(&id()).await.unwrap();
+    assert_eq!(plan.checkpoint, checkpoint);
+    assert!(plan.settled.is_empty());
+}
+
+async fn the_plan_knows_which_batches_are_settled(store: impl Store) {
+    let ledger = store.open();
+    registered(&ledger).await;
+    for number in 0..3 {
+        ledger.claim(batch(number, 2), all(2)).await.unwrap();
+    }
+    ledger.record(&id(), 0, vec![(0, accepted("s")), (1, in_doubt())]).await.unwrap();
+    ledger.record(&id(), 1, vec![(0, accepted("s")), (1, Outcome::Released)]).await.unwrap();
+    assert_eq!(ledger.plan(&id()).await.unwrap().settled.iter().collect::<Vec<_>>(), [0]);
+}
+
+async fn a_batch_with_other_recipients_is_refused(store: impl Store) {
+    let ledger = store.open();
+    registered(&ledger).await;
+    ledger.claim(batch(0, 2), vec![0]).await.unwrap();
+    let other = PlannedBatch { number: 0, ..batch(5, 2) };
+    assert!(matches!(ledger.claim(other, all(2)).await, Err(LedgerError::OtherPlan(_, 0))));
+    assert_eq!(counts(&ledger).await, [1, 1, 0, 0, 0, 0]);
+}
+
+async fn a_message_that_expires_is_skipped_and_never_sent(store: impl Store) {
+    let ledger = store.open();
+    registered(&ledger).await;
+    ledger.claim(batch(0, 2), Vec::new()).await.unwrap();
+    let expired = || Outcome::Skipped { reason: SkipReason::Expired, detail: "too late".into() };
+    ledger.record(&id(), 0, vec![(0, expired()), (1, expired())]).await.unwrap();
+    assert_eq!(counts(&ledger).await, [0, 0, 0, 0, 0, 2]);
+    assert_eq!(now(&ledger).await.skipped["expired"], 2);
+    assert_eq!(ledger.claim(batch(0, 2), all(2)).await.unwrap(), [0_u8; 0]);
+}
+
+async fn a_campaign_moves_only_as_its_states_allow(store: impl Store) {
+    let ledger = store.open();
+    registered(&ledger).await;
+    let to = async |state, reason: Option<&str>| ledger.change_state(&id(), state, reason.map(String::from)).await;
+    assert!(matches!(to(CampaignState::Completed, None).await, Err(LedgerError::IllegalMove { .. })));
+    to(CampaignState::Running, None).await.unwrap();
+    to(CampaignState::Running, Some("waits")).await.unwrap();
+    assert_eq!(now(&ledger).await.reason.as_deref(), Some("waits"));
+    let started = now(&ledger).await.started_at.unwrap();
+    to(CampaignState::Held, Some("why")).await.unwrap();
+    to(CampaignState::Running, None).await.unwrap();
+    to(CampaignState::Completed, None).await.unwrap();
+    let done = now(&ledger).await;
+    assert_eq!((done.started_at, done.reason), (Some(started), None));
+    assert!(done.finished_at.is_some());
+    let nobody = ledger.change_state(&"nobody".parse().unwrap(), CampaignState::Running, None).await;
+    assert!(matches!(nobody, Err(LedgerError::NoCampaign(_))));
+}
+
+async fn a_report_lists_every_row_once_and_in_order(store: impl Store) {
+    let ledger = store.open();
+    registered(&ledger).await;
+    // 250 batches of 3 rows, and every fourth row skipped.
+    for number in 0..250_u32 {
+        let first = u64::from(number) * 4 + 1;
+        let recipients = (first..first + 3).map(|row| (row, format!("+91{}", 9_800_000_000 + row).parse().unwrap()));
+        let batch = PlannedBatch { campaign: id(), number, recipients: recipients.collect() };
+        let skipped = SkippedRow {
+            row: first + 3,
+            recipient: String::new(),
+            reason: SkipReason::Duplicate,
+            detail: String::new(),
+        };
+        let checkpoint =
+            Checkpoint { batches: number + 1, rows: first + 3, digest: String::new(), complete: number == 249 };
+        ledger.checkpoint(&id(), checkpoint, vec![batch], vec![skipped]).await.unwrap();
+    }
+    let lines = report(&ledger).await;
+    assert_eq!(lines.iter().map(|line| line.row).collect::<Vec<_>>(), (1..=1000).collect::<Vec<_>>());
+    assert_eq!(lines.iter().filter(|line| line.state == MessageState::Skipped).count(), 250);
+    assert_eq!(lines[4].batch, Some(1));
+}
+
+async fn two_campaigns_do_not_touch_each_other(store: impl Store) {
+    let ledger = store.open();
+    registered(&ledger).await;
+    let other: CampaignId = "c2".parse().unwrap();
+    ledger.register(NewCampaign { id: other.clone(), ..new_campaign() }).await.unwrap();
+    ledger.claim(batch(0, 3), all(3)).await.unwrap();
+    ledger.claim(PlannedBatch { campaign: other.clone(), ..batch(0, 3) }, all(2)).await.unwrap();
+    ledger.record(&id(), 0, vec![(0, accepted("s")), (1, accepted("s"))]).await.unwrap();
+    assert_eq!(counts(&ledger).await, [0, 1, 2, 0, 0, 0]);
+    assert_eq!(ledger.campaign(&other).await.unwrap().unwrap().counts.sending, 2);
+}
+
+macro_rules! ledger_suite {
+    ($backend:ident, $store:expr, [$($test:ident),+ $(,)?]) => {
+        mod $backend {
+            use super::*;
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    super::$test($store).await;
+                }
+            )+
+        }
+    };
+}
+
+ledger_suite!(sqlite, SqliteFile(tempfile::tempdir().unwrap()), [
+    a_campaign_is_registered_once,
+    the_same_id_with_other_content_is_refused,
+    a_job_without_an_id_is_the_same_campaign_when_it_comes_again,
+    a_rehearsal_gives_way_to_the_real_campaign_and_not_the_other_way_round,
+    a_message_is_claimed_by_one_caller_alone,
+    many_callers_at_once_claim_each_message_once,
+    outcomes_are_recorded_and_counted,
+    a_released_message_can_be_claimed_again,
+    a_move_that_is_not_legal_changes_nothing,
+    a_late_answer_settles_a_doubt,
+    the_claims_of_the_dead_are_in_doubt,
+    the_claims_of_the_dead_may_be_sent_again_where_the_job_says_so,
+    the_claims_of_the_living_do_not_expire,
+    a_checkpoint_counts_everything_once,
+    the_plan_knows_which_batches_are_settled,
+    a_batch_with_other_recipients_is_refused,
+    a_message_that_expires_is_skipped_and_never_sent,
+    a_campaign_moves_only_as_its_states_allow,
+    a_report_lists_every_row_once_and_in_order,
+    two_campaigns_do_not_touch_each_other,
+]);
+
+#[test]
+fn one_process_at_a_time_sends_from_a_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("flowcast.db");
+    let first = Sqlite::open(&path, Access::Send).unwrap();
+    let second = Sqlite::open(&path, Access::Send).err().unwrap();
+    assert!(second.to_string().contains(&format!("(process {})", std::process::id())), "{second}");
+    assert!(Sqlite::open(&path, Access::Read).is_ok(), "looking is always allowed");
+    drop(first);
+    assert!(Sqlite::open(&path, Access::Send).is_ok());
+}
+
+#[test]
+fn a_store_is_for_its_owners_eyes() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("flowcast.db");
+    drop(Sqlite::open(&path, Access::Send).unwrap());
+    assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_file_that_is_no_store_is_an_error_and_stays_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notes.txt");
+    std::fs::write(&path, "these are notes and no database at all, ".repeat(100)).unwrap();
+    for access in [Access::Send, Access::Read] {
+        assert!(matches!(Sqlite::open(&path, access), Err(LedgerError::Storage(_))));
+    }
+    assert!(std::fs::read_to_string(&path).unwrap().starts_with("these are notes"));
+}

@@ -1,0 +1,206 @@
+//! What went wrong for others, as tests. Each is named by its sentence.
+
+use std::time::{Duration, Instant};
+
+use flowcast::sandbox::Behaviour;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use crate::support::{Ended, Reaction, Scripted, World, accept, job_with, phone, sandbox};
+
+/// Far longer than anything here takes.
+const LONG: Duration = Duration::from_secs(60);
+
+/// Waits for something that will be true.
+async fn until(what: &str, mut is_true: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_true() {
+        assert!(start.elapsed() < LONG, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Starts a run, interrupts it as soon as `ready` says so, and waits for its end.
+async fn interrupted(world: &World, signal: Signal, ready: impl FnMut() -> bool) -> Ended {
+    let child = world
+        .command(&["run", "job.json"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    until("the campaign to be on its way", ready).await;
+    kill(pid, signal).unwrap();
+    tokio::task::spawn_blocking(move || child.wait_with_output().unwrap().into()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resumed_campaign_sends_to_nobody_twice_and_leaves_out_nobody() {
+    let world = World::new(3_000);
+    let (sandbox, url) = sandbox(Behaviour { latency: Duration::from_millis(20), ..Behaviour::default() }).await;
+    world.write_config(&url, "limits = { messages = \"2000/s,burst=50\", requests = \"1000/s\" }");
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let before = sandbox.taken().len();
+        let ended = interrupted(&world, signal, || sandbox.taken().len() > before + 300).await;
+        assert_eq!(ended.status, Some(3), "{ended:?}");
+        assert!(ended.err.contains("what is under way is finished first"), "{}", ended.err);
+        assert!(ended.err.contains("to go on where it stands: flowcast run job.json"), "{}", ended.err);
+        let status = world.status("c1");
+        assert_eq!((&status["state"], &status["counts"]["in_doubt"]), (&json!("paused"), &json!(0)));
+        assert_eq!(status["counts"]["accepted"].as_u64().unwrap(), sandbox.taken().len() as u64);
+    }
+    assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
+    let stats = sandbox.stats();
+    assert_eq!((&stats["accepted"], &stats["messages"], &stats["sent_twice"]), (&json!(3000), &json!(3000), &json!(0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_takes_effect_also_while_a_sender_waits_for_tokens() {
+    let world = World::new(50);
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    // After the first message the next one is due in six minutes.
+    world.write_job(&job_with("/limits", json!({ "messages": "10/h" })));
+    world.write_config(&url, "");
+    let start = Instant::now();
+    let ended = interrupted(&world, Signal::SIGINT, || sandbox.taken().len() == 1).await;
+    assert_eq!(ended.status, Some(3), "{ended:?}");
+    assert!(start.elapsed() < LONG);
+    assert_eq!(world.status("c1")["state"], "paused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_campaign_that_was_interrupted_before_anything_was_sent_goes_on() {
+    let world = World::new(20);
+    let start = (jiff::Timestamp::now() + Duration::from_secs(3)).to_string();
+    world.write_job(&job_with("/schedule", json!({ "start_at": start })));
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    world.write_config(&url, "");
+    let is_scheduled = || {
+        let ended = world.flowcast(&["status", "c1", "--json"]);
+        ended.status == Some(0) && ended.out.contains("its schedule opens at")
+    };
+    let ended = interrupted(&world, Signal::SIGINT, is_scheduled).await;
+    assert_eq!(ended.status, Some(3), "{ended:?}");
+    assert_eq!(world.status("c1")["state"], "scheduled");
+    assert_eq!(sandbox.taken().len(), 0);
+    assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
+    assert_eq!(sandbox.taken().len(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expires_at_holds_after_an_outage() {
+    let world = World::new(250);
+    world.write_job(&job_with("/schedule", json!({ "expires_at": "2026-01-01T00:00:00Z" })));
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    world.write_config(&url, "");
+    let ended = world.run(&["run", "job.json"]).await;
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    let status = world.status("c1");
+    assert_eq!((&status["state"], &status["skipped"]), (&json!("completed"), &json!({ "expired": 250 })));
+    assert_eq!(sandbox.stats()["requests"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_send_window_holds_and_the_status_says_so() {
+    let world = World::new(20);
+    // A window that opened an hour ago and closed half an hour ago.
+    let clock = |minutes: i64| {
+        let time = jiff::Timestamp::now() + jiff::SignedDuration::from_mins(minutes);
+        time.to_zoned(jiff::tz::TimeZone::UTC).strftime("%H:%M").to_string()
+    };
+    let window = json!({ "from": clock(-60), "to": clock(-30), "timezone": "UTC" });
+    world.write_job(&job_with("/schedule", json!({ "window": window })));
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    world.write_config(&url, "");
+    let says_why = || world.flowcast(&["status", "c1", "--json"]).out.contains("its schedule opens at");
+    let ended = interrupted(&world, Signal::SIGINT, says_why).await;
+    assert_eq!((ended.status, sandbox.taken().len()), (Some(3), 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_delays_and_never_fails_a_message() {
+    let world = World::new(200);
+    // The provider allows far less than the account believes.
+    let rate_limit = Some("4/s,burst=2".parse().unwrap());
+    let (sandbox, url) = sandbox(Behaviour { rate_limit, ..Behaviour::default() }).await;
+    world.write_config(&url, "limits = { messages = \"1000/s,burst=20\", requests = \"1000/s\" }");
+    assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
+    let stats = sandbox.stats();
+    assert_eq!((&stats["accepted"], &stats["sent_twice"]), (&json!(200), &json!(0)));
+    assert!(stats["answers"]["429"].as_u64().unwrap() > 0, "{stats}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_sends_only_what_is_left() {
+    let world = World::new(500);
+    let behaviour = Behaviour { error_rate: 0.4, seed: 7, ..Behaviour::default() };
+    let (sandbox, url) = sandbox(behaviour).await;
+    world.write_config(&url, "limits = { messages = \"100000/s,burst=25\", requests = \"1000/s\" }");
+    assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
+    let stats = sandbox.stats();
+    assert_eq!((&stats["accepted"], &stats["sent_twice"]), (&json!(500), &json!(0)));
+    assert!(stats["answers"]["500"].as_u64().unwrap() > 0, "{stats}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_may_finish_out_of_order_and_the_lowest_may_fail() {
+    let world = World::new(1_000);
+    let first = phone(1);
+    let provider = Scripted::start(move |nth, to| {
+        if to.contains(&first) && nth < 10 {
+            std::thread::sleep(Duration::from_millis(300));
+            Reaction::Answer(500, "", json!({ "http_code": 500 }).to_string())
+        } else {
+            accept(to)
+        }
+    })
+    .await;
+    world.write_config(&provider.url, "limits = { messages = \"100000/s\", requests = \"1000/s\" }");
+    assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
+    assert_eq!(world.status("c1")["counts"]["accepted"], 1000);
+    assert_eq!(provider.times(&phone(1)), 2);
+    assert!((101..=1000).all(|row| provider.times(&phone(row)) == 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rate_used_is_the_rate_asked_whatever_the_latency() {
+    let world = World::new(1_100);
+    let (sandbox, url) = sandbox(Behaviour { latency: Duration::from_millis(500), ..Behaviour::default() }).await;
+    world.write_job(&job_with("/limits", json!({ "messages": "200/s,burst=100" })));
+    world.write_config(&url, "limits = { messages = \"100000/s\", requests = \"1000/s\" }");
+    let start = Instant::now();
+    assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
+    let took = start.elapsed().as_secs_f64();
+    // 1,000 messages behind the burst take 5 s. One after the other they would take 5.5 s more.
+    assert!(took > 5.0, "faster than the limit: {took}");
+    assert!(took < 8.0, "the limit is not used: {took}");
+    assert_eq!(sandbox.stats()["accepted"], 1100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_rejections_hold_a_campaign_before_its_audience_is_burnt() {
+    let world = World::new(5_000);
+    world.write_job(&job_with("/stop_when", json!({ "rejected_percent": 20, "after": 300 })));
+    let (sandbox, url) = sandbox(Behaviour { accept_rate: 0.5, ..Behaviour::default() }).await;
+    world.write_config(&url, "limits = { messages = \"100000/s\", requests = \"1000/s\" }\nconcurrency = 2");
+    let ended = world.run(&["run", "job.json", "--json"]).await;
+    let status: Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!((ended.status, &status["state"]), (Some(3), &json!("held")));
+    assert!(status["reason"].as_str().unwrap().contains("stop_when says 20 %"), "{status}");
+    assert!(sandbox.stats()["requests"].as_u64().unwrap() <= 6, "{}", sandbox.stats());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_number_in_two_spellings_is_one_recipient() {
+    let world = World::new(1);
+    world.write("audience.csv", "phone,name\n+91 98000-00001,a\n00919800000001,b\n919800000001.0,c\n9.198E+11,d\n");
+    let mut job = job_with("/audience/csv/default_region", json!("IN"));
+    job["custom_data"] = json!("x");
+    world.write_job(&job);
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    world.write_config(&url, "");
+    assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
+    assert_eq!(sandbox.taken().iter().map(|taken| taken.to.as_str()).collect::<Vec<_>>(), [phone(1)]);
+    assert_eq!(world.status("c1")["skipped"], json!({ "duplicate": 2, "invalid_number": 1 }));
+}

@@ -1,0 +1,14 @@
+//! Tests from outside: the seams' suites, exact requests, and the real binary over real sockets.
+
+#![allow(unreachable_pub, reason = "one crate, and nothing of it is reached from outside")]
+
+mod architecture;
+mod bad_input;
+mod campaign;
+mod faults;
+mod ledger;
+mod lessons;
+mod provider_answers;
+mod queue;
+mod requests;
+mod support;

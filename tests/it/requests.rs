@@ -1,0 +1,214 @@
+//! The exact request body for each content type, as the provider gets it.
+
+use flowcast::campaign::{Batch, Columns, Job, Template};
+use flowcast::provider::Provider;
+use flowcast::provider::exotel::Exotel;
+use serde_json::{Value, json};
+
+use crate::support::job_with;
+
+fn exotel() -> Exotel {
+    let base = "https://api.in.exotel.com".parse().unwrap();
+    Exotel::new(&base, "acme1", &"key".to_string().into(), &"token".to_string().into()).unwrap()
+}
+
+/// The body of a request to two recipients, with the values of `columns`.
+fn request(job: &Value, columns: &[&str], rows: [&[&str]; 2]) -> String {
+    let job = Job::read(job.to_string().as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let provider = exotel();
+    let columns = Columns::new(columns.iter().map(ToString::to_string).collect());
+    let envelope = provider.envelope(&job);
+    let template = Template::compile(&envelope, &job.limits_of_strings, job.judge_rendered, &columns).unwrap();
+    let mut batch = Batch::new("c1".parse().unwrap(), 7, template.columns().len(), false);
+    for (row, values) in (1..).zip(rows) {
+        let phone = format!("+9198765432{row}0").parse().unwrap();
+        batch.push(row, phone, template.columns().iter().map(|column| values[*column]));
+    }
+    let messages: Vec<Vec<u8>> = batch
+        .recipients()
+        .map(|recipient| {
+            let mut out = Vec::new();
+            template.render(&recipient, &mut out).unwrap();
+            out
+        })
+        .collect();
+    let messages: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+    String::from_utf8(provider.request(&messages).body.to_vec()).unwrap()
+}
+
+/// The same, laid out for a person. What is sent has no white space between.
+fn pretty(message: Value) -> String {
+    let body = request(&job_with("/message", message), &["name"], [&["Asha"], &["Bo \"B\" \\ आशा"]]);
+    let value: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(value.to_string(), body, "the body is compact and its fields in order");
+    serde_json::to_string_pretty(&value).unwrap()
+}
+
+macro_rules! exact_request {
+    ($($test:ident: $message:tt),+ $(,)?) => {
+        $(
+            #[test]
+            fn $test() {
+                insta::assert_snapshot!(pretty(json!($message)));
+            }
+        )+
+    };
+}
+
+exact_request! {
+    text: { "type": "text", "text": { "body": "Hello {{ name }}", "preview_url": false } },
+    image: { "type": "image", "image": { "link": "https://x.example/a.png", "caption": "For {{ name }}" } },
+    audio: { "type": "audio", "audio": { "link": "https://x.example/a.mp3" } },
+    video: { "type": "video", "video": { "link": "https://x.example/a.mp4", "caption": "Hi" } },
+    document: { "type": "document", "document": {
+        "link": "https://x.example/a.pdf", "caption": "Your bill", "filename": "{{ name }}.pdf" } },
+    sticker: { "type": "sticker", "sticker": { "link": "https://x.example/a.webp" } },
+    location: { "type": "location", "location": {
+        "longitude": "72.8777", "latitude": 19.076, "name": "Clinic", "address": "Lake Road" } },
+    contacts: { "type": "contacts", "contacts": [{
+        "name": { "formatted_name": "The clinic", "first_name": "Clinic" },
+        "birthday": "1990-01-31",
+        "addresses": [{ "street": "1 Lake Road", "city": "Mumbai", "country_code": "IN", "type": "WORK" }],
+        "emails": [{ "email": "clinic@x.example", "type": "WORK" }],
+        "org": { "company": "Clinics", "department": "Desk", "title": "Front" },
+        "phones": [{ "phone": "+912248931479", "wa_id": "912248931479", "type": "MAIN" }],
+        "urls": [{ "url": "https://x.example", "type": "WORK" }] }] },
+    flow: { "type": "interactive", "interactive": {
+        "type": "flow",
+        "header": { "type": "text", "text": "Flow message header" },
+        "body": { "text": "Dear {{ name | default('there') | upper }}" },
+        "footer": { "text": "Flow message footer" },
+        "action": { "name": "flow", "parameters": {
+            "flow_message_version": "3", "flow_id": "1323", "flow_token": "{{ message_ref }}",
+            "flow_cta": "Click Here", "mode": "published", "flow_action": "navigate",
+            "flow_action_payload": { "screen": "FIRST", "data": { "row": "{{ row }}", "to": "{{ recipient }}" } } } } } },
+    flow_with_data_exchange: { "type": "interactive", "interactive": {
+        "type": "flow", "body": { "text": "b" },
+        "action": { "name": "galaxy_message", "parameters": {
+            "flow_message_version": "3", "flow_id": "1323", "flow_token": "t", "flow_cta": "Go",
+            "flow_action": "data_exchange" } } } },
+    list: { "type": "interactive", "interactive": {
+        "type": "list",
+        "header": { "type": "text", "text": "Choose" }, "body": { "text": "A day, {{ name }}" }, "footer": { "text": "f" },
+        "action": { "button": "Days", "sections": [
+            { "title": "This week", "rows": [{ "id": "mon", "title": "Monday", "description": "All day" }] },
+            { "title": "Next week", "rows": [{ "id": "tue", "title": "Tuesday" }] }] } } },
+    buttons: { "type": "interactive", "interactive": {
+        "type": "button",
+        "header": { "type": "image", "image": { "link": "https://x.example/a.png" } }, "body": { "text": "Will you come?" },
+        "action": { "buttons": [
+            { "type": "reply", "reply": { "id": "yes-{{ row }}", "title": "Yes" } },
+            { "type": "reply", "reply": { "id": "no-{{ row }}", "title": "No" } }] } } },
+    // The index as Exotel's own example writes it, whatever the job writes.
+    template_with_a_flow_button: { "type": "template", "template": {
+        "name": "offer", "language": { "code": "en" },
+        "components": [
+            { "type": "body", "parameters": [{ "type": "text", "text": "{{ name }}" }] },
+            { "type": "button", "sub_type": "flow", "index": 0, "parameters": [
+                { "type": "action", "action": { "flow_token": "0000", "flow_action_data": {} } }] }] } },
+}
+
+#[test]
+fn custom_data_and_callback_stand_on_each_message() {
+    let mut job = job_with("/custom_data", json!("order-{{ order }}"));
+    job["status_callback"] = json!("https://x.example/dlr");
+    let body = request(&job, &["name", "order"], [&["Asha", "7"], &["Bo", "8"]]);
+    insta::assert_snapshot!(body);
+}
+
+/// Each is refused, with its place and the document that says so.
+#[test]
+fn what_the_documents_forbid_is_refused() {
+    let flow = |parameters: Value| {
+        json!({ "type": "interactive", "interactive": { "type": "flow", "body": { "text": "b" },
+            "action": { "name": "flow", "parameters": parameters } } })
+    };
+    let fine = json!({ "flow_message_version": "3", "flow_id": "1", "flow_token": "t", "flow_cta": "Go",
+        "flow_action": "navigate", "flow_action_payload": { "screen": "S", "data": { "a": 1 } } });
+    let flow_with = |key: &str, value: Value| {
+        let mut parameters = fine.clone();
+        if value.is_null() {
+            parameters.as_object_mut().unwrap().remove(key);
+        } else {
+            parameters[key] = value;
+        }
+        flow(parameters)
+    };
+    let button = |id: &str, title: &str| json!({ "type": "reply", "reply": { "id": id, "title": title } });
+    let buttons = |buttons: Value| {
+        json!({ "type": "interactive", "interactive": { "type": "button", "body": { "text": "b" },
+            "action": { "buttons": buttons } } })
+    };
+    let row = |id: &str| json!({ "id": id, "title": "t" });
+    let list = |sections: Value| {
+        json!({ "type": "interactive", "interactive": { "type": "list", "body": { "text": "b" },
+            "action": { "button": "b", "sections": sections } } })
+    };
+    let rows = |count: usize| (0..count).map(|n| row(&n.to_string())).collect::<Vec<_>>();
+    let interactive = |key: &str, value: Value| {
+        let mut message = flow(fine.clone());
+        message["interactive"][key] = value;
+        message
+    };
+    let cases = [
+        ("text over its limit", json!({ "type": "text", "text": { "body": "é".repeat(4097) } })),
+        ("text empty", json!({ "type": "text", "text": { "body": "" } })),
+        ("text missing", json!({ "type": "text", "text": {} })),
+        ("another type's object", json!({ "type": "text", "text": { "body": "b" }, "image": {} })),
+        ("preview not bool", json!({ "type": "text", "text": { "body": "b", "preview_url": 1 } })),
+        ("link not http", json!({ "type": "image", "image": { "link": "ftp://x.example/a" } })),
+        ("link without host", json!({ "type": "video", "video": { "link": "https://" } })),
+        ("audio has no caption", json!({ "type": "audio", "audio": { "link": "https://x.example", "caption": "c" } })),
+        ("latitude out of range", json!({ "type": "location", "location": { "longitude": "1", "latitude": "91" } })),
+        ("contact with one name", json!({ "type": "contacts", "contacts": [{ "name": { "formatted_name": "A" } }] })),
+        ("birthday", json!({ "type": "contacts", "contacts": [{ "name": { "formatted_name": "A", "first_name": "A" }, "birthday": "31.1.1990" }] })),
+        ("no contact", json!({ "type": "contacts", "contacts": [] })),
+        ("body over its limit", interactive("body", json!({ "text": "x".repeat(1025) }))),
+        ("footer over its limit", interactive("footer", json!({ "text": "x".repeat(61) }))),
+        ("header over its limit", interactive("header", json!({ "type": "text", "text": "x".repeat(61) }))),
+        ("header without its object", interactive("header", json!({ "type": "image", "text": "x" }))),
+        ("cta over its limit", flow_with("flow_cta", json!("x".repeat(21)))),
+        ("cta with an emoji", flow_with("flow_cta", json!("Book 🌸"))),
+        ("flow version", flow_with("flow_message_version", json!("2"))),
+        ("flow action unknown", flow_with("flow_action", json!("open"))),
+        ("flow action for each", flow_with("flow_action", json!("{{ name }}"))),
+        ("no flow id", flow_with("flow_id", Value::Null)),
+        ("navigate without payload", flow_with("flow_action_payload", Value::Null)),
+        ("payload with data_exchange", flow_with("flow_action", json!("data_exchange"))),
+        ("payload without screen", flow_with("flow_action_payload", json!({ "data": { "a": 1 } }))),
+        ("empty data", flow_with("flow_action_payload", json!({ "screen": "S", "data": {} }))),
+        ("four buttons", buttons(json!([button("1", "a"), button("2", "b"), button("3", "c"), button("4", "d")]))),
+        ("same titles", buttons(json!([button("1", "a"), button("2", "a")]))),
+        ("same ids", buttons(json!([button("1", "a"), button("1", "b")]))),
+        ("button title over its limit", buttons(json!([button("1", &"x".repeat(21))]))),
+        ("button id with a space", buttons(json!([button(" 1", "a")]))),
+        ("button id over its limit", buttons(json!([button(&"x".repeat(257), "a")]))),
+        ("no section", list(json!([]))),
+        ("eleven sections", list(json!((0..11).map(|n| json!({ "title": "t", "rows": [row(&n.to_string())] })).collect::<Vec<_>>()))),
+        ("eleven rows", list(json!([{ "title": "a", "rows": rows(6) }, { "title": "b", "rows": rows(5) }]))),
+        ("two sections, one title", list(json!([{ "title": "a", "rows": [row("1")] }, { "rows": [row("2")] }]))),
+        ("row title over its limit", list(json!([{ "rows": [{ "id": "1", "title": "x".repeat(25) }] }]))),
+        ("row description over its limit", list(json!([{ "rows": [{ "id": "1", "title": "t", "description": "x".repeat(73) }] }]))),
+        ("list with an image header", json!({ "type": "interactive", "interactive": { "type": "list",
+            "header": { "type": "image", "image": { "link": "https://x.example" } }, "body": { "text": "b" },
+            "action": { "button": "b", "sections": [{ "rows": [row("1")] }] } } })),
+        ("template without language", json!({ "type": "template", "template": { "name": "t" } })),
+        ("flow button with text", json!({ "type": "template", "template": { "name": "t", "language": { "code": "en" },
+            "components": [{ "type": "button", "sub_type": "flow", "index": "0", "parameters": [{ "type": "text", "text": "x" }] }] } })),
+        ("button index", json!({ "type": "template", "template": { "name": "t", "language": { "code": "en" },
+            "components": [{ "type": "button", "sub_type": "flow", "index": "x" }] } })),
+    ];
+    let mut faults = String::new();
+    for (name, message) in cases {
+        let job = job_with("/message", message);
+        match Job::read(job.to_string().as_bytes()) {
+            Ok(_) => panic!("{name} was let through"),
+            Err(problems) => {
+                for problem in problems {
+                    faults += &format!("{name}\n  {problem}\n");
+                }
+            }
+        }
+    }
+    insta::assert_snapshot!(faults);
+}

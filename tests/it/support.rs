@@ -1,0 +1,266 @@
+//! A folder with a job, an audience and a configuration; the real binary; a provider that answers
+//! by script.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+use flowcast::sandbox::{Behaviour, Sandbox};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A folder to run flowcast in.
+pub struct World {
+    folder: tempfile::TempDir,
+}
+
+/// What a command printed, and how it ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub status: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl World {
+    /// A text job for `rows` clean recipients.
+    pub fn new(rows: u64) -> Self {
+        let world = Self { folder: tempfile::tempdir().unwrap() };
+        world.write_audience(rows);
+        world.write_job(&job());
+        world
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), content).unwrap();
+    }
+
+    pub fn write_job(&self, job: &Value) {
+        self.write("job.json", job.to_string());
+    }
+
+    pub fn write_audience(&self, rows: u64) {
+        let mut csv = String::from("phone,name\n");
+        for row in 1..=rows {
+            writeln!(csv, "{},name {row}", phone(row)).unwrap();
+        }
+        self.write("audience.csv", csv);
+    }
+
+    /// Points the account `main` to a provider. `extra` is more of its TOML.
+    pub fn write_config(&self, base_url: &str, extra: &str) {
+        self.write(
+            "flowcast.toml",
+            format!(
+                "[accounts.main]\nprovider = \"exotel\"\nbase_url = \"{base_url}\"\naccount_sid = \"acme1\"\n\
+                 api_key = \"key1\"\napi_token = \"s3cr3t-token\"\n{extra}\n"
+            ),
+        );
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flowcast"));
+        command.args(args).current_dir(self.folder.path()).stdin(Stdio::null());
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FLOWCAST_")) {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    pub fn flowcast(&self, args: &[&str]) -> Ended {
+        self.command(args).output().unwrap().into()
+    }
+
+    /// The same, while this test's own tasks go on: a provider in the process must answer.
+    pub async fn run(&self, args: &[&str]) -> Ended {
+        let mut command = self.command(args);
+        tokio::task::spawn_blocking(move || command.output().unwrap().into()).await.unwrap()
+    }
+
+    pub fn status(&self, id: &str) -> Value {
+        let ended = self.flowcast(&["status", id, "--json"]);
+        assert_eq!(ended.status, Some(0), "{ended:?}");
+        serde_json::from_str(&ended.out).unwrap()
+    }
+
+    pub fn report(&self, id: &str) -> Vec<Value> {
+        let ended = self.flowcast(&["report", id, "--format", "jsonl"]);
+        assert_eq!(ended.status, Some(0), "{ended:?}");
+        ended.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self { status: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+}
+
+/// The number of a row in [`World::write_audience`].
+pub fn phone(row: u64) -> String {
+    format!("+91{}", 9_800_000_000 + row)
+}
+
+/// A text message to the audience.
+pub fn job() -> Value {
+    json!({
+        "version": 1,
+        "id": "c1",
+        "account": "main",
+        "from": "+912248931479",
+        "audience": { "csv": { "path": "audience.csv" } },
+        "message": { "type": "text", "text": { "body": "Hello {{ name }}" } },
+    })
+}
+
+/// [`job`] with one value changed.
+pub fn job_with(pointer: &str, value: Value) -> Value {
+    let mut job = job();
+    let (parent, key) = pointer.rsplit_once('/').unwrap();
+    job.pointer_mut(parent).unwrap()[key] = value;
+    job
+}
+
+/// A sandbox in this process, and its address.
+pub async fn sandbox(behaviour: Behaviour) -> (Sandbox, String) {
+    let sandbox = Sandbox::start(([127, 0, 0, 1], 0).into(), behaviour).await.unwrap();
+    let url = format!("http://{}", sandbox.address);
+    (sandbox, url)
+}
+
+/// What a scripted provider does about a request.
+pub enum Reaction {
+    /// Answers with a status, more headers and a body.
+    Answer(u16, &'static str, String),
+    /// Takes the request and closes without an answer.
+    Close,
+}
+
+/// A provider that reacts by script. It keeps the recipients of each request.
+pub struct Scripted {
+    pub url: String,
+    requests: Arc<Mutex<Vec<Vec<String>>>>,
+    server: tokio::task::JoinHandle<()>,
+}
+
+impl Scripted {
+    /// `react` is given the number of the request, from 0, and its recipients.
+    pub async fn start(react: impl Fn(usize, &[String]) -> Reaction + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let (react, seen) = (Arc::new(react), requests.clone());
+        let server = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (react, seen) = (react.clone(), seen.clone());
+                tokio::spawn(async move { serve(stream, &*react, &seen).await });
+            }
+        });
+        Self { url, requests, server }
+    }
+
+    pub fn requests(&self) -> Vec<Vec<String>> {
+        self.requests.lock().unwrap().clone()
+    }
+
+    /// How often each recipient was in a request.
+    pub fn times(&self, recipient: &str) -> usize {
+        self.requests().iter().flatten().filter(|to| *to == recipient).count()
+    }
+}
+
+impl Drop for Scripted {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    react: &(impl Fn(usize, &[String]) -> Reaction + Send + Sync),
+    seen: &Mutex<Vec<Vec<String>>>,
+) {
+    let mut buffer = Vec::new();
+    loop {
+        let (head, length) = loop {
+            let text = String::from_utf8_lossy(&buffer).to_lowercase();
+            if let Some(end) = text.find("\r\n\r\n") {
+                let length = text.lines().find_map(|line| line.strip_prefix("content-length:"));
+                break (end + 4, length.map_or(0, |length| length.trim().parse().unwrap()));
+            }
+            if stream.read_buf(&mut buffer).await.unwrap_or(0) == 0 {
+                return;
+            }
+        };
+        while buffer.len() < head + length {
+            if stream.read_buf(&mut buffer).await.unwrap_or(0) == 0 {
+                return;
+            }
+        }
+        let body: Value = serde_json::from_slice(&buffer[head..head + length]).unwrap();
+        buffer.drain(..head + length);
+        let messages = body["whatsapp"]["messages"].as_array().unwrap();
+        let to: Vec<String> = messages.iter().map(|message| message["to"].as_str().unwrap().into()).collect();
+        let nth = {
+            let mut seen = seen.lock().unwrap();
+            seen.push(to.clone());
+            seen.len() - 1
+        };
+        match react(nth, &to) {
+            Reaction::Close => return,
+            Reaction::Answer(status, headers, body) => {
+                let answer =
+                    format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len());
+                if stream.write_all(answer.as_bytes()).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// An answer that accepts everything.
+pub fn accept(to: &[String]) -> Reaction {
+    Reaction::Answer(202, "", entries(to.iter().map(|to| success(to))))
+}
+
+/// The entry of an accepted message; its SID is made of the number.
+pub fn success(to: &str) -> Value {
+    json!({ "code": 202, "error_data": null, "status": "success", "data": { "sid": format!("sid-{to}") } })
+}
+
+/// The entry of a refused one.
+pub fn failure(code: u32, message: &str) -> Value {
+    json!({ "code": code, "status": "failure", "error_data": { "code": code, "message": message, "description": "" } })
+}
+
+/// A 202 body.
+pub fn entries(entries: impl Iterator<Item = Value>) -> String {
+    json!({ "response": { "whatsapp": { "messages": entries.collect::<Vec<_>>() } } }).to_string()
+}
+
+/// Every line of Rust below a folder of the project, with its file.
+pub fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    found
+}
