@@ -41,7 +41,9 @@ async fn serve(mut stream: TcpStream) -> std::io::Result<()> {
         let count = occurrences(&buffer[head..head + length], b"\"to\":\"+");
         buffer.drain(..head + length);
         answer.clear();
-        answer.extend_from_slice(br#"{"request_id":"0","method":"POST","http_code":202,"response":{"whatsapp":{"messages":["#);
+        answer.extend_from_slice(
+            br#"{"request_id":"0","method":"POST","http_code":202,"response":{"whatsapp":{"messages":["#,
+        );
         for index in 0..count {
             sid += 1;
             let comma = if index == 0 { "" } else { "," };
@@ -51,7 +53,10 @@ async fn serve(mut stream: TcpStream) -> std::io::Result<()> {
             )?;
         }
         answer.extend_from_slice(b"]}}}");
-        let head = format!("HTTP/1.1 202 Accepted\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", answer.len());
+        let head = format!(
+            "HTTP/1.1 202 Accepted\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            answer.len()
+        );
         stream.write_all(&[head.as_bytes(), &answer].concat()).await?;
     }
 }

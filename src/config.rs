@@ -228,9 +228,13 @@ impl AccountConfig {
             (Some(url), _) => Ok(url.clone()),
             (None, Some(region)) => {
                 let known = || REGIONS.iter().map(|(known, _)| *known);
-                let host = REGIONS.iter().find(|(known, _)| known == region).and_then(|(_, host)| host.parse().ok());
+                let host =
+                    REGIONS.iter().find(|(known, _)| known == region).and_then(|(_, host)| host.parse().ok());
                 host.ok_or_else(|| {
-                    ConfigError(format!("accounts.{name}.region {region:?} is unknown{}", nearest(region, known())))
+                    ConfigError(format!(
+                        "accounts.{name}.region {region:?} is unknown{}",
+                        nearest(region, known())
+                    ))
                 })
             }
             (None, None) => {
@@ -245,10 +249,16 @@ impl AccountConfig {
     /// # Errors
     ///
     /// When it is missing, with how to give it.
-    pub fn credential(&self, name: &str, field: &str, secret: Option<&Secret>) -> Result<SecretString, ConfigError> {
+    pub fn credential(
+        &self,
+        name: &str,
+        field: &str,
+        secret: Option<&Secret>,
+    ) -> Result<SecretString, ConfigError> {
         let key = format!("accounts.{name}.{field}");
         let variable = format!("FLOWCAST_ACCOUNTS__{}__{}", name.to_uppercase(), field.to_uppercase());
-        let missing = || ConfigError(format!("{key} is missing: set it in the configuration, or as {variable}"));
+        let missing =
+            || ConfigError(format!("{key} is missing: set it in the configuration, or as {variable}"));
         secret.ok_or_else(missing)?.read(&key)
     }
 }
@@ -261,7 +271,8 @@ impl Config {
     ///
     /// When a file that was named is not there, or a key is wrong.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        let named = file.map(Path::to_path_buf).or_else(|| std::env::var_os("FLOWCAST_CONFIG").map(PathBuf::from));
+        let named =
+            file.map(Path::to_path_buf).or_else(|| std::env::var_os("FLOWCAST_CONFIG").map(PathBuf::from));
         let mut figment = Figment::new();
         if let Some(path) = named {
             if !path.is_file() {
@@ -358,9 +369,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("flowcast.toml");
         std::fs::write(&path, toml).unwrap();
-        Config::load(Some(&path)).map_err(|fault| {
-            ConfigError(fault.0.replace(&folder.path().display().to_string(), ""))
-        })
+        Config::load(Some(&path))
+            .map_err(|fault| ConfigError(fault.0.replace(&folder.path().display().to_string(), "")))
     }
 
     #[test]
@@ -408,8 +418,12 @@ mod tests {
         let fault = load("[accounts.main]\nprovider = \"exotel\"\nacount_sid = \"x\"").unwrap_err().0;
         assert!(fault.contains("flowcast.toml: accounts.main"), "{fault}");
         assert!(fault.contains("unknown key \"acount_sid\"; did you mean \"account_sid\"?"), "{fault}");
-        let fault = load("[accounts.main]\nprovider = \"exotel\"\nlimits = { messages = \"0/s\" }").unwrap_err().0;
-        assert!(fault.contains("accounts.main.limits.messages") && fault.contains("can never be met"), "{fault}");
+        let fault =
+            load("[accounts.main]\nprovider = \"exotel\"\nlimits = { messages = \"0/s\" }").unwrap_err().0;
+        assert!(
+            fault.contains("accounts.main.limits.messages") && fault.contains("can never be met"),
+            "{fault}"
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! flowcast dispatches WhatsApp campaigns in bulk. A message is never silently lost, and never sent
+//! flowcast dispatches `WhatsApp` campaigns in bulk. A message is never silently lost, and never sent
 //! twice by us.
 //!
 //! The house, from the ground up; arrows point down only (`tests/it/architecture.rs` holds them):

@@ -62,7 +62,10 @@ impl CsvRows {
         self.reader.read_byte_record(&mut self.record).map_err(|fault| match fault.into_kind() {
             csv::ErrorKind::Io(fault) => failure(&self.path, fault),
             // A flexible reader of bytes has no other errors.
-            other => AudienceError::Io { name: name(&self.path), source: std::io::Error::other(format!("{other:?}")) },
+            other => AudienceError::Io {
+                name: name(&self.path),
+                source: std::io::Error::other(format!("{other:?}")),
+            },
         })
     }
 

@@ -42,7 +42,9 @@ pub enum AudienceError {
         root: String,
     },
     /// The path leads out of the root.
-    #[error("{path} leads out of the audience root {root}; put the file below it, or set audiences.root in the configuration")]
+    #[error(
+        "{path} leads out of the audience root {root}; put the file below it, or set audiences.root in the configuration"
+    )]
     Outside {
         /// As the job writes it.
         path: String,
@@ -72,7 +74,9 @@ pub enum AudienceError {
     #[error("{0} is UTF-16; save the file as \"CSV UTF-8\"")]
     Utf16(String),
     /// A row without an end.
-    #[error("{name}: the row that begins on line {line} is longer than {ROW_LIMIT} bytes; is a quote not closed?")]
+    #[error(
+        "{name}: the row that begins on line {line} is longer than {ROW_LIMIT} bytes; is a quote not closed?"
+    )]
     RowTooLong {
         /// The file.
         name: String,
@@ -236,7 +240,11 @@ impl Audience {
             }
         };
         if !self.seen.insert(phone.digits()) {
-            return skipped(SkipReason::Duplicate, "an earlier row has this number".into(), phone.to_string());
+            return skipped(
+                SkipReason::Duplicate,
+                "an earlier row has this number".into(),
+                phone.to_string(),
+            );
         }
         Ok(Some(Line::Recipient(Row { row, phone, rows: &self.rows })))
     }
@@ -320,12 +328,11 @@ mod tests {
     #[test]
     fn every_usual_dialect_is_read() {
         for delimiter in [",", ";", "\t", "|"] {
-            let text = "\u{feff}name,Phone\r\n\"Rao, Asha\nji\",9876543210\r\n\r\nBo,+91 98765 43211\r\n".replace(',', delimiter);
+            let text = "\u{feff}name,Phone\r\n\"Rao, Asha\nji\",9876543210\r\n\r\nBo,+91 98765 43211\r\n"
+                .replace(',', delimiter);
             let name = format!("Rao{delimiter} Asha\nji");
-            let expected = [
-                format!("1 +919876543210 {name}|9876543210"),
-                "2 +919876543211 Bo|+91 98765 43211".into(),
-            ];
+            let expected =
+                [format!("1 +919876543210 {name}|9876543210"), "2 +919876543211 Bo|+91 98765 43211".into()];
             assert_eq!(lines(&text, &indian()), expected, "{delimiter:?}");
         }
     }
@@ -335,14 +342,23 @@ mod tests {
         let text = "phone,name\n9876543210,a\n+91 9876543210,b\n12,c\n9876543211\n9876543212,d,e\n,f\n";
         assert_eq!(
             lines(text, &indian()),
-            ["1 +919876543210 9876543210|a", "2 duplicate", "3 invalid_number", "4 +919876543211 9876543211|",
-             "5 invalid_content", "6 invalid_number"]
+            [
+                "1 +919876543210 9876543210|a",
+                "2 duplicate",
+                "3 invalid_number",
+                "4 +919876543211 9876543211|",
+                "5 invalid_content",
+                "6 invalid_number"
+            ]
         );
     }
 
     #[test]
     fn headers_come_in_any_case_and_with_hidden_characters() {
-        assert_eq!(lines("\u{200b} MSISDN \u{feff},n\n9876543210,a\n", &indian()), ["1 +919876543210 9876543210|a"]);
+        assert_eq!(
+            lines("\u{200b} MSISDN \u{feff},n\n9876543210,a\n", &indian()),
+            ["1 +919876543210 9876543210|a"]
+        );
         let named = Settings { phone: Some("cell no".into()), ..indian() };
         assert_eq!(lines("n,Cell No\na,9876543210\n", &named), ["1 +919876543210 a|9876543210"]);
     }
@@ -353,7 +369,10 @@ mod tests {
         assert_eq!(fault(""), "a.csv is empty; its first line must name the columns");
         assert_eq!(fault("\n\n"), "a.csv is empty; its first line must name the columns");
         assert_eq!(fault("phone,name\n"), "a.csv has a header and no rows: there is nobody to send to");
-        assert_eq!(fault("phone,a,a\n1,2,3\n"), "a.csv: the column \"a\" occurs twice in the header; rename one");
+        assert_eq!(
+            fault("phone,a,a\n1,2,3\n"),
+            "a.csv: the column \"a\" occurs twice in the header; rename one"
+        );
         assert!(fault("name,age\nx,1\n").contains("no column is called phone, phone_number"));
         let named = Settings { phone: Some("fone".into()), ..indian() };
         assert!(lines("phone\n9876543210\n", &named)[0].contains("did you mean \"phone\"?"));
@@ -375,7 +394,10 @@ mod tests {
         let Some(Line::Recipient(row)) = audience.next_line().unwrap() else { panic!() };
         assert_eq!((row.value(1), row.value(2)), ("[\"a\"]", ""));
         assert!(matches!(audience.next_line().unwrap(), Some(Line::Recipient(_))));
-        assert!(matches!(audience.next_line().unwrap(), Some(Line::Skipped { reason: SkipReason::Duplicate, .. })));
+        assert!(matches!(
+            audience.next_line().unwrap(),
+            Some(Line::Skipped { reason: SkipReason::Duplicate, .. })
+        ));
         assert!(audience.next_line().unwrap().is_none());
     }
 }

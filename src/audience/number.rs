@@ -1,7 +1,7 @@
 //! How a person's spelling of a number becomes E.164.
 //!
-//! What is plainly a valid mobile number is taken by one match against the phone-number library's
-//! own pattern for its country. Everything else goes through the library's parser.
+//! What is plainly a valid number is taken by one match against the phone-number library's own
+//! patterns for its country. Everything else goes through the library's parser.
 
 use std::str::FromStr;
 
@@ -19,7 +19,9 @@ pub enum Refusal {
     #[error("no number in the phone column")]
     Empty,
     /// `9.19876E+11`: the digits are gone.
-    #[error("a spreadsheet rounded the number (as in 9.19876E+11); format the column as text and export again")]
+    #[error(
+        "a spreadsheet rounded the number (as in 9.19876E+11); format the column as text and export again"
+    )]
     Rounded,
     /// Letters and the like.
     #[error("the number holds characters that belong to no number")]
@@ -37,20 +39,25 @@ pub struct Numbers {
     region: Option<country::Id>,
     /// The region's calling code.
     region_code: Option<u16>,
-    /// By calling code, made at first sight: what is plainly a mobile number there, if anything is.
-    plain: Vec<Option<Option<Plain>>>,
+    /// By calling code, made at first sight: what is plainly a number there, if anything is.
+    plain: Vec<Option<Known>>,
 }
+
+/// What is known of a calling code: what is plainly a number there, where that can be told.
+type Known = Option<Plain>;
 
 /// The patterns of a calling code's main country.
 struct Plain {
-    mobile: Regex,
+    /// Mobile and fixed lines: both have `WhatsApp`.
+    number: Regex,
     /// What stands before a number within the country. A number that begins so is the parser's.
     prefix: Option<Regex>,
 }
 
 impl Plain {
     fn is_match(&self, national: &str) -> bool {
-        self.mobile.is_match(national) && !self.prefix.as_ref().is_some_and(|prefix| prefix.is_match(national))
+        self.number.is_match(national)
+            && !self.prefix.as_ref().is_some_and(|prefix| prefix.is_match(national))
     }
 }
 
@@ -58,7 +65,8 @@ impl Numbers {
     /// `region` is a two-letter code; an unknown one is as good as none.
     pub fn new(region: Option<&str>) -> Self {
         let region = region.and_then(|region| country::Id::from_str(region).ok());
-        let region_code = region.and_then(|id| DATABASE.by_id(id.as_ref())).map(|meta| meta.country_code());
+        let region_code =
+            region.and_then(|id| DATABASE.by_id(id.as_ref())).map(phonenumber::Metadata::country_code);
         Self { region, region_code, plain: (0..1000).map(|_| None).collect() }
     }
 
@@ -83,7 +91,7 @@ impl Numbers {
         number.format().mode(Mode::E164).to_string().parse().map_err(|_| Refusal::Invalid)
     }
 
-    /// `+` and digits, or digits of the default region, that match a mobile pattern as they stand.
+    /// `+` and digits, or digits of the default region, that match a pattern as they stand.
     fn plainly(&mut self, text: &str) -> Option<Phone> {
         let (digits, code) = match text.strip_prefix('+') {
             Some(digits) => (digits, None),
@@ -118,7 +126,7 @@ impl Numbers {
     }
 
     /// The patterns of a calling code, `None` where there is no such code.
-    fn plain(&mut self, code: u16) -> Option<&Option<Plain>> {
+    fn plain(&mut self, code: u16) -> Option<&Known> {
         let slot = self.plain.get_mut(usize::from(code))?;
         if slot.is_none() {
             DATABASE.region(&code)?;
@@ -130,21 +138,21 @@ impl Numbers {
 
 /// The patterns of the first region of a calling code, where it decides alone.
 ///
-/// The library asks the regions of a code in order, so a number that is mobile in the first is valid.
+/// The library asks the regions of a code in order, so a number of the first is valid.
 fn plain_patterns(code: u16) -> Option<Plain> {
     let meta = DATABASE.by_id(*DATABASE.region(&code)?.first()?)?;
-    let mobile = meta.descriptors().mobile()?;
-    let pattern = |pattern: &str, end: &str| {
-        let pattern: String = pattern.split_whitespace().collect();
-        Regex::new(&format!("^(?:{pattern}){end}")).ok()
-    };
+    let kinds = [meta.descriptors().mobile(), meta.descriptors().fixed_line()];
+    let compact = |pattern: &str| pattern.split_whitespace().collect::<String>();
+    let patterns: Vec<String> =
+        kinds.iter().flatten().map(|kind| compact(kind.national_number().as_str())).collect();
     let prefix = match meta.national_prefix_for_parsing() {
-        Some(prefix) => Some(pattern(prefix.as_str(), "")?),
+        Some(prefix) => Some(Regex::new(&format!("^(?:{})", compact(prefix.as_str()))).ok()?),
         None => None,
     };
-    let plain = Plain { mobile: pattern(mobile.national_number().as_str(), "$")?, prefix };
+    let plain = Plain { number: Regex::new(&format!("^(?:{})$", patterns.join("|"))).ok()?, prefix };
     // Tried on the library's own example: a pattern that reads otherwise here is not used.
-    (meta.leading_digits().is_none() && plain.is_match(mobile.example()?)).then_some(plain)
+    let example = kinds.iter().flatten().find_map(|kind| kind.example())?;
+    (meta.leading_digits().is_none() && plain.is_match(example)).then_some(plain)
 }
 
 /// The text without what people and programs put around digits.
@@ -164,13 +172,17 @@ fn clean(text: &str) -> Result<String, Refusal> {
     }
     let looks_rounded = |text: &str| {
         let (mantissa, exponent) = text.split_once(['e', 'E'])?;
-        let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b',' | b'+' | b'-'));
+        let digits =
+            |text: &str| text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b',' | b'+' | b'-'));
         (!mantissa.is_empty() && digits(mantissa) && digits(exponent)).then_some(())
     };
     if looks_rounded(&clean).is_some() {
         return Err(Refusal::Rounded);
     }
-    let known = |c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '(' | ')' | '.' | '/' | '\u{2010}'..='\u{2015}' | '\u{2212}');
+    let known = |c: char| {
+        c.is_ascii_digit()
+            || matches!(c, '+' | '-' | '(' | ')' | '.' | '/' | '\u{2010}'..='\u{2015}' | '\u{2212}')
+    };
     if !clean.chars().all(known) {
         return Err(Refusal::Characters);
     }
@@ -203,9 +215,20 @@ mod tests {
     #[test]
     fn every_usual_spelling_is_understood() {
         for text in [
-            "+919876543210", "9876543210", "09876543210", "919876543210", "0091 98765 43210", "+91 (98765) 43-210",
-            "(+91) 98765-43210", " +91\u{a0}98765\u{200b}43210 ", "'+919876543210", "919876543210.0", "+91-98765-43210",
-            "\u{202a}+91 98765 43210\u{202c}", "+91.98765.43210", "9876543210.0",
+            "+919876543210",
+            "9876543210",
+            "09876543210",
+            "919876543210",
+            "0091 98765 43210",
+            "+91 (98765) 43-210",
+            "(+91) 98765-43210",
+            " +91\u{a0}98765\u{200b}43210 ",
+            "'+919876543210",
+            "919876543210.0",
+            "+91-98765-43210",
+            "\u{202a}+91 98765 43210\u{202c}",
+            "+91.98765.43210",
+            "9876543210.0",
         ] {
             assert_eq!(indian(text).as_deref(), Ok("+919876543210"), "{text:?}");
         }
@@ -221,7 +244,16 @@ mod tests {
         assert_eq!(indian("9,19876e+11"), Err(Refusal::Rounded));
         assert_eq!(indian("98765O3210"), Err(Refusal::Characters));
         assert_eq!(indian("+91 98765+43210"), Err(Refusal::Characters));
-        for text in ["12345", "+91 12345", "+919876543210123", "0000000000", "+", "-", "99999999999999999999999999", "+0"] {
+        for text in [
+            "12345",
+            "+91 12345",
+            "+919876543210123",
+            "0000000000",
+            "+",
+            "-",
+            "99999999999999999999999999",
+            "+0",
+        ] {
             assert_eq!(indian(text), Err(Refusal::Invalid), "{text:?}");
         }
         assert_eq!(Numbers::new(None).normalise("9876543210"), Err(Refusal::NoRegion));

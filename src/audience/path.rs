@@ -46,7 +46,9 @@ mod tests {
         std::os::unix::fs::symlink("sub/a.csv", root.join("inner.csv")).unwrap();
 
         let secret = outside.path().join("secret.csv").display().to_string();
-        for path in ["../secret.csv", "sub/../../secret.csv", "link.csv", "folder/secret.csv", &secret, "/etc/passwd"] {
+        for path in
+            ["../secret.csv", "sub/../../secret.csv", "link.csv", "folder/secret.csv", &secret, "/etc/passwd"]
+        {
             assert!(matches!(resolve(&root, path), Err(AudienceError::Outside { .. })), "{path}");
         }
         for path in ["sub/a.csv", "inner.csv"] {

@@ -54,7 +54,16 @@ pub enum Field<'a> {
 impl Batch {
     /// An empty batch whose recipients have `width` values each.
     pub fn new(campaign: CampaignId, number: u32, width: usize, json: bool) -> Self {
-        Self { version: 1, campaign, number, width, json, rows: Vec::new(), ends: Vec::new(), text: String::new() }
+        Self {
+            version: 1,
+            campaign,
+            number,
+            width,
+            json,
+            rows: Vec::new(),
+            ends: Vec::new(),
+            text: String::new(),
+        }
     }
 
     /// Adds a recipient. There must be as many values as the batch is wide.
@@ -103,7 +112,8 @@ impl<'a> Recipient<'a> {
     /// The value of a column, by its place among the columns that the template uses.
     pub fn field(&self, column: usize) -> Field<'a> {
         let at = self.index * self.batch.width + column;
-        let start = at.checked_sub(1).and_then(|before| self.batch.ends.get(before)).map_or(0, |end| *end as usize);
+        let start =
+            at.checked_sub(1).and_then(|before| self.batch.ends.get(before)).map_or(0, |end| *end as usize);
         let end = self.batch.ends.get(at).map_or(start, |end| *end as usize);
         match self.batch.text.get(start..end).unwrap_or_default() {
             blank if blank.trim().is_empty() => Field::Empty,

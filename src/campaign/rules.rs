@@ -143,6 +143,7 @@ pub const fn one_of(words: &'static [&'static str]) -> Rule {
 
 impl Text {
     /// The same with a further property.
+    #[must_use]
     pub const fn form(self, form: Form) -> Self {
         Self { form, ..self }
     }
@@ -165,9 +166,7 @@ impl Text {
             Form::Link if !is_link(text) => {
                 Some(format!("must be an http:// or https:// address with a host{by}"))
             }
-            Form::Trimmed if text.trim() != text => {
-                Some(format!("must not begin or end with a space{by}"))
-            }
+            Form::Trimmed if text.trim() != text => Some(format!("must not begin or end with a space{by}")),
             Form::NoEmoji if text.chars().any(is_emoji) => Some(format!("must not hold an emoji{by}")),
             Form::Date if text.parse::<jiff::civil::Date>().is_err() || text.len() != 10 => {
                 Some(format!("must be a date as YYYY-MM-DD{by}"))
@@ -313,8 +312,9 @@ fn walk_template(rule: &Rule, pointer: &str, findings: &mut Findings) {
             findings.limits.push((pointer.into(), limit));
             findings.judge_rendered |= rule.form != Form::Any;
         }
-        Rule::Bool | Rule::Number { .. } => findings.judge_rendered = true,
-        Rule::Object(_) | Rule::List { .. } | Rule::AnyObject { .. } => findings.judge_rendered = true,
+        Rule::Bool | Rule::Number { .. } | Rule::Object(_) | Rule::List { .. } | Rule::AnyObject { .. } => {
+            findings.judge_rendered = true;
+        }
         Rule::Either(first, second) => {
             let of = if matches!(first, Rule::Text(_)) { first } else { second };
             walk_template(of, pointer, findings);
@@ -357,12 +357,11 @@ fn walk_object(
             continue;
         }
         let place = step(pointer, key);
-        match fields().find(|field| field.name == key) {
-            Some(field) => walk(&field.rule, value, &place, findings),
-            None => {
-                let near = nearest(key, fields().map(|field| field.name).chain(tag));
-                findings.problem(&place, format!("unknown field{near}"));
-            }
+        if let Some(field) = fields().find(|field| field.name == key) {
+            walk(&field.rule, value, &place, findings);
+        } else {
+            let near = nearest(key, fields().map(|field| field.name).chain(tag));
+            findings.problem(&place, format!("unknown field{near}"));
         }
     }
     for field in fields() {
@@ -382,10 +381,7 @@ fn walk_choice(choice: &Choice, map: &Map<String, Value>, pointer: &str, finding
     match map.get(tag) {
         Some(Value::String(word)) => match choice.arms.iter().find(|(name, _)| name == word) {
             Some((_, arm)) => walk_object(arm, choice.common, Some(tag), map, pointer, findings),
-            None => findings.problem(
-                &place,
-                format!("{word:?} is unknown{}", nearest(word, words())),
-            ),
+            None => findings.problem(&place, format!("{word:?} is unknown{}", nearest(word, words()))),
         },
         Some(other) => findings.problem(&place, format!("must be a text, and is {}", kind(other))),
         None => {
@@ -396,7 +392,11 @@ fn walk_choice(choice: &Choice, map: &Map<String, Value>, pointer: &str, finding
 }
 
 fn allowed(min: usize, max: usize) -> String {
-    if max == usize::MAX { format!("at least {min} are needed") } else { format!("{min} to {max} are allowed") }
+    if max == usize::MAX {
+        format!("at least {min} are needed")
+    } else {
+        format!("{min} to {max} are allowed")
+    }
 }
 
 fn fits(rule: &Rule, value: &Value) -> bool {

@@ -93,7 +93,9 @@ impl Window {
             let instant = |date: jiff::civil::Date, time| {
                 self.timezone.to_ambiguous_timestamp(date.to_datetime(time)).compatible().ok()
             };
-            let (Some(opens), Some(closes)) = (instant(date, self.from), instant(end_date, self.to)) else { continue };
+            let (Some(opens), Some(closes)) = (instant(date, self.from), instant(end_date, self.to)) else {
+                continue;
+            };
             if now < opens {
                 return Opening::Opens(opens);
             }

@@ -56,9 +56,14 @@ pub enum MessageState {
     Skipped,
 }
 
-words!(MessageState,
-    Pending = "pending", Sending = "sending", Accepted = "accepted",
-    Rejected = "rejected", InDoubt = "in_doubt", Skipped = "skipped",
+words!(
+    MessageState,
+    Pending = "pending",
+    Sending = "sending",
+    Accepted = "accepted",
+    Rejected = "rejected",
+    InDoubt = "in_doubt",
+    Skipped = "skipped",
 );
 
 impl MessageState {
@@ -103,10 +108,15 @@ pub enum SkipReason {
     Cancelled,
 }
 
-words!(SkipReason,
-    InvalidNumber = "invalid_number", Duplicate = "duplicate", Suppressed = "suppressed",
-    MissingVariable = "missing_variable", InvalidContent = "invalid_content",
-    Expired = "expired", Cancelled = "cancelled",
+words!(
+    SkipReason,
+    InvalidNumber = "invalid_number",
+    Duplicate = "duplicate",
+    Suppressed = "suppressed",
+    MissingVariable = "missing_variable",
+    InvalidContent = "invalid_content",
+    Expired = "expired",
+    Cancelled = "cancelled",
 );
 
 /// Where a campaign stands.
@@ -127,9 +137,14 @@ pub enum CampaignState {
     Cancelled,
 }
 
-words!(CampaignState,
-    Scheduled = "scheduled", Running = "running", Paused = "paused",
-    Held = "held", Completed = "completed", Cancelled = "cancelled",
+words!(
+    CampaignState,
+    Scheduled = "scheduled",
+    Running = "running",
+    Paused = "paused",
+    Held = "held",
+    Completed = "completed",
+    Cancelled = "cancelled",
 );
 
 impl CampaignState {

@@ -39,7 +39,7 @@ struct Found {
     shown: Vec<(u64, String, Value)>,
 }
 
-pub(super) fn main(check: Check, config: &Config, json: bool) -> Outcome {
+pub(super) fn main(check: &Check, config: &Config, json: bool) -> Outcome {
     let job = open::job(&check.job)?;
     // With no account at all there is nothing to hold the job's account against.
     let account = if config.accounts.is_empty() {
@@ -53,7 +53,11 @@ pub(super) fn main(check: Check, config: &Config, json: bool) -> Outcome {
     let found = walk(&prepared, check.rows)?;
     let job = &prepared.job;
     let forecast = forecast(found.messages, prepared.batch_size, job.limits.messages, &account);
-    print(&if json { as_json(&prepared, &found, forecast) } else { as_text(&prepared, &account, &found, forecast) })?;
+    print(&if json {
+        as_json(&prepared, &found, forecast)
+    } else {
+        as_text(&prepared, &account, &found, forecast)
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -86,10 +90,9 @@ fn walk(prepared: &Prepared, shown: usize) -> Result<Found, Failure> {
 }
 
 fn as_json(prepared: &Prepared, found: &Found, forecast: Forecast) -> String {
-    let problem = |line: &SkippedRow| json!({ "row": line.row, "reason": line.reason, "detail": line.detail });
-    let shown = |(row, recipient, content): &(u64, String, Value)| {
-        json!({ "row": row, "recipient": recipient, "content": content })
-    };
+    let problem =
+        |line: &SkippedRow| json!({ "row": line.row, "reason": line.reason, "detail": line.detail });
+    let shown = |(row, recipient, content): &(u64, String, Value)| json!({ "row": row, "recipient": recipient, "content": content });
     let value = json!({
         "id": prepared.job.id,
         "rows": found.rows,
@@ -109,7 +112,9 @@ fn as_text(prepared: &Prepared, account: &Account, found: &Found, forecast: Fore
     };
     for (row, recipient, content) in &found.shown {
         line(format!("row {row}, to {recipient}"));
-        preview(content).iter().for_each(|part| line(format!("  | {part}")));
+        for part in preview(content) {
+            line(format!("  | {part}"));
+        }
         line(String::new());
     }
     line(format!("rows        {:>12}", thousands(found.rows)));

@@ -23,13 +23,13 @@ use crate::config::{Config, ConfigError};
 use crate::dispatch::{DispatchError, Refusal};
 use crate::ledger::LedgerError;
 
-/// Dispatches WhatsApp campaigns in bulk. A message is never silently lost and never sent twice.
+/// Dispatches `WhatsApp` campaigns in bulk. A message is never silently lost and never sent twice.
 #[derive(Parser)]
 #[command(name = "flowcast", version, about, max_term_width = 100)]
 #[command(after_help = "Exit status: 0 done; 1 something outside failed; 2 bad usage, job or configuration;
 3 the campaign ended, or stopped, with messages rejected, in doubt or pending.")]
 pub(crate) struct Args {
-    /// The configuration file, else $FLOWCAST_CONFIG, else ./flowcast.toml where there is one
+    /// The configuration file, else $`FLOWCAST_CONFIG`, else ./flowcast.toml where there is one
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print results as JSON
@@ -92,7 +92,7 @@ async fn dispatch(args: Args) -> Outcome {
     let config = || Config::load(args.config.as_deref()).map_err(Failure::from);
     match args.command {
         Command::Run(command) => run::main(command, &config()?, args.json).await,
-        Command::Check(command) => check::main(command, &config()?, args.json),
+        Command::Check(command) => check::main(&command, &config()?, args.json),
         Command::Campaigns(store) => campaigns::main(&store, &config()?, args.json).await,
         Command::Status(command) => status::main(command, &config()?, args.json).await,
         Command::Report(command) => report::main(command, &config()?, args.json).await,

@@ -36,7 +36,7 @@ pub(super) async fn main(report: Report, config: &Config, json: bool) -> Outcome
     let id = open::campaign(&ledger, &report.id).await?.id;
     let format = report.format.unwrap_or(if json { Format::Jsonl } else { Format::Csv });
     let mut lines = match format {
-        Format::Csv => Lines::Csv(csv::Writer::from_writer(BufWriter::new(io::stdout()))),
+        Format::Csv => Lines::Csv(Box::new(csv::Writer::from_writer(io::stdout()))),
         Format::Jsonl => Lines::Json(BufWriter::new(io::stdout())),
     };
     lines.begin()?;
@@ -53,7 +53,7 @@ pub(super) async fn main(report: Report, config: &Config, json: bool) -> Outcome
 }
 
 enum Lines {
-    Csv(csv::Writer<BufWriter<io::Stdout>>),
+    Csv(Box<csv::Writer<io::Stdout>>),
     Json(BufWriter<io::Stdout>),
 }
 
@@ -61,7 +61,16 @@ impl Lines {
     /// The header stands there also when no line follows.
     fn begin(&mut self) -> Result<(), Failure> {
         const HEADER: [&str; 10] = [
-            "recipient", "row", "batch", "state", "sid", "code", "detail", "attempts", "delivery", "updated_at",
+            "recipient",
+            "row",
+            "batch",
+            "state",
+            "sid",
+            "code",
+            "detail",
+            "attempts",
+            "delivery",
+            "updated_at",
         ];
         if let Self::Csv(writer) = self {
             writer.write_record(HEADER).map_err(cause)?;
@@ -72,7 +81,8 @@ impl Lines {
     fn write(&mut self, line: &ReportLine) -> Result<(), Failure> {
         match self {
             Self::Csv(writer) => {
-                let number = |number: Option<u32>| number.map(|number| number.to_string()).unwrap_or_default();
+                let number =
+                    |number: Option<u32>| number.map(|number| number.to_string()).unwrap_or_default();
                 let text = |text: &Option<String>| text.clone().unwrap_or_default();
                 let record = [
                     line.recipient.clone(),

@@ -47,7 +47,8 @@ pub(super) async fn main(run: Run, config: &Config, json: bool) -> Outcome {
     let account = match &sandbox {
         Some(sandbox) => {
             let address = format!("http://{}", sandbox.address).parse();
-            let address = address.map_err(|fault| Failure::Outside(format!("the sandbox's address: {fault}")))?;
+            let address =
+                address.map_err(|fault| Failure::Outside(format!("the sandbox's address: {fault}")))?;
             open::sandbox_account(config, &job.account, &address)?
         }
         None => open::account(config, &job.account)?,

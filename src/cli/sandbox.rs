@@ -93,7 +93,8 @@ pub(super) async fn main(sandbox: Sandbox, json: bool) -> Outcome {
 
 /// `50ms`, `2s`, or a number of milliseconds.
 fn time(text: &str) -> Result<Duration, String> {
-    let number = |digits: &str| digits.trim().parse::<f64>().ok().filter(|number| (0.0..1e9).contains(number));
+    let number =
+        |digits: &str| digits.trim().parse::<f64>().ok().filter(|number| (0.0..1e9).contains(number));
     let milliseconds = if let Some(digits) = text.strip_suffix("ms") {
         number(digits)
     } else if let Some(digits) = text.strip_suffix('s') {

@@ -23,7 +23,8 @@ pub fn forecast(messages: u64, batch_size: usize, campaign: Option<Rate>, accoun
         let waited = count.saturating_sub(u64::from(rate.burst().get()));
         Duration::from_secs_f64(waited as f64 / rate.per_second())
     };
-    let duration =
-        takes(messages, campaign).max(takes(messages, account.messages)).max(takes(requests, account.requests));
+    let duration = takes(messages, campaign)
+        .max(takes(messages, account.messages))
+        .max(takes(requests, account.requests));
     Forecast { requests, duration }
 }

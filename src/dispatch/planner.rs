@@ -38,7 +38,11 @@ impl<'p> Planner<'p> {
     /// # Errors
     ///
     /// When the audience can't be read.
-    pub fn new(prepared: &'p Prepared, campaign: CampaignId, batch_size: usize) -> Result<Self, AudienceError> {
+    pub fn new(
+        prepared: &'p Prepared,
+        campaign: CampaignId,
+        batch_size: usize,
+    ) -> Result<Self, AudienceError> {
         Ok(Self {
             audience: Audience::open(&prepared.source, &prepared.settings)?,
             template: &prepared.template,
@@ -92,7 +96,12 @@ impl<'p> Planner<'p> {
                     if let Err(skip) = rendered {
                         batch.pop();
                         let recipient = phone.to_string();
-                        skipped.push(SkippedRow { row: number, recipient, reason: skip.reason, detail: skip.detail });
+                        skipped.push(SkippedRow {
+                            row: number,
+                            recipient,
+                            reason: skip.reason,
+                            detail: skip.detail,
+                        });
                     }
                 }
             }

@@ -122,7 +122,10 @@ pub async fn run<L: Ledger>(
 async fn complete(ledger: &impl Ledger, id: &CampaignId) -> Result<End, DispatchError> {
     let campaign = ledger.campaign(id).await?.ok_or_else(|| LedgerError::NoCampaign(id.clone()))?;
     if !campaign.planned || campaign.counts.open() > 0 {
-        let reason = format!("{} messages are open although all batches are done; run it again", campaign.counts.open());
+        let reason = format!(
+            "{} messages are open although all batches are done; run it again",
+            campaign.counts.open()
+        );
         ledger.change_state(id, CampaignState::Held, Some(reason)).await?;
         return Ok(End::Held);
     }
@@ -196,7 +199,8 @@ fn plan<L: Ledger>(
             }
         };
         if digest != known.checkpoint.digest {
-            let reason = "planning again gives other batches than before; finish it with the flowcast that began it";
+            let reason =
+                "planning again gives other batches than before; finish it with the flowcast that began it";
             control.stop_for(Why::Held(reason.into()));
             return Ok(());
         }

@@ -202,7 +202,8 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 // The plan has rendered this very message; that it fails now is a fault of ours.
                 let outcomes = claimed.iter().map(|index| (*index, Outcome::Released)).collect();
                 self.ledger.record(&self.id, batch.number, outcomes).await?;
-                let reason = format!("row {} could be planned and not rendered: {}", recipient.row, skip.detail);
+                let reason =
+                    format!("row {} could be planned and not rendered: {}", recipient.row, skip.detail);
                 return Ok((Next::Hold { reason }, Vec::new()));
             }
             ends.push(bytes.len());
@@ -219,7 +220,8 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         let verdict = judge(answer, &claimed, resend);
         let (next, again) = (verdict.next, verdict.again);
         let taken = verdict.outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Accepted { .. }));
-        let rejected = verdict.outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Rejected { .. }));
+        let rejected =
+            verdict.outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Rejected { .. }));
         // Record after answer.
         self.ledger.record(&self.id, batch.number, verdict.outcomes).await?;
 

@@ -38,8 +38,7 @@ pub(super) fn judge(answer: Result<Answer, Failure>, messages: &[u8], resend: bo
     let all = |outcome: Outcome| messages.iter().map(|index| (*index, outcome.clone())).collect();
     let released = |next| Verdict { outcomes: all(Outcome::Released), next, again: messages.to_vec() };
     let unknown = |detail: String| {
-        let outcome =
-            if resend { Outcome::Released } else { Outcome::InDoubt { detail: detail.clone() } };
+        let outcome = if resend { Outcome::Released } else { Outcome::InDoubt { detail: detail.clone() } };
         let again = if resend { messages.to_vec() } else { Vec::new() };
         Verdict { outcomes: all(outcome), next: Next::InDoubt { detail }, again }
     };
@@ -118,7 +117,10 @@ mod tests {
     fn a_400_is_split_until_one_message_stands_alone() {
         let malformed = || Ok(Answer::Malformed { code: "400".into(), detail: "bad".into() });
         let verdict = judge(malformed(), &THREE, false);
-        assert_eq!((states(&verdict), verdict.next), (vec!["4 pending".into(), "5 pending".into(), "9 pending".into()], Next::Halves));
+        assert_eq!(
+            (states(&verdict), verdict.next),
+            (vec!["4 pending".into(), "5 pending".into(), "9 pending".into()], Next::Halves)
+        );
         let alone = judge(malformed(), &[5], false);
         assert_eq!((states(&alone), alone.next), (vec!["5 rejected".into()], Next::Done));
     }
@@ -128,7 +130,7 @@ mod tests {
         for answer in [Ok(Answer::Unknown { detail: "x".into() }), Err(Failure::MayBeSent("x".into()))] {
             let verdict = judge(answer, &[1, 2], false);
             assert_eq!(states(&verdict), ["1 in_doubt", "2 in_doubt"]);
-            assert_eq!(verdict.again, []);
+            assert!(verdict.again.is_empty());
         }
         // Unless the job's author takes a duplicate over a gap.
         let verdict = judge(Err(Failure::MayBeSent("x".into())), &[1], true);

@@ -25,7 +25,9 @@ pub enum LedgerError {
     #[error("the store {0}")]
     Storage(String),
     /// There is no store to look into.
-    #[error("no such store: {0}; nothing was sent from here yet (--store FILE, or store.path in the configuration)")]
+    #[error(
+        "no such store: {0}; nothing was sent from here yet (--store FILE, or store.path in the configuration)"
+    )]
     NoStore(String),
     /// Another process sends from this store.
     #[error("{0}")]
@@ -277,7 +279,8 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     fn register(&self, new: NewCampaign) -> impl Future<Output = Result<Campaign, LedgerError>> + Send;
 
     /// A campaign, as it is now.
-    fn campaign(&self, id: &CampaignId) -> impl Future<Output = Result<Option<Campaign>, LedgerError>> + Send;
+    fn campaign(&self, id: &CampaignId)
+    -> impl Future<Output = Result<Option<Campaign>, LedgerError>> + Send;
 
     /// All campaigns, the newest first.
     fn campaigns(&self) -> impl Future<Output = Result<Vec<Campaign>, LedgerError>> + Send;

@@ -89,7 +89,8 @@ impl Provider for Exotel {
         let json: Option<Value> = serde_json::from_slice(&reply.body).ok();
         let said = json.as_ref().map(says).unwrap_or_default();
         let status = reply.status;
-        let detail = if said.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {said}") };
+        let detail =
+            if said.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {said}") };
         match status {
             200..=299 => match json {
                 Some(json) => entries(&json, count),
@@ -99,7 +100,9 @@ impl Provider for Exotel {
             401 => Answer::AccountRefused {
                 reason: format!("{detail}; check api_key and api_token of the account"),
             },
-            402 => Answer::AccountRefused { reason: format!("{detail}; check the account's plan and balance") },
+            402 => {
+                Answer::AccountRefused { reason: format!("{detail}; check the account's plan and balance") }
+            }
             403 => Answer::AccountRefused {
                 reason: format!("{detail}; the account may not use this; ask the provider to enable it"),
             },
@@ -121,7 +124,8 @@ impl Provider for Exotel {
 fn as_exotel_writes(template: &mut Value) {
     if let Some(language) = template.get_mut("language").and_then(Value::as_object_mut) {
         let code = language.remove("code").unwrap_or_default();
-        *language = serde_json::Map::from_iter([("policy".into(), json!("deterministic")), ("code".into(), code)]);
+        *language =
+            serde_json::Map::from_iter([("policy".into(), json!("deterministic")), ("code".into(), code)]);
     }
     for component in template.get_mut("components").and_then(Value::as_array_mut).into_iter().flatten() {
         if let Some(index) = component.get_mut("index") {
@@ -180,7 +184,9 @@ fn entry(entry: &Value) -> Entry {
 
 /// Whether an error body is Exotel's own and not some proxy's.
 fn is_exotels(json: &Value) -> bool {
-    ["http_code", "request_id", "response", "RestException", "error_data"].iter().any(|key| json.get(key).is_some())
+    ["http_code", "request_id", "response", "RestException", "error_data"]
+        .iter()
+        .any(|key| json.get(key).is_some())
 }
 
 /// What an error body says, in either of the two shapes that occur.
@@ -197,7 +203,6 @@ fn says(json: &Value) -> String {
     ];
     paths.iter().find_map(|path| json.pointer(path).and_then(Value::as_str)).map(short).unwrap_or_default()
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -237,15 +242,22 @@ mod tests {
     fn an_account_sid_can_not_change_the_path() {
         let base = "https://api.exotel.com/".parse().unwrap();
         let odd = Exotel::new(&base, "a/../b?x", &"k".into(), &"t".into()).unwrap();
-        assert_eq!(odd.request(&[]).url.as_str(), "https://api.exotel.com/v2/accounts/a%2F..%2Fb%3Fx/messages");
+        assert_eq!(
+            odd.request(&[]).url.as_str(),
+            "https://api.exotel.com/v2/accounts/a%2F..%2Fb%3Fx/messages"
+        );
     }
 
     #[test]
     fn success_is_accepted_with_its_sid() {
         let taken = Entry::Accepted { sid: "2Fdi".into() };
-        assert_eq!(entry_of(r#"{"code":202,"error_data":null,"status":"success","data":{"sid":"2Fdi"}}"#), taken);
+        assert_eq!(
+            entry_of(r#"{"code":202,"error_data":null,"status":"success","data":{"sid":"2Fdi"}}"#),
+            taken
+        );
         // Document 003's shape.
-        let other = r#"{"response":{"code":200,"status":"success","data":{"message_id":"2Fdi","status":"sent"}}}"#;
+        let other =
+            r#"{"response":{"code":200,"status":"success","data":{"message_id":"2Fdi","status":"sent"}}}"#;
         assert_eq!(read(202, other, 1), Answer::Entries(vec![taken]));
     }
 
@@ -260,28 +272,42 @@ mod tests {
     #[test]
     fn an_entry_of_429_or_5xx_may_be_tried_again() {
         for (code, limited) in [(429, true), (500, false), (503, false)] {
-            let entry = entry_of(&format!(r#"{{"code":{code},"status":"failure","error_data":{{"message":"later"}}}}"#));
+            let entry = entry_of(&format!(
+                r#"{{"code":{code},"status":"failure","error_data":{{"message":"later"}}}}"#
+            ));
             assert_eq!(entry, Entry::TryAgain { limited, detail: "later".into() });
         }
     }
 
     #[test]
     fn what_can_not_be_read_is_in_doubt() {
-        for body in ["", "<html>", "{}", "[]", r#"{"response":{}}"#, r#"{"response":{"whatsapp":{"messages":{}}}}"#] {
+        for body in
+            ["", "<html>", "{}", "[]", r#"{"response":{}}"#, r#"{"response":{"whatsapp":{"messages":{}}}}"#]
+        {
             assert!(matches!(read(202, body, 2), Answer::Unknown { .. }), "{body}");
         }
         let more = r#"{"response":{"whatsapp":{"messages":[{"status":"success"},{"status":"success"}]}}}"#;
         assert!(matches!(read(202, more, 1), Answer::Unknown { .. }));
-        for odd in ["{}", "null", "7", r#"{"status":"success","code":400}"#, r#"{"status":"success","error_data":{"code":5}}"#] {
+        for odd in [
+            "{}",
+            "null",
+            "7",
+            r#"{"status":"success","code":400}"#,
+            r#"{"status":"success","error_data":{"code":5}}"#,
+        ] {
             assert!(matches!(entry_of(odd), Entry::Unknown { .. }), "{odd}");
         }
     }
 
     #[test]
     fn fewer_entries_than_messages_leave_the_rest_in_doubt() {
-        let one = r#"{"response":{"whatsapp":{"messages":[{"code":202,"status":"success","data":{"sid":"s"}}]}}}"#;
+        let one =
+            r#"{"response":{"whatsapp":{"messages":[{"code":202,"status":"success","data":{"sid":"s"}}]}}}"#;
         let Answer::Entries(entries) = read(202, one, 3) else { panic!() };
-        assert!(matches!(entries[..], [Entry::Accepted { .. }, Entry::Unknown { .. }, Entry::Unknown { .. }]));
+        assert!(matches!(
+            entries[..],
+            [Entry::Accepted { .. }, Entry::Unknown { .. }, Entry::Unknown { .. }]
+        ));
     }
 
     #[test]
@@ -299,7 +325,10 @@ mod tests {
             Answer::Limited { retry_after: None, detail: "HTTP 429: Too many requests".into() }
         );
         let other = r#"{"response":{"error":{"message":"Slow down"}}}"#;
-        assert_eq!(read(429, other, 5), Answer::Limited { retry_after: None, detail: "HTTP 429: Slow down".into() });
+        assert_eq!(
+            read(429, other, 5),
+            Answer::Limited { retry_after: None, detail: "HTTP 429: Slow down".into() }
+        );
         for status in [500, 503] {
             assert!(matches!(read(status, r#"{"http_code":500}"#, 5), Answer::TryAgain { .. }), "{status}");
             assert!(matches!(read(status, "<html>Bad</html>", 5), Answer::Unknown { .. }), "{status}");
@@ -308,6 +337,8 @@ mod tests {
             assert!(matches!(read(status, r#"{"http_code":500}"#, 5), Answer::Unknown { .. }), "{status}");
         }
         let reply = Reply { status: 429, retry_after: Some(Duration::from_secs(9)), body: "".into() };
-        assert!(matches!(exotel().read(&reply, 1), Answer::Limited { retry_after: Some(wait), .. } if wait.as_secs() == 9));
+        assert!(
+            matches!(exotel().read(&reply, 1), Answer::Limited { retry_after: Some(wait), .. } if wait.as_secs() == 9)
+        );
     }
 }

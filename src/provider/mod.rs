@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::campaign::{Envelope, Job};
 pub use transport::{Failure, Reply, Transport};
 
-/// A provider of WhatsApp messages.
+/// A provider of `WhatsApp` messages.
 pub trait Provider: Send + Sync {
     /// A message of the job as the provider wants it, with its placeholders.
     fn envelope(&self, job: &Job) -> Envelope;

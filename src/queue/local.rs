@@ -90,7 +90,12 @@ impl Queue for Local {
         Ok(())
     }
 
-    async fn delay(&self, mut receipt: Receipt, batch: QueuedBatch, wait: Duration) -> Result<(), QueueError> {
+    async fn delay(
+        &self,
+        mut receipt: Receipt,
+        batch: QueuedBatch,
+        wait: Duration,
+    ) -> Result<(), QueueError> {
         receipt.batch = None;
         let shared = self.shared.clone();
         tokio::spawn(async move {

@@ -18,7 +18,7 @@ const REFUSALS: [(u32, &str, &str); 3] = [
 ];
 
 /// Document 000: 202, an entry a message.
-pub(super) fn accepted(entries: Vec<Value>) -> Response {
+pub(super) fn accepted(entries: &[Value]) -> Response {
     let total = entries.len();
     let success = entries.iter().filter(|entry| entry["status"] == "success").count();
     json_response(

@@ -116,6 +116,11 @@ impl Sandbox {
         self.shared.stats()
     }
 
+    /// How many messages it took.
+    pub fn count(&self) -> u64 {
+        self.shared.record.count()
+    }
+
     /// What it took, in order.
     pub fn taken(&self) -> Vec<Taken> {
         self.shared.record.taken()
@@ -173,7 +178,10 @@ async fn take(
 
 fn answer(shared: &Arc<Shared>, nth: u64, headers: &HeaderMap, body: &[u8]) -> Response {
     if !is_authorized(headers) {
-        return answers::refused(StatusCode::UNAUTHORIZED, "Necessary credentials were either missing or invalid");
+        return answers::refused(
+            StatusCode::UNAUTHORIZED,
+            "Necessary credentials were either missing or invalid",
+        );
     }
     if let Some(limiter) = &shared.limiter
         && let Err(not_yet) = limiter.check()
@@ -181,8 +189,11 @@ fn answer(shared: &Arc<Shared>, nth: u64, headers: &HeaderMap, body: &[u8]) -> R
         return answers::limited(not_yet.wait_time_from(MonotonicClock.now()), shared.behaviour.rate_limit);
     }
     if shared.chance(&[b"error", &nth.to_le_bytes()[..]].concat()) < shared.behaviour.error_rate {
-        let status =
-            if nth % 2 == 0 { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::SERVICE_UNAVAILABLE };
+        let status = if nth.is_multiple_of(2) {
+            StatusCode::INTERNAL_SERVER_ERROR
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
         return answers::refused(status, "Something went wrong at our end. Please try again");
     }
     let messages = match messages_of(body) {
@@ -193,7 +204,7 @@ fn answer(shared: &Arc<Shared>, nth: u64, headers: &HeaderMap, body: &[u8]) -> R
     if shared.chance(&[b"cut", &nth.to_le_bytes()[..]].concat()) < shared.behaviour.cut_rate {
         return answers::cut_off();
     }
-    answers::accepted(entries)
+    answers::accepted(&entries)
 }
 
 /// Basic authentication with a key and a token.
@@ -225,7 +236,9 @@ impl Ordered {
         self.messages.iter().map(|message| {
             // The innermost wins: message, channel, request.
             let nearest = |name: &str| {
-                [message, &self.around["whatsapp"], &self.around].into_iter().find_map(|place| place.get(name)?.as_str())
+                [message, &self.around["whatsapp"], &self.around]
+                    .into_iter()
+                    .find_map(|place| place.get(name)?.as_str())
             };
             Message {
                 to: message["to"].as_str().unwrap_or_default(),

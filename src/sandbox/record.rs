@@ -54,6 +54,10 @@ impl Record {
         *self.inner().answers.entry(status).or_default() += 1;
     }
 
+    pub(super) fn count(&self) -> u64 {
+        self.inner().accepted
+    }
+
     pub(super) fn taken(&self) -> Vec<Taken> {
         self.inner().taken.clone()
     }
@@ -62,8 +66,7 @@ impl Record {
         let inner = self.inner();
         let answers: BTreeMap<String, u64> =
             inner.answers.iter().map(|(status, count)| (status.to_string(), *count)).collect();
-        let mut stats =
-            json!({ "accepted": inner.accepted, "rejected": inner.rejected, "answers": answers });
+        let mut stats = json!({ "accepted": inner.accepted, "rejected": inner.rejected, "answers": answers });
         if self.remember {
             stats["messages"] = json!(inner.times.len());
             stats["sent_twice"] = json!(inner.times.values().filter(|times| **times > 1).count());

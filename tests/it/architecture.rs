@@ -16,7 +16,18 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ("telemetry", &[]),
     (
         "cli",
-        &["campaign", "audience", "provider", "limiter", "queue", "ledger", "sandbox", "dispatch", "config", "telemetry"],
+        &[
+            "campaign",
+            "audience",
+            "provider",
+            "limiter",
+            "queue",
+            "ledger",
+            "sandbox",
+            "dispatch",
+            "config",
+            "telemetry",
+        ],
     ),
 ];
 
@@ -29,7 +40,8 @@ fn arrows_point_down_only() {
         if module == "lib" || module == "main" {
             continue;
         }
-        let (_, allowed) = MAY_USE.iter().find(|(name, _)| *name == module).expect("a module that is not drawn");
+        let (_, allowed) =
+            MAY_USE.iter().find(|(name, _)| *name == module).expect("a module that is not drawn");
         for used in text.split("crate::").skip(1) {
             let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             seen += 1;
@@ -42,7 +54,9 @@ fn arrows_point_down_only() {
 #[test]
 fn the_domain_does_no_io_and_asks_no_clock() {
     for (path, text) in sources("src/campaign") {
-        for forbidden in ["tokio", "std::fs", "std::net", "std::time::Instant", "SystemTime", "Timestamp::now", "async fn"] {
+        for forbidden in
+            ["tokio", "std::fs", "std::net", "std::time::Instant", "SystemTime", "Timestamp::now", "async fn"]
+        {
             assert!(!text.contains(forbidden), "{} uses {forbidden}", path.display());
         }
     }

@@ -81,7 +81,11 @@ fn a_job_without_any_configuration_says_what_to_do() {
     let world = World::new(3);
     let ended = world.flowcast(&["run", "job.json"]);
     assert_eq!(ended.status, Some(2));
-    assert!(ended.err.contains("describe it under [accounts.main] in flowcast.toml, or try the job with --sandbox"));
+    assert!(
+        ended
+            .err
+            .contains("describe it under [accounts.main] in flowcast.toml, or try the job with --sandbox")
+    );
 }
 
 #[test]
@@ -109,7 +113,11 @@ fn a_campaign_that_is_not_known_is_said_with_the_nearest() {
     assert_eq!(world.flowcast(&["run", "job.json", "--sandbox"]).status, Some(0));
     let ended = world.flowcast(&["status", "c2"]);
     assert_eq!(ended.status, Some(2));
-    assert!(ended.err.contains("there is no campaign \"c2\" in this store; did you mean \"c1\"?"), "{}", ended.err);
+    assert!(
+        ended.err.contains("there is no campaign \"c2\" in this store; did you mean \"c1\"?"),
+        "{}",
+        ended.err
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,7 +125,10 @@ async fn a_body_that_is_too_long_for_some_skips_them_and_the_others_go() {
     let world = World::new(3);
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     world.write_config(&url, "");
-    world.write("audience.csv", format!("phone,name\n{},a\n{},{}\n{},c\n", phone(1), phone(2), "x".repeat(5000), phone(3)));
+    world.write(
+        "audience.csv",
+        format!("phone,name\n{},a\n{},{}\n{},c\n", phone(1), phone(2), "x".repeat(5000), phone(3)),
+    );
     let ended = world.run(&["run", "job.json"]).await;
     assert_eq!(ended.status, Some(0), "{ended:?}");
     assert_eq!(sandbox.stats()["accepted"], 2);
@@ -141,7 +152,11 @@ async fn an_audience_that_changed_between_two_runs_is_held_and_not_sent() {
         world.write("audience.csv", change(old.clone()));
         let ended = world.run(&["run", "job.json"]).await;
         assert_eq!(ended.status, Some(2), "{ended:?}");
-        assert!(ended.err.contains("the audience has changed since campaign c1 was planned"), "{}", ended.err);
+        assert!(
+            ended.err.contains("the audience has changed since campaign c1 was planned"),
+            "{}",
+            ended.err
+        );
         assert_eq!(sandbox.stats()["requests"], 1);
         let status = world.status("c1");
         assert_eq!(status["state"], "held");
@@ -176,7 +191,9 @@ fn a_second_sender_on_one_store_is_turned_away() {
     let _first = Sqlite::open(&world.path("flowcast.db"), Access::Send).unwrap();
     let ended = world.flowcast(&["run", "job.json", "--sandbox"]);
     assert_eq!(ended.status, Some(1), "{ended:?}");
-    assert!(ended.err.contains("is sending from flowcast.db; wait for it, or give this one a store of its own"));
+    assert!(
+        ended.err.contains("is sending from flowcast.db; wait for it, or give this one a store of its own")
+    );
 }
 
 #[test]

@@ -40,7 +40,10 @@ fn the_fixture_runs_in_the_sandbox_and_all_counts_add_up() {
     for line in &report {
         *states.entry(line["state"].as_str().unwrap().into()).or_default() += 1;
     }
-    assert_eq!(report.iter().map(|line| line["row"].as_u64().unwrap()).collect::<Vec<_>>(), (1..=rows).collect::<Vec<_>>());
+    assert_eq!(
+        report.iter().map(|line| line["row"].as_u64().unwrap()).collect::<Vec<_>>(),
+        (1..=rows).collect::<Vec<_>>()
+    );
     assert_eq!(states["accepted"], counts["accepted"].as_u64().unwrap());
     assert_eq!(states["skipped"], counts["skipped"].as_u64().unwrap());
 
@@ -54,7 +57,15 @@ fn the_fixture_runs_in_the_sandbox_and_all_counts_add_up() {
 #[test]
 fn with_refusals_it_ends_with_status_3_and_the_failures_by_code() {
     let world = World::new(1);
-    let ended = world.flowcast(&["run", &fixture("appointment.json"), "--sandbox", "--accept-rate", "0.8", "--seed", "3"]);
+    let ended = world.flowcast(&[
+        "run",
+        &fixture("appointment.json"),
+        "--sandbox",
+        "--accept-rate",
+        "0.8",
+        "--seed",
+        "3",
+    ]);
     assert_eq!(ended.status, Some(3), "{ended:?}");
     let status = world.status("appointment-demo");
     assert_eq!(status["state"], "completed");
@@ -73,14 +84,17 @@ fn with_refusals_it_ends_with_status_3_and_the_failures_by_code() {
 #[test]
 fn the_other_fixtures_run_too() {
     let world = World::new(1);
-    for (job, id) in [("offer-template.json", "offer-template-demo"), ("reminder-text.json", "reminder-text-demo")] {
+    for (job, id) in
+        [("offer-template.json", "offer-template-demo"), ("reminder-text.json", "reminder-text-demo")]
+    {
         let ended = world.flowcast(&["run", &fixture(job), "--sandbox"]);
         assert_eq!(ended.status, Some(0), "{ended:?}");
         assert_eq!(world.status(id)["state"], "completed");
     }
     assert_eq!(world.status("reminder-text-demo")["counts"]["accepted"], 3);
     let list: Value = serde_json::from_str(&world.flowcast(&["campaigns", "--json"]).out).unwrap();
-    let ids: Vec<&str> = list.as_array().unwrap().iter().map(|campaign| campaign["id"].as_str().unwrap()).collect();
+    let ids: Vec<&str> =
+        list.as_array().unwrap().iter().map(|campaign| campaign["id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["reminder-text-demo", "offer-template-demo"]);
 }
 
@@ -92,7 +106,10 @@ async fn every_message_reaches_the_provider_once_with_its_sid_in_the_report() {
     let ended = world.run(&["run", "job.json"]).await;
     assert_eq!(ended.status, Some(0), "{ended:?}");
     let stats = sandbox.stats();
-    assert_eq!((&stats["accepted"], &stats["sent_twice"], &stats["requests"]), (&json!(1234), &json!(0), &json!(13)));
+    assert_eq!(
+        (&stats["accepted"], &stats["sent_twice"], &stats["requests"]),
+        (&json!(1234), &json!(0), &json!(13))
+    );
     let taken: BTreeMap<String, String> = sandbox.taken().into_iter().map(|t| (t.to, t.sid)).collect();
     for line in world.report("c1") {
         assert_eq!(taken[line["recipient"].as_str().unwrap()], line["sid"].as_str().unwrap());

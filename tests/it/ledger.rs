@@ -1,9 +1,10 @@
 //! What every ledger keeps to. A new backend is one more call of `ledger_suite!`.
 
+use flowcast::campaign::MessageState::{Accepted, InDoubt, Pending, Rejected, Sending};
 use flowcast::campaign::{CampaignId, CampaignState, MessageState, SkipReason};
 use flowcast::ledger::{
-    Access, Campaign, Checkpoint, Cursor, Ledger, LedgerError, NewCampaign, Outcome, PlannedBatch, ReportLine,
-    SkippedRow, Sqlite,
+    Access, Campaign, Checkpoint, Cursor, Ledger, LedgerError, NewCampaign, Outcome, PlannedBatch,
+    ReportLine, SkippedRow, Sqlite,
 };
 
 /// A store that outlives the processes that use it.
@@ -71,8 +72,12 @@ async fn registered(ledger: &impl Ledger) -> Campaign {
 async fn now(ledger: &impl Ledger) -> Campaign {
     let campaign = ledger.campaign(&id()).await.unwrap().unwrap();
     let counts = &campaign.counts;
-    let sum =
-        counts.pending + counts.sending + counts.accepted + counts.rejected + counts.in_doubt + counts.skipped;
+    let sum = counts.pending
+        + counts.sending
+        + counts.accepted
+        + counts.rejected
+        + counts.in_doubt
+        + counts.skipped;
     assert_eq!(counts.total, sum);
     campaign
 }
@@ -168,7 +173,8 @@ async fn many_callers_at_once_claim_each_message_once(store: impl Store) {
         granted.extend(caller.await.unwrap());
     }
     granted.sort_unstable();
-    let expected: Vec<(u32, u8)> = (0..20).flat_map(|number| (0..50).map(move |index| (number, index))).collect();
+    let expected: Vec<(u32, u8)> =
+        (0..20).flat_map(|number| (0..50).map(move |index| (number, index))).collect();
     assert_eq!(granted, expected);
 }
 
@@ -190,10 +196,16 @@ async fn outcomes_are_recorded_and_counted(store: impl Store) {
     assert_eq!(campaign.texts["400"], "bad number");
     let lines = report(&ledger).await;
     let shown: Vec<_> = lines.iter().map(|line| (line.row, line.state, line.attempts)).collect();
-    use MessageState::{Accepted, InDoubt, Pending, Rejected, Sending};
     assert_eq!(
         shown,
-        [(1, Accepted, 1), (2, Rejected, 1), (3, Rejected, 1), (4, InDoubt, 1), (5, Pending, 1), (6, Sending, 1)]
+        [
+            (1, Accepted, 1),
+            (2, Rejected, 1),
+            (3, Rejected, 1),
+            (4, InDoubt, 1),
+            (5, Pending, 1),
+            (6, Sending, 1)
+        ]
     );
     assert_eq!((lines[0].sid.as_deref(), lines[0].recipient.as_str()), (Some("s0"), "+919800000001"));
     assert_eq!((lines[1].code.as_deref(), lines[1].detail.as_deref()), (Some("400"), Some("bad number")));
@@ -212,7 +224,10 @@ async fn a_move_that_is_not_legal_changes_nothing(store: impl Store) {
     let ledger = store.open();
     registered(&ledger).await;
     ledger.claim(batch(0, 2), vec![0]).await.unwrap();
-    ledger.record(&id(), 0, vec![(0, accepted("s")), (1, accepted("never sent")), (99, accepted("nobody"))]).await.unwrap();
+    ledger
+        .record(&id(), 0, vec![(0, accepted("s")), (1, accepted("never sent")), (99, accepted("nobody"))])
+        .await
+        .unwrap();
     ledger.record(&id(), 0, vec![(0, rejected("500", "too late")), (0, accepted("other"))]).await.unwrap();
     assert_eq!(counts(&ledger).await, [1, 0, 1, 0, 0, 0]);
     assert_eq!(report(&ledger).await[0].sid.as_deref(), Some("s"));
@@ -322,7 +337,8 @@ async fn a_message_that_expires_is_skipped_and_never_sent(store: impl Store) {
 async fn a_campaign_moves_only_as_its_states_allow(store: impl Store) {
     let ledger = store.open();
     registered(&ledger).await;
-    let to = async |state, reason: Option<&str>| ledger.change_state(&id(), state, reason.map(String::from)).await;
+    let to =
+        async |state, reason: Option<&str>| ledger.change_state(&id(), state, reason.map(String::from)).await;
     assert!(matches!(to(CampaignState::Completed, None).await, Err(LedgerError::IllegalMove { .. })));
     to(CampaignState::Running, None).await.unwrap();
     to(CampaignState::Running, Some("waits")).await.unwrap();
@@ -344,7 +360,8 @@ async fn a_report_lists_every_row_once_and_in_order(store: impl Store) {
     // 250 batches of 3 rows, and every fourth row skipped.
     for number in 0..250_u32 {
         let first = u64::from(number) * 4 + 1;
-        let recipients = (first..first + 3).map(|row| (row, format!("+91{}", 9_800_000_000 + row).parse().unwrap()));
+        let recipients =
+            (first..first + 3).map(|row| (row, format!("+91{}", 9_800_000_000 + row).parse().unwrap()));
         let batch = PlannedBatch { campaign: id(), number, recipients: recipients.collect() };
         let skipped = SkippedRow {
             row: first + 3,
@@ -352,8 +369,12 @@ async fn a_report_lists_every_row_once_and_in_order(store: impl Store) {
             reason: SkipReason::Duplicate,
             detail: String::new(),
         };
-        let checkpoint =
-            Checkpoint { batches: number + 1, rows: first + 3, digest: String::new(), complete: number == 249 };
+        let checkpoint = Checkpoint {
+            batches: number + 1,
+            rows: first + 3,
+            digest: String::new(),
+            complete: number == 249,
+        };
         ledger.checkpoint(&id(), checkpoint, vec![batch], vec![skipped]).await.unwrap();
     }
     let lines = report(&ledger).await;
@@ -388,28 +409,32 @@ macro_rules! ledger_suite {
     };
 }
 
-ledger_suite!(sqlite, SqliteFile(tempfile::tempdir().unwrap()), [
-    a_campaign_is_registered_once,
-    the_same_id_with_other_content_is_refused,
-    a_job_without_an_id_is_the_same_campaign_when_it_comes_again,
-    a_rehearsal_gives_way_to_the_real_campaign_and_not_the_other_way_round,
-    a_message_is_claimed_by_one_caller_alone,
-    many_callers_at_once_claim_each_message_once,
-    outcomes_are_recorded_and_counted,
-    a_released_message_can_be_claimed_again,
-    a_move_that_is_not_legal_changes_nothing,
-    a_late_answer_settles_a_doubt,
-    the_claims_of_the_dead_are_in_doubt,
-    the_claims_of_the_dead_may_be_sent_again_where_the_job_says_so,
-    the_claims_of_the_living_do_not_expire,
-    a_checkpoint_counts_everything_once,
-    the_plan_knows_which_batches_are_settled,
-    a_batch_with_other_recipients_is_refused,
-    a_message_that_expires_is_skipped_and_never_sent,
-    a_campaign_moves_only_as_its_states_allow,
-    a_report_lists_every_row_once_and_in_order,
-    two_campaigns_do_not_touch_each_other,
-]);
+ledger_suite!(
+    sqlite,
+    SqliteFile(tempfile::tempdir().unwrap()),
+    [
+        a_campaign_is_registered_once,
+        the_same_id_with_other_content_is_refused,
+        a_job_without_an_id_is_the_same_campaign_when_it_comes_again,
+        a_rehearsal_gives_way_to_the_real_campaign_and_not_the_other_way_round,
+        a_message_is_claimed_by_one_caller_alone,
+        many_callers_at_once_claim_each_message_once,
+        outcomes_are_recorded_and_counted,
+        a_released_message_can_be_claimed_again,
+        a_move_that_is_not_legal_changes_nothing,
+        a_late_answer_settles_a_doubt,
+        the_claims_of_the_dead_are_in_doubt,
+        the_claims_of_the_dead_may_be_sent_again_where_the_job_says_so,
+        the_claims_of_the_living_do_not_expire,
+        a_checkpoint_counts_everything_once,
+        the_plan_knows_which_batches_are_settled,
+        a_batch_with_other_recipients_is_refused,
+        a_message_that_expires_is_skipped_and_never_sent,
+        a_campaign_moves_only_as_its_states_allow,
+        a_report_lists_every_row_once_and_in_order,
+        two_campaigns_do_not_touch_each_other,
+    ]
+);
 
 #[test]
 fn one_process_at_a_time_sends_from_a_store() {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::support::{Ended, Reaction, Scripted, World, accept, job_with, phone, sandbox};
 
 /// Far longer than anything here takes.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 /// Waits for something that will be true.
 async fn until(what: &str, mut is_true: impl FnMut() -> bool) {
@@ -38,7 +38,8 @@ async fn interrupted(world: &World, signal: Signal, ready: impl FnMut() -> bool)
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resumed_campaign_sends_to_nobody_twice_and_leaves_out_nobody() {
     let world = World::new(3_000);
-    let (sandbox, url) = sandbox(Behaviour { latency: Duration::from_millis(20), ..Behaviour::default() }).await;
+    let (sandbox, url) =
+        sandbox(Behaviour { latency: Duration::from_millis(20), ..Behaviour::default() }).await;
     world.write_config(&url, "limits = { messages = \"2000/s,burst=50\", requests = \"1000/s\" }");
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let before = sandbox.taken().len();
@@ -52,7 +53,10 @@ async fn a_resumed_campaign_sends_to_nobody_twice_and_leaves_out_nobody() {
     }
     assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
     let stats = sandbox.stats();
-    assert_eq!((&stats["accepted"], &stats["messages"], &stats["sent_twice"]), (&json!(3000), &json!(3000), &json!(0)));
+    assert_eq!(
+        (&stats["accepted"], &stats["messages"], &stats["sent_twice"]),
+        (&json!(3000), &json!(3000), &json!(0))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -166,7 +170,8 @@ async fn batches_may_finish_out_of_order_and_the_lowest_may_fail() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rate_used_is_the_rate_asked_whatever_the_latency() {
     let world = World::new(1_100);
-    let (sandbox, url) = sandbox(Behaviour { latency: Duration::from_millis(500), ..Behaviour::default() }).await;
+    let (sandbox, url) =
+        sandbox(Behaviour { latency: Duration::from_millis(500), ..Behaviour::default() }).await;
     world.write_job(&job_with("/limits", json!({ "messages": "200/s,burst=100" })));
     world.write_config(&url, "limits = { messages = \"100000/s\", requests = \"1000/s\" }");
     let start = Instant::now();
@@ -194,7 +199,10 @@ async fn too_many_rejections_hold_a_campaign_before_its_audience_is_burnt() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_number_in_two_spellings_is_one_recipient() {
     let world = World::new(1);
-    world.write("audience.csv", "phone,name\n+91 98000-00001,a\n00919800000001,b\n919800000001.0,c\n9.198E+11,d\n");
+    world.write(
+        "audience.csv",
+        "phone,name\n+91 98000-00001,a\n00919800000001,b\n919800000001.0,c\n9.198E+11,d\n",
+    );
     let mut job = job_with("/audience/csv/default_region", json!("IN"));
     job["custom_data"] = json!("x");
     world.write_job(&job);

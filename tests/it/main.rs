@@ -1,5 +1,12 @@
 //! Tests from outside: the seams' suites, exact requests, and the real binary over real sockets.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test that can not go on fails"
+)]
 #![allow(unreachable_pub, reason = "one crate, and nothing of it is reached from outside")]
 
 mod architecture;

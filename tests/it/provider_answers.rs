@@ -31,7 +31,11 @@ async fn a_202_entry_of_success_is_accepted_with_its_sid() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_202_entry_of_429_or_5xx_is_tried_again_alone() {
     let (_, provider, code, _) = run(|nth, to| match nth {
-        0 => Reaction::Answer(202, "", entries([success(&to[0]), failure(503, "busy"), success(&to[2])].into_iter())),
+        0 => Reaction::Answer(
+            202,
+            "",
+            entries([success(&to[0]), failure(503, "busy"), success(&to[2])].into_iter()),
+        ),
         1 => Reaction::Answer(202, "", entries(std::iter::once(failure(429, "slow")))),
         _ => accept(to),
     })
@@ -43,7 +47,11 @@ async fn a_202_entry_of_429_or_5xx_is_tried_again_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_202_entry_of_any_other_code_is_rejected_with_code_and_text() {
     let (world, provider, code, status) = run(|_, to| {
-        Reaction::Answer(202, "", entries([success(&to[0]), failure(1005, "opted out"), success(&to[2])].into_iter()))
+        Reaction::Answer(
+            202,
+            "",
+            entries([success(&to[0]), failure(1005, "opted out"), success(&to[2])].into_iter()),
+        )
     })
     .await;
     assert_eq!((code, &status["rejected"]), (Some(3), &json!({ "1005": 1 })));
@@ -63,7 +71,8 @@ async fn a_202_with_fewer_entries_leaves_the_rest_in_doubt() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_202_that_can_not_be_read_is_in_doubt() {
-    let (world, provider, code, _) = run(|_, _| Reaction::Answer(202, "", "<html>thanks</html>".into())).await;
+    let (world, provider, code, _) =
+        run(|_, _| Reaction::Answer(202, "", "<html>thanks</html>".into())).await;
     assert_eq!(code, Some(3));
     assert_eq!(states(&world), ["in_doubt"; 3]);
     assert_eq!(provider.requests().len(), 1, "a request in doubt is never repeated");
@@ -74,7 +83,11 @@ async fn a_400_is_split_in_halves_until_the_bad_message_stands_alone() {
     let bad = phone(2);
     let (world, provider, code, status) = run(move |_, to| {
         if to.contains(&bad) {
-            Reaction::Answer(400, "", json!({ "http_code": 400, "response": { "message": "malformed" } }).to_string())
+            Reaction::Answer(
+                400,
+                "",
+                json!({ "http_code": 400, "response": { "message": "malformed" } }).to_string(),
+            )
         } else {
             accept(to)
         }
@@ -89,9 +102,15 @@ async fn a_400_is_split_in_halves_until_the_bad_message_stands_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_about_the_account_holds_and_leaves_every_message_pending() {
-    for (status, advice) in [(401, "check api_key and api_token"), (402, "plan and balance"), (403, "may not use this")] {
+    for (status, advice) in
+        [(401, "check api_key and api_token"), (402, "plan and balance"), (403, "may not use this")]
+    {
         let (world, provider, code, now) = run(move |_, _| Reaction::Answer(status, "", String::new())).await;
-        assert_eq!((code, &now["state"], &now["counts"]["pending"]), (Some(3), &json!("held"), &json!(3)), "{now}");
+        assert_eq!(
+            (code, &now["state"], &now["counts"]["pending"]),
+            (Some(3), &json!("held"), &json!(3)),
+            "{now}"
+        );
         assert!(now["reason"].as_str().unwrap().contains(advice), "{now}");
         assert_eq!((states(&world), provider.requests().len()), (vec!["pending".to_string(); 3], 1));
     }
@@ -108,10 +127,13 @@ async fn a_404_holds_the_campaign() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_429_waits_as_long_as_it_says_and_fails_nothing() {
     let start = std::time::Instant::now();
-    let (_, provider, code, _) = run(|nth, to| {
-        if nth == 0 { Reaction::Answer(429, "retry-after: 2\r\n", String::new()) } else { accept(to) }
-    })
-    .await;
+    let (_, provider, code, _) =
+        run(
+            |nth, to| {
+                if nth == 0 { Reaction::Answer(429, "retry-after: 2\r\n", String::new()) } else { accept(to) }
+            },
+        )
+        .await;
     assert_eq!((code, provider.requests().len()), (Some(0), 2));
     assert!(start.elapsed().as_millis() >= 1990);
 }
@@ -119,10 +141,13 @@ async fn a_429_waits_as_long_as_it_says_and_fails_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storm_of_429_delays_and_never_holds() {
     // More of them than the tries that a failure has.
-    let (_, provider, code, status) = run(|nth, to| {
-        if nth < 9 { Reaction::Answer(429, "retry-after: 0\r\n", String::new()) } else { accept(to) }
-    })
-    .await;
+    let (_, provider, code, status) =
+        run(
+            |nth, to| {
+                if nth < 9 { Reaction::Answer(429, "retry-after: 0\r\n", String::new()) } else { accept(to) }
+            },
+        )
+        .await;
     assert_eq!((code, provider.requests().len()), (Some(0), 10));
     assert_eq!(status["counts"]["accepted"], 3);
 }
@@ -130,7 +155,11 @@ async fn a_storm_of_429_delays_and_never_holds() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_500_in_the_providers_json_is_tried_again() {
     let (_, provider, code, _) = run(|nth, to| {
-        if nth < 2 { Reaction::Answer(500 + 3 * (nth as u16), "", json!({ "http_code": 500 }).to_string()) } else { accept(to) }
+        if nth < 2 {
+            Reaction::Answer(500 + 3 * (nth as u16), "", json!({ "http_code": 500 }).to_string())
+        } else {
+            accept(to)
+        }
     })
     .await;
     assert_eq!((code, provider.requests().len()), (Some(0), 3));
@@ -139,7 +168,11 @@ async fn a_500_in_the_providers_json_is_tried_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_500_that_does_not_end_holds_the_campaign_with_the_reason() {
     let (_, provider, code, now) = run(|_, _| {
-        Reaction::Answer(503, "", json!({ "http_code": 503, "response": { "message": "maintenance" } }).to_string())
+        Reaction::Answer(
+            503,
+            "",
+            json!({ "http_code": 503, "response": { "message": "maintenance" } }).to_string(),
+        )
     })
     .await;
     assert_eq!((code, &now["state"], &now["counts"]["pending"]), (Some(3), &json!("held"), &json!(3)));
@@ -149,7 +182,9 @@ async fn a_500_that_does_not_end_holds_the_campaign_with_the_reason() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_5xx_that_is_not_the_providers_is_in_doubt() {
-    for (status, body) in [(502, "<html>Bad Gateway</html>"), (504, ""), (500, "<html>oops</html>"), (503, "")] {
+    for (status, body) in
+        [(502, "<html>Bad Gateway</html>"), (504, ""), (500, "<html>oops</html>"), (503, "")]
+    {
         let (world, provider, code, _) = run(move |_, _| Reaction::Answer(status, "", body.into())).await;
         assert_eq!((code, provider.requests().len()), (Some(3), 1), "{status}");
         assert_eq!(states(&world), ["in_doubt"; 3]);
@@ -166,7 +201,10 @@ async fn a_refused_connection_is_tried_again_and_then_holds() {
     world.write_config(&format!("http://127.0.0.1:{port}"), "");
     let ended = world.run(&["run", "job.json", "--json"]).await;
     let now: Value = serde_json::from_str(&ended.out).unwrap();
-    assert_eq!((ended.status, &now["state"], &now["counts"]["pending"]), (Some(3), &json!("held"), &json!(3)));
+    assert_eq!(
+        (ended.status, &now["state"], &now["counts"]["pending"]),
+        (Some(3), &json!("held"), &json!(3))
+    );
     assert!(now["reason"].as_str().unwrap().contains("refused"), "{now}");
     // Mended, it goes on.
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
@@ -200,9 +238,18 @@ async fn a_doubt_is_sent_again_only_where_the_job_says_so() {
 async fn a_line_that_always_breaks_holds_the_campaign_before_all_is_in_doubt() {
     let world = World::new(2_000);
     let provider = Scripted::start(|_, _| Reaction::Close).await;
-    world.write_config(&provider.url, "limits = { messages = \"100000/s\", requests = \"1000/s\" }\nconcurrency = 1");
+    world.write_config(
+        &provider.url,
+        "limits = { messages = \"100000/s\", requests = \"1000/s\" }\nconcurrency = 1",
+    );
     let ended = world.run(&["run", "job.json", "--json"]).await;
     let now: Value = serde_json::from_str(&ended.out).unwrap();
-    assert_eq!((ended.status, &now["state"], &now["counts"]["in_doubt"]), (Some(3), &json!("held"), &json!(500)));
-    assert!(now["reason"].as_str().unwrap().starts_with("the outcome of 5 requests in a row is unknown"), "{now}");
+    assert_eq!(
+        (ended.status, &now["state"], &now["counts"]["in_doubt"]),
+        (Some(3), &json!("held"), &json!(500))
+    );
+    assert!(
+        now["reason"].as_str().unwrap().starts_with("the outcome of 5 requests in a row is unknown"),
+        "{now}"
+    );
 }

@@ -124,12 +124,16 @@ macro_rules! queue_suite {
     };
 }
 
-queue_suite!(local, Local::new(CAPACITY), [
-    batches_come_whole_and_in_order,
-    an_acknowledged_batch_is_gone,
-    a_batch_whose_taker_is_gone_comes_back,
-    a_batch_has_one_taker_at_a_time,
-    a_delayed_batch_comes_back_later_as_it_was_changed,
-    a_full_queue_makes_the_planner_wait,
-    many_takers_get_every_batch_once,
-]);
+queue_suite!(
+    local,
+    Local::new(CAPACITY),
+    [
+        batches_come_whole_and_in_order,
+        an_acknowledged_batch_is_gone,
+        a_batch_whose_taker_is_gone_comes_back,
+        a_batch_has_one_taker_at_a_time,
+        a_delayed_batch_comes_back_later_as_it_was_changed,
+        a_full_queue_makes_the_planner_wait,
+        many_takers_get_every_batch_once,
+    ]
+);

@@ -18,7 +18,8 @@ fn request(job: &Value, columns: &[&str], rows: [&[&str]; 2]) -> String {
     let provider = exotel();
     let columns = Columns::new(columns.iter().map(ToString::to_string).collect());
     let envelope = provider.envelope(&job);
-    let template = Template::compile(&envelope, &job.limits_of_strings, job.judge_rendered, &columns).unwrap();
+    let template =
+        Template::compile(&envelope, &job.limits_of_strings, job.judge_rendered, &columns).unwrap();
     let mut batch = Batch::new("c1".parse().unwrap(), 7, template.columns().len(), false);
     for (row, values) in (1..).zip(rows) {
         let phone = format!("+9198765432{row}0").parse().unwrap();
@@ -118,6 +119,7 @@ fn custom_data_and_callback_stand_on_each_message() {
 
 /// Each is refused, with its place and the document that says so.
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn what_the_documents_forbid_is_refused() {
     let flow = |parameters: Value| {
         json!({ "type": "interactive", "interactive": { "type": "flow", "body": { "text": "b" },
@@ -158,10 +160,22 @@ fn what_the_documents_forbid_is_refused() {
         ("preview not bool", json!({ "type": "text", "text": { "body": "b", "preview_url": 1 } })),
         ("link not http", json!({ "type": "image", "image": { "link": "ftp://x.example/a" } })),
         ("link without host", json!({ "type": "video", "video": { "link": "https://" } })),
-        ("audio has no caption", json!({ "type": "audio", "audio": { "link": "https://x.example", "caption": "c" } })),
-        ("latitude out of range", json!({ "type": "location", "location": { "longitude": "1", "latitude": "91" } })),
-        ("contact with one name", json!({ "type": "contacts", "contacts": [{ "name": { "formatted_name": "A" } }] })),
-        ("birthday", json!({ "type": "contacts", "contacts": [{ "name": { "formatted_name": "A", "first_name": "A" }, "birthday": "31.1.1990" }] })),
+        (
+            "audio has no caption",
+            json!({ "type": "audio", "audio": { "link": "https://x.example", "caption": "c" } }),
+        ),
+        (
+            "latitude out of range",
+            json!({ "type": "location", "location": { "longitude": "1", "latitude": "91" } }),
+        ),
+        (
+            "contact with one name",
+            json!({ "type": "contacts", "contacts": [{ "name": { "formatted_name": "A" } }] }),
+        ),
+        (
+            "birthday",
+            json!({ "type": "contacts", "contacts": [{ "name": { "formatted_name": "A", "first_name": "A" }, "birthday": "31.1.1990" }] }),
+        ),
         ("no contact", json!({ "type": "contacts", "contacts": [] })),
         ("body over its limit", interactive("body", json!({ "text": "x".repeat(1025) }))),
         ("footer over its limit", interactive("footer", json!({ "text": "x".repeat(61) }))),
@@ -177,26 +191,49 @@ fn what_the_documents_forbid_is_refused() {
         ("payload with data_exchange", flow_with("flow_action", json!("data_exchange"))),
         ("payload without screen", flow_with("flow_action_payload", json!({ "data": { "a": 1 } }))),
         ("empty data", flow_with("flow_action_payload", json!({ "screen": "S", "data": {} }))),
-        ("four buttons", buttons(json!([button("1", "a"), button("2", "b"), button("3", "c"), button("4", "d")]))),
+        (
+            "four buttons",
+            buttons(json!([button("1", "a"), button("2", "b"), button("3", "c"), button("4", "d")])),
+        ),
         ("same titles", buttons(json!([button("1", "a"), button("2", "a")]))),
         ("same ids", buttons(json!([button("1", "a"), button("1", "b")]))),
         ("button title over its limit", buttons(json!([button("1", &"x".repeat(21))]))),
         ("button id with a space", buttons(json!([button(" 1", "a")]))),
         ("button id over its limit", buttons(json!([button(&"x".repeat(257), "a")]))),
         ("no section", list(json!([]))),
-        ("eleven sections", list(json!((0..11).map(|n| json!({ "title": "t", "rows": [row(&n.to_string())] })).collect::<Vec<_>>()))),
+        (
+            "eleven sections",
+            list(json!(
+                (0..11).map(|n| json!({ "title": "t", "rows": [row(&n.to_string())] })).collect::<Vec<_>>()
+            )),
+        ),
         ("eleven rows", list(json!([{ "title": "a", "rows": rows(6) }, { "title": "b", "rows": rows(5) }]))),
-        ("two sections, one title", list(json!([{ "title": "a", "rows": [row("1")] }, { "rows": [row("2")] }]))),
+        (
+            "two sections, one title",
+            list(json!([{ "title": "a", "rows": [row("1")] }, { "rows": [row("2")] }])),
+        ),
         ("row title over its limit", list(json!([{ "rows": [{ "id": "1", "title": "x".repeat(25) }] }]))),
-        ("row description over its limit", list(json!([{ "rows": [{ "id": "1", "title": "t", "description": "x".repeat(73) }] }]))),
-        ("list with an image header", json!({ "type": "interactive", "interactive": { "type": "list",
+        (
+            "row description over its limit",
+            list(json!([{ "rows": [{ "id": "1", "title": "t", "description": "x".repeat(73) }] }])),
+        ),
+        (
+            "list with an image header",
+            json!({ "type": "interactive", "interactive": { "type": "list",
             "header": { "type": "image", "image": { "link": "https://x.example" } }, "body": { "text": "b" },
-            "action": { "button": "b", "sections": [{ "rows": [row("1")] }] } } })),
+            "action": { "button": "b", "sections": [{ "rows": [row("1")] }] } } }),
+        ),
         ("template without language", json!({ "type": "template", "template": { "name": "t" } })),
-        ("flow button with text", json!({ "type": "template", "template": { "name": "t", "language": { "code": "en" },
-            "components": [{ "type": "button", "sub_type": "flow", "index": "0", "parameters": [{ "type": "text", "text": "x" }] }] } })),
-        ("button index", json!({ "type": "template", "template": { "name": "t", "language": { "code": "en" },
-            "components": [{ "type": "button", "sub_type": "flow", "index": "x" }] } })),
+        (
+            "flow button with text",
+            json!({ "type": "template", "template": { "name": "t", "language": { "code": "en" },
+            "components": [{ "type": "button", "sub_type": "flow", "index": "0", "parameters": [{ "type": "text", "text": "x" }] }] } }),
+        ),
+        (
+            "button index",
+            json!({ "type": "template", "template": { "name": "t", "language": { "code": "en" },
+            "components": [{ "type": "button", "sub_type": "flow", "index": "x" }] } }),
+        ),
     ];
     let mut faults = String::new();
     for (name, message) in cases {

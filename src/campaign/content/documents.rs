@@ -1,4 +1,4 @@
-//! What WhatsApp content may hold, as the providers' documents say it. Tables and nothing else.
+//! What `WhatsApp` content may hold, as the providers' documents say it. Tables and nothing else.
 //!
 //! Documents 000, 001, 003 and 004 are Exotel's, 002 is Kaleyra's. Where a table and an example
 //! disagree, the example is followed, because providers test their examples.
@@ -248,9 +248,11 @@ fn unique<'a>(values: impl Iterator<Item = &'a Value>, what: &str, pointer: &str
     if values.iter().any(|value| findings.waits(value)) {
         findings.judge_rendered = true;
     }
-    let is_repeated = |(index, value): (usize, &&str)| !findings.waits(value) && values[..index].contains(value);
+    let is_repeated =
+        |(index, value): (usize, &&str)| !findings.waits(value) && values[..index].contains(value);
     if values.iter().enumerate().any(is_repeated) {
-        findings.problem(pointer, format!("each {what} must be different, and two are the same (document 001)"));
+        findings
+            .problem(pointer, format!("each {what} must be different, and two are the same (document 001)"));
     }
 }
 
@@ -259,10 +261,7 @@ const TEMPLATE: Rule = Rule::Object(object(&[
     required("name", ANY_TEXT),
     required(
         "language",
-        Rule::Object(object(&[
-            required("code", ANY_TEXT),
-            optional("policy", one_of(&["deterministic"])),
-        ])),
+        Rule::Object(object(&[required("code", ANY_TEXT), optional("policy", one_of(&["deterministic"]))])),
     ),
     optional("components", Rule::List { of: &COMPONENT, min: 0, max: usize::MAX }),
 ]));

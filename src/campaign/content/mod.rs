@@ -1,4 +1,4 @@
-//! WhatsApp content: which types there are, what each may hold, and how a person would see it.
+//! `WhatsApp` content: which types there are, what each may hold, and how a person would see it.
 
 mod documents;
 mod preview;

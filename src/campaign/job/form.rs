@@ -20,8 +20,10 @@ fn not_empty(text: &str) -> Result<(), String> {
     if text.trim().is_empty() { Err("is empty".into()) } else { Ok(()) }
 }
 
-const ID: Rule =
-    Rule::Parsed { check: reads::<CampaignId>, about: "[A-Za-z0-9][A-Za-z0-9._-]{0,63}; without one a UUIDv7 is given" };
+const ID: Rule = Rule::Parsed {
+    check: reads::<CampaignId>,
+    about: "[A-Za-z0-9][A-Za-z0-9._-]{0,63}; without one a UUIDv7 is given",
+};
 const E164: Rule = Rule::Parsed { check: reads::<Phone>, about: "an E.164 number, as +912248931479" };
 const RATE: Rule = Rule::Parsed { check: reads::<Rate>, about: "a limit, as 80/s or 200/min,burst=20" };
 const TIME: Rule = Rule::Parsed {
@@ -52,7 +54,9 @@ const REGION: Rule = Rule::Parsed {
 };
 const DELIMITER: Rule = Rule::Parsed {
     check: |text| match text.as_bytes() {
-        [byte] if byte.is_ascii() && !byte.is_ascii_alphanumeric() && !matches!(byte, b'"' | b'\n' | b'\r') => {
+        [byte]
+            if byte.is_ascii() && !byte.is_ascii_alphanumeric() && !matches!(byte, b'"' | b'\n' | b'\r') =>
+        {
             Ok(())
         }
         _ => Err("must be one ASCII character, as \",\" or \";\" or \"\\t\"".into()),
@@ -97,20 +101,28 @@ pub(super) const JOB: Object = Object {
 };
 
 const NAME: Rule = Rule::Parsed {
-    check: |text| if text.chars().count() <= 200 { Ok(()) } else { Err("has more than 200 characters".into()) },
+    check: |text| {
+        if text.chars().count() <= 200 { Ok(()) } else { Err("has more than 200 characters".into()) }
+    },
     about: "what people call the campaign",
 };
 
 const AUDIENCE: Rule = Rule::Object(Object {
     fields: &[
         optional("csv", CSV),
-        optional("recipients", Rule::List { of: &Rule::AnyObject { may_be_empty: false }, min: 1, max: usize::MAX }),
+        optional(
+            "recipients",
+            Rule::List { of: &Rule::AnyObject { may_be_empty: false }, min: 1, max: usize::MAX },
+        ),
     ],
     also: |audience, findings, pointer| one_source(audience, &["csv", "recipients"], findings, pointer),
 });
 
 const CSV_FIELDS: &[Field] = &[
-    optional("path", Rule::Parsed { check: not_empty, about: "a path below the audience root; .gz and .zst are unpacked" }),
+    optional(
+        "path",
+        Rule::Parsed { check: not_empty, about: "a path below the audience root; .gz and .zst are unpacked" },
+    ),
     optional("url", Rule::Parsed { check: not_empty, about: "an address that the configuration allows" }),
     optional("delimiter", DELIMITER),
     optional("phone", Rule::Parsed { check: not_empty, about: "the column of the numbers" }),

@@ -17,7 +17,7 @@ use super::schedule::Schedule;
 /// A job whose form is right. Its audience and account are still to be looked at.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Job {
-    /// The campaign's id; a UUIDv7 is given to one without.
+    /// The campaign's id; a `UUIDv7` is given to one without.
     pub id: Option<CampaignId>,
     /// What people call it.
     pub name: Option<String>,
@@ -104,7 +104,8 @@ impl StopWhen {
 
     /// Whether so many rejections among so many settled messages are too many.
     pub fn is_reached(self, rejected: u64, settled: u64) -> bool {
-        settled >= self.after && u128::from(rejected) * 100 >= u128::from(settled) * u128::from(self.rejected_percent)
+        settled >= self.after
+            && u128::from(rejected) * 100 >= u128::from(settled) * u128::from(self.rejected_percent)
     }
 }
 
@@ -130,9 +131,8 @@ impl Job {
             vec![Problem::new("", format!("is not UTF-8 (byte {})", fault.valid_up_to()))]
         })?;
         let text = text.trim_start_matches('\u{feff}');
-        let mut document: Value = serde_json::from_str(text).map_err(|fault| {
-            vec![Problem::new("", format!("is not JSON: {fault}"))]
-        })?;
+        let mut document: Value = serde_json::from_str(text)
+            .map_err(|fault| vec![Problem::new("", format!("is not JSON: {fault}"))])?;
         if let Some(version) = document.get("version").and_then(Value::as_u64)
             && version != 1
         {
@@ -264,8 +264,12 @@ mod tests {
 
     #[test]
     fn a_schedule_that_can_not_be_met_is_refused() {
-        let schedule = json!({ "start_at": "2026-11-02T09:00:00+05:30", "expires_at": "2026-11-01T09:00:00+05:30" });
-        assert!(faults(&with("/schedule", schedule))[0].starts_with("/schedule/expires_at: is not after start_at"));
+        let schedule =
+            json!({ "start_at": "2026-11-02T09:00:00+05:30", "expires_at": "2026-11-01T09:00:00+05:30" });
+        assert!(
+            faults(&with("/schedule", schedule))[0]
+                .starts_with("/schedule/expires_at: is not after start_at")
+        );
         let window = json!({ "window": { "from": "09:00", "to": "21:00", "timezone": "Asia/Kolkatta" } });
         assert!(faults(&with("/schedule", window))[0].starts_with("/schedule/window/timezone: "));
     }

@@ -97,18 +97,21 @@ impl<'a> Compiler<'a> {
         }
         let inner = text.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"));
         let expression = inner.filter(|inner| self.jinja.compile_expression_owned(inner.to_string()).is_ok());
-        let source = expression.map_or_else(|| text.into(), |inner| format!("{{% set {RESULT} = ({inner}) %}}"));
+        let source =
+            expression.map_or_else(|| text.into(), |inner| format!("{{% set {RESULT} = ({inner}) %}}"));
         let name = format!("t{}", self.jinja.templates().count());
-        self.jinja.add_template_owned(name.clone(), source).map_err(|fault| {
-            format!("is no valid template: {}", fault.detail().unwrap_or("syntax error"))
-        })?;
+        self.jinja
+            .add_template_owned(name.clone(), source)
+            .map_err(|fault| format!("is no valid template: {}", fault.detail().unwrap_or("syntax error")))?;
         let template = self.jinja.get_template(&name).map_err(|fault| fault.to_string())?;
         let globals = ["range", "dict", "namespace", "debug", "lipsum"];
         let mut names: Vec<String> = template.undeclared_variables(false).into_iter().collect();
         names.retain(|name| !globals.contains(&name.as_str()));
         names.sort();
-        let used: Vec<(String, Source)> =
-            names.into_iter().map(|name| self.source(&name).map(|source| (name, source))).collect::<Result<_, _>>()?;
+        let used: Vec<(String, Source)> = names
+            .into_iter()
+            .map(|name| self.source(&name).map(|source| (name, source)))
+            .collect::<Result<_, _>>()?;
         // A filter that does not exist shows only when it is called.
         let sample: BTreeMap<&str, &str> = used.iter().map(|(name, _)| (name.as_str(), "1")).collect();
         if let Err(fault) = self.jinja.get_template(&name).and_then(|t| t.render(Jinja::from(Serde(&sample))))
@@ -122,7 +125,11 @@ impl<'a> Compiler<'a> {
                     | ErrorKind::MissingArgument
             )
         {
-            return Err(format!("is no valid template: {}: {}", fault.kind(), fault.detail().unwrap_or_default()));
+            return Err(format!(
+                "is no valid template: {}: {}",
+                fault.kind(),
+                fault.detail().unwrap_or_default()
+            ));
         }
         Ok(Text::Jinja { name, alone: expression.is_some(), used })
     }
@@ -245,7 +252,6 @@ impl Source {
     }
 }
 
-
 fn reference(recipient: &Recipient<'_>) -> MessageRef {
     MessageRef {
         campaign: recipient.campaign().clone(),
@@ -329,7 +335,9 @@ mod tests {
         assert_eq!(read(" name "), Some(("name", None, 0)));
         assert_eq!(read("name|default('x')|title"), Some(("name", Some("x".into()), 1)));
         assert_eq!(read(" a | upper | trim "), Some(("a", None, 2)));
-        for jinja in ["", "1", "a + b", "a.b", "a|int", "a|title|default('x')", "- a -", "a|default(b)", "true", "f()"] {
+        for jinja in
+            ["", "1", "a + b", "a.b", "a|int", "a|title|default('x')", "- a -", "a|default(b)", "true", "f()"]
+        {
             assert_eq!(read(jinja), None, "{jinja}");
         }
     }

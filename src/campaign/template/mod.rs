@@ -93,8 +93,8 @@ impl Template {
         if !builder.problems.is_empty() {
             return Err(builder.problems);
         }
-        let judge = judge_rendered
-            .then(|| Judge { pointer: envelope.content.into(), place: "/message".into() });
+        let judge =
+            judge_rendered.then(|| Judge { pointer: envelope.content.into(), place: "/message".into() });
         Ok(Self { ops: builder.ops, jinja: compiler.jinja, columns: compiler.used, judge })
     }
 
@@ -120,7 +120,8 @@ impl Template {
                 .map_err(|cause| cause.skip(pointer))
                 .and_then(|length| judge_length(length, limit, pointer)),
         });
-        let rendered = rendered.and_then(|()| self.judge.as_ref().map_or(Ok(()), |judge| judge.whole(&out[start..])));
+        let rendered =
+            rendered.and_then(|()| self.judge.as_ref().map_or(Ok(()), |judge| judge.whole(&out[start..])));
         if rendered.is_err() {
             out.truncate(start);
         }
@@ -128,7 +129,12 @@ impl Template {
     }
 
     /// Writes a string and tells its length in characters, `None` where the value is no string.
-    fn text(&self, text: &Text, recipient: &Recipient<'_>, out: &mut Vec<u8>) -> Result<Option<usize>, Cause> {
+    fn text(
+        &self,
+        text: &Text,
+        recipient: &Recipient<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<usize>, Cause> {
         match text {
             Text::Pieces(pieces) => {
                 out.push(b'"');
@@ -185,9 +191,10 @@ impl Cause {
                 reason: SkipReason::MissingVariable,
                 detail: format!("{pointer} needs {name}, which is empty and has no default"),
             },
-            Self::Failed(fault) => {
-                Skip { reason: SkipReason::InvalidContent, detail: format!("{pointer} can't be filled: {fault}") }
-            }
+            Self::Failed(fault) => Skip {
+                reason: SkipReason::InvalidContent,
+                detail: format!("{pointer} can't be filled: {fault}"),
+            },
         }
     }
 }
@@ -305,10 +312,11 @@ mod tests {
     use super::*;
     use crate::campaign::batch::Batch;
 
-    fn compile(content: Value, columns: &[&str]) -> Result<Template, Vec<Problem>> {
-        let findings = rules::check(&CONTENT, &content, "/message");
+    fn compile(content: &Value, columns: &[&str]) -> Result<Template, Vec<Problem>> {
+        let findings = rules::check(&CONTENT, content, "/message");
         assert_eq!(findings.problems, []);
-        let envelope = Envelope { value: json!({ "to": "{{ recipient }}", "content": content }), content: "/content" };
+        let envelope =
+            Envelope { value: json!({ "to": "{{ recipient }}", "content": content }), content: "/content" };
         let columns = Columns::new(columns.iter().map(ToString::to_string).collect());
         Template::compile(&envelope, &findings.limits, findings.judge_rendered, &columns)
     }
@@ -332,7 +340,7 @@ mod tests {
     }
 
     fn rendered_body(text: &str, columns: &[&str], values: &[&str]) -> Result<Value, Skip> {
-        render(&compile(body(text), columns).unwrap(), values).map(|m| m["content"]["text"]["body"].clone())
+        render(&compile(&body(text), columns).unwrap(), values).map(|m| m["content"]["text"]["body"].clone())
     }
 
     #[test]
@@ -345,7 +353,9 @@ mod tests {
 
     #[test]
     fn an_empty_value_without_a_default_skips_the_row() {
-        for text in ["Hi {{ name }}", "{{ name | title }}", "{{ name ~ '!' }}", "Hi {{ name | replace('a', 'b') }}"] {
+        for text in
+            ["Hi {{ name }}", "{{ name | title }}", "{{ name ~ '!' }}", "Hi {{ name | replace('a', 'b') }}"]
+        {
             let skip = rendered_body(text, &["name"], &[""]).unwrap_err();
             assert_eq!(skip.reason, SkipReason::MissingVariable, "{text}");
             assert_eq!(skip.detail, "/message/text/body needs name, which is empty and has no default");
@@ -356,25 +366,27 @@ mod tests {
 
     #[test]
     fn a_column_that_the_audience_lacks_refuses_the_job() {
-        let problems = compile(body("Hi {{ nmae }}"), &["phone", "name"]).err().unwrap();
+        let problems = compile(&body("Hi {{ nmae }}"), &["phone", "name"]).err().unwrap();
         assert_eq!(
             problems[0].to_string(),
             r#"/message/text/body: the audience has no column "nmae"; did you mean "name"?"#
         );
-        let problems = compile(body("{% if nmae %}x{% endif %}"), &["name"]).err().unwrap();
+        let problems = compile(&body("{% if nmae %}x{% endif %}"), &["name"]).err().unwrap();
         assert!(problems[0].message.contains("no column \"nmae\""));
     }
 
     #[test]
     fn a_template_that_can_not_work_is_refused() {
-        for bad in ["{{ name", "{{ name | shout }}", "{% if name %}", "{{ 1 + }}", "{{ name(1) }}x{{ nofunc() }}"] {
-            assert!(compile(body(bad), &["name"]).is_err(), "{bad}");
+        for bad in
+            ["{{ name", "{{ name | shout }}", "{% if name %}", "{{ 1 + }}", "{{ name(1) }}x{{ nofunc() }}"]
+        {
+            assert!(compile(&body(bad), &["name"]).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn a_body_over_its_limit_skips_the_row_and_tells_the_length() {
-        let template = compile(body("Hi {{ name }}"), &["name"]).unwrap();
+        let template = compile(&body("Hi {{ name }}"), &["name"]).unwrap();
         assert!(render(&template, &["é".repeat(4093).as_str()]).is_ok());
         let skip = render(&template, &["é".repeat(4094).as_str()]).unwrap_err();
         assert_eq!(skip.reason, SkipReason::InvalidContent);
@@ -384,12 +396,12 @@ mod tests {
     #[test]
     fn a_link_is_judged_when_it_is_filled() {
         let image = json!({ "type": "image", "image": { "link": "https://x.example/{{ file }}" } });
-        let template = compile(image, &["file"]).unwrap();
+        let template = compile(&image, &["file"]).unwrap();
         assert!(render(&template, &["a.png"]).is_ok());
         let skip = render(&template, &["a b.png"]).unwrap_err();
         assert!(skip.detail.starts_with("/message/image/link: must be an http"), "{}", skip.detail);
         let bare = json!({ "type": "image", "image": { "link": "{{ file }}" } });
-        assert!(render(&compile(bare, &["file"]).unwrap(), &["ftp://x/y"]).is_err());
+        assert!(render(&compile(&bare, &["file"]).unwrap(), &["ftp://x/y"]).is_err());
     }
 
     #[test]
@@ -402,14 +414,14 @@ mod tests {
         };
         let data = "/content/interactive/action/parameters/flow_action_payload/data";
         let template = compile(
-            flow(json!({ "price": "{{ price | int }}", "row": "{{ row }}", "text": "{{ price }}", "x": "n {{ price|int }}" })),
+            &flow(json!({ "price": "{{ price | int }}", "row": "{{ row }}", "text": "{{ price }}", "x": "n {{ price|int }}" })),
             &["price"],
         )
         .unwrap();
         let message = render(&template, &["7"]).unwrap();
         assert_eq!(message.pointer(data), Some(&json!({ "price": 7, "row": 12, "text": "7", "x": "n 7" })));
 
-        let template = compile(flow(json!({ "slots": "{{ slots }}" })), &["slots"]).unwrap();
+        let template = compile(&flow(json!({ "slots": "{{ slots }}" })), &["slots"]).unwrap();
         let mut out = Vec::new();
         let batch = row(&template, &[r#"["10:00","14:00"]"#], true);
         template.render(&batch.recipient(0).unwrap(), &mut out).unwrap();
@@ -419,7 +431,11 @@ mod tests {
 
     #[test]
     fn an_endless_template_is_a_skipped_row_and_no_hang() {
-        let skip = rendered_body("{% for i in range(9000) %}{% for j in range(9000) %}x{% endfor %}{% endfor %}", &[], &[]);
+        let skip = rendered_body(
+            "{% for i in range(9000) %}{% for j in range(9000) %}x{% endfor %}{% endfor %}",
+            &[],
+            &[],
+        );
         assert_eq!(skip.unwrap_err().reason, SkipReason::InvalidContent);
     }
 
@@ -429,7 +445,7 @@ mod tests {
             "action": { "buttons": [
                 { "type": "reply", "reply": { "id": "1", "title": "Yes" } },
                 { "type": "reply", "reply": { "id": "2", "title": "{{ other }}" } }] } } });
-        let template = compile(content, &["other"]).unwrap();
+        let template = compile(&content, &["other"]).unwrap();
         assert!(render(&template, &["No"]).is_ok());
         let skip = render(&template, &["Yes"]).unwrap_err();
         assert!(skip.detail.contains("each button title must be different"), "{}", skip.detail);
@@ -438,7 +454,7 @@ mod tests {
     proptest! {
         #[test]
         fn rendering_yields_valid_json_for_any_values(name in ".*", other in ".*") {
-            let template = compile(body("a{{ name | default('d') }}\"b{{ x | default('') | upper }}é"), &["name", "x"]).unwrap();
+            let template = compile(&body("a{{ name | default('d') }}\"b{{ x | default('') | upper }}é"), &["name", "x"]).unwrap();
             match render(&template, &[&name, &other]) {
                 Ok(message) => {
                     let name = if name.trim().is_empty() { "d" } else { &name };

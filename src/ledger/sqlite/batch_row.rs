@@ -16,7 +16,11 @@ pub(super) fn key(campaign: i64, number: u32) -> i64 {
 
 /// Recipients as bytes: row and digits, 8 bytes each, little-endian.
 pub(super) fn recipients(recipients: &[(u64, Phone)]) -> Vec<u8> {
-    recipients.iter().flat_map(|(row, phone)| [row.to_le_bytes(), phone.digits().to_le_bytes()]).flatten().collect()
+    recipients
+        .iter()
+        .flat_map(|(row, phone)| [row.to_le_bytes(), phone.digits().to_le_bytes()])
+        .flatten()
+        .collect()
 }
 
 /// What became of one message.
@@ -44,7 +48,11 @@ pub(super) struct BatchRow {
 const COLUMNS: &str = "SELECT key, recipients, messages, claimed FROM batch";
 
 impl BatchRow {
-    pub(super) fn read(connection: &Connection, campaign: i64, number: u32) -> Result<Option<Self>, LedgerError> {
+    pub(super) fn read(
+        connection: &Connection,
+        campaign: i64,
+        number: u32,
+    ) -> Result<Option<Self>, LedgerError> {
         let mut statement = connection.prepare_cached(&format!("{COLUMNS} WHERE key = ?1"))?;
         Ok(statement.query_row([key(campaign, number)], Self::from_row).optional()?)
     }
@@ -77,7 +85,9 @@ impl BatchRow {
             .ok_or_else(|| damaged("a recipient of a batch is damaged"))?;
         let entries = match row.get_ref("messages")?.as_blob_or_null()? {
             None => Vec::new(),
-            Some(bytes) => postcard::from_bytes(bytes).map_err(|_| damaged("the messages of a batch are damaged"))?,
+            Some(bytes) => {
+                postcard::from_bytes(bytes).map_err(|_| damaged("the messages of a batch are damaged"))?
+            }
         };
         let claimed = row.get_ref("claimed")?.as_blob_or_null()?.unwrap_or_default().to_vec();
         Ok(Self { key: row.get("key")?, recipients, entries, claimed })
@@ -92,9 +102,10 @@ impl BatchRow {
     ) -> Result<(), LedgerError> {
         let messages = match &self.entries[..] {
             [] => None,
-            entries => Some(postcard::to_stdvec(entries).map_err(|fault| {
-                LedgerError::Storage(format!("can't write a batch: {fault}"))
-            })?),
+            entries => Some(
+                postcard::to_stdvec(entries)
+                    .map_err(|fault| LedgerError::Storage(format!("can't write a batch: {fault}")))?,
+            ),
         };
         let claimed = (!self.claimed.is_empty()).then_some(&self.claimed[..]);
         let open = (0..self.recipients.len()).filter(|index| self.state_at(*index).is_open()).count();

@@ -1,4 +1,4 @@
-//! The embedded ledger: SQLite in WAL mode with full sync, writes gathered into shared commits.
+//! The embedded ledger: `SQLite` in WAL mode with full sync, writes gathered into shared commits.
 
 mod batch_row;
 mod store;
@@ -18,8 +18,8 @@ use super::{
 };
 use crate::campaign::{CampaignId, CampaignState, MessageState};
 use batch_row::BatchRow;
-use store::Store;
 pub use store::Access;
+use store::Store;
 
 /// How many batches a page of a report has.
 const PAGE: usize = 100;
@@ -67,7 +67,7 @@ fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or_default()
 }
 
-/// SQLite counts in signed numbers; ours stay far below their end.
+/// `SQLite` counts in signed numbers; ours stay far below their end.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -110,8 +110,8 @@ fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Campa
     let started_at: Option<i64> = row.get("started_at")?;
     let mut tallies = [BTreeMap::new(), BTreeMap::new()];
     let mut texts = BTreeMap::new();
-    let mut statement =
-        connection.prepare_cached("SELECT kind, word, count, detail FROM tally WHERE campaign = ?1 AND count > 0")?;
+    let mut statement = connection
+        .prepare_cached("SELECT kind, word, count, detail FROM tally WHERE campaign = ?1 AND count > 0")?;
     let mut rows = statement.query([key])?;
     while let Some(tally) = rows.next()? {
         let kind = usize::from(tally.get_ref(0)?.as_str()? == "rejected");
@@ -273,12 +273,11 @@ impl Ledger for Sqlite {
                 }
                 Some((.., id)) => Some(id),
             };
-            let id = match id {
-                Some(id) => id,
-                None => {
-                    insert_campaign(transaction, &new)?;
-                    new.id.as_str().into()
-                }
+            let id = if let Some(id) = id {
+                id
+            } else {
+                insert_campaign(transaction, &new)?;
+                new.id.as_str().into()
             };
             let sql = format!("{CAMPAIGN} WHERE id = ?1");
             Ok(transaction.query_row(&sql, [id], |row| campaign_of(transaction, row))?)
@@ -379,7 +378,14 @@ impl Ledger for Sqlite {
                         "INSERT OR IGNORE INTO skipped (campaign, row, recipient, reason, detail, at)
                          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                     )?
-                    .execute(params![key, signed(line.row), line.recipient, line.reason.as_str(), line.detail, at])?;
+                    .execute(params![
+                        key,
+                        signed(line.row),
+                        line.recipient,
+                        line.reason.as_str(),
+                        line.detail,
+                        at
+                    ])?;
                 *new.entry(line.reason.as_str()).or_default() += inserted;
             }
             shift(transaction, key, None, MessageState::Skipped, new.values().sum())?;
@@ -412,8 +418,10 @@ impl Ledger for Sqlite {
             if row.recipients() != batch.recipients {
                 return Err(LedgerError::OtherPlan(batch.campaign, batch.number));
             }
-            let granted: Vec<u8> =
-                messages.into_iter().filter(|index| row.state(*index) == Some(MessageState::Pending)).collect();
+            let granted: Vec<u8> = messages
+                .into_iter()
+                .filter(|index| row.state(*index) == Some(MessageState::Pending))
+                .collect();
             if !granted.is_empty() {
                 row.claim(&granted);
                 row.write(transaction, Some(session), None)?;
@@ -450,8 +458,9 @@ impl Ledger for Sqlite {
                 "SELECT key & 0xffffffff FROM batch
                  WHERE key >= ?1 << 32 AND key < (?1 + 1) << 32 AND claimed IS NOT NULL AND session <> ?2",
             )?;
-            let numbers: Vec<u32> =
-                statement.query_map(params![key, session], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+            let numbers: Vec<u32> = statement
+                .query_map(params![key, session], |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()?;
             let mut expired = 0;
             for number in numbers {
                 let Some(mut row) = BatchRow::read(transaction, key, number)? else { continue };
@@ -462,7 +471,12 @@ impl Ledger for Sqlite {
                 } else {
                     Outcome::InDoubt { detail: "flowcast ended while the request was under way".into() }
                 };
-                settle(transaction, key, &mut row, claimed.into_iter().map(|index| (index, outcome.clone())).collect())?;
+                settle(
+                    transaction,
+                    key,
+                    &mut row,
+                    claimed.into_iter().map(|index| (index, outcome.clone())).collect(),
+                )?;
                 row.write(transaction, None, Some(now()))?;
             }
             Ok(expired)
@@ -482,7 +496,8 @@ impl Ledger for Sqlite {
             let last = if full { lines.last().map_or(u64::MAX, |line| line.row) } else { u64::MAX };
             lines.extend(skipped_lines(connection, key, from.row, last)?);
             lines.sort_by_key(|line| line.row);
-            let next = batches.last().filter(|_| full).map(|batch| Cursor { batch: batch.number() + 1, row: last });
+            let next =
+                batches.last().filter(|_| full).map(|batch| Cursor { batch: batch.number() + 1, row: last });
             Ok(ReportPage { lines, next })
         };
         self.store.read(read).await
@@ -524,9 +539,15 @@ fn details(connection: &Connection, key: i64) -> Result<BTreeMap<String, String>
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-fn skipped_lines(connection: &Connection, key: i64, after: u64, to: u64) -> Result<Vec<ReportLine>, LedgerError> {
-    let mut statement = connection
-        .prepare_cached("SELECT * FROM skipped WHERE campaign = ?1 AND row > ?2 AND row <= ?3 ORDER BY row")?;
+fn skipped_lines(
+    connection: &Connection,
+    key: i64,
+    after: u64,
+    to: u64,
+) -> Result<Vec<ReportLine>, LedgerError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT * FROM skipped WHERE campaign = ?1 AND row > ?2 AND row <= ?3 ORDER BY row",
+    )?;
     let lines = statement.query_map(params![key, signed(after), signed(to)], |row| {
         Ok(ReportLine {
             recipient: row.get("recipient")?,

@@ -60,14 +60,17 @@ impl Store {
             make(path).map_err(|fault| broken(&fault))?;
         }
         let mut connection = connect(path).map_err(|fault| broken(&fault))?;
-        let version: i64 =
-            connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(|fault| broken(&fault))?;
+        let version: i64 = connection
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .map_err(|fault| broken(&fault))?;
         match version {
             VERSION => {}
             0 if access == Access::Send => create(&mut connection).map_err(|fault| broken(&fault))?,
             0 => return Err(broken(&"holds no campaigns yet")),
             other => {
-                return Err(broken(&format!("has layout {other}, and this flowcast reads {VERSION}; use the flowcast that wrote it")));
+                return Err(broken(&format!(
+                    "has layout {other}, and this flowcast reads {VERSION}; use the flowcast that wrote it"
+                )));
             }
         }
         let reader = Arc::new(Mutex::new(connect(path).map_err(|fault| broken(&fault))?));
