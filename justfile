@@ -1,0 +1,42 @@
+# The one way to do each common thing. `just` lists them.
+
+_default:
+    @just --list
+
+# Build everything, optimised
+build:
+    cargo build --release
+
+# Pass the tests
+test *ARGS:
+    ./scripts/test {{ARGS}}
+
+# What decides whether a change lands
+ci:
+    ./.ci/run
+
+# Format and lint
+lint:
+    cargo fmt
+    cargo clippy --all-targets -- -D warnings
+
+# Accept changed snapshots, after reading them
+snapshots:
+    INSTA_UPDATE=always cargo test
+
+# Measure the parts, then the whole against a bare sink
+bench:
+    cargo bench --bench parts
+    ./benches/whole.sh
+
+# Kill the real binary at thirty random moments
+faults:
+    cargo test --test it faults -- --nocapture
+
+# The main job, in the sandbox
+demo:
+    cargo run --release -- run fixtures/jobs/appointment.json --sandbox
+
+# An audience of N rows for the fixture jobs
+audience N:
+    cargo run --release --example generate -- {{N}}
