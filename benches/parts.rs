@@ -72,7 +72,7 @@ fn audience(criterion: &mut Criterion) {
             BatchSize::PerIteration,
         );
     });
-    group.bench_function("surveyed", |bencher| bencher.iter(|| survey(&source).unwrap()));
+    group.bench_function("surveyed", |bencher| bencher.iter(|| survey(&source, None).unwrap()));
     group.finish();
 }
 

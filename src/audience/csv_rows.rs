@@ -28,7 +28,7 @@ impl CsvRows {
     pub(super) fn open(path: &Path, delimiter: Option<u8>) -> Result<Self, AudienceError> {
         let mut bytes = Bytes::open(path)?;
         let row_start = bytes.row_start();
-        let start = bytes.peek().map_err(|fault| failure(path, fault))?;
+        let start = bytes.peek().map_err(|fault| failure(path, fault, 1))?;
         let delimiter = delimiter.unwrap_or_else(|| find_delimiter(start));
         let reader = csv::ReaderBuilder::new()
             .has_headers(false)
@@ -59,14 +59,30 @@ impl CsvRows {
             return Ok(true);
         }
         self.row_start.store(self.reader.position().byte(), Ordering::Relaxed);
-        self.reader.read_byte_record(&mut self.record).map_err(|fault| match fault.into_kind() {
-            csv::ErrorKind::Io(fault) => failure(&self.path, fault),
-            // A flexible reader of bytes has no other errors.
-            other => AudienceError::Io {
-                name: name(&self.path),
-                source: std::io::Error::other(format!("{other:?}")),
-            },
-        })
+        let line = self.reader.position().line();
+        let read =
+            self.reader.read_byte_record(&mut self.record).map_err(|fault| match fault.into_kind() {
+                csv::ErrorKind::Io(fault) => failure(&self.path, fault, line),
+                // A flexible reader of bytes has no other errors.
+                other => {
+                    let source = std::io::Error::other(format!("{other:?}"));
+                    AudienceError::Io { name: name(&self.path), source }
+                }
+            })?;
+        // A quote that is never closed would swallow the rest of the file into one value. Such a value
+        // ends with the file, reaches over lines, and has no quote behind it.
+        let swallows = |end| {
+            let last = self.record.iter().next_back().unwrap_or_default();
+            end != b'"' && last.contains(&b'\n')
+        };
+        if read && self.bytes().end().is_some_and(swallows) {
+            return Err(AudienceError::OpenQuote { name: name(&self.path), line });
+        }
+        Ok(read)
+    }
+
+    pub(super) fn bytes(&self) -> &Bytes {
+        self.reader.get_ref()
     }
 
     /// A value; empty where the row is too short.

@@ -73,11 +73,11 @@ pub enum AudienceError {
     /// UTF-16, as some spreadsheets save it.
     #[error("{0} is UTF-16; save the file as \"CSV UTF-8\"")]
     Utf16(String),
-    /// A row without an end.
+    /// A quote that would swallow other rows.
     #[error(
-        "{name}: the row that begins on line {line} is longer than {ROW_LIMIT} bytes; is a quote not closed?"
+        "{name}: a quote opens in the row on line {line} and is not closed; close it, or double a quote that is meant"
     )]
-    RowTooLong {
+    OpenQuote {
         /// The file.
         name: String,
         /// Where the row begins.
@@ -380,8 +380,17 @@ mod tests {
 
     #[test]
     fn a_quote_that_is_never_closed_does_not_swallow_the_file() {
-        let text = format!("phone,name\n9876543210,\"a\n{}", "+919876543211,b\n".repeat(200_000));
-        assert!(lines(&text, &indian())[0].contains("is a quote not closed?"));
+        for rows in [1, 10, 200_000] {
+            let text =
+                format!("phone,name\n9876543212,b\n9876543210,\"a\n{}", "+919876543211,b\n".repeat(rows));
+            let fault = lines(&text, &indian()).remove(0);
+            assert!(fault.contains("a quote opens in the row on line 3 and is not closed"), "{fault}");
+        }
+        // The same lines with the quote closed are in order, with and without a last line break.
+        for end in ["\n", ""] {
+            let text = format!("phone,name\n9876543210,\"a\nb\"{end}");
+            assert_eq!(lines(&text, &indian()), ["1 +919876543210 9876543210|a\nb"]);
+        }
     }
 
     #[test]

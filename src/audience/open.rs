@@ -1,4 +1,4 @@
-//! An audience's bytes: unpacked by name, held to be UTF-8, counted and digested.
+//! An audience's bytes: unpacked by name, held to be UTF-8, digested.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -6,53 +6,45 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::csv_rows::CsvRows;
 use super::{AudienceError, ROW_LIMIT, Source};
 
 /// How much is read at a time.
 const CHUNK: usize = 128 * 1024;
 
-/// What one pass over an audience tells without taking its rows apart.
+/// What one pass over an audience tells without looking at a number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survey {
     /// A digest of its bytes, unpacked. The same digest is the same audience.
     pub digest: String,
-    /// How many rows it has at the most: the lines of a file, without its header.
-    pub rows_at_most: u64,
+    /// How many rows it has.
+    pub rows: u64,
 }
 
 /// Reads all of an audience once.
 ///
 /// # Errors
 ///
-/// When a byte is not UTF-8, or the file can't be read.
-pub fn survey(source: &Source) -> Result<Survey, AudienceError> {
-    let mut hasher = blake3::Hasher::new();
-    let rows_at_most = match source {
+/// When a byte is not UTF-8, a quote is not closed, or the file can't be read.
+pub fn survey(source: &Source, delimiter: Option<u8>) -> Result<Survey, AudienceError> {
+    match source {
         Source::File(path) => {
-            let mut bytes = Bytes::open(path)?;
-            // A survey takes no rows apart, so no row can be too long for it.
-            bytes.row_start().store(u64::MAX, Ordering::Relaxed);
-            let mut chunk = vec![0; CHUNK];
-            let mut last = b'\n';
-            loop {
-                let count = bytes.read(&mut chunk).map_err(|fault| failure(path, fault))?;
-                if count == 0 {
-                    break;
-                }
-                hasher.update(&chunk[..count]);
-                last = chunk[count - 1];
+            let mut rows = CsvRows::open(path, delimiter)?;
+            let mut count = 0;
+            while rows.advance()? {
+                count += 1;
             }
-            (bytes.lines + u64::from(last != b'\n')).saturating_sub(2)
+            Ok(Survey { digest: rows.bytes().digest(), rows: count })
         }
         Source::List(list) => {
+            let mut hasher = blake3::Hasher::new();
             for recipient in list {
                 hasher.update(serde_json::Value::Object(recipient.clone()).to_string().as_bytes());
                 hasher.update(b"\n");
             }
-            list.len() as u64
+            Ok(Survey { digest: hasher.finalize().to_hex().to_string(), rows: list.len() as u64 })
         }
-    };
-    Ok(Survey { digest: hasher.finalize().to_hex().to_string(), rows_at_most })
+    }
 }
 
 /// What a file is called in an error.
@@ -61,11 +53,12 @@ pub(super) fn name(path: &Path) -> String {
 }
 
 /// The audience's own error out of a reader's.
-pub(super) fn failure(path: &Path, fault: io::Error) -> AudienceError {
+/// `line` is where the row begins that was being read.
+pub(super) fn failure(path: &Path, fault: io::Error, line: u64) -> AudienceError {
     let name = name(path);
     match fault.get_ref().and_then(|inner| inner.downcast_ref::<Fault>()) {
         Some(Fault::NotUtf8 { byte, line }) => AudienceError::NotUtf8 { name, byte: *byte, line: *line },
-        Some(Fault::RowTooLong { line }) => AudienceError::RowTooLong { name, line: *line },
+        Some(Fault::RowTooLong) => AudienceError::OpenQuote { name, line },
         Some(Fault::Utf16) => AudienceError::Utf16(name),
         None => AudienceError::Io { name, source: fault },
     }
@@ -77,7 +70,7 @@ enum Fault {
     #[error("not UTF-8")]
     NotUtf8 { byte: u64, line: u64 },
     #[error("row too long")]
-    RowTooLong { line: u64 },
+    RowTooLong,
     #[error("UTF-16")]
     Utf16,
 }
@@ -101,11 +94,15 @@ pub(super) struct Bytes {
     cut_at: u64,
     /// Where the row being read begins; its length is bounded by it.
     row_start: Arc<AtomicU64>,
+    hasher: blake3::Hasher,
+    /// The last byte, once there are no more.
+    end: Option<u8>,
+    last: u8,
 }
 
 impl Bytes {
     pub(super) fn open(path: &Path) -> Result<Self, AudienceError> {
-        let failed = |fault| failure(path, fault);
+        let failed = |fault| failure(path, fault, 1);
         let file = File::open(path).map_err(failed)?;
         let mut reader: Box<dyn BufRead + Send> = match path.extension().and_then(|e| e.to_str()) {
             Some("gz") => Box::new(BufReader::with_capacity(CHUNK, flate2::read::MultiGzDecoder::new(file))),
@@ -121,7 +118,17 @@ impl Bytes {
         if start.starts_with(b"\xff\xfe") || start.starts_with(b"\xfe\xff") {
             return Err(failed(Fault::Utf16.into()));
         }
-        Ok(Self { reader, position: 0, lines: 1, cut: Vec::new(), cut_at: 0, row_start: Arc::default() })
+        Ok(Self {
+            reader,
+            position: 0,
+            lines: 1,
+            cut: Vec::new(),
+            cut_at: 0,
+            row_start: Arc::default(),
+            hasher: blake3::Hasher::new(),
+            end: None,
+            last: 0,
+        })
     }
 
     /// The offset at which the reader of rows says that a row begins.
@@ -132,6 +139,16 @@ impl Bytes {
     /// The first bytes, without taking them.
     pub(super) fn peek(&mut self) -> io::Result<&[u8]> {
         self.reader.fill_buf()
+    }
+
+    /// A digest of all bytes handed on.
+    pub(super) fn digest(&self) -> String {
+        self.hasher.finalize().to_hex().to_string()
+    }
+
+    /// The last byte of all, once the reader has met the end.
+    pub(super) fn end(&self) -> Option<u8> {
+        self.end
     }
 
     /// Checks what was read, together with what the last chunk cut off.
@@ -166,13 +183,18 @@ impl Bytes {
 impl Read for Bytes {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if self.position.saturating_sub(self.row_start.load(Ordering::Relaxed)) > ROW_LIMIT {
-            return Err(Fault::RowTooLong { line: self.lines }.into());
+            return Err(Fault::RowTooLong.into());
         }
         let count = self.reader.read(out)?;
         if count == 0 && !self.cut.is_empty() {
             return Err(Fault::NotUtf8 { byte: self.cut_at, line: self.lines }.into());
         }
         self.check(&out[..count])?;
+        match out[..count].last() {
+            Some(last) => self.last = *last,
+            None => self.end = Some(self.last),
+        }
+        self.hasher.update(&out[..count]);
         self.position += count as u64;
         self.lines += newlines(&out[..count]);
         Ok(count)
@@ -201,12 +223,12 @@ mod tests {
     #[test]
     fn a_byte_that_is_not_utf8_is_named() {
         let (_folder, source) = file("a.csv", b"phone,name\n+919876543210,Jos\xe9\n");
-        let fault = survey(&source).unwrap_err().to_string();
+        let fault = survey(&source, None).unwrap_err().to_string();
         assert_eq!(fault, "a.csv is not UTF-8: byte 28 (line 2); save the file as \"CSV UTF-8\"");
         let (_folder, source) = file("a.csv", b"phone\nx\xc3");
-        assert!(survey(&source).unwrap_err().to_string().contains("byte 7 (line 2)"));
+        assert!(survey(&source, None).unwrap_err().to_string().contains("byte 7 (line 2)"));
         let (_folder, source) = file("a.csv", b"\xff\xfep\0h\0");
-        assert!(matches!(survey(&source), Err(AudienceError::Utf16(_))));
+        assert!(matches!(survey(&source, None), Err(AudienceError::Utf16(_))));
     }
 
     #[test]
@@ -217,17 +239,17 @@ mod tests {
         packer.write_all(text.as_bytes()).unwrap();
         let (_b, gz) = file("a.csv.gz", &packer.finish().unwrap());
         let (_c, zst) = file("a.csv.zst", &zstd::encode_all(text.as_bytes(), 1).unwrap());
-        let expected = survey(&plain).unwrap();
-        assert_eq!(expected.rows_at_most, 20_000);
-        assert_eq!(survey(&gz).unwrap(), expected);
-        assert_eq!(survey(&zst).unwrap(), expected);
+        let expected = survey(&plain, None).unwrap();
+        assert_eq!(expected.rows, 20_000);
+        assert_eq!(survey(&gz, None).unwrap(), expected);
+        assert_eq!(survey(&zst, None).unwrap(), expected);
     }
 
     #[test]
     fn a_file_that_is_not_what_its_name_says_is_an_error() {
         for name in ["a.csv.gz", "a.csv.zst"] {
             let (_folder, source) = file(name, b"phone\n+919876543210\n");
-            assert!(matches!(survey(&source), Err(AudienceError::Io { .. })), "{name}");
+            assert!(matches!(survey(&source, None), Err(AudienceError::Io { .. })), "{name}");
         }
     }
 
@@ -248,7 +270,7 @@ mod tests {
                 match bytes.read(&mut chunk) {
                     Ok(0) => break Ok(()),
                     Ok(_) => {}
-                    Err(fault) => break Err(failure(&path, fault)),
+                    Err(fault) => break Err(failure(&path, fault, 1)),
                 }
             };
             match (std::str::from_utf8(&content), result) {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use url::Url;
+use url::{Host, Url};
 
 use super::Failure;
 use crate::campaign::problem::nearest;
@@ -89,20 +89,31 @@ pub(super) fn account(config: &Config, name: &str) -> Result<Account, Failure> {
     let sid = sid.ok_or_else(|| Failure::Usage(format!("accounts.{name}.account_sid is missing")))?;
     let key = account.credential(name, "api_key", account.api_key.as_ref())?;
     let token = account.credential(name, "api_token", account.api_token.as_ref())?;
-    let provider = Exotel::new(&account.address(name)?, sid, &key, &token)
+    let address = account.address(name)?;
+    let provider = Exotel::new(&address, sid, &key, &token)
         .map_err(|fault| Failure::Usage(format!("accounts.{name}: {fault}")))?;
-    ready(Box::new(provider), Some(account))
+    ready(Box::new(provider), &address, Some(account))
 }
 
 /// An account at a sandbox. One that is configured keeps its limits, so that a rehearsal takes as
 /// long as the real campaign; one that is not has none.
 pub(super) fn sandbox_account(config: &Config, name: &str, address: &Url) -> Result<Account, Failure> {
     let provider = Exotel::new(address, "sandbox", &"key".into(), &"token".into()).map_err(Failure::Usage)?;
-    ready(Box::new(provider), config.accounts.get(name))
+    ready(Box::new(provider), address, config.accounts.get(name))
 }
 
-fn ready(provider: Box<dyn Provider>, account: Option<&AccountConfig>) -> Result<Account, Failure> {
-    let transport = Transport::new(REQUEST_TIMEOUT).map_err(Failure::Outside)?;
+fn ready(
+    provider: Box<dyn Provider>,
+    address: &Url,
+    account: Option<&AccountConfig>,
+) -> Result<Account, Failure> {
+    let is_here = match address.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    let transport = Transport::new(REQUEST_TIMEOUT, !is_here).map_err(Failure::Outside)?;
     // Exotel's and WhatsApp's own limits, unless the account says otherwise.
     let by_default = |text: &str| account.and_then(|_| text.parse().ok());
     let limits = account.map(|account| account.limits).unwrap_or_default();

@@ -36,7 +36,7 @@ pub(super) async fn show(ledger: &impl Ledger, id: &CampaignId, done: &Cancellat
         let Ok(Some(campaign)) = ledger.campaign(id).await else { continue };
         let counts = &campaign.counts;
         let line = line(&campaign);
-        bar.set_length(campaign.rows_at_most.max(counts.total));
+        bar.set_length(campaign.rows.max(counts.total));
         bar.set_position(counts.total - counts.open());
         bar.set_message(line.clone());
         if !on_terminal {

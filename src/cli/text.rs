@@ -46,7 +46,7 @@ pub(super) fn eta(campaign: &Campaign) -> Option<Duration> {
         return None;
     }
     let counts = &campaign.counts;
-    let total = if campaign.planned { counts.total } else { campaign.rows_at_most.max(counts.total) };
+    let total = if campaign.planned { counts.total } else { campaign.rows.max(counts.total) };
     let left = total.saturating_sub(counts.total - counts.open());
     Some(Duration::from_secs_f64((left as f64 / campaign.rate).min(1e9)))
 }

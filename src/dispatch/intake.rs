@@ -69,7 +69,7 @@ pub fn prepare(job: Job, root: &Path, account: &Account) -> Result<Prepared, Ref
     let envelope = account.provider.envelope(&job);
     let template = Template::compile(&envelope, &job.limits_of_strings, job.judge_rendered, &columns)
         .map_err(Refusal::Problems)?;
-    let survey = audience::survey(&source)?;
+    let survey = audience::survey(&source, settings.delimiter)?;
     let batch_size = batch_size([job.limits.messages, account.messages]);
     Ok(Prepared { job, source, settings, survey, template, batch_size })
 }
@@ -96,7 +96,7 @@ pub async fn register(
         name: job.name.clone(),
         fingerprint: job.fingerprint(),
         audience: prepared.survey.digest.clone(),
-        rows_at_most: prepared.survey.rows_at_most,
+        rows: prepared.survey.rows,
         batch_size: prepared.batch_size,
         rehearsal,
     };

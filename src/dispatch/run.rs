@@ -11,7 +11,7 @@ use super::gate::{self, Passed};
 use super::planner::Planner;
 use super::sender::{Control, Sending, Why};
 use super::{Account, Prepared};
-use crate::audience::AudienceError;
+use crate::audience::{self, AudienceError};
 use crate::campaign::job::OnInDoubt;
 use crate::campaign::{CampaignId, CampaignState};
 use crate::ledger::{Campaign, Ledger, LedgerError, PlannedBatch, SkippedRow};
@@ -32,7 +32,7 @@ pub enum DispatchError {
     /// The queue failed.
     #[error(transparent)]
     Queue(#[from] QueueError),
-    /// The audience failed after the campaign had begun.
+    /// The audience can't be read any more.
     #[error(transparent)]
     Audience(#[from] AudienceError),
     /// A task of this process ended in an unexpected way.
@@ -104,6 +104,10 @@ pub async fn run<L: Ledger>(
     drive(&sending, campaign.batch_size).await?;
 
     match sending.control.why() {
+        Some(Why::Broken(DispatchError::Audience(fault))) => {
+            ledger.change_state(id, CampaignState::Held, Some(fault.to_string())).await?;
+            Ok(End::Held)
+        }
         Some(Why::Broken(fault)) => Err(fault),
         Some(Why::Held(reason)) => {
             ledger.change_state(id, CampaignState::Held, Some(reason)).await?;
@@ -247,6 +251,11 @@ fn plan<L: Ledger>(
             );
             runtime.block_on(write)?;
         }
+    }
+    // What was planned must be what was surveyed: the file may have been written to meanwhile.
+    let prepared = &sending.prepared;
+    if audience::survey(&prepared.source, prepared.settings.delimiter)?.digest != prepared.survey.digest {
+        control.stop_for(Why::Held("the audience changed while it was being read".into()));
     }
     Ok(())
 }

@@ -71,8 +71,8 @@ pub struct NewCampaign {
     pub fingerprint: String,
     /// The digest of the audience's bytes.
     pub audience: String,
-    /// How many rows the audience has at the most.
-    pub rows_at_most: u64,
+    /// How many rows the audience has.
+    pub rows: u64,
     /// How many messages a full batch has. Fixed here, so that a later plan cuts the same batches.
     pub batch_size: usize,
     /// Whether it goes to a sandbox: a rehearsal, which the real campaign replaces.
@@ -104,8 +104,8 @@ pub struct Campaign {
     pub rate: f64,
     /// The digest of the audience's bytes.
     pub audience: String,
-    /// How many rows the audience has at the most.
-    pub rows_at_most: u64,
+    /// How many rows the audience has.
+    pub rows: u64,
     /// How many messages a full batch has.
     pub batch_size: usize,
     /// Whether it went to a sandbox.

@@ -25,8 +25,7 @@ pub trait Provider: Send + Sync {
     fn read(&self, reply: &Reply, count: usize) -> Answer;
 }
 
-/// A request, ready to go. Its debug print shows no credentials.
-#[derive(Clone)]
+/// A request, ready to go. It has no debug print: it holds credentials and numbers of people.
 pub struct Request {
     /// Where to.
     pub url: url::Url,
@@ -120,12 +119,29 @@ fn plain(value: Option<&Value>) -> Option<String> {
     }
 }
 
-/// Cuts a provider's text to what a person reads, and to one line.
+/// A provider's text as it may be kept and shown: one line, not long, without control characters,
+/// and without numbers of people — it is kept once for all messages with its code.
 fn short(text: &str) -> String {
-    let mut line: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let words = clean.split_whitespace().map(|word| {
+        let digits = word.bytes().filter(u8::is_ascii_digit).count();
+        if digits >= 7 { "…" } else { word }
+    });
+    let mut line = words.collect::<Vec<_>>().join(" ");
     if let Some((at, _)) = line.char_indices().nth(300) {
         line.truncate(at);
         line.push('…');
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_providers_text_is_one_line_without_numbers_of_people() {
+        assert_eq!(short("bad\n number:\u{1b}[31m +919876543210, code 1005"), "bad number: [31m … code 1005");
+        assert_eq!(short(&"x".repeat(500)).chars().count(), 301);
+    }
 }

@@ -58,15 +58,18 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// A pool that gives a request `timeout` in all.
+    /// A pool that gives a request `timeout` in all. The system's proxy is used only where `proxied`:
+    /// what goes to this very machine must not leave it.
     ///
     /// # Errors
     ///
     /// When TLS can't be set up, as without any root certificates.
-    pub fn new(timeout: Duration) -> Result<Self, String> {
+    pub fn new(timeout: Duration, proxied: bool) -> Result<Self, String> {
         // Installed once for the process; a second time changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder()
+        let builder = reqwest::Client::builder();
+        let builder = if proxied { builder } else { builder.no_proxy() };
+        let client = builder
             .user_agent(concat!("flowcast/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(IDLE_TIMEOUT)
@@ -207,7 +210,7 @@ mod tests {
     }
 
     fn transport() -> Transport {
-        Transport::new(Duration::from_secs(1)).unwrap()
+        Transport::new(Duration::from_secs(1), false).unwrap()
     }
 
     /// Posts once to a server that does `serve` with its first connection.

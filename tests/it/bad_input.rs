@@ -56,6 +56,12 @@ is_refused! {
         => "the column \"name\" occurs twice in the header";
     an_audience_that_is_not_utf8: |world: &World| world.write("audience.csv", b"phone,name\n+919876543210,Jos\xe9\n")
         => "audience.csv is not UTF-8: byte 28 (line 2); save the file as \"CSV UTF-8\"";
+    a_quote_that_is_never_closed: |world: &World| csv(world, "phone,name\n+919876543210,\"Asha\n+919876543211,Bo\n")
+        => "audience.csv: a quote opens in the row on line 2 and is not closed";
+    a_body_that_is_too_long_for_everybody: |world: &World| world.write_job(&job_with(
+        "/message/text/body",
+        json!(format!("{}{{{{ name }}}}", "x".repeat(5000))),
+    )) => "/message/text/body: even without its values it is 5000 characters long; document 001 allows 4096";
     an_audience_outside_the_root: |world: &World| world.write_job(&job_with("/audience/csv/path", json!("../x.csv")))
         => "../x.csv leads out of the audience root";
     a_limit_that_can_not_be_met: |world: &World| world.write_job(&job_with("/limits", json!({ "messages": "0/s" })))

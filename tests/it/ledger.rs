@@ -36,7 +36,7 @@ fn new_campaign() -> NewCampaign {
         name: Some("a campaign".into()),
         fingerprint: "f1".into(),
         audience: "a1".into(),
-        rows_at_most: 1000,
+        rows: 1000,
         batch_size: 100,
         rehearsal: false,
     }
@@ -455,6 +455,21 @@ fn a_store_is_for_its_owners_eyes() {
     let path = folder.path().join("flowcast.db");
     drop(Sqlite::open(&path, Access::Send).unwrap());
     assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn the_database_of_another_program_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("theirs.db");
+    let theirs = rusqlite::Connection::open(&path).unwrap();
+    theirs.execute_batch("CREATE TABLE orders (id INTEGER)").unwrap();
+    drop(theirs);
+    let before = std::fs::read(&path).unwrap();
+    for access in [Access::Send, Access::Read] {
+        let fault = Sqlite::open(&path, access).err().unwrap();
+        assert!(fault.to_string().contains("is no store of flowcast"), "{fault}");
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 
 #[test]

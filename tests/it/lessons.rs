@@ -197,6 +197,33 @@ async fn too_many_rejections_hold_a_campaign_before_its_audience_is_burnt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_audience_that_is_written_to_while_it_is_sent_holds_the_campaign() {
+    let world = World::new(2_000);
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    world.write_config(&url, "limits = { messages = \"2000/s,burst=10\", requests = \"1000/s\" }");
+    let mut child = world.command(&["run", "job.json"]).stdout(std::process::Stdio::null()).spawn().unwrap();
+    until("the campaign to be on its way", || sandbox.count() > 100).await;
+    let mut csv = std::fs::read_to_string(world.path("audience.csv")).unwrap();
+    csv += "+919811111111,one more\n";
+    world.write("audience.csv", csv);
+    let ended = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
+    assert_eq!(ended.code(), Some(3));
+    let status = world.status("c1");
+    assert_eq!(status["state"], "held");
+    assert_eq!(status["reason"], "the audience changed while it was being read");
+    assert_eq!(sandbox.stats()["sent_twice"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_to_this_machine_goes_through_no_proxy() {
+    let world = World::new(3);
+    let mut command = world.command(&["run", "job.json", "--sandbox"]);
+    command.env("HTTP_PROXY", "http://127.0.0.1:9").env("http_proxy", "http://127.0.0.1:9");
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_number_in_two_spellings_is_one_recipient() {
     let world = World::new(1);
     world.write(

@@ -40,6 +40,18 @@ pub(super) enum Text {
     Jinja { name: String, alone: bool, used: Vec<(String, Source)> },
 }
 
+impl Text {
+    /// How long it is without any value, as far as that can be told.
+    pub(super) fn least_length(&self) -> usize {
+        let Self::Pieces(pieces) = self else { return 0 };
+        let constant = |piece: &Piece| match piece {
+            Piece::Constant(_, length) => *length,
+            Piece::Placeholder(_) => 0,
+        };
+        pieces.iter().map(constant).sum()
+    }
+}
+
 /// A part of a string.
 pub(super) enum Piece {
     /// Already escaped for JSON, with its length in characters.

@@ -85,6 +85,11 @@ impl Template {
             let limit = limits.iter().find(|(known, _)| *known == pointer).map(|(_, limit)| *limit);
             let limit = limit.unwrap_or(Limit { max: 0, may_be_empty: true, source: "" });
             match compiler.compile(text) {
+                // Too long before any value is filled in: no recipient could get it.
+                Ok(text) if limit.max > 0 && text.least_length() > limit.max => {
+                    let fault = too_long(text.least_length(), limit.max, limit.source);
+                    Err(Problem::new(pointer, format!("even without its values it {fault}")))
+                }
                 Ok(text) => Ok(Op::Text { text, limit, pointer }),
                 Err(fault) => Err(Problem::new(pointer, fault)),
             }
@@ -391,6 +396,16 @@ mod tests {
         let skip = render(&template, &["é".repeat(4094).as_str()]).unwrap_err();
         assert_eq!(skip.reason, SkipReason::InvalidContent);
         assert_eq!(skip.detail, "/message/text/body is 4097 characters long; document 001 allows 4096");
+    }
+
+    #[test]
+    fn a_text_that_is_too_long_without_its_values_refuses_the_job() {
+        let problems =
+            compile(&body(&format!("{}{{{{ name }}}}", "x".repeat(4097))), &["name"]).err().unwrap();
+        assert_eq!(
+            problems[0].message,
+            "even without its values it is 4097 characters long; document 001 allows 4096"
+        );
     }
 
     #[test]

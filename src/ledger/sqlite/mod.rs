@@ -138,7 +138,7 @@ fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Campa
         texts,
         rate,
         audience: row.get("audience")?,
-        rows_at_most: count(row, "rows_at_most")?,
+        rows: count(row, "rows")?,
         batch_size: usize::try_from(row.get::<_, i64>("batch_size")?).unwrap_or(1),
         rehearsal: row.get("rehearsal")?,
         submitted_at: time(row.get("submitted_at")?),
@@ -220,7 +220,7 @@ fn insert_batch(transaction: &Transaction<'_>, key: i64, batch: &PlannedBatch) -
 
 fn insert_campaign(transaction: &Transaction<'_>, new: &NewCampaign) -> Result<(), LedgerError> {
     transaction.execute(
-        "INSERT INTO campaign (id, named, name, fingerprint, audience, rows_at_most, batch_size, rehearsal, state, submitted_at)
+        "INSERT INTO campaign (id, named, name, fingerprint, audience, rows, batch_size, rehearsal, state, submitted_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         params![
             new.id.as_str(),
@@ -228,7 +228,7 @@ fn insert_campaign(transaction: &Transaction<'_>, new: &NewCampaign) -> Result<(
             new.name,
             new.fingerprint,
             new.audience,
-            signed(new.rows_at_most),
+            signed(new.rows),
             signed(new.batch_size as u64),
             new.rehearsal,
             CampaignState::Scheduled.as_str(),

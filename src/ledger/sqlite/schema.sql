@@ -7,7 +7,7 @@ CREATE TABLE campaign (
     name         TEXT,
     fingerprint  TEXT NOT NULL,         -- of the job
     audience     TEXT NOT NULL,         -- digest of the audience's bytes
-    rows_at_most INTEGER NOT NULL,
+    rows         INTEGER NOT NULL,
     batch_size   INTEGER NOT NULL,
     rehearsal    INTEGER NOT NULL,
     state        TEXT NOT NULL,

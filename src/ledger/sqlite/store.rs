@@ -15,6 +15,8 @@ use super::super::LedgerError;
 
 /// The layout that this program writes.
 const VERSION: i64 = 1;
+/// Marks a file as a store of this program ("flow").
+const APPLICATION: i64 = 0x666c_6f77;
 /// The most writes that share a transaction.
 const GROUP: usize = 512;
 
@@ -60,14 +62,15 @@ impl Store {
             make(path).map_err(|fault| broken(&fault))?;
         }
         let mut connection = connect(path).map_err(|fault| broken(&fault))?;
-        let version: i64 = connection
-            .pragma_query_value(None, "user_version", |row| row.get(0))
-            .map_err(|fault| broken(&fault))?;
-        match version {
-            VERSION => {}
-            0 if access == Access::Send => create(&mut connection).map_err(|fault| broken(&fault))?,
-            0 => return Err(broken(&"holds no campaigns yet")),
-            other => {
+        // Nothing is written to a file before it is known to be ours.
+        match kind(&connection).map_err(|fault| broken(&fault))? {
+            Kind::Store(VERSION) => {}
+            Kind::Empty if access == Access::Send => {
+                create(&mut connection).map_err(|fault| broken(&fault))?;
+            }
+            Kind::Empty => return Err(broken(&"holds no campaigns yet")),
+            Kind::Foreign => return Err(broken(&"is no store of flowcast; name another file")),
+            Kind::Store(other) => {
                 return Err(broken(&format!(
                     "has layout {other}, and this flowcast reads {VERSION}; use the flowcast that wrote it"
                 )));
@@ -173,8 +176,6 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::from_secs(10))?;
     connection.set_prepared_statement_cache_capacity(64);
-    connection.pragma_update(None, "page_size", 8192)?;
-    connection.pragma_update(None, "journal_mode", "wal")?;
     // Full: a commit is on disk when it returns, through a loss of power too.
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
@@ -182,9 +183,29 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// What a database is.
+enum Kind {
+    Empty,
+    Store(i64),
+    Foreign,
+}
+
+fn kind(connection: &Connection) -> rusqlite::Result<Kind> {
+    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    Ok(match (number("application_id")?, tables) {
+        (APPLICATION, _) => Kind::Store(number("user_version")?),
+        (0, 0) => Kind::Empty,
+        _ => Kind::Foreign,
+    })
+}
+
 fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "page_size", 8192)?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(include_str!("schema.sql"))?;
+    transaction.pragma_update(None, "application_id", APPLICATION)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()
 }
