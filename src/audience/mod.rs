@@ -9,13 +9,14 @@ mod list_rows;
 mod number;
 mod open;
 mod path;
+mod survey;
 
 use std::path::PathBuf;
 
 use roaring::RoaringTreemap;
 
-pub use open::{Survey, survey};
 pub use path::resolve;
+pub use survey::{Survey, survey};
 
 use crate::campaign::{Columns, Phone, SkipReason};
 use csv_rows::CsvRows;
@@ -24,8 +25,9 @@ use number::Numbers;
 
 pub use number::{Numbers as PhoneNumbers, Refusal};
 
-/// Under which names the phone column is looked for when the job names none.
-const PHONE_NAMES: [&str; 6] = ["phone", "phone_number", "mobile", "msisdn", "to", "whatsapp"];
+/// Under which names the phone column is looked for when the job names none. The last is that of
+/// our own reports, so that what failed can be an audience again.
+const PHONE_NAMES: [&str; 7] = ["phone", "phone_number", "mobile", "msisdn", "to", "whatsapp", "recipient"];
 
 /// The longest row. A longer one is a quote that was never closed.
 pub const ROW_LIMIT: u64 = 1 << 20;
@@ -390,6 +392,14 @@ mod tests {
         for end in ["\n", ""] {
             let text = format!("phone,name\n9876543210,\"a\nb\"{end}");
             assert_eq!(lines(&text, &indian()), ["1 +919876543210 9876543210|a\nb"]);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_file_makes_the_reader_panic(text in "(phone|a|\"|,|;|\n|\r|\u{feff}|[0-9+ .E-]|\\PC){0,60}") {
+            let _ = lines(&text, &indian());
+            let _ = lines(&format!("phone,name\n{text}"), &indian());
         }
     }
 

@@ -12,6 +12,7 @@ pub mod problem;
 pub mod rate;
 pub mod rules;
 pub mod schedule;
+pub mod schema;
 pub mod state;
 pub mod template;
 

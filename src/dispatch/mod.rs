@@ -9,16 +9,19 @@
 
 mod account;
 mod backoff;
+mod error;
 mod forecast;
 mod gate;
 mod intake;
 mod planner;
+mod planning;
 mod run;
 mod sender;
 mod verdict;
 
 pub use account::Account;
+pub use error::DispatchError;
 pub use forecast::{Forecast, forecast};
 pub use intake::{Prepared, Refusal, prepare, register};
 pub use planner::{Planned, Planner};
-pub use run::{DispatchError, End, run};
+pub use run::{End, run};

@@ -8,37 +8,17 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::gate::{self, Passed};
-use super::planner::Planner;
+use super::planning::plan;
 use super::sender::{Control, Sending, Why};
-use super::{Account, Prepared};
-use crate::audience::{self, AudienceError};
+use super::{Account, DispatchError, Prepared};
 use crate::campaign::job::OnInDoubt;
 use crate::campaign::{CampaignId, CampaignState};
-use crate::ledger::{Campaign, Ledger, LedgerError, PlannedBatch, SkippedRow};
+use crate::ledger::{Campaign, Ledger, LedgerError};
 use crate::limiter::CampaignLimits;
-use crate::queue::{Local, Queue, QueueError, QueuedBatch};
+use crate::queue::Local;
 
 /// How many batches are planned ahead for each request under way.
 const AHEAD: usize = 4;
-/// How many batches share a checkpoint.
-const CHECKPOINT: usize = 16;
-
-/// Why a campaign could not go on. What it has sent is in the ledger.
-#[derive(Debug, thiserror::Error)]
-pub enum DispatchError {
-    /// The ledger failed.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    /// The queue failed.
-    #[error(transparent)]
-    Queue(#[from] QueueError),
-    /// The audience can't be read any more.
-    #[error(transparent)]
-    Audience(#[from] AudienceError),
-    /// A task of this process ended in an unexpected way.
-    #[error("a task of flowcast failed: {0}")]
-    Task(String),
-}
 
 /// How a run ended.
 #[derive(Debug)]
@@ -178,84 +158,6 @@ async fn drive<L: Ledger>(sending: &Arc<Sending<L, Local>>, batch_size: usize) -
     sending.control.stop.cancel();
     while let Some(sender) = senders.join_next().await {
         sender.map_err(|fault| DispatchError::Task(fault.to_string()))?;
-    }
-    Ok(())
-}
-
-/// Streams the audience into the queue, behind what is settled already.
-fn plan<L: Ledger>(
-    sending: &Sending<L, Local>,
-    batch_size: usize,
-    runtime: &Handle,
-) -> Result<(), DispatchError> {
-    let (id, control) = (&sending.id, &sending.control);
-    let known = runtime.block_on(sending.ledger.plan(id))?;
-    let known_batches = known.checkpoint.batches;
-    // The plan is made again up to the checkpoint before anything of it is sent: another result
-    // from the same bytes would be another version's, and its batches would not be the same.
-    if known.checkpoint.rows > 0 {
-        let mut planner = Planner::new(&sending.prepared, id.clone(), batch_size)?;
-        let digest = loop {
-            match planner.next_batch()? {
-                Some(step) if step.checkpoint.rows < known.checkpoint.rows => {}
-                Some(step) => break step.checkpoint.digest,
-                None => break String::new(),
-            }
-        };
-        if digest != known.checkpoint.digest {
-            let reason =
-                "planning again gives other batches than before; finish it with the flowcast that began it";
-            control.stop_for(Why::Held(reason.into()));
-            return Ok(());
-        }
-    }
-    let mut planner = Planner::new(&sending.prepared, id.clone(), batch_size)?;
-    let (mut batches, mut skipped): (Vec<PlannedBatch>, Vec<SkippedRow>) = Default::default();
-    while let Some(step) = planner.next_batch()? {
-        // The end of the audience may be news although all its rows are known.
-        let is_known = step.checkpoint.rows <= known.checkpoint.rows
-            && known.checkpoint.rows > 0
-            && step.checkpoint.complete <= known.checkpoint.complete;
-        let is_new_row = |line: &SkippedRow| line.row > known.checkpoint.rows;
-        skipped.extend(step.skipped.into_iter().filter(is_new_row));
-        if let Some(batch) = step.batch {
-            let is_settled = batch.number < known_batches && known.settled.contains(batch.number);
-            if batch.number >= known_batches {
-                batches.push(PlannedBatch::from(&batch));
-            }
-            if !is_settled {
-                control.outstanding.send_modify(|count| *count += 1);
-                let publish = async {
-                    tokio::select! {
-                        biased;
-                        () = control.stop.cancelled() => None,
-                        published = sending.queue.publish(QueuedBatch::new(batch)) => Some(published),
-                    }
-                };
-                match runtime.block_on(publish) {
-                    Some(published) => published?,
-                    None => return Ok(()),
-                }
-            }
-        }
-        if control.stop.is_cancelled() {
-            return Ok(());
-        }
-        // The checkpoint follows what the queue has, never the other way round.
-        if !is_known && (batches.len() >= CHECKPOINT || skipped.len() >= 1000 || step.checkpoint.complete) {
-            let write = sending.ledger.checkpoint(
-                id,
-                step.checkpoint,
-                std::mem::take(&mut batches),
-                std::mem::take(&mut skipped),
-            );
-            runtime.block_on(write)?;
-        }
-    }
-    // What was planned must be what was surveyed: the file may have been written to meanwhile.
-    let prepared = &sending.prepared;
-    if audience::survey(&prepared.source, prepared.settings.delimiter)?.digest != prepared.survey.digest {
-        control.stop_for(Why::Held("the audience changed while it was being read".into()));
     }
     Ok(())
 }

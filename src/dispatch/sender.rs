@@ -8,9 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::backoff::{TRIES, backoff};
 use super::gate::{self, Passed};
-use super::run::DispatchError;
 use super::verdict::{Next, judge};
-use super::{Account, Prepared};
+use super::{Account, DispatchError, Prepared};
 use crate::campaign::job::OnInDoubt;
 use crate::campaign::{CampaignId, CampaignState, SkipReason};
 use crate::ledger::{Ledger, Outcome, PlannedBatch};
@@ -63,6 +62,11 @@ impl Control {
     pub(super) fn stop_for(&self, why: Why) {
         self.why.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
         self.stop.cancel();
+    }
+
+    /// Whether it stopped because the campaign is held.
+    pub(super) fn is_held(&self) -> bool {
+        matches!(*self.why.lock().unwrap_or_else(PoisonError::into_inner), Some(Why::Held(_)))
     }
 
     pub(super) fn why(&self) -> Option<Why> {

@@ -310,6 +310,18 @@ mod tests {
         ));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_answer_makes_the_reader_panic_or_accept_without_proof(
+            status in 100..600_u16,
+            body in "\\PC{0,40}|(\\{|\\}|\\[|\\]|:|,|\"response\"|\"whatsapp\"|\"messages\"|\"status\"|\"failure\"|\"code\"|202|400|null){0,20}",
+        ) {
+            let answer = read(status, &body, 3);
+            let accepts = matches!(&answer, Answer::Entries(entries) if entries.iter().any(|e| matches!(e, Entry::Accepted { .. })));
+            proptest::prop_assert!(!accepts, "{answer:?}");
+        }
+    }
+
     #[test]
     fn a_status_proves_what_the_table_says() {
         let rest = r#"{"RestException":{"Message":"Too many requests"}}"#;

@@ -197,6 +197,36 @@ async fn too_many_rejections_hold_a_campaign_before_its_audience_is_burnt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_held_campaign_says_how_many_it_has_not_reached_and_releases_them() {
+    let world = World::new(12_345);
+    let provider =
+        Scripted::start(
+            |nth, to| {
+                if nth < 8 { Reaction::Answer(401, "", String::new()) } else { accept(to) }
+            },
+        )
+        .await;
+    world.write_config(
+        &provider.url,
+        "limits = { messages = \"1000000/s\", requests = \"10000/s\" }\nconcurrency = 1",
+    );
+    let ended = world.run(&["run", "job.json"]).await;
+    assert_eq!(ended.status, Some(3), "{ended:?}");
+    let status = world.status("c1");
+    assert_eq!(
+        (&status["state"], &status["planned"], &status["counts"]["pending"]),
+        (&json!("held"), &json!(true), &json!(12_345))
+    );
+    assert_eq!(world.report("c1").len(), 12_345);
+    for _ in 1..8 {
+        assert_eq!(world.run(&["run", "job.json"]).await.status, Some(3));
+    }
+    assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
+    assert_eq!(world.status("c1")["counts"]["accepted"], 12_345);
+    assert_eq!(provider.requests().len(), 8 + 124);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_audience_that_is_written_to_while_it_is_sent_holds_the_campaign() {
     let world = World::new(2_000);
     let (sandbox, url) = sandbox(Behaviour::default()).await;
@@ -212,6 +242,22 @@ async fn an_audience_that_is_written_to_while_it_is_sent_holds_the_campaign() {
     assert_eq!(status["state"], "held");
     assert_eq!(status["reason"], "the audience changed while it was being read");
     assert_eq!(sandbox.stats()["sent_twice"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_of_what_failed_is_an_audience_again() {
+    let world = World::new(100);
+    let (refusing, url) = sandbox(Behaviour { accept_rate: 0.7, ..Behaviour::default() }).await;
+    world.write_config(&url, "");
+    assert_eq!(world.run(&["run", "job.json"]).await.status, Some(3));
+    world.write("failed.csv", world.flowcast(&["report", "c1", "--state", "rejected"]).out);
+    let mut job = job_with("/audience/csv/path", json!("failed.csv"));
+    (job["id"], job["message"]["text"]["body"]) = (json!("c2"), json!("Hello again"));
+    world.write_job(&job);
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    world.write_config(&url, "");
+    assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
+    assert_eq!(sandbox.count() + refusing.count(), 100);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,9 +7,8 @@ use super::super::id::CampaignId;
 use super::super::phone::Phone;
 use super::super::problem::step;
 use super::super::rate::Rate;
-use super::super::rules::{
-    ANY_TEXT, Field, Findings, Object, Rule, object, one_of, optional, required, schema,
-};
+use super::super::rules::{ANY_TEXT, Field, Findings, Object, Rule, object, one_of, optional, required};
+use super::super::schema::schema;
 
 /// Reads a type from its text, with the type's own error.
 fn reads<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<(), String> {

@@ -283,6 +283,22 @@ mod tests {
         assert_ne!(a.fingerprint(), c.fingerprint());
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+            let _ = Job::read(&bytes);
+        }
+
+        #[test]
+        fn no_value_in_any_place_makes_the_reader_panic(place in 0..12_usize, text in "\\PC{0,12}|\\{\\{.{0,12}|[{}%# |a-z()'\"]{0,16}", number in proptest::num::f64::ANY) {
+            let places = ["/version", "/id", "/account", "/from", "/audience", "/audience/recipients", "/message",
+                "/message/type", "/message/text", "/message/text/body", "/limits", "/schedule"];
+            for value in [json!(text), json!(number), json!([text]), json!({ &text: text })] {
+                let _ = faults(&with(places[place], value));
+            }
+        }
+    }
+
     #[test]
     fn rejections_stop_a_campaign_only_after_enough_messages() {
         let stop = StopWhen { rejected_percent: 20, after: 500 };

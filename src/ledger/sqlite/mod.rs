@@ -1,6 +1,7 @@
 //! The embedded ledger: `SQLite` in WAL mode with full sync, writes gathered into shared commits.
 
 mod batch_row;
+mod campaign_row;
 mod store;
 
 use std::collections::BTreeMap;
@@ -13,19 +14,17 @@ use roaring::RoaringBitmap;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{
-    Campaign, Checkpoint, Counts, Cursor, Ledger, LedgerError, NewCampaign, Outcome, Plan, PlannedBatch,
-    ReportLine, ReportPage, SkippedRow,
+    Campaign, Checkpoint, Cursor, Ledger, LedgerError, NewCampaign, Outcome, Plan, PlannedBatch, ReportLine,
+    ReportPage, SkippedRow,
 };
 use crate::campaign::{CampaignId, CampaignState, MessageState};
 use batch_row::BatchRow;
+use campaign_row::{CAMPAIGN, campaign_of, key, shift, tally, word};
 pub use store::Access;
 use store::Store;
 
 /// How many batches a page of a report has.
 const PAGE: usize = 100;
-/// Over how long the rate is measured, in milliseconds.
-const RATE_WINDOW: i64 = 10_000;
-
 /// A ledger in a file.
 #[derive(Clone)]
 pub struct Sqlite {
@@ -76,132 +75,6 @@ fn count(row: &Row<'_>, column: &str) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(unsigned)
 }
 
-/// The key of a campaign's row.
-fn key(connection: &Connection, id: &CampaignId) -> Result<i64, LedgerError> {
-    connection
-        .prepare_cached("SELECT key FROM campaign WHERE id = ?1")?
-        .query_row([id.as_str()], |row| row.get(0))
-        .optional()?
-        .ok_or_else(|| LedgerError::NoCampaign(id.clone()))
-}
-
-/// A word of a state column, back as its type.
-fn word<T: std::str::FromStr<Err = String>>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
-    row.get_ref(column)?.as_str()?.parse().map_err(|fault: String| {
-        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, fault.into())
-    })
-}
-
-const CAMPAIGN: &str = "SELECT * FROM campaign";
-
-fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Campaign> {
-    let mut counts = Counts {
-        total: 0,
-        pending: count(row, "pending")?,
-        sending: count(row, "sending")?,
-        accepted: count(row, "accepted")?,
-        rejected: count(row, "rejected")?,
-        in_doubt: count(row, "in_doubt")?,
-        skipped: count(row, "skipped")?,
-    };
-    counts.total = counts.open() + counts.accepted + counts.rejected + counts.in_doubt + counts.skipped;
-    let key: i64 = row.get("key")?;
-    let state = word(row, "state")?;
-    let started_at: Option<i64> = row.get("started_at")?;
-    let mut tallies = [BTreeMap::new(), BTreeMap::new()];
-    let mut texts = BTreeMap::new();
-    let mut statement = connection
-        .prepare_cached("SELECT kind, word, count, detail FROM tally WHERE campaign = ?1 AND count > 0")?;
-    let mut rows = statement.query([key])?;
-    while let Some(tally) = rows.next()? {
-        let kind = usize::from(tally.get_ref(0)?.as_str()? == "rejected");
-        tallies[kind].insert(tally.get(1)?, unsigned(tally.get(2)?));
-        if kind == 1 {
-            texts.insert(tally.get(1)?, tally.get(3)?);
-        }
-    }
-    let [skipped, rejected] = tallies;
-    let rate = if state == CampaignState::Running { rate(connection, key, started_at)? } else { 0.0 };
-    let id: String = row.get("id")?;
-    let id = id.parse().map_err(|fault| {
-        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(fault))
-    })?;
-    Ok(Campaign {
-        id,
-        name: row.get("name")?,
-        state,
-        reason: row.get("reason")?,
-        planned: row.get("planned")?,
-        counts,
-        skipped,
-        rejected,
-        texts,
-        rate,
-        audience: row.get("audience")?,
-        rows: count(row, "rows")?,
-        batch_size: usize::try_from(row.get::<_, i64>("batch_size")?).unwrap_or(1),
-        rehearsal: row.get("rehearsal")?,
-        submitted_at: time(row.get("submitted_at")?),
-        started_at: started_at.map(time),
-        finished_at: row.get::<_, Option<i64>>("finished_at")?.map(time),
-    })
-}
-
-/// Messages settled a second, of late.
-fn rate(connection: &Connection, key: i64, started_at: Option<i64>) -> rusqlite::Result<f64> {
-    let now = now();
-    let since = started_at.unwrap_or(now).max(now - RATE_WINDOW);
-    let settled: i64 = connection
-        .prepare_cached(
-            "SELECT coalesce(sum(size - open), 0) FROM batch
-             WHERE updated_at > ?1 AND key >= ?2 << 32 AND key < (?2 + 1) << 32",
-        )?
-        .query_row(params![since, key], |row| row.get(0))?;
-    Ok(settled as f64 * 1000.0 / (now - since).max(1000) as f64)
-}
-
-/// The column that counts a state.
-fn column(state: MessageState) -> &'static str {
-    state.as_str()
-}
-
-/// Moves `count` messages of the campaign's counters from one state to another.
-fn shift(
-    transaction: &Transaction<'_>,
-    key: i64,
-    from: Option<MessageState>,
-    to: MessageState,
-    count: usize,
-) -> Result<(), LedgerError> {
-    if count == 0 || from == Some(to) {
-        return Ok(());
-    }
-    let to = column(to);
-    let sql = match from.map(column) {
-        Some(from) => format!("UPDATE campaign SET {from} = {from} - ?2, {to} = {to} + ?2 WHERE key = ?1"),
-        None => format!("UPDATE campaign SET {to} = {to} + ?2 WHERE key = ?1"),
-    };
-    transaction.prepare_cached(&sql)?.execute(params![key, signed(count as u64)])?;
-    Ok(())
-}
-
-fn tally(
-    transaction: &Transaction<'_>,
-    key: i64,
-    kind: &str,
-    word: &str,
-    count: i64,
-    detail: &str,
-) -> Result<(), LedgerError> {
-    transaction
-        .prepare_cached(
-            "INSERT INTO tally (campaign, kind, word, count, detail) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT DO UPDATE SET count = count + excluded.count",
-        )?
-        .execute(params![key, kind, word, count, detail])?;
-    Ok(())
-}
-
 /// Writes a batch down, if it is not yet.
 fn insert_batch(transaction: &Transaction<'_>, key: i64, batch: &PlannedBatch) -> Result<(), LedgerError> {
     let size = batch.recipients.len();
@@ -215,34 +88,6 @@ fn insert_batch(transaction: &Transaction<'_>, key: i64, batch: &PlannedBatch) -
     if inserted > 0 {
         shift(transaction, key, None, MessageState::Pending, size)?;
     }
-    Ok(())
-}
-
-fn insert_campaign(transaction: &Transaction<'_>, new: &NewCampaign) -> Result<(), LedgerError> {
-    transaction.execute(
-        "INSERT INTO campaign (id, named, name, fingerprint, audience, rows, batch_size, rehearsal, state, submitted_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-        params![
-            new.id.as_str(),
-            new.named,
-            new.name,
-            new.fingerprint,
-            new.audience,
-            signed(new.rows),
-            signed(new.batch_size as u64),
-            new.rehearsal,
-            CampaignState::Scheduled.as_str(),
-            now()
-        ],
-    )?;
-    Ok(())
-}
-
-fn remove_campaign(transaction: &Transaction<'_>, key: i64) -> Result<(), LedgerError> {
-    transaction.execute("DELETE FROM batch WHERE key >= ?1 << 32 AND key < (?1 + 1) << 32", [key])?;
-    transaction.execute("DELETE FROM skipped WHERE campaign = ?1", [key])?;
-    transaction.execute("DELETE FROM tally WHERE campaign = ?1", [key])?;
-    transaction.execute("DELETE FROM campaign WHERE key = ?1", [key])?;
     Ok(())
 }
 
@@ -264,7 +109,7 @@ impl Ledger for Sqlite {
             let id = match known {
                 None => None,
                 Some((key, _, true, _)) if !new.rehearsal => {
-                    remove_campaign(transaction, key)?;
+                    campaign_row::remove(transaction, key)?;
                     None
                 }
                 Some((.., false, _)) if new.rehearsal => return Err(LedgerError::NotARehearsal(new.id)),
@@ -276,7 +121,7 @@ impl Ledger for Sqlite {
             let id = if let Some(id) = id {
                 id
             } else {
-                insert_campaign(transaction, &new)?;
+                campaign_row::insert(transaction, &new)?;
                 new.id.as_str().into()
             };
             let sql = format!("{CAMPAIGN} WHERE id = ?1");
