@@ -8,6 +8,9 @@ use crate::campaign::Rate;
 use crate::limiter::AccountLimits;
 use crate::provider::{Provider, Transport};
 
+/// However long a provider says to wait, it is asked again after this.
+const LONGEST_PAUSE: Duration = Duration::from_hours(1);
+
 /// Credentials and limits at one provider.
 pub struct Account {
     /// Builds requests and reads answers.
@@ -41,7 +44,7 @@ impl Account {
     /// The provider said that it is too much: everything of this account waits. Returns how long.
     pub(super) fn slow_down(&self, retry_after: Option<Duration>) -> Duration {
         let times = self.limited.fetch_add(1, Ordering::Relaxed);
-        let wait = retry_after.unwrap_or_else(|| backoff(times));
+        let wait = retry_after.unwrap_or_else(|| backoff(times)).min(LONGEST_PAUSE);
         self.limits.pause(wait);
         wait
     }

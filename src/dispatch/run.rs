@@ -156,8 +156,11 @@ async fn drive<L: Ledger>(sending: &Arc<Sending<L, Local>>, batch_size: usize) -
     }
     // Nothing new begins; what is under way is finished and recorded.
     sending.control.stop.cancel();
+    let mut failed = Ok(());
     while let Some(sender) = senders.join_next().await {
-        sender.map_err(|fault| DispatchError::Task(fault.to_string()))?;
+        if let Err(fault) = sender {
+            failed = Err(DispatchError::Task(fault.to_string()));
+        }
     }
-    Ok(())
+    failed
 }

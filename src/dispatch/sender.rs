@@ -118,8 +118,11 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                     continue;
                 }
                 Next::Limited { retry_after, detail } => {
-                    wait = wait.max(self.account.slow_down(retry_after));
-                    self.note(Some(format!("the provider limits the rate: {detail}"))).await?;
+                    let pause = self.account.slow_down(retry_after);
+                    wait = wait.max(pause);
+                    let seconds = pause.as_secs_f64().ceil();
+                    self.note(Some(format!("the provider limits the rate, on in {seconds} s: {detail}")))
+                        .await?;
                 }
                 Next::Later { detail } => {
                     queued.attempt += 1;

@@ -139,6 +139,25 @@ async fn a_429_waits_as_long_as_it_says_and_fails_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_retry_after_beyond_all_reason_is_no_panic() {
+    let world = World::new(3);
+    let provider =
+        Scripted::start(|_, _| Reaction::Answer(429, "retry-after: 18446744073709551615\r\n", String::new()))
+            .await;
+    world.write_config(&provider.url, "");
+    let mut child = world.command(&["run", "job.json"]).stderr(std::process::Stdio::null()).spawn().unwrap();
+    loop {
+        let ended = world.run(&["status", "c1", "--json"]).await;
+        if ended.out.contains("the provider limits the rate, on in 3600 s") {
+            break;
+        }
+        assert_eq!(child.try_wait().unwrap(), None, "it ended: {ended:?}");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_storm_of_429_delays_and_never_holds() {
     // More of them than the tries that a failure has.
     let (_, provider, code, status) =

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
@@ -19,6 +20,14 @@ use crate::campaign::id::MessageRef;
 
 /// What a placeholder may spend before it is taken for an endless loop.
 const FUEL: u64 = 50_000;
+
+/// The most bytes that a template writes, far above the longest message.
+const OUTPUT: usize = 64 * 1024;
+/// What a message needs of Jinja's statements. The others only serve to build larger things than
+/// any message is.
+const STATEMENTS: [&str; 8] = ["if", "elif", "else", "endif", "for", "endfor", "raw", "endraw"];
+/// Filters and functions whose output is as long as their arguments say, or that tell of the inside.
+const NOT_OFFERED: [&str; 5] = ["format", "indent", "pprint", "namespace", "debug"];
 
 /// The name under which a template of one expression leaves its value.
 const RESULT: &str = "flowcast_value";
@@ -95,6 +104,10 @@ impl<'a> Compiler<'a> {
             jinja.set_syntax(syntax);
         }
         jinja.set_fuel(Some(FUEL));
+        for name in NOT_OFFERED {
+            jinja.remove_filter(name);
+            jinja.remove_global(name);
+        }
         Self { columns, used: Vec::new(), jinja }
     }
 
@@ -107,6 +120,12 @@ impl<'a> Compiler<'a> {
                 Err(pieces) => Text::Pieces(pieces),
             });
         }
+        if let Some(word) = statements(text).find(|word| !STATEMENTS.contains(word)) {
+            return Err(format!(
+                "{{% {word} %}} is not offered in messages; known here: {}",
+                STATEMENTS.join(", ")
+            ));
+        }
         let inner = text.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"));
         let expression = inner.filter(|inner| self.jinja.compile_expression_owned(inner.to_string()).is_ok());
         let source =
@@ -116,7 +135,7 @@ impl<'a> Compiler<'a> {
             .add_template_owned(name.clone(), source)
             .map_err(|fault| format!("is no valid template: {}", fault.detail().unwrap_or("syntax error")))?;
         let template = self.jinja.get_template(&name).map_err(|fault| fault.to_string())?;
-        let globals = ["range", "dict", "namespace", "debug", "lipsum"];
+        let globals = ["range", "dict"];
         let mut names: Vec<String> = template.undeclared_variables(false).into_iter().collect();
         names.retain(|name| !globals.contains(&name.as_str()));
         names.sort();
@@ -181,6 +200,14 @@ impl<'a> Compiler<'a> {
             }
         }
     }
+}
+
+/// The words that statements begin with.
+fn statements(text: &str) -> impl Iterator<Item = &str> {
+    text.split("{%").skip(1).map(|rest| {
+        let rest = rest.trim_start_matches(['-', '+']).trim_start();
+        &rest[..rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len())]
+    })
 }
 
 fn push_constant(pieces: &mut Vec<Piece>, text: &str) {
@@ -326,15 +353,33 @@ pub(super) fn evaluate(
         kind => Cause::Failed(kind.to_string()),
     };
     let template = jinja.get_template(name).map_err(cause)?;
-    let captured = template.render_captured(Jinja::from(Serde(&context))).map_err(cause)?;
+    let mut output = Bounded(Vec::new());
+    let captured = template.render_captured_to(Jinja::from(Serde(&context)), &mut output).map_err(cause)?;
     if !alone {
-        return Ok(captured.into_output().into());
+        return Ok(String::from_utf8_lossy(&output.0).into());
     }
     let value = captured.state().lookup(RESULT).unwrap_or(Jinja::UNDEFINED);
     if value.is_undefined() || value.is_none() {
         return Err(Cause::Missing(missing()));
     }
     serde_json::to_value(&value).map_err(|_| Cause::Failed("its value is no JSON".into()))
+}
+
+/// A text that does not grow beyond [`OUTPUT`].
+struct Bounded(Vec<u8>);
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > OUTPUT {
+            return Err(io::Error::other("longer than any message"));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

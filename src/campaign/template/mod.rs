@@ -455,6 +455,25 @@ mod tests {
     }
 
     #[test]
+    fn a_template_can_not_build_what_is_larger_than_any_message() {
+        for bad in [
+            "{% set a = name ~ name %}{{ a }}",
+            "{%- macro a() %}{{ a() }}{% endmacro %}",
+            "{% with a = name ~ name %}{{ a }}{% endwith %}",
+            "{{ '%1000000000d' | format(1) }}",
+            "{{ name | indent(1000000000) }}",
+            "{{ debug() }}",
+        ] {
+            assert!(compile(&body(bad), &["name"]).is_err(), "{bad}");
+        }
+        let long = "{% for i in range(9000) %}{{ name }}{% endfor %}";
+        assert_eq!(
+            rendered_body(long, &["name"], &["x".repeat(90).as_str()]).unwrap_err().reason,
+            SkipReason::InvalidContent
+        );
+    }
+
+    #[test]
     fn titles_that_become_the_same_are_refused_for_that_row() {
         let content = json!({ "type": "interactive", "interactive": { "type": "button", "body": { "text": "b" },
             "action": { "buttons": [
