@@ -44,7 +44,8 @@ for rows in 100000 1000000; do
         done
         wait "$run"
         end=$(date +%s.%N)
-        awk -v rows="$rows" -v seconds="$(echo "$end - $start" | bc)" -v peak="$peak" 'BEGIN {
+        awk -v rows="$rows" -v start="$start" -v end="$end" -v peak="$peak" 'BEGIN {
+            seconds = end - start
             printf "%9d rows: %6.2f s, %8.0f messages/s, peak memory %5.1f MiB\n", rows, seconds, rows / seconds, peak / 1024
         }'
     done

@@ -212,6 +212,13 @@ pub struct Limit {
     pub may_be_empty: bool,
     /// Who says so.
     pub source: &'static str,
+    /// Whether it must be a string; elsewhere one expression alone keeps its type.
+    pub is_text: bool,
+}
+
+impl Limit {
+    /// Anything goes.
+    pub const FREE: Self = Self { max: 0, may_be_empty: true, source: "", is_text: false };
 }
 
 /// What a walk found.
@@ -308,7 +315,8 @@ fn walk(rule: &Rule, value: &Value, pointer: &str, findings: &mut Findings) {
 fn walk_template(rule: &Rule, pointer: &str, findings: &mut Findings) {
     match rule {
         Rule::Text(rule) if rule.one_of.is_empty() => {
-            let limit = Limit { max: rule.max, may_be_empty: rule.may_be_empty, source: rule.source };
+            let limit =
+                Limit { max: rule.max, may_be_empty: rule.may_be_empty, source: rule.source, is_text: true };
             findings.limits.push((pointer.into(), limit));
             findings.judge_rendered |= rule.form != Form::Any;
         }
@@ -329,7 +337,7 @@ fn walk_template(rule: &Rule, pointer: &str, findings: &mut Findings) {
 fn walk_any(value: &Value, pointer: &str, findings: &mut Findings) {
     match value {
         Value::String(text) if findings.waits(text) => {
-            findings.limits.push((pointer.into(), Limit { max: 0, may_be_empty: true, source: "" }));
+            findings.limits.push((pointer.into(), Limit::FREE));
         }
         Value::Array(items) => items
             .iter()

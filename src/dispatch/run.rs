@@ -93,19 +93,20 @@ pub async fn run<L: Ledger>(
             ledger.change_state(id, CampaignState::Held, Some(reason)).await?;
             Ok(End::Held)
         }
-        None if stop.is_cancelled() => {
-            let reason = "stopped from the keyboard or by a signal";
-            ledger.change_state(id, CampaignState::Paused, Some(reason.into())).await?;
-            Ok(End::Stopped)
-        }
-        None => complete(ledger, id).await,
+        None => conclude(ledger, id, stop.is_cancelled()).await,
     }
 }
 
 /// A campaign completes only when its counts add up.
-async fn complete(ledger: &impl Ledger, id: &CampaignId) -> Result<End, DispatchError> {
+async fn conclude(ledger: &impl Ledger, id: &CampaignId, stopped: bool) -> Result<End, DispatchError> {
     let campaign = ledger.campaign(id).await?.ok_or_else(|| LedgerError::NoCampaign(id.clone()))?;
-    if !campaign.planned || campaign.counts.open() > 0 {
+    let is_open = !campaign.planned || campaign.counts.open() > 0;
+    if is_open && stopped {
+        let reason = "stopped from the keyboard or by a signal";
+        ledger.change_state(id, CampaignState::Paused, Some(reason.into())).await?;
+        return Ok(End::Stopped);
+    }
+    if is_open {
         let reason = format!(
             "{} messages are open although all batches are done; run it again",
             campaign.counts.open()

@@ -145,7 +145,8 @@ mod tests {
         assert_eq!(batch_size([rate("10/h")]), 1);
     }
 
-    /// In any window: at most rate × t + burst. And the rate is used: 97 % of it at the least.
+    /// In any window: at most rate × t + burst. And the rate is used: 97 % of it at the least. The
+    /// bursts are worth a fifth of a second, so that a machine that stands still for less loses nothing.
     async fn measure(
         limits: AccountLimits,
         campaign: CampaignLimits,
@@ -177,8 +178,9 @@ mod tests {
         for from in 0..times.len() {
             for to in from..times.len() {
                 let sent = (to - from + 1) as f64 * weight;
-                // The clock is read after the token is taken, so a window may seem shorter by a little.
-                let allowed = per_second * (times[to] - times[from] + 0.02) + burst;
+                // The clock is read after the token is taken, and a busy machine may stand still in
+                // between, so a window may seem shorter than it was.
+                let allowed = per_second * (times[to] - times[from] + 0.1) + burst;
                 assert!(sent <= allowed, "{sent} in {} s, allowed {allowed}", times[to] - times[from]);
             }
         }
@@ -189,23 +191,24 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn messages_keep_their_rate_exactly() {
         let times =
-            measure(AccountLimits::new(None, rate("400/s,burst=20")), CampaignLimits::default(), 20, 60)
+            measure(AccountLimits::new(None, rate("400/s,burst=80")), CampaignLimits::default(), 20, 60)
                 .await;
-        assert_exact(&times, 20.0, 400.0, 20.0);
+        assert_exact(&times, 20.0, 400.0, 80.0);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn requests_are_another_bucket() {
         let times =
-            measure(AccountLimits::new(rate("40/s,burst=2"), None), CampaignLimits::default(), 100, 80).await;
-        assert_exact(&times, 1.0, 40.0, 2.0);
+            measure(AccountLimits::new(rate("40/s,burst=8"), None), CampaignLimits::default(), 100, 100)
+                .await;
+        assert_exact(&times, 1.0, 40.0, 8.0);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_campaign_has_a_limit_of_its_own() {
-        let campaign = CampaignLimits::new(rate("300/s,burst=10"));
-        let times = measure(AccountLimits::new(None, rate("10000/s")), campaign, 10, 60).await;
-        assert_exact(&times, 10.0, 300.0, 10.0);
+        let campaign = CampaignLimits::new(rate("300/s,burst=60"));
+        let times = measure(AccountLimits::new(None, rate("10000/s")), campaign, 10, 72).await;
+        assert_exact(&times, 10.0, 300.0, 60.0);
     }
 
     #[tokio::test]

@@ -111,12 +111,13 @@ impl<'a> Compiler<'a> {
         Self { columns, used: Vec::new(), jinja }
     }
 
-    /// Compiles a string that holds placeholders. The error says what is wrong with them.
-    pub(super) fn compile(&mut self, text: &str) -> Result<Text, String> {
+    /// Compiles a string that holds placeholders; where a text is asked for it stays one. The error
+    /// says what is wrong with the placeholders.
+    pub(super) fn compile(&mut self, text: &str, is_text: bool) -> Result<Text, String> {
         if let Some(pieces) = self.pieces(text)? {
             return Ok(match <[Piece; 1]>::try_from(pieces) {
-                Ok([Piece::Placeholder(alone)]) => Text::Alone(alone),
-                Ok([constant]) => Text::Pieces(vec![constant]),
+                Ok([Piece::Placeholder(alone)]) if !is_text => Text::Alone(alone),
+                Ok([piece]) => Text::Pieces(vec![piece]),
                 Err(pieces) => Text::Pieces(pieces),
             });
         }
@@ -126,7 +127,8 @@ impl<'a> Compiler<'a> {
                 STATEMENTS.join(", ")
             ));
         }
-        let inner = text.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"));
+        let alone = if is_text { None } else { Some(text) };
+        let inner = alone.and_then(|text| text.strip_prefix("{{")).and_then(|rest| rest.strip_suffix("}}"));
         let expression = inner.filter(|inner| self.jinja.compile_expression_owned(inner.to_string()).is_ok());
         let source =
             expression.map_or_else(|| text.into(), |inner| format!("{{% set {RESULT} = ({inner}) %}}"));

@@ -83,8 +83,8 @@ impl Template {
         builder.value(&envelope.value, "", &mut |text, pointer| {
             let pointer = place(pointer);
             let limit = limits.iter().find(|(known, _)| *known == pointer).map(|(_, limit)| *limit);
-            let limit = limit.unwrap_or(Limit { max: 0, may_be_empty: true, source: "" });
-            match compiler.compile(text) {
+            let limit = limit.unwrap_or(Limit::FREE);
+            match compiler.compile(text, limit.is_text) {
                 // Too long before any value is filled in: no recipient could get it.
                 Ok(text) if limit.max > 0 && text.least_length() > limit.max => {
                     let fault = too_long(text.least_length(), limit.max, limit.source);
@@ -442,6 +442,13 @@ mod tests {
         template.render(&batch.recipient(0).unwrap(), &mut out).unwrap();
         let message: Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(message.pointer(data), Some(&json!({ "slots": ["10:00", "14:00"] })));
+    }
+
+    #[test]
+    fn where_a_text_is_asked_for_one_expression_alone_is_a_text() {
+        assert_eq!(rendered_body("{{ row }}", &[], &[]).unwrap(), "12");
+        assert_eq!(rendered_body("{{ price | int }}", &["price"], &["7"]).unwrap(), "7");
+        assert_eq!(rendered_body("{{ name }}", &["name"], &["7"]).unwrap(), "7");
     }
 
     #[test]
