@@ -18,6 +18,34 @@ const BATCH: u64 = 20;
 const CONCURRENCY: u64 = 4;
 
 #[tokio::test(flavor = "multi_thread")]
+async fn killed_between_request_and_record_its_messages_are_in_doubt_and_never_repeated() {
+    let world = World::new(500);
+    // The provider takes the requests, and answers long after the process is dead.
+    let (sandbox, url) =
+        sandbox(Behaviour { latency: Duration::from_millis(500), ..Behaviour::default() }).await;
+    world.write_config(&url, "limits = { messages = \"100000/s\", requests = \"1000/s\" }\nconcurrency = 2");
+    let mut child = world.command(&["run", "job.json"]).stderr(Stdio::null()).spawn().unwrap();
+    while sandbox.stats()["requests"] != 2 {
+        assert_eq!(child.try_wait().unwrap(), None);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // Until it runs again, what was under way is shown as being sent.
+    assert_eq!(world.status("c1")["counts"]["sending"], 200);
+
+    let ended = world.run(&["run", "job.json"]).await;
+    assert_eq!(ended.status, Some(3), "{ended:?}");
+    let counts = &world.status("c1")["counts"];
+    assert_eq!((&counts["accepted"], &counts["in_doubt"]), (&json!(300), &json!(200)));
+    let stats = sandbox.stats();
+    assert_eq!((&stats["requests"], &stats["sent_twice"]), (&json!(5), &json!(0)));
+    let listed = world.flowcast(&["report", "c1", "--state", "in_doubt"]).out;
+    assert_eq!(listed.lines().count(), 201);
+    assert!(listed.contains("flowcast ended while the request was under way"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_moment_it_sends_nothing_twice_and_loses_nothing() {
     let world = World::new(ROWS);
     let (sandbox, url) =
