@@ -45,7 +45,7 @@ impl Account {
     pub(super) fn slow_down(&self, retry_after: Option<Duration>) -> Duration {
         let times = self.limited.fetch_add(1, Ordering::Relaxed);
         let wait = retry_after.unwrap_or_else(|| backoff(times)).min(LONGEST_PAUSE);
-        self.limits.pause(wait);
+        self.limits.pause_for(wait);
         wait
     }
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::{TRIES, backoff};
@@ -11,7 +12,7 @@ use super::gate::{self, Passed};
 use super::verdict::{Next, judge};
 use super::{Account, DispatchError, Prepared};
 use crate::campaign::job::OnInDoubt;
-use crate::campaign::{CampaignId, CampaignState, SkipReason};
+use crate::campaign::{CampaignId, CampaignState, Opening, SkipReason};
 use crate::ledger::{Ledger, Outcome, PlannedBatch};
 use crate::limiter::CampaignLimits;
 use crate::provider::Provider;
@@ -109,7 +110,12 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                     continue;
                 }
             }
+            let asked = set.len();
             let (next, open) = self.send_set(&queued, set).await?;
+            if open.len() < asked {
+                // Something was settled: what fails next is a first failure again.
+                queued.attempt = 0;
+            }
             match next {
                 Next::Done => {}
                 Next::Halves => {
@@ -149,7 +155,12 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                     return Ok(());
                 }
             }
+            let waits = !open.is_empty();
             again.extend(open);
+            if waits {
+                // The rest of the batch would meet the same; it waits along.
+                again.extend(sets.drain(..).flatten());
+            }
         }
         if again.is_empty() {
             // Acknowledged only now, after the ledger has every outcome.
@@ -162,33 +173,37 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         Ok(())
     }
 
-    /// Waits for the window, then for the buckets.
+    /// Waits for the window, then for the buckets. A window that closes meanwhile is waited for
+    /// before the buckets are asked anew: tokens of yesterday must not go out beside today's.
     async fn wait_for_turn(&self, count: usize) -> Passed {
         let schedule = &self.prepared.job.schedule;
         let closed = |at| async move {
             // What it waits for is told as well as it can be; a ledger that fails is met at the claim.
             let _ = self.note(Some(format!("outside its sending window, which opens at {at}"))).await;
         };
-        let passed = gate::pass(schedule, &self.control.stop, closed).await;
-        if passed != Passed::Open {
-            return passed;
-        }
-        let mut turn = std::pin::pin!(self.account.limits.take(&self.limits, count));
-        let mut long = std::pin::pin!(tokio::time::sleep(LONG_WAIT));
-        let mut told = false;
         loop {
+            let passed = gate::pass(schedule, &self.control.stop, closed).await;
+            if passed != Passed::Open {
+                return passed;
+            }
             tokio::select! {
                 biased;
                 () = self.control.stop.cancelled() => return Passed::Stopped,
-                () = &mut turn => break,
-                () = &mut long, if !told => {
-                    told = true;
-                    let _ = self.note(Some("waits for its limits".into())).await;
-                }
+                () = self.wait_for_buckets(count) => {}
+            }
+            if matches!(schedule.at(Timestamp::now()), Opening::Open { .. }) {
+                return Passed::Open;
             }
         }
-        // The window may have closed while it waited: then it waits again, at the gate.
-        gate::pass(schedule, &self.control.stop, closed).await
+    }
+
+    /// Waits for the buckets, and tells so in the campaign's status when it takes long.
+    async fn wait_for_buckets(&self, count: usize) {
+        let mut turn = std::pin::pin!(self.account.limits.take(&self.limits, count));
+        if tokio::time::timeout(LONG_WAIT, &mut turn).await.is_err() {
+            let _ = self.note(Some("waits for its limits".into())).await;
+            turn.await;
+        }
     }
 
     /// Claims, sends and records some messages. Returns what follows, and those still open.

@@ -96,29 +96,38 @@ impl AccountLimits {
     /// May be dropped at any point: at the worst some tokens are spent for nothing.
     pub async fn take(&self, campaign: &CampaignLimits, count: usize) {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        if let Some(bucket) = &campaign.messages {
-            bucket.take(count).await;
-        }
-        if let Some(bucket) = &self.messages {
-            bucket.take(count).await;
-        }
-        if let Some(bucket) = &self.requests {
-            bucket.take(1).await;
-        }
-        while let Some(until) = self.paused_until().filter(|until| *until > Instant::now()) {
-            sleep_until(until).await;
+        loop {
+            while let Some(until) = self.pause() {
+                sleep_until(until).await;
+            }
+            if let Some(bucket) = &campaign.messages {
+                bucket.take(count).await;
+            }
+            if let Some(bucket) = &self.messages {
+                bucket.take(count).await;
+            }
+            if let Some(bucket) = &self.requests {
+                bucket.take(1).await;
+            }
+            // A pause that began meanwhile makes these tokens stale: kept until its end, they would
+            // all go out at once beside the fresh ones.
+            if self.pause().is_none() {
+                return;
+            }
         }
     }
 
     /// Lets nothing go out for a while, because the provider answered that it is too much.
-    pub fn pause(&self, wait: Duration) {
+    pub fn pause_for(&self, wait: Duration) {
         let until = Instant::now() + wait;
         let mut paused = self.paused_until.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         *paused = Some(paused.map_or(until, |known| known.max(until)));
     }
 
-    fn paused_until(&self) -> Option<Instant> {
-        *self.paused_until.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// Until when nothing goes out, where that is to come.
+    fn pause(&self) -> Option<Instant> {
+        let paused = *self.paused_until.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        paused.filter(|until| *until > Instant::now())
     }
 }
 
@@ -222,10 +231,34 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_provider_that_says_wait_is_waited_for() {
         let limits = AccountLimits::default();
-        limits.pause(Duration::from_secs(7));
-        limits.pause(Duration::from_secs(3));
+        limits.pause_for(Duration::from_secs(7));
+        limits.pause_for(Duration::from_secs(3));
         let start = Instant::now();
         limits.take(&CampaignLimits::default(), 1).await;
         assert_eq!(start.elapsed().as_secs(), 7);
+    }
+
+    #[tokio::test]
+    async fn a_pause_does_not_save_up_what_waits_for_it() {
+        let limits = std::sync::Arc::new(AccountLimits::new(rate("20/s,burst=1"), None));
+        limits.take(&CampaignLimits::default(), 1).await;
+        // Four wait for a token each when the pause begins.
+        let waiting: Vec<_> = (0..4)
+            .map(|_| {
+                let limits = limits.clone();
+                tokio::spawn(async move {
+                    limits.take(&CampaignLimits::default(), 1).await;
+                    std::time::Instant::now()
+                })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        limits.pause_for(Duration::from_millis(400));
+        let mut times = Vec::new();
+        for waiter in waiting {
+            times.push(waiter.await.unwrap());
+        }
+        times.sort_unstable();
+        assert!(times[3] - times[0] >= Duration::from_millis(60), "{times:?}");
     }
 }

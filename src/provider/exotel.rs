@@ -96,6 +96,10 @@ impl Provider for Exotel {
                 Some(json) => entries(&json, count),
                 None => all_unknown(&format!("{detail}, with a body that can't be read")),
             },
+            // RFC 9110: what is asked for is elsewhere, so nothing was done here.
+            301 | 302 | 307 | 308 => Answer::CampaignRefused {
+                reason: format!("{detail}; the provider's address redirects: check region and base_url"),
+            },
             400 => Answer::Malformed { code: "400".into(), detail },
             401 => Answer::AccountRefused {
                 reason: format!("{detail}; check api_key and api_token of the account"),
@@ -329,7 +333,7 @@ mod tests {
         for status in [401, 402, 403] {
             assert!(matches!(read(status, "", 5), Answer::AccountRefused { .. }), "{status}");
         }
-        for status in [404, 405, 413, 415] {
+        for status in [301, 302, 307, 308, 404, 405, 413, 415] {
             assert!(matches!(read(status, "", 5), Answer::CampaignRefused { .. }), "{status}");
         }
         assert_eq!(
@@ -345,7 +349,7 @@ mod tests {
             assert!(matches!(read(status, r#"{"http_code":500}"#, 5), Answer::TryAgain { .. }), "{status}");
             assert!(matches!(read(status, "<html>Bad</html>", 5), Answer::Unknown { .. }), "{status}");
         }
-        for status in [301, 307, 408, 502, 504, 599] {
+        for status in [300, 303, 304, 408, 502, 504, 599] {
             assert!(matches!(read(status, r#"{"http_code":500}"#, 5), Answer::Unknown { .. }), "{status}");
         }
         let reply = Reply { status: 429, retry_after: Some(Duration::from_secs(9)), body: "".into() };

@@ -125,6 +125,17 @@ async fn a_404_holds_the_campaign() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_is_not_followed_and_holds_the_campaign() {
+    let elsewhere = Scripted::start(|_, to| accept(to)).await;
+    let location = format!("location: {}\r\n", elsewhere.url);
+    let location: &'static str = location.leak();
+    let (_, provider, code, now) = run(move |_, _| Reaction::Answer(307, location, String::new())).await;
+    assert_eq!((code, &now["state"], &now["counts"]["pending"]), (Some(3), &json!("held"), &json!(3)));
+    assert!(now["reason"].as_str().unwrap().contains("check region and base_url"), "{now}");
+    assert_eq!((provider.requests().len(), elsewhere.requests().len()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_429_waits_as_long_as_it_says_and_fails_nothing() {
     let start = std::time::Instant::now();
     let (_, provider, code, _) =
