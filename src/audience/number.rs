@@ -35,6 +35,17 @@ pub enum Refusal {
 }
 
 /// Normalises numbers, in the light of a default region.
+///
+/// ```
+/// use flowcast::audience::PhoneNumbers;
+///
+/// let mut numbers = PhoneNumbers::new(Some("IN"));
+/// for text in ["98765 43210", "0091 98765-43210", "(+91) 98765 43210", "919876543210.0"] {
+///     assert_eq!(numbers.normalise(text)?.to_string(), "+919876543210");
+/// }
+/// assert!(numbers.normalise("9.19876E+11").is_err());
+/// # Ok::<(), flowcast::audience::Refusal>(())
+/// ```
 pub struct Numbers {
     region: Option<country::Id>,
     /// The region's calling code.

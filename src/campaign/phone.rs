@@ -11,6 +11,15 @@ const DIGITS: std::ops::RangeInclusive<usize> = 7..=15;
 /// A number in E.164: `+`, a country code that does not begin with 0, and 7 to 15 digits in all.
 ///
 /// Its debug print hides all but the country code and the last two digits.
+///
+/// ```
+/// use flowcast::campaign::Phone;
+///
+/// let phone: Phone = "+919876543210".parse()?;
+/// assert_eq!(phone.to_string(), "+919876543210");
+/// assert_eq!(format!("{phone:?}"), "+91********10");
+/// # Ok::<(), flowcast::campaign::phone::NotE164>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Phone(u64);

@@ -8,6 +8,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// A rate and its burst: in any span of time `t`, at most `rate × t + burst`.
+///
+/// ```
+/// use flowcast::campaign::Rate;
+///
+/// let rate: Rate = "200/min".parse()?;
+/// assert_eq!(rate.burst().get(), 3); // what comes in a second
+/// assert_eq!("80/s,burst=100".parse::<Rate>()?.burst().get(), 100);
+/// # Ok::<(), flowcast::campaign::rate::InvalidRate>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Rate {

@@ -123,6 +123,14 @@ pub enum OnInDoubt {
 impl Job {
     /// Reads a job.
     ///
+    /// ```
+    /// use flowcast::campaign::Job;
+    ///
+    /// let problems = Job::read(br#"{ "version": 1, "acount": "main" }"#).unwrap_err();
+    /// assert_eq!(problems[0].pointer, "/acount");
+    /// assert_eq!(problems[0].message, r#"unknown field; did you mean "account"?"#);
+    /// ```
+    ///
     /// # Errors
     ///
     /// Everything that is wrong with its form, each with its place.

@@ -7,7 +7,6 @@ mod store;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::Timestamp;
 use roaring::RoaringBitmap;
@@ -46,10 +45,7 @@ impl Sqlite {
     ///
     /// When another process sends from it, or it can't be read or made.
     pub fn open(path: &Path, access: Access) -> Result<Self, LedgerError> {
-        static OPENED: AtomicI64 = AtomicI64::new(0);
-        let nth = OPENED.fetch_add(1, Ordering::Relaxed);
-        let session = Timestamp::now().as_microsecond() * 64 + nth % 64;
-        Ok(Self { store: Arc::new(Store::open(path, access)?), session })
+        Ok(Self { store: Arc::new(Store::open(path, access)?), session: rand::random() })
     }
 }
 
