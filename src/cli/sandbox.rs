@@ -106,14 +106,12 @@ fn time(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(milliseconds / 1000.0))
 }
 
-/// `0.95` or `95%`.
+/// `0.95`, `95%`, or `95`: nothing above 1 can be meant as a share.
 fn share(text: &str) -> Result<f64, String> {
-    let share = match text.strip_suffix('%') {
-        Some(percent) => percent.trim().parse::<f64>().map(|percent| percent / 100.0),
-        None => text.parse(),
-    };
-    share
+    let number = text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>();
+    number
         .ok()
+        .map(|number| if text.ends_with('%') || number > 1.0 { number / 100.0 } else { number })
         .filter(|share| (0.0..=1.0).contains(share))
         .ok_or_else(|| "a share is written as 0.95 or 95%, from 0 to 1".into())
 }
@@ -129,6 +127,7 @@ mod tests {
         assert_eq!(time("20"), Ok(Duration::from_millis(20)));
         assert!(time("soon").is_err() && time("-1s").is_err());
         assert_eq!((share("0.9"), share("90%"), share("1")), (Ok(0.9), Ok(0.9), Ok(1.0)));
-        assert!(share("90").is_err() && share("x").is_err());
+        assert_eq!((share("90"), share("0.5%")), (Ok(0.9), Ok(0.005)));
+        assert!(share("101").is_err() && share("-0.1").is_err() && share("x").is_err());
     }
 }
