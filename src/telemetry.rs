@@ -8,7 +8,11 @@ use tracing_subscriber::EnvFilter;
 pub fn start() {
     let filter =
         EnvFilter::try_from_env("FLOWCAST_LOG").unwrap_or_else(|_| EnvFilter::new("warn,flowcast=info"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that can't be written, as on a terminal that is gone, must not stop a campaign.
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     // A second start, as in a test, changes nothing.
     let _ = if std::io::stderr().is_terminal() {
         logs.with_target(false).try_init()

@@ -102,16 +102,15 @@ async fn dispatch(args: Args) -> Outcome {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the one place where a command's error is told")]
 fn fail(failure: Failure) -> ExitCode {
     match failure {
         Failure::ReaderGone => ExitCode::SUCCESS,
         Failure::Usage(text) => {
-            eprintln!("flowcast: {text}");
+            tell(&format!("flowcast: {text}"));
             ExitCode::from(2)
         }
         Failure::Outside(text) => {
-            eprintln!("flowcast: {text}");
+            tell(&format!("flowcast: {text}"));
             ExitCode::from(1)
         }
     }
@@ -124,10 +123,9 @@ fn print(text: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Tells a person something that is no result.
-#[expect(clippy::print_stderr, reason = "the one place where a command tells what it does")]
+/// Tells a person something that is no result. A terminal that is gone stops nothing.
 fn tell(text: &str) {
-    eprintln!("{text}");
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 impl From<io::Error> for Failure {

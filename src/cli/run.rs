@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::sandbox::Faults;
@@ -107,16 +108,24 @@ async fn send(
     Ok(end?)
 }
 
-/// The first Ctrl-C or SIGTERM stops cleanly; a second one at once.
+/// The first Ctrl-C, SIGTERM or closed terminal stops cleanly; a second one at once.
 async fn listen_for_signals(stop: CancellationToken) {
-    let terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
-    let Ok(mut terminated) = terminated else { return };
-    for count in 0.. {
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminated.recv() => {}
-        }
-        if count > 0 {
+    let (Ok(mut terminated), Ok(mut hung_up)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::hangup()))
+    else {
+        return;
+    };
+    loop {
+        let asked = tokio::select! {
+            _ = tokio::signal::ctrl_c() => true,
+            _ = terminated.recv() => true,
+            // A terminal that closes tells it more than once; that is nobody's second wish.
+            _ = hung_up.recv() => false,
+        };
+        if stop.is_cancelled() {
+            if !asked {
+                continue;
+            }
             tell("flowcast: stopped at once; what was under way is in doubt");
             std::process::exit(i32::from(UNSETTLED));
         }

@@ -37,11 +37,11 @@ async fn interrupted(world: &World, signal: Signal, ready: impl FnMut() -> bool)
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resumed_campaign_sends_to_nobody_twice_and_leaves_out_nobody() {
-    let world = World::new(3_000);
+    let world = World::new(4_000);
     let (sandbox, url) =
         sandbox(Behaviour { latency: Duration::from_millis(20), ..Behaviour::default() }).await;
     world.write_config(&url, "limits = { messages = \"2000/s,burst=50\", requests = \"1000/s\" }");
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let before = sandbox.taken().len();
         let ended = interrupted(&world, signal, || sandbox.taken().len() > before + 300).await;
         assert_eq!(ended.status, Some(3), "{ended:?}");
@@ -55,7 +55,7 @@ async fn a_resumed_campaign_sends_to_nobody_twice_and_leaves_out_nobody() {
     let stats = sandbox.stats();
     assert_eq!(
         (&stats["accepted"], &stats["messages"], &stats["sent_twice"]),
-        (&json!(3000), &json!(3000), &json!(0))
+        (&json!(4000), &json!(4000), &json!(0))
     );
 }
 
