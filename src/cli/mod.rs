@@ -29,8 +29,13 @@ use crate::ledger::LedgerError;
 #[command(after_help = "Exit status: 0 done; 1 something outside failed; 2 bad usage, job or configuration;
 3 the campaign ended, or stopped, with messages rejected, in doubt or pending.")]
 pub(crate) struct Args {
-    /// The configuration file, else $`FLOWCAST_CONFIG`, else ./flowcast.toml where there is one
-    #[arg(long, global = true, value_name = "FILE")]
+    /// The configuration file, else the one that `FLOWCAST_CONFIG` names, else `./flowcast.toml`
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help = "The configuration file, else $FLOWCAST_CONFIG, else ./flowcast.toml where there is one"
+    )]
     config: Option<PathBuf>,
     /// Print results as JSON
     #[arg(long, global = true)]

@@ -19,7 +19,7 @@ use crate::provider::{Provider, Transport};
 #[derive(Args)]
 pub(super) struct Store {
     /// The store, else `store.path` of the configuration
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help = "The store, else store.path of the configuration")]
     store: Option<PathBuf>,
 }
 

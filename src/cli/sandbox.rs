@@ -23,6 +23,7 @@ pub(super) struct Sandbox {
 
 /// What a sandbox may do wrong.
 #[derive(Args)]
+#[command(next_help_heading = "The sandbox's faults")]
 pub(super) struct Faults {
     /// How long it takes to answer, as 50ms or 2s
     #[arg(long, value_name = "TIME", value_parser = time)]
