@@ -6,8 +6,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Starts logging.
 pub fn start() {
-    let filter =
-        EnvFilter::try_from_env("FLOWCAST_LOG").unwrap_or_else(|_| EnvFilter::new("warn,flowcast=info"));
+    let filter = EnvFilter::try_from_env("FLOWCAST_LOG").unwrap_or_else(|_| EnvFilter::new("flowcast=info"));
     // A log that can't be written, as on a terminal that is gone, must not stop a campaign.
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)

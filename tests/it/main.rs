@@ -19,3 +19,4 @@ mod provider_answers;
 mod queue;
 mod requests;
 mod support;
+mod tls;

@@ -1,0 +1,78 @@
+//! Providers are reached over TLS: what is trusted is sent to, and what is not gets nothing.
+
+use std::sync::Arc;
+
+use flowcast::sandbox::{Behaviour, Sandbox};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring::default_provider;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
+use crate::support::{Ended, World, sandbox};
+
+/// A sandbox behind TLS, for the name `localhost`. Returns its authority's certificate, too.
+async fn sandbox_with_tls() -> (Sandbox, String, String) {
+    let (sandbox, _) = sandbox(Behaviour::default()).await;
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let server =
+        CertificateParams::new(vec!["localhost".into()]).unwrap().signed_by(&key, &authority).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![server.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let behind = sandbox.address;
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                // A client that does not trust us ends the handshake.
+                let Ok(mut outside) = acceptor.accept(stream).await else { return };
+                let mut inside = TcpStream::connect(behind).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut outside, &mut inside).await;
+            });
+        }
+    });
+    (sandbox, format!("https://localhost:{port}"), authority.pem())
+}
+
+async fn run_trusting(world: &World, certificate: &str) -> Ended {
+    world.write("authority.pem", certificate);
+    let mut command = world.command(&["run", "job.json"]);
+    command.env("SSL_CERT_FILE", world.path("authority.pem"));
+    tokio::task::spawn_blocking(move || command.output().unwrap().into()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_is_reached_over_tls() {
+    let world = World::new(200);
+    let (sandbox, url, certificate) = sandbox_with_tls().await;
+    world.write_config(&url, "limits = { messages = \"100000/s\", requests = \"1000/s\" }");
+    let ended = run_trusting(&world, &certificate).await;
+    assert_eq!((ended.status, sandbox.count()), (Some(0), 200), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_is_not_trusted_gets_nothing() {
+    let world = World::new(3);
+    let (sandbox, url, _) = sandbox_with_tls().await;
+    let (_, _, another) = sandbox_with_tls().await;
+    world.write_config(&url, "");
+    let ended = run_trusting(&world, &another).await;
+    assert_eq!(ended.status, Some(3), "{ended:?}");
+    let status = world.status("c1");
+    assert_eq!((&status["state"], &status["counts"]["pending"]), (&json!("held"), &json!(3)));
+    assert!(status["reason"].as_str().unwrap().contains("certificate"), "{status}");
+    assert_eq!(sandbox.stats()["requests"], 0);
+}
