@@ -28,9 +28,9 @@ impl Store {
         self.store.as_deref().unwrap_or(&config.store.path)
     }
 
-    /// Whether the command line names it.
-    pub(super) fn is_named(&self) -> bool {
-        self.store.is_some()
+    /// The flag as the command line has it, to say a command again.
+    pub(super) fn flag(&self) -> String {
+        self.store.as_ref().map(|path| format!(" --store {}", path.display())).unwrap_or_default()
     }
 
     /// Opens the store to look into it.

@@ -71,12 +71,21 @@ pub(super) async fn main(run: Run, config: &Config, json: bool) -> Outcome {
     let ledger = Sqlite::open(&path, Access::Send)?;
     let campaign = dispatch::register(&ledger, &prepared, sandbox.is_some()).await?;
     tell_beginning(&campaign, &path);
-    let end = send(&ledger, &account, &prepared, &campaign, &stop, json).await?;
+    let again = again(&run);
+    let end =
+        send(&ledger, &account, &prepared, &campaign, &stop, json).await.map_err(
+            |failure| match failure {
+                Failure::Outside(text) => {
+                    Failure::Outside(format!("{text}\nwhen that is mended, go on with: {again}"))
+                }
+                other => other,
+            },
+        )?;
 
     let gone = || LedgerError::NoCampaign(campaign.id.clone());
     let campaign = ledger.campaign(&campaign.id).await?.ok_or_else(gone)?;
     print(&if json { format!("{}\n", status_json(&campaign)) } else { summary(&campaign) })?;
-    tell_end(&end, &campaign, &run, &path);
+    tell_end(&end, &campaign, &again, &run.store.flag());
     Ok(match end {
         End::AudienceChanged => ExitCode::from(2),
         End::Completed if campaign.counts.rejected + campaign.counts.in_doubt == 0 => ExitCode::SUCCESS,
@@ -149,15 +158,18 @@ fn tell_beginning(campaign: &Campaign, store: &Path) {
     }
 }
 
-fn tell_end(end: &End, campaign: &Campaign, run: &Run, store: &Path) {
-    let (id, counts) = (&campaign.id, &campaign.counts);
-    let job = run.job.display();
+/// The command that goes on with this campaign.
+fn again(run: &Run) -> String {
     let sandbox = if run.sandbox { " --sandbox" } else { "" };
-    let store = if run.store.is_named() { format!(" --store {}", store.display()) } else { String::new() };
+    format!("flowcast run {}{sandbox}{}", run.job.display(), run.store.flag())
+}
+
+fn tell_end(end: &End, campaign: &Campaign, again: &str, store: &str) {
+    let (id, counts) = (&campaign.id, &campaign.counts);
     match end {
         End::Completed => {}
-        End::Stopped => tell(&format!("to go on where it stands: flowcast run {job}{sandbox}{store}")),
-        End::Held => tell(&format!("when that is mended, go on with: flowcast run {job}{sandbox}{store}")),
+        End::Stopped => tell(&format!("to go on where it stands: {again}")),
+        End::Held => tell(&format!("when that is mended, go on with: {again}")),
         End::AudienceChanged => tell(&format!(
             "flowcast: the audience has changed since campaign {id} was planned; the campaign is held and nothing was sent.\n\
              Put the old file back to go on, or give the job another id to send to the new one"
