@@ -30,6 +30,7 @@ impl CsvRows {
         let row_start = bytes.row_start();
         let start = bytes.peek().map_err(|fault| failure(path, fault, 1))?;
         let delimiter = delimiter.unwrap_or_else(|| find_delimiter(start));
+        bytes.check_quotes(delimiter);
         let reader = csv::ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
@@ -60,25 +61,14 @@ impl CsvRows {
         }
         self.row_start.store(self.reader.position().byte(), Ordering::Relaxed);
         let line = self.reader.position().line();
-        let read =
-            self.reader.read_byte_record(&mut self.record).map_err(|fault| match fault.into_kind() {
-                csv::ErrorKind::Io(fault) => failure(&self.path, fault, line),
-                // A flexible reader of bytes has no other errors.
-                other => {
-                    let source = std::io::Error::other(format!("{other:?}"));
-                    AudienceError::Io { name: name(&self.path), source }
-                }
-            })?;
-        // A quote that is never closed would swallow the rest of the file into one value. Such a value
-        // ends with the file, reaches over lines, and has no quote behind it.
-        let swallows = |end| {
-            let last = self.record.iter().next_back().unwrap_or_default();
-            end != b'"' && last.contains(&b'\n')
-        };
-        if read && self.bytes().end().is_some_and(swallows) {
-            return Err(AudienceError::OpenQuote { name: name(&self.path), line });
-        }
-        Ok(read)
+        self.reader.read_byte_record(&mut self.record).map_err(|fault| match fault.into_kind() {
+            csv::ErrorKind::Io(fault) => failure(&self.path, fault, line),
+            // A flexible reader of bytes has no other errors.
+            other => {
+                let source = std::io::Error::other(format!("{other:?}"));
+                AudienceError::Io { name: name(&self.path), source }
+            }
+        })
     }
 
     pub(super) fn bytes(&self) -> &Bytes {

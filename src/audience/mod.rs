@@ -9,6 +9,7 @@ mod list_rows;
 mod number;
 mod open;
 mod path;
+mod quotes;
 mod survey;
 
 use std::path::PathBuf;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::quotes::{Quotes, newlines};
 use super::{AudienceError, ROW_LIMIT};
 
 /// How much is read at a time.
@@ -23,6 +24,7 @@ pub(super) fn failure(path: &Path, fault: io::Error, line: u64) -> AudienceError
     match fault.get_ref().and_then(|inner| inner.downcast_ref::<Fault>()) {
         Some(Fault::NotUtf8 { byte, line }) => AudienceError::NotUtf8 { name, byte: *byte, line: *line },
         Some(Fault::RowTooLong) => AudienceError::OpenQuote { name, line },
+        Some(Fault::OpenQuote { line }) => AudienceError::OpenQuote { name, line: *line },
         Some(Fault::Utf16) => AudienceError::Utf16(name),
         None => AudienceError::Io { name, source: fault },
     }
@@ -35,6 +37,8 @@ enum Fault {
     NotUtf8 { byte: u64, line: u64 },
     #[error("row too long")]
     RowTooLong,
+    #[error("open quote")]
+    OpenQuote { line: u64 },
     #[error("UTF-16")]
     Utf16,
 }
@@ -45,7 +49,8 @@ impl From<Fault> for io::Error {
     }
 }
 
-/// A file's bytes, unpacked, each of them proven to be UTF-8 before it is handed on.
+/// A file's bytes, unpacked, each of them proven to be UTF-8 and its quotes in order before it is
+/// handed on.
 pub(super) struct Bytes {
     reader: Box<dyn BufRead + Send>,
     /// How many bytes were handed on.
@@ -59,9 +64,8 @@ pub(super) struct Bytes {
     /// Where the row being read begins; its length is bounded by it.
     row_start: Arc<AtomicU64>,
     hasher: blake3::Hasher,
-    /// The last byte, once there are no more.
-    end: Option<u8>,
-    last: u8,
+    /// Once the delimiter is known.
+    quotes: Option<Quotes>,
 }
 
 impl Bytes {
@@ -90,8 +94,7 @@ impl Bytes {
             cut_at: 0,
             row_start: Arc::default(),
             hasher: blake3::Hasher::new(),
-            end: None,
-            last: 0,
+            quotes: None,
         })
     }
 
@@ -110,9 +113,9 @@ impl Bytes {
         self.hasher.finalize().to_hex().to_string()
     }
 
-    /// The last byte of all, once the reader has met the end.
-    pub(super) fn end(&self) -> Option<u8> {
-        self.end
+    /// From here on the quotes must be in order, with this delimiter.
+    pub(super) fn check_quotes(&mut self, delimiter: u8) {
+        self.quotes = Some(Quotes::new(delimiter));
     }
 
     /// Checks what was read, together with what the last chunk cut off.
@@ -154,19 +157,18 @@ impl Read for Bytes {
             return Err(Fault::NotUtf8 { byte: self.cut_at, line: self.lines }.into());
         }
         self.check(&out[..count])?;
-        match out[..count].last() {
-            Some(last) => self.last = *last,
-            None => self.end = Some(self.last),
+        if let Some(quotes) = &mut self.quotes {
+            // A byte-order mark is no part of the first value.
+            let mark: &[u8] = if self.position == 0 { b"\xef\xbb\xbf" } else { b"" };
+            let chunk = out[..count].strip_prefix(mark).unwrap_or(&out[..count]);
+            let followed = if count == 0 { quotes.finish() } else { quotes.follow(chunk) };
+            followed.map_err(|line| Fault::OpenQuote { line })?;
         }
         self.hasher.update(&out[..count]);
         self.position += count as u64;
         self.lines += newlines(&out[..count]);
         Ok(count)
     }
-}
-
-fn newlines(bytes: &[u8]) -> u64 {
-    bytes.iter().map(|byte| u64::from(*byte == b'\n')).sum()
 }
 
 #[cfg(test)]

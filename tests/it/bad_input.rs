@@ -58,6 +58,10 @@ is_refused! {
         => "audience.csv is not UTF-8: byte 28 (line 2); save the file as \"CSV UTF-8\"";
     a_quote_that_is_never_closed: |world: &World| csv(world, "phone,name\n+919876543210,\"Asha\n+919876543211,Bo\n")
         => "audience.csv: a quote opens in the row on line 2 and is not closed";
+    a_quote_that_pairs_with_the_next_rows: |world: &World| csv(
+        world,
+        "phone,name\n+919876543210,\"Asha\n+919876543211,\"Bo\"\n+919876543212,\"Cy\"\n",
+    ) => "audience.csv: a quote opens in the row on line 2 and is not closed";
     a_body_that_is_too_long_for_everybody: |world: &World| world.write_job(&job_with(
         "/message/text/body",
         json!(format!("{}{{{{ name }}}}", "x".repeat(5000))),

@@ -108,7 +108,9 @@ impl Ledger for Sqlite {
                     campaign_row::remove(transaction, key)?;
                     None
                 }
-                Some((.., false, _)) if new.rehearsal => return Err(LedgerError::NotARehearsal(new.id)),
+                Some((.., false, id)) if new.rehearsal => {
+                    return Err(LedgerError::NotARehearsal(id.parse().unwrap_or(new.id)));
+                }
                 Some((_, fingerprint, ..)) if fingerprint != new.fingerprint => {
                     return Err(LedgerError::OtherContent(new.id));
                 }

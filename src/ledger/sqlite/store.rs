@@ -112,7 +112,7 @@ impl Store {
             let broken = matches!(result, Err(LedgerError::Storage(_)));
             let answer = Box::new(move |committed: Result<(), LedgerError>| {
                 // A caller that has gone away wants no answer.
-                let _ = sender.send(committed.and(result));
+                let _ = sender.send(result.and_then(|value| committed.map(|()| value)));
             });
             Done { broken, answer }
         });
@@ -242,4 +242,28 @@ fn write_group(connection: &mut Connection, group: Vec<Work>, answers: &mut Answ
         return Err("a write failed, and nothing written together with it was kept".into());
     }
     transaction.commit().map_err(|fault| fault.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_write_that_fails_half_way_keeps_nothing_and_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("flowcast.db"), Access::Send).unwrap();
+        let insert = "INSERT INTO tally (campaign, kind, word, count) VALUES (1, 'rejected', '400', 1)";
+        let failed = store.write(move |transaction| {
+            transaction.execute(insert, [])?;
+            Ok(transaction.execute("INSERT INTO nowhere VALUES (1)", []).map(drop)?)
+        });
+        let fault = failed.await.unwrap_err().to_string();
+        assert!(fault.contains("no such table: nowhere"), "{fault}");
+        let count = |connection: &Connection| {
+            Ok(connection.query_row("SELECT count(*) FROM tally", [], |row| row.get::<_, i64>(0))?)
+        };
+        assert_eq!(store.read(count).await.unwrap(), 0);
+        store.write(move |transaction| Ok(transaction.execute(insert, [])?)).await.unwrap();
+        assert_eq!(store.read(count).await.unwrap(), 1);
+    }
 }

@@ -1,0 +1,142 @@
+//! Holds a CSV file to its quotes (RFC 4180): a quoted value is closed, and nothing but a delimiter
+//! or a line's end stands behind it.
+//!
+//! Without this, a quote that is not closed pairs with the next row's opening one: that row is
+//! swallowed, and stands as text in another person's message.
+
+use memchr::memchr;
+
+/// Follows the quotes of a file, chunk by chunk.
+pub(super) struct Quotes {
+    delimiter: u8,
+    state: State,
+    /// The byte before the next one.
+    previous: u8,
+    /// The line of the next byte, from 1.
+    line: u64,
+    /// The line on which the last quoted value opened.
+    opened: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Outside,
+    Inside,
+    /// Behind a quote within a quoted value: its end, or the first half of a doubled quote.
+    AtQuote,
+}
+
+impl Quotes {
+    pub(super) fn new(delimiter: u8) -> Self {
+        Self { delimiter, state: State::Outside, previous: b'\n', line: 1, opened: 1 }
+    }
+
+    /// Follows a chunk. The error is the line on which the broken value opened.
+    pub(super) fn follow(&mut self, chunk: &[u8]) -> Result<(), u64> {
+        let mut at = 0;
+        let mut counted = 0;
+        while at < chunk.len() {
+            if self.state == State::AtQuote {
+                self.state = match chunk[at] {
+                    b'"' => State::Inside,
+                    byte if byte == self.delimiter || matches!(byte, b'\r' | b'\n') => State::Outside,
+                    _ => return Err(self.opened),
+                };
+                self.previous = chunk[at];
+                at += 1;
+                continue;
+            }
+            let Some(quote) = memchr(b'"', &chunk[at..]).map(|found| at + found) else { break };
+            if quote > at {
+                self.previous = chunk[quote - 1];
+            }
+            self.state = match self.state {
+                State::Inside => State::AtQuote,
+                // A quote opens a value only where a value begins; elsewhere it is text.
+                _ if self.previous == self.delimiter || matches!(self.previous, b'\r' | b'\n') => {
+                    self.line += newlines(&chunk[counted..quote]);
+                    counted = quote;
+                    self.opened = self.line;
+                    State::Inside
+                }
+                state => state,
+            };
+            self.previous = b'"';
+            at = quote + 1;
+        }
+        self.line += newlines(&chunk[counted..]);
+        self.previous = chunk.last().copied().unwrap_or(self.previous);
+        Ok(())
+    }
+
+    /// The end of the file. The error is the line on which a value opened that is not closed.
+    pub(super) fn finish(&self) -> Result<(), u64> {
+        if self.state == State::Inside { Err(self.opened) } else { Ok(()) }
+    }
+}
+
+pub(super) fn newlines(bytes: &[u8]) -> u64 {
+    bytes.iter().map(|byte| u64::from(*byte == b'\n')).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn follow(text: &str, size: usize) -> Result<(), u64> {
+        let mut quotes = Quotes::new(b',');
+        text.as_bytes().chunks(size).try_for_each(|chunk| quotes.follow(chunk))?;
+        quotes.finish()
+    }
+
+    #[test]
+    fn quotes_in_order_are_let_through() {
+        for text in [
+            "",
+            "a,b\nc,d\n",
+            "\"a\",\"b\"\r\n\"c\",d",
+            "\"a \"\"b\"\" c\",d\n",
+            "\"\",\"\"\n",
+            "\"a\nb\",c\n",
+            "5\" pipe,a\n",
+            "a,b \"c\" d\n",
+            "\"\"\"\"\n",
+        ] {
+            for size in [1, 2, 3, 100] {
+                assert_eq!(follow(text, size), Ok(()), "{text:?} in {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_broken_value_is_told_with_its_line() {
+        for (text, line) in [
+            ("p,n\n1,\"a\n2,b\n", 2),
+            ("p,n\n1,a\n2,\"b", 3),
+            ("p,n\n1,\"a\n2,\"b\"\n3,c\n", 2),
+            ("p,n\n\"x\ny\",1\n2,\"b\"c\n", 4),
+            ("\"a\" ,b\n", 1),
+        ] {
+            for size in [1, 2, 3, 100] {
+                assert_eq!(follow(text, size), Err(line), "{text:?} in {size}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_csv_library_writes_is_in_order(
+            rows in prop::collection::vec(prop::collection::vec("[a,\"\n\r é]{0,6}", 2), 1..6),
+            size in 1..9_usize,
+        ) {
+            let mut writer = csv::Writer::from_writer(Vec::new());
+            for row in &rows {
+                writer.write_record(row).unwrap();
+            }
+            let text = String::from_utf8(writer.into_inner().unwrap()).unwrap();
+            prop_assert_eq!(follow(&text, size), Ok(()));
+        }
+    }
+}
