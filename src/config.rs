@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use figment::error::Kind;
 use figment::providers::{Format, Toml};
@@ -18,6 +19,7 @@ use url::Url;
 use crate::campaign::Rate;
 use crate::campaign::problem::nearest;
 use crate::provider::exotel::REGIONS;
+use crate::provider::transport::REQUEST_TIMEOUT;
 
 /// Where the configuration is looked for when nothing names a file.
 const DEFAULT_FILE: &str = "flowcast.toml";
@@ -29,7 +31,9 @@ pub struct Config {
     /// The broker of the fleet.
     pub amqp: Option<Address>,
     /// The ledger of the fleet.
-    pub redis: Option<Address>,
+    pub redis: Option<Redis>,
+    /// How a worker works.
+    pub worker: Worker,
     /// The embedded ledger.
     pub store: Store,
     /// The HTTP side of a worker.
@@ -46,6 +50,64 @@ pub struct Config {
 pub struct Address {
     /// As `amqp://guest:guest@127.0.0.1:5672/%2f`.
     pub url: Secret,
+}
+
+/// The ledger of the fleet.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Redis {
+    /// As `redis://user:password@127.0.0.1:6379/0`, or `rediss://` with TLS; several nodes of a cluster
+    /// are separated by commas.
+    pub url: Secret,
+    /// How long a campaign is kept after it has ended.
+    #[serde(default = "thirty_days")]
+    #[schemars(with = "String")]
+    pub keep_for: Time,
+}
+
+fn thirty_days() -> Time {
+    Time(Duration::from_hours(30 * 24))
+}
+
+/// How a worker works.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Worker {
+    /// How long a worker that is stopped may take to finish what is under way.
+    #[schemars(with = "String")]
+    pub grace: Time,
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Self { grace: Time(Duration::from_secs(40)) }
+    }
+}
+
+/// A span of time: `30s`, `5min`, `2h`, `30d`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Time(pub Duration);
+
+impl TryFrom<String> for Time {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        let wrong = "a time is a whole number and a unit, as 30s, 5min, 2h or 30d";
+        let digits = text.trim().trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let seconds = match text.trim().get(digits.len()..) {
+            Some("s") => 1,
+            Some("min") => 60,
+            Some("h") => 3600,
+            Some("d") => 86_400,
+            _ => return Err(wrong),
+        };
+        let count: u32 = digits.trim().parse().map_err(|_| wrong)?;
+        if count == 0 {
+            return Err("a time of 0 is too short");
+        }
+        Ok(Self(Duration::from_secs(u64::from(count) * seconds)))
+    }
 }
 
 /// The embedded ledger.
@@ -135,6 +197,14 @@ pub struct AccountConfig {
     #[serde(default = "default_concurrency", deserialize_with = "number")]
     #[schemars(with = "NonZeroU16")]
     pub concurrency: NonZeroU16,
+    /// How long a request may take; what is not answered by then is in doubt.
+    #[serde(default = "half_a_minute")]
+    #[schemars(with = "String")]
+    pub timeout: Time,
+}
+
+fn half_a_minute() -> Time {
+    Time(REQUEST_TIMEOUT)
 }
 
 /// Eight requests keep a provider that answers in a second busy at the pace of its own limits.
@@ -264,6 +334,14 @@ impl AccountConfig {
 }
 
 impl Config {
+    /// The file that the configuration is read from, if any: `file`, else `FLOWCAST_CONFIG`, else
+    /// `./flowcast.toml` where there is one.
+    pub fn file(file: Option<&Path>) -> Option<PathBuf> {
+        let named = || std::env::var_os("FLOWCAST_CONFIG").map(PathBuf::from);
+        let usual = || Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.is_file());
+        file.map(Path::to_path_buf).or_else(named).or_else(usual)
+    }
+
     /// Reads the configuration: `file`, else `FLOWCAST_CONFIG`, else `./flowcast.toml` where there is
     /// one; then the environment.
     ///
@@ -271,16 +349,12 @@ impl Config {
     ///
     /// When a file that was named is not there, or a key is wrong.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
-        let named =
-            file.map(Path::to_path_buf).or_else(|| std::env::var_os("FLOWCAST_CONFIG").map(PathBuf::from));
         let mut figment = Figment::new();
-        if let Some(path) = named {
+        if let Some(path) = Self::file(file) {
             if !path.is_file() {
                 return Err(ConfigError(format!("no such configuration file: {}", path.display())));
             }
             figment = figment.merge(Toml::file_exact(path));
-        } else if Path::new(DEFAULT_FILE).is_file() {
-            figment = figment.merge(Toml::file_exact(DEFAULT_FILE));
         }
         figment.merge(Environment).extract().map_err(|fault| ConfigError(explain(fault)))
     }
@@ -423,6 +497,23 @@ mod tests {
         assert!(
             fault.contains("accounts.main.limits.messages") && fault.contains("can never be met"),
             "{fault}"
+        );
+    }
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        let time = |text: &str| Time::try_from(text.to_string()).map(|time| time.0.as_secs());
+        assert_eq!(
+            [time("40s"), time("2min"), time("1h"), time("30d")],
+            [Ok(40), Ok(120), Ok(3600), Ok(2_592_000)]
+        );
+        for bad in ["", "40", "s", "0s", "-1s", "1.5h", "1 week", "99999999999d"] {
+            assert!(time(bad).is_err(), "{bad:?}");
+        }
+        let config = load("[redis]\nurl = \"redis://x\"\n[worker]\ngrace = \"5s\"").unwrap();
+        assert_eq!(
+            (config.worker.grace, config.redis.unwrap().keep_for),
+            (Time(Duration::from_secs(5)), thirty_days())
         );
     }
 

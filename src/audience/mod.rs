@@ -113,6 +113,15 @@ pub enum AudienceError {
 }
 
 impl AudienceError {
+    /// Where in the job the reason lies.
+    pub fn pointer(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } | Self::Outside { .. } | Self::NotAFile(_) => "/audience/csv/path",
+            Self::NoPhoneColumn { .. } => "/audience/csv/phone",
+            _ => "/audience",
+        }
+    }
+
     /// Whether the machine failed rather than the file being wrong.
     pub fn is_outside_failure(&self) -> bool {
         matches!(self, Self::Io { .. })

@@ -86,6 +86,15 @@ impl Batch {
         }
     }
 
+    /// Whether it is what [`Batch::push`] makes: one that came from outside may be anything.
+    pub fn is_whole(&self) -> bool {
+        self.version == 1
+            && self.rows.len() <= BATCH_LIMIT
+            && Some(self.ends.len()) == self.rows.len().checked_mul(self.width)
+            && self.ends.is_sorted()
+            && self.ends.iter().all(|end| self.text.is_char_boundary(*end as usize))
+    }
+
     /// How many recipients it has.
     pub fn len(&self) -> usize {
         self.rows.len()

@@ -5,6 +5,7 @@
 pub mod batch;
 pub mod columns;
 pub mod content;
+pub mod control;
 pub mod id;
 pub mod job;
 pub mod phone;

@@ -71,6 +71,16 @@ impl Rate {
         Duration::from_secs(self.per.seconds()) / self.count.get()
     }
 
+    /// How many in its span of time.
+    pub fn count(self) -> u32 {
+        self.count.get()
+    }
+
+    /// Its span of time.
+    pub fn per(self) -> Duration {
+        Duration::from_secs(self.per.seconds())
+    }
+
     /// How many a second.
     pub fn per_second(self) -> f64 {
         f64::from(self.count.get()) / self.per.seconds() as f64

@@ -148,6 +148,11 @@ words!(
 );
 
 impl CampaignState {
+    /// Whether it has ended.
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Completed | Self::Cancelled)
+    }
+
     /// Whether a campaign may go from this state to `next`.
     pub fn can_become(self, next: Self) -> bool {
         use CampaignState::{Cancelled, Completed, Held, Paused, Running, Scheduled};

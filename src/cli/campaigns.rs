@@ -5,13 +5,15 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
+use super::open::on_ledger;
 use super::text::{status_json, thousands};
 use super::{Outcome, open, print};
 use crate::config::Config;
-use crate::ledger::Ledger;
+use crate::ledger::{Access, Ledger};
 
 pub(super) async fn main(store: &open::Store, config: &Config, json: bool) -> Outcome {
-    let campaigns = store.read(config)?.campaigns().await?;
+    let opened = store.open(config, Access::Read).await?;
+    let campaigns = on_ledger!(opened, ledger => ledger.campaigns().await?);
     if json {
         let list: Vec<Value> = campaigns.iter().map(status_json).collect();
         print(&format!("{}\n", Value::from(list)))?;

@@ -47,9 +47,9 @@ pub(super) fn main(check: &Check, config: &Config, json: bool) -> Outcome {
         let nowhere = nowhere.map_err(|fault| Failure::Outside(format!("{fault}")))?;
         open::sandbox_account(config, &job.account, &nowhere)?
     } else {
-        open::account(config, &job.account)?
+        open::account(config, &job.account, None)?
     };
-    let prepared = prepare(job, &open::audience_root(config, &check.job), &account)?;
+    let prepared = prepare(job, Some(&open::audience_root(config, &check.job)), &account)?;
     let found = walk(&prepared, check.rows)?;
     let job = &prepared.job;
     let forecast = forecast(found.messages, prepared.batch_size, job.limits.messages, &account);
@@ -135,8 +135,8 @@ fn as_text(prepared: &Prepared, account: &Account, found: &Found, forecast: Fore
     let job = &prepared.job;
     let limits: Vec<String> = [
         ("the job's messages", job.limits.messages),
-        ("the account's messages", account.messages),
-        ("the account's requests", account.requests),
+        ("the account's messages", account.limits.rates().messages),
+        ("the account's requests", account.limits.rates().requests),
     ]
     .into_iter()
     .filter_map(|(what, rate)| Some(format!("{what} {}", rate?)))

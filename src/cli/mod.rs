@@ -3,6 +3,8 @@
 mod campaigns;
 mod check;
 mod completions;
+mod control;
+mod dead;
 mod open;
 mod progress;
 mod report;
@@ -10,7 +12,9 @@ mod run;
 mod sandbox;
 mod schema;
 mod status;
+mod submit;
 mod text;
+mod worker;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -19,9 +23,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::audience::AudienceError;
+use crate::campaign::control::Action;
 use crate::config::{Config, ConfigError};
 use crate::dispatch::{DispatchError, Refusal};
 use crate::ledger::LedgerError;
+use crate::queue::QueueError;
 
 /// Dispatches `WhatsApp` campaigns in bulk. A message is never silently lost and never sent twice.
 #[derive(Parser)]
@@ -48,6 +54,10 @@ pub(crate) struct Args {
 enum Command {
     /// Send a campaign from this machine, or go on with it where it stood
     Run(run::Run),
+    /// Take jobs from the queue and send them, as one of as many workers as wanted
+    Worker(worker::Worker),
+    /// Put a job on the queue
+    Submit(submit::Submit),
     /// Check a job and its audience without sending
     Check(check::Check),
     /// List the campaigns
@@ -56,6 +66,18 @@ enum Command {
     Status(status::Status),
     /// Write a line for every message
     Report(report::Report),
+    /// Send the rejected messages of a campaign again
+    Retry(control::Retry),
+    /// Decide what becomes of a campaign's messages in doubt
+    Resolve(control::Resolve),
+    /// Stop a campaign until it is resumed
+    Pause(control::Which),
+    /// Go on with a campaign that is paused or held
+    Resume(control::Which),
+    /// End a campaign; what is not sent yet never is
+    Cancel(control::Which),
+    /// Look at jobs that could not be read or were refused
+    Dead(dead::Dead),
     /// Start a provider to try things on
     Sandbox(sandbox::Sandbox),
     /// Print the JSON Schema of a document
@@ -96,7 +118,21 @@ pub fn main() -> ExitCode {
 async fn dispatch(args: Args) -> Outcome {
     let config = || Config::load(args.config.as_deref()).map_err(Failure::from);
     match args.command {
-        Command::Run(command) => run::main(command, &config()?, args.json).await,
+        Command::Run(command) => {
+            let file = Config::file(args.config.as_deref());
+            run::main(command, &config()?, file, args.json).await
+        }
+        Command::Worker(command) => {
+            let file = Config::file(args.config.as_deref());
+            Box::pin(worker::main(command, &config()?, file)).await
+        }
+        Command::Submit(command) => submit::main(command, &config()?, args.json).await,
+        Command::Retry(command) => control::main(command.parts(), &config()?, args.json).await,
+        Command::Resolve(command) => control::main(command.parts(), &config()?, args.json).await,
+        Command::Pause(which) => control::main((which, Action::Pause), &config()?, args.json).await,
+        Command::Resume(which) => control::main((which, Action::Resume), &config()?, args.json).await,
+        Command::Cancel(which) => control::main((which, Action::Cancel), &config()?, args.json).await,
+        Command::Dead(command) => dead::main(command, &config()?, args.json).await,
         Command::Check(command) => check::main(&command, &config()?, args.json),
         Command::Campaigns(store) => campaigns::main(&store, &config()?, args.json).await,
         Command::Status(command) => status::main(command, &config()?, args.json).await,
@@ -151,8 +187,25 @@ impl From<ConfigError> for Failure {
 impl From<LedgerError> for Failure {
     fn from(fault: LedgerError) -> Self {
         match fault {
-            LedgerError::Storage(_) | LedgerError::InUse(_) => Self::Outside(fault.to_string()),
+            LedgerError::Storage(_) | LedgerError::InUse(_) | LedgerError::Away(_) => {
+                Self::Outside(fault.to_string())
+            }
             _ => Self::Usage(fault.to_string()),
+        }
+    }
+}
+
+impl From<QueueError> for Failure {
+    fn from(fault: QueueError) -> Self {
+        Self::Outside(fault.to_string())
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Usage(text) | Self::Outside(text) => f.write_str(text),
+            Self::ReaderGone => f.write_str("the reader has gone"),
         }
     }
 }
@@ -180,7 +233,9 @@ impl From<DispatchError> for Failure {
         match fault {
             DispatchError::Ledger(fault) => fault.into(),
             DispatchError::Audience(fault) => fault.into(),
-            DispatchError::Queue(_) | DispatchError::Task(_) => Self::Outside(fault.to_string()),
+            DispatchError::Queue(_) | DispatchError::Task(_) | DispatchError::Job(..) => {
+                Self::Outside(fault.to_string())
+            }
         }
     }
 }

@@ -1,27 +1,58 @@
-//! What several commands open: the store, the job, the account.
+//! What several commands open: the ledger, the broker, the job, the accounts.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use tokio_util::sync::CancellationToken;
 use url::{Host, Url};
 
 use super::Failure;
 use crate::campaign::problem::nearest;
 use crate::campaign::{CampaignId, Job};
-use crate::config::{AccountConfig, Config, ProviderName};
-use crate::dispatch::Account;
-use crate::ledger::{Access, Campaign, Ledger, Sqlite};
+use crate::config::{self, AccountConfig, Config, ProviderName};
+use crate::dispatch::{Account, Accounts};
+use crate::ledger::{Access, Campaign, Ledger, Redis, Sqlite};
+use crate::limiter::{AccountLimits, Rates};
 use crate::provider::exotel::Exotel;
 use crate::provider::transport::REQUEST_TIMEOUT;
 use crate::provider::{Provider, Transport};
+use crate::queue::rabbitmq::Broker;
+use crate::redis_server::{Patience, RedisServer};
+
+/// How often it is looked whether the configuration has changed.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Where campaigns are kept.
 #[derive(Args)]
 pub(super) struct Store {
     /// The store, else `store.path` of the configuration
-    #[arg(long, value_name = "FILE", help = "The store, else store.path of the configuration")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        help = "The embedded store, else Redis where it is configured, else store.path"
+    )]
     store: Option<PathBuf>,
 }
+
+/// A ledger that a command was told to look into.
+pub(super) enum Opened {
+    Embedded(Sqlite),
+    Fleet(Redis),
+}
+
+/// Runs the same code on whichever ledger was opened.
+macro_rules! on_ledger {
+    ($opened:expr, $ledger:ident => $code:expr) => {
+        match $opened {
+            $crate::cli::open::Opened::Embedded($ledger) => $code,
+            $crate::cli::open::Opened::Fleet($ledger) => $code,
+        }
+    };
+}
+pub(super) use on_ledger;
 
 impl Store {
     pub(super) fn path<'a>(&'a self, config: &'a Config) -> &'a Path {
@@ -33,21 +64,46 @@ impl Store {
         self.store.as_ref().map(|path| format!(" --store {}", path.display())).unwrap_or_default()
     }
 
-    /// Opens the store to look into it.
-    pub(super) fn read(&self, config: &Config) -> Result<Sqlite, Failure> {
-        Ok(Sqlite::open(self.path(config), Access::Read)?)
+    /// Opens the fleet's ledger where there is one, else the store.
+    pub(super) async fn open(&self, config: &Config, access: Access) -> Result<Opened, Failure> {
+        match &config.redis {
+            Some(redis) if self.store.is_none() => {
+                let server = redis_server(redis, Patience::Short).await?;
+                Ok(Opened::Fleet(Redis::on(server, REQUEST_TIMEOUT)))
+            }
+            _ => Ok(Opened::Embedded(Sqlite::open(self.path(config), access)?)),
+        }
     }
 }
 
+/// The configured Redis.
+pub(super) async fn redis_server(redis: &config::Redis, patience: Patience) -> Result<RedisServer, Failure> {
+    let url = redis.url.read("redis.url")?;
+    RedisServer::connect(&url, patience).await.map_err(|fault| Failure::Outside(format!("Redis: {fault}")))
+}
+
+/// The configured broker.
+pub(super) async fn broker(config: &Config, patient: bool) -> Result<Broker, Failure> {
+    let Some(amqp) = &config.amqp else {
+        let text = "there is no broker: set amqp.url in the configuration, or FLOWCAST_AMQP__URL";
+        return Err(Failure::Usage(text.into()));
+    };
+    Ok(Broker::connect(&amqp.url.read("amqp.url")?, patient).await?)
+}
+
 /// A campaign that a person names.
-pub(super) async fn campaign(ledger: &Sqlite, id: &str) -> Result<Campaign, Failure> {
-    let known: CampaignId = id.parse().map_err(|fault| Failure::Usage(format!("{id:?}: {fault}")))?;
+pub(super) async fn campaign(ledger: &impl Ledger, id: &str) -> Result<Campaign, Failure> {
+    let known = campaign_id(id)?;
     if let Some(campaign) = ledger.campaign(&known).await? {
         return Ok(campaign);
     }
     let campaigns = ledger.campaigns().await?;
     let near = nearest(id, campaigns.iter().take(10).map(|campaign| campaign.id.as_str()));
     Err(Failure::Usage(format!("there is no campaign {id:?} in this store{near}")))
+}
+
+pub(super) fn campaign_id(id: &str) -> Result<CampaignId, Failure> {
+    id.parse().map_err(|fault| Failure::Usage(format!("{id:?}: {fault}")))
 }
 
 /// Reads a job file.
@@ -72,8 +128,11 @@ pub(super) fn audience_root(config: &Config, job: &Path) -> PathBuf {
     config.audiences.root.clone().unwrap_or_else(own)
 }
 
+/// Where an account's buckets are: in this process, or in a fleet's Redis.
+pub(super) type Shared<'s> = Option<&'s RedisServer>;
+
 /// The configured account of a job.
-pub(super) fn account(config: &Config, name: &str) -> Result<Account, Failure> {
+pub(super) fn account(config: &Config, name: &str, shared: Shared<'_>) -> Result<Account, Failure> {
     let Some(account) = config.accounts.get(name) else {
         let near = if config.accounts.is_empty() {
             format!("; describe it under [accounts.{name}] in flowcast.toml, or try the job with --sandbox")
@@ -92,20 +151,39 @@ pub(super) fn account(config: &Config, name: &str) -> Result<Account, Failure> {
     let address = account.address(name)?;
     let provider = Exotel::new(&address, sid, &key, &token)
         .map_err(|fault| Failure::Usage(format!("accounts.{name}: {fault}")))?;
-    ready(Box::new(provider), &address, Some(account))
+    ready(Box::new(provider), &address, name, Some(account), shared)
+}
+
+/// All configured accounts. One that can't be used is no reason not to work for the others.
+pub(super) fn accounts(config: &Config, shared: Shared<'_>) -> Accounts {
+    let open = |name: &String| {
+        let opened = account(config, name, shared).map(Arc::new).map_err(|failure| failure.to_string());
+        if let Err(fault) = &opened {
+            tracing::warn!("an account can't be used: {fault}");
+        }
+        (name.clone(), opened)
+    };
+    Accounts::new(config.accounts.keys().map(open).collect())
+}
+
+/// One account alone.
+pub(super) fn only(name: &str, account: &Arc<Account>) -> Accounts {
+    Accounts::new(HashMap::from([(name.to_owned(), Ok(account.clone()))]))
 }
 
 /// An account at a sandbox. One that is configured keeps its limits, so that a rehearsal takes as
 /// long as the real campaign; one that is not has none.
 pub(super) fn sandbox_account(config: &Config, name: &str, address: &Url) -> Result<Account, Failure> {
     let provider = Exotel::new(address, "sandbox", &"key".into(), &"token".into()).map_err(Failure::Usage)?;
-    ready(Box::new(provider), address, config.accounts.get(name))
+    ready(Box::new(provider), address, name, config.accounts.get(name), None)
 }
 
 fn ready(
     provider: Box<dyn Provider>,
     address: &Url,
+    name: &str,
     account: Option<&AccountConfig>,
+    shared: Shared<'_>,
 ) -> Result<Account, Failure> {
     let is_here = match address.host() {
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
@@ -113,15 +191,55 @@ fn ready(
         Some(Host::Domain(name)) => name == "localhost",
         None => false,
     };
-    let transport = Transport::new(REQUEST_TIMEOUT, !is_here).map_err(Failure::Outside)?;
-    // Exotel's and WhatsApp's own limits, unless the account says otherwise.
+    let timeout = account.map_or(REQUEST_TIMEOUT, |account| account.timeout.0);
+    let transport = Transport::new(timeout, !is_here).map_err(Failure::Outside)?;
+    let concurrency = account.map_or(8, |account| usize::from(account.concurrency.get()));
+    let rates = rates(account);
+    let limits = match shared {
+        Some(server) => AccountLimits::shared(name, rates, concurrency, server.clone()),
+        None => AccountLimits::new(rates, concurrency),
+    };
+    Ok(Account::new(provider, transport, limits, concurrency))
+}
+
+/// What a configured account is allowed: the provider's own limits, unless it says otherwise.
+fn rates(account: Option<&AccountConfig>) -> Rates {
     let by_default = |text: &str| account.and_then(|_| text.parse().ok());
     let limits = account.map(|account| account.limits).unwrap_or_default();
-    if limits.recipients.is_some() {
-        tracing::warn!("limits.recipients is not kept by this version; split the audience by days yourself");
+    Rates {
+        requests: limits.requests.or_else(|| by_default("200/min")),
+        messages: limits.messages.or_else(|| by_default("80/s")),
+        recipients: limits.recipients,
     }
-    let requests = limits.requests.or_else(|| by_default("200/min"));
-    let messages = limits.messages.or_else(|| by_default("80/s"));
-    let concurrency = account.map_or(8, |account| usize::from(account.concurrency.get()));
-    Ok(Account::new(provider, transport, requests, messages, concurrency))
+}
+
+/// Takes over limits that are changed in the configuration's file, until it is stopped.
+pub(super) async fn follow_limits(file: Option<PathBuf>, accounts: Accounts, stop: CancellationToken) {
+    let Some(file) = file else { return };
+    let changed = || std::fs::metadata(&file).and_then(|data| data.modified()).ok();
+    let mut known: Option<SystemTime> = changed();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        let now = changed();
+        if now == known || now.is_none() {
+            continue;
+        }
+        known = now;
+        match Config::load(Some(&file)) {
+            Ok(config) => {
+                for (name, account) in accounts.usable() {
+                    let Some(changed) = config.accounts.get(name) else { continue };
+                    let rates = rates(Some(changed));
+                    if rates != account.limits.rates() {
+                        tracing::info!("the limits of account {name} have changed");
+                        account.limits.set_rates(rates);
+                    }
+                }
+            }
+            Err(fault) => tracing::error!("the configuration has changed and can't be used: {fault}"),
+        }
+    }
 }

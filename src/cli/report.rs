@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
+use super::open::on_ledger;
 use super::{Failure, Outcome, open};
 use crate::campaign::MessageState;
 use crate::config::Config;
-use crate::ledger::{Cursor, Ledger, ReportLine};
+use crate::ledger::{Access, Cursor, Ledger, ReportLine};
 
 /// Write a line for every message.
 #[derive(Args)]
@@ -32,8 +33,12 @@ enum Format {
 }
 
 pub(super) async fn main(report: Report, config: &Config, json: bool) -> Outcome {
-    let ledger = report.store.read(config)?;
-    let id = open::campaign(&ledger, &report.id).await?.id;
+    let opened = report.store.open(config, Access::Read).await?;
+    on_ledger!(opened, ledger => write(&report, &ledger, json).await)
+}
+
+async fn write(report: &Report, ledger: &impl Ledger, json: bool) -> Outcome {
+    let id = open::campaign(ledger, &report.id).await?.id;
     let format = report.format.unwrap_or(if json { Format::Jsonl } else { Format::Csv });
     let mut lines = match format {
         Format::Csv => Lines::Csv(Box::new(csv::Writer::from_writer(io::stdout()))),

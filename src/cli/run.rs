@@ -14,7 +14,7 @@ use super::text::{status_json, summary};
 use super::{Failure, Outcome, UNSETTLED, open, print, progress, tell};
 use crate::campaign::CampaignState;
 use crate::config::Config;
-use crate::dispatch::{self, Account, End};
+use crate::dispatch::{self, End, Events, Setting};
 use crate::ledger::{Access, Campaign, Ledger, LedgerError, Sqlite};
 use crate::sandbox::Sandbox;
 
@@ -32,7 +32,7 @@ pub(super) struct Run {
     faults: Faults,
 }
 
-pub(super) async fn main(run: Run, config: &Config, json: bool) -> Outcome {
+pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json: bool) -> Outcome {
     if run.faults.any() && !run.sandbox {
         return Err(Failure::Usage("faults can only be asked of a sandbox; add --sandbox".into()));
     }
@@ -52,7 +52,7 @@ pub(super) async fn main(run: Run, config: &Config, json: bool) -> Outcome {
                 address.map_err(|fault| Failure::Outside(format!("the sandbox's address: {fault}")))?;
             open::sandbox_account(config, &job.account, &address)?
         }
-        None => open::account(config, &job.account)?,
+        None => open::account(config, &job.account, None)?,
     };
     let account = Arc::new(account);
     let root = open::audience_root(config, &run.job);
@@ -62,18 +62,22 @@ pub(super) async fn main(run: Run, config: &Config, json: bool) -> Outcome {
     let stop = CancellationToken::new();
     tokio::spawn(listen_for_signals(stop.clone()));
 
+    let name = job.account.clone();
     let prepared = {
         let account = account.clone();
-        let prepare = move || dispatch::prepare(job, &root, &account);
+        let prepare = move || dispatch::prepare(job, Some(&root), &account);
         let prepared = tokio::task::spawn_blocking(prepare).await;
         Arc::new(prepared.map_err(|fault| Failure::Outside(fault.to_string()))??)
     };
     let ledger = Sqlite::open(&path, Access::Send)?;
-    let campaign = dispatch::register(&ledger, &prepared, sandbox.is_some()).await?;
+    // A job without an id that is run again is the same campaign: a new id would send all of it again.
+    let campaign = dispatch::register(&ledger, &prepared, sandbox.is_some(), true).await?;
     tell_beginning(&campaign, &path);
+    let setting = Setting { accounts: open::only(&name, &account), root: None, events: Events::default() };
+    tokio::spawn(open::follow_limits(file, setting.accounts.clone(), stop.clone()));
     let again = again(&run);
     let end =
-        send(&ledger, &account, &prepared, &campaign, &stop, json).await.map_err(
+        send(&ledger, &setting, &prepared, &campaign, &stop, json).await.map_err(
             |failure| match failure {
                 Failure::Outside(text) => {
                     Failure::Outside(format!("{text}\nwhen that is mended, go on with: {again}"))
@@ -96,7 +100,7 @@ pub(super) async fn main(run: Run, config: &Config, json: bool) -> Outcome {
 /// Runs the campaign, and shows how it goes.
 async fn send(
     ledger: &Sqlite,
-    account: &Arc<Account>,
+    setting: &Setting,
     prepared: &Arc<dispatch::Prepared>,
     campaign: &Campaign,
     stop: &CancellationToken,
@@ -111,14 +115,14 @@ async fn send(
             }
         })
     };
-    let end = dispatch::run(ledger, account, prepared, campaign, stop).await;
+    let end = dispatch::run(ledger, setting, prepared, campaign, stop).await;
     done.cancel();
     let _ = shown.await;
     Ok(end?)
 }
 
 /// The first Ctrl-C, SIGTERM or closed terminal stops cleanly; a second one at once.
-async fn listen_for_signals(stop: CancellationToken) {
+pub(super) async fn listen_for_signals(stop: CancellationToken) {
     let (Ok(mut terminated), Ok(mut hung_up)) =
         (signal(SignalKind::terminate()), signal(SignalKind::hangup()))
     else {

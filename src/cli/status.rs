@@ -1,34 +1,63 @@
-//! `flowcast status`: one campaign in full.
+//! `flowcast status`: one campaign in full, once or until it ends.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 
+use super::open::on_ledger;
 use super::text::{duration, eta, status_json, summary};
-use super::{Outcome, open, print};
+use super::{Failure, Outcome, open, print};
 use crate::config::Config;
+use crate::ledger::{Access, Campaign, Ledger, LedgerError};
+
+/// How often a watched campaign is shown.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Show a campaign in full.
 #[derive(Args)]
 pub(super) struct Status {
     /// The campaign's id
     id: String,
+    /// Show it again each second until it ends
+    #[arg(long)]
+    watch: bool,
     #[command(flatten)]
     store: open::Store,
 }
 
 pub(super) async fn main(status: Status, config: &Config, json: bool) -> Outcome {
-    let ledger = status.store.read(config)?;
-    let campaign = open::campaign(&ledger, &status.id).await?;
-    let text = if json {
-        format!("{}\n", status_json(&campaign))
-    } else {
-        let mut text = summary(&campaign);
-        if let Some(left) = eta(&campaign) {
-            text += &format!("\n  {:.0} messages/s, {} left\n", campaign.rate, duration(left));
+    let opened = status.store.open(config, Access::Read).await?;
+    on_ledger!(opened, ledger => show(&status, &ledger, json).await)
+}
+
+async fn show(status: &Status, ledger: &impl Ledger, json: bool) -> Outcome {
+    let mut campaign = open::campaign(ledger, &status.id).await?;
+    print(&text(&campaign, json))?;
+    while status.watch && !campaign.state.is_over() {
+        tokio::time::sleep(LOOK).await;
+        let gone = || Failure::from(LedgerError::NoCampaign(campaign.id.clone()));
+        let now = ledger.campaign(&campaign.id).await?.ok_or_else(gone)?;
+        // A terminal shows the newest in the place of the one before; a file gets what is new.
+        if std::io::stdout().is_terminal() && !json {
+            print("\x1b[2J\x1b[H")?;
+        } else if now == campaign {
+            continue;
         }
-        text
-    };
-    print(&text)?;
+        campaign = now;
+        print(&text(&campaign, json))?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+fn text(campaign: &Campaign, json: bool) -> String {
+    if json {
+        return format!("{}\n", status_json(campaign));
+    }
+    let mut text = summary(campaign);
+    if let Some(left) = eta(campaign) {
+        text += &format!("\n  {:.0} messages/s, {} left\n", campaign.rate, duration(left));
+    }
+    text
 }

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::backoff::backoff;
-use crate::campaign::Rate;
 use crate::limiter::AccountLimits;
 use crate::provider::{Provider, Transport};
 
@@ -19,10 +18,6 @@ pub struct Account {
     pub transport: Transport,
     /// Its buckets.
     pub limits: AccountLimits,
-    /// The limit of messages, for the size of batches and for forecasts.
-    pub messages: Option<Rate>,
-    /// The limit of requests, for forecasts.
-    pub requests: Option<Rate>,
     /// How many requests may be under way at once.
     pub concurrency: usize,
     limited: AtomicU32,
@@ -33,20 +28,16 @@ impl Account {
     pub fn new(
         provider: Box<dyn Provider>,
         transport: Transport,
-        requests: Option<Rate>,
-        messages: Option<Rate>,
+        limits: AccountLimits,
         concurrency: usize,
     ) -> Self {
-        let limits = AccountLimits::new(requests, messages);
-        Self { provider, transport, limits, messages, requests, concurrency, limited: AtomicU32::new(0) }
+        Self { provider, transport, limits, concurrency, limited: AtomicU32::new(0) }
     }
 
-    /// The provider said that it is too much: everything of this account waits. Returns how long.
-    pub(super) fn slow_down(&self, retry_after: Option<Duration>) -> Duration {
+    /// The provider said that it is too much: how long everything of this account must wait.
+    pub(super) fn pause(&self, retry_after: Option<Duration>) -> Duration {
         let times = self.limited.fetch_add(1, Ordering::Relaxed);
-        let wait = retry_after.unwrap_or_else(|| backoff(times)).min(LONGEST_PAUSE);
-        self.limits.pause_for(wait);
-        wait
+        retry_after.unwrap_or_else(|| backoff(times)).min(LONGEST_PAUSE)
     }
 
     /// The provider took something again.

@@ -1,6 +1,7 @@
 //! What ends a run before its time.
 
 use crate::audience::AudienceError;
+use crate::campaign::CampaignId;
 use crate::ledger::LedgerError;
 use crate::queue::QueueError;
 
@@ -16,6 +17,9 @@ pub enum DispatchError {
     /// The audience can't be read any more.
     #[error(transparent)]
     Audience(#[from] AudienceError),
+    /// A job that was registered can't be read any more.
+    #[error("the job of campaign {0}: {1}")]
+    Job(CampaignId, String),
     /// A task of this process ended in an unexpected way.
     #[error("a task of flowcast failed: {0}")]
     Task(String),

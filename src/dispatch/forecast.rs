@@ -24,7 +24,7 @@ pub fn forecast(messages: u64, batch_size: usize, campaign: Option<Rate>, accoun
         Duration::from_secs_f64(waited as f64 / rate.per_second())
     };
     let duration = takes(messages, campaign)
-        .max(takes(messages, account.messages))
-        .max(takes(requests, account.requests));
+        .max(takes(messages, account.limits.rates().messages))
+        .max(takes(requests, account.limits.rates().requests));
     Forecast { requests, duration }
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::audience::{self, Audience, AudienceError, Settings, Source, Survey};
 use crate::campaign::job::AudienceSource;
-use crate::campaign::{CampaignId, Job, Problem, Template};
+use crate::campaign::{CampaignId, Columns, Job, Problem, Template};
 use crate::ledger::{Campaign, Ledger, LedgerError, NewCampaign};
 use crate::limiter::batch_size;
 
@@ -21,6 +21,8 @@ pub struct Prepared {
     pub source: Source,
     /// How the audience is read.
     pub settings: Settings,
+    /// Its columns.
+    pub columns: Columns,
     /// What one pass over it told.
     pub survey: Survey,
     /// Its messages.
@@ -49,7 +51,7 @@ fn lines(problems: &[Problem]) -> String {
 /// # Errors
 ///
 /// Why it can't be sent.
-pub fn prepare(job: Job, root: &Path, account: &Account) -> Result<Prepared, Refusal> {
+pub fn prepare(job: Job, root: Option<&Path>, account: &Account) -> Result<Prepared, Refusal> {
     let (source, settings) = match &job.audience {
         AudienceSource::Recipients(list) => (Source::List(list.clone()), Settings::default()),
         AudienceSource::Csv(csv) => {
@@ -62,6 +64,10 @@ pub fn prepare(job: Job, root: &Path, account: &Account) -> Result<Prepared, Ref
                 delimiter: csv.delimiter.and_then(|delimiter| u8::try_from(delimiter).ok()),
                 default_region: csv.default_region.clone(),
             };
+            let root = root.ok_or_else(|| {
+                let message = "files can't be read: audiences.root is not configured on this worker";
+                Refusal::Problems(vec![Problem::new("/audience/csv/path", message)])
+            })?;
             (Source::File(audience::resolve(root, path)?), settings)
         }
     };
@@ -70,11 +76,22 @@ pub fn prepare(job: Job, root: &Path, account: &Account) -> Result<Prepared, Ref
     let template = Template::compile(&envelope, &job.limits_of_strings, job.judge_rendered, &columns)
         .map_err(Refusal::Problems)?;
     let survey = audience::survey(&source, settings.delimiter)?;
-    let batch_size = batch_size([job.limits.messages, account.messages]);
-    Ok(Prepared { job, source, settings, survey, template, batch_size })
+    let batch_size = batch_size(job.limits.messages, account.limits.rates());
+    Ok(Prepared { job, source, settings, columns, survey, template, batch_size })
 }
 
-/// Registers a job, or finds the campaign that it already is.
+impl Refusal {
+    /// Where in the job the reason lies.
+    pub fn pointer(&self) -> &str {
+        match self {
+            Self::Problems(problems) => problems.first().map_or("", |problem| &problem.pointer),
+            Self::Audience(fault) => fault.pointer(),
+        }
+    }
+}
+
+/// Registers a job, or finds the campaign that it already is. `again` says whether a job without an
+/// id may have come before.
 ///
 /// # Errors
 ///
@@ -83,6 +100,7 @@ pub async fn register(
     ledger: &impl Ledger,
     prepared: &Arc<Prepared>,
     rehearsal: bool,
+    again: bool,
 ) -> Result<Campaign, LedgerError> {
     let job = &prepared.job;
     let given = || Uuid::now_v7().to_string().parse::<CampaignId>();
@@ -90,11 +108,18 @@ pub async fn register(
         Some(id) => id.clone(),
         None => given().map_err(|fault| LedgerError::Storage(fault.to_string()))?,
     };
+    // As it is kept, it has its id, also where it was given one.
+    let mut document = job.document.clone();
+    document["id"] = id.as_str().into();
     let new = NewCampaign {
         id,
         named: job.id.is_some(),
         name: job.name.clone(),
+        again,
+        account: job.account.clone(),
         fingerprint: job.fingerprint(),
+        job: document.to_string(),
+        columns: prepared.columns.names().to_vec(),
         audience: prepared.survey.digest.clone(),
         rows: prepared.survey.rows,
         batch_size: prepared.batch_size,

@@ -8,20 +8,30 @@
 //! 4. a batch is acknowledged after its outcomes are recorded.
 
 mod account;
+mod again;
+mod attendant;
 mod backoff;
+mod control;
 mod error;
+mod events;
 mod forecast;
-mod gate;
 mod intake;
+mod jobs;
 mod planner;
 mod planning;
 mod run;
 mod sender;
 mod verdict;
+mod worker;
 
 pub use account::Account;
+pub use attendant::Setting;
+pub use control::{Done, control};
 pub use error::DispatchError;
+pub use events::Events;
 pub use forecast::{Forecast, forecast};
 pub use intake::{Prepared, Refusal, prepare, register};
+pub use jobs::take_jobs;
 pub use planner::{Planned, Planner};
 pub use run::{End, run};
+pub use worker::{Accounts, work};

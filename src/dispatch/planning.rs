@@ -1,131 +1,232 @@
-//! Planning a campaign on one machine: from the audience into the queue, and into the ledger.
+//! Planning a campaign: from the audience into the queue, and into the ledger.
+
+use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use super::planner::Planner;
-use super::sender::{Sending, Why};
 use super::{DispatchError, Prepared};
 use crate::audience;
-use crate::campaign::{Batch, CampaignId};
-use crate::ledger::{Checkpoint, Ledger, PlannedBatch, SkippedRow};
-use crate::queue::{Local, Queue, QueuedBatch};
+use crate::campaign::CampaignId;
+use crate::ledger::{Checkpoint, Ledger, LedgerError, PlannedBatch, SkippedRow};
+use crate::queue::{Queue, QueuedBatch};
 
 /// How many batches share a checkpoint.
 const BATCHES: usize = 16;
 /// How many skipped rows are kept until one.
 const SKIPPED: usize = 1000;
+/// How many batches planning keeps ahead of sending: few enough for a small broker and a cheap cancel.
+pub(super) const AHEAD: u64 = 256;
+/// How often it is looked whether sending has caught up.
+const LOOK: Duration = Duration::from_millis(20);
 
-/// Streams the audience into the queue, behind what is settled already. Blocks.
-///
-/// A campaign that is held meanwhile is planned to its end all the same, so that its counts tell
-/// how many people it has not reached. What is then in no queue is published when it goes on.
-pub(super) fn plan<L: Ledger>(
-    sending: &Sending<L, Local>,
-    batch_size: usize,
-    runtime: &Handle,
-) -> Result<(), DispatchError> {
-    let (id, control) = (&sending.id, &sending.control);
-    let known = runtime.block_on(sending.ledger.plan(id))?;
-    let end = &known.checkpoint;
-    // The plan is made again up to the checkpoint before anything of it is sent: another result
-    // from the same bytes would be another version's, and its batches would not be the same.
-    if end.rows > 0 && digest_at(&sending.prepared, id, batch_size, end.rows)? != end.digest {
-        let reason =
-            "planning again gives other batches than before; finish it with the flowcast that began it";
-        control.stop_for(Why::Held(reason.into()));
-        return Ok(());
+/// Which batches are published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Publish {
+    /// Those behind the checkpoint: the queue has the others.
+    News,
+    /// All that are not settled: the queue has lost them.
+    Unsettled,
+    /// None: they are counted only. What is then in no queue is published when the campaign goes on.
+    Nothing,
+}
+
+/// How planning ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Planning {
+    /// The whole audience is planned.
+    Complete,
+    /// It was stopped, or another worker plans by now.
+    Stopped,
+    /// It can't go on, for this reason.
+    Impossible(String),
+}
+
+/// What planning works on.
+pub(super) struct Plans<'p, L, Q> {
+    pub(super) ledger: &'p L,
+    pub(super) queue: &'p Q,
+    pub(super) id: &'p CampaignId,
+    pub(super) prepared: &'p Prepared,
+    pub(super) batch_size: usize,
+    pub(super) publish: Publish,
+    pub(super) stop: &'p CancellationToken,
+    pub(super) runtime: Handle,
+}
+
+impl<L: Ledger, Q: Queue> Plans<'_, L, Q> {
+    /// Streams the audience into the queue, a bounded number of batches ahead of sending. Blocks.
+    pub(super) fn plan(&self) -> Result<Planning, DispatchError> {
+        match self.stream() {
+            Err(DispatchError::Ledger(LedgerError::StalePlan(_))) => Ok(Planning::Stopped),
+            done => done,
+        }
     }
-    let mut planner = Planner::new(&sending.prepared, id.clone(), batch_size)?;
-    let mut news = News::default();
-    while let Some(step) = planner.next_batch()? {
-        news.skipped.extend(step.skipped.into_iter().filter(|line| line.row > end.rows));
-        if let Some(batch) = step.batch {
-            if batch.number >= end.batches {
-                news.batches.push(PlannedBatch::from(&batch));
+
+    fn stream(&self) -> Result<Planning, DispatchError> {
+        let known = self.runtime.block_on(self.ledger.plan(self.id))?;
+        let end = &known.checkpoint;
+        // The plan is made again up to the checkpoint before anything of it is sent: another result
+        // from the same bytes would be another version's, and its batches would not be the same.
+        if end.rows > 0 && self.digest_at(end.rows)? != end.digest {
+            let reason =
+                "planning again gives other batches than before; finish it with the flowcast that began it";
+            return Ok(Planning::Impossible(reason.into()));
+        }
+        let mut ahead = Ahead::new(self)?;
+        let mut planner = Planner::new(self.prepared, self.id.clone(), self.batch_size)?;
+        let mut news = News { after: end.rows, ..News::default() };
+        while let Some(step) = planner.next_batch()? {
+            news.skipped.extend(step.skipped.into_iter().filter(|line| line.row > end.rows));
+            if let Some(batch) = step.batch {
+                let is_new = batch.number >= end.batches;
+                if is_new {
+                    news.planned += batch.len() as u64;
+                    news.batches.push(PlannedBatch::from(&batch));
+                }
+                let publish = match self.publish {
+                    Publish::News => is_new,
+                    Publish::Unsettled => !known.settled.contains(batch.number),
+                    Publish::Nothing => false,
+                };
+                if publish {
+                    news.published += batch.len() as u64;
+                    news.queued.push(QueuedBatch::new(batch));
+                }
             }
-            if !known.settled.contains(batch.number) {
-                publish(sending, batch, runtime)?;
+            // The end of the audience may be news although all its rows are known.
+            if step.checkpoint.rows > end.rows || (step.checkpoint.complete && !end.complete) {
+                news.checkpoint = Some(step.checkpoint);
+            }
+            if self.stop.is_cancelled() {
+                return Ok(Planning::Stopped);
+            }
+            if news.is_due() {
+                self.write(&mut news, &mut ahead)?;
             }
         }
-        // The end of the audience may be news although all its rows are known.
-        if step.checkpoint.rows > end.rows || (step.checkpoint.complete && !end.complete) {
-            news.checkpoint = Some(step.checkpoint);
+        self.write(&mut news, &mut ahead)?;
+        // What was planned must be what was surveyed: the file may have been written to meanwhile.
+        let prepared = self.prepared;
+        if audience::survey(&prepared.source, prepared.settings.delimiter)?.digest != prepared.survey.digest {
+            return Ok(Planning::Impossible("the audience changed while it was being read".into()));
         }
-        let stopped = control.stop.is_cancelled() && !control.is_held();
+        Ok(Planning::Complete)
+    }
+
+    /// Publishes, then writes the checkpoint, then waits until sending has caught up.
+    fn write(&self, news: &mut News, ahead: &mut Ahead) -> Result<(), DispatchError> {
+        let queued = std::mem::take(&mut news.queued);
+        if !queued.is_empty() {
+            // What is stopped here may be in the queue or not; the checkpoint stays behind it.
+            let published = self.runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    () = self.stop.cancelled() => None,
+                    published = self.queue.publish(queued) => Some(published),
+                }
+            });
+            match published {
+                Some(published) => published?,
+                None => return Ok(()),
+            }
+        }
         // The checkpoint follows what the queue has, never the other way round.
-        if stopped || news.is_due() {
-            news.write(sending, runtime)?;
+        if let Some(checkpoint) = news.checkpoint.take() {
+            let (batches, skipped) = (std::mem::take(&mut news.batches), std::mem::take(&mut news.skipped));
+            let rows = checkpoint.rows;
+            let written = self.ledger.checkpoint(self.id, news.after, checkpoint, batches, skipped);
+            self.runtime.block_on(written)?;
+            news.after = rows;
         }
-        if stopped {
-            return Ok(());
+        ahead.planned += std::mem::take(&mut news.planned);
+        ahead.published += std::mem::take(&mut news.published);
+        if self.publish != Publish::Nothing {
+            ahead.wait(self)?;
         }
+        Ok(())
     }
-    // What was planned must be what was surveyed: the file may have been written to meanwhile.
-    let prepared = &sending.prepared;
-    if audience::survey(&prepared.source, prepared.settings.delimiter)?.digest != prepared.survey.digest {
-        control.stop_for(Why::Held("the audience changed while it was being read".into()));
+
+    /// The plan's digest where so many rows are read.
+    fn digest_at(&self, rows: u64) -> Result<String, DispatchError> {
+        let mut planner = Planner::new(self.prepared, self.id.clone(), self.batch_size)?;
+        while let Some(step) = planner.next_batch()? {
+            if step.checkpoint.rows >= rows {
+                return Ok(step.checkpoint.digest);
+            }
+            if self.stop.is_cancelled() {
+                break;
+            }
+        }
+        Ok(String::new())
     }
-    Ok(())
+
+    fn open(&self) -> Result<u64, DispatchError> {
+        let campaign = self.runtime.block_on(self.ledger.campaign(self.id))?;
+        Ok(campaign.ok_or_else(|| LedgerError::NoCampaign(self.id.clone()))?.counts.open())
+    }
+}
+
+/// How far planning is ahead of sending.
+struct Ahead {
+    /// How many messages were open when it began.
+    open: u64,
+    /// How many of them the queue had.
+    had: u64,
+    /// How many were planned since.
+    planned: u64,
+    /// How many were published since.
+    published: u64,
+    most: u64,
+    /// How many can be published before it must be looked again.
+    sure: u64,
+}
+
+impl Ahead {
+    fn new<L: Ledger, Q: Queue>(plans: &Plans<'_, L, Q>) -> Result<Self, DispatchError> {
+        let open = plans.open()?;
+        let had = if plans.publish == Publish::News { open } else { 0 };
+        let most = AHEAD * plans.batch_size.max(1) as u64;
+        Ok(Self { open, had, planned: 0, published: 0, most, sure: most.saturating_sub(had) })
+    }
+
+    fn wait<L: Ledger, Q: Queue>(&mut self, plans: &Plans<'_, L, Q>) -> Result<(), DispatchError> {
+        // Sending only lowers what is open, so nothing need be asked before this is used up.
+        while self.published >= self.sure && !plans.stop.is_cancelled() {
+            let sent = (self.open + self.planned).saturating_sub(plans.open()?);
+            let waiting = (self.had + self.published).saturating_sub(sent);
+            if waiting < self.most {
+                self.sure = self.published + (self.most - waiting);
+            } else {
+                plans.runtime.block_on(async {
+                    tokio::select! {
+                        () = plans.stop.cancelled() => {}
+                        () = tokio::time::sleep(LOOK) => {}
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What is planned since the last checkpoint.
 #[derive(Default)]
 struct News {
+    after: u64,
     checkpoint: Option<Checkpoint>,
     batches: Vec<PlannedBatch>,
     skipped: Vec<SkippedRow>,
+    queued: Vec<QueuedBatch>,
+    /// How many messages these are.
+    planned: u64,
+    published: u64,
 }
 
 impl News {
     fn is_due(&self) -> bool {
         let is_end = self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.complete);
-        is_end || self.batches.len() >= BATCHES || self.skipped.len() >= SKIPPED
+        is_end || self.batches.len().max(self.queued.len()) >= BATCHES || self.skipped.len() >= SKIPPED
     }
-
-    fn write<L: Ledger>(
-        &mut self,
-        sending: &Sending<L, Local>,
-        runtime: &Handle,
-    ) -> Result<(), DispatchError> {
-        let Some(checkpoint) = self.checkpoint.take() else { return Ok(()) };
-        let (batches, skipped) = (std::mem::take(&mut self.batches), std::mem::take(&mut self.skipped));
-        Ok(runtime.block_on(sending.ledger.checkpoint(&sending.id, checkpoint, batches, skipped))?)
-    }
-}
-
-/// Puts a batch into the queue, as long as anybody takes from it.
-fn publish<L: Ledger>(
-    sending: &Sending<L, Local>,
-    batch: Batch,
-    runtime: &Handle,
-) -> Result<(), DispatchError> {
-    // Counted first: a sender may be done with it before publishing returns here.
-    sending.control.outstanding.send_modify(|count| *count += 1);
-    let published = runtime.block_on(async {
-        tokio::select! {
-            biased;
-            () = sending.control.stop.cancelled() => None,
-            published = sending.queue.publish(QueuedBatch::new(batch)) => Some(published),
-        }
-    });
-    match published {
-        Some(published) => Ok(published?),
-        None => Ok(()),
-    }
-}
-
-/// The plan's digest where so many rows are read.
-fn digest_at(
-    prepared: &Prepared,
-    id: &CampaignId,
-    batch_size: usize,
-    rows: u64,
-) -> Result<String, DispatchError> {
-    let mut planner = Planner::new(prepared, id.clone(), batch_size)?;
-    while let Some(step) = planner.next_batch()? {
-        if step.checkpoint.rows >= rows {
-            return Ok(step.checkpoint.digest);
-        }
-    }
-    Ok(String::new())
 }

@@ -2,19 +2,21 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::backoff::{TRIES, backoff};
-use super::gate::{self, Passed};
+use super::events::Events;
 use super::verdict::{Next, judge};
-use super::{Account, DispatchError, Prepared};
+use super::{Account, DispatchError, again};
 use crate::campaign::job::OnInDoubt;
-use crate::campaign::{CampaignId, CampaignState, Opening, SkipReason};
-use crate::ledger::{Ledger, Outcome, PlannedBatch};
-use crate::limiter::CampaignLimits;
+use crate::campaign::{CampaignId, CampaignState, Job, Opening, Phone, SkipReason, Template};
+use crate::ledger::{Claim, Ledger, LedgerError, Outcome, PlannedBatch, Recorded};
+use crate::limiter::{CampaignLimits, LONGEST_WAIT, Turn, batch_size};
 use crate::provider::Provider;
 use crate::queue::{Queue, QueuedBatch};
 
@@ -24,55 +26,54 @@ const DOUBTS: u32 = 5;
 /// A wait for tokens that is longer is told in the campaign's status.
 const LONG_WAIT: Duration = Duration::from_secs(3);
 
-/// What all senders of a campaign share.
+/// What all senders of a campaign in this worker share.
 pub(super) struct Sending<L, Q> {
     pub(super) id: CampaignId,
     pub(super) ledger: L,
     pub(super) queue: Q,
     pub(super) account: Arc<Account>,
-    pub(super) prepared: Arc<Prepared>,
+    pub(super) job: Arc<Job>,
+    pub(super) template: Template,
     pub(super) limits: CampaignLimits,
-    pub(super) control: Control,
-    pub(super) doubts: AtomicU32,
-}
-
-/// How senders and planner are stopped, and why.
-pub(super) struct Control {
+    pub(super) events: Events,
     /// Cancelled: nothing new begins, what is under way is finished.
     pub(super) stop: CancellationToken,
-    /// Batches that are published and not acknowledged.
-    pub(super) outstanding: tokio::sync::watch::Sender<u64>,
-    why: Mutex<Option<Why>>,
+    /// Rung when the campaign may have come to its end, or has stopped by itself.
+    pub(super) bell: Arc<Notify>,
+    pub(super) state: State,
+}
+
+/// What changes while a campaign is sent.
+#[derive(Default)]
+pub(super) struct State {
+    /// Requests in a row whose outcome nobody knows.
+    doubts: AtomicU32,
+    /// What the campaign waits for, as it was last told.
     note: Mutex<Option<String>>,
+    /// What made a sender give up.
+    broken: Mutex<Option<DispatchError>>,
 }
 
-/// Why sending stopped by itself.
-#[derive(Debug)]
-pub(super) enum Why {
-    Held(String),
-    Broken(DispatchError),
+impl State {
+    /// What made a sender give up, if one did.
+    pub(super) fn broken(&self) -> Option<DispatchError> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
-impl Control {
-    pub(super) fn new(stop: CancellationToken) -> Self {
-        let outstanding = tokio::sync::watch::Sender::new(0);
-        Self { stop, outstanding, why: Mutex::default(), note: Mutex::default() }
-    }
+/// Whether it is a sender's turn.
+enum Mine {
+    Now(tokio::sync::OwnedSemaphorePermit),
+    /// Not for so long: the batch is not held meanwhile.
+    Later(Duration),
+    Expired,
+    Stopped,
+}
 
-    /// Stops for a reason; the first one counts.
-    pub(super) fn stop_for(&self, why: Why) {
-        self.why.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
-        self.stop.cancel();
-    }
-
-    /// Whether it stopped because the campaign is held.
-    pub(super) fn is_held(&self) -> bool {
-        matches!(*self.why.lock().unwrap_or_else(PoisonError::into_inner), Some(Why::Held(_)))
-    }
-
-    pub(super) fn why(&self) -> Option<Why> {
-        self.why.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
+/// What follows for a set of messages, and which of them are still open.
+struct Sent {
+    next: Next,
+    open: Vec<u8>,
 }
 
 impl<L: Ledger, Q: Queue> Sending<L, Q> {
@@ -81,37 +82,68 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         loop {
             let next = tokio::select! {
                 biased;
-                () = self.control.stop.cancelled() => return,
+                () = self.stop.cancelled() => return,
                 next = self.queue.next() => next,
             };
             let sent = match next {
-                Ok((batch, receipt)) => self.send_batch(batch, receipt).await,
+                Ok((batch, receipt)) => {
+                    let span = tracing::info_span!("batch", campaign = %self.id, batch = batch.batch.number);
+                    self.send_batch(batch, receipt).instrument(span).await
+                }
                 Err(fault) => Err(fault.into()),
             };
             if let Err(fault) = sent {
-                return self.control.stop_for(Why::Broken(fault));
+                self.state.broken.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
+                return self.halt();
             }
+        }
+    }
+
+    /// Begins nothing new, and tells so.
+    fn halt(&self) {
+        self.stop.cancel();
+        self.bell.notify_one();
+    }
+
+    /// Stops the campaign, for every worker, with the reason.
+    async fn hold(&self, reason: String) -> Result<(), DispatchError> {
+        tracing::warn!(campaign = %self.id, "held: {reason}");
+        let held = self.ledger.change_state(&self.id, CampaignState::Held, Some(reason)).await;
+        self.halt();
+        match held {
+            // A person was quicker.
+            Ok(()) | Err(LedgerError::IllegalMove { .. }) => Ok(()),
+            Err(fault) => Err(fault.into()),
         }
     }
 
     /// Sends what is left of a batch. A batch that is given up in between goes back to the queue
     /// when its receipt is dropped.
     async fn send_batch(&self, mut queued: QueuedBatch, receipt: Q::Receipt) -> Result<(), DispatchError> {
-        let portion = self.prepared.batch_size.max(1);
+        // Limits may have changed since it was cut.
+        let portion = batch_size(self.job.limits.messages, self.account.limits.rates());
         let mut sets: Vec<Vec<u8>> = queued.left.chunks(portion).rev().map(<[u8]>::to_vec).collect();
         let mut again = Vec::new();
         let mut wait = Duration::ZERO;
         while let Some(set) = sets.pop() {
-            match self.wait_for_turn(set.len()).await {
-                Passed::Open => {}
-                Passed::Stopped => return Ok(()),
-                Passed::Expired => {
+            let place = match self.wait_for_turn(&queued, &set).await? {
+                Mine::Now(place) => place,
+                Mine::Stopped => return Ok(()),
+                Mine::Expired => {
                     self.expire(&queued, set).await?;
                     continue;
                 }
-            }
+                Mine::Later(time) => {
+                    wait = wait.max(time);
+                    again.extend(set);
+                    again.extend(sets.drain(..).flatten());
+                    break;
+                }
+            };
             let asked = set.len();
-            let (next, open) = self.send_set(&queued, set).await?;
+            let sent = self.send_set(&queued, set).await?;
+            drop(place);
+            let Some(Sent { next, open }) = sent else { return Ok(()) };
             if open.len() < asked {
                 // Something was settled: what fails next is a first failure again.
                 queued.attempt = 0;
@@ -124,7 +156,8 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                     continue;
                 }
                 Next::Limited { retry_after, detail } => {
-                    let pause = self.account.slow_down(retry_after);
+                    let pause = self.account.pause(retry_after);
+                    self.account.limits.slow_down(pause).await.map_err(LedgerError::from)?;
                     wait = wait.max(pause);
                     let seconds = pause.as_secs_f64().ceil();
                     self.note(Some(format!("the provider limits the rate, on in {seconds} s: {detail}")))
@@ -133,27 +166,22 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 Next::Later { detail } => {
                     queued.attempt += 1;
                     if queued.attempt >= TRIES {
-                        let reason = format!("{TRIES} tries in a row failed, the last: {detail}");
-                        self.control.stop_for(Why::Held(reason));
-                        return Ok(());
+                        return self.hold(format!("{TRIES} tries in a row failed, the last: {detail}")).await;
                     }
                     wait = wait.max(backoff(queued.attempt - 1));
                     let nth = queued.attempt + 1;
                     self.note(Some(format!("try {nth} of {TRIES} follows: {detail}"))).await?;
                 }
                 Next::InDoubt { detail } => {
-                    if self.doubts.fetch_add(1, Ordering::Relaxed) + 1 >= DOUBTS {
+                    if self.state.doubts.fetch_add(1, Ordering::Relaxed) + 1 >= DOUBTS {
                         let reason = format!(
                             "the outcome of {DOUBTS} requests in a row is unknown, of the last because: {detail}"
                         );
-                        self.control.stop_for(Why::Held(reason));
+                        self.hold(reason).await?;
                     }
                     wait = wait.max(if open.is_empty() { Duration::ZERO } else { backoff(queued.attempt) });
                 }
-                Next::Hold { reason } => {
-                    self.control.stop_for(Why::Held(reason));
-                    return Ok(());
-                }
+                Next::Hold { reason } => return self.hold(reason).await,
             }
             let waits = !open.is_empty();
             again.extend(open);
@@ -165,7 +193,6 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         if again.is_empty() {
             // Acknowledged only now, after the ledger has every outcome.
             self.queue.acknowledge(receipt).await?;
-            self.control.outstanding.send_modify(|count| *count -= 1);
         } else {
             queued.left = again;
             self.queue.delay(receipt, queued, wait).await?;
@@ -173,60 +200,78 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         Ok(())
     }
 
-    /// Waits for the window, then for the buckets. A window that closes meanwhile is waited for
-    /// before the buckets are asked anew: tokens of yesterday must not go out beside today's.
-    async fn wait_for_turn(&self, count: usize) -> Passed {
-        let schedule = &self.prepared.job.schedule;
-        let closed = |at| async move {
-            // What it waits for is told as well as it can be; a ledger that fails is met at the claim.
-            let _ = self.note(Some(format!("outside its sending window, which opens at {at}"))).await;
+    /// Waits for the buckets, within the window. Tokens that come when it has closed are not used:
+    /// yesterday's must not go out beside today's.
+    async fn wait_for_turn(&self, queued: &QueuedBatch, set: &[u8]) -> Result<Mine, DispatchError> {
+        let is_open = || self.job.schedule.at(Timestamp::now());
+        match is_open() {
+            Opening::Open { .. } => {}
+            Opening::Expired => return Ok(Mine::Expired),
+            Opening::Opens(_) => {
+                self.halt();
+                return Ok(Mine::Stopped);
+            }
+        }
+        let recipients: Vec<Phone> =
+            set.iter().filter_map(|index| Some(queued.batch.recipient(usize::from(*index))?.phone)).collect();
+        let turn = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return Ok(Mine::Stopped),
+            turn = self.wait_for_buckets(&recipients) => turn?,
         };
-        loop {
-            let passed = gate::pass(schedule, &self.control.stop, closed).await;
-            if passed != Passed::Open {
-                return passed;
+        match (turn, is_open()) {
+            (_, Opening::Expired) => Ok(Mine::Expired),
+            (_, Opening::Opens(_)) => {
+                self.halt();
+                Ok(Mine::Stopped)
             }
-            tokio::select! {
-                biased;
-                () = self.control.stop.cancelled() => return Passed::Stopped,
-                () = self.wait_for_buckets(count) => {}
+            (Turn::Later(wait), _) => {
+                let seconds = wait.as_secs();
+                self.note(Some(format!("waits for its limits, the next send is due in {seconds} s"))).await?;
+                Ok(Mine::Later(wait.max(LONGEST_WAIT)))
             }
-            if matches!(schedule.at(Timestamp::now()), Opening::Open { .. }) {
-                return Passed::Open;
-            }
+            (Turn::Go(place), _) => Ok(Mine::Now(place)),
         }
     }
 
     /// Waits for the buckets, and tells so in the campaign's status when it takes long.
-    async fn wait_for_buckets(&self, count: usize) {
-        let mut turn = std::pin::pin!(self.account.limits.take(&self.limits, count));
-        if tokio::time::timeout(LONG_WAIT, &mut turn).await.is_err() {
-            let _ = self.note(Some("waits for its limits".into())).await;
-            turn.await;
-        }
+    async fn wait_for_buckets(&self, recipients: &[Phone]) -> Result<Turn, DispatchError> {
+        let mut turn = std::pin::pin!(self.account.limits.take(&self.limits, self.job.from, recipients));
+        let taken = if let Ok(taken) = tokio::time::timeout(LONG_WAIT, &mut turn).await {
+            taken
+        } else {
+            self.note(Some("waits for its limits".into())).await?;
+            turn.await
+        };
+        Ok(taken.map_err(LedgerError::from)?)
     }
 
-    /// Claims, sends and records some messages. Returns what follows, and those still open.
-    async fn send_set(&self, queued: &QueuedBatch, set: Vec<u8>) -> Result<(Next, Vec<u8>), DispatchError> {
+    /// Claims, sends and records some messages; `None` when the campaign does not run any more.
+    async fn send_set(&self, queued: &QueuedBatch, set: Vec<u8>) -> Result<Option<Sent>, DispatchError> {
         let batch = &queued.batch;
         // Claim before request: if this process dies from here on, these messages are in doubt.
-        let claimed = self.ledger.claim(PlannedBatch::from(batch), set).await?;
+        let claim = self.ledger.claim(PlannedBatch::from(batch), set).await?;
+        if !claim.running {
+            self.halt();
+            return Ok(None);
+        }
+        let claimed = &claim.messages;
         if claimed.is_empty() {
-            return Ok((Next::Done, Vec::new()));
+            return Ok(Some(Sent { next: Next::Done, open: Vec::new() }));
         }
         let provider: &dyn Provider = &*self.account.provider;
         let mut bytes = Vec::new();
         let mut ends = Vec::with_capacity(claimed.len());
-        for index in &claimed {
+        for index in claimed {
             if let Some(recipient) = batch.recipient(usize::from(*index))
-                && let Err(skip) = self.prepared.template.render(&recipient, &mut bytes)
+                && let Err(skip) = self.template.render(&recipient, &mut bytes)
             {
                 // The plan has rendered this very message; that it fails now is a fault of ours.
-                let outcomes = claimed.iter().map(|index| (*index, Outcome::Released)).collect();
-                self.ledger.record(&self.id, batch.number, outcomes).await?;
+                let outcomes = claimed.iter().map(|index| (*index, Outcome::Released).into()).collect();
+                self.ledger.record(&self.id, batch.number, claim.token, outcomes).await?;
                 let reason =
                     format!("row {} could be planned and not rendered: {}", recipient.row, skip.detail);
-                return Ok((Next::Hold { reason }, Vec::new()));
+                return Ok(Some(Sent { next: Next::Hold { reason }, open: Vec::new() }));
             }
             ends.push(bytes.len());
         }
@@ -236,19 +281,22 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         let request = provider.request(&messages);
         drop(bytes);
 
-        let answer = self.account.transport.post(request).await;
+        let begun = Instant::now();
+        let answer = self.account.transport.post(request, claim.start_by).await;
+        let account = self.job.account.clone();
+        metrics::histogram!("flowcast_request_seconds", "account" => account).record(begun.elapsed());
         let answer = answer.map(|reply| provider.read(&reply, claimed.len()));
-        let resend = self.prepared.job.on_in_doubt == OnInDoubt::Resend;
-        let verdict = judge(answer, &claimed, resend);
-        let (next, again) = (verdict.next, verdict.again);
-        let taken = verdict.outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Accepted { .. }));
-        let rejected =
-            verdict.outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Rejected { .. }));
+        let resend = self.job.on_in_doubt == OnInDoubt::Resend;
+        let verdict = judge(answer, claimed, resend);
+        let (next, open) = (verdict.next, verdict.again);
+        let is = |state: fn(&Outcome) -> bool| verdict.outcomes.iter().any(|(_, outcome)| state(outcome));
+        let taken = is(|outcome| matches!(outcome, Outcome::Accepted { .. }));
+        let rejected = is(|outcome| matches!(outcome, Outcome::Rejected { .. }));
         // Record after answer.
-        self.ledger.record(&self.id, batch.number, verdict.outcomes).await?;
+        self.record(queued, &claim, verdict.outcomes).await?;
 
         if !matches!(next, Next::InDoubt { .. }) {
-            self.doubts.store(0, Ordering::Relaxed);
+            self.state.doubts.store(0, Ordering::Relaxed);
         }
         if taken {
             self.account.went_well();
@@ -257,21 +305,57 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         if rejected {
             self.stop_when_too_many().await?;
         }
-        Ok((next, again))
+        Ok(Some(Sent { next, open }))
+    }
+
+    /// Records outcomes, with what is needed to send the failed ones again; then tells others.
+    async fn record(
+        &self,
+        queued: &QueuedBatch,
+        claim: &Claim,
+        outcomes: Vec<(u8, Outcome)>,
+    ) -> Result<(), DispatchError> {
+        let batch = &queued.batch;
+        let mut counts = [0_u64; MESSAGES.len()];
+        let mut events = Vec::new();
+        let mut recorded = Vec::with_capacity(outcomes.len());
+        for (message, outcome) in outcomes {
+            if let Some(nth) = MESSAGES.iter().position(|state| *state == outcome.state().as_str()) {
+                counts[nth] += 1;
+            }
+            let failed = matches!(outcome, Outcome::Rejected { .. } | Outcome::InDoubt { .. });
+            let recipient = batch.recipient(usize::from(message)).filter(|_| failed);
+            events.extend(recipient.and_then(|recipient| self.events.failed(&recipient, &outcome)));
+            let payload =
+                recipient.map(|recipient| again::payload(&recipient, self.template.columns().len()));
+            recorded.push(Recorded { message, outcome, payload });
+        }
+        let open = self.ledger.record(&self.id, batch.number, claim.token, recorded).await?;
+        for (state, count) in MESSAGES.iter().zip(counts).filter(|(_, count)| *count > 0) {
+            let account = self.job.account.clone();
+            metrics::counter!("flowcast_messages_total", "account" => account, "state" => *state)
+                .increment(count);
+        }
+        // Told after the ledger has it.
+        self.events.tell(&events).await;
+        if open == 0 {
+            self.bell.notify_one();
+        }
+        Ok(())
     }
 
     /// The job says how many rejections are too many.
     async fn stop_when_too_many(&self) -> Result<(), DispatchError> {
-        let Some(stop_when) = self.prepared.job.stop_when else { return Ok(()) };
+        let Some(stop_when) = self.job.stop_when else { return Ok(()) };
         let Some(campaign) = self.ledger.campaign(&self.id).await? else { return Ok(()) };
         let counts = campaign.counts;
         let settled = counts.accepted + counts.rejected + counts.in_doubt;
-        if stop_when.is_reached(counts.rejected, settled) {
+        if campaign.state == CampaignState::Running && stop_when.is_reached(counts.rejected, settled) {
             let reason = format!(
                 "{} of {settled} messages were rejected, and stop_when says {} %",
                 counts.rejected, stop_when.rejected_percent
             );
-            self.control.stop_for(Why::Held(reason));
+            self.hold(reason).await?;
         }
         Ok(())
     }
@@ -284,20 +368,27 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             reason: SkipReason::Expired,
             detail: "the campaign's expires_at passed first".into(),
         };
-        let outcomes = set.into_iter().map(|index| (index, outcome.clone())).collect();
-        Ok(self.ledger.record(&self.id, queued.batch.number, outcomes).await?)
+        let outcomes = set.into_iter().map(|index| (index, outcome.clone()).into()).collect();
+        let open = self.ledger.record(&self.id, queued.batch.number, 0, outcomes).await?;
+        if open == 0 {
+            self.bell.notify_one();
+        }
+        Ok(())
     }
 
     /// Tells in the campaign's status what it waits for, when that changes.
     async fn note(&self, note: Option<String>) -> Result<(), DispatchError> {
         {
-            let mut known = self.control.note.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut known = self.state.note.lock().unwrap_or_else(PoisonError::into_inner);
             if *known == note {
                 return Ok(());
             }
             known.clone_from(&note);
         }
-        tracing::debug!(campaign = %self.id, "{}", note.as_deref().unwrap_or("sending again"));
-        Ok(self.ledger.change_state(&self.id, CampaignState::Running, note).await?)
+        tracing::debug!("{}", note.as_deref().unwrap_or("sending again"));
+        Ok(self.ledger.note(&self.id, note).await?)
     }
 }
+
+/// The states of which messages are counted in the metrics.
+const MESSAGES: [&str; 4] = ["accepted", "rejected", "in_doubt", "pending"];

@@ -6,14 +6,17 @@
 //!
 //! Both backends pass one suite (`tests/it/ledger.rs`).
 
+mod redis;
 mod sqlite;
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 
+pub use self::redis::{Patience, Redis};
 pub use sqlite::{Access, Sqlite};
 
 use crate::campaign::{Batch, CampaignId, CampaignState, MessageState, Phone, SkipReason};
@@ -24,6 +27,9 @@ pub enum LedgerError {
     /// The store can't be read or written. Sending stops.
     #[error("the store {0}")]
     Storage(String),
+    /// Redis can't be reached or does not take writes. Sending stops until it does.
+    #[error("Redis {0}")]
+    Away(String),
     /// There is no store to look into.
     #[error(
         "no such store: {0}; nothing was sent from here yet (--store FILE, or store.path in the configuration)"
@@ -56,6 +62,9 @@ pub enum LedgerError {
     /// A batch was planned with other recipients before.
     #[error("batch {1} of campaign {0} was planned with other recipients before")]
     OtherPlan(CampaignId, u32),
+    /// Another planner has gone on with the plan meanwhile.
+    #[error("campaign {0} is planned by another worker by now")]
+    StalePlan(CampaignId),
 }
 
 /// A campaign that asks to be registered.
@@ -67,8 +76,16 @@ pub struct NewCampaign {
     pub named: bool,
     /// What people call it.
     pub name: Option<String>,
+    /// Whether a campaign without a name may be one that is known: then its content finds it.
+    pub again: bool,
+    /// The account that sends it.
+    pub account: String,
     /// The job's digest: the same job has the same.
     pub fingerprint: String,
+    /// The job itself, a JSON text.
+    pub job: String,
+    /// The audience's columns, so that its batches can be sent where the audience is not.
+    pub columns: Vec<String>,
     /// The digest of the audience's bytes.
     pub audience: String,
     /// How many rows the audience has.
@@ -86,8 +103,12 @@ pub struct Campaign {
     pub id: CampaignId,
     /// What people call it.
     pub name: Option<String>,
+    /// The account that sends it.
+    pub account: String,
     /// Where it stands.
     pub state: CampaignState,
+    /// The state that was last told to others.
+    pub announced: Option<CampaignState>,
     /// Why it is held, or what a running one waits for.
     pub reason: Option<String>,
     /// Whether the whole audience is planned; until then `counts.total` still grows.
@@ -142,6 +163,24 @@ impl Counts {
     pub fn open(&self) -> u64 {
         self.pending + self.sending
     }
+}
+
+/// A campaign's job as it was registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredJob {
+    /// The JSON text.
+    pub job: String,
+    /// The audience's columns.
+    pub columns: Vec<String>,
+}
+
+/// What a worker learns when it says that it attends to a campaign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attendance {
+    /// Whether this worker holds the campaign's lease: it plans, completes and tells others.
+    pub leads: bool,
+    /// How many batches all workers hold in their hands.
+    pub held: u64,
 }
 
 /// How far a campaign is planned. It never runs ahead of what the queue has confirmed.
@@ -223,6 +262,72 @@ impl Outcome {
     }
 }
 
+/// Messages that a caller may send now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Their places in the batch.
+    pub messages: Vec<u8>,
+    /// Whether the campaign runs; if not, nothing was granted, and the batch is to be kept.
+    pub running: bool,
+    /// Names the claim; its outcomes are recorded under it.
+    pub token: u64,
+    /// The request must begin before this moment, or not at all: later the claim may have run out.
+    pub start_by: Option<Instant>,
+}
+
+/// What became of a message, and what is needed to send it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Its place in the batch.
+    pub message: u8,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Its values, kept as long as it may be sent again.
+    pub payload: Option<String>,
+}
+
+impl From<(u8, Outcome)> for Recorded {
+    fn from((message, outcome): (u8, Outcome)) -> Self {
+        Self { message, outcome, payload: None }
+    }
+}
+
+/// Which messages a person decides about, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Rejected ones are sent again; with codes, those with one of them.
+    Retry(Vec<String>),
+    /// Those in doubt are sent again.
+    Resend,
+    /// Those in doubt count as rejected, under [`ABANDONED`].
+    Abandon,
+    /// Pending ones are skipped, because the campaign was cancelled.
+    Cancel,
+}
+
+/// The code of messages in doubt that a person has given up. A retry takes them only by this name:
+/// they may have been delivered.
+pub const ABANDONED: &str = "abandoned";
+
+/// What is said of [`ABANDONED`] messages.
+const ABANDONED_TEXT: &str = "was in doubt, and a person gave it up; it may have been delivered";
+
+/// Whether a retry of these codes takes a message that was rejected with `code`.
+fn is_retried(code: &str, codes: &[String]) -> bool {
+    if codes.is_empty() { code != ABANDONED } else { codes.iter().any(|wanted| wanted == code) }
+}
+
+/// A batch with messages that are to be queued again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Again {
+    /// Whom it goes to.
+    pub batch: PlannedBatch,
+    /// When it was decided, as a number that grows.
+    pub since: u64,
+    /// The pending messages whose values are kept, with these.
+    pub payloads: BTreeMap<u8, String>,
+}
+
 /// A line of a report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportLine {
@@ -255,6 +360,8 @@ pub struct Cursor {
     batch: u32,
     /// The last row that was reported.
     row: u64,
+    /// The next skipped row, in the order in which they were planned.
+    skipped: u64,
 }
 
 /// A part of a report, in the order of the audience's rows.
@@ -268,10 +375,13 @@ pub struct ReportPage {
 
 /// A record of every message. All writes are atomic and durable when they return.
 pub trait Ledger: Clone + Send + Sync + 'static {
+    /// Whether another process can take over from this one while it runs.
+    const SHARED: bool;
+
     /// Registers a campaign, or finds it as it is.
     ///
-    /// A rehearsal gives way to the real campaign of the same id. A job without an id that is
-    /// known from before is that campaign again.
+    /// A rehearsal gives way to the real campaign of the same id. A job without an id that may be
+    /// known from before is found by its content.
     ///
     /// # Errors
     ///
@@ -285,6 +395,13 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     /// All campaigns, the newest first.
     fn campaigns(&self) -> impl Future<Output = Result<Vec<Campaign>, LedgerError>> + Send;
 
+    /// The campaigns that a worker must look after: those that have not ended, and those whose end
+    /// nobody was told of.
+    fn active(&self) -> impl Future<Output = Result<Vec<CampaignId>, LedgerError>> + Send;
+
+    /// A campaign's job.
+    fn job(&self, id: &CampaignId) -> impl Future<Output = Result<StoredJob, LedgerError>> + Send;
+
     /// Moves a campaign to another state; to its own state it only changes the reason.
     ///
     /// # Errors
@@ -297,21 +414,56 @@ pub trait Ledger: Clone + Send + Sync + 'static {
         reason: Option<String>,
     ) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
+    /// Says what a running campaign waits for. One that does not run by now keeps its reason.
+    fn note(
+        &self,
+        id: &CampaignId,
+        note: Option<String>,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Completes a running campaign that is planned to its end and has nothing open. Returns whether
+    /// it did.
+    fn complete(&self, id: &CampaignId) -> impl Future<Output = Result<bool, LedgerError>> + Send;
+
+    /// Writes down that others were told of a state.
+    fn announced(
+        &self,
+        id: &CampaignId,
+        state: CampaignState,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Says that this worker attends to a campaign and holds so many of its batches. It must be said
+    /// again within [`ATTENTION`], or the worker counts as gone.
+    fn attend(
+        &self,
+        id: &CampaignId,
+        held: u64,
+    ) -> impl Future<Output = Result<Attendance, LedgerError>> + Send;
+
+    /// Says that this worker does not attend to a campaign any more.
+    fn leave(&self, id: &CampaignId) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
     /// What is planned already.
     fn plan(&self, id: &CampaignId) -> impl Future<Output = Result<Plan, LedgerError>> + Send;
 
-    /// Writes down how far the plan is, with the batches and skipped rows since the last time.
-    /// What is known already is not counted again.
+    /// Writes down how far the plan is, with the batches and skipped rows since the checkpoint at row
+    /// `after`. A checkpoint that is known already changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::StalePlan`] when another planner has gone on from there.
     fn checkpoint(
         &self,
         id: &CampaignId,
+        after: u64,
         checkpoint: Checkpoint,
         batches: Vec<PlannedBatch>,
         skipped: Vec<SkippedRow>,
     ) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
     /// Claims messages of a batch before their request goes out; returns those that were pending
-    /// and are this caller's now. No other caller gets them until they are recorded.
+    /// and are this caller's now. No other caller gets them until they are recorded. A campaign
+    /// that does not run grants nothing.
     ///
     /// # Errors
     ///
@@ -320,16 +472,18 @@ pub trait Ledger: Clone + Send + Sync + 'static {
         &self,
         batch: PlannedBatch,
         messages: Vec<u8>,
-    ) -> impl Future<Output = Result<Vec<u8>, LedgerError>> + Send;
+    ) -> impl Future<Output = Result<Claim, LedgerError>> + Send;
 
     /// Records what became of messages, after the answer. A move that is not legal from the state
-    /// in which the message is by now changes nothing.
+    /// in which the message is by now changes nothing; a message goes back to pending only for the
+    /// claim that holds it. Returns how many messages of the campaign are open.
     fn record(
         &self,
         id: &CampaignId,
         batch: u32,
-        outcomes: Vec<(u8, Outcome)>,
-    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+        token: u64,
+        outcomes: Vec<Recorded>,
+    ) -> impl Future<Output = Result<u64, LedgerError>> + Send;
 
     /// Turns the claims of callers that are gone to in doubt, or with `resend` to pending again.
     /// Returns how many messages that were.
@@ -339,6 +493,25 @@ pub trait Ledger: Clone + Send + Sync + 'static {
         resend: bool,
     ) -> impl Future<Output = Result<u64, LedgerError>> + Send;
 
+    /// Does what a person decided; returns for how many messages. Those that are to be sent again
+    /// are pending then, and their batches among [`Ledger::again`].
+    fn decide(
+        &self,
+        id: &CampaignId,
+        decision: Decision,
+    ) -> impl Future<Output = Result<u64, LedgerError>> + Send;
+
+    /// Batches whose messages are to be queued again, some at a time, with what is kept of them;
+    /// without those that are `known` since then. They are told of until nothing of them is open.
+    fn again(
+        &self,
+        id: &CampaignId,
+        known: BTreeMap<u32, u64>,
+    ) -> impl Future<Output = Result<Vec<Again>, LedgerError>> + Send;
+
+    /// Forgets a campaign.
+    fn remove(&self, id: &CampaignId) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
     /// A part of the report: a line for each message and each skipped row.
     fn report(
         &self,
@@ -346,6 +519,9 @@ pub trait Ledger: Clone + Send + Sync + 'static {
         from: Cursor,
     ) -> impl Future<Output = Result<ReportPage, LedgerError>> + Send;
 }
+
+/// How long a worker counts as there after it last said so.
+pub const ATTENTION: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// What the ledger must know of a batch: whom it goes to.
 #[derive(Clone, Debug, PartialEq, Eq)]

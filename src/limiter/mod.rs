@@ -1,50 +1,193 @@
-//! Token buckets within one process: governor's, taken from all at once for each send.
+//! Token buckets, taken from all at once for each send.
 //!
 //! Two things are counted apart, because providers count them apart: requests, and messages. The
-//! limiter delays; it never fails a message.
+//! limiter delays; it never fails a message. In one process the buckets are governor's; for a fleet
+//! they are in Redis, where one script takes from all of them by reservation (`shared.rs`).
+//!
+//! Whoever sends asks in two lines: first among the senders of its campaign, then, one of each
+//! campaign, among those of its account. So a small campaign never waits behind a big one, and a
+//! campaign that waits for its own limit holds nobody up.
 
-use std::num::NonZeroU32;
-use std::sync::Mutex;
+mod process;
+mod shared;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use governor::clock::MonotonicClock;
-use governor::middleware::NoOpMiddleware;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::sleep;
 
-use crate::campaign::{BATCH_LIMIT, Rate};
+use crate::campaign::{BATCH_LIMIT, CampaignId, Phone, Rate};
+use crate::redis_server::{Fault, RedisServer};
+use process::{Bucket, Buckets};
 
-type Governor = RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
+/// A wait that is longer is told instead of waited for: the batch must not be held so long.
+pub const LONGEST_WAIT: Duration = Duration::from_mins(1);
+/// An account is never slowed to less of its rate.
+const LEAST_SHARE: f64 = 0.1;
+/// A slowed account gets a tenth of its rate back after each of these.
+const STEP: Duration = Duration::from_secs(10);
 
-/// A bucket. Whoever asks first is served first, so that nobody starves.
-struct Bucket {
-    governor: Governor,
-    burst: NonZeroU32,
-    turn: tokio::sync::Mutex<()>,
+/// What an account is allowed; `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// Requests of the account.
+    pub requests: Option<Rate>,
+    /// Messages of each sender number.
+    pub messages: Option<Rate>,
+    /// Unique recipients of the account in a moving span of time.
+    pub recipients: Option<Rate>,
 }
 
-impl Bucket {
-    fn new(rate: Rate) -> Option<Self> {
-        let quota = Quota::with_period(rate.period())?.allow_burst(rate.burst());
-        let governor = RateLimiter::direct_with_clock(quota, MonotonicClock);
-        Some(Self { governor, burst: rate.burst(), turn: tokio::sync::Mutex::new(()) })
+/// The buckets of an account, and the places for its requests under way.
+pub struct AccountLimits {
+    name: String,
+    rates: watch::Sender<Rates>,
+    slots: Arc<Semaphore>,
+    turn: Mutex<()>,
+    buckets: Where,
+}
+
+/// Where buckets are.
+enum Where {
+    Process(Buckets),
+    Shared(RedisServer),
+}
+
+/// The bucket of a campaign.
+pub struct CampaignLimits {
+    id: CampaignId,
+    rate: Option<Rate>,
+    turn: Mutex<()>,
+    bucket: Option<Bucket>,
+}
+
+/// What a sender is told.
+#[derive(Debug)]
+pub enum Turn {
+    /// It may send now, and holds a place for its request until this is dropped.
+    Go(OwnedSemaphorePermit),
+    /// It is not its turn for so long.
+    Later(Duration),
+}
+
+/// How many messages a batch may have, so that a full one fits each bucket's burst.
+pub fn batch_size(campaign: Option<Rate>, account: Rates) -> usize {
+    let bursts = [campaign, account.messages].into_iter().flatten().map(|rate| rate.burst().get() as usize);
+    let recipients = account.recipients.map(|rate| rate.count() as usize);
+    bursts.chain(recipients).fold(BATCH_LIMIT, usize::min).max(1)
+}
+
+impl AccountLimits {
+    /// The limits of an account that sends from this process alone.
+    pub fn new(rates: Rates, concurrency: usize) -> Self {
+        Self::with(String::new(), rates, concurrency, Where::Process(Buckets::default()))
     }
 
-    /// Waits for `count` tokens. More than the burst are taken in portions, so that governor's
-    /// "insufficient capacity" can't happen whoever asks.
-    async fn take(&self, count: u32) {
-        let _turn = self.turn.lock().await;
-        let mut left = count;
-        while let Some(portion) = NonZeroU32::new(left.min(self.burst.get())) {
-            match self.governor.check_n(portion) {
-                Ok(Ok(())) => left -= portion.get(),
-                Ok(Err(not_yet)) => wait_exactly(not_yet.earliest_possible()).await,
-                // Unreachable: a portion is never above the burst.
-                Err(_) => return,
-            }
+    /// The limits of an account that many workers share.
+    pub fn shared(name: &str, rates: Rates, concurrency: usize, server: RedisServer) -> Self {
+        Self::with(name.into(), rates, concurrency, Where::Shared(server))
+    }
+
+    fn with(name: String, rates: Rates, concurrency: usize, buckets: Where) -> Self {
+        Self {
+            name,
+            rates: watch::Sender::new(rates),
+            slots: Arc::new(Semaphore::new(concurrency)),
+            turn: Mutex::default(),
+            buckets,
         }
     }
+
+    /// What the account is allowed now.
+    pub fn rates(&self) -> Rates {
+        *self.rates.borrow()
+    }
+
+    /// Changes what the account is allowed; also who waits by now keeps to it.
+    pub fn set_rates(&self, rates: Rates) {
+        self.rates.send_replace(rates);
+    }
+
+    /// Waits until one request with messages of the campaign to these recipients may go out.
+    ///
+    /// May be dropped at any point: at the worst some tokens are spent for nothing.
+    ///
+    /// # Errors
+    ///
+    /// When Redis refuses. As long as it is away, this waits.
+    pub async fn take(
+        &self,
+        campaign: &CampaignLimits,
+        from: Phone,
+        recipients: &[Phone],
+    ) -> Result<Turn, Fault> {
+        let _campaign = campaign.turn.lock().await;
+        if let (Where::Process(_), Some(bucket)) = (&self.buckets, &campaign.bucket) {
+            bucket.take(u32::try_from(recipients.len()).unwrap_or(u32::MAX)).await;
+        }
+        loop {
+            // Never closed, so there is always a place some time.
+            let Ok(place) = self.slots.clone().acquire_owned().await else { return Ok(Turn::Later(STEP)) };
+            let turn = self.turn.lock().await;
+            let wait = match &self.buckets {
+                Where::Process(buckets) => {
+                    let mut news = self.rates.subscribe();
+                    tokio::select! {
+                        taken = buckets.take(self.rates(), from, recipients) => match taken {
+                            Ok(()) => return Ok(Turn::Go(place)),
+                            Err(wait) => return Ok(Turn::Later(wait)),
+                        },
+                        _ = news.changed() => continue,
+                    }
+                }
+                Where::Shared(server) => {
+                    match shared::reserve(server, &self.name, self.rates(), campaign, from, recipients)
+                        .await?
+                    {
+                        shared::Reserved::At(due) => {
+                            wait_exactly(due).await;
+                            return Ok(Turn::Go(place));
+                        }
+                        shared::Reserved::Later(wait) => wait,
+                    }
+                }
+            };
+            // The campaign's own limit is what it waits for: the account's turn goes to others.
+            drop((turn, place));
+            if wait > LONGEST_WAIT {
+                return Ok(Turn::Later(wait));
+            }
+            sleep(wait.saturating_sub(shared::EARLIER)).await;
+        }
+    }
+
+    /// The provider answered that it is too much: nothing goes out for a while, for any worker, and
+    /// then at half the rate, which recovers step by step.
+    ///
+    /// # Errors
+    ///
+    /// When Redis refuses.
+    pub async fn slow_down(&self, wait: Duration) -> Result<(), Fault> {
+        match &self.buckets {
+            Where::Process(buckets) => buckets.slow_down(wait),
+            Where::Shared(server) => shared::slow_down(server, &self.name, wait).await?,
+        }
+        Ok(())
+    }
+}
+
+impl CampaignLimits {
+    /// A campaign's own limit of messages.
+    pub fn new(id: CampaignId, messages: Option<Rate>) -> Self {
+        Self { id, rate: messages, turn: Mutex::default(), bucket: messages.and_then(Bucket::new) }
+    }
+}
+
+/// The share of its rate that an account has so long after it was slowed to `share`.
+fn slowed(share: f64, since: Duration) -> f64 {
+    let steps = (since.as_secs() / STEP.as_secs()) as f64;
+    (share + steps * 0.1).min(1.0)
 }
 
 /// Waits until a moment, to the microsecond. A timer counts whole milliseconds and comes late by up
@@ -60,87 +203,27 @@ async fn wait_exactly(until: std::time::Instant) {
 /// The grain of the runtime's timer.
 const TIMER: Duration = Duration::from_millis(1);
 
-/// The buckets of an account.
-#[derive(Default)]
-pub struct AccountLimits {
-    requests: Option<Bucket>,
-    messages: Option<Bucket>,
-    /// Nothing goes out before this moment: the provider said so.
-    paused_until: Mutex<Option<Instant>>,
-}
-
-/// The bucket of a campaign.
-#[derive(Default)]
-pub struct CampaignLimits {
-    messages: Option<Bucket>,
-}
-
-/// How many messages a batch may have, so that a full one fits each bucket's burst.
-pub fn batch_size(messages: impl IntoIterator<Item = Option<Rate>>) -> usize {
-    let bursts = messages.into_iter().flatten().map(|rate| rate.burst().get() as usize);
-    bursts.fold(BATCH_LIMIT, usize::min)
-}
-
-impl AccountLimits {
-    /// Limits of requests and messages; `None` is no limit.
-    pub fn new(requests: Option<Rate>, messages: Option<Rate>) -> Self {
-        Self {
-            requests: requests.and_then(Bucket::new),
-            messages: messages.and_then(Bucket::new),
-            paused_until: Mutex::default(),
-        }
-    }
-
-    /// Waits until one request with `count` messages of the campaign may go out.
-    ///
-    /// May be dropped at any point: at the worst some tokens are spent for nothing.
-    pub async fn take(&self, campaign: &CampaignLimits, count: usize) {
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
-        loop {
-            while let Some(until) = self.pause() {
-                sleep_until(until).await;
-            }
-            if let Some(bucket) = &campaign.messages {
-                bucket.take(count).await;
-            }
-            if let Some(bucket) = &self.messages {
-                bucket.take(count).await;
-            }
-            if let Some(bucket) = &self.requests {
-                bucket.take(1).await;
-            }
-            // A pause that began meanwhile makes these tokens stale: kept until its end, they would
-            // all go out at once beside the fresh ones.
-            if self.pause().is_none() {
-                return;
-            }
-        }
-    }
-
-    /// Lets nothing go out for a while, because the provider answered that it is too much.
-    pub fn pause_for(&self, wait: Duration) {
-        let until = Instant::now() + wait;
-        let mut paused = self.paused_until.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *paused = Some(paused.map_or(until, |known| known.max(until)));
-    }
-
-    /// Until when nothing goes out, where that is to come.
-    fn pause(&self) -> Option<Instant> {
-        let paused = *self.paused_until.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        paused.filter(|until| *until > Instant::now())
-    }
-}
-
-impl CampaignLimits {
-    /// A campaign's own limit of messages.
-    pub fn new(messages: Option<Rate>) -> Self {
-        Self { messages: messages.and_then(Bucket::new) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::time::Instant;
+
+    fn phones(count: usize) -> Vec<Phone> {
+        (0..count as u64).filter_map(|nth| Phone::from_digits(919_800_000_000 + nth)).collect()
+    }
+
+    fn account(requests: Option<Rate>, messages: Option<Rate>) -> AccountLimits {
+        AccountLimits::new(Rates { requests, messages, recipients: None }, 100)
+    }
+
+    fn campaign(messages: Option<Rate>) -> CampaignLimits {
+        CampaignLimits::new("c1".parse().unwrap(), messages)
+    }
+
+    async fn take(limits: &AccountLimits, campaign: &CampaignLimits, count: usize) {
+        let turn = limits.take(campaign, phones(1)[0], &phones(count)).await.unwrap();
+        assert!(matches!(turn, Turn::Go(_)));
+    }
 
     fn rate(text: &str) -> Option<Rate> {
         text.parse().ok()
@@ -148,10 +231,12 @@ mod tests {
 
     #[test]
     fn a_batch_shrinks_to_the_smallest_burst() {
-        assert_eq!(batch_size([None, None]), 100);
-        assert_eq!(batch_size([rate("1000/s"), None]), 100);
-        assert_eq!(batch_size([rate("80/s"), rate("500/s,burst=30")]), 30);
-        assert_eq!(batch_size([rate("10/h")]), 1);
+        let messages = |text: &str| Rates { messages: rate(text), ..Rates::default() };
+        assert_eq!(batch_size(None, Rates::default()), 100);
+        assert_eq!(batch_size(rate("1000/s"), Rates::default()), 100);
+        assert_eq!(batch_size(rate("80/s"), messages("500/s,burst=30")), 30);
+        assert_eq!(batch_size(rate("10/h"), Rates::default()), 1);
+        assert_eq!(batch_size(None, Rates { recipients: rate("40/d"), ..Rates::default() }), 40);
     }
 
     /// In any window: at most rate × t + burst. And the rate is used: 97 % of it at the least. The
@@ -169,7 +254,7 @@ mod tests {
             let (limits, sent) = (limits.clone(), sent.clone());
             tokio::spawn(async move {
                 for _ in 0..sends / 4 {
-                    limits.0.take(&limits.1, count).await;
+                    take(&limits.0, &limits.1, count).await;
                     sent.send(start.elapsed().as_secs_f64()).unwrap();
                 }
             });
@@ -199,66 +284,117 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn messages_keep_their_rate_exactly() {
-        let times =
-            measure(AccountLimits::new(None, rate("400/s,burst=80")), CampaignLimits::default(), 20, 60)
-                .await;
+        let times = measure(account(None, rate("400/s,burst=80")), campaign(None), 20, 60).await;
         assert_exact(&times, 20.0, 400.0, 80.0);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn requests_are_another_bucket() {
-        let times =
-            measure(AccountLimits::new(rate("40/s,burst=8"), None), CampaignLimits::default(), 100, 100)
-                .await;
+        let times = measure(account(rate("40/s,burst=8"), None), campaign(None), 100, 100).await;
         assert_exact(&times, 1.0, 40.0, 8.0);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_campaign_has_a_limit_of_its_own() {
-        let campaign = CampaignLimits::new(rate("300/s,burst=60"));
-        let times = measure(AccountLimits::new(None, rate("10000/s")), campaign, 10, 72).await;
+        let campaign = campaign(rate("300/s,burst=60"));
+        let times = measure(account(None, rate("10000/s")), campaign, 10, 72).await;
         assert_exact(&times, 10.0, 300.0, 60.0);
     }
 
     #[tokio::test]
     async fn more_than_the_burst_waits_and_does_not_fail() {
-        let limits = AccountLimits::new(None, rate("1000/s,burst=10"));
+        let limits = account(None, rate("1000/s,burst=10"));
         let start = Instant::now();
-        limits.take(&CampaignLimits::default(), 100).await;
+        take(&limits, &campaign(None), 100).await;
         assert!(start.elapsed() >= Duration::from_millis(89));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_provider_that_says_wait_is_waited_for() {
-        let limits = AccountLimits::default();
-        limits.pause_for(Duration::from_secs(7));
-        limits.pause_for(Duration::from_secs(3));
+        let limits = account(None, None);
+        limits.slow_down(Duration::from_secs(7)).await.unwrap();
+        limits.slow_down(Duration::from_secs(3)).await.unwrap();
         let start = Instant::now();
-        limits.take(&CampaignLimits::default(), 1).await;
+        take(&limits, &campaign(None), 1).await;
         assert_eq!(start.elapsed().as_secs(), 7);
+    }
+
+    #[test]
+    fn a_slowed_account_recovers_step_by_step() {
+        let share = |seconds| slowed(0.5, Duration::from_secs(seconds));
+        for (seconds, expected) in [(0, 0.5), (9, 0.5), (10, 0.6), (25, 0.7), (50, 1.0), (500, 1.0)] {
+            assert!((share(seconds) - expected).abs() < 1e-9, "{seconds}");
+        }
     }
 
     #[tokio::test]
     async fn a_pause_does_not_save_up_what_waits_for_it() {
-        let limits = std::sync::Arc::new(AccountLimits::new(rate("20/s,burst=1"), None));
-        limits.take(&CampaignLimits::default(), 1).await;
+        let limits = Arc::new(account(rate("20/s,burst=1"), None));
+        take(&limits, &campaign(None), 1).await;
         // Four wait for a token each when the pause begins.
         let waiting: Vec<_> = (0..4)
             .map(|_| {
                 let limits = limits.clone();
                 tokio::spawn(async move {
-                    limits.take(&CampaignLimits::default(), 1).await;
+                    take(&limits, &campaign(None), 1).await;
                     std::time::Instant::now()
                 })
             })
             .collect();
         tokio::task::yield_now().await;
-        limits.pause_for(Duration::from_millis(400));
+        limits.slow_down(Duration::from_millis(400)).await.unwrap();
         let mut times = Vec::new();
         for waiter in waiting {
             times.push(waiter.await.unwrap());
         }
         times.sort_unstable();
         assert!(times[3] - times[0] >= Duration::from_millis(60), "{times:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unique_recipients_are_counted_in_a_moving_day() {
+        let limits = AccountLimits::new(Rates { recipients: rate("10/d"), ..Rates::default() }, 1);
+        let (campaign, all) = (campaign(None), phones(20));
+        let ask = async |who: &[Phone]| match limits.take(&campaign, all[0], who).await.unwrap() {
+            Turn::Go(_) => 0,
+            Turn::Later(wait) => wait.as_secs(),
+        };
+        assert_eq!(ask(&all[..6]).await, 0);
+        tokio::time::advance(Duration::from_secs(1000)).await;
+        assert_eq!(ask(&all[6..10]).await, 0);
+        // Those who were written to today count once.
+        assert_eq!(ask(&all[..10]).await, 0);
+        assert_eq!(ask(&all[9..11]).await, 86_400);
+        tokio::time::advance(Duration::from_hours(24)).await;
+        assert_eq!(ask(&all[10..20]).await, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_campaign_that_waits_for_its_own_limit_holds_nobody_up() {
+        let limits = Arc::new(account(rate("1000/s"), None));
+        let slow = campaign(rate("1/min"));
+        take(&limits, &slow, 1).await;
+        let waiting = {
+            let limits = limits.clone();
+            tokio::spawn(async move { take(&limits, &slow, 1).await })
+        };
+        tokio::task::yield_now().await;
+        let start = Instant::now();
+        take(&limits, &campaign(None), 1).await;
+        assert!(start.elapsed() < Duration::from_secs(1));
+        waiting.abort();
+    }
+
+    #[tokio::test]
+    async fn limits_change_while_they_are_waited_for() {
+        let limits = Arc::new(account(rate("1/h"), None));
+        take(&limits, &campaign(None), 1).await;
+        let waiting = {
+            let limits = limits.clone();
+            tokio::spawn(async move { take(&limits, &campaign(None), 1).await })
+        };
+        tokio::task::yield_now().await;
+        limits.set_rates(Rates { requests: rate("1000/s"), ..Rates::default() });
+        waiting.await.unwrap();
     }
 }

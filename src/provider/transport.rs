@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -83,13 +83,14 @@ impl Transport {
         Ok(Self { client, timeout })
     }
 
-    /// Posts a request.
+    /// Posts a request. One that has not begun to go out by `start_by` never does: whoever claimed its
+    /// messages may have lost them then.
     ///
     /// # Errors
     ///
     /// Whether the request never left, or may have been taken.
-    pub async fn post(&self, request: Request) -> Result<Reply, Failure> {
-        let gate = Gate::default();
+    pub async fn post(&self, request: Request, start_by: Option<Instant>) -> Result<Reply, Failure> {
+        let gate = Gate { state: Arc::default(), start_by };
         let (name, secret) = &request.authorization;
         let sent = self
             .client
@@ -150,18 +151,24 @@ const STARTED: u8 = 1;
 const CLOSED: u8 = 2;
 
 /// Whether a body was asked for, or closed before.
-#[derive(Clone, Default)]
-struct Gate(Arc<AtomicU8>);
+#[derive(Clone)]
+struct Gate {
+    state: Arc<AtomicU8>,
+    start_by: Option<Instant>,
+}
 
 impl Gate {
     /// Whether the body may go out now.
     fn start(&self) -> bool {
-        self.0.compare_exchange(IDLE, STARTED, Ordering::AcqRel, Ordering::Acquire) != Err(CLOSED)
+        if self.start_by.is_some_and(|latest| Instant::now() >= latest) {
+            return false;
+        }
+        self.state.compare_exchange(IDLE, STARTED, Ordering::AcqRel, Ordering::Acquire) != Err(CLOSED)
     }
 
     /// Whether the body never went out, and from now on never will.
     fn close(&self) -> bool {
-        self.0.compare_exchange(IDLE, CLOSED, Ordering::AcqRel, Ordering::Acquire) != Err(STARTED)
+        self.state.compare_exchange(IDLE, CLOSED, Ordering::AcqRel, Ordering::Acquire) != Err(STARTED)
     }
 }
 
@@ -180,7 +187,7 @@ impl http_body::Body for GatedBody {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
         if !self.gate.start() {
-            return Poll::Ready(Some(Err(std::io::Error::other("the request was given up"))));
+            return Poll::Ready(Some(Err(std::io::Error::other("the request was given up before it began"))));
         }
         Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
     }
@@ -220,7 +227,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let server = tokio::spawn(async move { serve(listener.accept().await.unwrap().0).await });
-        let result = transport().post(request(port)).await;
+        let result = transport().post(request(port), None).await;
         server.abort();
         result
     }
@@ -236,14 +243,26 @@ mod tests {
     #[tokio::test]
     async fn a_refused_connection_sent_nothing() {
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-        assert!(matches!(transport().post(request(port)).await, Err(Failure::NotSent(_))));
+        assert!(matches!(transport().post(request(port), None).await, Err(Failure::NotSent(_))));
+    }
+
+    #[tokio::test]
+    async fn a_request_whose_claim_may_have_run_out_is_never_sent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let posted = transport().post(request(port), Some(Instant::now())).await;
+        assert!(matches!(posted, Err(Failure::NotSent(_))), "{posted:?}");
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut seen = Vec::new();
+        let _ = stream.read_to_end(&mut seen).await;
+        assert!(!seen.windows(4).any(|bytes| bytes == b"xxxx"));
     }
 
     #[tokio::test]
     async fn a_name_that_is_not_known_sent_nothing() {
         let mut request = request(1);
         request.url = "http://no-such-host.invalid/".parse().unwrap();
-        assert!(matches!(transport().post(request).await, Err(Failure::NotSent(_))));
+        assert!(matches!(transport().post(request, None).await, Err(Failure::NotSent(_))));
     }
 
     #[tokio::test]
@@ -256,7 +275,7 @@ mod tests {
         });
         let mut request = request(port);
         request.url = format!("https://127.0.0.1:{port}/").parse().unwrap();
-        assert!(matches!(transport().post(request).await, Err(Failure::NotSent(_))));
+        assert!(matches!(transport().post(request, None).await, Err(Failure::NotSent(_))));
     }
 
     #[tokio::test]
@@ -339,9 +358,9 @@ mod tests {
             second.write_all(answer).await.unwrap();
         });
         let transport = transport();
-        assert_eq!(transport.post(request(port)).await.unwrap().status, 202);
+        assert_eq!(transport.post(request(port), None).await.unwrap().status, 202);
         was_closed.await.unwrap();
-        assert_eq!(transport.post(request(port)).await.unwrap().status, 202);
+        assert_eq!(transport.post(request(port), None).await.unwrap().status, 202);
         server.await.unwrap();
     }
 
@@ -359,7 +378,7 @@ mod tests {
     #[test]
     fn a_gate_lets_out_or_closes_but_never_both() {
         for _ in 0..2_000 {
-            let gate = Gate::default();
+            let gate = Gate { state: Arc::default(), start_by: None };
             let other = gate.clone();
             let starter = std::thread::spawn(move || other.start());
             let closed = gate.close();

@@ -1,29 +1,26 @@
-//! A queue inside the process: bounded, so that planning stays a little ahead of sending.
+//! A queue inside the process.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use super::{Queue, QueueError, QueuedBatch};
+use crate::campaign::CampaignId;
 
-/// A queue of batches in memory.
-#[derive(Clone)]
+/// A queue of batches in memory. The planner keeps it short.
+#[derive(Clone, Default)]
 pub struct Local {
     shared: Arc<Shared>,
 }
 
+#[derive(Default)]
 struct Shared {
-    ready: Mutex<VecDeque<Waiting>>,
-    /// One permit for each place that is free. Batches that come back need none.
-    places: Semaphore,
+    ready: Mutex<VecDeque<QueuedBatch>>,
     arrived: Notify,
-}
-
-struct Waiting {
-    batch: QueuedBatch,
-    holds_place: bool,
+    held: AtomicU64,
 }
 
 /// A batch that was taken and is not done with.
@@ -33,34 +30,29 @@ pub struct Receipt {
     batch: Option<QueuedBatch>,
 }
 
-impl Local {
-    /// A queue that holds `capacity` batches before publishing waits.
-    pub fn new(capacity: usize) -> Self {
-        let shared =
-            Shared { ready: Mutex::default(), places: Semaphore::new(capacity), arrived: Notify::new() };
-        Self { shared: Arc::new(shared) }
-    }
-}
-
 impl Shared {
-    fn ready(&self) -> MutexGuard<'_, VecDeque<Waiting>> {
+    fn ready(&self) -> MutexGuard<'_, VecDeque<QueuedBatch>> {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A batch that comes back stands in front: it was planned before the others.
     fn give_back(&self, batch: QueuedBatch) {
-        self.ready().push_front(Waiting { batch, holds_place: false });
+        self.ready().push_front(batch);
         self.arrived.notify_one();
     }
 }
 
 impl Queue for Local {
     type Receipt = Receipt;
+    type Home = ();
+    const LASTS: bool = false;
 
-    async fn publish(&self, batch: QueuedBatch) -> Result<(), QueueError> {
-        let place = self.shared.places.acquire().await.map_err(|_| QueueError("is closed".into()))?;
-        place.forget();
-        self.shared.ready().push_back(Waiting { batch, holds_place: true });
+    fn open((): &(), _: &CampaignId, _: usize) -> Self {
+        Self::default()
+    }
+
+    async fn publish(&self, batches: Vec<QueuedBatch>) -> Result<(), QueueError> {
+        self.shared.ready().extend(batches);
         self.shared.arrived.notify_one();
         Ok(())
     }
@@ -72,12 +64,12 @@ impl Queue for Local {
                 let mut ready = self.shared.ready();
                 (ready.pop_front(), !ready.is_empty())
             };
-            if let Some(Waiting { batch, holds_place }) = batch {
-                self.shared.places.add_permits(usize::from(holds_place));
+            if let Some(batch) = batch {
                 // Two arrivals may have been told as one.
                 if more {
                     self.shared.arrived.notify_one();
                 }
+                self.shared.held.fetch_add(1, Ordering::Relaxed);
                 let receipt = Receipt { shared: self.shared.clone(), batch: Some(batch.clone()) };
                 return Ok((batch, receipt));
             }
@@ -98,11 +90,33 @@ impl Queue for Local {
     ) -> Result<(), QueueError> {
         receipt.batch = None;
         let shared = self.shared.clone();
+        // A delayed batch is in the queue's hands, but nobody else would miss it.
+        shared.held.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
             shared.give_back(batch);
+            shared.held.fetch_sub(1, Ordering::Relaxed);
         });
         Ok(())
+    }
+
+    async fn waiting(&self) -> Result<u64, QueueError> {
+        Ok(self.shared.ready().len() as u64)
+    }
+
+    fn held(&self) -> u64 {
+        self.shared.held.load(Ordering::Relaxed)
+    }
+
+    async fn close(&self) {}
+
+    async fn remove(&self) -> Result<(), QueueError> {
+        self.shared.ready().clear();
+        Ok(())
+    }
+
+    fn trouble(&self) -> Option<String> {
+        None
     }
 }
 
@@ -111,5 +125,6 @@ impl Drop for Receipt {
         if let Some(batch) = self.batch.take() {
             self.shared.give_back(batch);
         }
+        self.shared.held.fetch_sub(1, Ordering::Relaxed);
     }
 }

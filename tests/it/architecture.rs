@@ -3,17 +3,19 @@
 use crate::support::sources;
 
 /// What each module may use of the crate.
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("campaign", &[]),
     ("audience", &["campaign"]),
     ("provider", &["campaign"]),
-    ("limiter", &["campaign"]),
+    ("redis_server", &[]),
+    ("limiter", &["campaign", "redis_server"]),
     ("queue", &["campaign"]),
-    ("ledger", &["campaign"]),
+    ("ledger", &["campaign", "redis_server"]),
     ("sandbox", &["campaign"]),
     ("dispatch", &["campaign", "audience", "provider", "limiter", "queue", "ledger"]),
     ("config", &["campaign", "provider"]),
     ("telemetry", &[]),
+    ("http", &[]),
     (
         "cli",
         &[
@@ -23,8 +25,10 @@ const MAY_USE: [(&str, &[&str]); 11] = [
             "limiter",
             "queue",
             "ledger",
+            "redis_server",
             "sandbox",
             "dispatch",
+            "http",
             "config",
             "telemetry",
         ],

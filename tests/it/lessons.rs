@@ -228,7 +228,8 @@ async fn a_held_campaign_says_how_many_it_has_not_reached_and_releases_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_audience_that_is_written_to_while_it_is_sent_holds_the_campaign() {
-    let world = World::new(2_000);
+    // More batches than planning keeps ahead.
+    let world = World::new(6_000);
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     world.write_config(&url, "limits = { messages = \"2000/s,burst=10\", requests = \"1000/s\" }");
     let mut child = world.command(&["run", "job.json"]).stdout(std::process::Stdio::null()).spawn().unwrap();

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use flowcast::campaign::Batch;
-use flowcast::queue::{Local, Queue, QueuedBatch};
+use flowcast::campaign::CampaignId;
+use flowcast::queue::{Local, Queue, QueuedBatch, RabbitMq};
 use tokio::time::timeout;
+
+use crate::servers::{amqp_url, broker};
 
 /// Far longer than anything here takes.
 const LONG: Duration = Duration::from_secs(20);
-/// How many batches a queue of this suite holds.
-const CAPACITY: usize = 4;
 
 fn batch(number: u32) -> QueuedBatch {
     let mut batch = Batch::new("c1".parse().unwrap(), number, 1, false);
@@ -24,7 +25,7 @@ async fn next<Q: Queue>(queue: &Q) -> (QueuedBatch, Q::Receipt) {
 
 async fn batches_come_whole_and_in_order(queue: impl Queue) {
     for number in 0..3 {
-        queue.publish(batch(number)).await.unwrap();
+        queue.publish(vec![batch(number)]).await.unwrap();
     }
     for number in 0..3 {
         let (got, receipt) = next(&queue).await;
@@ -34,36 +35,36 @@ async fn batches_come_whole_and_in_order(queue: impl Queue) {
 }
 
 async fn an_acknowledged_batch_is_gone(queue: impl Queue) {
-    queue.publish(batch(0)).await.unwrap();
+    queue.publish(vec![batch(0)]).await.unwrap();
     let (_, receipt) = next(&queue).await;
     queue.acknowledge(receipt).await.unwrap();
-    queue.publish(batch(1)).await.unwrap();
+    queue.publish(vec![batch(1)]).await.unwrap();
     assert_eq!(next(&queue).await.0.batch.number, 1);
 }
 
 async fn a_batch_whose_taker_is_gone_comes_back(queue: impl Queue) {
-    queue.publish(batch(7)).await.unwrap();
+    queue.publish(vec![batch(7)]).await.unwrap();
     let (_, receipt) = next(&queue).await;
     drop(receipt);
     assert_eq!(next(&queue).await.0, batch(7));
 }
 
 async fn a_batch_has_one_taker_at_a_time(queue: impl Queue) {
-    queue.publish(batch(0)).await.unwrap();
+    queue.publish(vec![batch(0)]).await.unwrap();
     let (_, _receipt) = next(&queue).await;
     let other = queue.clone();
     let second = tokio::spawn(async move { next(&other).await.0.batch.number });
-    queue.publish(batch(1)).await.unwrap();
+    queue.publish(vec![batch(1)]).await.unwrap();
     assert_eq!(second.await.unwrap(), 1);
 }
 
 async fn a_delayed_batch_comes_back_later_as_it_was_changed(queue: impl Queue) {
-    queue.publish(batch(0)).await.unwrap();
+    queue.publish(vec![batch(0)]).await.unwrap();
     let (mut taken, receipt) = next(&queue).await;
     (taken.left, taken.attempt) = (vec![1], 3);
     let start = std::time::Instant::now();
     queue.delay(receipt, taken.clone(), Duration::from_millis(300)).await.unwrap();
-    queue.publish(batch(1)).await.unwrap();
+    queue.publish(vec![batch(1)]).await.unwrap();
     let (first, receipt) = next(&queue).await;
     assert_eq!(first.batch.number, 1, "a delayed batch must hold nobody up");
     queue.acknowledge(receipt).await.unwrap();
@@ -71,15 +72,22 @@ async fn a_delayed_batch_comes_back_later_as_it_was_changed(queue: impl Queue) {
     assert!(start.elapsed() >= Duration::from_millis(299));
 }
 
-async fn a_full_queue_makes_the_planner_wait(queue: impl Queue) {
-    for number in 0..u32::try_from(CAPACITY).unwrap() {
-        queue.publish(batch(number)).await.unwrap();
-    }
-    let mut waiting = std::pin::pin!(queue.publish(batch(99)));
-    assert!(timeout(Duration::from_millis(50), &mut waiting).await.is_err());
+async fn what_waits_and_what_is_held_is_known(queue: impl Queue) {
+    assert_eq!((queue.waiting().await.unwrap(), queue.held()), (0, 0));
+    queue.publish((0..30).map(batch).collect()).await.unwrap();
+    let (taken, receipt) = next(&queue).await;
+    assert_eq!(queue.held(), 1);
+    // Those that were handed over ahead do not wait any more.
+    assert!((1..30).contains(&queue.waiting().await.unwrap()));
+    queue.delay(receipt, taken, Duration::from_secs(2)).await.unwrap();
+    assert_eq!(queue.held(), 1, "a batch that was delayed comes back");
     let (_, receipt) = next(&queue).await;
-    queue.acknowledge(receipt).await.unwrap();
-    timeout(LONG, waiting).await.expect("there is a place again").unwrap();
+    drop(receipt);
+    queue.close().await;
+    assert_eq!(queue.held(), 1);
+    queue.remove().await.unwrap();
+    assert_eq!(queue.waiting().await.unwrap(), 0);
+    assert_eq!(queue.trouble(), None);
 }
 
 async fn many_takers_get_every_batch_once(queue: impl Queue) {
@@ -100,7 +108,7 @@ async fn many_takers_get_every_batch_once(queue: impl Queue) {
         })
         .collect();
     for number in (0..500).chain([u32::MAX; 8]) {
-        timeout(LONG, queue.publish(batch(number))).await.expect("the queue stands still").unwrap();
+        timeout(LONG, queue.publish(vec![batch(number)])).await.expect("the queue stands still").unwrap();
     }
     let mut all = Vec::new();
     for taker in takers {
@@ -110,8 +118,20 @@ async fn many_takers_get_every_batch_once(queue: impl Queue) {
     assert_eq!(all, (0..500).collect::<Vec<_>>());
 }
 
+/// The suite on a queue, each sentence a test.
 macro_rules! queue_suite {
-    ($backend:ident, $open:expr, [$($test:ident),+ $(,)?]) => {
+    ($backend:ident, $open:expr) => {
+        queue_suite! { $backend, $open,
+            batches_come_whole_and_in_order
+            an_acknowledged_batch_is_gone
+            a_batch_whose_taker_is_gone_comes_back
+            a_batch_has_one_taker_at_a_time
+            a_delayed_batch_comes_back_later_as_it_was_changed
+            what_waits_and_what_is_held_is_known
+            many_takers_get_every_batch_once
+        }
+    };
+    ($backend:ident, $open:expr, $($test:ident)+) => {
         mod $backend {
             use super::*;
             $(
@@ -124,16 +144,9 @@ macro_rules! queue_suite {
     };
 }
 
-queue_suite!(
-    local,
-    Local::new(CAPACITY),
-    [
-        batches_come_whole_and_in_order,
-        an_acknowledged_batch_is_gone,
-        a_batch_whose_taker_is_gone_comes_back,
-        a_batch_has_one_taker_at_a_time,
-        a_delayed_batch_comes_back_later_as_it_was_changed,
-        a_full_queue_makes_the_planner_wait,
-        many_takers_get_every_batch_once,
-    ]
-);
+fn c1() -> CampaignId {
+    "c1".parse().unwrap()
+}
+
+queue_suite!(local, Local::open(&(), &c1(), 4));
+queue_suite!(rabbitmq, RabbitMq::open(&broker(&amqp_url()).await, &c1(), 4));

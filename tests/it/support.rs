@@ -141,6 +141,8 @@ pub enum Reaction {
     Answer(u16, &'static str, String),
     /// Takes the request and closes without an answer.
     Close,
+    /// Takes the request and says nothing until the other side closes.
+    Hang,
 }
 
 /// A provider that reacts by script. It keeps the recipients of each request.
@@ -216,6 +218,10 @@ async fn serve(
         };
         match react(nth, &to) {
             Reaction::Close => return,
+            Reaction::Hang => {
+                let _ = stream.read_buf(&mut buffer).await;
+                return;
+            }
             Reaction::Answer(status, headers, body) => {
                 let answer =
                     format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len());

@@ -111,7 +111,8 @@ impl BatchRow {
         let open = (0..self.recipients.len()).filter(|index| self.state_at(*index).is_open()).count();
         transaction
             .prepare_cached(
-                "UPDATE batch SET messages = ?2, claimed = ?3, session = ?4, open = ?5,
+                "UPDATE batch SET messages = ?2, claimed = ?3, session = coalesce(?4, session), open = ?5,
+                   again = CASE WHEN ?5 = 0 THEN 0 ELSE again END,
                    updated_at = coalesce(?6, updated_at) WHERE key = ?1",
             )?
             .execute(params![self.key, messages, claimed, session, signed(open as u64), recorded])?;
@@ -146,6 +147,17 @@ impl BatchRow {
     /// Marks pending messages as being sent.
     pub(super) fn claim(&mut self, indexes: &[u8]) {
         self.claimed.extend_from_slice(indexes);
+    }
+
+    /// The code that a message was rejected with.
+    pub(super) fn code(&self, index: u8) -> &str {
+        self.entries.get(usize::from(index)).map_or("", |entry| &entry.text)
+    }
+
+    /// The messages in a state.
+    pub(super) fn messages_in(&self, state: MessageState) -> Vec<u8> {
+        let all = (0..self.recipients.len()).filter_map(|index| u8::try_from(index).ok());
+        all.filter(|index| self.state(*index) == Some(state)).collect()
     }
 
     /// Moves a message to its outcome; returns the state it was in, `None` where that is no legal move.

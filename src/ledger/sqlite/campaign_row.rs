@@ -64,6 +64,11 @@ pub(super) fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::R
     Ok(Campaign {
         id,
         name: row.get("name")?,
+        account: row.get("account")?,
+        announced: match row.get_ref("announced")? {
+            rusqlite::types::ValueRef::Null => None,
+            _ => Some(word(row, "announced")?),
+        },
         state,
         reason: row.get("reason")?,
         planned: row.get("planned")?,
@@ -139,8 +144,9 @@ pub(super) fn tally(
 
 pub(super) fn insert(transaction: &Transaction<'_>, new: &NewCampaign) -> Result<(), LedgerError> {
     transaction.execute(
-        "INSERT INTO campaign (id, named, name, fingerprint, audience, rows, batch_size, rehearsal, state, submitted_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        "INSERT INTO campaign (id, named, name, fingerprint, audience, rows, batch_size, rehearsal, state, submitted_at,
+           account, job, columns)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
         params![
             new.id.as_str(),
             new.named,
@@ -151,13 +157,24 @@ pub(super) fn insert(transaction: &Transaction<'_>, new: &NewCampaign) -> Result
             signed(new.batch_size as u64),
             new.rehearsal,
             CampaignState::Scheduled.as_str(),
-            now()
+            now(),
+            new.account,
+            new.job,
+            serde_json::Value::from(new.columns.clone()).to_string()
         ],
     )?;
     Ok(())
 }
 
+/// How many messages are open.
+pub(super) fn open(transaction: &Transaction<'_>, key: i64) -> Result<u64, LedgerError> {
+    let mut statement =
+        transaction.prepare_cached("SELECT pending + sending FROM campaign WHERE key = ?1")?;
+    Ok(unsigned(statement.query_row([key], |row| row.get(0))?))
+}
+
 pub(super) fn remove(transaction: &Transaction<'_>, key: i64) -> Result<(), LedgerError> {
+    transaction.execute("DELETE FROM payload WHERE batch >= ?1 << 32 AND batch < (?1 + 1) << 32", [key])?;
     transaction.execute("DELETE FROM batch WHERE key >= ?1 << 32 AND key < (?1 + 1) << 32", [key])?;
     transaction.execute("DELETE FROM skipped WHERE campaign = ?1", [key])?;
     transaction.execute("DELETE FROM tally WHERE campaign = ?1", [key])?;

@@ -13,10 +13,10 @@ use roaring::RoaringBitmap;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{
-    Campaign, Checkpoint, Cursor, Ledger, LedgerError, NewCampaign, Outcome, Plan, PlannedBatch, ReportLine,
-    ReportPage, SkippedRow,
+    ABANDONED, Again, Attendance, Campaign, Checkpoint, Claim, Cursor, Decision, Ledger, LedgerError,
+    NewCampaign, Outcome, Plan, PlannedBatch, Recorded, ReportLine, ReportPage, SkippedRow, StoredJob,
 };
-use crate::campaign::{CampaignId, CampaignState, MessageState};
+use crate::campaign::{CampaignId, CampaignState, MessageState, SkipReason};
 use batch_row::BatchRow;
 use campaign_row::{CAMPAIGN, campaign_of, key, shift, tally, word};
 pub use store::Access;
@@ -87,7 +87,35 @@ fn insert_batch(transaction: &Transaction<'_>, key: i64, batch: &PlannedBatch) -
     Ok(())
 }
 
+/// Moves a campaign where that is legal.
+fn move_campaign(
+    transaction: &Transaction<'_>,
+    id: CampaignId,
+    to: CampaignState,
+    reason: Option<&str>,
+) -> Result<(), LedgerError> {
+    let key = key(transaction, &id)?;
+    let from: CampaignState = transaction
+        .prepare_cached("SELECT state FROM campaign WHERE key = ?1")?
+        .query_row([key], |row| word(row, "state"))?;
+    if from != to && !from.can_become(to) {
+        return Err(LedgerError::IllegalMove { id, from, to });
+    }
+    let ended = matches!(to, CampaignState::Completed | CampaignState::Cancelled);
+    transaction
+        .prepare_cached(
+            "UPDATE campaign SET state = ?2, reason = ?3,
+               started_at = CASE WHEN ?4 THEN coalesce(started_at, ?5) ELSE started_at END,
+               finished_at = CASE WHEN ?6 THEN coalesce(finished_at, ?5) WHEN ?4 THEN NULL ELSE finished_at END
+             WHERE key = ?1",
+        )?
+        .execute(params![key, to.as_str(), reason, to == CampaignState::Running, now(), ended])?;
+    Ok(())
+}
+
 impl Ledger for Sqlite {
+    const SHARED: bool = false;
+
     async fn register(&self, new: NewCampaign) -> Result<Campaign, LedgerError> {
         let register = move |transaction: &Transaction<'_>| {
             let sql = if new.named {
@@ -96,11 +124,13 @@ impl Ledger for Sqlite {
                 // A job without an id that is run again is the same campaign: a new id would send
                 // everything a second time.
                 "SELECT key, fingerprint, rehearsal, id FROM campaign
-                 WHERE named = 0 AND fingerprint = ?1 ORDER BY key DESC LIMIT 1"
+                 WHERE named = 0 AND ?2 AND fingerprint = ?1 ORDER BY key DESC LIMIT 1"
             };
             let wanted = if new.named { new.id.as_str() } else { &new.fingerprint };
+            let wanted = params![wanted, new.again];
+            let wanted = if new.named { &wanted[..1] } else { wanted };
             let known: Option<(i64, String, bool, String)> = transaction
-                .query_row(sql, [wanted], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+                .query_row(sql, wanted, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
                 .optional()?;
             let id = match known {
                 None => None,
@@ -153,26 +183,83 @@ impl Ledger for Sqlite {
         reason: Option<String>,
     ) -> Result<(), LedgerError> {
         let id = id.clone();
+        let write =
+            move |transaction: &Transaction<'_>| move_campaign(transaction, id, to, reason.as_deref());
+        self.store.write(write).await
+    }
+
+    async fn note(&self, id: &CampaignId, note: Option<String>) -> Result<(), LedgerError> {
+        let id = id.clone();
         let write = move |transaction: &Transaction<'_>| {
-            let key = key(transaction, &id)?;
-            let from: CampaignState = transaction
-                .prepare_cached("SELECT state FROM campaign WHERE key = ?1")?
-                .query_row([key], |row| word(row, "state"))?;
-            if from != to && !from.can_become(to) {
-                return Err(LedgerError::IllegalMove { id, from, to });
-            }
-            let ended = matches!(to, CampaignState::Completed | CampaignState::Cancelled);
             transaction
-                .prepare_cached(
-                    "UPDATE campaign SET state = ?2, reason = ?3,
-                       started_at = CASE WHEN ?4 THEN coalesce(started_at, ?5) ELSE started_at END,
-                       finished_at = CASE WHEN ?6 THEN coalesce(finished_at, ?5) WHEN ?4 THEN NULL ELSE finished_at END
-                     WHERE key = ?1",
-                )?
-                .execute(params![key, to.as_str(), reason, to == CampaignState::Running, now(), ended])?;
+                .prepare_cached("UPDATE campaign SET reason = ?2 WHERE id = ?1 AND state = 'running'")?
+                .execute(params![id.as_str(), note])?;
             Ok(())
         };
         self.store.write(write).await
+    }
+
+    async fn complete(&self, id: &CampaignId) -> Result<bool, LedgerError> {
+        let id = id.clone();
+        let write = move |transaction: &Transaction<'_>| {
+            let done: bool = transaction
+                .prepare_cached(
+                    "SELECT state = 'running' AND planned AND pending + sending = 0 FROM campaign WHERE id = ?1",
+                )?
+                .query_row([id.as_str()], |row| row.get(0))?;
+            if done {
+                move_campaign(transaction, id, CampaignState::Completed, None)?;
+            }
+            Ok(done)
+        };
+        self.store.write(write).await
+    }
+
+    async fn active(&self) -> Result<Vec<CampaignId>, LedgerError> {
+        let read = |connection: &Connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT id FROM campaign WHERE state NOT IN ('completed', 'cancelled')
+                   OR announced IS NULL OR announced <> state ORDER BY key",
+            )?;
+            let ids = statement.query_map([], word_id)?;
+            Ok(ids.collect::<rusqlite::Result<_>>()?)
+        };
+        self.store.read(read).await
+    }
+
+    async fn job(&self, id: &CampaignId) -> Result<StoredJob, LedgerError> {
+        let id = id.clone();
+        let read = move |connection: &Connection| {
+            let found = connection
+                .prepare_cached("SELECT job, columns FROM campaign WHERE id = ?1")?
+                .query_row([id.as_str()], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))
+                .optional()?;
+            let (job, columns) = found.ok_or(LedgerError::NoCampaign(id))?;
+            let columns = serde_json::from_str(&columns)
+                .map_err(|fault| LedgerError::Storage(format!("has damaged columns: {fault}")))?;
+            Ok(StoredJob { job, columns })
+        };
+        self.store.read(read).await
+    }
+
+    async fn announced(&self, id: &CampaignId, state: CampaignState) -> Result<(), LedgerError> {
+        let id = id.clone();
+        let write = move |transaction: &Transaction<'_>| {
+            transaction
+                .prepare_cached("UPDATE campaign SET announced = ?2 WHERE id = ?1")?
+                .execute(params![id.as_str(), state.as_str()])?;
+            Ok(())
+        };
+        self.store.write(write).await
+    }
+
+    /// Nobody else sends from this store, so this process leads and holds all there is.
+    async fn attend(&self, _: &CampaignId, held: u64) -> Result<Attendance, LedgerError> {
+        Ok(Attendance { leads: true, held })
+    }
+
+    async fn leave(&self, _: &CampaignId) -> Result<(), LedgerError> {
+        Ok(())
     }
 
     async fn plan(&self, id: &CampaignId) -> Result<Plan, LedgerError> {
@@ -203,6 +290,7 @@ impl Ledger for Sqlite {
     async fn checkpoint(
         &self,
         id: &CampaignId,
+        after: u64,
         checkpoint: Checkpoint,
         batches: Vec<PlannedBatch>,
         skipped: Vec<SkippedRow>,
@@ -210,6 +298,14 @@ impl Ledger for Sqlite {
         let id = id.clone();
         let write = move |transaction: &Transaction<'_>| {
             let key = key(transaction, &id)?;
+            let known: i64 = transaction
+                .prepare_cached("SELECT plan_rows FROM campaign WHERE key = ?1")?
+                .query_row([key], |row| row.get(0))?;
+            match unsigned(known) {
+                known if known == after => {}
+                known if known >= checkpoint.rows => return Ok(()),
+                _ => return Err(LedgerError::StalePlan(id)),
+            }
             for batch in &batches {
                 insert_batch(transaction, key, batch)?;
             }
@@ -251,7 +347,7 @@ impl Ledger for Sqlite {
         self.store.write(write).await
     }
 
-    async fn claim(&self, batch: PlannedBatch, messages: Vec<u8>) -> Result<Vec<u8>, LedgerError> {
+    async fn claim(&self, batch: PlannedBatch, messages: Vec<u8>) -> Result<Claim, LedgerError> {
         let session = self.session;
         let write = move |transaction: &Transaction<'_>| {
             let key = key(transaction, &batch.campaign)?;
@@ -261,16 +357,19 @@ impl Ledger for Sqlite {
             if row.recipients() != batch.recipients {
                 return Err(LedgerError::OtherPlan(batch.campaign, batch.number));
             }
-            let granted: Vec<u8> = messages
-                .into_iter()
-                .filter(|index| row.state(*index) == Some(MessageState::Pending))
-                .collect();
+            let running: bool = transaction
+                .prepare_cached("SELECT state = 'running' FROM campaign WHERE key = ?1")?
+                .query_row([key], |row| row.get(0))?;
+            let pending = |index: &u8| row.state(*index) == Some(MessageState::Pending);
+            let granted: Vec<u8> = messages.into_iter().filter(|index| running && pending(index)).collect();
+            let claim = Claim { messages: granted.clone(), running, token: 0, start_by: None };
             if !granted.is_empty() {
                 row.claim(&granted);
                 row.write(transaction, Some(session), None)?;
                 shift(transaction, key, Some(MessageState::Pending), MessageState::Sending, granted.len())?;
             }
-            Ok(granted)
+            // Only this process claims, and it claims a message once: no claim needs telling from another.
+            Ok(claim)
         };
         self.store.write(write).await
     }
@@ -279,15 +378,17 @@ impl Ledger for Sqlite {
         &self,
         id: &CampaignId,
         batch: u32,
-        outcomes: Vec<(u8, Outcome)>,
-    ) -> Result<(), LedgerError> {
+        _token: u64,
+        outcomes: Vec<Recorded>,
+    ) -> Result<u64, LedgerError> {
         let id = id.clone();
         let session = self.session;
         let write = move |transaction: &Transaction<'_>| {
             let key = key(transaction, &id)?;
-            let Some(mut row) = BatchRow::read(transaction, key, batch)? else { return Ok(()) };
-            settle(transaction, key, &mut row, outcomes)?;
-            row.write(transaction, Some(session), Some(now()))
+            let Some(mut row) = BatchRow::read(transaction, key, batch)? else { return Ok(0) };
+            settle(transaction, key, &mut row, outcomes, Hand::Sender)?;
+            row.write(transaction, Some(session), Some(now()))?;
+            campaign_row::open(transaction, key)
         };
         self.store.write(write).await
     }
@@ -318,12 +419,65 @@ impl Ledger for Sqlite {
                     transaction,
                     key,
                     &mut row,
-                    claimed.into_iter().map(|index| (index, outcome.clone())).collect(),
+                    claimed.into_iter().map(|index| (index, outcome.clone()).into()).collect(),
+                    Hand::Sender,
                 )?;
                 row.write(transaction, None, Some(now()))?;
             }
             Ok(expired)
         };
+        self.store.write(write).await
+    }
+
+    async fn decide(&self, id: &CampaignId, decision: Decision) -> Result<u64, LedgerError> {
+        let id = id.clone();
+        let write = move |transaction: &Transaction<'_>| {
+            let key = key(transaction, &id)?;
+            let mut done = 0;
+            let mut next = Some(0);
+            while let Some(from) = next {
+                let page = BatchRow::page(transaction, key, from, PAGE)?;
+                next = page.last().filter(|_| page.len() == PAGE).map(|last| last.number() + 1);
+                for mut row in page {
+                    done += decide_batch(transaction, key, &mut row, &decision)?;
+                }
+            }
+            Ok(done)
+        };
+        self.store.write(write).await
+    }
+
+    async fn again(&self, id: &CampaignId, known: BTreeMap<u32, u64>) -> Result<Vec<Again>, LedgerError> {
+        let id = id.clone();
+        let read = move |connection: &Connection| {
+            let key = key(connection, &id)?;
+            let mut statement = connection.prepare_cached(
+                "SELECT key & 0xffffffff, again FROM batch
+                 WHERE again > 0 AND key >= ?1 << 32 AND key < (?1 + 1) << 32 ORDER BY key",
+            )?;
+            let numbers: Vec<(u32, u64)> = statement
+                .query_map([key], |row| Ok((row.get(0)?, unsigned(row.get(1)?))))?
+                .collect::<rusqlite::Result<_>>()?;
+            let news = numbers.into_iter().filter(|(number, since)| known.get(number) != Some(since));
+            let mut all = Vec::new();
+            for (number, since) in news.take(PAGE) {
+                let Some(row) = BatchRow::read(connection, key, number)? else { continue };
+                let mut payloads = payloads(connection, batch_row::key(key, number))?;
+                let pending = row.messages_in(MessageState::Pending);
+                payloads.retain(|message, _| pending.contains(message));
+                let batch =
+                    PlannedBatch { campaign: id.clone(), number, recipients: row.recipients().to_vec() };
+                all.push(Again { batch, since, payloads });
+            }
+            Ok(all)
+        };
+        self.store.read(read).await
+    }
+
+    async fn remove(&self, id: &CampaignId) -> Result<(), LedgerError> {
+        let id = id.clone();
+        let write =
+            move |transaction: &Transaction<'_>| campaign_row::remove(transaction, key(transaction, &id)?);
         self.store.write(write).await
     }
 
@@ -339,12 +493,24 @@ impl Ledger for Sqlite {
             let last = if full { lines.last().map_or(u64::MAX, |line| line.row) } else { u64::MAX };
             lines.extend(skipped_lines(connection, key, from.row, last)?);
             lines.sort_by_key(|line| line.row);
-            let next =
-                batches.last().filter(|_| full).map(|batch| Cursor { batch: batch.number() + 1, row: last });
+            let next = batches.last().filter(|_| full).map(|batch| Cursor {
+                batch: batch.number() + 1,
+                row: last,
+                skipped: 0,
+            });
             Ok(ReportPage { lines, next })
         };
         self.store.read(read).await
     }
+}
+
+/// Who moves messages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hand {
+    /// A sender, by what it saw: a message that was rejected stays so.
+    Sender,
+    /// A person.
+    Person,
 }
 
 /// Applies outcomes to a batch and the campaign's counters, as far as they are legal moves.
@@ -352,19 +518,44 @@ fn settle(
     transaction: &Transaction<'_>,
     key: i64,
     row: &mut BatchRow,
-    outcomes: Vec<(u8, Outcome)>,
+    outcomes: Vec<Recorded>,
+    hand: Hand,
 ) -> Result<(), LedgerError> {
     let mut moves = BTreeMap::<(MessageState, MessageState), usize>::new();
     let mut tallies = BTreeMap::<(&str, String), (i64, String)>::new();
-    for (index, outcome) in outcomes {
-        let Some(from) = row.settle(index, &outcome, now()) else { continue };
+    let at = batch_row::key(key, row.number());
+    for Recorded { message, outcome, payload } in outcomes {
+        let from = row.state(message);
+        if hand == Hand::Sender && outcome == Outcome::Released && from != Some(MessageState::Sending) {
+            continue;
+        }
+        let before = row.code(message).to_owned();
+        let Some(from) = row.settle(message, &outcome, now()) else { continue };
         *moves.entry((from, outcome.state())).or_default() += 1;
+        if from == MessageState::Rejected {
+            tallies.entry(("rejected", before)).or_default().0 -= 1;
+        }
+        if let Some(payload) = payload {
+            transaction
+                .prepare_cached("INSERT OR REPLACE INTO payload VALUES (?1, ?2, ?3)")?
+                .execute(params![at, message, payload])?;
+        } else if matches!(outcome.state(), MessageState::Accepted | MessageState::Skipped)
+            && from != MessageState::Pending
+        {
+            transaction
+                .prepare_cached("DELETE FROM payload WHERE batch = ?1 AND message = ?2")?
+                .execute(params![at, message])?;
+        }
         let (kind, word, detail) = match outcome {
             Outcome::Rejected { code, detail } => ("rejected", code, detail),
             Outcome::Skipped { reason, detail } => ("skipped", reason.as_str().into(), detail),
             _ => continue,
         };
-        tallies.entry((kind, word)).or_insert((0, detail)).0 += 1;
+        let (count, text) = tallies.entry((kind, word)).or_default();
+        *count += 1;
+        if text.is_empty() {
+            *text = detail;
+        }
     }
     for ((from, to), count) in moves {
         shift(transaction, key, Some(from), to, count)?;
@@ -373,6 +564,61 @@ fn settle(
         tally(transaction, key, kind, &word, count, &detail)?;
     }
     Ok(())
+}
+
+/// Does what a person decided for one batch; returns for how many messages.
+fn decide_batch(
+    transaction: &Transaction<'_>,
+    key: i64,
+    row: &mut BatchRow,
+    decision: &Decision,
+) -> Result<u64, LedgerError> {
+    let (state, outcome) = match decision {
+        Decision::Retry(_) => (MessageState::Rejected, Outcome::Released),
+        Decision::Resend => (MessageState::InDoubt, Outcome::Released),
+        Decision::Abandon => (
+            MessageState::InDoubt,
+            Outcome::Rejected { code: ABANDONED.into(), detail: super::ABANDONED_TEXT.into() },
+        ),
+        Decision::Cancel => (
+            MessageState::Pending,
+            Outcome::Skipped {
+                reason: SkipReason::Cancelled,
+                detail: "the campaign was cancelled first".into(),
+            },
+        ),
+    };
+    let mut messages = row.messages_in(state);
+    if let Decision::Retry(codes) = decision {
+        messages.retain(|message| super::is_retried(row.code(*message), codes));
+    }
+    if messages.is_empty() {
+        return Ok(0);
+    }
+    let count = messages.len() as u64;
+    let again = outcome == Outcome::Released;
+    let outcomes = messages.into_iter().map(|message| (message, outcome.clone()).into()).collect();
+    settle(transaction, key, row, outcomes, Hand::Person)?;
+    row.write(transaction, None, None)?;
+    if again {
+        transaction
+            .prepare_cached("UPDATE batch SET again = max(again + 1, ?2) WHERE key = ?1")?
+            .execute([batch_row::key(key, row.number()), now()])?;
+    }
+    Ok(count)
+}
+
+fn payloads(connection: &Connection, batch: i64) -> Result<BTreeMap<u8, String>, LedgerError> {
+    let mut statement = connection.prepare_cached("SELECT message, payload FROM payload WHERE batch = ?1")?;
+    let rows = statement.query_map([batch], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+fn word_id(row: &Row<'_>) -> rusqlite::Result<CampaignId> {
+    let id: String = row.get(0)?;
+    id.parse().map_err(|fault| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(fault))
+    })
 }
 
 /// The text to each code of the campaign.

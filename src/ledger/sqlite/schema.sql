@@ -5,13 +5,17 @@ CREATE TABLE campaign (
     id           TEXT NOT NULL UNIQUE,
     named        INTEGER NOT NULL,      -- the job gave the id itself
     name         TEXT,
+    account      TEXT NOT NULL,
     fingerprint  TEXT NOT NULL,         -- of the job
+    job          TEXT NOT NULL,         -- the job, JSON
+    columns      TEXT NOT NULL,         -- of the audience, a JSON list
     audience     TEXT NOT NULL,         -- digest of the audience's bytes
     rows         INTEGER NOT NULL,
     batch_size   INTEGER NOT NULL,
     rehearsal    INTEGER NOT NULL,
     state        TEXT NOT NULL,
     reason       TEXT,
+    announced    TEXT,                  -- the state that was last told to others
     -- the plan's checkpoint
     plan_batches INTEGER NOT NULL DEFAULT 0,
     plan_rows    INTEGER NOT NULL DEFAULT 0,
@@ -38,9 +42,20 @@ CREATE TABLE batch (
     session    INTEGER,                 -- who claimed them
     size       INTEGER NOT NULL,
     open       INTEGER NOT NULL,        -- how many are pending or sending
+    again      INTEGER NOT NULL DEFAULT 0, -- when it was decided that it is queued again
     updated_at INTEGER                  -- the last record
 );
 CREATE INDEX batch_recent ON batch (updated_at, key, size, open) WHERE updated_at IS NOT NULL;
+
+CREATE INDEX batch_again ON batch (key) WHERE again > 0;
+
+-- What is needed to send a message again when the audience is gone; only for messages that failed.
+CREATE TABLE payload (
+    batch   INTEGER NOT NULL,           -- batch.key
+    message INTEGER NOT NULL,
+    payload TEXT NOT NULL,
+    PRIMARY KEY (batch, message)
+) WITHOUT ROWID;
 
 -- Rows that were never messages.
 CREATE TABLE skipped (

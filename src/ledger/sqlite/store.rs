@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::super::LedgerError;
 
 /// The layout that this program writes.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// Marks a file as a store of this program ("flow").
 const APPLICATION: i64 = 0x666c_6f77;
 /// The most writes that share a transaction.
@@ -25,6 +25,8 @@ const GROUP: usize = 512;
 pub enum Access {
     /// To send: nobody else may send from it meanwhile, and the file is made if it is not there.
     Send,
+    /// To change what is kept, also while another process sends from it.
+    Change,
     /// To look, also while another process sends.
     Read,
 }
@@ -52,20 +54,20 @@ impl Store {
     pub(super) fn open(path: &Path, access: Access) -> Result<Self, LedgerError> {
         let broken = |fault: &dyn std::fmt::Display| storage(path, fault);
         let lock = match access {
-            Access::Read => None,
+            Access::Read | Access::Change => None,
             Access::Send => Some(lock(path)?),
         };
         if access == Access::Read && !path.is_file() {
             return Err(LedgerError::NoStore(path.display().to_string()));
         }
-        if access == Access::Send {
+        if access != Access::Read {
             make(path).map_err(|fault| broken(&fault))?;
         }
         let mut connection = connect(path).map_err(|fault| broken(&fault))?;
         // Nothing is written to a file before it is known to be ours.
         match kind(&connection).map_err(|fault| broken(&fault))? {
             Kind::Store(VERSION) => {}
-            Kind::Empty if access == Access::Send => {
+            Kind::Empty if access != Access::Read => {
                 create(&mut connection).map_err(|fault| broken(&fault))?;
             }
             Kind::Empty => return Err(broken(&"holds no campaigns yet")),
@@ -77,7 +79,9 @@ impl Store {
             }
         }
         let reader = Arc::new(Mutex::new(connect(path).map_err(|fault| broken(&fault))?));
-        let (writer, thread) = if access == Access::Send {
+        let (writer, thread) = if access == Access::Read {
+            (None, None)
+        } else {
             let (sender, receiver) = mpsc::channel();
             let name = path.to_path_buf();
             let thread = std::thread::Builder::new()
@@ -85,8 +89,6 @@ impl Store {
                 .spawn(move || write_loop(connection, &receiver, &name))
                 .map_err(|fault| broken(&fault))?;
             (Some(sender), Some(thread))
-        } else {
-            (None, None)
         };
         Ok(Self { reader, writer, thread: Mutex::new(thread), path: path.into(), _lock: lock })
     }
@@ -205,6 +207,11 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "page_size", 8192)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Two may find the same empty file; the second finds the first one's tables.
+    let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if tables > 0 {
+        return transaction.commit();
+    }
     transaction.execute_batch(include_str!("schema.sql"))?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     transaction.pragma_update(None, "user_version", VERSION)?;

@@ -1,0 +1,114 @@
+//! The control document: what another system asks to be done to a campaign.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::id::CampaignId;
+use super::problem::Problem;
+use super::rules::{self, ANY_TEXT, Choice, Object, Rule, object, optional, required};
+
+/// What is done to which campaign.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Control {
+    /// The campaign.
+    pub id: CampaignId,
+    /// What is done.
+    #[serde(flatten)]
+    pub action: Action,
+}
+
+/// What is done.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(tag = "control", rename_all = "snake_case")]
+pub enum Action {
+    /// Nothing more is sent until it is resumed.
+    Pause,
+    /// It goes on.
+    Resume,
+    /// What is not sent yet never is.
+    Cancel,
+    /// Rejected messages are sent again, with `codes` those alone.
+    Retry {
+        /// The provider's codes; none are all.
+        #[serde(default)]
+        codes: Vec<String>,
+    },
+    /// Messages in doubt are sent again, or given up.
+    Resolve {
+        /// Which of the two.
+        resend: bool,
+    },
+}
+
+const PLAIN: Object = object(&[]);
+const DOCUMENT: Rule = Rule::Choice(Choice {
+    tag: "control",
+    common: &[
+        required("version", Rule::Integer { range: (1, 1) }),
+        required(
+            "id",
+            Rule::Parsed {
+                check: |text| text.parse::<CampaignId>().map(drop).map_err(|fault| fault.to_string()),
+                about: "a campaign's id",
+            },
+        ),
+    ],
+    arms: &[
+        ("pause", PLAIN),
+        ("resume", PLAIN),
+        ("cancel", PLAIN),
+        ("retry", object(&[optional("codes", Rule::List { of: &ANY_TEXT, min: 0, max: 100 })])),
+        ("resolve", object(&[required("resend", Rule::Bool)])),
+    ],
+});
+
+impl Control {
+    /// Reads a control document; `None` when the document is not one, but perhaps a job.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with its form, each with its place.
+    pub fn read(json: &[u8]) -> Option<Result<Self, Vec<Problem>>> {
+        let document: Value = serde_json::from_slice(json).ok()?;
+        document.get("control")?;
+        let findings = rules::check(&DOCUMENT, &document, "");
+        if !findings.problems.is_empty() {
+            return Some(Err(findings.problems));
+        }
+        Some(serde_json::from_value(document).map_err(|fault| vec![Problem::new("", fault.to_string())]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Option<Result<Action, String>> {
+        let read = Control::read(text.as_bytes())?;
+        Some(read.map(|control| control.action).map_err(|problems| problems[0].to_string()))
+    }
+
+    #[test]
+    fn the_contracts_documents_are_read() {
+        let of =
+            |rest: &str| read(&format!(r#"{{"version":1,"id":"diwali-2026","control":{rest}}}"#)).unwrap();
+        assert_eq!(of(r#""pause""#), Ok(Action::Pause));
+        assert_eq!(of(r#""resume""#), Ok(Action::Resume));
+        assert_eq!(of(r#""cancel""#), Ok(Action::Cancel));
+        assert_eq!(of(r#""retry""#), Ok(Action::Retry { codes: Vec::new() }));
+        assert_eq!(of(r#""retry","codes":["500"]"#), Ok(Action::Retry { codes: vec!["500".into()] }));
+        assert_eq!(of(r#""resolve","resend":true"#), Ok(Action::Resolve { resend: true }));
+    }
+
+    #[test]
+    fn a_wrong_one_says_where_and_a_job_is_none() {
+        assert_eq!(read(r#"{"version":1,"id":"a"}"#), None);
+        assert_eq!(read("no json"), None);
+        let fault = |text: &str| read(text).unwrap().unwrap_err();
+        assert!(fault(r#"{"version":1,"id":"a","control":"pausse"}"#).contains(r#"did you mean "pause"?"#));
+        assert!(fault(r#"{"version":1,"id":"a}:b","control":"pause"}"#).starts_with("/id: "));
+        assert!(fault(r#"{"version":1,"id":"a","control":"resolve"}"#).contains("resend"));
+        assert!(fault(r#"{"version":1,"id":"a","control":"pause","codes":[]}"#).starts_with("/codes: "));
+        assert!(fault(r#"{"version":2,"id":"a","control":"pause"}"#).starts_with("/version: "));
+    }
+}

@@ -1,0 +1,95 @@
+//! `flowcast pause`, `resume`, `cancel`, `retry` and `resolve`: what a person does to a campaign. It is
+//! written to the ledger, and every worker sees it there.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+
+use super::open::on_ledger;
+use super::text::thousands;
+use super::{Outcome, open, print, tell};
+use crate::campaign::control::{Action, Control};
+use crate::config::Config;
+use crate::dispatch::control;
+use crate::ledger::Access;
+
+/// A campaign.
+#[derive(Args)]
+pub(super) struct Which {
+    /// The campaign's id
+    id: String,
+    #[command(flatten)]
+    store: open::Store,
+}
+
+/// Send the rejected messages again.
+#[derive(Args)]
+pub(super) struct Retry {
+    #[command(flatten)]
+    which: Which,
+    /// Only those that were rejected with this code; may be given more than once
+    #[arg(long = "code", value_name = "C")]
+    codes: Vec<String>,
+}
+
+/// Decide what becomes of the messages in doubt.
+#[derive(Args)]
+pub(super) struct Resolve {
+    #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
+    how: How,
+}
+
+/// One of the two.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct How {
+    /// Send them again: whoever got one may get a second
+    #[arg(long)]
+    resend: bool,
+    /// Give them up: they count as rejected, with the code `abandoned`
+    #[arg(long)]
+    abandon: bool,
+}
+
+impl Retry {
+    pub(super) fn parts(self) -> (Which, Action) {
+        (self.which, Action::Retry { codes: self.codes })
+    }
+}
+
+impl Resolve {
+    pub(super) fn parts(self) -> (Which, Action) {
+        (self.which, Action::Resolve { resend: self.how.resend })
+    }
+}
+
+pub(super) async fn main((which, action): (Which, Action), config: &Config, json: bool) -> Outcome {
+    let opened = which.store.open(config, Access::Change).await?;
+    let (id, done) = on_ledger!(opened, ledger => {
+        // A name that is not known is told with the nearest that is.
+        let id = open::campaign(&ledger, &which.id).await?.id;
+        let asked = Control { id: id.clone(), action: action.clone() };
+        (id, control(&ledger, &asked).await?)
+    });
+    if json {
+        print(&format!("{}\n", json!({ "id": id, "state": done.state, "messages": done.messages })))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let messages = thousands(done.messages);
+    let what = match action {
+        Action::Pause | Action::Resume => String::new(),
+        Action::Cancel => format!(", {messages} messages will not be sent"),
+        Action::Retry { .. } | Action::Resolve { resend: true } => {
+            format!(", {messages} messages are sent again")
+        }
+        Action::Resolve { resend: false } => format!(", {messages} messages are given up"),
+    };
+    print(&format!("campaign {id}: {}{what}\n", done.state))?;
+    if !done.state.is_over() && done.messages > 0 && done.state != crate::campaign::CampaignState::Running {
+        tell(&format!("it does not run; to send: flowcast resume {id}{}", which.store.flag()));
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,119 @@
+//! `flowcast dead`: jobs that could not be read or were refused. They stay on the broker, whole, until
+//! a person requeues or discards them.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::{Failure, Outcome, open, print};
+use crate::config::Config;
+use crate::queue::rabbitmq::{Buried, What};
+
+/// How many are listed.
+const LISTED: usize = 1000;
+
+/// Look at jobs that could not be read or were refused.
+#[derive(Args)]
+pub(super) struct Dead {
+    #[command(subcommand)]
+    what: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// List them, with the reasons
+    List,
+    /// Put them back to the jobs
+    Requeue(Wanted),
+    /// Let them go
+    Discard(Wanted),
+}
+
+/// Which of them.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Wanted {
+    /// Their numbers in the list, or the ids of their jobs
+    which: Vec<String>,
+    /// All of them
+    #[arg(long)]
+    all: bool,
+}
+
+pub(super) async fn main(dead: Dead, config: &Config, json: bool) -> Outcome {
+    if config.amqp.is_none() {
+        // The embedded store refuses a job when it is submitted.
+        if matches!(dead.what, Verb::List) {
+            print(if json { "[]\n" } else { "there is no broker, and so no dead jobs\n" })?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        return Err(Failure::Usage("there is no broker: set amqp.url in the configuration".into()));
+    }
+    let broker = open::broker(config, false).await?;
+    let text = match dead.what {
+        Verb::List => {
+            let (buried, more) = broker.buried(LISTED).await?;
+            list(&buried, more, json)
+        }
+        Verb::Requeue(wanted) => {
+            let done = broker.unbury(What::Requeue, |nth, job| wanted.includes(nth, job)).await?;
+            told(done, "requeued", json)
+        }
+        Verb::Discard(wanted) => {
+            let done = broker.unbury(What::Discard, |nth, job| wanted.includes(nth, job)).await?;
+            told(done, "discarded", json)
+        }
+    };
+    broker.close().await;
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Wanted {
+    fn includes(&self, nth: usize, job: &Buried) -> bool {
+        let id = id(job);
+        self.all || self.which.iter().any(|which| *which == nth.to_string() || Some(which) == id.as_ref())
+    }
+}
+
+/// The id that a job's document gives, if it can be read so far.
+fn id(job: &Buried) -> Option<String> {
+    let document: Value = serde_json::from_slice(&job.data).ok()?;
+    document.get("id")?.as_str().map(str::to_owned)
+}
+
+fn told(count: u64, what: &str, json: bool) -> String {
+    if json { format!("{}\n", json!({ what: count })) } else { format!("{what}: {count}\n") }
+}
+
+fn list(buried: &[Buried], more: u32, json: bool) -> String {
+    if json {
+        let line = |(nth, job): (usize, &Buried)| {
+            json!({
+                "number": nth + 1, "id": id(job), "error": job.error, "pointer": job.pointer,
+                "bytes": job.data.len(), "job": String::from_utf8_lossy(&job.data),
+            })
+        };
+        return format!("{}\n", Value::from(buried.iter().enumerate().map(line).collect::<Vec<_>>()));
+    }
+    let mut text = String::new();
+    for (nth, job) in buried.iter().enumerate() {
+        let id = id(job).unwrap_or_else(|| "without an id".into());
+        // What came from outside must not write over a terminal.
+        let clean = |text: &str| text.replace(|c: char| c.is_control() && c != '\n', " ");
+        text += &format!("{:>4}  {}, {} bytes\n", nth + 1, clean(&id), job.data.len());
+        for line in clean(&job.error).lines() {
+            text += &format!("      {line}\n");
+        }
+    }
+    if buried.is_empty() {
+        text += "no dead jobs\n";
+    } else {
+        if more > 0 {
+            text += &format!("and {more} more\n");
+        }
+        text += "put back with: flowcast dead requeue NUMBER… or ID… or --all; let go with: flowcast dead discard …\n";
+    }
+    text
+}

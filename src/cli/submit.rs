@@ -1,0 +1,54 @@
+//! `flowcast submit`: puts a job on the queue, confirmed by the broker; without a broker, into the
+//! store of the embedded worker.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{Failure, Outcome, open, print};
+use crate::campaign::CampaignId;
+use crate::config::Config;
+use crate::dispatch::{prepare, register};
+use crate::ledger::{Access, Sqlite};
+
+/// Put a job on the queue.
+#[derive(Args)]
+pub(super) struct Submit {
+    /// The job, a JSON file
+    job: PathBuf,
+    #[command(flatten)]
+    store: open::Store,
+}
+
+pub(super) async fn main(submit: Submit, config: &Config, json: bool) -> Outcome {
+    let mut job = open::job(&submit.job)?;
+    let given = || Uuid::now_v7().to_string().parse::<CampaignId>();
+    let id = match &job.id {
+        Some(id) => id.clone(),
+        None => given().map_err(|fault| Failure::Outside(fault.to_string()))?,
+    };
+    if config.amqp.is_some() && submit.store.flag().is_empty() {
+        let mut document = job.document.clone();
+        document["id"] = id.as_str().into();
+        let broker = open::broker(config, false).await?;
+        broker.submit(document.to_string().into_bytes()).await?;
+        broker.close().await;
+    } else {
+        if config.redis.is_some() && submit.store.flag().is_empty() {
+            let text = "jobs of the fleet go through the broker: set amqp.url in the configuration, or FLOWCAST_AMQP__URL";
+            return Err(Failure::Usage(text.into()));
+        }
+        job.id = Some(id.clone());
+        let account = open::account(config, &job.account, None)?;
+        // The worker reads the audience below its own root, wherever the job's file is.
+        let prepared = Arc::new(prepare(job, config.audiences.root.as_deref(), &account)?);
+        let ledger = Sqlite::open(submit.store.path(config), Access::Change)?;
+        register(&ledger, &prepared, false, false).await?;
+    }
+    print(&if json { format!("{}\n", json!({ "id": id })) } else { format!("{id}\n") })?;
+    Ok(ExitCode::SUCCESS)
+}

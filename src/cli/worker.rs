@@ -1,0 +1,140 @@
+//! `flowcast worker`: takes jobs from the queue and sends them, as many of them at once as there are;
+//! with `--embedded` the same on the store of one machine.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::run::listen_for_signals;
+use super::{Failure, Outcome, open, tell};
+use crate::config::Config;
+use crate::dispatch::{Events, Setting, take_jobs, work};
+use crate::http::{Health, Http};
+use crate::ledger::{Access, Redis, Sqlite};
+use crate::provider::transport::REQUEST_TIMEOUT;
+use crate::queue::rabbitmq::Broker;
+use crate::queue::{Local, RabbitMq};
+use crate::redis_server::{Patience, RedisServer};
+
+/// How often campaigns are forgotten that ended long ago.
+const CLEAN: Duration = Duration::from_mins(10);
+
+/// Take jobs from the queue and send them.
+#[derive(Args)]
+pub(super) struct Worker {
+    /// Send what is in the store of this machine, without a broker and without Redis
+    #[arg(long)]
+    embedded: bool,
+    /// The embedded store, else `store.path` of the configuration
+    #[arg(long, value_name = "FILE", requires = "embedded")]
+    store: Option<PathBuf>,
+}
+
+pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>) -> Outcome {
+    let stop = CancellationToken::new();
+    tokio::spawn(listen_for_signals(stop.clone()));
+    if worker.embedded {
+        let path = worker.store.as_deref().unwrap_or(&config.store.path);
+        let ledger = Sqlite::open(path, Access::Send)?;
+        let health = Health::default();
+        health.check("store", || true);
+        let http = Http::start(&config.http.listen, health).await.map_err(Failure::Outside)?;
+        let setting = setting(config, None, Events::default());
+        tell_start(&http, &format!("the store {}", path.display()));
+        tokio::spawn(open::follow_limits(file, setting.accounts.clone(), stop.clone()));
+        return drain(config, &stop, work::<Sqlite, Local>(&ledger, &(), &setting, &stop)).await;
+    }
+    let Some(redis) = &config.redis else {
+        let text = "there is no Redis: set redis.url in the configuration or FLOWCAST_REDIS__URL, or work with --embedded";
+        return Err(Failure::Usage(text.into()));
+    };
+    if config.amqp.is_none() {
+        let text = "there is no broker: set amqp.url in the configuration or FLOWCAST_AMQP__URL, or work with --embedded";
+        return Err(Failure::Usage(text.into()));
+    }
+    let health = Health::default();
+    // Served from the start, so that whoever watches sees what it waits for.
+    let http = Http::start(&config.http.listen, health.clone()).await.map_err(Failure::Outside)?;
+    let connecting = async {
+        let server = open::redis_server(redis, Patience::Endless).await?;
+        let broker = open::broker(config, true).await?;
+        Ok::<_, Failure>((server, broker))
+    };
+    let (server, broker) = tokio::select! {
+        () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
+        connected = connecting => connected?,
+    };
+    watch(&health, &server, &broker);
+    let longest = config.accounts.values().map(|account| account.timeout.0).max();
+    let ledger = Redis::on(server.clone(), longest.unwrap_or(REQUEST_TIMEOUT));
+    let setting = setting(config, Some(&server), Events(Some(broker.clone())));
+    tell_start(&http, "Redis and RabbitMQ");
+    tokio::spawn(open::follow_limits(file, setting.accounts.clone(), stop.clone()));
+    tokio::spawn(clean(ledger.clone(), redis.keep_for.0, stop.clone()));
+    let done = drain(config, &stop, async {
+        let work = Box::pin(work::<Redis, RabbitMq>(&ledger, &broker, &setting, &stop));
+        let jobs = Box::pin(take_jobs(&ledger, &broker, &setting, &stop));
+        tokio::join!(work, jobs).0
+    })
+    .await;
+    broker.close().await;
+    done
+}
+
+fn setting(config: &Config, server: Option<&RedisServer>, events: Events) -> Setting {
+    Setting { accounts: open::accounts(config, server), root: config.audiences.root.clone(), events }
+}
+
+fn tell_start(http: &Http, on: &str) {
+    tell(&format!("flowcast worker on {on}; health and metrics on http://{}", http.address));
+}
+
+/// Tells whether the worker is ready, from what its connections last saw.
+fn watch(health: &Health, server: &RedisServer, broker: &Broker) {
+    let (server, broker) = (server.clone(), broker.clone());
+    health.check("redis", move || server.is_here());
+    health.check("rabbitmq", move || broker.is_here());
+}
+
+/// Works until it is stopped, and then no longer than the grace.
+async fn drain(
+    config: &Config,
+    stop: &CancellationToken,
+    work: impl Future<Output = Result<(), crate::dispatch::DispatchError>>,
+) -> Outcome {
+    let grace = config.worker.grace.0;
+    let over = async {
+        stop.cancelled().await;
+        tokio::time::sleep(grace).await;
+    };
+    tokio::select! {
+        done = work => {
+            done?;
+            Ok(ExitCode::SUCCESS)
+        }
+        () = over => {
+            let text = format!("was not done within {} s; what was under way is in doubt until its claim has run out", grace.as_secs());
+            Err(Failure::Outside(text))
+        }
+    }
+}
+
+/// Forgets campaigns that ended long ago.
+async fn clean(ledger: Redis, keep_for: Duration, stop: CancellationToken) {
+    loop {
+        let before = Timestamp::now() - keep_for;
+        match ledger.forget_ended(before).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!("{count} campaigns ended long ago and are forgotten"),
+            Err(fault) => tracing::error!("{fault}"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(CLEAN) => {}
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What a person, or a control document, does to a campaign. All of it is a change in the ledger;
+//! workers see it there.
+
+use crate::campaign::control::{Action, Control};
+use crate::campaign::{CampaignId, CampaignState};
+use crate::ledger::{Campaign, Decision, Ledger, LedgerError};
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// The campaign's state now.
+    pub state: CampaignState,
+    /// How many messages it was done for.
+    pub messages: u64,
+}
+
+/// Does what is asked.
+///
+/// # Errors
+///
+/// When there is no such campaign, or it is in a state in which that can't be done.
+pub async fn control(ledger: &impl Ledger, control: &Control) -> Result<Done, LedgerError> {
+    let id = &control.id;
+    let campaign = find(ledger, id).await?;
+    let messages = match &control.action {
+        Action::Pause => {
+            if campaign.state != CampaignState::Paused {
+                ledger.change_state(id, CampaignState::Paused, Some("paused by a person".into())).await?;
+            }
+            0
+        }
+        Action::Resume => {
+            resume(ledger, &campaign).await?;
+            0
+        }
+        Action::Cancel => {
+            if campaign.state != CampaignState::Cancelled {
+                let reason = "cancelled by a person";
+                ledger.change_state(id, CampaignState::Cancelled, Some(reason.into())).await?;
+            }
+            ledger.decide(id, Decision::Cancel).await?
+        }
+        Action::Retry { codes } => {
+            refuse_if_cancelled(&campaign)?;
+            let messages = ledger.decide(id, Decision::Retry(codes.clone())).await?;
+            wake(ledger, id).await?;
+            messages
+        }
+        Action::Resolve { resend: true } => {
+            refuse_if_cancelled(&campaign)?;
+            let messages = ledger.decide(id, Decision::Resend).await?;
+            wake(ledger, id).await?;
+            messages
+        }
+        Action::Resolve { resend: false } => ledger.decide(id, Decision::Abandon).await?,
+    };
+    Ok(Done { state: find(ledger, id).await?.state, messages })
+}
+
+async fn find(ledger: &impl Ledger, id: &CampaignId) -> Result<Campaign, LedgerError> {
+    ledger.campaign(id).await?.ok_or_else(|| LedgerError::NoCampaign(id.clone()))
+}
+
+async fn resume(ledger: &impl Ledger, campaign: &Campaign) -> Result<(), LedgerError> {
+    match campaign.state {
+        CampaignState::Running | CampaignState::Scheduled => Ok(()),
+        // Its start may still be to come; a worker sees to it.
+        CampaignState::Paused | CampaignState::Held if campaign.started_at.is_none() => {
+            ledger.change_state(&campaign.id, CampaignState::Scheduled, None).await
+        }
+        CampaignState::Completed if campaign.counts.open() == 0 => Err(LedgerError::IllegalMove {
+            id: campaign.id.clone(),
+            from: campaign.state,
+            to: CampaignState::Running,
+        }),
+        _ => ledger.change_state(&campaign.id, CampaignState::Running, None).await,
+    }
+}
+
+/// A completed campaign that has something to send again runs again; one that is paused or held
+/// stays so until it is resumed.
+async fn wake(ledger: &impl Ledger, id: &CampaignId) -> Result<(), LedgerError> {
+    let campaign = find(ledger, id).await?;
+    if campaign.state == CampaignState::Completed && campaign.counts.open() > 0 {
+        ledger.change_state(id, CampaignState::Running, None).await?;
+    }
+    Ok(())
+}
+
+fn refuse_if_cancelled(campaign: &Campaign) -> Result<(), LedgerError> {
+    if campaign.state == CampaignState::Cancelled {
+        return Err(LedgerError::IllegalMove {
+            id: campaign.id.clone(),
+            from: campaign.state,
+            to: CampaignState::Running,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! Takes jobs and control documents from the queue. A job is registered, then acknowledged; one that
+//! can't be read or is refused goes to the dead ones, whole, with the reason and where it lies.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Refusal, Setting, control, prepare, register};
+use crate::campaign::control::Control;
+use crate::campaign::{Job, Problem};
+use crate::ledger::{Ledger, LedgerError};
+use crate::queue::QueueError;
+use crate::queue::rabbitmq::{Broker, JobDelivery};
+
+/// The longest job: a list of a hundred thousand recipients.
+const JOB_LIMIT: usize = 16 << 20;
+/// A wait before something that failed outside is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Why a document is not done.
+enum Fault {
+    /// It never will be.
+    Refused { error: String, pointer: String },
+    /// It may be later.
+    Later(String),
+}
+
+impl From<Vec<Problem>> for Fault {
+    fn from(problems: Vec<Problem>) -> Self {
+        Refusal::Problems(problems).into()
+    }
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused { error: refusal.to_string(), pointer: refusal.pointer().into() }
+    }
+}
+
+impl From<LedgerError> for Fault {
+    fn from(fault: LedgerError) -> Self {
+        match fault {
+            LedgerError::Away(_) | LedgerError::Storage(_) => Self::Later(fault.to_string()),
+            _ => Self::Refused { error: fault.to_string(), pointer: "/id".into() },
+        }
+    }
+}
+
+/// Takes jobs until it is stopped. A job is never held for long: its audience is read once, and the
+/// rest is the planner's.
+pub async fn take_jobs<L: Ledger>(ledger: &L, broker: &Broker, setting: &Setting, stop: &CancellationToken) {
+    let mut jobs = broker.jobs();
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            next = jobs.next() => next,
+        };
+        let done = match next {
+            Ok(delivery) => take(ledger, broker, setting, delivery).await,
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = done {
+            tracing::error!("{fault}");
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+}
+
+async fn take<L: Ledger>(
+    ledger: &L,
+    broker: &Broker,
+    setting: &Setting,
+    delivery: JobDelivery,
+) -> Result<(), QueueError> {
+    let done = if delivery.is_poison() {
+        Err(Fault::Refused {
+            error: "was delivered ten times and never done; its worker ended each time".into(),
+            pointer: String::new(),
+        })
+    } else {
+        read(ledger, setting, &delivery).await
+    };
+    match done {
+        // Acknowledged after the ledger has it.
+        Ok(()) => {
+            delivery.acknowledge().await;
+            Ok(())
+        }
+        Err(Fault::Refused { error, pointer }) => {
+            tracing::warn!("a job is refused: {error}");
+            metrics::counter!("flowcast_jobs_refused_total").increment(1);
+            broker.bury(delivery, &error, &pointer).await
+        }
+        Err(Fault::Later(reason)) => {
+            tracing::error!("a job can't be taken now: {reason}");
+            tokio::time::sleep(AGAIN).await;
+            delivery.give_back().await;
+            Ok(())
+        }
+    }
+}
+
+async fn read<L: Ledger>(ledger: &L, setting: &Setting, delivery: &JobDelivery) -> Result<(), Fault> {
+    if delivery.data.len() > JOB_LIMIT {
+        let error = format!(
+            "is {} bytes long, and a job has at most {JOB_LIMIT}; put its recipients into a file",
+            delivery.data.len()
+        );
+        return Err(Fault::Refused { error, pointer: String::new() });
+    }
+    if let Some(document) = Control::read(&delivery.data) {
+        let document = document?;
+        let done = control(ledger, &document).await?;
+        tracing::info!(campaign = %document.id, "{:?}: {} messages, now {}", document.action, done.messages, done.state);
+        return Ok(());
+    }
+    let job = Job::read(&delivery.data)?;
+    let account =
+        setting.accounts.get(&job.account).map_err(|fault| vec![Problem::new("/account", fault)])?;
+    let root = setting.root.clone();
+    let prepared = tokio::task::spawn_blocking(move || prepare(job, root.as_deref(), &account)).await;
+    let prepared = Arc::new(prepared.map_err(|fault| Fault::Later(fault.to_string()))??);
+    let campaign = register(ledger, &prepared, false, delivery.redelivered).await?;
+    tracing::info!(campaign = %campaign.id, "registered, {} rows", campaign.rows);
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! The HTTP side of a worker: whether it lives, whether it is ready, and its metrics.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use serde_json::json;
+use tokio::net::TcpListener;
+
+/// How often the metrics' histograms are tidied.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// The bounds of the time that requests take, in seconds.
+const SECONDS: [f64; 10] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+
+/// Something that must be there, by its name.
+type Check = (&'static str, Box<dyn Fn() -> bool + Send + Sync>);
+
+/// What a worker needs to be ready.
+#[derive(Clone, Default)]
+pub struct Health {
+    /// Empty until it is connected; `None` of a check is not ready yet.
+    checks: Arc<RwLock<Option<Vec<Check>>>>,
+}
+
+impl Health {
+    /// Adds something that must be there.
+    pub fn check(&self, name: &'static str, is_here: impl Fn() -> bool + Send + Sync + 'static) {
+        let mut checks = self.checks.write().unwrap_or_else(PoisonError::into_inner);
+        checks.get_or_insert_default().push((name, Box::new(is_here)));
+    }
+
+    /// Those that are there and those that are not.
+    fn look(&self) -> Option<Vec<(&'static str, bool)>> {
+        let checks = self.checks.read().unwrap_or_else(PoisonError::into_inner);
+        Some(checks.as_ref()?.iter().map(|(name, is_here)| (*name, is_here())).collect())
+    }
+}
+
+/// A server that runs until this is dropped.
+pub struct Http {
+    /// Where it listens.
+    pub address: SocketAddr,
+    server: tokio::task::JoinHandle<()>,
+}
+
+#[derive(Clone)]
+struct Shared {
+    health: Health,
+    metrics: PrometheusHandle,
+}
+
+impl Http {
+    /// Starts to listen, and to collect metrics for the whole process.
+    ///
+    /// # Errors
+    ///
+    /// When the address is none or taken.
+    pub async fn start(listen: &str, health: Health) -> Result<Self, String> {
+        let taken = |fault| format!("can't listen on {listen} (http.listen): {fault}");
+        let listener = TcpListener::bind(listen).await.map_err(taken)?;
+        let address = listener.local_addr().map_err(taken)?;
+        let metrics = PrometheusBuilder::new()
+            .set_buckets(&SECONDS)
+            .and_then(PrometheusBuilder::install_recorder)
+            .map_err(|fault| format!("can't collect metrics: {fault}"))?;
+        describe();
+        let router = Router::new()
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/readyz", get(ready))
+            .route("/metrics", get(render))
+            .with_state(Shared { health, metrics: metrics.clone() });
+        let server = tokio::spawn(async move {
+            let upkeep = async {
+                loop {
+                    tokio::time::sleep(UPKEEP).await;
+                    metrics.run_upkeep();
+                }
+            };
+            tokio::select! {
+                served = axum::serve(listener, router) => {
+                    if let Err(fault) = served {
+                        tracing::error!("the HTTP side ended: {fault}");
+                    }
+                }
+                () = upkeep => {}
+            }
+        });
+        Ok(Self { address, server })
+    }
+}
+
+impl Drop for Http {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+fn describe() {
+    use metrics::{describe_counter, describe_gauge, describe_histogram};
+    describe_counter!("flowcast_messages_total", "Messages by the state that an answer led to");
+    describe_histogram!("flowcast_request_seconds", "How long the provider took to answer a request");
+    describe_gauge!("flowcast_campaigns_attended", "Campaigns that this worker attends to");
+    describe_counter!("flowcast_claims_expired_total", "Messages in doubt because their worker went silent");
+    describe_counter!(
+        "flowcast_lost_messages_total",
+        "Messages that the broker lost and that were planned again"
+    );
+    describe_counter!("flowcast_jobs_refused_total", "Jobs that went to the dead ones");
+    describe_gauge!("flowcast_up", "Whether what the worker needs is there");
+}
+
+async fn ready(State(shared): State<Shared>) -> Response {
+    let Some(checks) = shared.health.look() else {
+        return problem("not connected yet");
+    };
+    let missing: Vec<&str> = checks.iter().filter(|(_, here)| !here).map(|(name, _)| *name).collect();
+    if missing.is_empty() {
+        "ready\n".into_response()
+    } else {
+        problem(&format!("away: {}", missing.join(", ")))
+    }
+}
+
+/// RFC 9457.
+fn problem(detail: &str) -> Response {
+    let body = json!({ "title": "not ready", "status": 503, "detail": detail }).to_string();
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::CONTENT_TYPE, "application/problem+json")], body)
+        .into_response()
+}
+
+async fn render(State(shared): State<Shared>) -> Response {
+    for (name, is_here) in shared.health.look().unwrap_or_default() {
+        metrics::gauge!("flowcast_up", "part" => name).set(if is_here { 1.0 } else { 0.0 });
+    }
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (kind, shared.metrics.render()).into_response()
+}

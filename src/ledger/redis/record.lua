@@ -1,0 +1,81 @@
+-- Records what became of messages, after the answer. Said twice, it counts once.
+-- KEYS  1 campaign  2 batch  3 meta  4 open  5 claims  6 payload  7 texts  8 failed  9 again
+-- ARGV  1 the claim's token  2 the batch's number  3 the legal moves, each as from>to;
+--       then of each message: place, state, what stands behind it, the text to that, the payload
+-- Returns how many messages of the campaign are open.
+local meta = redis.call('GET', KEYS[3])
+if not meta then
+  return 0
+end
+local mine, ran_out = 'sending ' .. ARGV[1], 'in_doubt @' .. ARGV[1]
+local now = clock()
+local values, touches, moved, settled = {}, {}, {}, 0
+for at = 4, #ARGV, 5 do
+  local place, to, word = tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2]
+  local number = place < size(meta) and field(meta, place)
+  local value = number and (values[number] or redis.call('HGET', KEYS[2], number))
+  local from, before = parted(value or '')
+  local legal = value and string.find(ARGV[3], from .. '>' .. to .. ';', 1, true)
+  if legal then
+    if to == 'pending' then
+      -- Back to pending on proof, and only for the claim that has it.
+      legal = value == mine or value == ran_out
+    elseif from == 'sending' and to ~= 'accepted' then
+      -- What another claim is sending by now is not settled by what an old one was told, but for
+      -- one thing: that the provider took it.
+      legal = value == mine
+    end
+  end
+  if legal then
+    local after = word == '' and to or (to .. ' ' .. word)
+    values[number] = after
+    redis.call('HSET', KEYS[2], number, after)
+    touches[place] = 0
+    moved[from] = (moved[from] or 0) - 1
+    moved[to] = (moved[to] or 0) + 1
+    if from == 'rejected' then
+      redis.call('HINCRBY', KEYS[1], 'rejected:' .. before, -1)
+    end
+    if to ~= 'pending' and (from == 'sending' or from == 'pending') then
+      settled = settled + 1
+    end
+    if to == 'rejected' or to == 'skipped' then
+      redis.call('HINCRBY', KEYS[1], to .. ':' .. word, 1)
+    end
+    if ARGV[at + 3] ~= '' then
+      redis.call('HSETNX', KEYS[7], to .. ':' .. word, ARGV[at + 3])
+    end
+    if to == 'rejected' or to == 'in_doubt' then
+      redis.call('SADD', KEYS[8], ARGV[2])
+      if ARGV[at + 4] ~= '' then
+        redis.call('HSET', KEYS[6], place, ARGV[at + 4])
+      end
+    elseif to ~= 'pending' and from ~= 'pending' then
+      redis.call('HDEL', KEYS[6], place)
+    end
+  end
+end
+if next(touches) then
+  redis.call('SET', KEYS[3], touched(meta, touches, now))
+  count(KEYS[1], moved)
+end
+local open, held = open_in(KEYS[2], mine)
+if not open then
+  redis.call('SREM', KEYS[4], ARGV[2])
+  redis.call('HDEL', KEYS[9], ARGV[2])
+end
+if not held then
+  redis.call('ZREM', KEYS[5], ARGV[1] .. ':' .. ARGV[2])
+end
+if settled > 0 then
+  -- The last twelve seconds' settled messages, for the rate.
+  local second = math.floor(now / 1000000)
+  local slot = 'tick:' .. (second % 12)
+  local at, sum = parted(redis.call('HGET', KEYS[1], slot) or '')
+  if tonumber(at) == second then
+    settled = settled + tonumber(sum)
+  end
+  redis.call('HSET', KEYS[1], slot, string.format('%.0f', second) .. ' ' .. settled)
+end
+local left = redis.call('HMGET', KEYS[1], 'pending', 'sending')
+return tonumber(left[1]) + tonumber(left[2])

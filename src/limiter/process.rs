@@ -1,0 +1,167 @@
+//! The buckets of one process: governor's, and the recipients of a moving day.
+
+use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use governor::clock::MonotonicClock;
+use governor::middleware::NoOpMiddleware;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+use tokio::time::{Instant, sleep_until};
+
+use super::{Rates, slowed, wait_exactly};
+use crate::campaign::{Phone, Rate};
+
+type Governor = RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
+
+/// A bucket. Its callers ask in turn, so that nobody starves.
+pub(super) struct Bucket {
+    governor: Governor,
+    rate: Rate,
+}
+
+impl Bucket {
+    pub(super) fn new(rate: Rate) -> Option<Self> {
+        let quota = Quota::with_period(rate.period())?.allow_burst(rate.burst());
+        Some(Self { governor: RateLimiter::direct_with_clock(quota, MonotonicClock), rate })
+    }
+
+    /// Waits for `count` tokens. More than the burst are taken in portions, so that governor's
+    /// "insufficient capacity" can't happen whoever asks.
+    pub(super) async fn take(&self, count: u32) {
+        let mut left = count;
+        while let Some(portion) = NonZeroU32::new(left.min(self.rate.burst().get())) {
+            match self.governor.check_n(portion) {
+                Ok(Ok(())) => left -= portion.get(),
+                Ok(Err(not_yet)) => wait_exactly(not_yet.earliest_possible()).await,
+                // Unreachable: a portion is never above the burst.
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// The buckets of an account.
+#[derive(Default)]
+pub(super) struct Buckets {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    requests: Option<Arc<Bucket>>,
+    /// One for each sender number.
+    messages: HashMap<Phone, Arc<Bucket>>,
+    recipients: Recipients,
+    /// Nothing goes out before this moment: the provider said so.
+    paused_until: Option<Instant>,
+    /// Since when, and to which share of its rate, the account was slowed.
+    slowed: Option<(Instant, f64)>,
+}
+
+impl Buckets {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for all of an account's buckets; `Err` says for how long none of it can go out.
+    pub(super) async fn take(&self, rates: Rates, from: Phone, recipients: &[Phone]) -> Result<(), Duration> {
+        loop {
+            while let Some(until) = self.pause() {
+                sleep_until(until).await;
+            }
+            if let Some(rate) = rates.recipients {
+                self.inner().recipients.take(rate, recipients)?;
+            }
+            let (messages, requests, share) = {
+                let mut inner = self.inner();
+                let messages = rates.messages.and_then(|rate| {
+                    let known = inner.messages.get(&from).filter(|bucket| bucket.rate == rate).cloned();
+                    known.or_else(|| {
+                        let bucket = Arc::new(Bucket::new(rate)?);
+                        inner.messages.insert(from, bucket.clone());
+                        Some(bucket)
+                    })
+                });
+                let requests = rates.requests.and_then(|rate| {
+                    let known = inner.requests.clone().filter(|bucket| bucket.rate == rate);
+                    known.or_else(|| {
+                        inner.requests = Some(Arc::new(Bucket::new(rate)?));
+                        inner.requests.clone()
+                    })
+                });
+                let share = inner.slowed.map_or(1.0, |(since, share)| slowed(share, since.elapsed()));
+                (messages, requests, share)
+            };
+            // A slowed account's tokens cost more: governor's own rate can't be changed.
+            let cost = |count: usize| (count as f64 / share).ceil() as u32;
+            if let Some(bucket) = messages {
+                bucket.take(cost(recipients.len())).await;
+            }
+            if let Some(bucket) = requests {
+                bucket.take(cost(1)).await;
+            }
+            // A pause that began meanwhile makes these tokens stale: kept until its end, they would
+            // all go out at once beside the fresh ones.
+            if self.pause().is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Lets nothing go out for a while, and then less for a while.
+    pub(super) fn slow_down(&self, wait: Duration) {
+        let mut inner = self.inner();
+        let now = Instant::now();
+        let paused = inner.paused_until.is_some_and(|until| until > now);
+        let until = now + wait;
+        inner.paused_until = Some(inner.paused_until.map_or(until, |known| known.max(until)));
+        // A storm of answers slows once.
+        if !paused {
+            let share = inner.slowed.map_or(1.0, |(since, share)| slowed(share, since.elapsed()));
+            inner.slowed = Some((until, (share / 2.0).max(super::LEAST_SHARE)));
+        }
+    }
+
+    /// Until when nothing goes out, where that is to come.
+    fn pause(&self) -> Option<Instant> {
+        self.inner().paused_until.filter(|until| *until > Instant::now())
+    }
+}
+
+/// Whom an account wrote to of late. It grows to the limit of recipients and no further.
+#[derive(Default)]
+struct Recipients {
+    last: HashMap<Phone, Instant>,
+    /// In the order of time; entries that were renewed since are stale.
+    order: VecDeque<(Instant, Phone)>,
+}
+
+impl Recipients {
+    fn take(&mut self, rate: Rate, recipients: &[Phone]) -> Result<(), Duration> {
+        let (now, span) = (Instant::now(), rate.per());
+        while let Some((at, phone)) = self.order.front().copied() {
+            if self.last.get(&phone) == Some(&at) {
+                if now.duration_since(at) < span {
+                    break;
+                }
+                self.last.remove(&phone);
+            }
+            self.order.pop_front();
+        }
+        let new = recipients.iter().filter(|phone| !self.last.contains_key(phone)).count();
+        let over = (self.last.len() + new).saturating_sub(rate.count() as usize);
+        if let Some(nth) = over.checked_sub(1) {
+            let fresh = |(at, phone): &&(Instant, Phone)| self.last.get(phone) == Some(at);
+            let at = self.order.iter().filter(fresh).nth(nth).map_or(now, |(at, _)| *at);
+            return Err((at + span).duration_since(now).max(Duration::from_secs(1)));
+        }
+        for phone in recipients {
+            self.last.insert(*phone, now);
+            self.order.push_back((now, *phone));
+        }
+        Ok(())
+    }
+}

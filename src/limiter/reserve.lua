@@ -1,0 +1,82 @@
+-- Takes the tokens of one request from all buckets that it draws from, or from none.
+--
+-- A bucket is the moment at which it will be full again (a "theoretical arrival time"), in
+-- microseconds of the server's clock. A send is due when every bucket has its tokens, and they are
+-- taken for that moment, so that in any span t at most rate * t + burst is due.
+--
+-- KEYS  1 the account's state (hash)  2 its requests  3 the sender number's messages
+--       4 the campaign's messages  5 the account's recipients (sorted by the last message)
+-- ARGV  1 how many messages  2 period of a request (microseconds, 0 is no limit)  3 burst
+--       4 period of a message  5 burst  6 period of a campaign's message  7 burst
+--       8 how much longer the campaign's wait may be than the account's  9 the longest wait
+--       10 after how long a slowed account gets a tenth back  11 the least share of its rate
+--       12 how many recipients (0 is no limit)  13 in which span  then the recipients
+-- Returns 1 and how long until the send is due, or 0 and after how long to ask again.
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local count = tonumber(ARGV[1])
+
+local state = redis.call('HMGET', KEYS[1], 'paused_until', 'slowed_at', 'share')
+local start = math.max(now, tonumber(state[1] or 0))
+local share = 1
+if state[2] then
+  local steps = math.floor(math.max(0, now - tonumber(state[2])) / tonumber(ARGV[10]))
+  share = math.max(tonumber(ARGV[11]), math.min(1, tonumber(state[3]) + steps * 0.1))
+end
+
+local buckets = {}
+local function bucket(key, tokens, period, burst, slowed)
+  period, burst = tonumber(period), tonumber(burst)
+  if period > 0 then
+    if slowed then
+      period = period / share
+    end
+    local full = math.max(now, tonumber(redis.call('GET', key) or 0))
+    buckets[#buckets + 1] = { key = key, cost = tokens * period, full = full }
+    return full + (tokens - burst) * period
+  end
+  return now
+end
+
+local due = math.max(
+  start,
+  bucket(KEYS[2], 1, ARGV[2], ARGV[3], true),
+  bucket(KEYS[3], count, ARGV[4], ARGV[5], true)
+)
+local campaign = bucket(KEYS[4], count, ARGV[6], ARGV[7], false)
+if campaign > due + tonumber(ARGV[8]) then
+  return { 0, math.ceil(campaign - now) }
+end
+due = math.max(due, campaign)
+
+local limit, span = tonumber(ARGV[12]), tonumber(ARGV[13])
+if limit > 0 then
+  redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', string.format('%.0f', due - span))
+  local new = 0
+  for nth = 14, #ARGV do
+    if not redis.call('ZSCORE', KEYS[5], ARGV[nth]) then
+      new = new + 1
+    end
+  end
+  local over = redis.call('ZCARD', KEYS[5]) + new - limit
+  if over > 0 then
+    local oldest = redis.call('ZRANGE', KEYS[5], over - 1, over - 1, 'WITHSCORES')
+    due = math.max(due, oldest[2] and tonumber(oldest[2]) + span + 1 or now)
+  end
+end
+
+if due - now > tonumber(ARGV[9]) then
+  return { 0, math.ceil(due - now) }
+end
+for _, each in ipairs(buckets) do
+  local full = math.max(due, each.full) + each.cost
+  -- Gone by itself when it is full again.
+  redis.call('SET', each.key, string.format('%.17g', full), 'PX', math.ceil((full - now) / 1000) + 1000)
+end
+if limit > 0 then
+  for nth = 14, #ARGV do
+    redis.call('ZADD', KEYS[5], string.format('%.0f', due), ARGV[nth])
+  end
+  redis.call('PEXPIRE', KEYS[5], math.ceil((due - now + span) / 1000) + 1000)
+end
+return { 1, math.max(0, math.ceil(due - now)) }

@@ -1,0 +1,21 @@
+-- The provider said that it is too much: pauses an account, and halves its rate for the time after.
+-- KEYS  1 the account's state
+-- ARGV  1 for how long, in microseconds  2 after how long a tenth comes back  3 the least share
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local known = redis.call('HMGET', KEYS[1], 'paused_until', 'slowed_at', 'share')
+local paused = tonumber(known[1] or 0)
+local till = math.max(paused, now + tonumber(ARGV[1]))
+-- A storm of answers slows once.
+if paused <= now then
+  local share = 1
+  if known[2] then
+    local steps = math.floor(math.max(0, now - tonumber(known[2])) / tonumber(ARGV[2]))
+    share = math.min(1, tonumber(known[3]) + steps * 0.1)
+  end
+  redis.call('HSET', KEYS[1], 'slowed_at', string.format('%.0f', till),
+    'share', tostring(math.max(tonumber(ARGV[3]), share / 2)))
+end
+redis.call('HSET', KEYS[1], 'paused_until', string.format('%.0f', till))
+redis.call('PEXPIRE', KEYS[1], math.ceil((till - now) / 1000) + 3600000)
+return 1

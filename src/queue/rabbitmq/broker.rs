@@ -1,0 +1,306 @@
+//! The connections to the broker: made, kept, made anew.
+//!
+//! Two of them: a broker that is short of memory or disk stops reading from a connection that
+//! publishes, and nothing that was taken could be acknowledged on it any more. What is published
+//! counts only when the broker has confirmed it.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::ShortString;
+use lapin::uri::AMQPUri;
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::super::QueueError;
+use super::topology;
+
+/// Seconds between heartbeats: a worker that is frozen is known to be after twice that.
+const HEARTBEAT: u16 = 10;
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// A confirm that takes longer, while nothing blocks, is one that was lost.
+const CONFIRM: Duration = Duration::from_mins(1);
+/// How long a person waits for the broker.
+const SHORT: Duration = Duration::from_secs(5);
+/// The first wait before something is tried again, and the longest.
+const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// The broker, as a worker or a command sees it. Clones share the connections.
+#[derive(Clone)]
+pub struct Broker {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    uri: SecretString,
+    /// Whether to wait for the broker as long as it takes.
+    patient: bool,
+    link: Mutex<Option<Link>>,
+    is_here: AtomicBool,
+    blocked: AtomicBool,
+}
+
+/// Two connections that live.
+#[derive(Clone)]
+struct Link {
+    publishing: Arc<Connection>,
+    consuming: Arc<Connection>,
+    publisher: Channel,
+}
+
+impl Link {
+    fn lives(&self) -> bool {
+        self.publishing.status().connected()
+            && self.consuming.status().connected()
+            && self.publisher.status().connected()
+    }
+}
+
+/// A message to be published.
+pub(super) struct Message {
+    pub(super) exchange: String,
+    pub(super) key: String,
+    pub(super) payload: Vec<u8>,
+    pub(super) properties: BasicProperties,
+    /// Whether it is an error that no queue takes it.
+    pub(super) mandatory: bool,
+}
+
+/// A message of JSON that survives the broker.
+pub(super) fn json_properties() -> BasicProperties {
+    BasicProperties::default().with_content_type("application/json".into()).with_delivery_mode(2)
+}
+
+/// Why something was not published.
+pub(super) enum Unpublished {
+    /// No queue takes it.
+    Nowhere,
+    Failed(QueueError),
+}
+
+impl Broker {
+    /// Connects and declares what there must be. A `patient` caller waits until the broker is there.
+    ///
+    /// # Errors
+    ///
+    /// When the address is none, the broker refuses, or a queue is there with other arguments.
+    pub async fn connect(uri: &SecretString, patient: bool) -> Result<Self, QueueError> {
+        // Installed once for the process; a second time changes nothing.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        // The parser's own message may hold the address, and that a password.
+        AMQPUri::from_str(uri.expose_secret()).map_err(|_| {
+            QueueError("has an address that is none: amqp://user:password@host:5672/%2f".into())
+        })?;
+        let shared = Shared {
+            uri: uri.clone(),
+            patient,
+            link: Mutex::default(),
+            is_here: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
+        };
+        let broker = Self { shared: Arc::new(shared) };
+        broker.link().await?;
+        Ok(broker)
+    }
+
+    /// Whether the connection to the broker stands.
+    pub fn is_here(&self) -> bool {
+        self.shared.is_here.load(Ordering::Relaxed)
+    }
+
+    /// What keeps messages from being published, if anything.
+    pub(super) fn trouble(&self) -> Option<String> {
+        if self.shared.blocked.load(Ordering::Relaxed) {
+            return Some("the broker takes no messages, because it is short of memory or disk".into());
+        }
+        (!self.is_here()).then(|| "the broker can't be reached".into())
+    }
+
+    /// A channel of its own to take messages on.
+    pub(super) async fn channel(&self) -> Result<Channel, QueueError> {
+        let link = self.link().await?;
+        link.consuming.create_channel().await.map_err(|fault| failed(&fault))
+    }
+
+    /// The connections, made anew if they are gone.
+    async fn link(&self) -> Result<Link, QueueError> {
+        let mut slot = self.shared.link.lock().await;
+        if let Some(link) = slot.as_ref().filter(|link| link.lives()) {
+            return Ok(link.clone());
+        }
+        *slot = None;
+        let since = Instant::now();
+        let mut wait = WAITS.0;
+        loop {
+            let fault = match self.open().await {
+                Ok(link) => {
+                    if !self.shared.is_here.swap(true, Ordering::Relaxed) {
+                        tracing::info!("connected to RabbitMQ");
+                    }
+                    return Ok(slot.insert(link).clone());
+                }
+                Err((fault, passes)) => {
+                    if !passes {
+                        return Err(fault);
+                    }
+                    fault
+                }
+            };
+            if self.shared.is_here.swap(false, Ordering::Relaxed) || wait == WAITS.0 {
+                tracing::warn!("RabbitMQ is away: {}", fault.0);
+            }
+            if !self.shared.patient && since.elapsed() > SHORT {
+                return Err(QueueError(format!(
+                    "is away: {}; is RabbitMQ running, and is amqp.url right?",
+                    fault.0
+                )));
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(WAITS.1);
+        }
+    }
+
+    /// Connects and declares; a failure says whether the same may work later.
+    async fn open(&self) -> Result<Link, (QueueError, bool)> {
+        let connect = async |name: &str| {
+            let mut uri = AMQPUri::from_str(self.shared.uri.expose_secret())
+                .map_err(|_| (QueueError("has an address that is none".into()), false))?;
+            uri.query.heartbeat.get_or_insert(HEARTBEAT);
+            let properties = ConnectionProperties::default().with_connection_name(name.into());
+            let connecting = Connection::connect_uri(uri, properties);
+            match tokio::time::timeout(CONNECT, connecting).await {
+                Ok(Ok(connection)) => Ok(Arc::new(connection)),
+                Ok(Err(fault)) => {
+                    let refused = fault.is_amqp_error();
+                    let text = if refused {
+                        format!("refused the connection: {fault}; are user, password and virtual host right?")
+                    } else {
+                        fault.to_string()
+                    };
+                    Err((QueueError(text), true))
+                }
+                Err(_) => Err((QueueError("does not answer".into()), true)),
+            }
+        };
+        let publishing = connect("flowcast publishing").await?;
+        let consuming = connect("flowcast taking").await?;
+        let passing = |fault: lapin::Error| (failed(&fault), true);
+        let channel = publishing.create_channel().await.map_err(passing)?;
+        // A queue with other arguments stays so until a person mends it, but a broker that is just
+        // starting refuses, too.
+        topology::declare(&channel).await.map_err(|fault| {
+            let passes = !fault.0.contains("other arguments") && !fault.0.contains("may not be declared");
+            (fault, passes)
+        })?;
+        let publisher = publishing.create_channel().await.map_err(passing)?;
+        publisher.confirm_select(ConfirmSelectOptions::default()).await.map_err(passing)?;
+        Ok(Link { publishing, consuming, publisher })
+    }
+
+    /// Publishes messages, together; when it returns, the broker has all of them. What it did not
+    /// confirm is published again.
+    pub(super) async fn publish(&self, messages: &[Message]) -> Result<(), Unpublished> {
+        let mut left: Vec<&Message> = messages.iter().collect();
+        let mut wait = WAITS.0;
+        let since = Instant::now();
+        loop {
+            let link = self.link().await.map_err(Unpublished::Failed)?;
+            let mut confirms = Vec::with_capacity(left.len());
+            let mut failures = Vec::new();
+            for message in left {
+                match publish_one(&link.publisher, message).await {
+                    Ok(confirm) => confirms.push((message, confirm)),
+                    Err(_) => failures.push(message),
+                }
+            }
+            for (message, confirm) in confirms {
+                match self.confirmed(&link, confirm).await {
+                    Some(Confirmation::Ack(None) | Confirmation::NotRequested) => {}
+                    Some(Confirmation::Ack(Some(_))) => return Err(Unpublished::Nowhere),
+                    // The broker said that it has it not, or nothing: sent again, it may have it twice.
+                    Some(Confirmation::Nack(_)) | None => failures.push(message),
+                }
+            }
+            if failures.is_empty() {
+                return Ok(());
+            }
+            if !self.shared.patient && since.elapsed() > SHORT {
+                let trouble = self.trouble().unwrap_or_else(|| "the broker does not confirm".into());
+                return Err(Unpublished::Failed(QueueError(format!("is in trouble: {trouble}"))));
+            }
+            left = failures;
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(WAITS.1);
+        }
+    }
+
+    /// Waits for a confirm, and notices meanwhile when the broker blocks.
+    async fn confirmed(&self, link: &Link, confirm: lapin::PublisherConfirm) -> Option<Confirmation> {
+        let mut confirm = std::pin::pin!(confirm);
+        let mut unblocked = Instant::now();
+        loop {
+            if let Ok(done) = tokio::time::timeout(Duration::from_millis(500), &mut confirm).await {
+                self.shared.blocked.store(false, Ordering::Relaxed);
+                return done.ok();
+            }
+            let blocked = link.publishing.status().blocked();
+            if blocked && !self.shared.blocked.swap(true, Ordering::Relaxed) {
+                tracing::warn!("RabbitMQ takes no messages: it is short of memory or disk");
+            }
+            if blocked {
+                if !self.shared.patient {
+                    return None;
+                }
+                unblocked = Instant::now();
+            }
+            if !link.publishing.status().connected() {
+                return None;
+            }
+            if unblocked.elapsed() > CONFIRM {
+                let _ = link.publishing.close(320, "no confirm".into()).await;
+                return None;
+            }
+        }
+    }
+
+    /// Declares a campaign's queue.
+    pub(super) async fn declare(&self, campaign: &crate::campaign::CampaignId) -> Result<(), QueueError> {
+        let link = self.link().await?;
+        let channel = link.publishing.create_channel().await.map_err(|fault| failed(&fault))?;
+        topology::declare_campaign(&channel, campaign).await
+    }
+
+    /// Closes the connections; what was taken and is not acknowledged goes back.
+    pub async fn close(&self) {
+        if let Some(link) = self.shared.link.lock().await.take() {
+            let closing = async {
+                let _ = link.consuming.close(200, "done".into()).await;
+                let _ = link.publishing.close(200, "done".into()).await;
+            };
+            let _ = tokio::time::timeout(Duration::from_secs(2), closing).await;
+        }
+    }
+}
+
+async fn publish_one(channel: &Channel, message: &Message) -> lapin::Result<lapin::PublisherConfirm> {
+    let options = BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() };
+    channel
+        .basic_publish(
+            ShortString::from(message.exchange.as_str()),
+            ShortString::from(message.key.as_str()),
+            options,
+            &message.payload,
+            message.properties.clone(),
+        )
+        .await
+}
+
+pub(super) fn failed(fault: &lapin::Error) -> QueueError {
+    QueueError(format!("failed: {fault}"))
+}

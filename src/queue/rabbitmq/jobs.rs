@@ -1,0 +1,262 @@
+//! Jobs: submitted, taken, and buried where they are refused; and what is told of results.
+
+use futures_util::StreamExt;
+use lapin::message::Delivery;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicQosOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Consumer};
+use serde_json::Value;
+
+use super::super::QueueError;
+use super::broker::{Broker, Message, Unpublished, failed, json_properties};
+use super::topology::{DEAD, EVENTS, JOBS};
+
+/// A job that was delivered so often has ended its worker each time.
+const DELIVERIES: i64 = 10;
+/// The headers of a buried job.
+const ERROR: &str = "flowcast-error";
+const POINTER: &str = "flowcast-pointer";
+
+/// A job, or a control document, as it was delivered.
+pub struct JobDelivery {
+    /// Its bytes, whatever they are.
+    pub data: Vec<u8>,
+    /// Whether it may have been delivered before.
+    pub redelivered: bool,
+    delivery: Delivery,
+}
+
+impl JobDelivery {
+    pub(super) fn new(mut delivery: Delivery) -> Self {
+        Self { data: std::mem::take(&mut delivery.data), redelivered: delivery.redelivered, delivery }
+    }
+
+    /// Whether it was delivered so often that it must be the reason why workers end.
+    pub fn is_poison(&self) -> bool {
+        let headers = self.delivery.properties.headers().as_ref();
+        let count = headers.and_then(|headers| headers.inner().get("x-delivery-count"));
+        matches!(count, Some(AMQPValue::LongLongInt(count)) if *count >= DELIVERIES)
+    }
+
+    /// It is registered, or done.
+    pub async fn acknowledge(self) {
+        // On a connection that is gone it comes again, and is known then.
+        let _ = self.delivery.acker.ack(BasicAckOptions::default()).await;
+    }
+
+    /// It could not be looked at now, and comes again.
+    pub async fn give_back(self) {
+        let _ = self.delivery.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await;
+    }
+}
+
+/// A job that was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Buried {
+    /// Its bytes.
+    pub data: Vec<u8>,
+    /// Why.
+    pub error: String,
+    /// Where in it.
+    pub pointer: String,
+}
+
+/// What to do with buried jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Put them back to the jobs.
+    Requeue,
+    /// Let them go.
+    Discard,
+}
+
+/// Something that others may want to know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// Its routing key, as `campaign.completed`.
+    pub name: &'static str,
+    /// Its body.
+    pub body: Value,
+}
+
+/// The consumer of jobs.
+pub struct Jobs {
+    broker: Broker,
+    taking: Option<(Channel, Consumer)>,
+}
+
+impl Jobs {
+    /// The next job. Waits as long as there is none, or no broker.
+    ///
+    /// # Errors
+    ///
+    /// When the broker refuses for good.
+    pub async fn next(&mut self) -> Result<JobDelivery, QueueError> {
+        loop {
+            if self.taking.is_none() {
+                let channel = self.broker.channel().await?;
+                // One at a time: the others are for other workers.
+                let prefetch = channel.basic_qos(1, BasicQosOptions::default()).await;
+                let options = BasicConsumeOptions::default();
+                let consumer =
+                    channel.basic_consume(JOBS.into(), "".into(), options, FieldTable::default()).await;
+                match (prefetch, consumer) {
+                    (Ok(()), Ok(consumer)) => self.taking = Some((channel, consumer)),
+                    (Err(fault), _) | (_, Err(fault)) => {
+                        tracing::debug!("can't take jobs: {fault}");
+                        tokio::time::sleep(super::AGAIN).await;
+                        continue;
+                    }
+                }
+            }
+            let Some((_, consumer)) = self.taking.as_mut() else { continue };
+            if let Some(Ok(delivery)) = consumer.next().await {
+                return Ok(JobDelivery::new(delivery));
+            }
+            // The connection or the queue is gone: set up again.
+            self.taking = None;
+            tokio::time::sleep(super::AGAIN).await;
+        }
+    }
+}
+
+impl Broker {
+    /// Takes jobs.
+    pub fn jobs(&self) -> Jobs {
+        Jobs { broker: self.clone(), taking: None }
+    }
+
+    /// Puts a job or a control document on the queue.
+    ///
+    /// # Errors
+    ///
+    /// When the broker does not confirm it.
+    pub async fn submit(&self, document: Vec<u8>) -> Result<(), QueueError> {
+        self.put("", JOBS, document, json_properties()).await
+    }
+
+    async fn put(
+        &self,
+        exchange: &str,
+        key: &str,
+        payload: Vec<u8>,
+        properties: BasicProperties,
+    ) -> Result<(), QueueError> {
+        let message = Message {
+            exchange: exchange.into(),
+            key: key.into(),
+            payload,
+            properties,
+            // Nobody need listen to events; a job that goes nowhere is lost.
+            mandatory: exchange != EVENTS,
+        };
+        match self.publish(&[message]).await {
+            Ok(()) => Ok(()),
+            Err(Unpublished::Nowhere) => Err(QueueError(format!("{key} is gone"))),
+            Err(Unpublished::Failed(fault)) => Err(fault),
+        }
+    }
+
+    /// Tells others of something that the ledger has.
+    ///
+    /// # Errors
+    ///
+    /// When the broker does not confirm it.
+    pub async fn tell(&self, events: &[Event]) -> Result<(), QueueError> {
+        let message = |event: &Event| Message {
+            exchange: EVENTS.into(),
+            key: event.name.into(),
+            payload: event.body.to_string().into_bytes(),
+            properties: json_properties().with_type(event.name.into()),
+            mandatory: false,
+        };
+        match self.publish(&events.iter().map(message).collect::<Vec<_>>()).await {
+            Ok(()) | Err(Unpublished::Nowhere) => Ok(()),
+            Err(Unpublished::Failed(fault)) => Err(fault),
+        }
+    }
+
+    /// Buries a job that is refused: whole, with the reason and where in it.
+    ///
+    /// # Errors
+    ///
+    /// When the broker does not confirm it; the job comes again then.
+    pub async fn bury(&self, job: JobDelivery, error: &str, pointer: &str) -> Result<(), QueueError> {
+        let mut headers = FieldTable::default();
+        headers.insert(ERROR.into(), AMQPValue::LongString(error.into()));
+        headers.insert(POINTER.into(), AMQPValue::LongString(pointer.into()));
+        let mut properties = job.delivery.properties.clone().with_headers(headers).with_delivery_mode(2);
+        if properties.content_type().is_none() {
+            properties = properties.with_content_type("application/octet-stream".into());
+        }
+        self.put("", DEAD, job.data.clone(), properties).await?;
+        job.acknowledge().await;
+        Ok(())
+    }
+
+    /// The buried jobs, the oldest first, and how many more there are. They stay where they are.
+    ///
+    /// # Errors
+    ///
+    /// When the broker is away.
+    pub async fn buried(&self, most: usize) -> Result<(Vec<Buried>, u32), QueueError> {
+        let channel = self.channel().await?;
+        let mut all = Vec::new();
+        let mut more = 0;
+        while all.len() < most {
+            let got = channel.basic_get(DEAD.into(), BasicGetOptions::default()).await;
+            let Some(message) = got.map_err(|fault| failed(&fault))? else { break };
+            more = message.message_count;
+            all.push(read(&message.delivery));
+        }
+        // Closed, the channel gives all of them back.
+        let _ = channel.close(200, "done".into()).await;
+        Ok((all, more))
+    }
+
+    /// Requeues or discards those buried jobs that `wanted` names; returns how many.
+    ///
+    /// # Errors
+    ///
+    /// When the broker is away. What was requeued by then may be there twice; a job is registered once.
+    pub async fn unbury(
+        &self,
+        what: What,
+        wanted: impl Fn(usize, &Buried) -> bool,
+    ) -> Result<u64, QueueError> {
+        let channel = self.channel().await?;
+        let mut done = 0;
+        for nth in 1.. {
+            let got = channel.basic_get(DEAD.into(), BasicGetOptions::default()).await;
+            let Some(message) = got.map_err(|fault| failed(&fault))? else { break };
+            let buried = read(&message.delivery);
+            if !wanted(nth, &buried) {
+                continue;
+            }
+            if what == What::Requeue {
+                self.submit(buried.data).await?;
+            }
+            message.delivery.acker.ack(BasicAckOptions::default()).await.map_err(|fault| failed(&fault))?;
+            done += 1;
+        }
+        let _ = channel.close(200, "done".into()).await;
+        Ok(done)
+    }
+}
+
+fn read(delivery: &Delivery) -> Buried {
+    let header = |name: &str| {
+        let value = delivery.properties.headers().as_ref()?.inner().get(name)?;
+        match value {
+            AMQPValue::LongString(text) => Some(text.to_string()),
+            _ => None,
+        }
+    };
+    Buried {
+        data: delivery.data.clone(),
+        error: header(ERROR).unwrap_or_default(),
+        pointer: header(POINTER).unwrap_or_default(),
+    }
+}

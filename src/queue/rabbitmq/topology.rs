@@ -1,0 +1,148 @@
+//! What there is on the broker: its exchanges and queues, their names and arguments.
+//!
+//! Declared at each connection; what is there already stays as it is, and what is there with other
+//! arguments is an error that says how to mend it.
+
+use std::time::Duration;
+
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, ErrorKind, ExchangeKind};
+
+use super::super::QueueError;
+use crate::campaign::CampaignId;
+
+/// Jobs come to this exchange, or straight to the queue of the same name.
+pub(super) const JOBS: &str = "flowcast.jobs";
+/// The routing key of a job.
+const JOB: &str = "job";
+/// Jobs that can't be read or are refused.
+pub(super) const DEAD: &str = "flowcast.dead";
+/// Batches that come back from a delay go through this exchange to their campaign's queue.
+pub(super) const BATCHES: &str = "flowcast.batches";
+/// What was delayed for a campaign that has ended meanwhile comes here, and goes at once. Without it
+/// the delay queue would try again for ever.
+const ENDED: &str = "flowcast.ended";
+/// Results.
+pub(super) const EVENTS: &str = "flowcast.events";
+/// The steps of the delay ladder, in seconds.
+pub(super) const DELAYS: [u32; 7] = [1, 5, 15, 60, 300, 900, 3600];
+/// Of a batch that was delivered so often, something else is wrong. Workers that restart must never
+/// use it up, and without a limit the broker's own would (20, since RabbitMQ 4.0).
+const DELIVERIES: i32 = 1_000_000;
+
+/// A campaign's queue.
+pub(super) fn queue(campaign: &CampaignId) -> String {
+    format!("{BATCHES}.{campaign}")
+}
+
+/// The exchange, and queue, of a delay: the longest step that is not longer than the wait.
+pub(super) fn delay(wait: Duration) -> String {
+    let seconds = wait.as_secs();
+    let step = DELAYS.iter().rev().find(|step| u64::from(**step) <= seconds).unwrap_or(&DELAYS[0]);
+    format!("flowcast.delay.{step}")
+}
+
+/// A table of arguments.
+fn table<const N: usize>(arguments: [(&str, AMQPValue); N]) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, value) in arguments {
+        table.insert(name.into(), value);
+    }
+    table
+}
+
+fn text(text: &str) -> AMQPValue {
+    AMQPValue::LongString(text.into())
+}
+
+/// Declares all that is there once.
+pub(super) async fn declare(channel: &Channel) -> Result<(), QueueError> {
+    // No more arguments than this: upstream systems may declare the queue themselves.
+    declare_queue(channel, JOBS, table([("x-queue-type", text("quorum"))])).await?;
+    declare_queue(channel, DEAD, table([("x-queue-type", text("quorum"))])).await?;
+    declare_exchange(channel, JOBS, ExchangeKind::Direct, FieldTable::default()).await?;
+    bind(channel, JOBS, JOBS, JOB).await?;
+    declare_exchange(channel, EVENTS, ExchangeKind::Topic, FieldTable::default()).await?;
+    declare_exchange(channel, ENDED, ExchangeKind::Fanout, FieldTable::default()).await?;
+    declare_queue(channel, ENDED, table([("x-message-ttl", AMQPValue::LongInt(0))])).await?;
+    bind(channel, ENDED, ENDED, "").await?;
+    declare_exchange(channel, BATCHES, ExchangeKind::Direct, table([("alternate-exchange", text(ENDED))]))
+        .await?;
+    for step in DELAYS {
+        let name = format!("flowcast.delay.{step}");
+        let arguments = table([
+            ("x-queue-type", text("quorum")),
+            ("x-message-ttl", AMQPValue::LongLongInt(i64::from(step) * 1000)),
+            ("x-dead-letter-exchange", text(BATCHES)),
+            ("x-dead-letter-strategy", text("at-least-once")),
+            ("x-overflow", text("reject-publish")),
+        ]);
+        declare_queue(channel, &name, arguments).await?;
+        declare_exchange(channel, &name, ExchangeKind::Fanout, FieldTable::default()).await?;
+        bind(channel, &name, &name, "").await?;
+    }
+    Ok(())
+}
+
+/// Declares a campaign's queue.
+pub(super) async fn declare_campaign(channel: &Channel, campaign: &CampaignId) -> Result<(), QueueError> {
+    let name = queue(campaign);
+    let arguments =
+        table([("x-queue-type", text("quorum")), ("x-delivery-limit", AMQPValue::LongInt(DELIVERIES))]);
+    declare_queue(channel, &name, arguments).await?;
+    bind(channel, &name, BATCHES, campaign.as_str()).await
+}
+
+async fn declare_queue(channel: &Channel, name: &str, arguments: FieldTable) -> Result<(), QueueError> {
+    let declared = channel.queue_declare(name.into(), QueueDeclareOptions::durable(), arguments).await;
+    declared.map(drop).map_err(|fault| refused("queue", name, &fault))
+}
+
+async fn declare_exchange(
+    channel: &Channel,
+    name: &str,
+    kind: ExchangeKind,
+    arguments: FieldTable,
+) -> Result<(), QueueError> {
+    let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    let declared = channel.exchange_declare(name.into(), kind, options, arguments).await;
+    declared.map_err(|fault| refused("exchange", name, &fault))
+}
+
+async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> Result<(), QueueError> {
+    let options = QueueBindOptions::default();
+    let bound =
+        channel.queue_bind(queue.into(), exchange.into(), key.into(), options, FieldTable::default()).await;
+    bound.map_err(|fault| refused("queue", queue, &fault))
+}
+
+/// What stands in the way of a declaration, and how to mend it.
+fn refused(what: &str, name: &str, fault: &lapin::Error) -> QueueError {
+    let ErrorKind::ProtocolError(amqp) = fault.kind() else { return QueueError(format!("{fault}")) };
+    let text = amqp.get_message();
+    QueueError(match amqp.get_id() {
+        406 => format!(
+            "{what} {name} exists with other arguments ({text}); when it is empty, delete it \
+             (rabbitmqctl delete_queue {name}, or the management page) and start again"
+        ),
+        403 => format!(
+            "{what} {name} may not be declared ({text}); give the user configure, write and read on flowcast.*"
+        ),
+        _ => format!("{what} {name} can't be declared: {text}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_is_never_longer_than_asked_but_for_the_shortest() {
+        let step = |seconds| delay(Duration::from_secs(seconds));
+        assert_eq!(
+            [step(0), step(4), step(5), step(59), step(400), step(1_000_000)],
+            ["1", "1", "5", "15", "300", "3600"].map(|step| format!("flowcast.delay.{step}"))
+        );
+    }
+}

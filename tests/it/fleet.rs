@@ -1,0 +1,356 @@
+//! A fleet: real workers on a real broker and a real Redis.
+
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use flowcast::sandbox::Behaviour;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use crate::servers::{amqp_url, redis_url};
+use crate::support::{Ended, Reaction, Scripted, World, accept, job, job_with, phone, sandbox};
+
+/// Far longer than anything here takes.
+const LONG: Duration = Duration::from_mins(2);
+
+/// Waits for something that will be true.
+pub async fn until(what: &str, mut is_true: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_true() {
+        assert!(start.elapsed() < LONG, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A worker that ends with the test.
+pub struct Worker {
+    child: Child,
+}
+
+impl Worker {
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap())
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub async fn ends(mut self) -> Option<i32> {
+        tokio::task::spawn_blocking(move || self.child.wait().unwrap().code()).await.unwrap()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A world whose configuration names a broker and a Redis.
+pub struct Fleet {
+    pub world: World,
+    pub redis: String,
+    pub amqp: String,
+}
+
+impl Fleet {
+    /// On servers of its own; `account` is more TOML of the account.
+    pub fn on(world: World, redis: &str, amqp: &str, provider: &str, account: &str) -> Self {
+        let fleet = Self { world, redis: redis.into(), amqp: amqp.into() };
+        fleet.configure(provider, account);
+        fleet
+    }
+
+    /// On the servers that tests share.
+    pub fn new(rows: u64, provider: &str, account: &str) -> Self {
+        Self::on(World::new(rows), &redis_url(), &amqp_url(), provider, account)
+    }
+
+    pub fn configure(&self, provider: &str, account: &str) {
+        let servers = format!(
+            "[redis]\nurl = \"{}\"\n[amqp]\nurl = \"{}\"\n[audiences]\nroot = \".\"\n[http]\nlisten = \"127.0.0.1:0\"\n",
+            self.redis, self.amqp
+        );
+        self.world.write_config(provider, &format!("{account}\n{servers}"));
+    }
+
+    pub fn worker(&self) -> Worker {
+        self.worker_with(&["worker"])
+    }
+
+    pub fn worker_with(&self, args: &[&str]) -> Worker {
+        let log = std::fs::File::options().create(true).append(true).open(self.world.path("log")).unwrap();
+        let mut command = self.world.command(args);
+        Worker { child: command.stdout(Stdio::null()).stderr(log).spawn().unwrap() }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.world.path("log")).unwrap_or_default()
+    }
+
+    pub async fn submit(&self) {
+        let ended = self.world.run(&["submit", "job.json"]).await;
+        assert_eq!(ended.status, Some(0), "{ended:?}");
+    }
+
+    /// The campaign's status, null while there is none.
+    pub fn status(&self, id: &str) -> Value {
+        let ended = self.world.flowcast(&["status", id, "--json"]);
+        serde_json::from_str(&ended.out).unwrap_or_default()
+    }
+
+    pub async fn until_state(&self, id: &str, state: &str) -> Value {
+        let mut status = Value::Null;
+        until(&format!("{id} to be {state}"), || {
+            status = self.status(id);
+            status["state"] == state
+        })
+        .await;
+        status
+    }
+
+    pub async fn ok(&self, args: &[&str]) -> Ended {
+        let ended = self.world.run(args).await;
+        assert_eq!(ended.status, Some(0), "{ended:?}");
+        ended
+    }
+}
+
+const FAST: &str = "limits = { messages = \"100000/s\", requests = \"10000/s\" }\nconcurrency = 4";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submitted_job_is_sent_by_all_workers_and_completed() {
+    let (sandbox, url) =
+        sandbox(Behaviour { latency: Duration::from_millis(5), ..Behaviour::default() }).await;
+    let fleet = Fleet::new(5_000, &url, FAST);
+    let _workers = [fleet.worker(), fleet.worker()];
+    fleet.submit().await;
+    let status = fleet.until_state("c1", "completed").await;
+    assert_eq!(status["counts"]["accepted"], 5_000, "{status}");
+    assert!(status["started_at"].is_string() && status["finished_at"].is_string());
+    let stats = sandbox.stats();
+    assert_eq!((&stats["accepted"], &stats["sent_twice"]), (&json!(5_000), &json!(0)));
+    // Each message's SID stands in the report, and is the provider's.
+    let report = fleet.world.report("c1");
+    assert_eq!(report.len(), 5_000);
+    let taken = sandbox.taken();
+    assert!(report.iter().all(|line| line["state"] == "accepted" && line["attempts"] == 1));
+    let line = report.iter().find(|line| line["recipient"] == phone(77)).unwrap();
+    let message = taken.iter().find(|taken| taken.to == phone(77)).unwrap();
+    assert_eq!(line["sid"], message.sid);
+    // And under the contract's keys.
+    let mut redis = redis::Client::open(fleet.redis.as_str()).unwrap().get_connection().unwrap();
+    let value: String =
+        redis::cmd("HGET").arg("flowcast:{c1}:batch:0").arg(phone(77)).query(&mut redis).unwrap();
+    assert_eq!(value, format!("accepted {}", message.sid));
+    let job: String = redis::cmd("GET").arg("flowcast:{c1}:job").query(&mut redis).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&job).unwrap(), job_value());
+}
+
+fn job_value() -> Value {
+    job()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_campaign_behind_a_big_one_finishes_in_seconds() {
+    let (sandbox, url) =
+        sandbox(Behaviour { latency: Duration::from_millis(50), ..Behaviour::default() }).await;
+    let fleet =
+        Fleet::new(100_000, &url, "limits = { messages = \"2000/s,burst=100\", requests = \"10000/s\" }");
+    let _worker = fleet.worker();
+    fleet.submit().await;
+    until("the big one to be on its way", || sandbox.count() > 1000).await;
+    let small: Vec<Value> =
+        (0..200).map(|nth| json!({ "phone": phone(500_000 + nth), "name": "x" })).collect();
+    let mut job = job_with("/audience", json!({ "recipients": small }));
+    job["id"] = json!("small");
+    fleet.world.write_job(&job);
+    let start = Instant::now();
+    fleet.submit().await;
+    let status = fleet.until_state("small", "completed").await;
+    assert_eq!(status["counts"]["accepted"], 200);
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    assert_eq!(fleet.status("c1")["state"], "running");
+    // Planning stays a bounded number of batches ahead of sending.
+    let counts = &fleet.status("c1")["counts"];
+    assert!(counts["pending"].as_u64().unwrap() <= 300 * 100, "{counts}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_stopped_finishes_what_is_under_way() {
+    let (sandbox, url) =
+        sandbox(Behaviour { latency: Duration::from_millis(300), ..Behaviour::default() }).await;
+    let fleet = Fleet::new(20_000, &url, FAST);
+    let worker = fleet.worker();
+    fleet.submit().await;
+    until("requests under way", || sandbox.stats()["requests"].as_u64().unwrap() >= 4).await;
+    worker.signal(Signal::SIGTERM);
+    assert_eq!(worker.ends().await, Some(0), "{}", fleet.log());
+    let counts = &fleet.status("c1")["counts"];
+    assert_eq!((&counts["sending"], &counts["in_doubt"]), (&json!(0), &json!(0)));
+    assert_eq!(counts["accepted"], sandbox.count());
+    let _worker = fleet.worker();
+    fleet.until_state("c1", "completed").await;
+    let stats = sandbox.stats();
+    assert_eq!((&stats["accepted"], &stats["sent_twice"]), (&json!(20_000), &json!(0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_campaign_is_paused_resumed_and_cancelled() {
+    let (sandbox, url) =
+        sandbox(Behaviour { latency: Duration::from_millis(5), ..Behaviour::default() }).await;
+    let fleet =
+        Fleet::new(50_000, &url, "limits = { messages = \"2000/s,burst=50\", requests = \"10000/s\" }");
+    let _workers = [fleet.worker(), fleet.worker()];
+    fleet.submit().await;
+    until("the campaign to be on its way", || sandbox.count() > 500).await;
+    fleet.ok(&["pause", "c1"]).await;
+    until("nothing under way", || fleet.status("c1")["counts"]["sending"] == 0).await;
+    let sent = sandbox.count();
+    let status = fleet.status("c1");
+    assert_eq!((&status["state"], &status["reason"]), (&json!("paused"), &json!("paused by a person")));
+    assert_eq!(status["counts"]["accepted"], sent);
+    // Longer than a look of every worker.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(sandbox.count(), sent, "a paused campaign sends nothing");
+    fleet.ok(&["resume", "c1"]).await;
+    until("the campaign to go on", || sandbox.count() > sent + 500).await;
+    fleet.ok(&["cancel", "c1"]).await;
+    until("its end", || {
+        let counts = fleet.status("c1")["counts"].clone();
+        counts["pending"] == 0 && counts["sending"] == 0
+    })
+    .await;
+    let status = fleet.status("c1");
+    assert_eq!(status["state"], "cancelled");
+    assert!(status["skipped"]["cancelled"].as_u64().unwrap() > 0, "{status}");
+    assert_eq!(sandbox.stats()["sent_twice"], 0);
+    let ended = fleet.world.run(&["resume", "c1"]).await;
+    assert_eq!(ended.status, Some(2), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rejected_messages_are_sent_again_although_the_audience_is_gone() {
+    // At first every tenth number is refused.
+    let provider = Scripted::start(|nth, to| {
+        let refuse = |to: &str| nth < 10 && to.ends_with('0');
+        let entries = to.iter().map(|to| {
+            if refuse(to) { crate::support::failure(500_001, "no") } else { crate::support::success(to) }
+        });
+        Reaction::Answer(202, "", crate::support::entries(entries))
+    })
+    .await;
+    let fleet = Fleet::new(1_000, &provider.url, FAST);
+    let worker = fleet.worker();
+    fleet.submit().await;
+    let status = fleet.until_state("c1", "completed").await;
+    assert_eq!(status["rejected"], json!({ "500001": 100 }), "{status}");
+    // Nothing of the audience is left, nor the worker that read it.
+    std::fs::remove_file(fleet.world.path("audience.csv")).unwrap();
+    worker.signal(Signal::SIGTERM);
+    worker.ends().await;
+    let _worker = fleet.worker();
+    let ended = fleet.ok(&["retry", "c1", "--code", "no-such-code"]).await;
+    assert!(ended.out.contains("0 messages are sent again"), "{ended:?}");
+    let ended = fleet.ok(&["retry", "c1", "--json"]).await;
+    assert_eq!(serde_json::from_str::<Value>(&ended.out).unwrap()["messages"], 100);
+    until("all to be accepted", || fleet.status("c1")["counts"]["accepted"] == 1000).await;
+    let status = fleet.until_state("c1", "completed").await;
+    assert_eq!(status["rejected"], json!({}));
+    assert_eq!((provider.times(&phone(10)), provider.times(&phone(11))), (2, 1));
+    let report = fleet.world.report("c1");
+    let line = report.iter().find(|line| line["recipient"] == phone(10)).unwrap();
+    assert_eq!((&line["attempts"], &line["sid"]), (&json!(2), &json!(format!("sid-{}", phone(10)))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_worker_was_sending_is_in_doubt_and_decided_by_a_person() {
+    // The first request is taken and never answered.
+    let provider = Scripted::start(|nth, to| if nth == 0 { Reaction::Hang } else { accept(to) }).await;
+    let fleet = Fleet::new(
+        300,
+        &provider.url,
+        "limits = { messages = \"100000/s\", requests = \"10000/s\" }\nconcurrency = 1\ntimeout = \"1s\"",
+    );
+    let mut first = fleet.worker();
+    fleet.submit().await;
+    until("the request", || provider.requests().len() == 1).await;
+    first.kill();
+    assert_eq!(fleet.status("c1")["counts"]["sending"], 100);
+    let _second = fleet.worker();
+    let status = fleet.until_state("c1", "completed").await;
+    assert_eq!((&status["counts"]["in_doubt"], &status["counts"]["accepted"]), (&json!(100), &json!(200)));
+    assert_eq!(provider.requests().len(), 3, "what may have gone out is never repeated by itself");
+    let listed = fleet.ok(&["report", "c1", "--state", "in_doubt"]).await.out;
+    assert_eq!(listed.lines().count(), 101);
+    assert!(listed.contains("its claim ran out"), "{listed}");
+    fleet.ok(&["resolve", "c1", "--resend"]).await;
+    until("all to be accepted", || fleet.status("c1")["counts"]["accepted"] == 300).await;
+    assert_eq!(provider.times(&phone(1)) + provider.times(&phone(101)) + provider.times(&phone(201)), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_that_the_broker_lost_are_planned_again() {
+    let (sandbox, url) =
+        sandbox(Behaviour { latency: Duration::from_millis(5), ..Behaviour::default() }).await;
+    let fleet = Fleet::new(
+        20_000,
+        &url,
+        "limits = { messages = \"2000/s,burst=100\", requests = \"10000/s\" }\nconcurrency = 2",
+    );
+    let _worker = fleet.worker();
+    fleet.submit().await;
+    until("the campaign to be on its way", || sandbox.count() > 1000).await;
+    purge(&fleet.amqp, "flowcast.batches.c1").await;
+    let status = fleet.until_state("c1", "completed").await;
+    assert_eq!(status["counts"]["accepted"], 20_000, "{status}");
+    assert!(fleet.log().contains("in no queue: they are planned again"), "{}", fleet.log());
+    assert_eq!(sandbox.stats()["sent_twice"], 0);
+}
+
+async fn purge(amqp: &str, queue: &str) {
+    let connection = lapin::Connection::connect(amqp, lapin::ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.queue_purge(queue.into(), lapin::options::QueuePurgeOptions::default()).await.unwrap();
+    connection.close(200, "done".into()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_embedded_worker_does_the_same_on_one_machine() {
+    let (sandbox, url) =
+        sandbox(Behaviour { latency: Duration::from_millis(5), ..Behaviour::default() }).await;
+    let world = World::new(20_000);
+    let limits = "limits = { messages = \"5000/s,burst=50\", requests = \"10000/s\" }";
+    world.write_config(
+        &url,
+        &format!("{limits}\n[audiences]\nroot = \".\"\n[http]\nlisten = \"127.0.0.1:0\""),
+    );
+    let fleet = Fleet { world, redis: String::new(), amqp: String::new() };
+    fleet.submit().await;
+    assert_eq!(fleet.status("c1")["state"], "scheduled");
+    let mut worker = fleet.worker_with(&["worker", "--embedded"]);
+    until("the campaign to be on its way", || sandbox.count() > 500).await;
+    fleet.ok(&["pause", "c1"]).await;
+    until("nothing under way", || fleet.status("c1")["counts"]["sending"] == 0).await;
+    let sent = sandbox.count();
+    assert_eq!(fleet.status("c1")["counts"]["accepted"], sent);
+    fleet.ok(&["resume", "c1"]).await;
+    until("the campaign to go on", || sandbox.count() > sent + 500).await;
+    worker.kill();
+    let worker = fleet.worker_with(&["worker", "--embedded"]);
+    let status = fleet.until_state("c1", "completed").await;
+    let counts = &status["counts"];
+    assert_eq!(counts["accepted"].as_u64().unwrap() + counts["in_doubt"].as_u64().unwrap(), 20_000);
+    assert_eq!(sandbox.stats()["sent_twice"], 0);
+    worker.signal(Signal::SIGTERM);
+    assert_eq!(worker.ends().await, Some(0));
+}

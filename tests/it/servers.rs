@@ -1,0 +1,345 @@
+//! Real servers for tests: private instances on free ports, in a temporary folder, that end when the
+//! tests do. `FLOWCAST_TEST_REDIS_URL` and `FLOWCAST_TEST_AMQP_URL` name existing ones instead.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use flowcast::ledger::{Patience, Redis};
+use flowcast::queue::rabbitmq::Broker;
+use flowcast::redis_server::RedisServer;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// How long a server may take to start.
+const START: Duration = Duration::from_mins(2);
+/// How long a claim's request may take in tests.
+const REQUEST: Duration = Duration::from_secs(30);
+
+/// A port that is free. Others may take it in between, but none asks for the same.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Below the range from which the system gives ports to whoever asks for any.
+        let nth = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(12_000 + (std::process::id() * 97 + nth) % 20_000).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Waits for something that will be true.
+pub fn wait(what: &str, mut is_true: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_true() {
+        assert!(start.elapsed() < START, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A process and all that it starts. It ends when this is dropped, and also when the tests are
+/// killed: a shell waits for the end of its input and then ends the group.
+struct Group {
+    shell: Child,
+    group: i32,
+}
+
+impl Group {
+    fn start(folder: &Path, command: &str, environment: &[(&str, String)]) -> Self {
+        let script = format!(
+            "set -m\n{command} >>log 2>&1 </dev/null &\necho $!\nread -r _\nkill -9 -- -$! 2>/dev/null\n"
+        );
+        let mut shell = Command::new("bash")
+            .args(["-c", &script])
+            .current_dir(folder)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // The first line is the group's number.
+        let mut line = Vec::new();
+        let mut byte = [0];
+        let out = shell.stdout.as_mut().unwrap();
+        while out.read(&mut byte).unwrap() == 1 && byte[0] != b'\n' {
+            line.push(byte[0]);
+        }
+        let group = String::from_utf8(line).unwrap().trim().parse().unwrap();
+        Self { shell, group }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let _ = kill(Pid::from_raw(-self.group), signal);
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+        drop(self.shell.stdin.take());
+        let _ = self.shell.wait();
+    }
+}
+
+/// A Redis that can be killed and started again on the same data.
+pub struct RedisProcess {
+    pub port: u16,
+    pub folder: tempfile::TempDir,
+    options: String,
+    process: Option<Group>,
+}
+
+impl RedisProcess {
+    pub fn start(options: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut redis = Self { port: free_port(), folder, options: options.into(), process: None };
+        redis.restart();
+        redis
+    }
+
+    /// Starts it again, where it was.
+    pub fn restart(&mut self) {
+        let command =
+            format!("redis-server --port {} --bind 127.0.0.1 --save '' --dir . {}", self.port, self.options);
+        self.process = Some(Group::start(self.folder.path(), &command, &[]));
+        let port = self.port;
+        wait("Redis", || answers(port, b"PING\r\n", b"+PONG"));
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.process.as_ref().unwrap().signal(signal);
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+}
+
+/// Whether a server answers a question so.
+fn answers(port: u16, question: &[u8], answer: &[u8]) -> bool {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let mut seen = vec![0; answer.len()];
+    stream.write_all(question).is_ok() && stream.read_exact(&mut seen).is_ok() && seen == answer
+}
+
+/// The options of a Redis that loses nothing.
+pub const DURABLE: &str = "--appendonly yes --appendfsync always --maxmemory-policy noeviction";
+
+/// The Redis of tests that do no harm to it, each with a database of its own.
+fn shared_redis() -> &'static str {
+    static SHARED: OnceLock<(String, Option<RedisProcess>)> = OnceLock::new();
+    let (url, _) = SHARED.get_or_init(|| match std::env::var("FLOWCAST_TEST_REDIS_URL") {
+        Ok(url) => (url.trim_end_matches('/').to_owned(), None),
+        Err(_) => {
+            let redis = RedisProcess::start(&format!("{DURABLE} --databases 1000"));
+            (format!("redis://127.0.0.1:{}", redis.port), Some(redis))
+        }
+    });
+    url
+}
+
+/// The address of an empty database.
+pub fn redis_url() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let nth = NEXT.fetch_add(1, Ordering::Relaxed);
+    let url = format!("{}/{nth}", shared_redis());
+    let client = redis::Client::open(url.as_str()).unwrap();
+    let _: () = redis::cmd("FLUSHDB").query(&mut client.get_connection().unwrap()).unwrap();
+    url
+}
+
+/// A ledger's store in Redis.
+pub struct RedisStore {
+    pub url: String,
+    _keeps: Option<Box<dyn Send + Sync>>,
+}
+
+pub fn redis_store() -> RedisStore {
+    RedisStore { url: redis_url(), _keeps: None }
+}
+
+impl RedisStore {
+    pub fn at(url: String, keeps: impl Send + Sync + 'static) -> Self {
+        Self { url, _keeps: Some(Box::new(keeps)) }
+    }
+
+    pub async fn ledger(&self) -> Redis {
+        Redis::connect(&self.url.as_str().into(), Patience::Short, REQUEST).await.unwrap()
+    }
+
+    pub async fn server(&self) -> RedisServer {
+        RedisServer::connect(&self.url.as_str().into(), Patience::Short).await.unwrap()
+    }
+
+    /// All claims are as if their time were over.
+    pub async fn let_claims_run_out(&self) {
+        let server = self.server().await;
+        for campaign in ["c1", "c2"] {
+            let key = format!("flowcast:{{{campaign}}}:claims");
+            let claims: Vec<String> =
+                server.command(redis::cmd("ZRANGE").arg(&key).arg(0).arg(-1)).await.unwrap();
+            for claim in claims {
+                let _: u64 = server.command(redis::cmd("ZADD").arg(&key).arg(0).arg(claim)).await.unwrap();
+            }
+        }
+    }
+}
+
+/// A Redis Cluster of three nodes.
+pub struct RedisCluster(Vec<RedisProcess>);
+
+impl RedisCluster {
+    pub fn start() -> Self {
+        let nodes: Vec<RedisProcess> = (0..3)
+            .map(|_| {
+                RedisProcess::start(&format!("{DURABLE} --cluster-enabled yes --cluster-node-timeout 2000"))
+            })
+            .collect();
+        let addresses = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port));
+        let made = Command::new("redis-cli")
+            .args(["--cluster", "create"])
+            .args(addresses)
+            .arg("--cluster-yes")
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stdout));
+        let port = nodes[0].port;
+        wait("the cluster", || answers_with(port, "CLUSTER INFO\r\n", "cluster_state:ok"));
+        Self(nodes)
+    }
+
+    pub fn url(&self) -> String {
+        self.0.iter().map(RedisProcess::url).collect::<Vec<_>>().join(",")
+    }
+}
+
+fn answers_with(port: u16, question: &str, part: &str) -> bool {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
+    stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    stream.write_all(question.as_bytes()).unwrap();
+    let mut seen = Vec::new();
+    let _ = stream.read_to_end(&mut seen);
+    String::from_utf8_lossy(&seen).contains(part)
+}
+
+/// A RabbitMQ node that can be killed and started again on the same data.
+pub struct RabbitProcess {
+    pub port: u16,
+    management: u16,
+    folder: tempfile::TempDir,
+    environment: Vec<(&'static str, String)>,
+    _epmd: Group,
+    process: Option<Group>,
+}
+
+impl RabbitProcess {
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (port, dist, epmd_port, management) = (free_port(), free_port(), free_port(), free_port());
+        let home = folder.path().display().to_string();
+        let environment = vec![
+            ("HOME", home.clone()),
+            ("RABBITMQ_NODENAME", format!("flowcast{port}@localhost")),
+            ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".into()),
+            ("RABBITMQ_NODE_PORT", port.to_string()),
+            ("RABBITMQ_DIST_PORT", dist.to_string()),
+            ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
+            ("ERL_EPMD_PORT", epmd_port.to_string()),
+            ("RABBITMQ_MNESIA_BASE", format!("{home}/mnesia")),
+            ("RABBITMQ_LOG_BASE", format!("{home}/log-files")),
+            ("RABBITMQ_ENABLED_PLUGINS_FILE", format!("{home}/plugins")),
+            ("RABBITMQ_PID_FILE", format!("{home}/pid")),
+            ("RABBITMQ_CONFIG_FILE", format!("{home}/rabbitmq")),
+        ];
+        std::fs::write(folder.path().join("plugins"), "[rabbitmq_management].\n").unwrap();
+        // Few threads: the tests share two cores with it.
+        let config = format!(
+            "management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management}\nvm_memory_high_watermark.absolute = 2GB\ndisk_free_limit.absolute = 50MB\n"
+        );
+        std::fs::write(folder.path().join("rabbitmq.conf"), config).unwrap();
+        // Its own, in the foreground: one that the node starts would outlive it.
+        let epmd = Group::start(folder.path(), &format!("epmd -address 127.0.0.1 -port {epmd_port}"), &[]);
+        let mut rabbit = Self { port, management, folder, environment, _epmd: epmd, process: None };
+        rabbit.restart();
+        rabbit
+    }
+
+    pub fn restart(&mut self) {
+        let command = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+        self.process = Some(Group::start(self.folder.path(), command, &self.environment));
+        let (port, management) = (self.port, self.management);
+        wait("RabbitMQ", || answers(port, b"AMQP\x00\x00\x09\x01", b"\x01"));
+        wait("RabbitMQ's management", || http(management, "GET", "/api/overview", "").contains("200 OK"));
+    }
+
+    /// `kill -9`, of the node itself too.
+    pub fn kill(&mut self) {
+        self.process = None;
+        let port = self.port;
+        wait("RabbitMQ's end", || TcpStream::connect(("127.0.0.1", port)).is_err());
+    }
+
+    pub fn url(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
+    /// `rabbitmqctl`, on this node.
+    pub fn control(&self, args: &[&str]) {
+        let done = Command::new("/usr/lib/rabbitmq/bin/rabbitmqctl")
+            .args(args)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{done:?}");
+    }
+}
+
+/// One HTTP request with the broker's usual user; the answer as text.
+fn http(port: u16, method: &str, path: &str, body: &str) -> String {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return String::new() };
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nauthorization: Basic Z3Vlc3Q6Z3Vlc3Q=\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let _ = stream.write_all(request.as_bytes());
+    let mut seen = Vec::new();
+    let _ = stream.read_to_end(&mut seen);
+    String::from_utf8_lossy(&seen).into_owned()
+}
+
+/// The address of an empty virtual host on the broker of tests that do no harm to it.
+pub fn amqp_url() -> String {
+    static SHARED: OnceLock<RabbitProcess> = OnceLock::new();
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    if let Ok(url) = std::env::var("FLOWCAST_TEST_AMQP_URL") {
+        return url;
+    }
+    let rabbit = SHARED.get_or_init(RabbitProcess::start);
+    let name = format!("test{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let made = http(rabbit.management, "PUT", &format!("/api/vhosts/{name}"), "{}");
+    assert!(made.contains("201 Created"), "{made}");
+    let allowed = http(
+        rabbit.management,
+        "PUT",
+        &format!("/api/permissions/{name}/guest"),
+        r#"{"configure":".*","write":".*","read":".*"}"#,
+    );
+    assert!(allowed.contains("201") || allowed.contains("204"), "{allowed}");
+    format!("amqp://guest:guest@127.0.0.1:{}/{name}", rabbit.port)
+}
+
+pub async fn broker(url: &str) -> Broker {
+    Broker::connect(&url.into(), true).await.unwrap()
+}
