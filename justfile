@@ -33,6 +33,14 @@ bench:
 faults:
     cargo test --test it faults -- --nocapture
 
+# 200 faults over 100,000 messages: workers, Redis and RabbitMQ killed, frozen, cut off
+chaos FAULTS="200" ROWS="100000":
+    FLOWCAST_CHAOS_FAULTS={{FAULTS}} FLOWCAST_CHAOS_ROWS={{ROWS}} cargo test --test it chaos -- --nocapture
+
+# Redis' memory a message, at a million messages
+memory:
+    FLOWCAST_TEST_BATCHES=10000 cargo test --release --test it compact_encoding -- --nocapture
+
 # The main job, in the sandbox
 demo:
     cargo run --release -- run fixtures/jobs/appointment.json --sandbox

@@ -4,6 +4,7 @@
 //! Every script that is run here may be run twice: a connection that is lost leaves open whether
 //! the server took it. It knows no key and no campaign.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -293,6 +294,63 @@ async fn open(seeds: &[SecretString]) -> Result<Connection, RedisError> {
     Err(last.unwrap_or_else(|| (ErrorKind::InvalidClientConfig, "no address").into()))
 }
 
+/// What one server tells of itself.
+pub struct Node {
+    facts: HashMap<String, String>,
+    settings: HashMap<String, String>,
+    /// Its clock.
+    pub time: jiff::Timestamp,
+}
+
+impl Node {
+    /// A line of its `INFO`.
+    pub fn fact(&self, name: &str) -> Option<&str> {
+        self.facts.get(name).map(String::as_str)
+    }
+
+    /// A setting, where it tells any.
+    pub fn setting(&self, name: &str) -> Option<&str> {
+        self.settings.get(name).map(String::as_str)
+    }
+
+    /// Whether it is a node of a cluster.
+    pub fn is_cluster(&self) -> bool {
+        self.fact("cluster_enabled") == Some("1")
+    }
+}
+
+/// Asks each server of an address for what it tells of itself.
+pub async fn survey(addresses: &SecretString) -> Vec<Result<Node, Fault>> {
+    let mut nodes = Vec::new();
+    for seed in addresses.expose_secret().split(',') {
+        nodes.push(ask_node(seed.trim()).await.map_err(|fault| Fault::Away(words(&fault))));
+    }
+    nodes
+}
+
+async fn ask_node(seed: &str) -> Result<Node, RedisError> {
+    let config =
+        AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(ANSWER));
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut one = Client::open(seed)?.get_multiplexed_async_connection_with_config(&config).await?;
+    let info: String = redis::cmd("INFO").query_async(&mut one).await?;
+    let lines = info.lines().filter_map(|line| line.split_once(':'));
+    let facts = lines.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect();
+    let asked = jiff::Timestamp::now();
+    let (seconds, micros): (i64, i32) = redis::cmd("TIME").query_async(&mut one).await?;
+    // Its answer was made half a round trip ago.
+    let half = jiff::Timestamp::now().duration_since(asked) / 2;
+    let time = jiff::Timestamp::new(seconds, micros * 1000).unwrap_or_default() + half;
+    let mut settings = HashMap::new();
+    for name in ["appendfsync", "maxmemory-policy"] {
+        // Hosted servers forbid it; then nothing is known.
+        let asked: Result<HashMap<String, String>, _> =
+            redis::cmd("CONFIG").arg("GET").arg(name).query_async(&mut one).await;
+        settings.extend(asked.unwrap_or_default());
+    }
+    Ok(Node { facts, settings, time })
+}
+
 /// Whether the connection that brought this is of no use any more.
 fn is_stale(fault: &RedisError) -> bool {
     // A master that became a replica answers READONLY on a connection that lives on.
@@ -339,6 +397,7 @@ fn words(fault: &RedisError) -> String {
         Some("OOM") => Some("it is full: give it more memory (maxmemory)"),
         Some("MISCONF") => Some("it can't write to its disk: look at the server"),
         Some("NOAUTH" | "WRONGPASS") => Some("set user and password in redis.url"),
+        _ if fault.kind() == ErrorKind::AuthenticationFailed => Some("set user and password in redis.url"),
         Some("NOPERM") => Some("give the user all commands on keys flowcast:*"),
         _ if fault.is_connection_refusal() => Some("is it running, and is redis.url right?"),
         _ => None,

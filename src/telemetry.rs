@@ -7,6 +7,9 @@ use tracing_subscriber::EnvFilter;
 /// Starts logging.
 pub fn start() {
     let filter = EnvFilter::try_from_env("FLOWCAST_LOG").unwrap_or_else(|_| EnvFilter::new("flowcast=info"));
+    // lapin prints whole messages that are returned to it, and those hold numbers of people.
+    let filter =
+        "lapin::returned_messages=off".parse().map(|off| filter.clone().add_directive(off)).unwrap_or(filter);
     // A log that can't be written, as on a terminal that is gone, must not stop a campaign.
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -5,6 +5,7 @@ mod check;
 mod completions;
 mod control;
 mod dead;
+mod doctor;
 mod open;
 mod progress;
 mod report;
@@ -78,6 +79,8 @@ enum Command {
     Cancel(control::Which),
     /// Look at jobs that could not be read or were refused
     Dead(dead::Dead),
+    /// Check the configuration, the servers and the credentials, and say what to change
+    Doctor(doctor::Doctor),
     /// Start a provider to try things on
     Sandbox(sandbox::Sandbox),
     /// Print the JSON Schema of a document
@@ -132,6 +135,7 @@ async fn dispatch(args: Args) -> Outcome {
         Command::Pause(which) => control::main((which, Action::Pause), &config()?, args.json).await,
         Command::Resume(which) => control::main((which, Action::Resume), &config()?, args.json).await,
         Command::Cancel(which) => control::main((which, Action::Cancel), &config()?, args.json).await,
+        Command::Doctor(command) => doctor::main(&command, &config()?, args.json).await,
         Command::Dead(command) => dead::main(command, &config()?, args.json).await,
         Command::Check(command) => check::main(&command, &config()?, args.json),
         Command::Campaigns(store) => campaigns::main(&store, &config()?, args.json).await,

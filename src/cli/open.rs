@@ -213,6 +213,16 @@ fn rates(account: Option<&AccountConfig>) -> Rates {
     }
 }
 
+/// A limit of recipients counts also those whom an earlier process wrote to.
+pub(super) async fn remember_recipients(ledger: &Sqlite, accounts: &Accounts) -> Result<(), Failure> {
+    for (name, account) in accounts.usable() {
+        if let Some(rate) = account.limits.rates().recipients {
+            account.limits.remember(ledger.recipients(name, rate.per()).await?);
+        }
+    }
+    Ok(())
+}
+
 /// Takes over limits that are changed in the configuration's file, until it is stopped.
 pub(super) async fn follow_limits(file: Option<PathBuf>, accounts: Accounts, stop: CancellationToken) {
     let Some(file) = file else { return };

@@ -74,6 +74,7 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
     let campaign = dispatch::register(&ledger, &prepared, sandbox.is_some(), true).await?;
     tell_beginning(&campaign, &path);
     let setting = Setting { accounts: open::only(&name, &account), root: None, events: Events::default() };
+    open::remember_recipients(&ledger, &setting.accounts).await?;
     tokio::spawn(open::follow_limits(file, setting.accounts.clone(), stop.clone()));
     let again = again(&run);
     let end =

@@ -44,6 +44,7 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
         health.check("store", || true);
         let http = Http::start(&config.http.listen, health).await.map_err(Failure::Outside)?;
         let setting = setting(config, None, Events::default());
+        open::remember_recipients(&ledger, &setting.accounts).await?;
         tell_start(&http, &format!("the store {}", path.display()));
         tokio::spawn(open::follow_limits(file, setting.accounts.clone(), stop.clone()));
         return drain(config, &stop, work::<Sqlite, Local>(&ledger, &(), &setting, &stop)).await;

@@ -109,6 +109,14 @@ impl AccountLimits {
         self.rates.send_replace(rates);
     }
 
+    /// Takes over whom the account wrote to before this process began, and how long ago. Buckets that
+    /// are shared know it themselves.
+    pub fn remember(&self, recipients: Vec<(Phone, Duration)>) {
+        if let Where::Process(buckets) = &self.buckets {
+            buckets.remember(recipients);
+        }
+    }
+
     /// Waits until one request with messages of the campaign to these recipients may go out.
     ///
     /// May be dropped at any point: at the worst some tokens are spent for nothing.

@@ -111,6 +111,18 @@ impl Buckets {
         }
     }
 
+    /// Takes over whom the account wrote to, and how long ago.
+    pub(super) fn remember(&self, mut recipients: Vec<(Phone, Duration)>) {
+        recipients.sort_unstable_by_key(|(_, ago)| std::cmp::Reverse(*ago));
+        let (mut inner, now) = (self.inner(), Instant::now());
+        for (phone, ago) in recipients {
+            // A machine that started later than that has no such moment; then it counts from its start.
+            let at = now.checked_sub(ago).unwrap_or(now);
+            inner.recipients.last.insert(phone, at);
+            inner.recipients.order.push_back((at, phone));
+        }
+    }
+
     /// Lets nothing go out for a while, and then less for a while.
     pub(super) fn slow_down(&self, wait: Duration) {
         let mut inner = self.inner();

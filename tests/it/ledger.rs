@@ -9,7 +9,7 @@ use flowcast::ledger::{
     NewCampaign, Outcome, PlannedBatch, Recorded, Redis, ReportLine, SkippedRow, Sqlite,
 };
 
-use crate::servers::{RedisStore, redis_store};
+use crate::servers::{RedisStore, cluster_store, redis_store};
 
 /// A store that outlives the processes that use it.
 trait Store: Send + Sync {
@@ -687,6 +687,7 @@ macro_rules! ledger_suite {
 
 ledger_suite!(sqlite, SqliteFile(tempfile::tempdir().unwrap()));
 ledger_suite!(redis_server, redis_store());
+ledger_suite!(redis_cluster, cluster_store().await);
 
 #[test]
 fn one_process_at_a_time_sends_from_a_store() {

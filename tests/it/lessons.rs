@@ -246,6 +246,53 @@ async fn an_audience_that_is_written_to_while_it_is_sent_holds_the_campaign() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn limits_change_while_a_campaign_runs_without_a_restart() {
+    let world = World::new(500);
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    let configure = |rate: &str| {
+        world.write_config(&url, &format!("limits = {{ messages = \"{rate}\", requests = \"10000/s\" }}"));
+    };
+    configure("1/h");
+    let mut child = world.command(&["run", "job.json"]).stdout(std::process::Stdio::null()).spawn().unwrap();
+    until("the first message", || sandbox.count() == 1).await;
+    configure("1000/s");
+    let ended = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
+    assert_eq!((ended.code(), sandbox.count()), (Some(0), 500));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_recipients_holds_over_a_restart() {
+    let world = World::new(30);
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    world.write_config(
+        &url,
+        "limits = { recipients = \"30/d\", messages = \"1000/s\", requests = \"1000/s\" }",
+    );
+    assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
+    // The same people again are no new recipients; one more is.
+    for (id, rows, sent) in [("again", 30, 60), ("more", 31, 60)] {
+        world.write_audience(rows);
+        let mut job = job_with("/name", json!("again"));
+        job["id"] = json!(id);
+        world.write_job(&job);
+        let mut child =
+            world.command(&["run", "job.json"]).stdout(std::process::Stdio::null()).spawn().unwrap();
+        until("the campaign", || {
+            let ended = world.flowcast(&["status", id, "--json"]);
+            let status: Value = serde_json::from_str(&ended.out).unwrap_or_default();
+            status["state"] == "completed"
+                || status["reason"].as_str().is_some_and(|reason| reason.contains("waits for its limits"))
+        })
+        .await;
+        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).ok();
+        tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
+        assert!(sandbox.count() >= sent && sandbox.count() <= sent + 30, "{id}: {}", sandbox.count());
+    }
+    let status = world.status("more");
+    assert!(status["counts"]["pending"].as_u64().unwrap() > 0, "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_report_of_what_failed_is_an_audience_again() {
     let world = World::new(100);
     let (refusing, url) = sandbox(Behaviour { accept_rate: 0.7, ..Behaviour::default() }).await;

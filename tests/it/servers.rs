@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 use flowcast::ledger::{Patience, Redis};
@@ -14,6 +14,7 @@ use flowcast::queue::rabbitmq::Broker;
 use flowcast::redis_server::RedisServer;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::sync::Mutex;
 
 /// How long a server may take to start.
 const START: Duration = Duration::from_mins(2);
@@ -52,7 +53,8 @@ struct Group {
 impl Group {
     fn start(folder: &Path, command: &str, environment: &[(&str, String)]) -> Self {
         let script = format!(
-            "set -m\n{command} >>log 2>&1 </dev/null &\necho $!\nread -r _\nkill -9 -- -$! 2>/dev/null\n"
+            "set -m\ntrap 'kill -9 -- -$! 2>/dev/null' EXIT\ntrap exit TERM INT HUP\n\
+             {command} >>log 2>&1 </dev/null &\necho $!\nread -r _\n"
         );
         let mut shell = Command::new("bash")
             .args(["-c", &script])
@@ -109,7 +111,10 @@ impl RedisProcess {
             format!("redis-server --port {} --bind 127.0.0.1 --save '' --dir . {}", self.port, self.options);
         self.process = Some(Group::start(self.folder.path(), &command, &[]));
         let port = self.port;
-        wait("Redis", || answers(port, b"PING\r\n", b"+PONG"));
+        wait("Redis", || {
+            answers_with(port, "PING\r\nQUIT\r\n", "+PONG")
+                || answers_with(port, "PING\r\nQUIT\r\n", "-NOAUTH")
+        });
     }
 
     /// `kill -9`.
@@ -223,6 +228,19 @@ impl RedisCluster {
     pub fn url(&self) -> String {
         self.0.iter().map(RedisProcess::url).collect::<Vec<_>>().join(",")
     }
+}
+
+/// An empty cluster. It has one database, so its tests take turns.
+pub async fn cluster_store() -> RedisStore {
+    static CLUSTER: OnceLock<RedisCluster> = OnceLock::new();
+    static TURN: LazyLock<Arc<Mutex<()>>> = LazyLock::new(Arc::default);
+    let turn = TURN.clone().lock_owned().await;
+    let cluster = CLUSTER.get_or_init(RedisCluster::start);
+    for node in &cluster.0 {
+        let client = redis::Client::open(node.url().as_str()).unwrap();
+        let _: () = redis::cmd("FLUSHALL").query(&mut client.get_connection().unwrap()).unwrap();
+    }
+    RedisStore::at(cluster.url(), turn)
 }
 
 fn answers_with(port: u16, question: &str, part: &str) -> bool {

@@ -154,6 +154,17 @@ impl BatchRow {
         self.entries.get(usize::from(index)).map_or("", |entry| &entry.text)
     }
 
+    /// Who was written to since a time, and how long ago, in milliseconds.
+    pub(super) fn written_to(&self, since: i64, now: i64) -> impl Iterator<Item = (Phone, i64)> + '_ {
+        let recipients = self.recipients.iter().zip(&self.entries);
+        let went_out = move |entry: &Entry| {
+            matches!(entry.state, MessageState::Accepted | MessageState::InDoubt) && entry.at > since
+        };
+        recipients
+            .filter(move |(_, entry)| went_out(entry))
+            .map(move |((_, phone), entry)| (*phone, (now - entry.at).max(0)))
+    }
+
     /// The messages in a state.
     pub(super) fn messages_in(&self, state: MessageState) -> Vec<u8> {
         let all = (0..self.recipients.len()).filter_map(|index| u8::try_from(index).ok());

@@ -7,6 +7,7 @@ mod store;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use roaring::RoaringBitmap;
@@ -16,7 +17,7 @@ use super::{
     ABANDONED, Again, Attendance, Campaign, Checkpoint, Claim, Cursor, Decision, Ledger, LedgerError,
     NewCampaign, Outcome, Plan, PlannedBatch, Recorded, ReportLine, ReportPage, SkippedRow, StoredJob,
 };
-use crate::campaign::{CampaignId, CampaignState, MessageState, SkipReason};
+use crate::campaign::{CampaignId, CampaignState, MessageState, Phone, SkipReason};
 use batch_row::BatchRow;
 use campaign_row::{CAMPAIGN, campaign_of, key, shift, tally, word};
 pub use store::Access;
@@ -46,6 +47,40 @@ impl Sqlite {
     /// When another process sends from it, or it can't be read or made.
     pub fn open(path: &Path, access: Access) -> Result<Self, LedgerError> {
         Ok(Self { store: Arc::new(Store::open(path, access)?), session: rand::random() })
+    }
+
+    /// Whom an account wrote to within a span of time, and how long ago: a limit of recipients outlives
+    /// the process that keeps it.
+    ///
+    /// # Errors
+    ///
+    /// When the store can't be read.
+    pub async fn recipients(
+        &self,
+        account: &str,
+        span: Duration,
+    ) -> Result<Vec<(Phone, Duration)>, LedgerError> {
+        let account = account.to_owned();
+        let read = move |connection: &Connection| {
+            let now = now();
+            let since = now - i64::try_from(span.as_millis()).unwrap_or(i64::MAX / 2);
+            let mut statement = connection.prepare(
+                "SELECT campaign.key, batch.key & 0xffffffff FROM campaign JOIN batch
+                   ON batch.key >= campaign.key << 32 AND batch.key < (campaign.key + 1) << 32
+                 WHERE account = ?1 AND NOT rehearsal AND batch.updated_at > ?2",
+            )?;
+            let batches: Vec<(i64, u32)> = statement
+                .query_map(params![account, since], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<rusqlite::Result<_>>()?;
+            let mut all = Vec::new();
+            for (key, number) in batches {
+                let Some(row) = BatchRow::read(connection, key, number)? else { continue };
+                let ago = |milliseconds: i64| Duration::from_millis(unsigned(milliseconds));
+                all.extend(row.written_to(since, now).map(|(phone, at)| (phone, ago(at))));
+            }
+            Ok(all)
+        };
+        self.store.read(read).await
     }
 }
 

@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -25,7 +27,7 @@ const HEARTBEAT: u16 = 10;
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
 /// A confirm that takes longer, while nothing blocks, is one that was lost.
-const CONFIRM: Duration = Duration::from_mins(1);
+const CONFIRM: Duration = Duration::from_secs(10);
 /// How long a person waits for the broker.
 const SHORT: Duration = Duration::from_secs(5);
 /// The first wait before something is tried again, and the longest.
@@ -43,7 +45,7 @@ struct Shared {
     patient: bool,
     link: Mutex<Option<Link>>,
     is_here: AtomicBool,
-    blocked: AtomicBool,
+    unconfirmed: AtomicBool,
 }
 
 /// Two connections that live.
@@ -102,7 +104,7 @@ impl Broker {
             patient,
             link: Mutex::default(),
             is_here: AtomicBool::new(false),
-            blocked: AtomicBool::new(false),
+            unconfirmed: AtomicBool::new(false),
         };
         let broker = Self { shared: Arc::new(shared) };
         broker.link().await?;
@@ -116,10 +118,18 @@ impl Broker {
 
     /// What keeps messages from being published, if anything.
     pub(super) fn trouble(&self) -> Option<String> {
-        if self.shared.blocked.load(Ordering::Relaxed) {
+        let blocked = |link: &Link| link.publishing.status().blocked();
+        if self.shared.link.try_lock().is_ok_and(|slot| slot.as_ref().is_some_and(blocked)) {
             return Some("the broker takes no messages, because it is short of memory or disk".into());
         }
-        (!self.is_here()).then(|| "the broker can't be reached".into())
+        if !self.is_here() {
+            return Some("the broker can't be reached".into());
+        }
+        self.shared.unconfirmed.load(Ordering::Relaxed).then(|| {
+            "the broker does not confirm what is published; if that stays, look at its log, and delete the \
+             campaign's queue: what was in it is planned again"
+                .into()
+        })
     }
 
     /// A channel of its own to take messages on.
@@ -154,6 +164,8 @@ impl Broker {
             };
             if self.shared.is_here.swap(false, Ordering::Relaxed) || wait == WAITS.0 {
                 tracing::warn!("RabbitMQ is away: {}", fault.0);
+            } else {
+                tracing::debug!("RabbitMQ is still away: {}", fault.0);
             }
             if !self.shared.patient && since.elapsed() > SHORT {
                 return Err(QueueError(format!(
@@ -214,9 +226,16 @@ impl Broker {
             let mut confirms = Vec::with_capacity(left.len());
             let mut failures = Vec::new();
             for message in left {
-                match publish_one(&link.publisher, message).await {
-                    Ok(confirm) => confirms.push((message, confirm)),
-                    Err(_) => failures.push(message),
+                // While the broker blocks, this waits; a person does not.
+                let publishing = publish_one(&link.publisher, message);
+                let published = if self.shared.patient {
+                    publishing.await.ok()
+                } else {
+                    tokio::time::timeout(SHORT, publishing).await.ok().and_then(Result::ok)
+                };
+                match published {
+                    Some(confirm) => confirms.push((message, confirm)),
+                    None => failures.push(message),
                 }
             }
             for (message, confirm) in confirms {
@@ -246,14 +265,10 @@ impl Broker {
         let mut unblocked = Instant::now();
         loop {
             if let Ok(done) = tokio::time::timeout(Duration::from_millis(500), &mut confirm).await {
-                self.shared.blocked.store(false, Ordering::Relaxed);
+                self.shared.unconfirmed.store(false, Ordering::Relaxed);
                 return done.ok();
             }
-            let blocked = link.publishing.status().blocked();
-            if blocked && !self.shared.blocked.swap(true, Ordering::Relaxed) {
-                tracing::warn!("RabbitMQ takes no messages: it is short of memory or disk");
-            }
-            if blocked {
+            if link.publishing.status().blocked() {
                 if !self.shared.patient {
                     return None;
                 }
@@ -263,7 +278,10 @@ impl Broker {
                 return None;
             }
             if unblocked.elapsed() > CONFIRM {
-                let _ = link.publishing.close(320, "no confirm".into()).await;
+                tracing::warn!("RabbitMQ does not confirm what was published; it is published again");
+                self.shared.unconfirmed.store(true, Ordering::Relaxed);
+                // A quorum queue that is just coming back may never confirm on this connection.
+                *self.shared.link.lock().await = None;
                 return None;
             }
         }
@@ -274,6 +292,30 @@ impl Broker {
         let link = self.link().await?;
         let channel = link.publishing.create_channel().await.map_err(|fault| failed(&fault))?;
         topology::declare_campaign(&channel, campaign).await
+    }
+
+    /// The broker's version, as it says when a connection begins; not over TLS.
+    pub async fn version(&self) -> Option<String> {
+        let uri = AMQPUri::from_str(self.shared.uri.expose_secret()).ok()?;
+        if uri.scheme != AMQPScheme::AMQP {
+            return None;
+        }
+        let asked = async {
+            let mut stream =
+                TcpStream::connect((uri.authority.host.as_str(), uri.authority.port)).await.ok()?;
+            stream.write_all(b"AMQP\x00\x00\x09\x01").await.ok()?;
+            // The first frame is `connection.start`; its table of properties has the version.
+            let mut head = [0; 7];
+            stream.read_exact(&mut head).await.ok()?;
+            let length = u32::from_be_bytes([head[3], head[4], head[5], head[6]]).min(1 << 16);
+            let mut frame = vec![0; length as usize];
+            stream.read_exact(&mut frame).await.ok()?;
+            let name = b"\x07versionS";
+            let at = frame.windows(name.len()).position(|bytes| bytes == name)? + name.len();
+            let length = usize::from(*frame.get(at + 3)?);
+            String::from_utf8(frame.get(at + 4..at + 4 + length)?.to_vec()).ok()
+        };
+        tokio::time::timeout(CONNECT, asked).await.ok()?
     }
 
     /// Closes the connections; what was taken and is not acknowledged goes back.

@@ -1,0 +1,271 @@
+//! `flowcast doctor`: looks at the configuration and at all that a worker needs, sends nothing, and says
+//! how to mend what is wrong.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::{Outcome, open, print};
+use crate::config::Config;
+use crate::dispatch::Account;
+use crate::provider::Failure as NoReply;
+use crate::redis_server::{Node, survey};
+
+/// A clock that is further off is worth a word; schedules are kept by it.
+const SKEW: Duration = Duration::from_secs(2);
+/// The oldest Redis that has all the commands of the scripts.
+const REDIS: (u32, u32) = (6, 2);
+/// The oldest RabbitMQ whose quorum queues take a TTL.
+const RABBITMQ: (u32, u32) = (3, 10);
+
+/// Check the configuration, the broker, Redis, credentials and the clock, and say what to change.
+#[derive(Args)]
+pub(super) struct Doctor {}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Grade {
+    Ok,
+    Warning,
+    Bad,
+}
+
+impl Grade {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Bad => "bad",
+        }
+    }
+}
+
+/// What was found.
+struct Finding {
+    check: String,
+    grade: Grade,
+    text: String,
+}
+
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, check: &str, grade: Grade, text: impl Into<String>) {
+        self.0.push(Finding { check: check.into(), grade, text: text.into() });
+    }
+
+    /// A finding that is bad, with what to do, or fine.
+    fn judge(&mut self, check: &str, fine: Result<String, String>) {
+        match fine {
+            Ok(text) => self.add(check, Grade::Ok, text),
+            Err(text) => self.add(check, Grade::Bad, text),
+        }
+    }
+}
+
+pub(super) async fn main(_: &Doctor, config: &Config, json: bool) -> Outcome {
+    let mut findings = Findings::default();
+    look_at_accounts(config, &mut findings).await;
+    look_at_audiences(config, &mut findings);
+    look_at_redis(config, &mut findings).await;
+    look_at_broker(config, &mut findings).await;
+    let bad = findings.0.iter().any(|finding| finding.grade == Grade::Bad);
+    let text = if json {
+        let line = |finding: &Finding| json!({ "check": finding.check, "grade": finding.grade.as_str(), "text": finding.text });
+        format!("{}\n", serde_json::Value::from(findings.0.iter().map(line).collect::<Vec<_>>()))
+    } else {
+        let line = |finding: &Finding| {
+            format!("{:8} {:24} {}\n", finding.grade.as_str(), finding.check, finding.text)
+        };
+        findings.0.iter().map(line).collect()
+    };
+    print(&text)?;
+    Ok(if bad { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// Credentials are tried with a request that holds no message, so that nothing can be sent.
+async fn look_at_accounts(config: &Config, findings: &mut Findings) {
+    if config.accounts.is_empty() {
+        findings.add("accounts", Grade::Bad, "none is configured: describe one under [accounts.NAME]");
+    }
+    for name in config.accounts.keys() {
+        let check = format!("accounts.{name}");
+        match open::account(config, name, None) {
+            Err(fault) => findings.add(&check, Grade::Bad, fault.to_string()),
+            Ok(account) => {
+                let (grade, text) = try_credentials(&account).await;
+                findings.add(&check, grade, text);
+            }
+        }
+    }
+}
+
+async fn try_credentials(account: &Account) -> (Grade, String) {
+    match account.transport.post(account.provider.request(&[]), None).await {
+        Ok(reply) => match reply.status {
+            401 | 403 => (
+                Grade::Bad,
+                format!("the provider answers {}: set account_sid, api_key and api_token anew", reply.status),
+            ),
+            404 => (Grade::Bad, "the provider answers 404: are account_sid and region right?".into()),
+            500.. => (Grade::Warning, format!("the provider answers {}; try again later", reply.status)),
+            _ => (Grade::Ok, "the provider takes the credentials".into()),
+        },
+        Err(NoReply::NotSent(fault) | NoReply::MayBeSent(fault)) => (
+            Grade::Bad,
+            format!("the provider can't be reached: {fault}; check region or base_url, and the network"),
+        ),
+    }
+}
+
+fn look_at_audiences(config: &Config, findings: &mut Findings) {
+    match &config.audiences.root {
+        None => findings.add(
+            "audiences.root",
+            Grade::Warning,
+            "is not set: a worker refuses jobs that name a file; set it to a folder that all workers see",
+        ),
+        Some(root) if root.is_dir() => findings.add("audiences.root", Grade::Ok, root.display().to_string()),
+        Some(root) => {
+            findings.add(
+                "audiences.root",
+                Grade::Bad,
+                format!("{} is no folder here; make or mount it", root.display()),
+            );
+        }
+    }
+}
+
+async fn look_at_redis(config: &Config, findings: &mut Findings) {
+    let Some(redis) = &config.redis else {
+        let text = format!("is not configured; the embedded store is {}", config.store.path.display());
+        findings.add("redis", Grade::Ok, text);
+        return;
+    };
+    let url = match redis.url.read("redis.url") {
+        Ok(url) => url,
+        Err(fault) => return findings.add("redis", Grade::Bad, fault.to_string()),
+    };
+    for (nth, node) in survey(&url).await.into_iter().enumerate() {
+        let check = if nth == 0 { "redis".to_owned() } else { format!("redis (node {})", nth + 1) };
+        match node {
+            Err(fault) => findings.add(&check, Grade::Bad, fault.to_string()),
+            Ok(node) => look_at_node(&check, &node, findings),
+        }
+    }
+}
+
+fn look_at_node(check: &str, node: &Node, findings: &mut Findings) {
+    let version = node.fact("redis_version").unwrap_or("unknown");
+    findings.judge(
+        check,
+        if is_at_least(version, REDIS) {
+            Ok(format!(
+                "version {version}, {}",
+                if node.is_cluster() { "of a cluster" } else { "a single server" }
+            ))
+        } else {
+            Err(format!("version {version} is too old: flowcast needs {}.{} or newer", REDIS.0, REDIS.1))
+        },
+    );
+    if node.fact("role") == Some("slave") {
+        findings.add(check, Grade::Bad, "is a replica, which takes no writes: point redis.url to the master");
+    }
+    let fsync = node.setting("appendfsync");
+    match (node.fact("aof_enabled"), fsync) {
+        (Some("1"), Some("always")) => findings.add(check, Grade::Ok, "appendonly yes, appendfsync always"),
+        (Some("1"), Some(other)) => findings.add(
+            check,
+            Grade::Warning,
+            format!("appendfsync {other}: a crash of its machine loses the last claims, and their messages may be sent twice; set appendfsync always"),
+        ),
+        (Some("1"), None) => {
+            findings.add(check, Grade::Warning, "does not tell its settings; see that appendfsync is always");
+        }
+        _ => findings.add(
+            check,
+            Grade::Bad,
+            "appendonly no: a restart forgets what was sent; set appendonly yes and appendfsync always",
+        ),
+    }
+    match node.fact("maxmemory_policy").or(node.setting("maxmemory-policy")) {
+        Some("noeviction") => findings.add(check, Grade::Ok, "maxmemory-policy noeviction"),
+        Some(other) => findings.add(
+            check,
+            Grade::Bad,
+            format!("maxmemory-policy {other}: a full Redis forgets what was sent; set maxmemory-policy noeviction"),
+        ),
+        None => findings.add(check, Grade::Warning, "does not tell its maxmemory-policy; it must be noeviction"),
+    }
+    let skew = node.time.duration_since(Timestamp::now()).unsigned_abs();
+    findings.judge(
+        "clock",
+        if skew <= SKEW {
+            Ok("this machine and Redis agree".into())
+        } else {
+            Err(format!(
+                "this machine and Redis are {:.1} s apart: run an NTP client on both",
+                skew.as_secs_f64()
+            ))
+        },
+    );
+}
+
+async fn look_at_broker(config: &Config, findings: &mut Findings) {
+    if config.amqp.is_none() {
+        let text = "is not configured; jobs are submitted to the embedded store";
+        findings.add("rabbitmq", Grade::Ok, text);
+        return;
+    }
+    // Connecting declares the queues, so one that is there with other arguments is told here.
+    let broker = match open::broker(config, false).await {
+        Ok(broker) => broker,
+        Err(fault) => return findings.add("rabbitmq", Grade::Bad, fault.to_string()),
+    };
+    match broker.version().await {
+        Some(version) if !is_at_least(&version, RABBITMQ) => {
+            let (major, minor) = RABBITMQ;
+            let text = format!("version {version} is too old: flowcast needs {major}.{minor} or newer");
+            findings.add("rabbitmq", Grade::Bad, text);
+        }
+        Some(version) => {
+            findings.add("rabbitmq", Grade::Ok, format!("version {version}, queues as they must be"))
+        }
+        None => findings.add("rabbitmq", Grade::Ok, "queues as they must be"),
+    }
+    match broker.buried(1).await {
+        Ok((buried, more)) => {
+            let count = buried.len() as u64 + u64::from(more);
+            if count > 0 {
+                let text = format!("{count} jobs were refused: flowcast dead list");
+                findings.add("dead jobs", Grade::Warning, text);
+            }
+        }
+        Err(fault) => findings.add("dead jobs", Grade::Bad, fault.to_string()),
+    }
+    broker.close().await;
+}
+
+/// Whether a version is new enough.
+fn is_at_least(version: &str, (major, minor): (u32, u32)) -> bool {
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (major, minor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        assert!(
+            is_at_least("7.0.15", REDIS) && is_at_least("6.2.0", REDIS) && is_at_least("3.13.1", RABBITMQ)
+        );
+        assert!(
+            !is_at_least("6.0.16", REDIS) && !is_at_least("3.9.99", RABBITMQ) && !is_at_least("?", REDIS)
+        );
+    }
+}

@@ -1,0 +1,317 @@
+//! Jobs and control documents as other systems put them on the queue; what is wrong with them goes to
+//! the dead ones, whole, and the worker goes on.
+
+use std::process::Command;
+
+use flowcast::queue::rabbitmq::{Broker, What};
+use flowcast::sandbox::Behaviour;
+use serde_json::{Value, json};
+
+use crate::fleet::{Fleet, until};
+use crate::servers::broker;
+use crate::support::{World, job, job_with, phone, sandbox};
+
+const FAST: &str =
+    "limits = { messages = \"100000/s\", requests = \"10000/s\" }\nconcurrency = 2\ntimeout = \"2s\"";
+
+async fn fleet(rows: u64) -> (Fleet, flowcast::sandbox::Sandbox, Broker) {
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    let fleet = Fleet::new(rows, &url, FAST);
+    let broker = broker(&fleet.amqp).await;
+    (fleet, sandbox, broker)
+}
+
+async fn buried(broker: &Broker, count: usize) -> Vec<flowcast::queue::rabbitmq::Buried> {
+    let start = std::time::Instant::now();
+    loop {
+        let (buried, _) = broker.buried(100).await.unwrap();
+        if buried.len() >= count {
+            return buried;
+        }
+        assert!(start.elapsed() < std::time::Duration::from_secs(60), "{buried:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_is_buried_whole_with_the_reason_and_the_worker_goes_on() {
+    let (fleet, sandbox, broker) = fleet(20).await;
+    let _worker = fleet.worker();
+    let with = |pointer: &str, value: Value, id: &str| {
+        let mut job = job_with(pointer, value);
+        job["id"] = json!(id);
+        job.to_string().into_bytes()
+    };
+    let csv = |path: &str| json!({ "csv": { "path": path } });
+    let url = |url: &str| json!({ "csv": { "url": url } });
+    broker.submit(job().to_string().into_bytes()).await.unwrap();
+    fleet.until_state("c1", "completed").await;
+    let mut changed = job_with("/message/text/body", json!("Other words"));
+    changed["id"] = json!("c1");
+    let mut large = job();
+    large["name"] = json!("x".repeat(17 << 20));
+    let jobs: Vec<(Vec<u8>, &str, &str)> = vec![
+        (b"{ no json".to_vec(), "is not JSON", ""),
+        (b"\xff\xfe\x00".to_vec(), "not UTF-8", ""),
+        (Vec::new(), "is not JSON", ""),
+        (large.to_string().into_bytes(), "a job has at most", ""),
+        (with("/version", json!(9), "v"), "this flowcast reads version 1", "/version"),
+        (changed.to_string().into_bytes(), "is known with other content", "/id"),
+        (with("/account", json!("mian"), "a"), "did you mean \"main\"?", "/account"),
+        (with("/audience", csv("none.csv"), "b"), "no such file", "/audience/csv/path"),
+        (
+            with("/audience", csv("../secret.csv"), "d"),
+            "leads out of the audience root",
+            "/audience/csv/path",
+        ),
+        (with("/audience", csv("/etc/passwd"), "e"), "leads out of the audience root", "/audience/csv/path"),
+        (with("/audience", url("https://10.0.0.1/a.csv"), "f"), "", "/audience/csv/url"),
+        (with("/audience", url("http://169.254.169.254/latest"), "g"), "", "/audience/csv/url"),
+        (
+            with("/message/text/body", json!("{{ nmae }}"), "h"),
+            "did you mean \"name\"?",
+            "/message/text/body",
+        ),
+        (with("/id", json!("x}:job"), "x}:job"), "an id has", "/id"),
+        (br#"{"version":1,"control":"pause","id":"nobody"}"#.to_vec(), "there is no campaign nobody", "/id"),
+        (br#"{"version":1,"control":"stop","id":"c1"}"#.to_vec(), "\"stop\" is unknown", "/control"),
+    ];
+    for (job, ..) in &jobs {
+        broker.submit(job.clone()).await.unwrap();
+    }
+    let dead = buried(&broker, jobs.len()).await;
+    assert_eq!(dead.len(), jobs.len());
+    for (data, error, pointer) in &jobs {
+        let found = dead.iter().find(|dead| dead.data == *data).expect("buried whole");
+        assert!(found.error.contains(error), "{error:?}: {}", found.error);
+        assert_eq!(found.pointer, *pointer, "{}", found.error);
+    }
+    // The worker goes on.
+    fleet.world.write_job(&json!({ "version": 1, "id": "after", "account": "main", "from": "+912248931479",
+        "audience": { "csv": { "path": "audience.csv" } }, "message": { "type": "text", "text": { "body": "x" } } }));
+    fleet.submit().await;
+    fleet.until_state("after", "completed").await;
+    assert_eq!(sandbox.count(), 40);
+
+    // A person looks at them, mends what is wrong, and puts one back.
+    let listed = fleet.ok(&["dead", "list", "--json"]).await;
+    let listed: Vec<Value> = serde_json::from_str(&listed.out).unwrap();
+    assert_eq!(listed.len(), jobs.len());
+    assert!(listed.iter().any(|dead| dead["id"] == "b" && dead["pointer"] == "/audience/csv/path"));
+    fleet.world.write("none.csv", format!("phone,name\n{},x\n", phone(9_999)));
+    assert_eq!(fleet.ok(&["dead", "requeue", "b"]).await.out, "requeued: 1\n");
+    fleet.until_state("b", "completed").await;
+    let text = fleet.ok(&["dead", "list"]).await.out;
+    assert!(text.contains("leads out of the audience root") && !text.contains("\u{1b}"), "{text}");
+    assert_eq!(fleet.ok(&["dead", "discard", "--all"]).await.out, format!("discarded: {}\n", jobs.len() - 1));
+    assert!(fleet.ok(&["dead", "list"]).await.out.contains("no dead jobs"));
+    assert_eq!(broker.unbury(What::Discard, |_, _| true).await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_job_twice_at_once_is_one_campaign() {
+    let (fleet, sandbox, broker) = fleet(300).await;
+    let job = job().to_string().into_bytes();
+    for _ in 0..4 {
+        broker.submit(job.clone()).await.unwrap();
+    }
+    let _workers = [fleet.worker(), fleet.worker()];
+    let status = fleet.until_state("c1", "completed").await;
+    assert_eq!(status["counts"]["accepted"], 300);
+    broker.submit(job).await.unwrap();
+    let mut other = job_with("/audience", json!({ "recipients": [{ "phone": phone(9_999), "name": "x" }] }));
+    other["id"] = json!("c2");
+    broker.submit(other.to_string().into_bytes()).await.unwrap();
+    fleet.until_state("c2", "completed").await;
+    assert_eq!((sandbox.count(), sandbox.stats()["sent_twice"].clone()), (301, json!(0)));
+    assert_eq!(broker.buried(10).await.unwrap().0, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_without_an_id_are_campaigns_of_their_own() {
+    let (fleet, sandbox, broker) = fleet(3).await;
+    let mut job = job();
+    job.as_object_mut().unwrap().remove("id");
+    for _ in 0..2 {
+        broker.submit(job.to_string().into_bytes()).await.unwrap();
+    }
+    let _worker = fleet.worker();
+    until("both", || sandbox.count() == 6).await;
+    let listed = fleet.ok(&["campaigns", "--json"]).await;
+    assert_eq!(serde_json::from_str::<Vec<Value>>(&listed.out).unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_languages_client_submits_controls_and_listens() {
+    let (fleet, _sandbox, _broker) = fleet(250).await;
+    let _worker = fleet.worker();
+    until("the worker", || fleet.log().contains("health and metrics")).await;
+    let script = r##"
+import json, pika, sys
+connection = pika.BlockingConnection(pika.URLParameters(sys.argv[1]))
+channel = connection.channel()
+mine = channel.queue_declare("", exclusive=True).method.queue
+channel.queue_bind(mine, "flowcast.events", "#")
+# Declared as any other system would.
+channel.queue_declare("flowcast.jobs", durable=True, arguments={"x-queue-type": "quorum"})
+channel.confirm_delivery()
+properties = pika.BasicProperties(content_type="application/json", delivery_mode=2)
+channel.basic_publish("flowcast.jobs", "job", open(sys.argv[2]).read(), properties, mandatory=True)
+for method, _, body in channel.consume(mine, inactivity_timeout=60):
+    event = json.loads(body)
+    print(method.routing_key, event["id"], json.dumps(event["counts"]), flush=True)
+    assert event["event"] == method.routing_key
+    if event["event"] == "campaign.completed":
+        break
+document = json.dumps({"version": 1, "control": "retry", "id": event["id"], "codes": ["500"]})
+channel.basic_publish("", "flowcast.jobs", document, properties, mandatory=True)
+connection.close()
+"##;
+    let (amqp, path) = (fleet.amqp.clone(), fleet.world.path("job.json"));
+    let ended = tokio::task::spawn_blocking(move || {
+        Command::new("/usr/bin/python3").args(["-c", script, &amqp]).arg(path).output().unwrap()
+    })
+    .await
+    .unwrap();
+    let out = String::from_utf8_lossy(&ended.stdout);
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    assert!(out.contains("campaign.running c1") && out.contains("\"accepted\": 250"), "{out}");
+    // Its SIDs, read as a person would.
+    let read = Command::new("redis-cli")
+        .args(["-u", &fleet.redis, "HGET", "flowcast:{c1}:batch:2", &phone(250)])
+        .output()
+        .unwrap();
+    let value = String::from_utf8(read.stdout).unwrap();
+    assert!(value.starts_with("accepted ") && value.trim().len() == 9 + 32, "{value}");
+    until("the control document", || fleet.log().contains("Retry")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn control_documents_do_what_the_commands_do() {
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    let fleet = Fleet::new(5_000, &url, "limits = { messages = \"500/s,burst=50\", requests = \"1000/s\" }");
+    let broker = broker(&fleet.amqp).await;
+    let _worker = fleet.worker();
+    fleet.submit().await;
+    until("the campaign to be on its way", || sandbox.count() > 100).await;
+    let ask = async |control: &str| {
+        let document = json!({ "version": 1, "id": "c1", "control": control });
+        broker.submit(document.to_string().into_bytes()).await.unwrap();
+    };
+    ask("pause").await;
+    fleet.until_state("c1", "paused").await;
+    ask("resume").await;
+    fleet.until_state("c1", "running").await;
+    ask("cancel").await;
+    fleet.until_state("c1", "cancelled").await;
+    assert_eq!(broker.buried(10).await.unwrap().0, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_messages_are_told_as_events_after_the_ledger_has_them() {
+    use futures_util::StreamExt;
+    let (_sandbox, url) = sandbox(Behaviour { accept_rate: 0.5, ..Behaviour::default() }).await;
+    let fleet = Fleet::new(40, &url, FAST);
+    broker(&fleet.amqp).await;
+    let connection =
+        lapin::Connection::connect(&fleet.amqp, lapin::ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let exclusive = lapin::options::QueueDeclareOptions { exclusive: true, ..Default::default() };
+    let queue = channel.queue_declare("".into(), exclusive, Default::default()).await.unwrap();
+    let name = queue.name().clone();
+    channel
+        .queue_bind(
+            name.clone(),
+            "flowcast.events".into(),
+            "message.#".into(),
+            Default::default(),
+            Default::default(),
+        )
+        .await
+        .unwrap();
+    let options = lapin::options::BasicConsumeOptions { no_ack: true, ..Default::default() };
+    let mut events = channel.basic_consume(name, "".into(), options, Default::default()).await.unwrap();
+    let _worker = fleet.worker();
+    fleet.submit().await;
+    let status = fleet.until_state("c1", "completed").await;
+    let rejected = status["counts"]["rejected"].as_u64().unwrap();
+    assert!(rejected > 0);
+    for _ in 0..rejected {
+        let event = tokio::time::timeout(std::time::Duration::from_secs(20), events.next()).await;
+        let event: Value = serde_json::from_slice(&event.unwrap().unwrap().unwrap().data).unwrap();
+        assert_eq!((&event["event"], &event["id"]), (&json!("message.rejected"), &json!("c1")));
+        assert!(event["recipient"].as_str().unwrap().starts_with("+91"), "{event}");
+        assert!(event["message_ref"].as_str().unwrap().starts_with("c1.0."), "{event}");
+        assert!(!event["code"].as_str().unwrap().is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_says_how_it_is() {
+    let (fleet, _sandbox, _broker) = fleet(30).await;
+    let _worker = fleet.worker();
+    until("the worker", || fleet.log().contains("health and metrics on http://")).await;
+    let log = fleet.log();
+    let address = log
+        .split("http://")
+        .nth(1)
+        .unwrap()
+        .split_whitespace()
+        .next()
+        .unwrap()
+        .trim_end_matches('"')
+        .to_owned();
+    let get = async |path: &str| {
+        let url = format!("http://{address}{path}");
+        let response = reqwest::Client::builder().no_proxy().build().unwrap().get(url).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    assert_eq!(get("/healthz").await, (200, "ok\n".into()));
+    assert_eq!(get("/readyz").await, (200, "ready\n".into()));
+    fleet.submit().await;
+    fleet.until_state("c1", "completed").await;
+    let (status, metrics) = get("/metrics").await;
+    assert_eq!(status, 200);
+    for line in [
+        "flowcast_messages_total{account=\"main\",state=\"accepted\"} 30",
+        "flowcast_up{part=\"redis\"} 1",
+        "flowcast_up{part=\"rabbitmq\"} 1",
+        "flowcast_request_seconds_count{account=\"main\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+    // Its log is JSON, a span a batch, and shows nobody's number.
+    let log = fleet.log();
+    assert!(!log.contains("+9198") && !log.contains("s3cr3t"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_names_what_is_wrong_and_how_to_mend_it() {
+    let (fleet, _sandbox, _broker) = fleet(1).await;
+    let ended = fleet.ok(&["doctor"]).await;
+    for part in [
+        "accounts.main",
+        "takes the credentials",
+        "appendfsync always",
+        "noeviction",
+        "queues as they must be",
+        "agree",
+    ] {
+        assert!(ended.out.contains(part), "{part}\n{}", ended.out);
+    }
+    // A Redis that forgets, a broker that is not there, an account that nobody answers for.
+    let redis = crate::servers::RedisProcess::start("--appendonly no --maxmemory-policy allkeys-lru");
+    let world = World::new(1);
+    let bad = Fleet::on(world, &redis.url(), "amqp://guest:guest@127.0.0.1:1/%2f", "http://127.0.0.1:1", "");
+    let ended = bad.world.run(&["doctor", "--json"]).await;
+    assert_eq!(ended.status, Some(1), "{ended:?}");
+    let findings: Vec<Value> = serde_json::from_str(&ended.out).unwrap();
+    let texts: String =
+        findings.iter().filter(|f| f["grade"] == "bad").map(|f| f["text"].to_string()).collect();
+    for part in
+        ["set appendonly yes", "set maxmemory-policy noeviction", "is RabbitMQ running", "can't be reached"]
+    {
+        assert!(texts.contains(part), "{part}\n{texts}");
+    }
+    assert!(!ended.out.contains("s3cr3t"));
+}

@@ -1,0 +1,181 @@
+//! What holds for RabbitMQ alone: its bad days, its topology, payloads of other versions.
+
+use std::time::Duration;
+
+use flowcast::campaign::{Batch, CampaignId};
+use flowcast::queue::rabbitmq::Broker;
+use flowcast::queue::{Queue, QueuedBatch, RabbitMq};
+use flowcast::sandbox::Behaviour;
+use lapin::options::{BasicPublishOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::fleet::{Fleet, until};
+use crate::servers::{RabbitProcess, amqp_url, broker, redis_url};
+use crate::support::{World, sandbox};
+
+/// Far longer than anything here takes.
+const LONG: Duration = Duration::from_mins(2);
+
+fn id() -> CampaignId {
+    "c1".parse().unwrap()
+}
+
+fn batch(number: u32) -> QueuedBatch {
+    let mut batch = Batch::new(id(), number, 1, false);
+    batch.push(1, "+919876543210".parse().unwrap(), ["Asha"].into_iter());
+    QueuedBatch::new(batch)
+}
+
+async fn channel(url: &str) -> Channel {
+    let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
+    connection.create_channel().await.unwrap()
+}
+
+async fn next(queue: &RabbitMq) -> u32 {
+    let (batch, receipt) = timeout(LONG, queue.next()).await.expect("no batch came").unwrap();
+    queue.acknowledge(receipt).await.unwrap();
+    batch.batch.number
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_with_other_arguments_is_an_error_that_says_how_to_mend_it() {
+    let url = amqp_url();
+    let channel = channel(&url).await;
+    let declared =
+        channel.queue_declare("flowcast.dead".into(), QueueDeclareOptions::durable(), FieldTable::default());
+    declared.await.unwrap();
+    let fault = Broker::connect(&url.as_str().into(), true).await.err().unwrap().to_string();
+    assert!(fault.contains("flowcast.dead exists with other arguments"), "{fault}");
+    assert!(fault.contains("rabbitmqctl delete_queue flowcast.dead"), "{fault}");
+    // The worker says the same, and ends.
+    let fleet = Fleet::on(World::new(1), &redis_url(), &url, "http://127.0.0.1:1", "");
+    assert_eq!(fleet.worker().ends().await, Some(1));
+    assert!(fleet.log().contains("delete_queue flowcast.dead"), "{}", fleet.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_broker_comes_back_with_what_it_had_and_everything_goes_on() {
+    let mut rabbit = RabbitProcess::start();
+    let broker = broker(&rabbit.url()).await;
+    let queue = RabbitMq::open(&broker, &id(), 1);
+    queue.publish((0..3).map(batch).collect()).await.unwrap();
+    let (_, receipt) = timeout(LONG, queue.next()).await.unwrap().unwrap();
+    // RabbitMQ saves its list of quorum queues half a second after it has changed, and nothing tells
+    // when: a queue that is younger than that does not survive `kill -9`.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    rabbit.kill();
+    // What is done while it is away is done when it is back.
+    let publishing = {
+        let queue = queue.clone();
+        tokio::spawn(async move { queue.publish(vec![batch(3)]).await })
+    };
+    queue.acknowledge(receipt).await.unwrap();
+    until("the loss to be noticed", || queue.trouble().is_some()).await;
+    rabbit.restart();
+    timeout(LONG, publishing).await.unwrap().unwrap().unwrap();
+    // What could not be acknowledged comes again, what was not confirmed may come twice.
+    let mut got = std::collections::BTreeSet::new();
+    while got.len() < 4 {
+        got.insert(next(&queue).await);
+    }
+    assert_eq!(queue.trouble(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_short_of_memory_pauses_the_planner_and_the_status_says_so() {
+    let rabbit = RabbitProcess::start();
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    let limits = "limits = { messages = \"500/s,burst=10\", requests = \"1000/s\" }";
+    let fleet = Fleet::on(World::new(50_000), &redis_url(), &rabbit.url(), &url, limits);
+    let _worker = fleet.worker();
+    fleet.submit().await;
+    until("the campaign to be on its way", || sandbox.count() > 100).await;
+    rabbit.control(&["set_vm_memory_high_watermark", "0.0000001"]);
+    until("the status to say so", || {
+        fleet.status("c1")["reason"].as_str().is_some_and(|reason| reason.contains("short of memory or disk"))
+    })
+    .await;
+    rabbit.control(&["set_vm_memory_high_watermark", "0.4"]);
+    // Further than what was planned by then.
+    let counts = &fleet.status("c1")["counts"];
+    let known = counts["total"].as_u64().unwrap();
+    until("planning to go on", || fleet.status("c1")["counts"]["total"].as_u64().unwrap() > known + 100)
+        .await;
+    until("the status to be quiet", || fleet.status("c1")["reason"].is_null()).await;
+    fleet.ok(&["cancel", "c1"]).await;
+    assert_eq!(sandbox.stats()["sent_twice"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_delayed_for_a_campaign_that_has_ended_goes_and_is_not_tried_for_ever() {
+    let url = amqp_url();
+    let broker = broker(&url).await;
+    let queue = RabbitMq::open(&broker, &id(), 1);
+    queue.publish(vec![batch(0)]).await.unwrap();
+    let (taken, receipt) = timeout(LONG, queue.next()).await.unwrap().unwrap();
+    queue.delay(receipt, taken, Duration::from_secs(1)).await.unwrap();
+    queue.remove().await.unwrap();
+    let channel = channel(&url).await;
+    let left = async |name: &str| {
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+        channel.queue_declare(name.into(), passive, FieldTable::default()).await.unwrap().message_count()
+    };
+    assert_eq!(left("flowcast.delay.1").await, 1);
+    let start = std::time::Instant::now();
+    while left("flowcast.delay.1").await > 0 {
+        assert!(start.elapsed() < Duration::from_secs(20), "it is tried for ever");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(left("flowcast.ended").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_an_older_version_is_understood_and_what_is_none_is_buried() {
+    let url = amqp_url();
+    let broker = broker(&url).await;
+    let queue = RabbitMq::open(&broker, &id(), 1);
+    queue.publish(vec![batch(0)]).await.unwrap();
+    let channel = channel(&url).await;
+    let put = async |payload: &str| {
+        let options = BasicPublishOptions::default();
+        let published = channel.basic_publish(
+            "".into(),
+            "flowcast.batches.c1".into(),
+            options,
+            payload.as_bytes(),
+            BasicProperties::default(),
+        );
+        published.await.unwrap();
+    };
+    put("no batch at all").await;
+    let other = json!({ "batch": { "version": 1, "campaign": "other", "number": 1, "width": 0, "json": false,
+        "rows": [], "ends": [], "text": "" }, "left": [], "attempt": 0 });
+    put(&other.to_string()).await;
+    // As the first version wrote it.
+    put(include_str!("batch_v1.json")).await;
+    assert_eq!((next(&queue).await, next(&queue).await), (0, 7));
+    let (dead, _) = broker.buried(10).await.unwrap();
+    assert_eq!(dead.len(), 2);
+    assert!(dead[0].error.contains("is no batch"), "{dead:?}");
+    assert!(dead[1].error.contains("another campaign"), "{dead:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_ends_its_worker_each_time_is_buried() {
+    let url = amqp_url();
+    let broker = broker(&url).await;
+    broker.submit(b"poison".to_vec()).await.unwrap();
+    // Taken and lost, as by workers that end over it.
+    for _ in 0..10 {
+        let taker = Broker::connect(&url.as_str().into(), true).await.unwrap();
+        let mut jobs = taker.jobs();
+        let delivery = timeout(LONG, jobs.next()).await.unwrap().unwrap();
+        assert!(!delivery.is_poison());
+        taker.close().await;
+    }
+    let mut jobs = broker.jobs();
+    assert!(timeout(LONG, jobs.next()).await.unwrap().unwrap().is_poison());
+}

@@ -1,0 +1,246 @@
+//! What holds for the ledger in Redis alone: its keys, its bad days, its claims between workers.
+
+use std::time::Duration;
+
+use flowcast::campaign::{CampaignId, CampaignState};
+use flowcast::ledger::{
+    Checkpoint, Decision, Ledger, LedgerError, NewCampaign, Outcome, Patience, PlannedBatch, Recorded, Redis,
+};
+use redis::Commands;
+
+use crate::servers::{DURABLE, RedisProcess, RedisStore, redis_store};
+
+fn id() -> CampaignId {
+    "c1".parse().unwrap()
+}
+
+fn batch(number: u32, size: u64) -> PlannedBatch {
+    let first = u64::from(number) * size + 1;
+    let recipient = |row: u64| (row, format!("+91{}", 9_800_000_000 + row).parse().unwrap());
+    PlannedBatch { campaign: id(), number, recipients: (first..first + size).map(recipient).collect() }
+}
+
+async fn running(ledger: &Redis) {
+    let new = NewCampaign {
+        id: id(),
+        named: true,
+        name: None,
+        again: false,
+        account: "main".into(),
+        fingerprint: "f".into(),
+        job: "{}".into(),
+        columns: Vec::new(),
+        audience: "a".into(),
+        rows: 1,
+        batch_size: 100,
+        rehearsal: false,
+    };
+    ledger.register(new).await.unwrap();
+    ledger.change_state(&id(), CampaignState::Running, None).await.unwrap();
+}
+
+fn connection(store: &RedisStore) -> redis::Connection {
+    redis::Client::open(store.url.as_str()).unwrap().get_connection().unwrap()
+}
+
+/// A campaign of full batches, all accepted with SIDs as Exotel's.
+async fn sent(ledger: &Redis, batches: u32) {
+    running(ledger).await;
+    for number in 0..batches {
+        let to = Checkpoint {
+            batches: number + 1,
+            rows: u64::from(number + 1) * 100,
+            digest: String::new(),
+            complete: number + 1 == batches,
+        };
+        ledger
+            .checkpoint(&id(), u64::from(number) * 100, to, vec![batch(number, 100)], Vec::new())
+            .await
+            .unwrap();
+        let claim = ledger.claim(batch(number, 100), (0..100).collect()).await.unwrap();
+        let accepted = |message: &u8| {
+            let sid = format!("{:032x}", u64::from(number) * 100 + u64::from(*message));
+            Recorded::from((*message, Outcome::Accepted { sid }))
+        };
+        ledger
+            .record(&id(), number, claim.token, claim.messages.iter().map(accepted).collect())
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_keep_their_compact_encoding_and_a_message_takes_few_bytes() {
+    let store = RedisStore::at(
+        {
+            let redis = RedisProcess::start(DURABLE);
+            let url = redis.url();
+            // It ends with the test.
+            Box::leak(Box::new(redis));
+            url
+        },
+        (),
+    );
+    let mut redis = connection(&store);
+    let used = |redis: &mut redis::Connection| {
+        let info: String = redis::cmd("INFO").arg("memory").query(redis).unwrap();
+        let line = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+        line.trim().parse::<u64>().unwrap()
+    };
+    let ledger = store.ledger().await;
+    ledger.campaigns().await.unwrap();
+    let before = used(&mut redis);
+    let batches: u32 = std::env::var("FLOWCAST_TEST_BATCHES").map_or(300, |text| text.parse().unwrap());
+    sent(&ledger, batches).await;
+    for number in [0, batches / 2, batches - 1] {
+        let encoding: String = redis::cmd("OBJECT")
+            .arg("ENCODING")
+            .arg(format!("flowcast:{{c1}}:batch:{number}"))
+            .query(&mut redis)
+            .unwrap();
+        assert_eq!(encoding, "listpack");
+    }
+    let bytes = (used(&mut redis) - before) as f64 / f64::from(batches) / 100.0;
+    eprintln!("{bytes:.1} bytes a message at {} messages", batches * 100);
+    assert!(bytes <= 160.0, "{bytes} bytes a message");
+    let value: String = redis.hget("flowcast:{c1}:batch:0", "+919800000001").unwrap();
+    assert_eq!(value, format!("accepted {:032x}", 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_forgot_the_scripts_is_told_them_again() {
+    let store = redis_store();
+    let ledger = store.ledger().await;
+    running(&ledger).await;
+    ledger.claim(batch(0, 3), vec![0]).await.unwrap();
+    let _: () = redis::cmd("SCRIPT").arg("FLUSH").query(&mut connection(&store)).unwrap();
+    assert_eq!(ledger.claim(batch(0, 3), vec![1]).await.unwrap().messages, [1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_claim_that_ran_out_was_told_is_taken_as_far_as_it_proves_something() {
+    let store = redis_store();
+    let (slow, other) = (store.ledger().await, store.ledger().await);
+    running(&slow).await;
+    let stale = slow.claim(batch(0, 5), vec![0, 1, 2, 3, 4]).await.unwrap();
+    assert_eq!(other.expire_claims(&id(), false).await.unwrap(), 0, "it holds by the store's clock");
+    store.let_claims_run_out().await;
+    assert_eq!(other.expire_claims(&id(), false).await.unwrap(), 5);
+    // Proof that it never went out releases a doubt; a late answer settles one.
+    let late = vec![(0, Outcome::Released).into(), (1, Outcome::Accepted { sid: "late".into() }).into()];
+    slow.record(&id(), 0, stale.token, late).await.unwrap();
+    let counts = slow.campaign(&id()).await.unwrap().unwrap().counts;
+    assert_eq!((counts.pending, counts.accepted, counts.in_doubt), (1, 1, 3));
+    // A person has the others sent again, and another worker has them in its hands now.
+    other.decide(&id(), Decision::Resend).await.unwrap();
+    let fresh = other.claim(batch(0, 5), vec![2, 3, 4]).await.unwrap();
+    assert_eq!(fresh.messages, [2, 3, 4]);
+    let late = vec![
+        (2, Outcome::Released).into(),
+        (3, Outcome::Rejected { code: "7".into(), detail: String::new() }).into(),
+        (4, Outcome::Accepted { sid: "first".into() }).into(),
+    ];
+    slow.record(&id(), 0, stale.token, late).await.unwrap();
+    let counts = slow.campaign(&id()).await.unwrap().unwrap().counts;
+    assert_eq!((counts.sending, counts.accepted, counts.rejected), (2, 2, 0));
+    let outcomes = [2, 3, 4].map(|message| (message, Outcome::Accepted { sid: "second".into() }).into());
+    other.record(&id(), 0, fresh.token, outcomes.into()).await.unwrap();
+    let counts = slow.campaign(&id()).await.unwrap().unwrap().counts;
+    assert_eq!((counts.sending, counts.accepted), (0, 4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_worker_leads_and_all_say_what_they_hold() {
+    let store = redis_store();
+    let (one, two) = (store.ledger().await, store.ledger().await);
+    running(&one).await;
+    let attend = async |ledger: &Redis, held| {
+        let attendance = ledger.attend(&id(), held).await.unwrap();
+        (attendance.leads, attendance.held)
+    };
+    assert_eq!(attend(&one, 3).await, (true, 3));
+    assert_eq!(attend(&two, 4).await, (false, 7));
+    assert_eq!(attend(&one, 1).await, (true, 5));
+    one.leave(&id()).await.unwrap();
+    assert_eq!(attend(&two, 4).await, (true, 4));
+    // A worker that says nothing any more has gone.
+    let mut redis = connection(&store);
+    let _: () = redis.hset("flowcast:{c1}:campaign", "lease_until", 1).unwrap();
+    let session: Vec<String> = redis.hkeys("flowcast:{c1}:workers").unwrap();
+    let _: () = redis.hset("flowcast:{c1}:workers", &session[0], "4 1").unwrap();
+    assert_eq!(attend(&one, 0).await, (true, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_redis_comes_back_with_all_that_was_written() {
+    let mut server = RedisProcess::start(DURABLE);
+    let url = server.url();
+    let ledger =
+        Redis::connect(&url.as_str().into(), Patience::Endless, Duration::from_secs(1)).await.unwrap();
+    running(&ledger).await;
+    let claim = ledger.claim(batch(0, 3), vec![0, 1]).await.unwrap();
+    server.kill();
+    let recording = {
+        let ledger = ledger.clone();
+        tokio::spawn(async move {
+            let outcomes = vec![(0, Outcome::Accepted { sid: "s".into() }).into()];
+            ledger.record(&id(), 0, claim.token, outcomes).await
+        })
+    };
+    let impatient = Redis::connect(&url.as_str().into(), Patience::Short, Duration::from_secs(1)).await;
+    let fault = impatient.err().unwrap().to_string();
+    assert!(fault.contains("is it running, and is redis.url right?"), "{fault}");
+    assert!(!recording.is_finished(), "an outcome is kept until Redis is back");
+    server.restart();
+    assert_eq!(recording.await.unwrap().unwrap(), 2);
+    let counts = ledger.campaign(&id()).await.unwrap().unwrap().counts;
+    assert_eq!((counts.accepted, counts.sending, counts.pending), (1, 1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_and_a_full_server_are_waited_for_with_what_to_do() {
+    let server = RedisProcess::start(DURABLE);
+    let url = server.url();
+    let mut redis = redis::Client::open(url.as_str()).unwrap().get_connection().unwrap();
+    let ledger = Redis::connect(&url.as_str().into(), Patience::Short, Duration::from_secs(1)).await.unwrap();
+    running(&ledger).await;
+    let mut config = |name: &str, value: &str| {
+        let _: () = redis::cmd("CONFIG").arg("SET").arg(name).arg(value).query(&mut redis).unwrap();
+    };
+    config("maxmemory", "1");
+    let fault = ledger.claim(batch(0, 3), vec![0]).await.unwrap_err();
+    assert!(matches!(fault, LedgerError::Away(_)) && fault.to_string().contains("maxmemory"), "{fault}");
+    config("maxmemory", "0");
+    assert_eq!(ledger.claim(batch(0, 3), vec![0]).await.unwrap().messages, [0]);
+    config("replica-read-only", "yes");
+    let _: () = redis::cmd("REPLICAOF").arg("127.0.0.1").arg(1).query(&mut redis).unwrap();
+    let fault = ledger.claim(batch(0, 3), vec![1]).await.unwrap_err();
+    assert!(fault.to_string().contains("point redis.url to the master"), "{fault}");
+    let _: () = redis::cmd("REPLICAOF").arg("NO").arg("ONE").query(&mut redis).unwrap();
+    assert_eq!(ledger.claim(batch(0, 3), vec![1]).await.unwrap().messages, [1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_campaign_is_forgotten_when_its_time_is_over() {
+    let store = redis_store();
+    let ledger = store.ledger().await;
+    sent(&ledger, 3).await;
+    let later = jiff::Timestamp::now() + Duration::from_secs(60);
+    assert_eq!(ledger.forget_ended(later).await.unwrap(), 0, "it has not ended");
+    assert!(ledger.complete(&id()).await.unwrap());
+    assert_eq!(ledger.forget_ended(later).await.unwrap(), 0, "nobody was told of its end");
+    ledger.announced(&id(), CampaignState::Completed).await.unwrap();
+    assert_eq!(ledger.forget_ended(jiff::Timestamp::now() - Duration::from_secs(60)).await.unwrap(), 0);
+    assert_eq!(ledger.forget_ended(later).await.unwrap(), 1);
+    let left: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection(&store)).unwrap();
+    assert_eq!(left, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_an_error_that_shows_no_secret() {
+    let server = RedisProcess::start("--requirepass right");
+    let url = format!("redis://:s3cr3t@127.0.0.1:{}/0", server.port);
+    let fault = Redis::connect(&url.into(), Patience::Endless, Duration::from_secs(1)).await.err().unwrap();
+    let text = fault.to_string();
+    assert!(!text.contains("s3cr3t") && text.contains("redis.url"), "{text}");
+}

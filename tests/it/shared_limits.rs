@@ -1,0 +1,181 @@
+//! One exact limit for all workers: buckets in Redis, several connections, real time.
+
+use std::time::{Duration, Instant};
+
+use flowcast::campaign::{Phone, Rate};
+use flowcast::limiter::{AccountLimits, CampaignLimits, Rates, Turn};
+
+use crate::servers::{RedisStore, redis_store};
+
+fn rate(text: &str) -> Option<Rate> {
+    Some(text.parse().unwrap())
+}
+
+fn phones(from: u64, count: u64) -> Vec<Phone> {
+    (from..from + count).map(|nth| Phone::from_digits(919_800_000_000 + nth).unwrap()).collect()
+}
+
+fn campaign(limit: Option<Rate>) -> CampaignLimits {
+    CampaignLimits::new("c1".parse().unwrap(), limit)
+}
+
+async fn limits(store: &RedisStore, rates: Rates) -> AccountLimits {
+    AccountLimits::shared("main", rates, 8, store.server().await)
+}
+
+/// Three workers with four senders each; when each of their sends went, in order.
+async fn three_workers(rates: Rates, own: Option<Rate>, count: u64, sends: usize) -> Vec<f64> {
+    let store = redis_store();
+    let start = Instant::now();
+    let (sent, mut times) = tokio::sync::mpsc::unbounded_channel();
+    for _ in 0..3 {
+        let limits = std::sync::Arc::new((limits(&store, rates).await, campaign(own)));
+        for _ in 0..4 {
+            let (limits, sent) = (limits.clone(), sent.clone());
+            tokio::spawn(async move {
+                loop {
+                    let who = phones(0, count);
+                    let turn = limits.0.take(&limits.1, who[0], &who).await.unwrap();
+                    assert!(matches!(turn, Turn::Go(_)));
+                    if sent.send(start.elapsed().as_secs_f64()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    }
+    drop(sent);
+    let mut all = Vec::new();
+    while all.len() < sends {
+        all.push(times.recv().await.unwrap());
+    }
+    all.sort_by(f64::total_cmp);
+    all
+}
+
+/// In any window at most rate × t + burst, and 97 % of the rate used.
+fn assert_exact(times: &[f64], weight: f64, per_second: f64, burst: f64) {
+    for from in 0..times.len() {
+        for to in from..times.len() {
+            let sent = (to - from + 1) as f64 * weight;
+            // A busy machine may wake a sender late, so a window may seem shorter than it was.
+            let allowed = per_second * (times[to] - times[from] + 0.1) + burst;
+            assert!(sent <= allowed, "{sent} in {} s, allowed {allowed}", times[to] - times[from]);
+        }
+    }
+    let span = times[times.len() - 1] - times[0];
+    let used = (times.len() as f64 * weight - burst) / per_second / span;
+    assert!(used >= 0.97, "only {used} of the rate was used");
+    assert!(used <= 1.03, "{used} of the rate was used");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_workers_share_one_limit_of_messages() {
+    let rates = Rates { messages: rate("400/s,burst=40"), ..Rates::default() };
+    assert_exact(&three_workers(rates, None, 20, 100).await, 20.0, 400.0, 40.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_workers_share_one_limit_of_requests_where_the_burst_is_one() {
+    let rates = Rates { requests: rate("20/s,burst=1"), ..Rates::default() };
+    assert_exact(&three_workers(rates, None, 100, 100).await, 1.0, 20.0, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_workers_share_a_campaigns_own_limit() {
+    let rates = Rates { messages: rate("10000/s"), ..Rates::default() };
+    assert_exact(&three_workers(rates, rate("300/s,burst=30"), 10, 150).await, 10.0, 300.0, 30.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_below_one_a_second_is_told_and_not_waited_for() {
+    let store = redis_store();
+    let limits = limits(&store, Rates { requests: rate("10/h"), ..Rates::default() }).await;
+    let ask = async || limits.take(&campaign(None), phones(0, 1)[0], &phones(0, 1)).await.unwrap();
+    assert!(matches!(ask().await, Turn::Go(_)));
+    let Turn::Later(wait) = ask().await else { panic!("the second is due in six minutes") };
+    assert!(wait > Duration::from_secs(355) && wait <= Duration::from_secs(360), "{wait:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_worker_is_told_slows_all_and_passes() {
+    let store = redis_store();
+    let rates = Rates { requests: rate("1000/s,burst=1"), ..Rates::default() };
+    let (one, two) = (limits(&store, rates).await, limits(&store, rates).await);
+    let ask = async |limits: &AccountLimits| {
+        let start = Instant::now();
+        let turn = limits.take(&campaign(None), phones(0, 1)[0], &phones(0, 1)).await.unwrap();
+        assert!(matches!(turn, Turn::Go(_)));
+        start.elapsed()
+    };
+    ask(&one).await;
+    one.slow_down(Duration::from_millis(700)).await.unwrap();
+    assert!(ask(&two).await >= Duration::from_millis(650), "the other worker waits too");
+    // At half the rate now: 20 requests take 40 ms and not 20.
+    let start = Instant::now();
+    for _ in 0..20 {
+        ask(&two).await;
+    }
+    assert!(start.elapsed() >= Duration::from_millis(36), "{:?}", start.elapsed());
+    let server = store.server().await;
+    let mut forget = redis::cmd("HSET");
+    forget.arg("flowcast:{account:main}:state").arg("slowed_at").arg(1);
+    let _: u64 = server.command(&forget).await.unwrap();
+    let start = Instant::now();
+    for _ in 0..200 {
+        ask(&two).await;
+    }
+    assert!(start.elapsed() < Duration::from_millis(400 + 200), "it recovers: {:?}", start.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unique_recipients_of_a_moving_day_are_counted_for_all_workers() {
+    let store = redis_store();
+    let rates = Rates { recipients: rate("10/d"), ..Rates::default() };
+    let (one, two) = (limits(&store, rates).await, limits(&store, rates).await);
+    let ask = async |limits: &AccountLimits, from, count| {
+        let who = phones(from, count);
+        match limits.take(&campaign(None), who[0], &who).await.unwrap() {
+            Turn::Go(_) => Duration::ZERO,
+            Turn::Later(wait) => wait,
+        }
+    };
+    assert_eq!(ask(&one, 0, 6).await, Duration::ZERO);
+    assert_eq!(ask(&two, 6, 4).await, Duration::ZERO);
+    // Those who were written to today count once.
+    assert_eq!(ask(&two, 0, 10).await, Duration::ZERO);
+    let wait = ask(&one, 9, 2).await;
+    assert!(wait > Duration::from_secs(86_390) && wait <= Duration::from_secs(86_401), "{wait:?}");
+    // A day later, as the store would see it.
+    let server = store.server().await;
+    let key = "flowcast:{account:main}:recipients";
+    let all: Vec<String> = server.command(redis::cmd("ZRANGE").arg(key).arg(0).arg(-1)).await.unwrap();
+    for who in all {
+        let mut earlier = redis::cmd("ZINCRBY");
+        earlier.arg(key).arg("-86400000000").arg(who);
+        let _: f64 = server.command(&earlier).await.unwrap();
+    }
+    assert_eq!(ask(&one, 10, 10).await, Duration::ZERO);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_campaign_that_waits_for_its_own_limit_holds_no_other_up() {
+    let store = redis_store();
+    let limits =
+        std::sync::Arc::new(limits(&store, Rates { requests: rate("1000/s"), ..Rates::default() }).await);
+    let slow = std::sync::Arc::new(campaign(rate("6/min,burst=1")));
+    let who = phones(0, 1);
+    limits.take(&slow, who[0], &who).await.unwrap();
+    let waiting = {
+        let (limits, slow, who) = (limits.clone(), slow.clone(), who.clone());
+        tokio::spawn(async move { limits.take(&slow, who[0], &who).await.map(drop) })
+    };
+    tokio::task::yield_now().await;
+    let start = Instant::now();
+    for _ in 0..10 {
+        let other = CampaignLimits::new("c2".parse().unwrap(), None);
+        assert!(matches!(limits.take(&other, who[0], &who).await.unwrap(), Turn::Go(_)));
+    }
+    assert!(start.elapsed() < Duration::from_secs(5) && !waiting.is_finished());
+    waiting.abort();
+}
