@@ -28,6 +28,11 @@ snapshots:
 bench:
     cargo bench --bench parts
     ./benches/whole.sh
+    ./benches/fleet.sh
+
+# The Dockerfile's steps, without Docker
+container:
+    ./scripts/check-container
 
 # Kill the real binary at thirty random moments
 faults:

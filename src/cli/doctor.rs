@@ -232,7 +232,7 @@ async fn look_at_broker(config: &Config, findings: &mut Findings) {
             findings.add("rabbitmq", Grade::Bad, text);
         }
         Some(version) => {
-            findings.add("rabbitmq", Grade::Ok, format!("version {version}, queues as they must be"))
+            findings.add("rabbitmq", Grade::Ok, format!("version {version}, queues as they must be"));
         }
         None => findings.add("rabbitmq", Grade::Ok, "queues as they must be"),
     }

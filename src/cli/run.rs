@@ -60,7 +60,7 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
 
     // Ctrl-C counts from here on: nothing has been sent yet, and nothing will be unrecorded.
     let stop = CancellationToken::new();
-    tokio::spawn(listen_for_signals(stop.clone()));
+    tokio::spawn(listen_for_signals(stop.clone(), |text| tell(&format!("flowcast: {text}"))));
 
     let name = job.account.clone();
     let prepared = {
@@ -123,7 +123,7 @@ async fn send(
 }
 
 /// The first Ctrl-C, SIGTERM or closed terminal stops cleanly; a second one at once.
-pub(super) async fn listen_for_signals(stop: CancellationToken) {
+pub(super) async fn listen_for_signals(stop: CancellationToken, say: fn(&str)) {
     let (Ok(mut terminated), Ok(mut hung_up)) =
         (signal(SignalKind::terminate()), signal(SignalKind::hangup()))
     else {
@@ -140,10 +140,10 @@ pub(super) async fn listen_for_signals(stop: CancellationToken) {
             if !asked {
                 continue;
             }
-            tell("flowcast: stopped at once; what was under way is in doubt");
+            say("stopped at once; what was under way is in doubt");
             std::process::exit(i32::from(UNSETTLED));
         }
-        tell("flowcast: stopping; what is under way is finished first (again: stop at once)");
+        say("stopping; what is under way is finished first (again: stop at once)");
         stop.cancel();
     }
 }

@@ -46,7 +46,10 @@ pub(super) async fn main(submit: Submit, config: &Config, json: bool) -> Outcome
         let account = open::account(config, &job.account, None)?;
         // The worker reads the audience below its own root, wherever the job's file is.
         let prepared = Arc::new(prepare(job, config.audiences.root.as_deref(), &account)?);
-        let ledger = Sqlite::open(submit.store.path(config), Access::Change)?;
+        let path = submit.store.path(config);
+        // A store that is there may be a worker's; one that is not is made.
+        let access = if path.is_file() { Access::Change } else { Access::Send };
+        let ledger = Sqlite::open(path, access)?;
         register(&ledger, &prepared, false, false).await?;
     }
     print(&if json { format!("{}\n", json!({ "id": id })) } else { format!("{id}\n") })?;

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::run::listen_for_signals;
-use super::{Failure, Outcome, open, tell};
+use super::{Failure, Outcome, open};
 use crate::config::Config;
 use crate::dispatch::{Events, Setting, take_jobs, work};
 use crate::http::{Health, Http};
@@ -36,7 +36,7 @@ pub(super) struct Worker {
 
 pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>) -> Outcome {
     let stop = CancellationToken::new();
-    tokio::spawn(listen_for_signals(stop.clone()));
+    tokio::spawn(listen_for_signals(stop.clone(), |text| tracing::info!("{text}")));
     if worker.embedded {
         let path = worker.store.as_deref().unwrap_or(&config.store.path);
         let ledger = Sqlite::open(path, Access::Send)?;
@@ -91,7 +91,7 @@ fn setting(config: &Config, server: Option<&RedisServer>, events: Events) -> Set
 }
 
 fn tell_start(http: &Http, on: &str) {
-    tell(&format!("flowcast worker on {on}; health and metrics on http://{}", http.address));
+    tracing::info!("working on {on}; health and metrics on http://{}", http.address);
 }
 
 /// Tells whether the worker is ready, from what its connections last saw.

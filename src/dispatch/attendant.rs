@@ -292,7 +292,12 @@ impl<L: Ledger, Q: Queue> Attendant<L, Q> {
         }
         let is_unplanned = !campaign.planned || (self.publish == Publish::Unsettled && counts.open() > 0);
         if self.planning.is_none() && is_unplanned && account.is_ok() {
-            self.start_planning(campaign, &job);
+            if campaign.planned && self.kept().await? >= counts.pending {
+                // All that is left can be queued from what is kept of it.
+                self.publish = Publish::News;
+            } else {
+                self.start_planning(campaign, &job);
+            }
         }
         if self.sending.is_some() {
             self.queue_again().await?;
@@ -503,22 +508,26 @@ impl<L: Ledger, Q: Queue> Attendant<L, Q> {
         self.still = None;
         self.stop_planning().await;
         self.requeued.clear();
+        // What is kept needs no audience.
+        if self.kept().await? < counts.pending {
+            self.publish = Publish::Unsettled;
+        }
+        self.bell.notify_one();
+        Ok(())
+    }
+
+    /// How many pending messages can be sent again from what is kept of them.
+    async fn kept(&self) -> Result<u64, DispatchError> {
         let mut kept = 0;
         let mut known = BTreeMap::new();
         loop {
             let page = self.ledger.again(&self.id, known.clone()).await?;
             if page.is_empty() {
-                break;
+                return Ok(kept);
             }
             kept += page.iter().map(|batch| batch.payloads.len() as u64).sum::<u64>();
             known.extend(page.iter().map(|batch| (batch.batch.number, batch.since)));
         }
-        // What is kept needs no audience.
-        if kept < counts.pending {
-            self.publish = Publish::Unsettled;
-        }
-        self.bell.notify_one();
-        Ok(())
     }
 
     /// Tells others of the campaign's state, once it is in the ledger.

@@ -50,6 +50,8 @@ pub(super) struct State {
     doubts: AtomicU32,
     /// What the campaign waits for, as it was last told.
     note: Mutex<Option<String>>,
+    /// Until when a batch is put off because of a limit; so long the status says so.
+    put_off: Mutex<Option<Instant>>,
     /// What made a sender give up.
     broken: Mutex<Option<DispatchError>>,
 }
@@ -226,8 +228,11 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 Ok(Mine::Stopped)
             }
             (Turn::Later(wait), _) => {
-                let seconds = wait.as_secs();
-                self.note(Some(format!("waits for its limits, the next send is due in {seconds} s"))).await?;
+                let due = Timestamp::now() + wait;
+                self.note(Some(format!("waits for its limits; what is put off is due at {due:.0}"))).await?;
+                let until = Instant::now() + wait;
+                let mut put_off = self.state.put_off.lock().unwrap_or_else(PoisonError::into_inner);
+                *put_off = put_off.map_or(Some(until), |known| Some(known.max(until)));
                 Ok(Mine::Later(wait.max(LONGEST_WAIT)))
             }
             (Turn::Go(place), _) => Ok(Mine::Now(place)),
@@ -378,6 +383,10 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
 
     /// Tells in the campaign's status what it waits for, when that changes.
     async fn note(&self, note: Option<String>) -> Result<(), DispatchError> {
+        let put_off = *self.state.put_off.lock().unwrap_or_else(PoisonError::into_inner);
+        if note.is_none() && put_off.is_some_and(|until| until > Instant::now()) {
+            return Ok(());
+        }
         {
             let mut known = self.state.note.lock().unwrap_or_else(PoisonError::into_inner);
             if *known == note {

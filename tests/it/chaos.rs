@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use flowcast::sandbox::Behaviour;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
@@ -85,134 +85,168 @@ fn number(name: &str, usual: u64) -> u64 {
     std::env::var(name).map_or(usual, |text| text.parse().unwrap())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn on_bad_days_nothing_is_sent_twice_and_nothing_is_lost() {
-    let (rows, faults) = (number("FLOWCAST_CHAOS_ROWS", 8_000), number("FLOWCAST_CHAOS_FAULTS", 14));
-    let seed = number("FLOWCAST_CHAOS_SEED", rand::random_range(0..1_000_000));
-    let mut chance = StdRng::seed_from_u64(seed);
-    eprintln!("seed {seed}, {faults} faults over {rows} messages");
+/// All that can have a bad day.
+struct Scene {
+    fleet: Fleet,
+    workers: Vec<Worker>,
+    /// Workers that are frozen, and until when.
+    frozen: Vec<(usize, Instant)>,
+    redis: RedisProcess,
+    rabbit: RabbitProcess,
+    /// To Redis, to RabbitMQ and to the provider.
+    lines: [Arc<Line>; 3],
+    chance: StdRng,
+}
 
-    let (sandbox, provider) =
-        sandbox(Behaviour { latency: Duration::from_millis(150), ..Behaviour::default() }).await;
-    let mut redis = RedisProcess::start(DURABLE);
-    let mut rabbit = RabbitProcess::start();
-    let lines = [
-        Line::to(redis.port).await,
-        Line::to(rabbit.port).await,
-        Line::to(provider.rsplit(':').next().unwrap().parse().unwrap()).await,
-    ];
-    // So slow that the campaign lasts as long as the faults.
-    let rate = rows / (faults * 2).max(1);
-    let account = format!(
-        "limits = {{ messages = \"{rate}/s,burst={BATCH}\", requests = \"100000/s\" }}\nconcurrency = {CONCURRENCY}\ntimeout = \"1s\""
-    );
-    let fleet = Fleet::on(
-        World::new(rows),
-        &format!("redis://127.0.0.1:{}/0", lines[0].port),
-        &format!("amqp://guest:guest@127.0.0.1:{}/%2f", lines[1].port),
-        &format!("http://127.0.0.1:{}", lines[2].port),
-        &account,
-    );
-    let mut workers: Vec<Worker> = (0..WORKERS).map(|_| fleet.worker()).collect();
-    fleet.submit().await;
+impl Scene {
+    async fn new(rows: u64, rate: u64, provider: &str, chance: StdRng) -> Self {
+        let (redis, rabbit) = (RedisProcess::start(DURABLE), RabbitProcess::start());
+        let provider = provider.rsplit(':').next().unwrap().parse().unwrap();
+        let lines = [Line::to(redis.port).await, Line::to(rabbit.port).await, Line::to(provider).await];
+        let account = format!(
+            "limits = {{ messages = \"{rate}/s,burst={BATCH}\", requests = \"100000/s\" }}\n\
+             concurrency = {CONCURRENCY}\ntimeout = \"1s\""
+        );
+        let fleet = Fleet::on(
+            World::new(rows),
+            &format!("redis://127.0.0.1:{}/0", lines[0].port),
+            &format!("amqp://guest:guest@127.0.0.1:{}/%2f", lines[1].port),
+            &format!("http://127.0.0.1:{}", lines[2].port),
+            &account,
+        );
+        let workers = (0..WORKERS).map(|_| fleet.worker()).collect();
+        Self { fleet, workers, frozen: Vec::new(), redis, rabbit, lines, chance }
+    }
 
-    let status = async || {
-        let ended = fleet.world.run(&["status", "c1", "--json"]).await;
-        serde_json::from_str::<Value>(&ended.out).unwrap_or_default()
-    };
-    let mut frozen: Vec<(usize, Instant)> = Vec::new();
-    let mut done = HashMap::<&str, u64>::new();
-    for nth in 0..faults {
-        tokio::time::sleep(Duration::from_millis(chance.random_range(200..1500))).await;
-        // Each kind of fault comes early, and then chance chooses; servers start slowly, so less often.
-        let kind =
-            if nth < 8 { nth } else { [0, 0, 0, 1, 2, 4, 5, 6, 7, 5, 7, 0, 3][chance.random_range(0..13)] };
-        let who = chance.random_range(0..WORKERS);
-        let name = match kind {
+    /// Does one thing that goes wrong, and names it.
+    async fn fault(&mut self, kind: u64) -> &'static str {
+        let who = self.chance.random_range(0..WORKERS);
+        match kind {
             0 => {
-                if frozen.iter().all(|(frozen, _)| *frozen != who) {
-                    workers[who].kill();
-                    workers[who] = fleet.worker();
+                if self.frozen.iter().all(|(frozen, _)| *frozen != who) {
+                    self.workers[who].kill();
+                    self.workers[who] = self.fleet.worker();
                 }
                 "worker killed"
             }
             1 => {
-                if frozen.is_empty() {
-                    workers[who].signal(Signal::SIGSTOP);
+                if self.frozen.is_empty() {
+                    self.workers[who].signal(Signal::SIGSTOP);
                     // Past its claims, which hold for the time-out and ten seconds.
-                    frozen.push((who, Instant::now() + Duration::from_secs(13)));
+                    self.frozen.push((who, Instant::now() + Duration::from_secs(13)));
                 }
                 "worker frozen past its claim"
             }
             2 => {
-                redis.kill();
-                tokio::time::sleep(Duration::from_millis(chance.random_range(0..1500))).await;
-                redis.restart();
+                self.redis.kill();
+                self.pause(0, 1500).await;
+                self.redis.restart();
                 "Redis killed"
             }
             3 => {
-                rabbit.kill();
-                rabbit.restart();
+                self.rabbit.kill();
+                self.rabbit.restart();
                 "RabbitMQ killed"
             }
             4 => {
-                lines[0].cut();
+                self.lines[0].cut();
                 "line to Redis cut"
             }
             5 => {
-                lines[1].cut();
+                self.lines[1].cut();
                 "line to RabbitMQ cut"
             }
             6 => {
-                lines[2].cut();
+                self.lines[2].cut();
                 "line to the provider cut"
             }
             _ => {
-                let line = &lines[chance.random_range(0..3)];
+                let line = self.lines[self.chance.random_range(0..3)].clone();
                 line.stalled.store(true, Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_millis(chance.random_range(200..2500))).await;
+                self.pause(200, 2500).await;
                 line.stalled.store(false, Ordering::Relaxed);
                 "line stalled"
             }
-        };
-        *done.entry(name).or_default() += 1;
-        frozen.retain(|(who, until)| {
-            let over = *until <= Instant::now();
+        }
+    }
+
+    async fn pause(&mut self, least: u64, most: u64) {
+        tokio::time::sleep(Duration::from_millis(self.chance.random_range(least..most))).await;
+    }
+
+    /// Lets frozen workers go on whose time is over, or all of them.
+    fn thaw(&mut self, all: bool) {
+        let workers = &self.workers;
+        self.frozen.retain(|(who, until)| {
+            let over = all || *until <= Instant::now();
             if over {
-                kill(workers[*who].pid(), Signal::SIGCONT).unwrap();
+                workers[*who].signal(Signal::SIGCONT);
             }
             !over
         });
-        // A few answers lost in a row hold the campaign, as they should; a person lets it go on.
-        if status().await["state"] == "held" {
-            fleet.world.run(&["resume", "c1"]).await;
-        }
     }
-    while let Some((who, until)) = frozen.pop() {
-        tokio::time::sleep(until.saturating_duration_since(Instant::now())).await;
-        kill(workers[who].pid(), Signal::SIGCONT).unwrap();
+
+    async fn status(&self) -> Value {
+        let ended = self.fleet.world.run(&["status", "c1", "--json"]).await;
+        serde_json::from_str(&ended.out).unwrap_or_default()
     }
-    let start = Instant::now();
-    let last = loop {
-        let now = status().await;
-        match now["state"].as_str() {
-            Some("completed") => break now,
-            Some("held") => {
-                fleet.world.run(&["resume", "c1"]).await;
-            }
-            _ => {}
+
+    /// A few answers lost in a row hold the campaign, as they should; a person lets it go on.
+    async fn resume_if_held(&self) -> Value {
+        let status = self.status().await;
+        if status["state"] == "held" {
+            self.fleet.world.run(&["resume", "c1"]).await;
         }
-        let patience = Duration::from_secs(120 + rows / rate.max(1));
-        assert!(start.elapsed() < patience, "seed {seed}: it does not end: {now}\n{}", tail(&fleet.log()));
+        status
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn on_bad_days_nothing_is_sent_twice_and_nothing_is_lost() {
+    let (rows, faults) = (number("FLOWCAST_CHAOS_ROWS", 8_000), number("FLOWCAST_CHAOS_FAULTS", 14));
+    let seed = number("FLOWCAST_CHAOS_SEED", rand::random_range(0..1_000_000));
+    eprintln!("seed {seed}, {faults} faults over {rows} messages");
+    let (sandbox, provider) =
+        sandbox(Behaviour { latency: Duration::from_millis(150), ..Behaviour::default() }).await;
+    // So slow that the campaign lasts as long as the faults.
+    let rate = (rows / (faults * 2).max(1)).max(BATCH);
+    let mut scene = Scene::new(rows, rate, &provider, StdRng::seed_from_u64(seed)).await;
+    scene.fleet.submit().await;
+
+    let mut done = HashMap::<&str, u64>::new();
+    for nth in 0..faults {
+        scene.pause(200, 1500).await;
+        // Each kind comes early, and then chance chooses; servers start slowly, so less often.
+        let kinds = [0, 0, 0, 1, 2, 4, 5, 6, 7, 5, 7, 0, 3];
+        let kind = if nth < 8 { nth } else { kinds[scene.chance.random_range(0..kinds.len())] };
+        *done.entry(scene.fault(kind).await).or_default() += 1;
+        scene.thaw(false);
+        scene.resume_if_held().await;
+    }
+    let last_frozen = scene.frozen.iter().map(|(_, until)| *until).max();
+    tokio::time::sleep(
+        last_frozen.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now())),
+    )
+    .await;
+    scene.thaw(true);
+    let (start, patience) = (Instant::now(), Duration::from_secs(120 + rows / rate));
+    let mut last = scene.resume_if_held().await;
+    while last["state"] != "completed" {
+        assert!(
+            start.elapsed() < patience,
+            "seed {seed}: it does not end: {last}\n{}",
+            tail(&scene.fleet.log())
+        );
         tokio::time::sleep(Duration::from_millis(200)).await;
-    };
+        last = scene.resume_if_held().await;
+    }
 
     let mut taken = HashMap::<String, Vec<String>>::new();
     for message in sandbox.taken() {
         taken.entry(message.to).or_default().push(message.sid);
     }
     let twice = taken.values().filter(|sids| sids.len() > 1).count();
-    let report = fleet.world.report("c1");
+    let report = scene.fleet.world.report("c1");
     let mut seen = HashSet::new();
     let (mut accepted, mut in_doubt, mut lost) = (0_u64, 0_u64, 0_u64);
     for line in &report {

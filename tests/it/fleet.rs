@@ -29,12 +29,8 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn pid(&self) -> Pid {
-        Pid::from_raw(i32::try_from(self.child.id()).unwrap())
-    }
-
     pub fn signal(&self, signal: Signal) {
-        kill(self.pid(), signal).unwrap();
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
     }
 
     /// `kill -9`.
@@ -351,6 +347,50 @@ async fn an_embedded_worker_does_the_same_on_one_machine() {
     let counts = &status["counts"];
     assert_eq!(counts["accepted"].as_u64().unwrap() + counts["in_doubt"].as_u64().unwrap(), 20_000);
     assert_eq!(sandbox.stats()["sent_twice"], 0);
+    // What is watched ends when the campaign has.
+    let watched = fleet.ok(&["status", "c1", "--watch", "--json"]).await;
+    assert_eq!(watched.out.lines().count(), 1);
     worker.signal(Signal::SIGTERM);
     assert_eq!(worker.ends().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_embedded_worker_sends_rejected_messages_again_although_the_audience_is_gone() {
+    let provider = Scripted::start(|nth, to| {
+        let entries = to.iter().map(|to| {
+            if nth == 0 { crate::support::failure(500_001, "no") } else { crate::support::success(to) }
+        });
+        Reaction::Answer(202, "", crate::support::entries(entries))
+    })
+    .await;
+    let world = World::new(150);
+    world.write_config(
+        &provider.url,
+        "concurrency = 1\n[audiences]\nroot = \".\"\n[http]\nlisten = \"127.0.0.1:0\"",
+    );
+    let fleet = Fleet { world, redis: String::new(), amqp: String::new() };
+    fleet.submit().await;
+    let worker = fleet.worker_with(&["worker", "--embedded"]);
+    let status = fleet.until_state("c1", "completed").await;
+    let rejected = status["counts"]["rejected"].as_u64().unwrap();
+    assert!(rejected > 0, "{status}");
+    std::fs::remove_file(fleet.world.path("audience.csv")).unwrap();
+    fleet.ok(&["retry", "c1"]).await;
+    // Also when the worker ends before it has sent them.
+    worker.signal(Signal::SIGTERM);
+    worker.ends().await;
+    let _worker = fleet.worker_with(&["worker", "--embedded"]);
+    until("all to be accepted", || fleet.status("c1")["counts"]["accepted"] == 150).await;
+    fleet.until_state("c1", "completed").await;
+    let sent: usize = provider.requests().iter().map(Vec::len).sum();
+    assert_eq!(sent as u64, 150 + rejected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_about_nothing_makes_no_store() {
+    let world = World::new(1);
+    let ended = world.run(&["pause", "c1"]).await;
+    assert_eq!(ended.status, Some(2), "{ended:?}");
+    assert!(ended.err.contains("no such store"), "{}", ended.err);
+    assert!(!world.path("flowcast.db").exists());
 }

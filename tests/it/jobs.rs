@@ -5,6 +5,7 @@ use std::process::Command;
 
 use flowcast::queue::rabbitmq::{Broker, What};
 use flowcast::sandbox::Behaviour;
+use lapin::types::FieldTable;
 use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, until};
@@ -28,7 +29,7 @@ async fn buried(broker: &Broker, count: usize) -> Vec<flowcast::queue::rabbitmq:
         if buried.len() >= count {
             return buried;
         }
-        assert!(start.elapsed() < std::time::Duration::from_secs(60), "{buried:?}");
+        assert!(start.elapsed() < std::time::Duration::from_mins(1), "{buried:?}");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }
@@ -102,7 +103,7 @@ async fn what_is_refused_is_buried_whole_with_the_reason_and_the_worker_goes_on(
     assert_eq!(fleet.ok(&["dead", "requeue", "b"]).await.out, "requeued: 1\n");
     fleet.until_state("b", "completed").await;
     let text = fleet.ok(&["dead", "list"]).await.out;
-    assert!(text.contains("leads out of the audience root") && !text.contains("\u{1b}"), "{text}");
+    assert!(text.contains("leads out of the audience root") && !text.contains('\u{1b}'), "{text}");
     assert_eq!(fleet.ok(&["dead", "discard", "--all"]).await.out, format!("discarded: {}\n", jobs.len() - 1));
     assert!(fleet.ok(&["dead", "list"]).await.out.contains("no dead jobs"));
     assert_eq!(broker.unbury(What::Discard, |_, _| true).await.unwrap(), 0);
@@ -160,6 +161,7 @@ channel.basic_publish("flowcast.jobs", "job", open(sys.argv[2]).read(), properti
 for method, _, body in channel.consume(mine, inactivity_timeout=60):
     event = json.loads(body)
     print(method.routing_key, event["id"], json.dumps(event["counts"]), flush=True)
+    print("EVENT", body.decode(), flush=True)
     assert event["event"] == method.routing_key
     if event["event"] == "campaign.completed":
         break
@@ -175,6 +177,9 @@ connection.close()
     .unwrap();
     let out = String::from_utf8_lossy(&ended.stdout);
     assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    for event in out.lines().filter_map(|line| line.strip_prefix("EVENT ")) {
+        assert_as_documented(&serde_json::from_str(event).unwrap());
+    }
     assert!(out.contains("campaign.running c1") && out.contains("\"accepted\": 250"), "{out}");
     // Its SIDs, read as a person would.
     let read = Command::new("redis-cli")
@@ -217,20 +222,20 @@ async fn failed_messages_are_told_as_events_after_the_ledger_has_them() {
         lapin::Connection::connect(&fleet.amqp, lapin::ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     let exclusive = lapin::options::QueueDeclareOptions { exclusive: true, ..Default::default() };
-    let queue = channel.queue_declare("".into(), exclusive, Default::default()).await.unwrap();
+    let queue = channel.queue_declare("".into(), exclusive, FieldTable::default()).await.unwrap();
     let name = queue.name().clone();
     channel
         .queue_bind(
             name.clone(),
             "flowcast.events".into(),
             "message.#".into(),
-            Default::default(),
-            Default::default(),
+            lapin::options::QueueBindOptions::default(),
+            FieldTable::default(),
         )
         .await
         .unwrap();
     let options = lapin::options::BasicConsumeOptions { no_ack: true, ..Default::default() };
-    let mut events = channel.basic_consume(name, "".into(), options, Default::default()).await.unwrap();
+    let mut events = channel.basic_consume(name, "".into(), options, FieldTable::default()).await.unwrap();
     let _worker = fleet.worker();
     fleet.submit().await;
     let status = fleet.until_state("c1", "completed").await;
@@ -243,7 +248,28 @@ async fn failed_messages_are_told_as_events_after_the_ledger_has_them() {
         assert!(event["recipient"].as_str().unwrap().starts_with("+91"), "{event}");
         assert!(event["message_ref"].as_str().unwrap().starts_with("c1.0."), "{event}");
         assert!(!event["code"].as_str().unwrap().is_empty());
+        assert_as_documented(&event);
     }
+}
+
+/// Holds an event against the schema in `docs/events.md`, as far as it names fields.
+fn assert_as_documented(event: &Value) {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/events.md")).unwrap();
+    let schema = page.split("```json").nth(1).unwrap().split("```").next().unwrap();
+    let schema: Value = serde_json::from_str(schema).unwrap();
+    let name = event["event"].as_str().unwrap();
+    let kind = usize::from(name.starts_with("message."));
+    let (all, own) = (&schema, &schema["oneOf"][kind]);
+    for part in [all, own] {
+        for field in part["required"].as_array().unwrap() {
+            assert!(event.get(field.as_str().unwrap()).is_some(), "{field} is missing: {event}");
+        }
+    }
+    for field in event.as_object().unwrap().keys() {
+        let known = all["properties"].get(field).or(own["properties"].get(field));
+        assert!(known.is_some(), "{field} is not documented: {event}");
+    }
+    assert!(page.contains(&format!("| `{name}` |")), "{name} is not documented");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -252,15 +278,7 @@ async fn a_worker_says_how_it_is() {
     let _worker = fleet.worker();
     until("the worker", || fleet.log().contains("health and metrics on http://")).await;
     let log = fleet.log();
-    let address = log
-        .split("http://")
-        .nth(1)
-        .unwrap()
-        .split_whitespace()
-        .next()
-        .unwrap()
-        .trim_end_matches('"')
-        .to_owned();
+    let address = log.split("http://").nth(1).unwrap().split(['"', ' ']).next().unwrap().to_owned();
     let get = async |path: &str| {
         let url = format!("http://{address}{path}");
         let response = reqwest::Client::builder().no_proxy().build().unwrap().get(url).send().await.unwrap();
@@ -280,8 +298,9 @@ async fn a_worker_says_how_it_is() {
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }
-    // Its log is JSON, a span a batch, and shows nobody's number.
+    // Its log is JSON and shows nobody's number.
     let log = fleet.log();
+    assert!(log.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{log}");
     assert!(!log.contains("+9198") && !log.contains("s3cr3t"), "{log}");
 }
 

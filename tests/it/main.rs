@@ -13,6 +13,7 @@ mod architecture;
 mod bad_input;
 mod campaign;
 mod chaos;
+mod container;
 mod faults;
 mod fleet;
 mod jobs;

@@ -225,12 +225,12 @@ async fn a_campaign_is_forgotten_when_its_time_is_over() {
     let store = redis_store();
     let ledger = store.ledger().await;
     sent(&ledger, 3).await;
-    let later = jiff::Timestamp::now() + Duration::from_secs(60);
+    let later = jiff::Timestamp::now() + Duration::from_mins(1);
     assert_eq!(ledger.forget_ended(later).await.unwrap(), 0, "it has not ended");
     assert!(ledger.complete(&id()).await.unwrap());
     assert_eq!(ledger.forget_ended(later).await.unwrap(), 0, "nobody was told of its end");
     ledger.announced(&id(), CampaignState::Completed).await.unwrap();
-    assert_eq!(ledger.forget_ended(jiff::Timestamp::now() - Duration::from_secs(60)).await.unwrap(), 0);
+    assert_eq!(ledger.forget_ended(jiff::Timestamp::now() - Duration::from_mins(1)).await.unwrap(), 0);
     assert_eq!(ledger.forget_ended(later).await.unwrap(), 1);
     let left: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection(&store)).unwrap();
     assert_eq!(left, Vec::<String>::new());

@@ -122,10 +122,6 @@ impl RedisProcess {
         self.process = None;
     }
 
-    pub fn signal(&self, signal: Signal) {
-        self.process.as_ref().unwrap().signal(signal);
-    }
-
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
@@ -145,12 +141,12 @@ pub const DURABLE: &str = "--appendonly yes --appendfsync always --maxmemory-pol
 /// The Redis of tests that do no harm to it, each with a database of its own.
 fn shared_redis() -> &'static str {
     static SHARED: OnceLock<(String, Option<RedisProcess>)> = OnceLock::new();
-    let (url, _) = SHARED.get_or_init(|| match std::env::var("FLOWCAST_TEST_REDIS_URL") {
-        Ok(url) => (url.trim_end_matches('/').to_owned(), None),
-        Err(_) => {
-            let redis = RedisProcess::start(&format!("{DURABLE} --databases 1000"));
-            (format!("redis://127.0.0.1:{}", redis.port), Some(redis))
+    let (url, _) = SHARED.get_or_init(|| {
+        if let Ok(url) = std::env::var("FLOWCAST_TEST_REDIS_URL") {
+            return (url.trim_end_matches('/').to_owned(), None);
         }
+        let redis = RedisProcess::start(&format!("{DURABLE} --databases 1000"));
+        (format!("redis://127.0.0.1:{}", redis.port), Some(redis))
     });
     url
 }

@@ -8,7 +8,7 @@ use flowcast::limiter::{AccountLimits, CampaignLimits, Rates, Turn};
 use crate::servers::{RedisStore, redis_store};
 
 fn rate(text: &str) -> Option<Rate> {
-    Some(text.parse().unwrap())
+    text.parse().ok()
 }
 
 fn phones(from: u64, count: u64) -> Vec<Phone> {
@@ -94,7 +94,7 @@ async fn a_limit_below_one_a_second_is_told_and_not_waited_for() {
     let ask = async || limits.take(&campaign(None), phones(0, 1)[0], &phones(0, 1)).await.unwrap();
     assert!(matches!(ask().await, Turn::Go(_)));
     let Turn::Later(wait) = ask().await else { panic!("the second is due in six minutes") };
-    assert!(wait > Duration::from_secs(355) && wait <= Duration::from_secs(360), "{wait:?}");
+    assert!(wait > Duration::from_secs(355) && wait <= Duration::from_mins(6), "{wait:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -57,17 +57,17 @@ impl Store {
             Access::Read | Access::Change => None,
             Access::Send => Some(lock(path)?),
         };
-        if access == Access::Read && !path.is_file() {
+        if access != Access::Send && !path.is_file() {
             return Err(LedgerError::NoStore(path.display().to_string()));
         }
-        if access != Access::Read {
+        if access == Access::Send {
             make(path).map_err(|fault| broken(&fault))?;
         }
         let mut connection = connect(path).map_err(|fault| broken(&fault))?;
         // Nothing is written to a file before it is known to be ours.
         match kind(&connection).map_err(|fault| broken(&fault))? {
             Kind::Store(VERSION) => {}
-            Kind::Empty if access != Access::Read => {
+            Kind::Empty if access == Access::Send => {
                 create(&mut connection).map_err(|fault| broken(&fault))?;
             }
             Kind::Empty => return Err(broken(&"holds no campaigns yet")),
@@ -207,11 +207,6 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "page_size", 8192)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // Two may find the same empty file; the second finds the first one's tables.
-    let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if tables > 0 {
-        return transaction.commit();
-    }
     transaction.execute_batch(include_str!("schema.sql"))?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
