@@ -9,11 +9,26 @@ if not meta then
 end
 local mine, ran_out = 'sending ' .. ARGV[1], 'in_doubt @' .. ARGV[1]
 local now = clock()
-local values, touches, moved, settled = {}, {}, {}, 0
+-- Read once and written once: a command for each message would cost most of the script's time.
+local places, numbers, values = {}, {}, {}
+for at = 4, #ARGV, 5 do
+  local place = tonumber(ARGV[at])
+  if place < size(meta) and not places[place] then
+    places[place] = field(meta, place)
+    numbers[#numbers + 1] = places[place]
+  end
+end
+if #numbers > 0 then
+  for nth, value in ipairs(redis.call('HMGET', KEYS[2], unpack(numbers))) do
+    values[numbers[nth]] = value
+  end
+end
+local kept = redis.call('EXISTS', KEYS[6]) == 1
+local changed, touches, moved, settled = {}, {}, {}, 0
 for at = 4, #ARGV, 5 do
   local place, to, word = tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2]
-  local number = place < size(meta) and field(meta, place)
-  local value = number and (values[number] or redis.call('HGET', KEYS[2], number))
+  local number = places[place]
+  local value = number and values[number]
   local from, before = parted(value or '')
   local legal = value and string.find(ARGV[3], from .. '>' .. to .. ';', 1, true)
   if legal then
@@ -27,9 +42,8 @@ for at = 4, #ARGV, 5 do
     end
   end
   if legal then
-    local after = word == '' and to or (to .. ' ' .. word)
-    values[number] = after
-    redis.call('HSET', KEYS[2], number, after)
+    values[number] = word == '' and to or (to .. ' ' .. word)
+    changed[number] = true
     touches[place] = 0
     moved[from] = (moved[from] or 0) - 1
     moved[to] = (moved[to] or 0) + 1
@@ -49,13 +63,20 @@ for at = 4, #ARGV, 5 do
       redis.call('SADD', KEYS[8], ARGV[2])
       if ARGV[at + 4] ~= '' then
         redis.call('HSET', KEYS[6], place, ARGV[at + 4])
+        kept = true
       end
-    elseif to ~= 'pending' and from ~= 'pending' then
+    elseif kept and to ~= 'pending' and from ~= 'pending' then
       redis.call('HDEL', KEYS[6], place)
     end
   end
 end
-if next(touches) then
+if next(changed) then
+  local news = {}
+  for number in pairs(changed) do
+    news[#news + 1] = number
+    news[#news + 1] = values[number]
+  end
+  redis.call('HSET', KEYS[2], unpack(news))
   redis.call('SET', KEYS[3], touched(meta, touches, now))
   count(KEYS[1], moved)
 end
