@@ -44,7 +44,7 @@ chaos FAULTS="200" ROWS="100000":
 
 # Redis' memory a message, at a million messages
 memory:
-    FLOWCAST_TEST_BATCHES=10000 cargo test --release --test it compact_encoding -- --nocapture
+    FLOWCAST_TEST_BATCHES=10000 cargo test --test it compact_encoding -- --nocapture
 
 # The main job, in the sandbox
 demo:

@@ -29,7 +29,7 @@ TOML
 echo "machine: $(nproc) cores, $(grep -m1 'model name' /proc/cpuinfo | cut -d: -f2 | xargs), $(uname -sr)"
 for rows in 100000 1000000; do
     "$bin/examples/generate" "$rows" > "$folder/customers.csv"
-    for round in 1 2 3; do
+    for round in ${ROUNDS:-1 2 3}; do
         sed -e "s/\"appointment-demo\"/\"bench-$rows-$round\"/" -e '/"limits"/d' -e 's/"custom_data": \(.*\),$/"custom_data": \1/' \
             fixtures/jobs/appointment.json > "$folder/job.json"
         rm -f "$folder"/flowcast.db*

@@ -281,6 +281,9 @@ impl<L: Ledger, Q: Queue> Attendant<L, Q> {
             return Ok(());
         }
         self.reap_planning().await?;
+        if let Some(senders) = &self.sending {
+            senders.sending.state.planned.store(campaign.planned, std::sync::atomic::Ordering::Relaxed);
+        }
         let counts = campaign.counts;
         if campaign.planned
             && counts.open() == 0

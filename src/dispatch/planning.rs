@@ -163,8 +163,7 @@ impl<L: Ledger, Q: Queue> Plans<'_, L, Q> {
     }
 
     fn open(&self) -> Result<u64, DispatchError> {
-        let campaign = self.runtime.block_on(self.ledger.campaign(self.id))?;
-        Ok(campaign.ok_or_else(|| LedgerError::NoCampaign(self.id.clone()))?.counts.open())
+        Ok(self.runtime.block_on(self.ledger.open(self.id))?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Senders: for each batch wait for the buckets, claim, send, record, acknowledge — in that order.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,8 @@ pub(super) struct Sending<L, Q> {
 /// What changes while a campaign is sent.
 #[derive(Default)]
 pub(super) struct State {
+    /// Whether the whole audience is planned: then the campaign may end with any record.
+    pub(super) planned: AtomicBool,
     /// Requests in a row whose outcome nobody knows.
     doubts: AtomicU32,
     /// What the campaign waits for, as it was last told.
@@ -343,10 +345,15 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         }
         // Told after the ledger has it.
         self.events.tell(&events).await;
-        if open == 0 {
+        self.ring_at_the_end(open);
+        Ok(())
+    }
+
+    /// The campaign may have come to its end.
+    fn ring_at_the_end(&self, open: u64) {
+        if open == 0 && self.state.planned.load(Ordering::Relaxed) {
             self.bell.notify_one();
         }
-        Ok(())
     }
 
     /// The job says how many rejections are too many.
@@ -375,9 +382,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         };
         let outcomes = set.into_iter().map(|index| (index, outcome.clone()).into()).collect();
         let open = self.ledger.record(&self.id, queued.batch.number, 0, outcomes).await?;
-        if open == 0 {
-            self.bell.notify_one();
-        }
+        self.ring_at_the_end(open);
         Ok(())
     }
 

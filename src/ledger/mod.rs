@@ -392,6 +392,9 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     fn campaign(&self, id: &CampaignId)
     -> impl Future<Output = Result<Option<Campaign>, LedgerError>> + Send;
 
+    /// How many messages of a campaign are open. Cheaper than all of the campaign.
+    fn open(&self, id: &CampaignId) -> impl Future<Output = Result<u64, LedgerError>> + Send;
+
     /// All campaigns, the newest first.
     fn campaigns(&self) -> impl Future<Output = Result<Vec<Campaign>, LedgerError>> + Send;
 

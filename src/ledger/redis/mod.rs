@@ -211,6 +211,14 @@ impl Ledger for Redis {
         read::campaign(&self.server, id).await
     }
 
+    async fn open(&self, id: &CampaignId) -> Result<u64, LedgerError> {
+        let mut ask = redis::cmd("HMGET");
+        ask.arg(Keys(id).campaign()).arg(&["pending", "sending"]);
+        let counts: (Option<u64>, Option<u64>) = self.server.command(&ask).await?;
+        let (Some(pending), Some(sending)) = counts else { return Err(LedgerError::NoCampaign(id.clone())) };
+        Ok(pending + sending)
+    }
+
     async fn campaigns(&self) -> Result<Vec<Campaign>, LedgerError> {
         use futures_util::{StreamExt, TryStreamExt, stream};
         let ids = self.ids(CAMPAIGNS).await?;

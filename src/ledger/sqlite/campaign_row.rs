@@ -167,9 +167,8 @@ pub(super) fn insert(transaction: &Transaction<'_>, new: &NewCampaign) -> Result
 }
 
 /// How many messages are open.
-pub(super) fn open(transaction: &Transaction<'_>, key: i64) -> Result<u64, LedgerError> {
-    let mut statement =
-        transaction.prepare_cached("SELECT pending + sending FROM campaign WHERE key = ?1")?;
+pub(super) fn open(connection: &Connection, key: i64) -> Result<u64, LedgerError> {
+    let mut statement = connection.prepare_cached("SELECT pending + sending FROM campaign WHERE key = ?1")?;
     Ok(unsigned(statement.query_row([key], |row| row.get(0))?))
 }
 

@@ -202,6 +202,11 @@ impl Ledger for Sqlite {
         self.store.read(read).await
     }
 
+    async fn open(&self, id: &CampaignId) -> Result<u64, LedgerError> {
+        let id = id.clone();
+        self.store.read(move |connection| campaign_row::open(connection, key(connection, &id)?)).await
+    }
+
     async fn campaigns(&self) -> Result<Vec<Campaign>, LedgerError> {
         let read = |connection: &Connection| {
             let mut statement = connection.prepare_cached(&format!("{CAMPAIGN} ORDER BY key DESC"))?;
