@@ -118,7 +118,7 @@ async fn drain(
             Ok(ExitCode::SUCCESS)
         }
         () = over => {
-            let text = format!("was not done within {} s; what was under way is in doubt until its claim has run out", grace.as_secs());
+            let text = format!("was not done within {} s; what was under way is in doubt as soon as its claim has run out", grace.as_secs());
             Err(Failure::Outside(text))
         }
     }

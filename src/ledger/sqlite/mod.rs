@@ -564,6 +564,10 @@ fn settle(
     let mut moves = BTreeMap::<(MessageState, MessageState), usize>::new();
     let mut tallies = BTreeMap::<(&str, String), (i64, String)>::new();
     let at = batch_row::key(key, row.number());
+    // Asked once: hardly any batch has something kept, and a command for each message would be slow.
+    let kept: bool = transaction
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM payload WHERE batch = ?1)")?
+        .query_row([at], |row| row.get(0))?;
     for Recorded { message, outcome, payload } in outcomes {
         let from = row.state(message);
         if hand == Hand::Sender && outcome == Outcome::Released && from != Some(MessageState::Sending) {
@@ -579,9 +583,7 @@ fn settle(
             transaction
                 .prepare_cached("INSERT OR REPLACE INTO payload VALUES (?1, ?2, ?3)")?
                 .execute(params![at, message, payload])?;
-        } else if matches!(outcome.state(), MessageState::Accepted | MessageState::Skipped)
-            && from != MessageState::Pending
-        {
+        } else if kept && matches!(outcome.state(), MessageState::Accepted | MessageState::Skipped) {
             transaction
                 .prepare_cached("DELETE FROM payload WHERE batch = ?1 AND message = ?2")?
                 .execute(params![at, message])?;

@@ -150,7 +150,7 @@ impl Broker {
         loop {
             let fault = match self.open().await {
                 Ok(link) => {
-                    if !self.shared.is_here.swap(true, Ordering::Relaxed) {
+                    if !self.shared.is_here.swap(true, Ordering::Relaxed) && self.shared.patient {
                         tracing::info!("connected to RabbitMQ");
                     }
                     return Ok(slot.insert(link).clone());
@@ -162,7 +162,9 @@ impl Broker {
                     fault
                 }
             };
-            if self.shared.is_here.swap(false, Ordering::Relaxed) || wait == WAITS.0 {
+            let is_news = self.shared.is_here.swap(false, Ordering::Relaxed) || wait == WAITS.0;
+            // A person is told in the end, and once.
+            if is_news && self.shared.patient {
                 tracing::warn!("RabbitMQ is away: {}", fault.0);
             } else {
                 tracing::debug!("RabbitMQ is still away: {}", fault.0);
