@@ -1,5 +1,6 @@
 //! The HTTP side of a worker: whether it lives, whether it is ready, and its metrics.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -56,14 +57,23 @@ struct Shared {
 }
 
 impl Http {
-    /// Starts to listen, and to collect metrics for the whole process.
+    /// Starts to listen, and to collect metrics for the whole process. A port that is taken, as by
+    /// another worker on this machine, gives way to a free one: sending must not wait for it.
     ///
     /// # Errors
     ///
-    /// When the address is none or taken.
+    /// When the address is none.
     pub async fn start(listen: &str, health: Health) -> Result<Self, String> {
         let taken = |fault| format!("can't listen on {listen} (http.listen): {fault}");
-        let listener = TcpListener::bind(listen).await.map_err(taken)?;
+        let listener = match (TcpListener::bind(listen).await, listen.parse::<SocketAddr>()) {
+            (Err(fault), Ok(address)) if fault.kind() == ErrorKind::AddrInUse => {
+                tracing::warn!(
+                    "{listen} (http.listen) is taken, perhaps by another worker; a free port is used"
+                );
+                TcpListener::bind((address.ip(), 0)).await.map_err(taken)?
+            }
+            (bound, _) => bound.map_err(taken)?,
+        };
         let address = listener.local_addr().map_err(taken)?;
         let metrics = PrometheusBuilder::new()
             .set_buckets(&SECONDS)

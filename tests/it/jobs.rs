@@ -305,6 +305,19 @@ async fn a_worker_says_how_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_workers_with_one_configuration_run_on_one_machine() {
+    let (fleet, _sandbox, _broker) = fleet(30).await;
+    let port = crate::servers::free_port();
+    let config = std::fs::read_to_string(fleet.world.path("flowcast.toml")).unwrap();
+    fleet.world.write("flowcast.toml", config.replace("127.0.0.1:0", &format!("127.0.0.1:{port}")));
+    let _first = fleet.worker();
+    until("the first", || fleet.log().contains(&format!("http://127.0.0.1:{port}"))).await;
+    let _second = fleet.worker();
+    until("the second", || fleet.log().matches("health and metrics on").count() == 2).await;
+    assert!(fleet.log().contains("is taken, perhaps by another worker"), "{}", fleet.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_doctor_names_what_is_wrong_and_how_to_mend_it() {
     let (fleet, _sandbox, _broker) = fleet(1).await;
     let ended = fleet.ok(&["doctor"]).await;
