@@ -230,11 +230,14 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 Ok(Mine::Stopped)
             }
             (Turn::Later(wait), _) => {
+                {
+                    // First, so that no other sender's success takes the note back.
+                    let until = Instant::now() + wait;
+                    let mut put_off = self.state.put_off.lock().unwrap_or_else(PoisonError::into_inner);
+                    *put_off = put_off.map_or(Some(until), |known| Some(known.max(until)));
+                }
                 let due = Timestamp::now() + wait;
                 self.note(Some(format!("waits for its limits; what is put off is due at {due:.0}"))).await?;
-                let until = Instant::now() + wait;
-                let mut put_off = self.state.put_off.lock().unwrap_or_else(PoisonError::into_inner);
-                *put_off = put_off.map_or(Some(until), |known| Some(known.max(until)));
                 Ok(Mine::Later(wait.max(LONGEST_WAIT)))
             }
             (Turn::Go(place), _) => Ok(Mine::Now(place)),

@@ -364,22 +364,11 @@ impl Ledger for Redis {
         ];
         loop {
             let asked = Instant::now();
-            let (answer, granted): (String, Option<Vec<u8>>) =
-                match self.server.run::<Vec<Vec<u8>>>(&SCRIPTS.claim, &names, &args).await? {
-                    mut parts if parts.len() == 2 => {
-                        let granted = parts.pop();
-                        (
-                            parts.pop().map(|word| String::from_utf8_lossy(&word).into()).unwrap_or_default(),
-                            granted,
-                        )
-                    }
-                    mut parts => (
-                        parts.pop().map(|word| String::from_utf8_lossy(&word).into()).unwrap_or_default(),
-                        None,
-                    ),
-                };
-            match answer.as_str() {
-                "granted" => {
+            let answer: Vec<Vec<u8>> = self.server.run(&SCRIPTS.claim, &names, &args).await?;
+            let mut parts = answer.into_iter();
+            let (word, granted) = (parts.next().unwrap_or_default(), parts.next());
+            match word.as_slice() {
+                b"granted" => {
                     // An answer that took long may tell of a claim that is old already; asked again
                     // under the same token, it holds anew.
                     if asked.elapsed() >= MARGIN {
@@ -388,14 +377,16 @@ impl Ledger for Redis {
                     let messages = granted.unwrap_or_default();
                     return Ok(Claim { messages, running: true, token, start_by: Some(asked + MARGIN) });
                 }
-                "closed" => return Ok(Claim { messages: Vec::new(), running: false, token, start_by: None }),
-                "missing" => {
+                b"closed" => {
+                    return Ok(Claim { messages: Vec::new(), running: false, token, start_by: None });
+                }
+                b"missing" => {
                     let meta = meta(&batch);
                     let args = [u64::from(batch.number).into(), Arg::Bytes(&meta)];
                     let names = [names[0].clone(), names[1].clone(), names[2].clone(), keys.open()];
                     let _: u64 = self.server.run(&SCRIPTS.plan, &names, &args).await?;
                 }
-                "other" => return Err(LedgerError::OtherPlan(batch.campaign.clone(), batch.number)),
+                b"other" => return Err(LedgerError::OtherPlan(batch.campaign.clone(), batch.number)),
                 _ => return Err(LedgerError::NoCampaign(batch.campaign.clone())),
             }
         }
