@@ -4,12 +4,17 @@
 //! it. What became of a message is told once at most: the ledger is the truth, and reports are made
 //! from it.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde_json::json;
 
 use crate::campaign::{CampaignState, Recipient};
 use crate::ledger::{Campaign, Outcome};
 use crate::queue::rabbitmq::{Broker, Event};
+
+/// How long a sender waits for the broker to take what it tells.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Where events go; on one machine without a broker nowhere.
 #[derive(Clone, Default)]
@@ -56,10 +61,12 @@ impl Events {
 
     /// Tells what became of messages, as well as it can be told.
     pub(super) async fn tell(&self, events: &[Event]) {
-        if let Some(broker) = self.0.as_ref().filter(|_| !events.is_empty())
-            && let Err(fault) = broker.tell(events).await
-        {
-            tracing::warn!("{} events were not told: {fault}", events.len());
+        let Some(broker) = self.0.as_ref().filter(|_| !events.is_empty()) else { return };
+        // A broker that is away must not keep a sender that has recorded already.
+        match tokio::time::timeout(PATIENCE, broker.tell(events)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(fault)) => tracing::warn!("{} events were not told: {fault}", events.len()),
+            Err(_) => tracing::warn!("{} events were not told: the broker does not answer", events.len()),
         }
     }
 }

@@ -102,11 +102,13 @@ impl<L: Ledger, Q: Queue> Plans<'_, L, Q> {
             if self.stop.is_cancelled() {
                 return Ok(Planning::Stopped);
             }
-            if news.is_due() {
-                self.write(&mut news, &mut ahead)?;
+            if news.is_due() && !self.write(&mut news, &mut ahead)? {
+                return Ok(Planning::Stopped);
             }
         }
-        self.write(&mut news, &mut ahead)?;
+        if !self.write(&mut news, &mut ahead)? {
+            return Ok(Planning::Stopped);
+        }
         // What was planned must be what was surveyed: the file may have been written to meanwhile.
         let prepared = self.prepared;
         if audience::survey(&prepared.source, prepared.settings.delimiter)?.digest != prepared.survey.digest {
@@ -115,11 +117,11 @@ impl<L: Ledger, Q: Queue> Plans<'_, L, Q> {
         Ok(Planning::Complete)
     }
 
-    /// Publishes, then writes the checkpoint, then waits until sending has caught up.
-    fn write(&self, news: &mut News, ahead: &mut Ahead) -> Result<(), DispatchError> {
+    /// Publishes, then writes the checkpoint, then waits until sending has caught up. Returns whether it
+    /// did; what was stopped before the queue had it must not be passed by any later checkpoint.
+    fn write(&self, news: &mut News, ahead: &mut Ahead) -> Result<bool, DispatchError> {
         let queued = std::mem::take(&mut news.queued);
         if !queued.is_empty() {
-            // What is stopped here may be in the queue or not; the checkpoint stays behind it.
             let published = self.runtime.block_on(async {
                 tokio::select! {
                     biased;
@@ -129,7 +131,7 @@ impl<L: Ledger, Q: Queue> Plans<'_, L, Q> {
             });
             match published {
                 Some(published) => published?,
-                None => return Ok(()),
+                None => return Ok(false),
             }
         }
         // The checkpoint follows what the queue has, never the other way round.
@@ -145,7 +147,7 @@ impl<L: Ledger, Q: Queue> Plans<'_, L, Q> {
         if self.publish != Publish::Nothing {
             ahead.wait(self)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The plan's digest where so many rows are read.
@@ -227,5 +229,106 @@ impl News {
     fn is_due(&self) -> bool {
         let is_end = self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.complete);
         is_end || self.batches.len().max(self.queued.len()) >= BATCHES || self.skipped.len() >= SKIPPED
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use serde_json::json;
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::campaign::Job;
+    use crate::dispatch::{Account, prepare, register};
+    use crate::ledger::{Access, Sqlite};
+    use crate::limiter::{AccountLimits, Rates};
+    use crate::provider::Transport;
+    use crate::provider::exotel::Exotel;
+    use crate::queue::QueueError;
+
+    /// A queue that never says that it has what was published.
+    #[derive(Clone, Default)]
+    struct Silent(Arc<Notify>);
+
+    impl Queue for Silent {
+        type Receipt = ();
+        type Home = ();
+        const LASTS: bool = true;
+
+        fn open((): &(), _: &CampaignId, _: usize) -> Self {
+            Self::default()
+        }
+
+        async fn publish(&self, _: Vec<QueuedBatch>) -> Result<(), QueueError> {
+            self.0.notify_one();
+            std::future::pending().await
+        }
+
+        async fn next(&self) -> Result<(QueuedBatch, ()), QueueError> {
+            std::future::pending().await
+        }
+
+        async fn acknowledge(&self, (): ()) -> Result<(), QueueError> {
+            Ok(())
+        }
+
+        async fn delay(&self, (): (), _: QueuedBatch, _: Duration) -> Result<(), QueueError> {
+            Ok(())
+        }
+
+        async fn waiting(&self) -> Result<u64, QueueError> {
+            Ok(0)
+        }
+
+        fn held(&self) -> u64 {
+            0
+        }
+
+        async fn close(&self) {}
+
+        async fn remove(&self) -> Result<(), QueueError> {
+            Ok(())
+        }
+
+        fn trouble(&self) -> Option<String> {
+            None
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_checkpoint_never_passes_what_the_queue_has_not_confirmed() {
+        let job = json!({
+            "version": 1, "id": "c1", "account": "main", "from": "+912248931479",
+            "audience": { "recipients": [{ "phone": "+919876543210" }, { "phone": "+919876543211" }] },
+            "message": { "type": "text", "text": { "body": "x" } },
+        });
+        let job = Job::read(job.to_string().as_bytes()).unwrap();
+        let url = "http://127.0.0.1:1".parse().unwrap();
+        let provider = Exotel::new(&url, "sid", &"key".into(), &"token".into()).unwrap();
+        let transport = Transport::new(Duration::from_secs(1), false).unwrap();
+        let limits = AccountLimits::new(Rates::default(), 1);
+        let account = Account::new(Box::new(provider), transport, limits, 1);
+        let prepared = Arc::new(prepare(job, None, &account).unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Sqlite::open(&folder.path().join("flowcast.db"), Access::Send).unwrap();
+        let id = register(&ledger, &prepared, false, false).await.unwrap().id;
+
+        let (queue, stop) = (Silent::default(), CancellationToken::new());
+        let planning = {
+            let (ledger, queue, id, stop) = (ledger.clone(), queue.clone(), id.clone(), stop.clone());
+            let runtime = Handle::current();
+            tokio::task::spawn_blocking(move || {
+                let (ledger, queue, prepared, stop) = (&ledger, &queue, &prepared, &stop);
+                let (batch_size, publish) = (100, Publish::News);
+                Plans { ledger, queue, id: &id, prepared, batch_size, publish, stop, runtime }.plan()
+            })
+        };
+        queue.0.notified().await;
+        stop.cancel();
+        assert_eq!(planning.await.unwrap().unwrap(), Planning::Stopped);
+        assert_eq!(ledger.plan(&id).await.unwrap().checkpoint, Checkpoint::default());
     }
 }

@@ -23,7 +23,8 @@ use crate::queue::{Queue, QueuedBatch};
 /// After so many requests in a row whose outcome nobody knows, a campaign is held: something
 /// between us and the provider is broken, and every further request would be a doubt more.
 const DOUBTS: u32 = 5;
-/// A wait for tokens that is longer is told in the campaign's status.
+/// A wait for tokens that is longer is told in the campaign's status; and a worker that is stopped
+/// waits no longer for the broker.
 const LONG_WAIT: Duration = Duration::from_secs(3);
 
 /// What all senders of a campaign in this worker share.
@@ -199,7 +200,16 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             self.queue.acknowledge(receipt).await?;
         } else {
             queued.left = again;
-            self.queue.delay(receipt, queued, wait).await?;
+            // A worker that is stopped does not wait for a broker that is away: the batch is still the
+            // broker's, and comes again.
+            let given_up = async {
+                self.stop.cancelled().await;
+                tokio::time::sleep(LONG_WAIT).await;
+            };
+            tokio::select! {
+                delayed = self.queue.delay(receipt, queued, wait) => delayed?,
+                () = given_up => {}
+            }
         }
         Ok(())
     }

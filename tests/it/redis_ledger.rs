@@ -71,16 +71,8 @@ async fn sent(ledger: &Redis, batches: u32) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_keep_their_compact_encoding_and_a_message_takes_few_bytes() {
-    let store = RedisStore::at(
-        {
-            let redis = RedisProcess::start(DURABLE);
-            let url = redis.url();
-            // It ends with the test.
-            Box::leak(Box::new(redis));
-            url
-        },
-        (),
-    );
+    let server = RedisProcess::start(DURABLE);
+    let store = RedisStore::at(server.url(), server);
     let mut redis = connection(&store);
     let used = |redis: &mut redis::Connection| {
         let info: String = redis::cmd("INFO").arg("memory").query(redis).unwrap();

@@ -255,6 +255,10 @@ impl Ledger for Redis {
         let reason = reason.unwrap_or_default();
         let args = [Arg::from(to.as_str()), Arg::from(&reason), Arg::from(moves_of_campaigns())];
         let done: String = self.server.run(&SCRIPTS.state, &[Keys(id).campaign()], &args).await?;
+        if done == "ok" {
+            // Again: a worker that was just done with the state before may have taken it off the list.
+            self.activate(id).await?;
+        }
         match (done.as_str(), done.parse()) {
             ("ok", _) => Ok(()),
             (_, Ok(from)) => Err(LedgerError::IllegalMove { id: id.clone(), from, to }),
