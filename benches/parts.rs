@@ -10,8 +10,7 @@ use std::hint::black_box;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use flowcast::audience::{Audience, Line, PhoneNumbers, Settings, Source, survey};
 use flowcast::campaign::{Batch, Columns, Job, Template};
-use flowcast::provider::Provider;
-use flowcast::provider::exotel::Exotel;
+use flowcast::provider::{Credentials, PROVIDERS};
 
 /// Rows of the measured audience.
 const ROWS: u64 = 200_000;
@@ -20,11 +19,16 @@ fn rendering(criterion: &mut Criterion) {
     let json = include_bytes!("../fixtures/jobs/appointment.json");
     let job = Job::read(json).unwrap_or_else(|problems| panic!("{problems:?}"));
     let base = "http://127.0.0.1:1".parse().unwrap();
-    let provider = Exotel::new(&base, "a", &"k".to_string().into(), &"t".to_string().into()).unwrap();
+    let credentials = Credentials { account_sid: "a".into(), api_key: "k".into(), api_token: "t".into() };
+    let provider = (PROVIDERS[0].open)(&base, &credentials).unwrap();
     let columns = Columns::new(["order_id", "name", "Mobile", "clinic"].map(String::from).into());
-    let template =
-        Template::compile(&provider.envelope(&job), &job.limits_of_strings, job.judge_rendered, &columns)
-            .unwrap();
+    let template = Template::compile(
+        &provider.envelope(&job).unwrap(),
+        &job.limits_of_strings,
+        job.judge_rendered,
+        &columns,
+    )
+    .unwrap();
     let values = ["100001", "asha rao", "+919800000001", "Lake Road"];
     let mut batch = Batch::new("appointment-demo".parse().unwrap(), 7, template.columns().len(), false);
     for row in 1..=100 {

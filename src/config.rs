@@ -7,7 +7,7 @@ use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use figment::error::Kind;
+use figment::error::Kind as Fault;
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
@@ -18,8 +18,8 @@ use url::Url;
 
 use crate::campaign::Rate;
 use crate::campaign::problem::nearest;
-use crate::provider::exotel::REGIONS;
 use crate::provider::transport::REQUEST_TIMEOUT;
+use crate::provider::{Credentials, Kind, PROVIDERS, kind};
 
 /// Where the configuration is looked for when nothing names a file.
 const DEFAULT_FILE: &str = "flowcast.toml";
@@ -179,12 +179,14 @@ pub struct Audiences {
 #[serde(deny_unknown_fields)]
 pub struct AccountConfig {
     /// The provider.
-    pub provider: ProviderName,
+    #[serde(deserialize_with = "provider")]
+    #[schemars(schema_with = "providers")]
+    pub provider: &'static Kind,
     /// The provider's region, which names the host.
     pub region: Option<String>,
     /// The host itself, instead of a region.
     pub base_url: Option<Url>,
-    /// The account's id there.
+    /// The account's id there; with Meta the id of the phone number.
     pub account_sid: Option<String>,
     /// The key.
     pub api_key: Option<Secret>,
@@ -193,10 +195,9 @@ pub struct AccountConfig {
     /// What the provider allows.
     #[serde(default)]
     pub limits: Limits,
-    /// How many requests may be under way at once.
-    #[serde(default = "default_concurrency", deserialize_with = "number")]
-    #[schemars(with = "NonZeroU16")]
-    pub concurrency: NonZeroU16,
+    /// How many requests may be under way at once; by default as many as keep the provider busy.
+    #[serde(default, deserialize_with = "number")]
+    pub concurrency: Option<NonZeroU16>,
     /// How long a request may take; what is not answered by then is in doubt.
     #[serde(default = "half_a_minute")]
     #[schemars(with = "String")]
@@ -207,19 +208,18 @@ fn half_a_minute() -> Time {
     Time(REQUEST_TIMEOUT)
 }
 
-/// Eight requests keep a provider that answers in a second busy at the pace of its own limits.
-fn default_concurrency() -> NonZeroU16 {
-    NonZeroU16::MIN.saturating_add(7)
+/// A provider by its name.
+fn provider<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static Kind, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    kind(&name).ok_or_else(|| {
+        let near = nearest(&name, PROVIDERS.iter().map(|kind| kind.name));
+        serde::de::Error::custom(format!("the provider {name:?} is unknown{near}"))
+    })
 }
 
-/// The providers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ProviderName {
-    /// Exotel.
-    Exotel,
-    /// Kaleyra.
-    Kaleyra,
+fn providers(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let names: Vec<&str> = PROVIDERS.iter().map(|kind| kind.name).collect();
+    schemars::json_schema!({ "type": "string", "enum": names })
 }
 
 /// What a provider allows an account, each as `80/s`, `200/min`, `10/h`, `10000/d`, optionally with
@@ -294,42 +294,55 @@ impl AccountConfig {
     ///
     /// When it is neither given nor known.
     pub fn address(&self, name: &str) -> Result<Url, ConfigError> {
-        match (&self.base_url, &self.region) {
-            (Some(url), _) => Ok(url.clone()),
-            (None, Some(region)) => {
-                let known = || REGIONS.iter().map(|(known, _)| *known);
-                let host =
-                    REGIONS.iter().find(|(known, _)| known == region).and_then(|(_, host)| host.parse().ok());
-                host.ok_or_else(|| {
-                    ConfigError(format!(
-                        "accounts.{name}.region {region:?} is unknown{}",
-                        nearest(region, known())
-                    ))
-                })
+        let regions = self.provider.regions;
+        let known = || regions.iter().map(|(known, _)| *known);
+        let address = match (&self.base_url, &self.region, regions) {
+            (Some(url), ..) => return Ok(url.clone()),
+            (None, Some(region), _) => regions.iter().find(|(known, _)| known == region),
+            (None, None, [only]) => Some(only),
+            (None, None, _) => {
+                let known = known().collect::<Vec<_>>().join(", ");
+                return Err(ConfigError(format!("accounts.{name} needs region ({known}) or base_url")));
             }
-            (None, None) => {
-                let regions: Vec<&str> = REGIONS.iter().map(|(known, _)| *known).collect();
-                Err(ConfigError(format!("accounts.{name} needs region ({}) or base_url", regions.join(", "))))
-            }
-        }
+        };
+        let address = address.and_then(|(_, address)| address.parse().ok());
+        address.ok_or_else(|| {
+            let region = self.region.as_deref().unwrap_or_default();
+            let near = nearest(region, known());
+            ConfigError(format!(
+                "accounts.{name}.region {region:?} is unknown to {}{near}",
+                self.provider.name
+            ))
+        })
     }
 
-    /// A credential of the account.
+    /// What the provider needs to know its customer by.
     ///
     /// # Errors
     ///
-    /// When it is missing, with how to give it.
-    pub fn credential(
-        &self,
-        name: &str,
-        field: &str,
-        secret: Option<&Secret>,
-    ) -> Result<SecretString, ConfigError> {
-        let key = format!("accounts.{name}.{field}");
-        let variable = format!("FLOWCAST_ACCOUNTS__{}__{}", name.to_uppercase(), field.to_uppercase());
-        let missing =
-            || ConfigError(format!("{key} is missing: set it in the configuration, or as {variable}"));
-        secret.ok_or_else(missing)?.read(&key)
+    /// When something is missing, with how to give it.
+    pub fn credentials(&self, name: &str) -> Result<Credentials, ConfigError> {
+        let needs = |key: &str| self.provider.needs.contains(&key);
+        let missing = |key: &str| {
+            let variable = format!("FLOWCAST_ACCOUNTS__{}__{}", name.to_uppercase(), key.to_uppercase());
+            ConfigError(format!(
+                "accounts.{name}.{key} is missing: set it in the configuration, or as {variable}"
+            ))
+        };
+        let secret = |key: &str, secret: &Option<Secret>| match secret {
+            _ if !needs(key) => Ok(SecretString::from("")),
+            Some(secret) => secret.read(&format!("accounts.{name}.{key}")),
+            None => Err(missing(key)),
+        };
+        let account_sid = self.account_sid.clone().unwrap_or_default();
+        if needs("account_sid") && account_sid.is_empty() {
+            return Err(missing("account_sid"));
+        }
+        Ok(Credentials {
+            account_sid,
+            api_key: secret("api_key", &self.api_key)?,
+            api_token: secret("api_token", &self.api_token)?,
+        })
     }
 }
 
@@ -369,7 +382,7 @@ fn explain(fault: figment::Error) -> String {
         });
         let key = if fault.path.is_empty() { String::new() } else { format!("{}: ", fault.path.join(".")) };
         let what = match &fault.kind {
-            Kind::UnknownField(name, known) => {
+            Fault::UnknownField(name, known) => {
                 format!("unknown key {name:?}{}", nearest(name, known.iter().copied()))
             }
             kind => kind.to_string(),
@@ -419,7 +432,7 @@ fn merge(into: &mut Dict, from: Dict) {
 }
 
 /// A number, or a text that holds one: the environment knows only texts.
-fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroU16, D::Error> {
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU16>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Either {
@@ -428,8 +441,8 @@ fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroU16, D::E
     }
     let wrong = || serde::de::Error::custom("must be a whole number from 1 to 65535");
     match Either::deserialize(deserializer).map_err(|_| wrong())? {
-        Either::Number(number) => Ok(number),
-        Either::Text(text) => text.trim().parse().map_err(|_| wrong()),
+        Either::Number(number) => Ok(Some(number)),
+        Either::Text(text) => text.trim().parse().map(Some).map_err(|_| wrong()),
     }
 }
 
@@ -482,7 +495,10 @@ mod tests {
         .unwrap();
         let main = &config.accounts["main"];
         assert_eq!(main.address("main").unwrap().as_str(), "https://api.in.exotel.com/");
-        assert_eq!(main.concurrency.get(), 8);
+        assert_eq!(main.concurrency.map(NonZeroU16::get), Some(8));
+        let kaleyra = &config.accounts["kaleyra"];
+        assert_eq!(kaleyra.address("kaleyra").unwrap().as_str(), "https://api.in.kaleyra.io/");
+        assert_eq!(kaleyra.credentials("kaleyra").unwrap().account_sid, "HXAP1600000097IN");
         assert!(!format!("{config:?}").contains("token1"));
         assert!(!format!("{config:?}").contains("guest"));
     }
@@ -497,6 +513,17 @@ mod tests {
         assert!(
             fault.contains("accounts.main.limits.messages") && fault.contains("can never be met"),
             "{fault}"
+        );
+    }
+
+    #[test]
+    fn a_provider_or_a_region_that_is_not_known_names_the_nearest() {
+        let fault = load("[accounts.main]\nprovider = \"kaleira\"").unwrap_err().0;
+        assert!(fault.contains("the provider \"kaleira\" is unknown; did you mean \"kaleyra\"?"), "{fault}");
+        let config = load("[accounts.main]\nprovider = \"kaleyra\"\nregion = \"mumbai\"").unwrap();
+        assert_eq!(
+            config.accounts["main"].address("main").unwrap_err().0,
+            "accounts.main.region \"mumbai\" is unknown to kaleyra; known here: in, ap, eu"
         );
     }
 
@@ -519,9 +546,8 @@ mod tests {
 
     #[test]
     fn a_missing_credential_says_how_to_give_it() {
-        let config = load("[accounts.main]\nprovider = \"exotel\"").unwrap();
-        let main = &config.accounts["main"];
-        let fault = main.credential("main", "api_key", main.api_key.as_ref()).unwrap_err().0;
+        let config = load("[accounts.main]\nprovider = \"exotel\"\naccount_sid = \"a\"").unwrap();
+        let fault = config.accounts["main"].credentials("main").err().unwrap().0;
         assert_eq!(
             fault,
             "accounts.main.api_key is missing: set it in the configuration, or as FLOWCAST_ACCOUNTS__MAIN__API_KEY"

@@ -3,6 +3,7 @@
 //! Pure: no I/O, no async, no clock, and nothing of the crate outside this folder.
 
 pub mod batch;
+pub mod codes;
 pub mod columns;
 pub mod content;
 pub mod control;

@@ -9,9 +9,10 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::{Outcome, open, print};
+use crate::campaign::Phone;
 use crate::config::Config;
 use crate::dispatch::Account;
-use crate::provider::Failure as NoReply;
+use crate::provider::{Answer, Failure as NoReply, Said, prove};
 use crate::redis_server::{Node, survey};
 
 /// A clock that is further off is worth a word; schedules are kept by it.
@@ -104,16 +105,27 @@ async fn look_at_accounts(config: &Config, findings: &mut Findings) {
 }
 
 async fn try_credentials(account: &Account) -> (Grade, String) {
-    match account.transport.post(account.provider.request(&[]), None).await {
-        Ok(reply) => match reply.status {
-            401 | 403 => (
-                Grade::Bad,
-                format!("the provider answers {}: set account_sid, api_key and api_token anew", reply.status),
-            ),
-            404 => (Grade::Bad, "the provider answers 404: are account_sid and region right?".into()),
-            500.. => (Grade::Warning, format!("the provider answers {}; try again later", reply.status)),
-            _ => (Grade::Ok, "the provider takes the credentials".into()),
-        },
+    // No job is looked at, so no sender number is known: a made-up one stands in its place.
+    let Some(nobody) = Phone::from_digits(10_000_000) else {
+        return (Grade::Warning, "was not tried".into());
+    };
+    match account.transport.post(account.provider.request(nobody, &[]), None).await {
+        Ok(reply) => {
+            let said = account.provider.hear(&reply, 0);
+            let code = if let Said::Error { code, .. } = &said { code.clone() } else { None };
+            match prove(&reply, said) {
+                _ if code.is_some() && code.as_deref() == account.kind.unknown_sender => {
+                    (Grade::Ok, "the provider takes the credentials".into())
+                }
+                Answer::Refused { reason, .. } => {
+                    (Grade::Bad, format!("the provider refuses them: {reason}"))
+                }
+                Answer::TryAgain { detail, .. } | Answer::Unknown { detail } => {
+                    (Grade::Warning, format!("the provider answers {detail}; try again later"))
+                }
+                _ => (Grade::Ok, "the provider takes the credentials".into()),
+            }
+        }
         Err(NoReply::NotSent(fault) | NoReply::MayBeSent(fault)) => (
             Grade::Bad,
             format!("the provider can't be reached: {fault}; check region or base_url, and the network"),

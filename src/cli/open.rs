@@ -1,6 +1,7 @@
 //! What several commands open: the ledger, the broker, the job, the accounts.
 
 use std::collections::HashMap;
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,16 +13,17 @@ use url::{Host, Url};
 use super::Failure;
 use crate::campaign::problem::nearest;
 use crate::campaign::{CampaignId, Job};
-use crate::config::{self, AccountConfig, Config, ProviderName};
+use crate::config::{self, AccountConfig, Config};
 use crate::dispatch::{Account, Accounts};
 use crate::ledger::{Access, Campaign, Ledger, Redis, Sqlite};
 use crate::limiter::{AccountLimits, Rates};
-use crate::provider::exotel::Exotel;
 use crate::provider::transport::REQUEST_TIMEOUT;
-use crate::provider::{Provider, Transport};
+use crate::provider::{Credentials, Kind, PROVIDERS, Transport};
 use crate::queue::rabbitmq::Broker;
 use crate::redis_server::{Patience, RedisServer};
 
+/// What `WhatsApp` lets a sender number send, unless the account says otherwise.
+const MESSAGES: &str = "80/s";
 /// How often it is looked whether the configuration has changed.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -141,17 +143,9 @@ pub(super) fn account(config: &Config, name: &str, shared: Shared<'_>) -> Result
         };
         return Err(Failure::Usage(format!("/account: the account {name:?} is not configured{near}")));
     };
-    if account.provider == ProviderName::Kaleyra {
-        return Err(Failure::Usage(format!("accounts.{name}: Kaleyra can't be used yet")));
-    }
-    let sid = account.account_sid.as_deref().filter(|sid| !sid.is_empty());
-    let sid = sid.ok_or_else(|| Failure::Usage(format!("accounts.{name}.account_sid is missing")))?;
-    let key = account.credential(name, "api_key", account.api_key.as_ref())?;
-    let token = account.credential(name, "api_token", account.api_token.as_ref())?;
+    let credentials = account.credentials(name)?;
     let address = account.address(name)?;
-    let provider = Exotel::new(&address, sid, &key, &token)
-        .map_err(|fault| Failure::Usage(format!("accounts.{name}: {fault}")))?;
-    ready(Box::new(provider), &address, name, Some(account), shared)
+    ready(account.provider, &credentials, &address, name, Some(account), shared)
 }
 
 /// All configured accounts. One that can't be used is no reason not to work for the others.
@@ -171,20 +165,26 @@ pub(super) fn only(name: &str, account: &Arc<Account>) -> Accounts {
     Accounts::new(HashMap::from([(name.to_owned(), Ok(account.clone()))]))
 }
 
-/// An account at a sandbox. One that is configured keeps its limits, so that a rehearsal takes as
-/// long as the real campaign; one that is not has none.
+/// An account at a sandbox. One that is configured keeps its provider and its limits, so that a
+/// rehearsal takes as long as the real campaign; one that is not has none.
 pub(super) fn sandbox_account(config: &Config, name: &str, address: &Url) -> Result<Account, Failure> {
-    let provider = Exotel::new(address, "sandbox", &"key".into(), &"token".into()).map_err(Failure::Usage)?;
-    ready(Box::new(provider), address, name, config.accounts.get(name), None)
+    let account = config.accounts.get(name);
+    let kind = account.map_or(PROVIDERS[0], |account| account.provider);
+    let credentials =
+        Credentials { account_sid: "sandbox".into(), api_key: "key".into(), api_token: "token".into() };
+    ready(kind, &credentials, address, name, account, None)
 }
 
 fn ready(
-    provider: Box<dyn Provider>,
+    kind: &'static Kind,
+    credentials: &Credentials,
     address: &Url,
     name: &str,
     account: Option<&AccountConfig>,
     shared: Shared<'_>,
 ) -> Result<Account, Failure> {
+    let provider = (kind.open)(address, credentials)
+        .map_err(|fault| Failure::Usage(format!("accounts.{name}: {fault}")))?;
     let is_here = match address.host() {
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
         Some(Host::Ipv6(ip)) => ip.is_loopback(),
@@ -193,22 +193,22 @@ fn ready(
     };
     let timeout = account.map_or(REQUEST_TIMEOUT, |account| account.timeout.0);
     let transport = Transport::new(timeout, !is_here).map_err(Failure::Outside)?;
-    let concurrency = account.map_or(8, |account| usize::from(account.concurrency.get()));
+    let concurrency = account.and_then(|account| account.concurrency);
+    let concurrency = usize::from(concurrency.map_or(kind.concurrency, NonZeroU16::get));
     let rates = rates(account);
     let limits = match shared {
         Some(server) => AccountLimits::shared(name, rates, concurrency, server.clone()),
         None => AccountLimits::new(rates, concurrency),
     };
-    Ok(Account::new(provider, transport, limits, concurrency))
+    Ok(Account::new(kind, provider, transport, limits, concurrency))
 }
 
 /// What a configured account is allowed: the provider's own limits, unless it says otherwise.
 fn rates(account: Option<&AccountConfig>) -> Rates {
-    let by_default = |text: &str| account.and_then(|_| text.parse().ok());
-    let limits = account.map(|account| account.limits).unwrap_or_default();
+    let Some(AccountConfig { limits, provider, .. }) = account else { return Rates::default() };
     Rates {
-        requests: limits.requests.or_else(|| by_default("200/min")),
-        messages: limits.messages.or_else(|| by_default("80/s")),
+        requests: limits.requests.or_else(|| provider.requests?.parse().ok()),
+        messages: limits.messages.or_else(|| MESSAGES.parse().ok()),
         recipients: limits.recipients,
     }
 }

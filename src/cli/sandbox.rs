@@ -37,6 +37,10 @@ pub(super) struct Faults {
     /// The share of requests that it takes and whose answer it cuts off
     #[arg(long, value_name = "SHARE", value_parser = share)]
     cut_rate: Option<f64>,
+    /// An error on demand: a provider's code and the share of requests (or messages) that get it, as
+    /// E110=5% or 131026=0.1; entry:503=1% for one message of Exotel's
+    #[arg(long, value_name = "CODE=SHARE", value_parser = fault)]
+    fault: Vec<(String, f64)>,
     /// How many requests it allows, as 200/min; beyond that it answers 429
     #[arg(long, value_name = "RATE")]
     rate_limit: Option<Rate>,
@@ -52,6 +56,7 @@ impl Faults {
             || self.accept_rate.is_some()
             || self.error_rate.is_some()
             || self.cut_rate.is_some()
+            || !self.fault.is_empty()
             || self.rate_limit.is_some()
             || self.seed.is_some()
     }
@@ -63,6 +68,7 @@ impl Faults {
             accept_rate: self.accept_rate.unwrap_or(usual.accept_rate),
             error_rate: self.error_rate.unwrap_or(usual.error_rate),
             cut_rate: self.cut_rate.unwrap_or(usual.cut_rate),
+            faults: self.fault.iter().cloned().collect(),
             rate_limit: self.rate_limit,
             seed: self.seed.unwrap_or(usual.seed),
             remember,
@@ -80,7 +86,8 @@ pub(super) async fn main(sandbox: Sandbox, json: bool) -> Outcome {
     } else {
         format!(
             "sandbox listening on http://{address}\n\
-             in flowcast.toml: base_url = \"http://{address}\"; GET /stats counts, GET /messages lists what it took\n"
+             in flowcast.toml: base_url = \"http://{address}\"; GET /stats counts, GET /messages lists what it took, \
+             PUT /faults changes its errors\n"
         )
     })?;
     let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -117,6 +124,15 @@ fn share(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "a share is written as 0.95 or 95%, from 0 to 1".into())
 }
 
+/// `E110=5%`.
+fn fault(text: &str) -> Result<(String, f64), String> {
+    let (code, part) = text.rsplit_once('=').ok_or("a fault is written as CODE=SHARE, as E110=5%")?;
+    if !sandbox::has_error(code) {
+        return Err(format!("no provider has the code {code:?}; flowcast explain lists the codes"));
+    }
+    Ok((code.to_owned(), share(part)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,6 +145,9 @@ mod tests {
         assert!(time("soon").is_err() && time("-1s").is_err());
         assert_eq!((share("0.9"), share("90%"), share("1")), (Ok(0.9), Ok(0.9), Ok(1.0)));
         assert_eq!((share("90"), share("0.5%")), (Ok(0.9), Ok(0.005)));
+        assert_eq!(fault("E110=5%"), Ok(("E110".into(), 0.05)));
+        assert_eq!(fault("entry:503=1"), Ok(("entry:503".into(), 1.0)));
+        assert!(fault("E110").is_err() && fault("E111=5%").is_err() && fault("E110=5x").is_err());
         assert!(share("101").is_err() && share("-0.1").is_err() && share("x").is_err());
     }
 }

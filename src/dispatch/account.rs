@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use super::backoff::backoff;
 use crate::limiter::AccountLimits;
-use crate::provider::{Provider, Transport};
+use crate::provider::{Kind, Provider, Transport};
 
+/// The most batches that are sent at once where each is many requests.
+const AHEAD: usize = 16;
 /// However long a provider says to wait, it is asked again after this.
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 
@@ -20,18 +22,38 @@ pub struct Account {
     pub limits: AccountLimits,
     /// How many requests may be under way at once.
     pub concurrency: usize,
+    /// Its provider.
+    pub kind: &'static Kind,
     limited: AtomicU32,
 }
 
 impl Account {
     /// An account with its limits.
     pub fn new(
+        kind: &'static Kind,
         provider: Box<dyn Provider>,
         transport: Transport,
         limits: AccountLimits,
         concurrency: usize,
     ) -> Self {
-        Self { provider, transport, limits, concurrency, limited: AtomicU32::new(0) }
+        Self { kind, provider, transport, limits, concurrency, limited: AtomicU32::new(0) }
+    }
+
+    /// How many requests of one batch may be under way at once.
+    pub(super) fn at_once(&self, batch_size: usize) -> usize {
+        batch_size.div_ceil(self.kind.per_request).clamp(1, self.concurrency)
+    }
+
+    /// How many batches of a campaign are sent at once: as many as keep all requests busy, and one
+    /// more where a batch is many requests, so that its last ones hold nobody up.
+    pub(super) fn senders(&self, batch_size: usize) -> usize {
+        let at_once = self.at_once(batch_size);
+        (self.concurrency.div_ceil(at_once) + usize::from(at_once > 1)).min(self.ahead())
+    }
+
+    /// How many batches a worker takes from the queue ahead.
+    pub(super) fn ahead(&self) -> usize {
+        if self.kind.per_request == 1 { self.concurrency.min(AHEAD) } else { self.concurrency }
     }
 
     /// The provider said that it is too much: how long everything of this account must wait.

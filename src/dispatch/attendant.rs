@@ -15,11 +15,12 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::events::Events;
+use super::intake::template;
 use super::planning::{AHEAD, Planning, Plans, Publish};
 use super::sender::{Sending, State};
 use super::{Accounts, DispatchError, Prepared, again, prepare};
 use crate::campaign::job::OnInDoubt;
-use crate::campaign::{CampaignId, CampaignState, Columns, Job, Opening, Template};
+use crate::campaign::{CampaignId, CampaignState, Columns, Job, Opening};
 use crate::ledger::{Attendance, Campaign, Counts, Decision, Ledger, LedgerError};
 use crate::limiter::CampaignLimits;
 use crate::queue::{Queue, QueueError};
@@ -271,7 +272,7 @@ impl<L: Ledger, Q: Queue> Attendant<L, Q> {
                 waits_for = Some(format!("waits for a worker that can send from its account: {fault}"))
                     .filter(|_| attendance.leads);
             }
-            (_, Ok(_)) => self.send(&job).await?,
+            (_, Ok(_)) => self.send(&job, campaign.batch_size).await?,
         }
         if let Some(trouble) = self.queue.trouble() {
             waits_for = Some(format!("waits: {trouble}"));
@@ -335,7 +336,7 @@ impl<L: Ledger, Q: Queue> Attendant<L, Q> {
     }
 
     /// Has senders at work.
-    async fn send(&mut self, job: &Arc<Job>) -> Result<(), DispatchError> {
+    async fn send(&mut self, job: &Arc<Job>, batch_size: usize) -> Result<(), DispatchError> {
         if self.rest_until.is_some_and(|until| until > Instant::now()) {
             return Ok(());
         }
@@ -350,13 +351,11 @@ impl<L: Ledger, Q: Queue> Attendant<L, Q> {
         }
         let account = self.setting.accounts.get(&job.account).map_err(DispatchError::Task)?;
         let columns = &self.known().await?.columns;
-        let envelope = account.provider.envelope(job);
-        let compiled = Template::compile(&envelope, &job.limits_of_strings, job.judge_rendered, columns);
-        let template = compiled.map_err(|problems| {
+        let template = template(job, columns, &account).map_err(|problems| {
             let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
             DispatchError::Job(self.id.clone(), text)
         })?;
-        let concurrency = account.concurrency;
+        let senders = account.senders(batch_size);
         let sending = Arc::new(Sending {
             id: self.id.clone(),
             ledger: self.ledger.clone(),
@@ -371,7 +370,7 @@ impl<L: Ledger, Q: Queue> Attendant<L, Q> {
             state: State::default(),
         });
         let mut tasks = JoinSet::new();
-        for _ in 0..concurrency {
+        for _ in 0..senders {
             let sending = sending.clone();
             tasks.spawn(async move { sending.send_batches().await });
         }

@@ -72,12 +72,16 @@ pub fn prepare(job: Job, root: Option<&Path>, account: &Account) -> Result<Prepa
         }
     };
     let columns = Audience::open(&source, &settings)?.columns().clone();
-    let envelope = account.provider.envelope(&job);
-    let template = Template::compile(&envelope, &job.limits_of_strings, job.judge_rendered, &columns)
-        .map_err(Refusal::Problems)?;
+    let template = template(&job, &columns, account).map_err(Refusal::Problems)?;
     let survey = audience::survey(&source, settings.delimiter)?;
     let batch_size = batch_size(job.limits.messages, account.limits.rates());
     Ok(Prepared { job, source, settings, columns, survey, template, batch_size })
+}
+
+/// A job's message as its account's provider wants it.
+pub(super) fn template(job: &Job, columns: &Columns, account: &Account) -> Result<Template, Vec<Problem>> {
+    let envelope = account.provider.envelope(job)?;
+    Template::compile(&envelope, &job.limits_of_strings, job.judge_rendered, columns)
 }
 
 impl Refusal {

@@ -245,8 +245,7 @@ mod tests {
     use crate::dispatch::{Account, prepare, register};
     use crate::ledger::{Access, Sqlite};
     use crate::limiter::{AccountLimits, Rates};
-    use crate::provider::Transport;
-    use crate::provider::exotel::Exotel;
+    use crate::provider::{Credentials, PROVIDERS, Transport};
     use crate::queue::QueueError;
 
     /// A queue that never says that it has what was published.
@@ -307,10 +306,11 @@ mod tests {
         });
         let job = Job::read(job.to_string().as_bytes()).unwrap();
         let url = "http://127.0.0.1:1".parse().unwrap();
-        let provider = Exotel::new(&url, "sid", &"key".into(), &"token".into()).unwrap();
+        let credentials = Credentials { account_sid: "a".into(), api_key: "k".into(), api_token: "t".into() };
+        let provider = (PROVIDERS[0].open)(&url, &credentials).unwrap();
         let transport = Transport::new(Duration::from_secs(1), false).unwrap();
         let limits = AccountLimits::new(Rates::default(), 1);
-        let account = Account::new(Box::new(provider), transport, limits, 1);
+        let account = Account::new(PROVIDERS[0], provider, transport, limits, 1);
         let prepared = Arc::new(prepare(job, None, &account).unwrap());
         let folder = tempfile::tempdir().unwrap();
         let ledger = Sqlite::open(&folder.path().join("flowcast.db"), Access::Send).unwrap();

@@ -70,7 +70,7 @@ pub async fn run<L: Ledger>(
     ledger.change_state(id, state, reason).await?;
 
     let account = setting.accounts.get(&prepared.job.account).map_err(DispatchError::Task)?;
-    let queue = Local::open(&(), id, account.concurrency);
+    let queue = Local::open(&(), id, account.ahead());
     let attendant =
         Attendant::new(id.clone(), ledger.clone(), queue.clone(), setting.clone(), stop.child_token());
     attendant.until_it_stops(prepared.clone()).attend().await?;

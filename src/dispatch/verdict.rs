@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::ledger::Outcome;
-use crate::provider::{Answer, Entry, Failure};
+use crate::provider::{Answer, Entry, Failure, Scope};
 
 /// What follows from an answer.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -23,68 +23,99 @@ pub(super) enum Next {
     Done,
     /// The messages went back; they are sent again in two halves, to find the one that is wrong.
     Halves,
-    /// The provider said that it is too much.
-    Limited { retry_after: Option<Duration>, detail: String },
     /// A passing failure; after a few in a row the campaign is held for it.
     Later { detail: String },
-    /// Nothing more can be sent.
-    Hold { reason: String },
+    /// The provider said that it is too much.
+    Limited { scope: Scope, retry_after: Option<Duration>, detail: String },
+    /// Nothing more of this scope can be sent.
+    Hold { scope: Scope, reason: String },
     /// Nobody knows; after a few in a row the campaign is held for it.
     InDoubt { detail: String },
 }
 
+/// What the sender knows besides the answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Circumstances {
+    /// The job takes a duplicate over a gap.
+    pub(super) resend: bool,
+    /// The last of several tries, while other messages of the campaign are accepted: then a failure
+    /// is the message's own, and it is rejected rather than all others kept waiting for it.
+    pub(super) gives_up: bool,
+}
+
 /// Reads `docs/architecture.md`, "Which answers prove what", for messages that were claimed.
-pub(super) fn judge(answer: Result<Answer, Failure>, messages: &[u8], resend: bool) -> Verdict {
+pub(super) fn judge(answer: Result<Answer, Failure>, messages: &[u8], around: Circumstances) -> Verdict {
     let all = |outcome: Outcome| messages.iter().map(|index| (*index, outcome.clone())).collect();
     let released = |next| Verdict { outcomes: all(Outcome::Released), next, again: messages.to_vec() };
+    let rejected =
+        |code, detail| Verdict { outcomes: all(Outcome::Rejected { code, detail }), ..Verdict::default() };
     let unknown = |detail: String| {
-        let outcome = if resend { Outcome::Released } else { Outcome::InDoubt { detail: detail.clone() } };
-        let again = if resend { messages.to_vec() } else { Vec::new() };
-        Verdict { outcomes: all(outcome), next: Next::InDoubt { detail }, again }
+        let doubt =
+            if around.resend { Outcome::Released } else { Outcome::InDoubt { detail: detail.clone() } };
+        let again = if around.resend { messages.to_vec() } else { Vec::new() };
+        Verdict { outcomes: all(doubt), next: Next::InDoubt { detail }, again }
     };
+    let is_one = messages.len() == 1;
     match answer {
-        Ok(Answer::Entries(entries)) => judge_entries(entries, messages, resend),
-        Ok(Answer::Malformed { .. }) if messages.len() > 1 => released(Next::Halves),
-        Ok(Answer::Malformed { code, detail }) => {
-            Verdict { outcomes: all(Outcome::Rejected { code, detail }), ..Verdict::default() }
+        Ok(Answer::Entries(entries)) => judge_entries(entries, messages, around),
+        Ok(Answer::Malformed { code, detail }) if is_one => rejected(code, detail),
+        Ok(Answer::Malformed { .. }) => released(Next::Halves),
+        Ok(Answer::Refused { scope, reason }) => released(Next::Hold { scope, reason }),
+        Ok(Answer::Limited { scope, retry_after, detail }) => {
+            released(Next::Limited { scope, retry_after, detail })
         }
-        Ok(Answer::AccountRefused { reason } | Answer::CampaignRefused { reason }) => {
-            released(Next::Hold { reason })
+        Ok(Answer::TryAgain { code, detail }) if is_one && around.gives_up => rejected(code, detail),
+        Ok(Answer::TryAgain { detail, .. }) | Err(Failure::NotSent(detail)) => {
+            released(Next::Later { detail })
         }
-        Ok(Answer::Limited { retry_after, detail }) => released(Next::Limited { retry_after, detail }),
-        Ok(Answer::TryAgain { detail }) | Err(Failure::NotSent(detail)) => released(Next::Later { detail }),
         Ok(Answer::Unknown { detail }) | Err(Failure::MayBeSent(detail)) => unknown(detail),
     }
 }
 
-fn judge_entries(entries: Vec<Entry>, messages: &[u8], resend: bool) -> Verdict {
+fn judge_entries(entries: Vec<Entry>, messages: &[u8], around: Circumstances) -> Verdict {
     let mut verdict = Verdict::default();
     for (index, entry) in messages.iter().zip(entries) {
-        let outcome = match entry {
-            Entry::Accepted { sid } => Outcome::Accepted { sid },
-            Entry::Rejected { code, detail } => Outcome::Rejected { code, detail },
-            Entry::TryAgain { limited, detail } => {
-                verdict.again.push(*index);
-                verdict.next = match verdict.next {
-                    // Of two reasons to wait the limit is the one that holds nothing.
-                    Next::Limited { .. } => verdict.next,
-                    _ if limited => Next::Limited { retry_after: None, detail },
-                    _ => Next::Later { detail },
-                };
-                Outcome::Released
+        let (outcome, next) = match entry {
+            Entry::Accepted { sid } => (Outcome::Accepted { sid }, Next::Done),
+            Entry::Rejected { code, detail } => (Outcome::Rejected { code, detail }, Next::Done),
+            Entry::TryAgain { code, detail } if around.gives_up => {
+                (Outcome::Rejected { code, detail }, Next::Done)
             }
-            Entry::Unknown { .. } if resend => {
-                verdict.again.push(*index);
-                Outcome::Released
+            Entry::TryAgain { detail, .. } => (Outcome::Released, Next::Later { detail }),
+            Entry::Refused { scope, reason } => (Outcome::Released, Next::Hold { scope, reason }),
+            Entry::Limited { scope, detail } => {
+                (Outcome::Released, Next::Limited { scope, retry_after: None, detail })
             }
-            Entry::Unknown { detail } => Outcome::InDoubt { detail },
+            Entry::Unknown { detail } if around.resend => (Outcome::Released, Next::Later { detail }),
+            Entry::Unknown { detail } => (Outcome::InDoubt { detail }, Next::Done),
         };
+        if outcome == Outcome::Released {
+            verdict.again.push(*index);
+        }
+        if next.rank() > verdict.next.rank() {
+            verdict.next = next;
+        }
         verdict.outcomes.push((*index, outcome));
     }
-    if !verdict.again.is_empty() && verdict.next == Next::Done {
-        verdict.next = Next::Later { detail: "the answer left messages open".into() };
-    }
     verdict
+}
+
+impl Next {
+    /// Of several that follow from one answer, the one that reaches furthest is done.
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Halves => 1,
+            Self::InDoubt { .. } => 2,
+            Self::Later { .. } => 3,
+            // A limit holds nothing, and says how long to wait.
+            Self::Limited { scope: Scope::Flow, .. } => 4,
+            Self::Limited { .. } => 5,
+            Self::Hold { scope: Scope::Flow, .. } => 6,
+            Self::Hold { scope: Scope::Campaign, .. } => 7,
+            Self::Hold { scope: Scope::Account, .. } => 8,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -103,52 +134,80 @@ mod tests {
             Ok(Answer::Entries(vec![
                 Entry::Accepted { sid: "s".into() },
                 Entry::Rejected { code: "400".into(), detail: String::new() },
-                Entry::TryAgain { limited: true, detail: "slow".into() },
+                Entry::Limited { scope: Scope::Account, detail: "slow".into() },
             ])),
             &THREE,
-            false,
+            Circumstances::default(),
         );
         assert_eq!(states(&verdict), ["4 accepted", "5 rejected", "9 pending"]);
         assert_eq!(verdict.again, [9]);
-        assert_eq!(verdict.next, Next::Limited { retry_after: None, detail: "slow".into() });
+        assert_eq!(
+            verdict.next,
+            Next::Limited { scope: Scope::Account, retry_after: None, detail: "slow".into() }
+        );
     }
 
     #[test]
     fn a_400_is_split_until_one_message_stands_alone() {
         let malformed = || Ok(Answer::Malformed { code: "400".into(), detail: "bad".into() });
-        let verdict = judge(malformed(), &THREE, false);
+        let verdict = judge(malformed(), &THREE, Circumstances::default());
         assert_eq!(
             (states(&verdict), verdict.next),
             (vec!["4 pending".into(), "5 pending".into(), "9 pending".into()], Next::Halves)
         );
-        let alone = judge(malformed(), &[5], false);
+        let alone = judge(malformed(), &[5], Circumstances::default());
         assert_eq!((states(&alone), alone.next), (vec!["5 rejected".into()], Next::Done));
     }
 
     #[test]
     fn a_request_that_may_have_gone_out_is_in_doubt_and_not_tried_again() {
         for answer in [Ok(Answer::Unknown { detail: "x".into() }), Err(Failure::MayBeSent("x".into()))] {
-            let verdict = judge(answer, &[1, 2], false);
+            let verdict = judge(answer, &[1, 2], Circumstances::default());
             assert_eq!(states(&verdict), ["1 in_doubt", "2 in_doubt"]);
             assert!(verdict.again.is_empty());
         }
         // Unless the job's author takes a duplicate over a gap.
-        let verdict = judge(Err(Failure::MayBeSent("x".into())), &[1], true);
+        let resend = Circumstances { resend: true, gives_up: false };
+        let verdict = judge(Err(Failure::MayBeSent("x".into())), &[1], resend);
         assert_eq!((states(&verdict), verdict.again), (vec!["1 pending".into()], vec![1]));
     }
 
     #[test]
     fn what_was_not_taken_stays_pending() {
         for answer in [
-            Ok(Answer::AccountRefused { reason: "r".into() }),
-            Ok(Answer::CampaignRefused { reason: "r".into() }),
-            Ok(Answer::Limited { retry_after: None, detail: "d".into() }),
-            Ok(Answer::TryAgain { detail: "d".into() }),
+            Ok(Answer::Refused { scope: Scope::Account, reason: "r".into() }),
+            Ok(Answer::Refused { scope: Scope::Campaign, reason: "r".into() }),
+            Ok(Answer::Limited { scope: Scope::Account, retry_after: None, detail: "d".into() }),
+            Ok(Answer::TryAgain { code: "500".into(), detail: "d".into() }),
             Err(Failure::NotSent("d".into())),
         ] {
-            let verdict = judge(answer, &[1, 2], false);
+            let verdict = judge(answer, &[1, 2], Circumstances::default());
             assert_eq!(states(&verdict), ["1 pending", "2 pending"]);
             assert_eq!(verdict.again, [1, 2]);
         }
+    }
+
+    #[test]
+    fn of_several_reasons_to_stop_the_one_that_reaches_furthest_counts() {
+        let entries = vec![
+            Entry::TryAgain { code: "500".into(), detail: "later".into() },
+            Entry::Refused { scope: Scope::Account, reason: "no money".into() },
+            Entry::Refused { scope: Scope::Flow, reason: "blocked".into() },
+        ];
+        let verdict = judge(Ok(Answer::Entries(entries)), &THREE, Circumstances::default());
+        assert_eq!(verdict.again, THREE);
+        assert_eq!(verdict.next, Next::Hold { scope: Scope::Account, reason: "no money".into() });
+    }
+
+    #[test]
+    fn a_message_that_keeps_failing_while_others_are_accepted_is_rejected_alone() {
+        let gives_up = Circumstances { resend: false, gives_up: true };
+        let try_again = || Ok(Answer::TryAgain { code: "WA500".into(), detail: "d".into() });
+        assert_eq!(states(&judge(try_again(), &[7], gives_up)), ["7 rejected"]);
+        // Of several it is not known which one, and what never left says nothing of the message.
+        assert_eq!(states(&judge(try_again(), &[7, 8], gives_up)), ["7 pending", "8 pending"]);
+        assert_eq!(states(&judge(Err(Failure::NotSent("x".into())), &[7], gives_up)), ["7 pending"]);
+        let entry = Entry::TryAgain { code: "500".into(), detail: "d".into() };
+        assert_eq!(states(&judge(Ok(Answer::Entries(vec![entry])), &[7], gives_up)), ["7 rejected"]);
     }
 }

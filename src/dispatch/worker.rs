@@ -70,7 +70,7 @@ pub async fn work<L: Ledger, Q: Queue>(
             Ok(active) => {
                 for id in active {
                     attended.entry(id.clone()).or_insert_with(|| {
-                        let queue = Q::open(home, &id, concurrency(setting));
+                        let queue = Q::open(home, &id, ahead(setting));
                         let attendant =
                             Attendant::new(id, ledger.clone(), queue, setting.clone(), stop.child_token());
                         tokio::spawn(attendant.attend())
@@ -110,6 +110,6 @@ pub async fn work<L: Ledger, Q: Queue>(
 }
 
 /// The broker hands over so many batches ahead at the most, for any account.
-fn concurrency(setting: &Setting) -> usize {
-    setting.accounts.usable().map(|(_, account)| account.concurrency).max().unwrap_or(1)
+fn ahead(setting: &Setting) -> usize {
+    setting.accounts.usable().map(|(_, account)| account.ahead()).max().unwrap_or(1)
 }

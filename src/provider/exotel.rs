@@ -3,55 +3,50 @@
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use url::Url;
 
-use super::{Answer, Entry, Provider, Reply, Request, all_unknown, plain, short};
-use crate::campaign::{Envelope, Job};
+use super::answer::{Entry, Said, failed_entry, plain, short};
+use super::{Credentials, Kind, Provider, Reply, Request, address, buttons, content};
+use crate::campaign::codes::{self, Code, Source};
+use crate::campaign::{BATCH_LIMIT, Envelope, Job, Phone, Problem};
 
-/// An Exotel account.
-pub struct Exotel {
+/// Hosts: document 000. 200 requests a minute: `docs/providers.md`.
+pub(super) const EXOTEL: Kind = Kind {
+    name: "exotel",
+    regions: &[("singapore", "https://api.exotel.com"), ("mumbai", "https://api.in.exotel.com")],
+    needs: &["account_sid", "api_key", "api_token"],
+    per_request: BATCH_LIMIT,
+    concurrency: 8,
+    requests: Some("200/min"),
+    unknown_sender: None,
+    open: |base, credentials| Ok(Box::new(Exotel::new(base, credentials)?)),
+};
+
+struct Exotel {
     url: Url,
     authorization: SecretString,
 }
 
-/// The hosts of Exotel's regions (document 000).
-pub const REGIONS: [(&str, &str); 2] =
-    [("singapore", "https://api.exotel.com"), ("mumbai", "https://api.in.exotel.com")];
-
 impl Exotel {
-    /// An account at `base_url`, which must hold no credentials.
-    ///
-    /// # Errors
-    ///
-    /// When the address or the account SID can't be part of a request.
-    pub fn new(
-        base_url: &Url,
-        account_sid: &str,
-        api_key: &SecretString,
-        api_token: &SecretString,
-    ) -> Result<Self, String> {
-        if !base_url.username().is_empty() || base_url.password().is_some() {
-            return Err("base_url must not hold credentials; set api_key and api_token".into());
-        }
-        let mut url = base_url.clone();
-        url.path_segments_mut()
-            .map_err(|()| "base_url must be an http:// or https:// address".to_string())?
-            .pop_if_empty()
-            .extend(["v2", "accounts", account_sid, "messages"]);
-        let pair = format!("{}:{}", api_key.expose_secret(), api_token.expose_secret());
-        Ok(Self { url, authorization: format!("Basic {}", BASE64_STANDARD.encode(pair)).into() })
+    fn new(base: &Url, credentials: &Credentials) -> Result<Self, String> {
+        let url = address(base, ["v2", "accounts", &credentials.account_sid, "messages"])?;
+        let (key, token) = (credentials.api_key.expose_secret(), credentials.api_token.expose_secret());
+        let pair = BASE64_STANDARD.encode(format!("{key}:{token}"));
+        Ok(Self { url, authorization: format!("Basic {pair}").into() })
     }
 }
 
 impl Provider for Exotel {
-    fn envelope(&self, job: &Job) -> Envelope {
-        let mut content = json!({ "recipient_type": "individual" });
-        if let (Some(content), Some(message)) = (content.as_object_mut(), job.message.as_object()) {
-            content.extend(message.clone());
+    fn envelope(&self, job: &Job) -> Result<Envelope, Vec<Problem>> {
+        let mut content = content(job, json!({ "recipient_type": "individual" }));
+        // As Exotel's own example writes a template: `policy` is given, a button's index is a string.
+        if let Some(Value::Object(language)) = content.pointer_mut("/template/language") {
+            let code = language.remove("code").unwrap_or_default();
+            *language = Map::from_iter([("policy".into(), json!("deterministic")), ("code".into(), code)]);
         }
-        if let Some(template) = content.get_mut("template") {
-            as_exotel_writes(template);
+        for index in buttons(&mut content) {
+            *index = json!(plain(Some(index)));
         }
         // On each message: the innermost wins (providers' facts). Without a text of the job's own the
         // message reference goes in its place, so that a report finds its message.
@@ -63,10 +58,10 @@ impl Provider for Exotel {
         message["from"] = json!(job.from);
         message["to"] = json!("{{ recipient }}");
         message["content"] = content;
-        Envelope { value: message, content: "/content" }
+        Ok(Envelope::new(message, "/content", &[]))
     }
 
-    fn request(&self, messages: &[&[u8]]) -> Request {
+    fn request(&self, _: Phone, messages: &[&[u8]]) -> Request {
         let start = br#"{"whatsapp":{"messages":["#;
         let length = messages.iter().map(|message| message.len() + 1).sum::<usize>();
         let mut body = Vec::with_capacity(start.len() + length + 3);
@@ -85,76 +80,39 @@ impl Provider for Exotel {
         }
     }
 
-    fn read(&self, reply: &Reply, count: usize) -> Answer {
-        let json: Option<Value> = serde_json::from_slice(&reply.body).ok();
-        let said = json.as_ref().map(says).unwrap_or_default();
-        let status = reply.status;
-        let detail =
-            if said.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {said}") };
-        match status {
-            200..=299 => match json {
-                Some(json) => entries(&json, count),
-                None => all_unknown(&format!("{detail}, with a body that can't be read")),
-            },
-            // RFC 9110: what is asked for is elsewhere, so nothing was done here.
-            301 | 302 | 307 | 308 => Answer::CampaignRefused {
-                reason: format!("{detail}; the provider's address redirects: check region and base_url"),
-            },
-            400 => Answer::Malformed { code: "400".into(), detail },
-            401 => Answer::AccountRefused {
-                reason: format!("{detail}; check api_key and api_token of the account"),
-            },
-            402 => {
-                Answer::AccountRefused { reason: format!("{detail}; check the account's plan and balance") }
-            }
-            403 => Answer::AccountRefused {
-                reason: format!("{detail}; the account may not use this; ask the provider to enable it"),
-            },
-            404 => Answer::CampaignRefused {
-                reason: format!("{detail}; check account_sid, base_url and the ids in the message"),
-            },
-            429 => Answer::Limited { retry_after: reply.retry_after, detail },
-            // The documents say to try again, and say it for their own answers alone: the same
-            // status from something between us and them proves nothing.
-            500 | 503 if json.as_ref().is_some_and(is_exotels) => Answer::TryAgain { detail },
-            // Refused before it was looked at; every message would fare the same.
-            405..=407 | 409..=428 | 430..=499 => Answer::CampaignRefused { reason: detail },
-            _ => all_unknown(&detail),
+    fn hear(&self, reply: &Reply, count: usize) -> Said {
+        let Ok(json) = serde_json::from_slice::<Value>(&reply.body) else {
+            return Said::Foreign { text: String::new() };
+        };
+        let is_taken = |entry: &Entry| matches!(entry, Entry::Accepted { .. });
+        if let Some(entries) = entries(&json, count)
+            && (reply.is_success() || entries.iter().any(is_taken))
+        {
+            return Said::Entries(entries);
         }
+        let text = says(&json);
+        if is_exotels(&json) { Said::Error { code: None, known: None, text } } else { Said::Foreign { text } }
     }
 }
 
-/// A template as Exotel's own example writes it: `policy` is given, a button's index is a string.
-fn as_exotel_writes(template: &mut Value) {
-    if let Some(language) = template.get_mut("language").and_then(Value::as_object_mut) {
-        let code = language.remove("code").unwrap_or_default();
-        *language =
-            serde_json::Map::from_iter([("policy".into(), json!("deterministic")), ("code".into(), code)]);
-    }
-    for component in template.get_mut("components").and_then(Value::as_array_mut).into_iter().flatten() {
-        if let Some(index) = component.get_mut("index") {
-            *index = json!(plain(Some(index)));
-        }
-    }
-}
-
-/// The entries of a 2xx answer.
-fn entries(json: &Value, count: usize) -> Answer {
+/// The entries of an answer, if it has any that can be told apart.
+fn entries(json: &Value, count: usize) -> Option<Vec<Entry>> {
     let list = match json.pointer("/response/whatsapp/messages") {
         Some(Value::Array(list)) => list.iter().collect::<Vec<_>>(),
         // Document 003's other shape: one message's entry stands in `response` itself.
-        _ => match json.get("response") {
-            Some(Value::Array(list)) => list.iter().collect(),
-            Some(one @ Value::Object(map)) if map.contains_key("status") => vec![one],
-            _ => return all_unknown("a 2xx answer without entries"),
+        _ => match json.get("response")? {
+            Value::Array(list) => list.iter().collect(),
+            one @ Value::Object(map) if map.contains_key("status") => vec![one],
+            _ => return None,
         },
     };
     if list.len() > count {
-        return all_unknown("an answer with more entries than messages");
+        // Whose entry is whose, nobody knows.
+        return None;
     }
     // Fewer entries than messages leave the rest in doubt.
     let missing = || Entry::Unknown { detail: "the answer has no entry for this message".into() };
-    Answer::Entries((0..count).map(|index| list.get(index).map_or_else(missing, |it| entry(it))).collect())
+    Some((0..count).map(|index| list.get(index).map_or_else(missing, |it| entry(it))).collect())
 }
 
 fn entry(entry: &Value) -> Entry {
@@ -180,9 +138,16 @@ fn entry(entry: &Value) -> Entry {
         (message, description) if message == description => short(message),
         (message, description) => short(&format!("{message}: {description}")),
     };
-    match (own.into_iter().chain(code.parse().ok())).find(|code| *code == 429 || (500..600).contains(code)) {
-        Some(code) => Entry::TryAgain { limited: code == 429, detail },
-        None => Entry::Rejected { code, detail },
+    failed_entry(code.clone(), known(own, &code), detail)
+}
+
+/// What is known of an entry's code: 429 and 5xx are no judgement of the message; a code of Meta's is
+/// handed on. Any other is a rejection.
+fn known(own: Option<u32>, code: &str) -> Option<&'static Code> {
+    match own.into_iter().chain(code.parse().ok()).find(|code| *code == 429 || (500..600).contains(code)) {
+        Some(429) => codes::of(Source::Http, "429"),
+        Some(_) => codes::of(Source::Http, "500"),
+        None => codes::of_meta_handed_on(code),
     }
 }
 
@@ -210,19 +175,21 @@ fn says(json: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
+    use super::super::answer::Scope;
+    use super::super::{Answer, prove};
     use super::*;
 
     fn exotel() -> Exotel {
-        let secret = |text: &str| SecretString::from(text);
         let base = "http://127.0.0.1:8025".parse().unwrap();
-        Exotel::new(&base, "acme1", &secret("key"), &secret("token")).unwrap()
+        let credentials =
+            Credentials { account_sid: "acme1".into(), api_key: "key".into(), api_token: "token".into() };
+        Exotel::new(&base, &credentials).unwrap()
     }
 
     fn read(status: u16, body: &str, count: usize) -> Answer {
         let reply = Reply { status, retry_after: None, body: body.to_string().into() };
-        exotel().read(&reply, count)
+        let said = exotel().hear(&reply, count);
+        prove(&reply, said)
     }
 
     fn entry_of(entry: &str) -> Entry {
@@ -234,22 +201,10 @@ mod tests {
 
     #[test]
     fn a_request_carries_its_credentials_in_a_header_alone() {
-        let request = exotel().request(&[b"{\"a\":1}", b"{\"b\":2}"]);
+        let request = exotel().request("+912248931479".parse().unwrap(), &[b"{\"a\":1}", b"{\"b\":2}"]);
         assert_eq!(request.url.as_str(), "http://127.0.0.1:8025/v2/accounts/acme1/messages");
         assert_eq!(request.authorization.1.expose_secret(), "Basic a2V5OnRva2Vu");
         assert_eq!(&*request.body, br#"{"whatsapp":{"messages":[{"a":1},{"b":2}]}}"#);
-        let base = "http://key:token@127.0.0.1:8025".parse().unwrap();
-        assert!(Exotel::new(&base, "a", &"k".into(), &"t".into()).is_err());
-    }
-
-    #[test]
-    fn an_account_sid_can_not_change_the_path() {
-        let base = "https://api.exotel.com/".parse().unwrap();
-        let odd = Exotel::new(&base, "a/../b?x", &"k".into(), &"t".into()).unwrap();
-        assert_eq!(
-            odd.request(&[]).url.as_str(),
-            "https://api.exotel.com/v2/accounts/a%2F..%2Fb%3Fx/messages"
-        );
     }
 
     #[test]
@@ -275,11 +230,33 @@ mod tests {
 
     #[test]
     fn an_entry_of_429_or_5xx_may_be_tried_again() {
-        for (code, limited) in [(429, true), (500, false), (503, false)] {
+        for code in [429, 500, 503] {
             let entry = entry_of(&format!(
                 r#"{{"code":{code},"status":"failure","error_data":{{"message":"later"}}}}"#
             ));
-            assert_eq!(entry, Entry::TryAgain { limited, detail: "later".into() });
+            let detail = "later".to_string();
+            let expected = match code {
+                429 => Entry::Limited { scope: Scope::Account, detail },
+                _ => Entry::TryAgain { code: code.to_string(), detail },
+            };
+            assert_eq!(entry, expected);
+        }
+    }
+
+    #[test]
+    fn a_code_of_metas_in_an_entry_does_what_it_means() {
+        let entry = |code| {
+            entry_of(&format!(
+                r#"{{"code":400,"status":"failure","error_data":{{"code":{code},"message":"why"}}}}"#
+            ))
+        };
+        assert!(matches!(entry(130_429), Entry::Limited { scope: Scope::Account, .. }));
+        assert!(matches!(entry(132_069), Entry::Limited { scope: Scope::Flow, .. }));
+        assert!(matches!(entry(132_068), Entry::Refused { scope: Scope::Flow, .. }));
+        assert!(matches!(entry(131_048), Entry::Refused { scope: Scope::Campaign, .. }));
+        assert!(matches!(entry(131_056), Entry::TryAgain { .. }));
+        for code in [131_026, 131_049, 400, 403, 1005, 4] {
+            assert!(matches!(entry(code), Entry::Rejected { .. }), "{code}");
         }
     }
 
@@ -327,34 +304,17 @@ mod tests {
     }
 
     #[test]
-    fn a_status_proves_what_the_table_says() {
-        let rest = r#"{"RestException":{"Message":"Too many requests"}}"#;
-        assert!(matches!(read(400, "", 5), Answer::Malformed { .. }));
-        for status in [401, 402, 403] {
-            assert!(matches!(read(status, "", 5), Answer::AccountRefused { .. }), "{status}");
+    fn a_refusal_is_quoted_in_either_shape() {
+        for body in [
+            r#"{"RestException":{"Message":"Slow down"}}"#,
+            r#"{"response":{"error":{"message":"Slow down"}}}"#,
+        ] {
+            let Answer::Limited { detail, .. } = read(429, body, 5) else { panic!("{body}") };
+            assert_eq!(detail, "HTTP 429: Slow down");
         }
-        for status in [301, 302, 307, 308, 404, 405, 413, 415] {
-            assert!(matches!(read(status, "", 5), Answer::CampaignRefused { .. }), "{status}");
-        }
-        assert_eq!(
-            read(429, rest, 5),
-            Answer::Limited { retry_after: None, detail: "HTTP 429: Too many requests".into() }
-        );
-        let other = r#"{"response":{"error":{"message":"Slow down"}}}"#;
-        assert_eq!(
-            read(429, other, 5),
-            Answer::Limited { retry_after: None, detail: "HTTP 429: Slow down".into() }
-        );
         for status in [500, 503] {
             assert!(matches!(read(status, r#"{"http_code":500}"#, 5), Answer::TryAgain { .. }), "{status}");
             assert!(matches!(read(status, "<html>Bad</html>", 5), Answer::Unknown { .. }), "{status}");
         }
-        for status in [300, 303, 304, 408, 502, 504, 599] {
-            assert!(matches!(read(status, r#"{"http_code":500}"#, 5), Answer::Unknown { .. }), "{status}");
-        }
-        let reply = Reply { status: 429, retry_after: Some(Duration::from_secs(9)), body: "".into() };
-        assert!(
-            matches!(exotel().read(&reply, 1), Answer::Limited { retry_after: Some(wait), .. } if wait.as_secs() == 9)
-        );
     }
 }

@@ -1,138 +1,116 @@
 //! Providers: how a batch goes out, and what an answer proves.
 //!
-//! One file a provider. They build requests and read answers; they keep no state, wait for no
-//! limit and know nothing of ledgers. [`transport`] alone talks to the network.
+//! One file a provider, and one line in [`PROVIDERS`]. They build requests and say what an answer's
+//! body says; [`answer`] alone says what that proves, and [`transport`] alone talks to the network.
+//! Nothing here keeps state, waits for a limit or knows a ledger. `docs/providers.md` says how to add
+//! one.
 
-pub mod exotel;
+pub mod answer;
+mod exotel;
+mod kaleyra;
 pub mod transport;
 
-use std::time::Duration;
+use secrecy::SecretString;
+use url::Url;
 
-use serde_json::Value;
-
-use crate::campaign::{Envelope, Job};
+use crate::campaign::{Envelope, Job, Phone, Problem};
+pub use answer::{Answer, Entry, Said, Scope, prove};
 pub use transport::{Failure, Reply, Transport};
 
-/// A provider of `WhatsApp` messages.
+/// The providers that there are. The first is the one of a sandbox when nothing says another.
+pub const PROVIDERS: &[&Kind] = &[&exotel::EXOTEL, &kaleyra::KALEYRA];
+
+/// A provider, before there is an account at it.
+#[derive(Debug)]
+pub struct Kind {
+    /// Its name in the configuration.
+    pub name: &'static str,
+    /// Its regions and their addresses. Where there is but one, none need be named.
+    pub regions: &'static [(&'static str, &'static str)],
+    /// The keys of an account that must be configured, of `account_sid`, `api_key`, `api_token`.
+    pub needs: &'static [&'static str],
+    /// How many messages one request takes.
+    pub per_request: usize,
+    /// How many requests may be under way at once, unless the account says otherwise.
+    pub concurrency: u16,
+    /// How many requests an account may make, unless it says otherwise; `None` is no limit.
+    pub requests: Option<&'static str>,
+    /// The code of an answer that takes the credentials and does not know the sender number.
+    pub unknown_sender: Option<&'static str>,
+    /// Opens an account.
+    pub open: fn(&Url, &Credentials) -> Opened,
+}
+
+/// An account, or what of its configuration can't be part of a request.
+pub type Opened = Result<Box<dyn Provider>, String>;
+
+/// What an account is configured with. What its provider does not need is empty.
+pub struct Credentials {
+    /// The account's id there.
+    pub account_sid: String,
+    /// The key.
+    pub api_key: SecretString,
+    /// The token.
+    pub api_token: SecretString,
+}
+
+/// An account at a provider of `WhatsApp` messages.
 pub trait Provider: Send + Sync {
     /// A message of the job as the provider wants it, with its placeholders.
-    fn envelope(&self, job: &Job) -> Envelope;
+    ///
+    /// # Errors
+    ///
+    /// What of the job this provider can't do.
+    fn envelope(&self, job: &Job) -> Result<Envelope, Vec<Problem>>;
 
-    /// The request for some rendered messages, each a JSON text.
-    fn request(&self, messages: &[&[u8]]) -> Request;
+    /// The request for some rendered messages, each a JSON text; never more than one request takes.
+    fn request(&self, from: Phone, messages: &[&[u8]]) -> Request;
 
-    /// What a reply to a request with `count` messages proves.
-    fn read(&self, reply: &Reply, count: usize) -> Answer;
+    /// What a reply to `count` messages says.
+    fn hear(&self, reply: &Reply, count: usize) -> Said;
 }
 
 /// A request, ready to go. It has no debug print: it holds credentials and numbers of people.
 pub struct Request {
     /// Where to.
-    pub url: url::Url,
+    pub url: Url,
     /// The header that carries the credentials.
-    pub authorization: (&'static str, secrecy::SecretString),
+    pub authorization: (&'static str, SecretString),
     /// The JSON body.
     pub body: bytes::Bytes,
 }
 
-/// What an answer says of a whole request (`Which answers prove what`, docs/architecture.md).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// An entry for each message, in the request's order.
-    Entries(Vec<Entry>),
-    /// Nothing was taken; some message is wrong.
-    Malformed {
-        /// The provider's code.
-        code: String,
-        /// Its text.
-        detail: String,
-    },
-    /// Nothing was taken; nothing of this account can be sent.
-    AccountRefused {
-        /// Why, and what to do.
-        reason: String,
-    },
-    /// Nothing was taken; nothing of this campaign can be sent.
-    CampaignRefused {
-        /// Why, and what to do.
-        reason: String,
-    },
-    /// Nothing was taken; too fast.
-    Limited {
-        /// How long to wait, where the provider says so.
-        retry_after: Option<Duration>,
-        /// Its text.
-        detail: String,
-    },
-    /// Nothing was taken; the same may work later.
-    TryAgain {
-        /// Its text.
-        detail: String,
-    },
-    /// Nobody knows what was taken.
-    Unknown {
-        /// What was seen instead of an answer.
-        detail: String,
-    },
+/// The provider of a name.
+pub fn kind(name: &str) -> Option<&'static Kind> {
+    PROVIDERS.iter().copied().find(|kind| kind.name == name)
 }
 
-/// What an answer says of one message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Entry {
-    /// Taken.
-    Accepted {
-        /// The provider's id of the message.
-        sid: String,
-    },
-    /// Refused for good.
-    Rejected {
-        /// The provider's code.
-        code: String,
-        /// Its text.
-        detail: String,
-    },
-    /// Not taken, but it may be later.
-    TryAgain {
-        /// Whether it was too fast rather than out of order.
-        limited: bool,
-        /// The provider's text.
-        detail: String,
-    },
-    /// Taken or not.
-    Unknown {
-        /// What was seen instead of an entry.
-        detail: String,
-    },
-}
-
-/// The answer of an entry-by-entry reply that can't be read.
-fn all_unknown(detail: &str) -> Answer {
-    Answer::Unknown { detail: detail.into() }
-}
-
-/// A string or number as text.
-fn plain(value: Option<&Value>) -> Option<String> {
-    match value? {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
+/// An address with further steps, each escaped: no id can change the path.
+fn address<'s>(base: &Url, steps: impl IntoIterator<Item = &'s str>) -> Result<Url, String> {
+    if !base.username().is_empty() || base.password().is_some() {
+        return Err("base_url must not hold credentials; set them as keys of the account".into());
     }
+    let mut url = base.clone();
+    url.path_segments_mut()
+        .map_err(|()| "base_url must be an http:// or https:// address".to_string())?
+        .pop_if_empty()
+        .extend(steps);
+    Ok(url)
 }
 
-/// A provider's text as it may be kept and shown: one line, not long, without control characters,
-/// and without numbers of people — it is kept once for all messages with its code.
-fn short(text: &str) -> String {
-    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let words = clean.split_whitespace().map(|word| {
-        let digits = word.bytes().filter(u8::is_ascii_digit).count();
-        if digits >= 7 { "…" } else { word }
-    });
-    let mut line = words.collect::<Vec<_>>().join(" ");
-    if let Some((at, _)) = line.char_indices().nth(300) {
-        line.truncate(at);
-        line.push('…');
+/// The content of a job's message, with what every provider writes first.
+fn content(job: &Job, first: serde_json::Value) -> serde_json::Value {
+    let mut content = first;
+    if let (Some(content), Some(message)) = (content.as_object_mut(), job.message.as_object()) {
+        content.extend(message.clone());
     }
-    line
+    content
+}
+
+/// The buttons of a template.
+fn buttons(content: &mut serde_json::Value) -> impl Iterator<Item = &mut serde_json::Value> {
+    let components = content.pointer_mut("/template/components").and_then(serde_json::Value::as_array_mut);
+    components.into_iter().flatten().filter_map(|component| component.get_mut("index"))
 }
 
 #[cfg(test)]
@@ -140,8 +118,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_providers_text_is_one_line_without_numbers_of_people() {
-        assert_eq!(short("bad\n number:\u{1b}[31m +919876543210, code 1005"), "bad number: [31m … code 1005");
-        assert_eq!(short(&"x".repeat(500)).chars().count(), 301);
+    fn an_id_can_not_change_the_path() {
+        let base = "https://api.exotel.com/".parse().unwrap();
+        let url = address(&base, ["v2", "a/../b?x", "+919876543210"]).unwrap();
+        assert_eq!(url.as_str(), "https://api.exotel.com/v2/a%2F..%2Fb%3Fx/+919876543210");
+        let base = "http://key:token@127.0.0.1:8025".parse().unwrap();
+        assert!(address(&base, []).is_err());
+    }
+
+    #[test]
+    fn every_provider_is_there_once_and_can_be_opened() {
+        for (nth, kind) in PROVIDERS.iter().enumerate() {
+            assert!(PROVIDERS[..nth].iter().all(|other| other.name != kind.name));
+            assert!(kind.needs.iter().all(|need| ["account_sid", "api_key", "api_token"].contains(need)));
+            assert!((1..=crate::campaign::BATCH_LIMIT).contains(&kind.per_request));
+            let credentials =
+                Credentials { account_sid: "a".into(), api_key: "k".into(), api_token: "t".into() };
+            for (_, address) in kind.regions {
+                (kind.open)(&address.parse().unwrap(), &credentials).unwrap();
+            }
+        }
     }
 }

@@ -1,33 +1,38 @@
-//! A provider to try things on: Exotel's API on a real port, as strict as the documents.
+//! A provider to try things on: every provider's interface on one real port, as strict as the
+//! documents, with each one's errors on demand.
 //!
 //! It knows the domain at most, so that it judges requests by the documents and not by what
 //! flowcast happens to send. It keeps its own record of what it took, which tests hold against the
 //! ledger's.
 
-mod answers;
+mod api;
 mod callbacks;
+mod exotel;
+mod kaleyra;
 mod record;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, RawPathParams, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
-use axum::routing::{get, post};
-use base64::prelude::{BASE64_STANDARD, Engine};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
 use governor::clock::{Clock, MonotonicClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::campaign::content::CONTENT;
-use crate::campaign::{BATCH_LIMIT, Phone, Rate, rules};
+use crate::campaign::Rate;
+use api::{Api, Error, Message, come_back, cut_off};
 use callbacks::Callbacks;
+use exotel::Exotel;
+use kaleyra::Kaleyra;
 use record::Record;
 pub use record::Taken;
 
@@ -42,6 +47,8 @@ pub struct Behaviour {
     pub error_rate: f64,
     /// The share of requests whose answer it cuts off, having taken them.
     pub cut_rate: f64,
+    /// Errors on demand: a provider's code, and the share of requests or messages that get it.
+    pub faults: BTreeMap<String, f64>,
     /// How many requests it allows.
     pub rate_limit: Option<Rate>,
     /// What chance begins with: the same seed refuses the same recipients.
@@ -57,6 +64,7 @@ impl Default for Behaviour {
             accept_rate: 1.0,
             error_rate: 0.0,
             cut_rate: 0.0,
+            faults: BTreeMap::new(),
             rate_limit: None,
             seed: 1,
             remember: true,
@@ -74,6 +82,8 @@ pub struct Sandbox {
 
 struct Shared {
     behaviour: Behaviour,
+    /// Those of the behaviour, until they are changed.
+    faults: RwLock<BTreeMap<String, f64>>,
     limiter: Option<DefaultDirectRateLimiter>,
     requests: AtomicU64,
     record: Record,
@@ -95,12 +105,15 @@ impl Sandbox {
             requests: AtomicU64::new(0),
             record: Record::new(behaviour.remember),
             callbacks: Callbacks::start().map_err(std::io::Error::other)?,
+            faults: RwLock::new(behaviour.faults.clone()),
             behaviour,
         });
         let router = Router::new()
-            .route("/v2/accounts/{account_sid}/messages", post(take))
+            .merge(speaks::<Exotel>())
+            .merge(speaks::<Kaleyra>())
             .route("/stats", get(stats))
             .route("/messages", get(messages))
+            .route("/faults", put(change_faults))
             .layer(DefaultBodyLimit::max(8 << 20))
             .with_state(shared.clone());
         let server = tokio::spawn(async move {
@@ -114,6 +127,12 @@ impl Sandbox {
     /// The numbers of `GET /stats`.
     pub fn stats(&self) -> Value {
         self.shared.stats()
+    }
+
+    /// Changes the errors on demand.
+    pub fn set_faults(&self, faults: impl IntoIterator<Item = (&'static str, f64)>) {
+        let faults = faults.into_iter().map(|(code, share)| (code.to_owned(), share)).collect();
+        *self.shared.faults.write().unwrap_or_else(PoisonError::into_inner) = faults;
     }
 
     /// How many messages it took.
@@ -141,6 +160,11 @@ impl Shared {
         stats
     }
 
+    /// The chance of something in a request.
+    fn chance_of(&self, what: &str, nth: u64) -> f64 {
+        self.chance(&[what.as_bytes(), &nth.to_le_bytes()[..]].concat())
+    }
+
     /// A number from 0 to 1 that depends on the seed and on `what` alone.
     fn chance(&self, what: &[u8]) -> f64 {
         let mut hasher = blake3::Hasher::new();
@@ -151,8 +175,8 @@ impl Shared {
     }
 }
 
-async fn stats(State(shared): State<Arc<Shared>>) -> axum::Json<Value> {
-    axum::Json(shared.stats())
+async fn stats(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    Json(shared.stats())
 }
 
 /// Every message that was taken, a JSON object a line.
@@ -161,9 +185,31 @@ async fn messages(State(shared): State<Arc<Shared>>) -> String {
     shared.record.taken().iter().map(|taken| format!("{}\n", line(taken))).collect()
 }
 
-async fn take(
+/// Whether any interface has an error of this code.
+pub fn has_error(code: &str) -> bool {
+    Exotel::error(code).is_some() || Kaleyra::error(code).is_some()
+}
+
+/// Changes the errors on demand: `{"E110": 1.0}` refuses everything for want of money, `{}` nothing.
+async fn change_faults(
     State(shared): State<Arc<Shared>>,
-    Path(_account_sid): Path<String>,
+    Json(faults): Json<BTreeMap<String, f64>>,
+) -> Response {
+    if let Some(code) = faults.keys().find(|code| !has_error(code)) {
+        return (StatusCode::BAD_REQUEST, format!("no provider has the code {code:?}\n")).into_response();
+    }
+    *shared.faults.write().unwrap_or_else(PoisonError::into_inner) = faults;
+    StatusCode::NO_CONTENT.into_response()
+}
+
+/// The routes of an interface.
+fn speaks<A: Api>() -> Router<Arc<Shared>> {
+    A::PATHS.iter().fold(Router::new(), |router, path| router.route(path, post(take::<A>)))
+}
+
+async fn take<A: Api>(
+    State(shared): State<Arc<Shared>>,
+    path: RawPathParams,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
@@ -171,129 +217,80 @@ async fn take(
     if !shared.behaviour.latency.is_zero() {
         tokio::time::sleep(shared.behaviour.latency).await;
     }
-    let response = answer(&shared, nth, &headers, &body);
+    let path: Vec<String> = path.iter().map(|(_, value)| value.to_owned()).collect();
+    let response = answer::<A>(&shared, nth, &path, &headers, &body);
     shared.record.answered(response.status().as_u16());
     response
 }
 
-fn answer(shared: &Arc<Shared>, nth: u64, headers: &HeaderMap, body: &[u8]) -> Response {
-    if !is_authorized(headers) {
-        return answers::refused(
-            StatusCode::UNAUTHORIZED,
-            "Necessary credentials were either missing or invalid",
-        );
+fn answer<A: Api>(
+    shared: &Arc<Shared>,
+    nth: u64,
+    path: &[String],
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Response {
+    let whole = |code: &str| match A::error(code) {
+        Some(Error::Whole(response)) => response,
+        _ => A::malformed("the sandbox knows no such error"),
+    };
+    if !A::is_authorized(headers) {
+        return whole(A::UNAUTHORIZED);
     }
     if let Some(limiter) = &shared.limiter
         && let Err(not_yet) = limiter.check()
     {
-        return answers::limited(not_yet.wait_time_from(MonotonicClock.now()), shared.behaviour.rate_limit);
+        let wait = not_yet.wait_time_from(MonotonicClock.now());
+        return come_back(A::limited(nth), wait, shared.behaviour.rate_limit);
     }
-    if shared.chance(&[b"error", &nth.to_le_bytes()[..]].concat()) < shared.behaviour.error_rate {
-        let status = if nth.is_multiple_of(2) {
-            StatusCode::INTERNAL_SERVER_ERROR
-        } else {
-            StatusCode::SERVICE_UNAVAILABLE
-        };
-        return answers::refused(status, "Something went wrong at our end. Please try again");
+    let faults = shared.faults.read().unwrap_or_else(PoisonError::into_inner).clone();
+    for (code, share) in &faults {
+        if shared.chance_of(code, nth) < *share
+            && let Some(Error::Whole(response)) = A::error(code)
+        {
+            return response;
+        }
     }
-    let messages = match messages_of(body) {
+    if shared.chance_of("error", nth) < shared.behaviour.error_rate {
+        return whole(A::BROKEN[nth as usize % A::BROKEN.len()]);
+    }
+    let messages = match A::read(path, body) {
         Ok(messages) => messages,
-        Err(fault) => return answers::refused(StatusCode::BAD_REQUEST, &fault),
+        Err(why) => return A::malformed(&why),
     };
-    let entries: Vec<Value> = messages.iter().map(|message| entry(shared, &message)).collect();
-    if shared.chance(&[b"cut", &nth.to_le_bytes()[..]].concat()) < shared.behaviour.cut_rate {
-        return answers::cut_off();
+    let answers: Vec<_> =
+        messages.iter().map(|message| take_message::<A>(shared, nth, message, &faults)).collect();
+    if shared.chance_of("cut", nth) < shared.behaviour.cut_rate {
+        return cut_off();
     }
-    answers::accepted(&entries)
+    A::answer(&answers)
 }
 
-/// Basic authentication with a key and a token.
-fn is_authorized(headers: &HeaderMap) -> bool {
-    let pair = || {
-        let value = headers.get("authorization")?.to_str().ok()?.strip_prefix("Basic ")?;
-        let pair = String::from_utf8(BASE64_STANDARD.decode(value).ok()?).ok()?;
-        let (key, token) = pair.split_once(':')?;
-        (!key.is_empty() && !token.is_empty()).then_some(())
-    };
-    pair().is_some()
-}
-
-/// A message of a request that is in order.
-struct Message<'a> {
-    to: &'a str,
-    custom_data: Option<&'a str>,
-    status_callback: Option<&'a str>,
-}
-
-/// A request in order: its messages, and what stands around them.
-struct Ordered {
-    messages: Vec<Value>,
-    around: Value,
-}
-
-impl Ordered {
-    fn iter(&self) -> impl Iterator<Item = Message<'_>> {
-        self.messages.iter().map(|message| {
-            // The innermost wins: message, channel, request.
-            let nearest = |name: &str| {
-                [message, &self.around["whatsapp"], &self.around]
-                    .into_iter()
-                    .find_map(|place| place.get(name)?.as_str())
-            };
-            Message {
-                to: message["to"].as_str().unwrap_or_default(),
-                custom_data: nearest("custom_data"),
-                status_callback: nearest("status_callback"),
-            }
-        })
-    }
-}
-
-/// Reads a request as strictly as the documents allow.
-fn messages_of(body: &[u8]) -> Result<Ordered, String> {
-    let mut request: Value = serde_json::from_slice(body).map_err(|fault| format!("not JSON: {fault}"))?;
-    known(&request, "", &["custom_data", "status_callback", "whatsapp"])?;
-    known(&request["whatsapp"], "/whatsapp", &["custom_data", "status_callback", "messages"])?;
-    let Value::Array(messages) = request["whatsapp"]["messages"].take() else {
-        return Err("/whatsapp/messages is missing".into());
-    };
-    if messages.is_empty() || messages.len() > BATCH_LIMIT {
-        return Err("More than 100 messages specified in a request, or none".into());
-    }
-    for (index, message) in messages.iter().enumerate() {
-        let place = format!("/whatsapp/messages/{index}");
-        known(message, &place, &["custom_data", "status_callback", "from", "to", "content"])?;
-        for field in ["from", "to"] {
-            let number = message.get(field).and_then(Value::as_str).unwrap_or_default();
-            number.parse::<Phone>().map_err(|fault| format!("{place}/{field}: {fault}"))?;
-        }
-        let content = message.get("content").ok_or_else(|| format!("{place}/content is missing"))?;
-        if let Some(problem) = rules::check_rendered(&CONTENT, content, &format!("{place}/content")).first() {
-            return Err(problem.to_string());
+/// Takes one message, or refuses it: on demand, or by chance. By chance the same recipient fares the
+/// same with one seed.
+fn take_message<A: Api>(
+    shared: &Arc<Shared>,
+    nth: u64,
+    message: &Message,
+    faults: &BTreeMap<String, f64>,
+) -> Result<String, String> {
+    for (code, share) in faults {
+        let what = [code.as_bytes(), &nth.to_le_bytes(), message.to.as_bytes()].concat();
+        if shared.chance(&what) < *share && matches!(A::error(code), Some(Error::Message)) {
+            shared.record.rejected();
+            return Err(code.clone());
         }
     }
-    Ok(Ordered { messages, around: request })
-}
-
-fn known(value: &Value, place: &str, fields: &[&str]) -> Result<(), String> {
-    let map = value.as_object().ok_or_else(|| format!("{place} must be an object"))?;
-    match map.keys().find(|key| !fields.contains(&key.as_str())) {
-        Some(unknown) => Err(format!("{place}/{unknown} is unknown")),
-        None => Ok(()),
-    }
-}
-
-/// Takes one message, or refuses it by chance; the same recipient fares the same with one seed.
-fn entry(shared: &Arc<Shared>, message: &Message<'_>) -> Value {
     let chance = shared.chance(message.to.as_bytes());
     if chance >= shared.behaviour.accept_rate {
         shared.record.rejected();
-        return answers::refused_entry((chance * 1e9) as usize);
+        return Err(A::REFUSALS[(chance * 1e9) as usize % A::REFUSALS.len()].into());
     }
     let sid = uuid::Uuid::now_v7().simple().to_string();
-    shared.record.accepted(&sid, message.to, message.custom_data);
-    if let Some(url) = message.status_callback {
-        shared.callbacks.report(url, &sid, message.to, message.custom_data);
+    let reference = message.reference.as_deref();
+    shared.record.accepted(&sid, &message.to, reference);
+    if let Some(url) = &message.status_callback {
+        shared.callbacks.report(url, &sid, &message.to, reference);
     }
-    answers::accepted_entry(&sid)
+    Ok(sid)
 }

@@ -26,5 +26,6 @@ mod redis_ledger;
 mod requests;
 mod servers;
 mod shared_limits;
+mod single_answers;
 mod support;
 mod tls;

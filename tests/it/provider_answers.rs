@@ -103,7 +103,7 @@ async fn a_400_is_split_in_halves_until_the_bad_message_stands_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_about_the_account_holds_and_leaves_every_message_pending() {
     for (status, advice) in
-        [(401, "check api_key and api_token"), (402, "plan and balance"), (403, "may not use this")]
+        [(401, "check the credentials"), (402, "plan and balance"), (403, "may not use this")]
     {
         let (world, provider, code, now) = run(move |_, _| Reaction::Answer(status, "", String::new())).await;
         assert_eq!(

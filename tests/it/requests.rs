@@ -1,23 +1,23 @@
-//! The exact request body for each content type, as the provider gets it.
+//! The exact request body for each content type and provider, as the provider gets it.
 
 use flowcast::campaign::{Batch, Columns, Job, Template};
-use flowcast::provider::Provider;
-use flowcast::provider::exotel::Exotel;
+use flowcast::provider::{Credentials, PROVIDERS, Provider, kind};
 use serde_json::{Value, json};
 
 use crate::support::job_with;
 
-fn exotel() -> Exotel {
-    let base = "https://api.in.exotel.com".parse().unwrap();
-    Exotel::new(&base, "acme1", &"key".to_string().into(), &"token".to_string().into()).unwrap()
+fn open(name: &str) -> Box<dyn Provider> {
+    let kind = kind(name).unwrap();
+    let credentials =
+        Credentials { account_sid: "acme1".into(), api_key: "key".into(), api_token: "token".into() };
+    (kind.open)(&kind.regions[0].1.parse().unwrap(), &credentials).unwrap()
 }
 
-/// The body of a request to two recipients, with the values of `columns`.
-fn request(job: &Value, columns: &[&str], rows: [&[&str]; 2]) -> String {
-    let job = Job::read(job.to_string().as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}"));
-    let provider = exotel();
+/// The bodies of the requests to two recipients, with the values of `columns`.
+fn requests(name: &str, job: &Job, columns: &[&str], rows: [&[&str]; 2]) -> Vec<String> {
+    let provider = open(name);
     let columns = Columns::new(columns.iter().map(ToString::to_string).collect());
-    let envelope = provider.envelope(&job);
+    let envelope = provider.envelope(job).unwrap();
     let template =
         Template::compile(&envelope, &job.limits_of_strings, job.judge_rendered, &columns).unwrap();
     let mut batch = Batch::new("c1".parse().unwrap(), 7, template.columns().len(), false);
@@ -34,15 +34,24 @@ fn request(job: &Value, columns: &[&str], rows: [&[&str]; 2]) -> String {
         })
         .collect();
     let messages: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
-    String::from_utf8(provider.request(&messages).body.to_vec()).unwrap()
+    let body = |some: &[&[u8]]| String::from_utf8(provider.request(job.from, some).body.to_vec()).unwrap();
+    messages.chunks(kind(name).unwrap().per_request).map(body).collect()
+}
+
+fn job(value: &Value) -> Job {
+    Job::read(value.to_string().as_bytes()).unwrap_or_else(|problems| panic!("{problems:?}"))
 }
 
 /// The same, laid out for a person. What is sent has no white space between.
-fn pretty(message: Value) -> String {
-    let body = request(&job_with("/message", message), &["name"], [&["Asha"], &["Bo \"B\" \\ आशा"]]);
-    let value: Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(value.to_string(), body, "the body is compact and its fields in order");
-    serde_json::to_string_pretty(&value).unwrap()
+fn pretty(provider: &str, message: Value) -> String {
+    let job = job(&job_with("/message", message));
+    let bodies = requests(provider, &job, &["name"], [&["Asha"], &["Bo \"B\" \\ आशा"]]);
+    let lay_out = |body: &String| {
+        let value: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(&value.to_string(), body, "the body is compact and its fields in order");
+        serde_json::to_string_pretty(&value).unwrap()
+    };
+    bodies.iter().map(lay_out).collect::<Vec<_>>().join("\n")
 }
 
 macro_rules! exact_request {
@@ -50,7 +59,11 @@ macro_rules! exact_request {
         $(
             #[test]
             fn $test() {
-                insta::assert_snapshot!(pretty(json!($message)));
+                insta::assert_snapshot!(stringify!($test), pretty("exotel", json!($message)));
+                for provider in PROVIDERS.iter().skip(1).map(|kind| kind.name) {
+                    let name = format!("{}_{provider}", stringify!($test));
+                    insta::assert_snapshot!(name, pretty(provider, json!($message)));
+                }
             }
         )+
     };
@@ -113,8 +126,111 @@ exact_request! {
 fn custom_data_and_callback_stand_on_each_message() {
     let mut job = job_with("/custom_data", json!("order-{{ order }}"));
     job["status_callback"] = json!("https://x.example/dlr");
-    let body = request(&job, &["name", "order"], [&["Asha", "7"], &["Bo", "8"]]);
-    insta::assert_snapshot!(body);
+    let bodies = requests("exotel", &self::job(&job), &["name", "order"], [&["Asha", "7"], &["Bo", "8"]]);
+    insta::assert_snapshot!(bodies.join("\n"));
+}
+
+#[test]
+fn kaleyra_gives_back_the_reference_and_two_texts_of_the_job() {
+    let mut job = job_with("/custom_data", json!("order-{{ order }}"));
+    job["extra_info"] = json!({ "ref2": "to {{ name }}" });
+    let bodies = requests("kaleyra", &self::job(&job), &["name", "order"], [&["Asha", "7"], &["Bo", "8"]]);
+    insta::assert_snapshot!(bodies.join("\n"));
+}
+
+#[test]
+fn what_kaleyra_can_not_do_is_said_before_anything_is_sent() {
+    let problem = |pointer: &str, value: Value| {
+        let mut job = job_with("/custom_data", json!("x"));
+        job[pointer] = value;
+        let problems = open("kaleyra").envelope(&self::job(&job)).err().unwrap_or_default();
+        problems.iter().map(ToString::to_string).collect::<String>()
+    };
+    assert!(
+        problem("status_callback", json!("https://x.example"))
+            .starts_with("/status_callback: Kaleyra takes no")
+    );
+    assert!(
+        problem("extra_info", json!({ "ref1": "y" }))
+            .starts_with("/extra_info/ref1: with Kaleyra custom_data")
+    );
+    // 255 characters (document 002): what is too long for everybody refuses the job, ...
+    let long = job(&job_with("/custom_data", json!("x".repeat(256))));
+    let compile = |job: &Job| {
+        let columns = Columns::new(vec!["name".into()]);
+        let envelope = open("kaleyra").envelope(job).unwrap();
+        Template::compile(&envelope, &job.limits_of_strings, job.judge_rendered, &columns)
+    };
+    assert_eq!(
+        compile(&long).err().unwrap()[0].to_string(),
+        "/custom_data: is 256 characters long; document 002 allows 255"
+    );
+    // ... and what is too long for one recipient skips that one.
+    let template = compile(&job(&job_with("/custom_data", json!("{{ name }}")))).unwrap();
+    let mut batch = Batch::new("c1".parse().unwrap(), 0, 1, false);
+    batch.push(1, "+919876543210".parse().unwrap(), ["x".repeat(256).as_str()].into_iter());
+    let skip = template.render(&batch.recipient(0).unwrap(), &mut Vec::new()).unwrap_err();
+    assert_eq!(skip.detail, "/custom_data is 256 characters long; document 002 allows 255");
+}
+
+/// A job with a message and what a document's example has beside it gives that example.
+fn as_documented(provider: &str, message: &Value, beside: Value, place: &str) -> Value {
+    let mut job = job_with("/message", message.clone());
+    if let Value::Object(beside) = beside {
+        job.as_object_mut().unwrap().extend(beside);
+    }
+    let bodies = requests(provider, &self::job(&job), &["name"], [&["Asha"], &["Bo"]]);
+    let body: Value = serde_json::from_str(&bodies[0]).unwrap();
+    body.pointer(place).unwrap().clone()
+}
+
+#[test]
+fn the_documents_own_examples_are_what_goes_out() {
+    // Document 000: a flow; `recipient_type` is as in document 001's examples.
+    let flow = json!({
+        "type": "interactive",
+        "interactive": {
+            "type": "flow",
+            "header": { "type": "text", "text": "Flow message header" },
+            "body": { "text": "Flow message body" },
+            "footer": { "text": "Flow message footer" },
+            "action": { "name": "flow", "parameters": {
+                "flow_message_version": "3", "flow_id": "1323XXXXXXXXX", "flow_token": "flows-builder-97XXXXX",
+                "flow_cta": "Click Here", "flow_action": "navigate",
+                "flow_action_payload": { "screen": "screen_name", "data": {
+                    "product_name": "test", "product_description": "test", "product_price": 1 } } } },
+        },
+    });
+    let mut expected = json!({ "recipient_type": "individual" });
+    expected.as_object_mut().unwrap().extend(flow.as_object().unwrap().clone());
+    assert_eq!(as_documented("exotel", &flow, Value::Null, "/whatsapp/messages/0/content"), expected);
+
+    // Document 001: a text, with what stands on each message.
+    let text = json!({ "type": "text", "text": { "preview_url": false, "body": "MESSAGE_CONTENT" } });
+    let beside = json!({ "custom_data": "Order12", "status_callback": "https://webhook.site" });
+    assert_eq!(
+        as_documented("exotel", &text, beside, "/whatsapp/messages/0"),
+        json!({
+            "custom_data": "Order12", "status_callback": "https://webhook.site",
+            "from": "+912248931479", "to": "+919876543210",
+            "content": { "recipient_type": "individual", "type": "text", "text": { "preview_url": false, "body": "MESSAGE_CONTENT" } },
+        })
+    );
+
+    // Document 002: a template with a flow button; its `ref` is ours.
+    let template = json!({ "type": "template", "template": {
+        "name": "flow_template20", "language": { "code": "en_US" },
+        "components": [{ "type": "button", "sub_type": "flow", "index": 0, "parameters": [
+            { "type": "action", "action": { "flow_token": "flow_token", "flow_action_data": {} } }] }] } });
+    let beside = json!({ "extra_info": { "ref1": "marketing", "ref2": "dictionary" } });
+    let mut expected = json!({
+        "messaging_object": { "messaging_product": "whatsapp", "recipient_type": "individual", "to": "+919876543210" },
+        "extra_info": { "ref": "c1.7.0", "ref1": "marketing", "ref2": "dictionary", "wa_source": "api" },
+    });
+    expected["messaging_object"].as_object_mut().unwrap().extend(template.as_object().unwrap().clone());
+    let sent = as_documented("kaleyra", &template, beside, "");
+    assert_eq!(sent, expected);
+    assert_eq!(sent.to_string(), expected.to_string(), "and in the sample's order");
 }
 
 /// Each is refused, with its place and the document that says so.

@@ -53,12 +53,17 @@ impl World {
         self.write("audience.csv", csv);
     }
 
-    /// Points the account `main` to a provider. `extra` is more of its TOML.
+    /// Points the account `main` to Exotel, or what stands for it. `extra` is more of its TOML.
     pub fn write_config(&self, base_url: &str, extra: &str) {
+        self.write_account("exotel", base_url, extra);
+    }
+
+    /// The same at any provider.
+    pub fn write_account(&self, provider: &str, base_url: &str, extra: &str) {
         self.write(
             "flowcast.toml",
             format!(
-                "[accounts.main]\nprovider = \"exotel\"\nbase_url = \"{base_url}\"\naccount_sid = \"acme1\"\n\
+                "[accounts.main]\nprovider = \"{provider}\"\nbase_url = \"{base_url}\"\naccount_sid = \"acme1\"\n\
                  api_key = \"key1\"\napi_token = \"s3cr3t-token\"\n{extra}\n"
             ),
         );
@@ -209,8 +214,12 @@ async fn serve(
         }
         let body: Value = serde_json::from_slice(&buffer[head..head + length]).unwrap();
         buffer.drain(..head + length);
-        let messages = body["whatsapp"]["messages"].as_array().unwrap();
-        let to: Vec<String> = messages.iter().map(|message| message["to"].as_str().unwrap().into()).collect();
+        // Exotel's many messages, Kaleyra's one, Meta's one.
+        let number = |message: &Value| message["to"].as_str().unwrap().to_owned();
+        let to: Vec<String> = match &body["whatsapp"]["messages"] {
+            Value::Array(messages) => messages.iter().map(number).collect(),
+            _ => vec![number(body.get("messaging_object").unwrap_or(&body))],
+        };
         let nth = {
             let mut seen = seen.lock().unwrap();
             seen.push(to.clone());

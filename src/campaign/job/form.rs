@@ -85,6 +85,10 @@ pub(super) const JOB: Object = Object {
         required("message", CONTENT),
         optional("custom_data", ANY_TEXT),
         optional("status_callback", ADDRESS),
+        optional(
+            "extra_info",
+            Rule::Object(object(&[optional("ref1", ANY_TEXT), optional("ref2", ANY_TEXT)])),
+        ),
         optional("limits", Rule::Object(object(&[optional("messages", RATE)]))),
         optional("schedule", SCHEDULE),
         optional(

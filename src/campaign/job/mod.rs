@@ -33,6 +33,9 @@ pub struct Job {
     pub custom_data: Option<String>,
     /// Where the provider sends each report.
     pub status_callback: Option<String>,
+    /// What Kaleyra gives back with each report beside the message's reference, with placeholders.
+    #[serde(default)]
+    pub extra_info: ExtraInfo,
     /// The campaign's own limits.
     #[serde(default)]
     pub limits: JobLimits,
@@ -78,6 +81,15 @@ pub struct CsvSource {
     pub phone: Option<String>,
     /// The region of numbers without a country code.
     pub default_region: Option<String>,
+}
+
+/// Kaleyra's two free texts of a message (document 002).
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ExtraInfo {
+    /// The first.
+    pub ref1: Option<String>,
+    /// The second.
+    pub ref2: Option<String>,
 }
 
 /// A job's limits.

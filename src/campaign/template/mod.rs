@@ -27,8 +27,8 @@ pub struct Template {
 }
 
 struct Judge {
-    pointer: String,
-    place: String,
+    pointer: &'static str,
+    beside: &'static [&'static str],
 }
 
 enum Op {
@@ -57,9 +57,33 @@ enum Cause {
 /// A message as a provider wants it, and where the job's own parts stand in it.
 pub struct Envelope {
     /// The message, with the job's strings and `{{ recipient }}` in their places.
-    pub value: Value,
+    value: Value,
     /// The pointer of the content in `value`.
-    pub content: &'static str,
+    content: &'static str,
+    /// Fields that stand among the content's own and are none.
+    beside: &'static [&'static str],
+    /// Further strings that stand elsewhere than in the job: the pointer here, and there.
+    pub moved: Vec<(&'static str, &'static str)>,
+    /// What the provider allows the strings beyond the content, by pointer into the message.
+    pub limits: Vec<(&'static str, Limit)>,
+}
+
+impl Envelope {
+    /// A message whose content stands at a pointer, among fields that are no content.
+    pub fn new(value: Value, content: &'static str, beside: &'static [&'static str]) -> Self {
+        Self { value, content, beside, moved: Vec::new(), limits: Vec::new() }
+    }
+
+    /// Where in the job a string of the message stands.
+    fn place_in_job(&self, pointer: &str) -> String {
+        if let Some((_, place)) = self.moved.iter().find(|(here, _)| *here == pointer) {
+            return (*place).into();
+        }
+        match pointer.strip_prefix(self.content) {
+            Some(rest) => format!("/message{rest}"),
+            None => pointer.into(),
+        }
+    }
 }
 
 impl Template {
@@ -76,14 +100,11 @@ impl Template {
     ) -> Result<Self, Vec<Problem>> {
         let mut compiler = Compiler::new(columns);
         let mut builder = Builder { ops: Vec::new(), constant: Vec::new(), problems: Vec::new() };
-        let place = |pointer: &str| match pointer.strip_prefix(envelope.content) {
-            Some(rest) => format!("/message{rest}"),
-            None => pointer.to_string(),
-        };
-        builder.value(&envelope.value, "", &mut |text, pointer| {
-            let pointer = place(pointer);
+        builder.value(&envelope.value, "", &mut |text, place| {
+            let pointer = envelope.place_in_job(place);
+            let own = envelope.limits.iter().find(|(known, _)| *known == place).map(|(_, limit)| *limit);
             let limit = limits.iter().find(|(known, _)| *known == pointer).map(|(_, limit)| *limit);
-            let limit = limit.unwrap_or(Limit::FREE);
+            let limit = own.or(limit).unwrap_or(Limit::FREE);
             match compiler.compile(text, limit.is_text) {
                 // Too long before any value is filled in: no recipient could get it.
                 Ok(text) if limit.max > 0 && text.least_length() > limit.max => {
@@ -98,8 +119,17 @@ impl Template {
         if !builder.problems.is_empty() {
             return Err(builder.problems);
         }
-        let judge =
-            judge_rendered.then(|| Judge { pointer: envelope.content.into(), place: "/message".into() });
+        let too_long_already = envelope.limits.iter().filter_map(|(place, limit)| {
+            let text = envelope.value.pointer(place)?.as_str().filter(|text| !is_template(text))?;
+            let length = text.chars().count();
+            let fault = || too_long(length, limit.max, limit.source);
+            (length > limit.max).then(|| Problem::new(envelope.place_in_job(place), fault()))
+        });
+        let problems: Vec<Problem> = too_long_already.collect();
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let judge = judge_rendered.then_some(Judge { pointer: envelope.content, beside: envelope.beside });
         Ok(Self { ops: builder.ops, jinja: compiler.jinja, columns: compiler.used, judge })
     }
 
@@ -171,9 +201,13 @@ impl Judge {
     /// Holds the whole rendered content against the rules.
     fn whole(&self, message: &[u8]) -> Result<(), Skip> {
         let fault = |detail| Skip { reason: SkipReason::InvalidContent, detail };
-        let message: Value = serde_json::from_slice(message).map_err(|fault_| fault(fault_.to_string()))?;
-        let content = message.pointer(&self.pointer).unwrap_or(&Value::Null);
-        match rules::check_rendered(&CONTENT, content, &self.place).into_iter().next() {
+        let mut message: Value =
+            serde_json::from_slice(message).map_err(|fault_| fault(fault_.to_string()))?;
+        let mut content = message.pointer_mut(self.pointer).map(Value::take).unwrap_or_default();
+        if let Some(content) = content.as_object_mut() {
+            content.retain(|name, _| !self.beside.contains(&name.as_str()));
+        }
+        match rules::check_rendered(&CONTENT, &content, "/message").into_iter().next() {
             Some(problem) => Err(fault(problem.to_string())),
             None => Ok(()),
         }
@@ -320,8 +354,8 @@ mod tests {
     fn compile(content: &Value, columns: &[&str]) -> Result<Template, Vec<Problem>> {
         let findings = rules::check(&CONTENT, content, "/message");
         assert_eq!(findings.problems, []);
-        let envelope =
-            Envelope { value: json!({ "to": "{{ recipient }}", "content": content }), content: "/content" };
+        let value = json!({ "to": "{{ recipient }}", "content": content });
+        let envelope = Envelope::new(value, "/content", &[]);
         let columns = Columns::new(columns.iter().map(ToString::to_string).collect());
         Template::compile(&envelope, &findings.limits, findings.judge_rendered, &columns)
     }

@@ -1,0 +1,316 @@
+//! Which answers prove what: the table of `docs/architecture.md`, in one place, for every provider.
+//!
+//! A provider says what an answer's body says ([`Said`]); this says what that proves, together with
+//! the HTTP status ([`Answer`]). Whatever is not proven is in doubt.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::Reply;
+use crate::campaign::codes::{Code, Effect};
+
+/// What the body of an answer says in the provider's own words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// An entry for each message, in the request's order.
+    Entries(Vec<Entry>),
+    /// An error of the provider's own.
+    Error {
+        /// Its code, where it has one.
+        code: Option<String>,
+        /// What is known of the code.
+        known: Option<&'static Code>,
+        /// Its text.
+        text: String,
+    },
+    /// Nothing that this provider says: what came may be from something between us and it.
+    Foreign {
+        /// What it says all the same, perhaps.
+        text: String,
+    },
+}
+
+/// What an answer proves of a whole request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// An entry for each message, in the request's order.
+    Entries(Vec<Entry>),
+    /// Nothing was taken; some message is wrong.
+    Malformed {
+        /// The provider's code.
+        code: String,
+        /// Its text.
+        detail: String,
+    },
+    /// Nothing was taken, and nothing of this scope can be sent.
+    Refused {
+        /// What can't be sent.
+        scope: Scope,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// Nothing was taken; too fast.
+    Limited {
+        /// Whose limit it is.
+        scope: Scope,
+        /// How long to wait, where the provider says so.
+        retry_after: Option<Duration>,
+        /// Its text.
+        detail: String,
+    },
+    /// Nothing was taken; the same may work later.
+    TryAgain {
+        /// The provider's code.
+        code: String,
+        /// Its text.
+        detail: String,
+    },
+    /// Nobody knows what was taken.
+    Unknown {
+        /// What was seen instead of an answer.
+        detail: String,
+    },
+}
+
+/// What an answer says of one message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Taken.
+    Accepted {
+        /// The provider's id of the message.
+        sid: String,
+    },
+    /// Refused for good.
+    Rejected {
+        /// The provider's code.
+        code: String,
+        /// Its text.
+        detail: String,
+    },
+    /// Not taken, and nothing of this scope can be sent.
+    Refused {
+        /// What can't be sent.
+        scope: Scope,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// Not taken: too fast.
+    Limited {
+        /// Whose limit it is.
+        scope: Scope,
+        /// The provider's text.
+        detail: String,
+    },
+    /// Not taken, but it may be later.
+    TryAgain {
+        /// The provider's code.
+        code: String,
+        /// The provider's text.
+        detail: String,
+    },
+    /// Taken or not.
+    Unknown {
+        /// What was seen instead of an entry.
+        detail: String,
+    },
+}
+
+/// How far a refusal or a limit reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All campaigns of the account.
+    Account,
+    /// The campaign.
+    Campaign,
+    /// All campaigns that use the flow.
+    Flow,
+}
+
+/// What a reply proves of its request.
+pub fn prove(reply: &Reply, said: Said) -> Answer {
+    let status = reply.status;
+    let (code, known, text, is_theirs) = match said {
+        Said::Entries(entries) => match status {
+            200..=299 => return Answer::Entries(entries),
+            // One of the two is not true.
+            _ => {
+                return Answer::Unknown { detail: format!("HTTP {status}, with an entry that says success") };
+            }
+        },
+        Said::Error { code, known, text } => (code, known, text, true),
+        Said::Foreign { text } => (None, None, text, false),
+    };
+    let detail = if text.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {text}") };
+    let named = |code: Option<String>| code.unwrap_or_else(|| status.to_string());
+    let refused = |scope, what: &str| Answer::Refused { scope, reason: format!("{detail}; {what}") };
+    let remedy = known.map_or("", |code| code.remedy);
+    match (status, known.map(|code| code.effect)) {
+        // Said to be taken, and no word of what.
+        (200..=299, _) => Answer::Unknown { detail: format!("{detail}, with a body that can't be read") },
+        // Nothing between us and the provider invents its code; and it says more than the status does.
+        (300..=599, Some(Effect::HoldAccount)) => refused(Scope::Account, remedy),
+        (300..=599, Some(Effect::HoldCampaign)) => refused(Scope::Campaign, remedy),
+        (300..=599, Some(Effect::HoldFlow)) => refused(Scope::Flow, remedy),
+        (300..=599, Some(Effect::SlowFlow)) => {
+            Answer::Limited { scope: Scope::Flow, retry_after: reply.retry_after, detail }
+        }
+        (300..=599, Some(Effect::Slow)) => {
+            Answer::Limited { scope: Scope::Account, retry_after: reply.retry_after, detail }
+        }
+        (429, _) => Answer::Limited { scope: Scope::Account, retry_after: reply.retry_after, detail },
+        (300..=599, Some(Effect::Retry)) => Answer::TryAgain { code: named(code), detail },
+        (300..=499, Some(Effect::Reject)) | (400, _) => Answer::Malformed { code: named(code), detail },
+        (401, _) => refused(Scope::Account, "check the credentials of the account"),
+        (402, _) => refused(Scope::Account, "check the account's plan and balance"),
+        (403, _) => refused(Scope::Account, "the account may not use this; ask the provider to enable it"),
+        (404, _) => refused(Scope::Campaign, "check account_sid, base_url and the ids in the message"),
+        // RFC 9110: what is asked for is elsewhere, so nothing was done here.
+        (301 | 302 | 307 | 308, _) => {
+            refused(Scope::Campaign, "the provider's address redirects: check region and base_url")
+        }
+        // Refused before it was looked at; every message would fare the same.
+        (405..=407 | 409..=499, _) => Answer::Refused { scope: Scope::Campaign, reason: detail },
+        // The documents say to try again, and say it for their own answers alone: the same status from
+        // something between us and them proves nothing.
+        (500 | 503, _) if is_theirs => Answer::TryAgain { code: named(code), detail },
+        _ => Answer::Unknown { detail },
+    }
+}
+
+/// What an entry that says failure proves; nothing of it was taken.
+pub(super) fn failed_entry(code: String, known: Option<&Code>, detail: String) -> Entry {
+    let reason = |code: &Code| format!("{}: {detail}; {}", code.code, code.remedy);
+    match known.map(|known| (known.effect, known)) {
+        Some((Effect::HoldAccount, known)) => Entry::Refused { scope: Scope::Account, reason: reason(known) },
+        Some((Effect::HoldCampaign, known)) => {
+            Entry::Refused { scope: Scope::Campaign, reason: reason(known) }
+        }
+        Some((Effect::HoldFlow, known)) => Entry::Refused { scope: Scope::Flow, reason: reason(known) },
+        Some((Effect::SlowFlow, _)) => Entry::Limited { scope: Scope::Flow, detail },
+        Some((Effect::Slow, _)) => Entry::Limited { scope: Scope::Account, detail },
+        Some((Effect::Retry, _)) => Entry::TryAgain { code, detail },
+        Some((Effect::None | Effect::Reject, _)) | None => Entry::Rejected { code, detail },
+    }
+}
+
+/// A string or number as text.
+pub(super) fn plain(value: Option<&Value>) -> Option<String> {
+    match value? {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// A provider's text as it may be kept and shown: one line, not long, without control characters,
+/// and without numbers of people — it is kept once for all messages with its code.
+pub(super) fn short(text: &str) -> String {
+    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let words = clean.split_whitespace().map(|word| {
+        let digits = word.bytes().filter(u8::is_ascii_digit).count();
+        if digits >= 7 { "…" } else { word }
+    });
+    let mut line = words.collect::<Vec<_>>().join(" ");
+    if let Some((at, _)) = line.char_indices().nth(300) {
+        line.truncate(at);
+        line.push('…');
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::campaign::codes::{self, Source};
+
+    fn reply(status: u16) -> Reply {
+        Reply { status, retry_after: None, body: "".into() }
+    }
+
+    fn theirs(status: u16) -> Answer {
+        prove(&reply(status), Said::Error { code: None, known: None, text: "why".into() })
+    }
+
+    fn foreign(status: u16) -> Answer {
+        prove(&reply(status), Said::Foreign { text: String::new() })
+    }
+
+    fn coded(status: u16, source: Source, code: &str) -> Answer {
+        let known = codes::of(source, code);
+        prove(&reply(status), Said::Error { code: Some(code.into()), known, text: "why".into() })
+    }
+
+    #[test]
+    fn a_providers_text_is_one_line_without_numbers_of_people() {
+        assert_eq!(short("bad\n number:\u{1b}[31m +919876543210, code 1005"), "bad number: [31m … code 1005");
+        assert_eq!(short(&"x".repeat(500)).chars().count(), 301);
+    }
+
+    #[test]
+    fn a_status_proves_what_the_table_says() {
+        let scope = |answer| match answer {
+            Answer::Refused { scope, .. } => scope,
+            other => panic!("{other:?}"),
+        };
+        for answers in [theirs, foreign] {
+            assert!(matches!(answers(200), Answer::Unknown { .. }));
+            assert!(matches!(answers(400), Answer::Malformed { code, .. } if code == "400"));
+            for status in [401, 402, 403] {
+                assert_eq!(scope(answers(status)), Scope::Account, "{status}");
+            }
+            for status in [301, 302, 307, 308, 404, 405, 413, 415] {
+                assert_eq!(scope(answers(status)), Scope::Campaign, "{status}");
+            }
+            assert!(matches!(answers(429), Answer::Limited { scope: Scope::Account, .. }));
+            for status in [300, 303, 304, 408, 502, 504, 599] {
+                assert!(matches!(answers(status), Answer::Unknown { .. }), "{status}");
+            }
+        }
+        for status in [500, 503] {
+            assert!(matches!(theirs(status), Answer::TryAgain { .. }), "{status}");
+            assert!(matches!(foreign(status), Answer::Unknown { .. }), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_providers_code_says_more_than_its_status() {
+        for code in ["RBC001", "WA401", "WA-401", "E110"] {
+            for status in [400, 401, 500] {
+                assert!(matches!(
+                    coded(status, Source::Kaleyra, code),
+                    Answer::Refused { scope: Scope::Account, .. }
+                ));
+            }
+        }
+        assert!(
+            matches!(coded(400, Source::Kaleyra, "WA400"), Answer::Malformed { code, .. } if code == "WA400")
+        );
+        assert!(matches!(coded(500, Source::Kaleyra, "WA500"), Answer::TryAgain { .. }));
+        assert!(matches!(coded(400, Source::Meta, "130429"), Answer::Limited { scope: Scope::Account, .. }));
+        assert!(matches!(coded(400, Source::Meta, "132069"), Answer::Limited { scope: Scope::Flow, .. }));
+        assert!(matches!(coded(400, Source::Meta, "132068"), Answer::Refused { scope: Scope::Flow, .. }));
+        assert!(matches!(coded(400, Source::Meta, "132001"), Answer::Refused { scope: Scope::Campaign, .. }));
+    }
+
+    #[test]
+    fn a_success_that_says_failure_proves_nothing() {
+        assert!(matches!(coded(202, Source::Kaleyra, "E110"), Answer::Unknown { .. }));
+        for status in [400, 401, 429, 500, 502] {
+            let entries = Said::Entries(vec![Entry::Accepted { sid: "s".into() }]);
+            assert!(matches!(prove(&reply(status), entries), Answer::Unknown { .. }), "{status}");
+        }
+    }
+
+    #[test]
+    fn the_providers_wait_is_kept() {
+        let reply = Reply { status: 429, retry_after: Some(Duration::from_secs(9)), body: "".into() };
+        let answer = prove(&reply, Said::Foreign { text: "slow".into() });
+        let expected = Answer::Limited {
+            scope: Scope::Account,
+            retry_after: Some(Duration::from_secs(9)),
+            detail: "HTTP 429: slow".into(),
+        };
+        assert_eq!(answer, expected);
+    }
+}

@@ -1,0 +1,247 @@
+//! Kaleyra: `POST /v2/{sid}/whatsapp/{phone_number}/messages`, one message a request (document 002).
+
+use jsonc_parser::ast::Object;
+use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use url::Url;
+
+use super::answer::{Entry, Said, plain, short};
+use super::{Credentials, Kind, Provider, Reply, Request, address, buttons, content};
+use crate::campaign::codes::{self, Source};
+use crate::campaign::rules::Limit;
+use crate::campaign::{BATCH_LIMIT, Envelope, Job, Phone, Problem};
+
+/// Hosts: document 002. A batch is up to a hundred requests at once.
+pub(super) const KALEYRA: Kind = Kind {
+    name: "kaleyra",
+    regions: &[
+        ("in", "https://api.in.kaleyra.io"),
+        ("ap", "https://api.ap.kaleyra.io"),
+        ("eu", "https://api.eu.kaleyra.io"),
+    ],
+    needs: &["account_sid", "api_key"],
+    per_request: 1,
+    concurrency: BATCH_LIMIT as u16,
+    requests: None,
+    unknown_sender: Some("WA401"),
+    open: |base, credentials| Ok(Box::new(Kaleyra::new(base, credentials)?)),
+};
+
+/// Document 002: each of `ref`, `ref1` and `ref2` has at most 255 characters.
+const REFERENCE: Limit = Limit { max: 255, may_be_empty: true, source: "document 002", is_text: true };
+/// The code of a message that was taken.
+const TAKEN: &str = "WA202";
+
+struct Kaleyra {
+    base: Url,
+    account_sid: String,
+    api_key: SecretString,
+}
+
+impl Kaleyra {
+    fn new(base: &Url, credentials: &Credentials) -> Result<Self, String> {
+        let account_sid = credentials.account_sid.clone();
+        // Once here, so that a request's address can't fail.
+        address(base, [account_sid.as_str()])?;
+        Ok(Self { base: base.clone(), account_sid, api_key: credentials.api_key.clone() })
+    }
+}
+
+impl Provider for Kaleyra {
+    fn envelope(&self, job: &Job) -> Result<Envelope, Vec<Problem>> {
+        if job.status_callback.is_some() {
+            let message = "Kaleyra takes no callback address with a message; set it in Kaleyra's console";
+            return Err(vec![Problem::new("/status_callback", message)]);
+        }
+        if job.custom_data.is_some() && job.extra_info.ref1.is_some() {
+            let message = "with Kaleyra custom_data goes out as ref1; leave one of the two out";
+            return Err(vec![Problem::new("/extra_info/ref1", message)]);
+        }
+        let mut content = content(
+            job,
+            json!({ "messaging_product": "whatsapp", "recipient_type": "individual", "to": "{{ recipient }}" }),
+        );
+        // As the document's example writes a template: a language is its code, a button's index a number.
+        if let Some(Value::Object(language)) = content.pointer_mut("/template/language") {
+            language.remove("policy");
+        }
+        for index in buttons(&mut content) {
+            *index = json!(plain(Some(index)).and_then(|text| text.parse::<u8>().ok()));
+        }
+        // The order of the document's own sample.
+        let mut info = json!({ "ref": "{{ message_ref }}" });
+        if let Some(ref1) = job.custom_data.as_ref().or(job.extra_info.ref1.as_ref()) {
+            info["ref1"] = json!(ref1);
+        }
+        if let Some(ref2) = &job.extra_info.ref2 {
+            info["ref2"] = json!(ref2);
+        }
+        info["wa_source"] = json!("api");
+        let message = json!({ "messaging_object": content, "extra_info": info });
+        let mut envelope = Envelope::new(message, "/messaging_object", &["messaging_product", "to"]);
+        if job.custom_data.is_some() {
+            envelope.moved.push(("/extra_info/ref1", "/custom_data"));
+        }
+        envelope.limits.extend(["/extra_info/ref1", "/extra_info/ref2"].map(|place| (place, REFERENCE)));
+        Ok(envelope)
+    }
+
+    fn request(&self, from: Phone, messages: &[&[u8]]) -> Request {
+        // The business number, though the document's table says otherwise: its errors ("does not belong
+        // to the account") and its sample show it.
+        let from = from.to_string();
+        let steps = ["v2", &self.account_sid, "whatsapp", &from, "messages"];
+        Request {
+            url: address(&self.base, steps).unwrap_or_else(|_| self.base.clone()),
+            authorization: ("api-key", self.api_key.clone()),
+            body: messages.first().map_or_else(|| b"{}".to_vec(), |message| message.to_vec()).into(),
+        }
+    }
+
+    fn hear(&self, reply: &Reply, _: usize) -> Said {
+        let Some(Words { code: Some(code), message, message_id }) = words(&reply.body) else {
+            return Said::Foreign { text: String::new() };
+        };
+        if code != TAKEN {
+            let known = codes::of(Source::Kaleyra, &code).or_else(|| codes::of_meta_handed_on(&code));
+            return Said::Error { text: short(&format!("{code}: {message}")), code: Some(code), known };
+        }
+        Said::Entries(vec![match message_id {
+            Some(sid) if !sid.is_empty() => Entry::Accepted { sid },
+            _ => Entry::Unknown { detail: "an answer that says WA202 and names no message".into() },
+        }])
+    }
+}
+
+/// The documented fields of an answer.
+struct Words {
+    code: Option<String>,
+    message: String,
+    message_id: Option<String>,
+}
+
+/// Reads an answer as JSON, or else leniently: the document's own sample lacks commas.
+fn words(body: &[u8]) -> Option<Words> {
+    if let Ok(json) = serde_json::from_slice::<Value>(body) {
+        return Some(Words {
+            code: plain(json.get("code")),
+            message: plain(json.get("message")).unwrap_or_default(),
+            message_id: plain(json.pointer("/data/message_id")),
+        });
+    }
+    let lenient = ParseOptions {
+        allow_missing_commas: true,
+        allow_trailing_commas: true,
+        allow_comments: false,
+        allow_loose_object_property_names: false,
+        allow_single_quoted_strings: false,
+        allow_hexadecimal_numbers: false,
+        allow_unary_plus_numbers: false,
+        allow_bare_decimal_point_numbers: false,
+        allow_non_finite_numbers: false,
+        allow_extended_string_escapes: false,
+    };
+    let text = std::str::from_utf8(body).ok()?;
+    // Through the tree, because that alone bounds how deep a hostile answer may nest.
+    let tree = parse_to_ast(text, &CollectOptions::default(), &lenient).ok()?;
+    let root = tree.value?;
+    let object = root.as_object()?;
+    let text = |object: &Object<'_>, name| object.get_string(name).map(|text| text.value.to_string());
+    Some(Words {
+        code: text(object, "code"),
+        message: text(object, "message").unwrap_or_default(),
+        message_id: object.get_object("data").and_then(|data| text(data, "message_id")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::answer::Scope;
+    use super::super::{Answer, prove};
+    use super::*;
+
+    fn kaleyra() -> Kaleyra {
+        let base = "https://api.in.kaleyra.io".parse().unwrap();
+        let credentials = Credentials {
+            account_sid: "HXAP1600000097IN".into(),
+            api_key: "key".into(),
+            api_token: String::new().into(),
+        };
+        Kaleyra::new(&base, &credentials).unwrap()
+    }
+
+    fn read(status: u16, body: &str) -> Answer {
+        let reply = Reply { status, retry_after: None, body: body.to_string().into() };
+        prove(&reply, kaleyra().hear(&reply, 1))
+    }
+
+    fn taken(sid: &str) -> Answer {
+        Answer::Entries(vec![Entry::Accepted { sid: sid.into() }])
+    }
+
+    #[test]
+    fn a_request_goes_to_the_business_numbers_address() {
+        let request = kaleyra().request("+912248931479".parse().unwrap(), &[b"{\"a\":1}"]);
+        assert_eq!(
+            request.url.as_str(),
+            "https://api.in.kaleyra.io/v2/HXAP1600000097IN/whatsapp/+912248931479/messages"
+        );
+        assert_eq!((request.authorization.0, &*request.body), ("api-key", &b"{\"a\":1}"[..]));
+    }
+
+    #[test]
+    fn wa202_is_accepted_with_its_message_id() {
+        let body = r#"{"code":"WA202","message":"Request Accepted","data":{"message_id":"A1"},"error":{}}"#;
+        assert_eq!(read(202, body), taken("A1"));
+    }
+
+    #[test]
+    fn the_documents_own_sample_which_lacks_commas_is_read() {
+        let sample = "{\n\"code\":\"WA202\"\n\"message\":\"Request Accepted\",\n\"data\":{\n  \"message_id\":\"AXX\"\n}\n\"error\":{}\n}";
+        assert!(serde_json::from_str::<Value>(sample).is_err());
+        assert_eq!(read(202, sample), taken("AXX"));
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_in_doubt() {
+        let cut = r#"{"code":"WA202","message":"Request Accepted","data":{"message_id":"A"#;
+        let deep = "[".repeat(1 << 20);
+        let deep_data = format!(r#"{{"code":"WA202","data":{}"#, "{\"data\":".repeat(100_000));
+        for body in ["", "<html>", "{}", "[]", "null", r#"{"code":"WA299"}"#, cut, &deep, &deep_data] {
+            assert!(matches!(read(202, body), Answer::Unknown { .. }), "{}", &body[..body.len().min(80)]);
+        }
+        let nameless = r#"{"code":"WA202","data":{}}"#;
+        assert!(
+            matches!(read(202, nameless), Answer::Entries(entries) if matches!(entries[..], [Entry::Unknown { .. }]))
+        );
+    }
+
+    #[test]
+    fn each_documented_error_does_what_the_table_says() {
+        let error =
+            |code: &str| format!(r#"{{"code":"{code}","message":"Why","data":{{}},"error":{{"x":"Why"}}}}"#);
+        for (status, code) in [(401, "RBC001"), (401, "WA401"), (401, "WA-401"), (400, "E110")] {
+            let Answer::Refused { scope: Scope::Account, reason } = read(status, &error(code)) else {
+                panic!("{code}")
+            };
+            assert!(reason.starts_with(&format!("HTTP {status}: {code}: Why; ")), "{reason}");
+        }
+        let wrong = Answer::Malformed { code: "WA400".into(), detail: "HTTP 400: WA400: Why".into() };
+        assert_eq!(read(400, &error("WA400")), wrong);
+        assert!(matches!(read(500, &error("WA500")), Answer::TryAgain { .. }));
+        assert!(matches!(read(500, "<html>"), Answer::Unknown { .. }));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_answer_makes_the_reader_panic_or_accept_without_proof(
+            status in 100..600_u16,
+            body in "\\PC{0,40}|(\\{|\\}|\\[|\\]|:|,|\"code\"|\"data\"|\"message_id\"|\"WA202\"|\"WA400\"|400|null){0,20}",
+        ) {
+            let accepts = matches!(read(status, &body), Answer::Entries(entries) if matches!(entries[..], [Entry::Accepted { .. }]));
+            let is_said = body.contains("WA202") && body.contains("message_id") && (200..300).contains(&status);
+            proptest::prop_assert!(!accepts || is_said, "{body}");
+        }
+    }
+}

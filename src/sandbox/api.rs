@@ -1,0 +1,152 @@
+//! What a provider's interface is to the sandbox: how a request is read, and how each answer looks.
+//! One file an interface, by the providers' documents and not by what flowcast happens to send.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::campaign::content::CONTENT;
+use crate::campaign::{Phone, Rate, rules};
+
+/// An interface. It has no state: the sandbox decides, and this says it.
+pub(super) trait Api: 'static {
+    /// Where messages are posted to.
+    const PATHS: &'static [&'static str];
+
+    /// Whether a request carries credentials, whichever.
+    fn is_authorized(headers: &HeaderMap) -> bool;
+
+    /// Reads a request as strictly as the documents allow. `path` are the parts of its path that stand
+    /// for something, in their order.
+    fn read(path: &[String], body: &[u8]) -> Result<Vec<Message>, String>;
+
+    /// The answer to messages of which each was taken, with its id, or refused, with a code.
+    fn answer(messages: &[Result<String, String>]) -> Response;
+
+    /// An error by its code, if this interface has it.
+    fn error(code: &str) -> Option<Error>;
+
+    /// The code for a request without credentials.
+    const UNAUTHORIZED: &'static str;
+    /// The codes of an inner failure.
+    const BROKEN: &'static [&'static str];
+    /// The codes for a message that is refused by chance.
+    const REFUSALS: &'static [&'static str];
+
+    /// A request that can't be read, and why.
+    fn malformed(why: &str) -> Response;
+
+    /// More requests than are allowed.
+    fn limited(nth: u64) -> Response;
+}
+
+/// A message of a request that is in order.
+pub(super) struct Message {
+    pub(super) to: String,
+    /// What the sender wants to know it by.
+    pub(super) reference: Option<String>,
+    pub(super) status_callback: Option<String>,
+}
+
+/// What an error on demand does.
+pub(super) enum Error {
+    /// The whole request is refused with it.
+    Whole(Response),
+    /// A message is refused with it, and others of its request are not.
+    Message,
+}
+
+/// A JSON answer.
+pub(super) fn json_response(status: u16, body: &Value) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, [("content-type", "application/json")], body.to_string()).into_response()
+}
+
+/// What something between us and the provider says when it can't reach it.
+pub(super) fn gateway_error(code: &str) -> Option<Error> {
+    let status = match code {
+        "502" => StatusCode::BAD_GATEWAY,
+        "504" => StatusCode::GATEWAY_TIMEOUT,
+        _ => return None,
+    };
+    Some(Error::Whole(
+        (status, [("content-type", "text/html")], "<html>nothing behind this</html>").into_response(),
+    ))
+}
+
+/// Adds the headers that say when to come back.
+pub(super) fn come_back(mut response: Response, wait: Duration, rate: Option<Rate>) -> Response {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let headers = [
+        ("retry-after", seconds.to_string()),
+        ("x-ratelimit-limit", rate.map(|rate| rate.to_string()).unwrap_or_default()),
+        ("x-ratelimit-remaining", "0".into()),
+        ("x-ratelimit-reset", (now + seconds).to_string()),
+    ];
+    for (name, value) in headers {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+/// An answer that begins well and breaks off.
+pub(super) fn cut_off() -> Response {
+    (StatusCode::ACCEPTED, [("content-length", "1000")], Body::new(Broken { begun: false })).into_response()
+}
+
+/// A body that breaks off after its first bytes.
+struct Broken {
+    begun: bool,
+}
+
+impl http_body::Body for Broken {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, std::io::Error>>> {
+        let frame = if std::mem::replace(&mut self.begun, true) {
+            Err(std::io::Error::other("cut off on purpose"))
+        } else {
+            Ok(http_body::Frame::data(Bytes::from_static(b"{\"request_id\":")))
+        };
+        std::task::Poll::Ready(Some(frame))
+    }
+}
+
+/// An object with no fields but these.
+pub(super) fn known(value: &Value, place: &str, fields: &[&str]) -> Result<(), String> {
+    let map = value.as_object().ok_or_else(|| format!("{place} must be an object"))?;
+    match map.keys().find(|key| !fields.contains(&key.as_str())) {
+        Some(unknown) => Err(format!("{place}/{unknown} is unknown")),
+        None => Ok(()),
+    }
+}
+
+/// A number in E.164.
+pub(super) fn number(value: Option<&Value>, place: &str) -> Result<String, String> {
+    let number = value.and_then(Value::as_str).unwrap_or_default();
+    number.parse::<Phone>().map_err(|fault| format!("{place}: {fault}"))?;
+    Ok(number.to_owned())
+}
+
+/// Content as the documents define it, where further fields stand in the same object.
+pub(super) fn content(value: &Value, place: &str, beside: &[&str]) -> Result<(), String> {
+    let mut content = value.clone();
+    if let Some(map) = content.as_object_mut() {
+        map.retain(|name, _| !beside.contains(&name.as_str()));
+    }
+    match rules::check_rendered(&CONTENT, &content, place).first() {
+        Some(problem) => Err(problem.to_string()),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,99 @@
+//! Kaleyra's interface (document 002).
+
+use axum::http::HeaderMap;
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use super::api::{Api, Error, Message, content, gateway_error, json_response, known, number};
+
+pub(super) struct Kaleyra;
+
+/// The documented errors: code, HTTP status, text, and the field that names what is wrong.
+const ERRORS: [(&str, u16, &str, &str); 6] = [
+    ("RBC001", 401, "Incorrect SID or API key.", "error"),
+    ("WA401", 401, "Phone number is not present or does not belong to the account.", "phone_number"),
+    ("WA-401", 401, "API is not available for given customer.", "account"),
+    ("WA400", 400, "Refer to correct payload format", "payload"),
+    ("WA500", 500, "Please try again later", "error"),
+    ("E110", 400, "Please check your balance, You have a low balance!", "balance"),
+];
+/// Each of the three texts has at most so many characters.
+const REFERENCE: usize = 255;
+
+impl Api for Kaleyra {
+    const PATHS: &'static [&'static str] = &["/v2/{sid}/whatsapp/{phone_number}/messages"];
+    const UNAUTHORIZED: &'static str = "RBC001";
+    const BROKEN: &'static [&'static str] = &["WA500"];
+    const REFUSALS: &'static [&'static str] = &["WA400"];
+
+    fn is_authorized(headers: &HeaderMap) -> bool {
+        headers.get("api-key").is_some_and(|key| !key.is_empty())
+    }
+
+    fn read(path: &[String], body: &[u8]) -> Result<Vec<Message>, String> {
+        let request: Value = serde_json::from_slice(body).map_err(|fault| format!("not JSON: {fault}"))?;
+        known(&request, "", &["messaging_object", "extra_info"])?;
+        let message = &request["messaging_object"];
+        if message["messaging_product"] != "whatsapp" {
+            return Err("/messaging_object/messaging_product must be \"whatsapp\"".into());
+        }
+        let to = number(message.get("to"), "/messaging_object/to")?;
+        let from = path.get(1).map(|from| json!(from));
+        let from = number(from.as_ref(), "the path's phone_number")?;
+        if from == to {
+            return Err("the path names the business number, and this is the recipient's".into());
+        }
+        content(message, "/messaging_object", &["messaging_product", "to"])?;
+        let info = request.get("extra_info").cloned().unwrap_or_else(|| json!({}));
+        known(&info, "/extra_info", &["ref", "ref1", "ref2", "wa_source"])?;
+        for name in ["ref", "ref1", "ref2"] {
+            if info[name].as_str().is_some_and(|text| text.chars().count() > REFERENCE) {
+                return Err(format!("/extra_info/{name} is longer than {REFERENCE} characters"));
+            }
+        }
+        let reference = info["ref"].as_str().map(str::to_owned);
+        Ok(vec![Message { to, reference, status_callback: None }])
+    }
+
+    fn answer(messages: &[Result<String, String>]) -> Response {
+        match messages.first() {
+            Some(Ok(sid)) => {
+                let data = json!({ "message_id": sid });
+                json_response(
+                    202,
+                    &json!({ "code": "WA202", "message": "Request Accepted", "data": data, "error": {} }),
+                )
+            }
+            Some(Err(code)) => refused(code),
+            None => refused("WA400"),
+        }
+    }
+
+    fn error(code: &str) -> Option<Error> {
+        if code == "429" {
+            return Some(Error::Whole(Self::limited(0)));
+        }
+        let is_known = ERRORS.iter().any(|(known, ..)| *known == code);
+        gateway_error(code).or_else(|| is_known.then(|| Error::Whole(refused(code))))
+    }
+
+    fn malformed(why: &str) -> Response {
+        json_response(
+            400,
+            &json!({ "code": "WA400", "message": why, "data": {}, "error": { "payload": "Incorrect payload format" } }),
+        )
+    }
+
+    fn limited(_: u64) -> Response {
+        let text = "Too many requests";
+        json_response(
+            429,
+            &json!({ "code": "WA429", "message": text, "data": {}, "error": { "error": text } }),
+        )
+    }
+}
+
+fn refused(code: &str) -> Response {
+    let (code, status, text, field) = ERRORS.iter().find(|(known, ..)| *known == code).unwrap_or(&ERRORS[3]);
+    json_response(*status, &json!({ "code": code, "message": text, "data": {}, "error": { *field: text } }))
+}
