@@ -16,21 +16,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::Events;
 use super::intake::template;
-use super::planning::{AHEAD, Planning, Plans, Publish};
+use super::leading::within;
+use super::planning::{Planning, Publish};
 use super::sender::{Sending, State};
-use super::{Accounts, DispatchError, Prepared, again, prepare};
+use super::{Accounts, DispatchError, Prepared};
 use crate::campaign::job::OnInDoubt;
 use crate::campaign::{CampaignId, CampaignState, Columns, Job, Opening};
 use crate::ledger::{Attendance, Campaign, Counts, Decision, Ledger, LedgerError};
 use crate::limiter::CampaignLimits;
-use crate::queue::{Queue, QueueError};
+use crate::queue::Queue;
 
 /// How often a campaign is looked at when nothing rings.
 const LOOK: Duration = Duration::from_millis(250);
-/// After standing still for so long with nothing queued, batches are lost.
-const LOST: Duration = Duration::from_secs(5);
-/// How long the broker may keep a look waiting.
-const BROKER: Duration = Duration::from_secs(3);
 /// How long senders rest after something failed under them.
 const REST: Duration = Duration::from_secs(1);
 
@@ -56,42 +53,44 @@ enum Found {
 
 /// One campaign in this worker.
 pub(super) struct Attendant<L: Ledger, Q: Queue> {
-    id: CampaignId,
-    ledger: L,
-    queue: Q,
-    setting: Setting,
-    stop: CancellationToken,
+    pub(super) id: CampaignId,
+    pub(super) ledger: L,
+    pub(super) queue: Q,
+    pub(super) setting: Setting,
+    pub(super) stop: CancellationToken,
     /// Whether it ends when the campaign does not run any more, as for a person at a terminal.
     ends: bool,
-    bell: Arc<Notify>,
+    pub(super) bell: Arc<Notify>,
     known: Option<Known>,
-    prepared: Option<Arc<Prepared>>,
-    sending: Option<Senders<L, Q>>,
-    planning: Option<PlanningTask>,
-    publish: Publish,
+    pub(super) prepared: Option<Arc<Prepared>>,
+    pub(super) sending: Option<Senders<L, Q>>,
+    pub(super) planning: Option<PlanningTask>,
+    pub(super) publish: Publish,
     /// The batches that this worker has queued again, and since which decision.
-    requeued: BTreeMap<u32, u64>,
+    pub(super) requeued: BTreeMap<u32, u64>,
     /// Since when it stands still with nothing queued, and where.
-    still: Option<(Instant, Counts)>,
+    pub(super) still: Option<(Instant, Counts)>,
     told: Option<String>,
     expired_once: bool,
     rest_until: Option<Instant>,
 }
 
 /// A job and its audience's columns, read once.
-struct Known {
-    job: Arc<Job>,
-    columns: Columns,
+pub(super) struct Known {
+    pub(super) job: Arc<Job>,
+    pub(super) columns: Columns,
 }
 
-struct Senders<L, Q> {
-    sending: Arc<Sending<L, Q>>,
-    tasks: JoinSet<()>,
+pub(super) struct Senders<L, Q> {
+    pub(super) sending: Arc<Sending<L, Q>>,
+    pub(super) tasks: JoinSet<()>,
+    /// Whether they only look whether what holds the campaign still does.
+    pub(super) probe: bool,
 }
 
-struct PlanningTask {
-    stop: CancellationToken,
-    task: JoinHandle<Result<Planning, DispatchError>>,
+pub(super) struct PlanningTask {
+    pub(super) stop: CancellationToken,
+    pub(super) task: JoinHandle<Result<Planning, DispatchError>>,
 }
 
 impl<L: Ledger, Q: Queue> Attendant<L, Q> {
@@ -192,6 +191,13 @@ impl<L: Ledger, Q: Queue> Attendant<L, Q> {
                 }
                 Ok(Found::More)
             }
+            CampaignState::Held if campaign.held_by.is_some() && !self.ends => {
+                self.stand_by(&campaign, attendance).await?;
+                if attendance.leads {
+                    self.announce(&campaign).await?;
+                }
+                Ok(Found::More)
+            }
             CampaignState::Scheduled => {
                 self.wait_for_start(&campaign).await?;
                 if attendance.leads {
@@ -246,7 +252,11 @@ impl<L: Ledger, Q: Queue> Attendant<L, Q> {
     }
 
     /// Moves the campaign, unless somebody else has moved it meanwhile.
-    async fn change_state(&self, to: CampaignState, reason: Option<String>) -> Result<(), DispatchError> {
+    pub(super) async fn change_state(
+        &self,
+        to: CampaignState,
+        reason: Option<String>,
+    ) -> Result<(), DispatchError> {
         match self.ledger.change_state(&self.id, to, reason).await {
             Ok(()) | Err(LedgerError::IllegalMove { .. }) => Ok(()),
             Err(fault) => Err(fault.into()),
@@ -259,6 +269,9 @@ impl<L: Ledger, Q: Queue> Attendant<L, Q> {
             let opening = job.schedule.at(Timestamp::now());
             (job, opening)
         };
+        if self.is_held_back(&job, attendance).await? {
+            return Ok(());
+        }
         let account = self.setting.accounts.get(&job.account);
         let mut waits_for = None;
         match (opening, &account) {
@@ -281,37 +294,21 @@ impl<L: Ledger, Q: Queue> Attendant<L, Q> {
         if !attendance.leads {
             return Ok(());
         }
-        self.reap_planning().await?;
-        if let Some(senders) = &self.sending {
-            senders.sending.state.planned.store(campaign.planned, std::sync::atomic::Ordering::Relaxed);
-        }
-        let counts = campaign.counts;
-        if campaign.planned
-            && counts.open() == 0
-            && self.planning.is_none()
-            && self.ledger.complete(&self.id).await?
-        {
-            self.bell.notify_one();
-            return Ok(());
-        }
-        let is_unplanned = !campaign.planned || (self.publish == Publish::Unsettled && counts.open() > 0);
-        if self.planning.is_none() && is_unplanned && account.is_ok() {
-            if campaign.planned && self.kept().await? >= counts.pending {
-                // All that is left can be queued from what is kept of it.
-                self.publish = Publish::News;
-            } else {
-                self.start_planning(campaign, &job);
-            }
-        }
-        if self.sending.is_some() {
-            self.queue_again().await?;
-            self.watch_for_loss(counts, attendance).await?;
-        }
-        Ok(())
+        self.lead(campaign, &job, account.is_ok(), attendance).await
+    }
+
+    pub(super) async fn hold(&self, reason: String) -> Result<(), DispatchError> {
+        tracing::warn!(campaign = %self.id, "held: {reason}");
+        self.bell.notify_one();
+        self.change_state(CampaignState::Held, Some(reason)).await
     }
 
     /// Says what the campaign waits for, when that changes.
-    async fn tell(&mut self, campaign: &Campaign, waits_for: Option<String>) -> Result<(), DispatchError> {
+    pub(super) async fn tell(
+        &mut self,
+        campaign: &Campaign,
+        waits_for: Option<String>,
+    ) -> Result<(), DispatchError> {
         if waits_for == self.told {
             return Ok(());
         }
@@ -323,7 +320,7 @@ impl<L: Ledger, Q: Queue> Attendant<L, Q> {
         Ok(())
     }
 
-    async fn known(&mut self) -> Result<&Known, DispatchError> {
+    pub(super) async fn known(&mut self) -> Result<&Known, DispatchError> {
         if self.known.is_none() {
             let stored = self.ledger.job(&self.id).await?;
             let job = Job::read(stored.job.as_bytes()).map_err(|problems| {
@@ -341,45 +338,50 @@ impl<L: Ledger, Q: Queue> Attendant<L, Q> {
             return Ok(());
         }
         if let Some(senders) = &mut self.sending {
-            if !senders.sending.stop.is_cancelled() {
+            if !senders.probe && !senders.sending.stop.is_cancelled() {
                 return Ok(());
             }
-            // They stopped by themselves.
+            // They stopped by themselves, or were there for a probe.
             if !self.rest().await? {
                 return Ok(());
             }
         }
+        let sending = self.sending(job).await?;
+        let mut tasks = JoinSet::new();
+        for _ in 0..sending.account.senders(batch_size) {
+            let sending = sending.clone();
+            tasks.spawn(async move { sending.send_batches().await });
+        }
+        self.sending = Some(Senders { sending, tasks, probe: false });
+        Ok(())
+    }
+
+    /// What senders of the campaign share.
+    pub(super) async fn sending(&mut self, job: &Arc<Job>) -> Result<Arc<Sending<L, Q>>, DispatchError> {
         let account = self.setting.accounts.get(&job.account).map_err(DispatchError::Task)?;
         let columns = &self.known().await?.columns;
         let template = template(job, columns, &account).map_err(|problems| {
             let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
             DispatchError::Job(self.id.clone(), text)
         })?;
-        let senders = account.senders(batch_size);
-        let sending = Arc::new(Sending {
+        Ok(Arc::new(Sending {
             id: self.id.clone(),
             ledger: self.ledger.clone(),
             queue: self.queue.clone(),
             account,
             job: job.clone(),
             template,
-            limits: CampaignLimits::new(self.id.clone(), job.limits.messages),
+            limits: CampaignLimits::new(self.id.clone(), job.flow(), job.limits.messages),
+            flow: job.flow(),
             events: self.setting.events.clone(),
             stop: self.stop.child_token(),
             bell: self.bell.clone(),
             state: State::default(),
-        });
-        let mut tasks = JoinSet::new();
-        for _ in 0..senders {
-            let sending = sending.clone();
-            tasks.spawn(async move { sending.send_batches().await });
-        }
-        self.sending = Some(Senders { sending, tasks });
-        Ok(())
+        }))
     }
 
     /// Stops the senders. Returns whether the last of them is done.
-    async fn rest(&mut self) -> Result<bool, DispatchError> {
+    pub(super) async fn rest(&mut self) -> Result<bool, DispatchError> {
         let Some(senders) = &mut self.sending else { return Ok(true) };
         senders.sending.stop.cancel();
         while let Some(ended) = senders.tasks.try_join_next() {
@@ -398,147 +400,13 @@ impl<L: Ledger, Q: Queue> Attendant<L, Q> {
         Ok(true)
     }
 
-    fn start_planning(&mut self, campaign: &Campaign, job: &Arc<Job>) {
-        let stop = self.stop.child_token();
-        let (id, ledger, queue, setting) =
-            (self.id.clone(), self.ledger.clone(), self.queue.clone(), self.setting.clone());
-        let (prepared, job, bell) = (self.prepared.clone(), job.clone(), self.bell.clone());
-        let (batch_size, audience, publish) = (campaign.batch_size, campaign.audience.clone(), self.publish);
-        let (stopped, runtime) = (stop.clone(), tokio::runtime::Handle::current());
-        let task = tokio::task::spawn_blocking(move || {
-            let planned = (|| {
-                let prepared = if let Some(prepared) = prepared {
-                    prepared
-                } else {
-                    let account = setting.accounts.get(&job.account).map_err(DispatchError::Task)?;
-                    match prepare((*job).clone(), setting.root.as_deref(), &account) {
-                        Ok(prepared) => Arc::new(prepared),
-                        Err(refusal) => return Ok(Planning::Impossible(refusal.to_string())),
-                    }
-                };
-                if prepared.survey.digest != audience {
-                    let reason = "the audience has changed since the campaign was registered";
-                    return Ok(Planning::Impossible(reason.into()));
-                }
-                let (ledger, queue) = (&ledger, &queue);
-                Plans {
-                    ledger,
-                    queue,
-                    id: &id,
-                    prepared: &prepared,
-                    batch_size,
-                    publish,
-                    stop: &stopped,
-                    runtime,
-                }
-                .plan()
-            })();
-            bell.notify_one();
-            planned
-        });
-        self.planning = Some(PlanningTask { stop, task });
-    }
-
-    /// Looks whether planning has ended, and how.
-    async fn reap_planning(&mut self) -> Result<(), DispatchError> {
-        let Some(planning) = self.planning.take_if(|planning| planning.task.is_finished()) else {
-            return Ok(());
-        };
-        let planned = planning.task.await.map_err(|fault| DispatchError::Task(fault.to_string()))?;
-        match planned {
-            Ok(Planning::Complete) => {
-                self.publish = Publish::News;
-                Ok(())
-            }
-            Ok(Planning::Stopped) => Ok(()),
-            Ok(Planning::Impossible(reason)) => self.hold(reason).await,
-            Err(DispatchError::Audience(fault)) => self.hold(fault.to_string()).await,
-            Err(fault) => Err(fault),
-        }
-    }
-
-    async fn hold(&self, reason: String) -> Result<(), DispatchError> {
-        tracing::warn!(campaign = %self.id, "held: {reason}");
-        self.bell.notify_one();
-        self.change_state(CampaignState::Held, Some(reason)).await
-    }
-
-    async fn stop_planning(&mut self) {
-        if let Some(planning) = self.planning.take() {
-            planning.stop.cancel();
-            let _ = planning.task.await;
-        }
-    }
-
-    /// Queues what a person wants sent again, as far as its values are kept.
-    async fn queue_again(&mut self) -> Result<(), DispatchError> {
-        let batches = self.ledger.again(&self.id, self.requeued.clone()).await?;
-        if batches.is_empty() || within(BROKER, self.queue.waiting()).await? >= AHEAD {
-            return Ok(());
-        }
-        let Some(senders) = &self.sending else { return Ok(()) };
-        let width = senders.sending.template.columns().len();
-        let queued: Vec<_> = batches.iter().filter_map(|batch| again::batch(batch, width)).collect();
-        within(BROKER, self.queue.publish(queued)).await?;
-        self.requeued.extend(batches.iter().map(|batch| (batch.batch.number, batch.since)));
-        self.bell.notify_one();
-        Ok(())
-    }
-
-    /// Nothing queued, nothing in anybody's hands, nothing claimed, and yet pending: the queue has
-    /// lost batches, and they are planned again. A batch that was there all the same finds nothing
-    /// left to claim.
-    async fn watch_for_loss(&mut self, counts: Counts, attendance: Attendance) -> Result<(), DispatchError> {
-        let idle = counts.pending > 0 && counts.sending == 0 && attendance.held == 0;
-        if !idle || within(BROKER, self.queue.waiting()).await? > 0 {
-            self.still = None;
-            return Ok(());
-        }
-        match self.still {
-            Some((since, then)) if then == counts => {
-                if since.elapsed() < LOST {
-                    return Ok(());
-                }
-            }
-            _ => {
-                self.still = Some((Instant::now(), counts));
-                return Ok(());
-            }
-        }
-        tracing::warn!(campaign = %self.id, "{} messages are pending and in no queue: they are planned again", counts.pending);
-        metrics::counter!("flowcast_lost_messages_total").increment(counts.pending);
-        self.still = None;
-        self.stop_planning().await;
-        self.requeued.clear();
-        // What is kept needs no audience.
-        if self.kept().await? < counts.pending {
-            self.publish = Publish::Unsettled;
-        }
-        self.bell.notify_one();
-        Ok(())
-    }
-
-    /// How many pending messages can be sent again from what is kept of them.
-    async fn kept(&self) -> Result<u64, DispatchError> {
-        let mut kept = 0;
-        let mut known = BTreeMap::new();
-        loop {
-            let page = self.ledger.again(&self.id, known.clone()).await?;
-            if page.is_empty() {
-                return Ok(kept);
-            }
-            kept += page.iter().map(|batch| batch.payloads.len() as u64).sum::<u64>();
-            known.extend(page.iter().map(|batch| (batch.batch.number, batch.since)));
-        }
-    }
-
     /// Tells others of the campaign's state, once it is in the ledger.
-    async fn announce(&mut self, campaign: &Campaign) -> Result<(), DispatchError> {
+    pub(super) async fn announce(&mut self, campaign: &Campaign) -> Result<(), DispatchError> {
         if campaign.announced == Some(campaign.state) {
             return Ok(());
         }
         if let Some(broker) = &self.setting.events.0 {
-            within(BROKER, broker.tell(&[Events::state(campaign)])).await?;
+            within(broker.tell(&[Events::state(campaign)])).await?;
         }
         Ok(self.ledger.announced(&self.id, campaign.state).await?)
     }
@@ -553,20 +421,10 @@ impl<L: Ledger, Q: Queue> Attendant<L, Q> {
             // Another worker finishes it, or its claim runs out.
             return Ok(Found::More);
         }
-        within(BROKER, self.queue.remove()).await?;
+        within(self.queue.remove()).await?;
         self.announce(campaign).await?;
         // A retry may have woken it meanwhile.
         let now = self.ledger.campaign(&self.id).await?;
         Ok(if now.is_some_and(|now| now.state != campaign.state) { Found::More } else { Found::Nothing })
     }
-}
-
-/// What is asked of the broker must not keep a look waiting for long.
-async fn within<T>(
-    time: Duration,
-    asked: impl Future<Output = Result<T, QueueError>>,
-) -> Result<T, QueueError> {
-    tokio::time::timeout(time, asked)
-        .await
-        .unwrap_or_else(|_| Err(QueueError("does not answer; what waits for it is tried again".into())))
 }

@@ -62,6 +62,10 @@ async fn find(ledger: &impl Ledger, id: &CampaignId) -> Result<Campaign, LedgerE
 }
 
 async fn resume(ledger: &impl Ledger, campaign: &Campaign) -> Result<(), LedgerError> {
+    if let Some(barrier) = &campaign.held_by {
+        // All that it holds goes on: whoever resumes one has mended what they share.
+        ledger.lift(barrier).await?;
+    }
     match campaign.state {
         CampaignState::Running | CampaignState::Scheduled => Ok(()),
         // Its start may still be to come; a worker sees to it.

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::campaign::{CampaignState, Recipient};
-use crate::ledger::{Campaign, Outcome};
+use crate::ledger::{Barrier, Campaign, Outcome};
 use crate::queue::rabbitmq::{Broker, Event};
 
 /// How long a sender waits for the broker to take what it tells.
@@ -55,6 +55,30 @@ impl Events {
             "state": campaign.state, "reason": campaign.reason,
             "planned": campaign.planned, "counts": campaign.counts,
             "skipped": campaign.skipped, "rejected": campaign.rejected,
+        });
+        Event { name, body }
+    }
+
+    /// An account or a flow is held, for a reason, or works again.
+    pub(super) fn barrier(barrier: &Barrier, reason: Option<&str>) -> Event {
+        let name = match (&barrier.flow, reason) {
+            (None, Some(_)) => "account.held",
+            (None, None) => "account.released",
+            (Some(_), Some(_)) => "flow.held",
+            (Some(_), None) => "flow.released",
+        };
+        Self::shared(name, &barrier.account, barrier.flow.as_deref(), reason)
+    }
+
+    /// A flow is throttled.
+    pub(super) fn throttled(account: &str, flow: &str, reason: &str) -> Event {
+        Self::shared("flow.throttled", account, Some(flow), Some(reason))
+    }
+
+    fn shared(name: &'static str, account: &str, flow: Option<&str>, reason: Option<&str>) -> Event {
+        let body = json!({
+            "version": 1, "event": name, "at": Timestamp::now(),
+            "account": account, "flow": flow, "reason": reason,
         });
         Event { name, body }
     }

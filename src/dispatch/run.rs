@@ -7,6 +7,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::attendant::{Attendant, Setting};
+use super::barrier::barriers;
 use super::planning::{Plans, Publish};
 use super::{DispatchError, Prepared};
 use crate::campaign::job::OnInDoubt;
@@ -60,6 +61,9 @@ pub async fn run<L: Ledger>(
         return Ok(End::Completed);
     }
     // Run again by a person, it goes on from any state.
+    for barrier in barriers(&prepared.job) {
+        ledger.lift(&barrier).await?;
+    }
     let (state, reason) = match prepared.job.schedule.at(Timestamp::now()) {
         Opening::Opens(at) if campaign.state != CampaignState::Completed => {
             tracing::info!(campaign = %id, "waits until {at}");

@@ -111,6 +111,11 @@ pub struct Campaign {
     pub announced: Option<CampaignState>,
     /// Why it is held, or what a running one waits for.
     pub reason: Option<String>,
+    /// The barrier that holds it with others, where one does.
+    pub held_by: Option<Barrier>,
+    /// How many messages were rejected and settled before it last began to run: what a person has let
+    /// pass is not counted against it again.
+    pub forgiven: (u64, u64),
     /// Whether the whole audience is planned; until then `counts.total` still grows.
     pub planned: bool,
     /// Messages and skipped rows by state.
@@ -260,6 +265,66 @@ impl Outcome {
             Self::Skipped { .. } => MessageState::Skipped,
         }
     }
+}
+
+/// What holds campaigns together: their account, or a flow that they use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Barrier {
+    /// The account.
+    pub account: String,
+    /// The flow, where it is not the whole account.
+    pub flow: Option<String>,
+}
+
+impl Barrier {
+    /// As it stands beside its account: `account`, or `flow ID`.
+    fn word(&self) -> String {
+        self.flow.as_ref().map_or_else(|| "account".into(), |flow| format!("flow {flow}"))
+    }
+
+    /// The same read again.
+    fn read(account: &str, word: &str) -> Option<Self> {
+        let flow = match word.split_once(' ') {
+            Some(("flow", flow)) => Some(flow.to_owned()),
+            None if word == "account" => None,
+            _ => return None,
+        };
+        Some(Self { account: account.into(), flow })
+    }
+}
+
+impl std::fmt::Display for Barrier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.flow {
+            Some(flow) => write!(f, "flow {flow} of account {}", self.account),
+            None => write!(f, "account {}", self.account),
+        }
+    }
+}
+
+/// Why a barrier is down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Why, and what to do.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// Whether it is time to try whether it still has to be.
+    pub probe_is_due: bool,
+}
+
+/// After so long an account that is held is first tried again, with one request.
+pub const FIRST_PROBE: std::time::Duration = std::time::Duration::from_secs(5);
+/// The waits between tries double up to this.
+pub const LAST_PROBE: std::time::Duration = std::time::Duration::from_mins(15);
+
+/// Why messages are claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To send them.
+    Send,
+    /// To see whether what holds their campaign still does: granted while it is held.
+    Probe,
 }
 
 /// Messages that a caller may send now.
@@ -464,9 +529,36 @@ pub trait Ledger: Clone + Send + Sync + 'static {
         skipped: Vec<SkippedRow>,
     ) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
+    /// Holds a campaign that runs, together with others, until its barrier is up again.
+    fn hold_back(
+        &self,
+        id: &CampaignId,
+        barrier: &Barrier,
+        reason: String,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Lets a barrier down, or says why one that is down still is. With `probes` it is tried again by
+    /// itself. Returns whether it was up.
+    fn close(
+        &self,
+        barrier: &Barrier,
+        reason: String,
+        probes: bool,
+    ) -> impl Future<Output = Result<bool, LedgerError>> + Send;
+
+    /// Why a barrier is down, if it is.
+    fn hold(&self, barrier: &Barrier) -> impl Future<Output = Result<Option<Hold>, LedgerError>> + Send;
+
+    /// Takes the turn to try whether a barrier must still be down; the next comes after twice the time.
+    /// Only one caller gets it.
+    fn probe(&self, barrier: &Barrier) -> impl Future<Output = Result<bool, LedgerError>> + Send;
+
+    /// Lifts a barrier. Returns whether it was down.
+    fn lift(&self, barrier: &Barrier) -> impl Future<Output = Result<bool, LedgerError>> + Send;
+
     /// Claims messages of a batch before their request goes out; returns those that were pending
     /// and are this caller's now. No other caller gets them until they are recorded. A campaign
-    /// that does not run grants nothing.
+    /// that does not run grants nothing, but for a probe.
     ///
     /// # Errors
     ///
@@ -475,6 +567,7 @@ pub trait Ledger: Clone + Send + Sync + 'static {
         &self,
         batch: PlannedBatch,
         messages: Vec<u8>,
+        purpose: Purpose,
     ) -> impl Future<Output = Result<Claim, LedgerError>> + Send;
 
     /// Records what became of messages, after the answer. A move that is not legal from the state

@@ -25,6 +25,10 @@ use process::{Bucket, Buckets};
 pub const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// An account is never slowed to less of its rate.
 const LEAST_SHARE: f64 = 0.1;
+/// What `WhatsApp` lets a throttled flow send in an hour (document 004).
+const THROTTLED: f64 = 10.0;
+/// For so many hours a flow is slowed, a tenth as much each.
+const THROTTLED_HOURS: i32 = 3;
 /// A slowed account gets a tenth of its rate back after each of these.
 const STEP: Duration = Duration::from_secs(10);
 
@@ -50,13 +54,15 @@ pub struct AccountLimits {
 
 /// Where buckets are.
 enum Where {
-    Process(Buckets),
+    Process(Box<Buckets>),
     Shared(RedisServer),
 }
 
 /// The bucket of a campaign.
 pub struct CampaignLimits {
     id: CampaignId,
+    /// The flow that its messages open, which may be throttled.
+    flow: Option<String>,
     rate: Option<Rate>,
     turn: Mutex<()>,
     bucket: Option<Bucket>,
@@ -69,6 +75,8 @@ pub enum Turn {
     Go(OwnedSemaphorePermit),
     /// It is not its turn for so long.
     Later(Duration),
+    /// The flow is throttled: only a single message can be asked for.
+    OneByOne,
 }
 
 /// How many messages a batch may have, so that a full one fits each bucket's burst.
@@ -81,7 +89,7 @@ pub fn batch_size(campaign: Option<Rate>, account: Rates) -> usize {
 impl AccountLimits {
     /// The limits of an account that sends from this process alone.
     pub fn new(rates: Rates, concurrency: usize) -> Self {
-        Self::with(String::new(), rates, concurrency, Where::Process(Buckets::default()))
+        Self::with(String::new(), rates, concurrency, Where::Process(Box::default()))
     }
 
     /// The limits of an account that many workers share.
@@ -102,6 +110,19 @@ impl AccountLimits {
     /// What the account is allowed now.
     pub fn rates(&self) -> Rates {
         *self.rates.borrow()
+    }
+
+    /// A flow is throttled: messages that open it go out slowly, for every worker and campaign of the
+    /// account, and recover step by step. Returns whether that is news.
+    ///
+    /// # Errors
+    ///
+    /// When Redis refuses.
+    pub async fn throttle(&self, flow: &str) -> Result<bool, Fault> {
+        match &self.buckets {
+            Where::Process(buckets) => Ok(buckets.throttle(flow)),
+            Where::Shared(server) => shared::throttle(server, &self.name, flow).await,
+        }
     }
 
     /// Changes what the account is allowed; also who waits by now keeps to it.
@@ -131,8 +152,16 @@ impl AccountLimits {
         recipients: &[Phone],
     ) -> Result<Turn, Fault> {
         let _campaign = campaign.turn.lock().await;
-        if let (Where::Process(_), Some(bucket)) = (&self.buckets, &campaign.bucket) {
-            bucket.take(u32::try_from(recipients.len()).unwrap_or(u32::MAX)).await;
+        if let Where::Process(buckets) = &self.buckets {
+            if let Some(bucket) = campaign.flow.as_ref().and_then(|flow| buckets.flow(flow)) {
+                if recipients.len() > 1 {
+                    return Ok(Turn::OneByOne);
+                }
+                bucket.take(1).await;
+            }
+            if let Some(bucket) = &campaign.bucket {
+                bucket.take(u32::try_from(recipients.len()).unwrap_or(u32::MAX)).await;
+            }
         }
         loop {
             // Never closed, so there is always a place some time.
@@ -158,6 +187,7 @@ impl AccountLimits {
                             return Ok(Turn::Go(place));
                         }
                         shared::Reserved::Later(wait) => wait,
+                        shared::Reserved::OneByOne => return Ok(Turn::OneByOne),
                     }
                 }
             };
@@ -186,10 +216,17 @@ impl AccountLimits {
 }
 
 impl CampaignLimits {
-    /// A campaign's own limit of messages.
-    pub fn new(id: CampaignId, messages: Option<Rate>) -> Self {
-        Self { id, rate: messages, turn: Mutex::default(), bucket: messages.and_then(Bucket::new) }
+    /// A campaign's own limit of messages, and the flow that it shares a limit with.
+    pub fn new(id: CampaignId, flow: Option<String>, messages: Option<Rate>) -> Self {
+        Self { id, flow, rate: messages, turn: Mutex::default(), bucket: messages.and_then(Bucket::new) }
     }
+}
+
+/// How many messages of a flow an hour, so long after it was last said to be throttled: 10 in the first
+/// hour, as `WhatsApp` allows, then ten times as many each hour; `None` once that is no limit to speak of.
+fn throttled(since: Duration) -> Option<f64> {
+    let hours = i32::try_from(since.as_secs() / 3600).unwrap_or(i32::MAX);
+    (hours < THROTTLED_HOURS).then(|| THROTTLED * 10_f64.powi(hours))
 }
 
 /// The share of its rate that an account has so long after it was slowed to `share`.
@@ -225,7 +262,7 @@ mod tests {
     }
 
     fn campaign(messages: Option<Rate>) -> CampaignLimits {
-        CampaignLimits::new("c1".parse().unwrap(), messages)
+        CampaignLimits::new("c1".parse().unwrap(), None, messages)
     }
 
     async fn take(limits: &AccountLimits, campaign: &CampaignLimits, count: usize) {
@@ -335,6 +372,32 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_throttled_flow_recovers_tenfold_an_hour() {
+        let rate = |minutes| throttled(Duration::from_mins(minutes));
+        assert_eq!([rate(0), rate(59), rate(60)], [Some(10.0), Some(10.0), Some(100.0)]);
+        assert_eq!([rate(120), rate(179), rate(180)], [Some(1000.0), Some(1000.0), None]);
+    }
+
+    #[tokio::test]
+    async fn a_throttled_flow_slows_its_campaigns_alone_and_one_message_at_a_time() {
+        let limits = account(None, None);
+        let flow = |id: &str, flow: &str| CampaignLimits::new(id.parse().unwrap(), Some(flow.into()), None);
+        let (first, second, other) = (flow("c1", "f1"), flow("c2", "f1"), flow("c3", "f2"));
+        assert!(limits.throttle("f1").await.unwrap());
+        assert!(!limits.throttle("f1").await.unwrap());
+        let all = phones(2);
+        assert!(matches!(limits.take(&first, all[0], &all).await.unwrap(), Turn::OneByOne));
+        take(&limits, &first, 1).await;
+        // The next comes in six minutes, for whichever campaign.
+        for waits in [&first, &second] {
+            let soon = Duration::from_millis(50);
+            assert!(tokio::time::timeout(soon, limits.take(waits, all[0], &all[..1])).await.is_err());
+        }
+        take(&limits, &other, 100).await;
+        take(&limits, &campaign(None), 100).await;
+    }
+
     #[tokio::test]
     async fn a_pause_does_not_save_up_what_waits_for_it() {
         let limits = Arc::new(account(rate("20/s,burst=1"), None));
@@ -366,6 +429,7 @@ mod tests {
         let ask = async |who: &[Phone]| match limits.take(&campaign, all[0], who).await.unwrap() {
             Turn::Go(_) => 0,
             Turn::Later(wait) => wait.as_secs(),
+            Turn::OneByOne => panic!(),
         };
         assert_eq!(ask(&all[..6]).await, 0);
         tokio::time::advance(Duration::from_secs(1000)).await;

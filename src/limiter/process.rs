@@ -11,7 +11,7 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use tokio::time::{Instant, sleep_until};
 
-use super::{Rates, slowed, wait_exactly};
+use super::{Rates, slowed, throttled, wait_exactly};
 use crate::campaign::{Phone, Rate};
 
 type Governor = RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
@@ -54,6 +54,8 @@ struct Inner {
     requests: Option<Arc<Bucket>>,
     /// One for each sender number.
     messages: HashMap<Phone, Arc<Bucket>>,
+    /// Flows that are throttled: since when, and a bucket at the rate of that hour.
+    flows: HashMap<String, (Instant, Arc<Bucket>)>,
     recipients: Recipients,
     /// Nothing goes out before this moment: the provider said so.
     paused_until: Option<Instant>,
@@ -111,6 +113,30 @@ impl Buckets {
         }
     }
 
+    /// A flow is throttled, from now on. Returns whether it was not before.
+    pub(super) fn throttle(&self, flow: &str) -> bool {
+        let mut inner = self.inner();
+        let now = Instant::now();
+        let known = inner.flows.get(flow).map(|(_, bucket)| bucket.clone());
+        let bucket = known.filter(|bucket| Some(bucket.rate) == hourly(Duration::ZERO));
+        let bucket = bucket.or_else(|| hourly(Duration::ZERO).and_then(Bucket::new).map(Arc::new));
+        bucket.is_some_and(|bucket| inner.flows.insert(flow.into(), (now, bucket)).is_none())
+    }
+
+    /// The bucket of a flow, if it is throttled.
+    pub(super) fn flow(&self, flow: &str) -> Option<Arc<Bucket>> {
+        let mut inner = self.inner();
+        let (since, bucket) = inner.flows.get_mut(flow)?;
+        let Some(rate) = hourly(since.elapsed()) else {
+            inner.flows.remove(flow);
+            return None;
+        };
+        if bucket.rate != rate {
+            *bucket = Arc::new(Bucket::new(rate)?);
+        }
+        Some(bucket.clone())
+    }
+
     /// Takes over whom the account wrote to, and how long ago.
     pub(super) fn remember(&self, mut recipients: Vec<(Phone, Duration)>) {
         recipients.sort_unstable_by_key(|(_, ago)| std::cmp::Reverse(*ago));
@@ -141,6 +167,11 @@ impl Buckets {
     fn pause(&self) -> Option<Instant> {
         self.inner().paused_until.filter(|until| *until > Instant::now())
     }
+}
+
+/// The rate of a flow so long after it was throttled.
+fn hourly(since: Duration) -> Option<Rate> {
+    format!("{}/h,burst=1", throttled(since)?).parse().ok()
 }
 
 /// Whom an account wrote to of late. It grows to the limit of recipients and no further.

@@ -6,12 +6,16 @@
 --
 -- KEYS  1 the account's state (hash)  2 its requests  3 the sender number's messages
 --       4 the campaign's messages  5 the account's recipients (sorted by the last message)
+--       6 the flow, if it is throttled (hash)
 -- ARGV  1 how many messages  2 period of a request (microseconds, 0 is no limit)  3 burst
 --       4 period of a message  5 burst  6 period of a campaign's message  7 burst
 --       8 how much longer the campaign's wait may be than the account's  9 the longest wait
 --       10 after how long a slowed account gets a tenth back  11 the least share of its rate
---       12 how many recipients (0 is no limit)  13 in which span  then the recipients
--- Returns 1 and how long until the send is due, or 0 and after how long to ask again.
+--       12 how many recipients (0 is no limit)  13 in which span  14 whether there is a flow (0 or 1)
+--       15 an hour  16 how many messages of a throttled flow in the first  17 for how many hours
+--       then the recipients
+-- Returns 1 and how long until the send is due, 0 and after how long to ask again, or 2 when only one
+-- message can be asked for.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local count = tonumber(ARGV[1])
@@ -44,6 +48,20 @@ local due = math.max(
   bucket(KEYS[3], count, ARGV[4], ARGV[5], true)
 )
 local campaign = bucket(KEYS[4], count, ARGV[6], ARGV[7], false)
+
+local period = 0
+if ARGV[14] == '1' then
+  local flow = redis.call('HMGET', KEYS[6], 'since', 'full')
+  local hours = flow[1] and math.floor((now - tonumber(flow[1])) / tonumber(ARGV[15]))
+  if hours and hours < tonumber(ARGV[17]) then
+    if count > 1 then
+      return { 2, 0 }
+    end
+    -- Ten times as many each hour.
+    period = tonumber(ARGV[15]) / (tonumber(ARGV[16]) * 10 ^ hours)
+    campaign = math.max(campaign, tonumber(flow[2] or 0))
+  end
+end
 if campaign > due + tonumber(ARGV[8]) then
   return { 0, math.ceil(campaign - now) }
 end
@@ -53,7 +71,7 @@ local limit, span = tonumber(ARGV[12]), tonumber(ARGV[13])
 if limit > 0 then
   redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', string.format('%.0f', due - span))
   local new = 0
-  for nth = 14, #ARGV do
+  for nth = 18, #ARGV do
     if not redis.call('ZSCORE', KEYS[5], ARGV[nth]) then
       new = new + 1
     end
@@ -73,8 +91,11 @@ for _, each in ipairs(buckets) do
   -- Gone by itself when it is full again.
   redis.call('SET', each.key, string.format('%.17g', full), 'PX', math.ceil((full - now) / 1000) + 1000)
 end
+if period > 0 then
+  redis.call('HSET', KEYS[6], 'full', string.format('%.0f', due + period))
+end
 if limit > 0 then
-  for nth = 14, #ARGV do
+  for nth = 18, #ARGV do
     redis.call('ZADD', KEYS[5], string.format('%.0f', due), ARGV[nth])
   end
   redis.call('PEXPIRE', KEYS[5], math.ceil((due - now + span) / 1000) + 1000)

@@ -7,12 +7,15 @@
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use super::{CampaignLimits, LEAST_SHARE, LONGEST_WAIT, Rates, STEP};
+use super::{CampaignLimits, LEAST_SHARE, LONGEST_WAIT, Rates, STEP, THROTTLED, THROTTLED_HOURS};
 use crate::campaign::{Phone, Rate};
 use crate::redis_server::{Arg, Fault, RedisServer, Script};
 
 /// A campaign whose own limit lies so much further off than the account's asks again, so early.
 pub(super) const EARLIER: Duration = Duration::from_millis(20);
+
+/// Over how long a throttled flow's messages are counted.
+const HOUR: Duration = Duration::from_hours(1);
 
 /// What the script says.
 pub(super) enum Reserved {
@@ -20,9 +23,12 @@ pub(super) enum Reserved {
     At(Instant),
     /// No token was taken; it is to be asked for again after this.
     Later(Duration),
+    /// No token was taken; only one message can be asked for.
+    OneByOne,
 }
 
 static RESERVE: LazyLock<Script> = LazyLock::new(|| Script::new(&[include_str!("reserve.lua")]));
+static THROTTLE: LazyLock<Script> = LazyLock::new(|| Script::new(&[include_str!("throttle.lua")]));
 static SLOW: LazyLock<Script> = LazyLock::new(|| Script::new(&[include_str!("slow.lua")]));
 
 /// Takes the tokens of one request from all buckets of its account and campaign.
@@ -41,6 +47,7 @@ pub(super) async fn reserve(
         key(format!("messages:{from}")),
         key(format!("campaign:{}", campaign.id)),
         key("recipients".into()),
+        flow_key(account, campaign.flow.as_deref().unwrap_or_default()),
     ];
     let period =
         |rate: Option<Rate>| rate.map_or("0".into(), |rate| format!("{:.6}", 1e6 / rate.per_second()));
@@ -66,10 +73,29 @@ pub(super) async fn reserve(
         rates.recipients.map_or(0, |rate| u64::from(rate.count())).into(),
         rates.recipients.map_or(0, |rate| rate.per().as_micros() as u64).into(),
     ];
+    args.extend([Arg::from(campaign.flow.is_some()), (HOUR.as_micros() as u64).into()]);
+    args.extend([Arg::from(THROTTLED as u64), u64::from(THROTTLED_HOURS.unsigned_abs()).into()]);
     args.extend(numbers.iter().map(Arg::from));
     let (granted, wait): (u64, u64) = server.run(&RESERVE, &keys, &args).await?;
     let wait = Duration::from_micros(wait);
-    Ok(if granted == 1 { Reserved::At(Instant::now() + wait) } else { Reserved::Later(wait) })
+    Ok(match granted {
+        1 => Reserved::At(Instant::now() + wait),
+        2 => Reserved::OneByOne,
+        _ => Reserved::Later(wait),
+    })
+}
+
+/// A flow may be called whatever a job likes, so its key has a digest of that.
+fn flow_key(account: &str, flow: &str) -> String {
+    format!("flowcast:{{account:{account}}}:flow:{}", &blake3::hash(flow.as_bytes()).to_hex()[..16])
+}
+
+/// Slows a flow for every worker. Returns whether it was not slowed before.
+pub(super) async fn throttle(server: &RedisServer, account: &str, flow: &str) -> Result<bool, Fault> {
+    let keep = HOUR * (THROTTLED_HOURS.unsigned_abs() + 1);
+    let args = [Arg::from(keep.as_millis() as u64)];
+    let is_new: u64 = server.run(&THROTTLE, &[flow_key(account, flow)], &args).await?;
+    Ok(is_new == 1)
 }
 
 /// Pauses an account for every worker, and slows it for the time after.

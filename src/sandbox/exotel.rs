@@ -20,11 +20,11 @@ const STATUSES: [(&str, u16, &str); 7] = [
     ("500", 500, "Something went wrong at our end. Please try again"),
     ("503", 503, "Something went wrong at our end. Please try again"),
 ];
-/// Texts of entries that are refused.
-const TEXTS: [(&str, &str); 3] = [
-    ("400", "The recipient is not a valid WhatsApp user"),
-    ("403", "The recipient has opted out of messages from this business"),
-    ("470", "More than 24 hours have passed since the recipient last replied"),
+/// Message and description of entries that are refused.
+const TEXTS: [(&str, &str, &str); 3] = [
+    ("400", "Bad Request", "The recipient is not a valid WhatsApp user"),
+    ("403", "Forbidden", "The recipient has opted out of messages from this business"),
+    ("470", "Re-engagement", "More than 24 hours have passed since the recipient last replied"),
 ];
 /// A code of an entry alone, where it would be the whole request's otherwise.
 const ENTRY: &str = "entry:";
@@ -132,15 +132,15 @@ fn refused(status: u16, message: &str) -> Response {
 }
 
 fn refused_entry(code: &str) -> Value {
-    let own = TEXTS.iter().find(|(known, _)| *known == code).map(|(_, text)| *text);
-    let text =
-        own.or_else(|| codes::explain(code).first().map(|code| code.meaning)).unwrap_or("It was refused");
+    let own = TEXTS.iter().find(|(known, ..)| *known == code).map(|(_, message, text)| (*message, *text));
+    let known = || codes::explain(code).first().map(|code| (code.also, code.meaning));
+    let (message, description) = own.or_else(known).unwrap_or(("Refused", "The message was refused"));
     let number: u32 = code.parse().unwrap_or_default();
     // A code of WhatsApp's own stands in the error; the entry's code is an HTTP status.
     let status = if number < 600 { number } else { 400 };
     json!({
         "code": status, "status": "failure", "data": null,
-        "error_data": { "code": number, "message": text, "description": text },
+        "error_data": { "code": number, "message": message, "description": description },
     })
 }
 

@@ -71,12 +71,16 @@ impl Fleet {
         Self::on(World::new(rows), &redis_url(), &amqp_url(), provider, account)
     }
 
-    pub fn configure(&self, provider: &str, account: &str) {
+    pub fn configure(&self, url: &str, account: &str) {
+        self.configure_at("exotel", url, account);
+    }
+
+    pub fn configure_at(&self, provider: &str, url: &str, account: &str) {
         let servers = format!(
             "[redis]\nurl = \"{}\"\n[amqp]\nurl = \"{}\"\n[audiences]\nroot = \".\"\n[http]\nlisten = \"127.0.0.1:0\"\n",
             self.redis, self.amqp
         );
-        self.world.write_config(provider, &format!("{account}\n{servers}"));
+        self.world.write_account(provider, url, &format!("{account}\n{servers}"));
     }
 
     pub fn worker(&self) -> Worker {

@@ -5,8 +5,9 @@ use flowcast::campaign::{CampaignId, CampaignState, MessageState, SkipReason};
 use std::collections::BTreeMap;
 
 use flowcast::ledger::{
-    ABANDONED, Access, Attendance, Campaign, Checkpoint, Claim, Cursor, Decision, Ledger, LedgerError,
-    NewCampaign, Outcome, PlannedBatch, Recorded, Redis, ReportLine, SkippedRow, Sqlite,
+    ABANDONED, Access, Attendance, Barrier, Campaign, Checkpoint, Claim, Cursor, Decision, FIRST_PROBE,
+    Ledger, LedgerError, NewCampaign, Outcome, PlannedBatch, Purpose, Recorded, Redis, ReportLine,
+    SkippedRow, Sqlite,
 };
 
 use crate::servers::{RedisStore, cluster_store, redis_store};
@@ -92,7 +93,7 @@ async fn running(ledger: &impl Ledger) {
 }
 
 async fn claim(ledger: &impl Ledger, batch: PlannedBatch, messages: Vec<u8>) -> Claim {
-    let claim = ledger.claim(batch, messages).await.unwrap();
+    let claim = ledger.claim(batch, messages, Purpose::Send).await.unwrap();
     assert!(claim.running);
     claim
 }
@@ -168,13 +169,103 @@ async fn a_rehearsal_gives_way_to_the_real_campaign_and_not_the_other_way_round(
     let rehearsal = || NewCampaign { rehearsal: true, ..new_campaign() };
     ledger.register(rehearsal()).await.unwrap();
     ledger.change_state(&id(), CampaignState::Running, None).await.unwrap();
-    ledger.claim(batch(0, 3), all(3)).await.unwrap();
+    ledger.claim(batch(0, 3), all(3), Purpose::Send).await.unwrap();
     assert_eq!(counts(&ledger).await, [0, 3, 0, 0, 0, 0]);
     let real = registered(&ledger).await;
     assert!(!real.rehearsal);
     assert_eq!(real.counts.total, 0);
     assert_eq!(report(&ledger).await, []);
     assert!(matches!(ledger.register(rehearsal()).await, Err(LedgerError::NotARehearsal(_))));
+}
+
+fn account_barrier() -> Barrier {
+    Barrier { account: "main".into(), flow: None }
+}
+
+async fn a_campaign_behind_a_barrier_is_held_and_only_a_probe_claims(store: impl Store) {
+    let ledger = store.open().await;
+    running(&ledger).await;
+    let flow = Barrier { account: "main".into(), flow: Some("13 :{x} 23".into()) };
+    for barrier in [account_barrier(), flow] {
+        ledger.hold_back(&id(), &barrier, "no money".into()).await.unwrap();
+        let held = now(&ledger).await;
+        assert_eq!((held.state, held.reason.as_deref()), (CampaignState::Held, Some("no money")));
+        assert_eq!(held.held_by, Some(barrier));
+        let refused = ledger.claim(batch(0, 3), vec![0], Purpose::Send).await.unwrap();
+        assert!(!refused.running && refused.messages.is_empty());
+        let probe = ledger.claim(batch(0, 3), vec![0], Purpose::Probe).await.unwrap();
+        assert_eq!((probe.running, &probe.messages[..]), (true, &[0_u8][..]));
+        record(&ledger, &probe, 0, vec![(0, Outcome::Released)]).await;
+        ledger.change_state(&id(), CampaignState::Running, None).await.unwrap();
+        assert_eq!(now(&ledger).await.held_by, None);
+    }
+    // A person's pause, and any other hold, are probed by nobody and left alone by a barrier.
+    for state in [CampaignState::Paused, CampaignState::Held] {
+        ledger.change_state(&id(), state, Some("so".into())).await.unwrap();
+        assert!(!ledger.claim(batch(0, 3), vec![0], Purpose::Probe).await.unwrap().running);
+        ledger.hold_back(&id(), &account_barrier(), "no money".into()).await.unwrap();
+        assert_eq!((now(&ledger).await.state, now(&ledger).await.held_by), (state, None));
+    }
+}
+
+async fn a_barrier_is_down_until_it_is_lifted_and_each_is_its_own(store: impl Store) {
+    let ledger = store.open().await;
+    let barrier = account_barrier();
+    assert_eq!(ledger.hold(&barrier).await.unwrap(), None);
+    assert!(!ledger.lift(&barrier).await.unwrap());
+    assert!(ledger.close(&barrier, "no money".into(), true).await.unwrap());
+    assert!(!ledger.close(&barrier, "still none".into(), true).await.unwrap());
+    let hold = ledger.hold(&barrier).await.unwrap().unwrap();
+    assert_eq!((hold.reason.as_str(), hold.probe_is_due), ("still none", false));
+    assert!(hold.since.duration_since(jiff::Timestamp::now()).as_secs().abs() < 60);
+    for other in [
+        Barrier { account: "other".into(), flow: None },
+        Barrier { account: "main".into(), flow: Some("f".into()) },
+    ] {
+        assert_eq!(ledger.hold(&other).await.unwrap(), None);
+    }
+    drop(ledger);
+    let ledger = store.open().await;
+    assert!(ledger.hold(&barrier).await.unwrap().is_some(), "it outlives a process");
+    assert!(ledger.lift(&barrier).await.unwrap());
+    assert_eq!(ledger.hold(&barrier).await.unwrap(), None);
+}
+
+async fn a_probe_comes_after_a_while_and_is_one_callers_alone(store: impl Store) {
+    let ledger = store.open().await;
+    let (barrier, blocked) = (account_barrier(), Barrier { account: "main".into(), flow: Some("f".into()) });
+    ledger.close(&barrier, "no money".into(), true).await.unwrap();
+    ledger.close(&blocked, "blocked".into(), false).await.unwrap();
+    assert!(!ledger.probe(&barrier).await.unwrap(), "not at once");
+    let start = std::time::Instant::now();
+    while !ledger.hold(&barrier).await.unwrap().unwrap().probe_is_due {
+        assert!(start.elapsed() < FIRST_PROBE * 4);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert!(start.elapsed() >= FIRST_PROBE - std::time::Duration::from_millis(100));
+    let mut turns = 0;
+    for _ in 0..5 {
+        turns += u32::from(ledger.probe(&barrier).await.unwrap());
+    }
+    assert_eq!(turns, 1, "and then after a longer while");
+    // What nobody can mend by waiting is never tried again by itself.
+    assert!(!ledger.hold(&blocked).await.unwrap().unwrap().probe_is_due);
+    assert!(!ledger.probe(&blocked).await.unwrap());
+}
+
+async fn what_a_person_let_pass_by_resuming_is_remembered(store: impl Store) {
+    let ledger = store.open().await;
+    running(&ledger).await;
+    assert_eq!(now(&ledger).await.forgiven, (0, 0));
+    let claimed = claim(&ledger, batch(0, 3), all(3)).await;
+    let outcomes = vec![(0, rejected("400", "x")), (1, accepted("s")), (2, in_doubt())];
+    record(&ledger, &claimed, 0, outcomes).await;
+    // A new word on why it runs is no resumption.
+    ledger.change_state(&id(), CampaignState::Running, None).await.unwrap();
+    assert_eq!(now(&ledger).await.forgiven, (0, 0));
+    ledger.change_state(&id(), CampaignState::Held, Some("too many".into())).await.unwrap();
+    ledger.change_state(&id(), CampaignState::Running, None).await.unwrap();
+    assert_eq!(now(&ledger).await.forgiven, (1, 3));
 }
 
 async fn a_message_is_claimed_by_one_caller_alone(store: impl Store) {
@@ -360,7 +451,7 @@ async fn a_batch_with_other_recipients_is_refused(store: impl Store) {
     running(&ledger).await;
     claim(&ledger, batch(0, 2), vec![0]).await;
     let other = PlannedBatch { number: 0, ..batch(5, 2) };
-    assert!(matches!(ledger.claim(other, all(2)).await, Err(LedgerError::OtherPlan(_, 0))));
+    assert!(matches!(ledger.claim(other, all(2), Purpose::Send).await, Err(LedgerError::OtherPlan(_, 0))));
     assert_eq!(counts(&ledger).await, [1, 1, 0, 0, 0, 0]);
 }
 
@@ -441,13 +532,13 @@ async fn a_claim_needs_a_campaign_that_runs(store: impl Store) {
     let ledger = store.open().await;
     registered(&ledger).await;
     for state in [CampaignState::Paused, CampaignState::Held, CampaignState::Cancelled] {
-        let claim = ledger.claim(batch(0, 3), all(3)).await.unwrap();
+        let claim = ledger.claim(batch(0, 3), all(3), Purpose::Send).await.unwrap();
         assert!(!claim.running && claim.messages.is_empty());
         ledger.change_state(&id(), state, None).await.unwrap();
     }
     assert_eq!(counts(&ledger).await, [3, 0, 0, 0, 0, 0]);
     let nobody = PlannedBatch { campaign: "nobody".parse().unwrap(), ..batch(0, 3) };
-    assert!(matches!(ledger.claim(nobody, all(3)).await, Err(LedgerError::NoCampaign(_))));
+    assert!(matches!(ledger.claim(nobody, all(3), Purpose::Send).await, Err(LedgerError::NoCampaign(_))));
 }
 
 async fn a_record_tells_how_much_is_open(store: impl Store) {
@@ -641,6 +732,10 @@ macro_rules! ledger_suite {
                 the_same_id_with_other_content_is_refused
                 a_job_without_an_id_is_the_same_campaign_when_it_comes_again
                 a_rehearsal_gives_way_to_the_real_campaign_and_not_the_other_way_round
+                a_campaign_behind_a_barrier_is_held_and_only_a_probe_claims
+                a_barrier_is_down_until_it_is_lifted_and_each_is_its_own
+                a_probe_comes_after_a_while_and_is_one_callers_alone
+                what_a_person_let_pass_by_resuming_is_remembered
                 a_message_is_claimed_by_one_caller_alone
                 many_callers_at_once_claim_each_message_once
                 outcomes_are_recorded_and_counted

@@ -11,6 +11,7 @@
 
 mod architecture;
 mod bad_input;
+mod barriers;
 mod campaign;
 mod chaos;
 mod container;

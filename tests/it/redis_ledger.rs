@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use flowcast::campaign::{CampaignId, CampaignState};
 use flowcast::ledger::{
-    Checkpoint, Decision, Ledger, LedgerError, NewCampaign, Outcome, Patience, PlannedBatch, Recorded, Redis,
+    Checkpoint, Decision, Ledger, LedgerError, NewCampaign, Outcome, Patience, PlannedBatch, Purpose,
+    Recorded, Redis,
 };
 use redis::Commands;
 
@@ -57,7 +58,7 @@ async fn sent(ledger: &Redis, batches: u32) {
             .checkpoint(&id(), u64::from(number) * 100, to, vec![batch(number, 100)], Vec::new())
             .await
             .unwrap();
-        let claim = ledger.claim(batch(number, 100), (0..100).collect()).await.unwrap();
+        let claim = ledger.claim(batch(number, 100), (0..100).collect(), Purpose::Send).await.unwrap();
         let accepted = |message: &u8| {
             let sid = format!("{:032x}", u64::from(number) * 100 + u64::from(*message));
             Recorded::from((*message, Outcome::Accepted { sid }))
@@ -104,9 +105,9 @@ async fn a_server_that_forgot_the_scripts_is_told_them_again() {
     let store = redis_store();
     let ledger = store.ledger().await;
     running(&ledger).await;
-    ledger.claim(batch(0, 3), vec![0]).await.unwrap();
+    ledger.claim(batch(0, 3), vec![0], Purpose::Send).await.unwrap();
     let _: () = redis::cmd("SCRIPT").arg("FLUSH").query(&mut connection(&store)).unwrap();
-    assert_eq!(ledger.claim(batch(0, 3), vec![1]).await.unwrap().messages, [1]);
+    assert_eq!(ledger.claim(batch(0, 3), vec![1], Purpose::Send).await.unwrap().messages, [1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,7 +115,7 @@ async fn what_a_claim_that_ran_out_was_told_is_taken_as_far_as_it_proves_somethi
     let store = redis_store();
     let (slow, other) = (store.ledger().await, store.ledger().await);
     running(&slow).await;
-    let stale = slow.claim(batch(0, 5), vec![0, 1, 2, 3, 4]).await.unwrap();
+    let stale = slow.claim(batch(0, 5), vec![0, 1, 2, 3, 4], Purpose::Send).await.unwrap();
     assert_eq!(other.expire_claims(&id(), false).await.unwrap(), 0, "it holds by the store's clock");
     store.let_claims_run_out().await;
     assert_eq!(other.expire_claims(&id(), false).await.unwrap(), 5);
@@ -125,7 +126,7 @@ async fn what_a_claim_that_ran_out_was_told_is_taken_as_far_as_it_proves_somethi
     assert_eq!((counts.pending, counts.accepted, counts.in_doubt), (1, 1, 3));
     // A person has the others sent again, and another worker has them in its hands now.
     other.decide(&id(), Decision::Resend).await.unwrap();
-    let fresh = other.claim(batch(0, 5), vec![2, 3, 4]).await.unwrap();
+    let fresh = other.claim(batch(0, 5), vec![2, 3, 4], Purpose::Send).await.unwrap();
     assert_eq!(fresh.messages, [2, 3, 4]);
     let late = vec![
         (2, Outcome::Released).into(),
@@ -170,7 +171,7 @@ async fn a_killed_redis_comes_back_with_all_that_was_written() {
     let ledger =
         Redis::connect(&url.as_str().into(), Patience::Endless, Duration::from_secs(1)).await.unwrap();
     running(&ledger).await;
-    let claim = ledger.claim(batch(0, 3), vec![0, 1]).await.unwrap();
+    let claim = ledger.claim(batch(0, 3), vec![0, 1], Purpose::Send).await.unwrap();
     server.kill();
     let recording = {
         let ledger = ledger.clone();
@@ -200,16 +201,16 @@ async fn a_replica_and_a_full_server_are_waited_for_with_what_to_do() {
         let _: () = redis::cmd("CONFIG").arg("SET").arg(name).arg(value).query(&mut redis).unwrap();
     };
     config("maxmemory", "1");
-    let fault = ledger.claim(batch(0, 3), vec![0]).await.unwrap_err();
+    let fault = ledger.claim(batch(0, 3), vec![0], Purpose::Send).await.unwrap_err();
     assert!(matches!(fault, LedgerError::Away(_)) && fault.to_string().contains("maxmemory"), "{fault}");
     config("maxmemory", "0");
-    assert_eq!(ledger.claim(batch(0, 3), vec![0]).await.unwrap().messages, [0]);
+    assert_eq!(ledger.claim(batch(0, 3), vec![0], Purpose::Send).await.unwrap().messages, [0]);
     config("replica-read-only", "yes");
     let _: () = redis::cmd("REPLICAOF").arg("127.0.0.1").arg(1).query(&mut redis).unwrap();
-    let fault = ledger.claim(batch(0, 3), vec![1]).await.unwrap_err();
+    let fault = ledger.claim(batch(0, 3), vec![1], Purpose::Send).await.unwrap_err();
     assert!(fault.to_string().contains("point redis.url to the master"), "{fault}");
     let _: () = redis::cmd("REPLICAOF").arg("NO").arg("ONE").query(&mut redis).unwrap();
-    assert_eq!(ledger.claim(batch(0, 3), vec![1]).await.unwrap().messages, [1]);
+    assert_eq!(ledger.claim(batch(0, 3), vec![1], Purpose::Send).await.unwrap().messages, [1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

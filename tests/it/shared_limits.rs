@@ -16,7 +16,7 @@ fn phones(from: u64, count: u64) -> Vec<Phone> {
 }
 
 fn campaign(limit: Option<Rate>) -> CampaignLimits {
-    CampaignLimits::new("c1".parse().unwrap(), limit)
+    CampaignLimits::new("c1".parse().unwrap(), None, limit)
 }
 
 async fn limits(store: &RedisStore, rates: Rates) -> AccountLimits {
@@ -129,6 +129,45 @@ async fn what_one_worker_is_told_slows_all_and_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_throttled_flow_is_slowed_for_all_workers_and_recovers_by_the_hour() {
+    let store = redis_store();
+    let (one, two) = (limits(&store, Rates::default()).await, limits(&store, Rates::default()).await);
+    let flow = |id: &str, flow: &str| CampaignLimits::new(id.parse().unwrap(), Some(flow.into()), None);
+    let (first, second, other) = (flow("c1", "1323 :}{"), flow("c2", "1323 :}{"), flow("c3", "9"));
+    let who = phones(0, 2);
+    let take = async |limits: &AccountLimits, campaign: &CampaignLimits, count: usize| {
+        limits.take(campaign, who[0], &who[..count]).await.unwrap()
+    };
+    assert!(matches!(take(&one, &first, 2).await, Turn::Go(_)));
+    assert!(one.throttle("1323 :}{").await.unwrap());
+    assert!(!two.throttle("1323 :}{").await.unwrap());
+    assert!(matches!(take(&two, &second, 2).await, Turn::OneByOne));
+    assert!(matches!(take(&two, &second, 1).await, Turn::Go(_)));
+    // Ten an hour for both campaigns together, whoever asks.
+    for (limits, campaign) in [(&one, &first), (&two, &second)] {
+        let Turn::Later(wait) = take(limits, campaign, 1).await else { panic!("it went out") };
+        assert!(wait > Duration::from_secs(350) && wait <= Duration::from_secs(360), "{wait:?}");
+    }
+    assert!(matches!(take(&one, &other, 2).await, Turn::Go(_)));
+    // Hours later, as the store would see it, it may send ten times as many, and then as it likes.
+    let server = store.server().await;
+    let key: Vec<String> =
+        server.command(redis::cmd("KEYS").arg("flowcast:{account:main}:flow:*")).await.unwrap();
+    let now: (f64, f64) = server.command(&redis::cmd("TIME")).await.unwrap();
+    for (hours, seconds) in [(1.0, 36.0), (2.0, 3.6), (3.0, 0.0)] {
+        let since = (now.0 - hours * 3600.0) * 1e6;
+        let mut age = redis::cmd("HSET");
+        age.arg(&key[0]).arg("since").arg(format!("{since:.0}")).arg("full").arg(0);
+        let _: u64 = server.command(&age).await.unwrap();
+        assert!(matches!(take(&one, &first, 1).await, Turn::Go(_)));
+        // When the next one is due.
+        let full: f64 = server.command(redis::cmd("HGET").arg(&key[0]).arg("full")).await.unwrap();
+        let wait = if full > 0.0 { full / 1e6 - now.0 } else { 0.0 };
+        assert!((wait - seconds).abs() < 3.0, "{wait} s after {hours} hours");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn unique_recipients_of_a_moving_day_are_counted_for_all_workers() {
     let store = redis_store();
     let rates = Rates { recipients: rate("10/d"), ..Rates::default() };
@@ -138,6 +177,7 @@ async fn unique_recipients_of_a_moving_day_are_counted_for_all_workers() {
         match limits.take(&campaign(None), who[0], &who).await.unwrap() {
             Turn::Go(_) => Duration::ZERO,
             Turn::Later(wait) => wait,
+            Turn::OneByOne => panic!("no flow is throttled"),
         }
     };
     assert_eq!(ask(&one, 0, 6).await, Duration::ZERO);
@@ -173,7 +213,7 @@ async fn a_campaign_that_waits_for_its_own_limit_holds_no_other_up() {
     tokio::task::yield_now().await;
     let start = Instant::now();
     for _ in 0..10 {
-        let other = CampaignLimits::new("c2".parse().unwrap(), None);
+        let other = CampaignLimits::new("c2".parse().unwrap(), None, None);
         assert!(matches!(limits.take(&other, who[0], &who).await.unwrap(), Turn::Go(_)));
     }
     assert!(start.elapsed() < Duration::from_secs(5) && !waiting.is_finished());

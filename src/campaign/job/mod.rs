@@ -11,7 +11,7 @@ use super::id::CampaignId;
 use super::phone::Phone;
 use super::problem::Problem;
 use super::rate::Rate;
-use super::rules::{self, Limit, Rule};
+use super::rules::{self, Limit, Rule, is_template};
 use super::schedule::Schedule;
 
 /// A job whose form is right. Its audience and account are still to be looked at.
@@ -174,6 +174,18 @@ impl Job {
         Ok(job)
     }
 
+    /// What people fill in: a flow's id, or the template that has one among its buttons. `None` where
+    /// there is none, or where it is not the same for everybody.
+    pub fn flow(&self) -> Option<String> {
+        let text = |pointer: &str| self.message.pointer(pointer)?.as_str().filter(|text| !is_template(text));
+        if let Some(id) = text("/interactive/action/parameters/flow_id") {
+            return Some(id.into());
+        }
+        let components = self.message.pointer("/template/components")?.as_array()?;
+        let has_flow = components.iter().any(|component| component["sub_type"] == "flow");
+        has_flow.then(|| text("/template/name")).flatten().map(|name| format!("template:{name}"))
+    }
+
     /// A digest of what the job asks for, whatever the order of its fields and its id.
     pub fn fingerprint(&self) -> String {
         let mut hasher = blake3::Hasher::new();
@@ -317,6 +329,24 @@ mod tests {
                 let _ = faults(&with(places[place], value));
             }
         }
+    }
+
+    #[test]
+    fn a_flow_is_known_by_its_id_or_its_template() {
+        let flow = |message: Value| {
+            let mut job = Job::read(job().to_string().as_bytes()).unwrap();
+            job.message = message;
+            job.flow()
+        };
+        let interactive =
+            |id: &str| json!({ "interactive": { "action": { "parameters": { "flow_id": id } } } });
+        assert_eq!(flow(interactive("1323")).as_deref(), Some("1323"));
+        assert_eq!(flow(interactive("{{ flow }}")), None);
+        let template =
+            |kind: &str| json!({ "template": { "name": "t1", "components": [{ "sub_type": kind }] } });
+        assert_eq!(flow(template("flow")).as_deref(), Some("template:t1"));
+        assert_eq!(flow(template("url")), None);
+        assert_eq!(flow(json!({ "text": { "body": "x" } })), None);
     }
 
     #[test]

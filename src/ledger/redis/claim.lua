@@ -1,9 +1,9 @@
 -- Claims messages of a batch, before their request goes out. The same claim again is granted again.
 -- KEYS  1 campaign  2 batch  3 meta  4 claims (sorted by the deadline)
 -- ARGV  1 digest of the recipients  2 the messages' places, a byte each  3 the claim's token
---       4 how long it holds, in microseconds  5 the batch's number
--- Returns 'granted' and the places, 'closed' (the campaign does not run), 'missing' (the batch is to be written down first), 'other' (it
--- has other recipients), 'unknown' (no such campaign).
+--       4 how long it holds, in microseconds  5 the batch's number  6 whether it is a probe (0 or 1)
+-- Returns 'granted' and the places, 'closed' (the campaign does not run), 'missing' (the batch is to be
+-- written down first), 'other' (it has other recipients), 'unknown' (no such campaign).
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then
   return { 'unknown' }
@@ -23,7 +23,8 @@ for at = 1, #ARGV[2] do
     fields[#fields + 1] = field(meta, place)
   end
 end
-if state ~= 'running' then
+local probed = ARGV[6] == '1' and state == 'held' and redis.call('HEXISTS', KEYS[1], 'held_by') == 1
+if state ~= 'running' and not probed then
   return { 'closed' }
 end
 if #fields == 0 then

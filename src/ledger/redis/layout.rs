@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use serde_json::{Value, json};
 
 use crate::campaign::{CampaignId, CampaignState, MessageState, Phone};
-use crate::ledger::{Outcome, PlannedBatch, SkippedRow};
+use crate::ledger::{Barrier, Outcome, PlannedBatch, SkippedRow};
 
 /// A message's bytes in a batch's meta, and the digest before them (`batch.lua`).
 const HEAD: usize = 8;
@@ -87,6 +87,19 @@ impl Keys<'_> {
             self.again(),
             self.workers(),
         ]
+    }
+}
+
+/// The key of a barrier. It shares the hash tag of its account's buckets.
+pub(super) fn barrier_key(barrier: &Barrier) -> String {
+    let account = &barrier.account;
+    match &barrier.flow {
+        None => format!("flowcast:{{account:{account}}}:held"),
+        // A job may call its flow whatever it likes; the reason says which it is.
+        Some(flow) => {
+            let digest = blake3::hash(flow.as_bytes()).to_hex();
+            format!("flowcast:{{account:{account}}}:held:flow:{}", &digest[..16])
+        }
     }
 }
 

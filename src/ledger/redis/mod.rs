@@ -18,14 +18,14 @@ use std::time::{Duration, Instant};
 use secrecy::SecretString;
 
 use super::{
-    ABANDONED, ABANDONED_TEXT, ATTENTION, Again, Attendance, Campaign, Checkpoint, Claim, Cursor, Decision,
-    Ledger, LedgerError, NewCampaign, Outcome, Plan, PlannedBatch, Recorded, ReportPage, SkippedRow,
-    StoredJob,
+    ABANDONED, ABANDONED_TEXT, ATTENTION, Again, Attendance, Barrier, Campaign, Checkpoint, Claim, Cursor,
+    Decision, FIRST_PROBE, Hold, LAST_PROBE, Ledger, LedgerError, NewCampaign, Outcome, Plan, PlannedBatch,
+    Purpose, Recorded, ReportPage, SkippedRow, StoredJob,
 };
 use crate::campaign::{CampaignId, CampaignState, SkipReason};
 pub use crate::redis_server::Patience;
 use crate::redis_server::{Arg, Fault, RedisServer};
-use layout::{Keys, digest, meta, moves_of_campaigns, moves_of_messages};
+use layout::{Keys, barrier_key, digest, meta, moves_of_campaigns, moves_of_messages};
 use scripts::SCRIPTS;
 
 /// The campaigns, by the time of their registration.
@@ -353,7 +353,45 @@ impl Ledger for Redis {
         }
     }
 
-    async fn claim(&self, batch: PlannedBatch, messages: Vec<u8>) -> Result<Claim, LedgerError> {
+    async fn hold_back(&self, id: &CampaignId, barrier: &Barrier, reason: String) -> Result<(), LedgerError> {
+        self.activate(id).await?;
+        let word = barrier.word();
+        let args = [Arg::from(&word), Arg::from(&reason)];
+        let _: u64 = self.server.run(&SCRIPTS.hold_back, &[Keys(id).campaign()], &args).await?;
+        Ok(())
+    }
+
+    async fn close(&self, barrier: &Barrier, reason: String, probes: bool) -> Result<bool, LedgerError> {
+        let wait = if probes { FIRST_PROBE.as_micros() as u64 } else { 0 };
+        let args = [Arg::from(&reason), wait.into()];
+        let was_up: u64 = self.server.run(&SCRIPTS.close, &[barrier_key(barrier)], &args).await?;
+        Ok(was_up == 1)
+    }
+
+    async fn hold(&self, barrier: &Barrier) -> Result<Option<Hold>, LedgerError> {
+        let known: Vec<String> = self.server.run(&SCRIPTS.hold, &[barrier_key(barrier)], &[]).await?;
+        let [reason, since, due] = &known[..] else { return Ok(None) };
+        let since = since.parse().ok().and_then(|at| jiff::Timestamp::from_millisecond(at).ok());
+        Ok(Some(Hold { reason: reason.clone(), since: since.unwrap_or_default(), probe_is_due: due == "1" }))
+    }
+
+    async fn probe(&self, barrier: &Barrier) -> Result<bool, LedgerError> {
+        let args = [Arg::from(LAST_PROBE.as_micros() as u64)];
+        let taken: u64 = self.server.run(&SCRIPTS.probe, &[barrier_key(barrier)], &args).await?;
+        Ok(taken == 1)
+    }
+
+    async fn lift(&self, barrier: &Barrier) -> Result<bool, LedgerError> {
+        let lifted: u64 = self.server.command(redis::cmd("DEL").arg(barrier_key(barrier))).await?;
+        Ok(lifted == 1)
+    }
+
+    async fn claim(
+        &self,
+        batch: PlannedBatch,
+        messages: Vec<u8>,
+        purpose: Purpose,
+    ) -> Result<Claim, LedgerError> {
         let keys = Keys(&batch.campaign);
         let names = [keys.campaign(), keys.batch(batch.number), keys.meta(batch.number), keys.claims()];
         let (digest, token) = (digest(&batch), self.token());
@@ -365,6 +403,7 @@ impl Ledger for Redis {
             Arg::from(&text),
             holds.into(),
             u64::from(batch.number).into(),
+            (purpose == Purpose::Probe).into(),
         ];
         loop {
             let asked = Instant::now();

@@ -8,7 +8,8 @@ use roaring::RoaringBitmap;
 use super::layout::{Keys, entries, read_skipped};
 use crate::campaign::{CampaignId, CampaignState, MessageState};
 use crate::ledger::{
-    Again, Campaign, Checkpoint, Counts, Cursor, LedgerError, Plan, PlannedBatch, ReportLine, ReportPage,
+    Again, Barrier, Campaign, Checkpoint, Counts, Cursor, LedgerError, Plan, PlannedBatch, ReportLine,
+    ReportPage,
 };
 use crate::redis_server::RedisServer;
 
@@ -86,6 +87,10 @@ pub(super) async fn campaign(server: &RedisServer, id: &CampaignId) -> Result<Op
         state,
         announced: fields.state("announced"),
         reason: fields.text("reason"),
+        held_by: fields
+            .text("held_by")
+            .and_then(|word| Barrier::read(&fields.text("account").unwrap_or_default(), &word)),
+        forgiven: (fields.number("forgiven_rejected"), fields.number("forgiven_settled")),
         planned: fields.number("planned") == 1,
         counts,
         skipped: fields.tally("skipped"),

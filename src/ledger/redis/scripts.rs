@@ -18,6 +18,10 @@ pub(super) struct Scripts {
     pub(super) due: Script,
     pub(super) expire: Script,
     pub(super) decide: Script,
+    pub(super) hold_back: Script,
+    pub(super) close: Script,
+    pub(super) hold: Script,
+    pub(super) probe: Script,
 }
 
 pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| {
@@ -36,5 +40,9 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| {
         due: script(include_str!("due.lua")),
         expire: script(include_str!("expire.lua")),
         decide: script(include_str!("decide.lua")),
+        hold_back: script(include_str!("hold_back.lua")),
+        close: script(include_str!("close.lua")),
+        hold: script(include_str!("hold.lua")),
+        probe: script(include_str!("probe.lua")),
     }
 });

@@ -12,7 +12,14 @@ if from ~= to and not string.find(ARGV[3], from .. '>' .. to .. ';', 1, true) th
 end
 local now = string.format('%.0f', math.floor(clock() / 1000))
 redis.call('HSET', KEYS[1], 'state', to, 'reason', ARGV[2])
+redis.call('HDEL', KEYS[1], 'held_by')
 if to == 'running' then
+  if from ~= to then
+    -- What a person has let pass is not counted against it again.
+    local counts = redis.call('HMGET', KEYS[1], 'accepted', 'rejected', 'in_doubt')
+    redis.call('HSET', KEYS[1], 'forgiven_rejected', counts[2],
+      'forgiven_settled', counts[1] + counts[2] + counts[3])
+  end
   redis.call('HSETNX', KEYS[1], 'started_at', now)
   redis.call('HDEL', KEYS[1], 'finished_at')
 elseif to == 'completed' or to == 'cancelled' then

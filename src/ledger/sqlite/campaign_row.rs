@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{count, now, signed, time, unsigned};
 use crate::campaign::{CampaignId, CampaignState, MessageState};
-use crate::ledger::{Campaign, Counts, LedgerError, NewCampaign};
+use crate::ledger::{Barrier, Campaign, Counts, LedgerError, NewCampaign};
 
 /// Over how long the rate is measured, in milliseconds.
 const RATE_WINDOW: i64 = 10_000;
@@ -71,6 +71,11 @@ pub(super) fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::R
         },
         state,
         reason: row.get("reason")?,
+        held_by: {
+            let word: Option<String> = row.get("held_by")?;
+            word.and_then(|word| Barrier::read(row.get_ref("account").ok()?.as_str().ok()?, &word))
+        },
+        forgiven: (count(row, "forgiven_rejected")?, count(row, "forgiven_settled")?),
         planned: row.get("planned")?,
         counts,
         skipped,

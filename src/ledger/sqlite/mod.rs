@@ -1,5 +1,6 @@
 //! The embedded ledger: `SQLite` in WAL mode with full sync, writes gathered into shared commits.
 
+mod barrier;
 mod batch_row;
 mod campaign_row;
 mod store;
@@ -14,8 +15,9 @@ use roaring::RoaringBitmap;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{
-    ABANDONED, Again, Attendance, Campaign, Checkpoint, Claim, Cursor, Decision, Ledger, LedgerError,
-    NewCampaign, Outcome, Plan, PlannedBatch, Recorded, ReportLine, ReportPage, SkippedRow, StoredJob,
+    ABANDONED, Again, Attendance, Barrier, Campaign, Checkpoint, Claim, Cursor, Decision, Hold, Ledger,
+    LedgerError, NewCampaign, Outcome, Plan, PlannedBatch, Purpose, Recorded, ReportLine, ReportPage,
+    SkippedRow, StoredJob,
 };
 use crate::campaign::{CampaignId, CampaignState, MessageState, Phone, SkipReason};
 use batch_row::BatchRow;
@@ -139,7 +141,11 @@ fn move_campaign(
     let ended = matches!(to, CampaignState::Completed | CampaignState::Cancelled);
     transaction
         .prepare_cached(
-            "UPDATE campaign SET state = ?2, reason = ?3,
+            "UPDATE campaign SET
+               forgiven_rejected = CASE WHEN ?4 AND state <> ?2 THEN rejected ELSE forgiven_rejected END,
+               forgiven_settled = CASE WHEN ?4 AND state <> ?2 THEN accepted + rejected + in_doubt
+                                       ELSE forgiven_settled END,
+               state = ?2, reason = ?3, held_by = NULL,
                started_at = CASE WHEN ?4 THEN coalesce(started_at, ?5) ELSE started_at END,
                finished_at = CASE WHEN ?6 THEN coalesce(finished_at, ?5) WHEN ?4 THEN NULL ELSE finished_at END
              WHERE key = ?1",
@@ -387,7 +393,37 @@ impl Ledger for Sqlite {
         self.store.write(write).await
     }
 
-    async fn claim(&self, batch: PlannedBatch, messages: Vec<u8>) -> Result<Claim, LedgerError> {
+    async fn hold_back(&self, id: &CampaignId, barrier: &Barrier, reason: String) -> Result<(), LedgerError> {
+        let (id, barrier) = (id.clone(), barrier.clone());
+        self.store.write(move |transaction| barrier::hold_back(transaction, &id, &barrier, &reason)).await
+    }
+
+    async fn close(&self, barrier: &Barrier, reason: String, probes: bool) -> Result<bool, LedgerError> {
+        let barrier = barrier.clone();
+        self.store.write(move |transaction| barrier::close(transaction, &barrier, &reason, probes)).await
+    }
+
+    async fn hold(&self, barrier: &Barrier) -> Result<Option<Hold>, LedgerError> {
+        let barrier = barrier.clone();
+        self.store.read(move |connection| barrier::hold(connection, &barrier)).await
+    }
+
+    async fn probe(&self, barrier: &Barrier) -> Result<bool, LedgerError> {
+        let barrier = barrier.clone();
+        self.store.write(move |transaction| barrier::probe(transaction, &barrier)).await
+    }
+
+    async fn lift(&self, barrier: &Barrier) -> Result<bool, LedgerError> {
+        let barrier = barrier.clone();
+        self.store.write(move |transaction| barrier::lift(transaction, &barrier)).await
+    }
+
+    async fn claim(
+        &self,
+        batch: PlannedBatch,
+        messages: Vec<u8>,
+        purpose: Purpose,
+    ) -> Result<Claim, LedgerError> {
         let session = self.session;
         let write = move |transaction: &Transaction<'_>| {
             let key = key(transaction, &batch.campaign)?;
@@ -398,8 +434,11 @@ impl Ledger for Sqlite {
                 return Err(LedgerError::OtherPlan(batch.campaign, batch.number));
             }
             let running: bool = transaction
-                .prepare_cached("SELECT state = 'running' FROM campaign WHERE key = ?1")?
-                .query_row([key], |row| row.get(0))?;
+                .prepare_cached(
+                    "SELECT state = 'running' OR (?2 AND state = 'held' AND held_by IS NOT NULL)
+                     FROM campaign WHERE key = ?1",
+                )?
+                .query_row(params![key, purpose == Purpose::Probe], |row| row.get(0))?;
             let pending = |index: &u8| row.state(*index) == Some(MessageState::Pending);
             let granted: Vec<u8> = messages.into_iter().filter(|index| running && pending(index)).collect();
             let claim = Claim { messages: granted.clone(), running, token: 0, start_by: None };

@@ -15,6 +15,9 @@ CREATE TABLE campaign (
     rehearsal    INTEGER NOT NULL,
     state        TEXT NOT NULL,
     reason       TEXT,
+    held_by      TEXT,                  -- 'account' or 'flow ID': the barrier that holds it
+    forgiven_rejected INTEGER NOT NULL DEFAULT 0, -- how many were rejected, ...
+    forgiven_settled  INTEGER NOT NULL DEFAULT 0, -- ... of how many, when it last began to run
     announced    TEXT,                  -- the state that was last told to others
     -- the plan's checkpoint
     plan_batches INTEGER NOT NULL DEFAULT 0,
@@ -55,6 +58,17 @@ CREATE TABLE payload (
     message INTEGER NOT NULL,
     payload TEXT NOT NULL,
     PRIMARY KEY (batch, message)
+) WITHOUT ROWID;
+
+-- What holds campaigns together.
+CREATE TABLE barrier (
+    account  TEXT NOT NULL,
+    word     TEXT NOT NULL,             -- 'account' or 'flow ID'
+    reason   TEXT NOT NULL,
+    since    INTEGER NOT NULL,
+    probe_at INTEGER,                   -- when it is tried again; null: never by itself
+    wait     INTEGER NOT NULL,          -- how long until the try after that
+    PRIMARY KEY (account, word)
 ) WITHOUT ROWID;
 
 -- Rows that were never messages.

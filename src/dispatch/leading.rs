@@ -1,0 +1,193 @@
+//! What the worker that holds a campaign's lease does for all: plans it, queues what is to be sent
+//! again, finds what the broker has lost, and completes it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::attendant::{Attendant, PlanningTask};
+use super::planning::{AHEAD, Planning, Plans, Publish};
+use super::{DispatchError, again, prepare};
+use crate::campaign::Job;
+use crate::ledger::{Attendance, Campaign, Counts, Ledger};
+use crate::queue::{Queue, QueueError};
+
+/// After standing still for so long with nothing queued, batches are lost.
+const LOST: Duration = Duration::from_secs(5);
+/// How long the broker may keep a look waiting.
+const BROKER: Duration = Duration::from_secs(3);
+
+impl<L: Ledger, Q: Queue> Attendant<L, Q> {
+    /// Leads a campaign that runs, or is held only together with others.
+    pub(super) async fn lead(
+        &mut self,
+        campaign: &Campaign,
+        job: &Arc<Job>,
+        can_send: bool,
+        attendance: Attendance,
+    ) -> Result<(), DispatchError> {
+        self.reap_planning().await?;
+        if let Some(senders) = &self.sending {
+            senders.sending.state.planned.store(campaign.planned, Ordering::Relaxed);
+        }
+        let counts = campaign.counts;
+        if campaign.planned
+            && counts.open() == 0
+            && self.planning.is_none()
+            && self.ledger.complete(&self.id).await?
+        {
+            self.bell.notify_one();
+            return Ok(());
+        }
+        let is_unplanned = !campaign.planned || (self.publish == Publish::Unsettled && counts.open() > 0);
+        if self.planning.is_none() && is_unplanned && can_send {
+            if campaign.planned && self.kept().await? >= counts.pending {
+                // All that is left can be queued from what is kept of it.
+                self.publish = Publish::News;
+            } else {
+                self.start_planning(campaign, job);
+            }
+        }
+        if self.sending.is_some() {
+            self.queue_again().await?;
+            self.watch_for_loss(counts, attendance).await?;
+        }
+        Ok(())
+    }
+
+    fn start_planning(&mut self, campaign: &Campaign, job: &Arc<Job>) {
+        let stop = self.stop.child_token();
+        let (id, ledger, queue, setting) =
+            (self.id.clone(), self.ledger.clone(), self.queue.clone(), self.setting.clone());
+        let (prepared, job, bell) = (self.prepared.clone(), job.clone(), self.bell.clone());
+        let (batch_size, audience, publish) = (campaign.batch_size, campaign.audience.clone(), self.publish);
+        let (stopped, runtime) = (stop.clone(), tokio::runtime::Handle::current());
+        let task = tokio::task::spawn_blocking(move || {
+            let planned = (|| {
+                let prepared = if let Some(prepared) = prepared {
+                    prepared
+                } else {
+                    let account = setting.accounts.get(&job.account).map_err(DispatchError::Task)?;
+                    match prepare((*job).clone(), setting.root.as_deref(), &account) {
+                        Ok(prepared) => Arc::new(prepared),
+                        Err(refusal) => return Ok(Planning::Impossible(refusal.to_string())),
+                    }
+                };
+                if prepared.survey.digest != audience {
+                    let reason = "the audience has changed since the campaign was registered";
+                    return Ok(Planning::Impossible(reason.into()));
+                }
+                let (ledger, queue) = (&ledger, &queue);
+                Plans {
+                    ledger,
+                    queue,
+                    id: &id,
+                    prepared: &prepared,
+                    batch_size,
+                    publish,
+                    stop: &stopped,
+                    runtime,
+                }
+                .plan()
+            })();
+            bell.notify_one();
+            planned
+        });
+        self.planning = Some(PlanningTask { stop, task });
+    }
+
+    /// Looks whether planning has ended, and how.
+    pub(super) async fn reap_planning(&mut self) -> Result<(), DispatchError> {
+        let Some(planning) = self.planning.take_if(|planning| planning.task.is_finished()) else {
+            return Ok(());
+        };
+        let planned = planning.task.await.map_err(|fault| DispatchError::Task(fault.to_string()))?;
+        match planned {
+            Ok(Planning::Complete) => {
+                self.publish = Publish::News;
+                Ok(())
+            }
+            Ok(Planning::Stopped) => Ok(()),
+            Ok(Planning::Impossible(reason)) => self.hold(reason).await,
+            Err(DispatchError::Audience(fault)) => self.hold(fault.to_string()).await,
+            Err(fault) => Err(fault),
+        }
+    }
+
+    pub(super) async fn stop_planning(&mut self) {
+        if let Some(planning) = self.planning.take() {
+            planning.stop.cancel();
+            let _ = planning.task.await;
+        }
+    }
+
+    /// Queues what a person wants sent again, as far as its values are kept.
+    async fn queue_again(&mut self) -> Result<(), DispatchError> {
+        let batches = self.ledger.again(&self.id, self.requeued.clone()).await?;
+        if batches.is_empty() || within(self.queue.waiting()).await? >= AHEAD {
+            return Ok(());
+        }
+        let Some(senders) = &self.sending else { return Ok(()) };
+        let width = senders.sending.template.columns().len();
+        let queued: Vec<_> = batches.iter().filter_map(|batch| again::batch(batch, width)).collect();
+        within(self.queue.publish(queued)).await?;
+        self.requeued.extend(batches.iter().map(|batch| (batch.batch.number, batch.since)));
+        self.bell.notify_one();
+        Ok(())
+    }
+
+    /// Nothing queued, nothing in anybody's hands, nothing claimed, and yet pending: the queue has
+    /// lost batches, and they are planned again. A batch that was there all the same finds nothing
+    /// left to claim.
+    async fn watch_for_loss(&mut self, counts: Counts, attendance: Attendance) -> Result<(), DispatchError> {
+        let idle = counts.pending > 0 && counts.sending == 0 && attendance.held == 0;
+        if !idle || within(self.queue.waiting()).await? > 0 {
+            self.still = None;
+            return Ok(());
+        }
+        match self.still {
+            Some((since, then)) if then == counts => {
+                if since.elapsed() < LOST {
+                    return Ok(());
+                }
+            }
+            _ => {
+                self.still = Some((Instant::now(), counts));
+                return Ok(());
+            }
+        }
+        tracing::warn!(campaign = %self.id, "{} messages are pending and in no queue: they are planned again", counts.pending);
+        metrics::counter!("flowcast_lost_messages_total").increment(counts.pending);
+        self.still = None;
+        self.stop_planning().await;
+        self.requeued.clear();
+        // What is kept needs no audience.
+        if self.kept().await? < counts.pending {
+            self.publish = Publish::Unsettled;
+        }
+        self.bell.notify_one();
+        Ok(())
+    }
+
+    /// How many pending messages can be sent again from what is kept of them.
+    async fn kept(&self) -> Result<u64, DispatchError> {
+        let mut kept = 0;
+        let mut known = BTreeMap::new();
+        loop {
+            let page = self.ledger.again(&self.id, known.clone()).await?;
+            if page.is_empty() {
+                return Ok(kept);
+            }
+            kept += page.iter().map(|batch| batch.payloads.len() as u64).sum::<u64>();
+            known.extend(page.iter().map(|batch| (batch.batch.number, batch.since)));
+        }
+    }
+}
+
+/// What is asked of the broker must not keep a look waiting for long.
+pub(super) async fn within<T>(asked: impl Future<Output = Result<T, QueueError>>) -> Result<T, QueueError> {
+    tokio::time::timeout(BROKER, asked)
+        .await
+        .unwrap_or_else(|_| Err(QueueError("does not answer; what waits for it is tried again".into())))
+}

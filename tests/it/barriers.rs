@@ -1,0 +1,190 @@
+//! Campaigns that are held together: by their account, by a flow. And those that are slowed with a flow.
+
+use flowcast::sandbox::{Behaviour, Sandbox};
+use serde_json::{Value, json};
+
+use crate::fleet::{Fleet, until};
+use crate::servers::{amqp_url, redis_url};
+use crate::support::{World, job, job_with, sandbox};
+
+const FAST: &str = "limits = { messages = \"100000/s\", requests = \"10000/s\" }\nconcurrency = 4";
+
+/// A fleet at a provider, and the sandbox that stands for it.
+async fn fleet(provider: &str, rows: u64, faults: &[(&'static str, f64)]) -> (Fleet, Sandbox) {
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    sandbox.set_faults(faults.iter().copied());
+    let fleet = Fleet { world: World::new(rows), redis: redis_url(), amqp: amqp_url() };
+    fleet.configure_at(provider, &url, FAST);
+    (fleet, sandbox)
+}
+
+async fn submit(fleet: &Fleet, id: &str, message: Option<Value>) {
+    let mut job = message.map_or_else(job, |message| job_with("/message", message));
+    job["id"] = json!(id);
+    fleet.world.write_job(&job);
+    fleet.submit().await;
+}
+
+fn flow_message(id: &str) -> Value {
+    json!({ "type": "interactive", "interactive": { "type": "flow", "body": { "text": "Hello {{ name }}" },
+        "action": { "name": "flow", "parameters": {
+            "flow_message_version": "3", "flow_id": id, "flow_token": "t", "flow_cta": "Go",
+            "flow_action": "data_exchange" } } } })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_without_money_holds_all_its_campaigns_and_releases_them_by_itself() {
+    let (fleet, sandbox) = fleet("kaleyra", 500, &[("E110", 1.0)]).await;
+    let _workers = [fleet.worker(), fleet.worker()];
+    submit(&fleet, "c1", None).await;
+    let status = fleet.until_state("c1", "held").await;
+    submit(&fleet, "c2", None).await;
+    let second = fleet.until_state("c2", "held").await;
+    for status in [status, second] {
+        let reason = status["reason"].as_str().unwrap();
+        assert!(
+            reason.starts_with("account main is held, and tried again by itself: HTTP 400: E110"),
+            "{reason}"
+        );
+        assert!(reason.contains("top the account up"), "{reason}");
+        assert_eq!(status["counts"]["rejected"], 0);
+    }
+    // The first tries come after five and after ten seconds more, with one request each.
+    let requests = || sandbox.stats()["requests"].as_u64().unwrap();
+    let before = requests();
+    assert!(before <= 20, "more than what was under way: {before}");
+    until("the second probe", || requests() >= before + 2).await;
+    assert_eq!((requests(), fleet.status("c1")["state"].clone()), (before + 2, json!("held")));
+    sandbox.set_faults([]);
+    for id in ["c1", "c2"] {
+        let status = fleet.until_state(id, "completed").await;
+        assert_eq!(status["counts"]["accepted"], 500, "{status}");
+    }
+    let stats = sandbox.stats();
+    assert_eq!((&stats["accepted"], &stats["sent_twice"]), (&json!(1000), &json!(0)), "{stats}");
+    assert!(fleet.log().contains("account main works again"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn resume_releases_an_account_at_once() {
+    let (fleet, sandbox) = fleet("exotel", 300, &[("401", 1.0)]).await;
+    let _worker = fleet.worker();
+    for id in ["c1", "c2"] {
+        submit(&fleet, id, None).await;
+    }
+    for id in ["c1", "c2"] {
+        let status = fleet.until_state(id, "held").await;
+        assert!(status["reason"].as_str().unwrap().contains("check the credentials"), "{status}");
+    }
+    sandbox.set_faults([]);
+    fleet.ok(&["resume", "c2"]).await;
+    for id in ["c1", "c2"] {
+        assert_eq!(fleet.until_state(id, "completed").await["counts"]["accepted"], 300);
+    }
+    assert_eq!(sandbox.stats()["sent_twice"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_holds_also_where_the_account_is_held() {
+    let (fleet, sandbox) = fleet("exotel", 300, &[("402", 1.0)]).await;
+    let _worker = fleet.worker();
+    submit(&fleet, "c1", None).await;
+    submit(&fleet, "c2", None).await;
+    fleet.until_state("c1", "held").await;
+    fleet.ok(&["pause", "c1"]).await;
+    sandbox.set_faults([]);
+    fleet.until_state("c2", "completed").await;
+    assert_eq!((fleet.status("c1")["state"].clone(), sandbox.count()), (json!("paused"), 300));
+    fleet.ok(&["resume", "c1"]).await;
+    fleet.until_state("c1", "completed").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_embedded_worker_holds_and_releases_an_account_too() {
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    sandbox.set_faults([("402", 1.0)]);
+    let fleet = Fleet { world: World::new(300), redis: String::new(), amqp: String::new() };
+    let more = format!("{FAST}\n[audiences]\nroot = \".\"\n[http]\nlisten = \"127.0.0.1:0\"\n");
+    fleet.world.write_config(&url, &more);
+    let _worker = fleet.worker_with(&["worker", "--embedded"]);
+    until("the store", || fleet.world.path("flowcast.db").exists()).await;
+    for id in ["c1", "c2"] {
+        submit(&fleet, id, None).await;
+    }
+    fleet.until_state("c1", "held").await;
+    fleet.until_state("c2", "held").await;
+    sandbox.set_faults([]);
+    for id in ["c1", "c2"] {
+        assert_eq!(fleet.until_state(id, "completed").await["counts"]["accepted"], 300);
+    }
+    assert_eq!(sandbox.stats()["sent_twice"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blocked_flow_holds_the_campaigns_that_use_it_and_no_others() {
+    let (fleet, sandbox) = fleet("exotel", 100, &[("132068", 1.0)]).await;
+    let _worker = fleet.worker();
+    submit(&fleet, "c1", Some(flow_message("f1"))).await;
+    let status = fleet.until_state("c1", "held").await;
+    let reason = status["reason"].as_str().unwrap();
+    assert!(reason.starts_with("flow f1 of account main is held: 132068"), "{reason}");
+    assert_eq!((&status["counts"]["pending"], &status["counts"]["rejected"]), (&json!(100), &json!(0)));
+    sandbox.set_faults([]);
+    submit(&fleet, "text", None).await;
+    submit(&fleet, "other", Some(flow_message("f2"))).await;
+    submit(&fleet, "c2", Some(flow_message("f1"))).await;
+    fleet.until_state("text", "completed").await;
+    fleet.until_state("other", "completed").await;
+    fleet.until_state("c2", "held").await;
+    assert_eq!((sandbox.count(), fleet.status("c2")["counts"]["accepted"].clone()), (200, json!(0)));
+    // Nothing but a person's word releases it: the documents call this state the last.
+    fleet.ok(&["resume", "c1"]).await;
+    fleet.until_state("c1", "completed").await;
+    fleet.until_state("c2", "completed").await;
+    assert_eq!((sandbox.count(), sandbox.stats()["sent_twice"].clone()), (400, json!(0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_throttled_flow_slows_the_campaigns_that_use_it_and_no_others() {
+    let (fleet, sandbox) = fleet("exotel", 100, &[("132069", 1.0)]).await;
+    let _worker = fleet.worker();
+    submit(&fleet, "c1", Some(flow_message("f1"))).await;
+    until("the flow to be slowed", || {
+        fleet.status("c1")["reason"].as_str().is_some_and(|reason| reason.contains("flow f1 is throttled"))
+    })
+    .await;
+    assert_eq!(fleet.status("c1")["counts"]["rejected"], 0);
+    sandbox.set_faults([]);
+    // What asked before goes out one by one, and the next is due in six minutes, whichever campaign's.
+    submit(&fleet, "c2", Some(flow_message("f1"))).await;
+    submit(&fleet, "text", None).await;
+    fleet.until_state("text", "completed").await;
+    until("both campaigns to wait", || {
+        ["c1", "c2"].iter().all(|id| {
+            let status = fleet.status(id);
+            status["state"] == "running"
+                && status["reason"].as_str().is_some_and(|reason| reason.contains("waits for its limits"))
+        })
+    })
+    .await;
+    assert!(sandbox.count() <= 101, "{}", sandbox.count());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_let_pass_does_not_stop_a_campaign_a_second_time() {
+    let (fleet, sandbox) = fleet("exotel", 2_000, &[("131026", 0.5)]).await;
+    let _worker = fleet.worker();
+    let mut job = job_with("/stop_when", json!({ "rejected_percent": 20, "after": 300 }));
+    job["id"] = json!("c1");
+    fleet.world.write_job(&job);
+    fleet.submit().await;
+    let status = fleet.until_state("c1", "held").await;
+    assert!(status["reason"].as_str().unwrap().contains("stop_when says 20 %"), "{status}");
+    let rejected = status["counts"]["rejected"].as_u64().unwrap();
+    // At the most what was under way when the share was reached.
+    assert!(rejected <= 700, "{status}");
+    sandbox.set_faults([("131026", 0.1)]);
+    fleet.ok(&["resume", "c1"]).await;
+    let status = fleet.until_state("c1", "completed").await;
+    assert!(status["counts"]["rejected"].as_u64().unwrap() > rejected);
+}
