@@ -24,6 +24,10 @@ lint:
 snapshots:
     INSTA_UPDATE=always cargo test
 
+# Write docs/codes.md anew, after a change of the table
+codes:
+    cargo run -- explain --markdown > docs/codes.md
+
 # Measure the parts, then the whole against a bare sink
 bench:
     cargo bench --bench parts

@@ -6,6 +6,7 @@ mod completions;
 mod control;
 mod dead;
 mod doctor;
+mod explain;
 mod open;
 mod progress;
 mod report;
@@ -81,6 +82,8 @@ enum Command {
     Dead(dead::Dead),
     /// Check the configuration, the servers and the credentials, and say what to change
     Doctor(doctor::Doctor),
+    /// Say what a code means and what to do
+    Explain(explain::Explain),
     /// Start a provider to try things on
     Sandbox(sandbox::Sandbox),
     /// Print the JSON Schema of a document
@@ -141,6 +144,7 @@ async fn dispatch(args: Args) -> Outcome {
         Command::Campaigns(store) => campaigns::main(&store, &config()?, args.json).await,
         Command::Status(command) => status::main(command, &config()?, args.json).await,
         Command::Report(command) => report::main(command, &config()?, args.json).await,
+        Command::Explain(command) => explain::main(&command, args.json),
         Command::Sandbox(command) => sandbox::main(command, args.json).await,
         Command::Schema(command) => schema::main(&command),
         Command::Completions(command) => completions::main(&command),

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use super::open::on_ledger;
 use super::{Failure, Outcome, open};
-use crate::campaign::MessageState;
+use crate::campaign::{MessageState, codes};
 use crate::config::Config;
 use crate::ledger::{Access, Cursor, Ledger, ReportLine};
 
@@ -48,13 +48,26 @@ async fn write(report: &Report, ledger: &impl Ledger, json: bool) -> Outcome {
     let mut cursor = Some(Cursor::default());
     while let Some(from) = cursor {
         let page = ledger.report(&id, from).await?;
-        for line in page.lines.iter().filter(|line| report.state.is_none_or(|state| line.state == state)) {
-            lines.write(line)?;
+        for line in page.lines {
+            if report.state.is_none_or(|state| line.state == state) {
+                lines.write(&explained(line))?;
+            }
         }
         cursor = page.next;
     }
     lines.end()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The provider's text, and what is known of its code.
+fn explained(mut line: ReportLine) -> ReportLine {
+    let code = line.code.as_deref().filter(|_| line.state == MessageState::Rejected);
+    if let Some(known) = code.and_then(codes::in_report) {
+        let detail = line.detail.get_or_insert_default();
+        let gap = if detail.is_empty() { "" } else { " — " };
+        *detail = format!("{detail}{gap}{}", known.summary());
+    }
+    line
 }
 
 enum Lines {

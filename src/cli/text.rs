@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::campaign::CampaignState;
+use crate::campaign::{CampaignState, codes};
 use crate::ledger::Campaign;
 
 /// A number with its thousands apart: `12,345`.
@@ -113,6 +113,9 @@ pub(super) fn summary(campaign: &Campaign) -> String {
         line(String::new());
         for (code, detail) in &campaign.texts {
             line(format!("  {code}: {detail}"));
+            if let Some(known) = codes::in_report(code) {
+                line(format!("    {}", known.summary()));
+            }
         }
     }
     text

@@ -15,6 +15,7 @@ mod barriers;
 mod campaign;
 mod chaos;
 mod container;
+mod explain;
 mod faults;
 mod fleet;
 mod jobs;

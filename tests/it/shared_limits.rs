@@ -146,7 +146,7 @@ async fn a_throttled_flow_is_slowed_for_all_workers_and_recovers_by_the_hour() {
     // Ten an hour for both campaigns together, whoever asks.
     for (limits, campaign) in [(&one, &first), (&two, &second)] {
         let Turn::Later(wait) = take(limits, campaign, 1).await else { panic!("it went out") };
-        assert!(wait > Duration::from_secs(350) && wait <= Duration::from_secs(360), "{wait:?}");
+        assert!(wait > Duration::from_secs(350) && wait <= Duration::from_mins(6), "{wait:?}");
     }
     assert!(matches!(take(&one, &other, 2).await, Turn::Go(_)));
     // Hours later, as the store would see it, it may send ten times as many, and then as it likes.

@@ -1,0 +1,122 @@
+//! `flowcast explain`: what a code means, what flowcast does about it, and what a person can do.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{Failure, Outcome, print};
+use crate::campaign::codes::{self, Advice, CODES, Code, Source};
+use crate::campaign::problem::nearest;
+
+/// Say what a code means and what to do.
+#[derive(Args)]
+pub(super) struct Explain {
+    /// The code, as a status or a report has it: 131026, `EX_NUMBER_ERROR`, 30005, E110; all without one
+    #[arg(
+        help = "The code, as a status or a report has it: 131026, EX_NUMBER_ERROR, 30005, E110; all without one"
+    )]
+    code: Option<String>,
+    /// All of them as a document
+    #[arg(long, conflicts_with = "code")]
+    markdown: bool,
+}
+
+pub(super) fn main(explain: &Explain, json: bool) -> Outcome {
+    let found: Vec<&Code> = match &explain.code {
+        Some(code) => codes::explain(code),
+        None => CODES.iter().collect(),
+    };
+    if let (Some(code), true) = (&explain.code, found.is_empty()) {
+        let near = near(code);
+        let text =
+            format!("nothing is known of the code {code:?}{near}; flowcast explain lists those that are");
+        return Err(Failure::Usage(text));
+    }
+    let text = if json {
+        format!("{}\n", Value::from(found.iter().map(|code| as_json(code)).collect::<Vec<_>>()))
+    } else if explain.markdown {
+        document()
+    } else if explain.code.is_some() {
+        found.iter().map(|code| in_full(code)).collect::<Vec<_>>().join("\n")
+    } else {
+        table()
+    };
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The nearest code, where one is near: a list of all would be of no help.
+fn near(code: &str) -> String {
+    let text = nearest(code, CODES.iter().map(|code| code.code));
+    if text.contains("did you mean") { text } else { String::new() }
+}
+
+fn as_json(code: &Code) -> Value {
+    json!({
+        "code": code.code, "also": code.also, "source": code.source.as_str(), "meaning": code.meaning,
+        "action": code.advice.as_str(), "remedy": code.remedy, "flowcast": code.effect.as_str(),
+    })
+}
+
+fn in_full(code: &Code) -> String {
+    let also = if code.also.is_empty() { String::new() } else { format!(" ({})", code.also) };
+    let mut text = format!("{}{also}, {}\n  {}\n", code.code, code.source.as_str(), code.meaning);
+    if code.advice != Advice::None {
+        let _ = writeln!(text, "  what to do: {}; {}", code.advice.as_str(), code.remedy);
+    }
+    if acts(code) {
+        let _ = writeln!(text, "  in an answer, flowcast {}", code.effect.as_str());
+    }
+    text
+}
+
+/// Whether flowcast does something about the code when an answer has it: Exotel's own codes come later,
+/// in reports.
+fn acts(code: &Code) -> bool {
+    !matches!(code.source, Source::Exotel | Source::Flowcast) && code.advice != Advice::None
+}
+
+fn table() -> String {
+    let width = CODES.iter().map(|code| code.code.len()).max().unwrap_or_default();
+    let line = |code: &Code| format!("{:width$}  {:18} {}\n", code.code, code.advice.as_str(), code.meaning);
+    CODES.iter().map(line).collect()
+}
+
+/// `docs/codes.md`.
+fn document() -> String {
+    let mut text = String::from(
+        "# Codes\n\n\
+         Every code that a status or a report can show: what it means, what to do, and what flowcast does by\n\
+         itself when an answer of the provider has it. `flowcast explain CODE` says the same. Made by\n\
+         `flowcast explain --markdown`; the table is in `src/campaign/codes/table.rs`.\n",
+    );
+    let sources = [
+        (Source::Meta, "WhatsApp itself, in answers and reports of every provider."),
+        (
+            Source::Exotel,
+            "In Exotel's delivery reports. Two public tables give other meanings to the numbers from 30004 on; these are document 001's. A report is judged by its name, and by its number only where it has none.",
+        ),
+        (Source::Kaleyra, "In Kaleyra's answers (document 002)."),
+        (
+            Source::Http,
+            "The status of an answer, or the code of one message of Exotel's. Of one message alone, all but 429 and 5xx are rejections.",
+        ),
+        (Source::Flowcast, "flowcast's own, and its reasons to skip a row."),
+    ];
+    for (source, about) in sources {
+        let _ = write!(text, "\n## {}\n\n{about}\n\n", source.as_str());
+        text += "| code | what it means | what to do | flowcast, by itself |\n|---|---|---|---|\n";
+        for code in CODES.iter().filter(|code| code.source == source) {
+            let also = if code.also.is_empty() { String::new() } else { format!("<br>{}", code.also) };
+            let todo = match code.advice {
+                Advice::None => String::new(),
+                advice => format!("**{}**: {}", advice.as_str(), code.remedy),
+            };
+            let itself = if acts(code) { code.effect.as_str() } else { "" };
+            let _ = writeln!(text, "| `{}`{also} | {} | {todo} | {itself} |", code.code, code.meaning);
+        }
+    }
+    text
+}
