@@ -8,6 +8,7 @@
 pub mod answer;
 mod exotel;
 mod kaleyra;
+mod meta;
 pub mod transport;
 
 use secrecy::SecretString;
@@ -18,7 +19,7 @@ pub use answer::{Answer, Entry, Said, Scope, prove};
 pub use transport::{Failure, Reply, Transport};
 
 /// The providers that there are. The first is the one of a sandbox when nothing says another.
-pub const PROVIDERS: &[&Kind] = &[&exotel::EXOTEL, &kaleyra::KALEYRA];
+pub const PROVIDERS: &[&Kind] = &[&exotel::EXOTEL, &kaleyra::KALEYRA, &meta::META];
 
 /// A provider, before there is an account at it.
 #[derive(Debug)]

@@ -24,6 +24,11 @@ pub(super) trait Api: 'static {
     /// for something, in their order.
     fn read(path: &[String], body: &[u8]) -> Result<Vec<Message>, String>;
 
+    /// The id of a message, as this provider makes them, from what is unique to it.
+    fn id(unique: &str) -> String {
+        unique.to_owned()
+    }
+
     /// The answer to messages of which each was taken, with its id, or refused, with a code.
     fn answer(messages: &[Result<String, String>]) -> Response;
 

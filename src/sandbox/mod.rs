@@ -9,6 +9,7 @@ mod api;
 mod callbacks;
 mod exotel;
 mod kaleyra;
+mod meta;
 mod record;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ use api::{Api, Error, Message, come_back, cut_off};
 use callbacks::Callbacks;
 use exotel::Exotel;
 use kaleyra::Kaleyra;
+use meta::Meta;
 use record::Record;
 pub use record::Taken;
 
@@ -111,6 +113,7 @@ impl Sandbox {
         let router = Router::new()
             .merge(speaks::<Exotel>())
             .merge(speaks::<Kaleyra>())
+            .merge(speaks::<Meta>())
             .route("/stats", get(stats))
             .route("/messages", get(messages))
             .route("/faults", put(change_faults))
@@ -187,7 +190,7 @@ async fn messages(State(shared): State<Arc<Shared>>) -> String {
 
 /// Whether any interface has an error of this code.
 pub fn has_error(code: &str) -> bool {
-    Exotel::error(code).is_some() || Kaleyra::error(code).is_some()
+    Exotel::error(code).is_some() || Kaleyra::error(code).is_some() || Meta::error(code).is_some()
 }
 
 /// Changes the errors on demand: `{"E110": 1.0}` refuses everything for want of money, `{}` nothing.
@@ -286,7 +289,7 @@ fn take_message<A: Api>(
         shared.record.rejected();
         return Err(A::REFUSALS[(chance * 1e9) as usize % A::REFUSALS.len()].into());
     }
-    let sid = uuid::Uuid::now_v7().simple().to_string();
+    let sid = A::id(&uuid::Uuid::now_v7().simple().to_string());
     let reference = message.reference.as_deref();
     shared.record.accepted(&sid, &message.to, reference);
     if let Some(url) = &message.status_callback {

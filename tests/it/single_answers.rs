@@ -43,6 +43,31 @@ impl Speaks for Kaleyra {
     }
 }
 
+struct Meta;
+
+impl Speaks for Meta {
+    const NAME: &'static str = "meta";
+    const WRONG: &'static str = "131026";
+    const BROKEN: &'static str = "131000";
+    const ACCOUNT: &'static [&'static str] = &["190", "10", "368", "131042"];
+
+    fn taken(to: &str) -> (u16, Value) {
+        (
+            200,
+            json!({ "messaging_product": "whatsapp", "contacts": [], "messages": [{ "id": format!("sid-{to}") }] }),
+        )
+    }
+
+    fn error(code: &str) -> (u16, Value) {
+        let number: u32 = code.parse().unwrap();
+        let status = if code == Self::BROKEN { 500 } else { 400 };
+        (
+            status,
+            json!({ "error": { "message": "Why", "type": "OAuthException", "code": number, "fbtrace_id": "A" } }),
+        )
+    }
+}
+
 fn answer((status, body): (u16, Value)) -> Reaction {
     Reaction::Answer(status, "", body.to_string())
 }
@@ -226,4 +251,4 @@ macro_rules! rows_of_the_table {
     )+ };
 }
 
-rows_of_the_table!(kaleyra: Kaleyra);
+rows_of_the_table!(kaleyra: Kaleyra, meta: Meta);

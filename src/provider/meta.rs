@@ -1,0 +1,151 @@
+//! Meta's own Cloud API: `POST /{phone_number_id}/messages`, one message a request. The account's
+//! `account_sid` is the id of the phone number, its `api_token` the access token.
+
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+use url::Url;
+
+use super::answer::{Entry, Said, plain, short};
+use super::{Credentials, Kind, Provider, Reply, Request, address, buttons, content};
+use crate::campaign::codes::{self, Source};
+use crate::campaign::rules::Limit;
+use crate::campaign::{BATCH_LIMIT, Envelope, Job, Phone, Problem};
+
+/// The host, with the version of the interface that this is written for.
+pub(super) const META: Kind = Kind {
+    name: "meta",
+    regions: &[("global", "https://graph.facebook.com/v24.0")],
+    needs: &["account_sid", "api_token"],
+    per_request: 1,
+    concurrency: BATCH_LIMIT as u16,
+    requests: None,
+    unknown_sender: None,
+    open: |base, credentials| Ok(Box::new(Meta::new(base, credentials)?)),
+};
+
+/// `biz_opaque_callback_data` has at most 512 characters.
+const OPAQUE: Limit = Limit { max: 512, may_be_empty: true, source: "the Cloud API", is_text: true };
+
+struct Meta {
+    url: Url,
+    authorization: SecretString,
+}
+
+impl Meta {
+    fn new(base: &Url, credentials: &Credentials) -> Result<Self, String> {
+        let url = address(base, [credentials.account_sid.as_str(), "messages"])?;
+        let token = credentials.api_token.expose_secret();
+        Ok(Self { url, authorization: format!("Bearer {token}").into() })
+    }
+}
+
+impl Provider for Meta {
+    fn envelope(&self, job: &Job) -> Result<Envelope, Vec<Problem>> {
+        if job.status_callback.is_some() {
+            let message = "Meta takes no callback address with a message; set it as the app's webhook";
+            return Err(vec![Problem::new("/status_callback", message)]);
+        }
+        let first = json!({ "messaging_product": "whatsapp", "recipient_type": "individual", "to": "{{ recipient }}" });
+        let mut message = content(job, first);
+        // As Meta's own examples write a button's index.
+        for index in buttons(&mut message) {
+            *index = json!(plain(Some(index)));
+        }
+        // The reference comes back with each report; a text of the job's own stands behind it.
+        let custom_data = job.custom_data.as_ref().map(|text| format!(" {text}")).unwrap_or_default();
+        message["biz_opaque_callback_data"] = json!(format!("{{{{ message_ref }}}}{custom_data}"));
+        let beside = &["messaging_product", "to", "biz_opaque_callback_data"];
+        let mut envelope = Envelope::new(message, "", beside);
+        envelope.moved.push(("/biz_opaque_callback_data", "/custom_data"));
+        envelope.limits.push(("/biz_opaque_callback_data", OPAQUE));
+        Ok(envelope)
+    }
+
+    fn request(&self, _: Phone, messages: &[&[u8]]) -> Request {
+        Request {
+            url: self.url.clone(),
+            authorization: ("authorization", self.authorization.clone()),
+            body: messages.first().map_or_else(|| b"{}".to_vec(), |message| message.to_vec()).into(),
+        }
+    }
+
+    fn hear(&self, reply: &Reply, _: usize) -> Said {
+        let Ok(json) = serde_json::from_slice::<Value>(&reply.body) else {
+            return Said::Foreign { text: String::new() };
+        };
+        if let Some(sid) = plain(json.pointer("/messages/0/id")).filter(|sid| !sid.is_empty()) {
+            return Said::Entries(vec![Entry::Accepted { sid }]);
+        }
+        let Some(error) = json.get("error").filter(|error| error.is_object()) else {
+            return Said::Foreign { text: String::new() };
+        };
+        let code = plain(error.get("code"));
+        let text = |pointer| error.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let text = match (text("/message"), text("/error_data/details")) {
+            (one, "") | ("", one) => short(one),
+            (message, details) => short(&format!("{message}: {details}")),
+        };
+        let known = code.as_deref().and_then(|code| codes::of(Source::Meta, code));
+        Said::Error { code, known, text }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::answer::Scope;
+    use super::super::{Answer, prove};
+    use super::*;
+
+    fn meta() -> Meta {
+        let base = "https://graph.facebook.com/v24.0".parse().unwrap();
+        let credentials =
+            Credentials { account_sid: "1065".into(), api_key: "".into(), api_token: "token".into() };
+        Meta::new(&base, &credentials).unwrap()
+    }
+
+    fn read(status: u16, body: &str) -> Answer {
+        let reply = Reply { status, retry_after: None, body: body.to_string().into() };
+        prove(&reply, meta().hear(&reply, 1))
+    }
+
+    fn error(status: u16, code: u32) -> Answer {
+        let error = json!({ "message": "(#1) Why", "type": "OAuthException", "code": code,
+            "error_data": { "messaging_product": "whatsapp", "details": "in full" }, "fbtrace_id": "A" });
+        read(status, &json!({ "error": error }).to_string())
+    }
+
+    #[test]
+    fn a_request_goes_to_the_phone_numbers_id_with_a_bearer_token() {
+        let request = meta().request("+912248931479".parse().unwrap(), &[b"{\"a\":1}"]);
+        assert_eq!(request.url.as_str(), "https://graph.facebook.com/v24.0/1065/messages");
+        assert_eq!(request.authorization.1.expose_secret(), "Bearer token");
+        assert_eq!(&*request.body, b"{\"a\":1}");
+    }
+
+    #[test]
+    fn a_message_with_an_id_is_accepted() {
+        let body = r#"{"messaging_product":"whatsapp","contacts":[{"input":"+91","wa_id":"91"}],"messages":[{"id":"wamid.X","message_status":"accepted"}]}"#;
+        assert_eq!(read(200, body), Answer::Entries(vec![Entry::Accepted { sid: "wamid.X".into() }]));
+        for odd in ["", "{}", "[]", r#"{"messages":[]}"#, r#"{"messages":[{"id":""}]}"#, r#"{"error":7}"#] {
+            assert!(matches!(read(200, odd), Answer::Unknown { .. }), "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_code_does_what_the_catalogue_says_whatever_the_status() {
+        for code in [0, 10, 190, 200, 251, 368, 131_031, 131_042, 133_010] {
+            assert!(matches!(error(400, code), Answer::Refused { scope: Scope::Account, .. }), "{code}");
+        }
+        for code in [4, 80_007, 130_429] {
+            assert!(matches!(error(400, code), Answer::Limited { scope: Scope::Account, .. }), "{code}");
+        }
+        for code in [1, 2, 131_000, 131_056] {
+            assert!(matches!(error(400, code), Answer::TryAgain { .. }), "{code}");
+        }
+        let detail = "HTTP 400: (#1) Why: in full".to_string();
+        assert_eq!(error(400, 131_026), Answer::Malformed { code: "131026".into(), detail });
+        // One that is not known is judged by its status.
+        assert!(matches!(error(400, 999_999), Answer::Malformed { code, .. } if code == "999999"));
+        assert!(matches!(error(500, 999_999), Answer::TryAgain { .. }));
+    }
+}

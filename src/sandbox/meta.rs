@@ -1,0 +1,109 @@
+//! Meta's Cloud API.
+
+use axum::http::HeaderMap;
+use axum::response::Response;
+use base64::prelude::{BASE64_STANDARD, Engine};
+use serde_json::{Value, json};
+
+use super::api::{Api, Error, Message, content, gateway_error, json_response, known, number};
+use crate::campaign::codes::{self, Source};
+
+pub(super) struct Meta;
+
+/// The codes whose status is not 400.
+const STATUSES: [(&str, u16); 12] = [
+    ("0", 401),
+    ("1", 500),
+    ("2", 503),
+    ("3", 500),
+    ("10", 403),
+    ("190", 401),
+    ("368", 403),
+    ("131000", 500),
+    ("131005", 403),
+    ("131031", 403),
+    ("132001", 404),
+    ("133004", 503),
+];
+/// The reference has at most so many characters.
+const OPAQUE: usize = 512;
+
+impl Api for Meta {
+    const PATHS: &'static [&'static str] =
+        &["/{phone_number_id}/messages", "/{version}/{phone_number_id}/messages"];
+    const UNAUTHORIZED: &'static str = "190";
+    const BROKEN: &'static [&'static str] = &["131000", "2"];
+    const REFUSALS: &'static [&'static str] = &["131026", "131049", "131050"];
+
+    fn is_authorized(headers: &HeaderMap) -> bool {
+        let token = || headers.get("authorization")?.to_str().ok()?.strip_prefix("Bearer ");
+        token().is_some_and(|token| !token.is_empty())
+    }
+
+    fn read(_: &[String], body: &[u8]) -> Result<Vec<Message>, String> {
+        let message: Value = serde_json::from_slice(body).map_err(|fault| format!("not JSON: {fault}"))?;
+        known(&message, "", &[BESIDE, &["recipient_type", "type", kind(&message)]].concat())?;
+        if message["messaging_product"] != "whatsapp" {
+            return Err("messaging_product must be \"whatsapp\"".into());
+        }
+        let to = number(message.get("to"), "to")?;
+        content(&message, "", BESIDE)?;
+        let reference = message["biz_opaque_callback_data"].as_str();
+        if reference.is_some_and(|text| text.chars().count() > OPAQUE) {
+            return Err(format!("biz_opaque_callback_data is longer than {OPAQUE} characters"));
+        }
+        Ok(vec![Message { to, reference: reference.map(str::to_owned), status_callback: None }])
+    }
+
+    /// As long as Meta's own.
+    fn id(unique: &str) -> String {
+        format!("wamid.{}", BASE64_STANDARD.encode(format!("{unique}0123456789")))
+    }
+
+    fn answer(messages: &[Result<String, String>]) -> Response {
+        match messages.first() {
+            Some(Ok(id)) => json_response(
+                200,
+                &json!({ "messaging_product": "whatsapp", "contacts": [],
+                    "messages": [{ "id": id, "message_status": "accepted" }] }),
+            ),
+            Some(Err(code)) => refused(code, ""),
+            None => refused("100", "no message"),
+        }
+    }
+
+    fn error(code: &str) -> Option<Error> {
+        let is_known = code == "429" || codes::of(Source::Meta, code).is_some();
+        gateway_error(code).or_else(|| is_known.then(|| Error::Whole(refused(code, ""))))
+    }
+
+    fn malformed(why: &str) -> Response {
+        refused("100", why)
+    }
+
+    fn limited(_: u64) -> Response {
+        refused("130429", "")
+    }
+}
+
+/// What stands beside the content.
+const BESIDE: &[&str] = &["messaging_product", "to", "biz_opaque_callback_data"];
+
+fn kind(message: &Value) -> &str {
+    message["type"].as_str().unwrap_or("text")
+}
+
+fn refused(code: &str, why: &str) -> Response {
+    // There is no such number of Meta's; it stands for the one of a limit.
+    let code = if code == "429" { "130429" } else { code };
+    let status = STATUSES.iter().find(|(known, _)| *known == code).map_or(400, |(_, status)| *status);
+    let known = codes::of(Source::Meta, code);
+    let title = known.map_or("Error", |code| code.also);
+    let details = if why.is_empty() { known.map_or("", |code| code.meaning) } else { why };
+    let number: u32 = code.parse().unwrap_or_default();
+    json_response(
+        status,
+        &json!({ "error": { "message": format!("(#{number}) {title}"), "type": "OAuthException", "code": number,
+            "error_data": { "messaging_product": "whatsapp", "details": details }, "fbtrace_id": "sandbox" } }),
+    )
+}
