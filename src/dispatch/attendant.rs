@@ -16,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::Events;
 use super::intake::template;
-use super::leading::within;
 use super::planning::{Planning, Publish};
 use super::sender::{Sending, State};
 use super::{Accounts, DispatchError, Prepared};
@@ -24,10 +23,12 @@ use crate::campaign::job::OnInDoubt;
 use crate::campaign::{CampaignId, CampaignState, Columns, Job, Opening};
 use crate::ledger::{Attendance, Campaign, Counts, Decision, Ledger, LedgerError};
 use crate::limiter::CampaignLimits;
-use crate::queue::Queue;
+use crate::queue::{Queue, QueueError};
 
 /// How often a campaign is looked at when nothing rings.
 const LOOK: Duration = Duration::from_millis(250);
+/// How long the broker may keep a look waiting.
+const BROKER: Duration = Duration::from_secs(3);
 /// How long senders rest after something failed under them.
 const REST: Duration = Duration::from_secs(1);
 
@@ -427,4 +428,11 @@ impl<L: Ledger, Q: Queue> Attendant<L, Q> {
         let now = self.ledger.campaign(&self.id).await?;
         Ok(if now.is_some_and(|now| now.state != campaign.state) { Found::More } else { Found::Nothing })
     }
+}
+
+/// What is asked of the broker must not keep a look waiting for long.
+pub(super) async fn within<T>(asked: impl Future<Output = Result<T, QueueError>>) -> Result<T, QueueError> {
+    tokio::time::timeout(BROKER, asked)
+        .await
+        .unwrap_or_else(|_| Err(QueueError("does not answer; what waits for it is tried again".into())))
 }

@@ -10,8 +10,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::attendant::{Attendant, Senders};
-use super::round::Sent;
-use super::sender::{Mine, Sending};
+use super::sender::{Mine, Sending, Sent};
 use super::verdict::Next;
 use super::{DispatchError, Events};
 use crate::campaign::{CampaignState, Job};

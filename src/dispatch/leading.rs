@@ -6,17 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::attendant::{Attendant, PlanningTask};
+use super::attendant::{Attendant, PlanningTask, within};
 use super::planning::{AHEAD, Planning, Plans, Publish};
 use super::{DispatchError, again, prepare};
 use crate::campaign::Job;
 use crate::ledger::{Attendance, Campaign, Counts, Ledger};
-use crate::queue::{Queue, QueueError};
+use crate::queue::Queue;
 
 /// After standing still for so long with nothing queued, batches are lost.
 const LOST: Duration = Duration::from_secs(5);
-/// How long the broker may keep a look waiting.
-const BROKER: Duration = Duration::from_secs(3);
 
 impl<L: Ledger, Q: Queue> Attendant<L, Q> {
     /// Leads a campaign that runs, or is held only together with others.
@@ -183,11 +181,4 @@ impl<L: Ledger, Q: Queue> Attendant<L, Q> {
             known.extend(page.iter().map(|batch| (batch.batch.number, batch.since)));
         }
     }
-}
-
-/// What is asked of the broker must not keep a look waiting for long.
-pub(super) async fn within<T>(asked: impl Future<Output = Result<T, QueueError>>) -> Result<T, QueueError> {
-    tokio::time::timeout(BROKER, asked)
-        .await
-        .unwrap_or_else(|_| Err(QueueError("does not answer; what waits for it is tried again".into())))
 }

@@ -9,7 +9,7 @@ use futures_util::stream::FuturesUnordered;
 
 use super::DispatchError;
 use super::backoff::{TRIES, backoff};
-use super::sender::{LONG_WAIT, Mine, Sending};
+use super::sender::{LONG_WAIT, Mine, Sending, Sent};
 use super::verdict::Next;
 use crate::ledger::{Ledger, Purpose};
 use crate::limiter::batch_size;
@@ -21,18 +21,6 @@ use crate::queue::{Queue, QueuedBatch};
 const DOUBTS: u32 = 5;
 /// After so many failures in a row within a batch nothing more of it is begun.
 const FAILURES: usize = 3;
-
-/// What became of some messages of a batch.
-pub(super) enum Sent {
-    /// What follows from the answer, how many were asked for, and which of them are still open.
-    Answered { asked: usize, next: Next, open: Vec<u8> },
-    /// They are not sent for so long.
-    PutOff(Vec<u8>, Duration),
-    /// They must be asked for one by one.
-    OneByOne(Vec<u8>),
-    /// The campaign does not run any more.
-    Stopped,
-}
 
 /// One way through what is left of a batch.
 #[derive(Default)]

@@ -11,7 +11,6 @@ use tracing::Instrument;
 
 use super::backoff::TRIES;
 use super::events::Events;
-use super::round::Sent;
 use super::verdict::{Circumstances, Next, judge};
 use super::{Account, DispatchError, again};
 use crate::campaign::job::OnInDoubt;
@@ -89,6 +88,18 @@ pub(super) enum Mine {
     /// Only one message at a time: the flow is throttled.
     OneByOne,
     Expired,
+    Stopped,
+}
+
+/// What became of some messages of a batch.
+pub(super) enum Sent {
+    /// What follows from the answer, how many were asked for, and which of them are still open.
+    Answered { asked: usize, next: Next, open: Vec<u8> },
+    /// They are not sent for so long.
+    PutOff(Vec<u8>, Duration),
+    /// They must be asked for one by one.
+    OneByOne(Vec<u8>),
+    /// The campaign does not run any more.
     Stopped,
 }
 

@@ -116,6 +116,7 @@ fn describe() {
     describe_counter!("flowcast_messages_total", "Messages by the state that an answer led to");
     describe_histogram!("flowcast_request_seconds", "How long the provider took to answer a request");
     describe_gauge!("flowcast_campaigns_attended", "Campaigns that this worker attends to");
+    describe_counter!("flowcast_holds_total", "How often an account, or a flow of it, was held");
     describe_counter!("flowcast_claims_expired_total", "Messages in doubt because their worker went silent");
     describe_counter!(
         "flowcast_lost_messages_total",

@@ -6,6 +6,8 @@
 //!
 //! Both backends pass one suite (`tests/it/ledger.rs`).
 
+mod barrier;
+mod error;
 mod redis;
 mod sqlite;
 
@@ -17,55 +19,11 @@ use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 
 pub use self::redis::{Patience, Redis};
+pub use barrier::{Barrier, FIRST_PROBE, Hold, LAST_PROBE};
+pub use error::LedgerError;
 pub use sqlite::{Access, Sqlite};
 
 use crate::campaign::{Batch, CampaignId, CampaignState, MessageState, Phone, SkipReason};
-
-/// A ledger's own failure.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum LedgerError {
-    /// The store can't be read or written. Sending stops.
-    #[error("the store {0}")]
-    Storage(String),
-    /// Redis can't be reached or does not take writes. Sending stops until it does.
-    #[error("Redis {0}")]
-    Away(String),
-    /// There is no store to look into.
-    #[error(
-        "no such store: {0}; nothing was sent from here yet (--store FILE, or store.path in the configuration)"
-    )]
-    NoStore(String),
-    /// Another process sends from this store.
-    #[error("{0}")]
-    InUse(String),
-    /// There is no such campaign.
-    #[error("there is no campaign {0}")]
-    NoCampaign(CampaignId),
-    /// The same id stands for another job.
-    #[error(
-        "campaign {0} is known with other content; a job that has changed is another campaign: give it another id"
-    )]
-    OtherContent(CampaignId),
-    /// A rehearsal would overwrite what was really sent.
-    #[error("campaign {0} has really been sent; rehearse it under another id, or with --store FILE")]
-    NotARehearsal(CampaignId),
-    /// A move that no campaign makes.
-    #[error("campaign {id} is {from} and can't become {to}")]
-    IllegalMove {
-        /// The campaign.
-        id: CampaignId,
-        /// Its state.
-        from: CampaignState,
-        /// The state asked for.
-        to: CampaignState,
-    },
-    /// A batch was planned with other recipients before.
-    #[error("batch {1} of campaign {0} was planned with other recipients before")]
-    OtherPlan(CampaignId, u32),
-    /// Another planner has gone on with the plan meanwhile.
-    #[error("campaign {0} is planned by another worker by now")]
-    StalePlan(CampaignId),
-}
 
 /// A campaign that asks to be registered.
 #[derive(Clone, Debug)]
@@ -267,57 +225,6 @@ impl Outcome {
     }
 }
 
-/// What holds campaigns together: their account, or a flow that they use.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Barrier {
-    /// The account.
-    pub account: String,
-    /// The flow, where it is not the whole account.
-    pub flow: Option<String>,
-}
-
-impl Barrier {
-    /// As it stands beside its account: `account`, or `flow ID`.
-    fn word(&self) -> String {
-        self.flow.as_ref().map_or_else(|| "account".into(), |flow| format!("flow {flow}"))
-    }
-
-    /// The same read again.
-    fn read(account: &str, word: &str) -> Option<Self> {
-        let flow = match word.split_once(' ') {
-            Some(("flow", flow)) => Some(flow.to_owned()),
-            None if word == "account" => None,
-            _ => return None,
-        };
-        Some(Self { account: account.into(), flow })
-    }
-}
-
-impl std::fmt::Display for Barrier {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.flow {
-            Some(flow) => write!(f, "flow {flow} of account {}", self.account),
-            None => write!(f, "account {}", self.account),
-        }
-    }
-}
-
-/// Why a barrier is down.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hold {
-    /// Why, and what to do.
-    pub reason: String,
-    /// Since when.
-    pub since: Timestamp,
-    /// Whether it is time to try whether it still has to be.
-    pub probe_is_due: bool,
-}
-
-/// After so long an account that is held is first tried again, with one request.
-pub const FIRST_PROBE: std::time::Duration = std::time::Duration::from_secs(5);
-/// The waits between tries double up to this.
-pub const LAST_PROBE: std::time::Duration = std::time::Duration::from_mins(15);
-
 /// Why messages are claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -377,9 +284,17 @@ pub const ABANDONED: &str = "abandoned";
 /// What is said of [`ABANDONED`] messages.
 const ABANDONED_TEXT: &str = "was in doubt, and a person gave it up; it may have been delivered";
 
-/// Whether a retry of these codes takes a message that was rejected with `code`.
-fn is_retried(code: &str, codes: &[String]) -> bool {
-    if codes.is_empty() { code != ABANDONED } else { codes.iter().any(|wanted| wanted == code) }
+/// The code of people who get enough marketing already. For so long it would be refused again, so a
+/// retry takes such messages then only by this name.
+const RESTING: (&str, std::time::Duration) = ("131049", std::time::Duration::from_hours(24));
+
+/// Whether a retry of these codes takes a message that was rejected with `code` so long ago.
+fn is_retried(code: &str, ago: std::time::Duration, codes: &[String]) -> bool {
+    if codes.is_empty() {
+        code != ABANDONED && (code != RESTING.0 || ago >= RESTING.1)
+    } else {
+        codes.iter().any(|wanted| wanted == code)
+    }
 }
 
 /// A batch with messages that are to be queued again.
@@ -637,5 +552,21 @@ impl From<&Batch> for PlannedBatch {
             number: batch.number,
             recipients: batch.recipients().map(|recipient| (recipient.row, recipient.phone)).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_retry_leaves_out_who_would_refuse_it_again() {
+        let hours = |count| Duration::from_hours(count);
+        assert!(is_retried("400", hours(0), &[]));
+        assert!(!is_retried("131049", hours(23), &[]) && is_retried("131049", hours(24), &[]));
+        assert!(!is_retried(ABANDONED, hours(99), &[]));
+        let named = ["131049".to_string()];
+        assert!(is_retried("131049", hours(0), &named) && !is_retried("400", hours(0), &named));
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::answer::{Entry, Said, failed_entry, plain, short};
-use super::{Credentials, Kind, Provider, Reply, Request, address, buttons, content};
+use super::{Credentials, Kind, Provider, Reply, Request, address, buttons, content, no_extra_info};
 use crate::campaign::codes::{self, Code, Source};
 use crate::campaign::{BATCH_LIMIT, Envelope, Job, Phone, Problem};
 
@@ -39,6 +39,7 @@ impl Exotel {
 
 impl Provider for Exotel {
     fn envelope(&self, job: &Job) -> Result<Envelope, Vec<Problem>> {
+        no_extra_info(job)?;
         let mut content = content(job, json!({ "recipient_type": "individual" }));
         // As Exotel's own example writes a template: `policy` is given, a button's index is a string.
         if let Some(Value::Object(language)) = content.pointer_mut("/template/language") {

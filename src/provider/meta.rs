@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::answer::{Entry, Said, plain, short};
-use super::{Credentials, Kind, Provider, Reply, Request, address, buttons, content};
+use super::{Credentials, Kind, Provider, Reply, Request, address, buttons, content, no_extra_info};
 use crate::campaign::codes::{self, Source};
 use crate::campaign::rules::Limit;
 use crate::campaign::{BATCH_LIMIT, Envelope, Job, Phone, Problem};
@@ -41,6 +41,7 @@ impl Meta {
 
 impl Provider for Meta {
     fn envelope(&self, job: &Job) -> Result<Envelope, Vec<Problem>> {
+        no_extra_info(job)?;
         if job.status_callback.is_some() {
             let message = "Meta takes no callback address with a message; set it as the app's webhook";
             return Err(vec![Problem::new("/status_callback", message)]);

@@ -108,6 +108,15 @@ fn content(job: &Job, first: serde_json::Value) -> serde_json::Value {
     content
 }
 
+/// What only Kaleyra gives back.
+fn no_extra_info(job: &Job) -> Result<(), Vec<Problem>> {
+    if job.document.get("extra_info").is_none() {
+        return Ok(());
+    }
+    let message = "goes out with Kaleyra alone; with this account's provider use custom_data";
+    Err(vec![Problem::new("/extra_info", message)])
+}
+
 /// The buttons of a template.
 fn buttons(content: &mut serde_json::Value) -> impl Iterator<Item = &mut serde_json::Value> {
     let components = content.pointer_mut("/template/components").and_then(serde_json::Value::as_array_mut);

@@ -4,6 +4,7 @@ use flowcast::sandbox::{Behaviour, Sandbox};
 use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, until};
+use crate::jobs::{listen, next};
 use crate::servers::{amqp_url, redis_url};
 use crate::support::{World, job, job_with, sandbox};
 
@@ -35,6 +36,7 @@ fn flow_message(id: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_without_money_holds_all_its_campaigns_and_releases_them_by_itself() {
     let (fleet, sandbox) = fleet("kaleyra", 500, &[("E110", 1.0)]).await;
+    let mut events = listen(&fleet, &["account.#"]).await;
     let _workers = [fleet.worker(), fleet.worker()];
     submit(&fleet, "c1", None).await;
     let status = fleet.until_state("c1", "held").await;
@@ -63,11 +65,14 @@ async fn an_account_without_money_holds_all_its_campaigns_and_releases_them_by_i
     let stats = sandbox.stats();
     assert_eq!((&stats["accepted"], &stats["sent_twice"]), (&json!(1000), &json!(0)), "{stats}");
     assert!(fleet.log().contains("account main works again"));
+    assert_eq!(next(&mut events).await["event"], "account.held");
+    assert_eq!(next(&mut events).await["event"], "account.released");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn resume_releases_an_account_at_once() {
     let (fleet, sandbox) = fleet("exotel", 300, &[("401", 1.0)]).await;
+    let mut events = listen(&fleet, &["account.#", "campaign.held"]).await;
     let _worker = fleet.worker();
     for id in ["c1", "c2"] {
         submit(&fleet, id, None).await;
@@ -76,6 +81,15 @@ async fn resume_releases_an_account_at_once() {
         let status = fleet.until_state(id, "held").await;
         assert!(status["reason"].as_str().unwrap().contains("check the credentials"), "{status}");
     }
+    // One event for the account, and one for each of its campaigns.
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        let event = next(&mut events).await;
+        assert!(event["reason"].as_str().unwrap().contains("check the credentials"), "{event}");
+        told.push(event["event"].as_str().unwrap().to_owned());
+    }
+    told.sort();
+    assert_eq!(told, ["account.held", "campaign.held", "campaign.held"]);
     sandbox.set_faults([]);
     fleet.ok(&["resume", "c2"]).await;
     for id in ["c1", "c2"] {
@@ -147,6 +161,7 @@ async fn a_blocked_flow_holds_the_campaigns_that_use_it_and_no_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_throttled_flow_slows_the_campaigns_that_use_it_and_no_others() {
     let (fleet, sandbox) = fleet("exotel", 100, &[("132069", 1.0)]).await;
+    let mut events = listen(&fleet, &["flow.#"]).await;
     let _worker = fleet.worker();
     submit(&fleet, "c1", Some(flow_message("f1"))).await;
     until("the flow to be slowed", || {
@@ -168,6 +183,8 @@ async fn a_throttled_flow_slows_the_campaigns_that_use_it_and_no_others() {
     })
     .await;
     assert!(sandbox.count() <= 101, "{}", sandbox.count());
+    let event = next(&mut events).await;
+    assert_eq!((&event["event"], &event["flow"]), (&json!("flow.throttled"), &json!("f1")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

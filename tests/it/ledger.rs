@@ -677,6 +677,17 @@ async fn rejected_messages_are_sent_again_by_code(store: impl Store) {
     assert_eq!(ledger.decide(&id(), Decision::Retry(Vec::new())).await.unwrap(), 0);
 }
 
+async fn who_gets_enough_marketing_is_not_tried_again_the_same_day(store: impl Store) {
+    let ledger = store.open().await;
+    running(&ledger).await;
+    let claimed = claim(&ledger, batch(0, 3), all(3)).await;
+    let outcomes = vec![(0, rejected("131049", "x")), (1, rejected("131026", "y")), (2, accepted("s"))];
+    record(&ledger, &claimed, 0, outcomes).await;
+    assert_eq!(ledger.decide(&id(), Decision::Retry(Vec::new())).await.unwrap(), 1);
+    assert_eq!(now(&ledger).await.rejected, BTreeMap::from([("131049".into(), 1)]));
+    assert_eq!(ledger.decide(&id(), Decision::Retry(vec!["131049".into()])).await.unwrap(), 1);
+}
+
 async fn what_is_in_doubt_is_decided_by_a_person(store: impl Store) {
     let ledger = store.open().await;
     with_failures(&ledger).await;
@@ -761,6 +772,7 @@ macro_rules! ledger_suite {
                 a_campaign_is_looked_after_until_its_end_was_told
                 a_job_is_kept_as_it_was_registered
                 rejected_messages_are_sent_again_by_code
+                who_gets_enough_marketing_is_not_tried_again_the_same_day
                 what_is_in_doubt_is_decided_by_a_person
                 a_cancelled_campaign_skips_what_is_pending
                 a_campaign_that_is_removed_leaves_nothing

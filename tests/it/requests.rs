@@ -154,6 +154,12 @@ fn what_kaleyra_can_not_do_is_said_before_anything_is_sent() {
         problem("extra_info", json!({ "ref1": "y" }))
             .starts_with("/extra_info/ref1: with Kaleyra custom_data")
     );
+    let mut others = job_with("/extra_info", json!({ "ref2": "y" }));
+    others["custom_data"] = json!("x");
+    for provider in ["exotel", "meta"] {
+        let problems = open(provider).envelope(&job(&others)).err().unwrap();
+        assert!(problems[0].to_string().starts_with("/extra_info: goes out with Kaleyra alone"));
+    }
     // 255 characters (document 002): what is too long for everybody refuses the job, ...
     let long = job(&job_with("/custom_data", json!("x".repeat(256))));
     let compile = |job: &Job| {

@@ -1,7 +1,8 @@
 -- Does what a person decided, for one batch.
 -- KEYS  1 campaign  2 batch  3 meta  4 open  5 payload  6 texts  7 failed  8 again
 -- ARGV  1 the batch's number  2 from which state  3 to which  4 what stands behind it  5 the text to
---       that  6 a code that is left out unless it is named  then the codes, all if there are none
+--       that  6 a code that is left out unless it is named  7 another, 8 for so many milliseconds
+--       then the codes, all if there are none
 -- Returns for how many messages.
 local meta = redis.call('GET', KEYS[3])
 if not meta then
@@ -9,11 +10,13 @@ if not meta then
 end
 local from, to, word = ARGV[2], ARGV[3], ARGV[4]
 local after = word == '' and to or (to .. ' ' .. word)
-local function is_meant(code)
-  if #ARGV < 7 then
-    return code ~= ARGV[6]
+local now = clock()
+local function is_meant(code, place)
+  if #ARGV < 9 then
+    local at = struct.unpack('>I6', meta, HEAD + place * ENTRY + 15)
+    return code ~= ARGV[6] and (code ~= ARGV[7] or now / 1000 - at >= tonumber(ARGV[8]))
   end
-  for nth = 7, #ARGV do
+  for nth = 9, #ARGV do
     if ARGV[nth] == code then
       return true
     end
@@ -24,7 +27,7 @@ local touches, done, failed = {}, 0, false
 for place = 0, size(meta) - 1 do
   local number = field(meta, place)
   local state, code = parted(redis.call('HGET', KEYS[2], number))
-  if state == from and is_meant(code) then
+  if state == from and is_meant(code, place) then
     redis.call('HSET', KEYS[2], number, after)
     touches[place] = 0
     done = done + 1

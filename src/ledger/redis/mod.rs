@@ -20,7 +20,7 @@ use secrecy::SecretString;
 use super::{
     ABANDONED, ABANDONED_TEXT, ATTENTION, Again, Attendance, Barrier, Campaign, Checkpoint, Claim, Cursor,
     Decision, FIRST_PROBE, Hold, LAST_PROBE, Ledger, LedgerError, NewCampaign, Outcome, Plan, PlannedBatch,
-    Purpose, Recorded, ReportPage, SkippedRow, StoredJob,
+    Purpose, RESTING, Recorded, ReportPage, SkippedRow, StoredJob,
 };
 use crate::campaign::{CampaignId, CampaignState, SkipReason};
 pub use crate::redis_server::Patience;
@@ -512,7 +512,8 @@ impl Ledger for Redis {
             Decision::Cancel => ("pending", cancelled, keys.open()),
         };
         let codes: &[String] = if let Decision::Retry(codes) = &decision { codes } else { &[] };
-        let left_out = if matches!(decision, Decision::Retry(_)) { ABANDONED } else { "-" };
+        let (left_out, resting) =
+            if matches!(decision, Decision::Retry(_)) { (ABANDONED, RESTING.0) } else { ("-", "-") };
         let (word, text) = layout::words(&outcome);
         let batches = self.set(set).await?;
         let decide = async |number: u32| {
@@ -533,6 +534,8 @@ impl Ledger for Redis {
                 Arg::from(&word),
                 Arg::from(&text),
                 Arg::from(left_out),
+                Arg::from(resting),
+                (RESTING.1.as_millis() as u64).into(),
             ];
             args.extend(codes.iter().map(Arg::from));
             Ok(self.server.run::<u64>(&SCRIPTS.decide, &names, &args).await?)

@@ -150,6 +150,11 @@ impl BatchRow {
     }
 
     /// The code that a message was rejected with.
+    /// When a message last changed, in milliseconds since 1970.
+    pub(super) fn at(&self, index: u8) -> i64 {
+        self.entries.get(usize::from(index)).map_or(0, |entry| entry.at)
+    }
+
     pub(super) fn code(&self, index: u8) -> &str {
         self.entries.get(usize::from(index)).map_or("", |entry| &entry.text)
     }

@@ -24,6 +24,8 @@ use super::topology;
 
 /// Seconds between heartbeats: a worker that is frozen is known to be after twice that.
 const HEARTBEAT: u16 = 10;
+/// How often it is looked whether a connection still stands.
+const LOOK: Duration = Duration::from_millis(500);
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
 /// A confirm that takes longer, while nothing blocks, is one that was lost.
@@ -50,7 +52,7 @@ struct Shared {
 
 /// Two connections that live.
 #[derive(Clone)]
-struct Link {
+pub(super) struct Link {
     publishing: Arc<Connection>,
     consuming: Arc<Connection>,
     publisher: Channel,
@@ -135,11 +137,11 @@ impl Broker {
     /// A channel of its own to take messages on.
     pub(super) async fn channel(&self) -> Result<Channel, QueueError> {
         let link = self.link().await?;
-        link.consuming.create_channel().await.map_err(|fault| failed(&fault))
+        answered(link.consuming.create_channel()).await?.map_err(|fault| failed(&fault))
     }
 
     /// The connections, made anew if they are gone.
-    async fn link(&self) -> Result<Link, QueueError> {
+    pub(super) async fn link(&self) -> Result<Link, QueueError> {
         let mut slot = self.shared.link.lock().await;
         if let Some(link) = slot.as_ref().filter(|link| link.lives()) {
             return Ok(link.clone());
@@ -148,7 +150,10 @@ impl Broker {
         let since = Instant::now();
         let mut wait = WAITS.0;
         loop {
-            let fault = match self.open().await {
+            // On a connection that dies in the midst of it an answer may never come.
+            let opening = tokio::time::timeout(CONNECT * 3, self.open());
+            let silent = |_| Err((QueueError("does not answer".into()), true));
+            let fault = match opening.await.unwrap_or_else(silent) {
                 Ok(link) => {
                     if !self.shared.is_here.swap(true, Ordering::Relaxed) && self.shared.patient {
                         tracing::info!("connected to RabbitMQ");
@@ -231,7 +236,7 @@ impl Broker {
                 // While the broker blocks, this waits; a person does not.
                 let publishing = publish_one(&link.publisher, message);
                 let published = if self.shared.patient {
-                    publishing.await.ok()
+                    while_connected(&link.publishing, publishing).await.and_then(Result::ok)
                 } else {
                     tokio::time::timeout(SHORT, publishing).await.ok().and_then(Result::ok)
                 };
@@ -266,7 +271,7 @@ impl Broker {
         let mut confirm = std::pin::pin!(confirm);
         let mut unblocked = Instant::now();
         loop {
-            if let Ok(done) = tokio::time::timeout(Duration::from_millis(500), &mut confirm).await {
+            if let Ok(done) = tokio::time::timeout(LOOK, &mut confirm).await {
                 self.shared.unconfirmed.store(false, Ordering::Relaxed);
                 return done.ok();
             }
@@ -292,8 +297,11 @@ impl Broker {
     /// Declares a campaign's queue.
     pub(super) async fn declare(&self, campaign: &crate::campaign::CampaignId) -> Result<(), QueueError> {
         let link = self.link().await?;
-        let channel = link.publishing.create_channel().await.map_err(|fault| failed(&fault))?;
-        topology::declare_campaign(&channel, campaign).await
+        let declaring = async {
+            let channel = link.publishing.create_channel().await.map_err(|fault| failed(&fault))?;
+            topology::declare_campaign(&channel, campaign).await
+        };
+        answered(declaring).await?
     }
 
     /// The broker's version, as it says when a connection begins; not over TLS.
@@ -343,6 +351,25 @@ async fn publish_one(channel: &Channel, message: &Message) -> lapin::Result<lapi
             message.properties.clone(),
         )
         .await
+}
+
+/// Waits for something as long as the connection stands: on one that dies in the midst of it, an answer
+/// may never come.
+async fn while_connected<T>(connection: &Connection, asked: impl Future<Output = T>) -> Option<T> {
+    let mut asked = std::pin::pin!(asked);
+    loop {
+        if let Ok(done) = tokio::time::timeout(LOOK, &mut asked).await {
+            return Some(done);
+        }
+        if !connection.status().connected() {
+            return None;
+        }
+    }
+}
+
+/// Waits for an answer that a broker gives at once, if it gives any.
+pub(super) async fn answered<T>(asked: impl Future<Output = T>) -> Result<T, QueueError> {
+    tokio::time::timeout(CONNECT, asked).await.map_err(|_| QueueError("does not answer".into()))
 }
 
 pub(super) fn failed(fault: &lapin::Error) -> QueueError {

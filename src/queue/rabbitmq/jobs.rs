@@ -10,7 +10,7 @@ use lapin::{BasicProperties, Channel, Consumer};
 use serde_json::Value;
 
 use super::super::QueueError;
-use super::broker::{Broker, Message, Unpublished, failed, json_properties};
+use super::broker::{Broker, Message, Unpublished, answered, failed, json_properties};
 use super::topology::{DEAD, EVENTS, JOBS};
 
 /// A job that was delivered so often has ended its worker each time.
@@ -43,12 +43,12 @@ impl JobDelivery {
     /// It is registered, or done.
     pub async fn acknowledge(self) {
         // On a connection that is gone it comes again, and is known then.
-        let _ = self.delivery.acker.ack(BasicAckOptions::default()).await;
+        let _ = answered(self.delivery.acker.ack(BasicAckOptions::default())).await;
     }
 
     /// It could not be looked at now, and comes again.
     pub async fn give_back(self) {
-        let _ = self.delivery.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await;
+        let _ = answered(self.delivery.acker.nack(BasicNackOptions { requeue: true, multiple: false })).await;
     }
 }
 
@@ -88,6 +88,19 @@ pub struct Jobs {
 }
 
 impl Jobs {
+    async fn consume(&self) -> Result<(Channel, Consumer), QueueError> {
+        let channel = self.broker.channel().await?;
+        let asking = async {
+            // One at a time: the others are for other workers.
+            channel.basic_qos(1, BasicQosOptions::default()).await?;
+            channel
+                .basic_consume(JOBS.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
+                .await
+        };
+        let consumer = answered(asking).await?.map_err(|fault| failed(&fault))?;
+        Ok((channel, consumer))
+    }
+
     /// The next job. Waits as long as there is none, or no broker.
     ///
     /// # Errors
@@ -96,15 +109,11 @@ impl Jobs {
     pub async fn next(&mut self) -> Result<JobDelivery, QueueError> {
         loop {
             if self.taking.is_none() {
-                let channel = self.broker.channel().await?;
-                // One at a time: the others are for other workers.
-                let prefetch = channel.basic_qos(1, BasicQosOptions::default()).await;
-                let options = BasicConsumeOptions::default();
-                let consumer =
-                    channel.basic_consume(JOBS.into(), "".into(), options, FieldTable::default()).await;
-                match (prefetch, consumer) {
-                    (Ok(()), Ok(consumer)) => self.taking = Some((channel, consumer)),
-                    (Err(fault), _) | (_, Err(fault)) => {
+                // What the broker refuses for good ends it; what passes is tried again.
+                self.broker.link().await?;
+                match self.consume().await {
+                    Ok(taking) => self.taking = Some(taking),
+                    Err(fault) => {
                         tracing::debug!("can't take jobs: {fault}");
                         tokio::time::sleep(super::AGAIN).await;
                         continue;

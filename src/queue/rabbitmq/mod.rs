@@ -24,7 +24,7 @@ use tokio::sync::Mutex;
 use super::{Queue, QueueError, QueuedBatch};
 use crate::campaign::CampaignId;
 pub use broker::Broker;
-use broker::{Message, Unpublished, failed, json_properties};
+use broker::{Message, Unpublished, answered, failed, json_properties};
 pub use jobs::{Buried, Event, JobDelivery, Jobs, What};
 
 /// A wait before a consumer is set up again.
@@ -69,10 +69,13 @@ impl Receipt {
     /// Acknowledges. On a connection that is gone the batch comes again, and nothing of it is left to
     /// claim then.
     async fn acknowledge(mut self) {
-        if let Some(acker) = self.acker.take()
-            && let Err(fault) = acker.ack(BasicAckOptions::default()).await
-        {
-            tracing::debug!("a batch could not be acknowledged and comes again: {fault}");
+        let Some(acker) = self.acker.take() else { return };
+        match answered(acker.ack(BasicAckOptions::default())).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(fault)) => tracing::debug!("a batch could not be acknowledged and comes again: {fault}"),
+            Err(fault) => {
+                tracing::debug!("a batch could not be acknowledged and comes again: the broker {fault}");
+            }
         }
     }
 }
@@ -107,17 +110,14 @@ impl RabbitMq {
     async fn consume(&self) -> Result<Taking, QueueError> {
         self.broker.declare(&self.campaign).await?;
         let channel = self.broker.channel().await?;
-        let failed = |fault| failed(&fault);
-        channel.basic_qos(self.prefetch, BasicQosOptions::default()).await.map_err(failed)?;
-        let consumer = channel
-            .basic_consume(
-                topology::queue(&self.campaign).into(),
-                "".into(),
-                BasicConsumeOptions::default(),
-                FieldTable::default(),
-            )
-            .await
-            .map_err(failed)?;
+        let asking = async {
+            channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
+            let queue = topology::queue(&self.campaign).into();
+            channel
+                .basic_consume(queue, "".into(), BasicConsumeOptions::default(), FieldTable::default())
+                .await
+        };
+        let consumer = answered(asking).await?.map_err(|fault| failed(&fault))?;
         Ok(Taking { channel, consumer })
     }
 
@@ -224,7 +224,7 @@ impl Queue for RabbitMq {
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
         let queue = topology::queue(&self.campaign);
         // A queue that is not there holds nothing; the channel is closed by the answer.
-        let declared = channel.queue_declare(queue.into(), options, FieldTable::default()).await;
+        let declared = answered(channel.queue_declare(queue.into(), options, FieldTable::default())).await?;
         match declared {
             Ok(queue) => Ok(u64::from(queue.message_count())),
             Err(fault) if fault.is_amqp_soft_error() => Ok(0),
@@ -240,7 +240,7 @@ impl Queue for RabbitMq {
 
     async fn close(&self) {
         if let Some(taking) = self.taking.lock().await.take() {
-            let _ = taking.channel.close(200, "done".into()).await;
+            let _ = answered(taking.channel.close(200, "done".into())).await;
         }
     }
 
@@ -248,7 +248,7 @@ impl Queue for RabbitMq {
         self.close().await;
         let channel = self.broker.channel().await?;
         let queue = topology::queue(&self.campaign);
-        let deleted = channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await;
+        let deleted = answered(channel.queue_delete(queue.into(), QueueDeleteOptions::default())).await?;
         deleted.map(drop).map_err(|fault| failed(&fault))
     }
 
