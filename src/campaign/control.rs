@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::id::CampaignId;
 use super::problem::Problem;
 use super::rules::{self, ANY_TEXT, Choice, Object, Rule, object, optional, required};
+use super::span::Span;
 
 /// What is done to which campaign.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -15,6 +16,9 @@ pub struct Control {
     /// What is done.
     #[serde(flatten)]
     pub action: Action,
+    /// Who wants it, for those who ask later.
+    #[serde(default)]
+    pub by: Option<String>,
 }
 
 /// What is done.
@@ -37,14 +41,22 @@ pub enum Action {
     Resolve {
         /// Which of the two.
         resend: bool,
+        /// Only those that have been in doubt for so long; all without it.
+        #[serde(default)]
+        older_than: Option<Span>,
     },
 }
 
+const SPAN: Rule = Rule::Parsed {
+    check: |text| text.parse::<Span>().map(drop).map_err(str::to_owned),
+    about: "a time, as 30min or 2h",
+};
 const PLAIN: Object = object(&[]);
 const DOCUMENT: Rule = Rule::Choice(Choice {
     tag: "control",
     common: &[
         required("version", Rule::Integer { range: (1, 1) }),
+        optional("by", ANY_TEXT),
         required(
             "id",
             Rule::Parsed {
@@ -58,7 +70,7 @@ const DOCUMENT: Rule = Rule::Choice(Choice {
         ("resume", PLAIN),
         ("cancel", PLAIN),
         ("retry", object(&[optional("codes", Rule::List { of: &ANY_TEXT, min: 0, max: 100 })])),
-        ("resolve", object(&[required("resend", Rule::Bool)])),
+        ("resolve", object(&[required("resend", Rule::Bool), optional("older_than", SPAN)])),
     ],
 });
 
@@ -97,7 +109,12 @@ mod tests {
         assert_eq!(of(r#""cancel""#), Ok(Action::Cancel));
         assert_eq!(of(r#""retry""#), Ok(Action::Retry { codes: Vec::new() }));
         assert_eq!(of(r#""retry","codes":["500"]"#), Ok(Action::Retry { codes: vec!["500".into()] }));
-        assert_eq!(of(r#""resolve","resend":true"#), Ok(Action::Resolve { resend: true }));
+        let aged = Some(Span(std::time::Duration::from_hours(2)));
+        assert_eq!(of(r#""resolve","resend":true"#), Ok(Action::Resolve { resend: true, older_than: None }));
+        assert_eq!(
+            of(r#""resolve","resend":false,"older_than":"2h""#),
+            Ok(Action::Resolve { resend: false, older_than: aged })
+        );
     }
 
     #[test]

@@ -38,6 +38,8 @@ macro_rules! words {
     };
 }
 
+pub(super) use words;
+
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -71,13 +73,14 @@ impl MessageState {
     pub fn can_become(self, next: Self) -> bool {
         use MessageState::{Accepted, InDoubt, Pending, Rejected, Sending, Skipped};
         match self {
-            Pending => matches!(next, Sending | Skipped),
+            // Accepted by evidence of an earlier try alone: nobody sends it without a claim.
+            Pending => matches!(next, Sending | Skipped | Accepted),
             // Back to pending only on proof that the provider has not taken it.
             Sending => matches!(next, Accepted | Rejected | InDoubt | Pending),
             // Evidence settles a doubt; pending when the job or a person says to send it again.
             InDoubt => matches!(next, Accepted | Rejected | Pending),
-            // A person's retry.
-            Rejected => matches!(next, Pending),
+            // A person's retry; or evidence that it was taken all the same.
+            Rejected => matches!(next, Pending | Accepted),
             Accepted | Skipped => false,
         }
     }
@@ -187,8 +190,8 @@ mod tests {
                 prop_assert!(!(state == MessageState::InDoubt && next == MessageState::Sending));
                 // an accepted one is never touched again,
                 prop_assert!(!settled_by_provider);
-                // and nothing is accepted or rejected that was never sent.
-                if matches!(next, MessageState::Accepted | MessageState::Rejected) {
+                // and nothing is rejected that was never sent.
+                if next == MessageState::Rejected {
                     prop_assert!(matches!(state, MessageState::Sending | MessageState::InDoubt));
                 }
                 state = next;

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::open::on_ledger;
 use super::text::thousands;
 use super::{Outcome, open, print, tell};
+use crate::campaign::Span;
 use crate::campaign::control::{Action, Control};
 use crate::config::Config;
 use crate::dispatch::control;
@@ -40,6 +41,9 @@ pub(super) struct Resolve {
     which: Which,
     #[command(flatten)]
     how: How,
+    /// Only those that have been in doubt for so long, as 30min or 2h
+    #[arg(long, value_name = "TIME")]
+    older_than: Option<Span>,
 }
 
 /// One of the two.
@@ -54,6 +58,13 @@ struct How {
     abandon: bool,
 }
 
+/// Who is at the keyboard, for those who ask later.
+fn by() -> String {
+    let user = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
+    format!("{}@{}", user.as_deref().unwrap_or("somebody"), host.trim())
+}
+
 impl Retry {
     pub(super) fn parts(self) -> (Which, Action) {
         (self.which, Action::Retry { codes: self.codes })
@@ -62,7 +73,7 @@ impl Retry {
 
 impl Resolve {
     pub(super) fn parts(self) -> (Which, Action) {
-        (self.which, Action::Resolve { resend: self.how.resend })
+        (self.which, Action::Resolve { resend: self.how.resend, older_than: self.older_than })
     }
 }
 
@@ -71,7 +82,7 @@ pub(super) async fn main((which, action): (Which, Action), config: &Config, json
     let (id, done) = on_ledger!(opened, ledger => {
         // A name that is not known is told with the nearest that is.
         let id = open::campaign(&ledger, &which.id).await?.id;
-        let asked = Control { id: id.clone(), action: action.clone() };
+        let asked = Control { id: id.clone(), action: action.clone(), by: Some(by()) };
         (id, control(&ledger, &asked).await?)
     });
     if json {
@@ -82,10 +93,10 @@ pub(super) async fn main((which, action): (Which, Action), config: &Config, json
     let what = match action {
         Action::Pause | Action::Resume => String::new(),
         Action::Cancel => format!(", {messages} messages will not be sent"),
-        Action::Retry { .. } | Action::Resolve { resend: true } => {
+        Action::Retry { .. } | Action::Resolve { resend: true, .. } => {
             format!(", {messages} messages are sent again")
         }
-        Action::Resolve { resend: false } => format!(", {messages} messages are given up"),
+        Action::Resolve { resend: false, .. } => format!(", {messages} messages are given up"),
     };
     print(&format!("campaign {id}: {}{what}\n", done.state))?;
     if !done.state.is_over() && done.messages > 0 && done.state != crate::campaign::CampaignState::Running {

@@ -1,8 +1,12 @@
 //! What a person, or a control document, does to a campaign. All of it is a change in the ledger;
 //! workers see it there.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
+
 use crate::campaign::control::{Action, Control};
-use crate::campaign::{CampaignId, CampaignState};
+use crate::campaign::{CampaignId, CampaignState, Span};
 use crate::ledger::{Campaign, Decision, Ledger, LedgerError};
 
 /// What was done.
@@ -46,15 +50,46 @@ pub async fn control(ledger: &impl Ledger, control: &Control) -> Result<Done, Le
             wake(ledger, id).await?;
             messages
         }
-        Action::Resolve { resend: true } => {
+        Action::Resolve { resend: true, older_than } => {
             refuse_if_cancelled(&campaign)?;
-            let messages = ledger.decide(id, Decision::Resend).await?;
+            let older_than = older_than.map_or(Duration::ZERO, |span| span.0);
+            let messages = ledger.decide(id, Decision::Resend { older_than }).await?;
             wake(ledger, id).await?;
             messages
         }
-        Action::Resolve { resend: false } => ledger.decide(id, Decision::Abandon).await?,
+        Action::Resolve { resend: false, older_than } => {
+            let older_than = older_than.map_or(Duration::ZERO, |span| span.0);
+            ledger.decide(id, Decision::Abandon { older_than }).await?
+        }
     };
+    ledger.decided(id, line(control, messages)).await?;
     Ok(Done { state: find(ledger, id).await?.state, messages })
+}
+
+/// Who did what, and when, in words.
+fn line(control: &Control, messages: u64) -> String {
+    let aged = |older_than: &Option<Span>| match older_than {
+        Some(span) => format!(", {} s and more in doubt", span.0.as_secs()),
+        None => String::new(),
+    };
+    let what = match &control.action {
+        Action::Pause => "paused it".into(),
+        Action::Resume => "resumed it".into(),
+        Action::Cancel => format!("cancelled it: {messages} messages are not sent"),
+        Action::Retry { codes } if codes.is_empty() => format!("had {messages} rejected messages sent again"),
+        Action::Retry { codes } => {
+            format!("had {messages} messages rejected with {} sent again", codes.join(", "))
+        }
+        Action::Resolve { resend: true, older_than } => {
+            format!("had {messages} messages in doubt sent again{}", aged(older_than))
+        }
+        Action::Resolve { resend: false, older_than } => {
+            format!("gave up {messages} messages in doubt{}", aged(older_than))
+        }
+    };
+    let who: String =
+        control.by.as_deref().unwrap_or("somebody").chars().filter(|c| !c.is_control()).collect();
+    format!("{:.0} {}: {what}", Timestamp::now(), who.chars().take(100).collect::<String>())
 }
 
 async fn find(ledger: &impl Ledger, id: &CampaignId) -> Result<Campaign, LedgerError> {

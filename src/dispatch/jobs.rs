@@ -111,7 +111,8 @@ async fn read<L: Ledger>(ledger: &L, setting: &Setting, delivery: &JobDelivery) 
         return Err(Fault::Refused { error, pointer: String::new() });
     }
     if let Some(document) = Control::read(&delivery.data) {
-        let document = document?;
+        let mut document = document?;
+        document.by.get_or_insert_with(|| "the queue".into());
         let done = control(ledger, &document).await?;
         tracing::info!(campaign = %document.id, "{:?}: {} messages, now {}", document.action, done.messages, done.state);
         return Ok(());

@@ -7,22 +7,25 @@
 //! Both backends pass one suite (`tests/it/ledger.rs`).
 
 mod barrier;
+mod deliveries;
 mod error;
 mod redis;
 mod sqlite;
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use roaring::RoaringBitmap;
+use roaring::{RoaringBitmap, RoaringTreemap};
 use serde::{Deserialize, Serialize};
 
 pub use self::redis::{Patience, Redis};
 pub use barrier::{Barrier, FIRST_PROBE, Hold, LAST_PROBE};
+pub use deliveries::{DeliveryCounts, Heard, Learnt, Response};
 pub use error::LedgerError;
 pub use sqlite::{Access, Sqlite};
 
+use crate::campaign::delivery::{Progress, STEPS, Times};
 use crate::campaign::{Batch, CampaignId, CampaignState, MessageState, Phone, SkipReason};
 
 /// A campaign that asks to be registered.
@@ -86,6 +89,12 @@ pub struct Campaign {
     pub texts: BTreeMap<String, String>,
     /// Messages settled a second, over the last ten seconds.
     pub rate: f64,
+    /// How many messages have come how far after the provider took them.
+    pub delivery: DeliveryCounts,
+    /// Messages that could not be delivered, by the provider's code; `texts` has the texts.
+    pub undelivered: BTreeMap<String, u64>,
+    /// How long each step took.
+    pub took: [Times; STEPS.len()],
     /// The digest of the audience's bytes.
     pub audience: String,
     /// How many rows the audience has.
@@ -269,12 +278,53 @@ impl From<(u8, Outcome)> for Recorded {
 pub enum Decision {
     /// Rejected ones are sent again; with codes, those with one of them.
     Retry(Vec<String>),
-    /// Those in doubt are sent again.
-    Resend,
-    /// Those in doubt count as rejected, under [`ABANDONED`].
-    Abandon,
+    /// Those that have been in doubt for so long are sent again.
+    Resend {
+        /// For how long at the least.
+        older_than: Duration,
+    },
+    /// Those that have been in doubt for so long count as rejected, under [`ABANDONED`].
+    Abandon {
+        /// For how long at the least.
+        older_than: Duration,
+    },
     /// Pending ones are skipped, because the campaign was cancelled.
     Cancel,
+}
+
+impl Decision {
+    /// How long ago a message must have changed.
+    fn older_than(&self) -> Duration {
+        match self {
+            Self::Resend { older_than } | Self::Abandon { older_than } => *older_than,
+            Self::Retry(_) | Self::Cancel => Duration::ZERO,
+        }
+    }
+}
+
+/// Whether numbers are put on the list of those that must never be messaged, or taken off it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suppress {
+    /// Put on it.
+    Add,
+    /// Taken off it.
+    Remove,
+}
+
+/// The numbers that must never be messaged.
+#[derive(Clone, Debug, Default)]
+pub struct Suppressed {
+    /// Grows with each change.
+    pub version: u64,
+    /// Their digits.
+    pub numbers: RoaringTreemap,
+}
+
+impl Suppressed {
+    /// Whether a number is one of them.
+    pub fn contains(&self, phone: Phone) -> bool {
+        self.numbers.contains(phone.digits())
+    }
 }
 
 /// The code of messages in doubt that a person has given up. A retry takes them only by this name:
@@ -286,10 +336,10 @@ const ABANDONED_TEXT: &str = "was in doubt, and a person gave it up; it may have
 
 /// The code of people who get enough marketing already. For so long it would be refused again, so a
 /// retry takes such messages then only by this name.
-const RESTING: (&str, std::time::Duration) = ("131049", std::time::Duration::from_hours(24));
+const RESTING: (&str, Duration) = ("131049", Duration::from_hours(24));
 
 /// Whether a retry of these codes takes a message that was rejected with `code` so long ago.
-fn is_retried(code: &str, ago: std::time::Duration, codes: &[String]) -> bool {
+fn is_retried(code: &str, ago: Duration, codes: &[String]) -> bool {
     if codes.is_empty() {
         code != ABANDONED && (code != RESTING.0 || ago >= RESTING.1)
     } else {
@@ -331,6 +381,17 @@ pub struct ReportLine {
     pub delivery: Option<String>,
     /// The last change.
     pub updated_at: Option<Timestamp>,
+}
+
+impl ReportLine {
+    /// Adds what reports say of the message.
+    fn deliver(&mut self, progress: &Progress, text: impl Fn(&str) -> Option<String>) {
+        self.delivery = progress.state.map(|state| state.as_str().to_owned());
+        if let Some(code) = progress.failure() {
+            self.code = Some(code.to_owned()).filter(|code| !code.is_empty());
+            self.detail = text(code).filter(|text| !text.is_empty());
+        }
+    }
 }
 
 /// Where a report goes on.
@@ -520,6 +581,42 @@ pub trait Ledger: Clone + Send + Sync + 'static {
         known: BTreeMap<u32, u64>,
     ) -> impl Future<Output = Result<Vec<Again>, LedgerError>> + Send;
 
+    /// Takes in what reports say of a batch's messages: what became of them after the provider took
+    /// them, and that it did take what is not known to be taken. In any order and repetition it ends
+    /// the same. Returns what was learnt of each, `None` of a message that there is not.
+    fn hear(
+        &self,
+        id: &CampaignId,
+        batch: u32,
+        heard: Vec<Heard>,
+    ) -> impl Future<Output = Result<Vec<Option<Learnt>>, LedgerError>> + Send;
+
+    /// What people answered, in the order of the audience.
+    fn responses(&self, id: &CampaignId) -> impl Future<Output = Result<Vec<Response>, LedgerError>> + Send;
+
+    /// Since when the oldest message in doubt is so.
+    fn oldest_doubt(
+        &self,
+        id: &CampaignId,
+    ) -> impl Future<Output = Result<Option<Timestamp>, LedgerError>> + Send;
+
+    /// Writes down what a person decided, in words.
+    fn decided(&self, id: &CampaignId, line: String) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// What people decided, the first first.
+    fn decisions(&self, id: &CampaignId) -> impl Future<Output = Result<Vec<String>, LedgerError>> + Send;
+
+    /// Changes the list of numbers that must never be messaged. Returns how many were changed.
+    fn suppress(
+        &self,
+        numbers: Vec<Phone>,
+        how: Suppress,
+    ) -> impl Future<Output = Result<u64, LedgerError>> + Send;
+
+    /// The numbers that must never be messaged, if they have changed since version `known` (0 for
+    /// none).
+    fn suppressed(&self, known: u64) -> impl Future<Output = Result<Option<Suppressed>, LedgerError>> + Send;
+
     /// Forgets a campaign.
     fn remove(&self, id: &CampaignId) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
@@ -532,7 +629,7 @@ pub trait Ledger: Clone + Send + Sync + 'static {
 }
 
 /// How long a worker counts as there after it last said so.
-pub const ATTENTION: std::time::Duration = std::time::Duration::from_secs(10);
+pub const ATTENTION: Duration = Duration::from_secs(10);
 
 /// What the ledger must know of a batch: whom it goes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -558,7 +655,6 @@ impl From<&Batch> for PlannedBatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_retry_leaves_out_who_would_refuse_it_again() {

@@ -1,13 +1,14 @@
 //! What every ledger keeps to. A new backend is one more call of `ledger_suite!`.
 
 use flowcast::campaign::MessageState::{Accepted, InDoubt, Pending, Rejected, Sending};
+use flowcast::campaign::delivery::{Delivery, News, Reply, ReplyContent};
 use flowcast::campaign::{CampaignId, CampaignState, MessageState, SkipReason};
 use std::collections::BTreeMap;
 
 use flowcast::ledger::{
     ABANDONED, Access, Attendance, Barrier, Campaign, Checkpoint, Claim, Cursor, Decision, FIRST_PROBE,
-    Ledger, LedgerError, NewCampaign, Outcome, PlannedBatch, Purpose, Recorded, Redis, ReportLine,
-    SkippedRow, Sqlite,
+    Heard, Ledger, LedgerError, NewCampaign, Outcome, PlannedBatch, Purpose, Recorded, Redis, ReportLine,
+    SkippedRow, Sqlite, Suppress,
 };
 
 use crate::servers::{RedisStore, cluster_store, redis_store};
@@ -691,18 +692,197 @@ async fn who_gets_enough_marketing_is_not_tried_again_the_same_day(store: impl S
 async fn what_is_in_doubt_is_decided_by_a_person(store: impl Store) {
     let ledger = store.open().await;
     with_failures(&ledger).await;
-    assert_eq!(ledger.decide(&id(), Decision::Resend).await.unwrap(), 1);
+    assert_eq!(
+        ledger.decide(&id(), Decision::Resend { older_than: std::time::Duration::ZERO }).await.unwrap(),
+        1
+    );
     assert_eq!(counts(&ledger).await, [2, 0, 1, 3, 0, 0]);
     assert_eq!(again(&ledger, &[]).await, [(0, vec![4])]);
     let claimed = claim(&ledger, batch(0, 6), vec![4]).await;
     record(&ledger, &claimed, 0, vec![(4, in_doubt())]).await;
-    assert_eq!(ledger.decide(&id(), Decision::Abandon).await.unwrap(), 1);
+    assert_eq!(
+        ledger.decide(&id(), Decision::Abandon { older_than: std::time::Duration::ZERO }).await.unwrap(),
+        1
+    );
     assert_eq!(counts(&ledger).await, [1, 0, 1, 4, 0, 0]);
     assert_eq!(now(&ledger).await.rejected[ABANDONED], 1);
     // It may have been delivered: a retry takes it only by its name.
     assert_eq!(ledger.decide(&id(), Decision::Retry(Vec::new())).await.unwrap(), 3);
     assert_eq!(now(&ledger).await.rejected, BTreeMap::from([(ABANDONED.into(), 1)]));
     assert_eq!(ledger.decide(&id(), Decision::Retry(vec![ABANDONED.into()])).await.unwrap(), 1);
+}
+
+fn heard(message: u8, state: Delivery, at: i64) -> Heard {
+    let news = News::Delivery { state, code: Some("30016".into()), text: "no media".into() };
+    Heard { message, recipient: None, sid: Some(format!("sid-{message}")), at, news }
+}
+
+fn answered(message: u8, id: &str, at: i64) -> Heard {
+    let content = ReplyContent::Text("yes".into());
+    let news = News::Reply(Reply { id: id.into(), content });
+    Heard { message, recipient: None, sid: None, at, news }
+}
+
+/// Whether each report was of a message, and news.
+async fn hear(ledger: &impl Ledger, batch: u32, reports: Vec<Heard>) -> Vec<Option<bool>> {
+    let learnt = ledger.hear(&id(), batch, reports).await.unwrap();
+    learnt.into_iter().map(|learnt| learnt.map(|learnt| learnt.is_news)).collect()
+}
+
+async fn reports_only_move_a_message_up_and_repeated_ones_are_no_news(store: impl Store) {
+    let ledger = store.open().await;
+    running(&ledger).await;
+    let claimed = claim(&ledger, batch(0, 3), all(3)).await;
+    record(
+        &ledger,
+        &claimed,
+        0,
+        (0..3).map(|message| (message, accepted(&format!("sid-{message}")))).collect(),
+    )
+    .await;
+    let start = jiff::Timestamp::now().as_millisecond();
+    let reports = vec![
+        heard(0, Delivery::Read, start + 9_000),
+        heard(0, Delivery::Sent, start + 1_000),
+        heard(1, Delivery::Failed, start + 500),
+        heard(2, Delivery::Failed, start + 500),
+    ];
+    assert_eq!(hear(&ledger, 0, reports.clone()).await, [Some(true); 4]);
+    assert_eq!(hear(&ledger, 0, reports).await, [Some(false); 4]);
+    // A delivery after a failure is real, a person may have two devices.
+    assert_eq!(hear(&ledger, 0, vec![heard(1, Delivery::Delivered, start + 700)]).await, [Some(true)]);
+    assert_eq!(hear(&ledger, 0, vec![heard(1, Delivery::Sent, start + 100)]).await, [Some(true)]);
+    let campaign = now(&ledger).await;
+    let delivery = campaign.delivery;
+    assert_eq!((delivery.sent, delivery.delivered, delivery.read, delivery.failed), (0, 1, 1, 1));
+    assert_eq!(campaign.undelivered, BTreeMap::from([("30016".into(), 1)]));
+    assert_eq!(campaign.texts["30016"], "no media");
+    let lines = report(&ledger).await;
+    let seen: Vec<_> = lines.iter().map(|line| (line.delivery.as_deref(), line.code.as_deref())).collect();
+    assert_eq!(seen, [(Some("read"), None), (Some("delivered"), None), (Some("failed"), Some("30016"))]);
+    assert_eq!(lines[0].sid.as_deref(), Some("sid-0"));
+    // Each step is counted once, whatever came first.
+    let total = |step: usize| campaign.took[step].0.values().sum::<u64>();
+    assert_eq!([total(0), total(1), total(2), total(3)], [2, 1, 1, 0]);
+}
+
+async fn a_report_settles_a_doubt_also_before_the_answer_is_recorded(store: impl Store) {
+    let ledger = store.open().await;
+    running(&ledger).await;
+    let claimed = claim(&ledger, batch(0, 4), all(4)).await;
+    let outcomes = vec![(0, in_doubt()), (1, in_doubt()), (2, rejected("400", "no"))];
+    record(&ledger, &claimed, 0, outcomes).await;
+    let reports = vec![
+        heard(0, Delivery::Delivered, 5_000),
+        heard(1, Delivery::Failed, 5_000),
+        // That it failed says nothing of a message that was refused.
+        heard(2, Delivery::Failed, 5_000),
+        heard(3, Delivery::Sent, 5_000),
+    ];
+    assert_eq!(hear(&ledger, 0, reports).await, [Some(true), Some(true), None, Some(true)]);
+    assert_eq!(counts(&ledger).await, [0, 0, 3, 1, 0, 0]);
+    // The answer that comes then changes nothing.
+    record(&ledger, &claimed, 0, vec![(3, in_doubt())]).await;
+    assert_eq!(counts(&ledger).await, [0, 0, 3, 1, 0, 0]);
+    let sids: Vec<_> = report(&ledger).await.into_iter().map(|line| line.sid).collect();
+    assert_eq!(sids, [Some("sid-0".into()), Some("sid-1".into()), None, Some("sid-3".into())]);
+    assert_eq!(ledger.oldest_doubt(&id()).await.unwrap(), None);
+}
+
+async fn a_report_for_a_message_that_is_sent_again_keeps_it_from_being_sent_twice(store: impl Store) {
+    let ledger = store.open().await;
+    running(&ledger).await;
+    let claimed = claim(&ledger, batch(0, 2), all(2)).await;
+    record(&ledger, &claimed, 0, vec![(0, in_doubt()), (1, in_doubt())]).await;
+    let older_than = std::time::Duration::from_hours(1);
+    assert_eq!(ledger.decide(&id(), Decision::Resend { older_than }).await.unwrap(), 0, "too young");
+    assert!(ledger.oldest_doubt(&id()).await.unwrap().is_some());
+    let older_than = std::time::Duration::ZERO;
+    assert_eq!(ledger.decide(&id(), Decision::Resend { older_than }).await.unwrap(), 2);
+    assert_eq!(hear(&ledger, 0, vec![heard(0, Delivery::Delivered, 5_000)]).await, [Some(true)]);
+    assert_eq!(claim(&ledger, batch(0, 2), all(2)).await.messages, [1]);
+}
+
+async fn a_report_of_nothing_that_was_sent_changes_nothing(store: impl Store) {
+    let ledger = store.open().await;
+    running(&ledger).await;
+    let claimed = claim(&ledger, batch(0, 3), vec![0]).await;
+    record(&ledger, &claimed, 0, vec![(0, accepted("sid-0"))]).await;
+    let stranger = Heard { recipient: "+15550001".parse().ok(), ..heard(0, Delivery::Read, 5_000) };
+    // Another person's, a place that is none, and one that was never sent.
+    let reports = vec![stranger, heard(99, Delivery::Read, 5_000), heard(1, Delivery::Read, 5_000)];
+    assert_eq!(hear(&ledger, 0, reports).await, [None, None, None]);
+    assert_eq!(hear(&ledger, 7, vec![heard(0, Delivery::Read, 5_000)]).await, [None]);
+    let other = "other".parse().unwrap();
+    assert_eq!(ledger.hear(&other, 0, vec![heard(0, Delivery::Read, 5_000)]).await.unwrap(), [None]);
+    assert_eq!(counts(&ledger).await, [2, 0, 1, 0, 0, 0]);
+    assert_eq!(now(&ledger).await.delivery, flowcast::ledger::DeliveryCounts::default());
+}
+
+async fn many_reports_at_once_are_all_taken(store: impl Store) {
+    let ledger = store.open().await;
+    running(&ledger).await;
+    let claimed = claim(&ledger, batch(0, 50), all(50)).await;
+    record(&ledger, &claimed, 0, (0..50).map(|message| (message, accepted("s"))).collect()).await;
+    let takers: Vec<_> = [Delivery::Sent, Delivery::Delivered, Delivery::Read, Delivery::Failed]
+        .into_iter()
+        .map(|state| {
+            let ledger = ledger.clone();
+            tokio::spawn(async move {
+                for first in (0..50_u8).step_by(10) {
+                    hear(
+                        &ledger,
+                        0,
+                        (first..first + 10).map(|message| heard(message, state, 5_000)).collect(),
+                    )
+                    .await;
+                }
+            })
+        })
+        .collect();
+    for taker in takers {
+        taker.await.unwrap();
+    }
+    let delivery = now(&ledger).await.delivery;
+    assert_eq!((delivery.read, delivery.sent + delivery.delivered + delivery.failed), (50, 0));
+}
+
+async fn an_answer_is_kept_once(store: impl Store) {
+    let ledger = store.open().await;
+    running(&ledger).await;
+    let claimed = claim(&ledger, batch(0, 2), all(2)).await;
+    record(&ledger, &claimed, 0, vec![(0, accepted("s")), (1, in_doubt())]).await;
+    let reports = vec![answered(1, "r1", 7_000), answered(0, "r2", 8_000), answered(1, "r1", 7_000)];
+    assert_eq!(hear(&ledger, 0, reports).await, [Some(true), Some(true), Some(false)]);
+    assert_eq!(hear(&ledger, 0, vec![answered(1, "r3", 9_000)]).await, [Some(true)]);
+    assert_eq!(now(&ledger).await.delivery.replied, 2);
+    let responses = ledger.responses(&id()).await.unwrap();
+    let seen: Vec<_> = responses.iter().map(|response| (response.row, response.at)).collect();
+    assert_eq!(seen, [(1, 8_000), (2, 7_000), (2, 9_000)]);
+    assert_eq!(counts(&ledger).await, [0, 0, 2, 0, 0, 0], "who answers has got it");
+}
+
+async fn the_list_of_suppressed_numbers_is_read_when_it_has_changed(store: impl Store) {
+    let ledger = store.open().await;
+    assert!(ledger.suppressed(0).await.unwrap().is_none());
+    let numbers = || vec!["+919876543210".parse().unwrap(), "+15550001".parse().unwrap()];
+    assert_eq!(ledger.suppress(numbers(), Suppress::Add).await.unwrap(), 2);
+    assert_eq!(ledger.suppress(numbers(), Suppress::Add).await.unwrap(), 0);
+    let list = ledger.suppressed(0).await.unwrap().unwrap();
+    assert!(list.contains("+15550001".parse().unwrap()) && list.numbers.len() == 2);
+    assert!(ledger.suppressed(list.version).await.unwrap().is_none());
+    assert_eq!(ledger.suppress(numbers()[..1].to_vec(), Suppress::Remove).await.unwrap(), 1);
+    let list = ledger.suppressed(list.version).await.unwrap().unwrap();
+    assert_eq!(list.numbers.len(), 1);
+}
+
+async fn what_people_decided_is_remembered_in_its_order(store: impl Store) {
+    let ledger = store.open().await;
+    running(&ledger).await;
+    for line in ["first", "second"] {
+        ledger.decided(&id(), line.into()).await.unwrap();
+    }
+    assert_eq!(ledger.decisions(&id()).await.unwrap(), ["first", "second"]);
 }
 
 async fn a_cancelled_campaign_skips_what_is_pending(store: impl Store) {
@@ -774,6 +954,14 @@ macro_rules! ledger_suite {
                 rejected_messages_are_sent_again_by_code
                 who_gets_enough_marketing_is_not_tried_again_the_same_day
                 what_is_in_doubt_is_decided_by_a_person
+                reports_only_move_a_message_up_and_repeated_ones_are_no_news
+                a_report_settles_a_doubt_also_before_the_answer_is_recorded
+                a_report_for_a_message_that_is_sent_again_keeps_it_from_being_sent_twice
+                a_report_of_nothing_that_was_sent_changes_nothing
+                many_reports_at_once_are_all_taken
+                an_answer_is_kept_once
+                the_list_of_suppressed_numbers_is_read_when_it_has_changed
+                what_people_decided_is_remembered_in_its_order
                 a_cancelled_campaign_skips_what_is_pending
                 a_campaign_that_is_removed_leaves_nothing
                 whoever_attends_says_what_it_holds

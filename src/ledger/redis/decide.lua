@@ -2,7 +2,7 @@
 -- KEYS  1 campaign  2 batch  3 meta  4 open  5 payload  6 texts  7 failed  8 again
 -- ARGV  1 the batch's number  2 from which state  3 to which  4 what stands behind it  5 the text to
 --       that  6 a code that is left out unless it is named  7 another, 8 for so many milliseconds
---       then the codes, all if there are none
+--       9 how long ago a message must have changed, in milliseconds  then the codes, all if there are none
 -- Returns for how many messages.
 local meta = redis.call('GET', KEYS[3])
 if not meta then
@@ -12,11 +12,14 @@ local from, to, word = ARGV[2], ARGV[3], ARGV[4]
 local after = word == '' and to or (to .. ' ' .. word)
 local now = clock()
 local function is_meant(code, place)
-  if #ARGV < 9 then
-    local at = struct.unpack('>I6', meta, HEAD + place * ENTRY + 15)
-    return code ~= ARGV[6] and (code ~= ARGV[7] or now / 1000 - at >= tonumber(ARGV[8]))
+  local ago = now / 1000 - struct.unpack('>I6', meta, HEAD + place * ENTRY + 15)
+  if ago < tonumber(ARGV[9]) then
+    return false
   end
-  for nth = 9, #ARGV do
+  if #ARGV < 10 then
+    return code ~= ARGV[6] and (code ~= ARGV[7] or ago >= tonumber(ARGV[8]))
+  end
+  for nth = 10, #ARGV do
     if ARGV[nth] == code then
       return true
     end

@@ -70,12 +70,27 @@ impl Keys<'_> {
         self.key(format_args!("meta:{number}"))
     }
 
+    /// What reports say of a batch's messages.
+    pub(super) fn deliveries(&self, number: u32) -> String {
+        self.key(format_args!("deliveries:{number}"))
+    }
+
+    /// What people answered.
+    pub(super) fn responses(&self) -> String {
+        self.key("responses")
+    }
+
+    /// What people decided, and when.
+    pub(super) fn decisions(&self) -> String {
+        self.key("decisions")
+    }
+
     pub(super) fn payload(&self, number: u32) -> String {
         self.key(format_args!("payload:{number}"))
     }
 
     /// Those that are there once a campaign.
-    pub(super) fn whole(&self) -> [String; 9] {
+    pub(super) fn whole(&self) -> [String; 11] {
         [
             self.campaign(),
             self.job(),
@@ -86,6 +101,8 @@ impl Keys<'_> {
             self.failed(),
             self.again(),
             self.workers(),
+            self.responses(),
+            self.decisions(),
         ]
     }
 }

@@ -6,6 +6,7 @@
 //! Each call may be made twice, because a lost connection leaves open whether the first was taken:
 //! a claim is known by its token, a checkpoint by the row it goes on from, an outcome by the state.
 
+mod deliveries;
 mod layout;
 mod read;
 mod scripts;
@@ -19,10 +20,11 @@ use secrecy::SecretString;
 
 use super::{
     ABANDONED, ABANDONED_TEXT, ATTENTION, Again, Attendance, Barrier, Campaign, Checkpoint, Claim, Cursor,
-    Decision, FIRST_PROBE, Hold, LAST_PROBE, Ledger, LedgerError, NewCampaign, Outcome, Plan, PlannedBatch,
-    Purpose, RESTING, Recorded, ReportPage, SkippedRow, StoredJob,
+    Decision, FIRST_PROBE, Heard, Hold, LAST_PROBE, Learnt, Ledger, LedgerError, NewCampaign, Outcome, Plan,
+    PlannedBatch, Purpose, RESTING, Recorded, ReportPage, Response, SkippedRow, StoredJob, Suppress,
+    Suppressed,
 };
-use crate::campaign::{CampaignId, CampaignState, SkipReason};
+use crate::campaign::{CampaignId, CampaignState, Phone, SkipReason};
 pub use crate::redis_server::Patience;
 use crate::redis_server::{Arg, Fault, RedisServer};
 use layout::{Keys, barrier_key, digest, meta, moves_of_campaigns, moves_of_messages};
@@ -32,6 +34,9 @@ use scripts::SCRIPTS;
 const CAMPAIGNS: &str = "flowcast:campaigns";
 /// The campaigns that a worker must look after.
 const ACTIVE: &str = "flowcast:active";
+/// The numbers that must never be messaged, and how often they have changed.
+const SUPPRESSED: &str = "flowcast:suppressed";
+const SUPPRESSED_VERSION: &str = "flowcast:suppressed:version";
 /// A request must begin so long before its claim runs out, its own time-out not counted.
 const MARGIN: Duration = Duration::from_secs(5);
 /// How many commands are on their way at once where many are sent.
@@ -471,6 +476,80 @@ impl Ledger for Redis {
         Ok(self.server.run(&SCRIPTS.record, &names, &args).await?)
     }
 
+    async fn hear(
+        &self,
+        id: &CampaignId,
+        batch: u32,
+        heard: Vec<Heard>,
+    ) -> Result<Vec<Option<Learnt>>, LedgerError> {
+        self.take_reports(id, batch, &heard).await
+    }
+
+    async fn responses(&self, id: &CampaignId) -> Result<Vec<Response>, LedgerError> {
+        let (mut all, mut cursor) = (Vec::new(), 0_u64);
+        loop {
+            let mut scan = redis::cmd("HSCAN");
+            scan.arg(Keys(id).responses()).arg(cursor).arg("COUNT").arg(500);
+            let (next, page): (u64, Vec<(String, String)>) = self.server.command(&scan).await?;
+            all.extend(page.iter().filter_map(|(_, json)| serde_json::from_str::<Response>(json).ok()));
+            cursor = next;
+            if cursor == 0 {
+                all.sort_by_key(|response| (response.row, response.at));
+                return Ok(all);
+            }
+        }
+    }
+
+    async fn oldest_doubt(&self, id: &CampaignId) -> Result<Option<jiff::Timestamp>, LedgerError> {
+        read::oldest_doubt(&self.server, id, &self.set(Keys(id).failed()).await?).await
+    }
+
+    async fn decided(&self, id: &CampaignId, line: String) -> Result<(), LedgerError> {
+        let mut push = redis::cmd("RPUSH");
+        push.arg(Keys(id).decisions()).arg(line);
+        let _: u64 = self.server.command(&push).await?;
+        Ok(())
+    }
+
+    async fn decisions(&self, id: &CampaignId) -> Result<Vec<String>, LedgerError> {
+        let mut range = redis::cmd("LRANGE");
+        range.arg(Keys(id).decisions()).arg(0).arg(-1);
+        Ok(self.server.command(&range).await?)
+    }
+
+    async fn suppress(&self, numbers: Vec<Phone>, how: Suppress) -> Result<u64, LedgerError> {
+        let mut changed = 0;
+        for some in numbers.chunks(1000) {
+            let mut change = redis::cmd(if how == Suppress::Add { "SADD" } else { "SREM" });
+            change.arg(SUPPRESSED).arg(some.iter().map(|phone| phone.digits()).collect::<Vec<_>>());
+            changed += self.server.command::<u64>(&change).await?;
+        }
+        if changed > 0 {
+            // After the numbers: whoever sees the new version reads them.
+            let _: u64 = self.server.command(redis::cmd("INCR").arg(SUPPRESSED_VERSION)).await?;
+        }
+        Ok(changed)
+    }
+
+    async fn suppressed(&self, known: u64) -> Result<Option<Suppressed>, LedgerError> {
+        let version: Option<u64> = self.server.command(redis::cmd("GET").arg(SUPPRESSED_VERSION)).await?;
+        let version = version.unwrap_or_default();
+        if version == known {
+            return Ok(None);
+        }
+        let (mut numbers, mut cursor) = (roaring::RoaringTreemap::new(), 0_u64);
+        loop {
+            let mut scan = redis::cmd("SSCAN");
+            scan.arg(SUPPRESSED).arg(cursor).arg("COUNT").arg(1000);
+            let (next, page): (u64, Vec<u64>) = self.server.command(&scan).await?;
+            numbers.extend(page);
+            cursor = next;
+            if cursor == 0 {
+                return Ok(Some(Suppressed { version, numbers }));
+            }
+        }
+    }
+
     async fn expire_claims(&self, id: &CampaignId, resend: bool) -> Result<u64, LedgerError> {
         let keys = Keys(id);
         let mut expired = 0;
@@ -507,8 +586,8 @@ impl Ledger for Redis {
         let abandoned = Outcome::Rejected { code: ABANDONED.into(), detail: ABANDONED_TEXT.into() };
         let (from, outcome, set) = match &decision {
             Decision::Retry(_) => ("rejected", Outcome::Released, keys.failed()),
-            Decision::Resend => ("in_doubt", Outcome::Released, keys.failed()),
-            Decision::Abandon => ("in_doubt", abandoned, keys.failed()),
+            Decision::Resend { .. } => ("in_doubt", Outcome::Released, keys.failed()),
+            Decision::Abandon { .. } => ("in_doubt", abandoned, keys.failed()),
             Decision::Cancel => ("pending", cancelled, keys.open()),
         };
         let codes: &[String] = if let Decision::Retry(codes) = &decision { codes } else { &[] };
@@ -536,6 +615,7 @@ impl Ledger for Redis {
                 Arg::from(left_out),
                 Arg::from(resting),
                 (RESTING.1.as_millis() as u64).into(),
+                (decision.older_than().as_millis() as u64).into(),
             ];
             args.extend(codes.iter().map(Arg::from));
             Ok(self.server.run::<u64>(&SCRIPTS.decide, &names, &args).await?)
@@ -556,6 +636,7 @@ impl Ledger for Redis {
         Self::for_each(batches, async |number| {
             let mut unlink = redis::cmd("UNLINK");
             unlink.arg(keys.batch(number)).arg(keys.meta(number)).arg(keys.payload(number));
+            unlink.arg(keys.deliveries(number));
             Ok(self.server.command::<u64>(&unlink).await?)
         })
         .await?;

@@ -7,6 +7,7 @@ use roaring::RoaringBitmap;
 
 use super::layout::{Keys, entries, read_skipped};
 use crate::campaign::{CampaignId, CampaignState, MessageState};
+use crate::ledger::deliveries::{self, Deliveries, TOOK, UNDELIVERED};
 use crate::ledger::{
     Again, Barrier, Campaign, Checkpoint, Counts, Cursor, LedgerError, Plan, PlannedBatch, ReportLine,
     ReportPage,
@@ -94,13 +95,22 @@ pub(super) async fn campaign(server: &RedisServer, id: &CampaignId) -> Result<Op
         planned: fields.number("planned") == 1,
         counts,
         skipped: fields.tally("skipped"),
-        texts: rejected.keys().map(|code| (code.clone(), text(code))).collect(),
+        texts: {
+            let undelivered = fields.tally(UNDELIVERED);
+            let why =
+                |code: &String| texts.get(&format!("{UNDELIVERED}:{code}")).cloned().unwrap_or_default();
+            let failed = undelivered.keys().map(|code| (code.clone(), why(code)));
+            failed.chain(rejected.keys().map(|code| (code.clone(), text(code)))).collect()
+        },
         rejected,
         rate: if state == CampaignState::Running { fields.rate(Timestamp::now().as_second()) } else { 0.0 },
         audience: fields.text("audience").unwrap_or_default(),
         rows: fields.number("rows"),
         batch_size: usize::try_from(fields.number("batch_size")).unwrap_or(1),
         rehearsal: fields.number("rehearsal") == 1,
+        delivery: deliveries::counts(|kind, word| fields.number(&format!("{kind}:{word}"))),
+        undelivered: fields.tally(UNDELIVERED),
+        took: deliveries::times(fields.tally(TOOK).iter().map(|(word, count)| (word.as_str(), *count))),
         submitted_at: fields.time("submitted_at").unwrap_or_default(),
         started_at: fields.time("started_at"),
         finished_at: fields.time("finished_at"),
@@ -193,6 +203,26 @@ pub(super) async fn again(
     Ok(all)
 }
 
+/// Since when the oldest doubt of some batches stands.
+pub(super) async fn oldest_doubt(
+    server: &RedisServer,
+    id: &CampaignId,
+    numbers: &[u32],
+) -> Result<Option<Timestamp>, LedgerError> {
+    let mut oldest: Option<i64> = None;
+    for some in numbers.chunks(PAGE as usize) {
+        for (meta, states) in batches(server, id, some).await? {
+            for entry in entries(&meta) {
+                let phone = entry.phone.map(|phone| phone.to_string()).unwrap_or_default();
+                if states.get(&phone).is_some_and(|value| value.starts_with("in_doubt")) {
+                    oldest = Some(oldest.map_or(entry.at, |known| known.min(entry.at)));
+                }
+            }
+        }
+    }
+    Ok(oldest.and_then(|at| Timestamp::from_millisecond(at).ok()))
+}
+
 pub(super) async fn report(
     server: &RedisServer,
     id: &CampaignId,
@@ -203,12 +233,24 @@ pub(super) async fn report(
     let numbers: Vec<u32> = (from.batch..end).collect();
     let texts: HashMap<String, String> = server.command(redis::cmd("HGETALL").arg(Keys(id).texts())).await?;
     let read = batches(server, id, &numbers).await?;
+    let mut pipe = redis::pipe();
+    for number in &numbers {
+        pipe.get(Keys(id).deliveries(*number));
+    }
+    let kept: Vec<Option<Vec<u8>>> =
+        if numbers.is_empty() { Vec::new() } else { server.pipeline(&pipe).await? };
     let mut lines = Vec::new();
-    for (number, (meta, states)) in numbers.iter().zip(read) {
-        for entry in entries(&meta) {
+    for ((number, (meta, states)), kept) in numbers.iter().zip(read).zip(kept) {
+        let deliveries = Deliveries::read(&kept.unwrap_or_default());
+        for (place, entry) in entries(&meta).enumerate() {
             let Some(phone) = entry.phone.map(|phone| phone.to_string()) else { continue };
             let value = states.get(&phone).map_or("pending", String::as_str);
-            lines.push(line(*number, phone, value, (entry.row, entry.attempts, entry.at), &texts));
+            let mut line = line(*number, phone, value, (entry.row, entry.attempts, entry.at), &texts);
+            if let Some(progress) = u8::try_from(place).ok().and_then(|place| deliveries.of(place)) {
+                let text = |code: &str| texts.get(&format!("{UNDELIVERED}:{code}")).cloned();
+                line.deliver(progress, text);
+            }
+            lines.push(line);
         }
     }
     let is_last = end == written;

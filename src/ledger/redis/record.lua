@@ -35,6 +35,9 @@ for at = 4, #ARGV, 5 do
     if to == 'pending' then
       -- Back to pending on proof, and only for the claim that has it.
       legal = value == mine or value == ran_out
+    elseif from == 'pending' and to == 'accepted' then
+      -- Evidence of an earlier try; what was never claimed was never taken.
+      legal = string.byte(meta, HEAD + place * ENTRY + 14) > 0
     elseif from == 'sending' and to ~= 'accepted' then
       -- What another claim is sending by now is not settled by what an old one was told, but for
       -- one thing: that the provider took it.

@@ -22,6 +22,7 @@ pub(super) struct Scripts {
     pub(super) close: Script,
     pub(super) hold: Script,
     pub(super) probe: Script,
+    pub(super) deliver: Script,
 }
 
 pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| {
@@ -44,5 +45,6 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| {
         close: script(include_str!("close.lua")),
         hold: script(include_str!("hold.lua")),
         probe: script(include_str!("probe.lua")),
+        deliver: script(include_str!("deliver.lua")),
     }
 });

@@ -149,12 +149,17 @@ impl BatchRow {
         self.claimed.extend_from_slice(indexes);
     }
 
-    /// The code that a message was rejected with.
     /// When a message last changed, in milliseconds since 1970.
     pub(super) fn at(&self, index: u8) -> i64 {
         self.entries.get(usize::from(index)).map_or(0, |entry| entry.at)
     }
 
+    /// How often a message was claimed and came back.
+    pub(super) fn attempts(&self, index: u8) -> u32 {
+        self.entries.get(usize::from(index)).map_or(0, |entry| entry.attempts)
+    }
+
+    /// The code that a message was rejected with.
     pub(super) fn code(&self, index: u8) -> &str {
         self.entries.get(usize::from(index)).map_or("", |entry| &entry.text)
     }
@@ -180,7 +185,9 @@ impl BatchRow {
     pub(super) fn settle(&mut self, index: u8, outcome: &Outcome, at: i64) -> Option<MessageState> {
         let from = self.state(index)?;
         let state = outcome.state();
-        if !from.can_become(state) {
+        // What was never claimed was never taken.
+        let was_never_claimed = from == MessageState::Pending && self.attempts(index) == 0;
+        if !from.can_become(state) || state == MessageState::Accepted && was_never_claimed {
             return None;
         }
         let was_claimed = from == MessageState::Sending;

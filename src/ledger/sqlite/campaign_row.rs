@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{count, now, signed, time, unsigned};
 use crate::campaign::{CampaignId, CampaignState, MessageState};
+use crate::ledger::deliveries::{self, TOOK, UNDELIVERED};
 use crate::ledger::{Barrier, Campaign, Counts, LedgerError, NewCampaign};
 
 /// Over how long the rate is measured, in milliseconds.
@@ -43,19 +44,24 @@ pub(super) fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::R
     let key: i64 = row.get("key")?;
     let state = word(row, "state")?;
     let started_at: Option<i64> = row.get("started_at")?;
-    let mut tallies = [BTreeMap::new(), BTreeMap::new()];
+    let mut tallies = BTreeMap::<String, BTreeMap<String, u64>>::new();
     let mut texts = BTreeMap::new();
     let mut statement = connection
         .prepare_cached("SELECT kind, word, count, detail FROM tally WHERE campaign = ?1 AND count > 0")?;
     let mut rows = statement.query([key])?;
     while let Some(tally) = rows.next()? {
-        let kind = usize::from(tally.get_ref(0)?.as_str()? == "rejected");
-        tallies[kind].insert(tally.get(1)?, unsigned(tally.get(2)?));
-        if kind == 1 {
+        let kind: String = tally.get(0)?;
+        if matches!(kind.as_str(), "rejected" | UNDELIVERED) {
             texts.insert(tally.get(1)?, tally.get(3)?);
         }
+        tallies.entry(kind).or_default().insert(tally.get(1)?, unsigned(tally.get(2)?));
     }
-    let [skipped, rejected] = tallies;
+    let delivery = deliveries::counts(|kind, word| {
+        tallies.get(kind).and_then(|words| words.get(word)).copied().unwrap_or_default()
+    });
+    let mut tallied = |kind: &str| tallies.remove(kind).unwrap_or_default();
+    let (skipped, rejected, undelivered) = (tallied("skipped"), tallied("rejected"), tallied(UNDELIVERED));
+    let took = tallied(TOOK);
     let rate = if state == CampaignState::Running { rate(connection, key, started_at)? } else { 0.0 };
     let id: String = row.get("id")?;
     let id = id.parse().map_err(|fault| {
@@ -81,6 +87,9 @@ pub(super) fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::R
         skipped,
         rejected,
         texts,
+        delivery,
+        undelivered,
+        took: deliveries::times(took.iter().map(|(word, count)| (word.as_str(), *count))),
         rate,
         audience: row.get("audience")?,
         rows: count(row, "rows")?,
@@ -180,6 +189,9 @@ pub(super) fn open(connection: &Connection, key: i64) -> Result<u64, LedgerError
 pub(super) fn remove(transaction: &Transaction<'_>, key: i64) -> Result<(), LedgerError> {
     transaction.execute("DELETE FROM payload WHERE batch >= ?1 << 32 AND batch < (?1 + 1) << 32", [key])?;
     transaction.execute("DELETE FROM batch WHERE key >= ?1 << 32 AND key < (?1 + 1) << 32", [key])?;
+    transaction.execute("DELETE FROM delivery WHERE batch >= ?1 << 32 AND batch < (?1 + 1) << 32", [key])?;
+    transaction.execute("DELETE FROM response WHERE campaign = ?1", [key])?;
+    transaction.execute("DELETE FROM decision WHERE campaign = ?1", [key])?;
     transaction.execute("DELETE FROM skipped WHERE campaign = ?1", [key])?;
     transaction.execute("DELETE FROM tally WHERE campaign = ?1", [key])?;
     transaction.execute("DELETE FROM campaign WHERE key = ?1", [key])?;

@@ -3,6 +3,7 @@
 mod barrier;
 mod batch_row;
 mod campaign_row;
+mod deliveries;
 mod settle;
 mod store;
 
@@ -16,9 +17,9 @@ use roaring::RoaringBitmap;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{
-    Again, Attendance, Barrier, Campaign, Checkpoint, Claim, Cursor, Decision, Hold, Ledger, LedgerError,
-    NewCampaign, Outcome, Plan, PlannedBatch, Purpose, Recorded, ReportLine, ReportPage, SkippedRow,
-    StoredJob,
+    Again, Attendance, Barrier, Campaign, Checkpoint, Claim, Cursor, Decision, Heard, Hold, Learnt, Ledger,
+    LedgerError, NewCampaign, Outcome, Plan, PlannedBatch, Purpose, Recorded, ReportLine, ReportPage,
+    Response, SkippedRow, StoredJob, Suppress, Suppressed,
 };
 use crate::campaign::{CampaignId, CampaignState, MessageState, Phone};
 use batch_row::BatchRow;
@@ -474,6 +475,44 @@ impl Ledger for Sqlite {
         self.store.write(write).await
     }
 
+    async fn hear(
+        &self,
+        id: &CampaignId,
+        batch: u32,
+        heard: Vec<Heard>,
+    ) -> Result<Vec<Option<Learnt>>, LedgerError> {
+        let id = id.clone();
+        self.store.write(move |transaction| deliveries::hear(transaction, &id, batch, &heard)).await
+    }
+
+    async fn responses(&self, id: &CampaignId) -> Result<Vec<Response>, LedgerError> {
+        let id = id.clone();
+        self.store.read(move |connection| deliveries::responses(connection, &id)).await
+    }
+
+    async fn oldest_doubt(&self, id: &CampaignId) -> Result<Option<Timestamp>, LedgerError> {
+        let id = id.clone();
+        self.store.read(move |connection| deliveries::oldest_doubt(connection, &id)).await
+    }
+
+    async fn decided(&self, id: &CampaignId, line: String) -> Result<(), LedgerError> {
+        let id = id.clone();
+        self.store.write(move |transaction| deliveries::decided(transaction, &id, &line)).await
+    }
+
+    async fn decisions(&self, id: &CampaignId) -> Result<Vec<String>, LedgerError> {
+        let id = id.clone();
+        self.store.read(move |connection| deliveries::decisions(connection, &id)).await
+    }
+
+    async fn suppress(&self, numbers: Vec<Phone>, how: Suppress) -> Result<u64, LedgerError> {
+        self.store.write(move |transaction| deliveries::suppress(transaction, &numbers, how)).await
+    }
+
+    async fn suppressed(&self, known: u64) -> Result<Option<Suppressed>, LedgerError> {
+        self.store.read(move |connection| deliveries::suppressed(connection, known)).await
+    }
+
     async fn expire_claims(&self, id: &CampaignId, resend: bool) -> Result<u64, LedgerError> {
         let id = id.clone();
         let session = self.session;
@@ -569,7 +608,16 @@ impl Ledger for Sqlite {
             let batches = BatchRow::page(connection, key, from.batch, PAGE)?;
             let details = details(connection, key)?;
             let full = batches.len() == PAGE;
-            let mut lines: Vec<ReportLine> = batches.iter().flat_map(|batch| batch.lines(&details)).collect();
+            let mut lines = Vec::new();
+            for batch in &batches {
+                let kept = deliveries::kept(connection, batch_row::key(key, batch.number()))?;
+                for (place, mut line) in (0..).zip(batch.lines(&details)) {
+                    if let Some(progress) = kept.of(place) {
+                        line.deliver(progress, |code| details.get(code).cloned());
+                    }
+                    lines.push(line);
+                }
+            }
             // Skipped rows stand between the messages, so they are taken up to the page's last row.
             let last = if full { lines.last().map_or(u64::MAX, |line| line.row) } else { u64::MAX };
             lines.extend(skipped_lines(connection, key, from.row, last)?);

@@ -82,12 +82,42 @@ CREATE TABLE skipped (
     PRIMARY KEY (campaign, row)
 ) WITHOUT ROWID;
 
--- Rejected messages by code and skipped ones by reason. The text to a code is kept once.
+-- Rejected messages by code, skipped ones by reason, deliveries by state, those that failed by code, and how
+-- many took how long for a step. The text to a code is kept once.
 CREATE TABLE tally (
     campaign INTEGER NOT NULL,
-    kind     TEXT NOT NULL,             -- 'rejected' or 'skipped'
+    kind     TEXT NOT NULL,             -- 'rejected', 'skipped', 'delivery', 'undelivered', 'took'
     word     TEXT NOT NULL,
     count    INTEGER NOT NULL,
     detail   TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (campaign, kind, word)
 ) WITHOUT ROWID;
+
+-- What reports say of a batch's messages.
+CREATE TABLE delivery (
+    batch INTEGER PRIMARY KEY,          -- batch.key
+    kept  BLOB NOT NULL                 -- postcard of each message's progress
+);
+
+-- What people answered, JSON, by the provider's id of the answer.
+CREATE TABLE response (
+    campaign INTEGER NOT NULL,
+    id       TEXT NOT NULL,
+    response TEXT NOT NULL,
+    PRIMARY KEY (campaign, id)
+) WITHOUT ROWID;
+
+-- What people decided about a campaign's messages, in words.
+CREATE TABLE decision (
+    campaign INTEGER NOT NULL,
+    line     TEXT NOT NULL
+);
+
+-- Numbers that must never be messaged: their digits. The version grows with each change.
+CREATE TABLE suppressed (
+    number INTEGER PRIMARY KEY
+);
+CREATE TABLE suppressed_version (
+    version INTEGER NOT NULL
+);
+INSERT INTO suppressed_version VALUES (0);

@@ -7,6 +7,7 @@ use rusqlite::{Transaction, params};
 
 use super::batch_row::{self, BatchRow};
 use super::campaign_row::{shift, tally};
+use super::deliveries::is_older;
 use super::{now, unsigned};
 use crate::campaign::{MessageState, SkipReason};
 use crate::ledger::{ABANDONED, ABANDONED_TEXT, Decision, LedgerError, Outcome, Recorded, is_retried};
@@ -84,8 +85,8 @@ pub(super) fn decide_batch(
 ) -> Result<u64, LedgerError> {
     let (state, outcome) = match decision {
         Decision::Retry(_) => (MessageState::Rejected, Outcome::Released),
-        Decision::Resend => (MessageState::InDoubt, Outcome::Released),
-        Decision::Abandon => (
+        Decision::Resend { .. } => (MessageState::InDoubt, Outcome::Released),
+        Decision::Abandon { .. } => (
             MessageState::InDoubt,
             Outcome::Rejected { code: ABANDONED.into(), detail: ABANDONED_TEXT.into() },
         ),
@@ -103,6 +104,7 @@ pub(super) fn decide_batch(
         let ago = |message: u8| Duration::from_millis(unsigned(now - row.at(message)));
         messages.retain(|message| is_retried(row.code(*message), ago(*message), codes));
     }
+    messages.retain(|message| is_older(row, *message, decision.older_than()));
     if messages.is_empty() {
         return Ok(0);
     }

@@ -14,7 +14,9 @@ use tokio::sync::oneshot;
 use super::super::LedgerError;
 
 /// The layout that this program writes.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
+/// From which layout each step leads on.
+const STEPS: [(i64, &str); 2] = [(2, include_str!("from_2.sql")), (3, include_str!("from_3.sql"))];
 /// Marks a file as a store of this program ("flow").
 const APPLICATION: i64 = 0x666c_6f77;
 /// The most writes that share a transaction.
@@ -67,8 +69,8 @@ impl Store {
         // Nothing is written to a file before it is known to be ours.
         match kind(&connection).map_err(|fault| broken(&fault))? {
             Kind::Store(VERSION) => {}
-            Kind::Store(2) if access == Access::Send => {
-                migrate(&mut connection).map_err(|fault| broken(&fault))?;
+            Kind::Store(older) if access == Access::Send && STEPS.iter().any(|(from, _)| *from == older) => {
+                migrate(&mut connection, older).map_err(|fault| broken(&fault))?;
             }
             Kind::Empty if access == Access::Send => {
                 create(&mut connection).map_err(|fault| broken(&fault))?;
@@ -217,10 +219,12 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// From layout 2.
-fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+/// From an older layout, step by step, in one transaction.
+fn migrate(connection: &mut Connection, older: i64) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    transaction.execute_batch(include_str!("from_2.sql"))?;
+    for (_, step) in STEPS.iter().filter(|(from, _)| *from >= older) {
+        transaction.execute_batch(step)?;
+    }
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()
 }
@@ -277,7 +281,8 @@ mod tests {
         let new = shape(&connection);
         connection
             .execute_batch(
-                "DROP TABLE barrier; ALTER TABLE campaign DROP COLUMN held_by;
+                "DROP TABLE delivery; DROP TABLE response; DROP TABLE decision;
+                 DROP TABLE suppressed; DROP TABLE suppressed_version; DROP TABLE barrier; ALTER TABLE campaign DROP COLUMN held_by;
                  ALTER TABLE campaign DROP COLUMN forgiven_rejected; ALTER TABLE campaign DROP COLUMN forgiven_settled;",
             )
             .unwrap();

@@ -1,0 +1,162 @@
+//! Reports in the embedded store: read, gathered and written in one transaction.
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use super::batch_row::{self, BatchRow};
+use super::campaign_row::{key, tally};
+use super::settle::{Hand, settle};
+use super::{now, signed, time, unsigned};
+use crate::campaign::delivery::News;
+use crate::campaign::{CampaignId, MessageState, Phone};
+use crate::ledger::deliveries::{Changes, Deliveries, UNDELIVERED, proves_taken};
+use crate::ledger::{Heard, Learnt, LedgerError, Outcome, Response, Suppress, Suppressed};
+
+/// What is kept of a batch's reports.
+pub(super) fn kept(connection: &Connection, batch: i64) -> Result<Deliveries, LedgerError> {
+    let kept: Option<Vec<u8>> = connection
+        .prepare_cached("SELECT kept FROM delivery WHERE batch = ?1")?
+        .query_row([batch], |row| row.get(0))
+        .optional()?;
+    Ok(Deliveries::read(&kept.unwrap_or_default()))
+}
+
+pub(super) fn hear(
+    transaction: &Transaction<'_>,
+    id: &CampaignId,
+    batch: u32,
+    heard: &[Heard],
+) -> Result<Vec<Option<Learnt>>, LedgerError> {
+    let Ok(campaign) = key(transaction, id) else { return Ok(vec![None; heard.len()]) };
+    let Some(mut row) = BatchRow::read(transaction, campaign, batch)? else {
+        return Ok(vec![None; heard.len()]);
+    };
+    let at = batch_row::key(campaign, batch);
+    let (mut deliveries, mut changes) = (kept(transaction, at)?, Changes::default());
+    let (mut settled, mut learnt) = (Vec::new(), Vec::new());
+    for report in heard {
+        let place = report.message;
+        let found = row.recipients().get(usize::from(place)).copied();
+        let meant = found.filter(|(_, phone)| report.recipient.is_none_or(|other| other == *phone));
+        let (Some((row_number, recipient)), Some(state)) = (meant, row.state(place)) else {
+            learnt.push(None);
+            continue;
+        };
+        let mut news = Learnt { recipient, row: row_number, message: place, settled: false, is_news: false };
+        if proves_taken(state, row.attempts(place), &report.news) {
+            let sid = report.sid.clone().unwrap_or_default();
+            settled.push((place, Outcome::Accepted { sid }).into());
+            news.settled = true;
+        } else if state != MessageState::Accepted {
+            learnt.push(None);
+            continue;
+        }
+        let accepted_at = if news.settled { 0 } else { row.at(place) };
+        news.is_news = deliveries.hear(report, accepted_at, &mut changes) || news.settled;
+        if let News::Reply(reply) = &report.news {
+            let response = Response::new(&news, batch, report.at, reply);
+            let json = serde_json::to_string(&response)
+                .map_err(|fault| LedgerError::Storage(format!("can't keep an answer: {fault}")))?;
+            let inserted = transaction
+                .prepare_cached(
+                    "INSERT OR IGNORE INTO response (campaign, id, response) VALUES (?1, ?2, ?3)",
+                )?
+                .execute(params![campaign, reply.id, json])?;
+            news.is_news = inserted == 1;
+        }
+        learnt.push(Some(news));
+    }
+    if learnt.iter().all(Option::is_none) {
+        return Ok(learnt);
+    }
+    if !settled.is_empty() {
+        settle(transaction, campaign, &mut row, settled, Hand::Sender)?;
+        row.write(transaction, None, None)?;
+    }
+    transaction
+        .prepare_cached("INSERT OR REPLACE INTO delivery (batch, kept) VALUES (?1, ?2)")?
+        .execute(params![at, deliveries.bytes()])?;
+    for ((kind, word), by) in changes.counters {
+        let text = if kind == UNDELIVERED { changes.texts.get(&word) } else { None };
+        tally(transaction, campaign, kind, &word, by, text.map_or("", String::as_str))?;
+    }
+    Ok(learnt)
+}
+
+pub(super) fn responses(connection: &Connection, id: &CampaignId) -> Result<Vec<Response>, LedgerError> {
+    let mut statement = connection.prepare_cached("SELECT response FROM response WHERE campaign = ?1")?;
+    let rows = statement.query_map([key(connection, id)?], |row| row.get::<_, String>(0))?;
+    let lines = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut all: Vec<Response> = lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    all.sort_by_key(|response| (response.row, response.at));
+    Ok(all)
+}
+
+/// Since when the oldest doubt of a campaign stands.
+pub(super) fn oldest_doubt(
+    connection: &Connection,
+    id: &CampaignId,
+) -> Result<Option<jiff::Timestamp>, LedgerError> {
+    const PAGE: usize = 100;
+    let campaign = key(connection, id)?;
+    let (mut oldest, mut next) = (None, Some(0));
+    while let Some(from) = next {
+        let page = BatchRow::page(connection, campaign, from, PAGE)?;
+        next = page.last().filter(|_| page.len() == PAGE).map(|last| last.number() + 1);
+        let doubts = page
+            .iter()
+            .flat_map(|row| row.messages_in(MessageState::InDoubt).into_iter().map(|place| row.at(place)));
+        oldest = oldest.into_iter().chain(doubts).min();
+    }
+    Ok(oldest.map(time))
+}
+
+pub(super) fn decided(transaction: &Transaction<'_>, id: &CampaignId, line: &str) -> Result<(), LedgerError> {
+    let campaign = key(transaction, id)?;
+    transaction.execute("INSERT INTO decision (campaign, line) VALUES (?1, ?2)", params![campaign, line])?;
+    Ok(())
+}
+
+pub(super) fn decisions(connection: &Connection, id: &CampaignId) -> Result<Vec<String>, LedgerError> {
+    let mut statement =
+        connection.prepare_cached("SELECT line FROM decision WHERE campaign = ?1 ORDER BY rowid")?;
+    let lines = statement.query_map([key(connection, id)?], |row| row.get(0))?;
+    Ok(lines.collect::<rusqlite::Result<_>>()?)
+}
+
+pub(super) fn suppress(
+    transaction: &Transaction<'_>,
+    numbers: &[Phone],
+    how: Suppress,
+) -> Result<u64, LedgerError> {
+    let sql = match how {
+        Suppress::Add => "INSERT OR IGNORE INTO suppressed (number) VALUES (?1)",
+        Suppress::Remove => "DELETE FROM suppressed WHERE number = ?1",
+    };
+    let mut changed = 0;
+    for phone in numbers {
+        changed += transaction.prepare_cached(sql)?.execute([signed(phone.digits())])? as u64;
+    }
+    if changed > 0 {
+        transaction.execute("UPDATE suppressed_version SET version = version + 1", [])?;
+    }
+    Ok(changed)
+}
+
+pub(super) fn suppressed(connection: &Connection, known: u64) -> Result<Option<Suppressed>, LedgerError> {
+    let version: i64 = connection
+        .prepare_cached("SELECT version FROM suppressed_version")?
+        .query_row([], |row| row.get(0))?;
+    let version = unsigned(version);
+    if version == known {
+        return Ok(None);
+    }
+    let mut statement = connection.prepare_cached("SELECT number FROM suppressed ORDER BY number")?;
+    let numbers = statement.query_map([], |row| row.get::<_, i64>(0))?;
+    let numbers = numbers.map(|number| number.map(unsigned)).collect::<rusqlite::Result<_>>()?;
+    Ok(Some(Suppressed { version, numbers }))
+}
+
+/// Whether the clock of a message's last change is so long ago.
+pub(super) fn is_older(row: &BatchRow, place: u8, than: std::time::Duration) -> bool {
+    u128::from(unsigned(now() - row.at(place))) >= than.as_millis()
+}

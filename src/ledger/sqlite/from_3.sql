@@ -1,0 +1,22 @@
+-- From layout 3 to 4.
+CREATE TABLE delivery (
+    batch INTEGER PRIMARY KEY,
+    kept  BLOB NOT NULL
+);
+CREATE TABLE response (
+    campaign INTEGER NOT NULL,
+    id       TEXT NOT NULL,
+    response TEXT NOT NULL,
+    PRIMARY KEY (campaign, id)
+) WITHOUT ROWID;
+CREATE TABLE decision (
+    campaign INTEGER NOT NULL,
+    line     TEXT NOT NULL
+);
+CREATE TABLE suppressed (
+    number INTEGER PRIMARY KEY
+);
+CREATE TABLE suppressed_version (
+    version INTEGER NOT NULL
+);
+INSERT INTO suppressed_version VALUES (0);
