@@ -19,14 +19,20 @@ fn rendering(criterion: &mut Criterion) {
     let json = include_bytes!("../fixtures/jobs/appointment.json");
     let job = Job::read(json).unwrap_or_else(|problems| panic!("{problems:?}"));
     let base = "http://127.0.0.1:1".parse().unwrap();
-    let credentials = Credentials { account_sid: "a".into(), api_key: "k".into(), api_token: "t".into() };
+    let credentials = Credentials {
+        account_sid: "a".into(),
+        api_key: "k".into(),
+        api_token: "t".into(),
+        callback_fields: std::collections::BTreeMap::new(),
+    };
     let provider = (PROVIDERS[0].open)(&base, &credentials).unwrap();
     let columns = Columns::new(["order_id", "name", "Mobile", "clinic"].map(String::from).into());
     let template = Template::compile(
-        &provider.envelope(&job).unwrap(),
+        &provider.envelope(&job, false).unwrap(),
         &job.limits_of_strings,
         job.judge_rendered,
         &columns,
+        None,
     )
     .unwrap();
     let values = ["100001", "asha rao", "+919800000001", "Lake Road"];

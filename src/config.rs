@@ -39,6 +39,8 @@ pub struct Config {
     pub store: Store,
     /// The HTTP side of a worker.
     pub http: Http,
+    /// How reports of providers are taken.
+    pub callbacks: CallbackConfig,
     /// Where audiences may come from.
     pub audiences: Audiences,
     /// Credentials and limits, by name.
@@ -117,6 +119,22 @@ impl Default for Http {
     }
 }
 
+/// How reports of providers are taken, where `http.public_url` says how they reach us.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CallbackConfig {
+    /// The keys that seal the addresses of reports: the first seals, all open. To replace one, put the
+    /// new one before it, and take the old one out when its campaigns are over.
+    pub keys: Vec<Secret>,
+    /// The key that signs what is handed on to a job's own `status_callback`.
+    pub signing_key: Option<Secret>,
+    /// Whether reports may be handed on to addresses inside, as of a private network.
+    pub forward_to_private: bool,
+    /// Words that put who answers with them on the list of suppressed numbers; by default STOP and its
+    /// kin.
+    pub stop_words: Option<Vec<String>>,
+}
+
 /// A token of the API.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -170,6 +188,10 @@ pub struct AccountConfig {
     /// What the provider allows.
     #[serde(default)]
     pub limits: Limits,
+    /// What the fields of callbacks are called, where the provider's customer decides that (Kaleyra):
+    /// `ref`, `id`, `status`, `recipient`, `at`, `code`, `text`; a name or a JSON pointer.
+    #[serde(default)]
+    pub callback_fields: BTreeMap<String, String>,
     /// How many requests may be under way at once; by default as many as keep the provider busy.
     #[serde(default, deserialize_with = "number")]
     pub concurrency: Option<NonZeroU16>,
@@ -317,6 +339,7 @@ impl AccountConfig {
             account_sid,
             api_key: secret("api_key", &self.api_key)?,
             api_token: secret("api_token", &self.api_token)?,
+            callback_fields: self.callback_fields.clone(),
         })
     }
 }

@@ -11,10 +11,12 @@
 //! - [`ledger`] keeps what became of every message.
 //! - [`dispatch`] is the engine, and alone puts the five adapters above together: intake, planner,
 //!   senders. Start reading at [`dispatch::run`].
+//! - [`callbacks`] takes in what providers report of messages later.
 //! - [`sandbox`] is a provider to try things on. It knows the domain at most.
 //! - [`config`] and [`telemetry`] serve the command line in [`cli`], which has one file a command.
 
 pub mod audience;
+pub mod callbacks;
 pub mod campaign;
 pub mod cli;
 pub mod config;

@@ -136,6 +136,11 @@ impl<'a> Recipient<'a> {
         &self.batch.campaign
     }
 
+    /// The message's reference, as text.
+    pub fn message_ref(&self) -> String {
+        format!("{}.{}.{}", self.batch.campaign, self.batch.number, self.index)
+    }
+
     /// The batch's number.
     pub fn batch_number(&self) -> u32 {
         self.batch.number

@@ -3,6 +3,7 @@
 //! Pure: no I/O, no async, no clock, and nothing of the crate outside this folder.
 
 pub mod batch;
+pub mod capability;
 pub mod codes;
 pub mod columns;
 pub mod content;
@@ -21,6 +22,7 @@ pub mod state;
 pub mod template;
 
 pub use batch::{BATCH_LIMIT, Batch, Field, Recipient};
+pub use capability::{Callbacks, Subject};
 pub use columns::Columns;
 pub use id::{CampaignId, MessageRef};
 pub use job::Job;

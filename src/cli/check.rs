@@ -47,7 +47,7 @@ pub(super) fn main(check: &Check, config: &Config, json: bool) -> Outcome {
         let nowhere = nowhere.map_err(|fault| Failure::Outside(format!("{fault}")))?;
         open::sandbox_account(config, &job.account, &nowhere)?
     } else {
-        open::account(config, &job.account, None)?
+        open::account(config, &job.account, None, open::callbacks(config, &job.account)?)?
     };
     let prepared = prepare(job, Some(&open::audience_root(config, &check.job)), &account)?;
     let found = walk(&prepared, check.rows)?;

@@ -94,7 +94,7 @@ async fn look_at_accounts(config: &Config, findings: &mut Findings) {
     }
     for name in config.accounts.keys() {
         let check = format!("accounts.{name}");
-        match open::account(config, name, None) {
+        match open::callbacks(config, name).and_then(|hears| open::account(config, name, None, hears)) {
             Err(fault) => findings.add(&check, Grade::Bad, fault.to_string()),
             Ok(account) => {
                 let (grade, text) = try_credentials(&account).await;

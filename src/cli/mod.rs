@@ -10,11 +10,13 @@ mod explain;
 mod open;
 mod progress;
 mod report;
+mod responses;
 mod run;
 mod sandbox;
 mod schema;
 mod status;
 mod submit;
+mod suppress;
 mod text;
 mod worker;
 
@@ -68,6 +70,10 @@ enum Command {
     Status(status::Status),
     /// Write a line for every message
     Report(report::Report),
+    /// Write what people answered
+    Responses(responses::Responses),
+    /// Look after the numbers that must never be messaged
+    Suppress(suppress::Suppress),
     /// Send the rejected messages of a campaign again
     Retry(control::Retry),
     /// Decide what becomes of a campaign's messages in doubt
@@ -133,6 +139,8 @@ async fn dispatch(args: Args) -> Outcome {
             Box::pin(worker::main(command, &config()?, file)).await
         }
         Command::Submit(command) => submit::main(command, &config()?, args.json).await,
+        Command::Responses(command) => responses::main(command, &config()?, args.json).await,
+        Command::Suppress(command) => suppress::main(command, &config()?, args.json).await,
         Command::Retry(command) => control::main(command.parts(), &config()?, args.json).await,
         Command::Resolve(command) => control::main(command.parts(), &config()?, args.json).await,
         Command::Pause(which) => control::main((which, Action::Pause), &config()?, args.json).await,

@@ -1,18 +1,19 @@
 //! What several commands open: the ledger, the broker, the job, the accounts.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 use url::{Host, Url};
 
 use super::Failure;
 use crate::campaign::problem::nearest;
-use crate::campaign::{CampaignId, Job};
+use crate::campaign::{Callbacks, CampaignId, Job};
 use crate::config::{self, AccountConfig, Config};
 use crate::dispatch::{Account, Accounts};
 use crate::ledger::{Access, Campaign, Ledger, Redis, Sqlite};
@@ -64,6 +65,14 @@ impl Store {
     /// The flag as the command line has it, to say a command again.
     pub(super) fn flag(&self) -> String {
         self.store.as_ref().map(|path| format!(" --store {}", path.display())).unwrap_or_default()
+    }
+
+    /// The same to change what needs no campaign: a store is made if there is none.
+    pub(super) async fn open_or_make(&self, config: &Config) -> Result<Opened, Failure> {
+        if (config.redis.is_none() || self.store.is_some()) && !self.path(config).is_file() {
+            drop(Sqlite::open(self.path(config), Access::Send)?);
+        }
+        self.open(config, Access::Change).await
     }
 
     /// Opens the fleet's ledger where there is one, else the store.
@@ -134,7 +143,12 @@ pub(super) fn audience_root(config: &Config, job: &Path) -> PathBuf {
 pub(super) type Shared<'s> = Option<&'s RedisServer>;
 
 /// The configured account of a job.
-pub(super) fn account(config: &Config, name: &str, shared: Shared<'_>) -> Result<Account, Failure> {
+pub(super) fn account(
+    config: &Config,
+    name: &str,
+    shared: Shared<'_>,
+    hears: Option<Arc<Callbacks>>,
+) -> Result<Account, Failure> {
     let Some(account) = config.accounts.get(name) else {
         let near = if config.accounts.is_empty() {
             format!("; describe it under [accounts.{name}] in flowcast.toml, or try the job with --sandbox")
@@ -145,13 +159,28 @@ pub(super) fn account(config: &Config, name: &str, shared: Shared<'_>) -> Result
     };
     let credentials = account.credentials(name)?;
     let address = account.address(name)?;
-    ready(account.provider, &credentials, &address, name, Some(account), shared)
+    ready(account.provider, &credentials, &address, name, Some(account), shared, hears)
+}
+
+/// The callbacks of an account, where the configuration has a public address.
+pub(super) fn callbacks(config: &Config, name: &str) -> Result<Option<Arc<Callbacks>>, Failure> {
+    let Some(public_url) = &config.http.public_url else { return Ok(None) };
+    let keys = config.callbacks.keys.iter().enumerate();
+    let keys =
+        keys.map(|(nth, key)| key.read(&format!("callbacks.keys[{nth}]"))).collect::<Result<Vec<_>, _>>()?;
+    let keys: Vec<&str> = keys.iter().map(ExposeSecret::expose_secret).collect();
+    let callbacks = Callbacks::new(public_url, name, &keys)
+        .map_err(|fault| Failure::Usage(format!("callbacks.keys, with http.public_url: {fault}")))?;
+    Ok(Some(Arc::new(callbacks)))
 }
 
 /// All configured accounts. One that can't be used is no reason not to work for the others.
 pub(super) fn accounts(config: &Config, shared: Shared<'_>) -> Accounts {
     let open = |name: &String| {
-        let opened = account(config, name, shared).map(Arc::new).map_err(|failure| failure.to_string());
+        let opened = callbacks(config, name)
+            .and_then(|hears| account(config, name, shared, hears))
+            .map(Arc::new)
+            .map_err(|failure| failure.to_string());
         if let Err(fault) = &opened {
             tracing::warn!("an account can't be used: {fault}");
         }
@@ -170,9 +199,13 @@ pub(super) fn only(name: &str, account: &Arc<Account>) -> Accounts {
 pub(super) fn sandbox_account(config: &Config, name: &str, address: &Url) -> Result<Account, Failure> {
     let account = config.accounts.get(name);
     let kind = account.map_or(PROVIDERS[0], |account| account.provider);
-    let credentials =
-        Credentials { account_sid: "sandbox".into(), api_key: "key".into(), api_token: "token".into() };
-    ready(kind, &credentials, address, name, account, None)
+    let credentials = Credentials {
+        account_sid: "sandbox".into(),
+        api_key: "key".into(),
+        api_token: "token".into(),
+        callback_fields: BTreeMap::new(),
+    };
+    ready(kind, &credentials, address, name, account, None, None)
 }
 
 fn ready(
@@ -182,6 +215,7 @@ fn ready(
     name: &str,
     account: Option<&AccountConfig>,
     shared: Shared<'_>,
+    hears: Option<Arc<Callbacks>>,
 ) -> Result<Account, Failure> {
     let provider = (kind.open)(address, credentials)
         .map_err(|fault| Failure::Usage(format!("accounts.{name}: {fault}")))?;
@@ -200,7 +234,7 @@ fn ready(
         Some(server) => AccountLimits::shared(name, rates, concurrency, server.clone()),
         None => AccountLimits::new(rates, concurrency),
     };
-    Ok(Account::new(kind, provider, transport, limits, concurrency))
+    Ok(Account::new(kind, provider, transport, limits, concurrency, hears))
 }
 
 /// What a configured account is allowed: the provider's own limits, unless it says otherwise.

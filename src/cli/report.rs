@@ -61,8 +61,10 @@ async fn write(report: &Report, ledger: &impl Ledger, json: bool) -> Outcome {
 
 /// The provider's text, and what is known of its code.
 fn explained(mut line: ReportLine) -> ReportLine {
-    let code = line.code.as_deref().filter(|_| line.state == MessageState::Rejected);
-    if let Some(known) = code.and_then(codes::in_report) {
+    let failed = line.state == MessageState::Rejected || line.delivery.as_deref() == Some("failed");
+    let code = line.code.as_deref().filter(|_| failed);
+    let known = code.and_then(|code| codes::reported(code, line.detail.as_deref().unwrap_or_default()));
+    if let Some(known) = known {
         let detail = line.detail.get_or_insert_default();
         let gap = if detail.is_empty() { "" } else { " — " };
         *detail = format!("{detail}{gap}{}", known.summary());
@@ -134,7 +136,7 @@ impl Lines {
 }
 
 /// The writer's own error out of the CSV library's, so that a reader who has gone is known as one.
-fn cause(fault: csv::Error) -> io::Error {
+pub(super) fn cause(fault: csv::Error) -> io::Error {
     match fault.into_kind() {
         csv::ErrorKind::Io(fault) => fault,
         other => io::Error::other(format!("{other:?}")),

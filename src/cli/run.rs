@@ -52,7 +52,7 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
                 address.map_err(|fault| Failure::Outside(format!("the sandbox's address: {fault}")))?;
             open::sandbox_account(config, &job.account, &address)?
         }
-        None => open::account(config, &job.account, None)?,
+        None => open::account(config, &job.account, None, None)?,
     };
     let account = Arc::new(account);
     let root = open::audience_root(config, &run.job);

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{Failure, Outcome, print, tell};
 use crate::campaign::Rate;
-use crate::sandbox::{self, Behaviour};
+use crate::sandbox::{self, Behaviour, Reporting};
 
 /// Start a provider to try things on.
 #[derive(Args)]
@@ -19,6 +19,8 @@ pub(super) struct Sandbox {
     listen: SocketAddr,
     #[command(flatten)]
     faults: Faults,
+    #[command(flatten)]
+    reports: Reports,
 }
 
 /// What a sandbox may do wrong.
@@ -49,6 +51,51 @@ pub(super) struct Faults {
     seed: Option<u64>,
 }
 
+/// How a sandbox reports what became of messages.
+#[derive(Args)]
+#[command(next_help_heading = "The sandbox's reports")]
+pub(super) struct Reports {
+    /// Where reports go that no message has an address for, as with Kaleyra and Meta
+    #[arg(long = "callback-url", value_name = "URL")]
+    url: Option<String>,
+    /// How late reports come at the latest, as 50ms or 2s
+    #[arg(long = "callback-delay", value_name = "TIME", value_parser = time)]
+    delay: Option<Duration>,
+    /// The share of messages whose reports come out of order
+    #[arg(long = "callback-shuffle", value_name = "SHARE", value_parser = share)]
+    shuffle: Option<f64>,
+    /// The share of reports that come twice
+    #[arg(long = "callback-repeat", value_name = "SHARE", value_parser = share)]
+    repeat: Option<f64>,
+    /// The share of reports that never come
+    #[arg(long = "callback-lose", value_name = "SHARE", value_parser = share)]
+    lose: Option<f64>,
+    /// The share of messages that can't be delivered
+    #[arg(long = "callback-fail", value_name = "SHARE", value_parser = share)]
+    fail: Option<f64>,
+    /// The share of delivered messages that are read
+    #[arg(long = "callback-read", value_name = "SHARE", value_parser = share)]
+    read: Option<f64>,
+    /// The share of read messages that are answered
+    #[arg(long = "callback-reply", value_name = "SHARE", value_parser = share)]
+    reply: Option<f64>,
+}
+
+impl Reports {
+    fn reporting(&self) -> Reporting {
+        Reporting {
+            url: self.url.clone(),
+            delay: self.delay.unwrap_or_default(),
+            shuffle: self.shuffle.unwrap_or_default(),
+            repeat: self.repeat.unwrap_or_default(),
+            lose: self.lose.unwrap_or_default(),
+            fail: self.fail.unwrap_or_default(),
+            read: self.read.unwrap_or_default(),
+            reply: self.reply.unwrap_or_default(),
+        }
+    }
+}
+
 impl Faults {
     /// Whether any was asked for.
     pub(super) fn any(&self) -> bool {
@@ -69,6 +116,7 @@ impl Faults {
             error_rate: self.error_rate.unwrap_or(usual.error_rate),
             cut_rate: self.cut_rate.unwrap_or(usual.cut_rate),
             faults: self.fault.iter().cloned().collect(),
+            reporting: Reporting::default(),
             rate_limit: self.rate_limit,
             seed: self.seed.unwrap_or(usual.seed),
             remember,
@@ -78,7 +126,8 @@ impl Faults {
 
 pub(super) async fn main(sandbox: Sandbox, json: bool) -> Outcome {
     let listen = sandbox.listen;
-    let started = sandbox::Sandbox::start(listen, sandbox.faults.behaviour(true)).await;
+    let behaviour = Behaviour { reporting: sandbox.reports.reporting(), ..sandbox.faults.behaviour(true) };
+    let started = sandbox::Sandbox::start(listen, behaviour).await;
     let sandbox = started.map_err(|fault| Failure::Outside(format!("can't listen on {listen}: {fault}")))?;
     let address = sandbox.address;
     print(&if json {

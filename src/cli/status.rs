@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use jiff::Timestamp;
 
 use super::open::on_ledger;
-use super::text::{duration, eta, status_json, summary};
+use super::text::{duration, eta, status_json, summary, thousands};
 use super::{Failure, Outcome, open, print};
 use crate::config::Config;
 use crate::ledger::{Access, Campaign, Ledger, LedgerError};
@@ -35,6 +36,9 @@ pub(super) async fn main(status: Status, config: &Config, json: bool) -> Outcome
 async fn show(status: &Status, ledger: &impl Ledger, json: bool) -> Outcome {
     let mut campaign = open::campaign(ledger, &status.id).await?;
     print(&text(&campaign, json))?;
+    if !json {
+        print(&history(ledger, &campaign).await?)?;
+    }
     while status.watch && !campaign.state.is_over() {
         tokio::time::sleep(LOOK).await;
         let gone = || Failure::from(LedgerError::NoCampaign(campaign.id.clone()));
@@ -49,6 +53,27 @@ async fn show(status: &Status, ledger: &impl Ledger, json: bool) -> Outcome {
         print(&text(&campaign, json))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What waits for an answer, and what people decided.
+async fn history(ledger: &impl Ledger, campaign: &Campaign) -> Result<String, Failure> {
+    let mut text = String::new();
+    if campaign.counts.in_doubt > 0
+        && let Some(since) = ledger.oldest_doubt(&campaign.id).await?
+    {
+        let age = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
+        text += &format!(
+            "\n  {} in doubt await a callback, the oldest for {} (since {since:.0});\n  without one: flowcast resolve {} --resend or --abandon, with --older-than 2h only those\n",
+            thousands(campaign.counts.in_doubt),
+            duration(age),
+            campaign.id,
+        );
+    }
+    let decisions = ledger.decisions(&campaign.id).await?;
+    if !decisions.is_empty() {
+        text += &format!("\n  {}\n", decisions.join("\n  "));
+    }
+    Ok(text)
 }
 
 fn text(campaign: &Campaign, json: bool) -> String {

@@ -43,7 +43,7 @@ pub(super) async fn main(submit: Submit, config: &Config, json: bool) -> Outcome
             return Err(Failure::Usage(text.into()));
         }
         job.id = Some(id.clone());
-        let account = open::account(config, &job.account, None)?;
+        let account = open::account(config, &job.account, None, open::callbacks(config, &job.account)?)?;
         // The worker reads the audience below its own root, wherever the job's file is.
         let prepared = Arc::new(prepare(job, config.audiences.root.as_deref(), &account)?);
         let path = submit.store.path(config);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::campaign::delivery::STEPS;
 use crate::campaign::{CampaignState, codes};
 use crate::ledger::Campaign;
 
@@ -62,7 +63,7 @@ pub(super) fn status_json(campaign: &Campaign) -> Value {
         "counts": campaign.counts,
         "skipped": campaign.skipped,
         "rejected": campaign.rejected,
-        "delivery": { "sent": 0, "delivered": 0, "read": 0, "failed": 0, "replied": 0 },
+        "delivery": campaign.delivery,
         "rate": (campaign.rate * 10.0).round() / 10.0,
         "eta_s": eta(campaign).map(|eta| eta.as_secs_f64().ceil() as u64),
         "submitted_at": campaign.submitted_at,
@@ -109,16 +110,50 @@ pub(super) fn summary(campaign: &Campaign) -> String {
     if counts.sending > 0 {
         row("sending", counts.sending);
     }
+    let reached = funnel(campaign);
+    if reached.iter().any(|(_, count, _)| *count > 0) || campaign.delivery.failed > 0 {
+        line(String::new());
+        let accepted = counts.accepted.max(1) as f64;
+        for (step, count, times) in reached {
+            let share = count as f64 * 100.0 / accepted;
+            let took = times.map(|[median, most]| format!("   {median} in the middle, 95 % within {most}"));
+            let count = thousands(count);
+            line(format!("  {step:<22}{count:>14}{share:>8.1} %{}", took.unwrap_or_default()));
+        }
+        let failed = campaign.delivery.failed;
+        let share = failed as f64 * 100.0 / accepted;
+        line(format!("  {:<22}{:>14}{share:>8.1} %", "not delivered", thousands(failed)));
+        for (code, count) in &campaign.undelivered {
+            line(format!("    {code:<20}{:>14}", thousands(*count)));
+        }
+    }
     if !campaign.texts.is_empty() {
         line(String::new());
         for (code, detail) in &campaign.texts {
             line(format!("  {code}: {detail}"));
-            if let Some(known) = codes::in_report(code) {
+            if let Some(known) = codes::reported(code, detail) {
                 line(format!("    {}", known.summary()));
             }
         }
     }
     text
+}
+
+/// How many came so far at the least, of those that were accepted, and the median and the 95th percentile
+/// of the time that the step took.
+fn funnel(campaign: &Campaign) -> [(&'static str, u64, Option<[String; 2]>); STEPS.len()] {
+    let delivery = campaign.delivery;
+    let read = delivery.read;
+    let delivered = read + delivery.delivered;
+    let reached = [delivered + delivery.sent, delivered, read, delivery.replied];
+    std::array::from_fn(|nth| {
+        let time = |share| {
+            campaign.took[nth]
+                .quantile(share)
+                .map(|milliseconds| duration(Duration::from_millis(milliseconds)))
+        };
+        (STEPS[nth], reached[nth], time(0.5).zip(time(0.95)).map(|(median, most)| [median, most]))
+    })
 }
 
 #[cfg(test)]

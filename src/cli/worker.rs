@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::run::listen_for_signals;
 use super::{Failure, Outcome, open};
+use crate::callbacks::{Forward, Reports, Slot, StopWords, router};
 use crate::config::Config;
 use crate::dispatch::{Events, Setting, take_jobs, work};
 use crate::http::{Health, Http};
-use crate::ledger::{Access, Redis, Sqlite};
+use crate::ledger::{Access, Ledger, Redis, Sqlite};
 use crate::provider::transport::REQUEST_TIMEOUT;
 use crate::queue::rabbitmq::Broker;
 use crate::queue::{Local, RabbitMq};
@@ -42,8 +43,11 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
         let ledger = Sqlite::open(path, Access::Send)?;
         let health = Health::default();
         health.check("store", || true);
-        let http = Http::start(&config.http.listen, health).await.map_err(Failure::Outside)?;
+        let slot = Slot::<Sqlite>::default();
+        let more = router(slot.clone());
+        let http = Http::start(&config.http.listen, health, more).await.map_err(Failure::Outside)?;
         let setting = setting(config, None, Events::default());
+        let _ = slot.set(reports(config, &ledger, &setting)?);
         open::remember_recipients(&ledger, &setting.accounts).await?;
         tell_start(&http, &format!("the store {}", path.display()));
         tokio::spawn(open::follow_limits(file, setting.accounts.clone(), stop.clone()));
@@ -59,7 +63,9 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     }
     let health = Health::default();
     // Served from the start, so that whoever watches sees what it waits for.
-    let http = Http::start(&config.http.listen, health.clone()).await.map_err(Failure::Outside)?;
+    let slot = Slot::<Redis>::default();
+    let more = router(slot.clone());
+    let http = Http::start(&config.http.listen, health.clone(), more).await.map_err(Failure::Outside)?;
     let connecting = async {
         let server = open::redis_server(redis, Patience::Endless).await?;
         let broker = open::broker(config, true).await?;
@@ -73,6 +79,7 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     let longest = config.accounts.values().map(|account| account.timeout.0).max();
     let ledger = Redis::on(server.clone(), longest.unwrap_or(REQUEST_TIMEOUT));
     let setting = setting(config, Some(&server), Events(Some(broker.clone())));
+    let _ = slot.set(reports(config, &ledger, &setting)?);
     tell_start(&http, "Redis and RabbitMQ");
     tokio::spawn(open::follow_limits(file, setting.accounts.clone(), stop.clone()));
     tokio::spawn(clean(ledger.clone(), redis.keep_for.0, stop.clone()));
@@ -88,6 +95,15 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
 
 fn setting(config: &Config, server: Option<&RedisServer>, events: Events) -> Setting {
     Setting { accounts: open::accounts(config, server), root: config.audiences.root.clone(), events }
+}
+
+/// Takes reports in for a ledger.
+fn reports<L: Ledger>(config: &Config, ledger: &L, setting: &Setting) -> Result<Reports<L>, Failure> {
+    let callbacks = &config.callbacks;
+    let key = callbacks.signing_key.as_ref().map(|key| key.read("callbacks.signing_key")).transpose()?;
+    let forward = Forward::start(key.as_ref(), callbacks.forward_to_private).map_err(Failure::Outside)?;
+    let words = StopWords::new(callbacks.stop_words.as_deref());
+    Ok(Reports::new(ledger, &setting.accounts, &setting.events, forward, words))
 }
 
 fn tell_start(http: &Http, on: &str) {

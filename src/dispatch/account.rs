@@ -1,9 +1,11 @@
 //! An account, ready to send: its provider, its connections, its limits.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::backoff::backoff;
+use crate::campaign::Callbacks;
 use crate::limiter::AccountLimits;
 use crate::provider::{Kind, Provider, Transport};
 
@@ -22,6 +24,8 @@ pub struct Account {
     pub limits: AccountLimits,
     /// How many requests may be under way at once.
     pub concurrency: usize,
+    /// Where its reports come to, where flowcast takes them.
+    pub callbacks: Option<Arc<Callbacks>>,
     /// Its provider.
     pub kind: &'static Kind,
     limited: AtomicU32,
@@ -35,8 +39,9 @@ impl Account {
         transport: Transport,
         limits: AccountLimits,
         concurrency: usize,
+        callbacks: Option<Arc<Callbacks>>,
     ) -> Self {
-        Self { kind, provider, transport, limits, concurrency, limited: AtomicU32::new(0) }
+        Self { kind, provider, transport, limits, concurrency, callbacks, limited: AtomicU32::new(0) }
     }
 
     /// How many requests of one batch may be under way at once.

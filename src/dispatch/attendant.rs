@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -21,7 +21,7 @@ use super::sender::{Sending, State};
 use super::{Accounts, DispatchError, Prepared};
 use crate::campaign::job::OnInDoubt;
 use crate::campaign::{CampaignId, CampaignState, Columns, Job, Opening};
-use crate::ledger::{Attendance, Campaign, Counts, Decision, Ledger, LedgerError};
+use crate::ledger::{Attendance, Campaign, Counts, Decision, Ledger, LedgerError, Suppressed};
 use crate::limiter::CampaignLimits;
 use crate::queue::{Queue, QueueError};
 
@@ -67,6 +67,8 @@ pub(super) struct Attendant<L: Ledger, Q: Queue> {
     pub(super) sending: Option<Senders<L, Q>>,
     pub(super) planning: Option<PlanningTask>,
     pub(super) publish: Publish,
+    /// The numbers that must never be messaged.
+    suppressed: Arc<RwLock<Arc<Suppressed>>>,
     /// The batches that this worker has queued again, and since which decision.
     pub(super) requeued: BTreeMap<u32, u64>,
     /// Since when it stands still with nothing queued, and where.
@@ -116,6 +118,7 @@ impl<L: Ledger, Q: Queue> Attendant<L, Q> {
             planning: None,
             // A queue of this process alone is empty now, whatever is planned.
             publish: if Q::LASTS { Publish::News } else { Publish::Unsettled },
+            suppressed: Arc::default(),
             requeued: BTreeMap::new(),
             still: None,
             told: None,
@@ -177,6 +180,10 @@ impl<L: Ledger, Q: Queue> Attendant<L, Q> {
     async fn look(&mut self) -> Result<Found, DispatchError> {
         let Some(campaign) = self.ledger.campaign(&self.id).await? else { return Ok(Found::Nothing) };
         let attendance = self.ledger.attend(&self.id, self.queue.held()).await?;
+        let known = self.suppressed.read().unwrap_or_else(PoisonError::into_inner).version;
+        if let Some(list) = self.ledger.suppressed(known).await? {
+            *self.suppressed.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(list);
+        }
         if attendance.leads && (L::SHARED || !self.expired_once) {
             self.expire_claims().await?;
             self.expired_once = true;
@@ -375,6 +382,7 @@ impl<L: Ledger, Q: Queue> Attendant<L, Q> {
             limits: CampaignLimits::new(self.id.clone(), job.flow(), job.limits.messages),
             flow: job.flow(),
             events: self.setting.events.clone(),
+            suppressed: self.suppressed.clone(),
             stop: self.stop.child_token(),
             bell: self.bell.clone(),
             state: State::default(),

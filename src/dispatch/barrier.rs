@@ -68,6 +68,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         let (queued, _receipt) = next?;
         let Some(set) = queued.left.chunks(self.portion()).next().map(<[u8]>::to_vec) else { return Ok(()) };
         let Mine::Now(_place) = self.wait_for_turn(&queued, &set).await? else { return Ok(()) };
+        let set = self.without_suppressed(&queued, set).await?;
         if !self.ledger.probe(barrier).await? {
             return Ok(());
         }

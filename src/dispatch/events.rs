@@ -7,10 +7,11 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::campaign::{CampaignState, Recipient};
-use crate::ledger::{Barrier, Campaign, Outcome};
+use crate::campaign::delivery::{Delivery, News, ReplyContent};
+use crate::campaign::{CampaignState, MessageRef, Phone, Recipient};
+use crate::ledger::{Barrier, Campaign, Learnt, Outcome};
 use crate::queue::rabbitmq::{Broker, Event};
 
 /// How long a sender waits for the broker to take what it tells.
@@ -83,8 +84,62 @@ impl Events {
         Event { name, body }
     }
 
+    /// What a report says of a message.
+    pub fn news(message: &MessageRef, learnt: &Learnt, news: &News, at: i64) -> Vec<Event> {
+        let event = |name: &'static str, more: Value| {
+            let mut body = json!({
+                "version": 1, "event": name, "at": Timestamp::from_millisecond(at).unwrap_or_default(),
+                "id": message.campaign, "message_ref": message.to_string(),
+                "recipient": learnt.recipient.to_string(), "row": learnt.row, "batch": message.batch,
+            });
+            if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
+                body.extend(more);
+            }
+            Event { name, body }
+        };
+        let mut events = Vec::new();
+        if learnt.settled {
+            events
+                .push(event("message.accepted", json!({ "state": "accepted", "code": null, "detail": "" })));
+        }
+        match news {
+            News::Delivery { state, code, text } => {
+                let name = match state {
+                    Delivery::Sent => "message.sent",
+                    Delivery::Delivered => "message.delivered",
+                    Delivery::Read => "message.read",
+                    Delivery::Failed => "message.failed",
+                };
+                events.push(event(name, json!({ "state": "accepted", "code": code, "detail": text })));
+            }
+            News::Reply(reply) => match &reply.content {
+                ReplyContent::Flow(fields) => {
+                    events.push(event("flow.completed", json!({ "response": fields })));
+                }
+                ReplyContent::Text(text) => {
+                    events.push(event("message.replied", json!({ "response": text })));
+                }
+                ReplyContent::Other(kind) => {
+                    events.push(event("message.replied", json!({ "response": kind })));
+                }
+            },
+        }
+        events
+    }
+
+    /// A person wants nothing more.
+    pub fn suppressed(person: Phone, message: Option<&MessageRef>) -> Event {
+        let name = "recipient.suppressed";
+        let message = message.map(ToString::to_string);
+        let body = json!({
+            "version": 1, "event": name, "at": Timestamp::now(),
+            "recipient": person.to_string(), "message_ref": message,
+        });
+        Event { name, body }
+    }
+
     /// Tells what became of messages, as well as it can be told.
-    pub(super) async fn tell(&self, events: &[Event]) {
+    pub async fn tell(&self, events: &[Event]) {
         let Some(broker) = self.0.as_ref().filter(|_| !events.is_empty()) else { return };
         // A broker that is away must not keep a sender that has recorded already.
         match tokio::time::timeout(PATIENCE, broker.tell(events)).await {

@@ -80,8 +80,9 @@ pub fn prepare(job: Job, root: Option<&Path>, account: &Account) -> Result<Prepa
 
 /// A job's message as its account's provider wants it.
 pub(super) fn template(job: &Job, columns: &Columns, account: &Account) -> Result<Template, Vec<Problem>> {
-    let envelope = account.provider.envelope(job)?;
-    Template::compile(&envelope, &job.limits_of_strings, job.judge_rendered, columns)
+    let envelope = account.provider.envelope(job, account.callbacks.is_some())?;
+    let callbacks = account.callbacks.clone();
+    Template::compile(&envelope, &job.limits_of_strings, job.judge_rendered, columns, callbacks)
 }
 
 impl Refusal {

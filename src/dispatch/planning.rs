@@ -306,11 +306,16 @@ mod tests {
         });
         let job = Job::read(job.to_string().as_bytes()).unwrap();
         let url = "http://127.0.0.1:1".parse().unwrap();
-        let credentials = Credentials { account_sid: "a".into(), api_key: "k".into(), api_token: "t".into() };
+        let credentials = Credentials {
+            account_sid: "a".into(),
+            api_key: "k".into(),
+            api_token: "t".into(),
+            callback_fields: std::collections::BTreeMap::default(),
+        };
         let provider = (PROVIDERS[0].open)(&url, &credentials).unwrap();
         let transport = Transport::new(Duration::from_secs(1), false).unwrap();
         let limits = AccountLimits::new(Rates::default(), 1);
-        let account = Account::new(PROVIDERS[0], provider, transport, limits, 1);
+        let account = Account::new(PROVIDERS[0], provider, transport, limits, 1, None);
         let prepared = Arc::new(prepare(job, None, &account).unwrap());
         let folder = tempfile::tempdir().unwrap();
         let ledger = Sqlite::open(&folder.path().join("flowcast.db"), Access::Send).unwrap();

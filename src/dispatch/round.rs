@@ -11,6 +11,7 @@ use super::DispatchError;
 use super::backoff::{TRIES, backoff};
 use super::sender::{LONG_WAIT, Mine, Sending, Sent};
 use super::verdict::Next;
+use crate::campaign::SkipReason;
 use crate::ledger::{Ledger, Purpose};
 use crate::limiter::batch_size;
 use crate::provider::Scope;
@@ -154,13 +155,18 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
     async fn send_in_turn(&self, queued: &QueuedBatch, set: Vec<u8>) -> Result<Sent, DispatchError> {
         match self.wait_for_turn(queued, &set).await? {
             Mine::Now(place) => {
+                let set = self.without_suppressed(queued, set).await?;
+                if set.is_empty() {
+                    return Ok(Sent::Answered { asked: 0, next: Next::Done, open: Vec::new() });
+                }
                 let sent = self.send_set(queued, set, Purpose::Send).await;
                 drop(place);
                 sent
             }
             Mine::Stopped => Ok(Sent::Stopped),
             Mine::Expired => {
-                self.expire(queued, set).await?;
+                let why = "the campaign's expires_at passed first";
+                self.skip(queued, set, SkipReason::Expired, why).await?;
                 Ok(Sent::Answered { asked: 0, next: Next::Done, open: Vec::new() })
             }
             Mine::Later(time) => Ok(Sent::PutOff(set, time)),

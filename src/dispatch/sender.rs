@@ -1,7 +1,7 @@
 //! Senders: for each batch wait for the buckets, claim, send, record, acknowledge — in that order.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -15,7 +15,7 @@ use super::verdict::{Circumstances, Next, judge};
 use super::{Account, DispatchError, again};
 use crate::campaign::job::OnInDoubt;
 use crate::campaign::{CampaignId, CampaignState, Job, Opening, Phone, SkipReason, Template};
-use crate::ledger::{Claim, Ledger, LedgerError, Outcome, PlannedBatch, Purpose, Recorded};
+use crate::ledger::{Claim, Ledger, LedgerError, Outcome, PlannedBatch, Purpose, Recorded, Suppressed};
 use crate::limiter::{CampaignLimits, LONGEST_WAIT, Turn};
 use crate::provider::{Provider, Scope, prove};
 use crate::queue::{Queue, QueuedBatch};
@@ -38,6 +38,8 @@ pub(super) struct Sending<L, Q> {
     /// The flow that its messages open, where it is the same for all.
     pub(super) flow: Option<String>,
     pub(super) events: Events,
+    /// The numbers that must never be messaged, as they are now.
+    pub(super) suppressed: Arc<RwLock<Arc<Suppressed>>>,
     /// Cancelled: nothing new begins, what is under way is finished.
     pub(super) stop: CancellationToken,
     /// Rung when the campaign may have come to its end, or has stopped by itself.
@@ -354,14 +356,36 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         Ok(())
     }
 
-    /// Messages whose campaign expired first are never sent.
-    pub(super) async fn expire(&self, queued: &QueuedBatch, set: Vec<u8>) -> Result<(), DispatchError> {
+    /// What is left of some messages when those to numbers that must never be messaged are skipped. Asked
+    /// just before the claim: whoever says STOP while a campaign is sent gets nothing more of it.
+    pub(super) async fn without_suppressed(
+        &self,
+        queued: &QueuedBatch,
+        set: Vec<u8>,
+    ) -> Result<Vec<u8>, DispatchError> {
+        let list = self.suppressed.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_suppressed = |index: &u8| {
+            let recipient = queued.batch.recipient(usize::from(*index));
+            recipient.is_some_and(|recipient| list.contains(recipient.phone))
+        };
+        let (suppressed, set): (Vec<u8>, Vec<u8>) = set.into_iter().partition(is_suppressed);
+        if !suppressed.is_empty() {
+            self.skip(queued, suppressed, SkipReason::Suppressed, "asked for no more messages").await?;
+        }
+        Ok(set)
+    }
+
+    /// Messages that are never sent, for a reason that came after they were planned.
+    pub(super) async fn skip(
+        &self,
+        queued: &QueuedBatch,
+        set: Vec<u8>,
+        reason: SkipReason,
+        detail: &str,
+    ) -> Result<(), DispatchError> {
         // An empty claim writes the batch down where the checkpoint has not done so yet.
         self.ledger.claim(PlannedBatch::from(&queued.batch), Vec::new(), Purpose::Send).await?;
-        let outcome = Outcome::Skipped {
-            reason: SkipReason::Expired,
-            detail: "the campaign's expires_at passed first".into(),
-        };
+        let outcome = Outcome::Skipped { reason, detail: detail.into() };
         let outcomes = set.into_iter().map(|index| (index, outcome.clone()).into()).collect();
         let open = self.ledger.record(&self.id, queued.batch.number, 0, outcomes).await?;
         self.ring_at_the_end(open);

@@ -58,12 +58,13 @@ struct Shared {
 
 impl Http {
     /// Starts to listen, and to collect metrics for the whole process. A port that is taken, as by
-    /// another worker on this machine, gives way to a free one: sending must not wait for it.
+    /// another worker on this machine, gives way to a free one: sending must not wait for it. `more` are
+    /// routes of others.
     ///
     /// # Errors
     ///
     /// When the address is none.
-    pub async fn start(listen: &str, health: Health) -> Result<Self, String> {
+    pub async fn start(listen: &str, health: Health, more: Router) -> Result<Self, String> {
         let taken = |fault| format!("can't listen on {listen} (http.listen): {fault}");
         let listener = match (TcpListener::bind(listen).await, listen.parse::<SocketAddr>()) {
             (Err(fault), Ok(address)) if fault.kind() == ErrorKind::AddrInUse => {
@@ -84,7 +85,8 @@ impl Http {
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
             .route("/metrics", get(render))
-            .with_state(Shared { health, metrics: metrics.clone() });
+            .with_state(Shared { health, metrics: metrics.clone() })
+            .merge(more);
         let server = tokio::spawn(async move {
             let upkeep = async {
                 loop {
@@ -116,6 +118,9 @@ fn describe() {
     describe_counter!("flowcast_messages_total", "Messages by the state that an answer led to");
     describe_histogram!("flowcast_request_seconds", "How long the provider took to answer a request");
     describe_gauge!("flowcast_campaigns_attended", "Campaigns that this worker attends to");
+    describe_counter!("flowcast_callbacks_total", "Reports of providers, by what became of them");
+    describe_counter!("flowcast_forwarded_total", "Reports handed on to jobs' own addresses, by result");
+    describe_counter!("flowcast_suppressed_total", "People who answered with a stop word");
     describe_counter!("flowcast_holds_total", "How often an account, or a flow of it, was held");
     describe_counter!("flowcast_claims_expired_total", "Messages in doubt because their worker went silent");
     describe_counter!(

@@ -7,8 +7,10 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::answer::{Entry, Said, failed_entry, plain, short};
+use super::reports::{content as content_of, form, number, reference, time, token};
 use super::{Credentials, Kind, Provider, Reply, Request, address, buttons, content, no_extra_info};
 use crate::campaign::codes::{self, Code, Source};
+use crate::campaign::delivery::{self, Delivery, News, ReplyContent, Report};
 use crate::campaign::{BATCH_LIMIT, Envelope, Job, Phone, Problem};
 
 /// Hosts: document 000. 200 requests a minute: `docs/providers.md`.
@@ -38,7 +40,7 @@ impl Exotel {
 }
 
 impl Provider for Exotel {
-    fn envelope(&self, job: &Job) -> Result<Envelope, Vec<Problem>> {
+    fn envelope(&self, job: &Job, hears: bool) -> Result<Envelope, Vec<Problem>> {
         no_extra_info(job)?;
         let mut content = content(job, json!({ "recipient_type": "individual" }));
         // As Exotel's own example writes a template: `policy` is given, a button's index is a string.
@@ -53,13 +55,18 @@ impl Provider for Exotel {
         // message reference goes in its place, so that a report finds its message.
         let custom_data = job.custom_data.as_deref().unwrap_or("{{ message_ref }}");
         let mut message = json!({ "custom_data": custom_data });
-        if let Some(callback) = &job.status_callback {
+        // Where flowcast takes reports itself, it hands them on to the job's own address.
+        if hears {
+            message["status_callback"] = json!("");
+        } else if let Some(callback) = &job.status_callback {
             message["status_callback"] = json!(callback);
         }
         message["from"] = json!(job.from);
         message["to"] = json!("{{ recipient }}");
         message["content"] = content;
-        Ok(Envelope::new(message, "/content", &[]))
+        let mut envelope = Envelope::new(message, "/content", &[]);
+        envelope.callback_at = hears.then_some("/status_callback");
+        Ok(envelope)
     }
 
     fn request(&self, _: Phone, messages: &[&[u8]]) -> Request {
@@ -79,6 +86,13 @@ impl Provider for Exotel {
             authorization: ("authorization", self.authorization.clone()),
             body: body.into(),
         }
+    }
+
+    fn reports(&self, body: &Value) -> Vec<Report> {
+        let one = std::slice::from_ref(body);
+        let list =
+            ["/whatsapp/messages", "/messages"].iter().find_map(|place| body.pointer(place)?.as_array());
+        list.map_or(one, Vec::as_slice).iter().filter_map(report).collect()
     }
 
     fn hear(&self, reply: &Reply, count: usize) -> Said {
@@ -152,6 +166,58 @@ fn known(own: Option<u32>, code: &str) -> Option<&'static Code> {
     }
 }
 
+/// One report: of a delivery (`dlr`), of an answer (`icm`, `incoming_message`), or document 003's.
+fn report(report: &Value) -> Option<Report> {
+    let field = |name: &str| report.get(name);
+    let word = |name: &str| field(name).and_then(Value::as_str).unwrap_or_default();
+    if word("event") == "flow_response" {
+        let content = ReplyContent::Flow(form(field("response_json")?)?);
+        let sid = plain(field("message_id"))?;
+        return Some(Report {
+            message: token(&content),
+            recipient: number(field("from")),
+            at: time(field("timestamp")),
+            // It has no id of its own, and a form is filled in once.
+            news: News::Reply(delivery::Reply { id: format!("flow:{sid}"), content }),
+            sid: Some(sid),
+        });
+    }
+    if matches!(word("callback_type"), "icm" | "incoming_message") {
+        let content = content_of(field("content")?);
+        return Some(Report {
+            message: token(&content),
+            recipient: number(field("from")),
+            sid: plain(report.pointer("/content/context/sid")),
+            at: time(field("timestamp")),
+            news: News::Reply(delivery::Reply { id: plain(field("sid"))?, content }),
+        });
+    }
+    // By its name, because two public tables give other meanings to the numbers; by the number of
+    // document 001 only where there is no name.
+    let (name, number_) = (word("exo_detailed_status"), plain(field("exo_status_code")));
+    let known = if name.is_empty() { number_.as_deref().and_then(codes::in_report)?.code } else { name };
+    let state = match known {
+        "EX_MESSAGE_SENT" => Delivery::Sent,
+        "EX_MESSAGE_DELIVERED" => Delivery::Delivered,
+        "EX_MESSAGE_SEEN" | "EX_MESSAGE_READ" => Delivery::Read,
+        other if other.starts_with("EX_") => Delivery::Failed,
+        _ => return None,
+    };
+    let text = [name, word("description")].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
+    Some(Report {
+        message: reference(field("custom_data")),
+        recipient: number(field("to")),
+        sid: plain(field("sid")),
+        at: time(field("timestamp")),
+        news: News::Delivery {
+            state,
+            // Number and text are kept as they came.
+            code: number_.or_else(|| Some(known.to_owned())).filter(|_| state == Delivery::Failed),
+            text: short(&text.join(": ")),
+        },
+    })
+}
+
 /// Whether an error body is Exotel's own and not some proxy's.
 fn is_exotels(json: &Value) -> bool {
     ["http_code", "request_id", "response", "RestException", "error_data"]
@@ -182,8 +248,12 @@ mod tests {
 
     fn exotel() -> Exotel {
         let base = "http://127.0.0.1:8025".parse().unwrap();
-        let credentials =
-            Credentials { account_sid: "acme1".into(), api_key: "key".into(), api_token: "token".into() };
+        let credentials = Credentials {
+            account_sid: "acme1".into(),
+            api_key: "key".into(),
+            api_token: "token".into(),
+            callback_fields: std::collections::BTreeMap::default(),
+        };
         Exotel::new(&base, &credentials).unwrap()
     }
 
@@ -317,5 +387,57 @@ mod tests {
             assert!(matches!(read(status, r#"{"http_code":500}"#, 5), Answer::TryAgain { .. }), "{status}");
             assert!(matches!(read(status, "<html>Bad</html>", 5), Answer::Unknown { .. }), "{status}");
         }
+    }
+
+    #[test]
+    fn the_documents_reports_are_read() {
+        let one = |body: Value| exotel().reports(&body).remove(0);
+        // Document 001, without its outer brace as it stands there and with it.
+        let dlr = json!({ "callback_type": "dlr", "sid": "1234", "to": "919876543210", "exo_status_code": 25001,
+            "exo_detailed_status": "EX_MESSAGE_DELIVERED", "description": "Message delivered",
+            "timestamp": "2022-12-07T17:00:00.000+05:30", "custom_data": "custom" });
+        for body in [json!({ "whatsapp": { "messages": [dlr] } }), json!({ "messages": [dlr] }), dlr.clone()]
+        {
+            let report = one(body);
+            assert_eq!((report.sid.as_deref(), report.at), (Some("1234"), Some(1_670_412_600_000)));
+            assert_eq!((report.message, report.recipient), (None, "+919876543210".parse().ok()));
+            assert!(matches!(report.news, News::Delivery { state: Delivery::Delivered, code: None, .. }));
+        }
+        // Document 004's answer: JSON text inside JSON.
+        let reply = json!({ "whatsapp": { "messages": [{ "callback_type": "incoming_message", "sid": "4743",
+            "from": "+918871206831", "to": "+912248931479", "timestamp": "2023-10-21T12:35:00+05:30",
+            "content": { "type": "interactive", "context": { "sid": "f317" }, "interactive": { "type": "nfm_reply",
+                "nfm_reply": { "body": "Sent", "name": "galaxy_message",
+                    "response_json": "{\"terms\":true,\"name\":\"Javed\"}" } } } }] } });
+        let report = one(reply);
+        assert_eq!(report.sid.as_deref(), Some("f317"));
+        let News::Reply(reply) = report.news else { panic!() };
+        let expected = json!({ "terms": true, "name": "Javed" }).as_object().unwrap().clone();
+        assert_eq!((reply.id.as_str(), reply.content), ("4743", ReplyContent::Flow(expected)));
+        // Document 003's.
+        let flow = json!({ "event": "flow_response", "message_id": "msg_flow_001", "from": "+919876543210",
+            "flow_token": "t", "response_json": { "reason": "Product" }, "timestamp": "2024-06-15T10:40:00.000Z" });
+        assert!(
+            matches!(one(flow).news, News::Reply(reply) if matches!(reply.content, ReplyContent::Flow(_)))
+        );
+    }
+
+    #[test]
+    fn a_failure_keeps_its_number_and_is_judged_by_its_name() {
+        let failed = |number: u32, name: &str| {
+            let body = json!({ "callback_type": "dlr", "sid": "1", "exo_status_code": number,
+                "exo_detailed_status": name, "description": "why" });
+            exotel().reports(&body).pop().map(|report| report.news)
+        };
+        let expected = |code: &str, text: &str| {
+            Some(News::Delivery { state: Delivery::Failed, code: Some(code.into()), text: text.into() })
+        };
+        assert_eq!(
+            failed(30_016, "EX_MEDIA_DOWNLOAD_ERROR"),
+            expected("30016", "EX_MEDIA_DOWNLOAD_ERROR: why")
+        );
+        assert_eq!(failed(30_002, "EX_NUMBER_ERROR"), expected("30002", "EX_NUMBER_ERROR: why"));
+        assert_eq!(failed(30_005, ""), expected("30005", "why"));
+        assert_eq!(failed(99_999, ""), None);
     }
 }

@@ -1,5 +1,7 @@
 //! Kaleyra: `POST /v2/{sid}/whatsapp/{phone_number}/messages`, one message a request (document 002).
 
+use std::collections::BTreeMap;
+
 use jsonc_parser::ast::Object;
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 use secrecy::SecretString;
@@ -7,8 +9,11 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::answer::{Entry, Said, plain, short};
+use super::reports::{number, of_meta, reference, state, time};
 use super::{Credentials, Kind, Provider, Reply, Request, address, buttons, content};
 use crate::campaign::codes::{self, Source};
+use crate::campaign::delivery::{News, Report};
+use crate::campaign::problem::nearest;
 use crate::campaign::rules::Limit;
 use crate::campaign::{BATCH_LIMIT, Envelope, Job, Phone, Problem};
 
@@ -37,6 +42,7 @@ struct Kaleyra {
     base: Url,
     account_sid: String,
     api_key: SecretString,
+    callback_fields: BTreeMap<String, String>,
 }
 
 impl Kaleyra {
@@ -44,14 +50,60 @@ impl Kaleyra {
         let account_sid = credentials.account_sid.clone();
         // Once here, so that a request's address can't fail.
         address(base, [account_sid.as_str()])?;
-        Ok(Self { base: base.clone(), account_sid, api_key: credentials.api_key.clone() })
+        if let Some(unknown) = credentials
+            .callback_fields
+            .keys()
+            .find(|name| CALLBACK_FIELDS.iter().all(|(known, _)| known != &name.as_str()))
+        {
+            let near = nearest(unknown, CALLBACK_FIELDS.iter().map(|(known, _)| *known));
+            return Err(format!("callback_fields.{unknown} is unknown{near}"));
+        }
+        Ok(Self {
+            base: base.clone(),
+            account_sid,
+            api_key: credentials.api_key.clone(),
+            callback_fields: credentials.callback_fields.clone(),
+        })
+    }
+}
+
+/// What flowcast reads of a callback, and what the fields are called unless the account says otherwise.
+pub(crate) const CALLBACK_FIELDS: [(&str, &str); 7] = [
+    ("ref", "ref"),
+    ("id", "message_id"),
+    ("status", "status"),
+    ("recipient", "recipient"),
+    ("at", "timestamp"),
+    ("code", "code"),
+    ("text", "message"),
+];
+
+impl Kaleyra {
+    fn report(&self, report: &Value) -> Option<Report> {
+        let field = |what: &str| {
+            let usual = CALLBACK_FIELDS.iter().find(|(known, _)| *known == what).map(|(_, name)| *name);
+            let name = self.callback_fields.get(what).map(String::as_str).or(usual)?;
+            // A field may stand deeper, by a JSON pointer.
+            if name.starts_with('/') { report.pointer(name) } else { report.get(name) }
+        };
+        Some(Report {
+            message: reference(field("ref")),
+            recipient: number(field("recipient")),
+            sid: plain(field("id")),
+            at: time(field("at")),
+            news: News::Delivery {
+                state: state(field("status")?.as_str()?)?,
+                code: plain(field("code")),
+                text: field("text").and_then(Value::as_str).map(short).unwrap_or_default(),
+            },
+        })
     }
 }
 
 impl Provider for Kaleyra {
-    fn envelope(&self, job: &Job) -> Result<Envelope, Vec<Problem>> {
-        if job.status_callback.is_some() {
-            let message = "Kaleyra takes no callback address with a message; set it in Kaleyra's console";
+    fn envelope(&self, job: &Job, hears: bool) -> Result<Envelope, Vec<Problem>> {
+        if job.status_callback.is_some() && !hears {
+            let message = "Kaleyra takes no callback address with a message; with http.public_url flowcast takes its reports, and hands them on there";
             return Err(vec![Problem::new("/status_callback", message)]);
         }
         if job.custom_data.is_some() && job.extra_info.ref1.is_some() {
@@ -97,6 +149,15 @@ impl Provider for Kaleyra {
             authorization: ("api-key", self.api_key.clone()),
             body: messages.first().map_or_else(|| b"{}".to_vec(), |message| message.to_vec()).into(),
         }
+    }
+
+    /// Its customer decides what the fields are called; people's answers come in Meta's shape.
+    fn reports(&self, body: &Value) -> Vec<Report> {
+        if body.get("entry").is_some() {
+            return of_meta(body);
+        }
+        let list = std::slice::from_ref(body);
+        body.as_array().map_or(list, Vec::as_slice).iter().filter_map(|report| self.report(report)).collect()
     }
 
     fn hear(&self, reply: &Reply, _: usize) -> Said {
@@ -167,6 +228,7 @@ mod tests {
             account_sid: "HXAP1600000097IN".into(),
             api_key: "key".into(),
             api_token: String::new().into(),
+            callback_fields: std::collections::BTreeMap::default(),
         };
         Kaleyra::new(&base, &credentials).unwrap()
     }
@@ -231,6 +293,30 @@ mod tests {
         assert_eq!(read(400, &error("WA400")), wrong);
         assert!(matches!(read(500, &error("WA500")), Answer::TryAgain { .. }));
         assert!(matches!(read(500, "<html>"), Answer::Unknown { .. }));
+    }
+
+    #[test]
+    fn a_callbacks_fields_are_called_as_its_customer_likes() {
+        let usual = json!({ "ref": "c1.0.3", "message_id": "A1", "status": "Delivered",
+            "recipient": "919876543210", "timestamp": "1670412600" });
+        let report = kaleyra().reports(&usual).remove(0);
+        assert_eq!((report.sid.as_deref(), report.at), (Some("A1"), Some(1_670_412_600_000)));
+        assert_eq!(report.message.unwrap().to_string(), "c1.0.3");
+        let base = "https://api.in.kaleyra.io".parse().unwrap();
+        let fields = [("ref", "/extra/ref"), ("status", "state"), ("code", "error")];
+        let mut credentials = Credentials {
+            account_sid: "HX".into(),
+            api_key: "key".into(),
+            api_token: String::new().into(),
+            callback_fields: fields.map(|(what, name)| (what.into(), name.into())).into(),
+        };
+        let own = Kaleyra::new(&base, &credentials).unwrap();
+        let body = json!([{ "extra": { "ref": "c1.0.3" }, "state": "failed", "error": 131_026 }]);
+        let report = own.reports(&body).remove(0);
+        assert!(matches!(report.news, News::Delivery { code: Some(code), .. } if code == "131026"));
+        credentials.callback_fields.insert("reff".into(), "x".into());
+        let fault = Kaleyra::new(&base, &credentials).err().unwrap();
+        assert_eq!(fault, "callback_fields.reff is unknown; did you mean \"ref\"?");
     }
 
     proptest::proptest! {

@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::answer::{Entry, Said, plain, short};
+use super::reports::of_meta;
 use super::{Credentials, Kind, Provider, Reply, Request, address, buttons, content, no_extra_info};
 use crate::campaign::codes::{self, Source};
+use crate::campaign::delivery::Report;
 use crate::campaign::rules::Limit;
 use crate::campaign::{BATCH_LIMIT, Envelope, Job, Phone, Problem};
 
@@ -40,10 +42,10 @@ impl Meta {
 }
 
 impl Provider for Meta {
-    fn envelope(&self, job: &Job) -> Result<Envelope, Vec<Problem>> {
+    fn envelope(&self, job: &Job, hears: bool) -> Result<Envelope, Vec<Problem>> {
         no_extra_info(job)?;
-        if job.status_callback.is_some() {
-            let message = "Meta takes no callback address with a message; set it as the app's webhook";
+        if job.status_callback.is_some() && !hears {
+            let message = "Meta takes no callback address with a message; with http.public_url flowcast takes its reports, and hands them on there";
             return Err(vec![Problem::new("/status_callback", message)]);
         }
         let first = json!({ "messaging_product": "whatsapp", "recipient_type": "individual", "to": "{{ recipient }}" });
@@ -68,6 +70,10 @@ impl Provider for Meta {
             authorization: ("authorization", self.authorization.clone()),
             body: messages.first().map_or_else(|| b"{}".to_vec(), |message| message.to_vec()).into(),
         }
+    }
+
+    fn reports(&self, body: &Value) -> Vec<Report> {
+        of_meta(body)
     }
 
     fn hear(&self, reply: &Reply, _: usize) -> Said {
@@ -99,8 +105,12 @@ mod tests {
 
     fn meta() -> Meta {
         let base = "https://graph.facebook.com/v24.0".parse().unwrap();
-        let credentials =
-            Credentials { account_sid: "1065".into(), api_key: "".into(), api_token: "token".into() };
+        let credentials = Credentials {
+            account_sid: "1065".into(),
+            api_key: "".into(),
+            api_token: "token".into(),
+            callback_fields: std::collections::BTreeMap::default(),
+        };
         Meta::new(&base, &credentials).unwrap()
     }
 

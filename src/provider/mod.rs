@@ -9,11 +9,16 @@ pub mod answer;
 mod exotel;
 mod kaleyra;
 mod meta;
+mod reports;
 pub mod transport;
 
+use std::collections::BTreeMap;
+
 use secrecy::SecretString;
+use serde_json::Value;
 use url::Url;
 
+use crate::campaign::delivery::Report;
 use crate::campaign::{Envelope, Job, Phone, Problem};
 pub use answer::{Answer, Entry, Said, Scope, prove};
 pub use transport::{Failure, Reply, Transport};
@@ -53,19 +58,25 @@ pub struct Credentials {
     pub api_key: SecretString,
     /// The token.
     pub api_token: SecretString,
+    /// What the fields of its callbacks are called, where its customer decides that.
+    pub callback_fields: BTreeMap<String, String>,
 }
 
 /// An account at a provider of `WhatsApp` messages.
 pub trait Provider: Send + Sync {
-    /// A message of the job as the provider wants it, with its placeholders.
+    /// A message of the job as the provider wants it, with its placeholders. Where flowcast takes
+    /// reports itself (`hears`), a provider that takes an address with each message says where it goes.
     ///
     /// # Errors
     ///
     /// What of the job this provider can't do.
-    fn envelope(&self, job: &Job) -> Result<Envelope, Vec<Problem>>;
+    fn envelope(&self, job: &Job, hears: bool) -> Result<Envelope, Vec<Problem>>;
 
     /// The request for some rendered messages, each a JSON text; never more than one request takes.
     fn request(&self, from: Phone, messages: &[&[u8]]) -> Request;
+
+    /// What the body of a callback reports. What can't be read reports nothing.
+    fn reports(&self, body: &Value) -> Vec<Report>;
 
     /// What a reply to `count` messages says.
     fn hear(&self, reply: &Reply, count: usize) -> Said;
@@ -100,7 +111,7 @@ fn address<'s>(base: &Url, steps: impl IntoIterator<Item = &'s str>) -> Result<U
 }
 
 /// The content of a job's message, with what every provider writes first.
-fn content(job: &Job, first: serde_json::Value) -> serde_json::Value {
+fn content(job: &Job, first: Value) -> Value {
     let mut content = first;
     if let (Some(content), Some(message)) = (content.as_object_mut(), job.message.as_object()) {
         content.extend(message.clone());
@@ -118,8 +129,8 @@ fn no_extra_info(job: &Job) -> Result<(), Vec<Problem>> {
 }
 
 /// The buttons of a template.
-fn buttons(content: &mut serde_json::Value) -> impl Iterator<Item = &mut serde_json::Value> {
-    let components = content.pointer_mut("/template/components").and_then(serde_json::Value::as_array_mut);
+fn buttons(content: &mut Value) -> impl Iterator<Item = &mut Value> {
+    let components = content.pointer_mut("/template/components").and_then(Value::as_array_mut);
     components.into_iter().flatten().filter_map(|component| component.get_mut("index"))
 }
 
@@ -142,8 +153,12 @@ mod tests {
             assert!(PROVIDERS[..nth].iter().all(|other| other.name != kind.name));
             assert!(kind.needs.iter().all(|need| ["account_sid", "api_key", "api_token"].contains(need)));
             assert!((1..=crate::campaign::BATCH_LIMIT).contains(&kind.per_request));
-            let credentials =
-                Credentials { account_sid: "a".into(), api_key: "k".into(), api_token: "t".into() };
+            let credentials = Credentials {
+                account_sid: "a".into(),
+                api_key: "k".into(),
+                api_token: "t".into(),
+                callback_fields: BTreeMap::new(),
+            };
             for (_, address) in kind.regions {
                 (kind.open)(&address.parse().unwrap(), &credentials).unwrap();
             }

@@ -7,8 +7,10 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use serde_json::Value;
+use jiff::Timestamp;
+use serde_json::{Value, json};
 
+use super::callbacks::Subject;
 use crate::campaign::content::CONTENT;
 use crate::campaign::{Phone, Rate, rules};
 
@@ -35,6 +37,9 @@ pub(super) trait Api: 'static {
     /// An error by its code, if this interface has it.
     fn error(code: &str) -> Option<Error>;
 
+    /// A report of what became of a message.
+    fn report(event: Event, of: &Subject, at: Timestamp) -> Value;
+
     /// The code for a request without credentials.
     const UNAUTHORIZED: &'static str;
     /// The codes of an inner failure.
@@ -55,6 +60,22 @@ pub(super) struct Message {
     /// What the sender wants to know it by.
     pub(super) reference: Option<String>,
     pub(super) status_callback: Option<String>,
+}
+
+/// What becomes of a message after it was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    Sent,
+    Failed,
+    Delivered,
+    Read,
+    /// The person filled in the form.
+    Replied,
+}
+
+/// The form that people of a sandbox fill in.
+pub(super) fn form() -> String {
+    json!({ "day": "monday", "time": "10:00", "flow_token": "unused" }).to_string()
 }
 
 /// What an error on demand does.

@@ -3,9 +3,11 @@
 use axum::http::HeaderMap;
 use axum::response::Response;
 use base64::prelude::{BASE64_STANDARD, Engine};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::api::{Api, Error, Message, content, gateway_error, json_response, known, number};
+use super::api::{Api, Error, Event, Message, content, form, gateway_error, json_response, known, number};
+use super::callbacks::Subject;
 use crate::campaign::{BATCH_LIMIT, codes};
 
 pub(super) struct Exotel;
@@ -103,6 +105,32 @@ impl Api for Exotel {
         }
         let number = code.strip_prefix(ENTRY).unwrap_or(code).parse::<u32>();
         gateway_error(code).or_else(|| number.ok().map(|_| Error::Message))
+    }
+
+    /// Document 001's reports, and document 004's answer.
+    fn report(event: Event, of: &Subject, at: Timestamp) -> Value {
+        let (code, status, description) = match event {
+            Event::Sent => (30001, "EX_MESSAGE_SENT", "The message has been sent to the user"),
+            Event::Delivered => (30002, "EX_MESSAGE_DELIVERED", "The message has been delivered to the user"),
+            Event::Read => (30003, "EX_MESSAGE_SEEN", "The message has been seen by the user"),
+            Event::Failed => {
+                (30013, "EX_INCAPABLE_RECIPIENT", "The recipient is unable to receive the message")
+            }
+            Event::Replied => {
+                return json!({ "whatsapp": { "messages": [{
+                    "callback_type": "incoming_message", "sid": format!("r-{}", of.sid), "from": of.to,
+                    "to": "+912248931479", "timestamp": at.to_string(), "profile_name": "Sandbox",
+                    "content": { "type": "interactive", "context": { "sid": of.sid },
+                        "interactive": { "type": "nfm_reply", "nfm_reply": {
+                            "body": "Sent", "name": "galaxy_message", "response_json": form() } } },
+                }] } });
+            }
+        };
+        json!({ "whatsapp": { "messages": [{
+            "callback_type": "dlr", "sid": of.sid, "to": of.to, "exo_status_code": code,
+            "exo_detailed_status": status, "description": description,
+            "timestamp": at.to_string(), "custom_data": of.reference,
+        }] } })
     }
 
     fn malformed(why: &str) -> Response {

@@ -2,9 +2,13 @@
 
 use axum::http::HeaderMap;
 use axum::response::Response;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::api::{Api, Error, Message, content, gateway_error, json_response, known, number};
+use super::api::{Api, Error, Event, Message, content, gateway_error, json_response, known, number};
+
+use super::callbacks::Subject;
+use super::meta::Meta;
 
 pub(super) struct Kaleyra;
 
@@ -75,6 +79,20 @@ impl Api for Kaleyra {
         }
         let is_known = ERRORS.iter().any(|(known, ..)| *known == code);
         gateway_error(code).or_else(|| is_known.then(|| Error::Whole(refused(code))))
+    }
+
+    /// With the field names that flowcast expects unless it is told others; answers in Meta's shape.
+    fn report(event: Event, of: &Subject, at: Timestamp) -> Value {
+        let status = match event {
+            Event::Sent => "sent",
+            Event::Delivered => "delivered",
+            Event::Read => "read",
+            Event::Failed => "failed",
+            Event::Replied => return Meta::report(event, of, at),
+        };
+        let code = (event == Event::Failed).then_some("131026");
+        json!({ "ref": of.reference, "message_id": of.sid, "status": status, "recipient": of.to,
+            "timestamp": at.to_string(), "code": code })
     }
 
     fn malformed(why: &str) -> Response {

@@ -3,9 +3,11 @@
 use axum::http::HeaderMap;
 use axum::response::Response;
 use base64::prelude::{BASE64_STANDARD, Engine};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::api::{Api, Error, Message, content, gateway_error, json_response, known, number};
+use super::api::{Api, Error, Event, Message, content, form, gateway_error, json_response, known, number};
+use super::callbacks::Subject;
 use crate::campaign::codes::{self, Source};
 
 pub(super) struct Meta;
@@ -75,6 +77,25 @@ impl Api for Meta {
     fn error(code: &str) -> Option<Error> {
         let is_known = code == "429" || codes::of(Source::Meta, code).is_some();
         gateway_error(code).or_else(|| is_known.then(|| Error::Whole(refused(code, ""))))
+    }
+
+    fn report(event: Event, of: &Subject, at: Timestamp) -> Value {
+        let (number, at) = (of.to.trim_start_matches('+'), at.as_second().to_string());
+        let status = |status: &str, errors: Value| {
+            json!({ "statuses": [{ "id": of.sid, "status": status, "timestamp": at, "recipient_id": number,
+                "biz_opaque_callback_data": of.reference, "errors": errors }] })
+        };
+        let value = match event {
+            Event::Sent => status("sent", json!([])),
+            Event::Delivered => status("delivered", json!([])),
+            Event::Read => status("read", json!([])),
+            Event::Failed => status("failed", json!([{ "code": 131_026, "title": "Message undeliverable" }])),
+            Event::Replied => json!({ "messages": [{ "from": number, "id": format!("r-{}", of.sid),
+                "timestamp": at, "type": "interactive", "context": { "id": of.sid },
+                "interactive": { "type": "nfm_reply", "nfm_reply": { "response_json": form() } } }] }),
+        };
+        json!({ "object": "whatsapp_business_account", "entry": [{ "id": "sandbox",
+            "changes": [{ "field": "messages", "value": value }] }] })
     }
 
     fn malformed(why: &str) -> Response {

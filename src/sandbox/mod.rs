@@ -31,7 +31,8 @@ use tokio::net::TcpListener;
 
 use crate::campaign::Rate;
 use api::{Api, Error, Message, come_back, cut_off};
-use callbacks::Callbacks;
+pub use callbacks::Reporting;
+use callbacks::{Callbacks, Subject};
 use exotel::Exotel;
 use kaleyra::Kaleyra;
 use meta::Meta;
@@ -51,6 +52,8 @@ pub struct Behaviour {
     pub cut_rate: f64,
     /// Errors on demand: a provider's code, and the share of requests or messages that get it.
     pub faults: BTreeMap<String, f64>,
+    /// How it reports what became of messages.
+    pub reporting: Reporting,
     /// How many requests it allows.
     pub rate_limit: Option<Rate>,
     /// What chance begins with: the same seed refuses the same recipients.
@@ -67,6 +70,7 @@ impl Default for Behaviour {
             error_rate: 0.0,
             cut_rate: 0.0,
             faults: BTreeMap::new(),
+            reporting: Reporting::default(),
             rate_limit: None,
             seed: 1,
             remember: true,
@@ -292,8 +296,11 @@ fn take_message<A: Api>(
     let sid = A::id(&uuid::Uuid::now_v7().simple().to_string());
     let reference = message.reference.as_deref();
     shared.record.accepted(&sid, &message.to, reference);
-    if let Some(url) = &message.status_callback {
-        shared.callbacks.report(url, &sid, &message.to, reference);
+    let how = &shared.behaviour.reporting;
+    if let Some(url) = message.status_callback.clone().or_else(|| how.url.clone()) {
+        let (to, reference) = (message.to.clone(), message.reference.clone());
+        let of = Subject { url, sid: sid.clone(), to, reference };
+        shared.callbacks.report::<A>(how, of, |what| shared.chance_of(&format!("{what}{sid}"), nth));
     }
     Ok(sid)
 }

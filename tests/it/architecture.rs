@@ -3,7 +3,7 @@
 use crate::support::sources;
 
 /// What each module may use of the crate.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("campaign", &[]),
     ("audience", &["campaign"]),
     ("provider", &["campaign"]),
@@ -13,6 +13,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("ledger", &["campaign", "redis_server"]),
     ("sandbox", &["campaign"]),
     ("dispatch", &["campaign", "audience", "provider", "limiter", "queue", "ledger"]),
+    ("callbacks", &["campaign", "ledger", "dispatch"]),
     ("config", &["campaign", "provider"]),
     ("telemetry", &[]),
     ("http", &[]),
@@ -28,6 +29,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
             "redis_server",
             "sandbox",
             "dispatch",
+            "callbacks",
             "http",
             "config",
             "telemetry",

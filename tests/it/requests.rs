@@ -8,8 +8,12 @@ use crate::support::job_with;
 
 fn open(name: &str) -> Box<dyn Provider> {
     let kind = kind(name).unwrap();
-    let credentials =
-        Credentials { account_sid: "acme1".into(), api_key: "key".into(), api_token: "token".into() };
+    let credentials = Credentials {
+        account_sid: "acme1".into(),
+        api_key: "key".into(),
+        api_token: "token".into(),
+        callback_fields: std::collections::BTreeMap::new(),
+    };
     (kind.open)(&kind.regions[0].1.parse().unwrap(), &credentials).unwrap()
 }
 
@@ -17,9 +21,9 @@ fn open(name: &str) -> Box<dyn Provider> {
 fn requests(name: &str, job: &Job, columns: &[&str], rows: [&[&str]; 2]) -> Vec<String> {
     let provider = open(name);
     let columns = Columns::new(columns.iter().map(ToString::to_string).collect());
-    let envelope = provider.envelope(job).unwrap();
+    let envelope = provider.envelope(job, false).unwrap();
     let template =
-        Template::compile(&envelope, &job.limits_of_strings, job.judge_rendered, &columns).unwrap();
+        Template::compile(&envelope, &job.limits_of_strings, job.judge_rendered, &columns, None).unwrap();
     let mut batch = Batch::new("c1".parse().unwrap(), 7, template.columns().len(), false);
     for (row, values) in (1..).zip(rows) {
         let phone = format!("+9198765432{row}0").parse().unwrap();
@@ -143,7 +147,7 @@ fn what_kaleyra_can_not_do_is_said_before_anything_is_sent() {
     let problem = |pointer: &str, value: Value| {
         let mut job = job_with("/custom_data", json!("x"));
         job[pointer] = value;
-        let problems = open("kaleyra").envelope(&self::job(&job)).err().unwrap_or_default();
+        let problems = open("kaleyra").envelope(&self::job(&job), false).err().unwrap_or_default();
         problems.iter().map(ToString::to_string).collect::<String>()
     };
     assert!(
@@ -157,15 +161,15 @@ fn what_kaleyra_can_not_do_is_said_before_anything_is_sent() {
     let mut others = job_with("/extra_info", json!({ "ref2": "y" }));
     others["custom_data"] = json!("x");
     for provider in ["exotel", "meta"] {
-        let problems = open(provider).envelope(&job(&others)).err().unwrap();
+        let problems = open(provider).envelope(&job(&others), false).err().unwrap();
         assert!(problems[0].to_string().starts_with("/extra_info: goes out with Kaleyra alone"));
     }
     // 255 characters (document 002): what is too long for everybody refuses the job, ...
     let long = job(&job_with("/custom_data", json!("x".repeat(256))));
     let compile = |job: &Job| {
         let columns = Columns::new(vec!["name".into()]);
-        let envelope = open("kaleyra").envelope(job).unwrap();
-        Template::compile(&envelope, &job.limits_of_strings, job.judge_rendered, &columns)
+        let envelope = open("kaleyra").envelope(job, false).unwrap();
+        Template::compile(&envelope, &job.limits_of_strings, job.judge_rendered, &columns, None)
     };
     assert_eq!(
         compile(&long).err().unwrap()[0].to_string(),

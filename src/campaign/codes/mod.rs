@@ -163,6 +163,12 @@ pub fn in_report(code: &str) -> Option<&'static Code> {
     explain(code).into_iter().next()
 }
 
+/// The same with the text that came with it: Exotel's own name of a failure says more than its number.
+pub fn reported(code: &str, text: &str) -> Option<&'static Code> {
+    let name = text.split(':').next().filter(|name| name.starts_with("EX_"));
+    name.and_then(in_report).or_else(|| in_report(code))
+}
+
 /// All that a code can mean, whoever says it; the likeliest first. Letters may be in any case.
 pub fn explain(code: &str) -> Vec<&'static Code> {
     let is = |known: &&Code| known.code.eq_ignore_ascii_case(code);

@@ -6,10 +6,13 @@
 
 mod expression;
 
+use std::sync::Arc;
+
 use minijinja::Environment;
 use serde_json::Value;
 
 use super::batch::Recipient;
+use super::capability::Callbacks;
 use super::columns::Columns;
 use super::content::CONTENT;
 use super::problem::{Problem, step};
@@ -22,6 +25,7 @@ pub struct Template {
     ops: Vec<Op>,
     jinja: Environment<'static>,
     columns: Vec<usize>,
+    callbacks: Option<Arc<Callbacks>>,
     /// Where the content stands, when it must be judged whole.
     judge: Option<Judge>,
 }
@@ -34,6 +38,8 @@ struct Judge {
 enum Op {
     /// Bytes of JSON.
     Constant(Box<[u8]>),
+    /// The address that the message's reports come to.
+    Callback,
     /// A string with placeholders.
     Text { text: Text, limit: Limit, pointer: String },
 }
@@ -64,6 +70,8 @@ pub struct Envelope {
     beside: &'static [&'static str],
     /// Further strings that stand elsewhere than in the job: the pointer here, and there.
     pub moved: Vec<(&'static str, &'static str)>,
+    /// Where each message's own callback address goes, if anywhere.
+    pub callback_at: Option<&'static str>,
     /// What the provider allows the strings beyond the content, by pointer into the message.
     pub limits: Vec<(&'static str, Limit)>,
 }
@@ -71,7 +79,7 @@ pub struct Envelope {
 impl Envelope {
     /// A message whose content stands at a pointer, among fields that are no content.
     pub fn new(value: Value, content: &'static str, beside: &'static [&'static str]) -> Self {
-        Self { value, content, beside, moved: Vec::new(), limits: Vec::new() }
+        Self { value, content, beside, moved: Vec::new(), callback_at: None, limits: Vec::new() }
     }
 
     /// Where in the job a string of the message stands.
@@ -97,9 +105,11 @@ impl Template {
         limits: &[(String, Limit)],
         judge_rendered: bool,
         columns: &Columns,
+        callbacks: Option<Arc<Callbacks>>,
     ) -> Result<Self, Vec<Problem>> {
         let mut compiler = Compiler::new(columns);
-        let mut builder = Builder { ops: Vec::new(), constant: Vec::new(), problems: Vec::new() };
+        let callback_at = envelope.callback_at.filter(|_| callbacks.is_some());
+        let mut builder = Builder { callback_at, ..Builder::default() };
         builder.value(&envelope.value, "", &mut |text, place| {
             let pointer = envelope.place_in_job(place);
             let own = envelope.limits.iter().find(|(known, _)| *known == place).map(|(_, limit)| *limit);
@@ -130,7 +140,7 @@ impl Template {
             return Err(problems);
         }
         let judge = judge_rendered.then_some(Judge { pointer: envelope.content, beside: envelope.beside });
-        Ok(Self { ops: builder.ops, jinja: compiler.jinja, columns: compiler.used, judge })
+        Ok(Self { ops: builder.ops, jinja: compiler.jinja, columns: compiler.used, callbacks, judge })
     }
 
     /// The columns of the audience that are needed, in the order in which a batch has their values.
@@ -148,6 +158,15 @@ impl Template {
         let rendered = self.ops.iter().try_for_each(|op| match op {
             Op::Constant(bytes) => {
                 out.extend_from_slice(bytes);
+                Ok(())
+            }
+            Op::Callback => {
+                if let Some(callbacks) = &self.callbacks {
+                    write_quoted(
+                        &format!("{}{}", callbacks.base(), callbacks.seal(&recipient.message_ref())),
+                        out,
+                    );
+                }
                 Ok(())
             }
             Op::Text { text, limit, pointer } => self
@@ -239,7 +258,10 @@ impl Cause {
 }
 
 /// Cuts a JSON value into constants and strings with placeholders.
+#[derive(Default)]
 struct Builder {
+    /// Where the callback address goes.
+    callback_at: Option<&'static str>,
     ops: Vec<Op>,
     constant: Vec<u8>,
     problems: Vec<Problem>,
@@ -274,6 +296,10 @@ impl Builder {
                     self.value(item, &step(pointer, &index.to_string()), compile);
                 }
                 self.constant.push(b']');
+            }
+            Value::String(_) if self.callback_at == Some(pointer) => {
+                self.flush();
+                self.ops.push(Op::Callback);
             }
             Value::String(text) if is_template(text) => match compile(text, pointer) {
                 Ok(op) => {
@@ -357,7 +383,7 @@ mod tests {
         let value = json!({ "to": "{{ recipient }}", "content": content });
         let envelope = Envelope::new(value, "/content", &[]);
         let columns = Columns::new(columns.iter().map(ToString::to_string).collect());
-        Template::compile(&envelope, &findings.limits, findings.judge_rendered, &columns)
+        Template::compile(&envelope, &findings.limits, findings.judge_rendered, &columns, None)
     }
 
     fn body(text: &str) -> Value {

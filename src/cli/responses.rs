@@ -1,0 +1,130 @@
+//! `flowcast responses`: what people answered, one column a form field.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::open::on_ledger;
+use super::{Failure, Outcome, open, print};
+use crate::campaign::delivery::ReplyContent;
+use crate::config::Config;
+use crate::ledger::{Access, Ledger, Response};
+
+/// Write what people answered.
+#[derive(Args)]
+pub(super) struct Responses {
+    /// The campaign's id
+    id: String,
+    /// How the lines are written; CSV, or with --json JSON lines
+    #[arg(long)]
+    format: Option<Format>,
+    #[command(flatten)]
+    store: open::Store,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Csv,
+    Jsonl,
+}
+
+/// The columns before those of the form.
+const FIRST: [&str; 5] = ["recipient", "row", "batch", "at", "reply"];
+
+pub(super) async fn main(responses: Responses, config: &Config, json: bool) -> Outcome {
+    let opened = responses.store.open(config, Access::Read).await?;
+    on_ledger!(opened, ledger => write(&responses, &ledger, json).await)
+}
+
+async fn write(responses: &Responses, ledger: &impl Ledger, json: bool) -> Outcome {
+    let id = open::campaign(ledger, &responses.id).await?.id;
+    let all = ledger.responses(&id).await?;
+    match responses.format.unwrap_or(if json { Format::Jsonl } else { Format::Csv }) {
+        Format::Csv => csv(&all)?,
+        Format::Jsonl => {
+            let lines = all.iter().map(|response| format!("{}\n", line(response)));
+            print(&lines.collect::<String>())?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn at(response: &Response) -> String {
+    Timestamp::from_millisecond(response.at).unwrap_or_default().to_string()
+}
+
+fn line(response: &Response) -> Value {
+    let (reply, fields) = parts(response);
+    json!({
+        "recipient": response.recipient.to_string(), "row": response.row, "batch": response.batch,
+        "at": at(response), "reply": reply, "fields": fields,
+    })
+}
+
+/// A person's words, and the fields of a form.
+fn parts(response: &Response) -> (Option<String>, serde_json::Map<String, Value>) {
+    match &response.content {
+        ReplyContent::Flow(fields) => (None, fields.clone()),
+        ReplyContent::Text(text) => (Some(text.clone()), serde_json::Map::new()),
+        ReplyContent::Other(kind) => (Some(format!("({kind})")), serde_json::Map::new()),
+    }
+}
+
+fn csv(all: &[Response]) -> Result<(), Failure> {
+    let columns: BTreeSet<String> =
+        all.iter().flat_map(|response| parts(response).1.into_iter().map(|(name, _)| name)).collect();
+    let mut writer = csv::Writer::from_writer(io::stdout());
+    // A field that is called as one of ours is told apart.
+    let header =
+        |name: &String| if FIRST.contains(&name.as_str()) { format!("field.{name}") } else { name.clone() };
+    let first = FIRST.iter().map(ToString::to_string);
+    writer.write_record(first.chain(columns.iter().map(header))).map_err(super::report::cause)?;
+    for response in all {
+        let (reply, fields) = parts(response);
+        let mut record = vec![
+            response.recipient.to_string(),
+            response.row.to_string(),
+            response.batch.to_string(),
+            at(response),
+            reply.unwrap_or_default(),
+        ];
+        record.extend(columns.iter().map(|name| match fields.get(name) {
+            None | Some(Value::Null) => String::new(),
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+        }));
+        let record = record.iter().map(|text| harmless(text));
+        writer.write_record(record).map_err(super::report::cause)?;
+    }
+    writer.flush()?;
+    Ok(())
+}
+
+/// What a person wrote is opened in a spreadsheet: a text that one would run as a formula is made none.
+fn harmless(text: &str) -> String {
+    let is_number = text.trim_start_matches('+').bytes().all(|byte| byte.is_ascii_digit());
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) && !is_number {
+        format!("'{text}")
+    } else {
+        text.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_spreadsheet_would_run_is_made_a_text() {
+        assert_eq!(harmless("=HYPERLINK(\"x\")"), "'=HYPERLINK(\"x\")");
+        assert_eq!((harmless("@x"), harmless("-1+2")), ("'@x".into(), "'-1+2".into()));
+        assert_eq!(
+            (harmless("+919876543210"), harmless("monday")),
+            ("+919876543210".into(), "monday".into())
+        );
+    }
+}

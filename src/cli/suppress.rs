@@ -1,0 +1,104 @@
+//! `flowcast suppress`: the numbers that must never be messaged.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::open::on_ledger;
+use super::text::thousands;
+use super::{Failure, Outcome, open, print, tell};
+use crate::audience::{Audience, Line, Settings, Source};
+use crate::campaign::Phone;
+use crate::config::Config;
+use crate::ledger::{Ledger, Suppress as How};
+
+/// Look after the numbers that must never be messaged.
+#[derive(Args)]
+pub(super) struct Suppress {
+    #[command(subcommand)]
+    what: What,
+    #[command(flatten)]
+    store: open::Store,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Put numbers on the list
+    Add {
+        /// Numbers in E.164, as +919876543210
+        #[arg(required = true)]
+        numbers: Vec<Phone>,
+    },
+    /// Take numbers off the list
+    Remove {
+        /// Numbers in E.164, as +919876543210
+        #[arg(required = true)]
+        numbers: Vec<Phone>,
+    },
+    /// Print the list
+    List,
+    /// Put the numbers of a CSV file on the list
+    Import {
+        /// The file; its phone column is found as in an audience
+        file: PathBuf,
+        /// The region of numbers without a country code, as IN
+        #[arg(long, value_name = "REGION")]
+        default_region: Option<String>,
+    },
+}
+
+pub(super) async fn main(suppress: Suppress, config: &Config, json: bool) -> Outcome {
+    // There may be no campaign yet: the list comes first.
+    let opened = suppress.store.open_or_make(config).await?;
+    on_ledger!(opened, ledger => run(suppress.what, &ledger, json).await)
+}
+
+async fn run(what: What, ledger: &impl Ledger, json: bool) -> Outcome {
+    let (done, word) = match what {
+        What::Add { numbers } => (ledger.suppress(numbers, How::Add).await?, "added"),
+        What::Remove { numbers } => (ledger.suppress(numbers, How::Remove).await?, "removed"),
+        What::Import { file, default_region } => {
+            (ledger.suppress(read(file, default_region)?, How::Add).await?, "added")
+        }
+        What::List => {
+            // A version that no list has: all of it.
+            let list = ledger.suppressed(u64::MAX).await?.unwrap_or_default();
+            let numbers = list.numbers.iter().map(|digits| format!("+{digits}"));
+            let text = if json {
+                format!("{}\n", json!(numbers.collect::<Vec<_>>()))
+            } else {
+                numbers.map(|number| format!("{number}\n")).collect()
+            };
+            print(&text)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    print(&if json {
+        format!("{}\n", json!({ word: done }))
+    } else {
+        format!("{} {word}\n", thousands(done))
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The numbers of a file; rows without one are told and left out.
+fn read(file: PathBuf, default_region: Option<String>) -> Result<Vec<Phone>, Failure> {
+    let settings = Settings { default_region, ..Settings::default() };
+    let mut audience = Audience::open(&Source::File(file), &settings)?;
+    let (mut numbers, mut left_out) = (Vec::new(), 0_u64);
+    while let Some(line) = audience.next_line()? {
+        match line {
+            Line::Recipient(row) => numbers.push(row.phone),
+            Line::Skipped { .. } => left_out += 1,
+        }
+    }
+    if left_out > 0 {
+        tell(&format!(
+            "{} rows hold no number that could be read, or one that was there before",
+            thousands(left_out)
+        ));
+    }
+    Ok(numbers)
+}

@@ -1,0 +1,163 @@
+//! What the reports of several providers have in common: Meta's shape, people's answers, times, numbers.
+
+use serde_json::{Map, Value};
+
+use super::answer::{plain, short};
+use crate::campaign::delivery::{Delivery, News, Reply, ReplyContent, Report};
+use crate::campaign::{MessageRef, Phone};
+
+/// The most characters of a person's words that are kept.
+const WORDS: usize = 4096;
+
+/// A time with an offset, or seconds since 1970, as milliseconds.
+pub(super) fn time(value: Option<&Value>) -> Option<i64> {
+    let text = plain(value)?;
+    if let Ok(seconds) = text.parse::<i64>() {
+        // What has more digits counts milliseconds.
+        return if seconds.abs() < 100_000_000_000 { seconds.checked_mul(1000) } else { Some(seconds) };
+    }
+    text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
+}
+
+/// A number with or without its plus.
+pub(super) fn number(value: Option<&Value>) -> Option<Phone> {
+    let text = plain(value)?;
+    let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+    format!("+{digits}").parse().ok()
+}
+
+/// The reference at the beginning of a text.
+pub(super) fn reference(value: Option<&Value>) -> Option<MessageRef> {
+    value?.as_str()?.split(' ').next()?.parse().ok()
+}
+
+/// What a word says of a delivery; the words of Meta, and those that others use.
+pub(super) fn state(word: &str) -> Option<Delivery> {
+    match word.to_lowercase().as_str() {
+        "sent" | "submitted" | "accepted" | "enroute" => Some(Delivery::Sent),
+        "delivered" => Some(Delivery::Delivered),
+        "read" | "seen" | "played" => Some(Delivery::Read),
+        "failed" | "undelivered" | "rejected" | "expired" | "error" => Some(Delivery::Failed),
+        _ => None,
+    }
+}
+
+/// A person's words as they may be kept.
+fn words(text: &str) -> String {
+    text.chars().take(WORDS).collect()
+}
+
+/// What a person sent, in the shape that Meta defines and the providers hand on.
+pub(super) fn content(message: &Value) -> ReplyContent {
+    let text = |pointer: &str| message.pointer(pointer).and_then(Value::as_str).map(words);
+    let answer = message.pointer("/interactive/nfm_reply/response_json").and_then(form);
+    if let Some(form) = answer {
+        return ReplyContent::Flow(form);
+    }
+    let said =
+        ["/text/body", "/button/text", "/interactive/button_reply/title", "/interactive/list_reply/title"]
+            .iter()
+            .find_map(|pointer| text(pointer));
+    let kind = || words(message["type"].as_str().unwrap_or("unknown"));
+    said.map_or_else(|| ReplyContent::Other(kind()), ReplyContent::Text)
+}
+
+/// A form's fields: an object, or JSON text that holds one.
+pub(super) fn form(value: &Value) -> Option<Map<String, Value>> {
+    match value {
+        Value::Object(fields) => Some(fields.clone()),
+        Value::String(text) => serde_json::from_str(text).ok(),
+        _ => None,
+    }
+}
+
+/// The reference that a form's token is, where the job made it one.
+pub(super) fn token(content: &ReplyContent) -> Option<MessageRef> {
+    match content {
+        ReplyContent::Flow(fields) => reference(fields.get("flow_token")),
+        _ => None,
+    }
+}
+
+/// Meta's webhook: statuses and messages, of several entries and changes.
+pub(super) fn of_meta(body: &Value) -> Vec<Report> {
+    let list = |value: &Value, name: &str| value[name].as_array().cloned().unwrap_or_default();
+    let changes = list(body, "entry").into_iter().flat_map(|entry| list(&entry, "changes"));
+    let mut reports = Vec::new();
+    for value in changes.map(|change| change["value"].clone()) {
+        reports.extend(list(&value, "statuses").iter().filter_map(status));
+        for message in list(&value, "messages") {
+            let Some(id) = plain(message.get("id")) else { continue };
+            let content = content(&message);
+            reports.push(Report {
+                message: token(&content),
+                recipient: number(message.get("from")),
+                sid: plain(message.pointer("/context/id")),
+                at: time(message.get("timestamp")),
+                news: News::Reply(Reply { id, content }),
+            });
+        }
+    }
+    reports
+}
+
+fn status(status: &Value) -> Option<Report> {
+    let error = |pointer: &str| status.pointer(pointer);
+    let text = |pointer: &str| error(pointer).and_then(Value::as_str).unwrap_or_default();
+    let text = match (text("/errors/0/title"), text("/errors/0/error_data/details")) {
+        (one, "") | ("", one) => short(one),
+        (title, details) => short(&format!("{title}: {details}")),
+    };
+    Some(Report {
+        message: reference(status.get("biz_opaque_callback_data")),
+        recipient: number(status.get("recipient_id")),
+        sid: plain(status.get("id")),
+        at: time(status.get("timestamp")),
+        news: News::Delivery {
+            state: state(status["status"].as_str()?)?,
+            code: plain(error("/errors/0/code")),
+            text,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn times_are_read_with_offsets_and_as_seconds() {
+        assert_eq!(time(Some(&json!("2022-12-07T17:00:00.000+05:30"))), Some(1_670_412_600_000));
+        assert_eq!(time(Some(&json!("2023-10-21T12:35:00+05:30"))), Some(1_697_871_900_000));
+        assert_eq!(time(Some(&json!("1670412600"))), Some(1_670_412_600_000));
+        assert_eq!(time(Some(&json!(1_670_412_600_123_i64))), Some(1_670_412_600_123));
+        assert_eq!((time(Some(&json!("yesterday"))), time(None)), (None, None));
+    }
+
+    #[test]
+    fn metas_webhook_is_read() {
+        let body = json!({ "object": "whatsapp_business_account", "entry": [{ "changes": [{ "value": {
+            "statuses": [
+                { "id": "wamid.1", "status": "delivered", "timestamp": "1670412600", "recipient_id": "919876543210",
+                  "biz_opaque_callback_data": "c1.7.3 order-9" },
+                { "id": "wamid.2", "status": "failed", "timestamp": "1670412600", "recipient_id": "919876543211",
+                  "errors": [{ "code": 131_026, "title": "Message undeliverable", "error_data": { "details": "why" } }] },
+                { "id": "wamid.3", "status": "warmed up" },
+            ],
+            "messages": [{ "from": "919876543210", "id": "wamid.9", "timestamp": "1670412700", "type": "interactive",
+                "context": { "id": "wamid.1" },
+                "interactive": { "type": "nfm_reply", "nfm_reply": { "response_json": "{\"flow_token\":\"c1.7.3\",\"name\":\"Asha\"}" } } }],
+        } }] }] });
+        let reports = of_meta(&body);
+        assert_eq!(reports.len(), 3);
+        assert_eq!(reports[0].message.as_ref().unwrap().to_string(), "c1.7.3");
+        assert!(matches!(&reports[1].news, News::Delivery { state: Delivery::Failed, code, text }
+            if code.as_deref() == Some("131026") && text == "Message undeliverable: why"));
+        assert_eq!(reports[2].message.as_ref().unwrap().to_string(), "c1.7.3");
+        assert!(
+            matches!(&reports[2].news, News::Reply(reply) if matches!(&reply.content, ReplyContent::Flow(_)))
+        );
+    }
+}
