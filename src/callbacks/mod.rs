@@ -7,6 +7,7 @@ mod collector;
 mod forward;
 mod http;
 mod stop_words;
+mod teller;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,29 +15,40 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::campaign::delivery::{News, Report};
+use crate::campaign::codes::{self, Effect};
+use crate::campaign::delivery::{Delivery, News, Report};
 use crate::campaign::{CampaignId, Job, MessageRef, Phone, Subject};
 use crate::dispatch::{Accounts, Events};
-use crate::ledger::{Heard, Ledger, LedgerError, Suppress};
+use crate::ledger::{Barrier, Heard, Ledger, LedgerError, Suppress};
 use collector::Collector;
 pub use forward::Forward;
 pub use http::{Slot, router};
 pub use stop_words::StopWords;
+use teller::Teller;
 
 /// Takes reports in.
 #[derive(Clone)]
 pub struct Reports<L: Ledger> {
     ledger: L,
     accounts: Accounts,
-    events: Events,
+    teller: Teller,
     collector: Collector,
     forward: Forward,
     stop_words: Arc<StopWords>,
-    /// Where the reports of a campaign are handed on to, as its job says.
-    wanted: Arc<Mutex<HashMap<CampaignId, Option<String>>>>,
+    /// What the jobs of campaigns say.
+    known: Arc<Mutex<HashMap<CampaignId, Known>>>,
 }
 
-/// How many campaigns' addresses are remembered.
+/// What a campaign's job says that matters here.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    /// Where its reports are handed on to.
+    status_callback: Option<String>,
+    /// The flow that its messages open.
+    flow: Option<String>,
+}
+
+/// How many campaigns' jobs are remembered.
 const REMEMBERED: usize = 1000;
 
 /// What became of a callback.
@@ -58,11 +70,11 @@ impl<L: Ledger> Reports<L> {
         Self {
             ledger: ledger.clone(),
             accounts: accounts.clone(),
-            events: events.clone(),
+            teller: Teller::start(events.clone()),
             collector: Collector::start(ledger.clone()),
             forward,
             stop_words: Arc::new(words),
-            wanted: Arc::default(),
+            known: Arc::default(),
         }
     }
 
@@ -102,8 +114,8 @@ impl<L: Ledger> Reports<L> {
             return Ok(Taken::Done);
         }
         let mut concerned: Vec<Option<CampaignId>> = Vec::new();
-        let all =
-            futures_util::future::try_join_all(reports.iter().map(|report| self.learn(&subject, report)));
+        let learning = reports.iter().map(|report| self.learn(account, &subject, report));
+        let all = futures_util::future::try_join_all(learning);
         for message in all.await? {
             concerned.push(message.map(|message| message.campaign));
         }
@@ -112,7 +124,12 @@ impl<L: Ledger> Reports<L> {
     }
 
     /// Takes in one report. Returns the message that it is about, if there is one.
-    async fn learn(&self, subject: &Subject, report: &Report) -> Result<Option<MessageRef>, LedgerError> {
+    async fn learn(
+        &self,
+        account: &str,
+        subject: &Subject,
+        report: &Report,
+    ) -> Result<Option<MessageRef>, LedgerError> {
         // An address of one message speaks of that message alone, whatever the body says.
         let message = match subject {
             Subject::Message(message) => Some(message.clone()),
@@ -148,19 +165,43 @@ impl<L: Ledger> Reports<L> {
         metrics::counter!("flowcast_callbacks_total", "result" => "taken").increment(1);
         if let Some(message) = message.as_ref().filter(|_| learnt.is_news) {
             let at = report.at.unwrap_or(now);
-            let (events, told) = (self.events.clone(), Events::news(message, &learnt, &report.news, at));
-            // The ledger has it; a broker that is slow must not keep the provider.
-            tokio::spawn(async move { events.tell(&told).await });
+            self.teller.tell(Events::news(message, &learnt, &report.news, at));
+            self.judge_flow(account, &message.campaign, &report.news).await?;
         }
         Ok(message)
+    }
+
+    /// A flow that is throttled or blocked may be seen only here: the provider took the message, and
+    /// `WhatsApp` did not.
+    async fn judge_flow(&self, account: &str, id: &CampaignId, news: &News) -> Result<(), LedgerError> {
+        let News::Delivery { state: Delivery::Failed, code: Some(code), text } = news else { return Ok(()) };
+        let Some(known) = codes::of_meta_handed_on(code) else { return Ok(()) };
+        if !matches!(known.effect, Effect::SlowFlow | Effect::HoldFlow) {
+            return Ok(());
+        }
+        let (Ok(at), Some(flow)) = (self.accounts.get(account), self.known(id).await.flow) else {
+            return Ok(());
+        };
+        if known.effect == Effect::SlowFlow {
+            if at.limits.throttle(&flow).await? {
+                self.teller.tell(vec![Events::throttled(account, &flow, text)]);
+            }
+            return Ok(());
+        }
+        let barrier = Barrier { account: account.into(), flow: Some(flow) };
+        let reason = format!("{code}: {text}; {}", known.remedy);
+        if self.ledger.close(&barrier, reason.clone(), false).await? {
+            tracing::error!("{barrier} is held: {reason}");
+            self.teller.tell(vec![Events::barrier(&barrier, Some(&reason))]);
+        }
+        Ok(())
     }
 
     async fn stop(&self, person: Phone, message: Option<&MessageRef>) -> Result<(), LedgerError> {
         if self.ledger.suppress(vec![person], Suppress::Add).await? > 0 {
             tracing::info!("somebody has answered with a stop word and is never written to again");
             metrics::counter!("flowcast_suppressed_total").increment(1);
-            let (events, told) = (self.events.clone(), Events::suppressed(person, message));
-            tokio::spawn(async move { events.tell(&[told]).await });
+            self.teller.tell(vec![Events::suppressed(person, message)]);
         }
         Ok(())
     }
@@ -171,7 +212,7 @@ impl<L: Ledger> Reports<L> {
         let mut address: Option<String> = None;
         for campaign in concerned {
             let wanted = match campaign {
-                Some(campaign) => self.wanted(campaign).await,
+                Some(campaign) => self.known(campaign).await.status_callback,
                 None => None,
             };
             match (wanted, &address) {
@@ -186,19 +227,20 @@ impl<L: Ledger> Reports<L> {
         }
     }
 
-    /// Where a campaign's reports are handed on to.
-    async fn wanted(&self, campaign: &CampaignId) -> Option<String> {
-        let known = || self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(wanted) = known().get(campaign) {
-            return wanted.clone();
+    /// What a campaign's job says; nothing where it can't be read.
+    async fn known(&self, campaign: &CampaignId) -> Known {
+        let jobs = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = jobs().get(campaign) {
+            return known.clone();
         }
-        let stored = self.ledger.job(campaign).await.ok()?;
-        let wanted = Job::read(stored.job.as_bytes()).ok()?.status_callback;
-        let mut known = known();
-        if known.len() >= REMEMBERED {
-            known.clear();
+        let Ok(stored) = self.ledger.job(campaign).await else { return Known::default() };
+        let Ok(job) = Job::read(stored.job.as_bytes()) else { return Known::default() };
+        let known = Known { flow: job.flow(), status_callback: job.status_callback };
+        let mut jobs = jobs();
+        if jobs.len() >= REMEMBERED {
+            jobs.clear();
         }
-        known.insert(campaign.clone(), wanted.clone());
-        wanted
+        jobs.insert(campaign.clone(), known.clone());
+        known
     }
 }

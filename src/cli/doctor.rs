@@ -99,8 +99,26 @@ async fn look_at_accounts(config: &Config, findings: &mut Findings) {
             Ok(account) => {
                 let (grade, text) = try_credentials(&account).await;
                 findings.add(&check, grade, text);
+                let (grade, text) = callbacks(&account);
+                findings.add(&format!("{check} callbacks"), grade, text);
             }
         }
+    }
+}
+
+/// How the provider reports what became of messages.
+fn callbacks(account: &Account) -> (Grade, String) {
+    match &account.callbacks {
+        None => (
+            Grade::Warning,
+            "http.public_url is not set: nothing is reported, and messages in doubt must be decided by a person"
+                .into(),
+        ),
+        Some(_) if account.kind.takes_callback => (Grade::Ok, "each message says where its reports go".into()),
+        Some(callbacks) => (
+            Grade::Ok,
+            format!("set this address, which is as secret as a password, in its console: {}", callbacks.of_account()),
+        ),
     }
 }
 

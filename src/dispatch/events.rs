@@ -61,7 +61,7 @@ impl Events {
     }
 
     /// An account or a flow is held, for a reason, or works again.
-    pub(super) fn barrier(barrier: &Barrier, reason: Option<&str>) -> Event {
+    pub fn barrier(barrier: &Barrier, reason: Option<&str>) -> Event {
         let name = match (&barrier.flow, reason) {
             (None, Some(_)) => "account.held",
             (None, None) => "account.released",
@@ -72,7 +72,7 @@ impl Events {
     }
 
     /// A flow is throttled.
-    pub(super) fn throttled(account: &str, flow: &str, reason: &str) -> Event {
+    pub fn throttled(account: &str, flow: &str, reason: &str) -> Event {
         Self::shared("flow.throttled", account, Some(flow), Some(reason))
     }
 

@@ -120,6 +120,10 @@ fn describe() {
     describe_gauge!("flowcast_campaigns_attended", "Campaigns that this worker attends to");
     describe_counter!("flowcast_callbacks_total", "Reports of providers, by what became of them");
     describe_counter!("flowcast_forwarded_total", "Reports handed on to jobs' own addresses, by result");
+    describe_counter!(
+        "flowcast_events_lost_total",
+        "Events of reports that were not told; the ledger has the facts"
+    );
     describe_counter!("flowcast_suppressed_total", "People who answered with a stop word");
     describe_counter!("flowcast_holds_total", "How often an account, or a flow of it, was held");
     describe_counter!("flowcast_claims_expired_total", "Messages in doubt because their worker went silent");

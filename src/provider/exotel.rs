@@ -21,6 +21,7 @@ pub(super) const EXOTEL: Kind = Kind {
     per_request: BATCH_LIMIT,
     concurrency: 8,
     requests: Some("200/min"),
+    takes_callback: true,
     unknown_sender: None,
     open: |base, credentials| Ok(Box::new(Exotel::new(base, credentials)?)),
 };

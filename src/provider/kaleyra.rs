@@ -29,6 +29,7 @@ pub(super) const KALEYRA: Kind = Kind {
     per_request: 1,
     concurrency: BATCH_LIMIT as u16,
     requests: None,
+    takes_callback: false,
     unknown_sender: Some("WA401"),
     open: |base, credentials| Ok(Box::new(Kaleyra::new(base, credentials)?)),
 };

@@ -21,6 +21,7 @@ pub(super) const META: Kind = Kind {
     per_request: 1,
     concurrency: BATCH_LIMIT as u16,
     requests: None,
+    takes_callback: false,
     unknown_sender: None,
     open: |base, credentials| Ok(Box::new(Meta::new(base, credentials)?)),
 };

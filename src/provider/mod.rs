@@ -41,6 +41,8 @@ pub struct Kind {
     pub concurrency: u16,
     /// How many requests an account may make, unless it says otherwise; `None` is no limit.
     pub requests: Option<&'static str>,
+    /// Whether it is told with each message where its reports go; else one address is set in its console.
+    pub takes_callback: bool,
     /// The code of an answer that takes the credentials and does not know the sender number.
     pub unknown_sender: Option<&'static str>,
     /// Opens an account.

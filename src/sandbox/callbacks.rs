@@ -13,7 +13,7 @@ use super::api::{Api, Event};
 /// How many reports may wait; whoever has one more waits.
 const WAITING: usize = 10_000;
 /// How many are sent at once.
-const AT_ONCE: usize = 32;
+const AT_ONCE: usize = 128;
 /// How often a report is sent when its receiver does not take it, and after how long.
 const TRIES: u32 = 5;
 const AGAIN: Duration = Duration::from_millis(500);

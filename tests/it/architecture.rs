@@ -13,7 +13,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("ledger", &["campaign", "redis_server"]),
     ("sandbox", &["campaign"]),
     ("dispatch", &["campaign", "audience", "provider", "limiter", "queue", "ledger"]),
-    ("callbacks", &["campaign", "ledger", "dispatch"]),
+    ("callbacks", &["campaign", "ledger", "queue", "dispatch"]),
     ("config", &["campaign", "provider"]),
     ("telemetry", &[]),
     ("http", &[]),

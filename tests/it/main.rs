@@ -12,6 +12,7 @@
 mod architecture;
 mod bad_input;
 mod barriers;
+mod callbacks;
 mod campaign;
 mod chaos;
 mod container;

@@ -154,6 +154,7 @@ pub enum Reaction {
 pub struct Scripted {
     pub url: String,
     requests: Arc<Mutex<Vec<Vec<String>>>>,
+    raw: Arc<Mutex<Vec<(String, String)>>>,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -163,19 +164,25 @@ impl Scripted {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let (react, seen) = (Arc::new(react), requests.clone());
+        let raw = Arc::new(Mutex::new(Vec::new()));
+        let (react, seen, all) = (Arc::new(react), requests.clone(), raw.clone());
         let server = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let (react, seen) = (react.clone(), seen.clone());
-                tokio::spawn(async move { serve(stream, &*react, &seen).await });
+                let (react, seen, all) = (react.clone(), seen.clone(), all.clone());
+                tokio::spawn(async move { serve(stream, &*react, &seen, &all).await });
             }
         });
-        Self { url, requests, server }
+        Self { url, requests, raw, server }
     }
 
     pub fn requests(&self) -> Vec<Vec<String>> {
         self.requests.lock().unwrap().clone()
+    }
+
+    /// Head, in small letters, and body of each request.
+    pub fn raw(&self) -> Vec<(String, String)> {
+        self.raw.lock().unwrap().clone()
     }
 
     /// How often each recipient was in a request.
@@ -194,6 +201,7 @@ async fn serve(
     mut stream: TcpStream,
     react: &(impl Fn(usize, &[String]) -> Reaction + Send + Sync),
     seen: &Mutex<Vec<Vec<String>>>,
+    raw: &Mutex<Vec<(String, String)>>,
 ) {
     let mut buffer = Vec::new();
     loop {
@@ -212,10 +220,13 @@ async fn serve(
                 return;
             }
         }
-        let body: Value = serde_json::from_slice(&buffer[head..head + length]).unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (top, all) = (text(&buffer[..head]).to_lowercase(), text(&buffer[head..head + length]));
+        let body: Value = serde_json::from_str(&all).unwrap();
+        raw.lock().unwrap().push((top, all));
         buffer.drain(..head + length);
         // Exotel's many messages, Kaleyra's one, Meta's one.
-        let number = |message: &Value| message["to"].as_str().unwrap().to_owned();
+        let number = |message: &Value| message["to"].as_str().unwrap_or_default().to_owned();
         let to: Vec<String> = match &body["whatsapp"]["messages"] {
             Value::Array(messages) => messages.iter().map(number).collect(),
             _ => vec![number(body.get("messaging_object").unwrap_or(&body))],

@@ -30,21 +30,12 @@ impl Redis {
     ) -> Result<Vec<Option<Learnt>>, LedgerError> {
         let keys = Keys(id);
         loop {
-            let mut pipe = redis::pipe();
-            pipe.get(keys.meta(batch)).hgetall(keys.batch(batch)).get(keys.deliveries(batch));
-            let answers: Vec<redis::Value> = self.server.pipeline(&pipe).await?;
-            let [meta, states, before]: [redis::Value; 3] =
-                answers.try_into().map_err(|_| LedgerError::Storage("answered too little".into()))?;
-            let damaged =
-                |fault: redis::ParsingError| LedgerError::Storage(format!("has a damaged batch: {fault}"));
-            let meta: Option<Vec<u8>> = FromRedisValue::from_redis_value(meta).map_err(damaged)?;
-            let states: HashMap<String, String> =
-                FromRedisValue::from_redis_value(states).map_err(damaged)?;
-            let before: Option<Vec<u8>> = FromRedisValue::from_redis_value(before).map_err(damaged)?;
-            let Some(meta) = meta else { return Ok(vec![None; heard.len()]) };
+            let Some((meta, states, before)) = self.read_batch(id, batch, heard).await? else {
+                return Ok(vec![None; heard.len()]);
+            };
             let found: Vec<Option<Found>> = heard.iter().map(|report| find(report, &meta, &states)).collect();
 
-            let (before, mut changes) = (before.unwrap_or_default(), Changes::default());
+            let mut changes = Changes::default();
             let mut deliveries = Deliveries::read(&before);
             let (mut settled, mut learnt, mut responses) = (Vec::new(), Vec::new(), Vec::new());
             for (report, found) in heard.iter().zip(found) {
@@ -106,6 +97,46 @@ impl Redis {
             }
             return Ok(learnt);
         }
+    }
+}
+
+/// A batch's meta, the states of some of its messages by number, and its deliveries.
+type Read = (Vec<u8>, HashMap<String, String>, Vec<u8>);
+
+impl Redis {
+    /// Reads what reports need to know of a batch. Most name their person: then no more is read than
+    /// that person's state.
+    async fn read_batch(
+        &self,
+        id: &CampaignId,
+        batch: u32,
+        heard: &[Heard],
+    ) -> Result<Option<Read>, LedgerError> {
+        let keys = Keys(id);
+        let named: Option<Vec<String>> =
+            heard.iter().map(|report| report.recipient.map(|phone| phone.to_string())).collect();
+        let mut pipe = redis::pipe();
+        pipe.get(keys.meta(batch)).get(keys.deliveries(batch));
+        match &named {
+            Some(named) => pipe.cmd("HMGET").arg(keys.batch(batch)).arg(named),
+            None => pipe.hgetall(keys.batch(batch)),
+        };
+        let answers: Vec<redis::Value> = self.server.pipeline(&pipe).await?;
+        let [meta, before, states]: [redis::Value; 3] =
+            answers.try_into().map_err(|_| LedgerError::Storage("answered too little".into()))?;
+        let damaged =
+            |fault: redis::ParsingError| LedgerError::Storage(format!("has a damaged batch: {fault}"));
+        let meta: Option<Vec<u8>> = FromRedisValue::from_redis_value(meta).map_err(damaged)?;
+        let before: Option<Vec<u8>> = FromRedisValue::from_redis_value(before).map_err(damaged)?;
+        let states = match named {
+            Some(named) => {
+                let values: Vec<Option<String>> =
+                    FromRedisValue::from_redis_value(states).map_err(damaged)?;
+                named.into_iter().zip(values).filter_map(|(number, value)| Some((number, value?))).collect()
+            }
+            None => FromRedisValue::from_redis_value(states).map_err(damaged)?,
+        };
+        Ok(meta.map(|meta| (meta, states, before.unwrap_or_default())))
     }
 }
 

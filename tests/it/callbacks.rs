@@ -1,0 +1,377 @@
+//! Reports of providers, end to end: real workers, real servers, a sandbox that reports as providers do.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use flowcast::campaign::Callbacks;
+use flowcast::sandbox::{Behaviour, Reporting, Sandbox};
+use serde_json::{Value, json};
+
+use crate::fleet::{Fleet, Worker, until};
+use crate::jobs::{listen, next};
+use crate::servers::{amqp_url, redis_url};
+use crate::support::{Reaction, Scripted, World, accept, job, job_with, phone, sandbox};
+
+const KEY: &str = "the key of these tests";
+const FAST: &str = "limits = { messages = \"100000/s\", requests = \"10000/s\" }\nconcurrency = 4";
+
+/// A fleet whose worker takes reports at an address that is known beforehand.
+struct Hearing {
+    fleet: Fleet,
+    url: String,
+    callbacks: Callbacks,
+}
+
+impl Hearing {
+    /// `more` is further TOML of `[callbacks]`.
+    fn new(provider: &str, rows: u64, sandbox: &str, more: &str) -> Self {
+        let fleet = Fleet { world: World::new(rows), redis: redis_url(), amqp: amqp_url() };
+        let port = {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.local_addr().unwrap().port()
+        };
+        let url = format!("http://127.0.0.1:{port}");
+        let servers = format!(
+            "[redis]\nurl = \"{}\"\n[amqp]\nurl = \"{}\"\n[audiences]\nroot = \".\"\n\
+             [http]\nlisten = \"127.0.0.1:{port}\"\npublic_url = \"{url}\"\n\
+             [callbacks]\nkeys = [\"{KEY}\"]\n{more}\n",
+            fleet.redis, fleet.amqp
+        );
+        fleet.world.write_account(provider, sandbox, &format!("{FAST}\n{servers}"));
+        let callbacks = Callbacks::new(&url.parse().unwrap(), "main", &[KEY]).unwrap();
+        Self { fleet, url, callbacks }
+    }
+
+    async fn worker(&self) -> Worker {
+        let worker = self.fleet.worker();
+        until("the worker to listen", || {
+            std::net::TcpStream::connect(self.url.trim_start_matches("http://")).is_ok()
+        })
+        .await;
+        worker
+    }
+
+    async fn submit(&self, job: &Value) {
+        self.fleet.world.write_job(job);
+        self.fleet.submit().await;
+    }
+
+    /// Posts a report to a message's own address; returns status and body.
+    async fn post(&self, message: &str, body: String) -> (u16, String) {
+        post(&format!("{}{}", self.callbacks.base(), self.callbacks.seal(message)), body).await
+    }
+}
+
+fn client() -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
+async fn post(url: &str, body: String) -> (u16, String) {
+    let response =
+        client().post(url).header("content-type", "application/json").body(body).send().await.unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
+}
+
+fn dlr(row: u64, status: &str) -> String {
+    json!({ "whatsapp": { "messages": [{ "callback_type": "dlr", "sid": "s", "to": phone(row),
+        "exo_status_code": 0, "exo_detailed_status": status, "description": "why",
+        "timestamp": "2026-01-01T00:00:00Z" }] } })
+    .to_string()
+}
+
+fn said(row: u64, words: &str) -> String {
+    json!({ "whatsapp": { "messages": [{ "callback_type": "icm", "sid": format!("r-{row}-{words}"),
+        "from": phone(row), "to": "+912248931479", "timestamp": "2026-01-01T00:00:00Z",
+        "content": { "type": "text", "text": { "body": words }, "context": { "sid": "s" } } }] } })
+    .to_string()
+}
+
+fn reporting() -> Reporting {
+    let delay = Duration::from_millis(200);
+    Reporting { delay, shuffle: 0.3, repeat: 0.2, ..Reporting::default() }
+}
+
+async fn reporting_sandbox(behaviour: Behaviour) -> (Sandbox, String) {
+    sandbox(behaviour).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_is_in_doubt_is_settled_by_callbacks_and_nothing_is_sent_twice() {
+    const ROWS: u64 = 50_000;
+    // Five of a hundred answers are cut off after the provider took the messages.
+    let behaviour = Behaviour { cut_rate: 0.05, reporting: reporting(), ..Behaviour::default() };
+    let (sandbox, url) = reporting_sandbox(behaviour).await;
+    let hearing = Hearing::new("exotel", ROWS, &url, "");
+    let _workers = [hearing.worker().await, hearing.fleet.worker()];
+    hearing.submit(&job()).await;
+    let mut doubts = 0;
+    let mut status = Value::Null;
+    // As long as something comes in.
+    let mut seen = Value::Null;
+    while status["delivery"]["delivered"] != ROWS || status["state"] != "completed" {
+        until("a further report", || {
+            status = hearing.fleet.status("c1");
+            doubts = doubts.max(status["counts"]["in_doubt"].as_u64().unwrap_or(0));
+            status != seen
+        })
+        .await;
+        seen = status.clone();
+    }
+    assert!(doubts > 0, "nothing was in doubt, so this has shown nothing");
+    assert_eq!((&status["counts"]["accepted"], &status["counts"]["in_doubt"]), (&json!(ROWS), &json!(0)));
+    assert_eq!((sandbox.stats()["sent_twice"].clone(), sandbox.count()), (json!(0), ROWS));
+    let taken: HashMap<String, String> =
+        sandbox.taken().into_iter().map(|message| (message.to, message.sid)).collect();
+    for line in hearing.fleet.world.report("c1") {
+        assert_eq!(line["sid"], taken[line["recipient"].as_str().unwrap()]);
+        assert_eq!(line["delivery"], "delivered");
+    }
+    eprintln!("{doubts} messages were in doubt at once, and all are settled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_providers_reports_find_their_messages() {
+    for provider in ["kaleyra", "meta", "exotel"] {
+        let hearing = Hearing::new(provider, 300, "http://127.0.0.1:9", "");
+        let reporting = Reporting {
+            // Kaleyra and Meta know one address, which stands for the whole account.
+            url: Some(hearing.callbacks.of_account()),
+            fail: 0.2,
+            read: 0.5,
+            reply: 0.5,
+            ..reporting()
+        };
+        let behaviour = Behaviour { cut_rate: 0.05, reporting, ..Behaviour::default() };
+        let (sandbox, url) = reporting_sandbox(behaviour).await;
+        let config = std::fs::read_to_string(hearing.fleet.world.path("flowcast.toml")).unwrap();
+        hearing.fleet.world.write("flowcast.toml", config.replace("http://127.0.0.1:9", &url));
+        let _worker = hearing.worker().await;
+        hearing.submit(&job()).await;
+        let mut status = Value::Null;
+        until("all reports", || {
+            status = hearing.fleet.status("c1");
+            let count = |name: &str| status["delivery"][name].as_u64().unwrap_or(0);
+            let stats = sandbox.stats();
+            let open = status["counts"]["in_doubt"] != 0 || status["state"] != "completed";
+            !open
+                && stats["callbacks"]["failed"] == 0
+                && count("delivered") + count("read") + count("failed") == 300
+        })
+        .await;
+        let count = |name: &str| status["delivery"][name].as_u64().unwrap();
+        assert!(count("failed") > 20 && count("read") > 50, "{provider}: {status}");
+        assert_eq!(sandbox.stats()["sent_twice"], 0);
+        if provider == "exotel" {
+            until("the answers", || hearing.fleet.status("c1")["delivery"]["replied"].as_u64().unwrap() > 20)
+                .await;
+            let csv = hearing.fleet.ok(&["responses", "c1"]).await.out;
+            assert!(csv.starts_with("recipient,row,batch,at,reply,day,flow_token,time\n"), "{csv}");
+            assert!(csv.contains(",monday,unused,10:00\n"), "{csv}");
+        }
+        let text = hearing.fleet.ok(&["status", "c1"]).await.out;
+        assert!(text.contains("  delivered ") && text.contains(" in the middle, 95 % within "), "{text}");
+        assert!(text.contains("  not delivered "), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_forged_or_no_report_changes_nothing() {
+    let (_sandbox, url) = sandbox(Behaviour::default()).await;
+    let hearing = Hearing::new("exotel", 3, &url, "");
+    let _worker = hearing.worker().await;
+    hearing.submit(&job()).await;
+    hearing.fleet.until_state("c1", "completed").await;
+    until("the worker to be connected", || hearing.fleet.status("c1")["counts"]["accepted"] == 3).await;
+    let sealed = hearing.callbacks.seal("c1.0.0");
+    let at = |account: &str, capability: &str| format!("{}/callbacks/{account}/{capability}", hearing.url);
+    let read = || dlr(1, "EX_MESSAGE_SEEN");
+    for (account, capability) in [
+        ("main", "c1.0.0"),
+        ("main", "c1.0.0.AAAA"),
+        ("main", &sealed.replace("c1.0.0", "c1.0.1")),
+        ("other", &sealed),
+        ("main", &format!("{sealed}x")),
+    ] {
+        assert_eq!(post(&at(account, capability), read()).await.0, 404, "{account}/{capability}");
+    }
+    assert_eq!(post(&at("main", &sealed), "no json".into()).await.0, 400);
+    assert_eq!(post(&at("main", &sealed), format!("{{\"x\":\"{}\"}}", "x".repeat(2 << 20))).await.0, 413);
+    // Another person's report at this message's address, and a thing that is no report.
+    assert_eq!(hearing.post("c1.0.0", dlr(2, "EX_MESSAGE_SEEN")).await.0, 200);
+    assert_eq!(hearing.post("c1.0.0", "{\"hello\":1}".into()).await.0, 200);
+    assert_eq!(hearing.post("nobody.0.0", read()).await.0, 200);
+    assert_eq!(hearing.fleet.status("c1")["delivery"]["read"], 0);
+    // Whether somebody is there: each provider's way to ask.
+    let challenge = "{\"type\":\"verification\",\"challenge\":\"abc\"}";
+    assert_eq!(hearing.post("c1.0.0", challenge.into()).await, (200, "{\"challenge\":\"abc\"}".into()));
+    let verify = format!("{}?hub.mode=subscribe&hub.challenge=1158", hearing.callbacks.of_account());
+    assert_eq!(client().get(verify).send().await.unwrap().text().await.unwrap(), "1158");
+    assert_eq!(hearing.post("c1.0.0", read()).await.0, 200);
+    assert_eq!(hearing.fleet.status("c1")["delivery"]["read"], 1);
+    let metrics =
+        client().get(format!("{}/metrics", hearing.url)).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("flowcast_callbacks_total{result=\"forged\"} 5"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_stop_gets_nothing_more_and_others_are_told() {
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    let hearing = Hearing::new("exotel", 5, &url, "");
+    let mut events =
+        listen(&hearing.fleet, &["recipient.#", "flow.#", "message.replied", "message.read"]).await;
+    let _worker = hearing.worker().await;
+    hearing.submit(&job()).await;
+    hearing.fleet.until_state("c1", "completed").await;
+    assert_eq!(hearing.post("c1.0.1", said(2, " Stop! ")).await.0, 200);
+    let mut names: Vec<String> = Vec::new();
+    for _ in 0..2 {
+        names.push(next(&mut events).await["event"].as_str().unwrap().into());
+    }
+    names.sort();
+    assert_eq!(names, ["message.replied", "recipient.suppressed"]);
+    assert_eq!(hearing.post("c1.0.0", dlr(1, "EX_MESSAGE_SEEN")).await.0, 200);
+    assert_eq!(next(&mut events).await["event"], "message.read");
+    assert_eq!(hearing.fleet.ok(&["suppress", "list"]).await.out, format!("{}\n", phone(2)));
+    hearing.fleet.ok(&["suppress", "add", &phone(4)]).await;
+    let mut second = job();
+    second["id"] = json!("c2");
+    hearing.submit(&second).await;
+    let status = hearing.fleet.until_state("c2", "completed").await;
+    assert_eq!((&status["counts"]["accepted"], &status["skipped"]), (&json!(3), &json!({ "suppressed": 2 })));
+    assert_eq!(sandbox.count(), 8);
+    hearing.fleet.ok(&["suppress", "remove", &phone(2), &phone(4)]).await;
+    hearing.fleet.world.write("stop.csv", format!("Mobile\n{}\n", phone(1)));
+    assert_eq!(hearing.fleet.ok(&["suppress", "import", "stop.csv"]).await.out, "1 added\n");
+    assert_eq!(hearing.fleet.ok(&["suppress", "list"]).await.out, format!("{}\n", phone(1)));
+}
+
+fn flow_message(id: &str) -> Value {
+    json!({ "type": "interactive", "interactive": { "type": "flow", "body": { "text": "Hello {{ name }}" },
+        "action": { "name": "flow", "parameters": {
+            "flow_message_version": "3", "flow_id": id, "flow_token": "{{ message_ref }}", "flow_cta": "Go",
+            "flow_action": "data_exchange" } } } })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flow_that_a_report_calls_blocked_holds_its_campaigns() {
+    let provider = Scripted::start(|_, to| accept(to)).await;
+    let hearing = Hearing::new("exotel", 3, &provider.url, "");
+    let mut events = listen(&hearing.fleet, &["flow.#"]).await;
+    let _worker = hearing.worker().await;
+    hearing.submit(&job_with("/message", flow_message("f1"))).await;
+    hearing.fleet.until_state("c1", "completed").await;
+    // A form that was filled in, told of as such.
+    let form = json!({ "event": "flow_response", "message_id": "sid", "from": phone(1), "flow_token": "c1.0.0",
+        "response_json": { "day": "monday" }, "timestamp": "2026-01-01T00:00:00Z" });
+    assert_eq!(hearing.post("c1.0.0", form.to_string()).await.0, 200);
+    let completed = next(&mut events).await;
+    assert_eq!(
+        (&completed["event"], &completed["response"]),
+        (&json!("flow.completed"), &json!({ "day": "monday" }))
+    );
+    // A failure with a code of WhatsApp's own.
+    let mut failed: Value = serde_json::from_str(&dlr(2, "EX_UNKNOWN_ERROR")).unwrap();
+    failed["whatsapp"]["messages"][0]["exo_status_code"] = json!(132_068);
+    assert_eq!(hearing.post("c1.0.1", failed.to_string()).await.0, 200);
+    assert_eq!(next(&mut events).await["event"], "flow.held");
+    for (id, flow, state) in [("c2", "f1", "held"), ("c3", "f2", "completed")] {
+        let mut job = job_with("/message", flow_message(flow));
+        job["id"] = json!(id);
+        hearing.submit(&job).await;
+        let status = hearing.fleet.until_state(id, state).await;
+        assert_eq!(
+            status["reason"].as_str().is_some_and(|reason| reason.contains("flow f1")),
+            state == "held"
+        );
+    }
+    assert_eq!(provider.requests().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reports_are_handed_on_signed_and_tried_again() {
+    let provider = Scripted::start(|_, to| accept(to)).await;
+    // The receiver is down for its first request.
+    let receiver = Scripted::start(|nth, _| {
+        if nth == 0 {
+            Reaction::Answer(503, "", String::new())
+        } else {
+            Reaction::Answer(200, "", String::new())
+        }
+    })
+    .await;
+    let hearing =
+        Hearing::new("exotel", 3, &provider.url, "signing_key = \"sign\"\nforward_to_private = true");
+    let _worker = hearing.worker().await;
+    let mut job = job_with("/custom_data", json!("order-{{ row }}"));
+    job["status_callback"] = json!(format!("{}/dlr", receiver.url));
+    hearing.submit(&job).await;
+    hearing.fleet.until_state("c1", "completed").await;
+    let body = dlr(1, "EX_MESSAGE_DELIVERED");
+    assert_eq!(hearing.post("c1.0.0", body.clone()).await.0, 200);
+    until("the report to be handed on", || receiver.raw().len() == 2).await;
+    let (head, handed) = receiver.raw().pop().unwrap();
+    assert_eq!(handed, body);
+    let signature =
+        head.lines().find_map(|line| line.strip_prefix("flowcast-signature: ")).unwrap().to_owned();
+    let (time, mac) = signature.split_once(",v1=").unwrap();
+    let time = time.strip_prefix("t=").unwrap();
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, b"sign");
+    let mac: Vec<u8> =
+        (0..mac.len()).step_by(2).map(|at| u8::from_str_radix(&mac[at..at + 2], 16).unwrap()).collect();
+    ring::hmac::verify(&key, format!("{time}.{body}").as_bytes(), &mac).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_handed_on_to_an_address_inside() {
+    let (_sandbox, url) = sandbox(Behaviour::default()).await;
+    let receiver = Scripted::start(|_, _| Reaction::Answer(200, "", String::new())).await;
+    let hearing = Hearing::new("exotel", 3, &url, "");
+    let _worker = hearing.worker().await;
+    let mut job = job();
+    job["status_callback"] = json!(format!("{}/dlr", receiver.url));
+    hearing.submit(&job).await;
+    hearing.fleet.until_state("c1", "completed").await;
+    assert_eq!(hearing.post("c1.0.0", dlr(1, "EX_MESSAGE_DELIVERED")).await.0, 200);
+    until("the refusal", || hearing.fleet.log().contains("no address outside")).await;
+    assert!(receiver.raw().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_doubt_shows_its_age_and_a_persons_decision_is_remembered() {
+    let world = World::new(3);
+    let provider = Scripted::start(|_, _| Reaction::Close).await;
+    world.write_config(&provider.url, "");
+    assert_eq!(world.run(&["run", "job.json"]).await.status, Some(3));
+    let text = world.flowcast(&["status", "c1"]).out;
+    assert!(text.contains("3 in doubt await a callback, the oldest for "), "{text}");
+    let aged = world.flowcast(&["resolve", "c1", "--abandon", "--older-than", "2h"]).out;
+    assert!(aged.contains("0 messages are given up"), "{aged}");
+    assert_eq!(world.status("c1")["counts"]["in_doubt"], 3);
+    world.flowcast(&["resolve", "c1", "--abandon"]);
+    let text = world.flowcast(&["status", "c1"]).out;
+    assert!(text.contains("gave up 0 messages in doubt, 7200 s and more in doubt"), "{text}");
+    assert!(text.contains("gave up 3 messages in doubt"), "{text}");
+    // Who and when.
+    let line = text.lines().find(|line| line.contains("gave up 3")).unwrap();
+    assert!(line.contains('@') && line.trim_start().starts_with("20"), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_embedded_worker_takes_reports_too() {
+    let behaviour = Behaviour { cut_rate: 0.1, reporting: reporting(), ..Behaviour::default() };
+    let (sandbox, url) = reporting_sandbox(behaviour).await;
+    let hearing = Hearing::new("exotel", 2_000, &url, "");
+    let config = std::fs::read_to_string(hearing.fleet.world.path("flowcast.toml")).unwrap();
+    let (account, rest) = config.split_once("[redis]").unwrap();
+    let rest = rest.split_once("[audiences]").unwrap().1;
+    hearing.fleet.world.write("flowcast.toml", format!("{account}[audiences]{rest}"));
+    let _worker = hearing.fleet.worker_with(&["worker", "--embedded"]);
+    until("the store", || hearing.fleet.world.path("flowcast.db").exists()).await;
+    hearing.submit(&job()).await;
+    until("every message to be delivered", || hearing.fleet.status("c1")["delivery"]["delivered"] == 2_000)
+        .await;
+    let status = hearing.fleet.status("c1");
+    assert_eq!((&status["counts"]["accepted"], &status["counts"]["in_doubt"]), (&json!(2_000), &json!(0)));
+    assert_eq!(sandbox.stats()["sent_twice"], 0);
+}
