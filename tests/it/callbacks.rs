@@ -246,6 +246,33 @@ async fn who_says_stop_gets_nothing_more_and_others_are_told() {
     assert_eq!(hearing.fleet.ok(&["suppress", "list"]).await.out, format!("{}\n", phone(1)));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn many_reports_in_one_body_each_find_their_message() {
+    let provider = Scripted::start(|_, to| accept(to)).await;
+    let hearing = Hearing::new("exotel", 5, &provider.url, "");
+    let _worker = hearing.worker().await;
+    hearing.submit(&job()).await;
+    hearing.fleet.until_state("c1", "completed").await;
+    let report = |place: u64, status: &str| {
+        let mut body: Value = serde_json::from_str(&dlr(place + 1, status)).unwrap();
+        let mut report = body["whatsapp"]["messages"][0].take();
+        report["custom_data"] = json!(format!("c1.0.{place}"));
+        report
+    };
+    let mut reports: Vec<Value> = (0..5).map(|place| report(place, "EX_MESSAGE_DELIVERED")).collect();
+    reports.push(report(0, "EX_MESSAGE_SEEN"));
+    let body = json!({ "whatsapp": { "messages": reports } }).to_string();
+    // What a body says of other messages is believed at the whole account's address, ...
+    assert_eq!(post(&hearing.callbacks.of_account(), body.clone()).await.0, 200);
+    let delivery = hearing.fleet.status("c1")["delivery"].clone();
+    assert_eq!((&delivery["delivered"], &delivery["read"]), (&json!(4), &json!(1)));
+    // ... and not at that of one message.
+    let read =
+        json!({ "whatsapp": { "messages": [report(1, "EX_MESSAGE_SEEN"), report(2, "EX_MESSAGE_SEEN")] } });
+    assert_eq!(hearing.post("c1.0.1", read.to_string()).await.0, 200);
+    assert_eq!(hearing.fleet.status("c1")["delivery"]["read"], 2);
+}
+
 fn flow_message(id: &str) -> Value {
     json!({ "type": "interactive", "interactive": { "type": "flow", "body": { "text": "Hello {{ name }}" },
         "action": { "name": "flow", "parameters": {
