@@ -24,6 +24,10 @@ lint:
 snapshots:
     INSTA_UPDATE=always cargo test
 
+# Feed the readers of callbacks with what a fuzzer makes up (cargo install cargo-fuzz)
+fuzz SECONDS="60":
+    cd fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run -s none callbacks -- -max_total_time={{SECONDS}} -max_len=4096
+
 # Write docs/codes.md anew, after a change of the table
 codes:
     cargo run -- explain --markdown > docs/codes.md

@@ -23,6 +23,14 @@ pub struct Heard {
     pub news: News,
 }
 
+impl Heard {
+    /// Whether it can be a report of a message to this person. Some reports leave the country code out.
+    pub(super) fn is_of(&self, phone: Phone) -> bool {
+        let ends = |other: Phone| phone.digits().to_string().ends_with(&other.digits().to_string());
+        self.recipient.is_none_or(ends)
+    }
+}
+
 /// What a ledger learnt from a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Learnt {

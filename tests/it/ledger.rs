@@ -817,6 +817,9 @@ async fn a_report_of_nothing_that_was_sent_changes_nothing(store: impl Store) {
     assert_eq!(ledger.hear(&other, 0, vec![heard(0, Delivery::Read, 5_000)]).await.unwrap(), [None]);
     assert_eq!(counts(&ledger).await, [2, 0, 1, 0, 0, 0]);
     assert_eq!(now(&ledger).await.delivery, flowcast::ledger::DeliveryCounts::default());
+    // Without its country code it is the same person's.
+    let national = Heard { recipient: "+9800000001".parse().ok(), ..heard(0, Delivery::Read, 5_000) };
+    assert_eq!(hear(&ledger, 0, vec![national]).await, [Some(true)]);
 }
 
 async fn many_reports_at_once_are_all_taken(store: impl Store) {

@@ -132,7 +132,12 @@ impl Redis {
             Some(named) => {
                 let values: Vec<Option<String>> =
                     FromRedisValue::from_redis_value(states).map_err(damaged)?;
-                named.into_iter().zip(values).filter_map(|(number, value)| Some((number, value?))).collect()
+                if values.iter().any(Option::is_none) {
+                    // Some number is not written as ours: the batch's places tell whose message it is.
+                    self.server.command(redis::cmd("HGETALL").arg(keys.batch(batch))).await?
+                } else {
+                    named.into_iter().zip(values.into_iter().flatten()).collect()
+                }
             }
             None => FromRedisValue::from_redis_value(states).map_err(damaged)?,
         };
@@ -144,7 +149,7 @@ impl Redis {
 fn find(heard: &Heard, meta: &[u8], states: &HashMap<String, String>) -> Option<Found> {
     let entry = entries(meta).nth(usize::from(heard.message))?;
     let recipient = entry.phone?;
-    if heard.recipient.is_some_and(|other| other != recipient) {
+    if !heard.is_of(recipient) {
         return None;
     }
     let value = states.get(&recipient.to_string())?;

@@ -36,7 +36,7 @@ pub(super) fn hear(
     for report in heard {
         let place = report.message;
         let found = row.recipients().get(usize::from(place)).copied();
-        let meant = found.filter(|(_, phone)| report.recipient.is_none_or(|other| other == *phone));
+        let meant = found.filter(|(_, phone)| report.is_of(*phone));
         let (Some((row_number, recipient)), Some(state)) = (meant, row.state(place)) else {
             learnt.push(None);
             continue;
