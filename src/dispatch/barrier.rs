@@ -29,7 +29,7 @@ pub(super) fn barriers(job: &Job) -> impl Iterator<Item = Barrier> {
 
 fn reason(barrier: &Barrier, why: &str) -> String {
     match barrier.flow {
-        None => format!("{barrier} is held, and tried again by itself: {why}"),
+        None => format!("{barrier} is held, and a worker tries it again by itself: {why}"),
         Some(_) => format!("{barrier} is held: {why}"),
     }
 }

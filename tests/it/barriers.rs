@@ -45,7 +45,7 @@ async fn an_account_without_money_holds_all_its_campaigns_and_releases_them_by_i
     for status in [status, second] {
         let reason = status["reason"].as_str().unwrap();
         assert!(
-            reason.starts_with("account main is held, and tried again by itself: HTTP 400: E110"),
+            reason.starts_with("account main is held, and a worker tries it again by itself: HTTP 400: E110"),
             "{reason}"
         );
         assert!(reason.contains("top the account up"), "{reason}");

@@ -203,12 +203,17 @@ pub struct RedisCluster(Vec<RedisProcess>);
 
 impl RedisCluster {
     pub fn start() -> Self {
-        let nodes: Vec<RedisProcess> = (0..3)
+        // The bus would take the port 10,000 above the node's, which may be another's by then.
+        let (nodes, addresses): (Vec<RedisProcess>, Vec<String>) = (0..3)
             .map(|_| {
-                RedisProcess::start(&format!("{DURABLE} --cluster-enabled yes --cluster-node-timeout 2000"))
+                let bus = free_port();
+                let node = RedisProcess::start(&format!(
+                    "{DURABLE} --cluster-enabled yes --cluster-port {bus} --cluster-node-timeout 2000"
+                ));
+                let address = format!("127.0.0.1:{}@{bus}", node.port);
+                (node, address)
             })
-            .collect();
-        let addresses = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port));
+            .unzip();
         let made = Command::new("redis-cli")
             .args(["--cluster", "create"])
             .args(addresses)
