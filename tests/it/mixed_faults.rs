@@ -162,6 +162,7 @@ async fn one_message_a_request_keeps_the_rate_whatever_the_latency() {
     assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
     let took = start.elapsed();
     assert_eq!(sandbox.count(), 400);
-    // 100 at once, 300 in three seconds, and the last answer.
-    assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(6), "{took:?}");
+    // 100 at once, 300 in three seconds, and the last answer. One after another they would take
+    // 200 s; a busy machine takes some more than four, so the bound lies between.
+    assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(20), "{took:?}");
 }
