@@ -19,7 +19,7 @@ use crate::campaign::codes::{self, Effect};
 use crate::campaign::delivery::{Delivery, News, Report};
 use crate::campaign::{CampaignId, Job, MessageRef, Phone, Subject};
 use crate::dispatch::{Accounts, Events};
-use crate::ledger::{Barrier, Heard, Ledger, LedgerError, Suppress};
+use crate::ledger::{Barrier, Heard, Learnt, Ledger, LedgerError, Suppress};
 use collector::Collector;
 pub use forward::Forward;
 pub use http::{Slot, router};
@@ -113,12 +113,9 @@ impl<L: Ledger> Reports<L> {
             metrics::counter!("flowcast_callbacks_total", "result" => "nothing").increment(1);
             return Ok(Taken::Done);
         }
-        let mut concerned: Vec<Option<CampaignId>> = Vec::new();
         let learning = reports.iter().map(|report| self.learn(account, &subject, report));
-        let all = futures_util::future::try_join_all(learning);
-        for message in all.await? {
-            concerned.push(message.map(|message| message.campaign));
-        }
+        let learnt = futures_util::future::try_join_all(learning).await?;
+        let concerned: Vec<_> = learnt.into_iter().map(|message| Some(message?.campaign)).collect();
         self.hand_on(&concerned, body).await;
         Ok(Taken::Done)
     }
@@ -150,11 +147,9 @@ impl<L: Ledger> Reports<L> {
             }
             None => None,
         };
-        // Who says STOP is never written to again, whether or not it is known what they answered.
-        let person = learnt.as_ref().map(|learnt| learnt.recipient);
-        let person = person.or(report.recipient.filter(|_| *subject == Subject::Account));
-        if let (Some(person), News::Reply(reply)) = (person, &report.news)
+        if let News::Reply(reply) = &report.news
             && self.stop_words.is_one(&reply.content)
+            && let Some(person) = self.who_says_so(subject, learnt.as_ref(), report.recipient).await?
         {
             self.stop(person, message.as_ref()).await?;
         }
@@ -169,6 +164,24 @@ impl<L: Ledger> Reports<L> {
             self.judge_flow(account, &message.campaign, &report.news).await?;
         }
         Ok(message)
+    }
+
+    /// Whose stop word it is. Who says STOP is never written to again, whether or not it is known what
+    /// they answered; but the address of one message that is known stops nobody but its recipient.
+    async fn who_says_so(
+        &self,
+        subject: &Subject,
+        learnt: Option<&Learnt>,
+        said: Option<Phone>,
+    ) -> Result<Option<Phone>, LedgerError> {
+        if let Some(learnt) = learnt {
+            return Ok(Some(learnt.recipient));
+        }
+        let is_known = match subject {
+            Subject::Message(message) => self.ledger.campaign(&message.campaign).await?.is_some(),
+            Subject::Account => false,
+        };
+        Ok(said.filter(|_| !is_known))
     }
 
     /// A flow that is throttled or blocked may be seen only here: the provider took the message, and

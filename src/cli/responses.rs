@@ -1,15 +1,15 @@
 //! `flowcast responses`: what people answered, one column a form field.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::lines::As;
 use super::open::on_ledger;
-use super::{Failure, Outcome, open, print};
+use super::{Outcome, open};
 use crate::campaign::delivery::ReplyContent;
 use crate::config::Config;
 use crate::ledger::{Access, Ledger, Response};
@@ -19,17 +19,10 @@ use crate::ledger::{Access, Ledger, Response};
 pub(super) struct Responses {
     /// The campaign's id
     id: String,
-    /// How the lines are written; CSV, or with --json JSON lines
-    #[arg(long)]
-    format: Option<Format>,
+    #[command(flatten)]
+    written: As,
     #[command(flatten)]
     store: open::Store,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Format {
-    Csv,
-    Jsonl,
 }
 
 /// The columns before those of the form.
@@ -43,13 +36,17 @@ pub(super) async fn main(responses: Responses, config: &Config, json: bool) -> O
 async fn write(responses: &Responses, ledger: &impl Ledger, json: bool) -> Outcome {
     let id = open::campaign(ledger, &responses.id).await?.id;
     let all = ledger.responses(&id).await?;
-    match responses.format.unwrap_or(if json { Format::Jsonl } else { Format::Csv }) {
-        Format::Csv => csv(&all)?,
-        Format::Jsonl => {
-            let lines = all.iter().map(|response| format!("{}\n", line(response)));
-            print(&lines.collect::<String>())?;
-        }
+    let columns: BTreeSet<String> =
+        all.iter().flat_map(|response| parts(response).1.into_iter().map(|(name, _)| name)).collect();
+    // A field that is called as one of ours is told apart.
+    let named =
+        |name: &String| if FIRST.contains(&name.as_str()) { format!("field.{name}") } else { name.clone() };
+    let header = FIRST.iter().map(ToString::to_string).chain(columns.iter().map(named));
+    let mut lines = responses.written.begin(json, header)?;
+    for response in &all {
+        lines.write(&line(response), || fields(response, &columns))?;
     }
+    lines.end()?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -74,34 +71,22 @@ fn parts(response: &Response) -> (Option<String>, serde_json::Map<String, Value>
     }
 }
 
-fn csv(all: &[Response]) -> Result<(), Failure> {
-    let columns: BTreeSet<String> =
-        all.iter().flat_map(|response| parts(response).1.into_iter().map(|(name, _)| name)).collect();
-    let mut writer = csv::Writer::from_writer(io::stdout());
-    // A field that is called as one of ours is told apart.
-    let header =
-        |name: &String| if FIRST.contains(&name.as_str()) { format!("field.{name}") } else { name.clone() };
-    let first = FIRST.iter().map(ToString::to_string);
-    writer.write_record(first.chain(columns.iter().map(header))).map_err(super::report::cause)?;
-    for response in all {
-        let (reply, fields) = parts(response);
-        let mut record = vec![
-            response.recipient.to_string(),
-            response.row.to_string(),
-            response.batch.to_string(),
-            at(response),
-            reply.unwrap_or_default(),
-        ];
-        record.extend(columns.iter().map(|name| match fields.get(name) {
-            None | Some(Value::Null) => String::new(),
-            Some(Value::String(text)) => text.clone(),
-            Some(other) => other.to_string(),
-        }));
-        let record = record.iter().map(|text| harmless(text));
-        writer.write_record(record).map_err(super::report::cause)?;
-    }
-    writer.flush()?;
-    Ok(())
+/// The fields of a line, in the order of the header.
+fn fields(response: &Response, columns: &BTreeSet<String>) -> Vec<String> {
+    let (reply, form) = parts(response);
+    let first = [
+        response.recipient.to_string(),
+        response.row.to_string(),
+        response.batch.to_string(),
+        at(response),
+        reply.unwrap_or_default(),
+    ];
+    let others = columns.iter().map(|name| match form.get(name) {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    });
+    first.into_iter().chain(others).map(|text| harmless(&text)).collect()
 }
 
 /// What a person wrote is opened in a spreadsheet: a text that one would run as a formula is made none.

@@ -87,9 +87,11 @@ fn line(control: &Control, messages: u64) -> String {
             format!("gave up {messages} messages in doubt{}", aged(older_than))
         }
     };
-    let who: String =
-        control.by.as_deref().unwrap_or("somebody").chars().filter(|c| !c.is_control()).collect();
-    format!("{:.0} {}: {what}", Timestamp::now(), who.chars().take(100).collect::<String>())
+    // Names and codes may come from a queue: they stay on one line, and that a short one.
+    let plain =
+        |text: &str, longest| -> String { text.chars().filter(|c| !c.is_control()).take(longest).collect() };
+    let who = plain(control.by.as_deref().unwrap_or("somebody"), 100);
+    format!("{:.0} {who}: {}", Timestamp::now(), plain(&what, 300))
 }
 
 async fn find(ledger: &impl Ledger, id: &CampaignId) -> Result<Campaign, LedgerError> {

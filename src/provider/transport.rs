@@ -211,7 +211,7 @@ impl http_body::Body for GatedBody {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
     use super::*;
 
@@ -249,7 +249,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_connection_sent_nothing() {
-        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        // Bound and not listening: nobody else gets the port meanwhile.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let port = socket.local_addr().unwrap().port();
         assert!(matches!(transport().post(request(port), None).await, Err(Failure::NotSent(_))));
     }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, Worker, until};
 use crate::jobs::{listen, next};
-use crate::servers::{amqp_url, redis_url};
+use crate::servers::{amqp_url, free_port, redis_url};
 use crate::support::{Reaction, Scripted, World, accept, job, job_with, phone, sandbox};
 
 const KEY: &str = "the key of these tests";
@@ -26,10 +26,7 @@ impl Hearing {
     /// `more` is further TOML of `[callbacks]`.
     fn new(provider: &str, rows: u64, sandbox: &str, more: &str) -> Self {
         let fleet = Fleet { world: World::new(rows), redis: redis_url(), amqp: amqp_url() };
-        let port = {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.local_addr().unwrap().port()
-        };
+        let port = free_port();
         let url = format!("http://127.0.0.1:{port}");
         let servers = format!(
             "[redis]\nurl = \"{}\"\n[amqp]\nurl = \"{}\"\n[audiences]\nroot = \".\"\n\
@@ -241,6 +238,12 @@ async fn who_says_stop_gets_nothing_more_and_others_are_told() {
     assert_eq!((&status["counts"]["accepted"], &status["skipped"]), (&json!(3), &json!({ "suppressed": 2 })));
     assert_eq!(sandbox.count(), 8);
     hearing.fleet.ok(&["suppress", "remove", &phone(2), &phone(4)]).await;
+    // The address of a message speaks for its recipient alone, but also when its campaign is forgotten.
+    assert_eq!(hearing.post("c1.0.0", said(5, "stop")).await.0, 200);
+    assert_eq!(hearing.fleet.ok(&["suppress", "list"]).await.out, "");
+    assert_eq!(hearing.post("forgotten.0.0", said(3, "stop")).await.0, 200);
+    assert_eq!(hearing.fleet.ok(&["suppress", "list"]).await.out, format!("{}\n", phone(3)));
+    hearing.fleet.ok(&["suppress", "remove", &phone(3)]).await;
     hearing.fleet.world.write("stop.csv", format!("Mobile\n{}\n", phone(1)));
     assert_eq!(hearing.fleet.ok(&["suppress", "import", "stop.csv"]).await.out, "1 added\n");
     assert_eq!(hearing.fleet.ok(&["suppress", "list"]).await.out, format!("{}\n", phone(1)));

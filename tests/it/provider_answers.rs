@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Reaction, Scripted, World, accept, entries, failure, phone, success};
+use crate::support::{Reaction, Scripted, World, accept, entries, failure, phone, refusing, success};
 
 /// Runs three messages in one batch against a script.
 async fn run(
@@ -227,11 +227,8 @@ async fn a_5xx_that_is_not_the_providers_is_in_doubt() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_connection_is_tried_again_and_then_holds() {
     let world = World::new(3);
-    let port = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().port()
-    };
-    world.write_config(&format!("http://127.0.0.1:{port}"), "");
+    let (_refuses, url) = refusing();
+    world.write_config(&url, "");
     let ended = world.run(&["run", "job.json", "--json"]).await;
     let now: Value = serde_json::from_str(&ended.out).unwrap();
     assert_eq!(
@@ -240,8 +237,6 @@ async fn a_refused_connection_is_tried_again_and_then_holds() {
     );
     assert!(now["reason"].as_str().unwrap().contains("refused"), "{now}");
     // Mended, it goes on.
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-    drop(listener);
     let provider = Scripted::start(|_, to| accept(to)).await;
     world.write_config(&provider.url, "");
     assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));

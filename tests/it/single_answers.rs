@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Reaction, Scripted, World, phone};
+use crate::support::{Reaction, Scripted, World, phone, refusing};
 
 /// How a provider says things.
 trait Speaks {
@@ -195,11 +195,8 @@ async fn a_5xx_that_is_not_the_providers_is_in_doubt<S: Speaks>() {
 
 async fn a_refused_connection_is_tried_again_and_then_holds<S: Speaks>() {
     let world = World::new(3);
-    let port = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().port()
-    };
-    world.write_account(S::NAME, &format!("http://127.0.0.1:{port}"), "");
+    let (_refuses, url) = refusing();
+    world.write_account(S::NAME, &url, "");
     let ended = world.run(&["run", "job.json", "--json"]).await;
     let now: Value = serde_json::from_str(&ended.out).unwrap();
     assert_eq!(

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use flowcast::sandbox::{Behaviour, Sandbox};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// A folder to run flowcast in.
 pub struct World {
@@ -148,6 +148,15 @@ pub enum Reaction {
     Close,
     /// Takes the request and says nothing until the other side closes.
     Hang,
+}
+
+/// An address that refuses connections while the socket lives: it is bound, so that nobody else gets
+/// its port, and does not listen.
+pub fn refusing() -> (TcpSocket, String) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("http://{}", socket.local_addr().unwrap());
+    (socket, url)
 }
 
 /// A provider that reacts by script. It keeps the recipients of each request.

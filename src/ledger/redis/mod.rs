@@ -34,9 +34,10 @@ use scripts::SCRIPTS;
 const CAMPAIGNS: &str = "flowcast:campaigns";
 /// The campaigns that a worker must look after.
 const ACTIVE: &str = "flowcast:active";
-/// The numbers that must never be messaged, and how often they have changed.
+/// The numbers that must never be messaged, and how often they have changed. The second's hash tag is
+/// the first's name, so that a script finds both on one node.
 const SUPPRESSED: &str = "flowcast:suppressed";
-const SUPPRESSED_VERSION: &str = "flowcast:suppressed:version";
+const SUPPRESSED_VERSION: &str = "{flowcast:suppressed}:version";
 /// A request must begin so long before its claim runs out, its own time-out not counted.
 const MARGIN: Duration = Duration::from_secs(5);
 /// How many commands are on their way at once where many are sent.
@@ -518,15 +519,14 @@ impl Ledger for Redis {
     }
 
     async fn suppress(&self, numbers: Vec<Phone>, how: Suppress) -> Result<u64, LedgerError> {
+        let keys = [SUPPRESSED.to_owned(), SUPPRESSED_VERSION.to_owned()];
+        let command = if how == Suppress::Add { "SADD" } else { "SREM" };
         let mut changed = 0;
+        // In one script: a number whose version was not raised would still be written to.
         for some in numbers.chunks(1000) {
-            let mut change = redis::cmd(if how == Suppress::Add { "SADD" } else { "SREM" });
-            change.arg(SUPPRESSED).arg(some.iter().map(|phone| phone.digits()).collect::<Vec<_>>());
-            changed += self.server.command::<u64>(&change).await?;
-        }
-        if changed > 0 {
-            // After the numbers: whoever sees the new version reads them.
-            let _: u64 = self.server.command(redis::cmd("INCR").arg(SUPPRESSED_VERSION)).await?;
+            let mut args = vec![Arg::from(command)];
+            args.extend(some.iter().map(|phone| Arg::from(phone.digits())));
+            changed += self.server.run::<u64>(&SCRIPTS.suppress, &keys, &args).await?;
         }
         Ok(changed)
     }

@@ -23,6 +23,7 @@ pub(super) struct Scripts {
     pub(super) hold: Script,
     pub(super) probe: Script,
     pub(super) deliver: Script,
+    pub(super) suppress: Script,
 }
 
 pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| {
@@ -46,5 +47,6 @@ pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| {
         hold: script(include_str!("hold.lua")),
         probe: script(include_str!("probe.lua")),
         deliver: script(include_str!("deliver.lua")),
+        suppress: script(include_str!("suppress.lua")),
     }
 });

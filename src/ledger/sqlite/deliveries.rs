@@ -5,11 +5,11 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use super::batch_row::{self, BatchRow};
 use super::campaign_row::{key, tally};
 use super::settle::{Hand, settle};
-use super::{now, signed, time, unsigned};
+use super::time;
 use crate::campaign::delivery::News;
-use crate::campaign::{CampaignId, MessageState, Phone};
+use crate::campaign::{CampaignId, MessageState};
 use crate::ledger::deliveries::{Changes, Deliveries, UNDELIVERED, proves_taken};
-use crate::ledger::{Heard, Learnt, LedgerError, Outcome, Response, Suppress, Suppressed};
+use crate::ledger::{Heard, Learnt, LedgerError, Outcome, Response};
 
 /// What is kept of a batch's reports.
 pub(super) fn kept(connection: &Connection, batch: i64) -> Result<Deliveries, LedgerError> {
@@ -108,55 +108,4 @@ pub(super) fn oldest_doubt(
         oldest = oldest.into_iter().chain(doubts).min();
     }
     Ok(oldest.map(time))
-}
-
-pub(super) fn decided(transaction: &Transaction<'_>, id: &CampaignId, line: &str) -> Result<(), LedgerError> {
-    let campaign = key(transaction, id)?;
-    transaction.execute("INSERT INTO decision (campaign, line) VALUES (?1, ?2)", params![campaign, line])?;
-    Ok(())
-}
-
-pub(super) fn decisions(connection: &Connection, id: &CampaignId) -> Result<Vec<String>, LedgerError> {
-    let mut statement =
-        connection.prepare_cached("SELECT line FROM decision WHERE campaign = ?1 ORDER BY rowid")?;
-    let lines = statement.query_map([key(connection, id)?], |row| row.get(0))?;
-    Ok(lines.collect::<rusqlite::Result<_>>()?)
-}
-
-pub(super) fn suppress(
-    transaction: &Transaction<'_>,
-    numbers: &[Phone],
-    how: Suppress,
-) -> Result<u64, LedgerError> {
-    let sql = match how {
-        Suppress::Add => "INSERT OR IGNORE INTO suppressed (number) VALUES (?1)",
-        Suppress::Remove => "DELETE FROM suppressed WHERE number = ?1",
-    };
-    let mut changed = 0;
-    for phone in numbers {
-        changed += transaction.prepare_cached(sql)?.execute([signed(phone.digits())])? as u64;
-    }
-    if changed > 0 {
-        transaction.execute("UPDATE suppressed_version SET version = version + 1", [])?;
-    }
-    Ok(changed)
-}
-
-pub(super) fn suppressed(connection: &Connection, known: u64) -> Result<Option<Suppressed>, LedgerError> {
-    let version: i64 = connection
-        .prepare_cached("SELECT version FROM suppressed_version")?
-        .query_row([], |row| row.get(0))?;
-    let version = unsigned(version);
-    if version == known {
-        return Ok(None);
-    }
-    let mut statement = connection.prepare_cached("SELECT number FROM suppressed ORDER BY number")?;
-    let numbers = statement.query_map([], |row| row.get::<_, i64>(0))?;
-    let numbers = numbers.map(|number| number.map(unsigned)).collect::<rusqlite::Result<_>>()?;
-    Ok(Some(Suppressed { version, numbers }))
-}
-
-/// Whether the clock of a message's last change is so long ago.
-pub(super) fn is_older(row: &BatchRow, place: u8, than: std::time::Duration) -> bool {
-    u128::from(unsigned(now() - row.at(place))) >= than.as_millis()
 }

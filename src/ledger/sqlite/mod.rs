@@ -3,9 +3,11 @@
 mod barrier;
 mod batch_row;
 mod campaign_row;
+mod decisions;
 mod deliveries;
 mod settle;
 mod store;
+mod suppressed;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -497,20 +499,20 @@ impl Ledger for Sqlite {
 
     async fn decided(&self, id: &CampaignId, line: String) -> Result<(), LedgerError> {
         let id = id.clone();
-        self.store.write(move |transaction| deliveries::decided(transaction, &id, &line)).await
+        self.store.write(move |transaction| decisions::decided(transaction, &id, &line)).await
     }
 
     async fn decisions(&self, id: &CampaignId) -> Result<Vec<String>, LedgerError> {
         let id = id.clone();
-        self.store.read(move |connection| deliveries::decisions(connection, &id)).await
+        self.store.read(move |connection| decisions::decisions(connection, &id)).await
     }
 
     async fn suppress(&self, numbers: Vec<Phone>, how: Suppress) -> Result<u64, LedgerError> {
-        self.store.write(move |transaction| deliveries::suppress(transaction, &numbers, how)).await
+        self.store.write(move |transaction| suppressed::suppress(transaction, &numbers, how)).await
     }
 
     async fn suppressed(&self, known: u64) -> Result<Option<Suppressed>, LedgerError> {
-        self.store.read(move |connection| deliveries::suppressed(connection, known)).await
+        self.store.read(move |connection| suppressed::suppressed(connection, known)).await
     }
 
     async fn expire_claims(&self, id: &CampaignId, resend: bool) -> Result<u64, LedgerError> {

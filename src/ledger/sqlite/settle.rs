@@ -7,7 +7,6 @@ use rusqlite::{Transaction, params};
 
 use super::batch_row::{self, BatchRow};
 use super::campaign_row::{shift, tally};
-use super::deliveries::is_older;
 use super::{now, unsigned};
 use crate::campaign::{MessageState, SkipReason};
 use crate::ledger::{ABANDONED, ABANDONED_TEXT, Decision, LedgerError, Outcome, Recorded, is_retried};
@@ -99,12 +98,12 @@ pub(super) fn decide_batch(
         ),
     };
     let mut messages = row.messages_in(state);
+    let now_is = now();
+    let ago = |message: u8| Duration::from_millis(unsigned(now_is - row.at(message)));
     if let Decision::Retry(codes) = decision {
-        let now = now();
-        let ago = |message: u8| Duration::from_millis(unsigned(now - row.at(message)));
         messages.retain(|message| is_retried(row.code(*message), ago(*message), codes));
     }
-    messages.retain(|message| is_older(row, *message, decision.older_than()));
+    messages.retain(|message| ago(*message) >= decision.older_than());
     if messages.is_empty() {
         return Ok(0);
     }

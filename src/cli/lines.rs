@@ -1,0 +1,79 @@
+//! A result of many lines, written as it is read: CSV for spreadsheets, JSON lines for programs.
+
+use std::io::{self, BufWriter, Write};
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::Failure;
+
+/// How lines are written.
+#[derive(Args)]
+pub(super) struct As {
+    /// How the lines are written; CSV, or with --json JSON lines
+    #[arg(long)]
+    format: Option<Format>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Csv,
+    Jsonl,
+}
+
+pub(super) enum Lines {
+    Csv(Box<csv::Writer<io::Stdout>>),
+    Json(BufWriter<io::Stdout>),
+}
+
+impl As {
+    /// Begins the lines. A CSV's header stands there also when no line follows.
+    pub(super) fn begin<T: AsRef<[u8]>>(
+        &self,
+        json: bool,
+        header: impl IntoIterator<Item = T>,
+    ) -> Result<Lines, Failure> {
+        match self.format.unwrap_or(if json { Format::Jsonl } else { Format::Csv }) {
+            Format::Csv => {
+                let mut writer = csv::Writer::from_writer(io::stdout());
+                writer.write_record(header).map_err(cause)?;
+                Ok(Lines::Csv(Box::new(writer)))
+            }
+            Format::Jsonl => Ok(Lines::Json(BufWriter::new(io::stdout()))),
+        }
+    }
+}
+
+impl Lines {
+    /// Writes a line: what it is to a program, and the fields that a person sees of it.
+    pub(super) fn write(
+        &mut self,
+        line: &impl Serialize,
+        fields: impl FnOnce() -> Vec<String>,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Csv(writer) => writer.write_record(fields()).map_err(cause)?,
+            Self::Json(writer) => {
+                serde_json::to_writer(&mut *writer, line).map_err(io::Error::from)?;
+                writer.write_all(b"\n")?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn end(&mut self) -> Result<(), Failure> {
+        match self {
+            Self::Csv(writer) => writer.flush()?,
+            Self::Json(writer) => writer.flush()?,
+        }
+        Ok(())
+    }
+}
+
+/// The writer's own error out of the CSV library's, so that a reader who has gone is known as one.
+fn cause(fault: csv::Error) -> io::Error {
+    match fault.into_kind() {
+        csv::ErrorKind::Io(fault) => fault,
+        other => io::Error::other(format!("{other:?}")),
+    }
+}
