@@ -9,6 +9,7 @@
 mod barrier;
 mod deliveries;
 mod error;
+mod rate;
 mod redis;
 mod sqlite;
 

@@ -678,6 +678,28 @@ async fn rejected_messages_are_sent_again_by_code(store: impl Store) {
     assert_eq!(ledger.decide(&id(), Decision::Retry(Vec::new())).await.unwrap(), 0);
 }
 
+async fn the_rate_counts_a_message_as_often_as_it_is_settled(store: impl Store) {
+    let ledger = store.open().await;
+    running(&ledger).await;
+    let (start, mut settled) = (std::time::Instant::now(), 0.0);
+    loop {
+        let claimed = claim(&ledger, batch(0, 100), all(99)).await;
+        let outcomes = claimed.messages.iter().map(|message| (*message, rejected("1", "x"))).collect();
+        record(&ledger, &claimed, 0, outcomes).await;
+        settled += 99.0;
+        // Seconds that are over are counted whole.
+        let most = settled / (start.elapsed().as_secs_f64() - 1.0).max(1.0);
+        let rate = now(&ledger).await.rate;
+        assert!(rate <= most, "{rate} of {most}");
+        // More than the batch has messages.
+        if rate > 200.0 {
+            return;
+        }
+        assert!(start.elapsed().as_secs() < 60, "{rate} of {most}");
+        ledger.decide(&id(), Decision::Retry(Vec::new())).await.unwrap();
+    }
+}
+
 async fn who_gets_enough_marketing_is_not_tried_again_the_same_day(store: impl Store) {
     let ledger = store.open().await;
     running(&ledger).await;
@@ -955,6 +977,7 @@ macro_rules! ledger_suite {
                 a_campaign_is_looked_after_until_its_end_was_told
                 a_job_is_kept_as_it_was_registered
                 rejected_messages_are_sent_again_by_code
+                the_rate_counts_a_message_as_often_as_it_is_settled
                 who_gets_enough_marketing_is_not_tried_again_the_same_day
                 what_is_in_doubt_is_decided_by_a_person
                 reports_only_move_a_message_up_and_repeated_ones_are_no_news

@@ -8,14 +8,13 @@ use roaring::RoaringBitmap;
 use super::layout::{Keys, entries, read_skipped};
 use crate::campaign::{CampaignId, CampaignState, MessageState};
 use crate::ledger::deliveries::{self, Deliveries, TOOK, UNDELIVERED};
+use crate::ledger::rate::rate;
 use crate::ledger::{
     Again, Barrier, Campaign, Checkpoint, Counts, Cursor, LedgerError, Plan, PlannedBatch, ReportLine,
     ReportPage,
 };
 use crate::redis_server::RedisServer;
 
-/// Over how many seconds the rate is measured.
-const RATE_WINDOW: i64 = 10;
 /// How many batches, or skipped rows, a page of a report has.
 const PAGE: u32 = 100;
 
@@ -48,18 +47,19 @@ impl Fields {
         fields.filter(|(_, count)| *count > 0).collect()
     }
 
+    /// The counts of settled messages by second.
+    fn ticks(&self) -> impl Iterator<Item = (i64, u64)> {
+        let ticks = self.0.iter().filter(|(field, _)| field.starts_with("tick:"));
+        ticks.filter_map(|(_, tick)| {
+            let (at, count) = tick.split_once(' ')?;
+            Some((at.parse().ok()?, count.parse().ok()?))
+        })
+    }
+
     /// Messages settled a second, of late.
-    fn rate(&self, now: i64) -> f64 {
-        let since = self.time("started_at").map_or(now, Timestamp::as_second).max(now - RATE_WINDOW);
-        let settled: u64 = self
-            .0
-            .iter()
-            .filter(|(field, _)| field.starts_with("tick:"))
-            .filter_map(|(_, tick)| tick.split_once(' '))
-            .filter(|(at, _)| at.parse::<i64>().is_ok_and(|at| at > since - 1 && at > now - RATE_WINDOW))
-            .filter_map(|(_, count)| count.parse::<u64>().ok())
-            .sum();
-        settled as f64 / (now - since).max(1) as f64
+    fn rate(&self, now: Timestamp) -> f64 {
+        let started_at = self.time("started_at").unwrap_or(now);
+        rate(self.ticks(), started_at.as_millisecond(), now.as_millisecond())
     }
 }
 
@@ -103,7 +103,7 @@ pub(super) async fn campaign(server: &RedisServer, id: &CampaignId) -> Result<Op
             failed.chain(rejected.keys().map(|code| (code.clone(), text(code)))).collect()
         },
         rejected,
-        rate: if state == CampaignState::Running { fields.rate(Timestamp::now().as_second()) } else { 0.0 },
+        rate: if state == CampaignState::Running { fields.rate(Timestamp::now()) } else { 0.0 },
         audience: fields.text("audience").unwrap_or_default(),
         rows: fields.number("rows"),
         batch_size: usize::try_from(fields.number("batch_size")).unwrap_or(1),

@@ -93,7 +93,8 @@ impl BatchRow {
         Ok(Self { key: row.get("key")?, recipients, entries, claimed })
     }
 
-    /// Writes claims and entries. `recorded` is the time of a record, which counts for the rate.
+    /// Writes claims and entries. `recorded` is the time of a record: by it the
+    /// batches of a moving day are found.
     pub(super) fn write(
         &self,
         transaction: &Transaction<'_>,

@@ -7,10 +7,11 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use super::{count, now, signed, time, unsigned};
 use crate::campaign::{CampaignId, CampaignState, MessageState};
 use crate::ledger::deliveries::{self, TOOK, UNDELIVERED};
+use crate::ledger::rate::{SECONDS, rate};
 use crate::ledger::{Barrier, Campaign, Counts, LedgerError, NewCampaign};
 
-/// Over how long the rate is measured, in milliseconds.
-const RATE_WINDOW: i64 = 10_000;
+/// The kind of tally that counts the messages that were settled in a second.
+const TICK: &str = "tick";
 
 /// The key of a campaign's row.
 pub(super) fn key(connection: &Connection, id: &CampaignId) -> Result<i64, LedgerError> {
@@ -45,12 +46,17 @@ pub(super) fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::R
     let state = word(row, "state")?;
     let started_at: Option<i64> = row.get("started_at")?;
     let mut tallies = BTreeMap::<String, BTreeMap<String, u64>>::new();
-    let mut texts = BTreeMap::new();
+    let (mut texts, mut ticks) = (BTreeMap::new(), Vec::new());
     let mut statement = connection
         .prepare_cached("SELECT kind, word, count, detail FROM tally WHERE campaign = ?1 AND count > 0")?;
     let mut rows = statement.query([key])?;
     while let Some(tally) = rows.next()? {
         let kind: String = tally.get(0)?;
+        if kind == TICK {
+            let second: String = tally.get(3)?;
+            ticks.push((second.parse().unwrap_or_default(), unsigned(tally.get(2)?)));
+            continue;
+        }
         if matches!(kind.as_str(), "rejected" | UNDELIVERED) {
             texts.insert(tally.get(1)?, tally.get(3)?);
         }
@@ -62,7 +68,10 @@ pub(super) fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::R
     let mut tallied = |kind: &str| tallies.remove(kind).unwrap_or_default();
     let (skipped, rejected, undelivered) = (tallied("skipped"), tallied("rejected"), tallied(UNDELIVERED));
     let took = tallied(TOOK);
-    let rate = if state == CampaignState::Running { rate(connection, key, started_at)? } else { 0.0 };
+    let rate = match state {
+        CampaignState::Running => rate(ticks.into_iter(), started_at.unwrap_or(now()), now()),
+        _ => 0.0,
+    };
     let id: String = row.get("id")?;
     let id = id.parse().map_err(|fault| {
         rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(fault))
@@ -101,17 +110,23 @@ pub(super) fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::R
     })
 }
 
-/// Messages settled a second, of late.
-fn rate(connection: &Connection, key: i64, started_at: Option<i64>) -> rusqlite::Result<f64> {
-    let now = now();
-    let since = started_at.unwrap_or(now).max(now - RATE_WINDOW);
-    let settled: i64 = connection
+/// Counts messages that were settled just now.
+pub(super) fn tick(transaction: &Transaction<'_>, key: i64, settled: usize) -> Result<(), LedgerError> {
+    let second = now() / 1000;
+    transaction
         .prepare_cached(
-            "SELECT coalesce(sum(size - open), 0) FROM batch
-             WHERE updated_at > ?1 AND key >= ?2 << 32 AND key < (?2 + 1) << 32",
+            "INSERT INTO tally (campaign, kind, word, count, detail) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT DO UPDATE SET detail = excluded.detail,
+               count = excluded.count + CASE WHEN detail = excluded.detail THEN count ELSE 0 END",
         )?
-        .query_row(params![since, key], |row| row.get(0))?;
-    Ok(settled as f64 * 1000.0 / (now - since).max(1000) as f64)
+        .execute(params![
+            key,
+            TICK,
+            (second % SECONDS).to_string(),
+            signed(settled as u64),
+            second.to_string()
+        ])?;
+    Ok(())
 }
 
 /// The column that counts a state.

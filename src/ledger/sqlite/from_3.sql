@@ -20,3 +20,5 @@ CREATE TABLE suppressed_version (
     version INTEGER NOT NULL
 );
 INSERT INTO suppressed_version VALUES (0);
+DROP INDEX batch_recent;
+CREATE INDEX batch_recent ON batch (updated_at) WHERE updated_at IS NOT NULL;

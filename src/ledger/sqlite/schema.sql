@@ -48,7 +48,7 @@ CREATE TABLE batch (
     again      INTEGER NOT NULL DEFAULT 0, -- when it was decided that it is queued again
     updated_at INTEGER                  -- the last record
 );
-CREATE INDEX batch_recent ON batch (updated_at, key, size, open) WHERE updated_at IS NOT NULL;
+CREATE INDEX batch_recent ON batch (updated_at) WHERE updated_at IS NOT NULL;
 
 CREATE INDEX batch_again ON batch (key) WHERE again > 0;
 
@@ -82,11 +82,12 @@ CREATE TABLE skipped (
     PRIMARY KEY (campaign, row)
 ) WITHOUT ROWID;
 
--- Rejected messages by code, skipped ones by reason, deliveries by state, those that failed by code, and how
--- many took how long for a step. The text to a code is kept once.
+-- Rejected messages by code, skipped ones by reason, deliveries by state, those that failed by code, how many
+-- took how long for a step, and how many were settled in each of the last seconds. The text to a code is kept
+-- once; beside the count of a second stands which it is.
 CREATE TABLE tally (
     campaign INTEGER NOT NULL,
-    kind     TEXT NOT NULL,             -- 'rejected', 'skipped', 'delivery', 'undelivered', 'took'
+    kind     TEXT NOT NULL,             -- 'rejected', 'skipped', 'delivery', 'undelivered', 'took', 'tick'
     word     TEXT NOT NULL,
     count    INTEGER NOT NULL,
     detail   TEXT NOT NULL DEFAULT '',

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Transaction, params};
 
 use super::batch_row::{self, BatchRow};
-use super::campaign_row::{shift, tally};
+use super::campaign_row::{shift, tally, tick};
 use super::{now, unsigned};
 use crate::campaign::{MessageState, SkipReason};
 use crate::ledger::{ABANDONED, ABANDONED_TEXT, Decision, LedgerError, Outcome, Recorded, is_retried};
@@ -65,6 +65,11 @@ pub(super) fn settle(
         if text.is_empty() {
             *text = detail;
         }
+    }
+    let ended = |(from, to): &(MessageState, MessageState)| from.is_open() && !to.is_open();
+    let settled: usize = moves.iter().filter(|(moved, _)| ended(moved)).map(|(_, count)| count).sum();
+    if hand == Hand::Sender && settled > 0 {
+        tick(transaction, key, settled)?;
     }
     for ((from, to), count) in moves {
         shift(transaction, key, Some(from), to, count)?;
