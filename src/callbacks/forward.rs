@@ -1,48 +1,78 @@
 //! Hands reports on to the address that a job names, as the provider would have sent them.
 //!
 //! Signed, with retries, and never to an address inside: a job comes from outside, and its address is
-//! hostile until it is looked at.
+//! hostile until it is looked at. What waits is on the broker, where there is one: a worker that dies
+//! loses none of it. Without a broker it is in memory, and no more than there is room for.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use ring::hmac;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use url::{Host, Url};
 
-/// How many reports wait to be handed on; beyond that they are lost, and counted.
-const WAITING: usize = 20_000;
+use crate::queue::QueueError;
+use crate::queue::rabbitmq::{Broker, Forwarded};
+
 /// How many are on their way at once.
-const AT_ONCE: usize = 32;
+const AT_ONCE: u16 = 64;
 /// How long an address may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The waits between tries.
-const WAITS: [u64; 6] = [1, 2, 4, 8, 16, 32];
+/// The waits between tries, in seconds: the steps of the broker's delays.
+const WAITS: [u64; 6] = [1, 5, 15, 60, 300, 900];
+/// How long a host that does not answer is left alone, so that others need not wait behind it.
+const REST: Duration = Duration::from_secs(10);
+/// How many hosts are remembered for that.
+const REMEMBERED: usize = 1000;
+/// How long the broker may take to keep a report. A provider waits for 10 s.
+const KEEP: Duration = Duration::from_secs(5);
+/// The room for reports in memory, in KiB.
+const ROOM: usize = 64 * 1024;
 /// The header with the signature: `t=SECONDS,v1=HEX`, HMAC-SHA256 of `SECONDS.BODY`.
 const SIGNATURE: &str = "flowcast-signature";
 
-/// Hands bodies on.
+/// Hands reports on.
 #[derive(Clone)]
-pub struct Forward(mpsc::Sender<(String, Vec<u8>)>);
+pub struct Forward(Waiting);
 
-/// What is needed to hand a body on.
+/// Where reports wait.
+#[derive(Clone)]
+enum Waiting {
+    Broker(Broker),
+    Memory { queue: mpsc::UnboundedSender<Held>, room: Arc<Semaphore> },
+}
+
+/// A report in memory, and its room there.
+struct Held {
+    report: Forwarded,
+    _room: OwnedSemaphorePermit,
+}
+
+/// What is needed to hand a report on.
 struct Sender {
     client: reqwest::Client,
     key: Option<hmac::Key>,
     allow_private: bool,
+    /// Until when hosts are left alone.
+    resting: Mutex<HashMap<String, Instant>>,
 }
 
 impl Forward {
-    /// Starts to hand on what comes, signed with a key. `allow_private` is for networks in which the
-    /// receivers are inside.
+    /// Starts to hand on what comes, signed with a key; it waits on the broker, or in memory.
+    /// `allow_private` is for networks in which the receivers are inside.
     ///
     /// # Errors
     ///
     /// When TLS can't be set up.
-    pub fn start(key: Option<&SecretString>, allow_private: bool) -> Result<Self, String> {
+    pub fn start(
+        broker: Option<&Broker>,
+        key: Option<&SecretString>,
+        allow_private: bool,
+    ) -> Result<Self, String> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .user_agent(concat!("flowcast/", env!("CARGO_PKG_VERSION")))
@@ -53,26 +83,82 @@ impl Forward {
             .build()
             .map_err(|fault| format!("can't set up HTTP: {fault}"))?;
         let key = key.map(|key| hmac::Key::new(hmac::HMAC_SHA256, key.expose_secret().as_bytes()));
-        let sender = Arc::new(Sender { client, key, allow_private });
-        let (queue, mut receiver) = mpsc::channel::<(String, Vec<u8>)>(WAITING);
-        tokio::spawn(async move {
-            let places = Arc::new(Semaphore::new(AT_ONCE));
-            while let Some((url, body)) = receiver.recv().await {
-                let Ok(place) = places.clone().acquire_owned().await else { return };
-                let sender = sender.clone();
-                tokio::spawn(async move {
-                    sender.hand_on(&url, &body, place).await;
-                });
-            }
-        });
-        Ok(Self(queue))
+        let sender = Arc::new(Sender { client, key, allow_private, resting: Mutex::default() });
+        if let Some(broker) = broker {
+            tokio::spawn(from_broker(sender, broker.clone()));
+            return Ok(Self(Waiting::Broker(broker.clone())));
+        }
+        let (queue, receiver) = mpsc::unbounded_channel();
+        tokio::spawn(from_memory(sender, queue.clone(), receiver));
+        Ok(Self(Waiting::Memory { queue, room: Arc::new(Semaphore::new(ROOM)) }))
     }
 
-    /// Hands a body on, some time.
-    pub(super) fn send(&self, url: String, body: Vec<u8>) {
-        if self.0.try_send((url, body)).is_err() {
-            count("lost");
+    /// Has a body handed on. When it returns, the broker has it.
+    ///
+    /// # Errors
+    ///
+    /// When the broker does not take it.
+    pub async fn send(&self, url: String, body: Vec<u8>) -> Result<(), QueueError> {
+        let report = Forwarded { url, body, tries: 0 };
+        match &self.0 {
+            Waiting::Broker(broker) => {
+                let kept = tokio::time::timeout(KEEP, broker.forward(&report, None)).await;
+                kept.unwrap_or_else(|_| Err(QueueError("does not take a report that is handed on".into())))
+            }
+            Waiting::Memory { queue, room } => {
+                let size = u32::try_from(report.body.len() / 1024 + 1).unwrap_or(u32::MAX);
+                match room.clone().try_acquire_many_owned(size) {
+                    Ok(room) => drop(queue.send(Held { report, _room: room })),
+                    Err(_) => count("lost"),
+                }
+                Ok(())
+            }
         }
+    }
+}
+
+async fn from_broker(sender: Arc<Sender>, broker: Broker) {
+    let mut forwards = broker.forwards(AT_ONCE);
+    loop {
+        let mut forwarding = match forwards.next().await {
+            Ok(forwarding) => forwarding,
+            Err(fault) => {
+                tracing::error!("no reports can be handed on: {fault}");
+                tokio::time::sleep(REST).await;
+                continue;
+            }
+        };
+        let (sender, broker) = (sender.clone(), broker.clone());
+        tokio::spawn(async move {
+            if let Some(wait) = sender.hand_on(&mut forwarding.report).await
+                && broker.forward(&forwarding.report, Some(wait)).await.is_err()
+            {
+                return forwarding.give_back().await;
+            }
+            // Only now: until its next try is on the broker, this one is.
+            forwarding.done().await;
+        });
+    }
+}
+
+async fn from_memory(
+    sender: Arc<Sender>,
+    queue: mpsc::UnboundedSender<Held>,
+    mut receiver: mpsc::UnboundedReceiver<Held>,
+) {
+    let places = Arc::new(Semaphore::new(AT_ONCE.into()));
+    while let Some(mut held) = receiver.recv().await {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let (sender, queue) = (sender.clone(), queue.clone());
+        tokio::spawn(async move {
+            let wait = sender.hand_on(&mut held.report).await;
+            // Others go on while this one waits.
+            drop(place);
+            if let Some(wait) = wait {
+                tokio::time::sleep(wait).await;
+                let _ = queue.send(held);
+            }
+        });
     }
 }
 
@@ -81,33 +167,56 @@ fn count(result: &'static str) {
 }
 
 impl Sender {
-    async fn hand_on(&self, url: &str, body: &[u8], place: tokio::sync::OwnedSemaphorePermit) {
-        let Some(url) = self.judged(url) else {
+    /// Hands a report on. Where it is to be tried again, it says after which wait.
+    async fn hand_on(&self, report: &mut Forwarded) -> Option<Duration> {
+        let Some(url) = self.judged(&report.url) else {
             tracing::warn!("a job's status_callback is no address outside; nothing is handed on to it");
-            return count("refused");
+            count("refused");
+            return None;
         };
         let host = url.host_str().unwrap_or_default().to_owned();
-        let mut place = Some(place);
-        for wait in WAITS.map(Some).into_iter().chain([None]) {
-            let fault = match self.post(url.clone(), body.to_vec()).await {
-                Ok(status) if (200..300).contains(&status) => return count("taken"),
+        let fault = if self.resting().get(&host).is_some_and(|until| *until > Instant::now()) {
+            "did not answer a moment ago".into()
+        } else {
+            match self.post(url, report.body.clone()).await {
+                Ok(200..=299) => {
+                    count("taken");
+                    return None;
+                }
                 // The receiver does not want it, and will not.
                 Ok(status @ 400..=499) if status != 408 && status != 429 => {
                     tracing::debug!("{host} refuses a report with {status}");
-                    return count("refused");
+                    count("refused");
+                    return None;
                 }
                 Ok(status) => format!("HTTP {status}"),
-                Err(fault) => fault.without_url().to_string(),
-            };
-            // Others go on while this one waits.
-            place = None;
-            let Some(wait) = wait else {
-                tracing::warn!("{host} does not take a report: {fault}");
-                return count("lost");
-            };
-            tokio::time::sleep(Duration::from_secs(wait)).await;
+                Err(fault) => {
+                    if fault.is_timeout() {
+                        self.rest(host.clone());
+                    }
+                    fault.without_url().to_string()
+                }
+            }
+        };
+        let wait = WAITS.get(report.tries as usize).copied().map(Duration::from_secs);
+        if wait.is_none() {
+            tracing::warn!("{host} does not take a report: {fault}");
+            count("lost");
         }
-        drop(place);
+        report.tries += 1;
+        wait
+    }
+
+    fn resting(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rest(&self, host: String) {
+        let mut resting = self.resting();
+        if resting.len() >= REMEMBERED {
+            resting.clear();
+        }
+        resting.insert(host, Instant::now() + REST);
     }
 
     /// An address, if it may be spoken to. A name is looked at when it is resolved.
@@ -223,6 +332,22 @@ mod tests {
         for outside in ["8.8.8.8", "100.128.0.1", "2606:4700::1111"] {
             assert!(is_public(outside.parse().unwrap()), "{outside}");
         }
+    }
+
+    #[tokio::test]
+    async fn memory_holds_no_more_than_there_is_room_for() {
+        // Nobody answers here, so nothing leaves.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap());
+        let forward = Forward::start(None, None, true).unwrap();
+        let Waiting::Memory { room, .. } = &forward.0 else { panic!("there is no broker") };
+        for _ in 0..200 {
+            forward.send(url.clone(), vec![b'x'; 1 << 20]).await.unwrap();
+        }
+        assert_eq!(room.available_permits(), ROOM % 1025);
+        let small = forward.send(url, vec![b'x'; 100]);
+        small.await.unwrap();
+        assert_eq!(room.available_permits(), ROOM % 1025 - 1);
     }
 
     #[tokio::test]

@@ -20,6 +20,7 @@ use crate::campaign::delivery::{Delivery, News, Report};
 use crate::campaign::{CampaignId, Job, MessageRef, Phone, Subject};
 use crate::dispatch::{Accounts, Events};
 use crate::ledger::{Barrier, Heard, Learnt, Ledger, LedgerError, Suppress};
+use crate::queue::QueueError;
 use collector::Collector;
 pub use forward::Forward;
 pub use http::{Slot, router};
@@ -64,6 +65,17 @@ pub enum Taken {
     Unreadable,
 }
 
+/// Why a callback can't be kept now.
+#[derive(Debug, thiserror::Error)]
+pub enum NotKept {
+    /// The ledger can't be written.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// It is to be handed on, and the broker does not take it.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+}
+
 impl<L: Ledger> Reports<L> {
     /// Takes reports in for a ledger, of these accounts.
     pub fn new(ledger: &L, accounts: &Accounts, events: &Events, forward: Forward, words: StopWords) -> Self {
@@ -91,8 +103,8 @@ impl<L: Ledger> Reports<L> {
     ///
     /// # Errors
     ///
-    /// When the ledger can't be written: the provider is to come again.
-    pub async fn take(&self, account: &str, capability: &str, body: &[u8]) -> Result<Taken, LedgerError> {
+    /// When it can't be kept now: the provider is to come again.
+    pub async fn take(&self, account: &str, capability: &str, body: &[u8]) -> Result<Taken, NotKept> {
         let Some(subject) = self.subject(account, capability) else {
             metrics::counter!("flowcast_callbacks_total", "result" => "forged").increment(1);
             return Ok(Taken::Unknown);
@@ -116,7 +128,7 @@ impl<L: Ledger> Reports<L> {
         let learning = reports.iter().map(|report| self.learn(account, &subject, report));
         let learnt = futures_util::future::try_join_all(learning).await?;
         let concerned: Vec<_> = learnt.into_iter().map(|message| Some(message?.campaign)).collect();
-        self.hand_on(&concerned, body).await;
+        self.hand_on(&concerned, body).await?;
         Ok(Taken::Done)
     }
 
@@ -221,7 +233,7 @@ impl<L: Ledger> Reports<L> {
 
     /// Hands a body on to the address that its campaign's job names. A body that concerns several
     /// addresses goes to none of them: it would tell one of the other's recipients.
-    async fn hand_on(&self, concerned: &[Option<CampaignId>], body: &[u8]) {
+    async fn hand_on(&self, concerned: &[Option<CampaignId>], body: &[u8]) -> Result<(), QueueError> {
         let mut address: Option<String> = None;
         for campaign in concerned {
             let wanted = match campaign {
@@ -232,11 +244,12 @@ impl<L: Ledger> Reports<L> {
                 (Some(url), None) if campaign == &concerned[0] => address = Some(url),
                 (Some(url), Some(known)) if url == *known => {}
                 (None, None) => {}
-                _ => return,
+                _ => return Ok(()),
             }
         }
-        if let Some(url) = address {
-            self.forward.send(url, body.to_vec());
+        match address {
+            Some(url) => self.forward.send(url, body.to_vec()).await,
+            None => Ok(()),
         }
     }
 

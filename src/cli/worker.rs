@@ -101,7 +101,9 @@ fn setting(config: &Config, server: Option<&RedisServer>, events: Events) -> Set
 fn reports<L: Ledger>(config: &Config, ledger: &L, setting: &Setting) -> Result<Reports<L>, Failure> {
     let callbacks = &config.callbacks;
     let key = callbacks.signing_key.as_ref().map(|key| key.read("callbacks.signing_key")).transpose()?;
-    let forward = Forward::start(key.as_ref(), callbacks.forward_to_private).map_err(Failure::Outside)?;
+    let broker = setting.events.0.as_ref();
+    let forward =
+        Forward::start(broker, key.as_ref(), callbacks.forward_to_private).map_err(Failure::Outside)?;
     let words = StopWords::new(callbacks.stop_words.as_deref());
     Ok(Reports::new(ledger, &setting.accounts, &setting.events, forward, words))
 }

@@ -353,6 +353,31 @@ async fn reports_are_handed_on_signed_and_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_dies_loses_no_report_that_is_to_be_handed_on() {
+    let provider = Scripted::start(|_, to| accept(to)).await;
+    let receiver =
+        Scripted::start(
+            |nth, _| {
+                if nth == 0 { Reaction::Hang } else { Reaction::Answer(200, "", String::new()) }
+            },
+        )
+        .await;
+    let hearing = Hearing::new("exotel", 3, &provider.url, "forward_to_private = true");
+    let mut first = hearing.worker().await;
+    let mut job = job();
+    job["status_callback"] = json!(format!("{}/dlr", receiver.url));
+    hearing.submit(&job).await;
+    hearing.fleet.until_state("c1", "completed").await;
+    let body = dlr(1, "EX_MESSAGE_DELIVERED");
+    assert_eq!(hearing.post("c1.0.0", body.clone()).await.0, 200);
+    until("the report to be on its way", || receiver.raw().len() == 1).await;
+    first.kill();
+    let _second = hearing.worker().await;
+    until("the report to be handed on", || receiver.raw().len() == 2).await;
+    assert_eq!(receiver.raw()[1].1, body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_handed_on_to_an_address_inside() {
     let (_sandbox, url) = sandbox(Behaviour::default()).await;
     let receiver = Scripted::start(|_, _| Reaction::Answer(200, "", String::new())).await;

@@ -19,6 +19,7 @@ mod container;
 mod explain;
 mod faults;
 mod fleet;
+mod forward;
 mod jobs;
 mod ledger;
 mod lessons;

@@ -1,16 +1,14 @@
 //! Jobs: submitted, taken, and buried where they are refused; and what is told of results.
 
-use futures_util::StreamExt;
+use lapin::BasicProperties;
 use lapin::message::Delivery;
-use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicQosOptions,
-};
+use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Consumer};
 use serde_json::Value;
 
 use super::super::QueueError;
 use super::broker::{Broker, Message, Unpublished, answered, failed, json_properties};
+use super::consuming::Consuming;
 use super::topology::{DEAD, EVENTS, JOBS};
 
 /// A job that was delivered so often has ended its worker each time.
@@ -82,59 +80,24 @@ pub struct Event {
 }
 
 /// The consumer of jobs.
-pub struct Jobs {
-    broker: Broker,
-    taking: Option<(Channel, Consumer)>,
-}
+pub struct Jobs(Consuming);
 
 impl Jobs {
-    async fn consume(&self) -> Result<(Channel, Consumer), QueueError> {
-        let channel = self.broker.channel().await?;
-        let asking = async {
-            // One at a time: the others are for other workers.
-            channel.basic_qos(1, BasicQosOptions::default()).await?;
-            channel
-                .basic_consume(JOBS.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
-                .await
-        };
-        let consumer = answered(asking).await?.map_err(|fault| failed(&fault))?;
-        Ok((channel, consumer))
-    }
-
     /// The next job. Waits as long as there is none, or no broker.
     ///
     /// # Errors
     ///
     /// When the broker refuses for good.
     pub async fn next(&mut self) -> Result<JobDelivery, QueueError> {
-        loop {
-            if self.taking.is_none() {
-                // What the broker refuses for good ends it; what passes is tried again.
-                self.broker.link().await?;
-                match self.consume().await {
-                    Ok(taking) => self.taking = Some(taking),
-                    Err(fault) => {
-                        tracing::debug!("can't take jobs: {fault}");
-                        tokio::time::sleep(super::AGAIN).await;
-                        continue;
-                    }
-                }
-            }
-            let Some((_, consumer)) = self.taking.as_mut() else { continue };
-            if let Some(Ok(delivery)) = consumer.next().await {
-                return Ok(JobDelivery::new(delivery));
-            }
-            // The connection or the queue is gone: set up again.
-            self.taking = None;
-            tokio::time::sleep(super::AGAIN).await;
-        }
+        self.0.next().await.map(JobDelivery::new)
     }
 }
 
 impl Broker {
     /// Takes jobs.
     pub fn jobs(&self) -> Jobs {
-        Jobs { broker: self.clone(), taking: None }
+        // One at a time: the others are for other workers.
+        Jobs(Consuming::new(self, JOBS, 1))
     }
 
     /// Puts a job or a control document on the queue.
@@ -146,7 +109,7 @@ impl Broker {
         self.put("", JOBS, document, json_properties()).await
     }
 
-    async fn put(
+    pub(super) async fn put(
         &self,
         exchange: &str,
         key: &str,

@@ -1,9 +1,12 @@
 //! RabbitMQ: durable quorum queues, manual acknowledgements, publisher confirms.
 //!
 //! `topology.rs` says what there is on the broker, `broker.rs` keeps the connections, `jobs.rs` takes
-//! jobs and buries those that are refused; here are the batches.
+//! jobs and buries those that are refused, `forwards.rs` keeps reports that are handed on; here are the
+//! batches.
 
 mod broker;
+mod consuming;
+mod forwards;
 mod jobs;
 mod topology;
 
@@ -25,6 +28,7 @@ use super::{Queue, QueueError, QueuedBatch};
 use crate::campaign::CampaignId;
 pub use broker::Broker;
 use broker::{Message, Unpublished, answered, failed, json_properties};
+pub use forwards::{Forwarded, Forwarding, Forwards};
 pub use jobs::{Buried, Event, JobDelivery, Jobs, What};
 
 /// A wait before a consumer is set up again.

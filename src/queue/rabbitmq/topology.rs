@@ -18,11 +18,16 @@ pub(super) const JOBS: &str = "flowcast.jobs";
 const JOB: &str = "job";
 /// Jobs that can't be read or are refused.
 pub(super) const DEAD: &str = "flowcast.dead";
-/// Batches that come back from a delay go through this exchange to their campaign's queue.
+/// What comes back from a delay goes through this exchange to its queue: a campaign's, or that of
+/// reports that are handed on.
 pub(super) const BATCHES: &str = "flowcast.batches";
 /// What was delayed for a campaign that has ended meanwhile comes here, and goes at once. Without it
 /// the delay queue would try again for ever.
 const ENDED: &str = "flowcast.ended";
+/// Reports that are handed on to jobs' own addresses, and their key among the batches, which is no
+/// campaign's id.
+pub(super) const FORWARDS: &str = "flowcast.forwards";
+pub(super) const FORWARDS_KEY: &str = ":forwards";
 /// Results.
 pub(super) const EVENTS: &str = "flowcast.events";
 /// The steps of the delay ladder, in seconds.
@@ -56,6 +61,11 @@ fn text(text: &str) -> AMQPValue {
     AMQPValue::LongString(text.into())
 }
 
+/// A queue from which nothing goes because it was delivered often.
+fn lasting() -> FieldTable {
+    table([("x-queue-type", text("quorum")), ("x-delivery-limit", AMQPValue::LongInt(DELIVERIES))])
+}
+
 /// Declares all that is there once.
 pub(super) async fn declare(channel: &Channel) -> Result<(), QueueError> {
     // No more arguments than this: upstream systems may declare the queue themselves.
@@ -69,6 +79,8 @@ pub(super) async fn declare(channel: &Channel) -> Result<(), QueueError> {
     bind(channel, ENDED, ENDED, "").await?;
     declare_exchange(channel, BATCHES, ExchangeKind::Direct, table([("alternate-exchange", text(ENDED))]))
         .await?;
+    declare_queue(channel, FORWARDS, lasting()).await?;
+    bind(channel, FORWARDS, BATCHES, FORWARDS_KEY).await?;
     for step in DELAYS {
         let name = format!("flowcast.delay.{step}");
         let arguments = table([
@@ -88,9 +100,7 @@ pub(super) async fn declare(channel: &Channel) -> Result<(), QueueError> {
 /// Declares a campaign's queue.
 pub(super) async fn declare_campaign(channel: &Channel, campaign: &CampaignId) -> Result<(), QueueError> {
     let name = queue(campaign);
-    let arguments =
-        table([("x-queue-type", text("quorum")), ("x-delivery-limit", AMQPValue::LongInt(DELIVERIES))]);
-    declare_queue(channel, &name, arguments).await?;
+    declare_queue(channel, &name, lasting()).await?;
     bind(channel, &name, BATCHES, campaign.as_str()).await
 }
 
