@@ -71,7 +71,7 @@ pub enum NotKept {
     /// The ledger can't be written.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// It is to be handed on, and the broker does not take it.
+    /// Others are to have it, and the broker does not take it.
     #[error(transparent)]
     Queue(#[from] QueueError),
 }
@@ -82,7 +82,7 @@ impl<L: Ledger> Reports<L> {
         Self {
             ledger: ledger.clone(),
             accounts: accounts.clone(),
-            teller: Teller::start(events.clone()),
+            teller: Teller::start(events),
             collector: Collector::start(ledger.clone()),
             forward,
             stop_words: Arc::new(words),
@@ -138,7 +138,7 @@ impl<L: Ledger> Reports<L> {
         account: &str,
         subject: &Subject,
         report: &Report,
-    ) -> Result<Option<MessageRef>, LedgerError> {
+    ) -> Result<Option<MessageRef>, NotKept> {
         // An address of one message speaks of that message alone, whatever the body says.
         let message = match subject {
             Subject::Message(message) => Some(message.clone()),
@@ -160,6 +160,7 @@ impl<L: Ledger> Reports<L> {
             None => None,
         };
         if let News::Reply(reply) = &report.news
+            && learnt.as_ref().is_none_or(|learnt| learnt.is_news)
             && self.stop_words.is_one(&reply.content)
             && let Some(person) = self.who_says_so(subject, learnt.as_ref(), report.recipient).await?
         {
@@ -171,9 +172,16 @@ impl<L: Ledger> Reports<L> {
         };
         metrics::counter!("flowcast_callbacks_total", "result" => "taken").increment(1);
         if let Some(message) = message.as_ref().filter(|_| learnt.is_news) {
-            let at = report.at.unwrap_or(now);
-            self.teller.tell(Events::news(message, &learnt, &report.news, at));
-            self.judge_flow(account, &message.campaign, &report.news).await?;
+            let events = Events::news(message, &learnt, &report.news, report.at.unwrap_or(now));
+            if let News::Reply(reply) = &report.news {
+                // Told before it is marked as told, and that before the provider is answered: whoever
+                // waits for a booking gets it also when we die in between, as the provider comes again.
+                self.teller.tell_surely(&events).await?;
+                self.ledger.told(&message.campaign, reply.key(message.batch, message.index)).await?;
+            } else {
+                self.teller.tell(events);
+                self.judge_flow(account, &message.campaign, &report.news).await?;
+            }
         }
         Ok(message)
     }
@@ -222,13 +230,13 @@ impl<L: Ledger> Reports<L> {
         Ok(())
     }
 
-    async fn stop(&self, person: Phone, message: Option<&MessageRef>) -> Result<(), LedgerError> {
+    async fn stop(&self, person: Phone, message: Option<&MessageRef>) -> Result<(), NotKept> {
         if self.ledger.suppress(vec![person], Suppress::Add).await? > 0 {
             tracing::info!("somebody has answered with a stop word and is never written to again");
             metrics::counter!("flowcast_suppressed_total").increment(1);
-            self.teller.tell(vec![Events::suppressed(person, message)]);
         }
-        Ok(())
+        // Also when the number was on the list: we may have died before others were told.
+        Ok(self.teller.tell_surely(&[Events::suppressed(person, message)]).await?)
     }
 
     /// Hands a body on to the address that its campaign's job names. A body that concerns several

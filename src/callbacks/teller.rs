@@ -1,8 +1,10 @@
-//! Tells others of reports, after the ledger has them: a broker that is slow must not keep a provider.
+//! Tells others of reports, after the ledger has them. A broker that is slow must not keep a provider
+//! from telling how far messages came; what people answered is told for certain.
 
 use tokio::sync::mpsc;
 
 use crate::dispatch::Events;
+use crate::queue::QueueError;
 use crate::queue::rabbitmq::Event;
 
 /// How many events wait to be told; beyond that they are not, as the ledger has the facts.
@@ -10,13 +12,18 @@ const WAITING: usize = 50_000;
 /// How many are told together.
 const TOGETHER: usize = 500;
 
-/// Tells events some time.
+/// Tells events.
 #[derive(Clone)]
-pub(super) struct Teller(mpsc::Sender<Event>);
+pub(super) struct Teller {
+    events: Events,
+    waiting: mpsc::Sender<Event>,
+}
 
 impl Teller {
-    pub(super) fn start(events: Events) -> Self {
-        let (sender, mut receiver) = mpsc::channel(WAITING);
+    pub(super) fn start(events: &Events) -> Self {
+        let (waiting, mut receiver) = mpsc::channel(WAITING);
+        let teller = Self { events: events.clone(), waiting };
+        let events = events.clone();
         tokio::spawn(async move {
             let mut together = Vec::new();
             while receiver.recv_many(&mut together, TOGETHER).await > 0 {
@@ -24,12 +31,18 @@ impl Teller {
                 together.clear();
             }
         });
-        Self(sender)
+        teller
     }
 
+    /// Tells events; when it returns, the broker has them.
+    pub(super) async fn tell_surely(&self, events: &[Event]) -> Result<(), QueueError> {
+        self.events.tell_surely(events).await
+    }
+
+    /// Tells events some time.
     pub(super) fn tell(&self, events: Vec<Event>) {
         for event in events {
-            if self.0.try_send(event).is_err() {
+            if self.waiting.try_send(event).is_err() {
                 metrics::counter!("flowcast_events_lost_total").increment(1);
             }
         }

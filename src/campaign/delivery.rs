@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::digest::digest;
 use super::id::MessageRef;
 use super::phone::Phone;
 
@@ -66,6 +67,19 @@ pub struct Reply {
     pub id: String,
     /// What is in it.
     pub content: ReplyContent,
+}
+
+impl Reply {
+    /// What an answer to a message is known by in its campaign. Exotel tells of a form in two ways
+    /// (documents 001 and 003), each with an id of its own: the same fields are the same answer.
+    pub fn key(&self, batch: u32, message: u8) -> String {
+        let ReplyContent::Flow(fields) = &self.content else { return self.id.clone() };
+        let mut fields = fields.clone();
+        // One of the two has the token among the fields.
+        fields.remove("flow_token");
+        let digest = digest(&Value::Object(fields)).to_hex();
+        format!("{batch}.{message}:{}", &digest[..32])
+    }
 }
 
 /// What a person answered.

@@ -9,6 +9,7 @@ pub mod columns;
 pub mod content;
 pub mod control;
 pub mod delivery;
+mod digest;
 pub mod id;
 pub mod job;
 pub mod phone;

@@ -1,6 +1,7 @@
 //! What others are told: always after the ledger has it. `docs/events.md` describes each event.
 //!
 //! A change of a campaign's state is told at least once: it is marked as told when the broker has
+//! it. An answer of a person is told at least once, too: its provider comes again until the broker has
 //! it. What became of a message is told once at most: the ledger is the truth, and reports are made
 //! from it.
 
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 use crate::campaign::delivery::{Delivery, News, ReplyContent};
 use crate::campaign::{CampaignState, MessageRef, Phone, Recipient};
 use crate::ledger::{Barrier, Campaign, Learnt, Outcome};
+use crate::queue::QueueError;
 use crate::queue::rabbitmq::{Broker, Event};
 
 /// How long a sender waits for the broker to take what it tells.
@@ -112,17 +114,16 @@ impl Events {
                 };
                 events.push(event(name, json!({ "state": "accepted", "code": code, "detail": text })));
             }
-            News::Reply(reply) => match &reply.content {
-                ReplyContent::Flow(fields) => {
-                    events.push(event("flow.completed", json!({ "response": fields })));
-                }
-                ReplyContent::Text(text) => {
-                    events.push(event("message.replied", json!({ "response": text })));
-                }
-                ReplyContent::Other(kind) => {
-                    events.push(event("message.replied", json!({ "response": kind })));
-                }
-            },
+            News::Reply(reply) => {
+                let key = reply.key(message.batch, message.index);
+                let (name, response) = match &reply.content {
+                    ReplyContent::Flow(fields) => ("flow.completed", Value::Object(fields.clone())),
+                    ReplyContent::Text(words) | ReplyContent::Other(words) => {
+                        ("message.replied", words.as_str().into())
+                    }
+                };
+                events.push(event(name, json!({ "reply_id": key, "response": response })));
+            }
         }
         events
     }
@@ -138,14 +139,22 @@ impl Events {
         Event { name, body }
     }
 
-    /// Tells what became of messages, as well as it can be told.
+    /// Tells what became of messages, as well as it can be told. A broker that is away must not keep a
+    /// sender that has recorded already.
     pub async fn tell(&self, events: &[Event]) {
-        let Some(broker) = self.0.as_ref().filter(|_| !events.is_empty()) else { return };
-        // A broker that is away must not keep a sender that has recorded already.
-        match tokio::time::timeout(PATIENCE, broker.tell(events)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(fault)) => tracing::warn!("{} events were not told: {fault}", events.len()),
-            Err(_) => tracing::warn!("{} events were not told: the broker does not answer", events.len()),
+        if let Err(fault) = self.tell_surely(events).await {
+            tracing::warn!("{} events were not told: {fault}", events.len());
         }
+    }
+
+    /// Tells events; when it returns, the broker has them.
+    ///
+    /// # Errors
+    ///
+    /// When the broker does not take them soon.
+    pub async fn tell_surely(&self, events: &[Event]) -> Result<(), QueueError> {
+        let Some(broker) = self.0.as_ref().filter(|_| !events.is_empty()) else { return Ok(()) };
+        let telling = tokio::time::timeout(PATIENCE, broker.tell(events));
+        telling.await.unwrap_or_else(|_| Err(QueueError("does not answer".into())))
     }
 }

@@ -42,7 +42,7 @@ pub struct Learnt {
     pub message: u8,
     /// Whether the message was not known to be taken before.
     pub settled: bool,
-    /// Whether that was news: a repeated report is none.
+    /// Whether that was news: a repeated report is none, and an answer is until others were told of it.
     pub is_news: bool,
 }
 

@@ -592,6 +592,9 @@ pub trait Ledger: Clone + Send + Sync + 'static {
         heard: Vec<Heard>,
     ) -> impl Future<Output = Result<Vec<Option<Learnt>>, LedgerError>> + Send;
 
+    /// Others were told of an answer, by its key: from now on it is no news.
+    fn told(&self, id: &CampaignId, answer: String) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
     /// What people answered, in the order of the audience.
     fn responses(&self, id: &CampaignId) -> impl Future<Output = Result<Vec<Response>, LedgerError>> + Send;
 

@@ -175,7 +175,7 @@ fn report(report: &Value) -> Option<Report> {
         let content = ReplyContent::Flow(form(field("response_json")?)?);
         let sid = plain(field("message_id"))?;
         return Some(Report {
-            message: token(&content),
+            message: reference(field("flow_token")).or_else(|| token(&content)),
             recipient: number(field("from")),
             at: time(field("timestamp")),
             // It has no id of its own, and a form is filled in once.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, Worker, until};
 use crate::jobs::{listen, next};
-use crate::servers::{amqp_url, free_port, redis_url};
+use crate::servers::{RabbitProcess, amqp_url, free_port, redis_url};
 use crate::support::{Reaction, Scripted, World, accept, job, job_with, phone, sandbox};
 
 const KEY: &str = "the key of these tests";
@@ -25,7 +25,11 @@ struct Hearing {
 impl Hearing {
     /// `more` is further TOML of `[callbacks]`.
     fn new(provider: &str, rows: u64, sandbox: &str, more: &str) -> Self {
-        let fleet = Fleet { world: World::new(rows), redis: redis_url(), amqp: amqp_url() };
+        Self::on(amqp_url(), provider, rows, sandbox, more)
+    }
+
+    fn on(amqp: String, provider: &str, rows: u64, sandbox: &str, more: &str) -> Self {
+        let fleet = Fleet { world: World::new(rows), redis: redis_url(), amqp };
         let port = free_port();
         let url = format!("http://127.0.0.1:{port}");
         let servers = format!(
@@ -250,6 +254,33 @@ async fn who_says_stop_gets_nothing_more_and_others_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_told_also_when_the_broker_was_away_as_it_came() {
+    let provider = Scripted::start(|_, to| accept(to)).await;
+    let mut rabbit = RabbitProcess::start();
+    let hearing = Hearing::on(rabbit.url(), "exotel", 3, &provider.url, "");
+    let _worker = hearing.worker().await;
+    hearing.submit(&job()).await;
+    hearing.fleet.until_state("c1", "completed").await;
+    rabbit.kill();
+    assert_eq!(hearing.post("c1.0.0", said(1, "yes")).await.0, 503);
+    assert_eq!(hearing.fleet.status("c1")["delivery"]["replied"], 1, "the ledger has it");
+    // How far a message came is taken also now.
+    assert_eq!(hearing.post("c1.0.1", dlr(2, "EX_MESSAGE_DELIVERED")).await.0, 200);
+    rabbit.restart();
+    let mut events = listen(&hearing.fleet, &["message.replied"]).await;
+    // The provider comes again, until it is answered.
+    let start = std::time::Instant::now();
+    while hearing.post("c1.0.0", said(1, "yes")).await.0 != 200 {
+        assert!(start.elapsed() < Duration::from_mins(2));
+    }
+    assert_eq!(next(&mut events).await["response"], "yes");
+    assert_eq!(hearing.post("c1.0.0", said(1, "yes")).await.0, 200);
+    assert_eq!(hearing.post("c1.0.2", said(3, "no")).await.0, 200);
+    assert_eq!(next(&mut events).await["response"], "no");
+    assert_eq!(hearing.fleet.status("c1")["delivery"]["replied"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_reports_in_one_body_each_find_their_message() {
     let provider = Scripted::start(|_, to| accept(to)).await;
     let hearing = Hearing::new("exotel", 5, &provider.url, "");
@@ -300,6 +331,19 @@ async fn a_flow_that_a_report_calls_blocked_holds_its_campaigns() {
         (&completed["event"], &completed["response"]),
         (&json!("flow.completed"), &json!({ "day": "monday" }))
     );
+    // The same form in the provider's other words is no news, another is.
+    let again = |day: &str| {
+        json!({ "callback_type": "icm", "sid": "4743", "from": phone(1), "to": "+912248931479",
+            "timestamp": "2026-01-01T00:00:01Z", "content": { "type": "interactive", "context": { "sid": "sid" },
+            "interactive": { "type": "nfm_reply", "nfm_reply": { "body": "Sent", "name": "flow",
+                "response_json": json!({ "flow_token": "c1.0.0", "day": day }).to_string() } } } })
+        .to_string()
+    };
+    assert_eq!(hearing.post("c1.0.0", again("monday")).await.0, 200);
+    assert_eq!(hearing.post("c1.0.0", again("friday")).await.0, 200);
+    assert_eq!(next(&mut events).await["response"]["day"], "friday");
+    let responses = hearing.fleet.ok(&["responses", "c1"]).await.out;
+    assert_eq!(responses.lines().count(), 3, "{responses}");
     // A failure with a code of WhatsApp's own.
     let mut failed: Value = serde_json::from_str(&dlr(2, "EX_UNKNOWN_ERROR")).unwrap();
     failed["whatsapp"]["messages"][0]["exo_status_code"] = json!(132_068);

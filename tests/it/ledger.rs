@@ -872,13 +872,16 @@ async fn many_reports_at_once_are_all_taken(store: impl Store) {
     assert_eq!((delivery.read, delivery.sent + delivery.delivered + delivery.failed), (50, 0));
 }
 
-async fn an_answer_is_kept_once(store: impl Store) {
+async fn an_answer_is_kept_once_and_is_news_until_others_were_told(store: impl Store) {
     let ledger = store.open().await;
     running(&ledger).await;
     let claimed = claim(&ledger, batch(0, 2), all(2)).await;
     record(&ledger, &claimed, 0, vec![(0, accepted("s")), (1, in_doubt())]).await;
-    let reports = vec![answered(1, "r1", 7_000), answered(0, "r2", 8_000), answered(1, "r1", 7_000)];
-    assert_eq!(hear(&ledger, 0, reports).await, [Some(true), Some(true), Some(false)]);
+    let reports = || vec![answered(1, "r1", 7_000), answered(0, "r2", 8_000)];
+    assert_eq!(hear(&ledger, 0, reports()).await, [Some(true), Some(true)]);
+    assert_eq!(hear(&ledger, 0, reports()).await, [Some(true), Some(true)]);
+    ledger.told(&id(), "r1".into()).await.unwrap();
+    assert_eq!(hear(&ledger, 0, reports()).await, [Some(false), Some(true)]);
     assert_eq!(hear(&ledger, 0, vec![answered(1, "r3", 9_000)]).await, [Some(true)]);
     assert_eq!(now(&ledger).await.delivery.replied, 2);
     let responses = ledger.responses(&id()).await.unwrap();
@@ -985,7 +988,7 @@ macro_rules! ledger_suite {
                 a_report_for_a_message_that_is_sent_again_keeps_it_from_being_sent_twice
                 a_report_of_nothing_that_was_sent_changes_nothing
                 many_reports_at_once_are_all_taken
-                an_answer_is_kept_once
+                an_answer_is_kept_once_and_is_news_until_others_were_told
                 the_list_of_suppressed_numbers_is_read_when_it_has_changed
                 what_people_decided_is_remembered_in_its_order
                 a_cancelled_campaign_skips_what_is_pending

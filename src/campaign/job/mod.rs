@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 pub use form::job_schema;
 
+use super::digest::digest;
 use super::id::CampaignId;
 use super::phone::Phone;
 use super::problem::Problem;
@@ -188,36 +189,7 @@ impl Job {
 
     /// A digest of what the job asks for, whatever the order of its fields and its id.
     pub fn fingerprint(&self) -> String {
-        let mut hasher = blake3::Hasher::new();
-        feed(&self.document, &mut hasher);
-        hasher.finalize().to_hex().to_string()
-    }
-}
-
-/// Feeds a value to a digest with its keys in order.
-fn feed(value: &Value, hasher: &mut blake3::Hasher) {
-    match value {
-        Value::Object(map) => {
-            let mut keys: Vec<_> = map.iter().collect();
-            keys.sort_by_key(|(key, _)| *key);
-            hasher.update(b"{");
-            for (key, value) in keys {
-                hasher.update(Value::from(key.as_str()).to_string().as_bytes());
-                feed(value, hasher);
-            }
-            hasher.update(b"}");
-        }
-        Value::Array(items) => {
-            hasher.update(b"[");
-            for item in items {
-                feed(item, hasher);
-                hasher.update(b",");
-            }
-            hasher.update(b"]");
-        }
-        plain => {
-            hasher.update(plain.to_string().as_bytes());
-        }
+        digest(&self.document).to_hex().to_string()
     }
 }
 

@@ -56,7 +56,7 @@ impl Redis {
                     let response = Response::new(&news, batch, report.at, reply);
                     let json = serde_json::to_string(&response)
                         .map_err(|fault| LedgerError::Storage(format!("can't keep an answer: {fault}")))?;
-                    responses.push((learnt.len(), reply.id.clone(), json));
+                    responses.push((learnt.len(), reply.key(batch, report.message), json));
                 }
                 learnt.push(Some(news));
             }
@@ -87,7 +87,8 @@ impl Redis {
             args.push((texts.len() as u64).into());
             args.extend(texts.iter().flat_map(|(field, text)| [Arg::from(field), Arg::from(text)]));
             args.extend(responses.iter().flat_map(|(_, id, json)| [Arg::from(id), Arg::from(json)]));
-            let names = [keys.campaign(), keys.deliveries(batch), keys.texts(), keys.responses()];
+            let names =
+                [keys.campaign(), keys.deliveries(batch), keys.texts(), keys.responses(), keys.untold()];
             let written: Vec<u64> = self.server.run(&SCRIPTS.deliver, &names, &args).await?;
             let Some((1, new)) = written.split_first() else { continue };
             for ((place, ..), new) in responses.iter().zip(new) {

@@ -85,12 +85,17 @@ impl Keys<'_> {
         self.key("decisions")
     }
 
+    /// The answers that others were not told of yet.
+    pub(super) fn untold(&self) -> String {
+        self.key("untold")
+    }
+
     pub(super) fn payload(&self, number: u32) -> String {
         self.key(format_args!("payload:{number}"))
     }
 
     /// Those that are there once a campaign.
-    pub(super) fn whole(&self) -> [String; 11] {
+    pub(super) fn whole(&self) -> [String; 12] {
         [
             self.campaign(),
             self.job(),
@@ -103,6 +108,7 @@ impl Keys<'_> {
             self.workers(),
             self.responses(),
             self.decisions(),
+            self.untold(),
         ]
     }
 }

@@ -486,6 +486,11 @@ impl Ledger for Redis {
         self.take_reports(id, batch, &heard).await
     }
 
+    async fn told(&self, id: &CampaignId, answer: String) -> Result<(), LedgerError> {
+        let _: u64 = self.server.command(redis::cmd("SREM").arg(Keys(id).untold()).arg(answer)).await?;
+        Ok(())
+    }
+
     async fn responses(&self, id: &CampaignId) -> Result<Vec<Response>, LedgerError> {
         let (mut all, mut cursor) = (Vec::new(), 0_u64);
         loop {

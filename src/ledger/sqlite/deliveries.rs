@@ -56,12 +56,15 @@ pub(super) fn hear(
             let response = Response::new(&news, batch, report.at, reply);
             let json = serde_json::to_string(&response)
                 .map_err(|fault| LedgerError::Storage(format!("can't keep an answer: {fault}")))?;
-            let inserted = transaction
+            let answer = reply.key(batch, place);
+            transaction
                 .prepare_cached(
                     "INSERT OR IGNORE INTO response (campaign, id, response) VALUES (?1, ?2, ?3)",
                 )?
-                .execute(params![campaign, reply.id, json])?;
-            news.is_news = inserted == 1;
+                .execute(params![campaign, answer, json])?;
+            news.is_news = transaction
+                .prepare_cached("SELECT NOT told FROM response WHERE campaign = ?1 AND id = ?2")?
+                .query_row(params![campaign, answer], |row| row.get(0))?;
         }
         learnt.push(Some(news));
     }
@@ -80,6 +83,13 @@ pub(super) fn hear(
         tally(transaction, campaign, kind, &word, by, text.map_or("", String::as_str))?;
     }
     Ok(learnt)
+}
+
+pub(super) fn told(transaction: &Transaction<'_>, id: &CampaignId, answer: &str) -> Result<(), LedgerError> {
+    transaction
+        .prepare_cached("UPDATE response SET told = 1 WHERE campaign = ?1 AND id = ?2")?
+        .execute(params![key(transaction, id)?, answer])?;
+    Ok(())
 }
 
 pub(super) fn responses(connection: &Connection, id: &CampaignId) -> Result<Vec<Response>, LedgerError> {

@@ -7,6 +7,7 @@ CREATE TABLE response (
     campaign INTEGER NOT NULL,
     id       TEXT NOT NULL,
     response TEXT NOT NULL,
+    told     INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (campaign, id)
 ) WITHOUT ROWID;
 CREATE TABLE decision (

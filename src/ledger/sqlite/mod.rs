@@ -487,6 +487,11 @@ impl Ledger for Sqlite {
         self.store.write(move |transaction| deliveries::hear(transaction, &id, batch, &heard)).await
     }
 
+    async fn told(&self, id: &CampaignId, answer: String) -> Result<(), LedgerError> {
+        let id = id.clone();
+        self.store.write(move |transaction| deliveries::told(transaction, &id, &answer)).await
+    }
+
     async fn responses(&self, id: &CampaignId) -> Result<Vec<Response>, LedgerError> {
         let id = id.clone();
         self.store.read(move |connection| deliveries::responses(connection, &id)).await

@@ -100,11 +100,12 @@ CREATE TABLE delivery (
     kept  BLOB NOT NULL                 -- postcard of each message's progress
 );
 
--- What people answered, JSON, by the provider's id of the answer.
+-- What people answered, JSON, by the provider's id of the answer, or a digest of a form.
 CREATE TABLE response (
     campaign INTEGER NOT NULL,
     id       TEXT NOT NULL,
     response TEXT NOT NULL,
+    told     INTEGER NOT NULL DEFAULT 0, -- others know of it
     PRIMARY KEY (campaign, id)
 ) WITHOUT ROWID;
 
