@@ -1,20 +1,18 @@
 //! Hands reports on to the address that a job names, as the provider would have sent them.
 //!
-//! Signed, with retries, and never to an address inside: a job comes from outside, and its address is
-//! hostile until it is looked at. What waits is on the broker, where there is one: a worker that dies
+//! Signed, with retries, and never to an address inside (`outside.rs`). What waits is on the broker, where there is one: a worker that dies
 //! loses none of it. Without a broker it is in memory, and no more than there is room for.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use ring::hmac;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use url::{Host, Url};
+use url::Url;
 
+use super::outside::Outside;
 use crate::queue::QueueError;
 use crate::queue::rabbitmq::{Broker, Forwarded};
 
@@ -56,7 +54,7 @@ struct Held {
 struct Sender {
     client: reqwest::Client,
     key: Option<hmac::Key>,
-    allow_private: bool,
+    outside: Outside,
     /// Until when hosts are left alone.
     resting: Mutex<HashMap<String, Instant>>,
 }
@@ -74,16 +72,17 @@ impl Forward {
         allow_private: bool,
     ) -> Result<Self, String> {
         let _ = rustls::crypto::ring::default_provider().install_default();
+        let outside = Outside { allow_private };
         let client = reqwest::Client::builder()
             .user_agent(concat!("flowcast/", env!("CARGO_PKG_VERSION")))
             .timeout(TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
-            .dns_resolver(Arc::new(Outside { allow_private }))
+            .dns_resolver(Arc::new(outside))
             .build()
             .map_err(|fault| format!("can't set up HTTP: {fault}"))?;
         let key = key.map(|key| hmac::Key::new(hmac::HMAC_SHA256, key.expose_secret().as_bytes()));
-        let sender = Arc::new(Sender { client, key, allow_private, resting: Mutex::default() });
+        let sender = Arc::new(Sender { client, key, outside, resting: Mutex::default() });
         if let Some(broker) = broker {
             tokio::spawn(from_broker(sender, broker.clone()));
             return Ok(Self(Waiting::Broker(broker.clone())));
@@ -169,7 +168,7 @@ fn count(result: &'static str) {
 impl Sender {
     /// Hands a report on. Where it is to be tried again, it says after which wait.
     async fn hand_on(&self, report: &mut Forwarded) -> Option<Duration> {
-        let Some(url) = self.judged(&report.url) else {
+        let Some(url) = self.outside.judged(&report.url) else {
             tracing::warn!("a job's status_callback is no address outside; nothing is handed on to it");
             count("refused");
             return None;
@@ -219,18 +218,6 @@ impl Sender {
         resting.insert(host, Instant::now() + REST);
     }
 
-    /// An address, if it may be spoken to. A name is looked at when it is resolved.
-    fn judged(&self, url: &str) -> Option<Url> {
-        let url: Url = url.parse().ok()?;
-        let is_outside = match url.host()? {
-            Host::Domain(_) => true,
-            Host::Ipv4(ip) => is_public(ip.into()),
-            Host::Ipv6(ip) => is_public(ip.into()),
-        };
-        let is_plain = matches!(url.scheme(), "http" | "https") && url.username().is_empty();
-        (is_plain && (is_outside || self.allow_private)).then_some(url)
-    }
-
     async fn post(&self, url: Url, body: Vec<u8>) -> Result<u16, reqwest::Error> {
         let mut request = self.client.post(url).header("content-type", "application/json");
         if let Some(key) = &self.key {
@@ -248,91 +235,9 @@ fn signature(key: &hmac::Key, seconds: i64, body: &[u8]) -> String {
     format!("t={seconds},v1={hex}")
 }
 
-/// Resolves names to addresses outside alone, at the very moment of connecting: a name can't change its
-/// mind in between.
-struct Outside {
-    allow_private: bool,
-}
-
-impl Resolve for Outside {
-    fn resolve(&self, name: Name) -> Resolving {
-        let allow_private = self.allow_private;
-        Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let found: Vec<SocketAddr> =
-                found.filter(|address| allow_private || is_public(address.ip())).collect();
-            if found.is_empty() {
-                return Err("the name stands for no address outside".into());
-            }
-            Ok(Box::new(found.into_iter()) as Addrs)
-        })
-    }
-}
-
-/// Whether an address is one of the Internet's, and not of some network inside.
-fn is_public(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => {
-            let [a, b, c, _] = ip.octets();
-            let is_special = ip.is_private()
-                || ip.is_loopback()
-                || ip.is_link_local()
-                || ip.is_broadcast()
-                || ip.is_multicast()
-                || ip.is_documentation()
-                || a == 0
-                || a >= 240
-                // Carriers' own, protocol assignments, benchmarks.
-                || (a == 100 && (64..128).contains(&b))
-                || (a == 192 && b == 0 && c == 0)
-                || (a == 198 && (18..20).contains(&b));
-            !is_special
-        }
-        IpAddr::V6(ip) => {
-            if let Some(ip) = ip.to_ipv4() {
-                return is_public(ip.into());
-            }
-            let [first, second, ..] = ip.segments();
-            // NAT64 and 6to4 hide an address of version 4 inside.
-            let hides = first == 0x64 && second == 0xff9b || first == 0x2002;
-            let is_global = first & 0xe000 == 0x2000;
-            is_global && !hides && !(first == 0x2001 && second == 0xdb8)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_inside_are_told_from_those_outside() {
-        for inside in [
-            "127.0.0.1",
-            "10.1.2.3",
-            "192.168.1.1",
-            "172.16.0.1",
-            "169.254.169.254",
-            "0.0.0.0",
-            "100.64.0.1",
-            "224.0.0.1",
-            "255.255.255.255",
-            "::1",
-            "::",
-            "fc00::1",
-            "fe80::1",
-            "::ffff:127.0.0.1",
-            "::ffff:10.0.0.1",
-            "64:ff9b::a00:1",
-            "2002:a00:1::",
-            "ff02::1",
-        ] {
-            assert!(!is_public(inside.parse().unwrap()), "{inside}");
-        }
-        for outside in ["8.8.8.8", "100.128.0.1", "2606:4700::1111"] {
-            assert!(is_public(outside.parse().unwrap()), "{outside}");
-        }
-    }
 
     #[tokio::test]
     async fn memory_holds_no_more_than_there_is_room_for() {
@@ -348,14 +253,6 @@ mod tests {
         let small = forward.send(url, vec![b'x'; 100]);
         small.await.unwrap();
         assert_eq!(room.available_permits(), ROOM % 1025 - 1);
-    }
-
-    #[tokio::test]
-    async fn a_name_of_an_address_inside_is_not_resolved() {
-        let outside = Outside { allow_private: false };
-        assert!(outside.resolve("localhost".parse().unwrap()).await.is_err());
-        let any = Outside { allow_private: true };
-        assert!(any.resolve("localhost".parse().unwrap()).await.is_ok());
     }
 
     #[test]

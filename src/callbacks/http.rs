@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, Path, RawQuery, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -30,16 +30,22 @@ pub fn router<L: Ledger>(reports: Slot<L>) -> Router {
 async fn take<L: Ledger>(
     State(reports): State<Slot<L>>,
     Path((account, capability)): Path<(String, String)>,
-    body: Bytes,
+    request: Request,
 ) -> Response {
     let Some(reports) = reports.get() else {
         return problem(StatusCode::SERVICE_UNAVAILABLE, "not connected yet; come again");
     };
-    match reports.take(&account, &capability, &body).await {
+    // The same for an account that is not there as for a seal that is not ours.
+    let Some(address) = reports.open(&account, &capability) else {
+        return problem(StatusCode::NOT_FOUND, "no such address");
+    };
+    let body = match Bytes::from_request(request, &()).await {
+        Ok(body) => body,
+        Err(fault) => return fault.into_response(),
+    };
+    match reports.take(&address, &body).await {
         Ok(Taken::Done) => StatusCode::OK.into_response(),
         Ok(Taken::Challenge(challenge)) => Json(json!({ "challenge": challenge })).into_response(),
-        // The same for an account that is not there as for a seal that is not ours.
-        Ok(Taken::Unknown) => problem(StatusCode::NOT_FOUND, "no such address"),
         Ok(Taken::Unreadable) => problem(StatusCode::BAD_REQUEST, "the body is no JSON"),
         Err(fault) => {
             tracing::error!("a report can't be kept, and must come again: {fault}");
@@ -57,7 +63,9 @@ async fn verify<L: Ledger>(
 ) -> Response {
     let query = query.unwrap_or_default();
     let challenge = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "hub.challenge");
-    match challenge.filter(|_| reports.get().is_some_and(|reports| reports.knows(&account, &capability))) {
+    match challenge
+        .filter(|_| reports.get().is_some_and(|reports| reports.open(&account, &capability).is_some()))
+    {
         Some((_, challenge)) => {
             ([(header::CONTENT_TYPE, "text/plain")], challenge.into_owned()).into_response()
         }

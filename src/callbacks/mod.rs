@@ -6,6 +6,7 @@
 mod collector;
 mod forward;
 mod http;
+mod outside;
 mod stop_words;
 mod teller;
 
@@ -18,7 +19,7 @@ use serde_json::Value;
 use crate::campaign::codes::{self, Effect};
 use crate::campaign::delivery::{Delivery, News, Report};
 use crate::campaign::{CampaignId, Job, MessageRef, Phone, Subject};
-use crate::dispatch::{Accounts, Events};
+use crate::dispatch::{Account, Accounts, Events};
 use crate::ledger::{Barrier, Heard, Learnt, Ledger, LedgerError, Suppress};
 use crate::queue::QueueError;
 use collector::Collector;
@@ -52,6 +53,13 @@ struct Known {
 /// How many campaigns' jobs are remembered.
 const REMEMBERED: usize = 1000;
 
+/// An address that is one of ours.
+pub struct Address {
+    name: String,
+    account: Arc<Account>,
+    subject: Subject,
+}
+
 /// What became of a callback.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Taken {
@@ -59,8 +67,6 @@ pub enum Taken {
     Done,
     /// The provider looks whether somebody is there; it wants this back.
     Challenge(String),
-    /// The address is not one of ours.
-    Unknown,
     /// The body is no JSON.
     Unreadable,
 }
@@ -90,25 +96,26 @@ impl<L: Ledger> Reports<L> {
         }
     }
 
-    /// Whether an address is one of ours.
-    pub fn knows(&self, account: &str, capability: &str) -> bool {
-        self.subject(account, capability).is_some()
+    /// The address of a callback to an account and a capability, if it is one of ours. Nothing is read
+    /// from a stranger before this.
+    pub fn open(&self, account: &str, capability: &str) -> Option<Address> {
+        let known = self.accounts.get(account).ok();
+        let opened = known.and_then(|known| {
+            let subject = known.callbacks.as_ref()?.open(capability)?;
+            Some(Address { name: account.into(), account: known, subject })
+        });
+        if opened.is_none() {
+            metrics::counter!("flowcast_callbacks_total", "result" => "forged").increment(1);
+        }
+        opened
     }
 
-    fn subject(&self, account: &str, capability: &str) -> Option<Subject> {
-        self.accounts.get(account).ok()?.callbacks.as_ref()?.open(capability)
-    }
-
-    /// Takes in the body of a callback to an account and a capability.
+    /// Takes in the body of a callback.
     ///
     /// # Errors
     ///
     /// When it can't be kept now: the provider is to come again.
-    pub async fn take(&self, account: &str, capability: &str, body: &[u8]) -> Result<Taken, NotKept> {
-        let Some(subject) = self.subject(account, capability) else {
-            metrics::counter!("flowcast_callbacks_total", "result" => "forged").increment(1);
-            return Ok(Taken::Unknown);
-        };
+    pub async fn take(&self, address: &Address, body: &[u8]) -> Result<Taken, NotKept> {
         let Ok(json) = serde_json::from_slice::<Value>(body) else {
             metrics::counter!("flowcast_callbacks_total", "result" => "unreadable").increment(1);
             return Ok(Taken::Unreadable);
@@ -118,14 +125,13 @@ impl<L: Ledger> Reports<L> {
         {
             return Ok(Taken::Challenge(challenge.into()));
         }
-        let Ok(known) = self.accounts.get(account) else { return Ok(Taken::Unknown) };
-        let reports = known.provider.reports(&json);
+        let reports = address.account.provider.reports(&json);
         if reports.is_empty() {
-            tracing::debug!("a callback of account {account} reports nothing that is known");
+            tracing::debug!("a callback of account {} reports nothing that is known", address.name);
             metrics::counter!("flowcast_callbacks_total", "result" => "nothing").increment(1);
             return Ok(Taken::Done);
         }
-        let learning = reports.iter().map(|report| self.learn(account, &subject, report));
+        let learning = reports.iter().map(|report| self.learn(address, report));
         let learnt = futures_util::future::try_join_all(learning).await?;
         let concerned: Vec<_> = learnt.into_iter().map(|message| Some(message?.campaign)).collect();
         self.hand_on(&concerned, body).await?;
@@ -133,14 +139,9 @@ impl<L: Ledger> Reports<L> {
     }
 
     /// Takes in one report. Returns the message that it is about, if there is one.
-    async fn learn(
-        &self,
-        account: &str,
-        subject: &Subject,
-        report: &Report,
-    ) -> Result<Option<MessageRef>, NotKept> {
+    async fn learn(&self, address: &Address, report: &Report) -> Result<Option<MessageRef>, NotKept> {
         // An address of one message speaks of that message alone, whatever the body says.
-        let message = match subject {
+        let message = match &address.subject {
             Subject::Message(message) => Some(message.clone()),
             Subject::Account => report.message.clone(),
         };
@@ -162,7 +163,8 @@ impl<L: Ledger> Reports<L> {
         if let News::Reply(reply) = &report.news
             && learnt.as_ref().is_none_or(|learnt| learnt.is_news)
             && self.stop_words.is_one(&reply.content)
-            && let Some(person) = self.who_says_so(subject, learnt.as_ref(), report.recipient).await?
+            && let Some(person) =
+                self.who_says_so(&address.subject, learnt.as_ref(), report.recipient).await?
         {
             self.stop(person, message.as_ref()).await?;
         }
@@ -177,10 +179,11 @@ impl<L: Ledger> Reports<L> {
                 // Told before it is marked as told, and that before the provider is answered: whoever
                 // waits for a booking gets it also when we die in between, as the provider comes again.
                 self.teller.tell_surely(&events).await?;
-                self.ledger.told(&message.campaign, reply.key(message.batch, message.index)).await?;
+                let answer = reply.key(message.batch, message.index);
+                self.ledger.told(&message.campaign, message.batch, answer).await?;
             } else {
                 self.teller.tell(events);
-                self.judge_flow(account, &message.campaign, &report.news).await?;
+                self.judge_flow(address, &message.campaign, &report.news).await?;
             }
         }
         Ok(message)
@@ -206,22 +209,20 @@ impl<L: Ledger> Reports<L> {
 
     /// A flow that is throttled or blocked may be seen only here: the provider took the message, and
     /// `WhatsApp` did not.
-    async fn judge_flow(&self, account: &str, id: &CampaignId, news: &News) -> Result<(), LedgerError> {
+    async fn judge_flow(&self, address: &Address, id: &CampaignId, news: &News) -> Result<(), LedgerError> {
         let News::Delivery { state: Delivery::Failed, code: Some(code), text } = news else { return Ok(()) };
         let Some(known) = codes::of_meta_handed_on(code) else { return Ok(()) };
         if !matches!(known.effect, Effect::SlowFlow | Effect::HoldFlow) {
             return Ok(());
         }
-        let (Ok(at), Some(flow)) = (self.accounts.get(account), self.known(id).await.flow) else {
-            return Ok(());
-        };
+        let Some(flow) = self.known(id).await.flow else { return Ok(()) };
         if known.effect == Effect::SlowFlow {
-            if at.limits.throttle(&flow).await? {
-                self.teller.tell(vec![Events::throttled(account, &flow, text)]);
+            if address.account.limits.throttle(&flow).await? {
+                self.teller.tell(vec![Events::throttled(&address.name, &flow, text)]);
             }
             return Ok(());
         }
-        let barrier = Barrier { account: account.into(), flow: Some(flow) };
+        let barrier = Barrier { account: address.name.clone(), flow: Some(flow) };
         let reason = format!("{code}: {text}; {}", known.remedy);
         if self.ledger.close(&barrier, reason.clone(), false).await? {
             tracing::error!("{barrier} is held: {reason}");

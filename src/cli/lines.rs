@@ -27,20 +27,23 @@ pub(super) enum Lines {
 }
 
 impl As {
+    /// Whether they are for a spreadsheet.
+    pub(super) fn is_csv(&self, json: bool) -> bool {
+        matches!((self.format, json), (Some(Format::Csv), _) | (None, false))
+    }
+
     /// Begins the lines. A CSV's header stands there also when no line follows.
     pub(super) fn begin<T: AsRef<[u8]>>(
         &self,
         json: bool,
         header: impl IntoIterator<Item = T>,
     ) -> Result<Lines, Failure> {
-        match self.format.unwrap_or(if json { Format::Jsonl } else { Format::Csv }) {
-            Format::Csv => {
-                let mut writer = csv::Writer::from_writer(io::stdout());
-                writer.write_record(header).map_err(cause)?;
-                Ok(Lines::Csv(Box::new(writer)))
-            }
-            Format::Jsonl => Ok(Lines::Json(BufWriter::new(io::stdout()))),
+        if !self.is_csv(json) {
+            return Ok(Lines::Json(BufWriter::new(io::stdout())));
         }
+        let mut writer = csv::Writer::from_writer(io::stdout());
+        writer.write_record(header).map_err(cause)?;
+        Ok(Lines::Csv(Box::new(writer)))
     }
 }
 

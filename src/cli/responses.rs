@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::lines::As;
 use super::open::on_ledger;
-use super::{Outcome, open};
+use super::{Failure, Outcome, open};
+use crate::campaign::CampaignId;
 use crate::campaign::delivery::ReplyContent;
 use crate::config::Config;
 use crate::ledger::{Access, Ledger, Response};
@@ -35,19 +36,38 @@ pub(super) async fn main(responses: Responses, config: &Config, json: bool) -> O
 
 async fn write(responses: &Responses, ledger: &impl Ledger, json: bool) -> Outcome {
     let id = open::campaign(ledger, &responses.id).await?.id;
-    let all = ledger.responses(&id).await?;
-    let columns: BTreeSet<String> =
-        all.iter().flat_map(|response| parts(response).1.into_iter().map(|(name, _)| name)).collect();
+    let mut columns = BTreeSet::new();
+    // The header names every field, and no more answers are in memory than a page.
+    if responses.written.is_csv(json) {
+        for_each(ledger, &id, |response| {
+            columns.extend(parts(response).1.into_iter().map(|(name, _)| name));
+            Ok(())
+        })
+        .await?;
+    }
     // A field that is called as one of ours is told apart.
     let named =
         |name: &String| if FIRST.contains(&name.as_str()) { format!("field.{name}") } else { name.clone() };
     let header = FIRST.iter().map(ToString::to_string).chain(columns.iter().map(named));
     let mut lines = responses.written.begin(json, header)?;
-    for response in &all {
-        lines.write(&line(response), || fields(response, &columns))?;
-    }
+    for_each(ledger, &id, |response| lines.write(&line(response), || fields(response, &columns))).await?;
     lines.end()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Does something with each answer, in the order of the audience.
+async fn for_each(
+    ledger: &impl Ledger,
+    id: &CampaignId,
+    mut with: impl FnMut(&Response) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut next = Some(0);
+    while let Some(from) = next {
+        let page = ledger.responses(id, from).await?;
+        page.responses.iter().try_for_each(&mut with)?;
+        next = page.next;
+    }
+    Ok(())
 }
 
 fn at(response: &Response) -> String {

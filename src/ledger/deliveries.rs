@@ -220,6 +220,13 @@ pub struct Response {
 }
 
 impl Response {
+    /// Answers in the order of the audience, from what was kept.
+    pub(super) fn in_order(kept: &[String]) -> Vec<Self> {
+        let mut all: Vec<Self> = kept.iter().filter_map(|json| serde_json::from_str(json).ok()).collect();
+        all.sort_by_key(|response| (response.row, response.at));
+        all
+    }
+
     pub(super) fn new(learnt: &Learnt, batch: u32, at: i64, reply: &Reply) -> Self {
         let content = reply.content.clone();
         Self { recipient: learnt.recipient, row: learnt.row, batch, message: learnt.message, at, content }

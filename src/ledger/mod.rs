@@ -415,6 +415,15 @@ pub struct ReportPage {
     pub next: Option<Cursor>,
 }
 
+/// A part of what people answered, in the order of the audience's rows.
+#[derive(Clone, Debug, Default)]
+pub struct ResponsePage {
+    /// The answers.
+    pub responses: Vec<Response>,
+    /// The batch from which it goes on, `None` at the end.
+    pub next: Option<u32>,
+}
+
 /// A record of every message. All writes are atomic and durable when they return.
 pub trait Ledger: Clone + Send + Sync + 'static {
     /// Whether another process can take over from this one while it runs.
@@ -592,11 +601,20 @@ pub trait Ledger: Clone + Send + Sync + 'static {
         heard: Vec<Heard>,
     ) -> impl Future<Output = Result<Vec<Option<Learnt>>, LedgerError>> + Send;
 
-    /// Others were told of an answer, by its key: from now on it is no news.
-    fn told(&self, id: &CampaignId, answer: String) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    /// Others were told of an answer to a message of a batch, by its key: from now on it is no news.
+    fn told(
+        &self,
+        id: &CampaignId,
+        batch: u32,
+        answer: String,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
-    /// What people answered, in the order of the audience.
-    fn responses(&self, id: &CampaignId) -> impl Future<Output = Result<Vec<Response>, LedgerError>> + Send;
+    /// A part of what people answered, from a batch on.
+    fn responses(
+        &self,
+        id: &CampaignId,
+        from: u32,
+    ) -> impl Future<Output = Result<ResponsePage, LedgerError>> + Send;
 
     /// Since when the oldest message in doubt is so.
     fn oldest_doubt(

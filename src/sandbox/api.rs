@@ -10,9 +10,16 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::callbacks::Subject;
 use crate::campaign::content::CONTENT;
 use crate::campaign::{Phone, Rate, rules};
+
+/// A message that is reported on.
+pub(super) struct Subject {
+    pub(super) url: String,
+    pub(super) sid: String,
+    pub(super) to: String,
+    pub(super) reference: Option<String>,
+}
 
 /// An interface. It has no state: the sandbox decides, and this says it.
 pub(super) trait Api: 'static {

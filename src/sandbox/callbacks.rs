@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::api::{Api, Event};
+use super::api::{Api, Event, Subject};
 
 /// How many reports may wait; whoever has one more waits.
 const WAITING: usize = 10_000;
@@ -65,14 +65,6 @@ struct Counts {
     delivered: AtomicU64,
     failed: AtomicU64,
     lost: AtomicU64,
-}
-
-/// A message that is reported on.
-pub(super) struct Subject {
-    pub(super) url: String,
-    pub(super) sid: String,
-    pub(super) to: String,
-    pub(super) reference: Option<String>,
 }
 
 impl Callbacks {

@@ -5,9 +5,8 @@ use axum::response::Response;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::api::{Api, Error, Event, Message, content, gateway_error, json_response, known, number};
+use super::api::{Api, Error, Event, Message, Subject, content, gateway_error, json_response, known, number};
 
-use super::callbacks::Subject;
 use super::meta::Meta;
 
 pub(super) struct Kaleyra;

@@ -6,8 +6,9 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::api::{Api, Error, Event, Message, content, form, gateway_error, json_response, known, number};
-use super::callbacks::Subject;
+use super::api::{
+    Api, Error, Event, Message, Subject, content, form, gateway_error, json_response, known, number,
+};
 use crate::campaign::codes::{self, Source};
 
 pub(super) struct Meta;

@@ -30,9 +30,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::campaign::Rate;
-use api::{Api, Error, Message, come_back, cut_off};
+use api::{Api, Error, Message, Subject, come_back, cut_off};
+use callbacks::Callbacks;
 pub use callbacks::Reporting;
-use callbacks::{Callbacks, Subject};
 use exotel::Exotel;
 use kaleyra::Kaleyra;
 use meta::Meta;

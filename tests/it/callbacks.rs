@@ -6,6 +6,7 @@ use std::time::Duration;
 use flowcast::campaign::Callbacks;
 use flowcast::sandbox::{Behaviour, Reporting, Sandbox};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::fleet::{Fleet, Worker, until};
 use crate::jobs::{listen, next};
@@ -196,6 +197,14 @@ async fn what_is_forged_or_no_report_changes_nothing() {
     ] {
         assert_eq!(post(&at(account, capability), read()).await.0, 404, "{account}/{capability}");
     }
+    // A stranger's body is not even read.
+    let mut stranger =
+        tokio::net::TcpStream::connect(hearing.url.trim_start_matches("http://")).await.unwrap();
+    let head = "POST /callbacks/main/c1.0.0 HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n";
+    stranger.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    tokio::time::timeout(Duration::from_secs(30), stranger.read_exact(&mut answer)).await.unwrap().unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 404");
     assert_eq!(post(&at("main", &sealed), "no json".into()).await.0, 400);
     assert_eq!(post(&at("main", &sealed), format!("{{\"x\":\"{}\"}}", "x".repeat(2 << 20))).await.0, 413);
     // Another person's report at this message's address, and a thing that is no report.
@@ -212,7 +221,7 @@ async fn what_is_forged_or_no_report_changes_nothing() {
     assert_eq!(hearing.fleet.status("c1")["delivery"]["read"], 1);
     let metrics =
         client().get(format!("{}/metrics", hearing.url)).send().await.unwrap().text().await.unwrap();
-    assert!(metrics.contains("flowcast_callbacks_total{result=\"forged\"} 5"), "{metrics}");
+    assert!(metrics.contains("flowcast_callbacks_total{result=\"forged\"} 6"), "{metrics}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

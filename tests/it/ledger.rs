@@ -880,14 +880,35 @@ async fn an_answer_is_kept_once_and_is_news_until_others_were_told(store: impl S
     let reports = || vec![answered(1, "r1", 7_000), answered(0, "r2", 8_000)];
     assert_eq!(hear(&ledger, 0, reports()).await, [Some(true), Some(true)]);
     assert_eq!(hear(&ledger, 0, reports()).await, [Some(true), Some(true)]);
-    ledger.told(&id(), "r1".into()).await.unwrap();
+    ledger.told(&id(), 0, "r1".into()).await.unwrap();
     assert_eq!(hear(&ledger, 0, reports()).await, [Some(false), Some(true)]);
     assert_eq!(hear(&ledger, 0, vec![answered(1, "r3", 9_000)]).await, [Some(true)]);
     assert_eq!(now(&ledger).await.delivery.replied, 2);
-    let responses = ledger.responses(&id()).await.unwrap();
+    let page = ledger.responses(&id(), 0).await.unwrap();
+    assert_eq!(page.next, None);
+    let responses = page.responses;
     let seen: Vec<_> = responses.iter().map(|response| (response.row, response.at)).collect();
     assert_eq!(seen, [(1, 8_000), (2, 7_000), (2, 9_000)]);
     assert_eq!(counts(&ledger).await, [0, 0, 2, 0, 0, 0], "who answers has got it");
+}
+
+async fn answers_come_a_part_at_a_time_in_the_order_of_the_audience(store: impl Store) {
+    let ledger = store.open().await;
+    running(&ledger).await;
+    for number in [0, 99, 100, 350] {
+        let claimed = claim(&ledger, batch(number, 2), all(2)).await;
+        record(&ledger, &claimed, number, vec![(0, accepted("s")), (1, accepted("t"))]).await;
+        let answer = |place: u8| answered(place, &format!("r{number}.{place}"), 1_000);
+        hear(&ledger, number, vec![answer(1), answer(0)]).await;
+    }
+    let (mut seen, mut next) = (Vec::new(), Some(0));
+    while let Some(from) = next {
+        let page = ledger.responses(&id(), from).await.unwrap();
+        assert!(page.responses.len() <= 4, "no more than a part");
+        seen.extend(page.responses.iter().map(|response| (response.batch, response.message)));
+        next = page.next;
+    }
+    assert_eq!(seen, [(0, 0), (0, 1), (99, 0), (99, 1), (100, 0), (100, 1), (350, 0), (350, 1)]);
 }
 
 async fn the_list_of_suppressed_numbers_is_read_when_it_has_changed(store: impl Store) {
@@ -989,6 +1010,7 @@ macro_rules! ledger_suite {
                 a_report_of_nothing_that_was_sent_changes_nothing
                 many_reports_at_once_are_all_taken
                 an_answer_is_kept_once_and_is_news_until_others_were_told
+                answers_come_a_part_at_a_time_in_the_order_of_the_audience
                 the_list_of_suppressed_numbers_is_read_when_it_has_changed
                 what_people_decided_is_remembered_in_its_order
                 a_cancelled_campaign_skips_what_is_pending

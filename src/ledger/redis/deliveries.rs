@@ -88,7 +88,7 @@ impl Redis {
             args.extend(texts.iter().flat_map(|(field, text)| [Arg::from(field), Arg::from(text)]));
             args.extend(responses.iter().flat_map(|(_, id, json)| [Arg::from(id), Arg::from(json)]));
             let names =
-                [keys.campaign(), keys.deliveries(batch), keys.texts(), keys.responses(), keys.untold()];
+                [keys.campaign(), keys.deliveries(batch), keys.texts(), keys.responses(batch), keys.untold()];
             let written: Vec<u64> = self.server.run(&SCRIPTS.deliver, &names, &args).await?;
             let Some((1, new)) = written.split_first() else { continue };
             for ((place, ..), new) in responses.iter().zip(new) {

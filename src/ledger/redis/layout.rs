@@ -75,9 +75,9 @@ impl Keys<'_> {
         self.key(format_args!("deliveries:{number}"))
     }
 
-    /// What people answered.
-    pub(super) fn responses(&self) -> String {
-        self.key("responses")
+    /// What people answered to a batch's messages.
+    pub(super) fn responses(&self, number: u32) -> String {
+        self.key(format_args!("responses:{number}"))
     }
 
     /// What people decided, and when.
@@ -95,7 +95,7 @@ impl Keys<'_> {
     }
 
     /// Those that are there once a campaign.
-    pub(super) fn whole(&self) -> [String; 12] {
+    pub(super) fn whole(&self) -> [String; 11] {
         [
             self.campaign(),
             self.job(),
@@ -106,7 +106,6 @@ impl Keys<'_> {
             self.failed(),
             self.again(),
             self.workers(),
-            self.responses(),
             self.decisions(),
             self.untold(),
         ]

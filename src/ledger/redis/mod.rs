@@ -21,7 +21,7 @@ use secrecy::SecretString;
 use super::{
     ABANDONED, ABANDONED_TEXT, ATTENTION, Again, Attendance, Barrier, Campaign, Checkpoint, Claim, Cursor,
     Decision, FIRST_PROBE, Heard, Hold, LAST_PROBE, Learnt, Ledger, LedgerError, NewCampaign, Outcome, Plan,
-    PlannedBatch, Purpose, RESTING, Recorded, ReportPage, Response, SkippedRow, StoredJob, Suppress,
+    PlannedBatch, Purpose, RESTING, Recorded, ReportPage, ResponsePage, SkippedRow, StoredJob, Suppress,
     Suppressed,
 };
 use crate::campaign::{CampaignId, CampaignState, Phone, SkipReason};
@@ -486,24 +486,13 @@ impl Ledger for Redis {
         self.take_reports(id, batch, &heard).await
     }
 
-    async fn told(&self, id: &CampaignId, answer: String) -> Result<(), LedgerError> {
+    async fn told(&self, id: &CampaignId, _batch: u32, answer: String) -> Result<(), LedgerError> {
         let _: u64 = self.server.command(redis::cmd("SREM").arg(Keys(id).untold()).arg(answer)).await?;
         Ok(())
     }
 
-    async fn responses(&self, id: &CampaignId) -> Result<Vec<Response>, LedgerError> {
-        let (mut all, mut cursor) = (Vec::new(), 0_u64);
-        loop {
-            let mut scan = redis::cmd("HSCAN");
-            scan.arg(Keys(id).responses()).arg(cursor).arg("COUNT").arg(500);
-            let (next, page): (u64, Vec<(String, String)>) = self.server.command(&scan).await?;
-            all.extend(page.iter().filter_map(|(_, json)| serde_json::from_str::<Response>(json).ok()));
-            cursor = next;
-            if cursor == 0 {
-                all.sort_by_key(|response| (response.row, response.at));
-                return Ok(all);
-            }
-        }
+    async fn responses(&self, id: &CampaignId, from: u32) -> Result<ResponsePage, LedgerError> {
+        read::responses(&self.server, id, from).await
     }
 
     async fn oldest_doubt(&self, id: &CampaignId) -> Result<Option<jiff::Timestamp>, LedgerError> {
@@ -641,7 +630,7 @@ impl Ledger for Redis {
         Self::for_each(batches, async |number| {
             let mut unlink = redis::cmd("UNLINK");
             unlink.arg(keys.batch(number)).arg(keys.meta(number)).arg(keys.payload(number));
-            unlink.arg(keys.deliveries(number));
+            unlink.arg(keys.deliveries(number)).arg(keys.responses(number));
             Ok(self.server.command::<u64>(&unlink).await?)
         })
         .await?;

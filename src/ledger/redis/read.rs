@@ -11,7 +11,7 @@ use crate::ledger::deliveries::{self, Deliveries, TOOK, UNDELIVERED};
 use crate::ledger::rate::rate;
 use crate::ledger::{
     Again, Barrier, Campaign, Checkpoint, Counts, Cursor, LedgerError, Plan, PlannedBatch, ReportLine,
-    ReportPage,
+    ReportPage, Response, ResponsePage,
 };
 use crate::redis_server::RedisServer;
 
@@ -262,6 +262,25 @@ pub(super) async fn report(
     lines.sort_by_key(|line| line.row);
     let next = (!is_last).then_some(Cursor { batch: end, row: last, skipped: next });
     Ok(ReportPage { lines, next })
+}
+
+pub(super) async fn responses(
+    server: &RedisServer,
+    id: &CampaignId,
+    from: u32,
+) -> Result<ResponsePage, LedgerError> {
+    let written = written(server, id).await?;
+    let end = written.min(from.saturating_add(PAGE));
+    if from >= end {
+        return Ok(ResponsePage::default());
+    }
+    let mut pipe = redis::pipe();
+    for number in from..end {
+        pipe.cmd("HVALS").arg(Keys(id).responses(number));
+    }
+    let kept: Vec<Vec<String>> = server.pipeline(&pipe).await?;
+    let responses = Response::in_order(&kept.concat());
+    Ok(ResponsePage { responses, next: (end < written).then_some(end) })
 }
 
 fn line(

@@ -205,7 +205,7 @@ pub(super) fn remove(transaction: &Transaction<'_>, key: i64) -> Result<(), Ledg
     transaction.execute("DELETE FROM payload WHERE batch >= ?1 << 32 AND batch < (?1 + 1) << 32", [key])?;
     transaction.execute("DELETE FROM batch WHERE key >= ?1 << 32 AND key < (?1 + 1) << 32", [key])?;
     transaction.execute("DELETE FROM delivery WHERE batch >= ?1 << 32 AND batch < (?1 + 1) << 32", [key])?;
-    transaction.execute("DELETE FROM response WHERE campaign = ?1", [key])?;
+    transaction.execute("DELETE FROM response WHERE batch >= ?1 << 32 AND batch < (?1 + 1) << 32", [key])?;
     transaction.execute("DELETE FROM decision WHERE campaign = ?1", [key])?;
     transaction.execute("DELETE FROM skipped WHERE campaign = ?1", [key])?;
     transaction.execute("DELETE FROM tally WHERE campaign = ?1", [key])?;

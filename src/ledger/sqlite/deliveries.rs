@@ -9,7 +9,7 @@ use super::time;
 use crate::campaign::delivery::News;
 use crate::campaign::{CampaignId, MessageState};
 use crate::ledger::deliveries::{Changes, Deliveries, UNDELIVERED, proves_taken};
-use crate::ledger::{Heard, Learnt, LedgerError, Outcome, Response};
+use crate::ledger::{Heard, Learnt, LedgerError, Outcome, Response, ResponsePage};
 
 /// What is kept of a batch's reports.
 pub(super) fn kept(connection: &Connection, batch: i64) -> Result<Deliveries, LedgerError> {
@@ -58,13 +58,11 @@ pub(super) fn hear(
                 .map_err(|fault| LedgerError::Storage(format!("can't keep an answer: {fault}")))?;
             let answer = reply.key(batch, place);
             transaction
-                .prepare_cached(
-                    "INSERT OR IGNORE INTO response (campaign, id, response) VALUES (?1, ?2, ?3)",
-                )?
-                .execute(params![campaign, answer, json])?;
+                .prepare_cached("INSERT OR IGNORE INTO response (batch, id, response) VALUES (?1, ?2, ?3)")?
+                .execute(params![at, answer, json])?;
             news.is_news = transaction
-                .prepare_cached("SELECT NOT told FROM response WHERE campaign = ?1 AND id = ?2")?
-                .query_row(params![campaign, answer], |row| row.get(0))?;
+                .prepare_cached("SELECT NOT told FROM response WHERE batch = ?1 AND id = ?2")?
+                .query_row(params![at, answer], |row| row.get(0))?;
         }
         learnt.push(Some(news));
     }
@@ -85,20 +83,35 @@ pub(super) fn hear(
     Ok(learnt)
 }
 
-pub(super) fn told(transaction: &Transaction<'_>, id: &CampaignId, answer: &str) -> Result<(), LedgerError> {
+pub(super) fn told(
+    transaction: &Transaction<'_>,
+    id: &CampaignId,
+    batch: u32,
+    answer: &str,
+) -> Result<(), LedgerError> {
     transaction
-        .prepare_cached("UPDATE response SET told = 1 WHERE campaign = ?1 AND id = ?2")?
-        .execute(params![key(transaction, id)?, answer])?;
+        .prepare_cached("UPDATE response SET told = 1 WHERE batch = ?1 AND id = ?2")?
+        .execute(params![batch_row::key(key(transaction, id)?, batch), answer])?;
     Ok(())
 }
 
-pub(super) fn responses(connection: &Connection, id: &CampaignId) -> Result<Vec<Response>, LedgerError> {
-    let mut statement = connection.prepare_cached("SELECT response FROM response WHERE campaign = ?1")?;
-    let rows = statement.query_map([key(connection, id)?], |row| row.get::<_, String>(0))?;
-    let lines = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    let mut all: Vec<Response> = lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    all.sort_by_key(|response| (response.row, response.at));
-    Ok(all)
+/// Answers to the messages of some batches.
+pub(super) fn responses(
+    connection: &Connection,
+    id: &CampaignId,
+    from: u32,
+) -> Result<ResponsePage, LedgerError> {
+    const PAGE: u32 = 100;
+    let campaign = key(connection, id)?;
+    let (from, end) = (batch_row::key(campaign, from), batch_row::key(campaign, from.saturating_add(PAGE)));
+    let mut statement =
+        connection.prepare_cached("SELECT response FROM response WHERE batch >= ?1 AND batch < ?2")?;
+    let kept = statement.query_map([from, end], |row| row.get(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    let next: Option<i64> = connection
+        .prepare_cached("SELECT min(batch) FROM response WHERE batch >= ?1 AND batch < ?2")?
+        .query_row([end, batch_row::key(campaign + 1, 0)], |row| row.get(0))?;
+    let next = next.and_then(|key| u32::try_from(key & 0xffff_ffff).ok());
+    Ok(ResponsePage { responses: Response::in_order(&kept), next })
 }
 
 /// Since when the oldest doubt of a campaign stands.

@@ -4,11 +4,11 @@ CREATE TABLE delivery (
     kept  BLOB NOT NULL
 );
 CREATE TABLE response (
-    campaign INTEGER NOT NULL,
+    batch    INTEGER NOT NULL,
     id       TEXT NOT NULL,
     response TEXT NOT NULL,
     told     INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (campaign, id)
+    PRIMARY KEY (batch, id)
 ) WITHOUT ROWID;
 CREATE TABLE decision (
     campaign INTEGER NOT NULL,

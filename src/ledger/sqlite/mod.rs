@@ -21,7 +21,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use super::{
     Again, Attendance, Barrier, Campaign, Checkpoint, Claim, Cursor, Decision, Heard, Hold, Learnt, Ledger,
     LedgerError, NewCampaign, Outcome, Plan, PlannedBatch, Purpose, Recorded, ReportLine, ReportPage,
-    Response, SkippedRow, StoredJob, Suppress, Suppressed,
+    ResponsePage, SkippedRow, StoredJob, Suppress, Suppressed,
 };
 use crate::campaign::{CampaignId, CampaignState, MessageState, Phone};
 use batch_row::BatchRow;
@@ -487,14 +487,14 @@ impl Ledger for Sqlite {
         self.store.write(move |transaction| deliveries::hear(transaction, &id, batch, &heard)).await
     }
 
-    async fn told(&self, id: &CampaignId, answer: String) -> Result<(), LedgerError> {
+    async fn told(&self, id: &CampaignId, batch: u32, answer: String) -> Result<(), LedgerError> {
         let id = id.clone();
-        self.store.write(move |transaction| deliveries::told(transaction, &id, &answer)).await
+        self.store.write(move |transaction| deliveries::told(transaction, &id, batch, &answer)).await
     }
 
-    async fn responses(&self, id: &CampaignId) -> Result<Vec<Response>, LedgerError> {
+    async fn responses(&self, id: &CampaignId, from: u32) -> Result<ResponsePage, LedgerError> {
         let id = id.clone();
-        self.store.read(move |connection| deliveries::responses(connection, &id)).await
+        self.store.read(move |connection| deliveries::responses(connection, &id, from)).await
     }
 
     async fn oldest_doubt(&self, id: &CampaignId) -> Result<Option<Timestamp>, LedgerError> {

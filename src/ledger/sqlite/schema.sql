@@ -102,11 +102,11 @@ CREATE TABLE delivery (
 
 -- What people answered, JSON, by the provider's id of the answer, or a digest of a form.
 CREATE TABLE response (
-    campaign INTEGER NOT NULL,
+    batch    INTEGER NOT NULL,          -- batch.key
     id       TEXT NOT NULL,
     response TEXT NOT NULL,
     told     INTEGER NOT NULL DEFAULT 0, -- others know of it
-    PRIMARY KEY (campaign, id)
+    PRIMARY KEY (batch, id)
 ) WITHOUT ROWID;
 
 -- What people decided about a campaign's messages, in words.
