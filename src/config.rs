@@ -124,7 +124,8 @@ impl Default for Http {
 #[serde(deny_unknown_fields, default)]
 pub struct CallbackConfig {
     /// The keys that seal the addresses of reports: the first seals, all open. To replace one, put the
-    /// new one before it, and take the old one out when its campaigns are over.
+    /// new one before it, and take the old one out when its campaigns are over. Without any, the ledger
+    /// makes one and keeps it.
     pub keys: Vec<Secret>,
     /// The key that signs what is handed on to a job's own `status_callback`.
     pub signing_key: Option<Secret>,

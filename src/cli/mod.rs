@@ -7,6 +7,7 @@ mod control;
 mod dead;
 mod doctor;
 mod explain;
+mod hears;
 mod lines;
 mod open;
 mod progress;

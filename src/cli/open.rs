@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 use url::{Host, Url};
 
 use super::Failure;
+use super::hears::Hears;
 use crate::campaign::problem::nearest;
 use crate::campaign::{Callbacks, CampaignId, Job};
 use crate::config::{self, AccountConfig, Config};
@@ -147,7 +147,7 @@ pub(super) fn account(
     config: &Config,
     name: &str,
     shared: Shared<'_>,
-    hears: Option<Arc<Callbacks>>,
+    hears: Option<&Hears>,
 ) -> Result<Account, Failure> {
     let Some(account) = config.accounts.get(name) else {
         let near = if config.accounts.is_empty() {
@@ -159,28 +159,15 @@ pub(super) fn account(
     };
     let credentials = account.credentials(name)?;
     let address = account.address(name)?;
-    ready(account.provider, &credentials, &address, name, Some(account), shared, hears)
-}
-
-/// The callbacks of an account, where the configuration has a public address.
-pub(super) fn callbacks(config: &Config, name: &str) -> Result<Option<Arc<Callbacks>>, Failure> {
-    let Some(public_url) = &config.http.public_url else { return Ok(None) };
-    let keys = config.callbacks.keys.iter().enumerate();
-    let keys =
-        keys.map(|(nth, key)| key.read(&format!("callbacks.keys[{nth}]"))).collect::<Result<Vec<_>, _>>()?;
-    let keys: Vec<&str> = keys.iter().map(ExposeSecret::expose_secret).collect();
-    let callbacks = Callbacks::new(public_url, name, &keys)
-        .map_err(|fault| Failure::Usage(format!("callbacks.keys, with http.public_url: {fault}")))?;
-    Ok(Some(Arc::new(callbacks)))
+    let callbacks = hears.map(|hears| hears.at(name)).transpose()?;
+    ready(account.provider, &credentials, &address, name, Some(account), shared, callbacks)
 }
 
 /// All configured accounts. One that can't be used is no reason not to work for the others.
-pub(super) fn accounts(config: &Config, shared: Shared<'_>) -> Accounts {
+pub(super) fn accounts(config: &Config, shared: Shared<'_>, hears: Option<&Hears>) -> Accounts {
     let open = |name: &String| {
-        let opened = callbacks(config, name)
-            .and_then(|hears| account(config, name, shared, hears))
-            .map(Arc::new)
-            .map_err(|failure| failure.to_string());
+        let opened =
+            account(config, name, shared, hears).map(Arc::new).map_err(|failure| failure.to_string());
         if let Err(fault) = &opened {
             tracing::warn!("an account can't be used: {fault}");
         }
@@ -215,7 +202,7 @@ fn ready(
     name: &str,
     account: Option<&AccountConfig>,
     shared: Shared<'_>,
-    hears: Option<Arc<Callbacks>>,
+    callbacks: Option<Arc<Callbacks>>,
 ) -> Result<Account, Failure> {
     let provider = (kind.open)(address, credentials)
         .map_err(|fault| Failure::Usage(format!("accounts.{name}: {fault}")))?;
@@ -234,7 +221,7 @@ fn ready(
         Some(server) => AccountLimits::shared(name, rates, concurrency, server.clone()),
         None => AccountLimits::new(rates, concurrency),
     };
-    Ok(Account::new(kind, provider, transport, limits, concurrency, hears))
+    Ok(Account::new(kind, provider, transport, limits, concurrency, callbacks))
 }
 
 /// What a configured account is allowed: the provider's own limits, unless it says otherwise.

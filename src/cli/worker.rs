@@ -9,6 +9,7 @@ use clap::Args;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
+use super::hears::Hears;
 use super::run::listen_for_signals;
 use super::{Failure, Outcome, open};
 use crate::callbacks::{Forward, Reports, Slot, StopWords, router};
@@ -46,7 +47,8 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
         let slot = Slot::<Sqlite>::default();
         let more = router(slot.clone());
         let http = Http::start(&config.http.listen, health, more).await.map_err(Failure::Outside)?;
-        let setting = setting(config, None, Events::default());
+        let hears = Hears::of(config, &ledger).await?;
+        let setting = setting(config, None, hears.as_ref(), Events::default());
         let _ = slot.set(reports(config, &ledger, &setting)?);
         open::remember_recipients(&ledger, &setting.accounts).await?;
         tell_start(&http, &format!("the store {}", path.display()));
@@ -66,19 +68,20 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     let slot = Slot::<Redis>::default();
     let more = router(slot.clone());
     let http = Http::start(&config.http.listen, health.clone(), more).await.map_err(Failure::Outside)?;
+    let longest = config.accounts.values().map(|account| account.timeout.0).max();
     let connecting = async {
         let server = open::redis_server(redis, Patience::Endless).await?;
         let broker = open::broker(config, true).await?;
-        Ok::<_, Failure>((server, broker))
+        let ledger = Redis::on(server.clone(), longest.unwrap_or(REQUEST_TIMEOUT));
+        let hears = Hears::of(config, &ledger).await?;
+        Ok::<_, Failure>((server, broker, ledger, hears))
     };
-    let (server, broker) = tokio::select! {
+    let (server, broker, ledger, hears) = tokio::select! {
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
         connected = connecting => connected?,
     };
     watch(&health, &server, &broker);
-    let longest = config.accounts.values().map(|account| account.timeout.0).max();
-    let ledger = Redis::on(server.clone(), longest.unwrap_or(REQUEST_TIMEOUT));
-    let setting = setting(config, Some(&server), Events(Some(broker.clone())));
+    let setting = setting(config, Some(&server), hears.as_ref(), Events(Some(broker.clone())));
     let _ = slot.set(reports(config, &ledger, &setting)?);
     tell_start(&http, "Redis and RabbitMQ");
     tokio::spawn(open::follow_limits(file, setting.accounts.clone(), stop.clone()));
@@ -93,8 +96,8 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     done
 }
 
-fn setting(config: &Config, server: Option<&RedisServer>, events: Events) -> Setting {
-    Setting { accounts: open::accounts(config, server), root: config.audiences.root.clone(), events }
+fn setting(config: &Config, server: Option<&RedisServer>, hears: Option<&Hears>, events: Events) -> Setting {
+    Setting { accounts: open::accounts(config, server, hears), root: config.audiences.root.clone(), events }
 }
 
 /// Takes reports in for a ledger.

@@ -424,6 +424,11 @@ pub struct ResponsePage {
     pub next: Option<u32>,
 }
 
+/// A new key for callbacks: 32 random bytes in hexadecimal digits.
+fn new_key() -> String {
+    rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// A record of every message. All writes are atomic and durable when they return.
 pub trait Ledger: Clone + Send + Sync + 'static {
     /// Whether another process can take over from this one while it runs.
@@ -638,6 +643,10 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     /// The numbers that must never be messaged, if they have changed since version `known` (0 for
     /// none).
     fn suppressed(&self, known: u64) -> impl Future<Output = Result<Option<Suppressed>, LedgerError>> + Send;
+
+    /// The key that seals the addresses of reports where none is configured: made when it is first asked
+    /// for, the same for all workers ever after.
+    fn callback_key(&self) -> impl Future<Output = Result<String, LedgerError>> + Send;
 
     /// Forgets a campaign.
     fn remove(&self, id: &CampaignId) -> impl Future<Output = Result<(), LedgerError>> + Send;

@@ -263,6 +263,25 @@ async fn who_says_stop_gets_nothing_more_and_others_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_a_configured_key_all_workers_have_the_ledgers() {
+    let reporting = Reporting { delay: Duration::from_secs(2), read: 1.0, ..Reporting::default() };
+    let (_sandbox, url) = sandbox(Behaviour { reporting, ..Behaviour::default() }).await;
+    let hearing = Hearing::new("exotel", 20, &url, "");
+    let config = std::fs::read_to_string(hearing.fleet.world.path("flowcast.toml")).unwrap();
+    hearing
+        .fleet
+        .world
+        .write("flowcast.toml", config.replace(&format!("[callbacks]\nkeys = [\"{KEY}\"]"), ""));
+    let mut first = hearing.worker().await;
+    hearing.submit(&job()).await;
+    hearing.fleet.until_state("c1", "completed").await;
+    assert_eq!(hearing.post("c1.0.0", dlr(1, "EX_MESSAGE_SEEN")).await.0, 404, "that key is none");
+    first.kill();
+    let _second = hearing.worker().await;
+    until("all reports", || hearing.fleet.status("c1")["delivery"]["read"] == 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_is_told_also_when_the_broker_was_away_as_it_came() {
     let provider = Scripted::start(|_, to| accept(to)).await;
     let mut rabbit = RabbitProcess::start();

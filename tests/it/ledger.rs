@@ -925,6 +925,15 @@ async fn the_list_of_suppressed_numbers_is_read_when_it_has_changed(store: impl 
     assert_eq!(list.numbers.len(), 1);
 }
 
+async fn the_key_of_callbacks_is_made_once_and_the_same_for_all(store: impl Store) {
+    let ledger = store.open().await;
+    let key = ledger.callback_key().await.unwrap();
+    assert!(key.len() == 64 && key.bytes().all(|byte| byte.is_ascii_hexdigit()), "{key}");
+    assert_eq!(ledger.callback_key().await.unwrap(), key);
+    drop(ledger);
+    assert_eq!(store.open().await.callback_key().await.unwrap(), key);
+}
+
 async fn what_people_decided_is_remembered_in_its_order(store: impl Store) {
     let ledger = store.open().await;
     running(&ledger).await;
@@ -1012,6 +1021,7 @@ macro_rules! ledger_suite {
                 an_answer_is_kept_once_and_is_news_until_others_were_told
                 answers_come_a_part_at_a_time_in_the_order_of_the_audience
                 the_list_of_suppressed_numbers_is_read_when_it_has_changed
+                the_key_of_callbacks_is_made_once_and_the_same_for_all
                 what_people_decided_is_remembered_in_its_order
                 a_cancelled_campaign_skips_what_is_pending
                 a_campaign_that_is_removed_leaves_nothing

@@ -22,7 +22,7 @@ use super::{
     ABANDONED, ABANDONED_TEXT, ATTENTION, Again, Attendance, Barrier, Campaign, Checkpoint, Claim, Cursor,
     Decision, FIRST_PROBE, Heard, Hold, LAST_PROBE, Learnt, Ledger, LedgerError, NewCampaign, Outcome, Plan,
     PlannedBatch, Purpose, RESTING, Recorded, ReportPage, ResponsePage, SkippedRow, StoredJob, Suppress,
-    Suppressed,
+    Suppressed, new_key,
 };
 use crate::campaign::{CampaignId, CampaignState, Phone, SkipReason};
 pub use crate::redis_server::Patience;
@@ -38,6 +38,8 @@ const ACTIVE: &str = "flowcast:active";
 /// the first's name, so that a script finds both on one node.
 const SUPPRESSED: &str = "flowcast:suppressed";
 const SUPPRESSED_VERSION: &str = "{flowcast:suppressed}:version";
+/// The key that seals the addresses of reports where none is configured.
+const CALLBACK_KEY: &str = "flowcast:callback_key";
 /// A request must begin so long before its claim runs out, its own time-out not counted.
 const MARGIN: Duration = Duration::from_secs(5);
 /// How many commands are on their way at once where many are sent.
@@ -542,6 +544,13 @@ impl Ledger for Redis {
                 return Ok(Some(Suppressed { version, numbers }));
             }
         }
+    }
+
+    async fn callback_key(&self) -> Result<String, LedgerError> {
+        let mut make = redis::cmd("SET");
+        make.arg(CALLBACK_KEY).arg(new_key()).arg("NX");
+        let _: Option<String> = self.server.command(&make).await?;
+        Ok(self.server.command(redis::cmd("GET").arg(CALLBACK_KEY)).await?)
     }
 
     async fn expire_claims(&self, id: &CampaignId, resend: bool) -> Result<u64, LedgerError> {

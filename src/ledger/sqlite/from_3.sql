@@ -23,3 +23,7 @@ CREATE TABLE suppressed_version (
 INSERT INTO suppressed_version VALUES (0);
 DROP INDEX batch_recent;
 CREATE INDEX batch_recent ON batch (updated_at) WHERE updated_at IS NOT NULL;
+CREATE TABLE callback_key (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    key TEXT NOT NULL
+);

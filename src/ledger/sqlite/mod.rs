@@ -2,6 +2,7 @@
 
 mod barrier;
 mod batch_row;
+mod callback_key;
 mod campaign_row;
 mod decisions;
 mod deliveries;
@@ -21,7 +22,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use super::{
     Again, Attendance, Barrier, Campaign, Checkpoint, Claim, Cursor, Decision, Heard, Hold, Learnt, Ledger,
     LedgerError, NewCampaign, Outcome, Plan, PlannedBatch, Purpose, Recorded, ReportLine, ReportPage,
-    ResponsePage, SkippedRow, StoredJob, Suppress, Suppressed,
+    ResponsePage, SkippedRow, StoredJob, Suppress, Suppressed, new_key,
 };
 use crate::campaign::{CampaignId, CampaignState, MessageState, Phone};
 use batch_row::BatchRow;
@@ -518,6 +519,13 @@ impl Ledger for Sqlite {
 
     async fn suppressed(&self, known: u64) -> Result<Option<Suppressed>, LedgerError> {
         self.store.read(move |connection| suppressed::suppressed(connection, known)).await
+    }
+
+    async fn callback_key(&self) -> Result<String, LedgerError> {
+        if let Some(key) = self.store.read(callback_key::read).await? {
+            return Ok(key);
+        }
+        self.store.write(|transaction| callback_key::make(transaction, &new_key())).await
     }
 
     async fn expire_claims(&self, id: &CampaignId, resend: bool) -> Result<u64, LedgerError> {

@@ -123,3 +123,9 @@ CREATE TABLE suppressed_version (
     version INTEGER NOT NULL
 );
 INSERT INTO suppressed_version VALUES (0);
+
+-- The key that seals the addresses of reports where none is configured.
+CREATE TABLE callback_key (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    key TEXT NOT NULL
+);

@@ -282,7 +282,7 @@ mod tests {
         connection
             .execute_batch(
                 "DROP TABLE delivery; DROP TABLE response; DROP TABLE decision;
-                 DROP TABLE suppressed; DROP TABLE suppressed_version; DROP TABLE barrier; ALTER TABLE campaign DROP COLUMN held_by;
+                 DROP TABLE suppressed; DROP TABLE suppressed_version; DROP TABLE callback_key; DROP TABLE barrier; ALTER TABLE campaign DROP COLUMN held_by;
                  ALTER TABLE campaign DROP COLUMN forgiven_rejected; ALTER TABLE campaign DROP COLUMN forgiven_settled;",
             )
             .unwrap();
