@@ -1,7 +1,8 @@
 //! Hands reports on to the address that a job names, as the provider would have sent them.
 //!
-//! Signed, with retries, and never to an address inside (`outside.rs`). What waits is on the broker, where there is one: a worker that dies
-//! loses none of it. Without a broker it is in memory, and no more than there is room for.
+//! Signed, with retries, and never to an address inside (`outside.rs`). What waits is on the broker, where
+//! there is one: a worker that dies loses none of it. Without a broker it is in memory, and no more than
+//! there is room for.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -129,6 +129,10 @@ impl<L: Ledger> Reports<L> {
         if reports.is_empty() {
             tracing::debug!("a callback of account {} reports nothing that is known", address.name);
             metrics::counter!("flowcast_callbacks_total", "result" => "nothing").increment(1);
+            // Whoever wants to have the reports may know what it is.
+            if let Subject::Message(message) = &address.subject {
+                self.hand_on(&[Some(message.campaign.clone())], body).await?;
+            }
             return Ok(Taken::Done);
         }
         let learning = reports.iter().map(|report| self.learn(address, report));
@@ -215,7 +219,7 @@ impl<L: Ledger> Reports<L> {
         if !matches!(known.effect, Effect::SlowFlow | Effect::HoldFlow) {
             return Ok(());
         }
-        let Some(flow) = self.known(id).await.flow else { return Ok(()) };
+        let Some(flow) = self.known(id).await?.flow else { return Ok(()) };
         if known.effect == Effect::SlowFlow {
             if address.account.limits.throttle(&flow).await? {
                 self.teller.tell(vec![Events::throttled(&address.name, &flow, text)]);
@@ -242,11 +246,11 @@ impl<L: Ledger> Reports<L> {
 
     /// Hands a body on to the address that its campaign's job names. A body that concerns several
     /// addresses goes to none of them: it would tell one of the other's recipients.
-    async fn hand_on(&self, concerned: &[Option<CampaignId>], body: &[u8]) -> Result<(), QueueError> {
+    async fn hand_on(&self, concerned: &[Option<CampaignId>], body: &[u8]) -> Result<(), NotKept> {
         let mut address: Option<String> = None;
         for campaign in concerned {
             let wanted = match campaign {
-                Some(campaign) => self.known(campaign).await.status_callback,
+                Some(campaign) => self.known(campaign).await?.status_callback,
                 None => None,
             };
             match (wanted, &address) {
@@ -257,25 +261,28 @@ impl<L: Ledger> Reports<L> {
             }
         }
         match address {
-            Some(url) => self.forward.send(url, body.to_vec()).await,
+            Some(url) => Ok(self.forward.send(url, body.to_vec()).await?),
             None => Ok(()),
         }
     }
 
-    /// What a campaign's job says; nothing where it can't be read.
-    async fn known(&self, campaign: &CampaignId) -> Known {
+    /// What a campaign's job says; nothing where it is forgotten.
+    async fn known(&self, campaign: &CampaignId) -> Result<Known, LedgerError> {
         let jobs = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = jobs().get(campaign) {
-            return known.clone();
+            return Ok(known.clone());
         }
-        let Ok(stored) = self.ledger.job(campaign).await else { return Known::default() };
-        let Ok(job) = Job::read(stored.job.as_bytes()) else { return Known::default() };
+        let stored = match self.ledger.job(campaign).await {
+            Err(LedgerError::NoCampaign(_)) => return Ok(Known::default()),
+            stored => stored?,
+        };
+        let Ok(job) = Job::read(stored.job.as_bytes()) else { return Ok(Known::default()) };
         let known = Known { flow: job.flow(), status_callback: job.status_callback };
         let mut jobs = jobs();
         if jobs.len() >= REMEMBERED {
             jobs.clear();
         }
         jobs.insert(campaign.clone(), known.clone());
-        known
+        Ok(known)
     }
 }

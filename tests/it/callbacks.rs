@@ -422,6 +422,11 @@ async fn reports_are_handed_on_signed_and_tried_again() {
     let mac: Vec<u8> =
         (0..mac.len()).step_by(2).map(|at| u8::from_str_radix(&mac[at..at + 2], 16).unwrap()).collect();
     ring::hmac::verify(&key, format!("{time}.{body}").as_bytes(), &mac).unwrap();
+    // What nobody here understands its receiver may; what is another person's it never sees.
+    assert_eq!(hearing.post("c1.0.0", dlr(2, "EX_MESSAGE_DELIVERED")).await.0, 200);
+    assert_eq!(hearing.post("c1.0.0", "{\"hello\":1}".into()).await.0, 200);
+    until("the other to be handed on", || receiver.raw().len() == 3).await;
+    assert_eq!(receiver.raw()[2].1, "{\"hello\":1}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
