@@ -41,7 +41,7 @@ async fn take<L: Ledger>(
     };
     let body = match Bytes::from_request(request, &()).await {
         Ok(body) => body,
-        Err(fault) => return fault.into_response(),
+        Err(fault) => return problem(fault.status(), &fault.body_text()),
     };
     match reports.take(&address, &body).await {
         Ok(Taken::Done) => StatusCode::OK.into_response(),
@@ -63,9 +63,8 @@ async fn verify<L: Ledger>(
 ) -> Response {
     let query = query.unwrap_or_default();
     let challenge = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "hub.challenge");
-    match challenge
-        .filter(|_| reports.get().is_some_and(|reports| reports.open(&account, &capability).is_some()))
-    {
+    let is_ours = reports.get().is_some_and(|reports| reports.open(&account, &capability).is_some());
+    match challenge.filter(|_| is_ours) {
         Some((_, challenge)) => {
             ([(header::CONTENT_TYPE, "text/plain")], challenge.into_owned()).into_response()
         }

@@ -178,7 +178,7 @@ fn report(report: &Value) -> Option<Report> {
             message: reference(field("flow_token")).or_else(|| token(&content)),
             recipient: number(field("from")),
             at: time(field("timestamp")),
-            // It has no id of its own, and a form is filled in once.
+            // It has no id of its own; a form is known by its fields.
             news: News::Reply(delivery::Reply { id: format!("flow:{sid}"), content }),
             sid: Some(sid),
         });

@@ -206,7 +206,9 @@ async fn what_is_forged_or_no_report_changes_nothing() {
     tokio::time::timeout(Duration::from_secs(30), stranger.read_exact(&mut answer)).await.unwrap().unwrap();
     assert_eq!(&answer, b"HTTP/1.1 404");
     assert_eq!(post(&at("main", &sealed), "no json".into()).await.0, 400);
-    assert_eq!(post(&at("main", &sealed), format!("{{\"x\":\"{}\"}}", "x".repeat(2 << 20))).await.0, 413);
+    let (status, problem) =
+        post(&at("main", &sealed), format!("{{\"x\":\"{}\"}}", "x".repeat(2 << 20))).await;
+    assert_eq!((status, &serde_json::from_str::<Value>(&problem).unwrap()["status"]), (413, &json!(413)));
     // Another person's report at this message's address, and a thing that is no report.
     assert_eq!(hearing.post("c1.0.0", dlr(2, "EX_MESSAGE_SEEN")).await.0, 200);
     assert_eq!(hearing.post("c1.0.0", "{\"hello\":1}".into()).await.0, 200);

@@ -892,6 +892,24 @@ async fn an_answer_is_kept_once_and_is_news_until_others_were_told(store: impl S
     assert_eq!(counts(&ledger).await, [0, 0, 2, 0, 0, 0], "who answers has got it");
 }
 
+async fn of_several_reports_at_once_the_first_settles_a_doubt(store: impl Store) {
+    let ledger = store.open().await;
+    running(&ledger).await;
+    let claimed = claim(&ledger, batch(0, 2), all(2)).await;
+    record(&ledger, &claimed, 0, vec![(0, in_doubt()), (1, in_doubt())]).await;
+    let reports = vec![
+        heard(0, Delivery::Sent, 1_000),
+        heard(1, Delivery::Read, 3_000),
+        heard(0, Delivery::Delivered, 2_000),
+    ];
+    let learnt = ledger.hear(&id(), 0, reports).await.unwrap();
+    let settled: Vec<_> = learnt.iter().flatten().map(|learnt| (learnt.settled, learnt.is_news)).collect();
+    assert_eq!(settled, [(true, true), (true, true), (false, true)]);
+    let delivery = now(&ledger).await.delivery;
+    assert_eq!((delivery.sent, delivery.delivered, delivery.read), (0, 1, 1));
+    assert_eq!(counts(&ledger).await, [0, 0, 2, 0, 0, 0]);
+}
+
 async fn answers_come_a_part_at_a_time_in_the_order_of_the_audience(store: impl Store) {
     let ledger = store.open().await;
     running(&ledger).await;
@@ -1019,6 +1037,7 @@ macro_rules! ledger_suite {
                 a_report_of_nothing_that_was_sent_changes_nothing
                 many_reports_at_once_are_all_taken
                 an_answer_is_kept_once_and_is_news_until_others_were_told
+                of_several_reports_at_once_the_first_settles_a_doubt
                 answers_come_a_part_at_a_time_in_the_order_of_the_audience
                 the_list_of_suppressed_numbers_is_read_when_it_has_changed
                 the_key_of_callbacks_is_made_once_and_the_same_for_all

@@ -1,6 +1,6 @@
 //! Reports in Redis: read, gathered, and written if nothing has changed in between.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use redis::FromRedisValue;
 
@@ -29,6 +29,8 @@ impl Redis {
         heard: &[Heard],
     ) -> Result<Vec<Option<Learnt>>, LedgerError> {
         let keys = Keys(id);
+        // Which report settled a message: the first that proves it, also when all is read again.
+        let mut settled_by = BTreeMap::<u8, usize>::new();
         loop {
             let Some((meta, states, before)) = self.read_batch(id, batch, heard).await? else {
                 return Ok(vec![None; heard.len()]);
@@ -38,19 +40,21 @@ impl Redis {
             let mut changes = Changes::default();
             let mut deliveries = Deliveries::read(&before);
             let (mut settled, mut learnt, mut responses) = (Vec::new(), Vec::new(), Vec::new());
-            for (report, found) in heard.iter().zip(found) {
+            for (nth, (report, found)) in heard.iter().zip(found).enumerate() {
                 let Some(Found { learnt: mut news, accepted_at, state, attempts }) = found else {
                     learnt.push(None);
                     continue;
                 };
-                if proves_taken(state, attempts, &report.news) {
+                let is_settled = settled_by.contains_key(&report.message);
+                if !is_settled && proves_taken(state, attempts, &report.news) {
                     let sid = report.sid.clone().unwrap_or_default();
                     settled.push((report.message, Outcome::Accepted { sid }).into());
-                    news.settled = true;
-                } else if state != MessageState::Accepted {
+                    settled_by.insert(report.message, nth);
+                } else if !is_settled && state != MessageState::Accepted {
                     learnt.push(None);
                     continue;
                 }
+                news.settled = settled_by.get(&report.message) == Some(&nth);
                 news.is_news = deliveries.hear(report, accepted_at, &mut changes) || news.settled;
                 if let News::Reply(reply) = &report.news {
                     let response = Response::new(&news, batch, report.at, reply);

@@ -9,7 +9,7 @@ use super::time;
 use crate::campaign::delivery::News;
 use crate::campaign::{CampaignId, MessageState};
 use crate::ledger::deliveries::{Changes, Deliveries, UNDELIVERED, proves_taken};
-use crate::ledger::{Heard, Learnt, LedgerError, Outcome, Response, ResponsePage};
+use crate::ledger::{Heard, Learnt, LedgerError, Outcome, Recorded, Response, ResponsePage};
 
 /// What is kept of a batch's reports.
 pub(super) fn kept(connection: &Connection, batch: i64) -> Result<Deliveries, LedgerError> {
@@ -42,15 +42,17 @@ pub(super) fn hear(
             continue;
         };
         let mut news = Learnt { recipient, row: row_number, message: place, settled: false, is_news: false };
-        if proves_taken(state, row.attempts(place), &report.news) {
+        // By an earlier report of the same moment.
+        let is_settled = settled.iter().any(|settled: &Recorded| settled.message == place);
+        if !is_settled && proves_taken(state, row.attempts(place), &report.news) {
             let sid = report.sid.clone().unwrap_or_default();
             settled.push((place, Outcome::Accepted { sid }).into());
             news.settled = true;
-        } else if state != MessageState::Accepted {
+        } else if !is_settled && state != MessageState::Accepted {
             learnt.push(None);
             continue;
         }
-        let accepted_at = if news.settled { 0 } else { row.at(place) };
+        let accepted_at = if news.settled || is_settled { 0 } else { row.at(place) };
         news.is_news = deliveries.hear(report, accepted_at, &mut changes) || news.settled;
         if let News::Reply(reply) = &report.news {
             let response = Response::new(&news, batch, report.at, reply);
