@@ -85,6 +85,8 @@ struct Shared {
     connection: Mutex<(u64, Option<Connection>)>,
     /// Whether the last thing asked of it was answered.
     is_here: AtomicBool,
+    /// Whether it was told that the server is away, and not yet that it is back.
+    told: AtomicBool,
 }
 
 #[derive(Clone)]
@@ -138,8 +140,13 @@ impl RedisServer {
                 return Err(Fault::Refused(format!("has an address that is none: {}", words(&fault))));
             }
         }
-        let shared =
-            Shared { seeds, patience, connection: Mutex::default(), is_here: AtomicBool::new(false) };
+        let shared = Shared {
+            seeds,
+            patience,
+            connection: Mutex::default(),
+            is_here: AtomicBool::new(false),
+            told: AtomicBool::new(false),
+        };
         let server = Self { shared: Arc::new(shared) };
         let _: String = server.command(&redis::cmd("PING")).await?;
         Ok(server)
@@ -189,8 +196,9 @@ impl RedisServer {
             let fault = match self.connection().await {
                 Ok((nth, mut connection)) => match question.put(&mut connection).await {
                     Ok(answer) => {
-                        if !self.shared.is_here.swap(true, Ordering::Relaxed) {
-                            tracing::debug!("Redis answers");
+                        self.shared.is_here.store(true, Ordering::Relaxed);
+                        if self.shared.told.swap(false, Ordering::Relaxed) {
+                            tracing::info!("Redis is back");
                         }
                         return T::from_redis_value(answer)
                             .map_err(|fault| Fault::Refused(format!("answered something else: {fault}")));
@@ -207,7 +215,9 @@ impl RedisServer {
             if !passes(&fault) {
                 return Err(Fault::Refused(format!("refused: {}", words(&fault))));
             }
-            if self.shared.is_here.swap(false, Ordering::Relaxed) {
+            self.shared.is_here.store(false, Ordering::Relaxed);
+            // A person is told in the end.
+            if self.shared.patience == Patience::Endless && !self.shared.told.swap(true, Ordering::Relaxed) {
                 tracing::warn!("Redis is away, sending stops until it is back: {}", words(&fault));
             }
             if self.shared.patience.is_over(since) {

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::open::on_ledger;
 use super::text::thousands;
 use super::{Failure, Outcome, open, print, tell};
-use crate::audience::{Audience, Line, Settings, Source};
+use crate::audience::{Audience, AudienceError, Line, Settings, Source};
 use crate::campaign::Phone;
 use crate::config::Config;
 use crate::ledger::{Ledger, Suppress as How};
@@ -41,8 +41,11 @@ enum What {
     List,
     /// Put the numbers of a CSV file on the list
     Import {
-        /// The file; its phone column is found as in an audience
+        /// The file
         file: PathBuf,
+        /// The column of the numbers; without it one that is called as such columns are
+        #[arg(long, value_name = "COLUMN")]
+        phone: Option<String>,
         /// The region of numbers without a country code, as IN
         #[arg(long, value_name = "REGION")]
         default_region: Option<String>,
@@ -59,8 +62,8 @@ async fn run(what: What, ledger: &impl Ledger, json: bool) -> Outcome {
     let (done, word) = match what {
         What::Add { numbers } => (ledger.suppress(numbers, How::Add).await?, "added"),
         What::Remove { numbers } => (ledger.suppress(numbers, How::Remove).await?, "removed"),
-        What::Import { file, default_region } => {
-            (ledger.suppress(read(file, default_region)?, How::Add).await?, "added")
+        What::Import { file, phone, default_region } => {
+            (ledger.suppress(read(file, phone, default_region)?, How::Add).await?, "added")
         }
         What::List => {
             // A version that no list has: all of it.
@@ -84,9 +87,16 @@ async fn run(what: What, ledger: &impl Ledger, json: bool) -> Outcome {
 }
 
 /// The numbers of a file; rows without one are told and left out.
-fn read(file: PathBuf, default_region: Option<String>) -> Result<Vec<Phone>, Failure> {
-    let settings = Settings { default_region, ..Settings::default() };
-    let mut audience = Audience::open(&Source::File(file), &settings)?;
+fn read(file: PathBuf, phone: Option<String>, default_region: Option<String>) -> Result<Vec<Phone>, Failure> {
+    let settings = Settings { phone, default_region, ..Settings::default() };
+    let opened = Audience::open(&Source::File(file), &settings);
+    let mut audience = opened.map_err(|fault| match fault {
+        // The audience's own words name a place in a job.
+        AudienceError::NoPhoneColumn { name, fault } => {
+            Failure::Usage(format!("{name}: {fault}; name the column of the numbers with --phone"))
+        }
+        fault => fault.into(),
+    })?;
     let (mut numbers, mut left_out) = (Vec::new(), 0_u64);
     while let Some(line) = audience.next_line()? {
         match line {

@@ -262,6 +262,11 @@ async fn who_says_stop_gets_nothing_more_and_others_are_told() {
     hearing.fleet.world.write("stop.csv", format!("Mobile\n{}\n", phone(1)));
     assert_eq!(hearing.fleet.ok(&["suppress", "import", "stop.csv"]).await.out, "1 added\n");
     assert_eq!(hearing.fleet.ok(&["suppress", "list"]).await.out, format!("{}\n", phone(1)));
+    hearing.fleet.world.write("named.csv", format!("who\n{}\n", phone(2)));
+    let wrong = hearing.fleet.world.flowcast(&["suppress", "import", "named.csv"]);
+    assert!(wrong.status == Some(2) && wrong.err.contains("with --phone"), "{wrong:?}");
+    let import = ["suppress", "import", "named.csv", "--phone", "who"];
+    assert_eq!(hearing.fleet.ok(&import).await.out, "1 added\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -317,6 +317,20 @@ async fn a_worker_says_how_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_waits_for_its_servers_says_so() {
+    let mut redis = crate::servers::RedisProcess::start("");
+    redis.kill();
+    let (_refuses, url) = crate::support::refusing();
+    let fleet =
+        Fleet::on(crate::support::World::new(1), &redis.url(), &crate::servers::amqp_url(), &url, FAST);
+    let _worker = fleet.worker();
+    until("it to say what is away", || fleet.log().contains("Redis is away")).await;
+    redis.restart();
+    until("it to work", || fleet.log().contains("working on Redis and RabbitMQ")).await;
+    assert!(fleet.log().contains("Redis is back"), "{}", fleet.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_workers_with_one_configuration_run_on_one_machine() {
     let (fleet, _sandbox, _broker) = fleet(30).await;
     let port = crate::servers::free_port();
