@@ -34,4 +34,5 @@ mod servers;
 mod shared_limits;
 mod single_answers;
 mod support;
+mod template_memory;
 mod tls;

@@ -13,6 +13,8 @@ use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value as Jinja};
 use serde_json::Value;
 
+use super::bounds::{VALUE, begin, bound};
+use super::operators;
 use super::{Cause, write_text};
 use crate::campaign::batch::{Field, Recipient};
 use crate::campaign::columns::Columns;
@@ -21,13 +23,12 @@ use crate::campaign::id::MessageRef;
 /// What a placeholder may spend before it is taken for an endless loop.
 const FUEL: u64 = 50_000;
 
-/// The most bytes that a template writes, far above the longest message.
-const OUTPUT: usize = 64 * 1024;
 /// What a message needs of Jinja's statements. The others only serve to build larger things than
 /// any message is.
 const STATEMENTS: [&str; 8] = ["if", "elif", "else", "endif", "for", "endfor", "raw", "endraw"];
-/// Filters and functions whose output is as long as their arguments say, or that tell of the inside.
-const NOT_OFFERED: [&str; 5] = ["format", "indent", "pprint", "namespace", "debug"];
+
+/// What is said of a value that no message could hold.
+pub(super) const TOO_LONG: &str = "a value is longer than any message";
 
 /// The name under which a template of one expression leaves its value.
 const RESULT: &str = "flowcast_value";
@@ -46,7 +47,19 @@ pub(super) enum Text {
     /// One expression alone: its value keeps its type.
     Alone(Placeholder),
     /// Anything else: the name of a template in the environment.
-    Jinja { name: String, alone: bool, used: Vec<(String, Source)> },
+    Jinja(Expression),
+}
+
+/// A string that Jinja fills.
+pub(super) struct Expression {
+    /// The name of a template in the environment.
+    name: String,
+    /// Whether it is one expression alone: its value keeps its type.
+    alone: bool,
+    /// The values that it needs.
+    used: Vec<(String, Source)>,
+    /// How often it uses a name or a text.
+    names: usize,
 }
 
 impl Text {
@@ -104,10 +117,7 @@ impl<'a> Compiler<'a> {
             jinja.set_syntax(syntax);
         }
         jinja.set_fuel(Some(FUEL));
-        for name in NOT_OFFERED {
-            jinja.remove_filter(name);
-            jinja.remove_global(name);
-        }
+        bound(&mut jinja);
         Self { columns, used: Vec::new(), jinja }
     }
 
@@ -127,6 +137,7 @@ impl<'a> Compiler<'a> {
                 STATEMENTS.join(", ")
             ));
         }
+        let uses = operators::check(text)?;
         let alone = if is_text { None } else { Some(text) };
         let inner = alone.and_then(|text| text.strip_prefix("{{")).and_then(|rest| rest.strip_suffix("}}"));
         let expression = inner.filter(|inner| self.jinja.compile_expression_owned(inner.to_string()).is_ok());
@@ -146,7 +157,10 @@ impl<'a> Compiler<'a> {
             .map(|name| self.source(&name).map(|source| (name, source)))
             .collect::<Result<_, _>>()?;
         // A filter that does not exist shows only when it is called.
-        let sample: BTreeMap<&str, &str> = used.iter().map(|(name, _)| (name.as_str(), "1")).collect();
+        let sample = |source: &Source| if *source == Source::Row { Value::from(1) } else { "1".into() };
+        let sample: BTreeMap<&str, Value> =
+            used.iter().map(|(name, source)| (name.as_str(), sample(source))).collect();
+        begin(0, 0);
         if let Err(fault) = self.jinja.get_template(&name).and_then(|t| t.render(Jinja::from(Serde(&sample))))
             && matches!(
                 fault.kind(),
@@ -164,7 +178,7 @@ impl<'a> Compiler<'a> {
                 fault.detail().unwrap_or_default()
             ));
         }
-        Ok(Text::Jinja { name, alone: expression.is_some(), used })
+        Ok(Text::Jinja(Expression { name, alone: expression.is_some(), used, names: uses }))
     }
 
     /// The pieces of a string all of whose placeholders are simple; `None` where one is not.
@@ -258,6 +272,17 @@ fn simple(inner: &str) -> Option<(&str, Option<String>, Vec<Filter>)> {
 }
 
 impl Source {
+    /// How many bytes its value has, as far as that is up to the audience.
+    fn length(self, recipient: &Recipient<'_>) -> usize {
+        match self {
+            Self::Column(place) => match recipient.field(place) {
+                Field::Empty => 0,
+                Field::Text(text) | Field::Json(text) => text.len(),
+            },
+            _ => 0,
+        }
+    }
+
     /// The value as text, `None` where it is empty.
     fn text<'r>(self, recipient: &Recipient<'r>) -> Option<Cow<'r, str>> {
         Some(match self {
@@ -304,6 +329,9 @@ fn reference(recipient: &Recipient<'_>) -> MessageRef {
 impl Placeholder {
     /// The value as text.
     pub(super) fn text<'r>(&'r self, recipient: &Recipient<'r>) -> Result<Cow<'r, str>, Cause> {
+        if self.source.length(recipient) > VALUE {
+            return Err(Cause::Failed(TOO_LONG.into()));
+        }
         let found = self.source.text(recipient);
         let mut text = match (found, &self.default) {
             (Some(text), _) => text,
@@ -323,6 +351,9 @@ impl Placeholder {
 
     /// The value with its type, where it is not a text.
     pub(super) fn typed(&self, recipient: &Recipient<'_>) -> Option<Value> {
+        if self.source.length(recipient) > VALUE {
+            return None;
+        }
         let keeps_type = self.filters.is_empty() && (self.source == Source::Row || self.is_json(recipient));
         keeps_type.then(|| self.source.value(recipient)).flatten().filter(|value| !value.is_string())
     }
@@ -335,11 +366,14 @@ impl Placeholder {
 /// Fills a template of the environment: its value, with its type where it is one expression alone.
 pub(super) fn evaluate(
     jinja: &Environment<'static>,
-    name: &str,
-    alone: bool,
-    used: &[(String, Source)],
+    expression: &Expression,
     recipient: &Recipient<'_>,
 ) -> Result<Value, Cause> {
+    let Expression { name, alone, used, names } = expression;
+    let longest = used.iter().map(|(_, source)| source.length(recipient)).max().unwrap_or_default();
+    if !begin(*names, longest) {
+        return Err(Cause::Failed(TOO_LONG.into()));
+    }
     // An empty value is left out, so that `default` and `if` see it as missing.
     let context: BTreeMap<&str, Value> = used
         .iter()
@@ -357,7 +391,7 @@ pub(super) fn evaluate(
     let template = jinja.get_template(name).map_err(cause)?;
     let mut output = Bounded(Vec::new());
     let captured = template.render_captured_to(Jinja::from(Serde(&context)), &mut output).map_err(cause)?;
-    if !alone {
+    if !*alone {
         return Ok(String::from_utf8_lossy(&output.0).into());
     }
     let value = captured.state().lookup(RESULT).unwrap_or(Jinja::UNDEFINED);
@@ -367,13 +401,13 @@ pub(super) fn evaluate(
     serde_json::to_value(&value).map_err(|_| Cause::Failed("its value is no JSON".into()))
 }
 
-/// A text that does not grow beyond [`OUTPUT`].
+/// A text that does not grow beyond [`VALUE`].
 struct Bounded(Vec<u8>);
 
 impl io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > OUTPUT {
-            return Err(io::Error::other("longer than any message"));
+        if self.0.len() + bytes.len() > VALUE {
+            return Err(io::Error::other(TOO_LONG));
         }
         self.0.extend_from_slice(bytes);
         Ok(bytes.len())

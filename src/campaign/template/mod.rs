@@ -4,7 +4,9 @@
 //! its values, escaped into the request's body. Limits that depend on values are judged as they
 //! are filled; what only the whole can tell is judged on the whole.
 
+mod bounds;
 mod expression;
+mod operators;
 
 use std::sync::Arc;
 
@@ -19,6 +21,9 @@ use super::problem::{Problem, step};
 use super::rules::{self, Limit, is_template, too_long};
 use super::state::SkipReason;
 use expression::{Compiler, Piece, Text, evaluate};
+
+/// The most bytes of a message, far above what any provider takes. A request holds up to a hundred.
+const MESSAGE: usize = 64 * 1024;
 
 /// A compiled message.
 pub struct Template {
@@ -42,6 +47,17 @@ enum Op {
     Callback,
     /// A string with placeholders.
     Text { text: Text, limit: Limit, pointer: String },
+}
+
+impl Op {
+    /// How many bytes it writes at the least.
+    fn least_bytes(&self) -> usize {
+        match self {
+            Self::Constant(bytes) => bytes.len(),
+            Self::Callback => 0,
+            Self::Text { text, .. } => text.least_length(),
+        }
+    }
 }
 
 /// Why a recipient gets no message.
@@ -126,6 +142,11 @@ impl Template {
             }
         });
         builder.flush();
+        let constant: usize = builder.ops.iter().map(Op::least_bytes).sum();
+        if constant > MESSAGE {
+            let fault = format!("is {constant} bytes long without its values; no message is above {MESSAGE}");
+            builder.problems.push(Problem::new("/message", fault));
+        }
         if !builder.problems.is_empty() {
             return Err(builder.problems);
         }
@@ -172,7 +193,8 @@ impl Template {
             Op::Text { text, limit, pointer } => self
                 .text(text, recipient, out)
                 .map_err(|cause| cause.skip(pointer))
-                .and_then(|length| judge_length(length, limit, pointer)),
+                .and_then(|length| judge_length(length, limit, pointer))
+                .and_then(|()| judge_size(out.len() - start)),
         });
         let rendered =
             rendered.and_then(|()| self.judge.as_ref().map_or(Ok(()), |judge| judge.whole(&out[start..])));
@@ -209,9 +231,7 @@ impl Template {
                 Some(value) => Ok(write_value(&value, out)),
                 None => Ok(Some(write_quoted(&placeholder.text(recipient)?, out))),
             },
-            Text::Jinja { name, alone, used } => {
-                Ok(write_value(&evaluate(&self.jinja, name, *alone, used, recipient)?, out))
-            }
+            Text::Jinja(expression) => Ok(write_value(&evaluate(&self.jinja, expression, recipient)?, out)),
         }
     }
 }
@@ -231,6 +251,14 @@ impl Judge {
             None => Ok(()),
         }
     }
+}
+
+fn judge_size(bytes: usize) -> Result<(), Skip> {
+    if bytes <= MESSAGE {
+        return Ok(());
+    }
+    let detail = format!("the message is longer than {MESSAGE} bytes with this row's values");
+    Err(Skip { reason: SkipReason::InvalidContent, detail })
 }
 
 fn judge_length(length: Option<usize>, limit: &Limit, pointer: &str) -> Result<(), Skip> {
@@ -455,7 +483,10 @@ mod tests {
         assert!(render(&template, &["é".repeat(4093).as_str()]).is_ok());
         let skip = render(&template, &["é".repeat(4094).as_str()]).unwrap_err();
         assert_eq!(skip.reason, SkipReason::InvalidContent);
-        assert_eq!(skip.detail, "/message/text/body is 4097 characters long; document 001 allows 4096");
+        assert_eq!(
+            skip.detail,
+            "/message/text/body is 4,097 characters long; WhatsApp allows 4,096 (Exotel's documentation)"
+        );
     }
 
     #[test]
@@ -464,7 +495,7 @@ mod tests {
             compile(&body(&format!("{}{{{{ name }}}}", "x".repeat(4097))), &["name"]).err().unwrap();
         assert_eq!(
             problems[0].message,
-            "even without its values it is 4097 characters long; document 001 allows 4096"
+            "even without its values it is 4,097 characters long; WhatsApp allows 4,096 (Exotel's documentation)"
         );
     }
 
