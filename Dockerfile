@@ -13,9 +13,9 @@ RUN cargo chef prepare --recipe-path recipe.json
 
 FROM chef AS build
 COPY --from=plan /build/recipe.json recipe.json
-RUN cargo chef cook --release --locked --recipe-path recipe.json --bin flowcast
+RUN cargo chef cook --profile dist --locked --recipe-path recipe.json --bin flowcast
 COPY . .
-RUN cargo build --release --locked --bin flowcast
+RUN cargo build --profile dist --locked --bin flowcast
 
 FROM debian:bookworm-slim
 # Certificates for the providers' TLS; time zones and all else come along in the binary.
@@ -23,7 +23,7 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates curl \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --create-home --home-dir /var/lib/flowcast flowcast
-COPY --from=build /build/target/release/flowcast /usr/local/bin/flowcast
+COPY --from=build /build/target/dist/flowcast /usr/local/bin/flowcast
 USER 10001
 WORKDIR /var/lib/flowcast
 ENV FLOWCAST_HTTP__LISTEN=0.0.0.0:8080

@@ -6,8 +6,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 rows=${1:-300000}
-cargo build --release --bin flowcast --examples
-bin=$PWD/target/release
+cargo build --profile dist --bin flowcast --examples
+bin=$PWD/target/dist
 folder=$(mktemp -d)
 pids=()
 cleanup() {

@@ -3,8 +3,8 @@
 # messages a second, and peak memory, at 100,000 and at 1,000,000 rows.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo build --release --bin flowcast --examples
-bin=$PWD/target/release
+cargo build --profile dist --bin flowcast --examples
+bin=$PWD/target/dist
 folder=$(mktemp -d)
 sink=
 cleanup() {

@@ -14,10 +14,12 @@ use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, RedisError, RedisFuture, ServerErrorKind,
-    ToRedisArgs, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, FromRedisValue, RedisError, RedisFuture,
+    ServerErrorKind, ToRedisArgs, Value,
 };
 use secrecy::{ExposeSecret, SecretString};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -25,6 +27,8 @@ use tokio::time::Instant;
 const ANSWER: Duration = Duration::from_secs(5);
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(3);
+/// How long it is waited for what a server says by itself.
+const REFUSAL: Duration = Duration::from_millis(500);
 /// The first wait before something is tried again, and the longest.
 const WAITS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
@@ -298,10 +302,28 @@ async fn open(seeds: &[SecretString]) -> Result<Connection, RedisError> {
                     .build()?;
                 return Ok(Connection::Cluster(client.get_async_connection().await?));
             }
-            Err(fault) => last = Some(fault),
+            Err(fault) => last = Some(refusal(&client).await.unwrap_or(fault)),
         }
     }
     Err(last.unwrap_or_else(|| (ErrorKind::InvalidClientConfig, "no address").into()))
+}
+
+/// What a server says when it refuses whoever connects and closes, as one in protected mode does, or
+/// one that has no place for another client: what is asked of it then fails as a broken pipe.
+async fn refusal(client: &Client) -> Option<RedisError> {
+    let ConnectionAddr::Tcp(host, port) = client.get_connection_info().addr() else { return None };
+    let asked = async {
+        let mut stream = TcpStream::connect((host.as_str(), *port)).await.ok()?;
+        let mut said = vec![0; 512];
+        let length = stream.read(&mut said).await.ok()?;
+        said.truncate(length);
+        Some(said)
+    };
+    let said = tokio::time::timeout(REFUSAL, asked).await.ok()??;
+    let said = String::from_utf8_lossy(said.strip_prefix(b"-")?).into_owned();
+    // The first sentence says what, the others how to configure Redis for those who do not.
+    let first = said.lines().next().unwrap_or_default().split(". ").next().unwrap_or_default();
+    Some((ErrorKind::Io, "the server refuses the connection", first.to_owned()).into())
 }
 
 /// What one server tells of itself.
@@ -342,7 +364,11 @@ async fn ask_node(seed: &str) -> Result<Node, RedisError> {
     let config =
         AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(ANSWER));
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut one = Client::open(seed)?.get_multiplexed_async_connection_with_config(&config).await?;
+    let client = Client::open(seed)?;
+    let mut one = match client.get_multiplexed_async_connection_with_config(&config).await {
+        Ok(one) => one,
+        Err(fault) => return Err(refusal(&client).await.unwrap_or(fault)),
+    };
     let info: String = redis::cmd("INFO").query_async(&mut one).await?;
     let lines = info.lines().filter_map(|line| line.split_once(':'));
     let facts = lines.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect();
@@ -400,6 +426,7 @@ fn passes(fault: &RedisError) -> bool {
 fn words(fault: &RedisError) -> String {
     let mut text = match (fault.code(), fault.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),
+        (None, Some(detail)) if fault.is_io_error() => format!("refuses the connection: {detail}"),
         _ => fault.to_string(),
     };
     let remedy = match fault.code() {

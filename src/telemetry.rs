@@ -1,8 +1,10 @@
 //! Logs: to stderr, as text on a terminal and as JSON elsewhere. `FLOWCAST_LOG` sets the level.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 
 use tracing_subscriber::EnvFilter;
+
+use crate::campaign::visible;
 
 /// Starts logging.
 pub fn start() {
@@ -13,7 +15,9 @@ pub fn start() {
     // A log that can't be written, as on a terminal that is gone, must not stop a campaign.
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| Visible)
+        // Colours are control characters, and none of those is let through.
+        .with_ansi(false)
         .log_internal_errors(false);
     // A second start, as in a test, changes nothing.
     let _ = if std::io::stderr().is_terminal() {
@@ -21,4 +25,20 @@ pub fn start() {
     } else {
         logs.json().flatten_event(true).try_init()
     };
+}
+
+/// Writes events to stderr, each on a line of its own whatever came from outside is in it.
+struct Visible;
+
+impl Write for Visible {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        writeln!(io::stderr().lock(), "{}", visible(line))?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }

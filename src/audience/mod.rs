@@ -30,7 +30,7 @@ pub use number::{Numbers as PhoneNumbers, Refusal};
 /// our own reports, so that what failed can be an audience again.
 const PHONE_NAMES: [&str; 7] = ["phone", "phone_number", "mobile", "msisdn", "to", "whatsapp", "recipient"];
 
-/// The longest row. A longer one is a quote that was never closed.
+/// The longest row. A longer one is a quote that was never closed, or no table.
 pub const ROW_LIMIT: u64 = 1 << 20;
 
 /// Something wrong with an audience as a whole. Nothing of it can be sent.
@@ -81,6 +81,16 @@ pub enum AudienceError {
         "{name}: a quote opens in the row on line {line} and is not closed; close it, or double a quote that is meant"
     )]
     OpenQuote {
+        /// The file.
+        name: String,
+        /// Where the row begins.
+        line: u64,
+    },
+    /// A row without an end.
+    #[error(
+        "{name}: the row on line {line} is longer than 1 MiB; no row of an audience is, so look at the file"
+    )]
+    RowTooLong {
         /// The file.
         name: String,
         /// Where the row begins.

@@ -23,8 +23,10 @@ pub(super) fn failure(path: &Path, fault: io::Error, line: u64) -> AudienceError
     let name = name(path);
     match fault.get_ref().and_then(|inner| inner.downcast_ref::<Fault>()) {
         Some(Fault::NotUtf8 { byte, line }) => AudienceError::NotUtf8 { name, byte: *byte, line: *line },
-        Some(Fault::RowTooLong) => AudienceError::OpenQuote { name, line },
-        Some(Fault::OpenQuote { line }) => AudienceError::OpenQuote { name, line: *line },
+        Some(Fault::RowTooLong { quote: None }) => AudienceError::RowTooLong { name, line },
+        Some(Fault::RowTooLong { quote: Some(line) } | Fault::OpenQuote { line }) => {
+            AudienceError::OpenQuote { name, line: *line }
+        }
         Some(Fault::Utf16) => AudienceError::Utf16(name),
         None => AudienceError::Io { name, source: fault },
     }
@@ -35,8 +37,9 @@ pub(super) fn failure(path: &Path, fault: io::Error, line: u64) -> AudienceError
 enum Fault {
     #[error("not UTF-8")]
     NotUtf8 { byte: u64, line: u64 },
+    /// With the line on which a quote opened that is not closed by then.
     #[error("row too long")]
-    RowTooLong,
+    RowTooLong { quote: Option<u64> },
     #[error("open quote")]
     OpenQuote { line: u64 },
     #[error("UTF-16")]
@@ -150,7 +153,8 @@ impl Bytes {
 impl Read for Bytes {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if self.position.saturating_sub(self.row_start.load(Ordering::Relaxed)) > ROW_LIMIT {
-            return Err(Fault::RowTooLong.into());
+            let quote = self.quotes.as_ref().and_then(Quotes::open);
+            return Err(Fault::RowTooLong { quote }.into());
         }
         let count = self.reader.read(out)?;
         if count == 0 && !self.cut.is_empty() {

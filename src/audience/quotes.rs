@@ -69,9 +69,14 @@ impl Quotes {
         Ok(())
     }
 
+    /// The line on which a value opened that is not closed yet.
+    pub(super) fn open(&self) -> Option<u64> {
+        (self.state == State::Inside).then_some(self.opened)
+    }
+
     /// The end of the file. The error is the line on which a value opened that is not closed.
     pub(super) fn finish(&self) -> Result<(), u64> {
-        if self.state == State::Inside { Err(self.opened) } else { Ok(()) }
+        self.open().map_or(Ok(()), Err)
     }
 }
 

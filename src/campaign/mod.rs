@@ -21,6 +21,7 @@ pub mod schema;
 pub mod span;
 pub mod state;
 pub mod template;
+pub mod text;
 
 pub use batch::{BATCH_LIMIT, Batch, Field, Recipient};
 pub use capability::{Callbacks, Subject};
@@ -34,3 +35,4 @@ pub use schedule::{Opening, Schedule};
 pub use span::Span;
 pub use state::{CampaignState, MessageState, SkipReason};
 pub use template::{Envelope, Skip, Template};
+pub use text::{counted, thousands, visible, visible_lines};

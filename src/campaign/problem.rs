@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::text::visible;
+
 /// One thing wrong with a document: a JSON pointer, and what to do about it.
 ///
 /// The message never quotes a value that came from a recipient.
@@ -22,8 +24,8 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = if self.pointer.is_empty() { "the job" } else { &self.pointer };
-        write!(f, "{place}: {}", self.message)
+        let place = if self.pointer.is_empty() { "the job".into() } else { visible(&self.pointer) };
+        write!(f, "{place}: {}", visible(&self.message))
     }
 }
 

@@ -6,6 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::problem::{Problem, nearest, step};
+use super::text::thousands;
 
 /// What a value may be.
 #[derive(Clone, Copy)]
@@ -53,6 +54,40 @@ pub enum Rule {
     Either(&'static Rule, &'static Rule),
 }
 
+/// Whose documentation a rule is taken from, so that a person can look it up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authority {
+    /// A rule of our own.
+    Flowcast,
+    /// `WhatsApp`'s, as Exotel's documentation has it.
+    Exotel,
+    /// Kaleyra's own.
+    Kaleyra,
+    /// `WhatsApp`'s, as Meta's documentation has it.
+    Meta,
+}
+
+impl Authority {
+    /// Who sets the limit.
+    fn authority(self) -> &'static str {
+        match self {
+            Self::Flowcast => "flowcast",
+            Self::Kaleyra => "Kaleyra",
+            Self::Exotel | Self::Meta => "WhatsApp",
+        }
+    }
+
+    /// Where it is written, behind an error: ` (Exotel's documentation)`.
+    pub fn named(self) -> &'static str {
+        match self {
+            Self::Flowcast => "",
+            Self::Exotel => " (Exotel's documentation)",
+            Self::Kaleyra => " (Kaleyra's documentation)",
+            Self::Meta => " (Meta's documentation)",
+        }
+    }
+}
+
 /// What a string may be.
 #[derive(Clone, Copy)]
 pub struct Text {
@@ -60,8 +95,8 @@ pub struct Text {
     pub max: usize,
     /// Whether it may be empty.
     pub may_be_empty: bool,
-    /// Who says so, for the error: `document 001`.
-    pub source: &'static str,
+    /// Who says so, for the error.
+    pub source: Authority,
     /// One of these and nothing else; then it is never a template.
     pub one_of: &'static [&'static str],
     /// A further property of the text.
@@ -79,6 +114,8 @@ pub enum Form {
     Trimmed,
     /// No emoji.
     NoEmoji,
+    /// Lower-case letters, digits and underscores.
+    Name,
     /// `YYYY-MM-DD`.
     Date,
     /// Two letters.
@@ -129,16 +166,16 @@ pub const fn object(fields: &'static [Field]) -> Object {
 }
 
 /// A non-empty text of at most `max` characters, as `source` says.
-pub const fn text(max: usize, source: &'static str) -> Text {
+pub const fn text(max: usize, source: Authority) -> Text {
     Text { max, may_be_empty: false, source, one_of: &[], form: Form::Any }
 }
 
 /// A text of any length.
-pub const ANY_TEXT: Rule = Rule::Text(text(0, ""));
+pub const ANY_TEXT: Rule = Rule::Text(text(0, Authority::Flowcast));
 
 /// One of a few words.
 pub const fn one_of(words: &'static [&'static str]) -> Rule {
-    Rule::Text(Text { one_of: words, ..text(0, "") })
+    Rule::Text(Text { one_of: words, ..text(0, Authority::Flowcast) })
 }
 
 impl Text {
@@ -150,7 +187,7 @@ impl Text {
 
     /// What is wrong with a finished text, if anything.
     fn fault(&self, text: &str) -> Option<String> {
-        let by = if self.source.is_empty() { String::new() } else { format!(" ({})", self.source) };
+        let by = self.source.named();
         if text.is_empty() && !self.may_be_empty {
             return Some("is empty".into());
         }
@@ -168,6 +205,11 @@ impl Text {
             }
             Form::Trimmed if text.trim() != text => Some(format!("must not begin or end with a space{by}")),
             Form::NoEmoji if text.chars().any(is_emoji) => Some(format!("must not hold an emoji{by}")),
+            Form::Name
+                if !text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_') =>
+            {
+                Some(format!("must be lower-case letters, digits and underscores alone{by}"))
+            }
             Form::Date if text.parse::<jiff::civil::Date>().is_err() || text.len() != 10 => {
                 Some(format!("must be a date as YYYY-MM-DD{by}"))
             }
@@ -180,10 +222,9 @@ impl Text {
 }
 
 /// The error of a text over its limit; it tells the lengths and never the text.
-pub fn too_long(length: usize, max: usize, source: &str) -> String {
-    let by = if source.is_empty() { "the limit is" } else { source };
-    let verb = if source.is_empty() { "" } else { " allows" };
-    format!("is {length} characters long; {by}{verb} {max}")
+pub fn too_long(length: usize, max: usize, source: Authority) -> String {
+    let (length, max) = (thousands(length as u64), thousands(max as u64));
+    format!("is {length} characters long; {} allows {max}{}", source.authority(), source.named())
 }
 
 /// Whether a text may be given to a provider as an address.
@@ -211,14 +252,14 @@ pub struct Limit {
     /// Whether it may be empty.
     pub may_be_empty: bool,
     /// Who says so.
-    pub source: &'static str,
+    pub source: Authority,
     /// Whether it must be a string; elsewhere one expression alone keeps its type.
     pub is_text: bool,
 }
 
 impl Limit {
     /// Anything goes.
-    pub const FREE: Self = Self { max: 0, may_be_empty: true, source: "", is_text: false };
+    pub const FREE: Self = Self { max: 0, may_be_empty: true, source: Authority::Flowcast, is_text: false };
 }
 
 /// What a walk found.

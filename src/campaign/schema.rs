@@ -13,7 +13,8 @@ pub fn schema(rule: &Rule) -> Value {
                 schema["enum"] = json!(text.one_of);
             } else if text.max > 0 {
                 // No maxLength: a template may be longer than what it renders to.
-                schema["description"] = json!(format!("at most {} characters ({})", text.max, text.source));
+                schema["description"] =
+                    json!(format!("at most {} characters{}", text.max, text.source.named()));
             }
             schema
         }

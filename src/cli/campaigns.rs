@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use super::open::on_ledger;
-use super::text::{status_json, thousands};
+use super::text::status_json;
 use super::{Outcome, open, print};
+use crate::campaign::thousands;
 use crate::config::Config;
 use crate::ledger::{Access, Ledger};
 

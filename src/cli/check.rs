@@ -9,13 +9,14 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::hears::Hears;
-use super::text::{duration, thousands};
-use super::{Failure, Outcome, open, print};
-use crate::campaign::CampaignId;
+use super::text::duration;
+use super::{Failure, Outcome, open, print, tell};
 use crate::campaign::content::preview;
+use crate::campaign::{CampaignId, counted, thousands, visible};
 use crate::config::Config;
 use crate::dispatch::{Account, Forecast, Planner, Prepared, forecast, prepare};
 use crate::ledger::SkippedRow;
+use crate::provider::PROVIDERS;
 
 /// How many skipped rows are listed; all are counted.
 const LISTED: usize = 20;
@@ -43,6 +44,12 @@ struct Found {
 pub(super) fn main(check: &Check, config: &Config, json: bool) -> Outcome {
     let job = open::job(&check.job)?;
     // With no account at all there is nothing to hold the job's account against.
+    if config.accounts.is_empty() {
+        tell(&format!(
+            "the account {:?} is not configured, nor is any other: checked as one at {} without limits",
+            job.account, PROVIDERS[0].name
+        ));
+    }
     let account = if config.accounts.is_empty() {
         let nowhere = "http://127.0.0.1:9".parse();
         let nowhere = nowhere.map_err(|fault| Failure::Outside(format!("{fault}")))?;
@@ -114,7 +121,7 @@ fn as_text(prepared: &Prepared, account: &Account, found: &Found, forecast: Fore
     for (row, recipient, content) in &found.shown {
         line(format!("row {row}, to {recipient}"));
         for part in preview(content) {
-            line(format!("  | {part}"));
+            line(format!("  | {}", visible(&part)));
         }
         line(String::new());
     }
@@ -125,7 +132,7 @@ fn as_text(prepared: &Prepared, account: &Account, found: &Found, forecast: Fore
         line(format!("  {reason:<18}{:>4}", thousands(*count)));
     }
     for skipped in &found.skipped {
-        line(format!("  row {}: {}: {}", skipped.row, skipped.reason, skipped.detail));
+        line(format!("  row {}: {}: {}", skipped.row, skipped.reason, visible(&skipped.detail)));
     }
     let listed = found.skipped.len() as u64;
     let more = found.reasons.values().sum::<u64>() - listed;
@@ -144,9 +151,9 @@ fn as_text(prepared: &Prepared, account: &Account, found: &Found, forecast: Fore
     .collect();
     let by = if limits.is_empty() { "no limits are set".into() } else { format!("by {}", limits.join(", ")) };
     line(format!(
-        "forecast: {} requests of up to {} messages, {} ({by})",
-        thousands(forecast.requests),
-        prepared.batch_size,
+        "forecast: {} of up to {}, {} ({by})",
+        counted(forecast.requests, "request"),
+        counted(prepared.batch_size as u64, "message"),
         duration(forecast.duration),
     ));
     text

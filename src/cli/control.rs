@@ -7,10 +7,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::open::on_ledger;
-use super::text::thousands;
 use super::{Outcome, open, print, tell};
 use crate::campaign::Span;
 use crate::campaign::control::{Action, Control};
+use crate::campaign::counted;
 use crate::config::Config;
 use crate::dispatch::control;
 use crate::ledger::Access;
@@ -89,14 +89,14 @@ pub(super) async fn main((which, action): (Which, Action), config: &Config, json
         print(&format!("{}\n", json!({ "id": id, "state": done.state, "messages": done.messages })))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let messages = thousands(done.messages);
+    let messages = counted(done.messages, "message");
     let what = match action {
         Action::Pause | Action::Resume => String::new(),
-        Action::Cancel => format!(", {messages} messages will not be sent"),
+        Action::Cancel => format!(", {messages} will not be sent"),
         Action::Retry { .. } | Action::Resolve { resend: true, .. } => {
-            format!(", {messages} messages are sent again")
+            format!(", {messages} sent again")
         }
-        Action::Resolve { resend: false, .. } => format!(", {messages} messages are given up"),
+        Action::Resolve { resend: false, .. } => format!(", {messages} given up"),
     };
     print(&format!("campaign {id}: {}{what}\n", done.state))?;
     if !done.state.is_over() && done.messages > 0 && done.state != crate::campaign::CampaignState::Running {

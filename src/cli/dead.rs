@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{Failure, Outcome, open, print};
+use crate::campaign::{visible, visible_lines};
 use crate::config::Config;
 use crate::queue::rabbitmq::{Buried, What};
 
@@ -100,10 +101,8 @@ fn list(buried: &[Buried], more: u32, json: bool) -> String {
     let mut text = String::new();
     for (nth, job) in buried.iter().enumerate() {
         let id = id(job).unwrap_or_else(|| "without an id".into());
-        // What came from outside must not write over a terminal.
-        let clean = |text: &str| text.replace(|c: char| c.is_control() && c != '\n', " ");
-        text += &format!("{:>4}  {}, {} bytes\n", nth + 1, clean(&id), job.data.len());
-        for line in clean(&job.error).lines() {
+        text += &format!("{:>4}  {}, {} bytes\n", nth + 1, visible(&id), job.data.len());
+        for line in visible_lines(&job.error).lines() {
             text += &format!("      {line}\n");
         }
     }

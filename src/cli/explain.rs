@@ -96,9 +96,9 @@ fn document() -> String {
         (Source::Meta, "WhatsApp itself, in answers and reports of every provider."),
         (
             Source::Exotel,
-            "In Exotel's delivery reports. Two public tables give other meanings to the numbers from 30004 on; these are document 001's. A report is judged by its name, and by its number only where it has none.",
+            "In Exotel's delivery reports. Two public tables give other meanings to the numbers from 30004 on; these are of its documentation of messages. A report is judged by its name, and by its number only where it has none.",
         ),
-        (Source::Kaleyra, "In Kaleyra's answers (document 002)."),
+        (Source::Kaleyra, "In Kaleyra's answers."),
         (
             Source::Http,
             "The status of an answer, or the code of one message of Exotel's. Of one message alone, all but 429 and 5xx are rejections.",

@@ -1,11 +1,13 @@
 //! A result of many lines, written as it is read: CSV for spreadsheets, JSON lines for programs.
 
+use std::borrow::Cow;
 use std::io::{self, BufWriter, Write};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::Failure;
+use crate::campaign::visible_lines;
 
 /// How lines are written.
 #[derive(Args)]
@@ -55,10 +57,14 @@ impl Lines {
         fields: impl FnOnce() -> Vec<String>,
     ) -> Result<(), Failure> {
         match self {
-            Self::Csv(writer) => writer.write_record(fields()).map_err(cause)?,
+            Self::Csv(writer) => {
+                let fields = fields();
+                let shown = fields.iter().map(|field| visible_lines(field));
+                writer.write_record(shown.map(Cow::into_owned)).map_err(cause)?;
+            }
             Self::Json(writer) => {
-                serde_json::to_writer(&mut *writer, line).map_err(io::Error::from)?;
-                writer.write_all(b"\n")?;
+                let line = serde_json::to_string(line).map_err(io::Error::from)?;
+                writeln!(writer, "{}", visible_lines(&line))?;
             }
         }
         Ok(())

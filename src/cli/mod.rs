@@ -30,6 +30,7 @@ use clap::{Parser, Subcommand};
 
 use crate::audience::AudienceError;
 use crate::campaign::control::Action;
+use crate::campaign::visible_lines;
 use crate::config::{Config, ConfigError};
 use crate::dispatch::{DispatchError, Refusal};
 use crate::ledger::LedgerError;
@@ -175,16 +176,25 @@ fn fail(failure: Failure) -> ExitCode {
     }
 }
 
-/// Writes a result to stdout.
+/// Writes a result to stdout. What came from outside can't control the terminal.
 fn print(text: &str) -> Result<(), Failure> {
+    write(visible_lines(text).as_bytes())
+}
+
+/// Clears the terminal.
+fn clear() -> Result<(), Failure> {
+    write(b"\x1b[2J\x1b[H")
+}
+
+fn write(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush())?;
+    out.write_all(bytes).and_then(|()| out.flush())?;
     Ok(())
 }
 
 /// Tells a person something that is no result. A terminal that is gone stops nothing.
 fn tell(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", visible_lines(text));
 }
 
 impl From<io::Error> for Failure {

@@ -8,8 +8,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
 use super::tell;
-use super::text::{duration, eta, thousands};
-use crate::campaign::CampaignId;
+use super::text::{duration, eta};
+use crate::campaign::{CampaignId, thousands, visible};
 use crate::ledger::{Campaign, Ledger};
 
 /// How often the bar is drawn.
@@ -59,7 +59,7 @@ fn line(campaign: &Campaign) -> String {
         line += &format!("  {} left", duration(left));
     }
     if let Some(reason) = &campaign.reason {
-        line += &format!("  ({reason})");
+        line += &format!("  ({})", visible(reason));
     }
     line
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use super::lines::As;
 use super::open::on_ledger;
 use super::{Outcome, open};
-use crate::campaign::{MessageState, codes};
+use crate::campaign::{MessageState, codes, visible};
 use crate::config::Config;
 use crate::ledger::{Access, Cursor, Ledger, ReportLine};
 
@@ -59,7 +59,7 @@ fn explained(mut line: ReportLine) -> ReportLine {
     if let Some(known) = known {
         let detail = line.detail.get_or_insert_default();
         let gap = if detail.is_empty() { "" } else { " — " };
-        *detail = format!("{detail}{gap}{}", known.summary());
+        *detail = format!("{detail}{gap}{}", known.beside(detail));
     }
     line
 }
@@ -68,13 +68,13 @@ fn explained(mut line: ReportLine) -> ReportLine {
 fn fields(line: &ReportLine) -> Vec<String> {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     vec![
-        line.recipient.clone(),
+        visible(&line.recipient).into_owned(),
         line.row.to_string(),
         line.batch.map(|batch| batch.to_string()).unwrap_or_default(),
         line.state.to_string(),
-        text(&line.sid),
-        text(&line.code),
-        text(&line.detail),
+        visible(&text(&line.sid)).into_owned(),
+        visible(&text(&line.code)).into_owned(),
+        visible(&text(&line.detail)).into_owned(),
         line.attempts.to_string(),
         text(&line.delivery),
         line.updated_at.map(|at| at.to_string()).unwrap_or_default(),

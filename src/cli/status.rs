@@ -8,8 +8,9 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::open::on_ledger;
-use super::text::{duration, eta, status_json, summary, thousands};
-use super::{Failure, Outcome, open, print};
+use super::text::{duration, eta, status_json, summary};
+use super::{Failure, Outcome, clear, open, print};
+use crate::campaign::{thousands, visible};
 use crate::config::Config;
 use crate::ledger::{Access, Campaign, Ledger, LedgerError};
 
@@ -45,7 +46,7 @@ async fn show(status: &Status, ledger: &impl Ledger, json: bool) -> Outcome {
         let now = ledger.campaign(&campaign.id).await?.ok_or_else(gone)?;
         // A terminal shows the newest in the place of the one before; a file gets what is new.
         if std::io::stdout().is_terminal() && !json {
-            print("\x1b[2J\x1b[H")?;
+            clear()?;
         } else if now == campaign {
             continue;
         }
@@ -71,7 +72,8 @@ async fn history(ledger: &impl Ledger, campaign: &Campaign) -> Result<String, Fa
     }
     let decisions = ledger.decisions(&campaign.id).await?;
     if !decisions.is_empty() {
-        text += &format!("\n  {}\n", decisions.join("\n  "));
+        let lines: Vec<_> = decisions.iter().map(|line| visible(line)).collect();
+        text += &format!("\n  {}\n", lines.join("\n  "));
     }
     Ok(text)
 }

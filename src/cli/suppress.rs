@@ -7,10 +7,10 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::open::on_ledger;
-use super::text::thousands;
 use super::{Failure, Outcome, open, print, tell};
 use crate::audience::{Audience, AudienceError, Line, Settings, Source};
 use crate::campaign::Phone;
+use crate::campaign::thousands;
 use crate::config::Config;
 use crate::ledger::{Ledger, Suppress as How};
 

@@ -7,21 +7,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::campaign::delivery::STEPS;
-use crate::campaign::{CampaignState, codes};
+use crate::campaign::{CampaignState, codes, thousands, visible};
 use crate::ledger::Campaign;
-
-/// A number with its thousands apart: `12,345`.
-pub(super) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
 
 /// A time span as people say it: `850 ms`, `12.3 s`, `4 min 5 s`, `2 h 5 min`.
 pub(super) fn duration(span: Duration) -> String {
@@ -79,7 +66,7 @@ pub(super) fn summary(campaign: &Campaign) -> String {
     let mut line = |line: String| {
         let _ = writeln!(text, "{line}");
     };
-    let name = campaign.name.as_deref().map(|name| format!(" ({name})")).unwrap_or_default();
+    let name = campaign.name.as_deref().map(|name| format!(" ({})", visible(name))).unwrap_or_default();
     let rehearsal = if campaign.rehearsal { ", in the sandbox: nothing was really sent" } else { "" };
     let time = match (campaign.state, took(campaign)) {
         (CampaignState::Completed, Some(time)) => format!(" in {}", duration(time)),
@@ -87,7 +74,7 @@ pub(super) fn summary(campaign: &Campaign) -> String {
     };
     line(format!("campaign {}{name}: {}{time}{rehearsal}", campaign.id, campaign.state));
     if let Some(reason) = &campaign.reason {
-        line(format!("  {reason}"));
+        line(format!("  {}", visible(reason)));
     }
     line(String::new());
     let total = counts.total.max(1) as f64;
@@ -99,7 +86,7 @@ pub(super) fn summary(campaign: &Campaign) -> String {
     row("accepted", counts.accepted);
     row("rejected", counts.rejected);
     for (code, count) in &campaign.rejected {
-        row(&format!("  {code}"), *count);
+        row(&format!("  {}", visible(code)), *count);
     }
     row("in doubt", counts.in_doubt);
     row("skipped", counts.skipped);
@@ -124,15 +111,15 @@ pub(super) fn summary(campaign: &Campaign) -> String {
         let share = failed as f64 * 100.0 / accepted;
         line(format!("  {:<22}{:>14}{share:>8.1} %", "not delivered", thousands(failed)));
         for (code, count) in &campaign.undelivered {
-            line(format!("    {code:<20}{:>14}", thousands(*count)));
+            line(format!("    {:<20}{:>14}", visible(code), thousands(*count)));
         }
     }
     if !campaign.texts.is_empty() {
         line(String::new());
         for (code, detail) in &campaign.texts {
-            line(format!("  {code}: {detail}"));
+            line(format!("  {}: {}", visible(code), visible(detail)));
             if let Some(known) = codes::reported(code, detail) {
-                line(format!("    {}", known.summary()));
+                line(format!("    {}", known.beside(detail)));
             }
         }
     }

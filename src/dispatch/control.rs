@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::campaign::control::{Action, Control};
-use crate::campaign::{CampaignId, CampaignState, Span};
+use crate::campaign::{CampaignId, CampaignState, Span, counted};
 use crate::ledger::{Campaign, Decision, Ledger, LedgerError};
 
 /// What was done.
@@ -75,16 +75,18 @@ fn line(control: &Control, messages: u64) -> String {
     let what = match &control.action {
         Action::Pause => "paused it".into(),
         Action::Resume => "resumed it".into(),
-        Action::Cancel => format!("cancelled it: {messages} messages are not sent"),
-        Action::Retry { codes } if codes.is_empty() => format!("had {messages} rejected messages sent again"),
+        Action::Cancel => format!("cancelled it: {} not sent", counted(messages, "message")),
+        Action::Retry { codes } if codes.is_empty() => {
+            format!("had {} sent again", counted(messages, "rejected message"))
+        }
         Action::Retry { codes } => {
-            format!("had {messages} messages rejected with {} sent again", codes.join(", "))
+            format!("had {} rejected with {} sent again", counted(messages, "message"), codes.join(", "))
         }
         Action::Resolve { resend: true, older_than } => {
-            format!("had {messages} messages in doubt sent again{}", aged(older_than))
+            format!("had {} in doubt sent again{}", counted(messages, "message"), aged(older_than))
         }
         Action::Resolve { resend: false, older_than } => {
-            format!("gave up {messages} messages in doubt{}", aged(older_than))
+            format!("gave up {} in doubt{}", counted(messages, "message"), aged(older_than))
         }
     };
     // Names and codes may come from a queue: they stay on one line, and that a short one.

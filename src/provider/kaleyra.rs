@@ -14,7 +14,7 @@ use super::{Credentials, Kind, Provider, Reply, Request, address, buttons, conte
 use crate::campaign::codes::{self, Source};
 use crate::campaign::delivery::{News, Report};
 use crate::campaign::problem::nearest;
-use crate::campaign::rules::Limit;
+use crate::campaign::rules::{Authority, Limit};
 use crate::campaign::{BATCH_LIMIT, Envelope, Job, Phone, Problem};
 
 /// Hosts: document 002. A batch is up to a hundred requests at once.
@@ -35,7 +35,7 @@ pub(super) const KALEYRA: Kind = Kind {
 };
 
 /// Document 002: each of `ref`, `ref1` and `ref2` has at most 255 characters.
-const REFERENCE: Limit = Limit { max: 255, may_be_empty: true, source: "document 002", is_text: true };
+const REFERENCE: Limit = Limit { max: 255, may_be_empty: true, source: Authority::Kaleyra, is_text: true };
 /// The code of a message that was taken.
 const TAKEN: &str = "WA202";
 

@@ -10,7 +10,7 @@ use super::reports::of_meta;
 use super::{Credentials, Kind, Provider, Reply, Request, address, buttons, content, no_extra_info};
 use crate::campaign::codes::{self, Source};
 use crate::campaign::delivery::Report;
-use crate::campaign::rules::Limit;
+use crate::campaign::rules::{Authority, Limit};
 use crate::campaign::{BATCH_LIMIT, Envelope, Job, Phone, Problem};
 
 /// The host, with the version of the interface that this is written for.
@@ -27,7 +27,7 @@ pub(super) const META: Kind = Kind {
 };
 
 /// `biz_opaque_callback_data` has at most 512 characters.
-const OPAQUE: Limit = Limit { max: 512, may_be_empty: true, source: "the Cloud API", is_text: true };
+const OPAQUE: Limit = Limit { max: 512, may_be_empty: true, source: Authority::Meta, is_text: true };
 
 struct Meta {
     url: Url,

@@ -15,7 +15,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("dispatch", &["campaign", "audience", "provider", "limiter", "queue", "ledger"]),
     ("callbacks", &["campaign", "ledger", "queue", "dispatch"]),
     ("config", &["campaign", "provider"]),
-    ("telemetry", &[]),
+    ("telemetry", &["campaign"]),
     ("http", &[]),
     (
         "cli",

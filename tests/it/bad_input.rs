@@ -1,5 +1,7 @@
 //! Bad input: a message that says what, where and what to do; exit status 2; nothing sent.
 
+use std::io::Write;
+
 use flowcast::sandbox::Behaviour;
 use serde_json::{Value, json};
 
@@ -32,6 +34,12 @@ macro_rules! is_refused {
     };
 }
 
+fn packed(text: &str) -> Vec<u8> {
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packer.write_all(text.as_bytes()).unwrap();
+    packer.finish().unwrap()
+}
+
 fn csv(world: &World, content: &str) {
     world.write("audience.csv", content);
 }
@@ -56,6 +64,18 @@ is_refused! {
         => "the column \"name\" occurs twice in the header";
     an_audience_that_is_not_utf8: |world: &World| world.write("audience.csv", b"phone,name\n+919876543210,Jos\xe9\n")
         => "audience.csv is not UTF-8: byte 28 (line 2); save the file as \"CSV UTF-8\"";
+    a_packed_file_with_one_endless_row: |world: &World| {
+        world.write("audience.csv.gz", packed(&format!("phone,name\n+919876543210,{}", "a".repeat(3 << 20))));
+        world.write_job(&job_with("/audience/csv/path", json!("audience.csv.gz")));
+    } => "audience.csv.gz: the row on line 2 is longer than 1 MiB";
+    a_caption_over_its_limit: |world: &World| world.write_job(&job_with(
+        "/message",
+        json!({ "type": "image", "image": { "link": "https://a.example/x.png", "caption": "c".repeat(1025) } }),
+    )) => "/message/image/caption: is 1,025 characters long; WhatsApp allows 1,024 (Meta's documentation)";
+    a_templates_name_that_is_none: |world: &World| world.write_job(&job_with(
+        "/message",
+        json!({ "type": "template", "template": { "name": "Order Ready", "language": { "code": "en" } } }),
+    )) => "/message/template/name: must be lower-case letters, digits and underscores alone";
     a_quote_that_is_never_closed: |world: &World| csv(world, "phone,name\n+919876543210,\"Asha\n+919876543211,Bo\n")
         => "audience.csv: a quote opens in the row on line 2 and is not closed";
     a_quote_that_pairs_with_the_next_rows: |world: &World| csv(
@@ -65,7 +85,7 @@ is_refused! {
     a_body_that_is_too_long_for_everybody: |world: &World| world.write_job(&job_with(
         "/message/text/body",
         json!(format!("{}{{{{ name }}}}", "x".repeat(5000))),
-    )) => "/message/text/body: even without its values it is 5000 characters long; document 001 allows 4096";
+    )) => "/message/text/body: even without its values it is 5,000 characters long; WhatsApp allows 4,096 (Exotel's documentation)";
     an_audience_outside_the_root: |world: &World| world.write_job(&job_with("/audience/csv/path", json!("../x.csv")))
         => "../x.csv leads out of the audience root";
     a_limit_that_can_not_be_met: |world: &World| world.write_job(&job_with("/limits", json!({ "messages": "0/s" })))
@@ -144,7 +164,10 @@ async fn a_body_that_is_too_long_for_some_skips_them_and_the_others_go() {
     assert_eq!(sandbox.stats()["accepted"], 2);
     let lines = world.report("c1");
     assert_eq!(lines[1]["code"], "invalid_content");
-    assert_eq!(lines[1]["detail"], "/message/text/body is 5006 characters long; document 001 allows 4096");
+    assert_eq!(
+        lines[1]["detail"],
+        "/message/text/body is 5,006 characters long; WhatsApp allows 4,096 (Exotel's documentation)"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -212,4 +235,38 @@ fn a_store_that_can_not_be_written_is_a_failure_of_the_outside() {
     let ended = world.flowcast(&["run", "job.json", "--sandbox", "--store", "no/such/folder/x.db"]);
     assert_eq!(ended.status, Some(1), "{ended:?}");
     assert!(ended.err.contains("no/such/folder/x.db"), "{}", ended.err);
+}
+
+#[test]
+fn what_a_job_says_can_not_write_over_a_terminal() {
+    let world = World::new(2);
+    let mut job = job_with("/name", json!("sale \u{1b}[2J\r\nfake: line\u{9b}31m"));
+    job["message"]["text"]["body"] = json!("Hi \u{1b}]0;title\u{7} {{ name }}");
+    world.write_job(&job);
+    for args in [
+        &["check", "job.json"][..],
+        &["run", "job.json", "--sandbox"],
+        &["status", "c1"],
+        &["campaigns"],
+        &["report", "c1"],
+        &["status", "c1", "--json"],
+    ] {
+        let ended = world.flowcast(args);
+        assert_eq!(ended.status, Some(0), "{ended:?}");
+        let said = ended.out + &ended.err;
+        let hidden = |c: char| c.is_control() && c != '\n';
+        assert!(!said.contains(hidden), "{args:?}: {said:?}");
+        assert!(!said.lines().any(|line| line.starts_with("fake")), "{args:?}: {said}");
+    }
+    let shown = world.flowcast(&["status", "c1"]).out;
+    assert!(shown.contains("(sale \\u001b[2J\\r\\nfake: line\\u009b31m)"), "{shown}");
+}
+
+#[test]
+fn a_check_says_that_no_account_is_configured() {
+    let world = World::new(1);
+    let ended = world.flowcast(&["check", "job.json"]);
+    assert_eq!(ended.status, Some(0));
+    assert!(ended.err.contains("the account \"main\" is not configured"), "{}", ended.err);
+    assert!(ended.out.contains("forecast: 1 request of up to 100 messages"), "{}", ended.out);
 }

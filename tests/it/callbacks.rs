@@ -485,7 +485,7 @@ async fn what_is_in_doubt_shows_its_age_and_a_persons_decision_is_remembered() {
     let text = world.flowcast(&["status", "c1"]).out;
     assert!(text.contains("3 in doubt await a callback, the oldest for "), "{text}");
     let aged = world.flowcast(&["resolve", "c1", "--abandon", "--older-than", "2h"]).out;
-    assert!(aged.contains("0 messages are given up"), "{aged}");
+    assert!(aged.contains("0 messages given up"), "{aged}");
     assert_eq!(world.status("c1")["counts"]["in_doubt"], 3);
     world.flowcast(&["resolve", "c1", "--abandon"]);
     let text = world.flowcast(&["status", "c1"]).out;

@@ -260,7 +260,7 @@ async fn rejected_messages_are_sent_again_although_the_audience_is_gone() {
     worker.ends().await;
     let _worker = fleet.worker();
     let ended = fleet.ok(&["retry", "c1", "--code", "no-such-code"]).await;
-    assert!(ended.out.contains("0 messages are sent again"), "{ended:?}");
+    assert!(ended.out.contains("0 messages sent again"), "{ended:?}");
     let ended = fleet.ok(&["retry", "c1", "--json"]).await;
     assert_eq!(serde_json::from_str::<Value>(&ended.out).unwrap()["messages"], 100);
     until("all to be accepted", || fleet.status("c1")["counts"]["accepted"] == 1000).await;

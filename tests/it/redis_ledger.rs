@@ -237,3 +237,13 @@ async fn a_wrong_password_is_an_error_that_shows_no_secret() {
     let text = fault.to_string();
     assert!(!text.contains("s3cr3t") && text.contains("redis.url"), "{text}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_refuses_and_closes_is_quoted() {
+    let server = RedisProcess::start("--maxclients 1");
+    let _only = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
+    let url = server.url().into();
+    let fault = Redis::connect(&url, Patience::Short, Duration::from_secs(1)).await.err().unwrap();
+    let text = fault.to_string();
+    assert!(text.contains("refuses the connection: ERR max number of clients reached"), "{text}");
+}

@@ -173,14 +173,17 @@ fn what_kaleyra_can_not_do_is_said_before_anything_is_sent() {
     };
     assert_eq!(
         compile(&long).err().unwrap()[0].to_string(),
-        "/custom_data: is 256 characters long; document 002 allows 255"
+        "/custom_data: is 256 characters long; Kaleyra allows 255 (Kaleyra's documentation)"
     );
     // ... and what is too long for one recipient skips that one.
     let template = compile(&job(&job_with("/custom_data", json!("{{ name }}")))).unwrap();
     let mut batch = Batch::new("c1".parse().unwrap(), 0, 1, false);
     batch.push(1, "+919876543210".parse().unwrap(), ["x".repeat(256).as_str()].into_iter());
     let skip = template.render(&batch.recipient(0).unwrap(), &mut Vec::new()).unwrap_err();
-    assert_eq!(skip.detail, "/custom_data is 256 characters long; document 002 allows 255");
+    assert_eq!(
+        skip.detail,
+        "/custom_data is 256 characters long; Kaleyra allows 255 (Kaleyra's documentation)"
+    );
 }
 
 /// A job with a message and what a document's example has beside it gives that example.

@@ -128,6 +128,13 @@ impl Code {
             advice => format!("{meaning} {}: {remedy}", capitalised(advice.as_str())),
         }
     }
+
+    /// The same beside a text of the provider, which may say the meaning itself.
+    pub fn beside(&self, text: &str) -> String {
+        let summary = self.summary();
+        let rest = summary.strip_prefix(self.meaning).filter(|_| text.contains(self.meaning));
+        rest.map_or(summary.as_str(), str::trim_start).to_owned()
+    }
 }
 
 fn capitalised(text: &str) -> String {

@@ -329,7 +329,7 @@ pub const CODES: &[Code] = &[
         ("WA400", ""),
         CONTENT,
         "Kaleyra could not read the message.",
-        "compare the content with document 002.",
+        "compare the content with Kaleyra's documentation.",
     ),
     code(Kaleyra, ("WA500", ""), LATER, "Kaleyra failed inside.", "flowcast tries again by itself."),
     code(

@@ -7,13 +7,14 @@ use serde_json::{Map, Value};
 
 use super::super::problem::step;
 use super::super::rules::{
-    ANY_TEXT, Choice, Field, Findings, Form, Object, Rule, Text, object, one_of, optional, required, text,
+    ANY_TEXT, Authority, Choice, Field, Findings, Form, Object, Rule, Text, object, one_of, optional,
+    required, text,
 };
 
-const D000: &str = "document 000";
-const D001: &str = "document 001";
+/// Documents 000 and 001.
+const EXOTEL: Authority = Authority::Exotel;
 
-const LINK: Rule = Rule::Text(text(0, D001).form(Form::Link));
+const LINK: Rule = Rule::Text(text(0, EXOTEL).form(Form::Link));
 
 /// The content of a message: its type, and the object of that name.
 pub const CONTENT: Rule = Rule::Choice(Choice {
@@ -35,15 +36,17 @@ pub const CONTENT: Rule = Rule::Choice(Choice {
 
 /// Document 001: at most 4096 characters.
 const TEXT: Rule = Rule::Object(object(&[
-    required("body", Rule::Text(text(4096, D001))),
+    required("body", Rule::Text(text(4096, EXOTEL))),
     optional("preview_url", Rule::Bool),
 ]));
 
 const LINKED: Rule = Rule::Object(object(&[required("link", LINK)]));
-const CAPTIONED: Rule = Rule::Object(object(&[required("link", LINK), optional("caption", ANY_TEXT)]));
+/// Meta's reference: at most 1,024 characters.
+const CAPTION: Rule = Rule::Text(text(1024, Authority::Meta));
+const CAPTIONED: Rule = Rule::Object(object(&[required("link", LINK), optional("caption", CAPTION)]));
 const DOCUMENT: Rule = Rule::Object(object(&[
     required("link", LINK),
-    optional("caption", ANY_TEXT),
+    optional("caption", CAPTION),
     optional("filename", ANY_TEXT),
 ]));
 
@@ -58,7 +61,7 @@ const CONTACTS: Rule = Rule::List { of: &CONTACT, min: 1, max: usize::MAX };
 
 const CONTACT: Rule = Rule::Object(object(&[
     required("name", NAME),
-    optional("birthday", Rule::Text(text(0, D001).form(Form::Date))),
+    optional("birthday", Rule::Text(text(0, EXOTEL).form(Form::Date))),
     optional("addresses", Rule::List { of: &ADDRESS, min: 0, max: usize::MAX }),
     optional("emails", Rule::List { of: &EMAIL, min: 0, max: usize::MAX }),
     optional("org", ORG),
@@ -79,7 +82,7 @@ const NAME: Rule = Rule::Object(Object {
         if name.len() < 2 {
             findings.problem(
                 pointer,
-                "needs one more of first_name, last_name, middle_name, suffix, prefix beside formatted_name (document 001)",
+                "needs one more of first_name, last_name, middle_name, suffix, prefix beside formatted_name (Exotel's documentation)",
             );
         }
     },
@@ -91,7 +94,7 @@ const ADDRESS: Rule = Rule::Object(object(&[
     optional("state", ANY_TEXT),
     optional("zip", ANY_TEXT),
     optional("country", ANY_TEXT),
-    optional("country_code", Rule::Text(text(0, D001).form(Form::CountryCode))),
+    optional("country_code", Rule::Text(text(0, EXOTEL).form(Form::CountryCode))),
     optional("type", ANY_TEXT),
 ]));
 const EMAIL: Rule = Rule::Object(object(&[optional("email", ANY_TEXT), optional("type", ANY_TEXT)]));
@@ -118,10 +121,10 @@ const INTERACTIVE: Rule = Rule::Choice(Choice {
     ],
 });
 
-const BODY: Rule = Rule::Object(object(&[required("text", Rule::Text(text(1024, D001)))]));
-const FOOTER: Rule = Rule::Object(object(&[required("text", Rule::Text(text(60, D001)))]));
+const BODY: Rule = Rule::Object(object(&[required("text", Rule::Text(text(1024, EXOTEL)))]));
+const FOOTER: Rule = Rule::Object(object(&[required("text", Rule::Text(text(60, EXOTEL)))]));
 
-const HEADER_TEXT: Object = object(&[required("text", Rule::Text(text(60, D001)))]);
+const HEADER_TEXT: Object = object(&[required("text", Rule::Text(text(60, EXOTEL)))]);
 
 /// Document 001: a list message has a text header, reply buttons have any.
 const TEXT_HEADER: Rule = Rule::Choice(Choice { tag: "type", common: &[], arms: &[("text", HEADER_TEXT)] });
@@ -146,7 +149,7 @@ const FLOW_ACTION: Rule = Rule::Object(object(&[
                 required("flow_message_version", one_of(&["3"])),
                 required("flow_token", ANY_TEXT),
                 required("flow_id", ANY_TEXT),
-                required("flow_cta", Rule::Text(text(20, D000).form(Form::NoEmoji))),
+                required("flow_cta", Rule::Text(text(20, EXOTEL).form(Form::NoEmoji))),
                 required("flow_action", one_of(&["navigate", "data_exchange"])),
                 optional("flow_action_payload", FLOW_PAYLOAD),
                 optional("mode", one_of(&["draft", "published"])),
@@ -167,11 +170,11 @@ fn payload_with_navigate_only(parameters: &Map<String, Value>, findings: &mut Fi
     match (navigates, parameters.contains_key("flow_action_payload")) {
         (true, false) => findings.problem(
             pointer,
-            "\"flow_action_payload\" is required with flow_action \"navigate\" (document 000): name the flow's first screen",
+            "\"flow_action_payload\" is required with flow_action \"navigate\" (Exotel's documentation): name the flow's first screen",
         ),
         (false, true) => findings.problem(
             &step(pointer, "flow_action_payload"),
-            "must be left out unless flow_action is \"navigate\" (document 000)",
+            "must be left out unless flow_action is \"navigate\" (Exotel's documentation)",
         ),
         _ => {}
     }
@@ -180,7 +183,7 @@ fn payload_with_navigate_only(parameters: &Map<String, Value>, findings: &mut Fi
 /// Document 001: a button of 20 characters, 1 to 10 sections, 10 rows in all.
 const LIST_ACTION: Rule = Rule::Object(Object {
     fields: &[
-        required("button", Rule::Text(text(20, D001))),
+        required("button", Rule::Text(text(20, EXOTEL))),
         required("sections", Rule::List { of: &SECTION, min: 1, max: 10 }),
     ],
     also: |action, findings, pointer| {
@@ -190,14 +193,17 @@ const LIST_ACTION: Rule = Rule::Object(Object {
         if rows().count() > 10 {
             findings.problem(
                 &step(pointer, "sections"),
-                format!("has {} rows over all sections; document 001 allows 10", rows().count()),
+                format!(
+                    "has {} rows over all sections; WhatsApp allows 10 (Exotel's documentation)",
+                    rows().count()
+                ),
             );
         }
         for (index, section) in sections.iter().enumerate() {
             if sections.len() > 1 && section.get("title").is_none() {
                 findings.problem(
                     &format!("{pointer}/sections/{index}"),
-                    "\"title\" is required when there is more than one section (document 001)",
+                    "\"title\" is required when there is more than one section (Exotel's documentation)",
                 );
             }
         }
@@ -206,13 +212,13 @@ const LIST_ACTION: Rule = Rule::Object(Object {
 });
 
 const SECTION: Rule = Rule::Object(object(&[
-    optional("title", Rule::Text(text(24, D001))),
+    optional("title", Rule::Text(text(24, EXOTEL))),
     required("rows", Rule::List { of: &ROW, min: 1, max: 10 }),
 ]));
 const ROW: Rule = Rule::Object(object(&[
-    required("id", Rule::Text(text(200, D001))),
-    required("title", Rule::Text(text(24, D001))),
-    optional("description", Rule::Text(text(72, D001))),
+    required("id", Rule::Text(text(200, EXOTEL))),
+    required("title", Rule::Text(text(24, EXOTEL))),
+    optional("description", Rule::Text(text(72, EXOTEL))),
 ]));
 
 /// Document 001: up to 3 reply buttons with titles of their own.
@@ -236,8 +242,8 @@ const BUTTON: Rule = Rule::Choice(Choice {
         object(&[required(
             "reply",
             Rule::Object(object(&[
-                required("id", Rule::Text(text(256, D001).form(Form::Trimmed))),
-                required("title", Rule::Text(text(20, D001))),
+                required("id", Rule::Text(text(256, EXOTEL).form(Form::Trimmed))),
+                required("title", Rule::Text(text(20, EXOTEL))),
             ])),
         )]),
     )],
@@ -251,14 +257,17 @@ fn unique<'a>(values: impl Iterator<Item = &'a Value>, what: &str, pointer: &str
     let is_repeated =
         |(index, value): (usize, &&str)| !findings.waits(value) && values[..index].contains(value);
     if values.iter().enumerate().any(is_repeated) {
-        findings
-            .problem(pointer, format!("each {what} must be different, and two are the same (document 001)"));
+        findings.problem(
+            pointer,
+            format!("each {what} must be different, and two are the same (Exotel's documentation)"),
+        );
     }
 }
 
-/// Documents 002 and 004, and `providers.md`: a template's name, language and components.
+/// Documents 002 and 004: a template's name, language and components. Meta's reference says what a name
+/// may be.
 const TEMPLATE: Rule = Rule::Object(object(&[
-    required("name", ANY_TEXT),
+    required("name", Rule::Text(text(512, Authority::Meta).form(Form::Name))),
     required(
         "language",
         Rule::Object(object(&[required("code", ANY_TEXT), optional("policy", one_of(&["deterministic"]))])),
@@ -310,7 +319,7 @@ fn flow_button(button: &Map<String, Value>, findings: &mut Findings, pointer: &s
     if kinds.is_some_and(|kinds| kinds != ["action"]) {
         findings.problem(
             &step(pointer, "parameters"),
-            "a flow button takes one parameter, of type \"action\" (document 002)",
+            "a flow button takes one parameter, of type \"action\" (Kaleyra's documentation)",
         );
     }
 }
@@ -343,4 +352,4 @@ const PARAMETER: Rule = Rule::Choice(Choice {
     ],
 });
 
-const TOKEN: Rule = Rule::Text(Text { may_be_empty: false, ..text(0, "document 002") });
+const TOKEN: Rule = Rule::Text(Text { may_be_empty: false, ..text(0, Authority::Kaleyra) });

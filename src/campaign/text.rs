@@ -1,0 +1,85 @@
+//! Text for people: numbers and counts, and text from outside as it may be shown.
+//!
+//! Whatever would move a cursor, start a line or turn the reading direction is written out, so that no
+//! job, audience or provider writes over a terminal, a log or a page.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+/// A text on one line, with its control characters written as in JSON: `\n`, `\u001b`.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    escaped(text, |_| false)
+}
+
+/// The same for a text of several lines: line breaks and tabs stay. Inside the strings of a JSON text
+/// the escapes mean what they replace.
+pub fn visible_lines(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| matches!(c, '\n' | '\t'))
+}
+
+fn escaped(text: &str, stays: fn(char) -> bool) -> Cow<'_, str> {
+    let is_escaped = |c: char| is_hidden(c) && !stays(c);
+    if !text.contains(is_escaped) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match c {
+            _ if !is_escaped(c) => shown.push(c),
+            '\n' => shown.push_str("\\n"),
+            '\r' => shown.push_str("\\r"),
+            '\t' => shown.push_str("\\t"),
+            _ => {
+                let _ = write!(shown, "\\u{:04x}", u32::from(c));
+            }
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// A number with its thousands apart: `12,345`.
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A count with what is counted: `1 request`, `1,200 requests`.
+pub fn counted(number: u64, what: &str) -> String {
+    format!("{} {what}{}", thousands(number), if number == 1 { "" } else { "s" })
+}
+
+/// Control characters, separators of lines and paragraphs, and what overrides the direction of
+/// reading. Joiners stay: Indian scripts and emoji need them.
+fn is_hidden(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_write_over_a_terminal_is_written_out() {
+        assert_eq!(visible("Diwali \u{1b}[2Jnow\r\n\u{9b}1m"), "Diwali \\u001b[2Jnow\\r\\n\\u009b1m");
+        assert_eq!(visible("a\u{202e}b\u{7f}"), "a\\u202eb\\u007f");
+        assert_eq!(visible_lines("a\n\tb\u{1b}"), "a\n\tb\\u001b");
+        for plain in ["", "दीवाली 🪔", "क्\u{200d}ष", "tab-less"] {
+            assert!(matches!(visible(plain), Cow::Borrowed(_)), "{plain}");
+        }
+    }
+
+    #[test]
+    fn a_json_text_means_the_same_afterwards() {
+        let value = serde_json::json!({ "name": "a\u{9b}b\u{202e}\u{1b}\n" });
+        let shown = visible_lines(&value.to_string()).into_owned();
+        assert!(!shown.contains(is_hidden));
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+    }
+}
