@@ -131,6 +131,15 @@ impl<'a> Recipient<'a> {
         }
     }
 
+    /// All of its values, one after the other.
+    pub fn values(&self) -> &'a str {
+        let end = |recipient: usize| {
+            let before = (recipient * self.batch.width).checked_sub(1);
+            before.and_then(|at| self.batch.ends.get(at)).map_or(0, |end| *end as usize)
+        };
+        self.batch.text.get(end(self.index)..end(self.index + 1)).unwrap_or_default()
+    }
+
     /// The campaign.
     pub fn campaign(&self) -> &'a CampaignId {
         &self.batch.campaign

@@ -17,6 +17,8 @@ pub struct Planner<'p> {
     batch_size: usize,
     next: u32,
     rows: u64,
+    /// Of what the messages say, and of each row what a batch carries of it. Nothing that an operator may change while
+    /// a campaign is planned is part of it: no address, no key, no limit.
     digest: blake3::Hasher,
     scratch: Vec<u8>,
     done: bool,
@@ -43,6 +45,8 @@ impl<'p> Planner<'p> {
         campaign: CampaignId,
         batch_size: usize,
     ) -> Result<Self, AudienceError> {
+        let mut digest = blake3::Hasher::new();
+        digest.update(prepared.job.content_fingerprint().as_bytes());
         Ok(Self {
             audience: Audience::open(&prepared.source, &prepared.settings)?,
             template: &prepared.template,
@@ -50,7 +54,7 @@ impl<'p> Planner<'p> {
             batch_size: batch_size.max(1),
             next: 0,
             rows: 0,
-            digest: blake3::Hasher::new(),
+            digest,
             scratch: Vec::new(),
             done: false,
         })
@@ -84,16 +88,15 @@ impl<'p> Planner<'p> {
                 Line::Recipient(row) => {
                     let (number, phone) = (row.row, row.phone);
                     batch.push(number, phone, columns.iter().map(|column| row.value(*column)));
-                    // Rendered to see whether it can be; the sender renders it again, which costs
-                    // less than carrying messages that are ten times their values.
-                    self.scratch.clear();
-                    let rendered = batch
-                        .recipient(batch.len() - 1)
-                        .map_or(Ok(()), |recipient| self.template.render(&recipient, &mut self.scratch));
                     self.digest.update(&number.to_le_bytes());
                     self.digest.update(&phone.digits().to_le_bytes());
-                    self.digest.update(&self.scratch);
-                    if let Err(skip) = rendered {
+                    // The sender renders it: values are a tenth of the messages that they make.
+                    let checked = batch.recipient(batch.len() - 1).map_or(Ok(()), |recipient| {
+                        self.digest.update(recipient.values().as_bytes());
+                        self.template.check(&recipient, &mut self.scratch)
+                    });
+                    if let Err(skip) = checked {
+                        self.digest.update(skip.reason.as_str().as_bytes());
                         batch.pop();
                         let recipient = phone.to_string();
                         skipped.push(SkippedRow {

@@ -186,6 +186,45 @@ async fn a_small_campaign_behind_a_big_one_finishes_in_seconds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn another_address_key_and_limit_go_on_with_a_plan_that_a_dead_worker_began() {
+    let (sandbox, url) =
+        sandbox(Behaviour { latency: Duration::from_millis(5), ..Behaviour::default() }).await;
+    let account = |limit: &str, more: &str| {
+        format!("limits = {{ messages = \"{limit}\", requests = \"10000/s\" }}\ntimeout = \"1s\"\n{more}")
+    };
+    let fleet = Fleet::new(60_000, &url, &account("4000/s,burst=100", ""));
+    let operator = |address: &str, key: char| {
+        let key = key.to_string().repeat(32);
+        let config = std::fs::read_to_string(fleet.world.path("flowcast.toml")).unwrap();
+        let http = format!("[http]\npublic_url = \"https://{address}\"");
+        let config = config.replace("[http]", &http);
+        fleet.world.write("flowcast.toml", format!("{config}[callbacks]\nkeys = [\"{key}\"]\n"));
+    };
+    operator("first.example", 'a');
+    let mut first = fleet.worker();
+    fleet.submit().await;
+    until("the campaign to be on its way", || sandbox.count() > 2_000).await;
+    first.kill();
+    assert_eq!(fleet.status("c1")["planned"], false, "it was killed in the midst of planning");
+    fleet.configure(&url, &account("50000/s,burst=70", ""));
+    operator("second.example/under", 'b');
+    let mut second = fleet.worker();
+    let before = sandbox.count();
+    until("another worker to go on", || sandbox.count() > before + 2_000).await;
+    second.kill();
+    // And with no address at all.
+    fleet.configure(&url, &account("50000/s", ""));
+    let _third = fleet.worker();
+    let counts = fleet.until_state("c1", "completed").await["counts"].clone();
+    assert_eq!(
+        counts["accepted"].as_u64().unwrap() + counts["in_doubt"].as_u64().unwrap(),
+        60_000,
+        "{counts}"
+    );
+    assert_eq!(sandbox.stats()["sent_twice"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_stopped_finishes_what_is_under_way() {
     let (sandbox, url) =
         sandbox(Behaviour { latency: Duration::from_millis(300), ..Behaviour::default() }).await;

@@ -191,6 +191,13 @@ impl Job {
     pub fn fingerprint(&self) -> String {
         digest(&self.document).to_hex().to_string()
     }
+
+    /// A digest of what its messages say: it is the same under another id, and with other limits.
+    pub fn content_fingerprint(&self) -> String {
+        let part = |name: &str| self.document.get(name).cloned().unwrap_or_default();
+        let parts = ["message", "custom_data", "extra_info"].map(part);
+        digest(&Value::from(parts.to_vec())).to_hex().to_string()
+    }
 }
 
 #[cfg(test)]

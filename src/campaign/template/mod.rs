@@ -176,6 +176,8 @@ impl Template {
     /// Why this recipient gets no message.
     pub fn render(&self, recipient: &Recipient<'_>, out: &mut Vec<u8>) -> Result<(), Skip> {
         let start = out.len();
+        // The address of reports is the operator's, and counts against nobody's message.
+        let mut address = 0;
         let rendered = self.ops.iter().try_for_each(|op| match op {
             Op::Constant(bytes) => {
                 out.extend_from_slice(bytes);
@@ -183,10 +185,12 @@ impl Template {
             }
             Op::Callback => {
                 if let Some(callbacks) = &self.callbacks {
+                    let before = out.len();
                     write_quoted(
                         &format!("{}{}", callbacks.base(), callbacks.seal(&recipient.message_ref())),
                         out,
                     );
+                    address = out.len() - before;
                 }
                 Ok(())
             }
@@ -194,7 +198,7 @@ impl Template {
                 .text(text, recipient, out)
                 .map_err(|cause| cause.skip(pointer))
                 .and_then(|length| judge_length(length, limit, pointer))
-                .and_then(|()| judge_size(out.len() - start)),
+                .and_then(|()| judge_size(out.len() - start - address)),
         });
         let rendered =
             rendered.and_then(|()| self.judge.as_ref().map_or(Ok(()), |judge| judge.whole(&out[start..])));
@@ -202,6 +206,34 @@ impl Template {
             out.truncate(start);
         }
         rendered
+    }
+
+    /// Whether a recipient's message can be rendered. Fills the strings that wait for values and nothing
+    /// else, where those alone decide; `scratch` is room for that.
+    ///
+    /// # Errors
+    ///
+    /// Why this recipient gets no message: what [`Template::render`] would say.
+    pub fn check(&self, recipient: &Recipient<'_>, scratch: &mut Vec<u8>) -> Result<(), Skip> {
+        scratch.clear();
+        if self.judge.is_some() {
+            return self.render(recipient, scratch);
+        }
+        let mut size = 0;
+        for op in &self.ops {
+            match op {
+                Op::Constant(bytes) => size += bytes.len(),
+                Op::Callback => {}
+                Op::Text { text, limit, pointer } => {
+                    scratch.clear();
+                    let length = self.text(text, recipient, scratch).map_err(|cause| cause.skip(pointer))?;
+                    judge_length(length, limit, pointer)?;
+                    size += scratch.len();
+                    judge_size(size)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Writes a string and tells its length in characters, `None` where the value is no string.
@@ -595,6 +627,20 @@ mod tests {
                 }
                 Err(skip) => prop_assert!(skip.detail.contains("characters long")),
             }
+        }
+
+        #[test]
+        fn a_check_says_what_rendering_says(name in "\\PC{0,1100}", alone in prop::bool::ANY) {
+            let text = if alone { "{{ name }}" } else { "Hi {{ name | title }}, {{ row + 1 }}" };
+            let content = json!({ "type": "interactive", "interactive": {
+                "type": "button", "body": { "text": text },
+                "action": { "buttons": [{ "type": "reply", "reply": { "id": "1", "title": "Yes" } }] },
+            } });
+            let template = compile(&content, &["name"]).unwrap();
+            let batch = row(&template, &[&name], false);
+            let recipient = batch.recipient(0).unwrap();
+            let checked = template.check(&recipient, &mut Vec::new());
+            prop_assert_eq!(checked, template.render(&recipient, &mut Vec::new()));
         }
 
         #[test]
