@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use flowcast::audience::{Audience, Line, PhoneNumbers, Settings, Source, survey};
+use flowcast::audience::{Audience, Line, PhoneNumbers, Settings, Source, scan};
 use flowcast::campaign::{Batch, Columns, Job, Template};
 use flowcast::provider::{Credentials, PROVIDERS};
 
@@ -82,7 +82,7 @@ fn audience(criterion: &mut Criterion) {
             BatchSize::PerIteration,
         );
     });
-    group.bench_function("surveyed", |bencher| bencher.iter(|| survey(&source, None).unwrap()));
+    group.bench_function("scanned", |bencher| bencher.iter(|| scan(&source, None).unwrap()));
     group.finish();
 }
 

@@ -26,6 +26,6 @@ pub mod ledger;
 pub mod limiter;
 pub mod provider;
 pub mod queue;
-pub mod redis_server;
+pub mod redis_client;
 pub mod sandbox;
 pub mod telemetry;

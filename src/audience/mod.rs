@@ -10,14 +10,14 @@ mod number;
 mod open;
 mod path;
 mod quotes;
-mod survey;
+mod scan;
 
 use std::path::PathBuf;
 
 use roaring::RoaringTreemap;
 
 pub use path::resolve;
-pub use survey::{Survey, survey};
+pub use scan::{Scan, scan};
 
 use crate::campaign::{Columns, Phone, SkipReason};
 use csv_rows::CsvRows;

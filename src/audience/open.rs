@@ -21,20 +21,20 @@ pub(super) fn name(path: &Path) -> String {
 /// `line` is where the row begins that was being read.
 pub(super) fn failure(path: &Path, fault: io::Error, line: u64) -> AudienceError {
     let name = name(path);
-    match fault.get_ref().and_then(|inner| inner.downcast_ref::<Fault>()) {
-        Some(Fault::NotUtf8 { byte, line }) => AudienceError::NotUtf8 { name, byte: *byte, line: *line },
-        Some(Fault::RowTooLong { quote: None }) => AudienceError::RowTooLong { name, line },
-        Some(Fault::RowTooLong { quote: Some(line) } | Fault::OpenQuote { line }) => {
+    match fault.get_ref().and_then(|inner| inner.downcast_ref::<ReadError>()) {
+        Some(ReadError::NotUtf8 { byte, line }) => AudienceError::NotUtf8 { name, byte: *byte, line: *line },
+        Some(ReadError::RowTooLong { quote: None }) => AudienceError::RowTooLong { name, line },
+        Some(ReadError::RowTooLong { quote: Some(line) } | ReadError::OpenQuote { line }) => {
             AudienceError::OpenQuote { name, line: *line }
         }
-        Some(Fault::Utf16) => AudienceError::Utf16(name),
+        Some(ReadError::Utf16) => AudienceError::Utf16(name),
         None => AudienceError::Io { name, source: fault },
     }
 }
 
 /// A fault that this reader finds itself, carried through `io::Error`.
 #[derive(Debug, thiserror::Error)]
-enum Fault {
+enum ReadError {
     #[error("not UTF-8")]
     NotUtf8 { byte: u64, line: u64 },
     /// With the line on which a quote opened that is not closed by then.
@@ -46,8 +46,8 @@ enum Fault {
     Utf16,
 }
 
-impl From<Fault> for io::Error {
-    fn from(fault: Fault) -> Self {
+impl From<ReadError> for io::Error {
+    fn from(fault: ReadError) -> Self {
         Self::new(io::ErrorKind::InvalidData, fault)
     }
 }
@@ -87,7 +87,7 @@ impl Bytes {
             return Err(AudienceError::Empty(name(path)));
         }
         if start.starts_with(b"\xff\xfe") || start.starts_with(b"\xfe\xff") {
-            return Err(failed(Fault::Utf16.into()));
+            return Err(failed(ReadError::Utf16.into()));
         }
         Ok(Self {
             reader,
@@ -122,7 +122,7 @@ impl Bytes {
     }
 
     /// Checks what was read, together with what the last chunk cut off.
-    fn check(&mut self, chunk: &[u8]) -> Result<(), Fault> {
+    fn check(&mut self, chunk: &[u8]) -> Result<(), ReadError> {
         let mut rest = chunk;
         while !self.cut.is_empty() && !rest.is_empty() {
             // At most three bytes are missing to a character that was cut.
@@ -131,7 +131,7 @@ impl Bytes {
             match std::str::from_utf8(&self.cut) {
                 Ok(_) => self.cut.clear(),
                 Err(fault) if fault.error_len().is_some() => {
-                    return Err(Fault::NotUtf8 { byte: self.cut_at, line: self.lines });
+                    return Err(ReadError::NotUtf8 { byte: self.cut_at, line: self.lines });
                 }
                 Err(_) => {}
             }
@@ -141,7 +141,7 @@ impl Bytes {
             let (good, bad) = rest.split_at(fault.valid_up_to());
             if fault.error_len().is_some() {
                 let line = self.lines + newlines(good);
-                return Err(Fault::NotUtf8 { byte: self.position + skipped + good.len() as u64, line });
+                return Err(ReadError::NotUtf8 { byte: self.position + skipped + good.len() as u64, line });
             }
             self.cut.extend_from_slice(bad);
             self.cut_at = self.position + skipped + good.len() as u64;
@@ -154,11 +154,11 @@ impl Read for Bytes {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if self.position.saturating_sub(self.row_start.load(Ordering::Relaxed)) > ROW_LIMIT {
             let quote = self.quotes.as_ref().and_then(Quotes::open);
-            return Err(Fault::RowTooLong { quote }.into());
+            return Err(ReadError::RowTooLong { quote }.into());
         }
         let count = self.reader.read(out)?;
         if count == 0 && !self.cut.is_empty() {
-            return Err(Fault::NotUtf8 { byte: self.cut_at, line: self.lines }.into());
+            return Err(ReadError::NotUtf8 { byte: self.cut_at, line: self.lines }.into());
         }
         self.check(&out[..count])?;
         if let Some(quotes) = &mut self.quotes {
@@ -166,7 +166,7 @@ impl Read for Bytes {
             let mark: &[u8] = if self.position == 0 { b"\xef\xbb\xbf" } else { b"" };
             let chunk = out[..count].strip_prefix(mark).unwrap_or(&out[..count]);
             let followed = if count == 0 { quotes.finish() } else { quotes.follow(chunk) };
-            followed.map_err(|line| Fault::OpenQuote { line })?;
+            followed.map_err(|line| ReadError::OpenQuote { line })?;
         }
         self.hasher.update(&out[..count]);
         self.position += count as u64;

@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use url::Url;
 
-use super::outside::Outside;
+use super::egress::EgressPolicy;
 use crate::queue::QueueError;
 use crate::queue::rabbitmq::{Broker, Forwarded};
 
@@ -55,7 +55,7 @@ struct Held {
 struct Sender {
     client: reqwest::Client,
     key: Option<hmac::Key>,
-    outside: Outside,
+    outside: EgressPolicy,
     /// Until when hosts are left alone.
     resting: Mutex<HashMap<String, Instant>>,
 }
@@ -73,7 +73,7 @@ impl Forward {
         allow_private: bool,
     ) -> Result<Self, String> {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let outside = Outside { allow_private };
+        let outside = EgressPolicy { allow_private };
         let client = reqwest::Client::builder()
             .user_agent(concat!("flowcast/", env!("CARGO_PKG_VERSION")))
             .timeout(TIMEOUT)

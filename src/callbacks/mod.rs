@@ -4,11 +4,11 @@
 //! Nothing here sends a message, and nothing that is not sealed by one of our keys changes anything.
 
 mod collector;
+mod egress;
 mod forward;
 mod http;
-mod outside;
+mod publisher;
 mod stop_words;
-mod teller;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,30 +20,30 @@ use crate::campaign::codes::{self, Effect};
 use crate::campaign::delivery::{Delivery, News, Report};
 use crate::campaign::{CampaignId, Job, MessageRef, Phone, Subject};
 use crate::dispatch::{Account, Accounts, Events};
-use crate::ledger::{Barrier, Heard, Learnt, Ledger, LedgerError, Suppress};
+use crate::ledger::{Breaker, Ledger, LedgerError, MessageReport, ReportEffect, Suppress};
 use crate::queue::QueueError;
 use collector::Collector;
 pub use forward::Forward;
 pub use http::{Slot, router};
+use publisher::EventPublisher;
 pub use stop_words::StopWords;
-use teller::Teller;
 
 /// Takes reports in.
 #[derive(Clone)]
 pub struct Reports<L: Ledger> {
     ledger: L,
     accounts: Accounts,
-    teller: Teller,
+    publisher: EventPublisher,
     collector: Collector,
     forward: Forward,
     stop_words: Arc<StopWords>,
     /// What the jobs of campaigns say.
-    known: Arc<Mutex<HashMap<CampaignId, Known>>>,
+    known: Arc<Mutex<HashMap<CampaignId, CampaignFacts>>>,
 }
 
 /// What a campaign's job says that matters here.
 #[derive(Clone, Debug, Default)]
-struct Known {
+struct CampaignFacts {
     /// Where its reports are handed on to.
     status_callback: Option<String>,
     /// The flow that its messages open.
@@ -73,7 +73,7 @@ pub enum Taken {
 
 /// Why a callback can't be kept now.
 #[derive(Debug, thiserror::Error)]
-pub enum NotKept {
+pub enum CallbackError {
     /// The ledger can't be written.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -88,7 +88,7 @@ impl<L: Ledger> Reports<L> {
         Self {
             ledger: ledger.clone(),
             accounts: accounts.clone(),
-            teller: Teller::start(events),
+            publisher: EventPublisher::start(events),
             collector: Collector::start(ledger.clone()),
             forward,
             stop_words: Arc::new(words),
@@ -115,7 +115,7 @@ impl<L: Ledger> Reports<L> {
     /// # Errors
     ///
     /// When it can't be kept now: the provider is to come again.
-    pub async fn take(&self, address: &Address, body: &[u8]) -> Result<Taken, NotKept> {
+    pub async fn take(&self, address: &Address, body: &[u8]) -> Result<Taken, CallbackError> {
         let Ok(json) = serde_json::from_slice::<Value>(body) else {
             metrics::counter!("flowcast_callbacks_total", "result" => "unreadable").increment(1);
             return Ok(Taken::Unreadable);
@@ -136,23 +136,23 @@ impl<L: Ledger> Reports<L> {
             return Ok(Taken::Done);
         }
         let learning = reports.iter().map(|report| self.learn(address, report));
-        let learnt = futures_util::future::try_join_all(learning).await?;
-        let concerned: Vec<_> = learnt.into_iter().map(|message| Some(message?.campaign)).collect();
+        let effects = futures_util::future::try_join_all(learning).await?;
+        let concerned: Vec<_> = effects.into_iter().map(|message| Some(message?.campaign)).collect();
         self.hand_on(&concerned, body).await?;
         Ok(Taken::Done)
     }
 
     /// Takes in one report. Returns the message that it is about, if there is one.
-    async fn learn(&self, address: &Address, report: &Report) -> Result<Option<MessageRef>, NotKept> {
+    async fn learn(&self, address: &Address, report: &Report) -> Result<Option<MessageRef>, CallbackError> {
         // An address of one message speaks of that message alone, whatever the body says.
         let message = match &address.subject {
             Subject::Message(message) => Some(message.clone()),
             Subject::Account => report.message.clone(),
         };
         let now = Timestamp::now().as_millisecond();
-        let learnt = match &message {
+        let effects = match &message {
             Some(message) => {
-                let heard = Heard {
+                let report = MessageReport {
                     message: message.index,
                     recipient: report.recipient,
                     sid: report.sid.clone(),
@@ -160,33 +160,33 @@ impl<L: Ledger> Reports<L> {
                     at: report.at.unwrap_or(now).clamp(1, now),
                     news: report.news.clone(),
                 };
-                self.collector.hear(message.campaign.clone(), message.batch, heard).await?
+                self.collector.apply(message.campaign.clone(), message.batch, report).await?
             }
             None => None,
         };
         if let News::Reply(reply) = &report.news
-            && learnt.as_ref().is_none_or(|learnt| learnt.is_news)
+            && effects.as_ref().is_none_or(|effects| effects.is_news)
             && self.stop_words.is_one(&reply.content)
             && let Some(person) =
-                self.who_says_so(&address.subject, learnt.as_ref(), report.recipient).await?
+                self.who_says_so(&address.subject, effects.as_ref(), report.recipient).await?
         {
             self.stop(person, message.as_ref()).await?;
         }
-        let Some(learnt) = learnt else {
+        let Some(effects) = effects else {
             metrics::counter!("flowcast_callbacks_total", "result" => "unmatched").increment(1);
             return Ok(None);
         };
         metrics::counter!("flowcast_callbacks_total", "result" => "taken").increment(1);
-        if let Some(message) = message.as_ref().filter(|_| learnt.is_news) {
-            let events = Events::news(message, &learnt, &report.news, report.at.unwrap_or(now));
+        if let Some(message) = message.as_ref().filter(|_| effects.is_news) {
+            let events = Events::news(message, &effects, &report.news, report.at.unwrap_or(now));
             if let News::Reply(reply) = &report.news {
                 // Told before it is marked as told, and that before the provider is answered: whoever
                 // waits for a booking gets it also when we die in between, as the provider comes again.
-                self.teller.tell_surely(&events).await?;
+                self.publisher.publish_confirmed(&events).await?;
                 let answer = reply.key(message.batch, message.index);
-                self.ledger.told(&message.campaign, message.batch, answer).await?;
+                self.ledger.answer_published(&message.campaign, message.batch, answer).await?;
             } else {
-                self.teller.tell(events);
+                self.publisher.publish(events);
                 self.judge_flow(address, &message.campaign, &report.news).await?;
             }
         }
@@ -198,11 +198,11 @@ impl<L: Ledger> Reports<L> {
     async fn who_says_so(
         &self,
         subject: &Subject,
-        learnt: Option<&Learnt>,
+        effects: Option<&ReportEffect>,
         said: Option<Phone>,
     ) -> Result<Option<Phone>, LedgerError> {
-        if let Some(learnt) = learnt {
-            return Ok(Some(learnt.recipient));
+        if let Some(effects) = effects {
+            return Ok(Some(effects.recipient));
         }
         let is_known = match subject {
             Subject::Message(message) => self.ledger.campaign(&message.campaign).await?.is_some(),
@@ -222,31 +222,31 @@ impl<L: Ledger> Reports<L> {
         let Some(flow) = self.known(id).await?.flow else { return Ok(()) };
         if known.effect == Effect::SlowFlow {
             if address.account.limits.throttle(&flow).await? {
-                self.teller.tell(vec![Events::throttled(&address.name, &flow, text)]);
+                self.publisher.publish(vec![Events::throttled(&address.name, &flow, text)]);
             }
             return Ok(());
         }
-        let barrier = Barrier { account: address.name.clone(), flow: Some(flow) };
+        let breaker = Breaker { account: address.name.clone(), flow: Some(flow) };
         let reason = format!("{code}: {text}; {}", known.remedy);
-        if self.ledger.close(&barrier, reason.clone(), false).await? {
-            tracing::error!("{barrier} is held: {reason}");
-            self.teller.tell(vec![Events::barrier(&barrier, Some(&reason))]);
+        if self.ledger.open_breaker(&breaker, reason.clone(), false).await? {
+            tracing::error!("{breaker} is held: {reason}");
+            self.publisher.publish(vec![Events::breaker(&breaker, Some(&reason))]);
         }
         Ok(())
     }
 
-    async fn stop(&self, person: Phone, message: Option<&MessageRef>) -> Result<(), NotKept> {
+    async fn stop(&self, person: Phone, message: Option<&MessageRef>) -> Result<(), CallbackError> {
         if self.ledger.suppress(vec![person], Suppress::Add).await? > 0 {
             tracing::info!("somebody has answered with a stop word and is never written to again");
             metrics::counter!("flowcast_suppressed_total").increment(1);
         }
         // Also when the number was on the list: we may have died before others were told.
-        Ok(self.teller.tell_surely(&[Events::suppressed(person, message)]).await?)
+        Ok(self.publisher.publish_confirmed(&[Events::suppressed(person, message)]).await?)
     }
 
     /// Hands a body on to the address that its campaign's job names. A body that concerns several
     /// addresses goes to none of them: it would tell one of the other's recipients.
-    async fn hand_on(&self, concerned: &[Option<CampaignId>], body: &[u8]) -> Result<(), NotKept> {
+    async fn hand_on(&self, concerned: &[Option<CampaignId>], body: &[u8]) -> Result<(), CallbackError> {
         let mut address: Option<String> = None;
         for campaign in concerned {
             let wanted = match campaign {
@@ -267,17 +267,17 @@ impl<L: Ledger> Reports<L> {
     }
 
     /// What a campaign's job says; nothing where it is forgotten.
-    async fn known(&self, campaign: &CampaignId) -> Result<Known, LedgerError> {
+    async fn known(&self, campaign: &CampaignId) -> Result<CampaignFacts, LedgerError> {
         let jobs = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = jobs().get(campaign) {
             return Ok(known.clone());
         }
         let stored = match self.ledger.job(campaign).await {
-            Err(LedgerError::NoCampaign(_)) => return Ok(Known::default()),
+            Err(LedgerError::NoCampaign(_)) => return Ok(CampaignFacts::default()),
             stored => stored?,
         };
-        let Ok(job) = Job::read(stored.job.as_bytes()) else { return Ok(Known::default()) };
-        let known = Known { flow: job.flow(), status_callback: job.status_callback };
+        let Ok(job) = Job::read(stored.job.as_bytes()) else { return Ok(CampaignFacts::default()) };
+        let known = CampaignFacts { flow: job.flow(), status_callback: job.status_callback };
         let mut jobs = jobs();
         if jobs.len() >= REMEMBERED {
             jobs.clear();

@@ -95,6 +95,11 @@ impl Batch {
             && self.ends.iter().all(|end| self.text.is_char_boundary(*end as usize))
     }
 
+    /// How many bytes its values have.
+    pub fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
     /// How many recipients it has.
     pub fn len(&self) -> usize {
         self.rows.len()

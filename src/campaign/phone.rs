@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The digits of an E.164 number at the least and at the most: country code and number together.
 const DIGITS: std::ops::RangeInclusive<usize> = 7..=15;
@@ -18,16 +18,15 @@ const DIGITS: std::ops::RangeInclusive<usize> = 7..=15;
 /// let phone: Phone = "+919876543210".parse()?;
 /// assert_eq!(phone.to_string(), "+919876543210");
 /// assert_eq!(format!("{phone:?}"), "+91********10");
-/// # Ok::<(), flowcast::campaign::phone::NotE164>(())
+/// # Ok::<(), flowcast::campaign::phone::InvalidPhone>(())
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Phone(u64);
 
 /// A text that is no E.164 number.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("an E.164 number is a + and 7 to 15 digits, the first not 0")]
-pub struct NotE164;
+pub struct InvalidPhone;
 
 impl Phone {
     /// The number whose digits, country code first, are those of `digits`.
@@ -43,17 +42,17 @@ impl Phone {
 }
 
 impl FromStr for Phone {
-    type Err = NotE164;
+    type Err = InvalidPhone;
 
-    fn from_str(text: &str) -> Result<Self, NotE164> {
-        let digits = text.strip_prefix('+').ok_or(NotE164)?.as_bytes();
+    fn from_str(text: &str) -> Result<Self, InvalidPhone> {
+        let digits = text.strip_prefix('+').ok_or(InvalidPhone)?.as_bytes();
         if !DIGITS.contains(&digits.len()) || digits[0] == b'0' {
-            return Err(NotE164);
+            return Err(InvalidPhone);
         }
         let mut number = 0;
         for &digit in digits {
             if !digit.is_ascii_digit() {
-                return Err(NotE164);
+                return Err(InvalidPhone);
             }
             number = number * 10 + u64::from(digit - b'0');
         }
@@ -61,17 +60,23 @@ impl FromStr for Phone {
     }
 }
 
-impl TryFrom<String> for Phone {
-    type Error = NotE164;
-
-    fn try_from(text: String) -> Result<Self, NotE164> {
-        text.parse()
+/// Where people read it, it is written as they do; elsewhere its digits are a number.
+impl Serialize for Phone {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            self.0.serialize(serializer)
+        }
     }
 }
 
-impl From<Phone> for String {
-    fn from(phone: Phone) -> Self {
-        phone.to_string()
+impl<'de> Deserialize<'de> for Phone {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            return String::deserialize(deserializer)?.parse().map_err(de::Error::custom);
+        }
+        Self::from_digits(u64::deserialize(deserializer)?).ok_or_else(|| de::Error::custom(InvalidPhone))
     }
 }
 
@@ -97,7 +102,7 @@ mod tests {
         for bad in
             ["", "+", "919876543210", "+0123456789", "+91 98765", "+123456", "+1234567890123456", "+9１"]
         {
-            assert_eq!(bad.parse::<Phone>(), Err(NotE164), "{bad:?}");
+            assert_eq!(bad.parse::<Phone>(), Err(InvalidPhone), "{bad:?}");
         }
         assert_eq!("+919876543210".parse::<Phone>().unwrap().to_string(), "+919876543210");
         assert_eq!(Phone::from_digits(0), None);

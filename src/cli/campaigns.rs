@@ -10,7 +10,7 @@ use super::text::status_json;
 use super::{Outcome, open, print};
 use crate::campaign::thousands;
 use crate::config::Config;
-use crate::ledger::{Access, Ledger};
+use crate::ledger::{Access, Campaigns};
 
 pub(super) async fn main(store: &open::Store, config: &Config, json: bool) -> Outcome {
     let opened = store.open(config, Access::Read).await?;

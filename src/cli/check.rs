@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::hears::Hears;
+use super::callback_endpoint::CallbackEndpoint;
 use super::text::duration;
 use super::{Failure, Outcome, open, print, tell};
 use crate::campaign::content::preview;
@@ -55,7 +55,7 @@ pub(super) fn main(check: &Check, config: &Config, json: bool) -> Outcome {
         let nowhere = nowhere.map_err(|fault| Failure::Outside(format!("{fault}")))?;
         open::sandbox_account(config, &job.account, &nowhere)?
     } else {
-        open::account(config, &job.account, None, Hears::in_shape(config)?.as_ref())?
+        open::account(config, &job.account, None, CallbackEndpoint::in_shape(config)?.as_ref())?
     };
     let prepared = prepare(job, Some(&open::audience_root(config, &check.job)), &account)?;
     let found = walk(&prepared, check.rows)?;

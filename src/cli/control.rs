@@ -17,7 +17,7 @@ use crate::ledger::Access;
 
 /// A campaign.
 #[derive(Args)]
-pub(super) struct Which {
+pub(super) struct CampaignArgs {
     /// The campaign's id
     id: String,
     #[command(flatten)]
@@ -28,7 +28,7 @@ pub(super) struct Which {
 #[derive(Args)]
 pub(super) struct Retry {
     #[command(flatten)]
-    which: Which,
+    which: CampaignArgs,
     /// Only those that were rejected with this code; may be given more than once
     #[arg(long = "code", value_name = "C")]
     codes: Vec<String>,
@@ -38,9 +38,9 @@ pub(super) struct Retry {
 #[derive(Args)]
 pub(super) struct Resolve {
     #[command(flatten)]
-    which: Which,
+    which: CampaignArgs,
     #[command(flatten)]
-    how: How,
+    how: Age,
     /// Only those that have been in doubt for so long, as 30min or 2h
     #[arg(long, value_name = "TIME")]
     older_than: Option<Span>,
@@ -49,7 +49,7 @@ pub(super) struct Resolve {
 /// One of the two.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
-struct How {
+struct Age {
     /// Send them again: whoever got one may get a second
     #[arg(long)]
     resend: bool,
@@ -66,18 +66,18 @@ fn by() -> String {
 }
 
 impl Retry {
-    pub(super) fn parts(self) -> (Which, Action) {
+    pub(super) fn parts(self) -> (CampaignArgs, Action) {
         (self.which, Action::Retry { codes: self.codes })
     }
 }
 
 impl Resolve {
-    pub(super) fn parts(self) -> (Which, Action) {
+    pub(super) fn parts(self) -> (CampaignArgs, Action) {
         (self.which, Action::Resolve { resend: self.how.resend, older_than: self.older_than })
     }
 }
 
-pub(super) async fn main((which, action): (Which, Action), config: &Config, json: bool) -> Outcome {
+pub(super) async fn main((which, action): (CampaignArgs, Action), config: &Config, json: bool) -> Outcome {
     let opened = which.store.open(config, Access::Change).await?;
     let (id, done) = on_ledger!(opened, ledger => {
         // A name that is not known is told with the nearest that is.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Failure, Outcome, open, print};
 use crate::campaign::{visible, visible_lines};
 use crate::config::Config;
-use crate::queue::rabbitmq::{Buried, What};
+use crate::queue::rabbitmq::{Buried, DeadAction};
 
 /// How many are listed.
 const LISTED: usize = 1000;
@@ -58,11 +58,11 @@ pub(super) async fn main(dead: Dead, config: &Config, json: bool) -> Outcome {
             list(&buried, more, json)
         }
         Verb::Requeue(wanted) => {
-            let done = broker.unbury(What::Requeue, |nth, job| wanted.includes(nth, job)).await?;
+            let done = broker.unbury(DeadAction::Requeue, |nth, job| wanted.includes(nth, job)).await?;
             told(done, "requeued", json)
         }
         Verb::Discard(wanted) => {
-            let done = broker.unbury(What::Discard, |nth, job| wanted.includes(nth, job)).await?;
+            let done = broker.unbury(DeadAction::Discard, |nth, job| wanted.includes(nth, job)).await?;
             told(done, "discarded", json)
         }
     };

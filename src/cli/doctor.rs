@@ -8,14 +8,14 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::hears::Hears;
+use super::callback_endpoint::CallbackEndpoint;
 use super::{Failure, Outcome, open, print};
 use crate::campaign::Phone;
 use crate::config::Config;
 use crate::dispatch::Account;
 use crate::ledger::{Access, Redis, Sqlite};
-use crate::provider::{Answer, Failure as NoReply, Said, prove};
-use crate::redis_server::{Node, Patience, survey};
+use crate::provider::{Answer, Failure as NoReply, ParsedBody, classify};
+use crate::redis_client::{Node, RetryPolicy, survey};
 
 /// A clock that is further off is worth a word; schedules are kept by it.
 const SKEW: Duration = Duration::from_secs(2);
@@ -94,11 +94,11 @@ async fn look_at_accounts(config: &Config, findings: &mut Findings) {
     if config.accounts.is_empty() {
         findings.add("accounts", Grade::Bad, "none is configured: describe one under [accounts.NAME]");
     }
-    let hears = hears(config).await;
+    let endpoint = endpoint(config).await;
     for name in config.accounts.keys() {
         let check = format!("accounts.{name}");
-        let opened = match &hears {
-            Ok(hears) => open::account(config, name, None, hears.as_ref()),
+        let opened = match &endpoint {
+            Ok(endpoint) => open::account(config, name, None, endpoint.as_ref()),
             Err(_) => open::account(config, name, None, None),
         };
         match opened {
@@ -106,7 +106,7 @@ async fn look_at_accounts(config: &Config, findings: &mut Findings) {
             Ok(account) => {
                 let (grade, text) = try_credentials(&account).await;
                 findings.add(&check, grade, text);
-                let (grade, text) = match &hears {
+                let (grade, text) = match &endpoint {
                     Ok(_) => callbacks(&account),
                     Err(fault) => (Grade::Warning, format!("the address of reports can't be told: {fault}")),
                 };
@@ -117,15 +117,15 @@ async fn look_at_accounts(config: &Config, findings: &mut Findings) {
 }
 
 /// Where reports come to. Where no key is configured, the ledger's is asked for.
-async fn hears(config: &Config) -> Result<Option<Hears>, Failure> {
+async fn endpoint(config: &Config) -> Result<Option<CallbackEndpoint>, Failure> {
     if config.http.public_url.is_none() || !config.callbacks.keys.is_empty() {
-        return Hears::in_shape(config);
+        return CallbackEndpoint::in_shape(config);
     }
     if let Some(redis) = &config.redis {
-        let ledger = Redis::on(open::redis_server(redis, Patience::Short).await?, Duration::ZERO);
-        return Hears::of(config, &ledger).await;
+        let ledger = Redis::on(open::redis_server(redis, RetryPolicy::Short).await?, Duration::ZERO);
+        return CallbackEndpoint::of(config, &ledger).await;
     }
-    Hears::of(config, &Sqlite::open(&config.store.path, Access::Change)?).await
+    CallbackEndpoint::of(config, &Sqlite::open(&config.store.path, Access::Change)?).await
 }
 
 /// How the provider reports what became of messages.
@@ -151,9 +151,9 @@ async fn try_credentials(account: &Account) -> (Grade, String) {
     };
     match account.transport.post(account.provider.request(nobody, &[]), None).await {
         Ok(reply) => {
-            let said = account.provider.hear(&reply, 0);
-            let code = if let Said::Error { code, .. } = &said { code.clone() } else { None };
-            match prove(&reply, said) {
+            let said = account.provider.parse(&reply, 0);
+            let code = if let ParsedBody::Error { code, .. } = &said { code.clone() } else { None };
+            match classify(&reply, said) {
                 _ if code.is_some() && code.as_deref() == account.kind.unknown_sender => {
                     (Grade::Ok, "the provider takes the credentials".into())
                 }

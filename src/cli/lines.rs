@@ -11,7 +11,7 @@ use crate::campaign::visible_lines;
 
 /// How lines are written.
 #[derive(Args)]
-pub(super) struct As {
+pub(super) struct LineFormat {
     /// How the lines are written; CSV, or with --json JSON lines
     #[arg(long)]
     format: Option<Format>,
@@ -28,7 +28,7 @@ pub(super) enum Lines {
     Json(BufWriter<io::Stdout>),
 }
 
-impl As {
+impl LineFormat {
     /// Whether they are for a spreadsheet.
     pub(super) fn is_csv(&self, json: bool) -> bool {
         matches!((self.format, json), (Some(Format::Csv), _) | (None, false))

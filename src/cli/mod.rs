@@ -1,5 +1,6 @@
 //! The command line: one file a command. Results go to stdout, everything else to stderr.
 
+mod callback_endpoint;
 mod campaigns;
 mod check;
 mod completions;
@@ -7,7 +8,6 @@ mod control;
 mod dead;
 mod doctor;
 mod explain;
-mod hears;
 mod lines;
 mod open;
 mod progress;
@@ -82,11 +82,11 @@ enum Command {
     /// Decide what becomes of a campaign's messages in doubt
     Resolve(control::Resolve),
     /// Stop a campaign until it is resumed
-    Pause(control::Which),
+    Pause(control::CampaignArgs),
     /// Go on with a campaign that is paused or held
-    Resume(control::Which),
+    Resume(control::CampaignArgs),
     /// End a campaign; what is not sent yet never is
-    Cancel(control::Which),
+    Cancel(control::CampaignArgs),
     /// Look at jobs that could not be read or were refused
     Dead(dead::Dead),
     /// Check the configuration, the servers and the credentials, and say what to change

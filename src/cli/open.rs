@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use url::{Host, Url};
 
 use super::Failure;
-use super::hears::Hears;
+use super::callback_endpoint::CallbackEndpoint;
 use crate::campaign::problem::nearest;
 use crate::campaign::{Callbacks, CampaignId, Job};
 use crate::config::{self, AccountConfig, Config};
@@ -21,7 +21,7 @@ use crate::limiter::{AccountLimits, Rates};
 use crate::provider::transport::REQUEST_TIMEOUT;
 use crate::provider::{Credentials, Kind, PROVIDERS, Transport};
 use crate::queue::rabbitmq::Broker;
-use crate::redis_server::{Patience, RedisServer};
+use crate::redis_client::{RedisClient, RetryPolicy};
 
 /// What `WhatsApp` lets a sender number send, unless the account says otherwise.
 const MESSAGES: &str = "80/s";
@@ -79,7 +79,7 @@ impl Store {
     pub(super) async fn open(&self, config: &Config, access: Access) -> Result<Opened, Failure> {
         match &config.redis {
             Some(redis) if self.store.is_none() => {
-                let server = redis_server(redis, Patience::Short).await?;
+                let server = redis_server(redis, RetryPolicy::Short).await?;
                 Ok(Opened::Fleet(Redis::on(server, REQUEST_TIMEOUT)))
             }
             _ => Ok(Opened::Embedded(Sqlite::open(self.path(config), access)?)),
@@ -88,9 +88,12 @@ impl Store {
 }
 
 /// The configured Redis.
-pub(super) async fn redis_server(redis: &config::Redis, patience: Patience) -> Result<RedisServer, Failure> {
+pub(super) async fn redis_server(
+    redis: &config::Redis,
+    patience: RetryPolicy,
+) -> Result<RedisClient, Failure> {
     let url = redis.url.read("redis.url")?;
-    RedisServer::connect(&url, patience).await.map_err(|fault| Failure::Outside(format!("Redis: {fault}")))
+    RedisClient::connect(&url, patience).await.map_err(|fault| Failure::Outside(format!("Redis: {fault}")))
 }
 
 /// The configured broker.
@@ -140,14 +143,14 @@ pub(super) fn audience_root(config: &Config, job: &Path) -> PathBuf {
 }
 
 /// Where an account's buckets are: in this process, or in a fleet's Redis.
-pub(super) type Shared<'s> = Option<&'s RedisServer>;
+pub(super) type Shared<'s> = Option<&'s RedisClient>;
 
 /// The configured account of a job.
 pub(super) fn account(
     config: &Config,
     name: &str,
     shared: Shared<'_>,
-    hears: Option<&Hears>,
+    endpoint: Option<&CallbackEndpoint>,
 ) -> Result<Account, Failure> {
     let Some(account) = config.accounts.get(name) else {
         let near = if config.accounts.is_empty() {
@@ -159,15 +162,15 @@ pub(super) fn account(
     };
     let credentials = account.credentials(name)?;
     let address = account.address(name)?;
-    let callbacks = hears.map(|hears| hears.at(name)).transpose()?;
+    let callbacks = endpoint.map(|endpoint| endpoint.at(name)).transpose()?;
     ready(account.provider, &credentials, &address, name, Some(account), shared, callbacks)
 }
 
 /// All configured accounts. One that can't be used is no reason not to work for the others.
-pub(super) fn accounts(config: &Config, shared: Shared<'_>, hears: Option<&Hears>) -> Accounts {
+pub(super) fn accounts(config: &Config, shared: Shared<'_>, endpoint: Option<&CallbackEndpoint>) -> Accounts {
     let open = |name: &String| {
         let opened =
-            account(config, name, shared, hears).map(Arc::new).map_err(|failure| failure.to_string());
+            account(config, name, shared, endpoint).map(Arc::new).map_err(|failure| failure.to_string());
         if let Err(fault) = &opened {
             tracing::warn!("an account can't be used: {fault}");
         }

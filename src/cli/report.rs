@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::lines::As;
+use super::lines::LineFormat;
 use super::open::on_ledger;
 use super::{Outcome, open};
 use crate::campaign::{MessageState, codes, visible};
@@ -17,7 +17,7 @@ pub(super) struct Report {
     /// The campaign's id
     id: String,
     #[command(flatten)]
-    written: As,
+    written: LineFormat,
     /// Only messages in this state
     #[arg(long, value_name = "S")]
     state: Option<MessageState>,

@@ -7,7 +7,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::lines::As;
+use super::lines::LineFormat;
 use super::open::on_ledger;
 use super::{Failure, Outcome, open};
 use crate::campaign::CampaignId;
@@ -21,7 +21,7 @@ pub(super) struct Responses {
     /// The campaign's id
     id: String,
     #[command(flatten)]
-    written: As,
+    written: LineFormat,
     #[command(flatten)]
     store: open::Store,
 }

@@ -14,8 +14,8 @@ use super::text::{status_json, summary};
 use super::{Failure, Outcome, UNSETTLED, open, print, progress, tell};
 use crate::campaign::CampaignState;
 use crate::config::Config;
-use crate::dispatch::{self, End, Events, Setting};
-use crate::ledger::{Access, Campaign, Ledger, LedgerError, Sqlite};
+use crate::dispatch::{self, Context, End, Events};
+use crate::ledger::{Access, Campaign, Campaigns, LedgerError, Sqlite};
 use crate::sandbox::Sandbox;
 
 /// Send a campaign from this machine, or go on with it where it stood.
@@ -73,12 +73,12 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
     // A job without an id that is run again is the same campaign: a new id would send all of it again.
     let campaign = dispatch::register(&ledger, &prepared, sandbox.is_some(), true).await?;
     tell_beginning(&campaign, &path);
-    let setting = Setting { accounts: open::only(&name, &account), root: None, events: Events::default() };
-    open::remember_recipients(&ledger, &setting.accounts).await?;
-    tokio::spawn(open::follow_limits(file, setting.accounts.clone(), stop.clone()));
+    let context = Context { accounts: open::only(&name, &account), root: None, events: Events::default() };
+    open::remember_recipients(&ledger, &context.accounts).await?;
+    tokio::spawn(open::follow_limits(file, context.accounts.clone(), stop.clone()));
     let again = again(&run);
     let end =
-        send(&ledger, &setting, &prepared, &campaign, &stop, json).await.map_err(
+        send(&ledger, &context, &prepared, &campaign, &stop, json).await.map_err(
             |failure| match failure {
                 Failure::Outside(text) => {
                     Failure::Outside(format!("{text}\nwhen that is mended, go on with: {again}"))
@@ -101,7 +101,7 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
 /// Runs the campaign, and shows how it goes.
 async fn send(
     ledger: &Sqlite,
-    setting: &Setting,
+    context: &Context,
     prepared: &Arc<dispatch::Prepared>,
     campaign: &Campaign,
     stop: &CancellationToken,
@@ -116,7 +116,7 @@ async fn send(
             }
         })
     };
-    let end = dispatch::run(ledger, setting, prepared, campaign, stop).await;
+    let end = dispatch::run(ledger, context, prepared, campaign, stop).await;
     done.cancel();
     let _ = shown.await;
     Ok(end?)

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::hears::Hears;
+use super::callback_endpoint::CallbackEndpoint;
 use super::{Failure, Outcome, open, print};
 use crate::campaign::CampaignId;
 use crate::config::Config;
@@ -44,8 +44,8 @@ pub(super) async fn main(submit: Submit, config: &Config, json: bool) -> Outcome
             return Err(Failure::Usage(text.into()));
         }
         job.id = Some(id.clone());
-        let hears = Hears::in_shape(config)?;
-        let account = open::account(config, &job.account, None, hears.as_ref())?;
+        let endpoint = CallbackEndpoint::in_shape(config)?;
+        let account = open::account(config, &job.account, None, endpoint.as_ref())?;
         // The worker reads the audience below its own root, wherever the job's file is.
         let prepared = Arc::new(prepare(job, config.audiences.root.as_deref(), &account)?);
         let path = submit.store.path(config);

@@ -12,19 +12,19 @@ use crate::audience::{Audience, AudienceError, Line, Settings, Source};
 use crate::campaign::Phone;
 use crate::campaign::thousands;
 use crate::config::Config;
-use crate::ledger::{Ledger, Suppress as How};
+use crate::ledger::{Ledger, Suppress as Change, Suppressed};
 
 /// Look after the numbers that must never be messaged.
 #[derive(Args)]
 pub(super) struct Suppress {
     #[command(subcommand)]
-    what: What,
+    what: SuppressCommand,
     #[command(flatten)]
     store: open::Store,
 }
 
 #[derive(Subcommand)]
-enum What {
+enum SuppressCommand {
     /// Put numbers on the list
     Add {
         /// Numbers in E.164, as +919876543210
@@ -58,16 +58,18 @@ pub(super) async fn main(suppress: Suppress, config: &Config, json: bool) -> Out
     on_ledger!(opened, ledger => run(suppress.what, &ledger, json).await)
 }
 
-async fn run(what: What, ledger: &impl Ledger, json: bool) -> Outcome {
+async fn run(what: SuppressCommand, ledger: &impl Ledger, json: bool) -> Outcome {
     let (done, word) = match what {
-        What::Add { numbers } => (ledger.suppress(numbers, How::Add).await?, "added"),
-        What::Remove { numbers } => (ledger.suppress(numbers, How::Remove).await?, "removed"),
-        What::Import { file, phone, default_region } => {
-            (ledger.suppress(read(file, phone, default_region)?, How::Add).await?, "added")
+        SuppressCommand::Add { numbers } => (ledger.suppress(numbers, Change::Add).await?, "added"),
+        SuppressCommand::Remove { numbers } => (ledger.suppress(numbers, Change::Remove).await?, "removed"),
+        SuppressCommand::Import { file, phone, default_region } => {
+            (ledger.suppress(read(file, phone, default_region)?, Change::Add).await?, "added")
         }
-        What::List => {
-            // A version that no list has: all of it.
-            let list = ledger.suppressed(u64::MAX).await?.unwrap_or_default();
+        SuppressCommand::List => {
+            let mut list = Suppressed::default();
+            if let Some(update) = ledger.suppressed(0).await? {
+                list.apply(update);
+            }
             let numbers = list.numbers.iter().map(|digits| format!("+{digits}"));
             let text = if json {
                 format!("{}\n", json!(numbers.collect::<Vec<_>>()))

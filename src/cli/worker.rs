@@ -9,18 +9,18 @@ use clap::Args;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::hears::Hears;
+use super::callback_endpoint::CallbackEndpoint;
 use super::run::listen_for_signals;
 use super::{Failure, Outcome, open};
 use crate::callbacks::{Forward, Reports, Slot, StopWords, router};
 use crate::config::Config;
-use crate::dispatch::{Events, Setting, take_jobs, work};
+use crate::dispatch::{Context, Events, take_jobs, work};
 use crate::http::{Health, Http};
 use crate::ledger::{Access, Ledger, Redis, Sqlite};
 use crate::provider::transport::REQUEST_TIMEOUT;
 use crate::queue::rabbitmq::Broker;
 use crate::queue::{Local, RabbitMq};
-use crate::redis_server::{Patience, RedisServer};
+use crate::redis_client::{RedisClient, RetryPolicy};
 
 /// How often campaigns are forgotten that ended long ago.
 const CLEAN: Duration = Duration::from_mins(10);
@@ -47,13 +47,13 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
         let slot = Slot::<Sqlite>::default();
         let more = router(slot.clone());
         let http = Http::start(&config.http.listen, health, more).await.map_err(Failure::Outside)?;
-        let hears = Hears::of(config, &ledger).await?;
-        let setting = setting(config, None, hears.as_ref(), Events::default());
-        let _ = slot.set(reports(config, &ledger, &setting)?);
-        open::remember_recipients(&ledger, &setting.accounts).await?;
+        let endpoint = CallbackEndpoint::of(config, &ledger).await?;
+        let context = context(config, None, endpoint.as_ref(), Events::default());
+        let _ = slot.set(reports(config, &ledger, &context)?);
+        open::remember_recipients(&ledger, &context.accounts).await?;
         tell_start(&http, &format!("the store {}", path.display()));
-        tokio::spawn(open::follow_limits(file, setting.accounts.clone(), stop.clone()));
-        return drain(config, &stop, work::<Sqlite, Local>(&ledger, &(), &setting, &stop)).await;
+        tokio::spawn(open::follow_limits(file, context.accounts.clone(), stop.clone()));
+        return drain(config, &stop, work::<Sqlite, Local>(&ledger, &(), &context, &stop)).await;
     }
     let Some(redis) = &config.redis else {
         let text = "there is no Redis: set redis.url in the configuration or FLOWCAST_REDIS__URL, or work with --embedded";
@@ -70,25 +70,25 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     let http = Http::start(&config.http.listen, health.clone(), more).await.map_err(Failure::Outside)?;
     let longest = config.accounts.values().map(|account| account.timeout.0).max();
     let connecting = async {
-        let server = open::redis_server(redis, Patience::Endless).await?;
+        let server = open::redis_server(redis, RetryPolicy::Endless).await?;
         let broker = open::broker(config, true).await?;
         let ledger = Redis::on(server.clone(), longest.unwrap_or(REQUEST_TIMEOUT));
-        let hears = Hears::of(config, &ledger).await?;
-        Ok::<_, Failure>((server, broker, ledger, hears))
+        let endpoint = CallbackEndpoint::of(config, &ledger).await?;
+        Ok::<_, Failure>((server, broker, ledger, endpoint))
     };
-    let (server, broker, ledger, hears) = tokio::select! {
+    let (server, broker, ledger, endpoint) = tokio::select! {
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
         connected = connecting => connected?,
     };
     watch(&health, &server, &broker);
-    let setting = setting(config, Some(&server), hears.as_ref(), Events(Some(broker.clone())));
-    let _ = slot.set(reports(config, &ledger, &setting)?);
+    let context = context(config, Some(&server), endpoint.as_ref(), Events(Some(broker.clone())));
+    let _ = slot.set(reports(config, &ledger, &context)?);
     tell_start(&http, "Redis and RabbitMQ");
-    tokio::spawn(open::follow_limits(file, setting.accounts.clone(), stop.clone()));
+    tokio::spawn(open::follow_limits(file, context.accounts.clone(), stop.clone()));
     tokio::spawn(clean(ledger.clone(), redis.keep_for.0, stop.clone()));
     let done = drain(config, &stop, async {
-        let work = Box::pin(work::<Redis, RabbitMq>(&ledger, &broker, &setting, &stop));
-        let jobs = Box::pin(take_jobs(&ledger, &broker, &setting, &stop));
+        let work = Box::pin(work::<Redis, RabbitMq>(&ledger, &broker, &context, &stop));
+        let jobs = Box::pin(take_jobs(&ledger, &broker, &context, &stop));
         tokio::join!(work, jobs).0
     })
     .await;
@@ -96,19 +96,28 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     done
 }
 
-fn setting(config: &Config, server: Option<&RedisServer>, hears: Option<&Hears>, events: Events) -> Setting {
-    Setting { accounts: open::accounts(config, server, hears), root: config.audiences.root.clone(), events }
+fn context(
+    config: &Config,
+    server: Option<&RedisClient>,
+    endpoint: Option<&CallbackEndpoint>,
+    events: Events,
+) -> Context {
+    Context {
+        accounts: open::accounts(config, server, endpoint),
+        root: config.audiences.root.clone(),
+        events,
+    }
 }
 
 /// Takes reports in for a ledger.
-fn reports<L: Ledger>(config: &Config, ledger: &L, setting: &Setting) -> Result<Reports<L>, Failure> {
+fn reports<L: Ledger>(config: &Config, ledger: &L, context: &Context) -> Result<Reports<L>, Failure> {
     let callbacks = &config.callbacks;
     let key = callbacks.signing_key.as_ref().map(|key| key.read("callbacks.signing_key")).transpose()?;
-    let broker = setting.events.0.as_ref();
+    let broker = context.events.0.as_ref();
     let forward =
         Forward::start(broker, key.as_ref(), callbacks.forward_to_private).map_err(Failure::Outside)?;
     let words = StopWords::new(callbacks.stop_words.as_deref());
-    Ok(Reports::new(ledger, &setting.accounts, &setting.events, forward, words))
+    Ok(Reports::new(ledger, &context.accounts, &context.events, forward, words))
 }
 
 fn tell_start(http: &Http, on: &str) {
@@ -116,7 +125,7 @@ fn tell_start(http: &Http, on: &str) {
 }
 
 /// Tells whether the worker is ready, from what its connections last saw.
-fn watch(health: &Health, server: &RedisServer, broker: &Broker) {
+fn watch(health: &Health, server: &RedisClient, broker: &Broker) {
     let (server, broker) = (server.clone(), broker.clone());
     health.check("redis", move || server.is_here());
     health.check("rabbitmq", move || broker.is_here());

@@ -101,9 +101,9 @@ async fn find(ledger: &impl Ledger, id: &CampaignId) -> Result<Campaign, LedgerE
 }
 
 async fn resume(ledger: &impl Ledger, campaign: &Campaign) -> Result<(), LedgerError> {
-    if let Some(barrier) = &campaign.held_by {
+    if let Some(breaker) = &campaign.suspended_by {
         // All that it holds goes on: whoever resumes one has mended what they share.
-        ledger.lift(barrier).await?;
+        ledger.close_breaker(breaker).await?;
     }
     match campaign.state {
         CampaignState::Running | CampaignState::Scheduled => Ok(()),

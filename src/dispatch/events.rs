@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::campaign::delivery::{Delivery, News, ReplyContent};
 use crate::campaign::{CampaignState, MessageRef, Phone, Recipient};
-use crate::ledger::{Barrier, Campaign, Learnt, Outcome};
+use crate::ledger::{Breaker, Campaign, Outcome, ReportEffect};
 use crate::queue::QueueError;
 use crate::queue::rabbitmq::{Broker, Event};
 
@@ -63,14 +63,14 @@ impl Events {
     }
 
     /// An account or a flow is held, for a reason, or works again.
-    pub fn barrier(barrier: &Barrier, reason: Option<&str>) -> Event {
-        let name = match (&barrier.flow, reason) {
+    pub fn breaker(breaker: &Breaker, reason: Option<&str>) -> Event {
+        let name = match (&breaker.flow, reason) {
             (None, Some(_)) => "account.held",
             (None, None) => "account.released",
             (Some(_), Some(_)) => "flow.held",
             (Some(_), None) => "flow.released",
         };
-        Self::shared(name, &barrier.account, barrier.flow.as_deref(), reason)
+        Self::shared(name, &breaker.account, breaker.flow.as_deref(), reason)
     }
 
     /// A flow is throttled.
@@ -87,7 +87,7 @@ impl Events {
     }
 
     /// What a report says of a message.
-    pub fn news(message: &MessageRef, learnt: &Learnt, news: &News, at: i64) -> Vec<Event> {
+    pub fn news(message: &MessageRef, learnt: &ReportEffect, news: &News, at: i64) -> Vec<Event> {
         let event = |name: &'static str, more: Value| {
             let mut body = json!({
                 "version": 1, "event": name, "at": Timestamp::from_millisecond(at).unwrap_or_default(),
@@ -141,8 +141,8 @@ impl Events {
 
     /// Tells what became of messages, as well as it can be told. A broker that is away must not keep a
     /// sender that has recorded already.
-    pub async fn tell(&self, events: &[Event]) {
-        if let Err(fault) = self.tell_surely(events).await {
+    pub async fn publish(&self, events: &[Event]) {
+        if let Err(fault) = self.publish_confirmed(events).await {
             tracing::warn!("{} events were not told: {fault}", events.len());
         }
     }
@@ -152,9 +152,9 @@ impl Events {
     /// # Errors
     ///
     /// When the broker does not take them soon.
-    pub async fn tell_surely(&self, events: &[Event]) -> Result<(), QueueError> {
+    pub async fn publish_confirmed(&self, events: &[Event]) -> Result<(), QueueError> {
         let Some(broker) = self.0.as_ref().filter(|_| !events.is_empty()) else { return Ok(()) };
-        let telling = tokio::time::timeout(PATIENCE, broker.tell(events));
+        let telling = tokio::time::timeout(PATIENCE, broker.publish_events(events));
         telling.await.unwrap_or_else(|_| Err(QueueError("does not answer".into())))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::audience::{self, Audience, AudienceError, Settings, Source, Survey};
+use crate::audience::{self, Audience, AudienceError, Scan, Settings, Source};
 use crate::campaign::job::AudienceSource;
 use crate::campaign::{CampaignId, Columns, Job, Problem, Template};
 use crate::ledger::{Campaign, Ledger, LedgerError, NewCampaign};
@@ -24,7 +24,7 @@ pub struct Prepared {
     /// Its columns.
     pub columns: Columns,
     /// What one pass over it told.
-    pub survey: Survey,
+    pub scan: Scan,
     /// Its messages.
     pub template: Template,
     /// How many messages a full batch would have with today's limits.
@@ -73,9 +73,9 @@ pub fn prepare(job: Job, root: Option<&Path>, account: &Account) -> Result<Prepa
     };
     let columns = Audience::open(&source, &settings)?.columns().clone();
     let template = template(&job, &columns, account).map_err(Refusal::Problems)?;
-    let survey = audience::survey(&source, settings.delimiter)?;
+    let scan = audience::scan(&source, settings.delimiter)?;
     let batch_size = batch_size(job.limits.messages, account.limits.rates());
-    Ok(Prepared { job, source, settings, columns, survey, template, batch_size })
+    Ok(Prepared { job, source, settings, columns, scan, template, batch_size })
 }
 
 /// A job's message as its account's provider wants it.
@@ -125,8 +125,8 @@ pub async fn register(
         fingerprint: job.fingerprint(),
         job: document.to_string(),
         columns: prepared.columns.names().to_vec(),
-        audience: prepared.survey.digest.clone(),
-        rows: prepared.survey.rows,
+        audience: prepared.scan.digest.clone(),
+        rows: prepared.scan.rows,
         batch_size: prepared.batch_size,
         rehearsal,
     };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Refusal, Setting, control, prepare, register};
+use super::{Context, Refusal, control, prepare, register};
 use crate::campaign::control::Control;
 use crate::campaign::{Job, Problem};
 use crate::ledger::{Ledger, LedgerError};
@@ -19,26 +19,26 @@ const JOB_LIMIT: usize = 16 << 20;
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Why a document is not done.
-enum Fault {
+enum JobError {
     /// It never will be.
     Refused { error: String, pointer: String },
     /// It may be later.
     Later(String),
 }
 
-impl From<Vec<Problem>> for Fault {
+impl From<Vec<Problem>> for JobError {
     fn from(problems: Vec<Problem>) -> Self {
         Refusal::Problems(problems).into()
     }
 }
 
-impl From<Refusal> for Fault {
+impl From<Refusal> for JobError {
     fn from(refusal: Refusal) -> Self {
         Self::Refused { error: refusal.to_string(), pointer: refusal.pointer().into() }
     }
 }
 
-impl From<LedgerError> for Fault {
+impl From<LedgerError> for JobError {
     fn from(fault: LedgerError) -> Self {
         match fault {
             LedgerError::Away(_) | LedgerError::Storage(_) => Self::Later(fault.to_string()),
@@ -49,7 +49,7 @@ impl From<LedgerError> for Fault {
 
 /// Takes jobs until it is stopped. A job is never held for long: its audience is read once, and the
 /// rest is the planner's.
-pub async fn take_jobs<L: Ledger>(ledger: &L, broker: &Broker, setting: &Setting, stop: &CancellationToken) {
+pub async fn take_jobs<L: Ledger>(ledger: &L, broker: &Broker, context: &Context, stop: &CancellationToken) {
     let mut jobs = broker.jobs();
     loop {
         let next = tokio::select! {
@@ -58,7 +58,7 @@ pub async fn take_jobs<L: Ledger>(ledger: &L, broker: &Broker, setting: &Setting
             next = jobs.next() => next,
         };
         let done = match next {
-            Ok(delivery) => take(ledger, broker, setting, delivery).await,
+            Ok(delivery) => take(ledger, broker, context, delivery).await,
             Err(fault) => Err(fault),
         };
         if let Err(fault) = done {
@@ -71,16 +71,16 @@ pub async fn take_jobs<L: Ledger>(ledger: &L, broker: &Broker, setting: &Setting
 async fn take<L: Ledger>(
     ledger: &L,
     broker: &Broker,
-    setting: &Setting,
+    context: &Context,
     delivery: JobDelivery,
 ) -> Result<(), QueueError> {
     let done = if delivery.is_poison() {
-        Err(Fault::Refused {
+        Err(JobError::Refused {
             error: "was delivered ten times and never done; its worker ended each time".into(),
             pointer: String::new(),
         })
     } else {
-        read(ledger, setting, &delivery).await
+        read(ledger, context, &delivery).await
     };
     match done {
         // Acknowledged after the ledger has it.
@@ -88,12 +88,12 @@ async fn take<L: Ledger>(
             delivery.acknowledge().await;
             Ok(())
         }
-        Err(Fault::Refused { error, pointer }) => {
+        Err(JobError::Refused { error, pointer }) => {
             tracing::warn!("a job is refused: {error}");
             metrics::counter!("flowcast_jobs_refused_total").increment(1);
             broker.bury(delivery, &error, &pointer).await
         }
-        Err(Fault::Later(reason)) => {
+        Err(JobError::Later(reason)) => {
             tracing::error!("a job can't be taken now: {reason}");
             tokio::time::sleep(AGAIN).await;
             delivery.give_back().await;
@@ -102,13 +102,13 @@ async fn take<L: Ledger>(
     }
 }
 
-async fn read<L: Ledger>(ledger: &L, setting: &Setting, delivery: &JobDelivery) -> Result<(), Fault> {
+async fn read<L: Ledger>(ledger: &L, context: &Context, delivery: &JobDelivery) -> Result<(), JobError> {
     if delivery.data.len() > JOB_LIMIT {
         let error = format!(
             "is {} bytes long, and a job has at most {JOB_LIMIT}; put its recipients into a file",
             delivery.data.len()
         );
-        return Err(Fault::Refused { error, pointer: String::new() });
+        return Err(JobError::Refused { error, pointer: String::new() });
     }
     if let Some(document) = Control::read(&delivery.data) {
         let mut document = document?;
@@ -119,10 +119,10 @@ async fn read<L: Ledger>(ledger: &L, setting: &Setting, delivery: &JobDelivery) 
     }
     let job = Job::read(&delivery.data)?;
     let account =
-        setting.accounts.get(&job.account).map_err(|fault| vec![Problem::new("/account", fault)])?;
-    let root = setting.root.clone();
+        context.accounts.get(&job.account).map_err(|fault| vec![Problem::new("/account", fault)])?;
+    let root = context.root.clone();
     let prepared = tokio::task::spawn_blocking(move || prepare(job, root.as_deref(), &account)).await;
-    let prepared = Arc::new(prepared.map_err(|fault| Fault::Later(fault.to_string()))??);
+    let prepared = Arc::new(prepared.map_err(|fault| JobError::Later(fault.to_string()))??);
     let campaign = register(ledger, &prepared, false, delivery.redelivered).await?;
     tracing::info!(campaign = %campaign.id, "registered, {} rows", campaign.rows);
     Ok(())

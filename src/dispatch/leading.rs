@@ -6,24 +6,24 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::attendant::{Attendant, PlanningTask, within};
 use super::planning::{AHEAD, Planning, Plans, Publish};
-use super::{DispatchError, again, prepare};
+use super::supervisor::{CampaignSupervisor, PlanningTask, within};
+use super::{DispatchError, prepare, replay};
 use crate::campaign::Job;
-use crate::ledger::{Attendance, Campaign, Counts, Ledger};
+use crate::ledger::{Campaign, Counts, Lease, Ledger};
 use crate::queue::Queue;
 
 /// After standing still for so long with nothing queued, batches are lost.
 const LOST: Duration = Duration::from_secs(5);
 
-impl<L: Ledger, Q: Queue> Attendant<L, Q> {
+impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     /// Leads a campaign that runs, or is held only together with others.
     pub(super) async fn lead(
         &mut self,
         campaign: &Campaign,
         job: &Arc<Job>,
         can_send: bool,
-        attendance: Attendance,
+        attendance: Lease,
     ) -> Result<(), DispatchError> {
         self.reap_planning().await?;
         if let Some(senders) = &self.sending {
@@ -35,7 +35,7 @@ impl<L: Ledger, Q: Queue> Attendant<L, Q> {
             && self.planning.is_none()
             && self.ledger.complete(&self.id).await?
         {
-            self.bell.notify_one();
+            self.wake_up.notify_one();
             return Ok(());
         }
         let is_unplanned = !campaign.planned || (self.publish == Publish::Unsettled && counts.open() > 0);
@@ -48,7 +48,7 @@ impl<L: Ledger, Q: Queue> Attendant<L, Q> {
             }
         }
         if self.sending.is_some() {
-            self.queue_again().await?;
+            self.queue_replays().await?;
             self.watch_for_loss(counts, attendance).await?;
         }
         Ok(())
@@ -56,40 +56,34 @@ impl<L: Ledger, Q: Queue> Attendant<L, Q> {
 
     fn start_planning(&mut self, campaign: &Campaign, job: &Arc<Job>) {
         let stop = self.stop.child_token();
-        let (id, ledger, queue, setting) =
-            (self.id.clone(), self.ledger.clone(), self.queue.clone(), self.setting.clone());
-        let (prepared, job, bell) = (self.prepared.clone(), job.clone(), self.bell.clone());
+        let (id, ledger, queue, context) =
+            (self.id.clone(), self.ledger.clone(), self.queue.clone(), self.context.clone());
+        let (prepared, job, wake_up) = (self.prepared.clone(), job.clone(), self.wake_up.clone());
         let (batch_size, audience, publish) = (campaign.batch_size, campaign.audience.clone(), self.publish);
-        let (stopped, runtime) = (stop.clone(), tokio::runtime::Handle::current());
-        let task = tokio::task::spawn_blocking(move || {
-            let planned = (|| {
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            let planning = async {
                 let prepared = if let Some(prepared) = prepared {
                     prepared
                 } else {
-                    let account = setting.accounts.get(&job.account).map_err(DispatchError::Task)?;
-                    match prepare((*job).clone(), setting.root.as_deref(), &account) {
+                    let account = context.accounts.get(&job.account).map_err(DispatchError::Task)?;
+                    let root = context.root.clone();
+                    let prepared = tokio::task::spawn_blocking(move || {
+                        prepare((*job).clone(), root.as_deref(), &account)
+                    });
+                    match prepared.await.map_err(|fault| DispatchError::Task(fault.to_string()))? {
                         Ok(prepared) => Arc::new(prepared),
                         Err(refusal) => return Ok(Planning::Impossible(refusal.to_string())),
                     }
                 };
-                if prepared.survey.digest != audience {
+                if prepared.scan.digest != audience {
                     let reason = "the audience has changed since the campaign was registered";
                     return Ok(Planning::Impossible(reason.into()));
                 }
-                let (ledger, queue) = (&ledger, &queue);
-                Plans {
-                    ledger,
-                    queue,
-                    id: &id,
-                    prepared: &prepared,
-                    batch_size,
-                    publish,
-                    stop: &stopped,
-                    runtime,
-                }
-                .plan()
-            })();
-            bell.notify_one();
+                Plans { ledger, queue, id, prepared, batch_size, publish, stop: stopped }.plan().await
+            };
+            let planned = planning.await;
+            wake_up.notify_one();
             planned
         });
         self.planning = Some(PlanningTask { stop, task });
@@ -121,24 +115,24 @@ impl<L: Ledger, Q: Queue> Attendant<L, Q> {
     }
 
     /// Queues what a person wants sent again, as far as its values are kept.
-    async fn queue_again(&mut self) -> Result<(), DispatchError> {
-        let batches = self.ledger.again(&self.id, self.requeued.clone()).await?;
+    async fn queue_replays(&mut self) -> Result<(), DispatchError> {
+        let batches = self.ledger.replay(&self.id, self.replayed.clone()).await?;
         if batches.is_empty() || within(self.queue.waiting()).await? >= AHEAD {
             return Ok(());
         }
         let Some(senders) = &self.sending else { return Ok(()) };
         let width = senders.sending.template.columns().len();
-        let queued: Vec<_> = batches.iter().filter_map(|batch| again::batch(batch, width)).collect();
+        let queued: Vec<_> = batches.iter().filter_map(|batch| replay::batch(batch, width)).collect();
         within(self.queue.publish(queued)).await?;
-        self.requeued.extend(batches.iter().map(|batch| (batch.batch.number, batch.since)));
-        self.bell.notify_one();
+        self.replayed.extend(batches.iter().map(|batch| (batch.batch.number, batch.since)));
+        self.wake_up.notify_one();
         Ok(())
     }
 
     /// Nothing queued, nothing in anybody's hands, nothing claimed, and yet pending: the queue has
     /// lost batches, and they are planned again. A batch that was there all the same finds nothing
     /// left to claim.
-    async fn watch_for_loss(&mut self, counts: Counts, attendance: Attendance) -> Result<(), DispatchError> {
+    async fn watch_for_loss(&mut self, counts: Counts, attendance: Lease) -> Result<(), DispatchError> {
         let idle = counts.pending > 0 && counts.sending == 0 && attendance.held == 0;
         if !idle || within(self.queue.waiting()).await? > 0 {
             self.still = None;
@@ -159,12 +153,12 @@ impl<L: Ledger, Q: Queue> Attendant<L, Q> {
         metrics::counter!("flowcast_lost_messages_total").increment(counts.pending);
         self.still = None;
         self.stop_planning().await;
-        self.requeued.clear();
+        self.replayed.clear();
         // What is kept needs no audience.
         if self.kept().await? < counts.pending {
             self.publish = Publish::Unsettled;
         }
-        self.bell.notify_one();
+        self.wake_up.notify_one();
         Ok(())
     }
 
@@ -173,7 +167,7 @@ impl<L: Ledger, Q: Queue> Attendant<L, Q> {
         let mut kept = 0;
         let mut known = BTreeMap::new();
         loop {
-            let page = self.ledger.again(&self.id, known.clone()).await?;
+            let page = self.ledger.replay(&self.id, known.clone()).await?;
             if page.is_empty() {
                 return Ok(kept);
             }

@@ -8,10 +8,10 @@
 //! 4. a batch is acknowledged after its outcomes are recorded.
 
 mod account;
-mod again;
-mod attendant;
+mod answer_decision;
 mod backoff;
-mod barrier;
+mod batch_run;
+mod breaker;
 mod control;
 mod error;
 mod events;
@@ -21,14 +21,13 @@ mod jobs;
 mod leading;
 mod planner;
 mod planning;
-mod round;
+mod replay;
 mod run;
 mod sender;
-mod verdict;
+mod supervisor;
 mod worker;
 
 pub use account::Account;
-pub use attendant::Setting;
 pub use control::{Done, control};
 pub use error::DispatchError;
 pub use events::Events;
@@ -37,4 +36,5 @@ pub use intake::{Prepared, Refusal, prepare, register};
 pub use jobs::take_jobs;
 pub use planner::{Planned, Planner};
 pub use run::{End, run};
+pub use supervisor::Context;
 pub use worker::{Accounts, work};

@@ -1,25 +1,34 @@
 //! Planning a campaign: from the audience into the queue, and into the ledger.
+//!
+//! A stream of three stages with bounds between them: a thread reads and cuts, batches are published,
+//! checkpoints are written. Several publications are under way at once; a checkpoint passes a batch only
+//! when the queue has it, and all before it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::planner::Planner;
 use super::{DispatchError, Prepared};
-use crate::audience;
 use crate::campaign::CampaignId;
-use crate::ledger::{Checkpoint, Ledger, LedgerError, PlannedBatch, SkippedRow};
-use crate::queue::{Queue, QueuedBatch};
+use crate::ledger::{Checkpoint, Ledger, LedgerError, Plan, PlannedBatch, SkippedRow};
+use crate::queue::{Queue, QueueError, QueuedBatch};
 
-/// How many batches share a checkpoint.
+/// How many batches are published together.
 const BATCHES: usize = 16;
-/// How many skipped rows are kept until one.
+/// How many skipped rows are gathered until they are written down.
 const SKIPPED: usize = 1000;
+/// How many publications are under way at once, and how many parts of the plan wait between two stages.
+const UNDER_WAY: usize = 4;
 /// How many batches planning keeps ahead of sending: few enough for a small broker and a cheap cancel.
 pub(super) const AHEAD: u64 = 256;
-/// How often it is looked whether sending has caught up.
-const LOOK: Duration = Duration::from_millis(20);
+/// How often it is asked whether sending has caught up.
+const POLL: Duration = Duration::from_millis(20);
 
 /// Which batches are published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,29 +53,157 @@ pub(super) enum Planning {
 }
 
 /// What planning works on.
-pub(super) struct Plans<'p, L, Q> {
-    pub(super) ledger: &'p L,
-    pub(super) queue: &'p Q,
-    pub(super) id: &'p CampaignId,
-    pub(super) prepared: &'p Prepared,
+pub(super) struct Plans<L, Q> {
+    pub(super) ledger: L,
+    pub(super) queue: Q,
+    pub(super) id: CampaignId,
+    pub(super) prepared: Arc<Prepared>,
     pub(super) batch_size: usize,
     pub(super) publish: Publish,
-    pub(super) stop: &'p CancellationToken,
-    pub(super) runtime: Handle,
+    pub(super) stop: CancellationToken,
 }
 
-impl<L: Ledger, Q: Queue> Plans<'_, L, Q> {
-    /// Streams the audience into the queue, a bounded number of batches ahead of sending. Blocks.
-    pub(super) fn plan(&self) -> Result<Planning, DispatchError> {
-        match self.stream() {
-            Err(DispatchError::Ledger(LedgerError::StalePlan(_))) => Ok(Planning::Stopped),
-            done => done,
+/// Some batches, and how far the plan is with them.
+#[derive(Default)]
+struct Part {
+    checkpoint: Option<Checkpoint>,
+    batches: Vec<PlannedBatch>,
+    skipped: Vec<SkippedRow>,
+    queued: Vec<QueuedBatch>,
+}
+
+impl Part {
+    fn is_due(&self) -> bool {
+        let is_end = self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.complete);
+        is_end || self.batches.len().max(self.queued.len()) >= BATCHES || self.skipped.len() >= SKIPPED
+    }
+
+    fn messages(&self) -> u64 {
+        self.queued.iter().map(|queued| queued.batch.len() as u64).sum()
+    }
+}
+
+impl<L: Ledger, Q: Queue> Plans<L, Q> {
+    /// Streams the audience into the queue, a bounded number of batches ahead of sending.
+    pub(super) async fn plan(self) -> Result<Planning, DispatchError> {
+        let known = Arc::new(self.ledger.plan(&self.id).await?);
+        let ahead = Ahead::new(&self).await?;
+        let (parts, to_publish) = mpsc::channel(UNDER_WAY);
+        let (published, to_write) = mpsc::channel(UNDER_WAY);
+        // Ends the reader when a later stage has failed.
+        let stop = self.stop.child_token();
+        let reading = {
+            let (prepared, id, stop) = (self.prepared.clone(), self.id.clone(), stop.clone());
+            let reader = Reader {
+                prepared,
+                id,
+                batch_size: self.batch_size,
+                publish: self.publish,
+                known: known.clone(),
+                stop,
+            };
+            tokio::task::spawn_blocking(move || reader.read(&parts))
+        };
+        let after = known.checkpoint.rows;
+        let both = async {
+            let (sent, written) =
+                tokio::join!(self.send(to_publish, published, &ahead), self.write(to_write, after, &ahead));
+            stop.cancel();
+            Ok::<bool, DispatchError>(sent? & written?)
+        };
+        let done = both.await;
+        let read = reading.await.map_err(|fault| DispatchError::Task(fault.to_string()))?;
+        match (done, read) {
+            (Err(DispatchError::Ledger(LedgerError::StalePlan(_))), _)
+            | (Ok(false), Ok(Planning::Complete)) => Ok(Planning::Stopped),
+            (Err(fault), _) => Err(fault),
+            (Ok(_), read) => read,
         }
     }
 
-    fn stream(&self) -> Result<Planning, DispatchError> {
-        let known = self.runtime.block_on(self.ledger.plan(self.id))?;
-        let end = &known.checkpoint;
+    /// Publishes, in order, as far ahead of sending as is allowed. Returns whether nothing stopped it.
+    async fn send(
+        &self,
+        mut parts: mpsc::Receiver<Part>,
+        published: mpsc::Sender<Part>,
+        ahead: &Ahead,
+    ) -> Result<bool, DispatchError> {
+        let mut under_way = FuturesOrdered::new();
+        let mut is_open = true;
+        while is_open || !under_way.is_empty() {
+            let may_begin = is_open && under_way.len() < UNDER_WAY;
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(false),
+                Some(part) = under_way.next(), if !under_way.is_empty() => {
+                    let part: Result<Part, QueueError> = part;
+                    // A writer that has failed says so itself.
+                    if published.send(part?).await.is_err() {
+                        return Ok(false);
+                    }
+                }
+                part = parts.recv(), if may_begin => match part {
+                    None => is_open = false,
+                    Some(mut part) => {
+                        let queued = std::mem::take(&mut part.queued);
+                        let messages: u64 = queued.iter().map(|queued| queued.batch.len() as u64).sum();
+                        if self.publish != Publish::Nothing && !ahead.wait(self, messages).await? {
+                            return Ok(false);
+                        }
+                        under_way.push_back(async move {
+                            if !queued.is_empty() {
+                                self.queue.publish(queued).await?;
+                            }
+                            Ok(part)
+                        });
+                    }
+                },
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes checkpoints: each follows what the queue has, never the other way run. Parts that have
+    /// gathered are one checkpoint. Returns whether nothing stopped it.
+    async fn write(
+        &self,
+        mut published: mpsc::Receiver<Part>,
+        mut after: u64,
+        ahead: &Ahead,
+    ) -> Result<bool, DispatchError> {
+        let mut parts = Vec::new();
+        while published.recv_many(&mut parts, UNDER_WAY).await > 0 {
+            let mut whole = Part::default();
+            for part in parts.drain(..) {
+                whole.checkpoint = part.checkpoint.or(whole.checkpoint);
+                whole.batches.extend(part.batches);
+                whole.skipped.extend(part.skipped);
+            }
+            if let Some(checkpoint) = whole.checkpoint.take() {
+                let rows = checkpoint.rows;
+                let planned: usize = whole.batches.iter().map(|batch| batch.recipients.len()).sum();
+                self.ledger.checkpoint(&self.id, after, checkpoint, whole.batches, whole.skipped).await?;
+                ahead.planned.fetch_add(planned as u64, Ordering::Relaxed);
+                after = rows;
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The stage that reads and cuts, on a thread of its own.
+struct Reader {
+    prepared: Arc<Prepared>,
+    id: CampaignId,
+    batch_size: usize,
+    publish: Publish,
+    known: Arc<Plan>,
+    stop: CancellationToken,
+}
+
+impl Reader {
+    fn read(&self, parts: &mpsc::Sender<Part>) -> Result<Planning, DispatchError> {
+        let end = &self.known.checkpoint;
         // The plan is made again up to the checkpoint before anything of it is sent: another result
         // from the same bytes would be another version's, and its batches would not be the same.
         if end.rows > 0 && self.digest_at(end.rows)? != end.digest {
@@ -74,85 +211,51 @@ impl<L: Ledger, Q: Queue> Plans<'_, L, Q> {
                 "planning again gives other batches than before; finish it with the flowcast that began it";
             return Ok(Planning::Impossible(reason.into()));
         }
-        let mut ahead = Ahead::new(self)?;
-        let mut planner = Planner::new(self.prepared, self.id.clone(), self.batch_size)?;
-        let mut news = News { after: end.rows, ..News::default() };
+        let mut planner = Planner::new(&self.prepared, self.id.clone(), self.batch_size)?;
+        let mut part = Part::default();
         while let Some(step) = planner.next_batch()? {
-            news.skipped.extend(step.skipped.into_iter().filter(|line| line.row > end.rows));
+            part.skipped.extend(step.skipped.into_iter().filter(|line| line.row > end.rows));
             if let Some(batch) = step.batch {
                 let is_new = batch.number >= end.batches;
                 if is_new {
-                    news.planned += batch.len() as u64;
-                    news.batches.push(PlannedBatch::from(&batch));
+                    part.batches.push(PlannedBatch::from(&batch));
                 }
-                let publish = match self.publish {
+                let is_published = match self.publish {
                     Publish::News => is_new,
-                    Publish::Unsettled => !known.settled.contains(batch.number),
+                    Publish::Unsettled => !self.known.settled.contains(batch.number),
                     Publish::Nothing => false,
                 };
-                if publish {
-                    news.published += batch.len() as u64;
-                    news.queued.push(QueuedBatch::new(batch));
+                if is_published {
+                    part.queued.push(QueuedBatch::new(batch));
                 }
             }
             // The end of the audience may be news although all its rows are known.
             if step.checkpoint.rows > end.rows || (step.checkpoint.complete && !end.complete) {
-                news.checkpoint = Some(step.checkpoint);
+                part.checkpoint = Some(step.checkpoint);
             }
             if self.stop.is_cancelled() {
                 return Ok(Planning::Stopped);
             }
-            if news.is_due() && !self.write(&mut news, &mut ahead)? {
+            // Later stages that have ended say why themselves.
+            if part.is_due() && parts.blocking_send(std::mem::take(&mut part)).is_err() {
                 return Ok(Planning::Stopped);
             }
         }
-        if !self.write(&mut news, &mut ahead)? {
-            return Ok(Planning::Stopped);
+        if part.messages() > 0 || part.checkpoint.is_some() {
+            let _ = parts.blocking_send(part);
         }
-        // What was planned must be what was surveyed: the file may have been written to meanwhile.
-        let prepared = self.prepared;
-        if audience::survey(&prepared.source, prepared.settings.delimiter)?.digest != prepared.survey.digest {
+        // What was planned must be what was scanned: the file may have been written to meanwhile.
+        let prepared = &self.prepared;
+        let scan = crate::audience::scan(&prepared.source, prepared.settings.delimiter)?;
+        if scan.digest != prepared.scan.digest {
             return Ok(Planning::Impossible("the audience changed while it was being read".into()));
         }
         Ok(Planning::Complete)
     }
 
-    /// Publishes, then writes the checkpoint, then waits until sending has caught up. Returns whether it
-    /// did; what was stopped before the queue had it must not be passed by any later checkpoint.
-    fn write(&self, news: &mut News, ahead: &mut Ahead) -> Result<bool, DispatchError> {
-        let queued = std::mem::take(&mut news.queued);
-        if !queued.is_empty() {
-            let published = self.runtime.block_on(async {
-                tokio::select! {
-                    biased;
-                    () = self.stop.cancelled() => None,
-                    published = self.queue.publish(queued) => Some(published),
-                }
-            });
-            match published {
-                Some(published) => published?,
-                None => return Ok(false),
-            }
-        }
-        // The checkpoint follows what the queue has, never the other way round.
-        if let Some(checkpoint) = news.checkpoint.take() {
-            let (batches, skipped) = (std::mem::take(&mut news.batches), std::mem::take(&mut news.skipped));
-            let rows = checkpoint.rows;
-            let written = self.ledger.checkpoint(self.id, news.after, checkpoint, batches, skipped);
-            self.runtime.block_on(written)?;
-            news.after = rows;
-        }
-        ahead.planned += std::mem::take(&mut news.planned);
-        ahead.published += std::mem::take(&mut news.published);
-        if self.publish != Publish::Nothing {
-            ahead.wait(self)?;
-        }
-        Ok(true)
-    }
-
     /// The plan's digest where so many rows are read.
     fn digest_at(&self, rows: u64) -> Result<String, DispatchError> {
-        let mut planner = Planner::new(self.prepared, self.id.clone(), self.batch_size)?;
+        let mut planner = Planner::new(&self.prepared, self.id.clone(), self.batch_size)?;
         while let Some(step) = planner.next_batch()? {
             if step.checkpoint.rows >= rows {
                 return Ok(step.checkpoint.digest);
@@ -163,72 +266,56 @@ impl<L: Ledger, Q: Queue> Plans<'_, L, Q> {
         }
         Ok(String::new())
     }
-
-    fn open(&self) -> Result<u64, DispatchError> {
-        Ok(self.runtime.block_on(self.ledger.open(self.id))?)
-    }
 }
 
-/// How far planning is ahead of sending.
+/// How far planning is ahead of sending, in messages.
 struct Ahead {
-    /// How many messages were open when it began.
+    /// How many were open when it began.
     open: u64,
     /// How many of them the queue had.
     had: u64,
-    /// How many were planned since.
-    planned: u64,
+    /// How many are in checkpoints since.
+    planned: AtomicU64,
     /// How many were published since.
-    published: u64,
+    published: AtomicU64,
     most: u64,
-    /// How many can be published before it must be looked again.
-    sure: u64,
+    /// How many can be published before it must be asked again.
+    sure: AtomicU64,
 }
 
 impl Ahead {
-    fn new<L: Ledger, Q: Queue>(plans: &Plans<'_, L, Q>) -> Result<Self, DispatchError> {
-        let open = plans.open()?;
+    async fn new<L: Ledger, Q: Queue>(plans: &Plans<L, Q>) -> Result<Self, DispatchError> {
+        let open = plans.ledger.open(&plans.id).await?;
         let had = if plans.publish == Publish::News { open } else { 0 };
         let most = AHEAD * plans.batch_size.max(1) as u64;
-        Ok(Self { open, had, planned: 0, published: 0, most, sure: most.saturating_sub(had) })
+        let sure = AtomicU64::new(most.saturating_sub(had));
+        Ok(Self { open, had, planned: AtomicU64::new(0), published: AtomicU64::new(0), most, sure })
     }
 
-    fn wait<L: Ledger, Q: Queue>(&mut self, plans: &Plans<'_, L, Q>) -> Result<(), DispatchError> {
+    /// Waits until so many messages more may be published. Returns whether planning goes on.
+    async fn wait<L: Ledger, Q: Queue>(
+        &self,
+        plans: &Plans<L, Q>,
+        messages: u64,
+    ) -> Result<bool, DispatchError> {
+        let published = self.published.load(Ordering::Relaxed);
         // Sending only lowers what is open, so nothing need be asked before this is used up.
-        while self.published >= self.sure && !plans.stop.is_cancelled() {
-            let sent = (self.open + self.planned).saturating_sub(plans.open()?);
-            let waiting = (self.had + self.published).saturating_sub(sent);
+        while published >= self.sure.load(Ordering::Relaxed) {
+            // Read before: what is planned meanwhile makes it seem that less is sent, never more.
+            let planned = self.planned.load(Ordering::Relaxed);
+            let sent = (self.open + planned).saturating_sub(plans.ledger.open(&plans.id).await?);
+            let waiting = (self.had + published).saturating_sub(sent);
             if waiting < self.most {
-                self.sure = self.published + (self.most - waiting);
-            } else {
-                plans.runtime.block_on(async {
-                    tokio::select! {
-                        () = plans.stop.cancelled() => {}
-                        () = tokio::time::sleep(LOOK) => {}
-                    }
-                });
+                self.sure.store(published + (self.most - waiting), Ordering::Relaxed);
+                break;
+            }
+            tokio::select! {
+                () = plans.stop.cancelled() => return Ok(false),
+                () = tokio::time::sleep(POLL) => {}
             }
         }
-        Ok(())
-    }
-}
-
-/// What is planned since the last checkpoint.
-#[derive(Default)]
-struct News {
-    after: u64,
-    checkpoint: Option<Checkpoint>,
-    batches: Vec<PlannedBatch>,
-    skipped: Vec<SkippedRow>,
-    queued: Vec<QueuedBatch>,
-    /// How many messages these are.
-    planned: u64,
-    published: u64,
-}
-
-impl News {
-    fn is_due(&self) -> bool {
-        let is_end = self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.complete);
-        is_end || self.batches.len().max(self.queued.len()) >= BATCHES || self.skipped.len() >= SKIPPED
+        self.published.store(published + messages, Ordering::Relaxed);
+        Ok(true)
     }
 }
 
@@ -243,7 +330,7 @@ mod tests {
     use super::*;
     use crate::campaign::Job;
     use crate::dispatch::{Account, prepare, register};
-    use crate::ledger::{Access, Sqlite};
+    use crate::ledger::{Access, Plans as _, Sqlite};
     use crate::limiter::{AccountLimits, Rates};
     use crate::provider::{Credentials, PROVIDERS, Transport};
     use crate::queue::QueueError;
@@ -324,12 +411,9 @@ mod tests {
         let (queue, stop) = (Silent::default(), CancellationToken::new());
         let planning = {
             let (ledger, queue, id, stop) = (ledger.clone(), queue.clone(), id.clone(), stop.clone());
-            let runtime = Handle::current();
-            tokio::task::spawn_blocking(move || {
-                let (ledger, queue, prepared, stop) = (&ledger, &queue, &prepared, &stop);
-                let (batch_size, publish) = (100, Publish::News);
-                Plans { ledger, queue, id: &id, prepared, batch_size, publish, stop, runtime }.plan()
-            })
+            let (batch_size, publish) = (100, Publish::News);
+            let plans = Plans { ledger, queue, id, prepared, batch_size, publish, stop };
+            tokio::spawn(plans.plan())
         };
         queue.0.notified().await;
         stop.cancel();

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::attendant::{Attendant, Setting};
-use super::barrier::barriers;
+use super::breaker::breakers;
 use super::planning::{Plans, Publish};
+use super::supervisor::{CampaignSupervisor, Context};
 use super::{DispatchError, Prepared};
 use crate::campaign::job::OnInDoubt;
 use crate::campaign::{CampaignId, CampaignState, Opening};
@@ -36,7 +35,7 @@ pub enum End {
 /// When the ledger or the audience fails on the way.
 pub async fn run<L: Ledger>(
     ledger: &L,
-    setting: &Setting,
+    context: &Context,
     prepared: &Arc<Prepared>,
     campaign: &Campaign,
     stop: &CancellationToken,
@@ -51,7 +50,7 @@ pub async fn run<L: Ledger>(
     if expired > 0 && !resend {
         tracing::warn!(campaign = %id, "{expired} messages were under way when flowcast ended: they are in doubt");
     }
-    if campaign.audience != prepared.survey.digest {
+    if campaign.audience != prepared.scan.digest {
         let reason = "the audience has changed since the campaign was planned";
         ledger.change_state(id, CampaignState::Held, Some(reason.into())).await?;
         return Ok(End::AudienceChanged);
@@ -61,8 +60,8 @@ pub async fn run<L: Ledger>(
         return Ok(End::Completed);
     }
     // Run again by a person, it goes on from any state.
-    for barrier in barriers(&prepared.job) {
-        ledger.lift(&barrier).await?;
+    for breaker in breakers(&prepared.job) {
+        ledger.close_breaker(&breaker).await?;
     }
     let (state, reason) = match prepared.job.schedule.at(Timestamp::now()) {
         Opening::Opens(at) if campaign.state != CampaignState::Completed => {
@@ -73,11 +72,16 @@ pub async fn run<L: Ledger>(
     };
     ledger.change_state(id, state, reason).await?;
 
-    let account = setting.accounts.get(&prepared.job.account).map_err(DispatchError::Task)?;
+    let account = context.accounts.get(&prepared.job.account).map_err(DispatchError::Task)?;
     let queue = Local::open(&(), id, account.ahead());
-    let attendant =
-        Attendant::new(id.clone(), ledger.clone(), queue.clone(), setting.clone(), stop.child_token());
-    attendant.until_it_stops(prepared.clone()).attend().await?;
+    let supervisor = CampaignSupervisor::new(
+        id.clone(),
+        ledger.clone(),
+        queue.clone(),
+        context.clone(),
+        stop.child_token(),
+    );
+    supervisor.until_it_stops(prepared.clone()).supervise().await?;
     conclude(ledger, &queue, prepared, id, stop).await
 }
 
@@ -122,14 +126,16 @@ async fn count_the_rest<L: Ledger>(
     if campaign.planned {
         return Ok(());
     }
-    let (ledger, queue, prepared) = (ledger.clone(), queue.clone(), prepared.clone());
-    let (id, batch_size, stop) = (campaign.id.clone(), campaign.batch_size, stop.clone());
-    let runtime = Handle::current();
-    let counted = tokio::task::spawn_blocking(move || {
-        let (ledger, queue, prepared, publish) = (&ledger, &queue, &prepared, Publish::Nothing);
-        Plans { ledger, queue, id: &id, prepared, batch_size, publish, stop: &stop, runtime }.plan()
-    });
-    match counted.await.map_err(|fault| DispatchError::Task(fault.to_string()))? {
+    let plans = Plans {
+        ledger: ledger.clone(),
+        queue: queue.clone(),
+        id: campaign.id.clone(),
+        prepared: prepared.clone(),
+        batch_size: campaign.batch_size,
+        publish: Publish::Nothing,
+        stop: stop.clone(),
+    };
+    match plans.plan().await {
         // It is held already, perhaps for just this.
         Ok(_) | Err(DispatchError::Audience(_)) => Ok(()),
         Err(fault) => Err(fault),

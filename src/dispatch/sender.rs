@@ -9,15 +9,15 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use super::answer_decision::{DecisionInputs, FollowUp, decide};
 use super::backoff::TRIES;
 use super::events::Events;
-use super::verdict::{Circumstances, Next, judge};
-use super::{Account, DispatchError, again};
+use super::{Account, DispatchError, replay};
 use crate::campaign::job::OnInDoubt;
 use crate::campaign::{CampaignId, CampaignState, Job, Opening, Phone, SkipReason, Template};
-use crate::ledger::{Claim, Ledger, LedgerError, Outcome, PlannedBatch, Purpose, Recorded, Suppressed};
-use crate::limiter::{CampaignLimits, LONGEST_WAIT, Turn};
-use crate::provider::{Provider, Scope, prove};
+use crate::ledger::{BatchWriter, Claim, Ledger, LedgerError, Outcome, Purpose, Recorded, Suppressed};
+use crate::limiter::{Admission, CampaignLimits, LONGEST_WAIT};
+use crate::provider::{Provider, Scope, classify};
 use crate::queue::{Queue, QueuedBatch};
 
 /// A provider that took a message within this time works: longer than all tries of another take.
@@ -43,7 +43,7 @@ pub(super) struct Sending<L, Q> {
     /// Cancelled: nothing new begins, what is under way is finished.
     pub(super) stop: CancellationToken,
     /// Rung when the campaign may have come to its end, or has stopped by itself.
-    pub(super) bell: Arc<Notify>,
+    pub(super) wake_up: Arc<Notify>,
     pub(super) state: State,
 }
 
@@ -83,7 +83,7 @@ impl State {
 }
 
 /// Whether it is a sender's turn.
-pub(super) enum Mine {
+pub(super) enum SendDecision {
     Now(tokio::sync::OwnedSemaphorePermit),
     /// Not for so long: the batch is not held meanwhile.
     Later(Duration),
@@ -94,9 +94,9 @@ pub(super) enum Mine {
 }
 
 /// What became of some messages of a batch.
-pub(super) enum Sent {
+pub(super) enum SendResult {
     /// What follows from the answer, how many were asked for, and which of them are still open.
-    Answered { asked: usize, next: Next, open: Vec<u8> },
+    Answered { asked: usize, next: FollowUp, open: Vec<u8> },
     /// They are not sent for so long.
     PutOff(Vec<u8>, Duration),
     /// They must be asked for one by one.
@@ -131,7 +131,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
     /// Begins nothing new, and tells so.
     pub(super) fn halt(&self) {
         self.stop.cancel();
-        self.bell.notify_one();
+        self.wake_up.notify_one();
     }
 
     /// Stops the campaign, for every worker, with the reason.
@@ -158,7 +158,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
     pub(super) async fn throttle(&self, detail: String) -> Result<(), DispatchError> {
         let Some(flow) = &self.flow else { return Ok(()) };
         if self.account.limits.throttle(flow).await.map_err(LedgerError::from)? {
-            self.events.tell(&[Events::throttled(&self.job.account, flow, &detail)]).await;
+            self.events.publish(&[Events::throttled(&self.job.account, flow, &detail)]).await;
         }
         self.note(Some(format!("flow {flow} is throttled, and sent at 10 messages an hour: {detail}"))).await
     }
@@ -169,30 +169,30 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         &self,
         queued: &QueuedBatch,
         set: &[u8],
-    ) -> Result<Mine, DispatchError> {
+    ) -> Result<SendDecision, DispatchError> {
         let is_open = || self.job.schedule.at(Timestamp::now());
         match is_open() {
             Opening::Open { .. } => {}
-            Opening::Expired => return Ok(Mine::Expired),
+            Opening::Expired => return Ok(SendDecision::Expired),
             Opening::Opens(_) => {
                 self.halt();
-                return Ok(Mine::Stopped);
+                return Ok(SendDecision::Stopped);
             }
         }
         let recipients: Vec<Phone> =
             set.iter().filter_map(|index| Some(queued.batch.recipient(usize::from(*index))?.phone)).collect();
         let turn = tokio::select! {
             biased;
-            () = self.stop.cancelled() => return Ok(Mine::Stopped),
+            () = self.stop.cancelled() => return Ok(SendDecision::Stopped),
             turn = self.wait_for_buckets(&recipients) => turn?,
         };
         match (turn, is_open()) {
-            (_, Opening::Expired) => Ok(Mine::Expired),
+            (_, Opening::Expired) => Ok(SendDecision::Expired),
             (_, Opening::Opens(_)) => {
                 self.halt();
-                Ok(Mine::Stopped)
+                Ok(SendDecision::Stopped)
             }
-            (Turn::Later(wait), _) => {
+            (Admission::Deferred(wait), _) => {
                 {
                     // First, so that no other sender's success takes the note back.
                     let until = Instant::now() + wait;
@@ -201,15 +201,15 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 }
                 let due = Timestamp::now() + wait;
                 self.note(Some(format!("waits for its limits; what is put off is due at {due:.0}"))).await?;
-                Ok(Mine::Later(wait.max(LONGEST_WAIT)))
+                Ok(SendDecision::Later(wait.max(LONGEST_WAIT)))
             }
-            (Turn::OneByOne, _) => Ok(Mine::OneByOne),
-            (Turn::Go(place), _) => Ok(Mine::Now(place)),
+            (Admission::OneByOne, _) => Ok(SendDecision::OneByOne),
+            (Admission::Granted(place), _) => Ok(SendDecision::Now(place)),
         }
     }
 
     /// Waits for the buckets, and tells so in the campaign's status when it takes long.
-    async fn wait_for_buckets(&self, recipients: &[Phone]) -> Result<Turn, DispatchError> {
+    async fn wait_for_buckets(&self, recipients: &[Phone]) -> Result<Admission, DispatchError> {
         let mut turn = std::pin::pin!(self.account.limits.take(&self.limits, self.job.from, recipients));
         let taken = if let Ok(taken) = tokio::time::timeout(LONG_WAIT, &mut turn).await {
             taken
@@ -224,20 +224,21 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
     pub(super) async fn send_set(
         &self,
         queued: &QueuedBatch,
+        writer: &BatchWriter<L>,
         set: Vec<u8>,
         purpose: Purpose,
-    ) -> Result<Sent, DispatchError> {
+    ) -> Result<SendResult, DispatchError> {
         let batch = &queued.batch;
         let asked = set.len();
         // Claim before request: if this process dies from here on, these messages are in doubt.
-        let claim = self.ledger.claim(PlannedBatch::from(batch), set, purpose).await?;
+        let claim = writer.claim(set, purpose).await?;
         if !claim.running {
             self.halt();
-            return Ok(Sent::Stopped);
+            return Ok(SendResult::Stopped);
         }
         let claimed = &claim.messages;
         if claimed.is_empty() {
-            return Ok(Sent::Answered { asked, next: Next::Done, open: Vec::new() });
+            return Ok(SendResult::Answered { asked, next: FollowUp::Done, open: Vec::new() });
         }
         let provider: &dyn Provider = &*self.account.provider;
         let mut bytes = Vec::new();
@@ -248,11 +249,11 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             {
                 // The plan has rendered this very message; that it fails now is a fault of ours.
                 let outcomes = claimed.iter().map(|index| (*index, Outcome::Released).into()).collect();
-                self.ledger.record(&self.id, batch.number, claim.token, outcomes).await?;
+                writer.record(claim.token, outcomes).await?;
                 let reason =
                     format!("row {} could be planned and not rendered: {}", recipient.row, skip.detail);
-                let next = Next::Hold { scope: Scope::Campaign, reason };
-                return Ok(Sent::Answered { asked, next, open: Vec::new() });
+                let next = FollowUp::Hold { scope: Scope::Campaign, reason };
+                return Ok(SendResult::Answered { asked, next, open: Vec::new() });
             }
             ends.push(bytes.len());
         }
@@ -267,22 +268,22 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         let account = self.job.account.clone();
         metrics::histogram!("flowcast_request_seconds", "account" => account).record(begun.elapsed());
         let answer = answer.map(|reply| {
-            let said = provider.hear(&reply, claimed.len());
-            prove(&reply, said)
+            let said = provider.parse(&reply, claimed.len());
+            classify(&reply, said)
         });
-        let around = Circumstances {
+        let around = DecisionInputs {
             resend: self.job.on_in_doubt == OnInDoubt::Resend,
             gives_up: queued.attempt + 1 >= TRIES && self.state.others_go_well(),
         };
-        let verdict = judge(answer, claimed, around);
-        let (next, open) = (verdict.next, verdict.again);
-        let is = |state: fn(&Outcome) -> bool| verdict.outcomes.iter().any(|(_, outcome)| state(outcome));
+        let decision = decide(answer, claimed, around);
+        let (next, open) = (decision.next, decision.again);
+        let is = |state: fn(&Outcome) -> bool| decision.outcomes.iter().any(|(_, outcome)| state(outcome));
         let taken = is(|outcome| matches!(outcome, Outcome::Accepted { .. }));
         let rejected = is(|outcome| matches!(outcome, Outcome::Rejected { .. }));
         // Record after answer.
-        self.record(queued, &claim, verdict.outcomes).await?;
+        self.record(queued, writer, &claim, decision.outcomes).await?;
 
-        if !matches!(next, Next::InDoubt { .. }) {
+        if !matches!(next, FollowUp::InDoubt { .. }) {
             self.state.doubts.store(0, Ordering::Relaxed);
         }
         if taken {
@@ -293,13 +294,14 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         if rejected {
             self.stop_when_too_many().await?;
         }
-        Ok(Sent::Answered { asked, next, open })
+        Ok(SendResult::Answered { asked, next, open })
     }
 
     /// Records outcomes, with what is needed to send the failed ones again; then tells others.
     async fn record(
         &self,
         queued: &QueuedBatch,
+        writer: &BatchWriter<L>,
         claim: &Claim,
         outcomes: Vec<(u8, Outcome)>,
     ) -> Result<(), DispatchError> {
@@ -315,25 +317,25 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             let recipient = batch.recipient(usize::from(message)).filter(|_| failed);
             events.extend(recipient.and_then(|recipient| self.events.failed(&recipient, &outcome)));
             let payload =
-                recipient.map(|recipient| again::payload(&recipient, self.template.columns().len()));
+                recipient.map(|recipient| replay::payload(&recipient, self.template.columns().len()));
             recorded.push(Recorded { message, outcome, payload });
         }
-        let open = self.ledger.record(&self.id, batch.number, claim.token, recorded).await?;
+        let open = writer.record(claim.token, recorded).await?;
         for (state, count) in MESSAGES.iter().zip(counts).filter(|(_, count)| *count > 0) {
             let account = self.job.account.clone();
             metrics::counter!("flowcast_messages_total", "account" => account, "state" => *state)
                 .increment(count);
         }
         // Told after the ledger has it.
-        self.events.tell(&events).await;
-        self.ring_at_the_end(open);
+        self.events.publish(&events).await;
+        self.wake_at_the_end(open);
         Ok(())
     }
 
     /// The campaign may have come to its end.
-    fn ring_at_the_end(&self, open: u64) {
+    fn wake_at_the_end(&self, open: u64) {
         if open == 0 && self.state.planned.load(Ordering::Relaxed) {
-            self.bell.notify_one();
+            self.wake_up.notify_one();
         }
     }
 
@@ -361,6 +363,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
     pub(super) async fn without_suppressed(
         &self,
         queued: &QueuedBatch,
+        writer: &BatchWriter<L>,
         set: Vec<u8>,
     ) -> Result<Vec<u8>, DispatchError> {
         let list = self.suppressed.read().unwrap_or_else(PoisonError::into_inner).clone();
@@ -370,7 +373,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         };
         let (suppressed, set): (Vec<u8>, Vec<u8>) = set.into_iter().partition(is_suppressed);
         if !suppressed.is_empty() {
-            self.skip(queued, suppressed, SkipReason::Suppressed, "asked for no more messages").await?;
+            self.skip(writer, suppressed, SkipReason::Suppressed, "asked for no more messages").await?;
         }
         Ok(set)
     }
@@ -378,17 +381,15 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
     /// Messages that are never sent, for a reason that came after they were planned.
     pub(super) async fn skip(
         &self,
-        queued: &QueuedBatch,
+        writer: &BatchWriter<L>,
         set: Vec<u8>,
         reason: SkipReason,
         detail: &str,
     ) -> Result<(), DispatchError> {
-        // An empty claim writes the batch down where the checkpoint has not done so yet.
-        self.ledger.claim(PlannedBatch::from(&queued.batch), Vec::new(), Purpose::Send).await?;
         let outcome = Outcome::Skipped { reason, detail: detail.into() };
         let outcomes = set.into_iter().map(|index| (index, outcome.clone()).into()).collect();
-        let open = self.ledger.record(&self.id, queued.batch.number, 0, outcomes).await?;
-        self.ring_at_the_end(open);
+        let open = writer.record(0, outcomes).await?;
+        self.wake_at_the_end(open);
         Ok(())
     }
 

@@ -8,15 +8,15 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::attendant::Attendant;
-use super::{Account, DispatchError, Setting};
+use super::supervisor::CampaignSupervisor;
+use super::{Account, Context, DispatchError};
 use crate::campaign::CampaignId;
 use crate::campaign::problem::nearest;
 use crate::ledger::Ledger;
 use crate::queue::Queue;
 
 /// How often it is looked for campaigns.
-const LOOK: Duration = Duration::from_millis(500);
+const TICK: Duration = Duration::from_millis(500);
 
 /// The accounts of a worker.
 #[derive(Clone, Default)]
@@ -56,10 +56,10 @@ impl Accounts {
 pub async fn work<L: Ledger, Q: Queue>(
     ledger: &L,
     home: &Q::Home,
-    setting: &Setting,
+    context: &Context,
     stop: &CancellationToken,
 ) -> Result<(), DispatchError> {
-    let mut attended: HashMap<CampaignId, JoinHandle<Result<(), DispatchError>>> = HashMap::new();
+    let mut supervised: HashMap<CampaignId, JoinHandle<Result<(), DispatchError>>> = HashMap::new();
     let done = loop {
         let active = tokio::select! {
             biased;
@@ -69,28 +69,33 @@ pub async fn work<L: Ledger, Q: Queue>(
         match active {
             Ok(active) => {
                 for id in active {
-                    attended.entry(id.clone()).or_insert_with(|| {
-                        let queue = Q::open(home, &id, ahead(setting));
-                        let attendant =
-                            Attendant::new(id, ledger.clone(), queue, setting.clone(), stop.child_token());
-                        tokio::spawn(attendant.attend())
+                    supervised.entry(id.clone()).or_insert_with(|| {
+                        let queue = Q::open(home, &id, ahead(context));
+                        let supervisor = CampaignSupervisor::new(
+                            id,
+                            ledger.clone(),
+                            queue,
+                            context.clone(),
+                            stop.child_token(),
+                        );
+                        tokio::spawn(supervisor.supervise())
                     });
                 }
             }
             Err(fault) if L::SHARED => tracing::error!("{fault}"),
             Err(fault) => break Err(fault.into()),
         }
-        metrics::gauge!("flowcast_campaigns_attended").set(attended.len() as f64);
+        metrics::gauge!("flowcast_campaigns_supervised").set(supervised.len() as f64);
         let ended: Vec<CampaignId> =
-            attended.iter().filter(|(_, task)| task.is_finished()).map(|(id, _)| id.clone()).collect();
+            supervised.iter().filter(|(_, task)| task.is_finished()).map(|(id, _)| id.clone()).collect();
         let mut broken = None;
         for id in ended {
-            let Some(task) = attended.remove(&id) else { continue };
+            let Some(task) = supervised.remove(&id) else { continue };
             match task.await {
                 Ok(Ok(())) => {}
                 Ok(Err(fault)) if L::SHARED => tracing::error!(campaign = %id, "{fault}"),
                 Ok(Err(fault)) => broken = Some(fault),
-                // It is attended to again at the next look.
+                // It is supervised to again at the next look.
                 Err(fault) => tracing::error!(campaign = %id, "a task failed: {fault}"),
             }
         }
@@ -100,16 +105,16 @@ pub async fn work<L: Ledger, Q: Queue>(
         }
         tokio::select! {
             () = stop.cancelled() => {}
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(TICK) => {}
         }
     };
-    for task in attended.into_values() {
+    for task in supervised.into_values() {
         let _ = task.await;
     }
     done
 }
 
 /// The broker hands over so many batches ahead at the most, for any account.
-fn ahead(setting: &Setting) -> usize {
-    setting.accounts.usable().map(|(_, account)| account.ahead()).max().unwrap_or(1)
+fn ahead(context: &Context) -> usize {
+    context.accounts.usable().map(|(_, account)| account.ahead()).max().unwrap_or(1)
 }

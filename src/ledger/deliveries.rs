@@ -1,5 +1,5 @@
-//! What reports say of the messages of a batch, as both ledgers gather it: the logic stands here once,
-//! and a ledger keeps the bytes and the counters.
+//! How far the messages of a batch have come, as reports say: the logic stands here, and a ledger keeps
+//! the bytes and the counters.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::campaign::{MessageState, Phone};
 
 /// What a report says of one message of a batch.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Heard {
+pub struct MessageReport {
     /// Its place in the batch.
     pub message: u8,
     /// The person's number, where the report has it: another one's report is none of this message.
@@ -23,7 +23,12 @@ pub struct Heard {
     pub news: News,
 }
 
-impl Heard {
+impl MessageReport {
+    /// Whether it is a person's answer.
+    pub(super) fn is_answer(&self) -> bool {
+        matches!(self.news, News::Reply(_))
+    }
+
     /// Whether it can be a report of a message to this person. Some reports leave the country code out.
     pub(super) fn is_of(&self, phone: Phone) -> bool {
         let ends = |other: Phone| phone.digits().to_string().ends_with(&other.digits().to_string());
@@ -31,9 +36,9 @@ impl Heard {
     }
 }
 
-/// What a ledger learnt from a report.
+/// What a report has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Learnt {
+pub struct ReportEffect {
     /// Whom the message went to.
     pub recipient: Phone,
     /// Its row.
@@ -121,22 +126,22 @@ impl Deliveries {
 
     /// Takes in a report of a message that the provider took at `accepted_at` (0: nobody knows when).
     /// Returns whether it was news.
-    pub(super) fn hear(&mut self, heard: &Heard, accepted_at: i64, changes: &mut Changes) -> bool {
-        let place = usize::from(heard.message);
+    pub(super) fn take(&mut self, report: &MessageReport, accepted_at: i64, changes: &mut Changes) -> bool {
+        let place = usize::from(report.message);
         if self.0.len() <= place {
             self.0.resize(place + 1, Progress::default());
         }
         let before = self.0[place].clone();
         let after = &mut self.0[place];
-        match &heard.news {
+        match &report.news {
             News::Delivery { state, code, text } => {
                 let code = code.as_deref().unwrap_or_default();
-                after.step(*state, heard.at, code);
+                after.step(*state, report.at, code);
                 if *state == Delivery::Failed && !text.is_empty() {
                     changes.texts.entry(code.into()).or_insert_with(|| text.clone());
                 }
             }
-            News::Reply(_) => after.reply(heard.at),
+            News::Reply(_) => after.reply(report.at),
         }
         changes.add(&before, accepted_at, -1);
         changes.add(after, accepted_at, 1);
@@ -227,9 +232,9 @@ impl Response {
         all
     }
 
-    pub(super) fn new(learnt: &Learnt, batch: u32, at: i64, reply: &Reply) -> Self {
+    pub(super) fn new(effect: &ReportEffect, batch: u32, at: i64, reply: &Reply) -> Self {
         let content = reply.content.clone();
-        Self { recipient: learnt.recipient, row: learnt.row, batch, message: learnt.message, at, content }
+        Self { recipient: effect.recipient, row: effect.row, batch, message: effect.message, at, content }
     }
 }
 
@@ -239,7 +244,7 @@ mod tests {
 
     use super::*;
 
-    fn heard(message: u8, state: usize, at: i64) -> Heard {
+    fn report(message: u8, state: usize, at: i64) -> MessageReport {
         let news = match Delivery::ALL.get(state) {
             Some(state) => News::Delivery { state: *state, code: Some("131026".into()), text: "why".into() },
             None => News::Reply(Reply {
@@ -247,7 +252,7 @@ mod tests {
                 content: crate::campaign::delivery::ReplyContent::Text("yes".into()),
             }),
         };
-        Heard { message, recipient: None, sid: None, at, news }
+        MessageReport { message, recipient: None, sid: None, at, news }
     }
 
     proptest! {
@@ -261,7 +266,7 @@ mod tests {
                 let mut changes = Changes::default();
                 // What is kept in between is what was there.
                 deliveries = Deliveries::read(&deliveries.bytes());
-                deliveries.hear(&heard(*message, *state, *at), 900, &mut changes);
+                deliveries.take(&report(*message, *state, *at), 900, &mut changes);
                 for (counter, by) in changes.counters {
                     *counters.entry(counter).or_default() += by;
                 }
@@ -280,7 +285,7 @@ mod tests {
         let start = 1_790_000_000_000;
         for message in 0..100 {
             for (state, after) in [(0, 900), (2, 2_100), (3, 3_600_000)] {
-                deliveries.hear(&heard(message, state, start + after), start, &mut changes);
+                deliveries.take(&report(message, state, start + after), start, &mut changes);
             }
         }
         assert!(deliveries.bytes().len() < 1_500, "{}", deliveries.bytes().len());

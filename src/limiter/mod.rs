@@ -12,13 +12,14 @@ mod process;
 mod shared;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::sleep;
 
 use crate::campaign::{BATCH_LIMIT, CampaignId, Phone, Rate};
-use crate::redis_server::{Fault, RedisServer};
+use crate::redis_client::{RedisClient, RedisClientError};
 use process::{Bucket, Buckets};
 
 /// A wait that is longer is told instead of waited for: the batch must not be held so long.
@@ -49,13 +50,17 @@ pub struct AccountLimits {
     rates: watch::Sender<Rates>,
     slots: Arc<Semaphore>,
     turn: Mutex<()>,
-    buckets: Where,
+    /// Whether the shared buckets had room for all that this worker has under way when it last asked: then
+    /// nobody waits for anybody, and they are asked without standing in line.
+    has_room: AtomicBool,
+    concurrency: usize,
+    buckets: Backend,
 }
 
 /// Where buckets are.
-enum Where {
+enum Backend {
     Process(Box<Buckets>),
-    Shared(RedisServer),
+    Shared(RedisClient),
 }
 
 /// The bucket of a campaign.
@@ -70,11 +75,11 @@ pub struct CampaignLimits {
 
 /// What a sender is told.
 #[derive(Debug)]
-pub enum Turn {
+pub enum Admission {
     /// It may send now, and holds a place for its request until this is dropped.
-    Go(OwnedSemaphorePermit),
+    Granted(OwnedSemaphorePermit),
     /// It is not its turn for so long.
-    Later(Duration),
+    Deferred(Duration),
     /// The flow is throttled: only a single message can be asked for.
     OneByOne,
 }
@@ -89,20 +94,22 @@ pub fn batch_size(campaign: Option<Rate>, account: Rates) -> usize {
 impl AccountLimits {
     /// The limits of an account that sends from this process alone.
     pub fn new(rates: Rates, concurrency: usize) -> Self {
-        Self::with(String::new(), rates, concurrency, Where::Process(Box::default()))
+        Self::with(String::new(), rates, concurrency, Backend::Process(Box::default()))
     }
 
     /// The limits of an account that many workers share.
-    pub fn shared(name: &str, rates: Rates, concurrency: usize, server: RedisServer) -> Self {
-        Self::with(name.into(), rates, concurrency, Where::Shared(server))
+    pub fn shared(name: &str, rates: Rates, concurrency: usize, server: RedisClient) -> Self {
+        Self::with(name.into(), rates, concurrency, Backend::Shared(server))
     }
 
-    fn with(name: String, rates: Rates, concurrency: usize, buckets: Where) -> Self {
+    fn with(name: String, rates: Rates, concurrency: usize, buckets: Backend) -> Self {
         Self {
             name,
             rates: watch::Sender::new(rates),
             slots: Arc::new(Semaphore::new(concurrency)),
             turn: Mutex::default(),
+            has_room: AtomicBool::new(false),
+            concurrency,
             buckets,
         }
     }
@@ -118,10 +125,10 @@ impl AccountLimits {
     /// # Errors
     ///
     /// When Redis refuses.
-    pub async fn throttle(&self, flow: &str) -> Result<bool, Fault> {
+    pub async fn throttle(&self, flow: &str) -> Result<bool, RedisClientError> {
         match &self.buckets {
-            Where::Process(buckets) => Ok(buckets.throttle(flow)),
-            Where::Shared(server) => shared::throttle(server, &self.name, flow).await,
+            Backend::Process(buckets) => Ok(buckets.throttle(flow)),
+            Backend::Shared(server) => shared::throttle(server, &self.name, flow).await,
         }
     }
 
@@ -133,7 +140,7 @@ impl AccountLimits {
     /// Takes over whom the account wrote to before this process began, and how long ago. Buckets that
     /// are shared know it themselves.
     pub fn remember(&self, recipients: Vec<(Phone, Duration)>) {
-        if let Where::Process(buckets) = &self.buckets {
+        if let Backend::Process(buckets) = &self.buckets {
             buckets.remember(recipients);
         }
     }
@@ -150,12 +157,13 @@ impl AccountLimits {
         campaign: &CampaignLimits,
         from: Phone,
         recipients: &[Phone],
-    ) -> Result<Turn, Fault> {
-        let _campaign = campaign.turn.lock().await;
-        if let Where::Process(buckets) = &self.buckets {
+    ) -> Result<Admission, RedisClientError> {
+        let has_room = || self.has_room.load(Ordering::Relaxed);
+        let _campaign = if has_room() { None } else { Some(campaign.turn.lock().await) };
+        if let Backend::Process(buckets) = &self.buckets {
             if let Some(bucket) = campaign.flow.as_ref().and_then(|flow| buckets.flow(flow)) {
                 if recipients.len() > 1 {
-                    return Ok(Turn::OneByOne);
+                    return Ok(Admission::OneByOne);
                 }
                 bucket.take(1).await;
             }
@@ -165,36 +173,42 @@ impl AccountLimits {
         }
         loop {
             // Never closed, so there is always a place some time.
-            let Ok(place) = self.slots.clone().acquire_owned().await else { return Ok(Turn::Later(STEP)) };
-            let turn = self.turn.lock().await;
+            let Ok(place) = self.slots.clone().acquire_owned().await else {
+                return Ok(Admission::Deferred(STEP));
+            };
+            let turn = if has_room() { None } else { Some(self.turn.lock().await) };
             let wait = match &self.buckets {
-                Where::Process(buckets) => {
+                Backend::Process(buckets) => {
                     let mut news = self.rates.subscribe();
                     tokio::select! {
                         taken = buckets.take(self.rates(), from, recipients) => match taken {
-                            Ok(()) => return Ok(Turn::Go(place)),
-                            Err(wait) => return Ok(Turn::Later(wait)),
+                            Ok(()) => return Ok(Admission::Granted(place)),
+                            Err(wait) => return Ok(Admission::Deferred(wait)),
                         },
                         _ = news.changed() => continue,
                     }
                 }
-                Where::Shared(server) => {
-                    match shared::reserve(server, &self.name, self.rates(), campaign, from, recipients)
-                        .await?
-                    {
-                        shared::Reserved::At(due) => {
+                Backend::Shared(server) => {
+                    let (rates, concurrency) = (self.rates(), self.concurrency);
+                    let reserved =
+                        shared::reserve(server, &self.name, rates, campaign, from, recipients, concurrency);
+                    let reserved = reserved.await?;
+                    let has_room = matches!(reserved, shared::Reserved::At(_, true));
+                    self.has_room.store(has_room, Ordering::Relaxed);
+                    match reserved {
+                        shared::Reserved::At(due, _) => {
                             wait_exactly(due).await;
-                            return Ok(Turn::Go(place));
+                            return Ok(Admission::Granted(place));
                         }
                         shared::Reserved::Later(wait) => wait,
-                        shared::Reserved::OneByOne => return Ok(Turn::OneByOne),
+                        shared::Reserved::OneByOne => return Ok(Admission::OneByOne),
                     }
                 }
             };
             // The campaign's own limit is what it waits for: the account's turn goes to others.
             drop((turn, place));
             if wait > LONGEST_WAIT {
-                return Ok(Turn::Later(wait));
+                return Ok(Admission::Deferred(wait));
             }
             sleep(wait.saturating_sub(shared::EARLIER)).await;
         }
@@ -206,10 +220,10 @@ impl AccountLimits {
     /// # Errors
     ///
     /// When Redis refuses.
-    pub async fn slow_down(&self, wait: Duration) -> Result<(), Fault> {
+    pub async fn slow_down(&self, wait: Duration) -> Result<(), RedisClientError> {
         match &self.buckets {
-            Where::Process(buckets) => buckets.slow_down(wait),
-            Where::Shared(server) => shared::slow_down(server, &self.name, wait).await?,
+            Backend::Process(buckets) => buckets.slow_down(wait),
+            Backend::Shared(server) => shared::slow_down(server, &self.name, wait).await?,
         }
         Ok(())
     }
@@ -267,7 +281,7 @@ mod tests {
 
     async fn take(limits: &AccountLimits, campaign: &CampaignLimits, count: usize) {
         let turn = limits.take(campaign, phones(1)[0], &phones(count)).await.unwrap();
-        assert!(matches!(turn, Turn::Go(_)));
+        assert!(matches!(turn, Admission::Granted(_)));
     }
 
     fn rate(text: &str) -> Option<Rate> {
@@ -387,7 +401,7 @@ mod tests {
         assert!(limits.throttle("f1").await.unwrap());
         assert!(!limits.throttle("f1").await.unwrap());
         let all = phones(2);
-        assert!(matches!(limits.take(&first, all[0], &all).await.unwrap(), Turn::OneByOne));
+        assert!(matches!(limits.take(&first, all[0], &all).await.unwrap(), Admission::OneByOne));
         take(&limits, &first, 1).await;
         // The next comes in six minutes, for whichever campaign.
         for waits in [&first, &second] {
@@ -427,9 +441,9 @@ mod tests {
         let limits = AccountLimits::new(Rates { recipients: rate("10/d"), ..Rates::default() }, 1);
         let (campaign, all) = (campaign(None), phones(20));
         let ask = async |who: &[Phone]| match limits.take(&campaign, all[0], who).await.unwrap() {
-            Turn::Go(_) => 0,
-            Turn::Later(wait) => wait.as_secs(),
-            Turn::OneByOne => panic!(),
+            Admission::Granted(_) => 0,
+            Admission::Deferred(wait) => wait.as_secs(),
+            Admission::OneByOne => panic!(),
         };
         assert_eq!(ask(&all[..6]).await, 0);
         tokio::time::advance(Duration::from_secs(1000)).await;

@@ -13,9 +13,9 @@
 --       10 after how long a slowed account gets a tenth back  11 the least share of its rate
 --       12 how many recipients (0 is no limit)  13 in which span  14 whether there is a flow (0 or 1)
 --       15 an hour  16 how many messages of a throttled flow in the first  17 for how many hours
---       then the recipients
--- Returns 1 and how long until the send is due, 0 and after how long to ask again, or 2 when only one
--- message can be asked for.
+--       18 how many sends a worker has under way  then the recipients
+-- Returns 1, how long until the send is due, and whether so many more like it could go out at once (0 or
+-- 1); 0 and after how long to ask again; or 2 when only one message can be asked for.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local count = tonumber(ARGV[1])
@@ -36,7 +36,7 @@ local function bucket(key, tokens, period, burst, slowed)
       period = period / share
     end
     local full = math.max(now, tonumber(redis.call('GET', key) or 0))
-    buckets[#buckets + 1] = { key = key, cost = tokens * period, full = full }
+    buckets[#buckets + 1] = { key = key, cost = tokens * period, full = full, holds = burst * period }
     return full + (tokens - burst) * period
   end
   return now
@@ -55,7 +55,7 @@ if ARGV[14] == '1' then
   local hours = flow[1] and math.floor((now - tonumber(flow[1])) / tonumber(ARGV[15]))
   if hours and hours < tonumber(ARGV[17]) then
     if count > 1 then
-      return { 2, 0 }
+      return { 2, 0, 0 }
     end
     -- Ten times as many each hour.
     period = tonumber(ARGV[15]) / (tonumber(ARGV[16]) * 10 ^ hours)
@@ -63,7 +63,7 @@ if ARGV[14] == '1' then
   end
 end
 if campaign > due + tonumber(ARGV[8]) then
-  return { 0, math.ceil(campaign - now) }
+  return { 0, math.ceil(campaign - now), 0 }
 end
 due = math.max(due, campaign)
 
@@ -71,7 +71,7 @@ local limit, span = tonumber(ARGV[12]), tonumber(ARGV[13])
 if limit > 0 then
   redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', string.format('%.0f', due - span))
   local new = 0
-  for nth = 18, #ARGV do
+  for nth = 19, #ARGV do
     if not redis.call('ZSCORE', KEYS[5], ARGV[nth]) then
       new = new + 1
     end
@@ -84,10 +84,12 @@ if limit > 0 then
 end
 
 if due - now > tonumber(ARGV[9]) then
-  return { 0, math.ceil(due - now) }
+  return { 0, math.ceil(due - now), 0 }
 end
+local room = limit == 0 and period == 0
 for _, each in ipairs(buckets) do
   local full = math.max(due, each.full) + each.cost
+  room = room and full + each.cost * tonumber(ARGV[18]) - each.holds <= now
   -- Gone by itself when it is full again.
   redis.call('SET', each.key, string.format('%.17g', full), 'PX', math.ceil((full - now) / 1000) + 1000)
 end
@@ -95,9 +97,9 @@ if period > 0 then
   redis.call('HSET', KEYS[6], 'full', string.format('%.0f', due + period))
 end
 if limit > 0 then
-  for nth = 18, #ARGV do
+  for nth = 19, #ARGV do
     redis.call('ZADD', KEYS[5], string.format('%.0f', due), ARGV[nth])
   end
   redis.call('PEXPIRE', KEYS[5], math.ceil((due - now + span) / 1000) + 1000)
 end
-return { 1, math.max(0, math.ceil(due - now)) }
+return { 1, math.max(0, math.ceil(due - now)), room and 1 or 0 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::{CampaignLimits, LEAST_SHARE, LONGEST_WAIT, Rates, STEP, THROTTLED, THROTTLED_HOURS};
 use crate::campaign::{Phone, Rate};
-use crate::redis_server::{Arg, Fault, RedisServer, Script};
+use crate::redis_client::{Arg, RedisClient, RedisClientError, Script};
 
 /// A campaign whose own limit lies so much further off than the account's asks again, so early.
 pub(super) const EARLIER: Duration = Duration::from_millis(20);
@@ -19,27 +19,29 @@ const HOUR: Duration = Duration::from_hours(1);
 
 /// What the script says.
 pub(super) enum Reserved {
-    /// The tokens are taken; the send is due then.
-    At(Instant),
+    /// The tokens are taken; the send is due then. Whether as many more as a worker has under way could
+    /// go out at once, too.
+    At(Instant, bool),
     /// No token was taken; it is to be asked for again after this.
     Later(Duration),
     /// No token was taken; only one message can be asked for.
     OneByOne,
 }
 
-static RESERVE: LazyLock<Script> = LazyLock::new(|| Script::new(&[include_str!("reserve.lua")]));
-static THROTTLE: LazyLock<Script> = LazyLock::new(|| Script::new(&[include_str!("throttle.lua")]));
-static SLOW: LazyLock<Script> = LazyLock::new(|| Script::new(&[include_str!("slow.lua")]));
+static RESERVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("reserve.lua")));
+static THROTTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("throttle.lua")));
+static SLOW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("slow.lua")));
 
 /// Takes the tokens of one request from all buckets of its account and campaign.
 pub(super) async fn reserve(
-    server: &RedisServer,
+    server: &RedisClient,
     account: &str,
     rates: Rates,
     campaign: &CampaignLimits,
     from: Phone,
     recipients: &[Phone],
-) -> Result<Reserved, Fault> {
+    concurrency: usize,
+) -> Result<Reserved, RedisClientError> {
     let key = |rest: String| format!("flowcast:{{account:{account}}}:{rest}");
     let keys = [
         key("state".into()),
@@ -75,11 +77,12 @@ pub(super) async fn reserve(
     ];
     args.extend([Arg::from(campaign.flow.is_some()), (HOUR.as_micros() as u64).into()]);
     args.extend([Arg::from(THROTTLED as u64), u64::from(THROTTLED_HOURS.unsigned_abs()).into()]);
+    args.push((concurrency as u64).into());
     args.extend(numbers.iter().map(Arg::from));
-    let (granted, wait): (u64, u64) = server.run(&RESERVE, &keys, &args).await?;
+    let (granted, wait, room): (u64, u64, u64) = server.run(&RESERVE, &keys, &args).await?;
     let wait = Duration::from_micros(wait);
     Ok(match granted {
-        1 => Reserved::At(Instant::now() + wait),
+        1 => Reserved::At(Instant::now() + wait, room == 1),
         2 => Reserved::OneByOne,
         _ => Reserved::Later(wait),
     })
@@ -91,7 +94,11 @@ fn flow_key(account: &str, flow: &str) -> String {
 }
 
 /// Slows a flow for every worker. Returns whether it was not slowed before.
-pub(super) async fn throttle(server: &RedisServer, account: &str, flow: &str) -> Result<bool, Fault> {
+pub(super) async fn throttle(
+    server: &RedisClient,
+    account: &str,
+    flow: &str,
+) -> Result<bool, RedisClientError> {
     let keep = HOUR * (THROTTLED_HOURS.unsigned_abs() + 1);
     let args = [Arg::from(keep.as_millis() as u64)];
     let is_new: u64 = server.run(&THROTTLE, &[flow_key(account, flow)], &args).await?;
@@ -99,7 +106,11 @@ pub(super) async fn throttle(server: &RedisServer, account: &str, flow: &str) ->
 }
 
 /// Pauses an account for every worker, and slows it for the time after.
-pub(super) async fn slow_down(server: &RedisServer, account: &str, wait: Duration) -> Result<(), Fault> {
+pub(super) async fn slow_down(
+    server: &RedisClient,
+    account: &str,
+    wait: Duration,
+) -> Result<(), RedisClientError> {
     let key = format!("flowcast:{{account:{account}}}:state");
     let least = LEAST_SHARE.to_string();
     let args = [Arg::from(wait.as_micros() as u64), Arg::from(STEP.as_micros() as u64), Arg::from(&least)];

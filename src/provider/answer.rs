@@ -1,6 +1,6 @@
 //! Which answers prove what: the table of `docs/architecture.md`, in one place, for every provider.
 //!
-//! A provider says what an answer's body says ([`Said`]); this says what that proves, together with
+//! A provider says what an answer's body says ([`ParsedBody`]); this says what that proves, together with
 //! the HTTP status ([`Answer`]). Whatever is not proven is in doubt.
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::campaign::codes::{Code, Effect};
 
 /// What the body of an answer says in the provider's own words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum ParsedBody {
     /// An entry for each message, in the request's order.
     Entries(Vec<Entry>),
     /// An error of the provider's own.
@@ -128,18 +128,18 @@ pub enum Scope {
 }
 
 /// What a reply proves of its request.
-pub fn prove(reply: &Reply, said: Said) -> Answer {
+pub fn classify(reply: &Reply, said: ParsedBody) -> Answer {
     let status = reply.status;
     let (code, known, text, is_theirs) = match said {
-        Said::Entries(entries) => match status {
+        ParsedBody::Entries(entries) => match status {
             200..=299 => return Answer::Entries(entries),
             // One of the two is not true.
             _ => {
                 return Answer::Unknown { detail: format!("HTTP {status}, with an entry that says success") };
             }
         },
-        Said::Error { code, known, text } => (code, known, text, true),
-        Said::Foreign { text } => (None, None, text, false),
+        ParsedBody::Error { code, known, text } => (code, known, text, true),
+        ParsedBody::Foreign { text } => (None, None, text, false),
     };
     let detail = if text.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {text}") };
     let named = |code: Option<String>| code.unwrap_or_else(|| status.to_string());
@@ -229,16 +229,16 @@ mod tests {
     }
 
     fn theirs(status: u16) -> Answer {
-        prove(&reply(status), Said::Error { code: None, known: None, text: "why".into() })
+        classify(&reply(status), ParsedBody::Error { code: None, known: None, text: "why".into() })
     }
 
     fn foreign(status: u16) -> Answer {
-        prove(&reply(status), Said::Foreign { text: String::new() })
+        classify(&reply(status), ParsedBody::Foreign { text: String::new() })
     }
 
     fn coded(status: u16, source: Source, code: &str) -> Answer {
         let known = codes::of(source, code);
-        prove(&reply(status), Said::Error { code: Some(code.into()), known, text: "why".into() })
+        classify(&reply(status), ParsedBody::Error { code: Some(code.into()), known, text: "why".into() })
     }
 
     #[test]
@@ -297,15 +297,15 @@ mod tests {
     fn a_success_that_says_failure_proves_nothing() {
         assert!(matches!(coded(202, Source::Kaleyra, "E110"), Answer::Unknown { .. }));
         for status in [400, 401, 429, 500, 502] {
-            let entries = Said::Entries(vec![Entry::Accepted { sid: "s".into() }]);
-            assert!(matches!(prove(&reply(status), entries), Answer::Unknown { .. }), "{status}");
+            let entries = ParsedBody::Entries(vec![Entry::Accepted { sid: "s".into() }]);
+            assert!(matches!(classify(&reply(status), entries), Answer::Unknown { .. }), "{status}");
         }
     }
 
     #[test]
     fn the_providers_wait_is_kept() {
         let reply = Reply { status: 429, retry_after: Some(Duration::from_secs(9)), body: "".into() };
-        let answer = prove(&reply, Said::Foreign { text: "slow".into() });
+        let answer = classify(&reply, ParsedBody::Foreign { text: "slow".into() });
         let expected = Answer::Limited {
             scope: Scope::Account,
             retry_after: Some(Duration::from_secs(9)),

@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::answer::{Entry, Said, plain, short};
+use super::answer::{Entry, ParsedBody, plain, short};
 use super::reports::{number, of_meta, reference, state, time};
 use super::{Credentials, Kind, Provider, Reply, Request, address, buttons, content};
 use crate::campaign::codes::{self, Source};
@@ -102,8 +102,8 @@ impl Kaleyra {
 }
 
 impl Provider for Kaleyra {
-    fn envelope(&self, job: &Job, hears: bool) -> Result<Envelope, Vec<Problem>> {
-        if job.status_callback.is_some() && !hears {
+    fn envelope(&self, job: &Job, takes_reports: bool) -> Result<Envelope, Vec<Problem>> {
+        if job.status_callback.is_some() && !takes_reports {
             let message = "Kaleyra takes no callback address with a message; with http.public_url flowcast takes its reports, and hands them on there";
             return Err(vec![Problem::new("/status_callback", message)]);
         }
@@ -161,15 +161,15 @@ impl Provider for Kaleyra {
         body.as_array().map_or(list, Vec::as_slice).iter().filter_map(|report| self.report(report)).collect()
     }
 
-    fn hear(&self, reply: &Reply, _: usize) -> Said {
+    fn parse(&self, reply: &Reply, _: usize) -> ParsedBody {
         let Some(Words { code: Some(code), message, message_id }) = words(&reply.body) else {
-            return Said::Foreign { text: String::new() };
+            return ParsedBody::Foreign { text: String::new() };
         };
         if code != TAKEN {
             let known = codes::of(Source::Kaleyra, &code).or_else(|| codes::of_meta_handed_on(&code));
-            return Said::Error { text: short(&format!("{code}: {message}")), code: Some(code), known };
+            return ParsedBody::Error { text: short(&format!("{code}: {message}")), code: Some(code), known };
         }
-        Said::Entries(vec![match message_id {
+        ParsedBody::Entries(vec![match message_id {
             Some(sid) if !sid.is_empty() => Entry::Accepted { sid },
             _ => Entry::Unknown { detail: "an answer that says WA202 and names no message".into() },
         }])
@@ -220,7 +220,7 @@ fn words(body: &[u8]) -> Option<Words> {
 #[cfg(test)]
 mod tests {
     use super::super::answer::Scope;
-    use super::super::{Answer, prove};
+    use super::super::{Answer, classify};
     use super::*;
 
     fn kaleyra() -> Kaleyra {
@@ -236,7 +236,7 @@ mod tests {
 
     fn read(status: u16, body: &str) -> Answer {
         let reply = Reply { status, retry_after: None, body: body.to_string().into() };
-        prove(&reply, kaleyra().hear(&reply, 1))
+        classify(&reply, kaleyra().parse(&reply, 1))
     }
 
     fn taken(sid: &str) -> Answer {

@@ -5,7 +5,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::answer::{Entry, Said, plain, short};
+use super::answer::{Entry, ParsedBody, plain, short};
 use super::reports::of_meta;
 use super::{Credentials, Kind, Provider, Reply, Request, address, buttons, content, no_extra_info};
 use crate::campaign::codes::{self, Source};
@@ -43,9 +43,9 @@ impl Meta {
 }
 
 impl Provider for Meta {
-    fn envelope(&self, job: &Job, hears: bool) -> Result<Envelope, Vec<Problem>> {
+    fn envelope(&self, job: &Job, takes_reports: bool) -> Result<Envelope, Vec<Problem>> {
         no_extra_info(job)?;
-        if job.status_callback.is_some() && !hears {
+        if job.status_callback.is_some() && !takes_reports {
             let message = "Meta takes no callback address with a message; with http.public_url flowcast takes its reports, and hands them on there";
             return Err(vec![Problem::new("/status_callback", message)]);
         }
@@ -77,15 +77,15 @@ impl Provider for Meta {
         of_meta(body)
     }
 
-    fn hear(&self, reply: &Reply, _: usize) -> Said {
+    fn parse(&self, reply: &Reply, _: usize) -> ParsedBody {
         let Ok(json) = serde_json::from_slice::<Value>(&reply.body) else {
-            return Said::Foreign { text: String::new() };
+            return ParsedBody::Foreign { text: String::new() };
         };
         if let Some(sid) = plain(json.pointer("/messages/0/id")).filter(|sid| !sid.is_empty()) {
-            return Said::Entries(vec![Entry::Accepted { sid }]);
+            return ParsedBody::Entries(vec![Entry::Accepted { sid }]);
         }
         let Some(error) = json.get("error").filter(|error| error.is_object()) else {
-            return Said::Foreign { text: String::new() };
+            return ParsedBody::Foreign { text: String::new() };
         };
         let code = plain(error.get("code"));
         let text = |pointer| error.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
@@ -94,14 +94,14 @@ impl Provider for Meta {
             (message, details) => short(&format!("{message}: {details}")),
         };
         let known = code.as_deref().and_then(|code| codes::of(Source::Meta, code));
-        Said::Error { code, known, text }
+        ParsedBody::Error { code, known, text }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::answer::Scope;
-    use super::super::{Answer, prove};
+    use super::super::{Answer, classify};
     use super::*;
 
     fn meta() -> Meta {
@@ -117,7 +117,7 @@ mod tests {
 
     fn read(status: u16, body: &str) -> Answer {
         let reply = Reply { status, retry_after: None, body: body.to_string().into() };
-        prove(&reply, meta().hear(&reply, 1))
+        classify(&reply, meta().parse(&reply, 1))
     }
 
     fn error(status: u16, code: u32) -> Answer {

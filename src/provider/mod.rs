@@ -20,7 +20,7 @@ use url::Url;
 
 use crate::campaign::delivery::Report;
 use crate::campaign::{Envelope, Job, Phone, Problem};
-pub use answer::{Answer, Entry, Said, Scope, prove};
+pub use answer::{Answer, Entry, ParsedBody, Scope, classify};
 pub use transport::{Failure, Reply, Transport};
 
 /// The providers that there are. The first is the one of a sandbox when nothing says another.
@@ -67,12 +67,12 @@ pub struct Credentials {
 /// An account at a provider of `WhatsApp` messages.
 pub trait Provider: Send + Sync {
     /// A message of the job as the provider wants it, with its placeholders. Where flowcast takes
-    /// reports itself (`hears`), a provider that takes an address with each message says where it goes.
+    /// reports itself (`takes_reports`), a provider that takes an address with each message says where it goes.
     ///
     /// # Errors
     ///
     /// What of the job this provider can't do.
-    fn envelope(&self, job: &Job, hears: bool) -> Result<Envelope, Vec<Problem>>;
+    fn envelope(&self, job: &Job, takes_reports: bool) -> Result<Envelope, Vec<Problem>>;
 
     /// The request for some rendered messages, each a JSON text; never more than one request takes.
     fn request(&self, from: Phone, messages: &[&[u8]]) -> Request;
@@ -81,7 +81,7 @@ pub trait Provider: Send + Sync {
     fn reports(&self, body: &Value) -> Vec<Report>;
 
     /// What a reply to `count` messages says.
-    fn hear(&self, reply: &Reply, count: usize) -> Said;
+    fn parse(&self, reply: &Reply, count: usize) -> ParsedBody;
 }
 
 /// A request, ready to go. It has no debug print: it holds credentials and numbers of people.

@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use flowcast::queue::rabbitmq::{Broker, What};
+use flowcast::queue::rabbitmq::{Broker, DeadAction};
 use flowcast::sandbox::Behaviour;
 use lapin::types::FieldTable;
 use serde_json::{Value, json};
@@ -106,7 +106,7 @@ async fn what_is_refused_is_buried_whole_with_the_reason_and_the_worker_goes_on(
     assert!(text.contains("leads out of the audience root") && !text.contains('\u{1b}'), "{text}");
     assert_eq!(fleet.ok(&["dead", "discard", "--all"]).await.out, format!("discarded: {}\n", jobs.len() - 1));
     assert!(fleet.ok(&["dead", "list"]).await.out.contains("no dead jobs"));
-    assert_eq!(broker.unbury(What::Discard, |_, _| true).await.unwrap(), 0);
+    assert_eq!(broker.unbury(DeadAction::Discard, |_, _| true).await.unwrap(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

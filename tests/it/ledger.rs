@@ -4,11 +4,15 @@ use flowcast::campaign::MessageState::{Accepted, InDoubt, Pending, Rejected, Sen
 use flowcast::campaign::delivery::{Delivery, News, Reply, ReplyContent};
 use flowcast::campaign::{CampaignId, CampaignState, MessageState, SkipReason};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
 
 use flowcast::ledger::{
-    ABANDONED, Access, Attendance, Barrier, Campaign, Checkpoint, Claim, Cursor, Decision, FIRST_PROBE,
-    Heard, Ledger, LedgerError, NewCampaign, Outcome, PlannedBatch, Purpose, Recorded, Redis, ReportLine,
-    SkippedRow, Sqlite, Suppress,
+    ABANDONED, Access, Batches, Breaker, Breakers, Campaign, Campaigns, Checkpoint, Claim, Cursor, Decision,
+    FIRST_PROBE, Lease, Ledger, LedgerError, Memory, MessageReport, NewCampaign, Outcome, PlannedBatch,
+    Plans, Purpose, Recorded, Redis, ReportLine, Reporting, SkippedRow, Sqlite, Suppress, Suppressed,
+    Suppression, SuppressionUpdate,
 };
 
 use crate::servers::{RedisStore, cluster_store, redis_store};
@@ -28,6 +32,40 @@ impl Store for SqliteFile {
 
     async fn open(&self) -> Sqlite {
         Sqlite::open(&self.0.path().join("flowcast.db"), Access::Send).unwrap()
+    }
+}
+
+/// A ledger in memory: another process is another session, and time goes by between two.
+struct MemoryStore {
+    ledger: Memory,
+    /// How far the clock is ahead, in milliseconds.
+    ahead: Arc<AtomicI64>,
+    opened: AtomicBool,
+}
+
+impl MemoryStore {
+    fn new() -> Self {
+        let ahead = Arc::new(AtomicI64::new(0));
+        let clock = {
+            let ahead = ahead.clone();
+            move || jiff::Timestamp::now().as_millisecond() + ahead.load(Ordering::Relaxed)
+        };
+        Self {
+            ledger: Memory::new(Arc::new(clock), Duration::from_mins(1)),
+            ahead,
+            opened: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Store for MemoryStore {
+    type Ledger = Memory;
+
+    async fn open(&self) -> Memory {
+        if self.opened.swap(true, Ordering::Relaxed) {
+            self.ahead.fetch_add(120_000, Ordering::Relaxed);
+        }
+        self.ledger.another()
     }
 }
 
@@ -179,79 +217,79 @@ async fn a_rehearsal_gives_way_to_the_real_campaign_and_not_the_other_way_round(
     assert!(matches!(ledger.register(rehearsal()).await, Err(LedgerError::NotARehearsal(_))));
 }
 
-fn account_barrier() -> Barrier {
-    Barrier { account: "main".into(), flow: None }
+fn account_barrier() -> Breaker {
+    Breaker { account: "main".into(), flow: None }
 }
 
 async fn a_campaign_behind_a_barrier_is_held_and_only_a_probe_claims(store: impl Store) {
     let ledger = store.open().await;
     running(&ledger).await;
-    let flow = Barrier { account: "main".into(), flow: Some("13 :{x} 23".into()) };
+    let flow = Breaker { account: "main".into(), flow: Some("13 :{x} 23".into()) };
     for barrier in [account_barrier(), flow] {
-        ledger.hold_back(&id(), &barrier, "no money".into()).await.unwrap();
+        ledger.suspend(&id(), &barrier, "no money".into()).await.unwrap();
         let held = now(&ledger).await;
         assert_eq!((held.state, held.reason.as_deref()), (CampaignState::Held, Some("no money")));
-        assert_eq!(held.held_by, Some(barrier));
+        assert_eq!(held.suspended_by, Some(barrier));
         let refused = ledger.claim(batch(0, 3), vec![0], Purpose::Send).await.unwrap();
         assert!(!refused.running && refused.messages.is_empty());
         let probe = ledger.claim(batch(0, 3), vec![0], Purpose::Probe).await.unwrap();
         assert_eq!((probe.running, &probe.messages[..]), (true, &[0_u8][..]));
         record(&ledger, &probe, 0, vec![(0, Outcome::Released)]).await;
         ledger.change_state(&id(), CampaignState::Running, None).await.unwrap();
-        assert_eq!(now(&ledger).await.held_by, None);
+        assert_eq!(now(&ledger).await.suspended_by, None);
     }
     // A person's pause, and any other hold, are probed by nobody and left alone by a barrier.
     for state in [CampaignState::Paused, CampaignState::Held] {
         ledger.change_state(&id(), state, Some("so".into())).await.unwrap();
         assert!(!ledger.claim(batch(0, 3), vec![0], Purpose::Probe).await.unwrap().running);
-        ledger.hold_back(&id(), &account_barrier(), "no money".into()).await.unwrap();
-        assert_eq!((now(&ledger).await.state, now(&ledger).await.held_by), (state, None));
+        ledger.suspend(&id(), &account_barrier(), "no money".into()).await.unwrap();
+        assert_eq!((now(&ledger).await.state, now(&ledger).await.suspended_by), (state, None));
     }
 }
 
 async fn a_barrier_is_down_until_it_is_lifted_and_each_is_its_own(store: impl Store) {
     let ledger = store.open().await;
     let barrier = account_barrier();
-    assert_eq!(ledger.hold(&barrier).await.unwrap(), None);
-    assert!(!ledger.lift(&barrier).await.unwrap());
-    assert!(ledger.close(&barrier, "no money".into(), true).await.unwrap());
-    assert!(!ledger.close(&barrier, "still none".into(), true).await.unwrap());
-    let hold = ledger.hold(&barrier).await.unwrap().unwrap();
+    assert_eq!(ledger.breaker(&barrier).await.unwrap(), None);
+    assert!(!ledger.close_breaker(&barrier).await.unwrap());
+    assert!(ledger.open_breaker(&barrier, "no money".into(), true).await.unwrap());
+    assert!(!ledger.open_breaker(&barrier, "still none".into(), true).await.unwrap());
+    let hold = ledger.breaker(&barrier).await.unwrap().unwrap();
     assert_eq!((hold.reason.as_str(), hold.probe_is_due), ("still none", false));
     assert!(hold.since.duration_since(jiff::Timestamp::now()).as_secs().abs() < 60);
     for other in [
-        Barrier { account: "other".into(), flow: None },
-        Barrier { account: "main".into(), flow: Some("f".into()) },
+        Breaker { account: "other".into(), flow: None },
+        Breaker { account: "main".into(), flow: Some("f".into()) },
     ] {
-        assert_eq!(ledger.hold(&other).await.unwrap(), None);
+        assert_eq!(ledger.breaker(&other).await.unwrap(), None);
     }
     drop(ledger);
     let ledger = store.open().await;
-    assert!(ledger.hold(&barrier).await.unwrap().is_some(), "it outlives a process");
-    assert!(ledger.lift(&barrier).await.unwrap());
-    assert_eq!(ledger.hold(&barrier).await.unwrap(), None);
+    assert!(ledger.breaker(&barrier).await.unwrap().is_some(), "it outlives a process");
+    assert!(ledger.close_breaker(&barrier).await.unwrap());
+    assert_eq!(ledger.breaker(&barrier).await.unwrap(), None);
 }
 
 async fn a_probe_comes_after_a_while_and_is_one_callers_alone(store: impl Store) {
     let ledger = store.open().await;
-    let (barrier, blocked) = (account_barrier(), Barrier { account: "main".into(), flow: Some("f".into()) });
-    ledger.close(&barrier, "no money".into(), true).await.unwrap();
-    ledger.close(&blocked, "blocked".into(), false).await.unwrap();
-    assert!(!ledger.probe(&barrier).await.unwrap(), "not at once");
+    let (barrier, blocked) = (account_barrier(), Breaker { account: "main".into(), flow: Some("f".into()) });
+    ledger.open_breaker(&barrier, "no money".into(), true).await.unwrap();
+    ledger.open_breaker(&blocked, "blocked".into(), false).await.unwrap();
+    assert!(!ledger.half_open(&barrier).await.unwrap(), "not at once");
     let start = std::time::Instant::now();
-    while !ledger.hold(&barrier).await.unwrap().unwrap().probe_is_due {
+    while !ledger.breaker(&barrier).await.unwrap().unwrap().probe_is_due {
         assert!(start.elapsed() < FIRST_PROBE * 4);
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     assert!(start.elapsed() + std::time::Duration::from_millis(100) >= FIRST_PROBE);
     let mut turns = 0;
     for _ in 0..5 {
-        turns += u32::from(ledger.probe(&barrier).await.unwrap());
+        turns += u32::from(ledger.half_open(&barrier).await.unwrap());
     }
     assert_eq!(turns, 1, "and then after a longer while");
     // What nobody can mend by waiting is never tried again by itself.
-    assert!(!ledger.hold(&blocked).await.unwrap().unwrap().probe_is_due);
-    assert!(!ledger.probe(&blocked).await.unwrap());
+    assert!(!ledger.breaker(&blocked).await.unwrap().unwrap().probe_is_due);
+    assert!(!ledger.half_open(&blocked).await.unwrap());
 }
 
 async fn what_a_person_let_pass_by_resuming_is_remembered(store: impl Store) {
@@ -615,11 +653,11 @@ async fn a_campaign_is_looked_after_until_its_end_was_told(store: impl Store) {
     let active = async || ledger.active().await.unwrap();
     assert_eq!(active().await, [id()]);
     ledger.change_state(&id(), CampaignState::Cancelled, None).await.unwrap();
-    ledger.announced(&id(), CampaignState::Running).await.unwrap();
+    ledger.published(&id(), CampaignState::Running).await.unwrap();
     assert_eq!(active().await, [id()]);
-    ledger.announced(&id(), CampaignState::Cancelled).await.unwrap();
+    ledger.published(&id(), CampaignState::Cancelled).await.unwrap();
     assert_eq!(active().await, []);
-    assert_eq!(now(&ledger).await.announced, Some(CampaignState::Cancelled));
+    assert_eq!(now(&ledger).await.published, Some(CampaignState::Cancelled));
 }
 
 async fn a_job_is_kept_as_it_was_registered(store: impl Store) {
@@ -651,7 +689,7 @@ async fn with_failures(ledger: &impl Ledger) {
 }
 
 async fn again(ledger: &impl Ledger, known: &[(u32, u64)]) -> Vec<(u32, Vec<u8>)> {
-    let batches = ledger.again(&id(), known.iter().copied().collect()).await.unwrap();
+    let batches = ledger.replay(&id(), known.iter().copied().collect()).await.unwrap();
     batches.into_iter().map(|again| (again.batch.number, again.payloads.into_keys().collect())).collect()
 }
 
@@ -664,7 +702,7 @@ async fn rejected_messages_are_sent_again_by_code(store: impl Store) {
     assert_eq!(again(&ledger, &[]).await, [(0, vec![3])]);
     assert_eq!(ledger.decide(&id(), Decision::Retry(Vec::new())).await.unwrap(), 2);
     assert_eq!(again(&ledger, &[]).await, [(0, vec![1, 2, 3])]);
-    let found = ledger.again(&id(), BTreeMap::new()).await.unwrap().remove(0);
+    let found = ledger.replay(&id(), BTreeMap::new()).await.unwrap().remove(0);
     assert_eq!(found.payloads[&3], "values 3");
     assert_eq!(found.batch, batch(0, 6));
     // Told of once to whoever has queued it, to others until nothing is open.
@@ -734,20 +772,20 @@ async fn what_is_in_doubt_is_decided_by_a_person(store: impl Store) {
     assert_eq!(ledger.decide(&id(), Decision::Retry(vec![ABANDONED.into()])).await.unwrap(), 1);
 }
 
-fn heard(message: u8, state: Delivery, at: i64) -> Heard {
+fn heard(message: u8, state: Delivery, at: i64) -> MessageReport {
     let news = News::Delivery { state, code: Some("30016".into()), text: "no media".into() };
-    Heard { message, recipient: None, sid: Some(format!("sid-{message}")), at, news }
+    MessageReport { message, recipient: None, sid: Some(format!("sid-{message}")), at, news }
 }
 
-fn answered(message: u8, id: &str, at: i64) -> Heard {
+fn answered(message: u8, id: &str, at: i64) -> MessageReport {
     let content = ReplyContent::Text("yes".into());
     let news = News::Reply(Reply { id: id.into(), content });
-    Heard { message, recipient: None, sid: None, at, news }
+    MessageReport { message, recipient: None, sid: None, at, news }
 }
 
 /// Whether each report was of a message, and news.
-async fn hear(ledger: &impl Ledger, batch: u32, reports: Vec<Heard>) -> Vec<Option<bool>> {
-    let learnt = ledger.hear(&id(), batch, reports).await.unwrap();
+async fn hear(ledger: &impl Ledger, batch: u32, reports: Vec<MessageReport>) -> Vec<Option<bool>> {
+    let learnt = ledger.apply_reports(&id(), batch, reports).await.unwrap();
     learnt.into_iter().map(|learnt| learnt.map(|learnt| learnt.is_news)).collect()
 }
 
@@ -830,17 +868,17 @@ async fn a_report_of_nothing_that_was_sent_changes_nothing(store: impl Store) {
     running(&ledger).await;
     let claimed = claim(&ledger, batch(0, 3), vec![0]).await;
     record(&ledger, &claimed, 0, vec![(0, accepted("sid-0"))]).await;
-    let stranger = Heard { recipient: "+15550001".parse().ok(), ..heard(0, Delivery::Read, 5_000) };
+    let stranger = MessageReport { recipient: "+15550001".parse().ok(), ..heard(0, Delivery::Read, 5_000) };
     // Another person's, a place that is none, and one that was never sent.
     let reports = vec![stranger, heard(99, Delivery::Read, 5_000), heard(1, Delivery::Read, 5_000)];
     assert_eq!(hear(&ledger, 0, reports).await, [None, None, None]);
     assert_eq!(hear(&ledger, 7, vec![heard(0, Delivery::Read, 5_000)]).await, [None]);
     let other = "other".parse().unwrap();
-    assert_eq!(ledger.hear(&other, 0, vec![heard(0, Delivery::Read, 5_000)]).await.unwrap(), [None]);
+    assert_eq!(ledger.apply_reports(&other, 0, vec![heard(0, Delivery::Read, 5_000)]).await.unwrap(), [None]);
     assert_eq!(counts(&ledger).await, [2, 0, 1, 0, 0, 0]);
     assert_eq!(now(&ledger).await.delivery, flowcast::ledger::DeliveryCounts::default());
     // Without its country code it is the same person's.
-    let national = Heard { recipient: "+9800000001".parse().ok(), ..heard(0, Delivery::Read, 5_000) };
+    let national = MessageReport { recipient: "+9800000001".parse().ok(), ..heard(0, Delivery::Read, 5_000) };
     assert_eq!(hear(&ledger, 0, vec![national]).await, [Some(true)]);
 }
 
@@ -880,7 +918,7 @@ async fn an_answer_is_kept_once_and_is_news_until_others_were_told(store: impl S
     let reports = || vec![answered(1, "r1", 7_000), answered(0, "r2", 8_000)];
     assert_eq!(hear(&ledger, 0, reports()).await, [Some(true), Some(true)]);
     assert_eq!(hear(&ledger, 0, reports()).await, [Some(true), Some(true)]);
-    ledger.told(&id(), 0, "r1".into()).await.unwrap();
+    ledger.answer_published(&id(), 0, "r1".into()).await.unwrap();
     assert_eq!(hear(&ledger, 0, reports()).await, [Some(false), Some(true)]);
     assert_eq!(hear(&ledger, 0, vec![answered(1, "r3", 9_000)]).await, [Some(true)]);
     assert_eq!(now(&ledger).await.delivery.replied, 2);
@@ -902,7 +940,7 @@ async fn of_several_reports_at_once_the_first_settles_a_doubt(store: impl Store)
         heard(1, Delivery::Read, 3_000),
         heard(0, Delivery::Delivered, 2_000),
     ];
-    let learnt = ledger.hear(&id(), 0, reports).await.unwrap();
+    let learnt = ledger.apply_reports(&id(), 0, reports).await.unwrap();
     let settled: Vec<_> = learnt.iter().flatten().map(|learnt| (learnt.settled, learnt.is_news)).collect();
     assert_eq!(settled, [(true, true), (true, true), (false, true)]);
     let delivery = now(&ledger).await.delivery;
@@ -935,12 +973,34 @@ async fn the_list_of_suppressed_numbers_is_read_when_it_has_changed(store: impl 
     let numbers = || vec!["+919876543210".parse().unwrap(), "+15550001".parse().unwrap()];
     assert_eq!(ledger.suppress(numbers(), Suppress::Add).await.unwrap(), 2);
     assert_eq!(ledger.suppress(numbers(), Suppress::Add).await.unwrap(), 0);
-    let list = ledger.suppressed(0).await.unwrap().unwrap();
+    let mut list = Suppressed::default();
+    list.apply(ledger.suppressed(0).await.unwrap().unwrap());
     assert!(list.contains("+15550001".parse().unwrap()) && list.numbers.len() == 2);
     assert!(ledger.suppressed(list.version).await.unwrap().is_none());
     assert_eq!(ledger.suppress(numbers()[..1].to_vec(), Suppress::Remove).await.unwrap(), 1);
-    let list = ledger.suppressed(list.version).await.unwrap().unwrap();
-    assert_eq!(list.numbers.len(), 1);
+    // Who knows the list reads no more than what has changed.
+    let update = ledger.suppressed(list.version).await.unwrap().unwrap();
+    assert!(matches!(&update, SuppressionUpdate::Since { changes, .. } if changes.len() == 1));
+    list.apply(update);
+    assert!(list.numbers.len() == 1 && !list.contains(numbers()[0]));
+    assert_eq!(ledger.suppress(numbers(), Suppress::Add).await.unwrap(), 1);
+    list.apply(ledger.suppressed(list.version).await.unwrap().unwrap());
+    assert!(list.contains(numbers()[0]));
+}
+
+async fn who_is_far_behind_reads_the_whole_list_of_suppressed_numbers(store: impl Store) {
+    let ledger = store.open().await;
+    let first = "+15550001".parse().unwrap();
+    ledger.suppress(vec![first], Suppress::Add).await.unwrap();
+    let mut list = Suppressed::default();
+    list.apply(ledger.suppressed(0).await.unwrap().unwrap());
+    ledger.suppress(vec![first], Suppress::Remove).await.unwrap();
+    let numbers = (0..12_000_u64).map(|nth| format!("+91{}", 9_800_000_000 + nth).parse().unwrap());
+    assert_eq!(ledger.suppress(numbers.collect(), Suppress::Add).await.unwrap(), 12_000);
+    let update = ledger.suppressed(list.version).await.unwrap().unwrap();
+    assert!(matches!(update, SuppressionUpdate::Whole(_)));
+    list.apply(update);
+    assert!(list.numbers.len() == 12_000 && !list.contains(first));
 }
 
 async fn the_key_of_callbacks_is_made_once_and_the_same_for_all(store: impl Store) {
@@ -986,9 +1046,9 @@ async fn whoever_attends_says_what_it_holds(store: impl Store) {
     let ledger = store.open().await;
     running(&ledger).await;
     for held in [3, 0] {
-        assert_eq!(ledger.attend(&id(), held).await.unwrap(), Attendance { leads: true, held });
+        assert_eq!(ledger.heartbeat(&id(), held).await.unwrap(), Lease { leads: true, held });
     }
-    ledger.leave(&id()).await.unwrap();
+    ledger.release(&id()).await.unwrap();
 }
 
 /// The suite on a store, each sentence a test.
@@ -1040,6 +1100,7 @@ macro_rules! ledger_suite {
                 of_several_reports_at_once_the_first_settles_a_doubt
                 answers_come_a_part_at_a_time_in_the_order_of_the_audience
                 the_list_of_suppressed_numbers_is_read_when_it_has_changed
+                who_is_far_behind_reads_the_whole_list_of_suppressed_numbers
                 the_key_of_callbacks_is_made_once_and_the_same_for_all
                 what_people_decided_is_remembered_in_its_order
                 a_cancelled_campaign_skips_what_is_pending
@@ -1061,6 +1122,7 @@ macro_rules! ledger_suite {
 }
 
 ledger_suite!(sqlite, SqliteFile(tempfile::tempdir().unwrap()));
+ledger_suite!(memory, MemoryStore::new());
 ledger_suite!(redis_server, redis_store());
 ledger_suite!(redis_cluster, cluster_store().await);
 

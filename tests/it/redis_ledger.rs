@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use flowcast::campaign::{CampaignId, CampaignState};
 use flowcast::ledger::{
-    Checkpoint, Decision, Ledger, LedgerError, NewCampaign, Outcome, Patience, PlannedBatch, Purpose,
-    Recorded, Redis,
+    Batches, Campaigns, Checkpoint, Decision, LedgerError, NewCampaign, Outcome, PlannedBatch, Plans,
+    Purpose, Recorded, Redis, RetryPolicy,
 };
 use redis::Commands;
 
@@ -148,13 +148,13 @@ async fn one_worker_leads_and_all_say_what_they_hold() {
     let (one, two) = (store.ledger().await, store.ledger().await);
     running(&one).await;
     let attend = async |ledger: &Redis, held| {
-        let attendance = ledger.attend(&id(), held).await.unwrap();
+        let attendance = ledger.heartbeat(&id(), held).await.unwrap();
         (attendance.leads, attendance.held)
     };
     assert_eq!(attend(&one, 3).await, (true, 3));
     assert_eq!(attend(&two, 4).await, (false, 7));
     assert_eq!(attend(&one, 1).await, (true, 5));
-    one.leave(&id()).await.unwrap();
+    one.release(&id()).await.unwrap();
     assert_eq!(attend(&two, 4).await, (true, 4));
     // A worker that says nothing any more has gone.
     let mut redis = connection(&store);
@@ -169,7 +169,7 @@ async fn a_killed_redis_comes_back_with_all_that_was_written() {
     let mut server = RedisProcess::start(DURABLE);
     let url = server.url();
     let ledger =
-        Redis::connect(&url.as_str().into(), Patience::Endless, Duration::from_secs(1)).await.unwrap();
+        Redis::connect(&url.as_str().into(), RetryPolicy::Endless, Duration::from_secs(1)).await.unwrap();
     running(&ledger).await;
     let claim = ledger.claim(batch(0, 3), vec![0, 1], Purpose::Send).await.unwrap();
     server.kill();
@@ -180,7 +180,7 @@ async fn a_killed_redis_comes_back_with_all_that_was_written() {
             ledger.record(&id(), 0, claim.token, outcomes).await
         })
     };
-    let impatient = Redis::connect(&url.as_str().into(), Patience::Short, Duration::from_secs(1)).await;
+    let impatient = Redis::connect(&url.as_str().into(), RetryPolicy::Short, Duration::from_secs(1)).await;
     let fault = impatient.err().unwrap().to_string();
     assert!(fault.contains("is it running, and is redis.url right?"), "{fault}");
     assert!(!recording.is_finished(), "an outcome is kept until Redis is back");
@@ -195,7 +195,8 @@ async fn a_replica_and_a_full_server_are_waited_for_with_what_to_do() {
     let server = RedisProcess::start(DURABLE);
     let url = server.url();
     let mut redis = redis::Client::open(url.as_str()).unwrap().get_connection().unwrap();
-    let ledger = Redis::connect(&url.as_str().into(), Patience::Short, Duration::from_secs(1)).await.unwrap();
+    let ledger =
+        Redis::connect(&url.as_str().into(), RetryPolicy::Short, Duration::from_secs(1)).await.unwrap();
     running(&ledger).await;
     let mut config = |name: &str, value: &str| {
         let _: () = redis::cmd("CONFIG").arg("SET").arg(name).arg(value).query(&mut redis).unwrap();
@@ -222,7 +223,7 @@ async fn a_campaign_is_forgotten_when_its_time_is_over() {
     assert_eq!(ledger.forget_ended(later).await.unwrap(), 0, "it has not ended");
     assert!(ledger.complete(&id()).await.unwrap());
     assert_eq!(ledger.forget_ended(later).await.unwrap(), 0, "nobody was told of its end");
-    ledger.announced(&id(), CampaignState::Completed).await.unwrap();
+    ledger.published(&id(), CampaignState::Completed).await.unwrap();
     assert_eq!(ledger.forget_ended(jiff::Timestamp::now() - Duration::from_mins(1)).await.unwrap(), 0);
     assert_eq!(ledger.forget_ended(later).await.unwrap(), 1);
     let left: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection(&store)).unwrap();
@@ -233,7 +234,8 @@ async fn a_campaign_is_forgotten_when_its_time_is_over() {
 async fn a_wrong_password_is_an_error_that_shows_no_secret() {
     let server = RedisProcess::start("--requirepass right");
     let url = format!("redis://:s3cr3t@127.0.0.1:{}/0", server.port);
-    let fault = Redis::connect(&url.into(), Patience::Endless, Duration::from_secs(1)).await.err().unwrap();
+    let fault =
+        Redis::connect(&url.into(), RetryPolicy::Endless, Duration::from_secs(1)).await.err().unwrap();
     let text = fault.to_string();
     assert!(!text.contains("s3cr3t") && text.contains("redis.url"), "{text}");
 }
@@ -243,7 +245,7 @@ async fn a_server_that_refuses_and_closes_is_quoted() {
     let server = RedisProcess::start("--maxclients 1");
     let _only = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
     let url = server.url().into();
-    let fault = Redis::connect(&url, Patience::Short, Duration::from_secs(1)).await.err().unwrap();
+    let fault = Redis::connect(&url, RetryPolicy::Short, Duration::from_secs(1)).await.err().unwrap();
     let text = fault.to_string();
     assert!(text.contains("refuses the connection: ERR max number of clients reached"), "{text}");
 }

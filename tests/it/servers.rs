@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
-use flowcast::ledger::{Patience, Redis};
+use flowcast::ledger::{Redis, RetryPolicy};
 use flowcast::queue::rabbitmq::Broker;
-use flowcast::redis_server::RedisServer;
+use flowcast::redis_client::RedisClient;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::sync::Mutex;
@@ -177,11 +177,11 @@ impl RedisStore {
     }
 
     pub async fn ledger(&self) -> Redis {
-        Redis::connect(&self.url.as_str().into(), Patience::Short, REQUEST).await.unwrap()
+        Redis::connect(&self.url.as_str().into(), RetryPolicy::Short, REQUEST).await.unwrap()
     }
 
-    pub async fn server(&self) -> RedisServer {
-        RedisServer::connect(&self.url.as_str().into(), Patience::Short).await.unwrap()
+    pub async fn server(&self) -> RedisClient {
+        RedisClient::connect(&self.url.as_str().into(), RetryPolicy::Short).await.unwrap()
     }
 
     /// All claims are as if their time were over.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use flowcast::campaign::{Phone, Rate};
-use flowcast::limiter::{AccountLimits, CampaignLimits, Rates, Turn};
+use flowcast::limiter::{AccountLimits, Admission, CampaignLimits, Rates};
 
 use crate::servers::{RedisStore, redis_store};
 
@@ -36,7 +36,7 @@ async fn three_workers(rates: Rates, own: Option<Rate>, count: u64, sends: usize
                 loop {
                     let who = phones(0, count);
                     let turn = limits.0.take(&limits.1, who[0], &who).await.unwrap();
-                    assert!(matches!(turn, Turn::Go(_)));
+                    assert!(matches!(turn, Admission::Granted(_)));
                     if sent.send(start.elapsed().as_secs_f64()).is_err() {
                         return;
                     }
@@ -92,8 +92,8 @@ async fn a_limit_below_one_a_second_is_told_and_not_waited_for() {
     let store = redis_store();
     let limits = limits(&store, Rates { requests: rate("10/h"), ..Rates::default() }).await;
     let ask = async || limits.take(&campaign(None), phones(0, 1)[0], &phones(0, 1)).await.unwrap();
-    assert!(matches!(ask().await, Turn::Go(_)));
-    let Turn::Later(wait) = ask().await else { panic!("the second is due in six minutes") };
+    assert!(matches!(ask().await, Admission::Granted(_)));
+    let Admission::Deferred(wait) = ask().await else { panic!("the second is due in six minutes") };
     assert!(wait > Duration::from_secs(355) && wait <= Duration::from_mins(6), "{wait:?}");
 }
 
@@ -105,7 +105,7 @@ async fn what_one_worker_is_told_slows_all_and_passes() {
     let ask = async |limits: &AccountLimits| {
         let start = Instant::now();
         let turn = limits.take(&campaign(None), phones(0, 1)[0], &phones(0, 1)).await.unwrap();
-        assert!(matches!(turn, Turn::Go(_)));
+        assert!(matches!(turn, Admission::Granted(_)));
         start.elapsed()
     };
     ask(&one).await;
@@ -139,17 +139,17 @@ async fn a_throttled_flow_is_slowed_for_all_workers_and_recovers_by_the_hour() {
     let take = async |limits: &AccountLimits, campaign: &CampaignLimits, count: usize| {
         limits.take(campaign, who[0], &who[..count]).await.unwrap()
     };
-    assert!(matches!(take(&one, &first, 2).await, Turn::Go(_)));
+    assert!(matches!(take(&one, &first, 2).await, Admission::Granted(_)));
     assert!(one.throttle("1323 :}{").await.unwrap());
     assert!(!two.throttle("1323 :}{").await.unwrap());
-    assert!(matches!(take(&two, &second, 2).await, Turn::OneByOne));
-    assert!(matches!(take(&two, &second, 1).await, Turn::Go(_)));
+    assert!(matches!(take(&two, &second, 2).await, Admission::OneByOne));
+    assert!(matches!(take(&two, &second, 1).await, Admission::Granted(_)));
     // Ten an hour for both campaigns together, whoever asks.
     for (limits, campaign) in [(&one, &first), (&two, &second)] {
-        let Turn::Later(wait) = take(limits, campaign, 1).await else { panic!("it went out") };
+        let Admission::Deferred(wait) = take(limits, campaign, 1).await else { panic!("it went out") };
         assert!(wait > Duration::from_secs(350) && wait <= Duration::from_mins(6), "{wait:?}");
     }
-    assert!(matches!(take(&one, &other, 2).await, Turn::Go(_)));
+    assert!(matches!(take(&one, &other, 2).await, Admission::Granted(_)));
     // Hours later, as the store would see it, it may send ten times as many, and then as it likes.
     let server = store.server().await;
     let key: Vec<String> =
@@ -160,7 +160,7 @@ async fn a_throttled_flow_is_slowed_for_all_workers_and_recovers_by_the_hour() {
         let mut age = redis::cmd("HSET");
         age.arg(&key[0]).arg("since").arg(format!("{since:.0}")).arg("full").arg(0);
         let _: u64 = server.command(&age).await.unwrap();
-        assert!(matches!(take(&one, &first, 1).await, Turn::Go(_)));
+        assert!(matches!(take(&one, &first, 1).await, Admission::Granted(_)));
         // When the next one is due.
         let full: f64 = server.command(redis::cmd("HGET").arg(&key[0]).arg("full")).await.unwrap();
         let wait = if full > 0.0 { full / 1e6 - now.0 } else { 0.0 };
@@ -176,9 +176,9 @@ async fn unique_recipients_of_a_moving_day_are_counted_for_all_workers() {
     let ask = async |limits: &AccountLimits, from, count| {
         let who = phones(from, count);
         match limits.take(&campaign(None), who[0], &who).await.unwrap() {
-            Turn::Go(_) => Duration::ZERO,
-            Turn::Later(wait) => wait,
-            Turn::OneByOne => panic!("no flow is throttled"),
+            Admission::Granted(_) => Duration::ZERO,
+            Admission::Deferred(wait) => wait,
+            Admission::OneByOne => panic!("no flow is throttled"),
         }
     };
     assert_eq!(ask(&one, 0, 6).await, Duration::ZERO);
@@ -215,7 +215,7 @@ async fn a_campaign_that_waits_for_its_own_limit_holds_no_other_up() {
     let start = Instant::now();
     for _ in 0..10 {
         let other = CampaignLimits::new("c2".parse().unwrap(), None, None);
-        assert!(matches!(limits.take(&other, who[0], &who).await.unwrap(), Turn::Go(_)));
+        assert!(matches!(limits.take(&other, who[0], &who).await.unwrap(), Admission::Granted(_)));
     }
     assert!(start.elapsed() < Duration::from_secs(5) && !waiting.is_finished());
     waiting.abort();

@@ -1,15 +1,10 @@
 //! How a campaign is written down in Redis: the names of its keys, and what stands in them.
 
-use std::sync::LazyLock;
-
 use serde_json::{Value, json};
 
-use crate::campaign::{CampaignId, CampaignState, MessageState, Phone};
-use crate::ledger::{Barrier, Outcome, PlannedBatch, SkippedRow};
-
-/// A message's bytes in a batch's meta, and the digest before them (`batch.lua`).
-const HEAD: usize = 8;
-const ENTRY: usize = 20;
+use crate::campaign::CampaignId;
+use crate::ledger::draft::Counter;
+use crate::ledger::{Breaker, SkippedRow};
 
 /// The keys of a campaign. Its id is in braces: all of them are on one node of a cluster.
 pub(super) struct Keys<'i>(pub(super) &'i CampaignId);
@@ -53,8 +48,8 @@ impl Keys<'_> {
     }
 
     /// The numbers of the batches that are to be queued again, with the time of the decision.
-    pub(super) fn again(&self) -> String {
-        self.key("again")
+    pub(super) fn replays(&self) -> String {
+        self.key("replays")
     }
 
     /// Which worker holds how many batches.
@@ -62,12 +57,24 @@ impl Keys<'_> {
         self.key("workers")
     }
 
+    /// How many messages were settled in a second since 1970.
+    pub(super) fn tick(&self, second: i64) -> String {
+        self.key(format_args!("tick:{second}"))
+    }
+
+    /// The outcomes of a batch's messages, by number, for people and other systems.
     pub(super) fn batch(&self, number: u32) -> String {
         self.key(format_args!("batch:{number}"))
     }
 
-    pub(super) fn meta(&self, number: u32) -> String {
-        self.key(format_args!("meta:{number}"))
+    /// Whom a batch goes to.
+    pub(super) fn plan(&self, number: u32) -> String {
+        self.key(format_args!("plan:{number}"))
+    }
+
+    /// What became of a batch's messages.
+    pub(super) fn record(&self, number: u32) -> String {
+        self.key(format_args!("record:{number}"))
     }
 
     /// What reports say of a batch's messages.
@@ -85,9 +92,9 @@ impl Keys<'_> {
         self.key("decisions")
     }
 
-    /// The answers that others were not told of yet.
-    pub(super) fn untold(&self) -> String {
-        self.key("untold")
+    /// The answers that were not published yet.
+    pub(super) fn unpublished(&self) -> String {
+        self.key("unpublished")
     }
 
     pub(super) fn payload(&self, number: u32) -> String {
@@ -104,110 +111,35 @@ impl Keys<'_> {
             self.skipped(),
             self.texts(),
             self.failed(),
-            self.again(),
+            self.replays(),
             self.workers(),
             self.decisions(),
-            self.untold(),
+            self.unpublished(),
         ]
     }
 }
 
-/// The key of a barrier. It shares the hash tag of its account's buckets.
-pub(super) fn barrier_key(barrier: &Barrier) -> String {
-    let account = &barrier.account;
-    match &barrier.flow {
-        None => format!("flowcast:{{account:{account}}}:held"),
+/// The key of a breaker. It shares the hash tag of its account's buckets.
+pub(super) fn breaker_key(breaker: &Breaker) -> String {
+    let account = &breaker.account;
+    match &breaker.flow {
+        None => format!("flowcast:{{account:{account}}}:breaker"),
         // A job may call its flow whatever it likes; the reason says which it is.
         Some(flow) => {
             let digest = blake3::hash(flow.as_bytes()).to_hex();
-            format!("flowcast:{{account:{account}}}:held:flow:{}", &digest[..16])
+            format!("flowcast:{{account:{account}}}:breaker:flow:{}", &digest[..16])
         }
     }
 }
 
-/// The legal moves as the scripts look for them: `from>to;` each.
-fn moves<S: Copy>(all: &[S], name: fn(S) -> &'static str, legal: fn(S, S) -> bool) -> String {
-    let mut text = String::new();
-    for from in all {
-        for to in all.iter().filter(|to| legal(*from, **to)) {
-            text += &format!("{}>{};", name(*from), name(*to));
-        }
-    }
-    text
-}
-
-pub(super) fn moves_of_messages() -> &'static str {
-    static MOVES: LazyLock<String> =
-        LazyLock::new(|| moves(MessageState::ALL, MessageState::as_str, MessageState::can_become));
-    &MOVES
-}
-
-pub(super) fn moves_of_campaigns() -> &'static str {
-    static MOVES: LazyLock<String> =
-        LazyLock::new(|| moves(CampaignState::ALL, CampaignState::as_str, CampaignState::can_become));
-    &MOVES
-}
-
-/// A digest of whom a batch goes to.
-pub(super) fn digest(batch: &PlannedBatch) -> [u8; HEAD] {
-    let mut hasher = blake3::Hasher::new();
-    for (row, phone) in &batch.recipients {
-        hasher.update(&row.to_be_bytes()).update(&phone.digits().to_be_bytes());
-    }
-    let mut digest = [0; HEAD];
-    hasher.finalize_xof().fill(&mut digest);
-    digest
-}
-
-/// A new batch's meta.
-pub(super) fn meta(batch: &PlannedBatch) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEAD + ENTRY * batch.recipients.len());
-    bytes.extend(digest(batch));
-    for (row, phone) in &batch.recipients {
-        bytes.extend(&phone.digits().to_be_bytes()[1..]);
-        bytes.extend(&row.to_be_bytes()[2..]);
-        bytes.extend([0; 7]);
-    }
-    bytes
-}
-
-/// A message as its batch's meta has it.
-pub(super) struct Entry {
-    pub(super) phone: Option<Phone>,
-    pub(super) row: u64,
-    pub(super) attempts: u32,
-    /// Milliseconds since 1970; 0 when it was never touched.
-    pub(super) at: i64,
-}
-
-/// The messages of a batch's meta, in their order.
-pub(super) fn entries(meta: &[u8]) -> impl Iterator<Item = Entry> + '_ {
-    let number = |bytes: &[u8]| bytes.iter().fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
-    meta.get(HEAD..).unwrap_or_default().chunks_exact(ENTRY).map(move |entry| Entry {
-        phone: Phone::from_digits(number(&entry[..7])),
-        row: number(&entry[7..13]),
-        attempts: u32::from(entry[13]),
-        at: i64::try_from(number(&entry[14..])).unwrap_or_default(),
-    })
-}
-
-/// What stands behind an outcome's state, and the text that is kept once for all who share it.
-pub(super) fn words(outcome: &Outcome) -> (String, String) {
-    match outcome {
-        Outcome::Accepted { sid } => (sid.clone(), String::new()),
-        Outcome::Rejected { code, detail } => (code.clone(), detail.clone()),
-        // A doubt has no code. Its text is known by its digest.
-        Outcome::InDoubt { detail } => {
-            (blake3::hash(detail.as_bytes()).to_hex()[..8].to_owned(), detail.clone())
-        }
-        Outcome::Released => (String::new(), String::new()),
-        Outcome::Skipped { reason, detail } => (reason.as_str().into(), detail.clone()),
-    }
+/// The field of a counter, or of a text: its kind, and its word where it has one.
+pub(super) fn field((kind, word): &Counter) -> String {
+    if word.is_empty() { (*kind).to_owned() } else { format!("{kind}:{word}") }
 }
 
 /// A skipped row as a line of its list.
-pub(super) fn skipped_line(row: &SkippedRow, now: jiff::Timestamp) -> String {
-    json!([row.row, row.recipient, row.reason, row.detail, now.as_millisecond()]).to_string()
+pub(super) fn skipped_line(row: &SkippedRow, now: i64) -> String {
+    json!([row.row, row.recipient, row.reason, row.detail, now]).to_string()
 }
 
 /// The line read again: row, recipient, reason, detail, time.
@@ -229,24 +161,5 @@ mod tests {
         for hostile in ["a}:job", "{x}", "a:b", "a b", "a\r\nFLUSHALL"] {
             assert!(hostile.parse::<CampaignId>().is_err());
         }
-    }
-
-    #[test]
-    fn the_scripts_are_told_the_legal_moves() {
-        assert!(moves_of_messages().contains("pending>sending;"));
-        assert!(!moves_of_messages().contains("accepted>"));
-        assert!(moves_of_campaigns().contains("completed>running;"));
-        assert!(!moves_of_campaigns().contains("cancelled>"));
-    }
-
-    #[test]
-    fn a_batchs_meta_is_read_as_it_was_written() {
-        let recipients = vec![
-            (1, "+919876543210".parse().unwrap()),
-            (10_000_000, "+1987654321012345".parse().unwrap_or("+123456789012345".parse().unwrap())),
-        ];
-        let batch = PlannedBatch { campaign: "c".parse().unwrap(), number: 3, recipients };
-        let read: Vec<_> = entries(&meta(&batch)).map(|entry| (entry.row, entry.phone.unwrap())).collect();
-        assert_eq!(read, batch.recipients);
     }
 }

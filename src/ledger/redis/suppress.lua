@@ -1,9 +1,18 @@
--- Changes the list of suppressed numbers, and says so to whoever reads it.
--- KEYS  1 numbers, 2 version
--- ARGV  1 SADD or SREM, then the numbers
+-- Changes the list of suppressed numbers, and remembers each change, so that readers follow.
+-- KEYS  1 numbers (set)  2 version  3 changes (sorted by the version: '<version> <+ or -><number>')
+-- ARGV  1 SADD or SREM  2 + or -  3 how many changes are remembered  then the numbers
 -- Returns how many were changed.
-local changed = redis.call(ARGV[1], KEYS[1], unpack(ARGV, 2))
+local version = tonumber(redis.call('GET', KEYS[2]) or 0)
+local changed = 0
+for nth = 4, #ARGV do
+  if redis.call(ARGV[1], KEYS[1], ARGV[nth]) == 1 then
+    changed = changed + 1
+    version = version + 1
+    redis.call('ZADD', KEYS[3], version, string.format('%.0f', version) .. ' ' .. ARGV[2] .. ARGV[nth])
+  end
+end
 if changed > 0 then
-  redis.call('INCR', KEYS[2])
+  redis.call('SET', KEYS[2], string.format('%.0f', version))
+  redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -1 - tonumber(ARGV[3]))
 end
 return changed

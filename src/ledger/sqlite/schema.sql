@@ -15,10 +15,10 @@ CREATE TABLE campaign (
     rehearsal    INTEGER NOT NULL,
     state        TEXT NOT NULL,
     reason       TEXT,
-    held_by      TEXT,                  -- 'account' or 'flow ID': the barrier that holds it
+    suspended_by TEXT,                  -- 'account' or 'flow ID': the breaker that suspends it
     forgiven_rejected INTEGER NOT NULL DEFAULT 0, -- how many were rejected, ...
     forgiven_settled  INTEGER NOT NULL DEFAULT 0, -- ... of how many, when it last began to run
-    announced    TEXT,                  -- the state that was last told to others
+    published    TEXT,                  -- the state that was last published as an event
     -- the plan's checkpoint
     plan_batches INTEGER NOT NULL DEFAULT 0,
     plan_rows    INTEGER NOT NULL DEFAULT 0,
@@ -39,18 +39,19 @@ CREATE TABLE campaign (
 -- One row a batch. Its key is campaign.key * 2^32 + number.
 CREATE TABLE batch (
     key        INTEGER PRIMARY KEY,
-    recipients BLOB NOT NULL,           -- 16 bytes each: row and digits, little-endian
-    messages   BLOB,                    -- postcard of the messages' entries; null: all pending, never claimed
-    claimed    BLOB,                    -- the indexes that are being sent, a byte each
+    plan       BLOB NOT NULL,           -- whom it goes to: a digest (8), then postcard of steps of rows, and digits
+    record     BLOB,                    -- what became of its messages (record.rs); null: nobody has touched it
+    sids       BLOB,                    -- postcard of the SIDs of its accepted messages, by place
+    claims     BLOB,                    -- the tokens of the claims that hold messages, 8 bytes each
     session    INTEGER,                 -- who claimed them
-    size       INTEGER NOT NULL,
-    open       INTEGER NOT NULL,        -- how many are pending or sending
-    again      INTEGER NOT NULL DEFAULT 0, -- when it was decided that it is queued again
+    open       INTEGER NOT NULL DEFAULT 1, -- some are pending or being sent
+    failed     INTEGER NOT NULL DEFAULT 0, -- some are rejected or in doubt
+    replay     INTEGER NOT NULL DEFAULT 0, -- when it was decided that it is queued again
     updated_at INTEGER                  -- the last record
 );
 CREATE INDEX batch_recent ON batch (updated_at) WHERE updated_at IS NOT NULL;
-
-CREATE INDEX batch_again ON batch (key) WHERE again > 0;
+CREATE INDEX batch_replay ON batch (key) WHERE replay > 0;
+CREATE INDEX batch_failed ON batch (key) WHERE failed > 0;
 
 -- What is needed to send a message again when the audience is gone; only for messages that failed.
 CREATE TABLE payload (
@@ -60,8 +61,8 @@ CREATE TABLE payload (
     PRIMARY KEY (batch, message)
 ) WITHOUT ROWID;
 
--- What holds campaigns together.
-CREATE TABLE barrier (
+-- What suspends campaigns together.
+CREATE TABLE breaker (
     account  TEXT NOT NULL,
     word     TEXT NOT NULL,             -- 'account' or 'flow ID'
     reason   TEXT NOT NULL,
@@ -87,7 +88,7 @@ CREATE TABLE skipped (
 -- once; beside the count of a second stands which it is.
 CREATE TABLE tally (
     campaign INTEGER NOT NULL,
-    kind     TEXT NOT NULL,             -- 'rejected', 'skipped', 'delivery', 'undelivered', 'took', 'tick'
+    kind     TEXT NOT NULL,             -- 'rejected', 'skipped', 'in_doubt', 'delivery', 'undelivered', 'took', 'tick'
     word     TEXT NOT NULL,
     count    INTEGER NOT NULL,
     detail   TEXT NOT NULL DEFAULT '',
@@ -105,7 +106,7 @@ CREATE TABLE response (
     batch    INTEGER NOT NULL,          -- batch.key
     id       TEXT NOT NULL,
     response TEXT NOT NULL,
-    told     INTEGER NOT NULL DEFAULT 0, -- others know of it
+    published INTEGER NOT NULL DEFAULT 0, -- others were told of it
     PRIMARY KEY (batch, id)
 ) WITHOUT ROWID;
 
@@ -115,14 +116,16 @@ CREATE TABLE decision (
     line     TEXT NOT NULL
 );
 
--- Numbers that must never be messaged: their digits. The version grows with each change.
+-- Numbers that must never be messaged: their digits.
 CREATE TABLE suppressed (
     number INTEGER PRIMARY KEY
 );
-CREATE TABLE suppressed_version (
-    version INTEGER NOT NULL
+-- The changes of late, each a version of the list.
+CREATE TABLE suppression (
+    version   INTEGER PRIMARY KEY AUTOINCREMENT,
+    number    INTEGER NOT NULL,
+    is_listed INTEGER NOT NULL
 );
-INSERT INTO suppressed_version VALUES (0);
 
 -- The key that seals the addresses of reports where none is configured.
 CREATE TABLE callback_key (

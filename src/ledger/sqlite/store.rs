@@ -14,9 +14,7 @@ use tokio::sync::oneshot;
 use super::super::LedgerError;
 
 /// The layout that this program writes.
-const VERSION: i64 = 4;
-/// From which layout each step leads on.
-const STEPS: [(i64, &str); 2] = [(2, include_str!("from_2.sql")), (3, include_str!("from_3.sql"))];
+const VERSION: i64 = 5;
 /// Marks a file as a store of this program ("flow").
 const APPLICATION: i64 = 0x666c_6f77;
 /// The most writes that share a transaction.
@@ -69,9 +67,6 @@ impl Store {
         // Nothing is written to a file before it is known to be ours.
         match kind(&connection).map_err(|fault| broken(&fault))? {
             Kind::Store(VERSION) => {}
-            Kind::Store(older) if access == Access::Send && STEPS.iter().any(|(from, _)| *from == older) => {
-                migrate(&mut connection, older).map_err(|fault| broken(&fault))?;
-            }
             Kind::Empty if access == Access::Send => {
                 create(&mut connection).map_err(|fault| broken(&fault))?;
             }
@@ -79,8 +74,8 @@ impl Store {
             Kind::Foreign => return Err(broken(&"is no store of flowcast; name another file")),
             Kind::Store(other) => {
                 return Err(broken(&format!(
-                    "has layout {other}, and this flowcast reads {VERSION}; if it is older, run a campaign or a \
-                     worker once, which brings it up to date, else use the flowcast that wrote it"
+                    "has layout {other}, and this flowcast reads {VERSION}; use the flowcast that wrote it, or name \
+                     another file"
                 )));
             }
         }
@@ -219,16 +214,6 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// From an older layout, step by step, in one transaction.
-fn migrate(connection: &mut Connection, older: i64) -> rusqlite::Result<()> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for (_, step) in STEPS.iter().filter(|(from, _)| *from >= older) {
-        transaction.execute_batch(step)?;
-    }
-    transaction.pragma_update(None, "user_version", VERSION)?;
-    transaction.commit()
-}
-
 /// Takes all that waits, writes it in one transaction, answers when that is on disk.
 fn write_loop(mut connection: Connection, receiver: &mpsc::Receiver<Work>, path: &Path) {
     while let Ok(first) = receiver.recv() {
@@ -267,32 +252,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_older_store_is_brought_up_to_date_and_is_then_as_a_new_one() {
+    fn a_store_of_another_layout_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("flowcast.db");
         drop(Store::open(&path, Access::Send).unwrap());
-        let shape = |connection: &Connection| -> Vec<String> {
-            let sql = "SELECT m.name || '.' || p.name || ' ' || p.type FROM sqlite_schema m, pragma_table_info(m.name) p
-                       WHERE m.type = 'table' ORDER BY 1";
-            let mut statement = connection.prepare(sql).unwrap();
-            statement.query_map([], |row| row.get(0)).unwrap().collect::<rusqlite::Result<_>>().unwrap()
-        };
-        let connection = connect(&path).unwrap();
-        let new = shape(&connection);
-        connection
-            .execute_batch(
-                "DROP TABLE delivery; DROP TABLE response; DROP TABLE decision;
-                 DROP TABLE suppressed; DROP TABLE suppressed_version; DROP TABLE callback_key; DROP TABLE barrier; ALTER TABLE campaign DROP COLUMN held_by;
-                 ALTER TABLE campaign DROP COLUMN forgiven_rejected; ALTER TABLE campaign DROP COLUMN forgiven_settled;",
-            )
-            .unwrap();
-        connection.pragma_update(None, "user_version", 2).unwrap();
-        drop(connection);
-        // Whoever only looks changes nothing, and says what to do.
-        let fault = Store::open(&path, Access::Read).err().unwrap().to_string();
-        assert!(fault.contains("has layout 2"), "{fault}");
-        drop(Store::open(&path, Access::Send).unwrap());
-        assert_eq!(shape(&connect(&path).unwrap()), new);
+        connect(&path).unwrap().pragma_update(None, "user_version", 4).unwrap();
+        for access in [Access::Send, Access::Read] {
+            let fault = Store::open(&path, access).err().unwrap().to_string();
+            assert!(fault.contains("has layout 4"), "{fault}");
+        }
     }
 
     #[tokio::test]

@@ -76,9 +76,14 @@ pub(super) struct Message {
     pub(super) mandatory: bool,
 }
 
-/// A message of JSON that survives the broker.
+/// A message that survives the broker.
+pub(super) fn lasting() -> BasicProperties {
+    BasicProperties::default().with_delivery_mode(2)
+}
+
+/// The same of JSON.
 pub(super) fn json_properties() -> BasicProperties {
-    BasicProperties::default().with_content_type("application/json".into()).with_delivery_mode(2)
+    lasting().with_content_type("application/json".into())
 }
 
 /// Why something was not published.

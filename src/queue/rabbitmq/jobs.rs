@@ -63,7 +63,7 @@ pub struct Buried {
 
 /// What to do with buried jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum DeadAction {
     /// Put them back to the jobs.
     Requeue,
     /// Let them go.
@@ -136,7 +136,7 @@ impl Broker {
     /// # Errors
     ///
     /// When the broker does not confirm it.
-    pub async fn tell(&self, events: &[Event]) -> Result<(), QueueError> {
+    pub async fn publish_events(&self, events: &[Event]) -> Result<(), QueueError> {
         let message = |event: &Event| Message {
             exchange: EVENTS.into(),
             key: event.name.into(),
@@ -195,7 +195,7 @@ impl Broker {
     /// When the broker is away. What was requeued by then may be there twice; a job is registered once.
     pub async fn unbury(
         &self,
-        what: What,
+        what: DeadAction,
         wanted: impl Fn(usize, &Buried) -> bool,
     ) -> Result<u64, QueueError> {
         let channel = self.channel().await?;
@@ -207,7 +207,7 @@ impl Broker {
             if !wanted(nth, &buried) {
                 continue;
             }
-            if what == What::Requeue {
+            if what == DeadAction::Requeue {
                 self.submit(buried.data).await?;
             }
             message.delivery.acker.ack(BasicAckOptions::default()).await.map_err(|fault| failed(&fault))?;

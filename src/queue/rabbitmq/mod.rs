@@ -1,16 +1,18 @@
 //! RabbitMQ: durable quorum queues, manual acknowledgements, publisher confirms.
 //!
 //! `topology.rs` says what there is on the broker, `broker.rs` keeps the connections, `jobs.rs` takes
-//! jobs and buries those that are refused, `forwards.rs` keeps reports that are handed on; here are the
+//! jobs and buries those that are refused, `payload.rs` says what a message of batches holds, `forwards.rs` keeps reports that are handed on; here are the
 //! batches.
 
 mod broker;
 mod consuming;
 mod forwards;
 mod jobs;
+mod payload;
 mod topology;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,9 +29,9 @@ use tokio::sync::Mutex;
 use super::{Queue, QueueError, QueuedBatch};
 use crate::campaign::CampaignId;
 pub use broker::Broker;
-use broker::{Message, Unpublished, answered, failed, json_properties};
+use broker::{Message, Unpublished, answered, failed, lasting};
 pub use forwards::{Forwarded, Forwarding, Forwards};
-pub use jobs::{Buried, Event, JobDelivery, Jobs, What};
+pub use jobs::{Buried, DeadAction, Event, JobDelivery, Jobs};
 
 /// A wait before a consumer is set up again.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -44,13 +46,18 @@ const SLACK: Duration = Duration::from_secs(3);
 pub struct RabbitMq {
     broker: Broker,
     campaign: CampaignId,
-    /// How many batches the broker may hand over ahead.
+    /// How many messages the broker may hand over ahead.
     prefetch: u16,
     taking: Arc<Mutex<Option<Taking>>>,
+    /// Batches of messages that were handed over, which nobody has taken yet.
+    ready: Arc<std::sync::Mutex<Ready>>,
     held: Arc<AtomicU64>,
     /// When the batches that this worker delayed come back.
     delayed: Arc<std::sync::Mutex<Vec<Instant>>>,
 }
+
+/// Batches, each with the message that it came in.
+type Ready = VecDeque<(QueuedBatch, Arc<Delivered>)>;
 
 /// A consumer and the channel that it is on.
 struct Taking {
@@ -58,23 +65,46 @@ struct Taking {
     consumer: Consumer,
 }
 
+/// A message that was handed over. It is acknowledged when all of its batches are done with; if one of
+/// them was let go, all of it comes again, and nothing is left to claim of the others then.
+struct Delivered {
+    acker: Acker,
+    /// How many of its batches are not done with.
+    left: AtomicUsize,
+}
+
+impl Drop for Delivered {
+    fn drop(&mut self) {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current()
+            && *self.left.get_mut() > 0
+        {
+            let acker = self.acker.clone();
+            runtime.spawn(async move {
+                let _ = acker.nack(BasicNackOptions { requeue: true, multiple: false }).await;
+            });
+        }
+    }
+}
+
 /// A batch that was taken.
 pub struct Receipt {
-    acker: Option<Acker>,
+    message: Arc<Delivered>,
     held: Arc<AtomicU64>,
 }
 
 impl Receipt {
-    fn new(acker: Acker, held: Arc<AtomicU64>) -> Self {
+    fn new(message: Arc<Delivered>, held: Arc<AtomicU64>) -> Self {
         held.fetch_add(1, Ordering::Relaxed);
-        Self { acker: Some(acker), held }
+        Self { message, held }
     }
 
-    /// Acknowledges. On a connection that is gone the batch comes again, and nothing of it is left to
+    /// The batch is done with. On a connection that is gone it comes again, and nothing of it is left to
     /// claim then.
-    async fn acknowledge(mut self) {
-        let Some(acker) = self.acker.take() else { return };
-        match answered(acker.ack(BasicAckOptions::default())).await {
+    async fn acknowledge(self) {
+        if self.message.left.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        match answered(self.message.acker.ack(BasicAckOptions::default())).await {
             Ok(Ok(_)) => {}
             Ok(Err(fault)) => tracing::debug!("a batch could not be acknowledged and comes again: {fault}"),
             Err(fault) => {
@@ -87,11 +117,6 @@ impl Receipt {
 impl Drop for Receipt {
     fn drop(&mut self) {
         self.held.fetch_sub(1, Ordering::Relaxed);
-        if let (Some(acker), Ok(runtime)) = (self.acker.take(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn(async move {
-                let _ = acker.nack(BasicNackOptions { requeue: true, multiple: false }).await;
-            });
-        }
     }
 }
 
@@ -125,18 +150,26 @@ impl RabbitMq {
         Ok(Taking { channel, consumer })
     }
 
-    /// The batch of a delivery. What is none is buried: nobody could send it.
-    async fn read(&self, delivery: Delivery) -> Result<Option<(QueuedBatch, Receipt)>, QueueError> {
-        let fault = match serde_json::from_slice::<QueuedBatch>(&delivery.data) {
-            Ok(batch) if batch.batch.campaign == self.campaign && batch.batch.is_whole() => {
-                return Ok(Some((batch, Receipt::new(delivery.acker, self.held.clone()))));
+    fn ready(&self) -> MutexGuard<'_, Ready> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in the batches of a delivery. What holds none is buried: nobody could send it.
+    async fn read(&self, delivery: Delivery) -> Result<(), QueueError> {
+        let is_ours =
+            |queued: &QueuedBatch| queued.batch.campaign == self.campaign && queued.batch.is_whole();
+        let fault = match payload::read(&delivery.data) {
+            Ok(batches) if !batches.is_empty() && batches.iter().all(is_ours) => {
+                let left = AtomicUsize::new(batches.len());
+                let message = Arc::new(Delivered { acker: delivery.acker, left });
+                self.ready().extend(batches.into_iter().map(|batch| (batch, message.clone())));
+                return Ok(());
             }
-            Ok(_) => "is a batch of another campaign, or a damaged one".into(),
-            Err(fault) => format!("is no batch: {fault}"),
+            Ok(_) => "holds a batch of another campaign, or a damaged one".into(),
+            Err(fault) => fault,
         };
         tracing::error!(campaign = %self.campaign, "a message in the campaign's queue {fault}");
-        self.broker.bury(JobDelivery::new(delivery), &fault, "").await?;
-        Ok(None)
+        self.broker.bury(JobDelivery::new(delivery), &fault, "").await
     }
 }
 
@@ -146,58 +179,58 @@ impl Queue for RabbitMq {
     const LASTS: bool = true;
 
     fn open(home: &Broker, campaign: &CampaignId, concurrency: usize) -> Self {
-        // One more for each under way, so that nobody waits for the broker between two batches.
-        let prefetch = u16::try_from(concurrency * 2).unwrap_or(u16::MAX);
+        // Most messages hold several batches: so many that nobody waits for the broker between two.
+        let prefetch = u16::try_from(concurrency.div_ceil(2).max(2)).unwrap_or(u16::MAX);
         Self {
             broker: home.clone(),
             campaign: campaign.clone(),
             prefetch,
             taking: Arc::default(),
+            ready: Arc::default(),
             held: Arc::default(),
             delayed: Arc::default(),
         }
     }
 
     async fn publish(&self, batches: Vec<QueuedBatch>) -> Result<(), QueueError> {
-        let message = |batch: &QueuedBatch| {
-            let payload =
-                serde_json::to_vec(batch).map_err(|fault| QueueError(format!("failed: {fault}")))?;
+        let message = |batches: &[QueuedBatch]| {
             Ok(Message {
                 exchange: String::new(),
                 key: topology::queue(&self.campaign),
-                payload,
-                properties: json_properties(),
+                payload: payload::write(batches).map_err(|fault| QueueError(format!("failed: {fault}")))?,
+                properties: lasting(),
                 mandatory: true,
             })
         };
-        self.put(batches.iter().map(message).collect::<Result<_, QueueError>>()?).await
+        self.put(payload::parts(&batches).map(message).collect::<Result<_, QueueError>>()?).await
     }
 
     async fn next(&self) -> Result<(QueuedBatch, Receipt), QueueError> {
         loop {
-            let delivery = {
-                let mut slot = self.taking.lock().await;
-                if slot.is_none() {
-                    match self.consume().await {
-                        Ok(taking) => *slot = Some(taking),
-                        Err(fault) => {
-                            tracing::debug!(campaign = %self.campaign, "can't take batches: {fault}");
-                            tokio::time::sleep(AGAIN).await;
-                            continue;
-                        }
+            let mut slot = self.taking.lock().await;
+            // A message that another has taken in may hold more than that one needed.
+            if let Some((batch, message)) = self.ready().pop_front() {
+                return Ok((batch, Receipt::new(message, self.held.clone())));
+            }
+            if slot.is_none() {
+                match self.consume().await {
+                    Ok(taking) => *slot = Some(taking),
+                    Err(fault) => {
+                        drop(slot);
+                        tracing::debug!(campaign = %self.campaign, "can't take batches: {fault}");
+                        tokio::time::sleep(AGAIN).await;
+                        continue;
                     }
                 }
-                let Some(taking) = slot.as_mut() else { continue };
-                let Some(Ok(delivery)) = taking.consumer.next().await else {
-                    // The connection or the queue is gone: set up again.
-                    *slot = None;
-                    tokio::time::sleep(AGAIN).await;
-                    continue;
-                };
-                delivery
-            };
-            if let Some(taken) = self.read(delivery).await? {
-                return Ok(taken);
+            }
+            let Some(taking) = slot.as_mut() else { continue };
+            if let Some(Ok(delivery)) = taking.consumer.next().await {
+                self.read(delivery).await?;
+            } else {
+                // The connection or the queue is gone: set up again.
+                *slot = None;
+                drop(slot);
+                tokio::time::sleep(AGAIN).await;
             }
         }
     }
@@ -208,12 +241,13 @@ impl Queue for RabbitMq {
     }
 
     async fn delay(&self, receipt: Receipt, batch: QueuedBatch, wait: Duration) -> Result<(), QueueError> {
-        let payload = serde_json::to_vec(&batch).map_err(|fault| QueueError(format!("failed: {fault}")))?;
+        let payload = payload::write(std::slice::from_ref(&batch));
+        let payload = payload.map_err(|fault| QueueError(format!("failed: {fault}")))?;
         let message = Message {
             exchange: topology::delay(wait),
             key: self.campaign.as_str().into(),
             payload,
-            properties: json_properties(),
+            properties: lasting(),
             mandatory: true,
         };
         // Acknowledged only when the delayed copy is safe.
@@ -243,7 +277,9 @@ impl Queue for RabbitMq {
     }
 
     async fn close(&self) {
-        if let Some(taking) = self.taking.lock().await.take() {
+        let mut slot = self.taking.lock().await;
+        self.ready().clear();
+        if let Some(taking) = slot.take() {
             let _ = answered(taking.channel.close(200, "done".into())).await;
         }
     }

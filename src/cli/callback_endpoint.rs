@@ -1,0 +1,59 @@
+//! Where providers' reports come to: the public address, and the keys that seal what is below it.
+
+use std::sync::Arc;
+
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use super::Failure;
+use crate::campaign::Callbacks;
+use crate::config::Config;
+use crate::ledger::Ledger;
+
+/// Where reports come to, for every account.
+pub(super) struct CallbackEndpoint {
+    public_url: Url,
+    keys: Vec<SecretString>,
+}
+
+impl CallbackEndpoint {
+    /// As configured, and where no key is, with the one that the ledger keeps. `None` without a public
+    /// address.
+    pub(super) async fn of(config: &Config, ledger: &impl Ledger) -> Result<Option<Self>, Failure> {
+        match Self::configured(config)? {
+            Some(mut endpoint) if endpoint.keys.is_empty() => {
+                endpoint.keys.push(ledger.callback_key().await?.into());
+                Ok(Some(endpoint))
+            }
+            endpoint => Ok(endpoint),
+        }
+    }
+
+    /// For those who only look at a job: where no key is configured, addresses have their length and
+    /// nothing opens them.
+    pub(super) fn in_shape(config: &Config) -> Result<Option<Self>, Failure> {
+        let endpoint = Self::configured(config)?;
+        Ok(endpoint.map(|mut endpoint| {
+            if endpoint.keys.is_empty() {
+                endpoint.keys.push("no address opens with this".into());
+            }
+            endpoint
+        }))
+    }
+
+    fn configured(config: &Config) -> Result<Option<Self>, Failure> {
+        let Some(public_url) = config.http.public_url.clone() else { return Ok(None) };
+        let keys = config.callbacks.keys.iter().enumerate();
+        let keys = keys.map(|(nth, key)| key.read(&format!("callbacks.keys[{nth}]")));
+        Ok(Some(Self { public_url, keys: keys.collect::<Result<_, _>>()? }))
+    }
+
+    /// Where an account's reports come to.
+    pub(super) fn at(&self, account: &str) -> Result<Arc<Callbacks>, Failure> {
+        let keys: Vec<&str> = self.keys.iter().map(ExposeSecret::expose_secret).collect();
+        let callbacks = Callbacks::new(&self.public_url, account, &keys);
+        callbacks
+            .map(Arc::new)
+            .map_err(|fault| Failure::Usage(format!("http.public_url and callbacks.keys: {fault}")))
+    }
+}

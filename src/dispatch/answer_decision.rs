@@ -1,0 +1,219 @@
+//! What is done about an answer: outcomes for the ledger, and what becomes of the batch.
+
+use std::time::Duration;
+
+use crate::ledger::Outcome;
+use crate::provider::{Answer, Entry, Failure, Scope};
+
+/// What follows from an answer.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct AnswerDecision {
+    /// What became of each message.
+    pub(super) outcomes: Vec<(u8, Outcome)>,
+    /// What is tried again, and how.
+    pub(super) next: FollowUp,
+    /// Messages that are to be tried again later.
+    pub(super) again: Vec<u8>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) enum FollowUp {
+    /// Nothing.
+    #[default]
+    Done,
+    /// The messages went back; they are sent again in two halves, to find the one that is wrong.
+    Halves,
+    /// A passing failure; after a few in a row the campaign is held for it.
+    Later { detail: String },
+    /// The provider said that it is too much.
+    Limited { scope: Scope, retry_after: Option<Duration>, detail: String },
+    /// Nothing more of this scope can be sent.
+    Hold { scope: Scope, reason: String },
+    /// Nobody knows; after a few in a row the campaign is held for it.
+    InDoubt { detail: String },
+}
+
+/// What the sender knows besides the answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct DecisionInputs {
+    /// The job takes a duplicate over a gap.
+    pub(super) resend: bool,
+    /// The last of several tries, while other messages of the campaign are accepted: then a failure
+    /// is the message's own, and it is rejected rather than all others kept waiting for it.
+    pub(super) gives_up: bool,
+}
+
+/// Reads `docs/architecture.md`, "Which answers classify what", for messages that were claimed.
+pub(super) fn decide(
+    answer: Result<Answer, Failure>,
+    messages: &[u8],
+    around: DecisionInputs,
+) -> AnswerDecision {
+    let all = |outcome: Outcome| messages.iter().map(|index| (*index, outcome.clone())).collect();
+    let released = |next| AnswerDecision { outcomes: all(Outcome::Released), next, again: messages.to_vec() };
+    let rejected = |code, detail| AnswerDecision {
+        outcomes: all(Outcome::Rejected { code, detail }),
+        ..AnswerDecision::default()
+    };
+    let unknown = |detail: String| {
+        let doubt =
+            if around.resend { Outcome::Released } else { Outcome::InDoubt { detail: detail.clone() } };
+        let again = if around.resend { messages.to_vec() } else { Vec::new() };
+        AnswerDecision { outcomes: all(doubt), next: FollowUp::InDoubt { detail }, again }
+    };
+    let is_one = messages.len() == 1;
+    match answer {
+        Ok(Answer::Entries(entries)) => decide_entries(entries, messages, around),
+        Ok(Answer::Malformed { code, detail }) if is_one => rejected(code, detail),
+        Ok(Answer::Malformed { .. }) => released(FollowUp::Halves),
+        Ok(Answer::Refused { scope, reason }) => released(FollowUp::Hold { scope, reason }),
+        Ok(Answer::Limited { scope, retry_after, detail }) => {
+            released(FollowUp::Limited { scope, retry_after, detail })
+        }
+        Ok(Answer::TryAgain { code, detail }) if is_one && around.gives_up => rejected(code, detail),
+        Ok(Answer::TryAgain { detail, .. }) | Err(Failure::NotSent(detail)) => {
+            released(FollowUp::Later { detail })
+        }
+        Ok(Answer::Unknown { detail }) | Err(Failure::MayBeSent(detail)) => unknown(detail),
+    }
+}
+
+fn decide_entries(entries: Vec<Entry>, messages: &[u8], around: DecisionInputs) -> AnswerDecision {
+    let mut decision = AnswerDecision::default();
+    for (index, entry) in messages.iter().zip(entries) {
+        let (outcome, next) = match entry {
+            Entry::Accepted { sid } => (Outcome::Accepted { sid }, FollowUp::Done),
+            Entry::Rejected { code, detail } => (Outcome::Rejected { code, detail }, FollowUp::Done),
+            Entry::TryAgain { code, detail } if around.gives_up => {
+                (Outcome::Rejected { code, detail }, FollowUp::Done)
+            }
+            Entry::TryAgain { detail, .. } => (Outcome::Released, FollowUp::Later { detail }),
+            Entry::Refused { scope, reason } => (Outcome::Released, FollowUp::Hold { scope, reason }),
+            Entry::Limited { scope, detail } => {
+                (Outcome::Released, FollowUp::Limited { scope, retry_after: None, detail })
+            }
+            Entry::Unknown { detail } if around.resend => (Outcome::Released, FollowUp::Later { detail }),
+            Entry::Unknown { detail } => (Outcome::InDoubt { detail }, FollowUp::Done),
+        };
+        if outcome == Outcome::Released {
+            decision.again.push(*index);
+        }
+        if next.rank() > decision.next.rank() {
+            decision.next = next;
+        }
+        decision.outcomes.push((*index, outcome));
+    }
+    decision
+}
+
+impl FollowUp {
+    /// Of several that follow from one answer, the one that reaches furthest is done.
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Halves => 1,
+            Self::InDoubt { .. } => 2,
+            Self::Later { .. } => 3,
+            // A limit holds nothing, and says how long to wait.
+            Self::Limited { scope: Scope::Flow, .. } => 4,
+            Self::Limited { .. } => 5,
+            Self::Hold { scope: Scope::Flow, .. } => 6,
+            Self::Hold { scope: Scope::Campaign, .. } => 7,
+            Self::Hold { scope: Scope::Account, .. } => 8,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THREE: [u8; 3] = [4, 5, 9];
+
+    fn states(decision: &AnswerDecision) -> Vec<String> {
+        decision.outcomes.iter().map(|(index, outcome)| format!("{index} {}", outcome.state())).collect()
+    }
+
+    #[test]
+    fn half_a_batch_refused_leaves_the_other_half_accepted() {
+        let decision = decide(
+            Ok(Answer::Entries(vec![
+                Entry::Accepted { sid: "s".into() },
+                Entry::Rejected { code: "400".into(), detail: String::new() },
+                Entry::Limited { scope: Scope::Account, detail: "slow".into() },
+            ])),
+            &THREE,
+            DecisionInputs::default(),
+        );
+        assert_eq!(states(&decision), ["4 accepted", "5 rejected", "9 pending"]);
+        assert_eq!(decision.again, [9]);
+        assert_eq!(
+            decision.next,
+            FollowUp::Limited { scope: Scope::Account, retry_after: None, detail: "slow".into() }
+        );
+    }
+
+    #[test]
+    fn a_400_is_split_until_one_message_stands_alone() {
+        let malformed = || Ok(Answer::Malformed { code: "400".into(), detail: "bad".into() });
+        let decision = decide(malformed(), &THREE, DecisionInputs::default());
+        assert_eq!(
+            (states(&decision), decision.next),
+            (vec!["4 pending".into(), "5 pending".into(), "9 pending".into()], FollowUp::Halves)
+        );
+        let alone = decide(malformed(), &[5], DecisionInputs::default());
+        assert_eq!((states(&alone), alone.next), (vec!["5 rejected".into()], FollowUp::Done));
+    }
+
+    #[test]
+    fn a_request_that_may_have_gone_out_is_in_doubt_and_not_tried_again() {
+        for answer in [Ok(Answer::Unknown { detail: "x".into() }), Err(Failure::MayBeSent("x".into()))] {
+            let decision = decide(answer, &[1, 2], DecisionInputs::default());
+            assert_eq!(states(&decision), ["1 in_doubt", "2 in_doubt"]);
+            assert!(decision.again.is_empty());
+        }
+        // Unless the job's author takes a duplicate over a gap.
+        let resend = DecisionInputs { resend: true, gives_up: false };
+        let decision = decide(Err(Failure::MayBeSent("x".into())), &[1], resend);
+        assert_eq!((states(&decision), decision.again), (vec!["1 pending".into()], vec![1]));
+    }
+
+    #[test]
+    fn what_was_not_taken_stays_pending() {
+        for answer in [
+            Ok(Answer::Refused { scope: Scope::Account, reason: "r".into() }),
+            Ok(Answer::Refused { scope: Scope::Campaign, reason: "r".into() }),
+            Ok(Answer::Limited { scope: Scope::Account, retry_after: None, detail: "d".into() }),
+            Ok(Answer::TryAgain { code: "500".into(), detail: "d".into() }),
+            Err(Failure::NotSent("d".into())),
+        ] {
+            let decision = decide(answer, &[1, 2], DecisionInputs::default());
+            assert_eq!(states(&decision), ["1 pending", "2 pending"]);
+            assert_eq!(decision.again, [1, 2]);
+        }
+    }
+
+    #[test]
+    fn of_several_reasons_to_stop_the_one_that_reaches_furthest_counts() {
+        let entries = vec![
+            Entry::TryAgain { code: "500".into(), detail: "later".into() },
+            Entry::Refused { scope: Scope::Account, reason: "no money".into() },
+            Entry::Refused { scope: Scope::Flow, reason: "blocked".into() },
+        ];
+        let decision = decide(Ok(Answer::Entries(entries)), &THREE, DecisionInputs::default());
+        assert_eq!(decision.again, THREE);
+        assert_eq!(decision.next, FollowUp::Hold { scope: Scope::Account, reason: "no money".into() });
+    }
+
+    #[test]
+    fn a_message_that_keeps_failing_while_others_are_accepted_is_rejected_alone() {
+        let gives_up = DecisionInputs { resend: false, gives_up: true };
+        let try_again = || Ok(Answer::TryAgain { code: "WA500".into(), detail: "d".into() });
+        assert_eq!(states(&decide(try_again(), &[7], gives_up)), ["7 rejected"]);
+        // Of several it is not known which one, and what never left says nothing of the message.
+        assert_eq!(states(&decide(try_again(), &[7, 8], gives_up)), ["7 pending", "8 pending"]);
+        assert_eq!(states(&decide(Err(Failure::NotSent("x".into())), &[7], gives_up)), ["7 pending"]);
+        let entry = Entry::TryAgain { code: "500".into(), detail: "d".into() };
+        assert_eq!(states(&decide(Ok(Answer::Entries(vec![entry])), &[7], gives_up)), ["7 rejected"]);
+    }
+}

@@ -1,0 +1,164 @@
+//! Campaigns that are held together: because their account is refused, or their flow is blocked.
+//!
+//! A breaker stands in the ledger, so that every worker keeps to it and a restart forgets nothing. While
+//! it is down, one request after ever longer waits tries whether it still has to be; the first that
+//! the provider takes lifts it, and every campaign behind it goes on by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::answer_decision::FollowUp;
+use super::sender::{SendDecision, SendResult, Sending};
+use super::supervisor::{CampaignSupervisor, Senders};
+use super::{DispatchError, Events};
+use crate::campaign::{CampaignState, Job};
+use crate::ledger::{BatchWriter, Breaker, Campaign, Lease, Ledger, PlannedBatch, Purpose};
+use crate::provider::Scope;
+use crate::queue::Queue;
+
+/// How long a probe waits for something to send.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What can hold a job's campaign together with others.
+pub(super) fn breakers(job: &Job) -> impl Iterator<Item = Breaker> {
+    let of = |flow| Breaker { account: job.account.clone(), flow };
+    std::iter::once(of(None)).chain(job.flow().map(|flow| of(Some(flow))))
+}
+
+fn reason(breaker: &Breaker, why: &str) -> String {
+    match breaker.flow {
+        None => format!("{breaker} is held, and a worker tries it again by itself: {why}"),
+        Some(_) => format!("{breaker} is held: {why}"),
+    }
+}
+
+impl<L: Ledger, Q: Queue> Sending<L, Q> {
+    /// What a scope is here: a flow that is not known is the campaign's own matter.
+    fn breaker(&self, scope: Scope) -> Option<Breaker> {
+        let account = self.job.account.clone();
+        match scope {
+            Scope::Account => Some(Breaker { account, flow: None }),
+            Scope::Flow => self.flow.clone().map(|flow| Breaker { account, flow: Some(flow) }),
+            Scope::Campaign => None,
+        }
+    }
+
+    /// Nothing of a scope can be sent: holds all that it concerns.
+    pub(super) async fn hold_all(&self, scope: Scope, why: String) -> Result<(), DispatchError> {
+        let Some(breaker) = self.breaker(scope) else { return self.hold(why).await };
+        // First the breaker, then the campaign: whoever dies in between leaves nothing held for ever.
+        let probes = breaker.flow.is_none();
+        let is_new = self.ledger.open_breaker(&breaker, why.clone(), probes).await?;
+        if is_new {
+            tracing::error!(campaign = %self.id, "{}", reason(&breaker, &why));
+            metrics::counter!("flowcast_holds_total", "account" => breaker.account.clone()).increment(1);
+            self.events.publish(&[Events::breaker(&breaker, Some(&why))]).await;
+        }
+        self.ledger.suspend(&self.id, &breaker, reason(&breaker, &why)).await?;
+        self.halt();
+        Ok(())
+    }
+
+    /// Sends one request, to see whether a breaker must still be down.
+    pub(super) async fn probe(&self, breaker: &Breaker) -> Result<(), DispatchError> {
+        // What is not sent goes back to the queue with its receipt.
+        let Ok(next) = tokio::time::timeout(PATIENCE, self.queue.next()).await else { return Ok(()) };
+        let (queued, _receipt) = next?;
+        let Some(set) = queued.left.chunks(self.portion()).next().map(<[u8]>::to_vec) else { return Ok(()) };
+        let SendDecision::Now(_place) = self.wait_for_turn(&queued, &set).await? else { return Ok(()) };
+        let writer = BatchWriter::new(&self.ledger, PlannedBatch::from(&queued.batch));
+        let set = self.without_suppressed(&queued, &writer, set).await?;
+        if !self.ledger.half_open(breaker).await? {
+            return Ok(());
+        }
+        tracing::info!(campaign = %self.id, "tries whether {breaker} works again");
+        let SendResult::Answered { asked, next, open } =
+            self.send_set(&queued, &writer, set, Purpose::Probe).await?
+        else {
+            return Ok(());
+        };
+        let settled = open.len() < asked;
+        match next {
+            FollowUp::Hold { scope: Scope::Account | Scope::Flow, reason: why } => {
+                self.ledger.open_breaker(breaker, why, true).await?;
+                Ok(())
+            }
+            FollowUp::Limited { scope: Scope::Account, retry_after, .. } => {
+                self.slow_down(retry_after).await.map(drop)
+            }
+            // The provider has looked at the message: whatever it says of it, the account works.
+            FollowUp::Done if settled => self.lift(breaker).await,
+            FollowUp::Halves | FollowUp::Hold { scope: Scope::Campaign, .. } if breaker.flow.is_none() => {
+                self.lift(breaker).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn lift(&self, breaker: &Breaker) -> Result<(), DispatchError> {
+        if self.ledger.close_breaker(breaker).await? {
+            tracing::info!(campaign = %self.id, "{breaker} works again");
+            self.events.publish(&[Events::breaker(breaker, None)]).await;
+        }
+        self.wake_up.notify_one();
+        Ok(())
+    }
+}
+
+impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
+    /// Whether a campaign that runs must be held with others; then it is.
+    pub(super) async fn is_suspended(&mut self, job: &Job, attendance: Lease) -> Result<bool, DispatchError> {
+        for breaker in breakers(job) {
+            if let Some(hold) = self.ledger.breaker(&breaker).await? {
+                self.rest().await?;
+                if attendance.leads {
+                    self.ledger.suspend(&self.id, &breaker, reason(&breaker, &hold.reason)).await?;
+                    self.wake_up.notify_one();
+                }
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Looks after a campaign that is held with others: plans on, tries now and then, and lets it run
+    /// when the breaker is up.
+    pub(super) async fn stand_by(
+        &mut self,
+        campaign: &Campaign,
+        attendance: Lease,
+    ) -> Result<(), DispatchError> {
+        let Some(breaker) = &campaign.suspended_by else { return Ok(()) };
+        let hold = self.ledger.breaker(breaker).await?;
+        let ended = self.sending.as_mut().is_none_or(|senders| {
+            while senders.tasks.try_join_next().is_some() {}
+            !senders.probe || senders.tasks.is_empty()
+        });
+        // A probe that is under way is left to end; whatever else sends is stopped.
+        let rests = ended && self.rest().await?;
+        let Some(hold) = hold.filter(|_| attendance.leads && rests) else {
+            if attendance.leads && rests {
+                self.change_state(CampaignState::Running, None).await?;
+                self.wake_up.notify_one();
+            }
+            return Ok(());
+        };
+        let job = self.known().await?.job.clone();
+        let can_send = self.context.accounts.get(&job.account).is_ok();
+        self.lead(campaign, &job, can_send, attendance).await?;
+        let has_some = campaign.counts.pending > 0;
+        if hold.probe_is_due && has_some && can_send {
+            let sending = self.sending(&job).await?;
+            let (mut tasks, of, breaker) = (JoinSet::new(), Arc::clone(&sending), breaker.clone());
+            tasks.spawn(async move {
+                if let Err(fault) = of.probe(&breaker).await {
+                    tracing::error!(campaign = %of.id, "a probe failed: {fault}");
+                }
+            });
+            self.sending = Some(Senders { sending, tasks, probe: true });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,374 @@
+//! Campaigns: registered once, moved from state to state, looked after by one worker at a time.
+//!
+//! The legal moves are `campaign/state.rs`'s; what else changes with a move is decided here. A backend
+//! keeps it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{Breaker, DeliveryCounts, LedgerError, Store};
+use crate::campaign::delivery::{STEPS, Times};
+use crate::campaign::{CampaignId, CampaignState};
+
+/// How long a worker counts as there after its last heartbeat.
+pub const LEASE: Duration = Duration::from_secs(10);
+
+/// A campaign that asks to be registered.
+#[derive(Clone, Debug)]
+pub struct NewCampaign {
+    /// Its id.
+    pub id: CampaignId,
+    /// Whether the job named the id, rather than being given one.
+    pub named: bool,
+    /// What people call it.
+    pub name: Option<String>,
+    /// Whether a campaign without a name may be one that is known: then its content finds it.
+    pub again: bool,
+    /// The account that sends it.
+    pub account: String,
+    /// The job's digest: the same job has the same.
+    pub fingerprint: String,
+    /// The job itself, a JSON text.
+    pub job: String,
+    /// The audience's columns, so that its batches can be sent where the audience is not.
+    pub columns: Vec<String>,
+    /// The digest of the audience's bytes.
+    pub audience: String,
+    /// How many rows the audience has.
+    pub rows: u64,
+    /// How many messages a full batch has. Fixed here, so that a later plan cuts the same batches.
+    pub batch_size: usize,
+    /// Whether it goes to a sandbox: a rehearsal, which the real campaign replaces.
+    pub rehearsal: bool,
+}
+
+/// A campaign as the ledger knows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Campaign {
+    /// Its id.
+    pub id: CampaignId,
+    /// What people call it.
+    pub name: Option<String>,
+    /// The account that sends it.
+    pub account: String,
+    /// Where it stands.
+    pub state: CampaignState,
+    /// The state that was last published as an event.
+    pub published: Option<CampaignState>,
+    /// Why it is held, or what a running one waits for.
+    pub reason: Option<String>,
+    /// The breaker that suspends it with others, where one does.
+    pub suspended_by: Option<Breaker>,
+    /// How many messages were rejected and settled before it last began to run: what a person has let
+    /// pass is not counted against it again.
+    pub forgiven: (u64, u64),
+    /// Whether the whole audience is planned; until then `counts.total` still grows.
+    pub planned: bool,
+    /// Messages and skipped rows by state.
+    pub counts: Counts,
+    /// Skipped rows by reason.
+    pub skipped: BTreeMap<String, u64>,
+    /// Rejected messages by the provider's code.
+    pub rejected: BTreeMap<String, u64>,
+    /// The text to each code of rejected messages.
+    pub texts: BTreeMap<String, String>,
+    /// Messages settled a second, over the last ten seconds.
+    pub rate: f64,
+    /// How many messages have come how far after the provider took them.
+    pub delivery: DeliveryCounts,
+    /// Messages that could not be delivered, by the provider's code; `texts` has the texts.
+    pub undelivered: BTreeMap<String, u64>,
+    /// How long each step took.
+    pub took: [Times; STEPS.len()],
+    /// The digest of the audience's bytes.
+    pub audience: String,
+    /// How many rows the audience has.
+    pub rows: u64,
+    /// How many messages a full batch has.
+    pub batch_size: usize,
+    /// Whether it went to a sandbox.
+    pub rehearsal: bool,
+    /// When it was registered.
+    pub submitted_at: Timestamp,
+    /// When it first ran.
+    pub started_at: Option<Timestamp>,
+    /// When it completed or was cancelled.
+    pub finished_at: Option<Timestamp>,
+}
+
+/// How many messages are in which state. The total is always the sum of the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// All rows so far.
+    pub total: u64,
+    /// Not sent yet.
+    pub pending: u64,
+    /// Claimed.
+    pub sending: u64,
+    /// Taken by the provider.
+    pub accepted: u64,
+    /// Refused by it.
+    pub rejected: u64,
+    /// One of the two.
+    pub in_doubt: u64,
+    /// Rows that are not sent.
+    pub skipped: u64,
+}
+
+impl Counts {
+    /// What is still to be done.
+    pub fn open(&self) -> u64 {
+        self.pending + self.sending
+    }
+}
+
+/// A campaign's job as it was registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredJob {
+    /// The JSON text.
+    pub job: String,
+    /// The audience's columns.
+    pub columns: Vec<String>,
+}
+
+/// What a worker learns with its heartbeat for a campaign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Whether this worker holds it: it plans, completes and publishes.
+    pub leads: bool,
+    /// How many batches all workers have taken and are not done with.
+    pub held: u64,
+}
+
+impl Campaign {
+    /// The campaign in another state, or with another reason in its own; `None` where that is no legal
+    /// move. `now` is the ledger's clock.
+    fn moved(&self, to: CampaignState, reason: Option<String>, now: Timestamp) -> Option<Self> {
+        if self.state != to && !self.state.can_become(to) {
+            return None;
+        }
+        let mut after = Self { state: to, reason, suspended_by: None, ..self.clone() };
+        if to == CampaignState::Running {
+            if self.state != to {
+                // What a person has let pass is not counted against it again.
+                let Counts { accepted, rejected, in_doubt, .. } = self.counts;
+                after.forgiven = (rejected, accepted + rejected + in_doubt);
+            }
+            after.started_at.get_or_insert(now);
+            after.finished_at = None;
+        } else if to.is_over() {
+            after.finished_at.get_or_insert(now);
+        }
+        Some(after)
+    }
+
+    /// For what claims of its messages are admitted.
+    pub(super) fn admits(&self) -> Admits {
+        Admits::of(self.state, self.suspended_by.is_some())
+    }
+}
+
+/// For what a campaign admits claims. It is kept beside the state, so that a backend need not know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admits {
+    All,
+    Probes,
+    None,
+}
+
+impl Admits {
+    pub(super) fn of(state: CampaignState, is_suspended: bool) -> Self {
+        match state {
+            CampaignState::Running => Self::All,
+            CampaignState::Held if is_suspended => Self::Probes,
+            _ => Self::None,
+        }
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Probes => "probes",
+            Self::None => "none",
+        }
+    }
+}
+
+fn now(ledger: &impl Store) -> Timestamp {
+    Timestamp::from_millisecond(ledger.now()).unwrap_or_default()
+}
+
+/// The campaigns that there are. All writes are atomic and durable when they return.
+pub trait Campaigns: Store {
+    /// Whether another process can take over from this one while it runs.
+    const SHARED: bool;
+
+    /// Registers a campaign, or finds it as it is.
+    ///
+    /// A rehearsal gives way to the real campaign of the same id. A job without an id that may be
+    /// known from before is found by its content.
+    ///
+    /// # Errors
+    ///
+    /// When the id is taken by other content.
+    fn register(&self, new: NewCampaign) -> impl Future<Output = Result<Campaign, LedgerError>> + Send;
+
+    /// A campaign, as it is now.
+    fn campaign(&self, id: &CampaignId)
+    -> impl Future<Output = Result<Option<Campaign>, LedgerError>> + Send;
+
+    /// How many messages of a campaign are open. Cheaper than all of the campaign.
+    fn open(&self, id: &CampaignId) -> impl Future<Output = Result<u64, LedgerError>> + Send;
+
+    /// All campaigns, the newest first.
+    fn campaigns(&self) -> impl Future<Output = Result<Vec<Campaign>, LedgerError>> + Send;
+
+    /// The campaigns that a worker must look after: those that have not ended, and those whose end
+    /// was not published.
+    fn active(&self) -> impl Future<Output = Result<Vec<CampaignId>, LedgerError>> + Send;
+
+    /// A campaign's job.
+    fn job(&self, id: &CampaignId) -> impl Future<Output = Result<StoredJob, LedgerError>> + Send;
+
+    /// Puts a campaign among those that are looked after.
+    fn activate(&self, id: &CampaignId) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Writes what of a campaign moves with its state — the state, its reason and what suspends it, what
+    /// is forgiven, when it started and ended — if the state is still the one that is `known`; with
+    /// `settled` only if it is planned to its end and has nothing open. Returns whether it did.
+    fn swap_campaign(
+        &self,
+        known: CampaignState,
+        settled: bool,
+        after: Campaign,
+    ) -> impl Future<Output = Result<bool, LedgerError>> + Send;
+
+    /// Writes down that a state was published as an event.
+    fn published(
+        &self,
+        id: &CampaignId,
+        state: CampaignState,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Says that this worker looks after a campaign and holds so many of its batches. It must be said
+    /// again within [`LEASE`], or the worker counts as gone.
+    fn heartbeat(
+        &self,
+        id: &CampaignId,
+        held: u64,
+    ) -> impl Future<Output = Result<Lease, LedgerError>> + Send;
+
+    /// Says that this worker does not look after a campaign any more.
+    fn release(&self, id: &CampaignId) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Writes down what a person decided, in words.
+    fn decided(&self, id: &CampaignId, line: String) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// What people decided, the first first.
+    fn decisions(&self, id: &CampaignId) -> impl Future<Output = Result<Vec<String>, LedgerError>> + Send;
+
+    /// Forgets a campaign.
+    fn remove(&self, id: &CampaignId) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Changes a campaign, again as often as somebody else was quicker. `None` changes nothing. Returns
+    /// whether something was changed.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such campaign, and what the change says.
+    fn change_campaign(
+        &self,
+        id: &CampaignId,
+        settled: bool,
+        change: impl Fn(&Campaign) -> Result<Option<Campaign>, LedgerError> + Send,
+    ) -> impl Future<Output = Result<bool, LedgerError>> + Send {
+        async move {
+            loop {
+                let found = self.campaign(id).await?;
+                let known = found.ok_or_else(|| LedgerError::NoCampaign(id.clone()))?;
+                let Some(after) = change(&known)? else { return Ok(false) };
+                if after.state != known.state {
+                    // Whatever its new state, somebody must look after it until that is published.
+                    self.activate(id).await?;
+                }
+                if self.swap_campaign(known.state, settled, after.clone()).await? {
+                    if after.state != known.state {
+                        // Again: a worker that was just done with the state before may have taken it off.
+                        self.activate(id).await?;
+                    }
+                    return Ok(true);
+                }
+            }
+        }
+    }
+
+    /// Moves a campaign to another state; to its own state it only changes the reason.
+    ///
+    /// # Errors
+    ///
+    /// When that is no legal move.
+    fn change_state(
+        &self,
+        id: &CampaignId,
+        to: CampaignState,
+        reason: Option<String>,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send {
+        async move {
+            let moved = |campaign: &Campaign| {
+                let after = campaign.moved(to, reason.clone(), now(self));
+                let illegal = || LedgerError::IllegalMove { id: id.clone(), from: campaign.state, to };
+                Ok(Some(after.ok_or_else(illegal)?))
+            };
+            self.change_campaign(id, false, moved).await.map(drop)
+        }
+    }
+
+    /// Says what a running campaign waits for. One that does not run by now keeps its reason.
+    fn note(
+        &self,
+        id: &CampaignId,
+        note: Option<String>,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send {
+        async move {
+            let noted = |campaign: &Campaign| {
+                let runs = campaign.state == CampaignState::Running;
+                Ok(runs.then(|| Campaign { reason: note.clone(), ..campaign.clone() }))
+            };
+            self.change_campaign(id, false, noted).await.map(drop)
+        }
+    }
+
+    /// Completes a running campaign that is planned to its end and has nothing open. Returns whether
+    /// it did.
+    fn complete(&self, id: &CampaignId) -> impl Future<Output = Result<bool, LedgerError>> + Send {
+        async move {
+            let completed = |campaign: &Campaign| {
+                let Campaign { state, planned, counts, .. } = campaign;
+                let done = *state == CampaignState::Running && *planned && counts.open() == 0;
+                Ok(campaign.moved(CampaignState::Completed, None, now(self)).filter(|_| done))
+            };
+            self.change_campaign(id, true, completed).await
+        }
+    }
+
+    /// Suspends a campaign that runs, together with others, until its breaker is closed again.
+    fn suspend(
+        &self,
+        id: &CampaignId,
+        breaker: &Breaker,
+        reason: String,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send {
+        async move {
+            let suspended = |campaign: &Campaign| {
+                let runs = campaign.state == CampaignState::Running;
+                let held = campaign.moved(CampaignState::Held, Some(reason.clone()), now(self));
+                let held = held.map(|held| Campaign { suspended_by: Some(breaker.clone()), ..held });
+                Ok(held.filter(|_| runs))
+            };
+            self.change_campaign(id, false, suspended).await.map(drop)
+        }
+    }
+}

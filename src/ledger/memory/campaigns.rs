@@ -1,0 +1,281 @@
+//! Campaigns and their plans in memory.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use roaring::RoaringBitmap;
+
+use super::{Memory, Stored};
+use crate::campaign::{CampaignId, CampaignState};
+use crate::ledger::deliveries::{self, TOOK, UNDELIVERED};
+use crate::ledger::rate::{SECONDS, rate};
+use crate::ledger::record::BatchRecord;
+use crate::ledger::{
+    Campaign, Campaigns, Checkpoint, Counts, LEASE, Lease, LedgerError, NewCampaign, Plan, PlannedBatch,
+    Plans, SkippedRow, Store, StoredJob,
+};
+
+impl Stored {
+    fn new(new: NewCampaign, order: u64, now: i64) -> Self {
+        let at = Timestamp::from_millisecond(now).unwrap_or_default();
+        let head = Campaign {
+            id: new.id.clone(),
+            name: new.name.clone(),
+            account: new.account.clone(),
+            state: CampaignState::Scheduled,
+            published: None,
+            reason: None,
+            suspended_by: None,
+            forgiven: (0, 0),
+            planned: false,
+            counts: Counts::default(),
+            skipped: BTreeMap::new(),
+            rejected: BTreeMap::new(),
+            texts: BTreeMap::new(),
+            rate: 0.0,
+            delivery: deliveries::counts(|_, _| 0),
+            undelivered: BTreeMap::new(),
+            took: deliveries::times(std::iter::empty()),
+            audience: new.audience.clone(),
+            rows: new.rows,
+            batch_size: new.batch_size,
+            rehearsal: new.rehearsal,
+            submitted_at: at,
+            started_at: None,
+            finished_at: None,
+        };
+        Self {
+            new,
+            order,
+            submitted_at: now,
+            head,
+            published: None,
+            checkpoint: Checkpoint::default(),
+            counters: BTreeMap::new(),
+            texts: BTreeMap::new(),
+            skipped: Vec::new(),
+            batches: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            replays: BTreeMap::new(),
+            unpublished: std::collections::BTreeSet::new(),
+            workers: BTreeMap::new(),
+            leader: None,
+            decisions: Vec::new(),
+            ticks: BTreeMap::new(),
+        }
+    }
+
+    fn read(&self, now: i64) -> Campaign {
+        let count = |state: &'static str| self.count(state, "");
+        let mut counts = Counts {
+            total: 0,
+            pending: count("pending"),
+            sending: count("sending"),
+            accepted: count("accepted"),
+            rejected: count("rejected"),
+            in_doubt: count("in_doubt"),
+            skipped: count("skipped"),
+        };
+        counts.total = counts.open() + counts.accepted + counts.rejected + counts.in_doubt + counts.skipped;
+        let (rejected, undelivered) = (self.tally("rejected"), self.tally(UNDELIVERED));
+        let text = |kind: &'static str, code: &String| {
+            let text = self.texts.get(&(kind, code.clone())).cloned().unwrap_or_default();
+            (code.clone(), text)
+        };
+        let texts = undelivered.keys().map(|code| text(UNDELIVERED, code));
+        let texts = texts.chain(rejected.keys().map(|code| text("rejected", code))).collect();
+        let started_at = self.head.started_at.map_or(now, Timestamp::as_millisecond);
+        let ticks = self.ticks.iter().map(|(second, count)| (*second, *count));
+        let is_running = self.head.state == CampaignState::Running;
+        Campaign {
+            published: self.published,
+            planned: self.checkpoint.complete,
+            counts,
+            skipped: self.tally("skipped"),
+            texts,
+            rejected,
+            rate: if is_running { rate(ticks, started_at, now) } else { 0.0 },
+            delivery: deliveries::counts(|kind, word| self.count(kind, word)),
+            took: deliveries::times(self.tally(TOOK).iter().map(|(word, count)| (word.as_str(), *count))),
+            undelivered,
+            submitted_at: Timestamp::from_millisecond(self.submitted_at).unwrap_or_default(),
+            ..self.head.clone()
+        }
+    }
+
+    /// Counts messages that were settled just now.
+    pub(super) fn tick(&mut self, settled: u64, now: i64) {
+        let second = now / 1000;
+        self.ticks.retain(|at, _| *at > second - SECONDS);
+        *self.ticks.entry(second).or_default() += settled;
+    }
+}
+
+impl Campaigns for Memory {
+    const SHARED: bool = true;
+
+    async fn register(&self, mut new: NewCampaign) -> Result<Campaign, LedgerError> {
+        let now = self.now();
+        let mut state = self.state();
+        if !new.named {
+            let known = state.unnamed.get(&new.fingerprint).cloned().filter(|_| new.again);
+            new.id = known.unwrap_or(new.id);
+            state.unnamed.insert(new.fingerprint.clone(), new.id.clone());
+        }
+        let id = new.id.clone();
+        match state.campaigns.get(&id).map(|known| (known.new.rehearsal, &known.new.fingerprint)) {
+            Some((true, _)) if !new.rehearsal => {
+                state.campaigns.remove(&id);
+            }
+            Some((false, _)) if new.rehearsal => return Err(LedgerError::NotARehearsal(id)),
+            Some((_, fingerprint)) if *fingerprint != new.fingerprint => {
+                return Err(LedgerError::OtherContent(id));
+            }
+            _ => {}
+        }
+        state.order += 1;
+        let order = state.order;
+        state.active.insert(id.clone());
+        let stored = state.campaigns.entry(id).or_insert_with(|| Stored::new(new, order, now));
+        Ok(stored.read(now))
+    }
+
+    async fn campaign(&self, id: &CampaignId) -> Result<Option<Campaign>, LedgerError> {
+        let now = self.now();
+        Ok(self.state().campaigns.get(id).map(|stored| stored.read(now)))
+    }
+
+    async fn open(&self, id: &CampaignId) -> Result<u64, LedgerError> {
+        Ok(self.state().campaign(id)?.open())
+    }
+
+    async fn campaigns(&self) -> Result<Vec<Campaign>, LedgerError> {
+        let now = self.now();
+        let state = self.state();
+        let mut all: Vec<&Stored> = state.campaigns.values().collect();
+        all.sort_by_key(|stored| std::cmp::Reverse(stored.order));
+        Ok(all.into_iter().map(|stored| stored.read(now)).collect())
+    }
+
+    async fn active(&self) -> Result<Vec<CampaignId>, LedgerError> {
+        Ok(self.state().active.iter().cloned().collect())
+    }
+
+    async fn job(&self, id: &CampaignId) -> Result<StoredJob, LedgerError> {
+        let mut state = self.state();
+        let new = &state.campaign(id)?.new;
+        Ok(StoredJob { job: new.job.clone(), columns: new.columns.clone() })
+    }
+
+    async fn activate(&self, id: &CampaignId) -> Result<(), LedgerError> {
+        self.state().active.insert(id.clone());
+        Ok(())
+    }
+
+    async fn swap_campaign(
+        &self,
+        known: CampaignState,
+        settled: bool,
+        after: Campaign,
+    ) -> Result<bool, LedgerError> {
+        let mut state = self.state();
+        let stored = state.campaign(&after.id)?;
+        let is_settled = stored.checkpoint.complete && stored.open() == 0;
+        if stored.head.state != known || settled && !is_settled {
+            return Ok(false);
+        }
+        stored.head = after;
+        Ok(true)
+    }
+
+    async fn published(&self, id: &CampaignId, published: CampaignState) -> Result<(), LedgerError> {
+        let mut state = self.state();
+        let stored = state.campaign(id)?;
+        stored.published = Some(published);
+        if published.is_over() && stored.head.state == published {
+            state.active.remove(id);
+        }
+        Ok(())
+    }
+
+    async fn heartbeat(&self, id: &CampaignId, held: u64) -> Result<Lease, LedgerError> {
+        let (now, lease) = (self.now(), LEASE.as_millis() as i64);
+        let mut state = self.state();
+        let Ok(stored) = state.campaign(id) else { return Ok(Lease { leads: false, held: 0 }) };
+        stored.workers.insert(self.session, (held, now));
+        stored.workers.retain(|_, (_, at)| *at + lease >= now);
+        let held = stored.workers.values().map(|(held, _)| held).sum();
+        let leads = stored.leader.is_none_or(|(worker, until)| worker == self.session || until < now);
+        if leads {
+            stored.leader = Some((self.session, now + lease));
+        }
+        Ok(Lease { leads, held })
+    }
+
+    async fn release(&self, id: &CampaignId) -> Result<(), LedgerError> {
+        let mut state = self.state();
+        if let Ok(stored) = state.campaign(id) {
+            stored.workers.remove(&self.session);
+            stored.leader = stored.leader.filter(|(worker, _)| *worker != self.session);
+        }
+        Ok(())
+    }
+
+    async fn decided(&self, id: &CampaignId, line: String) -> Result<(), LedgerError> {
+        self.state().campaign(id)?.decisions.push(line);
+        Ok(())
+    }
+
+    async fn decisions(&self, id: &CampaignId) -> Result<Vec<String>, LedgerError> {
+        Ok(self.state().campaign(id)?.decisions.clone())
+    }
+
+    async fn remove(&self, id: &CampaignId) -> Result<(), LedgerError> {
+        let mut state = self.state();
+        state.campaigns.remove(id);
+        state.active.remove(id);
+        Ok(())
+    }
+}
+
+impl Plans for Memory {
+    async fn plan(&self, id: &CampaignId) -> Result<Plan, LedgerError> {
+        let mut state = self.state();
+        let stored = state.campaign(id)?;
+        let mut settled = RoaringBitmap::new();
+        for (number, batch) in &stored.batches {
+            if !BatchRecord::read(&batch.record, batch.recipients.len())?.is_open() {
+                settled.insert(*number);
+            }
+        }
+        Ok(Plan { checkpoint: stored.checkpoint.clone(), settled })
+    }
+
+    async fn checkpoint(
+        &self,
+        id: &CampaignId,
+        after: u64,
+        checkpoint: Checkpoint,
+        batches: Vec<PlannedBatch>,
+        skipped: Vec<SkippedRow>,
+    ) -> Result<(), LedgerError> {
+        let now = self.now();
+        let mut state = self.state();
+        let stored = state.campaign(id)?;
+        match stored.checkpoint.rows {
+            known if known == after => {}
+            known if known >= checkpoint.rows => return Ok(()),
+            _ => return Err(LedgerError::StalePlan(id.clone())),
+        }
+        for batch in &batches {
+            stored.plan(batch)?;
+        }
+        for row in skipped {
+            *stored.counters.entry(("skipped", String::new())).or_default() += 1;
+            *stored.counters.entry(("skipped", row.reason.as_str().into())).or_default() += 1;
+            stored.skipped.push((row, now));
+        }
+        stored.checkpoint = checkpoint;
+        Ok(())
+    }
+}

@@ -1,0 +1,63 @@
+//! What is read back from memory, row by row.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use jiff::Timestamp;
+
+use super::Memory;
+use crate::campaign::{CampaignId, MessageState};
+use crate::ledger::report::Texts;
+use crate::ledger::{LedgerError, ReportLine, Reporting, StoredBatch};
+
+impl Reporting for Memory {
+    async fn written(&self, id: &CampaignId) -> Result<u32, LedgerError> {
+        Ok(self.state().campaign(id)?.batches.keys().next_back().map_or(0, |last| last + 1))
+    }
+
+    async fn sids(&self, batches: &[Option<StoredBatch>]) -> Result<Vec<BTreeMap<u8, String>>, LedgerError> {
+        let mut state = self.state();
+        let mut sids = |stored: &Option<StoredBatch>| {
+            let batch = &stored.as_ref()?.batch;
+            Some(state.campaign(&batch.campaign).ok()?.batches.get(&batch.number)?.sids.clone())
+        };
+        Ok(batches.iter().map(|stored| sids(stored).unwrap_or_default()).collect())
+    }
+
+    async fn texts(&self, id: &CampaignId) -> Result<Texts, LedgerError> {
+        let mut state = self.state();
+        let texts = state.campaign(id)?.texts.iter();
+        Ok(texts.map(|((kind, word), text)| (((*kind).to_owned(), word.clone()), text.clone())).collect())
+    }
+
+    async fn skipped(&self, id: &CampaignId, from: u64, to: u64) -> Result<Vec<ReportLine>, LedgerError> {
+        let mut state = self.state();
+        let skipped = &state.campaign(id)?.skipped;
+        let from = usize::try_from(from).unwrap_or(usize::MAX);
+        let lines = skipped.iter().skip(from).take_while(|(row, _)| row.row <= to);
+        let line = |(row, at): &(crate::ledger::SkippedRow, i64)| ReportLine {
+            recipient: row.recipient.clone(),
+            row: row.row,
+            batch: None,
+            state: MessageState::Skipped,
+            sid: None,
+            code: Some(row.reason.as_str().into()),
+            detail: Some(row.detail.clone()),
+            attempts: 0,
+            delivery: None,
+            updated_at: Timestamp::from_millisecond(*at).ok(),
+        };
+        Ok(lines.map(line).collect())
+    }
+
+    async fn answers(&self, id: &CampaignId, numbers: Range<u32>) -> Result<Vec<String>, LedgerError> {
+        let mut state = self.state();
+        let batches = state.campaign(id)?.batches.range(numbers);
+        Ok(batches.flat_map(|(_, kept)| kept.responses.values().cloned()).collect())
+    }
+
+    async fn answer_published(&self, id: &CampaignId, _: u32, answer: String) -> Result<(), LedgerError> {
+        self.state().campaign(id)?.unpublished.remove(&answer);
+        Ok(())
+    }
+}

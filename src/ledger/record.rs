@@ -1,0 +1,283 @@
+//! A batch's record: the state of each of its messages, in a few bytes a batch.
+//!
+//! It is a value. What may become of it is decided in `draft.rs`; a backend keeps its bytes and swaps
+//! them if nobody else has. Who the messages go to is no part of it (`PlannedBatch`), nor are SIDs: those
+//! are written once and never judged.
+
+use serde::{Deserialize, Serialize};
+
+use super::LedgerError;
+use crate::campaign::MessageState;
+
+/// The layout that [`BatchRecord::bytes`] writes.
+const LAYOUT: u8 = 1;
+/// How many bytes stand before a record's own: its revision, little-endian, and the layout.
+const HEAD: usize = 5;
+
+/// What became of the messages of a batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BatchRecord {
+    /// Grows with each change; 0 is a batch that nobody has touched.
+    pub(super) revision: u32,
+    /// Whether some of it is to be queued again.
+    pub(super) replay: bool,
+    pub(super) messages: Vec<Message>,
+    /// Codes, reasons and the like, each once.
+    words: Vec<String>,
+}
+
+/// What became of one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Message {
+    pub(super) state: MessageState,
+    /// How often it was claimed, up to 255.
+    pub(super) attempts: u8,
+    /// The last change, in milliseconds since 1970; 0 when it was never touched.
+    pub(super) at: i64,
+    /// The claim that holds it, or that ran out while it did; 0 is none.
+    pub(super) claim: u64,
+    /// Whether its values are kept, so that it can be sent again without the audience.
+    pub(super) kept: bool,
+    /// Its place among the words, from 1; 0 is none.
+    pub(super) word: u16,
+}
+
+const UNTOUCHED: Message =
+    Message { state: MessageState::Pending, attempts: 0, at: 0, claim: 0, kept: false, word: 0 };
+
+/// How it is kept: messages that have fared alike are one run, times are distances from the first.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    replay: bool,
+    base: i64,
+    claims: Vec<u64>,
+    words: Vec<String>,
+    runs: Vec<Run>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Run {
+    count: u8,
+    state: MessageState,
+    attempts: u8,
+    /// The distance from the base and one; 0 is never.
+    at: u64,
+    /// The place among the claims, from 1.
+    claim: u8,
+    kept: bool,
+    word: u16,
+}
+
+impl BatchRecord {
+    /// The record of a batch of so many messages that nobody has touched.
+    pub fn new(size: usize) -> Self {
+        Self { messages: vec![UNTOUCHED; size], ..Self::default() }
+    }
+
+    /// Reads a record of a batch of so many messages; no bytes are an untouched one.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are none of a record of that size.
+    pub(super) fn read(bytes: &[u8], size: usize) -> Result<Self, LedgerError> {
+        if bytes.is_empty() {
+            return Ok(Self::new(size));
+        }
+        let damaged = || LedgerError::Storage("has a damaged record of a batch".into());
+        let (head, body) = bytes.split_at_checked(HEAD).ok_or_else(damaged)?;
+        let (revision, layout) = (revision(head).ok_or_else(damaged)?, head[HEAD - 1]);
+        if layout != LAYOUT {
+            let text = format!("has a record of layout {layout}, and this flowcast reads {LAYOUT}");
+            return Err(LedgerError::Storage(text));
+        }
+        let stored: Stored = postcard::from_bytes(body).map_err(|_| damaged())?;
+        let mut messages = Vec::with_capacity(size);
+        for run in &stored.runs {
+            let claim = match usize::from(run.claim).checked_sub(1) {
+                None => 0,
+                Some(place) => *stored.claims.get(place).ok_or_else(damaged)?,
+            };
+            if usize::from(run.word) > stored.words.len() || messages.len() + usize::from(run.count) > size {
+                return Err(damaged());
+            }
+            let at = i64::try_from(run.at).map_err(|_| damaged())?;
+            let message = Message {
+                state: run.state,
+                attempts: run.attempts,
+                at: if at == 0 { 0 } else { stored.base.saturating_add(at - 1) },
+                claim,
+                kept: run.kept,
+                word: run.word,
+            };
+            messages.extend(std::iter::repeat_n(message, usize::from(run.count)));
+        }
+        messages.resize(size, UNTOUCHED);
+        Ok(Self { revision, replay: stored.replay, messages, words: stored.words })
+    }
+
+    /// The record as bytes. The first four are its revision, so that a backend can compare it.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let base = self.messages.iter().map(|message| message.at).filter(|at| *at > 0).min().unwrap_or(0);
+        let mut claims = Vec::new();
+        let mut runs = Vec::<Run>::new();
+        let mut before: Option<&Message> = None;
+        for message in &self.messages {
+            if let Some(run) = runs.last_mut().filter(|_| before == Some(message)) {
+                run.count += 1;
+                continue;
+            }
+            before = Some(message);
+            let claim = if message.claim == 0 {
+                0
+            } else {
+                let known = claims.iter().position(|claim| *claim == message.claim);
+                known.unwrap_or_else(|| {
+                    claims.push(message.claim);
+                    claims.len() - 1
+                }) + 1
+            };
+            runs.push(Run {
+                count: 1,
+                state: message.state,
+                attempts: message.attempts,
+                at: if message.at == 0 { 0 } else { message.at.abs_diff(base) + 1 },
+                claim: u8::try_from(claim).unwrap_or(u8::MAX),
+                kept: message.kept,
+                word: message.word,
+            });
+        }
+        let stored = Stored { replay: self.replay, base, claims, words: self.words.clone(), runs };
+        let mut bytes = Vec::with_capacity(64);
+        bytes.extend(self.revision.to_le_bytes());
+        bytes.push(LAYOUT);
+        // Writing to memory does not fail.
+        postcard::to_extend(&stored, bytes).unwrap_or_default()
+    }
+
+    /// A message, `None` where there is none at that place.
+    pub(super) fn message(&self, place: u8) -> Option<&Message> {
+        self.messages.get(usize::from(place))
+    }
+
+    /// What stands behind a message's state: code, reason, or the digest of a doubt's text.
+    pub(super) fn word(&self, message: &Message) -> &str {
+        let at = usize::from(message.word).checked_sub(1);
+        at.and_then(|at| self.words.get(at)).map_or("", String::as_str)
+    }
+
+    /// Sets a message, and the word behind its state.
+    pub(super) fn set(&mut self, place: u8, message: Message, word: &str) {
+        let word = if word.is_empty() {
+            0
+        } else {
+            let known = self.words.iter().position(|known| known == word);
+            let at = known.unwrap_or_else(|| {
+                // A batch has at most as many words as messages; those that nobody uses any more go first.
+                self.forget_words();
+                self.words.push(word.to_owned());
+                self.words.len() - 1
+            });
+            u16::try_from(at + 1).unwrap_or_default()
+        };
+        if let Some(slot) = self.messages.get_mut(usize::from(place)) {
+            *slot = Message { word, ..message };
+        }
+    }
+
+    fn forget_words(&mut self) {
+        let used = |nth: usize| self.messages.iter().any(|message| usize::from(message.word) == nth + 1);
+        if let Some(unused) = (0..self.words.len()).find(|nth| !used(*nth)) {
+            self.words.remove(unused);
+            for message in &mut self.messages {
+                message.word -= u16::from(usize::from(message.word) > unused);
+            }
+        }
+    }
+
+    /// Places and messages.
+    pub(super) fn each(&self) -> impl Iterator<Item = (u8, &Message)> {
+        (0..=u8::MAX).zip(&self.messages)
+    }
+
+    /// The claims that hold messages which are being sent.
+    pub(super) fn claims(&self) -> std::collections::BTreeSet<u64> {
+        let sending = self.messages.iter().filter(|message| message.state == MessageState::Sending);
+        sending.map(|message| message.claim).collect()
+    }
+
+    /// Whether some message is pending or being sent.
+    pub(super) fn is_open(&self) -> bool {
+        self.messages.iter().any(|message| message.state.is_open())
+    }
+
+    /// Whether some message is rejected or in doubt.
+    pub(super) fn is_failed(&self) -> bool {
+        let failed = [MessageState::Rejected, MessageState::InDoubt];
+        self.messages.iter().any(|message| failed.contains(&message.state))
+    }
+}
+
+/// The revision with which a record's bytes begin.
+fn revision(bytes: &[u8]) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message() -> impl Strategy<Value = (Message, &'static str)> {
+        let state = prop::sample::select(MessageState::ALL.to_vec());
+        let at = prop_oneof![Just(0_i64), 1_700_000_000_000..1_900_000_000_000_i64];
+        let word = prop::sample::select(vec!["", "400", "131026", "expired"]);
+        (state, any::<u8>(), at, 0..4_u64, any::<bool>(), word).prop_map(
+            |(state, attempts, at, claim, kept, word)| {
+                (Message { state, attempts, at, claim, kept, word: 0 }, word)
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_reads_back_as_it_was_written(
+            messages in prop::collection::vec(message(), 0..100),
+            revision in any::<u32>(),
+            replay in any::<bool>(),
+        ) {
+            let mut record = BatchRecord { revision, replay, ..BatchRecord::new(messages.len()) };
+            for (place, (message, word)) in (0..).zip(&messages) {
+                record.set(place, *message, word);
+            }
+            let read = BatchRecord::read(&record.bytes(), messages.len()).unwrap();
+            for ((_, message), (expected, word)) in read.each().zip(&messages) {
+                prop_assert_eq!(read.word(message), *word);
+                prop_assert_eq!(Message { word: 0, ..*message }, *expected);
+            }
+            prop_assert_eq!((read.revision, read.replay), (revision, replay));
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            let mut bytes = bytes;
+            if let Some(layout) = bytes.get_mut(4) {
+                *layout = LAYOUT;
+            }
+            let _ = BatchRecord::read(&bytes, 100);
+        }
+    }
+
+    #[test]
+    fn a_batch_that_fared_alike_takes_a_few_bytes() {
+        let mut record = BatchRecord::new(100);
+        assert!(record.bytes().len() < 20);
+        for place in 0..100 {
+            let at = 1_790_000_000_000;
+            let claim = u64::MAX - 5;
+            let message = Message { state: MessageState::Sending, attempts: 1, at, claim, ..UNTOUCHED };
+            record.set(place, message, "");
+        }
+        assert!(record.bytes().len() < 50, "{}", record.bytes().len());
+    }
+}

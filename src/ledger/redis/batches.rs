@@ -1,0 +1,260 @@
+//! Batches in Redis: whom a batch goes to and its record are strings, its outcomes a hash for people.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use redis::{FromRedisValue, Value};
+
+use super::Redis;
+use super::layout::{Keys, field};
+use super::transaction::{Done, Transaction};
+use crate::campaign::CampaignId;
+use crate::ledger::batches::MARGIN;
+use crate::ledger::campaigns::Admits;
+use crate::ledger::draft::Change;
+use crate::ledger::plans::DIGEST;
+use crate::ledger::rate::SECONDS;
+use crate::ledger::record::BatchRecord;
+use crate::ledger::{Batches, LedgerError, Listed, PlannedBatch, Purpose, Store, StoredBatch, Swap, Swapped};
+
+/// How many claims that ran out are read together.
+const DUE: u32 = 100;
+
+fn damaged(fault: &redis::ParsingError) -> LedgerError {
+    LedgerError::Storage(format!("has a damaged batch: {fault}"))
+}
+
+impl Redis {
+    /// Reads a value of each of some batches. There must be one of them at the least.
+    pub(super) async fn of_each<T: FromRedisValue>(
+        &self,
+        numbers: &[u32],
+        command: impl Fn(u32) -> redis::Cmd,
+    ) -> Result<Vec<T>, LedgerError> {
+        if numbers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipe = redis::pipe();
+        for number in numbers {
+            pipe.add_command(command(*number));
+        }
+        Ok(self.client.pipeline(&pipe).await?)
+    }
+}
+
+impl Batches for Redis {
+    fn token(&self) -> u64 {
+        let nth = self.claims.fetch_add(1, Ordering::Relaxed);
+        (u64::from(self.session) << 32) | (nth & 0xffff_ffff)
+    }
+
+    fn claims_run_out(&self) -> bool {
+        true
+    }
+
+    async fn load(&self, id: &CampaignId, numbers: &[u32]) -> Result<Vec<Option<StoredBatch>>, LedgerError> {
+        let mget = |number| {
+            let mut mget = redis::cmd("MGET");
+            mget.arg(Keys(id).plan(number)).arg(Keys(id).record(number));
+            mget
+        };
+        let kept: Vec<[Option<Vec<u8>>; 2]> = self.of_each(numbers, mget).await?;
+        let mut batches = Vec::with_capacity(numbers.len());
+        for (number, [plan, record]) in numbers.iter().zip(kept) {
+            let Some(plan) = plan else {
+                batches.push(None);
+                continue;
+            };
+            let batch = PlannedBatch::read(id, *number, &plan)?;
+            let record = BatchRecord::read(&record.unwrap_or_default(), batch.recipients.len())?;
+            batches.push(Some(StoredBatch { batch, record }));
+        }
+        Ok(batches)
+    }
+
+    async fn swap_batch(&self, swap: Swap<'_>) -> Result<Swapped, LedgerError> {
+        let transaction = self.transaction(&swap);
+        loop {
+            let (check, found) = match transaction.run(&self.client).await? {
+                Done::Written(answers) => return written(&swap, answers),
+                Done::Failed { check, found } => (check, found),
+            };
+            match check {
+                // It was claimed before its checkpoint.
+                1 if found.is_empty() => self.plan_batch(swap.batch).await?,
+                1 => return Err(LedgerError::OtherPlan(swap.batch.campaign.clone(), swap.batch.number)),
+                2 => return Ok(Swapped::NotAdmitted),
+                _ => return Ok(Swapped::Stale),
+            }
+        }
+    }
+
+    async fn due_claims(&self, id: &CampaignId) -> Result<Vec<(u64, u32)>, LedgerError> {
+        // By the clock of this worker, which follows the server's; the margin bounds how far they differ.
+        let mut due = redis::cmd("ZRANGE");
+        due.arg(Keys(id).claims()).arg("-inf").arg(self.now() * 1000);
+        due.arg("BYSCORE").arg("LIMIT").arg(0).arg(DUE);
+        let members: Vec<String> = self.client.command(&due).await?;
+        let claim = |member: &String| {
+            let (token, batch) = member.split_once(':')?;
+            Some((token.parse().ok()?, batch.parse().ok()?))
+        };
+        Ok(members.iter().filter_map(claim).collect())
+    }
+
+    async fn forget_claim(&self, id: &CampaignId, token: u64, batch: u32) -> Result<(), LedgerError> {
+        let mut remove = redis::cmd("ZREM");
+        remove.arg(Keys(id).claims()).arg(format!("{token}:{batch}"));
+        let _: u64 = self.client.command(&remove).await?;
+        Ok(())
+    }
+
+    async fn listed(&self, id: &CampaignId, listed: Listed) -> Result<Vec<u32>, LedgerError> {
+        let key = match listed {
+            Listed::Open => Keys(id).open(),
+            Listed::Failed => Keys(id).failed(),
+        };
+        let mut numbers: Vec<u32> = self.client.command(redis::cmd("SMEMBERS").arg(key)).await?;
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    async fn replays(&self, id: &CampaignId) -> Result<BTreeMap<u32, u64>, LedgerError> {
+        Ok(self.client.command(redis::cmd("HGETALL").arg(Keys(id).replays())).await?)
+    }
+
+    async fn payloads(
+        &self,
+        id: &CampaignId,
+        numbers: &[u32],
+    ) -> Result<Vec<BTreeMap<u8, String>>, LedgerError> {
+        let all = |number| redis::cmd("HGETALL").arg(Keys(id).payload(number)).clone();
+        self.of_each(numbers, all).await
+    }
+
+    async fn deliveries(&self, id: &CampaignId, numbers: &[u32]) -> Result<Vec<Vec<u8>>, LedgerError> {
+        let get = |number| redis::cmd("GET").arg(Keys(id).deliveries(number)).clone();
+        let kept: Vec<Option<Vec<u8>>> = self.of_each(numbers, get).await?;
+        Ok(kept.into_iter().map(Option::unwrap_or_default).collect())
+    }
+}
+
+impl Redis {
+    fn transaction(&self, swap: &Swap<'_>) -> Transaction {
+        let Swap { batch, purpose, change } = swap;
+        let (keys, number) = (Keys(&batch.campaign), batch.number.to_string());
+        let mut transaction = Transaction::default();
+        let campaign = transaction.key(keys.campaign());
+        let plan = transaction.key(keys.plan(batch.number));
+        let digest: [u8; DIGEST] = batch.digest();
+        transaction.check_start(plan, &digest, false);
+        let all = [Admits::All, Admits::Probes, Admits::None].map(Admits::as_str);
+        let admits = match purpose {
+            Some(Purpose::Send) => &all[..1],
+            Some(Purpose::Probe) => &all[..2],
+            None => &all[..],
+        };
+        transaction.check_field(campaign, "admits", admits);
+        if let Some(record) = &change.record {
+            let key = transaction.key(keys.record(batch.number));
+            let known = change.known.to_le_bytes();
+            transaction.check_start(key, if change.known == 0 { b"" } else { &known }, false);
+            transaction.command("SET", key, &[record.bytes()]);
+        }
+        if let Some((before, after)) = &change.deliveries {
+            let key = transaction.key(keys.deliveries(batch.number));
+            transaction.check_start(key, before, true);
+            transaction.command("SET", key, &[after]);
+        }
+        if !change.claimed.is_empty() || !change.released.is_empty() {
+            let claims = transaction.key(keys.claims());
+            let holds = (self.request_timeout + MARGIN * 2).as_micros().to_string();
+            for token in &change.claimed {
+                transaction.command("DUE", claims, &[&holds, &format!("{token}:{number}")]);
+            }
+            let released: Vec<String> =
+                change.released.iter().map(|token| format!("{token}:{number}")).collect();
+            if !released.is_empty() {
+                transaction.command("ZREM", claims, &released);
+            }
+        }
+        for (counter, by) in &change.counters {
+            transaction.add(campaign, &field(counter), *by);
+        }
+        write_outcomes(&mut transaction, batch, change);
+        if !change.texts.is_empty() {
+            let texts = transaction.key(keys.texts());
+            for (text, words) in &change.texts {
+                transaction.command("HSETNX", texts, &[&field(text), words]);
+            }
+        }
+        if !change.payloads.is_empty() {
+            let payloads = transaction.key(keys.payload(batch.number));
+            for (place, payload) in &change.payloads {
+                let place = place.to_string();
+                match payload {
+                    Some(payload) => transaction.command("HSET", payloads, &[&place, payload]),
+                    None => transaction.command("HDEL", payloads, &[&place]),
+                }
+            }
+        }
+        for (listed, key) in [(change.open, keys.open()), (change.failed, keys.failed())] {
+            if let Some(listed) = listed {
+                let key = transaction.key(key);
+                transaction.command(if listed { "SADD" } else { "SREM" }, key, &[&number]);
+            }
+        }
+        if let Some(replay) = change.replay {
+            let key = transaction.key(keys.replays());
+            transaction.command(if replay { "STAMP" } else { "HDEL" }, key, &[&number]);
+        }
+        if change.settled > 0 {
+            let tick = transaction.key(keys.tick(self.now() / 1000));
+            transaction.command("INCRBY", tick, &[change.settled.to_string()]);
+            transaction.command("EXPIRE", tick, &[(SECONDS + 5).to_string()]);
+        }
+        if !change.responses.is_empty() {
+            let responses = transaction.key(keys.responses(batch.number));
+            let unpublished = transaction.key(keys.unpublished());
+            for (key, json) in &change.responses {
+                transaction.command_if(1, "HSETNX", responses, &[key, json]);
+                transaction.command("SADD", unpublished, &[key]);
+                transaction.command("SISMEMBER", unpublished, &[key]);
+            }
+        }
+        transaction.command("HMGET", campaign, &["pending", "sending"]);
+        transaction
+    }
+}
+
+/// Writes the outcomes of a batch's messages, for people and other systems.
+fn write_outcomes(transaction: &mut Transaction, batch: &PlannedBatch, change: &Change) {
+    let (mut set, mut removed) = (Vec::new(), Vec::new());
+    for (place, outcome) in &change.outcomes {
+        let Some((_, phone)) = batch.recipients.get(usize::from(*place)) else { continue };
+        match outcome {
+            Some((state, word)) if word.is_empty() => {
+                set.extend([phone.to_string(), state.to_string()]);
+            }
+            Some((state, word)) => set.extend([phone.to_string(), format!("{state} {word}")]),
+            None => removed.push(phone.to_string()),
+        }
+    }
+    if !set.is_empty() || !removed.is_empty() {
+        let outcomes = transaction.key(Keys(&batch.campaign).batch(batch.number));
+        for (name, args) in [("HSET", set), ("HDEL", removed)] {
+            if !args.is_empty() {
+                transaction.command(name, outcomes, &args);
+            }
+        }
+    }
+}
+
+/// What a swap that was written tells: of each response whether it is news, and how much is open.
+fn written(swap: &Swap<'_>, mut answers: Vec<Value>) -> Result<Swapped, LedgerError> {
+    let (pending, sending): (u64, u64) =
+        FromRedisValue::from_redis_value(answers.pop().unwrap_or(Value::Nil)).map_err(|f| damaged(&f))?;
+    let responses = answers.split_off(answers.len() - swap.change.responses.len() * 3);
+    let responses = responses.chunks(3).map(|answers| answers[2] == Value::Int(1)).collect();
+    Ok(Swapped::Done { open: pending + sending, responses })
+}

@@ -1,0 +1,45 @@
+//! Breakers in Redis: a hash each, by the server's clock.
+
+use std::sync::LazyLock;
+
+use super::Redis;
+use super::layout::breaker_key;
+use crate::ledger::{Breaker, Breakers, FIRST_PROBE, LAST_PROBE, LedgerError, OpenBreaker};
+use crate::redis_client::{Arg, Script};
+
+static OPEN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("open_breaker.lua")));
+static READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("breaker.lua")));
+static HALF_OPEN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("half_open.lua")));
+
+impl Breakers for Redis {
+    async fn open_breaker(
+        &self,
+        breaker: &Breaker,
+        reason: String,
+        probes: bool,
+    ) -> Result<bool, LedgerError> {
+        let wait = if probes { FIRST_PROBE.as_micros() as u64 } else { 0 };
+        let args = [Arg::from(&reason), wait.into()];
+        let was_closed: u64 = self.client.run(&OPEN, &[breaker_key(breaker)], &args).await?;
+        Ok(was_closed == 1)
+    }
+
+    async fn breaker(&self, breaker: &Breaker) -> Result<Option<OpenBreaker>, LedgerError> {
+        let known: Vec<String> = self.client.run(&READ, &[breaker_key(breaker)], &[]).await?;
+        let [reason, since, due] = &known[..] else { return Ok(None) };
+        let since = since.parse().ok().and_then(|at| jiff::Timestamp::from_millisecond(at).ok());
+        let (reason, since) = (reason.clone(), since.unwrap_or_default());
+        Ok(Some(OpenBreaker { reason, since, probe_is_due: due == "1" }))
+    }
+
+    async fn half_open(&self, breaker: &Breaker) -> Result<bool, LedgerError> {
+        let args = [Arg::from(LAST_PROBE.as_micros() as u64)];
+        let taken: u64 = self.client.run(&HALF_OPEN, &[breaker_key(breaker)], &args).await?;
+        Ok(taken == 1)
+    }
+
+    async fn close_breaker(&self, breaker: &Breaker) -> Result<bool, LedgerError> {
+        let closed: u64 = self.client.command(redis::cmd("DEL").arg(breaker_key(breaker))).await?;
+        Ok(closed == 1)
+    }
+}

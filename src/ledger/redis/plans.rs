@@ -1,0 +1,128 @@
+//! Plans in Redis: a checkpoint is written with its batches and skipped rows, from the row it goes on
+//! from.
+
+use std::collections::{BTreeMap, HashMap};
+
+use roaring::RoaringBitmap;
+
+use super::Redis;
+use super::campaigns::Fields;
+use super::layout::{Keys, skipped_line};
+use super::transaction::{Done, Key, Transaction};
+use crate::campaign::{CampaignId, MessageState};
+use crate::ledger::campaigns::Admits;
+use crate::ledger::{Checkpoint, LedgerError, Plan, PlannedBatch, Plans, SkippedRow, Store};
+
+impl Redis {
+    /// How many batches are written down, those that were claimed before their checkpoint among them.
+    pub(super) async fn batches_of(&self, id: &CampaignId) -> Result<u32, LedgerError> {
+        let count: Option<u32> =
+            self.client.command(redis::cmd("HGET").arg(Keys(id).campaign()).arg("batches")).await?;
+        Ok(count.unwrap_or_default())
+    }
+
+    /// Writes a batch down before the checkpoint that will pass it.
+    pub(super) async fn plan_batch(&self, batch: &PlannedBatch) -> Result<(), LedgerError> {
+        let keys = Keys(&batch.campaign);
+        let mut transaction = Transaction::default();
+        let (campaign, open) = (transaction.key(keys.campaign()), transaction.key(keys.open()));
+        let admits = [Admits::All, Admits::Probes, Admits::None].map(Admits::as_str);
+        transaction.check_field(campaign, "admits", &admits);
+        plan(&mut transaction, campaign, open, batch);
+        match transaction.run(&self.client).await? {
+            Done::Written(_) => Ok(()),
+            Done::Failed { .. } => Err(LedgerError::NoCampaign(batch.campaign.clone())),
+        }
+    }
+}
+
+/// Writes a batch down, if it is not yet.
+fn plan(transaction: &mut Transaction, campaign: Key, open: Key, batch: &PlannedBatch) {
+    let (number, size) = (batch.number.to_string(), batch.recipients.len().to_string());
+    let extent = (u64::from(batch.number) + 1).to_string();
+    let key = transaction.key(Keys(&batch.campaign).plan(batch.number));
+    transaction.command_if(3, "SETNX", key, &[batch.bytes()]);
+    transaction.command("SADD", open, &[&number]);
+    transaction.command("HINCRBY", campaign, &[MessageState::Pending.as_str(), &size]);
+    transaction.command("MAX", campaign, &["batches", &extent]);
+}
+
+impl Plans for Redis {
+    async fn plan(&self, id: &CampaignId) -> Result<Plan, LedgerError> {
+        let mut pipe = redis::pipe();
+        pipe.hgetall(Keys(id).campaign()).smembers(Keys(id).open());
+        let (fields, open): (HashMap<String, String>, Vec<u32>) = self.client.pipeline(&pipe).await?;
+        let fields = Fields(fields);
+        if fields.state("state").is_none() {
+            return Err(LedgerError::NoCampaign(id.clone()));
+        }
+        let checkpoint = Checkpoint {
+            batches: u32::try_from(fields.number("plan_batches")).unwrap_or_default(),
+            rows: fields.number("plan_rows"),
+            digest: fields.text("plan_digest").unwrap_or_default(),
+            complete: fields.number("planned") == 1,
+        };
+        // A batch that was claimed and settled before the checkpoint that passes it is in no set; it is
+        // published again, and finds nothing to claim.
+        let mut settled = RoaringBitmap::new();
+        settled.insert_range(0..checkpoint.batches);
+        for number in open {
+            settled.remove(number);
+        }
+        Ok(Plan { checkpoint, settled })
+    }
+
+    async fn checkpoint(
+        &self,
+        id: &CampaignId,
+        after: u64,
+        checkpoint: Checkpoint,
+        batches: Vec<PlannedBatch>,
+        skipped: Vec<SkippedRow>,
+    ) -> Result<(), LedgerError> {
+        let keys = Keys(id);
+        let mut transaction = Transaction::default();
+        let (campaign, open) = (transaction.key(keys.campaign()), transaction.key(keys.open()));
+        transaction.check_field(campaign, "plan_rows", &[&after.to_string()]);
+        for batch in &batches {
+            plan(&mut transaction, campaign, open, batch);
+        }
+        let mut reasons = BTreeMap::<&str, i64>::new();
+        for row in &skipped {
+            *reasons.entry(row.reason.as_str()).or_default() += 1;
+        }
+        for (reason, count) in reasons {
+            transaction.add(campaign, &format!("skipped:{reason}"), count);
+            transaction.add(campaign, MessageState::Skipped.as_str(), count);
+        }
+        let now = self.now();
+        let lines: Vec<String> = skipped.iter().map(|row| skipped_line(row, now)).collect();
+        let list = transaction.key(keys.skipped());
+        // Lua takes some thousands of arguments at once.
+        for lines in lines.chunks(1000) {
+            transaction.command("RPUSH", list, lines);
+        }
+        let (rows, batches) = (checkpoint.rows.to_string(), checkpoint.batches.to_string());
+        let complete = if checkpoint.complete { "1" } else { "0" };
+        let fields = [
+            "plan_rows",
+            &rows,
+            "plan_batches",
+            &batches,
+            "plan_digest",
+            &checkpoint.digest,
+            "planned",
+            complete,
+        ];
+        transaction.command("HSET", campaign, &fields);
+        let found = match transaction.run(&self.client).await? {
+            Done::Written(_) => return Ok(()),
+            Done::Failed { found, .. } => String::from_utf8_lossy(&found).into_owned(),
+        };
+        match found.parse::<u64>() {
+            Err(_) => Err(LedgerError::NoCampaign(id.clone())),
+            Ok(known) if known >= checkpoint.rows => Ok(()),
+            Ok(_) => Err(LedgerError::StalePlan(id.clone())),
+        }
+    }
+}

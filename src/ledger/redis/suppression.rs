@@ -1,0 +1,80 @@
+//! The list of suppressed numbers in Redis: a set, and the changes of late, so that workers follow.
+
+use std::sync::LazyLock;
+
+use roaring::RoaringTreemap;
+
+use super::Redis;
+use crate::campaign::Phone;
+use crate::ledger::suppression::REMEMBERED;
+use crate::ledger::{LedgerError, Suppress, Suppressed, Suppression, SuppressionUpdate};
+use crate::redis_client::{Arg, Script};
+
+/// The numbers, how often they have changed, and the changes of late. The hash tag of the others is the
+/// first's name, so that a script finds all of them on one node.
+const NUMBERS: &str = "flowcast:suppressed";
+const VERSION: &str = "{flowcast:suppressed}:version";
+const CHANGES: &str = "{flowcast:suppressed}:changes";
+/// How many numbers are read together.
+const PAGE: u64 = 10_000;
+
+static SUPPRESS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("suppress.lua")));
+
+impl Suppression for Redis {
+    async fn suppress(&self, numbers: Vec<Phone>, how: Suppress) -> Result<u64, LedgerError> {
+        let keys = [NUMBERS, VERSION, CHANGES].map(str::to_owned);
+        let (command, sign) = match how {
+            Suppress::Add => ("SADD", "+"),
+            Suppress::Remove => ("SREM", "-"),
+        };
+        let mut changed = 0;
+        // In one script: a number whose version was not raised would still be written to.
+        for some in numbers.chunks(1000) {
+            let mut args = vec![Arg::from(command), Arg::from(sign), Arg::from(REMEMBERED as u64)];
+            args.extend(some.iter().map(|phone| Arg::from(phone.digits())));
+            changed += self.client.run::<u64>(&SUPPRESS, &keys, &args).await?;
+        }
+        Ok(changed)
+    }
+
+    async fn suppressed(&self, known: u64) -> Result<Option<SuppressionUpdate>, LedgerError> {
+        let version: Option<u64> = self.client.command(redis::cmd("GET").arg(VERSION)).await?;
+        let version = version.unwrap_or_default();
+        if version == known {
+            return Ok(None);
+        }
+        if known > 0 && known < version {
+            let mut since = redis::cmd("ZRANGE");
+            since.arg(CHANGES).arg(format!("({known}")).arg("+inf").arg("BYSCORE");
+            let members: Vec<String> = self.client.command(&since).await?;
+            let changes: Option<Vec<(u64, Phone, bool)>> =
+                members.iter().map(|member| read(member)).collect();
+            // The first one missing, the log has been cut since, and the whole list is read.
+            if let Some(changes) = changes.filter(|all| all.first().is_some_and(|(at, ..)| *at == known + 1))
+            {
+                let version = changes.last().map_or(version, |(at, ..)| *at);
+                let changes = changes.into_iter().map(|(_, phone, is_listed)| (phone, is_listed)).collect();
+                return Ok(Some(SuppressionUpdate::Since { version, changes }));
+            }
+        }
+        let (mut numbers, mut cursor) = (RoaringTreemap::new(), 0_u64);
+        loop {
+            let mut scan = redis::cmd("SSCAN");
+            scan.arg(NUMBERS).arg(cursor).arg("COUNT").arg(PAGE);
+            let (next, page): (u64, Vec<u64>) = self.client.command(&scan).await?;
+            numbers.extend(page);
+            cursor = next;
+            if cursor == 0 {
+                return Ok(Some(SuppressionUpdate::Whole(Suppressed { version, numbers })));
+            }
+        }
+    }
+}
+
+/// A change as it is remembered: its version, the number, and whether it is listed from then on.
+fn read(member: &str) -> Option<(u64, Phone, bool)> {
+    let (version, change) = member.split_once(' ')?;
+    let is_listed = change.starts_with('+');
+    let phone = Phone::from_digits(change.get(1..)?.parse().ok()?)?;
+    Some((version.parse().ok()?, phone, is_listed))
+}

@@ -1,0 +1,199 @@
+//! What became of every row, a part at a time.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::LedgerError;
+use super::batches::{Batches, PAGE, StoredBatch};
+use super::deliveries::{Deliveries, Response, UNDELIVERED};
+use crate::campaign::delivery::Progress;
+use crate::campaign::{CampaignId, MessageState};
+
+/// A line of a report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportLine {
+    /// The number; of a skipped row what stands in its place.
+    pub recipient: String,
+    /// The row of the audience, from 1.
+    pub row: u64,
+    /// The batch, where it is in one.
+    pub batch: Option<u32>,
+    /// The state.
+    pub state: MessageState,
+    /// The provider's id of the message.
+    pub sid: Option<String>,
+    /// The provider's code, or the reason of a skipped row.
+    pub code: Option<String>,
+    /// The text to the code.
+    pub detail: Option<String>,
+    /// How often it was claimed.
+    pub attempts: u32,
+    /// What the delivery reports say.
+    pub delivery: Option<String>,
+    /// The last change.
+    pub updated_at: Option<Timestamp>,
+}
+
+impl ReportLine {
+    /// Adds what reports say of the message.
+    fn deliver(&mut self, progress: &Progress, text: impl Fn(&str) -> Option<String>) {
+        self.delivery = progress.state.map(|state| state.as_str().to_owned());
+        if let Some(code) = progress.failure() {
+            self.code = Some(code.to_owned()).filter(|code| !code.is_empty());
+            self.detail = text(code).filter(|text| !text.is_empty());
+        }
+    }
+}
+
+/// Where a report goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// The next batch.
+    batch: u32,
+    /// The next skipped row, in the order in which they were planned.
+    skipped: u64,
+}
+
+/// A part of a report, in the order of the audience's rows.
+#[derive(Clone, Debug, Default)]
+pub struct ReportPage {
+    /// Its lines.
+    pub lines: Vec<ReportLine>,
+    /// Where it goes on, `None` at the end.
+    pub next: Option<Cursor>,
+}
+
+/// A part of what people answered, in the order of the audience's rows.
+#[derive(Clone, Debug, Default)]
+pub struct ResponsePage {
+    /// The answers.
+    pub responses: Vec<Response>,
+    /// The batch from which it goes on, `None` at the end.
+    pub next: Option<u32>,
+}
+
+/// The texts of a campaign, by kind and word.
+pub(super) type Texts = BTreeMap<(String, String), String>;
+
+/// Reads what is kept of a campaign's rows.
+pub trait Reporting: Batches {
+    /// How many batches are written down, those that were claimed before their checkpoint among them.
+    fn written(&self, id: &CampaignId) -> impl Future<Output = Result<u32, LedgerError>> + Send;
+
+    /// The SIDs of batches' accepted messages, by place.
+    fn sids(
+        &self,
+        batches: &[Option<StoredBatch>],
+    ) -> impl Future<Output = Result<Vec<BTreeMap<u8, String>>, LedgerError>> + Send;
+
+    /// The texts of a campaign, by kind and word.
+    fn texts(&self, id: &CampaignId) -> impl Future<Output = Result<Texts, LedgerError>> + Send;
+
+    /// Skipped rows that were never messages: from a place in their order up to a row.
+    fn skipped(
+        &self,
+        id: &CampaignId,
+        from: u64,
+        to: u64,
+    ) -> impl Future<Output = Result<Vec<ReportLine>, LedgerError>> + Send;
+
+    /// What people answered to the messages of some batches, JSON.
+    fn answers(
+        &self,
+        id: &CampaignId,
+        numbers: std::ops::Range<u32>,
+    ) -> impl Future<Output = Result<Vec<String>, LedgerError>> + Send;
+
+    /// Others were told of an answer to a message of a batch, by its key: from now on it is no news.
+    fn answer_published(
+        &self,
+        id: &CampaignId,
+        batch: u32,
+        answer: String,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// A part of the report: a line for each message and each skipped row.
+    fn report(
+        &self,
+        id: &CampaignId,
+        from: Cursor,
+    ) -> impl Future<Output = Result<ReportPage, LedgerError>> + Send {
+        async move {
+            let written = self.written(id).await?;
+            let end = written.min(from.batch.saturating_add(PAGE));
+            let numbers: Vec<u32> = (from.batch..end).collect();
+            let texts = self.texts(id).await?;
+            let batches = self.load(id, &numbers).await?;
+            let (sids, kept) = (self.sids(&batches).await?, self.deliveries(id, &numbers).await?);
+            let mut lines = Vec::new();
+            for ((stored, sids), kept) in batches.iter().zip(&sids).zip(&kept) {
+                if let Some(stored) = stored {
+                    lines.extend(batch_lines(stored, sids, &Deliveries::read(kept), &texts));
+                }
+            }
+            let is_last = end == written;
+            // Skipped rows stand between the messages, so they are taken up to the page's last row.
+            let last = if is_last { u64::MAX } else { lines.last().map_or(u64::MAX, |line| line.row) };
+            let skipped = self.skipped(id, from.skipped, last).await?;
+            let next = from.skipped + skipped.len() as u64;
+            lines.extend(skipped);
+            lines.sort_by_key(|line| line.row);
+            let next = (!is_last).then_some(Cursor { batch: end, skipped: next });
+            Ok(ReportPage { lines, next })
+        }
+    }
+
+    /// A part of what people answered, from a batch on.
+    fn responses(
+        &self,
+        id: &CampaignId,
+        from: u32,
+    ) -> impl Future<Output = Result<ResponsePage, LedgerError>> + Send {
+        async move {
+            let written = self.written(id).await?;
+            let end = written.min(from.saturating_add(PAGE));
+            if from >= end {
+                return Ok(ResponsePage::default());
+            }
+            let responses = Response::in_order(&self.answers(id, from..end).await?);
+            Ok(ResponsePage { responses, next: (end < written).then_some(end) })
+        }
+    }
+}
+
+/// The lines of a batch's messages.
+fn batch_lines(
+    stored: &StoredBatch,
+    sids: &BTreeMap<u8, String>,
+    deliveries: &Deliveries,
+    texts: &Texts,
+) -> Vec<ReportLine> {
+    let StoredBatch { batch, record } = stored;
+    let text = |kind: &str, word: &str| texts.get(&(kind.to_owned(), word.to_owned())).cloned();
+    let line = |((place, message), (row, phone)): (
+        (u8, &super::record::Message),
+        &(u64, crate::campaign::Phone),
+    )| {
+        let (state, word) = (message.state, record.word(message));
+        let coded = matches!(state, MessageState::Rejected | MessageState::Skipped);
+        let mut line = ReportLine {
+            recipient: phone.to_string(),
+            row: *row,
+            batch: Some(batch.number),
+            state,
+            sid: sids.get(&place).filter(|sid| state == MessageState::Accepted && !sid.is_empty()).cloned(),
+            code: coded.then(|| word.to_owned()),
+            detail: text(state.as_str(), word).filter(|text| !text.is_empty()),
+            attempts: u32::from(message.attempts),
+            delivery: None,
+            updated_at: (message.at > 0).then(|| Timestamp::from_millisecond(message.at).unwrap_or_default()),
+        };
+        if let Some(progress) = deliveries.of(place) {
+            line.deliver(progress, |code| text(UNDELIVERED, code));
+        }
+        line
+    };
+    record.each().zip(&batch.recipients).map(line).collect()
+}

@@ -1,0 +1,379 @@
+//! Batches in the embedded store: a row each.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use super::campaigns::{open, tally, tick};
+use super::plans::plan_batch;
+use super::{Sqlite, batch_key, batch_number, key, now, signed, unsigned};
+use crate::campaign::{CampaignId, MessageState, Phone};
+use crate::ledger::campaigns::Admits;
+use crate::ledger::draft::Change;
+use crate::ledger::plans::DIGEST;
+use crate::ledger::record::BatchRecord;
+use crate::ledger::{Batches, LedgerError, Listed, PlannedBatch, Purpose, StoredBatch, Swap, Swapped};
+
+impl Sqlite {
+    /// Whom an account wrote to within a span of time, and how long ago: a limit of recipients outlives
+    /// the process that keeps it.
+    ///
+    /// # Errors
+    ///
+    /// When the store can't be read.
+    pub async fn recipients(
+        &self,
+        account: &str,
+        span: Duration,
+    ) -> Result<Vec<(Phone, Duration)>, LedgerError> {
+        let account = account.to_owned();
+        let read = move |connection: &Connection| {
+            let now = now();
+            let since = now - i64::try_from(span.as_millis()).unwrap_or(i64::MAX / 2);
+            let mut statement = connection.prepare(
+                "SELECT campaign.id, batch.key, batch.plan, batch.record FROM campaign JOIN batch
+                   ON batch.key >= campaign.key << 32 AND batch.key < (campaign.key + 1) << 32
+                 WHERE account = ?1 AND NOT rehearsal AND batch.updated_at > ?2",
+            )?;
+            let mut rows = statement.query(params![account, since])?;
+            let mut all = Vec::new();
+            while let Some(row) = rows.next()? {
+                let id: String = row.get(0)?;
+                let id =
+                    id.parse().map_err(|fault| LedgerError::Storage(format!("has a wrong id: {fault}")))?;
+                let stored = stored(&id, row)?;
+                let went_out = [MessageState::Accepted, MessageState::InDoubt];
+                let each = stored.record.each().zip(&stored.batch.recipients);
+                let written_to =
+                    each.filter(|((_, message), _)| went_out.contains(&message.state) && message.at > since);
+                let ago = |at: i64| Duration::from_millis(unsigned(now - at));
+                all.extend(written_to.map(|((_, message), (_, phone))| (*phone, ago(message.at))));
+            }
+            Ok(all)
+        };
+        self.store.read(read).await
+    }
+}
+
+/// A batch out of the columns `key`, `plan`, `record`.
+fn stored(id: &CampaignId, row: &Row<'_>) -> Result<StoredBatch, LedgerError> {
+    let number = batch_number(row.get("key")?);
+    let bytes =
+        |column| -> rusqlite::Result<_> { Ok(row.get_ref(column)?.as_blob_or_null()?.unwrap_or_default()) };
+    let batch = PlannedBatch::read(id, number, bytes("plan")?)?;
+    let record = BatchRecord::read(bytes("record")?, batch.recipients.len())?;
+    Ok(StoredBatch { batch, record })
+}
+
+/// Reads something of each of some batches, the default where there is nothing.
+fn of_each<T: Default>(
+    connection: &Connection,
+    id: &CampaignId,
+    numbers: &[u32],
+    read: impl Fn(i64) -> Result<T, LedgerError>,
+) -> Result<Vec<T>, LedgerError> {
+    let Ok(campaign) = key(connection, id) else {
+        return Ok(numbers.iter().map(|_| T::default()).collect());
+    };
+    numbers.iter().map(|number| read(batch_key(campaign, *number))).collect()
+}
+
+impl Batches for Sqlite {
+    fn token(&self) -> u64 {
+        let nth = self.claims.fetch_add(1, Ordering::Relaxed);
+        (u64::from(self.session) << 32) | u64::from(nth)
+    }
+
+    fn claims_run_out(&self) -> bool {
+        false
+    }
+
+    async fn load(&self, id: &CampaignId, numbers: &[u32]) -> Result<Vec<Option<StoredBatch>>, LedgerError> {
+        let (id, numbers) = (id.clone(), numbers.to_vec());
+        let read = move |connection: &Connection| {
+            of_each(connection, &id, &numbers, |key| {
+                let mut statement =
+                    connection.prepare_cached("SELECT key, plan, record FROM batch WHERE key = ?1")?;
+                let mut rows = statement.query([key])?;
+                rows.next()?.map(|row| stored(&id, row)).transpose()
+            })
+        };
+        self.store.read(read).await
+    }
+
+    async fn swap_batch(&self, swap: Swap<'_>) -> Result<Swapped, LedgerError> {
+        let (batch, purpose, change) = (swap.batch.clone(), swap.purpose, swap.change.clone());
+        self.store.write(move |transaction| write(transaction, &batch, purpose, &change)).await
+    }
+
+    async fn due_claims(&self, id: &CampaignId) -> Result<Vec<(u64, u32)>, LedgerError> {
+        let (id, session) = (id.clone(), self.session);
+        let read = move |connection: &Connection| {
+            let campaign = key(connection, &id)?;
+            let mut statement = connection.prepare_cached(
+                "SELECT key, claims FROM batch
+                 WHERE key >= ?1 << 32 AND key < (?1 + 1) << 32 AND claims IS NOT NULL AND session <> ?2",
+            )?;
+            let mut rows = statement.query(params![campaign, session])?;
+            let mut due = Vec::new();
+            while let Some(row) = rows.next()? {
+                let number = batch_number(row.get(0)?);
+                let claims: Vec<u8> = row.get(1)?;
+                due.extend(tokens(&claims).into_iter().map(|token| (token, number)));
+            }
+            Ok(due)
+        };
+        self.store.read(read).await
+    }
+
+    /// A batch's claims are those of its record.
+    async fn forget_claim(&self, _: &CampaignId, _: u64, _: u32) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
+    async fn listed(&self, id: &CampaignId, listed: Listed) -> Result<Vec<u32>, LedgerError> {
+        let id = id.clone();
+        let column = match listed {
+            Listed::Open => "open",
+            Listed::Failed => "failed",
+        };
+        let read = move |connection: &Connection| {
+            let sql = format!(
+                "SELECT key FROM batch WHERE {column} > 0 AND key >= ?1 << 32 AND key < (?1 + 1) << 32 ORDER BY key"
+            );
+            let mut statement = connection.prepare_cached(&sql)?;
+            let numbers = statement.query_map([key(connection, &id)?], |row| row.get(0).map(batch_number))?;
+            Ok(numbers.collect::<rusqlite::Result<_>>()?)
+        };
+        self.store.read(read).await
+    }
+
+    async fn replays(&self, id: &CampaignId) -> Result<BTreeMap<u32, u64>, LedgerError> {
+        let id = id.clone();
+        let read = move |connection: &Connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT key, replay FROM batch WHERE replay > 0 AND key >= ?1 << 32 AND key < (?1 + 1) << 32",
+            )?;
+            let replay = |row: &Row<'_>| Ok((batch_number(row.get(0)?), unsigned(row.get(1)?)));
+            let replays = statement.query_map([key(connection, &id)?], replay)?;
+            Ok(replays.collect::<rusqlite::Result<_>>()?)
+        };
+        self.store.read(read).await
+    }
+
+    async fn payloads(
+        &self,
+        id: &CampaignId,
+        numbers: &[u32],
+    ) -> Result<Vec<BTreeMap<u8, String>>, LedgerError> {
+        let (id, numbers) = (id.clone(), numbers.to_vec());
+        let read = move |connection: &Connection| {
+            of_each(connection, &id, &numbers, |key| {
+                let mut statement =
+                    connection.prepare_cached("SELECT message, payload FROM payload WHERE batch = ?1")?;
+                let rows = statement.query_map([key], |row| Ok((row.get(0)?, row.get(1)?)))?;
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })
+        };
+        self.store.read(read).await
+    }
+
+    async fn deliveries(&self, id: &CampaignId, numbers: &[u32]) -> Result<Vec<Vec<u8>>, LedgerError> {
+        let (id, numbers) = (id.clone(), numbers.to_vec());
+        let read = move |connection: &Connection| {
+            of_each(connection, &id, &numbers, |key| Ok(deliveries(connection, key)?))
+        };
+        self.store.read(read).await
+    }
+}
+
+fn deliveries(connection: &Connection, key: i64) -> rusqlite::Result<Vec<u8>> {
+    let mut statement = connection.prepare_cached("SELECT kept FROM delivery WHERE batch = ?1")?;
+    Ok(statement.query_row([key], |row| row.get(0)).optional()?.unwrap_or_default())
+}
+
+/// Tokens, 8 bytes each, little-endian.
+fn tokens(bytes: &[u8]) -> Vec<u64> {
+    let token = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).unwrap_or_default();
+    bytes.chunks_exact(8).map(token).collect()
+}
+
+/// Writes a change, if the record is still the one that it was made from.
+fn write(
+    transaction: &Transaction<'_>,
+    batch: &PlannedBatch,
+    purpose: Option<Purpose>,
+    change: &Change,
+) -> Result<Swapped, LedgerError> {
+    let campaign = key(transaction, &batch.campaign)?;
+    let at = batch_key(campaign, batch.number);
+    let known = |transaction: &Transaction<'_>| {
+        transaction
+            .prepare_cached("SELECT substr(plan, 1, ?2), substr(record, 1, 4) FROM batch WHERE key = ?1")?
+            .query_row(params![at, signed(DIGEST as u64)], |row| {
+                Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Option<Vec<u8>>>(1)?))
+            })
+            .optional()
+    };
+    let (digest, revision) = if let Some(known) = known(transaction)? {
+        known
+    } else {
+        plan_batch(transaction, campaign, batch)?;
+        (batch.digest().to_vec(), None)
+    };
+    if digest != batch.digest() {
+        return Err(LedgerError::OtherPlan(batch.campaign.clone(), batch.number));
+    }
+    if let Some(purpose) = purpose {
+        let admits = admits(transaction, campaign)?;
+        if admits == Admits::None || purpose == Purpose::Send && admits != Admits::All {
+            return Ok(Swapped::NotAdmitted);
+        }
+    }
+    let revision = revision.and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes);
+    let is_stale = change.record.is_some() && revision != change.known
+        || match &change.deliveries {
+            Some((before, _)) => deliveries(transaction, at)? != *before,
+            None => false,
+        };
+    if is_stale {
+        return Ok(Swapped::Stale);
+    }
+    if let Some(record) = &change.record {
+        write_record(transaction, at, record, change)?;
+    }
+    write_counters(transaction, campaign, change)?;
+    for (message, payload) in &change.payloads {
+        match payload {
+            Some(payload) => transaction
+                .prepare_cached("INSERT OR REPLACE INTO payload VALUES (?1, ?2, ?3)")?
+                .execute(params![at, message, payload])?,
+            None => transaction
+                .prepare_cached("DELETE FROM payload WHERE batch = ?1 AND message = ?2")?
+                .execute(params![at, message])?,
+        };
+    }
+    if let Some((_, after)) = &change.deliveries {
+        transaction
+            .prepare_cached("INSERT OR REPLACE INTO delivery (batch, kept) VALUES (?1, ?2)")?
+            .execute(params![at, after])?;
+    }
+    let mut responses = Vec::with_capacity(change.responses.len());
+    for (answer, json) in &change.responses {
+        transaction
+            .prepare_cached("INSERT OR IGNORE INTO response (batch, id, response) VALUES (?1, ?2, ?3)")?
+            .execute(params![at, answer, json])?;
+        let is_news = transaction
+            .prepare_cached("SELECT NOT published FROM response WHERE batch = ?1 AND id = ?2")?
+            .query_row(params![at, answer], |row| row.get(0))?;
+        responses.push(is_news);
+    }
+    Ok(Swapped::Done { open: open(transaction, campaign)?, responses })
+}
+
+fn admits(transaction: &Transaction<'_>, campaign: i64) -> rusqlite::Result<Admits> {
+    let mut statement =
+        transaction.prepare_cached("SELECT state, suspended_by IS NOT NULL FROM campaign WHERE key = ?1")?;
+    statement.query_row([campaign], |row| {
+        let state = row.get_ref(0)?.as_str()?.parse();
+        Ok(state.map_or(Admits::None, |state| Admits::of(state, row.get(1).unwrap_or_default())))
+    })
+}
+
+fn write_record(
+    transaction: &Transaction<'_>,
+    at: i64,
+    record: &BatchRecord,
+    change: &Change,
+) -> Result<(), LedgerError> {
+    if !change.outcomes.is_empty() {
+        write_sids(transaction, at, change)?;
+    }
+    let claims = record.claims();
+    let bytes: Vec<u8> = claims.iter().flat_map(|token| token.to_le_bytes()).collect();
+    let session = claims.first().map(|token| (token >> 32) as u32);
+    // By the time of a record the batches of a moving day are found.
+    let recorded = (!change.outcomes.is_empty()).then(now);
+    let replay = change.replay.map(|replay| if replay { now() } else { 0 });
+    transaction
+        .prepare_cached(
+            "UPDATE batch SET record = ?2, claims = ?3, session = ?4, open = coalesce(?5, open),
+               failed = coalesce(?6, failed), updated_at = coalesce(?7, updated_at),
+               replay = CASE WHEN ?8 > 0 THEN max(replay + 1, ?8) ELSE coalesce(?8, replay) END
+             WHERE key = ?1",
+        )?
+        .execute(params![
+            at,
+            record.bytes(),
+            (!bytes.is_empty()).then_some(bytes),
+            session,
+            change.open,
+            change.failed,
+            recorded,
+            replay
+        ])?;
+    Ok(())
+}
+
+/// Keeps the SIDs of messages that are accepted.
+fn write_sids(transaction: &Transaction<'_>, at: i64, change: &Change) -> Result<(), LedgerError> {
+    let mut sids = sids(transaction, at)?;
+    let before = sids.clone();
+    for (place, outcome) in &change.outcomes {
+        match outcome {
+            Some((MessageState::Accepted, sid)) => sids.insert(*place, sid.clone()),
+            _ => sids.remove(place),
+        };
+    }
+    if sids != before {
+        let bytes = postcard::to_stdvec(&sids)
+            .map_err(|fault| LedgerError::Storage(format!("can't write a batch: {fault}")))?;
+        transaction
+            .prepare_cached("UPDATE batch SET sids = ?2 WHERE key = ?1")?
+            .execute(params![at, bytes])?;
+    }
+    Ok(())
+}
+
+/// The SIDs of a batch's accepted messages.
+pub(super) fn sids(connection: &Connection, at: i64) -> Result<BTreeMap<u8, String>, LedgerError> {
+    let mut statement = connection.prepare_cached("SELECT sids FROM batch WHERE key = ?1")?;
+    let bytes: Option<Option<Vec<u8>>> = statement.query_row([at], |row| row.get(0)).optional()?;
+    let damaged = |_| LedgerError::Storage("has damaged SIDs of a batch".into());
+    bytes.flatten().map_or_else(|| Ok(BTreeMap::new()), |bytes| postcard::from_bytes(&bytes).map_err(damaged))
+}
+
+fn write_counters(transaction: &Transaction<'_>, campaign: i64, change: &Change) -> Result<(), LedgerError> {
+    let of = |state: MessageState| {
+        change.counters.get(&(state.as_str(), String::new())).copied().unwrap_or_default()
+    };
+    let moved = MessageState::ALL.iter().any(|state| of(*state) != 0);
+    if moved {
+        transaction
+            .prepare_cached(
+                "UPDATE campaign SET pending = pending + ?2, sending = sending + ?3, accepted = accepted + ?4,
+                   rejected = rejected + ?5, in_doubt = in_doubt + ?6, skipped = skipped + ?7 WHERE key = ?1",
+            )?
+            .execute(params![
+                campaign,
+                of(MessageState::Pending),
+                of(MessageState::Sending),
+                of(MessageState::Accepted),
+                of(MessageState::Rejected),
+                of(MessageState::InDoubt),
+                of(MessageState::Skipped)
+            ])?;
+    }
+    for ((kind, word), by) in change.counters.iter().filter(|((_, word), _)| !word.is_empty()) {
+        tally(transaction, campaign, kind, word, *by, "")?;
+    }
+    for ((kind, word), text) in &change.texts {
+        tally(transaction, campaign, kind, word, 0, text)?;
+    }
+    if change.settled > 0 {
+        tick(transaction, campaign, change.settled)?;
+    }
+    Ok(())
+}

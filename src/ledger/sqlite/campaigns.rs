@@ -1,0 +1,362 @@
+//! Campaigns in the embedded store: a row each, and the tallies beside it.
+
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use super::{Sqlite, count, key, now, signed, time, unsigned};
+use crate::campaign::{CampaignId, CampaignState};
+use crate::ledger::deliveries::{self, TOOK, UNDELIVERED};
+use crate::ledger::rate::{SECONDS, rate};
+use crate::ledger::{Breaker, Campaign, Campaigns, Counts, Lease, LedgerError, NewCampaign, StoredJob};
+
+/// The kind of tally that counts the messages that were settled in a second.
+const TICK: &str = "tick";
+
+/// A word of a state column, back as its type.
+fn word<T: std::str::FromStr<Err = String>>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
+    row.get_ref(column)?.as_str()?.parse().map_err(|fault: String| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, fault.into())
+    })
+}
+
+const CAMPAIGN: &str = "SELECT * FROM campaign";
+
+fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Campaign> {
+    let mut counts = Counts {
+        total: 0,
+        pending: count(row, "pending")?,
+        sending: count(row, "sending")?,
+        accepted: count(row, "accepted")?,
+        rejected: count(row, "rejected")?,
+        in_doubt: count(row, "in_doubt")?,
+        skipped: count(row, "skipped")?,
+    };
+    counts.total = counts.open() + counts.accepted + counts.rejected + counts.in_doubt + counts.skipped;
+    let key: i64 = row.get("key")?;
+    let state = word(row, "state")?;
+    let started_at: Option<i64> = row.get("started_at")?;
+    let mut tallies = BTreeMap::<String, BTreeMap<String, u64>>::new();
+    let (mut texts, mut ticks) = (BTreeMap::new(), Vec::new());
+    let mut statement = connection
+        .prepare_cached("SELECT kind, word, count, detail FROM tally WHERE campaign = ?1 AND count > 0")?;
+    let mut rows = statement.query([key])?;
+    while let Some(tally) = rows.next()? {
+        let kind: String = tally.get(0)?;
+        if kind == TICK {
+            let second: String = tally.get(3)?;
+            ticks.push((second.parse().unwrap_or_default(), unsigned(tally.get(2)?)));
+            continue;
+        }
+        if matches!(kind.as_str(), "rejected" | UNDELIVERED) {
+            texts.insert(tally.get(1)?, tally.get(3)?);
+        }
+        tallies.entry(kind).or_default().insert(tally.get(1)?, unsigned(tally.get(2)?));
+    }
+    let delivery = deliveries::counts(|kind, word| {
+        tallies.get(kind).and_then(|words| words.get(word)).copied().unwrap_or_default()
+    });
+    let mut tallied = |kind: &str| tallies.remove(kind).unwrap_or_default();
+    let (skipped, rejected, undelivered) = (tallied("skipped"), tallied("rejected"), tallied(UNDELIVERED));
+    let took = tallied(TOOK);
+    let rate = match state {
+        CampaignState::Running => rate(ticks.into_iter(), started_at.unwrap_or(now()), now()),
+        _ => 0.0,
+    };
+    let id: String = row.get("id")?;
+    let id = id.parse().map_err(|fault| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(fault))
+    })?;
+    Ok(Campaign {
+        id,
+        name: row.get("name")?,
+        account: row.get("account")?,
+        published: match row.get_ref("published")? {
+            rusqlite::types::ValueRef::Null => None,
+            _ => Some(word(row, "published")?),
+        },
+        state,
+        reason: row.get("reason")?,
+        suspended_by: {
+            let word: Option<String> = row.get("suspended_by")?;
+            word.and_then(|word| Breaker::read(row.get_ref("account").ok()?.as_str().ok()?, &word))
+        },
+        forgiven: (count(row, "forgiven_rejected")?, count(row, "forgiven_settled")?),
+        planned: row.get("planned")?,
+        counts,
+        skipped,
+        rejected,
+        texts,
+        delivery,
+        undelivered,
+        took: deliveries::times(took.iter().map(|(word, count)| (word.as_str(), *count))),
+        rate,
+        audience: row.get("audience")?,
+        rows: count(row, "rows")?,
+        batch_size: usize::try_from(row.get::<_, i64>("batch_size")?).unwrap_or(1),
+        rehearsal: row.get("rehearsal")?,
+        submitted_at: time(row.get("submitted_at")?),
+        started_at: started_at.map(time),
+        finished_at: row.get::<_, Option<i64>>("finished_at")?.map(time),
+    })
+}
+
+/// Counts messages that were settled just now.
+pub(super) fn tick(transaction: &Transaction<'_>, key: i64, settled: u64) -> Result<(), LedgerError> {
+    let second = now() / 1000;
+    transaction
+        .prepare_cached(
+            "INSERT INTO tally (campaign, kind, word, count, detail) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT DO UPDATE SET detail = excluded.detail,
+               count = excluded.count + CASE WHEN detail = excluded.detail THEN count ELSE 0 END",
+        )?
+        .execute(params![key, TICK, (second % SECONDS).to_string(), signed(settled), second.to_string()])?;
+    Ok(())
+}
+
+pub(super) fn tally(
+    transaction: &Transaction<'_>,
+    key: i64,
+    kind: &str,
+    word: &str,
+    count: i64,
+    detail: &str,
+) -> Result<(), LedgerError> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO tally (campaign, kind, word, count, detail) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT DO UPDATE SET count = count + excluded.count,
+               detail = CASE WHEN detail = '' THEN excluded.detail ELSE detail END",
+        )?
+        .execute(params![key, kind, word, count, detail])?;
+    Ok(())
+}
+
+fn insert(transaction: &Transaction<'_>, new: &NewCampaign) -> Result<(), LedgerError> {
+    transaction.execute(
+        "INSERT INTO campaign (id, named, name, fingerprint, audience, rows, batch_size, rehearsal, state, submitted_at,
+           account, job, columns)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        params![
+            new.id.as_str(),
+            new.named,
+            new.name,
+            new.fingerprint,
+            new.audience,
+            signed(new.rows),
+            signed(new.batch_size as u64),
+            new.rehearsal,
+            CampaignState::Scheduled.as_str(),
+            now(),
+            new.account,
+            new.job,
+            serde_json::Value::from(new.columns.clone()).to_string()
+        ],
+    )?;
+    Ok(())
+}
+
+fn remove(transaction: &Transaction<'_>, key: i64) -> Result<(), LedgerError> {
+    transaction.execute("DELETE FROM payload WHERE batch >= ?1 << 32 AND batch < (?1 + 1) << 32", [key])?;
+    transaction.execute("DELETE FROM batch WHERE key >= ?1 << 32 AND key < (?1 + 1) << 32", [key])?;
+    transaction.execute("DELETE FROM delivery WHERE batch >= ?1 << 32 AND batch < (?1 + 1) << 32", [key])?;
+    transaction.execute("DELETE FROM response WHERE batch >= ?1 << 32 AND batch < (?1 + 1) << 32", [key])?;
+    transaction.execute("DELETE FROM decision WHERE campaign = ?1", [key])?;
+    transaction.execute("DELETE FROM skipped WHERE campaign = ?1", [key])?;
+    transaction.execute("DELETE FROM tally WHERE campaign = ?1", [key])?;
+    transaction.execute("DELETE FROM campaign WHERE key = ?1", [key])?;
+    Ok(())
+}
+
+impl Campaigns for Sqlite {
+    const SHARED: bool = false;
+
+    async fn register(&self, new: NewCampaign) -> Result<Campaign, LedgerError> {
+        let register = move |transaction: &Transaction<'_>| {
+            let sql = if new.named {
+                "SELECT key, fingerprint, rehearsal, id FROM campaign WHERE id = ?1"
+            } else {
+                // A job without an id that is run again is the same campaign: a new id would send
+                // everything a second time.
+                "SELECT key, fingerprint, rehearsal, id FROM campaign
+                 WHERE named = 0 AND ?2 AND fingerprint = ?1 ORDER BY key DESC LIMIT 1"
+            };
+            let wanted = if new.named { new.id.as_str() } else { &new.fingerprint };
+            let wanted = params![wanted, new.again];
+            let wanted = if new.named { &wanted[..1] } else { wanted };
+            let known: Option<(i64, String, bool, String)> = transaction
+                .query_row(sql, wanted, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+                .optional()?;
+            let id = match known {
+                None => None,
+                Some((key, _, true, _)) if !new.rehearsal => {
+                    remove(transaction, key)?;
+                    None
+                }
+                Some((.., false, id)) if new.rehearsal => {
+                    return Err(LedgerError::NotARehearsal(id.parse().unwrap_or(new.id)));
+                }
+                Some((_, fingerprint, ..)) if fingerprint != new.fingerprint => {
+                    return Err(LedgerError::OtherContent(new.id));
+                }
+                Some((.., id)) => Some(id),
+            };
+            let id = if let Some(id) = id {
+                id
+            } else {
+                insert(transaction, &new)?;
+                new.id.as_str().into()
+            };
+            let sql = format!("{CAMPAIGN} WHERE id = ?1");
+            Ok(transaction.query_row(&sql, [id], |row| campaign_of(transaction, row))?)
+        };
+        self.store.write(register).await
+    }
+
+    async fn campaign(&self, id: &CampaignId) -> Result<Option<Campaign>, LedgerError> {
+        let id = id.clone();
+        let read = move |connection: &Connection| {
+            let mut statement = connection.prepare_cached(&format!("{CAMPAIGN} WHERE id = ?1"))?;
+            Ok(statement.query_row([id.as_str()], |row| campaign_of(connection, row)).optional()?)
+        };
+        self.store.read(read).await
+    }
+
+    async fn open(&self, id: &CampaignId) -> Result<u64, LedgerError> {
+        let id = id.clone();
+        self.store.read(move |connection| open(connection, key(connection, &id)?)).await
+    }
+
+    async fn campaigns(&self) -> Result<Vec<Campaign>, LedgerError> {
+        let read = |connection: &Connection| {
+            let mut statement = connection.prepare_cached(&format!("{CAMPAIGN} ORDER BY key DESC"))?;
+            let campaigns = statement.query_map([], |row| campaign_of(connection, row))?;
+            Ok(campaigns.collect::<rusqlite::Result<_>>()?)
+        };
+        self.store.read(read).await
+    }
+
+    async fn active(&self) -> Result<Vec<CampaignId>, LedgerError> {
+        let read = |connection: &Connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT id FROM campaign WHERE state NOT IN ('completed', 'cancelled')
+                   OR published IS NULL OR published <> state ORDER BY key",
+            )?;
+            let ids = statement.query_map([], word_id)?;
+            Ok(ids.collect::<rusqlite::Result<_>>()?)
+        };
+        self.store.read(read).await
+    }
+
+    async fn job(&self, id: &CampaignId) -> Result<StoredJob, LedgerError> {
+        let id = id.clone();
+        let read = move |connection: &Connection| {
+            let found = connection
+                .prepare_cached("SELECT job, columns FROM campaign WHERE id = ?1")?
+                .query_row([id.as_str()], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))
+                .optional()?;
+            let (job, columns) = found.ok_or(LedgerError::NoCampaign(id))?;
+            let columns = serde_json::from_str(&columns)
+                .map_err(|fault| LedgerError::Storage(format!("has damaged columns: {fault}")))?;
+            Ok(StoredJob { job, columns })
+        };
+        self.store.read(read).await
+    }
+
+    /// A campaign is active by its state.
+    async fn activate(&self, _: &CampaignId) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
+    async fn swap_campaign(
+        &self,
+        known: CampaignState,
+        settled: bool,
+        after: Campaign,
+    ) -> Result<bool, LedgerError> {
+        let write = move |transaction: &Transaction<'_>| {
+            let time = |at: Option<jiff::Timestamp>| at.map(jiff::Timestamp::as_millisecond);
+            let changed = transaction
+                .prepare_cached(
+                    "UPDATE campaign SET state = ?3, reason = ?4, suspended_by = ?5, forgiven_rejected = ?6,
+                       forgiven_settled = ?7, started_at = ?8, finished_at = ?9
+                     WHERE id = ?1 AND state = ?2 AND (NOT ?10 OR planned AND pending + sending = 0)",
+                )?
+                .execute(params![
+                    after.id.as_str(),
+                    known.as_str(),
+                    after.state.as_str(),
+                    after.reason,
+                    after.suspended_by.as_ref().map(Breaker::word),
+                    signed(after.forgiven.0),
+                    signed(after.forgiven.1),
+                    time(after.started_at),
+                    time(after.finished_at),
+                    settled
+                ])?;
+            Ok(changed == 1)
+        };
+        self.store.write(write).await
+    }
+
+    async fn published(&self, id: &CampaignId, state: CampaignState) -> Result<(), LedgerError> {
+        let id = id.clone();
+        let write = move |transaction: &Transaction<'_>| {
+            transaction
+                .prepare_cached("UPDATE campaign SET published = ?2 WHERE id = ?1")?
+                .execute(params![id.as_str(), state.as_str()])?;
+            Ok(())
+        };
+        self.store.write(write).await
+    }
+
+    /// Nobody else sends from this store, so this process leads and holds all there is.
+    async fn heartbeat(&self, _: &CampaignId, held: u64) -> Result<Lease, LedgerError> {
+        Ok(Lease { leads: true, held })
+    }
+
+    async fn release(&self, _: &CampaignId) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
+    async fn decided(&self, id: &CampaignId, line: String) -> Result<(), LedgerError> {
+        let id = id.clone();
+        let write = move |transaction: &Transaction<'_>| {
+            let key = key(transaction, &id)?;
+            transaction
+                .execute("INSERT INTO decision (campaign, line) VALUES (?1, ?2)", params![key, line])?;
+            Ok(())
+        };
+        self.store.write(write).await
+    }
+
+    async fn decisions(&self, id: &CampaignId) -> Result<Vec<String>, LedgerError> {
+        let id = id.clone();
+        let read = move |connection: &Connection| {
+            let key = key(connection, &id)?;
+            let mut statement =
+                connection.prepare_cached("SELECT line FROM decision WHERE campaign = ?1 ORDER BY rowid")?;
+            let lines = statement.query_map([key], |row| row.get(0))?;
+            Ok(lines.collect::<rusqlite::Result<_>>()?)
+        };
+        self.store.read(read).await
+    }
+
+    async fn remove(&self, id: &CampaignId) -> Result<(), LedgerError> {
+        let id = id.clone();
+        self.store.write(move |transaction| remove(transaction, key(transaction, &id)?)).await
+    }
+}
+
+/// How many messages are open.
+pub(super) fn open(connection: &Connection, key: i64) -> Result<u64, LedgerError> {
+    let mut statement = connection.prepare_cached("SELECT pending + sending FROM campaign WHERE key = ?1")?;
+    Ok(unsigned(statement.query_row([key], |row| row.get(0))?))
+}
+
+fn word_id(row: &Row<'_>) -> rusqlite::Result<CampaignId> {
+    let id: String = row.get(0)?;
+    id.parse().map_err(|fault| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(fault))
+    })
+}

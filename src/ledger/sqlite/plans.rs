@@ -1,0 +1,118 @@
+//! Plans in the embedded store.
+
+use std::collections::BTreeMap;
+
+use roaring::RoaringBitmap;
+use rusqlite::{Connection, Transaction, params};
+
+use super::campaigns::tally;
+use super::{Sqlite, batch_key, key, now, signed, unsigned};
+use crate::campaign::CampaignId;
+use crate::ledger::{Checkpoint, LedgerError, Plan, PlannedBatch, Plans, SkippedRow};
+
+/// Writes a batch down, if it is not yet.
+pub(super) fn plan_batch(
+    transaction: &Transaction<'_>,
+    key: i64,
+    batch: &PlannedBatch,
+) -> Result<(), LedgerError> {
+    let inserted = transaction
+        .prepare_cached("INSERT OR IGNORE INTO batch (key, plan) VALUES (?1, ?2)")?
+        .execute(params![batch_key(key, batch.number), batch.bytes()])?;
+    if inserted > 0 {
+        transaction
+            .prepare_cached("UPDATE campaign SET pending = pending + ?2 WHERE key = ?1")?
+            .execute(params![key, signed(batch.recipients.len() as u64)])?;
+    }
+    Ok(())
+}
+
+impl Plans for Sqlite {
+    async fn plan(&self, id: &CampaignId) -> Result<Plan, LedgerError> {
+        let id = id.clone();
+        let read = move |connection: &Connection| {
+            let key = key(connection, &id)?;
+            let checkpoint = connection.query_row(
+                "SELECT plan_batches, plan_rows, plan_digest, planned FROM campaign WHERE key = ?1",
+                [key],
+                |row| {
+                    Ok(Checkpoint {
+                        batches: row.get(0)?,
+                        rows: unsigned(row.get(1)?),
+                        digest: row.get(2)?,
+                        complete: row.get(3)?,
+                    })
+                },
+            )?;
+            let mut statement = connection.prepare(
+                "SELECT key & 0xffffffff FROM batch WHERE key >= ?1 << 32 AND key < (?1 + 1) << 32 AND open = 0",
+            )?;
+            let settled = statement.query_map([key], |row| row.get::<_, u32>(0))?;
+            Ok(Plan { checkpoint, settled: settled.collect::<rusqlite::Result<RoaringBitmap>>()? })
+        };
+        self.store.read(read).await
+    }
+
+    async fn checkpoint(
+        &self,
+        id: &CampaignId,
+        after: u64,
+        checkpoint: Checkpoint,
+        batches: Vec<PlannedBatch>,
+        skipped: Vec<SkippedRow>,
+    ) -> Result<(), LedgerError> {
+        let id = id.clone();
+        let write = move |transaction: &Transaction<'_>| {
+            let key = key(transaction, &id)?;
+            let known: i64 = transaction
+                .prepare_cached("SELECT plan_rows FROM campaign WHERE key = ?1")?
+                .query_row([key], |row| row.get(0))?;
+            match unsigned(known) {
+                known if known == after => {}
+                known if known >= checkpoint.rows => return Ok(()),
+                _ => return Err(LedgerError::StalePlan(id)),
+            }
+            for batch in &batches {
+                plan_batch(transaction, key, batch)?;
+            }
+            let at = now();
+            let mut new = BTreeMap::<&str, usize>::new();
+            for line in &skipped {
+                let inserted = transaction
+                    .prepare_cached(
+                        "INSERT OR IGNORE INTO skipped (campaign, row, recipient, reason, detail, at)
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    )?
+                    .execute(params![
+                        key,
+                        signed(line.row),
+                        line.recipient,
+                        line.reason.as_str(),
+                        line.detail,
+                        at
+                    ])?;
+                *new.entry(line.reason.as_str()).or_default() += inserted;
+            }
+            let all: usize = new.values().sum();
+            transaction
+                .prepare_cached("UPDATE campaign SET skipped = skipped + ?2 WHERE key = ?1")?
+                .execute(params![key, signed(all as u64)])?;
+            for (reason, count) in new {
+                tally(transaction, key, "skipped", reason, signed(count as u64), "")?;
+            }
+            transaction
+                .prepare_cached(
+                    "UPDATE campaign SET plan_batches = ?2, plan_rows = ?3, plan_digest = ?4, planned = ?5 WHERE key = ?1",
+                )?
+                .execute(params![
+                    key,
+                    checkpoint.batches,
+                    signed(checkpoint.rows),
+                    checkpoint.digest,
+                    checkpoint.complete
+                ])?;
+            Ok(())
+        };
+        self.store.write(write).await
+    }
+}

@@ -1,0 +1,81 @@
+//! The numbers that must never be messaged.
+
+use roaring::RoaringTreemap;
+
+use super::{LedgerError, Store};
+use crate::campaign::Phone;
+
+/// Whether numbers are put on the list, or taken off it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suppress {
+    /// Put on it.
+    Add,
+    /// Taken off it.
+    Remove,
+}
+
+/// The list, as a worker holds it once.
+#[derive(Clone, Debug, Default)]
+pub struct Suppressed {
+    /// Grows with each change.
+    pub version: u64,
+    /// Their digits.
+    pub numbers: RoaringTreemap,
+}
+
+/// What has become of the list since a version.
+#[derive(Clone, Debug)]
+pub enum SuppressionUpdate {
+    /// The whole list.
+    Whole(Suppressed),
+    /// What was added and removed since, in order, and the version with it.
+    Since {
+        /// The list's version by now.
+        version: u64,
+        /// Numbers, and whether they are on the list from then on.
+        changes: Vec<(Phone, bool)>,
+    },
+}
+
+impl Suppressed {
+    /// Whether a number is one of them.
+    pub fn contains(&self, phone: Phone) -> bool {
+        self.numbers.contains(phone.digits())
+    }
+
+    /// Takes an update over.
+    pub fn apply(&mut self, update: SuppressionUpdate) {
+        match update {
+            SuppressionUpdate::Whole(list) => *self = list,
+            SuppressionUpdate::Since { version, changes } => {
+                for (phone, is_listed) in changes {
+                    if is_listed {
+                        self.numbers.insert(phone.digits());
+                    } else {
+                        self.numbers.remove(phone.digits());
+                    }
+                }
+                self.version = version;
+            }
+        }
+    }
+}
+
+/// How many changes are remembered one by one. Who is further behind reads the whole list.
+pub(super) const REMEMBERED: usize = 10_000;
+
+/// The list of all workers. All writes are atomic and durable when they return.
+pub trait Suppression: Store {
+    /// Changes the list. Returns how many numbers were changed.
+    fn suppress(
+        &self,
+        numbers: Vec<Phone>,
+        how: Suppress,
+    ) -> impl Future<Output = Result<u64, LedgerError>> + Send;
+
+    /// What has become of the list since version `known` (0 for none), if it has changed.
+    fn suppressed(
+        &self,
+        known: u64,
+    ) -> impl Future<Output = Result<Option<SuppressionUpdate>, LedgerError>> + Send;
+}

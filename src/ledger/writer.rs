@@ -1,0 +1,91 @@
+//! Writes what many senders of one batch want at the same time, together.
+//!
+//! Where a request takes one message, a hundred of a batch are claimed and recorded at about the same
+//! time. Each write waits for the one before it, so what has gathered meanwhile goes with the next: a
+//! few swaps, and never two that spoil each other. The record is known after each write, so the next
+//! needs no read.
+
+use std::sync::PoisonError;
+
+use tokio::sync::{Mutex, oneshot};
+
+use super::{BatchRecord, BatchWrite, Batches, Claim, LedgerError, PlannedBatch, Purpose, Recorded, Written};
+
+/// A batch that this worker has taken from the queue.
+pub struct BatchWriter<L> {
+    ledger: L,
+    batch: PlannedBatch,
+    /// The record, where it is known; held while it is written.
+    known: Mutex<Option<BatchRecord>>,
+    waiting: std::sync::Mutex<Vec<Waiting>>,
+}
+
+/// A write, and where its answer goes.
+type Waiting = (BatchWrite, oneshot::Sender<Result<Written, LedgerError>>);
+
+impl<L: Batches> BatchWriter<L> {
+    /// A batch of which nothing is known.
+    pub fn new(ledger: &L, batch: PlannedBatch) -> Self {
+        Self { ledger: ledger.clone(), batch, known: Mutex::default(), waiting: std::sync::Mutex::default() }
+    }
+
+    /// Claims messages before their request goes out, as [`Batches::claim`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Batches::claim`].
+    pub async fn claim(&self, messages: Vec<u8>, purpose: Purpose) -> Result<Claim, LedgerError> {
+        let token = self.ledger.token();
+        match self.write(BatchWrite::Claim { token, messages, purpose }).await? {
+            Written::Claimed(claim) => Ok(claim),
+            Written::Recorded(_) => Ok(Claim::default()),
+        }
+    }
+
+    /// Records what became of messages, after the answer, as [`Batches::record`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Batches::record`].
+    pub async fn record(&self, token: u64, outcomes: Vec<Recorded>) -> Result<u64, LedgerError> {
+        match self.write(BatchWrite::Record { token, outcomes }).await? {
+            Written::Recorded(open) => Ok(open),
+            Written::Claimed(_) => Ok(0),
+        }
+    }
+
+    async fn write(&self, write: BatchWrite) -> Result<Written, LedgerError> {
+        let (sender, mut answer) = oneshot::channel();
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push((write, sender));
+        let mut known = tokio::select! {
+            biased;
+            answer = &mut answer => return answer.map_err(|_| gone())?,
+            known = self.known.lock() => known,
+        };
+        let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        if !waiting.is_empty() {
+            let (writes, senders): (Vec<BatchWrite>, Vec<_>) = waiting.into_iter().unzip();
+            let written = self.ledger.write(&self.batch, &mut known, &writes).await;
+            drop(known);
+            match written {
+                Ok(written) => {
+                    for (sender, written) in senders.into_iter().zip(written) {
+                        // A sender that has given up wants no answer.
+                        let _ = sender.send(Ok(written));
+                    }
+                }
+                Err(fault) => {
+                    for sender in senders {
+                        let _ = sender.send(Err(fault.clone()));
+                    }
+                }
+            }
+        }
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+/// Whoever was writing has been given up, and what it wrote with it.
+fn gone() -> LedgerError {
+    LedgerError::Storage("was given up while a batch was written".into())
+}

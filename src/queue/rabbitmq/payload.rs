@@ -1,0 +1,90 @@
+//! What a message in a campaign's queue holds: some batches, as compact bytes.
+//!
+//! Several batches share a message, because what a message costs the broker hardly depends on its size.
+
+use super::super::QueuedBatch;
+
+/// The layout that is written: this byte, then postcard of a list of batches.
+const LAYOUT: u8 = 2;
+/// How many batches share a message at the most.
+const BATCHES: usize = 8;
+/// About how many bytes of values share a message.
+const BYTES: usize = 128 * 1024;
+
+/// Batches in the parts that share a message each.
+pub(super) fn parts(batches: &[QueuedBatch]) -> impl Iterator<Item = &[QueuedBatch]> {
+    let mut rest = batches;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |queued: &&QueuedBatch| {
+            bytes += queued.batch.bytes();
+            bytes <= BYTES
+        };
+        let count = rest.iter().take(BATCHES).take_while(fits).count().max(1).min(rest.len());
+        let (part, left) = rest.split_at(count);
+        rest = left;
+        (!part.is_empty()).then_some(part)
+    })
+}
+
+/// A message's bytes.
+pub(super) fn write(batches: &[QueuedBatch]) -> Result<Vec<u8>, String> {
+    postcard::to_extend(batches, vec![LAYOUT]).map_err(|fault| fault.to_string())
+}
+
+/// A message's batches.
+///
+/// # Errors
+///
+/// What it is instead.
+pub(super) fn read(bytes: &[u8]) -> Result<Vec<QueuedBatch>, String> {
+    match bytes.split_first() {
+        Some((&LAYOUT, body)) => postcard::from_bytes(body).map_err(|fault| format!("is no batch: {fault}")),
+        // Layout 1: one batch, JSON.
+        Some((b'{', _)) => {
+            let batch = serde_json::from_slice(bytes).map_err(|fault| format!("is no batch: {fault}"))?;
+            Ok(vec![batch])
+        }
+        Some((other, _)) => {
+            Err(format!("is no batch: its layout is {other}, and this flowcast reads {LAYOUT}"))
+        }
+        None => Err("is no batch: it is empty".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::campaign::Batch;
+
+    fn batch(number: u32, value: &str) -> QueuedBatch {
+        let mut batch = Batch::new("c1".parse().unwrap(), number, 1, false);
+        batch.push(1, "+919876543210".parse().unwrap(), [value].into_iter());
+        batch.push(9, "+15550001".parse().unwrap(), ["é"].into_iter());
+        QueuedBatch { left: vec![1], attempt: 3, ..QueuedBatch::new(batch) }
+    }
+
+    #[test]
+    fn batches_share_messages_of_a_bounded_size() {
+        let batches: Vec<_> = (0..20).map(|number| batch(number, "x")).collect();
+        let sizes: Vec<usize> = parts(&batches).map(<[QueuedBatch]>::len).collect();
+        assert_eq!(sizes, [8, 8, 4]);
+        let long = "y".repeat(100_000);
+        let batches: Vec<_> = (0..3).map(|number| batch(number, &long)).collect();
+        assert_eq!(parts(&batches).count(), 3);
+        assert_eq!(parts(&[]).count(), 0);
+        for part in parts(&batches) {
+            assert_eq!(read(&write(part).unwrap()).unwrap(), part);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            let _ = read(&bytes);
+            let _ = read(&[&[LAYOUT], &bytes[..]].concat());
+        }
+    }
+}

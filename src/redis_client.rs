@@ -1,0 +1,597 @@
+//! A Redis server or cluster, as the ledger and the limiter see it: scripts by their digest, lost
+//! connections made anew, answers that pass tried again.
+//!
+//! Every script that is run here may be run twice: a connection that is lost leaves open whether
+//! the server took it. It knows no key and no campaign.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::cluster::ClusterClientBuilder;
+use redis::cluster_async::ClusterConnection;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, FromRedisValue, RedisError, RedisFuture,
+    ServerErrorKind, ToRedisArgs, Value,
+};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+/// How long an answer may take.
+const ANSWER: Duration = Duration::from_secs(5);
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(3);
+/// How long it is waited for what a server says by itself.
+const REFUSAL: Duration = Duration::from_millis(500);
+/// The first wait before something is tried again, and the longest.
+const WAITS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// How long what passes is tried again before it is an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryPolicy {
+    /// A person waits for the answer.
+    Short,
+    /// A worker has nothing better to do than to wait until Redis is back.
+    Endless,
+}
+
+impl RetryPolicy {
+    fn is_over(self, since: Instant) -> bool {
+        match self {
+            Self::Short => since.elapsed() > Duration::from_secs(5),
+            Self::Endless => false,
+        }
+    }
+}
+
+/// What Redis did not do.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RedisClientError {
+    /// It can't be reached, or takes no writes.
+    #[error("{0}")]
+    Away(String),
+    /// It refused for good.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A script of Lua, known by its digest.
+pub struct Script {
+    text: String,
+    digest: String,
+}
+
+impl Script {
+    /// A script by its text.
+    pub fn new(text: &str) -> Self {
+        Self { digest: redis::Script::new(text).get_hash().to_owned(), text: text.to_owned() }
+    }
+}
+
+/// A server, or all of a cluster's. Cheap to clone; clones share a connection.
+#[derive(Clone)]
+pub struct RedisClient {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    seeds: Vec<SecretString>,
+    patience: RetryPolicy,
+    /// The connection, and how many there were before it.
+    connection: Mutex<(u64, Option<Connection>)>,
+    /// Whether the last thing asked of it was answered.
+    is_here: AtomicBool,
+    /// Whether it was told that the server is away, and not yet that it is back.
+    told: AtomicBool,
+    /// The server's clock at the moment `since`.
+    clock: AtomicI64,
+    since: Instant,
+}
+
+#[derive(Clone)]
+enum Connection {
+    One(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl ConnectionLike for Connection {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        match self {
+            Self::One(connection) => connection.req_packed_command(cmd),
+            Self::Cluster(connection) => connection.req_packed_command(cmd),
+        }
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        cmd: &'a redis::Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        match self {
+            Self::One(connection) => connection.req_packed_commands(cmd, offset, count),
+            Self::Cluster(connection) => connection.req_packed_commands(cmd, offset, count),
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        match self {
+            Self::One(connection) => connection.get_db(),
+            Self::Cluster(connection) => connection.get_db(),
+        }
+    }
+}
+
+impl RedisClient {
+    /// A server by its address; several addresses of one cluster are separated by commas. Whether
+    /// it is a cluster is asked of the server.
+    ///
+    /// # Errors
+    ///
+    /// When an address is none, or, for the impatient, when the server can't be reached.
+    pub async fn connect(addresses: &SecretString, patience: RetryPolicy) -> Result<Self, RedisClientError> {
+        // Installed once for the process; a second time changes nothing.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let seeds: Vec<SecretString> =
+            addresses.expose_secret().split(',').map(|seed| seed.trim().to_owned().into()).collect();
+        for seed in &seeds {
+            if let Err(fault) = Client::open(seed.expose_secret()) {
+                return Err(RedisClientError::Refused(format!(
+                    "has an address that is none: {}",
+                    words(&fault)
+                )));
+            }
+        }
+        let shared = Shared {
+            seeds,
+            patience,
+            connection: Mutex::default(),
+            is_here: AtomicBool::new(false),
+            told: AtomicBool::new(false),
+            clock: AtomicI64::new(0),
+            since: Instant::now(),
+        };
+        let client = Self { shared: Arc::new(shared) };
+        let (seconds, micros): (i64, i64) = client.command(&redis::cmd("TIME")).await?;
+        client.set_clock(seconds * 1000 + micros / 1000);
+        Ok(client)
+    }
+
+    /// Whether the server answered what it was last asked.
+    pub fn is_here(&self) -> bool {
+        self.shared.is_here.load(Ordering::Relaxed)
+    }
+
+    /// Runs a script.
+    ///
+    /// # Errors
+    ///
+    /// When the server refuses, or does not answer for longer than the caller is patient.
+    pub async fn run<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        keys: &[String],
+        args: &[Arg<'_>],
+    ) -> Result<T, RedisClientError> {
+        let mut packed = Packed::default();
+        for arg in args {
+            arg.write_redis_args(&mut packed);
+        }
+        self.run_packed(script, keys, &[&packed]).await
+    }
+
+    /// Runs a script whose arguments are packed already, in parts.
+    ///
+    /// # Errors
+    ///
+    /// As [`RedisClient::run`].
+    pub async fn run_packed<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        keys: &[String],
+        args: &[&Packed],
+    ) -> Result<T, RedisClientError> {
+        self.ask(Question::Script(script, keys, args)).await
+    }
+
+    /// The server's clock, in milliseconds since 1970, as it was last seen and went on since.
+    pub fn clock(&self) -> i64 {
+        self.shared.clock.load(Ordering::Relaxed) + self.elapsed()
+    }
+
+    /// A server has told its clock.
+    pub fn set_clock(&self, milliseconds: i64) {
+        self.shared.clock.store(milliseconds - self.elapsed(), Ordering::Relaxed);
+    }
+
+    fn elapsed(&self) -> i64 {
+        i64::try_from(self.shared.since.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// Runs a command.
+    ///
+    /// # Errors
+    ///
+    /// As [`RedisClient::run`].
+    pub async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisClientError> {
+        self.ask(Question::Command(command)).await
+    }
+
+    /// Runs commands on keys of one slot together.
+    ///
+    /// # Errors
+    ///
+    /// As [`RedisClient::run`].
+    pub async fn pipeline<T: FromRedisValue>(
+        &self,
+        pipeline: &redis::Pipeline,
+    ) -> Result<T, RedisClientError> {
+        self.ask(Question::Pipeline(pipeline)).await
+    }
+
+    async fn ask<T: FromRedisValue>(&self, question: Question<'_>) -> Result<T, RedisClientError> {
+        let since = Instant::now();
+        let mut wait = WAITS.0;
+        loop {
+            let fault = match self.connection().await {
+                Ok((nth, mut connection)) => match question.put(&mut connection).await {
+                    Ok(answer) => {
+                        self.shared.is_here.store(true, Ordering::Relaxed);
+                        if self.shared.told.swap(false, Ordering::Relaxed) {
+                            tracing::info!("Redis is back");
+                        }
+                        return T::from_redis_value(answer).map_err(|fault| {
+                            RedisClientError::Refused(format!("answered something else: {fault}"))
+                        });
+                    }
+                    Err(fault) => {
+                        if is_stale(&fault) {
+                            self.forget(nth).await;
+                        }
+                        fault
+                    }
+                },
+                Err(fault) => fault,
+            };
+            if !passes(&fault) {
+                return Err(RedisClientError::Refused(format!("refused: {}", words(&fault))));
+            }
+            self.shared.is_here.store(false, Ordering::Relaxed);
+            // A person is told in the end.
+            if self.shared.patience == RetryPolicy::Endless && !self.shared.told.swap(true, Ordering::Relaxed)
+            {
+                tracing::warn!("Redis is away, sending stops until it is back: {}", words(&fault));
+            }
+            if self.shared.patience.is_over(since) {
+                return Err(RedisClientError::Away(words(&fault)));
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(WAITS.1);
+        }
+    }
+
+    /// The connection, made if there is none.
+    async fn connection(&self) -> Result<(u64, Connection), RedisError> {
+        let mut slot = self.shared.connection.lock().await;
+        if let Some(connection) = &slot.1 {
+            return Ok((slot.0, connection.clone()));
+        }
+        let connection = open(&self.shared.seeds).await?;
+        *slot = (slot.0 + 1, Some(connection.clone()));
+        Ok((slot.0, connection))
+    }
+
+    /// Lets a connection go, unless another has taken its place already.
+    async fn forget(&self, nth: u64) {
+        let mut slot = self.shared.connection.lock().await;
+        if slot.0 == nth {
+            slot.1 = None;
+        }
+    }
+}
+
+/// What is asked of a server.
+enum Question<'q> {
+    Script(&'q Script, &'q [String], &'q [&'q Packed]),
+    Command(&'q Cmd),
+    Pipeline(&'q redis::Pipeline),
+}
+
+impl Question<'_> {
+    async fn put(&self, connection: &mut Connection) -> Result<Value, RedisError> {
+        match self {
+            Self::Command(command) => command.query_async(connection).await,
+            Self::Pipeline(pipeline) => pipeline.query_async(connection).await,
+            Self::Script(script, keys, args) => {
+                let mut by_digest = redis::cmd("EVALSHA");
+                by_digest.arg(&script.digest).arg(keys.len()).arg(*keys).arg(*args);
+                match by_digest.query_async(connection).await {
+                    // A server that has restarted, or a node that is new, is told the script's text.
+                    Err(fault) if fault.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                        let mut by_text = redis::cmd("EVAL");
+                        by_text.arg(&script.text).arg(keys.len()).arg(*keys).arg(*args);
+                        by_text.query_async(connection).await
+                    }
+                    answer => answer,
+                }
+            }
+        }
+    }
+}
+
+/// Connects to the first seed that answers, and to all of its cluster where it is of one.
+async fn open(seeds: &[SecretString]) -> Result<Connection, RedisError> {
+    let config =
+        AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(ANSWER));
+    let mut last = None;
+    for seed in seeds {
+        let client = Client::open(seed.expose_secret())?;
+        match client.get_multiplexed_async_connection_with_config(&config).await {
+            Ok(mut one) => {
+                let info: String = redis::cmd("INFO").arg("cluster").query_async(&mut one).await?;
+                if !info.contains("cluster_enabled:1") {
+                    return Ok(Connection::One(one));
+                }
+                let nodes: Vec<&str> = seeds.iter().map(ExposeSecret::expose_secret).collect();
+                let client = ClusterClientBuilder::new(nodes)
+                    .connection_timeout(CONNECT)
+                    .response_timeout(ANSWER)
+                    .retries(3)
+                    .build()?;
+                return Ok(Connection::Cluster(client.get_async_connection().await?));
+            }
+            Err(fault) => last = Some(refusal(&client).await.unwrap_or(fault)),
+        }
+    }
+    Err(last.unwrap_or_else(|| (ErrorKind::InvalidClientConfig, "no address").into()))
+}
+
+/// What a server says when it refuses whoever connects and closes, as one in protected mode does, or
+/// one that has no place for another client: what is asked of it then fails as a broken pipe.
+async fn refusal(client: &Client) -> Option<RedisError> {
+    let ConnectionAddr::Tcp(host, port) = client.get_connection_info().addr() else { return None };
+    let asked = async {
+        let mut stream = TcpStream::connect((host.as_str(), *port)).await.ok()?;
+        let mut said = vec![0; 512];
+        let length = stream.read(&mut said).await.ok()?;
+        said.truncate(length);
+        Some(said)
+    };
+    let said = tokio::time::timeout(REFUSAL, asked).await.ok()??;
+    let said = String::from_utf8_lossy(said.strip_prefix(b"-")?).into_owned();
+    // The first sentence says what, the others how to configure Redis for those who do not.
+    let first = said.lines().next().unwrap_or_default().split(". ").next().unwrap_or_default();
+    Some((ErrorKind::Io, "the server refuses the connection", first.to_owned()).into())
+}
+
+/// What one server tells of itself.
+pub struct Node {
+    facts: HashMap<String, String>,
+    settings: HashMap<String, String>,
+    /// Its clock.
+    pub time: jiff::Timestamp,
+}
+
+impl Node {
+    /// A line of its `INFO`.
+    pub fn fact(&self, name: &str) -> Option<&str> {
+        self.facts.get(name).map(String::as_str)
+    }
+
+    /// A setting, where it tells any.
+    pub fn setting(&self, name: &str) -> Option<&str> {
+        self.settings.get(name).map(String::as_str)
+    }
+
+    /// Whether it is a node of a cluster.
+    pub fn is_cluster(&self) -> bool {
+        self.fact("cluster_enabled") == Some("1")
+    }
+}
+
+/// Asks each server of an address for what it tells of itself.
+pub async fn survey(addresses: &SecretString) -> Vec<Result<Node, RedisClientError>> {
+    let mut nodes = Vec::new();
+    for seed in addresses.expose_secret().split(',') {
+        nodes.push(ask_node(seed.trim()).await.map_err(|fault| RedisClientError::Away(words(&fault))));
+    }
+    nodes
+}
+
+async fn ask_node(seed: &str) -> Result<Node, RedisError> {
+    let config =
+        AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(ANSWER));
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = Client::open(seed)?;
+    let mut one = match client.get_multiplexed_async_connection_with_config(&config).await {
+        Ok(one) => one,
+        Err(fault) => return Err(refusal(&client).await.unwrap_or(fault)),
+    };
+    let info: String = redis::cmd("INFO").query_async(&mut one).await?;
+    let lines = info.lines().filter_map(|line| line.split_once(':'));
+    let facts = lines.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect();
+    let asked = jiff::Timestamp::now();
+    let (seconds, micros): (i64, i32) = redis::cmd("TIME").query_async(&mut one).await?;
+    // Its answer was made half a round trip ago.
+    let half = jiff::Timestamp::now().duration_since(asked) / 2;
+    let time = jiff::Timestamp::new(seconds, micros * 1000).unwrap_or_default() + half;
+    let mut settings = HashMap::new();
+    for name in ["appendfsync", "maxmemory-policy"] {
+        // Hosted servers forbid it; then nothing is known.
+        let asked: Result<HashMap<String, String>, _> =
+            redis::cmd("CONFIG").arg("GET").arg(name).query_async(&mut one).await;
+        settings.extend(asked.unwrap_or_default());
+    }
+    Ok(Node { facts, settings, time })
+}
+
+/// Whether the connection that brought this is of no use any more.
+fn is_stale(fault: &RedisError) -> bool {
+    // A master that became a replica answers READONLY on a connection that lives on.
+    fault.is_io_error()
+        || fault.is_connection_dropped()
+        || fault.is_cluster_error()
+        || fault.code() == Some("READONLY")
+}
+
+/// Whether the same may work a moment later.
+fn passes(fault: &RedisError) -> bool {
+    const PASSING: [&str; 10] = [
+        "LOADING",
+        "TRYAGAIN",
+        "CLUSTERDOWN",
+        "MASTERDOWN",
+        "READONLY",
+        "MOVED",
+        "ASK",
+        "OOM",
+        "MISCONF",
+        "NOREPLICAS",
+    ];
+    fault.is_io_error()
+        || fault.is_connection_dropped()
+        || fault.is_timeout()
+        || fault.is_connection_refusal()
+        || fault.is_cluster_error()
+        || fault.code().is_some_and(|code| PASSING.contains(&code))
+        // A script reports what its command was answered inside its own error.
+        || fault.detail().is_some_and(|text| {
+            PASSING.iter().any(|code| text.contains(&format!("{code} "))) || text.contains("used memory > 'maxmemory'")
+        })
+}
+
+/// The fault with what to do about it. Redis never says a secret back.
+fn words(fault: &RedisError) -> String {
+    let mut text = match (fault.code(), fault.detail()) {
+        (Some(code), Some(detail)) => format!("{code} {detail}"),
+        (None, Some(detail)) if fault.is_io_error() => format!("refuses the connection: {detail}"),
+        _ => fault.to_string(),
+    };
+    let remedy = match fault.code() {
+        Some("READONLY") => Some("it is a replica: point redis.url to the master"),
+        Some("OOM") => Some("it is full: give it more memory (maxmemory)"),
+        Some("MISCONF") => Some("it can't write to its disk: look at the server"),
+        Some("NOAUTH" | "WRONGPASS") => Some("set user and password in redis.url"),
+        _ if fault.kind() == ErrorKind::AuthenticationFailed => Some("set user and password in redis.url"),
+        Some("NOPERM") => Some("give the user all commands on keys flowcast:*"),
+        _ if fault.is_connection_refusal() => Some("is it running, and is redis.url right?"),
+        _ => None,
+    };
+    if let Some(remedy) = remedy {
+        let _ = write!(text, " ({remedy})");
+    }
+    text
+}
+
+/// An argument of a script.
+#[derive(Clone, Copy, Debug)]
+pub enum Arg<'a> {
+    /// A text.
+    Text(&'a str),
+    /// Bytes.
+    Bytes(&'a [u8]),
+    /// A number.
+    Number(u64),
+}
+
+impl ToRedisArgs for Arg<'_> {
+    fn write_redis_args<W: ?Sized + redis::RedisWrite>(&self, out: &mut W) {
+        match self {
+            Self::Text(text) => out.write_arg(text.as_bytes()),
+            Self::Bytes(bytes) => out.write_arg(bytes),
+            Self::Number(number) => out.write_arg_fmt(number),
+        }
+    }
+}
+
+/// Many arguments of a script, written one after the other into one buffer.
+#[derive(Clone, Debug, Default)]
+pub struct Packed {
+    bytes: Vec<u8>,
+    /// Where each argument ends.
+    ends: Vec<usize>,
+}
+
+impl Packed {
+    /// Adds an argument.
+    pub fn push(&mut self, arg: &[u8]) {
+        self.bytes.extend_from_slice(arg);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// Adds a number.
+    pub fn push_number(&mut self, number: usize) {
+        self.push(number.to_string().as_bytes());
+    }
+}
+
+impl redis::RedisWrite for Packed {
+    fn write_arg(&mut self, arg: &[u8]) {
+        self.push(arg);
+    }
+
+    fn writer_for_next_arg(&mut self) -> impl std::io::Write + '_ {
+        self.ends.push(self.bytes.len());
+        PackedWriter(self)
+    }
+}
+
+struct PackedWriter<'p>(&'p mut Packed);
+
+impl std::io::Write for PackedWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.bytes.extend_from_slice(bytes);
+        if let Some(end) = self.0.ends.last_mut() {
+            *end = self.0.bytes.len();
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl ToRedisArgs for Packed {
+    fn write_redis_args<W: ?Sized + redis::RedisWrite>(&self, out: &mut W) {
+        let mut start = 0;
+        for end in &self.ends {
+            out.write_arg(&self.bytes[start..*end]);
+            start = *end;
+        }
+    }
+
+    fn num_of_args(&self) -> usize {
+        self.ends.len()
+    }
+}
+
+impl<'a> From<&'a str> for Arg<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl<'a> From<&'a String> for Arg<'a> {
+    fn from(text: &'a String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<u64> for Arg<'_> {
+    fn from(number: u64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<bool> for Arg<'_> {
+    fn from(flag: bool) -> Self {
+        Self::Number(u64::from(flag))
+    }
+}
