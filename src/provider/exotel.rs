@@ -3,10 +3,12 @@
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use super::answer::{Entry, Said, failed_entry, plain, short};
+use super::answer::{Entry, ParsedBody, failed_entry, plain, short};
 use super::reports::{content as content_of, form, number, reference, time, token};
 use super::{Credentials, Kind, Provider, Reply, Request, address, buttons, content, no_extra_info};
 use crate::campaign::codes::{self, Code, Source};
@@ -41,7 +43,7 @@ impl Exotel {
 }
 
 impl Provider for Exotel {
-    fn envelope(&self, job: &Job, hears: bool) -> Result<Envelope, Vec<Problem>> {
+    fn envelope(&self, job: &Job, takes_reports: bool) -> Result<Envelope, Vec<Problem>> {
         no_extra_info(job)?;
         let mut content = content(job, json!({ "recipient_type": "individual" }));
         // As Exotel's own example writes a template: `policy` is given, a button's index is a string.
@@ -57,7 +59,7 @@ impl Provider for Exotel {
         let custom_data = job.custom_data.as_deref().unwrap_or("{{ message_ref }}");
         let mut message = json!({ "custom_data": custom_data });
         // Where flowcast takes reports itself, it hands them on to the job's own address.
-        if hears {
+        if takes_reports {
             message["status_callback"] = json!("");
         } else if let Some(callback) = &job.status_callback {
             message["status_callback"] = json!(callback);
@@ -66,7 +68,7 @@ impl Provider for Exotel {
         message["to"] = json!("{{ recipient }}");
         message["content"] = content;
         let mut envelope = Envelope::new(message, "/content", &[]);
-        envelope.callback_at = hears.then_some("/status_callback");
+        envelope.callback_at = takes_reports.then_some("/status_callback");
         Ok(envelope)
     }
 
@@ -96,19 +98,69 @@ impl Provider for Exotel {
         list.map_or(one, Vec::as_slice).iter().filter_map(report).collect()
     }
 
-    fn hear(&self, reply: &Reply, count: usize) -> Said {
+    fn parse(&self, reply: &Reply, count: usize) -> ParsedBody {
+        if let Some(entries) = all_accepted(reply, count) {
+            return ParsedBody::Entries(entries);
+        }
         let Ok(json) = serde_json::from_slice::<Value>(&reply.body) else {
-            return Said::Foreign { text: String::new() };
+            return ParsedBody::Foreign { text: String::new() };
         };
         let is_taken = |entry: &Entry| matches!(entry, Entry::Accepted { .. });
         if let Some(entries) = entries(&json, count)
             && (reply.is_success() || entries.iter().any(is_taken))
         {
-            return Said::Entries(entries);
+            return ParsedBody::Entries(entries);
         }
         let text = says(&json);
-        if is_exotels(&json) { Said::Error { code: None, known: None, text } } else { Said::Foreign { text } }
+        if is_exotels(&json) {
+            ParsedBody::Error { code: None, known: None, text }
+        } else {
+            ParsedBody::Foreign { text }
+        }
     }
+}
+
+/// The usual answer, all accepted, read without building a tree of it. Whatever is not exactly that is
+/// for the reader of trees.
+fn all_accepted(reply: &Reply, count: usize) -> Option<Vec<Entry>> {
+    #[derive(Deserialize)]
+    struct Body<'b> {
+        #[serde(borrow)]
+        response: Response<'b>,
+    }
+    #[derive(Deserialize)]
+    struct Response<'b> {
+        #[serde(borrow)]
+        whatsapp: Messages<'b>,
+    }
+    #[derive(Deserialize)]
+    struct Messages<'b> {
+        #[serde(borrow)]
+        messages: Vec<Message<'b>>,
+    }
+    #[derive(Deserialize)]
+    struct Message<'b> {
+        code: Option<u32>,
+        error_data: Option<IgnoredAny>,
+        status: &'b str,
+        #[serde(borrow)]
+        data: Data<'b>,
+    }
+    #[derive(Deserialize)]
+    struct Data<'b> {
+        sid: &'b str,
+    }
+    let body: Body<'_> = serde_json::from_slice(&reply.body).ok().filter(|_| reply.is_success())?;
+    let messages = body.response.whatsapp.messages;
+    let is_plain = |message: &Message<'_>| {
+        message.status == "success"
+            && message.error_data.is_none()
+            && message.code.is_none_or(|code| (200..300).contains(&code))
+            && !message.data.sid.trim().is_empty()
+    };
+    (messages.len() == count && messages.iter().all(is_plain)).then(|| {
+        messages.iter().map(|message| Entry::Accepted { sid: message.data.sid.to_owned() }).collect()
+    })
 }
 
 /// The entries of an answer, if it has any that can be told apart.
@@ -244,7 +296,7 @@ fn says(json: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::answer::Scope;
-    use super::super::{Answer, prove};
+    use super::super::{Answer, classify};
     use super::*;
 
     fn exotel() -> Exotel {
@@ -260,8 +312,8 @@ mod tests {
 
     fn read(status: u16, body: &str, count: usize) -> Answer {
         let reply = Reply { status, retry_after: None, body: body.to_string().into() };
-        let said = exotel().hear(&reply, count);
-        prove(&reply, said)
+        let said = exotel().parse(&reply, count);
+        classify(&reply, said)
     }
 
     fn entry_of(entry: &str) -> Entry {
@@ -364,6 +416,32 @@ mod tests {
     }
 
     proptest::proptest! {
+        /// What the quick reader takes for "all accepted", the reader of trees takes for it too.
+        #[test]
+        fn both_readers_agree(
+            parts in proptest::collection::vec((0_usize..7, 0_usize..6, 0_usize..3, 0_usize..7), 0..4),
+            count in 0_usize..4,
+        ) {
+            let entry = |&(code, error, status, data): &(usize, usize, usize, usize)| {
+                let codes = ["", r#""code":200,"#, r#""code":202,"#, r#""code":400,"#, r#""code":"202","#,
+                    r#""code":null,"#, r#""code":200,"code":500,"#];
+                let errors = ["", r#""error_data":null,"#, r#""error_data":{},"#, r#""error_data":0,"#,
+                    r#""error_data":null,"error_data":1,"#, r#""more":[{"x":1}],"#];
+                let statuses = ["success", "failure", "queued"];
+                let bodies = [r#"{"sid":"s1"}"#, r#"{"sid":""}"#, r#"{"sid":7}"#, r#"{"message_id":"s1"}"#,
+                    r#"{"sid":"a\u0041"}"#, "null", r#"{"sid":"s1","sid":"s2"}"#];
+                format!(r#"{{{}{}"status":"{}","data":{}}}"#, codes[code], errors[error], statuses[status],
+                    bodies[data])
+            };
+            let list = parts.iter().map(entry).collect::<Vec<_>>().join(",");
+            let body = format!(r#"{{"request_id":"r","response":{{"whatsapp":{{"messages":[{list}]}}}}}}"#);
+            let reply = Reply { status: 202, retry_after: None, body: body.clone().into() };
+            if let Some(quick) = all_accepted(&reply, count) {
+                let json = serde_json::from_str(&body).unwrap();
+                proptest::prop_assert_eq!(Some(quick), entries(&json, count));
+            }
+        }
+
         #[test]
         fn no_answer_makes_the_reader_panic_or_accept_without_proof(
             status in 100..600_u16,

@@ -326,6 +326,24 @@ fn reference(recipient: &Recipient<'_>) -> MessageRef {
     }
 }
 
+/// Each word with its first letter in upper case and the others in lower case, as Jinja's `title` does.
+fn title(text: &str) -> String {
+    let mut titled = String::with_capacity(text.len());
+    let mut is_start = true;
+    for c in text.chars() {
+        match (c, is_start) {
+            ('-' | '(' | '{' | '[' | '<', _) => titled.push(c),
+            _ if c.is_whitespace() => titled.push(c),
+            (_, true) if c.is_ascii() => titled.push(c.to_ascii_uppercase()),
+            (_, true) => titled.extend(c.to_uppercase()),
+            (_, false) if c.is_ascii() => titled.push(c.to_ascii_lowercase()),
+            (_, false) => titled.extend(c.to_lowercase()),
+        }
+        is_start = matches!(c, '-' | '(' | '{' | '[' | '<') || c.is_whitespace();
+    }
+    titled
+}
+
 impl Placeholder {
     /// The value as text.
     pub(super) fn text<'r>(&'r self, recipient: &Recipient<'r>) -> Result<Cow<'r, str>, Cause> {
@@ -340,7 +358,7 @@ impl Placeholder {
         };
         for filter in &self.filters {
             text = match filter {
-                Filter::Title => minijinja::filters::title(text).into(),
+                Filter::Title => title(&text).into(),
                 Filter::Upper => text.to_uppercase().into(),
                 Filter::Lower => text.to_lowercase().into(),
                 Filter::Trim => text.trim().to_owned().into(),
