@@ -290,6 +290,7 @@ pub trait Batches: Store {
             let mut admits = true;
             // A batch that nobody has touched is the usual case; a swap finds it out where it is not.
             let mut record = known.take().unwrap_or_else(|| BatchRecord::new(batch.recipients.len()));
+            let mut is_read = false;
             loop {
                 let asked = Instant::now();
                 let mut draft = Draft::new(batch, record, self.now());
@@ -314,29 +315,29 @@ pub trait Batches: Store {
                     });
                 }
                 let change = draft.finish();
-                match self.swap_batch(Swap { batch, purpose, change: &change }).await? {
-                    Swapped::Done { open, .. } => {
+                // Nothing is compared where nothing is written: that there is nothing to write is judged by
+                // a record that was just read.
+                if change.record.is_some() || is_read {
+                    match self.swap_batch(Swap { batch, purpose, change: &change }).await? {
                         // An answer that took long may tell of a claim that is old already; asked for
                         // again under the same token, it holds anew.
-                        let is_old = self.claims_run_out() && asked.elapsed() >= MARGIN;
-                        if purpose.is_some() && is_old {
-                            record = self.record_of(batch).await?;
-                            continue;
-                        }
-                        for written in &mut written {
-                            if let Written::Recorded(left) = written {
-                                *left = open;
+                        Swapped::Done { .. }
+                            if purpose.is_some() && self.claims_run_out() && asked.elapsed() >= MARGIN => {}
+                        Swapped::Done { open, .. } => {
+                            for written in &mut written {
+                                if let Written::Recorded(left) = written {
+                                    *left = open;
+                                }
                             }
+                            *known = change.record;
+                            return Ok(written);
                         }
-                        *known = change.record;
-                        return Ok(written);
-                    }
-                    Swapped::Stale => record = self.record_of(batch).await?,
-                    Swapped::NotAdmitted => {
-                        admits = false;
-                        record = self.record_of(batch).await?;
+                        Swapped::Stale => {}
+                        Swapped::NotAdmitted => admits = false,
                     }
                 }
+                record = self.record_of(batch).await?;
+                is_read = true;
             }
         }
     }

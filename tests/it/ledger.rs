@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use flowcast::ledger::{
-    ABANDONED, Access, Batches, Breaker, Breakers, Campaign, Campaigns, Checkpoint, Claim, Cursor, Decision,
-    FIRST_PROBE, Lease, Ledger, LedgerError, Memory, MessageReport, NewCampaign, Outcome, PlannedBatch,
-    Plans, Purpose, Recorded, Redis, ReportLine, Reporting, SkippedRow, Sqlite, Suppress, Suppressed,
-    Suppression, SuppressionUpdate,
+    ABANDONED, Access, BatchWriter, Batches, Breaker, Breakers, Campaign, Campaigns, Checkpoint, Claim,
+    Cursor, Decision, FIRST_PROBE, Lease, Ledger, LedgerError, Memory, MessageReport, NewCampaign, Outcome,
+    PlannedBatch, Plans, Purpose, Recorded, Redis, ReportLine, Reporting, SkippedRow, Sqlite, Suppress,
+    Suppressed, Suppression, SuppressionUpdate,
 };
 
 use crate::servers::{RedisStore, cluster_store, redis_store};
@@ -375,6 +375,21 @@ async fn outcomes_are_recorded_and_counted(store: impl Store) {
     assert_eq!((lines[0].sid.as_deref(), lines[0].recipient.as_str()), (Some("s0"), "+919800000001"));
     assert_eq!((lines[1].code.as_deref(), lines[1].detail.as_deref()), (Some("400"), Some("bad number")));
     assert_eq!(lines[3].detail.as_deref(), Some("timed out"));
+}
+
+async fn an_outcome_is_recorded_also_when_another_claim_was_granted_nothing(store: impl Store) {
+    let ledger = &store.open().await;
+    running(ledger).await;
+    let writer = BatchWriter::new(ledger, batch(0, 3));
+    let first = writer.claim(vec![0, 1], Purpose::Send).await.unwrap();
+    // Somebody else asks for the same, and the writer knows nothing of the batch any more.
+    let second = writer.claim(vec![0], Purpose::Send).await.unwrap();
+    assert_eq!((first.messages.len(), second.messages.len()), (2, 0));
+    writer.record(first.token, vec![(0, accepted("s0")).into()]).await.unwrap();
+    assert_eq!(counts(ledger).await, [1, 1, 1, 0, 0, 0]);
+    writer.record(first.token, vec![(0, accepted("s0")).into()]).await.unwrap();
+    writer.record(first.token, vec![(1, accepted("s1")).into()]).await.unwrap();
+    assert_eq!(counts(ledger).await, [1, 0, 2, 0, 0, 0]);
 }
 
 async fn a_released_message_can_be_claimed_again(store: impl Store) {
@@ -1066,6 +1081,7 @@ macro_rules! ledger_suite {
                 a_message_is_claimed_by_one_caller_alone
                 many_callers_at_once_claim_each_message_once
                 outcomes_are_recorded_and_counted
+                an_outcome_is_recorded_also_when_another_claim_was_granted_nothing
                 a_released_message_can_be_claimed_again
                 a_move_that_is_not_legal_changes_nothing
                 a_late_answer_settles_a_doubt
