@@ -38,6 +38,10 @@ bench:
     ./benches/whole.sh
     ./benches/fleet.sh
 
+# A fleet and what people would write themselves (benches/peers), in turns: rates, CPU and memory a message
+bench-system *ARGS:
+    ./benches/system.py {{ARGS}}
+
 # The Dockerfile's steps, without Docker
 container:
     ./scripts/check-container

@@ -30,7 +30,7 @@ fn rendering(criterion: &mut Criterion) {
     let template = Template::compile(
         &provider.envelope(&job, false).unwrap(),
         &job.limits_of_strings,
-        job.judge_rendered,
+        job.check_rendered,
         &columns,
         None,
     )

@@ -16,7 +16,7 @@ pub(super) struct EgressPolicy {
 
 impl EgressPolicy {
     /// An address, if it may be spoken to. A name is looked at when it is resolved.
-    pub(super) fn judged(self, url: &str) -> Option<Url> {
+    pub(super) fn admitted(self, url: &str) -> Option<Url> {
         let url: Url = url.parse().ok()?;
         let is_outside = match url.host()? {
             Host::Domain(_) => true,

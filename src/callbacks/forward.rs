@@ -169,7 +169,7 @@ fn count(result: &'static str) {
 impl Sender {
     /// Hands a report on. Where it is to be tried again, it says after which wait.
     async fn hand_on(&self, report: &mut Forwarded) -> Option<Duration> {
-        let Some(url) = self.outside.judged(&report.url) else {
+        let Some(url) = self.outside.admitted(&report.url) else {
             tracing::warn!("a job's status_callback is no address outside; nothing is handed on to it");
             count("refused");
             return None;

@@ -187,7 +187,7 @@ impl<L: Ledger> Reports<L> {
                 self.ledger.answer_published(&message.campaign, message.batch, answer).await?;
             } else {
                 self.publisher.publish(events);
-                self.judge_flow(address, &message.campaign, &report.news).await?;
+                self.check_flow(address, &message.campaign, &report.news).await?;
             }
         }
         Ok(message)
@@ -213,7 +213,7 @@ impl<L: Ledger> Reports<L> {
 
     /// A flow that is throttled or blocked may be seen only here: the provider took the message, and
     /// `WhatsApp` did not.
-    async fn judge_flow(&self, address: &Address, id: &CampaignId, news: &News) -> Result<(), LedgerError> {
+    async fn check_flow(&self, address: &Address, id: &CampaignId, news: &News) -> Result<(), LedgerError> {
         let News::Delivery { state: Delivery::Failed, code: Some(code), text } = news else { return Ok(()) };
         let Some(known) = codes::of_meta_handed_on(code) else { return Ok(()) };
         if !matches!(known.effect, Effect::SlowFlow | Effect::HoldFlow) {

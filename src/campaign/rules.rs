@@ -269,8 +269,8 @@ pub struct Findings {
     pub problems: Vec<Problem>,
     /// The strings with placeholders, by pointer, and their limits.
     pub limits: Vec<(String, Limit)>,
-    /// Whether some rule can only be judged on the rendered value, beyond the limits of its strings.
-    pub judge_rendered: bool,
+    /// Whether some rule can only be checked on the rendered value, beyond the limits of its strings.
+    pub check_rendered: bool,
     /// Whether the value is already rendered: then braces are only braces.
     rendered: bool,
 }
@@ -359,10 +359,10 @@ fn walk_template(rule: &Rule, pointer: &str, findings: &mut Findings) {
             let limit =
                 Limit { max: rule.max, may_be_empty: rule.may_be_empty, source: rule.source, is_text: true };
             findings.limits.push((pointer.into(), limit));
-            findings.judge_rendered |= rule.form != Form::Any;
+            findings.check_rendered |= rule.form != Form::Any;
         }
         Rule::Bool | Rule::Number { .. } | Rule::Object(_) | Rule::List { .. } | Rule::AnyObject { .. } => {
-            findings.judge_rendered = true;
+            findings.check_rendered = true;
         }
         Rule::Either(first, second) => {
             let of = if matches!(first, Rule::Text(_)) { first } else { second };

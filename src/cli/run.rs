@@ -73,7 +73,7 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
     // A job without an id that is run again is the same campaign: a new id would send all of it again.
     let campaign = dispatch::register(&ledger, &prepared, sandbox.is_some(), true).await?;
     tell_beginning(&campaign, &path);
-    let context = Context { accounts: open::only(&name, &account), root: None, events: Events::default() };
+    let context = Context::new(open::only(&name, &account), None, Events::default());
     open::remember_recipients(&ledger, &context.accounts).await?;
     tokio::spawn(open::follow_limits(file, context.accounts.clone(), stop.clone()));
     let again = again(&run);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::callback_endpoint::CallbackEndpoint;
@@ -24,6 +25,9 @@ use crate::redis_client::{RedisClient, RetryPolicy};
 
 /// How often campaigns are forgotten that ended long ago.
 const CLEAN: Duration = Duration::from_mins(10);
+
+/// So many campaigns may be registered and not looked at yet.
+const REGISTERED: usize = 64;
 
 /// Take jobs from the queue and send them.
 #[derive(Args)]
@@ -53,7 +57,8 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
         open::remember_recipients(&ledger, &context.accounts).await?;
         tell_start(&http, &format!("the store {}", path.display()));
         tokio::spawn(open::follow_limits(file, context.accounts.clone(), stop.clone()));
-        return drain(config, &stop, work::<Sqlite, Local>(&ledger, &(), &context, &stop)).await;
+        let (_, nothing) = mpsc::channel(1);
+        return drain(config, &stop, work::<Sqlite, Local>(&ledger, &(), &context, nothing, &stop)).await;
     }
     let Some(redis) = &config.redis else {
         let text = "there is no Redis: set redis.url in the configuration or FLOWCAST_REDIS__URL, or work with --embedded";
@@ -87,8 +92,9 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     tokio::spawn(open::follow_limits(file, context.accounts.clone(), stop.clone()));
     tokio::spawn(clean(ledger.clone(), redis.keep_for.0, stop.clone()));
     let done = drain(config, &stop, async {
-        let work = Box::pin(work::<Redis, RabbitMq>(&ledger, &broker, &context, &stop));
-        let jobs = Box::pin(take_jobs(&ledger, &broker, &context, &stop));
+        let (taken, registered) = mpsc::channel(REGISTERED);
+        let work = Box::pin(work::<Redis, RabbitMq>(&ledger, &broker, &context, registered, &stop));
+        let jobs = Box::pin(take_jobs(&ledger, &broker, &context, &taken, &stop));
         tokio::join!(work, jobs).0
     })
     .await;
@@ -102,11 +108,8 @@ fn context(
     endpoint: Option<&CallbackEndpoint>,
     events: Events,
 ) -> Context {
-    Context {
-        accounts: open::accounts(config, server, endpoint),
-        root: config.audiences.root.clone(),
-        events,
-    }
+    let accounts = open::accounts(config, server, endpoint);
+    Context::new(accounts, config.audiences.root.clone(), events)
 }
 
 /// Takes reports in for a ledger.

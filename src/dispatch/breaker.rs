@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use super::answer_decision::FollowUp;
 use super::sender::{SendDecision, SendResult, Sending};
-use super::supervisor::{CampaignSupervisor, Senders};
+use super::supervisor::{CampaignSupervisor, Next, Rest, Senders};
 use super::{DispatchError, Events};
 use crate::campaign::{CampaignState, Job};
 use crate::ledger::{BatchWriter, Breaker, Campaign, Lease, Ledger, PlannedBatch, Purpose};
@@ -109,11 +109,11 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
 
 impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     /// Whether a campaign that runs must be held with others; then it is.
-    pub(super) async fn is_suspended(&mut self, job: &Job, attendance: Lease) -> Result<bool, DispatchError> {
+    pub(super) async fn is_suspended(&mut self, job: &Job, lease: Lease) -> Result<bool, DispatchError> {
         for breaker in breakers(job) {
             if let Some(hold) = self.ledger.breaker(&breaker).await? {
                 self.rest().await?;
-                if attendance.leads {
+                if lease.leads {
                     self.ledger.suspend(&self.id, &breaker, reason(&breaker, &hold.reason)).await?;
                     self.wake_up.notify_one();
                 }
@@ -128,9 +128,9 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     pub(super) async fn stand_by(
         &mut self,
         campaign: &Campaign,
-        attendance: Lease,
-    ) -> Result<(), DispatchError> {
-        let Some(breaker) = &campaign.suspended_by else { return Ok(()) };
+        lease: Lease,
+    ) -> Result<Next, DispatchError> {
+        let Some(breaker) = &campaign.suspended_by else { return Ok(Next::Tick) };
         let hold = self.ledger.breaker(breaker).await?;
         let ended = self.sending.as_mut().is_none_or(|senders| {
             while senders.tasks.try_join_next().is_some() {}
@@ -138,16 +138,20 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         });
         // A probe that is under way is left to end; whatever else sends is stopped.
         let rests = ended && self.rest().await?;
-        let Some(hold) = hold.filter(|_| attendance.leads && rests) else {
-            if attendance.leads && rests {
+        let Some(hold) = hold else {
+            if lease.leads && rests {
                 self.change_state(CampaignState::Running, None).await?;
                 self.wake_up.notify_one();
             }
-            return Ok(());
+            return Ok(Next::Tick);
         };
+        if !lease.leads || !rests {
+            let waits = rests && self.is_idle(campaign);
+            return Ok(if waits { Next::Rest(Rest::UntilClosed(breaker.clone())) } else { Next::Tick });
+        }
         let job = self.known().await?.job.clone();
         let can_send = self.context.accounts.get(&job.account).is_ok();
-        self.lead(campaign, &job, can_send, attendance).await?;
+        self.lead(campaign, &job, can_send, lease).await?;
         let has_some = campaign.counts.pending > 0;
         if hold.probe_is_due && has_some && can_send {
             let sending = self.sending(&job).await?;
@@ -159,6 +163,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             });
             self.sending = Some(Senders { sending, tasks, probe: true });
         }
-        Ok(())
+        let waits = self.is_idle(campaign) && (campaign.planned || !can_send);
+        Ok(if waits { Next::Rest(Rest::UntilClosed(breaker.clone())) } else { Next::Tick })
     }
 }

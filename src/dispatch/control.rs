@@ -63,6 +63,8 @@ pub async fn control(ledger: &impl Ledger, control: &Control) -> Result<Done, Le
         }
     };
     ledger.decided(id, line(control, messages)).await?;
+    // Also where its state stays what it was, workers have to look at it.
+    ledger.touch(id).await?;
     Ok(Done { state: find(ledger, id).await?.state, messages })
 }
 

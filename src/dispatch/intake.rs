@@ -82,7 +82,7 @@ pub fn prepare(job: Job, root: Option<&Path>, account: &Account) -> Result<Prepa
 pub(super) fn template(job: &Job, columns: &Columns, account: &Account) -> Result<Template, Vec<Problem>> {
     let envelope = account.provider.envelope(job, account.callbacks.is_some())?;
     let callbacks = account.callbacks.clone();
-    Template::compile(&envelope, &job.limits_of_strings, job.judge_rendered, columns, callbacks)
+    Template::compile(&envelope, &job.limits_of_strings, job.check_rendered, columns, callbacks)
 }
 
 impl Refusal {

@@ -4,17 +4,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Refusal, control, prepare, register};
+use super::{Context, Prepared, Refusal, control, prepare, register};
 use crate::campaign::control::Control;
-use crate::campaign::{Job, Problem};
+use crate::campaign::{CampaignId, Job, Problem};
 use crate::ledger::{Ledger, LedgerError};
 use crate::queue::QueueError;
 use crate::queue::rabbitmq::{Broker, JobDelivery};
 
 /// The longest job: a list of a hundred thousand recipients.
 const JOB_LIMIT: usize = 16 << 20;
+/// So many jobs are taken in at once; the broker keeps the others for other workers.
+const AT_ONCE: u16 = 16;
 /// A wait before something that failed outside is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -47,31 +52,52 @@ impl From<LedgerError> for JobError {
     }
 }
 
-/// Takes jobs until it is stopped. A job is never held for long: its audience is read once, and the
-/// rest is the planner's.
-pub async fn take_jobs<L: Ledger>(ledger: &L, broker: &Broker, context: &Context, stop: &CancellationToken) {
-    let mut jobs = broker.jobs();
+/// Takes jobs until it is stopped, a few at once. Each campaign is handed to this worker's supervisors
+/// with what is known of it. A job is never held for long: its audience is read once, and the rest is the
+/// planner's.
+pub async fn take_jobs<L: Ledger>(
+    ledger: &L,
+    broker: &Broker,
+    context: &Context,
+    registered: &mpsc::Sender<(CampaignId, Arc<Prepared>)>,
+    stop: &CancellationToken,
+) {
+    let mut jobs = broker.jobs(AT_ONCE);
+    let mut under_way = FuturesUnordered::new();
     loop {
         let next = tokio::select! {
             biased;
-            () = stop.cancelled() => return,
-            next = jobs.next() => next,
+            () = stop.cancelled() => break,
+            Some(()) = under_way.next() => continue,
+            next = jobs.next(), if under_way.len() < usize::from(AT_ONCE) => next,
         };
-        let done = match next {
-            Ok(delivery) => take(ledger, broker, context, delivery).await,
-            Err(fault) => Err(fault),
-        };
-        if let Err(fault) = done {
-            tracing::error!("{fault}");
-            tokio::time::sleep(AGAIN).await;
+        match next {
+            Ok(delivery) => {
+                // What comes before it may be the job that it is about.
+                if Control::read(&delivery.data).is_some() {
+                    while under_way.next().await.is_some() {}
+                }
+                under_way.push(async move {
+                    if let Err(fault) = take(ledger, broker, context, registered, delivery).await {
+                        tracing::error!("{fault}");
+                        tokio::time::sleep(AGAIN).await;
+                    }
+                });
+            }
+            Err(fault) => {
+                tracing::error!("{fault}");
+                tokio::time::sleep(AGAIN).await;
+            }
         }
     }
+    while under_way.next().await.is_some() {}
 }
 
 async fn take<L: Ledger>(
     ledger: &L,
     broker: &Broker,
     context: &Context,
+    registered: &mpsc::Sender<(CampaignId, Arc<Prepared>)>,
     delivery: JobDelivery,
 ) -> Result<(), QueueError> {
     let done = if delivery.is_poison() {
@@ -80,7 +106,7 @@ async fn take<L: Ledger>(
             pointer: String::new(),
         })
     } else {
-        read(ledger, context, &delivery).await
+        read(ledger, context, registered, &delivery).await
     };
     match done {
         // Acknowledged after the ledger has it.
@@ -102,7 +128,12 @@ async fn take<L: Ledger>(
     }
 }
 
-async fn read<L: Ledger>(ledger: &L, context: &Context, delivery: &JobDelivery) -> Result<(), JobError> {
+async fn read<L: Ledger>(
+    ledger: &L,
+    context: &Context,
+    registered: &mpsc::Sender<(CampaignId, Arc<Prepared>)>,
+    delivery: &JobDelivery,
+) -> Result<(), JobError> {
     if delivery.data.len() > JOB_LIMIT {
         let error = format!(
             "is {} bytes long, and a job has at most {JOB_LIMIT}; put its recipients into a file",
@@ -125,5 +156,7 @@ async fn read<L: Ledger>(ledger: &L, context: &Context, delivery: &JobDelivery) 
     let prepared = Arc::new(prepared.map_err(|fault| JobError::Later(fault.to_string()))??);
     let campaign = register(ledger, &prepared, false, delivery.redelivered).await?;
     tracing::info!(campaign = %campaign.id, "registered, {} rows", campaign.rows);
+    // Where there is no room, it is found in the ledger a moment later.
+    let _ = registered.try_send((campaign.id, prepared));
     Ok(())
 }

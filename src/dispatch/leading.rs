@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::planning::{AHEAD, Planning, Plans, Publish};
@@ -23,12 +22,9 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         campaign: &Campaign,
         job: &Arc<Job>,
         can_send: bool,
-        attendance: Lease,
+        lease: Lease,
     ) -> Result<(), DispatchError> {
         self.reap_planning().await?;
-        if let Some(senders) = &self.sending {
-            senders.sending.state.planned.store(campaign.planned, Ordering::Relaxed);
-        }
         let counts = campaign.counts;
         if campaign.planned
             && counts.open() == 0
@@ -49,7 +45,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         }
         if self.sending.is_some() {
             self.queue_replays().await?;
-            self.watch_for_loss(counts, attendance).await?;
+            self.watch_for_loss(counts, lease).await?;
         }
         Ok(())
     }
@@ -98,6 +94,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         match planned {
             Ok(Planning::Complete) => {
                 self.publish = Publish::News;
+                self.prepared = None;
                 Ok(())
             }
             Ok(Planning::Stopped) => Ok(()),
@@ -132,8 +129,8 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     /// Nothing queued, nothing in anybody's hands, nothing claimed, and yet pending: the queue has
     /// lost batches, and they are planned again. A batch that was there all the same finds nothing
     /// left to claim.
-    async fn watch_for_loss(&mut self, counts: Counts, attendance: Lease) -> Result<(), DispatchError> {
-        let idle = counts.pending > 0 && counts.sending == 0 && attendance.held == 0;
+    async fn watch_for_loss(&mut self, counts: Counts, lease: Lease) -> Result<(), DispatchError> {
+        let idle = counts.pending > 0 && counts.sending == 0 && lease.held == 0;
         if !idle || within(self.queue.waiting()).await? > 0 {
             self.still = None;
             return Ok(());

@@ -37,4 +37,4 @@ pub use jobs::take_jobs;
 pub use planner::{Planned, Planner};
 pub use run::{End, run};
 pub use supervisor::Context;
-pub use worker::{Accounts, work};
+pub use worker::{Accounts, Registered, work};

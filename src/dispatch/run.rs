@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::breaker::breakers;
 use super::planning::{Plans, Publish};
-use super::supervisor::{CampaignSupervisor, Context};
+use super::supervisor::{CampaignSupervisor, Context, opens_at};
 use super::{DispatchError, Prepared};
 use crate::campaign::job::OnInDoubt;
 use crate::campaign::{CampaignId, CampaignState, Opening};
@@ -66,7 +66,7 @@ pub async fn run<L: Ledger>(
     let (state, reason) = match prepared.job.schedule.at(Timestamp::now()) {
         Opening::Opens(at) if campaign.state != CampaignState::Completed => {
             tracing::info!(campaign = %id, "waits until {at}");
-            (CampaignState::Scheduled, Some(format!("its schedule opens at {at}")))
+            (CampaignState::Scheduled, Some(opens_at(at)))
         }
         _ => (CampaignState::Running, None),
     };
@@ -79,9 +79,10 @@ pub async fn run<L: Ledger>(
         ledger.clone(),
         queue.clone(),
         context.clone(),
+        Arc::default(),
         stop.child_token(),
     );
-    supervisor.until_it_stops(prepared.clone()).supervise().await?;
+    supervisor.with(Some(prepared.clone())).until_it_stops().supervise(None).await?;
     conclude(ledger, &queue, prepared, id, stop).await
 }
 

@@ -39,7 +39,7 @@ pub(super) struct Sending<L, Q> {
     pub(super) flow: Option<String>,
     pub(super) events: Events,
     /// The numbers that must never be messaged, as they are now.
-    pub(super) suppressed: Arc<RwLock<Arc<Suppressed>>>,
+    pub(super) suppressed: Arc<RwLock<Suppressed>>,
     /// Cancelled: nothing new begins, what is under way is finished.
     pub(super) stop: CancellationToken,
     /// Rung when the campaign may have come to its end, or has stopped by itself.
@@ -366,12 +366,13 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         writer: &BatchWriter<L>,
         set: Vec<u8>,
     ) -> Result<Vec<u8>, DispatchError> {
-        let list = self.suppressed.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let is_suppressed = |index: &u8| {
-            let recipient = queued.batch.recipient(usize::from(*index));
-            recipient.is_some_and(|recipient| list.contains(recipient.phone))
+        let (suppressed, set): (Vec<u8>, Vec<u8>) = {
+            let list = self.suppressed.read().unwrap_or_else(PoisonError::into_inner);
+            set.into_iter().partition(|index| {
+                let recipient = queued.batch.recipient(usize::from(*index));
+                recipient.is_some_and(|recipient| list.contains(recipient.phone))
+            })
         };
-        let (suppressed, set): (Vec<u8>, Vec<u8>) = set.into_iter().partition(is_suppressed);
         if !suppressed.is_empty() {
             self.skip(writer, suppressed, SkipReason::Suppressed, "asked for no more messages").await?;
         }

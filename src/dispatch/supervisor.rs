@@ -1,16 +1,18 @@
-//! Attends to one campaign in this worker: runs its senders and its planner while it may be sent,
-//! and, where this worker holds its lease, completes it and tells others of it.
+//! One campaign in this worker: runs its senders and its planner while it may be sent, and, where this
+//! worker holds its lease, completes it and publishes its states.
 //!
-//! It looks at the campaign a few times a second and does what its state asks for. Whatever it
-//! needs to know is in the ledger, so any worker can go on where another one ended.
+//! It ticks now and then, and at once when something wakes it, and does what the campaign's state asks for.
+//! Where there is nothing to do it ends, and says when there may be. Whatever it needs to know is in the
+//! ledger, so any worker can go on where another one ended.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -21,18 +23,18 @@ use super::sender::{Sending, State};
 use super::{Accounts, DispatchError, Prepared};
 use crate::campaign::job::OnInDoubt;
 use crate::campaign::{CampaignId, CampaignState, Columns, Job, Opening};
-use crate::ledger::{Campaign, Counts, Decision, Lease, Ledger, LedgerError, Suppressed};
+use crate::ledger::{Breaker, Campaign, Counts, Decision, Lease, Ledger, LedgerError, Suppressed};
 use crate::limiter::CampaignLimits;
 use crate::queue::{Queue, QueueError};
 
-/// How often a campaign is looked at when nothing rings.
-const TICK: Duration = Duration::from_millis(250);
-/// How long the broker may keep a look waiting.
+/// How often a campaign is looked at when nothing wakes its supervisor.
+const TICK: Duration = Duration::from_secs(1);
+/// How long the broker may keep a tick waiting.
 const BROKER: Duration = Duration::from_secs(3);
 /// How long senders rest after something failed under them.
 const REST: Duration = Duration::from_secs(1);
 
-/// What all attendants of a worker share.
+/// What all supervisors of a worker share.
 #[derive(Clone)]
 pub struct Context {
     /// The accounts that it can send from.
@@ -41,15 +43,40 @@ pub struct Context {
     pub root: Option<PathBuf>,
     /// Where events go.
     pub events: Events,
+    /// The numbers that must never be messaged.
+    suppressed: Arc<RwLock<Suppressed>>,
 }
 
-/// What a look found.
-#[derive(PartialEq, Eq)]
-enum Found {
-    /// It is to be looked at again.
-    More,
-    /// There is nothing to do for it any more.
-    Nothing,
+impl Context {
+    /// A context that knows no suppressed numbers yet.
+    pub fn new(accounts: Accounts, root: Option<PathBuf>, events: Events) -> Self {
+        Self { accounts, root, events, suppressed: Arc::default() }
+    }
+
+    /// Takes over what has changed in the list of suppressed numbers.
+    pub(super) async fn follow_suppressed(&self, ledger: &impl Ledger) -> Result<(), DispatchError> {
+        let known = self.suppressed.read().unwrap_or_else(PoisonError::into_inner).version;
+        if let Some(update) = ledger.suppressed(known).await? {
+            self.suppressed.write().unwrap_or_else(PoisonError::into_inner).apply(update);
+        }
+        Ok(())
+    }
+}
+
+/// What follows a tick.
+pub(super) enum Next {
+    /// Another one.
+    Tick,
+    /// The supervisor ends.
+    Rest(Rest),
+}
+
+/// Until when nothing is to be done for a campaign.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    Until(Timestamp),
+    UntilClosed(Breaker),
+    UntilItChanges,
 }
 
 /// One campaign in this worker.
@@ -67,8 +94,6 @@ pub(super) struct CampaignSupervisor<L: Ledger, Q: Queue> {
     pub(super) sending: Option<Senders<L, Q>>,
     pub(super) planning: Option<PlanningTask>,
     pub(super) publish: Publish,
-    /// The numbers that must never be messaged.
-    suppressed: Arc<RwLock<Arc<Suppressed>>>,
     /// The batches that this worker has queued again, and since which decision.
     pub(super) replayed: BTreeMap<u32, u64>,
     /// Since when it stands still with nothing queued, and where.
@@ -87,7 +112,7 @@ pub(super) struct CampaignJob {
 pub(super) struct Senders<L, Q> {
     pub(super) sending: Arc<Sending<L, Q>>,
     pub(super) tasks: JoinSet<()>,
-    /// Whether they only look whether what holds the campaign still does.
+    /// Whether they only try whether what suspends the campaign still does.
     pub(super) probe: bool,
 }
 
@@ -102,6 +127,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         ledger: L,
         queue: Q,
         context: Context,
+        wake_up: Arc<Notify>,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -111,14 +137,13 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             context,
             stop,
             ends: false,
-            wake_up: Arc::default(),
+            wake_up,
             known: None,
             prepared: None,
             sending: None,
             planning: None,
             // A queue of this process alone is empty now, whatever is planned.
             publish: if Q::LASTS { Publish::News } else { Publish::Unsettled },
-            suppressed: Arc::default(),
             replayed: BTreeMap::new(),
             still: None,
             shown: None,
@@ -127,26 +152,35 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         }
     }
 
-    /// Ends when the campaign does not run any more. Its audience is read already.
-    pub(super) fn until_it_stops(mut self, prepared: Arc<Prepared>) -> Self {
-        self.ends = true;
-        self.prepared = Some(prepared);
+    /// Its audience may have been read already.
+    pub(super) fn with(mut self, prepared: Option<Arc<Prepared>>) -> Self {
+        self.prepared = prepared;
         self
     }
 
-    /// Attends until there is nothing to do any more, or it is stopped; then what is under way is
-    /// finished and recorded first.
-    pub(super) async fn supervise(mut self) -> Result<(), DispatchError> {
+    /// Ends when the campaign does not run any more.
+    pub(super) fn until_it_stops(mut self) -> Self {
+        self.ends = true;
+        self
+    }
+
+    /// Does what there is to do for the campaign until there is nothing any more, or it is stopped; then
+    /// what is under way is finished and recorded first. The permit is let go after the first tick.
+    pub(super) async fn supervise(
+        mut self,
+        mut first: Option<OwnedSemaphorePermit>,
+    ) -> Result<Rest, DispatchError> {
         let stop = self.stop.clone();
         let done = loop {
             let ticked = tokio::select! {
                 biased;
-                () = stop.cancelled() => break Ok(()),
-                look = self.tick() => look,
+                () = stop.cancelled() => break Ok(Rest::UntilItChanges),
+                next = self.tick() => next,
             };
+            first.take();
             match ticked {
-                Ok(Found::Nothing) => break Ok(()),
-                Ok(Found::More) => {}
+                Ok(Next::Rest(rest)) => break Ok(rest),
+                Ok(Next::Tick) => {}
                 // Others send from this ledger too; what failed here may work in a moment.
                 Err(fault) if L::SHARED => {
                     tracing::error!(campaign = %self.id, "{fault}");
@@ -157,8 +191,9 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             let wake_up = self.wake_up.clone();
             tokio::select! {
                 biased;
-                () = stop.cancelled() => break Ok(()),
+                () = stop.cancelled() => break Ok(Rest::UntilItChanges),
                 () = wake_up.notified() => {}
+                () = self.senders_end() => {}
                 () = tokio::time::sleep(TICK) => {}
             }
         };
@@ -166,7 +201,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         if let Some(mut senders) = self.sending.take() {
             senders.sending.stop.cancel();
             while senders.tasks.join_next().await.is_some() {}
-            if let (Ok(()), Some(fault)) = (&done, senders.sending.state.broken())
+            if let (Ok(_), Some(fault)) = (&done, senders.sending.state.broken())
                 && !L::SHARED
             {
                 return Err(fault);
@@ -177,61 +212,96 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         done
     }
 
-    async fn tick(&mut self) -> Result<Found, DispatchError> {
-        let Some(campaign) = self.ledger.campaign(&self.id).await? else { return Ok(Found::Nothing) };
-        let attendance = self.ledger.heartbeat(&self.id, self.queue.held()).await?;
-        let known = self.suppressed.read().unwrap_or_else(PoisonError::into_inner).version;
-        if let Some(update) = self.ledger.suppressed(known).await? {
-            let mut list = self.suppressed.write().unwrap_or_else(PoisonError::into_inner);
-            Arc::make_mut(&mut list).apply(update);
+    /// Waits until senders that are to end have ended.
+    async fn senders_end(&mut self) {
+        match &mut self.sending {
+            Some(senders) if senders.probe || senders.sending.stop.is_cancelled() => {
+                while senders.tasks.join_next().await.is_some() {}
+            }
+            _ => std::future::pending().await,
         }
-        if attendance.leads && (L::SHARED || !self.expired_once) {
+    }
+
+    async fn tick(&mut self) -> Result<Next, DispatchError> {
+        let Some(campaign) = self.ledger.campaign(&self.id).await? else {
+            return Ok(Next::Rest(Rest::UntilItChanges));
+        };
+        if self.ends {
+            self.context.follow_suppressed(&self.ledger).await?;
+        } else if let Some(rest) = self.waits(&campaign).await? {
+            return Ok(Next::Rest(rest));
+        }
+        let lease = self.ledger.heartbeat(&self.id, self.queue.held()).await?;
+        if lease.leads && (L::SHARED || !self.expired_once) {
             self.expire_claims().await?;
             self.expired_once = true;
         }
-        if !attendance.leads {
+        if !lease.leads {
             self.stop_planning().await;
-        }
-        match campaign.state {
-            CampaignState::Running => {
-                self.run(&campaign, attendance).await?;
-                if attendance.leads {
-                    self.publish_state(&campaign).await?;
-                }
-                Ok(Found::More)
+            if L::SHARED && !Q::LASTS {
+                // Only the worker that leads has its batches.
+                let has_ended = self.rest().await?;
+                self.queue.remove().await?;
+                self.publish = Publish::Unsettled;
+                return Ok(if has_ended { Next::Rest(Rest::UntilItChanges) } else { Next::Tick });
             }
+        }
+        let next = match campaign.state {
+            CampaignState::Running => self.run(&campaign, lease).await?,
             CampaignState::Held if campaign.suspended_by.is_some() && !self.ends => {
-                self.stand_by(&campaign, attendance).await?;
-                if attendance.leads {
-                    self.publish_state(&campaign).await?;
-                }
-                Ok(Found::More)
+                self.stand_by(&campaign, lease).await?
             }
             CampaignState::Scheduled => {
                 self.wait_for_start(&campaign).await?;
-                if attendance.leads {
-                    self.publish_state(&campaign).await?;
-                }
-                Ok(Found::More)
+                Next::Tick
             }
             _ => {
                 self.stop_planning().await;
-                if !self.rest().await? {
-                    return Ok(Found::More);
+                let has_ended = self.rest().await?;
+                if self.ends && has_ended {
+                    return Ok(Next::Rest(Rest::UntilItChanges));
                 }
-                if self.ends {
-                    return Ok(Found::Nothing);
-                }
-                if !attendance.leads {
-                    return Ok(Found::More);
-                }
-                if matches!(campaign.state, CampaignState::Completed | CampaignState::Cancelled) {
+                if has_ended
+                    && lease.leads
+                    && matches!(campaign.state, CampaignState::Completed | CampaignState::Cancelled)
+                {
                     return self.end(&campaign).await;
                 }
-                self.publish_state(&campaign).await?;
-                Ok(Found::More)
+                if has_ended && !lease.leads { Next::Rest(Rest::UntilItChanges) } else { Next::Tick }
             }
+        };
+        if lease.leads && campaign.published != Some(campaign.state) {
+            self.publish_state(&campaign).await?;
+            // It may be all that was still to be done.
+            self.wake_up.notify_one();
         }
+        Ok(next)
+    }
+
+    /// Until when a campaign waits that nobody has anything to do for.
+    async fn waits(&mut self, campaign: &Campaign) -> Result<Option<Rest>, DispatchError> {
+        if !self.is_idle(campaign) {
+            return Ok(None);
+        }
+        Ok(match campaign.state {
+            CampaignState::Paused => Some(Rest::UntilItChanges),
+            CampaignState::Held if campaign.suspended_by.is_none() => Some(Rest::UntilItChanges),
+            CampaignState::Scheduled => match self.known().await?.job.schedule.at(Timestamp::now()) {
+                Opening::Opens(at) if campaign.reason.as_ref() == Some(&opens_at(at)) => {
+                    Some(Rest::Until(at))
+                }
+                _ => None,
+            },
+            _ => None,
+        })
+    }
+
+    /// Whether nothing of a campaign is under way, here or elsewhere.
+    pub(super) fn is_idle(&self, campaign: &Campaign) -> bool {
+        self.sending.is_none()
+            && self.planning.is_none()
+            && campaign.counts.sending == 0
+            && campaign.published == Some(campaign.state)
     }
 
     /// What a worker that has gone was sending is in doubt, or sent again where the job says so.
@@ -248,7 +318,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     /// Waits for the campaign's start.
     async fn wait_for_start(&mut self, campaign: &Campaign) -> Result<(), DispatchError> {
         let (state, reason) = match self.known().await?.job.schedule.at(Timestamp::now()) {
-            Opening::Opens(at) => (CampaignState::Scheduled, Some(format!("its schedule opens at {at}"))),
+            Opening::Opens(at) => (CampaignState::Scheduled, Some(opens_at(at))),
             Opening::Open { .. } | Opening::Expired => (CampaignState::Running, None),
         };
         if (state, &reason) != (campaign.state, &campaign.reason) {
@@ -272,38 +342,50 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         }
     }
 
-    async fn run(&mut self, campaign: &Campaign, attendance: Lease) -> Result<(), DispatchError> {
+    async fn run(&mut self, campaign: &Campaign, lease: Lease) -> Result<Next, DispatchError> {
         let (job, opening) = {
             let job = self.known().await?.job.clone();
             let opening = job.schedule.at(Timestamp::now());
             (job, opening)
         };
-        if self.is_suspended(&job, attendance).await? {
-            return Ok(());
+        if self.is_suspended(&job, lease).await? {
+            return Ok(Next::Tick);
         }
         let account = self.context.accounts.get(&job.account);
-        let mut waits_for = None;
+        let (mut waits_for, mut until) = (None, None);
         match (opening, &account) {
             (Opening::Opens(at), _) => {
                 self.rest().await?;
                 waits_for = Some(format!("outside its sending window, which opens at {at}"));
+                until = Some(Rest::Until(at));
             }
             (_, Err(fault)) => {
                 self.rest().await?;
                 // Another worker may know the account; the one that leads says what it lacks.
                 waits_for = Some(format!("waits for a worker that can send from its account: {fault}"))
-                    .filter(|_| attendance.leads);
+                    .filter(|_| lease.leads);
+                until = Some(Rest::UntilItChanges);
             }
-            (_, Ok(_)) => self.send(&job, campaign.batch_size).await?,
+            (_, Ok(_)) => self.send(&job, campaign).await?,
         }
         if let Some(trouble) = self.queue.trouble() {
             waits_for = Some(format!("waits: {trouble}"));
         }
         self.show_wait(campaign, waits_for).await?;
-        if !attendance.leads {
-            return Ok(());
+        if let Some(senders) = &self.sending {
+            senders.sending.state.planned.store(campaign.planned, Ordering::Relaxed);
         }
-        self.lead(campaign, &job, account.is_ok(), attendance).await
+        if lease.leads {
+            self.lead(campaign, &job, account.is_ok(), lease).await?;
+        } else if campaign.planned && campaign.counts.open() == 0 {
+            // The worker that leads completes it.
+            self.ledger.touch(&self.id).await?;
+        }
+        let is_done = !lease.leads || campaign.planned || account.is_err();
+        Ok(match until {
+            Some(rest) if is_done && !self.ends && self.is_idle(campaign) => Next::Rest(rest),
+            _ => Next::Tick,
+        })
     }
 
     pub(super) async fn hold(&self, reason: String) -> Result<(), DispatchError> {
@@ -342,7 +424,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     }
 
     /// Has senders at work.
-    async fn send(&mut self, job: &Arc<Job>, batch_size: usize) -> Result<(), DispatchError> {
+    async fn send(&mut self, job: &Arc<Job>, campaign: &Campaign) -> Result<(), DispatchError> {
         if self.rest_until.is_some_and(|until| until > Instant::now()) {
             return Ok(());
         }
@@ -357,7 +439,9 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         }
         let sending = self.sending(job).await?;
         let mut tasks = JoinSet::new();
-        for _ in 0..sending.account.senders(batch_size) {
+        let batches =
+            usize::try_from(campaign.rows).unwrap_or(usize::MAX).div_ceil(campaign.batch_size.max(1));
+        for _ in 0..sending.account.senders(campaign.batch_size).min(batches.max(1)) {
             let sending = sending.clone();
             tasks.spawn(async move { sending.send_batches().await });
         }
@@ -383,7 +467,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             limits: CampaignLimits::new(self.id.clone(), job.flow(), job.limits.messages),
             flow: job.flow(),
             events: self.context.events.clone(),
-            suppressed: self.suppressed.clone(),
+            suppressed: self.context.suppressed.clone(),
             stop: self.stop.child_token(),
             wake_up: self.wake_up.clone(),
             state: State::default(),
@@ -422,24 +506,29 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     }
 
     /// Clears up behind a campaign that has ended.
-    async fn end(&mut self, campaign: &Campaign) -> Result<Found, DispatchError> {
+    async fn end(&mut self, campaign: &Campaign) -> Result<Next, DispatchError> {
         if campaign.state == CampaignState::Cancelled && campaign.counts.pending > 0 {
             self.ledger.decide(&self.id, Decision::Cancel).await?;
-            return Ok(Found::More);
+            self.wake_up.notify_one();
+            return Ok(Next::Tick);
         }
         if campaign.counts.sending > 0 {
             // Another worker finishes it, or its claim runs out.
-            return Ok(Found::More);
+            return Ok(Next::Tick);
         }
         within(self.queue.remove()).await?;
         self.publish_state(campaign).await?;
-        // A retry may have woken it meanwhile.
-        let now = self.ledger.campaign(&self.id).await?;
-        Ok(if now.is_some_and(|now| now.state != campaign.state) { Found::More } else { Found::Nothing })
+        // A retry that wakes it meanwhile also says so.
+        Ok(Next::Rest(Rest::UntilItChanges))
     }
 }
 
-/// What is asked of the broker must not keep a look waiting for long.
+/// What is said of a campaign that has yet to start.
+pub(super) fn opens_at(at: impl std::fmt::Display) -> String {
+    format!("its schedule opens at {at}")
+}
+
+/// What is asked of the broker must not keep a tick waiting for long.
 pub(super) async fn within<T>(asked: impl Future<Output = Result<T, QueueError>>) -> Result<T, QueueError> {
     tokio::time::timeout(BROKER, asked)
         .await

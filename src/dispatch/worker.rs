@@ -1,22 +1,46 @@
-//! The worker: looks which campaigns there are and attends to each, takes jobs in, and drains when
-//! it is stopped.
+//! The worker: asks once for all campaigns which have changed, supervises those that need it, and drains
+//! when it is stopped.
+//!
+//! A campaign that waits — for its start, for its window, for a person — has no supervisor: it costs one
+//! entry where the moment is known, and nothing else. It gets one when it changes, when its moment has
+//! come, and when a worker has gone that may have looked after it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::task::JoinHandle;
+use futures_util::FutureExt;
+use jiff::Timestamp;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::supervisor::CampaignSupervisor;
-use super::{Account, Context, DispatchError};
+use super::supervisor::{CampaignSupervisor, Rest};
+use super::{Account, Context, DispatchError, Prepared};
 use crate::campaign::CampaignId;
 use crate::campaign::problem::nearest;
-use crate::ledger::Ledger;
-use crate::queue::Queue;
+use crate::ledger::{Breaker, Campaign, Ledger};
+use crate::queue::{Local, Queue};
 
-/// How often it is looked for campaigns.
-const TICK: Duration = Duration::from_millis(500);
+/// How often the ledger is asked which campaigns have changed.
+const POLL: Duration = Duration::from_millis(50);
+/// How often a worker says that it is there.
+const PRESENT: Duration = Duration::from_secs(1);
+/// How long the worker rests after the ledger failed under it.
+const REST: Duration = Duration::from_secs(1);
+/// How many campaigns are looked at for the first time at once.
+const LOOKS: usize = 64;
+/// Every campaign is looked at once in so long, and for each of them so much longer, in case that
+/// somebody was ended between a change and saying so.
+const FULL_LOOK: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(50));
+/// A campaign of so many batches is sent by the worker that leads it alone, from its memory: a queue on
+/// the broker costs more than they do.
+const FEW_BATCHES: u64 = 4;
+
+/// Campaigns that this worker has just registered, with what it knows of them.
+pub type Registered = mpsc::Receiver<(CampaignId, Arc<Prepared>)>;
 
 /// The accounts of a worker.
 #[derive(Clone, Default)]
@@ -48,7 +72,7 @@ impl Accounts {
     }
 }
 
-/// Attends to all campaigns until it is stopped; what is under way then is finished and recorded.
+/// Supervises all campaigns until it is stopped; what is under way then is finished and recorded.
 ///
 /// # Errors
 ///
@@ -57,61 +81,231 @@ pub async fn work<L: Ledger, Q: Queue>(
     ledger: &L,
     home: &Q::Home,
     context: &Context,
+    mut registered: Registered,
     stop: &CancellationToken,
 ) -> Result<(), DispatchError> {
-    let mut supervised: HashMap<CampaignId, JoinHandle<Result<(), DispatchError>>> = HashMap::new();
+    let mut worker = Worker::<L, Q> {
+        ledger: ledger.clone(),
+        home: home.clone(),
+        context: context.clone(),
+        stop: stop.clone(),
+        supervised: HashMap::new(),
+        tasks: JoinSet::new(),
+        queued: VecDeque::new(),
+        looks: Arc::new(Semaphore::new(LOOKS)),
+        due: BTreeSet::new(),
+        suspended: HashMap::new(),
+        version: 0,
+        full_look: Instant::now(),
+        others: BTreeSet::new(),
+    };
+    // Before anything is sent, it is known to whom never to.
+    while let Err(fault) = context.follow_suppressed(ledger).await {
+        if !L::SHARED {
+            return Err(fault);
+        }
+        tracing::error!("{fault}");
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(REST) => {}
+        }
+    }
+    let mut poll = tokio::time::interval(POLL);
+    let mut present = tokio::time::interval(PRESENT);
+    for interval in [&mut poll, &mut present] {
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
     let done = loop {
-        let active = tokio::select! {
-            biased;
+        let looked = tokio::select! {
             () = stop.cancelled() => break Ok(()),
-            active = ledger.active() => active,
+            _ = poll.tick() => worker.follow().await,
+            _ = present.tick() => worker.see_others().await,
+            Some((id, prepared)) = registered.recv() => {
+                worker.look_at(id, Some(prepared));
+                Ok(())
+            }
+            Some(ended) = worker.tasks.join_next() => match ended {
+                Ok((id, rest)) => worker.put_aside(id, rest),
+                Err(fault) => Err(DispatchError::Task(fault.to_string())),
+            },
+            Ok(permit) = worker.looks.clone().acquire_owned(), if !worker.queued.is_empty() => {
+                worker.supervise_next(permit);
+                Ok(())
+            }
         };
-        match active {
-            Ok(active) => {
-                for id in active {
-                    supervised.entry(id.clone()).or_insert_with(|| {
-                        let queue = Q::open(home, &id, ahead(context));
-                        let supervisor = CampaignSupervisor::new(
-                            id,
-                            ledger.clone(),
-                            queue,
-                            context.clone(),
-                            stop.child_token(),
-                        );
-                        tokio::spawn(supervisor.supervise())
-                    });
+        match looked {
+            Ok(()) => {}
+            Err(fault) if L::SHARED => {
+                tracing::error!("{fault}");
+                // It may come back with less than it had.
+                worker.version = 0;
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = tokio::time::sleep(REST) => {}
                 }
             }
-            Err(fault) if L::SHARED => tracing::error!("{fault}"),
-            Err(fault) => break Err(fault.into()),
-        }
-        metrics::gauge!("flowcast_campaigns_supervised").set(supervised.len() as f64);
-        let ended: Vec<CampaignId> =
-            supervised.iter().filter(|(_, task)| task.is_finished()).map(|(id, _)| id.clone()).collect();
-        let mut broken = None;
-        for id in ended {
-            let Some(task) = supervised.remove(&id) else { continue };
-            match task.await {
-                Ok(Ok(())) => {}
-                Ok(Err(fault)) if L::SHARED => tracing::error!(campaign = %id, "{fault}"),
-                Ok(Err(fault)) => broken = Some(fault),
-                // It is supervised to again at the next look.
-                Err(fault) => tracing::error!(campaign = %id, "a task failed: {fault}"),
+            Err(fault) => {
+                stop.cancel();
+                break Err(fault);
             }
         }
-        if let Some(fault) = broken {
-            stop.cancel();
-            break Err(fault);
-        }
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = tokio::time::sleep(TICK) => {}
-        }
     };
-    for task in supervised.into_values() {
-        let _ = task.await;
+    while worker.tasks.join_next().await.is_some() {}
+    // Told last: the others take over what is left.
+    if let Err(fault) = ledger.depart().await {
+        tracing::warn!("{fault}");
     }
     done
+}
+
+/// What a worker knows of all campaigns.
+struct Worker<L: Ledger, Q: Queue> {
+    ledger: L,
+    home: Q::Home,
+    context: Context,
+    stop: CancellationToken,
+    /// The campaigns with a supervisor, or soon to have one, and what wakes it.
+    supervised: HashMap<CampaignId, Arc<Notify>>,
+    tasks: JoinSet<(CampaignId, Result<Rest, DispatchError>)>,
+    /// Those that are to be looked at next.
+    queued: VecDeque<(CampaignId, Option<Arc<Prepared>>)>,
+    looks: Arc<Semaphore>,
+    /// When campaigns that wait are to be looked at again.
+    due: BTreeSet<(Timestamp, CampaignId)>,
+    /// The campaigns that wait until their breaker is closed.
+    suspended: HashMap<Breaker, VecDeque<CampaignId>>,
+    /// The version of the changes that were seen last.
+    version: u64,
+    /// When all campaigns are looked at next.
+    full_look: Instant,
+    /// The workers that were there when it was looked last.
+    others: BTreeSet<u32>,
+}
+
+impl<L: Ledger, Q: Queue> Worker<L, Q> {
+    /// Looks at what has changed, and at what is due.
+    async fn follow(&mut self) -> Result<(), DispatchError> {
+        self.context.follow_suppressed(&self.ledger).await?;
+        let is_full = self.version == 0 || self.full_look <= Instant::now();
+        let changes = self.ledger.changes(if is_full { 0 } else { self.version }).await?;
+        if is_full {
+            let (least, each) = FULL_LOOK;
+            let count = u32::try_from(changes.ids.len()).unwrap_or(u32::MAX);
+            self.full_look = Instant::now() + least + each * count;
+        }
+        self.version = changes.version;
+        for id in changes.ids {
+            self.look_at(id, None);
+        }
+        let now = Timestamp::now();
+        while self.due.first().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, id)) = self.due.pop_first()
+        {
+            self.look_at(id, None);
+        }
+        metrics::gauge!("flowcast_campaigns_supervised").set(self.supervised.len() as f64);
+        Ok(())
+    }
+
+    /// Says that it is there; whatever a worker looked after that has gone is looked at.
+    async fn see_others(&mut self) -> Result<(), DispatchError> {
+        let others = self.ledger.present().await?;
+        if !self.others.is_subset(&others) {
+            tracing::info!("a worker has gone; its campaigns are looked after by the others");
+            self.full_look = Instant::now();
+        }
+        self.others = others;
+        self.look_at_breakers().await
+    }
+
+    /// Looks at what holds campaigns up: once for all that it holds. When it is time to try whether it
+    /// still must, one of them does.
+    async fn look_at_breakers(&mut self) -> Result<(), DispatchError> {
+        let breakers: Vec<Breaker> = self.suspended.keys().cloned().collect();
+        for breaker in breakers {
+            match self.ledger.breaker(&breaker).await? {
+                Some(open) if open.probe_is_due => {
+                    let next = self.suspended.get_mut(&breaker).and_then(VecDeque::pop_front);
+                    if let Some(id) = next {
+                        self.look_at(id, None);
+                    }
+                }
+                Some(_) => {}
+                None => {
+                    let all = self.suspended.remove(&breaker).unwrap_or_default();
+                    for id in all {
+                        self.look_at(id, None);
+                    }
+                }
+            }
+        }
+        self.suspended.retain(|_, campaigns| !campaigns.is_empty());
+        Ok(())
+    }
+
+    /// Has a campaign looked at, once more where it already is.
+    fn look_at(&mut self, id: CampaignId, prepared: Option<Arc<Prepared>>) {
+        if let Some(wake_up) = self.supervised.get(&id) {
+            wake_up.notify_one();
+        } else {
+            self.supervised.insert(id.clone(), Arc::default());
+            self.queued.push_back((id, prepared));
+        }
+    }
+
+    /// Gives the next campaign a supervisor. The permit is its until it has looked once.
+    fn supervise_next(&mut self, permit: OwnedSemaphorePermit) {
+        let Some((id, prepared)) = self.queued.pop_front() else { return };
+        let wake_up = self.supervised.entry(id.clone()).or_default().clone();
+        let (ledger, home, context) = (self.ledger.clone(), self.home.clone(), self.context.clone());
+        let stop = self.stop.child_token();
+        self.tasks.spawn(async move {
+            let supervised = async {
+                let Some(campaign) = ledger.campaign(&id).await? else { return Ok(Rest::UntilItChanges) };
+                if Q::LASTS && is_small(&campaign) {
+                    let queue = Local::open(&(), &id, ahead(&context));
+                    CampaignSupervisor::new(id.clone(), ledger, queue, context, wake_up, stop)
+                        .with(prepared)
+                        .supervise(Some(permit))
+                        .await
+                } else {
+                    let queue = Q::open(&home, &id, ahead(&context));
+                    CampaignSupervisor::new(id.clone(), ledger, queue, context, wake_up, stop)
+                        .with(prepared)
+                        .supervise(Some(permit))
+                        .await
+                }
+            };
+            let rest = AssertUnwindSafe(Box::pin(supervised)).catch_unwind().await;
+            let rest = rest.unwrap_or_else(|_| Err(DispatchError::Task("ended by itself".into())));
+            (id, rest)
+        });
+    }
+
+    /// Remembers when a campaign is to be looked at again.
+    fn put_aside(&mut self, id: CampaignId, rest: Result<Rest, DispatchError>) -> Result<(), DispatchError> {
+        let wake_up = self.supervised.remove(&id);
+        let has_changed = wake_up.is_some_and(|wake_up| wake_up.notified().now_or_never().is_some());
+        match rest {
+            Ok(_) if has_changed => self.look_at(id, None),
+            Ok(Rest::Until(at)) => {
+                self.due.insert((at, id));
+            }
+            Ok(Rest::UntilClosed(breaker)) => self.suspended.entry(breaker).or_default().push_back(id),
+            Ok(Rest::UntilItChanges) => {}
+            Err(fault) if L::SHARED => {
+                tracing::error!(campaign = %id, "{fault}");
+                self.due.insert((Timestamp::now() + REST, id));
+            }
+            Err(fault) => return Err(fault),
+        }
+        Ok(())
+    }
+}
+
+/// Whether a campaign has a few batches only.
+fn is_small(campaign: &Campaign) -> bool {
+    campaign.rows.div_ceil(campaign.batch_size.max(1) as u64) <= FEW_BATCHES
 }
 
 /// The broker hands over so many batches ahead at the most, for any account.

@@ -117,7 +117,7 @@ fn describe() {
     use metrics::{describe_counter, describe_gauge, describe_histogram};
     describe_counter!("flowcast_messages_total", "Messages by the state that an answer led to");
     describe_histogram!("flowcast_request_seconds", "How long the provider took to answer a request");
-    describe_gauge!("flowcast_campaigns_attended", "Campaigns that this worker attends to");
+    describe_gauge!("flowcast_campaigns_supervised", "Campaigns that this worker has something to do for");
     describe_counter!("flowcast_callbacks_total", "Reports of providers, by what became of them");
     describe_counter!("flowcast_forwarded_total", "Reports handed on to jobs' own addresses, by result");
     describe_counter!(

@@ -3,7 +3,7 @@
 //! The legal moves are `campaign/state.rs`'s; what else changes with a move is decided here. A backend
 //! keeps it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,8 +13,11 @@ use super::{Breaker, DeliveryCounts, LedgerError, Store};
 use crate::campaign::delivery::{STEPS, Times};
 use crate::campaign::{CampaignId, CampaignState};
 
-/// How long a worker counts as there after its last heartbeat.
+/// How long a worker holds the lease of a campaign after its last heartbeat for it.
 pub const LEASE: Duration = Duration::from_secs(10);
+/// How long a worker counts as there after it last said so. Longer than [`LEASE`]: when others see that
+/// it has gone, its leases have run out.
+pub const PRESENCE: Duration = Duration::from_secs(12);
 
 /// A campaign that asks to be registered.
 #[derive(Clone, Debug)]
@@ -134,6 +137,15 @@ pub struct StoredJob {
     pub columns: Vec<String>,
 }
 
+/// What workers must look at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CampaignChanges {
+    /// The campaigns.
+    pub ids: Vec<CampaignId>,
+    /// The version to ask with next.
+    pub version: u64,
+}
+
 /// What a worker learns with its heartbeat for a campaign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lease {
@@ -226,15 +238,26 @@ pub trait Campaigns: Store {
     /// All campaigns, the newest first.
     fn campaigns(&self) -> impl Future<Output = Result<Vec<Campaign>, LedgerError>> + Send;
 
-    /// The campaigns that a worker must look after: those that have not ended, and those whose end
-    /// was not published.
-    fn active(&self) -> impl Future<Output = Result<Vec<CampaignId>, LedgerError>> + Send;
+    /// Which campaigns have changed since version `known`, of those that workers must look after: those
+    /// that have not ended, and those whose end was not published. With 0, all of them. Costs nothing
+    /// for those that have not changed.
+    fn changes(&self, known: u64) -> impl Future<Output = Result<CampaignChanges, LedgerError>> + Send;
 
     /// A campaign's job.
     fn job(&self, id: &CampaignId) -> impl Future<Output = Result<StoredJob, LedgerError>> + Send;
 
     /// Puts a campaign among those that are looked after.
     fn activate(&self, id: &CampaignId) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Puts a campaign among those that have changed, so that every worker looks at it.
+    fn touch(&self, id: &CampaignId) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Says that this worker is there, which counts for [`PRESENCE`], and returns the sessions of all
+    /// that are.
+    fn present(&self) -> impl Future<Output = Result<BTreeSet<u32>, LedgerError>> + Send;
+
+    /// Says that this worker is gone.
+    fn depart(&self) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
     /// Writes what of a campaign moves with its state — the state, its reason and what suspends it, what
     /// is forgiven, when it started and ended — if the state is still the one that is `known`; with
@@ -296,8 +319,9 @@ pub trait Campaigns: Store {
                 }
                 if self.swap_campaign(known.state, settled, after.clone()).await? {
                     if after.state != known.state {
-                        // Again: a worker that was just done with the state before may have taken it off.
-                        self.activate(id).await?;
+                        // Puts it back, too, where a worker that was just done with the state before
+                        // has taken it off.
+                        self.touch(id).await?;
                     }
                     return Ok(true);
                 }

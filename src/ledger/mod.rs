@@ -32,7 +32,9 @@ pub use batches::{
     Swap, Swapped, Written,
 };
 pub use breakers::{Breaker, Breakers, FIRST_PROBE, LAST_PROBE, OpenBreaker};
-pub use campaigns::{Campaign, Campaigns, Counts, LEASE, Lease, NewCampaign, StoredJob};
+pub use campaigns::{
+    Campaign, CampaignChanges, Campaigns, Counts, LEASE, Lease, NewCampaign, PRESENCE, StoredJob,
+};
 pub use deliveries::{DeliveryCounts, MessageReport, ReportEffect, Response};
 pub use error::LedgerError;
 pub use memory::{Clock, Memory};

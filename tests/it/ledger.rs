@@ -3,7 +3,7 @@
 use flowcast::campaign::MessageState::{Accepted, InDoubt, Pending, Rejected, Sending};
 use flowcast::campaign::delivery::{Delivery, News, Reply, ReplyContent};
 use flowcast::campaign::{CampaignId, CampaignState, MessageState, SkipReason};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
@@ -665,7 +665,7 @@ async fn a_note_does_not_start_a_campaign_that_was_paused(store: impl Store) {
 async fn a_campaign_is_looked_after_until_its_end_was_told(store: impl Store) {
     let ledger = store.open().await;
     running(&ledger).await;
-    let active = async || ledger.active().await.unwrap();
+    let active = async || ledger.changes(0).await.unwrap().ids;
     assert_eq!(active().await, [id()]);
     ledger.change_state(&id(), CampaignState::Cancelled, None).await.unwrap();
     ledger.published(&id(), CampaignState::Running).await.unwrap();
@@ -673,6 +673,39 @@ async fn a_campaign_is_looked_after_until_its_end_was_told(store: impl Store) {
     ledger.published(&id(), CampaignState::Cancelled).await.unwrap();
     assert_eq!(active().await, []);
     assert_eq!(now(&ledger).await.published, Some(CampaignState::Cancelled));
+}
+
+async fn only_what_has_changed_since_is_looked_at(store: impl Store) {
+    let ledger = store.open().await;
+    let before = ledger.changes(0).await.unwrap();
+    assert_eq!(before.ids, []);
+    running(&ledger).await;
+    let other: CampaignId = "other".parse().unwrap();
+    let new = NewCampaign { id: other.clone(), fingerprint: "f2".into(), ..new_campaign() };
+    ledger.register(new).await.unwrap();
+    let all = ledger.changes(before.version).await.unwrap();
+    assert_eq!(all.ids.iter().collect::<BTreeSet<_>>(), BTreeSet::from([&id(), &other]));
+    // Nothing has changed, and a note is no change.
+    ledger.note(&id(), Some("waits".into())).await.unwrap();
+    let none = ledger.changes(all.version).await.unwrap();
+    assert_eq!((none.ids, none.version), (vec![], all.version));
+    ledger.change_state(&id(), CampaignState::Paused, None).await.unwrap();
+    let paused = ledger.changes(all.version).await.unwrap();
+    assert_eq!(paused.ids, [id()]);
+    ledger.touch(&other).await.unwrap();
+    assert_eq!(ledger.changes(paused.version).await.unwrap().ids, [other]);
+}
+
+async fn a_worker_is_there_until_it_says_that_it_is_gone(store: impl Store) {
+    let ledger = store.open().await;
+    let there = ledger.present().await.unwrap();
+    assert_eq!(there.len(), 1);
+    assert_eq!(ledger.present().await.unwrap(), there);
+    ledger.depart().await.unwrap();
+    drop(ledger);
+    // Another one does not see it.
+    let other = store.open().await;
+    assert!(other.present().await.unwrap().is_disjoint(&there));
 }
 
 async fn a_job_is_kept_as_it_was_registered(store: impl Store) {
@@ -1052,7 +1085,7 @@ async fn a_campaign_that_is_removed_leaves_nothing(store: impl Store) {
     ledger.remove(&id()).await.unwrap();
     assert_eq!(ledger.campaign(&id()).await.unwrap(), None);
     assert_eq!(ledger.campaigns().await.unwrap(), []);
-    assert_eq!(ledger.active().await.unwrap(), []);
+    assert_eq!(ledger.changes(0).await.unwrap().ids, []);
     running(&ledger).await;
     assert_eq!((counts(&ledger).await, report(&ledger).await), ([0; 6], Vec::new()));
 }
@@ -1102,6 +1135,8 @@ macro_rules! ledger_suite {
                 a_campaign_completes_only_when_its_counts_add_up
                 a_note_does_not_start_a_campaign_that_was_paused
                 a_campaign_is_looked_after_until_its_end_was_told
+                only_what_has_changed_since_is_looked_at
+                a_worker_is_there_until_it_says_that_it_is_gone
                 a_job_is_kept_as_it_was_registered
                 rejected_messages_are_sent_again_by_code
                 the_rate_counts_a_message_as_often_as_it_is_settled

@@ -171,11 +171,11 @@ async fn a_job_that_ends_its_worker_each_time_is_buried() {
     // Taken and lost, as by workers that end over it.
     for _ in 0..10 {
         let taker = Broker::connect(&url.as_str().into(), true).await.unwrap();
-        let mut jobs = taker.jobs();
+        let mut jobs = taker.jobs(1);
         let delivery = timeout(LONG, jobs.next()).await.unwrap().unwrap();
         assert!(!delivery.is_poison());
         taker.close().await;
     }
-    let mut jobs = broker.jobs();
+    let mut jobs = broker.jobs(1);
     assert!(timeout(LONG, jobs.next()).await.unwrap().unwrap().is_poison());
 }

@@ -23,7 +23,7 @@ fn requests(name: &str, job: &Job, columns: &[&str], rows: [&[&str]; 2]) -> Vec<
     let columns = Columns::new(columns.iter().map(ToString::to_string).collect());
     let envelope = provider.envelope(job, false).unwrap();
     let template =
-        Template::compile(&envelope, &job.limits_of_strings, job.judge_rendered, &columns, None).unwrap();
+        Template::compile(&envelope, &job.limits_of_strings, job.check_rendered, &columns, None).unwrap();
     let mut batch = Batch::new("c1".parse().unwrap(), 7, template.columns().len(), false);
     for (row, values) in (1..).zip(rows) {
         let phone = format!("+9198765432{row}0").parse().unwrap();
@@ -169,7 +169,7 @@ fn what_kaleyra_can_not_do_is_said_before_anything_is_sent() {
     let compile = |job: &Job| {
         let columns = Columns::new(vec!["name".into()]);
         let envelope = open("kaleyra").envelope(job, false).unwrap();
-        Template::compile(&envelope, &job.limits_of_strings, job.judge_rendered, &columns, None)
+        Template::compile(&envelope, &job.limits_of_strings, job.check_rendered, &columns, None)
     };
     assert_eq!(
         compile(&long).err().unwrap()[0].to_string(),

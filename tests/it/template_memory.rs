@@ -100,7 +100,7 @@ fn render(text: &str) -> bool {
     let provider = (PROVIDERS[0].open)(&"http://127.0.0.1:1".parse().unwrap(), &credentials).unwrap();
     let columns = Columns::new(["name", "city"].map(String::from).into());
     let envelope = provider.envelope(&job, false).unwrap();
-    let compiled = Template::compile(&envelope, &job.limits_of_strings, job.judge_rendered, &columns, None);
+    let compiled = Template::compile(&envelope, &job.limits_of_strings, job.check_rendered, &columns, None);
     let Ok(template) = compiled else { return false };
     let values = ["a".repeat(60_000), "Pune".into()];
     let mut batch = Batch::new("c".parse().unwrap(), 0, template.columns().len(), false);

@@ -252,7 +252,7 @@ const BUTTON: Rule = Rule::Choice(Choice {
 fn unique<'a>(values: impl Iterator<Item = &'a Value>, what: &str, pointer: &str, findings: &mut Findings) {
     let values: Vec<&str> = values.filter_map(Value::as_str).collect();
     if values.iter().any(|value| findings.waits(value)) {
-        findings.judge_rendered = true;
+        findings.check_rendered = true;
     }
     let is_repeated =
         |(index, value): (usize, &&str)| !findings.waits(value) && values[..index].contains(value);

@@ -56,7 +56,7 @@ pub struct Job {
     pub limits_of_strings: Vec<(String, Limit)>,
     /// Whether rendered messages must be checked whole.
     #[serde(skip)]
-    pub judge_rendered: bool,
+    pub check_rendered: bool,
 }
 
 /// Where recipients come from.
@@ -105,7 +105,7 @@ pub struct JobLimits {
 pub struct StopWhen {
     /// The share of rejected messages that is too much, in per cent.
     pub rejected_percent: u64,
-    /// How many messages must be settled before it is judged.
+    /// How many messages must be settled before the share counts.
     #[serde(default = "StopWhen::after_by_default")]
     pub after: u64,
 }
@@ -171,7 +171,7 @@ impl Job {
         }
         job.document = document;
         job.limits_of_strings = findings.limits;
-        job.judge_rendered = findings.judge_rendered;
+        job.check_rendered = findings.check_rendered;
         Ok(job)
     }
 

@@ -1,8 +1,8 @@
 //! Messages with placeholders, compiled once a campaign and rendered straight to bytes.
 //!
 //! The constant JSON is serialised once and cut at the placeholders. A message is those pieces and
-//! its values, escaped into the request's body. Limits that depend on values are judged as they
-//! are filled; what only the whole can tell is judged on the whole.
+//! its values, escaped into the request's body. Limits that depend on values are checked as they
+//! are filled; what only the whole can tell is checked on the whole.
 
 mod bounds;
 mod expression;
@@ -31,11 +31,11 @@ pub struct Template {
     jinja: Environment<'static>,
     columns: Vec<usize>,
     callbacks: Option<Arc<Callbacks>>,
-    /// Where the content stands, when it must be judged whole.
-    judge: Option<Judge>,
+    /// Where the content stands, when it must be checked whole.
+    check: Option<RenderedCheck>,
 }
 
-struct Judge {
+struct RenderedCheck {
     pointer: &'static str,
     beside: &'static [&'static str],
 }
@@ -119,7 +119,7 @@ impl Template {
     pub fn compile(
         envelope: &Envelope,
         limits: &[(String, Limit)],
-        judge_rendered: bool,
+        check_rendered: bool,
         columns: &Columns,
         callbacks: Option<Arc<Callbacks>>,
     ) -> Result<Self, Vec<Problem>> {
@@ -160,8 +160,9 @@ impl Template {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let judge = judge_rendered.then_some(Judge { pointer: envelope.content, beside: envelope.beside });
-        Ok(Self { ops: builder.ops, jinja: compiler.jinja, columns: compiler.used, callbacks, judge })
+        let check =
+            check_rendered.then_some(RenderedCheck { pointer: envelope.content, beside: envelope.beside });
+        Ok(Self { ops: builder.ops, jinja: compiler.jinja, columns: compiler.used, callbacks, check })
     }
 
     /// The columns of the audience that are needed, in the order in which a batch has their values.
@@ -197,11 +198,11 @@ impl Template {
             Op::Text { text, limit, pointer } => self
                 .text(text, recipient, out)
                 .map_err(|cause| cause.skip(pointer))
-                .and_then(|length| judge_length(length, limit, pointer))
-                .and_then(|()| judge_size(out.len() - start - address)),
+                .and_then(|length| check_length(length, limit, pointer))
+                .and_then(|()| check_size(out.len() - start - address)),
         });
         let rendered =
-            rendered.and_then(|()| self.judge.as_ref().map_or(Ok(()), |judge| judge.whole(&out[start..])));
+            rendered.and_then(|()| self.check.as_ref().map_or(Ok(()), |check| check.whole(&out[start..])));
         if rendered.is_err() {
             out.truncate(start);
         }
@@ -216,7 +217,7 @@ impl Template {
     /// Why this recipient gets no message: what [`Template::render`] would say.
     pub fn check(&self, recipient: &Recipient<'_>, scratch: &mut Vec<u8>) -> Result<(), Skip> {
         scratch.clear();
-        if self.judge.is_some() {
+        if self.check.is_some() {
             return self.render(recipient, scratch);
         }
         let mut size = 0;
@@ -227,9 +228,9 @@ impl Template {
                 Op::Text { text, limit, pointer } => {
                     scratch.clear();
                     let length = self.text(text, recipient, scratch).map_err(|cause| cause.skip(pointer))?;
-                    judge_length(length, limit, pointer)?;
+                    check_length(length, limit, pointer)?;
                     size += scratch.len();
-                    judge_size(size)?;
+                    check_size(size)?;
                 }
             }
         }
@@ -268,7 +269,7 @@ impl Template {
     }
 }
 
-impl Judge {
+impl RenderedCheck {
     /// Holds the whole rendered content against the rules.
     fn whole(&self, message: &[u8]) -> Result<(), Skip> {
         let fault = |detail| Skip { reason: SkipReason::InvalidContent, detail };
@@ -285,7 +286,7 @@ impl Judge {
     }
 }
 
-fn judge_size(bytes: usize) -> Result<(), Skip> {
+fn check_size(bytes: usize) -> Result<(), Skip> {
     if bytes <= MESSAGE {
         return Ok(());
     }
@@ -293,7 +294,7 @@ fn judge_size(bytes: usize) -> Result<(), Skip> {
     Err(Skip { reason: SkipReason::InvalidContent, detail })
 }
 
-fn judge_length(length: Option<usize>, limit: &Limit, pointer: &str) -> Result<(), Skip> {
+fn check_length(length: Option<usize>, limit: &Limit, pointer: &str) -> Result<(), Skip> {
     let fault = match length {
         Some(0) if !limit.may_be_empty => "is empty".into(),
         Some(length) if limit.max > 0 && length > limit.max => too_long(length, limit.max, limit.source),
@@ -443,7 +444,7 @@ mod tests {
         let value = json!({ "to": "{{ recipient }}", "content": content });
         let envelope = Envelope::new(value, "/content", &[]);
         let columns = Columns::new(columns.iter().map(ToString::to_string).collect());
-        Template::compile(&envelope, &findings.limits, findings.judge_rendered, &columns, None)
+        Template::compile(&envelope, &findings.limits, findings.check_rendered, &columns, None)
     }
 
     fn body(text: &str) -> Value {
@@ -532,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_judged_when_it_is_filled() {
+    fn a_link_is_checked_when_it_is_filled() {
         let image = json!({ "type": "image", "image": { "link": "https://x.example/{{ file }}" } });
         let template = compile(&image, &["file"]).unwrap();
         assert!(render(&template, &["a.png"]).is_ok());

@@ -1,6 +1,6 @@
 //! Campaigns and their plans in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use roaring::RoaringBitmap;
@@ -11,8 +11,8 @@ use crate::ledger::deliveries::{self, TOOK, UNDELIVERED};
 use crate::ledger::rate::{SECONDS, rate};
 use crate::ledger::record::BatchRecord;
 use crate::ledger::{
-    Campaign, Campaigns, Checkpoint, Counts, LEASE, Lease, LedgerError, NewCampaign, Plan, PlannedBatch,
-    Plans, SkippedRow, Store, StoredJob,
+    Campaign, CampaignChanges, Campaigns, Checkpoint, Counts, LEASE, Lease, LedgerError, NewCampaign,
+    PRESENCE, Plan, PlannedBatch, Plans, SkippedRow, Store, StoredJob,
 };
 
 impl Stored {
@@ -135,7 +135,7 @@ impl Campaigns for Memory {
         }
         state.order += 1;
         let order = state.order;
-        state.active.insert(id.clone());
+        state.touch(&id);
         let stored = state.campaigns.entry(id).or_insert_with(|| Stored::new(new, order, now));
         Ok(stored.read(now))
     }
@@ -157,8 +157,10 @@ impl Campaigns for Memory {
         Ok(all.into_iter().map(|stored| stored.read(now)).collect())
     }
 
-    async fn active(&self) -> Result<Vec<CampaignId>, LedgerError> {
-        Ok(self.state().active.iter().cloned().collect())
+    async fn changes(&self, known: u64) -> Result<CampaignChanges, LedgerError> {
+        let state = self.state();
+        let news = state.active.iter().filter(|(_, version)| known == 0 || **version > known);
+        Ok(CampaignChanges { ids: news.map(|(id, _)| id.clone()).collect(), version: state.version })
     }
 
     async fn job(&self, id: &CampaignId) -> Result<StoredJob, LedgerError> {
@@ -168,7 +170,25 @@ impl Campaigns for Memory {
     }
 
     async fn activate(&self, id: &CampaignId) -> Result<(), LedgerError> {
-        self.state().active.insert(id.clone());
+        self.state().active.entry(id.clone()).or_default();
+        Ok(())
+    }
+
+    async fn touch(&self, id: &CampaignId) -> Result<(), LedgerError> {
+        self.state().touch(id);
+        Ok(())
+    }
+
+    async fn present(&self) -> Result<BTreeSet<u32>, LedgerError> {
+        let (now, presence) = (self.now(), PRESENCE.as_millis() as i64);
+        let mut state = self.state();
+        state.workers.retain(|_, until| *until > now);
+        state.workers.insert(self.session, now + presence);
+        Ok(state.workers.keys().copied().collect())
+    }
+
+    async fn depart(&self) -> Result<(), LedgerError> {
+        self.state().workers.remove(&self.session);
         Ok(())
     }
 

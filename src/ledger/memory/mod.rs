@@ -39,7 +39,11 @@ struct State {
     /// Grows with everything that is told apart by its order.
     order: u64,
     tokens: u32,
-    active: BTreeSet<CampaignId>,
+    /// Those that are looked after, with the version of the last change of each.
+    active: BTreeMap<CampaignId, u64>,
+    version: u64,
+    /// Until when which worker counts as there.
+    workers: BTreeMap<u32, i64>,
     unnamed: BTreeMap<String, CampaignId>,
     breakers: BTreeMap<(String, String), Open>,
     suppressed: RoaringTreemap,
@@ -107,6 +111,11 @@ impl Memory {
 }
 
 impl State {
+    fn touch(&mut self, id: &CampaignId) {
+        self.version += 1;
+        self.active.insert(id.clone(), self.version);
+    }
+
     fn campaign(&mut self, id: &CampaignId) -> Result<&mut Stored, LedgerError> {
         self.campaigns.get_mut(id).ok_or_else(|| LedgerError::NoCampaign(id.clone()))
     }

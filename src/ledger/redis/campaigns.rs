@@ -1,6 +1,6 @@
 //! Campaigns in Redis: a hash each, a list of all, a set of those that are looked after.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::LazyLock;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -14,16 +14,22 @@ use crate::ledger::campaigns::Admits;
 use crate::ledger::deliveries::{self, TOOK, UNDELIVERED};
 use crate::ledger::rate::{SECONDS, rate};
 use crate::ledger::{
-    Breaker, Campaign, Campaigns, Counts, LEASE, Lease, LedgerError, NewCampaign, Store, StoredJob,
+    Breaker, Campaign, CampaignChanges, Campaigns, Counts, LEASE, Lease, LedgerError, NewCampaign, PRESENCE,
+    Store, StoredJob,
 };
 use crate::redis_client::{Arg, Script};
 
 /// The campaigns, by the time of their registration.
 const CAMPAIGNS: &str = "flowcast:campaigns";
-/// The campaigns that a worker must look after.
+/// The campaigns that a worker must look after, each with the version of its last change; a member
+/// without a name has the version of the last change of all.
 const ACTIVE: &str = "flowcast:active";
+/// The workers' sessions, by the time until which they count as there.
+const WORKERS: &str = "flowcast:workers";
 
 static HEARTBEAT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("heartbeat.lua")));
+static TOUCH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("touch.lua")));
+static PRESENT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("present.lua")));
 static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("release.lua")));
 
 /// A hash as Redis answers it.
@@ -252,6 +258,8 @@ impl Campaigns for Redis {
                 _ => break,
             }
         }
+        // Now it is there to be looked at.
+        self.touch(&id).await?;
         self.campaign(&id).await?.ok_or(LedgerError::NoCampaign(id))
     }
 
@@ -284,11 +292,22 @@ impl Campaigns for Redis {
         each.try_filter_map(|campaign| async move { Ok(campaign) }).try_collect().await
     }
 
-    async fn active(&self) -> Result<Vec<CampaignId>, LedgerError> {
-        let all: Vec<String> = self.client.command(redis::cmd("SMEMBERS").arg(ACTIVE)).await?;
-        let mut ids: Vec<CampaignId> = all.iter().filter_map(|id| id.parse().ok()).collect();
-        ids.sort_unstable();
-        Ok(ids)
+    async fn changes(&self, known: u64) -> Result<CampaignChanges, LedgerError> {
+        let mut from = known;
+        loop {
+            let mut range = redis::cmd("ZRANGE");
+            // The version itself comes along, so that one that has gone back is noticed.
+            range.arg(ACTIVE).arg(from).arg("+inf").arg("BYSCORE").arg("WITHSCORES");
+            let found: Vec<(String, u64)> = self.client.command(&range).await?;
+            if found.is_empty() && from > 0 {
+                from = 0;
+                continue;
+            }
+            let version = found.iter().map(|(_, version)| *version).max().unwrap_or_default();
+            let news = found.iter().filter(|(_, version)| from == 0 || *version > from);
+            let ids = news.filter_map(|(id, _)| id.parse().ok()).collect();
+            return Ok(CampaignChanges { ids, version });
+        }
     }
 
     async fn job(&self, id: &CampaignId) -> Result<StoredJob, LedgerError> {
@@ -302,7 +321,26 @@ impl Campaigns for Redis {
     }
 
     async fn activate(&self, id: &CampaignId) -> Result<(), LedgerError> {
-        let _: u64 = self.client.command(redis::cmd("SADD").arg(ACTIVE).arg(id.as_str())).await?;
+        let mut add = redis::cmd("ZADD");
+        add.arg(ACTIVE).arg("NX").arg(0).arg(id.as_str());
+        let _: u64 = self.client.command(&add).await?;
+        Ok(())
+    }
+
+    async fn touch(&self, id: &CampaignId) -> Result<(), LedgerError> {
+        let _: u64 = self.client.run(&TOUCH, &[ACTIVE.into()], &[Arg::from(id.as_str())]).await?;
+        Ok(())
+    }
+
+    async fn present(&self) -> Result<BTreeSet<u32>, LedgerError> {
+        let session = self.session.to_string();
+        let args = [Arg::from(&session), Arg::from(PRESENCE.as_micros() as u64)];
+        let all: Vec<u32> = self.client.run(&PRESENT, &[WORKERS.into()], &args).await?;
+        Ok(all.into_iter().collect())
+    }
+
+    async fn depart(&self) -> Result<(), LedgerError> {
+        let _: u64 = self.client.command(redis::cmd("ZREM").arg(WORKERS).arg(self.session)).await?;
         Ok(())
     }
 
@@ -331,12 +369,12 @@ impl Campaigns for Redis {
         set.arg(Keys(id).campaign()).arg("published").arg(state.as_str());
         let _: u64 = self.client.command(&set).await?;
         if state.is_over() {
-            let _: u64 = self.client.command(redis::cmd("SREM").arg(ACTIVE).arg(id.as_str())).await?;
+            let _: u64 = self.client.command(redis::cmd("ZREM").arg(ACTIVE).arg(id.as_str())).await?;
             // A retry may have woken it in between; then it is to be looked after again.
             let now: Option<String> =
                 self.client.command(redis::cmd("HGET").arg(Keys(id).campaign()).arg("state")).await?;
             if now.as_deref() != Some(state.as_str()) {
-                self.activate(id).await?;
+                self.touch(id).await?;
             }
         }
         Ok(())
@@ -385,7 +423,7 @@ impl Campaigns for Redis {
         let second = self.now() / 1000;
         unlink.arg((second - SECONDS..=second + 1).map(|second| keys.tick(second)).collect::<Vec<_>>());
         let _: u64 = self.client.command(&unlink).await?;
-        let _: u64 = self.client.command(redis::cmd("SREM").arg(ACTIVE).arg(id.as_str())).await?;
+        let _: u64 = self.client.command(redis::cmd("ZREM").arg(ACTIVE).arg(id.as_str())).await?;
         let _: u64 = self.client.command(redis::cmd("ZREM").arg(CAMPAIGNS).arg(id.as_str())).await?;
         Ok(())
     }

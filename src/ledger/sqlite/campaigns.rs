@@ -1,6 +1,6 @@
 //! Campaigns in the embedded store: a row each, and the tallies beside it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
@@ -8,7 +8,9 @@ use super::{Sqlite, count, key, now, signed, time, unsigned};
 use crate::campaign::{CampaignId, CampaignState};
 use crate::ledger::deliveries::{self, TOOK, UNDELIVERED};
 use crate::ledger::rate::{SECONDS, rate};
-use crate::ledger::{Breaker, Campaign, Campaigns, Counts, Lease, LedgerError, NewCampaign, StoredJob};
+use crate::ledger::{
+    Breaker, Campaign, CampaignChanges, Campaigns, Counts, Lease, LedgerError, NewCampaign, StoredJob,
+};
 
 /// The kind of tally that counts the messages that were settled in a second.
 const TICK: &str = "tick";
@@ -135,8 +137,9 @@ pub(super) fn tally(
 fn insert(transaction: &Transaction<'_>, new: &NewCampaign) -> Result<(), LedgerError> {
     transaction.execute(
         "INSERT INTO campaign (id, named, name, fingerprint, audience, rows, batch_size, rehearsal, state, submitted_at,
-           account, job, columns)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+           account, job, columns, changed)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13,
+           max(?10, (SELECT coalesce(max(changed), 0) + 1 FROM campaign)))",
         params![
             new.id.as_str(),
             new.named,
@@ -236,14 +239,17 @@ impl Campaigns for Sqlite {
         self.store.read(read).await
     }
 
-    async fn active(&self) -> Result<Vec<CampaignId>, LedgerError> {
-        let read = |connection: &Connection| {
+    async fn changes(&self, known: u64) -> Result<CampaignChanges, LedgerError> {
+        let read = move |connection: &Connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT id FROM campaign WHERE state NOT IN ('completed', 'cancelled')
-                   OR published IS NULL OR published <> state ORDER BY key",
+                "SELECT id FROM campaign WHERE changed > ?1 AND (state NOT IN ('completed', 'cancelled')
+                   OR published IS NULL OR published <> state) ORDER BY changed",
             )?;
-            let ids = statement.query_map([], word_id)?;
-            Ok(ids.collect::<rusqlite::Result<_>>()?)
+            let ids = statement.query_map([signed(known)], word_id)?.collect::<rusqlite::Result<_>>()?;
+            let mut statement =
+                connection.prepare_cached("SELECT coalesce(max(changed), 0) FROM campaign")?;
+            let version = statement.query_row([], |row| Ok(unsigned(row.get(0)?)))?;
+            Ok(CampaignChanges { ids, version })
         };
         self.store.read(read).await
     }
@@ -265,6 +271,28 @@ impl Campaigns for Sqlite {
 
     /// A campaign is active by its state.
     async fn activate(&self, _: &CampaignId) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
+    async fn touch(&self, id: &CampaignId) -> Result<(), LedgerError> {
+        let id = id.clone();
+        let write = move |transaction: &Transaction<'_>| {
+            transaction
+                .prepare_cached(
+                    "UPDATE campaign SET changed = max(?2, (SELECT max(changed) + 1 FROM campaign)) WHERE id = ?1",
+                )?
+                .execute(params![id.as_str(), now()])?;
+            Ok(())
+        };
+        self.store.write(write).await
+    }
+
+    /// Nobody else sends from this store.
+    async fn present(&self) -> Result<BTreeSet<u32>, LedgerError> {
+        Ok(BTreeSet::from([self.session]))
+    }
+
+    async fn depart(&self) -> Result<(), LedgerError> {
         Ok(())
     }
 

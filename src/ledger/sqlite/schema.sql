@@ -31,10 +31,13 @@ CREATE TABLE campaign (
     rejected     INTEGER NOT NULL DEFAULT 0,
     in_doubt     INTEGER NOT NULL DEFAULT 0,
     skipped      INTEGER NOT NULL DEFAULT 0,
+    changed      INTEGER NOT NULL,      -- later than all others when workers must look at it
     submitted_at INTEGER NOT NULL,
     started_at   INTEGER,
     finished_at  INTEGER
 );
+
+CREATE INDEX campaign_changed ON campaign (changed);
 
 -- One row a batch. Its key is campaign.key * 2^32 + number.
 CREATE TABLE batch (

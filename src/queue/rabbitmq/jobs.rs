@@ -94,10 +94,9 @@ impl Jobs {
 }
 
 impl Broker {
-    /// Takes jobs.
-    pub fn jobs(&self) -> Jobs {
-        // One at a time: the others are for other workers.
-        Jobs(Consuming::new(self, JOBS, 1))
+    /// Takes jobs, so many at once at the most: the others are for other workers.
+    pub fn jobs(&self, at_once: u16) -> Jobs {
+        Jobs(Consuming::new(self, JOBS, at_once))
     }
 
     /// Puts a job or a control document on the queue.
