@@ -88,8 +88,8 @@ class Machine:
         self.start("epmd", ["epmd", "-address", "127.0.0.1", "-port", "5701"])
         self.start("rabbitmq", ["/usr/lib/rabbitmq/bin/rabbitmq-server"], env=env)
         self.wait_for(5699)
-        pid = subprocess.run(["pgrep", "-f", "beam.smp.*bench@localhost"], capture_output=True, text=True)
-        self.pids["rabbitmq"] = int(pid.stdout.split()[0])
+
+        self.pids["rabbitmq"] = int((self.folder / "rabbitmq.pid").read_text())
 
     def wait_for(self, port):
         """Waits until RabbitMQ takes connections."""

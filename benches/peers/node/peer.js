@@ -56,6 +56,7 @@ function message(to, name, clinic) {
 }
 
 await consuming.consume(QUEUE, async (delivery) => {
+  if (delivery === null) return; // The queue is deleted.
   const { number, rows } = JSON.parse(delivery.content.toString());
   const body = JSON.stringify({ whatsapp: { messages: rows.map(([to, name, clinic]) => message(to, name, clinic)) } });
   const answer = await pool.request({

@@ -144,7 +144,7 @@ async fn publish(
     channel: &Channel,
     number: u64,
     rows: Vec<[String; 3]>,
-) -> Result<lapin::publisher_confirm::PublisherConfirm, Fault> {
+) -> Result<lapin::PublisherConfirm, Fault> {
     let body = serde_json::to_vec(&Batch { number, rows })?;
     let properties = BasicProperties::default().with_delivery_mode(2);
     let options = BasicPublishOptions::default();
