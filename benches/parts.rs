@@ -87,7 +87,7 @@ fn audience(criterion: &mut Criterion) {
 }
 
 fn numbers(criterion: &mut Criterion) {
-    let mut numbers = PhoneNumbers::new(Some("IN"));
+    let numbers = PhoneNumbers::new(Some("IN"));
     let mut group = criterion.benchmark_group("number");
     group.throughput(Throughput::Elements(1));
     for (name, text) in [("plain E.164", "+919876543210"), ("as a person writes it", "0091 98765-43210")] {

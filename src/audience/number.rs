@@ -4,10 +4,11 @@
 //! patterns for its country. Everything else goes through the library's parser.
 
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use phonenumber::metadata::DATABASE;
 use phonenumber::{Mode, country};
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 
 use super::csv_rows::is_hidden;
 use crate::campaign::Phone;
@@ -39,7 +40,7 @@ pub enum Refusal {
 /// ```
 /// use flowcast::audience::PhoneNumbers;
 ///
-/// let mut numbers = PhoneNumbers::new(Some("IN"));
+/// let numbers = PhoneNumbers::new(Some("IN"));
 /// for text in ["98765 43210", "0091 98765-43210", "(+91) 98765 43210", "919876543210.0"] {
 ///     assert_eq!(numbers.normalise(text)?.to_string(), "+919876543210");
 /// }
@@ -50,9 +51,11 @@ pub struct Numbers {
     region: Option<country::Id>,
     /// The region's calling code.
     region_code: Option<u16>,
-    /// By calling code, made at first sight: what is plainly a number there, if anything is.
-    plain: Vec<Option<Known>>,
 }
+
+/// By calling code, made at first sight and kept for all audiences: a small one would take longer to make
+/// them than to be read.
+static PLAIN: [OnceLock<Known>; 1000] = [const { OnceLock::new() }; 1000];
 
 /// What is known of a calling code: what is plainly a number there, where that can be told.
 type Known = Option<Plain>;
@@ -78,7 +81,7 @@ impl Numbers {
         let region = region.and_then(|region| country::Id::from_str(region).ok());
         let region_code =
             region.and_then(|id| DATABASE.by_id(id.as_ref())).map(phonenumber::Metadata::country_code);
-        Self { region, region_code, plain: (0..1000).map(|_| None).collect() }
+        Self { region, region_code }
     }
 
     /// The number that a text means.
@@ -86,7 +89,7 @@ impl Numbers {
     /// # Errors
     ///
     /// Why it means none.
-    pub fn normalise(&mut self, text: &str) -> Result<Phone, Refusal> {
+    pub fn normalise(&self, text: &str) -> Result<Phone, Refusal> {
         if let Some(phone) = self.plainly(text) {
             return Ok(phone);
         }
@@ -103,7 +106,7 @@ impl Numbers {
     }
 
     /// `+` and digits, or digits of the default region, that match a pattern as they stand.
-    fn plainly(&mut self, text: &str) -> Option<Phone> {
+    fn plainly(&self, text: &str) -> Option<Phone> {
         let (digits, code) = match text.strip_prefix('+') {
             Some(digits) => (digits, None),
             None => (text, Some(self.region_code?)),
@@ -113,9 +116,9 @@ impl Numbers {
         }
         let (code, national) = match code {
             Some(code) => (code, digits),
-            None => self.split(digits)?,
+            None => Self::split(digits)?,
         };
-        if !self.is_plain(code, national) {
+        if !Self::is_plain(code, national) {
             return None;
         }
         let national_number: u64 = national.parse().ok()?;
@@ -124,27 +127,26 @@ impl Numbers {
     }
 
     /// The calling code at the front. No code is the beginning of another one.
-    fn split<'t>(&mut self, digits: &'t str) -> Option<(u16, &'t str)> {
+    fn split(digits: &str) -> Option<(u16, &str)> {
         (1..=3).find_map(|length| {
             let (code, national) = digits.split_at_checked(length)?;
             let code = code.parse().ok().filter(|_| !code.starts_with('0'))?;
-            self.plain(code).map(|_| (code, national))
+            patterns(code).map(|_| (code, national))
         })
     }
 
-    fn is_plain(&mut self, code: u16, national: &str) -> bool {
-        self.plain(code).and_then(Option::as_ref).is_some_and(|plain| plain.is_match(national))
+    fn is_plain(code: u16, national: &str) -> bool {
+        patterns(code).and_then(Option::as_ref).is_some_and(|plain| plain.is_match(national))
     }
+}
 
-    /// The patterns of a calling code, `None` where there is no such code.
-    fn plain(&mut self, code: u16) -> Option<&Known> {
-        let slot = self.plain.get_mut(usize::from(code))?;
-        if slot.is_none() {
-            DATABASE.region(&code)?;
-            *slot = Some(plain_patterns(code));
-        }
-        slot.as_ref()
+/// The patterns of a calling code, `None` where there is no such code.
+fn patterns(code: u16) -> Option<&'static Known> {
+    let slot = PLAIN.get(usize::from(code))?;
+    if slot.get().is_none() {
+        DATABASE.region(&code)?;
     }
+    Some(slot.get_or_init(|| plain_patterns(code)))
 }
 
 /// The patterns of the first region of a calling code, where it decides alone.
@@ -157,13 +159,18 @@ fn plain_patterns(code: u16) -> Option<Plain> {
     let patterns: Vec<String> =
         kinds.iter().flatten().map(|kind| compact(kind.national_number().as_str())).collect();
     let prefix = match meta.national_prefix_for_parsing() {
-        Some(prefix) => Some(Regex::new(&format!("^(?:{})", compact(prefix.as_str()))).ok()?),
+        Some(prefix) => Some(pattern(&format!("^(?:{})", compact(prefix.as_str())))?),
         None => None,
     };
-    let plain = Plain { number: Regex::new(&format!("^(?:{})$", patterns.join("|"))).ok()?, prefix };
+    let plain = Plain { number: pattern(&format!("^(?:{})$", patterns.join("|")))?, prefix };
     // Tried on the library's own example: a pattern that reads otherwise here is not used.
     let example = kinds.iter().flatten().find_map(|kind| kind.example())?;
     (meta.leading_digits().is_none() && plain.is_match(example)).then_some(plain)
+}
+
+/// A pattern of ASCII digits: what it is matched against holds no others.
+fn pattern(text: &str) -> Option<Regex> {
+    RegexBuilder::new(text).unicode(false).build().ok()
 }
 
 /// The text without what people and programs put around digits.
@@ -273,7 +280,7 @@ mod tests {
     #[test]
     fn what_is_taken_as_it_stands_is_what_the_parser_finds() {
         let mut taken = 0;
-        let mut numbers = Numbers::new(None);
+        let numbers = Numbers::new(None);
         for meta in DATABASE.iter().filter(|meta| meta.country_code() > 0) {
             let descriptors = meta.descriptors();
             let kinds = [descriptors.mobile(), descriptors.fixed_line(), descriptors.voip()];
@@ -303,7 +310,7 @@ mod tests {
         #[test]
         fn normalisation_is_idempotent(text in "[+0-9 ()./-]{0,20}|\\PC{0,20}|(\\+|00)?(91|1|44|55|62|49)[0-9]{6,11}") {
             for region in [None, Some("IN"), Some("US"), Some("IT")] {
-                let mut numbers = Numbers::new(region);
+                let numbers = Numbers::new(region);
                 if let Ok(phone) = numbers.normalise(&text) {
                     prop_assert_eq!(numbers.normalise(&phone.to_string()), Ok(phone));
                 }

@@ -83,7 +83,8 @@ pub struct MessageRef {
 
 impl fmt::Display for MessageRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.campaign, self.batch, self.index)
+        f.write_str(&self.campaign.0)?;
+        write!(f, ".{}.{}", self.batch, self.index)
     }
 }
 

@@ -74,6 +74,8 @@ pub(super) struct Draft<'b> {
     before: BatchRecord,
     record: BatchRecord,
     change: Change,
+    /// By how much the counters of states move, in the order of [`MessageState::ALL`].
+    moved: [i64; MessageState::ALL.len()],
     /// The ledger's clock, in milliseconds since 1970.
     now: i64,
 }
@@ -81,7 +83,7 @@ pub(super) struct Draft<'b> {
 impl<'b> Draft<'b> {
     pub(super) fn new(batch: &'b PlannedBatch, record: BatchRecord, now: i64) -> Self {
         let change = Change { known: record.revision, ..Change::default() };
-        Self { batch, before: record.clone(), record, change, now }
+        Self { batch, before: record.clone(), record, change, moved: [0; MessageState::ALL.len()], now }
     }
 
     /// Claims messages: those that are pending are this claim's now. Returns the places that it holds;
@@ -259,6 +261,9 @@ impl<'b> Draft<'b> {
             (false, true) => Some(false),
             _ => None,
         };
+        for (state, by) in MessageState::ALL.iter().zip(self.moved) {
+            self.count(state.as_str(), String::new(), by);
+        }
         self.change.counters.retain(|_, by| *by != 0);
         if self.record != self.before || !self.change.claimed.is_empty() {
             self.record.revision = self.before.revision.wrapping_add(1).max(1);
@@ -322,8 +327,8 @@ impl<'b> Draft<'b> {
     }
 
     fn put(&mut self, place: u8, message: Message, to: MessageState, word: &str) {
-        self.count(message.state.as_str(), String::new(), -1);
-        self.count(to.as_str(), String::new(), 1);
+        self.moved[message.state as usize] -= 1;
+        self.moved[to as usize] += 1;
         self.record.set(place, Message { state: to, at: self.now, ..message }, word);
     }
 

@@ -328,8 +328,17 @@ fn reference(recipient: &Recipient<'_>) -> MessageRef {
 
 /// Each word with its first letter in upper case and the others in lower case, as Jinja's `title` does.
 fn title(text: &str) -> String {
-    let mut titled = String::with_capacity(text.len());
+    let is_border = |c: char| matches!(c, '-' | '(' | '{' | '[' | '<') || c.is_whitespace();
     let mut is_start = true;
+    if text.is_ascii() {
+        let titled = text.bytes().map(|byte| {
+            let titled = if is_start { byte.to_ascii_uppercase() } else { byte.to_ascii_lowercase() };
+            is_start = is_border(char::from(byte));
+            char::from(titled)
+        });
+        return titled.collect();
+    }
+    let mut titled = String::with_capacity(text.len());
     for c in text.chars() {
         match (c, is_start) {
             ('-' | '(' | '{' | '[' | '<', _) => titled.push(c),
@@ -339,10 +348,14 @@ fn title(text: &str) -> String {
             (_, false) if c.is_ascii() => titled.push(c.to_ascii_lowercase()),
             (_, false) => titled.extend(c.to_lowercase()),
         }
-        is_start = matches!(c, '-' | '(' | '{' | '[' | '<') || c.is_whitespace();
+        is_start = is_border(c);
     }
     titled
 }
+
+/// What flowcast itself says of a recipient — its number, its row, its campaign, its reference — is no
+/// longer than that.
+const LONGEST_OWN: usize = 100;
 
 impl Placeholder {
     /// The value as text.
@@ -367,6 +380,23 @@ impl Placeholder {
         Ok(text)
     }
 
+    /// How many bytes the value has at the most, where it is sure to have one that is a text and not
+    /// empty.
+    pub(super) fn surely(&self, recipient: &Recipient<'_>) -> Option<usize> {
+        let length = match self.source {
+            Source::Column(place) => match (recipient.field(place), &self.default) {
+                (Field::Text(text), _) => text.len(),
+                (Field::Empty, Some(default)) => default.len(),
+                _ => return None,
+            },
+            _ => LONGEST_OWN,
+        };
+        let stays = self.filters.iter().all(|filter| *filter != Filter::Trim);
+        // A character becomes at most three in the other case.
+        let grows = if self.filters.is_empty() { 1 } else { 3 };
+        (stays && (1..=VALUE).contains(&length)).then_some(grows * length)
+    }
+
     /// The value with its type, where it is not a text.
     pub(super) fn typed(&self, recipient: &Recipient<'_>) -> Option<Value> {
         if self.source.length(recipient) > VALUE {
@@ -374,6 +404,11 @@ impl Placeholder {
         }
         let keeps_type = self.filters.is_empty() && (self.source == Source::Row || self.is_json(recipient));
         keeps_type.then(|| self.source.value(recipient)).flatten().filter(|value| !value.is_string())
+    }
+
+    /// Whether its value is a text wherever the audience has texts.
+    pub(super) fn is_text(&self) -> bool {
+        self.source != Source::Row
     }
 
     fn is_json(&self, recipient: &Recipient<'_>) -> bool {
