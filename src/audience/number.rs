@@ -76,6 +76,12 @@ impl Plain {
 }
 
 impl Numbers {
+    /// Loads the library's plans of all countries, which takes a tenth of a second, before the first
+    /// audience waits for it.
+    pub fn load() {
+        let _ = DATABASE.by_id("IN");
+    }
+
     /// `region` is a two-letter code; an unknown one is as good as none.
     pub fn new(region: Option<&str>) -> Self {
         let region = region.and_then(|region| country::Id::from_str(region).ok());

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::callback_endpoint::CallbackEndpoint;
 use super::run::listen_for_signals;
 use super::{Failure, Outcome, open};
+use crate::audience::PhoneNumbers;
 use crate::callbacks::{Forward, Reports, Slot, StopWords, router};
 use crate::config::Config;
 use crate::dispatch::{Context, Events, take_jobs, work};
@@ -41,6 +42,7 @@ pub(super) struct Worker {
 }
 
 pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>) -> Outcome {
+    tokio::task::spawn_blocking(PhoneNumbers::load);
     let stop = CancellationToken::new();
     tokio::spawn(listen_for_signals(stop.clone(), |text| tracing::info!("{text}")));
     if worker.embedded {

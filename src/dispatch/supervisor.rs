@@ -71,6 +71,16 @@ pub(super) enum Next {
     Rest(Rest),
 }
 
+/// What this worker has had to do with a campaign.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Involved {
+    No,
+    /// The ledger knows that it looks after it.
+    LooksAfter,
+    /// It has had senders.
+    Sends,
+}
+
 /// Until when nothing is to be done for a campaign.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Rest {
@@ -99,6 +109,7 @@ pub(super) struct CampaignSupervisor<L: Ledger, Q: Queue> {
     /// Since when it stands still with nothing queued, and where.
     pub(super) still: Option<(Instant, Counts)>,
     shown: Option<String>,
+    involved: Involved,
     expired_once: bool,
     rest_until: Option<Instant>,
 }
@@ -147,6 +158,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             replayed: BTreeMap::new(),
             still: None,
             shown: None,
+            involved: Involved::No,
             expired_once: false,
             rest_until: None,
         }
@@ -208,7 +220,9 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             }
         }
         self.queue.close().await;
-        self.ledger.release(&self.id).await?;
+        if self.involved != Involved::No {
+            self.ledger.release(&self.id).await?;
+        }
         done
     }
 
@@ -231,6 +245,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         } else if let Some(rest) = self.waits(&campaign).await? {
             return Ok(Next::Rest(rest));
         }
+        self.involved = self.involved.max(Involved::LooksAfter);
         let lease = self.ledger.heartbeat(&self.id, self.queue.held()).await?;
         if lease.leads && (L::SHARED || !self.expired_once) {
             self.expire_claims().await?;
@@ -267,7 +282,14 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
                 {
                     return self.end(&campaign).await;
                 }
-                if has_ended && !lease.leads { Next::Rest(Rest::UntilItChanges) } else { Next::Tick }
+                if has_ended && !lease.leads {
+                    if campaign.state.is_over() && self.involved == Involved::Sends {
+                        // Its queue may be gone already, and may have been made again by senders here.
+                        within(self.queue.remove()).await?;
+                    }
+                    return Ok(Next::Rest(Rest::UntilItChanges));
+                }
+                Next::Tick
             }
         };
         if lease.leads && campaign.published != Some(campaign.state) {
@@ -445,6 +467,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             let sending = sending.clone();
             tasks.spawn(async move { sending.send_batches().await });
         }
+        self.involved = Involved::Sends;
         self.sending = Some(Senders { sending, tasks, probe: false });
         Ok(())
     }

@@ -32,9 +32,9 @@ const PRESENT: Duration = Duration::from_secs(1);
 const REST: Duration = Duration::from_secs(1);
 /// How many campaigns are looked at for the first time at once.
 const LOOKS: usize = 64;
-/// Every campaign is looked at once in so long, and for each of them so much longer, in case that
-/// somebody was ended between a change and saying so.
-const FULL_LOOK: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(50));
+/// How often a round through all campaigns begins, one with each poll: in case that somebody was ended
+/// between a change and saying so.
+const ROUND: Duration = Duration::from_secs(30);
 /// A campaign of so many batches is sent by the worker that leads it alone, from its memory: a queue on
 /// the broker costs more than they do.
 const FEW_BATCHES: u64 = 4;
@@ -96,7 +96,8 @@ pub async fn work<L: Ledger, Q: Queue>(
         due: BTreeSet::new(),
         suspended: HashMap::new(),
         version: 0,
-        full_look: Instant::now(),
+        round: VecDeque::new(),
+        next_round: Instant::now() + ROUND,
         others: BTreeSet::new(),
     };
     // Before anything is sent, it is known to whom never to.
@@ -173,11 +174,12 @@ struct Worker<L: Ledger, Q: Queue> {
     /// When campaigns that wait are to be looked at again.
     due: BTreeSet<(Timestamp, CampaignId)>,
     /// The campaigns that wait until their breaker is closed.
-    suspended: HashMap<Breaker, VecDeque<CampaignId>>,
+    suspended: HashMap<Breaker, BTreeSet<CampaignId>>,
     /// The version of the changes that were seen last.
     version: u64,
-    /// When all campaigns are looked at next.
-    full_look: Instant,
+    /// Those that are still to be looked at in this round through all, and when the next one begins.
+    round: VecDeque<CampaignId>,
+    next_round: Instant,
     /// The workers that were there when it was looked last.
     others: BTreeSet<u32>,
 }
@@ -186,15 +188,16 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
     /// Looks at what has changed, and at what is due.
     async fn follow(&mut self) -> Result<(), DispatchError> {
         self.context.follow_suppressed(&self.ledger).await?;
-        let is_full = self.version == 0 || self.full_look <= Instant::now();
-        let changes = self.ledger.changes(if is_full { 0 } else { self.version }).await?;
-        if is_full {
-            let (least, each) = FULL_LOOK;
-            let count = u32::try_from(changes.ids.len()).unwrap_or(u32::MAX);
-            self.full_look = Instant::now() + least + each * count;
-        }
+        let changes = self.ledger.changes(self.version).await?;
         self.version = changes.version;
         for id in changes.ids {
+            self.look_at(id, None);
+        }
+        if self.round.is_empty() && self.next_round <= Instant::now() {
+            self.round = self.ledger.changes(0).await?.ids.into();
+            self.next_round = Instant::now() + ROUND;
+        }
+        if let Some(id) = self.round.pop_front() {
             self.look_at(id, None);
         }
         let now = Timestamp::now();
@@ -211,8 +214,8 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
     async fn see_others(&mut self) -> Result<(), DispatchError> {
         let others = self.ledger.present().await?;
         if !self.others.is_subset(&others) {
-            tracing::info!("a worker has gone; its campaigns are looked after by the others");
-            self.full_look = Instant::now();
+            tracing::info!("a worker has gone; the others look after its campaigns");
+            self.version = 0;
         }
         self.others = others;
         self.look_at_breakers().await
@@ -225,8 +228,10 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
         for breaker in breakers {
             match self.ledger.breaker(&breaker).await? {
                 Some(open) if open.probe_is_due => {
-                    let next = self.suspended.get_mut(&breaker).and_then(VecDeque::pop_front);
-                    if let Some(id) = next {
+                    // Any of them: one that has nothing to send can't try.
+                    let campaigns = self.suspended.get(&breaker);
+                    let nth = rand::random_range(0..campaigns.map_or(1, BTreeSet::len).max(1));
+                    if let Some(id) = campaigns.and_then(|all| all.iter().nth(nth).cloned()) {
                         self.look_at(id, None);
                     }
                 }
@@ -291,7 +296,9 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
             Ok(Rest::Until(at)) => {
                 self.due.insert((at, id));
             }
-            Ok(Rest::UntilClosed(breaker)) => self.suspended.entry(breaker).or_default().push_back(id),
+            Ok(Rest::UntilClosed(breaker)) => {
+                self.suspended.entry(breaker).or_default().insert(id);
+            }
             Ok(Rest::UntilItChanges) => {}
             Err(fault) if L::SHARED => {
                 tracing::error!(campaign = %id, "{fault}");

@@ -34,6 +34,8 @@ const CONFIRM: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_secs(5);
 /// The first wait before something is tried again, and the longest.
 const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// The first wait where the broker has refused a message: mostly its queue was just being made.
+const REFUSED: Duration = Duration::from_millis(10);
 
 /// The broker, as a worker or a command sees it. Clones share the connections.
 #[derive(Clone)]
@@ -231,7 +233,7 @@ impl Broker {
     /// confirm is published again.
     pub(super) async fn publish(&self, messages: &[Message]) -> Result<(), Unpublished> {
         let mut left: Vec<&Message> = messages.iter().collect();
-        let mut wait = WAITS.0;
+        let mut wait = REFUSED;
         let since = Instant::now();
         loop {
             let link = self.link().await.map_err(Unpublished::Failed)?;
