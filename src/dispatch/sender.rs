@@ -22,6 +22,8 @@ use crate::queue::{Queue, QueuedBatch};
 
 /// A provider that took a message within this time works: longer than all tries of another take.
 const OF_LATE: Duration = Duration::from_mins(1);
+/// For so long a flow that was throttled is slower than others.
+const THROTTLED: Duration = Duration::from_hours(3);
 /// A wait for tokens that is longer is told in the campaign's status; and a worker that is stopped
 /// waits no longer for the broker.
 pub(super) const LONG_WAIT: Duration = Duration::from_secs(3);
@@ -60,6 +62,8 @@ pub(super) struct State {
     note: Mutex<Option<String>>,
     /// Until when a batch is put off because of a limit; so long the status says so.
     put_off: Mutex<Option<Instant>>,
+    /// What was said of the flow when the provider throttled it, and when.
+    throttled: Mutex<Option<(Instant, String)>>,
     /// What made a sender give up.
     broken: Mutex<Option<DispatchError>>,
 }
@@ -74,6 +78,12 @@ impl State {
     fn others_go_well(&self) -> bool {
         let taken_at = *self.taken_at.lock().unwrap_or_else(PoisonError::into_inner);
         taken_at.is_some_and(|at| at.elapsed() < OF_LATE)
+    }
+
+    /// Why the campaign's flow is slow, as long as it may be.
+    fn throttled(&self) -> Option<String> {
+        let throttled = self.throttled.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        throttled.filter(|(at, _)| at.elapsed() < THROTTLED).map(|(_, why)| why)
     }
 
     /// What made a sender give up, if one did.
@@ -160,7 +170,10 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         if self.account.limits.throttle(flow).await.map_err(LedgerError::from)? {
             self.events.publish(&[Events::throttled(&self.job.account, flow, &detail)]).await;
         }
-        self.note(Some(format!("flow {flow} is throttled, and sent at 10 messages an hour: {detail}"))).await
+        let note = format!("flow {flow} is throttled, and sent at 10 messages an hour: {detail}");
+        *self.state.throttled.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((Instant::now(), note.clone()));
+        self.note(Some(note)).await
     }
 
     /// Waits for the buckets, within the window. Tokens that come when it has closed are not used:
@@ -200,7 +213,9 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                     *put_off = put_off.map_or(Some(until), |known| Some(known.max(until)));
                 }
                 let due = Timestamp::now() + wait;
-                self.note(Some(format!("waits for its limits; what is put off is due at {due:.0}"))).await?;
+                let why = self.state.throttled().map(|why| format!(" ({why})")).unwrap_or_default();
+                self.note(Some(format!("waits for its limits{why}; what is put off is due at {due:.0}")))
+                    .await?;
                 Ok(SendDecision::Later(wait.max(LONGEST_WAIT)))
             }
             (Admission::OneByOne, _) => Ok(SendDecision::OneByOne),

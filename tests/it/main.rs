@@ -23,6 +23,7 @@ mod forward;
 mod jobs;
 mod ledger;
 mod lessons;
+mod many;
 mod mixed_faults;
 mod provider_answers;
 mod queue;
