@@ -32,9 +32,10 @@ const PRESENT: Duration = Duration::from_secs(1);
 const REST: Duration = Duration::from_secs(1);
 /// How many campaigns are looked at for the first time at once.
 const LOOKS: usize = 64;
-/// How often a round through all campaigns begins, one with each poll: in case that somebody was ended
-/// between a change and saying so.
+/// How often a round through all campaigns begins, and how many are looked at in a second: in case that
+/// somebody was ended between a change and saying so.
 const ROUND: Duration = Duration::from_secs(30);
+const A_SECOND: usize = 4;
 /// A campaign of so many batches is sent by the worker that leads it alone, from its memory: a queue on
 /// the broker costs more than they do.
 const FEW_BATCHES: u64 = 4;
@@ -193,13 +194,6 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
         for id in changes.ids {
             self.look_at(id, None);
         }
-        if self.round.is_empty() && self.next_round <= Instant::now() {
-            self.round = self.ledger.changes(0).await?.ids.into();
-            self.next_round = Instant::now() + ROUND;
-        }
-        if let Some(id) = self.round.pop_front() {
-            self.look_at(id, None);
-        }
         let now = Timestamp::now();
         while self.due.first().is_some_and(|(at, _)| *at <= now)
             && let Some((_, id)) = self.due.pop_first()
@@ -218,7 +212,20 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
             self.version = 0;
         }
         self.others = others;
+        self.go_round().await?;
         self.look_at_breakers().await
+    }
+
+    /// Goes on with the round through all campaigns.
+    async fn go_round(&mut self) -> Result<(), DispatchError> {
+        if self.round.is_empty() && self.next_round <= Instant::now() {
+            self.round = self.ledger.changes(0).await?.ids.into();
+            self.next_round = Instant::now() + ROUND;
+        }
+        for id in self.round.drain(..self.round.len().min(A_SECOND)).collect::<Vec<_>>() {
+            self.look_at(id, None);
+        }
+        Ok(())
     }
 
     /// Looks at what holds campaigns up: once for all that it holds. When it is time to try whether it
