@@ -1,7 +1,6 @@
 //! What several commands open: the ledger, the broker, the job, the accounts.
 
 use std::collections::{BTreeMap, HashMap};
-use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,7 +16,7 @@ use crate::campaign::{Callbacks, CampaignId, Job};
 use crate::config::{self, AccountConfig, Config};
 use crate::dispatch::{Account, Accounts};
 use crate::ledger::{Access, Campaign, Ledger, Redis, Sqlite};
-use crate::limiter::{AccountLimits, Rates};
+use crate::limiter::{AccountLimits, Concurrency, Rates};
 use crate::provider::transport::REQUEST_TIMEOUT;
 use crate::provider::{Credentials, Kind, PROVIDERS, Transport};
 use crate::queue::rabbitmq::Broker;
@@ -218,13 +217,16 @@ fn ready(
     let timeout = account.map_or(REQUEST_TIMEOUT, |account| account.timeout.0);
     let transport = Transport::new(timeout, !is_here).map_err(Failure::Outside)?;
     let concurrency = account.and_then(|account| account.concurrency);
-    let concurrency = usize::from(concurrency.map_or(kind.concurrency, NonZeroU16::get));
+    let concurrency = match concurrency {
+        Some(limit) => Concurrency::fixed(usize::from(limit.get())),
+        None => Concurrency::found_from(usize::from(kind.concurrency)),
+    };
     let rates = rates(account);
     let limits = match shared {
         Some(server) => AccountLimits::shared(name, rates, concurrency, server.clone()),
         None => AccountLimits::new(rates, concurrency),
     };
-    Ok(Account::new(kind, provider, transport, limits, concurrency, callbacks))
+    Ok(Account::new(kind, provider, transport, limits, callbacks))
 }
 
 /// What a configured account is allowed: the provider's own limits, unless it says otherwise.

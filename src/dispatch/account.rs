@@ -5,12 +5,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::backoff::backoff;
-use crate::campaign::Callbacks;
+use crate::campaign::{BATCH_LIMIT, Callbacks};
 use crate::limiter::AccountLimits;
 use crate::provider::{Kind, Provider, Transport};
 
 /// The most batches that are sent at once where each is many requests.
 const AHEAD: usize = 16;
+/// About so many messages are taken from the queue ahead where the account does not say how many requests
+/// may be under way: more would be missing to another worker.
+const MESSAGES_AHEAD: usize = 32 * BATCH_LIMIT;
 /// However long a provider says to wait, it is asked again after this.
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 
@@ -22,8 +25,6 @@ pub struct Account {
     pub transport: Transport,
     /// Its buckets.
     pub limits: AccountLimits,
-    /// How many requests may be under way at once.
-    pub concurrency: usize,
     /// Where its reports come to, where flowcast takes them.
     pub callbacks: Option<Arc<Callbacks>>,
     /// Its provider.
@@ -38,27 +39,36 @@ impl Account {
         provider: Box<dyn Provider>,
         transport: Transport,
         limits: AccountLimits,
-        concurrency: usize,
         callbacks: Option<Arc<Callbacks>>,
     ) -> Self {
-        Self { kind, provider, transport, limits, concurrency, callbacks, limited: AtomicU32::new(0) }
+        Self { kind, provider, transport, limits, callbacks, limited: AtomicU32::new(0) }
     }
 
     /// How many requests of one batch may be under way at once.
     pub(super) fn at_once(&self, batch_size: usize) -> usize {
-        batch_size.div_ceil(self.kind.per_request).clamp(1, self.concurrency)
+        batch_size.div_ceil(self.kind.per_request).clamp(1, self.limits.concurrency.limit())
     }
 
-    /// How many batches of a campaign are sent at once: as many as keep all requests busy, and one
-    /// more where a batch is many requests, so that its last ones hold nobody up.
+    /// How many batches of a campaign are sent at once: as many as keep all requests busy while others are
+    /// claimed and recorded, and one more where a batch is many requests, so that its last ones hold nobody
+    /// up.
     pub(super) fn senders(&self, batch_size: usize) -> usize {
+        let limit = self.limits.concurrency.limit();
         let at_once = self.at_once(batch_size);
-        (self.concurrency.div_ceil(at_once) + usize::from(at_once > 1)).min(self.ahead())
+        let busy = if at_once == 1 { 2 * limit } else { limit.div_ceil(at_once) + 1 };
+        busy.min(self.ahead(batch_size))
     }
 
-    /// How many batches a worker takes from the queue ahead.
-    pub(super) fn ahead(&self) -> usize {
-        if self.kind.per_request == 1 { self.concurrency.min(AHEAD) } else { self.concurrency }
+    /// How many batches of such a size a worker takes from the queue ahead.
+    pub(super) fn ahead(&self, batch_size: usize) -> usize {
+        let most = 2 * self.limits.concurrency.most();
+        if self.kind.per_request == 1 {
+            most.min(AHEAD)
+        } else if self.limits.concurrency.is_fixed() {
+            most
+        } else {
+            (MESSAGES_AHEAD / batch_size.max(1)).min(most)
+        }
     }
 
     /// The provider said that it is too much: how long everything of this account must wait.

@@ -165,9 +165,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 if set.is_empty() {
                     return Ok(SendResult::Answered { asked: 0, next: FollowUp::Done, open: Vec::new() });
                 }
-                let sent = self.send_set(queued, writer, set, Purpose::Send).await;
-                drop(place);
-                sent
+                self.send_set(queued, writer, set, Purpose::Send, place).await
             }
             SendDecision::Stopped => Ok(SendResult::Stopped),
             SendDecision::Expired => {

@@ -67,7 +67,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         let Ok(next) = tokio::time::timeout(PATIENCE, self.queue.next()).await else { return Ok(()) };
         let (queued, _receipt) = next?;
         let Some(set) = queued.left.chunks(self.portion()).next().map(<[u8]>::to_vec) else { return Ok(()) };
-        let SendDecision::Now(_place) = self.wait_for_turn(&queued, &set).await? else { return Ok(()) };
+        let SendDecision::Now(slot) = self.wait_for_turn(&queued, &set).await? else { return Ok(()) };
         let writer = BatchWriter::new(&self.ledger, PlannedBatch::from(&queued.batch));
         let set = self.without_suppressed(&queued, &writer, set).await?;
         if !self.ledger.half_open(breaker).await? {
@@ -75,7 +75,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         }
         tracing::info!(campaign = %self.id, "tries whether {breaker} works again");
         let SendResult::Answered { asked, next, open } =
-            self.send_set(&queued, &writer, set, Purpose::Probe).await?
+            self.send_set(&queued, &writer, set, Purpose::Probe, slot).await?
         else {
             return Ok(());
         };

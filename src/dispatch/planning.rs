@@ -331,7 +331,7 @@ mod tests {
     use crate::campaign::Job;
     use crate::dispatch::{Account, prepare, register};
     use crate::ledger::{Access, Plans as _, Sqlite};
-    use crate::limiter::{AccountLimits, Rates};
+    use crate::limiter::{AccountLimits, Concurrency, Rates};
     use crate::provider::{Credentials, PROVIDERS, Transport};
     use crate::queue::QueueError;
 
@@ -401,8 +401,8 @@ mod tests {
         };
         let provider = (PROVIDERS[0].open)(&url, &credentials).unwrap();
         let transport = Transport::new(Duration::from_secs(1), false).unwrap();
-        let limits = AccountLimits::new(Rates::default(), 1);
-        let account = Account::new(PROVIDERS[0], provider, transport, limits, 1, None);
+        let limits = AccountLimits::new(Rates::default(), Concurrency::fixed(1));
+        let account = Account::new(PROVIDERS[0], provider, transport, limits, None);
         let prepared = Arc::new(prepare(job, None, &account).unwrap());
         let folder = tempfile::tempdir().unwrap();
         let ledger = Sqlite::open(&folder.path().join("flowcast.db"), Access::Send).unwrap();

@@ -73,7 +73,7 @@ pub async fn run<L: Ledger>(
     ledger.change_state(id, state, reason).await?;
 
     let account = context.accounts.get(&prepared.job.account).map_err(DispatchError::Task)?;
-    let queue = Local::open(&(), id, account.ahead());
+    let queue = Local::open(&(), id, account.ahead(campaign.batch_size));
     let supervisor = CampaignSupervisor::new(
         id.clone(),
         ledger.clone(),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -94,7 +94,7 @@ impl State {
 
 /// Whether it is a sender's turn.
 pub(super) enum SendDecision {
-    Now(tokio::sync::OwnedSemaphorePermit),
+    Now(OwnedSemaphorePermit),
     /// Not for so long: the batch is not held meanwhile.
     Later(Duration),
     /// Only one message at a time: the flow is throttled.
@@ -242,6 +242,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         writer: &BatchWriter<L>,
         set: Vec<u8>,
         purpose: Purpose,
+        slot: OwnedSemaphorePermit,
     ) -> Result<SendResult, DispatchError> {
         let batch = &queued.batch;
         let asked = set.len();
@@ -281,7 +282,10 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         let begun = Instant::now();
         let answer = self.account.transport.post(request, claim.start_by).await;
         let account = self.job.account.clone();
-        metrics::histogram!("flowcast_request_seconds", "account" => account).record(begun.elapsed());
+        let latency = begun.elapsed();
+        // The next request may begin while this one's answer is recorded.
+        drop(slot);
+        metrics::histogram!("flowcast_request_seconds", "account" => account).record(latency);
         let answer = answer.map(|reply| {
             let said = provider.parse(&reply, claimed.len());
             classify(&reply, said)
@@ -292,6 +296,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         };
         let decision = decide(answer, claimed, around);
         let (next, open) = (decision.next, decision.again);
+        self.account.limits.concurrency.answered(latency, matches!(next, FollowUp::Done));
         let is = |state: fn(&Outcome) -> bool| decision.outcomes.iter().any(|(_, outcome)| state(outcome));
         let taken = is(|outcome| matches!(outcome, Outcome::Accepted { .. }));
         let rejected = is(|outcome| matches!(outcome, Outcome::Rejected { .. }));

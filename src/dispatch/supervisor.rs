@@ -20,7 +20,7 @@ use super::events::Events;
 use super::intake::template;
 use super::planning::{Planning, Publish};
 use super::sender::{Sending, State};
-use super::{Accounts, DispatchError, Prepared};
+use super::{Account, Accounts, DispatchError, Prepared};
 use crate::campaign::job::OnInDoubt;
 use crate::campaign::{CampaignId, CampaignState, Columns, Job, Opening};
 use crate::ledger::{Breaker, Campaign, Counts, Decision, Lease, Ledger, LedgerError, Suppressed};
@@ -125,6 +125,16 @@ pub(super) struct Senders<L, Q> {
     pub(super) tasks: JoinSet<()>,
     /// Whether they only try whether what suspends the campaign still does.
     pub(super) probe: bool,
+}
+
+impl<L: Ledger, Q: Queue> Senders<L, Q> {
+    /// Has at least so many at work.
+    fn begin(&mut self, wanted: usize) {
+        for _ in self.tasks.len()..wanted {
+            let sending = self.sending.clone();
+            self.tasks.spawn(async move { sending.send_batches().await });
+        }
+    }
 }
 
 pub(super) struct PlanningTask {
@@ -450,8 +460,14 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         if self.rest_until.is_some_and(|until| until > Instant::now()) {
             return Ok(());
         }
+        let batches =
+            usize::try_from(campaign.rows).unwrap_or(usize::MAX).div_ceil(campaign.batch_size.max(1));
+        let wanted = |account: &Account| account.senders(campaign.batch_size).min(batches.max(1));
         if let Some(senders) = &mut self.sending {
             if !senders.probe && !senders.sending.stop.is_cancelled() {
+                // More requests may be under way than when they began.
+                let wanted = wanted(&senders.sending.account);
+                senders.begin(wanted);
                 return Ok(());
             }
             // They stopped by themselves, or were there for a probe.
@@ -460,15 +476,11 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             }
         }
         let sending = self.sending(job).await?;
-        let mut tasks = JoinSet::new();
-        let batches =
-            usize::try_from(campaign.rows).unwrap_or(usize::MAX).div_ceil(campaign.batch_size.max(1));
-        for _ in 0..sending.account.senders(campaign.batch_size).min(batches.max(1)) {
-            let sending = sending.clone();
-            tasks.spawn(async move { sending.send_batches().await });
-        }
+        let wanted = wanted(&sending.account);
+        let mut senders = Senders { sending, tasks: JoinSet::new(), probe: false };
+        senders.begin(wanted);
         self.involved = Involved::Sends;
-        self.sending = Some(Senders { sending, tasks, probe: false });
+        self.sending = Some(senders);
         Ok(())
     }
 

@@ -275,13 +275,13 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
             let supervised = async {
                 let Some(campaign) = ledger.campaign(&id).await? else { return Ok(Rest::UntilItChanges) };
                 if Q::LASTS && is_small(&campaign) {
-                    let queue = Local::open(&(), &id, ahead(&context));
+                    let queue = Local::open(&(), &id, ahead(&context, campaign.batch_size));
                     CampaignSupervisor::new(id.clone(), ledger, queue, context, wake_up, stop)
                         .with(prepared)
                         .supervise(Some(permit))
                         .await
                 } else {
-                    let queue = Q::open(&home, &id, ahead(&context));
+                    let queue = Q::open(&home, &id, ahead(&context, campaign.batch_size));
                     CampaignSupervisor::new(id.clone(), ledger, queue, context, wake_up, stop)
                         .with(prepared)
                         .supervise(Some(permit))
@@ -323,6 +323,6 @@ fn is_small(campaign: &Campaign) -> bool {
 }
 
 /// The broker hands over so many batches ahead at the most, for any account.
-fn ahead(context: &Context) -> usize {
-    context.accounts.usable().map(|(_, account)| account.ahead()).max().unwrap_or(1)
+fn ahead(context: &Context, batch_size: usize) -> usize {
+    context.accounts.usable().map(|(_, account)| account.ahead(batch_size)).max().unwrap_or(1)
 }

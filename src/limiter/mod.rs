@@ -8,18 +8,19 @@
 //! campaign, among those of its account. So a small campaign never waits behind a big one, and a
 //! campaign that waits for its own limit holds nobody up.
 
+mod concurrency;
 mod process;
 mod shared;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, watch};
 use tokio::time::sleep;
 
 use crate::campaign::{BATCH_LIMIT, CampaignId, Phone, Rate};
 use crate::redis_client::{RedisClient, RedisClientError};
+pub use concurrency::Concurrency;
 use process::{Bucket, Buckets};
 
 /// A wait that is longer is told instead of waited for: the batch must not be held so long.
@@ -48,12 +49,12 @@ pub struct Rates {
 pub struct AccountLimits {
     name: String,
     rates: watch::Sender<Rates>,
-    slots: Arc<Semaphore>,
+    /// How many requests may be under way at once.
+    pub concurrency: Concurrency,
     turn: Mutex<()>,
     /// Whether the shared buckets had room for all that this worker has under way when it last asked: then
     /// nobody waits for anybody, and they are asked without standing in line.
     has_room: AtomicBool,
-    concurrency: usize,
     buckets: Backend,
 }
 
@@ -93,20 +94,19 @@ pub fn batch_size(campaign: Option<Rate>, account: Rates) -> usize {
 
 impl AccountLimits {
     /// The limits of an account that sends from this process alone.
-    pub fn new(rates: Rates, concurrency: usize) -> Self {
+    pub fn new(rates: Rates, concurrency: Concurrency) -> Self {
         Self::with(String::new(), rates, concurrency, Backend::Process(Box::default()))
     }
 
     /// The limits of an account that many workers share.
-    pub fn shared(name: &str, rates: Rates, concurrency: usize, server: RedisClient) -> Self {
+    pub fn shared(name: &str, rates: Rates, concurrency: Concurrency, server: RedisClient) -> Self {
         Self::with(name.into(), rates, concurrency, Backend::Shared(server))
     }
 
-    fn with(name: String, rates: Rates, concurrency: usize, buckets: Backend) -> Self {
+    fn with(name: String, rates: Rates, concurrency: Concurrency, buckets: Backend) -> Self {
         Self {
             name,
             rates: watch::Sender::new(rates),
-            slots: Arc::new(Semaphore::new(concurrency)),
             turn: Mutex::default(),
             has_room: AtomicBool::new(false),
             concurrency,
@@ -173,7 +173,7 @@ impl AccountLimits {
         }
         loop {
             // Never closed, so there is always a place some time.
-            let Ok(place) = self.slots.clone().acquire_owned().await else {
+            let Some(place) = self.concurrency.slot().await else {
                 return Ok(Admission::Deferred(STEP));
             };
             let turn = if has_room() { None } else { Some(self.turn.lock().await) };
@@ -189,7 +189,7 @@ impl AccountLimits {
                     }
                 }
                 Backend::Shared(server) => {
-                    let (rates, concurrency) = (self.rates(), self.concurrency);
+                    let (rates, concurrency) = (self.rates(), self.concurrency.limit());
                     let reserved =
                         shared::reserve(server, &self.name, rates, campaign, from, recipients, concurrency);
                     let reserved = reserved.await?;
@@ -264,6 +264,8 @@ const TIMER: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use tokio::time::Instant;
 
@@ -272,7 +274,7 @@ mod tests {
     }
 
     fn account(requests: Option<Rate>, messages: Option<Rate>) -> AccountLimits {
-        AccountLimits::new(Rates { requests, messages, recipients: None }, 100)
+        AccountLimits::new(Rates { requests, messages, recipients: None }, Concurrency::fixed(100))
     }
 
     fn campaign(messages: Option<Rate>) -> CampaignLimits {
@@ -438,7 +440,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn unique_recipients_are_counted_in_a_moving_day() {
-        let limits = AccountLimits::new(Rates { recipients: rate("10/d"), ..Rates::default() }, 1);
+        let limits =
+            AccountLimits::new(Rates { recipients: rate("10/d"), ..Rates::default() }, Concurrency::fixed(1));
         let (campaign, all) = (campaign(None), phones(20));
         let ask = async |who: &[Phone]| match limits.take(&campaign, all[0], who).await.unwrap() {
             Admission::Granted(_) => 0,

@@ -37,7 +37,8 @@ pub struct Kind {
     pub needs: &'static [&'static str],
     /// How many messages one request takes.
     pub per_request: usize,
-    /// How many requests may be under way at once, unless the account says otherwise.
+    /// How many requests may be under way at once when a worker begins, unless the account says how many;
+    /// it finds by itself whether more are of use.
     pub concurrency: u16,
     /// How many requests an account may make, unless it says otherwise; `None` is no limit.
     pub requests: Option<&'static str>,

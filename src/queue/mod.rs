@@ -52,7 +52,7 @@ pub trait Queue: Clone + Send + Sync + 'static {
 
     /// A campaign's queue, for a worker that sends so many of its batches at once. It is made when
     /// it is first used.
-    fn open(home: &Self::Home, campaign: &CampaignId, concurrency: usize) -> Self;
+    fn open(home: &Self::Home, campaign: &CampaignId, ahead: usize) -> Self;
 
     /// Puts batches into the queue. When it returns, the queue has all of them for certain.
     fn publish(&self, batches: Vec<QueuedBatch>) -> impl Future<Output = Result<(), QueueError>> + Send;

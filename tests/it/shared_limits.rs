@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use flowcast::campaign::{Phone, Rate};
-use flowcast::limiter::{AccountLimits, Admission, CampaignLimits, Rates};
+use flowcast::limiter::{AccountLimits, Admission, CampaignLimits, Concurrency, Rates};
 
 use crate::servers::{RedisStore, redis_store};
 
@@ -20,7 +20,7 @@ fn campaign(limit: Option<Rate>) -> CampaignLimits {
 }
 
 async fn limits(store: &RedisStore, rates: Rates) -> AccountLimits {
-    AccountLimits::shared("main", rates, 8, store.server().await)
+    AccountLimits::shared("main", rates, Concurrency::fixed(8), store.server().await)
 }
 
 /// Three workers with four senders each; when each of their sends went, in order.

@@ -178,9 +178,9 @@ impl Queue for RabbitMq {
     type Home = Broker;
     const LASTS: bool = true;
 
-    fn open(home: &Broker, campaign: &CampaignId, concurrency: usize) -> Self {
+    fn open(home: &Broker, campaign: &CampaignId, ahead: usize) -> Self {
         // Most messages hold several batches: so many that nobody waits for the broker between two.
-        let prefetch = u16::try_from(concurrency.div_ceil(2).max(2)).unwrap_or(u16::MAX);
+        let prefetch = u16::try_from(ahead.div_ceil(4).max(2)).unwrap_or(u16::MAX);
         Self {
             broker: home.clone(),
             campaign: campaign.clone(),
