@@ -36,7 +36,6 @@ codes:
 bench:
     cargo bench --bench parts
     ./benches/whole.sh
-    ./benches/fleet.sh
 
 # A fleet and what people would write themselves (benches/peers), in turns: rates, CPU and memory a message
 bench-system *ARGS:
