@@ -163,7 +163,12 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             SendDecision::Now(place) => {
                 let set = self.without_suppressed(queued, writer, set).await?;
                 if set.is_empty() {
-                    return Ok(SendResult::Answered { asked: 0, next: FollowUp::Done, open: Vec::new() });
+                    return Ok(SendResult::Answered {
+                        asked: 0,
+                        next: FollowUp::Done,
+                        open: Vec::new(),
+                        slot: None,
+                    });
                 }
                 self.send_set(queued, writer, set, Purpose::Send, place).await
             }
@@ -171,7 +176,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             SendDecision::Expired => {
                 let why = "the campaign's expires_at passed first";
                 self.skip(writer, set, SkipReason::Expired, why).await?;
-                Ok(SendResult::Answered { asked: 0, next: FollowUp::Done, open: Vec::new() })
+                Ok(SendResult::Answered { asked: 0, next: FollowUp::Done, open: Vec::new(), slot: None })
             }
             SendDecision::Later(time) => Ok(SendResult::PutOff(set, time)),
             SendDecision::OneByOne => Ok(SendResult::OneByOne(set)),
@@ -185,7 +190,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         sent: Result<SendResult, DispatchError>,
         at_once: usize,
     ) -> Result<(), DispatchError> {
-        let (asked, next, open) = match sent? {
+        let (asked, next, open, _slot) = match sent? {
             SendResult::Stopped => {
                 run.proceed = Proceed::Return;
                 return Ok(());
@@ -200,7 +205,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 run.sets.extend(set.into_iter().rev().map(|message| vec![message]));
                 return Ok(());
             }
-            SendResult::Answered { asked, next, open } => (asked, next, open),
+            SendResult::Answered { asked, next, open, slot } => (asked, next, open, slot),
         };
         if open.len() < asked {
             run.settled = true;

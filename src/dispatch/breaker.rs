@@ -74,7 +74,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             return Ok(());
         }
         tracing::info!(campaign = %self.id, "tries whether {breaker} works again");
-        let SendResult::Answered { asked, next, open } =
+        let SendResult::Answered { asked, next, open, slot: _slot } =
             self.send_set(&queued, &writer, set, Purpose::Probe, slot).await?
         else {
             return Ok(());

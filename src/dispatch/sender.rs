@@ -105,8 +105,10 @@ pub(super) enum SendDecision {
 
 /// What became of some messages of a batch.
 pub(super) enum SendResult {
-    /// What follows from the answer, how many were asked for, and which of them are still open.
-    Answered { asked: usize, next: FollowUp, open: Vec<u8> },
+    /// What follows from the answer, how many were asked for, and which of them are still open. Where
+    /// something is to be done about it, the slot is kept until then: with as many slots as requests
+    /// under way, no further one meets the same.
+    Answered { asked: usize, next: FollowUp, open: Vec<u8>, slot: Option<OwnedSemaphorePermit> },
     /// They are not sent for so long.
     PutOff(Vec<u8>, Duration),
     /// They must be asked for one by one.
@@ -254,7 +256,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         }
         let claimed = &claim.messages;
         if claimed.is_empty() {
-            return Ok(SendResult::Answered { asked, next: FollowUp::Done, open: Vec::new() });
+            return Ok(SendResult::Answered { asked, next: FollowUp::Done, open: Vec::new(), slot: None });
         }
         let provider: &dyn Provider = &*self.account.provider;
         let mut bytes = Vec::new();
@@ -269,7 +271,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 let reason =
                     format!("row {} could be planned and not rendered: {}", recipient.row, skip.detail);
                 let next = FollowUp::Hold { scope: Scope::Campaign, reason };
-                return Ok(SendResult::Answered { asked, next, open: Vec::new() });
+                return Ok(SendResult::Answered { asked, next, open: Vec::new(), slot: Some(slot) });
             }
             ends.push(bytes.len());
         }
@@ -283,8 +285,6 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         let answer = self.account.transport.post(request, claim.start_by).await;
         let account = self.job.account.clone();
         let latency = begun.elapsed();
-        // The next request may begin while this one's answer is recorded.
-        drop(slot);
         metrics::histogram!("flowcast_request_seconds", "account" => account).record(latency);
         let answer = answer.map(|reply| {
             let said = provider.parse(&reply, claimed.len());
@@ -296,7 +296,10 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         };
         let decision = decide(answer, claimed, around);
         let (next, open) = (decision.next, decision.again);
-        self.account.limits.concurrency.answered(latency, matches!(next, FollowUp::Done));
+        let went_well = matches!(next, FollowUp::Done);
+        self.account.limits.concurrency.answered(latency, went_well);
+        // The next request may begin while this one's answer is recorded.
+        let slot = (!went_well).then_some(slot);
         let is = |state: fn(&Outcome) -> bool| decision.outcomes.iter().any(|(_, outcome)| state(outcome));
         let taken = is(|outcome| matches!(outcome, Outcome::Accepted { .. }));
         let rejected = is(|outcome| matches!(outcome, Outcome::Rejected { .. }));
@@ -314,7 +317,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         if rejected {
             self.stop_when_too_many().await?;
         }
-        Ok(SendResult::Answered { asked, next, open })
+        Ok(SendResult::Answered { asked, next, open, slot })
     }
 
     /// Records outcomes, with what is needed to send the failed ones again; then tells others.
