@@ -239,6 +239,15 @@ impl Audience {
         matches!(self.rows, Rows::List(_))
     }
 
+    /// A digest of all bytes that were read, where they are a file's: behind the last row that is
+    /// [`Scan::digest`], unless the file has changed since it was scanned.
+    pub fn digest(&self) -> Option<String> {
+        match &self.rows {
+            Rows::Csv(rows) => Some(rows.bytes().digest()),
+            Rows::List(_) => None,
+        }
+    }
+
     /// The next row, `None` behind the last.
     ///
     /// # Errors

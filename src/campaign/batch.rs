@@ -60,8 +60,8 @@ impl Batch {
             number,
             width,
             json,
-            rows: Vec::new(),
-            ends: Vec::new(),
+            rows: Vec::with_capacity(BATCH_LIMIT),
+            ends: Vec::with_capacity(BATCH_LIMIT * width),
             text: String::new(),
         }
     }
@@ -150,9 +150,21 @@ impl<'a> Recipient<'a> {
         &self.batch.campaign
     }
 
-    /// The message's reference, as text.
+    /// The message's reference ([`MessageRef`](super::MessageRef)), as text.
     pub fn message_ref(&self) -> String {
-        format!("{}.{}.{}", self.batch.campaign, self.batch.number, self.index)
+        let mut text = Vec::with_capacity(80);
+        self.write_ref(&mut text);
+        String::from_utf8(text).unwrap_or_default()
+    }
+
+    /// Appends the message's reference.
+    pub fn write_ref(&self, out: &mut Vec<u8>) {
+        let mut digits = itoa::Buffer::new();
+        out.extend_from_slice(self.batch.campaign.as_str().as_bytes());
+        out.push(b'.');
+        out.extend_from_slice(digits.format(self.batch.number).as_bytes());
+        out.push(b'.');
+        out.extend_from_slice(digits.format(self.index).as_bytes());
     }
 
     /// The batch's number.

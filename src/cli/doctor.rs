@@ -14,7 +14,7 @@ use crate::campaign::Phone;
 use crate::config::Config;
 use crate::dispatch::Account;
 use crate::ledger::{Access, Redis, Sqlite};
-use crate::provider::{Answer, Failure as NoReply, ParsedBody, classify};
+use crate::provider::{Answer, Failure as NoReply, ParsedBody, RequestBody, classify};
 use crate::redis_client::{Node, RetryPolicy, survey};
 
 /// A clock that is further off is worth a word; schedules are kept by it.
@@ -149,7 +149,11 @@ async fn try_credentials(account: &Account) -> (Grade, String) {
     let Some(nobody) = Phone::from_digits(10_000_000) else {
         return (Grade::Warning, "was not tried".into());
     };
-    match account.transport.post(account.provider.request(nobody, &[]), None).await {
+    match account
+        .transport
+        .post(account.provider.request(nobody, RequestBody::new(account.kind, 0)), None)
+        .await
+    {
         Ok(reply) => {
             let said = account.provider.parse(&reply, 0);
             let code = if let ParsedBody::Error { code, .. } = &said { code.clone() } else { None };

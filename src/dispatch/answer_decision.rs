@@ -79,7 +79,8 @@ pub(super) fn decide(
 }
 
 fn decide_entries(entries: Vec<Entry>, messages: &[u8], around: DecisionInputs) -> AnswerDecision {
-    let mut decision = AnswerDecision::default();
+    let outcomes = Vec::with_capacity(entries.len());
+    let mut decision = AnswerDecision { outcomes, ..AnswerDecision::default() };
     for (index, entry) in messages.iter().zip(entries) {
         let (outcome, next) = match entry {
             Entry::Accepted { sid } => (Outcome::Accepted { sid }, FollowUp::Done),

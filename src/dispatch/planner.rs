@@ -20,6 +20,8 @@ pub struct Planner<'p> {
     /// Of what the messages say, and of each row what a batch carries of it. Nothing that an operator may change while
     /// a campaign is planned is part of it: no address, no key, no limit.
     digest: blake3::Hasher,
+    /// What is to be digested of the batch that is being cut.
+    digested: Vec<u8>,
     scratch: Vec<u8>,
     done: bool,
 }
@@ -55,9 +57,15 @@ impl<'p> Planner<'p> {
             next: 0,
             rows: 0,
             digest,
+            digested: Vec::new(),
             scratch: Vec::new(),
             done: false,
         })
+    }
+
+    /// A digest of the audience's bytes, as far as they were read ([`Audience::digest`]).
+    pub fn audience_digest(&self) -> Option<String> {
+        self.audience.digest()
     }
 
     /// The next step, `None` behind the last.
@@ -81,22 +89,22 @@ impl<'p> Planner<'p> {
             self.rows += 1;
             match line {
                 Line::Skipped { row, reason, detail, recipient } => {
-                    self.digest.update(&row.to_le_bytes());
-                    self.digest.update(reason.as_str().as_bytes());
+                    self.digested.extend(row.to_le_bytes());
+                    self.digested.extend_from_slice(reason.as_str().as_bytes());
                     skipped.push(SkippedRow { row, recipient, reason, detail });
                 }
                 Line::Recipient(row) => {
                     let (number, phone) = (row.row, row.phone);
                     batch.push(number, phone, columns.iter().map(|column| row.value(*column)));
-                    self.digest.update(&number.to_le_bytes());
-                    self.digest.update(&phone.digits().to_le_bytes());
+                    self.digested.extend(number.to_le_bytes());
+                    self.digested.extend(phone.digits().to_le_bytes());
                     // The sender renders it: values are a tenth of the messages that they make.
                     let checked = batch.recipient(batch.len() - 1).map_or(Ok(()), |recipient| {
-                        self.digest.update(recipient.values().as_bytes());
+                        self.digested.extend_from_slice(recipient.values().as_bytes());
                         self.template.check(&recipient, &mut self.scratch)
                     });
                     if let Err(skip) = checked {
-                        self.digest.update(skip.reason.as_str().as_bytes());
+                        self.digested.extend_from_slice(skip.reason.as_str().as_bytes());
                         batch.pop();
                         let recipient = phone.to_string();
                         skipped.push(SkippedRow {
@@ -109,6 +117,8 @@ impl<'p> Planner<'p> {
                 }
             }
         }
+        self.digest.update(&self.digested);
+        self.digested.clear();
         let batch = (!batch.is_empty()).then_some(batch);
         self.next += u32::from(batch.is_some());
         let checkpoint = Checkpoint {

@@ -245,9 +245,7 @@ impl Reader {
             let _ = parts.blocking_send(part);
         }
         // What was planned must be what was scanned: the file may have been written to meanwhile.
-        let prepared = &self.prepared;
-        let scan = crate::audience::scan(&prepared.source, prepared.settings.delimiter)?;
-        if scan.digest != prepared.scan.digest {
+        if planner.audience_digest().is_some_and(|digest| digest != self.prepared.scan.digest) {
             return Ok(Planning::Impossible("the audience changed while it was being read".into()));
         }
         Ok(Planning::Complete)

@@ -1,6 +1,6 @@
 //! Senders: for each batch wait for the buckets, claim, send, record, acknowledge — in that order.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,10 @@ use super::backoff::TRIES;
 use super::events::Events;
 use super::{Account, DispatchError, replay};
 use crate::campaign::job::OnInDoubt;
-use crate::campaign::{CampaignId, CampaignState, Job, Opening, Phone, SkipReason, Template};
+use crate::campaign::{CampaignId, CampaignState, Job, MessageState, Opening, Phone, SkipReason, Template};
 use crate::ledger::{BatchWriter, Claim, Ledger, LedgerError, Outcome, Purpose, Recorded, Suppressed};
 use crate::limiter::{Admission, CampaignLimits, LONGEST_WAIT};
-use crate::provider::{Provider, Scope, classify};
+use crate::provider::{Provider, RequestBody, Scope, classify};
 use crate::queue::{Queue, QueuedBatch};
 
 /// A provider that took a message within this time works: longer than all tries of another take.
@@ -54,6 +54,8 @@ pub(super) struct Sending<L, Q> {
 pub(super) struct State {
     /// Whether the whole audience is planned: then the campaign may end with any record.
     pub(super) planned: AtomicBool,
+    /// How many bytes the longest body of a request had: room for the next one.
+    body_bytes: AtomicUsize,
     /// Requests in a row whose outcome nobody knows.
     pub(super) doubts: AtomicU32,
     /// When the provider last took a message of the campaign.
@@ -259,11 +261,10 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             return Ok(SendResult::Answered { asked, next: FollowUp::Done, open: Vec::new(), slot: None });
         }
         let provider: &dyn Provider = &*self.account.provider;
-        let mut bytes = Vec::new();
-        let mut ends = Vec::with_capacity(claimed.len());
+        let mut body = RequestBody::new(self.account.kind, self.state.body_bytes.load(Ordering::Relaxed));
         for index in claimed {
             if let Some(recipient) = batch.recipient(usize::from(*index))
-                && let Err(skip) = self.template.render(&recipient, &mut bytes)
+                && let Err(skip) = body.message(|out| self.template.render(&recipient, out))
             {
                 // The plan has rendered this very message; that it fails now is a fault of ours.
                 let outcomes = claimed.iter().map(|index| (*index, Outcome::Released).into()).collect();
@@ -273,13 +274,9 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 let next = FollowUp::Hold { scope: Scope::Campaign, reason };
                 return Ok(SendResult::Answered { asked, next, open: Vec::new(), slot: Some(slot) });
             }
-            ends.push(bytes.len());
         }
-        let mut start = 0;
-        let messages: Vec<&[u8]> =
-            ends.iter().map(|end| &bytes[std::mem::replace(&mut start, *end)..*end]).collect();
-        let request = provider.request(self.job.from, &messages);
-        drop(bytes);
+        let request = provider.request(self.job.from, body);
+        self.state.body_bytes.fetch_max(request.body.len(), Ordering::Relaxed);
 
         let begun = Instant::now();
         let answer = self.account.transport.post(request, claim.start_by).await;
@@ -333,7 +330,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         let mut events = Vec::new();
         let mut recorded = Vec::with_capacity(outcomes.len());
         for (message, outcome) in outcomes {
-            if let Some(nth) = MESSAGES.iter().position(|state| *state == outcome.state().as_str()) {
+            if let Some(nth) = MESSAGES.iter().position(|state| *state == outcome.state()) {
                 counts[nth] += 1;
             }
             let failed = matches!(outcome, Outcome::Rejected { .. } | Outcome::InDoubt { .. });
@@ -346,7 +343,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         let open = writer.record(claim.token, recorded).await?;
         for (state, count) in MESSAGES.iter().zip(counts).filter(|(_, count)| *count > 0) {
             let account = self.job.account.clone();
-            metrics::counter!("flowcast_messages_total", "account" => account, "state" => *state)
+            metrics::counter!("flowcast_messages_total", "account" => account, "state" => state.as_str())
                 .increment(count);
         }
         // Told after the ledger has it.
@@ -436,4 +433,5 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
 }
 
 /// The states of which messages are counted in the metrics.
-const MESSAGES: [&str; 4] = ["accepted", "rejected", "in_doubt", "pending"];
+const MESSAGES: [MessageState; 4] =
+    [MessageState::Accepted, MessageState::Rejected, MessageState::InDoubt, MessageState::Pending];

@@ -191,7 +191,7 @@ pub struct Swap<'s> {
 pub enum Swapped {
     /// It was written.
     Done {
-        /// How many messages of the campaign are open.
+        /// How many messages of the campaign are open; or more, where nothing was settled.
         open: u64,
         /// Whether others are still to be told of each response.
         responses: Vec<bool>,
@@ -348,8 +348,11 @@ pub trait Batches: Store {
         batch: &PlannedBatch,
     ) -> impl Future<Output = Result<BatchRecord, LedgerError>> + Send {
         async move {
-            let stored = self.load(&batch.campaign, &[batch.number]).await?.pop().flatten();
-            Ok(stored.map_or_else(|| BatchRecord::new(batch.recipients.len()), |stored| stored.record))
+            match self.load(&batch.campaign, &[batch.number]).await?.pop().flatten() {
+                Some(stored) if stored.batch == *batch => Ok(stored.record),
+                Some(_) => Err(LedgerError::OtherPlan(batch.campaign.clone(), batch.number)),
+                None => Ok(BatchRecord::new(batch.recipients.len())),
+            }
         }
     }
 

@@ -40,8 +40,10 @@ pub(super) struct Change {
     /// By how much the campaign's counters move.
     pub(super) counters: BTreeMap<Counter, i64>,
     /// What stands beside the number of a message from now on: state and word; `None` for one that has
-    /// no outcome any more.
-    pub(super) outcomes: BTreeMap<u8, Option<(MessageState, String)>>,
+    /// no outcome any more. By place, each once.
+    pub(super) outcomes: Vec<(u8, Option<(MessageState, String)>)>,
+    /// Whether no message of the batch had an outcome before, and each has a number of its own.
+    pub(super) are_first: bool,
     /// Texts that are kept once a campaign, by kind and word.
     pub(super) texts: BTreeMap<Counter, String>,
     /// Values that are kept, or let go, by message.
@@ -244,6 +246,9 @@ impl<'b> Draft<'b> {
         let moved = |after: bool, before: bool| (after != before).then_some(after);
         let (claims, held) = (self.record.claims(), self.before.claims());
         self.change.released = held.difference(&claims).copied().collect();
+        self.change.are_first = !self.change.outcomes.is_empty()
+            && self.before.messages.iter().all(|message| message.state.is_open())
+            && self.batch.are_distinct();
         self.change.open = moved(self.record.is_open(), self.before.is_open());
         self.change.failed = moved(self.record.is_failed(), self.before.is_failed());
         self.record.replay &= self.record.is_open();
@@ -319,10 +324,18 @@ impl<'b> Draft<'b> {
         if to == MessageState::Pending {
             // A message that goes back from a claim never had an outcome to take back.
             if message.state != MessageState::Sending {
-                self.change.outcomes.insert(place, None);
+                self.write_outcome(place, None);
             }
         } else {
-            self.change.outcomes.insert(place, Some((to, word)));
+            self.write_outcome(place, Some((to, word)));
+        }
+    }
+
+    fn write_outcome(&mut self, place: u8, outcome: Option<(MessageState, String)>) {
+        let outcomes = &mut self.change.outcomes;
+        match outcomes.binary_search_by_key(&place, |(place, _)| *place) {
+            Ok(at) => outcomes[at].1 = outcome,
+            Err(at) => outcomes.insert(at, (place, outcome)),
         }
     }
 

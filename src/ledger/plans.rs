@@ -78,6 +78,14 @@ impl PlannedBatch {
         digest
     }
 
+    /// Whether each recipient has a number of its own. So it is planned; what comes from a queue may be
+    /// anything.
+    pub(super) fn are_distinct(&self) -> bool {
+        let mut phones: Vec<Phone> = self.recipients.iter().map(|(_, phone)| *phone).collect();
+        phones.sort_unstable();
+        phones.is_sorted_by(|one, next| one < next)
+    }
+
     /// Whom it goes to, as bytes: the digest, then of each the distance of its row from the one before,
     /// and its digits.
     pub(super) fn bytes(&self) -> Vec<u8> {

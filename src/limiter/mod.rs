@@ -12,6 +12,7 @@ mod concurrency;
 mod process;
 mod shared;
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -72,6 +73,8 @@ pub struct CampaignLimits {
     rate: Option<Rate>,
     turn: Mutex<()>,
     bucket: Option<Bucket>,
+    /// The keys of its buckets where they are shared, once they are known.
+    keys: OnceLock<[String; 6]>,
 }
 
 /// What a sender is told.
@@ -232,7 +235,8 @@ impl AccountLimits {
 impl CampaignLimits {
     /// A campaign's own limit of messages, and the flow that it shares a limit with.
     pub fn new(id: CampaignId, flow: Option<String>, messages: Option<Rate>) -> Self {
-        Self { id, flow, rate: messages, turn: Mutex::default(), bucket: messages.and_then(Bucket::new) }
+        let bucket = messages.and_then(Bucket::new);
+        Self { id, flow, rate: messages, turn: Mutex::default(), bucket, keys: OnceLock::new() }
     }
 }
 

@@ -42,15 +42,18 @@ pub(super) async fn reserve(
     recipients: &[Phone],
     concurrency: usize,
 ) -> Result<Reserved, RedisClientError> {
-    let key = |rest: String| format!("flowcast:{{account:{account}}}:{rest}");
-    let keys = [
-        key("state".into()),
-        key("requests".into()),
-        key(format!("messages:{from}")),
-        key(format!("campaign:{}", campaign.id)),
-        key("recipients".into()),
-        flow_key(account, campaign.flow.as_deref().unwrap_or_default()),
-    ];
+    // A campaign has one account and one sender number.
+    let keys = campaign.keys.get_or_init(|| {
+        let key = |rest: String| format!("flowcast:{{account:{account}}}:{rest}");
+        [
+            key("state".into()),
+            key("requests".into()),
+            key(format!("messages:{from}")),
+            key(format!("campaign:{}", campaign.id)),
+            key("recipients".into()),
+            flow_key(account, campaign.flow.as_deref().unwrap_or_default()),
+        ]
+    });
     let period =
         |rate: Option<Rate>| rate.map_or("0".into(), |rate| format!("{:.6}", 1e6 / rate.per_second()));
     let burst = |rate: Option<Rate>| rate.map_or(0, |rate| u64::from(rate.burst().get()));
@@ -79,7 +82,7 @@ pub(super) async fn reserve(
     args.extend([Arg::from(THROTTLED as u64), u64::from(THROTTLED_HOURS.unsigned_abs()).into()]);
     args.push((concurrency as u64).into());
     args.extend(numbers.iter().map(Arg::from));
-    let (granted, wait, room): (u64, u64, u64) = server.run(&RESERVE, &keys, &args).await?;
+    let (granted, wait, room): (u64, u64, u64) = server.run(&RESERVE, keys, &args).await?;
     let wait = Duration::from_micros(wait);
     Ok(match granted {
         1 => Reserved::At(Instant::now() + wait, room == 1),

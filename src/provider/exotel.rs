@@ -10,7 +10,9 @@ use url::Url;
 
 use super::answer::{Entry, ParsedBody, failed_entry, plain, short};
 use super::reports::{content as content_of, form, number, reference, time, token};
-use super::{Credentials, Kind, Provider, Reply, Request, address, buttons, content, no_extra_info};
+use super::{
+    Credentials, Kind, Provider, Reply, Request, RequestBody, address, buttons, content, no_extra_info,
+};
 use crate::campaign::codes::{self, Code, Source};
 use crate::campaign::delivery::{self, Delivery, News, ReplyContent, Report};
 use crate::campaign::{BATCH_LIMIT, Envelope, Job, Phone, Problem};
@@ -21,6 +23,7 @@ pub(super) const EXOTEL: Kind = Kind {
     regions: &[("singapore", "https://api.exotel.com"), ("mumbai", "https://api.in.exotel.com")],
     needs: &["account_sid", "api_key", "api_token"],
     per_request: BATCH_LIMIT,
+    frame: [r#"{"whatsapp":{"messages":["#, ",", "]}}"],
     concurrency: 8,
     requests: Some("200/min"),
     takes_callback: true,
@@ -72,22 +75,11 @@ impl Provider for Exotel {
         Ok(envelope)
     }
 
-    fn request(&self, _: Phone, messages: &[&[u8]]) -> Request {
-        let start = br#"{"whatsapp":{"messages":["#;
-        let length = messages.iter().map(|message| message.len() + 1).sum::<usize>();
-        let mut body = Vec::with_capacity(start.len() + length + 3);
-        body.extend_from_slice(start);
-        for (index, message) in messages.iter().enumerate() {
-            if index > 0 {
-                body.push(b',');
-            }
-            body.extend_from_slice(message);
-        }
-        body.extend_from_slice(b"]}}");
+    fn request(&self, _: Phone, body: RequestBody) -> Request {
         Request {
             url: self.url.clone(),
             authorization: ("authorization", self.authorization.clone()),
-            body: body.into(),
+            body: body.finish(),
         }
     }
 
@@ -296,7 +288,7 @@ fn says(json: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::answer::Scope;
-    use super::super::{Answer, classify};
+    use super::super::{Answer, body_of, classify};
     use super::*;
 
     fn exotel() -> Exotel {
@@ -325,7 +317,8 @@ mod tests {
 
     #[test]
     fn a_request_carries_its_credentials_in_a_header_alone() {
-        let request = exotel().request("+912248931479".parse().unwrap(), &[b"{\"a\":1}", b"{\"b\":2}"]);
+        let request =
+            exotel().request("+912248931479".parse().unwrap(), body_of(&EXOTEL, &["{\"a\":1}", "{\"b\":2}"]));
         assert_eq!(request.url.as_str(), "http://127.0.0.1:8025/v2/accounts/acme1/messages");
         assert_eq!(request.authorization.1.expose_secret(), "Basic a2V5OnRva2Vu");
         assert_eq!(&*request.body, br#"{"whatsapp":{"messages":[{"a":1},{"b":2}]}}"#);

@@ -10,7 +10,7 @@ use url::Url;
 
 use super::answer::{Entry, ParsedBody, plain, short};
 use super::reports::{number, of_meta, reference, state, time};
-use super::{Credentials, Kind, Provider, Reply, Request, address, buttons, content};
+use super::{Credentials, Kind, Provider, Reply, Request, RequestBody, address, buttons, content};
 use crate::campaign::codes::{self, Source};
 use crate::campaign::delivery::{News, Report};
 use crate::campaign::problem::nearest;
@@ -27,6 +27,7 @@ pub(super) const KALEYRA: Kind = Kind {
     ],
     needs: &["account_sid", "api_key"],
     per_request: 1,
+    frame: ["", "", ""],
     concurrency: BATCH_LIMIT as u16,
     requests: None,
     takes_callback: false,
@@ -140,7 +141,7 @@ impl Provider for Kaleyra {
         Ok(envelope)
     }
 
-    fn request(&self, from: Phone, messages: &[&[u8]]) -> Request {
+    fn request(&self, from: Phone, body: RequestBody) -> Request {
         // The business number, though the document's table says otherwise: its errors ("does not belong
         // to the account") and its sample show it.
         let from = from.to_string();
@@ -148,7 +149,7 @@ impl Provider for Kaleyra {
         Request {
             url: address(&self.base, steps).unwrap_or_else(|_| self.base.clone()),
             authorization: ("api-key", self.api_key.clone()),
-            body: messages.first().map_or_else(|| b"{}".to_vec(), |message| message.to_vec()).into(),
+            body: body.finish(),
         }
     }
 
@@ -220,6 +221,7 @@ fn words(body: &[u8]) -> Option<Words> {
 #[cfg(test)]
 mod tests {
     use super::super::answer::Scope;
+    use super::super::body_of;
     use super::super::{Answer, classify};
     use super::*;
 
@@ -245,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_request_goes_to_the_business_numbers_address() {
-        let request = kaleyra().request("+912248931479".parse().unwrap(), &[b"{\"a\":1}"]);
+        let request = kaleyra().request("+912248931479".parse().unwrap(), body_of(&KALEYRA, &["{\"a\":1}"]));
         assert_eq!(
             request.url.as_str(),
             "https://api.in.kaleyra.io/v2/HXAP1600000097IN/whatsapp/+912248931479/messages"

@@ -7,7 +7,9 @@ use url::Url;
 
 use super::answer::{Entry, ParsedBody, plain, short};
 use super::reports::of_meta;
-use super::{Credentials, Kind, Provider, Reply, Request, address, buttons, content, no_extra_info};
+use super::{
+    Credentials, Kind, Provider, Reply, Request, RequestBody, address, buttons, content, no_extra_info,
+};
 use crate::campaign::codes::{self, Source};
 use crate::campaign::delivery::Report;
 use crate::campaign::rules::{Authority, Limit};
@@ -19,6 +21,7 @@ pub(super) const META: Kind = Kind {
     regions: &[("global", "https://graph.facebook.com/v24.0")],
     needs: &["account_sid", "api_token"],
     per_request: 1,
+    frame: ["", "", ""],
     concurrency: BATCH_LIMIT as u16,
     requests: None,
     takes_callback: false,
@@ -65,11 +68,11 @@ impl Provider for Meta {
         Ok(envelope)
     }
 
-    fn request(&self, _: Phone, messages: &[&[u8]]) -> Request {
+    fn request(&self, _: Phone, body: RequestBody) -> Request {
         Request {
             url: self.url.clone(),
             authorization: ("authorization", self.authorization.clone()),
-            body: messages.first().map_or_else(|| b"{}".to_vec(), |message| message.to_vec()).into(),
+            body: body.finish(),
         }
     }
 
@@ -101,6 +104,7 @@ impl Provider for Meta {
 #[cfg(test)]
 mod tests {
     use super::super::answer::Scope;
+    use super::super::body_of;
     use super::super::{Answer, classify};
     use super::*;
 
@@ -128,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_request_goes_to_the_phone_numbers_id_with_a_bearer_token() {
-        let request = meta().request("+912248931479".parse().unwrap(), &[b"{\"a\":1}"]);
+        let request = meta().request("+912248931479".parse().unwrap(), body_of(&META, &["{\"a\":1}"]));
         assert_eq!(request.url.as_str(), "https://graph.facebook.com/v24.0/1065/messages");
         assert_eq!(request.authorization.1.expose_secret(), "Bearer token");
         assert_eq!(&*request.body, b"{\"a\":1}");

@@ -37,6 +37,8 @@ pub struct Kind {
     pub needs: &'static [&'static str],
     /// How many messages one request takes.
     pub per_request: usize,
+    /// What stands in a request's body before its messages, between two of them, and behind the last.
+    pub frame: [&'static str; 3],
     /// How many requests may be under way at once when a worker begins, unless the account says how many;
     /// it finds by itself whether more are of use.
     pub concurrency: u16,
@@ -75,14 +77,50 @@ pub trait Provider: Send + Sync {
     /// What of the job this provider can't do.
     fn envelope(&self, job: &Job, takes_reports: bool) -> Result<Envelope, Vec<Problem>>;
 
-    /// The request for some rendered messages, each a JSON text; never more than one request takes.
-    fn request(&self, from: Phone, messages: &[&[u8]]) -> Request;
+    /// The request with a body of rendered messages; never more than one request takes.
+    fn request(&self, from: Phone, body: RequestBody) -> Request;
 
     /// What the body of a callback reports. What can't be read reports nothing.
     fn reports(&self, body: &Value) -> Vec<Report>;
 
     /// What a reply to `count` messages says.
     fn parse(&self, reply: &Reply, count: usize) -> ParsedBody;
+}
+
+/// The body of a request, while messages are written into it. It has no debug print: it holds numbers
+/// of people.
+pub struct RequestBody {
+    frame: [&'static str; 3],
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+impl RequestBody {
+    /// A body for a provider, of about so many bytes.
+    pub fn new(kind: &Kind, bytes: usize) -> Self {
+        let mut body = Self { frame: kind.frame, bytes: Vec::with_capacity(bytes), count: 0 };
+        body.bytes.extend_from_slice(body.frame[0].as_bytes());
+        body
+    }
+
+    /// Has a message written at the end, a JSON text. After an error the body is of no use.
+    ///
+    /// # Errors
+    ///
+    /// What `write` says.
+    pub fn message<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+        if self.count > 0 {
+            self.bytes.extend_from_slice(self.frame[1].as_bytes());
+        }
+        self.count += 1;
+        write(&mut self.bytes)
+    }
+
+    /// The whole of it. Without a message it is JSON all the same.
+    fn finish(mut self) -> bytes::Bytes {
+        self.bytes.extend_from_slice(self.frame[2].as_bytes());
+        if self.bytes.is_empty() { bytes::Bytes::from_static(b"{}") } else { self.bytes.into() }
+    }
 }
 
 /// A request, ready to go. It has no debug print: it holds credentials and numbers of people.
@@ -135,6 +173,20 @@ fn no_extra_info(job: &Job) -> Result<(), Vec<Problem>> {
 fn buttons(content: &mut Value) -> impl Iterator<Item = &mut Value> {
     let components = content.pointer_mut("/template/components").and_then(Value::as_array_mut);
     components.into_iter().flatten().filter_map(|component| component.get_mut("index"))
+}
+
+/// A body of these messages.
+#[cfg(test)]
+fn body_of(kind: &Kind, messages: &[&str]) -> RequestBody {
+    let mut body = RequestBody::new(kind, 0);
+    for message in messages {
+        let write = |out: &mut Vec<u8>| {
+            out.extend_from_slice(message.as_bytes());
+            Ok::<(), ()>(())
+        };
+        body.message(write).unwrap();
+    }
+    body
 }
 
 #[cfg(test)]

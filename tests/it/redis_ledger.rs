@@ -1,5 +1,6 @@
 //! What holds for the ledger in Redis alone: its keys, its bad days, its claims between workers.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use flowcast::campaign::{CampaignId, CampaignState};
@@ -98,6 +99,87 @@ async fn batches_keep_their_compact_encoding_and_a_message_takes_few_bytes() {
     assert!(bytes <= 160.0, "{bytes} bytes a message");
     let value: String = redis.hget("flowcast:{c1}:batch:0", "+919800000001").unwrap();
     assert_eq!(value, format!("accepted {:032x}", 0));
+}
+
+/// SIDs of every length that is written in another way, and of other letters.
+fn odd_sids() -> Vec<String> {
+    let lengths = [0, 1, 44, 54, 55, 56, 117, 118, 119, 200, 4085, 4086, 4087];
+    let of_length = |length: &usize| "s".repeat(*length);
+    lengths.iter().map(of_length).chain(["12345".into(), "-7".into(), "sid é 😀".into()]).collect()
+}
+
+/// Records that all messages of a batch were accepted with these SIDs, and returns what Redis has then.
+async fn accepted(
+    ledger: &Redis,
+    redis: &mut redis::Connection,
+    number: u32,
+    sids: &[String],
+) -> BTreeMap<String, String> {
+    let batch = batch(number, sids.len() as u64);
+    let all: Vec<u8> = (0..).take(sids.len()).collect();
+    let claim = ledger.claim(batch, all, Purpose::Send).await.unwrap();
+    let outcome =
+        |(message, sid): (&u8, &String)| Recorded::from((*message, Outcome::Accepted { sid: sid.clone() }));
+    let outcomes = claim.messages.iter().zip(sids).map(outcome).collect();
+    ledger.record(&id(), number, claim.token, outcomes).await.unwrap();
+    redis.hgetall(format!("flowcast:{{c1}}:batch:{number}")).unwrap()
+}
+
+fn expected(number: u32, sids: &[String]) -> BTreeMap<String, String> {
+    let number = batch(number, sids.len() as u64).recipients.into_iter().map(|(_, phone)| phone.to_string());
+    let value = |sid: &String| if sid.is_empty() { "accepted".into() } else { format!("accepted {sid}") };
+    number.zip(sids.iter().map(value)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outcomes_are_a_hash_that_the_server_would_have_written() {
+    let server = RedisProcess::start(DURABLE);
+    let store = RedisStore::at(server.url(), server);
+    let mut redis = connection(&store);
+    // It looks into every payload that it is given, and writes its own as they stand.
+    for (setting, value) in [("sanitize-dump-payload", "yes"), ("rdbcompression", "no")] {
+        let _: () = redis::cmd("CONFIG").arg("SET").arg(setting).arg(value).query(&mut redis).unwrap();
+    }
+    let ledger = store.ledger().await;
+    running(&ledger).await;
+    let mut all: Vec<Vec<String>> = odd_sids().into_iter().map(|sid| vec![sid]).collect();
+    all.extend([odd_sids(), (0..100).map(|nth| format!("{nth:032x}")).collect(), vec!["s".into(); 100]]);
+    for (number, sids) in (0..).zip(&all) {
+        assert_eq!(accepted(&ledger, &mut redis, number, sids).await, expected(number, sids), "{sids:?}");
+        let key = format!("flowcast:{{c1}}:batch:{number}");
+        let _: () = redis.del("own").unwrap();
+        let fields: Vec<(String, String)> = batch(number, sids.len() as u64)
+            .recipients
+            .iter()
+            .map(|(_, phone)| phone.to_string())
+            .map(|phone| (phone.clone(), expected(number, sids)[&phone].clone()))
+            .collect();
+        let _: () = redis.hset_multiple("own", &fields).unwrap();
+        let dump = |redis: &mut redis::Connection, key: &str| -> Vec<u8> {
+            redis::cmd("DUMP").arg(key).query(redis).unwrap()
+        };
+        // A server that finds a value long keeps the hash in another form; ours stays compact.
+        let is_short = sids.iter().all(|sid| sid.len() <= 55);
+        assert!(!is_short || dump(&mut redis, &key) == dump(&mut redis, "own"), "{sids:?}");
+    }
+    let stats: String = redis::cmd("INFO").arg("commandstats").query(&mut redis).unwrap();
+    assert!(stats.contains("cmdstat_restore:"), "{stats}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_no_payloads_gets_fields() {
+    let server = RedisProcess::start(DURABLE);
+    let store = RedisStore::at(server.url(), server);
+    let mut redis = connection(&store);
+    let _: () = redis::cmd("ACL").arg("SETUSER").arg("default").arg("-restore").query(&mut redis).unwrap();
+    let ledger = store.ledger().await;
+    running(&ledger).await;
+    for number in 0..2 {
+        let sids = odd_sids();
+        assert_eq!(accepted(&ledger, &mut redis, number, &sids).await, expected(number, &sids));
+    }
+    let campaign = ledger.campaign(&id()).await.unwrap().unwrap();
+    assert_eq!(campaign.counts.accepted, 2 * odd_sids().len() as u64);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! The exact request body for each content type and provider, as the provider gets it.
 
-use flowcast::campaign::{Batch, Columns, Job, Template};
-use flowcast::provider::{Credentials, PROVIDERS, Provider, kind};
+use flowcast::campaign::{Batch, Columns, Job, Recipient, Template};
+use flowcast::provider::{Credentials, PROVIDERS, Provider, RequestBody, kind};
 use serde_json::{Value, json};
 
 use crate::support::job_with;
@@ -29,17 +29,16 @@ fn requests(name: &str, job: &Job, columns: &[&str], rows: [&[&str]; 2]) -> Vec<
         let phone = format!("+9198765432{row}0").parse().unwrap();
         batch.push(row, phone, template.columns().iter().map(|column| values[*column]));
     }
-    let messages: Vec<Vec<u8>> = batch
-        .recipients()
-        .map(|recipient| {
-            let mut out = Vec::new();
-            template.render(&recipient, &mut out).unwrap();
-            out
-        })
-        .collect();
-    let messages: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
-    let body = |some: &[&[u8]]| String::from_utf8(provider.request(job.from, some).body.to_vec()).unwrap();
-    messages.chunks(kind(name).unwrap().per_request).map(body).collect()
+    let kind = kind(name).unwrap();
+    let recipients: Vec<_> = batch.recipients().collect();
+    let body = |some: &[Recipient<'_>]| {
+        let mut body = RequestBody::new(kind, 0);
+        for recipient in some {
+            body.message(|out| template.render(recipient, out)).unwrap();
+        }
+        String::from_utf8(provider.request(job.from, body).body.to_vec()).unwrap()
+    };
+    recipients.chunks(kind.per_request).map(body).collect()
 }
 
 fn job(value: &Value) -> Job {

@@ -18,7 +18,6 @@ use super::operators;
 use super::{Cause, write_text};
 use crate::campaign::batch::{Field, Recipient};
 use crate::campaign::columns::Columns;
-use crate::campaign::id::MessageRef;
 
 /// What a placeholder may spend before it is taken for an endless loop.
 const FUEL: u64 = 50_000;
@@ -296,7 +295,7 @@ impl Source {
             },
             Self::Recipient => recipient.phone.to_string().into(),
             Self::CampaignId => recipient.campaign().as_str().into(),
-            Self::MessageRef => reference(recipient).to_string().into(),
+            Self::MessageRef => recipient.message_ref().into(),
             Self::Row => recipient.row.to_string().into(),
         })
     }
@@ -318,26 +317,9 @@ impl Source {
     }
 }
 
-fn reference(recipient: &Recipient<'_>) -> MessageRef {
-    MessageRef {
-        campaign: recipient.campaign().clone(),
-        batch: recipient.batch_number(),
-        index: u8::try_from(recipient.index).unwrap_or(u8::MAX),
-    }
-}
-
 /// Each word with its first letter in upper case and the others in lower case, as Jinja's `title` does.
 fn title(text: &str) -> String {
-    let is_border = |c: char| matches!(c, '-' | '(' | '{' | '[' | '<') || c.is_whitespace();
     let mut is_start = true;
-    if text.is_ascii() {
-        let titled = text.bytes().map(|byte| {
-            let titled = if is_start { byte.to_ascii_uppercase() } else { byte.to_ascii_lowercase() };
-            is_start = is_border(char::from(byte));
-            char::from(titled)
-        });
-        return titled.collect();
-    }
     let mut titled = String::with_capacity(text.len());
     for c in text.chars() {
         match (c, is_start) {
@@ -351,6 +333,21 @@ fn title(text: &str) -> String {
         is_start = is_border(c);
     }
     titled
+}
+
+/// The same of ASCII, in its place.
+fn title_ascii(text: &mut [u8]) {
+    let mut is_start = true;
+    for byte in text {
+        let titled = if is_start { byte.to_ascii_uppercase() } else { byte.to_ascii_lowercase() };
+        is_start = is_border(char::from(*byte));
+        *byte = titled;
+    }
+}
+
+/// Whether a word begins after it.
+fn is_border(c: char) -> bool {
+    matches!(c, '-' | '(' | '{' | '[' | '<') || c.is_whitespace()
 }
 
 /// What flowcast itself says of a recipient — its number, its row, its campaign, its reference — is no
@@ -378,6 +375,39 @@ impl Placeholder {
             };
         }
         Ok(text)
+    }
+
+    /// Writes the value, escaped for JSON, and tells its length in characters. The usual ones are written
+    /// without a text in between.
+    pub(super) fn write(&self, recipient: &Recipient<'_>, out: &mut Vec<u8>) -> Result<usize, Cause> {
+        let start = out.len();
+        match (self.source, self.filters.as_slice()) {
+            (Source::Recipient, []) => {
+                out.push(b'+');
+                out.extend_from_slice(itoa::Buffer::new().format(recipient.phone.digits()).as_bytes());
+                return Ok(out.len() - start);
+            }
+            (Source::MessageRef, []) => {
+                recipient.write_ref(out);
+                return Ok(out.len() - start);
+            }
+            (Source::Column(place), [Filter::Title]) => {
+                if let Field::Text(text) = recipient.field(place)
+                    && text.len() <= VALUE
+                    && text.is_ascii()
+                {
+                    let length = write_text(text, out);
+                    if out.len() - start == text.len() {
+                        title_ascii(&mut out[start..]);
+                        return Ok(length);
+                    }
+                    // An escape must keep its letters.
+                    out.truncate(start);
+                }
+            }
+            _ => {}
+        }
+        Ok(write_text(&*self.text(recipient)?, out))
     }
 
     /// How many bytes the value has at the most, where it is sure to have one that is a text and not

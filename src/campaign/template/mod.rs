@@ -300,7 +300,7 @@ impl Template {
                             out.extend_from_slice(bytes);
                             *length
                         }
-                        Piece::Placeholder(placeholder) => write_text(&placeholder.text(recipient)?, out),
+                        Piece::Placeholder(placeholder) => placeholder.write(recipient, out)?,
                     };
                 }
                 out.push(b'"');
@@ -308,7 +308,12 @@ impl Template {
             }
             Text::Alone(placeholder) => match placeholder.typed(recipient) {
                 Some(value) => Ok(write_value(&value, out)),
-                None => Ok(Some(write_quoted(&placeholder.text(recipient)?, out))),
+                None => {
+                    out.push(b'"');
+                    let length = placeholder.write(recipient, out)?;
+                    out.push(b'"');
+                    Ok(Some(length))
+                }
             },
             Text::Jinja(expression) => Ok(write_value(&evaluate(&self.jinja, expression, recipient)?, out)),
         }

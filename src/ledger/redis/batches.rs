@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering;
 use redis::{FromRedisValue, Value};
 
 use super::Redis;
+use super::dump::HashDump;
 use super::layout::{Keys, field};
-use super::transaction::{Done, Transaction};
-use crate::campaign::CampaignId;
+use super::transaction::{Command, Done, Transaction};
+use crate::campaign::{CampaignId, Phone};
 use crate::ledger::batches::MARGIN;
 use crate::ledger::campaigns::Admits;
 use crate::ledger::draft::Change;
@@ -16,7 +17,10 @@ use crate::ledger::plans::DIGEST;
 use crate::ledger::rate::SECONDS;
 use crate::ledger::record::BatchRecord;
 use crate::ledger::{Batches, LedgerError, Listed, PlannedBatch, Purpose, Store, StoredBatch, Swap, Swapped};
+use crate::redis_client::RedisClientError;
 
+/// About how many bytes an outcome takes: a number, a state, a SID.
+const FIELD: usize = 64;
 /// How many claims that ran out are read together.
 const DUE: u32 = 100;
 
@@ -73,13 +77,24 @@ impl Batches for Redis {
     }
 
     async fn swap_batch(&self, swap: Swap<'_>) -> Result<Swapped, LedgerError> {
-        let transaction = self.transaction(&swap);
+        let mut transaction = self.transaction(&swap, self.takes_dumps.load(Ordering::Relaxed));
         loop {
-            let (check, found) = match transaction.run(&self.client).await? {
+            let done = match transaction.run(&self.client).await {
+                // It comes first, so nothing is written yet.
+                Err(RedisClientError::Refused(why)) if transaction.restores() => {
+                    tracing::info!("outcomes are written field by field from now on: Redis {why}");
+                    self.takes_dumps.store(false, Ordering::Relaxed);
+                    transaction = self.transaction(&swap, false);
+                    continue;
+                }
+                done => done?,
+            };
+            let (check, found) = match done {
                 Done::Written(answers) => return written(&swap, answers),
                 Done::Failed { check, found } => (check, found),
             };
-            match check {
+            // A record that is known was written beside this very plan: only an unknown one is checked.
+            match check + i64::from(swap.change.known > 0) {
                 // It was claimed before its checkpoint.
                 1 if found.is_empty() => self.plan_batch(swap.batch).await?,
                 1 => return Err(LedgerError::OtherPlan(swap.batch.campaign.clone(), swap.batch.number)),
@@ -140,14 +155,17 @@ impl Batches for Redis {
 }
 
 impl Redis {
-    fn transaction(&self, swap: &Swap<'_>) -> Transaction {
+    /// What a swap is made of. With `dumps` the first outcomes of a batch are written as a payload.
+    fn transaction(&self, swap: &Swap<'_>, dumps: bool) -> Transaction {
         let Swap { batch, purpose, change } = swap;
         let (keys, number) = (Keys(&batch.campaign), batch.number.to_string());
         let mut transaction = Transaction::default();
         let campaign = transaction.key(keys.campaign());
-        let plan = transaction.key(keys.plan(batch.number));
-        let digest: [u8; DIGEST] = batch.digest();
-        transaction.check_start(plan, &digest, false);
+        if change.known == 0 {
+            let plan = transaction.key(keys.plan(batch.number));
+            let digest: [u8; DIGEST] = batch.digest();
+            transaction.check_start(plan, &digest, false);
+        }
         let all = [Admits::All, Admits::Probes, Admits::None].map(Admits::as_str);
         let admits = match purpose {
             Some(Purpose::Send) => &all[..1],
@@ -155,37 +173,37 @@ impl Redis {
             None => &all[..],
         };
         transaction.check_field(campaign, "admits", admits);
+        write_outcomes(&mut transaction, batch, change, dumps);
         if let Some(record) = &change.record {
             let key = transaction.key(keys.record(batch.number));
             let known = change.known.to_le_bytes();
             transaction.check_start(key, if change.known == 0 { b"" } else { &known }, false);
-            transaction.command("SET", key, &[record.bytes()]);
+            transaction.command(Command::Set, key, &[record.bytes()]);
         }
         if let Some((before, after)) = &change.deliveries {
             let key = transaction.key(keys.deliveries(batch.number));
             transaction.check_start(key, before, true);
-            transaction.command("SET", key, &[after]);
+            transaction.command(Command::Set, key, &[after]);
         }
         if !change.claimed.is_empty() || !change.released.is_empty() {
             let claims = transaction.key(keys.claims());
             let holds = (self.request_timeout + MARGIN * 2).as_micros().to_string();
             for token in &change.claimed {
-                transaction.command("DUE", claims, &[&holds, &format!("{token}:{number}")]);
+                transaction.command(Command::Due, claims, &[&holds, &format!("{token}:{number}")]);
             }
             let released: Vec<String> =
                 change.released.iter().map(|token| format!("{token}:{number}")).collect();
             if !released.is_empty() {
-                transaction.command("ZREM", claims, &released);
+                transaction.command(Command::ZRem, claims, &released);
             }
         }
         for (counter, by) in &change.counters {
             transaction.add(campaign, &field(counter), *by);
         }
-        write_outcomes(&mut transaction, batch, change);
         if !change.texts.is_empty() {
             let texts = transaction.key(keys.texts());
             for (text, words) in &change.texts {
-                transaction.command("HSETNX", texts, &[&field(text), words]);
+                transaction.command(Command::HSetNx, texts, &[&field(text), words]);
             }
         }
         if !change.payloads.is_empty() {
@@ -193,68 +211,92 @@ impl Redis {
             for (place, payload) in &change.payloads {
                 let place = place.to_string();
                 match payload {
-                    Some(payload) => transaction.command("HSET", payloads, &[&place, payload]),
-                    None => transaction.command("HDEL", payloads, &[&place]),
+                    Some(payload) => transaction.command(Command::HSet, payloads, &[&place, payload]),
+                    None => transaction.command(Command::HDel, payloads, &[&place]),
                 }
             }
         }
         for (listed, key) in [(change.open, keys.open()), (change.failed, keys.failed())] {
             if let Some(listed) = listed {
                 let key = transaction.key(key);
-                transaction.command(if listed { "SADD" } else { "SREM" }, key, &[&number]);
+                transaction.command(if listed { Command::SAdd } else { Command::SRem }, key, &[&number]);
             }
         }
         if let Some(replay) = change.replay {
             let key = transaction.key(keys.replays());
-            transaction.command(if replay { "STAMP" } else { "HDEL" }, key, &[&number]);
+            transaction.command(if replay { Command::Stamp } else { Command::HDel }, key, &[&number]);
         }
         if change.settled > 0 {
             let tick = transaction.key(keys.tick(self.now() / 1000));
-            transaction.command("INCRBY", tick, &[change.settled.to_string()]);
-            transaction.command("EXPIRE", tick, &[(SECONDS + 5).to_string()]);
+            let (settled, seconds) = (change.settled.to_string(), (SECONDS + 5).to_string());
+            transaction.command(Command::Tick, tick, &[settled, seconds]);
         }
         if !change.responses.is_empty() {
             let responses = transaction.key(keys.responses(batch.number));
             let unpublished = transaction.key(keys.unpublished());
             for (key, json) in &change.responses {
-                transaction.command_if(1, "HSETNX", responses, &[key, json]);
-                transaction.command("SADD", unpublished, &[key]);
-                transaction.command("SISMEMBER", unpublished, &[key]);
+                transaction.command_if(1, Command::HSetNx, responses, &[key, json]);
+                transaction.command(Command::SAdd, unpublished, &[key]);
+                transaction.command(Command::SIsMember, unpublished, &[key]);
             }
         }
-        transaction.command("HMGET", campaign, &["pending", "sending"]);
+        if asks_what_is_open(swap) {
+            transaction.command(Command::HMGet, campaign, &["pending", "sending"]);
+        }
         transaction
     }
 }
 
-/// Writes the outcomes of a batch's messages, for people and other systems.
-fn write_outcomes(transaction: &mut Transaction, batch: &PlannedBatch, change: &Change) {
-    let (mut set, mut removed) = (Vec::new(), Vec::new());
+/// Writes the outcomes of a batch's messages, for people and other systems: number, then state and word.
+fn write_outcomes(transaction: &mut Transaction, batch: &PlannedBatch, change: &Change, dumps: bool) {
+    let (mut set, mut removed) = (Vec::with_capacity(change.outcomes.len()), Vec::new());
     for (place, outcome) in &change.outcomes {
-        let Some((_, phone)) = batch.recipients.get(usize::from(*place)) else { continue };
-        match outcome {
-            Some((state, word)) if word.is_empty() => {
-                set.extend([phone.to_string(), state.to_string()]);
-            }
-            Some((state, word)) => set.extend([phone.to_string(), format!("{state} {word}")]),
-            None => removed.push(phone.to_string()),
+        match (batch.recipients.get(usize::from(*place)), outcome) {
+            (None, _) => {}
+            (Some((_, phone)), Some((state, word))) => set.push((*phone, state.as_str(), word.as_str())),
+            (Some((_, phone)), None) => removed.push(phone.to_string()),
         }
     }
-    if !set.is_empty() || !removed.is_empty() {
-        let outcomes = transaction.key(Keys(&batch.campaign).batch(batch.number));
-        for (name, args) in [("HSET", set), ("HDEL", removed)] {
-            if !args.is_empty() {
-                transaction.command(name, outcomes, &args);
-            }
+    if set.is_empty() && removed.is_empty() {
+        return;
+    }
+    let outcomes = transaction.key(Keys(&batch.campaign).batch(batch.number));
+    let space = |word: &str| if word.is_empty() { "" } else { " " };
+    if dumps && change.are_first && removed.is_empty() {
+        let mut hash = HashDump::with_capacity(set.len() * FIELD);
+        for (phone, state, word) in &set {
+            let mut digits = itoa::Buffer::new();
+            hash.field(&["+", digits.format(phone.digits())], &[state, space(word), word]);
+        }
+        if let Some(payload) = hash.payload() {
+            return transaction.restore(outcomes, &payload);
+        }
+    }
+    let pair = |(phone, state, word): &(Phone, &str, &str)| {
+        [phone.to_string(), format!("{state}{}{word}", space(word))]
+    };
+    let set: Vec<String> = set.iter().flat_map(pair).collect();
+    for (command, args) in [(Command::HSet, set), (Command::HDel, removed)] {
+        if !args.is_empty() {
+            transaction.command(command, outcomes, &args);
         }
     }
 }
 
+/// Whether it matters how much is open: a claim brings no campaign to its end.
+fn asks_what_is_open(swap: &Swap<'_>) -> bool {
+    swap.purpose.is_none() || swap.change.settled > 0
+}
+
 /// What a swap that was written tells: of each response whether it is news, and how much is open.
 fn written(swap: &Swap<'_>, mut answers: Vec<Value>) -> Result<Swapped, LedgerError> {
-    let (pending, sending): (u64, u64) =
-        FromRedisValue::from_redis_value(answers.pop().unwrap_or(Value::Nil)).map_err(|f| damaged(&f))?;
+    let mut open = u64::MAX;
+    if asks_what_is_open(swap) {
+        let counts = FromRedisValue::from_redis_value(answers.pop().unwrap_or(Value::Nil));
+        let (pending, sending): (u64, u64) = counts.map_err(|fault| damaged(&fault))?;
+        open = pending + sending;
+    }
     let responses = answers.split_off(answers.len() - swap.change.responses.len() * 3);
     let responses = responses.chunks(3).map(|answers| answers[2] == Value::Int(1)).collect();
-    Ok(Swapped::Done { open: pending + sending, responses })
+    Ok(Swapped::Done { open, responses })
 }

@@ -7,7 +7,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
 use super::layout::Keys;
-use super::transaction::{Done, Transaction};
+use super::transaction::{Command, Done, Transaction};
 use super::{Redis, WINDOW};
 use crate::campaign::{CampaignId, CampaignState};
 use crate::ledger::campaigns::Admits;
@@ -229,8 +229,8 @@ impl Redis {
         let mut transaction = Transaction::default();
         let (campaign, job) = (transaction.key(Keys(id).campaign()), transaction.key(Keys(id).job()));
         transaction.check_field(campaign, "fingerprint", &[""]);
-        transaction.command("SET", job, &[&new.job]);
-        transaction.command("HSET", campaign, &fields.map(|(field, value)| [field, value]).concat());
+        transaction.command(Command::Set, job, &[&new.job]);
+        transaction.command(Command::HSet, campaign, &fields.map(|(field, value)| [field, value]).concat());
         Ok(matches!(transaction.run(&self.client).await?, Done::Written(_)))
     }
 }
@@ -360,7 +360,7 @@ impl Campaigns for Redis {
         }
         let head = head(&after);
         let fields: Vec<&str> = head.iter().flat_map(|(field, value)| [*field, value.as_str()]).collect();
-        transaction.command("HSET", campaign, &fields);
+        transaction.command(Command::HSet, campaign, &fields);
         Ok(matches!(transaction.run(&self.client).await?, Done::Written(_)))
     }
 

@@ -10,6 +10,7 @@
 mod batches;
 mod breakers;
 mod campaigns;
+mod dump;
 mod layout;
 mod plans;
 mod reporting;
@@ -17,7 +18,7 @@ mod suppression;
 mod transaction;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -39,6 +40,8 @@ pub struct Redis {
     session: u32,
     claims: Arc<AtomicU64>,
     request_timeout: Duration,
+    /// Whether the server makes hashes from payloads (`dump.rs`): unless it has refused one.
+    takes_dumps: Arc<AtomicBool>,
 }
 
 impl From<RedisClientError> for LedgerError {
@@ -68,7 +71,13 @@ impl Redis {
 
     /// The ledger on a server that is known.
     pub fn on(client: RedisClient, request_timeout: Duration) -> Self {
-        Self { client, session: rand::random(), claims: Arc::default(), request_timeout }
+        Self {
+            client,
+            session: rand::random(),
+            claims: Arc::default(),
+            request_timeout,
+            takes_dumps: Arc::new(AtomicBool::new(true)),
+        }
     }
 }
 

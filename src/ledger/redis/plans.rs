@@ -8,7 +8,7 @@ use roaring::RoaringBitmap;
 use super::Redis;
 use super::campaigns::Fields;
 use super::layout::{Keys, skipped_line};
-use super::transaction::{Done, Key, Transaction};
+use super::transaction::{Command, Done, Key, Transaction};
 use crate::campaign::{CampaignId, MessageState};
 use crate::ledger::campaigns::Admits;
 use crate::ledger::{Checkpoint, LedgerError, Plan, PlannedBatch, Plans, SkippedRow, Store};
@@ -41,10 +41,10 @@ fn plan(transaction: &mut Transaction, campaign: Key, open: Key, batch: &Planned
     let (number, size) = (batch.number.to_string(), batch.recipients.len().to_string());
     let extent = (u64::from(batch.number) + 1).to_string();
     let key = transaction.key(Keys(&batch.campaign).plan(batch.number));
-    transaction.command_if(3, "SETNX", key, &[batch.bytes()]);
-    transaction.command("SADD", open, &[&number]);
-    transaction.command("HINCRBY", campaign, &[MessageState::Pending.as_str(), &size]);
-    transaction.command("MAX", campaign, &["batches", &extent]);
+    transaction.command_if(3, Command::SetNx, key, &[batch.bytes()]);
+    transaction.command(Command::SAdd, open, &[&number]);
+    transaction.command(Command::HIncrBy, campaign, &[MessageState::Pending.as_str(), &size]);
+    transaction.command(Command::Max, campaign, &["batches", &extent]);
 }
 
 impl Plans for Redis {
@@ -100,7 +100,7 @@ impl Plans for Redis {
         let list = transaction.key(keys.skipped());
         // Lua takes some thousands of arguments at once.
         for lines in lines.chunks(1000) {
-            transaction.command("RPUSH", list, lines);
+            transaction.command(Command::RPush, list, lines);
         }
         let (rows, batches) = (checkpoint.rows.to_string(), checkpoint.batches.to_string());
         let complete = if checkpoint.complete { "1" } else { "0" };
@@ -114,7 +114,7 @@ impl Plans for Redis {
             "planned",
             complete,
         ];
-        transaction.command("HSET", campaign, &fields);
+        transaction.command(Command::HSet, campaign, &fields);
         let found = match transaction.run(&self.client).await? {
             Done::Written(_) => return Ok(()),
             Done::Failed { found, .. } => String::from_utf8_lossy(&found).into_owned(),

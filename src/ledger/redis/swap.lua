@@ -2,56 +2,73 @@
 -- others change too. It knows no state of a message or a campaign; the worker has judged, and names what
 -- its judgement was made of.
 --
--- ARGV  1 how many checks. A check: 'field' or 'start', the key's place among KEYS, the field's name or
---       the last byte of the start, how many values are allowed, and these; '' is none.
---       Then commands: how many of those behind it are left out if it answers 0, its name, its key's
---       place, how many arguments, and these. Beside Redis' own there are
+-- What is asked for stands in few arguments, because each of them costs the server more than a byte does.
+-- `commands` is a list of names that stands before this text (`transaction.rs`).
+--
+-- ARGV  1 bytes: how many checks there are, four bytes of each, then six of each command:
+--         a check     1 field or 2 start · its key's place among KEYS (2) · how many values are allowed
+--         a command   its place among `commands` · its key's place (2) · how many of those behind it are
+--                     left out if it answers 0 · how many arguments (2)
+--       then of each check the field's name or the last byte of the start, and the allowed values ('' is
+--       none); then the arguments of each command. Beside Redis' own commands there are
 --         DUE    adds a member to a sorted set at so many microseconds from now
 --         STAMP  sets a field to the present moment, in microseconds
 --         MAX    sets a field to a number, unless it has a larger one
+--         TICK   adds to a counter that is gone so many seconds after it began
 -- Returns 0 and what each command answered, or which check failed and what it found; the server's clock,
 -- in milliseconds, stands between.
-local time = redis.call('TIME')
+local call, byte = redis.call, string.byte
+local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
-local at, answers = 2, { 0, math.floor(now / 1000) }
-for nth = 1, tonumber(ARGV[1]) do
-  local key, what, count = KEYS[tonumber(ARGV[at + 1])], ARGV[at + 2], tonumber(ARGV[at + 3])
+local program, at, arg, answers = ARGV[1], 2, 2, { 0, math.floor(now / 1000) }
+for nth = 1, byte(program, 1) do
+  local kind, high, low, count = byte(program, at, at + 3)
+  local key, what = KEYS[high * 256 + low], ARGV[arg]
   local found
-  if ARGV[at] == 'field' then
-    found = redis.call('HGET', key, what) or ''
+  if kind == 1 then
+    found = call('HGET', key, what) or ''
   else
-    found = redis.call('GETRANGE', key, 0, what)
+    found = call('GETRANGE', key, 0, what)
   end
   local allowed = false
-  for value = at + 4, at + 3 + count do
+  for value = arg + 1, arg + count do
     allowed = allowed or ARGV[value] == found
   end
   if not allowed then
     return { nth, answers[2], found }
   end
-  at = at + 4 + count
+  at = at + 4
+  arg = arg + 1 + count
 end
-while at <= #ARGV do
-  local skip, name, key = tonumber(ARGV[at]), ARGV[at + 1], KEYS[tonumber(ARGV[at + 2])]
-  local first = at + 4
-  at = first + tonumber(ARGV[at + 3])
+while at <= #program do
+  local place, high, low, skip, many, few = byte(program, at, at + 5)
+  local name, key, first = commands[place], KEYS[high * 256 + low], arg
+  at = at + 6
+  arg = arg + many * 256 + few
   local answer
   if name == 'DUE' then
-    answer = redis.call('ZADD', key, string.format('%.0f', now + ARGV[first]), ARGV[first + 1])
+    answer = call('ZADD', key, string.format('%.0f', now + ARGV[first]), ARGV[first + 1])
   elseif name == 'STAMP' then
-    answer = redis.call('HSET', key, ARGV[first], string.format('%.0f', now))
+    answer = call('HSET', key, ARGV[first], string.format('%.0f', now))
   elseif name == 'MAX' then
-    if tonumber(redis.call('HGET', key, ARGV[first]) or 0) < tonumber(ARGV[first + 1]) then
-      redis.call('HSET', key, ARGV[first], ARGV[first + 1])
+    if tonumber(call('HGET', key, ARGV[first]) or 0) < tonumber(ARGV[first + 1]) then
+      call('HSET', key, ARGV[first], ARGV[first + 1])
     end
     answer = 1
+  elseif name == 'TICK' then
+    answer = call('INCRBY', key, ARGV[first])
+    if answer == tonumber(ARGV[first]) then
+      call('EXPIRE', key, ARGV[first + 1])
+    end
   else
-    answer = redis.call(name, key, unpack(ARGV, first, at - 1))
+    answer = call(name, key, unpack(ARGV, first, arg - 1))
   end
   answers[#answers + 1] = answer
   if answer == 0 then
     for _ = 1, skip do
-      at = at + 4 + tonumber(ARGV[at + 3])
+      many, few = byte(program, at + 4, at + 5)
+      at = at + 6
+      arg = arg + many * 256 + few
       answers[#answers + 1] = 0
     end
   end

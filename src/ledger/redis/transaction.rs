@@ -6,20 +6,76 @@ use redis::Value;
 
 use crate::redis_client::{Packed, RedisClient, RedisClientError, Script};
 
-static SWAP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("swap.lua")));
+static SWAP: LazyLock<Script> = LazyLock::new(|| {
+    let names = Command::NAMES.map(|name| format!("'{name}'")).join(", ");
+    Script::new(&format!("local commands = {{ {names} }}\n{}", include_str!("swap.lua")))
+});
 
-/// A key of a transaction.
+/// What can be done to a key. The last four are the script's own (`swap.lua`).
 #[derive(Clone, Copy)]
-pub(super) struct Key(usize);
+pub(super) enum Command {
+    Set,
+    SetNx,
+    HSet,
+    HSetNx,
+    HDel,
+    HIncrBy,
+    HMGet,
+    SAdd,
+    SRem,
+    SIsMember,
+    ZRem,
+    RPush,
+    Restore,
+    Due,
+    Stamp,
+    Max,
+    Tick,
+}
+
+impl Command {
+    /// In the order of the variants.
+    const NAMES: [&str; 17] = [
+        "SET",
+        "SETNX",
+        "HSET",
+        "HSETNX",
+        "HDEL",
+        "HINCRBY",
+        "HMGET",
+        "SADD",
+        "SREM",
+        "SISMEMBER",
+        "ZREM",
+        "RPUSH",
+        "RESTORE",
+        "DUE",
+        "STAMP",
+        "MAX",
+        "TICK",
+    ];
+}
+
+/// A key of a transaction: its place among them, from 1.
+#[derive(Clone, Copy)]
+pub(super) struct Key(u16);
 
 /// Checks and commands on keys of one slot. Said twice, because an answer was lost, it fails at its
 /// checks the second time: whoever says it reads again then.
 #[derive(Default)]
 pub(super) struct Transaction {
     keys: Vec<String>,
-    checks: usize,
-    checked: Packed,
-    commands: Packed,
+    checks: Part,
+    commands: Part,
+    count: u8,
+    restores: bool,
+}
+
+/// What is to be done, and the arguments to it, as `swap.lua` wants them.
+#[derive(Default)]
+struct Part {
+    program: Vec<u8>,
+    args: Packed,
 }
 
 /// How a transaction ended.
@@ -34,64 +90,68 @@ impl Transaction {
     /// Names a key.
     pub(super) fn key(&mut self, key: String) -> Key {
         self.keys.push(key);
-        Key(self.keys.len())
+        Key(u16::try_from(self.keys.len()).unwrap_or(u16::MAX))
     }
 
     /// A field must have one of these values; an empty one stands for none.
     pub(super) fn check_field(&mut self, key: Key, field: &str, allowed: &[&str]) {
-        let allowed: Vec<&[u8]> = allowed.iter().map(|value| value.as_bytes()).collect();
-        self.check("field", key, field, &allowed);
+        self.check(1, key, field, allowed);
     }
 
     /// A string must begin with these bytes; of one that must not be there they are none. With
     /// `whole` it must be these bytes.
     pub(super) fn check_start(&mut self, key: Key, start: &[u8], whole: bool) {
-        let last = match start.len() {
-            _ if whole => "-1".to_owned(),
-            0 => "0".to_owned(),
-            length => (length - 1).to_string(),
-        };
-        self.check("start", key, &last, &[start]);
+        let last = if whole { -1 } else { start.len().saturating_sub(1).cast_signed() };
+        self.check(2, key, itoa::Buffer::new().format(last), &[start]);
     }
 
-    fn check(&mut self, kind: &str, key: Key, what: &str, allowed: &[&[u8]]) {
-        self.checks += 1;
-        self.checked.push(kind.as_bytes());
-        self.checked.push_number(key.0);
-        self.checked.push(what.as_bytes());
-        self.checked.push_number(allowed.len());
+    fn check<A: AsRef<[u8]>>(&mut self, kind: u8, key: Key, what: &str, allowed: &[A]) {
+        let [high, low] = key.0.to_be_bytes();
+        self.count += 1;
+        self.checks.program.extend([kind, high, low, allowed.len() as u8]);
+        self.checks.args.push(what.as_bytes());
         for value in allowed {
-            self.checked.push(value);
+            self.checks.args.push(value.as_ref());
         }
     }
 
     /// A command on a key.
-    pub(super) fn command<A: AsRef<[u8]>>(&mut self, name: &str, key: Key, args: &[A]) {
-        self.command_if(0, name, key, args);
+    pub(super) fn command<A: AsRef<[u8]>>(&mut self, command: Command, key: Key, args: &[A]) {
+        self.command_if(0, command, key, args);
     }
 
     /// A command that, if it answers 0, leaves out so many of those behind it.
-    pub(super) fn command_if<A: AsRef<[u8]>>(&mut self, skip: usize, name: &str, key: Key, args: &[A]) {
-        self.commands.push_number(skip);
-        self.commands.push(name.as_bytes());
-        self.commands.push_number(key.0);
-        self.commands.push_number(args.len());
+    pub(super) fn command_if<A: AsRef<[u8]>>(&mut self, skip: u8, command: Command, key: Key, args: &[A]) {
+        let [high, low] = key.0.to_be_bytes();
+        let [many, few] = u16::try_from(args.len()).unwrap_or(u16::MAX).to_be_bytes();
+        self.commands.program.extend([command as u8 + 1, high, low, skip, many, few]);
         for arg in args {
-            self.commands.push(arg.as_ref());
+            self.commands.args.push(arg.as_ref());
         }
+    }
+
+    /// Makes a key of a payload (`dump.rs`). To be the first command: a server that refuses it has written
+    /// nothing then.
+    pub(super) fn restore(&mut self, key: Key, payload: &[u8]) {
+        self.command(Command::Restore, key, &[b"0".as_slice(), payload]);
+        self.restores = true;
+    }
+
+    /// Whether it makes a key of a payload.
+    pub(super) fn restores(&self) -> bool {
+        self.restores
     }
 
     /// Adds to a counter.
     pub(super) fn add(&mut self, key: Key, field: &str, by: i64) {
-        let by = by.to_string();
-        self.command("HINCRBY", key, &[field, by.as_str()]);
+        self.command(Command::HIncrBy, key, &[field, itoa::Buffer::new().format(by)]);
     }
 
     pub(super) async fn run(&self, client: &RedisClient) -> Result<Done, RedisClientError> {
-        let mut args = Packed::default();
-        args.push_number(self.checks);
-        let answer: Vec<Value> =
-            client.run_packed(&SWAP, &self.keys, &[&args, &self.checked, &self.commands]).await?;
+        let mut first = Packed::default();
+        first.push(&[&[self.count], &*self.checks.program, &*self.commands.program].concat());
+        let args = [&first, &self.checks.args, &self.commands.args];
+        let answer: Vec<Value> = client.run_packed(&SWAP, &self.keys, &args).await?;
         let mut answer = answer.into_iter();
         let (check, clock) = (answer.next(), answer.next());
         if let Some(Value::Int(clock)) = clock {
