@@ -2,9 +2,11 @@
 """Measures a fleet of one worker and what people would write themselves, in turns on this machine:
 RabbitMQ, Redis with `appendfsync always`, a bare sink, no limits.
 
-    benches/system.py [--rows N] [--rounds N] [--only NAME,...] [--binary NAME=PATH ...]
+    benches/system.py [--rows N] [--rounds N] [--only NAME,...] [--binary NAME=PATH ...] [--work WORK]
 
-Prints messages a second and CPU a message for each, the median of the rounds, and the machine. Needs
+Prints messages a second and CPU a message for each, the median of the rounds, and the machine. The work
+is `batches` (a hundred messages a request), `single` (one, as Kaleyra takes them; flowcast alone) or
+`reports` (two of each message to flowcast, each on disk before it is answered). Needs
 redis-server, rabbitmq-server, node with npm, and python3 with venv (all in Debian); what the peers need
 is installed below target/peers. `--binary` adds another build of flowcast.
 """
@@ -39,7 +41,7 @@ url = "{REDIS}"
 [audiences]
 root = "."
 [http]
-listen = "127.0.0.1:0"
+listen = "127.0.0.1:8031"
 [accounts.main]
 provider = "exotel"
 base_url = "http://127.0.0.1:8026"
@@ -48,6 +50,13 @@ api_key = "key"
 api_token = "token"
 limits = {{ requests = "1000000/s", messages = "100000000/s" }}
 concurrency = 16
+[accounts.single]
+provider = "kaleyra"
+base_url = "http://127.0.0.1:8026"
+account_sid = "bench"
+api_key = "key"
+limits = {{ requests = "1000000/s", messages = "100000000/s" }}
+concurrency = 256
 """
 
 
@@ -67,8 +76,9 @@ class Machine:
         self.pids[name] = child.pid
         return child
 
-    def up(self):
-        self.start("sink", [ROOT / "target/dist/examples/sink", "127.0.0.1:8026"])
+    def up(self, reports=False):
+        addresses = [self.folder / "addresses"] if reports else []
+        self.start("sink", [ROOT / "target/dist/examples/sink", "127.0.0.1:8026", *addresses])
         redis = "redis-server --port 6399 --bind 127.0.0.1 --appendonly yes --appendfsync always"
         self.start("redis", [*redis.split(), "--save", "", "--dir", str(self.folder)])
         env = dict(
@@ -182,15 +192,18 @@ def run_peer(machine, command, path):
     return time.monotonic() - began
 
 
-def run_flowcast(machine, binary, path, id):
+def run_flowcast(machine, binary, path, id, work="batches"):
     folder = machine.folder
-    (folder / "flowcast.toml").write_text(CONFIG)
+    public = 'public_url = "http://127.0.0.1:8031"\n[accounts.main]'
+    (folder / "flowcast.toml").write_text(CONFIG.replace("[accounts.main]", public) if work == "reports" else CONFIG)
     job = json.loads((ROOT / "fixtures/jobs/appointment.json").read_text())
     job["id"] = id
+    job["account"] = "single" if work == "single" else "main"
     job["audience"] = {"csv": {"path": path.name}}
     del job["limits"], job["custom_data"]
     (folder / "job.json").write_text(json.dumps(job))
     env = dict(os.environ, FLOWCAST_LOG="error")
+    (folder / "addresses").write_text("")
     with open(folder / "worker.log", "a") as log:
         worker = subprocess.Popen([binary, "worker"], cwd=folder, env=env, stderr=log)
     time.sleep(1.5)
@@ -199,19 +212,30 @@ def run_flowcast(machine, binary, path, id):
     while machine.redis("HGET", f"flowcast:{{{id}}}:campaign", "state").strip() != "completed":
         time.sleep(0.05)
     took = time.monotonic() - began
+    if work == "reports":
+        before = {server: machine.cpu(server) for server in ["redis", "rabbitmq"]}
+        machine.pids["worker"], at = worker.pid, 0
+        at = machine.cpu("worker")
+        reporter = ROOT / "target/dist/examples/reporter"
+        done = subprocess.run([reporter, folder / "addresses"], capture_output=True, text=True, check=True)
+        used = {"worker": machine.cpu("worker") - at}
+        used.update((server, machine.cpu(server) - seconds) for server, seconds in before.items())
+        count = int(done.stdout.split()[0])
+        micros = ", ".join(f"{name} {seconds / count * 1e6:.1f} µs" for name, seconds in used.items())
+        print(f"{done.stdout.strip()}; a report: {micros}")
     peak = Path(f"/proc/{worker.pid}/status").read_text().split("VmHWM:")[1].split()[0]
     worker.terminate()
     worker.wait()
     return took, int(peak) / 1024
 
 
-def measure(machine, name, command, path, rows, round):
+def measure(machine, name, command, path, rows, round, work="batches"):
     machine.redis("FLUSHALL")
     before = {server: machine.cpu(server) for server in ["redis", "rabbitmq", "sink"]}
     memory = lambda: int(machine.redis("INFO", "memory").split("used_memory:")[1].split()[0])
     (at, held), peak = (children(), memory()), None
     if name.startswith("flowcast"):
-        took, peak = run_flowcast(machine, command, path, f"bench-{round}")
+        took, peak = run_flowcast(machine, command, path, f"bench-{round}", work)
     else:
         took = run_peer(machine, command, path)
     used = {server: machine.cpu(server) - before[server] for server in before}
@@ -225,24 +249,26 @@ def main():
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="")
+    parser.add_argument("--work", choices=["batches", "single", "reports"], default="batches")
     parser.add_argument("--binary", action="append", default=[])
     asked = parser.parse_args()
-    build = ["cargo", "build", "-q", "--profile", "dist", "--bin", "flowcast", "--example", "sink"]
+    build = ["cargo", "build", "-q", "--profile", "dist", "--bin", "flowcast", "--examples"]
     subprocess.run(build, cwd=ROOT, check=True)
     commands = {"flowcast": ROOT / "target/dist/flowcast"}
     commands.update((f"flowcast {name}", Path(path).resolve()) for name, path in (b.split("=") for b in asked.binary))
-    commands.update(peers())
+    if asked.work == "batches":
+        commands.update(peers())
     wanted = [name for name in asked.only.split(",") if name]
     commands = {name: command for name, command in commands.items() if not wanted or name in wanted}
     machine = Machine(Path(tempfile.mkdtemp()))
     results = {name: [] for name in commands}
     try:
-        machine.up()
+        machine.up(reports=asked.work == "reports")
         path = machine.folder / "customers.csv"
         audience(path, asked.rows)
         for round in range(asked.rounds):
             for name, command in commands.items():
-                result = measure(machine, name, command, path, asked.rows, round)
+                result = measure(machine, name, command, path, asked.rows, round, asked.work)
                 results[name].append(result)
                 print(f"round {round + 1}, {name}: {result['rate']:,.0f}/s", file=sys.stderr)
     finally:

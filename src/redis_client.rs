@@ -82,13 +82,13 @@ pub struct RedisClient {
 
 struct Shared {
     seeds: Vec<SecretString>,
-    patience: RetryPolicy,
+    policy: RetryPolicy,
     /// The connection, and how many there were before it.
     connection: Mutex<(u64, Option<Connection>)>,
     /// Whether the last thing asked of it was answered.
     is_here: AtomicBool,
     /// Whether it was told that the server is away, and not yet that it is back.
-    told: AtomicBool,
+    was_reported: AtomicBool,
     /// The server's clock at the moment `since`.
     clock: AtomicI64,
     since: Instant,
@@ -134,8 +134,8 @@ impl RedisClient {
     ///
     /// # Errors
     ///
-    /// When an address is none, or, for the impatient, when the server can't be reached.
-    pub async fn connect(addresses: &SecretString, patience: RetryPolicy) -> Result<Self, RedisClientError> {
+    /// When an address is none, or, with `RetryPolicy::Short`, when the server can't be reached.
+    pub async fn connect(addresses: &SecretString, policy: RetryPolicy) -> Result<Self, RedisClientError> {
         // Installed once for the process; a second time changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let seeds: Vec<SecretString> =
@@ -150,10 +150,10 @@ impl RedisClient {
         }
         let shared = Shared {
             seeds,
-            patience,
+            policy,
             connection: Mutex::default(),
             is_here: AtomicBool::new(false),
-            told: AtomicBool::new(false),
+            was_reported: AtomicBool::new(false),
             clock: AtomicI64::new(0),
             since: Instant::now(),
         };
@@ -172,7 +172,7 @@ impl RedisClient {
     ///
     /// # Errors
     ///
-    /// When the server refuses, or does not answer for longer than the caller is patient.
+    /// When the server refuses, or does not answer for longer than the policy allows.
     pub async fn run<T: FromRedisValue>(
         &self,
         script: &Script,
@@ -243,7 +243,7 @@ impl RedisClient {
                 Ok((nth, mut connection)) => match question.put(&mut connection).await {
                     Ok(answer) => {
                         self.shared.is_here.store(true, Ordering::Relaxed);
-                        if self.shared.told.swap(false, Ordering::Relaxed) {
+                        if self.shared.was_reported.swap(false, Ordering::Relaxed) {
                             tracing::info!("Redis is back");
                         }
                         return T::from_redis_value(answer).map_err(|fault| {
@@ -264,11 +264,12 @@ impl RedisClient {
             }
             self.shared.is_here.store(false, Ordering::Relaxed);
             // A person is told in the end.
-            if self.shared.patience == RetryPolicy::Endless && !self.shared.told.swap(true, Ordering::Relaxed)
+            if self.shared.policy == RetryPolicy::Endless
+                && !self.shared.was_reported.swap(true, Ordering::Relaxed)
             {
                 tracing::warn!("Redis is away, sending stops until it is back: {}", words(&fault));
             }
-            if self.shared.patience.is_over(since) {
+            if self.shared.policy.is_over(since) {
                 return Err(RedisClientError::Away(words(&fault)));
             }
             tokio::time::sleep(wait).await;

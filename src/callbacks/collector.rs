@@ -1,7 +1,10 @@
-//! Gathers reports that come at the same time, so that a burst of thousands is a few writes.
+//! Gathers reports of one batch that come at the same time, so that a burst of thousands is a few writes.
+//!
+//! A batch's reports are written one write at a time, at once where none is under way; what comes
+//! meanwhile goes with the next. So nobody waits for others to come, and the more come the fewer writes
+//! each of them costs.
 
-use std::collections::HashMap;
-use std::time::Duration;
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -10,19 +13,18 @@ use tokio::sync::{mpsc, oneshot};
 use crate::campaign::CampaignId;
 use crate::ledger::{Ledger, LedgerError, MessageReport, ReportEffect};
 
-/// How many reports wait at the most; beyond that the providers wait.
+/// How many reports wait at the most to be looked at; beyond that the providers wait.
 const WAITING: usize = 10_000;
-/// How many are gathered at the most.
-const GATHERED: usize = 2_000;
-/// How long is gathered.
-const GATHER: Duration = Duration::from_millis(5);
 /// How many batches are written at once.
 const AT_ONCE: usize = 64;
 
 type Answer = Result<Option<ReportEffect>, LedgerError>;
 
+/// The batch that a report is about.
+type BatchKey = (CampaignId, u32);
+
 struct ReportRequest {
-    of: (CampaignId, u32),
+    of: BatchKey,
     report: MessageReport,
     answer: oneshot::Sender<Answer>,
 }
@@ -34,7 +36,7 @@ pub(super) struct Collector(mpsc::Sender<ReportRequest>);
 impl Collector {
     pub(super) fn start<L: Ledger>(ledger: L) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING);
-        tokio::spawn(gather(ledger, receiver));
+        tokio::spawn(collect(ledger, receiver));
         Self(sender)
     }
 
@@ -48,42 +50,49 @@ impl Collector {
     }
 }
 
-async fn gather<L: Ledger>(ledger: L, mut receiver: mpsc::Receiver<ReportRequest>) {
-    while let Some(first) = receiver.recv().await {
-        let mut batches = HashMap::<(CampaignId, u32), Vec<(MessageReport, oneshot::Sender<Answer>)>>::new();
-        let mut next = Some(first);
-        let until = tokio::time::Instant::now() + GATHER;
-        for _ in 0..GATHERED {
-            let Some(ReportRequest { of, report, answer }) = next else { break };
-            batches.entry(of).or_default().push((report, answer));
-            next = tokio::time::timeout_at(until, receiver.recv()).await.ok().flatten();
-        }
-        if let Some(ReportRequest { of, report, answer }) = next {
-            batches.entry(of).or_default().push((report, answer));
-        }
-        let mut writes = batches.into_iter();
-        let mut under_way = FuturesUnordered::new();
-        loop {
-            while under_way.len() < AT_ONCE
-                && let Some(((campaign, batch), reports)) = writes.next()
-            {
-                under_way.push(write(&ledger, campaign, batch, reports));
+type Reports = Vec<(MessageReport, oneshot::Sender<Answer>)>;
+
+async fn collect<L: Ledger>(ledger: L, mut receiver: mpsc::Receiver<ReportRequest>) {
+    // What is to be written next, and of which batches, in their order; none of them is being written.
+    let mut waiting = HashMap::<BatchKey, Reports>::new();
+    let mut due = VecDeque::<BatchKey>::new();
+    let mut writing = HashSet::<BatchKey>::new();
+    let mut under_way = FuturesUnordered::new();
+    let mut arrived = Vec::new();
+    let mut is_open = true;
+    while is_open || !under_way.is_empty() {
+        tokio::select! {
+            Some(of) = under_way.next(), if !under_way.is_empty() => {
+                writing.remove(&of);
+                if waiting.contains_key(&of) {
+                    due.push_back(of);
+                }
             }
-            if under_way.next().await.is_none() {
-                break;
+            count = receiver.recv_many(&mut arrived, WAITING), if is_open && waiting.len() < WAITING => {
+                is_open = count > 0;
+                for ReportRequest { of, report, answer } in arrived.drain(..) {
+                    if !waiting.contains_key(&of) && !writing.contains(&of) {
+                        due.push_back(of.clone());
+                    }
+                    waiting.entry(of).or_default().push((report, answer));
+                }
             }
+            else => break,
+        }
+        while under_way.len() < AT_ONCE
+            && let Some(of) = due.pop_front()
+        {
+            let reports = waiting.remove(&of).unwrap_or_default();
+            writing.insert(of.clone());
+            under_way.push(write(&ledger, of, reports));
         }
     }
 }
 
-async fn write<L: Ledger>(
-    ledger: &L,
-    campaign: CampaignId,
-    batch: u32,
-    reports: Vec<(MessageReport, oneshot::Sender<Answer>)>,
-) {
-    let (report, answers): (Vec<MessageReport>, Vec<_>) = reports.into_iter().unzip();
-    match ledger.apply_reports(&campaign, batch, report).await {
+/// Writes reports of a batch; returns which.
+async fn write<L: Ledger>(ledger: &L, of: BatchKey, reports: Reports) -> BatchKey {
+    let (reports, answers): (Vec<MessageReport>, Vec<_>) = reports.into_iter().unzip();
+    match ledger.apply_reports(&of.0, of.1, reports).await {
         Ok(effects) => {
             for (answer, effects) in answers.into_iter().zip(effects) {
                 let _ = answer.send(Ok(effects));
@@ -95,4 +104,5 @@ async fn write<L: Ledger>(
             }
         }
     }
+    of
 }

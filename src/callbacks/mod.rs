@@ -178,7 +178,12 @@ impl<L: Ledger> Reports<L> {
         };
         metrics::counter!("flowcast_callbacks_total", "result" => "taken").increment(1);
         if let Some(message) = message.as_ref().filter(|_| effects.is_news) {
-            let events = Events::news(message, &effects, &report.news, report.at.unwrap_or(now));
+            let at = report.at.unwrap_or(now);
+            let events = if self.publisher.is_of_use() {
+                Events::news(message, &effects, &report.news, at)
+            } else {
+                Vec::new()
+            };
             if let News::Reply(reply) = &report.news {
                 // Told before it is marked as told, and that before the provider is answered: whoever
                 // waits for a booking gets it also when we die in between, as the provider comes again.

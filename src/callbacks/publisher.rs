@@ -1,6 +1,9 @@
 //! Tells others of reports, after the ledger has them. A broker that is slow must not keep a provider
 //! from telling how far messages came; what people answered is told for certain.
 
+use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
 use tokio::sync::mpsc;
 
 use crate::dispatch::Events;
@@ -11,6 +14,28 @@ use crate::queue::rabbitmq::Event;
 const WAITING: usize = 50_000;
 /// How many are told together.
 const TOGETHER: usize = 500;
+
+/// For so long it is known whether anybody listens to events of a name.
+const KNOWN: Duration = Duration::from_millis(100);
+
+/// To which events about messages somebody listens, and when that was found. There may be thousands of
+/// them a second, and the broker drops each that no queue is bound to: they are not even published
+/// then. Whoever binds a queue gets them from a tenth of a second later on.
+#[derive(Default)]
+struct Listeners(HashMap<&'static str, (bool, Instant)>);
+
+impl Listeners {
+    /// The names among these of which it must be found out.
+    fn unknown(&self, events: &[Event]) -> BTreeSet<&'static str> {
+        let is_known = |name: &str| self.0.get(name).is_some_and(|(_, at)| at.elapsed() < KNOWN);
+        let names = events.iter().map(|event| event.name);
+        names.filter(|name| name.starts_with("message.") && !is_known(name)).collect()
+    }
+
+    fn may_hear(&self, name: &str) -> bool {
+        self.0.get(name).is_none_or(|(is_heard, _)| *is_heard)
+    }
+}
 
 /// Tells events.
 #[derive(Clone)]
@@ -26,12 +51,25 @@ impl EventPublisher {
         let events = events.clone();
         tokio::spawn(async move {
             let mut together = Vec::new();
+            let mut listeners = Listeners::default();
             while receiver.recv_many(&mut together, TOGETHER).await > 0 {
+                for name in listeners.unknown(&together) {
+                    // The first of its name is published, and tells whether others would be for nobody.
+                    let Some(at) = together.iter().position(|event| event.name == name) else { continue };
+                    let is_heard = events.publish_if_heard(&together.remove(at)).await;
+                    listeners.0.insert(name, (is_heard, Instant::now()));
+                }
+                together.retain(|event| listeners.may_hear(event.name));
                 events.publish(&together).await;
                 together.clear();
             }
         });
         publisher
+    }
+
+    /// Whether anybody could be told.
+    pub(super) fn is_of_use(&self) -> bool {
+        self.events.are_published()
     }
 
     /// Tells events; when it returns, the broker has them.

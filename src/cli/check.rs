@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::callback_endpoint::CallbackEndpoint;
 use super::text::duration;
-use super::{Failure, Outcome, open, print, tell};
+use super::{Failure, Outcome, open, print, write_line};
 use crate::campaign::content::preview;
 use crate::campaign::{CampaignId, counted, thousands, visible};
 use crate::config::Config;
@@ -45,7 +45,7 @@ pub(super) fn main(check: &Check, config: &Config, json: bool) -> Outcome {
     let job = open::job(&check.job)?;
     // With no account at all there is nothing to hold the job's account against.
     if config.accounts.is_empty() {
-        tell(&format!(
+        write_line(&format!(
             "the account {:?} is not configured, nor is any other: checked as one at {} without limits",
             job.account, PROVIDERS[0].name
         ));

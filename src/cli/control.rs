@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::open::on_ledger;
-use super::{Outcome, open, print, tell};
+use super::{Outcome, open, print, write_line};
 use crate::campaign::Span;
 use crate::campaign::control::{Action, Control};
 use crate::campaign::counted;
@@ -100,7 +100,7 @@ pub(super) async fn main((which, action): (CampaignArgs, Action), config: &Confi
     };
     print(&format!("campaign {id}: {}{what}\n", done.state))?;
     if !done.state.is_over() && done.messages > 0 && done.state != crate::campaign::CampaignState::Running {
-        tell(&format!("it does not run; to send: flowcast resume {id}{}", which.store.flag()));
+        write_line(&format!("it does not run; to send: flowcast resume {id}{}", which.store.flag()));
     }
     Ok(ExitCode::SUCCESS)
 }

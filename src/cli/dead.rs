@@ -59,11 +59,11 @@ pub(super) async fn main(dead: Dead, config: &Config, json: bool) -> Outcome {
         }
         Verb::Requeue(wanted) => {
             let done = broker.unbury(DeadAction::Requeue, |nth, job| wanted.includes(nth, job)).await?;
-            told(done, "requeued", json)
+            summary(done, "requeued", json)
         }
         Verb::Discard(wanted) => {
             let done = broker.unbury(DeadAction::Discard, |nth, job| wanted.includes(nth, job)).await?;
-            told(done, "discarded", json)
+            summary(done, "discarded", json)
         }
     };
     broker.close().await;
@@ -84,7 +84,7 @@ fn id(job: &Buried) -> Option<String> {
     document.get("id")?.as_str().map(str::to_owned)
 }
 
-fn told(count: u64, what: &str, json: bool) -> String {
+fn summary(count: u64, what: &str, json: bool) -> String {
     if json { format!("{}\n", json!({ what: count })) } else { format!("{what}: {count}\n") }
 }
 

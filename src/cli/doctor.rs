@@ -149,11 +149,9 @@ async fn try_credentials(account: &Account) -> (Grade, String) {
     let Some(nobody) = Phone::from_digits(10_000_000) else {
         return (Grade::Warning, "was not tried".into());
     };
-    match account
-        .transport
-        .post(account.provider.request(nobody, RequestBody::new(account.kind, 0)), None)
-        .await
-    {
+    let endpoint = account.provider.endpoint(nobody);
+    let request = account.provider.request(endpoint, RequestBody::new(account.kind, 0));
+    match account.transport.post(request, None).await {
         Ok(reply) => {
             let said = account.provider.parse(&reply, 0);
             let code = if let ParsedBody::Error { code, .. } = &said { code.clone() } else { None };

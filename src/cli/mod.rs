@@ -166,11 +166,11 @@ fn fail(failure: Failure) -> ExitCode {
     match failure {
         Failure::ReaderGone => ExitCode::SUCCESS,
         Failure::Usage(text) => {
-            tell(&format!("flowcast: {text}"));
+            write_line(&format!("flowcast: {text}"));
             ExitCode::from(2)
         }
         Failure::Outside(text) => {
-            tell(&format!("flowcast: {text}"));
+            write_line(&format!("flowcast: {text}"));
             ExitCode::from(1)
         }
     }
@@ -193,7 +193,7 @@ fn write(bytes: &[u8]) -> Result<(), Failure> {
 }
 
 /// Tells a person something that is no result. A terminal that is gone stops nothing.
-fn tell(text: &str) {
+fn write_line(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", visible_lines(text));
 }
 

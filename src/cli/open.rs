@@ -87,12 +87,9 @@ impl Store {
 }
 
 /// The configured Redis.
-pub(super) async fn redis_server(
-    redis: &config::Redis,
-    patience: RetryPolicy,
-) -> Result<RedisClient, Failure> {
+pub(super) async fn redis_server(redis: &config::Redis, policy: RetryPolicy) -> Result<RedisClient, Failure> {
     let url = redis.url.read("redis.url")?;
-    RedisClient::connect(&url, patience).await.map_err(|fault| Failure::Outside(format!("Redis: {fault}")))
+    RedisClient::connect(&url, policy).await.map_err(|fault| Failure::Outside(format!("Redis: {fault}")))
 }
 
 /// The configured broker.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
-use super::tell;
 use super::text::{duration, eta};
+use super::write_line;
 use crate::campaign::{CampaignId, thousands, visible};
 use crate::ledger::{Campaign, Ledger};
 
@@ -40,7 +40,7 @@ pub(super) async fn show(ledger: &impl Ledger, id: &CampaignId, done: &Cancellat
         bar.set_position(counts.total - counts.open());
         bar.set_message(line.clone());
         if !on_terminal {
-            tell(&line);
+            write_line(&line);
         }
     }
     bar.finish_and_clear();

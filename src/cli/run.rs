@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::sandbox::Faults;
 use super::text::{status_json, summary};
-use super::{Failure, Outcome, UNSETTLED, open, print, progress, tell};
+use super::{Failure, Outcome, UNSETTLED, open, print, progress, write_line};
 use crate::campaign::CampaignState;
 use crate::config::Config;
 use crate::dispatch::{self, Context, End, Events};
@@ -60,7 +60,7 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
 
     // Ctrl-C counts from here on: nothing has been sent yet, and nothing will be unrecorded.
     let stop = CancellationToken::new();
-    tokio::spawn(listen_for_signals(stop.clone(), |text| tell(&format!("flowcast: {text}"))));
+    tokio::spawn(listen_for_signals(stop.clone(), |text| write_line(&format!("flowcast: {text}"))));
 
     let name = job.account.clone();
     let prepared = {
@@ -72,7 +72,7 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
     let ledger = Sqlite::open(&path, Access::Send)?;
     // A job without an id that is run again is the same campaign: a new id would send all of it again.
     let campaign = dispatch::register(&ledger, &prepared, sandbox.is_some(), true).await?;
-    tell_beginning(&campaign, &path);
+    print_beginning(&campaign, &path);
     let context = Context::new(open::only(&name, &account), None, Events::default());
     open::remember_recipients(&ledger, &context.accounts).await?;
     tokio::spawn(open::follow_limits(file, context.accounts.clone(), stop.clone()));
@@ -90,7 +90,7 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
     let gone = || LedgerError::NoCampaign(campaign.id.clone());
     let campaign = ledger.campaign(&campaign.id).await?.ok_or_else(gone)?;
     print(&if json { format!("{}\n", status_json(&campaign)) } else { summary(&campaign) })?;
-    tell_end(&end, &campaign, &again, &run.store.flag());
+    print_end(&end, &campaign, &again, &run.store.flag());
     Ok(match end {
         End::AudienceChanged => ExitCode::from(2),
         End::Completed if campaign.counts.rejected + campaign.counts.in_doubt == 0 => ExitCode::SUCCESS,
@@ -148,12 +148,12 @@ pub(super) async fn listen_for_signals(stop: CancellationToken, say: fn(&str)) {
     }
 }
 
-fn tell_beginning(campaign: &Campaign, store: &Path) {
+fn print_beginning(campaign: &Campaign, store: &Path) {
     let counts = &campaign.counts;
     match campaign.state {
         CampaignState::Scheduled if counts.total == 0 => {}
-        CampaignState::Completed => tell(&format!("campaign {} is completed already", campaign.id)),
-        _ => tell(&format!(
+        CampaignState::Completed => write_line(&format!("campaign {} is completed already", campaign.id)),
+        _ => write_line(&format!(
             "campaign {} goes on where it stood in {}: {} accepted, {} in doubt",
             campaign.id,
             store.display(),
@@ -169,19 +169,19 @@ fn again(run: &Run) -> String {
     format!("flowcast run {}{sandbox}{}", run.job.display(), run.store.flag())
 }
 
-fn tell_end(end: &End, campaign: &Campaign, again: &str, store: &str) {
+fn print_end(end: &End, campaign: &Campaign, again: &str, store: &str) {
     let (id, counts) = (&campaign.id, &campaign.counts);
     match end {
         End::Completed => {}
-        End::Stopped => tell(&format!("to go on where it stands: {again}")),
-        End::Held => tell(&format!("when that is mended, go on with: {again}")),
-        End::AudienceChanged => tell(&format!(
+        End::Stopped => write_line(&format!("to go on where it stands: {again}")),
+        End::Held => write_line(&format!("when that is mended, go on with: {again}")),
+        End::AudienceChanged => write_line(&format!(
             "flowcast: the audience has changed since campaign {id} was planned; the campaign is held and nothing was sent.\n\
              Put the old file back to go on, or give the job another id to send to the new one"
         )),
     }
     if counts.rejected + counts.in_doubt > 0 {
         let state = if counts.in_doubt > 0 { "in_doubt" } else { "rejected" };
-        tell(&format!("a line for each of them: flowcast report {id} --state {state}{store}"));
+        write_line(&format!("a line for each of them: flowcast report {id} --state {state}{store}"));
     }
 }

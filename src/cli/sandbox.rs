@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::{Failure, Outcome, print, tell};
+use super::{Failure, Outcome, print, write_line};
 use crate::campaign::Rate;
 use crate::sandbox::{self, Behaviour, Reporting};
 
@@ -144,7 +144,7 @@ pub(super) async fn main(sandbox: Sandbox, json: bool) -> Outcome {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminated.recv() => {}
     }
-    tell(&sandbox.stats().to_string());
+    write_line(&sandbox.stats().to_string());
     Ok(ExitCode::SUCCESS)
 }
 

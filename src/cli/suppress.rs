@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::open::on_ledger;
-use super::{Failure, Outcome, open, print, tell};
+use super::{Failure, Outcome, open, print, write_line};
 use crate::audience::{Audience, AudienceError, Line, Settings, Source};
 use crate::campaign::Phone;
 use crate::campaign::thousands;
@@ -107,7 +107,7 @@ fn read(file: PathBuf, phone: Option<String>, default_region: Option<String>) ->
         }
     }
     if left_out > 0 {
-        tell(&format!(
+        write_line(&format!(
             "{} rows hold no number that could be read, or one that was there before",
             thousands(left_out)
         ));

@@ -57,7 +57,7 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
         let context = context(config, None, endpoint.as_ref(), Events::default());
         let _ = slot.set(reports(config, &ledger, &context)?);
         open::remember_recipients(&ledger, &context.accounts).await?;
-        tell_start(&http, &format!("the store {}", path.display()));
+        log_start(&http, &format!("the store {}", path.display()));
         tokio::spawn(open::follow_limits(file, context.accounts.clone(), stop.clone()));
         let (_, nothing) = mpsc::channel(1);
         return drain(config, &stop, work::<Sqlite, Local>(&ledger, &(), &context, nothing, &stop)).await;
@@ -90,7 +90,7 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     watch(&health, &server, &broker);
     let context = context(config, Some(&server), endpoint.as_ref(), Events(Some(broker.clone())));
     let _ = slot.set(reports(config, &ledger, &context)?);
-    tell_start(&http, "Redis and RabbitMQ");
+    log_start(&http, "Redis and RabbitMQ");
     tokio::spawn(open::follow_limits(file, context.accounts.clone(), stop.clone()));
     tokio::spawn(clean(ledger.clone(), redis.keep_for.0, stop.clone()));
     let done = drain(config, &stop, async {
@@ -125,7 +125,7 @@ fn reports<L: Ledger>(config: &Config, ledger: &L, context: &Context) -> Result<
     Ok(Reports::new(ledger, &context.accounts, &context.events, forward, words))
 }
 
-fn tell_start(http: &Http, on: &str) {
+fn log_start(http: &Http, on: &str) {
     tracing::info!("working on {on}; health and metrics on http://{}", http.address);
 }
 

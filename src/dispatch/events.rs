@@ -8,16 +8,39 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::campaign::delivery::{Delivery, News, ReplyContent};
-use crate::campaign::{CampaignState, MessageRef, Phone, Recipient};
+use crate::campaign::{CampaignState, MessageRef, MessageState, Phone, Recipient};
 use crate::ledger::{Breaker, Campaign, Outcome, ReportEffect};
 use crate::queue::QueueError;
 use crate::queue::rabbitmq::{Broker, Event};
 
 /// How long a sender waits for the broker to take what it tells.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The body of an event about one message. There are thousands a second of them.
+#[derive(Serialize)]
+struct MessageNews<'n> {
+    version: u8,
+    event: &'n str,
+    at: Timestamp,
+    id: &'n str,
+    message_ref: String,
+    recipient: Phone,
+    row: u64,
+    batch: u32,
+    #[serde(flatten)]
+    more: MoreNews<'n>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum MoreNews<'n> {
+    State { state: MessageState, code: Option<&'n str>, detail: &'n str },
+    Reply { reply_id: String, response: Value },
+}
 
 /// Where events go; on one machine without a broker nowhere.
 #[derive(Clone, Default)]
@@ -39,7 +62,7 @@ impl Events {
             "recipient": recipient.phone.to_string(), "row": recipient.row, "batch": batch,
             "state": outcome.state(), "code": code, "detail": detail,
         });
-        Some(Event { name, body })
+        Some(Event::new(name, &body))
     }
 
     /// A campaign's state.
@@ -59,7 +82,7 @@ impl Events {
             "planned": campaign.planned, "counts": campaign.counts,
             "skipped": campaign.skipped, "rejected": campaign.rejected,
         });
-        Event { name, body }
+        Event::new(name, &body)
     }
 
     /// An account or a flow is held, for a reason, or works again.
@@ -83,26 +106,23 @@ impl Events {
             "version": 1, "event": name, "at": Timestamp::now(),
             "account": account, "flow": flow, "reason": reason,
         });
-        Event { name, body }
+        Event::new(name, &body)
     }
 
     /// What a report says of a message.
-    pub fn news(message: &MessageRef, learnt: &ReportEffect, news: &News, at: i64) -> Vec<Event> {
-        let event = |name: &'static str, more: Value| {
-            let mut body = json!({
-                "version": 1, "event": name, "at": Timestamp::from_millisecond(at).unwrap_or_default(),
-                "id": message.campaign, "message_ref": message.to_string(),
-                "recipient": learnt.recipient.to_string(), "row": learnt.row, "batch": message.batch,
-            });
-            if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
-                body.extend(more);
-            }
-            Event { name, body }
+    pub fn news(message: &MessageRef, effect: &ReportEffect, news: &News, at: i64) -> Vec<Event> {
+        let event = |name: &'static str, more: MoreNews<'_>| {
+            let at = Timestamp::from_millisecond(at).unwrap_or_default();
+            let (id, message_ref) = (message.campaign.as_str(), message.to_string());
+            let (recipient, row, batch) = (effect.recipient, effect.row, message.batch);
+            let body =
+                MessageNews { version: 1, event: name, at, id, message_ref, recipient, row, batch, more };
+            Event::new(name, &body)
         };
+        let accepted = |code, detail| MoreNews::State { state: MessageState::Accepted, code, detail };
         let mut events = Vec::new();
-        if learnt.settled {
-            events
-                .push(event("message.accepted", json!({ "state": "accepted", "code": null, "detail": "" })));
+        if effect.settled {
+            events.push(event("message.accepted", accepted(None, "")));
         }
         match news {
             News::Delivery { state, code, text } => {
@@ -112,17 +132,17 @@ impl Events {
                     Delivery::Read => "message.read",
                     Delivery::Failed => "message.failed",
                 };
-                events.push(event(name, json!({ "state": "accepted", "code": code, "detail": text })));
+                events.push(event(name, accepted(code.as_deref(), text)));
             }
             News::Reply(reply) => {
-                let key = reply.key(message.batch, message.index);
+                let reply_id = reply.key(message.batch, message.index);
                 let (name, response) = match &reply.content {
                     ReplyContent::Flow(fields) => ("flow.completed", Value::Object(fields.clone())),
                     ReplyContent::Text(words) | ReplyContent::Other(words) => {
                         ("message.replied", words.as_str().into())
                     }
                 };
-                events.push(event(name, json!({ "reply_id": key, "response": response })));
+                events.push(event(name, MoreNews::Reply { reply_id, response }));
             }
         }
         events
@@ -136,14 +156,33 @@ impl Events {
             "version": 1, "event": name, "at": Timestamp::now(),
             "recipient": person.to_string(), "message_ref": message,
         });
-        Event { name, body }
+        Event::new(name, &body)
+    }
+
+    /// Whether there is a broker to tell.
+    pub fn are_published(&self) -> bool {
+        self.0.is_some()
     }
 
     /// Tells what became of messages, as well as it can be told. A broker that is away must not keep a
     /// sender that has recorded already.
     pub async fn publish(&self, events: &[Event]) {
         if let Err(fault) = self.publish_confirmed(events).await {
-            tracing::warn!("{} events were not told: {fault}", events.len());
+            tracing::warn!("{} events were not published: {fault}", events.len());
+        }
+    }
+
+    /// Tells an event, and finds out whether anybody listens to such. Where that can't be told, somebody
+    /// may.
+    pub async fn publish_if_heard(&self, event: &Event) -> bool {
+        let Some(broker) = &self.0 else { return false };
+        match tokio::time::timeout(PUBLISH_TIMEOUT, broker.publish_if_heard(event)).await {
+            Ok(Ok(is_heard)) => is_heard,
+            Ok(Err(fault)) => {
+                tracing::warn!("an event was not published: {fault}");
+                true
+            }
+            Err(_) => true,
         }
     }
 
@@ -154,7 +193,7 @@ impl Events {
     /// When the broker does not take them soon.
     pub async fn publish_confirmed(&self, events: &[Event]) -> Result<(), QueueError> {
         let Some(broker) = self.0.as_ref().filter(|_| !events.is_empty()) else { return Ok(()) };
-        let telling = tokio::time::timeout(PATIENCE, broker.publish_events(events));
-        telling.await.unwrap_or_else(|_| Err(QueueError("does not answer".into())))
+        let publishing = tokio::time::timeout(PUBLISH_TIMEOUT, broker.publish_events(events));
+        publishing.await.unwrap_or_else(|_| Err(QueueError("does not answer".into())))
     }
 }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
+use url::Url;
 
 use super::answer_decision::{DecisionInputs, FollowUp, decide};
 use super::backoff::TRIES;
@@ -37,6 +38,8 @@ pub(super) struct Sending<L, Q> {
     pub(super) job: Arc<Job>,
     pub(super) template: Template,
     pub(super) limits: CampaignLimits,
+    /// Where its requests go.
+    pub(super) endpoint: Url,
     /// The flow that its messages open, where it is the same for all.
     pub(super) flow: Option<String>,
     pub(super) events: Events,
@@ -275,7 +278,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 return Ok(SendResult::Answered { asked, next, open: Vec::new(), slot: Some(slot) });
             }
         }
-        let request = provider.request(self.job.from, body);
+        let request = provider.request(self.endpoint.clone(), body);
         self.state.body_bytes.fetch_max(request.body.len(), Ordering::Relaxed);
 
         let begun = Instant::now();

@@ -496,6 +496,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             id: self.id.clone(),
             ledger: self.ledger.clone(),
             queue: self.queue.clone(),
+            endpoint: account.provider.endpoint(job.from),
             account,
             job: job.clone(),
             template,

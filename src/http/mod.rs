@@ -122,7 +122,7 @@ fn describe() {
     describe_counter!("flowcast_forwarded_total", "Reports handed on to jobs' own addresses, by result");
     describe_counter!(
         "flowcast_events_lost_total",
-        "Events of reports that were not told; the ledger has the facts"
+        "Events of reports that were not published; the ledger has the facts"
     );
     describe_counter!("flowcast_suppressed_total", "People who answered with a stop word");
     describe_counter!("flowcast_holds_total", "How often an account, or a flow of it, was held");

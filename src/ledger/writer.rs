@@ -62,6 +62,8 @@ impl<L: Batches> BatchWriter<L> {
             answer = &mut answer => return answer.map_err(|_| gone())?,
             known = self.known.lock() => known,
         };
+        // Whoever of the batch is ready to write as well goes along.
+        tokio::task::yield_now().await;
         let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         if !waiting.is_empty() {
             let (writes, senders): (Vec<BatchWrite>, Vec<_>) = waiting.into_iter().unzip();

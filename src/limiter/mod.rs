@@ -23,6 +23,7 @@ use crate::campaign::{BATCH_LIMIT, CampaignId, Phone, Rate};
 use crate::redis_client::{RedisClient, RedisClientError};
 pub use concurrency::Concurrency;
 use process::{Bucket, Buckets};
+use shared::{Asker, Gathered};
 
 /// A wait that is longer is told instead of waited for: the batch must not be held so long.
 pub const LONGEST_WAIT: Duration = Duration::from_mins(1);
@@ -73,8 +74,9 @@ pub struct CampaignLimits {
     rate: Option<Rate>,
     turn: Mutex<()>,
     bucket: Option<Bucket>,
-    /// The keys of its buckets where they are shared, once they are known.
+    /// The keys of its buckets where they are shared, once they are known; and who asks for them together.
     keys: OnceLock<[String; 6]>,
+    gathered: Gathered,
 }
 
 /// What a sender is told.
@@ -192,10 +194,18 @@ impl AccountLimits {
                     }
                 }
                 Backend::Shared(server) => {
-                    let (rates, concurrency) = (self.rates(), self.concurrency.limit());
-                    let reserved =
-                        shared::reserve(server, &self.name, rates, campaign, from, recipients, concurrency);
-                    let reserved = reserved.await?;
+                    let asker = Asker {
+                        server,
+                        account: &self.name,
+                        rates: self.rates(),
+                        campaign,
+                        from,
+                        concurrency: self.concurrency.limit(),
+                    };
+                    let reserved = match turn {
+                        Some(_) => asker.reserve(recipients).await?,
+                        None => asker.reserve_together(recipients).await?,
+                    };
                     let has_room = matches!(reserved, shared::Reserved::At(_, true));
                     self.has_room.store(has_room, Ordering::Relaxed);
                     match reserved {
@@ -236,7 +246,15 @@ impl CampaignLimits {
     /// A campaign's own limit of messages, and the flow that it shares a limit with.
     pub fn new(id: CampaignId, flow: Option<String>, messages: Option<Rate>) -> Self {
         let bucket = messages.and_then(Bucket::new);
-        Self { id, flow, rate: messages, turn: Mutex::default(), bucket, keys: OnceLock::new() }
+        Self {
+            id,
+            flow,
+            rate: messages,
+            turn: Mutex::default(),
+            bucket,
+            keys: OnceLock::new(),
+            gathered: Gathered::default(),
+        }
     }
 }
 

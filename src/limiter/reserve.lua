@@ -1,4 +1,4 @@
--- Takes the tokens of one request from all buckets that it draws from, or from none.
+-- Takes the tokens of some requests from all buckets that they draw from, or from none.
 --
 -- A bucket is the moment at which it will be full again (a "theoretical arrival time"), in
 -- microseconds of the server's clock. A send is due when every bucket has its tokens, and they are
@@ -13,12 +13,12 @@
 --       10 after how long a slowed account gets a tenth back  11 the least share of its rate
 --       12 how many recipients (0 is no limit)  13 in which span  14 whether there is a flow (0 or 1)
 --       15 an hour  16 how many messages of a throttled flow in the first  17 for how many hours
---       18 how many sends a worker has under way  then the recipients
--- Returns 1, how long until the send is due, and whether so many more like it could go out at once (0 or
+--       18 how many sends a worker has under way  19 how many requests  then the recipients
+-- Returns 1, how long until they are due, and whether so many more like it could go out at once (0 or
 -- 1); 0 and after how long to ask again; or 2 when only one message can be asked for.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local count = tonumber(ARGV[1])
+local count, requests = tonumber(ARGV[1]), tonumber(ARGV[19])
 
 local state = redis.call('HMGET', KEYS[1], 'paused_until', 'slowed_at', 'share')
 local start = math.max(now, tonumber(state[1] or 0))
@@ -44,7 +44,7 @@ end
 
 local due = math.max(
   start,
-  bucket(KEYS[2], 1, ARGV[2], ARGV[3], true),
+  bucket(KEYS[2], requests, ARGV[2], ARGV[3], true),
   bucket(KEYS[3], count, ARGV[4], ARGV[5], true)
 )
 local campaign = bucket(KEYS[4], count, ARGV[6], ARGV[7], false)
@@ -71,7 +71,7 @@ local limit, span = tonumber(ARGV[12]), tonumber(ARGV[13])
 if limit > 0 then
   redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', string.format('%.0f', due - span))
   local new = 0
-  for nth = 19, #ARGV do
+  for nth = 20, #ARGV do
     if not redis.call('ZSCORE', KEYS[5], ARGV[nth]) then
       new = new + 1
     end
@@ -89,7 +89,7 @@ end
 local room = limit == 0 and period == 0
 for _, each in ipairs(buckets) do
   local full = math.max(due, each.full) + each.cost
-  room = room and full + each.cost * tonumber(ARGV[18]) - each.holds <= now
+  room = room and full + each.cost / requests * tonumber(ARGV[18]) - each.holds <= now
   -- Gone by itself when it is full again.
   redis.call('SET', each.key, string.format('%.17g', full), 'PX', math.ceil((full - now) / 1000) + 1000)
 end
@@ -97,7 +97,7 @@ if period > 0 then
   redis.call('HSET', KEYS[6], 'full', string.format('%.0f', due + period))
 end
 if limit > 0 then
-  for nth = 19, #ARGV do
+  for nth = 20, #ARGV do
     redis.call('ZADD', KEYS[5], string.format('%.0f', due), ARGV[nth])
   end
   redis.call('PEXPIRE', KEYS[5], math.ceil((due - now + span) / 1000) + 1000)

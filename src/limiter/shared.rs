@@ -4,8 +4,10 @@
 //!
 //! The keys of an account share its hash tag `{account:NAME}`, which no campaign's id can be.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, PoisonError};
 use std::time::{Duration, Instant};
+
+use tokio::sync::{Mutex, oneshot};
 
 use super::{CampaignLimits, LEAST_SHARE, LONGEST_WAIT, Rates, STEP, THROTTLED, THROTTLED_HOURS};
 use crate::campaign::{Phone, Rate};
@@ -18,6 +20,7 @@ pub(super) const EARLIER: Duration = Duration::from_millis(20);
 const HOUR: Duration = Duration::from_hours(1);
 
 /// What the script says.
+#[derive(Clone, Copy)]
 pub(super) enum Reserved {
     /// The tokens are taken; the send is due then. Whether as many more as a worker has under way could
     /// go out at once, too.
@@ -32,63 +35,145 @@ static RESERVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("re
 static THROTTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("throttle.lua")));
 static SLOW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("slow.lua")));
 
-/// Takes the tokens of one request from all buckets of its account and campaign.
-pub(super) async fn reserve(
-    server: &RedisClient,
-    account: &str,
-    rates: Rates,
-    campaign: &CampaignLimits,
-    from: Phone,
-    recipients: &[Phone],
-    concurrency: usize,
-) -> Result<Reserved, RedisClientError> {
-    // A campaign has one account and one sender number.
-    let keys = campaign.keys.get_or_init(|| {
-        let key = |rest: String| format!("flowcast:{{account:{account}}}:{rest}");
-        [
-            key("state".into()),
-            key("requests".into()),
-            key(format!("messages:{from}")),
-            key(format!("campaign:{}", campaign.id)),
-            key("recipients".into()),
-            flow_key(account, campaign.flow.as_deref().unwrap_or_default()),
-        ]
-    });
-    let period =
-        |rate: Option<Rate>| rate.map_or("0".into(), |rate| format!("{:.6}", 1e6 / rate.per_second()));
-    let burst = |rate: Option<Rate>| rate.map_or(0, |rate| u64::from(rate.burst().get()));
-    let periods = [period(rates.requests), period(rates.messages), period(campaign.rate)];
-    let numbers: Vec<String> = match rates.recipients {
-        Some(_) => recipients.iter().map(|phone| phone.digits().to_string()).collect(),
-        None => Vec::new(),
-    };
-    let least = LEAST_SHARE.to_string();
-    let mut args: Vec<Arg> = vec![
-        (recipients.len() as u64).into(),
-        Arg::from(&periods[0]),
-        burst(rates.requests).into(),
-        Arg::from(&periods[1]),
-        burst(rates.messages).into(),
-        Arg::from(&periods[2]),
-        burst(campaign.rate).into(),
-        (EARLIER.as_micros() as u64).into(),
-        (LONGEST_WAIT.as_micros() as u64).into(),
-        (STEP.as_micros() as u64).into(),
-        Arg::from(&least),
-        rates.recipients.map_or(0, |rate| u64::from(rate.count())).into(),
-        rates.recipients.map_or(0, |rate| rate.per().as_micros() as u64).into(),
-    ];
-    args.extend([Arg::from(campaign.flow.is_some()), (HOUR.as_micros() as u64).into()]);
-    args.extend([Arg::from(THROTTLED as u64), u64::from(THROTTLED_HOURS.unsigned_abs()).into()]);
-    args.push((concurrency as u64).into());
-    args.extend(numbers.iter().map(Arg::from));
-    let (granted, wait, room): (u64, u64, u64) = server.run(&RESERVE, keys, &args).await?;
-    let wait = Duration::from_micros(wait);
-    Ok(match granted {
-        1 => Reserved::At(Instant::now() + wait, room == 1),
-        2 => Reserved::OneByOne,
-        _ => Reserved::Later(wait),
-    })
+/// Requests of a campaign that want their tokens at the same time, and ask for them together. Each ask
+/// waits for the one before it, so what has gathered meanwhile goes with the next.
+#[derive(Default)]
+pub(super) struct Gathered {
+    waiting: std::sync::Mutex<Vec<Waiting>>,
+    asking: Mutex<()>,
+}
+
+/// How many messages a request has, and where its answer goes.
+type Waiting = (usize, oneshot::Sender<Result<Reserved, RedisClientError>>);
+
+/// Who asks, and for what.
+#[derive(Clone, Copy)]
+pub(super) struct Asker<'a> {
+    pub(super) server: &'a RedisClient,
+    pub(super) account: &'a str,
+    pub(super) rates: Rates,
+    pub(super) campaign: &'a CampaignLimits,
+    pub(super) from: Phone,
+    pub(super) concurrency: usize,
+}
+
+impl Asker<'_> {
+    /// Takes the tokens of one request from all buckets of its account and campaign.
+    pub(super) async fn reserve(&self, recipients: &[Phone]) -> Result<Reserved, RedisClientError> {
+        self.ask(1, recipients.len(), recipients).await
+    }
+
+    /// The same together with others of the campaign that ask now. Where recipients are limited each asks
+    /// for itself.
+    pub(super) async fn reserve_together(&self, recipients: &[Phone]) -> Result<Reserved, RedisClientError> {
+        if self.rates.recipients.is_some() {
+            return self.reserve(recipients).await;
+        }
+        let Gathered { waiting, asking } = &self.campaign.gathered;
+        let stand_in_line = || {
+            let (sender, answer) = oneshot::channel();
+            waiting.lock().unwrap_or_else(PoisonError::into_inner).push((recipients.len(), sender));
+            answer
+        };
+        let mut answer = stand_in_line();
+        loop {
+            let turn = tokio::select! {
+                biased;
+                answered = &mut answer => match answered {
+                    Ok(reserved) => return reserved,
+                    // Whoever asked for all has been given up.
+                    Err(_) => {
+                        answer = stand_in_line();
+                        continue;
+                    }
+                },
+                turn = asking.lock() => turn,
+            };
+            // Whoever is ready to ask as well goes along.
+            tokio::task::yield_now().await;
+            let (all, messages) = self.some_of(&mut waiting.lock().unwrap_or_else(PoisonError::into_inner));
+            let reserved = self.ask(all.len(), messages, &[]).await;
+            for (_, sender) in all {
+                // A sender that has given up wants no answer.
+                let _ = sender.send(reserved.clone());
+            }
+            // Only now: whoever is next finds its answer first, if it was among these.
+            drop(turn);
+        }
+    }
+
+    /// Takes as many as fit every burst: they may all go out at once.
+    fn some_of(&self, waiting: &mut Vec<Waiting>) -> (Vec<Waiting>, usize) {
+        let burst = |rate: Option<Rate>| rate.map_or(usize::MAX, |rate| rate.burst().get() as usize);
+        let most = burst(self.rates.messages).min(burst(self.campaign.rate));
+        waiting.retain(|(_, sender)| !sender.is_closed());
+        let mut messages = 0;
+        let mut fits = |(count, _): &Waiting| {
+            messages += count;
+            messages <= most
+        };
+        let count =
+            waiting.iter().take(burst(self.rates.requests)).take_while(|each| fits(each)).count().max(1);
+        let all: Vec<Waiting> = waiting.drain(..count.min(waiting.len())).collect();
+        let messages = all.iter().map(|(messages, _)| messages).sum();
+        (all, messages)
+    }
+
+    async fn ask(
+        &self,
+        requests: usize,
+        messages: usize,
+        recipients: &[Phone],
+    ) -> Result<Reserved, RedisClientError> {
+        let Self { server, account, rates, campaign, from, concurrency } = *self;
+        // A campaign has one account and one sender number.
+        let keys = campaign.keys.get_or_init(|| {
+            let key = |rest: String| format!("flowcast:{{account:{account}}}:{rest}");
+            [
+                key("state".into()),
+                key("requests".into()),
+                key(format!("messages:{from}")),
+                key(format!("campaign:{}", campaign.id)),
+                key("recipients".into()),
+                flow_key(account, campaign.flow.as_deref().unwrap_or_default()),
+            ]
+        });
+        let period =
+            |rate: Option<Rate>| rate.map_or("0".into(), |rate| format!("{:.6}", 1e6 / rate.per_second()));
+        let burst = |rate: Option<Rate>| rate.map_or(0, |rate| u64::from(rate.burst().get()));
+        let periods = [period(rates.requests), period(rates.messages), period(campaign.rate)];
+        let numbers: Vec<String> = match rates.recipients {
+            Some(_) => recipients.iter().map(|phone| phone.digits().to_string()).collect(),
+            None => Vec::new(),
+        };
+        let least = LEAST_SHARE.to_string();
+        let mut args: Vec<Arg> = vec![
+            (messages as u64).into(),
+            Arg::from(&periods[0]),
+            burst(rates.requests).into(),
+            Arg::from(&periods[1]),
+            burst(rates.messages).into(),
+            Arg::from(&periods[2]),
+            burst(campaign.rate).into(),
+            (EARLIER.as_micros() as u64).into(),
+            (LONGEST_WAIT.as_micros() as u64).into(),
+            (STEP.as_micros() as u64).into(),
+            Arg::from(&least),
+            rates.recipients.map_or(0, |rate| u64::from(rate.count())).into(),
+            rates.recipients.map_or(0, |rate| rate.per().as_micros() as u64).into(),
+        ];
+        args.extend([Arg::from(campaign.flow.is_some()), (HOUR.as_micros() as u64).into()]);
+        args.extend([Arg::from(THROTTLED as u64), u64::from(THROTTLED_HOURS.unsigned_abs()).into()]);
+        args.extend([Arg::from(concurrency as u64), Arg::from(requests as u64)]);
+        args.extend(numbers.iter().map(Arg::from));
+        let (granted, wait, room): (u64, u64, u64) = server.run(&RESERVE, keys, &args).await?;
+        let wait = Duration::from_micros(wait);
+        Ok(match granted {
+            1 => Reserved::At(Instant::now() + wait, room == 1),
+            2 => Reserved::OneByOne,
+            _ => Reserved::Later(wait),
+        })
+    }
 }
 
 /// A flow may be called whatever a job likes, so its key has a digest of that.

@@ -75,9 +75,13 @@ impl Provider for Exotel {
         Ok(envelope)
     }
 
-    fn request(&self, _: Phone, body: RequestBody) -> Request {
+    fn endpoint(&self, _: Phone) -> Url {
+        self.url.clone()
+    }
+
+    fn request(&self, endpoint: Url, body: RequestBody) -> Request {
         Request {
-            url: self.url.clone(),
+            url: endpoint,
             authorization: ("authorization", self.authorization.clone()),
             body: body.finish(),
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jsonc_parser::ast::Object;
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 use secrecy::SecretString;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
@@ -141,16 +142,16 @@ impl Provider for Kaleyra {
         Ok(envelope)
     }
 
-    fn request(&self, from: Phone, body: RequestBody) -> Request {
+    fn endpoint(&self, from: Phone) -> Url {
         // The business number, though the document's table says otherwise: its errors ("does not belong
         // to the account") and its sample show it.
         let from = from.to_string();
         let steps = ["v2", &self.account_sid, "whatsapp", &from, "messages"];
-        Request {
-            url: address(&self.base, steps).unwrap_or_else(|_| self.base.clone()),
-            authorization: ("api-key", self.api_key.clone()),
-            body: body.finish(),
-        }
+        address(&self.base, steps).unwrap_or_else(|_| self.base.clone())
+    }
+
+    fn request(&self, endpoint: Url, body: RequestBody) -> Request {
+        Request { url: endpoint, authorization: ("api-key", self.api_key.clone()), body: body.finish() }
     }
 
     /// Its customer decides what the fields are called; people's answers come in Meta's shape.
@@ -163,6 +164,9 @@ impl Provider for Kaleyra {
     }
 
     fn parse(&self, reply: &Reply, _: usize) -> ParsedBody {
+        if let Some(sid) = taken(&reply.body) {
+            return ParsedBody::Entries(vec![Entry::Accepted { sid: sid.to_owned() }]);
+        }
         let Some(Words { code: Some(code), message, message_id }) = words(&reply.body) else {
             return ParsedBody::Foreign { text: String::new() };
         };
@@ -182,6 +186,23 @@ struct Words {
     code: Option<String>,
     message: String,
     message_id: Option<String>,
+}
+
+/// The usual answer, read without building a tree of it. Whatever is not exactly that is for the reader
+/// of trees.
+fn taken(body: &[u8]) -> Option<&str> {
+    #[derive(Deserialize)]
+    struct Body<'b> {
+        code: &'b str,
+        #[serde(borrow)]
+        data: Data<'b>,
+    }
+    #[derive(Deserialize)]
+    struct Data<'b> {
+        message_id: &'b str,
+    }
+    let body: Body<'_> = serde_json::from_slice(body).ok()?;
+    Some(body.data.message_id).filter(|sid| body.code == TAKEN && !sid.is_empty())
 }
 
 /// Reads an answer as JSON, or else leniently: the document's own sample lacks commas.
@@ -247,7 +268,8 @@ mod tests {
 
     #[test]
     fn a_request_goes_to_the_business_numbers_address() {
-        let request = kaleyra().request("+912248931479".parse().unwrap(), body_of(&KALEYRA, &["{\"a\":1}"]));
+        let endpoint = kaleyra().endpoint("+912248931479".parse().unwrap());
+        let request = kaleyra().request(endpoint, body_of(&KALEYRA, &["{\"a\":1}"]));
         assert_eq!(
             request.url.as_str(),
             "https://api.in.kaleyra.io/v2/HXAP1600000097IN/whatsapp/+912248931479/messages"

@@ -68,9 +68,13 @@ impl Provider for Meta {
         Ok(envelope)
     }
 
-    fn request(&self, _: Phone, body: RequestBody) -> Request {
+    fn endpoint(&self, _: Phone) -> Url {
+        self.url.clone()
+    }
+
+    fn request(&self, endpoint: Url, body: RequestBody) -> Request {
         Request {
-            url: self.url.clone(),
+            url: endpoint,
             authorization: ("authorization", self.authorization.clone()),
             body: body.finish(),
         }
@@ -132,7 +136,8 @@ mod tests {
 
     #[test]
     fn a_request_goes_to_the_phone_numbers_id_with_a_bearer_token() {
-        let request = meta().request("+912248931479".parse().unwrap(), body_of(&META, &["{\"a\":1}"]));
+        let endpoint = meta().endpoint("+912248931479".parse().unwrap());
+        let request = meta().request(endpoint, body_of(&META, &["{\"a\":1}"]));
         assert_eq!(request.url.as_str(), "https://graph.facebook.com/v24.0/1065/messages");
         assert_eq!(request.authorization.1.expose_secret(), "Bearer token");
         assert_eq!(&*request.body, b"{\"a\":1}");

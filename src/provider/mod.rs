@@ -77,8 +77,11 @@ pub trait Provider: Send + Sync {
     /// What of the job this provider can't do.
     fn envelope(&self, job: &Job, takes_reports: bool) -> Result<Envelope, Vec<Problem>>;
 
-    /// The request with a body of rendered messages; never more than one request takes.
-    fn request(&self, from: Phone, body: RequestBody) -> Request;
+    /// Where the requests of a sender number go.
+    fn endpoint(&self, from: Phone) -> Url;
+
+    /// The request to an endpoint with a body of rendered messages; never more than one request takes.
+    fn request(&self, endpoint: Url, body: RequestBody) -> Request;
 
     /// What the body of a callback reports. What can't be read reports nothing.
     fn reports(&self, body: &Value) -> Vec<Report>;

@@ -131,15 +131,15 @@ pub(super) fn come_back(mut response: Response, wait: Duration, rate: Option<Rat
 
 /// An answer that begins well and breaks off.
 pub(super) fn cut_off() -> Response {
-    (StatusCode::ACCEPTED, [("content-length", "1000")], Body::new(Broken { begun: false })).into_response()
+    (StatusCode::ACCEPTED, [("content-length", "1000")], Body::new(CutBody { begun: false })).into_response()
 }
 
 /// A body that breaks off after its first bytes.
-struct Broken {
+struct CutBody {
     begun: bool,
 }
 
-impl http_body::Body for Broken {
+impl http_body::Body for CutBody {
     type Data = Bytes;
     type Error = std::io::Error;
 

@@ -110,8 +110,8 @@ impl Callbacks {
         }
         let count = events.len() as f64;
         let start = Timestamp::now();
-        // What happened when is not changed by when it is told.
-        let mut told: Vec<(Event, Timestamp)> = events
+        // What happened when is not changed by when it is chosen.
+        let mut chosen: Vec<(Event, Timestamp)> = events
             .into_iter()
             .zip(1_u8..)
             .map(|(event, nth)| {
@@ -120,11 +120,11 @@ impl Callbacks {
             })
             .collect();
         if chance("shuffle") < how.shuffle {
-            told.reverse();
+            chosen.reverse();
         }
         let (queue, counts) = (self.queue.clone(), self.counts.clone());
-        let step = how.delay / u32::try_from(told.len()).unwrap_or(1).max(1);
-        let plan: Vec<(Value, bool, bool)> = told
+        let step = how.delay / u32::try_from(chosen.len()).unwrap_or(1).max(1);
+        let plan: Vec<(Value, bool, bool)> = chosen
             .iter()
             .map(|(event, at)| {
                 let word = |what: &str| format!("{what}{event:?}");

@@ -217,19 +217,19 @@ async fn a_rehearsal_gives_way_to_the_real_campaign_and_not_the_other_way_round(
     assert!(matches!(ledger.register(rehearsal()).await, Err(LedgerError::NotARehearsal(_))));
 }
 
-fn account_barrier() -> Breaker {
+fn account_breaker() -> Breaker {
     Breaker { account: "main".into(), flow: None }
 }
 
-async fn a_campaign_behind_a_barrier_is_held_and_only_a_probe_claims(store: impl Store) {
+async fn a_campaign_behind_an_open_breaker_is_held_and_only_a_probe_claims(store: impl Store) {
     let ledger = store.open().await;
     running(&ledger).await;
     let flow = Breaker { account: "main".into(), flow: Some("13 :{x} 23".into()) };
-    for barrier in [account_barrier(), flow] {
-        ledger.suspend(&id(), &barrier, "no money".into()).await.unwrap();
+    for breaker in [account_breaker(), flow] {
+        ledger.suspend(&id(), &breaker, "no money".into()).await.unwrap();
         let held = now(&ledger).await;
         assert_eq!((held.state, held.reason.as_deref()), (CampaignState::Held, Some("no money")));
-        assert_eq!(held.suspended_by, Some(barrier));
+        assert_eq!(held.suspended_by, Some(breaker));
         let refused = ledger.claim(batch(0, 3), vec![0], Purpose::Send).await.unwrap();
         assert!(!refused.running && refused.messages.is_empty());
         let probe = ledger.claim(batch(0, 3), vec![0], Purpose::Probe).await.unwrap();
@@ -238,23 +238,23 @@ async fn a_campaign_behind_a_barrier_is_held_and_only_a_probe_claims(store: impl
         ledger.change_state(&id(), CampaignState::Running, None).await.unwrap();
         assert_eq!(now(&ledger).await.suspended_by, None);
     }
-    // A person's pause, and any other hold, are probed by nobody and left alone by a barrier.
+    // A person's pause, and any other hold, are probed by nobody and left alone by a breaker.
     for state in [CampaignState::Paused, CampaignState::Held] {
         ledger.change_state(&id(), state, Some("so".into())).await.unwrap();
         assert!(!ledger.claim(batch(0, 3), vec![0], Purpose::Probe).await.unwrap().running);
-        ledger.suspend(&id(), &account_barrier(), "no money".into()).await.unwrap();
+        ledger.suspend(&id(), &account_breaker(), "no money".into()).await.unwrap();
         assert_eq!((now(&ledger).await.state, now(&ledger).await.suspended_by), (state, None));
     }
 }
 
-async fn a_barrier_is_down_until_it_is_lifted_and_each_is_its_own(store: impl Store) {
+async fn a_breaker_is_open_until_it_is_closed_and_each_is_its_own(store: impl Store) {
     let ledger = store.open().await;
-    let barrier = account_barrier();
-    assert_eq!(ledger.breaker(&barrier).await.unwrap(), None);
-    assert!(!ledger.close_breaker(&barrier).await.unwrap());
-    assert!(ledger.open_breaker(&barrier, "no money".into(), true).await.unwrap());
-    assert!(!ledger.open_breaker(&barrier, "still none".into(), true).await.unwrap());
-    let hold = ledger.breaker(&barrier).await.unwrap().unwrap();
+    let breaker = account_breaker();
+    assert_eq!(ledger.breaker(&breaker).await.unwrap(), None);
+    assert!(!ledger.close_breaker(&breaker).await.unwrap());
+    assert!(ledger.open_breaker(&breaker, "no money".into(), true).await.unwrap());
+    assert!(!ledger.open_breaker(&breaker, "still none".into(), true).await.unwrap());
+    let hold = ledger.breaker(&breaker).await.unwrap().unwrap();
     assert_eq!((hold.reason.as_str(), hold.probe_is_due), ("still none", false));
     assert!(hold.since.duration_since(jiff::Timestamp::now()).as_secs().abs() < 60);
     for other in [
@@ -265,26 +265,26 @@ async fn a_barrier_is_down_until_it_is_lifted_and_each_is_its_own(store: impl St
     }
     drop(ledger);
     let ledger = store.open().await;
-    assert!(ledger.breaker(&barrier).await.unwrap().is_some(), "it outlives a process");
-    assert!(ledger.close_breaker(&barrier).await.unwrap());
-    assert_eq!(ledger.breaker(&barrier).await.unwrap(), None);
+    assert!(ledger.breaker(&breaker).await.unwrap().is_some(), "it outlives a process");
+    assert!(ledger.close_breaker(&breaker).await.unwrap());
+    assert_eq!(ledger.breaker(&breaker).await.unwrap(), None);
 }
 
 async fn a_probe_comes_after_a_while_and_is_one_callers_alone(store: impl Store) {
     let ledger = store.open().await;
-    let (barrier, blocked) = (account_barrier(), Breaker { account: "main".into(), flow: Some("f".into()) });
-    ledger.open_breaker(&barrier, "no money".into(), true).await.unwrap();
+    let (breaker, blocked) = (account_breaker(), Breaker { account: "main".into(), flow: Some("f".into()) });
+    ledger.open_breaker(&breaker, "no money".into(), true).await.unwrap();
     ledger.open_breaker(&blocked, "blocked".into(), false).await.unwrap();
-    assert!(!ledger.half_open(&barrier).await.unwrap(), "not at once");
+    assert!(!ledger.half_open(&breaker).await.unwrap(), "not at once");
     let start = std::time::Instant::now();
-    while !ledger.breaker(&barrier).await.unwrap().unwrap().probe_is_due {
+    while !ledger.breaker(&breaker).await.unwrap().unwrap().probe_is_due {
         assert!(start.elapsed() < FIRST_PROBE * 4);
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     assert!(start.elapsed() + std::time::Duration::from_millis(100) >= FIRST_PROBE);
     let mut turns = 0;
     for _ in 0..5 {
-        turns += u32::from(ledger.half_open(&barrier).await.unwrap());
+        turns += u32::from(ledger.half_open(&breaker).await.unwrap());
     }
     assert_eq!(turns, 1, "and then after a longer while");
     // What nobody can mend by waiting is never tried again by itself.
@@ -662,7 +662,7 @@ async fn a_note_does_not_start_a_campaign_that_was_paused(store: impl Store) {
     assert_eq!((campaign.state, campaign.reason.as_deref()), (CampaignState::Paused, Some("by a person")));
 }
 
-async fn a_campaign_is_looked_after_until_its_end_was_told(store: impl Store) {
+async fn a_campaign_is_active_until_its_end_was_published(store: impl Store) {
     let ledger = store.open().await;
     running(&ledger).await;
     let active = async || ledger.changes(0).await.unwrap().ids;
@@ -820,7 +820,7 @@ async fn what_is_in_doubt_is_decided_by_a_person(store: impl Store) {
     assert_eq!(ledger.decide(&id(), Decision::Retry(vec![ABANDONED.into()])).await.unwrap(), 1);
 }
 
-fn heard(message: u8, state: Delivery, at: i64) -> MessageReport {
+fn delivery_report(message: u8, state: Delivery, at: i64) -> MessageReport {
     let news = News::Delivery { state, code: Some("30016".into()), text: "no media".into() };
     MessageReport { message, recipient: None, sid: Some(format!("sid-{message}")), at, news }
 }
@@ -832,7 +832,7 @@ fn answered(message: u8, id: &str, at: i64) -> MessageReport {
 }
 
 /// Whether each report was of a message, and news.
-async fn hear(ledger: &impl Ledger, batch: u32, reports: Vec<MessageReport>) -> Vec<Option<bool>> {
+async fn apply_reports(ledger: &impl Ledger, batch: u32, reports: Vec<MessageReport>) -> Vec<Option<bool>> {
     let learnt = ledger.apply_reports(&id(), batch, reports).await.unwrap();
     learnt.into_iter().map(|learnt| learnt.map(|learnt| learnt.is_news)).collect()
 }
@@ -850,16 +850,22 @@ async fn reports_only_move_a_message_up_and_repeated_ones_are_no_news(store: imp
     .await;
     let start = jiff::Timestamp::now().as_millisecond();
     let reports = vec![
-        heard(0, Delivery::Read, start + 9_000),
-        heard(0, Delivery::Sent, start + 1_000),
-        heard(1, Delivery::Failed, start + 500),
-        heard(2, Delivery::Failed, start + 500),
+        delivery_report(0, Delivery::Read, start + 9_000),
+        delivery_report(0, Delivery::Sent, start + 1_000),
+        delivery_report(1, Delivery::Failed, start + 500),
+        delivery_report(2, Delivery::Failed, start + 500),
     ];
-    assert_eq!(hear(&ledger, 0, reports.clone()).await, [Some(true); 4]);
-    assert_eq!(hear(&ledger, 0, reports).await, [Some(false); 4]);
+    assert_eq!(apply_reports(&ledger, 0, reports.clone()).await, [Some(true); 4]);
+    assert_eq!(apply_reports(&ledger, 0, reports).await, [Some(false); 4]);
     // A delivery after a failure is real, a person may have two devices.
-    assert_eq!(hear(&ledger, 0, vec![heard(1, Delivery::Delivered, start + 700)]).await, [Some(true)]);
-    assert_eq!(hear(&ledger, 0, vec![heard(1, Delivery::Sent, start + 100)]).await, [Some(true)]);
+    assert_eq!(
+        apply_reports(&ledger, 0, vec![delivery_report(1, Delivery::Delivered, start + 700)]).await,
+        [Some(true)]
+    );
+    assert_eq!(
+        apply_reports(&ledger, 0, vec![delivery_report(1, Delivery::Sent, start + 100)]).await,
+        [Some(true)]
+    );
     let campaign = now(&ledger).await;
     let delivery = campaign.delivery;
     assert_eq!((delivery.sent, delivery.delivered, delivery.read, delivery.failed), (0, 1, 1, 1));
@@ -881,13 +887,13 @@ async fn a_report_settles_a_doubt_also_before_the_answer_is_recorded(store: impl
     let outcomes = vec![(0, in_doubt()), (1, in_doubt()), (2, rejected("400", "no"))];
     record(&ledger, &claimed, 0, outcomes).await;
     let reports = vec![
-        heard(0, Delivery::Delivered, 5_000),
-        heard(1, Delivery::Failed, 5_000),
+        delivery_report(0, Delivery::Delivered, 5_000),
+        delivery_report(1, Delivery::Failed, 5_000),
         // That it failed says nothing of a message that was refused.
-        heard(2, Delivery::Failed, 5_000),
-        heard(3, Delivery::Sent, 5_000),
+        delivery_report(2, Delivery::Failed, 5_000),
+        delivery_report(3, Delivery::Sent, 5_000),
     ];
-    assert_eq!(hear(&ledger, 0, reports).await, [Some(true), Some(true), None, Some(true)]);
+    assert_eq!(apply_reports(&ledger, 0, reports).await, [Some(true), Some(true), None, Some(true)]);
     assert_eq!(counts(&ledger).await, [0, 0, 3, 1, 0, 0]);
     // The answer that comes then changes nothing.
     record(&ledger, &claimed, 0, vec![(3, in_doubt())]).await;
@@ -907,7 +913,10 @@ async fn a_report_for_a_message_that_is_sent_again_keeps_it_from_being_sent_twic
     assert!(ledger.oldest_doubt(&id()).await.unwrap().is_some());
     let older_than = std::time::Duration::ZERO;
     assert_eq!(ledger.decide(&id(), Decision::Resend { older_than }).await.unwrap(), 2);
-    assert_eq!(hear(&ledger, 0, vec![heard(0, Delivery::Delivered, 5_000)]).await, [Some(true)]);
+    assert_eq!(
+        apply_reports(&ledger, 0, vec![delivery_report(0, Delivery::Delivered, 5_000)]).await,
+        [Some(true)]
+    );
     assert_eq!(claim(&ledger, batch(0, 2), all(2)).await.messages, [1]);
 }
 
@@ -916,18 +925,24 @@ async fn a_report_of_nothing_that_was_sent_changes_nothing(store: impl Store) {
     running(&ledger).await;
     let claimed = claim(&ledger, batch(0, 3), vec![0]).await;
     record(&ledger, &claimed, 0, vec![(0, accepted("sid-0"))]).await;
-    let stranger = MessageReport { recipient: "+15550001".parse().ok(), ..heard(0, Delivery::Read, 5_000) };
+    let stranger =
+        MessageReport { recipient: "+15550001".parse().ok(), ..delivery_report(0, Delivery::Read, 5_000) };
     // Another person's, a place that is none, and one that was never sent.
-    let reports = vec![stranger, heard(99, Delivery::Read, 5_000), heard(1, Delivery::Read, 5_000)];
-    assert_eq!(hear(&ledger, 0, reports).await, [None, None, None]);
-    assert_eq!(hear(&ledger, 7, vec![heard(0, Delivery::Read, 5_000)]).await, [None]);
+    let reports =
+        vec![stranger, delivery_report(99, Delivery::Read, 5_000), delivery_report(1, Delivery::Read, 5_000)];
+    assert_eq!(apply_reports(&ledger, 0, reports).await, [None, None, None]);
+    assert_eq!(apply_reports(&ledger, 7, vec![delivery_report(0, Delivery::Read, 5_000)]).await, [None]);
     let other = "other".parse().unwrap();
-    assert_eq!(ledger.apply_reports(&other, 0, vec![heard(0, Delivery::Read, 5_000)]).await.unwrap(), [None]);
+    assert_eq!(
+        ledger.apply_reports(&other, 0, vec![delivery_report(0, Delivery::Read, 5_000)]).await.unwrap(),
+        [None]
+    );
     assert_eq!(counts(&ledger).await, [2, 0, 1, 0, 0, 0]);
     assert_eq!(now(&ledger).await.delivery, flowcast::ledger::DeliveryCounts::default());
     // Without its country code it is the same person's.
-    let national = MessageReport { recipient: "+9800000001".parse().ok(), ..heard(0, Delivery::Read, 5_000) };
-    assert_eq!(hear(&ledger, 0, vec![national]).await, [Some(true)]);
+    let national =
+        MessageReport { recipient: "+9800000001".parse().ok(), ..delivery_report(0, Delivery::Read, 5_000) };
+    assert_eq!(apply_reports(&ledger, 0, vec![national]).await, [Some(true)]);
 }
 
 async fn many_reports_at_once_are_all_taken(store: impl Store) {
@@ -941,10 +956,10 @@ async fn many_reports_at_once_are_all_taken(store: impl Store) {
             let ledger = ledger.clone();
             tokio::spawn(async move {
                 for first in (0..50_u8).step_by(10) {
-                    hear(
+                    apply_reports(
                         &ledger,
                         0,
-                        (first..first + 10).map(|message| heard(message, state, 5_000)).collect(),
+                        (first..first + 10).map(|message| delivery_report(message, state, 5_000)).collect(),
                     )
                     .await;
                 }
@@ -964,11 +979,11 @@ async fn an_answer_is_kept_once_and_is_news_until_others_were_told(store: impl S
     let claimed = claim(&ledger, batch(0, 2), all(2)).await;
     record(&ledger, &claimed, 0, vec![(0, accepted("s")), (1, in_doubt())]).await;
     let reports = || vec![answered(1, "r1", 7_000), answered(0, "r2", 8_000)];
-    assert_eq!(hear(&ledger, 0, reports()).await, [Some(true), Some(true)]);
-    assert_eq!(hear(&ledger, 0, reports()).await, [Some(true), Some(true)]);
+    assert_eq!(apply_reports(&ledger, 0, reports()).await, [Some(true), Some(true)]);
+    assert_eq!(apply_reports(&ledger, 0, reports()).await, [Some(true), Some(true)]);
     ledger.answer_published(&id(), 0, "r1".into()).await.unwrap();
-    assert_eq!(hear(&ledger, 0, reports()).await, [Some(false), Some(true)]);
-    assert_eq!(hear(&ledger, 0, vec![answered(1, "r3", 9_000)]).await, [Some(true)]);
+    assert_eq!(apply_reports(&ledger, 0, reports()).await, [Some(false), Some(true)]);
+    assert_eq!(apply_reports(&ledger, 0, vec![answered(1, "r3", 9_000)]).await, [Some(true)]);
     assert_eq!(now(&ledger).await.delivery.replied, 2);
     let page = ledger.responses(&id(), 0).await.unwrap();
     assert_eq!(page.next, None);
@@ -984,9 +999,9 @@ async fn of_several_reports_at_once_the_first_settles_a_doubt(store: impl Store)
     let claimed = claim(&ledger, batch(0, 2), all(2)).await;
     record(&ledger, &claimed, 0, vec![(0, in_doubt()), (1, in_doubt())]).await;
     let reports = vec![
-        heard(0, Delivery::Sent, 1_000),
-        heard(1, Delivery::Read, 3_000),
-        heard(0, Delivery::Delivered, 2_000),
+        delivery_report(0, Delivery::Sent, 1_000),
+        delivery_report(1, Delivery::Read, 3_000),
+        delivery_report(0, Delivery::Delivered, 2_000),
     ];
     let learnt = ledger.apply_reports(&id(), 0, reports).await.unwrap();
     let settled: Vec<_> = learnt.iter().flatten().map(|learnt| (learnt.settled, learnt.is_news)).collect();
@@ -1003,7 +1018,7 @@ async fn answers_come_a_part_at_a_time_in_the_order_of_the_audience(store: impl 
         let claimed = claim(&ledger, batch(number, 2), all(2)).await;
         record(&ledger, &claimed, number, vec![(0, accepted("s")), (1, accepted("t"))]).await;
         let answer = |place: u8| answered(place, &format!("r{number}.{place}"), 1_000);
-        hear(&ledger, number, vec![answer(1), answer(0)]).await;
+        apply_reports(&ledger, number, vec![answer(1), answer(0)]).await;
     }
     let (mut seen, mut next) = (Vec::new(), Some(0));
     while let Some(from) = next {
@@ -1107,8 +1122,8 @@ macro_rules! ledger_suite {
                 the_same_id_with_other_content_is_refused
                 a_job_without_an_id_is_the_same_campaign_when_it_comes_again
                 a_rehearsal_gives_way_to_the_real_campaign_and_not_the_other_way_round
-                a_campaign_behind_a_barrier_is_held_and_only_a_probe_claims
-                a_barrier_is_down_until_it_is_lifted_and_each_is_its_own
+                a_campaign_behind_an_open_breaker_is_held_and_only_a_probe_claims
+                a_breaker_is_open_until_it_is_closed_and_each_is_its_own
                 a_probe_comes_after_a_while_and_is_one_callers_alone
                 what_a_person_let_pass_by_resuming_is_remembered
                 a_message_is_claimed_by_one_caller_alone
@@ -1134,7 +1149,7 @@ macro_rules! ledger_suite {
                 a_planner_that_was_overtaken_changes_nothing
                 a_campaign_completes_only_when_its_counts_add_up
                 a_note_does_not_start_a_campaign_that_was_paused
-                a_campaign_is_looked_after_until_its_end_was_told
+                a_campaign_is_active_until_its_end_was_published
                 only_what_has_changed_since_is_looked_at
                 a_worker_is_there_until_it_says_that_it_is_gone
                 a_job_is_kept_as_it_was_registered

@@ -11,7 +11,7 @@
 
 mod architecture;
 mod bad_input;
-mod barriers;
+mod breakers;
 mod callbacks;
 mod campaign;
 mod chaos;

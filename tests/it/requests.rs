@@ -36,7 +36,7 @@ fn requests(name: &str, job: &Job, columns: &[&str], rows: [&[&str]; 2]) -> Vec<
         for recipient in some {
             body.message(|out| template.render(recipient, out)).unwrap();
         }
-        String::from_utf8(provider.request(job.from, body).body.to_vec()).unwrap()
+        String::from_utf8(provider.request(provider.endpoint(job.from), body).body.to_vec()).unwrap()
     };
     recipients.chunks(kind.per_request).map(body).collect()
 }

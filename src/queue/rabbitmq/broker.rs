@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::uri::{AMQPScheme, AMQPUri};
@@ -238,20 +239,20 @@ impl Broker {
         loop {
             let link = self.link().await.map_err(Unpublished::Failed)?;
             let mut confirms = Vec::with_capacity(left.len());
-            let mut failures = Vec::new();
-            for message in left {
-                // While the broker blocks, this waits; a person does not.
-                let publishing = publish_one(&link.publisher, message);
-                let published = if self.shared.patient {
-                    while_connected(&link.publishing, publishing).await.and_then(Result::ok)
-                } else {
-                    tokio::time::timeout(SHORT, publishing).await.ok().and_then(Result::ok)
-                };
-                match published {
-                    Some(confirm) => confirms.push((message, confirm)),
-                    None => failures.push(message),
+            let publishing = async {
+                for message in &left {
+                    confirms.push((*message, publish_one(&link.publisher, message).await?));
                 }
+                Ok::<(), lapin::Error>(())
+            };
+            // While the broker blocks, this waits; a person does not. What was not published when it ends
+            // is published again.
+            if self.shared.patient {
+                let _ = while_connected(&link.publishing, publishing).await;
+            } else {
+                let _ = tokio::time::timeout(SHORT, publishing).await;
             }
+            let mut failures = left.split_off(confirms.len());
             for (message, confirm) in confirms {
                 match self.confirmed(&link, confirm).await {
                     Some(Confirmation::Ack(None) | Confirmation::NotRequested) => {}
@@ -276,6 +277,11 @@ impl Broker {
     /// Waits for a confirm, and notices meanwhile when the broker blocks.
     async fn confirmed(&self, link: &Link, confirm: lapin::PublisherConfirm) -> Option<Confirmation> {
         let mut confirm = std::pin::pin!(confirm);
+        // Of many that were published together most are confirmed by the time that it is asked.
+        if let Some(done) = (&mut confirm).now_or_never() {
+            self.shared.unconfirmed.store(false, Ordering::Relaxed);
+            return done.ok();
+        }
         let mut unblocked = Instant::now();
         loop {
             if let Ok(done) = tokio::time::timeout(LOOK, &mut confirm).await {

@@ -4,7 +4,7 @@ use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use serde_json::Value;
+use serde::Serialize;
 
 use super::super::QueueError;
 use super::broker::{Broker, Message, Unpublished, answered, failed, json_properties};
@@ -75,8 +75,26 @@ pub enum DeadAction {
 pub struct Event {
     /// Its routing key, as `campaign.completed`.
     pub name: &'static str,
-    /// Its body.
-    pub body: Value,
+    /// Its body, JSON.
+    pub body: Vec<u8>,
+}
+
+impl Event {
+    /// An event of this name.
+    pub fn new(name: &'static str, body: &impl Serialize) -> Self {
+        // Texts, numbers and what was JSON before: none of them can fail to be JSON.
+        Self { name, body: serde_json::to_vec(body).unwrap_or_default() }
+    }
+
+    fn message(&self, mandatory: bool) -> Message {
+        Message {
+            exchange: EVENTS.into(),
+            key: self.name.into(),
+            payload: self.body.clone(),
+            properties: json_properties().with_type(self.name.into()),
+            mandatory,
+        }
+    }
 }
 
 /// The consumer of jobs.
@@ -136,15 +154,22 @@ impl Broker {
     ///
     /// When the broker does not confirm it.
     pub async fn publish_events(&self, events: &[Event]) -> Result<(), QueueError> {
-        let message = |event: &Event| Message {
-            exchange: EVENTS.into(),
-            key: event.name.into(),
-            payload: event.body.to_string().into_bytes(),
-            properties: json_properties().with_type(event.name.into()),
-            mandatory: false,
-        };
-        match self.publish(&events.iter().map(message).collect::<Vec<_>>()).await {
+        let messages: Vec<Message> = events.iter().map(|event| event.message(false)).collect();
+        match self.publish(&messages).await {
             Ok(()) | Err(Unpublished::Nowhere) => Ok(()),
+            Err(Unpublished::Failed(fault)) => Err(fault),
+        }
+    }
+
+    /// The same of one event. Returns whether a queue is bound to such.
+    ///
+    /// # Errors
+    ///
+    /// When the broker does not confirm it.
+    pub async fn publish_if_heard(&self, event: &Event) -> Result<bool, QueueError> {
+        match self.publish(&[event.message(true)]).await {
+            Ok(()) => Ok(true),
+            Err(Unpublished::Nowhere) => Ok(false),
             Err(Unpublished::Failed(fault)) => Err(fault),
         }
     }
