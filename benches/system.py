@@ -288,4 +288,5 @@ def main():
         )
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -321,8 +321,8 @@ mod tests {
 
     #[test]
     fn a_request_carries_its_credentials_in_a_header_alone() {
-        let request =
-            exotel().request("+912248931479".parse().unwrap(), body_of(&EXOTEL, &["{\"a\":1}", "{\"b\":2}"]));
+        let endpoint = exotel().endpoint("+912248931479".parse().unwrap());
+        let request = exotel().request(endpoint, body_of(&EXOTEL, &["{\"a\":1}", "{\"b\":2}"]));
         assert_eq!(request.url.as_str(), "http://127.0.0.1:8025/v2/accounts/acme1/messages");
         assert_eq!(request.authorization.1.expose_secret(), "Basic a2V5OnRva2Vu");
         assert_eq!(&*request.body, br#"{"whatsapp":{"messages":[{"a":1},{"b":2}]}}"#);

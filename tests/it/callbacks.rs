@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use flowcast::campaign::Callbacks;
 use flowcast::sandbox::{Behaviour, Reporting, Sandbox};
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -17,13 +18,13 @@ const KEY: &str = "the key of these tests";
 const FAST: &str = "limits = { messages = \"100000/s\", requests = \"10000/s\" }\nconcurrency = 4";
 
 /// A fleet whose worker takes reports at an address that is known beforehand.
-struct Hearing {
+struct CallbackWorld {
     fleet: Fleet,
     url: String,
     callbacks: Callbacks,
 }
 
-impl Hearing {
+impl CallbackWorld {
     /// `more` is further TOML of `[callbacks]`.
     fn new(provider: &str, rows: u64, sandbox: &str, more: &str) -> Self {
         Self::on(amqp_url(), provider, rows, sandbox, more)
@@ -104,16 +105,16 @@ async fn all_that_is_in_doubt_is_settled_by_callbacks_and_nothing_is_sent_twice(
     // Five of a hundred answers are cut off after the provider took the messages.
     let behaviour = Behaviour { cut_rate: 0.05, reporting: reporting(), ..Behaviour::default() };
     let (sandbox, url) = reporting_sandbox(behaviour).await;
-    let hearing = Hearing::new("exotel", ROWS, &url, "");
-    let _workers = [hearing.worker().await, hearing.fleet.worker()];
-    hearing.submit(&job()).await;
+    let world = CallbackWorld::new("exotel", ROWS, &url, "");
+    let _workers = [world.worker().await, world.fleet.worker()];
+    world.submit(&job()).await;
     let mut doubts = 0;
     let mut status = Value::Null;
     // As long as something comes in.
     let mut seen = Value::Null;
     while status["delivery"]["delivered"] != ROWS || status["state"] != "completed" {
         until("a further report", || {
-            status = hearing.fleet.status("c1");
+            status = world.fleet.status("c1");
             doubts = doubts.max(status["counts"]["in_doubt"].as_u64().unwrap_or(0));
             status != seen
         })
@@ -125,7 +126,7 @@ async fn all_that_is_in_doubt_is_settled_by_callbacks_and_nothing_is_sent_twice(
     assert_eq!((sandbox.stats()["sent_twice"].clone(), sandbox.count()), (json!(0), ROWS));
     let taken: HashMap<String, String> =
         sandbox.taken().into_iter().map(|message| (message.to, message.sid)).collect();
-    for line in hearing.fleet.world.report("c1") {
+    for line in world.fleet.world.report("c1") {
         assert_eq!(line["sid"], taken[line["recipient"].as_str().unwrap()]);
         assert_eq!(line["delivery"], "delivered");
     }
@@ -135,10 +136,10 @@ async fn all_that_is_in_doubt_is_settled_by_callbacks_and_nothing_is_sent_twice(
 #[tokio::test(flavor = "multi_thread")]
 async fn every_providers_reports_find_their_messages() {
     for provider in ["kaleyra", "meta", "exotel"] {
-        let hearing = Hearing::new(provider, 300, "http://127.0.0.1:9", "");
+        let world = CallbackWorld::new(provider, 300, "http://127.0.0.1:9", "");
         let reporting = Reporting {
             // Kaleyra and Meta know one address, which stands for the whole account.
-            url: Some(hearing.callbacks.of_account()),
+            url: Some(world.callbacks.of_account()),
             fail: 0.2,
             read: 0.5,
             reply: 0.5,
@@ -146,13 +147,13 @@ async fn every_providers_reports_find_their_messages() {
         };
         let behaviour = Behaviour { cut_rate: 0.05, reporting, ..Behaviour::default() };
         let (sandbox, url) = reporting_sandbox(behaviour).await;
-        let config = std::fs::read_to_string(hearing.fleet.world.path("flowcast.toml")).unwrap();
-        hearing.fleet.world.write("flowcast.toml", config.replace("http://127.0.0.1:9", &url));
-        let _worker = hearing.worker().await;
-        hearing.submit(&job()).await;
+        let config = std::fs::read_to_string(world.fleet.world.path("flowcast.toml")).unwrap();
+        world.fleet.world.write("flowcast.toml", config.replace("http://127.0.0.1:9", &url));
+        let _worker = world.worker().await;
+        world.submit(&job()).await;
         let mut status = Value::Null;
         until("all reports", || {
-            status = hearing.fleet.status("c1");
+            status = world.fleet.status("c1");
             let count = |name: &str| status["delivery"][name].as_u64().unwrap_or(0);
             let stats = sandbox.stats();
             let open = status["counts"]["in_doubt"] != 0 || status["state"] != "completed";
@@ -165,13 +166,13 @@ async fn every_providers_reports_find_their_messages() {
         assert!(count("failed") > 20 && count("read") > 50, "{provider}: {status}");
         assert_eq!(sandbox.stats()["sent_twice"], 0);
         if provider == "exotel" {
-            until("the answers", || hearing.fleet.status("c1")["delivery"]["replied"].as_u64().unwrap() > 20)
+            until("the answers", || world.fleet.status("c1")["delivery"]["replied"].as_u64().unwrap() > 20)
                 .await;
-            let csv = hearing.fleet.ok(&["responses", "c1"]).await.out;
+            let csv = world.fleet.ok(&["responses", "c1"]).await.out;
             assert!(csv.starts_with("recipient,row,batch,at,reply,day,flow_token,time\n"), "{csv}");
             assert!(csv.contains(",monday,unused,10:00\n"), "{csv}");
         }
-        let text = hearing.fleet.ok(&["status", "c1"]).await.out;
+        let text = world.fleet.ok(&["status", "c1"]).await.out;
         assert!(text.contains("  delivered ") && text.contains(" in the middle, 95 % within "), "{text}");
         assert!(text.contains("  not delivered "), "{text}");
     }
@@ -180,13 +181,13 @@ async fn every_providers_reports_find_their_messages() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_forged_or_no_report_changes_nothing() {
     let (_sandbox, url) = sandbox(Behaviour::default()).await;
-    let hearing = Hearing::new("exotel", 3, &url, "");
-    let _worker = hearing.worker().await;
-    hearing.submit(&job()).await;
-    hearing.fleet.until_state("c1", "completed").await;
-    until("the worker to be connected", || hearing.fleet.status("c1")["counts"]["accepted"] == 3).await;
-    let sealed = hearing.callbacks.seal("c1.0.0");
-    let at = |account: &str, capability: &str| format!("{}/callbacks/{account}/{capability}", hearing.url);
+    let world = CallbackWorld::new("exotel", 3, &url, "");
+    let _worker = world.worker().await;
+    world.submit(&job()).await;
+    world.fleet.until_state("c1", "completed").await;
+    until("the worker to be connected", || world.fleet.status("c1")["counts"]["accepted"] == 3).await;
+    let sealed = world.callbacks.seal("c1.0.0");
+    let at = |account: &str, capability: &str| format!("{}/callbacks/{account}/{capability}", world.url);
     let read = || dlr(1, "EX_MESSAGE_SEEN");
     for (account, capability) in [
         ("main", "c1.0.0"),
@@ -198,8 +199,7 @@ async fn what_is_forged_or_no_report_changes_nothing() {
         assert_eq!(post(&at(account, capability), read()).await.0, 404, "{account}/{capability}");
     }
     // A stranger's body is not even read.
-    let mut stranger =
-        tokio::net::TcpStream::connect(hearing.url.trim_start_matches("http://")).await.unwrap();
+    let mut stranger = tokio::net::TcpStream::connect(world.url.trim_start_matches("http://")).await.unwrap();
     let head = "POST /callbacks/main/c1.0.0 HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n";
     stranger.write_all(head.as_bytes()).await.unwrap();
     let mut answer = [0; 12];
@@ -210,118 +210,138 @@ async fn what_is_forged_or_no_report_changes_nothing() {
         post(&at("main", &sealed), format!("{{\"x\":\"{}\"}}", "x".repeat(2 << 20))).await;
     assert_eq!((status, &serde_json::from_str::<Value>(&problem).unwrap()["status"]), (413, &json!(413)));
     // Another person's report at this message's address, and a thing that is no report.
-    assert_eq!(hearing.post("c1.0.0", dlr(2, "EX_MESSAGE_SEEN")).await.0, 200);
-    assert_eq!(hearing.post("c1.0.0", "{\"hello\":1}".into()).await.0, 200);
-    assert_eq!(hearing.post("nobody.0.0", read()).await.0, 200);
-    assert_eq!(hearing.fleet.status("c1")["delivery"]["read"], 0);
+    assert_eq!(world.post("c1.0.0", dlr(2, "EX_MESSAGE_SEEN")).await.0, 200);
+    assert_eq!(world.post("c1.0.0", "{\"hello\":1}".into()).await.0, 200);
+    assert_eq!(world.post("nobody.0.0", read()).await.0, 200);
+    assert_eq!(world.fleet.status("c1")["delivery"]["read"], 0);
     // Whether somebody is there: each provider's way to ask.
     let challenge = "{\"type\":\"verification\",\"challenge\":\"abc\"}";
-    assert_eq!(hearing.post("c1.0.0", challenge.into()).await, (200, "{\"challenge\":\"abc\"}".into()));
-    let verify = format!("{}?hub.mode=subscribe&hub.challenge=1158", hearing.callbacks.of_account());
+    assert_eq!(world.post("c1.0.0", challenge.into()).await, (200, "{\"challenge\":\"abc\"}".into()));
+    let verify = format!("{}?hub.mode=subscribe&hub.challenge=1158", world.callbacks.of_account());
     assert_eq!(client().get(verify).send().await.unwrap().text().await.unwrap(), "1158");
-    assert_eq!(hearing.post("c1.0.0", read()).await.0, 200);
-    assert_eq!(hearing.fleet.status("c1")["delivery"]["read"], 1);
-    let metrics =
-        client().get(format!("{}/metrics", hearing.url)).send().await.unwrap().text().await.unwrap();
+    assert_eq!(world.post("c1.0.0", read()).await.0, 200);
+    assert_eq!(world.fleet.status("c1")["delivery"]["read"], 1);
+    let metrics = client().get(format!("{}/metrics", world.url)).send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains("flowcast_callbacks_total{result=\"forged\"} 6"), "{metrics}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_says_stop_gets_nothing_more_and_others_are_told() {
     let (sandbox, url) = sandbox(Behaviour::default()).await;
-    let hearing = Hearing::new("exotel", 5, &url, "");
+    let world = CallbackWorld::new("exotel", 5, &url, "");
     let mut events =
-        listen(&hearing.fleet, &["recipient.#", "flow.#", "message.replied", "message.read"]).await;
-    let _worker = hearing.worker().await;
-    hearing.submit(&job()).await;
-    hearing.fleet.until_state("c1", "completed").await;
-    assert_eq!(hearing.post("c1.0.1", said(2, " Stop! ")).await.0, 200);
+        listen(&world.fleet, &["recipient.#", "flow.#", "message.replied", "message.read"]).await;
+    let _worker = world.worker().await;
+    world.submit(&job()).await;
+    world.fleet.until_state("c1", "completed").await;
+    assert_eq!(world.post("c1.0.1", said(2, " Stop! ")).await.0, 200);
     let mut names: Vec<String> = Vec::new();
     for _ in 0..2 {
         names.push(next(&mut events).await["event"].as_str().unwrap().into());
     }
     names.sort();
     assert_eq!(names, ["message.replied", "recipient.suppressed"]);
-    assert_eq!(hearing.post("c1.0.0", dlr(1, "EX_MESSAGE_SEEN")).await.0, 200);
+    assert_eq!(world.post("c1.0.0", dlr(1, "EX_MESSAGE_SEEN")).await.0, 200);
     assert_eq!(next(&mut events).await["event"], "message.read");
-    assert_eq!(hearing.fleet.ok(&["suppress", "list"]).await.out, format!("{}\n", phone(2)));
-    hearing.fleet.ok(&["suppress", "add", &phone(4)]).await;
+    assert_eq!(world.fleet.ok(&["suppress", "list"]).await.out, format!("{}\n", phone(2)));
+    world.fleet.ok(&["suppress", "add", &phone(4)]).await;
     let mut second = job();
     second["id"] = json!("c2");
-    hearing.submit(&second).await;
-    let status = hearing.fleet.until_state("c2", "completed").await;
+    world.submit(&second).await;
+    let status = world.fleet.until_state("c2", "completed").await;
     assert_eq!((&status["counts"]["accepted"], &status["skipped"]), (&json!(3), &json!({ "suppressed": 2 })));
     assert_eq!(sandbox.count(), 8);
-    hearing.fleet.ok(&["suppress", "remove", &phone(2), &phone(4)]).await;
+    world.fleet.ok(&["suppress", "remove", &phone(2), &phone(4)]).await;
     // The address of a message speaks for its recipient alone, but also when its campaign is forgotten.
-    assert_eq!(hearing.post("c1.0.0", said(5, "stop")).await.0, 200);
-    assert_eq!(hearing.fleet.ok(&["suppress", "list"]).await.out, "");
-    assert_eq!(hearing.post("forgotten.0.0", said(3, "stop")).await.0, 200);
-    assert_eq!(hearing.fleet.ok(&["suppress", "list"]).await.out, format!("{}\n", phone(3)));
-    hearing.fleet.ok(&["suppress", "remove", &phone(3)]).await;
-    hearing.fleet.world.write("stop.csv", format!("Mobile\n{}\n", phone(1)));
-    assert_eq!(hearing.fleet.ok(&["suppress", "import", "stop.csv"]).await.out, "1 added\n");
-    assert_eq!(hearing.fleet.ok(&["suppress", "list"]).await.out, format!("{}\n", phone(1)));
-    hearing.fleet.world.write("named.csv", format!("who\n{}\n", phone(2)));
-    let wrong = hearing.fleet.world.flowcast(&["suppress", "import", "named.csv"]);
+    assert_eq!(world.post("c1.0.0", said(5, "stop")).await.0, 200);
+    assert_eq!(world.fleet.ok(&["suppress", "list"]).await.out, "");
+    assert_eq!(world.post("forgotten.0.0", said(3, "stop")).await.0, 200);
+    assert_eq!(world.fleet.ok(&["suppress", "list"]).await.out, format!("{}\n", phone(3)));
+    world.fleet.ok(&["suppress", "remove", &phone(3)]).await;
+    world.fleet.world.write("stop.csv", format!("Mobile\n{}\n", phone(1)));
+    assert_eq!(world.fleet.ok(&["suppress", "import", "stop.csv"]).await.out, "1 added\n");
+    assert_eq!(world.fleet.ok(&["suppress", "list"]).await.out, format!("{}\n", phone(1)));
+    world.fleet.world.write("named.csv", format!("who\n{}\n", phone(2)));
+    let wrong = world.fleet.world.flowcast(&["suppress", "import", "named.csv"]);
     assert!(wrong.status == Some(2) && wrong.err.contains("with --phone"), "{wrong:?}");
     let import = ["suppress", "import", "named.csv", "--phone", "who"];
-    assert_eq!(hearing.fleet.ok(&import).await.out, "1 added\n");
+    assert_eq!(world.fleet.ok(&import).await.out, "1 added\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_listens_later_gets_the_events_of_reports_from_then_on() {
+    let (_sandbox, url) = sandbox(Behaviour::default()).await;
+    let world = CallbackWorld::new("exotel", 90, &url, "");
+    let _worker = world.worker().await;
+    world.submit(&job()).await;
+    world.fleet.until_state("c1", "completed").await;
+    // Nobody listens, so these are not published.
+    for message in 0..20 {
+        assert_eq!(world.post(&format!("c1.0.{message}"), dlr(message + 1, "EX_MESSAGE_SEEN")).await.0, 200);
+    }
+    let mut events = listen(&world.fleet, &["message.read"]).await;
+    for message in 20.. {
+        assert_eq!(world.post(&format!("c1.0.{message}"), dlr(message + 1, "EX_MESSAGE_SEEN")).await.0, 200);
+        let soon = Duration::from_millis(50);
+        let Ok(event) = tokio::time::timeout(soon, events.next()).await else { continue };
+        let event: Value = serde_json::from_slice(&event.unwrap().unwrap().data).unwrap();
+        assert!(event["row"].as_u64().unwrap() > 20, "{event}");
+        break;
+    }
+    let status = world.fleet.status("c1");
+    assert!(status["delivery"]["read"].as_u64().unwrap() > 20, "the ledger has all of them: {status}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_configured_key_all_workers_have_the_ledgers() {
     let reporting = Reporting { delay: Duration::from_secs(2), read: 1.0, ..Reporting::default() };
     let (_sandbox, url) = sandbox(Behaviour { reporting, ..Behaviour::default() }).await;
-    let hearing = Hearing::new("exotel", 20, &url, "");
-    let config = std::fs::read_to_string(hearing.fleet.world.path("flowcast.toml")).unwrap();
-    hearing
-        .fleet
-        .world
-        .write("flowcast.toml", config.replace(&format!("[callbacks]\nkeys = [\"{KEY}\"]"), ""));
-    let mut first = hearing.worker().await;
-    hearing.submit(&job()).await;
-    hearing.fleet.until_state("c1", "completed").await;
-    assert_eq!(hearing.post("c1.0.0", dlr(1, "EX_MESSAGE_SEEN")).await.0, 404, "that key is none");
+    let world = CallbackWorld::new("exotel", 20, &url, "");
+    let config = std::fs::read_to_string(world.fleet.world.path("flowcast.toml")).unwrap();
+    world.fleet.world.write("flowcast.toml", config.replace(&format!("[callbacks]\nkeys = [\"{KEY}\"]"), ""));
+    let mut first = world.worker().await;
+    world.submit(&job()).await;
+    world.fleet.until_state("c1", "completed").await;
+    assert_eq!(world.post("c1.0.0", dlr(1, "EX_MESSAGE_SEEN")).await.0, 404, "that key is none");
     first.kill();
-    let _second = hearing.worker().await;
-    until("all reports", || hearing.fleet.status("c1")["delivery"]["read"] == 20).await;
+    let _second = world.worker().await;
+    until("all reports", || world.fleet.status("c1")["delivery"]["read"] == 20).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_is_told_also_when_the_broker_was_away_as_it_came() {
     let provider = Scripted::start(|_, to| accept(to)).await;
     let mut rabbit = RabbitProcess::start();
-    let hearing = Hearing::on(rabbit.url(), "exotel", 3, &provider.url, "");
-    let _worker = hearing.worker().await;
-    hearing.submit(&job()).await;
-    hearing.fleet.until_state("c1", "completed").await;
+    let world = CallbackWorld::on(rabbit.url(), "exotel", 3, &provider.url, "");
+    let _worker = world.worker().await;
+    world.submit(&job()).await;
+    world.fleet.until_state("c1", "completed").await;
     rabbit.kill();
-    assert_eq!(hearing.post("c1.0.0", said(1, "yes")).await.0, 503);
-    assert_eq!(hearing.fleet.status("c1")["delivery"]["replied"], 1, "the ledger has it");
+    assert_eq!(world.post("c1.0.0", said(1, "yes")).await.0, 503);
+    assert_eq!(world.fleet.status("c1")["delivery"]["replied"], 1, "the ledger has it");
     // How far a message came is taken also now.
-    assert_eq!(hearing.post("c1.0.1", dlr(2, "EX_MESSAGE_DELIVERED")).await.0, 200);
+    assert_eq!(world.post("c1.0.1", dlr(2, "EX_MESSAGE_DELIVERED")).await.0, 200);
     rabbit.restart();
-    let mut events = listen(&hearing.fleet, &["message.replied"]).await;
+    let mut events = listen(&world.fleet, &["message.replied"]).await;
     // The provider comes again, until it is answered.
     let start = std::time::Instant::now();
-    while hearing.post("c1.0.0", said(1, "yes")).await.0 != 200 {
+    while world.post("c1.0.0", said(1, "yes")).await.0 != 200 {
         assert!(start.elapsed() < Duration::from_mins(2));
     }
     assert_eq!(next(&mut events).await["response"], "yes");
-    assert_eq!(hearing.post("c1.0.0", said(1, "yes")).await.0, 200);
-    assert_eq!(hearing.post("c1.0.2", said(3, "no")).await.0, 200);
+    assert_eq!(world.post("c1.0.0", said(1, "yes")).await.0, 200);
+    assert_eq!(world.post("c1.0.2", said(3, "no")).await.0, 200);
     assert_eq!(next(&mut events).await["response"], "no");
-    assert_eq!(hearing.fleet.status("c1")["delivery"]["replied"], 2);
+    assert_eq!(world.fleet.status("c1")["delivery"]["replied"], 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_reports_in_one_body_each_find_their_message() {
     let provider = Scripted::start(|_, to| accept(to)).await;
-    let hearing = Hearing::new("exotel", 5, &provider.url, "");
-    let _worker = hearing.worker().await;
-    hearing.submit(&job()).await;
-    hearing.fleet.until_state("c1", "completed").await;
+    let world = CallbackWorld::new("exotel", 5, &provider.url, "");
+    let _worker = world.worker().await;
+    world.submit(&job()).await;
+    world.fleet.until_state("c1", "completed").await;
     let report = |place: u64, status: &str| {
         let mut body: Value = serde_json::from_str(&dlr(place + 1, status)).unwrap();
         let mut report = body["whatsapp"]["messages"][0].take();
@@ -332,14 +352,14 @@ async fn many_reports_in_one_body_each_find_their_message() {
     reports.push(report(0, "EX_MESSAGE_SEEN"));
     let body = json!({ "whatsapp": { "messages": reports } }).to_string();
     // What a body says of other messages is believed at the whole account's address, ...
-    assert_eq!(post(&hearing.callbacks.of_account(), body.clone()).await.0, 200);
-    let delivery = hearing.fleet.status("c1")["delivery"].clone();
+    assert_eq!(post(&world.callbacks.of_account(), body.clone()).await.0, 200);
+    let delivery = world.fleet.status("c1")["delivery"].clone();
     assert_eq!((&delivery["delivered"], &delivery["read"]), (&json!(4), &json!(1)));
     // ... and not at that of one message.
     let read =
         json!({ "whatsapp": { "messages": [report(1, "EX_MESSAGE_SEEN"), report(2, "EX_MESSAGE_SEEN")] } });
-    assert_eq!(hearing.post("c1.0.1", read.to_string()).await.0, 200);
-    assert_eq!(hearing.fleet.status("c1")["delivery"]["read"], 2);
+    assert_eq!(world.post("c1.0.1", read.to_string()).await.0, 200);
+    assert_eq!(world.fleet.status("c1")["delivery"]["read"], 2);
 }
 
 fn flow_message(id: &str) -> Value {
@@ -352,15 +372,15 @@ fn flow_message(id: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flow_that_a_report_calls_blocked_holds_its_campaigns() {
     let provider = Scripted::start(|_, to| accept(to)).await;
-    let hearing = Hearing::new("exotel", 3, &provider.url, "");
-    let mut events = listen(&hearing.fleet, &["flow.#"]).await;
-    let _worker = hearing.worker().await;
-    hearing.submit(&job_with("/message", flow_message("f1"))).await;
-    hearing.fleet.until_state("c1", "completed").await;
+    let world = CallbackWorld::new("exotel", 3, &provider.url, "");
+    let mut events = listen(&world.fleet, &["flow.#"]).await;
+    let _worker = world.worker().await;
+    world.submit(&job_with("/message", flow_message("f1"))).await;
+    world.fleet.until_state("c1", "completed").await;
     // A form that was filled in, told of as such.
     let form = json!({ "event": "flow_response", "message_id": "sid", "from": phone(1), "flow_token": "c1.0.0",
         "response_json": { "day": "monday" }, "timestamp": "2026-01-01T00:00:00Z" });
-    assert_eq!(hearing.post("c1.0.0", form.to_string()).await.0, 200);
+    assert_eq!(world.post("c1.0.0", form.to_string()).await.0, 200);
     let completed = next(&mut events).await;
     assert_eq!(
         (&completed["event"], &completed["response"]),
@@ -374,21 +394,21 @@ async fn a_flow_that_a_report_calls_blocked_holds_its_campaigns() {
                 "response_json": json!({ "flow_token": "c1.0.0", "day": day }).to_string() } } } })
         .to_string()
     };
-    assert_eq!(hearing.post("c1.0.0", again("monday")).await.0, 200);
-    assert_eq!(hearing.post("c1.0.0", again("friday")).await.0, 200);
+    assert_eq!(world.post("c1.0.0", again("monday")).await.0, 200);
+    assert_eq!(world.post("c1.0.0", again("friday")).await.0, 200);
     assert_eq!(next(&mut events).await["response"]["day"], "friday");
-    let responses = hearing.fleet.ok(&["responses", "c1"]).await.out;
+    let responses = world.fleet.ok(&["responses", "c1"]).await.out;
     assert_eq!(responses.lines().count(), 3, "{responses}");
     // A failure with a code of WhatsApp's own.
     let mut failed: Value = serde_json::from_str(&dlr(2, "EX_UNKNOWN_ERROR")).unwrap();
     failed["whatsapp"]["messages"][0]["exo_status_code"] = json!(132_068);
-    assert_eq!(hearing.post("c1.0.1", failed.to_string()).await.0, 200);
+    assert_eq!(world.post("c1.0.1", failed.to_string()).await.0, 200);
     assert_eq!(next(&mut events).await["event"], "flow.held");
     for (id, flow, state) in [("c2", "f1", "held"), ("c3", "f2", "completed")] {
         let mut job = job_with("/message", flow_message(flow));
         job["id"] = json!(id);
-        hearing.submit(&job).await;
-        let status = hearing.fleet.until_state(id, state).await;
+        world.submit(&job).await;
+        let status = world.fleet.until_state(id, state).await;
         assert_eq!(
             status["reason"].as_str().is_some_and(|reason| reason.contains("flow f1")),
             state == "held"
@@ -409,15 +429,15 @@ async fn reports_are_handed_on_signed_and_tried_again() {
         }
     })
     .await;
-    let hearing =
-        Hearing::new("exotel", 3, &provider.url, "signing_key = \"sign\"\nforward_to_private = true");
-    let _worker = hearing.worker().await;
+    let world =
+        CallbackWorld::new("exotel", 3, &provider.url, "signing_key = \"sign\"\nforward_to_private = true");
+    let _worker = world.worker().await;
     let mut job = job_with("/custom_data", json!("order-{{ row }}"));
     job["status_callback"] = json!(format!("{}/dlr", receiver.url));
-    hearing.submit(&job).await;
-    hearing.fleet.until_state("c1", "completed").await;
+    world.submit(&job).await;
+    world.fleet.until_state("c1", "completed").await;
     let body = dlr(1, "EX_MESSAGE_DELIVERED");
-    assert_eq!(hearing.post("c1.0.0", body.clone()).await.0, 200);
+    assert_eq!(world.post("c1.0.0", body.clone()).await.0, 200);
     until("the report to be handed on", || receiver.raw().len() == 2).await;
     let (head, handed) = receiver.raw().pop().unwrap();
     assert_eq!(handed, body);
@@ -430,8 +450,8 @@ async fn reports_are_handed_on_signed_and_tried_again() {
         (0..mac.len()).step_by(2).map(|at| u8::from_str_radix(&mac[at..at + 2], 16).unwrap()).collect();
     ring::hmac::verify(&key, format!("{time}.{body}").as_bytes(), &mac).unwrap();
     // What nobody here understands its receiver may; what is another person's it never sees.
-    assert_eq!(hearing.post("c1.0.0", dlr(2, "EX_MESSAGE_DELIVERED")).await.0, 200);
-    assert_eq!(hearing.post("c1.0.0", "{\"hello\":1}".into()).await.0, 200);
+    assert_eq!(world.post("c1.0.0", dlr(2, "EX_MESSAGE_DELIVERED")).await.0, 200);
+    assert_eq!(world.post("c1.0.0", "{\"hello\":1}".into()).await.0, 200);
     until("the other to be handed on", || receiver.raw().len() == 3).await;
     assert_eq!(receiver.raw()[2].1, "{\"hello\":1}");
 }
@@ -446,17 +466,17 @@ async fn a_worker_that_dies_loses_no_report_that_is_to_be_handed_on() {
             },
         )
         .await;
-    let hearing = Hearing::new("exotel", 3, &provider.url, "forward_to_private = true");
-    let mut first = hearing.worker().await;
+    let world = CallbackWorld::new("exotel", 3, &provider.url, "forward_to_private = true");
+    let mut first = world.worker().await;
     let mut job = job();
     job["status_callback"] = json!(format!("{}/dlr", receiver.url));
-    hearing.submit(&job).await;
-    hearing.fleet.until_state("c1", "completed").await;
+    world.submit(&job).await;
+    world.fleet.until_state("c1", "completed").await;
     let body = dlr(1, "EX_MESSAGE_DELIVERED");
-    assert_eq!(hearing.post("c1.0.0", body.clone()).await.0, 200);
+    assert_eq!(world.post("c1.0.0", body.clone()).await.0, 200);
     until("the report to be on its way", || receiver.raw().len() == 1).await;
     first.kill();
-    let _second = hearing.worker().await;
+    let _second = world.worker().await;
     until("the report to be handed on", || receiver.raw().len() == 2).await;
     assert_eq!(receiver.raw()[1].1, body);
 }
@@ -465,14 +485,14 @@ async fn a_worker_that_dies_loses_no_report_that_is_to_be_handed_on() {
 async fn nothing_is_handed_on_to_an_address_inside() {
     let (_sandbox, url) = sandbox(Behaviour::default()).await;
     let receiver = Scripted::start(|_, _| Reaction::Answer(200, "", String::new())).await;
-    let hearing = Hearing::new("exotel", 3, &url, "");
-    let _worker = hearing.worker().await;
+    let world = CallbackWorld::new("exotel", 3, &url, "");
+    let _worker = world.worker().await;
     let mut job = job();
     job["status_callback"] = json!(format!("{}/dlr", receiver.url));
-    hearing.submit(&job).await;
-    hearing.fleet.until_state("c1", "completed").await;
-    assert_eq!(hearing.post("c1.0.0", dlr(1, "EX_MESSAGE_DELIVERED")).await.0, 200);
-    until("the refusal", || hearing.fleet.log().contains("no address outside")).await;
+    world.submit(&job).await;
+    world.fleet.until_state("c1", "completed").await;
+    assert_eq!(world.post("c1.0.0", dlr(1, "EX_MESSAGE_DELIVERED")).await.0, 200);
+    until("the refusal", || world.fleet.log().contains("no address outside")).await;
     assert!(receiver.raw().is_empty());
 }
 
@@ -500,17 +520,17 @@ async fn what_is_in_doubt_shows_its_age_and_a_persons_decision_is_remembered() {
 async fn an_embedded_worker_takes_reports_too() {
     let behaviour = Behaviour { cut_rate: 0.1, reporting: reporting(), ..Behaviour::default() };
     let (sandbox, url) = reporting_sandbox(behaviour).await;
-    let hearing = Hearing::new("exotel", 2_000, &url, "");
-    let config = std::fs::read_to_string(hearing.fleet.world.path("flowcast.toml")).unwrap();
+    let world = CallbackWorld::new("exotel", 2_000, &url, "");
+    let config = std::fs::read_to_string(world.fleet.world.path("flowcast.toml")).unwrap();
     let (account, rest) = config.split_once("[redis]").unwrap();
     let rest = rest.split_once("[audiences]").unwrap().1;
-    hearing.fleet.world.write("flowcast.toml", format!("{account}[audiences]{rest}"));
-    let _worker = hearing.fleet.worker_with(&["worker", "--embedded"]);
-    until("the store", || hearing.fleet.world.path("flowcast.db").exists()).await;
-    hearing.submit(&job()).await;
-    until("every message to be delivered", || hearing.fleet.status("c1")["delivery"]["delivered"] == 2_000)
+    world.fleet.world.write("flowcast.toml", format!("{account}[audiences]{rest}"));
+    let _worker = world.fleet.worker_with(&["worker", "--embedded"]);
+    until("the store", || world.fleet.world.path("flowcast.db").exists()).await;
+    world.submit(&job()).await;
+    until("every message to be delivered", || world.fleet.status("c1")["delivery"]["delivered"] == 2_000)
         .await;
-    let status = hearing.fleet.status("c1");
+    let status = world.fleet.status("c1");
     assert_eq!((&status["counts"]["accepted"], &status["counts"]["in_doubt"]), (&json!(2_000), &json!(0)));
     assert_eq!(sandbox.stats()["sent_twice"], 0);
 }

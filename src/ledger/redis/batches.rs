@@ -82,8 +82,11 @@ impl Batches for Redis {
             let done = match transaction.run(&self.client).await {
                 // It comes first, so nothing is written yet.
                 Err(RedisClientError::Refused(why)) if transaction.restores() => {
-                    tracing::info!("outcomes are written field by field from now on: Redis {why}");
-                    self.takes_dumps.store(false, Ordering::Relaxed);
+                    // A hash that is there already says nothing of the next one.
+                    if !why.contains("BUSYKEY") {
+                        tracing::info!("outcomes are written field by field from now on: Redis {why}");
+                        self.takes_dumps.store(false, Ordering::Relaxed);
+                    }
                     transaction = self.transaction(&swap, false);
                     continue;
                 }
