@@ -49,7 +49,7 @@ account_sid = "bench"
 api_key = "key"
 api_token = "token"
 limits = {{ requests = "1000000/s", messages = "100000000/s" }}
-concurrency = 16
+concurrency = 64
 [accounts.single]
 provider = "kaleyra"
 base_url = "http://127.0.0.1:8026"

@@ -15,7 +15,7 @@ import uvloop
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from message import message, outcomes
 
-CONCURRENCY = 16
+CONCURRENCY = 64
 QUEUE = "peer.batches"
 
 

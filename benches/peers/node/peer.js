@@ -5,7 +5,7 @@ import amqp from "amqplib";
 import Redis from "ioredis";
 import { Pool } from "undici";
 
-const CONCURRENCY = 16;
+const CONCURRENCY = 64;
 const QUEUE = "peer.batches";
 
 const connection = await amqp.connect(process.env.AMQP_URL);

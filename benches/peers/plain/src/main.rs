@@ -17,7 +17,7 @@ use tokio::sync::{Notify, Semaphore};
 
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 
-const CONCURRENCY: usize = 16;
+const CONCURRENCY: usize = 64;
 const QUEUE: &str = "peer.batches";
 
 #[derive(Serialize, Deserialize)]
