@@ -106,7 +106,6 @@ def small(fleet, campaigns):
     began = time.monotonic()
     for number in range(campaigns):
         fleet.publish(job(f"small-{number}", number))
-    last = f"flowcast:{{small-{campaigns - 1}}}:campaign"
     left = [f"flowcast:{{small-{number}}}:campaign" for number in range(campaigns)]
     while left:
         left = [key for key in left if fleet.machine.redis("HGET", key, "state").strip() != "completed"]
@@ -118,7 +117,8 @@ def small(fleet, campaigns):
     print(f"{campaigns} campaigns of one message: {took:.1f} s; {peak:.0f} MiB in a worker, {after:.0f} a minute later")
 
 
-def first_request(fleet, jobs, rows):
+def provider():
+    """A provider that accepts everything; returns when the first request of each campaign came."""
     arrived = {}
 
     class Provider(BaseHTTPRequestHandler):
@@ -141,11 +141,15 @@ def first_request(fleet, jobs, rows):
             pass
 
     threading.Thread(target=ThreadingHTTPServer(("127.0.0.1", 8027), Provider).serve_forever, daemon=True).start()
+    return arrived
+
+
+def first_request(fleet, arrived, jobs, rows):
     with open(fleet.machine.folder / "customers.csv", "w") as file:
         file.write("phone\n" + "".join(f"+91{9_800_000_000 + row}\n" for row in range(rows)))
     waits = []
     for number in range(jobs):
-        id = f"job-{number}"
+        id = f"job-{rows}-{number}"
         document = json.loads(job(id, number))
         if rows > 1:
             document["audience"] = {"csv": {"path": "customers.csv"}}
@@ -179,8 +183,9 @@ def main():
         elif asked.what == "small":
             small(fleet, asked.campaigns)
         else:
+            arrived = provider()
             for rows in [1, 1000]:
-                first_request(fleet, asked.jobs, rows)
+                first_request(fleet, arrived, asked.jobs, rows)
     finally:
         fleet.down()
 

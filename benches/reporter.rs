@@ -55,14 +55,12 @@ async fn main() -> Result<(), Failed> {
 async fn report(connection: &mut Option<TcpStream>, address: &str, state: &str) -> Result<(), Failed> {
     let rest = address.strip_prefix("http://").ok_or("an address is not http://")?;
     let (host, path) = rest.split_once('/').ok_or("an address has no path")?;
-    let stream = match connection {
-        Some(stream) => stream,
-        None => {
-            let stream = TcpStream::connect(host).await?;
-            stream.set_nodelay(true)?;
-            connection.insert(stream)
-        }
-    };
+    if connection.is_none() {
+        let stream = TcpStream::connect(host).await?;
+        stream.set_nodelay(true)?;
+        *connection = Some(stream);
+    }
+    let stream = connection.as_mut().ok_or("there is no connection")?;
     let body = format!(
         r#"{{"whatsapp":{{"messages":[{{"callback_type":"dlr","sid":"s","exo_detailed_status":"{state}"}}]}}}}"#
     );

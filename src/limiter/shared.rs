@@ -79,14 +79,14 @@ impl Asker<'_> {
         loop {
             let turn = tokio::select! {
                 biased;
-                answered = &mut answer => match answered {
-                    Ok(reserved) => return reserved,
-                    // Whoever asked for all has been given up.
-                    Err(_) => {
-                        answer = stand_in_line();
-                        continue;
+                answered = &mut answer => {
+                    if let Ok(reserved) = answered {
+                        return reserved;
                     }
-                },
+                    // Whoever asked for all has been given up.
+                    answer = stand_in_line();
+                    continue;
+                }
                 turn = asking.lock() => turn,
             };
             // Whoever is ready to ask as well goes along.

@@ -407,7 +407,7 @@ impl Placeholder {
             }
             _ => {}
         }
-        Ok(write_text(&*self.text(recipient)?, out))
+        Ok(write_text(&self.text(recipient)?, out))
     }
 
     /// How many bytes the value has at the most, where it is sure to have one that is a text and not

@@ -306,15 +306,15 @@ impl Template {
                 out.push(b'"');
                 Ok(Some(length))
             }
-            Text::Alone(placeholder) => match placeholder.typed(recipient) {
-                Some(value) => Ok(write_value(&value, out)),
-                None => {
-                    out.push(b'"');
-                    let length = placeholder.write(recipient, out)?;
-                    out.push(b'"');
-                    Ok(Some(length))
+            Text::Alone(placeholder) => {
+                if let Some(value) = placeholder.typed(recipient) {
+                    return Ok(write_value(&value, out));
                 }
-            },
+                out.push(b'"');
+                let length = placeholder.write(recipient, out)?;
+                out.push(b'"');
+                Ok(Some(length))
+            }
             Text::Jinja(expression) => Ok(write_value(&evaluate(&self.jinja, expression, recipient)?, out)),
         }
     }
