@@ -71,6 +71,7 @@ class Machine:
 
     def start(self, name, command, **more):
         log = open(self.folder / f"{name}.log", "w")
+        more.setdefault("cwd", self.folder)
         child = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, **more)
         self.started.append(child)
         self.pids[name] = child.pid

@@ -56,8 +56,15 @@ impl EventPublisher {
                 for name in listeners.unknown(&together) {
                     // The first of its name is published, and tells whether others would be for nobody.
                     let Some(at) = together.iter().position(|event| event.name == name) else { continue };
-                    let is_heard = events.publish_if_heard(&together.remove(at)).await;
-                    listeners.0.insert(name, (is_heard, Instant::now()));
+                    match events.publish_if_heard(&together.remove(at)).await {
+                        Ok(is_heard) => drop(listeners.0.insert(name, (is_heard, Instant::now()))),
+                        // A broker that is away is not asked for each name.
+                        Err(fault) => {
+                            tracing::warn!("an event was not published: {fault}");
+                            metrics::counter!("flowcast_events_lost_total").increment(1);
+                            break;
+                        }
+                    }
                 }
                 together.retain(|event| listeners.may_hear(event.name));
                 events.publish(&together).await;

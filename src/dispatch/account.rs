@@ -49,9 +49,8 @@ impl Account {
         batch_size.div_ceil(self.kind.per_request).clamp(1, self.limits.concurrency.limit())
     }
 
-    /// How many batches of a campaign are sent at once: as many as keep all requests busy while others are
-    /// claimed and recorded, and one more where a batch is many requests, so that its last ones hold nobody
-    /// up.
+    /// How many batches of a campaign are sent at once: as many as fill all slots again as soon as they are
+    /// free, and one more where a batch is many requests, so that its last ones hold nobody up.
     pub(super) fn senders(&self, batch_size: usize) -> usize {
         let limit = self.limits.concurrency.limit();
         let at_once = self.at_once(batch_size);

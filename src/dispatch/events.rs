@@ -172,18 +172,15 @@ impl Events {
         }
     }
 
-    /// Tells an event, and finds out whether anybody listens to such. Where that can't be told, somebody
-    /// may.
-    pub async fn publish_if_heard(&self, event: &Event) -> bool {
-        let Some(broker) = &self.0 else { return false };
-        match tokio::time::timeout(PUBLISH_TIMEOUT, broker.publish_if_heard(event)).await {
-            Ok(Ok(is_heard)) => is_heard,
-            Ok(Err(fault)) => {
-                tracing::warn!("an event was not published: {fault}");
-                true
-            }
-            Err(_) => true,
-        }
+    /// Tells an event, and finds out whether anybody listens to such.
+    ///
+    /// # Errors
+    ///
+    /// When the broker does not take it soon.
+    pub async fn publish_if_heard(&self, event: &Event) -> Result<bool, QueueError> {
+        let Some(broker) = &self.0 else { return Ok(false) };
+        let publishing = tokio::time::timeout(PUBLISH_TIMEOUT, broker.publish_if_heard(event));
+        publishing.await.unwrap_or_else(|_| Err(QueueError("does not answer".into())))
     }
 
     /// Tells events; when it returns, the broker has them.

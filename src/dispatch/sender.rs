@@ -298,13 +298,13 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         let (next, open) = (decision.next, decision.again);
         let went_well = matches!(next, FollowUp::Done);
         self.account.limits.concurrency.answered(latency, went_well);
-        // The next request may begin while this one's answer is recorded.
-        let slot = (!went_well).then_some(slot);
         let is = |state: fn(&Outcome) -> bool| decision.outcomes.iter().any(|(_, outcome)| state(outcome));
         let taken = is(|outcome| matches!(outcome, Outcome::Accepted { .. }));
         let rejected = is(|outcome| matches!(outcome, Outcome::Rejected { .. }));
-        // Record after answer.
+        // Record after answer. The slot is kept until then: what a death leaves in doubt is never more
+        // than as many requests as may be under way.
         self.record(queued, writer, &claim, decision.outcomes).await?;
+        let slot = (!went_well).then_some(slot);
 
         if !matches!(next, FollowUp::InDoubt { .. }) {
             self.state.doubts.store(0, Ordering::Relaxed);

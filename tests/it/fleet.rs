@@ -192,7 +192,7 @@ async fn another_address_key_and_limit_go_on_with_a_plan_that_a_dead_worker_bega
     let account = |limit: &str, more: &str| {
         format!("limits = {{ messages = \"{limit}\", requests = \"10000/s\" }}\ntimeout = \"1s\"\n{more}")
     };
-    let fleet = Fleet::new(60_000, &url, &account("4000/s,burst=100", ""));
+    let fleet = Fleet::new(40_000, &url, &account("4000/s,burst=100", ""));
     let operator = |address: &str, key: char| {
         let key = key.to_string().repeat(32);
         let config = std::fs::read_to_string(fleet.world.path("flowcast.toml")).unwrap();
@@ -218,7 +218,7 @@ async fn another_address_key_and_limit_go_on_with_a_plan_that_a_dead_worker_bega
     let counts = fleet.until_state("c1", "completed").await["counts"].clone();
     assert_eq!(
         counts["accepted"].as_u64().unwrap() + counts["in_doubt"].as_u64().unwrap(),
-        60_000,
+        40_000,
         "{counts}"
     );
     assert_eq!(sandbox.stats()["sent_twice"], 0);
