@@ -40,13 +40,13 @@ impl Collector {
         Self(sender)
     }
 
-    /// Has a report written down. Returns what was effects from it, once the ledger has it.
+    /// Has a report written down. Returns what it changed, once the ledger has it.
     pub(super) async fn apply(&self, campaign: CampaignId, batch: u32, report: MessageReport) -> Answer {
-        let (answer, effects) = oneshot::channel();
+        let (answer, effect) = oneshot::channel();
         let asked = ReportRequest { of: (campaign, batch), report, answer };
         let gone = || LedgerError::Storage("takes no reports any more".into());
         self.0.send(asked).await.map_err(|_| gone())?;
-        effects.await.map_err(|_| gone())?
+        effect.await.map_err(|_| gone())?
     }
 }
 
@@ -94,8 +94,8 @@ async fn write<L: Ledger>(ledger: &L, of: BatchKey, reports: Reports) -> BatchKe
     let (reports, answers): (Vec<MessageReport>, Vec<_>) = reports.into_iter().unzip();
     match ledger.apply_reports(&of.0, of.1, reports).await {
         Ok(effects) => {
-            for (answer, effects) in answers.into_iter().zip(effects) {
-                let _ = answer.send(Ok(effects));
+            for (answer, effect) in answers.into_iter().zip(effects) {
+                let _ = answer.send(Ok(effect));
             }
         }
         Err(fault) => {

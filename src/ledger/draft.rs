@@ -105,7 +105,7 @@ impl<'b> Draft<'b> {
                 _ => {}
             }
         }
-        if !granted.is_empty() {
+        if !granted.is_empty() && !self.change.claimed.contains(&token) {
             // Also where nothing changes: the claim holds anew.
             self.change.claimed.push(token);
         }

@@ -66,7 +66,8 @@ impl<L: Batches> BatchWriter<L> {
         tokio::task::yield_now().await;
         let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         if !waiting.is_empty() {
-            let (writes, senders): (Vec<BatchWrite>, Vec<_>) = waiting.into_iter().unzip();
+            let (mut writes, senders): (Vec<BatchWrite>, Vec<_>) = waiting.into_iter().unzip();
+            share_token(&mut writes);
             let written = self.ledger.write(&self.batch, &mut known, &writes).await;
             drop(known);
             match written {
@@ -84,6 +85,17 @@ impl<L: Batches> BatchWriter<L> {
             }
         }
         answer.await.map_err(|_| gone())?
+    }
+}
+
+/// Makes claims that are written together one claim of several requests: they begin at the same moment, and
+/// would run out at the same moment. Each of them still settles its own messages alone.
+fn share_token(writes: &mut [BatchWrite]) {
+    let mut shared = None;
+    for write in writes {
+        if let BatchWrite::Claim { token, .. } = write {
+            *token = *shared.get_or_insert(*token);
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
+
 use flowcast::ledger::{
     ABANDONED, Access, BatchWriter, Batches, Breaker, Breakers, Campaign, Campaigns, Checkpoint, Claim,
     Cursor, Decision, FIRST_PROBE, Lease, Ledger, LedgerError, Memory, MessageReport, NewCampaign, Outcome,
@@ -390,6 +392,31 @@ async fn an_outcome_is_recorded_also_when_another_claim_was_granted_nothing(stor
     writer.record(first.token, vec![(0, accepted("s0")).into()]).await.unwrap();
     writer.record(first.token, vec![(1, accepted("s1")).into()]).await.unwrap();
     assert_eq!(counts(ledger).await, [1, 0, 2, 0, 0, 0]);
+}
+
+async fn requests_that_are_claimed_together_settle_their_own_messages_alone(store: impl Store) {
+    {
+        let ledger = &store.open().await;
+        running(ledger).await;
+        let writer = &BatchWriter::new(ledger, batch(0, 20));
+        let asked = all(20).into_iter().map(|message| writer.claim(vec![message], Purpose::Send));
+        let claims = try_join_all(asked).await.unwrap();
+        let granted: Vec<u8> = claims.iter().flat_map(|claim| claim.messages.clone()).collect();
+        assert_eq!(granted, all(20));
+        let tokens: BTreeSet<u64> = claims.iter().map(|claim| claim.token).collect();
+        assert!(tokens.len() <= 2, "they are written together: {tokens:?}");
+        let recorded = claims[..18].iter().zip(0..).map(|(claim, message)| {
+            let outcome = if message == 0 { Outcome::Released } else { accepted("s") };
+            writer.record(claim.token, vec![(message, outcome).into()])
+        });
+        try_join_all(recorded).await.unwrap();
+        assert_eq!(counts(ledger).await, [1, 2, 17, 0, 0, 0]);
+    }
+    // Its worker has died: what was recorded stands, and the last two alone are in doubt.
+    let ledger = store.open().await;
+    assert_eq!(ledger.expire_claims(&id(), false).await.unwrap(), 2);
+    assert_eq!(counts(&ledger).await, [1, 0, 17, 0, 2, 0]);
+    assert_eq!(ledger.expire_claims(&id(), false).await.unwrap(), 0);
 }
 
 async fn a_released_message_can_be_claimed_again(store: impl Store) {
@@ -1130,6 +1157,7 @@ macro_rules! ledger_suite {
                 many_callers_at_once_claim_each_message_once
                 outcomes_are_recorded_and_counted
                 an_outcome_is_recorded_also_when_another_claim_was_granted_nothing
+                requests_that_are_claimed_together_settle_their_own_messages_alone
                 a_released_message_can_be_claimed_again
                 a_move_that_is_not_legal_changes_nothing
                 a_late_answer_settles_a_doubt

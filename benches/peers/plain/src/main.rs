@@ -1,5 +1,6 @@
 //! What one writes in Rust without any safety: lapin, reqwest, redis, serde_json. See ../README.md.
 
+use std::borrow::Cow;
 use std::env::{args, var};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +13,6 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore};
 
 type Fault = Box<dyn std::error::Error + Send + Sync>;
@@ -26,41 +26,143 @@ struct Batch {
     rows: Vec<[String; 3]>,
 }
 
-fn message([to, name, clinic]: &[String; 3]) -> Value {
+#[derive(Serialize)]
+struct Body<'a> {
+    whatsapp: Messages<'a>,
+}
+
+#[derive(Serialize)]
+struct Messages<'a> {
+    messages: Vec<Message<'a>>,
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    from: &'a str,
+    to: &'a str,
+    content: Content<'a>,
+}
+
+#[derive(Serialize)]
+struct Content<'a> {
+    r#type: &'a str,
+    interactive: Interactive<'a>,
+}
+
+#[derive(Serialize)]
+struct Interactive<'a> {
+    r#type: &'a str,
+    header: Header<'a>,
+    body: Text<'a>,
+    footer: Text<'a>,
+    action: Action<'a>,
+}
+
+#[derive(Serialize)]
+struct Header<'a> {
+    r#type: &'a str,
+    text: &'a str,
+}
+
+#[derive(Serialize)]
+struct Text<'a> {
+    text: Cow<'a, str>,
+}
+
+#[derive(Serialize)]
+struct Action<'a> {
+    name: &'a str,
+    parameters: Parameters<'a>,
+}
+
+#[derive(Serialize)]
+struct Parameters<'a> {
+    flow_message_version: &'a str,
+    flow_id: &'a str,
+    flow_token: &'a str,
+    flow_cta: &'a str,
+    flow_action: &'a str,
+    flow_action_payload: Payload<'a>,
+}
+
+#[derive(Serialize)]
+struct Payload<'a> {
+    screen: &'a str,
+    data: Data<'a>,
+}
+
+#[derive(Serialize)]
+struct Data<'a> {
+    customer_name: &'a str,
+    clinic: &'a str,
+    slots: [&'a str; 4],
+}
+
+#[derive(Deserialize)]
+struct Answer<'a> {
+    #[serde(borrow)]
+    response: Response<'a>,
+}
+
+#[derive(Deserialize)]
+struct Response<'a> {
+    #[serde(borrow)]
+    whatsapp: Entries<'a>,
+}
+
+#[derive(Deserialize)]
+struct Entries<'a> {
+    #[serde(borrow)]
+    messages: Vec<Entry<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Entry<'a> {
+    code: u64,
+    #[serde(borrow)]
+    data: Option<Accepted<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Accepted<'a> {
+    sid: &'a str,
+}
+
+fn message([to, name, clinic]: &[String; 3]) -> Message<'_> {
     let text = format!(
         "Dear {name}, it is time for your check-up at {clinic}. Choose a day and an hour that suit you; it takes a minute."
     );
-    json!({
-        "from": "+912248931479",
-        "to": to,
-        "content": {
-            "type": "interactive",
-            "interactive": {
-                "type": "flow",
-                "header": { "type": "text", "text": "Your autumn check-up" },
-                "body": { "text": text },
-                "footer": { "text": "Reply STOP to hear no more from us" },
-                "action": {
-                    "name": "flow",
-                    "parameters": {
-                        "flow_message_version": "3",
-                        "flow_id": "1323000000000001",
-                        "flow_token": to,
-                        "flow_cta": "Book now",
-                        "flow_action": "navigate",
-                        "flow_action_payload": {
-                            "screen": "APPOINTMENT",
-                            "data": {
-                                "customer_name": name,
-                                "clinic": clinic,
-                                "slots": ["09:00", "11:30", "15:00", "17:30"]
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    })
+    Message {
+        from: "+912248931479",
+        to,
+        content: Content {
+            r#type: "interactive",
+            interactive: Interactive {
+                r#type: "flow",
+                header: Header { r#type: "text", text: "Your autumn check-up" },
+                body: Text { text: text.into() },
+                footer: Text { text: "Reply STOP to hear no more from us".into() },
+                action: Action {
+                    name: "flow",
+                    parameters: Parameters {
+                        flow_message_version: "3",
+                        flow_id: "1323000000000001",
+                        flow_token: to,
+                        flow_cta: "Book now",
+                        flow_action: "navigate",
+                        flow_action_payload: Payload {
+                            screen: "APPOINTMENT",
+                            data: Data {
+                                customer_name: name,
+                                clinic,
+                                slots: ["09:00", "11:30", "15:00", "17:30"],
+                            },
+                        },
+                    },
+                },
+            },
+        },
+    }
 }
 
 #[tokio::main]
@@ -99,7 +201,9 @@ async fn main() -> Result<(), Fault> {
                     };
                     match sent.await {
                         Ok(count) => {
-                            if settled.fetch_add(count, Ordering::SeqCst) + count >= total.load(Ordering::SeqCst) {
+                            if settled.fetch_add(count, Ordering::SeqCst) + count
+                                >= total.load(Ordering::SeqCst)
+                            {
                                 done.notify_one();
                             }
                         }
@@ -158,18 +262,19 @@ async fn send(
     mut store: redis::aio::MultiplexedConnection,
     batch: &Batch,
 ) -> Result<u64, Fault> {
-    let messages: Vec<Value> = batch.rows.iter().map(message).collect();
-    let body = json!({ "whatsapp": { "messages": messages } });
-    let answer: Value = http.post(sink).json(&body).send().await?.json().await?;
-    let entries = answer["response"]["whatsapp"]["messages"].as_array().ok_or("no entries")?;
+    let messages = batch.rows.iter().map(message).collect();
+    let body = Body { whatsapp: Messages { messages } };
+    let answer = http.post(sink).json(&body).send().await?.bytes().await?;
+    let answer: Answer = serde_json::from_slice(&answer)?;
+    let entries = answer.response.whatsapp.messages;
     let outcomes: Vec<(&str, String)> = batch
         .rows
         .iter()
         .zip(entries)
         .map(|([to, ..], entry)| {
-            let outcome = match entry["code"].as_u64() {
-                Some(202) => format!("accepted {}", entry["data"]["sid"].as_str().unwrap_or_default()),
-                code => format!("rejected {}", code.unwrap_or_default()),
+            let outcome = match entry.data {
+                Some(Accepted { sid }) if entry.code == 202 => format!("accepted {sid}"),
+                _ => format!("rejected {}", entry.code),
             };
             (to.as_str(), outcome)
         })
