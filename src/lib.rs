@@ -12,6 +12,7 @@
 //! - [`dispatch`] is the engine, and alone puts the five adapters above together: intake, planner,
 //!   senders. Start reading at [`dispatch::run`].
 //! - [`callbacks`] takes in what providers report of messages later.
+//! - [`views`] is what people and systems are shown: status, report, answers, checks, codes.
 //! - [`sandbox`] is a provider to try things on. It knows the domain at most.
 //! - [`config`] and [`telemetry`] serve the command line in [`cli`], which has one file a command.
 
@@ -29,3 +30,4 @@ pub mod queue;
 pub mod redis_client;
 pub mod sandbox;
 pub mod telemetry;
+pub mod views;

@@ -10,6 +10,8 @@ pub struct Scan {
     pub digest: String,
     /// How many rows it has.
     pub rows: u64,
+    /// A file's columns.
+    pub columns: Vec<String>,
 }
 
 /// Reads all of an audience once.
@@ -25,7 +27,8 @@ pub fn scan(source: &Source, delimiter: Option<u8>) -> Result<Scan, AudienceErro
             while rows.advance()? {
                 count += 1;
             }
-            Ok(Scan { digest: rows.bytes().digest(), rows: count })
+            let columns = rows.columns().names().to_vec();
+            Ok(Scan { digest: rows.bytes().digest(), rows: count, columns })
         }
         Source::List(list) => {
             let mut hasher = blake3::Hasher::new();
@@ -33,7 +36,8 @@ pub fn scan(source: &Source, delimiter: Option<u8>) -> Result<Scan, AudienceErro
                 hasher.update(serde_json::Value::Object(recipient.clone()).to_string().as_bytes());
                 hasher.update(b"\n");
             }
-            Ok(Scan { digest: hasher.finalize().to_hex().to_string(), rows: list.len() as u64 })
+            let digest = hasher.finalize().to_hex().to_string();
+            Ok(Scan { digest, rows: list.len() as u64, columns: Vec::new() })
         }
     }
 }

@@ -47,6 +47,19 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Its name, as in a control document.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Cancel => "cancel",
+            Self::Retry { .. } => "retry",
+            Self::Resolve { .. } => "resolve",
+        }
+    }
+}
+
 const SPAN: Rule = Rule::Parsed {
     check: |text| text.parse::<Span>().map(drop).map_err(str::to_owned),
     about: "a time, as 30min or 2h",

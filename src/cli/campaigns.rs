@@ -3,21 +3,18 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 
-use serde_json::Value;
-
-use super::open::on_ledger;
-use super::text::status_json;
-use super::{Outcome, open, print};
+use super::{Outcome, line, open, print};
 use crate::campaign::thousands;
 use crate::config::Config;
-use crate::ledger::{Access, Campaigns};
+use crate::ledger::{Access, Campaigns, on_ledger};
+use crate::views::status::Status;
 
 pub(super) async fn main(store: &open::Store, config: &Config, json: bool) -> Outcome {
     let opened = store.open(config, Access::Read).await?;
     let campaigns = on_ledger!(opened, ledger => ledger.campaigns().await?);
     if json {
-        let list: Vec<Value> = campaigns.iter().map(status_json).collect();
-        print(&format!("{}\n", Value::from(list)))?;
+        let list: Vec<Status> = campaigns.iter().map(Status::from).collect();
+        print(&line(&list)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let width = campaigns.iter().map(|campaign| campaign.id.as_str().len()).max().unwrap_or(0).max(8);

@@ -6,14 +6,13 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::open::on_ledger;
-use super::{Outcome, open, print, write_line};
+use super::{Outcome, open, operator, print, write_line};
 use crate::campaign::Span;
 use crate::campaign::control::{Action, Control};
 use crate::campaign::counted;
 use crate::config::Config;
 use crate::dispatch::control;
-use crate::ledger::Access;
+use crate::ledger::{Access, on_ledger};
 
 /// A campaign.
 #[derive(Args)]
@@ -58,13 +57,6 @@ struct Age {
     abandon: bool,
 }
 
-/// Who is at the keyboard, for those who ask later.
-fn by() -> String {
-    let user = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
-    let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
-    format!("{}@{}", user.as_deref().unwrap_or("somebody"), host.trim())
-}
-
 impl Retry {
     pub(super) fn parts(self) -> (CampaignArgs, Action) {
         (self.which, Action::Retry { codes: self.codes })
@@ -82,7 +74,7 @@ pub(super) async fn main((which, action): (CampaignArgs, Action), config: &Confi
     let (id, done) = on_ledger!(opened, ledger => {
         // A name that is not known is told with the nearest that is.
         let id = open::campaign(&ledger, &which.id).await?.id;
-        let asked = Control { id: id.clone(), action: action.clone(), by: Some(by()) };
+        let asked = Control { id: id.clone(), action: action.clone(), by: Some(operator()) };
         (id, control(&ledger, &asked).await?)
     });
     if json {

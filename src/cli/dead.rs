@@ -6,10 +6,13 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{Failure, Outcome, open, print};
-use crate::campaign::{visible, visible_lines};
+use super::{Failure, Outcome, open, operator, print, write_line};
+use crate::campaign::{counted, visible, visible_lines};
 use crate::config::Config;
+use crate::ledger::{Act, Audit, Redis};
+use crate::provider::transport::REQUEST_TIMEOUT;
 use crate::queue::rabbitmq::{Buried, DeadAction};
+use crate::redis_client::RetryPolicy;
 
 /// How many are listed.
 const LISTED: usize = 1000;
@@ -59,16 +62,30 @@ pub(super) async fn main(dead: Dead, config: &Config, json: bool) -> Outcome {
         }
         Verb::Requeue(wanted) => {
             let done = broker.unbury(DeadAction::Requeue, |nth, job| wanted.includes(nth, job)).await?;
+            log(config, "requeue", &format!("put {} back", counted(done, "refused job"))).await;
             summary(done, "requeued", json)
         }
         Verb::Discard(wanted) => {
             let done = broker.unbury(DeadAction::Discard, |nth, job| wanted.includes(nth, job)).await?;
+            log(config, "discard", &format!("let {} go", counted(done, "refused job"))).await;
             summary(done, "discarded", json)
         }
     };
     broker.close().await;
     print(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes down what was done, where the fleet's ledger is. That it can't be reached undoes nothing.
+async fn log(config: &Config, what: &str, detail: &str) {
+    let Some(redis) = &config.redis else { return };
+    let logged = async {
+        let ledger = Redis::on(open::redis_server(redis, RetryPolicy::Short).await?, REQUEST_TIMEOUT);
+        Ok::<_, Failure>(ledger.log(Act::new(&operator(), what, None, detail)).await?)
+    };
+    if let Err(failure) = logged.await {
+        write_line(&format!("done, and not in the audit log: {failure}"));
+    }
 }
 
 impl Wanted {

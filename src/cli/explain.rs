@@ -4,11 +4,10 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::{Value, json};
 
-use super::{Failure, Outcome, print};
+use super::{Failure, Outcome, line, print};
 use crate::campaign::codes::{self, Advice, CODES, Code, Source};
-use crate::campaign::problem::nearest;
+use crate::views::codes::{CodeView, near};
 
 /// Say what a code means and what to do.
 #[derive(Args)]
@@ -35,7 +34,7 @@ pub(super) fn main(explain: &Explain, json: bool) -> Outcome {
         return Err(Failure::Usage(text));
     }
     let text = if json {
-        format!("{}\n", Value::from(found.iter().map(|code| as_json(code)).collect::<Vec<_>>()))
+        line(&found.iter().map(|code| CodeView::from(*code)).collect::<Vec<_>>())?
     } else if explain.markdown {
         document()
     } else if explain.code.is_some() {
@@ -45,19 +44,6 @@ pub(super) fn main(explain: &Explain, json: bool) -> Outcome {
     };
     print(&text)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// The nearest code, where one is near: a list of all would be of no help.
-fn near(code: &str) -> String {
-    let text = nearest(code, CODES.iter().map(|code| code.code));
-    if text.contains("did you mean") { text } else { String::new() }
-}
-
-fn as_json(code: &Code) -> Value {
-    json!({
-        "code": code.code, "also": code.also, "source": code.source.as_str(), "meaning": code.meaning,
-        "action": code.advice.as_str(), "remedy": code.remedy, "flowcast": code.effect.as_str(),
-    })
 }
 
 fn in_full(code: &Code) -> String {

@@ -8,7 +8,7 @@ mod control;
 mod dead;
 mod doctor;
 mod explain;
-mod lines;
+mod line_format;
 mod open;
 mod progress;
 mod report;
@@ -179,6 +179,19 @@ fn fail(failure: Failure) -> ExitCode {
 /// Writes a result to stdout. What came from outside can't control the terminal.
 fn print(text: &str) -> Result<(), Failure> {
     write(visible_lines(text).as_bytes())
+}
+
+/// A document on a line.
+fn line(document: &impl serde::Serialize) -> Result<String, Failure> {
+    let json = serde_json::to_string(document).map_err(io::Error::from)?;
+    Ok(format!("{json}\n"))
+}
+
+/// Who is at the keyboard, for those who ask later.
+fn operator() -> String {
+    let user = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
+    format!("{}@{}", user.as_deref().unwrap_or("somebody"), host.trim())
 }
 
 /// Clears the terminal.

@@ -15,7 +15,7 @@ use crate::campaign::problem::nearest;
 use crate::campaign::{Callbacks, CampaignId, Job};
 use crate::config::{self, AccountConfig, Config};
 use crate::dispatch::{Account, Accounts};
-use crate::ledger::{Access, Campaign, Ledger, Redis, Sqlite};
+use crate::ledger::{Access, AnyLedger, Campaign, Ledger, Redis, Sqlite};
 use crate::limiter::{AccountLimits, Concurrency, Rates};
 use crate::provider::transport::REQUEST_TIMEOUT;
 use crate::provider::{Credentials, Kind, PROVIDERS, Transport};
@@ -39,23 +39,6 @@ pub(super) struct Store {
     store: Option<PathBuf>,
 }
 
-/// A ledger that a command was told to look into.
-pub(super) enum Opened {
-    Embedded(Sqlite),
-    Fleet(Redis),
-}
-
-/// Runs the same code on whichever ledger was opened.
-macro_rules! on_ledger {
-    ($opened:expr, $ledger:ident => $code:expr) => {
-        match $opened {
-            $crate::cli::open::Opened::Embedded($ledger) => $code,
-            $crate::cli::open::Opened::Fleet($ledger) => $code,
-        }
-    };
-}
-pub(super) use on_ledger;
-
 impl Store {
     pub(super) fn path<'a>(&'a self, config: &'a Config) -> &'a Path {
         self.store.as_deref().unwrap_or(&config.store.path)
@@ -67,7 +50,7 @@ impl Store {
     }
 
     /// The same to change what needs no campaign: a store is made if there is none.
-    pub(super) async fn open_or_make(&self, config: &Config) -> Result<Opened, Failure> {
+    pub(super) async fn open_or_make(&self, config: &Config) -> Result<AnyLedger, Failure> {
         if (config.redis.is_none() || self.store.is_some()) && !self.path(config).is_file() {
             drop(Sqlite::open(self.path(config), Access::Send)?);
         }
@@ -75,13 +58,13 @@ impl Store {
     }
 
     /// Opens the fleet's ledger where there is one, else the store.
-    pub(super) async fn open(&self, config: &Config, access: Access) -> Result<Opened, Failure> {
+    pub(super) async fn open(&self, config: &Config, access: Access) -> Result<AnyLedger, Failure> {
         match &config.redis {
             Some(redis) if self.store.is_none() => {
                 let server = redis_server(redis, RetryPolicy::Short).await?;
-                Ok(Opened::Fleet(Redis::on(server, REQUEST_TIMEOUT)))
+                Ok(AnyLedger::Fleet(Redis::on(server, REQUEST_TIMEOUT)))
             }
-            _ => Ok(Opened::Embedded(Sqlite::open(self.path(config), access)?)),
+            _ => Ok(AnyLedger::Embedded(Sqlite::open(self.path(config), access)?)),
         }
     }
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
-use super::text::{duration, eta};
+use super::text::duration;
 use super::write_line;
 use crate::campaign::{CampaignId, thousands, visible};
 use crate::ledger::{Campaign, Ledger};
+use crate::views::status::eta;
 
 /// How often the bar is drawn.
 const DRAW: Duration = Duration::from_millis(200);

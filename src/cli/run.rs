@@ -10,13 +10,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::sandbox::Faults;
-use super::text::{status_json, summary};
-use super::{Failure, Outcome, UNSETTLED, open, print, progress, write_line};
+use super::text::summary;
+use super::{Failure, Outcome, UNSETTLED, line, open, operator, print, progress, write_line};
 use crate::campaign::CampaignState;
 use crate::config::Config;
 use crate::dispatch::{self, Context, End, Events};
 use crate::ledger::{Access, Campaign, Campaigns, LedgerError, Sqlite};
 use crate::sandbox::Sandbox;
+use crate::views::status::Status;
 
 /// Send a campaign from this machine, or go on with it where it stood.
 #[derive(Args)]
@@ -71,7 +72,8 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
     };
     let ledger = Sqlite::open(&path, Access::Send)?;
     // A job without an id that is run again is the same campaign: a new id would send all of it again.
-    let campaign = dispatch::register(&ledger, &prepared, sandbox.is_some(), true).await?;
+    let (campaign, _) =
+        dispatch::register(&ledger, &prepared, sandbox.is_some(), true, &operator()).await?;
     print_beginning(&campaign, &path);
     let context = Context::new(open::only(&name, &account), None, Events::default());
     open::remember_recipients(&ledger, &context.accounts).await?;
@@ -89,7 +91,7 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
 
     let gone = || LedgerError::NoCampaign(campaign.id.clone());
     let campaign = ledger.campaign(&campaign.id).await?.ok_or_else(gone)?;
-    print(&if json { format!("{}\n", status_json(&campaign)) } else { summary(&campaign) })?;
+    print(&if json { line(&Status::from(&campaign))? } else { summary(&campaign) })?;
     print_end(&end, &campaign, &again, &run.store.flag());
     Ok(match end {
         End::AudienceChanged => ExitCode::from(2),

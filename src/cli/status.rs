@@ -7,13 +7,15 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::open::on_ledger;
-use super::text::{duration, eta, status_json, summary};
-use super::{Failure, Outcome, clear, open, print};
+use super::text::{duration, summary};
+use super::{Failure, Outcome, clear, line, open, print};
 use crate::campaign::{thousands, visible};
 use crate::config::Config;
-use crate::ledger::{Access, Campaign, Ledger, LedgerError};
+use crate::ledger::{Access, Campaign, Ledger, LedgerError, on_ledger};
+use crate::views::status::{Status as StatusView, eta};
 
+/// How many of the last acts of people are shown.
+const SHOWN: usize = 20;
 /// How often a watched campaign is shown.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -36,7 +38,7 @@ pub(super) async fn main(status: Status, config: &Config, json: bool) -> Outcome
 
 async fn show(status: &Status, ledger: &impl Ledger, json: bool) -> Outcome {
     let mut campaign = open::campaign(ledger, &status.id).await?;
-    print(&text(&campaign, json))?;
+    print(&text(&campaign, json)?)?;
     if !json {
         print(&history(ledger, &campaign).await?)?;
     }
@@ -51,12 +53,12 @@ async fn show(status: &Status, ledger: &impl Ledger, json: bool) -> Outcome {
             continue;
         }
         campaign = now;
-        print(&text(&campaign, json))?;
+        print(&text(&campaign, json)?)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What waits for an answer, and what people decided.
+/// What waits for an answer, and what people did.
 async fn history(ledger: &impl Ledger, campaign: &Campaign) -> Result<String, Failure> {
     let mut text = String::new();
     if campaign.counts.in_doubt > 0
@@ -70,21 +72,21 @@ async fn history(ledger: &impl Ledger, campaign: &Campaign) -> Result<String, Fa
             campaign.id,
         );
     }
-    let decisions = ledger.decisions(&campaign.id).await?;
-    if !decisions.is_empty() {
-        let lines: Vec<_> = decisions.iter().map(|line| visible(line)).collect();
+    let acts = ledger.acts(Some(&campaign.id), None, SHOWN).await?.acts;
+    if !acts.is_empty() {
+        let lines: Vec<_> = acts.iter().rev().map(|act| visible(&act.to_string()).into_owned()).collect();
         text += &format!("\n  {}\n", lines.join("\n  "));
     }
     Ok(text)
 }
 
-fn text(campaign: &Campaign, json: bool) -> String {
+fn text(campaign: &Campaign, json: bool) -> Result<String, Failure> {
     if json {
-        return format!("{}\n", status_json(campaign));
+        return line(&StatusView::from(campaign));
     }
     let mut text = summary(campaign);
     if let Some(left) = eta(campaign) {
         text += &format!("\n  {:.0} messages/s, {} left\n", campaign.rate, duration(left));
     }
-    text
+    Ok(text)
 }

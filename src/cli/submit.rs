@@ -10,7 +10,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::callback_endpoint::CallbackEndpoint;
-use super::{Failure, Outcome, open, print};
+use super::{Failure, Outcome, open, operator, print};
 use crate::campaign::CampaignId;
 use crate::config::Config;
 use crate::dispatch::{prepare, register};
@@ -52,7 +52,7 @@ pub(super) async fn main(submit: Submit, config: &Config, json: bool) -> Outcome
         // A store that is there may be a worker's; one that is not is made.
         let access = if path.is_file() { Access::Change } else { Access::Send };
         let ledger = Sqlite::open(path, access)?;
-        register(&ledger, &prepared, false, false).await?;
+        register(&ledger, &prepared, false, false, &operator()).await?;
     }
     print(&if json { format!("{}\n", json!({ "id": id })) } else { format!("{id}\n") })?;
     Ok(ExitCode::SUCCESS)

@@ -6,13 +6,12 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::open::on_ledger;
-use super::{Failure, Outcome, open, print, write_line};
+use super::{Failure, Outcome, open, operator, print, write_line};
 use crate::audience::{Audience, AudienceError, Line, Settings, Source};
 use crate::campaign::Phone;
-use crate::campaign::thousands;
+use crate::campaign::{counted, thousands};
 use crate::config::Config;
-use crate::ledger::{Ledger, Suppress as Change, Suppressed};
+use crate::ledger::{Act, Ledger, Suppress as Change, Suppressed, on_ledger};
 
 /// Look after the numbers that must never be messaged.
 #[derive(Args)]
@@ -80,6 +79,8 @@ async fn run(what: SuppressCommand, ledger: &impl Ledger, json: bool) -> Outcome
             return Ok(ExitCode::SUCCESS);
         }
     };
+    let detail = format!("{word} {} (suppressed numbers)", counted(done, "number"));
+    ledger.log(Act::new(&operator(), "suppress", None, &detail)).await?;
     print(&if json {
         format!("{}\n", json!({ word: done }))
     } else {

@@ -4,7 +4,6 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
 
 use crate::campaign::delivery::STEPS;
 use crate::campaign::{CampaignState, codes, thousands, visible};
@@ -26,37 +25,6 @@ pub(super) fn duration(span: Duration) -> String {
 fn took(campaign: &Campaign) -> Option<Duration> {
     let end = campaign.finished_at.unwrap_or_else(Timestamp::now);
     Duration::try_from(end.duration_since(campaign.started_at?)).ok()
-}
-
-/// What is left, at the rate of the last seconds.
-pub(super) fn eta(campaign: &Campaign) -> Option<Duration> {
-    if campaign.state != CampaignState::Running || campaign.rate <= 0.0 {
-        return None;
-    }
-    let counts = &campaign.counts;
-    let total = if campaign.planned { counts.total } else { campaign.rows.max(counts.total) };
-    let left = total.saturating_sub(counts.total - counts.open());
-    Some(Duration::from_secs_f64((left as f64 / campaign.rate).min(1e9)))
-}
-
-/// The contract's `status --json`.
-pub(super) fn status_json(campaign: &Campaign) -> Value {
-    json!({
-        "id": campaign.id,
-        "name": campaign.name,
-        "state": campaign.state,
-        "reason": campaign.reason,
-        "planned": campaign.planned,
-        "counts": campaign.counts,
-        "skipped": campaign.skipped,
-        "rejected": campaign.rejected,
-        "delivery": campaign.delivery,
-        "rate": (campaign.rate * 10.0).round() / 10.0,
-        "eta_s": eta(campaign).map(|eta| eta.as_secs_f64().ceil() as u64),
-        "submitted_at": campaign.submitted_at,
-        "started_at": campaign.started_at,
-        "finished_at": campaign.finished_at,
-    })
 }
 
 /// A campaign in full: where it stands, its counts, what was skipped and why, failures by code.

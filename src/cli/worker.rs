@@ -15,10 +15,10 @@ use super::run::listen_for_signals;
 use super::{Failure, Outcome, open};
 use crate::audience::PhoneNumbers;
 use crate::callbacks::{Forward, Reports, Slot, StopWords, router};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::dispatch::{Context, Events, take_jobs, work};
-use crate::http::{Health, Http};
-use crate::ledger::{Access, Ledger, Redis, Sqlite};
+use crate::http::{self, Api, Health, Http};
+use crate::ledger::{Access, AnyLedger, Ledger, Redis, Sqlite};
 use crate::provider::transport::REQUEST_TIMEOUT;
 use crate::queue::rabbitmq::Broker;
 use crate::queue::{Local, RabbitMq};
@@ -49,13 +49,16 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
         let path = worker.store.as_deref().unwrap_or(&config.store.path);
         let ledger = Sqlite::open(path, Access::Send)?;
         let health = Health::default();
-        health.check("store", || true);
         let slot = Slot::<Sqlite>::default();
-        let more = router(slot.clone());
-        let http = Http::start(&config.http.listen, health, more).await.map_err(Failure::Outside)?;
+        let api = Api::default();
+        let more = router(slot.clone()).merge(http::router(api.clone(), access(config)?));
+        let http = Http::start(&config.http.listen, health.clone(), more).await.map_err(Failure::Outside)?;
         let endpoint = CallbackEndpoint::of(config, &ledger).await?;
         let context = context(config, None, endpoint.as_ref(), Events::default());
         let _ = slot.set(reports(config, &ledger, &context)?);
+        api.open(AnyLedger::Embedded(ledger.clone()), context.clone());
+        // Ready as soon as everything answers.
+        health.check("store", || true);
         open::remember_recipients(&ledger, &context.accounts).await?;
         log_start(&http, &format!("the store {}", path.display()));
         tokio::spawn(open::follow_limits(file, context.accounts.clone(), stop.clone()));
@@ -73,7 +76,8 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     let health = Health::default();
     // Served from the start, so that whoever watches sees what it waits for.
     let slot = Slot::<Redis>::default();
-    let more = router(slot.clone());
+    let api = Api::default();
+    let more = router(slot.clone()).merge(http::router(api.clone(), access(config)?));
     let http = Http::start(&config.http.listen, health.clone(), more).await.map_err(Failure::Outside)?;
     let longest = config.accounts.values().map(|account| account.timeout.0).max();
     let connecting = async {
@@ -87,9 +91,10 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
         connected = connecting => connected?,
     };
-    watch(&health, &server, &broker);
     let context = context(config, Some(&server), endpoint.as_ref(), Events(Some(broker.clone())));
     let _ = slot.set(reports(config, &ledger, &context)?);
+    api.open(AnyLedger::Fleet(ledger.clone()), context.clone());
+    watch(&health, &server, &broker);
     log_start(&http, "Redis and RabbitMQ");
     tokio::spawn(open::follow_limits(file, context.accounts.clone(), stop.clone()));
     tokio::spawn(clean(ledger.clone(), redis.keep_for.0, stop.clone()));
@@ -112,6 +117,19 @@ fn context(
 ) -> Context {
     let accounts = open::accounts(config, server, endpoint);
     Context::new(accounts, config.audiences.root.clone(), events)
+}
+
+/// Who may use the API.
+fn access(config: &Config) -> Result<http::Access, Failure> {
+    let mut tokens = Vec::with_capacity(config.http.tokens.len());
+    for (nth, token) in config.http.tokens.iter().enumerate() {
+        let role = match token.role {
+            config::Role::Viewer => http::Role::Viewer,
+            config::Role::Operator => http::Role::Operator,
+        };
+        tokens.push((token.name.clone(), role, token.token.read(&format!("http.tokens.{nth}.token"))?));
+    }
+    Ok(http::Access::new(tokens))
 }
 
 /// Takes reports in for a ledger.

@@ -3,11 +3,9 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use crate::campaign::control::{Action, Control};
 use crate::campaign::{CampaignId, CampaignState, Span, counted};
-use crate::ledger::{Campaign, Decision, Ledger, LedgerError};
+use crate::ledger::{Act, Campaign, Decision, Ledger, LedgerError};
 
 /// What was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,19 +60,20 @@ pub async fn control(ledger: &impl Ledger, control: &Control) -> Result<Done, Le
             ledger.decide(id, Decision::Abandon { older_than }).await?
         }
     };
-    ledger.decided(id, line(control, messages)).await?;
+    let who = control.by.as_deref().unwrap_or("somebody");
+    ledger.log(Act::new(who, control.action.word(), Some(id), &detail(control, messages))).await?;
     // Also where its state stays what it was, workers have to look at it.
     ledger.touch(id).await?;
     Ok(Done { state: find(ledger, id).await?.state, messages })
 }
 
-/// Who did what, and when, in words.
-fn line(control: &Control, messages: u64) -> String {
+/// What was done, in words.
+fn detail(control: &Control, messages: u64) -> String {
     let aged = |older_than: &Option<Span>| match older_than {
         Some(span) => format!(", {} s and more in doubt", span.0.as_secs()),
         None => String::new(),
     };
-    let what = match &control.action {
+    match &control.action {
         Action::Pause => "paused it".into(),
         Action::Resume => "resumed it".into(),
         Action::Cancel => format!("cancelled it: {} not sent", counted(messages, "message")),
@@ -90,12 +89,7 @@ fn line(control: &Control, messages: u64) -> String {
         Action::Resolve { resend: false, older_than } => {
             format!("gave up {} in doubt{}", counted(messages, "message"), aged(older_than))
         }
-    };
-    // Names and codes may come from a queue: they stay on one line, and that a short one.
-    let plain =
-        |text: &str, longest| -> String { text.chars().filter(|c| !c.is_control()).take(longest).collect() };
-    let who = plain(control.by.as_deref().unwrap_or("somebody"), 100);
-    format!("{:.0} {who}: {}", Timestamp::now(), plain(&what, 300))
+    }
 }
 
 async fn find(ledger: &impl Ledger, id: &CampaignId) -> Result<Campaign, LedgerError> {

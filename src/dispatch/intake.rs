@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use crate::audience::{self, Audience, AudienceError, Scan, Settings, Source};
 use crate::campaign::job::AudienceSource;
-use crate::campaign::{CampaignId, Columns, Job, Problem, Template};
-use crate::ledger::{Campaign, Ledger, LedgerError, NewCampaign};
+use crate::campaign::{CampaignId, Columns, Job, Problem, Template, counted};
+use crate::ledger::{Act, Campaign, Ledger, LedgerError, NewCampaign};
 use crate::limiter::batch_size;
 
 use super::Account;
@@ -95,8 +95,8 @@ impl Refusal {
     }
 }
 
-/// Registers a job, or finds the campaign that it already is. `again` says whether a job without an
-/// id may have come before.
+/// Registers a job, or finds the campaign that it already is; returns also whether it is new. `again` says
+/// whether a job without an id may have come before, `by` who wants it.
 ///
 /// # Errors
 ///
@@ -106,7 +106,8 @@ pub async fn register(
     prepared: &Arc<Prepared>,
     rehearsal: bool,
     again: bool,
-) -> Result<Campaign, LedgerError> {
+    by: &str,
+) -> Result<(Campaign, bool), LedgerError> {
     let job = &prepared.job;
     let given = || Uuid::now_v7().to_string().parse::<CampaignId>();
     let id = match &job.id {
@@ -130,5 +131,10 @@ pub async fn register(
         batch_size: prepared.batch_size,
         rehearsal,
     };
-    ledger.register(new).await
+    let (campaign, is_new) = ledger.register(new).await?;
+    if is_new {
+        let rows = counted(campaign.rows, "row");
+        ledger.log(Act::new(by, "submit", Some(&campaign.id), &format!("submitted it, {rows}"))).await?;
+    }
+    Ok((campaign, is_new))
 }

@@ -16,10 +16,12 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::queue::QueueError;
 use crate::queue::rabbitmq::{Broker, JobDelivery};
 
-/// The longest job: a list of a hundred thousand recipients.
-const JOB_LIMIT: usize = 16 << 20;
+/// The longest job, in bytes: a list of a hundred thousand recipients.
+pub const JOB_LIMIT: usize = 16 << 20;
 /// So many jobs are taken in at once; the broker keeps the others for other workers.
 const AT_ONCE: u16 = 16;
+/// Who did what came without a name.
+const QUEUE: &str = "the queue";
 /// A wait before something that failed outside is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -143,7 +145,7 @@ async fn read<L: Ledger>(
     }
     if let Some(document) = Control::read(&delivery.data) {
         let mut document = document?;
-        document.by.get_or_insert_with(|| "the queue".into());
+        document.by.get_or_insert_with(|| QUEUE.into());
         let done = control(ledger, &document).await?;
         tracing::info!(campaign = %document.id, "{:?}: {} messages, now {}", document.action, done.messages, done.state);
         return Ok(());
@@ -154,7 +156,7 @@ async fn read<L: Ledger>(
     let root = context.root.clone();
     let prepared = tokio::task::spawn_blocking(move || prepare(job, root.as_deref(), &account)).await;
     let prepared = Arc::new(prepared.map_err(|fault| JobError::Later(fault.to_string()))??);
-    let campaign = register(ledger, &prepared, false, delivery.redelivered).await?;
+    let (campaign, _) = register(ledger, &prepared, false, delivery.redelivered, QUEUE).await?;
     tracing::info!(campaign = %campaign.id, "registered, {} rows", campaign.rows);
     // Where there is no room, it is found in the ledger a moment later.
     let _ = registered.try_send((campaign.id, prepared));

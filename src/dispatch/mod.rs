@@ -33,7 +33,7 @@ pub use error::DispatchError;
 pub use events::Events;
 pub use forecast::{Forecast, forecast};
 pub use intake::{Prepared, Refusal, prepare, register};
-pub use jobs::take_jobs;
+pub use jobs::{JOB_LIMIT, take_jobs};
 pub use planner::{Planned, Planner};
 pub use run::{End, run};
 pub use supervisor::Context;

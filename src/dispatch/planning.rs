@@ -404,7 +404,7 @@ mod tests {
         let prepared = Arc::new(prepare(job, None, &account).unwrap());
         let folder = tempfile::tempdir().unwrap();
         let ledger = Sqlite::open(&folder.path().join("flowcast.db"), Access::Send).unwrap();
-        let id = register(&ledger, &prepared, false, false).await.unwrap().id;
+        let id = register(&ledger, &prepared, false, false, "a test").await.unwrap().0.id;
 
         let (queue, stop) = (Silent::default(), CancellationToken::new());
         let planning = {

@@ -5,7 +5,7 @@
 //! entry where the moment is known, and nothing else. It gets one when it changes, when its moment has
 //! come, and when a worker has gone that may have looked after it.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,6 +65,11 @@ impl Accounts {
             let near = nearest(name, self.0.keys().map(String::as_str));
             Err(format!("the account {name:?} is not configured{near}"))
         }
+    }
+
+    /// All of them by name, in order; one that can't be used has the reason in its place.
+    pub fn all(&self) -> BTreeMap<&String, &Result<Arc<Account>, String>> {
+        self.0.iter().collect()
     }
 
     /// Those that can be used.

@@ -1,4 +1,8 @@
-//! The HTTP side of a worker: whether it lives, whether it is ready, and its metrics.
+//! The HTTP side of a worker: whether it lives, whether it is ready, its metrics, and the API.
+
+mod access;
+mod api;
+mod problem;
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -7,12 +11,15 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use serde_json::json;
 use tokio::net::TcpListener;
+
+pub use access::{Access, Role};
+pub use api::{Api, document, router};
+use problem::Problem;
 
 /// How often the metrics' histograms are tidied.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -95,7 +102,7 @@ impl Http {
                 }
             };
             tokio::select! {
-                served = axum::serve(listener, router) => {
+                served = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()) => {
                     if let Err(fault) = served {
                         tracing::error!("the HTTP side ended: {fault}");
                     }
@@ -137,21 +144,14 @@ fn describe() {
 
 async fn ready(State(shared): State<Shared>) -> Response {
     let Some(checks) = shared.health.look() else {
-        return problem("not connected yet");
+        return Problem::away("not connected yet").into_response();
     };
     let missing: Vec<&str> = checks.iter().filter(|(_, here)| !here).map(|(name, _)| *name).collect();
     if missing.is_empty() {
         "ready\n".into_response()
     } else {
-        problem(&format!("away: {}", missing.join(", ")))
+        Problem::away(format!("away: {}", missing.join(", "))).into_response()
     }
-}
-
-/// RFC 9457.
-fn problem(detail: &str) -> Response {
-    let body = json!({ "title": "not ready", "status": 503, "detail": detail }).to_string();
-    (StatusCode::SERVICE_UNAVAILABLE, [(header::CONTENT_TYPE, "application/problem+json")], body)
-        .into_response()
 }
 
 async fn render(State(shared): State<Shared>) -> Response {

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -103,7 +104,7 @@ pub struct Campaign {
 }
 
 /// How many messages are in which state. The total is always the sum of the others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Counts {
     /// All rows so far.
     pub total: u64,
@@ -209,6 +210,50 @@ impl Admits {
     }
 }
 
+/// Which campaigns are listed.
+#[derive(Clone, Debug, Default)]
+pub struct CampaignFilter {
+    /// Those in this state.
+    pub state: Option<CampaignState>,
+    /// Those whose id or name has this text in it, whatever the case.
+    pub text: Option<String>,
+    /// Those of this account.
+    pub account: Option<String>,
+}
+
+impl CampaignFilter {
+    fn lets_through(&self, campaign: &Campaign) -> bool {
+        let has = |text: &str| {
+            let wanted = text.to_lowercase();
+            let name = campaign.name.as_deref().unwrap_or_default().to_lowercase();
+            name.contains(&wanted) || campaign.id.as_str().to_lowercase().contains(&wanted)
+        };
+        self.state.is_none_or(|state| campaign.state == state)
+            && self.account.as_ref().is_none_or(|account| campaign.account == *account)
+            && self.text.as_deref().is_none_or(has)
+    }
+}
+
+/// A part of the campaigns, the newest first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CampaignPage {
+    /// The campaigns.
+    pub campaigns: Vec<Campaign>,
+    /// Where it goes on, `None` at the end.
+    pub next: Option<String>,
+}
+
+/// How many campaigns are read at once where many are.
+const READ: usize = 64;
+/// How many are read at the least to find those that a filter lets through.
+const READ_AHEAD: usize = 64;
+
+/// The campaign behind which a page goes on, and when it was registered.
+fn read_place(place: &str) -> Option<(CampaignId, i64)> {
+    let (at, id) = place.split_once('.')?;
+    Some((id.parse().ok()?, at.parse().ok()?))
+}
+
 fn now(ledger: &impl Store) -> Timestamp {
     Timestamp::from_millisecond(ledger.now()).unwrap_or_default()
 }
@@ -221,12 +266,15 @@ pub trait Campaigns: Store {
     /// Registers a campaign, or finds it as it is.
     ///
     /// A rehearsal gives way to the real campaign of the same id. A job without an id that may be
-    /// known from before is found by its content.
+    /// known from before is found by its content. Returns also whether it is new.
     ///
     /// # Errors
     ///
     /// When the id is taken by other content.
-    fn register(&self, new: NewCampaign) -> impl Future<Output = Result<Campaign, LedgerError>> + Send;
+    fn register(
+        &self,
+        new: NewCampaign,
+    ) -> impl Future<Output = Result<(Campaign, bool), LedgerError>> + Send;
 
     /// A campaign, as it is now.
     fn campaign(&self, id: &CampaignId)
@@ -235,8 +283,13 @@ pub trait Campaigns: Store {
     /// How many messages of a campaign are open. Cheaper than all of the campaign.
     fn open(&self, id: &CampaignId) -> impl Future<Output = Result<u64, LedgerError>> + Send;
 
-    /// All campaigns, the newest first.
-    fn campaigns(&self) -> impl Future<Output = Result<Vec<Campaign>, LedgerError>> + Send;
+    /// The ids of campaigns, the newest first: so many of those that were registered before one. That one is
+    /// named with the moment of its registration, in milliseconds since 1970, for when it is forgotten.
+    fn ids_before(
+        &self,
+        before: Option<&(CampaignId, i64)>,
+        count: usize,
+    ) -> impl Future<Output = Result<Vec<CampaignId>, LedgerError>> + Send;
 
     /// Which campaigns have changed since version `known`, of those that workers must look after: those
     /// that have not ended, and those whose end was not published. With 0, all of them. Costs nothing
@@ -287,14 +340,60 @@ pub trait Campaigns: Store {
     /// Says that this worker does not look after a campaign any more.
     fn release(&self, id: &CampaignId) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
-    /// Writes down what a person decided, in words.
-    fn decided(&self, id: &CampaignId, line: String) -> impl Future<Output = Result<(), LedgerError>> + Send;
-
-    /// What people decided, the first first.
-    fn decisions(&self, id: &CampaignId) -> impl Future<Output = Result<Vec<String>, LedgerError>> + Send;
-
     /// Forgets a campaign.
     fn remove(&self, id: &CampaignId) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// All campaigns, the newest first.
+    fn campaigns(&self) -> impl Future<Output = Result<Vec<Campaign>, LedgerError>> + Send {
+        async move { self.read_each(self.ids_before(None, usize::MAX).await?).await }
+    }
+
+    /// Campaigns as they are now, without those that are gone.
+    fn read_each(
+        &self,
+        ids: Vec<CampaignId>,
+    ) -> impl Future<Output = Result<Vec<Campaign>, LedgerError>> + Send {
+        async move {
+            let each = stream::iter(ids).map(|id| async move { self.campaign(&id).await }).buffered(READ);
+            each.try_filter_map(|campaign| async move { Ok(campaign) }).try_collect().await
+        }
+    }
+
+    /// Some of the campaigns that a filter lets through, the newest first, from where a page before says that
+    /// it goes on. Campaigns that are registered meanwhile change nothing of what follows.
+    ///
+    /// # Errors
+    ///
+    /// When `from` is no place that a page before named.
+    fn page(
+        &self,
+        filter: &CampaignFilter,
+        from: Option<&str>,
+        limit: usize,
+    ) -> impl Future<Output = Result<CampaignPage, LedgerError>> + Send {
+        async move {
+            let mut before = from.map(|place| read_place(place).ok_or(LedgerError::NoPlace)).transpose()?;
+            let mut page = CampaignPage::default();
+            loop {
+                let ids = self.ids_before(before.as_ref(), READ_AHEAD.max(limit + 1)).await?;
+                let Some(last) = ids.last().cloned() else { return Ok(page) };
+                for campaign in self.read_each(ids).await? {
+                    let place = (campaign.id.clone(), campaign.submitted_at.as_millisecond());
+                    if filter.lets_through(&campaign) {
+                        if page.campaigns.len() == limit {
+                            page.next = before.map(|(id, at)| format!("{at}.{id}"));
+                            return Ok(page);
+                        }
+                        page.campaigns.push(campaign);
+                    }
+                    before = Some(place);
+                }
+                // It may be one that is listed and not there.
+                let at = before.map_or_else(|| self.now(), |(_, at)| at);
+                before = Some((last, at));
+            }
+        }
+    }
 
     /// Changes a campaign, again as often as somebody else was quicker. `None` changes nothing. Returns
     /// whether something was changed.

@@ -52,7 +52,7 @@ pub struct ReportEffect {
 }
 
 /// How many messages have come how far, and no further.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct DeliveryCounts {
     /// On their way.
     pub sent: u64,

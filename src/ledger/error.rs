@@ -43,6 +43,9 @@ pub enum LedgerError {
     /// A batch was planned with other recipients before.
     #[error("batch {1} of campaign {0} was planned with other recipients before")]
     OtherPlan(CampaignId, u32),
+    /// A list does not go on there.
+    #[error("the cursor is none that a page of this list gave")]
+    NoPlace,
     /// Another planner has gone on with the plan meanwhile.
     #[error("campaign {0} is planned by another worker by now")]
     StalePlan(CampaignId),

@@ -5,11 +5,12 @@
 //! they send nothing, render nothing and know no provider.
 //!
 //! A seam for each thing that is kept: [`Campaigns`], [`Plans`], [`Batches`], [`Breakers`],
-//! [`Suppression`], [`Reporting`]; [`Ledger`] is all of them. What may become of a message is decided in
+//! [`Suppression`], [`Reporting`], [`Audit`]; [`Ledger`] is all of them. What may become of a message is decided in
 //! `draft.rs`, on a batch's record as a value (`record.rs`); how far messages come after that in
 //! `deliveries.rs`. A backend keeps bytes and swaps them if nobody else has. All of them pass one suite
 //! (`tests/it/ledger.rs`).
 
+mod audit;
 mod batches;
 mod breakers;
 mod campaigns;
@@ -27,13 +28,15 @@ mod suppression;
 mod writer;
 
 pub use self::redis::{Redis, RetryPolicy};
+pub use audit::{Act, ActPage, Audit};
 pub use batches::{
     ABANDONED, BatchWrite, Batches, Claim, Decision, Listed, Outcome, Purpose, Recorded, Replay, StoredBatch,
     Swap, Swapped, Written,
 };
 pub use breakers::{Breaker, Breakers, FIRST_PROBE, LAST_PROBE, OpenBreaker};
 pub use campaigns::{
-    Campaign, CampaignChanges, Campaigns, Counts, LEASE, Lease, NewCampaign, PRESENCE, StoredJob,
+    Campaign, CampaignChanges, CampaignFilter, CampaignPage, Campaigns, Counts, LEASE, Lease, NewCampaign,
+    PRESENCE, StoredJob,
 };
 pub use deliveries::{DeliveryCounts, MessageReport, ReportEffect, Response};
 pub use error::LedgerError;
@@ -52,11 +55,31 @@ pub trait Store: Clone + Send + Sync + 'static {
 }
 
 /// A record of every message.
-pub trait Ledger: Campaigns + Plans + Batches + Breakers + Suppression + Reporting {
+pub trait Ledger: Campaigns + Plans + Batches + Breakers + Suppression + Reporting + Audit {
     /// The key that seals the addresses of reports where none is configured: made when it is first asked
     /// for, the same for all workers ever after.
     fn callback_key(&self) -> impl Future<Output = Result<String, LedgerError>> + Send;
 }
+
+/// Whichever ledger a process was told to use.
+#[derive(Clone)]
+pub enum AnyLedger {
+    /// That of one machine.
+    Embedded(Sqlite),
+    /// That of a fleet.
+    Fleet(Redis),
+}
+
+/// Runs the same code on whichever ledger it is.
+macro_rules! on_ledger {
+    ($any:expr, $ledger:ident => $code:expr) => {
+        match $any {
+            $crate::ledger::AnyLedger::Embedded($ledger) => $code,
+            $crate::ledger::AnyLedger::Fleet($ledger) => $code,
+        }
+    };
+}
+pub(crate) use on_ledger;
 
 /// A new key for callbacks: 32 random bytes in hexadecimal digits.
 fn new_key() -> String {

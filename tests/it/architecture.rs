@@ -3,7 +3,7 @@
 use crate::support::sources;
 
 /// What each module may use of the crate.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("campaign", &[]),
     ("audience", &["campaign"]),
     ("provider", &["campaign"]),
@@ -16,7 +16,8 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("callbacks", &["campaign", "ledger", "queue", "dispatch"]),
     ("config", &["campaign", "provider"]),
     ("telemetry", &["campaign"]),
-    ("http", &[]),
+    ("views", &["campaign", "ledger", "dispatch"]),
+    ("http", &["campaign", "audience", "ledger", "dispatch", "views"]),
     (
         "cli",
         &[
@@ -33,6 +34,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
             "http",
             "config",
             "telemetry",
+            "views",
         ],
     ),
 ];

@@ -11,7 +11,8 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 
 use flowcast::ledger::{
-    ABANDONED, Access, BatchWriter, Batches, Breaker, Breakers, Campaign, Campaigns, Checkpoint, Claim,
+    ABANDONED, Access, Act, ActPage, Audit, BatchWriter, Batches, Breaker, Breakers, Campaign, CampaignFilter,
+    Campaigns, Checkpoint, Claim,
     Cursor, Decision, FIRST_PROBE, Lease, Ledger, LedgerError, Memory, MessageReport, NewCampaign, Outcome,
     PlannedBatch, Plans, Purpose, Recorded, Redis, ReportLine, Reporting, SkippedRow, Sqlite, Suppress,
     Suppressed, Suppression, SuppressionUpdate,
@@ -124,7 +125,7 @@ fn in_doubt() -> Outcome {
 }
 
 async fn registered(ledger: &impl Ledger) -> Campaign {
-    ledger.register(new_campaign()).await.unwrap()
+    ledger.register(new_campaign()).await.unwrap().0
 }
 
 /// A campaign that runs.
@@ -180,7 +181,7 @@ async fn a_campaign_is_registered_once(store: impl Store) {
     assert_eq!((first.state, first.batch_size), (CampaignState::Scheduled, 100));
     // Later limits do not change how it is cut.
     let again = ledger.register(NewCampaign { batch_size: 7, ..new_campaign() }).await.unwrap();
-    assert_eq!(again, first);
+    assert_eq!(again, (first, false));
     assert_eq!(ledger.campaigns().await.unwrap().len(), 1);
     assert_eq!(ledger.campaign(&"other".parse().unwrap()).await.unwrap(), None);
 }
@@ -200,9 +201,9 @@ async fn a_job_without_an_id_is_the_same_campaign_when_it_comes_again(store: imp
         fingerprint: fingerprint.into(),
         ..new_campaign()
     };
-    assert_eq!(ledger.register(unnamed("u1", "f1")).await.unwrap().id.as_str(), "u1");
-    assert_eq!(ledger.register(unnamed("u2", "f1")).await.unwrap().id.as_str(), "u1");
-    assert_eq!(ledger.register(unnamed("u3", "f2")).await.unwrap().id.as_str(), "u3");
+    assert_eq!(ledger.register(unnamed("u1", "f1")).await.unwrap().0.id.as_str(), "u1");
+    assert_eq!(ledger.register(unnamed("u2", "f1")).await.unwrap().0.id.as_str(), "u1");
+    assert_eq!(ledger.register(unnamed("u3", "f2")).await.unwrap().0.id.as_str(), "u3");
 }
 
 async fn a_rehearsal_gives_way_to_the_real_campaign_and_not_the_other_way_round(store: impl Store) {
@@ -1102,13 +1103,78 @@ async fn the_key_of_callbacks_is_made_once_and_the_same_for_all(store: impl Stor
     assert_eq!(store.open().await.callback_key().await.unwrap(), key);
 }
 
-async fn what_people_decided_is_remembered_in_its_order(store: impl Store) {
+async fn what_people_did_is_remembered_the_newest_first(store: impl Store) {
     let ledger = store.open().await;
     running(&ledger).await;
-    for line in ["first", "second"] {
-        ledger.decided(&id(), line.into()).await.unwrap();
+    for nth in 0..7 {
+        let id = id();
+        let campaign = (nth % 2 == 0).then_some(&id);
+        ledger.log(Act::new("asha\n", "pause", campaign, &format!("act {nth}"))).await.unwrap();
     }
-    assert_eq!(ledger.decisions(&id()).await.unwrap(), ["first", "second"]);
+    let details = |page: &ActPage| page.acts.iter().map(|act| act.detail.clone()).collect::<Vec<_>>();
+    let first = ledger.acts(None, None, 3).await.unwrap();
+    assert_eq!(details(&first), ["act 6", "act 5", "act 4"]);
+    assert_eq!((first.acts[0].who.as_str(), first.acts[0].campaign.clone()), ("asha", Some(id())));
+    // What comes meanwhile changes nothing of what follows.
+    ledger.log(Act::new("asha", "pause", None, "later")).await.unwrap();
+    let second = ledger.acts(None, first.next.as_deref(), 3).await.unwrap();
+    assert_eq!(details(&second), ["act 3", "act 2", "act 1"]);
+    let third = ledger.acts(None, second.next.as_deref(), 3).await.unwrap();
+    assert_eq!((details(&third), third.next), (vec!["act 0".to_owned()], None));
+    let own = ledger.acts(Some(&id()), None, 10).await.unwrap();
+    assert_eq!((details(&own), own.next), (["act 6", "act 4", "act 2", "act 0"].map(str::to_owned).into(), None));
+    assert_eq!(ledger.acts(Some(&"other".parse().unwrap()), None, 10).await.unwrap(), ActPage::default());
+    drop(ledger);
+    assert_eq!(store.open().await.acts(None, None, 10).await.unwrap().acts.len(), 8);
+}
+
+async fn campaigns_are_listed_by_pages_that_stay_right(store: impl Store) {
+    let ledger = store.open().await;
+    let register = |nth: u32| {
+        let id = format!("n{nth:03}").parse().unwrap();
+        let name = (nth % 10 == 0).then(|| format!("Reminder {nth}"));
+        let account = if nth < 5 { "other" } else { "main" }.into();
+        NewCampaign { id, name, account, ..new_campaign() }
+    };
+    for nth in 0..150 {
+        ledger.register(register(nth)).await.unwrap();
+    }
+    let all = CampaignFilter::default();
+    let (mut seen, mut cursor, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let page = ledger.page(&all, cursor.as_deref(), 40).await.unwrap();
+        seen.extend(page.campaigns.into_iter().map(|campaign| campaign.id.to_string()));
+        pages += 1;
+        // One is added and one forgotten between two pages.
+        ledger.register(register(500 + pages)).await.unwrap();
+        if pages == 2 {
+            ledger.remove(&seen.last().unwrap().parse().unwrap()).await.unwrap();
+        }
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    // Those of one millisecond may come in another order, each of them once.
+    assert_eq!((seen.len(), seen.iter().collect::<BTreeSet<_>>().len(), pages), (150, 150, 4));
+    let found = async |filter: CampaignFilter| {
+        let page = ledger.page(&filter, None, 200).await.unwrap();
+        assert_eq!(page.next, None);
+        page.campaigns.len()
+    };
+    let text = |text: &str| CampaignFilter { text: Some(text.into()), ..CampaignFilter::default() };
+    let campaigns = ledger.campaigns().await.unwrap();
+    let named = campaigns.iter().filter(|campaign| campaign.name.as_deref() != Some("a campaign"));
+    let named = named.filter(|campaign| campaign.name.is_some()).count();
+    assert!(named >= 14);
+    assert_eq!(found(text("reminder")).await, named);
+    assert_eq!(found(text("N00")).await, 10);
+    assert_eq!(found(CampaignFilter { account: Some("other".into()), ..all.clone() }).await, 5);
+    let completed = CampaignFilter { state: Some(CampaignState::Completed), ..all.clone() };
+    assert_eq!(found(completed).await, 0);
+    for wrong in ["", "x", "1.", "x.n001", "1.a b"] {
+        assert!(matches!(ledger.page(&all, Some(wrong), 1).await, Err(LedgerError::NoPlace)), "{wrong:?}");
+    }
 }
 
 async fn a_cancelled_campaign_skips_what_is_pending(store: impl Store) {
@@ -1196,7 +1262,8 @@ macro_rules! ledger_suite {
                 the_list_of_suppressed_numbers_is_read_when_it_has_changed
                 who_is_far_behind_reads_the_whole_list_of_suppressed_numbers
                 the_key_of_callbacks_is_made_once_and_the_same_for_all
-                what_people_decided_is_remembered_in_its_order
+                what_people_did_is_remembered_the_newest_first
+                campaigns_are_listed_by_pages_that_stay_right
                 a_cancelled_campaign_skips_what_is_pending
                 a_campaign_that_is_removed_leaves_nothing
                 whoever_attends_says_what_it_holds

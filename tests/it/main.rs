@@ -9,6 +9,7 @@
 )]
 #![allow(unreachable_pub, reason = "one crate, and nothing of it is reached from outside")]
 
+mod api;
 mod architecture;
 mod bad_input;
 mod breakers;

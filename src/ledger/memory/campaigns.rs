@@ -60,7 +60,6 @@ impl Stored {
             unpublished: std::collections::BTreeSet::new(),
             workers: BTreeMap::new(),
             leader: None,
-            decisions: Vec::new(),
             ticks: BTreeMap::new(),
         }
     }
@@ -114,7 +113,7 @@ impl Stored {
 impl Campaigns for Memory {
     const SHARED: bool = true;
 
-    async fn register(&self, mut new: NewCampaign) -> Result<Campaign, LedgerError> {
+    async fn register(&self, mut new: NewCampaign) -> Result<(Campaign, bool), LedgerError> {
         let now = self.now();
         let mut state = self.state();
         if !new.named {
@@ -136,8 +135,9 @@ impl Campaigns for Memory {
         state.order += 1;
         let order = state.order;
         state.touch(&id);
+        let is_new = !state.campaigns.contains_key(&id);
         let stored = state.campaigns.entry(id).or_insert_with(|| Stored::new(new, order, now));
-        Ok(stored.read(now))
+        Ok((stored.read(now), is_new))
     }
 
     async fn campaign(&self, id: &CampaignId) -> Result<Option<Campaign>, LedgerError> {
@@ -149,12 +149,20 @@ impl Campaigns for Memory {
         Ok(self.state().campaign(id)?.open())
     }
 
-    async fn campaigns(&self) -> Result<Vec<Campaign>, LedgerError> {
-        let now = self.now();
+    async fn ids_before(
+        &self,
+        before: Option<&(CampaignId, i64)>,
+        count: usize,
+    ) -> Result<Vec<CampaignId>, LedgerError> {
         let state = self.state();
         let mut all: Vec<&Stored> = state.campaigns.values().collect();
         all.sort_by_key(|stored| std::cmp::Reverse(stored.order));
-        Ok(all.into_iter().map(|stored| stored.read(now)).collect())
+        let order = before.map_or(u64::MAX, |(id, at)| match state.campaigns.get(id) {
+            Some(stored) => stored.order,
+            None => all.iter().find(|stored| stored.submitted_at <= *at).map_or(0, |stored| stored.order + 1),
+        });
+        let ids = all.into_iter().filter(|stored| stored.order < order).map(|stored| stored.new.id.clone());
+        Ok(ids.take(count).collect())
     }
 
     async fn changes(&self, known: u64) -> Result<CampaignChanges, LedgerError> {
@@ -239,15 +247,6 @@ impl Campaigns for Memory {
             stored.leader = stored.leader.filter(|(worker, _)| *worker != self.session);
         }
         Ok(())
-    }
-
-    async fn decided(&self, id: &CampaignId, line: String) -> Result<(), LedgerError> {
-        self.state().campaign(id)?.decisions.push(line);
-        Ok(())
-    }
-
-    async fn decisions(&self, id: &CampaignId) -> Result<Vec<String>, LedgerError> {
-        Ok(self.state().campaign(id)?.decisions.clone())
     }
 
     async fn remove(&self, id: &CampaignId) -> Result<(), LedgerError> {

@@ -1,6 +1,7 @@
 //! A ledger in memory: for tests, and for simulations whose clock is handed in. It lasts as long as the
 //! process; nothing of a real campaign is kept in it.
 
+mod audit;
 mod batches;
 mod campaigns;
 mod reporting;
@@ -14,7 +15,7 @@ use roaring::RoaringTreemap;
 use super::draft::Counter;
 use super::suppression::REMEMBERED;
 use super::{
-    Breaker, Breakers, Campaign, Checkpoint, FIRST_PROBE, LAST_PROBE, Ledger, LedgerError, NewCampaign,
+    Act, Breaker, Breakers, Campaign, Checkpoint, FIRST_PROBE, LAST_PROBE, Ledger, LedgerError, NewCampaign,
     OpenBreaker, PlannedBatch, SkippedRow, Store, Suppress, Suppressed, Suppression, SuppressionUpdate,
     new_key,
 };
@@ -49,6 +50,7 @@ struct State {
     suppressed: RoaringTreemap,
     changes: Vec<(Phone, bool)>,
     callback_key: Option<String>,
+    acts: Vec<Act>,
 }
 
 struct Open {
@@ -78,7 +80,6 @@ struct Stored {
     unpublished: BTreeSet<String>,
     workers: BTreeMap<u32, (u64, i64)>,
     leader: Option<(u32, i64)>,
-    decisions: Vec<String>,
     /// How many messages were settled in each second.
     ticks: BTreeMap<i64, u64>,
 }

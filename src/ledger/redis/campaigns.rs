@@ -144,7 +144,7 @@ impl Redis {
     /// When Redis is away.
     pub async fn forget_ended(&self, before: Timestamp) -> Result<u64, LedgerError> {
         let mut forgotten = 0;
-        for id in self.ids().await? {
+        for id in self.ids_before(None, usize::MAX).await? {
             let mut ask = redis::cmd("HMGET");
             ask.arg(Keys(&id).campaign()).arg(&["state", "finished_at", "published"]);
             let (state, finished, published): (Option<String>, Option<String>, Option<String>) =
@@ -164,13 +164,6 @@ impl Redis {
         let score: Option<f64> =
             self.client.command(redis::cmd("ZSCORE").arg(CAMPAIGNS).arg(id.as_str())).await?;
         Ok(score.is_some_and(|at| at > (self.now() - 3_600_000) as f64))
-    }
-
-    /// The ids of all campaigns, the newest first.
-    async fn ids(&self) -> Result<Vec<CampaignId>, LedgerError> {
-        let all: Vec<String> =
-            self.client.command(redis::cmd("ZRANGE").arg(CAMPAIGNS).arg(0).arg(-1).arg("REV")).await?;
-        Ok(all.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
     /// The campaign that stands for a job without an id, by its content; else it is this one.
@@ -238,12 +231,12 @@ impl Redis {
 impl Campaigns for Redis {
     const SHARED: bool = true;
 
-    async fn register(&self, new: NewCampaign) -> Result<Campaign, LedgerError> {
+    async fn register(&self, new: NewCampaign) -> Result<(Campaign, bool), LedgerError> {
         let id = if new.named { new.id.clone() } else { self.unnamed(&new).await? };
-        loop {
+        let is_new = loop {
             self.list(&id).await?;
             if self.create(&id, &new).await? {
-                break;
+                break true;
             }
             let mut ask = redis::cmd("HMGET");
             ask.arg(Keys(&id).campaign()).arg(&["fingerprint", "rehearsal"]);
@@ -255,12 +248,13 @@ impl Campaigns for Redis {
                 _ if fingerprint.as_ref().is_some_and(|known| *known != new.fingerprint) => {
                     return Err(LedgerError::OtherContent(id));
                 }
-                _ => break,
+                _ => break false,
             }
-        }
+        };
         // Now it is there to be looked at.
         self.touch(&id).await?;
-        self.campaign(&id).await?.ok_or(LedgerError::NoCampaign(id))
+        let campaign = self.campaign(&id).await?.ok_or(LedgerError::NoCampaign(id))?;
+        Ok((campaign, is_new))
     }
 
     async fn campaign(&self, id: &CampaignId) -> Result<Option<Campaign>, LedgerError> {
@@ -287,9 +281,30 @@ impl Campaigns for Redis {
         Ok(pending + sending)
     }
 
-    async fn campaigns(&self) -> Result<Vec<Campaign>, LedgerError> {
-        let each = stream::iter(self.ids().await?).map(async |id| self.campaign(&id).await).buffered(WINDOW);
-        each.try_filter_map(|campaign| async move { Ok(campaign) }).try_collect().await
+    async fn ids_before(
+        &self,
+        before: Option<&(CampaignId, i64)>,
+        count: usize,
+    ) -> Result<Vec<CampaignId>, LedgerError> {
+        let mut first = 0;
+        if let Some((id, at)) = before {
+            let mut rank = redis::cmd("ZREVRANK");
+            let rank: Option<u64> = self.client.command(rank.arg(CAMPAIGNS).arg(id.as_str())).await?;
+            first = match rank {
+                Some(rank) => rank + 1,
+                // It was forgotten meanwhile.
+                None => {
+                    let mut newer = redis::cmd("ZCOUNT");
+                    newer.arg(CAMPAIGNS).arg(format!("({at}")).arg("+inf");
+                    self.client.command(&newer).await?
+                }
+            };
+        }
+        let last = first.saturating_add(count as u64).saturating_sub(1).min(i64::MAX as u64);
+        let mut range = redis::cmd("ZRANGE");
+        range.arg(CAMPAIGNS).arg(first).arg(last).arg("REV");
+        let ids: Vec<String> = self.client.command(&range).await?;
+        Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
     async fn changes(&self, known: u64) -> Result<CampaignChanges, LedgerError> {
@@ -393,19 +408,6 @@ impl Campaigns for Redis {
         let keys = [Keys(id).campaign(), Keys(id).workers()];
         let _: u64 = self.client.run(&RELEASE, &keys, &[Arg::from(&session)]).await?;
         Ok(())
-    }
-
-    async fn decided(&self, id: &CampaignId, line: String) -> Result<(), LedgerError> {
-        let mut push = redis::cmd("RPUSH");
-        push.arg(Keys(id).decisions()).arg(line);
-        let _: u64 = self.client.command(&push).await?;
-        Ok(())
-    }
-
-    async fn decisions(&self, id: &CampaignId) -> Result<Vec<String>, LedgerError> {
-        let mut range = redis::cmd("LRANGE");
-        range.arg(Keys(id).decisions()).arg(0).arg(-1);
-        Ok(self.client.command(&range).await?)
     }
 
     async fn remove(&self, id: &CampaignId) -> Result<(), LedgerError> {

@@ -87,9 +87,9 @@ impl Keys<'_> {
         self.key(format_args!("responses:{number}"))
     }
 
-    /// What people decided, and when.
-    pub(super) fn decisions(&self) -> String {
-        self.key("decisions")
+    /// What people did, and when.
+    pub(super) fn audit(&self) -> String {
+        self.key("audit")
     }
 
     /// The answers that were not published yet.
@@ -113,7 +113,7 @@ impl Keys<'_> {
             self.failed(),
             self.replays(),
             self.workers(),
-            self.decisions(),
+            self.audit(),
             self.unpublished(),
         ]
     }

@@ -7,6 +7,7 @@
 //! Each call may be made twice, because a lost connection leaves open whether the first was taken: a
 //! claim is known by its token, a checkpoint by the row it goes on from, an outcome by the state.
 
+mod audit;
 mod batches;
 mod breakers;
 mod campaigns;

@@ -164,7 +164,6 @@ fn remove(transaction: &Transaction<'_>, key: i64) -> Result<(), LedgerError> {
     transaction.execute("DELETE FROM batch WHERE key >= ?1 << 32 AND key < (?1 + 1) << 32", [key])?;
     transaction.execute("DELETE FROM delivery WHERE batch >= ?1 << 32 AND batch < (?1 + 1) << 32", [key])?;
     transaction.execute("DELETE FROM response WHERE batch >= ?1 << 32 AND batch < (?1 + 1) << 32", [key])?;
-    transaction.execute("DELETE FROM decision WHERE campaign = ?1", [key])?;
     transaction.execute("DELETE FROM skipped WHERE campaign = ?1", [key])?;
     transaction.execute("DELETE FROM tally WHERE campaign = ?1", [key])?;
     transaction.execute("DELETE FROM campaign WHERE key = ?1", [key])?;
@@ -174,7 +173,7 @@ fn remove(transaction: &Transaction<'_>, key: i64) -> Result<(), LedgerError> {
 impl Campaigns for Sqlite {
     const SHARED: bool = false;
 
-    async fn register(&self, new: NewCampaign) -> Result<Campaign, LedgerError> {
+    async fn register(&self, new: NewCampaign) -> Result<(Campaign, bool), LedgerError> {
         let register = move |transaction: &Transaction<'_>| {
             let sql = if new.named {
                 "SELECT key, fingerprint, rehearsal, id FROM campaign WHERE id = ?1"
@@ -204,6 +203,7 @@ impl Campaigns for Sqlite {
                 }
                 Some((.., id)) => Some(id),
             };
+            let is_new = id.is_none();
             let id = if let Some(id) = id {
                 id
             } else {
@@ -211,7 +211,7 @@ impl Campaigns for Sqlite {
                 new.id.as_str().into()
             };
             let sql = format!("{CAMPAIGN} WHERE id = ?1");
-            Ok(transaction.query_row(&sql, [id], |row| campaign_of(transaction, row))?)
+            Ok((transaction.query_row(&sql, [id], |row| campaign_of(transaction, row))?, is_new))
         };
         self.store.write(register).await
     }
@@ -230,11 +230,22 @@ impl Campaigns for Sqlite {
         self.store.read(move |connection| open(connection, key(connection, &id)?)).await
     }
 
-    async fn campaigns(&self) -> Result<Vec<Campaign>, LedgerError> {
-        let read = |connection: &Connection| {
-            let mut statement = connection.prepare_cached(&format!("{CAMPAIGN} ORDER BY key DESC"))?;
-            let campaigns = statement.query_map([], |row| campaign_of(connection, row))?;
-            Ok(campaigns.collect::<rusqlite::Result<_>>()?)
+    async fn ids_before(
+        &self,
+        before: Option<&(CampaignId, i64)>,
+        count: usize,
+    ) -> Result<Vec<CampaignId>, LedgerError> {
+        let before = before.cloned();
+        let read = move |connection: &Connection| {
+            let sql = "SELECT id FROM campaign
+                 WHERE ?1 IS NULL
+                    OR key < coalesce((SELECT key FROM campaign WHERE id = ?1),
+                                      (SELECT max(key) + 1 FROM campaign WHERE submitted_at <= ?2))
+                 ORDER BY key DESC LIMIT ?3";
+            let (id, at) = before.as_ref().map_or((None, 0), |(id, at)| (Some(id.as_str()), *at));
+            let mut statement = connection.prepare_cached(sql)?;
+            let ids = statement.query_map(params![id, at, signed(count.min(i64::MAX as usize) as u64)], word_id)?;
+            Ok(ids.collect::<rusqlite::Result<_>>()?)
         };
         self.store.read(read).await
     }
@@ -345,29 +356,6 @@ impl Campaigns for Sqlite {
 
     async fn release(&self, _: &CampaignId) -> Result<(), LedgerError> {
         Ok(())
-    }
-
-    async fn decided(&self, id: &CampaignId, line: String) -> Result<(), LedgerError> {
-        let id = id.clone();
-        let write = move |transaction: &Transaction<'_>| {
-            let key = key(transaction, &id)?;
-            transaction
-                .execute("INSERT INTO decision (campaign, line) VALUES (?1, ?2)", params![key, line])?;
-            Ok(())
-        };
-        self.store.write(write).await
-    }
-
-    async fn decisions(&self, id: &CampaignId) -> Result<Vec<String>, LedgerError> {
-        let id = id.clone();
-        let read = move |connection: &Connection| {
-            let key = key(connection, &id)?;
-            let mut statement =
-                connection.prepare_cached("SELECT line FROM decision WHERE campaign = ?1 ORDER BY rowid")?;
-            let lines = statement.query_map([key], |row| row.get(0))?;
-            Ok(lines.collect::<rusqlite::Result<_>>()?)
-        };
-        self.store.read(read).await
     }
 
     async fn remove(&self, id: &CampaignId) -> Result<(), LedgerError> {

@@ -1,5 +1,6 @@
 //! The embedded ledger: `SQLite` in WAL mode with full sync, writes gathered into shared commits.
 
+mod audit;
 mod batches;
 mod breakers;
 mod campaigns;

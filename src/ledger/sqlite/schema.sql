@@ -113,11 +113,16 @@ CREATE TABLE response (
     PRIMARY KEY (batch, id)
 ) WITHOUT ROWID;
 
--- What people decided about a campaign's messages, in words.
-CREATE TABLE decision (
-    campaign INTEGER NOT NULL,
-    line     TEXT NOT NULL
+-- What people did. It outlives its campaign.
+CREATE TABLE act (
+    key      INTEGER PRIMARY KEY,
+    at       INTEGER NOT NULL,
+    who      TEXT NOT NULL,
+    what     TEXT NOT NULL,
+    campaign TEXT,                      -- its id
+    detail   TEXT NOT NULL
 );
+CREATE INDEX act_campaign ON act (campaign);
 
 -- Numbers that must never be messaged: their digits.
 CREATE TABLE suppressed (

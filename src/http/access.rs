@@ -1,0 +1,173 @@
+//! Who may do what: tokens with roles, and without any the people at this machine alone.
+//!
+//! A token is known by its digest, and digests are compared in constant time. It is never logged.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, Method, header};
+use axum::http::{StatusCode, uri::Authority};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::problem::Problem;
+
+/// What the holder of a token may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Look.
+    Viewer,
+    /// Everything.
+    Operator,
+}
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub(super) struct Who {
+    /// The token's name, as the audit log has it.
+    pub(super) name: Arc<str>,
+    role: Role,
+}
+
+struct Known {
+    who: Who,
+    digest: blake3::Hash,
+}
+
+/// The tokens there are.
+#[derive(Clone, Default)]
+pub struct Access(Arc<Vec<Known>>);
+
+impl Access {
+    /// Tokens by name.
+    pub fn new(tokens: impl IntoIterator<Item = (String, Role, SecretString)>) -> Self {
+        let known = |(name, role, token): (String, Role, SecretString)| Known {
+            who: Who { name: name.into(), role },
+            digest: blake3::hash(token.expose_secret().as_bytes()),
+        };
+        Self(Arc::new(tokens.into_iter().map(known).collect()))
+    }
+
+    /// Whose a token is. All of them are compared, each in constant time.
+    fn of(&self, token: &[u8]) -> Option<Who> {
+        let digest = blake3::hash(token);
+        self.0.iter().fold(None, |found, known| if known.digest == digest { Some(&known.who) } else { found }).cloned()
+    }
+
+    /// Who asks, if it is somebody who may look.
+    fn who(&self, headers: &HeaderMap, peer: SocketAddr) -> Result<Who, Problem> {
+        if self.0.is_empty() {
+            return at_this_machine(headers, peer);
+        }
+        let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
+            let (scheme, token) = value.as_bytes().split_at_checked(7)?;
+            scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+        });
+        let refused = |detail| Problem::new(StatusCode::UNAUTHORIZED, detail);
+        let token = bearer.ok_or_else(|| refused("a token is missing: send Authorization: Bearer TOKEN"))?;
+        self.of(token).ok_or_else(|| refused("the token is none of http.tokens"))
+    }
+}
+
+/// Without tokens it answers people at this machine: not others whom a proxy lets in, and no page of
+/// another site in their browser.
+fn at_this_machine(headers: &HeaderMap, peer: SocketAddr) -> Result<Who, Problem> {
+    let refused = |detail| Err(Problem::new(StatusCode::FORBIDDEN, detail));
+    if !peer.ip().to_canonical().is_loopback() {
+        return refused("without http.tokens in the configuration it answers on loopback only");
+    }
+    if ["forwarded", "x-forwarded-for", "x-real-ip"].iter().any(|name| headers.contains_key(*name)) {
+        return refused("comes through a proxy: that needs http.tokens in the configuration");
+    }
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    if !host.is_some_and(is_loopback) {
+        return refused("was asked under another name than localhost: that needs http.tokens in the configuration");
+    }
+    let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
+    let own = |origin: &str| origin.split_once("://").map(|(_, origin)| origin) == host;
+    let site = headers.get("sec-fetch-site").map(|site| site.as_bytes());
+    if !origin.is_none_or(own) || site.is_some_and(|site| !matches!(site, b"same-origin" | b"none")) {
+        return refused("comes from a page of another site");
+    }
+    Ok(Who { name: "this machine".into(), role: Role::Operator })
+}
+
+fn is_loopback(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host();
+    let ip = name.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    name.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Lets those through who may: who only looks, with any role; who changes something, as an operator.
+pub(super) async fn guard(
+    State(access): State<Access>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let who = match access.who(request.headers(), peer) {
+        Ok(who) => who,
+        Err(problem) => return problem.into_response(),
+    };
+    let only_looks = matches!(*request.method(), Method::GET | Method::HEAD);
+    if !only_looks && who.role != Role::Operator {
+        let detail = format!("the token {:?} may look and change nothing: it needs the role operator", who.name);
+        return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
+    }
+    request.extensions_mut().insert(who);
+    next.run(request).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_token_is_known_by_all_of_it() {
+        let access = Access::new([
+            ("looks".into(), Role::Viewer, "secret-1".into()),
+            ("acts".into(), Role::Operator, "secret-2".into()),
+        ]);
+        let peer = "192.0.2.7:9".parse().unwrap();
+        let who = |value: &str| access.who(&headers(&[("authorization", value)]), peer);
+        assert_eq!(who("Bearer secret-2").unwrap().role, Role::Operator);
+        assert_eq!(&*who("bearer secret-1").unwrap().name, "looks");
+        for wrong in ["Bearer secret-3", "Bearer secret-", "Bearer ", "Basic secret-1", "secret-1", "Bearer secret-11"] {
+            assert!(who(wrong).is_err(), "{wrong}");
+        }
+        assert!(access.who(&HeaderMap::new(), "127.0.0.1:9".parse().unwrap()).is_err());
+    }
+
+    #[test]
+    fn without_tokens_only_this_machine_itself_is_answered() {
+        let access = Access::default();
+        let here: SocketAddr = "127.0.0.1:9".parse().unwrap();
+        let may = |pairs: &[(&'static str, &str)], peer| access.who(&headers(pairs), peer).is_ok();
+        for host in ["localhost:8080", "127.0.0.1:8080", "[::1]:8080", "LOCALHOST"] {
+            assert!(may(&[("host", host)], here), "{host}");
+        }
+        assert!(may(&[("host", "localhost:1"), ("origin", "http://localhost:1"), ("sec-fetch-site", "same-origin")], here));
+        assert!(!may(&[("host", "localhost:1")], "192.0.2.7:9".parse().unwrap()));
+        assert!(!may(&[], here));
+        for more in [
+            ("host", "campaigns.example.com"),
+            ("origin", "https://evil.example"),
+            ("origin", "null"),
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-site", "same-site"),
+            ("x-forwarded-for", "192.0.2.7"),
+        ] {
+            let mut pairs = vec![("host", "localhost:1")];
+            pairs.retain(|(name, _)| *name != more.0);
+            pairs.push(more);
+            assert!(!may(&pairs, here), "{more:?}");
+        }
+    }
+}

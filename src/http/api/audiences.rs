@@ -1,0 +1,295 @@
+//! Audiences that are handed in: streamed into the root, read once on the way, and there only when they are
+//! whole.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Multipart, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, StreamExt};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::fs::File;
+use tokio::io::AsyncWriteExt;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::super::access::Who;
+use super::super::problem::Problem;
+use super::Api;
+use super::extract::Params;
+use super::refusals::{OnJob, OnList};
+use crate::audience::{Source, scan};
+use crate::campaign::counted;
+use crate::ledger::{Act, Audit, on_ledger};
+
+/// The largest file, in bytes: about twenty million rows.
+const LARGEST: u64 = 2 << 30;
+/// How the folders begin in which files lie while they arrive.
+const ARRIVING: &str = ".upload-";
+/// The longest name, in bytes.
+const LONGEST_NAME: usize = 200;
+/// The endings that are read.
+const ENDINGS: [&str; 3] = [".csv", ".csv.gz", ".csv.zst"];
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct UploadParams {
+    /// The name of the file: it ends with `.csv`, `.csv.gz` or `.csv.zst`.
+    name: String,
+}
+
+/// An audience that was handed in.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Uploaded {
+    /// As a job's `audience.csv.path` wants it.
+    path: String,
+    /// The size of the file.
+    bytes: u64,
+    /// How many rows it has.
+    rows: u64,
+    /// Its columns.
+    columns: Vec<String>,
+}
+
+/// Takes an audience in: the file's bytes, or a form with `file`.
+#[utoipa::path(
+    post, path = "/audiences", tag = "audiences", params(UploadParams),
+    request_body(content = String, description = "The file", content_type = "text/csv"),
+    responses(
+        (status = 200, description = "The same bytes again", body = Uploaded),
+        (status = 201, description = "Taken in", body = Uploaded), OnJob,
+    )
+)]
+pub(super) async fn upload(
+    State(api): State<Api>,
+    who: Who,
+    Params(asked): Params<UploadParams>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let root = root(&api)?;
+    let name = asked.name;
+    check_name(&name)?;
+    let arriving = Arriving::new(&root, &name).map_err(|fault| unwritten(&fault))?;
+    let bytes = receive(request, &api, &arriving.file).await?;
+    let (uploaded, is_new) = {
+        let name = name.clone();
+        let keep = move || keep(&arriving, &root.join(&name), name, bytes);
+        tokio::task::spawn_blocking(keep).await.map_err(|fault| Problem::away(fault.to_string()))??
+    };
+    if !is_new {
+        return Ok(Json(uploaded).into_response());
+    }
+    let detail = format!("handed in the audience {name}, {}", counted(uploaded.rows, "row"));
+    on_ledger!(api.ledger()?, ledger => ledger.log(Act::new(&who.name, "upload", None, &detail)).await?);
+    Ok((StatusCode::CREATED, Json(uploaded)).into_response())
+}
+
+fn root(api: &Api) -> Result<PathBuf, Problem> {
+    let root = api.backing()?.context.root.clone();
+    root.ok_or_else(|| Problem::new(StatusCode::CONFLICT, "audiences.root is not configured on this worker"))
+}
+
+/// A name is one that a file of the root may have, and no way anywhere else.
+fn check_name(name: &str) -> Result<(), Problem> {
+    let refused = |detail: &str| Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("name: {detail}")));
+    if name.is_empty() || name.len() > LONGEST_NAME {
+        return refused("has from 1 to 200 bytes");
+    }
+    if name.starts_with('.') || name.chars().any(|c| c.is_control() || matches!(c, '/' | '\\' | ':')) {
+        return refused("is one name: no folder, and no dot before it");
+    }
+    let lower = name.to_lowercase();
+    if !ENDINGS.iter().any(|ending| lower.ends_with(ending)) {
+        return refused("ends with .csv, .csv.gz or .csv.zst");
+    }
+    Ok(())
+}
+
+/// A file that is on its way, in a folder of its own; gone when this is dropped.
+struct Arriving {
+    folder: PathBuf,
+    file: PathBuf,
+}
+
+impl Arriving {
+    fn new(root: &Path, name: &str) -> std::io::Result<Self> {
+        let folder = root.join(format!("{ARRIVING}{}", Uuid::now_v7()));
+        std::fs::create_dir_all(root)?;
+        std::fs::create_dir(&folder)?;
+        let file = folder.join(name);
+        Ok(Self { folder, file })
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Writes what comes to a file. Returns how many bytes that are.
+async fn receive(request: Request, api: &Api, file: &Path) -> Result<u64, Problem> {
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    if !kind.is_some_and(|kind| kind.starts_with("multipart/form-data")) {
+        return write(request.into_body().into_data_stream(), file).await;
+    }
+    let wrong = |detail: String| Problem::bad_request(format!("the form: {detail}"));
+    let mut form = Multipart::from_request(request, api).await.map_err(|fault| wrong(fault.body_text()))?;
+    while let Some(field) = form.next_field().await.map_err(|fault| wrong(fault.body_text()))? {
+        if field.name() == Some("file") {
+            return write(field, file).await;
+        }
+    }
+    Err(wrong("has no field `file`".into()))
+}
+
+async fn write<E: std::fmt::Display>(
+    stream: impl Stream<Item = Result<Bytes, E>>,
+    path: &Path,
+) -> Result<u64, Problem> {
+    let mut file = File::create(path).await.map_err(|fault| unwritten(&fault))?;
+    let (mut stream, mut count) = (std::pin::pin!(stream), 0);
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|fault| Problem::bad_request(format!("the file broke off: {fault}")))?;
+        count += chunk.len() as u64;
+        if count > LARGEST {
+            let detail = format!("the file is larger than {} GiB; pack it (.csv.zst), or split it", LARGEST >> 30);
+            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+        }
+        file.write_all(&chunk).await.map_err(|fault| unwritten(&fault))?;
+    }
+    file.sync_all().await.map_err(|fault| unwritten(&fault))?;
+    Ok(count)
+}
+
+fn unwritten(fault: &std::io::Error) -> Problem {
+    tracing::error!("an audience can't be written: {fault}");
+    Problem::away(format!("the file can't be written: {fault}"))
+}
+
+/// Reads the file once, and gives it its name if it is an audience and the name is free. Returns also
+/// whether it was.
+fn keep(arriving: &Arriving, path: &Path, name: String, bytes: u64) -> Result<(Uploaded, bool), Problem> {
+    let scan = scan(&Source::File(arriving.file.clone()), None).map_err(|fault| {
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        if fault.is_outside_failure() { Problem::away(fault.to_string()) } else { Problem::new(status, fault.to_string()) }
+    })?;
+    let uploaded = Uploaded { path: name, bytes, rows: scan.rows, columns: scan.columns };
+    // A link is made only where nothing is; a rename would replace what is there.
+    match std::fs::hard_link(&arriving.file, path) {
+        Ok(()) => {
+            let folder = path.parent().map(std::fs::File::open);
+            folder.map_or(Ok(()), |folder| folder?.sync_all()).map_err(|fault| unwritten(&fault))?;
+            Ok((uploaded, true))
+        }
+        Err(fault) if fault.kind() == ErrorKind::AlreadyExists => {
+            let is_same = same(&arriving.file, path).map_err(|fault| unwritten(&fault))?;
+            let detail = format!("there is another file of the name {:?}; give this one another", uploaded.path);
+            if is_same { Ok((uploaded, false)) } else { Err(Problem::new(StatusCode::CONFLICT, detail)) }
+        }
+        Err(fault) => Err(unwritten(&fault)),
+    }
+}
+
+/// Whether two files have the same bytes.
+fn same(one: &Path, other: &Path) -> std::io::Result<bool> {
+    if std::fs::metadata(one)?.len() != std::fs::metadata(other)?.len() {
+        return Ok(false);
+    }
+    let digest = |path: &Path| {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(std::fs::File::open(path)?)?;
+        Ok::<_, std::io::Error>(hasher.finalize())
+    };
+    Ok(digest(one)? == digest(other)?)
+}
+
+/// A file of the audience root.
+#[derive(Serialize, ToSchema)]
+pub(super) struct AudienceFile {
+    /// As a job's `audience.csv.path` wants it.
+    path: String,
+    /// The size of the file.
+    bytes: u64,
+    /// When it was last written.
+    #[schema(value_type = String, format = DateTime)]
+    uploaded_at: Timestamp,
+}
+
+/// The files of the audience root.
+#[derive(Serialize, ToSchema)]
+pub(super) struct AudienceFiles {
+    /// The newest first.
+    items: Vec<AudienceFile>,
+}
+
+/// Lists the files of the audience root.
+#[utoipa::path(
+    get, path = "/audiences", tag = "audiences",
+    responses((status = 200, body = AudienceFiles), (status = 409, description = "Conflict", body = Problem, content_type = "application/problem+json"), OnList)
+)]
+pub(super) async fn list(State(api): State<Api>) -> Result<Json<AudienceFiles>, Problem> {
+    let root = root(&api)?;
+    let files = tokio::task::spawn_blocking(move || files(&root)).await;
+    let items = files.map_err(|fault| Problem::away(fault.to_string()))?;
+    let away = |fault| Problem::away(format!("the audience root can't be read: {fault}"));
+    Ok(Json(AudienceFiles { items: items.map_err(away)? }))
+}
+
+fn files(root: &Path) -> std::io::Result<Vec<AudienceFile>> {
+    let mut files = Vec::new();
+    let entries = match std::fs::read_dir(root) {
+        Err(fault) if fault.kind() == ErrorKind::NotFound => return Ok(files),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let (Ok(name), Ok(data)) = (entry.file_name().into_string(), entry.metadata()) else { continue };
+        if !data.is_file() || check_name(&name).is_err() {
+            continue;
+        }
+        let at = data.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+        let uploaded_at = Timestamp::try_from(at).unwrap_or_default();
+        files.push(AudienceFile { path: name, bytes: data.len(), uploaded_at });
+    }
+    files.sort_by(|one, other| (other.uploaded_at, &one.path).cmp(&(one.uploaded_at, &other.path)));
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_leads_nowhere_else() {
+        for name in ["a.csv", "Diwali 2026.csv", "a.CSV.gz", "ä.csv.zst"] {
+            assert!(check_name(name).is_ok(), "{name}");
+        }
+        for name in ["", "../a.csv", "a/b.csv", "/etc/a.csv", ".a.csv", "a\0.csv", "a\n.csv", "c:a.csv", "a.txt", "a"] {
+            assert!(check_name(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_takes_its_name_only_where_none_is() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a.csv");
+        let hand_in = |text: &str| {
+            let arriving = Arriving::new(root.path(), "a.csv").unwrap();
+            std::fs::write(&arriving.file, text).unwrap();
+            keep(&arriving, &path, "a.csv".into(), text.len() as u64).map(|(_, is_new)| is_new)
+        };
+        assert!(hand_in("phone\n").is_err(), "a header is no audience");
+        assert!(hand_in("phone\n\"x").is_err());
+        assert!(hand_in("phone\n+919876543210\n").unwrap());
+        assert!(!hand_in("phone\n+919876543210\n").unwrap());
+        assert!(hand_in("phone\n+919876543211\n").is_err());
+        assert_eq!(files(root.path()).unwrap().len(), 1);
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1, "nothing half is left");
+    }
+}

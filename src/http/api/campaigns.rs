@@ -1,0 +1,277 @@
+//! Campaigns: sent, listed, shown, and what people do to them.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::super::access::Who;
+use super::super::problem::Problem;
+use super::Api;
+use super::refusals::{OnCampaign, OnJob, OnList};
+use super::extract::{Document, Params, body, campaign, limit};
+use crate::campaign::control::{Action, Control};
+use crate::campaign::problem::Problem as JobProblem;
+use crate::campaign::{CampaignState, Job, Span};
+use crate::dispatch::{self, Prepared};
+use crate::ledger::{CampaignFilter, Campaigns, on_ledger};
+use crate::views::check::{Checked, check};
+use crate::views::status::Status;
+
+/// How many messages a check shows.
+const SHOWN: usize = 3;
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct CreateParams {
+    /// Check the job and its audience; nothing is registered.
+    #[serde(default)]
+    check: bool,
+}
+
+/// Sends a campaign, or finds the one that the job already is.
+#[utoipa::path(
+    post, path = "/campaigns", tag = "campaigns", params(CreateParams),
+    request_body(content = Object, description = "A job", content_type = "application/json"),
+    responses(
+        (status = 200, description = "The same job again, with the status of its campaign; or what a check found",
+         body = StatusOrChecked),
+        (status = 201, description = "Registered", body = Status,
+         headers(("Location" = String, description = "Where the campaign is"))),
+        OnJob,
+    )
+)]
+pub(super) async fn create(
+    State(api): State<Api>,
+    who: Who,
+    Params(asked): Params<CreateParams>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let context = api.backing()?.context.clone();
+    let bytes = body(request, &api).await?;
+    let job = Job::read(&bytes)?;
+    let account =
+        context.accounts.get(&job.account).map_err(|fault| vec![JobProblem::new("/account", fault)])?;
+    let prepare = move || {
+        let prepared = dispatch::prepare(job, context.root.as_deref(), &account)?;
+        if asked.check {
+            return Ok::<_, Problem>(Taken::Checked(check(&prepared, &account, SHOWN)?));
+        }
+        Ok(Taken::Prepared(Arc::new(prepared)))
+    };
+    let taken = tokio::task::spawn_blocking(prepare).await;
+    let prepared = match taken.map_err(|fault| Problem::away(fault.to_string()))?? {
+        Taken::Checked(checked) => return Ok(Json(checked).into_response()),
+        Taken::Prepared(prepared) => prepared,
+    };
+    let (campaign, is_new) = on_ledger!(api.ledger()?, ledger =>
+        dispatch::register(ledger, &prepared, false, false, &who.name).await?);
+    let status = Json(Status::from(&campaign));
+    if !is_new {
+        return Ok(status.into_response());
+    }
+    let place = format!("{}/campaigns/{}", super::BASE, campaign.id);
+    Ok((StatusCode::CREATED, [(header::LOCATION, place)], status).into_response())
+}
+
+enum Taken {
+    Checked(Checked),
+    Prepared(Arc<Prepared>),
+}
+
+/// For the description alone.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it describes two answers")]
+pub(super) enum StatusOrChecked {
+    Status(Box<Status>),
+    Checked(Box<Checked>),
+}
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListParams {
+    /// Those in this state.
+    state: Option<CampaignState>,
+    /// Those whose id or name has this text in it.
+    q: Option<String>,
+    /// Those of this account.
+    account: Option<String>,
+    /// How many.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<usize>,
+    /// Where the page before said that it goes on.
+    cursor: Option<String>,
+}
+
+/// A part of the campaigns.
+#[derive(Serialize, ToSchema)]
+pub(super) struct CampaignList {
+    /// The newest first.
+    items: Vec<Status>,
+    /// The cursor of the next page; null at the end.
+    next: Option<String>,
+}
+
+/// Lists campaigns, the newest first.
+#[utoipa::path(
+    get, path = "/campaigns", tag = "campaigns", params(ListParams),
+    responses(
+        (status = 200, body = CampaignList),
+        OnList,
+    )
+)]
+pub(super) async fn list(
+    State(api): State<Api>,
+    Params(asked): Params<ListParams>,
+) -> Result<Json<CampaignList>, Problem> {
+    let limit = limit(asked.limit, 50, 200)?;
+    let text = asked.q.filter(|text| !text.is_empty());
+    let filter = CampaignFilter { state: asked.state, text, account: asked.account };
+    let from = asked.cursor.as_deref();
+    let page = on_ledger!(api.ledger()?, ledger => ledger.page(&filter, from, limit).await?);
+    Ok(Json(CampaignList { items: page.campaigns.iter().map(Status::from).collect(), next: page.next }))
+}
+
+/// Shows a campaign.
+#[utoipa::path(
+    get, path = "/campaigns/{id}", tag = "campaigns", params(("id" = String, Path, description = "Its id")),
+    responses(
+        (status = 200, body = Status),
+        OnCampaign,
+    )
+)]
+pub(super) async fn show(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> Result<Json<Status>, Problem> {
+    Ok(Json(Status::from(&campaign(&api, &id).await?)))
+}
+
+/// Does something to a campaign; returns its status after it, and for how many messages it was done.
+async fn act(api: &Api, who: &Who, id: &str, action: Action) -> Result<(Status, u64), Problem> {
+    let known = campaign(api, id).await?;
+    let control = Control { id: known.id.clone(), action, by: Some(who.name.to_string()) };
+    let done = on_ledger!(api.ledger()?, ledger => dispatch::control(ledger, &control).await?);
+    Ok((Status::from(&campaign(api, id).await?), done.messages))
+}
+
+/// Stops a campaign until it is resumed: nothing more goes out, what is under way is finished.
+#[utoipa::path(
+    post, path = "/campaigns/{id}/pause", tag = "campaigns",
+    params(("id" = String, Path, description = "Its id")),
+    responses(
+        (status = 200, body = Status),
+        OnCampaign,
+    )
+)]
+pub(super) async fn pause(
+    State(api): State<Api>,
+    who: Who,
+    Path(id): Path<String>,
+) -> Result<Json<Status>, Problem> {
+    Ok(Json(act(&api, &who, &id, Action::Pause).await?.0))
+}
+
+/// Goes on with a campaign that is paused or held.
+#[utoipa::path(
+    post, path = "/campaigns/{id}/resume", tag = "campaigns",
+    params(("id" = String, Path, description = "Its id")),
+    responses(
+        (status = 200, body = Status),
+        OnCampaign,
+    )
+)]
+pub(super) async fn resume(
+    State(api): State<Api>,
+    who: Who,
+    Path(id): Path<String>,
+) -> Result<Json<Status>, Problem> {
+    Ok(Json(act(&api, &who, &id, Action::Resume).await?.0))
+}
+
+/// Ends a campaign; what is not sent yet never is.
+#[utoipa::path(
+    post, path = "/campaigns/{id}/cancel", tag = "campaigns",
+    params(("id" = String, Path, description = "Its id")),
+    responses(
+        (status = 200, body = Status),
+        OnCampaign,
+    )
+)]
+pub(super) async fn cancel(
+    State(api): State<Api>,
+    who: Who,
+    Path(id): Path<String>,
+) -> Result<Json<Status>, Problem> {
+    Ok(Json(act(&api, &who, &id, Action::Cancel).await?.0))
+}
+
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RetryBody {
+    /// Only those that were rejected with one of these codes; all without it.
+    #[serde(default)]
+    codes: Vec<String>,
+}
+
+/// For how many messages something was done.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Messages {
+    messages: u64,
+}
+
+/// Sends rejected messages again.
+#[utoipa::path(
+    post, path = "/campaigns/{id}/retry", tag = "campaigns",
+    params(("id" = String, Path, description = "Its id")), request_body = Option<RetryBody>,
+    responses(
+        (status = 200, body = Messages),
+        OnCampaign,
+    )
+)]
+pub(super) async fn retry(
+    State(api): State<Api>,
+    who: Who,
+    Path(id): Path<String>,
+    Document(asked): Document<RetryBody>,
+) -> Result<Json<Messages>, Problem> {
+    let (_, messages) = act(&api, &who, &id, Action::Retry { codes: asked.codes }).await?;
+    Ok(Json(Messages { messages }))
+}
+
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ResolveBody {
+    /// Whether they are sent again: whoever got one may get a second. Without it they are given up.
+    #[schema(required)]
+    resend: Option<bool>,
+    /// Only those that have been in doubt for so long, as `30min` or `2h`.
+    #[schema(value_type = Option<String>)]
+    older_than: Option<Span>,
+}
+
+/// Decides what becomes of messages in doubt.
+#[utoipa::path(
+    post, path = "/campaigns/{id}/resolve", tag = "campaigns",
+    params(("id" = String, Path, description = "Its id")), request_body = ResolveBody,
+    responses(
+        (status = 200, body = Messages),
+        OnCampaign,
+    )
+)]
+pub(super) async fn resolve(
+    State(api): State<Api>,
+    who: Who,
+    Path(id): Path<String>,
+    Document(asked): Document<ResolveBody>,
+) -> Result<Json<Messages>, Problem> {
+    let missing = || vec![JobProblem::new("/resend", "is missing: true sends them again, false gives them up")];
+    let resend = asked.resend.ok_or_else(missing)?;
+    let (_, messages) = act(&api, &who, &id, Action::Resolve { resend, older_than: asked.older_than }).await?;
+    Ok(Json(Messages { messages }))
+}

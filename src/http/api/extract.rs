@@ -1,0 +1,73 @@
+//! What handlers take out of a request. What can't be read is answered with a problem document.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
+
+use super::super::access::Who;
+use super::super::problem::Problem;
+use super::Api;
+use crate::campaign::CampaignId;
+use crate::ledger::{Campaign, Campaigns, LedgerError, on_ledger};
+
+/// The parameters of a query.
+pub(super) struct Params<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let query = Query::<T>::from_request_parts(parts, state).await;
+        query.map(|Query(params)| Self(params)).map_err(|fault| Problem::bad_request(fault.body_text()))
+    }
+}
+
+/// Who asks.
+impl<S: Send + Sync> FromRequestParts<S> for Who {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let who = parts.extensions.get::<Self>().cloned();
+        who.ok_or_else(|| Problem::new(axum::http::StatusCode::UNAUTHORIZED, "nobody asks"))
+    }
+}
+
+/// A body of JSON; nothing is what `T` is by default.
+pub(super) struct Document<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for Document<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let bytes = body(request, state).await?;
+        if bytes.trim_ascii().is_empty() {
+            return Ok(Self(T::default()));
+        }
+        serde_json::from_slice(&bytes)
+            .map(Self)
+            .map_err(|fault| Problem::new(axum::http::StatusCode::UNPROCESSABLE_ENTITY, format!("the body: {fault}")))
+    }
+}
+
+/// The bytes of a body, up to the limit of its route.
+pub(super) async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    let bytes = Bytes::from_request(request, state).await;
+    bytes.map_err(|fault| Problem::new(fault.status(), fault.body_text()))
+}
+
+/// A campaign that a path names.
+pub(super) async fn campaign(api: &Api, id: &str) -> Result<Campaign, Problem> {
+    let none = || Problem::not_found(format!("there is no campaign {:?}", crate::campaign::visible(id)));
+    let id: CampaignId = id.parse().map_err(|_| none())?;
+    let found = on_ledger!(api.ledger()?, ledger => ledger.campaign(&id).await?);
+    found.ok_or(LedgerError::NoCampaign(id)).map_err(Problem::from)
+}
+
+/// How many items a page has: what is asked for, within bounds.
+pub(super) fn limit(asked: Option<usize>, usual: usize, most: usize) -> Result<usize, Problem> {
+    match asked.unwrap_or(usual) {
+        limit if (1..=most).contains(&limit) => Ok(limit),
+        _ => Err(Problem::bad_request(format!("limit is from 1 to {most}"))),
+    }
+}

@@ -1,0 +1,164 @@
+//! Reports and answers, streamed a page of the ledger at a time: no more of them is in memory.
+
+use std::collections::BTreeSet;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, stream};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::super::problem::Problem;
+use super::Api;
+use super::extract::{Params, campaign};
+use super::refusals::OnOne;
+use crate::campaign::{CampaignId, MessageState};
+use crate::ledger::{AnyLedger, Cursor, LedgerError, Reporting, on_ledger};
+use crate::views::lines::{Format, Lines};
+use crate::views::{report, responses};
+
+const CSV: &str = "text/csv; charset=utf-8";
+const JSONL: &str = "application/x-ndjson";
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ReportParams {
+    /// Only messages in this state.
+    state: Option<MessageState>,
+}
+
+/// A line for every message and every skipped row, in the order of the audience.
+#[utoipa::path(
+    get, path = "/campaigns/{id}/report.csv", tag = "reports",
+    params(("id" = String, Path, description = "The campaign's id"), ReportParams),
+    responses((status = 200, description = "The lines", body = String, content_type = "text/csv"), OnOne)
+)]
+pub(super) async fn report_csv(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    Params(asked): Params<ReportParams>,
+) -> Result<Response, Problem> {
+    let id = campaign(&api, &id).await?.id;
+    Ok(streamed(Format::Csv, &id, "report", report_pages(api.ledger()?.clone(), id.clone(), Format::Csv, asked.state)))
+}
+
+/// The same as JSON lines.
+#[utoipa::path(
+    get, path = "/campaigns/{id}/report.jsonl", tag = "reports",
+    params(("id" = String, Path, description = "The campaign's id"), ReportParams),
+    responses((status = 200, description = "The lines", body = String, content_type = "application/x-ndjson"), OnOne)
+)]
+pub(super) async fn report_jsonl(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    Params(asked): Params<ReportParams>,
+) -> Result<Response, Problem> {
+    let id = campaign(&api, &id).await?.id;
+    let pages = report_pages(api.ledger()?.clone(), id.clone(), Format::Jsonl, asked.state);
+    Ok(streamed(Format::Jsonl, &id, "report", pages))
+}
+
+/// What people answered, one column a form field.
+#[utoipa::path(
+    get, path = "/campaigns/{id}/responses.csv", tag = "reports",
+    params(("id" = String, Path, description = "The campaign's id")),
+    responses((status = 200, description = "The answers", body = String, content_type = "text/csv"), OnOne)
+)]
+pub(super) async fn responses_csv(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let id = campaign(&api, &id).await?.id;
+    let ledger = api.ledger()?.clone();
+    let columns = on_ledger!(&ledger, ledger => responses::columns(ledger, &id).await?);
+    let pages = response_pages(ledger, id.clone(), Format::Csv, columns);
+    Ok(streamed(Format::Csv, &id, "responses", pages))
+}
+
+/// The same as JSON lines.
+#[utoipa::path(
+    get, path = "/campaigns/{id}/responses.jsonl", tag = "reports",
+    params(("id" = String, Path, description = "The campaign's id")),
+    responses((status = 200, description = "The answers", body = String, content_type = "application/x-ndjson"), OnOne)
+)]
+pub(super) async fn responses_jsonl(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let id = campaign(&api, &id).await?.id;
+    let pages = response_pages(api.ledger()?.clone(), id.clone(), Format::Jsonl, BTreeSet::new());
+    Ok(streamed(Format::Jsonl, &id, "responses", pages))
+}
+
+/// An answer whose body is written page by page. A ledger that fails in between breaks it off: whoever
+/// reads sees that it is not whole.
+fn streamed(
+    format: Format,
+    id: &CampaignId,
+    what: &str,
+    pages: impl Stream<Item = Result<Bytes, LedgerError>> + Send + 'static,
+) -> Response {
+    let (media_type, ending) = match format {
+        Format::Csv => (CSV, "csv"),
+        Format::Jsonl => (JSONL, "jsonl"),
+    };
+    // An id has no character that would have to be escaped there.
+    let name = format!("attachment; filename=\"{id}-{what}.{ending}\"");
+    let headers = [(header::CONTENT_TYPE, media_type.to_owned()), (header::CONTENT_DISPOSITION, name)];
+    (headers, Body::from_stream(pages)).into_response()
+}
+
+fn written(fault: &std::io::Error) -> LedgerError {
+    LedgerError::Storage(format!("can't be written out: {fault}"))
+}
+
+fn report_pages(
+    ledger: AnyLedger,
+    id: CampaignId,
+    format: Format,
+    state: Option<MessageState>,
+) -> impl Stream<Item = Result<Bytes, LedgerError>> + Send {
+    stream::try_unfold(Some(Cursor::default()), move |cursor| {
+        let (ledger, id) = (ledger.clone(), id.clone());
+        async move {
+            let Some(from) = cursor else { return Ok(None) };
+            let page = on_ledger!(&ledger, ledger => ledger.report(&id, from).await?);
+            let mut lines = Lines::new(format, Vec::new());
+            let write = |lines: &mut Lines<Vec<u8>>| {
+                if from == Cursor::default() {
+                    lines.header(report::HEADER)?;
+                }
+                report::write(lines, page.lines, state)
+            };
+            write(&mut lines).map_err(|fault| written(&fault))?;
+            Ok(Some((lines.end().map_err(|fault| written(&fault))?.into(), page.next)))
+        }
+    })
+}
+
+fn response_pages(
+    ledger: AnyLedger,
+    id: CampaignId,
+    format: Format,
+    columns: BTreeSet<String>,
+) -> impl Stream<Item = Result<Bytes, LedgerError>> + Send {
+    let columns = std::sync::Arc::new(columns);
+    stream::try_unfold(Some(0), move |cursor| {
+        let (ledger, id, columns) = (ledger.clone(), id.clone(), columns.clone());
+        async move {
+            let Some(from) = cursor else { return Ok(None) };
+            let page = on_ledger!(&ledger, ledger => ledger.responses(&id, from).await?);
+            let mut lines = Lines::new(format, Vec::new());
+            let write = |lines: &mut Lines<Vec<u8>>| {
+                if from == 0 {
+                    lines.header(responses::header(&columns))?;
+                }
+                responses::write(lines, &page.responses, &columns)
+            };
+            write(&mut lines).map_err(|fault| written(&fault))?;
+            Ok(Some((lines.end().map_err(|fault| written(&fault))?.into(), page.next)))
+        }
+    })
+}

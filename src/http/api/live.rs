@@ -1,0 +1,122 @@
+//! A campaign's status as it changes, by server-sent events. However many look at a campaign, the ledger is
+//! asked for it once.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use futures_util::{Stream, stream};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::super::problem::Problem;
+use super::Api;
+use super::extract::campaign;
+use super::refusals::OnOne;
+use crate::campaign::CampaignId;
+use crate::ledger::{AnyLedger, Campaign, Campaigns, on_ledger};
+use crate::views::status::Status;
+
+/// How often a campaign is looked at: at most twice a second something is told.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// A status, JSON, and whether it is the last.
+type Told = (Arc<str>, bool);
+
+/// The campaigns that somebody looks at.
+pub(super) struct Live {
+    ledger: AnyLedger,
+    seen: Arc<Mutex<HashMap<CampaignId, watch::Receiver<Told>>>>,
+}
+
+impl Live {
+    pub(super) fn new(ledger: AnyLedger) -> Self {
+        Self { ledger, seen: Arc::default() }
+    }
+
+    /// Follows a campaign, from what is known of it.
+    fn follow(&self, campaign: &Campaign) -> watch::Receiver<Told> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = seen.get(&campaign.id)
+            && known.has_changed().is_ok()
+        {
+            return known.clone();
+        }
+        let (sender, receiver) = watch::channel(told(campaign));
+        seen.insert(campaign.id.clone(), receiver.clone());
+        tokio::spawn(look(self.ledger.clone(), self.seen.clone(), campaign.id.clone(), sender));
+        receiver
+    }
+}
+
+fn told(campaign: &Campaign) -> Told {
+    let json = serde_json::to_string(&Status::from(campaign)).unwrap_or_default();
+    (json.into(), campaign.state.is_over())
+}
+
+/// Looks at a campaign until it has ended, or nobody else does.
+async fn look(
+    ledger: AnyLedger,
+    seen: Arc<Mutex<HashMap<CampaignId, watch::Receiver<Told>>>>,
+    id: CampaignId,
+    sender: watch::Sender<Told>,
+) {
+    loop {
+        sleep(LOOK).await;
+        {
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            // The last one is the list's own.
+            if sender.receiver_count() <= 1 || sender.borrow().1 {
+                seen.remove(&id);
+                return;
+            }
+        }
+        match on_ledger!(&ledger, ledger => ledger.campaign(&id).await) {
+            Ok(Some(campaign)) => {
+                let now = told(&campaign);
+                sender.send_if_modified(|known| {
+                    let has_changed = *known != now;
+                    *known = now;
+                    has_changed
+                });
+            }
+            // It is forgotten: there is nothing more to tell.
+            Ok(None) => {
+                seen.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+                return;
+            }
+            // Away for a while; who looks sees what was known last.
+            Err(fault) => tracing::debug!("a campaign can't be followed now: {fault}"),
+        }
+    }
+}
+
+/// The status of a campaign, at once and after each change, until it has ended.
+#[utoipa::path(
+    get, path = "/campaigns/{id}/events", tag = "campaigns",
+    params(("id" = String, Path, description = "Its id")),
+    responses(
+        (status = 200, description = "Events `status`, each with the status as data", body = String,
+         content_type = "text/event-stream"),
+        OnOne,
+    )
+)]
+pub(super) async fn events(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+    let campaign = campaign(&api, &id).await?;
+    let mut receiver = api.backing()?.live.follow(&campaign);
+    receiver.mark_changed();
+    let events = stream::unfold((receiver, false), |(mut receiver, is_over)| async move {
+        if is_over || receiver.changed().await.is_err() {
+            return None;
+        }
+        let (json, is_over) = receiver.borrow_and_update().clone();
+        Some((Ok(Event::default().event("status").data(&*json)), (receiver, is_over)))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()))
+}

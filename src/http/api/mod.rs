@@ -1,0 +1,130 @@
+//! The API below `/api/v1`, on every worker, for the fleet's ledger and the embedded one alike. It does what
+//! the command line does, with the same code; `openapi.json` describes all of it.
+
+mod accounts;
+mod audiences;
+mod audit;
+mod campaigns;
+mod codes;
+mod extract;
+mod lines;
+mod live;
+mod refusals;
+mod suppressed;
+
+use std::sync::{Arc, OnceLock};
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware;
+use axum::routing::get;
+use tokio::sync::Mutex;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{Components, InfoBuilder, OpenApi, OpenApiBuilder};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::access::{Access, guard};
+use super::problem::Problem;
+use crate::dispatch::{Context, JOB_LIMIT};
+use crate::ledger::{AnyLedger, Suppressed};
+
+/// Where it begins.
+const BASE: &str = "/api/v1";
+
+/// What the API works on; empty until the ledger is there.
+#[derive(Clone, Default)]
+pub struct Api(Arc<OnceLock<Backing>>);
+
+struct Backing {
+    ledger: AnyLedger,
+    context: Context,
+    live: live::Live,
+    /// The suppressed numbers as they were last read.
+    suppressed: Mutex<Suppressed>,
+}
+
+impl Api {
+    /// From now on it answers.
+    pub fn open(&self, ledger: AnyLedger, context: Context) {
+        let live = live::Live::new(ledger.clone());
+        let _ = self.0.set(Backing { ledger, context, live, suppressed: Mutex::default() });
+    }
+
+    fn backing(&self) -> Result<&Backing, Problem> {
+        self.0.get().ok_or_else(|| Problem::away("not connected yet; come again"))
+    }
+
+    fn ledger(&self) -> Result<&AnyLedger, Problem> {
+        Ok(&self.backing()?.ledger)
+    }
+}
+
+/// The routes, for those whom `access` lets in.
+pub fn router(api: Api, access: Access) -> Router {
+    let (routes, document) = described();
+    let document = Arc::new(document);
+    let routes = routes
+        .route("/openapi.json", get(move || async move { axum::Json((*document).clone()) }))
+        .fallback(async || Problem::not_found("there is nothing here; GET /api/v1/openapi.json lists what there is"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(axum::http::StatusCode::METHOD_NOT_ALLOWED, "this can't be done here")
+        })
+        .layer(middleware::from_fn_with_state(access, guard))
+        .with_state(api);
+    Router::new().nest(BASE, routes)
+}
+
+/// The OpenAPI document of all of it.
+pub fn document() -> OpenApi {
+    described().1
+}
+
+fn described() -> (Router<Api>, OpenApi) {
+    let token = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("A token of http.tokens in the configuration"));
+    let mut components = Components::new();
+    components.add_security_scheme("token", SecurityScheme::Http(token.build()));
+    let about = OpenApiBuilder::new()
+        .info(
+            InfoBuilder::new()
+                .title("flowcast")
+                .version(env!("CARGO_PKG_VERSION"))
+                .description(Some(
+                    "Campaigns, their reports, audiences, suppressed numbers, accounts and codes. Errors are \
+                     problem documents (RFC 9457).",
+                ))
+                .build(),
+        )
+        .components(Some(components))
+        .security(Some([utoipa::openapi::security::SecurityRequirement::new("token", [] as [&str; 0])]))
+        .servers(Some([utoipa::openapi::Server::new(BASE)]))
+        .build();
+    // A file is counted while it is written.
+    let files = OpenApiRouter::new()
+        .routes(routes!(audiences::upload, audiences::list))
+        .layer(DefaultBodyLimit::disable());
+    OpenApiRouter::with_openapi(about)
+        .routes(routes!(campaigns::create, campaigns::list))
+        .routes(routes!(campaigns::show))
+        .routes(routes!(campaigns::pause))
+        .routes(routes!(campaigns::resume))
+        .routes(routes!(campaigns::cancel))
+        .routes(routes!(campaigns::retry))
+        .routes(routes!(campaigns::resolve))
+        .routes(routes!(lines::report_csv))
+        .routes(routes!(lines::report_jsonl))
+        .routes(routes!(lines::responses_csv))
+        .routes(routes!(lines::responses_jsonl))
+        .routes(routes!(live::events))
+        .routes(routes!(suppressed::list, suppressed::add))
+        .routes(routes!(suppressed::remove))
+        .routes(routes!(accounts::list))
+        .routes(routes!(codes::list))
+        .routes(routes!(codes::show))
+        .routes(routes!(audit::list))
+        .layer(DefaultBodyLimit::max(JOB_LIMIT))
+        .merge(files)
+        .split_for_parts()
+}

@@ -1,0 +1,73 @@
+//! How the descriptions say what may be refused, and with which status.
+
+use std::collections::BTreeMap;
+
+use axum::http::StatusCode;
+use utoipa::IntoResponses;
+use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
+
+use super::super::problem::MEDIA_TYPE;
+
+type Responses = BTreeMap<String, RefOr<Response>>;
+
+fn refusals(statuses: &[StatusCode]) -> Responses {
+    let refusal = |status: &StatusCode| {
+        let content = Content::new(Some(Ref::from_schema_name("Problem")));
+        let description = status.canonical_reason().unwrap_or_default();
+        let response = ResponseBuilder::new().description(description).content(MEDIA_TYPE, content).build();
+        (status.as_u16().to_string(), RefOr::T(response))
+    };
+    statuses.iter().map(refusal).collect()
+}
+
+/// Everywhere: nobody known, too small a role, the servers away.
+const ALWAYS: [StatusCode; 3] =
+    [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::SERVICE_UNAVAILABLE];
+
+/// Of a list.
+pub(super) struct OnList;
+
+impl IntoResponses for OnList {
+    fn responses() -> Responses {
+        refusals(&[&ALWAYS[..], &[StatusCode::BAD_REQUEST]].concat())
+    }
+}
+
+/// Of one thing that is looked at.
+pub(super) struct OnOne;
+
+impl IntoResponses for OnOne {
+    fn responses() -> Responses {
+        refusals(&[&ALWAYS[..], &[StatusCode::BAD_REQUEST, StatusCode::NOT_FOUND]].concat())
+    }
+}
+
+/// Of something that is done to a campaign.
+pub(super) struct OnCampaign;
+
+impl IntoResponses for OnCampaign {
+    fn responses() -> Responses {
+        let more = [
+            StatusCode::NOT_FOUND,
+            StatusCode::CONFLICT,
+            StatusCode::PAYLOAD_TOO_LARGE,
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ];
+        refusals(&[&ALWAYS[..], &more].concat())
+    }
+}
+
+/// Of a job, an audience or numbers that are handed in.
+pub(super) struct OnJob;
+
+impl IntoResponses for OnJob {
+    fn responses() -> Responses {
+        let more = [
+            StatusCode::BAD_REQUEST,
+            StatusCode::CONFLICT,
+            StatusCode::PAYLOAD_TOO_LARGE,
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ];
+        refusals(&[&ALWAYS[..], &more].concat())
+    }
+}

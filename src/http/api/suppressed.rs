@@ -1,0 +1,136 @@
+//! The numbers that must never be messaged.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::super::access::Who;
+use super::super::problem::Problem;
+use super::Api;
+use super::extract::{Document, Params, limit};
+use super::refusals::{OnJob, OnList, OnOne};
+use crate::campaign::problem::Problem as JobProblem;
+use crate::campaign::{Phone, counted};
+use crate::ledger::{Act, Audit, Suppress, Suppression, on_ledger};
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListParams {
+    /// How many.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<usize>,
+    /// Where the page before said that it goes on.
+    cursor: Option<String>,
+}
+
+/// A part of the numbers.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Numbers {
+    /// In E.164, in the order of their digits.
+    items: Vec<String>,
+    /// The cursor of the next page; null at the end.
+    next: Option<String>,
+}
+
+/// Lists numbers.
+#[utoipa::path(
+    get, path = "/suppressed", tag = "suppressed", params(ListParams),
+    responses((status = 200, body = Numbers), OnList)
+)]
+pub(super) async fn list(
+    State(api): State<Api>,
+    Params(asked): Params<ListParams>,
+) -> Result<Json<Numbers>, Problem> {
+    let limit = limit(asked.limit, 100, 1000)?;
+    let from: u64 = match asked.cursor {
+        Some(cursor) => cursor.parse().map_err(|_| Problem::from(crate::ledger::LedgerError::NoPlace))?,
+        None => 0,
+    };
+    let mut known = api.backing()?.suppressed.lock().await;
+    if let Some(update) = on_ledger!(api.ledger()?, ledger => ledger.suppressed(known.version).await?) {
+        known.apply(update);
+    }
+    let mut numbers = known.numbers.iter();
+    numbers.advance_to(from);
+    let mut found: Vec<u64> = numbers.take(limit + 1).collect();
+    let next = if found.len() > limit { found.pop().map(|digits| digits.to_string()) } else { None };
+    Ok(Json(Numbers { items: found.iter().map(|digits| format!("+{digits}")).collect(), next }))
+}
+
+/// Numbers to be put on the list.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AddBody {
+    /// In E.164, as `+919876543210`.
+    #[serde(default)]
+    #[schema(required)]
+    numbers: Vec<String>,
+}
+
+/// How many numbers were not on the list before.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Added {
+    added: u64,
+}
+
+/// Puts numbers on the list.
+#[utoipa::path(
+    post, path = "/suppressed", tag = "suppressed", request_body = AddBody,
+    responses((status = 200, body = Added), OnJob)
+)]
+pub(super) async fn add(
+    State(api): State<Api>,
+    who: Who,
+    Document(asked): Document<AddBody>,
+) -> Result<Json<Added>, Problem> {
+    let (mut numbers, mut wrong) = (Vec::with_capacity(asked.numbers.len()), Vec::new());
+    for (nth, text) in asked.numbers.iter().enumerate() {
+        match text.parse::<Phone>() {
+            Ok(number) => numbers.push(number),
+            // The number itself is not said again: it is a person's.
+            Err(_) => wrong.push(JobProblem::new(
+                format!("/numbers/{nth}"),
+                "is no number in E.164, as +919876543210",
+            )),
+        }
+    }
+    if !wrong.is_empty() {
+        return Err(wrong.into());
+    }
+    let added = change(&api, &who, numbers, Suppress::Add, "added").await?;
+    Ok(Json(Added { added }))
+}
+
+/// Takes a number off the list.
+#[utoipa::path(
+    delete, path = "/suppressed/{number}", tag = "suppressed",
+    params(("number" = String, Path, description = "In E.164, as `+919876543210`")),
+    responses((status = 204, description = "It is not on the list any more"), OnOne)
+)]
+pub(super) async fn remove(
+    State(api): State<Api>,
+    who: Who,
+    Path(number): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let number: Phone =
+        number.parse().map_err(|_| Problem::not_found("that is no number in E.164, as +919876543210"))?;
+    change(&api, &who, vec![number], Suppress::Remove, "removed").await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn change(
+    api: &Api,
+    who: &Who,
+    numbers: Vec<Phone>,
+    how: Suppress,
+    word: &str,
+) -> Result<u64, Problem> {
+    on_ledger!(api.ledger()?, ledger => {
+        let changed = ledger.suppress(numbers, how).await?;
+        let detail = format!("{word} {} (suppressed numbers)", counted(changed, "number"));
+        ledger.log(Act::new(&who.name, "suppress", None, &detail)).await?;
+        Ok(changed)
+    })
+}

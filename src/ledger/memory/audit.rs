@@ -1,0 +1,27 @@
+//! The audit log in memory.
+
+use super::Memory;
+use crate::campaign::CampaignId;
+use crate::ledger::audit::page;
+use crate::ledger::{Act, ActPage, Audit, LedgerError};
+
+impl Audit for Memory {
+    async fn log(&self, act: Act) -> Result<(), LedgerError> {
+        self.state().acts.push(act);
+        Ok(())
+    }
+
+    async fn acts(
+        &self,
+        campaign: Option<&CampaignId>,
+        from: Option<&str>,
+        limit: usize,
+    ) -> Result<ActPage, LedgerError> {
+        let before = from.and_then(|place| place.parse().ok()).unwrap_or(usize::MAX);
+        let state = self.state();
+        let acts = state.acts.iter().enumerate().rev().filter(|(nth, act)| {
+            *nth < before && campaign.is_none_or(|id| act.campaign.as_ref() == Some(id))
+        });
+        Ok(page(acts.take(limit + 1).map(|(nth, act)| (nth.to_string(), act.clone())).collect(), limit))
+    }
+}

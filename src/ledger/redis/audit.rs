@@ -1,0 +1,56 @@
+//! The audit log in Redis: a stream of all acts, and one of each campaign's.
+
+use std::collections::HashMap;
+
+use super::Redis;
+use super::layout::Keys;
+use crate::campaign::CampaignId;
+use crate::ledger::audit::{KEPT, page};
+use crate::ledger::{Act, ActPage, Audit, LedgerError};
+
+/// All acts.
+const AUDIT: &str = "flowcast:audit";
+/// The field of an act, JSON.
+const ACT: &str = "act";
+
+impl Audit for Redis {
+    async fn log(&self, act: Act) -> Result<(), LedgerError> {
+        let json = serde_json::to_string(&act)
+            .map_err(|fault| LedgerError::Storage(format!("can't keep an act: {fault}")))?;
+        let add = |key: String| {
+            let mut add = redis::cmd("XADD");
+            add.arg(key).arg("MAXLEN").arg("~").arg(KEPT).arg("*").arg(ACT).arg(&json);
+            add
+        };
+        if let Some(id) = &act.campaign {
+            let _: String = self.client.command(&add(Keys(id).audit())).await?;
+        }
+        let _: String = self.client.command(&add(AUDIT.into())).await?;
+        Ok(())
+    }
+
+    async fn acts(
+        &self,
+        campaign: Option<&CampaignId>,
+        from: Option<&str>,
+        limit: usize,
+    ) -> Result<ActPage, LedgerError> {
+        let mut range = redis::cmd("XREVRANGE");
+        range.arg(campaign.map_or_else(|| AUDIT.into(), |id| Keys(id).audit()));
+        match from.filter(|place| is_place(place)) {
+            Some(place) => range.arg(format!("({place}")),
+            None => range.arg("+"),
+        };
+        range.arg("-").arg("COUNT").arg(limit + 1);
+        let found: Vec<(String, HashMap<String, String>)> = self.client.command(&range).await?;
+        let acts = found.into_iter().filter_map(|(place, fields)| {
+            Some((place, serde_json::from_str(fields.get(ACT)?).ok()?))
+        });
+        Ok(page(acts.collect(), limit))
+    }
+}
+
+/// Whether it is the id of an entry of a stream.
+fn is_place(text: &str) -> bool {
+    text.split_once('-').is_some_and(|(at, nth)| at.parse::<u64>().is_ok() && nth.parse::<u64>().is_ok())
+}

@@ -1,0 +1,58 @@
+//! The audit log in the embedded store: a row an act.
+
+use rusqlite::{Connection, Row, Transaction, params};
+
+use super::{Sqlite, signed, time};
+use crate::campaign::CampaignId;
+use crate::ledger::audit::{KEPT, page};
+use crate::ledger::{Act, ActPage, Audit, LedgerError};
+
+impl Audit for Sqlite {
+    async fn log(&self, act: Act) -> Result<(), LedgerError> {
+        let write = move |transaction: &Transaction<'_>| {
+            let campaign = act.campaign.as_ref().map(CampaignId::as_str);
+            transaction
+                .prepare_cached(
+                    "INSERT INTO act (at, who, what, campaign, detail) VALUES (?1, ?2, ?3, ?4, ?5)",
+                )?
+                .execute(params![act.at.as_millisecond(), act.who, act.what, campaign, act.detail])?;
+            transaction
+                .prepare_cached("DELETE FROM act WHERE key <= (SELECT max(key) FROM act) - ?1")?
+                .execute([signed(KEPT as u64)])?;
+            Ok(())
+        };
+        self.store.write(write).await
+    }
+
+    async fn acts(
+        &self,
+        campaign: Option<&CampaignId>,
+        from: Option<&str>,
+        limit: usize,
+    ) -> Result<ActPage, LedgerError> {
+        let campaign = campaign.cloned();
+        let before = from.and_then(|place| place.parse().ok()).unwrap_or(i64::MAX);
+        let read = move |connection: &Connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT key, at, who, what, campaign, detail FROM act
+                 WHERE key < ?1 AND (?2 IS NULL OR campaign = ?2) ORDER BY key DESC LIMIT ?3",
+            )?;
+            let campaign = campaign.as_ref().map(CampaignId::as_str);
+            let acts = statement.query_map(params![before, campaign, signed(limit as u64 + 1)], act)?;
+            Ok(page(acts.collect::<rusqlite::Result<_>>()?, limit))
+        };
+        self.store.read(read).await
+    }
+}
+
+fn act(row: &Row<'_>) -> rusqlite::Result<(String, Act)> {
+    let (key, campaign): (i64, Option<String>) = (row.get(0)?, row.get(4)?);
+    let act = Act {
+        at: time(row.get(1)?),
+        who: row.get(2)?,
+        what: row.get(3)?,
+        campaign: campaign.and_then(|id| id.parse().ok()),
+        detail: row.get(5)?,
+    };
+    Ok((key.to_string(), act))
+}

@@ -1,0 +1,116 @@
+//! What a check of a job and its audience found.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::campaign::CampaignId;
+use crate::dispatch::{Account, DispatchError, Planner, Prepared, forecast};
+
+/// How many skipped rows are listed; all are counted.
+const LISTED: usize = 20;
+
+/// All of it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Checked {
+    /// The campaign's id, where the job names one.
+    pub id: Option<String>,
+    /// How many rows the audience has.
+    pub rows: u64,
+    /// How many of them are sent to.
+    pub recipients: u64,
+    /// Skipped rows by reason.
+    pub skipped: BTreeMap<&'static str, u64>,
+    /// The first of the skipped rows.
+    pub problems: Vec<RowProblem>,
+    /// The first messages.
+    pub messages: Vec<Rendered>,
+    /// What sending will take.
+    pub forecast: ForecastView,
+}
+
+/// A row that is not sent.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct RowProblem {
+    /// The row, from 1.
+    pub row: u64,
+    /// Why.
+    #[schema(value_type = String)]
+    pub reason: crate::campaign::SkipReason,
+    /// The same in words.
+    pub detail: String,
+}
+
+/// A message as its recipient would get it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Rendered {
+    /// The row, from 1.
+    pub row: u64,
+    /// The number.
+    pub recipient: String,
+    /// The content, as the provider gets it.
+    pub content: Value,
+}
+
+/// What sending will take.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ForecastView {
+    /// How many requests.
+    pub requests: u64,
+    /// How long the limits make it take at the least, in seconds.
+    pub duration_s: f64,
+    /// The same, exactly.
+    #[serde(skip)]
+    pub duration: Duration,
+}
+
+/// Plans the whole campaign, sends nothing, and keeps the first of everything: so many messages.
+///
+/// # Errors
+///
+/// When the audience can't be read to its end.
+pub fn check(prepared: &Prepared, account: &Account, shown: usize) -> Result<Checked, DispatchError> {
+    let job = &prepared.job;
+    let id = job.id.clone().map_or_else(|| "check".parse::<CampaignId>(), Ok);
+    let id = id.map_err(|fault| DispatchError::Task(fault.to_string()))?;
+    let mut planner = Planner::new(prepared, id, prepared.batch_size)?;
+    let (mut rows, mut recipients, mut skipped) = (0, 0, BTreeMap::new());
+    let (mut problems, mut messages) = (Vec::new(), Vec::new());
+    while let Some(step) = planner.next_batch()? {
+        rows = step.checkpoint.rows;
+        for line in step.skipped {
+            *skipped.entry(line.reason.as_str()).or_default() += 1;
+            if problems.len() < LISTED {
+                problems.push(RowProblem { row: line.row, reason: line.reason, detail: line.detail });
+            }
+        }
+        let Some(batch) = step.batch else { continue };
+        recipients += batch.len() as u64;
+        for recipient in batch.recipients().take(shown - messages.len()) {
+            let mut bytes = Vec::new();
+            let rendered = prepared.template.render(&recipient, &mut bytes);
+            let message = rendered.ok().and_then(|()| serde_json::from_slice::<Value>(&bytes).ok());
+            if let Some(message) = message {
+                let (row, content) = (recipient.row, message["content"].clone());
+                messages.push(Rendered { row, recipient: recipient.phone.to_string(), content });
+            }
+        }
+    }
+    let forecast = forecast(recipients, prepared.batch_size, job.limits.messages, account);
+    Ok(Checked {
+        id: job.id.as_ref().map(ToString::to_string),
+        rows,
+        recipients,
+        skipped,
+        problems,
+        messages,
+        forecast: ForecastView {
+            requests: forecast.requests,
+            duration_s: forecast.duration.as_secs_f64().ceil(),
+            duration: forecast.duration,
+        },
+    })
+}

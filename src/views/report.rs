@@ -1,0 +1,58 @@
+//! The report: a line for every message and every skipped row.
+
+use std::io::{self, Write};
+
+use super::lines::{Lines, harmless};
+use crate::campaign::{MessageState, codes, visible};
+use crate::ledger::ReportLine;
+
+/// The columns.
+pub const HEADER: [&str; 10] =
+    ["recipient", "row", "batch", "state", "sid", "code", "detail", "attempts", "delivery", "updated_at"];
+
+/// Writes the lines in a state, or all.
+///
+/// # Errors
+///
+/// The writer's.
+pub fn write<W: Write>(
+    lines: &mut Lines<W>,
+    page: Vec<ReportLine>,
+    state: Option<MessageState>,
+) -> io::Result<()> {
+    for line in page.into_iter().filter(|line| state.is_none_or(|state| line.state == state)) {
+        let line = explained(line);
+        lines.write(&line, || fields(&line))?;
+    }
+    Ok(())
+}
+
+/// The provider's text, and what is known of its code.
+fn explained(mut line: ReportLine) -> ReportLine {
+    let failed = line.state == MessageState::Rejected || line.delivery.as_deref() == Some("failed");
+    let code = line.code.as_deref().filter(|_| failed);
+    let known = code.and_then(|code| codes::reported(code, line.detail.as_deref().unwrap_or_default()));
+    if let Some(known) = known {
+        let detail = line.detail.get_or_insert_default();
+        let gap = if detail.is_empty() { "" } else { " — " };
+        *detail = format!("{detail}{gap}{}", known.beside(detail));
+    }
+    line
+}
+
+/// The fields of a line, in the order of the header.
+fn fields(line: &ReportLine) -> Vec<String> {
+    let text = |text: &Option<String>| harmless(visible(text.as_deref().unwrap_or_default()).into_owned());
+    vec![
+        harmless(visible(&line.recipient).into_owned()),
+        line.row.to_string(),
+        line.batch.map(|batch| batch.to_string()).unwrap_or_default(),
+        line.state.to_string(),
+        text(&line.sid),
+        text(&line.code),
+        text(&line.detail),
+        line.attempts.to_string(),
+        text(&line.delivery),
+        line.updated_at.map(|at| at.to_string()).unwrap_or_default(),
+    ]
+}

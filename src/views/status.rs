@@ -1,0 +1,79 @@
+//! A campaign's status, as the contract has it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::campaign::CampaignState;
+use crate::ledger::{Campaign, Counts, DeliveryCounts};
+
+/// Where a campaign stands.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+pub struct Status {
+    /// Its id.
+    pub id: String,
+    /// What people call it.
+    pub name: Option<String>,
+    /// Its state.
+    pub state: CampaignState,
+    /// Why it is held, or what it waits for.
+    pub reason: Option<String>,
+    /// Whether the whole audience is planned; until then the total still grows.
+    pub planned: bool,
+    /// Messages by state; the total is the sum of the others.
+    pub counts: Counts,
+    /// Skipped rows by reason.
+    pub skipped: BTreeMap<String, u64>,
+    /// Rejected messages by the provider's code.
+    pub rejected: BTreeMap<String, u64>,
+    /// Accepted messages by how far they came.
+    pub delivery: DeliveryCounts,
+    /// Messages settled a second, over the last ten seconds.
+    pub rate: f64,
+    /// What is left at that rate, in seconds.
+    pub eta_s: Option<u64>,
+    /// When it was registered.
+    #[schema(value_type = String, format = DateTime)]
+    pub submitted_at: Timestamp,
+    /// When it first ran.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub started_at: Option<Timestamp>,
+    /// When it completed or was cancelled.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub finished_at: Option<Timestamp>,
+}
+
+impl From<&Campaign> for Status {
+    fn from(campaign: &Campaign) -> Self {
+        Self {
+            id: campaign.id.to_string(),
+            name: campaign.name.clone(),
+            state: campaign.state,
+            reason: campaign.reason.clone(),
+            planned: campaign.planned,
+            counts: campaign.counts,
+            skipped: campaign.skipped.clone(),
+            rejected: campaign.rejected.clone(),
+            delivery: campaign.delivery,
+            rate: (campaign.rate * 10.0).round() / 10.0,
+            eta_s: eta(campaign).map(|eta| eta.as_secs_f64().ceil() as u64),
+            submitted_at: campaign.submitted_at,
+            started_at: campaign.started_at,
+            finished_at: campaign.finished_at,
+        }
+    }
+}
+
+/// What is left, at the rate of the last seconds.
+pub fn eta(campaign: &Campaign) -> Option<Duration> {
+    if campaign.state != CampaignState::Running || campaign.rate <= 0.0 {
+        return None;
+    }
+    let counts = &campaign.counts;
+    let total = if campaign.planned { counts.total } else { campaign.rows.max(counts.total) };
+    let left = total.saturating_sub(counts.total - counts.open());
+    Some(Duration::from_secs_f64((left as f64 / campaign.rate).min(1e9)))
+}

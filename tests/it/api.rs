@@ -1,0 +1,379 @@
+//! The API, asked as other systems ask it: real workers, the fleet's ledger and the embedded one.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use flowcast::sandbox::Behaviour;
+use futures_util::future::join_all;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::fleet::{Fleet, Worker, until};
+use crate::servers::{amqp_url, free_port, redis_url};
+use crate::support::{World, job, job_with, sandbox};
+
+const FAST: &str = "limits = { messages = \"100000/s\", requests = \"10000/s\" }\nconcurrency = 4";
+const TOKENS: &str = "tokens = [{ name = \"reports\", role = \"viewer\", token = \"look-1\" }, \
+                      { name = \"marketing\", role = \"operator\", token = \"act-1\" }]";
+
+/// A worker with an API, and who asks it.
+struct Service {
+    fleet: Fleet,
+    url: String,
+    _worker: Worker,
+    client: reqwest::Client,
+}
+
+/// An answer.
+#[derive(Debug)]
+struct Answer {
+    status: StatusCode,
+    kind: String,
+    text: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+
+    /// What a problem says.
+    fn detail(&self, status: u16) -> String {
+        assert_eq!((self.status.as_u16(), self.kind.as_str()), (status, "application/problem+json"), "{self:?}");
+        let problem = self.json();
+        assert_eq!(problem["status"], status);
+        assert!(problem["type"].is_string() && problem["title"].is_string(), "{problem}");
+        problem["detail"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Service {
+    async fn start(is_embedded: bool, provider: &str, http: &str) -> Self {
+        let port = free_port();
+        let fleet = Fleet { world: World::new(200), redis: redis_url(), amqp: amqp_url() };
+        let servers = if is_embedded {
+            String::new()
+        } else {
+            format!("[redis]\nurl = \"{}\"\n[amqp]\nurl = \"{}\"\n", fleet.redis, fleet.amqp)
+        };
+        let http = format!("[http]\nlisten = \"127.0.0.1:{port}\"\n{http}\n[audiences]\nroot = \".\"\n");
+        fleet.world.write_account("exotel", provider, &format!("{FAST}\n{servers}{http}"));
+        let args: &[&str] = if is_embedded { &["worker", "--embedded"] } else { &["worker"] };
+        let worker = fleet.worker_with(args);
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let service = Self { fleet, url: format!("http://127.0.0.1:{port}"), _worker: worker, client };
+        let mut is_ready = false;
+        while !is_ready {
+            let ready = service.client.get(format!("{}/readyz", service.url)).send().await;
+            is_ready = ready.is_ok_and(|answer| answer.status() == 200);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        service
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+        let response = request.send().await.unwrap();
+        let kind = response.headers().get("content-type").map(|kind| kind.to_str().unwrap().to_owned());
+        Answer { status: response.status(), kind: kind.unwrap_or_default(), text: response.text().await.unwrap() }
+    }
+
+    fn request(&self, method: Method, path: &str, token: &str) -> reqwest::RequestBuilder {
+        let request = self.client.request(method, format!("{}/api/v1{path}", self.url));
+        if token.is_empty() { request } else { request.bearer_auth(token) }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.send(self.request(Method::GET, path, "look-1")).await
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.request(Method::POST, path, "act-1").json(body)).await
+    }
+
+    async fn until_state(&self, id: &str, state: &str) -> Value {
+        for _ in 0..3000 {
+            let status = self.get(&format!("/campaigns/{id}")).await.json();
+            if status["state"] == state {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{id} is not {state}");
+    }
+}
+
+async fn the_whole_way(is_embedded: bool) {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(is_embedded, &provider, TOKENS).await;
+    let upload = |name: &str, bytes: &'static str| {
+        service.send(service.request(Method::POST, &format!("/audiences?name={name}"), "act-1").body(bytes))
+    };
+    // The audience.
+    const ROWS: &str = "phone,name\n+919876543210,Asha\n+919876543211,=1+1\n+919876543210,Asha\n";
+    let made = upload("people.csv", ROWS).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let expected = json!({ "path": "people.csv", "bytes": ROWS.len(), "rows": 3, "columns": ["phone", "name"] });
+    assert_eq!(made.json(), expected);
+    assert_eq!(upload("people.csv", ROWS).await.status, 200);
+    assert!(upload("people.csv", "phone\n+919876543212\n").await.detail(409).contains("another file"));
+    assert!(upload("bad.csv", "phone,name\n+91987,\"x\n").await.detail(422).contains("line 2"));
+    for name in ["..%2Fx.csv", "a%2Fb.csv", ".x.csv", "x.txt", ""] {
+        upload(name, ROWS).await.detail(422);
+    }
+    let form = reqwest::multipart::Form::new()
+        .part("file", reqwest::multipart::Part::bytes(ROWS.as_bytes()).file_name("x"));
+    let made = service.request(Method::POST, "/audiences?name=form.csv", "act-1").multipart(form);
+    assert_eq!(service.send(made).await.status, 201);
+    let files = service.get("/audiences").await.json();
+    let names: Vec<&str> = files["items"].as_array().unwrap().iter().map(|f| f["path"].as_str().unwrap()).collect();
+    assert!(names.contains(&"people.csv") && names.contains(&"form.csv"), "{files}");
+
+    // The job: checked, refused, sent, sent again.
+    let mut job = job_with("/audience", json!({ "csv": { "path": "people.csv" } }));
+    job["id"] = "api-1".into();
+    let checked = service.post("/campaigns?check=true", &job).await;
+    assert_eq!((checked.status.as_u16(), checked.json()["recipients"].as_u64()), (200, Some(2)), "{checked:?}");
+    service.get("/campaigns/api-1").await.detail(404);
+    let mut wrong = job.clone();
+    wrong["acount"] = "x".into();
+    let refused = service.post("/campaigns", &wrong).await;
+    refused.detail(422);
+    assert_eq!(refused.json()["errors"][0]["pointer"], "/acount", "{refused:?}");
+    let mut wrong = job.clone();
+    wrong["audience"]["csv"]["path"] = "../../etc/passwd".into();
+    assert!(service.post("/campaigns", &wrong).await.detail(422).contains("leads out"));
+    service.send(service.request(Method::POST, "/campaigns", "act-1").body("{")).await.detail(422);
+    let response = service.request(Method::POST, "/campaigns", "act-1").json(&job).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), &response.headers()["location"]), (201, &"/api/v1/campaigns/api-1".parse().unwrap()));
+    let again = service.post("/campaigns", &job).await;
+    assert_eq!((again.status.as_u16(), again.json()["id"].as_str()), (200, Some("api-1")));
+    let mut other = job.clone();
+    other["name"] = "Another".into();
+    service.post("/campaigns", &other).await.detail(409);
+
+    // What became of it, as the command line has it.
+    let status = service.until_state("api-1", "completed").await;
+    assert_eq!((status["counts"]["accepted"].as_u64(), status["skipped"]["duplicate"].as_u64()), (Some(2), Some(1)));
+    let world = &service.fleet.world;
+    let shown: Value = serde_json::from_str(&world.flowcast(&["status", "api-1", "--json"]).out).unwrap();
+    assert_eq!(shown, service.get("/campaigns/api-1").await.json());
+    let csv = service.get("/campaigns/api-1/report.csv").await;
+    assert_eq!((csv.kind.as_str(), csv.text), ("text/csv; charset=utf-8", world.flowcast(&["report", "api-1"]).out));
+    let lines = service.get("/campaigns/api-1/report.jsonl?state=skipped").await;
+    assert_eq!(lines.text, world.flowcast(&["report", "api-1", "--format", "jsonl", "--state", "skipped"]).out);
+    assert_eq!(lines.text.lines().count(), 1);
+    let answers = service.get("/campaigns/api-1/responses.csv").await;
+    assert_eq!(answers.text, world.flowcast(&["responses", "api-1"]).out);
+    let events = service.get("/campaigns/api-1/events").await;
+    assert_eq!(events.kind, "text/event-stream");
+    assert!(events.text.starts_with("event: status\ndata: {\"id\":\"api-1\""), "{events:?}");
+
+    // What people do, and who it was.
+    service.post("/campaigns/api-1/pause", &Value::Null).await.detail(409);
+    assert_eq!(service.post("/campaigns/api-1/retry", &json!({})).await.json(), json!({ "messages": 0 }));
+    let retried = service.send(service.request(Method::POST, "/campaigns/api-1/retry", "act-1")).await;
+    assert_eq!(retried.json(), json!({ "messages": 0 }));
+    service.post("/campaigns/api-1/retry", &json!({ "code": [] })).await.detail(422);
+    service.post("/campaigns/api-1/resolve", &json!({})).await.detail(422);
+    let resolved = service.post("/campaigns/api-1/resolve", &json!({ "resend": false, "older_than": "2h" })).await;
+    assert_eq!(resolved.json(), json!({ "messages": 0 }));
+    let acts = service.get("/audit?campaign=api-1").await.json();
+    let did: Vec<_> = acts["items"].as_array().unwrap().iter().map(|act| (act["who"].as_str(), act["what"].as_str())).collect();
+    let who = Some("marketing");
+    assert_eq!(did, [(who, Some("resolve")), (who, Some("retry")), (who, Some("retry")), (who, Some("submit"))]);
+    assert!(service.get("/audit?limit=2").await.json()["next"].is_string());
+
+    // The rest.
+    let added = service.post("/suppressed", &json!({ "numbers": ["+919876500001", "+919876500002"] })).await;
+    assert_eq!(added.json()["added"], if is_embedded { 2.into() } else { added.json()["added"].clone() });
+    service.post("/suppressed", &json!({ "numbers": ["12"] })).await.detail(422);
+    let mut cursor = String::new();
+    let mut numbers = Vec::new();
+    loop {
+        let page = service.get(&format!("/suppressed?limit=1{cursor}")).await.json();
+        numbers.extend(page["items"].as_array().unwrap().iter().map(|n| n.as_str().unwrap().to_owned()));
+        let Some(next) = page["next"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert!(numbers.contains(&"+919876500001".into()) && numbers.is_sorted(), "{numbers:?}");
+    for number in ["+919876500001", "%2B919876500002"] {
+        let removed = service.request(Method::DELETE, &format!("/suppressed/{number}"), "act-1");
+        assert_eq!(service.send(removed).await.status, 204);
+    }
+    let accounts = service.get("/accounts").await;
+    let account = accounts.json()["items"][0].clone();
+    assert_eq!((&account["name"], &account["provider"]), (&"main".into(), &"exotel".into()));
+    assert_eq!(account["limits"]["messages"], "100000/s");
+    for secret in ["key1", "token1", "look-1", "act-1"] {
+        assert!(!accounts.text.contains(secret), "{accounts:?}");
+    }
+    assert_eq!(service.get("/codes/131026").await.json()[0]["code"], "131026");
+    assert!(service.get("/codes/13102").await.detail(404).contains("did you mean"));
+    assert!(service.get("/codes").await.json().as_array().unwrap().len() > 100);
+    service.get("/nothing").await.detail(404);
+    service.get("/campaigns?limit=0").await.detail(400);
+    service.get("/campaigns?state=odd").await.detail(400);
+    service.get("/campaigns?cursor=odd").await.detail(400);
+    service.send(service.request(Method::PUT, "/campaigns", "act-1")).await.detail(405);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_whole_way_on_the_embedded_store() {
+    the_whole_way(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_whole_way_on_the_fleet() {
+    the_whole_way(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_of_the_description_asks_for_a_token_and_for_its_role() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let document = service.get("/openapi.json").await.json();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"), "{}", document["openapi"]);
+    let mut walked = 0;
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        let path = path.replace("{id}", "none").replace("{number}", "+919876500009").replace("{code}", "500");
+        for method in operations.as_object().unwrap().keys() {
+            let method: Method = method.to_uppercase().parse().unwrap();
+            let ask = async |token: &str| service.send(service.request(method.clone(), &path, token)).await;
+            ask("").await.detail(401);
+            ask("look-2").await.detail(401);
+            let looks = ask("look-1").await;
+            if method == Method::GET {
+                assert!(![401, 403].contains(&looks.status.as_u16()), "{path}: {looks:?}");
+            } else {
+                assert!(looks.detail(403).contains("operator"));
+            }
+            let acts = ask("act-1").await;
+            assert!(![401, 403].contains(&acts.status.as_u16()), "{path}: {acts:?}");
+            assert!(acts.status.as_u16() < 500, "{path}: {acts:?}");
+            walked += 1;
+        }
+    }
+    assert!(walked >= 19, "{walked}");
+    // Open to all.
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(service.client.get(format!("{}{path}", service.url)).send().await.unwrap().status(), 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_tokens_no_page_of_another_site_changes_anything() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, "").await;
+    let list = || service.request(Method::GET, "/campaigns", "");
+    assert_eq!(service.send(list()).await.status, 200);
+    service.send(list().header("host", "evil.example")).await.detail(403);
+    let submit = |headers: &[(&'static str, &'static str)]| {
+        let request = service.request(Method::POST, "/campaigns", "").json(&job());
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))
+    };
+    service.send(submit(&[("origin", "https://evil.example")])).await.detail(403);
+    service.send(submit(&[("sec-fetch-site", "cross-site")])).await.detail(403);
+    assert_eq!(service.send(list()).await.json()["items"], json!([]));
+    assert_eq!(service.send(submit(&[])).await.status, 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_a_list_stay_right_and_events_follow_a_campaign() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let submit = async |id: &str, start_at: &str| {
+        let mut job = job();
+        job["id"] = id.into();
+        job["audience"] = json!({ "recipients": [{ "phone": "+919876543210", "name": "Asha" }] });
+        if !start_at.is_empty() {
+            job["schedule"] = json!({ "start_at": start_at });
+        }
+        assert_eq!(service.post("/campaigns", &job).await.status, 201);
+    };
+    for nth in 0..7 {
+        submit(&format!("wait-{nth}"), "2099-01-01T09:00:00Z").await;
+    }
+    let ids = |page: &Value| -> Vec<String> {
+        page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let first = service.get("/campaigns?limit=3").await.json();
+    submit("wait-7", "2099-01-01T09:00:00Z").await;
+    let next = first["next"].as_str().unwrap();
+    let second = service.get(&format!("/campaigns?limit=200&cursor={next}")).await.json();
+    assert_eq!(ids(&first), ["wait-6", "wait-5", "wait-4"]);
+    assert_eq!((ids(&second), &second["next"]), (["wait-3", "wait-2", "wait-1", "wait-0"].map(str::to_owned).into(), &Value::Null));
+    assert_eq!(ids(&service.get("/campaigns?q=WAIT-3&state=scheduled").await.json()), ["wait-3"]);
+
+    // Many look at one campaign; a person pauses it, resumes it, cancels it.
+    let look = || async {
+        let mut response = service.request(Method::GET, "/campaigns/wait-0/events", "look-1").send().await.unwrap();
+        let mut text = String::new();
+        while let Some(chunk) = response.chunk().await.unwrap() {
+            text += std::str::from_utf8(&chunk).unwrap();
+        }
+        let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+        data.map(|json| serde_json::from_str::<Value>(json).unwrap()["state"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let act = async {
+        for act in ["pause", "resume", "cancel"] {
+            tokio::time::sleep(Duration::from_millis(1200)).await;
+            assert_eq!(service.post(&format!("/campaigns/wait-0/{act}"), &Value::Null).await.status, 200);
+        }
+    };
+    let (seen, ()) = tokio::join!(join_all((0..50).map(|_| look())), act);
+    for states in seen {
+        assert_eq!(states.first().map(String::as_str), Some("scheduled"));
+        assert_eq!(states.last().map(String::as_str), Some("cancelled"));
+        assert!(states.contains(&"paused".into()), "{states:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_uploads_at_once_and_one_that_breaks_off_leave_whole_files_alone() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let rows = |nth: usize| format!("phone,name\n+9198765432{nth:02},Asha\n");
+    let upload = |nth: usize| {
+        let path = format!("/audiences?name=same-{}.csv", nth % 10);
+        service.send(service.request(Method::POST, &path, "act-1").body(rows(nth % 20)))
+    };
+    let mut count = BTreeMap::<u16, usize>::new();
+    for answer in join_all((0..100).map(upload)).await {
+        *count.entry(answer.status.as_u16()).or_default() += 1;
+    }
+    // Ten names, two contents of each: the first is taken, its like is the same again, the other is refused.
+    assert_eq!((count[&201], count[&200] + count[&409]), (10, 90), "{count:?}");
+    let broken = futures_util::stream::iter([
+        Ok(bytes::Bytes::from("phone,name\n+919876543210,Asha\n")),
+        Err(std::io::Error::other("gone")),
+    ]);
+    let broken = service
+        .request(Method::POST, "/audiences?name=broken.csv", "act-1")
+        .body(reqwest::Body::wrap_stream(broken));
+    assert!(broken.send().await.is_err());
+    let root = service.fleet.world.path("");
+    until("what broke off to be gone", || {
+        let names = std::fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().file_name());
+        !names.into_iter().any(|name| name.to_string_lossy().starts_with(".upload-"))
+    })
+    .await;
+    assert!(!root.join("broken.csv").exists());
+}
+
+/// The lines of `docs/api.md`, as they stand.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lines_of_the_documentation_run() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let page = include_str!("../../docs/api.md");
+    let blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let script = format!("set -euo pipefail\n{}", blocks.collect::<String>());
+    assert!(script.matches("ask ").count() > 15, "{script}");
+    let mut bash = tokio::process::Command::new("bash");
+    bash.arg("-c").arg(script).current_dir(service.fleet.world.path(""));
+    bash.env("URL", format!("{}/api/v1", service.url)).env("TOKEN", "act-1").env("no_proxy", "*");
+    let ended = bash.output().await.unwrap();
+    let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    assert!(ended.status.success(), "{out}\n{err}");
+    assert!(out.contains("event: status") && out.contains("\"state\":\"completed\""), "{out}");
+}
