@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use csv::ByteRecord;
 
-use super::AudienceError;
+use super::{AudienceError, Encoding};
 use super::open::{Bytes, failure, name};
 use crate::campaign::Columns;
 
@@ -25,8 +25,12 @@ pub(super) struct CsvRows {
 }
 
 impl CsvRows {
-    pub(super) fn open(path: &Path, delimiter: Option<u8>) -> Result<Self, AudienceError> {
-        let mut bytes = Bytes::open(path)?;
+    pub(super) fn open(
+        path: &Path,
+        delimiter: Option<u8>,
+        encoding: Encoding,
+    ) -> Result<Self, AudienceError> {
+        let mut bytes = Bytes::open(path, encoding)?;
         let row_start = bytes.row_start();
         let start = bytes.peek().map_err(|fault| failure(path, fault, 1))?;
         let delimiter = delimiter.unwrap_or_else(|| find_delimiter(start));

@@ -5,17 +5,20 @@
 //! beside the set of numbers already seen.
 
 mod csv_rows;
+mod encoding;
 mod list_rows;
 mod number;
 mod open;
 mod path;
 mod quotes;
 mod scan;
+mod workbook;
 
 use std::path::PathBuf;
 
 use roaring::RoaringTreemap;
 
+pub use encoding::Encoding;
 pub use path::resolve;
 pub use scan::{Scan, scan};
 
@@ -73,9 +76,14 @@ pub enum AudienceError {
         /// The line it is in, from 1.
         line: u64,
     },
-    /// UTF-16, as some spreadsheets save it.
-    #[error("{0} is UTF-16; save the file as \"CSV UTF-8\"")]
-    Utf16(String),
+    /// No workbook, or one that can't be read.
+    #[error("{name} can't be read as a workbook: {detail}; save the first sheet as \"CSV UTF-8\"")]
+    Workbook {
+        /// The file.
+        name: String,
+        /// Why.
+        detail: String,
+    },
     /// A quote that would swallow other rows.
     #[error(
         "{name}: a quote opens in the row on line {line} and is not closed; close it, or double a quote that is meant"
@@ -145,6 +153,8 @@ pub struct Settings {
     pub phone: Option<String>,
     /// The delimiter, where it should not be found by itself.
     pub delimiter: Option<u8>,
+    /// How its characters are written ([`Scan::encoding`]).
+    pub encoding: Encoding,
     /// The region of numbers without a country code.
     pub default_region: Option<String>,
 }
@@ -152,7 +162,7 @@ pub struct Settings {
 /// What to read.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// A CSV file, already known to be inside the root; `.gz` and `.zst` by name.
+    /// A CSV file, already known to be inside the root; `.gz`, `.zst` and `.xlsx` by name.
     File(PathBuf),
     /// The job's own list.
     List(Vec<serde_json::Map<String, serde_json::Value>>),
@@ -215,7 +225,7 @@ impl Audience {
     pub fn open(source: &Source, settings: &Settings) -> Result<Self, AudienceError> {
         let (columns, rows, name) = match source {
             Source::File(path) => {
-                let rows = CsvRows::open(path, settings.delimiter)?;
+                let rows = CsvRows::open(path, settings.delimiter, settings.encoding)?;
                 (rows.columns().clone(), Rows::Csv(Box::new(rows)), open::name(path))
             }
             Source::List(list) => {

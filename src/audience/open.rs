@@ -6,8 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use encoding_rs_io::DecodeReaderBytesBuilder;
+
 use super::quotes::{Quotes, newlines};
-use super::{AudienceError, ROW_LIMIT};
+use super::{AudienceError, Encoding, ROW_LIMIT, workbook};
 
 /// How much is read at a time.
 const CHUNK: usize = 128 * 1024;
@@ -27,7 +29,6 @@ pub(super) fn failure(path: &Path, fault: io::Error, line: u64) -> AudienceError
         Some(ReadError::RowTooLong { quote: Some(line) } | ReadError::OpenQuote { line }) => {
             AudienceError::OpenQuote { name, line: *line }
         }
-        Some(ReadError::Utf16) => AudienceError::Utf16(name),
         None => AudienceError::Io { name, source: fault },
     }
 }
@@ -42,8 +43,6 @@ enum ReadError {
     RowTooLong { quote: Option<u64> },
     #[error("open quote")]
     OpenQuote { line: u64 },
-    #[error("UTF-16")]
-    Utf16,
 }
 
 impl From<ReadError> for io::Error {
@@ -52,10 +51,26 @@ impl From<ReadError> for io::Error {
     }
 }
 
-/// A file's bytes, unpacked, each of them proven to be UTF-8 and its quotes in order before it is
+/// A file's own bytes, unpacked by its name.
+pub(super) fn unpacked(path: &Path) -> Result<Box<dyn BufRead + Send>, AudienceError> {
+    let failed = |fault| failure(path, fault, 1);
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
+    if ending == "xlsx" {
+        return Ok(Box::new(BufReader::with_capacity(CHUNK, workbook::unpack(path)?)));
+    }
+    let file = File::open(path).map_err(failed)?;
+    Ok(match ending.as_str() {
+        "gz" => Box::new(BufReader::with_capacity(CHUNK, flate2::read::MultiGzDecoder::new(file))),
+        "zst" => Box::new(BufReader::with_capacity(CHUNK, zstd::Decoder::new(file).map_err(failed)?)),
+        _ => Box::new(BufReader::with_capacity(CHUNK, file)),
+    })
+}
+
+/// A file's bytes, unpacked, as UTF-8, each of them proven to be UTF-8 and its quotes in order before it is
 /// handed on.
 pub(super) struct Bytes {
     reader: Box<dyn BufRead + Send>,
+    encoding: Encoding,
     /// How many bytes were handed on.
     position: u64,
     /// The line of the next byte, from 1.
@@ -72,25 +87,21 @@ pub(super) struct Bytes {
 }
 
 impl Bytes {
-    pub(super) fn open(path: &Path) -> Result<Self, AudienceError> {
+    pub(super) fn open(path: &Path, encoding: Encoding) -> Result<Self, AudienceError> {
         let failed = |fault| failure(path, fault, 1);
-        let file = File::open(path).map_err(failed)?;
-        let mut reader: Box<dyn BufRead + Send> = match path.extension().and_then(|e| e.to_str()) {
-            Some("gz") => Box::new(BufReader::with_capacity(CHUNK, flate2::read::MultiGzDecoder::new(file))),
-            Some("zst") => {
-                Box::new(BufReader::with_capacity(CHUNK, zstd::Decoder::new(file).map_err(failed)?))
-            }
-            _ => Box::new(BufReader::with_capacity(CHUNK, file)),
-        };
+        let mut reader = unpacked(path)?;
         let start = reader.fill_buf().map_err(failed)?;
         if start.is_empty() {
             return Err(AudienceError::Empty(name(path)));
         }
-        if start.starts_with(b"\xff\xfe") || start.starts_with(b"\xfe\xff") {
-            return Err(failed(ReadError::Utf16.into()));
+        let encoding = Encoding::by_mark(start).unwrap_or(encoding);
+        if let Some(decoder) = encoding.decoder() {
+            let decoded = DecodeReaderBytesBuilder::new().encoding(Some(decoder)).build(reader);
+            reader = Box::new(BufReader::with_capacity(CHUNK, decoded));
         }
         Ok(Self {
             reader,
+            encoding,
             position: 0,
             lines: 1,
             cut: Vec::new(),
@@ -109,6 +120,11 @@ impl Bytes {
     /// The first bytes, without taking them.
     pub(super) fn peek(&mut self) -> io::Result<&[u8]> {
         self.reader.fill_buf()
+    }
+
+    /// How the file's characters are written.
+    pub(super) fn encoding(&self) -> Encoding {
+        self.encoding
     }
 
     /// A digest of all bytes handed on.
@@ -193,7 +209,7 @@ mod tests {
             let path = folder.path().join("a.csv");
             std::fs::write(&path, &content).unwrap();
             prop_assume!(!content.starts_with(b"\xff\xfe") && !content.starts_with(b"\xfe\xff"));
-            let mut bytes = Bytes::open(&path).unwrap();
+            let mut bytes = Bytes::open(&path, Encoding::Utf8).unwrap();
             let mut chunk = vec![0; size];
             let result = loop {
                 match bytes.read(&mut chunk) {

@@ -17,10 +17,14 @@ pub(super) struct CallbackEndpoint {
 }
 
 impl CallbackEndpoint {
-    /// As configured, and where no key is, with the one that the ledger keeps. `None` without a public
-    /// address.
-    pub(super) async fn of(config: &Config, ledger: &impl Ledger) -> Result<Option<Self>, Failure> {
-        match Self::configured(config)? {
+    /// At a public address, with the keys that are configured; where none is, with the one that the ledger
+    /// keeps. `None` without an address.
+    pub(super) async fn of(
+        config: &Config,
+        public_url: Option<&Url>,
+        ledger: &impl Ledger,
+    ) -> Result<Option<Self>, Failure> {
+        match Self::configured(config, public_url)? {
             Some(mut endpoint) if endpoint.keys.is_empty() => {
                 endpoint.keys.push(ledger.callback_key().await?.into());
                 Ok(Some(endpoint))
@@ -32,7 +36,7 @@ impl CallbackEndpoint {
     /// For those who only look at a job: where no key is configured, addresses have their length and
     /// nothing opens them.
     pub(super) fn in_shape(config: &Config) -> Result<Option<Self>, Failure> {
-        let endpoint = Self::configured(config)?;
+        let endpoint = Self::configured(config, config.http.public_url.as_ref())?;
         Ok(endpoint.map(|mut endpoint| {
             if endpoint.keys.is_empty() {
                 endpoint.keys.push("no address opens with this".into());
@@ -41,8 +45,8 @@ impl CallbackEndpoint {
         }))
     }
 
-    fn configured(config: &Config) -> Result<Option<Self>, Failure> {
-        let Some(public_url) = config.http.public_url.clone() else { return Ok(None) };
+    fn configured(config: &Config, public_url: Option<&Url>) -> Result<Option<Self>, Failure> {
+        let Some(public_url) = public_url.cloned() else { return Ok(None) };
         let keys = config.callbacks.keys.iter().enumerate();
         let keys = keys.map(|(nth, key)| key.read(&format!("callbacks.keys[{nth}]")));
         Ok(Some(Self { public_url, keys: keys.collect::<Result<_, _>>()? }))

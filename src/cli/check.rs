@@ -38,7 +38,7 @@ pub(super) fn main(check: &Check, config: &Config, json: bool) -> Outcome {
     let account = if config.accounts.is_empty() {
         let nowhere = "http://127.0.0.1:9".parse();
         let nowhere = nowhere.map_err(|fault| Failure::Outside(format!("{fault}")))?;
-        open::sandbox_account(config, &job.account, &nowhere)?
+        open::sandbox_account(config, &job.account, &nowhere, None)?
     } else {
         open::account(config, &job.account, None, CallbackEndpoint::in_shape(config)?.as_ref())?
     };
@@ -59,6 +59,9 @@ fn as_text(prepared: &Prepared, account: &Account, found: &Checked) -> String {
             line(format!("  | {}", visible(&part)));
         }
         line(String::new());
+    }
+    if let Some(note) = found.note {
+        line(format!("the audience is {note}"));
     }
     line(format!("rows        {:>12}", thousands(found.rows)));
     line(format!("recipients  {:>12}", thousands(found.recipients)));

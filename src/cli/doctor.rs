@@ -123,9 +123,10 @@ async fn endpoint(config: &Config) -> Result<Option<CallbackEndpoint>, Failure> 
     }
     if let Some(redis) = &config.redis {
         let ledger = Redis::on(open::redis_server(redis, RetryPolicy::Short).await?, Duration::ZERO);
-        return CallbackEndpoint::of(config, &ledger).await;
+        return CallbackEndpoint::of(config, config.http.public_url.as_ref(), &ledger).await;
     }
-    CallbackEndpoint::of(config, &Sqlite::open(&config.store.path, Access::Change)?).await
+    let ledger = Sqlite::open(&config.store.path, Access::Change)?;
+    CallbackEndpoint::of(config, config.http.public_url.as_ref(), &ledger).await
 }
 
 /// How the provider reports what became of messages.

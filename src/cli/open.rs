@@ -165,7 +165,12 @@ pub(super) fn only(name: &str, account: &Arc<Account>) -> Accounts {
 
 /// An account at a sandbox. One that is configured keeps its provider and its limits, so that a
 /// rehearsal takes as long as the real campaign; one that is not has none.
-pub(super) fn sandbox_account(config: &Config, name: &str, address: &Url) -> Result<Account, Failure> {
+pub(super) fn sandbox_account(
+    config: &Config,
+    name: &str,
+    address: &Url,
+    endpoint: Option<&CallbackEndpoint>,
+) -> Result<Account, Failure> {
     let account = config.accounts.get(name);
     let kind = account.map_or(PROVIDERS[0], |account| account.provider);
     let credentials = Credentials {
@@ -174,7 +179,25 @@ pub(super) fn sandbox_account(config: &Config, name: &str, address: &Url) -> Res
         api_token: "token".into(),
         callback_fields: BTreeMap::new(),
     };
-    ready(kind, &credentials, address, name, account, None, None)
+    let callbacks = endpoint.map(|endpoint| endpoint.at(name)).transpose()?;
+    ready(kind, &credentials, address, name, account, None, callbacks)
+}
+
+/// All configured accounts at a sandbox; where none is configured, one of the name `main`.
+pub(super) fn sandbox_accounts(
+    config: &Config,
+    address: &Url,
+    endpoint: Option<&CallbackEndpoint>,
+) -> Result<Accounts, Failure> {
+    let mut names: Vec<&str> = config.accounts.keys().map(String::as_str).collect();
+    if names.is_empty() {
+        names.push("main");
+    }
+    let open = |name: &str| {
+        let account = sandbox_account(config, name, address, endpoint)?;
+        Ok((name.to_owned(), Ok(Arc::new(account))))
+    };
+    Ok(Accounts::new(names.into_iter().map(open).collect::<Result<_, Failure>>()?))
 }
 
 fn ready(

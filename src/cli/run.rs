@@ -1,6 +1,5 @@
 //! `flowcast run`: one machine, no broker and no Redis.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,14 +8,14 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::sandbox::Faults;
+use super::sandbox::{Faults, inside};
 use super::text::summary;
 use super::{Failure, Outcome, UNSETTLED, line, open, operator, print, progress, write_line};
 use crate::campaign::CampaignState;
 use crate::config::Config;
 use crate::dispatch::{self, Context, End, Events};
 use crate::ledger::{Access, Campaign, Campaigns, LedgerError, Sqlite};
-use crate::sandbox::Sandbox;
+use crate::sandbox::Reporting;
 use crate::views::status::Status;
 
 /// Send a campaign from this machine, or go on with it where it stood.
@@ -38,21 +37,9 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
         return Err(Failure::Usage("faults can only be asked of a sandbox; add --sandbox".into()));
     }
     let job = open::job(&run.job)?;
-    let sandbox = if run.sandbox {
-        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        // Its record would grow with the audience, and nobody can ask for it.
-        let sandbox = Sandbox::start(listen, run.faults.behaviour(false)).await;
-        Some(sandbox.map_err(|fault| Failure::Outside(format!("can't start the sandbox: {fault}")))?)
-    } else {
-        None
-    };
+    let sandbox = if run.sandbox { Some(inside(&run.faults, Reporting::default()).await?) } else { None };
     let account = match &sandbox {
-        Some(sandbox) => {
-            let address = format!("http://{}", sandbox.address).parse();
-            let address =
-                address.map_err(|fault| Failure::Outside(format!("the sandbox's address: {fault}")))?;
-            open::sandbox_account(config, &job.account, &address)?
-        }
+        Some((_, address)) => open::sandbox_account(config, &job.account, address, None)?,
         None => open::account(config, &job.account, None, None)?,
     };
     let account = Arc::new(account);
@@ -74,8 +61,11 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
     // A job without an id that is run again is the same campaign: a new id would send all of it again.
     let (campaign, _) =
         dispatch::register(&ledger, &prepared, sandbox.is_some(), true, &operator()).await?;
+    if let Some(note) = prepared.scan.encoding.note() {
+        write_line(&format!("the audience is {note}"));
+    }
     print_beginning(&campaign, &path);
-    let context = Context::new(open::only(&name, &account), None, Events::default());
+    let context = Context::new(open::only(&name, &account), None, Events::default(), run.sandbox);
     open::remember_recipients(&ledger, &context.accounts).await?;
     tokio::spawn(open::follow_limits(file, context.accounts.clone(), stop.clone()));
     let again = again(&run);

@@ -1,11 +1,12 @@
 //! `flowcast sandbox`: a provider to try things on.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
+use url::Url;
 
 use super::{Failure, Outcome, print, write_line};
 use crate::campaign::Rate;
@@ -122,6 +123,17 @@ impl Faults {
             remember,
         }
     }
+}
+
+/// A sandbox inside a process that sends to it. Its record would grow with the audiences, and nobody can ask
+/// for it.
+pub(super) async fn inside(faults: &Faults, reporting: Reporting) -> Result<(sandbox::Sandbox, Url), Failure> {
+    let behaviour = Behaviour { reporting, ..faults.behaviour(false) };
+    let started = sandbox::Sandbox::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), behaviour).await;
+    let sandbox = started.map_err(|fault| Failure::Outside(format!("can't start the sandbox: {fault}")))?;
+    let address = format!("http://{}", sandbox.address).parse();
+    let address = address.map_err(|fault| Failure::Outside(format!("the sandbox's address: {fault}")))?;
+    Ok((sandbox, address))
 }
 
 pub(super) async fn main(sandbox: Sandbox, json: bool) -> Outcome {

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{Failure, Outcome, open, operator, print, write_line};
-use crate::audience::{Audience, AudienceError, Line, Settings, Source};
+use crate::audience::{Audience, AudienceError, Line, Settings, Source, scan};
 use crate::campaign::Phone;
 use crate::campaign::{counted, thousands};
 use crate::config::Config;
@@ -91,8 +91,10 @@ async fn run(what: SuppressCommand, ledger: &impl Ledger, json: bool) -> Outcome
 
 /// The numbers of a file; rows without one are told and left out.
 fn read(file: PathBuf, phone: Option<String>, default_region: Option<String>) -> Result<Vec<Phone>, Failure> {
-    let settings = Settings { phone, default_region, ..Settings::default() };
-    let opened = Audience::open(&Source::File(file), &settings);
+    let source = Source::File(file);
+    let encoding = scan(&source, None)?.encoding;
+    let settings = Settings { phone, default_region, encoding, ..Settings::default() };
+    let opened = Audience::open(&source, &settings);
     let mut audience = opened.map_err(|fault| match fault {
         // The audience's own words name a place in a job.
         AudienceError::NoPhoneColumn { name, fault } => {

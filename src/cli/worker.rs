@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::callback_endpoint::CallbackEndpoint;
 use super::run::listen_for_signals;
+use super::sandbox::{Faults, inside};
 use super::{Failure, Outcome, open};
 use crate::audience::PhoneNumbers;
 use crate::callbacks::{Forward, Reports, Slot, StopWords, router};
@@ -23,9 +24,24 @@ use crate::provider::transport::REQUEST_TIMEOUT;
 use crate::queue::rabbitmq::Broker;
 use crate::queue::{Local, RabbitMq};
 use crate::redis_client::{RedisClient, RetryPolicy};
+use crate::sandbox::Reporting;
 
 /// How often campaigns are forgotten that ended long ago.
 const CLEAN: Duration = Duration::from_mins(10);
+
+/// Where audiences are handed in to a sandbox where no root is configured.
+const AUDIENCES: &str = "audiences";
+/// How the people of a sandbox fare: some can't be reached, most read, some answer, in a few seconds.
+const PEOPLE: Reporting = Reporting {
+    url: None,
+    delay: Duration::from_secs(3),
+    shuffle: 0.0,
+    repeat: 0.0,
+    lose: 0.0,
+    fail: 0.02,
+    read: 0.7,
+    reply: 0.3,
+};
 
 /// So many campaigns may be registered and not looked at yet.
 const REGISTERED: usize = 64;
@@ -39,31 +55,27 @@ pub(super) struct Worker {
     /// The embedded store, else `store.path` of the configuration
     #[arg(long, value_name = "FILE", requires = "embedded")]
     store: Option<PathBuf>,
+    /// Send to a sandbox inside the process, which reports and answers as people do: nothing leaves this
+    /// machine, nothing need be configured
+    #[arg(
+        long,
+        requires = "embedded",
+        help = "Send to a sandbox inside the process: nothing leaves this machine, nothing need be configured"
+    )]
+    sandbox: bool,
+    #[command(flatten)]
+    faults: Faults,
 }
 
 pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>) -> Outcome {
     tokio::task::spawn_blocking(PhoneNumbers::load);
     let stop = CancellationToken::new();
     tokio::spawn(listen_for_signals(stop.clone(), |text| tracing::info!("{text}")));
+    if worker.faults.any() && !worker.sandbox {
+        return Err(Failure::Usage("faults can only be asked of a sandbox; add --sandbox".into()));
+    }
     if worker.embedded {
-        let path = worker.store.as_deref().unwrap_or(&config.store.path);
-        let ledger = Sqlite::open(path, Access::Send)?;
-        let health = Health::default();
-        let slot = Slot::<Sqlite>::default();
-        let api = Api::default();
-        let more = router(slot.clone()).merge(http::router(api.clone(), access(config)?));
-        let http = Http::start(&config.http.listen, health.clone(), more).await.map_err(Failure::Outside)?;
-        let endpoint = CallbackEndpoint::of(config, &ledger).await?;
-        let context = context(config, None, endpoint.as_ref(), Events::default());
-        let _ = slot.set(reports(config, &ledger, &context)?);
-        api.open(AnyLedger::Embedded(ledger.clone()), context.clone());
-        // Ready as soon as everything answers.
-        health.check("store", || true);
-        open::remember_recipients(&ledger, &context.accounts).await?;
-        log_start(&http, &format!("the store {}", path.display()));
-        tokio::spawn(open::follow_limits(file, context.accounts.clone(), stop.clone()));
-        let (_, nothing) = mpsc::channel(1);
-        return drain(config, &stop, work::<Sqlite, Local>(&ledger, &(), &context, nothing, &stop)).await;
+        return embedded(&worker, config, file, &stop).await;
     }
     let Some(redis) = &config.redis else {
         let text = "there is no Redis: set redis.url in the configuration or FLOWCAST_REDIS__URL, or work with --embedded";
@@ -84,7 +96,7 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
         let server = open::redis_server(redis, RetryPolicy::Endless).await?;
         let broker = open::broker(config, true).await?;
         let ledger = Redis::on(server.clone(), longest.unwrap_or(REQUEST_TIMEOUT));
-        let endpoint = CallbackEndpoint::of(config, &ledger).await?;
+        let endpoint = CallbackEndpoint::of(config, config.http.public_url.as_ref(), &ledger).await?;
         Ok::<_, Failure>((server, broker, ledger, endpoint))
     };
     let (server, broker, ledger, endpoint) = tokio::select! {
@@ -109,6 +121,43 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     done
 }
 
+/// Works on the store of this machine.
+async fn embedded(
+    worker: &Worker,
+    config: &Config,
+    file: Option<PathBuf>,
+    stop: &CancellationToken,
+) -> Outcome {
+    let path = worker.store.as_deref().unwrap_or(&config.store.path);
+    let ledger = Sqlite::open(path, Access::Send)?;
+    let (health, slot, api) = (Health::default(), Slot::<Sqlite>::default(), Api::default());
+    let more = router(slot.clone()).merge(http::router(api.clone(), access(config)?));
+    let http = Http::start(&config.http.listen, health.clone(), more).await.map_err(Failure::Outside)?;
+    let public_url = config.http.public_url.clone();
+    let (_sandbox, context) = if worker.sandbox {
+        let (sandbox, address) = inside(&worker.faults, PEOPLE).await?;
+        // Its reports find their way by themselves.
+        let public_url = public_url.or_else(|| format!("http://{}", http.address).parse().ok());
+        let endpoint = CallbackEndpoint::of(config, public_url.as_ref(), &ledger).await?;
+        let accounts = open::sandbox_accounts(config, &address, endpoint.as_ref())?;
+        let root = config.audiences.root.clone().unwrap_or_else(|| AUDIENCES.into());
+        (Some(sandbox), Context::new(accounts, Some(root), Events::default(), true))
+    } else {
+        let endpoint = CallbackEndpoint::of(config, public_url.as_ref(), &ledger).await?;
+        (None, context(config, None, endpoint.as_ref(), Events::default()))
+    };
+    let _ = slot.set(reports(config, &ledger, &context)?);
+    api.open(AnyLedger::Embedded(ledger.clone()), context.clone());
+    // Ready as soon as everything answers.
+    health.check("store", || true);
+    open::remember_recipients(&ledger, &context.accounts).await?;
+    let sandbox = if worker.sandbox { ", at a sandbox: nothing is really sent" } else { "" };
+    log_start(&http, &format!("the store {}{sandbox}", path.display()));
+    tokio::spawn(open::follow_limits(file, context.accounts.clone(), stop.clone()));
+    let (_, nothing) = mpsc::channel(1);
+    drain(config, stop, work::<Sqlite, Local>(&ledger, &(), &context, nothing, stop)).await
+}
+
 fn context(
     config: &Config,
     server: Option<&RedisClient>,
@@ -116,7 +165,7 @@ fn context(
     events: Events,
 ) -> Context {
     let accounts = open::accounts(config, server, endpoint);
-    Context::new(accounts, config.audiences.root.clone(), events)
+    Context::new(accounts, config.audiences.root.clone(), events, false)
 }
 
 /// Who may use the API.
@@ -144,7 +193,7 @@ fn reports<L: Ledger>(config: &Config, ledger: &L, context: &Context) -> Result<
 }
 
 fn log_start(http: &Http, on: &str) {
-    tracing::info!("working on {on}; health and metrics on http://{}", http.address);
+    tracing::info!("working on {on}; the API, health and metrics on http://{}", http.address);
 }
 
 /// Tells whether the worker is ready, from what its connections last saw.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::audience::{self, Audience, AudienceError, Scan, Settings, Source};
+use crate::audience::{self, Audience, AudienceError, Encoding, Scan, Settings, Source};
 use crate::campaign::job::AudienceSource;
 use crate::campaign::{CampaignId, Columns, Job, Problem, Template, counted};
 use crate::ledger::{Act, Campaign, Ledger, LedgerError, NewCampaign};
@@ -52,7 +52,7 @@ fn lines(problems: &[Problem]) -> String {
 ///
 /// Why it can't be sent.
 pub fn prepare(job: Job, root: Option<&Path>, account: &Account) -> Result<Prepared, Refusal> {
-    let (source, settings) = match &job.audience {
+    let (source, mut settings) = match &job.audience {
         AudienceSource::Recipients(list) => (Source::List(list.clone()), Settings::default()),
         AudienceSource::Csv(csv) => {
             let Some(path) = &csv.path else {
@@ -62,6 +62,7 @@ pub fn prepare(job: Job, root: Option<&Path>, account: &Account) -> Result<Prepa
             let settings = Settings {
                 phone: csv.phone.clone(),
                 delimiter: csv.delimiter.and_then(|delimiter| u8::try_from(delimiter).ok()),
+                encoding: Encoding::Utf8,
                 default_region: csv.default_region.clone(),
             };
             let root = root.ok_or_else(|| {
@@ -71,9 +72,10 @@ pub fn prepare(job: Job, root: Option<&Path>, account: &Account) -> Result<Prepa
             (Source::File(audience::resolve(root, path)?), settings)
         }
     };
+    let scan = audience::scan(&source, settings.delimiter)?;
+    settings.encoding = scan.encoding;
     let columns = Audience::open(&source, &settings)?.columns().clone();
     let template = template(&job, &columns, account).map_err(Refusal::Problems)?;
-    let scan = audience::scan(&source, settings.delimiter)?;
     let batch_size = batch_size(job.limits.messages, account.limits.rates());
     Ok(Prepared { job, source, settings, columns, scan, template, batch_size })
 }
@@ -134,7 +136,9 @@ pub async fn register(
     let (campaign, is_new) = ledger.register(new).await?;
     if is_new {
         let rows = counted(campaign.rows, "row");
-        ledger.log(Act::new(by, "submit", Some(&campaign.id), &format!("submitted it, {rows}"))).await?;
+        let note = prepared.scan.encoding.note().map(|note| format!(", {note}")).unwrap_or_default();
+        let detail = format!("submitted it, {rows}{note}");
+        ledger.log(Act::new(by, "submit", Some(&campaign.id), &detail)).await?;
     }
     Ok((campaign, is_new))
 }

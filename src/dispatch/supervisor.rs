@@ -43,14 +43,16 @@ pub struct Context {
     pub root: Option<PathBuf>,
     /// Where events go.
     pub events: Events,
+    /// Whether it sends to a sandbox: then rehearsals and nothing else, and without it never one.
+    pub rehearses: bool,
     /// The numbers that must never be messaged.
     suppressed: Arc<RwLock<Suppressed>>,
 }
 
 impl Context {
     /// A context that knows no suppressed numbers yet.
-    pub fn new(accounts: Accounts, root: Option<PathBuf>, events: Events) -> Self {
-        Self { accounts, root, events, suppressed: Arc::default() }
+    pub fn new(accounts: Accounts, root: Option<PathBuf>, events: Events, rehearses: bool) -> Self {
+        Self { accounts, root, events, rehearses, suppressed: Arc::default() }
     }
 
     /// Takes over what has changed in the list of suppressed numbers.

@@ -279,6 +279,12 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
         self.tasks.spawn(async move {
             let supervised = async {
                 let Some(campaign) = ledger.campaign(&id).await? else { return Ok(Rest::UntilItChanges) };
+                if campaign.rehearsal != context.rehearses {
+                    // What was meant for a sandbox is never really sent, nor the other way round.
+                    let kind = if campaign.rehearsal { "a rehearsal" } else { "no rehearsal" };
+                    tracing::info!(campaign = %id, "left alone: it is {kind}");
+                    return Ok(Rest::UntilItChanges);
+                }
                 if Q::LASTS && is_small(&campaign) {
                     let queue = Local::open(&(), &id, ahead(&context, campaign.batch_size));
                     CampaignSupervisor::new(id.clone(), ledger, queue, context, wake_up, stop)

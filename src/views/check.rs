@@ -18,6 +18,9 @@ const LISTED: usize = 20;
 pub struct Checked {
     /// The campaign's id, where the job names one.
     pub id: Option<String>,
+    /// What was assumed of the audience's characters, where they are not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<&'static str>,
     /// How many rows the audience has.
     pub rows: u64,
     /// How many of them are sent to.
@@ -102,6 +105,7 @@ pub fn check(prepared: &Prepared, account: &Account, shown: usize) -> Result<Che
     let forecast = forecast(recipients, prepared.batch_size, job.limits.messages, account);
     Ok(Checked {
         id: job.id.as_ref().map(ToString::to_string),
+        note: prepared.scan.encoding.note(),
         rows,
         recipients,
         skipped,

@@ -59,6 +59,17 @@ impl Service {
         let http = format!("[http]\nlisten = \"127.0.0.1:{port}\"\n{http}\n[audiences]\nroot = \".\"\n");
         fleet.world.write_account("exotel", provider, &format!("{FAST}\n{servers}{http}"));
         let args: &[&str] = if is_embedded { &["worker", "--embedded"] } else { &["worker"] };
+        Self::run(fleet, port, args).await
+    }
+
+    /// With nothing configured but where it listens.
+    async fn configured(more: &str, args: &[&str]) -> Self {
+        let (fleet, port) = (Fleet { world: World::new(0), redis: redis_url(), amqp: amqp_url() }, free_port());
+        fleet.world.write("flowcast.toml", format!("[http]\nlisten = \"127.0.0.1:{port}\"\n{more}"));
+        Self::run(fleet, port, args).await
+    }
+
+    async fn run(fleet: Fleet, port: u16, args: &[&str]) -> Self {
         let worker = fleet.worker_with(args);
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let service = Self { fleet, url: format!("http://127.0.0.1:{port}"), _worker: worker, client };
@@ -204,7 +215,7 @@ async fn the_whole_way(is_embedded: bool) {
     let account = accounts.json()["items"][0].clone();
     assert_eq!((&account["name"], &account["provider"]), (&"main".into(), &"exotel".into()));
     assert_eq!(account["limits"]["messages"], "100000/s");
-    for secret in ["key1", "token1", "look-1", "act-1"] {
+    for secret in ["key1", "s3cr3t-token", "look-1", "act-1"] {
         assert!(!accounts.text.contains(secret), "{accounts:?}");
     }
     assert_eq!(service.get("/codes/131026").await.json()[0]["code"], "131026");
@@ -376,4 +387,41 @@ async fn the_lines_of_the_documentation_run() {
     let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
     assert!(ended.status.success(), "{out}\n{err}");
     assert!(out.contains("event: status") && out.contains("\"state\":\"completed\""), "{out}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_with_a_sandbox_needs_no_configuration_and_its_rehearsals_are_never_really_sent() {
+    let (real, provider) = sandbox(Behaviour::default()).await;
+    let mut service = Service::configured("", &["worker", "--embedded", "--sandbox"]).await;
+    let rows: String = (0..50).map(|row| format!("+9198765432{row:02},Asha\n")).collect();
+    let upload = service.request(Method::POST, "/audiences?name=people.csv", "").body(format!("phone,name\n{rows}"));
+    assert_eq!(service.send(upload).await.status, 201);
+    let mut job = job_with("/audience", json!({ "csv": { "path": "people.csv" } }));
+    job["id"] = "rehearsed".into();
+    assert_eq!(service.send(service.request(Method::POST, "/campaigns", "").json(&job)).await.status, 201);
+    // It is sent, and people read and answer.
+    let status = async || service.send(service.request(Method::GET, "/campaigns/rehearsed", "")).await.json();
+    let mut shown = status().await;
+    while shown["state"] != "completed" || shown["delivery"]["replied"] == 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        shown = status().await;
+    }
+    assert_eq!(shown["counts"]["accepted"], 50, "{shown}");
+    // One that is under way when the worker dies.
+    job["id"] = "half".into();
+    job["limits"] = json!({ "messages": "1/s" });
+    assert_eq!(service.send(service.request(Method::POST, "/campaigns", "").json(&job)).await.status, 201);
+    until("some of it to be sent", || service.fleet.status("half")["counts"]["accepted"].as_u64() > Some(0)).await;
+    service._worker.kill();
+
+    // A real worker on the same store leaves it alone, and sends what is meant for people.
+    let more = format!("{FAST}\n[audiences]\nroot = \".\"\n[http]\nlisten = \"127.0.0.1:0\"\n");
+    service.fleet.world.write_account("exotel", &provider, &more);
+    let _worker = service.fleet.worker_with(&["worker", "--embedded"]);
+    until("the rehearsal to be seen", || service.fleet.log().contains("left alone: it is a rehearsal")).await;
+    service.fleet.world.write_audience(3);
+    service.fleet.world.write_job(&crate::support::job());
+    service.fleet.submit().await;
+    service.fleet.until_state("c1", "completed").await;
+    assert_eq!((real.stats()["accepted"].as_u64().unwrap(), service.fleet.status("half")["state"].as_str()), (3, Some("running")));
 }

@@ -62,8 +62,12 @@ is_refused! {
     an_empty_audience: |world: &World| csv(world, "") => "audience.csv is empty";
     a_column_twice: |world: &World| csv(world, "phone,name,name\n+919876543210,a,b\n")
         => "the column \"name\" occurs twice in the header";
-    an_audience_that_is_not_utf8: |world: &World| world.write("audience.csv", b"phone,name\n+919876543210,Jos\xe9\n")
-        => "audience.csv is not UTF-8: byte 28 (line 2); save the file as \"CSV UTF-8\"";
+    an_audience_that_is_not_utf8: |world: &World| world.write("audience.csv", b"phone,name\n+919876543210,Zo\xc3\xab\n+919876543211,Jos\xe9\n")
+        => "audience.csv is not UTF-8: byte 47 (line 3); save the file as \"CSV UTF-8\"";
+    a_workbook_that_is_none: |world: &World| {
+        world.write("people.xlsx", "phone,name\n");
+        world.write_job(&job_with("/audience/csv/path", json!("people.xlsx")));
+    } => "people.xlsx can't be read as a workbook: ";
     a_packed_file_with_one_endless_row: |world: &World| {
         world.write("audience.csv.gz", packed(&format!("phone,name\n+919876543210,{}", "a".repeat(3 << 20))));
         world.write_job(&job_with("/audience/csv/path", json!("audience.csv.gz")));

@@ -34,12 +34,12 @@ const ARRIVING: &str = ".upload-";
 /// The longest name, in bytes.
 const LONGEST_NAME: usize = 200;
 /// The endings that are read.
-const ENDINGS: [&str; 3] = [".csv", ".csv.gz", ".csv.zst"];
+const ENDINGS: [&str; 4] = [".csv", ".csv.gz", ".csv.zst", ".xlsx"];
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct UploadParams {
-    /// The name of the file: it ends with `.csv`, `.csv.gz` or `.csv.zst`.
+    /// The name of the file: it ends with `.csv`, `.csv.gz`, `.csv.zst` or `.xlsx`.
     name: String,
 }
 
@@ -54,6 +54,9 @@ pub(super) struct Uploaded {
     rows: u64,
     /// Its columns.
     columns: Vec<String>,
+    /// What was assumed of its characters, where they are not UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'static str>,
 }
 
 /// Takes an audience in: the file's bytes, or a form with `file`.
@@ -105,7 +108,7 @@ fn check_name(name: &str) -> Result<(), Problem> {
     }
     let lower = name.to_lowercase();
     if !ENDINGS.iter().any(|ending| lower.ends_with(ending)) {
-        return refused("ends with .csv, .csv.gz or .csv.zst");
+        return refused("ends with .csv, .csv.gz, .csv.zst or .xlsx");
     }
     Ok(())
 }
@@ -179,7 +182,8 @@ fn keep(arriving: &Arriving, path: &Path, name: String, bytes: u64) -> Result<(U
         let status = StatusCode::UNPROCESSABLE_ENTITY;
         if fault.is_outside_failure() { Problem::away(fault.to_string()) } else { Problem::new(status, fault.to_string()) }
     })?;
-    let uploaded = Uploaded { path: name, bytes, rows: scan.rows, columns: scan.columns };
+    let note = scan.encoding.note();
+    let uploaded = Uploaded { path: name, bytes, rows: scan.rows, columns: scan.columns, note };
     // A link is made only where nothing is; a rename would replace what is there.
     match std::fs::hard_link(&arriving.file, path) {
         Ok(()) => {

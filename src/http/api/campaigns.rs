@@ -52,6 +52,7 @@ pub(super) async fn create(
     request: Request,
 ) -> Result<Response, Problem> {
     let context = api.backing()?.context.clone();
+    let rehearses = context.rehearses;
     let bytes = body(request, &api).await?;
     let job = Job::read(&bytes)?;
     let account =
@@ -69,7 +70,7 @@ pub(super) async fn create(
         Taken::Prepared(prepared) => prepared,
     };
     let (campaign, is_new) = on_ledger!(api.ledger()?, ledger =>
-        dispatch::register(ledger, &prepared, false, false, &who.name).await?);
+        dispatch::register(ledger, &prepared, rehearses, false, &who.name).await?);
     let status = Json(Status::from(&campaign));
     if !is_new {
         return Ok(status.into_response());
