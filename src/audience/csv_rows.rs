@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use csv::ByteRecord;
 
-use super::{AudienceError, Encoding};
 use super::open::{Bytes, failure, name};
+use super::{AudienceError, Encoding};
 use crate::campaign::Columns;
 
 /// The delimiters that are looked for in the header.
@@ -32,8 +32,7 @@ impl CsvRows {
     ) -> Result<Self, AudienceError> {
         let mut bytes = Bytes::open(path, encoding)?;
         let row_start = bytes.row_start();
-        let start = bytes.peek().map_err(|fault| failure(path, fault, 1))?;
-        let delimiter = delimiter.unwrap_or_else(|| find_delimiter(start));
+        let delimiter = delimiter.unwrap_or_else(|| find_delimiter(bytes.start()));
         bytes.check_quotes(delimiter);
         let reader = csv::ReaderBuilder::new()
             .has_headers(false)

@@ -4,9 +4,10 @@
 //! It never guesses where a wrong guess would reach people: a file that is mostly UTF-8 with a byte damaged
 //! is refused, since each of its other characters would become two.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read};
 
 use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
+use encoding_rs_io::DecodeReaderBytesBuilder;
 
 /// How characters are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,13 +33,15 @@ impl Encoding {
         }
     }
 
-    pub(super) fn decoder(self) -> Option<&'static encoding_rs::Encoding> {
-        match self {
-            Self::Utf8 => None,
-            // Which of the two byte orders its mark says.
-            Self::Utf16 => Some(encoding_rs::UTF_16LE),
+    /// Makes UTF-8 of the bytes.
+    pub(super) fn decoded(self, reader: Box<dyn BufRead + Send>) -> Box<dyn Read + Send> {
+        // Without an encoding the mark says which it is, and is taken off.
+        let encoding = match self {
+            Self::Utf8 => return Box::new(reader),
+            Self::Utf16 => None,
             Self::Windows1252 => Some(encoding_rs::WINDOWS_1252),
-        }
+        };
+        Box::new(DecodeReaderBytesBuilder::new().encoding(encoding).build(reader))
     }
 
     /// By the first bytes of a file.

@@ -6,8 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use encoding_rs_io::DecodeReaderBytesBuilder;
-
 use super::quotes::{Quotes, newlines};
 use super::{AudienceError, Encoding, ROW_LIMIT, workbook};
 
@@ -66,10 +64,19 @@ pub(super) fn unpacked(path: &Path) -> Result<Box<dyn BufRead + Send>, AudienceE
     })
 }
 
+/// A reader with a copy of its first bytes. One read may give as few as it likes.
+fn begun(reader: Box<dyn BufRead + Send>) -> io::Result<(Box<dyn BufRead + Send>, Vec<u8>)> {
+    let (mut start, mut beginning) = (Vec::new(), reader.take(CHUNK as u64));
+    beginning.read_to_end(&mut start)?;
+    Ok((Box::new(io::Cursor::new(start.clone()).chain(beginning.into_inner())), start))
+}
+
 /// A file's bytes, unpacked, as UTF-8, each of them proven to be UTF-8 and its quotes in order before it is
 /// handed on.
 pub(super) struct Bytes {
     reader: Box<dyn BufRead + Send>,
+    /// Its first bytes.
+    start: Vec<u8>,
     encoding: Encoding,
     /// How many bytes were handed on.
     position: u64,
@@ -89,18 +96,18 @@ pub(super) struct Bytes {
 impl Bytes {
     pub(super) fn open(path: &Path, encoding: Encoding) -> Result<Self, AudienceError> {
         let failed = |fault| failure(path, fault, 1);
-        let mut reader = unpacked(path)?;
-        let start = reader.fill_buf().map_err(failed)?;
+        let (mut reader, mut start) = begun(unpacked(path)?).map_err(failed)?;
         if start.is_empty() {
             return Err(AudienceError::Empty(name(path)));
         }
-        let encoding = Encoding::by_mark(start).unwrap_or(encoding);
-        if let Some(decoder) = encoding.decoder() {
-            let decoded = DecodeReaderBytesBuilder::new().encoding(Some(decoder)).build(reader);
-            reader = Box::new(BufReader::with_capacity(CHUNK, decoded));
+        let encoding = Encoding::by_mark(&start).unwrap_or(encoding);
+        if encoding != Encoding::Utf8 {
+            let decoded = encoding.decoded(reader);
+            (reader, start) = begun(Box::new(BufReader::with_capacity(CHUNK, decoded))).map_err(failed)?;
         }
         Ok(Self {
             reader,
+            start,
             encoding,
             position: 0,
             lines: 1,
@@ -118,8 +125,8 @@ impl Bytes {
     }
 
     /// The first bytes, without taking them.
-    pub(super) fn peek(&mut self) -> io::Result<&[u8]> {
-        self.reader.fill_buf()
+    pub(super) fn start(&self) -> &[u8] {
+        &self.start
     }
 
     /// How the file's characters are written.

@@ -75,14 +75,16 @@ mod tests {
     #[test]
     fn utf8_with_a_byte_damaged_is_refused_and_the_byte_named() {
         // Read as Windows-1252, Zo\u{eb} would be sent as two characters.
-        let (_folder, source) = file("a.csv", b"phone,name\n+919876543210,Zo\xc3\xab\n+919876543211,Jos\xe9\n");
+        let (_folder, source) =
+            file("a.csv", b"phone,name\n+919876543210,Zo\xc3\xab\n+919876543211,Jos\xe9\n");
         let fault = scan(&source, None).unwrap_err().to_string();
         assert_eq!(fault, "a.csv is not UTF-8: byte 47 (line 3); save the file as \"CSV UTF-8\"");
     }
 
     #[test]
     fn a_file_in_another_encoding_has_the_rows_of_its_utf8_twin() {
-        let text = "phone;name\n+919876543210;Jos\u{e9} M\u{fc}ller\n+919876543211;Ren\u{e9}e \u{2013} \u{20ac}5\n";
+        let text =
+            "phone;name\n+919876543210;Jos\u{e9} M\u{fc}ller\n+919876543211;Ren\u{e9}e \u{2013} \u{20ac}5\n";
         let (_a, utf8) = file("a.csv", text.as_bytes());
         let expected = scan(&utf8, None).unwrap();
         let (windows, _, _) = encoding_rs::WINDOWS_1252.encode(text);

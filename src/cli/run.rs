@@ -59,8 +59,7 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
     };
     let ledger = Sqlite::open(&path, Access::Send)?;
     // A job without an id that is run again is the same campaign: a new id would send all of it again.
-    let (campaign, _) =
-        dispatch::register(&ledger, &prepared, sandbox.is_some(), true, &operator()).await?;
+    let (campaign, _) = dispatch::register(&ledger, &prepared, sandbox.is_some(), true, &operator()).await?;
     if let Some(note) = prepared.scan.encoding.note() {
         write_line(&format!("the audience is {note}"));
     }

@@ -127,7 +127,10 @@ impl Faults {
 
 /// A sandbox inside a process that sends to it. Its record would grow with the audiences, and nobody can ask
 /// for it.
-pub(super) async fn inside(faults: &Faults, reporting: Reporting) -> Result<(sandbox::Sandbox, Url), Failure> {
+pub(super) async fn inside(
+    faults: &Faults,
+    reporting: Reporting,
+) -> Result<(sandbox::Sandbox, Url), Failure> {
     let behaviour = Behaviour { reporting, ..faults.behaviour(false) };
     let started = sandbox::Sandbox::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), behaviour).await;
     let sandbox = started.map_err(|fault| Failure::Outside(format!("can't start the sandbox: {fault}")))?;

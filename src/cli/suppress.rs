@@ -93,7 +93,7 @@ async fn run(what: SuppressCommand, ledger: &impl Ledger, json: bool) -> Outcome
 fn read(file: PathBuf, phone: Option<String>, default_region: Option<String>) -> Result<Vec<Phone>, Failure> {
     let source = Source::File(file);
     let encoding = scan(&source, None)?.encoding;
-    let settings = Settings { phone, default_region, encoding, ..Settings::default() };
+    let settings = Settings { phone, encoding, default_region, ..Settings::default() };
     let opened = Audience::open(&source, &settings);
     let mut audience = opened.map_err(|fault| match fault {
         // The audience's own words name a place in a job.

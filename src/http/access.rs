@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, Method, header};
-use axum::http::{StatusCode, uri::Authority};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use secrecy::{ExposeSecret, SecretString};
@@ -53,7 +53,10 @@ impl Access {
     /// Whose a token is. All of them are compared, each in constant time.
     fn of(&self, token: &[u8]) -> Option<Who> {
         let digest = blake3::hash(token);
-        self.0.iter().fold(None, |found, known| if known.digest == digest { Some(&known.who) } else { found }).cloned()
+        self.0
+            .iter()
+            .fold(None, |found, known| if known.digest == digest { Some(&known.who) } else { found })
+            .cloned()
     }
 
     /// Who asks, if it is somebody who may look.
@@ -83,11 +86,13 @@ fn at_this_machine(headers: &HeaderMap, peer: SocketAddr) -> Result<Who, Problem
     }
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     if !host.is_some_and(is_loopback) {
-        return refused("was asked under another name than localhost: that needs http.tokens in the configuration");
+        return refused(
+            "was asked under another name than localhost: that needs http.tokens in the configuration",
+        );
     }
     let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
     let own = |origin: &str| origin.split_once("://").map(|(_, origin)| origin) == host;
-    let site = headers.get("sec-fetch-site").map(|site| site.as_bytes());
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
     if !origin.is_none_or(own) || site.is_some_and(|site| !matches!(site, b"same-origin" | b"none")) {
         return refused("comes from a page of another site");
     }
@@ -114,7 +119,8 @@ pub(super) async fn guard(
     };
     let only_looks = matches!(*request.method(), Method::GET | Method::HEAD);
     if !only_looks && who.role != Role::Operator {
-        let detail = format!("the token {:?} may look and change nothing: it needs the role operator", who.name);
+        let detail =
+            format!("the token {:?} may look and change nothing: it needs the role operator", who.name);
         return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
     }
     request.extensions_mut().insert(who);
@@ -139,7 +145,9 @@ mod tests {
         let who = |value: &str| access.who(&headers(&[("authorization", value)]), peer);
         assert_eq!(who("Bearer secret-2").unwrap().role, Role::Operator);
         assert_eq!(&*who("bearer secret-1").unwrap().name, "looks");
-        for wrong in ["Bearer secret-3", "Bearer secret-", "Bearer ", "Basic secret-1", "secret-1", "Bearer secret-11"] {
+        for wrong in
+            ["Bearer secret-3", "Bearer secret-", "Bearer ", "Basic secret-1", "secret-1", "Bearer secret-11"]
+        {
             assert!(who(wrong).is_err(), "{wrong}");
         }
         assert!(access.who(&HeaderMap::new(), "127.0.0.1:9".parse().unwrap()).is_err());
@@ -153,7 +161,10 @@ mod tests {
         for host in ["localhost:8080", "127.0.0.1:8080", "[::1]:8080", "LOCALHOST"] {
             assert!(may(&[("host", host)], here), "{host}");
         }
-        assert!(may(&[("host", "localhost:1"), ("origin", "http://localhost:1"), ("sec-fetch-site", "same-origin")], here));
+        assert!(may(
+            &[("host", "localhost:1"), ("origin", "http://localhost:1"), ("sec-fetch-site", "same-origin")],
+            here
+        ));
         assert!(!may(&[("host", "localhost:1")], "192.0.2.7:9".parse().unwrap()));
         assert!(!may(&[], here));
         for more in [

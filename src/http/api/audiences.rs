@@ -99,7 +99,8 @@ fn root(api: &Api) -> Result<PathBuf, Problem> {
 
 /// A name is one that a file of the root may have, and no way anywhere else.
 fn check_name(name: &str) -> Result<(), Problem> {
-    let refused = |detail: &str| Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("name: {detail}")));
+    let refused =
+        |detail: &str| Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("name: {detail}")));
     if name.is_empty() || name.len() > LONGEST_NAME {
         return refused("has from 1 to 200 bytes");
     }
@@ -161,7 +162,8 @@ async fn write<E: std::fmt::Display>(
         let chunk = chunk.map_err(|fault| Problem::bad_request(format!("the file broke off: {fault}")))?;
         count += chunk.len() as u64;
         if count > LARGEST {
-            let detail = format!("the file is larger than {} GiB; pack it (.csv.zst), or split it", LARGEST >> 30);
+            let detail =
+                format!("the file is larger than {} GiB; pack it (.csv.zst), or split it", LARGEST >> 30);
             return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
         }
         file.write_all(&chunk).await.map_err(|fault| unwritten(&fault))?;
@@ -180,7 +182,11 @@ fn unwritten(fault: &std::io::Error) -> Problem {
 fn keep(arriving: &Arriving, path: &Path, name: String, bytes: u64) -> Result<(Uploaded, bool), Problem> {
     let scan = scan(&Source::File(arriving.file.clone()), None).map_err(|fault| {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
-        if fault.is_outside_failure() { Problem::away(fault.to_string()) } else { Problem::new(status, fault.to_string()) }
+        if fault.is_outside_failure() {
+            Problem::away(fault.to_string())
+        } else {
+            Problem::new(status, fault.to_string())
+        }
     })?;
     let note = scan.encoding.note();
     let uploaded = Uploaded { path: name, bytes, rows: scan.rows, columns: scan.columns, note };
@@ -193,7 +199,8 @@ fn keep(arriving: &Arriving, path: &Path, name: String, bytes: u64) -> Result<(U
         }
         Err(fault) if fault.kind() == ErrorKind::AlreadyExists => {
             let is_same = same(&arriving.file, path).map_err(|fault| unwritten(&fault))?;
-            let detail = format!("there is another file of the name {:?}; give this one another", uploaded.path);
+            let detail =
+                format!("there is another file of the name {:?}; give this one another", uploaded.path);
             if is_same { Ok((uploaded, false)) } else { Err(Problem::new(StatusCode::CONFLICT, detail)) }
         }
         Err(fault) => Err(unwritten(&fault)),
@@ -274,7 +281,9 @@ mod tests {
         for name in ["a.csv", "Diwali 2026.csv", "a.CSV.gz", "ä.csv.zst"] {
             assert!(check_name(name).is_ok(), "{name}");
         }
-        for name in ["", "../a.csv", "a/b.csv", "/etc/a.csv", ".a.csv", "a\0.csv", "a\n.csv", "c:a.csv", "a.txt", "a"] {
+        for name in
+            ["", "../a.csv", "a/b.csv", "/etc/a.csv", ".a.csv", "a\0.csv", "a\n.csv", "c:a.csv", "a.txt", "a"]
+        {
             assert!(check_name(name).is_err(), "{name:?}");
         }
     }

@@ -12,8 +12,8 @@ use utoipa::{IntoParams, ToSchema};
 use super::super::access::Who;
 use super::super::problem::Problem;
 use super::Api;
-use super::refusals::{OnCampaign, OnJob, OnList};
 use super::extract::{Document, Params, body, campaign, limit};
+use super::refusals::{OnCampaign, OnJob, OnList};
 use crate::campaign::control::{Action, Control};
 use crate::campaign::problem::Problem as JobProblem;
 use crate::campaign::{CampaignState, Job, Span};
@@ -146,10 +146,7 @@ pub(super) async fn list(
         OnCampaign,
     )
 )]
-pub(super) async fn show(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-) -> Result<Json<Status>, Problem> {
+pub(super) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Status>, Problem> {
     Ok(Json(Status::from(&campaign(&api, &id).await?)))
 }
 
@@ -271,8 +268,10 @@ pub(super) async fn resolve(
     Path(id): Path<String>,
     Document(asked): Document<ResolveBody>,
 ) -> Result<Json<Messages>, Problem> {
-    let missing = || vec![JobProblem::new("/resend", "is missing: true sends them again, false gives them up")];
+    let missing =
+        || vec![JobProblem::new("/resend", "is missing: true sends them again, false gives them up")];
     let resend = asked.resend.ok_or_else(missing)?;
-    let (_, messages) = act(&api, &who, &id, Action::Resolve { resend, older_than: asked.older_than }).await?;
+    let (_, messages) =
+        act(&api, &who, &id, Action::Resolve { resend, older_than: asked.older_than }).await?;
     Ok(Json(Messages { messages }))
 }

@@ -44,9 +44,9 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for Document<
         if bytes.trim_ascii().is_empty() {
             return Ok(Self(T::default()));
         }
-        serde_json::from_slice(&bytes)
-            .map(Self)
-            .map_err(|fault| Problem::new(axum::http::StatusCode::UNPROCESSABLE_ENTITY, format!("the body: {fault}")))
+        serde_json::from_slice(&bytes).map(Self).map_err(|fault| {
+            Problem::new(axum::http::StatusCode::UNPROCESSABLE_ENTITY, format!("the body: {fault}"))
+        })
     }
 }
 

@@ -41,7 +41,12 @@ pub(super) async fn report_csv(
     Params(asked): Params<ReportParams>,
 ) -> Result<Response, Problem> {
     let id = campaign(&api, &id).await?.id;
-    Ok(streamed(Format::Csv, &id, "report", report_pages(api.ledger()?.clone(), id.clone(), Format::Csv, asked.state)))
+    Ok(streamed(
+        Format::Csv,
+        &id,
+        "report",
+        report_pages(api.ledger()?.clone(), id.clone(), Format::Csv, asked.state),
+    ))
 }
 
 /// The same as JSON lines.

@@ -66,7 +66,9 @@ pub fn router(api: Api, access: Access) -> Router {
     let document = Arc::new(document);
     let routes = routes
         .route("/openapi.json", get(move || async move { axum::Json((*document).clone()) }))
-        .fallback(async || Problem::not_found("there is nothing here; GET /api/v1/openapi.json lists what there is"))
+        .fallback(async || {
+            Problem::not_found("there is nothing here; GET /api/v1/openapi.json lists what there is")
+        })
         .method_not_allowed_fallback(async || {
             Problem::new(axum::http::StatusCode::METHOD_NOT_ALLOWED, "this can't be done here")
         })
@@ -75,7 +77,7 @@ pub fn router(api: Api, access: Access) -> Router {
     Router::new().nest(BASE, routes)
 }
 
-/// The OpenAPI document of all of it.
+/// The `OpenAPI` document of all of it.
 pub fn document() -> OpenApi {
     described().1
 }

@@ -90,10 +90,8 @@ pub(super) async fn add(
         match text.parse::<Phone>() {
             Ok(number) => numbers.push(number),
             // The number itself is not said again: it is a person's.
-            Err(_) => wrong.push(JobProblem::new(
-                format!("/numbers/{nth}"),
-                "is no number in E.164, as +919876543210",
-            )),
+            Err(_) => wrong
+                .push(JobProblem::new(format!("/numbers/{nth}"), "is no number in E.164, as +919876543210")),
         }
     }
     if !wrong.is_empty() {

@@ -43,9 +43,9 @@ impl Audit for Redis {
         };
         range.arg("-").arg("COUNT").arg(limit + 1);
         let found: Vec<(String, HashMap<String, String>)> = self.client.command(&range).await?;
-        let acts = found.into_iter().filter_map(|(place, fields)| {
-            Some((place, serde_json::from_str(fields.get(ACT)?).ok()?))
-        });
+        let acts = found
+            .into_iter()
+            .filter_map(|(place, fields)| Some((place, serde_json::from_str(fields.get(ACT)?).ok()?)));
         Ok(page(acts.collect(), limit))
     }
 }

@@ -290,14 +290,13 @@ impl Campaigns for Redis {
         if let Some((id, at)) = before {
             let mut rank = redis::cmd("ZREVRANK");
             let rank: Option<u64> = self.client.command(rank.arg(CAMPAIGNS).arg(id.as_str())).await?;
-            first = match rank {
-                Some(rank) => rank + 1,
+            first = if let Some(rank) = rank {
+                rank + 1
+            } else {
                 // It was forgotten meanwhile.
-                None => {
-                    let mut newer = redis::cmd("ZCOUNT");
-                    newer.arg(CAMPAIGNS).arg(format!("({at}")).arg("+inf");
-                    self.client.command(&newer).await?
-                }
+                let mut newer = redis::cmd("ZCOUNT");
+                newer.arg(CAMPAIGNS).arg(format!("({at}")).arg("+inf");
+                self.client.command(&newer).await?
             };
         }
         let last = first.saturating_add(count as u64).saturating_sub(1).min(i64::MAX as u64);

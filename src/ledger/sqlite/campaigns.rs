@@ -244,7 +244,8 @@ impl Campaigns for Sqlite {
                  ORDER BY key DESC LIMIT ?3";
             let (id, at) = before.as_ref().map_or((None, 0), |(id, at)| (Some(id.as_str()), *at));
             let mut statement = connection.prepare_cached(sql)?;
-            let ids = statement.query_map(params![id, at, signed(count.min(i64::MAX as usize) as u64)], word_id)?;
+            let ids =
+                statement.query_map(params![id, at, signed(count.min(i64::MAX as usize) as u64)], word_id)?;
             Ok(ids.collect::<rusqlite::Result<_>>()?)
         };
         self.store.read(read).await
