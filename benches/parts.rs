@@ -23,7 +23,7 @@ fn rendering(criterion: &mut Criterion) {
         account_sid: "a".into(),
         api_key: "k".into(),
         api_token: "t".into(),
-        callback_fields: std::collections::BTreeMap::new(),
+        ..Credentials::default()
     };
     let provider = (PROVIDERS[0].open)(&base, &credentials).unwrap();
     let columns = Columns::new(["order_id", "name", "Mobile", "clinic"].map(String::from).into());

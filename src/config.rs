@@ -193,6 +193,14 @@ pub struct AccountConfig {
     /// `ref`, `id`, `status`, `recipient`, `at`, `code`, `text`; a name or a JSON pointer.
     #[serde(default)]
     pub callback_fields: BTreeMap<String, String>,
+    /// The callback profile that reports of sent messages go to (Kaleyra); it is named with each message.
+    pub callback_profile_id: Option<String>,
+    /// A header that the provider's callbacks have, for those whose customer can add one (Kaleyra). A callback
+    /// without it is refused.
+    pub callback_header: Option<CallbackHeader>,
+    /// What the provider signs its callbacks with (Meta: the app's secret). A callback without its
+    /// signature is refused.
+    pub app_secret: Option<Secret>,
     /// How many requests may be under way at once; by default as many as keep the provider busy.
     #[serde(default, deserialize_with = "number")]
     pub concurrency: Option<NonZeroU16>,
@@ -204,6 +212,16 @@ pub struct AccountConfig {
 
 fn half_a_minute() -> Time {
     Time(REQUEST_TIMEOUT)
+}
+
+/// A header that callbacks have.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CallbackHeader {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: Secret,
 }
 
 /// A provider by its name.
@@ -341,6 +359,18 @@ impl AccountConfig {
             api_key: secret("api_key", &self.api_key)?,
             api_token: secret("api_token", &self.api_token)?,
             callback_fields: self.callback_fields.clone(),
+            callback_profile_id: self.callback_profile_id.clone(),
+            callback_header: {
+                let header = self.callback_header.as_ref().map(|header| {
+                    let value = header.value.read(&format!("accounts.{name}.callback_header.value"))?;
+                    Ok::<_, ConfigError>((header.name.clone(), value))
+                });
+                header.transpose()?
+            },
+            app_secret: {
+                let key = format!("accounts.{name}.app_secret");
+                self.app_secret.as_ref().map(|secret| secret.read(&key)).transpose()?
+            },
         })
     }
 }

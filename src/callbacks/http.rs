@@ -1,16 +1,16 @@
-//! `POST /callbacks/{account}/{capability}`.
+//! `POST` and `GET /callbacks/{account}/{capability}`.
 
 use std::sync::{Arc, OnceLock};
 
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, Path, RawQuery, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
-use super::{Reports, Taken};
+use super::{Address, Reports, Taken};
 use crate::ledger::Ledger;
 
 /// The longest body.
@@ -22,7 +22,7 @@ pub type Slot<L> = Arc<OnceLock<Reports<L>>>;
 /// The route of reports. A provider that comes before the ledger is there is to come again.
 pub fn router<L: Ledger>(reports: Slot<L>) -> Router {
     Router::new()
-        .route("/callbacks/{account}/{capability}", post(take::<L>).get(verify::<L>))
+        .route("/callbacks/{account}/{capability}", post(take::<L>).get(take_query::<L>))
         .layer(DefaultBodyLimit::max(BODY))
         .with_state(reports)
 }
@@ -39,11 +39,27 @@ async fn take<L: Ledger>(
     let Some(address) = reports.open(&account, &capability) else {
         return problem(StatusCode::NOT_FOUND, "no such address");
     };
+    let headers = request.headers().clone();
     let body = match Bytes::from_request(request, &()).await {
         Ok(body) => body,
         Err(fault) => return problem(fault.status(), &fault.body_text()),
     };
-    match reports.take(&address, &body).await {
+    answer(reports, &address, &headers, &body).await
+}
+
+async fn answer<L: Ledger>(
+    reports: &Reports<L>,
+    address: &Address,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Response {
+    if !reports.proves(address, headers, body) {
+        return problem(
+            StatusCode::FORBIDDEN,
+            "the account wants callbacks to prove themselves, and this does not",
+        );
+    }
+    match reports.take(address, body).await {
         Ok(Taken::Done) => StatusCode::OK.into_response(),
         Ok(Taken::Challenge(challenge)) => Json(json!({ "challenge": challenge })).into_response(),
         Ok(Taken::Unreadable) => problem(StatusCode::BAD_REQUEST, "the body is no JSON"),
@@ -54,22 +70,30 @@ async fn take<L: Ledger>(
     }
 }
 
-/// Meta asks before it sends anything: it wants its challenge back. Its verify token proves no more
-/// than the address itself does.
-async fn verify<L: Ledger>(
+/// A report whose fields are parameters of the query, as a profile of Kaleyra's may send it; or Meta's
+/// question before it sends anything: it wants its challenge back. Its verify token proves no more than the
+/// address itself does.
+async fn take_query<L: Ledger>(
     State(reports): State<Slot<L>>,
     Path((account, capability)): Path<(String, String)>,
     RawQuery(query): RawQuery,
+    headers: HeaderMap,
 ) -> Response {
+    let Some(reports) = reports.get() else {
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "not connected yet; come again");
+    };
+    let Some(address) = reports.open(&account, &capability) else {
+        return problem(StatusCode::NOT_FOUND, "no such address");
+    };
     let query = query.unwrap_or_default();
-    let challenge = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "hub.challenge");
-    let is_ours = reports.get().is_some_and(|reports| reports.open(&account, &capability).is_some());
-    match challenge.filter(|_| is_ours) {
-        Some((_, challenge)) => {
-            ([(header::CONTENT_TYPE, "text/plain")], challenge.into_owned()).into_response()
+    let mut fields = Map::new();
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        if name == "hub.challenge" {
+            return ([(header::CONTENT_TYPE, "text/plain")], value.into_owned()).into_response();
         }
-        None => problem(StatusCode::NOT_FOUND, "no such address"),
+        fields.insert(name.into_owned(), value.into_owned().into());
     }
+    answer(reports, &address, &headers, Value::Object(fields).to_string().as_bytes()).await
 }
 
 /// RFC 9457.

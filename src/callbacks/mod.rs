@@ -13,6 +13,7 @@ mod stop_words;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use axum::http::HeaderMap;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -108,6 +109,15 @@ impl<L: Ledger> Reports<L> {
             metrics::counter!("flowcast_callbacks_total", "result" => "forged").increment(1);
         }
         opened
+    }
+
+    /// Whether a callback to an address is its provider's own, as far as that can be told.
+    pub fn proves(&self, address: &Address, headers: &HeaderMap, body: &[u8]) -> bool {
+        let is_own = address.account.provider.proves(headers, body);
+        if !is_own {
+            metrics::counter!("flowcast_callbacks_total", "result" => "forged").increment(1);
+        }
+        is_own
     }
 
     /// Takes in the body of a callback.

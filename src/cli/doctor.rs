@@ -140,7 +140,11 @@ fn callbacks(account: &Account) -> (Grade, String) {
         Some(_) if account.kind.takes_callback => (Grade::Ok, "each message says where its reports go".into()),
         Some(callbacks) => (
             Grade::Ok,
-            format!("set this address, which is as secret as a password, in its console: {}", callbacks.of_account()),
+            format!(
+                "set this address, which is as secret as a password, in its console: {}; {}",
+                callbacks.of_account(),
+                account.kind.console
+            ),
         ),
     }
 }

@@ -1,6 +1,6 @@
 //! What several commands open: the ledger, the broker, the job, the accounts.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -177,7 +177,7 @@ pub(super) fn sandbox_account(
         account_sid: "sandbox".into(),
         api_key: "key".into(),
         api_token: "token".into(),
-        callback_fields: BTreeMap::new(),
+        ..Credentials::default()
     };
     let callbacks = endpoint.map(|endpoint| endpoint.at(name)).transpose()?;
     ready(kind, &credentials, address, name, account, None, callbacks)

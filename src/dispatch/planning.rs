@@ -395,7 +395,7 @@ mod tests {
             account_sid: "a".into(),
             api_key: "k".into(),
             api_token: "t".into(),
-            callback_fields: std::collections::BTreeMap::default(),
+            ..Credentials::default()
         };
         let provider = (PROVIDERS[0].open)(&url, &credentials).unwrap();
         let transport = Transport::new(Duration::from_secs(1), false).unwrap();

@@ -27,6 +27,7 @@ pub(super) const EXOTEL: Kind = Kind {
     concurrency: 8,
     requests: Some("200/min"),
     takes_callback: true,
+    console: "",
     unknown_sender: None,
     open: |base, credentials| Ok(Box::new(Exotel::new(base, credentials)?)),
 };
@@ -301,7 +302,7 @@ mod tests {
             account_sid: "acme1".into(),
             api_key: "key".into(),
             api_token: "token".into(),
-            callback_fields: std::collections::BTreeMap::default(),
+            ..Credentials::default()
         };
         Exotel::new(&base, &credentials).unwrap()
     }

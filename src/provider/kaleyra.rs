@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 
 use jsonc_parser::ast::Object;
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
-use secrecy::SecretString;
+use reqwest::header::{HeaderMap, HeaderName};
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
 use super::answer::{Entry, ParsedBody, plain, short};
-use super::reports::{number, of_meta, reference, state, time};
-use super::{Credentials, Kind, Provider, Reply, Request, RequestBody, address, buttons, content};
+use super::reports::{WORDS, content as content_of, form, number, of_meta, reference, state, time, token};
+use super::{
+    Credentials, Kind, Provider, Reply as HttpReply, Request, RequestBody, address, buttons, content,
+};
 use crate::campaign::codes::{self, Source};
-use crate::campaign::delivery::{News, Report};
+use crate::campaign::delivery::{News, Reply, ReplyContent, Report};
 use crate::campaign::problem::nearest;
 use crate::campaign::rules::{Authority, Limit};
 use crate::campaign::{BATCH_LIMIT, Envelope, Job, Phone, Problem};
@@ -32,6 +35,7 @@ pub(super) const KALEYRA: Kind = Kind {
     concurrency: BATCH_LIMIT as u16,
     requests: None,
     takes_callback: false,
+    console: "a profile for the status of outgoing messages (POST, JSON) with the fields ref, message_id, status, recipient, timestamp, code and message, its id as callback_profile_id; one for incoming messages (GET) with the address and ?from=<from>&type=<type>&body=<body>&reply_to=<reply_to>&created_at=<created_at>&custom_response=<custom_response>; with an HTTP header of yours in both and the same as callback_header each of them proves itself",
     unknown_sender: Some("WA401"),
     open: |base, credentials| Ok(Box::new(Kaleyra::new(base, credentials)?)),
 };
@@ -46,6 +50,9 @@ struct Kaleyra {
     account_sid: String,
     api_key: SecretString,
     callback_fields: BTreeMap<String, String>,
+    callback_profile_id: Option<String>,
+    /// A header that callbacks have, and the digest of its value.
+    callback_header: Option<(HeaderName, blake3::Hash)>,
 }
 
 impl Kaleyra {
@@ -61,7 +68,14 @@ impl Kaleyra {
             let near = nearest(unknown, CALLBACK_FIELDS.iter().map(|(known, _)| *known));
             return Err(format!("callback_fields.{unknown} is unknown{near}"));
         }
+        let header = |(name, value): &(String, SecretString)| {
+            let wrong = |_| format!("callback_header: {name:?} is no name of a header");
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(wrong)?;
+            Ok::<_, String>((name, blake3::hash(value.expose_secret().as_bytes())))
+        };
         Ok(Self {
+            callback_profile_id: credentials.callback_profile_id.clone(),
+            callback_header: credentials.callback_header.as_ref().map(header).transpose()?,
             base: base.clone(),
             account_sid,
             api_key: credentials.api_key.clone(),
@@ -103,6 +117,35 @@ impl Kaleyra {
     }
 }
 
+/// What a person sent, as the profile of incoming messages tells it: its placeholders under their own names.
+fn incoming(report: &Value) -> Option<Report> {
+    let field = |name: &str| report.get(name).filter(|value| **value != json!(""));
+    let text = |name: &str| field(name).and_then(Value::as_str);
+    let recipient = number(field("from")).or_else(|| number(field("mobile")))?;
+    let message = text("message").and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let message = message.as_ref().or(field("message")).filter(|message| message.is_object());
+    let content = if let Some(fields) = field("custom_response").and_then(form) {
+        ReplyContent::Flow(fields)
+    } else if let Some(words) = text("body") {
+        ReplyContent::Text(words.chars().take(WORDS).collect())
+    } else if let Some(message) = message {
+        content_of(message)
+    } else {
+        ReplyContent::Other(text("type")?.into())
+    };
+    Some(Report {
+        message: token(&content),
+        recipient: Some(recipient),
+        sid: plain(field("reply_to")),
+        at: time(field("created_at")),
+        // It has no id of its own: what comes again is the same to the letter.
+        news: News::Reply(Reply {
+            id: blake3::hash(report.to_string().as_bytes()).to_hex()[..32].into(),
+            content,
+        }),
+    })
+}
+
 impl Provider for Kaleyra {
     fn envelope(&self, job: &Job, takes_reports: bool) -> Result<Envelope, Vec<Problem>> {
         if job.status_callback.is_some() && !takes_reports {
@@ -133,7 +176,10 @@ impl Provider for Kaleyra {
             info["ref2"] = json!(ref2);
         }
         info["wa_source"] = json!("api");
-        let message = json!({ "messaging_object": content, "extra_info": info });
+        let mut message = json!({ "messaging_object": content, "extra_info": info });
+        if let Some(profile) = &self.callback_profile_id {
+            message["callback_profile_id"] = json!(profile);
+        }
         let mut envelope = Envelope::new(message, "/messaging_object", &["messaging_product", "to"]);
         if job.custom_data.is_some() {
             envelope.moved.push(("/extra_info/ref1", "/custom_data"));
@@ -160,10 +206,17 @@ impl Provider for Kaleyra {
             return of_meta(body);
         }
         let list = std::slice::from_ref(body);
-        body.as_array().map_or(list, Vec::as_slice).iter().filter_map(|report| self.report(report)).collect()
+        let reports = body.as_array().map_or(list, Vec::as_slice).iter();
+        reports.filter_map(|report| self.report(report).or_else(|| incoming(report))).collect()
     }
 
-    fn parse(&self, reply: &Reply, _: usize) -> ParsedBody {
+    /// A header that its customer has added to the callback profile.
+    fn proves(&self, headers: &HeaderMap, _: &[u8]) -> bool {
+        let Some((name, digest)) = &self.callback_header else { return true };
+        headers.get(name).is_some_and(|value| blake3::hash(value.as_bytes()) == *digest)
+    }
+
+    fn parse(&self, reply: &HttpReply, _: usize) -> ParsedBody {
         if let Some(sid) = taken(&reply.body) {
             return ParsedBody::Entries(vec![Entry::Accepted { sid: sid.to_owned() }]);
         }
@@ -252,13 +305,13 @@ mod tests {
             account_sid: "HXAP1600000097IN".into(),
             api_key: "key".into(),
             api_token: String::new().into(),
-            callback_fields: std::collections::BTreeMap::default(),
+            ..Credentials::default()
         };
         Kaleyra::new(&base, &credentials).unwrap()
     }
 
     fn read(status: u16, body: &str) -> Answer {
-        let reply = Reply { status, retry_after: None, body: body.to_string().into() };
+        let reply = HttpReply { status, retry_after: None, body: body.to_string().into() };
         classify(&reply, kaleyra().parse(&reply, 1))
     }
 
@@ -334,6 +387,7 @@ mod tests {
             api_key: "key".into(),
             api_token: String::new().into(),
             callback_fields: fields.map(|(what, name)| (what.into(), name.into())).into(),
+            ..Credentials::default()
         };
         let own = Kaleyra::new(&base, &credentials).unwrap();
         let body = json!([{ "extra": { "ref": "c1.0.3" }, "state": "failed", "error": 131_026 }]);
@@ -354,5 +408,46 @@ mod tests {
             let is_said = body.contains("WA202") && body.contains("message_id") && (200..300).contains(&status);
             proptest::prop_assert!(!accepts || is_said, "{body}");
         }
+    }
+
+    #[test]
+    fn what_people_send_is_read_by_the_placeholders_of_its_profile() {
+        let read = |body: Value| kaleyra().reports(&body).remove(0);
+        let words = read(json!({ "from": "919876543210", "wanumber": "912248931479", "type": "text",
+            "body": "Monday, please", "reply_to": "A1", "created_at": "1670412600", "name": "Asha" }));
+        assert_eq!((words.sid.as_deref(), words.at), (Some("A1"), Some(1_670_412_600_000)));
+        assert_eq!(words.recipient.unwrap().to_string(), "+919876543210");
+        assert!(
+            matches!(&words.news, News::Reply(reply) if reply.content == ReplyContent::Text("Monday, please".into()))
+        );
+        let form = read(json!({ "from": "919876543210", "type": "interactive", "body": "",
+            "custom_response": "{\"flow_token\":\"c1.0.3\",\"day\":\"monday\"}" }));
+        assert_eq!(form.message.unwrap().to_string(), "c1.0.3");
+        let image =
+            read(json!({ "from": "919876543210", "type": "image", "body": "", "media_url": "https://x" }));
+        assert!(
+            matches!(&image.news, News::Reply(reply) if reply.content == ReplyContent::Other("image".into()))
+        );
+        for nothing in [json!({}), json!({ "from": "x", "body": "y" }), json!({ "from": "919876543210" })] {
+            assert!(kaleyra().reports(&nothing).is_empty(), "{nothing}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_the_account_names_proves_a_callback() {
+        let base = "https://api.in.kaleyra.io".parse().unwrap();
+        let mut credentials = Credentials {
+            account_sid: "HX".into(),
+            callback_header: Some(("X-Callback-Key".into(), "secret".into())),
+            ..Credentials::default()
+        };
+        let account = Kaleyra::new(&base, &credentials).unwrap();
+        let with = |value: &str| {
+            HeaderMap::from_iter([(HeaderName::from_static("x-callback-key"), value.parse().unwrap())])
+        };
+        assert!(account.proves(&with("secret"), b"") && !account.proves(&with("secre"), b""));
+        assert!(!account.proves(&HeaderMap::new(), b""));
+        credentials.callback_header = Some(("a b".into(), "secret".into()));
+        assert!(Kaleyra::new(&base, &credentials).err().unwrap().contains("is no name of a header"));
     }
 }

@@ -1,6 +1,8 @@
 //! Meta's own Cloud API: `POST /{phone_number_id}/messages`, one message a request. The account's
 //! `account_sid` is the id of the phone number, its `api_token` the access token.
 
+use reqwest::header::HeaderMap;
+use ring::hmac;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use url::Url;
@@ -25,6 +27,7 @@ pub(super) const META: Kind = Kind {
     concurrency: BATCH_LIMIT as u16,
     requests: None,
     takes_callback: false,
+    console: "subscribe it to the field messages; with the app's secret as app_secret each webhook proves itself",
     unknown_sender: None,
     open: |base, credentials| Ok(Box::new(Meta::new(base, credentials)?)),
 };
@@ -35,13 +38,18 @@ const OPAQUE: Limit = Limit { max: 512, may_be_empty: true, source: Authority::M
 struct Meta {
     url: Url,
     authorization: SecretString,
+    /// Of the app's secret.
+    signing_key: Option<hmac::Key>,
 }
 
 impl Meta {
     fn new(base: &Url, credentials: &Credentials) -> Result<Self, String> {
         let url = address(base, [credentials.account_sid.as_str(), "messages"])?;
         let token = credentials.api_token.expose_secret();
-        Ok(Self { url, authorization: format!("Bearer {token}").into() })
+        let key =
+            |secret: &SecretString| hmac::Key::new(hmac::HMAC_SHA256, secret.expose_secret().as_bytes());
+        let signing_key = credentials.app_secret.as_ref().map(key);
+        Ok(Self { url, authorization: format!("Bearer {token}").into(), signing_key })
     }
 }
 
@@ -80,6 +88,15 @@ impl Provider for Meta {
         }
     }
 
+    /// Meta signs each webhook with the app's secret: `X-Hub-Signature-256: sha256=HEX`.
+    fn proves(&self, headers: &HeaderMap, body: &[u8]) -> bool {
+        let Some(key) = &self.signing_key else { return true };
+        let signature = headers.get("x-hub-signature-256").and_then(|value| value.to_str().ok());
+        let hex = signature.and_then(|signature| signature.strip_prefix("sha256="));
+        let bytes = hex.and_then(from_hex);
+        bytes.is_some_and(|signature| hmac::verify(key, body, &signature).is_ok())
+    }
+
     fn reports(&self, body: &Value) -> Vec<Report> {
         of_meta(body)
     }
@@ -105,6 +122,15 @@ impl Provider for Meta {
     }
 }
 
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let pairs = text.as_bytes().chunks(2);
+    pairs
+        .map(|pair| {
+            u8::from_str_radix(std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?, 16).ok()
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::answer::Scope;
@@ -118,7 +144,7 @@ mod tests {
             account_sid: "1065".into(),
             api_key: "".into(),
             api_token: "token".into(),
-            callback_fields: std::collections::BTreeMap::default(),
+            ..Credentials::default()
         };
         Meta::new(&base, &credentials).unwrap()
     }
@@ -168,5 +194,26 @@ mod tests {
         // One that is not known is judged by its status.
         assert!(matches!(error(400, 999_999), Answer::Malformed { code, .. } if code == "999999"));
         assert!(matches!(error(500, 999_999), Answer::TryAgain { .. }));
+    }
+
+    #[test]
+    fn a_signature_of_the_apps_secret_proves_a_webhook() {
+        let base = "https://graph.facebook.com/v24.0".parse().unwrap();
+        let credentials = Credentials { app_secret: Some("secret".into()), ..Credentials::default() };
+        let account = Meta::new(&base, &credentials).unwrap();
+        let with = |value: &str| {
+            HeaderMap::from_iter([("x-hub-signature-256".parse().unwrap(), value.parse().unwrap())])
+        };
+        // printf '{}' | openssl dgst -sha256 -hmac secret
+        let right = "sha256=77325902caca812dc259733aacd046b73817372c777b8d95b402647474516e13";
+        assert!(account.proves(&with(right), b"{}"));
+        assert!(!account.proves(&with(right), b"{ }"));
+        for wrong in
+            ["", "sha256=", "sha256=00", "sha256=zz", "sha1=00", &right[7..], &right[..right.len() - 1]]
+        {
+            assert!(!account.proves(&with(wrong), b"{}"), "{wrong}");
+        }
+        assert!(!account.proves(&HeaderMap::new(), b"{}"));
+        assert!(meta().proves(&HeaderMap::new(), b"{}"), "without a secret the address alone proves it");
     }
 }

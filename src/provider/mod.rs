@@ -14,6 +14,7 @@ pub mod transport;
 
 use std::collections::BTreeMap;
 
+use reqwest::header::HeaderMap;
 use secrecy::SecretString;
 use serde_json::Value;
 use url::Url;
@@ -46,6 +47,8 @@ pub struct Kind {
     pub requests: Option<&'static str>,
     /// Whether it is told with each message where its reports go; else one address is set in its console.
     pub takes_callback: bool,
+    /// What is to be set there besides the address.
+    pub console: &'static str,
     /// The code of an answer that takes the credentials and does not know the sender number.
     pub unknown_sender: Option<&'static str>,
     /// Opens an account.
@@ -56,6 +59,7 @@ pub struct Kind {
 pub type Opened = Result<Box<dyn Provider>, String>;
 
 /// What an account is configured with. What its provider does not need is empty.
+#[derive(Default)]
 pub struct Credentials {
     /// The account's id there.
     pub account_sid: String,
@@ -65,6 +69,12 @@ pub struct Credentials {
     pub api_token: SecretString,
     /// What the fields of its callbacks are called, where its customer decides that.
     pub callback_fields: BTreeMap<String, String>,
+    /// How the provider knows where its reports go, where it wants that named with each message.
+    pub callback_profile_id: Option<String>,
+    /// A header that callbacks have, and its value.
+    pub callback_header: Option<(String, SecretString)>,
+    /// What the provider signs its callbacks with.
+    pub app_secret: Option<SecretString>,
 }
 
 /// An account at a provider of `WhatsApp` messages.
@@ -82,6 +92,12 @@ pub trait Provider: Send + Sync {
 
     /// The request to an endpoint with a body of rendered messages; never more than one request takes.
     fn request(&self, endpoint: Url, body: RequestBody) -> Request;
+
+    /// Whether a callback is the provider's own, where the account has what proves that. Without it the address
+    /// alone does.
+    fn proves(&self, _headers: &HeaderMap, _body: &[u8]) -> bool {
+        true
+    }
 
     /// What the body of a callback reports. What can't be read reports nothing.
     fn reports(&self, body: &Value) -> Vec<Report>;
@@ -215,7 +231,7 @@ mod tests {
                 account_sid: "a".into(),
                 api_key: "k".into(),
                 api_token: "t".into(),
-                callback_fields: BTreeMap::new(),
+                ..Credentials::default()
             };
             for (_, address) in kind.regions {
                 (kind.open)(&address.parse().unwrap(), &credentials).unwrap();

@@ -7,7 +7,7 @@ use crate::campaign::delivery::{Delivery, News, Reply, ReplyContent, Report};
 use crate::campaign::{MessageRef, Phone};
 
 /// The most characters of a person's words that are kept.
-const WORDS: usize = 4096;
+pub(super) const WORDS: usize = 4096;
 
 /// A time with an offset, or seconds since 1970, as milliseconds.
 pub(super) fn time(value: Option<&Value>) -> Option<i64> {
@@ -37,7 +37,9 @@ pub(super) fn state(word: &str) -> Option<Delivery> {
         "sent" | "submitted" | "accepted" | "enroute" => Some(Delivery::Sent),
         "delivered" => Some(Delivery::Delivered),
         "read" | "seen" | "played" => Some(Delivery::Read),
-        "failed" | "undelivered" | "rejected" | "expired" | "error" => Some(Delivery::Failed),
+        "failed" | "undelivered" | "rejected" | "expired" | "error" | "not-sent" | "not_sent" => {
+            Some(Delivery::Failed)
+        }
         _ => None,
     }
 }

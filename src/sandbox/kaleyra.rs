@@ -35,7 +35,7 @@ impl Api for Kaleyra {
 
     fn read(path: &[String], body: &[u8]) -> Result<Vec<Message>, String> {
         let request: Value = serde_json::from_slice(body).map_err(|fault| format!("not JSON: {fault}"))?;
-        known(&request, "", &["messaging_object", "extra_info"])?;
+        known(&request, "", &["messaging_object", "extra_info", "callback_profile_id"])?;
         let message = &request["messaging_object"];
         if message["messaging_product"] != "whatsapp" {
             return Err("/messaging_object/messaging_product must be \"whatsapp\"".into());

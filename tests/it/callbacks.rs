@@ -226,6 +226,37 @@ async fn what_is_forged_or_no_report_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn profiles_that_send_parameters_of_a_query_are_read_and_a_header_proves_them() {
+    let (_sandbox, url) = sandbox(Behaviour::default()).await;
+    let world = CallbackWorld::new("kaleyra", 3, &url, "");
+    let config = std::fs::read_to_string(world.fleet.world.path("flowcast.toml")).unwrap();
+    let header = "callback_profile_id = \"P1\"\ncallback_header = { name = \"x-key\", value = \"s3cret\" }";
+    let config = config.replace("[accounts.main]\n", &format!("[accounts.main]\n{header}\n"));
+    world.fleet.world.write("flowcast.toml", config);
+    let _worker = world.worker().await;
+    world.submit(&job()).await;
+    world.fleet.until_state("c1", "completed").await;
+    let ask = async |query: &[(&str, &str)], key: &str| {
+        let mut url: url::Url = world.callbacks.of_account().parse().unwrap();
+        url.query_pairs_mut().extend_pairs(query);
+        client().get(url).header("x-key", key).send().await.unwrap().status().as_u16()
+    };
+    let number = phone(1);
+    let delivered =
+        [("ref", "c1.0.0"), ("message_id", "s"), ("status", "Delivered"), ("recipient", &number[1..])];
+    assert_eq!(ask(&delivered, "another").await, 403);
+    assert_eq!(world.fleet.status("c1")["delivery"]["delivered"], 0);
+    assert_eq!(ask(&delivered, "s3cret").await, 200);
+    assert_eq!(world.fleet.status("c1")["delivery"]["delivered"], 1);
+    // Also where it is not known what they answered, a STOP counts.
+    let number = phone(2);
+    assert_eq!(ask(&[("from", &number[1..]), ("type", "text"), ("body", "STOP")], "s3cret").await, 200);
+    let listed = world.fleet.ok(&["suppress", "list"]).await.out;
+    assert!(listed.contains(&number), "{listed}");
+    world.fleet.ok(&["suppress", "remove", &number]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_says_stop_gets_nothing_more_and_others_are_told() {
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     let world = CallbackWorld::new("exotel", 5, &url, "");

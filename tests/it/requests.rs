@@ -12,7 +12,7 @@ fn open(name: &str) -> Box<dyn Provider> {
         account_sid: "acme1".into(),
         api_key: "key".into(),
         api_token: "token".into(),
-        callback_fields: std::collections::BTreeMap::new(),
+        ..Credentials::default()
     };
     (kind.open)(&kind.regions[0].1.parse().unwrap(), &credentials).unwrap()
 }

@@ -95,7 +95,7 @@ fn render(text: &str) -> bool {
         account_sid: "a".into(),
         api_key: "k".into(),
         api_token: "t".into(),
-        callback_fields: std::collections::BTreeMap::new(),
+        ..Credentials::default()
     };
     let provider = (PROVIDERS[0].open)(&"http://127.0.0.1:1".parse().unwrap(), &credentials).unwrap();
     let columns = Columns::new(["name", "city"].map(String::from).into());
