@@ -89,7 +89,7 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     // Served from the start, so that whoever watches sees what it waits for.
     let slot = Slot::<Redis>::default();
     let api = Api::default();
-    let more = router(slot.clone()).merge(http::router(api.clone(), access(config)?));
+    let more = router(slot.clone()).merge(http::router(api.clone(), access(config)?, health.clone()));
     let http = Http::start(&config.http.listen, health.clone(), more).await.map_err(Failure::Outside)?;
     let longest = config.accounts.values().map(|account| account.timeout.0).max();
     let connecting = async {
@@ -131,7 +131,7 @@ async fn embedded(
     let path = worker.store.as_deref().unwrap_or(&config.store.path);
     let ledger = Sqlite::open(path, Access::Send)?;
     let (health, slot, api) = (Health::default(), Slot::<Sqlite>::default(), Api::default());
-    let more = router(slot.clone()).merge(http::router(api.clone(), access(config)?));
+    let more = router(slot.clone()).merge(http::router(api.clone(), access(config)?, health.clone()));
     let http = Http::start(&config.http.listen, health.clone(), more).await.map_err(Failure::Outside)?;
     let public_url = config.http.public_url.clone();
     let (_sandbox, context) = if worker.sandbox {

@@ -285,7 +285,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         let answer = self.account.transport.post(request, claim.start_by).await;
         let account = self.job.account.clone();
         let latency = begun.elapsed();
-        metrics::histogram!("flowcast_request_seconds", "account" => account).record(latency);
+        metrics::histogram!("flowcast_request_duration_seconds", "account" => account).record(latency);
         let answer = answer.map(|reply| {
             let said = provider.parse(&reply, claimed.len());
             classify(&reply, said)

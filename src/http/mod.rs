@@ -43,6 +43,12 @@ impl Health {
         checks.get_or_insert_default().push((name, Box::new(is_here)));
     }
 
+    /// The names of those that are away; `None` before anything is connected.
+    fn missing(&self) -> Option<Vec<&'static str>> {
+        let checks = self.look()?.into_iter().filter(|(_, is_here)| !is_here);
+        Some(checks.map(|(name, _)| name).collect())
+    }
+
     /// Those that are there and those that are not.
     fn look(&self) -> Option<Vec<(&'static str, bool)>> {
         let checks = self.checks.read().unwrap_or_else(PoisonError::into_inner);
@@ -123,7 +129,10 @@ impl Drop for Http {
 fn describe() {
     use metrics::{describe_counter, describe_gauge, describe_histogram};
     describe_counter!("flowcast_messages_total", "Messages by the state that an answer led to");
-    describe_histogram!("flowcast_request_seconds", "How long the provider took to answer a request");
+    describe_histogram!(
+        "flowcast_request_duration_seconds",
+        "How long the provider took to answer a request"
+    );
     describe_gauge!("flowcast_campaigns_supervised", "Campaigns that this worker has something to do for");
     describe_counter!("flowcast_callbacks_total", "Reports of providers, by what became of them");
     describe_counter!("flowcast_forwarded_total", "Reports handed on to jobs' own addresses, by result");
@@ -143,10 +152,9 @@ fn describe() {
 }
 
 async fn ready(State(shared): State<Shared>) -> Response {
-    let Some(checks) = shared.health.look() else {
+    let Some(missing) = shared.health.missing() else {
         return Problem::away("not connected yet").into_response();
     };
-    let missing: Vec<&str> = checks.iter().filter(|(_, here)| !here).map(|(name, _)| *name).collect();
     if missing.is_empty() {
         "ready\n".into_response()
     } else {

@@ -284,7 +284,8 @@ pub trait Campaigns: Store {
     fn open(&self, id: &CampaignId) -> impl Future<Output = Result<u64, LedgerError>> + Send;
 
     /// The ids of campaigns, the newest first: so many of those that were registered before one. That one is
-    /// named with the moment of its registration, in milliseconds since 1970, for when it is forgotten.
+    /// named with the moment of its registration, in milliseconds since 1970, for when it is forgotten: then those
+    /// of the same moment may come again, and none is left out.
     fn ids_before(
         &self,
         before: Option<&(CampaignId, i64)>,

@@ -9,7 +9,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, Worker, until};
-use crate::servers::{amqp_url, free_port, redis_url};
+use crate::servers::{RedisProcess, amqp_url, free_port, redis_url};
 use crate::support::{World, job, job_with, sandbox};
 
 const FAST: &str = "limits = { messages = \"100000/s\", requests = \"10000/s\" }\nconcurrency = 4";
@@ -53,8 +53,12 @@ impl Answer {
 
 impl Service {
     async fn start(is_embedded: bool, provider: &str, http: &str) -> Self {
+        Self::on(is_embedded, redis_url(), provider, http).await
+    }
+
+    async fn on(is_embedded: bool, redis: String, provider: &str, http: &str) -> Self {
         let port = free_port();
-        let fleet = Fleet { world: World::new(200), redis: redis_url(), amqp: amqp_url() };
+        let fleet = Fleet { world: World::new(200), redis, amqp: amqp_url() };
         let servers = if is_embedded {
             String::new()
         } else {
@@ -113,6 +117,7 @@ impl Service {
     async fn until_state(&self, id: &str, state: &str) -> Value {
         for _ in 0..3000 {
             let status = self.get(&format!("/campaigns/{id}")).await.json();
+            // While the ledger is away it is a problem without a state.
             if status["state"] == state {
                 return status;
             }
@@ -484,4 +489,33 @@ async fn a_worker_with_a_sandbox_needs_no_configuration_and_its_rehearsals_are_n
         (real.stats()["accepted"].as_u64().unwrap(), service.fleet.status("half")["state"].as_str()),
         (3, Some("running"))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_redis_is_away_it_says_so_and_goes_on_by_itself() {
+    let mut redis = RedisProcess::start("--appendonly yes --appendfsync always");
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::on(false, redis.url(), &provider, TOKENS).await;
+    let mut job = job();
+    job["id"] = "waits".into();
+    job["schedule"] = json!({ "start_at": "2099-01-01T09:00:00Z" });
+    assert_eq!(service.post("/campaigns", &job).await.status, 201);
+    let mut live = service.request(Method::GET, "/campaigns/waits/events", "look-1").send().await.unwrap();
+    let first = live.chunk().await.unwrap().unwrap();
+    assert!(first.starts_with(b"event: status"), "{first:?}");
+    redis.kill();
+    for path in ["/campaigns", "/campaigns/waits", "/accounts", "/audit"] {
+        let detail = service.get(path).await.detail(503);
+        assert!(detail.contains("redis is away") || detail.contains("does not answer"), "{detail}");
+    }
+    service.post("/campaigns/waits/pause", &Value::Null).await.detail(503);
+    redis.restart();
+    service.until_state("waits", "scheduled").await;
+    assert_eq!(service.post("/campaigns/waits/cancel", &Value::Null).await.json()["state"], "cancelled");
+    // Who was looking sees it on the same line.
+    let mut seen = String::new();
+    while let Some(chunk) = live.chunk().await.unwrap() {
+        seen += std::str::from_utf8(&chunk).unwrap();
+    }
+    assert!(seen.contains("\"state\":\"cancelled\""), "{seen}");
 }

@@ -306,7 +306,7 @@ async fn a_worker_says_how_it_is() {
         "flowcast_messages_total{account=\"main\",state=\"accepted\"} 30",
         "flowcast_up{part=\"redis\"} 1",
         "flowcast_up{part=\"rabbitmq\"} 1",
-        "flowcast_request_seconds_count{account=\"main\"} 1",
+        "flowcast_request_duration_seconds_count{account=\"main\"} 1",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }

@@ -17,6 +17,7 @@ mod callbacks;
 mod campaign;
 mod chaos;
 mod container;
+mod deploy;
 mod explain;
 mod faults;
 mod fleet;

@@ -13,10 +13,13 @@ mod refusals;
 mod suppressed;
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::middleware;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::Method;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::sync::Mutex;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -24,6 +27,7 @@ use utoipa::openapi::{Components, InfoBuilder, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::Health;
 use super::access::{Access, guard};
 use super::problem::Problem;
 use crate::dispatch::{Context, JOB_LIMIT};
@@ -31,6 +35,11 @@ use crate::ledger::{AnyLedger, Suppressed};
 
 /// Where it begins.
 const BASE: &str = "/api/v1";
+
+/// How long an answer may take.
+const LONGEST: Duration = Duration::from_secs(10);
+/// The parts without which there is no answer, as [`Health`] calls them.
+const LEDGERS: [&str; 2] = ["redis", "store"];
 
 /// What the API works on; empty until the ledger is there.
 #[derive(Clone, Default)]
@@ -61,7 +70,7 @@ impl Api {
 }
 
 /// The routes, for those whom `access` lets in.
-pub fn router(api: Api, access: Access) -> Router {
+pub fn router(api: Api, access: Access, health: Health) -> Router {
     let (routes, document) = described();
     let document = Arc::new(document);
     let routes = routes
@@ -72,9 +81,31 @@ pub fn router(api: Api, access: Access) -> Router {
         .method_not_allowed_fallback(async || {
             Problem::new(axum::http::StatusCode::METHOD_NOT_ALLOWED, "this can't be done here")
         })
+        .layer(middleware::from_fn_with_state(health, in_time))
         .layer(middleware::from_fn_with_state(access, guard))
         .with_state(api);
     Router::new().nest(BASE, routes)
+}
+
+/// Answers also while the ledger is away: the engine waits for it without end, and nobody at a page does.
+async fn in_time(State(health): State<Health>, request: Request, next: Next) -> Response {
+    let is_away = |missing: &&'static str| LEDGERS.contains(missing);
+    if let Some(away) = health.missing().unwrap_or_default().iter().find(|name| is_away(name)) {
+        return Problem::away(format!("{away} is away; sending goes on by itself when it is back"))
+            .into_response();
+    }
+    // What is handed in takes as long as it takes.
+    let path = request.uri().path();
+    let is_long = *request.method() == Method::POST && (path == "/campaigns" || path == "/audiences");
+    if is_long {
+        return next.run(request).await;
+    }
+    let answered = tokio::time::timeout(LONGEST, next.run(request)).await;
+    answered.unwrap_or_else(|_| {
+        let detail =
+            "the ledger does not answer; what was asked for may be done nevertheless, and can be asked again";
+        Problem::away(detail).into_response()
+    })
 }
 
 /// The `OpenAPI` document of all of it.

@@ -1,0 +1,78 @@
+//! What is shipped for those who watch: the alerts and the dashboard ask for metrics that there are.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::support::sources;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(format!("{ROOT}/{path}")).unwrap()
+}
+
+/// The metrics in a text, without what Prometheus adds to a histogram's name.
+fn metrics(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_lowercase() && c != '_');
+    let names = words.filter(|word| word.starts_with("flowcast_") && word.len() > "flowcast_".len());
+    let plain = |name: &str| {
+        let endings = ["_bucket", "_sum", "_count"];
+        endings.iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name).to_owned()
+    };
+    names.map(plain).collect()
+}
+
+/// Those that the code describes.
+fn described() -> BTreeSet<String> {
+    let all: String = sources("src").into_iter().map(|(_, text)| text).collect();
+    let names = all.split("describe_").skip(1).filter_map(|rest| rest.split('"').nth(1));
+    names.filter(|name| name.starts_with("flowcast_")).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_metric_is_described_documented_and_shown_and_no_other_is_asked_for() {
+    let known = described();
+    assert!(known.len() > 10, "the test sees nothing: {known:?}");
+    let counted: BTreeSet<String> = sources("src")
+        .into_iter()
+        .flat_map(|(_, text)| {
+            let macros = ["counter!(\"", "gauge!(\"", "histogram!(\""];
+            let names = macros.map(|start| {
+                let names = text.split(start).skip(1).filter_map(|rest| rest.split('"').next());
+                names.map(str::to_owned).collect::<Vec<_>>()
+            });
+            names.concat()
+        })
+        .collect();
+    assert_eq!(counted, known, "what is counted is described");
+    let board: Value = serde_json::from_str(&read("deploy/grafana/flowcast.json")).unwrap();
+    let panels = board["panels"].as_array().unwrap();
+    let asked: BTreeSet<String> = panels
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().unwrap())
+        .flat_map(|target| metrics(target["expr"].as_str().unwrap()))
+        .collect();
+    assert_eq!(asked, known, "the dashboard shows all of them");
+    for panel in panels {
+        assert!(panel["title"].as_str().unwrap().ends_with('?'), "a title is a question: {}", panel["title"]);
+        assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{}", panel["title"]);
+    }
+    assert!(metrics(&read("deploy/prometheus/flowcast.rules.yml")).is_subset(&known));
+    let documented = metrics(&read("docs/operations.md"));
+    let missing: Vec<_> = known.difference(&documented).collect();
+    assert!(missing.is_empty(), "docs/operations.md says nothing of {missing:?}");
+}
+
+#[test]
+fn the_alerts_are_what_prometheus_takes_and_fire_when_they_should() {
+    for args in [
+        ["check", "rules", "deploy/prometheus/flowcast.rules.yml"],
+        ["test", "rules", "deploy/prometheus/flowcast.test.yml"],
+    ] {
+        let ended = Command::new("promtool").args(args).current_dir(ROOT).output().unwrap();
+        let out = [ended.stdout, ended.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        assert!(ended.status.success(), "{out:?}");
+    }
+}
