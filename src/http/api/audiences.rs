@@ -40,6 +40,7 @@ const ENDINGS: [&str; 4] = [".csv", ".csv.gz", ".csv.zst", ".xlsx"];
 #[into_params(parameter_in = Query)]
 pub(super) struct UploadParams {
     /// The name of the file: it ends with `.csv`, `.csv.gz`, `.csv.zst` or `.xlsx`.
+    #[param(pattern = r"^[^./\\:\x00-\x1f][^/\\:\x00-\x1f]*\.(csv|csv\.gz|csv\.zst|xlsx)$")]
     name: String,
 }
 

@@ -131,8 +131,7 @@ pub(super) async fn list(
     Params(asked): Params<ListParams>,
 ) -> Result<Json<CampaignList>, Problem> {
     let limit = limit(asked.limit, 50, 200)?;
-    let text = asked.q.filter(|text| !text.is_empty());
-    let filter = CampaignFilter { state: asked.state, text, account: asked.account };
+    let filter = CampaignFilter { state: asked.state, text: asked.q, account: asked.account };
     let from = asked.cursor.as_deref();
     let page = on_ledger!(api.ledger()?, ledger => ledger.page(&filter, from, limit).await?);
     Ok(Json(CampaignList { items: page.campaigns.iter().map(Status::from).collect(), next: page.next }))
@@ -246,7 +245,7 @@ pub(super) async fn retry(
 #[serde(deny_unknown_fields)]
 pub(super) struct ResolveBody {
     /// Whether they are sent again: whoever got one may get a second. Without it they are given up.
-    #[schema(required)]
+    #[schema(required = true, nullable = false)]
     resend: Option<bool>,
     /// Only those that have been in doubt for so long, as `30min` or `2h`.
     #[schema(value_type = Option<String>)]

@@ -2,8 +2,10 @@
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::http::Uri;
 use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
+use url::form_urlencoded;
 
 use super::super::access::Who;
 use super::super::problem::Problem;
@@ -11,14 +13,19 @@ use super::Api;
 use crate::campaign::CampaignId;
 use crate::ledger::{Campaign, Campaigns, LedgerError, on_ledger};
 
-/// The parameters of a query.
+/// The parameters of a query. One without a value is one that is not there.
 pub(super) struct Params<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let query = Query::<T>::from_request_parts(parts, state).await;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let query = parts.uri.query().unwrap_or_default();
+        let given = form_urlencoded::parse(query.as_bytes()).filter(|(_, value)| !value.is_empty());
+        let given = form_urlencoded::Serializer::new(String::new()).extend_pairs(given).finish();
+        let uri: Result<Uri, _> = format!("/?{given}").parse();
+        let uri = uri.map_err(|_| Problem::bad_request("the query is too long"))?;
+        let query = Query::<T>::try_from_uri(&uri);
         query.map(|Query(params)| Self(params)).map_err(|fault| Problem::bad_request(fault.body_text()))
     }
 }
@@ -33,7 +40,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Who {
     }
 }
 
-/// A body of JSON; nothing is what `T` is by default.
+/// A body of JSON; nothing, or null, is what `T` is by default.
 pub(super) struct Document<T>(pub(super) T);
 
 impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for Document<T> {
@@ -44,7 +51,8 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for Document<
         if bytes.trim_ascii().is_empty() {
             return Ok(Self(T::default()));
         }
-        serde_json::from_slice(&bytes).map(Self).map_err(|fault| {
+        let document = serde_json::from_slice::<Option<T>>(&bytes);
+        document.map(|document| Self(document.unwrap_or_default())).map_err(|fault| {
             Problem::new(axum::http::StatusCode::UNPROCESSABLE_ENTITY, format!("the body: {fault}"))
         })
     }

@@ -23,13 +23,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::sync::Mutex;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{Components, InfoBuilder, OpenApi, OpenApiBuilder};
+use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Health;
 use super::access::{Access, guard};
 use super::problem::Problem;
+use crate::campaign::MessageState;
 use crate::dispatch::{Context, JOB_LIMIT};
 use crate::ledger::{AnyLedger, Suppressed};
 
@@ -117,7 +118,7 @@ fn described() -> (Router<Api>, OpenApi) {
     let token = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some("A token of http.tokens in the configuration"));
-    let mut components = Components::new();
+    let mut components = ComponentsBuilder::new().schema_from::<MessageState>().build();
     components.add_security_scheme("token", SecurityScheme::Http(token.build()));
     let about = OpenApiBuilder::new()
         .info(

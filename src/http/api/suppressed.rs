@@ -64,9 +64,8 @@ pub(super) async fn list(
 #[serde(deny_unknown_fields)]
 pub(super) struct AddBody {
     /// In E.164, as `+919876543210`.
-    #[serde(default)]
-    #[schema(required)]
-    numbers: Vec<String>,
+    #[schema(required = true, nullable = false)]
+    numbers: Option<Vec<String>>,
 }
 
 /// How many numbers were not on the list before.
@@ -85,8 +84,10 @@ pub(super) async fn add(
     who: Who,
     Document(asked): Document<AddBody>,
 ) -> Result<Json<Added>, Problem> {
-    let (mut numbers, mut wrong) = (Vec::with_capacity(asked.numbers.len()), Vec::new());
-    for (nth, text) in asked.numbers.iter().enumerate() {
+    let missing = || vec![JobProblem::new("/numbers", "is missing: a list of numbers")];
+    let asked = asked.numbers.ok_or_else(missing)?;
+    let (mut numbers, mut wrong) = (Vec::with_capacity(asked.len()), Vec::new());
+    for (nth, text) in asked.iter().enumerate() {
         match text.parse::<Phone>() {
             Ok(number) => numbers.push(number),
             // The number itself is not said again: it is a person's.
