@@ -104,6 +104,9 @@ pub enum AudienceError {
         /// Where the row begins.
         line: u64,
     },
+    /// A packed file that unpacks to more than anybody means.
+    #[error("{0} unpacks to more than 8 GiB; split it")]
+    TooLarge(String),
     /// Two columns of one name.
     #[error("{name}: the column {column:?} occurs twice in the header; rename one")]
     DuplicateColumn {

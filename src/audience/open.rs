@@ -12,6 +12,9 @@ use super::{AudienceError, Encoding, ROW_LIMIT, workbook};
 /// How much is read at a time.
 const CHUNK: usize = 128 * 1024;
 
+/// How many bytes a packed file may unpack to: a hundred million rows.
+const LARGEST: u64 = 8 << 30;
+
 /// What a file is called in an error.
 pub(super) fn name(path: &Path) -> String {
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
@@ -27,6 +30,7 @@ pub(super) fn failure(path: &Path, fault: io::Error, line: u64) -> AudienceError
         Some(ReadError::RowTooLong { quote: Some(line) } | ReadError::OpenQuote { line }) => {
             AudienceError::OpenQuote { name, line: *line }
         }
+        Some(ReadError::TooLarge) => AudienceError::TooLarge(name),
         None => AudienceError::Io { name, source: fault },
     }
 }
@@ -41,6 +45,8 @@ enum ReadError {
     RowTooLong { quote: Option<u64> },
     #[error("open quote")]
     OpenQuote { line: u64 },
+    #[error("too large")]
+    TooLarge,
 }
 
 impl From<ReadError> for io::Error {
@@ -58,10 +64,28 @@ pub(super) fn unpacked(path: &Path) -> Result<Box<dyn BufRead + Send>, AudienceE
     }
     let file = File::open(path).map_err(failed)?;
     Ok(match ending.as_str() {
-        "gz" => Box::new(BufReader::with_capacity(CHUNK, flate2::read::MultiGzDecoder::new(file))),
-        "zst" => Box::new(BufReader::with_capacity(CHUNK, zstd::Decoder::new(file).map_err(failed)?)),
+        "gz" => Box::new(bounded(flate2::read::MultiGzDecoder::new(file))),
+        "zst" => Box::new(bounded(zstd::Decoder::new(file).map_err(failed)?)),
         _ => Box::new(BufReader::with_capacity(CHUNK, file)),
     })
+}
+
+fn bounded<R: Read>(reader: R) -> BufReader<Bounded<R>> {
+    BufReader::with_capacity(CHUNK, Bounded { reader, left: LARGEST })
+}
+
+/// What a packed file unpacks to, up to a bound: a small file may hold more than a machine ever reads.
+struct Bounded<R> {
+    reader: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(out)?;
+        self.left = self.left.checked_sub(count as u64).ok_or(ReadError::TooLarge)?;
+        Ok(count)
+    }
 }
 
 /// A reader with a copy of its first bytes. One read may give as few as it likes.
@@ -203,6 +227,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_packed_file_without_end_is_refused() {
+        let mut reader = Bounded { reader: io::repeat(b'x'), left: 10 };
+        let fault = reader.read_to_end(&mut Vec::new()).unwrap_err();
+        assert!(
+            matches!(failure(Path::new("a.csv.gz"), fault, 1), AudienceError::TooLarge(name) if name == "a.csv.gz")
+        );
+        let mut reader = Bounded { reader: &[b'x'; 10][..], left: 10 };
+        assert_eq!(reader.read_to_end(&mut Vec::new()).unwrap(), 10);
+    }
 
     proptest! {
         #[test]
