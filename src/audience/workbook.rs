@@ -11,7 +11,9 @@ use super::AudienceError;
 use super::open::name;
 
 /// How many bytes a part of a workbook may unpack to, and all of them together.
-const LARGEST: u64 = 1 << 30;
+const LARGEST: u64 = 512 << 20;
+/// How many columns a sheet may have.
+const COLUMNS: usize = 16_384;
 /// How many parts it may have.
 const PARTS: usize = 10_000;
 
@@ -30,6 +32,7 @@ pub(super) fn unpack(path: &Path) -> Result<File, AudienceError> {
     let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(BufWriter::new(out));
     // Rows that are empty, and columns left of the table, are not there.
     let (mut row, mut record, mut width, mut first) = (None, Vec::<String>::new(), 0, None);
+    let mut left = LARGEST;
     let mut write = |record: &mut Vec<String>, width: &mut usize| {
         if record.iter().all(String::is_empty) {
             record.clear();
@@ -43,6 +46,10 @@ pub(super) fn unpack(path: &Path) -> Result<File, AudienceError> {
             record.pop();
         }
         record.resize((*width).max(record.len()), String::new());
+        let bytes: usize = record.iter().map(|value| value.len() + 1).sum();
+        left = left
+            .checked_sub(bytes as u64)
+            .ok_or_else(|| io::Error::other("it is larger than 512 MiB as CSV"))?;
         let written = writer.write_record(&*record).map_err(io::Error::from);
         record.clear();
         written
@@ -59,6 +66,9 @@ pub(super) fn unpack(path: &Path) -> Result<File, AudienceError> {
         }
         let Some(place) = first.and_then(|first| column.checked_sub(first)) else { continue };
         let place = place as usize;
+        if place >= COLUMNS {
+            return Err(broken(format!("row {} has more than {COLUMNS} columns", at + 1)));
+        }
         if place >= record.len() {
             record.resize(place + 1, String::new());
         }
@@ -175,5 +185,26 @@ mod tests {
         let bounded = |largest| bound(File::open(&path).unwrap(), largest);
         assert_eq!(bounded(2 << 20), Err("it unpacks to more than 2 MiB".into()));
         assert_eq!(bounded(3 << 20), Ok(()));
+    }
+
+    #[test]
+    fn a_cell_far_out_takes_no_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, far) = (folder.path().join("people.xlsx"), folder.path().join("far.xlsx"));
+        let mut workbook = Workbook::new();
+        workbook.add_worksheet().write(0, 0, 1.0).unwrap().write(1, 0, 2.0).unwrap();
+        workbook.save(&path).unwrap();
+        let mut parts = zip::ZipArchive::new(File::open(&path).unwrap()).unwrap();
+        let mut out = zip::ZipWriter::new(File::create(&far).unwrap());
+        for nth in 0..parts.len() {
+            let mut part = parts.by_index(nth).unwrap();
+            out.start_file(part.name().unwrap(), zip::write::SimpleFileOptions::default()).unwrap();
+            let mut text = String::new();
+            part.read_to_string(&mut text).unwrap();
+            out.write_all(text.replace("r=\"A2\"", "r=\"ZZZZZ2\"").as_bytes()).unwrap();
+        }
+        out.finish().unwrap();
+        let fault = unpack(&far).unwrap_err().to_string();
+        assert!(fault.contains("can't be read as a workbook"), "{fault}");
     }
 }

@@ -145,7 +145,11 @@ async fn read<L: Ledger>(
     }
     if let Some(document) = Control::read(&delivery.data) {
         let mut document = document?;
-        document.by.get_or_insert_with(|| QUEUE.into());
+        // A name that a document gives itself is nobody's whom flowcast knows.
+        document.by = Some(match document.by {
+            Some(by) => format!("{by} ({QUEUE})"),
+            None => QUEUE.into(),
+        });
         let done = control(ledger, &document).await?;
         tracing::info!(campaign = %document.id, "{:?}: {} messages, now {}", document.action, done.messages, done.state);
         return Ok(());

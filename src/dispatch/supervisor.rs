@@ -56,12 +56,28 @@ impl Context {
     }
 
     /// Takes over what has changed in the list of suppressed numbers.
-    pub(super) async fn follow_suppressed(&self, ledger: &impl Ledger) -> Result<(), DispatchError> {
+    ///
+    /// # Errors
+    ///
+    /// The ledger's.
+    pub async fn follow_suppressed(&self, ledger: &impl Ledger) -> Result<(), DispatchError> {
         let known = self.suppressed.read().unwrap_or_else(PoisonError::into_inner).version;
         if let Some(update) = ledger.suppressed(known).await? {
-            self.suppressed.write().unwrap_or_else(PoisonError::into_inner).apply(update);
+            let mut list = self.suppressed.write().unwrap_or_else(PoisonError::into_inner);
+            // Who has asked at the same time may have taken over more than this by now.
+            if list.version == known {
+                list.apply(update);
+            }
         }
         Ok(())
+    }
+
+    /// Suppressed numbers as digits, in their order: so many from one on.
+    pub fn suppressed_from(&self, first: u64, count: usize) -> Vec<u64> {
+        let list = self.suppressed.read().unwrap_or_else(PoisonError::into_inner);
+        let mut numbers = list.numbers.iter();
+        numbers.advance_to(first);
+        numbers.take(count).collect()
     }
 }
 

@@ -18,7 +18,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 
 pub use access::{Access, Role};
-pub use api::{Api, document, router};
+pub use api::{Api, router};
 use problem::Problem;
 
 /// How often the metrics' histograms are tidied.

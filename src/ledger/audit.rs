@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::{LedgerError, Store};
 use crate::campaign::CampaignId;
 
-/// About how many acts are kept at the least; the oldest go first.
+/// About how many acts are kept at the least, of all and of one campaign; the oldest go first.
 pub(super) const KEPT: usize = 100_000;
+pub(super) const KEPT_OF_ONE: usize = 1000;
 /// The longest name of who did something, and the longest detail, in characters.
 const LONGEST: (usize, usize) = (100, 300);
 

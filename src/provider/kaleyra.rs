@@ -96,13 +96,22 @@ pub(crate) const CALLBACK_FIELDS: [(&str, &str); 7] = [
 ];
 
 impl Kaleyra {
+    /// A field of a callback, by what flowcast reads of it.
+    fn field<'r>(&self, report: &'r Value, what: &str) -> Option<&'r Value> {
+        let usual = CALLBACK_FIELDS.iter().find(|(known, _)| *known == what).map(|(_, name)| *name);
+        let name = self.callback_fields.get(what).map(String::as_str).or(usual)?;
+        // A field may stand deeper, by a JSON pointer.
+        if name.starts_with('/') { report.pointer(name) } else { report.get(name) }
+    }
+
+    /// Whether a callback tells of a message that was sent, also where its word is none that is known: what
+    /// stands in it then was not said by a person.
+    fn has_status(&self, report: &Value) -> bool {
+        self.field(report, "status").is_some_and(|status| *status != json!(""))
+    }
+
     fn report(&self, report: &Value) -> Option<Report> {
-        let field = |what: &str| {
-            let usual = CALLBACK_FIELDS.iter().find(|(known, _)| *known == what).map(|(_, name)| *name);
-            let name = self.callback_fields.get(what).map(String::as_str).or(usual)?;
-            // A field may stand deeper, by a JSON pointer.
-            if name.starts_with('/') { report.pointer(name) } else { report.get(name) }
-        };
+        let field = |what: &str| self.field(report, what);
         Some(Report {
             message: reference(field("ref")),
             recipient: number(field("recipient")),
@@ -207,7 +216,9 @@ impl Provider for Kaleyra {
         }
         let list = std::slice::from_ref(body);
         let reports = body.as_array().map_or(list, Vec::as_slice).iter();
-        reports.filter_map(|report| self.report(report).or_else(|| incoming(report))).collect()
+        reports
+            .filter_map(|report| if self.has_status(report) { self.report(report) } else { incoming(report) })
+            .collect()
     }
 
     /// A header that its customer has added to the callback profile.
@@ -428,7 +439,10 @@ mod tests {
         assert!(
             matches!(&image.news, News::Reply(reply) if reply.content == ReplyContent::Other("image".into()))
         );
-        for nothing in [json!({}), json!({ "from": "x", "body": "y" }), json!({ "from": "919876543210" })] {
+        let sent = json!({ "status": "queued", "from": "912248931479", "body": "STOP" });
+        for nothing in
+            [json!({}), json!({ "from": "x", "body": "y" }), json!({ "from": "919876543210" }), sent]
+        {
             assert!(kaleyra().reports(&nothing).is_empty(), "{nothing}");
         }
     }

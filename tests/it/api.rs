@@ -387,9 +387,12 @@ async fn pages_of_a_list_stay_right_and_events_follow_a_campaign() {
         data.map(|json| serde_json::from_str::<Value>(json).unwrap()["state"].as_str().unwrap().to_owned())
             .collect::<Vec<_>>()
     };
+    // Who acts looks too, and goes on when it has seen what it did.
     let act = async {
+        let events = service.request(Method::GET, "/campaigns/wait-0/events", "look-1");
+        let mut events = events.send().await.unwrap();
         for act in ["pause", "resume", "cancel"] {
-            tokio::time::sleep(Duration::from_millis(1200)).await;
+            assert!(events.chunk().await.unwrap().unwrap().starts_with(b"event: status"));
             assert_eq!(service.post(&format!("/campaigns/wait-0/{act}"), &Value::Null).await.status, 200);
         }
     };

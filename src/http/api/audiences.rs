@@ -3,7 +3,7 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use axum::Json;
 use axum::body::Bytes;
@@ -31,6 +31,8 @@ use crate::ledger::{Act, Audit, on_ledger};
 const LARGEST: u64 = 2 << 30;
 /// How the folders begin in which files lie while they arrive.
 const ARRIVING: &str = ".upload-";
+/// No upload takes so long.
+const ABANDONED: Duration = Duration::from_hours(24);
 /// The longest name, in bytes.
 const LONGEST_NAME: usize = 200;
 /// The endings that are read.
@@ -125,10 +127,23 @@ impl Arriving {
     fn new(root: &Path, name: &str) -> std::io::Result<Self> {
         let folder = root.join(format!("{ARRIVING}{}", Uuid::now_v7()));
         std::fs::create_dir_all(root)?;
+        sweep(root)?;
         std::fs::create_dir(&folder)?;
         let file = folder.join(name);
         Ok(Self { folder, file })
     }
+}
+
+/// Removes what a worker that was ended has left behind.
+fn sweep(root: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(root)?.flatten() {
+        let is_arriving = entry.file_name().to_string_lossy().starts_with(ARRIVING);
+        let age = entry.metadata().and_then(|data| data.modified()).ok().and_then(|at| at.elapsed().ok());
+        if is_arriving && age.is_some_and(|age| age > ABANDONED) {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Arriving {
@@ -304,6 +319,14 @@ mod tests {
         assert!(!hand_in("phone\n+919876543210\n").unwrap());
         assert!(hand_in("phone\n+919876543211\n").is_err());
         assert_eq!(files(root.path()).unwrap().len(), 1);
+        // What a worker left behind that was ended in the middle is gone a day later.
+        let left = root.path().join(".upload-left");
+        std::fs::create_dir(&left).unwrap();
+        sweep(root.path()).unwrap();
+        assert!(left.exists());
+        let long_ago = SystemTime::now() - ABANDONED * 2;
+        std::fs::File::open(&left).unwrap().set_modified(long_ago).unwrap();
+        sweep(root.path()).unwrap();
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1, "nothing half is left");
     }
 }

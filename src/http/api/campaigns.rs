@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::super::access::Who;
 use super::super::problem::Problem;
 use super::Api;
-use super::extract::{Document, Params, body, campaign, limit};
+use super::extract::{Document, Params, body, campaign, finish, limit};
 use super::refusals::{OnCampaign, OnJob, OnList};
 use crate::campaign::control::{Action, Control};
 use crate::campaign::problem::Problem as JobProblem;
@@ -64,13 +64,21 @@ pub(super) async fn create(
         }
         Ok(Taken::Prepared(Arc::new(prepared)))
     };
+    // Each of them reads its audience: the others wait.
+    let turn = api.backing()?.intake.acquire().await;
     let taken = tokio::task::spawn_blocking(prepare).await;
+    drop(turn);
     let prepared = match taken.map_err(|fault| Problem::away(fault.to_string()))?? {
         Taken::Checked(checked) => return Ok(Json(checked).into_response()),
         Taken::Prepared(prepared) => prepared,
     };
-    let (campaign, is_new) = on_ledger!(api.ledger()?, ledger =>
-        dispatch::register(ledger, &prepared, rehearses, false, &who.name).await?);
+    let ledger = api.ledger()?.clone();
+    let registered = finish(async move {
+        let registered = on_ledger!(&ledger, ledger =>
+            dispatch::register(ledger, &prepared, rehearses, false, &who.name).await?);
+        Ok(registered)
+    });
+    let (campaign, is_new) = registered.await?;
     let status = Json(Status::from(&campaign));
     if !is_new {
         return Ok(status.into_response());
@@ -153,7 +161,10 @@ pub(super) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Resu
 async fn act(api: &Api, who: &Who, id: &str, action: Action) -> Result<(Status, u64), Problem> {
     let known = campaign(api, id).await?;
     let control = Control { id: known.id.clone(), action, by: Some(who.name.to_string()) };
-    let done = on_ledger!(api.ledger()?, ledger => dispatch::control(ledger, &control).await?);
+    let ledger = api.ledger()?.clone();
+    let done =
+        finish(async move { Ok(on_ledger!(&ledger, ledger => dispatch::control(ledger, &control).await?)) });
+    let done = done.await?;
     Ok((Status::from(&campaign(api, id).await?), done.messages))
 }
 

@@ -72,6 +72,14 @@ pub(super) async fn campaign(api: &Api, id: &str) -> Result<Campaign, Problem> {
     found.ok_or(LedgerError::NoCampaign(id)).map_err(Problem::from)
 }
 
+/// Does something to its end, also where whoever asks goes away meanwhile: half of it would be worse than
+/// none.
+pub(super) async fn finish<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::spawn(work).await.map_err(|fault| Problem::away(fault.to_string()))?
+}
+
 /// How many items a page has: what is asked for, within bounds.
 pub(super) fn limit(asked: Option<usize>, usual: usize, most: usize) -> Result<usize, Problem> {
     match asked.unwrap_or(usual) {

@@ -22,6 +22,8 @@ use crate::views::status::Status;
 
 /// How often a campaign is looked at: at most twice a second something is told.
 const LOOK: Duration = Duration::from_millis(500);
+/// Where many campaigns are looked at, one in each of these: however many pages are open, sending goes on.
+const PACE: Duration = Duration::from_millis(5);
 
 /// A status, JSON, and whether it is the last.
 type Told = (Arc<str>, bool);
@@ -64,8 +66,9 @@ async fn look(
     id: CampaignId,
     sender: watch::Sender<Told>,
 ) {
+    let count = || seen.lock().unwrap_or_else(PoisonError::into_inner).len();
     loop {
-        sleep(LOOK).await;
+        sleep(LOOK.max(PACE * u32::try_from(count()).unwrap_or(u32::MAX))).await;
         {
             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
             // The last one is the list's own.

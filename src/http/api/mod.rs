@@ -7,9 +7,9 @@ mod audit;
 mod campaigns;
 mod codes;
 mod extract;
-mod lines;
 mod live;
 mod refusals;
+mod reports;
 mod suppressed;
 
 use std::sync::{Arc, OnceLock};
@@ -21,7 +21,7 @@ use axum::http::Method;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::sync::Mutex;
+use tokio::sync::Semaphore;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
@@ -32,11 +32,13 @@ use super::access::{Access, guard};
 use super::problem::Problem;
 use crate::campaign::MessageState;
 use crate::dispatch::{Context, JOB_LIMIT};
-use crate::ledger::{AnyLedger, Suppressed};
+use crate::ledger::AnyLedger;
 
 /// Where it begins.
 const BASE: &str = "/api/v1";
 
+/// How many jobs are checked at once.
+const AT_ONCE: usize = 16;
 /// How long an answer may take.
 const LONGEST: Duration = Duration::from_secs(10);
 /// The parts without which there is no answer, as [`Health`] calls them.
@@ -50,15 +52,15 @@ struct Backing {
     ledger: AnyLedger,
     context: Context,
     live: live::Live,
-    /// The suppressed numbers as they were last read.
-    suppressed: Mutex<Suppressed>,
+    /// Who may have a job checked now.
+    intake: Semaphore,
 }
 
 impl Api {
     /// From now on it answers.
     pub fn open(&self, ledger: AnyLedger, context: Context) {
         let live = live::Live::new(ledger.clone());
-        let _ = self.0.set(Backing { ledger, context, live, suppressed: Mutex::default() });
+        let _ = self.0.set(Backing { ledger, context, live, intake: Semaphore::new(AT_ONCE) });
     }
 
     fn backing(&self) -> Result<&Backing, Problem> {
@@ -109,11 +111,7 @@ async fn in_time(State(health): State<Health>, request: Request, next: Next) -> 
     })
 }
 
-/// The `OpenAPI` document of all of it.
-pub fn document() -> OpenApi {
-    described().1
-}
-
+/// The routes, and the `OpenAPI` document of all of them.
 fn described() -> (Router<Api>, OpenApi) {
     let token = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
@@ -147,10 +145,10 @@ fn described() -> (Router<Api>, OpenApi) {
         .routes(routes!(campaigns::cancel))
         .routes(routes!(campaigns::retry))
         .routes(routes!(campaigns::resolve))
-        .routes(routes!(lines::report_csv))
-        .routes(routes!(lines::report_jsonl))
-        .routes(routes!(lines::responses_csv))
-        .routes(routes!(lines::responses_jsonl))
+        .routes(routes!(reports::report_csv))
+        .routes(routes!(reports::report_jsonl))
+        .routes(routes!(reports::responses_csv))
+        .routes(routes!(reports::responses_jsonl))
         .routes(routes!(live::events))
         .routes(routes!(suppressed::list, suppressed::add))
         .routes(routes!(suppressed::remove))

@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::super::access::Who;
 use super::super::problem::Problem;
 use super::Api;
-use super::extract::{Document, Params, limit};
+use super::extract::{Document, Params, finish, limit};
 use super::refusals::{OnJob, OnList, OnOne};
 use crate::campaign::problem::Problem as JobProblem;
 use crate::campaign::{Phone, counted};
@@ -48,13 +48,9 @@ pub(super) async fn list(
         Some(cursor) => cursor.parse().map_err(|_| Problem::from(crate::ledger::LedgerError::NoPlace))?,
         None => 0,
     };
-    let mut known = api.backing()?.suppressed.lock().await;
-    if let Some(update) = on_ledger!(api.ledger()?, ledger => ledger.suppressed(known.version).await?) {
-        known.apply(update);
-    }
-    let mut numbers = known.numbers.iter();
-    numbers.advance_to(from);
-    let mut found: Vec<u64> = numbers.take(limit + 1).collect();
+    let context = &api.backing()?.context;
+    on_ledger!(api.ledger()?, ledger => context.follow_suppressed(ledger).await?);
+    let mut found = context.suppressed_from(from, limit + 1);
     let next = if found.len() > limit { found.pop().map(|digits| digits.to_string()) } else { None };
     Ok(Json(Numbers { items: found.iter().map(|digits| format!("+{digits}")).collect(), next }))
 }
@@ -124,12 +120,16 @@ async fn change(
     who: &Who,
     numbers: Vec<Phone>,
     how: Suppress,
-    word: &str,
+    word: &'static str,
 ) -> Result<u64, Problem> {
-    on_ledger!(api.ledger()?, ledger => {
-        let changed = ledger.suppress(numbers, how).await?;
-        let detail = format!("{word} {} (suppressed numbers)", counted(changed, "number"));
-        ledger.log(Act::new(&who.name, "suppress", None, &detail)).await?;
-        Ok(changed)
-    })
+    let (ledger, who) = (api.ledger()?.clone(), who.name.clone());
+    let changing = finish(async move {
+        on_ledger!(&ledger, ledger => {
+            let changed = ledger.suppress(numbers, how).await?;
+            let detail = format!("{word} {} (suppressed numbers)", counted(changed, "number"));
+            ledger.log(Act::new(&who, "suppress", None, &detail)).await?;
+            Ok(changed)
+        })
+    });
+    changing.await
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::Redis;
 use super::layout::Keys;
 use crate::campaign::CampaignId;
-use crate::ledger::audit::{KEPT, page};
+use crate::ledger::audit::{KEPT, KEPT_OF_ONE, page};
 use crate::ledger::{Act, ActPage, Audit, LedgerError};
 
 /// All acts.
@@ -17,15 +17,15 @@ impl Audit for Redis {
     async fn log(&self, act: Act) -> Result<(), LedgerError> {
         let json = serde_json::to_string(&act)
             .map_err(|fault| LedgerError::Storage(format!("can't keep an act: {fault}")))?;
-        let add = |key: String| {
+        let add = |key: String, kept: usize| {
             let mut add = redis::cmd("XADD");
-            add.arg(key).arg("MAXLEN").arg("~").arg(KEPT).arg("*").arg(ACT).arg(&json);
+            add.arg(key).arg("MAXLEN").arg("~").arg(kept).arg("*").arg(ACT).arg(&json);
             add
         };
         if let Some(id) = &act.campaign {
-            let _: String = self.client.command(&add(Keys(id).audit())).await?;
+            let _: String = self.client.command(&add(Keys(id).audit(), KEPT_OF_ONE)).await?;
         }
-        let _: String = self.client.command(&add(AUDIT.into())).await?;
+        let _: String = self.client.command(&add(AUDIT.into(), KEPT)).await?;
         Ok(())
     }
 
