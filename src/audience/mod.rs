@@ -186,6 +186,29 @@ enum Rows {
     List(ListRows),
 }
 
+/// The numbers of an audience, and how many rows hold none that can be read or one that was there before.
+///
+/// # Errors
+///
+/// When it can't be read, or has no phone column.
+pub fn numbers(
+    source: &Source,
+    phone: Option<String>,
+    default_region: Option<String>,
+) -> Result<(Vec<Phone>, u64), AudienceError> {
+    let encoding = scan(source, None)?.encoding;
+    let settings = Settings { phone, encoding, default_region, ..Settings::default() };
+    let mut audience = Audience::open(source, &settings)?;
+    let (mut numbers, mut left_out) = (Vec::new(), 0);
+    while let Some(line) = audience.next_line()? {
+        match line {
+            Line::Recipient(row) => numbers.push(row.phone),
+            Line::Skipped { .. } => left_out += 1,
+        }
+    }
+    Ok((numbers, left_out))
+}
+
 /// What a row came to.
 pub enum Line<'a> {
     /// Somebody to send to.

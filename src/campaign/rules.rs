@@ -150,6 +150,23 @@ pub struct Field {
     pub(super) rule: Rule,
 }
 
+impl Field {
+    /// What it is called.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Whether it must be there.
+    pub fn is_required(&self) -> bool {
+        self.required
+    }
+
+    /// What it may be.
+    pub fn rule(&self) -> &Rule {
+        &self.rule
+    }
+}
+
 /// A field that must be there.
 pub const fn required(name: &'static str, rule: Rule) -> Field {
     Field { name, required: true, rule }

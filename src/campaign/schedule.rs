@@ -2,7 +2,7 @@
 
 use jiff::civil::{Time, Weekday};
 use jiff::tz::TimeZone;
-use jiff::{Span, Timestamp};
+use jiff::{SignedDuration, Span, Timestamp};
 use serde::{Deserialize, Deserializer};
 
 /// A job's schedule. An empty one is always open.
@@ -78,6 +78,33 @@ impl Schedule {
         }
     }
 }
+
+impl Schedule {
+    /// When something that takes so long is done, begun at `start` and going on while it is open; `None` where
+    /// it expires before, or takes longer than anybody plans.
+    pub fn end_of(&self, start: Timestamp, takes: std::time::Duration) -> Option<Timestamp> {
+        let (mut at, mut left) = (start, SignedDuration::try_from(takes).ok()?);
+        for _ in 0..OPENINGS {
+            match self.at(at) {
+                Opening::Expired => return None,
+                Opening::Opens(opens) => at = opens,
+                Opening::Open { until } => match until.map(|until| (until, until.duration_since(at))) {
+                    Some((until, open)) if open < left => (at, left) = (until, left - open),
+                    _ => return at.checked_add(left).ok(),
+                },
+            }
+        }
+        None
+    }
+
+    /// The zone of its clock, where it has one.
+    pub fn timezone(&self) -> Option<&TimeZone> {
+        self.window.as_ref().map(|window| &window.timezone)
+    }
+}
+
+/// So many times a window opens at the most for what is forecast: about two years of days.
+const OPENINGS: usize = 1500;
 
 impl Window {
     fn at(&self, now: Timestamp) -> Opening {
@@ -162,6 +189,21 @@ mod tests {
             schedule.at(at("2026-11-21T21:00:00+05:30")),
             Opening::Opens(at("2026-11-23T09:00:00+05:30"))
         );
+    }
+
+    #[test]
+    fn what_takes_longer_than_a_window_goes_on_in_the_next() {
+        let schedule = schedule(json!({
+            "expires_at": "2026-11-24T12:00:00Z",
+            "window": { "from": "09:00", "to": "17:00", "timezone": "UTC" } }));
+        let end = |hours| schedule.end_of(at("2026-11-21T20:00:00Z"), std::time::Duration::from_hours(hours));
+        assert_eq!(end(3), Some(at("2026-11-22T12:00:00Z")));
+        assert_eq!(end(8), Some(at("2026-11-22T17:00:00Z")));
+        assert_eq!(end(18), Some(at("2026-11-24T11:00:00Z")));
+        assert_eq!(end(20), None, "it expires before");
+        let always = Schedule::default();
+        let start = at("2026-11-21T20:00:00Z");
+        assert_eq!(always.end_of(start, std::time::Duration::ZERO), Some(start));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{Failure, Outcome, open, operator, print, write_line};
-use crate::audience::{Audience, AudienceError, Line, Settings, Source, scan};
+use crate::audience::{self, AudienceError, Source};
 use crate::campaign::Phone;
 use crate::campaign::{counted, thousands};
 use crate::config::Config;
@@ -91,24 +91,14 @@ async fn run(what: SuppressCommand, ledger: &impl Ledger, json: bool) -> Outcome
 
 /// The numbers of a file; rows without one are told and left out.
 fn read(file: PathBuf, phone: Option<String>, default_region: Option<String>) -> Result<Vec<Phone>, Failure> {
-    let source = Source::File(file);
-    let encoding = scan(&source, None)?.encoding;
-    let settings = Settings { phone, encoding, default_region, ..Settings::default() };
-    let opened = Audience::open(&source, &settings);
-    let mut audience = opened.map_err(|fault| match fault {
+    let read = audience::numbers(&Source::File(file), phone, default_region);
+    let (numbers, left_out) = read.map_err(|fault| match fault {
         // The audience's own words name a place in a job.
         AudienceError::NoPhoneColumn { name, fault } => {
             Failure::Usage(format!("{name}: {fault}; name the column of the numbers with --phone"))
         }
         fault => fault.into(),
     })?;
-    let (mut numbers, mut left_out) = (Vec::new(), 0_u64);
-    while let Some(line) = audience.next_line()? {
-        match line {
-            Line::Recipient(row) => numbers.push(row.phone),
-            Line::Skipped { .. } => left_out += 1,
-        }
-    }
     if left_out > 0 {
         write_line(&format!(
             "{} rows hold no number that could be read, or one that was there before",

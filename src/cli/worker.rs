@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use axum::Router;
 use clap::Args;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -89,7 +90,7 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     // Served from the start, so that whoever watches sees what it waits for.
     let slot = Slot::<Redis>::default();
     let api = Api::default();
-    let more = router(slot.clone()).merge(http::router(api.clone(), access(config)?, health.clone()));
+    let more = router(slot.clone()).merge(pages(config, &api, &health)?);
     let http = Http::start(&config.http.listen, health.clone(), more).await.map_err(Failure::Outside)?;
     let longest = config.accounts.values().map(|account| account.timeout.0).max();
     let connecting = async {
@@ -131,7 +132,7 @@ async fn embedded(
     let path = worker.store.as_deref().unwrap_or(&config.store.path);
     let ledger = Sqlite::open(path, Access::Send)?;
     let (health, slot, api) = (Health::default(), Slot::<Sqlite>::default(), Api::default());
-    let more = router(slot.clone()).merge(http::router(api.clone(), access(config)?, health.clone()));
+    let more = router(slot.clone()).merge(pages(config, &api, &health)?);
     let http = Http::start(&config.http.listen, health.clone(), more).await.map_err(Failure::Outside)?;
     let public_url = config.http.public_url.clone();
     let (_sandbox, context) = if worker.sandbox {
@@ -168,7 +169,15 @@ fn context(
     Context::new(accounts, config.audiences.root.clone(), events, false)
 }
 
-/// Who may use the API.
+/// The API and the dashboard.
+fn pages(config: &Config, api: &Api, health: &Health) -> Result<Router, Failure> {
+    let access = access(config)?;
+    let dashboard =
+        http::dashboard_router(api.clone(), access.clone(), health.clone(), config.http.public_url.as_ref());
+    Ok(dashboard.merge(http::api_router(api.clone(), access, health.clone())))
+}
+
+/// Who may use the API and the dashboard.
 fn access(config: &Config) -> Result<http::Access, Failure> {
     let mut tokens = Vec::with_capacity(config.http.tokens.len());
     for (nth, token) in config.http.tokens.iter().enumerate() {

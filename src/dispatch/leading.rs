@@ -26,11 +26,9 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     ) -> Result<(), DispatchError> {
         self.reap_planning().await?;
         let counts = campaign.counts;
-        if campaign.planned
-            && counts.open() == 0
-            && self.planning.is_none()
-            && self.ledger.complete(&self.id).await?
-        {
+        let is_settled = campaign.planned && counts.open() == 0;
+        self.ledger.sample(&self.id, &mut self.points, &counts, is_settled).await?;
+        if is_settled && self.planning.is_none() && self.ledger.complete(&self.id).await? {
             self.wake_up.notify_one();
             return Ok(());
         }

@@ -23,7 +23,7 @@ use super::sender::{Sending, State};
 use super::{Account, Accounts, DispatchError, Prepared};
 use crate::campaign::job::OnInDoubt;
 use crate::campaign::{CampaignId, CampaignState, Columns, Job, Opening};
-use crate::ledger::{Breaker, Campaign, Counts, Decision, Lease, Ledger, LedgerError, Suppressed};
+use crate::ledger::{Breaker, Campaign, Counts, Decision, Lease, Ledger, LedgerError, Point, Suppressed};
 use crate::limiter::CampaignLimits;
 use crate::queue::{Queue, QueueError};
 
@@ -126,6 +126,8 @@ pub(super) struct CampaignSupervisor<L: Ledger, Q: Queue> {
     pub(super) replayed: BTreeMap<u32, u64>,
     /// Since when it stands still with nothing queued, and where.
     pub(super) still: Option<(Instant, Counts)>,
+    /// How it went so far, where this worker leads it.
+    pub(super) points: Option<Vec<Point>>,
     shown: Option<String>,
     involved: Involved,
     expired_once: bool,
@@ -185,6 +187,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             publish: if Q::LASTS { Publish::News } else { Publish::Unsettled },
             replayed: BTreeMap::new(),
             still: None,
+            points: None,
             shown: None,
             involved: Involved::No,
             expired_once: false,
@@ -281,6 +284,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         }
         if !lease.leads {
             self.stop_planning().await;
+            self.points = None;
             if L::SHARED && !Q::LASTS {
                 // Only the worker that leads has its batches.
                 let has_ended = self.rest().await?;

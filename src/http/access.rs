@@ -31,10 +31,22 @@ pub(super) struct Who {
     role: Role,
 }
 
+impl Who {
+    /// Whether more than looking is allowed.
+    pub(super) fn may_act(&self) -> bool {
+        self.role == Role::Operator
+    }
+}
+
 struct Known {
     who: Who,
     digest: blake3::Hash,
+    /// Seals the sessions that begin with this token.
+    session_key: [u8; 32],
 }
+
+/// What the keys of sessions are made for, and for nothing else.
+const SESSIONS: &str = "flowcast 2026-11-26 sessions of the dashboard";
 
 /// The tokens there are.
 #[derive(Clone, Default)]
@@ -46,21 +58,46 @@ impl Access {
         let known = |(name, role, token): (String, Role, SecretString)| Known {
             who: Who { name: name.into(), role },
             digest: blake3::hash(token.expose_secret().as_bytes()),
+            session_key: blake3::derive_key(SESSIONS, token.expose_secret().as_bytes()),
         };
         Self(Arc::new(tokens.into_iter().map(known).collect()))
     }
 
-    /// Whose a token is. All of them are compared, each in constant time.
-    fn of(&self, token: &[u8]) -> Option<Who> {
+    /// Whether there are no tokens, and only people at this machine are answered.
+    pub(super) fn is_open(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A token that there is. All of them are compared, each in constant time.
+    fn known(&self, token: &[u8]) -> Option<&Known> {
         let digest = blake3::hash(token);
-        self.0
-            .iter()
-            .fold(None, |found, known| if known.digest == digest { Some(&known.who) } else { found })
-            .cloned()
+        self.0.iter().fold(None, |found, known| if known.digest == digest { Some(known) } else { found })
+    }
+
+    fn of(&self, token: &[u8]) -> Option<Who> {
+        self.known(token).map(|known| known.who.clone())
+    }
+
+    /// A session of the holder of a token that ends at a second since 1970: `end.seal`.
+    pub(super) fn session(&self, token: &[u8], ends: i64) -> Option<String> {
+        let known = self.known(token)?;
+        let end = ends.to_string();
+        Some(format!("{end}.{}", blake3::keyed_hash(&known.session_key, end.as_bytes()).to_hex()))
+    }
+
+    /// Whose a session is that has not ended by now.
+    pub(super) fn of_session(&self, session: &str, now: i64) -> Option<Who> {
+        let (end, seal) = session.split_once('.')?;
+        let seal = blake3::Hash::from_hex(seal).ok()?;
+        if end.parse::<i64>().ok()? <= now {
+            return None;
+        }
+        let sealed = |known: &Known| blake3::keyed_hash(&known.session_key, end.as_bytes()) == seal;
+        self.0.iter().fold(None, |found, known| if sealed(known) { Some(&known.who) } else { found }).cloned()
     }
 
     /// Who asks, if it is somebody who may look.
-    fn who(&self, headers: &HeaderMap, peer: SocketAddr) -> Result<Who, Problem> {
+    pub(super) fn who(&self, headers: &HeaderMap, peer: SocketAddr) -> Result<Who, Problem> {
         if self.0.is_empty() {
             return at_this_machine(headers, peer);
         }
@@ -90,13 +127,19 @@ fn at_this_machine(headers: &HeaderMap, peer: SocketAddr) -> Result<Who, Problem
             "was asked under another name than localhost: that needs http.tokens in the configuration",
         );
     }
-    let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
-    let own = |origin: &str| origin.split_once("://").map(|(_, origin)| origin) == host;
-    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
-    if !origin.is_none_or(own) || site.is_some_and(|site| !matches!(site, b"same-origin" | b"none")) {
+    if comes_from_elsewhere(headers) {
         return refused("comes from a page of another site");
     }
     Ok(Who { name: "this machine".into(), role: Role::Operator })
+}
+
+/// Whether a browser says that a page of another site asks.
+pub(super) fn comes_from_elsewhere(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
+    let own = |origin: &str| origin.split_once("://").map(|(_, origin)| origin) == host;
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    !origin.is_none_or(own) || site.is_some_and(|site| !matches!(site, b"same-origin" | b"none"))
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -151,6 +194,27 @@ mod tests {
             assert!(who(wrong).is_err(), "{wrong}");
         }
         assert!(access.who(&HeaderMap::new(), "127.0.0.1:9".parse().unwrap()).is_err());
+    }
+
+    #[test]
+    fn a_session_is_its_tokens_and_ends() {
+        let access = |token: &str| {
+            Access::new([
+                ("looks".into(), Role::Viewer, token.into()),
+                ("acts".into(), Role::Operator, "secret-2".into()),
+            ])
+        };
+        let known = access("secret-1");
+        let session = known.session(b"secret-1", 1000).unwrap();
+        assert_eq!(&*known.of_session(&session, 999).unwrap().name, "looks");
+        assert!(known.of_session(&session, 1000).is_none());
+        assert!(known.session(b"secret-3", 1000).is_none());
+        assert!(access("another").of_session(&session, 999).is_none(), "it ends with its token");
+        let (_, seal) = session.split_once('.').unwrap();
+        for forged in [format!("2000.{seal}"), format!("1000.{}", "0".repeat(64)), "1000".into(), ".".into()]
+        {
+            assert!(known.of_session(&forged, 999).is_none(), "{forged}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! The HTTP side of a worker: whether it lives, whether it is ready, its metrics, and the API.
+//! The HTTP side of a worker: whether it lives, whether it is ready, its metrics, the API and the dashboard.
 
 mod access;
 mod api;
+mod dashboard;
 mod problem;
 
 use std::io::ErrorKind;
@@ -18,7 +19,8 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 
 pub use access::{Access, Role};
-pub use api::{Api, router};
+pub use api::{Api, router as api_router};
+pub use dashboard::router as dashboard_router;
 use problem::Problem;
 
 /// How often the metrics' histograms are tidied.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::LedgerError;
-use super::batches::{Batches, PAGE, StoredBatch};
+use super::batches::{Batches, Listed, PAGE, StoredBatch};
 use super::deliveries::{Deliveries, Response, UNDELIVERED};
 use crate::campaign::delivery::Progress;
 use crate::campaign::{CampaignId, MessageState};
@@ -142,6 +142,28 @@ pub trait Reporting: Batches {
             lines.sort_by_key(|line| line.row);
             let next = (!is_last).then_some(Cursor { batch: end, skipped: next });
             Ok(ReportPage { lines, next })
+        }
+    }
+
+    /// Messages in doubt, the first so many in the order of the batches.
+    fn in_doubt(
+        &self,
+        id: &CampaignId,
+        most: usize,
+    ) -> impl Future<Output = Result<Vec<ReportLine>, LedgerError>> + Send {
+        async move {
+            let (texts, mut found) = (self.texts(id).await?, Vec::new());
+            for numbers in self.listed(id, Listed::Failed).await?.chunks(PAGE as usize) {
+                for stored in self.load(id, numbers).await?.iter().flatten() {
+                    let lines = batch_lines(stored, &BTreeMap::new(), &Deliveries::default(), &texts);
+                    found.extend(lines.into_iter().filter(|line| line.state == MessageState::InDoubt));
+                }
+                if found.len() >= most {
+                    break;
+                }
+            }
+            found.truncate(most);
+            Ok(found)
         }
     }
 

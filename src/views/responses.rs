@@ -64,7 +64,7 @@ fn line(response: &Response) -> Value {
 }
 
 /// A person's words, and the fields of a form.
-fn parts(response: &Response) -> (Option<String>, serde_json::Map<String, Value>) {
+pub(super) fn parts(response: &Response) -> (Option<String>, serde_json::Map<String, Value>) {
     match &response.content {
         ReplyContent::Flow(fields) => (None, fields.clone()),
         ReplyContent::Text(text) => (Some(text.clone()), serde_json::Map::new()),

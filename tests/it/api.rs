@@ -5,127 +5,13 @@ use std::time::Duration;
 
 use flowcast::sandbox::Behaviour;
 use futures_util::future::join_all;
-use reqwest::{Method, StatusCode};
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::fleet::{Fleet, Worker, until};
-use crate::servers::{RedisProcess, amqp_url, free_port, redis_url};
-use crate::support::{World, job, job_with, sandbox};
-
-const FAST: &str = "limits = { messages = \"100000/s\", requests = \"10000/s\" }\nconcurrency = 4";
-const TOKENS: &str = "tokens = [{ name = \"reports\", role = \"viewer\", token = \"look-1\" }, \
-                      { name = \"marketing\", role = \"operator\", token = \"act-1\" }]";
-
-/// A worker with an API, and who asks it.
-struct Service {
-    fleet: Fleet,
-    url: String,
-    worker: Worker,
-    client: reqwest::Client,
-}
-
-/// An answer.
-#[derive(Debug)]
-struct Answer {
-    status: StatusCode,
-    kind: String,
-    text: String,
-}
-
-impl Answer {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
-    }
-
-    /// What a problem says.
-    fn detail(&self, status: u16) -> String {
-        assert_eq!(
-            (self.status.as_u16(), self.kind.as_str()),
-            (status, "application/problem+json"),
-            "{self:?}"
-        );
-        let problem = self.json();
-        assert_eq!(problem["status"], status);
-        assert!(problem["type"].is_string() && problem["title"].is_string(), "{problem}");
-        problem["detail"].as_str().unwrap().to_owned()
-    }
-}
-
-impl Service {
-    async fn start(is_embedded: bool, provider: &str, http: &str) -> Self {
-        Self::on(is_embedded, redis_url(), provider, http).await
-    }
-
-    async fn on(is_embedded: bool, redis: String, provider: &str, http: &str) -> Self {
-        let port = free_port();
-        let fleet = Fleet { world: World::new(200), redis, amqp: amqp_url() };
-        let servers = if is_embedded {
-            String::new()
-        } else {
-            format!("[redis]\nurl = \"{}\"\n[amqp]\nurl = \"{}\"\n", fleet.redis, fleet.amqp)
-        };
-        let http = format!("[http]\nlisten = \"127.0.0.1:{port}\"\n{http}\n[audiences]\nroot = \".\"\n");
-        fleet.world.write_account("exotel", provider, &format!("{FAST}\n{servers}{http}"));
-        let args: &[&str] = if is_embedded { &["worker", "--embedded"] } else { &["worker"] };
-        Self::run(fleet, port, args).await
-    }
-
-    /// With nothing configured but where it listens.
-    async fn configured(more: &str, args: &[&str]) -> Self {
-        let (fleet, port) =
-            (Fleet { world: World::new(0), redis: redis_url(), amqp: amqp_url() }, free_port());
-        fleet.world.write("flowcast.toml", format!("[http]\nlisten = \"127.0.0.1:{port}\"\n{more}"));
-        Self::run(fleet, port, args).await
-    }
-
-    async fn run(fleet: Fleet, port: u16, args: &[&str]) -> Self {
-        let worker = fleet.worker_with(args);
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let service = Self { fleet, url: format!("http://127.0.0.1:{port}"), worker, client };
-        let mut is_ready = false;
-        while !is_ready {
-            let ready = service.client.get(format!("{}/readyz", service.url)).send().await;
-            is_ready = ready.is_ok_and(|answer| answer.status() == 200);
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        service
-    }
-
-    async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
-        let response = request.send().await.unwrap();
-        let kind = response.headers().get("content-type").map(|kind| kind.to_str().unwrap().to_owned());
-        Answer {
-            status: response.status(),
-            kind: kind.unwrap_or_default(),
-            text: response.text().await.unwrap(),
-        }
-    }
-
-    fn request(&self, method: Method, path: &str, token: &str) -> reqwest::RequestBuilder {
-        let request = self.client.request(method, format!("{}/api/v1{path}", self.url));
-        if token.is_empty() { request } else { request.bearer_auth(token) }
-    }
-
-    async fn get(&self, path: &str) -> Answer {
-        self.send(self.request(Method::GET, path, "look-1")).await
-    }
-
-    async fn post(&self, path: &str, body: &Value) -> Answer {
-        self.send(self.request(Method::POST, path, "act-1").json(body)).await
-    }
-
-    async fn until_state(&self, id: &str, state: &str) -> Value {
-        for _ in 0..3000 {
-            let status = self.get(&format!("/campaigns/{id}")).await.json();
-            // While the ledger is away it is a problem without a state.
-            if status["state"] == state {
-                return status;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("{id} is not {state}");
-    }
-}
+use crate::fleet::until;
+use crate::servers::RedisProcess;
+use crate::service::{FAST, Service, TOKENS};
+use crate::support::{job, job_with, sandbox};
 
 /// An audience of three rows, two of them one person.
 const ROWS: &str = "phone,name\n+919876543210,Asha\n+919876543211,=1+1\n+919876543210,Asha\n";
@@ -500,7 +386,7 @@ async fn a_worker_with_a_sandbox_needs_no_configuration_and_its_rehearsals_are_n
 async fn while_redis_is_away_it_says_so_and_goes_on_by_itself() {
     let mut redis = RedisProcess::start("--appendonly yes --appendfsync always");
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
-    let service = Service::on(false, redis.url(), &provider, TOKENS).await;
+    let service = Service::on(false, redis.url(), &provider, TOKENS, FAST).await;
     let mut job = job();
     job["id"] = "waits".into();
     job["schedule"] = json!({ "start_at": "2099-01-01T09:00:00Z" });

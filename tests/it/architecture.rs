@@ -17,7 +17,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("config", &["campaign", "provider"]),
     ("telemetry", &["campaign"]),
     ("views", &["campaign", "ledger", "dispatch"]),
-    ("http", &["campaign", "audience", "ledger", "dispatch", "views"]),
+    ("http", &["campaign", "audience", "queue", "ledger", "dispatch", "views"]),
     (
         "cli",
         &[

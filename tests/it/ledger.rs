@@ -12,9 +12,10 @@ use futures_util::future::try_join_all;
 
 use flowcast::ledger::{
     ABANDONED, Access, Act, ActPage, Audit, BatchWriter, Batches, Breaker, Breakers, Campaign,
-    CampaignFilter, Campaigns, Checkpoint, Claim, Cursor, Decision, FIRST_PROBE, Lease, Ledger, LedgerError,
-    Memory, MessageReport, NewCampaign, Outcome, PlannedBatch, Plans, Purpose, Recorded, Redis, ReportLine,
-    Reporting, SkippedRow, Sqlite, Suppress, Suppressed, Suppression, SuppressionUpdate,
+    CampaignDrafts, CampaignFilter, Campaigns, Checkpoint, Claim, Cursor, Decision, FIRST_PROBE, Lease,
+    Ledger, LedgerError, Memory, MessageReport, NewCampaign, Outcome, PlannedBatch, Plans, Point, Purpose,
+    Recorded, Redis, ReportLine, Reporting, Series, SkippedRow, Sqlite, Suppress, Suppressed, Suppression,
+    SuppressionUpdate,
 };
 
 use crate::servers::{RedisStore, cluster_store, redis_store};
@@ -1130,6 +1131,62 @@ async fn what_people_did_is_remembered_the_newest_first(store: impl Store) {
     assert_eq!(store.open().await.acts(None, None, 10).await.unwrap().acts.len(), 8);
 }
 
+async fn how_a_campaign_went_is_kept_in_few_points_and_goes_with_it(store: impl Store) {
+    let ledger = store.open().await;
+    running(&ledger).await;
+    let point = |at: i64| Point { at, accepted: at as u64, rejected: 2, in_doubt: 1 };
+    assert_eq!(ledger.points(&id()).await.unwrap(), []);
+    ledger.write_points(&id(), vec![point(1000)], false).await.unwrap();
+    ledger.write_points(&id(), vec![point(2000), point(3000)], false).await.unwrap();
+    assert_eq!(ledger.points(&id()).await.unwrap(), [point(1000), point(2000), point(3000)]);
+    ledger.write_points(&id(), vec![point(1000), point(3000)], true).await.unwrap();
+    drop(ledger);
+    let ledger = store.open().await;
+    assert_eq!(ledger.points(&id()).await.unwrap(), [point(1000), point(3000)]);
+    // A look adds a point where something has changed.
+    let mut known = None;
+    let counts = flowcast::ledger::Counts { accepted: 4000, ..Default::default() };
+    ledger.sample(&id(), &mut known, &counts, false).await.unwrap();
+    ledger.sample(&id(), &mut known, &counts, true).await.unwrap();
+    let points = ledger.points(&id()).await.unwrap();
+    assert_eq!(points.last().unwrap().accepted, 4000);
+    assert_eq!(known.unwrap(), points);
+    ledger.remove(&id()).await.unwrap();
+    running(&ledger).await;
+    assert_eq!(ledger.points(&id()).await.unwrap(), []);
+}
+
+async fn a_draft_is_kept_until_it_is_removed(store: impl Store) {
+    let ledger = store.open().await;
+    let name = format!("draft-{}", uuid::Uuid::now_v7());
+    assert_eq!(ledger.draft(&name).await.unwrap(), None);
+    ledger.keep_draft(&name, "one".into()).await.unwrap();
+    ledger.keep_draft(&name, "two".into()).await.unwrap();
+    drop(ledger);
+    let ledger = store.open().await;
+    assert_eq!(ledger.draft(&name).await.unwrap().as_deref(), Some("two"));
+    let all = ledger.drafts().await.unwrap();
+    assert_eq!(all.iter().filter(|(known, _)| *known == name).count(), 1);
+    ledger.remove_draft(&name).await.unwrap();
+    assert_eq!(ledger.draft(&name).await.unwrap(), None);
+}
+
+async fn messages_in_doubt_are_found_among_all(store: impl Store) {
+    let ledger = store.open().await;
+    running(&ledger).await;
+    for number in 0..3 {
+        let claim = claim(&ledger, batch(number, 2), all(2)).await;
+        let outcomes =
+            if number == 1 { [in_doubt(), accepted("s")] } else { [accepted("s"), rejected("1", "x")] };
+        record(&ledger, &claim, number, (0..2).zip(outcomes).collect()).await;
+    }
+    let found = ledger.in_doubt(&id(), 10).await.unwrap();
+    assert_eq!(found.iter().map(|line| (line.row, line.state)).collect::<Vec<_>>(), [(3, InDoubt)]);
+    assert_eq!(found[0].detail.as_deref(), Some("timed out"));
+    assert!(found[0].updated_at.is_some());
+    assert_eq!(ledger.in_doubt(&id(), 0).await.unwrap(), []);
+}
+
 async fn campaigns_are_listed_by_pages_that_stay_right(store: impl Store) {
     let ledger = store.open().await;
     let register = |nth: u32| {
@@ -1267,6 +1324,9 @@ macro_rules! ledger_suite {
                 who_is_far_behind_reads_the_whole_list_of_suppressed_numbers
                 the_key_of_callbacks_is_made_once_and_the_same_for_all
                 what_people_did_is_remembered_the_newest_first
+                how_a_campaign_went_is_kept_in_few_points_and_goes_with_it
+                a_draft_is_kept_until_it_is_removed
+                messages_in_doubt_are_found_among_all
                 campaigns_are_listed_by_pages_that_stay_right
                 a_cancelled_campaign_skips_what_is_pending
                 a_campaign_that_is_removed_leaves_nothing

@@ -17,7 +17,7 @@ const RUNNING: usize = 1000;
 
 /// An account at a provider.
 #[derive(Serialize, ToSchema)]
-pub(super) struct AccountView {
+pub(in crate::http) struct AccountView {
     /// Its name in the configuration.
     name: String,
     /// Its provider; null where the account can't be used.
@@ -74,6 +74,11 @@ pub(super) struct AccountList {
 /// Lists the accounts.
 #[utoipa::path(get, path = "/accounts", tag = "accounts", responses((status = 200, body = AccountList), OnList))]
 pub(super) async fn list(State(api): State<Api>) -> Result<Json<AccountList>, Problem> {
+    Ok(Json(AccountList { items: all(&api).await? }))
+}
+
+/// All accounts, by name.
+pub(in crate::http) async fn all(api: &Api) -> Result<Vec<AccountView>, Problem> {
     let backing = api.backing()?;
     let filter = CampaignFilter { state: Some(CampaignState::Running), ..CampaignFilter::default() };
     let running = on_ledger!(&backing.ledger, ledger => ledger.page(&filter, None, RUNNING).await?).campaigns;
@@ -103,5 +108,5 @@ pub(super) async fn list(State(api): State<Api>) -> Result<Json<AccountList>, Pr
             problem: account.as_ref().err().cloned(),
         });
     }
-    Ok(Json(AccountList { items }))
+    Ok(items)
 }

@@ -35,6 +35,8 @@ const ARRIVING: &str = ".upload-";
 const ABANDONED: Duration = Duration::from_hours(24);
 /// The longest name, in bytes.
 const LONGEST_NAME: usize = 200;
+/// So many files may have a name that a number tells apart.
+const RENAMED: u32 = 100;
 /// The endings that are read.
 const ENDINGS: [&str; 4] = [".csv", ".csv.gz", ".csv.zst", ".xlsx"];
 
@@ -48,9 +50,9 @@ pub(super) struct UploadParams {
 
 /// An audience that was handed in.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Uploaded {
+pub(in crate::http) struct Uploaded {
     /// As a job's `audience.csv.path` wants it.
-    path: String,
+    pub(in crate::http) path: String,
     /// The size of the file.
     bytes: u64,
     /// How many rows it has.
@@ -77,25 +79,57 @@ pub(super) async fn upload(
     Params(asked): Params<UploadParams>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let root = root(&api)?;
-    let name = asked.name;
-    check_name(&name)?;
-    let arriving = Arriving::new(&root, &name).map_err(|fault| unwritten(&fault))?;
-    let bytes = receive(request, &api, &arriving.file).await?;
-    let (uploaded, is_new) = {
-        let name = name.clone();
-        let keep = move || keep(&arriving, &root.join(&name), name, bytes);
-        tokio::task::spawn_blocking(keep).await.map_err(|fault| Problem::away(fault.to_string()))??
+    let (name, taken) = (asked.name, Taken::Refuse);
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let (uploaded, is_new) = if kind.is_some_and(|kind| kind.starts_with("multipart/form-data")) {
+        let wrong = |detail: String| Problem::bad_request(format!("the form: {detail}"));
+        let form = Multipart::from_request(request, &api).await;
+        let mut form = form.map_err(|fault| wrong(fault.body_text()))?;
+        loop {
+            let field = form.next_field().await.map_err(|fault| wrong(fault.body_text()))?;
+            let field = field.ok_or_else(|| wrong("has no field `file`".into()))?;
+            if field.name() == Some("file") {
+                break take_in(&api, &who, name, field, taken).await?;
+            }
+        }
+    } else {
+        take_in(&api, &who, name, request.into_body().into_data_stream(), taken).await?
     };
-    if !is_new {
-        return Ok(Json(uploaded).into_response());
-    }
-    let detail = format!("handed in the audience {name}, {}", counted(uploaded.rows, "row"));
-    on_ledger!(api.ledger()?, ledger => ledger.log(Act::new(&who.name, "upload", None, &detail)).await?);
-    Ok((StatusCode::CREATED, Json(uploaded)).into_response())
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(uploaded)).into_response())
 }
 
-fn root(api: &Api) -> Result<PathBuf, Problem> {
+/// What becomes of a file whose name another one has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::http) enum Taken {
+    Refuse,
+    /// It is called `name-2.csv` or the like.
+    Rename,
+}
+
+/// Takes a file in under a name. Returns also whether it was not there before.
+pub(in crate::http) async fn take_in<E: std::fmt::Display>(
+    api: &Api,
+    who: &Who,
+    name: String,
+    stream: impl Stream<Item = Result<Bytes, E>>,
+    taken: Taken,
+) -> Result<(Uploaded, bool), Problem> {
+    let root = root(api)?;
+    check_name(&name)?;
+    let arriving = Arriving::new(&root, &name).map_err(|fault| unwritten(&fault))?;
+    let bytes = write(stream, &arriving.file).await?;
+    let keep = move || keep(&arriving, &root, &name, bytes, taken);
+    let kept = tokio::task::spawn_blocking(keep).await;
+    let (uploaded, is_new) = kept.map_err(|fault| Problem::away(fault.to_string()))??;
+    if is_new {
+        let detail = format!("handed in the audience {}, {}", uploaded.path, counted(uploaded.rows, "row"));
+        on_ledger!(api.ledger()?, ledger => ledger.log(Act::new(&who.name, "upload", None, &detail)).await?);
+    }
+    Ok((uploaded, is_new))
+}
+
+pub(in crate::http) fn root(api: &Api) -> Result<PathBuf, Problem> {
     let root = api.backing()?.context.root.clone();
     root.ok_or_else(|| Problem::new(StatusCode::CONFLICT, "audiences.root is not configured on this worker"))
 }
@@ -153,21 +187,6 @@ impl Drop for Arriving {
 }
 
 /// Writes what comes to a file. Returns how many bytes that are.
-async fn receive(request: Request, api: &Api, file: &Path) -> Result<u64, Problem> {
-    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    if !kind.is_some_and(|kind| kind.starts_with("multipart/form-data")) {
-        return write(request.into_body().into_data_stream(), file).await;
-    }
-    let wrong = |detail: String| Problem::bad_request(format!("the form: {detail}"));
-    let mut form = Multipart::from_request(request, api).await.map_err(|fault| wrong(fault.body_text()))?;
-    while let Some(field) = form.next_field().await.map_err(|fault| wrong(fault.body_text()))? {
-        if field.name() == Some("file") {
-            return write(field, file).await;
-        }
-    }
-    Err(wrong("has no field `file`".into()))
-}
-
 async fn write<E: std::fmt::Display>(
     stream: impl Stream<Item = Result<Bytes, E>>,
     path: &Path,
@@ -195,7 +214,13 @@ fn unwritten(fault: &std::io::Error) -> Problem {
 
 /// Reads the file once, and gives it its name if it is an audience and the name is free. Returns also
 /// whether it was.
-fn keep(arriving: &Arriving, path: &Path, name: String, bytes: u64) -> Result<(Uploaded, bool), Problem> {
+fn keep(
+    arriving: &Arriving,
+    root: &Path,
+    name: &str,
+    bytes: u64,
+    taken: Taken,
+) -> Result<(Uploaded, bool), Problem> {
     let scan = scan(&Source::File(arriving.file.clone()), None).map_err(|fault| {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
         if fault.is_outside_failure() {
@@ -205,21 +230,36 @@ fn keep(arriving: &Arriving, path: &Path, name: String, bytes: u64) -> Result<(U
         }
     })?;
     let note = scan.encoding.note();
-    let uploaded = Uploaded { path: name, bytes, rows: scan.rows, columns: scan.columns, note };
-    // A link is made only where nothing is; a rename would replace what is there.
-    match std::fs::hard_link(&arriving.file, path) {
-        Ok(()) => {
-            let folder = path.parent().map(std::fs::File::open);
-            folder.map_or(Ok(()), |folder| folder?.sync_all()).map_err(|fault| unwritten(&fault))?;
-            Ok((uploaded, true))
+    let mut uploaded =
+        Uploaded { path: name.to_owned(), bytes, rows: scan.rows, columns: scan.columns, note };
+    let tries = if taken == Taken::Rename { RENAMED } else { 1 };
+    for nth in 1..=tries {
+        uploaded.path = nth_name(name, nth);
+        let path = root.join(&uploaded.path);
+        // A link is made only where nothing is; a rename would replace what is there.
+        match std::fs::hard_link(&arriving.file, &path) {
+            Ok(()) => {
+                let folder = std::fs::File::open(root).and_then(|folder| folder.sync_all());
+                folder.map_err(|fault| unwritten(&fault))?;
+                return Ok((uploaded, true));
+            }
+            Err(fault) if fault.kind() == ErrorKind::AlreadyExists => {
+                if same(&arriving.file, &path).map_err(|fault| unwritten(&fault))? {
+                    return Ok((uploaded, false));
+                }
+            }
+            Err(fault) => return Err(unwritten(&fault)),
         }
-        Err(fault) if fault.kind() == ErrorKind::AlreadyExists => {
-            let is_same = same(&arriving.file, path).map_err(|fault| unwritten(&fault))?;
-            let detail =
-                format!("there is another file of the name {:?}; give this one another", uploaded.path);
-            if is_same { Ok((uploaded, false)) } else { Err(Problem::new(StatusCode::CONFLICT, detail)) }
-        }
-        Err(fault) => Err(unwritten(&fault)),
+    }
+    let detail = format!("there is another file of the name {name:?}; give this one another");
+    Err(Problem::new(StatusCode::CONFLICT, detail))
+}
+
+/// `people-2.csv` for the second of the name `people.csv`.
+fn nth_name(name: &str, nth: u32) -> String {
+    match name.split_once('.') {
+        Some((stem, ending)) if nth > 1 => format!("{stem}-{nth}.{ending}"),
+        _ => name.to_owned(),
     }
 }
 
@@ -238,14 +278,14 @@ fn same(one: &Path, other: &Path) -> std::io::Result<bool> {
 
 /// A file of the audience root.
 #[derive(Serialize, ToSchema)]
-pub(super) struct AudienceFile {
+pub(in crate::http) struct AudienceFile {
     /// As a job's `audience.csv.path` wants it.
-    path: String,
+    pub(in crate::http) path: String,
     /// The size of the file.
-    bytes: u64,
+    pub(in crate::http) bytes: u64,
     /// When it was last written.
     #[schema(value_type = String, format = DateTime)]
-    uploaded_at: Timestamp,
+    pub(in crate::http) uploaded_at: Timestamp,
 }
 
 /// The files of the audience root.
@@ -268,7 +308,7 @@ pub(super) async fn list(State(api): State<Api>) -> Result<Json<AudienceFiles>, 
     Ok(Json(AudienceFiles { items: items.map_err(away)? }))
 }
 
-fn files(root: &Path) -> std::io::Result<Vec<AudienceFile>> {
+pub(in crate::http) fn files(root: &Path) -> std::io::Result<Vec<AudienceFile>> {
     let mut files = Vec::new();
     let entries = match std::fs::read_dir(root) {
         Err(fault) if fault.kind() == ErrorKind::NotFound => return Ok(files),
@@ -307,17 +347,20 @@ mod tests {
     #[test]
     fn a_file_takes_its_name_only_where_none_is() {
         let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("a.csv");
-        let hand_in = |text: &str| {
+        let take = |text: &str, taken| {
             let arriving = Arriving::new(root.path(), "a.csv").unwrap();
             std::fs::write(&arriving.file, text).unwrap();
-            keep(&arriving, &path, "a.csv".into(), text.len() as u64).map(|(_, is_new)| is_new)
+            keep(&arriving, root.path(), "a.csv", text.len() as u64, taken)
         };
+        let hand_in = |text: &str| take(text, Taken::Refuse).map(|(_, is_new)| is_new);
         assert!(hand_in("phone\n").is_err(), "a header is no audience");
         assert!(hand_in("phone\n\"x").is_err());
         assert!(hand_in("phone\n+919876543210\n").unwrap());
         assert!(!hand_in("phone\n+919876543210\n").unwrap());
         assert!(hand_in("phone\n+919876543211\n").is_err());
+        let renamed = || take("phone\n+919876543211\n", Taken::Rename).unwrap();
+        assert_eq!((renamed().0.path, renamed().1), ("a-2.csv".into(), false));
+        std::fs::remove_file(root.path().join("a-2.csv")).unwrap();
         assert_eq!(files(root.path()).unwrap().len(), 1);
         // What a worker left behind that was ended in the middle is gone a day later.
         let left = root.path().join(".upload-left");

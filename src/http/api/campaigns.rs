@@ -17,8 +17,8 @@ use super::refusals::{OnCampaign, OnJob, OnList};
 use crate::campaign::control::{Action, Control};
 use crate::campaign::problem::Problem as JobProblem;
 use crate::campaign::{CampaignState, Job, Span};
-use crate::dispatch::{self, Prepared};
-use crate::ledger::{CampaignFilter, Campaigns, on_ledger};
+use crate::dispatch::{self, Account, Prepared};
+use crate::ledger::{Campaign, CampaignFilter, Campaigns, on_ledger};
 use crate::views::check::{Checked, check};
 use crate::views::status::Status;
 
@@ -51,34 +51,13 @@ pub(super) async fn create(
     Params(asked): Params<CreateParams>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let context = api.backing()?.context.clone();
-    let rehearses = context.rehearses;
     let bytes = body(request, &api).await?;
     let job = Job::read(&bytes)?;
-    let account =
-        context.accounts.get(&job.account).map_err(|fault| vec![JobProblem::new("/account", fault)])?;
-    let prepare = move || {
-        let prepared = dispatch::prepare(job, context.root.as_deref(), &account)?;
-        if asked.check {
-            return Ok::<_, Problem>(Taken::Checked(check(&prepared, &account, SHOWN)?));
-        }
-        Ok(Taken::Prepared(Arc::new(prepared)))
-    };
-    // Each of them reads its audience: the others wait.
-    let turn = api.backing()?.intake.acquire().await;
-    let taken = tokio::task::spawn_blocking(prepare).await;
-    drop(turn);
-    let prepared = match taken.map_err(|fault| Problem::away(fault.to_string()))?? {
-        Taken::Checked(checked) => return Ok(Json(checked).into_response()),
-        Taken::Prepared(prepared) => prepared,
-    };
-    let ledger = api.ledger()?.clone();
-    let registered = finish(async move {
-        let registered = on_ledger!(&ledger, ledger =>
-            dispatch::register(ledger, &prepared, rehearses, false, &who.name).await?);
-        Ok(registered)
-    });
-    let (campaign, is_new) = registered.await?;
+    if asked.check {
+        let checked = with_prepared(&api, job, |prepared, account| Ok(check(&prepared, account, SHOWN)?));
+        return Ok(Json(checked.await?).into_response());
+    }
+    let (campaign, is_new) = submit(&api, &who, job).await?;
     let status = Json(Status::from(&campaign));
     if !is_new {
         return Ok(status.into_response());
@@ -87,9 +66,34 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, [(header::LOCATION, place)], status).into_response())
 }
 
-enum Taken {
-    Checked(Checked),
-    Prepared(Arc<Prepared>),
+/// Checks a job against its audience and its account, and does something with what comes out.
+pub(in crate::http) async fn with_prepared<T: Send + 'static>(
+    api: &Api,
+    job: Job,
+    work: impl FnOnce(Prepared, &Account) -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    let context = api.backing()?.context.clone();
+    let account =
+        context.accounts.get(&job.account).map_err(|fault| vec![JobProblem::new("/account", fault)])?;
+    let prepare = move || work(dispatch::prepare(job, context.root.as_deref(), &account)?, &account);
+    // Each of them reads its audience: the others wait.
+    let turn = api.backing()?.intake.acquire().await;
+    let done = tokio::task::spawn_blocking(prepare).await;
+    drop(turn);
+    done.map_err(|fault| Problem::away(fault.to_string()))?
+}
+
+/// Registers a job, or finds the campaign that it already is; returns also whether it is new.
+pub(in crate::http) async fn submit(api: &Api, who: &Who, job: Job) -> Result<(Campaign, bool), Problem> {
+    let prepared = with_prepared(api, job, |prepared, _| Ok(Arc::new(prepared))).await?;
+    let (ledger, who) = (api.ledger()?.clone(), who.name.clone());
+    let rehearses = api.backing()?.context.rehearses;
+    let registered = finish(async move {
+        let registered = on_ledger!(&ledger, ledger =>
+            dispatch::register(ledger, &prepared, rehearses, false, &who).await?);
+        Ok(registered)
+    });
+    registered.await
 }
 
 /// For the description alone.
@@ -158,7 +162,12 @@ pub(super) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Resu
 }
 
 /// Does something to a campaign; returns its status after it, and for how many messages it was done.
-async fn act(api: &Api, who: &Who, id: &str, action: Action) -> Result<(Status, u64), Problem> {
+pub(in crate::http) async fn act(
+    api: &Api,
+    who: &Who,
+    id: &str,
+    action: Action,
+) -> Result<(Status, u64), Problem> {
     let known = campaign(api, id).await?;
     let control = Control { id: known.id.clone(), action, by: Some(who.name.to_string()) };
     let ledger = api.ledger()?.clone();

@@ -14,7 +14,7 @@ use crate::campaign::CampaignId;
 use crate::ledger::{Campaign, Campaigns, LedgerError, on_ledger};
 
 /// The parameters of a query. One without a value is one that is not there.
-pub(super) struct Params<T>(pub(super) T);
+pub(in crate::http) struct Params<T>(pub(in crate::http) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
@@ -65,7 +65,7 @@ pub(super) async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<
 }
 
 /// A campaign that a path names.
-pub(super) async fn campaign(api: &Api, id: &str) -> Result<Campaign, Problem> {
+pub(in crate::http) async fn campaign(api: &Api, id: &str) -> Result<Campaign, Problem> {
     let none = || Problem::not_found(format!("there is no campaign {:?}", crate::campaign::visible(id)));
     let id: CampaignId = id.parse().map_err(|_| none())?;
     let found = on_ledger!(api.ledger()?, ledger => ledger.campaign(&id).await?);
@@ -74,7 +74,7 @@ pub(super) async fn campaign(api: &Api, id: &str) -> Result<Campaign, Problem> {
 
 /// Does something to its end, also where whoever asks goes away meanwhile: half of it would be worse than
 /// none.
-pub(super) async fn finish<T: Send + 'static>(
+pub(in crate::http) async fn finish<T: Send + 'static>(
     work: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<T, Problem> {
     tokio::spawn(work).await.map_err(|fault| Problem::away(fault.to_string()))?

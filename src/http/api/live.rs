@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::{Stream, stream};
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio::time::sleep;
 
 use super::super::problem::Problem;
@@ -25,11 +25,23 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Where many campaigns are looked at, one in each of these: however many pages are open, sending goes on.
 const PACE: Duration = Duration::from_millis(5);
 
-/// A status, JSON, and whether it is the last.
-type Told = (Arc<str>, bool);
+/// A campaign as it was last seen, and what is made of that once, however many are told.
+pub(in crate::http) struct Seen {
+    pub(in crate::http) campaign: Campaign,
+    /// The status, JSON.
+    json: String,
+    /// The parts of its page, each with its name.
+    pub(in crate::http) parts: OnceCell<Vec<Part>>,
+    /// Its row in the list.
+    pub(in crate::http) row: OnceLock<Part>,
+}
+
+/// A part of a page: its name, and the message that puts it there.
+pub(in crate::http) type Part = (String, Arc<str>);
+type Told = Arc<Seen>;
 
 /// The campaigns that somebody looks at.
-pub(super) struct Live {
+pub(in crate::http) struct Live {
     ledger: AnyLedger,
     seen: Arc<Mutex<HashMap<CampaignId, watch::Receiver<Told>>>>,
 }
@@ -40,7 +52,7 @@ impl Live {
     }
 
     /// Follows a campaign, from what is known of it.
-    fn follow(&self, campaign: &Campaign) -> watch::Receiver<Told> {
+    pub(in crate::http) fn follow(&self, campaign: &Campaign) -> watch::Receiver<Told> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = seen.get(&campaign.id)
             && known.has_changed().is_ok()
@@ -56,7 +68,7 @@ impl Live {
 
 fn told(campaign: &Campaign) -> Told {
     let json = serde_json::to_string(&Status::from(campaign)).unwrap_or_default();
-    (json.into(), campaign.state.is_over())
+    Arc::new(Seen { campaign: campaign.clone(), json, parts: OnceCell::new(), row: OnceLock::new() })
 }
 
 /// Looks at a campaign until it has ended, or nobody else does.
@@ -72,17 +84,18 @@ async fn look(
         {
             let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
             // The last one is the list's own.
-            if sender.receiver_count() <= 1 || sender.borrow().1 {
+            if sender.receiver_count() <= 1 || sender.borrow().campaign.state.is_over() {
                 seen.remove(&id);
                 return;
             }
         }
         match on_ledger!(&ledger, ledger => ledger.campaign(&id).await) {
             Ok(Some(campaign)) => {
-                let now = told(&campaign);
                 sender.send_if_modified(|known| {
-                    let has_changed = *known != now;
-                    *known = now;
+                    let has_changed = known.campaign != campaign;
+                    if has_changed {
+                        *known = told(&campaign);
+                    }
                     has_changed
                 });
             }
@@ -118,8 +131,9 @@ pub(super) async fn events(
         if is_over || receiver.changed().await.is_err() {
             return None;
         }
-        let (json, is_over) = receiver.borrow_and_update().clone();
-        Some((Ok(Event::default().event("status").data(&*json)), (receiver, is_over)))
+        let seen = receiver.borrow_and_update().clone();
+        let is_over = seen.campaign.state.is_over();
+        Some((Ok(Event::default().event("status").data(&*seen.json)), (receiver, is_over)))
     });
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }

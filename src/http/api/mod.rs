@@ -1,16 +1,16 @@
 //! The API below `/api/v1`, on every worker, for the fleet's ledger and the embedded one alike. It does what
 //! the command line does, with the same code; `openapi.json` describes all of it.
 
-mod accounts;
-mod audiences;
+pub(super) mod accounts;
+pub(super) mod audiences;
 mod audit;
-mod campaigns;
+pub(super) mod campaigns;
 mod codes;
-mod extract;
-mod live;
+pub(super) mod extract;
+pub(super) mod live;
 mod refusals;
-mod reports;
-mod suppressed;
+pub(super) mod reports;
+pub(super) mod suppressed;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -48,12 +48,12 @@ const LEDGERS: [&str; 2] = ["redis", "store"];
 #[derive(Clone, Default)]
 pub struct Api(Arc<OnceLock<Backing>>);
 
-struct Backing {
-    ledger: AnyLedger,
-    context: Context,
-    live: live::Live,
+pub(super) struct Backing {
+    pub(super) ledger: AnyLedger,
+    pub(super) context: Context,
+    pub(super) live: live::Live,
     /// Who may have a job checked now.
-    intake: Semaphore,
+    pub(super) intake: Semaphore,
 }
 
 impl Api {
@@ -63,11 +63,11 @@ impl Api {
         let _ = self.0.set(Backing { ledger, context, live, intake: Semaphore::new(AT_ONCE) });
     }
 
-    fn backing(&self) -> Result<&Backing, Problem> {
+    pub(super) fn backing(&self) -> Result<&Backing, Problem> {
         self.0.get().ok_or_else(|| Problem::away("not connected yet; come again"))
     }
 
-    fn ledger(&self) -> Result<&AnyLedger, Problem> {
+    pub(super) fn ledger(&self) -> Result<&AnyLedger, Problem> {
         Ok(&self.backing()?.ledger)
     }
 }
@@ -91,7 +91,7 @@ pub fn router(api: Api, access: Access, health: Health) -> Router {
 }
 
 /// Answers also while the ledger is away: the engine waits for it without end, and nobody at a page does.
-async fn in_time(State(health): State<Health>, request: Request, next: Next) -> Response {
+pub(super) async fn in_time(State(health): State<Health>, request: Request, next: Next) -> Response {
     let is_away = |missing: &&'static str| LEDGERS.contains(missing);
     if let Some(away) = health.missing().unwrap_or_default().iter().find(|name| is_away(name)) {
         return Problem::away(format!("{away} is away; sending goes on by itself when it is back"))
@@ -99,8 +99,9 @@ async fn in_time(State(health): State<Health>, request: Request, next: Next) -> 
     }
     // What is handed in takes as long as it takes.
     let path = request.uri().path();
-    let is_long = *request.method() == Method::POST && (path == "/campaigns" || path == "/audiences");
-    if is_long {
+    let is_long = *request.method() == Method::POST
+        && matches!(path, "/campaigns" | "/audiences" | "/suppressed/import");
+    if is_long || path.starts_with("/new") {
         return next.run(request).await;
     }
     let answered = tokio::time::timeout(LONGEST, next.run(request)).await;

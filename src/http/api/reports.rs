@@ -24,7 +24,7 @@ const JSONL: &str = "application/x-ndjson";
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct ReportParams {
+pub(in crate::http) struct ReportParams {
     /// Only messages in this state.
     state: Option<MessageState>,
 }
@@ -35,7 +35,7 @@ pub(super) struct ReportParams {
     params(("id" = String, Path, description = "The campaign's id"), ReportParams),
     responses((status = 200, description = "The lines", body = String, content_type = "text/csv"), OnOne)
 )]
-pub(super) async fn report_csv(
+pub(in crate::http) async fn report_csv(
     State(api): State<Api>,
     Path(id): Path<String>,
     Params(asked): Params<ReportParams>,
@@ -55,7 +55,7 @@ pub(super) async fn report_csv(
     params(("id" = String, Path, description = "The campaign's id"), ReportParams),
     responses((status = 200, description = "The lines", body = String, content_type = "application/x-ndjson"), OnOne)
 )]
-pub(super) async fn report_jsonl(
+pub(in crate::http) async fn report_jsonl(
     State(api): State<Api>,
     Path(id): Path<String>,
     Params(asked): Params<ReportParams>,
@@ -71,7 +71,7 @@ pub(super) async fn report_jsonl(
     params(("id" = String, Path, description = "The campaign's id")),
     responses((status = 200, description = "The answers", body = String, content_type = "text/csv"), OnOne)
 )]
-pub(super) async fn responses_csv(
+pub(in crate::http) async fn responses_csv(
     State(api): State<Api>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
@@ -88,7 +88,7 @@ pub(super) async fn responses_csv(
     params(("id" = String, Path, description = "The campaign's id")),
     responses((status = 200, description = "The answers", body = String, content_type = "application/x-ndjson"), OnOne)
 )]
-pub(super) async fn responses_jsonl(
+pub(in crate::http) async fn responses_jsonl(
     State(api): State<Api>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {

@@ -115,7 +115,7 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn change(
+pub(in crate::http) async fn change(
     api: &Api,
     who: &Who,
     numbers: Vec<Phone>,

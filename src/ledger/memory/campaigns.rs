@@ -61,6 +61,7 @@ impl Stored {
             workers: BTreeMap::new(),
             leader: None,
             ticks: BTreeMap::new(),
+            points: Vec::new(),
         }
     }
 

@@ -4,6 +4,7 @@
 mod audit;
 mod batches;
 mod campaigns;
+mod pages;
 mod reporting;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,8 +17,8 @@ use super::draft::Counter;
 use super::suppression::REMEMBERED;
 use super::{
     Act, Breaker, Breakers, Campaign, Checkpoint, FIRST_PROBE, LAST_PROBE, Ledger, LedgerError, NewCampaign,
-    OpenBreaker, PlannedBatch, SkippedRow, Store, Suppress, Suppressed, Suppression, SuppressionUpdate,
-    new_key,
+    OpenBreaker, PlannedBatch, Point, SkippedRow, Store, Suppress, Suppressed, Suppression,
+    SuppressionUpdate, new_key,
 };
 use crate::campaign::{CampaignId, CampaignState, Phone};
 
@@ -51,6 +52,7 @@ struct State {
     changes: Vec<(Phone, bool)>,
     callback_key: Option<String>,
     acts: Vec<Act>,
+    drafts: BTreeMap<String, String>,
 }
 
 struct Open {
@@ -82,6 +84,7 @@ struct Stored {
     leader: Option<(u32, i64)>,
     /// How many messages were settled in each second.
     ticks: BTreeMap<i64, u64>,
+    points: Vec<Point>,
 }
 
 #[derive(Default)]

@@ -92,6 +92,11 @@ impl Keys<'_> {
         self.key("audit")
     }
 
+    /// How it went over time.
+    pub(super) fn series(&self) -> String {
+        self.key("series")
+    }
+
     /// The answers that were not published yet.
     pub(super) fn unpublished(&self) -> String {
         self.key("unpublished")
@@ -102,7 +107,7 @@ impl Keys<'_> {
     }
 
     /// Those that are there once a campaign.
-    pub(super) fn whole(&self) -> [String; 11] {
+    pub(super) fn whole(&self) -> [String; 12] {
         [
             self.campaign(),
             self.job(),
@@ -114,6 +119,7 @@ impl Keys<'_> {
             self.replays(),
             self.workers(),
             self.audit(),
+            self.series(),
             self.unpublished(),
         ]
     }

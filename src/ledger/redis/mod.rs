@@ -13,6 +13,7 @@ mod breakers;
 mod campaigns;
 mod dump;
 mod layout;
+mod pages;
 mod plans;
 mod reporting;
 mod suppression;

@@ -166,6 +166,7 @@ fn remove(transaction: &Transaction<'_>, key: i64) -> Result<(), LedgerError> {
     transaction.execute("DELETE FROM response WHERE batch >= ?1 << 32 AND batch < (?1 + 1) << 32", [key])?;
     transaction.execute("DELETE FROM skipped WHERE campaign = ?1", [key])?;
     transaction.execute("DELETE FROM tally WHERE campaign = ?1", [key])?;
+    transaction.execute("DELETE FROM point WHERE campaign = ?1", [key])?;
     transaction.execute("DELETE FROM campaign WHERE key = ?1", [key])?;
     Ok(())
 }

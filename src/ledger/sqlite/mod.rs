@@ -4,6 +4,7 @@ mod audit;
 mod batches;
 mod breakers;
 mod campaigns;
+mod pages;
 mod plans;
 mod reporting;
 mod store;

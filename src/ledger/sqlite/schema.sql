@@ -113,6 +113,22 @@ CREATE TABLE response (
     PRIMARY KEY (batch, id)
 ) WITHOUT ROWID;
 
+-- How a campaign went over time: what was settled up to a moment.
+CREATE TABLE point (
+    campaign INTEGER NOT NULL,
+    at       INTEGER NOT NULL,
+    accepted INTEGER NOT NULL,
+    rejected INTEGER NOT NULL,
+    in_doubt INTEGER NOT NULL,
+    PRIMARY KEY (campaign, at)
+) WITHOUT ROWID;
+
+-- Campaigns that somebody still works on, JSON.
+CREATE TABLE campaign_draft (
+    name  TEXT PRIMARY KEY,
+    draft TEXT NOT NULL
+) WITHOUT ROWID;
+
 -- What people did. It outlives its campaign.
 CREATE TABLE act (
     key      INTEGER PRIMARY KEY,

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::super::LedgerError;
 
 /// The layout that this program writes.
-const VERSION: i64 = 6;
+const VERSION: i64 = 7;
 /// Marks a file as a store of this program ("flow").
 const APPLICATION: i64 = 0x666c_6f77;
 /// The most writes that share a transaction.

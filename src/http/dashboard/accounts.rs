@@ -1,0 +1,77 @@
+//! The accounts: their limits and what of them is used, their sender numbers, and what holds them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::extract::State;
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use minijinja::context;
+
+use super::super::access::Who;
+use super::super::api::accounts::all;
+use super::super::api::extract::finish;
+use super::super::problem::Problem;
+use super::Dashboard;
+use super::extract::Fields;
+use super::render::{Look, page_of, serialized};
+use crate::campaign::CampaignState;
+use crate::ledger::{Act, Audit, Breaker, Breakers, CampaignFilter, Campaigns, on_ledger};
+
+/// How many campaigns are looked at for sender numbers, and for flows that are held.
+const LOOKED_AT: usize = 100;
+
+pub(super) async fn list(
+    State(dashboard): State<Dashboard>,
+    who: Who,
+    look: Look,
+) -> Result<Html<String>, Problem> {
+    let ledger = dashboard.api.ledger()?;
+    let accounts = all(&dashboard.api).await?;
+    let latest =
+        on_ledger!(ledger, ledger => ledger.page(&CampaignFilter::default(), None, LOOKED_AT).await?);
+    let held = CampaignFilter { state: Some(CampaignState::Held), ..CampaignFilter::default() };
+    let held = on_ledger!(ledger, ledger => ledger.page(&held, None, LOOKED_AT).await?);
+    let mut senders: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for campaign in &latest.campaigns {
+        let facts = dashboard.facts.of(ledger, &campaign.id).await?;
+        senders.entry(&campaign.account).or_default().insert(facts.from.clone());
+    }
+    let mut flows: BTreeMap<(&str, &str), &str> = BTreeMap::new();
+    for campaign in &held.campaigns {
+        if let Some(Breaker { account, flow: Some(flow) }) = &campaign.suspended_by {
+            flows.insert((account, flow), campaign.reason.as_deref().unwrap_or_default());
+        }
+    }
+    let flows = flows.into_iter().map(|((account, flow), reason)| context! { account, flow, reason });
+    let own = context! {
+        kind => "accounts",
+        accounts => serialized(accounts),
+        senders => serialized(senders),
+        flows => flows.collect::<Vec<_>>(),
+    };
+    Ok(page_of(&look, Some(&who), "lists.html", "Accounts", own))
+}
+
+/// Goes on with all that an account, or a flow of it, holds.
+pub(super) async fn resume(
+    State(dashboard): State<Dashboard>,
+    who: Who,
+    fields: Fields,
+) -> Result<Response, Problem> {
+    let context = &dashboard.api.backing()?.context;
+    let account = fields.get("account").to_owned();
+    context.accounts.get(&account).map_err(Problem::not_found)?;
+    let flow = Some(fields.get("flow").to_owned()).filter(|flow| !flow.is_empty());
+    let breaker = Breaker { account, flow };
+    let ledger = dashboard.api.ledger()?.clone();
+    finish(async move {
+        on_ledger!(&ledger, ledger => {
+            if ledger.close_breaker(&breaker).await? {
+                let detail = format!("resumed the {breaker}");
+                ledger.log(Act::new(&who.name, "resume", None, &detail)).await?;
+            }
+            Ok(())
+        })
+    })
+    .await?;
+    Ok(Redirect::to("/accounts").into_response())
+}

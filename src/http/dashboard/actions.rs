@@ -1,0 +1,214 @@
+//! What people do to a campaign. What can't be taken back is asked for first, with its number; for very many
+//! the number must be typed.
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use minijinja::context;
+use serde::Deserialize;
+
+use super::super::access::Who;
+use super::super::api::campaigns::act as act_on;
+use super::super::api::extract::{Params, campaign};
+use super::super::problem::Problem;
+use super::Dashboard;
+use super::extract::Fields;
+use super::render::{Look, page_of};
+use crate::campaign::control::Action;
+use crate::campaign::{Span, counted, thousands};
+use crate::ledger::Campaign;
+
+/// From so many messages on, their number must be typed.
+const TYPED: u64 = 1000;
+
+/// What may be done.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum What {
+    Pause,
+    Resume,
+    Cancel,
+    Retry,
+    Resend,
+    GiveUp,
+}
+
+#[derive(Default, Deserialize)]
+pub(super) struct Which {
+    /// Of rejected messages, those with this code.
+    code: Option<String>,
+}
+
+/// What would be done, to how many, and what that means.
+struct Question {
+    title: String,
+    text: String,
+    button: String,
+    messages: u64,
+}
+
+fn question(what: What, campaign: &Campaign, code: Option<&str>) -> Option<Question> {
+    let counts = &campaign.counts;
+    let (messages, title, text, button) = match what {
+        What::Pause | What::Resume => return None,
+        What::Cancel => {
+            let left = counts.pending + campaign.rows.saturating_sub(counts.total);
+            (
+                left,
+                "Cancel this campaign?".into(),
+                format!(
+                    "{} not sent and never will be by this campaign. What is under way is finished. \
+                     This can't be taken back.",
+                    are(left, "message")
+                ),
+                "Cancel the campaign".into(),
+            )
+        }
+        What::Retry => {
+            let messages = match code {
+                Some(code) => campaign.rejected.get(code).copied().unwrap_or_default(),
+                // Those that a person gave up may have been delivered: they are retried by name alone.
+                None => {
+                    counts.rejected
+                        - campaign.rejected.get(crate::ledger::ABANDONED).copied().unwrap_or_default()
+                }
+            };
+            let with = code.map(|code| format!(" with {code}")).unwrap_or_default();
+            (
+                messages,
+                format!("Send again what was rejected{with}?"),
+                format!(
+                    "{} rejected by the provider: nobody got them. They are sent again as they were; a cause that is \
+                     not mended rejects them again.",
+                    were(messages, "message")
+                ),
+                format!("Send to {}", people(messages)),
+            )
+        }
+        What::Resend => (
+            counts.in_doubt,
+            "Send again what is in doubt?".into(),
+            format!(
+                "Of {} nobody knows whether the provider took it. Whoever got one gets a second one.",
+                counted(counts.in_doubt, "message")
+            ),
+            format!("Send to {}", people(counts.in_doubt)),
+        ),
+        What::GiveUp => (
+            counts.in_doubt,
+            "Give up what is in doubt?".into(),
+            format!(
+                "{} counted as rejected from now on. Whoever did not get one gets none.",
+                are(counts.in_doubt, "message")
+            ),
+            format!("Give up {}", counted(counts.in_doubt, "message")),
+        ),
+    };
+    Some(Question { title, text, button, messages })
+}
+
+fn people(number: u64) -> String {
+    if number == 1 { "1 person".into() } else { format!("{} people", thousands(number)) }
+}
+
+fn are(number: u64, what: &str) -> String {
+    format!("{} {}", counted(number, what), if number == 1 { "is" } else { "are" })
+}
+
+fn were(number: u64, what: &str) -> String {
+    format!("{} {}", counted(number, what), if number == 1 { "was" } else { "were" })
+}
+
+/// Asks before something is done.
+pub(super) async fn confirm(
+    State(dashboard): State<Dashboard>,
+    who: Who,
+    look: Look,
+    Path((id, what)): Path<(String, What)>,
+    Params(which): Params<Which>,
+) -> Result<Response, Problem> {
+    let campaign = campaign(&dashboard.api, &id).await?;
+    Ok(ask(&look, &who, &campaign, what, &which, "")?.into_response())
+}
+
+fn ask(
+    look: &Look,
+    who: &Who,
+    campaign: &Campaign,
+    what: What,
+    which: &Which,
+    error: &str,
+) -> Result<Html<String>, Problem> {
+    let none = || Problem::not_found("there is nothing to be asked about that");
+    let question = question(what, campaign, which.code.as_deref()).ok_or_else(none)?;
+    let own = context! {
+        id => campaign.id.as_str(),
+        name => campaign.name.clone(),
+        what => word(what),
+        code => which.code.clone(),
+        text => question.text,
+        button => question.button,
+        messages => question.messages,
+        is_typed => question.messages >= TYPED && what != What::Cancel,
+        is_nothing => question.messages == 0 && what != What::Cancel,
+        asks_age => matches!(what, What::Resend | What::GiveUp),
+        error,
+    };
+    Ok(page_of(look, Some(who), "confirm.html", &question.title, own))
+}
+
+fn word(what: What) -> &'static str {
+    match what {
+        What::Pause => "pause",
+        What::Resume => "resume",
+        What::Cancel => "cancel",
+        What::Retry => "retry",
+        What::Resend => "resend",
+        What::GiveUp => "give-up",
+    }
+}
+
+/// Does something, and leads back to the campaign, which says what was done.
+pub(super) async fn act(
+    State(dashboard): State<Dashboard>,
+    who: Who,
+    look: Look,
+    Path((id, what)): Path<(String, What)>,
+    fields: Fields,
+) -> Result<Response, Problem> {
+    let known = campaign(&dashboard.api, &id).await?;
+    let which = Which { code: Some(fields.get("code").to_owned()).filter(|code| !code.is_empty()) };
+    let again = |error: &str| {
+        let page = ask(&look, &who, &known, what, &which, error)?;
+        Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response())
+    };
+    if let Some(question) = question(what, &known, which.code.as_deref()) {
+        if fields.get("confirmed") != "yes" {
+            return Ok(ask(&look, &who, &known, what, &which, "")?.into_response());
+        }
+        // More than a few may have come since; the number that was seen is the one that counts.
+        let expected = fields.number("expected").unwrap_or_default();
+        if question.messages >= TYPED && what != What::Cancel && fields.number("typed").ok() != Some(expected)
+        {
+            return again("Type the number as it stands there: nothing was done.");
+        }
+    }
+    let older_than = match fields.get("older_than") {
+        "" => None,
+        text => match text.parse::<Span>() {
+            Ok(span) => Some(span),
+            Err(fault) => return again(&format!("The age {fault}: nothing was done.")),
+        },
+    };
+    let action = match what {
+        What::Pause => Action::Pause,
+        What::Resume => Action::Resume,
+        What::Cancel => Action::Cancel,
+        What::Retry => Action::Retry { codes: which.code.into_iter().collect() },
+        What::Resend => Action::Resolve { resend: true, older_than },
+        What::GiveUp => Action::Resolve { resend: false, older_than },
+    };
+    let logged = action.word();
+    act_on(&dashboard.api, &who, known.id.as_str(), action).await?;
+    Ok(Redirect::to(&format!("/campaigns/{}?done={logged}", known.id)).into_response())
+}

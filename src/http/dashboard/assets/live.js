@@ -1,0 +1,122 @@
+// What a page does beyond what it does without a script: it is live, shows times in the zone of whoever reads
+// it, and shows a message while it is written. Nothing here decides anything.
+"use strict";
+
+document.documentElement.classList.add("scripted");
+
+// Times stand there in UTC; here they are shown in the reader's own zone.
+const shown = new Intl.DateTimeFormat(undefined, {
+  day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", timeZoneName: "short",
+});
+const today = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+
+function showTimes(root) {
+  for (const time of root.querySelectorAll("time[datetime]")) {
+    const at = new Date(time.dateTime);
+    if (Number.isNaN(at.getTime())) continue;
+    const isToday = at.toDateString() === new Date().toDateString();
+    time.title = shown.format(at);
+    time.textContent = isToday ? today.format(at) : shown.format(at);
+  }
+}
+
+const places = document.querySelector("[data-live]");
+const connection = document.getElementById("connection");
+let source = null;
+let lostSince = null;
+
+function say(text) {
+  connection.hidden = text === "";
+  connection.textContent = text;
+}
+
+function put({ id, html }) {
+  const place = document.getElementById(id);
+  if (!place || place.dataset.html === html) return;
+  // Whoever stands on something in there, or has opened something, stays where they are.
+  const focused = place.contains(document.activeElement) ? document.activeElement : null;
+  const way = focused && (focused.getAttribute("href") || focused.closest("form")?.getAttribute("action"));
+  const open = [...place.querySelectorAll("details")].map((details) => details.open);
+  place.innerHTML = html;
+  place.dataset.html = html;
+  place.querySelectorAll("details").forEach((details, nth) => { details.open = open[nth] ?? details.open; });
+  if (way) {
+    const same = [...place.querySelectorAll("a, form")].find((element) =>
+      element.getAttribute("href") === way || element.getAttribute("action") === way);
+    (same?.querySelector("button") ?? same)?.focus();
+  }
+  showTimes(place);
+}
+
+function follow() {
+  if (!places || "still" in places.dataset || source || document.hidden) return;
+  source = new EventSource(places.dataset.live);
+  source.addEventListener("open", () => { lostSince = null; say(""); });
+  source.addEventListener("part", (event) => { lostSince = null; say(""); put(JSON.parse(event.data)); });
+  source.addEventListener("error", () => {
+    lostSince ??= new Date();
+    // The end of a campaign ends its stream, too: only a silence that lasts is worth a word.
+    window.setTimeout(() => {
+      if (lostSince) say(`No connection since ${today.format(lostSince)}. What you see is from then; trying again.`);
+    }, 3000);
+    if (source && source.readyState === EventSource.CLOSED) {
+      source = null;
+      window.setTimeout(follow, 5000);
+    }
+  });
+}
+
+// A page that nobody sees asks for nothing.
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden && source) {
+    source.close();
+    source = null;
+    lostSince = null;
+  } else {
+    follow();
+  }
+});
+
+// A choice that changes what is asked for is sent at once.
+document.addEventListener("change", (event) => {
+  const field = event.target;
+  if ("submit" in field.dataset) field.form.requestSubmit();
+  if (field.dataset.click) document.getElementById(field.dataset.click)?.click();
+});
+
+// A placeholder goes to where the cursor was.
+let lastField = null;
+document.addEventListener("focusin", (event) => {
+  if (event.target.matches("form input:not([type]), form textarea")) lastField = event.target;
+});
+document.addEventListener("click", (event) => {
+  const chip = event.target.closest("[data-insert]");
+  if (!chip) return;
+  const field = lastField ?? document.querySelector("#message-form textarea");
+  if (!field) return;
+  field.setRangeText(chip.dataset.insert, field.selectionStart, field.selectionEnd, "end");
+  field.focus();
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+});
+
+// The phone beside a message, while it is written.
+const form = document.querySelector("form[data-preview]");
+if (form) {
+  let waiting = 0;
+  let asked = 0;
+  form.addEventListener("input", () => {
+    window.clearTimeout(waiting);
+    waiting = window.setTimeout(async () => {
+      asked += 1;
+      const mine = asked;
+      const answer = await fetch(form.dataset.preview, { method: "POST", body: new URLSearchParams(new FormData(form)) })
+        .catch(() => null);
+      // What can't be shown yet leaves what was shown last.
+      if (answer?.ok && mine === asked) document.getElementById("phones").innerHTML = await answer.text();
+    }, 400);
+  });
+}
+
+showTimes(document);
+document.getElementById("summary")?.focus();
+follow();

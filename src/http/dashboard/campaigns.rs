@@ -1,0 +1,328 @@
+//! The list of campaigns, and one of them in full.
+
+use axum::extract::{Path, State};
+use axum::response::Html;
+use minijinja::{Value, context};
+use serde::Deserialize;
+
+use super::super::access::Who;
+use super::super::api::extract::{Params, campaign};
+use super::super::problem::Problem;
+use super::facts::Facts;
+use super::plot::plot;
+use super::render::{Look, page_of, part, serialized};
+use super::{Dashboard, answers, words};
+use crate::campaign::codes;
+use crate::campaign::{CampaignState, SkipReason};
+use crate::dispatch::Accounts;
+use crate::ledger::{
+    Act, Audit, Campaign, CampaignFilter, Campaigns, LedgerError, Point, ReportLine, Reporting, Series,
+    on_ledger,
+};
+
+/// How many campaigns a page of the list has.
+const LISTED: usize = 30;
+/// How many acts are shown beside a campaign, and on a page of their own.
+const ACTS: usize = 15;
+const ALL_ACTS: usize = 100;
+/// How many messages in doubt are shown one by one.
+const DOUBTS: usize = 10;
+/// How many codes of failures are shown.
+const CODES_SHOWN: usize = 20;
+
+#[derive(Default, Deserialize)]
+pub(super) struct ListParams {
+    state: Option<CampaignState>,
+    q: Option<String>,
+    account: Option<String>,
+    cursor: Option<String>,
+}
+
+pub(super) async fn list(
+    State(dashboard): State<Dashboard>,
+    who: Who,
+    look: Look,
+    Params(asked): Params<ListParams>,
+) -> Result<Html<String>, Problem> {
+    let backing = dashboard.api.backing()?;
+    let filter = CampaignFilter { state: asked.state, text: asked.q.clone(), account: asked.account.clone() };
+    let is_filtered = filter.state.is_some() || filter.text.is_some() || filter.account.is_some();
+    let page =
+        on_ledger!(&backing.ledger, ledger => ledger.page(&filter, asked.cursor.as_deref(), LISTED).await);
+    let page = match page {
+        // A place of long ago: the beginning is as good.
+        Err(LedgerError::NoPlace) => {
+            on_ledger!(&backing.ledger, ledger => ledger.page(&filter, None, LISTED).await?)
+        }
+        page => page?,
+    };
+    let mut rows = Vec::with_capacity(page.campaigns.len());
+    for campaign in &page.campaigns {
+        rows.push(context! { id => campaign.id.as_str(), html => row(&dashboard, campaign).await? });
+    }
+    let followed: Vec<&str> = page
+        .campaigns
+        .iter()
+        .filter(|campaign| !campaign.state.is_over())
+        .map(|campaign| campaign.id.as_str())
+        .collect();
+    let accounts: Vec<String> = backing.context.accounts.all().into_keys().cloned().collect();
+    let states: Vec<&'static str> = CampaignState::ALL.iter().map(|state| state.as_str()).collect();
+    let next = page.next.map(|cursor| {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        let state = asked.state.map(|state| state.as_str().to_owned());
+        for (name, value) in [("state", state), ("q", asked.q.clone()), ("account", asked.account.clone())] {
+            value.map(|value| query.append_pair(name, &value));
+        }
+        format!("/?{}", query.append_pair("cursor", &cursor).finish())
+    });
+    let own = context! {
+        rows,
+        next,
+        states,
+        accounts,
+        is_filtered,
+        is_first => asked.cursor.is_none(),
+        state => asked.state.map(crate::campaign::state::CampaignState::as_str),
+        q => asked.q,
+        account => asked.account,
+        follow => followed.join(","),
+        rehearses => backing.context.rehearses,
+    };
+    Ok(page_of(&look, Some(&who), "campaigns.html", "Campaigns", own))
+}
+
+/// A campaign's row in the list.
+pub(super) async fn row(dashboard: &Dashboard, campaign: &Campaign) -> Result<String, Problem> {
+    let backing = dashboard.api.backing()?;
+    let mut most = None;
+    if campaign.state == CampaignState::Running {
+        let facts = dashboard.facts.of(&backing.ledger, &campaign.id).await?;
+        most = facts.most(campaign, &backing.context.accounts);
+    }
+    let is_running = campaign.state == CampaignState::Running;
+    let left = crate::views::status::eta(campaign).map(|left| left.as_secs());
+    Ok(part(
+        "campaign_row.html",
+        context! {
+            ..head(campaign),
+            ..context! {
+                rate => is_running.then(|| words::rate(campaign.rate)),
+                limit => most.map(words::rate),
+                left,
+            }
+        },
+    ))
+}
+
+/// What all pictures of a campaign begin with.
+fn head(campaign: &Campaign) -> Value {
+    let state = campaign.state;
+    context! {
+        id => campaign.id.as_str(),
+        name => campaign.name.as_deref().filter(|name| !name.trim().is_empty()).unwrap_or(campaign.id.as_str()),
+        state => state.as_str(),
+        reason => campaign.reason.clone(),
+        sentence => words::sentence(campaign),
+        progress => words::progress(campaign),
+        done => words::percent(words::progress(campaign), 1000),
+        counts => serialized(campaign.counts),
+        people => campaign.rows.max(campaign.counts.total),
+        rehearsal => campaign.rehearsal,
+        is_over => state.is_over(),
+        can_pause => state != CampaignState::Paused && state.can_become(CampaignState::Paused),
+        can_resume => matches!(state, CampaignState::Paused | CampaignState::Held),
+        can_cancel => state.can_become(CampaignState::Cancelled),
+    }
+}
+
+/// What the parts of a campaign's page are made of.
+pub(super) struct Material {
+    facts: std::sync::Arc<Facts>,
+    points: Vec<Point>,
+    acts: Vec<Act>,
+    doubts: Vec<ReportLine>,
+}
+
+impl Material {
+    pub(super) async fn gather(dashboard: &Dashboard, campaign: &Campaign) -> Result<Self, Problem> {
+        let backing = dashboard.api.backing()?;
+        let id = &campaign.id;
+        let facts = dashboard.facts.of(&backing.ledger, id).await?;
+        on_ledger!(&backing.ledger, ledger => {
+            let doubts =
+                if campaign.counts.in_doubt > 0 { ledger.in_doubt(id, DOUBTS).await? } else { Vec::new() };
+            Ok(Self {
+                facts,
+                points: ledger.points(id).await?,
+                acts: ledger.acts(Some(id), None, ACTS).await?.acts,
+                doubts,
+            })
+        })
+    }
+}
+
+/// The parts of a campaign's page, each with its name.
+pub(super) fn parts(
+    campaign: &Campaign,
+    material: &Material,
+    accounts: &Accounts,
+) -> Vec<(&'static str, String)> {
+    let head = head(campaign);
+    let most = material.facts.most(campaign, accounts);
+    let with = |own: Value| context! { ..own, ..head.clone() };
+    let plot = plot(&material.points, most);
+    vec![
+        ("head", part("campaign_head.html", head.clone())),
+        (
+            "plot",
+            part(
+                "campaign_plot.html",
+                with(context! { plot => serialized(plot), most => most.map(words::rate) }),
+            ),
+        ),
+        ("funnel", part("campaign_funnel.html", with(funnel(campaign)))),
+        ("failures", part("campaign_failures.html", with(failures(campaign)))),
+        ("doubts", part("campaign_doubts.html", with(doubts(&material.doubts)))),
+        ("log", part("campaign_log.html", with(context! { acts => acts(&material.acts) }))),
+    ]
+}
+
+fn funnel(campaign: &Campaign) -> Value {
+    let (counts, delivery) = (&campaign.counts, &campaign.delivery);
+    let delivered = delivery.read + delivery.delivered;
+    let sent = delivered + delivery.sent;
+    let steps = [
+        ("Accepted by the provider", counts.accepted),
+        ("Sent on to the phone", sent.max(delivered)),
+        ("Delivered", delivered),
+        ("Read", delivery.read),
+        ("Answered", delivery.replied),
+    ];
+    let steps = steps.map(|(name, count)| {
+        context! { name, count, share => words::percent(count, counts.accepted),
+        width => (count * 1000).checked_div(counts.accepted).unwrap_or_default().min(1000) }
+    });
+    context! { steps => steps.to_vec(), failed => delivery.failed, knows_more => sent + delivery.failed + delivery.replied > 0 }
+}
+
+fn failures(campaign: &Campaign) -> Value {
+    let each = |(code, count): (&String, &u64)| {
+        let text = campaign.texts.get(code).cloned().unwrap_or_default();
+        let known = codes::reported(code, &text);
+        context! {
+            code, count, text,
+            meaning => known.map(|code| words::as_sentence(code.meaning)),
+            remedy => known.map(|code| words::as_sentence(code.remedy)),
+        }
+    };
+    let sorted = |tally: &std::collections::BTreeMap<String, u64>| {
+        let mut tally: Vec<(String, u64)> =
+            tally.iter().map(|(code, count)| (code.clone(), *count)).collect();
+        tally.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let more = tally.len().saturating_sub(CODES_SHOWN);
+        tally.truncate(CODES_SHOWN);
+        (tally, more)
+    };
+    let (rejected, more) = sorted(&campaign.rejected);
+    let (undelivered, _) = sorted(&campaign.undelivered);
+    let skipped = campaign.skipped.iter().map(|(reason, count)| {
+        let known: Option<SkipReason> = reason.parse().ok();
+        context! { reason, count, meaning => known.map(skip_meaning) }
+    });
+    context! {
+        rejected => rejected.iter().map(|(code, count)| each((code, count))).collect::<Vec<_>>(),
+        more,
+        undelivered => undelivered.iter().map(|(code, count)| each((code, count))).collect::<Vec<_>>(),
+        skipped => skipped.collect::<Vec<_>>(),
+    }
+}
+
+/// What a reason means to whoever made the list.
+pub(super) fn skip_meaning(reason: SkipReason) -> &'static str {
+    match reason {
+        SkipReason::InvalidNumber => "no phone number, or one that can't exist",
+        SkipReason::Duplicate => "the number stands in an earlier row",
+        SkipReason::Suppressed => "the person asked not to be messaged",
+        SkipReason::MissingVariable => "a value that the message needs is empty",
+        SkipReason::InvalidContent => "with this row's values the message would be too long or not valid",
+        SkipReason::Expired => "the campaign's end came first",
+        SkipReason::Cancelled => "the campaign was cancelled first",
+    }
+}
+
+fn doubts(lines: &[ReportLine]) -> Value {
+    let lines = lines.iter().map(|line| {
+        context! {
+            recipient => line.recipient.clone(), row => line.row, detail => line.detail.clone(),
+            age => line.updated_at.map(words::age),
+        }
+    });
+    context! { lines => lines.collect::<Vec<_>>() }
+}
+
+fn acts(acts: &[Act]) -> Vec<Value> {
+    let act = |act: &Act| {
+        context! { at => act.at.to_string(), who => act.who.clone(), what => act.what.clone(), detail => act.detail.clone(),
+        campaign => act.campaign.as_ref().map(crate::campaign::id::CampaignId::as_str) }
+    };
+    acts.iter().map(act).collect()
+}
+
+#[derive(Deserialize)]
+pub(super) struct ShowParams {
+    /// What was just done, as the audit log calls it.
+    done: Option<String>,
+}
+
+pub(super) async fn show(
+    State(dashboard): State<Dashboard>,
+    who: Who,
+    look: Look,
+    Path(id): Path<String>,
+    Params(asked): Params<ShowParams>,
+) -> Result<Html<String>, Problem> {
+    let campaign = campaign(&dashboard.api, &id).await?;
+    let backing = dashboard.api.backing()?;
+    let material = Material::gather(&dashboard, &campaign).await?;
+    let parts = parts(&campaign, &material, &backing.context.accounts);
+    let parts = parts.into_iter().map(|(name, html)| context! { name, html }).collect::<Vec<_>>();
+    // What was done stands in the log; nothing of the address is shown.
+    let did = material.acts.first().filter(|act| asked.done.as_ref() == Some(&act.what));
+    let answers = answers::of(&backing.ledger, &campaign).await?;
+    let times = [campaign.submitted_at.to_string()]
+        .into_iter()
+        .map(Some)
+        .chain([campaign.started_at, campaign.finished_at].map(|at| at.map(|at| at.to_string())));
+    let own = context! {
+        ..head(&campaign),
+        ..context! {
+            parts,
+            answers,
+            times => times.collect::<Vec<_>>(),
+            account => campaign.account.clone(),
+            facts => serialized(&*material.facts),
+            did => did.map(|act| act.detail.clone()),
+        }
+    };
+    let title = campaign.name.as_deref().unwrap_or(campaign.id.as_str());
+    Ok(page_of(&look, Some(&who), "campaign.html", title, own))
+}
+
+#[derive(Deserialize)]
+pub(super) struct LogParams {
+    cursor: Option<String>,
+}
+
+/// What people did to all campaigns, and beside them.
+pub(super) async fn log(
+    State(dashboard): State<Dashboard>,
+    who: Who,
+    look: Look,
+    Params(asked): Params<LogParams>,
+) -> Result<Html<String>, Problem> {
+    let from = asked.cursor.as_deref();
+    let page = on_ledger!(dashboard.api.ledger()?, ledger => ledger.acts(None, from, ALL_ACTS).await?);
+    let own = context! { kind => "log", acts => acts(&page.acts), next => page.next };
+    Ok(page_of(&look, Some(&who), "lists.html", "Log", own))
+}

@@ -1,0 +1,56 @@
+//! What pages take out of a request.
+
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use url::form_urlencoded;
+
+use super::super::problem::Problem;
+use super::render::Look;
+
+impl<S: Send + Sync> FromRequestParts<S> for Look {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
+    }
+}
+
+/// A form as it was sent: fields in their order, some of them more than once.
+pub(super) struct Fields(pub(super) Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequest<S> for Fields {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let bytes = axum::body::Bytes::from_request(request, state).await;
+        let bytes = bytes.map_err(|fault| Problem::new(fault.status(), fault.body_text()))?;
+        let pairs = form_urlencoded::parse(&bytes);
+        // Browsers end lines with both characters; a message has one.
+        Ok(Self(pairs.map(|(name, value)| (name.into_owned(), value.replace("\r\n", "\n"))).collect()))
+    }
+}
+
+impl Fields {
+    /// A field's value without spaces around it; empty where there is none.
+    pub(super) fn get(&self, name: &str) -> &str {
+        self.0.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.trim())
+    }
+
+    /// The values of a field that may be there more than once.
+    pub(super) fn all(&self, name: &str) -> Vec<String> {
+        self.0.iter().filter(|(known, _)| known == name).map(|(_, value)| value.trim().to_owned()).collect()
+    }
+
+    /// A number as people type it: `18,412`.
+    pub(super) fn number(&self, name: &str) -> Result<u64, Problem> {
+        let digits: String =
+            self.get(name).chars().filter(|c| !matches!(c, ',' | ' ' | '.' | '\u{a0}')).collect();
+        digits.parse().map_err(|_| {
+            Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "the number is missing: type it as it stands there",
+            )
+        })
+    }
+}

@@ -1,0 +1,126 @@
+//! What changed on a page, as it changes: server-sent events `part`, each with the name of a place and what
+//! stands there now. Whatever many pages show is made once.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::response::sse::{Event, KeepAlive, KeepAliveStream, Sse};
+use futures_util::stream::{self, BoxStream, SelectAll};
+use futures_util::{Stream, StreamExt};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::super::api::extract::{Params, campaign};
+use super::super::api::live::{Part, Seen};
+use super::super::problem::Problem;
+use super::Dashboard;
+use super::campaigns::{self, Material};
+use crate::campaign::CampaignId;
+use crate::ledger::{Campaigns, on_ledger};
+
+/// A page that is changed more often than this is restless.
+const REST: Duration = Duration::from_secs(1);
+/// The most campaigns that one page follows.
+const MOST: usize = 50;
+
+type Events = Sse<KeepAliveStream<BoxStream<'static, Result<Event, Infallible>>>>;
+
+fn message(name: &str, html: &str) -> Part {
+    (name.to_owned(), json!({ "id": name, "html": html }).to_string().into())
+}
+
+/// The parts of a campaign's page.
+pub(super) async fn parts(
+    State(dashboard): State<Dashboard>,
+    Path(id): Path<String>,
+) -> Result<Events, Problem> {
+    let campaign = campaign(&dashboard.api, &id).await?;
+    let receiver = dashboard.api.backing()?.live.follow(&campaign);
+    let told = changes(receiver).then(move |seen| {
+        let dashboard = dashboard.clone();
+        async move { parts_of(&dashboard, &seen).await }
+    });
+    // What a page has already is not sent again.
+    let mut known: HashMap<String, Arc<str>> = HashMap::new();
+    let news = told.flat_map(move |parts| {
+        let mut news = Vec::new();
+        for (name, message) in parts {
+            if known.get(&name) != Some(&message) {
+                known.insert(name, message.clone());
+                news.push(Ok(Event::default().event("part").data(&*message)));
+            }
+        }
+        stream::iter(news)
+    });
+    Ok(Sse::new(news.boxed()).keep_alive(KeepAlive::default()))
+}
+
+async fn parts_of(dashboard: &Dashboard, seen: &Seen) -> Vec<Part> {
+    let make = || async {
+        let material = Material::gather(dashboard, &seen.campaign).await?;
+        let accounts = &dashboard.api.backing()?.context.accounts;
+        let parts = campaigns::parts(&seen.campaign, &material, accounts);
+        Ok::<_, Problem>(parts.iter().map(|(name, html)| message(name, html)).collect())
+    };
+    // Away for a while: the page shows what it knows, and says since when.
+    seen.parts.get_or_try_init(make).await.cloned().unwrap_or_default()
+}
+
+/// A campaign whenever it has changed, to its end, and not too often.
+fn changes(mut receiver: watch::Receiver<Arc<Seen>>) -> impl Stream<Item = Arc<Seen>> + Send {
+    receiver.mark_changed();
+    stream::unfold((receiver, false, true), |(mut receiver, is_over, is_first)| async move {
+        if is_over {
+            return None;
+        }
+        if !is_first {
+            sleep(REST).await;
+        }
+        receiver.changed().await.ok()?;
+        let seen = receiver.borrow_and_update().clone();
+        let is_over = seen.campaign.state.is_over();
+        Some((seen, (receiver, is_over, false)))
+    })
+}
+
+#[derive(Deserialize)]
+pub(super) struct Followed {
+    /// Ids, with commas between them.
+    campaigns: Option<String>,
+}
+
+/// The rows of some campaigns in the list.
+pub(super) async fn rows(
+    State(dashboard): State<Dashboard>,
+    Params(asked): Params<Followed>,
+) -> Result<Events, Problem> {
+    let ids = asked.campaigns.unwrap_or_default();
+    let ids: Vec<CampaignId> = ids.split(',').take(MOST).filter_map(|id| id.parse().ok()).collect();
+    let backing = dashboard.api.backing()?;
+    let found = on_ledger!(&backing.ledger, ledger => ledger.read_each(ids).await?);
+    let mut all = SelectAll::new();
+    for campaign in &found {
+        let dashboard = dashboard.clone();
+        let told = changes(backing.live.follow(campaign)).filter_map(move |seen| {
+            let dashboard = dashboard.clone();
+            async move { Some(Ok(Event::default().event("part").data(&*row_of(&dashboard, &seen).await?.1))) }
+        });
+        all.push(told.boxed());
+    }
+    // A page with nothing to follow keeps its connection, so that it does not ask again and again.
+    let rest = stream::pending::<Result<Event, Infallible>>();
+    Ok(Sse::new(stream::select(all, rest).boxed()).keep_alive(KeepAlive::default()))
+}
+
+async fn row_of(dashboard: &Dashboard, seen: &Seen) -> Option<Part> {
+    if let Some(made) = seen.row.get() {
+        return Some(made.clone());
+    }
+    let row = campaigns::row(dashboard, &seen.campaign).await.ok()?;
+    Some(seen.row.get_or_init(|| message(&format!("row-{}", seen.campaign.id), &row)).clone())
+}

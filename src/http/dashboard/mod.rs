@@ -1,0 +1,130 @@
+//! The pages for the people who run campaigns, at `/`. They are made here, on the server, and work without a
+//! script; with one they are live. They do what the API does, with the same code, and know nothing that it
+//! does not.
+//!
+//! Nothing from outside is trusted: templates escape all of it, and the content security policy allows
+//! neither scripts nor styles but our own.
+
+mod accounts;
+mod actions;
+mod answers;
+mod assets;
+mod campaigns;
+mod codes;
+mod extract;
+mod facts;
+mod live;
+mod new;
+mod plot;
+mod refused;
+mod render;
+mod session;
+mod suppressed;
+mod words;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, FromRef, Request};
+use axum::http::{HeaderValue, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use url::Url;
+
+use super::Health;
+use super::access::Access;
+use super::api::{Api, in_time, reports};
+use super::problem::Problem;
+use facts::KnownFacts;
+use render::error_page;
+
+/// What a form may hold, in bytes: more is no form of ours.
+const FORM: usize = 1 << 20;
+/// Nothing but what this server sends itself, and no code inside a page.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+                      connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// What the pages work on.
+#[derive(Clone)]
+pub(super) struct Dashboard {
+    api: Api,
+    access: Access,
+    facts: Arc<KnownFacts>,
+    /// Whether people come to it by TLS.
+    is_secure: bool,
+}
+
+impl FromRef<Dashboard> for Api {
+    fn from_ref(dashboard: &Dashboard) -> Self {
+        dashboard.api.clone()
+    }
+}
+
+/// The routes of the pages.
+pub fn router(api: Api, access: Access, health: Health, public_url: Option<&Url>) -> Router {
+    let is_secure = public_url.is_some_and(|url| url.scheme() == "https");
+    let dashboard = Dashboard { api, access, facts: Arc::default(), is_secure };
+    // An audience is counted while it is written.
+    let uploads = Router::new()
+        .route("/new", get(new::begin).post(new::create))
+        .route("/suppressed/import", post(suppressed::import))
+        .layer(DefaultBodyLimit::disable());
+    let pages = Router::new()
+        .route("/", get(campaigns::list))
+        .route("/live", get(live::rows))
+        .route("/campaigns/{id}", get(campaigns::show))
+        .route("/campaigns/{id}/live", get(live::parts))
+        .route("/campaigns/{id}/confirm/{what}", get(actions::confirm))
+        .route("/campaigns/{id}/do/{what}", post(actions::act))
+        .route("/campaigns/{id}/report.csv", get(reports::report_csv))
+        .route("/campaigns/{id}/report.jsonl", get(reports::report_jsonl))
+        .route("/campaigns/{id}/responses.csv", get(reports::responses_csv))
+        .route("/campaigns/{id}/responses.jsonl", get(reports::responses_jsonl))
+        .merge(new::routes())
+        .route("/accounts", get(accounts::list))
+        .route("/accounts/resume", post(accounts::resume))
+        .route("/suppressed", get(suppressed::list).post(suppressed::add))
+        .route("/suppressed/remove", post(suppressed::remove))
+        .route("/refused", get(refused::list).post(refused::decide))
+        .route("/codes", get(codes::list))
+        .route("/log", get(campaigns::log))
+        .layer(DefaultBodyLimit::max(FORM))
+        .merge(uploads)
+        .layer(middleware::from_fn_with_state(health, in_time))
+        .layer(middleware::from_fn_with_state(dashboard.clone(), session::guard));
+    Router::new()
+        .route("/sign-in", get(session::page).post(session::sign_in))
+        .route("/sign-out", post(session::sign_out))
+        .route("/theme", post(session::theme))
+        .route("/assets/{name}", get(assets::serve))
+        .merge(pages)
+        .fallback(async || Problem::not_found("there is no such page"))
+        .layer(middleware::from_fn(dressed))
+        .with_state(dashboard)
+}
+
+fn is_page(response: &Response) -> bool {
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    kind.is_some_and(|kind| kind.starts_with("text/html"))
+}
+
+/// Makes a page of a problem, and says what a browser may do with all of them.
+async fn dressed(request: Request, next: Next) -> Response {
+    let theme = session::theme_of(request.headers());
+    let path = request.uri().path().to_owned();
+    let mut response = next.run(request).await;
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        response = error_page(&problem, theme, &path);
+    } else if response.status().is_client_error() && !is_page(&response) {
+        // An address, a query or a form that is none of ours.
+        response =
+            error_page(&Problem::new(response.status(), "there is nothing like that here"), theme, &path);
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response.into_response()
+}

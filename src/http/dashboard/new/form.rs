@@ -1,0 +1,383 @@
+//! Forms out of the rule tables of the checks: a field for each text, a choice for each word, a group for each
+//! object. What is a rule there is a form here, so that neither knows what the other does not.
+//!
+//! A field is called by its JSON pointer. Reading a form gives the document; fields left empty are left out.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::campaign::problem::step;
+use crate::campaign::rules::{Choice, Field, Form, Object, Rule, Text};
+
+/// The most items of a list that a form has.
+const ITEMS: usize = 30;
+/// From so many allowed characters on, a field has several lines.
+const LINES: usize = 200;
+
+/// A field, or a group of them.
+#[derive(Debug, Default, PartialEq, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is something that its template asks")]
+pub(super) struct Node {
+    /// `text`, `lines`, `json`, `select`, `hidden`, `group` or `list`.
+    kind: &'static str,
+    /// The JSON pointer.
+    name: String,
+    label: String,
+    value: String,
+    hint: String,
+    error: String,
+    is_required: bool,
+    options: Vec<(String, String)>,
+    children: Vec<Node>,
+    /// Whether a group is open: it has something in it.
+    is_open: bool,
+    can_add: bool,
+    can_remove: bool,
+}
+
+impl Node {
+    /// The names of its fields.
+    pub(super) fn names(&self) -> Vec<String> {
+        let own = (!matches!(self.kind, "group" | "list")).then(|| self.name.clone());
+        own.into_iter().chain(self.children.iter().flat_map(Self::names)).collect()
+    }
+}
+
+/// What a form is made with besides its rule and its value.
+pub(super) struct Making<'m> {
+    /// What is wrong, by pointer.
+    pub(super) errors: &'m HashMap<String, String>,
+    /// The list that one more item is asked for.
+    pub(super) add: &'m str,
+    /// The tags that are decided already.
+    pub(super) fixed: &'m [&'static str],
+}
+
+impl Making<'_> {
+    /// The form of a rule with a value.
+    pub(super) fn form(&self, rule: &Rule, value: Option<&Value>, pointer: &str) -> Node {
+        self.node(rule, value, pointer, true)
+    }
+
+    fn node(&self, rule: &Rule, value: Option<&Value>, pointer: &str, is_required: bool) -> Node {
+        let name = pointer.rsplit('/').next().unwrap_or_default();
+        let base = Node {
+            name: pointer.to_owned(),
+            label: label(name),
+            error: self.errors.get(pointer).cloned().unwrap_or_default(),
+            value: shown(value),
+            is_required,
+            ..Node::default()
+        };
+        match rule {
+            Rule::Text(text) => text_node(base, text),
+            Rule::Bool => {
+                let options = [("true", "Yes"), ("false", "No")];
+                Node { kind: "select", options: options.map(|(a, b)| (a.into(), b.into())).to_vec(), ..base }
+            }
+            Rule::Number { range } => {
+                Node { kind: "text", hint: format!("A number from {} to {}.", range.0, range.1), ..base }
+            }
+            Rule::Integer { .. } => Node { kind: "text", hint: "A whole number.".into(), ..base },
+            Rule::Parsed { about, .. } => {
+                let mut about = about.chars();
+                let first = about.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+                Node { kind: "text", hint: format!("{first}{}.", about.as_str()), ..base }
+            }
+            Rule::AnyObject { .. } => {
+                let value = match value {
+                    Some(value @ (Value::Object(_) | Value::Array(_))) => {
+                        serde_json::to_string_pretty(value).unwrap_or_default()
+                    }
+                    other => shown(other),
+                };
+                Node { kind: "json", value, hint: "JSON, as {\"name\": \"{{ name }}\"}.".into(), ..base }
+            }
+            Rule::Either(first, _) => self.node(first, value, pointer, is_required),
+            // An object of one text is that text to whoever fills it in.
+            Rule::Object(Object { fields: [only], .. }) if matches!(only.rule(), Rule::Text(_)) => {
+                let value = value.and_then(|object| object.get(only.name()));
+                let field = self.node(only.rule(), value, &step(pointer, only.name()), is_required);
+                Node { label: base.label, ..field }
+            }
+            Rule::Object(object) => {
+                let children = self.fields(object.fields, value, pointer);
+                Node { kind: "group", is_open: is_required || value.is_some(), children, ..base }
+            }
+            Rule::Choice(choice) => self.choice(choice, value, pointer, base),
+            Rule::List { of, min, max } => {
+                let items = value.and_then(Value::as_array).map_or(0, Vec::len);
+                let least = (*min).min(1) * usize::from(is_required);
+                let count = (items + usize::from(self.add == pointer)).max(least).min(ITEMS);
+                let item = |nth: usize| {
+                    let place = step(pointer, &nth.to_string());
+                    let mut item = self.node(of, value.and_then(|list| list.get(nth)), &place, true);
+                    item.label = format!("{} {}", label(name).trim_end_matches('s'), nth + 1);
+                    item.can_remove = items > *min || nth >= items;
+                    item
+                };
+                let children = (0..count).map(item).collect();
+                Node {
+                    kind: "list",
+                    children,
+                    is_open: count > 0,
+                    can_add: count < (*max).min(ITEMS),
+                    ..base
+                }
+            }
+        }
+    }
+
+    fn fields(&self, fields: &[Field], value: Option<&Value>, pointer: &str) -> Vec<Node> {
+        let (needed, more): (Vec<&Field>, Vec<&Field>) = fields.iter().partition(|field| field.is_required());
+        let node = |field: &Field| {
+            let place = step(pointer, field.name());
+            let value = value.and_then(|object| object.get(field.name()));
+            self.node(field.rule(), value, &place, field.is_required())
+        };
+        // What is needed comes first.
+        needed.into_iter().chain(more).map(node).collect()
+    }
+
+    fn choice(&self, choice: &Choice, value: Option<&Value>, pointer: &str, base: Node) -> Node {
+        let place = step(pointer, choice.tag);
+        let is_fixed = self.fixed.contains(&place.as_str());
+        let word = value.and_then(|object| object.get(choice.tag)).and_then(Value::as_str);
+        let only = choice.arms.first().map(|(word, _)| *word).filter(|_| choice.arms.len() == 1);
+        let word = word.or(only.filter(|_| base.is_required)).unwrap_or_default();
+        let words = choice.arms.iter().map(|(word, _)| ((*word).to_owned(), label(word)));
+        let tag = Node {
+            kind: if is_fixed || (only.is_some() && base.is_required) { "hidden" } else { "choice" },
+            name: place.clone(),
+            label: label(choice.tag),
+            value: word.to_owned(),
+            options: words.collect(),
+            error: self.errors.get(&place).cloned().unwrap_or_default(),
+            is_required: base.is_required,
+            ..Node::default()
+        };
+        let mut children = vec![tag];
+        if let Some((_, arm)) = choice.arms.iter().find(|(known, _)| *known == word) {
+            children.extend(self.fields(choice.common, value, pointer));
+            children.extend(self.fields(arm.fields, value, pointer));
+        }
+        Node { kind: "group", is_open: base.is_required || value.is_some(), children, ..base }
+    }
+}
+
+fn text_node(base: Node, text: &Text) -> Node {
+    if let [only] = text.one_of {
+        // A word that can only be one; where it may be missing, it stays as it is.
+        let value = if base.is_required { (*only).to_owned() } else { base.value.clone() };
+        return Node { kind: "hidden", value, ..base };
+    }
+    if !text.one_of.is_empty() {
+        let options = text.one_of.iter().map(|word| ((*word).to_owned(), label(word))).collect();
+        return Node { kind: "select", options, ..base };
+    }
+    let mut hint = String::new();
+    if text.max > 0 {
+        hint = format!("At most {} characters.", crate::campaign::thousands(text.max as u64));
+    }
+    hint += match text.form {
+        Form::Link => " An address that begins with https://.",
+        Form::NoEmoji => " No emoji.",
+        Form::Name => " Lower-case letters, digits and underscores.",
+        Form::Date => " As 2026-11-01.",
+        Form::CountryCode => " Two letters.",
+        Form::Any | Form::Trimmed => "",
+    };
+    let kind = if text.max >= LINES { "lines" } else { "text" };
+    Node { kind, hint: hint.trim().to_owned(), ..base }
+}
+
+fn shown(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// What people call a field of the providers' documents.
+pub(super) fn label(name: &str) -> String {
+    match name {
+        "from" => "The number that it is sent from".into(),
+        "flow_cta" => "Text on the button".into(),
+        "flow_id" => "Flow id".into(),
+        "flow_token" => "Flow token".into(),
+        "flow_action" => "When the flow opens".into(),
+        "flow_action_payload" => "First screen".into(),
+        "flow_action_data" => "Values for the flow".into(),
+        "flow_message_version" => "Version".into(),
+        "navigate" => "Show its first screen".into(),
+        "data_exchange" => "Ask the endpoint for data".into(),
+        "screen" => "Name of the screen".into(),
+        "data" => "Values for the screen".into(),
+        "sub_type" => "Kind of button".into(),
+        "id" => "Id".into(),
+        "link" => "Address".into(),
+        "url" | "cta_url" => "Link".into(),
+        "wa_id" => "WhatsApp id".into(),
+        "recipient_type" => "Recipient".into(),
+        "preview_url" => "Show a picture of the first link".into(),
+        _ => {
+            let words = name.replace('_', " ");
+            let mut letters = words.chars();
+            letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+        }
+    }
+}
+
+/// The document that a form was filled in with.
+pub(super) struct Filled<'f> {
+    /// What was sent, by pointer.
+    pub(super) values: &'f HashMap<String, String>,
+    /// The item that is to go.
+    pub(super) remove: &'f str,
+}
+
+impl Filled<'_> {
+    /// What stands at a pointer, if anything.
+    pub(super) fn value(&self, rule: &Rule, pointer: &str) -> Option<Value> {
+        if !self.remove.is_empty() && self.remove == pointer {
+            return None;
+        }
+        let text = || self.values.get(pointer).filter(|text| !text.trim().is_empty());
+        match rule {
+            Rule::Text(_) | Rule::Parsed { .. } => text().map(|text| Value::from(text.as_str())),
+            Rule::Bool => match text()?.as_str() {
+                "true" => Some(Value::Bool(true)),
+                "false" => Some(Value::Bool(false)),
+                other => Some(other.into()),
+            },
+            Rule::Number { .. } | Rule::Integer { .. } => {
+                let text = text()?.trim();
+                let number = serde_json::from_str::<serde_json::Number>(text).ok();
+                Some(number.map_or_else(|| text.into(), Value::Number))
+            }
+            // What is no JSON stays a text, and the check says what it should be.
+            Rule::AnyObject { .. } => {
+                let text = text()?;
+                Some(serde_json::from_str(text).unwrap_or_else(|_| text.as_str().into()))
+            }
+            Rule::Either(first, _) => self.value(first, pointer),
+            Rule::Object(object) => self.object(object, &[], pointer, Map::new()),
+            Rule::Choice(choice) => {
+                let place = step(pointer, choice.tag);
+                let word = self.values.get(&place).filter(|word| !word.is_empty())?;
+                let (_, arm) = choice.arms.iter().find(|(known, _)| known == word)?;
+                let tag = Map::from_iter([(choice.tag.to_owned(), Value::from(word.as_str()))]);
+                self.object(arm, choice.common, pointer, tag)
+            }
+            Rule::List { of, .. } => {
+                let items = (0..ITEMS).filter_map(|nth| self.value(of, &step(pointer, &nth.to_string())));
+                let items: Vec<Value> = items.collect();
+                (!items.is_empty()).then(|| Value::from(items))
+            }
+        }
+    }
+
+    fn object(
+        &self,
+        object: &Object,
+        common: &'static [Field],
+        pointer: &str,
+        mut map: Map<String, Value>,
+    ) -> Option<Value> {
+        for field in common.iter().chain(object.fields) {
+            if let Some(value) = self.value(field.rule(), &step(pointer, field.name())) {
+                map.insert(field.name().to_owned(), value);
+            }
+        }
+        // Nothing but words that can only be one is nothing.
+        let says_something = |(name, value): (&String, &Value)| {
+            let field = common.iter().chain(object.fields).find(|field| field.name() == name);
+            !matches!(field.map(Field::rule), Some(Rule::Text(Text { one_of: [_], .. }))) || value.is_object()
+        };
+        map.iter().any(says_something).then_some(Value::Object(map))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::kinds::kinds;
+    use super::*;
+    use crate::campaign::content::CONTENT;
+    use crate::campaign::rules::check;
+
+    fn making(errors: &HashMap<String, String>) -> Making<'_> {
+        Making { errors, add: "", fixed: &["/message/type", "/message/interactive/type"] }
+    }
+
+    /// A form sent back as it is.
+    fn sent(node: &Node, values: &mut HashMap<String, String>) {
+        if !matches!(node.kind, "group" | "list") {
+            values.insert(node.name.clone(), node.value.clone());
+        }
+        node.children.iter().for_each(|child| sent(child, values));
+    }
+
+    fn there_and_back(message: &Value) -> Option<Value> {
+        let errors = HashMap::new();
+        let form = making(&errors).form(&CONTENT, Some(message), "/message");
+        let mut values = HashMap::new();
+        sent(&form, &mut values);
+        Filled { values: &values, remove: "" }.value(&CONTENT, "/message")
+    }
+
+    #[test]
+    fn messages_of_every_type_come_back_from_their_form_as_they_were() {
+        let mut seen = 0;
+        for path in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/jobs")).unwrap() {
+            let path = path.unwrap().path();
+            if path.extension().is_none_or(|ending| ending != "json") {
+                continue;
+            }
+            let Ok(job) = serde_json::from_slice::<Value>(&std::fs::read(&path).unwrap()) else { continue };
+            let Some(message) =
+                job.get("message").filter(|message| check(&CONTENT, message, "").problems.is_empty())
+            else {
+                continue;
+            };
+            seen += 1;
+            assert_eq!(there_and_back(message).as_ref(), Some(message), "{}", path.display());
+        }
+        assert!(seen > 0, "no fixture has a message");
+    }
+
+    #[test]
+    fn what_every_kind_begins_with_has_a_field_for_all_that_is_missing() {
+        for (kind, _, message) in kinds() {
+            let errors = HashMap::new();
+            let form = making(&errors).form(&CONTENT, Some(&message), "/message");
+            let mut values = HashMap::new();
+            sent(&form, &mut values);
+            let empty = values.values().filter(|value| value.is_empty()).count();
+            assert!(empty > 0, "{kind}");
+        }
+    }
+
+    #[test]
+    fn an_item_is_added_where_it_is_asked_for_and_removed_where_it_is_not_wanted() {
+        let message = kinds().into_iter().find(|(kind, ..)| *kind == "button").unwrap().2;
+        let errors = HashMap::new();
+        let list = "/message/interactive/action/buttons";
+        let making = Making { add: list, ..making(&errors) };
+        let form = making.form(&CONTENT, Some(&message), "/message");
+        let mut values = HashMap::new();
+        sent(&form, &mut values);
+        assert!(values.contains_key(&format!("{list}/1/reply/title")), "{values:?}");
+        for (nth, title) in ["Yes", "No"].into_iter().enumerate() {
+            values.insert(format!("{list}/{nth}/reply/title"), title.into());
+            values.insert(format!("{list}/{nth}/reply/id"), title.into());
+        }
+        let remove = format!("{list}/0");
+        let left = Filled { values: &values, remove: &remove }.value(&CONTENT, "/message").unwrap();
+        let buttons = left.pointer("/interactive/action/buttons").unwrap().as_array().unwrap().clone();
+        assert_eq!(buttons.len(), 1);
+        assert_eq!(buttons[0]["reply"]["title"], "No");
+    }
+}

@@ -1,0 +1,245 @@
+//! The second step: the message, in a form out of the rules or as JSON, with the phone beside it.
+
+use std::collections::{BTreeSet, HashMap};
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse, Response};
+use minijinja::{Value as Shown, context};
+use serde_json::Value;
+
+use super::super::super::access::Who;
+use super::super::super::api::campaigns::with_prepared;
+use super::super::super::problem::Problem;
+use super::super::extract::Fields;
+use super::super::render::{Look, serialized};
+use super::super::{Dashboard, words};
+use super::draft::Draft;
+use super::form::{Filled, Making, label};
+use super::kinds::{JSON, kind_of, kinds};
+use super::phone::phone;
+use super::{address, errors, step_page};
+use crate::campaign::content::CONTENT;
+use crate::ledger::{CampaignFilter, Campaigns, on_ledger};
+use crate::views::check::check;
+
+/// Where the message stands in a job.
+const MESSAGE: &str = "/message";
+/// The tags that the kind decides.
+const FIXED: [&str; 2] = ["/message/type", "/message/interactive/type"];
+/// How many campaigns are looked at for sender numbers.
+const LOOKED_AT: usize = 50;
+
+/// What the page asks for besides the message.
+#[derive(Default)]
+struct Asked {
+    kind: String,
+    /// What was written by hand.
+    json: Option<String>,
+    add: String,
+    errors: Vec<(String, String)>,
+}
+
+pub(super) async fn show(
+    State(dashboard): State<Dashboard>,
+    who: Who,
+    look: Look,
+    Path(id): Path<String>,
+) -> Result<Html<String>, Problem> {
+    let draft = Draft::find(&dashboard, &id).await?;
+    let kind = draft.job.get("message").map_or("flow", kind_of).to_owned();
+    page(&dashboard, &who, &look, draft, Asked { kind, ..Asked::default() }).await
+}
+
+async fn page(
+    dashboard: &Dashboard,
+    who: &Who,
+    look: &Look,
+    draft: Draft,
+    asked: Asked,
+) -> Result<Html<String>, Problem> {
+    let known = kinds();
+    let starter = known.iter().find(|(name, ..)| *name == asked.kind).map(|(_, _, message)| message.clone());
+    // Of a kind, all that it begins with is asked for.
+    let message = match draft.job.get("message").filter(|message| kind_of(message) == asked.kind) {
+        Some(message) => Some(starter.map_or_else(|| message.clone(), |starter| over(starter, message))),
+        None => starter,
+    };
+    let form = |errors: &HashMap<String, String>| {
+        Making { errors, add: &asked.add, fixed: &FIXED }.form(&CONTENT, message.as_ref(), MESSAGE)
+    };
+    let mut errors_of = asked.errors.clone();
+    if asked.kind != JSON {
+        let names = form(&HashMap::new()).names();
+        for (field, _) in &mut errors_of {
+            // An object of one text is shown as that text.
+            let only = format!("{field}/text");
+            if names.contains(&only) {
+                *field = only;
+            }
+        }
+    }
+    let by_field: HashMap<String, String> = errors_of.iter().cloned().collect();
+    let form = (asked.kind != JSON).then(|| form(&by_field));
+    let json = asked.json.unwrap_or_else(|| {
+        let message =
+            draft.job.get("message").cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+        serde_json::to_string_pretty(&message).unwrap_or_default()
+    });
+    let backing = dashboard.api.backing()?;
+    let latest = on_ledger!(&backing.ledger, ledger => ledger.page(&CampaignFilter::default(), None, LOOKED_AT).await?);
+    let mut senders = BTreeSet::new();
+    for campaign in &latest.campaigns {
+        senders.insert(dashboard.facts.of(&backing.ledger, &campaign.id).await?.from.clone());
+    }
+    let accounts: Vec<String> = backing.context.accounts.usable().map(|(name, _)| name.clone()).collect();
+    let phones = phones(dashboard, &draft).await.unwrap_or_default();
+    let own = context! {
+        kind => asked.kind,
+        kinds => known.iter().map(|(name, title, _)| context! { name => *name, title => *title }).collect::<Vec<_>>(),
+        form => form.map(serialized),
+        json,
+        accounts,
+        account => draft.text("/account"),
+        from => draft.text("/from"),
+        senders,
+        columns => draft.columns.clone(),
+        phones,
+        errors => errors(errors_of.iter().map(|(field, detail)| (&**field, &**detail))),
+    };
+    Ok(step_page(look, who, &draft, "message", "new_message.html", own))
+}
+
+/// A document with another one's values in place of its own.
+fn over(mut base: Value, values: &Value) -> Value {
+    if let (Some(base), Some(values)) = (base.as_object_mut(), values.as_object()) {
+        for (name, value) in values {
+            let own = base.shift_remove(name).unwrap_or_default();
+            base.insert(name.clone(), over(own, value));
+        }
+        return Value::Object(std::mem::take(base));
+    }
+    values.clone()
+}
+
+/// The message as the phones of some people would show it.
+async fn phones(dashboard: &Dashboard, draft: &Draft) -> Result<Vec<Shown>, Problem> {
+    let count = draft.sample.len();
+    let mut draft = draft.clone();
+    // A preview needs no sender.
+    let account = dashboard.api.backing()?.context.accounts.usable().next().map(|(name, _)| name.clone());
+    if draft.text("/account").is_empty() {
+        draft.set("account", account.map(Value::from));
+    }
+    if draft.text("/from").is_empty() {
+        draft.set("from", Some("+10000000000".into()));
+    }
+    let job = draft.to(&draft.sample, "preview", "preview")?;
+    let checked =
+        with_prepared(&dashboard.api, job, move |prepared, account| Ok(check(&prepared, account, count)?));
+    let messages = checked.await?.messages;
+    let shown = |message: &crate::views::check::Rendered| {
+        context! { recipient => message.recipient.clone(), html => phone(&message.content) }
+    };
+    Ok(messages.iter().map(shown).collect())
+}
+
+/// Takes what was filled in over into the draft.
+fn fill(draft: &mut Draft, fields: &Fields) -> Asked {
+    let kind = fields.get("kind").to_owned();
+    let mut asked = Asked { kind, ..Asked::default() };
+    for (name, field) in [("account", "account"), ("from", "from")] {
+        let value = fields.get(field).replace([' ', '-'], "");
+        let value = if field == "account" { fields.get(field).to_owned() } else { value };
+        draft.set(name, Some(value).filter(|value| !value.is_empty()).map(Value::from));
+    }
+    let what = fields.get("do");
+    // Another kind was chosen than the form is of: it begins anew.
+    if fields.get("form_kind") != asked.kind && !fields.get("form_kind").is_empty() {
+        if asked.kind != JSON {
+            draft.set("message", None);
+        }
+        return asked;
+    }
+    if asked.kind == JSON {
+        let text = fields.get("json");
+        match serde_json::from_str::<Value>(text) {
+            // A whole job may be pasted: its message is what counts.
+            Ok(value) => {
+                let message = value.get("message").filter(|message| message.is_object()).cloned();
+                draft.set("message", Some(message.unwrap_or(value)));
+            }
+            Err(fault) => asked.errors.push(("json".into(), format!("This is no JSON: {fault}."))),
+        }
+        asked.json = Some(text.to_owned());
+        return asked;
+    }
+    let values: HashMap<String, String> =
+        fields.0.iter().filter(|(name, _)| name.starts_with(MESSAGE)).cloned().collect();
+    let remove = what.strip_prefix("remove:").unwrap_or_default();
+    draft.set("message", Filled { values: &values, remove }.value(&CONTENT, MESSAGE));
+    what.strip_prefix("add:").unwrap_or_default().clone_into(&mut asked.add);
+    asked
+}
+
+/// What is wrong with a message, by field.
+async fn wrong(dashboard: &Dashboard, draft: &Draft) -> Vec<(String, String)> {
+    let problem = match draft.to(&draft.sample, "preview", "preview") {
+        Err(problem) => problem,
+        Ok(job) => match with_prepared(&dashboard.api, job, |_, _| Ok(())).await {
+            Ok(()) => return Vec::new(),
+            Err(problem) => problem,
+        },
+    };
+    let place = |(pointer, detail): (&str, &str)| {
+        // What is missing belongs to its own field.
+        let missing = detail.strip_prefix('"').and_then(|rest| rest.split_once("\" is required and missing"));
+        match missing {
+            Some((name, _)) => (format!("{pointer}/{name}"), format!("{} is needed.", label(name))),
+            None => (pointer.to_owned(), words::as_sentence(detail)),
+        }
+    };
+    let found: Vec<(String, String)> = problem.errors().map(place).collect();
+    if found.is_empty() { vec![(MESSAGE.into(), words::as_sentence(problem.detail()))] } else { found }
+        .into_iter()
+        .map(|(field, detail)| match field.as_str() {
+            "/account" | "/from" => (field[1..].to_owned(), detail),
+            _ => (field, detail),
+        })
+        .collect()
+}
+
+pub(super) async fn save(
+    State(dashboard): State<Dashboard>,
+    who: Who,
+    look: Look,
+    Path(id): Path<String>,
+    fields: Fields,
+) -> Result<Response, Problem> {
+    let mut draft = Draft::find(&dashboard, &id).await?;
+    let mut asked = fill(&mut draft, &fields);
+    draft.keep(&dashboard, &who).await?;
+    if fields.get("do") != "next" {
+        return Ok(page(&dashboard, &who, &look, draft, asked).await?.into_response());
+    }
+    if asked.errors.is_empty() {
+        asked.errors = wrong(&dashboard, &draft).await;
+    }
+    if asked.errors.is_empty() {
+        return Ok(address(&draft, "when").into_response());
+    }
+    let page = page(&dashboard, &who, &look, draft, asked).await?;
+    Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response())
+}
+
+/// The phones alone, for a page that shows them while somebody types. Nothing is kept.
+pub(super) async fn preview(
+    State(dashboard): State<Dashboard>,
+    Path(id): Path<String>,
+    fields: Fields,
+) -> Result<Html<String>, Problem> {
+    let mut draft = Draft::find(&dashboard, &id).await?;
+    fill(&mut draft, &fields);
+    let phones = phones(&dashboard, &draft).await?;
+    Ok(Html(super::super::render::part("phones.html", context! { phones })))
+}

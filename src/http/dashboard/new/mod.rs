@@ -1,0 +1,208 @@
+//! A new campaign, a question at a time: who gets it, what they get, when and how fast; then a check of all of
+//! it, a test to one's own number, and the send. Until then it is a draft, and nothing of it goes out.
+//!
+//! A draft is a job that grows. What is asked is what a job may hold, and what is wrong is what a check says.
+
+mod audience;
+mod draft;
+mod form;
+mod kinds;
+mod message;
+mod phone;
+mod send;
+mod when;
+
+use axum::Router;
+use axum::extract::{Multipart, State};
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::routing::{get, post};
+use minijinja::{Value as Shown, context};
+
+use super::super::access::Who;
+use super::super::api::audiences::{Taken, files, root, take_in};
+use super::super::problem::Problem;
+use super::Dashboard;
+use super::render::{Look, page_of};
+use crate::ledger::{CampaignDrafts, on_ledger};
+use draft::Draft;
+
+/// How many audiences are offered to be picked.
+const PICKED: usize = 50;
+/// The longest name of a file that an upload is given, in characters.
+const NAME: usize = 100;
+
+pub(super) fn routes() -> Router<Dashboard> {
+    Router::new()
+        .route("/new/{draft}/audience", get(audience::show).post(audience::save))
+        .route("/new/{draft}/message", get(message::show).post(message::save))
+        .route("/new/{draft}/preview", post(message::preview))
+        .route("/new/{draft}/when", get(when::show).post(when::save))
+        .route("/new/{draft}/check", get(send::check))
+        .route("/new/{draft}/test", get(send::show_test).post(send::test))
+        .route("/new/{draft}/send", get(send::confirm).post(send::send))
+        .route("/new/{draft}/remove", post(remove))
+}
+
+/// The steps, as they stand on top of each.
+const STEPS: [(&str, &str); 6] = [
+    ("audience", "Audience"),
+    ("message", "Message"),
+    ("when", "When and how fast"),
+    ("check", "Check"),
+    ("test", "Test"),
+    ("send", "Send"),
+];
+
+/// A page of a step.
+fn step_page(look: &Look, who: &Who, draft: &Draft, step: &str, template: &str, own: Shown) -> Html<String> {
+    let here = STEPS.iter().position(|(name, _)| *name == step).unwrap_or_default();
+    let steps = STEPS.iter().enumerate().map(|(nth, (name, title))| {
+        context! { name => *name, title => *title, is_here => nth == here, is_done => nth < here }
+    });
+    let title = format!("{}: {}", draft.name(), STEPS[here].1);
+    let frame = context! {
+        draft => draft.id.clone(),
+        name => draft.name(),
+        step => STEPS[here].1,
+        nth => here + 1,
+        steps => steps.collect::<Vec<_>>(),
+    };
+    page_of(look, Some(who), template, &title, context! { ..own, ..frame })
+}
+
+/// Where a step of a draft is.
+fn address(draft: &Draft, step: &str) -> Redirect {
+    Redirect::to(&format!("/new/{}/{step}", draft.id))
+}
+
+/// What is wrong, each with the field that it belongs to.
+fn errors<'e>(each: impl IntoIterator<Item = (&'e str, &'e str)>) -> Shown {
+    let each = each.into_iter().map(|(field, detail)| context! { field, detail });
+    Shown::from(each.collect::<Vec<_>>())
+}
+
+/// The first question: what it is called, and whom it goes to. Beside it the drafts that are there.
+pub(super) async fn begin(
+    State(dashboard): State<Dashboard>,
+    who: Who,
+    look: Look,
+) -> Result<Html<String>, Problem> {
+    first(&dashboard, &who, &look, "", &[]).await
+}
+
+async fn first(
+    dashboard: &Dashboard,
+    who: &Who,
+    look: &Look,
+    name: &str,
+    wrong: &[(&str, String)],
+) -> Result<Html<String>, Problem> {
+    let kept = on_ledger!(dashboard.api.ledger()?, ledger => ledger.drafts().await?);
+    let mut drafts: Vec<Draft> = kept.iter().filter_map(|(id, json)| Draft::read(id, json)).collect();
+    drafts.sort_by_key(|draft| std::cmp::Reverse(draft.updated_at));
+    let drafts = drafts.iter().map(|draft| {
+        context! { id => draft.id.clone(), name => draft.name(), by => draft.by.clone(), at => draft.updated_at.to_string(),
+            people => draft.people, step => draft.next_step() }
+    });
+    let (files, no_root) = match root(&dashboard.api) {
+        Ok(root) => {
+            let files = tokio::task::spawn_blocking(move || files(&root)).await;
+            let files = files.map_err(|fault| Problem::away(fault.to_string()))?.unwrap_or_default();
+            (files, None)
+        }
+        Err(problem) => (Vec::new(), Some(problem.detail().to_owned())),
+    };
+    let files = files.iter().take(PICKED).map(|file| {
+        context! { path => file.path.clone(), bytes => file.bytes, at => file.uploaded_at.to_string() }
+    });
+    let own = context! {
+        drafts => drafts.collect::<Vec<_>>(),
+        files => files.collect::<Vec<_>>(),
+        no_root,
+        name,
+        errors => errors(wrong.iter().map(|(field, detail)| (*field, &**detail))),
+    };
+    Ok(page_of(look, Some(who), "new.html", "New campaign", own))
+}
+
+/// Takes the audience in and begins a draft.
+pub(super) async fn create(
+    State(dashboard): State<Dashboard>,
+    who: Who,
+    look: Look,
+    mut form: Multipart,
+) -> Result<Response, Problem> {
+    let wrong = |detail: String| Problem::bad_request(format!("the form: {detail}"));
+    let (mut name, mut pick, mut uploaded) = (String::new(), String::new(), None);
+    while let Some(field) = form.next_field().await.map_err(|fault| wrong(fault.body_text()))? {
+        match field.name() {
+            Some("name") => {
+                field.text().await.map_err(|fault| wrong(fault.body_text()))?.trim().clone_into(&mut name);
+            }
+            Some("pick") => pick = field.text().await.map_err(|fault| wrong(fault.body_text()))?,
+            Some("file") if field.file_name().is_some_and(|name| !name.is_empty()) => {
+                let file = file_name(field.file_name().unwrap_or_default());
+                match take_in(&dashboard.api, &who, file, field, Taken::Rename).await {
+                    Ok((file, _)) => uploaded = Some(file.path),
+                    Err(problem) if problem.status().is_client_error() => {
+                        let wrong = [("file", format!("{}.", problem.detail()))];
+                        let page = first(&dashboard, &who, &look, &name, &wrong).await?;
+                        return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
+                    }
+                    Err(problem) => return Err(problem),
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut missing = Vec::new();
+    if name.is_empty() || name.chars().count() > NAME {
+        missing.push(("name", format!("Give the campaign a name, of at most {NAME} characters.")));
+    }
+    let path = uploaded.unwrap_or(pick);
+    if path.is_empty() {
+        missing.push(("file", "Choose a file from this device, or one that is here already.".into()));
+    }
+    if !missing.is_empty() {
+        let page = first(&dashboard, &who, &look, &name, &missing).await?;
+        return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
+    }
+    let mut draft = Draft::new(&who.name, &name, &path);
+    // What is wrong with it is said on its own page.
+    let _ = audience::inspect(&dashboard, &mut draft).await?;
+    draft.keep(&dashboard, &who).await?;
+    Ok(address(&draft, "audience").into_response())
+}
+
+/// A name that a file may have here, out of what a browser calls it.
+fn file_name(name: &str) -> String {
+    let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
+    let plain: String = last.chars().map(|c| if c.is_control() || c == ':' { '-' } else { c }).collect();
+    let plain = plain.trim_start_matches('.');
+    let count = plain.chars().count();
+    // The ending says what it is.
+    plain.chars().skip(count.saturating_sub(NAME)).collect()
+}
+
+async fn remove(
+    State(dashboard): State<Dashboard>,
+    axum::extract::Path(id): axum::extract::Path<String>,
+) -> Result<Response, Problem> {
+    let draft = Draft::find(&dashboard, &id).await?;
+    on_ledger!(dashboard.api.ledger()?, ledger => ledger.remove_draft(&draft.id).await?);
+    Ok(Redirect::to("/new").into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_gets_a_name_that_leads_nowhere() {
+        assert_eq!(file_name("people.csv"), "people.csv");
+        assert_eq!(file_name("C:\\Users\\a\\..people.csv"), "people.csv");
+        assert_eq!(file_name("../../etc/x:y\n.csv"), "x-y-.csv");
+        assert_eq!(file_name(&format!("{}.csv", "a".repeat(500))), format!("{}.csv", "a".repeat(NAME - 4)));
+    }
+}

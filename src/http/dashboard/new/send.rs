@@ -1,0 +1,219 @@
+//! The last steps: a check of all of it, a test to one's own number, and the send, which wants the number of
+//! people typed.
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use minijinja::{Value as Shown, context};
+use serde_json::Value;
+
+use super::super::super::access::Who;
+use super::super::super::api::campaigns::{submit, with_prepared};
+use super::super::super::problem::Problem;
+use super::super::campaigns::skip_meaning;
+use super::super::extract::Fields;
+use super::super::render::Look;
+use super::super::{Dashboard, words};
+use super::draft::Draft;
+use super::phone::phone;
+use super::{errors, step_page};
+use crate::campaign::{CampaignId, Job, Phone, SkipReason, counted, thousands};
+use crate::ledger::{CampaignDrafts, Campaigns, on_ledger};
+use crate::views::check::{Checked, check as checked};
+
+/// How many people's phones are shown.
+const SHOWN: usize = 3;
+
+/// Checks all of a draft; what is wrong with it is on the page.
+pub(super) async fn check(
+    State(dashboard): State<Dashboard>,
+    who: Who,
+    look: Look,
+    Path(id): Path<String>,
+) -> Result<Html<String>, Problem> {
+    let draft = Draft::find(&dashboard, &id).await?;
+    let own = match all_of_it(&dashboard, &draft).await {
+        Ok((job, found)) => {
+            let schedule = &job.schedule;
+            let zone = schedule
+                .timezone()
+                .cloned()
+                .unwrap_or_else(|| TimeZone::get(&draft.zone).unwrap_or(TimeZone::UTC));
+            let start = schedule.start_at.unwrap_or_default().max(Timestamp::now());
+            let end = schedule.end_of(start, found.forecast.duration);
+            let clock = |at: Timestamp| {
+                let at = at.to_zoned(zone.clone());
+                at.strftime("%A %-d %B, %H:%M %Z").to_string()
+            };
+            let skipped = found.skipped.iter().map(|(reason, count)| {
+                let known: Option<SkipReason> = reason.parse().ok();
+                let rows = found.problems.iter().filter(|row| row.reason.as_str() == *reason);
+                let rows: Vec<String> = rows.take(10).map(|row| row.row.to_string()).collect();
+                context! { reason => *reason, count => *count, meaning => known.map(skip_meaning), rows => rows.join(", ") }
+            });
+            let phones = found.messages.iter().map(|message| {
+                context! { recipient => message.recipient.clone(), html => phone(&message.content) }
+            });
+            context! {
+                rows => found.rows,
+                people => found.recipients,
+                skipped => skipped.collect::<Vec<_>>(),
+                phones => phones.collect::<Vec<_>>(),
+                requests => found.forecast.requests,
+                duration => words::span(found.forecast.duration),
+                starts => schedule.start_at.map(clock),
+                ends => end.map(clock),
+                expires => schedule.expires_at.map(clock),
+                limit => job.limits.messages.map(|rate| rate.to_string()),
+                note => found.note,
+                errors => errors((found.recipients == 0).then_some(("", "Nobody would get a message: look at the rows that are left out."))),
+            }
+        }
+        Err(problem) if problem.status().is_client_error() => {
+            let found: Vec<(&str, &str)> = problem.errors().collect();
+            let found = if found.is_empty() { vec![("", problem.detail())] } else { found };
+            context! { people => 0, errors => errors(found), is_broken => true }
+        }
+        Err(problem) => return Err(problem),
+    };
+    Ok(step_page(&look, &who, &draft, "check", "new_check.html", own))
+}
+
+async fn all_of_it(dashboard: &Dashboard, draft: &Draft) -> Result<(Job, Checked), Problem> {
+    let job = draft.whole()?;
+    let found = with_prepared(&dashboard.api, job.clone(), |prepared, account| {
+        Ok(checked(&prepared, account, SHOWN)?)
+    });
+    Ok((job, found.await?))
+}
+
+pub(super) async fn show_test(
+    State(dashboard): State<Dashboard>,
+    who: Who,
+    look: Look,
+    Path(id): Path<String>,
+) -> Result<Html<String>, Problem> {
+    let draft = Draft::find(&dashboard, &id).await?;
+    test_page(&dashboard, &who, &look, &draft, "", None).await
+}
+
+async fn test_page(
+    dashboard: &Dashboard,
+    who: &Who,
+    look: &Look,
+    draft: &Draft,
+    number: &str,
+    error: Option<String>,
+) -> Result<Html<String>, Problem> {
+    let ids: Vec<CampaignId> = draft.tests.iter().filter_map(|id| id.parse().ok()).collect();
+    let tests = on_ledger!(dashboard.api.ledger()?, ledger => ledger.read_each(ids).await?);
+    let tests: Vec<Shown> = tests
+        .iter()
+        .map(|test| {
+            let (code, text) = test.rejected.keys().next().map_or(("", ""), |code| {
+                (code.as_str(), test.texts.get(code).map_or("", String::as_str))
+            });
+            context! { id => test.id.as_str(), sentence => words::sentence(test), is_over => test.state.is_over(),
+                at => test.submitted_at.to_string(), code, text }
+        })
+        .collect();
+    let own = context! { kind => "test", tests, number, errors => errors(error.as_deref().map(|detail| ("number", detail))) };
+    Ok(step_page(look, who, draft, "test", "new_send.html", own))
+}
+
+/// Sends the message to one number, with the values of the first row.
+pub(super) async fn test(
+    State(dashboard): State<Dashboard>,
+    who: Who,
+    look: Look,
+    Path(id): Path<String>,
+    fields: Fields,
+) -> Result<Response, Problem> {
+    let mut draft = Draft::find(&dashboard, &id).await?;
+    let typed = fields.get("number");
+    let refuse = async |draft: &Draft, error: String| {
+        let page = test_page(&dashboard, &who, &look, draft, typed, Some(error)).await?;
+        Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response())
+    };
+    let Ok(number) = typed.replace([' ', '-'], "").parse::<Phone>() else {
+        return refuse(&draft, "Enter your number in international form, as +919876543210.".into()).await;
+    };
+    let mut values = draft.sample.first().cloned().unwrap_or_default();
+    values.insert("phone".into(), Value::from(number.to_string()));
+    let nth = draft.tests.len() + 1;
+    let test = format!("{}-test-{nth}-{}", draft.text("/id"), Timestamp::now().as_second() % 100_000);
+    let name = format!("Test: {}", draft.name());
+    let sent = match draft.to(&[values], &test, &name) {
+        Ok(job) => submit(&dashboard.api, &who, job).await,
+        Err(problem) => Err(problem),
+    };
+    match sent {
+        Ok((campaign, _)) => {
+            draft.tested(campaign.id.as_str());
+            draft.keep(&dashboard, &who).await?;
+            Ok(super::address(&draft, "test").into_response())
+        }
+        Err(problem) if problem.status().is_client_error() => {
+            refuse(&draft, format!("It can't be sent: {}", problem.detail())).await
+        }
+        Err(problem) => Err(problem),
+    }
+}
+
+pub(super) async fn confirm(
+    State(dashboard): State<Dashboard>,
+    who: Who,
+    look: Look,
+    Path(id): Path<String>,
+) -> Result<Html<String>, Problem> {
+    let draft = Draft::find(&dashboard, &id).await?;
+    let (_, found) = all_of_it(&dashboard, &draft).await?;
+    send_page(&dashboard, &who, &look, &draft, found.recipients, None)
+}
+
+fn send_page(
+    dashboard: &Dashboard,
+    who: &Who,
+    look: &Look,
+    draft: &Draft,
+    people: u64,
+    error: Option<&str>,
+) -> Result<Html<String>, Problem> {
+    let rehearses = dashboard.api.backing()?.context.rehearses;
+    let own = context! {
+        kind => "send",
+        people,
+        from => draft.text("/from"),
+        account => draft.text("/account"),
+        starts_later => draft.job.pointer("/schedule/start_at").is_some(),
+        rehearses,
+        errors => errors(error.map(|detail| ("typed", detail))),
+    };
+    Ok(step_page(look, who, draft, "send", "new_send.html", own))
+}
+
+/// Submits the campaign, if the number that was typed is the number of its people.
+pub(super) async fn send(
+    State(dashboard): State<Dashboard>,
+    who: Who,
+    look: Look,
+    Path(id): Path<String>,
+    fields: Fields,
+) -> Result<Response, Problem> {
+    let draft = Draft::find(&dashboard, &id).await?;
+    let (job, found) = all_of_it(&dashboard, &draft).await?;
+    if fields.number("typed").ok() != Some(found.recipients) || found.recipients == 0 {
+        let error = format!(
+            "It goes to {}: type {} to send it. Nothing was sent.",
+            counted(found.recipients, "recipient"),
+            thousands(found.recipients)
+        );
+        let page = send_page(&dashboard, &who, &look, &draft, found.recipients, Some(&error))?;
+        return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
+    }
+    let (campaign, _) = submit(&dashboard.api, &who, job).await?;
+    on_ledger!(dashboard.api.ledger()?, ledger => ledger.remove_draft(&draft.id).await?);
+    Ok(Redirect::to(&format!("/campaigns/{}?done=submit", campaign.id)).into_response())
+}

@@ -1,0 +1,175 @@
+//! The third step: how fast, from when, in which hours, and what stops it.
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse, Response};
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
+use minijinja::context;
+use serde_json::{Map, Value, json};
+
+use super::super::super::access::Who;
+use super::super::super::problem::Problem;
+use super::super::Dashboard;
+use super::super::extract::Fields;
+use super::super::render::Look;
+use super::draft::Draft;
+use super::{address, errors, step_page};
+
+/// Zones that are offered; any of the database may be typed.
+const ZONES: [&str; 12] = [
+    "Asia/Kolkata",
+    "Asia/Dubai",
+    "Asia/Singapore",
+    "Asia/Jakarta",
+    "Europe/London",
+    "Europe/Berlin",
+    "Africa/Nairobi",
+    "Africa/Lagos",
+    "America/Sao_Paulo",
+    "America/Mexico_City",
+    "America/New_York",
+    "UTC",
+];
+const DAYS: [(&str, &str); 7] = [
+    ("mon", "Mon"),
+    ("tue", "Tue"),
+    ("wed", "Wed"),
+    ("thu", "Thu"),
+    ("fri", "Fri"),
+    ("sat", "Sat"),
+    ("sun", "Sun"),
+];
+
+type Errors = Vec<(&'static str, String)>;
+
+pub(super) async fn show(
+    State(dashboard): State<Dashboard>,
+    who: Who,
+    look: Look,
+    Path(id): Path<String>,
+) -> Result<Html<String>, Problem> {
+    let draft = Draft::find(&dashboard, &id).await?;
+    Ok(page(&dashboard, &who, &look, &draft, &Vec::new()))
+}
+
+fn page(dashboard: &Dashboard, who: &Who, look: &Look, draft: &Draft, wrong: &Errors) -> Html<String> {
+    let zone = if draft.zone.is_empty() { "Asia/Kolkata" } else { &draft.zone };
+    let local = |pointer: &str| -> String {
+        let at = draft.text(pointer).parse::<Timestamp>().ok();
+        let zone = TimeZone::get(zone).unwrap_or(TimeZone::UTC);
+        at.map_or_else(String::new, |at| at.to_zoned(zone).strftime("%Y-%m-%dT%H:%M").to_string())
+    };
+    let days = draft.job.pointer("/schedule/window/days").and_then(Value::as_array);
+    let days = DAYS.map(|(name, title)| {
+        let is_on = days.is_none_or(|days| days.iter().any(|day| day == name));
+        context! { name, title, is_on }
+    });
+    let context = dashboard.api.backing().ok().map(|backing| &backing.context);
+    let account = context.and_then(|context| context.accounts.get(draft.text("/account")).ok());
+    let number = |pointer: &str| draft.job.pointer(pointer).and_then(Value::as_u64);
+    let own = context! {
+        limit => draft.text("/limits/messages").trim_end_matches("/s"),
+        account_limit => account.and_then(|account| account.limits.rates().messages).map(|rate| rate.to_string()),
+        start_at => local("/schedule/start_at"),
+        expires_at => local("/schedule/expires_at"),
+        zone,
+        zones => ZONES.to_vec(),
+        from => draft.text("/schedule/window/from"),
+        to => draft.text("/schedule/window/to"),
+        days => days.to_vec(),
+        stop => number("/stop_when/rejected_percent"),
+        after => number("/stop_when/after"),
+        errors => errors(wrong.iter().map(|(field, detail)| (*field, &**detail))),
+    };
+    step_page(look, who, draft, "when", "new_when.html", own)
+}
+
+/// A time as it was typed, in a zone.
+fn moment(text: &str, zone: &TimeZone) -> Option<Zoned> {
+    text.parse::<DateTime>().ok()?.to_zoned(zone.clone()).ok()
+}
+
+fn fill(draft: &mut Draft, fields: &Fields) -> Errors {
+    let mut wrong = Errors::new();
+    let limit = fields.get("limit");
+    let limit = if limit.is_empty() || limit.contains('/') { limit.to_owned() } else { format!("{limit}/s") };
+    draft.set(
+        "limits",
+        Some(limit).filter(|limit| !limit.is_empty()).map(|limit| json!({ "messages": limit })),
+    );
+    fields.get("zone").clone_into(&mut draft.zone);
+    let zone = TimeZone::get(&draft.zone).unwrap_or_else(|_| {
+        wrong.push(("zone", "This is no time zone: write one as Asia/Kolkata.".into()));
+        TimeZone::UTC
+    });
+    let mut schedule = Map::new();
+    for field in ["start_at", "expires_at"] {
+        let text = fields.get(field);
+        if text.is_empty() {
+            continue;
+        }
+        match moment(text, &zone) {
+            Some(at) => {
+                schedule.insert(field.into(), at.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string().into());
+            }
+            None => wrong.push((field, "This is no time: write it as 2026-11-01T09:00.".into())),
+        }
+    }
+    let (from, to, days) = (fields.get("from"), fields.get("to"), fields.all("days"));
+    if !from.is_empty() || !to.is_empty() {
+        let mut window = json!({ "from": from, "to": to, "timezone": draft.zone });
+        if !days.is_empty() && days.len() < DAYS.len() {
+            window["days"] = days.into();
+        }
+        schedule.insert("window".into(), window);
+    }
+    draft.set("schedule", (!schedule.is_empty()).then_some(Value::Object(schedule)));
+    let number = |field: &'static str, wrong: &mut Errors| match fields.get(field) {
+        "" => None,
+        text => text.parse::<u64>().map_err(|_| wrong.push((field, "This is no whole number.".into()))).ok(),
+    };
+    let (stop, after) = (number("stop", &mut wrong), number("after", &mut wrong));
+    let stop = stop.map(|percent| match after {
+        Some(after) => json!({ "rejected_percent": percent, "after": after }),
+        None => json!({ "rejected_percent": percent }),
+    });
+    draft.set("stop_when", stop);
+    wrong
+}
+
+/// The field of the page that a place of the job is.
+fn field_of(pointer: &str) -> &'static str {
+    match pointer {
+        _ if pointer.starts_with("/limits") => "limit",
+        "/schedule/start_at" => "start_at",
+        "/schedule/expires_at" => "expires_at",
+        "/schedule/window/to" => "to",
+        "/schedule/window/timezone" => "zone",
+        "/stop_when/after" => "after",
+        _ if pointer.starts_with("/schedule/window") => "from",
+        _ if pointer.starts_with("/stop_when") => "stop",
+        _ => "",
+    }
+}
+
+pub(super) async fn save(
+    State(dashboard): State<Dashboard>,
+    who: Who,
+    look: Look,
+    Path(id): Path<String>,
+    fields: Fields,
+) -> Result<Response, Problem> {
+    let mut draft = Draft::find(&dashboard, &id).await?;
+    let mut wrong = fill(&mut draft, &fields);
+    if let Err(problem) = draft.whole() {
+        let own = problem.errors().filter(|(pointer, _)| !field_of(pointer).is_empty());
+        wrong.extend(own.map(|(pointer, detail)| (field_of(pointer), format!("This {detail}."))));
+    }
+    if wrong.is_empty() {
+        draft.keep(&dashboard, &who).await?;
+        return Ok(address(&draft, "check").into_response());
+    }
+    Ok((StatusCode::UNPROCESSABLE_ENTITY, page(&dashboard, &who, &look, &draft, &wrong)).into_response())
+}

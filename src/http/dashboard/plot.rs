@@ -1,0 +1,183 @@
+//! The picture of messages over time, drawn here: a line of what was settled a second, with the limit as a
+//! second line, axes with their units, and the same numbers as a table for those who can't see it.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::ledger::Point;
+
+/// The size of the picture and the margins around the plot itself, in its own units.
+const WIDTH: f64 = 640.0;
+const HEIGHT: f64 = 200.0;
+const LEFT: f64 = 52.0;
+const RIGHT: f64 = 12.0;
+const TOP: f64 = 18.0;
+const BOTTOM: f64 = 26.0;
+/// In so many parts the time is cut at the most, and none is shorter than this, in milliseconds, where there are
+/// enough of them: what is finer is noise.
+const PARTS: f64 = 80.0;
+const SHORTEST: f64 = 3000.0;
+/// How many rows the table has at the most.
+const ROWS: usize = 12;
+
+/// A picture, ready for its template.
+#[derive(Debug, Serialize)]
+pub(super) struct Plot {
+    width: f64,
+    height: f64,
+    /// The points of the line, and the area below it.
+    line: String,
+    area: String,
+    /// Where the limit lies, and what it is.
+    limit: Option<(f64, String)>,
+    /// The marks of the axes: where, and what stands there.
+    across: Vec<(f64, String)>,
+    up: Vec<(f64, String)>,
+    left: f64,
+    right: f64,
+    bottom: f64,
+    /// The same in numbers: the time, messages a second, and all up to then.
+    rows: Vec<(String, String, u64)>,
+    most: String,
+}
+
+/// Messages a second between two moments, in milliseconds since the first point.
+struct Slice {
+    from: f64,
+    to: f64,
+    rate: f64,
+}
+
+/// Draws points; nothing of fewer than two.
+pub(super) fn plot(points: &[Point], limit: Option<f64>) -> Option<Plot> {
+    let (first, last) = (points.first()?, points.last()?);
+    let whole = (last.at - first.at) as f64;
+    if points.len() < 2 || whole <= 0.0 {
+        return None;
+    }
+    let slices = slices(points, first.at, whole);
+    let most = slices.iter().map(|slice| slice.rate).fold(0.0, f64::max);
+    // A limit far above what happens would press the line flat: then it is said in words alone.
+    let shown = limit.filter(|limit| *limit <= most * 4.0);
+    let top = round_up(most.max(shown.unwrap_or_default()).max(1.0) * 1.05);
+    let x = |at: f64| LEFT + at / whole * (WIDTH - LEFT - RIGHT);
+    let y = |rate: f64| HEIGHT - BOTTOM - (rate / top).min(1.0) * (HEIGHT - TOP - BOTTOM);
+    let line: String = slices
+        .iter()
+        .map(|slice| {
+            format!("{:.1},{:.1} {:.1},{:.1} ", x(slice.from), y(slice.rate), x(slice.to), y(slice.rate))
+        })
+        .collect();
+    let area = format!("{:.1},{:.1} {line}{:.1},{:.1}", x(0.0), y(0.0), x(whole), y(0.0));
+    let moment = |at: f64| Timestamp::from_millisecond(first.at + at as i64).unwrap_or_default();
+    let clock = if whole > 172_800_000.0 {
+        "%-d %b"
+    } else if whole > 600_000.0 {
+        "%H:%M"
+    } else {
+        "%H:%M:%S"
+    };
+    let across = (0..=3).map(|nth| f64::from(nth) / 3.0 * whole);
+    let up = [0.0, top / 2.0, top];
+    let every = slices.len().div_ceil(ROWS);
+    let rows = slices.iter().step_by(every.max(1)).map(|slice| {
+        let upto = points.iter().take_while(|point| (point.at - first.at) as f64 <= slice.to).last();
+        let settled = upto.map_or(0, Point::settled);
+        (moment(slice.to).to_string(), super::words::rate(slice.rate), settled)
+    });
+    Some(Plot {
+        width: WIDTH,
+        height: HEIGHT,
+        rows: rows.collect(),
+        line,
+        area,
+        limit: shown.map(|limit| (y(limit), super::words::rate(limit))),
+        across: across.map(|at| (x(at), moment(at).strftime(clock).to_string())).collect(),
+        up: up.map(|rate| (y(rate), plain(rate))).to_vec(),
+        left: LEFT,
+        right: WIDTH - RIGHT,
+        bottom: HEIGHT - BOTTOM,
+        most: super::words::rate(most),
+    })
+}
+
+/// The rate between points, over parts of the time that are wide enough.
+fn slices(points: &[Point], begin: i64, whole: f64) -> Vec<Slice> {
+    let narrowest = (whole / PARTS).max(SHORTEST.min(whole / 8.0));
+    let mut slices = Vec::new();
+    let mut from = points[0];
+    for to in &points[1..] {
+        let wide = (to.at - from.at) as f64;
+        if wide < narrowest && to.at != points[points.len() - 1].at {
+            continue;
+        }
+        if wide <= 0.0 {
+            continue;
+        }
+        let settled = to.settled().saturating_sub(from.settled()) as f64;
+        let (start, end) = ((from.at - begin) as f64, (to.at - begin) as f64);
+        slices.push(Slice { from: start, to: end, rate: settled * 1000.0 / wide });
+        from = *to;
+    }
+    slices
+}
+
+/// The next number that people count in: 1, 2, 5, 10, 20, 50 and so on.
+fn round_up(number: f64) -> f64 {
+    let unit = 10.0_f64.powf(number.log10().floor());
+    [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0]
+        .iter()
+        .map(|part| part * unit)
+        .find(|round| *round >= number)
+        .unwrap_or(number)
+}
+
+fn plain(rate: f64) -> String {
+    if rate >= 10.0 || rate == 0.0 {
+        crate::campaign::thousands(rate.round() as u64)
+    } else {
+        format!("{rate:.1}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn points(each: &[(i64, u64)]) -> Vec<Point> {
+        each.iter().map(|(at, accepted)| Point { at: *at, accepted: *accepted, ..Point::default() }).collect()
+    }
+
+    #[test]
+    fn a_steady_rate_is_a_level_line_below_its_limit() {
+        let each: Vec<_> = (0..=60).map(|second| (second * 1000, second as u64 * 48)).collect();
+        let plot = plot(&points(&each), Some(50.0)).unwrap();
+        assert_eq!(plot.most, "48/s");
+        let (limit, word) = plot.limit.clone().unwrap();
+        assert_eq!(word, "50/s");
+        let heights: Vec<f64> = plot
+            .line
+            .split_whitespace()
+            .map(|point| point.split_once(',').unwrap().1.parse().unwrap())
+            .collect();
+        assert!(heights.iter().all(|height| *height > limit && *height < limit + 8.0), "{heights:?}");
+        assert!(plot.rows.len() <= ROWS + 1);
+        assert_eq!(plot.up[2].1, "60");
+    }
+
+    #[test]
+    fn what_is_no_picture_is_none() {
+        assert!(plot(&[], None).is_none());
+        assert!(plot(&points(&[(5, 1)]), None).is_none());
+        assert!(plot(&points(&[(5, 1), (5, 2)]), None).is_none());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_points_make_it_panic(each in proptest::collection::vec((0..1_000_000_i64, 0..1_000_000_u64), 0..300), limit in proptest::option::of(0.0..1e6)) {
+            let mut each = each;
+            each.sort_unstable();
+            let _ = plot(&points(&each), limit);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Templates: compiled in, read once, and everything that is put into them escaped.
+
+use std::sync::LazyLock;
+
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse, Response};
+use jiff::Timestamp;
+use minijinja::{Environment, HtmlEscape, Value, context};
+
+use super::super::access::Who;
+use super::super::problem::Problem;
+use super::assets;
+use super::words::{self, about};
+use crate::campaign::thousands;
+
+/// A template by its name.
+macro_rules! templates {
+    ($($name:literal),+ $(,)?) => {
+        [$(($name, include_str!(concat!("templates/", $name)))),+]
+    };
+}
+
+const TEMPLATES: [(&str, &str); 25] = templates![
+    "layout.html",
+    "macros.html",
+    "error.html",
+    "sign_in.html",
+    "campaigns.html",
+    "campaign_row.html",
+    "campaign.html",
+    "campaign_head.html",
+    "campaign_plot.html",
+    "campaign_funnel.html",
+    "campaign_failures.html",
+    "campaign_doubts.html",
+    "campaign_log.html",
+    "confirm.html",
+    "new.html",
+    "new_audience.html",
+    "new_message.html",
+    "new_when.html",
+    "new_check.html",
+    "new_send.html",
+    "phone.html",
+    "phones.html",
+    "lists.html",
+    "refused.html",
+    "codes.html",
+];
+
+static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(minijinja::UndefinedBehavior::SemiStrict);
+    environment.add_filter("number", |number: u64| thousands(number));
+    environment.add_filter("percent", words::percent);
+    environment.add_filter("about", |seconds: u64| about(seconds));
+    environment.add_filter("bytes", words::bytes);
+    environment.add_filter("time", |at: &str| Value::from_safe_string(time(at)));
+    environment.add_filter("with_times", |text: &str| Value::from_safe_string(with_times(text)));
+    environment.add_function("asset", |name: &str| assets::address(name));
+    for (name, source) in TEMPLATES {
+        // A test renders all of them.
+        if let Err(fault) = environment.add_template(name, source) {
+            tracing::error!("the template {name}: {fault:#}");
+        }
+    }
+    environment
+});
+
+/// A time that the page's script shows in the zone of whoever reads it; without it in UTC.
+fn time(at: &str) -> String {
+    let Ok(at) = at.parse::<Timestamp>() else { return String::new() };
+    let plain = at.strftime("%-d %B %Y, %H:%M UTC");
+    format!("<time datetime=\"{at:.0}\">{plain}</time>")
+}
+
+/// A text with the times in it made into such as the page's script shows in the reader's zone.
+fn with_times(text: &str) -> String {
+    let mut html = String::new();
+    for (nth, word) in text.split(' ').enumerate() {
+        if nth > 0 {
+            html.push(' ');
+        }
+        let bare = word.trim_end_matches(['.', ',', ';', ':']);
+        match time(bare) {
+            shown if shown.is_empty() => html += &HtmlEscape(word).to_string(),
+            shown => html += &format!("{shown}{}", HtmlEscape(&word[bare.len()..])),
+        }
+    }
+    html
+}
+
+/// How a page is looked at.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Look {
+    /// `light`, `dark`, or nothing: as the system has it.
+    pub(super) theme: &'static str,
+    /// Whether there is a session that can be ended.
+    pub(super) is_signed_in: bool,
+    /// The path of the page.
+    pub(super) path: String,
+}
+
+/// A document as a value of a template.
+pub(super) fn serialized(document: impl serde::Serialize) -> Value {
+    Value::from(minijinja::value::Serde(document))
+}
+
+/// Renders a template alone.
+pub(super) fn part(template: &str, context: Value) -> String {
+    let rendered = ENVIRONMENT.get_template(template).and_then(|template| template.render(context));
+    rendered.unwrap_or_else(|fault| {
+        tracing::error!("the template {template}: {fault}");
+        "This part of the page could not be made; the worker's log says why.".into()
+    })
+}
+
+/// A whole page.
+pub(super) fn page_of(
+    look: &Look,
+    who: Option<&Who>,
+    template: &str,
+    title: &str,
+    own: Value,
+) -> Html<String> {
+    let frame = context! {
+        title,
+        theme => look.theme,
+        is_signed_in => look.is_signed_in,
+        path => look.path.clone(),
+        who => who.map(|who| who.name.to_string()),
+        may_act => who.is_some_and(Who::may_act),
+    };
+    Html(part(template, context! { ..own, ..frame }))
+}
+
+/// What went wrong, as a page.
+pub(super) fn error_page(problem: &Problem, theme: &'static str, path: &str) -> Response {
+    let status = problem.status();
+    let title = match status {
+        StatusCode::NOT_FOUND => "This is not here",
+        StatusCode::FORBIDDEN => "This is not allowed",
+        StatusCode::CONFLICT => "This does not go now",
+        StatusCode::SERVICE_UNAVAILABLE => "flowcast can't answer just now",
+        StatusCode::PAYLOAD_TOO_LARGE => "This is too large",
+        _ => "This could not be done",
+    };
+    let look = Look { theme, is_signed_in: false, path: path.to_owned() };
+    let own = context! {
+        status => status.as_u16(),
+        detail => problem.detail(),
+        is_away => status == StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, page_of(&look, None, "error.html", title, own)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_template_is_read_and_what_comes_from_outside_is_escaped() {
+        assert_eq!(ENVIRONMENT.templates().count(), TEMPLATES.len());
+        let problem = Problem::not_found("there is no campaign \"<script>alert(1)</script>\"");
+        let look = Look { theme: "dark", is_signed_in: false, path: "/\"><img>".into() };
+        let own = context! { status => 404, detail => problem.detail(), is_away => false };
+        let Html(page) = page_of(&look, None, "error.html", "a < b", own);
+        assert!(page.contains("&lt;script&gt;alert(1)") && page.contains("a &lt; b"), "{page}");
+        assert!(!page.contains("<script>alert") && !page.contains("\"><img>"), "{page}");
+    }
+
+    #[test]
+    fn a_time_is_a_time_for_programs_and_people() {
+        let shown = time("2026-11-01T09:05:00.123Z");
+        assert_eq!(shown, "<time datetime=\"2026-11-01T09:05:00Z\">1 November 2026, 09:05 UTC</time>");
+        assert_eq!(time("<b>"), "");
+        let text = with_times("opens <at> 2026-11-01T09:05:00Z. Then");
+        assert!(
+            text.starts_with("opens &lt;at&gt; <time datetime=\"2026") && text.ends_with("UTC</time>. Then"),
+            "{text}"
+        );
+    }
+}

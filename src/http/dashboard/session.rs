@@ -1,0 +1,216 @@
+//! Who looks at the pages: people who signed in with a token, and without any tokens the people at this
+//! machine.
+//!
+//! A session is a cookie that says whose it is and when it ends, sealed with a key that is made from the token:
+//! every worker knows it, none keeps it, and it ends with the token.
+
+use axum::Form;
+use axum::extract::{ConnectInfo, Query, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Redirect, Response};
+use jiff::Timestamp;
+use minijinja::context;
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::super::access::comes_from_elsewhere;
+use super::super::problem::Problem;
+use super::Dashboard;
+use super::render::{Look, page_of};
+
+const COOKIE: &str = "flowcast_session";
+const THEME: &str = "flowcast_theme";
+/// How long a session lasts: a long working day.
+const LASTS: i64 = 12 * 3600;
+/// Who tries tokens waits after each.
+const AFTER_A_WRONG_ONE: Duration = Duration::from_millis(500);
+
+/// A cookie's value.
+fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(known, _)| *known == name).map(|(_, value)| value)
+}
+
+/// How the pages look to whoever asks: `light`, `dark`, or as the system has it.
+pub(super) fn theme_of(headers: &HeaderMap) -> &'static str {
+    match cookie(headers, THEME) {
+        Some("dark") => "dark",
+        Some("light") => "light",
+        _ => "",
+    }
+}
+
+/// Lets those through who may look, and of them operators who act.
+pub(super) async fn guard(
+    State(dashboard): State<Dashboard>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let headers = request.headers();
+    let now = Timestamp::now().as_second();
+    let session = cookie(headers, COOKIE).and_then(|value| dashboard.access.of_session(value, now));
+    let acts = !matches!(*request.method(), Method::GET | Method::HEAD);
+    let is_signed_in = session.is_some();
+    let who = match session {
+        Some(_) if acts && comes_from_elsewhere(headers) => {
+            return refused("comes from a page of another site; nothing was changed");
+        }
+        Some(who) => who,
+        None => match dashboard.access.who(headers, peer) {
+            Ok(who) => who,
+            Err(problem) if problem.status() == StatusCode::UNAUTHORIZED => {
+                let wanted = request.uri().path_and_query().map_or("/", |wanted| wanted.as_str());
+                let back = if acts { "/" } else { wanted };
+                return Redirect::to(&sign_in_address(back)).into_response();
+            }
+            Err(problem) => return problem.into_response(),
+        },
+    };
+    if acts && !who.may_act() {
+        let name = &who.name;
+        return refused(&format!(
+            "the token {name:?} may look and change nothing: it needs the role operator"
+        ));
+    }
+    let look = Look { theme: theme_of(headers), is_signed_in, path: request.uri().path().to_owned() };
+    request.extensions_mut().insert(who);
+    request.extensions_mut().insert(look);
+    next.run(request).await
+}
+
+fn refused(detail: &str) -> Response {
+    Problem::new(StatusCode::FORBIDDEN, detail).into_response()
+}
+
+fn sign_in_address(back: &str) -> String {
+    let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("next", back).finish();
+    format!("/sign-in?{query}")
+}
+
+/// A path of ours, and nothing that leads elsewhere.
+fn own_path(path: &str) -> &str {
+    let is_own = path.starts_with('/') && !path.starts_with("//") && !path.contains(['\\', '\r', '\n']);
+    if is_own { path } else { "/" }
+}
+
+#[derive(Deserialize)]
+pub(super) struct WayBack {
+    #[serde(default)]
+    next: String,
+}
+
+/// Asks for a token.
+pub(super) async fn page(
+    State(dashboard): State<Dashboard>,
+    Query(asked): Query<WayBack>,
+    headers: HeaderMap,
+) -> Response {
+    if dashboard.access.is_open() {
+        return Redirect::to("/").into_response();
+    }
+    form(&headers, own_path(&asked.next), "")
+}
+
+fn form(headers: &HeaderMap, next: &str, error: &str) -> Response {
+    let look = Look { theme: theme_of(headers), is_signed_in: false, path: "/sign-in".into() };
+    let page = page_of(&look, None, "sign_in.html", "Sign in", context! { next, error });
+    let status = if error.is_empty() { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+    (status, page).into_response()
+}
+
+#[derive(Deserialize)]
+pub(super) struct SignIn {
+    #[serde(default)]
+    token: String,
+    #[serde(default)]
+    next: String,
+}
+
+/// Begins a session.
+pub(super) async fn sign_in(
+    State(dashboard): State<Dashboard>,
+    headers: HeaderMap,
+    Form(asked): Form<SignIn>,
+) -> Response {
+    if comes_from_elsewhere(&headers) {
+        return refused("comes from a page of another site");
+    }
+    let next = own_path(&asked.next);
+    let ends = Timestamp::now().as_second() + LASTS;
+    let Some(value) = dashboard.access.session(asked.token.trim().as_bytes(), ends) else {
+        tokio::time::sleep(AFTER_A_WRONG_ONE).await;
+        let error = if asked.token.trim().is_empty() {
+            "Enter a token. Whoever runs flowcast has it."
+        } else {
+            "This token is not known. Check that all of it is there."
+        };
+        return form(&headers, next, error);
+    };
+    (set_cookie(COOKIE, &value, LASTS, dashboard.is_secure), Redirect::to(next)).into_response()
+}
+
+/// Ends a session.
+pub(super) async fn sign_out(State(dashboard): State<Dashboard>) -> Response {
+    (set_cookie(COOKIE, "", 0, dashboard.is_secure), Redirect::to("/sign-in")).into_response()
+}
+
+#[derive(Deserialize)]
+pub(super) struct Theme {
+    #[serde(default)]
+    theme: String,
+    #[serde(default)]
+    next: String,
+}
+
+/// Changes how the pages look.
+pub(super) async fn theme(State(dashboard): State<Dashboard>, Form(asked): Form<Theme>) -> Response {
+    let theme = match asked.theme.as_str() {
+        "dark" => "dark",
+        "light" => "light",
+        _ => "",
+    };
+    let lasts = if theme.is_empty() { 0 } else { 365 * 86_400 };
+    (set_cookie(THEME, theme, lasts, dashboard.is_secure), Redirect::to(own_path(&asked.next)))
+        .into_response()
+}
+
+fn set_cookie(
+    name: &str,
+    value: &str,
+    lasts: i64,
+    is_secure: bool,
+) -> [(header::HeaderName, HeaderValue); 1] {
+    let secure = if is_secure { "; Secure" } else { "" };
+    let line = format!("{name}={value}; Path=/; Max-Age={lasts}; HttpOnly; SameSite=Strict{secure}");
+    [(header::SET_COOKIE, HeaderValue::from_str(&line).unwrap_or(HeaderValue::from_static("")))]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_way_back_leads_to_a_page_of_ours_alone() {
+        for own in ["/", "/campaigns/a?x=1"] {
+            assert_eq!(own_path(own), own);
+        }
+        for foreign in
+            ["", "https://evil.example", "//evil.example", "/\\evil.example", "/a\r\nb", "javascript:x"]
+        {
+            assert_eq!(own_path(foreign), "/", "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_is_found_among_others() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::COOKIE, HeaderValue::from_static("a=1; flowcast_theme=dark"));
+        headers.append(header::COOKIE, HeaderValue::from_static("flowcast_session=x.y"));
+        assert_eq!((theme_of(&headers), cookie(&headers, COOKIE)), ("dark", Some("x.y")));
+        assert_eq!(cookie(&headers, "session"), None);
+    }
+}

@@ -1,0 +1,153 @@
+//! Numbers, spans and states as the pages say them.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::campaign::{CampaignState, counted, thousands};
+use crate::ledger::Campaign;
+use crate::views::status::eta;
+
+/// A span as people say it: `about 12 minutes`.
+pub(super) fn about(seconds: u64) -> String {
+    let (number, unit) = match seconds {
+        0..10 => return "a few seconds".into(),
+        10..90 => (seconds.div_ceil(10) * 10, "second"),
+        90..5400 => ((seconds + 30) / 60, "minute"),
+        5400..172_800 => ((seconds + 1800) / 3600, "hour"),
+        _ => ((seconds + 43_200) / 86_400, "day"),
+    };
+    format!("about {}", counted(number, unit))
+}
+
+/// A share of a whole, to a tenth where that says more.
+pub(super) fn percent(part: u64, whole: u64) -> String {
+    if whole == 0 {
+        return "–".into();
+    }
+    let share = part as f64 * 100.0 / whole as f64;
+    match share {
+        _ if part == whole => "100 %".into(),
+        _ if part == 0 => "0 %".into(),
+        ..0.1 => "under 0.1 %".into(),
+        99.95.. => "99.9 %".into(),
+        _ => format!("{share:.1} %"),
+    }
+}
+
+/// The size of a file.
+pub(super) fn bytes(size: u64) -> String {
+    match size {
+        0..1000 => counted(size, "byte"),
+        1000..1_000_000 => format!("{} kB", size.div_ceil(1000)),
+        _ => format!("{:.1} MB", size as f64 / 1e6),
+    }
+}
+
+/// How long ago something was.
+pub(super) fn age(at: Timestamp) -> u64 {
+    u64::try_from(Timestamp::now().duration_since(at).as_secs()).unwrap_or_default()
+}
+
+/// A rate: `48/s`, `0.5/s`.
+pub(super) fn rate(per_second: f64) -> String {
+    if per_second >= 10.0 {
+        format!("{}/s", thousands(per_second.round() as u64))
+    } else {
+        format!("{per_second:.1}/s")
+    }
+}
+
+/// What of a campaign is settled, in thousandths: a picture needs no more.
+pub(super) fn progress(campaign: &Campaign) -> u64 {
+    let counts = &campaign.counts;
+    let total = if campaign.planned { counts.total } else { campaign.rows.max(counts.total) };
+    let settled = counts.total - counts.open();
+    (settled * 1000).checked_div(total).unwrap_or_default()
+}
+
+/// Where a campaign stands, in a sentence.
+pub(super) fn sentence(campaign: &Campaign) -> String {
+    let counts = &campaign.counts;
+    let because = |what: &str| match &campaign.reason {
+        Some(reason) => format!("{what}: {reason}."),
+        None => format!("{what}."),
+    };
+    match campaign.state {
+        CampaignState::Scheduled => because("It waits for its start"),
+        CampaignState::Paused => "It is paused by a person: nothing goes out until it is resumed.".into(),
+        CampaignState::Held => because("It is held"),
+        CampaignState::Cancelled => {
+            format!("It was cancelled after {} had been accepted.", counted(counts.accepted, "message"))
+        }
+        CampaignState::Completed => {
+            let people = counts.total - counts.skipped;
+            let mut text =
+                format!("Done: {} of {} accepted", thousands(counts.accepted), counted(people, "message"));
+            for (count, what) in [
+                (campaign.delivery.delivered + campaign.delivery.read, "delivered"),
+                (campaign.delivery.replied, "answered"),
+                (counts.rejected, "rejected"),
+                (counts.in_doubt, "in doubt"),
+            ] {
+                if count > 0 {
+                    text += &format!(", {} {what}", thousands(count));
+                }
+            }
+            text + "."
+        }
+        CampaignState::Running => {
+            let done = percent(progress(campaign), 1000);
+            let mut text = format!("Sending: {done} done");
+            if campaign.rate > 0.0 {
+                text += &format!(", {}", rate(campaign.rate));
+            }
+            if let Some(left) = eta(campaign) {
+                text += &format!(", {} left", about(left.as_secs()));
+            }
+            match &campaign.reason {
+                Some(reason) if reason.starts_with("waits") => format!("{text}. It {reason}."),
+                Some(reason) => format!("{text}. It waits: {reason}."),
+                None => text + ".",
+            }
+        }
+    }
+}
+
+/// A text that begins with a capital and ends with a stop.
+pub(super) fn as_sentence(text: &str) -> String {
+    let mut letters = text.trim().trim_end_matches('.').chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", letters.as_str())
+}
+
+/// A span of hours and minutes for a forecast, exact enough to plan with.
+pub(super) fn span(duration: Duration) -> String {
+    about(duration.as_secs_f64().ceil() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_shares_and_sizes_read_well() {
+        let spans = [3, 42, 89, 90, 725, 5399, 7300, 200_000].map(about);
+        let expected = [
+            "a few seconds",
+            "about 50 seconds",
+            "about 90 seconds",
+            "about 2 minutes",
+            "about 12 minutes",
+            "about 90 minutes",
+            "about 2 hours",
+            "about 2 days",
+        ];
+        assert_eq!(spans, expected);
+        let shares =
+            [(0, 0), (0, 9), (1, 9), (9, 9), (9999, 10_000), (1, 100_000)].map(|(a, b)| percent(a, b));
+        assert_eq!(shares, ["–", "0 %", "11.1 %", "100 %", "99.9 %", "under 0.1 %"]);
+        assert_eq!([12, 12_345, 7_300_000].map(bytes), ["12 bytes", "13 kB", "7.3 MB"]);
+        assert_eq!([48.4, 0.52, 1234.0].map(rate), ["48/s", "0.5/s", "1,234/s"]);
+    }
+}

@@ -1,0 +1,41 @@
+//! What the pages show beside campaigns, in memory.
+
+use super::Memory;
+use crate::campaign::CampaignId;
+use crate::ledger::{CampaignDrafts, LedgerError, Point, Series};
+
+impl Series for Memory {
+    async fn points(&self, id: &CampaignId) -> Result<Vec<Point>, LedgerError> {
+        Ok(self.state().campaign(id)?.points.clone())
+    }
+
+    async fn write_points(&self, id: &CampaignId, points: Vec<Point>, all: bool) -> Result<(), LedgerError> {
+        let mut state = self.state();
+        let known = &mut state.campaign(id)?.points;
+        if all {
+            known.clear();
+        }
+        known.extend(points);
+        Ok(())
+    }
+}
+
+impl CampaignDrafts for Memory {
+    async fn drafts(&self) -> Result<Vec<(String, String)>, LedgerError> {
+        Ok(self.state().drafts.clone().into_iter().collect())
+    }
+
+    async fn draft(&self, name: &str) -> Result<Option<String>, LedgerError> {
+        Ok(self.state().drafts.get(name).cloned())
+    }
+
+    async fn keep_draft(&self, name: &str, draft: String) -> Result<(), LedgerError> {
+        self.state().drafts.insert(name.to_owned(), draft);
+        Ok(())
+    }
+
+    async fn remove_draft(&self, name: &str) -> Result<(), LedgerError> {
+        self.state().drafts.remove(name);
+        Ok(())
+    }
+}

@@ -1,0 +1,67 @@
+//! What the pages show beside campaigns, in Redis: points of a picture, and drafts.
+
+use std::collections::HashMap;
+
+use super::Redis;
+use super::layout::Keys;
+use crate::campaign::CampaignId;
+use crate::ledger::{CampaignDrafts, LedgerError, Point, Series};
+
+/// The drafts, by their names.
+const DRAFTS: &str = "flowcast:drafts";
+
+impl Series for Redis {
+    async fn points(&self, id: &CampaignId) -> Result<Vec<Point>, LedgerError> {
+        let mut range = redis::cmd("LRANGE");
+        range.arg(Keys(id).series()).arg(0).arg(-1);
+        let lines: Vec<String> = self.client.command(&range).await?;
+        Ok(lines.iter().filter_map(|line| read(line)).collect())
+    }
+
+    async fn write_points(&self, id: &CampaignId, points: Vec<Point>, all: bool) -> Result<(), LedgerError> {
+        let key = Keys(id).series();
+        let mut pipe = redis::pipe();
+        pipe.atomic();
+        if all {
+            pipe.cmd("DEL").arg(&key).ignore();
+        }
+        let lines: Vec<String> = points.iter().map(line).collect();
+        pipe.cmd("RPUSH").arg(&key).arg(lines).ignore();
+        let _: redis::Value = self.client.pipeline(&pipe).await?;
+        Ok(())
+    }
+}
+
+/// A point as it stands in the list: milliseconds since 1970, accepted, rejected, in doubt.
+fn line(point: &Point) -> String {
+    let Point { at, accepted, rejected, in_doubt } = point;
+    format!("{at} {accepted} {rejected} {in_doubt}")
+}
+
+fn read(line: &str) -> Option<Point> {
+    let mut words = line.split(' ');
+    let at = words.next()?.parse().ok()?;
+    let mut count = || words.next()?.parse().ok();
+    Some(Point { at, accepted: count()?, rejected: count()?, in_doubt: count()? })
+}
+
+impl CampaignDrafts for Redis {
+    async fn drafts(&self) -> Result<Vec<(String, String)>, LedgerError> {
+        let all: HashMap<String, String> = self.client.command(redis::cmd("HGETALL").arg(DRAFTS)).await?;
+        Ok(all.into_iter().collect())
+    }
+
+    async fn draft(&self, name: &str) -> Result<Option<String>, LedgerError> {
+        Ok(self.client.command(redis::cmd("HGET").arg(DRAFTS).arg(name)).await?)
+    }
+
+    async fn keep_draft(&self, name: &str, draft: String) -> Result<(), LedgerError> {
+        let _: u64 = self.client.command(redis::cmd("HSET").arg(DRAFTS).arg(name).arg(draft)).await?;
+        Ok(())
+    }
+
+    async fn remove_draft(&self, name: &str) -> Result<(), LedgerError> {
+        let _: u64 = self.client.command(redis::cmd("HDEL").arg(DRAFTS).arg(name)).await?;
+        Ok(())
+    }
+}

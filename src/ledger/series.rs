@@ -1,0 +1,166 @@
+//! How a campaign went over time: its counts now and then, a bounded number of them, for a picture.
+//!
+//! The worker that leads a campaign writes them, about one a second at first. The longer a campaign lasts
+//! the wider they lie apart, so that a day needs hardly more of them than a minute.
+
+use super::{Counts, LedgerError, Store};
+use crate::campaign::CampaignId;
+
+/// The most points of a campaign.
+pub const MOST_POINTS: usize = 240;
+/// The nearest that two points lie to each other, in milliseconds.
+const NEAREST: i64 = 1000;
+/// In about so many parts the time since the first point is cut.
+const PARTS: i64 = 120;
+
+/// What was settled up to a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Point {
+    /// The moment, in milliseconds since 1970.
+    pub at: i64,
+    /// Messages that the provider took.
+    pub accepted: u64,
+    /// Messages that it refused.
+    pub rejected: u64,
+    /// Messages in doubt.
+    pub in_doubt: u64,
+}
+
+impl Point {
+    /// The counts of a moment.
+    pub fn new(at: i64, counts: &Counts) -> Self {
+        let Counts { accepted, rejected, in_doubt, .. } = *counts;
+        Self { at, accepted, rejected, in_doubt }
+    }
+
+    /// All that were settled.
+    pub fn settled(&self) -> u64 {
+        self.accepted + self.rejected + self.in_doubt
+    }
+}
+
+/// What is to be written after a look at a campaign.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    Nothing,
+    /// These follow.
+    Add(Vec<Point>),
+    /// These are all.
+    Replace(Vec<Point>),
+}
+
+/// What a new point means for those that are known. `is_last` is one that must not be missing.
+fn step(known: &[Point], new: Point, is_last: bool) -> Step {
+    let (Some(first), Some(last)) = (known.first(), known.last()) else { return Step::Add(vec![new]) };
+    let apart = NEAREST.max((last.at - first.at) / PARTS);
+    let since = new.at - last.at;
+    let is_news = new.settled() != last.settled() || new.accepted != last.accepted;
+    if !is_news || since <= 0 || (since < apart && !is_last) {
+        return Step::Nothing;
+    }
+    let mut points = Vec::with_capacity(2);
+    if since > 3 * apart {
+        // It stood still meanwhile: what came then came at the end.
+        points.push(Point { at: new.at - apart, ..*last });
+    }
+    points.push(new);
+    if known.len() + points.len() <= MOST_POINTS {
+        return Step::Add(points);
+    }
+    let thinned = known.iter().step_by(2).copied();
+    Step::Replace(thinned.chain(points).collect())
+}
+
+/// The points of campaigns.
+pub trait Series: Store {
+    /// All points of a campaign, in their order.
+    fn points(&self, id: &CampaignId) -> impl Future<Output = Result<Vec<Point>, LedgerError>> + Send;
+
+    /// Adds points behind those that are there; with `all` they take their place.
+    fn write_points(
+        &self,
+        id: &CampaignId,
+        points: Vec<Point>,
+        all: bool,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Writes down where a campaign stands, if it is time to. `known` is what is there, read where it is
+    /// not known yet; `is_last` says that nothing follows for now.
+    fn sample(
+        &self,
+        id: &CampaignId,
+        known: &mut Option<Vec<Point>>,
+        counts: &Counts,
+        is_last: bool,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send {
+        async move {
+            let points = match known.take() {
+                Some(points) => points,
+                None => self.points(id).await?,
+            };
+            let points = known.insert(points);
+            match step(points, Point::new(self.now(), counts), is_last) {
+                Step::Nothing => {}
+                Step::Add(new) => {
+                    self.write_points(id, new.clone(), false).await?;
+                    points.extend(new);
+                }
+                Step::Replace(all) => {
+                    self.write_points(id, all.clone(), true).await?;
+                    *points = all;
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn follow(looks: impl IntoIterator<Item = (i64, u64)>) -> Vec<Point> {
+        let mut known = Vec::new();
+        for (at, accepted) in looks {
+            match step(&known, Point { at, accepted, ..Point::default() }, false) {
+                Step::Nothing => {}
+                Step::Add(new) => known.extend(new),
+                Step::Replace(all) => known = all,
+            }
+        }
+        known
+    }
+
+    #[test]
+    fn a_steady_campaign_of_a_week_has_a_bounded_number_of_points() {
+        let week = 7 * 86_400;
+        let points = follow((0..week).map(|second| (second * 1000, second as u64 * 80)));
+        assert!((60..=MOST_POINTS).contains(&points.len()), "{}", points.len());
+        assert_eq!(points[0].at, 0);
+        let last = points.last().unwrap();
+        assert!(last.at > (week - week / 50) * 1000, "{}", last.at);
+        assert!(points.is_sorted_by(|one, next| one.at < next.at && one.accepted <= next.accepted));
+    }
+
+    #[test]
+    fn a_pause_is_seen_as_one() {
+        let points = follow([(0, 0), (1000, 80), (2000, 160), (100_000, 160), (101_000, 240)]);
+        let at: Vec<_> = points.iter().map(|point| (point.at, point.accepted)).collect();
+        assert_eq!(at, [(0, 0), (1000, 80), (2000, 160), (100_000, 160), (101_000, 240)]);
+    }
+
+    proptest! {
+        #[test]
+        fn points_stay_in_order_and_few(looks in prop::collection::vec((0..100_000_i64, 0..1000_u64), 0..2000)) {
+            let (mut at, mut count) = (0, 0);
+            let points = follow(looks.into_iter().map(|(wait, settled)| {
+                (at, count) = (at + wait, count + settled);
+                (at, count)
+            }));
+            prop_assert!(points.len() <= MOST_POINTS);
+            prop_assert!(points.is_sorted_by(|one, next| one.at < next.at && one.accepted <= next.accepted));
+        }
+    }
+}

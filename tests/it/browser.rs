@@ -1,0 +1,522 @@
+//! The pages in a real browser, used as people use them: with a script and without, and looked at by axe-core.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use fantoccini::elements::Element;
+use fantoccini::wd::WebDriverCompatibleCommand;
+use fantoccini::{Client, ClientBuilder, Locator};
+use serde_json::{Value, json};
+use url::Url;
+
+use crate::fleet::until;
+use crate::servers::free_port;
+use crate::service::{Service, TOKENS};
+use crate::support::{Reaction, Scripted, entries, failure, job_with, success};
+
+/// axe-core, as its makers publish it; what is fetched is compared with this digest (SHA-512, base64).
+const AXE: (&str, &str) = (
+    "https://registry.npmjs.org/axe-core/-/axe-core-4.14.1.tgz",
+    "FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ==",
+);
+/// Far longer than anything here takes.
+const LONG: Duration = Duration::from_mins(1);
+
+/// The source of axe-core.
+fn axe() -> &'static str {
+    static SOURCE: OnceLock<String> = OnceLock::new();
+    SOURCE.get_or_init(|| {
+        let (address, digest) = AXE;
+        let fetched = Command::new("curl").args(["-sSf", "--retry", "3", address]).output().unwrap();
+        assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
+        let seen = ring::digest::digest(&ring::digest::SHA512, &fetched.stdout);
+        assert_eq!(base64::engine::general_purpose::STANDARD.encode(seen), digest, "another axe-core");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("axe.tgz");
+        std::fs::write(&file, fetched.stdout).unwrap();
+        let unpacked =
+            Command::new("tar").args(["-xOzf"]).arg(file).arg("package/axe.min.js").output().unwrap();
+        assert!(unpacked.status.success());
+        String::from_utf8(unpacked.stdout).unwrap()
+    })
+}
+
+/// A command of the browser's own protocol.
+#[derive(Debug)]
+struct Evaluate(Value);
+
+impl WebDriverCompatibleCommand for Evaluate {
+    fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, url::ParseError> {
+        base.join(&format!("session/{}/goog/cdp/execute", session.unwrap_or_default()))
+    }
+
+    fn method_and_body(&self, _: &Url) -> (reqwest::Method, Option<String>) {
+        let body = json!({ "cmd": "Runtime.evaluate", "params": self.0 });
+        (reqwest::Method::POST, Some(body.to_string()))
+    }
+}
+
+/// A browser, with its driver.
+struct Browser {
+    client: Client,
+    url: String,
+    has_script: bool,
+    driver: Child,
+    _profile: tempfile::TempDir,
+}
+
+impl Browser {
+    async fn start(url: &str, has_script: bool) -> Self {
+        let port = free_port();
+        let driver = Command::new("chromedriver")
+            .arg(format!("--port={port}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let profile = tempfile::tempdir().unwrap();
+        let folder = format!("--user-data-dir={}", profile.path().display());
+        let options = json!({
+            "args": ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1280,1000", folder],
+            "prefs": { "profile.managed_default_content_settings.javascript": if has_script { 1 } else { 2 } },
+        });
+        let capabilities = json!({ "goog:chromeOptions": options });
+        let start = Instant::now();
+        let client = loop {
+            let mut builder = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new());
+            builder.capabilities(capabilities.as_object().unwrap().clone());
+            match builder.connect(&format!("http://127.0.0.1:{port}")).await {
+                Ok(client) => break client,
+                Err(fault) => assert!(start.elapsed() < LONG, "no browser: {fault}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        Self { client, url: url.to_owned(), has_script, driver, _profile: profile }
+    }
+
+    async fn open(&self, path: &str) {
+        self.client.goto(&format!("{}{path}", self.url)).await.unwrap();
+    }
+
+    async fn find(&self, css: &str) -> Element {
+        let found = self.client.wait().at_most(LONG).for_element(Locator::Css(css)).await;
+        match found {
+            Ok(element) => element,
+            Err(fault) => panic!("{css}: {fault}\n{}", self.text().await),
+        }
+    }
+
+    async fn text(&self) -> String {
+        // The page may give way to another one between the two questions.
+        loop {
+            let body = self.client.find(Locator::Css("body")).await;
+            if let Ok(body) = body
+                && let Ok(text) = body.text().await
+            {
+                return text;
+            }
+        }
+    }
+
+    /// Evaluates an expression as a person at the console does: the page's policy is for the page.
+    async fn evaluate(&self, expression: &str) -> Value {
+        let params = json!({ "expression": expression, "awaitPromise": true, "returnByValue": true });
+        let answer = self.client.issue_cmd(Evaluate(params)).await.unwrap();
+        assert!(answer["exceptionDetails"].is_null(), "{answer}");
+        answer["result"]["value"].clone()
+    }
+
+    async fn path(&self) -> String {
+        self.client.current_url().await.unwrap().path().to_owned()
+    }
+
+    /// Types into a field in place of what is there.
+    async fn fill(&self, css: &str, text: &str) {
+        let field = self.find(css).await;
+        field.clear().await.unwrap();
+        field.send_keys(text).await.unwrap();
+    }
+
+    /// Clicks the link or button with such words.
+    async fn press(&self, words: &str) {
+        let path = format!("//*[self::a or self::button][starts-with(normalize-space(.), \"{words}\")]");
+        let start = Instant::now();
+        // A page that is live may put another one in its place between two looks.
+        loop {
+            let pressed = match self.client.find(Locator::XPath(&path)).await {
+                Ok(element) => element.click().await,
+                Err(fault) => Err(fault),
+            };
+            match pressed {
+                Ok(()) => return,
+                Err(fault) => assert!(start.elapsed() < LONG, "{words}: {fault}\n{}", self.text().await),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until the page says something: by itself with a script, without one when it is loaded again.
+    async fn says(&self, words: &str) {
+        let start = Instant::now();
+        loop {
+            let text = self.text().await;
+            if text.contains(words) {
+                return;
+            }
+            assert!(start.elapsed() < LONG, "waited in vain for {words:?} on {}:\n{text}", self.path().await);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if !self.has_script {
+                self.client.refresh().await.unwrap();
+            }
+        }
+    }
+
+    /// axe-core finds nothing wrong with the page, in light and dark, wide and narrow.
+    async fn is_accessible(&self) {
+        if !self.has_script {
+            return;
+        }
+        for (theme, width) in [("light", 1280), ("dark", 360)] {
+            self.client.set_window_size(width, 1000).await.unwrap();
+            let set = "document.documentElement.dataset.theme = arguments[0]";
+            self.client.execute(set, vec![json!(theme)]).await.unwrap();
+            self.evaluate(axe()).await;
+            let run = "axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', \
+                       'best-practice'] }).then(found => JSON.stringify(found.violations))";
+            let found: Value = serde_json::from_str(self.evaluate(run).await.as_str().unwrap()).unwrap();
+            let violations = found.as_array().unwrap();
+            let told: Vec<String> = violations
+                .iter()
+                .map(|found| {
+                    let nodes: Vec<_> = found["nodes"]
+                        .as_array()
+                        .unwrap()
+                        .iter()
+                        .map(|node| format!("{} {}", node["html"], node["failureSummary"]))
+                        .collect();
+                    format!("{}: {}", found["id"], nodes.join("; "))
+                })
+                .collect();
+            assert!(told.is_empty(), "{} in {theme} at {width}: {}", self.path().await, told.join("\n"));
+            let overflow =
+                "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
+            let overflow = self.client.execute(overflow, Vec::new()).await.unwrap();
+            assert_eq!(overflow, 0, "{} at {width} is wider than its window", self.path().await);
+        }
+        self.client.set_window_size(1280, 1000).await.unwrap();
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let client = self.client.clone();
+        let _ = futures_util::FutureExt::now_or_never(client.close());
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+    }
+}
+
+/// The numbers that are refused at first, and of which nothing is heard at first.
+const REFUSED: &str = "+919876500003";
+const UNHEARD: &str = "+919876500007";
+
+fn audience() -> String {
+    let mut csv = String::from("customer,mobile no,slot\n");
+    for row in 0..40 {
+        csv += &format!("Asha {row},+9198765{row:05},{}\n", if row % 2 == 0 { "morning" } else { "evening" });
+    }
+    csv + "Nobody,12,never\nAsha again,+919876500001,morning\n"
+}
+
+/// A provider that refuses one number until it is told otherwise, and once does not answer for another.
+async fn provider() -> (Scripted, Arc<AtomicBool>) {
+    let mended = Arc::new(AtomicBool::new(false));
+    let is_mended = mended.clone();
+    let scripted = Scripted::start(move |_, to| {
+        let is_mended = is_mended.load(Ordering::Relaxed);
+        if to.iter().any(|to| to == UNHEARD) && !is_mended {
+            return Reaction::Close;
+        }
+        let each = to.iter().map(|to| {
+            if to == REFUSED && !is_mended { failure(30_013, "not on WhatsApp") } else { success(to) }
+        });
+        Reaction::Answer(207, "", entries(each))
+    });
+    (scripted.await, mended)
+}
+
+/// A person with a browser at a worker whose provider has bad days.
+struct Person {
+    service: Service,
+    browser: Browser,
+    provider: Scripted,
+    mended: Arc<AtomicBool>,
+    has_script: bool,
+}
+
+/// From the file to the last doubt.
+async fn a_campaign(has_script: bool) {
+    let (provider, mended) = provider().await;
+    let service =
+        Service::start_with(true, &provider.url, TOKENS, "limits = { messages = \"20/s,burst=1\" }").await;
+    let browser = Browser::start(&service.url, has_script).await;
+    let person = Person { service, browser, provider, mended, has_script };
+    person.signs_in().await;
+    person.hands_an_audience_in().await;
+    person.writes_the_message().await;
+    person.says_when().await;
+    person.tests_it().await;
+    let id = person.sends_it().await;
+    person.pauses_and_resumes(&id).await;
+    person.retries_and_resolves(&id).await;
+    person.cancels_another().await;
+    person.looks_around().await;
+}
+
+impl Person {
+    /// Who has no token sees nothing, and who has a wrong one is told so.
+    async fn signs_in(&self) {
+        self.browser.open("/accounts").await;
+        assert_eq!(self.browser.path().await, "/sign-in");
+        self.browser.is_accessible().await;
+        self.browser.fill("#token", "wrong").await;
+        self.browser.press("Sign in").await;
+        self.browser.says("This token is not known").await;
+        self.browser.is_accessible().await;
+        self.browser.fill("#token", "act-1").await;
+        self.browser.press("Sign in").await;
+        self.browser.says("Limits").await;
+        assert_eq!(self.browser.path().await, "/accounts");
+        self.browser.open("/").await;
+        self.browser.says("There are no campaigns yet").await;
+        self.browser.is_accessible().await;
+    }
+
+    /// The audience: handed in, its column found, its rows shown.
+    async fn hands_an_audience_in(&self) {
+        self.browser.press("New campaign").await;
+        self.browser.is_accessible().await;
+        let folder = tempfile::tempdir().unwrap();
+        let upload = folder.path().join("customers.csv");
+        std::fs::write(&upload, audience()).unwrap();
+        self.browser.fill("#name", "Diwali <b>appointments</b>").await;
+        self.browser.find("#file").await.send_keys(&upload.display().to_string()).await.unwrap();
+        self.browser.press("Next").await;
+        self.browser.says("Is this your audience?").await;
+        self.browser.says("There is a problem").await;
+        self.browser.is_accessible().await;
+        self.browser.find("#phone option:nth-child(3)").await.click().await.unwrap();
+        self.browser.press("Read it again").await;
+        self.browser.says("40 people").await;
+        self.browser.says("no phone number, or one that can't exist").await;
+        self.browser.is_accessible().await;
+        self.browser.press("Next").await;
+    }
+
+    /// The message: a form out of the rules, what is missing said beside its field, the phone beside it.
+    async fn writes_the_message(&self) {
+        self.browser.says("What do they get?").await;
+        self.browser.press("Next").await;
+        self.browser.says("Text on the button is needed.").await;
+        self.browser.is_accessible().await;
+        let field = |rest: &str| format!("[name=\"/message/interactive/{rest}\"]");
+        self.browser.fill("#from", "+912248931479").await;
+        self.browser.fill(&field("body/text"), "Dear *{{ customer }}*, your {{ slot }} is free.").await;
+        for (name, value) in [
+            ("flow_token", "t1"),
+            ("flow_id", "1323"),
+            ("flow_cta", "Book now"),
+            ("flow_action_payload/screen", "DATE"),
+        ] {
+            self.browser.fill(&field(&format!("action/parameters/{name}")), value).await;
+        }
+        if self.has_script {
+            self.browser.says("your morning is free").await;
+            let bold = self.browser.find("#phones strong").await.text().await.unwrap();
+            assert_eq!(bold, "Asha 0");
+            self.browser.is_accessible().await;
+        } else {
+            self.browser.press("Keep and look").await;
+            assert!(
+                self.browser.text().await.contains("your morning is free"),
+                "{}",
+                self.browser.text().await
+            );
+        }
+        self.browser.press("Next").await;
+    }
+
+    /// When and how fast: what can't be is said, and nothing is lost.
+    async fn says_when(&self) {
+        self.browser.says("When, and how fast?").await;
+        self.browser.is_accessible().await;
+        self.browser.fill("#zone", "Nowhere/Land").await;
+        self.browser.press("Next").await;
+        self.browser.says("This is no time zone").await;
+        self.browser.fill("#zone", "Asia/Kolkata").await;
+        self.browser.fill("#limit", "4").await;
+        self.browser.press("Next").await;
+        self.browser.says("40 people get it").await;
+        self.browser.says("at 4/s").await;
+        self.browser.is_accessible().await;
+    }
+
+    /// A test to one's own number, which is a campaign of its own.
+    async fn tests_it(&self) {
+        self.browser.press("Next").await;
+        self.browser.is_accessible().await;
+        self.browser.fill("#number", "nobody").await;
+        self.browser.press("Send the test").await;
+        self.browser.says("Enter your number").await;
+        self.browser.fill("#number", "+919999900000").await;
+        self.browser.press("Send the test").await;
+        self.browser.says("Tests").await;
+        until("the test to be sent", || self.provider.times("+919999900000") == 1).await;
+        self.browser.press("Next").await;
+    }
+
+    /// It is sent to as many as somebody typed.
+    async fn sends_it(&self) -> String {
+        self.browser.is_accessible().await;
+        self.browser.fill("#typed", "41").await;
+        self.browser.press("Send to 40").await;
+        self.browser.says("Nothing was sent").await;
+        assert_eq!(self.provider.times("+919876500000"), 0);
+        self.browser.fill("#typed", "40").await;
+        self.browser.press("Send to 40").await;
+        self.browser.says("Done: you submitted it").await;
+        let id = self.browser.path().await.rsplit('/').next().unwrap().to_owned();
+        assert!(self.browser.text().await.contains("Diwali <b>appointments</b>"), "it is text, not HTML");
+        id
+    }
+
+    /// It is live, is paused, and stands still until it is resumed.
+    async fn pauses_and_resumes(&self, id: &str) {
+        self.browser.says("Sending:").await;
+        self.browser.press("Pause").await;
+        self.browser.says("It is paused by a person").await;
+        self.browser.is_accessible().await;
+        let before = self.service.until_state(id, "paused").await;
+        assert!(before["counts"]["pending"].as_u64().unwrap() > 0, "{before}");
+        self.browser.press("Resume").await;
+        self.browser.says("resumed it").await;
+        self.service.until_state(id, "completed").await;
+        self.browser.says("Done: ").await;
+    }
+
+    /// A failure says what it means, and is retried; a doubt is decided, by a person who sees its number.
+    async fn retries_and_resolves(&self, id: &str) {
+        self.browser.says("Rejected by the provider").await;
+        self.browser.says("The person can't receive this").await;
+        self.browser.says("In doubt").await;
+        self.browser.says(UNHEARD).await;
+        self.browser.is_accessible().await;
+        self.mended.store(true, Ordering::Relaxed);
+        self.browser.press("Retry these").await;
+        self.browser.says("Send again what was rejected with 30013?").await;
+        self.browser.is_accessible().await;
+        self.browser.press("Send to 1 person").await;
+        self.browser.says("had 1 message rejected with 30013 sent again").await;
+        until("the retry", || self.provider.times(REFUSED) == 2).await;
+        self.service.until_state(id, "completed").await;
+        self.browser.says("Send again…").await;
+        self.browser.press("Send again").await;
+        self.browser.says("Whoever got one gets a second one").await;
+        self.browser.press("Send to").await;
+        self.browser.says("in doubt sent again").await;
+        let done = loop {
+            let status = self.service.get(&format!("/campaigns/{id}")).await.json();
+            if status["state"] == "completed" && status["counts"]["accepted"] == 40 {
+                break status;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        assert_eq!((&done["counts"]["rejected"], &done["counts"]["in_doubt"]), (&json!(0), &json!(0)));
+        self.browser.says("40 of 40 messages accepted").await;
+    }
+
+    /// The list shows both, is filtered, and another one is cancelled.
+    async fn cancels_another(&self) {
+        let mut slow = job_with("/limits", json!({ "messages": "1/min" }));
+        slow["id"] = "slow".into();
+        assert_eq!(self.service.post("/campaigns", &slow).await.status, 201);
+        self.browser.open("/?q=slow").await;
+        self.browser.says("running").await;
+        self.browser.is_accessible().await;
+        self.browser.press("slow").await;
+        self.browser.press("Cancel").await;
+        self.browser.says("Cancel this campaign?").await;
+        self.browser.press("Cancel the campaign").await;
+        self.browser.says("cancelled it").await;
+    }
+
+    /// The other pages.
+    async fn looks_around(&self) {
+        self.browser.open("/suppressed").await;
+        self.browser.fill("#numbers", "+919876500001\nnonsense").await;
+        self.browser.press("Add").await;
+        self.browser.says("Number 2 is not one").await;
+        self.browser.is_accessible().await;
+        self.browser.fill("#numbers", "+919876500001").await;
+        self.browser.press("Add").await;
+        self.browser.says("added 1 number").await;
+        self.browser.press("Remove").await;
+        self.browser.says("removed 1 number").await;
+        for page in ["/accounts", "/codes", "/codes?q=template", "/refused", "/log", "/nowhere", "/new"] {
+            self.browser.open(page).await;
+            self.browser.is_accessible().await;
+        }
+        self.browser.open("/").await;
+        self.browser.press("Sign out").await;
+        assert_eq!(self.browser.path().await, "/sign-in");
+        assert_eq!(self.provider.times("+919876500000"), 1, "nobody got two");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_campaign_from_the_file_to_the_last_doubt() {
+    a_campaign(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_without_a_script() {
+    a_campaign(false).await;
+}
+
+/// With nothing configured: people of a sandbox answer, and what they answered is on the page.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newcomer_sees_what_people_answered() {
+    let service = Service::configured("", &["worker", "--embedded", "--sandbox"]).await;
+    let browser = Browser::start(&service.url, true).await;
+    let recipients: Vec<Value> =
+        (0..60).map(|row| json!({ "phone": format!("+9198765{row:05}"), "name": "Asha" })).collect();
+    let flow = json!({ "type": "interactive", "interactive": { "type": "flow", "body": { "text": "Hello {{ name }}" },
+        "action": { "name": "flow", "parameters": { "flow_message_version": "3", "flow_token": "t", "flow_id": "1",
+            "flow_cta": "Book", "flow_action": "navigate", "flow_action_payload": { "screen": "A" } } } } });
+    let job = json!({ "version": 1, "id": "booking", "account": "main", "from": "+912248931479",
+        "audience": { "recipients": recipients }, "message": flow });
+    let sent = service.send(service.request(reqwest::Method::POST, "/campaigns", "").json(&job)).await;
+    assert_eq!(sent.status, 201, "{sent:?}");
+    browser.open("/campaigns/booking").await;
+    browser.says("60 of 60 messages accepted").await;
+    // Reports come after the end, too.
+    until_answered(&service).await;
+    browser.open("/campaigns/booking").await;
+    browser.says("What people answered").await;
+    browser.says("monday").await;
+    browser.is_accessible().await;
+}
+
+async fn until_answered(service: &Service) {
+    loop {
+        let status =
+            service.send(service.request(reqwest::Method::GET, "/campaigns/booking", "")).await.json();
+        if status["delivery"]["replied"].as_u64().unwrap() > 5 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -1,0 +1,368 @@
+//! The pages, asked as no browser of ours asks them: sessions from elsewhere, hostile texts, many campaigns, a
+//! ledger that goes away.
+
+use std::time::{Duration, Instant};
+
+use flowcast::sandbox::Behaviour;
+use futures_util::StreamExt;
+use reqwest::header::{COOKIE, LOCATION, ORIGIN, SET_COOKIE};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Method, Response, StatusCode};
+use serde_json::{Value, json};
+
+use crate::servers::{RedisProcess, broker};
+use crate::service::{FAST, Service, TOKENS};
+use crate::support::{job, sandbox};
+
+/// Somebody who is signed in.
+struct Visitor<'s> {
+    service: &'s Service,
+    client: Client,
+    cookie: String,
+}
+
+impl<'s> Visitor<'s> {
+    async fn new(service: &'s Service, token: &str) -> Self {
+        let client = Client::builder().no_proxy().redirect(Policy::none()).build().unwrap();
+        let form =
+            client.post(format!("{}/sign-in", service.url)).form(&[("token", token), ("next", "/codes")]);
+        let answer = form.send().await.unwrap();
+        assert_eq!(
+            (answer.status(), &answer.headers()[LOCATION]),
+            (StatusCode::SEE_OTHER, &"/codes".parse().unwrap())
+        );
+        let cookie = answer.headers()[SET_COOKIE].to_str().unwrap();
+        assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
+        let cookie = cookie.split(';').next().unwrap().to_owned();
+        Self { service, client, cookie }
+    }
+
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.service.url)).header(COOKIE, &self.cookie)
+    }
+
+    async fn get(&self, path: &str) -> (StatusCode, String) {
+        let answer = self.request(Method::GET, path).send().await.unwrap();
+        let policy = answer.headers()["content-security-policy"].to_str().unwrap().to_owned();
+        assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+        (answer.status(), answer.text().await.unwrap())
+    }
+
+    async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Response {
+        self.request(Method::POST, path).form(fields).send().await.unwrap()
+    }
+
+    async fn submit(&self, job: &Value) {
+        let answer = self.service.post("/campaigns", job).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+    }
+}
+
+fn waiting(id: &str) -> Value {
+    let mut job = job();
+    job["id"] = id.into();
+    job["schedule"] = json!({ "start_at": "2099-01-01T09:00:00Z" });
+    job
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_from_elsewhere_changes_nothing() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let operator = Visitor::new(&service, "act-1").await;
+    operator.submit(&waiting("waits")).await;
+    // A page of another site has the cookie and nothing else.
+    for (name, value) in
+        [("origin", "https://evil.example"), ("sec-fetch-site", "cross-site"), ("origin", "null")]
+    {
+        let act = operator.request(Method::POST, "/campaigns/waits/do/pause").header(name, value);
+        assert_eq!(act.form(&[("a", "b")]).send().await.unwrap().status(), 403, "{name}: {value}");
+    }
+    assert_eq!(service.get("/campaigns/waits").await.json()["state"], "scheduled");
+    let own = operator.request(Method::POST, "/campaigns/waits/do/pause").header(ORIGIN, &service.url);
+    assert_eq!(own.form(&[("a", "b")]).send().await.unwrap().status(), 303);
+    assert_eq!(service.get("/campaigns/waits").await.json()["state"], "paused");
+
+    // Whoever may look sees no button, and what the buttons do is refused.
+    let viewer = Visitor::new(&service, "look-1").await;
+    let (status, page) = viewer.get("/campaigns/waits").await;
+    assert_eq!((status, page.contains("<body class=\"viewer\">")), (StatusCode::OK, true));
+    let refused = viewer.post("/campaigns/waits/do/resume", &[]).await;
+    assert_eq!(refused.status(), 403);
+    assert!(refused.text().await.unwrap().contains("needs the role operator"));
+    assert_eq!(service.get("/campaigns/waits").await.json()["state"], "paused");
+
+    // A session is sealed, and signing out ends it for the browser.
+    for forged in ["flowcast_session=", "flowcast_session=9999999999.00", "flowcast_session=x"] {
+        let asked =
+            operator.client.get(format!("{}/", service.url)).header(COOKIE, forged).send().await.unwrap();
+        assert_eq!(asked.headers()[LOCATION], "/sign-in?next=%2F");
+    }
+    let out = operator.post("/sign-out", &[]).await;
+    assert!(out.headers()[SET_COOKIE].to_str().unwrap().contains("Max-Age=0"));
+    let form = [("token", "act-1"), ("next", "//evil.example/x")];
+    let answer = operator.client.post(format!("{}/sign-in", service.url)).form(&form).send().await.unwrap();
+    assert_eq!(answer.headers()[LOCATION], "/", "the way back is a way to us");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_people_who_act_at_once_are_both_answered() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let visitor = Visitor::new(&service, "act-1").await;
+    visitor.submit(&waiting("waits")).await;
+    for _ in 0..20 {
+        let (pause, resume) = tokio::join!(
+            visitor.post("/campaigns/waits/do/pause", &[]),
+            visitor.post("/campaigns/waits/do/resume", &[])
+        );
+        for answer in [pause, resume] {
+            assert!([303, 409].contains(&answer.status().as_u16()), "{answer:?}");
+        }
+        let state = service.get("/campaigns/waits").await.json()["state"].clone();
+        assert!(["paused", "scheduled"].map(Value::from).contains(&state), "{state}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_from_outside_is_text_on_every_page() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let visitor = Visitor::new(&service, "act-1").await;
+    let hostile = "<img src=x onerror=alert(1)>\"'</script>";
+    let mut job = waiting("hostile");
+    job["name"] = hostile.into();
+    job["custom_data"] = "<script>alert(2)</script>".into();
+    visitor.submit(&job).await;
+    let (boundary, name) = ("X", format!("name\"\r\n\r\n{hostile}"));
+    let csv = format!("phone,<b>column</b>\n+919876543210,{}\n", "<i>value</i>");
+    let body = format!(
+        "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\r\n--{boundary}\r\nContent-Disposition: form-data; \
+         name=\"file\"; filename=\"<u>x.csv\"\r\n\r\n{csv}\r\n--{boundary}--\r\n"
+    );
+    let begun = visitor
+        .request(Method::POST, "/new")
+        .header("content-type", format!("multipart/form-data; boundary={boundary}"))
+        .body(body)
+        .send()
+        .await
+        .unwrap();
+    let draft = begun.headers()[LOCATION].to_str().unwrap().to_owned();
+    let search = format!("/?q={}", "%3Cscript%3Ealert(3)%3C/script%3E");
+    let message = draft.replace("/audience", "/message");
+    for path in [
+        "/",
+        "/campaigns/hostile",
+        "/new",
+        "/log",
+        "/campaigns/hostile/confirm/cancel",
+        &search,
+        &draft,
+        &message,
+    ] {
+        let (status, page) = visitor.get(path).await;
+        assert_eq!(status, 200, "{path}: {page}");
+        for tag in ["<img", "<script>", "<i>", "<u>", "</b>", "onclick"] {
+            assert!(!page.contains(tag), "{path} has {tag}:\n{page}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_not_be_taken_back_is_asked_for_with_its_number() {
+    let (_sandbox, provider) = sandbox(Behaviour { accept_rate: 0.0, ..Behaviour::default() }).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let visitor = Visitor::new(&service, "act-1").await;
+    service.fleet.world.write_audience(1200);
+    visitor.submit(&job()).await;
+    let done = service.until_state("c1", "completed").await;
+    assert_eq!(done["counts"]["rejected"], 1200, "{done}");
+    let retry = "/campaigns/c1/do/retry";
+    // Not confirmed, it is asked.
+    let asked = visitor.post(retry, &[]).await.text().await.unwrap();
+    assert!(asked.contains("Send to 1,200 people") && asked.contains("Type 1,200 to go on"), "{asked}");
+    for typed in ["", "12", "1201"] {
+        let answer =
+            visitor.post(retry, &[("confirmed", "yes"), ("expected", "1200"), ("typed", typed)]).await;
+        assert_eq!(answer.status(), 422, "{typed}");
+    }
+    assert_eq!(service.get("/campaigns/c1").await.json()["state"], "completed");
+    let answer = visitor.post(retry, &[("confirmed", "yes"), ("expected", "1200"), ("typed", "1,200")]).await;
+    assert_eq!(answer.headers()[LOCATION], "/campaigns/c1?done=retry");
+    let (_, page) = visitor.get("/campaigns/c1?done=retry").await;
+    assert!(page.contains("you had 1,200 rejected messages sent again"), "{page}");
+    let (_, page) = visitor.get("/campaigns/c1?done=pause").await;
+    assert!(!page.contains("Done: you"), "what was not done is not said");
+    for path in
+        ["/campaigns/c1/confirm/nothing", "/campaigns/c1/confirm/pause", "/new/nope/message", "/assets/x"]
+    {
+        let (status, page) = visitor.get(path).await;
+        assert!(status.is_client_error() && page.contains("<h1>"), "{path}: {status} {page}");
+    }
+}
+
+/// The lines of `docs/dashboard.md`, as they stand.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lines_of_the_documentation_run() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    service.fleet.world.write_audience(3);
+    assert_eq!(service.post("/campaigns", &job()).await.status, 201);
+    service.until_state("c1", "completed").await;
+    let page = include_str!("../../docs/dashboard.md");
+    let blocks = page.split("```sh\n").skip(2).filter_map(|rest| rest.split("```").next());
+    let script = format!("set -euo pipefail\n{}", blocks.collect::<String>());
+    assert!(script.matches("look ").count() > 4, "{script}");
+    let mut bash = tokio::process::Command::new("bash");
+    bash.arg("-c").arg(script).current_dir(service.fleet.world.path(""));
+    bash.env("URL", &service.url).env("TOKEN", "act-1").env("ID", "c1").env("no_proxy", "*");
+    let ended = bash.output().await.unwrap();
+    let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    assert!(ended.status.success(), "{out}\n{err}");
+}
+
+/// The parts that a stream of a page has told so far.
+async fn parts(answer: Response, until: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+    let (mut stream, mut text, mut parts) = (answer.bytes_stream(), String::new(), Vec::new());
+    while !until(&parts) {
+        let Some(chunk) = stream.next().await else { break };
+        text += std::str::from_utf8(&chunk.unwrap()).unwrap();
+        while let Some(end) = text.find("\n\n") {
+            let event: String = text.drain(..end + 2).collect();
+            if let Some((_, data)) = event.split_once("event: part\ndata: ") {
+                parts.push(serde_json::from_str(data.trim()).unwrap());
+            }
+        }
+    }
+    parts
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_is_told_what_changed_and_nothing_else() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let visitor = Visitor::new(&service, "act-1").await;
+    visitor.submit(&waiting("waits")).await;
+    let open = || async { visitor.request(Method::GET, "/campaigns/waits/live").send().await.unwrap() };
+    let (page, row) =
+        (open().await, visitor.request(Method::GET, "/live?campaigns=waits,nobody").send().await.unwrap());
+    let pages = tokio::spawn(parts(page, |parts| {
+        parts.iter().any(|part| part["html"].as_str().unwrap().contains("cancelled"))
+    }));
+    let rows = tokio::spawn(parts(row, |parts| {
+        parts.iter().any(|part| part["html"].as_str().unwrap().contains("cancelled"))
+    }));
+    visitor.post("/campaigns/waits/do/pause", &[]).await;
+    visitor.post("/campaigns/waits/do/cancel", &[("confirmed", "yes")]).await;
+    let told = pages.await.unwrap();
+    let names: Vec<&str> = told.iter().map(|part| part["id"].as_str().unwrap()).collect();
+    assert_eq!(names[..6], ["head", "plot", "funnel", "failures", "doubts", "log"]);
+    assert_eq!(names.iter().filter(|name| **name == "funnel").count(), 1, "it never changed: {names:?}");
+    assert!(rows.await.unwrap().iter().all(|part| part["id"] == "row-waits"));
+    // Of what has ended, the whole is told once.
+    let ended = parts(open().await, |_| false).await;
+    assert_eq!(ended.len(), 6);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_that_is_open_while_redis_goes_away_goes_on_when_it_is_back() {
+    let mut redis = RedisProcess::start("--appendonly yes --appendfsync always");
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::on(false, redis.url(), &provider, TOKENS, FAST).await;
+    let visitor = Visitor::new(&service, "act-1").await;
+    visitor.submit(&waiting("waits")).await;
+    let live = visitor.request(Method::GET, "/campaigns/waits/live").send().await.unwrap();
+    let told = tokio::spawn(parts(live, |parts| {
+        parts.iter().any(|part| part["html"].as_str().unwrap().contains("was cancelled"))
+    }));
+    redis.kill();
+    let start = Instant::now();
+    loop {
+        let (status, page) = visitor.get("/campaigns/waits").await;
+        if status == 503 {
+            assert!(page.contains("Nothing is lost") && page.contains("<h1>"), "{page}");
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_mins(1));
+    }
+    redis.restart();
+    service.until_state("waits", "scheduled").await;
+    assert_eq!(visitor.post("/campaigns/waits/do/cancel", &[("confirmed", "yes")]).await.status(), 303);
+    assert!(!told.await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_draft_is_kept_for_all_and_thrown_away() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    for is_embedded in [true, false] {
+        let service = Service::start(is_embedded, &provider, TOKENS).await;
+        let visitor = Visitor::new(&service, "act-1").await;
+        let form = reqwest::multipart::Form::new().text("name", "Reminder").text("pick", "audience.csv");
+        let begun = visitor.request(Method::POST, "/new").multipart(form).send().await.unwrap();
+        let step = begun.headers()[LOCATION].to_str().unwrap().to_owned();
+        let (status, page) = visitor.get(&step).await;
+        assert!(status == 200 && page.contains("<strong>200</strong> people"), "{page}");
+        let (_, page) = visitor.get("/new").await;
+        assert!(page.contains("Reminder"), "{page}");
+        // A message that is pasted: a whole job will do.
+        let message = step.replace("/audience", "/message");
+        let pasted =
+            json!({ "version": 1, "message": { "type": "text", "text": { "body": "Hi {{ nmae }}" } } });
+        let fields = |json: &str| {
+            ["account=main", "from=%2B912248931479", "kind=json", "form_kind=json", "do=next"].join("&")
+                + "&json="
+                + &url::form_urlencoded::byte_serialize(json.as_bytes()).collect::<String>()
+        };
+        let post = |body: String| {
+            let form = "application/x-www-form-urlencoded";
+            visitor.request(Method::POST, &message).header("content-type", form).body(body).send()
+        };
+        let refused = post(fields(&pasted.to_string())).await.unwrap();
+        assert_eq!(refused.status(), 422);
+        let page = refused.text().await.unwrap();
+        assert!(page.contains("did you mean"), "{page}");
+        let broken = post(fields("{ oops")).await.unwrap().text().await.unwrap();
+        assert!(broken.contains("This is no JSON") && broken.contains("{ oops"), "{broken}");
+        let right = pasted.to_string().replace("nmae", "name");
+        assert_eq!(post(fields(&right)).await.unwrap().status(), 303);
+        let (_, page) = visitor.get(&step.replace("/audience", "/check")).await;
+        assert!(page.contains("<strong>200</strong> people get it"), "{page}");
+        let gone = visitor.post(&step.replace("/audience", "/remove"), &[]).await;
+        assert_eq!(gone.status(), 303);
+        assert_eq!(visitor.get(&step).await.0, 404);
+        let campaigns = service.get("/campaigns").await.json();
+        assert_eq!(
+            campaigns["items"].as_array().unwrap().iter().filter(|one| one["name"] == "Reminder").count(),
+            0
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_job_is_shown_put_back_and_let_go() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(false, &provider, TOKENS).await;
+    let visitor = Visitor::new(&service, "act-1").await;
+    let (_, page) = visitor.get("/refused").await;
+    assert!(page.contains("There are none."), "{page}");
+    let broker = broker(&service.fleet.amqp).await;
+    broker.submit(b"{ \"id\": \"<b>broken\" }".to_vec()).await.unwrap();
+    let start = Instant::now();
+    let page = loop {
+        let (_, page) = visitor.get("/refused").await;
+        if page.contains("broken") {
+            break page;
+        }
+        assert!(start.elapsed() < Duration::from_secs(30), "{page}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(!page.contains("<b>broken") && page.contains("is required and missing"), "{page}");
+    let digest = page.split("name=\"job\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let decide =
+        async |what: &str| visitor.post("/refused", &[("job", &digest), ("do", what)]).await.status();
+    assert_eq!(decide("eat").await, 400);
+    assert_eq!(decide("discard").await, 303);
+    assert_eq!(decide("discard").await, 404, "it is gone");
+    let (_, log) = visitor.get("/log").await;
+    assert!(log.contains("let 1 refused job go"), "{log}");
+}

@@ -1,0 +1,132 @@
+//! A worker with its HTTP side, and who asks it.
+
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+
+use crate::fleet::{Fleet, Worker};
+use crate::servers::{amqp_url, free_port, redis_url};
+use crate::support::World;
+
+pub const FAST: &str = "limits = { messages = \"100000/s\", requests = \"10000/s\" }\nconcurrency = 4";
+pub const TOKENS: &str = "tokens = [{ name = \"reports\", role = \"viewer\", token = \"look-1\" }, \
+                      { name = \"marketing\", role = \"operator\", token = \"act-1\" }]";
+
+/// A worker with an API, and who asks it.
+pub struct Service {
+    pub fleet: Fleet,
+    pub url: String,
+    pub worker: Worker,
+    pub client: reqwest::Client,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub kind: String,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+
+    /// What a problem says.
+    pub fn detail(&self, status: u16) -> String {
+        assert_eq!(
+            (self.status.as_u16(), self.kind.as_str()),
+            (status, "application/problem+json"),
+            "{self:?}"
+        );
+        let problem = self.json();
+        assert_eq!(problem["status"], status);
+        assert!(problem["type"].is_string() && problem["title"].is_string(), "{problem}");
+        problem["detail"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Service {
+    pub async fn start(is_embedded: bool, provider: &str, http: &str) -> Self {
+        Self::on(is_embedded, redis_url(), provider, http, FAST).await
+    }
+
+    /// With an account of which `account` says more.
+    pub async fn start_with(is_embedded: bool, provider: &str, http: &str, account: &str) -> Self {
+        Self::on(is_embedded, redis_url(), provider, http, account).await
+    }
+
+    pub async fn on(is_embedded: bool, redis: String, provider: &str, http: &str, account: &str) -> Self {
+        let port = free_port();
+        let fleet = Fleet { world: World::new(200), redis, amqp: amqp_url() };
+        let servers = if is_embedded {
+            String::new()
+        } else {
+            format!("[redis]\nurl = \"{}\"\n[amqp]\nurl = \"{}\"\n", fleet.redis, fleet.amqp)
+        };
+        let http = format!("[http]\nlisten = \"127.0.0.1:{port}\"\n{http}\n[audiences]\nroot = \".\"\n");
+        fleet.world.write_account("exotel", provider, &format!("{account}\n{servers}{http}"));
+        let args: &[&str] = if is_embedded { &["worker", "--embedded"] } else { &["worker"] };
+        Self::run(fleet, port, args).await
+    }
+
+    /// With nothing configured but where it listens.
+    pub async fn configured(more: &str, args: &[&str]) -> Self {
+        let (fleet, port) =
+            (Fleet { world: World::new(0), redis: redis_url(), amqp: amqp_url() }, free_port());
+        fleet.world.write("flowcast.toml", format!("[http]\nlisten = \"127.0.0.1:{port}\"\n{more}"));
+        Self::run(fleet, port, args).await
+    }
+
+    pub async fn run(fleet: Fleet, port: u16, args: &[&str]) -> Self {
+        // Whoever starts a sandbox has done so already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let worker = fleet.worker_with(args);
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let service = Self { fleet, url: format!("http://127.0.0.1:{port}"), worker, client };
+        let mut is_ready = false;
+        while !is_ready {
+            let ready = service.client.get(format!("{}/readyz", service.url)).send().await;
+            is_ready = ready.is_ok_and(|answer| answer.status() == 200);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        service
+    }
+
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Answer {
+        let response = request.send().await.unwrap();
+        let kind = response.headers().get("content-type").map(|kind| kind.to_str().unwrap().to_owned());
+        Answer {
+            status: response.status(),
+            kind: kind.unwrap_or_default(),
+            text: response.text().await.unwrap(),
+        }
+    }
+
+    pub fn request(&self, method: Method, path: &str, token: &str) -> reqwest::RequestBuilder {
+        let request = self.client.request(method, format!("{}/api/v1{path}", self.url));
+        if token.is_empty() { request } else { request.bearer_auth(token) }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(self.request(Method::GET, path, "look-1")).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.request(Method::POST, path, "act-1").json(body)).await
+    }
+
+    pub async fn until_state(&self, id: &str, state: &str) -> Value {
+        for _ in 0..3000 {
+            let status = self.get(&format!("/campaigns/{id}")).await.json();
+            // While the ledger is away it is a problem without a state.
+            if status["state"] == state {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{id} is not {state}");
+    }
+}
