@@ -162,8 +162,8 @@ pub enum Role {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Audiences {
-    /// The folder of files; for `run` and `check` by default the job's own.
-    pub root: Option<PathBuf>,
+    /// The folder of files, or a bucket (`s3://bucket/folder`, `gs://…`, `az://…`); for `run` and `check` by default the job's own.
+    pub root: Option<String>,
     /// The beginnings of addresses that may be read.
     pub allow: Vec<String>,
 }

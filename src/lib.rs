@@ -22,6 +22,7 @@ pub mod campaign;
 pub mod cli;
 pub mod config;
 pub mod dispatch;
+mod egress;
 pub mod http;
 pub mod ledger;
 pub mod limiter;

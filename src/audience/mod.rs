@@ -10,16 +10,20 @@ mod list_rows;
 mod number;
 mod open;
 mod path;
+mod places;
 mod quotes;
+mod remote;
 mod scan;
 mod workbook;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use roaring::RoaringTreemap;
 
 pub use encoding::Encoding;
 pub use path::resolve;
+pub use places::{Audiences, Root};
+pub use remote::{Bucket, Fetched, Object};
 pub use scan::{Scan, scan};
 
 use crate::campaign::{Columns, Phone, SkipReason};
@@ -123,6 +127,29 @@ pub enum AudienceError {
         /// What was looked for and what is near.
         fault: String,
     },
+    /// No folder and no bucket.
+    #[error("files can't be read: audiences.root is not configured on this worker")]
+    NoRoot,
+    /// An address that must not be read.
+    #[error("the address {0}")]
+    NotAllowed(String),
+    /// Nothing is at an address.
+    #[error("there is no {name} at its address")]
+    Gone {
+        /// The file.
+        name: String,
+    },
+    /// Larger than what is fetched.
+    #[error("{0} is larger than 2 GiB; pack it (.csv.zst), or split it")]
+    TooLargeToFetch(String),
+    /// It can't be fetched now.
+    #[error("{name} can't be fetched: {detail}")]
+    Unreachable {
+        /// The file.
+        name: String,
+        /// Why.
+        detail: String,
+    },
     /// Reading failed.
     #[error("can't read {name}: {source}")]
     Io {
@@ -137,7 +164,10 @@ impl AudienceError {
     /// Where in the job the reason lies.
     pub fn pointer(&self) -> &'static str {
         match self {
-            Self::NotFound { .. } | Self::Outside { .. } | Self::NotAFile(_) => "/audience/csv/path",
+            Self::NotFound { .. } | Self::Outside { .. } | Self::NotAFile(_) | Self::NoRoot => {
+                "/audience/csv/path"
+            }
+            Self::NotAllowed(_) | Self::Gone { .. } => "/audience/csv/url",
             Self::NoPhoneColumn { .. } => "/audience/csv/phone",
             _ => "/audience",
         }
@@ -145,7 +175,7 @@ impl AudienceError {
 
     /// Whether the machine failed rather than the file being wrong.
     pub fn is_outside_failure(&self) -> bool {
-        matches!(self, Self::Io { .. })
+        matches!(self, Self::Io { .. } | Self::Unreachable { .. })
     }
 }
 
@@ -167,6 +197,8 @@ pub struct Settings {
 pub enum Source {
     /// A CSV file, already known to be inside the root; `.gz`, `.zst` and `.xlsx` by name.
     File(PathBuf),
+    /// The same, fetched from elsewhere.
+    Fetched(Fetched),
     /// The job's own list.
     List(Vec<serde_json::Map<String, serde_json::Value>>),
 }
@@ -249,11 +281,13 @@ impl Audience {
     ///
     /// When it has no rows, no phone column, a column twice, or can't be read.
     pub fn open(source: &Source, settings: &Settings) -> Result<Self, AudienceError> {
+        let file = |path: &Path| {
+            let rows = CsvRows::open(path, settings.delimiter, settings.encoding)?;
+            Ok::<_, AudienceError>((rows.columns().clone(), Rows::Csv(Box::new(rows)), open::name(path)))
+        };
         let (columns, rows, name) = match source {
-            Source::File(path) => {
-                let rows = CsvRows::open(path, settings.delimiter, settings.encoding)?;
-                (rows.columns().clone(), Rows::Csv(Box::new(rows)), open::name(path))
-            }
+            Source::File(path) => file(path)?,
+            Source::Fetched(fetched) => file(fetched.path())?,
             Source::List(list) => {
                 let rows = ListRows::new(list);
                 (rows.columns().clone(), Rows::List(rows), "the job's list of recipients".into())

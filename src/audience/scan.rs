@@ -29,6 +29,20 @@ fn scan_file(path: &Path, delimiter: Option<u8>, encoding: Encoding) -> Result<S
     Ok(Scan { digest: rows.bytes().digest(), rows: count, columns, encoding: rows.bytes().encoding() })
 }
 
+/// The same, whatever its encoding.
+fn scan_any(path: &Path, delimiter: Option<u8>) -> Result<Scan, AudienceError> {
+    match scan_file(path, delimiter, Encoding::Utf8) {
+        Err(fault @ AudienceError::NotUtf8 { .. }) => {
+            let guessed = Encoding::guess(unpacked(path)?);
+            match guessed.map_err(|fault| failure(path, fault, 1))? {
+                Some(encoding) => scan_file(path, delimiter, encoding),
+                None => Err(fault),
+            }
+        }
+        scan => scan,
+    }
+}
+
 /// Reads all of an audience once.
 ///
 /// # Errors
@@ -36,16 +50,8 @@ fn scan_file(path: &Path, delimiter: Option<u8>, encoding: Encoding) -> Result<S
 /// When its characters can't be read, a quote is not closed, or the file can't be read.
 pub fn scan(source: &Source, delimiter: Option<u8>) -> Result<Scan, AudienceError> {
     match source {
-        Source::File(path) => match scan_file(path, delimiter, Encoding::Utf8) {
-            Err(fault @ AudienceError::NotUtf8 { .. }) => {
-                let guessed = Encoding::guess(unpacked(path)?);
-                match guessed.map_err(|fault| failure(path, fault, 1))? {
-                    Some(encoding) => scan_file(path, delimiter, encoding),
-                    None => Err(fault),
-                }
-            }
-            scan => scan,
-        },
+        Source::File(path) => scan_any(path, delimiter),
+        Source::Fetched(fetched) => scan_any(fetched.path(), delimiter),
         Source::List(list) => {
             let mut hasher = blake3::Hasher::new();
             for recipient in list {

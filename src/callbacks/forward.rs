@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use url::Url;
 
-use super::egress::EgressPolicy;
+use crate::egress::EgressPolicy;
 use crate::queue::QueueError;
 use crate::queue::rabbitmq::{Broker, Forwarded};
 

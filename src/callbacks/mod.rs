@@ -4,7 +4,6 @@
 //! Nothing here sends a message, and nothing that is not sealed by one of our keys changes anything.
 
 mod collector;
-mod egress;
 mod forward;
 mod http;
 mod publisher;

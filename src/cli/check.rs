@@ -42,7 +42,7 @@ pub(super) fn main(check: &Check, config: &Config, json: bool) -> Outcome {
     } else {
         open::account(config, &job.account, None, CallbackEndpoint::in_shape(config)?.as_ref())?
     };
-    let prepared = prepare(job, Some(&open::audience_root(config, &check.job)), &account)?;
+    let prepared = prepare(job, &open::audiences_beside(config, &check.job)?, &account)?;
     let checked = checked::check(&prepared, &account, check.rows)?;
     print(&if json { line(&checked)? } else { as_text(&prepared, &account, &checked) })?;
     Ok(ExitCode::SUCCESS)

@@ -1,6 +1,7 @@
 //! `flowcast doctor`: looks at the configuration and at all that a worker needs, sends nothing, and says
 //! how to mend what is wrong.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use serde_json::json;
 
 use super::callback_endpoint::CallbackEndpoint;
 use super::{Failure, Outcome, open, print};
+use crate::audience::Audiences;
 use crate::campaign::Phone;
 use crate::config::Config;
 use crate::dispatch::Account;
@@ -187,14 +189,17 @@ fn look_at_audiences(config: &Config, findings: &mut Findings) {
             Grade::Warning,
             "is not set: a worker refuses jobs that name a file; set it to a folder that all workers see",
         ),
-        Some(root) if root.is_dir() => findings.add("audiences.root", Grade::Ok, root.display().to_string()),
+        Some(root) if Path::new(root).is_dir() => findings.add("audiences.root", Grade::Ok, root.clone()),
+        Some(root) if root.contains("://") => match Audiences::new(Some(root), &[]) {
+            Ok(_) => findings.add("audiences.root", Grade::Ok, root.clone()),
+            Err(fault) => findings.add("audiences.root", Grade::Bad, fault),
+        },
         Some(root) => {
-            findings.add(
-                "audiences.root",
-                Grade::Bad,
-                format!("{} is no folder here; make or mount it", root.display()),
-            );
+            findings.add("audiences.root", Grade::Bad, format!("{root} is no folder here; make or mount it"));
         }
+    }
+    if let Err(fault) = Audiences::new(None, &config.audiences.allow) {
+        findings.add("audiences.allow", Grade::Bad, fault);
     }
 }
 

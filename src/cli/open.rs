@@ -11,6 +11,7 @@ use url::{Host, Url};
 
 use super::Failure;
 use super::callback_endpoint::CallbackEndpoint;
+use crate::audience::Audiences;
 use crate::campaign::problem::nearest;
 use crate::campaign::{Callbacks, CampaignId, Job};
 use crate::config::{self, AccountConfig, Config};
@@ -112,13 +113,20 @@ pub(super) fn job(path: &Path) -> Result<Job, Failure> {
     })
 }
 
-/// The folder below which a job's audience must be: the configured one, else the job's own.
-pub(super) fn audience_root(config: &Config, job: &Path) -> PathBuf {
-    let own = || match job.parent() {
-        Some(folder) if folder != Path::new("") => folder.to_path_buf(),
-        _ => PathBuf::from("."),
+/// Where audiences may come from, as the configuration says it.
+pub(super) fn audiences(config: &Config) -> Result<Audiences, Failure> {
+    let config::Audiences { root, allow } = &config.audiences;
+    Audiences::new(root.as_deref(), allow).map_err(Failure::Usage)
+}
+
+/// The same for a job that lies in a file: where no root is configured, its own folder is one.
+pub(super) fn audiences_beside(config: &Config, job: &Path) -> Result<Audiences, Failure> {
+    let own = match job.parent() {
+        Some(folder) if folder != Path::new("") => folder.to_string_lossy(),
+        _ => ".".into(),
     };
-    config.audiences.root.clone().unwrap_or_else(own)
+    let config::Audiences { root, allow } = &config.audiences;
+    Audiences::new(Some(root.as_deref().unwrap_or(&own)), allow).map_err(Failure::Usage)
 }
 
 /// Where an account's buckets are: in this process, or in a fleet's Redis.

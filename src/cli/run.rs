@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::sandbox::{Faults, inside};
 use super::text::summary;
 use super::{Failure, Outcome, UNSETTLED, line, open, operator, print, progress, write_line};
+use crate::audience::Audiences;
 use crate::campaign::CampaignState;
 use crate::config::Config;
 use crate::dispatch::{self, Context, End, Events};
@@ -43,7 +44,7 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
         None => open::account(config, &job.account, None, None)?,
     };
     let account = Arc::new(account);
-    let root = open::audience_root(config, &run.job);
+    let audiences = open::audiences_beside(config, &run.job)?;
     let path = run.store.path(config).to_path_buf();
 
     // Ctrl-C counts from here on: nothing has been sent yet, and nothing will be unrecorded.
@@ -53,7 +54,7 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
     let name = job.account.clone();
     let prepared = {
         let account = account.clone();
-        let prepare = move || dispatch::prepare(job, Some(&root), &account);
+        let prepare = move || dispatch::prepare(job, &audiences, &account);
         let prepared = tokio::task::spawn_blocking(prepare).await;
         Arc::new(prepared.map_err(|fault| Failure::Outside(fault.to_string()))??)
     };
@@ -64,7 +65,8 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
         write_line(&format!("the audience is {note}"));
     }
     print_beginning(&campaign, &path);
-    let context = Context::new(open::only(&name, &account), None, Events::default(), run.sandbox);
+    let context =
+        Context::new(open::only(&name, &account), Audiences::default(), Events::default(), run.sandbox);
     open::remember_recipients(&ledger, &context.accounts).await?;
     tokio::spawn(open::follow_limits(file, context.accounts.clone(), stop.clone()));
     let again = again(&run);

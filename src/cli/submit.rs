@@ -47,7 +47,7 @@ pub(super) async fn main(submit: Submit, config: &Config, json: bool) -> Outcome
         let endpoint = CallbackEndpoint::in_shape(config)?;
         let account = open::account(config, &job.account, None, endpoint.as_ref())?;
         // The worker reads the audience below its own root, wherever the job's file is.
-        let prepared = Arc::new(prepare(job, config.audiences.root.as_deref(), &account)?);
+        let prepared = Arc::new(prepare(job, &open::audiences(config)?, &account)?);
         let path = submit.store.path(config);
         // A store that is there may be a worker's; one that is not is made.
         let access = if path.is_file() { Access::Change } else { Access::Send };

@@ -15,7 +15,7 @@ use super::callback_endpoint::CallbackEndpoint;
 use super::run::listen_for_signals;
 use super::sandbox::{Faults, inside};
 use super::{Failure, Outcome, open};
-use crate::audience::PhoneNumbers;
+use crate::audience::{Audiences, PhoneNumbers};
 use crate::callbacks::{Forward, Reports, Slot, StopWords, router};
 use crate::config::{self, Config};
 use crate::dispatch::{Context, Events, take_jobs, work};
@@ -104,7 +104,7 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
         connected = connecting => connected?,
     };
-    let context = context(config, Some(&server), endpoint.as_ref(), Events(Some(broker.clone())));
+    let context = context(config, Some(&server), endpoint.as_ref(), Events(Some(broker.clone())))?;
     let _ = slot.set(reports(config, &ledger, &context)?);
     api.open(AnyLedger::Fleet(ledger.clone()), context.clone());
     watch(&health, &server, &broker);
@@ -141,11 +141,13 @@ async fn embedded(
         let public_url = public_url.or_else(|| format!("http://{}", http.address).parse().ok());
         let endpoint = CallbackEndpoint::of(config, public_url.as_ref(), &ledger).await?;
         let accounts = open::sandbox_accounts(config, &address, endpoint.as_ref())?;
-        let root = config.audiences.root.clone().unwrap_or_else(|| AUDIENCES.into());
-        (Some(sandbox), Context::new(accounts, Some(root), Events::default(), true))
+        let config::Audiences { root, allow } = &config.audiences;
+        let audiences = Audiences::new(Some(root.as_deref().unwrap_or(AUDIENCES)), allow);
+        let audiences = audiences.map_err(Failure::Usage)?;
+        (Some(sandbox), Context::new(accounts, audiences, Events::default(), true))
     } else {
         let endpoint = CallbackEndpoint::of(config, public_url.as_ref(), &ledger).await?;
-        (None, context(config, None, endpoint.as_ref(), Events::default()))
+        (None, context(config, None, endpoint.as_ref(), Events::default())?)
     };
     let _ = slot.set(reports(config, &ledger, &context)?);
     api.open(AnyLedger::Embedded(ledger.clone()), context.clone());
@@ -164,9 +166,9 @@ fn context(
     server: Option<&RedisClient>,
     endpoint: Option<&CallbackEndpoint>,
     events: Events,
-) -> Context {
+) -> Result<Context, Failure> {
     let accounts = open::accounts(config, server, endpoint);
-    Context::new(accounts, config.audiences.root.clone(), events, false)
+    Ok(Context::new(accounts, open::audiences(config)?, events, false))
 }
 
 /// The API and the dashboard.

@@ -1,11 +1,10 @@
 //! Intake: checks all of a job — its form, its audience, its templates — and registers it.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::audience::{self, Audience, AudienceError, Encoding, Scan, Settings, Source};
+use crate::audience::{self, Audience, AudienceError, Audiences, Encoding, Scan, Settings, Source};
 use crate::campaign::job::AudienceSource;
 use crate::campaign::{CampaignId, Columns, Job, Problem, Template, counted};
 use crate::ledger::{Act, Campaign, Ledger, LedgerError, NewCampaign};
@@ -51,25 +50,17 @@ fn lines(problems: &[Problem]) -> String {
 /// # Errors
 ///
 /// Why it can't be sent.
-pub fn prepare(job: Job, root: Option<&Path>, account: &Account) -> Result<Prepared, Refusal> {
+pub fn prepare(job: Job, audiences: &Audiences, account: &Account) -> Result<Prepared, Refusal> {
     let (source, mut settings) = match &job.audience {
         AudienceSource::Recipients(list) => (Source::List(list.clone()), Settings::default()),
         AudienceSource::Csv(csv) => {
-            let Some(path) = &csv.path else {
-                let message = "audiences by address can't be read yet; download the file and name its path";
-                return Err(Refusal::Problems(vec![Problem::new("/audience/csv/url", message)]));
-            };
             let settings = Settings {
                 phone: csv.phone.clone(),
                 delimiter: csv.delimiter.and_then(|delimiter| u8::try_from(delimiter).ok()),
                 encoding: Encoding::Utf8,
                 default_region: csv.default_region.clone(),
             };
-            let root = root.ok_or_else(|| {
-                let message = "files can't be read: audiences.root is not configured on this worker";
-                Refusal::Problems(vec![Problem::new("/audience/csv/path", message)])
-            })?;
-            (Source::File(audience::resolve(root, path)?), settings)
+            (audiences.find(csv)?, settings)
         }
     };
     let scan = audience::scan(&source, settings.delimiter)?;

@@ -157,8 +157,8 @@ async fn read<L: Ledger>(
     let job = Job::read(&delivery.data)?;
     let account =
         context.accounts.get(&job.account).map_err(|fault| vec![Problem::new("/account", fault)])?;
-    let root = context.root.clone();
-    let prepared = tokio::task::spawn_blocking(move || prepare(job, root.as_deref(), &account)).await;
+    let audiences = context.audiences.clone();
+    let prepared = tokio::task::spawn_blocking(move || prepare(job, &audiences, &account)).await;
     let prepared = Arc::new(prepared.map_err(|fault| JobError::Later(fault.to_string()))??);
     let (campaign, _) = register(ledger, &prepared, false, delivery.redelivered, QUEUE).await?;
     tracing::info!(campaign = %campaign.id, "registered, {} rows", campaign.rows);

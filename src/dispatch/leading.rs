@@ -61,10 +61,9 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
                     prepared
                 } else {
                     let account = context.accounts.get(&job.account).map_err(DispatchError::Task)?;
-                    let root = context.root.clone();
-                    let prepared = tokio::task::spawn_blocking(move || {
-                        prepare((*job).clone(), root.as_deref(), &account)
-                    });
+                    let audiences = context.audiences.clone();
+                    let prepared =
+                        tokio::task::spawn_blocking(move || prepare((*job).clone(), &audiences, &account));
                     match prepared.await.map_err(|fault| DispatchError::Task(fault.to_string()))? {
                         Ok(prepared) => Arc::new(prepared),
                         Err(refusal) => return Ok(Planning::Impossible(refusal.to_string())),

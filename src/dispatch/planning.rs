@@ -401,7 +401,7 @@ mod tests {
         let transport = Transport::new(Duration::from_secs(1), false).unwrap();
         let limits = AccountLimits::new(Rates::default(), Concurrency::fixed(1));
         let account = Account::new(PROVIDERS[0], provider, transport, limits, None);
-        let prepared = Arc::new(prepare(job, None, &account).unwrap());
+        let prepared = Arc::new(prepare(job, &crate::audience::Audiences::default(), &account).unwrap());
         let folder = tempfile::tempdir().unwrap();
         let ledger = Sqlite::open(&folder.path().join("flowcast.db"), Access::Send).unwrap();
         let id = register(&ledger, &prepared, false, false, "a test").await.unwrap().0.id;

@@ -6,7 +6,6 @@
 //! ledger, so any worker can go on where another one ended.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -21,6 +20,7 @@ use super::intake::template;
 use super::planning::{Planning, Publish};
 use super::sender::{Sending, State};
 use super::{Account, Accounts, DispatchError, Prepared};
+use crate::audience::Audiences;
 use crate::campaign::job::OnInDoubt;
 use crate::campaign::{CampaignId, CampaignState, Columns, Job, Opening};
 use crate::ledger::{Breaker, Campaign, Counts, Decision, Lease, Ledger, LedgerError, Point, Suppressed};
@@ -39,8 +39,8 @@ const REST: Duration = Duration::from_secs(1);
 pub struct Context {
     /// The accounts that it can send from.
     pub accounts: Accounts,
-    /// The folder of audiences.
-    pub root: Option<PathBuf>,
+    /// Where audiences may come from.
+    pub audiences: Audiences,
     /// Where events go.
     pub events: Events,
     /// Whether it sends to a sandbox: then rehearsals and nothing else, and without it never one.
@@ -51,8 +51,8 @@ pub struct Context {
 
 impl Context {
     /// A context that knows no suppressed numbers yet.
-    pub fn new(accounts: Accounts, root: Option<PathBuf>, events: Events, rehearses: bool) -> Self {
-        Self { accounts, root, events, rehearses, suppressed: Arc::default() }
+    pub fn new(accounts: Accounts, audiences: Audiences, events: Events, rehearses: bool) -> Self {
+        Self { accounts, audiences, events, rehearses, suppressed: Arc::default() }
     }
 
     /// Takes over what has changed in the list of suppressed numbers.

@@ -3,9 +3,10 @@
 use crate::support::sources;
 
 /// What each module may use of the crate.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 16] = [
     ("campaign", &[]),
-    ("audience", &["campaign"]),
+    ("audience", &["campaign", "egress"]),
+    ("egress", &[]),
     ("provider", &["campaign"]),
     ("redis_client", &[]),
     ("limiter", &["campaign", "redis_client"]),
@@ -13,7 +14,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("ledger", &["campaign", "redis_client"]),
     ("sandbox", &["campaign"]),
     ("dispatch", &["campaign", "audience", "provider", "limiter", "queue", "ledger"]),
-    ("callbacks", &["campaign", "ledger", "queue", "dispatch"]),
+    ("callbacks", &["campaign", "ledger", "queue", "dispatch", "egress"]),
     ("config", &["campaign", "provider"]),
     ("telemetry", &["campaign"]),
     ("views", &["campaign", "ledger", "dispatch"]),

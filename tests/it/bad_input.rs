@@ -107,7 +107,7 @@ is_refused! {
     an_account_limit_that_can_not_be_met: |world: &World| world.write_config("http://127.0.0.1:9", "limits = { requests = \"0/min\" }")
         => "accounts.main.limits.requests";
     an_audience_by_address: |world: &World| world.write_job(&job_with("/audience", json!({ "csv": { "url": "https://x.example/a.csv" } })))
-        => "/audience/csv/url: audiences by address can't be read yet";
+        => "the address is none that audiences.allow in the configuration begins with";
 }
 
 #[test]

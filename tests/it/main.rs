@@ -20,6 +20,7 @@ mod chaos;
 mod container;
 mod dashboard;
 mod deploy;
+mod elsewhere;
 mod explain;
 mod faults;
 mod fleet;

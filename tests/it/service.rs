@@ -59,16 +59,29 @@ impl Service {
     }
 
     pub async fn on(is_embedded: bool, redis: String, provider: &str, http: &str, account: &str) -> Self {
-        let port = free_port();
         let fleet = Fleet { world: World::new(200), redis, amqp: amqp_url() };
         let servers = if is_embedded {
             String::new()
         } else {
             format!("[redis]\nurl = \"{}\"\n[amqp]\nurl = \"{}\"\n", fleet.redis, fleet.amqp)
         };
-        let http = format!("[http]\nlisten = \"127.0.0.1:{port}\"\n{http}\n[audiences]\nroot = \".\"\n");
-        fleet.world.write_account("exotel", provider, &format!("{account}\n{servers}{http}"));
+        let more = format!("{servers}[audiences]\nroot = \".\"\n");
         let args: &[&str] = if is_embedded { &["worker", "--embedded"] } else { &["worker"] };
+        Self::with(fleet, args, "", provider, http, &format!("{account}\n{more}")).await
+    }
+
+    /// On the embedded store, in a world that is there; `top` stands before all tables of the configuration.
+    pub async fn in_world(world: World, top: &str, provider: &str, http: &str, account: &str) -> Self {
+        let fleet = Fleet { world, redis: redis_url(), amqp: amqp_url() };
+        Self::with(fleet, &["worker", "--embedded"], top, provider, http, account).await
+    }
+
+    async fn with(fleet: Fleet, args: &[&str], top: &str, provider: &str, http: &str, more: &str) -> Self {
+        let port = free_port();
+        let http = format!("[http]\nlisten = \"127.0.0.1:{port}\"\n{http}\n");
+        fleet.world.write_account("exotel", provider, &format!("{more}\n{http}"));
+        let config = std::fs::read_to_string(fleet.world.path("flowcast.toml")).unwrap();
+        fleet.world.write("flowcast.toml", format!("{top}{config}"));
         Self::run(fleet, port, args).await
     }
 

@@ -14,6 +14,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 /// A folder to run flowcast in.
 pub struct World {
     folder: tempfile::TempDir,
+    /// What its commands have in their environment besides.
+    pub env: Vec<(String, String)>,
 }
 
 /// What a command printed, and how it ended.
@@ -27,7 +29,7 @@ pub struct Ended {
 impl World {
     /// A text job for `rows` clean recipients.
     pub fn new(rows: u64) -> Self {
-        let world = Self { folder: tempfile::tempdir().unwrap() };
+        let world = Self { folder: tempfile::tempdir().unwrap(), env: Vec::new() };
         world.write_audience(rows);
         world.write_job(&job());
         world
@@ -75,6 +77,7 @@ impl World {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FLOWCAST_")) {
             command.env_remove(name);
         }
+        command.envs(self.env.iter().cloned());
         command
     }
 

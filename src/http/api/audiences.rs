@@ -23,7 +23,7 @@ use super::super::problem::Problem;
 use super::Api;
 use super::extract::Params;
 use super::refusals::{OnJob, OnList};
-use crate::audience::{Source, scan};
+use crate::audience::{Bucket, Object, Root, Source, scan};
 use crate::campaign::counted;
 use crate::ledger::{Act, Audit, on_ledger};
 
@@ -117,11 +117,21 @@ pub(in crate::http) async fn take_in<E: std::fmt::Display>(
 ) -> Result<(Uploaded, bool), Problem> {
     let root = root(api)?;
     check_name(&name)?;
-    let arriving = Arriving::new(&root, &name).map_err(|fault| unwritten(&fault))?;
-    let bytes = write(stream, &arriving.file).await?;
-    let keep = move || keep(&arriving, &root, &name, bytes, taken);
-    let kept = tokio::task::spawn_blocking(keep).await;
-    let (uploaded, is_new) = kept.map_err(|fault| Problem::away(fault.to_string()))??;
+    let (uploaded, is_new) = match root {
+        Root::Folder(root) => {
+            let arriving = Arriving::new(&root, &name).map_err(|fault| unwritten(&fault))?;
+            let bytes = write(stream, &arriving.file).await?;
+            let keep = move || keep(&arriving, &root, &name, bytes, taken);
+            let kept = tokio::task::spawn_blocking(keep).await;
+            kept.map_err(|fault| Problem::away(fault.to_string()))??
+        }
+        Root::Bucket(bucket) => {
+            let folder = tempfile::tempdir().map_err(|fault| unwritten(&fault))?;
+            let file = folder.path().join(&name);
+            let bytes = write(stream, &file).await?;
+            keep_in_bucket(&bucket, file, name, bytes, taken).await?
+        }
+    };
     if is_new {
         let detail = format!("handed in the audience {}, {}", uploaded.path, counted(uploaded.rows, "row"));
         on_ledger!(api.ledger()?, ledger => ledger.log(Act::new(&who.name, "upload", None, &detail)).await?);
@@ -129,8 +139,8 @@ pub(in crate::http) async fn take_in<E: std::fmt::Display>(
     Ok((uploaded, is_new))
 }
 
-pub(in crate::http) fn root(api: &Api) -> Result<PathBuf, Problem> {
-    let root = api.backing()?.context.root.clone();
+fn root(api: &Api) -> Result<Root, Problem> {
+    let root = api.backing()?.context.audiences.root().cloned();
     root.ok_or_else(|| Problem::new(StatusCode::CONFLICT, "audiences.root is not configured on this worker"))
 }
 
@@ -221,17 +231,7 @@ fn keep(
     bytes: u64,
     taken: Taken,
 ) -> Result<(Uploaded, bool), Problem> {
-    let scan = scan(&Source::File(arriving.file.clone()), None).map_err(|fault| {
-        let status = StatusCode::UNPROCESSABLE_ENTITY;
-        if fault.is_outside_failure() {
-            Problem::away(fault.to_string())
-        } else {
-            Problem::new(status, fault.to_string())
-        }
-    })?;
-    let note = scan.encoding.note();
-    let mut uploaded =
-        Uploaded { path: name.to_owned(), bytes, rows: scan.rows, columns: scan.columns, note };
+    let mut uploaded = read(&arriving.file, name, bytes)?;
     let tries = if taken == Taken::Rename { RENAMED } else { 1 };
     for nth in 1..=tries {
         uploaded.path = nth_name(name, nth);
@@ -251,8 +251,54 @@ fn keep(
             Err(fault) => return Err(unwritten(&fault)),
         }
     }
+    Err(taken_name(name))
+}
+
+/// Reads a file that was handed in.
+fn read(file: &Path, name: &str, bytes: u64) -> Result<Uploaded, Problem> {
+    let scan = scan(&Source::File(file.to_owned()), None).map_err(|fault| {
+        if fault.is_outside_failure() {
+            Problem::away(fault.to_string())
+        } else {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, fault.to_string())
+        }
+    })?;
+    let note = scan.encoding.note();
+    Ok(Uploaded { path: name.to_owned(), bytes, rows: scan.rows, columns: scan.columns, note })
+}
+
+/// The same as [`keep`] where the root is a bucket: an object is there when all of it is.
+async fn keep_in_bucket(
+    bucket: &Bucket,
+    file: PathBuf,
+    name: String,
+    bytes: u64,
+    taken: Taken,
+) -> Result<(Uploaded, bool), Problem> {
+    let (path, called) = (file.clone(), name.clone());
+    let scanned = tokio::task::spawn_blocking(move || read(&path, &called, bytes)).await;
+    let mut uploaded = scanned.map_err(|fault| Problem::away(fault.to_string()))??;
+    let tries = if taken == Taken::Rename { RENAMED } else { 1 };
+    for nth in 1..=tries {
+        uploaded.path = nth_name(&name, nth);
+        if bucket.put(&uploaded.path, file.clone()).await.map_err(Problem::away)? {
+            return Ok((uploaded, true));
+        }
+        let (bucket, path, file) = (bucket.clone(), uploaded.path.clone(), file.clone());
+        let is_same = tokio::task::spawn_blocking(move || {
+            let there = bucket.fetch(&path).map_err(|fault| Problem::away(fault.to_string()))?;
+            same(&file, there.path()).map_err(|fault| unwritten(&fault))
+        });
+        if is_same.await.map_err(|fault| Problem::away(fault.to_string()))?? {
+            return Ok((uploaded, false));
+        }
+    }
+    Err(taken_name(&name))
+}
+
+fn taken_name(name: &str) -> Problem {
     let detail = format!("there is another file of the name {name:?}; give this one another");
-    Err(Problem::new(StatusCode::CONFLICT, detail))
+    Problem::new(StatusCode::CONFLICT, detail)
 }
 
 /// `people-2.csv` for the second of the name `people.csv`.
@@ -301,14 +347,33 @@ pub(super) struct AudienceFiles {
     responses((status = 200, body = AudienceFiles), (status = 409, description = "Conflict", body = Problem, content_type = "application/problem+json"), OnList)
 )]
 pub(super) async fn list(State(api): State<Api>) -> Result<Json<AudienceFiles>, Problem> {
-    let root = root(&api)?;
-    let files = tokio::task::spawn_blocking(move || files(&root)).await;
-    let items = files.map_err(|fault| Problem::away(fault.to_string()))?;
-    let away = |fault| Problem::away(format!("the audience root can't be read: {fault}"));
-    Ok(Json(AudienceFiles { items: items.map_err(away)? }))
+    Ok(Json(AudienceFiles { items: all(&api).await? }))
 }
 
-pub(in crate::http) fn files(root: &Path) -> std::io::Result<Vec<AudienceFile>> {
+/// The files of the root, the newest first.
+pub(in crate::http) async fn all(api: &Api) -> Result<Vec<AudienceFile>, Problem> {
+    let mut files = match root(api)? {
+        Root::Folder(root) => {
+            let files = tokio::task::spawn_blocking(move || files(&root)).await;
+            let away = |fault| Problem::away(format!("the audience root can't be read: {fault}"));
+            files.map_err(|fault| Problem::away(fault.to_string()))?.map_err(away)?
+        }
+        Root::Bucket(bucket) => {
+            let objects = bucket.list().await.map_err(Problem::away)?;
+            let named = objects.into_iter().filter(|object| check_name(&object.path).is_ok());
+            let file = |object: Object| AudienceFile {
+                path: object.path,
+                bytes: object.bytes,
+                uploaded_at: Timestamp::from_millisecond(object.at).unwrap_or_default(),
+            };
+            named.map(file).collect()
+        }
+    };
+    files.sort_by(|one, other| (other.uploaded_at, &one.path).cmp(&(one.uploaded_at, &other.path)));
+    Ok(files)
+}
+
+fn files(root: &Path) -> std::io::Result<Vec<AudienceFile>> {
     let mut files = Vec::new();
     let entries = match std::fs::read_dir(root) {
         Err(fault) if fault.kind() == ErrorKind::NotFound => return Ok(files),
@@ -324,7 +389,6 @@ pub(in crate::http) fn files(root: &Path) -> std::io::Result<Vec<AudienceFile>> 
         let uploaded_at = Timestamp::try_from(at).unwrap_or_default();
         files.push(AudienceFile { path: name, bytes: data.len(), uploaded_at });
     }
-    files.sort_by(|one, other| (other.uploaded_at, &one.path).cmp(&(one.uploaded_at, &other.path)));
     Ok(files)
 }
 

@@ -75,7 +75,7 @@ pub(in crate::http) async fn with_prepared<T: Send + 'static>(
     let context = api.backing()?.context.clone();
     let account =
         context.accounts.get(&job.account).map_err(|fault| vec![JobProblem::new("/account", fault)])?;
-    let prepare = move || work(dispatch::prepare(job, context.root.as_deref(), &account)?, &account);
+    let prepare = move || work(dispatch::prepare(job, &context.audiences, &account)?, &account);
     // Each of them reads its audience: the others wait.
     let turn = api.backing()?.intake.acquire().await;
     let done = tokio::task::spawn_blocking(prepare).await;

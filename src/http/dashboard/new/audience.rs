@@ -15,7 +15,7 @@ use super::super::extract::Fields;
 use super::super::render::Look;
 use super::draft::Draft;
 use super::{address, errors, step_page};
-use crate::audience::{self, Audience, Line, Source};
+use crate::audience::{self, Audience, Line};
 use crate::campaign::{Job, SkipReason};
 use crate::views::check::check;
 
@@ -29,13 +29,9 @@ pub(super) async fn inspect(dashboard: &Dashboard, draft: &mut Draft) -> Result<
     let context = &dashboard.api.backing()?.context;
     draft.is_read = false;
     let path = draft.text("/audience/csv/path").to_owned();
-    if draft.columns.is_empty()
-        && let Some(root) = context.root.clone()
-    {
-        let scanned = tokio::task::spawn_blocking(move || {
-            let path = audience::resolve(&root, &path)?;
-            audience::scan(&Source::File(path), None)
-        });
+    if draft.columns.is_empty() && context.audiences.root().is_some() {
+        let audiences = context.audiences.clone();
+        let scanned = tokio::task::spawn_blocking(move || audience::scan(&audiences.find_path(&path)?, None));
         match scanned.await.map_err(|fault| Problem::away(fault.to_string()))? {
             Ok(scan) => (draft.columns, draft.rows) = (scan.columns, scan.rows),
             Err(fault) if fault.is_outside_failure() => return Err(Problem::away(fault.to_string())),

@@ -20,7 +20,7 @@ use axum::routing::{get, post};
 use minijinja::{Value as Shown, context};
 
 use super::super::access::Who;
-use super::super::api::audiences::{Taken, files, root, take_in};
+use super::super::api::audiences::{Taken, all, take_in};
 use super::super::problem::Problem;
 use super::Dashboard;
 use super::render::{Look, page_of};
@@ -105,12 +105,8 @@ async fn first(
         context! { id => draft.id.clone(), name => draft.name(), by => draft.by.clone(), at => draft.updated_at.to_string(),
             people => draft.people, step => draft.next_step() }
     });
-    let (files, no_root) = match root(&dashboard.api) {
-        Ok(root) => {
-            let files = tokio::task::spawn_blocking(move || files(&root)).await;
-            let files = files.map_err(|fault| Problem::away(fault.to_string()))?.unwrap_or_default();
-            (files, None)
-        }
+    let (files, no_root) = match all(&dashboard.api).await {
+        Ok(files) => (files, None),
         Err(problem) => (Vec::new(), Some(problem.detail().to_owned())),
     };
     let files = files.iter().take(PICKED).map(|file| {

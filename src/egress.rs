@@ -8,15 +8,15 @@ use url::{Host, Url};
 
 /// Resolves names to addresses outside alone, at the very moment of connecting: a name can't change its
 /// mind in between.
-#[derive(Clone, Copy)]
-pub(super) struct EgressPolicy {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EgressPolicy {
     /// Whether addresses inside are allowed, too.
-    pub(super) allow_private: bool,
+    pub(crate) allow_private: bool,
 }
 
 impl EgressPolicy {
     /// An address, if it may be spoken to. A name is looked at when it is resolved.
-    pub(super) fn admitted(self, url: &str) -> Option<Url> {
+    pub(crate) fn admitted(self, url: &str) -> Option<Url> {
         let url: Url = url.parse().ok()?;
         let is_outside = match url.host()? {
             Host::Domain(_) => true,

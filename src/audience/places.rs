@@ -1,0 +1,182 @@
+//! Where audiences may come from: a folder or a bucket, and addresses that the configuration allows. A job is
+//! hostile until it is looked at: nothing else is ever asked.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use url::{Host, Url};
+
+use super::remote::{Bucket, fetch_url, is_store};
+use super::{AudienceError, Source, resolve};
+use crate::campaign::job::CsvSource;
+use crate::egress::EgressPolicy;
+
+/// Where audiences may come from.
+#[derive(Clone, Debug, Default)]
+pub struct Audiences {
+    root: Option<Root>,
+    allow: Arc<Vec<Url>>,
+}
+
+/// What a job's paths are below.
+#[derive(Clone, Debug)]
+pub enum Root {
+    /// A folder of this machine, or one that all workers have mounted.
+    Folder(PathBuf),
+    /// A folder of an object store, which all workers see.
+    Bucket(Bucket),
+}
+
+impl Audiences {
+    /// A folder, and no address.
+    pub fn folder(path: impl Into<PathBuf>) -> Self {
+        Self { root: Some(Root::Folder(path.into())), allow: Arc::default() }
+    }
+
+    /// As the configuration has it: `audiences.root`, a path or an address of a bucket, and `audiences.allow`,
+    /// the beginnings of addresses.
+    ///
+    /// # Errors
+    ///
+    /// Which key is wrong, and how.
+    pub fn new(root: Option<&str>, allow: &[String]) -> Result<Self, String> {
+        let root = match root {
+            Some(root) if is_store(root) => {
+                Some(Root::Bucket(Bucket::open(root).map_err(|fault| format!("audiences.root: {fault}"))?))
+            }
+            Some(root) if root.contains("://") => {
+                return Err(format!("audiences.root: {root} is neither a folder nor a bucket (s3, gs, az)"));
+            }
+            root => root.map(|root| Root::Folder(root.into())),
+        };
+        let read = |(nth, text): (usize, &String)| {
+            let wrong = |fault: &str| format!("audiences.allow.{nth}: {text}: {fault}");
+            let url: Url = text.parse().map_err(|fault| wrong(&format!("{fault}")))?;
+            let is_known = matches!(url.scheme(), "http" | "https") || is_store(url.as_str());
+            match url.host_str() {
+                Some(host) if is_known && !host.is_empty() => Ok(url),
+                _ => Err(wrong("is not the beginning of an address, as https://files.example.com/")),
+            }
+        };
+        let allow = allow.iter().enumerate().map(read).collect::<Result<_, _>>()?;
+        Ok(Self { root, allow: Arc::new(allow) })
+    }
+
+    /// What paths are below.
+    pub fn root(&self) -> Option<&Root> {
+        self.root.as_ref()
+    }
+
+    /// A job's audience, on this machine; what lies elsewhere is fetched.
+    ///
+    /// # Errors
+    ///
+    /// When it is not there, is not allowed, or can't be reached.
+    pub fn find(&self, csv: &CsvSource) -> Result<Source, AudienceError> {
+        match (&csv.path, &csv.url) {
+            (Some(path), _) => self.find_path(path),
+            (None, Some(url)) => {
+                let (url, egress) = self.allowed(url)?;
+                Ok(Source::Fetched(fetch_url(&url, egress)?))
+            }
+            (None, None) => Err(AudienceError::Empty("the audience".into())),
+        }
+    }
+
+    /// A file below the root.
+    ///
+    /// # Errors
+    ///
+    /// As [`Audiences::find`].
+    pub fn find_path(&self, path: &str) -> Result<Source, AudienceError> {
+        match &self.root {
+            None => Err(AudienceError::NoRoot),
+            Some(Root::Folder(root)) => Ok(Source::File(resolve(root, path)?)),
+            Some(Root::Bucket(bucket)) => Ok(Source::Fetched(bucket.fetch(path)?)),
+        }
+    }
+
+    /// An address, if the configuration allows it, and where from there may be gone.
+    fn allowed(&self, text: &str) -> Result<(Url, EgressPolicy), AudienceError> {
+        let refused = |why: &str| AudienceError::NotAllowed(why.to_owned());
+        let url: Url = text.parse().map_err(|_| refused("is no address"))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(refused("must hold no password: let the configuration's store have it"));
+        }
+        let begins = |allowed: &&Url| {
+            let place = |url: &Url| {
+                (url.scheme().to_owned(), url.host_str().map(str::to_owned), url.port_or_known_default())
+            };
+            let below = allowed.path().trim_end_matches('/');
+            let rest = url.path().strip_prefix(below);
+            place(allowed) == place(&url) && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let Some(allowed) = self.allow.iter().find(begins) else {
+            return Err(refused("is none that audiences.allow in the configuration begins with"));
+        };
+        // A number that the configuration itself names is meant; what a name stands for is looked at.
+        let allow_private = matches!(allowed.host(), Some(Host::Ipv4(_) | Host::Ipv6(_)));
+        Ok((url, EgressPolicy { allow_private }))
+    }
+}
+
+/// The folder of a root, if it is one.
+impl Root {
+    /// A folder of this machine.
+    pub fn as_folder(&self) -> Option<&Path> {
+        match self {
+            Self::Folder(path) => Some(path),
+            Self::Bucket(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_read_where_the_configuration_allows_its_beginning() {
+        let allow = ["https://files.example.com/campaigns", "s3://audiences/", "http://127.0.0.1:9000/"];
+        let audiences = Audiences::new(None, &allow.map(str::to_owned)).unwrap();
+        for url in [
+            "https://files.example.com/campaigns/a.csv",
+            "https://FILES.example.com:443/campaigns/b/a.csv?signature=x",
+            "s3://audiences/a/b.csv",
+            "http://127.0.0.1:9000/a.csv",
+        ] {
+            assert!(audiences.allowed(url).is_ok(), "{url}");
+        }
+        for url in [
+            "",
+            "a.csv",
+            "https://files.example.com/campaigns-of-others/a.csv",
+            "https://files.example.com/campaigns/../secret.csv",
+            "https://files.example.com/campaigns/%2e%2e/secret.csv",
+            "http://files.example.com/campaigns/a.csv",
+            "https://files.example.com:8443/campaigns/a.csv",
+            "https://files.example.com.evil.example/campaigns/a.csv",
+            "https://evil.example/?https://files.example.com/campaigns/",
+            "https://user:pass@files.example.com/campaigns/a.csv",
+            "https://files.example.com@evil.example/campaigns/a.csv",
+            "s3://other/a.csv",
+            "file:///etc/passwd",
+            "http://169.254.169.254/latest/meta-data",
+        ] {
+            assert!(matches!(audiences.allowed(url), Err(AudienceError::NotAllowed(_))), "{url}");
+        }
+        assert!(!audiences.allowed("https://files.example.com/campaigns/a").unwrap().1.allow_private);
+        assert!(audiences.allowed("http://127.0.0.1:9000/a").unwrap().1.allow_private);
+    }
+
+    #[test]
+    fn what_is_no_place_is_said_with_its_key() {
+        let fault = |root: Option<&str>, allow: &[&str]| {
+            Audiences::new(root, &allow.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap_err()
+        };
+        assert!(fault(Some("ftp://x/y"), &[]).starts_with("audiences.root: ftp://x/y is neither"));
+        assert!(fault(Some("s3:///folder"), &[]).starts_with("audiences.root: "));
+        assert!(fault(None, &["files.example.com"]).starts_with("audiences.allow.0: "));
+        assert!(fault(None, &["https://a.example/", "file:///etc/"]).starts_with("audiences.allow.1: "));
+    }
+}
