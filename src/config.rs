@@ -43,6 +43,8 @@ pub struct Config {
     pub callbacks: CallbackConfig,
     /// Where audiences may come from.
     pub audiences: Audiences,
+    /// Who is told of events by HTTP.
+    pub events: EventsConfig,
     /// Credentials and limits, by name.
     pub accounts: BTreeMap<String, AccountConfig>,
 }
@@ -156,6 +158,40 @@ pub enum Role {
     Viewer,
     /// Everything.
     Operator,
+}
+
+/// Who is told of events by HTTP, beside the queues that are bound to `flowcast.events`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EventsConfig {
+    /// The addresses.
+    pub webhooks: Vec<Webhook>,
+}
+
+/// An address that is told of events. Bodies are those of `docs/events.md`, signed with `callbacks.signing_key`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Webhook {
+    /// The address, http or https.
+    #[serde(deserialize_with = "web_address")]
+    pub url: Url,
+    /// The events: names, or all of a kind as `campaign.*`.
+    #[serde(default = "Webhook::campaigns")]
+    pub events: Vec<String>,
+}
+
+impl Webhook {
+    fn campaigns() -> Vec<String> {
+        vec!["campaign.*".into()]
+    }
+}
+
+fn web_address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
+    let url = Url::deserialize(deserializer)?;
+    if matches!(url.scheme(), "http" | "https") && url.host_str().is_some() {
+        return Ok(url);
+    }
+    Err(serde::de::Error::custom("must be an http:// or https:// address"))
 }
 
 /// Where audiences may come from.

@@ -23,6 +23,7 @@ pub mod cli;
 pub mod config;
 pub mod dispatch;
 mod egress;
+pub mod forward;
 pub mod http;
 pub mod ledger;
 pub mod limiter;

@@ -108,6 +108,14 @@ pub enum AudienceError {
         /// Where the row begins.
         line: u64,
     },
+    /// A packed file that can't be unpacked.
+    #[error("{name} can't be unpacked: {detail}; it is not whole, or not packed as its name says")]
+    Packed {
+        /// The file.
+        name: String,
+        /// Why.
+        detail: String,
+    },
     /// A packed file that unpacks to more than anybody means.
     #[error("{0} unpacks to more than 8 GiB; split it")]
     TooLarge(String),

@@ -31,6 +31,7 @@ pub(super) fn failure(path: &Path, fault: io::Error, line: u64) -> AudienceError
             AudienceError::OpenQuote { name, line: *line }
         }
         Some(ReadError::TooLarge) => AudienceError::TooLarge(name),
+        Some(ReadError::Packed(detail)) => AudienceError::Packed { name, detail: detail.clone() },
         None => AudienceError::Io { name, source: fault },
     }
 }
@@ -47,6 +48,8 @@ enum ReadError {
     OpenQuote { line: u64 },
     #[error("too large")]
     TooLarge,
+    #[error("not packed as its name says: {0}")]
+    Packed(String),
 }
 
 impl From<ReadError> for io::Error {
@@ -82,7 +85,12 @@ struct Bounded<R> {
 
 impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let count = self.reader.read(out)?;
+        // What the system does not say the packer says: the file is none, or not whole.
+        let broken = |fault: io::Error| match fault.raw_os_error() {
+            Some(_) => fault,
+            None => ReadError::Packed(fault.to_string()).into(),
+        };
+        let count = self.reader.read(out).map_err(broken)?;
         self.left = self.left.checked_sub(count as u64).ok_or(ReadError::TooLarge)?;
         Ok(count)
     }

@@ -128,7 +128,7 @@ mod tests {
     fn a_file_that_is_not_what_its_name_says_is_an_error() {
         for name in ["a.csv.gz", "a.csv.zst"] {
             let (_folder, source) = file(name, b"phone\n+919876543210\n");
-            assert!(matches!(scan(&source, None), Err(AudienceError::Io { .. })), "{name}");
+            assert!(matches!(scan(&source, None), Err(AudienceError::Packed { .. })), "{name}");
         }
     }
 }

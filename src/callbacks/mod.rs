@@ -4,7 +4,6 @@
 //! Nothing here sends a message, and nothing that is not sealed by one of our keys changes anything.
 
 mod collector;
-mod forward;
 mod http;
 mod publisher;
 mod stop_words;
@@ -18,12 +17,13 @@ use serde_json::Value;
 
 use crate::campaign::codes::{self, Effect};
 use crate::campaign::delivery::{Delivery, News, Report};
+use crate::campaign::notice::Notice;
 use crate::campaign::{CampaignId, Job, MessageRef, Phone, Subject};
 use crate::dispatch::{Account, Accounts, Events};
+use crate::forward::Forward;
 use crate::ledger::{Breaker, Ledger, LedgerError, MessageReport, ReportEffect, Suppress};
 use crate::queue::QueueError;
 use collector::Collector;
-pub use forward::Forward;
 pub use http::{Slot, router};
 use publisher::EventPublisher;
 pub use stop_words::StopWords;
@@ -134,7 +134,14 @@ impl<L: Ledger> Reports<L> {
         {
             return Ok(Taken::Challenge(challenge.into()));
         }
+        let notices = address.account.provider.notices(&json);
+        for notice in &notices {
+            self.heed(&address.name, notice).await?;
+        }
         let reports = address.account.provider.reports(&json);
+        if reports.is_empty() && !notices.is_empty() {
+            return Ok(Taken::Done);
+        }
         if reports.is_empty() {
             tracing::debug!("a callback of account {} reports nothing that is known", address.name);
             metrics::counter!("flowcast_callbacks_total", "result" => "nothing").increment(1);
@@ -149,6 +156,21 @@ impl<L: Ledger> Reports<L> {
         let concerned: Vec<_> = effects.into_iter().map(|message| Some(message?.campaign)).collect();
         self.hand_on(&concerned, body).await?;
         Ok(Taken::Done)
+    }
+
+    /// Remembers what a provider says of a template or a number until it says better, and tells others. The
+    /// campaigns that use it say so in their status.
+    async fn heed(&self, account: &str, notice: &Notice) -> Result<(), CallbackError> {
+        metrics::counter!("flowcast_callbacks_total", "result" => "notice").increment(1);
+        tracing::warn!("account {account}: {notice}");
+        // Kept as what holds a flow is, under a name that no flow has: it holds nothing.
+        let kept = Breaker { account: account.into(), flow: Some(notice.about.key()) };
+        if notice.is_bad() {
+            self.ledger.open_breaker(&kept, notice.to_string(), false).await?;
+        } else {
+            self.ledger.close_breaker(&kept).await?;
+        }
+        Ok(self.publisher.publish_confirmed(&[Events::notice(account, notice)]).await?)
     }
 
     /// Takes in one report. Returns the message that it is about, if there is one.

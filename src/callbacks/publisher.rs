@@ -53,6 +53,9 @@ impl EventPublisher {
             let mut together = Vec::new();
             let mut listeners = Listeners::default();
             while receiver.recv_many(&mut together, TOGETHER).await > 0 {
+                if let Err(fault) = events.tell_webhooks(&together).await {
+                    tracing::warn!("events were not handed on: {fault}");
+                }
                 for name in listeners.unknown(&together) {
                     // The first of its name is published, and tells whether others would be for nobody.
                     let Some(at) = together.iter().position(|event| event.name == name) else { continue };
@@ -67,7 +70,9 @@ impl EventPublisher {
                     }
                 }
                 together.retain(|event| listeners.may_hear(event.name));
-                events.publish(&together).await;
+                if let Err(fault) = events.publish_to_broker(&together).await {
+                    tracing::warn!("{} events were not published: {fault}", together.len());
+                }
                 together.clear();
             }
         });

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -16,9 +17,10 @@ use super::run::listen_for_signals;
 use super::sandbox::{Faults, inside};
 use super::{Failure, Outcome, open};
 use crate::audience::{Audiences, PhoneNumbers};
-use crate::callbacks::{Forward, Reports, Slot, StopWords, router};
+use crate::callbacks::{Reports, Slot, StopWords, router};
 use crate::config::{self, Config};
-use crate::dispatch::{Context, Events, take_jobs, work};
+use crate::dispatch::{Context, Events, Webhooks, take_jobs, work};
+use crate::forward::Forward;
 use crate::http::{self, Api, Health, Http};
 use crate::ledger::{Access, AnyLedger, Ledger, Redis, Sqlite};
 use crate::provider::transport::REQUEST_TIMEOUT;
@@ -104,8 +106,10 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
         connected = connecting => connected?,
     };
-    let context = context(config, Some(&server), endpoint.as_ref(), Events(Some(broker.clone())))?;
-    let _ = slot.set(reports(config, &ledger, &context)?);
+    let forward = forward(config, Some(&broker))?;
+    let events = events(config, Some(broker.clone()), &forward);
+    let context = context(config, Some(&server), endpoint.as_ref(), events)?;
+    let _ = slot.set(reports(config, &ledger, &context, forward));
     api.open(AnyLedger::Fleet(ledger.clone()), context.clone());
     watch(&health, &server, &broker);
     log_start(&http, "Redis and RabbitMQ");
@@ -135,6 +139,8 @@ async fn embedded(
     let more = router(slot.clone()).merge(pages(config, &api, &health)?);
     let http = Http::start(&config.http.listen, health.clone(), more).await.map_err(Failure::Outside)?;
     let public_url = config.http.public_url.clone();
+    let forward = forward(config, None)?;
+    let events = events(config, None, &forward);
     let (_sandbox, context) = if worker.sandbox {
         let (sandbox, address) = inside(&worker.faults, PEOPLE).await?;
         // Its reports find their way by themselves.
@@ -144,12 +150,12 @@ async fn embedded(
         let config::Audiences { root, allow } = &config.audiences;
         let audiences = Audiences::new(Some(root.as_deref().unwrap_or(AUDIENCES)), allow);
         let audiences = audiences.map_err(Failure::Usage)?;
-        (Some(sandbox), Context::new(accounts, audiences, Events::default(), true))
+        (Some(sandbox), Context::new(accounts, audiences, events, true))
     } else {
         let endpoint = CallbackEndpoint::of(config, public_url.as_ref(), &ledger).await?;
-        (None, context(config, None, endpoint.as_ref(), Events::default())?)
+        (None, context(config, None, endpoint.as_ref(), events)?)
     };
-    let _ = slot.set(reports(config, &ledger, &context)?);
+    let _ = slot.set(reports(config, &ledger, &context, forward));
     api.open(AnyLedger::Embedded(ledger.clone()), context.clone());
     // Ready as soon as everything answers.
     health.check("store", || true);
@@ -192,15 +198,27 @@ fn access(config: &Config) -> Result<http::Access, Failure> {
     Ok(http::Access::new(tokens))
 }
 
-/// Takes reports in for a ledger.
-fn reports<L: Ledger>(config: &Config, ledger: &L, context: &Context) -> Result<Reports<L>, Failure> {
+/// Hands reports and events on.
+fn forward(config: &Config, broker: Option<&Broker>) -> Result<Forward, Failure> {
     let callbacks = &config.callbacks;
     let key = callbacks.signing_key.as_ref().map(|key| key.read("callbacks.signing_key")).transpose()?;
-    let broker = context.events.0.as_ref();
-    let forward =
-        Forward::start(broker, key.as_ref(), callbacks.forward_to_private).map_err(Failure::Outside)?;
+    let webhooks = config.events.webhooks.iter().map(|webhook| webhook.url.clone());
+    Forward::start(broker, key.as_ref(), callbacks.forward_to_private, webhooks).map_err(Failure::Outside)
+}
+
+/// Whom events go to.
+fn events(config: &Config, broker: Option<Broker>, forward: &Forward) -> Events {
+    let webhooks = &config.events.webhooks;
+    let to = webhooks.iter().map(|webhook| (webhook.url.to_string(), webhook.events.clone())).collect();
+    let to = (!webhooks.is_empty()).then(|| Webhooks { forward: forward.clone(), to: Arc::new(to) });
+    Events { broker, webhooks: to }
+}
+
+/// Takes reports in for a ledger.
+fn reports<L: Ledger>(config: &Config, ledger: &L, context: &Context, forward: Forward) -> Reports<L> {
+    let callbacks = &config.callbacks;
     let words = StopWords::new(callbacks.stop_words.as_deref());
-    Ok(Reports::new(ledger, &context.accounts, &context.events, forward, words))
+    Reports::new(ledger, &context.accounts, &context.events, forward, words)
 }
 
 fn log_start(http: &Http, on: &str) {

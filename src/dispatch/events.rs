@@ -5,6 +5,7 @@
 //! it. What became of a message is told once at most: the ledger is the truth, and reports are made
 //! from it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -12,7 +13,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::campaign::delivery::{Delivery, News, ReplyContent};
+use crate::campaign::notice::{Notice, Noticed};
 use crate::campaign::{CampaignState, MessageRef, MessageState, Phone, Recipient};
+use crate::forward::Forward;
 use crate::ledger::{Breaker, Campaign, Outcome, ReportEffect};
 use crate::queue::QueueError;
 use crate::queue::rabbitmq::{Broker, Event};
@@ -42,14 +45,48 @@ enum MoreNews<'n> {
     Reply { reply_id: String, response: Value },
 }
 
-/// Where events go; on one machine without a broker nowhere.
+/// Where events go: to the broker, where there is one, and to webhooks.
 #[derive(Clone, Default)]
-pub struct Events(pub Option<Broker>);
+pub struct Events {
+    /// The broker of the fleet.
+    pub broker: Option<Broker>,
+    /// Who is told by HTTP.
+    pub webhooks: Option<Webhooks>,
+}
+
+/// Who is told of events by HTTP, as reports are handed on: signed, and again until they are taken.
+#[derive(Clone)]
+pub struct Webhooks {
+    /// Hands them on.
+    pub forward: Forward,
+    /// Addresses, each with the events that it is told of: names, or `campaign.*`.
+    pub to: Arc<Vec<(String, Vec<String>)>>,
+}
+
+impl Webhooks {
+    /// Has an event handed on to those who want it.
+    async fn tell(&self, event: &Event) -> Result<(), QueueError> {
+        for (url, wanted) in &*self.to {
+            if wanted.iter().any(|wanted| is_wanted(wanted, event.name)) {
+                self.forward.send(url.clone(), event.body.clone()).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a name is the one that is wanted, or one of its kind.
+fn is_wanted(wanted: &str, name: &str) -> bool {
+    match wanted.strip_suffix('*') {
+        Some(kind) => name.starts_with(kind),
+        None => wanted == name,
+    }
+}
 
 impl Events {
     /// A message that was rejected or is in doubt.
     pub(super) fn failed(&self, recipient: &Recipient<'_>, outcome: &Outcome) -> Option<Event> {
-        self.0.as_ref()?;
+        self.are_published().then_some(())?;
         let (name, code, detail) = match outcome {
             Outcome::Rejected { code, detail } => ("message.rejected", Some(code), detail),
             Outcome::InDoubt { detail } => ("message.in_doubt", None, detail),
@@ -99,6 +136,22 @@ impl Events {
     /// A flow is throttled.
     pub fn throttled(account: &str, flow: &str, reason: &str) -> Event {
         Self::shared("flow.throttled", account, Some(flow), Some(reason))
+    }
+
+    /// What a provider says of a template or a sender number.
+    pub fn notice(account: &str, notice: &Notice) -> Event {
+        let (name, about) = match &notice.about {
+            Noticed::Template(name) => ("template.changed", json!({ "template": name })),
+            Noticed::Number(digits) => ("number.changed", json!({ "number": format!("+{digits}") })),
+        };
+        let mut body = json!({
+            "version": 1, "event": name, "at": Timestamp::now(), "account": account,
+            "change": notice.event, "detail": notice.detail,
+        });
+        if let (Some(body), Some(about)) = (body.as_object_mut(), about.as_object()) {
+            body.extend(about.clone());
+        }
+        Event::new(name, &body)
     }
 
     fn shared(name: &'static str, account: &str, flow: Option<&str>, reason: Option<&str>) -> Event {
@@ -159,9 +212,22 @@ impl Events {
         Event::new(name, &body)
     }
 
-    /// Whether there is a broker to tell.
+    /// Whether there is anybody to tell.
     pub fn are_published(&self) -> bool {
-        self.0.is_some()
+        self.broker.is_some() || self.webhooks.is_some()
+    }
+
+    /// Tells webhooks. When it returns, what is to be handed on is kept.
+    ///
+    /// # Errors
+    ///
+    /// When the broker does not take it.
+    pub async fn tell_webhooks(&self, events: &[Event]) -> Result<(), QueueError> {
+        let Some(webhooks) = &self.webhooks else { return Ok(()) };
+        for event in events {
+            webhooks.tell(event).await?;
+        }
+        Ok(())
     }
 
     /// Tells what became of messages, as well as it can be told. A broker that is away must not keep a
@@ -178,7 +244,7 @@ impl Events {
     ///
     /// When the broker does not take it soon.
     pub async fn publish_if_heard(&self, event: &Event) -> Result<bool, QueueError> {
-        let Some(broker) = &self.0 else { return Ok(false) };
+        let Some(broker) = &self.broker else { return Ok(false) };
         let publishing = tokio::time::timeout(PUBLISH_TIMEOUT, broker.publish_if_heard(event));
         publishing.await.unwrap_or_else(|_| Err(QueueError("does not answer".into())))
     }
@@ -189,8 +255,32 @@ impl Events {
     ///
     /// When the broker does not take them soon.
     pub async fn publish_confirmed(&self, events: &[Event]) -> Result<(), QueueError> {
-        let Some(broker) = self.0.as_ref().filter(|_| !events.is_empty()) else { return Ok(()) };
+        self.tell_webhooks(events).await?;
+        self.publish_to_broker(events).await
+    }
+
+    /// Tells the broker alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Events::publish_confirmed`].
+    pub async fn publish_to_broker(&self, events: &[Event]) -> Result<(), QueueError> {
+        let Some(broker) = self.broker.as_ref().filter(|_| !events.is_empty()) else { return Ok(()) };
         let publishing = tokio::time::timeout(PUBLISH_TIMEOUT, broker.publish_events(events));
         publishing.await.unwrap_or_else(|_| Err(QueueError("does not answer".into())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_wants_a_kind_of_events_wants_no_other() {
+        assert!(is_wanted("campaign.*", "campaign.completed"));
+        assert!(is_wanted("flow.completed", "flow.completed"));
+        assert!(is_wanted("*", "message.sent"));
+        assert!(!is_wanted("campaign.*", "campaigns.completed"));
+        assert!(!is_wanted("flow.completed", "flow.completed.twice"));
     }
 }

@@ -31,6 +31,8 @@ use crate::queue::{Queue, QueueError};
 const TICK: Duration = Duration::from_secs(1);
 /// How long the broker may keep a tick waiting.
 const BROKER: Duration = Duration::from_secs(3);
+/// How often it is looked up what providers say of templates and numbers.
+const NOTICES: Duration = Duration::from_secs(5);
 /// How long senders rest after something failed under them.
 const REST: Duration = Duration::from_secs(1);
 
@@ -128,6 +130,8 @@ pub(super) struct CampaignSupervisor<L: Ledger, Q: Queue> {
     pub(super) still: Option<(Instant, Counts)>,
     /// How it went so far, where this worker leads it.
     pub(super) points: Option<Vec<Point>>,
+    /// What its provider says of what it uses, and when that was looked up.
+    noticed: Option<(Instant, Option<String>)>,
     shown: Option<String>,
     involved: Involved,
     expired_once: bool,
@@ -188,6 +192,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             replayed: BTreeMap::new(),
             still: None,
             points: None,
+            noticed: None,
             shown: None,
             involved: Involved::No,
             expired_once: false,
@@ -425,6 +430,15 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         if let Some(trouble) = self.queue.trouble() {
             waits_for = Some(format!("waits: {trouble}"));
         }
+        if lease.leads
+            && let Some(notice) = self.notice(&job).await?
+        {
+            if !campaign.reason.as_ref().is_some_and(|reason| reason.contains(&notice)) {
+                // A sender has said meanwhile what it waits for.
+                self.shown = None;
+            }
+            waits_for = Some(waits_for.map_or(notice.clone(), |waits_for| format!("{notice}; {waits_for}")));
+        }
         self.show_wait(campaign, waits_for).await?;
         if let Some(senders) = &self.sending {
             senders.sending.state.planned.store(campaign.planned, Ordering::Relaxed);
@@ -440,6 +454,24 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             Some(rest) if is_done && !self.ends && self.is_idle(campaign) => Next::Rest(rest),
             _ => Next::Tick,
         })
+    }
+
+    /// What the provider says of what the campaign uses, looked up now and then.
+    async fn notice(&mut self, job: &Job) -> Result<Option<String>, DispatchError> {
+        if let Some((at, known)) = &self.noticed
+            && at.elapsed() < NOTICES
+        {
+            return Ok(known.clone());
+        }
+        let mut found = None;
+        for about in job.noticed() {
+            let kept = Breaker { account: job.account.clone(), flow: Some(about.key()) };
+            if let Some(open) = self.ledger.breaker(&kept).await? {
+                found = Some(open.reason);
+            }
+        }
+        self.noticed = Some((Instant::now(), found.clone()));
+        Ok(found)
     }
 
     pub(super) async fn hold(&self, reason: String) -> Result<(), DispatchError> {
@@ -557,8 +589,13 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         if campaign.published == Some(campaign.state) {
             return Ok(());
         }
-        if let Some(broker) = &self.context.events.0 {
-            within(broker.publish_events(&[Events::state(campaign)])).await?;
+        let events = &self.context.events;
+        if events.are_published() {
+            let event = [Events::state(campaign)];
+            within(events.tell_webhooks(&event)).await?;
+            if let Some(broker) = &events.broker {
+                within(broker.publish_events(&event)).await?;
+            }
         }
         Ok(self.ledger.published(&self.id, campaign.state).await?)
     }

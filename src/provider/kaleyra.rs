@@ -17,6 +17,7 @@ use super::{
 };
 use crate::campaign::codes::{self, Source};
 use crate::campaign::delivery::{News, Reply, ReplyContent, Report};
+use crate::campaign::notice::Notice;
 use crate::campaign::problem::nearest;
 use crate::campaign::rules::{Authority, Limit};
 use crate::campaign::{BATCH_LIMIT, Envelope, Job, Phone, Problem};
@@ -219,6 +220,12 @@ impl Provider for Kaleyra {
         reports
             .filter_map(|report| if self.has_status(report) { self.report(report) } else { incoming(report) })
             .collect()
+    }
+
+    /// Of templates by a profile of their own, of a number's limit at the incoming address.
+    fn notices(&self, body: &Value) -> Vec<Notice> {
+        let list = std::slice::from_ref(body);
+        body.as_array().map_or(list, Vec::as_slice).iter().filter_map(Notice::read).collect()
     }
 
     /// A header that its customer has added to the callback profile.

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::campaign::codes::{self, Source};
 use crate::campaign::delivery::Report;
+use crate::campaign::notice::Notice;
 use crate::campaign::rules::{Authority, Limit};
 use crate::campaign::{BATCH_LIMIT, Envelope, Job, Phone, Problem};
 
@@ -99,6 +100,13 @@ impl Provider for Meta {
 
     fn reports(&self, body: &Value) -> Vec<Report> {
         of_meta(body)
+    }
+
+    /// Its changes `message_template_status_update` and `phone_number_quality_update`.
+    fn notices(&self, body: &Value) -> Vec<Notice> {
+        let list = |value: &Value, name: &str| value[name].as_array().cloned().unwrap_or_default();
+        let changes = list(body, "entry").into_iter().flat_map(|entry| list(&entry, "changes"));
+        changes.filter_map(|change| Notice::read(&change["value"])).collect()
     }
 
     fn parse(&self, reply: &Reply, _: usize) -> ParsedBody {

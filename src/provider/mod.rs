@@ -20,6 +20,7 @@ use serde_json::Value;
 use url::Url;
 
 use crate::campaign::delivery::Report;
+use crate::campaign::notice::Notice;
 use crate::campaign::{Envelope, Job, Phone, Problem};
 pub use answer::{Answer, Entry, ParsedBody, Scope, classify};
 pub use transport::{Failure, Reply, Transport};
@@ -101,6 +102,11 @@ pub trait Provider: Send + Sync {
 
     /// What the body of a callback reports. What can't be read reports nothing.
     fn reports(&self, body: &Value) -> Vec<Report>;
+
+    /// What the body of a callback says of templates and sender numbers.
+    fn notices(&self, _body: &Value) -> Vec<Notice> {
+        Vec::new()
+    }
 
     /// What a reply to `count` messages says.
     fn parse(&self, reply: &Reply, count: usize) -> ParsedBody;

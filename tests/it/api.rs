@@ -1,6 +1,7 @@
 //! The API, asked as other systems ask it: real workers, the fleet's ledger and the embedded one.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use flowcast::sandbox::Behaviour;
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use crate::fleet::until;
 use crate::servers::RedisProcess;
 use crate::service::{FAST, Service, TOKENS};
-use crate::support::{job, job_with, sandbox};
+use crate::support::{Reaction, Scripted, job, job_with, sandbox};
 
 /// An audience of three rows, two of them one person.
 const ROWS: &str = "phone,name\n+919876543210,Asha\n+919876543211,=1+1\n+919876543210,Asha\n";
@@ -320,6 +321,75 @@ async fn a_hundred_uploads_at_once_and_one_that_breaks_off_leave_whole_files_alo
     })
     .await;
     assert!(!root.join("broken.csv").exists());
+}
+
+/// What schemathesis makes up from the description is answered as the description says, and never with a 5xx.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schemathesis_finds_no_answer_outside_the_description() {
+    const WANTED: &str = "schemathesis==4.32.0";
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    assert_eq!(service.post("/campaigns", &job()).await.status, 201);
+    // Installed once, beside what else is built.
+    let tool = Path::new(env!("CARGO_TARGET_TMPDIR")).join(WANTED);
+    let script = "set -euo pipefail\n\
+        if [ ! -x \"$TOOL/bin/st\" ]; then\n\
+            rm -rf \"$TOOL\" && python3 -m venv \"$TOOL\" && \"$TOOL/bin/pip\" install --quiet \"$WANTED\"\n\
+        fi\n\
+        exec \"$TOOL/bin/st\" run \"$URL/openapi.json\" --header \"Authorization: Bearer act-1\" \\\n\
+            --exclude-path '/campaigns/{id}/events' --max-examples 8 --seed 7 --no-color \\\n\
+            --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance\n";
+    let mut bash = tokio::process::Command::new("bash");
+    bash.arg("-c").arg(script).current_dir(service.fleet.world.path(""));
+    bash.env("TOOL", tool)
+        .env("WANTED", WANTED)
+        .env("URL", format!("{}/api/v1", service.url))
+        .env("no_proxy", "*");
+    let ended = bash.output().await.unwrap();
+    let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    assert!(ended.status.success(), "{out}\n{err}");
+    assert!(out.contains("passed"), "{out}");
+}
+
+/// Systems that use the API alone are told by HTTP, signed, and again until they take it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn campaign_events_are_told_to_webhooks() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    for is_embedded in [true, false] {
+        let receiver = Scripted::start(|nth, _| {
+            // It is away at first.
+            Reaction::Answer(if nth == 0 { 503 } else { 200 }, "", String::new())
+        })
+        .await;
+        let deaf = Scripted::start(|_, _| Reaction::Answer(200, "", String::new())).await;
+        let webhooks = format!(
+            "{TOKENS}\n[events]\nwebhooks = [{{ url = \"{}/hook\" }}, {{ url = \"{}\", events = [\"flow.completed\"] }}]\n\
+             [callbacks]\nsigning_key = \"k3y\"\n",
+            receiver.url, deaf.url
+        );
+        let service = Service::start(is_embedded, &provider, &webhooks).await;
+        assert_eq!(service.post("/campaigns", &job()).await.status, 201);
+        let names = || -> Vec<String> {
+            let bodies = receiver.raw();
+            let name = |(_, body): &(String, String)| {
+                serde_json::from_str::<Value>(body).unwrap()["event"].as_str().unwrap().to_owned()
+            };
+            bodies.iter().map(name).collect()
+        };
+        until("the end to be told", || names().contains(&"campaign.completed".to_owned())).await;
+        let told = receiver.raw();
+        assert!(told.iter().all(|(head, _)| head.contains("flowcast-signature: t=")), "{told:?}");
+        assert!(told[0].0.starts_with("post /hook "), "{told:?}");
+        until("what was not taken to be told again", || {
+            told[0].1
+                == receiver.raw()[1..]
+                    .iter()
+                    .find(|(_, body)| *body == told[0].1)
+                    .map_or("", |(_, body)| body)
+        })
+        .await;
+        assert_eq!(deaf.raw().len(), 0);
+    }
 }
 
 /// The lines of `docs/api.md`, as they stand.

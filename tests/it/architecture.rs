@@ -3,18 +3,19 @@
 use crate::support::sources;
 
 /// What each module may use of the crate.
-const MAY_USE: [(&str, &[&str]); 16] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("campaign", &[]),
     ("audience", &["campaign", "egress"]),
     ("egress", &[]),
+    ("forward", &["egress", "queue"]),
     ("provider", &["campaign"]),
     ("redis_client", &[]),
     ("limiter", &["campaign", "redis_client"]),
     ("queue", &["campaign"]),
     ("ledger", &["campaign", "redis_client"]),
     ("sandbox", &["campaign"]),
-    ("dispatch", &["campaign", "audience", "provider", "limiter", "queue", "ledger"]),
-    ("callbacks", &["campaign", "ledger", "queue", "dispatch", "egress"]),
+    ("dispatch", &["campaign", "audience", "provider", "limiter", "queue", "ledger", "forward"]),
+    ("callbacks", &["campaign", "ledger", "queue", "dispatch", "forward"]),
     ("config", &["campaign", "provider"]),
     ("telemetry", &["campaign"]),
     ("views", &["campaign", "ledger", "dispatch"]),
@@ -32,6 +33,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
             "sandbox",
             "dispatch",
             "callbacks",
+            "forward",
             "http",
             "config",
             "telemetry",

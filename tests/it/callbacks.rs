@@ -257,6 +257,41 @@ async fn profiles_that_send_parameters_of_a_query_are_read_and_a_header_proves_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_provider_says_of_a_template_or_a_number_stands_in_the_status_of_its_campaigns() {
+    let (_sandbox, url) = sandbox(Behaviour::default()).await;
+    let world = CallbackWorld::new("kaleyra", 3, &url, "");
+    let _worker = world.worker().await;
+    let mut events = listen(&world.fleet, &["*.changed"]).await;
+    let mut slow = job_with("/limits", json!({ "messages": "1/min" }));
+    slow["message"] =
+        json!({ "type": "template", "template": { "name": "offer", "language": { "code": "en" } } });
+    world.submit(&slow).await;
+    world.fleet.until_state("c1", "running").await;
+    let reason = || world.fleet.status("c1")["reason"].as_str().unwrap_or_default().to_owned();
+    // Its profile of templates posts, the incoming address is asked with parameters.
+    let paused = json!({ "event": "Paused", "message_template_name": "offer", "reason": "low quality" });
+    assert_eq!(post(&world.callbacks.of_account(), paused.to_string()).await.0, 200);
+    until("the word of the template", || reason().contains("the template offer is paused (low quality)"))
+        .await;
+    let approved = json!({ "event": "Approved", "message_template_name": "offer" });
+    assert_eq!(post(&world.callbacks.of_account(), approved.to_string()).await.0, 200);
+    until("the good word", || !reason().contains("template")).await;
+    let mut of_number: url::Url = world.callbacks.of_account().parse().unwrap();
+    of_number.query_pairs_mut().extend_pairs([
+        ("display_phone_number", "912248931479"),
+        ("event", "FLAGGED"),
+        ("current_limit", "TIER_10K"),
+    ]);
+    assert_eq!(client().get(of_number).send().await.unwrap().status(), 200);
+    until("the word of the number", || reason().contains("is flagged (its limit is TIER_10K)")).await;
+    let first = next(&mut events).await;
+    assert_eq!(
+        (&first["event"], &first["template"], &first["change"]),
+        (&json!("template.changed"), &json!("offer"), &json!("paused"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_says_stop_gets_nothing_more_and_others_are_told() {
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     let world = CallbackWorld::new("exotel", 5, &url, "");

@@ -1,6 +1,6 @@
 //! What handing a report on keeps to, wherever it waits: on the broker, or in memory.
 
-use flowcast::callbacks::Forward;
+use flowcast::forward::Forward;
 use flowcast::queue::rabbitmq::Broker;
 
 use crate::fleet::until;
@@ -10,7 +10,7 @@ use crate::support::{Reaction, Scripted};
 const TAKEN: Reaction = Reaction::Answer(200, "", String::new());
 
 fn start(broker: Option<&Broker>) -> Forward {
-    Forward::start(broker, None, true).unwrap()
+    Forward::start(broker, None, true, []).unwrap()
 }
 
 async fn send(forward: &Forward, url: &str, nth: usize) {

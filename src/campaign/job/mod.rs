@@ -9,6 +9,7 @@ pub use form::job_schema;
 
 use super::digest::digest;
 use super::id::CampaignId;
+use super::notice::Noticed;
 use super::phone::Phone;
 use super::problem::Problem;
 use super::rate::Rate;
@@ -185,6 +186,14 @@ impl Job {
         let components = self.message.pointer("/template/components")?.as_array()?;
         let has_flow = components.iter().any(|component| component["sub_type"] == "flow");
         has_flow.then(|| text("/template/name")).flatten().map(|name| format!("template:{name}"))
+    }
+
+    /// What notices of its provider may concern: its template, where it is the same for everybody, and its
+    /// sender number.
+    pub fn noticed(&self) -> Vec<Noticed> {
+        let template = self.message.pointer("/template/name").and_then(Value::as_str);
+        let template = template.filter(|name| !is_template(name)).map(|name| Noticed::Template(name.into()));
+        template.into_iter().chain([Noticed::Number(self.from.digits().to_string())]).collect()
     }
 
     /// A digest of what the job asks for, whatever the order of its fields and its id.

@@ -40,7 +40,7 @@ pub(super) async fn list(
     Params(asked): Params<ListParams>,
 ) -> Result<Html<String>, Problem> {
     let backing = dashboard.api.backing()?;
-    let Some(broker) = backing.context.events.0.clone() else {
+    let Some(broker) = backing.context.events.broker.clone() else {
         let own = context! { has_broker => false, jobs => Vec::<minijinja::Value>::new(), more => 0, done => false };
         return Ok(page_of(&look, Some(&who), "refused.html", "Refused jobs", own));
     };
@@ -71,7 +71,7 @@ pub(super) async fn decide(
 ) -> Result<Response, Problem> {
     let backing = dashboard.api.backing()?;
     let none = || Problem::not_found("there is no broker, and so there are no refused jobs");
-    let broker = backing.context.events.0.clone().ok_or_else(none)?;
+    let broker = backing.context.events.broker.clone().ok_or_else(none)?;
     let (what, logged, words) = match fields.get("do") {
         "requeue" => (DeadAction::Requeue, "requeue", "back"),
         "discard" => (DeadAction::Discard, "discard", "go"),

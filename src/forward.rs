@@ -1,10 +1,11 @@
-//! Hands reports on to the address that a job names, as the provider would have sent them.
+//! Hands reports on to the address that a job names, as the provider would have sent them, and events to the
+//! addresses that the configuration names (webhooks).
 //!
-//! Signed, with retries, and never to an address inside (`outside.rs`). What waits is on the broker, where
+//! Signed, with retries, and never to an address inside that a job names (`egress.rs`). What waits is on the broker, where
 //! there is one: a worker that dies loses none of it. Without a broker it is in memory, and no more than
 //! there is room for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -56,13 +57,15 @@ struct Sender {
     client: reqwest::Client,
     key: Option<hmac::Key>,
     outside: EgressPolicy,
+    /// The addresses that the configuration names, and connections that may lead anywhere.
+    webhooks: (HashSet<String>, reqwest::Client),
     /// Until when hosts are left alone.
     resting: Mutex<HashMap<String, Instant>>,
 }
 
 impl Forward {
     /// Starts to hand on what comes, signed with a key; it waits on the broker, or in memory.
-    /// `allow_private` is for networks in which the receivers are inside.
+    /// `allow_private` is for networks in which the receivers are inside; `webhooks` may be anywhere.
     ///
     /// # Errors
     ///
@@ -71,19 +74,25 @@ impl Forward {
         broker: Option<&Broker>,
         key: Option<&SecretString>,
         allow_private: bool,
+        webhooks: impl IntoIterator<Item = Url>,
     ) -> Result<Self, String> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let outside = EgressPolicy { allow_private };
-        let client = reqwest::Client::builder()
-            .user_agent(concat!("flowcast/", env!("CARGO_PKG_VERSION")))
-            .timeout(TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .dns_resolver(Arc::new(outside))
-            .build()
-            .map_err(|fault| format!("can't set up HTTP: {fault}"))?;
+        let client = |egress: EgressPolicy| {
+            reqwest::Client::builder()
+                .user_agent(concat!("flowcast/", env!("CARGO_PKG_VERSION")))
+                .timeout(TIMEOUT)
+                .redirect(reqwest::redirect::Policy::none())
+                .no_proxy()
+                .dns_resolver(Arc::new(egress))
+                .build()
+                .map_err(|fault| format!("can't set up HTTP: {fault}"))
+        };
+        let webhooks = webhooks.into_iter().map(|url| url.to_string()).collect();
+        let webhooks = (webhooks, client(EgressPolicy { allow_private: true })?);
+        let client = client(outside)?;
         let key = key.map(|key| hmac::Key::new(hmac::HMAC_SHA256, key.expose_secret().as_bytes()));
-        let sender = Arc::new(Sender { client, key, outside, resting: Mutex::default() });
+        let sender = Arc::new(Sender { client, key, outside, webhooks, resting: Mutex::default() });
         if let Some(broker) = broker {
             tokio::spawn(from_broker(sender, broker.clone()));
             return Ok(Self(Waiting::Broker(broker.clone())));
@@ -169,7 +178,13 @@ fn count(result: &'static str) {
 impl Sender {
     /// Hands a report on. Where it is to be tried again, it says after which wait.
     async fn hand_on(&self, report: &mut Forwarded) -> Option<Duration> {
-        let Some(url) = self.outside.admitted(&report.url) else {
+        let (known, anywhere) = &self.webhooks;
+        let admitted = if known.contains(&report.url) {
+            report.url.parse().ok().map(|url| (url, anywhere))
+        } else {
+            self.outside.admitted(&report.url).map(|url| (url, &self.client))
+        };
+        let Some((url, client)) = admitted else {
             tracing::warn!("a job's status_callback is no address outside; nothing is handed on to it");
             count("refused");
             return None;
@@ -178,7 +193,7 @@ impl Sender {
         let fault = if self.resting().get(&host).is_some_and(|until| *until > Instant::now()) {
             "did not answer a moment ago".into()
         } else {
-            match self.post(url, report.body.clone()).await {
+            match self.post(client, url, report.body.clone()).await {
                 Ok(200..=299) => {
                     count("taken");
                     return None;
@@ -219,8 +234,8 @@ impl Sender {
         resting.insert(host, Instant::now() + REST);
     }
 
-    async fn post(&self, url: Url, body: Vec<u8>) -> Result<u16, reqwest::Error> {
-        let mut request = self.client.post(url).header("content-type", "application/json");
+    async fn post(&self, client: &reqwest::Client, url: Url, body: Vec<u8>) -> Result<u16, reqwest::Error> {
+        let mut request = client.post(url).header("content-type", "application/json");
         if let Some(key) = &self.key {
             request = request.header(SIGNATURE, signature(key, jiff::Timestamp::now().as_second(), &body));
         }
@@ -245,7 +260,7 @@ mod tests {
         // Nobody answers here, so nothing leaves.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", silent.local_addr().unwrap());
-        let forward = Forward::start(None, None, true).unwrap();
+        let forward = Forward::start(None, None, true, []).unwrap();
         let Waiting::Memory { room, .. } = &forward.0 else { panic!("there is no broker") };
         for _ in 0..200 {
             forward.send(url.clone(), vec![b'x'; 1 << 20]).await.unwrap();

@@ -1,0 +1,111 @@
+//! What a provider says of a template or of a sender number, unasked. It concerns every campaign that uses it.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use super::text::visible;
+
+/// The longest reason that is shown, in characters.
+const LONGEST: usize = 200;
+
+/// What a notice is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Noticed {
+    /// A template, by its name.
+    Template(String),
+    /// A sender number, by its digits.
+    Number(String),
+}
+
+impl Noticed {
+    /// A name that no flow of a job has by chance.
+    pub fn key(&self) -> String {
+        match self {
+            Self::Template(name) => format!("(notice) template {name}"),
+            Self::Number(digits) => format!("(notice) number {digits}"),
+        }
+    }
+}
+
+/// A notice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// What it is about.
+    pub about: Noticed,
+    /// What happened, in small letters: `paused`, `flagged`, `approved`.
+    pub event: String,
+    /// Why, or the limit that holds now.
+    pub detail: String,
+}
+
+impl Notice {
+    /// A notice as Meta writes it, and those that hand Meta's on: `event` beside `message_template_name` and
+    /// `reason`, or beside `display_phone_number` and `current_limit`.
+    pub fn read(body: &Value) -> Option<Self> {
+        let text = |name: &str| body[name].as_str().map(str::trim).filter(|text| !text.is_empty());
+        let event = text("event")?.to_lowercase();
+        let short = |text: &str| -> String { visible(text).chars().take(LONGEST).collect() };
+        if let Some(name) = text("message_template_name") {
+            let detail = text("reason").filter(|reason| !reason.eq_ignore_ascii_case("none")).map(short);
+            let about = Noticed::Template(short(name));
+            return Some(Self { about, event: short(&event), detail: detail.unwrap_or_default() });
+        }
+        let digits: String = text("display_phone_number")?.chars().filter(char::is_ascii_digit).collect();
+        if digits.is_empty() {
+            return None;
+        }
+        let detail = text("current_limit").map(|limit| format!("its limit is {}", short(limit)));
+        Some(Self {
+            about: Noticed::Number(digits),
+            event: short(&event),
+            detail: detail.unwrap_or_default(),
+        })
+    }
+
+    /// Whether it is bad news, which stand until good ones come.
+    pub fn is_bad(&self) -> bool {
+        matches!(
+            self.event.as_str(),
+            "rejected" | "disabled" | "paused" | "flagged" | "downgrade" | "restricted"
+        )
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.about {
+            Noticed::Template(name) => write!(f, "WhatsApp says: the template {name} is {}", self.event)?,
+            Noticed::Number(digits) => write!(f, "WhatsApp says: the number +{digits} is {}", self.event)?,
+        }
+        if self.detail.is_empty() { Ok(()) } else { write!(f, " ({})", self.detail) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn notices_of_templates_and_numbers_are_read() {
+        let paused = json!({ "event": "Paused", "message_template_name": "offer", "reason": "low quality" });
+        let notice = Notice::read(&paused).unwrap();
+        assert_eq!(notice.about, Noticed::Template("offer".into()));
+        assert!(notice.is_bad());
+        assert_eq!(notice.to_string(), "WhatsApp says: the template offer is paused (low quality)");
+        let flagged = json!({ "display_phone_number": "91 22489 31479", "event": "FLAGGED", "current_limit": "TIER_10K" });
+        let notice = Notice::read(&flagged).unwrap();
+        assert_eq!(notice.about, Noticed::Number("912248931479".into()));
+        assert_eq!(
+            notice.to_string(),
+            "WhatsApp says: the number +912248931479 is flagged (its limit is TIER_10K)"
+        );
+        let approved = json!({ "event": "APPROVED", "message_template_name": "offer", "reason": "NONE" });
+        assert!(!Notice::read(&approved).unwrap().is_bad());
+        for none in [json!({}), json!({ "event": "x" }), json!({ "message_template_name": "a" }), json!([])] {
+            assert_eq!(Notice::read(&none), None);
+        }
+    }
+}
