@@ -6,12 +6,19 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::api::{Api, Event, Subject};
 
 /// How many reports may wait; whoever has one more waits.
 const WAITING: usize = 10_000;
+/// How many messages may have reports to come. Beyond that the sandbox answers slowly, so that whoever sends
+/// goes no faster than its reports are taken, and after a while it loses reports.
+const ROOM: usize = 50_000;
+/// How long an answer waits for room: no request runs out of time for it.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How many messages an answer needs room for, at the most.
+const BATCH: u32 = 100;
 /// How many are sent at once.
 const AT_ONCE: usize = 128;
 /// How often a report is sent when its receiver does not take it, and after how long.
@@ -57,6 +64,7 @@ impl Default for Reporting {
 #[derive(Clone)]
 pub(super) struct Callbacks {
     queue: mpsc::Sender<(String, Value)>,
+    room: Arc<Semaphore>,
     counts: Arc<Counts>,
 }
 
@@ -91,7 +99,12 @@ impl Callbacks {
                 }
             });
         }
-        Ok(Self { queue, counts })
+        Ok(Self { queue, room: Arc::new(Semaphore::new(ROOM)), counts })
+    }
+
+    /// Waits until there is room for the reports of a request, but not for long.
+    pub(super) async fn make_room(&self) {
+        let _ = tokio::time::timeout(PATIENCE, self.room.acquire_many(BATCH)).await;
     }
 
     /// Reports on a message; `chance` says for each word a number from 0 to 1.
@@ -123,22 +136,27 @@ impl Callbacks {
             chosen.reverse();
         }
         let (queue, counts) = (self.queue.clone(), self.counts.clone());
+        let Ok(room) = self.room.clone().try_acquire_owned() else {
+            counts.lost.fetch_add(chosen.len() as u64, Ordering::Relaxed);
+            return;
+        };
         let step = how.delay / u32::try_from(chosen.len()).unwrap_or(1).max(1);
-        let plan: Vec<(Value, bool, bool)> = chosen
-            .iter()
+        let plan: Vec<(Event, Timestamp, bool, bool)> = chosen
+            .into_iter()
             .map(|(event, at)| {
                 let word = |what: &str| format!("{what}{event:?}");
-                let body = A::report(*event, &of, *at);
-                (body, chance(&word("lose")) < how.lose, chance(&word("repeat")) < how.repeat)
+                (event, at, chance(&word("lose")) < how.lose, chance(&word("repeat")) < how.repeat)
             })
             .collect();
         tokio::spawn(async move {
-            for (body, is_lost, is_repeated) in plan {
+            let _room = room;
+            for (event, at, is_lost, is_repeated) in plan {
                 tokio::time::sleep(step).await;
                 if is_lost {
                     counts.lost.fetch_add(1, Ordering::Relaxed);
                     continue;
                 }
+                let body = A::report(event, &of, at);
                 for _ in 0..=u8::from(is_repeated) {
                     if queue.send((of.url.clone(), body.clone())).await.is_err() {
                         return;
@@ -169,4 +187,31 @@ async fn post(client: &reqwest::Client, url: &str, body: String) -> bool {
         tokio::time::sleep(AGAIN).await;
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::exotel::Exotel;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_messages_wait_for_their_reports_than_there_is_room_for() {
+        let callbacks = Callbacks::start().unwrap();
+        callbacks.make_room().await;
+        let how = Reporting { delay: Duration::from_hours(1), ..Reporting::default() };
+        let of = |nth: usize| Subject {
+            url: "http://127.0.0.1:9".into(),
+            sid: nth.to_string(),
+            to: "+919876543210".into(),
+            reference: None,
+        };
+        for nth in 0..ROOM + 3 {
+            callbacks.report::<Exotel>(&how, of(nth), |_| 1.0);
+        }
+        // Sent and delivered, of three.
+        assert_eq!(callbacks.stats()["lost"], 6);
+        let start = tokio::time::Instant::now();
+        callbacks.make_room().await;
+        assert_eq!(start.elapsed(), PATIENCE, "an answer waits, and not for ever");
+    }
 }

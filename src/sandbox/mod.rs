@@ -224,6 +224,7 @@ async fn take<A: Api>(
     if !shared.behaviour.latency.is_zero() {
         tokio::time::sleep(shared.behaviour.latency).await;
     }
+    shared.callbacks.make_room().await;
     let path: Vec<String> = path.iter().map(|(_, value)| value.to_owned()).collect();
     let response = answer::<A>(&shared, nth, &path, &headers, &body);
     shared.record.answered(response.status().as_u16());
