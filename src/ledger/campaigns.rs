@@ -243,6 +243,19 @@ pub struct CampaignPage {
     pub next: Option<String>,
 }
 
+/// A page out of campaigns in no order, behind a place.
+fn page_of(mut found: Vec<Campaign>, behind: Option<&(CampaignId, i64)>, limit: usize) -> CampaignPage {
+    let place = |campaign: &Campaign| (campaign.submitted_at.as_millisecond(), campaign.id.clone());
+    if let Some((id, at)) = behind {
+        found.retain(|campaign| place(campaign) < (*at, id.clone()));
+    }
+    found.sort_by_cached_key(|campaign| std::cmp::Reverse(place(campaign)));
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let last = found.last().filter(|_| more).map(place);
+    CampaignPage { campaigns: found, next: last.map(|(at, id)| format!("{at}.{id}")) }
+}
+
 /// How many campaigns are read at once where many are.
 const READ: usize = 64;
 /// How many are read at the least to find those that a filter lets through.
@@ -374,6 +387,12 @@ pub trait Campaigns: Store {
     ) -> impl Future<Output = Result<CampaignPage, LedgerError>> + Send {
         async move {
             let mut before = from.map(|place| read_place(place).ok_or(LedgerError::NoPlace)).transpose()?;
+            if filter.state.is_some_and(|state| !state.is_over()) {
+                // Those that are looked after are few, however many have ended.
+                let mut found = self.read_each(self.changes(0).await?.ids).await?;
+                found.retain(|campaign| filter.lets_through(campaign));
+                return Ok(page_of(found, before.as_ref(), limit));
+            }
             let mut page = CampaignPage::default();
             loop {
                 let ids = self.ids_before(before.as_ref(), READ_AHEAD.max(limit + 1)).await?;

@@ -1167,6 +1167,7 @@ async fn a_draft_is_kept_until_it_is_removed(store: impl Store) {
     assert_eq!(ledger.draft(&name).await.unwrap().as_deref(), Some("two"));
     let all = ledger.drafts().await.unwrap();
     assert_eq!(all.iter().filter(|(known, _)| *known == name).count(), 1);
+    assert!(ledger.draft_names().await.unwrap().contains(&name));
     ledger.remove_draft(&name).await.unwrap();
     assert_eq!(ledger.draft(&name).await.unwrap(), None);
 }

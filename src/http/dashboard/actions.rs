@@ -11,9 +11,9 @@ use super::super::access::Who;
 use super::super::api::campaigns::act as act_on;
 use super::super::api::extract::{Params, campaign};
 use super::super::problem::Problem;
-use super::Dashboard;
 use super::extract::Fields;
 use super::render::{Look, page_of};
+use super::{Dashboard, words};
 use crate::campaign::control::Action;
 use crate::campaign::{Span, counted, thousands};
 use crate::ledger::Campaign;
@@ -143,7 +143,7 @@ fn ask(
     let question = question(what, campaign, which.code.as_deref()).ok_or_else(none)?;
     let own = context! {
         id => campaign.id.as_str(),
-        name => campaign.name.clone(),
+        name => words::name(campaign),
         what => word(what),
         code => which.code.clone(),
         text => question.text,

@@ -120,9 +120,9 @@ fn head(campaign: &Campaign) -> Value {
     let state = campaign.state;
     context! {
         id => campaign.id.as_str(),
-        name => campaign.name.as_deref().filter(|name| !name.trim().is_empty()).unwrap_or(campaign.id.as_str()),
+        name => words::name(campaign),
         state => state.as_str(),
-        reason => campaign.reason.clone(),
+        reason => campaign.reason.as_deref().map(words::plain),
         sentence => words::sentence(campaign),
         progress => words::progress(campaign),
         done => words::percent(words::progress(campaign), 1000),
@@ -211,7 +211,7 @@ fn failures(campaign: &Campaign) -> Value {
         let text = campaign.texts.get(code).cloned().unwrap_or_default();
         let known = codes::reported(code, &text);
         context! {
-            code, count, text,
+            code => words::plain(code), count, text => words::plain(&text),
             meaning => known.map(|code| words::as_sentence(code.meaning)),
             remedy => known.map(|code| words::as_sentence(code.remedy)),
         }
@@ -254,7 +254,8 @@ pub(super) fn skip_meaning(reason: SkipReason) -> &'static str {
 fn doubts(lines: &[ReportLine]) -> Value {
     let lines = lines.iter().map(|line| {
         context! {
-            recipient => line.recipient.clone(), row => line.row, detail => line.detail.clone(),
+            recipient => words::plain(&line.recipient), row => line.row,
+            detail => line.detail.as_deref().map(words::plain),
             age => line.updated_at.map(words::age),
         }
     });
@@ -263,7 +264,7 @@ fn doubts(lines: &[ReportLine]) -> Value {
 
 fn acts(acts: &[Act]) -> Vec<Value> {
     let act = |act: &Act| {
-        context! { at => act.at.to_string(), who => act.who.clone(), what => act.what.clone(), detail => act.detail.clone(),
+        context! { at => act.at.to_string(), who => words::plain(&act.who), what => act.what.clone(), detail => words::plain(&act.detail),
         campaign => act.campaign.as_ref().map(crate::campaign::id::CampaignId::as_str) }
     };
     acts.iter().map(act).collect()
@@ -305,8 +306,8 @@ pub(super) async fn show(
             did => did.map(|act| act.detail.clone()),
         }
     };
-    let title = campaign.name.as_deref().unwrap_or(campaign.id.as_str());
-    Ok(page_of(&look, Some(&who), "campaign.html", title, own))
+    let title = words::name(&campaign);
+    Ok(page_of(&look, Some(&who), "campaign.html", &title, own))
 }
 
 #[derive(Deserialize)]

@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::super::problem::Problem;
-use crate::campaign::{CampaignId, Job, Rate, counted};
+use super::words::plain;
+use crate::campaign::{CampaignId, Job, Rate, counted, visible_lines};
 use crate::dispatch::Accounts;
 use crate::ledger::{AnyLedger, Campaign, Campaigns, on_ledger};
 
@@ -46,13 +47,14 @@ impl Facts {
         if let Some(list) = document.pointer_mut("/audience/recipients") {
             *list = Value::from("…");
         }
-        let mut shown = serde_json::to_string_pretty(&document).unwrap_or_default();
+        let mut shown =
+            visible_lines(&serde_json::to_string_pretty(&document).unwrap_or_default()).into_owned();
         if shown.len() > SHOWN {
             shown = "too long to be shown here".into();
         }
         Some(Self {
             from: job.from.to_string(),
-            audience,
+            audience: plain(&audience),
             limit: job.limits.messages.map(|rate| rate.to_string()),
             own: job.limits.messages,
             zone: text("/schedule/window/timezone"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::campaign::{CampaignState, counted, thousands};
+use crate::campaign::{CampaignState, counted, thousands, visible};
 use crate::ledger::Campaign;
 use crate::views::status::eta;
 
@@ -66,11 +66,22 @@ pub(super) fn progress(campaign: &Campaign) -> u64 {
     (settled * 1000).checked_div(total).unwrap_or_default()
 }
 
+/// A text of others on one line, with nothing in it that hides or turns what follows.
+pub(super) fn plain(text: &str) -> String {
+    visible(text).into_owned()
+}
+
+/// What people call a campaign.
+pub(super) fn name(campaign: &Campaign) -> String {
+    let named = campaign.name.as_deref().filter(|name| !name.trim().is_empty());
+    plain(named.unwrap_or(campaign.id.as_str()))
+}
+
 /// Where a campaign stands, in a sentence.
 pub(super) fn sentence(campaign: &Campaign) -> String {
     let counts = &campaign.counts;
     let because = |what: &str| match &campaign.reason {
-        Some(reason) => format!("{what}: {reason}."),
+        Some(reason) => format!("{what}: {}.", plain(reason)),
         None => format!("{what}."),
     };
     match campaign.state {
@@ -105,7 +116,7 @@ pub(super) fn sentence(campaign: &Campaign) -> String {
             if let Some(left) = eta(campaign) {
                 text += &format!(", {} left", about(left.as_secs()));
             }
-            match &campaign.reason {
+            match campaign.reason.as_deref().map(plain) {
                 Some(reason) if reason.starts_with("waits") => format!("{text}. It {reason}."),
                 Some(reason) => format!("{text}. It waits: {reason}."),
                 None => text + ".",

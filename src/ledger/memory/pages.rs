@@ -25,6 +25,10 @@ impl CampaignDrafts for Memory {
         Ok(self.state().drafts.clone().into_iter().collect())
     }
 
+    async fn draft_names(&self) -> Result<Vec<String>, LedgerError> {
+        Ok(self.state().drafts.keys().cloned().collect())
+    }
+
     async fn draft(&self, name: &str) -> Result<Option<String>, LedgerError> {
         Ok(self.state().drafts.get(name).cloned())
     }

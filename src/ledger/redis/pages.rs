@@ -51,6 +51,10 @@ impl CampaignDrafts for Redis {
         Ok(all.into_iter().collect())
     }
 
+    async fn draft_names(&self) -> Result<Vec<String>, LedgerError> {
+        Ok(self.client.command(redis::cmd("HKEYS").arg(DRAFTS)).await?)
+    }
+
     async fn draft(&self, name: &str) -> Result<Option<String>, LedgerError> {
         Ok(self.client.command(redis::cmd("HGET").arg(DRAFTS).arg(name)).await?)
     }

@@ -52,6 +52,15 @@ impl CampaignDrafts for Sqlite {
         self.store.read(read).await
     }
 
+    async fn draft_names(&self) -> Result<Vec<String>, LedgerError> {
+        let read = |connection: &Connection| {
+            let mut statement = connection.prepare_cached("SELECT name FROM campaign_draft")?;
+            let names = statement.query_map([], |row| row.get(0))?;
+            Ok(names.collect::<rusqlite::Result<_>>()?)
+        };
+        self.store.read(read).await
+    }
+
     async fn draft(&self, name: &str) -> Result<Option<String>, LedgerError> {
         let name = name.to_owned();
         let read = move |connection: &Connection| {

@@ -103,13 +103,13 @@ impl Draft {
             json = serde_json::to_string(self).unwrap_or_default();
         }
         if json.len() > LARGEST_DRAFT {
-            return Err(too_large("the draft is larger than 256 kB; submit such a job through the API"));
+            return Err(too_large("the draft is larger than 64 kB; submit such a job through the API"));
         }
         let (ledger, id) = (dashboard.api.ledger()?.clone(), self.id.clone());
         finish(async move {
             on_ledger!(&ledger, ledger => {
-                let known = ledger.drafts().await?;
-                if known.len() >= MOST_DRAFTS && !known.iter().any(|(name, _)| *name == id) {
+                let known = ledger.draft_names().await?;
+                if known.len() >= MOST_DRAFTS && !known.contains(&id) {
                     return Err(Problem::new(
                         axum::http::StatusCode::CONFLICT,
                         "there are too many drafts; throw some away that nobody needs",
