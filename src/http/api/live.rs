@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::{Stream, stream};
@@ -36,8 +37,8 @@ pub(in crate::http) struct Seen {
     pub(in crate::http) row: OnceLock<Part>,
 }
 
-/// A part of a page: its name, and the message that puts it there.
-pub(in crate::http) type Part = (String, Arc<str>);
+/// A part of a page: its name, and the event that puts it there, ready to be sent.
+pub(in crate::http) type Part = (String, Bytes);
 type Told = Arc<Seen>;
 
 /// The campaigns that somebody looks at.

@@ -6,14 +6,16 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
-use axum::response::sse::{Event, KeepAlive, KeepAliveStream, Sse};
-use futures_util::stream::{self, BoxStream, SelectAll};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, SelectAll};
 use futures_util::{Stream, StreamExt};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::super::api::extract::{Params, campaign};
 use super::super::api::live::{Part, Seen};
@@ -24,21 +26,35 @@ use crate::campaign::CampaignId;
 use crate::ledger::{Campaigns, on_ledger};
 
 /// A page that is changed more often than this is restless.
-const REST: Duration = Duration::from_secs(1);
+const REST: Duration = Duration::from_secs(2);
+/// After so long without news a line is sent all the same, so that nobody in between closes the connection.
+const ALIVE: Duration = Duration::from_secs(15);
 /// The most campaigns that one page follows.
 const MOST: usize = 50;
 
-type Events = Sse<KeepAliveStream<BoxStream<'static, Result<Event, Infallible>>>>;
+/// An event as it is sent, whoever it is sent to: hundreds of pages may show one campaign.
+fn event(name: &str, html: &str) -> Part {
+    let data = json!({ "id": name, "html": html });
+    (name.to_owned(), format!("event: part\ndata: {data}\n\n").into())
+}
 
-fn message(name: &str, html: &str) -> Part {
-    (name.to_owned(), json!({ "id": name, "html": html }).to_string().into())
+/// Events as they come, and a sign of life where none do.
+fn answer(events: impl Stream<Item = Bytes> + Send + 'static) -> Response {
+    let kept = stream::unfold(Box::pin(events), |mut events| async move {
+        match timeout(ALIVE, events.next()).await {
+            Err(_) => Some((Bytes::from_static(b":\n\n"), events)),
+            Ok(event) => event.map(|event| (event, events)),
+        }
+    });
+    let kind = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")];
+    (kind, Body::from_stream(kept.map(Ok::<_, Infallible>))).into_response()
 }
 
 /// The parts of a campaign's page.
 pub(super) async fn parts(
     State(dashboard): State<Dashboard>,
     Path(id): Path<String>,
-) -> Result<Events, Problem> {
+) -> Result<Response, Problem> {
     let campaign = campaign(&dashboard.api, &id).await?;
     let receiver = dashboard.api.backing()?.live.follow(&campaign);
     let told = changes(receiver).then(move |seen| {
@@ -46,18 +62,18 @@ pub(super) async fn parts(
         async move { parts_of(&dashboard, &seen).await }
     });
     // What a page has already is not sent again.
-    let mut known: HashMap<String, Arc<str>> = HashMap::new();
+    let mut known: HashMap<String, Bytes> = HashMap::new();
     let news = told.flat_map(move |parts| {
         let mut news = Vec::new();
-        for (name, message) in parts {
-            if known.get(&name) != Some(&message) {
-                known.insert(name, message.clone());
-                news.push(Ok(Event::default().event("part").data(&*message)));
+        for (name, event) in parts {
+            if known.get(&name) != Some(&event) {
+                known.insert(name, event.clone());
+                news.push(event);
             }
         }
         stream::iter(news)
     });
-    Ok(Sse::new(news.boxed()).keep_alive(KeepAlive::default()))
+    Ok(answer(news))
 }
 
 async fn parts_of(dashboard: &Dashboard, seen: &Seen) -> Vec<Part> {
@@ -65,7 +81,7 @@ async fn parts_of(dashboard: &Dashboard, seen: &Seen) -> Vec<Part> {
         let material = Material::gather(dashboard, &seen.campaign).await?;
         let accounts = &dashboard.api.backing()?.context.accounts;
         let parts = campaigns::parts(&seen.campaign, &material, accounts);
-        Ok::<_, Problem>(parts.iter().map(|(name, html)| message(name, html)).collect())
+        Ok::<_, Problem>(parts.iter().map(|(name, html)| event(name, html)).collect())
     };
     // Away for a while: the page shows what it knows, and says since when.
     seen.parts.get_or_try_init(make).await.cloned().unwrap_or_default()
@@ -98,7 +114,7 @@ pub(super) struct Followed {
 pub(super) async fn rows(
     State(dashboard): State<Dashboard>,
     Params(asked): Params<Followed>,
-) -> Result<Events, Problem> {
+) -> Result<Response, Problem> {
     let ids = asked.campaigns.unwrap_or_default();
     let ids: Vec<CampaignId> = ids.split(',').take(MOST).filter_map(|id| id.parse().ok()).collect();
     let backing = dashboard.api.backing()?;
@@ -108,13 +124,13 @@ pub(super) async fn rows(
         let dashboard = dashboard.clone();
         let told = changes(backing.live.follow(campaign)).filter_map(move |seen| {
             let dashboard = dashboard.clone();
-            async move { Some(Ok(Event::default().event("part").data(&*row_of(&dashboard, &seen).await?.1))) }
+            async move { Some(row_of(&dashboard, &seen).await?.1) }
         });
         all.push(told.boxed());
     }
     // A page with nothing to follow keeps its connection, so that it does not ask again and again.
-    let rest = stream::pending::<Result<Event, Infallible>>();
-    Ok(Sse::new(stream::select(all, rest).boxed()).keep_alive(KeepAlive::default()))
+    let rest = stream::pending::<Bytes>();
+    Ok(answer(stream::select(all, rest)))
 }
 
 async fn row_of(dashboard: &Dashboard, seen: &Seen) -> Option<Part> {
@@ -122,5 +138,5 @@ async fn row_of(dashboard: &Dashboard, seen: &Seen) -> Option<Part> {
         return Some(made.clone());
     }
     let row = campaigns::row(dashboard, &seen.campaign).await.ok()?;
-    Some(seen.row.get_or_init(|| message(&format!("row-{}", seen.campaign.id), &row)).clone())
+    Some(seen.row.get_or_init(|| event(&format!("row-{}", seen.campaign.id), &row)).clone())
 }
