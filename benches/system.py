@@ -5,8 +5,9 @@ RabbitMQ, Redis with `appendfsync always`, a bare sink, no limits.
     benches/system.py [--rows N] [--rounds N] [--only NAME,...] [--binary NAME=PATH ...] [--work WORK]
 
 Prints messages a second and CPU a message for each, the median of the rounds, and the machine. The work
-is `batches` (a hundred messages a request), `single` (one, as Kaleyra takes them; flowcast alone) or
-`reports` (two of each message to flowcast, each on disk before it is answered). Needs
+is `batches` (a hundred messages a request), `single` (one, as Kaleyra takes them; flowcast alone),
+`reports` (two of each message to flowcast, each on disk before it is answered) or `pages` (as `batches`,
+flowcast alone and with 200 live pages of the campaign open, in turns). Needs
 redis-server, rabbitmq-server, node with npm, and python3 with venv (all in Debian); what the peers need
 is installed below target/peers. `--binary` adds another build of flowcast.
 """
@@ -16,6 +17,7 @@ import json
 import os
 import platform
 import resource
+import selectors
 import shutil
 import signal
 import socket
@@ -23,6 +25,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -32,6 +35,7 @@ BUILT = ROOT / "target" / "peers"
 AMQP = "amqp://guest:guest@127.0.0.1:5699/%2f"
 REDIS = "redis://127.0.0.1:6399/0"
 SINK = "http://127.0.0.1:8026/v2/accounts/bench/messages"
+PAGES = 200
 TICKS = os.sysconf("SC_CLK_TCK")
 CONFIG = f"""
 [amqp]
@@ -193,7 +197,40 @@ def run_peer(machine, command, path):
     return time.monotonic() - began
 
 
-def run_flowcast(machine, binary, path, id, work="batches"):
+class Pages:
+    """Live pages of a campaign, which a thread reads until they are closed."""
+
+    def __init__(self, id, count):
+        self.selector = selectors.DefaultSelector()
+        self.bytes = 0
+        self.open = True
+        ask = f"GET /campaigns/{id}/live HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: text/event-stream\r\n\r\n"
+        for _ in range(count):
+            page = socket.create_connection(("127.0.0.1", 8031))
+            page.sendall(ask.encode())
+            answer = page.recv(65536)
+            if b" 200 OK" not in answer:
+                sys.exit(f"a page answers {answer[:300]}")
+            self.selector.register(page, selectors.EVENT_READ)
+        self.thread = threading.Thread(target=self.read)
+        self.thread.start()
+
+    def read(self):
+        # Browsers are on other machines: what this reader takes must not be missing here.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        while self.open:
+            for key, _ in self.selector.select(0.1):
+                self.bytes += len(key.fileobj.recv(1 << 20))
+
+    def close(self):
+        self.open = False
+        self.thread.join()
+        for key in list(self.selector.get_map().values()):
+            key.fileobj.close()
+        return self.bytes
+
+
+def run_flowcast(machine, binary, path, id, work="batches", pages=0):
     folder = machine.folder
     public = 'public_url = "http://127.0.0.1:8031"\n[accounts.main]'
     (folder / "flowcast.toml").write_text(CONFIG.replace("[accounts.main]", public) if work == "reports" else CONFIG)
@@ -210,9 +247,15 @@ def run_flowcast(machine, binary, path, id, work="batches"):
     time.sleep(1.5)
     began = time.monotonic()
     subprocess.run([binary, "submit", "job.json"], cwd=folder, env=env, check=True, stdout=subprocess.DEVNULL)
-    while machine.redis("HGET", f"flowcast:{{{id}}}:campaign", "state").strip() != "completed":
+    state = lambda: machine.redis("HGET", f"flowcast:{{{id}}}:campaign", "state").strip()
+    while pages and not state():
+        time.sleep(0.01)
+    seen = Pages(id, pages) if pages else None
+    while state() != "completed":
         time.sleep(0.05)
     took = time.monotonic() - began
+    if seen:
+        print(f"{pages} pages read {seen.close():,} bytes", file=sys.stderr)
     if work == "reports":
         before = {server: machine.cpu(server) for server in ["redis", "rabbitmq"]}
         machine.pids["worker"], at = worker.pid, 0
@@ -236,7 +279,7 @@ def measure(machine, name, command, path, rows, round, work="batches"):
     memory = lambda: int(machine.redis("INFO", "memory").split("used_memory:")[1].split()[0])
     (at, held), peak = (children(), memory()), None
     if name.startswith("flowcast"):
-        took, peak = run_flowcast(machine, command, path, f"bench-{round}", work)
+        took, peak = run_flowcast(machine, command, path, f"bench-{round}", work, PAGES if name.endswith("pages") else 0)
     else:
         took = run_peer(machine, command, path)
     used = {server: machine.cpu(server) - before[server] for server in before}
@@ -250,7 +293,7 @@ def main():
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="")
-    parser.add_argument("--work", choices=["batches", "single", "reports"], default="batches")
+    parser.add_argument("--work", choices=["batches", "single", "reports", "pages"], default="batches")
     parser.add_argument("--binary", action="append", default=[])
     asked = parser.parse_args()
     build = ["cargo", "build", "-q", "--profile", "dist", "--bin", "flowcast", "--examples"]
@@ -259,6 +302,8 @@ def main():
     commands.update((f"flowcast {name}", Path(path).resolve()) for name, path in (b.split("=") for b in asked.binary))
     if asked.work == "batches":
         commands.update(peers())
+    if asked.work == "pages":
+        commands[f"flowcast with {PAGES} pages"] = commands["flowcast"]
     wanted = [name for name in asked.only.split(",") if name]
     commands = {name: command for name, command in commands.items() if not wanted or name in wanted}
     machine = Machine(Path(tempfile.mkdtemp()))

@@ -16,9 +16,9 @@ use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 use url::Url;
 
-use crate::campaign::Rate;
 pub use crate::campaign::Span as Time;
 use crate::campaign::problem::nearest;
+use crate::campaign::{PriceList, Rate};
 use crate::provider::transport::REQUEST_TIMEOUT;
 use crate::provider::{Credentials, Kind, PROVIDERS, kind};
 
@@ -237,6 +237,8 @@ pub struct AccountConfig {
     /// What the provider signs its callbacks with (Meta: the app's secret). A callback without its
     /// signature is refused.
     pub app_secret: Option<Secret>,
+    /// What a message costs, for the forecast of a campaign.
+    pub prices: Option<PriceList>,
     /// How many requests may be under way at once; by default as many as keep the provider busy.
     #[serde(default, deserialize_with = "number")]
     pub concurrency: Option<NonZeroU16>,

@@ -14,6 +14,7 @@
 //! - [`callbacks`] takes in what providers report of messages later.
 //! - [`views`] is what people and systems are shown: status, report, answers, checks, codes.
 //! - [`sandbox`] is a provider to try things on. It knows the domain at most.
+//! - [`traces`] tells the way of a job by OTLP, where an endpoint is configured.
 //! - [`config`] and [`telemetry`] serve the command line in [`cli`], which has one file a command.
 
 pub mod audience;
@@ -32,4 +33,5 @@ pub mod queue;
 pub mod redis_client;
 pub mod sandbox;
 pub mod telemetry;
+pub mod traces;
 pub mod views;

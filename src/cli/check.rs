@@ -94,5 +94,16 @@ fn as_text(prepared: &Prepared, account: &Account, found: &Checked) -> String {
         counted(prepared.batch_size as u64, "message"),
         duration(found.forecast.duration),
     ));
+    if let Some(price) = &found.forecast.price {
+        let without = match price.unpriced {
+            0 => String::new(),
+            count => format!(", and {} to where it has no price", counted(count, "message")),
+        };
+        line(format!(
+            "price: {} {} by the account's price list{without}",
+            visible(&price.currency),
+            price.amount
+        ));
+    }
     text
 }

@@ -124,10 +124,20 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(fault) => return fail(Failure::Outside(format!("can't start: {fault}"))),
     };
-    let result = runtime.block_on(dispatch(args));
+    let result = runtime.block_on(traced(args));
     // A blocking read may still wait for its file; nothing hangs on it any more.
     runtime.shutdown_background();
     result.unwrap_or_else(fail)
+}
+
+/// Does what is asked, and tells its traces where somebody wants them.
+async fn traced(args: Args) -> Outcome {
+    let exporter = crate::traces::start().map_err(Failure::Usage)?;
+    let outcome = dispatch(args).await;
+    if let Some(exporter) = exporter {
+        exporter.end().await;
+    }
+    outcome
 }
 
 async fn dispatch(args: Args) -> Outcome {

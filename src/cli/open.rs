@@ -237,7 +237,9 @@ fn ready(
         Some(server) => AccountLimits::shared(name, rates, concurrency, server.clone()),
         None => AccountLimits::new(rates, concurrency),
     };
-    Ok(Account::new(kind, provider, transport, limits, callbacks))
+    let mut opened = Account::new(kind, provider, transport, limits, callbacks);
+    opened.prices = account.and_then(|account| account.prices.clone());
+    Ok(opened)
 }
 
 /// What a configured account is allowed: the provider's own limits, unless it says otherwise.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::backoff::backoff;
-use crate::campaign::{BATCH_LIMIT, Callbacks};
+use crate::campaign::{BATCH_LIMIT, Callbacks, PriceList};
 use crate::limiter::AccountLimits;
 use crate::provider::{Kind, Provider, Transport};
 
@@ -29,6 +29,8 @@ pub struct Account {
     pub callbacks: Option<Arc<Callbacks>>,
     /// Its provider.
     pub kind: &'static Kind,
+    /// What a message costs, where the configuration says so.
+    pub prices: Option<PriceList>,
     limited: AtomicU32,
 }
 
@@ -41,7 +43,7 @@ impl Account {
         limits: AccountLimits,
         callbacks: Option<Arc<Callbacks>>,
     ) -> Self {
-        Self { kind, provider, transport, limits, callbacks, limited: AtomicU32::new(0) }
+        Self { kind, provider, transport, limits, callbacks, prices: None, limited: AtomicU32::new(0) }
     }
 
     /// How many requests of one batch may be under way at once.

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use opentelemetry::context::FutureExt;
 use tokio::task::JoinSet;
 
 use super::answer_decision::FollowUp;
@@ -67,6 +68,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         let Ok(next) = tokio::time::timeout(PATIENCE, self.queue.next()).await else { return Ok(()) };
         let (queued, _receipt) = next?;
         let Some(set) = queued.left.chunks(self.portion()).next().map(<[u8]>::to_vec) else { return Ok(()) };
+        let traced = self.trace.batch(queued.batch.number, set.len(), queued.attempt);
         let SendDecision::Now(slot) = self.wait_for_turn(&queued, &set).await? else { return Ok(()) };
         let writer = BatchWriter::new(&self.ledger, PlannedBatch::from(&queued.batch));
         let set = self.without_suppressed(&queued, &writer, set).await?;
@@ -75,7 +77,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         }
         tracing::info!(campaign = %self.id, "tries whether {breaker} works again");
         let SendResult::Answered { asked, next, open, slot: _slot } =
-            self.send_set(&queued, &writer, set, Purpose::Probe, slot).await?
+            self.send_set(&queued, &writer, set, Purpose::Probe, slot).with_context(traced).await?
         else {
             return Ok(());
         };
@@ -154,7 +156,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         self.lead(campaign, &job, can_send, lease).await?;
         let has_some = campaign.counts.pending > 0;
         if hold.probe_is_due && has_some && can_send {
-            let sending = self.sending(&job).await?;
+            let sending = self.sending(campaign, &job).await?;
             let (mut tasks, of, breaker) = (JoinSet::new(), Arc::clone(&sending), breaker.clone());
             tasks.spawn(async move {
                 if let Err(fault) = of.probe(&breaker).await {

@@ -1,6 +1,7 @@
 //! Intake: checks all of a job — its form, its audience, its templates — and registers it.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use uuid::Uuid;
 
@@ -9,6 +10,7 @@ use crate::campaign::job::AudienceSource;
 use crate::campaign::{CampaignId, Columns, Job, Problem, Template, counted};
 use crate::ledger::{Act, Campaign, Ledger, LedgerError, NewCampaign};
 use crate::limiter::batch_size;
+use crate::traces::Trace;
 
 use super::Account;
 
@@ -28,6 +30,8 @@ pub struct Prepared {
     pub template: Template,
     /// How many messages a full batch would have with today's limits.
     pub batch_size: usize,
+    /// When its check began.
+    pub begun: SystemTime,
 }
 
 /// Why a job is refused. Nothing of it was sent.
@@ -51,6 +55,7 @@ fn lines(problems: &[Problem]) -> String {
 ///
 /// Why it can't be sent.
 pub fn prepare(job: Job, audiences: &Audiences, account: &Account) -> Result<Prepared, Refusal> {
+    let begun = SystemTime::now();
     let (source, mut settings) = match &job.audience {
         AudienceSource::Recipients(list) => (Source::List(list.clone()), Settings::default()),
         AudienceSource::Csv(csv) => {
@@ -68,7 +73,7 @@ pub fn prepare(job: Job, audiences: &Audiences, account: &Account) -> Result<Pre
     let columns = Audience::open(&source, &settings)?.columns().clone();
     let template = template(&job, &columns, account).map_err(Refusal::Problems)?;
     let batch_size = batch_size(job.limits.messages, account.limits.rates());
-    Ok(Prepared { job, source, settings, columns, scan, template, batch_size })
+    Ok(Prepared { job, source, settings, columns, scan, template, batch_size, begun })
 }
 
 /// A job's message as its account's provider wants it.
@@ -130,6 +135,7 @@ pub async fn register(
         let note = prepared.scan.encoding.note().map(|note| format!(", {note}")).unwrap_or_default();
         let detail = format!("submitted it, {rows}{note}");
         ledger.log(Act::new(by, "submit", Some(&campaign.id), &detail)).await?;
+        Trace::of(&campaign.id, campaign.submitted_at).job(prepared.begun, &job.account, campaign.rows);
     }
     Ok((campaign, is_new))
 }

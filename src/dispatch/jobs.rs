@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use opentelemetry::context::FutureExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +16,7 @@ use crate::campaign::{CampaignId, Job, Problem};
 use crate::ledger::{Ledger, LedgerError};
 use crate::queue::QueueError;
 use crate::queue::rabbitmq::{Broker, JobDelivery};
+use crate::traces;
 
 /// The longest job, in bytes: a list of a hundred thousand recipients.
 pub const JOB_LIMIT: usize = 16 << 20;
@@ -108,7 +110,8 @@ async fn take<L: Ledger>(
             pointer: String::new(),
         })
     } else {
-        read(ledger, context, registered, &delivery).await
+        let outside = traces::from_outside(delivery.traceparent());
+        read(ledger, context, registered, &delivery).with_context(outside).await
     };
     match done {
         // Acknowledged after the ledger has it.

@@ -5,12 +5,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use opentelemetry::context::FutureExt;
+
 use super::planning::{AHEAD, Planning, Plans, Publish};
 use super::supervisor::{CampaignSupervisor, PlanningTask, within};
 use super::{DispatchError, prepare, replay};
 use crate::campaign::Job;
 use crate::ledger::{Campaign, Counts, Lease, Ledger};
 use crate::queue::Queue;
+use crate::traces::{self, Trace};
 
 /// After standing still for so long with nothing queued, batches are lost.
 const LOST: Duration = Duration::from_secs(5);
@@ -55,6 +58,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         let (prepared, job, wake_up) = (self.prepared.clone(), job.clone(), self.wake_up.clone());
         let (batch_size, audience, publish) = (campaign.batch_size, campaign.audience.clone(), self.publish);
         let stopped = stop.clone();
+        let traced = Trace::of(&self.id, campaign.submitted_at).plan();
         let task = tokio::spawn(async move {
             let planning = async {
                 let prepared = if let Some(prepared) = prepared {
@@ -75,7 +79,10 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
                 }
                 Plans { ledger, queue, id, prepared, batch_size, publish, stop: stopped }.plan().await
             };
-            let planned = planning.await;
+            let planned = planning.with_context(traced.clone()).await;
+            if planned.is_err() {
+                traces::failed(&traced);
+            }
             wake_up.notify_one();
             planned
         });

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use opentelemetry::context::FutureExt;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -18,8 +19,9 @@ use crate::campaign::job::OnInDoubt;
 use crate::campaign::{CampaignId, CampaignState, Job, MessageState, Opening, Phone, SkipReason, Template};
 use crate::ledger::{BatchWriter, Claim, Ledger, LedgerError, Outcome, Purpose, Recorded, Suppressed};
 use crate::limiter::{Admission, CampaignLimits, LONGEST_WAIT};
-use crate::provider::{Provider, RequestBody, Scope, classify};
+use crate::provider::{Failure, Provider, RequestBody, Scope, classify};
 use crate::queue::{Queue, QueuedBatch};
+use crate::traces::{self, Trace};
 
 /// A provider that took a message within this time works: longer than all tries of another take.
 const OF_LATE: Duration = Duration::from_mins(1);
@@ -32,6 +34,7 @@ pub(super) const LONG_WAIT: Duration = Duration::from_secs(3);
 /// What all senders of a campaign in this worker share.
 pub(super) struct Sending<L, Q> {
     pub(super) id: CampaignId,
+    pub(super) trace: Trace,
     pub(super) ledger: L,
     pub(super) queue: Q,
     pub(super) account: Arc<Account>,
@@ -134,7 +137,13 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             let sent = match next {
                 Ok((batch, receipt)) => {
                     let span = tracing::info_span!("batch", campaign = %self.id, batch = batch.batch.number);
-                    self.send_batch(batch, receipt).instrument(span).await
+                    let traced = self.trace.batch(batch.batch.number, batch.left.len(), batch.attempt);
+                    let sent = self.send_batch(batch, receipt);
+                    let sent = sent.with_context(traced.clone()).instrument(span).await;
+                    if sent.is_err() {
+                        traces::failed(&traced);
+                    }
+                    sent
                 }
                 Err(fault) => Err(fault.into()),
             };
@@ -282,7 +291,13 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         self.state.body_bytes.fetch_max(request.body.len(), Ordering::Relaxed);
 
         let begun = Instant::now();
+        let traced = traces::request(&self.job.account, &self.endpoint, claimed.len());
         let answer = self.account.transport.post(request, claim.start_by).await;
+        traced.end(match &answer {
+            Ok(reply) => Ok(reply.status),
+            Err(Failure::NotSent(_)) => Err("not_sent"),
+            Err(Failure::MayBeSent(_)) => Err("in_doubt"),
+        });
         let account = self.job.account.clone();
         let latency = begun.elapsed();
         metrics::histogram!("flowcast_request_duration_seconds", "account" => account).record(latency);

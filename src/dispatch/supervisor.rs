@@ -26,6 +26,7 @@ use crate::campaign::{CampaignId, CampaignState, Columns, Job, Opening};
 use crate::ledger::{Breaker, Campaign, Counts, Decision, Lease, Ledger, LedgerError, Point, Suppressed};
 use crate::limiter::CampaignLimits;
 use crate::queue::{Queue, QueueError};
+use crate::traces::Trace;
 
 /// How often a campaign is looked at when nothing wakes its supervisor.
 const TICK: Duration = Duration::from_secs(1);
@@ -529,7 +530,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
                 return Ok(());
             }
         }
-        let sending = self.sending(job).await?;
+        let sending = self.sending(campaign, job).await?;
         let wanted = wanted(&sending.account);
         let mut senders = Senders { sending, tasks: JoinSet::new(), probe: false };
         senders.begin(wanted);
@@ -539,7 +540,11 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     }
 
     /// What senders of the campaign share.
-    pub(super) async fn sending(&mut self, job: &Arc<Job>) -> Result<Arc<Sending<L, Q>>, DispatchError> {
+    pub(super) async fn sending(
+        &mut self,
+        campaign: &Campaign,
+        job: &Arc<Job>,
+    ) -> Result<Arc<Sending<L, Q>>, DispatchError> {
         let account = self.context.accounts.get(&job.account).map_err(DispatchError::Task)?;
         let columns = &self.known().await?.columns;
         let template = template(job, columns, &account).map_err(|problems| {
@@ -548,6 +553,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         })?;
         Ok(Arc::new(Sending {
             id: self.id.clone(),
+            trace: Trace::of(&self.id, campaign.submitted_at),
             ledger: self.ledger.clone(),
             queue: self.queue.clone(),
             endpoint: account.provider.endpoint(job.from),

@@ -8,20 +8,24 @@ mod problem;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use opentelemetry::context::FutureExt;
 use tokio::net::TcpListener;
 
 pub use access::{Access, Role};
 pub use api::{Api, router as api_router};
 pub use dashboard::router as dashboard_router;
 use problem::Problem;
+
+use crate::traces;
 
 /// How often the metrics' histograms are tidied.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -101,7 +105,8 @@ impl Http {
             .route("/readyz", get(ready))
             .route("/metrics", get(render))
             .with_state(Shared { health, metrics: metrics.clone() })
-            .merge(more);
+            .merge(more)
+            .layer(middleware::from_fn(observed));
         let server = tokio::spawn(async move {
             let upkeep = async {
                 loop {
@@ -120,6 +125,29 @@ impl Http {
         });
         Ok(Self { address, server })
     }
+}
+
+/// Measures how long an answer takes until its body begins, and takes over the trace that a request is part
+/// of. Routes are told as they are written in the router: an id in a path would make a series of its own.
+async fn observed(request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let matched = request.extensions().get::<MatchedPath>();
+    let route = matched.map_or_else(String::new, |path| path.as_str().to_owned());
+    let method = match request.method().as_str() {
+        known @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") => known.to_owned(),
+        _ => "_OTHER".to_owned(),
+    };
+    let traceparent = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
+    let outside = traces::from_outside(traceparent);
+    let response = next.run(request).with_context(outside).await;
+    metrics::histogram!(
+        "http_server_request_duration_seconds",
+        "http_request_method" => method,
+        "http_route" => route,
+        "http_response_status_code" => response.status().as_str().to_owned(),
+    )
+    .record(begun.elapsed());
+    response
 }
 
 impl Drop for Http {
@@ -150,6 +178,11 @@ fn describe() {
         "Messages that the broker lost and that were planned again"
     );
     describe_counter!("flowcast_jobs_refused_total", "Jobs that went to the dead ones");
+    describe_histogram!(
+        "http_server_request_duration_seconds",
+        metrics::Unit::Seconds,
+        "How long answers of the API and the pages take until their body begins"
+    );
     describe_gauge!("flowcast_up", "Whether what the worker needs is there");
 }
 

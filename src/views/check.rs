@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::campaign::CampaignId;
+use crate::campaign::{CampaignId, Price};
 use crate::dispatch::{Account, DispatchError, Planner, Prepared, forecast};
 
 /// How many skipped rows are listed; all are counted.
@@ -68,6 +68,20 @@ pub struct ForecastView {
     /// The same, exactly.
     #[serde(skip)]
     pub duration: Duration,
+    /// What the messages cost, where the account has a price list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub price: Option<PriceView>,
+}
+
+/// What messages cost by an account's price list.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct PriceView {
+    /// The sum, as `1,234.50`.
+    pub amount: String,
+    /// What it is in, as `INR`.
+    pub currency: String,
+    /// How many messages go where the list has no price; they are not in the sum.
+    pub unpriced: u64,
 }
 
 /// Plans the whole campaign, sends nothing, and keeps the first of everything: so many messages.
@@ -82,6 +96,7 @@ pub fn check(prepared: &Prepared, account: &Account, shown: usize) -> Result<Che
     let mut planner = Planner::new(prepared, id, prepared.batch_size)?;
     let (mut rows, mut recipients, mut skipped) = (0, 0, BTreeMap::new());
     let (mut problems, mut messages) = (Vec::new(), Vec::new());
+    let (mut price, mut unpriced) = (Price::default(), 0);
     while let Some(step) = planner.next_batch()? {
         rows = step.checkpoint.rows;
         for line in step.skipped {
@@ -92,6 +107,14 @@ pub fn check(prepared: &Prepared, account: &Account, shown: usize) -> Result<Che
         }
         let Some(batch) = step.batch else { continue };
         recipients += batch.len() as u64;
+        if let Some(list) = &account.prices {
+            for recipient in batch.recipients() {
+                match list.of(recipient.phone) {
+                    Some(one) => price += one,
+                    None => unpriced += 1,
+                }
+            }
+        }
         for recipient in batch.recipients().take(shown - messages.len()) {
             let mut bytes = Vec::new();
             let rendered = prepared.template.render(&recipient, &mut bytes);
@@ -115,6 +138,11 @@ pub fn check(prepared: &Prepared, account: &Account, shown: usize) -> Result<Che
             requests: forecast.requests,
             duration_s: forecast.duration.as_secs_f64().ceil(),
             duration: forecast.duration,
+            price: account.prices.as_ref().map(|list| PriceView {
+                amount: price.to_string(),
+                currency: list.currency.clone(),
+                unpriced,
+            }),
         },
     })
 }

@@ -3,7 +3,7 @@
 use crate::support::sources;
 
 /// What each module may use of the crate.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 18] = [
     ("campaign", &[]),
     ("audience", &["campaign", "egress"]),
     ("egress", &[]),
@@ -14,12 +14,13 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     ("queue", &["campaign"]),
     ("ledger", &["campaign", "redis_client"]),
     ("sandbox", &["campaign"]),
-    ("dispatch", &["campaign", "audience", "provider", "limiter", "queue", "ledger", "forward"]),
+    ("dispatch", &["campaign", "audience", "provider", "limiter", "queue", "ledger", "forward", "traces"]),
     ("callbacks", &["campaign", "ledger", "queue", "dispatch", "forward"]),
     ("config", &["campaign", "provider"]),
     ("telemetry", &["campaign"]),
+    ("traces", &["campaign"]),
     ("views", &["campaign", "ledger", "dispatch"]),
-    ("http", &["campaign", "audience", "queue", "ledger", "dispatch", "views"]),
+    ("http", &["campaign", "audience", "queue", "ledger", "dispatch", "views", "traces"]),
     (
         "cli",
         &[
@@ -37,6 +38,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
             "http",
             "config",
             "telemetry",
+            "traces",
             "views",
         ],
     ),

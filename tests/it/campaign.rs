@@ -215,7 +215,33 @@ fn a_check_shows_messages_problems_and_a_forecast_and_sends_nothing() {
     let found: Value = serde_json::from_str(&json.out).unwrap();
     assert_eq!(found["rows"], 1000);
     assert_eq!(found["messages"][0]["content"]["interactive"]["type"], "flow");
+    assert!(found["forecast"].get("price").is_none());
     assert!(!world.path("flowcast.db").exists());
+}
+
+#[test]
+fn a_check_says_what_it_costs_where_the_account_has_prices() {
+    let world = World::new(1_000);
+    let priced = |per_message: &str| {
+        let prices = format!("prices = {{ currency = \"INR\", per_message = {{ {per_message} }} }}");
+        world.write_config("http://127.0.0.1:1", &prices);
+        world.flowcast(&["check", "job.json"])
+    };
+    let ended = priced("91 = 0.8631");
+    assert!(ended.out.contains("price: INR 863.10 by the account's price list\n"), "{ended:?}");
+    let ended = priced("1 = 2");
+    let said = "price: INR 0.00 by the account's price list, and 1,000 messages to where it has no price";
+    assert!(ended.out.contains(said), "{ended:?}");
+    let json = world.flowcast(&["--json", "check", "job.json"]);
+    let found: Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(found["forecast"]["price"], json!({ "amount": "0.00", "currency": "INR", "unpriced": 1000 }));
+    let ended = priced("India = 2");
+    assert_eq!(ended.status, Some(2), "{ended:?}");
+    assert!(
+        ended.err.contains("accounts.main.prices") && ended.err.contains("first digits"),
+        "{}",
+        ended.err
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

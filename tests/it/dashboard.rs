@@ -296,7 +296,8 @@ async fn a_page_that_is_open_while_redis_goes_away_goes_on_when_it_is_back() {
 async fn a_draft_is_kept_for_all_and_thrown_away() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     for is_embedded in [true, false] {
-        let service = Service::start(is_embedded, &provider, TOKENS).await;
+        let account = format!("{FAST}\nprices = {{ currency = \"INR\", per_message = {{ 91 = 0.5 }} }}");
+        let service = Service::start_with(is_embedded, &provider, TOKENS, &account).await;
         let visitor = Visitor::new(&service, "act-1").await;
         let form = reqwest::multipart::Form::new().text("name", "Reminder").text("pick", "audience.csv");
         let begun = visitor.request(Method::POST, "/new").multipart(form).send().await.unwrap();
@@ -328,6 +329,7 @@ async fn a_draft_is_kept_for_all_and_thrown_away() {
         assert_eq!(post(fields(&right)).await.unwrap().status(), 303);
         let (_, page) = visitor.get(&step.replace("/audience", "/check")).await;
         assert!(page.contains("<strong>200</strong> people get it"), "{page}");
+        assert!(page.contains("100.00 INR, by the account’s price list<"), "{page}");
         let gone = visitor.post(&step.replace("/audience", "/remove"), &[]).await;
         assert_eq!(gone.status(), 303);
         assert_eq!(visitor.get(&step).await.0, 404);

@@ -43,3 +43,4 @@ mod single_answers;
 mod support;
 mod template_memory;
 mod tls;
+mod traces;

@@ -145,7 +145,7 @@ async fn a_404_holds_the_campaign<S: Speaks>() {
 
 async fn a_429_waits_as_long_as_it_says_and_fails_nothing<S: Speaks>() {
     let start = std::time::Instant::now();
-    let (_, provider, code, _) = run::<S>(|nth, to| {
+    let (_, provider, code, now) = run::<S>(|nth, to| {
         if nth == 0 {
             Reaction::Answer(429, "retry-after: 2\r\n", String::new())
         } else {
@@ -153,7 +153,7 @@ async fn a_429_waits_as_long_as_it_says_and_fails_nothing<S: Speaks>() {
         }
     })
     .await;
-    assert_eq!((code, provider.requests().len(), provider.times(&phone(1))), (Some(0), 4, 2));
+    assert_eq!((code, provider.requests().len(), provider.times(&phone(1))), (Some(0), 4, 2), "{now}");
     assert!(start.elapsed().as_millis() >= 1990);
 }
 

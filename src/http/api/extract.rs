@@ -4,6 +4,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::Uri;
 use axum::http::request::Parts;
+use opentelemetry::context::FutureExt;
 use serde::de::DeserializeOwned;
 use url::form_urlencoded;
 
@@ -77,7 +78,7 @@ pub(in crate::http) async fn campaign(api: &Api, id: &str) -> Result<Campaign, P
 pub(in crate::http) async fn finish<T: Send + 'static>(
     work: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<T, Problem> {
-    tokio::spawn(work).await.map_err(|fault| Problem::away(fault.to_string()))?
+    tokio::spawn(work.with_current_context()).await.map_err(|fault| Problem::away(fault.to_string()))?
 }
 
 /// How many items a page has: what is asked for, within bounds.

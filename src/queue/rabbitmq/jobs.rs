@@ -38,6 +38,15 @@ impl JobDelivery {
         matches!(count, Some(AMQPValue::LongLongInt(count)) if *count >= DELIVERIES)
     }
 
+    /// The W3C trace context that whoever published it gave along.
+    pub fn traceparent(&self) -> Option<&str> {
+        match self.delivery.properties.headers().as_ref()?.inner().get("traceparent")? {
+            AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
+            AMQPValue::ShortString(text) => Some(text.as_str()),
+            _ => None,
+        }
+    }
+
     /// It is registered, or done.
     pub async fn acknowledge(self) {
         // On a connection that is gone it comes again, and is known then.

@@ -63,6 +63,9 @@ pub(super) async fn check(
                 phones => phones.collect::<Vec<_>>(),
                 requests => found.forecast.requests,
                 duration => words::span(found.forecast.duration),
+                price => found.forecast.price.as_ref().map(|price| context! {
+                    amount => price.amount.clone(), currency => price.currency.clone(), unpriced => price.unpriced,
+                }),
                 starts => schedule.start_at.map(clock),
                 ends => end.map(clock),
                 expires => schedule.expires_at.map(clock),

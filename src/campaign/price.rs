@@ -1,0 +1,139 @@
+//! What an account's provider takes for a message, by where it goes: a list that a person writes into the
+//! configuration. It is for a forecast; a bill it is not.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer};
+
+use super::{Phone, thousands};
+
+/// Parts of a price's unit: millionths, so that a sum over ten million messages is exact.
+const PARTS: u64 = 1_000_000;
+
+/// The price of a message, or of many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Price(u64);
+
+/// Prices by where a message goes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PriceList {
+    /// What the prices are in, as `INR`.
+    pub currency: String,
+    /// The price of one message by the first digits of a number, country code first: `91`. The longest that
+    /// fits counts; `other` is the price of all else.
+    #[schemars(with = "BTreeMap<String, f64>")]
+    per_message: BTreeMap<Prefix, Price>,
+}
+
+/// The first digits of numbers; none of them for all numbers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Prefix(String);
+
+impl PriceList {
+    /// What a message to a number costs, where the list says so.
+    pub fn of(&self, phone: Phone) -> Option<Price> {
+        let number = phone.digits().to_string();
+        (0..=number.len()).rev().find_map(|end| self.per_message.get(number.get(..end)?)).copied()
+    }
+}
+
+impl std::borrow::Borrow<str> for Prefix {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Prefix {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let is_prefix = (1..=15).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+        match text.as_str() {
+            "other" => Ok(Self(String::new())),
+            _ if is_prefix => Ok(Self(text)),
+            _ => Err(serde::de::Error::custom(format!(
+                "{text:?} is neither the first digits of numbers, as 91, nor `other`"
+            ))),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Price {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let price = f64::deserialize(deserializer)?;
+        if !(0.0..=1_000_000.0).contains(&price) {
+            return Err(serde::de::Error::custom("a price is a number from 0 to 1000000"));
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the bounds were checked"
+        )]
+        Ok(Self((price * PARTS as f64).round() as u64))
+    }
+}
+
+impl std::ops::AddAssign for Price {
+    fn add_assign(&mut self, other: Self) {
+        self.0 = self.0.saturating_add(other.0);
+    }
+}
+
+/// With two digits behind the point, rounded up: a forecast should not be too low.
+impl fmt::Display for Price {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hundredths = self.0.div_ceil(PARTS / 100);
+        write!(f, "{}.{:02}", thousands(hundredths / 100), hundredths % 100)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn list(per_message: &Value) -> Result<PriceList, String> {
+        serde_json::from_value(json!({ "currency": "INR", "per_message": per_message }))
+            .map_err(|fault| fault.to_string())
+    }
+
+    #[test]
+    fn the_longest_prefix_counts_and_what_no_prefix_fits_has_no_price() {
+        let price = |list: &PriceList, number: &str| list.of(number.parse().unwrap()).map(|p| p.to_string());
+        let known = list(&json!({ "91": 0.8631, "9198": 1, "1": 2.5 })).unwrap();
+        assert_eq!(price(&known, "+917012345678").as_deref(), Some("0.87"));
+        assert_eq!(price(&known, "+919812345678").as_deref(), Some("1.00"));
+        assert_eq!(price(&known, "+12025550123").as_deref(), Some("2.50"));
+        assert_eq!(price(&known, "+4915112345678"), None);
+        let all = list(&json!({ "91": 0.8631, "other": 7 })).unwrap();
+        assert_eq!(price(&all, "+4915112345678").as_deref(), Some("7.00"));
+    }
+
+    #[test]
+    fn sums_are_exact_and_rounded_up_once() {
+        let one = list(&json!({ "other": 0.8631 })).unwrap().of("+919876543210".parse().unwrap()).unwrap();
+        let mut sum = Price::default();
+        for _ in 0..10_000 {
+            sum += one;
+        }
+        assert_eq!(sum.to_string(), "8,631.00");
+    }
+
+    #[test]
+    fn wrong_lists_are_refused_with_what_is_wrong() {
+        for (per_message, said) in [
+            (json!({ "+91": 1 }), "first digits"),
+            (json!({ "": 1 }), "first digits"),
+            (json!({ "India": 1 }), "first digits"),
+            (json!({ "91": -1 }), "from 0"),
+            (json!({ "91": 1e9 }), "from 0"),
+            (json!({ "91": "1" }), "invalid type"),
+        ] {
+            let refused = list(&per_message).unwrap_err();
+            assert!(refused.contains(said), "{per_message}: {refused}");
+        }
+    }
+}
