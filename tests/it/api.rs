@@ -467,7 +467,7 @@ async fn while_redis_is_away_it_says_so_and_goes_on_by_itself() {
     redis.kill();
     for path in ["/campaigns", "/campaigns/waits", "/accounts", "/audit"] {
         let detail = service.get(path).await.detail(503);
-        assert!(detail.contains("redis is away") || detail.contains("does not answer"), "{detail}");
+        assert!(detail.contains("Redis is away") || detail.contains("does not answer"), "{detail}");
     }
     service.post("/campaigns/waits/pause", &Value::Null).await.detail(503);
     redis.restart();

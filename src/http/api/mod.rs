@@ -41,8 +41,8 @@ const BASE: &str = "/api/v1";
 const AT_ONCE: usize = 16;
 /// How long an answer may take.
 const LONGEST: Duration = Duration::from_secs(10);
-/// The parts without which there is no answer, as [`Health`] calls them.
-const LEDGERS: [&str; 2] = ["redis", "store"];
+/// The parts without which there is no answer, as [`Health`] and as people call them.
+const LEDGERS: [(&str, &str); 2] = [("redis", "Redis"), ("store", "The store")];
 
 /// What the API works on; empty until the ledger is there.
 #[derive(Clone, Default)]
@@ -90,10 +90,15 @@ pub fn router(api: Api, access: Access, health: Health) -> Router {
     Router::new().nest(BASE, routes)
 }
 
+/// What of the ledger is away, as people call it.
+pub(super) fn away(health: &Health) -> Option<&'static str> {
+    let missing = health.missing().unwrap_or_default();
+    LEDGERS.iter().find(|(name, _)| missing.contains(name)).map(|(_, shown)| *shown)
+}
+
 /// Answers also while the ledger is away: the engine waits for it without end, and nobody at a page does.
 pub(super) async fn in_time(State(health): State<Health>, request: Request, next: Next) -> Response {
-    let is_away = |missing: &&'static str| LEDGERS.contains(missing);
-    if let Some(away) = health.missing().unwrap_or_default().iter().find(|name| is_away(name)) {
+    if let Some(away) = away(&health) {
         return Problem::away(format!("{away} is away; sending goes on by itself when it is back"))
             .into_response();
     }

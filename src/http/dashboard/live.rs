@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::super::api::away;
 use super::super::api::extract::{Params, campaign};
 use super::super::api::live::{Part, Seen};
 use super::super::problem::Problem;
@@ -27,8 +28,11 @@ use crate::ledger::{Campaigns, on_ledger};
 
 /// A page that is changed more often than this is restless.
 const REST: Duration = Duration::from_secs(2);
-/// After so long without news a line is sent all the same, so that nobody in between closes the connection.
-const ALIVE: Duration = Duration::from_secs(15);
+/// How often it is looked whether the ledger is away while there is no news.
+const LOOK: Duration = Duration::from_secs(1);
+/// After so many looks without news a line is sent all the same, so that nobody in between closes the
+/// connection.
+const ALIVE: u8 = 15;
 /// The most campaigns that one page follows.
 const MOST: usize = 50;
 
@@ -38,13 +42,20 @@ fn event(name: &str, html: &str) -> Part {
     (name.to_owned(), format!("event: part\ndata: {data}\n\n").into())
 }
 
-/// Events as they come, and a sign of life where none do.
-fn answer(events: impl Stream<Item = Bytes> + Send + 'static) -> Response {
-    let kept = stream::unfold(Box::pin(events), |mut events| async move {
-        match timeout(ALIVE, events.next()).await {
-            Err(_) => Some((Bytes::from_static(b":\n\n"), events)),
-            Ok(event) => event.map(|event| (event, events)),
+/// Events as they come, and a sign of life where none do. While the ledger is away they end: the page then
+/// says since when it shows what was, and comes again.
+fn answer(dashboard: &Dashboard, events: impl Stream<Item = Bytes> + Send + 'static) -> Response {
+    let health = dashboard.health.clone();
+    let kept = stream::unfold((Box::pin(events), health), |(mut events, health)| async move {
+        for _ in 0..ALIVE {
+            if let Ok(event) = timeout(LOOK, events.next()).await {
+                return event.map(|event| (event, (events, health)));
+            }
+            if away(&health).is_some() {
+                return None;
+            }
         }
+        Some((Bytes::from_static(b":\n\n"), (events, health)))
     });
     let kind = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")];
     (kind, Body::from_stream(kept.map(Ok::<_, Infallible>))).into_response()
@@ -57,6 +68,7 @@ pub(super) async fn parts(
 ) -> Result<Response, Problem> {
     let campaign = campaign(&dashboard.api, &id).await?;
     let receiver = dashboard.api.backing()?.live.follow(&campaign);
+    let page = dashboard.clone();
     let told = changes(receiver).then(move |seen| {
         let dashboard = dashboard.clone();
         async move { parts_of(&dashboard, &seen).await }
@@ -73,7 +85,7 @@ pub(super) async fn parts(
         }
         stream::iter(news)
     });
-    Ok(answer(news))
+    Ok(answer(&page, news))
 }
 
 async fn parts_of(dashboard: &Dashboard, seen: &Seen) -> Vec<Part> {
@@ -130,7 +142,7 @@ pub(super) async fn rows(
     }
     // A page with nothing to follow keeps its connection, so that it does not ask again and again.
     let rest = stream::pending::<Bytes>();
-    Ok(answer(stream::select(all, rest)))
+    Ok(answer(&dashboard, stream::select(all, rest)))
 }
 
 async fn row_of(dashboard: &Dashboard, seen: &Seen) -> Option<Part> {

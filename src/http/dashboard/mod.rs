@@ -51,6 +51,7 @@ pub(super) struct Dashboard {
     api: Api,
     access: Access,
     facts: Arc<KnownFacts>,
+    health: Health,
     /// Whether people come to it by TLS.
     is_secure: bool,
 }
@@ -64,7 +65,7 @@ impl FromRef<Dashboard> for Api {
 /// The routes of the pages.
 pub fn router(api: Api, access: Access, health: Health, public_url: Option<&Url>) -> Router {
     let is_secure = public_url.is_some_and(|url| url.scheme() == "https");
-    let dashboard = Dashboard { api, access, facts: Arc::default(), is_secure };
+    let dashboard = Dashboard { api, access, facts: Arc::default(), health: health.clone(), is_secure };
     // An audience is counted while it is written.
     let uploads = Router::new()
         .route("/new", get(new::begin).post(new::create))
