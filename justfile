@@ -53,6 +53,10 @@ faults:
 chaos FAULTS="200" ROWS="100000":
     FLOWCAST_CHAOS_FAULTS={{FAULTS}} FLOWCAST_CHAOS_ROWS={{ROWS}} cargo test --test it chaos -- --nocapture
 
+# 20 fail-overs of Redis under a campaign: with sentinels, and in a cluster
+failover COUNT="20":
+    FLOWCAST_FAILOVERS={{COUNT}} cargo test --test it failover -- --nocapture
+
 # Redis' memory a message, at a million messages
 memory:
     FLOWCAST_TEST_BATCHES=10000 cargo test --test it compact_encoding -- --nocapture

@@ -62,8 +62,12 @@ pub struct Address {
 #[serde(deny_unknown_fields)]
 pub struct Redis {
     /// As `redis://user:password@127.0.0.1:6379/0`, or `rediss://` with TLS; several nodes of a cluster
-    /// are separated by commas.
+    /// are separated by commas. Or the sentinels that know the master:
+    /// `redis+sentinel://user:password@host:26379,host:26379/service/0`.
     pub url: Secret,
+    /// How many replicas must have a claim before its request goes out.
+    #[serde(default)]
+    pub replicas: u32,
     /// How long a campaign is kept after it has ended.
     #[serde(default = "thirty_days")]
     #[schemars(with = "String")]

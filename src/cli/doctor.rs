@@ -12,7 +12,7 @@ use serde_json::json;
 use super::callback_endpoint::CallbackEndpoint;
 use super::{Failure, Outcome, open, print};
 use crate::audience::Audiences;
-use crate::campaign::Phone;
+use crate::campaign::{Phone, counted};
 use crate::config::Config;
 use crate::dispatch::Account;
 use crate::ledger::{Access, Redis, Sqlite};
@@ -213,11 +213,18 @@ async fn look_at_redis(config: &Config, findings: &mut Findings) {
         Ok(url) => url,
         Err(fault) => return findings.add("redis", Grade::Bad, fault.to_string()),
     };
-    for (nth, node) in survey(&url).await.into_iter().enumerate() {
+    let nodes = match survey(&url).await {
+        Ok(nodes) => nodes,
+        Err(fault) => return findings.add("redis", Grade::Bad, fault.to_string()),
+    };
+    for (nth, node) in nodes.into_iter().enumerate() {
         let check = if nth == 0 { "redis".to_owned() } else { format!("redis (node {})", nth + 1) };
         match node {
             Err(fault) => findings.add(&check, Grade::Bad, fault.to_string()),
-            Ok(node) => look_at_node(&check, &node, findings),
+            Ok(node) => {
+                look_at_node(&check, &node, findings);
+                look_at_replicas(&check, &node, redis.replicas, findings);
+            }
         }
     }
 }
@@ -276,6 +283,32 @@ fn look_at_node(check: &str, node: &Node, findings: &mut Findings) {
             ))
         },
     );
+}
+
+/// Whether a master has the replicas that a claim waits for.
+fn look_at_replicas(check: &str, node: &Node, wanted: u32, findings: &mut Findings) {
+    let has = node.fact("connected_slaves").and_then(|count| count.parse::<u32>().ok()).unwrap_or_default();
+    if node.fact("role") != Some("master") || (wanted == 0 && has == 0) {
+        return;
+    }
+    let replicas = counted(has.into(), "replica");
+    if has < wanted {
+        findings.add(
+            check,
+            Grade::Bad,
+            format!(
+                "has {replicas}, and redis.replicas is {wanted}: nothing is sent until so many follow it"
+            ),
+        );
+    } else if wanted == 0 {
+        findings.add(
+            check,
+            Grade::Warning,
+            format!("has {replicas}, and redis.replicas is 0: a fail-over may send again what a replica had not yet; set redis.replicas = 1"),
+        );
+    } else {
+        findings.add(check, Grade::Ok, format!("has {replicas}, and claims wait for {wanted}"));
+    }
 }
 
 async fn look_at_broker(config: &Config, findings: &mut Findings) {

@@ -428,7 +428,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             }
             (_, Ok(_)) => self.send(&job, campaign).await?,
         }
-        if let Some(trouble) = self.queue.trouble() {
+        if let Some(trouble) = self.ledger.trouble().or_else(|| self.queue.trouble()) {
             waits_for = Some(format!("waits: {trouble}"));
         }
         if lease.leads

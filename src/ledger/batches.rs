@@ -305,7 +305,12 @@ pub trait Batches: Store {
                             let start_by = self.claims_run_out().then(|| asked + MARGIN);
                             Written::Claimed(Claim { messages, running: true, token: *token, start_by })
                         }
-                        BatchWrite::Claim { token, .. } => {
+                        BatchWrite::Claim { token, messages, .. } => {
+                            // An earlier try under this token may have been written, and is not followed by
+                            // a request any more.
+                            let released =
+                                messages.iter().map(|message| (*message, Outcome::Released).into());
+                            draft.settle(*token, &released.collect::<Vec<_>>());
                             Written::Claimed(Claim { token: *token, ..Claim::default() })
                         }
                         BatchWrite::Record { token, outcomes } => {

@@ -65,6 +65,11 @@ pub trait Ledger:
     /// The key that seals the addresses of reports where none is configured: made when it is first asked
     /// for, the same for all workers ever after.
     fn callback_key(&self) -> impl Future<Output = Result<String, LedgerError>> + Send;
+
+    /// What keeps claims from being granted, for whoever asks why nothing is sent.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Whichever ledger a process was told to use.

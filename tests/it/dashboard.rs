@@ -273,7 +273,13 @@ async fn a_page_that_is_open_while_redis_goes_away_goes_on_when_it_is_back() {
     let visitor = Visitor::new(&service, "act-1").await;
     visitor.submit(&waiting("waits")).await;
     let live = visitor.request(Method::GET, "/campaigns/waits/live").send().await.unwrap();
-    let told = tokio::spawn(parts(live, |_| false));
+    let (shown, is_shown) = std::sync::mpsc::channel();
+    let told = tokio::spawn(parts(live, move |parts| {
+        // Whoever waits for the first has gone when the second comes.
+        let _ = if parts.is_empty() { Ok(()) } else { shown.send(()) };
+        false
+    }));
+    tokio::task::spawn_blocking(move || is_shown.recv().unwrap()).await.unwrap();
     redis.kill();
     let start = Instant::now();
     loop {

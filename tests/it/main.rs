@@ -22,6 +22,7 @@ mod dashboard;
 mod deploy;
 mod elsewhere;
 mod explain;
+mod failover;
 mod faults;
 mod fleet;
 mod forward;

@@ -105,10 +105,24 @@ impl RedisProcess {
         redis
     }
 
+    /// One with a file for its configuration, which it may write to itself; `args` is behind its name.
+    pub fn configured(args: &str, more: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let file = format!("port {port}\nbind 127.0.0.1\nsave \"\"\n{more}\n");
+        std::fs::write(folder.path().join("redis.conf"), file).unwrap();
+        let mut redis = Self { port, folder, options: args.into(), process: None };
+        redis.restart();
+        redis
+    }
+
     /// Starts it again, where it was.
     pub fn restart(&mut self) {
-        let command =
-            format!("redis-server --port {} --bind 127.0.0.1 --save '' --dir . {}", self.port, self.options);
+        let command = if self.folder.path().join("redis.conf").exists() {
+            format!("redis-server redis.conf {}", self.options)
+        } else {
+            format!("redis-server --port {} --bind 127.0.0.1 --save '' --dir . {}", self.port, self.options)
+        };
         self.process = Some(Group::start(self.folder.path(), &command, &[]));
         let port = self.port;
         wait("Redis", || {
@@ -120,6 +134,16 @@ impl RedisProcess {
     /// `kill -9`.
     pub fn kill(&mut self) {
         self.process = None;
+    }
+
+    /// Stops it as it is, or lets it go on.
+    pub fn signal(&self, signal: Signal) {
+        self.process.as_ref().unwrap().signal(signal);
+    }
+
+    /// Whether it says `part` when it is asked something.
+    pub fn says(&self, question: &str, part: &str) -> bool {
+        answers_with(self.port, &format!("{question}\r\nQUIT\r\n"), part)
     }
 
     pub fn url(&self) -> String {
@@ -247,7 +271,9 @@ pub async fn cluster_store() -> RedisStore {
 fn answers_with(port: u16, question: &str, part: &str) -> bool {
     let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
     stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
-    stream.write_all(question.as_bytes()).unwrap();
+    if stream.write_all(question.as_bytes()).is_err() {
+        return false;
+    }
     let mut seen = Vec::new();
     let _ = stream.read_to_end(&mut seen);
     String::from_utf8_lossy(&seen).contains(part)

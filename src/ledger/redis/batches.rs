@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use redis::{FromRedisValue, Value};
 
@@ -21,6 +22,8 @@ use crate::redis_client::RedisClientError;
 
 /// About how many bytes an outcome takes: a number, a state, a SID.
 const FIELD: usize = 64;
+/// A wait before a claim that too few replicas have is said again.
+const REPLICA_WAIT: Duration = Duration::from_millis(200);
 /// How many claims that ran out are read together.
 const DUE: u32 = 100;
 
@@ -78,8 +81,10 @@ impl Batches for Redis {
 
     async fn swap_batch(&self, swap: Swap<'_>) -> Result<Swapped, LedgerError> {
         let mut transaction = self.transaction(&swap, self.takes_dumps.load(Ordering::Relaxed));
+        // Only what is followed by a request must outlive its master.
+        let replicas = if swap.purpose.is_some() { self.replicas } else { 0 };
         loop {
-            let done = match transaction.run(&self.client).await {
+            let (done, is_replicated) = match transaction.run(&self.client, replicas).await {
                 // It comes first, so nothing is written yet.
                 Err(RedisClientError::Refused(why)) if transaction.restores() => {
                     // A hash that is there already says nothing of the next one.
@@ -93,6 +98,11 @@ impl Batches for Redis {
                 done => done?,
             };
             let (check, found) = match done {
+                Done::Written(_) if replicas > 0 && !self.heeds_replicas(is_replicated) => {
+                    // It is asked for again under its token, and holds anew once enough replicas have it.
+                    tokio::time::sleep(REPLICA_WAIT).await;
+                    return Ok(Swapped::Stale);
+                }
                 Done::Written(answers) => return written(&swap, answers),
                 Done::Failed { check, found } => (check, found),
             };
@@ -158,6 +168,18 @@ impl Batches for Redis {
 }
 
 impl Redis {
+    /// Takes in whether enough replicas have a claim, and says so when that changes.
+    fn heeds_replicas(&self, is_replicated: bool) -> bool {
+        if self.lacks_replicas.swap(!is_replicated, Ordering::Relaxed) == is_replicated {
+            if is_replicated {
+                tracing::info!("Redis has its replicas again");
+            } else {
+                tracing::warn!("sending stops until Redis has {} replicas that follow it", self.replicas);
+            }
+        }
+        is_replicated
+    }
+
     /// What a swap is made of. With `dumps` the first outcomes of a batch are written as a payload.
     fn transaction(&self, swap: &Swap<'_>, dumps: bool) -> Transaction {
         let Swap { batch, purpose, change } = swap;

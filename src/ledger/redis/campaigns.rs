@@ -224,7 +224,7 @@ impl Redis {
         transaction.check_field(campaign, "fingerprint", &[""]);
         transaction.command(Command::Set, job, &[&new.job]);
         transaction.command(Command::HSet, campaign, &fields.map(|(field, value)| [field, value]).concat());
-        Ok(matches!(transaction.run(&self.client).await?, Done::Written(_)))
+        Ok(matches!(transaction.run(&self.client, 0).await?.0, Done::Written(_)))
     }
 }
 
@@ -375,7 +375,7 @@ impl Campaigns for Redis {
         let head = head(&after);
         let fields: Vec<&str> = head.iter().flat_map(|(field, value)| [*field, value.as_str()]).collect();
         transaction.command(Command::HSet, campaign, &fields);
-        Ok(matches!(transaction.run(&self.client).await?, Done::Written(_)))
+        Ok(matches!(transaction.run(&self.client, 0).await?.0, Done::Written(_)))
     }
 
     async fn published(&self, id: &CampaignId, state: CampaignState) -> Result<(), LedgerError> {

@@ -20,12 +20,13 @@ mod suppression;
 mod transaction;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use secrecy::SecretString;
 
 use super::{Ledger, LedgerError, Store, new_key};
+use crate::campaign::counted;
 pub use crate::redis_client::RetryPolicy;
 use crate::redis_client::{RedisClient, RedisClientError};
 
@@ -42,6 +43,10 @@ pub struct Redis {
     session: u32,
     claims: Arc<AtomicU64>,
     request_timeout: Duration,
+    /// How many replicas must have a claim before its request goes out.
+    replicas: u32,
+    /// Whether the last claim waited for replicas in vain.
+    lacks_replicas: Arc<AtomicBool>,
     /// Whether the server makes hashes from payloads (`dump.rs`): unless it has refused one.
     takes_dumps: Arc<AtomicBool>,
 }
@@ -78,8 +83,19 @@ impl Redis {
             session: rand::random(),
             claims: Arc::default(),
             request_timeout,
+            replicas: 0,
+            lacks_replicas: Arc::default(),
             takes_dumps: Arc::new(AtomicBool::new(true)),
         }
+    }
+}
+
+impl Redis {
+    /// The same, where so many replicas must have a claim before its request goes out: then a fail-over to
+    /// one of those forgets no message that may have been sent.
+    #[must_use]
+    pub fn with_replicas(self, replicas: u32) -> Self {
+        Self { replicas, ..self }
     }
 }
 
@@ -90,6 +106,13 @@ impl Store for Redis {
 }
 
 impl Ledger for Redis {
+    fn trouble(&self) -> Option<String> {
+        let lacks = self.lacks_replicas.load(Ordering::Relaxed);
+        lacks.then(|| {
+            format!("Redis has fewer than {} (redis.replicas)", counted(self.replicas.into(), "replica"))
+        })
+    }
+
     async fn callback_key(&self) -> Result<String, LedgerError> {
         let mut make = redis::cmd("SET");
         make.arg(CALLBACK_KEY).arg(new_key()).arg("NX");

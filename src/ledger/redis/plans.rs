@@ -29,7 +29,7 @@ impl Redis {
         let admits = [Admits::All, Admits::Probes, Admits::None].map(Admits::as_str);
         transaction.check_field(campaign, "admits", &admits);
         plan(&mut transaction, campaign, open, batch);
-        match transaction.run(&self.client).await? {
+        match transaction.run(&self.client, 0).await?.0 {
             Done::Written(_) => Ok(()),
             Done::Failed { .. } => Err(LedgerError::NoCampaign(batch.campaign.clone())),
         }
@@ -115,7 +115,7 @@ impl Plans for Redis {
             complete,
         ];
         transaction.command(Command::HSet, campaign, &fields);
-        let found = match transaction.run(&self.client).await? {
+        let found = match transaction.run(&self.client, 0).await?.0 {
             Done::Written(_) => return Ok(()),
             Done::Failed { found, .. } => String::from_utf8_lossy(&found).into_owned(),
         };

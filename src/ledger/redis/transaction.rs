@@ -147,26 +147,35 @@ impl Transaction {
         self.command(Command::HIncrBy, key, &[field, itoa::Buffer::new().format(by)]);
     }
 
-    pub(super) async fn run(&self, client: &RedisClient) -> Result<Done, RedisClientError> {
+    /// Says it. With `replicas` it waits until so many have it; returns also whether they have.
+    pub(super) async fn run(
+        &self,
+        client: &RedisClient,
+        replicas: u32,
+    ) -> Result<(Done, bool), RedisClientError> {
         let mut first = Packed::default();
         first.push(&[&[self.count], &*self.checks.program, &*self.commands.program].concat());
         let args = [&first, &self.checks.args, &self.commands.args];
-        let answer: Vec<Value> = client.run_packed(&SWAP, &self.keys, &args).await?;
+        let (answer, have): (Vec<Value>, u32) = match replicas {
+            0 => (client.run_packed(&SWAP, &self.keys, &args).await?, 0),
+            _ => client.run_replicated(&SWAP, &self.keys, &args, replicas).await?,
+        };
         let mut answer = answer.into_iter();
         let (check, clock) = (answer.next(), answer.next());
         if let Some(Value::Int(clock)) = clock {
             client.set_clock(clock);
         }
-        match check {
-            Some(Value::Int(0)) => Ok(Done::Written(answer.collect())),
+        let done = match check {
+            Some(Value::Int(0)) => Done::Written(answer.collect()),
             Some(Value::Int(check)) => {
                 let found = match answer.next() {
                     Some(Value::BulkString(found)) => found,
                     _ => Vec::new(),
                 };
-                Ok(Done::Failed { check, found })
+                Done::Failed { check, found }
             }
-            _ => Err(RedisClientError::Refused("answered something else".into())),
-        }
+            _ => return Err(RedisClientError::Refused("answered something else".into())),
+        };
+        Ok((done, have >= replicas))
     }
 }

@@ -1,8 +1,10 @@
 //! A Redis server or cluster, as the ledger and the limiter see it: scripts by their digest, lost
-//! connections made anew, answers that pass tried again.
+//! connections made anew, answers that pass tried again, writes that wait for replicas.
 //!
 //! Every script that is run here may be run twice: a connection that is lost leaves open whether
 //! the server took it. It knows no key and no campaign.
+
+mod address;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -11,24 +13,25 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::{Route, SingleNodeRoutingInfo, SlotAddr};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, FromRedisValue, RedisError, RedisFuture,
-    ServerErrorKind, ToRedisArgs, Value,
+    Client, Cmd, ErrorKind, FromRedisValue, RedisError, RedisFuture, ServerErrorKind, ToRedisArgs, Value,
 };
-use secrecy::{ExposeSecret, SecretString};
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use secrecy::SecretString;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+
+use address::{Address, config, refusal};
 
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(5);
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(3);
-/// How long it is waited for what a server says by itself.
-const REFUSAL: Duration = Duration::from_millis(500);
+/// How long it is waited for replicas, in milliseconds.
+const REPLICAS: u32 = 500;
+/// How many slots a cluster has.
+const SLOTS: u16 = 16384;
 /// The first wait before something is tried again, and the longest.
 const WAITS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
@@ -81,10 +84,11 @@ pub struct RedisClient {
 }
 
 struct Shared {
-    seeds: Vec<SecretString>,
+    address: Address,
     policy: RetryPolicy,
-    /// The connection, and how many there were before it.
-    connection: Mutex<(u64, Option<Connection>)>,
+    /// The connections, each with how many there were before it: one for what waits for replicas, because
+    /// that blocks it, and one for all else.
+    connections: [Mutex<(u64, Option<Connection>)>; 2],
     /// Whether the last thing asked of it was answered.
     is_here: AtomicBool,
     /// Whether it was told that the server is away, and not yet that it is back.
@@ -130,7 +134,8 @@ impl ConnectionLike for Connection {
 
 impl RedisClient {
     /// A server by its address; several addresses of one cluster are separated by commas. Whether
-    /// it is a cluster is asked of the server.
+    /// it is a cluster is asked of the server. Or the master that sentinels name:
+    /// `redis+sentinel://host:26379,host:26379/service/0`.
     ///
     /// # Errors
     ///
@@ -138,20 +143,11 @@ impl RedisClient {
     pub async fn connect(addresses: &SecretString, policy: RetryPolicy) -> Result<Self, RedisClientError> {
         // Installed once for the process; a second time changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let seeds: Vec<SecretString> =
-            addresses.expose_secret().split(',').map(|seed| seed.trim().to_owned().into()).collect();
-        for seed in &seeds {
-            if let Err(fault) = Client::open(seed.expose_secret()) {
-                return Err(RedisClientError::Refused(format!(
-                    "has an address that is none: {}",
-                    words(&fault)
-                )));
-            }
-        }
+        let address = Address::read(addresses)?;
         let shared = Shared {
-            seeds,
+            address,
             policy,
-            connection: Mutex::default(),
+            connections: Default::default(),
             is_here: AtomicBool::new(false),
             was_reported: AtomicBool::new(false),
             clock: AtomicI64::new(0),
@@ -200,6 +196,22 @@ impl RedisClient {
         self.ask(Question::Script(script, keys, args)).await
     }
 
+    /// Runs a script, and waits a moment until so many replicas have what it wrote. Returns how many have it
+    /// by then.
+    ///
+    /// # Errors
+    ///
+    /// As [`RedisClient::run`].
+    pub async fn run_replicated<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        keys: &[String],
+        args: &[&Packed],
+        replicas: u32,
+    ) -> Result<(T, u32), RedisClientError> {
+        self.ask(Question::Replicated(script, keys, args, replicas)).await
+    }
+
     /// The server's clock, in milliseconds since 1970, as it was last seen and went on since.
     pub fn clock(&self) -> i64 {
         self.shared.clock.load(Ordering::Relaxed) + self.elapsed()
@@ -239,7 +251,7 @@ impl RedisClient {
         let since = Instant::now();
         let mut wait = WAITS.0;
         loop {
-            let fault = match self.connection().await {
+            let fault = match self.connection(question.lane()).await {
                 Ok((nth, mut connection)) => match question.put(&mut connection).await {
                     Ok(answer) => {
                         self.shared.is_here.store(true, Ordering::Relaxed);
@@ -252,7 +264,7 @@ impl RedisClient {
                     }
                     Err(fault) => {
                         if is_stale(&fault) {
-                            self.forget(nth).await;
+                            self.forget(question.lane(), nth).await;
                         }
                         fault
                     }
@@ -278,19 +290,19 @@ impl RedisClient {
     }
 
     /// The connection, made if there is none.
-    async fn connection(&self) -> Result<(u64, Connection), RedisError> {
-        let mut slot = self.shared.connection.lock().await;
+    async fn connection(&self, lane: usize) -> Result<(u64, Connection), RedisError> {
+        let mut slot = self.shared.connections[lane].lock().await;
         if let Some(connection) = &slot.1 {
             return Ok((slot.0, connection.clone()));
         }
-        let connection = open(&self.shared.seeds).await?;
+        let connection = self.shared.address.open().await?;
         *slot = (slot.0 + 1, Some(connection.clone()));
         Ok((slot.0, connection))
     }
 
     /// Lets a connection go, unless another has taken its place already.
-    async fn forget(&self, nth: u64) {
-        let mut slot = self.shared.connection.lock().await;
+    async fn forget(&self, lane: usize, nth: u64) {
+        let mut slot = self.shared.connections[lane].lock().await;
         if slot.0 == nth {
             slot.1 = None;
         }
@@ -302,6 +314,8 @@ enum Question<'q> {
     Script(&'q Script, &'q [String], &'q [&'q Packed]),
     Command(&'q Cmd),
     Pipeline(&'q redis::Pipeline),
+    /// A script, and how many replicas must have what it wrote.
+    Replicated(&'q Script, &'q [String], &'q [&'q Packed], u32),
 }
 
 impl Question<'_> {
@@ -310,65 +324,68 @@ impl Question<'_> {
             Self::Command(command) => command.query_async(connection).await,
             Self::Pipeline(pipeline) => pipeline.query_async(connection).await,
             Self::Script(script, keys, args) => {
-                let mut by_digest = redis::cmd("EVALSHA");
-                by_digest.arg(&script.digest).arg(keys.len()).arg(*keys).arg(*args);
-                match by_digest.query_async(connection).await {
-                    // A server that has restarted, or a node that is new, is told the script's text.
-                    Err(fault) if fault.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                        let mut by_text = redis::cmd("EVAL");
-                        by_text.arg(&script.text).arg(keys.len()).arg(*keys).arg(*args);
-                        by_text.query_async(connection).await
+                match script.by_digest(keys, args).query_async(connection).await {
+                    Err(fault) if is_unknown(&fault) => {
+                        script.by_text(keys, args).query_async(connection).await
+                    }
+                    answer => answer,
+                }
+            }
+            Self::Replicated(script, keys, args, replicas) => {
+                match connection.replicate(script.by_digest(keys, args), keys, *replicas).await {
+                    Err(fault) if is_unknown(&fault) => {
+                        connection.replicate(script.by_text(keys, args), keys, *replicas).await
                     }
                     answer => answer,
                 }
             }
         }
     }
-}
 
-/// Connects to the first seed that answers, and to all of its cluster where it is of one.
-async fn open(seeds: &[SecretString]) -> Result<Connection, RedisError> {
-    let config =
-        AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(ANSWER));
-    let mut last = None;
-    for seed in seeds {
-        let client = Client::open(seed.expose_secret())?;
-        match client.get_multiplexed_async_connection_with_config(&config).await {
-            Ok(mut one) => {
-                let info: String = redis::cmd("INFO").arg("cluster").query_async(&mut one).await?;
-                if !info.contains("cluster_enabled:1") {
-                    return Ok(Connection::One(one));
-                }
-                let nodes: Vec<&str> = seeds.iter().map(ExposeSecret::expose_secret).collect();
-                let client = ClusterClientBuilder::new(nodes)
-                    .connection_timeout(CONNECT)
-                    .response_timeout(ANSWER)
-                    .retries(3)
-                    .build()?;
-                return Ok(Connection::Cluster(client.get_async_connection().await?));
-            }
-            Err(fault) => last = Some(refusal(&client).await.unwrap_or(fault)),
-        }
+    /// Which of the connections it goes over.
+    fn lane(&self) -> usize {
+        usize::from(matches!(self, Self::Replicated(..)))
     }
-    Err(last.unwrap_or_else(|| (ErrorKind::InvalidClientConfig, "no address").into()))
 }
 
-/// What a server says when it refuses whoever connects and closes, as one in protected mode does, or
-/// one that has no place for another client: what is asked of it then fails as a broken pipe.
-async fn refusal(client: &Client) -> Option<RedisError> {
-    let ConnectionAddr::Tcp(host, port) = client.get_connection_info().addr() else { return None };
-    let asked = async {
-        let mut stream = TcpStream::connect((host.as_str(), *port)).await.ok()?;
-        let mut said = vec![0; 512];
-        let length = stream.read(&mut said).await.ok()?;
-        said.truncate(length);
-        Some(said)
-    };
-    let said = tokio::time::timeout(REFUSAL, asked).await.ok()??;
-    let said = String::from_utf8_lossy(said.strip_prefix(b"-")?).into_owned();
-    // The first sentence says what, the others how to configure Redis for those who do not.
-    let first = said.lines().next().unwrap_or_default().split(". ").next().unwrap_or_default();
-    Some((ErrorKind::Io, "the server refuses the connection", first.to_owned()).into())
+impl Script {
+    fn by_digest(&self, keys: &[String], args: &[&Packed]) -> Cmd {
+        redis::cmd("EVALSHA").arg(&self.digest).arg(keys.len()).arg(keys).arg(args).clone()
+    }
+
+    fn by_text(&self, keys: &[String], args: &[&Packed]) -> Cmd {
+        redis::cmd("EVAL").arg(&self.text).arg(keys.len()).arg(keys).arg(args).clone()
+    }
+}
+
+/// Whether a server that has restarted, or a node that is new, wants to be told a script's text.
+fn is_unknown(fault: &RedisError) -> bool {
+    fault.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
+
+impl Connection {
+    /// Does something, and waits until so many replicas have it; both go out together, because `WAIT` tells
+    /// of what its own connection has written. Answers what was answered, and how many have it.
+    async fn replicate(&mut self, command: Cmd, keys: &[String], replicas: u32) -> Result<Value, RedisError> {
+        let mut both = redis::pipe();
+        both.add_command(command).cmd("WAIT").arg(replicas).arg(REPLICAS);
+        let answers = match self {
+            Self::One(connection) => connection.req_packed_commands(&both, 0, 2).await?,
+            Self::Cluster(connection) => {
+                let slot = slot(keys.first().map_or("", String::as_str));
+                let route = SingleNodeRoutingInfo::SpecificNode(Route::new(slot, SlotAddr::Master));
+                connection.route_pipeline(both, 0, 2, route).await?
+            }
+        };
+        Value::Array(answers).extract_error()
+    }
+}
+
+/// The slot of a key in a cluster: of what stands between braces, where something does.
+fn slot(key: &str) -> u16 {
+    let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
+    let hashed = tag.filter(|tag| !tag.is_empty()).unwrap_or(key);
+    crc::Crc::<u16>::new(&crc::CRC_16_XMODEM).checksum(hashed.as_bytes()) % SLOTS
 }
 
 /// What one server tells of itself.
@@ -397,22 +414,29 @@ impl Node {
 }
 
 /// Asks each server of an address for what it tells of itself.
-pub async fn survey(addresses: &SecretString) -> Vec<Result<Node, RedisClientError>> {
+///
+/// # Errors
+///
+/// When the address is none.
+pub async fn survey(
+    addresses: &SecretString,
+) -> Result<Vec<Result<Node, RedisClientError>>, RedisClientError> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let mut nodes = Vec::new();
-    for seed in addresses.expose_secret().split(',') {
-        nodes.push(ask_node(seed.trim()).await.map_err(|fault| RedisClientError::Away(words(&fault))));
+    for client in Address::read(addresses)?.each().await {
+        let asked = match client {
+            Ok(client) => ask_node(&client).await,
+            Err(fault) => Err(fault),
+        };
+        nodes.push(asked.map_err(|fault| RedisClientError::Away(words(&fault))));
     }
-    nodes
+    Ok(nodes)
 }
 
-async fn ask_node(seed: &str) -> Result<Node, RedisError> {
-    let config =
-        AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(ANSWER));
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = Client::open(seed)?;
-    let mut one = match client.get_multiplexed_async_connection_with_config(&config).await {
+async fn ask_node(client: &Client) -> Result<Node, RedisError> {
+    let mut one = match client.get_multiplexed_async_connection_with_config(&config()).await {
         Ok(one) => one,
-        Err(fault) => return Err(refusal(&client).await.unwrap_or(fault)),
+        Err(fault) => return Err(refusal(client).await.unwrap_or(fault)),
     };
     let info: String = redis::cmd("INFO").query_async(&mut one).await?;
     let lines = info.lines().filter_map(|line| line.split_once(':'));

@@ -1,0 +1,207 @@
+//! Where Redis is: a server, nodes of a cluster, or sentinels that know which server is the master.
+
+use std::time::Duration;
+
+use redis::cluster::ClusterClientBuilder;
+use redis::sentinel::{Sentinel, SentinelNodeConnectionInfo};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisError, TlsMode,
+};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use super::{ANSWER, CONNECT, Connection, RedisClientError, words};
+
+/// How long it is waited for what a server says by itself.
+const REFUSAL: Duration = Duration::from_millis(500);
+/// How long sentinels may take to name the master.
+const NAMED: Duration = Duration::from_secs(5);
+/// The port of a sentinel that is named without one.
+const SENTINEL: u16 = 26379;
+/// How addresses of sentinels begin, and those of the servers that they name.
+const SENTINELS: [(&str, &str); 2] = [("redis+sentinel://", "redis"), ("rediss+sentinel://", "rediss")];
+
+/// An address that was checked.
+pub(super) enum Address {
+    /// A server, or some nodes of one cluster.
+    Nodes(Vec<SecretString>),
+    /// Sentinels, and what they call the master that is meant.
+    Sentinels {
+        /// The addresses of the sentinels.
+        sentinels: Vec<String>,
+        /// What they call the master.
+        service: String,
+        /// How the master is spoken to.
+        node: Box<SentinelNodeConnectionInfo>,
+    },
+}
+
+impl Address {
+    /// Reads an address: of a server, of nodes with commas between them, or
+    /// `redis+sentinel://user:password@host:26379,host:26379/service/0`.
+    pub(super) fn read(text: &SecretString) -> Result<Self, RedisClientError> {
+        let refused = |why: &str| RedisClientError::Refused(format!("has an address that is none: {why}"));
+        let text = text.expose_secret().trim();
+        for (start, scheme) in SENTINELS {
+            if let Some(rest) = text.strip_prefix(start) {
+                return Self::sentinels(rest, scheme).map_err(|why| refused(&why));
+            }
+        }
+        let nodes: Vec<SecretString> = text.split(',').map(|node| node.trim().to_owned().into()).collect();
+        for node in &nodes {
+            Client::open(node.expose_secret()).map_err(|fault| refused(&words(&fault)))?;
+        }
+        Ok(Self::Nodes(nodes))
+    }
+
+    fn sentinels(rest: &str, scheme: &str) -> Result<Self, String> {
+        let form = "sentinels are named as redis+sentinel://host:26379,host:26379/service/0";
+        let (who, rest) = rest.rsplit_once('@').map_or(("", rest), |(who, rest)| (who, rest));
+        let mut parts = rest.trim_end_matches('/').split('/');
+        let hosts = parts.next().unwrap_or_default();
+        let service = parts.next().filter(|service| !service.is_empty()).ok_or(form)?;
+        let database = parts.next().unwrap_or("0");
+        if parts.next().is_some() {
+            return Err(form.into());
+        }
+        let sentinels: Vec<String> = hosts
+            .split(',')
+            .map(|host| {
+                let host = host.trim();
+                // An address of IPv6 has colons of its own, within brackets.
+                let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+                if has_port { format!("redis://{host}/") } else { format!("redis://{host}:{SENTINEL}/") }
+            })
+            .collect();
+        for sentinel in &sentinels {
+            Client::open(sentinel.as_str()).map_err(|_| form)?;
+        }
+        let who = if who.is_empty() { String::new() } else { format!("{who}@") };
+        let master = format!("{scheme}://{who}master:6379/{database}");
+        let master = master.as_str().into_connection_info().map_err(|_| form)?;
+        let mut node =
+            SentinelNodeConnectionInfo::default().set_redis_connection_info(master.redis_settings().clone());
+        if scheme == "rediss" {
+            node = node.set_tls_mode(TlsMode::Secure);
+        }
+        Ok(Self::Sentinels { sentinels, service: service.into(), node: Box::new(node) })
+    }
+
+    /// Connects to the first node that answers, and to all of its cluster where it is of one; or to the
+    /// master that the sentinels name.
+    pub(super) async fn open(&self) -> Result<Connection, RedisError> {
+        match self {
+            Self::Nodes(nodes) => open_nodes(nodes).await,
+            Self::Sentinels { sentinels, service, node } => {
+                let client = master(sentinels, service, node).await?;
+                let one = client.get_multiplexed_async_connection_with_config(&config()).await;
+                Ok(Connection::One(one?))
+            }
+        }
+    }
+
+    /// A client for each server that is named; of sentinels for the master.
+    pub(super) async fn each(&self) -> Vec<Result<Client, RedisError>> {
+        match self {
+            Self::Nodes(nodes) => nodes.iter().map(|node| Client::open(node.expose_secret())).collect(),
+            Self::Sentinels { sentinels, service, node } => vec![master(sentinels, service, node).await],
+        }
+    }
+}
+
+/// How connections are made.
+pub(super) fn config() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(ANSWER))
+}
+
+/// The master that sentinels name. It is asked itself whether it is one.
+async fn master(
+    sentinels: &[String],
+    service: &str,
+    node: &SentinelNodeConnectionInfo,
+) -> Result<Client, RedisError> {
+    // Asked anew each time: a sentinel that was left alone may name a master of yesterday.
+    let mut asked = Sentinel::build(sentinels.to_vec())?;
+    let named = tokio::time::timeout(NAMED, asked.async_master_for(service, Some(node))).await;
+    named.unwrap_or_else(|_| Err((ErrorKind::Io, "no sentinel names a master that answers").into()))
+}
+
+async fn open_nodes(nodes: &[SecretString]) -> Result<Connection, RedisError> {
+    let mut last = None;
+    for node in nodes {
+        let client = Client::open(node.expose_secret())?;
+        match client.get_multiplexed_async_connection_with_config(&config()).await {
+            Ok(mut one) => {
+                let info: String = redis::cmd("INFO").arg("cluster").query_async(&mut one).await?;
+                if !info.contains("cluster_enabled:1") {
+                    return Ok(Connection::One(one));
+                }
+                let nodes: Vec<&str> = nodes.iter().map(ExposeSecret::expose_secret).collect();
+                let client = ClusterClientBuilder::new(nodes)
+                    .connection_timeout(CONNECT)
+                    .response_timeout(ANSWER)
+                    .retries(3)
+                    .build()?;
+                return Ok(Connection::Cluster(client.get_async_connection().await?));
+            }
+            Err(fault) => last = Some(refusal(&client).await.unwrap_or(fault)),
+        }
+    }
+    Err(last.unwrap_or_else(|| (ErrorKind::InvalidClientConfig, "no address").into()))
+}
+
+/// What a server says when it refuses whoever connects and closes, as one in protected mode does, or
+/// one that has no place for another client: what is asked of it then fails as a broken pipe.
+pub(super) async fn refusal(client: &Client) -> Option<RedisError> {
+    let ConnectionAddr::Tcp(host, port) = client.get_connection_info().addr() else { return None };
+    let asked = async {
+        let mut stream = TcpStream::connect((host.as_str(), *port)).await.ok()?;
+        let mut said = vec![0; 512];
+        let length = stream.read(&mut said).await.ok()?;
+        said.truncate(length);
+        Some(said)
+    };
+    let said = tokio::time::timeout(REFUSAL, asked).await.ok()??;
+    let said = String::from_utf8_lossy(said.strip_prefix(b"-")?).into_owned();
+    // The first sentence says what, the others how to configure Redis for those who do not.
+    let first = said.lines().next().unwrap_or_default().split(". ").next().unwrap_or_default();
+    Some((ErrorKind::Io, "the server refuses the connection", first.to_owned()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Address, String> {
+        Address::read(&text.to_owned().into()).map_err(|fault| fault.to_string())
+    }
+
+    #[test]
+    fn sentinels_are_read_with_their_service_database_and_password() {
+        let Ok(Address::Sentinels { sentinels, service, node }) =
+            read("redis+sentinel://worker:p%40ss@a:26380,b,[::1]:26381/campaigns/2")
+        else {
+            panic!("no sentinels")
+        };
+        assert_eq!(sentinels, ["redis://a:26380/", "redis://b:26379/", "redis://[::1]:26381/"]);
+        assert_eq!(service, "campaigns");
+        assert!(!format!("{node:?}").contains("p@ss"));
+        assert!(matches!(read("redis+sentinel://a/x"), Ok(Address::Sentinels { .. })));
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_refused_without_its_password() {
+        for text in [
+            "redis+sentinel://:s3cret@a",
+            "redis+sentinel://:s3cret@a/",
+            "redis+sentinel://:s3cret@a/x/0/y",
+            "redis+sentinel://:s3cret@a/x/none",
+            "redis+sentinel://:s3cret@/x",
+            "http://:s3cret@a",
+        ] {
+            let refused = read(text).err().unwrap_or_else(|| panic!("{text} is read"));
+            assert!(!refused.contains("s3cret"), "{refused}");
+        }
+    }
+}
