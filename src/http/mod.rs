@@ -2,6 +2,7 @@
 
 mod access;
 mod api;
+mod connections;
 mod dashboard;
 mod problem;
 
@@ -27,6 +28,8 @@ use problem::Problem;
 
 use crate::traces;
 
+/// The most connections that are open at once.
+const CONNECTIONS: usize = 4096;
 /// How often the metrics' histograms are tidied.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// The bounds of the time that requests take, in seconds.
@@ -107,6 +110,7 @@ impl Http {
             .with_state(Shared { health, metrics: metrics.clone() })
             .merge(more)
             .layer(middleware::from_fn(observed));
+        let places = places();
         let server = tokio::spawn(async move {
             let upkeep = async {
                 loop {
@@ -115,16 +119,21 @@ impl Http {
                 }
             };
             tokio::select! {
-                served = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()) => {
-                    if let Err(fault) = served {
-                        tracing::error!("the HTTP side ended: {fault}");
-                    }
-                }
+                () = connections::serve(listener, router, places) => {}
                 () = upkeep => {}
             }
         });
         Ok(Self { address, server })
     }
+}
+
+/// How many connections may be open at once: half of what the process may open at all, as sending needs
+/// some, too.
+fn places() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let open = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let most = open.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
+    most.map_or(CONNECTIONS, |most| (most / 2).min(CONNECTIONS)).max(16)
 }
 
 /// Measures how long an answer takes until its body begins, and takes over the trace that a request is part

@@ -65,6 +65,20 @@ fn arrows_point_down_only() {
 }
 
 #[test]
+fn the_tests_that_the_threat_model_names_are_there() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/security.md")).unwrap();
+    let code: String =
+        [sources("src"), sources("tests")].concat().into_iter().map(|(_, text)| text).collect();
+    // The last column of the table.
+    let named = text.lines().filter(|line| line.starts_with('|')).filter_map(|line| line.rsplit('|').nth(1));
+    let named: Vec<&str> = named.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    assert!(named.len() > 20, "the test sees nothing: {named:?}");
+    for name in named {
+        assert!(code.contains(&format!("fn {name}()")), "there is no test {name}");
+    }
+}
+
+#[test]
 fn the_domain_does_no_io_and_asks_no_clock() {
     for (path, text) in sources("src/campaign") {
         for forbidden in

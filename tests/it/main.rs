@@ -17,6 +17,7 @@ mod browser;
 mod callbacks;
 mod campaign;
 mod chaos;
+mod connections;
 mod container;
 mod dashboard;
 mod deploy;

@@ -1,0 +1,89 @@
+//! Clients that hold connections and say nothing.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use flowcast::sandbox::Behaviour;
+use serde_json::Value;
+
+use crate::fleet::until;
+use crate::servers::free_port;
+use crate::support::{World, sandbox};
+
+struct Ends(Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What a server says to a question, as far as it comes before it closes or falls silent.
+fn ask(port: u16, question: &str) -> String {
+    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return String::new() };
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let mut seen = Vec::new();
+    if stream.write_all(question.as_bytes()).is_ok() {
+        let _ = stream.read_to_end(&mut seen);
+    }
+    String::from_utf8_lossy(&seen).into_owned()
+}
+
+fn is_alive(port: u16) -> bool {
+    ask(port, "GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").contains("200 OK")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_say_nothing_stop_no_campaign_and_lose_their_places() {
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    let world = World::new(2_000);
+    let port = free_port();
+    let more = format!(
+        "limits = {{ messages = \"1000/s,burst=100\", requests = \"1000/s\" }}\n[audiences]\nroot = \".\"\n\
+         [http]\nlisten = \"127.0.0.1:{port}\"\n"
+    );
+    world.write_config(&url, &more);
+    // 200 files: a hundred places, all of which are taken.
+    let worker = Command::new("bash")
+        .args(["-c", "ulimit -n 200; exec \"$0\" worker --embedded", env!("CARGO_BIN_EXE_flowcast")])
+        .current_dir(world.path("."))
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _worker = Ends(worker);
+    until("the worker", || is_alive(port)).await;
+    let begun = Instant::now();
+    let mut silent = Vec::new();
+    for nth in 0..120 {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(50))).unwrap();
+        let said = match nth % 3 {
+            0 => "",
+            1 => "GET /healthz HTTP/1.1\r\nhost: x\r\nx-slow: ",
+            // Whose body is read only by the deadline for it.
+            _ => {
+                "POST /api/v1/campaigns HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{"
+            }
+        };
+        stream.write_all(said.as_bytes()).unwrap();
+        silent.push(stream);
+    }
+    assert!(!is_alive(port), "there are places left");
+    let ended = world.run(&["submit", "job.json"]).await;
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    until("the campaign's end", || {
+        let status: Value =
+            serde_json::from_str(&world.flowcast(&["status", "c1", "--json"]).out).unwrap_or_default();
+        status["state"] == "completed"
+    })
+    .await;
+    assert_eq!(sandbox.count(), 2_000);
+    assert!(begun.elapsed() < Duration::from_secs(25), "it was sent before anybody lost a place");
+    until("a place", || is_alive(port)).await;
+    let mut closed = Vec::new();
+    assert!(silent[0].read_to_end(&mut closed).is_ok(), "it is closed from the other side");
+}
