@@ -27,7 +27,8 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         can_send: bool,
         lease: Lease,
     ) -> Result<(), DispatchError> {
-        self.reap_planning().await?;
+        // It may have ended after the campaign was read: whether all is planned is known with the next tick.
+        let has_ended = self.reap_planning().await?;
         let counts = campaign.counts;
         let is_settled = campaign.planned && counts.open() == 0;
         self.ledger.sample(&self.id, &mut self.points, &counts, is_settled).await?;
@@ -36,7 +37,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             return Ok(());
         }
         let is_unplanned = !campaign.planned || (self.publish == Publish::Unsettled && counts.open() > 0);
-        if self.planning.is_none() && is_unplanned && can_send {
+        if !has_ended && self.planning.is_none() && is_unplanned && can_send {
             if campaign.planned && self.kept().await? >= counts.pending {
                 // All that is left can be queued from what is kept of it.
                 self.publish = Publish::News;
@@ -89,23 +90,24 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         self.planning = Some(PlanningTask { stop, task });
     }
 
-    /// Looks whether planning has ended, and how.
-    pub(super) async fn reap_planning(&mut self) -> Result<(), DispatchError> {
+    /// Looks whether planning has ended by now, and how.
+    async fn reap_planning(&mut self) -> Result<bool, DispatchError> {
         let Some(planning) = self.planning.take_if(|planning| planning.task.is_finished()) else {
-            return Ok(());
+            return Ok(false);
         };
+        self.wake_up.notify_one();
         let planned = planning.task.await.map_err(|fault| DispatchError::Task(fault.to_string()))?;
         match planned {
             Ok(Planning::Complete) => {
                 self.publish = Publish::News;
                 self.prepared = None;
-                Ok(())
             }
-            Ok(Planning::Stopped) => Ok(()),
-            Ok(Planning::Impossible(reason)) => self.hold(reason).await,
-            Err(DispatchError::Audience(fault)) => self.hold(fault.to_string()).await,
-            Err(fault) => Err(fault),
+            Ok(Planning::Stopped) => {}
+            Ok(Planning::Impossible(reason)) => self.hold(reason).await?,
+            Err(DispatchError::Audience(fault)) => self.hold(fault.to_string()).await?,
+            Err(fault) => return Err(fault),
         }
+        Ok(true)
     }
 
     pub(super) async fn stop_planning(&mut self) {
@@ -175,5 +177,48 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             kept += page.iter().map(|batch| batch.payloads.len() as u64).sum::<u64>();
             known.extend(page.iter().map(|batch| (batch.batch.number, batch.since)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use tokio_util::sync::CancellationToken;
+
+    use super::super::fixtures::registered;
+    use super::super::{Accounts, Context, Events};
+    use super::*;
+    use crate::audience::Audiences;
+    use crate::ledger::Campaigns;
+    use crate::queue::Local;
+
+    #[tokio::test]
+    async fn planning_that_ends_after_the_campaign_was_read_is_not_begun_again() {
+        let known = registered().await;
+        let accounts = Accounts::new(HashMap::from([("main".to_owned(), Ok(known.account.clone()))]));
+        let context = Context::new(accounts, Audiences::default(), Events::default(), false);
+        let (queue, stop) = (Local::open(&(), &known.id, 1), CancellationToken::new());
+        let mut supervisor = CampaignSupervisor::new(
+            known.id.clone(),
+            known.ledger.clone(),
+            queue,
+            context,
+            Arc::default(),
+            stop.clone(),
+        )
+        .with(Some(known.prepared.clone()));
+        // As it was read before planning ended: nothing is planned yet.
+        let campaign = known.ledger.campaign(&known.id).await.unwrap().unwrap();
+        assert!(!campaign.planned);
+        let task = tokio::spawn(async { Ok(Planning::Complete) });
+        while !task.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        supervisor.planning = Some(PlanningTask { stop, task });
+        let job = Arc::new(known.prepared.job.clone());
+        let lease = Lease { leads: true, held: 0 };
+        supervisor.lead(&campaign, &job, true, lease).await.unwrap();
+        assert!(supervisor.planning.is_none(), "its audience would be read once more");
     }
 }

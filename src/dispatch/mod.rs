@@ -15,6 +15,8 @@ mod breaker;
 mod control;
 mod error;
 mod events;
+#[cfg(test)]
+mod fixtures;
 mod forecast;
 mod intake;
 mod jobs;

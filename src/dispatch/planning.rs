@@ -322,15 +322,11 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use serde_json::json;
     use tokio::sync::Notify;
 
+    use super::super::fixtures::{Registered, registered};
     use super::*;
-    use crate::campaign::Job;
-    use crate::dispatch::{Account, prepare, register};
-    use crate::ledger::{Access, Plans as _, Sqlite};
-    use crate::limiter::{AccountLimits, Concurrency, Rates};
-    use crate::provider::{Credentials, PROVIDERS, Transport};
+    use crate::ledger::Plans as _;
     use crate::queue::QueueError;
 
     /// A queue that never says that it has what was published.
@@ -384,38 +380,17 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_checkpoint_never_passes_what_the_queue_has_not_confirmed() {
-        let job = json!({
-            "version": 1, "id": "c1", "account": "main", "from": "+912248931479",
-            "audience": { "recipients": [{ "phone": "+919876543210" }, { "phone": "+919876543211" }] },
-            "message": { "type": "text", "text": { "body": "x" } },
-        });
-        let job = Job::read(job.to_string().as_bytes()).unwrap();
-        let url = "http://127.0.0.1:1".parse().unwrap();
-        let credentials = Credentials {
-            account_sid: "a".into(),
-            api_key: "k".into(),
-            api_token: "t".into(),
-            ..Credentials::default()
-        };
-        let provider = (PROVIDERS[0].open)(&url, &credentials).unwrap();
-        let transport = Transport::new(Duration::from_secs(1), false).unwrap();
-        let limits = AccountLimits::new(Rates::default(), Concurrency::fixed(1));
-        let account = Account::new(PROVIDERS[0], provider, transport, limits, None);
-        let prepared = Arc::new(prepare(job, &crate::audience::Audiences::default(), &account).unwrap());
-        let folder = tempfile::tempdir().unwrap();
-        let ledger = Sqlite::open(&folder.path().join("flowcast.db"), Access::Send).unwrap();
-        let id = register(&ledger, &prepared, false, false, "a test").await.unwrap().0.id;
-
+        let Registered { ledger, id, prepared, .. } = &registered().await;
         let (queue, stop) = (Silent::default(), CancellationToken::new());
         let planning = {
             let (ledger, queue, id, stop) = (ledger.clone(), queue.clone(), id.clone(), stop.clone());
-            let (batch_size, publish) = (100, Publish::News);
+            let (prepared, batch_size, publish) = (prepared.clone(), 100, Publish::News);
             let plans = Plans { ledger, queue, id, prepared, batch_size, publish, stop };
             tokio::spawn(plans.plan())
         };
         queue.0.notified().await;
         stop.cancel();
         assert_eq!(planning.await.unwrap().unwrap(), Planning::Stopped);
-        assert_eq!(ledger.plan(&id).await.unwrap().checkpoint, Checkpoint::default());
+        assert_eq!(ledger.plan(id).await.unwrap().checkpoint, Checkpoint::default());
     }
 }

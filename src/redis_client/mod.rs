@@ -504,7 +504,9 @@ fn words(fault: &RedisError) -> String {
         Some("MISCONF") => Some("it can't write to its disk: look at the server"),
         Some("NOAUTH" | "WRONGPASS") => Some("set user and password in redis.url"),
         _ if fault.kind() == ErrorKind::AuthenticationFailed => Some("set user and password in redis.url"),
-        Some("NOPERM") => Some("give the user all commands on keys flowcast:*"),
+        Some("NOPERM") => {
+            Some("give the user what deploy/redis/users.acl has, on keys flowcast:* and {flowcast:*")
+        }
         _ if fault.is_connection_refusal() => Some("is it running, and is redis.url right?"),
         _ => None,
     };

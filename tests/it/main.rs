@@ -37,6 +37,7 @@ mod queue;
 mod rabbitmq;
 mod redis_ledger;
 mod requests;
+mod rights;
 mod sandbox;
 mod servers;
 mod service;

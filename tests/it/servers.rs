@@ -290,6 +290,20 @@ pub struct RabbitProcess {
 }
 
 impl RabbitProcess {
+    /// The address of a user who may do on the first virtual host what `permissions` say, and nothing else.
+    pub fn url_of_user(&self, permissions: &str) -> String {
+        let made = http(self.management, "PUT", "/api/users/flowcast", r#"{"password":"pw","tags":""}"#);
+        assert!(made.contains("201") || made.contains("204"), "{made}");
+        self.allow("%2f", "flowcast", permissions);
+        format!("amqp://flowcast:pw@127.0.0.1:{}/%2f", self.port)
+    }
+
+    fn allow(&self, host: &str, user: &str, permissions: &str) {
+        let path = format!("/api/permissions/{host}/{user}");
+        let allowed = http(self.management, "PUT", &path, permissions);
+        assert!(allowed.contains("201") || allowed.contains("204"), "{allowed}");
+    }
+
     pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (port, dist, epmd_port, management) = (free_port(), free_port(), free_port(), free_port());
@@ -375,13 +389,7 @@ pub fn amqp_url() -> String {
     let name = format!("test{}", NEXT.fetch_add(1, Ordering::Relaxed));
     let made = http(rabbit.management, "PUT", &format!("/api/vhosts/{name}"), "{}");
     assert!(made.contains("201 Created"), "{made}");
-    let allowed = http(
-        rabbit.management,
-        "PUT",
-        &format!("/api/permissions/{name}/guest"),
-        r#"{"configure":".*","write":".*","read":".*"}"#,
-    );
-    assert!(allowed.contains("201") || allowed.contains("204"), "{allowed}");
+    rabbit.allow(&name, "guest", r#"{"configure":".*","write":".*","read":".*"}"#);
     format!("amqp://guest:guest@127.0.0.1:{}/{name}", rabbit.port)
 }
 

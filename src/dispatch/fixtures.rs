@@ -1,0 +1,48 @@
+//! A small campaign that is registered, for tests of the engine's parts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{Account, Prepared, prepare, register};
+use crate::audience::Audiences;
+use crate::campaign::{CampaignId, Job};
+use crate::ledger::{Access, Sqlite};
+use crate::limiter::{AccountLimits, Concurrency, Rates};
+use crate::provider::{Credentials, PROVIDERS, Transport};
+
+/// A campaign, and what it is made of.
+pub(super) struct Registered {
+    pub(super) ledger: Sqlite,
+    pub(super) id: CampaignId,
+    pub(super) account: Arc<Account>,
+    pub(super) prepared: Arc<Prepared>,
+    _folder: tempfile::TempDir,
+}
+
+/// Two recipients and an account of the name `main`, on a store of their own.
+pub(super) async fn registered() -> Registered {
+    let job = json!({
+        "version": 1, "id": "c1", "account": "main", "from": "+912248931479",
+        "audience": { "recipients": [{ "phone": "+919876543210" }, { "phone": "+919876543211" }] },
+        "message": { "type": "text", "text": { "body": "x" } },
+    });
+    let job = Job::read(job.to_string().as_bytes()).unwrap();
+    let url = "http://127.0.0.1:1".parse().unwrap();
+    let credentials = Credentials {
+        account_sid: "a".into(),
+        api_key: "k".into(),
+        api_token: "t".into(),
+        ..Credentials::default()
+    };
+    let provider = (PROVIDERS[0].open)(&url, &credentials).unwrap();
+    let transport = Transport::new(Duration::from_secs(1), false).unwrap();
+    let limits = AccountLimits::new(Rates::default(), Concurrency::fixed(1));
+    let account = Arc::new(Account::new(PROVIDERS[0], provider, transport, limits, None));
+    let prepared = Arc::new(prepare(job, &Audiences::default(), &account).unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Sqlite::open(&folder.path().join("flowcast.db"), Access::Send).unwrap();
+    let id = register(&ledger, &prepared, false, false, "a test").await.unwrap().0.id;
+    Registered { ledger, id, account, prepared, _folder: folder }
+}
