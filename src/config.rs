@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use figment::error::Kind as Fault;
@@ -66,7 +67,7 @@ pub struct Redis {
     /// `redis+sentinel://user:password@host:26379,host:26379/service/0`.
     pub url: Secret,
     /// How many replicas must have a claim before its request goes out.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "replicas")]
     pub replicas: u32,
     /// How long a campaign is kept after it has ended.
     #[serde(default = "thirty_days")]
@@ -244,7 +245,7 @@ pub struct AccountConfig {
     /// What a message costs, for the forecast of a campaign.
     pub prices: Option<PriceList>,
     /// How many requests may be under way at once; by default as many as keep the provider busy.
-    #[serde(default, deserialize_with = "number")]
+    #[serde(default, deserialize_with = "concurrency")]
     pub concurrency: Option<NonZeroU16>,
     /// How long a request may take; what is not answered by then is in doubt.
     #[serde(default = "half_a_minute")]
@@ -503,18 +504,29 @@ fn merge(into: &mut Dict, from: Dict) {
 }
 
 /// A number, or a text that holds one: the environment knows only texts.
-fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU16>, D::Error> {
+fn number<'de, T: Deserialize<'de> + FromStr, D: Deserializer<'de>>(
+    deserializer: D,
+    range: &str,
+) -> Result<T, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Either {
-        Number(NonZeroU16),
+    enum Either<T> {
+        Number(T),
         Text(String),
     }
-    let wrong = || serde::de::Error::custom("must be a whole number from 1 to 65535");
+    let wrong = || serde::de::Error::custom(format!("must be a whole number from {range}"));
     match Either::deserialize(deserializer).map_err(|_| wrong())? {
-        Either::Number(number) => Ok(Some(number)),
-        Either::Text(text) => text.trim().parse().map(Some).map_err(|_| wrong()),
+        Either::Number(number) => Ok(number),
+        Either::Text(text) => text.trim().parse().map_err(|_| wrong()),
     }
+}
+
+fn concurrency<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU16>, D::Error> {
+    number(deserializer, "1 to 65535").map(Some)
+}
+
+fn replicas<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    number(deserializer, "0 to 4294967295")
 }
 
 #[cfg(test)]
@@ -617,6 +629,18 @@ mod tests {
         );
         let env = Secret::Env { env: "FLOWCAST_NO_SUCH".into() };
         assert_eq!(env.read("k").unwrap_err().0, "k: the variable FLOWCAST_NO_SUCH is not set");
+    }
+
+    #[test]
+    fn numbers_may_be_texts_as_in_the_environment() {
+        let with = |replicas: &str| load(&format!("[redis]\nurl = \"redis://h\"\nreplicas = {replicas}\n"));
+        for replicas in ["2", "\"2\""] {
+            assert_eq!(with(replicas).unwrap().redis.unwrap().replicas, 2);
+        }
+        for replicas in ["-1", "\"two\"", "[]"] {
+            let fault = with(replicas).unwrap_err().to_string();
+            assert!(fault.contains("redis.replicas") && fault.contains("whole number from 0"), "{fault}");
+        }
     }
 
     #[test]

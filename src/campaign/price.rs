@@ -62,10 +62,21 @@ impl<'de> Deserialize<'de> for Prefix {
 
 impl<'de> Deserialize<'de> for Price {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let price = f64::deserialize(deserializer)?;
-        if !(0.0..=1_000_000.0).contains(&price) {
-            return Err(serde::de::Error::custom("a price is a number from 0 to 1000000"));
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            Number(f64),
+            // The environment knows only texts.
+            Text(String),
         }
+        let price = match Either::deserialize(deserializer) {
+            Ok(Either::Number(price)) => Some(price),
+            Ok(Either::Text(text)) => text.trim().parse().ok(),
+            Err(_) => None,
+        };
+        let Some(price) = price.filter(|price| (0.0..=1_000_000.0).contains(price)) else {
+            return Err(serde::de::Error::custom("a price is a number from 0 to 1000000"));
+        };
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -108,7 +119,7 @@ mod tests {
         assert_eq!(price(&known, "+919812345678").as_deref(), Some("1.00"));
         assert_eq!(price(&known, "+12025550123").as_deref(), Some("2.50"));
         assert_eq!(price(&known, "+4915112345678"), None);
-        let all = list(&json!({ "91": 0.8631, "other": 7 })).unwrap();
+        let all = list(&json!({ "91": "0.8631", "other": 7 })).unwrap();
         assert_eq!(price(&all, "+4915112345678").as_deref(), Some("7.00"));
     }
 
@@ -130,7 +141,8 @@ mod tests {
             (json!({ "India": 1 }), "first digits"),
             (json!({ "91": -1 }), "from 0"),
             (json!({ "91": 1e9 }), "from 0"),
-            (json!({ "91": "1" }), "invalid type"),
+            (json!({ "91": "one" }), "from 0"),
+            (json!({ "91": [] }), "from 0"),
         ] {
             let refused = list(&per_message).unwrap_err();
             assert!(refused.contains(said), "{per_message}: {refused}");
