@@ -19,7 +19,7 @@ use redis::{
     Client, Cmd, ErrorKind, FromRedisValue, RedisError, RedisFuture, ServerErrorKind, ToRedisArgs, Value,
 };
 use secrecy::SecretString;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 
 use address::{Address, config, refusal};
@@ -30,6 +30,9 @@ const ANSWER: Duration = Duration::from_secs(5);
 const CONNECT: Duration = Duration::from_secs(3);
 /// How long it is waited for replicas, in milliseconds.
 const REPLICAS: u32 = 500;
+/// How many such waits are asked for at once. They block their connection one after the other, and the last
+/// of them must still be answered in time.
+const REPLICA_WAITS: usize = 8;
 /// How many slots a cluster has.
 const SLOTS: u16 = 16384;
 /// The first wait before something is tried again, and the longest.
@@ -89,6 +92,8 @@ struct Shared {
     /// The connections, each with how many there were before it: one for what waits for replicas, because
     /// that blocks it, and one for all else.
     connections: [Mutex<(u64, Option<Connection>)>; 2],
+    /// Who may wait for replicas now; the others wait here, and nobody takes the server for away.
+    replica_waits: Semaphore,
     /// Whether the last thing asked of it was answered.
     is_here: AtomicBool,
     /// Whether it was told that the server is away, and not yet that it is back.
@@ -148,6 +153,7 @@ impl RedisClient {
             address,
             policy,
             connections: Default::default(),
+            replica_waits: Semaphore::new(REPLICA_WAITS),
             is_here: AtomicBool::new(false),
             was_reported: AtomicBool::new(false),
             clock: AtomicI64::new(0),
@@ -209,6 +215,7 @@ impl RedisClient {
         args: &[&Packed],
         replicas: u32,
     ) -> Result<(T, u32), RedisClientError> {
+        let _turn = self.shared.replica_waits.acquire().await;
         self.ask(Question::Replicated(script, keys, args, replicas)).await
     }
 
