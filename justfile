@@ -53,6 +53,10 @@ faults:
 chaos FAULTS="200" ROWS="100000":
     FLOWCAST_CHAOS_FAULTS={{FAULTS}} FLOWCAST_CHAOS_ROWS={{ROWS}} cargo test --test it chaos -- --nocapture
 
+# Redis loses its last second, twenty times in a campaign of 40,000
+power-loss LOSSES="20":
+    FLOWCAST_POWER_LOSSES={{LOSSES}} cargo test --test it power_loss -- --nocapture
+
 # 20 fail-overs of Redis under a campaign: with sentinels, and in a cluster
 failover COUNT="20":
     FLOWCAST_FAILOVERS={{COUNT}} cargo test --test it failover -- --nocapture

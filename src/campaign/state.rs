@@ -75,8 +75,9 @@ impl MessageState {
     pub fn can_become(self, next: Self) -> bool {
         use MessageState::{Accepted, InDoubt, Pending, Rejected, Sending, Skipped};
         match self {
-            // Accepted by evidence of an earlier try alone: nobody sends it without a claim.
-            Pending => matches!(next, Sending | Skipped | Accepted),
+            // Accepted by evidence of an earlier try alone: nobody sends it without a claim. In doubt where the
+            // ledger came back older than it was, and nobody knows what it has forgotten.
+            Pending => matches!(next, Sending | Skipped | Accepted | InDoubt),
             // Back to pending only on proof that the provider has not taken it.
             Sending => matches!(next, Accepted | Rejected | InDoubt | Pending),
             // Evidence settles a doubt; pending when the job or a person says to send it again.

@@ -251,7 +251,7 @@ fn look_at_node(check: &str, node: &Node, findings: &mut Findings) {
         (Some("1"), Some(other)) => findings.add(
             check,
             Grade::Warning,
-            format!("appendfsync {other}: a crash of its machine loses the last claims, and their messages may be sent twice; set appendfsync always"),
+            format!("appendfsync {other}: a crash of its machine loses the last claims; workers that live write them again, and where one is gone, too, the campaign is held; set appendfsync always"),
         ),
         (Some("1"), None) => {
             findings.add(check, Grade::Warning, "does not tell its settings; see that appendfsync is always");

@@ -11,6 +11,7 @@ mod explain;
 mod line_format;
 mod open;
 mod progress;
+mod recover;
 mod report;
 mod responses;
 mod run;
@@ -81,6 +82,8 @@ enum Command {
     Retry(control::Retry),
     /// Decide what becomes of a campaign's messages in doubt
     Resolve(control::Resolve),
+    /// Show what the ledger has forgotten of a campaign, and have what may have been sent be in doubt
+    Recover(recover::Recover),
     /// Stop a campaign until it is resumed
     Pause(control::CampaignArgs),
     /// Go on with a campaign that is paused or held
@@ -156,6 +159,7 @@ async fn dispatch(args: Args) -> Outcome {
         Command::Suppress(command) => suppress::main(command, &config()?, args.json).await,
         Command::Retry(command) => control::main(command.parts(), &config()?, args.json).await,
         Command::Resolve(command) => control::main(command.parts(), &config()?, args.json).await,
+        Command::Recover(command) => recover::main(command, &config()?, args.json).await,
         Command::Pause(which) => control::main((which, Action::Pause), &config()?, args.json).await,
         Command::Resume(which) => control::main((which, Action::Resume), &config()?, args.json).await,
         Command::Cancel(which) => control::main((which, Action::Cancel), &config()?, args.json).await,

@@ -13,7 +13,7 @@ use super::Failure;
 use super::callback_endpoint::CallbackEndpoint;
 use crate::audience::Audiences;
 use crate::campaign::problem::nearest;
-use crate::campaign::{Callbacks, CampaignId, Job};
+use crate::campaign::{Callbacks, CampaignId, Job, Rate};
 use crate::config::{self, AccountConfig, Config};
 use crate::dispatch::{Account, Accounts};
 use crate::ledger::{Access, AnyLedger, Campaign, Ledger, Redis, Sqlite};
@@ -250,6 +250,13 @@ fn rates(account: Option<&AccountConfig>) -> Rates {
         messages: limits.messages.or_else(|| MESSAGES.parse().ok()),
         recipients: limits.recipients,
     }
+}
+
+/// The most that is sent of a campaign, as its account and its job allow it.
+pub(super) fn most(config: &Config, account: &str, job: Option<&Job>) -> Option<Rate> {
+    let own = job.and_then(|job| job.limits.messages);
+    let all = rates(config.accounts.get(account)).messages;
+    own.into_iter().chain(all).max_by_key(|rate| rate.period())
 }
 
 /// A limit of recipients counts also those whom an earlier process wrote to.

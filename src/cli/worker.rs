@@ -99,7 +99,7 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
         let server = open::redis_server(redis, RetryPolicy::Endless).await?;
         let broker = open::broker(config, true).await?;
         let ledger = Redis::on(server.clone(), longest.unwrap_or(REQUEST_TIMEOUT));
-        let ledger = ledger.with_replicas(redis.replicas);
+        let ledger = ledger.with_replicas(redis.replicas).with_journal(&std::env::temp_dir())?;
         let endpoint = CallbackEndpoint::of(config, config.http.public_url.as_ref(), &ledger).await?;
         Ok::<_, Failure>((server, broker, ledger, endpoint))
     };

@@ -90,6 +90,11 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
     ) -> Result<(), DispatchError> {
         let at_once = self.account.at_once(queued.batch.len());
         let writer = BatchWriter::new(&self.ledger, PlannedBatch::from(&queued.batch));
+        if queued.batch.number < self.doubt_below {
+            let (left, open) = writer.doubt(queued.left).await?;
+            queued.left = left;
+            self.wake_at_the_end(open);
+        }
         let mut run = BatchRun::new(queued.left.chunks(self.portion()).map(<[u8]>::to_vec));
         {
             let mut under_way = FuturesUnordered::new();

@@ -111,7 +111,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
 
 impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     /// Whether a campaign that runs must be held with others; then it is.
-    pub(super) async fn is_suspended(&mut self, job: &Job, lease: Lease) -> Result<bool, DispatchError> {
+    pub(super) async fn is_suspended(&mut self, job: &Job, lease: &Lease) -> Result<bool, DispatchError> {
         for breaker in breakers(job) {
             if let Some(hold) = self.ledger.breaker(&breaker).await? {
                 self.rest().await?;
@@ -130,7 +130,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     pub(super) async fn stand_by(
         &mut self,
         campaign: &Campaign,
-        lease: Lease,
+        lease: &Lease,
     ) -> Result<Next, DispatchError> {
         let Some(breaker) = &campaign.suspended_by else { return Ok(Next::Tick) };
         let hold = self.ledger.breaker(breaker).await?;

@@ -92,11 +92,11 @@ fn detail(control: &Control, messages: u64) -> String {
     }
 }
 
-async fn find(ledger: &impl Ledger, id: &CampaignId) -> Result<Campaign, LedgerError> {
+pub(super) async fn find(ledger: &impl Ledger, id: &CampaignId) -> Result<Campaign, LedgerError> {
     ledger.campaign(id).await?.ok_or_else(|| LedgerError::NoCampaign(id.clone()))
 }
 
-async fn resume(ledger: &impl Ledger, campaign: &Campaign) -> Result<(), LedgerError> {
+pub(super) async fn resume(ledger: &impl Ledger, campaign: &Campaign) -> Result<(), LedgerError> {
     if let Some(breaker) = &campaign.suspended_by {
         // All that it holds goes on: whoever resumes one has mended what they share.
         ledger.close_breaker(breaker).await?;

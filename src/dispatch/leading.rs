@@ -25,7 +25,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         campaign: &Campaign,
         job: &Arc<Job>,
         can_send: bool,
-        lease: Lease,
+        lease: &Lease,
     ) -> Result<(), DispatchError> {
         // It may have ended after the campaign was read: whether all is planned is known with the next tick.
         let has_ended = self.reap_planning().await?;
@@ -135,7 +135,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     /// Nothing queued, nothing in anybody's hands, nothing claimed, and yet pending: the queue has
     /// lost batches, and they are planned again. A batch that was there all the same finds nothing
     /// left to claim.
-    async fn watch_for_loss(&mut self, counts: Counts, lease: Lease) -> Result<(), DispatchError> {
+    async fn watch_for_loss(&mut self, counts: Counts, lease: &Lease) -> Result<(), DispatchError> {
         let idle = counts.pending > 0 && counts.sending == 0 && lease.held == 0;
         if !idle || within(self.queue.waiting()).await? > 0 {
             self.still = None;
@@ -217,8 +217,8 @@ mod tests {
         }
         supervisor.planning = Some(PlanningTask { stop, task });
         let job = Arc::new(known.prepared.job.clone());
-        let lease = Lease { leads: true, held: 0 };
-        supervisor.lead(&campaign, &job, true, lease).await.unwrap();
+        let lease = Lease { leads: true, ..Lease::default() };
+        supervisor.lead(&campaign, &job, true, &lease).await.unwrap();
         assert!(supervisor.planning.is_none(), "its audience would be read once more");
     }
 }

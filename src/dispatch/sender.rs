@@ -52,6 +52,8 @@ pub(super) struct Sending<L, Q> {
     pub(super) stop: CancellationToken,
     /// Rung when the campaign may have come to its end, or has stopped by itself.
     pub(super) wake_up: Arc<Notify>,
+    /// Messages of batches below this number that nobody has claimed may have been sent all the same.
+    pub(super) doubt_below: u32,
     pub(super) state: State,
 }
 
@@ -371,7 +373,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
     }
 
     /// The campaign may have come to its end.
-    fn wake_at_the_end(&self, open: u64) {
+    pub(super) fn wake_at_the_end(&self, open: u64) {
         if open == 0 && self.state.planned.load(Ordering::Relaxed) {
             self.wake_up.notify_one();
         }

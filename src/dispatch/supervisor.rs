@@ -22,8 +22,10 @@ use super::sender::{Sending, State};
 use super::{Account, Accounts, DispatchError, Prepared};
 use crate::audience::Audiences;
 use crate::campaign::job::OnInDoubt;
-use crate::campaign::{CampaignId, CampaignState, Columns, Job, Opening};
-use crate::ledger::{Breaker, Campaign, Counts, Decision, Lease, Ledger, LedgerError, Point, Suppressed};
+use crate::campaign::{CampaignId, CampaignState, Columns, Job, Opening, counted};
+use crate::ledger::{
+    Breaker, Campaign, Counts, Decision, Gap, Lease, Ledger, LedgerError, Point, Suppressed,
+};
 use crate::limiter::CampaignLimits;
 use crate::queue::{Queue, QueueError};
 use crate::traces::Trace;
@@ -34,6 +36,8 @@ const TICK: Duration = Duration::from_secs(1);
 const BROKER: Duration = Duration::from_secs(3);
 /// How often it is looked up what providers say of templates and numbers.
 const NOTICES: Duration = Duration::from_secs(5);
+/// How long it is waited for workers that do not say what they wrote before the ledger went back.
+const SILENT: Duration = Duration::from_secs(15);
 /// How long senders rest after something failed under them.
 const REST: Duration = Duration::from_secs(1);
 
@@ -284,7 +288,11 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         }
         self.involved = self.involved.max(Involved::LooksAfter);
         let lease = self.ledger.heartbeat(&self.id, self.queue.held()).await?;
-        if lease.leads && (L::SHARED || !self.expired_once) {
+        let is_sent = campaign.state == CampaignState::Running || campaign.suspended_by.is_some();
+        if let Some(gap) = lease.gap.as_ref().filter(|_| is_sent) {
+            return self.wait_for_workers(&campaign, gap, lease.leads).await;
+        }
+        if lease.leads && lease.gap.is_none() && (L::SHARED || !self.expired_once) {
             self.expire_claims().await?;
             self.expired_once = true;
         }
@@ -300,9 +308,9 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             }
         }
         let next = match campaign.state {
-            CampaignState::Running => self.run(&campaign, lease).await?,
+            CampaignState::Running => self.run(&campaign, &lease).await?,
             CampaignState::Held if campaign.suspended_by.is_some() && !self.ends => {
-                self.stand_by(&campaign, lease).await?
+                self.stand_by(&campaign, &lease).await?
             }
             CampaignState::Scheduled => {
                 self.wait_for_start(&campaign).await?;
@@ -336,6 +344,35 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             self.wake_up.notify_one();
         }
         Ok(next)
+    }
+
+    /// The ledger came back older than it was: nothing is sent before every worker has said that what it had written
+    /// is there. One that does not say so for long is gone, and may have sent what nobody else knows of.
+    async fn wait_for_workers(
+        &mut self,
+        campaign: &Campaign,
+        gap: &Gap,
+        leads: bool,
+    ) -> Result<Next, DispatchError> {
+        self.stop_planning().await;
+        self.rest().await?;
+        let (now, id) = (self.ledger.now(), &self.id);
+        let waited = gap.to.map_or(0, |to| now - to.as_millisecond());
+        let workers = counted(gap.silent.len() as u64, "worker");
+        if leads && waited > SILENT.as_millis() as i64 && !gap.silent.is_empty() {
+            let from = gap.from.map_or_else(String::new, |from| format!(" between {from:.0} and its return"));
+            let reason = format!(
+                "the ledger came back older than it was, and {workers} that may have sent messages{from} can't \
+                 say which; to see it and go on: flowcast recover {id}"
+            );
+            self.hold(reason).await?;
+        } else {
+            let waits_for = format!(
+                "waits: the ledger came back, and may have forgotten the last of what it was told; {workers} still to compare"
+            );
+            self.show_wait(campaign, Some(waits_for)).await?;
+        }
+        Ok(Next::Tick)
     }
 
     /// Until when a campaign waits that nobody has anything to do for.
@@ -402,7 +439,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         }
     }
 
-    async fn run(&mut self, campaign: &Campaign, lease: Lease) -> Result<Next, DispatchError> {
+    async fn run(&mut self, campaign: &Campaign, lease: &Lease) -> Result<Next, DispatchError> {
         let (job, opening) = {
             let job = self.known().await?.job.clone();
             let opening = job.schedule.at(Timestamp::now());
@@ -566,6 +603,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             suppressed: self.context.suppressed.clone(),
             stop: self.stop.child_token(),
             wake_up: self.wake_up.clone(),
+            doubt_below: campaign.doubt_below,
             state: State::default(),
         }))
     }

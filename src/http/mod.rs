@@ -186,6 +186,10 @@ fn describe() {
         "flowcast_lost_messages_total",
         "Messages that the broker lost and that were planned again"
     );
+    describe_counter!(
+        "flowcast_restored_messages_total",
+        "Messages whose outcome Redis had forgotten and that were written again"
+    );
     describe_counter!("flowcast_jobs_refused_total", "Jobs that went to the dead ones");
     describe_histogram!(
         "http_server_request_duration_seconds",

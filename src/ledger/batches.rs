@@ -10,7 +10,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
 use super::deliveries::{MessageReport, ReportEffect};
-use super::draft::{Change, Draft, ENDED, RAN_OUT};
+use super::draft::{Change, Counter, Draft, ENDED, RAN_OUT};
 use super::record::BatchRecord;
 use super::{LedgerError, PlannedBatch, Store};
 use crate::campaign::{CampaignId, MessageState, SkipReason};
@@ -125,6 +125,8 @@ pub enum Decision {
     },
     /// Pending ones are skipped, because the campaign was cancelled.
     Cancel,
+    /// Pending ones are in doubt, because the ledger came back older than it was.
+    Doubt,
 }
 
 /// A batch with messages that are to be queued again.
@@ -165,6 +167,11 @@ pub enum BatchWrite {
         token: u64,
         /// What became of them.
         outcomes: Vec<Recorded>,
+    },
+    /// Messages are in doubt that nobody has claimed, as far as the ledger knows: it came back older than it was.
+    Doubt {
+        /// Which of them.
+        messages: Vec<u8>,
     },
 }
 
@@ -233,6 +240,13 @@ pub trait Batches: Store {
     /// When there is no such campaign, or the batch is known with other recipients.
     fn swap_batch(&self, swap: Swap<'_>) -> impl Future<Output = Result<Swapped, LedgerError>> + Send;
 
+    /// Holds what this worker has written of a campaign lately against what is there, and writes again what is
+    /// gone. Returns whether it did; a ledger that can't go back has nothing to compare.
+    fn compare(&self, id: &CampaignId) -> impl Future<Output = Result<bool, LedgerError>> + Send {
+        let _ = id;
+        std::future::ready(Ok(false))
+    }
+
     /// The claims whose callers are gone, some of them: token and batch.
     fn due_claims(
         &self,
@@ -290,6 +304,7 @@ pub trait Batches: Store {
             let mut admits = true;
             // A batch that nobody has touched is the usual case; a swap finds it out where it is not.
             let mut record = known.take().unwrap_or_else(|| BatchRecord::new(batch.recipients.len()));
+            let last = record.revision;
             let mut is_read = false;
             loop {
                 let asked = Instant::now();
@@ -315,6 +330,10 @@ pub trait Batches: Store {
                         }
                         BatchWrite::Record { token, outcomes } => {
                             draft.settle(*token, outcomes);
+                            Written::Recorded(0)
+                        }
+                        BatchWrite::Doubt { messages } => {
+                            draft.doubt_untouched(messages);
                             Written::Recorded(0)
                         }
                     });
@@ -343,6 +362,10 @@ pub trait Batches: Store {
                 }
                 record = self.record_of(batch).await?;
                 is_read = true;
+                if record.revision < last && self.compare(&batch.campaign).await? {
+                    // What this worker had written was gone, and is there again.
+                    record = self.record_of(batch).await?;
+                }
             }
         }
     }
@@ -451,7 +474,10 @@ pub trait Batches: Store {
         decision: Decision,
     ) -> impl Future<Output = Result<u64, LedgerError>> + Send {
         async move {
-            let listed = if decision == Decision::Cancel { Listed::Open } else { Listed::Failed };
+            let listed = match decision {
+                Decision::Cancel | Decision::Doubt => Listed::Open,
+                _ => Listed::Failed,
+            };
             let batches = self.listed(id, listed).await?;
             let decide = batches.into_iter().map(|number| decide_batch(self, id, number, &decision));
             let window = stream::iter(decide).buffer_unordered(WINDOW);
@@ -538,6 +564,31 @@ pub trait Batches: Store {
                 }
             }
             Ok(oldest.and_then(|at| Timestamp::from_millisecond(at).ok()))
+        }
+    }
+}
+
+/// Writes again what is known of one batch and is gone: its record as it was, the SIDs of its messages by place,
+/// and texts. Returns how many messages that were.
+pub(super) async fn restore_batch(
+    ledger: &impl Batches,
+    batch: &PlannedBatch,
+    known: &BatchRecord,
+    sids: &BTreeMap<u8, String>,
+    texts: &BTreeMap<Counter, String>,
+) -> Result<u64, LedgerError> {
+    loop {
+        let record = ledger.record_of(batch).await?;
+        let mut draft = Draft::new(batch, record, ledger.now());
+        let restored = draft.restore(known, sids);
+        let mut change = draft.finish();
+        if restored == 0 {
+            return Ok(0);
+        }
+        change.texts.extend(texts.clone());
+        let swap = Swap { batch, purpose: None, change: &change };
+        if let Swapped::Done { .. } = ledger.swap_batch(swap).await? {
+            return Ok(restored);
         }
     }
 }

@@ -21,7 +21,7 @@ pub const LEASE: Duration = Duration::from_secs(10);
 pub const PRESENCE: Duration = Duration::from_secs(12);
 
 /// A campaign that asks to be registered.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct NewCampaign {
     /// Its id.
     pub id: CampaignId,
@@ -93,6 +93,9 @@ pub struct Campaign {
     pub rows: u64,
     /// How many messages a full batch has.
     pub batch_size: usize,
+    /// Messages of batches below this number that nobody has claimed, as far as the ledger knows, may have been sent
+    /// all the same: they are in doubt. 0 unless the ledger went back and a person said so.
+    pub doubt_below: u32,
     /// Whether it went to a sandbox.
     pub rehearsal: bool,
     /// When it was registered.
@@ -148,12 +151,26 @@ pub struct CampaignChanges {
 }
 
 /// What a worker learns with its heartbeat for a campaign.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lease {
     /// Whether this worker holds it: it plans, completes and publishes.
     pub leads: bool,
     /// How many batches all workers have taken and are not done with.
     pub held: u64,
+    /// What the ledger may have forgotten: nothing is sent before that is clear.
+    pub gap: Option<Gap>,
+}
+
+/// The ledger is another one than it was — it was started again, a replica has taken over, a backup was restored —
+/// and may have forgotten the last of what it was told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gap {
+    /// When the ledger last heard of the campaign before, as it is now.
+    pub from: Option<Timestamp>,
+    /// When it was noticed; nothing was claimed since.
+    pub to: Option<Timestamp>,
+    /// The workers that have not said yet that what they have written is there: session, and when it was last heard.
+    pub silent: Vec<(u32, Timestamp)>,
 }
 
 impl Campaign {
@@ -351,6 +368,18 @@ pub trait Campaigns: Store {
         held: u64,
     ) -> impl Future<Output = Result<Lease, LedgerError>> + Send;
 
+    /// What the ledger may have forgotten of a campaign, as far as that is not clear yet.
+    fn gap(&self, id: &CampaignId) -> impl Future<Output = Result<Option<Gap>, LedgerError>> + Send {
+        let _ = id;
+        std::future::ready(Ok(None))
+    }
+
+    /// The gap is closed: a person has decided what becomes of what may have been sent in it.
+    fn close_gap(&self, id: &CampaignId) -> impl Future<Output = Result<(), LedgerError>> + Send {
+        let _ = id;
+        std::future::ready(Ok(()))
+    }
+
     /// Says that this worker does not look after a campaign any more.
     fn release(&self, id: &CampaignId) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
@@ -494,6 +523,22 @@ pub trait Campaigns: Store {
                 Ok(campaign.moved(CampaignState::Completed, None, now(self)).filter(|_| done))
             };
             self.change_campaign(id, true, completed).await
+        }
+    }
+
+    /// Has the messages of batches below a number be in doubt that nobody has claimed yet, as far as the ledger
+    /// knows.
+    fn doubt_below(
+        &self,
+        id: &CampaignId,
+        below: u32,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send {
+        async move {
+            let changed = |campaign: &Campaign| {
+                let doubt_below = campaign.doubt_below.max(below);
+                Ok(Some(Campaign { doubt_below, ..campaign.clone() }))
+            };
+            self.change_campaign(id, false, changed).await.map(drop)
         }
     }
 

@@ -22,6 +22,9 @@ pub(super) const RAN_OUT: &str = "the worker that was sending it went silent, an
 pub(super) const ENDED: &str = "flowcast ended while the request was under way";
 /// What is said of a message that was pending when its campaign was cancelled.
 const CANCELLED: &str = "the campaign was cancelled first";
+/// What is said of a message that may have been sent when the ledger has forgotten it.
+const FORGOTTEN: &str =
+    "the ledger came back older than it was; it may have been sent by a worker that is gone";
 /// The code of people who get enough marketing already. For so long it would be refused again, so a
 /// retry takes such messages then only by this name.
 const RESTING: (&str, Duration) = ("131049", Duration::from_hours(24));
@@ -123,7 +126,7 @@ impl<'b> Draft<'b> {
                     // Back to pending on proof, and only for the claim that has it.
                     (MessageState::Sending | MessageState::InDoubt, MessageState::Pending) => is_own,
                     // A person's decision, and no sender's.
-                    (_, MessageState::Pending) => false,
+                    (_, MessageState::Pending) | (MessageState::Pending, MessageState::InDoubt) => false,
                     // Evidence of an earlier try; what was never claimed was never taken.
                     (MessageState::Pending, MessageState::Accepted) => message.attempts > 0,
                     // What another claim is sending by now is not settled by what an old one was told,
@@ -171,6 +174,7 @@ impl<'b> Draft<'b> {
                 MessageState::Pending,
                 Outcome::Skipped { reason: SkipReason::Cancelled, detail: CANCELLED.into() },
             ),
+            Decision::Doubt => (MessageState::Pending, Outcome::InDoubt { detail: FORGOTTEN.into() }),
         };
         let now = self.now;
         let is_meant = |record: &BatchRecord, message: &Message| {
@@ -179,15 +183,70 @@ impl<'b> Draft<'b> {
                 && match decision {
                     Decision::Retry(codes) => is_retried(record.word(message), ago, codes),
                     Decision::Resend { older_than } | Decision::Abandon { older_than } => ago >= *older_than,
-                    Decision::Cancel => true,
+                    Decision::Cancel | Decision::Doubt => true,
                 }
         };
         let decided = self.places(is_meant);
         for (place, message) in &decided {
-            self.apply(*place, *message, &outcome, None);
+            // It may have been sent once: evidence of that settles it.
+            let attempts = message.attempts.max(u8::from(*decision == Decision::Doubt));
+            self.apply(*place, Message { attempts, ..*message }, &outcome, None);
         }
         self.record.replay |= outcome == Outcome::Released && !decided.is_empty();
         decided.len() as u64
+    }
+
+    /// Those of some messages that nobody has claimed yet, as far as the ledger knows, are in doubt: it came back
+    /// older than it was, and somebody may have sent them meanwhile.
+    pub(super) fn doubt_untouched(&mut self, places: &[u8]) {
+        for place in places {
+            if let Some(message) = self.record.message(*place).copied()
+                && message.state == MessageState::Pending
+                && message.attempts == 0
+            {
+                let outcome = Outcome::InDoubt { detail: FORGOTTEN.into() };
+                self.apply(*place, Message { attempts: 1, ..message }, &outcome, None);
+            }
+        }
+    }
+
+    /// Takes in what the batch was like at a time that the ledger has forgotten: its record, and the SIDs of its
+    /// messages by place. What is later by now stays as it is. Returns how many messages changed.
+    pub(super) fn restore(&mut self, known: &BatchRecord, sids: &BTreeMap<u8, String>) -> u64 {
+        let mut restored = 0;
+        for (place, then) in known.each() {
+            let Some(now) = self.record.message(place).copied().filter(|now| is_later(then, now)) else {
+                continue;
+            };
+            restored += 1;
+            let (was, is) = (self.record.word(&now).to_owned(), known.word(then).to_owned());
+            for (message, word, by) in [(&now, &was, -1), (then, &is, 1)] {
+                if matches!(message.state, MessageState::Rejected | MessageState::Skipped) {
+                    self.count(message.state.as_str(), word.clone(), by);
+                }
+            }
+            self.moved[now.state as usize] -= 1;
+            self.moved[then.state as usize] += 1;
+            let mut kept = now.kept;
+            if kept && then.state == MessageState::Accepted {
+                self.change.payloads.insert(place, None);
+                kept = false;
+            }
+            self.record.set(place, Message { kept, ..*then }, &is);
+            if then.state.is_open() {
+                if !now.state.is_open() {
+                    self.write_outcome(place, None);
+                }
+            } else {
+                let sid = sids.get(&place).filter(|_| then.state == MessageState::Accepted);
+                self.write_outcome(place, Some((then.state, sid.cloned().unwrap_or(is))));
+            }
+            if then.state == MessageState::Sending && !self.change.claimed.contains(&then.claim) {
+                self.change.claimed.push(then.claim);
+            }
+        }
+        self.record.replay |= known.replay && restored > 0;
+        restored
     }
 
     /// Takes in what reports say of messages: how far they came, and that the provider took what is not
@@ -350,6 +409,23 @@ impl<'b> Draft<'b> {
     }
 }
 
+/// Whether a message as it was `then`, which the ledger may have forgotten, is further than as it is `now`.
+fn is_later(then: &Message, now: &Message) -> bool {
+    // What the provider said of this very try outlasts what was only feared of it, whenever that was written.
+    match then.attempts.cmp(&now.attempts) {
+        std::cmp::Ordering::Greater => now.state != MessageState::Accepted,
+        std::cmp::Ordering::Less => false,
+        std::cmp::Ordering::Equal => match (then.state, now.state) {
+            (_, MessageState::Accepted) => false,
+            (MessageState::Accepted, _) => true,
+            // A person may have had it sent again since.
+            (MessageState::Rejected, MessageState::Sending | MessageState::InDoubt) => true,
+            (MessageState::Sending | MessageState::InDoubt, MessageState::Rejected) => false,
+            _ => then.at > now.at,
+        },
+    }
+}
+
 /// Whether a retry of these codes takes a message that was rejected with `code` so long ago.
 fn is_retried(code: &str, ago: Duration, codes: &[String]) -> bool {
     if codes.is_empty() {
@@ -376,6 +452,7 @@ mod tests {
         Settle { token: u64, place: u8, outcome: usize },
         Expire { token: u64, resend: bool },
         Decide { decision: usize },
+        Doubt { place: u8 },
         Report { place: u8, state: usize },
     }
 
@@ -388,7 +465,8 @@ mod tests {
             4 => (0..4_u64, place.clone(), 0..5_usize)
                 .prop_map(|(token, place, outcome)| Event::Settle { token, place, outcome }),
             1 => (token, any::<bool>()).prop_map(|(token, resend)| Event::Expire { token, resend }),
-            1 => (0..4_usize).prop_map(|decision| Event::Decide { decision }),
+            1 => (0..5_usize).prop_map(|decision| Event::Decide { decision }),
+            1 => place.clone().prop_map(|place| Event::Doubt { place }),
             1 => (place, 0..4_usize).prop_map(|(place, state)| Event::Report { place, state }),
         ]
     }
@@ -409,7 +487,8 @@ mod tests {
             0 => Decision::Retry(Vec::new()),
             1 => Decision::Resend { older_than: Duration::ZERO },
             2 => Decision::Abandon { older_than: Duration::ZERO },
-            _ => Decision::Cancel,
+            3 => Decision::Cancel,
+            _ => Decision::Doubt,
         }
     }
 
@@ -431,6 +510,7 @@ mod tests {
             }
             Event::Expire { token, resend } => drop(draft.expire(*token, *resend, RAN_OUT)),
             Event::Decide { decision: nth } => drop(draft.decide(&decision(*nth))),
+            Event::Doubt { place } => draft.doubt_untouched(&[*place]),
             Event::Report { place, state } => {
                 let news = News::Delivery { state: Delivery::ALL[*state], code: None, text: String::new() };
                 let report = MessageReport { message: *place, recipient: None, sid: None, at: 5_000, news };
@@ -514,6 +594,43 @@ mod tests {
                     happen(&mut again, event);
                     prop_assert!(again.finish().record.is_none());
                 }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_ledger_has_forgotten_is_restored_from_what_is_known(
+            events in prop::collection::vec(event(), 1..40),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let batch = batch();
+            let mut records = vec![BatchRecord::new(usize::from(SIZE))];
+            for (nth, event) in (0..).zip(&events) {
+                let record = records[records.len() - 1].clone();
+                let mut draft = Draft::new(&batch, record.clone(), 1_000 + nth);
+                happen(&mut draft, event);
+                records.push(draft.finish().record.unwrap_or(record));
+            }
+            let (known, then) = (&records[records.len() - 1], cut.get(&records));
+            let mut draft = Draft::new(&batch, then.clone(), 5_000);
+            draft.restore(known, &BTreeMap::new());
+            let change = draft.finish();
+            let restored = change.record.as_ref().unwrap_or(then);
+            let states = |record: &BatchRecord| -> Vec<_> {
+                record.each().map(|(_, m)| (m.state, m.attempts, m.claim, m.at)).collect()
+            };
+            prop_assert_eq!(states(restored), states(known));
+            let mut counted = counters(then);
+            for (counter, by) in change.counters {
+                *counted.entry(counter).or_default() += by;
+            }
+            counted.retain(|_, count| *count != 0);
+            prop_assert_eq!(counted, counters(restored));
+            // Restored again, it stays as it is; and what is older changes nothing.
+            for known in [known, then] {
+                let mut again = Draft::new(&batch, restored.clone(), 6_000);
+                prop_assert_eq!(again.restore(known, &BTreeMap::new()), 0);
             }
         }
     }

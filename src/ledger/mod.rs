@@ -37,8 +37,8 @@ pub use batches::{
 };
 pub use breakers::{Breaker, Breakers, FIRST_PROBE, LAST_PROBE, OpenBreaker};
 pub use campaigns::{
-    Campaign, CampaignChanges, CampaignFilter, CampaignPage, Campaigns, Counts, LEASE, Lease, NewCampaign,
-    PRESENCE, StoredJob,
+    Campaign, CampaignChanges, CampaignFilter, CampaignPage, Campaigns, Counts, Gap, LEASE, Lease,
+    NewCampaign, PRESENCE, StoredJob,
 };
 pub use deliveries::{DeliveryCounts, MessageReport, ReportEffect, Response};
 pub use drafts::{CampaignDrafts, LARGEST_DRAFT, MOST_DRAFTS};

@@ -10,6 +10,7 @@ use std::sync::PoisonError;
 use tokio::sync::{Mutex, oneshot};
 
 use super::{BatchRecord, BatchWrite, Batches, Claim, LedgerError, PlannedBatch, Purpose, Recorded, Written};
+use crate::campaign::MessageState;
 
 /// A batch that this worker has taken from the queue.
 pub struct BatchWriter<L> {
@@ -52,6 +53,29 @@ impl<L: Batches> BatchWriter<L> {
             Written::Recorded(open) => Ok(open),
             Written::Claimed(_) => Ok(0),
         }
+    }
+
+    /// Messages that nobody has claimed are in doubt, as [`BatchWrite::Doubt`] says. Returns those that are pending
+    /// all the same, and how many of the campaign are open.
+    ///
+    /// # Errors
+    ///
+    /// As [`Batches::record`].
+    pub async fn doubt(&self, messages: Vec<u8>) -> Result<(Vec<u8>, u64), LedgerError> {
+        let write = BatchWrite::Doubt { messages: messages.clone() };
+        let open = match self.write(write).await? {
+            Written::Recorded(open) => open,
+            Written::Claimed(_) => 0,
+        };
+        let mut known = self.known.lock().await;
+        let record = match known.take() {
+            Some(record) => record,
+            None => self.ledger.record_of(&self.batch).await?,
+        };
+        let record = known.insert(record);
+        let is_pending =
+            |place: &u8| record.message(*place).is_some_and(|message| message.state == MessageState::Pending);
+        Ok((messages.into_iter().filter(is_pending).collect(), open))
     }
 
     async fn write(&self, write: BatchWrite) -> Result<Written, LedgerError> {

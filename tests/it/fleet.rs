@@ -88,8 +88,18 @@ impl Fleet {
     }
 
     pub fn worker_with(&self, args: &[&str]) -> Worker {
+        self.start(self.world.command(args))
+    }
+
+    /// One that keeps what it knows in another folder.
+    pub fn worker_in(&self, folder: &std::path::Path) -> Worker {
+        let mut command = self.world.command(&["worker"]);
+        command.env("TMPDIR", folder);
+        self.start(command)
+    }
+
+    fn start(&self, mut command: std::process::Command) -> Worker {
         let log = std::fs::File::options().create(true).append(true).open(self.world.path("log")).unwrap();
-        let mut command = self.world.command(args);
         Worker { child: command.stdout(Stdio::null()).stderr(log).spawn().unwrap() }
     }
 

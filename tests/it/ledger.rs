@@ -1264,7 +1264,7 @@ async fn whoever_attends_says_what_it_holds(store: impl Store) {
     let ledger = store.open().await;
     running(&ledger).await;
     for held in [3, 0] {
-        assert_eq!(ledger.heartbeat(&id(), held).await.unwrap(), Lease { leads: true, held });
+        assert_eq!(ledger.heartbeat(&id(), held).await.unwrap(), Lease { leads: true, held, gap: None });
     }
     ledger.release(&id()).await.unwrap();
 }

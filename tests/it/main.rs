@@ -32,6 +32,7 @@ mod ledger;
 mod lessons;
 mod many;
 mod mixed_faults;
+mod power_loss;
 mod provider_answers;
 mod queue;
 mod rabbitmq;

@@ -293,6 +293,12 @@ async fn a_replica_and_a_full_server_are_waited_for_with_what_to_do() {
     let fault = ledger.claim(batch(0, 3), vec![1], Purpose::Send).await.unwrap_err();
     assert!(fault.to_string().contains("point redis.url to the master"), "{fault}");
     let _: () = redis::cmd("REPLICAOF").arg("NO").arg("ONE").query(&mut redis).unwrap();
+    // It is a master again, and may have forgotten something: nobody here knows what was written before.
+    let claim = ledger.claim(batch(0, 3), vec![1], Purpose::Send).await.unwrap();
+    assert!(claim.messages.is_empty() && !claim.running, "{claim:?}");
+    assert!(ledger.heartbeat(&id(), 0).await.unwrap().gap.is_some());
+    ledger.close_gap(&id()).await.unwrap();
+    assert_eq!(ledger.heartbeat(&id(), 0).await.unwrap().gap, None);
     assert_eq!(ledger.claim(batch(0, 3), vec![1], Purpose::Send).await.unwrap().messages, [1]);
 }
 

@@ -77,7 +77,7 @@ impl World {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FLOWCAST_")) {
             command.env_remove(name);
         }
-        command.envs(self.env.iter().cloned());
+        command.env("TMPDIR", self.folder.path()).envs(self.env.iter().cloned());
         command
     }
 

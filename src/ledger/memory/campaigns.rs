@@ -39,6 +39,7 @@ impl Stored {
             audience: new.audience.clone(),
             rows: new.rows,
             batch_size: new.batch_size,
+            doubt_below: 0,
             rehearsal: new.rehearsal,
             submitted_at: at,
             started_at: None,
@@ -230,7 +231,7 @@ impl Campaigns for Memory {
     async fn heartbeat(&self, id: &CampaignId, held: u64) -> Result<Lease, LedgerError> {
         let (now, lease) = (self.now(), LEASE.as_millis() as i64);
         let mut state = self.state();
-        let Ok(stored) = state.campaign(id) else { return Ok(Lease { leads: false, held: 0 }) };
+        let Ok(stored) = state.campaign(id) else { return Ok(Lease::default()) };
         stored.workers.insert(self.session, (held, now));
         stored.workers.retain(|_, (_, at)| *at + lease >= now);
         let held = stored.workers.values().map(|(held, _)| held).sum();
@@ -238,7 +239,7 @@ impl Campaigns for Memory {
         if leads {
             stored.leader = Some((self.session, now + lease));
         }
-        Ok(Lease { leads, held })
+        Ok(Lease { leads, held, gap: None })
     }
 
     async fn release(&self, id: &CampaignId) -> Result<(), LedgerError> {

@@ -103,7 +103,12 @@ impl Batches for Redis {
                     tokio::time::sleep(REPLICA_WAIT).await;
                     return Ok(Swapped::Stale);
                 }
-                Done::Written(answers) => return written(&swap, answers),
+                Done::Written(answers) => {
+                    if let Some(journal) = &self.journal {
+                        journal.batch(self.now(), swap.batch, swap.change)?;
+                    }
+                    return written(&swap, answers);
+                }
                 Done::Failed { check, found } => (check, found),
             };
             // A record that is known was written beside this very plan: only an unknown one is checked.
@@ -112,9 +117,15 @@ impl Batches for Redis {
                 1 if found.is_empty() => self.plan_batch(swap.batch).await?,
                 1 => return Err(LedgerError::OtherPlan(swap.batch.campaign.clone(), swap.batch.number)),
                 2 => return Ok(Swapped::NotAdmitted),
+                // The server may have forgotten claims: nothing is granted before that is clear.
+                3 if swap.purpose.is_some() => return Ok(Swapped::NotAdmitted),
                 _ => return Ok(Swapped::Stale),
             }
         }
+    }
+
+    async fn compare(&self, id: &CampaignId) -> Result<bool, LedgerError> {
+        self.compare_campaign(id).await
     }
 
     async fn due_claims(&self, id: &CampaignId) -> Result<Vec<(u64, u32)>, LedgerError> {
@@ -198,6 +209,9 @@ impl Redis {
             None => &all[..],
         };
         transaction.check_field(campaign, "admits", admits);
+        if purpose.is_some() {
+            transaction.check_history(campaign);
+        }
         write_outcomes(&mut transaction, batch, change, dumps);
         if let Some(record) = &change.record {
             let key = transaction.key(keys.record(batch.number));

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
+use super::history;
 use super::layout::Keys;
 use super::transaction::{Command, Done, Transaction};
 use super::{Redis, WINDOW};
@@ -14,7 +15,7 @@ use crate::ledger::campaigns::Admits;
 use crate::ledger::deliveries::{self, TOOK, UNDELIVERED};
 use crate::ledger::rate::{SECONDS, rate};
 use crate::ledger::{
-    Breaker, Campaign, CampaignChanges, Campaigns, Counts, LEASE, Lease, LedgerError, NewCampaign, PRESENCE,
+    Breaker, Campaign, CampaignChanges, Campaigns, Counts, Gap, Lease, LedgerError, NewCampaign, PRESENCE,
     Store, StoredJob,
 };
 use crate::redis_client::{Arg, Script};
@@ -27,9 +28,8 @@ const ACTIVE: &str = "flowcast:active";
 /// The workers' sessions, by the time until which they count as there.
 const WORKERS: &str = "flowcast:workers";
 
-static HEARTBEAT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("heartbeat.lua")));
 static TOUCH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("touch.lua")));
-static PRESENT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("present.lua")));
+static PRESENT: LazyLock<Script> = LazyLock::new(|| history::script(include_str!("present.lua")));
 static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("release.lua")));
 
 /// A hash as Redis answers it.
@@ -111,6 +111,7 @@ fn campaign_of(
         audience: fields.text("audience").unwrap_or_default(),
         rows: fields.number("rows"),
         batch_size: usize::try_from(fields.number("batch_size")).unwrap_or(1),
+        doubt_below: u32::try_from(fields.number("doubt_below")).unwrap_or(u32::MAX),
         rehearsal: fields.number("rehearsal") == 1,
         delivery: deliveries::counts(|kind, word| fields.number(&format!("{kind}:{word}"))),
         undelivered: fields.tally(UNDELIVERED),
@@ -131,6 +132,7 @@ fn head(campaign: &Campaign) -> Vec<(&'static str, String)> {
         ("suspended_by", campaign.suspended_by.as_ref().map(Breaker::word).unwrap_or_default()),
         ("forgiven_rejected", campaign.forgiven.0.to_string()),
         ("forgiven_settled", campaign.forgiven.1.to_string()),
+        ("doubt_below", campaign.doubt_below.to_string()),
         ("started_at", time(campaign.started_at)),
         ("finished_at", time(campaign.finished_at)),
     ]
@@ -190,8 +192,21 @@ impl Redis {
         self.activate(id).await
     }
 
+    /// Writes a campaign down that Redis has forgotten, as one of another history: nothing of it is sent before
+    /// workers have said what they sent.
+    pub(super) async fn register_again(&self, new: &NewCampaign, history: &str) -> Result<(), LedgerError> {
+        self.list(&new.id).await?;
+        self.create(&new.id, new, Some(history)).await?;
+        self.touch(&new.id).await
+    }
+
     /// Writes a campaign down, unless its id is taken. Returns whether it did.
-    async fn create(&self, id: &CampaignId, new: &NewCampaign) -> Result<bool, LedgerError> {
+    async fn create(
+        &self,
+        id: &CampaignId,
+        new: &NewCampaign,
+        history: Option<&str>,
+    ) -> Result<bool, LedgerError> {
         let (rows, size) = (new.rows.to_string(), new.batch_size.to_string());
         let columns = serde_json::Value::from(new.columns.clone()).to_string();
         let now = self.now().to_string();
@@ -224,6 +239,10 @@ impl Redis {
         transaction.check_field(campaign, "fingerprint", &[""]);
         transaction.command(Command::Set, job, &[&new.job]);
         transaction.command(Command::HSet, campaign, &fields.map(|(field, value)| [field, value]).concat());
+        match history {
+            Some(history) => transaction.command(Command::HSet, campaign, &["history", history]),
+            None => transaction.command(Command::History, campaign, &["history"]),
+        }
         Ok(matches!(transaction.run(&self.client, 0).await?.0, Done::Written(_)))
     }
 }
@@ -235,7 +254,7 @@ impl Campaigns for Redis {
         let id = if new.named { new.id.clone() } else { self.unnamed(&new).await? };
         let is_new = loop {
             self.list(&id).await?;
-            if self.create(&id, &new).await? {
+            if self.create(&id, &new, None).await? {
                 break true;
             }
             let mut ask = redis::cmd("HMGET");
@@ -251,6 +270,11 @@ impl Campaigns for Redis {
                 _ => break false,
             }
         };
+        if let Some(journal) = &self.journal
+            && is_new
+        {
+            journal.campaign(self.now(), &NewCampaign { id: id.clone(), named: true, ..new })?;
+        }
         // Now it is there to be looked at.
         self.touch(&id).await?;
         let campaign = self.campaign(&id).await?.ok_or(LedgerError::NoCampaign(id))?;
@@ -349,7 +373,8 @@ impl Campaigns for Redis {
     async fn present(&self) -> Result<BTreeSet<u32>, LedgerError> {
         let session = self.session.to_string();
         let args = [Arg::from(&session), Arg::from(PRESENCE.as_micros() as u64)];
-        let all: Vec<u32> = self.client.run(&PRESENT, &[WORKERS.into()], &args).await?;
+        let (history, all): (String, Vec<u32>) = self.client.run(&PRESENT, &[WORKERS.into()], &args).await?;
+        self.heed_history(history).await?;
         Ok(all.into_iter().collect())
     }
 
@@ -395,17 +420,22 @@ impl Campaigns for Redis {
     }
 
     async fn heartbeat(&self, id: &CampaignId, held: u64) -> Result<Lease, LedgerError> {
-        let session = self.session.to_string();
-        let args = [Arg::from(&session), Arg::from(held), Arg::from(LEASE.as_micros() as u64)];
-        let keys = [Keys(id).campaign(), Keys(id).workers()];
-        let (leads, held): (u64, u64) = self.client.run(&HEARTBEAT, &keys, &args).await?;
-        Ok(Lease { leads: leads == 1, held })
+        self.beat(id, held).await
+    }
+
+    async fn gap(&self, id: &CampaignId) -> Result<Option<Gap>, LedgerError> {
+        self.find_gap(id).await
+    }
+
+    async fn close_gap(&self, id: &CampaignId) -> Result<(), LedgerError> {
+        self.forget_gap(id).await
     }
 
     async fn release(&self, id: &CampaignId) -> Result<(), LedgerError> {
         let session = self.session.to_string();
         let keys = [Keys(id).campaign(), Keys(id).workers()];
         let _: u64 = self.client.run(&RELEASE, &keys, &[Arg::from(&session)]).await?;
+        self.leave(id);
         Ok(())
     }
 

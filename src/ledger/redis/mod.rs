@@ -12,6 +12,8 @@ mod batches;
 mod breakers;
 mod campaigns;
 mod dump;
+mod history;
+mod journal;
 mod layout;
 mod pages;
 mod plans;
@@ -19,6 +21,7 @@ mod reporting;
 mod suppression;
 mod transaction;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -49,6 +52,11 @@ pub struct Redis {
     lacks_replicas: Arc<AtomicBool>,
     /// Whether the server makes hashes from payloads (`dump.rs`): unless it has refused one.
     takes_dumps: Arc<AtomicBool>,
+    /// What this worker has written lately; none where nothing is sent.
+    journal: Option<Arc<journal::Journal>>,
+    compared: history::SharedCompared,
+    /// One comparison at a time: each reads the journal.
+    comparing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl From<RedisClientError> for LedgerError {
@@ -86,6 +94,9 @@ impl Redis {
             replicas: 0,
             lacks_replicas: Arc::default(),
             takes_dumps: Arc::new(AtomicBool::new(true)),
+            journal: None,
+            compared: Arc::default(),
+            comparing: Arc::default(),
         }
     }
 }
@@ -96,6 +107,22 @@ impl Redis {
     #[must_use]
     pub fn with_replicas(self, replicas: u32) -> Self {
         Self { replicas, ..self }
+    }
+
+    /// The same, for a worker that sends: it keeps what it has written lately in a file in a folder of this machine,
+    /// in case that the server forgets it.
+    ///
+    /// # Errors
+    ///
+    /// When the file can't be made.
+    pub fn with_journal(self, folder: &Path) -> Result<Self, LedgerError> {
+        let journal = journal::Journal::create(folder, self.session).map_err(|fault| {
+            let folder = folder.display();
+            LedgerError::Storage(format!(
+                "needs a journal beside it, in the folder for temporary files (TMPDIR): {folder}: {fault}"
+            ))
+        })?;
+        Ok(Self { journal: Some(Arc::new(journal)), ..self })
     }
 }
 

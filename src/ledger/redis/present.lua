@@ -1,9 +1,9 @@
 -- A worker says that it is there.
 -- KEYS  1 workers (sorted set: worker -> until when it counts as there, in microseconds)
 -- ARGV  1 worker  2 how long it counts as there, in microseconds
--- Returns all that are there.
+-- Returns the history of the server's data, and all that are there.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now))
 redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1])
-return redis.call('ZRANGE', KEYS[1], 0, -1)
+return { server_history(), redis.call('ZRANGE', KEYS[1], 0, -1) }

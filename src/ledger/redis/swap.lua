@@ -6,15 +6,16 @@
 -- `commands` is a list of names that stands before this text (`transaction.rs`).
 --
 -- ARGV  1 bytes: how many checks there are, four bytes of each, then six of each command:
---         a check     1 field or 2 start · its key's place among KEYS (2) · how many values are allowed
+--         a check     1 field, 2 start or 3 history · its key's place among KEYS (2) · how many values are allowed
 --         a command   its place among `commands` · its key's place (2) · how many of those behind it are
 --                     left out if it answers 0 · how many arguments (2)
---       then of each check the field's name or the last byte of the start, and the allowed values ('' is
---       none); then the arguments of each command. Beside Redis' own commands there are
+--       then of each check the field's name or the last byte of the start ('' with 3: the server's data must
+--       be of the history that the campaign names), and the allowed values ('' is none); then the arguments of each command. Beside Redis' own commands there are
 --         DUE    adds a member to a sorted set at so many microseconds from now
 --         STAMP  sets a field to the present moment, in microseconds
 --         MAX    sets a field to a number, unless it has a larger one
 --         TICK   adds to a counter that is gone so many seconds after it began
+--         HISTORY  sets a field to the history of the server's data (`server_history.lua`)
 -- Returns 0 and what each command answered, or which check failed and what it found; the server's clock,
 -- in milliseconds, stands between.
 local call, byte = redis.call, string.byte
@@ -25,12 +26,16 @@ for nth = 1, byte(program, 1) do
   local kind, high, low, count = byte(program, at, at + 3)
   local key, what = KEYS[high * 256 + low], ARGV[arg]
   local found
+  local allowed = false
   if kind == 1 then
     found = call('HGET', key, what) or ''
+  elseif kind == 3 then
+    local known = call('HGET', key, 'history')
+    found = server_history()
+    allowed = not known or known == found
   else
     found = call('GETRANGE', key, 0, what)
   end
-  local allowed = false
   for value = arg + 1, arg + count do
     allowed = allowed or ARGV[value] == found
   end
@@ -55,6 +60,8 @@ while at <= #program do
       call('HSET', key, ARGV[first], ARGV[first + 1])
     end
     answer = 1
+  elseif name == 'HISTORY' then
+    answer = call('HSET', key, ARGV[first], server_history())
   elseif name == 'TICK' then
     answer = call('INCRBY', key, ARGV[first])
     if answer == tonumber(ARGV[first]) then

@@ -8,10 +8,11 @@ use crate::redis_client::{Packed, RedisClient, RedisClientError, Script};
 
 static SWAP: LazyLock<Script> = LazyLock::new(|| {
     let names = Command::NAMES.map(|name| format!("'{name}'")).join(", ");
-    Script::new(&format!("local commands = {{ {names} }}\n{}", include_str!("swap.lua")))
+    let (history, swap) = (include_str!("server_history.lua"), include_str!("swap.lua"));
+    Script::new(&format!("local commands = {{ {names} }}\n{history}{swap}"))
 });
 
-/// What can be done to a key. The last four are the script's own (`swap.lua`).
+/// What can be done to a key. The last five are the script's own (`swap.lua`).
 #[derive(Clone, Copy)]
 pub(super) enum Command {
     Set,
@@ -31,11 +32,12 @@ pub(super) enum Command {
     Stamp,
     Max,
     Tick,
+    History,
 }
 
 impl Command {
     /// In the order of the variants.
-    const NAMES: [&str; 17] = [
+    const NAMES: [&str; 18] = [
         "SET",
         "SETNX",
         "HSET",
@@ -53,6 +55,7 @@ impl Command {
         "STAMP",
         "MAX",
         "TICK",
+        "HISTORY",
     ];
 }
 
@@ -103,6 +106,11 @@ impl Transaction {
     pub(super) fn check_start(&mut self, key: Key, start: &[u8], whole: bool) {
         let last = if whole { -1 } else { start.len().saturating_sub(1).cast_signed() };
         self.check(2, key, itoa::Buffer::new().format(last), &[start]);
+    }
+
+    /// The server's data must be of the history that a campaign names.
+    pub(super) fn check_history(&mut self, campaign: Key) {
+        self.check::<&[u8]>(3, campaign, "", &[]);
     }
 
     fn check<A: AsRef<[u8]>>(&mut self, kind: u8, key: Key, what: &str, allowed: &[A]) {

@@ -96,6 +96,7 @@ fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Campa
         audience: row.get("audience")?,
         rows: count(row, "rows")?,
         batch_size: usize::try_from(row.get::<_, i64>("batch_size")?).unwrap_or(1),
+        doubt_below: row.get("doubt_below")?,
         rehearsal: row.get("rehearsal")?,
         submitted_at: time(row.get("submitted_at")?),
         started_at: started_at.map(time),
@@ -320,7 +321,7 @@ impl Campaigns for Sqlite {
             let changed = transaction
                 .prepare_cached(
                     "UPDATE campaign SET state = ?3, reason = ?4, suspended_by = ?5, forgiven_rejected = ?6,
-                       forgiven_settled = ?7, started_at = ?8, finished_at = ?9
+                       forgiven_settled = ?7, started_at = ?8, finished_at = ?9, doubt_below = ?11
                      WHERE id = ?1 AND state = ?2 AND (NOT ?10 OR planned AND pending + sending = 0)",
                 )?
                 .execute(params![
@@ -333,7 +334,8 @@ impl Campaigns for Sqlite {
                     signed(after.forgiven.1),
                     time(after.started_at),
                     time(after.finished_at),
-                    settled
+                    settled,
+                    after.doubt_below
                 ])?;
             Ok(changed == 1)
         };
@@ -353,7 +355,7 @@ impl Campaigns for Sqlite {
 
     /// Nobody else sends from this store, so this process leads and holds all there is.
     async fn heartbeat(&self, _: &CampaignId, held: u64) -> Result<Lease, LedgerError> {
-        Ok(Lease { leads: true, held })
+        Ok(Lease { leads: true, held, gap: None })
     }
 
     async fn release(&self, _: &CampaignId) -> Result<(), LedgerError> {

@@ -14,7 +14,10 @@ use tokio::sync::oneshot;
 use super::super::LedgerError;
 
 /// The layout that this program writes.
-const VERSION: i64 = 7;
+const VERSION: i64 = 8;
+/// What makes a layout the next one, from the oldest that is brought up to date.
+const UPGRADES: [(i64, &str); 1] =
+    [(7, "ALTER TABLE campaign ADD COLUMN doubt_below INTEGER NOT NULL DEFAULT 0")];
 /// Marks a file as a store of this program ("flow").
 const APPLICATION: i64 = 0x666c_6f77;
 /// The most writes that share a transaction.
@@ -67,6 +70,10 @@ impl Store {
         // Nothing is written to a file before it is known to be ours.
         match kind(&connection).map_err(|fault| broken(&fault))? {
             Kind::Store(VERSION) => {}
+            // Also to look: what is added is in nobody's way, not even in that of the flowcast that wrote it.
+            Kind::Store(older) if UPGRADES.iter().any(|(from, _)| *from == older) => {
+                upgrade(&mut connection).map_err(|fault| broken(&fault))?;
+            }
             Kind::Empty if access == Access::Send => {
                 create(&mut connection).map_err(|fault| broken(&fault))?;
             }
@@ -211,6 +218,19 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.execute_batch(include_str!("schema.sql"))?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
+}
+
+/// Brings an older layout up to date, step by step, all of it or nothing.
+fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for (from, step) in UPGRADES {
+        // Another process may have been quicker.
+        if transaction.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? == from {
+            transaction.execute_batch(step)?;
+            transaction.pragma_update(None, "user_version", from + 1)?;
+        }
+    }
     transaction.commit()
 }
 

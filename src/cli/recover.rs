@@ -1,0 +1,127 @@
+//! `flowcast recover`: what is known of a ledger that came back older than it was, and what becomes of messages that
+//! may have been sent meanwhile.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::{Failure, Outcome, open, operator, print, write_line};
+use crate::campaign::{CampaignState, Job, counted};
+use crate::config::Config;
+use crate::dispatch::recover;
+use crate::ledger::{Access, Gap, Ledger, on_ledger};
+
+/// Show what the ledger has forgotten of a campaign, and have what may have been sent be in doubt.
+#[derive(Args)]
+pub(super) struct Recover {
+    /// The campaign's id
+    id: String,
+    #[command(flatten)]
+    store: open::Store,
+    /// Only show what is known
+    #[arg(long)]
+    dry_run: bool,
+    /// The ledger is a backup: whatever is pending may have been sent since it was made
+    #[arg(long)]
+    restored: bool,
+}
+
+pub(super) async fn main(command: Recover, config: &Config, as_json: bool) -> Outcome {
+    let opened = command.store.open(config, Access::Change).await?;
+    on_ledger!(opened, ledger => recover_in(&command, config, as_json, &ledger).await)
+}
+
+async fn recover_in(command: &Recover, config: &Config, as_json: bool, ledger: &impl Ledger) -> Outcome {
+    let campaign = open::campaign(ledger, &command.id).await?;
+    let id = &campaign.id;
+    let gap = ledger.gap(id).await?;
+    if gap.is_none() && !command.restored {
+        if as_json {
+            print(&format!("{}\n", json!({ "id": id, "gap": null })))?;
+        } else {
+            print(&format!("campaign {id}: nothing says that the ledger has forgotten anything of it\n"))?;
+            write_line("if the ledger was restored from a backup, say so with --restored");
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if gap.is_none() && campaign.state == CampaignState::Running {
+        let text = format!("campaign {id} is running; first: flowcast pause {id}{}", command.store.flag());
+        return Err(Failure::Usage(text));
+    }
+    if campaign.state == CampaignState::Cancelled {
+        let text = format!("campaign {id} is cancelled: nothing of it is sent any more");
+        return Err(Failure::Usage(text));
+    }
+    if let Some(gap) = &gap
+        && !as_json
+    {
+        print(&shown(id.as_str(), gap))?;
+    }
+    let done = if command.dry_run {
+        None
+    } else {
+        let stored = ledger.job(id).await?;
+        let job = Job::read(stored.job.as_bytes()).ok();
+        let rate = open::most(config, &campaign.account, job.as_ref());
+        let known = gap.as_ref().filter(|_| !command.restored);
+        Some(recover(ledger, id, known, rate, &operator()).await?)
+    };
+    if as_json {
+        let time = |at: Option<Timestamp>| at.map(|at| at.to_string());
+        let gap = gap.map(|gap| {
+            let silent: Vec<_> = gap
+                .silent
+                .iter()
+                .map(|(worker, at)| json!({ "worker": worker.to_string(), "last_heard_at": at.to_string() }))
+                .collect();
+            json!({ "from": time(gap.from), "to": time(gap.to), "silent": silent })
+        });
+        let done = done.map(|done| json!({ "state": done.state, "messages": done.messages }));
+        print(&format!("{}\n", json!({ "id": id, "gap": gap, "recovered": done })))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let counts = &campaign.counts;
+    match done {
+        None => {
+            let pending = counted(counts.pending, "message");
+            print(&format!("{pending} of it are pending, and may have been sent\n"))?;
+            write_line(&format!(
+                "to have them be in doubt and go on with the rest: flowcast recover {id}{}{}",
+                if command.restored { " --restored" } else { "" },
+                command.store.flag()
+            ));
+        }
+        Some(done) => {
+            let messages = counted(done.messages, "message");
+            print(&format!("campaign {id}: {}, {messages} in doubt that may have been sent\n", done.state))?;
+            if !campaign.planned {
+                write_line(&if done.below == u32::MAX {
+                    "the rows that are still to be planned are in doubt, too, as soon as they are".to_owned()
+                } else {
+                    format!("so are those of batches below {} as soon as they are planned", done.below)
+                });
+            }
+            write_line(&format!(
+                "reports of the provider settle them; to send the others again, or give them up: flowcast resolve {id}{}",
+                command.store.flag()
+            ));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A gap in words.
+fn shown(id: &str, gap: &Gap) -> String {
+    let time = |at: Option<Timestamp>| at.map_or_else(|| "an unknown time".into(), |at| format!("{at:.0}"));
+    let mut text = format!(
+        "campaign {id}: the ledger came back, and may have forgotten what it was told between {} and {}\n",
+        time(gap.from),
+        time(gap.to)
+    );
+    for (worker, at) in &gap.silent {
+        text += &format!("  worker {worker}, last heard at {at:.0}, has not said what it sent\n");
+    }
+    text
+}

@@ -1,0 +1,267 @@
+//! What Redis has forgotten: found, written again, or reported.
+//!
+//! A Redis that loses power, whose replica takes over, or that is restored from a backup comes back with data of an
+//! earlier moment, and says nothing of it. But its replication id is another one then: it names a history of the
+//! data. A campaign names the history in which all that was written of it is known to be there; in another one no
+//! claim is granted (`swap.lua`). Each worker that looks after the campaign compares what it has written lately
+//! (`journal.rs`), writes again what is gone, and says so with its heartbeat. When all have, the campaign goes on.
+//! What is forgotten is always the last of what was written, so a worker whose journal reaches back to its last
+//! heartbeat that is there knows all that it has lost. A worker that has died is spoken for by those on its machine.
+//! Where nobody knows, this says so, and decides nothing.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, PoisonError};
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
+use redis::{FromRedisValue, Value};
+
+use super::journal::{Known, KnownCampaign};
+use super::layout::Keys;
+use super::{Redis, WINDOW};
+use crate::campaign::{CampaignId, counted};
+use crate::ledger::batches::restore_batch;
+use crate::ledger::{Batches, Campaigns, Gap, LEASE, Lease, LedgerError, PlannedBatch, Store};
+use crate::redis_client::{Arg, Script};
+
+/// For how long a new history waits for workers at least: for one that was there and that it has forgotten.
+const GRACE: Duration = Duration::from_millis(2500);
+
+/// A script that asks for the history of the server's data.
+pub(super) fn script(text: &str) -> Script {
+    Script::new(&format!("{}{text}", include_str!("server_history.lua")))
+}
+
+static HEARTBEAT: LazyLock<Script> = LazyLock::new(|| script(include_str!("heartbeat.lua")));
+static GAP: LazyLock<Script> = LazyLock::new(|| script(include_str!("gap.lua")));
+static CONFIRM: LazyLock<Script> = LazyLock::new(|| script(include_str!("confirm.lua")));
+static CLOSE_GAP: LazyLock<Script> = LazyLock::new(|| script(include_str!("close_gap.lua")));
+
+/// What this worker knows of histories.
+#[derive(Default)]
+pub(super) struct Compared {
+    /// Of which history the data were when they were last asked for it.
+    latest: String,
+    /// For which history the data of campaigns were compared.
+    campaigns: HashMap<CampaignId, String>,
+    /// Since when this worker looks after campaigns.
+    joined: HashMap<CampaignId, i64>,
+}
+
+/// What a server says of a history that is not the campaign's.
+#[derive(Debug)]
+struct OtherHistory {
+    history: String,
+    /// When this worker was last heard before; 0 is never.
+    own: i64,
+    since: i64,
+    last: i64,
+    silent: Vec<(u32, i64)>,
+}
+
+impl OtherHistory {
+    fn read(values: Vec<Value>) -> Result<Self, LedgerError> {
+        let read = || {
+            let [history, own, since, last, silent]: [Value; 5] = values.try_into().ok()?;
+            Some(Self {
+                history: String::from_redis_value(history).ok()?,
+                own: i64::from_redis_value(own).ok()?,
+                since: i64::from_redis_value(since).ok()?,
+                last: i64::from_redis_value(last).ok()?,
+                silent: Vec::from_redis_value(silent).ok()?,
+            })
+        };
+        read().ok_or_else(|| LedgerError::Storage("answered something else about its history".into()))
+    }
+
+    fn gap(&self) -> Gap {
+        let time = |at: i64| Timestamp::from_millisecond(at).ok().filter(|_| at > 0);
+        let silent = self.silent.iter().filter_map(|(worker, at)| Some((*worker, time(*at)?)));
+        Gap { from: time(self.last), to: time(self.since), silent: silent.collect() }
+    }
+}
+
+impl Redis {
+    /// Says that this worker looks after a campaign; compares first what must be compared.
+    pub(super) async fn beat(&self, id: &CampaignId, held: u64) -> Result<Lease, LedgerError> {
+        let now = self.now();
+        self.compared().joined.entry(id.clone()).or_insert(now);
+        let (session, keys) = (self.session.to_string(), [Keys(id).campaign(), Keys(id).workers()]);
+        let mut was_compared = false;
+        loop {
+            let compared = self.compared().campaigns.get(id).cloned().unwrap_or_default();
+            let args = [
+                Arg::from(&session),
+                Arg::from(held),
+                Arg::from(LEASE.as_micros() as u64),
+                Arg::from(&compared),
+                Arg::from(GRACE.as_micros() as u64),
+            ];
+            let mut answer: Vec<Value> = self.client.run(&HEARTBEAT, &keys, &args).await?;
+            let rest = answer.split_off(answer.len().min(3));
+            let head: Vec<u64> =
+                answer.into_iter().filter_map(|value| u64::from_redis_value(value).ok()).collect();
+            let [leads, held, is_whole] = head[..] else {
+                return Err(LedgerError::Storage("answered something else to a heartbeat".into()));
+            };
+            let lease = Lease { leads: leads == 1, held, gap: None };
+            if is_whole == 1 {
+                return Ok(lease);
+            }
+            let other = OtherHistory::read(rest)?;
+            if !was_compared {
+                was_compared = true;
+                let is_news = compared != other.history && self.compare_with(id, &other).await?;
+                if self.speak_for_dead(id, &other).await? || is_news {
+                    continue;
+                }
+            }
+            return Ok(Lease { gap: Some(other.gap()), ..lease });
+        }
+    }
+
+    /// What the server may have forgotten of a campaign.
+    pub(super) async fn find_gap(&self, id: &CampaignId) -> Result<Option<Gap>, LedgerError> {
+        Ok(self.other_history(id).await?.map(|other| other.gap()))
+    }
+
+    async fn other_history(&self, id: &CampaignId) -> Result<Option<OtherHistory>, LedgerError> {
+        let keys = [Keys(id).campaign(), Keys(id).workers()];
+        let answer: Vec<Value> =
+            self.client.run(&GAP, &keys, &[Arg::from(&self.session.to_string())]).await?;
+        if answer.is_empty() { Ok(None) } else { OtherHistory::read(answer).map(Some) }
+    }
+
+    /// A person has decided.
+    pub(super) async fn forget_gap(&self, id: &CampaignId) -> Result<(), LedgerError> {
+        let _: u64 = self.client.run(&CLOSE_GAP, &[Keys(id).campaign(), Keys(id).workers()], &[]).await?;
+        Ok(())
+    }
+
+    /// Holds what this worker has written of a campaign against what is there, if the history is another one.
+    pub(super) async fn compare_campaign(&self, id: &CampaignId) -> Result<bool, LedgerError> {
+        match self.other_history(id).await? {
+            Some(other) => self.compare_with(id, &other).await,
+            None => Ok(false),
+        }
+    }
+
+    /// The server's data are of this history. If they were of another one when it was last asked, all that this
+    /// worker has written lately is compared.
+    pub(super) async fn heed_history(&self, history: String) -> Result<(), LedgerError> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        let latest = self.compared().latest.clone();
+        if latest == history {
+            return Ok(());
+        }
+        if !latest.is_empty() {
+            tracing::warn!(
+                "Redis was started again or another one has taken its place: what this worker wrote is compared"
+            );
+            let known = journal.known().map_err(|fault| unreadable(&fault))?;
+            for (id, campaign) in known.campaigns {
+                if let Some(new) = campaign.registered
+                    && self.campaign(&id).await?.is_none()
+                {
+                    tracing::warn!(campaign = %id, "Redis had forgotten the campaign: it is registered again");
+                    self.register_again(&new, &latest).await?;
+                }
+                self.compare_campaign(&id).await?;
+            }
+        }
+        self.compared().latest = history;
+        Ok(())
+    }
+
+    /// Compares, and confirms where this worker knows all that may be missing. Returns whether it does.
+    async fn compare_with(&self, id: &CampaignId, other: &OtherHistory) -> Result<bool, LedgerError> {
+        let Some(journal) = &self.journal else { return Ok(false) };
+        let _turn = self.comparing.lock().await;
+        if self.compared().campaigns.get(id) == Some(&other.history) {
+            return Ok(true);
+        }
+        let known = journal.known().map_err(|fault| unreadable(&fault))?;
+        let joined = self.compared().joined.get(id).copied();
+        let reaches_back = match other.own {
+            0 => joined.is_none_or(|joined| known.dropped < joined),
+            own => known.dropped < own,
+        } || known.dropped == 0;
+        self.restore(id, known).await?;
+        if !reaches_back {
+            tracing::error!(campaign = %id, "Redis has forgotten more than this worker knows of what it sent");
+            return Ok(false);
+        }
+        self.compared().campaigns.insert(id.clone(), other.history.clone());
+        self.confirm(id, self.session, &other.history).await?;
+        Ok(true)
+    }
+
+    /// Says what workers knew that have died on this machine. Returns whether there was one.
+    async fn speak_for_dead(&self, id: &CampaignId, other: &OtherHistory) -> Result<bool, LedgerError> {
+        let Some(journal) = &self.journal else { return Ok(false) };
+        let mut has_spoken = false;
+        for (session, at) in &other.silent {
+            if *session == self.session {
+                continue;
+            }
+            let Some(known) = journal.of_dead(*session) else { continue };
+            let reaches_back = known.dropped == 0 || known.dropped < *at;
+            self.restore(id, known).await?;
+            if reaches_back {
+                tracing::info!(campaign = %id, "what worker {session} wrote before it died on this machine is compared");
+                self.confirm(id, *session, &other.history).await?;
+                has_spoken = true;
+            }
+        }
+        Ok(has_spoken)
+    }
+
+    async fn confirm(&self, id: &CampaignId, session: u32, history: &str) -> Result<(), LedgerError> {
+        let (session, keys) = (session.to_string(), [Keys(id).workers()]);
+        let _: u64 = self.client.run(&CONFIRM, &keys, &[Arg::from(&session), Arg::from(history)]).await?;
+        Ok(())
+    }
+
+    /// Writes again what is known of a campaign and is gone.
+    async fn restore(&self, id: &CampaignId, mut known: Known) -> Result<(), LedgerError> {
+        let Some(KnownCampaign { batches, .. }) = known.campaigns.remove(id) else { return Ok(()) };
+        let each = stream::iter(batches.into_iter().map(|(number, batch)| async move {
+            let planned = match &batch.plan {
+                Some(plan) => Some(PlannedBatch::read(id, number, plan)?),
+                None => self.load(id, &[number]).await?.pop().flatten().map(|stored| stored.batch),
+            };
+            match planned {
+                Some(planned) => {
+                    restore_batch(self, &planned, &batch.record()?, &batch.sids, &batch.texts).await
+                }
+                None => Ok(0),
+            }
+        }));
+        let restored: u64 =
+            each.buffer_unordered(WINDOW).try_fold(0, |sum, one| async move { Ok(sum + one) }).await?;
+        if restored > 0 {
+            tracing::warn!(campaign = %id, "Redis had forgotten what became of {}: it is written again", counted(restored, "message"));
+            metrics::counter!("flowcast_restored_messages_total").increment(restored);
+        }
+        Ok(())
+    }
+
+    fn compared(&self) -> std::sync::MutexGuard<'_, Compared> {
+        self.compared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This worker does not look after a campaign any more.
+    pub(super) fn leave(&self, id: &CampaignId) {
+        let mut compared = self.compared();
+        compared.joined.remove(id);
+        compared.campaigns.remove(id);
+    }
+}
+
+fn unreadable(fault: &std::io::Error) -> LedgerError {
+    LedgerError::Storage(format!("has a journal beside it that can't be read: {fault}"))
+}
+
+/// Shared by the clones of a ledger.
+pub(super) type SharedCompared = Arc<std::sync::Mutex<Compared>>;

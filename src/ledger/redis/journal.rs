@@ -1,0 +1,335 @@
+//! What a worker has written lately, in a file of its own: Redis may come back without the last of it.
+//!
+//! Redis answers before its disk has what it was told, and a replica that takes over may lack the last of it,
+//! too. So a worker keeps what it has written of batches beside Redis, and can write it again (`history.rs`). The
+//! file outlives the process, not the machine: what a worker that was killed has sent is known to those beside it.
+//! It is never read while all is well, is bounded, and proves nothing of other workers.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::campaign::CampaignId;
+use crate::ledger::draft::{Change, Counter};
+use crate::ledger::record::BatchRecord;
+use crate::ledger::{LedgerError, NewCampaign, PlannedBatch};
+
+/// How large a file may be. There are two of them: the older one goes when the newer one is full.
+const LARGEST: u64 = 32 << 20;
+/// How long the file of a worker that is gone is kept.
+const KEPT: Duration = Duration::from_hours(1);
+/// Changes whenever the machine was started: what was written before may be gone with what was not yet on disk.
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The journal of this worker.
+pub(super) struct Journal {
+    folder: PathBuf,
+    session: u32,
+    inner: Mutex<Inner>,
+    /// Held as long as the worker lives; the system lets it go when it dies.
+    _lock: File,
+}
+
+struct Inner {
+    file: File,
+    bytes: u64,
+    /// The time of the last entry.
+    newest: i64,
+    /// The time of the last entry in the older file.
+    older: i64,
+}
+
+/// The first line of a file: the boot during which it was written, and the time up to which entries are in
+/// neither file any more, 0 if there are no such.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    boot: String,
+    dropped: i64,
+}
+
+/// Something that was written to Redis. Times are the ledger's, in milliseconds since 1970.
+#[derive(Serialize, Deserialize)]
+enum Entry {
+    /// A campaign was registered.
+    Campaign(NewCampaign),
+    /// A batch was changed.
+    Batch(BatchEntry),
+}
+
+#[derive(Serialize, Deserialize)]
+struct BatchEntry {
+    at: i64,
+    campaign: String,
+    number: u32,
+    /// Whom it goes to, where that may not be in Redis yet.
+    plan: Option<Vec<u8>>,
+    size: u8,
+    record: Vec<u8>,
+    sids: Vec<(u8, String)>,
+    texts: Vec<(String, String, String)>,
+}
+
+/// What is known of a batch from a journal.
+pub(super) struct KnownBatch {
+    /// Whom it goes to, as bytes, where that may not be in Redis.
+    pub(super) plan: Option<Vec<u8>>,
+    /// How many messages it has.
+    size: u8,
+    /// The record as it was written last.
+    record: Vec<u8>,
+    /// The SIDs of its messages, by place.
+    pub(super) sids: BTreeMap<u8, String>,
+    /// Texts to codes.
+    pub(super) texts: BTreeMap<Counter, String>,
+}
+
+impl KnownBatch {
+    /// The record.
+    ///
+    /// # Errors
+    ///
+    /// When its bytes are none.
+    pub(super) fn record(&self) -> Result<BatchRecord, LedgerError> {
+        BatchRecord::read(&self.record, usize::from(self.size))
+    }
+}
+
+/// What is known of a campaign from a journal.
+#[derive(Default)]
+pub(super) struct KnownCampaign {
+    /// The campaign, where it was registered by that worker.
+    pub(super) registered: Option<NewCampaign>,
+    /// Batches, by their number.
+    pub(super) batches: BTreeMap<u32, KnownBatch>,
+}
+
+/// All that is known from a journal.
+#[derive(Default)]
+pub(super) struct Known {
+    /// Entries up to this time may be missing; 0 if none is.
+    pub(super) dropped: i64,
+    /// The campaigns.
+    pub(super) campaigns: HashMap<CampaignId, KnownCampaign>,
+}
+
+impl Journal {
+    /// Begins the journal of a worker in a folder for all journals of this user, made for it alone.
+    ///
+    /// # Errors
+    ///
+    /// What the system says of the folder.
+    pub(super) fn create(parent: &Path, session: u32) -> io::Result<Self> {
+        let folder = folder(parent)?;
+        forget_old(&folder);
+        let lock = open(&path(&folder, session, "lock"))?;
+        lock.try_lock().map_err(io::Error::from)?;
+        let (file, bytes) = begin(&folder, session, 0)?;
+        let inner = Mutex::new(Inner { file, bytes, newest: 0, older: 0 });
+        Ok(Self { folder, session, inner, _lock: lock })
+    }
+
+    /// Writes down that a batch was changed. To be done before anything follows from the change.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be written: then nobody could write it to Redis again.
+    pub(super) fn batch(&self, at: i64, batch: &PlannedBatch, change: &Change) -> Result<(), LedgerError> {
+        let Some(record) = &change.record else { return Ok(()) };
+        let sid = |(place, outcome): &(u8, Option<(crate::campaign::MessageState, String)>)| {
+            let (_, word) = outcome.as_ref().filter(|(state, _)| *state == ACCEPTED)?;
+            Some((*place, word.clone()))
+        };
+        self.append(
+            at,
+            &Entry::Batch(BatchEntry {
+                at,
+                campaign: batch.campaign.to_string(),
+                number: batch.number,
+                plan: (change.known == 0).then(|| batch.bytes()),
+                size: u8::try_from(batch.recipients.len()).unwrap_or(u8::MAX),
+                record: record.bytes(),
+                sids: change.outcomes.iter().filter_map(sid).collect(),
+                texts: change
+                    .texts
+                    .iter()
+                    .map(|((kind, word), text)| ((*kind).into(), word.clone(), text.clone()))
+                    .collect(),
+            }),
+        )
+    }
+
+    /// Writes down that a campaign was registered.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::batch`].
+    pub(super) fn campaign(&self, at: i64, new: &NewCampaign) -> Result<(), LedgerError> {
+        self.append(at, &Entry::Campaign(new.clone()))
+    }
+
+    fn append(&self, at: i64, entry: &Entry) -> Result<(), LedgerError> {
+        let written = || -> io::Result<()> {
+            let mut bytes = postcard::to_extend(entry, vec![0; 4]).map_err(io::Error::other)?;
+            let length = u32::try_from(bytes.len() - 4).map_err(io::Error::other)?;
+            bytes[..4].copy_from_slice(&length.to_le_bytes());
+            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            if inner.bytes + bytes.len() as u64 > LARGEST {
+                fs::rename(path(&self.folder, self.session, "new"), path(&self.folder, self.session, "old"))?;
+                let (file, size) = begin(&self.folder, self.session, inner.older)?;
+                *inner = Inner { file, bytes: size, newest: inner.newest, older: inner.newest };
+            }
+            inner.file.write_all(&bytes)?;
+            inner.bytes += bytes.len() as u64;
+            inner.newest = inner.newest.max(at);
+            Ok(())
+        };
+        written().map_err(|fault| {
+            LedgerError::Storage(format!("has no journal beside it: {}: {fault}", self.folder.display()))
+        })
+    }
+
+    /// What it knows.
+    ///
+    /// # Errors
+    ///
+    /// What the system says of the files.
+    pub(super) fn known(&self) -> io::Result<Known> {
+        let _still = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        read(&self.folder, self.session)
+    }
+
+    /// What another worker of this machine knew, if that has died since the machine was started.
+    pub(super) fn of_dead(&self, session: u32) -> Option<Known> {
+        let lock = File::open(path(&self.folder, session, "lock")).ok()?;
+        // Whoever lives holds it, also while it is frozen.
+        lock.try_lock().ok()?;
+        read(&self.folder, session).ok()
+    }
+}
+
+const ACCEPTED: crate::campaign::MessageState = crate::campaign::MessageState::Accepted;
+/// The files of a journal: the lock, the older entries, the newer ones.
+const KINDS: [&str; 3] = ["lock", "old", "new"];
+
+fn path(folder: &Path, session: u32, kind: &str) -> PathBuf {
+    folder.join(format!("{session}.{kind}"))
+}
+
+/// The folder of all journals of this user. It holds phone numbers: nobody else gets in, and one that somebody
+/// else has made is not used.
+fn folder(parent: &Path) -> io::Result<PathBuf> {
+    let user = fs::metadata("/proc/self")?.uid();
+    let folder = parent.join(format!("flowcast-{user}"));
+    match fs::DirBuilder::new().mode(0o700).create(&folder) {
+        Err(fault) if fault.kind() != io::ErrorKind::AlreadyExists => return Err(fault),
+        _ => {}
+    }
+    let found = fs::symlink_metadata(&folder)?;
+    if !found.is_dir() || found.uid() != user || found.mode() & 0o077 != 0 {
+        let text = format!("{} is not this user's alone", folder.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    }
+    Ok(folder)
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+/// Begins a file. Returns also how long it is.
+fn begin(folder: &Path, session: u32, dropped: i64) -> io::Result<(File, u64)> {
+    let mut file = open(&path(folder, session, "new"))?;
+    let mut head = serde_json::to_vec(&Head { boot: boot()?, dropped })?;
+    head.push(b'\n');
+    file.write_all(&head)?;
+    Ok((file, head.len() as u64))
+}
+
+fn boot() -> io::Result<String> {
+    Ok(fs::read_to_string(BOOT)?.trim().to_owned())
+}
+
+/// Journals of workers that died long ago go.
+fn forget_old(folder: &Path) {
+    let Ok(found) = fs::read_dir(folder) else { return };
+    for file in found.flatten() {
+        let is_old = |file: &fs::DirEntry| file.metadata().ok()?.modified().ok()?.elapsed().ok();
+        let name = file.file_name();
+        let session = name.to_str().and_then(|name| name.split_once('.')?.0.parse().ok());
+        if let Some(session) = session
+            && is_old(&file).is_some_and(|age| age > KEPT)
+            && File::open(path(folder, session, "lock")).is_ok_and(|lock| lock.try_lock().is_ok())
+        {
+            for kind in KINDS {
+                let _ = fs::remove_file(path(folder, session, kind));
+            }
+        }
+    }
+}
+
+fn read(folder: &Path, session: u32) -> io::Result<Known> {
+    let (boot, mut known) = (boot()?, Known::default());
+    for kind in ["old", "new"] {
+        let bytes = match fs::read(path(folder, session, kind)) {
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound && kind == "old" => continue,
+            bytes => bytes?,
+        };
+        let end = bytes.iter().position(|byte| *byte == b'\n').ok_or_else(damaged)?;
+        let head: Head = serde_json::from_slice(&bytes[..end])?;
+        if head.boot != boot {
+            return Err(io::Error::other("is from before the machine was started"));
+        }
+        known.dropped = known.dropped.max(head.dropped);
+        let mut rest = &bytes[end + 1..];
+        // The last entry may be cut where its worker was killed: it had not gone on from it.
+        while let Some((length, behind)) = rest.split_first_chunk::<4>() {
+            let Some((entry, behind)) = behind.split_at_checked(u32::from_le_bytes(*length) as usize) else {
+                break;
+            };
+            rest = behind;
+            known.take(postcard::from_bytes(entry).map_err(|_| damaged())?)?;
+        }
+    }
+    Ok(known)
+}
+
+fn damaged() -> io::Error {
+    io::Error::other("is damaged")
+}
+
+impl Known {
+    fn take(&mut self, entry: Entry) -> io::Result<()> {
+        match entry {
+            Entry::Campaign(new) => {
+                let id = new.id.clone();
+                self.campaigns.entry(id).or_default().registered = Some(new);
+            }
+            Entry::Batch(entry) => {
+                let id: CampaignId = entry.campaign.parse().map_err(|_| damaged())?;
+                let batches = &mut self.campaigns.entry(id).or_default().batches;
+                let batch = batches.entry(entry.number).or_insert_with(|| KnownBatch {
+                    plan: None,
+                    size: entry.size,
+                    record: Vec::new(),
+                    sids: BTreeMap::new(),
+                    texts: BTreeMap::new(),
+                });
+                batch.plan = entry.plan.or_else(|| batch.plan.take());
+                batch.record = entry.record;
+                batch.sids.extend(entry.sids);
+                for (kind, word, text) in entry.texts {
+                    if let Ok(state) = kind.parse::<crate::campaign::MessageState>() {
+                        batch.texts.insert((state.as_str(), word), text);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

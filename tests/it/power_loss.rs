@@ -1,0 +1,224 @@
+//! Redis that comes back older than it was: after a loss of power, from a backup, with and without those who know
+//! what it has forgotten.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use flowcast::sandbox::{Behaviour, Sandbox};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::fleet::{Fleet, Worker, until};
+use crate::servers::{RedisProcess, amqp_url};
+use crate::support::{World, sandbox};
+
+/// How often the power goes; `FLOWCAST_POWER_LOSSES=20` is the whole of it.
+fn losses() -> u64 {
+    std::env::var("FLOWCAST_POWER_LOSSES").ok().and_then(|count| count.parse().ok()).unwrap_or(3)
+}
+
+/// How many messages are sent a second.
+const RATE: u64 = 400;
+/// Redis as it is set up by most: it answers before the disk has it.
+const EVERY_SECOND: &str = "--appendonly yes --appendfsync everysec --maxmemory-policy noeviction";
+/// How much of it a loss of power takes.
+const LOST: Duration = Duration::from_secs(1);
+
+/// The file that grows, of those that hold its data.
+fn growing(redis: &RedisProcess) -> PathBuf {
+    let files = std::fs::read_dir(redis.folder.path().join("appendonlydir")).unwrap();
+    let incremental = |path: &PathBuf| path.to_string_lossy().ends_with(".incr.aof");
+    files.map(|file| file.unwrap().path()).filter(incremental).max().unwrap()
+}
+
+/// Kills Redis, and takes what it wrote in its last second. Returns how many bytes that were.
+async fn lose_power(redis: &mut RedisProcess) -> u64 {
+    let file = growing(redis);
+    let size = || std::fs::metadata(&file).unwrap().len();
+    let mut sizes = VecDeque::from([(Instant::now(), size())]);
+    let begun = Instant::now();
+    while begun.elapsed() < LOST {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        sizes.push_back((Instant::now(), size()));
+    }
+    redis.kill();
+    let (end, (_, then)) = (size(), sizes.pop_front().unwrap());
+    std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(then).unwrap();
+    end - then
+}
+
+/// A fleet on a Redis of its own, with a campaign that takes its time.
+async fn begin(rows: u64, redis: &RedisProcess) -> (Fleet, Sandbox) {
+    let behaviour = Behaviour { latency: Duration::from_millis(100), ..Behaviour::default() };
+    let (sandbox, url) = sandbox(behaviour).await;
+    let limits = format!("limits = {{ messages = \"{RATE}/s,burst=10\", requests = \"1000/s\" }}");
+    let account = format!("{limits}\nconcurrency = 8\ntimeout = \"1s\"");
+    let fleet = Fleet::on(World::new(rows), &redis.url(), &amqp_url(), &url, &account);
+    let mut job = crate::support::job();
+    job["limits"] = json!({ "messages": format!("{RATE}/s,burst=10") });
+    fleet.world.write_job(&job);
+    (fleet, sandbox)
+}
+
+/// A worker on another machine: nobody else gets at what it keeps there.
+fn elsewhere(fleet: &Fleet) -> (Worker, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let worker = fleet.worker_in(folder.path());
+    (worker, folder)
+}
+
+async fn until_completed(fleet: &Fleet, longest: Duration) -> Value {
+    let mut status = Value::Null;
+    let waited = tokio::time::timeout(longest, async {
+        while status["state"] != "completed" {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            status = fleet.status("c1");
+        }
+    });
+    assert!(waited.await.is_ok(), "it does not end: {status}\n{}", fleet.log());
+    status
+}
+
+/// Nobody got it twice, and nobody is lost: who is accepted got it, and who is not is in doubt.
+fn nobody_twice_nobody_lost(fleet: &Fleet, sandbox: &Sandbox, rows: u64, status: &Value) {
+    assert_eq!(sandbox.stats()["sent_twice"], 0, "{status}\n{}", fleet.log());
+    let of = |state: &str| status["counts"][state].as_u64().unwrap();
+    assert_eq!((of("total"), of("accepted") + of("in_doubt")), (rows, rows), "{status}");
+    let taken: HashMap<String, String> =
+        sandbox.taken().into_iter().map(|taken| (taken.to, taken.sid)).collect();
+    let mut seen = HashSet::new();
+    for line in fleet.world.report("c1") {
+        let recipient = line["recipient"].as_str().unwrap().to_owned();
+        if line["state"] == "accepted" {
+            assert_eq!(line["sid"].as_str(), taken.get(&recipient).map(String::as_str), "{line}");
+        } else {
+            assert_eq!(line["state"], "in_doubt", "{line}");
+        }
+        assert!(seen.insert(recipient), "{line}");
+    }
+    assert_eq!(seen.len() as u64, rows);
+    eprintln!("accepted {}, in doubt {}, sent twice 0, lost 0", of("accepted"), of("in_doubt"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_loss_of_power_took_is_written_again_before_anything_is_sent() {
+    let rows = losses() * 1_900 + 2_000;
+    let mut redis = RedisProcess::start(EVERY_SECOND);
+    let (fleet, sandbox) = begin(rows, &redis).await;
+    let _workers = [fleet.worker(), elsewhere(&fleet).0];
+    fleet.submit().await;
+    until("it to be on its way", || sandbox.count() > 200).await;
+    for _ in 0..losses() {
+        let bytes = lose_power(&mut redis).await;
+        let (then, begun) = (sandbox.count(), Instant::now());
+        redis.restart();
+        until("sending to go on", || sandbox.count() > then + RATE).await;
+        eprintln!("{bytes} bytes lost, sending again for a second after {:.1?}", begun.elapsed());
+    }
+    let status = until_completed(&fleet, Duration::from_secs(rows / RATE + 60)).await;
+    assert!(fleet.log().contains("Redis had forgotten what became of"), "{}", fleet.log());
+    nobody_twice_nobody_lost(&fleet, &sandbox, rows, &status);
+    assert!(status["counts"]["in_doubt"].as_u64().unwrap() <= losses() * 160, "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_died_with_it_is_spoken_for_by_those_on_its_machine() {
+    let rows = 4_000;
+    let mut redis = RedisProcess::start(EVERY_SECOND);
+    let (fleet, sandbox) = begin(rows, &redis).await;
+    let mut first = fleet.worker();
+    let _second = fleet.worker();
+    fleet.submit().await;
+    until("it to be on its way", || sandbox.count() > 800).await;
+    lose_power(&mut redis).await;
+    first.kill();
+    redis.restart();
+    let status = until_completed(&fleet, Duration::from_mins(2)).await;
+    assert!(fleet.log().contains("before it died on this machine is compared"), "{}", fleet.log());
+    nobody_twice_nobody_lost(&fleet, &sandbox, rows, &status);
+    // The last one goes with its Redis: whoever is started on the machine next knows what it did.
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nobody_knows_what_was_sent_the_campaign_is_held_until_a_person_decides() {
+    let rows = 40_000;
+    let mut redis = RedisProcess::start(EVERY_SECOND);
+    let (fleet, sandbox) = begin(rows, &redis).await;
+    let (mut lost, machine) = elsewhere(&fleet);
+    let _other = fleet.worker();
+    fleet.submit().await;
+    until("it to be on its way", || sandbox.count() > 800).await;
+    // A machine goes, with what it knew, and the power of another.
+    lose_power(&mut redis).await;
+    lost.kill();
+    drop(machine);
+    redis.restart();
+    let status = fleet.until_state("c1", "held").await;
+    let reason = status["reason"].as_str().unwrap();
+    assert!(reason.contains("1 worker") && reason.contains("flowcast recover c1"), "{reason}");
+    let then = sandbox.count();
+    // Resumed as it is, it is held again, and nothing has gone out.
+    fleet.ok(&["resume", "c1"]).await;
+    until("it to be held again", || fleet.status("c1")["state"] == "held").await;
+    let shown = fleet.ok(&["recover", "c1", "--dry-run"]).await;
+    assert!(shown.out.contains("has not said what it sent"), "{}", shown.out);
+    assert_eq!(
+        (sandbox.count(), &fleet.status("c1")["counts"]["in_doubt"]),
+        (then, &status["counts"]["in_doubt"])
+    );
+    let told = fleet.ok(&["recover", "c1", "--json"]).await;
+    let told: Value = serde_json::from_str(&told.out).unwrap();
+    assert_eq!(told["gap"]["silent"].as_array().map(Vec::len), Some(1), "{told}");
+    assert_eq!(told["recovered"]["state"], "running", "{told}");
+    assert!(told["recovered"]["messages"].as_u64().unwrap() > 0, "{told}");
+    let status = until_completed(&fleet, Duration::from_secs(rows / RATE + 60)).await;
+    nobody_twice_nobody_lost(&fleet, &sandbox, rows, &status);
+    // What can't have been sent, at its rate, was sent.
+    assert!(status["counts"]["accepted"].as_u64().unwrap() > 1_000, "{status}");
+    let again = fleet.ok(&["recover", "c1"]).await;
+    assert!(again.out.contains("nothing says that the ledger has forgotten anything"), "{}", again.out);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_was_restored_sends_nothing_again() {
+    let rows = 3_000;
+    let mut redis = RedisProcess::start(EVERY_SECOND);
+    let (fleet, sandbox) = begin(rows, &redis).await;
+    let worker = fleet.worker();
+    fleet.submit().await;
+    until("it to be on its way", || sandbox.count() > 800).await;
+    let backup = std::fs::read(growing(&redis)).unwrap();
+    until_completed(&fleet, Duration::from_mins(1)).await;
+    worker.signal(Signal::SIGTERM);
+    assert_eq!(worker.ends().await, Some(0));
+    redis.kill();
+    std::fs::write(growing(&redis), backup).unwrap();
+    redis.restart();
+    let (_worker, _folder) = elsewhere(&fleet);
+    let status = fleet.until_state("c1", "held").await;
+    assert!(status["counts"]["accepted"].as_u64().unwrap() < rows, "{status}");
+    fleet.ok(&["recover", "c1"]).await;
+    let status = until_completed(&fleet, Duration::from_mins(1)).await;
+    nobody_twice_nobody_lost(&fleet, &sandbox, rows, &status);
+    // They are doubts like others: a person may have them sent again, and knows that some get it twice.
+    fleet.ok(&["resolve", "c1", "--abandon"]).await;
+    assert_eq!(fleet.status("c1")["counts"]["in_doubt"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_campaign_that_was_forgotten_altogether_is_registered_again() {
+    let mut redis = RedisProcess::start(EVERY_SECOND);
+    let (fleet, sandbox) = begin(1_000, &redis).await;
+    let _worker = fleet.worker();
+    until("the worker", || fleet.log().contains("working on Redis")).await;
+    let file = growing(&redis);
+    let then = std::fs::metadata(&file).unwrap().len();
+    fleet.submit().await;
+    until("it to be on its way", || sandbox.count() > 200).await;
+    redis.kill();
+    std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(then).unwrap();
+    redis.restart();
+    let status = until_completed(&fleet, Duration::from_mins(1)).await;
+    nobody_twice_nobody_lost(&fleet, &sandbox, 1_000, &status);
+}
