@@ -15,6 +15,7 @@
 //! - [`views`] is what people and systems are shown: status, report, answers, checks, codes.
 //! - [`sandbox`] is a provider to try things on. It knows the domain at most.
 //! - [`traces`] tells the way of a job by OTLP, where an endpoint is configured.
+//! - `runtime` is where the engine takes time and chance from, so that a simulation can hand in its own.
 //! - [`config`] and [`telemetry`] serve the command line in [`cli`], which has one file a command.
 
 pub mod audience;
@@ -31,7 +32,10 @@ pub mod limiter;
 pub mod provider;
 pub mod queue;
 pub mod redis_client;
+mod runtime;
 pub mod sandbox;
+#[cfg(test)]
+mod simulation;
 pub mod telemetry;
 pub mod traces;
 pub mod views;

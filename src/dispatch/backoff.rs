@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::runtime;
+
 /// The first wait is up to twice this.
 const BASE: Duration = Duration::from_millis(250);
 /// No wait is longer.
@@ -13,7 +15,7 @@ pub(super) const TRIES: u32 = 6;
 /// many who failed together do not come back together.
 pub(super) fn backoff(attempt: u32) -> Duration {
     let full = BASE.saturating_mul(2_u32.saturating_pow(attempt.min(16) + 1)).min(LONGEST);
-    full / 2 + full.mul_f64(rand::random::<f64>() / 2.0)
+    full / 2 + full.mul_f64(runtime::chance() / 2.0)
 }
 
 #[cfg(test)]

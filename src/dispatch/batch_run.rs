@@ -144,6 +144,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 tokio::time::sleep(LONG_WAIT).await;
             };
             tokio::select! {
+                biased;
                 delayed = self.queue.delay(receipt, queued, run.wait) => delayed?,
                 () = given_up => {}
             }

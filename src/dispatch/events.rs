@@ -19,6 +19,7 @@ use crate::forward::Forward;
 use crate::ledger::{Breaker, Campaign, Outcome, ReportEffect};
 use crate::queue::QueueError;
 use crate::queue::rabbitmq::{Broker, Event};
+use crate::runtime;
 
 /// How long a sender waits for the broker to take what it tells.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -94,7 +95,7 @@ impl Events {
         };
         let (campaign, batch, index) = (recipient.campaign(), recipient.batch_number(), recipient.index);
         let body = json!({
-            "version": 1, "event": name, "at": Timestamp::now(),
+            "version": 1, "event": name, "at": runtime::now(),
             "id": campaign, "message_ref": format!("{campaign}.{batch}.{index}"),
             "recipient": recipient.phone.to_string(), "row": recipient.row, "batch": batch,
             "state": outcome.state(), "code": code, "detail": detail,
@@ -113,7 +114,7 @@ impl Events {
             CampaignState::Cancelled => "campaign.cancelled",
         };
         let body = json!({
-            "version": 1, "event": name, "at": Timestamp::now(),
+            "version": 1, "event": name, "at": runtime::now(),
             "id": campaign.id, "name": campaign.name, "account": campaign.account,
             "state": campaign.state, "reason": campaign.reason,
             "planned": campaign.planned, "counts": campaign.counts,
@@ -145,7 +146,7 @@ impl Events {
             Noticed::Number(digits) => ("number.changed", json!({ "number": format!("+{digits}") })),
         };
         let mut body = json!({
-            "version": 1, "event": name, "at": Timestamp::now(), "account": account,
+            "version": 1, "event": name, "at": runtime::now(), "account": account,
             "change": notice.event, "detail": notice.detail,
         });
         if let (Some(body), Some(about)) = (body.as_object_mut(), about.as_object()) {
@@ -156,7 +157,7 @@ impl Events {
 
     fn shared(name: &'static str, account: &str, flow: Option<&str>, reason: Option<&str>) -> Event {
         let body = json!({
-            "version": 1, "event": name, "at": Timestamp::now(),
+            "version": 1, "event": name, "at": runtime::now(),
             "account": account, "flow": flow, "reason": reason,
         });
         Event::new(name, &body)
@@ -206,7 +207,7 @@ impl Events {
         let name = "recipient.suppressed";
         let message = message.map(ToString::to_string);
         let body = json!({
-            "version": 1, "event": name, "at": Timestamp::now(),
+            "version": 1, "event": name, "at": runtime::now(),
             "recipient": person.to_string(), "message_ref": message,
         });
         Event::new(name, &body)

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use opentelemetry::context::FutureExt;
+use tokio::time::Instant;
 
 use super::planning::{AHEAD, Planning, Plans, Publish};
 use super::supervisor::{CampaignSupervisor, PlanningTask, within};
@@ -13,6 +14,7 @@ use super::{DispatchError, prepare, replay};
 use crate::campaign::Job;
 use crate::ledger::{Campaign, Counts, Lease, Ledger};
 use crate::queue::Queue;
+use crate::runtime;
 use crate::traces::{self, Trace};
 
 /// After standing still for so long with nothing queued, batches are lost.
@@ -67,8 +69,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
                 } else {
                     let account = context.accounts.get(&job.account).map_err(DispatchError::Task)?;
                     let audiences = context.audiences.clone();
-                    let prepared =
-                        tokio::task::spawn_blocking(move || prepare((*job).clone(), &audiences, &account));
+                    let prepared = runtime::blocking(move || prepare((*job).clone(), &audiences, &account));
                     match prepared.await.map_err(|fault| DispatchError::Task(fault.to_string()))? {
                         Ok(prepared) => Arc::new(prepared),
                         Err(refusal) => return Ok(Planning::Impossible(refusal.to_string())),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::planner::Planner;
@@ -18,6 +19,7 @@ use super::{DispatchError, Prepared};
 use crate::campaign::CampaignId;
 use crate::ledger::{Checkpoint, Ledger, LedgerError, Plan, PlannedBatch, SkippedRow};
 use crate::queue::{Queue, QueueError, QueuedBatch};
+use crate::runtime;
 
 /// How many batches are published together.
 const BATCHES: usize = 16;
@@ -102,7 +104,7 @@ impl<L: Ledger, Q: Queue> Plans<L, Q> {
                 known: known.clone(),
                 stop,
             };
-            tokio::task::spawn_blocking(move || reader.read(&parts))
+            reader.start(parts)
         };
         let after = known.checkpoint.rows;
         let both = async {
@@ -202,7 +204,29 @@ struct Reader {
 }
 
 impl Reader {
-    fn read(&self, parts: &mpsc::Sender<Part>) -> Result<Planning, DispatchError> {
+    fn start(self, parts: mpsc::Sender<Part>) -> JoinHandle<Result<Planning, DispatchError>> {
+        #[cfg(test)]
+        if runtime::simulated::is_on() {
+            // Without a thread, each part is read at once and waits here for its place.
+            return tokio::spawn(async move {
+                let mut read = Vec::new();
+                let planning = self.read(|part| {
+                    read.push(part);
+                    true
+                });
+                for part in read {
+                    if parts.send(part).await.is_err() {
+                        return Ok(Planning::Stopped);
+                    }
+                }
+                planning
+            });
+        }
+        runtime::blocking(move || self.read(|part| parts.blocking_send(part).is_ok()))
+    }
+
+    /// Reads to the end; `take` gets each part, and says whether more are wanted.
+    fn read(&self, mut take: impl FnMut(Part) -> bool) -> Result<Planning, DispatchError> {
         let end = &self.known.checkpoint;
         // The plan is made again up to the checkpoint before anything of it is sent: another result
         // from the same bytes would be another version's, and its batches would not be the same.
@@ -237,12 +261,12 @@ impl Reader {
                 return Ok(Planning::Stopped);
             }
             // Later stages that have ended say why themselves.
-            if part.is_due() && parts.blocking_send(std::mem::take(&mut part)).is_err() {
+            if part.is_due() && !take(std::mem::take(&mut part)) {
                 return Ok(Planning::Stopped);
             }
         }
         if part.messages() > 0 || part.checkpoint.is_some() {
-            let _ = parts.blocking_send(part);
+            take(part);
         }
         // What was planned must be what was scanned: the file may have been written to meanwhile.
         if planner.audience_digest().is_some_and(|digest| digest != self.prepared.scan.digest) {
@@ -308,6 +332,7 @@ impl Ahead {
                 break;
             }
             tokio::select! {
+                biased;
                 () = plans.stop.cancelled() => return Ok(false),
                 () = tokio::time::sleep(POLL) => {}
             }

@@ -2,11 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use jiff::Timestamp;
 use opentelemetry::context::FutureExt;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use url::Url;
@@ -21,6 +21,7 @@ use crate::ledger::{BatchWriter, Claim, Ledger, LedgerError, Outcome, Purpose, R
 use crate::limiter::{Admission, CampaignLimits, LONGEST_WAIT};
 use crate::provider::{Failure, Provider, RequestBody, Scope, classify};
 use crate::queue::{Queue, QueuedBatch};
+use crate::runtime;
 use crate::traces::{self, Trace};
 
 /// A provider that took a message within this time works: longer than all tries of another take.
@@ -165,13 +166,9 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
     /// Stops the campaign, for every worker, with the reason.
     pub(super) async fn hold(&self, reason: String) -> Result<(), DispatchError> {
         tracing::warn!(campaign = %self.id, "held: {reason}");
-        let held = self.ledger.change_state(&self.id, CampaignState::Held, Some(reason)).await;
+        let held = self.ledger.hold(&self.id, reason).await;
         self.halt();
-        match held {
-            // A person was quicker.
-            Ok(()) | Err(LedgerError::IllegalMove { .. }) => Ok(()),
-            Err(fault) => Err(fault.into()),
-        }
+        Ok(held?)
     }
 
     /// The provider said that it is too much: slows the account for every worker. Returns for how long
@@ -201,7 +198,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         queued: &QueuedBatch,
         set: &[u8],
     ) -> Result<SendDecision, DispatchError> {
-        let is_open = || self.job.schedule.at(Timestamp::now());
+        let is_open = || self.job.schedule.at(runtime::now());
         match is_open() {
             Opening::Open { .. } => {}
             Opening::Expired => return Ok(SendDecision::Expired),
@@ -230,7 +227,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                     let mut put_off = self.state.put_off.lock().unwrap_or_else(PoisonError::into_inner);
                     *put_off = put_off.map_or(Some(until), |known| Some(known.max(until)));
                 }
-                let due = Timestamp::now() + wait;
+                let due = runtime::now() + wait;
                 let why = self.state.throttled().map(|why| format!(" ({why})")).unwrap_or_default();
                 self.note(Some(format!("waits for its limits{why}; what is put off is due at {due:.0}")))
                     .await?;

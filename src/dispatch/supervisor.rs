@@ -8,11 +8,12 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::events::Events;
@@ -28,6 +29,7 @@ use crate::ledger::{
 };
 use crate::limiter::CampaignLimits;
 use crate::queue::{Queue, QueueError};
+use crate::runtime;
 use crate::traces::Trace;
 
 /// How often a campaign is looked at when nothing wakes its supervisor.
@@ -123,7 +125,10 @@ pub(super) struct CampaignSupervisor<L: Ledger, Q: Queue> {
     pub(super) stop: CancellationToken,
     /// Whether it ends when the campaign does not run any more, as for a person at a terminal.
     ends: bool,
+    /// Rung by whatever works for it here.
     pub(super) wake_up: Arc<Notify>,
+    /// Rung by the worker when the campaign has changed.
+    changed: Arc<Notify>,
     known: Option<CampaignJob>,
     pub(super) prepared: Option<Arc<Prepared>>,
     pub(super) sending: Option<Senders<L, Q>>,
@@ -177,7 +182,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         ledger: L,
         queue: Q,
         context: Context,
-        wake_up: Arc<Notify>,
+        changed: Arc<Notify>,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -187,7 +192,8 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             context,
             stop,
             ends: false,
-            wake_up,
+            wake_up: Arc::default(),
+            changed,
             known: None,
             prepared: None,
             sending: None,
@@ -241,10 +247,11 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
                 }
                 Err(fault) => break Err(fault),
             }
-            let wake_up = self.wake_up.clone();
+            let (wake_up, changed) = (self.wake_up.clone(), self.changed.clone());
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break Ok(Rest::UntilItChanges),
+                () = changed.notified() => {}
                 () = wake_up.notified() => {}
                 () = self.senders_end() => {}
                 () = tokio::time::sleep(TICK) => {}
@@ -383,7 +390,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         Ok(match campaign.state {
             CampaignState::Paused => Some(Rest::UntilItChanges),
             CampaignState::Held if campaign.suspended_by.is_none() => Some(Rest::UntilItChanges),
-            CampaignState::Scheduled => match self.known().await?.job.schedule.at(Timestamp::now()) {
+            CampaignState::Scheduled => match self.known().await?.job.schedule.at(runtime::now()) {
                 Opening::Opens(at) if campaign.reason.as_ref() == Some(&opens_at(at)) => {
                     Some(Rest::Until(at))
                 }
@@ -414,7 +421,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
 
     /// Waits for the campaign's start.
     async fn wait_for_start(&mut self, campaign: &Campaign) -> Result<(), DispatchError> {
-        let (state, reason) = match self.known().await?.job.schedule.at(Timestamp::now()) {
+        let (state, reason) = match self.known().await?.job.schedule.at(runtime::now()) {
             Opening::Opens(at) => (CampaignState::Scheduled, Some(opens_at(at))),
             Opening::Open { .. } | Opening::Expired => (CampaignState::Running, None),
         };
@@ -442,7 +449,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     async fn run(&mut self, campaign: &Campaign, lease: &Lease) -> Result<Next, DispatchError> {
         let (job, opening) = {
             let job = self.known().await?.job.clone();
-            let opening = job.schedule.at(Timestamp::now());
+            let opening = job.schedule.at(runtime::now());
             (job, opening)
         };
         if self.is_suspended(&job, lease).await? {

@@ -8,12 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +24,7 @@ use crate::campaign::CampaignId;
 use crate::campaign::problem::nearest;
 use crate::ledger::{Breaker, Campaign, Ledger};
 use crate::queue::{Local, Queue};
+use crate::runtime;
 
 /// How often the ledger is asked which campaigns have changed.
 const POLL: Duration = Duration::from_millis(50);
@@ -100,7 +102,7 @@ pub async fn work<L: Ledger, Q: Queue>(
         queued: VecDeque::new(),
         looks: Arc::new(Semaphore::new(LOOKS)),
         due: BTreeSet::new(),
-        suspended: HashMap::new(),
+        suspended: BTreeMap::new(),
         version: 0,
         round: VecDeque::new(),
         next_round: Instant::now() + ROUND,
@@ -113,6 +115,7 @@ pub async fn work<L: Ledger, Q: Queue>(
         }
         tracing::error!("{fault}");
         tokio::select! {
+            biased;
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(REST) => {}
         }
@@ -124,9 +127,11 @@ pub async fn work<L: Ledger, Q: Queue>(
     }
     let done = loop {
         let looked = tokio::select! {
+            biased;
             () = stop.cancelled() => break Ok(()),
-            _ = poll.tick() => worker.follow().await,
+            // First what comes seldom, so that nothing keeps it waiting for long.
             _ = present.tick() => worker.see_others().await,
+            _ = poll.tick() => worker.follow().await,
             Some((id, prepared)) = registered.recv() => {
                 worker.look_at(id, Some(prepared));
                 Ok(())
@@ -147,6 +152,7 @@ pub async fn work<L: Ledger, Q: Queue>(
                 // It may come back with less than it had.
                 worker.version = 0;
                 tokio::select! {
+                    biased;
                     () = stop.cancelled() => {}
                     () = tokio::time::sleep(REST) => {}
                 }
@@ -180,7 +186,7 @@ struct Worker<L: Ledger, Q: Queue> {
     /// When campaigns that wait are to be looked at again.
     due: BTreeSet<(Timestamp, CampaignId)>,
     /// The campaigns that wait until their breaker is closed.
-    suspended: HashMap<Breaker, BTreeSet<CampaignId>>,
+    suspended: BTreeMap<Breaker, BTreeSet<CampaignId>>,
     /// The version of the changes that were seen last.
     version: u64,
     /// Those that are still to be looked at in this round through all, and when the next one begins.
@@ -199,7 +205,7 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
         for id in changes.ids {
             self.look_at(id, None);
         }
-        let now = Timestamp::now();
+        let now = runtime::now();
         while self.due.first().is_some_and(|(at, _)| *at <= now)
             && let Some((_, id)) = self.due.pop_first()
         {
@@ -242,7 +248,7 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
                 Some(open) if open.probe_is_due => {
                     // Any of them: one that has nothing to send can't try.
                     let campaigns = self.suspended.get(&breaker);
-                    let nth = rand::random_range(0..campaigns.map_or(1, BTreeSet::len).max(1));
+                    let nth = runtime::one_of(campaigns.map_or(1, BTreeSet::len));
                     if let Some(id) = campaigns.and_then(|all| all.iter().nth(nth).cloned()) {
                         self.look_at(id, None);
                     }
@@ -320,7 +326,7 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
             Ok(Rest::UntilItChanges) => {}
             Err(fault) if L::SHARED => {
                 tracing::error!(campaign = %id, "{fault}");
-                self.due.insert((Timestamp::now() + REST, id));
+                self.due.insert((runtime::now() + REST, id));
             }
             Err(fault) => return Err(fault),
         }

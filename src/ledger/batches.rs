@@ -4,10 +4,11 @@
 //! swaps it if nobody else has; everything else stands here once, for all of them.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::deliveries::{MessageReport, ReportEffect};
 use super::draft::{Change, Counter, Draft, ENDED, RAN_OUT};
@@ -185,6 +186,7 @@ pub enum Written {
 }
 
 /// What is to be swapped.
+#[derive(Clone, Copy)]
 pub struct Swap<'s> {
     /// The batch. It is written down where it is not known yet.
     pub(super) batch: &'s PlannedBatch,
@@ -192,6 +194,14 @@ pub struct Swap<'s> {
     pub(super) purpose: Option<Purpose>,
     /// What changes.
     pub(super) change: &'s Change,
+}
+
+impl Swap<'_> {
+    /// Whether it claims messages.
+    #[cfg(test)]
+    pub(crate) fn is_claim(&self) -> bool {
+        self.purpose.is_some()
+    }
 }
 
 /// What became of a swap.
@@ -207,6 +217,8 @@ pub enum Swapped {
     Stale,
     /// The campaign admits no claims.
     NotAdmitted,
+    /// The campaign has ended, and a message would be pending again.
+    Ended,
 }
 
 /// Which batches are listed.
@@ -301,7 +313,7 @@ pub trait Batches: Store {
         writes: &[BatchWrite],
     ) -> impl Future<Output = Result<Vec<Written>, LedgerError>> + Send {
         async move {
-            let mut admits = true;
+            let (mut admits, mut has_ended) = (true, false);
             // A batch that nobody has touched is the usual case; a swap finds it out where it is not.
             let mut record = known.take().unwrap_or_else(|| BatchRecord::new(batch.recipients.len()));
             let last = record.revision;
@@ -309,6 +321,9 @@ pub trait Batches: Store {
             loop {
                 let asked = Instant::now();
                 let mut draft = Draft::new(batch, record, self.now());
+                if has_ended {
+                    draft = draft.of_ended();
+                }
                 let (mut purpose, mut written) = (None, Vec::with_capacity(writes.len()));
                 for write in writes {
                     written.push(match write {
@@ -358,6 +373,7 @@ pub trait Batches: Store {
                         }
                         Swapped::Stale => {}
                         Swapped::NotAdmitted => admits = false,
+                        Swapped::Ended => has_ended = true,
                     }
                 }
                 record = self.record_of(batch).await?;

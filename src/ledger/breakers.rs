@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::{LedgerError, Store};
 
 /// What suspends campaigns together when it is open: their account, or a flow that they use.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Breaker {
     /// The account.
     pub account: String,

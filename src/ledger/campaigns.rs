@@ -542,6 +542,17 @@ pub trait Campaigns: Store {
         }
     }
 
+    /// Holds a campaign that runs. One that a person has paused, or that has ended meanwhile, stays as it is.
+    fn hold(&self, id: &CampaignId, reason: String) -> impl Future<Output = Result<(), LedgerError>> + Send {
+        async move {
+            let held = |campaign: &Campaign| {
+                let runs = campaign.state == CampaignState::Running;
+                Ok(campaign.moved(CampaignState::Held, Some(reason.clone()), now(self)).filter(|_| runs))
+            };
+            self.change_campaign(id, false, held).await.map(drop)
+        }
+    }
+
     /// Suspends a campaign that runs, together with others, until its breaker is closed again.
     fn suspend(
         &self,

@@ -58,6 +58,9 @@ pub(super) struct Change {
     pub(super) open: Option<bool>,
     pub(super) failed: Option<bool>,
     pub(super) replay: Option<bool>,
+    /// Whether a message is pending again that was settled, by the late word of its claim: then its campaign must
+    /// not have ended, because nobody would send it.
+    pub(super) reopens: bool,
     /// How many messages were settled, for the rate.
     pub(super) settled: u64,
     /// The progress of its messages: as it was read, and as it is now.
@@ -83,12 +86,27 @@ pub(super) struct Draft<'b> {
     moved: [i64; MessageState::ALL.len()],
     /// The ledger's clock, in milliseconds since 1970.
     now: i64,
+    /// Whether the campaign has ended: nothing of it is sent again but by a person's word.
+    has_ended: bool,
 }
 
 impl<'b> Draft<'b> {
     pub(super) fn new(batch: &'b PlannedBatch, record: BatchRecord, now: i64) -> Self {
         let change = Change { known: record.revision, ..Change::default() };
-        Self { batch, before: record.clone(), record, change, moved: [0; MessageState::ALL.len()], now }
+        Self {
+            batch,
+            before: record.clone(),
+            record,
+            change,
+            moved: [0; MessageState::ALL.len()],
+            now,
+            has_ended: false,
+        }
+    }
+
+    /// The same, of a campaign that has ended.
+    pub(super) fn of_ended(self) -> Self {
+        Self { has_ended: true, ..self }
     }
 
     /// Claims messages: those that are pending are this claim's now. Returns the places that it holds;
@@ -123,8 +141,10 @@ impl<'b> Draft<'b> {
             let is_own = token != 0 && message.claim == token;
             let legal = from.can_become(to)
                 && match (from, to) {
-                    // Back to pending on proof, and only for the claim that has it.
-                    (MessageState::Sending | MessageState::InDoubt, MessageState::Pending) => is_own,
+                    // Back to pending on proof, and only for the claim that has it; a doubt not in a campaign that has
+                    // ended, where it would wait for ever.
+                    (MessageState::Sending, MessageState::Pending) => is_own,
+                    (MessageState::InDoubt, MessageState::Pending) => is_own && !self.has_ended,
                     // A person's decision, and no sender's.
                     (_, MessageState::Pending) | (MessageState::Pending, MessageState::InDoubt) => false,
                     // Evidence of an earlier try; what was never claimed was never taken.
@@ -136,6 +156,7 @@ impl<'b> Draft<'b> {
                     _ => true,
                 };
             if legal {
+                self.change.reopens |= !from.is_open() && to.is_open();
                 self.apply(*place, message, outcome, payload.as_deref());
                 self.change.settled += u64::from(from.is_open() && !to.is_open());
             }

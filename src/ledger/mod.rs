@@ -46,7 +46,7 @@ pub use error::LedgerError;
 pub use memory::{Clock, Memory};
 pub use plans::{Checkpoint, Plan, PlannedBatch, Plans, SkippedRow};
 pub use record::BatchRecord;
-pub use report::{Cursor, ReportLine, ReportPage, Reporting, ResponsePage};
+pub use report::{Cursor, ReportLine, ReportPage, Reporting, ResponsePage, Texts};
 pub use series::{MOST_POINTS, Point, Series};
 pub use sqlite::{Access, Sqlite};
 pub use suppression::{Suppress, Suppressed, Suppression, SuppressionUpdate};

@@ -75,7 +75,8 @@ pub struct ResponsePage {
 }
 
 /// The texts of a campaign, by kind and word.
-pub(super) type Texts = BTreeMap<(String, String), String>;
+/// Texts of a campaign, by kind and word.
+pub type Texts = BTreeMap<(String, String), String>;
 
 /// Reads what is kept of a campaign's rows.
 pub trait Reporting: Batches {

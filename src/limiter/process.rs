@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use governor::clock::MonotonicClock;
+use governor::clock::Clock;
 use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
@@ -14,7 +14,19 @@ use tokio::time::{Instant, sleep_until};
 use super::{Rates, slowed, throttled, wait_exactly};
 use crate::campaign::{Phone, Rate};
 
-type Governor = RateLimiter<NotKeyed, InMemoryState, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
+type Governor = RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<std::time::Instant>>;
+
+/// The clock by which everything here sleeps, too.
+#[derive(Clone)]
+struct TokioClock;
+
+impl Clock for TokioClock {
+    type Instant = std::time::Instant;
+
+    fn now(&self) -> Self::Instant {
+        Instant::now().into_std()
+    }
+}
 
 /// A bucket. Its callers ask in turn, so that nobody starves.
 pub(super) struct Bucket {
@@ -25,7 +37,7 @@ pub(super) struct Bucket {
 impl Bucket {
     pub(super) fn new(rate: Rate) -> Option<Self> {
         let quota = Quota::with_period(rate.period())?.allow_burst(rate.burst());
-        Some(Self { governor: RateLimiter::direct_with_clock(quota, MonotonicClock), rate })
+        Some(Self { governor: RateLimiter::direct_with_clock(quota, TokioClock), rate })
     }
 
     /// Waits for `count` tokens. More than the burst are taken in portions, so that governor's

@@ -9,12 +9,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use reqwest::redirect;
 use secrecy::ExposeSecret;
+use tokio::time::Instant;
 
 use super::Request;
 
@@ -62,6 +63,20 @@ pub enum Failure {
 pub struct Transport {
     client: reqwest::Client,
     timeout: Duration,
+    #[cfg(test)]
+    simulated: Option<Arc<dyn SimulatedNetwork>>,
+}
+
+/// A network and a provider behind it, as a simulation has them.
+#[cfg(test)]
+pub(crate) trait SimulatedNetwork: Send + Sync {
+    /// What becomes of a request.
+    fn post(
+        &self,
+        request: Request,
+        start_by: Option<Instant>,
+        timeout: Duration,
+    ) -> Pin<Box<dyn Future<Output = Result<Reply, Failure>> + Send>>;
 }
 
 impl Transport {
@@ -87,7 +102,20 @@ impl Transport {
             .http1_only()
             .build()
             .map_err(|fault| format!("can't set up HTTP: {}", chain(&fault)))?;
-        Ok(Self { client, timeout })
+        Ok(Self {
+            client,
+            timeout,
+            #[cfg(test)]
+            simulated: None,
+        })
+    }
+
+    /// A network that is none.
+    #[cfg(test)]
+    pub(crate) fn simulated(timeout: Duration, network: Arc<dyn SimulatedNetwork>) -> Self {
+        static CLIENT: std::sync::LazyLock<Transport> =
+            std::sync::LazyLock::new(|| Transport::new(REQUEST_TIMEOUT, false).unwrap());
+        Self { client: CLIENT.client.clone(), timeout, simulated: Some(network) }
     }
 
     /// Posts a request. One that has not begun to go out by `start_by` never does: whoever claimed its
@@ -97,6 +125,10 @@ impl Transport {
     ///
     /// Whether the request never left, or may have been taken.
     pub async fn post(&self, request: Request, start_by: Option<Instant>) -> Result<Reply, Failure> {
+        #[cfg(test)]
+        if let Some(network) = &self.simulated {
+            return network.post(request, start_by, self.timeout).await;
+        }
         let gate = Gate { state: Arc::default(), start_by };
         let (name, secret) = &request.authorization;
         let sent = self

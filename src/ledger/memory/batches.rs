@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{KeptBatch, Memory, Stored};
+#[cfg(test)]
+use crate::campaign::Phone;
 use crate::campaign::{CampaignId, MessageState};
 use crate::ledger::campaigns::Admits;
 use crate::ledger::record::BatchRecord;
@@ -20,30 +22,10 @@ impl Stored {
     }
 }
 
-impl Batches for Memory {
-    fn token(&self) -> u64 {
-        let mut state = self.state();
-        state.tokens += 1;
-        (u64::from(self.session) << 32) | u64::from(state.tokens)
-    }
-
-    fn claims_run_out(&self) -> bool {
-        true
-    }
-
-    async fn load(&self, id: &CampaignId, numbers: &[u32]) -> Result<Vec<Option<StoredBatch>>, LedgerError> {
-        let mut state = self.state();
-        let Ok(stored) = state.campaign(id) else { return Ok(vec![None; numbers.len()]) };
-        let load = |number: &u32| {
-            let Some(kept) = stored.batches.get(number) else { return Ok(None) };
-            let recipients = kept.recipients.clone();
-            let batch = PlannedBatch { campaign: id.clone(), number: *number, recipients };
-            Ok(Some(StoredBatch { batch, record: kept.record()? }))
-        };
-        numbers.iter().map(load).collect()
-    }
-
-    async fn swap_batch(&self, swap: Swap<'_>) -> Result<Swapped, LedgerError> {
+impl Memory {
+    /// Writes a change. With `is_forced` whatever the record is by now: a simulation wants to see that found.
+    #[allow(clippy::unused_async, reason = "it stands where other ledgers wait")]
+    pub(crate) async fn swap(&self, swap: Swap<'_>, is_forced: bool) -> Result<Swapped, LedgerError> {
         let (now, holds) = (self.now(), self.holds.as_millis() as i64);
         let Swap { batch, purpose, change } = swap;
         let mut state = self.state();
@@ -53,7 +35,7 @@ impl Batches for Memory {
         let kept = stored.plan(batch)?;
         let is_stale = change.record.is_some() && kept.record()?.revision != change.known
             || change.deliveries.as_ref().is_some_and(|(before, _)| *before != kept.deliveries);
-        if is_stale {
+        if is_stale && !is_forced {
             return Ok(Swapped::Stale);
         }
         let admits = stored.head.admits();
@@ -64,6 +46,9 @@ impl Batches for Memory {
         };
         if !is_admitted {
             return Ok(Swapped::NotAdmitted);
+        }
+        if change.reopens && stored.head.state.is_over() {
+            return Ok(Swapped::Ended);
         }
         let kept = stored.plan(batch)?;
         if let Some(record) = &change.record {
@@ -111,6 +96,62 @@ impl Batches for Memory {
             stored.tick(change.settled, now);
         }
         Ok(Swapped::Done { open: stored.open(), responses })
+    }
+}
+
+#[cfg(test)]
+impl Memory {
+    /// Whether all of some people are being sent a message just now, as far as this knows.
+    pub(crate) fn are_being_sent(&self, phones: &[Phone]) -> bool {
+        let state = self.state();
+        let is_sent = |phone: &Phone| {
+            state.campaigns.values().flat_map(|stored| stored.batches.values()).any(|kept| {
+                let place = kept.recipients.iter().position(|(_, known)| known == phone);
+                let record = kept.record().ok();
+                place
+                    .zip(record)
+                    .is_some_and(|(place, record)| record.messages[place].state == MessageState::Sending)
+            })
+        };
+        phones.iter().all(is_sent)
+    }
+
+    /// Writes a change, some time after it is said that it is written: a simulation wants to see that found.
+    pub(crate) fn swap_late(&self, swap: Swap<'_>, late: std::time::Duration) {
+        let (ledger, batch, purpose, change) =
+            (self.clone(), swap.batch.clone(), swap.purpose, swap.change.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(late).await;
+            let _ = ledger.swap(Swap { batch: &batch, purpose, change: &change }, false).await;
+        });
+    }
+}
+
+impl Batches for Memory {
+    fn token(&self) -> u64 {
+        let mut state = self.state();
+        state.tokens += 1;
+        (u64::from(self.session) << 32) | u64::from(state.tokens)
+    }
+
+    fn claims_run_out(&self) -> bool {
+        true
+    }
+
+    async fn load(&self, id: &CampaignId, numbers: &[u32]) -> Result<Vec<Option<StoredBatch>>, LedgerError> {
+        let mut state = self.state();
+        let Ok(stored) = state.campaign(id) else { return Ok(vec![None; numbers.len()]) };
+        let load = |number: &u32| {
+            let Some(kept) = stored.batches.get(number) else { return Ok(None) };
+            let recipients = kept.recipients.clone();
+            let batch = PlannedBatch { campaign: id.clone(), number: *number, recipients };
+            Ok(Some(StoredBatch { batch, record: kept.record()? }))
+        };
+        numbers.iter().map(load).collect()
+    }
+
+    async fn swap_batch(&self, swap: Swap<'_>) -> Result<Swapped, LedgerError> {
+        self.swap(swap, false).await
     }
 
     async fn due_claims(&self, id: &CampaignId) -> Result<Vec<(u64, u32)>, LedgerError> {

@@ -21,6 +21,7 @@ use super::{
     SuppressionUpdate, new_key,
 };
 use crate::campaign::{CampaignId, CampaignState, Phone};
+use crate::runtime;
 
 /// Tells the time, in milliseconds since 1970.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -100,13 +101,13 @@ struct KeptBatch {
 impl Memory {
     /// An empty ledger with a clock. A claim holds for `holds`.
     pub fn new(clock: Clock, holds: Duration) -> Self {
-        Self { shared: Arc::default(), clock, session: rand::random(), holds }
+        Self { shared: Arc::default(), clock, session: session(), holds }
     }
 
     /// The same ledger for another worker, or for one that has been started again.
     #[must_use]
     pub fn another(&self) -> Self {
-        Self { session: rand::random(), ..self.clone() }
+        Self { session: session(), ..self.clone() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -154,6 +155,11 @@ impl Stored {
     fn open(&self) -> u64 {
         self.count("pending", "") + self.count("sending", "")
     }
+}
+
+/// Names a worker.
+fn session() -> u32 {
+    (runtime::chance() * f64::from(u32::MAX)) as u32
 }
 
 impl Store for Memory {

@@ -10,7 +10,7 @@ use super::Redis;
 use super::dump::HashDump;
 use super::layout::{Keys, field};
 use super::transaction::{Command, Done, Transaction};
-use crate::campaign::{CampaignId, Phone};
+use crate::campaign::{CampaignId, CampaignState, Phone};
 use crate::ledger::batches::MARGIN;
 use crate::ledger::campaigns::Admits;
 use crate::ledger::draft::Change;
@@ -119,6 +119,9 @@ impl Batches for Redis {
                 2 => return Ok(Swapped::NotAdmitted),
                 // The server may have forgotten claims: nothing is granted before that is clear.
                 3 if swap.purpose.is_some() => return Ok(Swapped::NotAdmitted),
+                check if swap.change.reopens && check == 3 + i64::from(swap.purpose.is_some()) => {
+                    return Ok(Swapped::Ended);
+                }
                 _ => return Ok(Swapped::Stale),
             }
         }
@@ -211,6 +214,11 @@ impl Redis {
         transaction.check_field(campaign, "admits", admits);
         if purpose.is_some() {
             transaction.check_history(campaign);
+        }
+        if change.reopens {
+            let going =
+                CampaignState::ALL.iter().filter(|state| !state.is_over()).map(|state| state.as_str());
+            transaction.check_field(campaign, "state", &going.collect::<Vec<_>>());
         }
         write_outcomes(&mut transaction, batch, change, dumps);
         if let Some(record) = &change.record {

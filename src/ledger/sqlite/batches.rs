@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use super::campaigns::{open, tally, tick};
 use super::plans::plan_batch;
 use super::{Sqlite, batch_key, batch_number, key, now, signed, unsigned};
-use crate::campaign::{CampaignId, MessageState, Phone};
+use crate::campaign::{CampaignId, CampaignState, MessageState, Phone};
 use crate::ledger::campaigns::Admits;
 use crate::ledger::draft::Change;
 use crate::ledger::plans::DIGEST;
@@ -232,6 +232,9 @@ fn write(
             return Ok(Swapped::NotAdmitted);
         }
     }
+    if change.reopens && state(transaction, campaign)?.is_none_or(CampaignState::is_over) {
+        return Ok(Swapped::Ended);
+    }
     let revision = revision.and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes);
     let is_stale = change.record.is_some() && revision != change.known
         || match &change.deliveries {
@@ -280,6 +283,12 @@ fn admits(transaction: &Transaction<'_>, campaign: i64) -> rusqlite::Result<Admi
         let state = row.get_ref(0)?.as_str()?.parse();
         Ok(state.map_or(Admits::None, |state| Admits::of(state, row.get(1).unwrap_or_default())))
     })
+}
+
+/// Where a campaign stands.
+fn state(transaction: &Transaction<'_>, campaign: i64) -> rusqlite::Result<Option<CampaignState>> {
+    let mut statement = transaction.prepare_cached("SELECT state FROM campaign WHERE key = ?1")?;
+    statement.query_row([campaign], |row| Ok(row.get_ref(0)?.as_str()?.parse().ok()))
 }
 
 fn write_record(

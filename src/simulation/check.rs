@@ -1,0 +1,106 @@
+//! What holds at the end of every run.
+
+use std::collections::BTreeMap;
+
+use super::World;
+use crate::campaign::{CampaignId, CampaignState, MessageState, Phone, Rate};
+use crate::ledger::{ABANDONED, Campaigns, Cursor, Memory, Reporting};
+
+/// Holds a campaign against what the provider knows.
+pub(super) async fn campaign(
+    world: &World,
+    ledger: &Memory,
+    id: &CampaignId,
+    to: &[Phone],
+) -> Result<(), String> {
+    let campaign = ledger.campaign(id).await.unwrap().ok_or("the campaign is gone")?;
+    if !campaign.state.is_over() {
+        return Err(format!(
+            "{id} does not end: {} {:?} {:?}",
+            campaign.state, campaign.reason, campaign.counts
+        ));
+    }
+    let (mut lines, mut at) = (Vec::new(), Some(Cursor::default()));
+    while let Some(from) = at {
+        let page = ledger.report(id, from).await.unwrap();
+        lines.extend(page.lines);
+        at = page.next;
+    }
+    let (mut states, mut counted) = (BTreeMap::new(), BTreeMap::<&str, u64>::new());
+    for line in lines {
+        *counted.entry(line.state.as_str()).or_default() += 1;
+        let phone: Phone = line.recipient.parse().map_err(|_| format!("{}: no number", line.recipient))?;
+        if states.insert(phone, line).is_some() {
+            return Err(format!("{id}: {} is there twice", phone.digits()));
+        }
+    }
+    let counts = &campaign.counts;
+    for (state, count) in [
+        ("pending", counts.pending),
+        ("sending", counts.sending),
+        ("accepted", counts.accepted),
+        ("rejected", counts.rejected),
+        ("in_doubt", counts.in_doubt),
+        ("skipped", counts.skipped),
+    ] {
+        let found = counted.get(state).copied().unwrap_or_default();
+        if found != count {
+            return Err(format!("{id}: {count} are counted {state}, and {found} are"));
+        }
+    }
+    if counts.open() > 0 {
+        return Err(format!("{id} is over with {} open", counts.open()));
+    }
+    let seen = world.seen();
+    // Whoever was never planned was never sent to.
+    let is_cancelled = campaign.state == CampaignState::Cancelled;
+    for phone in to {
+        let taken = seen.taken.get(phone).copied().unwrap_or_default();
+        let allowed = 1 + seen.allowed.get(phone).copied().unwrap_or_default();
+        let who = phone.digits() % 10_000;
+        let Some(line) = states.get(phone) else {
+            if is_cancelled && taken == 0 {
+                continue;
+            }
+            return Err(format!("{id}: {who} is lost, and was taken {taken} times"));
+        };
+        if taken > allowed {
+            return Err(format!("{id}: {who} was sent to {taken} times: {line:?}"));
+        }
+        let is_right = match line.state {
+            MessageState::Accepted => taken > 0,
+            // What was refused was not taken; an earlier try may have been, where a person had it sent again.
+            MessageState::Rejected => {
+                taken == 0 || line.code.as_deref() == Some(ABANDONED) || taken < allowed
+            }
+            MessageState::InDoubt => true,
+            MessageState::Skipped => taken == 0 || allowed > 1,
+            MessageState::Pending | MessageState::Sending => false,
+        };
+        if !is_right {
+            return Err(format!("{id}: {who} was taken {taken} times: {line:?}"));
+        }
+        let faults = &world.faults;
+        let may_die = faults.crashes || faults.freezes || faults.is_slow || faults.loses || faults.broker;
+        if line.state == MessageState::InDoubt && !may_die && !seen.unknown.contains(phone) {
+            return Err(format!("{id}: {who} is in doubt for no reason: {line:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Holds what reached the provider against a limit: in any span of time at most rate × time + burst.
+pub(super) fn limit(world: &World, rate: Rate) -> Result<(), String> {
+    let seen = world.seen();
+    let (mut level, mut last) = (0.0, 0);
+    for (at, messages) in &seen.sent {
+        level = f64::max(0.0, level - (at - last) as f64 / 1000.0 * rate.per_second()) + *messages as f64;
+        last = *at;
+        // A millisecond is as exact as the simulation's clock is.
+        let most = f64::from(rate.burst().get()) + rate.per_second() / 500.0;
+        if level > most + 1e-6 {
+            return Err(format!("the limit {rate} was exceeded at {at}: {level:.2} where {most:.2} may be"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,323 @@
+//! The ledger in memory, as a worker sees it over a bad network: questions and answers are late or lost, and what was
+//! not answered is asked again, as the client of Redis does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::Broken;
+use super::node::Node;
+use crate::campaign::{CampaignId, CampaignState, Phone};
+use crate::ledger::{
+    Act, ActPage, Audit, Batches, Breaker, Breakers, Campaign, CampaignChanges, CampaignDrafts, Campaigns,
+    Checkpoint, Lease, Ledger, LedgerError, Listed, Memory, NewCampaign, OpenBreaker, Plan, PlannedBatch,
+    Plans, Point, ReportLine, Reporting, Series, SkippedRow, Store, StoredBatch, StoredJob, Suppress,
+    Suppression, SuppressionUpdate, Swap, Swapped, Texts,
+};
+
+/// A ledger at the other end of a network.
+#[derive(Clone)]
+pub(super) struct Remote {
+    pub(super) inner: Memory,
+    pub(super) node: Arc<Node>,
+}
+
+impl Remote {
+    /// Whether a question or an answer is lost.
+    fn is_lost(&self) -> bool {
+        self.node.world.goes_wrong(self.node.world.faults.loses, 0.004)
+    }
+
+    fn breaks(&self, rule: Broken) -> bool {
+        self.node.world.faults.broken == Some(rule)
+    }
+}
+
+/// Asks until there is an answer.
+macro_rules! ask {
+    ($remote:ident, $ledger:ident => $question:expr) => {{
+        loop {
+            $remote.node.hop().await;
+            if !$remote.is_lost() {
+                let $ledger = &$remote.inner;
+                let answer = $question.await;
+                $remote.node.hop().await;
+                if !$remote.is_lost() {
+                    break answer;
+                }
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }};
+}
+
+impl Store for Remote {
+    fn now(&self) -> i64 {
+        self.inner.now()
+    }
+}
+
+impl Ledger for Remote {
+    async fn callback_key(&self) -> Result<String, LedgerError> {
+        self.inner.callback_key().await
+    }
+}
+
+impl Campaigns for Remote {
+    const SHARED: bool = true;
+
+    async fn register(&self, new: NewCampaign) -> Result<(Campaign, bool), LedgerError> {
+        ask!(self, ledger => ledger.register(new.clone()))
+    }
+
+    async fn campaign(&self, id: &CampaignId) -> Result<Option<Campaign>, LedgerError> {
+        ask!(self, ledger => ledger.campaign(id))
+    }
+
+    async fn open(&self, id: &CampaignId) -> Result<u64, LedgerError> {
+        ask!(self, ledger => ledger.open(id))
+    }
+
+    async fn ids_before(
+        &self,
+        before: Option<&(CampaignId, i64)>,
+        count: usize,
+    ) -> Result<Vec<CampaignId>, LedgerError> {
+        ask!(self, ledger => ledger.ids_before(before, count))
+    }
+
+    async fn changes(&self, known: u64) -> Result<CampaignChanges, LedgerError> {
+        ask!(self, ledger => ledger.changes(known))
+    }
+
+    async fn job(&self, id: &CampaignId) -> Result<StoredJob, LedgerError> {
+        ask!(self, ledger => ledger.job(id))
+    }
+
+    async fn activate(&self, id: &CampaignId) -> Result<(), LedgerError> {
+        ask!(self, ledger => ledger.activate(id))
+    }
+
+    async fn touch(&self, id: &CampaignId) -> Result<(), LedgerError> {
+        ask!(self, ledger => ledger.touch(id))
+    }
+
+    async fn present(&self) -> Result<BTreeSet<u32>, LedgerError> {
+        ask!(self, ledger => ledger.present())
+    }
+
+    async fn depart(&self) -> Result<(), LedgerError> {
+        ask!(self, ledger => ledger.depart())
+    }
+
+    async fn swap_campaign(
+        &self,
+        known: CampaignState,
+        settled: bool,
+        after: Campaign,
+    ) -> Result<bool, LedgerError> {
+        ask!(self, ledger => ledger.swap_campaign(known, settled, after.clone()))
+    }
+
+    async fn published(&self, id: &CampaignId, state: CampaignState) -> Result<(), LedgerError> {
+        ask!(self, ledger => ledger.published(id, state))
+    }
+
+    async fn heartbeat(&self, id: &CampaignId, held: u64) -> Result<Lease, LedgerError> {
+        ask!(self, ledger => ledger.heartbeat(id, held))
+    }
+
+    async fn release(&self, id: &CampaignId) -> Result<(), LedgerError> {
+        ask!(self, ledger => ledger.release(id))
+    }
+
+    async fn remove(&self, id: &CampaignId) -> Result<(), LedgerError> {
+        ask!(self, ledger => ledger.remove(id))
+    }
+}
+
+impl Plans for Remote {
+    async fn plan(&self, id: &CampaignId) -> Result<Plan, LedgerError> {
+        ask!(self, ledger => ledger.plan(id))
+    }
+
+    async fn checkpoint(
+        &self,
+        id: &CampaignId,
+        after: u64,
+        checkpoint: Checkpoint,
+        batches: Vec<PlannedBatch>,
+        skipped: Vec<SkippedRow>,
+    ) -> Result<(), LedgerError> {
+        ask!(self, ledger => ledger.checkpoint(id, after, checkpoint.clone(), batches.clone(), skipped.clone()))
+    }
+}
+
+impl Batches for Remote {
+    fn token(&self) -> u64 {
+        self.inner.token()
+    }
+
+    fn claims_run_out(&self) -> bool {
+        true
+    }
+
+    async fn load(&self, id: &CampaignId, numbers: &[u32]) -> Result<Vec<Option<StoredBatch>>, LedgerError> {
+        ask!(self, ledger => ledger.load(id, numbers))
+    }
+
+    async fn swap_batch(&self, swap: Swap<'_>) -> Result<Swapped, LedgerError> {
+        if swap.is_claim() && self.breaks(Broken::ClaimBeforeRequest) {
+            self.node.hop().await;
+            self.inner.swap_late(swap, Duration::from_millis(5));
+            return Ok(Swapped::Done { open: 1, responses: Vec::new() });
+        }
+        let is_forced = self.breaks(Broken::VersionCheck);
+        ask!(self, ledger => ledger.swap(swap, is_forced))
+    }
+
+    async fn expire_claims(&self, id: &CampaignId, resend: bool) -> Result<u64, LedgerError> {
+        let resend = resend || self.breaks(Broken::ExpiredIsInDoubt);
+        ask!(self, ledger => ledger.expire_claims(id, resend))
+    }
+
+    async fn due_claims(&self, id: &CampaignId) -> Result<Vec<(u64, u32)>, LedgerError> {
+        ask!(self, ledger => ledger.due_claims(id))
+    }
+
+    async fn forget_claim(&self, id: &CampaignId, token: u64, batch: u32) -> Result<(), LedgerError> {
+        ask!(self, ledger => ledger.forget_claim(id, token, batch))
+    }
+
+    async fn listed(&self, id: &CampaignId, listed: Listed) -> Result<Vec<u32>, LedgerError> {
+        ask!(self, ledger => ledger.listed(id, listed))
+    }
+
+    async fn replays(&self, id: &CampaignId) -> Result<BTreeMap<u32, u64>, LedgerError> {
+        ask!(self, ledger => ledger.replays(id))
+    }
+
+    async fn payloads(
+        &self,
+        id: &CampaignId,
+        numbers: &[u32],
+    ) -> Result<Vec<BTreeMap<u8, String>>, LedgerError> {
+        ask!(self, ledger => ledger.payloads(id, numbers))
+    }
+
+    async fn deliveries(&self, id: &CampaignId, numbers: &[u32]) -> Result<Vec<Vec<u8>>, LedgerError> {
+        ask!(self, ledger => ledger.deliveries(id, numbers))
+    }
+}
+
+impl Breakers for Remote {
+    async fn open_breaker(
+        &self,
+        breaker: &Breaker,
+        reason: String,
+        probes: bool,
+    ) -> Result<bool, LedgerError> {
+        ask!(self, ledger => ledger.open_breaker(breaker, reason.clone(), probes))
+    }
+
+    async fn breaker(&self, breaker: &Breaker) -> Result<Option<OpenBreaker>, LedgerError> {
+        ask!(self, ledger => ledger.breaker(breaker))
+    }
+
+    async fn half_open(&self, breaker: &Breaker) -> Result<bool, LedgerError> {
+        ask!(self, ledger => ledger.half_open(breaker))
+    }
+
+    async fn close_breaker(&self, breaker: &Breaker) -> Result<bool, LedgerError> {
+        ask!(self, ledger => ledger.close_breaker(breaker))
+    }
+}
+
+impl Suppression for Remote {
+    async fn suppress(&self, numbers: Vec<Phone>, how: Suppress) -> Result<u64, LedgerError> {
+        ask!(self, ledger => ledger.suppress(numbers.clone(), how))
+    }
+
+    async fn suppressed(&self, known: u64) -> Result<Option<SuppressionUpdate>, LedgerError> {
+        ask!(self, ledger => ledger.suppressed(known))
+    }
+}
+
+impl Reporting for Remote {
+    async fn written(&self, id: &CampaignId) -> Result<u32, LedgerError> {
+        ask!(self, ledger => ledger.written(id))
+    }
+
+    async fn sids(&self, batches: &[Option<StoredBatch>]) -> Result<Vec<BTreeMap<u8, String>>, LedgerError> {
+        ask!(self, ledger => ledger.sids(batches))
+    }
+
+    async fn texts(&self, id: &CampaignId) -> Result<Texts, LedgerError> {
+        ask!(self, ledger => ledger.texts(id))
+    }
+
+    async fn skipped(&self, id: &CampaignId, from: u64, to: u64) -> Result<Vec<ReportLine>, LedgerError> {
+        ask!(self, ledger => ledger.skipped(id, from, to))
+    }
+
+    async fn answers(
+        &self,
+        id: &CampaignId,
+        numbers: std::ops::Range<u32>,
+    ) -> Result<Vec<String>, LedgerError> {
+        ask!(self, ledger => ledger.answers(id, numbers.clone()))
+    }
+
+    async fn answer_published(&self, id: &CampaignId, batch: u32, answer: String) -> Result<(), LedgerError> {
+        ask!(self, ledger => ledger.answer_published(id, batch, answer.clone()))
+    }
+}
+
+impl Audit for Remote {
+    async fn log(&self, act: Act) -> Result<(), LedgerError> {
+        ask!(self, ledger => ledger.log(act.clone()))
+    }
+
+    async fn acts(
+        &self,
+        campaign: Option<&CampaignId>,
+        from: Option<&str>,
+        limit: usize,
+    ) -> Result<ActPage, LedgerError> {
+        ask!(self, ledger => ledger.acts(campaign, from, limit))
+    }
+}
+
+impl Series for Remote {
+    async fn points(&self, id: &CampaignId) -> Result<Vec<Point>, LedgerError> {
+        ask!(self, ledger => ledger.points(id))
+    }
+
+    async fn write_points(&self, id: &CampaignId, points: Vec<Point>, all: bool) -> Result<(), LedgerError> {
+        ask!(self, ledger => ledger.write_points(id, points.clone(), all))
+    }
+}
+
+impl CampaignDrafts for Remote {
+    async fn drafts(&self) -> Result<Vec<(String, String)>, LedgerError> {
+        self.inner.drafts().await
+    }
+
+    async fn draft_names(&self) -> Result<Vec<String>, LedgerError> {
+        self.inner.draft_names().await
+    }
+
+    async fn draft(&self, name: &str) -> Result<Option<String>, LedgerError> {
+        self.inner.draft(name).await
+    }
+
+    async fn keep_draft(&self, name: &str, draft: String) -> Result<(), LedgerError> {
+        self.inner.keep_draft(name, draft).await
+    }
+
+    async fn remove_draft(&self, name: &str) -> Result<(), LedgerError> {
+        self.inner.remove_draft(name).await
+    }
+}

@@ -1,0 +1,75 @@
+//! A machine with a worker on it: alive, frozen or gone.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::World;
+use crate::runtime::chance;
+
+/// A machine.
+pub(super) struct Node {
+    pub(super) world: Arc<World>,
+    pub(super) number: u32,
+    is_dead: AtomicBool,
+    frozen_until: Mutex<Option<Instant>>,
+}
+
+impl Node {
+    pub(super) fn new(world: &Arc<World>, number: &AtomicU32) -> Arc<Self> {
+        let number = number.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self {
+            world: world.clone(),
+            number,
+            is_dead: AtomicBool::new(false),
+            frozen_until: Mutex::default(),
+        })
+    }
+
+    /// From here on nothing happens on it any more: whoever is about to do something never does.
+    pub(super) fn die(&self) {
+        self.is_dead.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.is_dead.load(Ordering::Relaxed)
+    }
+
+    /// Stands still for so long.
+    pub(super) fn freeze(&self, time: Duration) {
+        *self.frozen_until.lock().unwrap() = Some(Instant::now() + time);
+    }
+
+    /// Goes on, if it is alive; when it is frozen, only when that is over.
+    pub(super) async fn proceed(&self) {
+        loop {
+            if self.is_dead() {
+                return std::future::pending().await;
+            }
+            let until = *self.frozen_until.lock().unwrap();
+            match until {
+                Some(until) if until > Instant::now() => sleep_until(until).await,
+                _ => return,
+            }
+        }
+    }
+
+    /// Sends something over the network, or waits for it.
+    pub(super) async fn hop(&self) {
+        self.proceed().await;
+        if self.world.faults.is_slow && !self.world.is_calm() {
+            let time = match chance() {
+                much if much < 0.002 => Duration::from_secs_f64(chance() * 12.0),
+                some if some < 0.02 => Duration::from_millis(20 + (chance() * 400.0) as u64),
+                little if little < 0.2 => Duration::from_millis(1 + (chance() * 5.0) as u64),
+                _ => Duration::ZERO,
+            };
+            if time > Duration::ZERO {
+                sleep(time).await;
+                self.proceed().await;
+            }
+        }
+    }
+}
