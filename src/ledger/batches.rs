@@ -202,9 +202,19 @@ impl Swap<'_> {
     pub(crate) fn is_claim(&self) -> bool {
         self.purpose.is_some()
     }
+
+    /// What it comes to: the batch, and the states of its messages.
+    #[cfg(test)]
+    pub(crate) fn shown(&self) -> String {
+        let states = self.change.record.iter().flat_map(|record| record.each());
+        let states: Vec<&str> = states.map(|(_, message)| message.state.as_str()).collect();
+        let (batch, claims) = (self.batch, if self.is_claim() { "claims in" } else { "writes" });
+        format!("{claims} batch {} of {}: {}", batch.number, batch.campaign, states.join(" "))
+    }
 }
 
 /// What became of a swap.
+#[derive(Debug)]
 pub enum Swapped {
     /// It was written.
     Done {

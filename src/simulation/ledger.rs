@@ -175,7 +175,9 @@ impl Batches for Remote {
             return Ok(Swapped::Done { open: 1, responses: Vec::new() });
         }
         let is_forced = self.breaks(Broken::VersionCheck);
-        ask!(self, ledger => ledger.swap(swap, is_forced))
+        let swapped = ask!(self, ledger => ledger.swap(swap, is_forced))?;
+        self.node.world.tell(|| format!("worker {}: {}: {swapped:?}", self.node.number, swap.shown()));
+        Ok(swapped)
     }
 
     async fn expire_claims(&self, id: &CampaignId, resend: bool) -> Result<u64, LedgerError> {

@@ -101,16 +101,17 @@ impl Memory {
 
 #[cfg(test)]
 impl Memory {
-    /// Whether all of some people are being sent a message just now, as far as this knows.
+    /// Whether all of some people are being sent a message just now, as far as this knows. A report of an earlier
+    /// try may have said meanwhile that they have it.
     pub(crate) fn are_being_sent(&self, phones: &[Phone]) -> bool {
         let state = self.state();
         let is_sent = |phone: &Phone| {
             state.campaigns.values().flat_map(|stored| stored.batches.values()).any(|kept| {
                 let place = kept.recipients.iter().position(|(_, known)| known == phone);
                 let record = kept.record().ok();
-                place
-                    .zip(record)
-                    .is_some_and(|(place, record)| record.messages[place].state == MessageState::Sending)
+                place.zip(record).is_some_and(|(place, record)| {
+                    matches!(record.messages[place].state, MessageState::Sending | MessageState::Accepted)
+                })
             })
         };
         phones.iter().all(is_sent)
