@@ -57,6 +57,10 @@ chaos FAULTS="200" ROWS="100000":
 power-loss LOSSES="20":
     FLOWCAST_POWER_LOSSES={{LOSSES}} cargo test --test it power_loss -- --nocapture
 
+# So many seeds of the simulation, from one on; tells the story of the first that fails
+simulate SEEDS="20000" FROM="0":
+    FLOWCAST_SIMULATE={{SEEDS}} FLOWCAST_SIMULATE_FROM={{FROM}} cargo test --release --lib simulation::nobody -- --nocapture
+
 # 20 fail-overs of Redis under a campaign: with sentinels, and in a cluster
 failover COUNT="20":
     FLOWCAST_FAILOVERS={{COUNT}} cargo test --test it failover -- --nocapture

@@ -1,6 +1,8 @@
 //! What the engine takes from its surroundings: the time of day, chance, and threads that may block. A simulation
 //! hands in its own, and then one seed is one run. Time that only passes is tokio's (`tokio::time::Instant`).
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use tokio::task::JoinHandle;
 
@@ -11,6 +13,15 @@ pub(crate) fn now() -> Timestamp {
         return simulated;
     }
     Timestamp::now()
+}
+
+/// How often to look at something that may have changed. In a simulation, where nobody waits, that is seldom.
+pub(crate) fn often(every: Duration) -> Duration {
+    #[cfg(test)]
+    if simulated::is_on() {
+        return every * 5;
+    }
+    every
 }
 
 /// A number from 0 to below 1, by chance.

@@ -345,7 +345,9 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
                 Next::Tick
             }
         };
-        if lease.leads && campaign.published != Some(campaign.state) {
+        // Nobody looks after a campaign whose end was published: first all that is under way is settled.
+        let is_settled = !campaign.state.is_over() || campaign.counts.open() == 0;
+        if lease.leads && is_settled && campaign.published != Some(campaign.state) {
             self.publish_state(&campaign).await?;
             // It may be all that was still to be done.
             self.wake_up.notify_one();

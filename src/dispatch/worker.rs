@@ -120,7 +120,7 @@ pub async fn work<L: Ledger, Q: Queue>(
             () = tokio::time::sleep(REST) => {}
         }
     }
-    let mut poll = tokio::time::interval(POLL);
+    let mut poll = tokio::time::interval(runtime::often(POLL));
     let mut present = tokio::time::interval(PRESENT);
     for interval in [&mut poll, &mut present] {
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);

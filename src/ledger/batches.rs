@@ -206,7 +206,7 @@ impl Swap<'_> {
     /// What it comes to: the batch, and the states of its messages.
     #[cfg(test)]
     pub(crate) fn shown(&self) -> String {
-        let states = self.change.record.iter().flat_map(|record| record.each());
+        let states = self.change.record.iter().flat_map(BatchRecord::each);
         let states: Vec<&str> = states.map(|(_, message)| message.state.as_str()).collect();
         let (batch, claims) = (self.batch, if self.is_claim() { "claims in" } else { "writes" });
         format!("{claims} batch {} of {}: {}", batch.number, batch.campaign, states.join(" "))

@@ -437,11 +437,11 @@ fn is_later(then: &Message, now: &Message) -> bool {
         std::cmp::Ordering::Greater => now.state != MessageState::Accepted,
         std::cmp::Ordering::Less => false,
         std::cmp::Ordering::Equal => match (then.state, now.state) {
-            (_, MessageState::Accepted) => false,
-            (MessageState::Accepted, _) => true,
-            // A person may have had it sent again since.
-            (MessageState::Rejected, MessageState::Sending | MessageState::InDoubt) => true,
-            (MessageState::Sending | MessageState::InDoubt, MessageState::Rejected) => false,
+            (_, MessageState::Accepted)
+            | (MessageState::Sending | MessageState::InDoubt, MessageState::Rejected) => false,
+            // Not over one that is pending: a person may have had it sent again since.
+            (MessageState::Accepted, _)
+            | (MessageState::Rejected, MessageState::Sending | MessageState::InDoubt) => true,
             _ => then.at > now.at,
         },
     }

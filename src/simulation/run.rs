@@ -98,12 +98,12 @@ impl Run {
             run.rate = format!("{rate}/s,burst={burst}").parse().ok();
         }
         let account = run.account(&Node::new(world, &run.numbers));
-        for nth in 0..1 + one_of(2) as u64 {
+        for nth in 0..=one_of(2) as u64 {
             let rows = 1 + one_of(if chance() < 0.5 { 8 } else { 50 }) as u64;
             let to: Vec<Phone> =
                 (0..rows).filter_map(|row| Phone::from_digits(919_876_000_000 + nth * 1000 + row)).collect();
             let id: CampaignId = format!("c{nth}").parse().unwrap();
-            let job = run.job(&id, &to);
+            let job = Self::job(&id, &to);
             let job = Job::read(job.to_string().as_bytes()).unwrap();
             if job.on_in_doubt == crate::campaign::job::OnInDoubt::Resend {
                 let mut seen = world.seen();
@@ -115,7 +115,7 @@ impl Run {
         run
     }
 
-    fn job(&self, id: &CampaignId, to: &[Phone]) -> Value {
+    fn job(id: &CampaignId, to: &[Phone]) -> Value {
         let recipients: Vec<Value> = to.iter().map(|phone| json!({ "phone": phone.to_string() })).collect();
         let mut job = json!({
             "version": 1, "id": id, "account": "main", "from": "+912248931479",
@@ -168,7 +168,7 @@ impl Run {
 
     async fn whole(mut self) -> Result<String, String> {
         let people = Remote { inner: self.ledger.another(), node: Node::new(&self.world, &self.numbers) };
-        for _ in 0..1 + one_of(3) {
+        for _ in 0..=one_of(3) {
             self.begin_worker();
         }
         for campaign in &self.campaigns {

@@ -3,18 +3,26 @@
 use crate::support::sources;
 
 /// What each module may use of the crate.
-const MAY_USE: [(&str, &[&str]); 18] = [
+const MAY_USE: [(&str, &[&str]); 20] = [
     ("campaign", &[]),
     ("audience", &["campaign", "egress"]),
     ("egress", &[]),
     ("forward", &["egress", "queue"]),
     ("provider", &["campaign"]),
     ("redis_client", &[]),
-    ("limiter", &["campaign", "redis_client"]),
+    ("limiter", &["campaign", "redis_client", "runtime"]),
     ("queue", &["campaign"]),
-    ("ledger", &["campaign", "redis_client"]),
+    ("ledger", &["campaign", "redis_client", "runtime"]),
     ("sandbox", &["campaign"]),
-    ("dispatch", &["campaign", "audience", "provider", "limiter", "queue", "ledger", "forward", "traces"]),
+    ("runtime", &[]),
+    (
+        "dispatch",
+        &["campaign", "audience", "provider", "limiter", "queue", "ledger", "forward", "runtime", "traces"],
+    ),
+    (
+        "simulation",
+        &["campaign", "audience", "provider", "limiter", "queue", "ledger", "dispatch", "runtime"],
+    ),
     ("callbacks", &["campaign", "ledger", "queue", "dispatch", "forward"]),
     ("config", &["campaign", "provider"]),
     ("telemetry", &["campaign"]),
