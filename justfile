@@ -24,9 +24,10 @@ lint:
 snapshots:
     INSTA_UPDATE=always cargo test
 
-# Feed the readers of callbacks with what a fuzzer makes up (cargo install cargo-fuzz)
-fuzz SECONDS="60":
-    cd fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run -s none callbacks -- -max_total_time={{SECONDS}} -max_len=4096
+# Feed a reader with what a fuzzer makes up (cargo install cargo-fuzz): jobs, csv, workbooks, templates, answers,
+# callbacks, configuration
+fuzz TARGET="callbacks" SECONDS="60":
+    cd fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run -s none {{TARGET}} -- -max_total_time={{SECONDS}} -max_len=8192
 
 # Write docs/codes.md anew, after a change of the table
 codes:

@@ -142,7 +142,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         let rests = ended && self.rest().await?;
         let Some(hold) = hold else {
             if lease.leads && rests {
-                self.change_state(CampaignState::Running, None).await?;
+                self.ledger.move_from(&self.id, CampaignState::Held, CampaignState::Running, None).await?;
                 self.wake_up.notify_one();
             }
             return Ok(Next::Tick);

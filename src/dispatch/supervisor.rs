@@ -24,9 +24,7 @@ use super::{Account, Accounts, DispatchError, Prepared};
 use crate::audience::Audiences;
 use crate::campaign::job::OnInDoubt;
 use crate::campaign::{CampaignId, CampaignState, Columns, Job, Opening, counted};
-use crate::ledger::{
-    Breaker, Campaign, Counts, Decision, Gap, Lease, Ledger, LedgerError, Point, Suppressed,
-};
+use crate::ledger::{Breaker, Campaign, Counts, Decision, Gap, Lease, Ledger, Point, Suppressed};
 use crate::limiter::CampaignLimits;
 use crate::queue::{Queue, QueueError};
 use crate::runtime;
@@ -428,24 +426,12 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             Opening::Open { .. } | Opening::Expired => (CampaignState::Running, None),
         };
         if (state, &reason) != (campaign.state, &campaign.reason) {
-            self.change_state(state, reason).await?;
+            self.ledger.move_from(&self.id, campaign.state, state, reason).await?;
         }
         if state == CampaignState::Running {
             self.wake_up.notify_one();
         }
         Ok(())
-    }
-
-    /// Moves the campaign, unless somebody else has moved it meanwhile.
-    pub(super) async fn change_state(
-        &self,
-        to: CampaignState,
-        reason: Option<String>,
-    ) -> Result<(), DispatchError> {
-        match self.ledger.change_state(&self.id, to, reason).await {
-            Ok(()) | Err(LedgerError::IllegalMove { .. }) => Ok(()),
-            Err(fault) => Err(fault.into()),
-        }
     }
 
     async fn run(&mut self, campaign: &Campaign, lease: &Lease) -> Result<Next, DispatchError> {
@@ -524,7 +510,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     pub(super) async fn hold(&self, reason: String) -> Result<(), DispatchError> {
         tracing::warn!(campaign = %self.id, "held: {reason}");
         self.wake_up.notify_one();
-        self.change_state(CampaignState::Held, Some(reason)).await
+        Ok(self.ledger.hold(&self.id, reason).await?)
     }
 
     /// Says what the campaign waits for, when that changes.

@@ -498,6 +498,24 @@ pub trait Campaigns: Store {
         }
     }
 
+    /// Moves a campaign from the state in which a worker has seen it. One that somebody else has moved meanwhile stays
+    /// as it is: a worker that comes late undoes no pause, and wakes nothing that has ended.
+    fn move_from(
+        &self,
+        id: &CampaignId,
+        from: CampaignState,
+        to: CampaignState,
+        reason: Option<String>,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send {
+        async move {
+            let moved = |campaign: &Campaign| {
+                let is_there = campaign.state == from;
+                Ok(campaign.moved(to, reason.clone(), now(self)).filter(|_| is_there))
+            };
+            self.change_campaign(id, false, moved).await.map(drop)
+        }
+    }
+
     /// Says what a running campaign waits for. One that does not run by now keeps its reason.
     fn note(
         &self,
@@ -542,12 +560,13 @@ pub trait Campaigns: Store {
         }
     }
 
-    /// Holds a campaign that runs. One that a person has paused, or that has ended meanwhile, stays as it is.
+    /// Holds a campaign that runs, or says why one that is held is. One that a person has paused, or that has ended
+    /// meanwhile, stays as it is.
     fn hold(&self, id: &CampaignId, reason: String) -> impl Future<Output = Result<(), LedgerError>> + Send {
         async move {
             let held = |campaign: &Campaign| {
-                let runs = campaign.state == CampaignState::Running;
-                Ok(campaign.moved(CampaignState::Held, Some(reason.clone()), now(self)).filter(|_| runs))
+                let goes_on = matches!(campaign.state, CampaignState::Running | CampaignState::Held);
+                Ok(campaign.moved(CampaignState::Held, Some(reason.clone()), now(self)).filter(|_| goes_on))
             };
             self.change_campaign(id, false, held).await.map(drop)
         }

@@ -259,6 +259,27 @@ mod tests {
         }
 
         #[test]
+        fn no_changed_bytes_make_the_reader_panic(
+            messages in prop::collection::vec(message(), 0..100),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        ) {
+            let mut record = BatchRecord::new(messages.len());
+            for (place, (message, word)) in (0..).zip(&messages) {
+                record.set(place, *message, word);
+            }
+            let mut bytes = record.bytes();
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            if let Ok(read) = BatchRecord::read(&bytes, messages.len()) {
+                // Whatever it says, it can be used.
+                prop_assert_eq!(read.messages.len(), messages.len());
+                let _ = (read.claims(), read.bytes(), read.each().map(|(_, m)| read.word(m).len()).sum::<usize>());
+            }
+        }
+
+        #[test]
         fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
             let mut bytes = bytes;
             if let Some(layout) = bytes.get_mut(4) {
@@ -266,6 +287,26 @@ mod tests {
             }
             let _ = BatchRecord::read(&bytes, 100);
         }
+    }
+
+    #[test]
+    fn what_layout_1_wrote_is_read_by_every_later_version() {
+        // Kept as it was written: never changed.
+        const KEPT: &str = "07000000010180b083c59868014d0106313331303236\
+                            0401010101010000010202060000000103010100010101000000000000";
+        let mut record = BatchRecord { revision: 7, replay: true, ..BatchRecord::new(4) };
+        let at = 1_790_000_000_000;
+        let sending = Message { state: MessageState::Sending, attempts: 1, at, claim: 77, ..UNTOUCHED };
+        let accepted = Message { state: MessageState::Accepted, attempts: 2, at: at + 5, ..UNTOUCHED };
+        let rejected = Message { state: MessageState::Rejected, attempts: 1, at, kept: true, ..UNTOUCHED };
+        record.set(0, sending, "");
+        record.set(1, accepted, "");
+        record.set(2, rejected, "131026");
+        let bytes: Vec<u8> = (0..KEPT.len() / 2)
+            .filter_map(|nth| u8::from_str_radix(&KEPT[nth * 2..nth * 2 + 2], 16).ok())
+            .collect();
+        let shown = record.bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        assert_eq!(BatchRecord::read(&bytes, 4).unwrap(), record, "{shown}");
     }
 
     #[test]

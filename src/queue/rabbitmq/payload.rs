@@ -80,7 +80,38 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_earlier_versions_wrote_is_read_side_by_side_with_what_this_one_writes() {
+        // As layout 1 was: never changed.
+        let first = r#"{"batch":{"version":1,"campaign":"c1","number":7,"width":1,"json":false,"rows":[[1,919876543210],[9,15550001]],"ends":[1,3],"text":"xé"},"left":[1],"attempt":3}"#;
+        let ours = batch(7, "x");
+        let shown = serde_json::to_string(&ours).unwrap();
+        assert_eq!(read(first.as_bytes()), Ok(vec![ours.clone()]), "{shown}");
+        // As layout 2 is: the bytes of one batch, and of another beside it.
+        let bytes = write(&[ours.clone(), batch(8, "y")]).unwrap();
+        assert_eq!(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), SECOND);
+        assert_eq!(read(&bytes).unwrap(), [ours, batch(8, "y")]);
+    }
+
+    /// Two batches in layout 2. A change of it is another layout.
+    const SECOND: &str = "0202010263310701000201eac5a8e7e21a09b18cb5070201030378c3a9010103\
+                          010263310801000201eac5a8e7e21a09b18cb5070201030379c3a9010103";
+
     proptest! {
+        #[test]
+        fn no_changed_bytes_make_the_reader_panic(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = write(&[batch(1, "a"), batch(2, "b")]).unwrap();
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let _ = read(&bytes);
+            let _ = read(&bytes[..cut.index(bytes.len())]);
+        }
+
         #[test]
         fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
             let _ = read(&bytes);
