@@ -27,7 +27,7 @@ snapshots:
 # Feed a reader with what a fuzzer makes up (cargo install cargo-fuzz): jobs, csv, workbooks, templates, answers,
 # callbacks, configuration
 fuzz TARGET="callbacks" SECONDS="60":
-    cd fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run -s none {{TARGET}} -- -max_total_time={{SECONDS}} -max_len=8192
+    cd fuzz && mkdir -p found/{{TARGET}} && RUSTC_BOOTSTRAP=1 cargo fuzz run -s none {{TARGET}} found/{{TARGET}} corpus/{{TARGET}} -- -max_total_time={{SECONDS}} -max_len=8192
 
 # Write docs/codes.md anew, after a change of the table
 codes:
