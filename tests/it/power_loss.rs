@@ -127,17 +127,18 @@ async fn a_worker_that_died_with_it_is_spoken_for_by_those_on_its_machine() {
     let rows = 4_000;
     let mut redis = RedisProcess::start(EVERY_SECOND);
     let (fleet, sandbox) = begin(rows, &redis).await;
-    let mut first = fleet.worker();
-    let _second = fleet.worker();
+    let (mut first, mut second) = (fleet.worker(), fleet.worker());
     fleet.submit().await;
     until("it to be on its way", || sandbox.count() > 800).await;
     lose_power(&mut redis).await;
+    // None of those that sent lives on: whoever is started on the machine next knows what they did.
     first.kill();
+    second.kill();
     redis.restart();
+    let _third = fleet.worker();
     let status = until_completed(&fleet, Duration::from_mins(2)).await;
     assert!(fleet.log().contains("before it died on this machine is compared"), "{}", fleet.log());
     nobody_twice_nobody_lost(&fleet, &sandbox, rows, &status);
-    // The last one goes with its Redis: whoever is started on the machine next knows what it did.
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,14 +8,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::campaign::CampaignId;
+use crate::campaign::{CampaignId, MessageState};
 use crate::ledger::draft::{Change, Counter};
 use crate::ledger::record::BatchRecord;
 use crate::ledger::{LedgerError, NewCampaign, PlannedBatch};
@@ -130,6 +130,7 @@ impl Journal {
         let lock = open(&path(&folder, session, "lock"))?;
         lock.try_lock().map_err(io::Error::from)?;
         let (file, bytes) = begin(&folder, session, 0)?;
+        fs::rename(path(&folder, session, "next"), path(&folder, session, "new"))?;
         let inner = Mutex::new(Inner { file, bytes, newest: 0, older: 0 });
         Ok(Self { folder, session, inner, _lock: lock })
     }
@@ -141,8 +142,8 @@ impl Journal {
     /// When it can't be written: then nobody could write it to Redis again.
     pub(super) fn batch(&self, at: i64, batch: &PlannedBatch, change: &Change) -> Result<(), LedgerError> {
         let Some(record) = &change.record else { return Ok(()) };
-        let sid = |(place, outcome): &(u8, Option<(crate::campaign::MessageState, String)>)| {
-            let (_, word) = outcome.as_ref().filter(|(state, _)| *state == ACCEPTED)?;
+        let sid = |(place, outcome): &(u8, Option<(MessageState, String)>)| {
+            let (_, word) = outcome.as_ref().filter(|(state, _)| *state == MessageState::Accepted)?;
             Some((*place, word.clone()))
         };
         self.append(
@@ -180,11 +181,16 @@ impl Journal {
             bytes[..4].copy_from_slice(&length.to_le_bytes());
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
             if inner.bytes + bytes.len() as u64 > LARGEST {
-                fs::rename(path(&self.folder, self.session, "new"), path(&self.folder, self.session, "old"))?;
+                // First the next file is there: where the disk is full, nothing has changed, and it is tried again.
                 let (file, size) = begin(&self.folder, self.session, inner.older)?;
+                let [old, new, next] =
+                    ["old", "new", "next"].map(|kind| path(&self.folder, self.session, kind));
+                fs::rename(&new, old)?;
+                fs::rename(next, new)?;
                 *inner = Inner { file, bytes: size, newest: inner.newest, older: inner.newest };
             }
-            inner.file.write_all(&bytes)?;
+            // At its place: half an entry that a full disk has left is written over.
+            inner.file.write_all_at(&bytes, inner.bytes)?;
             inner.bytes += bytes.len() as u64;
             inner.newest = inner.newest.max(at);
             Ok(())
@@ -213,9 +219,8 @@ impl Journal {
     }
 }
 
-const ACCEPTED: crate::campaign::MessageState = crate::campaign::MessageState::Accepted;
-/// The files of a journal: the lock, the older entries, the newer ones.
-const KINDS: [&str; 3] = ["lock", "old", "new"];
+/// The files of a journal: the lock, the older entries, the newer ones, and those that will be newer.
+const KINDS: [&str; 4] = ["lock", "old", "new", "next"];
 
 fn path(folder: &Path, session: u32, kind: &str) -> PathBuf {
     folder.join(format!("{session}.{kind}"))
@@ -242,9 +247,9 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
-/// Begins a file. Returns also how long it is.
+/// Begins the next file. Returns also how long it is.
 fn begin(folder: &Path, session: u32, dropped: i64) -> io::Result<(File, u64)> {
-    let mut file = open(&path(folder, session, "new"))?;
+    let mut file = open(&path(folder, session, "next"))?;
     let mut head = serde_json::to_vec(&Head { boot: boot()?, dropped })?;
     head.push(b'\n');
     file.write_all(&head)?;
@@ -324,12 +329,77 @@ impl Known {
                 batch.record = entry.record;
                 batch.sids.extend(entry.sids);
                 for (kind, word, text) in entry.texts {
-                    if let Ok(state) = kind.parse::<crate::campaign::MessageState>() {
+                    if let Ok(state) = kind.parse::<MessageState>() {
                         batch.texts.insert((state.as_str(), word), text);
                     }
                 }
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::draft::Draft;
+
+    fn batch(number: u32) -> PlannedBatch {
+        let phone = "+919876543210".parse().unwrap();
+        PlannedBatch { campaign: "c1".parse().unwrap(), number, recipients: vec![(1, phone)] }
+    }
+
+    fn claimed(batch: &PlannedBatch) -> Change {
+        let mut draft = Draft::new(batch, BatchRecord::new(1), 5);
+        draft.claim(7, &[0]);
+        draft.finish()
+    }
+
+    #[test]
+    fn what_was_written_is_known_to_others_when_its_worker_is_dead_and_not_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) =
+            (Journal::create(folder.path(), 1).unwrap(), Journal::create(folder.path(), 2).unwrap());
+        one.batch(5, &batch(3), &claimed(&batch(3))).unwrap();
+        assert!(other.of_dead(1).is_none(), "it lives");
+        // Half an entry, as a kill leaves it.
+        let (file, bytes) = {
+            let inner = one.inner.lock().unwrap();
+            (inner.file.try_clone().unwrap(), inner.bytes)
+        };
+        file.write_all_at(&[200, 0, 0, 0, 1], bytes).unwrap();
+        drop(one);
+        let known = other.of_dead(1).unwrap();
+        let campaign = &known.campaigns[&"c1".parse().unwrap()];
+        assert_eq!(campaign.batches[&3].record().unwrap().claims().into_iter().collect::<Vec<_>>(), [7]);
+        assert_eq!(campaign.batches[&3].plan.as_deref(), Some(&*batch(3).bytes()));
+        assert_eq!(known.dropped, 0);
+    }
+
+    #[test]
+    fn it_is_bounded_and_says_from_when_on_it_knows_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::create(folder.path(), 1).unwrap();
+        let mut at = 0;
+        for _ in 0..3 {
+            at += 1000;
+            journal.batch(at, &batch(at as u32), &claimed(&batch(at as u32))).unwrap();
+            // As if it were full by now.
+            journal.inner.lock().unwrap().bytes = LARGEST;
+        }
+        let known = journal.known().unwrap();
+        let numbers: Vec<_> = known.campaigns[&"c1".parse().unwrap()].batches.keys().copied().collect();
+        assert_eq!((numbers, known.dropped), (vec![2000, 3000], 1000));
+    }
+
+    #[test]
+    fn a_folder_that_others_can_read_is_not_used() {
+        use std::os::unix::fs::PermissionsExt;
+        let parent = tempfile::tempdir().unwrap();
+        drop(Journal::create(parent.path(), 1).unwrap());
+        let folder = fs::read_dir(parent.path()).unwrap().next().unwrap().unwrap().path();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        let fault = Journal::create(parent.path(), 2).err().unwrap().to_string();
+        assert!(fault.contains("is not this user's alone"), "{fault}");
     }
 }
