@@ -1,19 +1,10 @@
-//! What the engine takes from its surroundings: the time of day, chance, and threads that may block. A simulation
-//! hands in its own, and then one seed is one run. Time that only passes is tokio's (`tokio::time::Instant`).
+//! What the engine takes from its surroundings: chance, and threads that may block. A simulation hands in its own,
+//! and then one seed is one run. The time of day is the ledger's (`Store::time`), and time that only passes is tokio's
+//! (`tokio::time::Instant`).
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::task::JoinHandle;
-
-/// The time of day.
-pub(crate) fn now() -> Timestamp {
-    #[cfg(test)]
-    if let Some(simulated) = simulated::now() {
-        return simulated;
-    }
-    Timestamp::now()
-}
 
 /// How often to look at something that may have changed. In a simulation, where nobody waits, that is seldom.
 pub(crate) fn often(every: Duration) -> Duration {
@@ -52,14 +43,12 @@ pub(crate) fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'sta
 pub(crate) mod simulated {
     use std::cell::{Cell, RefCell};
 
-    use jiff::{SignedDuration, Timestamp};
     use rand::rngs::SmallRng;
     use rand::{RngExt, SeedableRng};
     use tokio::time::Instant;
 
     thread_local! {
         static BEGUN: Cell<Option<Instant>> = const { Cell::new(None) };
-        static DRIFT: Cell<i64> = const { Cell::new(0) };
         static CHANCE: RefCell<Option<SmallRng>> = const { RefCell::new(None) };
     }
 
@@ -72,15 +61,9 @@ pub(crate) mod simulated {
         CHANCE.set(Some(SmallRng::seed_from_u64(seed)));
     }
 
-    /// From now on the clocks of those that ask for the time of day are off by so many milliseconds.
-    pub(crate) fn drift(by: i64) {
-        DRIFT.set(by);
-    }
-
     /// Ends it.
     pub(crate) fn end() {
         BEGUN.set(None);
-        DRIFT.set(0);
         CHANCE.set(None);
     }
 
@@ -91,12 +74,6 @@ pub(crate) mod simulated {
     /// The time as it is, in milliseconds since 1970.
     pub(crate) fn true_time() -> Option<i64> {
         Some(EPOCH + BEGUN.get()?.elapsed().as_millis() as i64)
-    }
-
-    /// The time by the clock of whoever asks.
-    pub(super) fn now() -> Option<Timestamp> {
-        let true_time = Timestamp::from_millisecond(true_time()?).unwrap();
-        Some(true_time + SignedDuration::from_millis(DRIFT.get()))
     }
 
     pub(super) fn chance() -> Option<f64> {

@@ -181,6 +181,15 @@ impl AudienceError {
         }
     }
 
+    /// Whether a disk is full on which the audience is unpacked, or to which it is fetched: it may work later.
+    pub fn lacks_room(&self) -> bool {
+        let kind = match self {
+            Self::Io { source, .. } => source.kind(),
+            _ => return false,
+        };
+        matches!(kind, std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+    }
+
     /// Whether the machine failed rather than the file being wrong.
     pub fn is_outside_failure(&self) -> bool {
         matches!(self, Self::Io { .. } | Self::Unreachable { .. })

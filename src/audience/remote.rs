@@ -280,6 +280,7 @@ fn fetch(
         Ok(()) => Ok(Fetched { path: target, _folder: Arc::new(folder) }),
         Err(Fault::Gone) => Err(gone(name.into())),
         Err(Fault::TooLarge) => Err(AudienceError::TooLargeToFetch(name.into())),
+        Err(Fault::Unwritten(fault)) => Err(io(fault)),
         Err(Fault::Broken(detail)) => Err(AudienceError::Unreachable { name: name.into(), detail }),
     }
 }
@@ -287,6 +288,7 @@ fn fetch(
 enum Fault {
     Gone,
     TooLarge,
+    Unwritten(std::io::Error),
     Broken(String),
 }
 
@@ -329,14 +331,14 @@ async fn transfer(store: &dyn ObjectStore, path: &ObjectPath, mut file: std::fs:
                         Err(_) => break format!("nothing came for {} s", SILENCE.as_secs()),
                         Ok(Some(Err(fault))) => break fault,
                         Ok(Some(Ok(chunk))) => {
-                            file.write_all(&chunk).map_err(|fault| Fault::Broken(fault.to_string()))?;
+                            file.write_all(&chunk).map_err(Fault::Unwritten)?;
                             have += chunk.len() as u64;
                             if have > LARGEST {
                                 return Err(Fault::TooLarge);
                             }
                         }
                         Ok(None) if have == size => {
-                            return file.sync_all().map_err(|fault| Fault::Broken(fault.to_string()));
+                            return file.sync_all().map_err(Fault::Unwritten);
                         }
                         Ok(None) => break format!("it ended after {have} of {size} bytes"),
                     }

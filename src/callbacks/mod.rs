@@ -12,7 +12,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::HeaderMap;
-use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::campaign::codes::{self, Effect};
@@ -170,7 +169,7 @@ impl<L: Ledger> Reports<L> {
         } else {
             self.ledger.close_breaker(&kept).await?;
         }
-        Ok(self.publisher.publish_confirmed(&[Events::notice(account, notice)]).await?)
+        Ok(self.publisher.publish_confirmed(&[Events::notice(self.ledger.time(), account, notice)]).await?)
     }
 
     /// Takes in one report. Returns the message that it is about, if there is one.
@@ -180,7 +179,7 @@ impl<L: Ledger> Reports<L> {
             Subject::Message(message) => Some(message.clone()),
             Subject::Account => report.message.clone(),
         };
-        let now = Timestamp::now().as_millisecond();
+        let now = self.ledger.now();
         let effects = match &message {
             Some(message) => {
                 let report = MessageReport {
@@ -258,7 +257,12 @@ impl<L: Ledger> Reports<L> {
         let Some(flow) = self.known(id).await?.flow else { return Ok(()) };
         if known.effect == Effect::SlowFlow {
             if address.account.limits.throttle(&flow).await? {
-                self.publisher.publish(vec![Events::throttled(&address.name, &flow, text)]);
+                self.publisher.publish(vec![Events::throttled(
+                    self.ledger.time(),
+                    &address.name,
+                    &flow,
+                    text,
+                )]);
             }
             return Ok(());
         }
@@ -266,7 +270,7 @@ impl<L: Ledger> Reports<L> {
         let reason = format!("{code}: {text}; {}", known.remedy);
         if self.ledger.open_breaker(&breaker, reason.clone(), false).await? {
             tracing::error!("{breaker} is held: {reason}");
-            self.publisher.publish(vec![Events::breaker(&breaker, Some(&reason))]);
+            self.publisher.publish(vec![Events::breaker(self.ledger.time(), &breaker, Some(&reason))]);
         }
         Ok(())
     }
@@ -277,7 +281,10 @@ impl<L: Ledger> Reports<L> {
             metrics::counter!("flowcast_suppressed_total").increment(1);
         }
         // Also when the number was on the list: we may have died before others were told.
-        Ok(self.publisher.publish_confirmed(&[Events::suppressed(person, message)]).await?)
+        Ok(self
+            .publisher
+            .publish_confirmed(&[Events::suppressed(self.ledger.time(), person, message)])
+            .await?)
     }
 
     /// Hands a body on to the address that its campaign's job names. A body that concerns several

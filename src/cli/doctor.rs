@@ -15,12 +15,10 @@ use crate::audience::Audiences;
 use crate::campaign::{Phone, counted};
 use crate::config::Config;
 use crate::dispatch::Account;
-use crate::ledger::{Access, Redis, Sqlite};
+use crate::ledger::{Access, CLOCK_SKEW, Redis, Sqlite};
 use crate::provider::{Answer, Failure as NoReply, ParsedBody, RequestBody, classify};
 use crate::redis_client::{Node, RetryPolicy, survey};
 
-/// A clock that is further off is worth a word; schedules are kept by it.
-const SKEW: Duration = Duration::from_secs(2);
 /// The oldest Redis that has all the commands of the scripts.
 const REDIS: (u32, u32) = (6, 2);
 /// The oldest RabbitMQ whose quorum queues take a TTL.
@@ -274,11 +272,11 @@ fn look_at_node(check: &str, node: &Node, findings: &mut Findings) {
     let skew = node.time.duration_since(Timestamp::now()).unsigned_abs();
     findings.judge(
         "clock",
-        if skew <= SKEW {
+        if skew <= CLOCK_SKEW {
             Ok("this machine and Redis agree".into())
         } else {
             Err(format!(
-                "this machine and Redis are {:.1} s apart: run an NTP client on both",
+                "this machine and Redis are {:.1} s apart: campaigns go by Redis' clock; run an NTP client on both",
                 skew.as_secs_f64()
             ))
         },
@@ -322,16 +320,25 @@ async fn look_at_broker(config: &Config, findings: &mut Findings) {
         Ok(broker) => broker,
         Err(fault) => return findings.add("rabbitmq", Grade::Bad, fault.to_string()),
     };
-    match broker.version().await {
-        Some(version) if !is_at_least(&version, RABBITMQ) => {
-            let (major, minor) = RABBITMQ;
-            let text = format!("version {version} is too old: flowcast needs {major}.{minor} or newer");
-            findings.add("rabbitmq", Grade::Bad, text);
+    findings.add("rabbitmq", Grade::Ok, "queues as they must be");
+    let nodes = broker.nodes().await;
+    for (place, told) in &nodes {
+        let check = if nodes.len() == 1 { "rabbitmq".into() } else { format!("rabbitmq {place}") };
+        match told {
+            Ok(Some(version)) if !is_at_least(version, RABBITMQ) => {
+                let (major, minor) = RABBITMQ;
+                let text = format!("version {version} is too old: flowcast needs {major}.{minor} or newer");
+                findings.add(&check, Grade::Bad, text);
+            }
+            Ok(Some(version)) => findings.add(&check, Grade::Ok, format!("version {version}")),
+            Ok(None) => findings.add(&check, Grade::Ok, "answers"),
+            Err(fault) => {
+                let text = format!(
+                    "is away: {fault}; the others go on while more than half of the cluster's nodes are there"
+                );
+                findings.add(&check, Grade::Warning, text);
+            }
         }
-        Some(version) => {
-            findings.add("rabbitmq", Grade::Ok, format!("version {version}, queues as they must be"));
-        }
-        None => findings.add("rabbitmq", Grade::Ok, "queues as they must be"),
     }
     match broker.buried(1).await {
         Ok((buried, more)) => {

@@ -88,7 +88,7 @@ pub(super) async fn broker(config: &Config, patient: bool) -> Result<Broker, Fai
 /// A campaign that a person names.
 pub(super) async fn campaign(ledger: &impl Ledger, id: &str) -> Result<Campaign, Failure> {
     let known = campaign_id(id)?;
-    if let Some(campaign) = ledger.campaign(&known).await? {
+    if let Some(campaign) = ledger.look_at(&known).await? {
         return Ok(campaign);
     }
     let campaigns = ledger.campaigns().await?;

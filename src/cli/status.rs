@@ -45,7 +45,7 @@ async fn show(status: &Status, ledger: &impl Ledger, json: bool) -> Outcome {
     while status.watch && !campaign.state.is_over() {
         tokio::time::sleep(LOOK).await;
         let gone = || Failure::from(LedgerError::NoCampaign(campaign.id.clone()));
-        let now = ledger.campaign(&campaign.id).await?.ok_or_else(gone)?;
+        let now = ledger.look_at(&campaign.id).await?.ok_or_else(gone)?;
         // A terminal shows the newest in the place of the one before; a file gets what is new.
         if std::io::stdout().is_terminal() && !json {
             clear()?;

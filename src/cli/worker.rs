@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use axum::Router;
 use clap::Args;
-use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +21,7 @@ use crate::config::{self, Config};
 use crate::dispatch::{Context, Events, Webhooks, take_jobs, work};
 use crate::forward::Forward;
 use crate::http::{self, Api, Health, Http};
-use crate::ledger::{Access, AnyLedger, Ledger, Redis, Sqlite};
+use crate::ledger::{Access, AnyLedger, Ledger, Redis, Sqlite, Store};
 use crate::provider::transport::REQUEST_TIMEOUT;
 use crate::queue::rabbitmq::Broker;
 use crate::queue::{Local, RabbitMq};
@@ -259,7 +258,7 @@ async fn drain(
 /// Forgets campaigns that ended long ago.
 async fn clean(ledger: Redis, keep_for: Duration, stop: CancellationToken) {
     loop {
-        let before = Timestamp::now() - keep_for;
+        let before = ledger.time() - keep_for;
         match ledger.forget_ended(before).await {
             Ok(0) => {}
             Ok(count) => tracing::info!("{count} campaigns ended long ago and are forgotten"),

@@ -55,7 +55,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         if is_new {
             tracing::error!(campaign = %self.id, "{}", reason(&breaker, &why));
             metrics::counter!("flowcast_holds_total", "account" => breaker.account.clone()).increment(1);
-            self.events.publish(&[Events::breaker(&breaker, Some(&why))]).await;
+            self.events.publish(&[Events::breaker(self.ledger.time(), &breaker, Some(&why))]).await;
         }
         self.ledger.suspend(&self.id, &breaker, reason(&breaker, &why)).await?;
         self.halt();
@@ -102,7 +102,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
     async fn lift(&self, breaker: &Breaker) -> Result<(), DispatchError> {
         if self.ledger.close_breaker(breaker).await? {
             tracing::info!(campaign = %self.id, "{breaker} works again");
-            self.events.publish(&[Events::breaker(breaker, None)]).await;
+            self.events.publish(&[Events::breaker(self.ledger.time(), breaker, None)]).await;
         }
         self.wake_up.notify_one();
         Ok(())

@@ -1,5 +1,7 @@
 //! What others are told: always after the ledger has it. `docs/events.md` describes each event.
 //!
+//! Each says when it was, by the ledger's clock: a worker's own may be wrong.
+//!
 //! A change of a campaign's state is told at least once: it is marked as told when the broker has
 //! it. An answer of a person is told at least once, too: its provider comes again until the broker has
 //! it. What became of a message is told once at most: the ledger is the truth, and reports are made
@@ -19,7 +21,6 @@ use crate::forward::Forward;
 use crate::ledger::{Breaker, Campaign, Outcome, ReportEffect};
 use crate::queue::QueueError;
 use crate::queue::rabbitmq::{Broker, Event};
-use crate::runtime;
 
 /// How long a sender waits for the broker to take what it tells.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -86,7 +87,12 @@ fn is_wanted(wanted: &str, name: &str) -> bool {
 
 impl Events {
     /// A message that was rejected or is in doubt.
-    pub(super) fn failed(&self, recipient: &Recipient<'_>, outcome: &Outcome) -> Option<Event> {
+    pub(super) fn failed(
+        &self,
+        at: Timestamp,
+        recipient: &Recipient<'_>,
+        outcome: &Outcome,
+    ) -> Option<Event> {
         self.are_published().then_some(())?;
         let (name, code, detail) = match outcome {
             Outcome::Rejected { code, detail } => ("message.rejected", Some(code), detail),
@@ -95,7 +101,7 @@ impl Events {
         };
         let (campaign, batch, index) = (recipient.campaign(), recipient.batch_number(), recipient.index);
         let body = json!({
-            "version": 1, "event": name, "at": runtime::now(),
+            "version": 1, "event": name, "at": at,
             "id": campaign, "message_ref": format!("{campaign}.{batch}.{index}"),
             "recipient": recipient.phone.to_string(), "row": recipient.row, "batch": batch,
             "state": outcome.state(), "code": code, "detail": detail,
@@ -104,7 +110,7 @@ impl Events {
     }
 
     /// A campaign's state.
-    pub(super) fn state(campaign: &Campaign) -> Event {
+    pub(super) fn state(at: Timestamp, campaign: &Campaign) -> Event {
         let name = match campaign.state {
             CampaignState::Scheduled => "campaign.scheduled",
             CampaignState::Running => "campaign.running",
@@ -114,7 +120,7 @@ impl Events {
             CampaignState::Cancelled => "campaign.cancelled",
         };
         let body = json!({
-            "version": 1, "event": name, "at": runtime::now(),
+            "version": 1, "event": name, "at": at,
             "id": campaign.id, "name": campaign.name, "account": campaign.account,
             "state": campaign.state, "reason": campaign.reason,
             "planned": campaign.planned, "counts": campaign.counts,
@@ -124,29 +130,29 @@ impl Events {
     }
 
     /// An account or a flow is held, for a reason, or works again.
-    pub fn breaker(breaker: &Breaker, reason: Option<&str>) -> Event {
+    pub fn breaker(at: Timestamp, breaker: &Breaker, reason: Option<&str>) -> Event {
         let name = match (&breaker.flow, reason) {
             (None, Some(_)) => "account.held",
             (None, None) => "account.released",
             (Some(_), Some(_)) => "flow.held",
             (Some(_), None) => "flow.released",
         };
-        Self::shared(name, &breaker.account, breaker.flow.as_deref(), reason)
+        Self::shared(at, name, &breaker.account, breaker.flow.as_deref(), reason)
     }
 
     /// A flow is throttled.
-    pub fn throttled(account: &str, flow: &str, reason: &str) -> Event {
-        Self::shared("flow.throttled", account, Some(flow), Some(reason))
+    pub fn throttled(at: Timestamp, account: &str, flow: &str, reason: &str) -> Event {
+        Self::shared(at, "flow.throttled", account, Some(flow), Some(reason))
     }
 
     /// What a provider says of a template or a sender number.
-    pub fn notice(account: &str, notice: &Notice) -> Event {
+    pub fn notice(at: Timestamp, account: &str, notice: &Notice) -> Event {
         let (name, about) = match &notice.about {
             Noticed::Template(name) => ("template.changed", json!({ "template": name })),
             Noticed::Number(digits) => ("number.changed", json!({ "number": format!("+{digits}") })),
         };
         let mut body = json!({
-            "version": 1, "event": name, "at": runtime::now(), "account": account,
+            "version": 1, "event": name, "at": at, "account": account,
             "change": notice.event, "detail": notice.detail,
         });
         if let (Some(body), Some(about)) = (body.as_object_mut(), about.as_object()) {
@@ -155,9 +161,15 @@ impl Events {
         Event::new(name, &body)
     }
 
-    fn shared(name: &'static str, account: &str, flow: Option<&str>, reason: Option<&str>) -> Event {
+    fn shared(
+        at: Timestamp,
+        name: &'static str,
+        account: &str,
+        flow: Option<&str>,
+        reason: Option<&str>,
+    ) -> Event {
         let body = json!({
-            "version": 1, "event": name, "at": runtime::now(),
+            "version": 1, "event": name, "at": at,
             "account": account, "flow": flow, "reason": reason,
         });
         Event::new(name, &body)
@@ -203,11 +215,11 @@ impl Events {
     }
 
     /// A person wants nothing more.
-    pub fn suppressed(person: Phone, message: Option<&MessageRef>) -> Event {
+    pub fn suppressed(at: Timestamp, person: Phone, message: Option<&MessageRef>) -> Event {
         let name = "recipient.suppressed";
         let message = message.map(ToString::to_string);
         let body = json!({
-            "version": 1, "event": name, "at": runtime::now(),
+            "version": 1, "event": name, "at": at,
             "recipient": person.to_string(), "message_ref": message,
         });
         Event::new(name, &body)

@@ -26,6 +26,8 @@ const AT_ONCE: u16 = 16;
 const QUEUE: &str = "the queue";
 /// A wait before something that failed outside is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// The longest.
+const SELDOM: Duration = Duration::from_secs(30);
 
 /// Why a document is not done.
 enum JobError {
@@ -43,7 +45,10 @@ impl From<Vec<Problem>> for JobError {
 
 impl From<Refusal> for JobError {
     fn from(refusal: Refusal) -> Self {
-        Self::Refused { error: refusal.to_string(), pointer: refusal.pointer().into() }
+        match &refusal {
+            Refusal::Audience(fault) if fault.lacks_room() => Self::Later(fault.to_string()),
+            _ => Self::Refused { error: refusal.to_string(), pointer: refusal.pointer().into() },
+        }
     }
 }
 
@@ -82,7 +87,7 @@ pub async fn take_jobs<L: Ledger>(
                     while under_way.next().await.is_some() {}
                 }
                 under_way.push(async move {
-                    if let Err(fault) = take(ledger, broker, context, registered, delivery).await {
+                    if let Err(fault) = take(ledger, broker, context, registered, delivery, stop).await {
                         tracing::error!("{fault}");
                         tokio::time::sleep(AGAIN).await;
                     }
@@ -103,32 +108,39 @@ async fn take<L: Ledger>(
     context: &Context,
     registered: &mpsc::Sender<(CampaignId, Arc<Prepared>)>,
     delivery: JobDelivery,
+    stop: &CancellationToken,
 ) -> Result<(), QueueError> {
-    let done = if delivery.is_poison() {
-        Err(JobError::Refused {
-            error: "was delivered ten times and never done; its worker ended each time".into(),
-            pointer: String::new(),
-        })
-    } else {
-        let outside = traces::from_outside(delivery.traceparent());
-        read(ledger, context, registered, &delivery).with_context(outside).await
-    };
-    match done {
-        // Acknowledged after the ledger has it.
-        Ok(()) => {
-            delivery.acknowledge().await;
-            Ok(())
-        }
-        Err(JobError::Refused { error, pointer }) => {
-            tracing::warn!("a job is refused: {error}");
-            metrics::counter!("flowcast_jobs_refused_total").increment(1);
-            broker.bury(delivery, &error, &pointer).await
-        }
-        Err(JobError::Later(reason)) => {
-            tracing::error!("a job can't be taken now: {reason}");
-            tokio::time::sleep(AGAIN).await;
-            delivery.give_back().await;
-            Ok(())
+    let mut wait = AGAIN;
+    loop {
+        let done = if delivery.is_poison() {
+            Err(JobError::Refused {
+                error: "was delivered ten times and never done; its worker ended each time".into(),
+                pointer: String::new(),
+            })
+        } else {
+            let outside = traces::from_outside(delivery.traceparent());
+            read(ledger, context, registered, &delivery).with_context(outside).await
+        };
+        match done {
+            // Acknowledged after the ledger has it.
+            Ok(()) => {
+                delivery.acknowledge().await;
+                return Ok(());
+            }
+            Err(JobError::Refused { error, pointer }) => {
+                tracing::warn!("a job is refused: {error}");
+                metrics::counter!("flowcast_jobs_refused_total").increment(1);
+                return broker.bury(delivery, &error, &pointer).await;
+            }
+            Err(JobError::Later(reason)) => {
+                tracing::error!("a job can't be taken now, and is tried again: {reason}");
+                // Kept meanwhile: the broker counts what is given back, and after ten times it would be buried.
+                if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+                    delivery.give_back().await;
+                    return Ok(());
+                }
+                wait = (wait * 2).min(SELDOM);
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::planning::{AHEAD, Planning, Plans, Publish};
 use super::supervisor::{CampaignSupervisor, PlanningTask, within};
-use super::{DispatchError, prepare, replay};
+use super::{DispatchError, Refusal, prepare, replay};
 use crate::campaign::Job;
 use crate::ledger::{Campaign, Counts, Lease, Ledger};
 use crate::queue::Queue;
@@ -19,6 +19,8 @@ use crate::traces::{self, Trace};
 
 /// After standing still for so long with nothing queued, batches are lost.
 const LOST: Duration = Duration::from_secs(5);
+/// How long after a disk was full it is planned again.
+const PLAN_AGAIN: Duration = Duration::from_secs(5);
 
 impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     /// Leads a campaign that runs, or is held only together with others.
@@ -39,11 +41,13 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             return Ok(());
         }
         let is_unplanned = !campaign.planned || (self.publish == Publish::Unsettled && counts.open() > 0);
-        if !has_ended && self.planning.is_none() && is_unplanned && can_send {
+        let is_due = self.plans_at.as_ref().is_none_or(|(at, _)| *at <= Instant::now());
+        if !has_ended && self.planning.is_none() && is_unplanned && can_send && is_due {
             if campaign.planned && self.kept().await? >= counts.pending {
                 // All that is left can be queued from what is kept of it.
                 self.publish = Publish::News;
             } else {
+                self.plans_at = None;
                 self.start_planning(campaign, job);
             }
         }
@@ -72,6 +76,9 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
                     let prepared = runtime::blocking(move || prepare((*job).clone(), &audiences, &account));
                     match prepared.await.map_err(|fault| DispatchError::Task(fault.to_string()))? {
                         Ok(prepared) => Arc::new(prepared),
+                        Err(Refusal::Audience(fault)) if fault.lacks_room() => {
+                            return Ok(Planning::Later(fault.to_string()));
+                        }
                         Err(refusal) => return Ok(Planning::Impossible(refusal.to_string())),
                     }
                 };
@@ -105,10 +112,18 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             }
             Ok(Planning::Stopped) => {}
             Ok(Planning::Impossible(reason)) => self.hold(reason).await?,
+            Ok(Planning::Later(reason)) => self.plan_later(reason),
+            Err(DispatchError::Audience(fault)) if fault.lacks_room() => self.plan_later(fault.to_string()),
             Err(DispatchError::Audience(fault)) => self.hold(fault.to_string()).await?,
             Err(fault) => return Err(fault),
         }
         Ok(true)
+    }
+
+    /// What keeps the audience from being read may pass.
+    fn plan_later(&mut self, reason: String) {
+        tracing::warn!(campaign = %self.id, "waits to be planned: {reason}");
+        self.plans_at = Some((Instant::now() + PLAN_AGAIN, reason));
     }
 
     pub(super) async fn stop_planning(&mut self) {

@@ -52,6 +52,8 @@ pub(super) enum Planning {
     Stopped,
     /// It can't go on, for this reason.
     Impossible(String),
+    /// It can't go on just now, for this reason.
+    Later(String),
 }
 
 /// What planning works on.

@@ -12,7 +12,6 @@ use crate::campaign::job::OnInDoubt;
 use crate::campaign::{CampaignId, CampaignState, Opening};
 use crate::ledger::{Campaign, Ledger, LedgerError};
 use crate::queue::{Local, Queue};
-use crate::runtime;
 
 /// How a run ended.
 #[derive(Debug)]
@@ -63,7 +62,7 @@ pub async fn run<L: Ledger>(
     for breaker in breakers(&prepared.job) {
         ledger.close_breaker(&breaker).await?;
     }
-    let (state, reason) = match prepared.job.schedule.at(runtime::now()) {
+    let (state, reason) = match prepared.job.schedule.at(ledger.time()) {
         Opening::Opens(at) if campaign.state != CampaignState::Completed => {
             tracing::info!(campaign = %id, "waits until {at}");
             (CampaignState::Scheduled, Some(opens_at(at)))

@@ -21,7 +21,6 @@ use crate::ledger::{BatchWriter, Claim, Ledger, LedgerError, Outcome, Purpose, R
 use crate::limiter::{Admission, CampaignLimits, LONGEST_WAIT};
 use crate::provider::{Failure, Provider, RequestBody, Scope, classify};
 use crate::queue::{Queue, QueuedBatch};
-use crate::runtime;
 use crate::traces::{self, Trace};
 
 /// A provider that took a message within this time works: longer than all tries of another take.
@@ -183,7 +182,9 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
     pub(super) async fn throttle(&self, detail: String) -> Result<(), DispatchError> {
         let Some(flow) = &self.flow else { return Ok(()) };
         if self.account.limits.throttle(flow).await.map_err(LedgerError::from)? {
-            self.events.publish(&[Events::throttled(&self.job.account, flow, &detail)]).await;
+            self.events
+                .publish(&[Events::throttled(self.ledger.time(), &self.job.account, flow, &detail)])
+                .await;
         }
         let note = format!("flow {flow} is throttled, and sent at 10 messages an hour: {detail}");
         *self.state.throttled.lock().unwrap_or_else(PoisonError::into_inner) =
@@ -198,7 +199,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         queued: &QueuedBatch,
         set: &[u8],
     ) -> Result<SendDecision, DispatchError> {
-        let is_open = || self.job.schedule.at(runtime::now());
+        let is_open = || self.job.schedule.at(self.ledger.time());
         match is_open() {
             Opening::Open { .. } => {}
             Opening::Expired => return Ok(SendDecision::Expired),
@@ -227,7 +228,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                     let mut put_off = self.state.put_off.lock().unwrap_or_else(PoisonError::into_inner);
                     *put_off = put_off.map_or(Some(until), |known| Some(known.max(until)));
                 }
-                let due = runtime::now() + wait;
+                let due = self.ledger.time() + wait;
                 let why = self.state.throttled().map(|why| format!(" ({why})")).unwrap_or_default();
                 self.note(Some(format!("waits for its limits{why}; what is put off is due at {due:.0}")))
                     .await?;
@@ -342,7 +343,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         claim: &Claim,
         outcomes: Vec<(u8, Outcome)>,
     ) -> Result<(), DispatchError> {
-        let batch = &queued.batch;
+        let (batch, now) = (&queued.batch, self.ledger.time());
         let mut counts = [0_u64; MESSAGES.len()];
         let mut events = Vec::new();
         let mut recorded = Vec::with_capacity(outcomes.len());
@@ -352,7 +353,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             }
             let failed = matches!(outcome, Outcome::Rejected { .. } | Outcome::InDoubt { .. });
             let recipient = batch.recipient(usize::from(message)).filter(|_| failed);
-            events.extend(recipient.and_then(|recipient| self.events.failed(&recipient, &outcome)));
+            events.extend(recipient.and_then(|recipient| self.events.failed(now, &recipient, &outcome)));
             let payload =
                 recipient.map(|recipient| replay::payload(&recipient, self.template.columns().len()));
             recorded.push(Recorded { message, outcome, payload });

@@ -27,7 +27,6 @@ use crate::campaign::{CampaignId, CampaignState, Columns, Job, Opening, counted}
 use crate::ledger::{Breaker, Campaign, Counts, Decision, Gap, Lease, Ledger, Point, Suppressed};
 use crate::limiter::CampaignLimits;
 use crate::queue::{Queue, QueueError};
-use crate::runtime;
 use crate::traces::Trace;
 
 /// How often a campaign is looked at when nothing wakes its supervisor.
@@ -144,6 +143,8 @@ pub(super) struct CampaignSupervisor<L: Ledger, Q: Queue> {
     involved: Involved,
     expired_once: bool,
     rest_until: Option<Instant>,
+    /// When it is planned again, and why not before: a disk was full.
+    pub(super) plans_at: Option<(Instant, String)>,
 }
 
 /// A job and its audience's columns, read once.
@@ -206,6 +207,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             involved: Involved::No,
             expired_once: false,
             rest_until: None,
+            plans_at: None,
         }
     }
 
@@ -387,10 +389,11 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         if !self.is_idle(campaign) {
             return Ok(None);
         }
+        let now = self.ledger.time();
         Ok(match campaign.state {
             CampaignState::Paused => Some(Rest::UntilItChanges),
             CampaignState::Held if campaign.suspended_by.is_none() => Some(Rest::UntilItChanges),
-            CampaignState::Scheduled => match self.known().await?.job.schedule.at(runtime::now()) {
+            CampaignState::Scheduled => match self.known().await?.job.schedule.at(now) {
                 Opening::Opens(at) if campaign.reason.as_ref() == Some(&opens_at(at)) => {
                     Some(Rest::Until(at))
                 }
@@ -421,7 +424,8 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
 
     /// Waits for the campaign's start.
     async fn wait_for_start(&mut self, campaign: &Campaign) -> Result<(), DispatchError> {
-        let (state, reason) = match self.known().await?.job.schedule.at(runtime::now()) {
+        let now = self.ledger.time();
+        let (state, reason) = match self.known().await?.job.schedule.at(now) {
             Opening::Opens(at) => (CampaignState::Scheduled, Some(opens_at(at))),
             Opening::Open { .. } | Opening::Expired => (CampaignState::Running, None),
         };
@@ -437,7 +441,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     async fn run(&mut self, campaign: &Campaign, lease: &Lease) -> Result<Next, DispatchError> {
         let (job, opening) = {
             let job = self.known().await?.job.clone();
-            let opening = job.schedule.at(runtime::now());
+            let opening = job.schedule.at(self.ledger.time());
             (job, opening)
         };
         if self.is_suspended(&job, lease).await? {
@@ -459,6 +463,9 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
                 until = Some(Rest::UntilItChanges);
             }
             (_, Ok(_)) => self.send(&job, campaign).await?,
+        }
+        if let Some((_, why)) = &self.plans_at {
+            waits_for = Some(format!("waits: {why}"));
         }
         if let Some(trouble) = self.ledger.trouble().or_else(|| self.queue.trouble()) {
             waits_for = Some(format!("waits: {trouble}"));
@@ -630,7 +637,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         }
         let events = &self.context.events;
         if events.are_published() {
-            let event = [Events::state(campaign)];
+            let event = [Events::state(self.ledger.time(), campaign)];
             within(events.tell_webhooks(&event)).await?;
             if let Some(broker) = &events.broker {
                 within(broker.publish_events(&event)).await?;

@@ -22,7 +22,7 @@ use super::supervisor::{CampaignSupervisor, Rest};
 use super::{Account, Context, DispatchError, Prepared};
 use crate::campaign::CampaignId;
 use crate::campaign::problem::nearest;
-use crate::ledger::{Breaker, Campaign, Ledger};
+use crate::ledger::{Breaker, CLOCK_SKEW, Campaign, Ledger};
 use crate::queue::{Local, Queue};
 use crate::runtime;
 
@@ -107,6 +107,7 @@ pub async fn work<L: Ledger, Q: Queue>(
         round: VecDeque::new(),
         next_round: Instant::now() + ROUND,
         others: BTreeSet::new(),
+        is_off: false,
     };
     // Before anything is sent, it is known to whom never to.
     while let Err(fault) = context.follow_suppressed(ledger).await {
@@ -194,6 +195,8 @@ struct Worker<L: Ledger, Q: Queue> {
     next_round: Instant,
     /// The workers that were there when it was looked last.
     others: BTreeSet<u32>,
+    /// Whether this machine's clock was another than the ledger's when it was looked last.
+    is_off: bool,
 }
 
 impl<L: Ledger, Q: Queue> Worker<L, Q> {
@@ -205,7 +208,7 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
         for id in changes.ids {
             self.look_at(id, None);
         }
-        let now = runtime::now();
+        let now = self.ledger.time();
         while self.due.first().is_some_and(|(at, _)| *at <= now)
             && let Some((_, id)) = self.due.pop_first()
         {
@@ -215,9 +218,25 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
         Ok(())
     }
 
+    /// Says when this machine's clock is another than the ledger's, which campaigns go by.
+    fn see_clock(&mut self) {
+        let ahead = Timestamp::now().duration_since(self.ledger.time()).as_secs_f64();
+        let is_off = ahead.abs() > CLOCK_SKEW.as_secs_f64();
+        if is_off && !self.is_off {
+            let (by, how) = (ahead.abs(), if ahead > 0.0 { "ahead of" } else { "behind" });
+            tracing::warn!(
+                "this machine's clock is {by:.1} s {how} the ledger's, which campaigns go by; run an NTP client on both"
+            );
+        } else if self.is_off && !is_off {
+            tracing::info!("this machine's clock agrees with the ledger's again");
+        }
+        self.is_off = is_off;
+    }
+
     /// Says that it is there; whatever a worker looked after that has gone is looked at.
     async fn see_others(&mut self) -> Result<(), DispatchError> {
         let others = self.ledger.present().await?;
+        self.see_clock();
         if !self.others.is_subset(&others) {
             tracing::info!("a worker has gone; the others look after its campaigns");
             self.version = 0;
@@ -326,7 +345,7 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
             Ok(Rest::UntilItChanges) => {}
             Err(fault) if L::SHARED => {
                 tracing::error!(campaign = %id, "{fault}");
-                self.due.insert((runtime::now() + REST, id));
+                self.due.insert((self.ledger.time() + REST, id));
             }
             Err(fault) => return Err(fault),
         }

@@ -231,6 +231,17 @@ pub enum Swapped {
     Ended,
 }
 
+impl Swapped {
+    /// What becomes of a swap whose batch is not written down in a campaign that is over: it stays so, because
+    /// nobody would look after its messages. None of them was ever claimed, so there is nothing to record.
+    pub(super) fn unplanned(purpose: Option<Purpose>) -> Self {
+        match purpose {
+            Some(_) => Self::NotAdmitted,
+            None => Self::Done { open: 1, responses: Vec::new() },
+        }
+    }
+}
+
 /// Which batches are listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listed {

@@ -46,7 +46,7 @@ pub enum LedgerError {
     /// A list does not go on there.
     #[error("the cursor is none that a page of this list gave")]
     NoPlace,
-    /// Another planner has gone on with the plan meanwhile.
-    #[error("campaign {0} is planned by another worker by now")]
+    /// Another planner has gone on with the plan meanwhile, or the campaign is over.
+    #[error("campaign {0} is planned by another worker by now, or is over")]
     StalePlan(CampaignId),
 }

@@ -29,6 +29,12 @@ mod sqlite;
 mod suppression;
 mod writer;
 
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::campaign::CampaignId;
+
 pub use self::redis::{Redis, RetryPolicy};
 pub use audit::{Act, ActPage, Audit};
 pub use batches::{
@@ -52,10 +58,19 @@ pub use sqlite::{Access, Sqlite};
 pub use suppression::{Suppress, Suppressed, Suppression, SuppressionUpdate};
 pub use writer::BatchWriter;
 
+/// A machine's clock that is further from the ledger's is worth a word.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(2);
+
 /// Where a ledger keeps things.
 pub trait Store: Clone + Send + Sync + 'static {
     /// Its clock, in milliseconds since 1970.
     fn now(&self) -> i64;
+
+    /// The same as a time. Schedules, and whatever others are told, go by it: the clock of a worker's own machine
+    /// may be wrong.
+    fn time(&self) -> Timestamp {
+        Timestamp::from_millisecond(self.now()).unwrap_or_default()
+    }
 }
 
 /// A record of every message.
@@ -69,6 +84,25 @@ pub trait Ledger:
     /// What keeps claims from being granted, for whoever asks why nothing is sent.
     fn trouble(&self) -> Option<String> {
         None
+    }
+
+    /// What keeps the store from being written to, as it says when it is asked; for whoever does not write.
+    fn write_trouble(&self) -> impl Future<Output = Result<Option<String>, LedgerError>> + Send {
+        async { Ok(None) }
+    }
+
+    /// A campaign as it is now. Where nothing can be written, what it waits for is not in the ledger either, and
+    /// stands in its reason all the same.
+    fn look_at(&self, id: &CampaignId) -> impl Future<Output = Result<Option<Campaign>, LedgerError>> + Send {
+        async move {
+            let Some(mut campaign) = self.campaign(id).await? else { return Ok(None) };
+            if !campaign.state.is_over()
+                && let Some(trouble) = self.write_trouble().await?
+            {
+                campaign.reason = Some(format!("waits: {trouble}"));
+            }
+            Ok(Some(campaign))
+        }
     }
 }
 

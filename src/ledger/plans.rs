@@ -128,7 +128,7 @@ pub trait Plans: Store {
     ///
     /// # Errors
     ///
-    /// [`LedgerError::StalePlan`] when another planner has gone on from there.
+    /// [`LedgerError::StalePlan`] when another planner has gone on from there, or the campaign is over.
     fn checkpoint(
         &self,
         id: &CampaignId,

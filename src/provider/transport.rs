@@ -149,7 +149,8 @@ impl Transport {
         };
         let status = response.status().as_u16();
         let header = |name: &str| response.headers().get(name)?.to_str().ok().map(str::to_owned);
-        let retry_after = header("retry-after").and_then(|text| retry_after(&text));
+        let retry_after =
+            header("retry-after").and_then(|text| retry_after(&text, header("date").as_deref()));
         // The status stands by itself; a body that breaks off is read as far as it came.
         let mut body = Vec::new();
         while let Ok(Some(chunk)) = response.chunk().await {
@@ -162,13 +163,15 @@ impl Transport {
     }
 }
 
-/// Seconds, or a date of RFC 9110.
-fn retry_after(text: &str) -> Option<Duration> {
+/// Seconds, or a date of RFC 9110, which is held against the answer's own date: this machine's clock may be
+/// another than the provider's.
+fn retry_after(text: &str, answered: Option<&str>) -> Option<Duration> {
     if let Ok(seconds) = text.trim().parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-    Some(Duration::try_from(date.duration_since(jiff::Timestamp::now())).unwrap_or_default())
+    let read = |text| jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok();
+    let now = answered.and_then(read).unwrap_or_else(jiff::Timestamp::now);
+    Some(Duration::try_from(read(text)?.duration_since(now)).unwrap_or_default())
 }
 
 /// An error with all its causes, on one line.
@@ -430,9 +433,12 @@ mod tests {
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
-        assert_eq!(retry_after("120"), Some(Duration::from_mins(2)));
-        assert_eq!(retry_after("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
-        assert!(retry_after("Tue, 01 Jan 2999 00:00:00 GMT").unwrap() > Duration::from_secs(1000));
-        assert_eq!(retry_after("soon"), None);
+        assert_eq!(retry_after("120", None), Some(Duration::from_mins(2)));
+        assert_eq!(retry_after("Wed, 21 Oct 2015 07:28:00 GMT", None), Some(Duration::ZERO));
+        assert!(retry_after("Tue, 01 Jan 2999 00:00:00 GMT", None).unwrap() > Duration::from_secs(1000));
+        // By the provider's own clock.
+        let answered = Some("Wed, 21 Oct 2015 07:27:30 GMT");
+        assert_eq!(retry_after("Wed, 21 Oct 2015 07:28:00 GMT", answered), Some(Duration::from_secs(30)));
+        assert_eq!(retry_after("soon", answered), None);
     }
 }

@@ -55,7 +55,7 @@ macro_rules! ask {
 
 impl Store for Remote {
     fn now(&self) -> i64 {
-        self.inner.now()
+        self.inner.now() + self.node.drift()
     }
 }
 

@@ -70,7 +70,7 @@ struct Faults {
     /// Requests are cut off and answers are lost.
     cuts: bool,
     people: bool,
-    /// By how many milliseconds the workers' clocks are off, and jump in between.
+    /// By how many milliseconds at the most the workers' clocks are off; they jump in between.
     drift: i64,
     broken: Option<Broken>,
 }
@@ -87,7 +87,7 @@ impl Faults {
             provider: is_on(),
             cuts: is_on(),
             people: is_on(),
-            drift: if is_on() { ((chance() - 0.5) * 7_200_000.0) as i64 } else { 0 },
+            drift: if is_on() { (chance() * 3_600_000.0) as i64 } else { 0 },
             broken,
         }
     }

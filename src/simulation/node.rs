@@ -1,6 +1,6 @@
 //! A machine with a worker on it: alive, frozen or gone.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,18 +14,36 @@ pub(super) struct Node {
     pub(super) world: Arc<World>,
     pub(super) number: u32,
     is_dead: AtomicBool,
+    /// By how many milliseconds its clock is off.
+    drift: AtomicI64,
     frozen_until: Mutex<Option<Instant>>,
 }
 
 impl Node {
     pub(super) fn new(world: &Arc<World>, number: &AtomicU32) -> Arc<Self> {
         let number = number.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self {
+        let node = Self {
             world: world.clone(),
             number,
             is_dead: AtomicBool::new(false),
+            drift: AtomicI64::new(0),
             frozen_until: Mutex::default(),
-        })
+        };
+        node.jump();
+        Arc::new(node)
+    }
+
+    /// Its clock jumps to another time.
+    pub(super) fn jump(&self) {
+        let most = self.world.faults.drift;
+        if most != 0 {
+            self.drift.store((most as f64 * (chance() - 0.5) * 2.0) as i64, Ordering::Relaxed);
+        }
+    }
+
+    /// By how many milliseconds its clock is off.
+    pub(super) fn drift(&self) -> i64 {
+        self.drift.load(Ordering::Relaxed)
     }
 
     /// From here on nothing happens on it any more: whoever is about to do something never does.

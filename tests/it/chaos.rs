@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use flowcast::sandbox::Behaviour;
@@ -13,73 +13,15 @@ use nix::sys::signal::Signal;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::CancellationToken;
 
 use crate::fleet::{Fleet, Worker};
+use crate::line::Line;
 use crate::servers::{DURABLE, RabbitProcess, RedisProcess};
 use crate::support::{World, sandbox};
 
 const WORKERS: usize = 3;
 const CONCURRENCY: u64 = 2;
 const BATCH: u64 = 20;
-
-/// A line between workers and a server that can be cut and stalled.
-struct Line {
-    port: u16,
-    cut: std::sync::Mutex<CancellationToken>,
-    stalled: Arc<AtomicBool>,
-}
-
-impl Line {
-    async fn to(server: u16) -> Arc<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let stalled = Arc::new(AtomicBool::new(false));
-        let line = Arc::new(Self { port, cut: std::sync::Mutex::default(), stalled });
-        let this = line.clone();
-        tokio::spawn(async move {
-            loop {
-                let (here, _) = listener.accept().await.unwrap();
-                let cut = this.cut.lock().unwrap().clone();
-                let stalled = this.stalled.clone();
-                tokio::spawn(async move {
-                    let Ok(there) = TcpStream::connect(("127.0.0.1", server)).await else { return };
-                    let (here_in, here_out) = here.into_split();
-                    let (there_in, there_out) = there.into_split();
-                    tokio::select! {
-                        () = cut.cancelled() => {}
-                        () = carry(here_in, there_out, &stalled) => {}
-                        () = carry(there_in, here_out, &stalled) => {}
-                    }
-                });
-            }
-        });
-        line
-    }
-
-    /// Closes every connection on it.
-    fn cut(&self) {
-        std::mem::take(&mut *self.cut.lock().unwrap()).cancel();
-    }
-}
-
-async fn carry(
-    mut from: impl tokio::io::AsyncRead + Unpin,
-    mut to: impl tokio::io::AsyncWrite + Unpin,
-    stalled: &AtomicBool,
-) {
-    let mut bytes = vec![0; 1 << 16];
-    while let Ok(count @ 1..) = from.read(&mut bytes).await {
-        while stalled.load(Ordering::Relaxed) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        if to.write_all(&bytes[..count]).await.is_err() {
-            return;
-        }
-    }
-}
 
 fn number(name: &str, usual: u64) -> u64 {
     std::env::var(name).map_or(usual, |text| text.parse().unwrap())

@@ -660,6 +660,28 @@ async fn a_planner_that_was_overtaken_changes_nothing(store: impl Store) {
     assert_eq!(counts(&ledger).await[0], 6);
 }
 
+async fn nothing_is_planned_into_a_campaign_that_is_over(store: impl Store) {
+    let ledger = store.open().await;
+    running(&ledger).await;
+    let to = |batches: u32| {
+        let digest = batches.to_string();
+        Checkpoint { batches, rows: u64::from(batches) * 3, digest, complete: false }
+    };
+    ledger.checkpoint(&id(), 0, to(1), vec![batch(0, 3)], Vec::new()).await.unwrap();
+    ledger.change_state(&id(), CampaignState::Cancelled, None).await.unwrap();
+    // What was under way when it was cancelled comes late.
+    ledger.checkpoint(&id(), 0, to(1), vec![batch(0, 3)], Vec::new()).await.unwrap();
+    let late = ledger.checkpoint(&id(), 3, to(2), vec![batch(1, 3)], Vec::new()).await;
+    assert!(matches!(late, Err(LedgerError::StalePlan(_))), "{late:?}");
+    let claim = ledger.claim(batch(1, 3), all(3), Purpose::Send).await.unwrap();
+    assert_eq!((claim.messages.len(), claim.running), (0, false));
+    record(&ledger, &claim, 1, vec![(0, Outcome::Released), (1, rejected("7", "x"))]).await;
+    assert_eq!(counts(&ledger).await[0], 3);
+    ledger.decide(&id(), Decision::Cancel).await.unwrap();
+    assert_eq!(counts(&ledger).await, [0, 0, 0, 0, 0, 3]);
+    assert_eq!(now(&ledger).await.counts.total, 3);
+}
+
 async fn a_campaign_completes_only_when_its_counts_add_up(store: impl Store) {
     let ledger = store.open().await;
     running(&ledger).await;
@@ -1303,6 +1325,7 @@ macro_rules! ledger_suite {
                 a_record_tells_how_much_is_open
                 an_outcome_that_is_recorded_twice_counts_once
                 a_planner_that_was_overtaken_changes_nothing
+                nothing_is_planned_into_a_campaign_that_is_over
                 a_campaign_completes_only_when_its_counts_add_up
                 a_note_does_not_start_a_campaign_that_was_paused
                 a_campaign_is_active_until_its_end_was_published

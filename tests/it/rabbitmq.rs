@@ -129,7 +129,7 @@ async fn what_was_delayed_for_a_campaign_that_has_ended_goes_and_is_not_tried_fo
         assert!(start.elapsed() < Duration::from_secs(20), "it is tried for ever");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(left("flowcast.ended").await, 0);
+    assert_eq!(left("flowcast.ended.batches").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

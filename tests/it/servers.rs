@@ -396,3 +396,137 @@ pub fn amqp_url() -> String {
 pub async fn broker(url: &str) -> Broker {
     Broker::connect(&url.into(), true).await.unwrap()
 }
+
+/// By which the nodes of a cluster know each other.
+const COOKIE: &str = "FLOWCASTCLUSTER";
+
+/// A RabbitMQ cluster of three nodes on this machine, each of which can be killed, frozen and cut off from
+/// the others.
+pub struct RabbitCluster {
+    pub nodes: Vec<RabbitNode>,
+    folder: tempfile::TempDir,
+    _epmd: Group,
+}
+
+pub struct RabbitNode {
+    pub port: u16,
+    name: String,
+    environment: Vec<(&'static str, String)>,
+    process: Option<Group>,
+}
+
+impl RabbitCluster {
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (home, epmd_port) = (folder.path().display().to_string(), free_port());
+        let epmd = Group::start(folder.path(), &format!("epmd -address 127.0.0.1 -port {epmd_port}"), &[]);
+        let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
+        let names: Vec<String> = ports.iter().map(|port| format!("flowcast{port}@localhost")).collect();
+        let mut config = String::from(
+            "vm_memory_high_watermark.absolute = 2GB\ndisk_free_limit.absolute = 50MB\n\
+             cluster_partition_handling = pause_minority\nnet_ticktime = 5\n\
+             cluster_formation.peer_discovery_backend = classic_config\n",
+        );
+        for (nth, name) in names.iter().enumerate() {
+            config += &format!("cluster_formation.classic_config.nodes.{} = {name}\n", nth + 1);
+        }
+        std::fs::write(folder.path().join("rabbitmq.conf"), config).unwrap();
+        std::fs::write(folder.path().join("plugins"), "[].\n").unwrap();
+        // Written before, so that the nodes do not each make one up.
+        let cookie = folder.path().join(".erlang.cookie");
+        std::fs::write(&cookie, COOKIE).unwrap();
+        std::fs::set_permissions(&cookie, std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
+        let node = |(port, name): (u16, String)| {
+            let environment = vec![
+                ("HOME", home.clone()),
+                ("RABBITMQ_NODENAME", name.clone()),
+                ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".into()),
+                ("RABBITMQ_NODE_PORT", port.to_string()),
+                ("RABBITMQ_DIST_PORT", free_port().to_string()),
+                ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
+                ("ERL_EPMD_PORT", epmd_port.to_string()),
+                ("RABBITMQ_MNESIA_BASE", format!("{home}/mnesia")),
+                ("RABBITMQ_LOG_BASE", format!("{home}/log-files")),
+                ("RABBITMQ_ENABLED_PLUGINS_FILE", format!("{home}/plugins")),
+                ("RABBITMQ_PID_FILE", format!("{home}/pid-{port}")),
+                ("RABBITMQ_CONFIG_FILE", format!("{home}/rabbitmq")),
+                // Few threads: three nodes and the tests share two cores.
+                ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+S 1:1 +SDio 1 +sbwt none".into()),
+            ];
+            RabbitNode { port, name, environment, process: None }
+        };
+        let nodes = ports.into_iter().zip(names).map(node).collect();
+        let mut cluster = Self { nodes, folder, _epmd: epmd };
+        for nth in 0..3 {
+            cluster.begin(nth);
+        }
+        cluster.await_all();
+        cluster
+    }
+
+    /// Waits until all nodes see each other.
+    pub fn await_all(&self) {
+        for nth in 0..3 {
+            self.await_node(nth);
+        }
+        wait("the nodes to find each other", || {
+            self.nodes.iter().all(|node| node.evaluate("length(rabbit_nodes:all_running()).") == "3")
+        });
+    }
+
+    fn begin(&mut self, nth: usize) {
+        let command = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+        let process = Group::start(self.folder.path(), command, &self.nodes[nth].environment);
+        self.nodes[nth].process = Some(process);
+    }
+
+    /// Waits until a node takes connections.
+    fn await_node(&self, nth: usize) {
+        let port = self.nodes[nth].port;
+        wait("a node of RabbitMQ", || answers(port, b"AMQP\x00\x00\x09\x01", b"\x01"));
+    }
+
+    /// Starts a killed node where it was, and does not wait.
+    pub fn restart(&mut self, nth: usize) {
+        self.begin(nth);
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self, nth: usize) {
+        self.nodes[nth].process = None;
+    }
+
+    pub fn signal(&self, nth: usize, signal: Signal) {
+        self.nodes[nth].process.as_ref().unwrap().signal(signal);
+    }
+
+    /// Cuts a node off from the others, or ends that. Clients still reach it.
+    pub fn cut(&self, nth: usize, is_cut: bool) {
+        let cookie = if is_cut { "CUT" } else { COOKIE };
+        let others = self.nodes.iter().filter(|other| other.port != self.nodes[nth].port);
+        let others: Vec<String> = others.map(|other| format!("'{}'", other.name)).collect();
+        // All at once: a node that one other still reaches is taken for one that lies.
+        self.nodes[nth].evaluate(&format!(
+            "[begin erlang:set_cookie(N, '{cookie}'), erlang:disconnect_node(N) end || N <- [{}]].",
+            others.join(", ")
+        ));
+    }
+
+    /// The addresses of nodes, in one.
+    pub fn url(ports: &[u16]) -> String {
+        let hosts: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        format!("amqp://guest:guest@{}/%2f", hosts.join(","))
+    }
+}
+
+impl RabbitNode {
+    /// What an Erlang expression says on this node.
+    pub fn evaluate(&self, expression: &str) -> String {
+        let done = Command::new("/usr/lib/rabbitmq/bin/rabbitmqctl")
+            .args(["eval", expression])
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&done.stdout).trim().to_owned()
+    }
+}

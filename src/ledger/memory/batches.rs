@@ -32,6 +32,9 @@ impl Memory {
         state.order += 1;
         let order = state.order;
         let stored = state.campaign(&batch.campaign)?;
+        if stored.head.state.is_over() && !stored.batches.contains_key(&batch.number) {
+            return Ok(Swapped::unplanned(purpose));
+        }
         let kept = stored.plan(batch)?;
         let is_stale = change.record.is_some() && kept.record()?.revision != change.known
             || change.deliveries.as_ref().is_some_and(|(before, _)| *before != kept.deliveries);

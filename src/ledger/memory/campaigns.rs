@@ -288,6 +288,10 @@ impl Plans for Memory {
             known if known >= checkpoint.rows => return Ok(()),
             _ => return Err(LedgerError::StalePlan(id.clone())),
         }
+        // Nobody would look after what is planned by now.
+        if stored.head.state.is_over() {
+            return Err(LedgerError::StalePlan(id.clone()));
+        }
         for batch in &batches {
             stored.plan(batch)?;
         }

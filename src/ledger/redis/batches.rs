@@ -114,7 +114,11 @@ impl Batches for Redis {
             // A record that is known was written beside this very plan: only an unknown one is checked.
             match check + i64::from(swap.change.known > 0) {
                 // It was claimed before its checkpoint.
-                1 if found.is_empty() => self.plan_batch(swap.batch).await?,
+                1 if found.is_empty() => {
+                    if !self.plan_batch(swap.batch).await? {
+                        return Ok(Swapped::unplanned(swap.purpose));
+                    }
+                }
                 1 => return Err(LedgerError::OtherPlan(swap.batch.campaign.clone(), swap.batch.number)),
                 2 => return Ok(Swapped::NotAdmitted),
                 // The server may have forgotten claims: nothing is granted before that is clear.

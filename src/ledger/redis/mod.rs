@@ -140,6 +140,15 @@ impl Ledger for Redis {
         })
     }
 
+    async fn write_trouble(&self) -> Result<Option<String>, LedgerError> {
+        // One server says it; the nodes of a cluster answer together, and users with few rights are refused.
+        let asked = self.client.command(redis::cmd("INFO").arg("persistence")).await;
+        let fails = |text: String| text.lines().any(|line| line == "aof_last_write_status:err");
+        Ok(asked.is_ok_and(fails).then(|| {
+            "Redis can't write to its disk: look at the server, and whether its disk is full".into()
+        }))
+    }
+
     async fn callback_key(&self) -> Result<String, LedgerError> {
         let mut make = redis::cmd("SET");
         make.arg(CALLBACK_KEY).arg(new_key()).arg("NX");

@@ -9,8 +9,7 @@ use super::Redis;
 use super::campaigns::Fields;
 use super::layout::{Keys, skipped_line};
 use super::transaction::{Command, Done, Key, Transaction};
-use crate::campaign::{CampaignId, MessageState};
-use crate::ledger::campaigns::Admits;
+use crate::campaign::{CampaignId, CampaignState, MessageState};
 use crate::ledger::{Checkpoint, LedgerError, Plan, PlannedBatch, Plans, SkippedRow, Store};
 
 impl Redis {
@@ -21,19 +20,29 @@ impl Redis {
         Ok(count.unwrap_or_default())
     }
 
-    /// Writes a batch down before the checkpoint that will pass it.
-    pub(super) async fn plan_batch(&self, batch: &PlannedBatch) -> Result<(), LedgerError> {
+    /// Writes a batch down before the checkpoint that will pass it. Returns whether it was: nothing is planned
+    /// into a campaign that is over.
+    pub(super) async fn plan_batch(&self, batch: &PlannedBatch) -> Result<bool, LedgerError> {
         let keys = Keys(&batch.campaign);
         let mut transaction = Transaction::default();
         let (campaign, open) = (transaction.key(keys.campaign()), transaction.key(keys.open()));
-        let admits = [Admits::All, Admits::Probes, Admits::None].map(Admits::as_str);
-        transaction.check_field(campaign, "admits", &admits);
+        check_goes_on(&mut transaction, campaign);
         plan(&mut transaction, campaign, open, batch);
         match transaction.run(&self.client, 0).await?.0 {
-            Done::Written(_) => Ok(()),
-            Done::Failed { .. } => Err(LedgerError::NoCampaign(batch.campaign.clone())),
+            Done::Written(_) => Ok(true),
+            Done::Failed { found, .. } if found.is_empty() => {
+                Err(LedgerError::NoCampaign(batch.campaign.clone()))
+            }
+            Done::Failed { .. } => Ok(false),
         }
     }
+}
+
+/// A campaign that is over takes no batches any more: nobody would look after them.
+fn check_goes_on(transaction: &mut Transaction, campaign: Key) {
+    let going: Vec<&str> =
+        CampaignState::ALL.iter().filter(|state| !state.is_over()).map(|state| state.as_str()).collect();
+    transaction.check_field(campaign, "state", &going);
 }
 
 /// Writes a batch down, if it is not yet.
@@ -84,6 +93,7 @@ impl Plans for Redis {
         let mut transaction = Transaction::default();
         let (campaign, open) = (transaction.key(keys.campaign()), transaction.key(keys.open()));
         transaction.check_field(campaign, "plan_rows", &[&after.to_string()]);
+        check_goes_on(&mut transaction, campaign);
         for batch in &batches {
             plan(&mut transaction, campaign, open, batch);
         }
@@ -117,7 +127,8 @@ impl Plans for Redis {
         transaction.command(Command::HSet, campaign, &fields);
         let found = match transaction.run(&self.client, 0).await?.0 {
             Done::Written(_) => return Ok(()),
-            Done::Failed { found, .. } => String::from_utf8_lossy(&found).into_owned(),
+            Done::Failed { check: 1, found } => String::from_utf8_lossy(&found).into_owned(),
+            Done::Failed { .. } => return Err(LedgerError::StalePlan(id.clone())),
         };
         match found.parse::<u64>() {
             Err(_) => Err(LedgerError::NoCampaign(id.clone())),

@@ -220,6 +220,9 @@ fn write(
     let (digest, revision) = if let Some(known) = known(transaction)? {
         known
     } else {
+        if state(transaction, campaign)?.is_none_or(CampaignState::is_over) {
+            return Ok(Swapped::unplanned(purpose));
+        }
         plan_batch(transaction, campaign, batch)?;
         (batch.digest().to_vec(), None)
     };
@@ -286,7 +289,7 @@ fn admits(transaction: &Transaction<'_>, campaign: i64) -> rusqlite::Result<Admi
 }
 
 /// Where a campaign stands.
-fn state(transaction: &Transaction<'_>, campaign: i64) -> rusqlite::Result<Option<CampaignState>> {
+pub(super) fn state(transaction: &Transaction<'_>, campaign: i64) -> rusqlite::Result<Option<CampaignState>> {
     let mut statement = transaction.prepare_cached("SELECT state FROM campaign WHERE key = ?1")?;
     statement.query_row([campaign], |row| Ok(row.get_ref(0)?.as_str()?.parse().ok()))
 }

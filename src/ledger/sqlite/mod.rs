@@ -97,6 +97,14 @@ impl super::Store for Sqlite {
 }
 
 impl Ledger for Sqlite {
+    fn trouble(&self) -> Option<String> {
+        self.store.trouble()
+    }
+
+    async fn write_trouble(&self) -> Result<Option<String>, LedgerError> {
+        Ok(self.store.trouble())
+    }
+
     async fn callback_key(&self) -> Result<String, LedgerError> {
         let make = |transaction: &Transaction<'_>| {
             transaction.execute(

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use roaring::RoaringBitmap;
 use rusqlite::{Connection, Transaction, params};
 
+use super::batches::state;
 use super::campaigns::tally;
 use super::{Sqlite, batch_key, key, now, signed, unsigned};
-use crate::campaign::CampaignId;
+use crate::campaign::{CampaignId, CampaignState};
 use crate::ledger::{Checkpoint, LedgerError, Plan, PlannedBatch, Plans, SkippedRow};
 
 /// Writes a batch down, if it is not yet.
@@ -71,6 +72,10 @@ impl Plans for Sqlite {
                 known if known == after => {}
                 known if known >= checkpoint.rows => return Ok(()),
                 _ => return Err(LedgerError::StalePlan(id)),
+            }
+            // Nobody would look after what is planned by now.
+            if state(transaction, key)?.is_none_or(CampaignState::is_over) {
+                return Err(LedgerError::StalePlan(id));
             }
             for batch in &batches {
                 plan_batch(transaction, key, batch)?;

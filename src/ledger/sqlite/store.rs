@@ -4,6 +4,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,6 +23,11 @@ const UPGRADES: [(i64, &str); 1] =
 const APPLICATION: i64 = 0x666c_6f77;
 /// The most writes that share a transaction.
 const GROUP: usize = 512;
+/// The least room on its disk, in bytes, with which something of a campaign is written: a commit needs less, so
+/// none is cut short by a disk that is full.
+const ROOM: u64 = 8 << 20;
+/// How often a full disk is looked at.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// What a caller wants of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +46,8 @@ pub(super) struct Store {
     writer: Option<mpsc::Sender<Work>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     path: PathBuf,
+    /// Whether nobody will write any more.
+    closing: Arc<AtomicBool>,
     /// Held as long as the store is open; the system lets it go when the process dies.
     _lock: Option<File>,
 }
@@ -87,18 +95,27 @@ impl Store {
             }
         }
         let reader = Arc::new(Mutex::new(connect(path).map_err(|fault| broken(&fault))?));
+        let closing = Arc::new(AtomicBool::new(false));
         let (writer, thread) = if access == Access::Read {
             (None, None)
         } else {
             let (sender, receiver) = mpsc::channel();
-            let name = path.to_path_buf();
+            let (name, closed) = (path.to_path_buf(), closing.clone());
+            // A person who only changes something is told what is wrong; what sends waits for room.
+            let waits = access == Access::Send;
+            let has_room = move |path: &Path| !waits || wait_for_room(path, &closed);
             let thread = std::thread::Builder::new()
                 .name("ledger".into())
-                .spawn(move || write_loop(connection, &receiver, &name))
+                .spawn(move || write_loop(connection, &receiver, &name, has_room))
                 .map_err(|fault| broken(&fault))?;
             (Some(sender), Some(thread))
         };
-        Ok(Self { reader, writer, thread: Mutex::new(thread), path: path.into(), _lock: lock })
+        Ok(Self { reader, writer, thread: Mutex::new(thread), path: path.into(), closing, _lock: lock })
+    }
+
+    /// What keeps it from being written to, if anything.
+    pub(super) fn trouble(&self) -> Option<String> {
+        lacks_room(&self.path)
     }
 
     /// Reads, on a connection of its own, so that it never waits for a write.
@@ -136,6 +153,7 @@ impl Drop for Store {
     fn drop(&mut self) {
         // The thread ends when nobody can write any more; then the lock may go.
         self.writer = None;
+        self.closing.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = thread.join();
         }
@@ -235,8 +253,17 @@ fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
 }
 
 /// Takes all that waits, writes it in one transaction, answers when that is on disk.
-fn write_loop(mut connection: Connection, receiver: &mpsc::Receiver<Work>, path: &Path) {
+fn write_loop(
+    mut connection: Connection,
+    receiver: &mpsc::Receiver<Work>,
+    path: &Path,
+    has_room: impl Fn(&Path) -> bool,
+) {
     while let Ok(first) = receiver.recv() {
+        if !has_room(path) {
+            // Work that is dropped undone tells its caller that nothing was written.
+            continue;
+        }
         let waiting = std::iter::once(first).chain(receiver.try_iter()).take(GROUP);
         let mut answers = Vec::new();
         let committed = write_group(&mut connection, waiting.collect(), &mut answers);
@@ -245,6 +272,30 @@ fn write_loop(mut connection: Connection, receiver: &mpsc::Receiver<Work>, path:
             answer(committed.clone());
         }
     }
+}
+
+/// What is wrong where there is hardly any room on the disk of a store.
+fn lacks_room(path: &Path) -> Option<String> {
+    let disk = rustix::fs::statvfs(path).ok()?;
+    let room = disk.f_bavail.saturating_mul(disk.f_frsize);
+    (room < ROOM).then(|| {
+        let (path, least) = (path.display(), ROOM >> 20);
+        format!("the disk of {path} is full; it goes on when {least} MiB of it are free")
+    })
+}
+
+/// Waits until there is room to write. Returns false where the store is closed meanwhile.
+fn wait_for_room(path: &Path, closing: &AtomicBool) -> bool {
+    let Some(why) = lacks_room(path) else { return true };
+    tracing::warn!("sending stops: {why}");
+    while lacks_room(path).is_some() {
+        if closing.load(Ordering::Relaxed) {
+            return false;
+        }
+        std::thread::sleep(LOOK);
+    }
+    tracing::info!("the disk of {} has room again", path.display());
+    true
 }
 
 type Answers = Vec<Box<dyn FnOnce(Result<(), LedgerError>) + Send>>;

@@ -4,14 +4,13 @@
 //! publishes, and nothing that was taken could be acknowledged on it any more. What is published
 //! counts only when the broker has confirmed it.
 
-use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::types::ShortString;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::types::{FieldTable, ShortString};
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use secrecy::{ExposeSecret, SecretString};
@@ -21,7 +20,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::super::QueueError;
-use super::topology;
+use super::{addresses, topology};
 
 /// Seconds between heartbeats: a worker that is frozen is known to be after twice that.
 const HEARTBEAT: u16 = 10;
@@ -45,7 +44,10 @@ pub struct Broker {
 }
 
 struct Shared {
-    uri: SecretString,
+    /// The nodes, of which any will do.
+    nodes: Vec<AMQPUri>,
+    /// Which of them is tried first the next time.
+    next: AtomicUsize,
     /// Whether to wait for the broker as long as it takes.
     patient: bool,
     link: Mutex<Option<Link>>,
@@ -105,12 +107,12 @@ impl Broker {
     pub async fn connect(uri: &SecretString, patient: bool) -> Result<Self, QueueError> {
         // Installed once for the process; a second time changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        // The parser's own message may hold the address, and that a password.
-        AMQPUri::from_str(uri.expose_secret()).map_err(|_| {
-            QueueError("has an address that is none: amqp://user:password@host:5672/%2f".into())
-        })?;
+        let nodes = addresses::read(uri.expose_secret())?;
         let shared = Shared {
-            uri: uri.clone(),
+            // A queue's leader is mostly where it was declared: workers spread over the nodes, and so do
+            // the leaders.
+            next: AtomicUsize::new(rand::random_range(0..nodes.len())),
+            nodes,
             patient,
             link: Mutex::default(),
             is_here: AtomicBool::new(false),
@@ -133,11 +135,17 @@ impl Broker {
             return Some("the broker takes no messages, because it is short of memory or disk".into());
         }
         if !self.is_here() {
-            return Some("the broker can't be reached".into());
+            return Some(match self.shared.nodes.len() {
+                1 => "the broker can't be reached".into(),
+                count => format!(
+                    "none of RabbitMQ's {count} nodes takes connections; more than half of a cluster's nodes must \
+                     be there"
+                ),
+            });
         }
         self.shared.unconfirmed.load(Ordering::Relaxed).then(|| {
-            "the broker does not confirm what is published; if that stays, look at its log, and delete the \
-             campaign's queue: what was in it is planned again"
+            "the broker does not confirm what is published, as it is while most of a queue's nodes are away; if \
+             that stays, look at its log, and delete the campaign's queue: what was in it is planned again"
                 .into()
         })
     }
@@ -158,22 +166,15 @@ impl Broker {
         let since = Instant::now();
         let mut wait = WAITS.0;
         loop {
-            // On a connection that dies in the midst of it an answer may never come.
-            let opening = tokio::time::timeout(CONNECT * 3, self.open());
-            let silent = |_| Err((QueueError("does not answer".into()), true));
-            let fault = match opening.await.unwrap_or_else(silent) {
+            let fault = match self.open_any().await {
                 Ok(link) => {
                     if !self.shared.is_here.swap(true, Ordering::Relaxed) && self.shared.patient {
                         tracing::info!("connected to RabbitMQ");
                     }
                     return Ok(slot.insert(link).clone());
                 }
-                Err((fault, passes)) => {
-                    if !passes {
-                        return Err(fault);
-                    }
-                    fault
-                }
+                Err((fault, true)) => fault,
+                Err((fault, false)) => return Err(fault),
             };
             let is_news = self.shared.is_here.swap(false, Ordering::Relaxed) || wait == WAITS.0;
             // A person is told in the end, and once.
@@ -193,41 +194,32 @@ impl Broker {
         }
     }
 
-    /// Connects and declares; a failure says whether the same may work later.
-    async fn open(&self) -> Result<Link, (QueueError, bool)> {
-        let connect = async |name: &str| {
-            let mut uri = AMQPUri::from_str(self.shared.uri.expose_secret())
-                .map_err(|_| (QueueError("has an address that is none".into()), false))?;
-            uri.query.heartbeat.get_or_insert(HEARTBEAT);
-            let properties = ConnectionProperties::default().with_connection_name(name.into());
-            let connecting = Connection::connect_uri(uri, properties);
-            match tokio::time::timeout(CONNECT, connecting).await {
-                Ok(Ok(connection)) => Ok(Arc::new(connection)),
-                Ok(Err(fault)) => {
-                    let refused = fault.is_amqp_error();
-                    let text = if refused {
-                        format!("refused the connection: {fault}; are user, password and virtual host right?")
-                    } else {
-                        fault.to_string()
-                    };
-                    Err((QueueError(text), true))
-                }
-                Err(_) => Err((QueueError("does not answer".into()), true)),
+    /// Connects to the first node that works, from the one behind the last on.
+    async fn open_any(&self) -> Result<Link, (QueueError, bool)> {
+        let nodes = &self.shared.nodes;
+        let mut faults = Vec::new();
+        for _ in nodes {
+            let nth = self.shared.next.fetch_add(1, Ordering::Relaxed) % nodes.len();
+            let Some(node) = nodes.get(nth) else { continue };
+            // On a connection that dies in the midst of it an answer may never come.
+            let opening = tokio::time::timeout(CONNECT * 3, open(node));
+            match opening.await.unwrap_or_else(|_| Err((QueueError("does not answer".into()), true))) {
+                Ok(link) => return Ok(link),
+                Err((fault, true)) => faults.push((nth, fault.0)),
+                Err(lasting) => return Err(lasting),
             }
+        }
+        faults.sort_unstable();
+        let text = match &faults[..] {
+            [(_, fault)] => fault.clone(),
+            _ => faults
+                .iter()
+                .filter_map(|(nth, fault)| Some((&nodes.get(*nth)?.authority, fault)))
+                .map(|(node, fault)| format!("{}:{} {fault}", node.host, node.port))
+                .collect::<Vec<_>>()
+                .join("; "),
         };
-        let publishing = connect("flowcast publishing").await?;
-        let consuming = connect("flowcast taking").await?;
-        let passing = |fault: lapin::Error| (failed(&fault), true);
-        let channel = publishing.create_channel().await.map_err(passing)?;
-        // A queue with other arguments stays so until a person mends it, but a broker that is just
-        // starting refuses, too.
-        topology::declare(&channel).await.map_err(|fault| {
-            let passes = !fault.0.contains("other arguments") && !fault.0.contains("may not be declared");
-            (fault, passes)
-        })?;
-        let publisher = publishing.create_channel().await.map_err(passing)?;
-        publisher.confirm_select(ConfirmSelectOptions::default()).await.map_err(passing)?;
-        Ok(Link { publishing, consuming, publisher })
+        Err((QueueError(text), true))
     }
 
     /// Publishes messages, together; when it returns, the broker has all of them. What it did not
@@ -263,6 +255,10 @@ impl Broker {
             }
             if failures.is_empty() {
                 return Ok(());
+            }
+            // A queue that was just made refuses for a moment.
+            if since.elapsed() > CONFIRM / 2 {
+                self.shared.unconfirmed.store(true, Ordering::Relaxed);
             }
             if !self.shared.patient && since.elapsed() > SHORT {
                 let trouble = self.trouble().unwrap_or_else(|| "the broker does not confirm".into());
@@ -307,6 +303,19 @@ impl Broker {
         }
     }
 
+    /// How many messages wait in a queue. One that is not there holds nothing.
+    pub(super) async fn waiting(&self, queue: &str) -> Result<u64, QueueError> {
+        let channel = self.channel().await?;
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+        // The channel is closed by the answer that there is none.
+        let declared = answered(channel.queue_declare(queue.into(), options, FieldTable::default())).await?;
+        match declared {
+            Ok(queue) => Ok(u64::from(queue.message_count())),
+            Err(fault) if fault.is_amqp_soft_error() => Ok(0),
+            Err(fault) => Err(failed(&fault)),
+        }
+    }
+
     /// Declares a campaign's queue.
     pub(super) async fn declare(&self, campaign: &crate::campaign::CampaignId) -> Result<(), QueueError> {
         let link = self.link().await?;
@@ -317,28 +326,15 @@ impl Broker {
         answered(declaring).await?
     }
 
-    /// The broker's version, as it says when a connection begins; not over TLS.
-    pub async fn version(&self) -> Option<String> {
-        let uri = AMQPUri::from_str(self.shared.uri.expose_secret()).ok()?;
-        if uri.scheme != AMQPScheme::AMQP {
-            return None;
-        }
-        let asked = async {
-            let mut stream =
-                TcpStream::connect((uri.authority.host.as_str(), uri.authority.port)).await.ok()?;
-            stream.write_all(b"AMQP\x00\x00\x09\x01").await.ok()?;
-            // The first frame is `connection.start`; its table of properties has the version.
-            let mut head = [0; 7];
-            stream.read_exact(&mut head).await.ok()?;
-            let length = u32::from_be_bytes([head[3], head[4], head[5], head[6]]).min(1 << 16);
-            let mut frame = vec![0; length as usize];
-            stream.read_exact(&mut frame).await.ok()?;
-            let name = b"\x07versionS";
-            let at = frame.windows(name.len()).position(|bytes| bytes == name)? + name.len();
-            let length = usize::from(*frame.get(at + 3)?);
-            String::from_utf8(frame.get(at + 4..at + 4 + length)?.to_vec()).ok()
-        };
-        tokio::time::timeout(CONNECT, asked).await.ok()?
+    /// The nodes of the address, as `host:port`, each with its version, as it says when a connection begins,
+    /// or with why it can't be reached. Over TLS the version is not told.
+    pub async fn nodes(&self) -> Vec<(String, Result<Option<String>, String>)> {
+        let asked = self.shared.nodes.iter().map(async |node| {
+            let place = format!("{}:{}", node.authority.host, node.authority.port);
+            let told = tokio::time::timeout(CONNECT, version(node)).await;
+            (place, told.unwrap_or_else(|_| Err("does not answer".into())))
+        });
+        futures_util::future::join_all(asked).await
     }
 
     /// Closes the connections; what was taken and is not acknowledged goes back.
@@ -351,6 +347,67 @@ impl Broker {
             let _ = tokio::time::timeout(Duration::from_secs(2), closing).await;
         }
     }
+}
+
+/// Connects to a node and declares; a failure says whether the same may work later.
+async fn open(node: &AMQPUri) -> Result<Link, (QueueError, bool)> {
+    let connect = async |name: &str| {
+        let mut uri = node.clone();
+        uri.query.heartbeat.get_or_insert(HEARTBEAT);
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let connecting = Connection::connect_uri(uri, properties);
+        match tokio::time::timeout(CONNECT, connecting).await {
+            Ok(Ok(connection)) => Ok(Arc::new(connection)),
+            Ok(Err(fault)) => {
+                let refused = fault.is_amqp_error();
+                let text = if refused {
+                    format!("refused the connection: {fault}; are user, password and virtual host right?")
+                } else {
+                    fault.to_string()
+                };
+                Err((QueueError(text), true))
+            }
+            Err(_) => Err((QueueError("does not answer".into()), true)),
+        }
+    };
+    let publishing = connect("flowcast publishing").await?;
+    let consuming = connect("flowcast taking").await?;
+    let passing = |fault: lapin::Error| (failed(&fault), true);
+    let channel = publishing.create_channel().await.map_err(passing)?;
+    // A queue with other arguments stays so until a person mends it, but a broker that is just
+    // starting refuses, too.
+    topology::declare(&channel).await.map_err(|fault| {
+        let passes = !fault.0.contains("other arguments") && !fault.0.contains("may not be declared");
+        (fault, passes)
+    })?;
+    let publisher = publishing.create_channel().await.map_err(passing)?;
+    publisher.confirm_select(ConfirmSelectOptions::default()).await.map_err(passing)?;
+    Ok(Link { publishing, consuming, publisher })
+}
+
+/// A node's version; none over TLS.
+async fn version(node: &AMQPUri) -> Result<Option<String>, String> {
+    let asked = async {
+        let mut stream = TcpStream::connect((node.authority.host.as_str(), node.authority.port)).await?;
+        if node.scheme != AMQPScheme::AMQP {
+            return Ok(None);
+        }
+        stream.write_all(b"AMQP\x00\x00\x09\x01").await?;
+        // The first frame is `connection.start`; its table of properties has the version.
+        let mut head = [0; 7];
+        stream.read_exact(&mut head).await?;
+        let length = u32::from_be_bytes([head[3], head[4], head[5], head[6]]).min(1 << 16);
+        let mut frame = vec![0; length as usize];
+        stream.read_exact(&mut frame).await?;
+        let name = b"\x07versionS";
+        let Some(at) = frame.windows(name.len()).position(|bytes| bytes == name) else { return Ok(None) };
+        let text = frame.get(at + name.len()..).and_then(|rest| {
+            let length = usize::from(*rest.get(3)?);
+            String::from_utf8(rest.get(4..4 + length)?.to_vec()).ok()
+        });
+        Ok(text)
+    };
+    asked.await.map_err(|fault: std::io::Error| fault.to_string())
 }
 
 async fn publish_one(channel: &Channel, message: &Message) -> lapin::Result<lapin::PublisherConfirm> {

@@ -1,4 +1,9 @@
-//! A consumer of one queue that is set up again whenever its connection is gone.
+//! A consumer of one queue that is set up again whenever its connection is gone, or nothing comes though
+//! something waits.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use lapin::message::Delivery;
@@ -7,32 +12,122 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 
 use super::super::QueueError;
-use super::AGAIN;
 use super::broker::{Broker, answered, failed};
+use super::topology;
+use crate::campaign::CampaignId;
+
+/// The first wait before a consumer is set up again, and the longest: where a queue has lost most of its
+/// nodes, RabbitMQ ends the whole connection over each try.
+const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// A consumer that gets nothing for so long, with nothing out, looks whether something waits.
+const QUIET: Duration = Duration::from_secs(10);
+/// What goes wrong for longer is said.
+const TROUBLE: Duration = Duration::from_secs(3);
 
 /// Takes what comes to a queue.
 pub(super) struct Consuming {
     broker: Broker,
-    queue: &'static str,
+    queue: String,
+    /// Whose queue it is; it is made where there is none.
+    campaign: Option<CampaignId>,
     /// How many deliveries may be out before one is acknowledged.
     prefetch: u16,
-    taking: Option<(Channel, Consumer)>,
+    taking: Option<Taking>,
+    out: Arc<AtomicUsize>,
+    trouble: Trouble,
+}
+
+/// A consumer and the channel that it is on.
+struct Taking {
+    channel: Channel,
+    consumer: Consumer,
+}
+
+/// What keeps a consumer from taking, if anything; shared with whoever tells.
+#[derive(Clone, Default)]
+pub(super) struct Trouble(Arc<std::sync::Mutex<Option<String>>>);
+
+impl Trouble {
+    fn slot(&self) -> MutexGuard<'_, Option<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn get(&self) -> Option<String> {
+        self.slot().clone()
+    }
+}
+
+/// Counts a delivery that is not done with.
+pub(super) struct Out(Arc<AtomicUsize>);
+
+impl Drop for Out {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Consuming {
-    pub(super) fn new(broker: &Broker, queue: &'static str, prefetch: u16) -> Self {
-        Self { broker: broker.clone(), queue, prefetch, taking: None }
+    pub(super) fn new(broker: &Broker, queue: &str, prefetch: u16) -> Self {
+        Self {
+            broker: broker.clone(),
+            queue: queue.into(),
+            campaign: None,
+            prefetch,
+            taking: None,
+            out: Arc::default(),
+            trouble: Trouble::default(),
+        }
     }
 
-    async fn consume(&self) -> Result<(Channel, Consumer), QueueError> {
+    /// Of a campaign's batches.
+    pub(super) fn of_campaign(broker: &Broker, campaign: &CampaignId, prefetch: u16) -> Self {
+        let queue = topology::queue(campaign);
+        Self { campaign: Some(campaign.clone()), ..Self::new(broker, &queue, prefetch) }
+    }
+
+    pub(super) fn trouble(&self) -> Trouble {
+        self.trouble.clone()
+    }
+
+    async fn consume(&self) -> Result<Taking, QueueError> {
+        if let Some(campaign) = &self.campaign {
+            self.broker.declare(campaign).await?;
+        }
         let channel = self.broker.channel().await?;
         let asking = async {
             channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
-            let options = BasicConsumeOptions::default();
-            channel.basic_consume(self.queue.into(), "".into(), options, FieldTable::default()).await
+            let (queue, options) = (self.queue.as_str().into(), BasicConsumeOptions::default());
+            channel.basic_consume(queue, "".into(), options, FieldTable::default()).await
         };
         let consumer = answered(asking).await?.map_err(|fault| failed(&fault))?;
-        Ok((channel, consumer))
+        Ok(Taking { channel, consumer })
+    }
+
+    /// Sets a consumer up. Waits as long as there is no broker, or the queue does not answer.
+    async fn set_up(&mut self) -> Result<&mut Taking, QueueError> {
+        let (since, mut wait) = (Instant::now(), WAITS.0);
+        loop {
+            // What the broker refuses for good ends it; what passes is tried again.
+            self.broker.link().await?;
+            match self.consume().await {
+                Ok(taking) => {
+                    *self.trouble.slot() = None;
+                    return Ok(self.taking.insert(taking));
+                }
+                Err(fault) => {
+                    tracing::debug!("can't take from {}: {fault}", self.queue);
+                    if since.elapsed() > TROUBLE {
+                        *self.trouble.slot() = Some(format!(
+                            "{} on RabbitMQ can't be read from, as it is while most of the nodes that hold it \
+                             are away; it goes on by itself when they are back ({fault})",
+                            self.queue
+                        ));
+                    }
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(WAITS.1);
+                }
+            }
+        }
     }
 
     /// The next delivery. Waits as long as there is none, or no broker.
@@ -40,27 +135,43 @@ impl Consuming {
     /// # Errors
     ///
     /// When the broker refuses for good.
-    pub(super) async fn next(&mut self) -> Result<Delivery, QueueError> {
+    pub(super) async fn next(&mut self) -> Result<(Delivery, Out), QueueError> {
         loop {
-            if self.taking.is_none() {
-                // What the broker refuses for good ends it; what passes is tried again.
-                self.broker.link().await?;
-                match self.consume().await {
-                    Ok(taking) => self.taking = Some(taking),
-                    Err(fault) => {
-                        tracing::debug!("can't take from {}: {fault}", self.queue);
-                        tokio::time::sleep(AGAIN).await;
-                        continue;
-                    }
+            let taking = match self.taking.take() {
+                Some(taking) => self.taking.insert(taking),
+                None => self.set_up().await?,
+            };
+            match tokio::time::timeout(QUIET, taking.consumer.next()).await {
+                Ok(Some(Ok(delivery))) => {
+                    self.out.fetch_add(1, Ordering::Relaxed);
+                    return Ok((delivery, Out(self.out.clone())));
                 }
+                // The connection or the queue is gone: set up again.
+                Ok(_) => {
+                    self.taking = None;
+                    tokio::time::sleep(WAITS.0).await;
+                }
+                // A queue whose leader has moved may have forgotten its consumer, and one without a leader
+                // says nothing to those that it has.
+                Err(_) if self.is_forgotten().await => {
+                    tracing::debug!("{} has something and hands over nothing", self.queue);
+                    self.close().await;
+                }
+                Err(_) => {}
             }
-            let Some((_, consumer)) = self.taking.as_mut() else { continue };
-            if let Some(Ok(delivery)) = consumer.next().await {
-                return Ok(delivery);
-            }
-            // The connection or the queue is gone: set up again.
-            self.taking = None;
-            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Whether something waits that this consumer should have got.
+    async fn is_forgotten(&self) -> bool {
+        self.out.load(Ordering::Relaxed) == 0
+            && self.broker.waiting(&self.queue).await.is_ok_and(|waiting| waiting > 0)
+    }
+
+    /// Takes no more; what was taken and is not done with goes back.
+    pub(super) async fn close(&mut self) {
+        if let Some(taking) = self.taking.take() {
+            let _ = answered(taking.channel.close(200, "done".into())).await;
         }
     }
 }

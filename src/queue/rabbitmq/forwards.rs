@@ -9,7 +9,7 @@ use lapin::{Acker, message::Delivery};
 
 use super::super::QueueError;
 use super::broker::{Broker, answered, json_properties};
-use super::consuming::Consuming;
+use super::consuming::{Consuming, Out};
 use super::topology::{BATCHES, FORWARDS, FORWARDS_KEY, delay};
 
 /// The headers of a report.
@@ -32,6 +32,7 @@ pub struct Forwarding {
     /// The report.
     pub report: Forwarded,
     acker: Acker,
+    _out: Out,
 }
 
 impl Forwarding {
@@ -58,9 +59,9 @@ impl Forwards {
     /// When the broker refuses for good.
     pub async fn next(&mut self) -> Result<Forwarding, QueueError> {
         loop {
-            let delivery = self.0.next().await?;
+            let (delivery, out) = self.0.next().await?;
             if let Some(report) = read(&delivery) {
-                return Ok(Forwarding { report, acker: delivery.acker });
+                return Ok(Forwarding { report, acker: delivery.acker, _out: out });
             }
             tracing::warn!("a message in {FORWARDS} names no address, and goes nowhere");
             let _ = answered(delivery.acker.ack(BasicAckOptions::default())).await;

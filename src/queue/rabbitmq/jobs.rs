@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::super::QueueError;
 use super::broker::{Broker, Message, Unpublished, answered, failed, json_properties};
-use super::consuming::Consuming;
+use super::consuming::{Consuming, Out};
 use super::topology::{DEAD, EVENTS, JOBS};
 
 /// A job that was delivered so often has ended its worker each time.
@@ -24,11 +24,13 @@ pub struct JobDelivery {
     /// Whether it may have been delivered before.
     pub redelivered: bool,
     delivery: Delivery,
+    _out: Out,
 }
 
 impl JobDelivery {
-    pub(super) fn new(mut delivery: Delivery) -> Self {
-        Self { data: std::mem::take(&mut delivery.data), redelivered: delivery.redelivered, delivery }
+    pub(super) fn new(mut delivery: Delivery, out: Out) -> Self {
+        let (data, redelivered) = (std::mem::take(&mut delivery.data), delivery.redelivered);
+        Self { data, redelivered, delivery, _out: out }
     }
 
     /// Whether it was delivered so often that it must be the reason why workers end.
@@ -116,7 +118,7 @@ impl Jobs {
     ///
     /// When the broker refuses for good.
     pub async fn next(&mut self) -> Result<JobDelivery, QueueError> {
-        self.0.next().await.map(JobDelivery::new)
+        self.0.next().await.map(|(delivery, out)| JobDelivery::new(delivery, out))
     }
 }
 

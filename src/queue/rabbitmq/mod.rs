@@ -4,6 +4,7 @@
 //! jobs and buries those that are refused, `payload.rs` says what a message of batches holds, `forwards.rs` keeps reports that are handed on; here are the
 //! batches.
 
+mod addresses;
 mod broker;
 mod consuming;
 mod forwards;
@@ -16,25 +17,18 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
+use lapin::Acker;
 use lapin::message::Delivery;
-use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, QueueDeclareOptions,
-    QueueDeleteOptions,
-};
-use lapin::types::FieldTable;
-use lapin::{Acker, Channel, Consumer};
+use lapin::options::{BasicAckOptions, BasicNackOptions, QueueDeleteOptions};
 use tokio::sync::Mutex;
 
 use super::{Queue, QueueError, QueuedBatch};
 use crate::campaign::CampaignId;
 pub use broker::Broker;
 use broker::{Message, Unpublished, answered, failed, lasting};
+use consuming::{Consuming, Out, Trouble};
 pub use forwards::{Forwarded, Forwarding, Forwards};
 pub use jobs::{Buried, DeadAction, Event, JobDelivery, Jobs};
-
-/// A wait before a consumer is set up again.
-const AGAIN: Duration = Duration::from_millis(200);
 
 /// The shortest step of the delay ladder.
 const SHORTEST_DELAY: Duration = Duration::from_secs(1);
@@ -46,9 +40,9 @@ const SLACK: Duration = Duration::from_secs(3);
 pub struct RabbitMq {
     broker: Broker,
     campaign: CampaignId,
-    /// How many messages the broker may hand over ahead.
-    prefetch: u16,
-    taking: Arc<Mutex<Option<Taking>>>,
+    taking: Arc<Mutex<Consuming>>,
+    /// What keeps batches from being taken.
+    trouble: Trouble,
     /// Batches of messages that were handed over, which nobody has taken yet.
     ready: Arc<std::sync::Mutex<Ready>>,
     held: Arc<AtomicU64>,
@@ -59,18 +53,13 @@ pub struct RabbitMq {
 /// Batches, each with the message that it came in.
 type Ready = VecDeque<(QueuedBatch, Arc<Delivered>)>;
 
-/// A consumer and the channel that it is on.
-struct Taking {
-    channel: Channel,
-    consumer: Consumer,
-}
-
 /// A message that was handed over. It is acknowledged when all of its batches are done with; if one of
 /// them was let go, all of it comes again, and nothing is left to claim of the others then.
 struct Delivered {
     acker: Acker,
     /// How many of its batches are not done with.
     left: AtomicUsize,
+    _out: Out,
 }
 
 impl Drop for Delivered {
@@ -136,32 +125,18 @@ impl RabbitMq {
         }
     }
 
-    async fn consume(&self) -> Result<Taking, QueueError> {
-        self.broker.declare(&self.campaign).await?;
-        let channel = self.broker.channel().await?;
-        let asking = async {
-            channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
-            let queue = topology::queue(&self.campaign).into();
-            channel
-                .basic_consume(queue, "".into(), BasicConsumeOptions::default(), FieldTable::default())
-                .await
-        };
-        let consumer = answered(asking).await?.map_err(|fault| failed(&fault))?;
-        Ok(Taking { channel, consumer })
-    }
-
     fn ready(&self) -> MutexGuard<'_, Ready> {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes in the batches of a delivery. What holds none is buried: nobody could send it.
-    async fn read(&self, delivery: Delivery) -> Result<(), QueueError> {
+    async fn read(&self, delivery: Delivery, out: Out) -> Result<(), QueueError> {
         let is_ours =
             |queued: &QueuedBatch| queued.batch.campaign == self.campaign && queued.batch.is_whole();
         let fault = match payload::read(&delivery.data) {
             Ok(batches) if !batches.is_empty() && batches.iter().all(is_ours) => {
                 let left = AtomicUsize::new(batches.len());
-                let message = Arc::new(Delivered { acker: delivery.acker, left });
+                let message = Arc::new(Delivered { acker: delivery.acker, left, _out: out });
                 self.ready().extend(batches.into_iter().map(|batch| (batch, message.clone())));
                 return Ok(());
             }
@@ -169,7 +144,7 @@ impl RabbitMq {
             Err(fault) => fault,
         };
         tracing::error!(campaign = %self.campaign, "a message in the campaign's queue {fault}");
-        self.broker.bury(JobDelivery::new(delivery), &fault, "").await
+        self.broker.bury(JobDelivery::new(delivery, out), &fault, "").await
     }
 }
 
@@ -181,11 +156,12 @@ impl Queue for RabbitMq {
     fn open(home: &Broker, campaign: &CampaignId, ahead: usize) -> Self {
         // Most messages hold several batches: so many that nobody waits for the broker between two.
         let prefetch = u16::try_from(ahead.div_ceil(4).max(2)).unwrap_or(u16::MAX);
+        let consuming = Consuming::of_campaign(home, campaign, prefetch);
         Self {
             broker: home.clone(),
             campaign: campaign.clone(),
-            prefetch,
-            taking: Arc::default(),
+            trouble: consuming.trouble(),
+            taking: Arc::new(Mutex::new(consuming)),
             ready: Arc::default(),
             held: Arc::default(),
             delayed: Arc::default(),
@@ -207,31 +183,13 @@ impl Queue for RabbitMq {
 
     async fn next(&self) -> Result<(QueuedBatch, Receipt), QueueError> {
         loop {
-            let mut slot = self.taking.lock().await;
+            let mut taking = self.taking.lock().await;
             // A message that another has taken in may hold more than that one needed.
             if let Some((batch, message)) = self.ready().pop_front() {
                 return Ok((batch, Receipt::new(message, self.held.clone())));
             }
-            if slot.is_none() {
-                match self.consume().await {
-                    Ok(taking) => *slot = Some(taking),
-                    Err(fault) => {
-                        drop(slot);
-                        tracing::debug!(campaign = %self.campaign, "can't take batches: {fault}");
-                        tokio::time::sleep(AGAIN).await;
-                        continue;
-                    }
-                }
-            }
-            let Some(taking) = slot.as_mut() else { continue };
-            if let Some(Ok(delivery)) = taking.consumer.next().await {
-                self.read(delivery).await?;
-            } else {
-                // The connection or the queue is gone: set up again.
-                *slot = None;
-                drop(slot);
-                tokio::time::sleep(AGAIN).await;
-            }
+            let (delivery, out) = taking.next().await?;
+            self.read(delivery, out).await?;
         }
     }
 
@@ -258,16 +216,7 @@ impl Queue for RabbitMq {
     }
 
     async fn waiting(&self) -> Result<u64, QueueError> {
-        let channel = self.broker.channel().await?;
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
-        let queue = topology::queue(&self.campaign);
-        // A queue that is not there holds nothing; the channel is closed by the answer.
-        let declared = answered(channel.queue_declare(queue.into(), options, FieldTable::default())).await?;
-        match declared {
-            Ok(queue) => Ok(u64::from(queue.message_count())),
-            Err(fault) if fault.is_amqp_soft_error() => Ok(0),
-            Err(fault) => Err(failed(&fault)),
-        }
+        self.broker.waiting(&topology::queue(&self.campaign)).await
     }
 
     fn held(&self) -> u64 {
@@ -277,11 +226,9 @@ impl Queue for RabbitMq {
     }
 
     async fn close(&self) {
-        let mut slot = self.taking.lock().await;
+        let mut taking = self.taking.lock().await;
         self.ready().clear();
-        if let Some(taking) = slot.take() {
-            let _ = answered(taking.channel.close(200, "done".into())).await;
-        }
+        taking.close().await;
     }
 
     async fn remove(&self) -> Result<(), QueueError> {
@@ -293,6 +240,6 @@ impl Queue for RabbitMq {
     }
 
     fn trouble(&self) -> Option<String> {
-        self.broker.trouble()
+        self.broker.trouble().or_else(|| self.trouble.get())
     }
 }

@@ -24,6 +24,10 @@ pub(super) const BATCHES: &str = "flowcast.batches";
 /// What was delayed for a campaign that has ended meanwhile comes here, and goes at once. Without it
 /// the delay queue would try again for ever.
 const ENDED: &str = "flowcast.ended";
+/// The queue of it. A quorum queue as all of them: one that lives on one node can't be declared while that
+/// node is away, and no worker could connect to the others. (The queue `flowcast.ended` of earlier
+/// versions is such a one, and no longer used.)
+const ENDED_QUEUE: &str = "flowcast.ended.batches";
 /// Reports that are handed on to jobs' own addresses, and their key among the batches, which is no
 /// campaign's id.
 pub(super) const FORWARDS: &str = "flowcast.forwards";
@@ -75,8 +79,9 @@ pub(super) async fn declare(channel: &Channel) -> Result<(), QueueError> {
     bind(channel, JOBS, JOBS, JOB).await?;
     declare_exchange(channel, EVENTS, ExchangeKind::Topic, FieldTable::default()).await?;
     declare_exchange(channel, ENDED, ExchangeKind::Fanout, FieldTable::default()).await?;
-    declare_queue(channel, ENDED, table([("x-message-ttl", AMQPValue::LongInt(0))])).await?;
-    bind(channel, ENDED, ENDED, "").await?;
+    let arguments = table([("x-queue-type", text("quorum")), ("x-message-ttl", AMQPValue::LongInt(0))]);
+    declare_queue(channel, ENDED_QUEUE, arguments).await?;
+    bind(channel, ENDED_QUEUE, ENDED, "").await?;
     declare_exchange(channel, BATCHES, ExchangeKind::Direct, table([("alternate-exchange", text(ENDED))]))
         .await?;
     declare_queue(channel, FORWARDS, lasting()).await?;

@@ -1,0 +1,158 @@
+//! RabbitMQ as a cluster of three nodes, real processes: killed, frozen, cut off from each other and from
+//! the workers while a campaign runs.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flowcast::sandbox::Behaviour;
+use nix::sys::signal::Signal;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::fleet::{Fleet, until};
+use crate::line::Line;
+use crate::servers::{RabbitCluster, redis_url};
+use crate::support::{World, sandbox};
+
+/// How many faults there are; `FLOWCAST_BROKER_FAULTS=20` is the whole of it.
+fn faults() -> u64 {
+    std::env::var("FLOWCAST_BROKER_FAULTS").ok().and_then(|count| count.parse().ok()).unwrap_or(4)
+}
+
+/// How many messages are sent a second.
+const RATE: u64 = 200;
+
+/// How a node goes wrong.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Kill,
+    Freeze,
+    /// From the other nodes: it sees that it is alone, and pauses.
+    Cut,
+    /// The workers' lines to it.
+    Lines,
+}
+
+const FAULTS: [Fault; 4] = [Fault::Kill, Fault::Freeze, Fault::Cut, Fault::Lines];
+
+async fn lines(cluster: &RabbitCluster) -> (Vec<Arc<Line>>, String) {
+    let mut lines = Vec::new();
+    for node in &cluster.nodes {
+        lines.push(Line::to(node.port).await);
+    }
+    let ports: Vec<u16> = lines.iter().map(|line| line.port).collect();
+    (lines, RabbitCluster::url(&ports))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_after_the_other_goes_wrong_and_nobody_is_sent_to_twice() {
+    let seed = rand::random_range(0..1_000_000);
+    let mut chance = StdRng::seed_from_u64(seed);
+    let rows = faults() * 10 * RATE;
+    eprintln!("seed {seed}, {} faults over {rows} messages", faults());
+    let behaviour = Behaviour { latency: Duration::from_millis(50), ..Behaviour::default() };
+    let (sandbox, provider) = sandbox(behaviour).await;
+    let mut cluster = RabbitCluster::start();
+    let (lines, url) = lines(&cluster).await;
+    let limits = format!("limits = {{ messages = \"{RATE}/s,burst=10\", requests = \"1000/s\" }}");
+    let fleet =
+        Fleet::on(World::new(rows), &redis_url(), &url, &provider, &format!("{limits}\nconcurrency = 4"));
+    let _workers = [fleet.worker(), fleet.worker()];
+    fleet.submit().await;
+    until("it to be on its way", || sandbox.count() > 200).await;
+    let mut longest = Duration::ZERO;
+    for nth in 0..faults() {
+        let fault = FAULTS[usize::try_from(nth).unwrap() % FAULTS.len()];
+        let node = chance.random_range(0..3);
+        let (begun, then) = (Instant::now(), sandbox.count());
+        match fault {
+            Fault::Kill => cluster.kill(node),
+            Fault::Freeze => cluster.signal(node, Signal::SIGSTOP),
+            Fault::Cut => cluster.cut(node, true),
+            Fault::Lines => lines[node].cut(),
+        }
+        // As much as two workers have in hand, and some more.
+        let (mut last, mut gap) = ((then, Instant::now()), Duration::ZERO);
+        until("sending to go on", || {
+            let count = sandbox.count();
+            gap = gap.max(last.1.elapsed());
+            if count != last.0 {
+                last = (count, Instant::now());
+            }
+            count > then + 5 * RATE || count == rows
+        })
+        .await;
+        let took = begun.elapsed();
+        longest = longest.max(gap);
+        match fault {
+            Fault::Kill => cluster.restart(node),
+            Fault::Freeze => cluster.signal(node, Signal::SIGCONT),
+            Fault::Cut => cluster.cut(node, false),
+            Fault::Lines => {}
+        }
+        cluster.await_all();
+        eprintln!(
+            "node {node} {fault:?}: {gap:.1?} without sending, 1,000 more after {took:.1?}, all nodes again after {:.1?}",
+            begun.elapsed()
+        );
+    }
+    let begun = Instant::now();
+    let mut status = fleet.status("c1");
+    while status["state"] != "completed" {
+        assert!(
+            begun.elapsed() < Duration::from_secs(rows / RATE + 120),
+            "seed {seed}: it does not end: {status}"
+        );
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        status = fleet.status("c1");
+    }
+    assert_eq!(status["counts"]["accepted"], rows, "seed {seed}: {status}");
+    assert_eq!(sandbox.stats()["sent_twice"], 0, "seed {seed}");
+    assert_eq!(sandbox.count(), rows, "seed {seed}");
+    eprintln!("accepted {rows}, in doubt 0, sent twice 0; at most {longest:.1?} without sending");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_most_of_its_nodes_the_status_says_so_and_it_goes_on_by_itself() {
+    let (sandbox, provider) = sandbox(Behaviour::default()).await;
+    let mut cluster = RabbitCluster::start();
+    let (_lines, url) = lines(&cluster).await;
+    let limits = "limits = { messages = \"100/s,burst=10\", requests = \"1000/s\" }";
+    let fleet = Fleet::on(World::new(4_000), &redis_url(), &url, &provider, limits);
+    let _workers = [fleet.worker(), fleet.worker()];
+    fleet.submit().await;
+    until("it to be on its way", || sandbox.count() > 100).await;
+    let says = async |part: &str| {
+        let mut reason = String::new();
+        until(&format!("the status to say {part:?}"), || {
+            reason = fleet.status("c1")["reason"].to_string();
+            reason.contains(part)
+        })
+        .await;
+        eprintln!("{reason}");
+    };
+    // A node that is alone pauses.
+    cluster.kill(1);
+    cluster.kill(2);
+    says("none of RabbitMQ's 3 nodes takes connections").await;
+    let ended = fleet.world.run(&["doctor"]).await;
+    assert!(ended.out.contains(&format!("127.0.0.1:{}", _lines[1].port)), "{}", ended.out);
+    cluster.restart(1);
+    cluster.restart(2);
+    cluster.await_all();
+    until("the status to be quiet", || fleet.status("c1")["reason"].is_null()).await;
+    let then = sandbox.count();
+    until("sending to go on", || sandbox.count() > then + 200).await;
+    // One that is told to ignore it takes connections, and its queues have no leader.
+    for node in &cluster.nodes {
+        node.evaluate("application:set_env(rabbit, cluster_partition_handling, ignore).");
+    }
+    cluster.kill(0);
+    cluster.kill(1);
+    says("most of").await;
+    cluster.restart(0);
+    cluster.restart(1);
+    let status = fleet.until_state("c1", "completed").await;
+    assert_eq!(status["counts"]["accepted"], 4_000, "{status}");
+    assert_eq!(sandbox.stats()["sent_twice"], 0);
+}
