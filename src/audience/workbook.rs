@@ -17,6 +17,14 @@ const COLUMNS: usize = 16_384;
 /// How many parts it may have.
 const PARTS: usize = 10_000;
 
+/// What the system said, which a writer of CSV wraps.
+fn plain(fault: csv::Error) -> io::Error {
+    match fault.into_kind() {
+        csv::ErrorKind::Io(fault) => fault,
+        other => io::Error::other(format!("{other:?}")),
+    }
+}
+
 /// The first sheet as CSV.
 pub(super) fn unpack(path: &Path) -> Result<File, AudienceError> {
     let named = || name(path);
@@ -50,7 +58,7 @@ pub(super) fn unpack(path: &Path) -> Result<File, AudienceError> {
         left = left
             .checked_sub(bytes as u64)
             .ok_or_else(|| io::Error::other("it is larger than 512 MiB as CSV"))?;
-        let written = writer.write_record(&*record).map_err(io::Error::from);
+        let written = writer.write_record(&*record).map_err(plain);
         record.clear();
         written
     };

@@ -98,7 +98,7 @@ impl Fleet {
         self.start(command)
     }
 
-    fn start(&self, mut command: std::process::Command) -> Worker {
+    pub fn start(&self, mut command: std::process::Command) -> Worker {
         let log = std::fs::File::options().create(true).append(true).open(self.world.path("log")).unwrap();
         Worker { child: command.stdout(Stdio::null()).stderr(log).spawn().unwrap() }
     }

@@ -305,6 +305,11 @@ impl RabbitProcess {
     }
 
     pub fn start() -> Self {
+        Self::with_data_in(None)
+    }
+
+    /// One that keeps its data in a folder.
+    pub fn with_data_in(data: Option<&Path>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (port, dist, epmd_port, management) = (free_port(), free_port(), free_port(), free_port());
         let home = folder.path().display().to_string();
@@ -316,7 +321,7 @@ impl RabbitProcess {
             ("RABBITMQ_DIST_PORT", dist.to_string()),
             ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
             ("ERL_EPMD_PORT", epmd_port.to_string()),
-            ("RABBITMQ_MNESIA_BASE", format!("{home}/mnesia")),
+            ("RABBITMQ_MNESIA_BASE", format!("{}/mnesia", data.unwrap_or(folder.path()).display())),
             ("RABBITMQ_LOG_BASE", format!("{home}/log-files")),
             ("RABBITMQ_ENABLED_PLUGINS_FILE", format!("{home}/plugins")),
             ("RABBITMQ_PID_FILE", format!("{home}/pid")),

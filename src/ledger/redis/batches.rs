@@ -1,6 +1,7 @@
 //! Batches in Redis: whom a batch goes to and its record are strings, its outcomes a hash for people.
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use redis::{FromRedisValue, Value};
 
 use super::Redis;
 use super::dump::HashDump;
+use super::journal::Journal;
 use super::layout::{Keys, field};
 use super::transaction::{Command, Done, Transaction};
 use crate::campaign::{CampaignId, CampaignState, Phone};
@@ -24,6 +26,8 @@ use crate::redis_client::RedisClientError;
 const FIELD: usize = 64;
 /// A wait before a claim that too few replicas have is said again.
 const REPLICA_WAIT: Duration = Duration::from_millis(200);
+/// How often a full disk is looked at.
+const ROOM_WAIT: Duration = Duration::from_millis(200);
 /// How many claims that ran out are read together.
 const DUE: u32 = 100;
 
@@ -81,6 +85,9 @@ impl Batches for Redis {
 
     async fn swap_batch(&self, swap: Swap<'_>) -> Result<Swapped, LedgerError> {
         let mut transaction = self.transaction(&swap, self.takes_dumps.load(Ordering::Relaxed));
+        if let Some(journal) = &self.journal {
+            self.wait_for_room(journal).await;
+        }
         // Only what is followed by a request must outlive its master.
         let replicas = if swap.purpose.is_some() { self.replicas } else { 0 };
         loop {
@@ -186,6 +193,24 @@ impl Batches for Redis {
 }
 
 impl Redis {
+    /// Waits until what is written to Redis can be written to the journal, too: what was claimed and then failed
+    /// here would be in doubt, and was never sent.
+    async fn wait_for_room(&self, journal: &Journal) {
+        while let Err(fault) = journal.reserve() {
+            let why = format!(
+                "the journal of a worker can't be written to the folder for temporary files (TMPDIR): {fault}"
+            );
+            let known = self.lacks_room.lock().unwrap_or_else(PoisonError::into_inner).replace(why.clone());
+            if known.is_none() {
+                tracing::warn!("sending stops: {why}");
+            }
+            tokio::time::sleep(ROOM_WAIT).await;
+        }
+        if self.lacks_room.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
+            tracing::info!("the journal has room again");
+        }
+    }
+
     /// Takes in whether enough replicas have a claim, and says so when that changes.
     fn heeds_replicas(&self, is_replicated: bool) -> bool {
         if self.lacks_replicas.swap(!is_replicated, Ordering::Relaxed) == is_replicated {

@@ -22,6 +22,9 @@ use crate::ledger::{LedgerError, NewCampaign, PlannedBatch};
 
 /// How large a file may be. There are two of them: the older one goes when the newer one is full.
 const LARGEST: u64 = 32 << 20;
+/// More than an entry takes, and how much room on the disk is reserved ahead.
+const ENTRY: u64 = 256 << 10;
+const AHEAD: u64 = 1 << 20;
 /// How long the file of a worker that is gone is kept.
 const KEPT: Duration = Duration::from_hours(1);
 /// Changes whenever the machine was started: what was written before may be gone with what was not yet on disk.
@@ -39,6 +42,8 @@ pub(super) struct Journal {
 struct Inner {
     file: File,
     bytes: u64,
+    /// Up to where there is room for certain.
+    reserved: u64,
     /// The time of the last entry.
     newest: i64,
     /// The time of the last entry in the older file.
@@ -131,8 +136,40 @@ impl Journal {
         lock.try_lock().map_err(io::Error::from)?;
         let (file, bytes) = begin(&folder, session, 0)?;
         fs::rename(path(&folder, session, "next"), path(&folder, session, "new"))?;
-        let inner = Mutex::new(Inner { file, bytes, newest: 0, older: 0 });
+        let inner = Mutex::new(Inner { file, bytes, reserved: 0, newest: 0, older: 0 });
         Ok(Self { folder, session, inner, _lock: lock })
+    }
+
+    /// Reserves room for an entry, so that what is written to Redis next can be written down here, too.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub(super) fn reserve(&self) -> io::Result<()> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.bytes + ENTRY > LARGEST {
+            self.turn(&mut inner)?;
+        }
+        if inner.reserved < inner.bytes + ENTRY {
+            let flags = rustix::fs::FallocateFlags::KEEP_SIZE;
+            match rustix::fs::fallocate(&inner.file, flags, inner.bytes, AHEAD) {
+                // There are disks that promise nothing.
+                Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => inner.reserved = inner.bytes + AHEAD,
+                Err(fault) => return Err(fault.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on in the next file; the older one goes.
+    fn turn(&self, inner: &mut Inner) -> io::Result<()> {
+        // First the next file is there: where the disk is full, nothing has changed, and it is tried again.
+        let (file, bytes) = begin(&self.folder, self.session, inner.older)?;
+        let [old, new, next] = ["old", "new", "next"].map(|kind| path(&self.folder, self.session, kind));
+        fs::rename(&new, old)?;
+        fs::rename(next, new)?;
+        *inner = Inner { file, bytes, reserved: 0, newest: inner.newest, older: inner.newest };
+        Ok(())
     }
 
     /// Writes down that a batch was changed. To be done before anything follows from the change.
@@ -181,13 +218,7 @@ impl Journal {
             bytes[..4].copy_from_slice(&length.to_le_bytes());
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
             if inner.bytes + bytes.len() as u64 > LARGEST {
-                // First the next file is there: where the disk is full, nothing has changed, and it is tried again.
-                let (file, size) = begin(&self.folder, self.session, inner.older)?;
-                let [old, new, next] =
-                    ["old", "new", "next"].map(|kind| path(&self.folder, self.session, kind));
-                fs::rename(&new, old)?;
-                fs::rename(next, new)?;
-                *inner = Inner { file, bytes: size, newest: inner.newest, older: inner.newest };
+                self.turn(&mut inner)?;
             }
             // At its place: half an entry that a full disk has left is written over.
             inner.file.write_all_at(&bytes, inner.bytes)?;

@@ -22,8 +22,8 @@ mod suppression;
 mod transaction;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -54,6 +54,8 @@ pub struct Redis {
     takes_dumps: Arc<AtomicBool>,
     /// What this worker has written lately; none where nothing is sent.
     journal: Option<Arc<journal::Journal>>,
+    /// Why the journal can't be written to.
+    lacks_room: Arc<Mutex<Option<String>>>,
     compared: history::SharedCompared,
     /// One comparison at a time: each reads the journal.
     comparing: Arc<tokio::sync::Mutex<()>>,
@@ -95,6 +97,7 @@ impl Redis {
             lacks_replicas: Arc::default(),
             takes_dumps: Arc::new(AtomicBool::new(true)),
             journal: None,
+            lacks_room: Arc::default(),
             compared: Arc::default(),
             comparing: Arc::default(),
         }
@@ -134,6 +137,9 @@ impl Store for Redis {
 
 impl Ledger for Redis {
     fn trouble(&self) -> Option<String> {
+        if let Some(why) = self.lacks_room.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            return Some(why);
+        }
         let lacks = self.lacks_replicas.load(Ordering::Relaxed);
         lacks.then(|| {
             format!("Redis has fewer than {} (redis.replicas)", counted(self.replicas.into(), "replica"))
