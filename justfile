@@ -66,6 +66,14 @@ simulate SEEDS="20000" FROM="0":
 failover COUNT="20":
     FLOWCAST_FAILOVERS={{COUNT}} cargo test --test it failover -- --nocapture
 
+# Nodes of a RabbitMQ cluster of three killed, frozen and cut off in turns, under a campaign
+broker-cluster FAULTS="20":
+    FLOWCAST_BROKER_FAULTS={{FAULTS}} cargo test --test it broker_cluster -- --nocapture
+
+# An hour of mixed campaigns with reports and a fault a minute: what is held at the end is what was held before
+soak SECONDS="3600":
+    FLOWCAST_SOAK_SECONDS={{SECONDS}} cargo test --test it soak -- --nocapture
+
 # Redis' memory a message, at a million messages
 memory:
     FLOWCAST_TEST_BATCHES=10000 cargo test --test it compact_encoding -- --nocapture

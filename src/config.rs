@@ -54,7 +54,7 @@ pub struct Config {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Address {
-    /// As `amqp://guest:guest@127.0.0.1:5672/%2f`.
+    /// As `amqp://guest:guest@127.0.0.1:5672/%2f`; several nodes of a cluster are separated by commas.
     pub url: Secret,
 }
 

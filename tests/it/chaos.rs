@@ -19,7 +19,7 @@ use crate::line::Line;
 use crate::servers::{DURABLE, RabbitProcess, RedisProcess};
 use crate::support::{World, sandbox};
 
-const WORKERS: usize = 3;
+pub const WORKERS: usize = 3;
 const CONCURRENCY: u64 = 2;
 const BATCH: u64 = 20;
 
@@ -28,43 +28,44 @@ fn number(name: &str, usual: u64) -> u64 {
 }
 
 /// All that can have a bad day.
-struct Scene {
-    fleet: Fleet,
-    workers: Vec<Worker>,
+pub struct Scene {
+    pub fleet: Fleet,
+    pub workers: Vec<Worker>,
+    /// The first worker that may be killed.
+    pub killed_from: usize,
     /// Workers that are frozen, and until when.
-    frozen: Vec<(usize, Instant)>,
-    redis: RedisProcess,
-    rabbit: RabbitProcess,
+    pub frozen: Vec<(usize, Instant)>,
+    pub redis: RedisProcess,
+    pub rabbit: RabbitProcess,
     /// To Redis, to RabbitMQ and to the provider.
     lines: [Arc<Line>; 3],
-    chance: StdRng,
+    pub chance: StdRng,
 }
 
 impl Scene {
-    async fn new(rows: u64, rate: u64, provider: &str, chance: StdRng) -> Self {
+    /// Servers and their lines; no worker yet. `limits` are the account's.
+    pub async fn new(world: World, limits: &str, provider: &str, chance: StdRng) -> Self {
         let (redis, rabbit) = (RedisProcess::start(DURABLE), RabbitProcess::start());
         let provider = provider.rsplit(':').next().unwrap().parse().unwrap();
         let lines = [Line::to(redis.port).await, Line::to(rabbit.port).await, Line::to(provider).await];
-        let account = format!(
-            "limits = {{ messages = \"{rate}/s,burst={BATCH}\", requests = \"100000/s\" }}\n\
-             concurrency = {CONCURRENCY}\ntimeout = \"1s\""
-        );
+        let account = format!("{limits}\nconcurrency = {CONCURRENCY}\ntimeout = \"1s\"");
         let fleet = Fleet::on(
-            World::new(rows),
+            world,
             &format!("redis://127.0.0.1:{}/0", lines[0].port),
             &format!("amqp://guest:guest@127.0.0.1:{}/%2f", lines[1].port),
             &format!("http://127.0.0.1:{}", lines[2].port),
             &account,
         );
-        let workers = (0..WORKERS).map(|_| fleet.worker()).collect();
-        Self { fleet, workers, frozen: Vec::new(), redis, rabbit, lines, chance }
+        let (workers, frozen) = (Vec::new(), Vec::new());
+        Self { fleet, workers, killed_from: 0, frozen, redis, rabbit, lines, chance }
     }
 
     /// Does one thing that goes wrong, and names it.
-    async fn fault(&mut self, kind: u64) -> &'static str {
+    pub async fn fault(&mut self, kind: u64) -> &'static str {
         let who = self.chance.random_range(0..WORKERS);
         match kind {
             0 => {
+                let who = who.max(self.killed_from);
                 if self.frozen.iter().all(|(frozen, _)| *frozen != who) {
                     self.workers[who].kill();
                     self.workers[who] = self.fleet.worker();
@@ -112,12 +113,12 @@ impl Scene {
         }
     }
 
-    async fn pause(&mut self, least: u64, most: u64) {
+    pub async fn pause(&mut self, least: u64, most: u64) {
         tokio::time::sleep(Duration::from_millis(self.chance.random_range(least..most))).await;
     }
 
     /// Lets frozen workers go on whose time is over, or all of them.
-    fn thaw(&mut self, all: bool) {
+    pub fn thaw(&mut self, all: bool) {
         let workers = &self.workers;
         self.frozen.retain(|(who, until)| {
             let over = all || *until <= Instant::now();
@@ -152,7 +153,9 @@ async fn on_bad_days_nothing_is_sent_twice_and_nothing_is_lost() {
         sandbox(Behaviour { latency: Duration::from_millis(150), ..Behaviour::default() }).await;
     // So slow that the campaign lasts as long as the faults.
     let rate = (rows / (faults * 2).max(1)).max(BATCH);
-    let mut scene = Scene::new(rows, rate, &provider, StdRng::seed_from_u64(seed)).await;
+    let limits = format!("limits = {{ messages = \"{rate}/s,burst={BATCH}\", requests = \"100000/s\" }}");
+    let mut scene = Scene::new(World::new(rows), &limits, &provider, StdRng::seed_from_u64(seed)).await;
+    scene.workers = (0..WORKERS).map(|_| scene.fleet.worker()).collect();
     scene.fleet.submit().await;
 
     let mut done = HashMap::<&str, u64>::new();

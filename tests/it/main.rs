@@ -49,6 +49,7 @@ mod servers;
 mod service;
 mod shared_limits;
 mod single_answers;
+mod soak;
 mod support;
 mod template_memory;
 mod tls;

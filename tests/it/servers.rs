@@ -359,6 +359,17 @@ impl RabbitProcess {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
     }
 
+    /// Its queues, and how many messages each has.
+    pub fn queues(&self) -> std::collections::BTreeMap<String, u64> {
+        let told = http(self.management, "GET", "/api/queues", "");
+        let json = told.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        let queues: Vec<serde_json::Value> = serde_json::from_str(json).unwrap_or_default();
+        let queue = |queue: &serde_json::Value| {
+            (queue["name"].as_str().unwrap().to_owned(), queue["messages"].as_u64().unwrap_or_default())
+        };
+        queues.iter().map(queue).collect()
+    }
+
     /// `rabbitmqctl`, on this node.
     pub fn control(&self, args: &[&str]) {
         let done = Command::new("/usr/lib/rabbitmq/bin/rabbitmqctl")

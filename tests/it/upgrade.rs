@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use flowcast::queue::{Queue, RabbitMq};
 use flowcast::sandbox::Behaviour;
 use nix::sys::signal::Signal;
 
 use crate::fleet::{Fleet, until};
-use crate::servers::{DURABLE, RedisProcess, amqp_url};
+use crate::servers::{DURABLE, RedisProcess, amqp_url, broker};
 use crate::support::{World, phone, sandbox};
 
 const ROWS: u64 = 600;
@@ -85,6 +86,73 @@ async fn stores_of_earlier_versions_go_on_in_the_middle_of_a_campaign() {
         assert_eq!((of("total"), of("accepted") + of("in_doubt")), (ROWS, ROWS), "{counts}");
         is_the_rest(&before, &sandbox);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_of_the_layout_before_goes_on_too() {
+    // Layout 7 had one column less, and nothing else was different.
+    let fixture = fixtures().join("store-8");
+    let world = world(&fixture);
+    world.write("flowcast.db", std::fs::read(fixture.join("flowcast.db")).unwrap());
+    let store = rusqlite::Connection::open(world.path("flowcast.db")).unwrap();
+    store.execute_batch("ALTER TABLE campaign DROP COLUMN doubt_below; PRAGMA user_version = 7").unwrap();
+    drop(store);
+    let (sandbox, url) = slow().await;
+    world.write_config(&url, ACCOUNT);
+    let before = states(&world);
+    let ended = world.run(&["run", "job.json"]).await;
+    assert!(matches!(ended.status, Some(0 | 3)), "{ended:?}");
+    is_the_rest(&before, &sandbox);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_of_two_versions_travel_side_by_side() {
+    let (sandbox, url) = slow().await;
+    let fleet = Fleet::new(4_000, &url, ACCOUNT);
+    let mut job = crate::support::job();
+    job["limits"] = serde_json::json!({ "messages": "200/s,burst=20" });
+    fleet.world.write_job(&job);
+    let _workers = [fleet.worker(), fleet.worker()];
+    fleet.submit().await;
+    until("it to be on its way", || sandbox.count() > 200).await;
+    fleet.ok(&["pause", "c1"]).await;
+    until("nothing to be under way", || fleet.status("c1")["counts"]["sending"] == 0).await;
+    // Half of what is queued is put back as the first version wrote it: one batch a message, JSON.
+    let broker = broker(&fleet.amqp).await;
+    let queue = RabbitMq::open(&broker, &"c1".parse().unwrap(), 4);
+    let connection = lapin::Connection::connect(&fleet.amqp, lapin::ConnectionProperties::default());
+    let channel = connection.await.unwrap().create_channel().await.unwrap();
+    let (mut taken, mut first) = (Vec::new(), 0);
+    while let Ok(batch) = tokio::time::timeout(Duration::from_secs(2), queue.next()).await {
+        taken.push(batch.unwrap());
+    }
+    assert!(taken.len() >= 8, "{} batches are queued", taken.len());
+    for (nth, (batch, receipt)) in taken.into_iter().enumerate() {
+        if nth % 2 == 0 {
+            first += 1;
+            let json = serde_json::to_vec(&batch).unwrap();
+            let published = channel.basic_publish(
+                "".into(),
+                "flowcast.batches.c1".into(),
+                lapin::options::BasicPublishOptions::default(),
+                &json,
+                lapin::BasicProperties::default().with_delivery_mode(2),
+            );
+            published.await.unwrap();
+        } else {
+            queue.publish(vec![batch]).await.unwrap();
+        }
+        queue.acknowledge(receipt).await.unwrap();
+    }
+    queue.close().await;
+    eprintln!("{first} batches of the first version");
+    fleet.ok(&["resume", "c1"]).await;
+    let status = fleet.until_state("c1", "completed").await;
+    assert_eq!(status["counts"]["accepted"], 4_000, "{status}");
+    assert_eq!((sandbox.count(), &sandbox.stats()["sent_twice"]), (4_000, &serde_json::json!(0)));
+    // None of them was lost and planned again, and none was buried.
+    assert!(!fleet.log().contains("planned again"), "{}", fleet.log());
+    assert_eq!(broker.buried(1).await.unwrap().0.len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,291 @@
+//! Mixed campaigns for a long time, with reports, answers of people, and a fault now and then. What is there at the
+//! end is what was there at the beginning: memory, file descriptors, queues and keys.
+//!
+//! A short run is part of the tests; `just soak` is an hour with a fault a minute.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use flowcast::sandbox::{Behaviour, Reporting};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+
+use crate::chaos::{Scene, WORKERS};
+use crate::fleet::until;
+use crate::servers::free_port;
+use crate::support::{World, job, sandbox};
+
+fn seconds() -> u64 {
+    std::env::var("FLOWCAST_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(40)
+}
+
+/// How a campaign goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Text,
+    /// A flow, which some people answer.
+    Flow,
+    /// Its recipients stand in the job.
+    Few,
+    Scheduled,
+    /// Paused on its way, and resumed.
+    Paused,
+    Cancelled,
+}
+
+const KINDS: [Kind; 6] = [Kind::Text, Kind::Flow, Kind::Few, Kind::Scheduled, Kind::Paused, Kind::Cancelled];
+
+/// What a worker holds of its machine.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    /// MiB.
+    memory: u64,
+    files: usize,
+}
+
+fn held(pid: u32) -> Held {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+    Held { memory: kibibytes >> 10, files: std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() }
+}
+
+struct Soak {
+    scene: Scene,
+    /// The campaigns that were begun: how each goes, and how many people it has.
+    campaigns: BTreeMap<String, (Kind, u64)>,
+    ended: BTreeSet<String>,
+}
+
+/// How long campaigns are kept.
+const KEPT: Duration = Duration::from_secs(30);
+
+impl Soak {
+    /// Writes an audience and a job, and submits it.
+    async fn begin(&mut self, nth: u64, kind: Kind) {
+        let id = format!("soak-{nth}");
+        let rows: u64 = if kind == Kind::Few { 5 } else { self.scene.chance.random_range(100..700) };
+        let phone = |row: u64| format!("+91{}", 7_000_000_000 + nth * 1_000 + row);
+        let mut job = job();
+        job["id"] = id.as_str().into();
+        if kind == Kind::Few {
+            let people = (0..rows).map(|row| json!({ "phone": phone(row), "name": "Asha" }));
+            job["audience"] = json!({ "recipients": people.collect::<Vec<_>>() });
+        } else {
+            let mut csv = String::from("phone,name\n");
+            for row in 0..rows {
+                writeln!(csv, "{},name {row}", phone(row)).unwrap();
+            }
+            self.scene.fleet.world.write(&format!("{id}.csv"), csv);
+            job["audience"] = json!({ "csv": { "path": format!("{id}.csv") } });
+        }
+        match kind {
+            Kind::Flow => {
+                job["message"] = json!({
+                    "type": "interactive",
+                    "interactive": {
+                        "type": "flow", "body": { "text": "Dear {{ name }}, book a visit." },
+                        "action": { "name": "flow", "parameters": {
+                            "flow_message_version": "3", "flow_id": "1323000000000001",
+                            "flow_token": "{{ message_ref }}", "flow_cta": "Book now",
+                            "flow_action": "navigate", "flow_action_payload": { "screen": "BOOK" },
+                        } },
+                    },
+                });
+            }
+            Kind::Scheduled => {
+                let start = jiff::Timestamp::now() + Duration::from_secs(5);
+                job["schedule"] = json!({ "start_at": start.to_string() });
+            }
+            _ => {}
+        }
+        self.scene.fleet.world.write_job(&job);
+        // The broker may be away just now.
+        let start = Instant::now();
+        while self.scene.fleet.world.run(&["submit", "job.json"]).await.status != Some(0) {
+            assert!(start.elapsed() < Duration::from_mins(2), "{id} can't be submitted");
+        }
+        self.campaigns.insert(id, (kind, rows));
+    }
+
+    /// Looks after campaigns as a person would.
+    async fn look_after(&mut self) {
+        let is_under_way = |(id, _): &(&String, &(Kind, u64))| !self.ended.contains(*id);
+        let waiting: Vec<(String, Kind, u64)> = self
+            .campaigns
+            .iter()
+            .filter(is_under_way)
+            .map(|(id, (kind, rows))| (id.clone(), *kind, *rows))
+            .collect();
+        let world = &self.scene.fleet.world;
+        for (id, kind, rows) in waiting {
+            let ended = world.run(&["status", &id, "--json"]).await;
+            let status: Value = serde_json::from_str(&ended.out).unwrap_or_default();
+            let sent = status["counts"]["accepted"].as_u64().unwrap_or_default();
+            let word = match status["state"].as_str().unwrap_or_default() {
+                "completed" | "cancelled" => {
+                    // Everybody is in one state, and of a campaign that was cancelled some may not be planned.
+                    let of = |state: &str| status["counts"][state].as_u64().unwrap();
+                    let is_settled = of("pending") + of("sending") == 0;
+                    assert!(kind == Kind::Cancelled || is_settled && of("total") == rows, "{status}");
+                    if is_settled {
+                        self.ended.insert(id);
+                    }
+                    continue;
+                }
+                "held" | "paused" => "resume",
+                "running" if kind == Kind::Cancelled && sent > 20 => "cancel",
+                "running" if kind == Kind::Paused && sent > 20 && self.scene.chance.random_bool(0.3) => {
+                    "pause"
+                }
+                _ => continue,
+            };
+            world.run(&[word, &id]).await;
+        }
+    }
+
+    fn queues(&self) -> BTreeSet<String> {
+        self.scene.rabbit.queues().into_keys().collect()
+    }
+
+    /// The keys in Redis that do not go by themselves.
+    fn keys(&self) -> BTreeSet<String> {
+        let client = redis::Client::open(self.scene.redis.url().as_str()).unwrap();
+        let mut server = client.get_connection().unwrap();
+        let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut server).unwrap();
+        let lasts = |key: &String| redis::cmd("TTL").arg(key).query(&mut server) == Ok(-1);
+        keys.into_iter().filter(lasts).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_there_at_the_end_is_what_was_there_at_the_beginning() {
+    let (seed, length) = (rand::random_range(0..1_000_000), Duration::from_secs(seconds()));
+    eprintln!("seed {seed}, {} s", length.as_secs());
+    let reporting = Reporting {
+        delay: Duration::from_secs(3),
+        shuffle: 0.1,
+        repeat: 0.05,
+        lose: 0.02,
+        fail: 0.05,
+        read: 0.7,
+        reply: 0.3,
+        ..Reporting::default()
+    };
+    let latency = Duration::from_millis(50);
+    let (sandbox, provider) =
+        sandbox(Behaviour { latency, reporting, accept_rate: 0.98, ..Behaviour::default() }).await;
+    let limits = "limits = { messages = \"400/s,burst=20\", requests = \"1000/s\" }";
+    let chance = StdRng::seed_from_u64(seed);
+    let mut scene = Scene::new(World::new(1), limits, &provider, chance).await;
+    // The first worker is never killed, so that it can be watched; reports come to it.
+    let port = free_port();
+    let config = std::fs::read_to_string(scene.fleet.world.path("flowcast.toml")).unwrap();
+    let config = config
+        .replace(
+            "listen = \"127.0.0.1:0\"",
+            &format!("listen = \"127.0.0.1:0\"\npublic_url = \"http://127.0.0.1:{port}\""),
+        )
+        .replace("[redis]\n", "[redis]\nkeep_for = \"30s\"\n");
+    scene.fleet.world.write("flowcast.toml", config);
+    let mut steady = scene.fleet.world.command(&["worker"]);
+    steady.env("FLOWCAST_HTTP__LISTEN", format!("127.0.0.1:{port}"));
+    scene.killed_from = 1;
+    scene.workers.push(scene.fleet.start(steady));
+    scene.workers.extend((1..WORKERS).map(|_| scene.fleet.worker()));
+    let pid = scene.workers[0].pid();
+    until("the worker to listen", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
+    let mut soak = Soak { scene, campaigns: BTreeMap::new(), ended: BTreeSet::new() };
+    // What is there after one campaign stays: the log of acts, the key of reports.
+    soak.begin(0, Kind::Flow).await;
+    until("the first campaign", || soak.scene.fleet.status("soak-0")["state"] == "completed").await;
+    // The list of campaigns is gone when it is empty.
+    let is_lasting = |name: &String| !name.contains("soak-") && name != "flowcast:campaigns";
+    let of_all = |names: BTreeSet<String>| names.into_iter().filter(is_lasting).collect();
+    until("the queues to be told of", || soak.queues().len() > 5).await;
+    let (queues, keys): (BTreeSet<String>, BTreeSet<String>) = (of_all(soak.queues()), of_all(soak.keys()));
+
+    let every = Duration::from_secs((seconds() / 60).clamp(2, 10));
+    let (begun, mut nth, mut faults) = (Instant::now(), 1, BTreeMap::<&str, u32>::new());
+    let fault_every = Duration::from_secs(60).min(length / 3);
+    let (mut next_campaign, mut next_fault) = (begun, begun + fault_every);
+    let (mut warm, mut most) = (None, held(pid));
+    while begun.elapsed() < length {
+        if Instant::now() >= next_campaign {
+            next_campaign += every;
+            let kind = KINDS[usize::try_from(nth).unwrap() % KINDS.len()];
+            soak.begin(nth, kind).await;
+            nth += 1;
+        }
+        if Instant::now() >= next_fault {
+            next_fault += fault_every;
+            let kind = soak.scene.chance.random_range(0..8);
+            *faults.entry(soak.scene.fault(kind).await).or_default() += 1;
+            let now = held(pid);
+            most = Held { memory: most.memory.max(now.memory), files: most.files.max(now.files) };
+            eprintln!(
+                "{:>5.0} s: {} campaigns, {} messages, worker {} MiB and {} files, {} queues, {} keys",
+                begun.elapsed().as_secs_f64(),
+                nth,
+                sandbox.count(),
+                now.memory,
+                now.files,
+                soak.queues().len(),
+                soak.keys().len()
+            );
+            if begun.elapsed() > length / 6 {
+                warm.get_or_insert(now);
+            }
+        }
+        soak.scene.thaw(false);
+        soak.look_after().await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    // Whatever is frozen goes on, and all campaigns come to their end.
+    let last = soak.scene.frozen.iter().map(|(_, until)| *until).max();
+    tokio::time::sleep(last.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now())))
+        .await;
+    soak.scene.thaw(true);
+    let end = Instant::now();
+    while soak.ended.len() < soak.campaigns.len() {
+        assert!(
+            end.elapsed() < Duration::from_mins(4),
+            "seed {seed}: {:?} of {:?}",
+            soak.ended,
+            soak.campaigns.keys()
+        );
+        soak.look_after().await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    // Those of campaigns are gone when the campaign's end was told.
+    let rest = |soak: &Soak| -> Vec<String> { soak.queues().difference(&queues).cloned().collect() };
+    until("the queues to be as before", || rest(&soak).is_empty()).await;
+    until("nothing to be left in them", || soak.scene.rabbit.queues().values().sum::<u64>() == 0).await;
+    // Reports come until a few seconds later, and connections that nobody uses are closed after a while.
+    let warm = warm.unwrap_or(most);
+    until("the files to be as before", || held(pid).files <= warm.files.min(most.files)).await;
+    let last = held(pid);
+    eprintln!(
+        "{} campaigns, {} messages, faults {faults:?}: worker {} MiB and {} files when it was warm, at most {} and {}, at the end {} and {}",
+        soak.campaigns.len(),
+        sandbox.count(),
+        warm.memory,
+        warm.files,
+        most.memory,
+        most.files,
+        last.memory,
+        last.files
+    );
+    assert!(last.memory <= warm.memory + warm.memory / 4 + 8, "seed {seed}: {warm:?} {last:?}");
+    assert_eq!(sandbox.stats()["sent_twice"], 0, "seed {seed}");
+    // A worker that begins forgets what ended so long ago.
+    tokio::time::sleep(KEPT).await;
+    let nth = WORKERS - 1;
+    soak.scene.workers[nth].kill();
+    soak.scene.workers[nth] = soak.scene.fleet.worker();
+    until("the campaigns' keys to be gone", || !soak.keys().iter().any(|key| key.contains("soak-"))).await;
+    assert_eq!(soak.keys(), keys, "seed {seed}");
+    eprintln!("{} keys and {} queues at the beginning and at the end", keys.len(), queues.len());
+}
