@@ -163,7 +163,7 @@ impl<L: Ledger> Reports<L> {
         metrics::counter!("flowcast_callbacks_total", "result" => "notice").increment(1);
         tracing::warn!("account {account}: {notice}");
         // Kept as what holds a flow is, under a name that no flow has: it holds nothing.
-        let kept = Breaker { account: account.into(), flow: Some(notice.about.key()) };
+        let kept = Breaker::flow(account, notice.about.key());
         if notice.is_bad() {
             self.ledger.open_breaker(&kept, notice.to_string(), false).await?;
         } else {
@@ -266,7 +266,7 @@ impl<L: Ledger> Reports<L> {
             }
             return Ok(());
         }
-        let breaker = Breaker { account: address.name.clone(), flow: Some(flow) };
+        let breaker = Breaker::flow(&address.name, flow);
         let reason = format!("{code}: {text}; {}", known.remedy);
         if self.ledger.open_breaker(&breaker, reason.clone(), false).await? {
             tracing::error!("{breaker} is held: {reason}");

@@ -137,7 +137,14 @@ fn callbacks(account: &Account) -> (Grade, String) {
             "http.public_url is not set: nothing is reported, and messages in doubt must be decided by a person"
                 .into(),
         ),
-        Some(_) if account.kind.takes_callback => (Grade::Ok, "each message says where its reports go".into()),
+        Some(callbacks) if account.kind.takes_callback => (
+            Grade::Ok,
+            format!(
+                "each message says where its reports go; for what people write, set this address, which is as \
+                 secret as a password, as the webhook of each sender number in its console: {}",
+                callbacks.of_account()
+            ),
+        ),
         Some(callbacks) => (
             Grade::Ok,
             format!(

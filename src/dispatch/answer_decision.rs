@@ -120,7 +120,9 @@ impl FollowUp {
             Self::Limited { .. } => 5,
             Self::Hold { scope: Scope::Flow, .. } => 6,
             Self::Hold { scope: Scope::Campaign, .. } => 7,
-            Self::Hold { scope: Scope::Account, .. } => 8,
+            Self::Hold { scope: Scope::Flows, .. } => 8,
+            Self::Hold { scope: Scope::Sender, .. } => 9,
+            Self::Hold { scope: Scope::Account, .. } => 10,
         }
     }
 }

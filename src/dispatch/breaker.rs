@@ -15,7 +15,7 @@ use super::sender::{SendDecision, SendResult, Sending};
 use super::supervisor::{CampaignSupervisor, Next, Rest, Senders};
 use super::{DispatchError, Events};
 use crate::campaign::{CampaignState, Job};
-use crate::ledger::{BatchWriter, Breaker, Campaign, Lease, Ledger, PlannedBatch, Purpose};
+use crate::ledger::{BatchWriter, Breaker, BreakerScope, Campaign, Lease, Ledger, PlannedBatch, Purpose};
 use crate::provider::Scope;
 use crate::queue::Queue;
 
@@ -24,34 +24,39 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What can hold a job's campaign together with others.
 pub(super) fn breakers(job: &Job) -> impl Iterator<Item = Breaker> {
-    let of = |flow| Breaker { account: job.account.clone(), flow };
-    std::iter::once(of(None)).chain(job.flow().map(|flow| of(Some(flow))))
+    let of = |scope| Breaker { account: job.account.clone(), scope };
+    let flows = job.sends_flows().then(|| BreakerScope::SenderFlows(job.from));
+    let scopes = [BreakerScope::Account, BreakerScope::Sender(job.from)].into_iter().chain(flows);
+    scopes.chain(job.flow().map(BreakerScope::Flow)).map(of)
 }
 
 fn reason(breaker: &Breaker, why: &str) -> String {
-    match breaker.flow {
-        None => format!("{breaker} is held, and a worker tries it again by itself: {why}"),
-        Some(_) => format!("{breaker} is held: {why}"),
+    if breaker.probes() {
+        format!("{breaker} is held, and a worker tries it again by itself: {why}")
+    } else {
+        format!("{breaker} is held: {why}")
     }
 }
 
 impl<L: Ledger, Q: Queue> Sending<L, Q> {
     /// What a scope is here: a flow that is not known is the campaign's own matter.
     fn breaker(&self, scope: Scope) -> Option<Breaker> {
-        let account = self.job.account.clone();
-        match scope {
-            Scope::Account => Some(Breaker { account, flow: None }),
-            Scope::Flow => self.flow.clone().map(|flow| Breaker { account, flow: Some(flow) }),
-            Scope::Campaign => None,
-        }
+        let scope = match scope {
+            Scope::Account => BreakerScope::Account,
+            Scope::Sender => BreakerScope::Sender(self.job.from),
+            Scope::Flows if self.job.sends_flows() => BreakerScope::SenderFlows(self.job.from),
+            Scope::Flows => BreakerScope::Account,
+            Scope::Flow => BreakerScope::Flow(self.flow.clone()?),
+            Scope::Campaign => return None,
+        };
+        Some(Breaker { account: self.job.account.clone(), scope })
     }
 
     /// Nothing of a scope can be sent: holds all that it concerns.
     pub(super) async fn hold_all(&self, scope: Scope, why: String) -> Result<(), DispatchError> {
         let Some(breaker) = self.breaker(scope) else { return self.hold(why).await };
         // First the breaker, then the campaign: whoever dies in between leaves nothing held for ever.
-        let probes = breaker.flow.is_none();
-        let is_new = self.ledger.open_breaker(&breaker, why.clone(), probes).await?;
+        let is_new = self.ledger.open_breaker(&breaker, why.clone(), breaker.probes()).await?;
         if is_new {
             tracing::error!(campaign = %self.id, "{}", reason(&breaker, &why));
             metrics::counter!("flowcast_holds_total", "account" => breaker.account.clone()).increment(1);
@@ -83,16 +88,22 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         };
         let settled = open.len() < asked;
         match next {
-            FollowUp::Hold { scope: Scope::Account | Scope::Flow, reason: why } => {
-                self.ledger.open_breaker(breaker, why, true).await?;
-                Ok(())
+            FollowUp::Hold { scope, reason: why } if scope != Scope::Campaign => {
+                self.ledger.open_breaker(breaker, why.clone(), breaker.probes()).await?;
+                // It may be another one by now: then both are open.
+                match self.breaker(scope) {
+                    Some(other) if other != *breaker => self.hold_all(scope, why).await,
+                    _ => Ok(()),
+                }
             }
             FollowUp::Limited { scope: Scope::Account, retry_after, .. } => {
                 self.slow_down(retry_after).await.map(drop)
             }
             // The provider has looked at the message: whatever it says of it, the account works.
             FollowUp::Done if settled => self.lift(breaker).await,
-            FollowUp::Halves | FollowUp::Hold { scope: Scope::Campaign, .. } if breaker.flow.is_none() => {
+            FollowUp::Halves | FollowUp::Hold { scope: Scope::Campaign, .. }
+                if matches!(breaker.scope, BreakerScope::Account | BreakerScope::Sender(_)) =>
+            {
                 self.lift(breaker).await
             }
             _ => Ok(()),
@@ -112,8 +123,12 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
 impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     /// Whether a campaign that runs must be held with others; then it is.
     pub(super) async fn is_suspended(&mut self, job: &Job, lease: &Lease) -> Result<bool, DispatchError> {
-        for breaker in breakers(job) {
-            if let Some(hold) = self.ledger.breaker(&breaker).await? {
+        // Asked together: each is looked at with every tick.
+        let breakers: Vec<Breaker> = breakers(job).collect();
+        let asked = breakers.iter().map(|breaker| self.ledger.breaker(breaker));
+        let holds = futures_util::future::try_join_all(asked).await?;
+        for (breaker, hold) in breakers.into_iter().zip(holds) {
+            if let Some(hold) = hold {
                 self.rest().await?;
                 if lease.leads {
                     self.ledger.suspend(&self.id, &breaker, reason(&breaker, &hold.reason)).await?;

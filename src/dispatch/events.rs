@@ -18,7 +18,7 @@ use crate::campaign::delivery::{Delivery, News, ReplyContent};
 use crate::campaign::notice::{Notice, Noticed};
 use crate::campaign::{CampaignState, MessageRef, MessageState, Phone, Recipient};
 use crate::forward::Forward;
-use crate::ledger::{Breaker, Campaign, Outcome, ReportEffect};
+use crate::ledger::{Breaker, BreakerScope, Campaign, Outcome, ReportEffect};
 use crate::queue::QueueError;
 use crate::queue::rabbitmq::{Broker, Event};
 
@@ -129,20 +129,39 @@ impl Events {
         Event::new(name, &body)
     }
 
-    /// An account or a flow is held, for a reason, or works again.
+    /// An account, or a part of it, is held, for a reason, or works again.
     pub fn breaker(at: Timestamp, breaker: &Breaker, reason: Option<&str>) -> Event {
-        let name = match (&breaker.flow, reason) {
-            (None, Some(_)) => "account.held",
-            (None, None) => "account.released",
-            (Some(_), Some(_)) => "flow.held",
-            (Some(_), None) => "flow.released",
+        let (name, flow, from) = match (&breaker.scope, reason) {
+            (BreakerScope::Account, Some(_)) => ("account.held", None, None),
+            (BreakerScope::Account, None) => ("account.released", None, None),
+            (BreakerScope::Sender(from) | BreakerScope::SenderFlows(from), Some(_)) => {
+                ("sender.held", None, Some(from))
+            }
+            (BreakerScope::Sender(from) | BreakerScope::SenderFlows(from), None) => {
+                ("sender.released", None, Some(from))
+            }
+            (BreakerScope::Flow(flow), Some(_)) => ("flow.held", Some(flow), None),
+            (BreakerScope::Flow(flow), None) => ("flow.released", Some(flow), None),
         };
-        Self::shared(at, name, &breaker.account, breaker.flow.as_deref(), reason)
+        let mut body = json!({
+            "version": 1, "event": name, "at": at,
+            "account": breaker.account, "flow": flow, "reason": reason,
+        });
+        if let Some(from) = from {
+            body["from"] = json!(from.to_string());
+            body["flows_only"] = json!(matches!(breaker.scope, BreakerScope::SenderFlows(_)));
+        }
+        Event::new(name, &body)
     }
 
     /// A flow is throttled.
     pub fn throttled(at: Timestamp, account: &str, flow: &str, reason: &str) -> Event {
-        Self::shared(at, "flow.throttled", account, Some(flow), Some(reason))
+        let name = "flow.throttled";
+        let body = json!({
+            "version": 1, "event": name, "at": at,
+            "account": account, "flow": flow, "reason": reason,
+        });
+        Event::new(name, &body)
     }
 
     /// What a provider says of a template or a sender number.
@@ -158,20 +177,6 @@ impl Events {
         if let (Some(body), Some(about)) = (body.as_object_mut(), about.as_object()) {
             body.extend(about.clone());
         }
-        Event::new(name, &body)
-    }
-
-    fn shared(
-        at: Timestamp,
-        name: &'static str,
-        account: &str,
-        flow: Option<&str>,
-        reason: Option<&str>,
-    ) -> Event {
-        let body = json!({
-            "version": 1, "event": name, "at": at,
-            "account": account, "flow": flow, "reason": reason,
-        });
         Event::new(name, &body)
     }
 

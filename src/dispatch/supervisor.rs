@@ -505,7 +505,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         }
         let mut found = None;
         for about in job.noticed() {
-            let kept = Breaker { account: job.account.clone(), flow: Some(about.key()) };
+            let kept = Breaker::flow(&job.account, about.key());
             if let Some(open) = self.ledger.breaker(&kept).await? {
                 found = Some(open.reason);
             }

@@ -6,38 +6,78 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{LedgerError, Store};
+use crate::campaign::Phone;
 
-/// What suspends campaigns together when it is open: their account, or a flow that they use.
+/// What suspends campaigns together when it is open.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Breaker {
     /// The account.
     pub account: String,
-    /// The flow, where it is not the whole account.
-    pub flow: Option<String>,
+    /// How much of it.
+    pub scope: BreakerScope,
+}
+
+/// How much of an account a breaker suspends.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BreakerScope {
+    /// All of it.
+    Account,
+    /// What is sent from a number of it.
+    Sender(Phone),
+    /// What sends flows, whichever, from a number of it.
+    SenderFlows(Phone),
+    /// What uses a flow.
+    Flow(String),
 }
 
 impl Breaker {
-    /// As it stands beside its account: `account`, or `flow ID`.
-    pub(super) fn word(&self) -> String {
-        self.flow.as_ref().map_or_else(|| "account".into(), |flow| format!("flow {flow}"))
+    /// The breaker of a whole account.
+    pub fn account(account: impl Into<String>) -> Self {
+        Self { account: account.into(), scope: BreakerScope::Account }
+    }
+
+    /// That of a flow.
+    pub fn flow(account: impl Into<String>, flow: impl Into<String>) -> Self {
+        Self { account: account.into(), scope: BreakerScope::Flow(flow.into()) }
+    }
+
+    /// As it stands beside its account: `account`, `sender NUMBER`, `flows NUMBER`, or `flow ID`.
+    pub fn word(&self) -> String {
+        match &self.scope {
+            BreakerScope::Account => "account".into(),
+            BreakerScope::Sender(number) => format!("sender {}", number.digits()),
+            BreakerScope::SenderFlows(number) => format!("flows {}", number.digits()),
+            BreakerScope::Flow(flow) => format!("flow {flow}"),
+        }
     }
 
     /// The same read again.
-    pub(super) fn read(account: &str, word: &str) -> Option<Self> {
-        let flow = match word.split_once(' ') {
-            Some(("flow", flow)) => Some(flow.to_owned()),
-            None if word == "account" => None,
+    pub fn read(account: &str, word: &str) -> Option<Self> {
+        let number = |digits: &str| Phone::from_digits(digits.parse().ok()?);
+        let scope = match word.split_once(' ') {
+            Some(("flow", flow)) => BreakerScope::Flow(flow.to_owned()),
+            Some(("sender", digits)) => BreakerScope::Sender(number(digits)?),
+            Some(("flows", digits)) => BreakerScope::SenderFlows(number(digits)?),
+            None if word == "account" => BreakerScope::Account,
             _ => return None,
         };
-        Some(Self { account: account.into(), flow })
+        Some(Self { account: account.into(), scope })
+    }
+
+    /// Whether it is tried again by itself: a flow that WhatsApp has blocked is not, because it must not be sent.
+    pub fn probes(&self) -> bool {
+        !matches!(self.scope, BreakerScope::Flow(_))
     }
 }
 
 impl std::fmt::Display for Breaker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.flow {
-            Some(flow) => write!(f, "flow {flow} of account {}", self.account),
-            None => write!(f, "account {}", self.account),
+        let account = &self.account;
+        match &self.scope {
+            BreakerScope::Account => write!(f, "account {account}"),
+            BreakerScope::Sender(number) => write!(f, "sender number {number} of account {account}"),
+            BreakerScope::SenderFlows(number) => write!(f, "every flow from {number} of account {account}"),
+            BreakerScope::Flow(flow) => write!(f, "flow {flow} of account {account}"),
         }
     }
 }
@@ -89,10 +129,15 @@ mod tests {
 
     #[test]
     fn a_breaker_reads_back_whatever_a_job_calls_its_flow() {
-        for flow in [None, Some("1323"), Some("a b  c"), Some(""), Some("account")] {
-            let breaker = Breaker { account: "main".into(), flow: flow.map(str::to_owned) };
+        let number = || "+912248931479".parse().unwrap();
+        let others =
+            [BreakerScope::Account, BreakerScope::Sender(number()), BreakerScope::SenderFlows(number())];
+        let flows = ["1323", "a b  c", "", "account"].map(|flow| BreakerScope::Flow(flow.into()));
+        for scope in others.into_iter().chain(flows) {
+            let breaker = Breaker { account: "main".into(), scope };
             assert_eq!(Breaker::read("main", &breaker.word()), Some(breaker));
         }
+        assert_eq!(Breaker::read("main", "sender x"), None);
         assert_eq!(Breaker::read("main", "other"), None);
     }
 }

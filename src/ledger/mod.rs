@@ -41,7 +41,7 @@ pub use batches::{
     ABANDONED, BatchWrite, Batches, Claim, Decision, Listed, Outcome, Purpose, Recorded, Replay, StoredBatch,
     Swap, Swapped, Written,
 };
-pub use breakers::{Breaker, Breakers, FIRST_PROBE, LAST_PROBE, OpenBreaker};
+pub use breakers::{Breaker, BreakerScope, Breakers, FIRST_PROBE, LAST_PROBE, OpenBreaker};
 pub use campaigns::{
     Campaign, CampaignChanges, CampaignFilter, CampaignPage, Campaigns, Counts, Gap, LEASE, Lease,
     NewCampaign, PRESENCE, StoredJob,

@@ -125,6 +125,10 @@ pub enum Scope {
     Campaign,
     /// All campaigns that use the flow.
     Flow,
+    /// All that send flows from the sender number; of a campaign that sends none, the account.
+    Flows,
+    /// All campaigns that send from the number.
+    Sender,
 }
 
 /// What a reply proves of its request.
@@ -152,6 +156,8 @@ pub fn classify(reply: &Reply, said: ParsedBody) -> Answer {
         (300..=599, Some(Effect::HoldAccount)) => refused(Scope::Account, remedy),
         (300..=599, Some(Effect::HoldCampaign)) => refused(Scope::Campaign, remedy),
         (300..=599, Some(Effect::HoldFlow)) => refused(Scope::Flow, remedy),
+        (300..=599, Some(Effect::HoldFlows)) => refused(Scope::Flows, remedy),
+        (300..=599, Some(Effect::HoldSender)) => refused(Scope::Sender, remedy),
         (300..=599, Some(Effect::SlowFlow)) => {
             Answer::Limited { scope: Scope::Flow, retry_after: reply.retry_after, detail }
         }
@@ -163,7 +169,11 @@ pub fn classify(reply: &Reply, said: ParsedBody) -> Answer {
         (300..=499, Some(Effect::Reject)) | (400, _) => Answer::Malformed { code: named(code), detail },
         (401, _) => refused(Scope::Account, "check the credentials of the account"),
         (402, _) => refused(Scope::Account, "check the account's plan and balance"),
-        (403, _) => refused(Scope::Account, "the account may not use this; ask the provider to enable it"),
+        // Document 003: flows are not enabled for the WhatsApp business account of the number.
+        (403, _) => refused(
+            Scope::Flows,
+            "the account, or its number, may not use this; ask the provider to enable it",
+        ),
         (404, _) => refused(Scope::Campaign, "check account_sid, base_url and the ids in the message"),
         // RFC 9110: what is asked for is elsewhere, so nothing was done here.
         (301 | 302 | 307 | 308, _) => {
@@ -187,6 +197,8 @@ pub(super) fn failed_entry(code: String, known: Option<&Code>, detail: String) -
             Entry::Refused { scope: Scope::Campaign, reason: reason(known) }
         }
         Some((Effect::HoldFlow, known)) => Entry::Refused { scope: Scope::Flow, reason: reason(known) },
+        Some((Effect::HoldFlows, known)) => Entry::Refused { scope: Scope::Flows, reason: reason(known) },
+        Some((Effect::HoldSender, known)) => Entry::Refused { scope: Scope::Sender, reason: reason(known) },
         Some((Effect::SlowFlow, _)) => Entry::Limited { scope: Scope::Flow, detail },
         Some((Effect::Slow, _)) => Entry::Limited { scope: Scope::Account, detail },
         Some((Effect::Retry, _)) => Entry::TryAgain { code, detail },
@@ -256,9 +268,10 @@ mod tests {
         for answers in [theirs, foreign] {
             assert!(matches!(answers(200), Answer::Unknown { .. }));
             assert!(matches!(answers(400), Answer::Malformed { code, .. } if code == "400"));
-            for status in [401, 402, 403] {
+            for status in [401, 402] {
                 assert_eq!(scope(answers(status)), Scope::Account, "{status}");
             }
+            assert_eq!(scope(answers(403)), Scope::Flows);
             for status in [301, 302, 307, 308, 404, 405, 413, 415] {
                 assert_eq!(scope(answers(status)), Scope::Campaign, "{status}");
             }
@@ -275,12 +288,13 @@ mod tests {
 
     #[test]
     fn a_providers_code_says_more_than_its_status() {
-        for code in ["RBC001", "WA401", "WA-401", "E110"] {
-            for status in [400, 401, 500] {
-                assert!(matches!(
-                    coded(status, Source::Kaleyra, code),
-                    Answer::Refused { scope: Scope::Account, .. }
-                ));
+        for (codes, expected) in [(["RBC001", "E110"], Scope::Account), (["WA401", "WA-401"], Scope::Sender)]
+        {
+            for (code, status) in
+                codes.into_iter().flat_map(|code| [400, 401, 500].map(|status| (code, status)))
+            {
+                let answer = coded(status, Source::Kaleyra, code);
+                assert!(matches!(answer, Answer::Refused { scope, .. } if scope == expected), "{code}");
             }
         }
         assert!(

@@ -177,10 +177,13 @@ fn entries(json: &Value, count: usize) -> Option<Vec<Entry>> {
     }
     // Fewer entries than messages leave the rest in doubt.
     let missing = || Entry::Unknown { detail: "the answer has no entry for this message".into() };
-    Some((0..count).map(|index| list.get(index).map_or_else(missing, |it| entry(it))).collect())
+    let takes_others = list.iter().any(|one| matches!(entry(one, false), Entry::Accepted { .. }));
+    let read = |one: &&Value| entry(one, takes_others);
+    Some((0..count).map(|index| list.get(index).map_or_else(missing, read)).collect())
 }
 
-fn entry(entry: &Value) -> Entry {
+/// An entry; `takes_others` says whether others of the same answer are successes.
+fn entry(entry: &Value, takes_others: bool) -> Entry {
     let status = entry.get("status").and_then(Value::as_str).unwrap_or_default();
     let error = entry.get("error_data").filter(|error| !error.is_null());
     let number = |value: Option<&Value>| plain(value).and_then(|code| code.parse::<u32>().ok());
@@ -188,7 +191,11 @@ fn entry(entry: &Value) -> Entry {
     let fine = own.is_none_or(|code| (200..300).contains(&code));
     if status == "success" && fine && error.is_none() {
         let sid = ["/data/sid", "/data/message_id"].iter().find_map(|path| plain(entry.pointer(path)));
-        return Entry::Accepted { sid: sid.unwrap_or_default() };
+        // A success has an id (documents 000, 001).
+        return match sid.filter(|sid| !sid.trim().is_empty()) {
+            Some(sid) => Entry::Accepted { sid },
+            None => Entry::Unknown { detail: "an entry that says success and names no message".into() },
+        };
     }
     let code = plain(error.and_then(|error| error.get("code"))).or_else(|| plain(entry.get("code")));
     let failed = matches!(status, "failure" | "failed" | "error") || error.is_some() || !fine;
@@ -203,14 +210,23 @@ fn entry(entry: &Value) -> Entry {
         (message, description) if message == description => short(message),
         (message, description) => short(&format!("{message}: {description}")),
     };
-    failed_entry(code.clone(), known(own, &code), detail)
+    failed_entry(code.clone(), known(own, &code, takes_others), detail)
 }
 
-/// What is known of an entry's code: 429 and 5xx are no judgement of the message; a code of Meta's is
-/// handed on. Any other is a rejection.
-fn known(own: Option<u32>, code: &str) -> Option<&'static Code> {
-    match own.into_iter().chain(code.parse().ok()).find(|code| *code == 429 || (500..600).contains(code)) {
-        Some(429) => codes::of(Source::Http, "429"),
+/// What is known of an entry's code. It is the HTTP code of a single message (documents 000, 001): 401, 402 and
+/// 403 speak of the account, 429 and 5xx of the moment, and none of them is a judgement of the message; a code
+/// of Meta's is handed on. Any other is a rejection, and so is a 403 beside successes: the account has access then,
+/// and only that message's person can't be reached.
+fn known(own: Option<u32>, code: &str, takes_others: bool) -> Option<&'static Code> {
+    let inner = code.parse().ok();
+    // The entry's own code, where it has one: what stands inside it may be anybody's.
+    let of_account = own.or(inner).filter(|code| match code {
+        403 => !takes_others,
+        code => matches!(code, 401 | 402),
+    });
+    let of_the_moment = own.into_iter().chain(inner).find(|code| *code == 429 || (500..600).contains(code));
+    match of_account.or(of_the_moment) {
+        Some(code @ (401..=403 | 429)) => codes::of(Source::Http, &code.to_string()),
         Some(_) => codes::of(Source::Http, "500"),
         None => codes::of_meta_handed_on(code),
     }
@@ -317,6 +333,39 @@ mod tests {
         match read(202, &format!(r#"{{"response":{{"whatsapp":{{"messages":[{entry}]}}}}}}"#), 1) {
             Answer::Entries(mut entries) => entries.remove(0),
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_entry_about_the_account_rejects_nobody() {
+        let failure = |code: u32| {
+            format!(
+                r#"{{"code":{code},"status":"failure","error_data":{{"code":{code},"message":"Why","description":""}},"data":null}}"#
+            )
+        };
+        for (code, expected) in [(401, Scope::Account), (402, Scope::Account), (403, Scope::Flows)] {
+            let Entry::Refused { scope, reason } = entry_of(&failure(code)) else { panic!("{code}") };
+            assert_eq!(scope, expected);
+            assert!(reason.starts_with(&format!("{code}: Why; ")), "{reason}");
+        }
+        // Beside a success a 403 is about its own message; 401 and 402 never are.
+        let success = r#"{"code":202,"error_data":null,"status":"success","data":{"sid":"s"}}"#;
+        let both =
+            |code| format!(r#"{{"response":{{"whatsapp":{{"messages":[{success},{}]}}}}}}"#, failure(code));
+        let second = |code| match read(202, &both(code), 2) {
+            Answer::Entries(mut entries) => entries.remove(1),
+            other => panic!("{other:?}"),
+        };
+        assert!(matches!(second(403), Entry::Rejected { code, .. } if code == "403"));
+        assert!(matches!(second(402), Entry::Refused { scope: Scope::Account, .. }));
+    }
+
+    #[test]
+    fn a_success_without_an_id_is_in_doubt() {
+        for data in ["null", "{}", r#"{"sid":""}"#, r#"{"sid":" "}"#] {
+            let entry =
+                entry_of(&format!(r#"{{"code":202,"error_data":null,"status":"success","data":{data}}}"#));
+            assert!(matches!(entry, Entry::Unknown { .. }), "{data}: {entry:?}");
         }
     }
 

@@ -238,12 +238,16 @@ impl Provider for Kaleyra {
         if let Some(sid) = taken(&reply.body) {
             return ParsedBody::Entries(vec![Entry::Accepted { sid: sid.to_owned() }]);
         }
-        let Some(Words { code: Some(code), message, message_id }) = words(&reply.body) else {
+        let Some(Words { code: Some(code), message, message_id, error }) = words(&reply.body) else {
             return ParsedBody::Foreign { text: String::new() };
         };
         if code != TAKEN {
             let known = codes::of(Source::Kaleyra, &code).or_else(|| codes::of_meta_handed_on(&code));
-            return ParsedBody::Error { text: short(&format!("{code}: {message}")), code: Some(code), known };
+            let text = match error {
+                Some((field, why)) => format!("{code}: {message} ({field}: {why})"),
+                None => format!("{code}: {message}"),
+            };
+            return ParsedBody::Error { text: short(&text), code: Some(code), known };
         }
         ParsedBody::Entries(vec![match message_id {
             Some(sid) if !sid.is_empty() => Entry::Accepted { sid },
@@ -257,6 +261,8 @@ struct Words {
     code: Option<String>,
     message: String,
     message_id: Option<String>,
+    /// The field that is wrong, and how: `"error": {"phone_number": …}`.
+    error: Option<(String, String)>,
 }
 
 /// The usual answer, read without building a tree of it. Whatever is not exactly that is for the reader
@@ -283,6 +289,13 @@ fn words(body: &[u8]) -> Option<Words> {
             code: plain(json.get("code")),
             message: plain(json.get("message")).unwrap_or_default(),
             message_id: plain(json.pointer("/data/message_id")),
+            error: json
+                .get("error")
+                .and_then(Value::as_object)
+                .and_then(|error| {
+                    error.iter().find_map(|(field, why)| Some((field.clone(), plain(Some(why))?)))
+                })
+                .filter(|(field, _)| field != "error"),
         });
     }
     let lenient = ParseOptions {
@@ -307,6 +320,7 @@ fn words(body: &[u8]) -> Option<Words> {
         code: text(object, "code"),
         message: text(object, "message").unwrap_or_default(),
         message_id: object.get_object("data").and_then(|data| text(data, "message_id")),
+        error: None,
     })
 }
 
@@ -379,13 +393,23 @@ mod tests {
     fn each_documented_error_does_what_the_table_says() {
         let error =
             |code: &str| format!(r#"{{"code":"{code}","message":"Why","data":{{}},"error":{{"x":"Why"}}}}"#);
-        for (status, code) in [(401, "RBC001"), (401, "WA401"), (401, "WA-401"), (400, "E110")] {
-            let Answer::Refused { scope: Scope::Account, reason } = read(status, &error(code)) else {
-                panic!("{code}")
-            };
-            assert!(reason.starts_with(&format!("HTTP {status}: {code}: Why; ")), "{reason}");
+        for (status, code, expected) in [
+            (401, "RBC001", Scope::Account),
+            (401, "WA401", Scope::Sender),
+            (401, "WA-401", Scope::Sender),
+            (400, "E110", Scope::Account),
+        ] {
+            let Answer::Refused { scope, reason } = read(status, &error(code)) else { panic!("{code}") };
+            assert_eq!(scope, expected, "{code}");
+            // The field that is wrong is named.
+            assert!(reason.starts_with(&format!("HTTP {status}: {code}: Why (x: Why); ")), "{reason}");
         }
-        let wrong = Answer::Malformed { code: "WA400".into(), detail: "HTTP 400: WA400: Why".into() };
+        // Document 002: RBC001 has a list for its data.
+        let listed =
+            r#"{"code":"RBC001","message":"Incorrect SID or API key.","data":[],"error":{"error":"Why"}}"#;
+        assert!(matches!(read(401, listed), Answer::Refused { scope: Scope::Account, .. }));
+        let wrong =
+            Answer::Malformed { code: "WA400".into(), detail: "HTTP 400: WA400: Why (x: Why)".into() };
         assert_eq!(read(400, &error("WA400")), wrong);
         assert!(matches!(read(500, &error("WA500")), Answer::TryAgain { .. }));
         assert!(matches!(read(500, "<html>"), Answer::Unknown { .. }));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::fleet::{Fleet, until};
 use crate::jobs::{listen, next};
 use crate::servers::{amqp_url, redis_url};
-use crate::support::{World, job, job_with, sandbox};
+use crate::support::{Reaction, Scripted, World, accept, entries, failure, job, job_with, phone, sandbox};
 
 const FAST: &str = "limits = { messages = \"100000/s\", requests = \"10000/s\" }\nconcurrency = 4";
 
@@ -67,6 +67,108 @@ async fn an_account_without_money_holds_all_its_campaigns_and_releases_them_by_i
     assert!(fleet.log().contains("account main works again"));
     assert_eq!(next(&mut events).await["event"], "account.held");
     assert_eq!(next(&mut events).await["event"], "account.released");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exhausted_plan_in_the_entries_burns_nobody() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let is_renewed = Arc::new(AtomicBool::new(false));
+    let renewed = is_renewed.clone();
+    // From the third batch on each entry of a 202 says that the plan is used up.
+    let provider = Scripted::start(move |nth, to| {
+        if nth < 2 || renewed.load(Ordering::Relaxed) {
+            return accept(to);
+        }
+        Reaction::Answer(202, "", entries(to.iter().map(|_| failure(402, "plan exhausted"))))
+    })
+    .await;
+    let fleet = Fleet { world: World::new(1_000), redis: redis_url(), amqp: amqp_url() };
+    fleet.configure(
+        &provider.url,
+        "limits = { messages = \"100000/s\", requests = \"10000/s\" }\nconcurrency = 1",
+    );
+    let _worker = fleet.worker();
+    submit(&fleet, "c1", None).await;
+    let status = fleet.until_state("c1", "held").await;
+    let reason = status["reason"].as_str().unwrap();
+    assert!(reason.starts_with("account main is held") && reason.contains("402: plan exhausted"), "{reason}");
+    let settled = || fleet.status("c1")["counts"]["sending"] == 0;
+    until("what was under way to be settled", settled).await;
+    let counts = fleet.status("c1")["counts"].clone();
+    assert_eq!((&counts["accepted"], &counts["pending"]), (&json!(200), &json!(800)), "{counts}");
+    is_renewed.store(true, Ordering::Relaxed);
+    let counts = fleet.until_state("c1", "completed").await["counts"].clone();
+    assert_eq!((&counts["accepted"], &counts["rejected"]), (&json!(1000), &json!(0)), "{counts}");
+    // Whoever was in a request that failed is in another; nobody was taken twice.
+    let taken = provider.requests().iter().map(Vec::len).sum::<usize>();
+    let failed = taken - 1_000;
+    assert_eq!(failed % 100, 0, "{taken}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mistyped_sender_number_holds_what_is_sent_from_it_and_no_other() {
+    // Those of the first ten rows are written to from a number that is not the account's.
+    let provider = Scripted::start(|_, to| {
+        let is_mistyped = (1..=10).any(|row| to[0] == phone(row));
+        let (status, body) = if is_mistyped {
+            let text = "Phone number is not present or does not belong to the account.";
+            (401, json!({ "code": "WA401", "message": "Unauthorized", "data": {}, "error": { "phone_number": text } }))
+        } else {
+            let data = json!({ "message_id": format!("sid-{}", to[0]) });
+            (202, json!({ "code": "WA202", "message": "Request Accepted", "data": data, "error": {} }))
+        };
+        Reaction::Answer(status, "", body.to_string())
+    })
+    .await;
+    let fleet = Fleet { world: World::new(10), redis: redis_url(), amqp: amqp_url() };
+    fleet.configure_at("kaleyra", &provider.url, FAST);
+    let mut events = listen(&fleet, &["sender.#"]).await;
+    let _worker = fleet.worker();
+    let mut mistyped = job();
+    mistyped["from"] = json!("+912248931470");
+    fleet.world.write_job(&mistyped);
+    fleet.submit().await;
+    let status = fleet.until_state("c1", "held").await;
+    let reason = status["reason"].as_str().unwrap();
+    assert!(reason.starts_with("sender number +912248931470 of account main is held"), "{reason}");
+    // The field that is wrong is named.
+    assert!(reason.contains("phone_number: Phone number is not present"), "{reason}");
+    let event = next(&mut events).await;
+    assert_eq!((&event["event"], &event["from"]), (&json!("sender.held"), &json!("+912248931470")));
+    let people: String = (100..400).map(|row| format!("{},x\n", phone(row))).collect();
+    fleet.world.write("audience.csv", format!("phone,name\n{people}"));
+    submit(&fleet, "c2", None).await;
+    assert_eq!(fleet.until_state("c2", "completed").await["counts"]["accepted"], 300);
+    let counts = fleet.status("c1")["counts"].clone();
+    assert_eq!((&counts["pending"], &counts["rejected"]), (&json!(10), &json!(0)), "{counts}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_may_not_send_flows_still_sends_texts() {
+    // Those of the first ten rows are sent a flow.
+    let provider = Scripted::start(|_, to| {
+        if (1..=10).any(|row| to[0] == phone(row)) {
+            let body = json!({ "http_code": 403, "response": { "message": "Flows not enabled on WABA" } });
+            return Reaction::Answer(403, "", body.to_string());
+        }
+        accept(to)
+    })
+    .await;
+    let fleet = Fleet { world: World::new(10), redis: redis_url(), amqp: amqp_url() };
+    fleet.configure(&provider.url, FAST);
+    let _worker = fleet.worker();
+    submit(&fleet, "c1", Some(flow_message("1323"))).await;
+    let status = fleet.until_state("c1", "held").await;
+    let reason = status["reason"].as_str().unwrap();
+    assert!(reason.starts_with("every flow from +912248931479 of account main is held"), "{reason}");
+    let people: String = (100..400).map(|row| format!("{},x\n", phone(row))).collect();
+    fleet.world.write("audience.csv", format!("phone,name\n{people}"));
+    submit(&fleet, "c2", None).await;
+    assert_eq!(fleet.until_state("c2", "completed").await["counts"]["accepted"], 300);
+    submit(&fleet, "c3", Some(flow_message("1400"))).await;
+    fleet.until_state("c3", "held").await;
+    assert_eq!(fleet.status("c3")["counts"]["pending"], 300);
 }
 
 #[tokio::test(flavor = "multi_thread")]

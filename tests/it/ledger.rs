@@ -221,13 +221,13 @@ async fn a_rehearsal_gives_way_to_the_real_campaign_and_not_the_other_way_round(
 }
 
 fn account_breaker() -> Breaker {
-    Breaker { account: "main".into(), flow: None }
+    Breaker::account("main")
 }
 
 async fn a_campaign_behind_an_open_breaker_is_held_and_only_a_probe_claims(store: impl Store) {
     let ledger = store.open().await;
     running(&ledger).await;
-    let flow = Breaker { account: "main".into(), flow: Some("13 :{x} 23".into()) };
+    let flow = Breaker::flow("main", "13 :{x} 23");
     for breaker in [account_breaker(), flow] {
         ledger.suspend(&id(), &breaker, "no money".into()).await.unwrap();
         let held = now(&ledger).await;
@@ -260,10 +260,7 @@ async fn a_breaker_is_open_until_it_is_closed_and_each_is_its_own(store: impl St
     let hold = ledger.breaker(&breaker).await.unwrap().unwrap();
     assert_eq!((hold.reason.as_str(), hold.probe_is_due), ("still none", false));
     assert!(hold.since.duration_since(jiff::Timestamp::now()).as_secs().abs() < 60);
-    for other in [
-        Breaker { account: "other".into(), flow: None },
-        Breaker { account: "main".into(), flow: Some("f".into()) },
-    ] {
+    for other in [Breaker::account("other"), Breaker::flow("main", "f")] {
         assert_eq!(ledger.breaker(&other).await.unwrap(), None);
     }
     drop(ledger);
@@ -275,7 +272,7 @@ async fn a_breaker_is_open_until_it_is_closed_and_each_is_its_own(store: impl St
 
 async fn a_probe_comes_after_a_while_and_is_one_callers_alone(store: impl Store) {
     let ledger = store.open().await;
-    let (breaker, blocked) = (account_breaker(), Breaker { account: "main".into(), flow: Some("f".into()) });
+    let (breaker, blocked) = (account_breaker(), Breaker::flow("main", "f"));
     ledger.open_breaker(&breaker, "no money".into(), true).await.unwrap();
     ledger.open_breaker(&blocked, "blocked".into(), false).await.unwrap();
     assert!(!ledger.half_open(&breaker).await.unwrap(), "not at once");

@@ -208,6 +208,42 @@ async fn a_backup_that_was_restored_sends_nothing_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_campaign_that_was_forgotten_on_purpose_stays_so() {
+    let mut redis = RedisProcess::start(EVERY_SECOND);
+    let (fleet, sandbox) = begin(300, &redis).await;
+    let config = std::fs::read_to_string(fleet.world.path("flowcast.toml")).unwrap();
+    fleet.world.write("flowcast.toml", config.replace("[redis]\n", "[redis]\nkeep_for = \"1s\"\n"));
+    let _worker = fleet.worker();
+    fleet.submit().await;
+    fleet.until_state("c1", "completed").await;
+    // One that begins later forgets what has ended.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let _other = fleet.worker();
+    until("it to be forgotten", || fleet.status("c1").is_null()).await;
+    // The first still knows of it, and of all that it sent.
+    redis.kill();
+    redis.restart();
+    until("it to be compared", || fleet.log().contains("what this worker wrote is compared")).await;
+    let mut other = crate::support::job();
+    other["id"] = "c2".into();
+    other["audience"] = serde_json::json!({ "recipients": [{ "phone": "+919700000001", "name": "Asha" }] });
+    fleet.world.write_job(&other);
+    fleet.submit().await;
+    fleet.until_state("c2", "completed").await;
+    assert!(fleet.status("c1").is_null(), "{}", fleet.log());
+    assert!(!fleet.log().contains("registered again"), "{}", fleet.log());
+    assert_eq!((sandbox.count(), &sandbox.stats()["sent_twice"]), (301, &serde_json::json!(0)));
+    // Its id is free, and what was sent under it before is nothing to the new one.
+    redis.kill();
+    redis.restart();
+    fleet.world.write_job(&crate::support::job());
+    fleet.world.write_audience(400);
+    fleet.submit().await;
+    let status = fleet.until_state("c1", "completed").await;
+    assert_eq!(status["counts"]["accepted"], 400, "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_campaign_that_was_forgotten_altogether_is_registered_again() {
     let mut redis = RedisProcess::start(EVERY_SECOND);
     let (fleet, sandbox) = begin(1_000, &redis).await;

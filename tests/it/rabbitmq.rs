@@ -85,6 +85,33 @@ async fn a_killed_broker_comes_back_with_what_it_had_and_everything_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_was_just_made_when_its_node_was_killed_is_of_use_again() {
+    let mut rabbit = RabbitProcess::start();
+    let broker = broker(&rabbit.url()).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // RabbitMQ may know of such a queue and not what is in it: then it never answers again.
+    let queues: Vec<RabbitMq> =
+        (0..6).map(|nth| RabbitMq::open(&broker, &format!("young-{nth}").parse().unwrap(), 1)).collect();
+    let made = queues.iter().enumerate().map(|(nth, queue)| {
+        let mut batch = Batch::new(format!("young-{nth}").parse().unwrap(), 0, 1, false);
+        batch.push(1, "+919876543210".parse().unwrap(), ["Asha"].into_iter());
+        async move { queue.publish(vec![QueuedBatch::new(batch)]).await.unwrap() }
+    });
+    futures_util::future::join_all(made).await;
+    rabbit.kill();
+    rabbit.restart();
+    for (nth, queue) in queues.iter().enumerate() {
+        let taker = queue.clone();
+        let taking = tokio::spawn(async move { taker.next().await.unwrap().0.batch.number });
+        let mut batch = Batch::new(format!("young-{nth}").parse().unwrap(), 1, 1, false);
+        batch.push(1, "+919876543210".parse().unwrap(), ["Asha"].into_iter());
+        timeout(LONG, queue.publish(vec![QueuedBatch::new(batch)])).await.expect("not published").unwrap();
+        let number = timeout(LONG, taking).await.expect("nothing came").unwrap();
+        eprintln!("young-{nth}: batch {number}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_short_of_memory_pauses_the_planner_and_the_status_says_so() {
     let rabbit = RabbitProcess::start();
     let (sandbox, url) = sandbox(Behaviour::default()).await;

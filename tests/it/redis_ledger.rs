@@ -314,11 +314,14 @@ async fn a_campaign_is_forgotten_when_its_time_is_over() {
     ledger.published(&id(), CampaignState::Completed).await.unwrap();
     assert_eq!(ledger.forget_ended(jiff::Timestamp::now() - Duration::from_mins(1)).await.unwrap(), 0);
     assert_eq!(ledger.forget_ended(later).await.unwrap(), 1);
-    // Of all campaigns together the version of their last change stays.
+    // Of all campaigns together the version of their last change stays, and for a month that this one was forgotten.
     let mut connection = connection(&store);
-    let left: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
-    assert_eq!(left, ["flowcast:active"]);
-    let left: Vec<String> = redis::cmd("ZRANGE").arg(&left).arg(0).arg(-1).query(&mut connection).unwrap();
+    let mut left: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection).unwrap();
+    left.sort();
+    assert_eq!(left, ["flowcast:active", "flowcast:{c1}:forgotten"]);
+    let seconds: i64 = redis::cmd("TTL").arg(&left[1]).query(&mut connection).unwrap();
+    assert!(seconds > 29 * 86_400, "{seconds}");
+    let left: Vec<String> = redis::cmd("ZRANGE").arg(&left[0]).arg(0).arg(-1).query(&mut connection).unwrap();
     assert_eq!(left, [""]);
 }
 

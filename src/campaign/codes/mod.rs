@@ -58,6 +58,10 @@ pub enum Effect {
     HoldFlow,
     /// The campaign is held.
     HoldCampaign,
+    /// Every campaign that sends flows from the sender number is held.
+    HoldFlows,
+    /// Every campaign that sends from the number is held.
+    HoldSender,
     /// The account is held, with all its campaigns.
     HoldAccount,
 }
@@ -114,6 +118,10 @@ impl Effect {
             Self::SlowFlow => "slows every campaign with this flow",
             Self::HoldFlow => "holds every campaign with this flow",
             Self::HoldCampaign => "holds the campaign",
+            Self::HoldFlows => {
+                "holds what sends flows from the number; where the campaign sends none, the account"
+            }
+            Self::HoldSender => "holds what is sent from the number",
             Self::HoldAccount => "holds the account, with all its campaigns",
         }
     }
@@ -213,7 +221,9 @@ mod tests {
             let fits = match code.effect {
                 Effect::None => code.advice == Advice::None,
                 Effect::Retry | Effect::Slow | Effect::SlowFlow => code.advice == Advice::Wait,
-                Effect::HoldFlow | Effect::HoldAccount => code.advice == Advice::StopCampaign,
+                Effect::HoldFlow | Effect::HoldFlows | Effect::HoldSender | Effect::HoldAccount => {
+                    code.advice == Advice::StopCampaign
+                }
                 Effect::HoldCampaign => {
                     matches!(code.advice, Advice::StopCampaign | Advice::FixTemplate)
                 }

@@ -2,7 +2,9 @@
 
 use super::Advice::{self, FixTemplate, SkipPerson, StopCampaign, Wait};
 use super::Code;
-use super::Effect::{self, HoldAccount, HoldCampaign, HoldFlow, Reject, Retry, Slow, SlowFlow};
+use super::Effect::{
+    self, HoldAccount, HoldCampaign, HoldFlow, HoldFlows, HoldSender, Reject, Retry, Slow, SlowFlow,
+};
 use super::Source::{self, Exotel, Flowcast, Http, Kaleyra, Meta};
 
 const fn code(
@@ -24,6 +26,7 @@ const PERSON: (Effect, Advice) = (Reject, SkipPerson);
 const CONTENT: (Effect, Advice) = (Reject, FixTemplate);
 const LATER: (Effect, Advice) = (Retry, Wait);
 const ACCOUNT: (Effect, Advice) = (HoldAccount, StopCampaign);
+const SENDER: (Effect, Advice) = (HoldSender, StopCampaign);
 const TEMPLATE: (Effect, Advice) = (HoldCampaign, FixTemplate);
 /// Exotel's codes come in delivery reports, when the message is taken: nothing is done by itself.
 const REPORTED_WAIT: (Effect, Advice) = (Reject, Wait);
@@ -313,16 +316,16 @@ pub const CODES: &[Code] = &[
     code(
         Kaleyra,
         ("WA401", ""),
-        ACCOUNT,
+        SENDER,
         "The sender number is not this account's.",
         "check \"from\" in the job, and the numbers of the account.",
     ),
     code(
         Kaleyra,
         ("WA-401", ""),
-        ACCOUNT,
-        "The account, or its number, may not use this interface.",
-        "ask Kaleyra to enable it, and check the region.",
+        SENDER,
+        "The sender number is not on this version of the interface.",
+        "check \"from\" in the job; ask Kaleyra to enable the number, and check the region.",
     ),
     code(
         Kaleyra,
@@ -694,9 +697,9 @@ pub const CODES: &[Code] = &[
     code(
         Http,
         ("403", ""),
-        ACCOUNT,
-        "The account may not do this.",
-        "ask the provider to enable it; of one message alone, leave this person out.",
+        (HoldFlows, StopCampaign),
+        "The account, or its number, may not do this: flows are not enabled for it, perhaps.",
+        "ask the provider to enable it.",
     ),
     code(
         Http,

@@ -188,6 +188,13 @@ impl Job {
         has_flow.then(|| text("/template/name")).flatten().map(|name| format!("template:{name}"))
     }
 
+    /// Whether its messages are flows, or templates with a flow's button.
+    pub fn sends_flows(&self) -> bool {
+        let is_flow = self.message.pointer("/interactive/type").is_some_and(|kind| kind == "flow");
+        let components = self.message.pointer("/template/components").and_then(Value::as_array);
+        is_flow || components.is_some_and(|all| all.iter().any(|component| component["sub_type"] == "flow"))
+    }
+
     /// What notices of its provider may concern: its template, where it is the same for everybody, and its
     /// sender number.
     pub fn noticed(&self) -> Vec<Noticed> {

@@ -84,7 +84,7 @@ pub(in crate::http) async fn all(api: &Api) -> Result<Vec<AccountView>, Problem>
     let running = on_ledger!(&backing.ledger, ledger => ledger.page(&filter, None, RUNNING).await?).campaigns;
     let mut items = Vec::new();
     for (name, account) in backing.context.accounts.all() {
-        let breaker = Breaker { account: name.clone(), flow: None };
+        let breaker = Breaker::account(name);
         let held = on_ledger!(&backing.ledger, ledger => ledger.breaker(&breaker).await?);
         let own = running.iter().filter(|campaign| campaign.account == *name);
         let rate = own.clone().fold(0.0, |sum, campaign| sum + campaign.rate);

@@ -14,7 +14,7 @@ use super::Dashboard;
 use super::extract::Fields;
 use super::render::{Look, page_of, serialized};
 use crate::campaign::CampaignState;
-use crate::ledger::{Act, Audit, Breaker, Breakers, CampaignFilter, Campaigns, on_ledger};
+use crate::ledger::{Act, Audit, Breaker, BreakerScope, Breakers, CampaignFilter, Campaigns, on_ledger};
 
 /// How many campaigns are looked at for sender numbers, and for flows that are held.
 const LOOKED_AT: usize = 100;
@@ -35,23 +35,27 @@ pub(super) async fn list(
         let facts = dashboard.facts.of(ledger, &campaign.id).await?;
         senders.entry(&campaign.account).or_default().insert(facts.from.clone());
     }
-    let mut flows: BTreeMap<(&str, &str), &str> = BTreeMap::new();
+    // What is held of an account: sender numbers, flows.
+    let mut parts: BTreeMap<&Breaker, &str> = BTreeMap::new();
     for campaign in &held.campaigns {
-        if let Some(Breaker { account, flow: Some(flow) }) = &campaign.suspended_by {
-            flows.insert((account, flow), campaign.reason.as_deref().unwrap_or_default());
+        if let Some(breaker) = campaign.suspended_by.as_ref().filter(|of| of.scope != BreakerScope::Account) {
+            parts.insert(breaker, campaign.reason.as_deref().unwrap_or_default());
         }
     }
-    let flows = flows.into_iter().map(|((account, flow), reason)| context! { account, flow, reason });
+    let parts = parts.into_iter().map(|(breaker, reason)| {
+        let (account, word, name) = (&breaker.account, breaker.word(), breaker.to_string());
+        context! { account, word, name, reason }
+    });
     let own = context! {
         kind => "accounts",
         accounts => serialized(accounts),
         senders => serialized(senders),
-        flows => flows.collect::<Vec<_>>(),
+        parts => parts.collect::<Vec<_>>(),
     };
     Ok(page_of(&look, Some(&who), "lists.html", "Accounts", own))
 }
 
-/// Goes on with all that an account, or a flow of it, holds.
+/// Goes on with all that an account, or a part of it, holds.
 pub(super) async fn resume(
     State(dashboard): State<Dashboard>,
     who: Who,
@@ -60,8 +64,9 @@ pub(super) async fn resume(
     let context = &dashboard.api.backing()?.context;
     let account = fields.get("account").to_owned();
     context.accounts.get(&account).map_err(Problem::not_found)?;
-    let flow = Some(fields.get("flow").to_owned()).filter(|flow| !flow.is_empty());
-    let breaker = Breaker { account, flow };
+    let part = Some(fields.get("part")).filter(|part| !part.is_empty()).unwrap_or("account");
+    let breaker =
+        Breaker::read(&account, part).ok_or_else(|| Problem::not_found("nothing like that is held"))?;
     let ledger = dashboard.api.ledger()?.clone();
     finish(async move {
         on_ledger!(&ledger, ledger => {

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
-use super::history;
+use super::history::{self, FORGOTTEN};
 use super::layout::Keys;
 use super::transaction::{Command, Done, Transaction};
 use super::{Redis, WINDOW};
@@ -441,6 +441,10 @@ impl Campaigns for Redis {
 
     async fn remove(&self, id: &CampaignId) -> Result<(), LedgerError> {
         let keys = Keys(id);
+        // First: a worker that still knows of it would think that Redis had lost it, and write it again.
+        let mut mark = redis::cmd("SET");
+        mark.arg(keys.forgotten()).arg(self.now()).arg("EX").arg(FORGOTTEN.as_secs());
+        let _: () = self.client.command(&mark).await?;
         let unlink = |number: u32| {
             let mut unlink = redis::cmd("UNLINK");
             unlink.arg(keys.plan(number)).arg(keys.record(number)).arg(keys.batch(number));

@@ -17,7 +17,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use redis::{FromRedisValue, Value};
 
-use super::journal::{Known, KnownCampaign};
+use super::journal::{Journal, Known, KnownCampaign};
 use super::layout::Keys;
 use super::{Redis, WINDOW};
 use crate::campaign::{CampaignId, counted};
@@ -27,6 +27,9 @@ use crate::redis_client::{Arg, Script};
 
 /// For how long a new history waits for workers at least: for one that was there and that it has forgotten.
 const GRACE: Duration = Duration::from_millis(2500);
+/// For how long it is known that a campaign was forgotten on purpose. What a worker registered longer ago is not
+/// registered again.
+pub(super) const FORGOTTEN: Duration = Duration::from_hours(30 * 24);
 
 /// A script that asks for the history of the server's data.
 pub(super) fn script(text: &str) -> Script {
@@ -159,15 +162,20 @@ impl Redis {
             tracing::warn!(
                 "Redis was started again or another one has taken its place: what this worker wrote is compared"
             );
-            let known = journal.known().map_err(|fault| unreadable(&fault))?;
+            // Read once for all of them.
+            let known = self.known(journal).await?;
+            let dropped = known.dropped;
             for (id, campaign) in known.campaigns {
-                if let Some(new) = campaign.registered
+                if let Some((at, new)) = &campaign.registered
+                    && *at > self.now() - FORGOTTEN.as_millis() as i64
                     && self.campaign(&id).await?.is_none()
                 {
                     tracing::warn!(campaign = %id, "Redis had forgotten the campaign: it is registered again");
-                    self.register_again(&new, &latest).await?;
+                    self.register_again(new, &latest).await?;
                 }
-                self.compare_campaign(&id).await?;
+                if let Some(other) = self.other_history(&id).await? {
+                    self.compare_known(&id, &other, dropped, Some(campaign)).await?;
+                }
             }
         }
         self.compared().latest = history;
@@ -177,17 +185,50 @@ impl Redis {
     /// Compares, and confirms where this worker knows all that may be missing. Returns whether it does.
     async fn compare_with(&self, id: &CampaignId, other: &OtherHistory) -> Result<bool, LedgerError> {
         let Some(journal) = &self.journal else { return Ok(false) };
+        if self.compared().campaigns.get(id) == Some(&other.history) {
+            return Ok(true);
+        }
+        let mut known = self.known(journal).await?;
+        let campaign = known.campaigns.remove(id);
+        self.compare_known(id, other, known.dropped, campaign).await
+    }
+
+    /// What this worker knows: nothing of what was forgotten on purpose.
+    async fn known(&self, journal: &Journal) -> Result<Known, LedgerError> {
+        let ids = journal.campaigns().map_err(|fault| unreadable(&fault))?;
+        let forgotten = self.forgotten(&ids).await?;
+        journal.known(&forgotten).map_err(|fault| unreadable(&fault))
+    }
+
+    /// When campaigns were forgotten on purpose, those that were.
+    async fn forgotten(&self, ids: &[CampaignId]) -> Result<HashMap<CampaignId, i64>, LedgerError> {
+        let each = stream::iter(ids.to_vec().into_iter().map(|id| async move {
+            let get = redis::cmd("GET").arg(Keys(&id).forgotten()).clone();
+            let at: Option<i64> = self.client.command(&get).await?;
+            Ok::<_, LedgerError>(at.map(|at| (id, at)))
+        }));
+        let found: Vec<_> = each.buffer_unordered(WINDOW).try_collect().await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Compares with what this worker knows of the campaign; entries up to `dropped` may be missing.
+    async fn compare_known(
+        &self,
+        id: &CampaignId,
+        other: &OtherHistory,
+        dropped: i64,
+        campaign: Option<KnownCampaign>,
+    ) -> Result<bool, LedgerError> {
         let _turn = self.comparing.lock().await;
         if self.compared().campaigns.get(id) == Some(&other.history) {
             return Ok(true);
         }
-        let known = journal.known().map_err(|fault| unreadable(&fault))?;
         let joined = self.compared().joined.get(id).copied();
         let reaches_back = match other.own {
-            0 => joined.is_none_or(|joined| known.dropped < joined),
-            own => known.dropped < own,
-        } || known.dropped == 0;
-        self.restore(id, known).await?;
+            0 => joined.is_none_or(|joined| dropped < joined),
+            own => dropped < own,
+        } || dropped == 0;
+        self.restore(id, campaign).await?;
         if !reaches_back {
             tracing::error!(campaign = %id, "Redis has forgotten more than this worker knows of what it sent");
             return Ok(false);
@@ -205,9 +246,10 @@ impl Redis {
             if *session == self.session {
                 continue;
             }
-            let Some(known) = journal.of_dead(*session) else { continue };
+            let forgotten = self.forgotten(std::slice::from_ref(id)).await?;
+            let Some(mut known) = journal.of_dead(*session, &forgotten) else { continue };
             let reaches_back = known.dropped == 0 || known.dropped < *at;
-            self.restore(id, known).await?;
+            self.restore(id, known.campaigns.remove(id)).await?;
             if reaches_back {
                 tracing::info!(campaign = %id, "what worker {session} wrote before it died on this machine is compared");
                 self.confirm(id, *session, &other.history).await?;
@@ -224,8 +266,8 @@ impl Redis {
     }
 
     /// Writes again what is known of a campaign and is gone.
-    async fn restore(&self, id: &CampaignId, mut known: Known) -> Result<(), LedgerError> {
-        let Some(KnownCampaign { batches, .. }) = known.campaigns.remove(id) else { return Ok(()) };
+    async fn restore(&self, id: &CampaignId, known: Option<KnownCampaign>) -> Result<(), LedgerError> {
+        let Some(KnownCampaign { batches, .. }) = known else { return Ok(()) };
         let each = stream::iter(batches.into_iter().map(|(number, batch)| async move {
             let planned = match &batch.plan {
                 Some(plan) => Some(PlannedBatch::read(id, number, plan)?),

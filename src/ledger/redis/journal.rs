@@ -61,10 +61,12 @@ struct Head {
 /// Something that was written to Redis. Times are the ledger's, in milliseconds since 1970.
 #[derive(Serialize, Deserialize)]
 enum Entry {
-    /// A campaign was registered.
-    Campaign(NewCampaign),
+    /// A campaign was registered; as it was written before it had a time.
+    UntimedCampaign(NewCampaign),
     /// A batch was changed.
     Batch(BatchEntry),
+    /// A campaign was registered, at that time.
+    Campaign(i64, NewCampaign),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -108,8 +110,8 @@ impl KnownBatch {
 /// What is known of a campaign from a journal.
 #[derive(Default)]
 pub(super) struct KnownCampaign {
-    /// The campaign, where it was registered by that worker.
-    pub(super) registered: Option<NewCampaign>,
+    /// The campaign, and when, where it was registered by that worker.
+    pub(super) registered: Option<(i64, NewCampaign)>,
     /// Batches, by their number.
     pub(super) batches: BTreeMap<u32, KnownBatch>,
 }
@@ -208,7 +210,7 @@ impl Journal {
     ///
     /// As [`Journal::batch`].
     pub(super) fn campaign(&self, at: i64, new: &NewCampaign) -> Result<(), LedgerError> {
-        self.append(at, &Entry::Campaign(new.clone()))
+        self.append(at, &Entry::Campaign(at, new.clone()))
     }
 
     fn append(&self, at: i64, entry: &Entry) -> Result<(), LedgerError> {
@@ -231,22 +233,31 @@ impl Journal {
         })
     }
 
-    /// What it knows.
+    /// The campaigns that it knows something of.
     ///
     /// # Errors
     ///
     /// What the system says of the files.
-    pub(super) fn known(&self) -> io::Result<Known> {
+    pub(super) fn campaigns(&self) -> io::Result<Vec<CampaignId>> {
+        Ok(self.known(&HashMap::new())?.campaigns.into_keys().collect())
+    }
+
+    /// What it knows, without what it wrote of a campaign up to the time that it was forgotten on purpose.
+    ///
+    /// # Errors
+    ///
+    /// What the system says of the files.
+    pub(super) fn known(&self, forgotten: &HashMap<CampaignId, i64>) -> io::Result<Known> {
         let _still = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        read(&self.folder, self.session)
+        read(&self.folder, self.session, forgotten)
     }
 
     /// What another worker of this machine knew, if that has died since the machine was started.
-    pub(super) fn of_dead(&self, session: u32) -> Option<Known> {
+    pub(super) fn of_dead(&self, session: u32, forgotten: &HashMap<CampaignId, i64>) -> Option<Known> {
         let lock = File::open(path(&self.folder, session, "lock")).ok()?;
         // Whoever lives holds it, also while it is frozen.
         lock.try_lock().ok()?;
-        read(&self.folder, session).ok()
+        read(&self.folder, session, forgotten).ok()
     }
 }
 
@@ -309,7 +320,7 @@ fn forget_old(folder: &Path) {
     }
 }
 
-fn read(folder: &Path, session: u32) -> io::Result<Known> {
+fn read(folder: &Path, session: u32, forgotten: &HashMap<CampaignId, i64>) -> io::Result<Known> {
     let (boot, mut known) = (boot()?, Known::default());
     for kind in ["old", "new"] {
         let bytes = match fs::read(path(folder, session, kind)) {
@@ -329,7 +340,7 @@ fn read(folder: &Path, session: u32) -> io::Result<Known> {
                 break;
             };
             rest = behind;
-            known.take(postcard::from_bytes(entry).map_err(|_| damaged())?)?;
+            known.take(postcard::from_bytes(entry).map_err(|_| damaged())?, forgotten)?;
         }
     }
     Ok(known)
@@ -340,14 +351,23 @@ fn damaged() -> io::Error {
 }
 
 impl Known {
-    fn take(&mut self, entry: Entry) -> io::Result<()> {
+    fn take(&mut self, entry: Entry, forgotten: &HashMap<CampaignId, i64>) -> io::Result<()> {
+        let is_forgotten = |id: &CampaignId, at: i64| forgotten.get(id).is_some_and(|then| at <= *then);
         match entry {
-            Entry::Campaign(new) => {
+            Entry::UntimedCampaign(new) if !is_forgotten(&new.id, 0) => {
                 let id = new.id.clone();
-                self.campaigns.entry(id).or_default().registered = Some(new);
+                self.campaigns.entry(id).or_default().registered = Some((0, new));
             }
+            Entry::Campaign(at, new) if !is_forgotten(&new.id, at) => {
+                let id = new.id.clone();
+                self.campaigns.entry(id).or_default().registered = Some((at, new));
+            }
+            Entry::UntimedCampaign(_) | Entry::Campaign(..) => {}
             Entry::Batch(entry) => {
                 let id: CampaignId = entry.campaign.parse().map_err(|_| damaged())?;
+                if is_forgotten(&id, entry.at) {
+                    return Ok(());
+                }
                 let batches = &mut self.campaigns.entry(id).or_default().batches;
                 let batch = batches.entry(entry.number).or_insert_with(|| KnownBatch {
                     plan: None,
@@ -392,7 +412,7 @@ mod tests {
         let (one, other) =
             (Journal::create(folder.path(), 1).unwrap(), Journal::create(folder.path(), 2).unwrap());
         one.batch(5, &batch(3), &claimed(&batch(3))).unwrap();
-        assert!(other.of_dead(1).is_none(), "it lives");
+        assert!(other.of_dead(1, &HashMap::new()).is_none(), "it lives");
         // Half an entry, as a kill leaves it.
         let (file, bytes) = {
             let inner = one.inner.lock().unwrap();
@@ -400,7 +420,10 @@ mod tests {
         };
         file.write_all_at(&[200, 0, 0, 0, 1], bytes).unwrap();
         drop(one);
-        let known = other.of_dead(1).unwrap();
+        let known = other.of_dead(1, &HashMap::new()).unwrap();
+        // What was forgotten on purpose is not known any more.
+        let forgotten = HashMap::from([("c1".parse().unwrap(), 5)]);
+        assert!(other.of_dead(1, &forgotten).unwrap().campaigns.is_empty());
         let campaign = &known.campaigns[&"c1".parse().unwrap()];
         assert_eq!(campaign.batches[&3].record().unwrap().claims().into_iter().collect::<Vec<_>>(), [7]);
         assert_eq!(campaign.batches[&3].plan.as_deref(), Some(&*batch(3).bytes()));
@@ -418,7 +441,7 @@ mod tests {
             // As if it were full by now.
             journal.inner.lock().unwrap().bytes = LARGEST;
         }
-        let known = journal.known().unwrap();
+        let known = journal.known(&HashMap::new()).unwrap();
         let numbers: Vec<_> = known.campaigns[&"c1".parse().unwrap()].batches.keys().copied().collect();
         assert_eq!((numbers, known.dropped), (vec![2000, 3000], 1000));
     }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::campaign::CampaignId;
 use crate::ledger::draft::Counter;
-use crate::ledger::{Breaker, SkippedRow};
+use crate::ledger::{Breaker, BreakerScope, SkippedRow};
 
 /// The keys of a campaign. Its id is in braces: all of them are on one node of a cluster.
 pub(super) struct Keys<'i>(pub(super) &'i CampaignId);
@@ -106,6 +106,11 @@ impl Keys<'_> {
         self.key(format_args!("payload:{number}"))
     }
 
+    /// When it was forgotten, while journals may know of it.
+    pub(super) fn forgotten(&self) -> String {
+        self.key("forgotten")
+    }
+
     /// Those that are there once a campaign.
     pub(super) fn whole(&self) -> [String; 12] {
         [
@@ -128,10 +133,16 @@ impl Keys<'_> {
 /// The key of a breaker. It shares the hash tag of its account's buckets.
 pub(super) fn breaker_key(breaker: &Breaker) -> String {
     let account = &breaker.account;
-    match &breaker.flow {
-        None => format!("flowcast:{{account:{account}}}:breaker"),
+    match &breaker.scope {
+        BreakerScope::Account => format!("flowcast:{{account:{account}}}:breaker"),
+        BreakerScope::Sender(number) => {
+            format!("flowcast:{{account:{account}}}:breaker:sender:{}", number.digits())
+        }
+        BreakerScope::SenderFlows(number) => {
+            format!("flowcast:{{account:{account}}}:breaker:flows:{}", number.digits())
+        }
         // A job may call its flow whatever it likes; the reason says which it is.
-        Some(flow) => {
+        BreakerScope::Flow(flow) => {
             let digest = blake3::hash(flow.as_bytes()).to_hex();
             format!("flowcast:{{account:{account}}}:breaker:flow:{}", &digest[..16])
         }

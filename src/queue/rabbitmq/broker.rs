@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
@@ -30,6 +30,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const CONNECT: Duration = Duration::from_secs(5);
 /// A confirm that takes longer, while nothing blocks, is one that was lost.
 const CONFIRM: Duration = Duration::from_secs(10);
+/// How long it may take to close connections.
+const CLOSE: Duration = Duration::from_secs(2);
 /// How long a person waits for the broker.
 const SHORT: Duration = Duration::from_secs(5);
 /// The first wait before something is tried again, and the longest.
@@ -68,6 +70,15 @@ impl Link {
         self.publishing.status().connected()
             && self.consuming.status().connected()
             && self.publisher.status().connected()
+    }
+
+    /// Closes both: lapin leaves a connection open that nobody holds any more.
+    async fn close(self) {
+        let closing = async {
+            let _ = self.consuming.close(200, "done".into()).await;
+            let _ = self.publishing.close(200, "done".into()).await;
+        };
+        let _ = tokio::time::timeout(CLOSE, closing).await;
     }
 }
 
@@ -162,7 +173,10 @@ impl Broker {
         if let Some(link) = slot.as_ref().filter(|link| link.lives()) {
             return Ok(link.clone());
         }
-        *slot = None;
+        // One of the two may still stand, with consumers on it that nobody would end.
+        if let Some(link) = slot.take() {
+            tokio::spawn(link.close());
+        }
         let since = Instant::now();
         let mut wait = WAITS.0;
         loop {
@@ -297,10 +311,35 @@ impl Broker {
                 tracing::warn!("RabbitMQ does not confirm what was published; it is published again");
                 self.shared.unconfirmed.store(true, Ordering::Relaxed);
                 // A quorum queue that is just coming back may never confirm on this connection.
-                *self.shared.link.lock().await = None;
+                let given_up = self.shared.link.lock().await.take();
+                if let Some(link) = given_up {
+                    tokio::spawn(link.close());
+                }
                 return None;
             }
         }
+    }
+
+    /// Deletes a campaign's queue that has not answered for long, if the broker confirms what is published to another
+    /// one: a queue that was just made when its node was killed never answers again. What was in it is missed, and
+    /// planned again. Returns whether it did.
+    pub(super) async fn delete_stuck(&self, queue: &str) -> Result<bool, QueueError> {
+        let link = self.link().await?;
+        // What comes there goes at once.
+        let probe = Message {
+            exchange: topology::ENDED.into(),
+            key: String::new(),
+            payload: Vec::new(),
+            properties: lasting(),
+            mandatory: false,
+        };
+        let confirmed = async { publish_one(&link.publisher, &probe).await?.await };
+        if !matches!(answered(confirmed).await, Ok(Ok(Confirmation::Ack(_)))) {
+            return Ok(false);
+        }
+        let channel = self.channel().await?;
+        let deleted = answered(channel.queue_delete(queue.into(), QueueDeleteOptions::default())).await?;
+        deleted.map(|_| true).map_err(|fault| failed(&fault))
     }
 
     /// How many messages wait in a queue. One that is not there holds nothing.
@@ -339,12 +378,9 @@ impl Broker {
 
     /// Closes the connections; what was taken and is not acknowledged goes back.
     pub async fn close(&self) {
-        if let Some(link) = self.shared.link.lock().await.take() {
-            let closing = async {
-                let _ = link.consuming.close(200, "done".into()).await;
-                let _ = link.publishing.close(200, "done".into()).await;
-            };
-            let _ = tokio::time::timeout(Duration::from_secs(2), closing).await;
+        let link = self.shared.link.lock().await.take();
+        if let Some(link) = link {
+            link.close().await;
         }
     }
 }

@@ -23,6 +23,8 @@ const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 const QUIET: Duration = Duration::from_secs(10);
 /// What goes wrong for longer is said.
 const TROUBLE: Duration = Duration::from_secs(3);
+/// A campaign's queue that has not answered for so long, while others do, is made anew.
+const STUCK: Duration = Duration::from_secs(30);
 
 /// Takes what comes to a queue.
 pub(super) struct Consuming {
@@ -105,7 +107,7 @@ impl Consuming {
 
     /// Sets a consumer up. Waits as long as there is no broker, or the queue does not answer.
     async fn set_up(&mut self) -> Result<&mut Taking, QueueError> {
-        let (since, mut wait) = (Instant::now(), WAITS.0);
+        let (mut since, mut wait) = (Instant::now(), WAITS.0);
         loop {
             // What the broker refuses for good ends it; what passes is tried again.
             self.broker.link().await?;
@@ -122,6 +124,18 @@ impl Consuming {
                              are away; it goes on by itself when they are back ({fault})",
                             self.queue
                         ));
+                    }
+                    if self.campaign.is_some() && since.elapsed() > STUCK {
+                        since = Instant::now();
+                        match self.broker.delete_stuck(&self.queue).await {
+                            Ok(true) => tracing::warn!(
+                                "{} has not answered for {} s, and others do: it is made anew, and what was in it is planned again",
+                                self.queue,
+                                STUCK.as_secs()
+                            ),
+                            Ok(false) => {}
+                            Err(fault) => tracing::debug!("{} can't be deleted: {fault}", self.queue),
+                        }
                     }
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(WAITS.1);

@@ -23,7 +23,7 @@ pub(super) const DEAD: &str = "flowcast.dead";
 pub(super) const BATCHES: &str = "flowcast.batches";
 /// What was delayed for a campaign that has ended meanwhile comes here, and goes at once. Without it
 /// the delay queue would try again for ever.
-const ENDED: &str = "flowcast.ended";
+pub(super) const ENDED: &str = "flowcast.ended";
 /// The queue of it. A quorum queue as all of them: one that lives on one node can't be declared while that
 /// node is away, and no worker could connect to the others. (The queue `flowcast.ended` of earlier
 /// versions is such a one, and no longer used.)
