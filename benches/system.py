@@ -6,8 +6,9 @@ RabbitMQ, Redis with `appendfsync always`, a bare sink, no limits.
 
 Prints messages a second and CPU a message for each, the median of the rounds, and the machine. The work
 is `batches` (a hundred messages a request), `single` (one, as Kaleyra takes them; flowcast alone),
-`reports` (two of each message to flowcast, each on disk before it is answered) or `pages` (as `batches`,
-flowcast alone and with 200 live pages of the campaign open, in turns). Needs
+`reports` (two of each message to flowcast, each on disk before it is answered), `pages` (as `batches`,
+flowcast alone and with 200 live pages of the campaign open, in turns) or `replicas` (as `batches`, on a Redis
+with a replica, whose claims it does not wait for, or does). Needs
 redis-server, rabbitmq-server, node with npm, and python3 with venv (all in Debian); what the peers need
 is installed below target/peers. `--binary` adds another build of flowcast.
 """
@@ -81,11 +82,15 @@ class Machine:
         self.pids[name] = child.pid
         return child
 
-    def up(self, reports=False):
+    def up(self, reports=False, replica=False):
         addresses = [self.folder / "addresses"] if reports else []
         self.start("sink", [ROOT / "target/dist/examples/sink", "127.0.0.1:8026", *addresses])
         redis = "redis-server --port 6399 --bind 127.0.0.1 --appendonly yes --appendfsync always"
         self.start("redis", [*redis.split(), "--save", "", "--dir", str(self.folder)])
+        if replica:
+            (self.folder / "replica").mkdir()
+            follow = redis.replace("6399", "6398") + " --repl-diskless-sync-delay 0 --replicaof 127.0.0.1 6399"
+            self.start("replica", [*follow.split(), "--save", "", "--dir", str(self.folder / "replica")])
         env = dict(
             os.environ,
             HOME=str(self.folder),
@@ -230,10 +235,13 @@ class Pages:
         return self.bytes
 
 
-def run_flowcast(machine, binary, path, id, work="batches", pages=0):
+def run_flowcast(machine, binary, path, id, work="batches", pages=0, replicas=0):
     folder = machine.folder
     public = 'public_url = "http://127.0.0.1:8031"\n[accounts.main]'
-    (folder / "flowcast.toml").write_text(CONFIG.replace("[accounts.main]", public) if work == "reports" else CONFIG)
+    config = CONFIG.replace("[redis]", f"[redis]\nreplicas = {replicas}")
+    if work == "reports":
+        config = config.replace("[accounts.main]", public)
+    (folder / "flowcast.toml").write_text(config)
     job = json.loads((ROOT / "fixtures/jobs/appointment.json").read_text())
     job["id"] = id
     job["account"] = "single" if work == "single" else "main"
@@ -279,7 +287,8 @@ def measure(machine, name, command, path, rows, round, work="batches"):
     memory = lambda: int(machine.redis("INFO", "memory").split("used_memory:")[1].split()[0])
     (at, held), peak = (children(), memory()), None
     if name.startswith("flowcast"):
-        took, peak = run_flowcast(machine, command, path, f"bench-{round}", work, PAGES if name.endswith("pages") else 0)
+        pages, replicas = PAGES if name.endswith("pages") else 0, int(name.endswith("replicas = 1"))
+        took, peak = run_flowcast(machine, command, path, f"bench-{round}", work, pages, replicas)
     else:
         took = run_peer(machine, command, path)
     used = {server: machine.cpu(server) - before[server] for server in before}
@@ -293,7 +302,7 @@ def main():
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="")
-    parser.add_argument("--work", choices=["batches", "single", "reports", "pages"], default="batches")
+    parser.add_argument("--work", choices=["batches", "single", "reports", "pages", "replicas"], default="batches")
     parser.add_argument("--binary", action="append", default=[])
     asked = parser.parse_args()
     build = ["cargo", "build", "-q", "--profile", "dist", "--bin", "flowcast", "--examples"]
@@ -302,6 +311,9 @@ def main():
     commands.update((f"flowcast {name}", Path(path).resolve()) for name, path in (b.split("=") for b in asked.binary))
     if asked.work == "batches":
         commands.update(peers())
+    if asked.work == "replicas":
+        binary = commands.pop("flowcast")
+        commands = {f"flowcast, replicas = {count}": binary for count in [0, 1]}
     if asked.work == "pages":
         commands[f"flowcast with {PAGES} pages"] = commands["flowcast"]
     wanted = [name for name in asked.only.split(",") if name]
@@ -309,7 +321,7 @@ def main():
     machine = Machine(Path(tempfile.mkdtemp()))
     results = {name: [] for name in commands}
     try:
-        machine.up(reports=asked.work == "reports")
+        machine.up(reports=asked.work == "reports", replica=asked.work == "replicas")
         path = machine.folder / "customers.csv"
         audience(path, asked.rows)
         for round in range(asked.rounds):

@@ -30,6 +30,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const CONNECT: Duration = Duration::from_secs(5);
 /// A confirm that takes longer, while nothing blocks, is one that was lost.
 const CONFIRM: Duration = Duration::from_secs(10);
+/// How long it may take to delete a queue that does not answer: RabbitMQ itself waits five seconds for it.
+const DELETE: Duration = Duration::from_secs(15);
 /// How long it may take to close connections.
 const CLOSE: Duration = Duration::from_secs(2);
 /// How long a person waits for the broker.
@@ -324,7 +326,8 @@ impl Broker {
     /// one: a queue that was just made when its node was killed never answers again. What was in it is missed, and
     /// planned again. Returns whether it did.
     pub(super) async fn delete_stuck(&self, queue: &str) -> Result<bool, QueueError> {
-        let link = self.link().await?;
+        // A channel of its own: one on which something goes to a stuck queue does not answer either.
+        let channel = self.channel().await?;
         // What comes there goes at once.
         let probe = Message {
             exchange: topology::ENDED.into(),
@@ -333,12 +336,16 @@ impl Broker {
             properties: lasting(),
             mandatory: false,
         };
-        let confirmed = async { publish_one(&link.publisher, &probe).await?.await };
+        let confirmed = async {
+            channel.confirm_select(ConfirmSelectOptions::default()).await?;
+            publish_one(&channel, &probe).await?.await
+        };
         if !matches!(answered(confirmed).await, Ok(Ok(Confirmation::Ack(_)))) {
             return Ok(false);
         }
-        let channel = self.channel().await?;
-        let deleted = answered(channel.queue_delete(queue.into(), QueueDeleteOptions::default())).await?;
+        let deleting = channel.queue_delete(queue.into(), QueueDeleteOptions::default());
+        let silent = |_| QueueError("does not answer".into());
+        let deleted = tokio::time::timeout(DELETE, deleting).await.map_err(silent)?;
         deleted.map(|_| true).map_err(|fault| failed(&fault))
     }
 
