@@ -1,8 +1,6 @@
 //! What a person, or a control document, does to a campaign. All of it is a change in the ledger;
 //! workers see it there.
 
-use std::time::Duration;
-
 use crate::campaign::control::{Action, Control};
 use crate::campaign::{CampaignId, CampaignState, Span, counted};
 use crate::ledger::{Act, Campaign, Decision, Ledger, LedgerError};
@@ -23,6 +21,13 @@ pub struct Done {
 /// When there is no such campaign, or it is in a state in which that can't be done.
 pub async fn control(ledger: &impl Ledger, control: &Control) -> Result<Done, LedgerError> {
     let id = &control.id;
+    // What comes up while this is done was not meant: nobody has seen it.
+    let said = ledger.now();
+    let until = |older_than: &Option<Span>| {
+        said.saturating_sub(
+            older_than.map_or(0, |span| i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX)),
+        )
+    };
     let campaign = find(ledger, id).await?;
     let messages = match &control.action {
         Action::Pause => {
@@ -50,14 +55,12 @@ pub async fn control(ledger: &impl Ledger, control: &Control) -> Result<Done, Le
         }
         Action::Resolve { resend: true, older_than } => {
             refuse_if_cancelled(&campaign)?;
-            let older_than = older_than.map_or(Duration::ZERO, |span| span.0);
-            let messages = ledger.decide(id, Decision::Resend { older_than }).await?;
+            let messages = ledger.decide(id, Decision::Resend { until: until(older_than) }).await?;
             wake(ledger, id).await?;
             messages
         }
         Action::Resolve { resend: false, older_than } => {
-            let older_than = older_than.map_or(Duration::ZERO, |span| span.0);
-            ledger.decide(id, Decision::Abandon { older_than }).await?
+            ledger.decide(id, Decision::Abandon { until: until(older_than) }).await?
         }
     };
     let who = control.by.as_deref().unwrap_or("somebody");

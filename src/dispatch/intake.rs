@@ -34,6 +34,9 @@ pub struct Prepared {
     pub begun: SystemTime,
 }
 
+/// How many people a draft of a flow may go to.
+const DRAFT: u64 = 10;
+
 /// Why a job is refused. Nothing of it was sent.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
@@ -72,6 +75,15 @@ pub fn prepare(job: Job, audiences: &Audiences, account: &Account) -> Result<Pre
     settings.encoding = scan.encoding;
     let columns = Audience::open(&source, &settings)?.columns().clone();
     let template = template(&job, &columns, account).map_err(Refusal::Problems)?;
+    let mode = "/interactive/action/parameters/mode";
+    if job.message.pointer(mode).is_some_and(|mode| mode == "draft") && scan.rows > DRAFT {
+        let fault = format!(
+            "a draft flow is for tests alone (document 004: not to be sent to users), and this audience has {} rows: \
+             publish the flow, or send it to {DRAFT} people at the most",
+            scan.rows
+        );
+        return Err(Refusal::Problems(vec![Problem::new(format!("/message{mode}"), fault)]));
+    }
     let batch_size = batch_size(job.limits.messages, account.limits.rates());
     Ok(Prepared { job, source, settings, columns, scan, template, batch_size, begun })
 }

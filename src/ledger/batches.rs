@@ -114,15 +114,15 @@ impl From<(u8, Outcome)> for Recorded {
 pub enum Decision {
     /// Rejected ones are sent again; with codes, those with one of them.
     Retry(Vec<String>),
-    /// Those that have been in doubt for so long are sent again.
+    /// Those in doubt are sent again.
     Resend {
-        /// For how long at the least.
-        older_than: Duration,
+        /// Since this time at the latest, in milliseconds since 1970: nobody has seen a doubt that came up later.
+        until: i64,
     },
-    /// Those that have been in doubt for so long count as rejected, under [`ABANDONED`].
+    /// Those in doubt count as rejected, under [`ABANDONED`].
     Abandon {
-        /// For how long at the least.
-        older_than: Duration,
+        /// Since this time at the latest, in milliseconds since 1970.
+        until: i64,
     },
     /// Pending ones are skipped, because the campaign was cancelled.
     Cancel,

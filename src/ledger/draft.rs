@@ -203,7 +203,7 @@ impl<'b> Draft<'b> {
             message.state == from
                 && match decision {
                     Decision::Retry(codes) => is_retried(record.word(message), ago, codes),
-                    Decision::Resend { older_than } | Decision::Abandon { older_than } => ago >= *older_than,
+                    Decision::Resend { until } | Decision::Abandon { until } => message.at <= *until,
                     Decision::Cancel | Decision::Doubt => true,
                 }
         };
@@ -506,8 +506,8 @@ mod tests {
     fn decision(nth: usize) -> Decision {
         match nth {
             0 => Decision::Retry(Vec::new()),
-            1 => Decision::Resend { older_than: Duration::ZERO },
-            2 => Decision::Abandon { older_than: Duration::ZERO },
+            1 => Decision::Resend { until: i64::MAX },
+            2 => Decision::Abandon { until: i64::MAX },
             3 => Decision::Cancel,
             _ => Decision::Doubt,
         }

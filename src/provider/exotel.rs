@@ -58,6 +58,12 @@ impl Provider for Exotel {
         for index in buttons(&mut content) {
             *index = json!(plain(Some(index)));
         }
+        // Document 001: longitude and latitude are strings.
+        for place in ["/location/longitude", "/location/latitude"] {
+            if let Some(degrees) = content.pointer_mut(place).filter(|degrees| degrees.is_number()) {
+                *degrees = json!(degrees.to_string());
+            }
+        }
         // On each message: the innermost wins (providers' facts). Without a text of the job's own the
         // message reference goes in its place, so that a report finds its message.
         let custom_data = job.custom_data.as_deref().unwrap_or("{{ message_ref }}");
@@ -177,13 +183,16 @@ fn entries(json: &Value, count: usize) -> Option<Vec<Entry>> {
     }
     // Fewer entries than messages leave the rest in doubt.
     let missing = || Entry::Unknown { detail: "the answer has no entry for this message".into() };
-    let takes_others = list.iter().any(|one| matches!(entry(one, false), Entry::Accepted { .. }));
-    let read = |one: &&Value| entry(one, takes_others);
+    // Where it has judged others, the account has access.
+    let is_judged =
+        |one: &&Value| matches!(entry(one, false), Entry::Accepted { .. } | Entry::Rejected { .. });
+    let judges_others = list.iter().any(is_judged);
+    let read = |one: &&Value| entry(one, judges_others);
     Some((0..count).map(|index| list.get(index).map_or_else(missing, read)).collect())
 }
 
-/// An entry; `takes_others` says whether others of the same answer are successes.
-fn entry(entry: &Value, takes_others: bool) -> Entry {
+/// An entry; `judges_others` says whether others of the same answer are successes, or failures of their own.
+fn entry(entry: &Value, judges_others: bool) -> Entry {
     let status = entry.get("status").and_then(Value::as_str).unwrap_or_default();
     let error = entry.get("error_data").filter(|error| !error.is_null());
     let number = |value: Option<&Value>| plain(value).and_then(|code| code.parse::<u32>().ok());
@@ -210,18 +219,18 @@ fn entry(entry: &Value, takes_others: bool) -> Entry {
         (message, description) if message == description => short(message),
         (message, description) => short(&format!("{message}: {description}")),
     };
-    failed_entry(code.clone(), known(own, &code, takes_others), detail)
+    failed_entry(code.clone(), known(own, &code, judges_others), detail)
 }
 
 /// What is known of an entry's code. It is the HTTP code of a single message (documents 000, 001): 401, 402 and
 /// 403 speak of the account, 429 and 5xx of the moment, and none of them is a judgement of the message; a code
-/// of Meta's is handed on. Any other is a rejection, and so is a 403 beside successes: the account has access then,
-/// and only that message's person can't be reached.
-fn known(own: Option<u32>, code: &str, takes_others: bool) -> Option<&'static Code> {
+/// of Meta's is handed on. Any other is a rejection, and so is a 403 beside entries that were judged: the account
+/// has access then.
+fn known(own: Option<u32>, code: &str, judges_others: bool) -> Option<&'static Code> {
     let inner = code.parse().ok();
     // The entry's own code, where it has one: what stands inside it may be anybody's.
     let of_account = own.or(inner).filter(|code| match code {
-        403 => !takes_others,
+        403 => !judges_others,
         code => matches!(code, 401 | 402),
     });
     let of_the_moment = own.into_iter().chain(inner).find(|code| *code == 429 || (500..600).contains(code));

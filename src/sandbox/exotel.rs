@@ -26,7 +26,7 @@ const STATUSES: [(&str, u16, &str); 7] = [
 /// Message and description of entries that are refused.
 const TEXTS: [(&str, &str, &str); 3] = [
     ("400", "Bad Request", "The recipient is not a valid WhatsApp user"),
-    ("403", "Forbidden", "The recipient has opted out of messages from this business"),
+    ("403", "Forbidden", "You have no access to the requested resource"),
     ("470", "Re-engagement", "More than 24 hours have passed since the recipient last replied"),
 ];
 /// A code of an entry alone, where it would be the whole request's otherwise.
@@ -36,7 +36,7 @@ impl Api for Exotel {
     const PATHS: &'static [&'static str] = &["/v2/accounts/{account_sid}/messages"];
     const UNAUTHORIZED: &'static str = "401";
     const BROKEN: &'static [&'static str] = &["500", "503"];
-    const REFUSALS: &'static [&'static str] = &["entry:400", "entry:403", "entry:470"];
+    const REFUSALS: &'static [&'static str] = &["entry:400", "entry:470"];
 
     /// Basic authentication with a key and a token.
     fn is_authorized(headers: &HeaderMap) -> bool {

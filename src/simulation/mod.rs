@@ -183,7 +183,7 @@ fn nobody_is_sent_to_twice_or_lost_whatever_happens() {
 }
 
 /// How many seeds are run by default.
-const SEEDS: u64 = 4_000;
+const SEEDS: u64 = 20_000;
 
 #[test]
 fn one_seed_is_one_run() {

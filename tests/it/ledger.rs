@@ -847,18 +847,12 @@ async fn who_gets_enough_marketing_is_not_tried_again_the_same_day(store: impl S
 async fn what_is_in_doubt_is_decided_by_a_person(store: impl Store) {
     let ledger = store.open().await;
     with_failures(&ledger).await;
-    assert_eq!(
-        ledger.decide(&id(), Decision::Resend { older_than: std::time::Duration::ZERO }).await.unwrap(),
-        1
-    );
+    assert_eq!(ledger.decide(&id(), Decision::Resend { until: i64::MAX }).await.unwrap(), 1);
     assert_eq!(counts(&ledger).await, [2, 0, 1, 3, 0, 0]);
     assert_eq!(again(&ledger, &[]).await, [(0, vec![4])]);
     let claimed = claim(&ledger, batch(0, 6), vec![4]).await;
     record(&ledger, &claimed, 0, vec![(4, in_doubt())]).await;
-    assert_eq!(
-        ledger.decide(&id(), Decision::Abandon { older_than: std::time::Duration::ZERO }).await.unwrap(),
-        1
-    );
+    assert_eq!(ledger.decide(&id(), Decision::Abandon { until: i64::MAX }).await.unwrap(), 1);
     assert_eq!(counts(&ledger).await, [1, 0, 1, 4, 0, 0]);
     assert_eq!(now(&ledger).await.rejected[ABANDONED], 1);
     // It may have been delivered: a retry takes it only by its name.
@@ -955,11 +949,10 @@ async fn a_report_for_a_message_that_is_sent_again_keeps_it_from_being_sent_twic
     running(&ledger).await;
     let claimed = claim(&ledger, batch(0, 2), all(2)).await;
     record(&ledger, &claimed, 0, vec![(0, in_doubt()), (1, in_doubt())]).await;
-    let older_than = std::time::Duration::from_hours(1);
-    assert_eq!(ledger.decide(&id(), Decision::Resend { older_than }).await.unwrap(), 0, "too young");
+    let until = jiff::Timestamp::now().as_millisecond() - 3_600_000;
+    assert_eq!(ledger.decide(&id(), Decision::Resend { until }).await.unwrap(), 0, "too young");
     assert!(ledger.oldest_doubt(&id()).await.unwrap().is_some());
-    let older_than = std::time::Duration::ZERO;
-    assert_eq!(ledger.decide(&id(), Decision::Resend { older_than }).await.unwrap(), 2);
+    assert_eq!(ledger.decide(&id(), Decision::Resend { until: i64::MAX }).await.unwrap(), 2);
     assert_eq!(
         apply_reports(&ledger, 0, vec![delivery_report(0, Delivery::Delivered, 5_000)]).await,
         [Some(true)]

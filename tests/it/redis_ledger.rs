@@ -207,7 +207,7 @@ async fn what_a_claim_that_ran_out_was_told_is_taken_as_far_as_it_proves_somethi
     let counts = slow.campaign(&id()).await.unwrap().unwrap().counts;
     assert_eq!((counts.pending, counts.accepted, counts.in_doubt), (1, 1, 3));
     // A person has the others sent again, and another worker has them in its hands now.
-    other.decide(&id(), Decision::Resend { older_than: Duration::ZERO }).await.unwrap();
+    other.decide(&id(), Decision::Resend { until: i64::MAX }).await.unwrap();
     let fresh = other.claim(batch(0, 5), vec![2, 3, 4], Purpose::Send).await.unwrap();
     assert_eq!(fresh.messages, [2, 3, 4]);
     let late = vec![

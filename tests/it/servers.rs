@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use tokio::sync::Mutex;
 
 /// How long a server may take to start.
-const START: Duration = Duration::from_mins(2);
+const START: Duration = Duration::from_mins(5);
 /// How long a claim's request may take in tests.
 const REQUEST: Duration = Duration::from_secs(30);
 

@@ -108,7 +108,8 @@ const PHONE: Rule = Rule::Object(object(&[
     optional("type", ANY_TEXT),
     optional("wa_id", ANY_TEXT),
 ]));
-const URL: Rule = Rule::Object(object(&[optional("url", LINK), optional("type", ANY_TEXT)]));
+/// Document 001 writes the field `URL`; Meta reads `url`, as its examples do. No document asks for `http` here.
+const URL: Rule = Rule::Object(object(&[optional("url", ANY_TEXT), optional("type", ANY_TEXT)]));
 
 /// Document 001, Interactive Object; document 000 adds `flow`.
 const INTERACTIVE: Rule = Rule::Choice(Choice {
@@ -126,15 +127,16 @@ const FOOTER: Rule = Rule::Object(object(&[required("text", Rule::Text(text(60, 
 
 const HEADER_TEXT: Object = object(&[required("text", Rule::Text(text(60, EXOTEL)))]);
 
-/// Document 001: a list message has a text header, reply buttons have any.
+/// Document 001: a list message has a text header, reply buttons have any. Images and videos are the objects that
+/// messages have, with their captions.
 const TEXT_HEADER: Rule = Rule::Choice(Choice { tag: "type", common: &[], arms: &[("text", HEADER_TEXT)] });
 const ANY_HEADER: Rule = Rule::Choice(Choice {
     tag: "type",
     common: &[],
     arms: &[
         ("text", HEADER_TEXT),
-        ("image", object(&[required("image", LINKED)])),
-        ("video", object(&[required("video", LINKED)])),
+        ("image", object(&[required("image", CAPTIONED)])),
+        ("video", object(&[required("video", CAPTIONED)])),
         ("document", object(&[required("document", DOCUMENT)])),
     ],
 });
@@ -207,7 +209,9 @@ const LIST_ACTION: Rule = Rule::Object(Object {
                 );
             }
         }
-        unique(rows().filter_map(|row| row.get("id")), "row id", &step(pointer, "sections"), findings);
+        // Meta's own rule: no document of the providers has it.
+        let ids = rows().filter_map(|row| row.get("id"));
+        unique(ids, "row id", "Meta's reference", &step(pointer, "sections"), findings);
     },
 });
 
@@ -229,7 +233,7 @@ const BUTTON_ACTION: Rule = Rule::Object(Object {
         let buttons = action.get("buttons").and_then(Value::as_array).unwrap_or(&none);
         for (path, what) in [("/reply/title", "button title"), ("/reply/id", "button id")] {
             let values = buttons.iter().filter_map(|button| button.pointer(path));
-            unique(values, what, &step(pointer, "buttons"), findings);
+            unique(values, what, "Exotel's documentation", &step(pointer, "buttons"), findings);
         }
     },
 });
@@ -249,7 +253,14 @@ const BUTTON: Rule = Rule::Choice(Choice {
     )],
 });
 
-fn unique<'a>(values: impl Iterator<Item = &'a Value>, what: &str, pointer: &str, findings: &mut Findings) {
+/// Values that must differ, as `source` says.
+fn unique<'a>(
+    values: impl Iterator<Item = &'a Value>,
+    what: &str,
+    source: &str,
+    pointer: &str,
+    findings: &mut Findings,
+) {
     let values: Vec<&str> = values.filter_map(Value::as_str).collect();
     if values.iter().any(|value| findings.waits(value)) {
         findings.check_rendered = true;
@@ -257,10 +268,7 @@ fn unique<'a>(values: impl Iterator<Item = &'a Value>, what: &str, pointer: &str
     let is_repeated =
         |(index, value): (usize, &&str)| !findings.waits(value) && values[..index].contains(value);
     if values.iter().enumerate().any(is_repeated) {
-        findings.problem(
-            pointer,
-            format!("each {what} must be different, and two are the same (Exotel's documentation)"),
-        );
+        findings.problem(pointer, format!("each {what} must be different, and two are the same ({source})"));
     }
 }
 
