@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// What can hold a job's campaign together with others.
 pub(super) fn breakers(job: &Job) -> impl Iterator<Item = Breaker> {
     let of = |scope| Breaker { account: job.account.clone(), scope };
-    let flows = job.sends_flows().then(|| BreakerScope::SenderFlows(job.from));
+    let flows = job.sends_flows().then_some(BreakerScope::SenderFlows(job.from));
     let scopes = [BreakerScope::Account, BreakerScope::Sender(job.from)].into_iter().chain(flows);
     scopes.chain(job.flow().map(BreakerScope::Flow)).map(of)
 }
@@ -42,10 +42,9 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
     /// What a scope is here: a flow that is not known is the campaign's own matter.
     fn breaker(&self, scope: Scope) -> Option<Breaker> {
         let scope = match scope {
-            Scope::Account => BreakerScope::Account,
             Scope::Sender => BreakerScope::Sender(self.job.from),
             Scope::Flows if self.job.sends_flows() => BreakerScope::SenderFlows(self.job.from),
-            Scope::Flows => BreakerScope::Account,
+            Scope::Account | Scope::Flows => BreakerScope::Account,
             Scope::Flow => BreakerScope::Flow(self.flow.clone()?),
             Scope::Campaign => return None,
         };

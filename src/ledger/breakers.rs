@@ -64,7 +64,7 @@ impl Breaker {
         Some(Self { account: account.into(), scope })
     }
 
-    /// Whether it is tried again by itself: a flow that WhatsApp has blocked is not, because it must not be sent.
+    /// Whether it is tried again by itself: a flow that `WhatsApp` has blocked is not, because it must not be sent.
     pub fn probes(&self) -> bool {
         !matches!(self.scope, BreakerScope::Flow(_))
     }

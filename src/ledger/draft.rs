@@ -209,8 +209,8 @@ impl<'b> Draft<'b> {
         };
         let decided = self.places(is_meant);
         for (place, message) in &decided {
-            // It may have been sent once: evidence of that settles it.
-            let attempts = message.attempts.max(u8::from(*decision == Decision::Doubt));
+            // It may have been sent once more: evidence of that settles it, and it is later than the try before.
+            let attempts = message.attempts.saturating_add(u8::from(*decision == Decision::Doubt));
             self.apply(*place, Message { attempts, ..*message }, &outcome, None);
         }
         self.record.replay |= outcome == Outcome::Released && !decided.is_empty();

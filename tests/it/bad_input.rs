@@ -68,6 +68,15 @@ is_refused! {
         world.write("people.xlsx", "phone,name\n");
         world.write_job(&job_with("/audience/csv/path", json!("people.xlsx")));
     } => "people.xlsx can't be read as a workbook: ";
+    a_draft_flow_to_eleven_people: |world: &World| {
+        world.write_audience(11);
+        world.write_job(&job_with("/message", json!({
+            "type": "interactive",
+            "interactive": { "type": "flow", "body": { "text": "Hello" }, "action": { "name": "flow", "parameters": {
+                "flow_message_version": "3", "flow_id": "1", "flow_token": "t", "flow_cta": "Go",
+                "flow_action": "data_exchange", "mode": "draft" } } },
+        })));
+    } => "/message/interactive/action/parameters/mode: a draft flow is for tests alone";
     a_packed_file_with_one_endless_row: |world: &World| {
         world.write("audience.csv.gz", packed(&format!("phone,name\n+919876543210,{}", "a".repeat(3 << 20))));
         world.write_job(&job_with("/audience/csv/path", json!("audience.csv.gz")));

@@ -116,7 +116,7 @@ async fn a_node_after_the_other_goes_wrong_and_nobody_is_sent_to_twice() {
 async fn without_most_of_its_nodes_the_status_says_so_and_it_goes_on_by_itself() {
     let (sandbox, provider) = sandbox(Behaviour::default()).await;
     let mut cluster = RabbitCluster::start();
-    let (_lines, url) = lines(&cluster).await;
+    let (lines, url) = lines(&cluster).await;
     let limits = "limits = { messages = \"100/s,burst=10\", requests = \"1000/s\" }";
     let fleet = Fleet::on(World::new(4_000), &redis_url(), &url, &provider, limits);
     let _workers = [fleet.worker(), fleet.worker()];
@@ -136,7 +136,7 @@ async fn without_most_of_its_nodes_the_status_says_so_and_it_goes_on_by_itself()
     cluster.kill(2);
     says("none of RabbitMQ's 3 nodes takes connections").await;
     let ended = fleet.world.run(&["doctor"]).await;
-    assert!(ended.out.contains(&format!("127.0.0.1:{}", _lines[1].port)), "{}", ended.out);
+    assert!(ended.out.contains(&format!("127.0.0.1:{}", lines[1].port)), "{}", ended.out);
     cluster.restart(1);
     cluster.restart(2);
     cluster.await_all();

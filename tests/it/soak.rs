@@ -160,26 +160,10 @@ impl Soak {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_is_there_at_the_end_is_what_was_there_at_the_beginning() {
-    let (seed, length) = (rand::random_range(0..1_000_000), Duration::from_secs(seconds()));
-    eprintln!("seed {seed}, {} s", length.as_secs());
-    let reporting = Reporting {
-        delay: Duration::from_secs(3),
-        shuffle: 0.1,
-        repeat: 0.05,
-        lose: 0.02,
-        fail: 0.05,
-        read: 0.7,
-        reply: 0.3,
-        ..Reporting::default()
-    };
-    let latency = Duration::from_millis(50);
-    let (sandbox, provider) =
-        sandbox(Behaviour { latency, reporting, accept_rate: 0.98, ..Behaviour::default() }).await;
+/// Servers and workers, and the process of the worker that is never killed, so that it can be watched.
+async fn begin(provider: &str, chance: StdRng) -> (Scene, u32) {
     let limits = "limits = { messages = \"400/s,burst=20\", requests = \"1000/s\" }";
-    let chance = StdRng::seed_from_u64(seed);
-    let mut scene = Scene::new(World::new(1), limits, &provider, chance).await;
+    let mut scene = Scene::new(World::new(1), limits, provider, chance).await;
     // The first worker is never killed, so that it can be watched; reports come to it.
     let port = free_port();
     let config = std::fs::read_to_string(scene.fleet.world.path("flowcast.toml")).unwrap();
@@ -197,6 +181,27 @@ async fn what_is_there_at_the_end_is_what_was_there_at_the_beginning() {
     scene.workers.extend((1..WORKERS).map(|_| scene.fleet.worker()));
     let pid = scene.workers[0].pid();
     until("the worker to listen", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
+    (scene, pid)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_there_at_the_end_is_what_was_there_at_the_beginning() {
+    let (seed, length) = (rand::random_range(0..1_000_000), Duration::from_secs(seconds()));
+    eprintln!("seed {seed}, {} s", length.as_secs());
+    let reporting = Reporting {
+        delay: Duration::from_secs(3),
+        shuffle: 0.1,
+        repeat: 0.05,
+        lose: 0.02,
+        fail: 0.05,
+        read: 0.7,
+        reply: 0.3,
+        ..Reporting::default()
+    };
+    let latency = Duration::from_millis(50);
+    let (sandbox, provider) =
+        sandbox(Behaviour { latency, reporting, accept_rate: 0.98, ..Behaviour::default() }).await;
+    let (scene, pid) = begin(&provider, StdRng::seed_from_u64(seed)).await;
     let mut soak = Soak { scene, campaigns: BTreeMap::new(), ended: BTreeSet::new() };
     // What is there after one campaign stays: the log of acts, the key of reports.
     soak.begin(0, Kind::Flow).await;
@@ -209,7 +214,7 @@ async fn what_is_there_at_the_end_is_what_was_there_at_the_beginning() {
 
     let every = Duration::from_secs((seconds() / 60).clamp(2, 10));
     let (begun, mut nth, mut faults) = (Instant::now(), 1, BTreeMap::<&str, u32>::new());
-    let fault_every = Duration::from_secs(60).min(length / 3);
+    let fault_every = Duration::from_mins(1).min(length / 3);
     let (mut next_campaign, mut next_fault) = (begun, begun + fault_every);
     let (mut warm, mut most) = (None, held(pid));
     while begun.elapsed() < length {

@@ -202,7 +202,7 @@ impl Redis {
 
     /// When campaigns were forgotten on purpose, those that were.
     async fn forgotten(&self, ids: &[CampaignId]) -> Result<HashMap<CampaignId, i64>, LedgerError> {
-        let each = stream::iter(ids.to_vec().into_iter().map(|id| async move {
+        let each = stream::iter(ids.iter().cloned().map(|id| async move {
             let get = redis::cmd("GET").arg(Keys(&id).forgotten()).clone();
             let at: Option<i64> = self.client.command(&get).await?;
             Ok::<_, LedgerError>(at.map(|at| (id, at)))
