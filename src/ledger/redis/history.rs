@@ -163,7 +163,9 @@ impl Redis {
                 "Redis was started again or another one has taken its place: what this worker wrote is compared"
             );
             // Read once for all of them.
-            let known = self.known(journal).await?;
+            let _turn = self.comparing.lock().await;
+            let ids = journal.campaigns().map_err(|fault| unreadable(&fault))?;
+            let known = self.known(journal, &ids).await?;
             let dropped = known.dropped;
             for (id, campaign) in known.campaigns {
                 if let Some((at, new)) = &campaign.registered
@@ -173,7 +175,9 @@ impl Redis {
                     tracing::warn!(campaign = %id, "Redis had forgotten the campaign: it is registered again");
                     self.register_again(new, &latest).await?;
                 }
-                if let Some(other) = self.other_history(&id).await? {
+                if let Some(other) = self.other_history(&id).await?
+                    && self.compared().campaigns.get(&id) != Some(&other.history)
+                {
                     self.compare_known(&id, &other, dropped, Some(campaign)).await?;
                 }
             }
@@ -185,18 +189,19 @@ impl Redis {
     /// Compares, and confirms where this worker knows all that may be missing. Returns whether it does.
     async fn compare_with(&self, id: &CampaignId, other: &OtherHistory) -> Result<bool, LedgerError> {
         let Some(journal) = &self.journal else { return Ok(false) };
+        // One at a time: each reads the journal, and many campaigns may be looked at together.
+        let _turn = self.comparing.lock().await;
         if self.compared().campaigns.get(id) == Some(&other.history) {
             return Ok(true);
         }
-        let mut known = self.known(journal).await?;
+        let mut known = self.known(journal, std::slice::from_ref(id)).await?;
         let campaign = known.campaigns.remove(id);
         self.compare_known(id, other, known.dropped, campaign).await
     }
 
-    /// What this worker knows: nothing of what was forgotten on purpose.
-    async fn known(&self, journal: &Journal) -> Result<Known, LedgerError> {
-        let ids = journal.campaigns().map_err(|fault| unreadable(&fault))?;
-        let forgotten = self.forgotten(&ids).await?;
+    /// What this worker knows; nothing of what was forgotten on purpose of these campaigns.
+    async fn known(&self, journal: &Journal, ids: &[CampaignId]) -> Result<Known, LedgerError> {
+        let forgotten = self.forgotten(ids).await?;
         journal.known(&forgotten).map_err(|fault| unreadable(&fault))
     }
 
@@ -219,10 +224,6 @@ impl Redis {
         dropped: i64,
         campaign: Option<KnownCampaign>,
     ) -> Result<bool, LedgerError> {
-        let _turn = self.comparing.lock().await;
-        if self.compared().campaigns.get(id) == Some(&other.history) {
-            return Ok(true);
-        }
         let joined = self.compared().joined.get(id).copied();
         let reaches_back = match other.own {
             0 => joined.is_none_or(|joined| dropped < joined),

@@ -24,6 +24,8 @@ use super::{addresses, topology};
 
 /// Seconds between heartbeats: a worker that is frozen is known to be after twice that.
 const HEARTBEAT: u16 = 10;
+/// What is said of a broker, or of a queue, from which nothing comes.
+pub(super) const SILENT: &str = "does not answer";
 /// How often it is looked whether a connection still stands.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long a connection may take.
@@ -217,9 +219,7 @@ impl Broker {
         for _ in nodes {
             let nth = self.shared.next.fetch_add(1, Ordering::Relaxed) % nodes.len();
             let Some(node) = nodes.get(nth) else { continue };
-            // On a connection that dies in the midst of it an answer may never come.
-            let opening = tokio::time::timeout(CONNECT * 3, open(node));
-            match opening.await.unwrap_or_else(|_| Err((QueueError("does not answer".into()), true))) {
+            match open(node).await {
                 Ok(link) => return Ok(link),
                 Err((fault, true)) => faults.push((nth, fault.0)),
                 Err(lasting) => return Err(lasting),
@@ -313,7 +313,9 @@ impl Broker {
                 tracing::warn!("RabbitMQ does not confirm what was published; it is published again");
                 self.shared.unconfirmed.store(true, Ordering::Relaxed);
                 // A quorum queue that is just coming back may never confirm on this connection.
-                let given_up = self.shared.link.lock().await.take();
+                // Others who waited on it may have made another one by now.
+                let is_ours = |kept: &mut Link| Arc::ptr_eq(&kept.publishing, &link.publishing);
+                let given_up = self.shared.link.lock().await.take_if(is_ours);
                 if let Some(link) = given_up {
                     tokio::spawn(link.close());
                 }
@@ -344,7 +346,7 @@ impl Broker {
             return Ok(false);
         }
         let deleting = channel.queue_delete(queue.into(), QueueDeleteOptions::default());
-        let silent = |_| QueueError("does not answer".into());
+        let silent = |_| QueueError(SILENT.into());
         let deleted = tokio::time::timeout(DELETE, deleting).await.map_err(silent)?;
         deleted.map(|_| true).map_err(|fault| failed(&fault))
     }
@@ -410,22 +412,32 @@ async fn open(node: &AMQPUri) -> Result<Link, (QueueError, bool)> {
                 };
                 Err((QueueError(text), true))
             }
-            Err(_) => Err((QueueError("does not answer".into()), true)),
+            Err(_) => Err((QueueError(SILENT.into()), true)),
         }
     };
     let publishing = connect("flowcast publishing").await?;
-    let consuming = connect("flowcast taking").await?;
-    let passing = |fault: lapin::Error| (failed(&fault), true);
-    let channel = publishing.create_channel().await.map_err(passing)?;
-    // A queue with other arguments stays so until a person mends it, but a broker that is just
-    // starting refuses, too.
-    topology::declare(&channel).await.map_err(|fault| {
-        let passes = !fault.0.contains("other arguments") && !fault.0.contains("may not be declared");
-        (fault, passes)
-    })?;
-    let publisher = publishing.create_channel().await.map_err(passing)?;
-    publisher.confirm_select(ConfirmSelectOptions::default()).await.map_err(passing)?;
-    Ok(Link { publishing, consuming, publisher })
+    let declaring = async {
+        let passing = |fault: lapin::Error| (failed(&fault), true);
+        let channel = publishing.create_channel().await.map_err(passing)?;
+        // A queue with other arguments stays so until a person mends it, but a broker that is just
+        // starting refuses, too.
+        topology::declare(&channel).await.map_err(|fault| {
+            let passes = !fault.0.contains("other arguments") && !fault.0.contains("may not be declared");
+            (fault, passes)
+        })?;
+        let publisher = publishing.create_channel().await.map_err(passing)?;
+        publisher.confirm_select(ConfirmSelectOptions::default()).await.map_err(passing)?;
+        Ok((publisher, connect("flowcast taking").await?))
+    };
+    // On a connection that dies in the midst of it an answer may never come.
+    let declared = tokio::time::timeout(CONNECT * 2, declaring).await;
+    match declared.unwrap_or_else(|_| Err((QueueError(SILENT.into()), true))) {
+        Ok((publisher, consuming)) => Ok(Link { publishing, consuming, publisher }),
+        Err(fault) => {
+            let _ = tokio::time::timeout(CLOSE, publishing.close(200, "not of use".into())).await;
+            Err(fault)
+        }
+    }
 }
 
 /// A node's version; none over TLS.
@@ -482,7 +494,7 @@ async fn while_connected<T>(connection: &Connection, asked: impl Future<Output =
 
 /// Waits for an answer that a broker gives at once, if it gives any.
 pub(super) async fn answered<T>(asked: impl Future<Output = T>) -> Result<T, QueueError> {
-    tokio::time::timeout(CONNECT, asked).await.map_err(|_| QueueError("does not answer".into()))
+    tokio::time::timeout(CONNECT, asked).await.map_err(|_| QueueError(SILENT.into()))
 }
 
 pub(super) fn failed(fault: &lapin::Error) -> QueueError {

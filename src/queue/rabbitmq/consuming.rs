@@ -12,7 +12,7 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 
 use super::super::QueueError;
-use super::broker::{Broker, answered, failed};
+use super::broker::{Broker, SILENT, answered, failed};
 use super::topology;
 use crate::campaign::CampaignId;
 
@@ -125,7 +125,9 @@ impl Consuming {
                             self.queue
                         ));
                     }
-                    if self.campaign.is_some() && since.elapsed() > STUCK {
+                    // One that refuses is not stuck.
+                    let is_silent = fault.0 == SILENT;
+                    if self.campaign.is_some() && is_silent && since.elapsed() > STUCK {
                         since = Instant::now();
                         match self.broker.delete_stuck(&self.queue).await {
                             Ok(true) => tracing::warn!(
