@@ -159,8 +159,8 @@ impl Broker {
             });
         }
         self.shared.unconfirmed.load(Ordering::Relaxed).then(|| {
-            "the broker does not confirm what is published, as it is while most of a queue's nodes are away; if \
-             that stays, look at its log, and delete the campaign's queue: what was in it is planned again"
+            "the broker does not confirm what is published, as it is while most of a queue's nodes are away; a queue \
+             that is stuck is made anew by itself; if it stays, look at the broker's log"
                 .into()
         })
     }
