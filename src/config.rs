@@ -242,6 +242,11 @@ pub struct AccountConfig {
     /// What the provider signs its callbacks with (Meta: the app's secret). A callback without its
     /// signature is refused.
     pub app_secret: Option<Secret>,
+    /// For how long after a message an answer that names none is taken for an answer to it, by the number that it
+    /// comes from: `0s` is never, and then nothing is kept for it.
+    #[serde(default = "three_days")]
+    #[schemars(with = "String")]
+    pub answers_within: Time,
     /// What a message costs, for the forecast of a campaign.
     pub prices: Option<PriceList>,
     /// How many requests may be under way at once; by default as many as keep the provider busy.
@@ -251,6 +256,13 @@ pub struct AccountConfig {
     #[serde(default = "half_a_minute")]
     #[schemars(with = "String")]
     pub timeout: Time,
+}
+
+/// For how long after a message an answer that names none is taken for one to it, unless an account says otherwise.
+pub const ANSWERS_WITHIN: Duration = Duration::from_hours(72);
+
+fn three_days() -> Time {
+    Time(ANSWERS_WITHIN)
 }
 
 fn half_a_minute() -> Time {

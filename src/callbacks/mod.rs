@@ -15,12 +15,12 @@ use axum::http::HeaderMap;
 use serde_json::Value;
 
 use crate::campaign::codes::{self, Effect};
-use crate::campaign::delivery::{Delivery, News, Report};
+use crate::campaign::delivery::{Delivery, News, ReplyContent, Report};
 use crate::campaign::notice::Notice;
 use crate::campaign::{CampaignId, Job, MessageRef, Phone, Subject};
 use crate::dispatch::{Account, Accounts, Events};
 use crate::forward::Forward;
-use crate::ledger::{Breaker, Ledger, LedgerError, MessageReport, ReportEffect, Suppress};
+use crate::ledger::{Answer, Breaker, Ledger, LedgerError, MessageReport, ReportEffect, Suppress};
 use crate::queue::QueueError;
 use collector::Collector;
 pub use http::{Slot, router};
@@ -47,6 +47,8 @@ struct CampaignFacts {
     status_callback: Option<String>,
     /// The flow that its messages open.
     flow: Option<String>,
+    /// The number that they are sent from.
+    from: Option<Phone>,
 }
 
 /// How many campaigns' jobs are remembered.
@@ -175,25 +177,19 @@ impl<L: Ledger> Reports<L> {
     /// Takes in one report. Returns the message that it is about, if there is one.
     async fn learn(&self, address: &Address, report: &Report) -> Result<Option<MessageRef>, CallbackError> {
         // An address of one message speaks of that message alone, whatever the body says.
-        let message = match &address.subject {
+        let mut message = match &address.subject {
             Subject::Message(message) => Some(message.clone()),
             Subject::Account => report.message.clone(),
         };
         let now = self.ledger.now();
-        let effects = match &message {
-            Some(message) => {
-                let report = MessageReport {
-                    message: message.index,
-                    recipient: report.recipient,
-                    sid: report.sid.clone(),
-                    // A clock that runs ahead makes no report of tomorrow.
-                    at: report.at.unwrap_or(now).clamp(1, now),
-                    news: report.news.clone(),
-                };
-                self.collector.apply(message.campaign.clone(), message.batch, report).await?
-            }
-            None => None,
-        };
+        let mut effects = self.apply(message.as_ref(), report, now).await?;
+        if effects.is_none()
+            && address.subject == Subject::Account
+            && let Some(answered) = self.answered(address, report).await?
+        {
+            effects = self.apply(Some(&answered), report, now).await?;
+            message = Some(answered);
+        }
         if let News::Reply(reply) = &report.news
             && effects.as_ref().is_none_or(|effects| effects.is_news)
             && self.stop_words.is_one(&reply.content)
@@ -226,6 +222,44 @@ impl<L: Ledger> Reports<L> {
             }
         }
         Ok(message)
+    }
+
+    /// Takes a report of a message into the ledger; `None` where there is no such message.
+    async fn apply(
+        &self,
+        message: Option<&MessageRef>,
+        report: &Report,
+        now: i64,
+    ) -> Result<Option<ReportEffect>, LedgerError> {
+        let Some(message) = message else { return Ok(None) };
+        let report = MessageReport {
+            message: message.index,
+            recipient: report.recipient,
+            // An answer names the message that it answers, where it names any.
+            sid: report.sid.clone(),
+            // A clock that runs ahead makes no report of tomorrow.
+            at: report.at.unwrap_or(now).clamp(1, now),
+            news: report.news.clone(),
+        };
+        self.collector.apply(message.campaign.clone(), message.batch, report).await
+    }
+
+    /// The message that an answer at an account's address is to, where the body does not say so: as the webhook of a
+    /// number tells it (document 004), with the SID of the message, or with nothing but the number.
+    async fn answered(&self, address: &Address, report: &Report) -> Result<Option<MessageRef>, LedgerError> {
+        let (Some(within), Some(phone), News::Reply(reply)) =
+            (address.account.answers_within, report.recipient, &report.news)
+        else {
+            return Ok(None);
+        };
+        // What went out from another number was not answered here.
+        let is_meant = async |campaign: CampaignId| {
+            let known = self.known(&campaign).await?;
+            Ok(report.sender.is_none_or(|number| known.from.is_none_or(|from| from == number)))
+        };
+        let is_form = matches!(reply.content, ReplyContent::Flow(_));
+        let answer = Answer { phone, sid: report.sid.as_deref(), is_form };
+        self.ledger.answered(&address.name, within, answer, is_meant).await
     }
 
     /// Whose stop word it is. Who says STOP is never written to again, whether or not it is known what
@@ -320,7 +354,8 @@ impl<L: Ledger> Reports<L> {
             stored => stored?,
         };
         let Ok(job) = Job::read(stored.job.as_bytes()) else { return Ok(CampaignFacts::default()) };
-        let known = CampaignFacts { flow: job.flow(), status_callback: job.status_callback };
+        let known =
+            CampaignFacts { flow: job.flow(), from: Some(job.from), status_callback: job.status_callback };
         let mut jobs = jobs();
         if jobs.len() >= REMEMBERED {
             jobs.clear();

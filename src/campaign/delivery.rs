@@ -36,6 +36,8 @@ pub struct Report {
     pub message: Option<MessageRef>,
     /// The person's number, where the body has it.
     pub recipient: Option<Phone>,
+    /// The number that it was sent from, where the body has it: the one that the person has answered.
+    pub sender: Option<Phone>,
     /// The provider's id of the message.
     pub sid: Option<String>,
     /// When it happened, in milliseconds since 1970; `None` where the report does not say.
@@ -67,7 +69,13 @@ pub struct Reply {
     pub id: String,
     /// What is in it.
     pub content: ReplyContent,
+    /// What the provider says beside it, by the documents' own names: [`DETAILS`].
+    pub details: BTreeMap<String, String>,
 }
+
+/// What may be said beside an answer: the person's name, the flow's id (document 003), and what a form's bubble
+/// shows and is called (document 004).
+pub const DETAILS: [&str; 4] = ["profile_name", "flow_id", "body", "name"];
 
 impl Reply {
     /// What an answer to a message is known by in its campaign. Exotel tells of a form in two ways

@@ -4,6 +4,7 @@
 //! from. One table serves three ends: checking, the JSON Schema, and the limits that rendering keeps.
 
 use serde_json::{Map, Value};
+use unicode_properties::{EmojiStatus, UnicodeEmoji};
 
 use super::problem::{Problem, nearest, step};
 use super::text::thousands;
@@ -127,6 +128,8 @@ pub enum Form {
 pub struct Object {
     /// The fields it may have.
     pub fields: &'static [Field],
+    /// Fields that belong elsewhere, and where: people write them here, and are told.
+    pub elsewhere: &'static [(&'static str, &'static str)],
     /// What no field says alone. Called when the fields are well-formed; the pointer is the object's.
     pub also: fn(&Map<String, Value>, &mut Findings, &str),
 }
@@ -179,7 +182,7 @@ pub const fn optional(name: &'static str, rule: Rule) -> Field {
 
 /// An object with no conditions between its fields.
 pub const fn object(fields: &'static [Field]) -> Object {
-    Object { fields, also: |_, _, _| {} }
+    Object { fields, elsewhere: &[], also: |_, _, _| {} }
 }
 
 /// A non-empty text of at most `max` characters, as `source` says.
@@ -221,7 +224,7 @@ impl Text {
                 Some(format!("must be an http:// or https:// address with a host{by}"))
             }
             Form::Trimmed if text.trim() != text => Some(format!("must not begin or end with a space{by}")),
-            Form::NoEmoji if text.chars().any(is_emoji) => Some(format!("must not hold an emoji{by}")),
+            Form::NoEmoji if has_emoji(text) => Some(format!("must not hold an emoji{by}")),
             Form::Name
                 if !text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_') =>
             {
@@ -251,9 +254,36 @@ pub fn is_link(text: &str) -> bool {
             .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.host_str().is_some())
 }
 
-fn is_emoji(c: char) -> bool {
-    matches!(u32::from(c),
-        0x1F000..=0x1FAFF | 0x2600..=0x27BF | 0x2B00..=0x2BFF | 0x2300..=0x23FF | 0xFE0F | 0x20E3 | 0xE0020..=0xE007F)
+/// Whether something in a text is shown as an emoji: by Unicode's own property, or because what follows asks for it.
+fn has_emoji(text: &str) -> bool {
+    /// The signs that make an emoji of what stands before them.
+    const ASKS: [char; 2] = ['\u{fe0f}', '\u{20e3}'];
+    text.chars().any(|c| ASKS.contains(&c) || is_shown_as_emoji(c))
+}
+
+fn is_shown_as_emoji(c: char) -> bool {
+    use EmojiStatus::{
+        EmojiPresentation, EmojiPresentationAndEmojiComponent, EmojiPresentationAndModifierAndEmojiComponent,
+        EmojiPresentationAndModifierBase,
+    };
+    matches!(
+        c.emoji_status(),
+        EmojiPresentation
+            | EmojiPresentationAndModifierBase
+            | EmojiPresentationAndModifierAndEmojiComponent
+            | EmojiPresentationAndEmojiComponent
+    )
+}
+
+/// Whether a text holds a pair of the signs with which `WhatsApp` formats words.
+pub fn plain_markdown(text: &str) -> bool {
+    // What stands between two signs, with no space inside at either end.
+    let is_pair = |sign: char| {
+        let between: Vec<&str> = text.split(sign).collect();
+        let between = between.get(1..between.len().saturating_sub(1)).unwrap_or_default();
+        between.iter().any(|words| !words.is_empty() && words.trim() == *words)
+    };
+    ['*', '_', '~', '`'].into_iter().any(is_pair)
 }
 
 /// Whether a string holds a placeholder or a statement.
@@ -426,8 +456,10 @@ fn walk_object(
         if let Some(field) = fields().find(|field| field.name == key) {
             walk(&field.rule, value, &place, findings);
         } else {
-            let near = nearest(key, fields().map(|field| field.name).chain(tag));
-            findings.problem(&place, format!("unknown field{near}"));
+            let elsewhere = object.elsewhere.iter().find(|(name, _)| name == key);
+            let near = || nearest(key, fields().map(|field| field.name).chain(tag));
+            let why = elsewhere.map_or_else(|| format!("unknown field{}", near()), |(_, why)| (*why).into());
+            findings.problem(&place, why);
         }
     }
     for field in fields() {

@@ -84,7 +84,9 @@ impl MessageState {
             InDoubt => matches!(next, Accepted | Rejected | Pending),
             // A person's retry; or evidence that it was taken all the same.
             Rejected => matches!(next, Pending | Accepted),
-            Accepted | Skipped => false,
+            // A person's retry of one that a report says WhatsApp did not send on, because its flow was throttled.
+            Accepted => matches!(next, Pending),
+            Skipped => false,
         }
     }
 
@@ -191,8 +193,8 @@ mod tests {
                 }
                 // A message in doubt is never sent without becoming pending by a decision first,
                 prop_assert!(!(state == MessageState::InDoubt && next == MessageState::Sending));
-                // an accepted one is never touched again,
-                prop_assert!(!settled_by_provider);
+                // an accepted one is touched again by a person's retry alone,
+                prop_assert!(!settled_by_provider || next == MessageState::Pending);
                 // and nothing is rejected that was never sent.
                 if next == MessageState::Rejected {
                     prop_assert!(matches!(state, MessageState::Sending | MessageState::InDoubt));

@@ -14,7 +14,7 @@ use crate::campaign::{counted, thousands, visible};
 use crate::config::Config;
 use crate::dispatch::{Account, Prepared, prepare};
 use crate::provider::PROVIDERS;
-use crate::views::check::{self as checked, Checked, Rendered};
+use crate::views::check::{self as checked, Checked, Rendered, Warning};
 
 /// Check a job and its audience without sending.
 #[derive(Args)]
@@ -76,6 +76,9 @@ fn as_text(prepared: &Prepared, account: &Account, found: &Checked) -> String {
     let more = found.skipped.values().sum::<u64>() - listed;
     if more > 0 {
         line(format!("  and {} more", thousands(more)));
+    }
+    for Warning { pointer, detail } in &found.warnings {
+        line(format!("warning: {pointer} {detail}"));
     }
     line(String::new());
     let job = &prepared.job;

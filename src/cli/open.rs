@@ -14,7 +14,7 @@ use super::callback_endpoint::CallbackEndpoint;
 use crate::audience::Audiences;
 use crate::campaign::problem::nearest;
 use crate::campaign::{Callbacks, CampaignId, Job, Rate};
-use crate::config::{self, AccountConfig, Config};
+use crate::config::{self, ANSWERS_WITHIN, AccountConfig, Config};
 use crate::dispatch::{Account, Accounts};
 use crate::ledger::{Access, AnyLedger, Campaign, Ledger, Redis, Sqlite};
 use crate::limiter::{AccountLimits, Concurrency, Rates};
@@ -239,6 +239,9 @@ fn ready(
     };
     let mut opened = Account::new(kind, provider, transport, limits, callbacks);
     opened.prices = account.and_then(|account| account.prices.clone());
+    // Without an address for them no answers come.
+    let within = account.map_or(ANSWERS_WITHIN, |account| account.answers_within.0);
+    opened.answers_within = Some(within).filter(|within| opened.callbacks.is_some() && !within.is_zero());
     Ok(opened)
 }
 

@@ -59,6 +59,9 @@ pub(super) struct Reports {
     /// Where reports go that no message has an address for, as with Kaleyra and Meta
     #[arg(long = "callback-url", value_name = "URL")]
     url: Option<String>,
+    /// Where people's answers go instead: the webhook of the sender number, as document 004 has it
+    #[arg(long = "callback-number-url", value_name = "URL")]
+    number_url: Option<String>,
     /// How late reports come at the latest, as 50ms or 2s
     #[arg(long = "callback-delay", value_name = "TIME", value_parser = time)]
     delay: Option<Duration>,
@@ -86,6 +89,7 @@ impl Reports {
     fn reporting(&self) -> Reporting {
         Reporting {
             url: self.url.clone(),
+            number_url: self.number_url.clone(),
             delay: self.delay.unwrap_or_default(),
             shuffle: self.shuffle.unwrap_or_default(),
             repeat: self.repeat.unwrap_or_default(),

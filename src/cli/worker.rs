@@ -36,6 +36,7 @@ const AUDIENCES: &str = "audiences";
 /// How the people of a sandbox fare: some can't be reached, most read, some answer, in a few seconds.
 const PEOPLE: Reporting = Reporting {
     url: None,
+    number_url: None,
     delay: Duration::from_secs(3),
     shuffle: 0.0,
     repeat: 0.0,

@@ -29,6 +29,8 @@ pub struct Account {
     pub callbacks: Option<Arc<Callbacks>>,
     /// Its provider.
     pub kind: &'static Kind,
+    /// For how long its messages are found by the numbers that answer them; `None` is not at all.
+    pub answers_within: Option<Duration>,
     /// What a message costs, where the configuration says so.
     pub prices: Option<PriceList>,
     limited: AtomicU32,
@@ -43,7 +45,16 @@ impl Account {
         limits: AccountLimits,
         callbacks: Option<Arc<Callbacks>>,
     ) -> Self {
-        Self { kind, provider, transport, limits, callbacks, prices: None, limited: AtomicU32::new(0) }
+        Self {
+            kind,
+            provider,
+            transport,
+            limits,
+            callbacks,
+            answers_within: None,
+            prices: None,
+            limited: AtomicU32::new(0),
+        }
     }
 
     /// How many requests of one batch may be under way at once.

@@ -25,8 +25,8 @@ use crate::traces::{self, Trace};
 
 /// A provider that took a message within this time works: longer than all tries of another take.
 const OF_LATE: Duration = Duration::from_mins(1);
-/// For so long a flow that was throttled is slower than others.
-const THROTTLED: Duration = Duration::from_hours(3);
+/// For so long the status says that a flow was throttled.
+const THROTTLED: Duration = Duration::from_hours(24);
 /// A wait for tokens that is longer is told in the campaign's status; and a worker that is stopped
 /// waits no longer for the broker.
 pub(super) const LONG_WAIT: Duration = Duration::from_secs(3);
@@ -292,7 +292,12 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
 
         let begun = Instant::now();
         let traced = traces::request(&self.job.account, &self.endpoint, claimed.len());
-        let answer = self.account.transport.post(request, claim.start_by).await;
+        // Noted beside the request, so that nobody waits for it; what is recorded is noted.
+        let sending = self.account.transport.post(request, claim.start_by);
+        let (answer, noted) = tokio::join!(sending, self.note_sent(queued, claimed));
+        if let Err(fault) = noted {
+            tracing::warn!("answers that name no message may not find theirs: {fault}");
+        }
         traced.end(match &answer {
             Ok(reply) => Ok(reply.status),
             Err(Failure::NotSent(_)) => Err("not_sent"),
@@ -301,6 +306,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         let account = self.job.account.clone();
         let latency = begun.elapsed();
         metrics::histogram!("flowcast_request_duration_seconds", "account" => account).record(latency);
+        let request = answer.as_ref().ok().and_then(|reply| provider.request_id(reply));
         let answer = answer.map(|reply| {
             let said = provider.parse(&reply, claimed.len());
             classify(&reply, said)
@@ -318,7 +324,16 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         let rejected = is(|outcome| matches!(outcome, Outcome::Rejected { .. }));
         // Record after answer. The slot is kept until then: what a death leaves in doubt is never more
         // than as many requests as may be under way.
-        self.record(queued, writer, &claim, decision.outcomes).await?;
+        if let Some(request) = &request {
+            // What a provider's support asks for first.
+            let all = claimed.len();
+            if went_well && !rejected {
+                tracing::debug!("request {request} of {all} messages was answered");
+            } else {
+                tracing::info!("request {request} of {all} messages did not go well");
+            }
+        }
+        self.record(queued, writer, &claim, decision.outcomes, request).await?;
         let slot = (!went_well).then_some(slot);
 
         if !matches!(next, FollowUp::InDoubt { .. }) {
@@ -335,6 +350,15 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         Ok(SendResult::Answered { asked, next, open, slot })
     }
 
+    /// Notes to whom messages go, where the account wants answers found by their number.
+    async fn note_sent(&self, queued: &QueuedBatch, claimed: &[u8]) -> Result<(), LedgerError> {
+        let Some(within) = self.account.answers_within else { return Ok(()) };
+        let phone = |index: &u8| Some((queued.batch.recipient(usize::from(*index))?.phone, *index));
+        let messages: Vec<(Phone, u8)> = claimed.iter().filter_map(phone).collect();
+        let (account, number) = (&self.job.account, queued.batch.number);
+        self.ledger.note_sent(account, within, &self.id, number, &messages).await
+    }
+
     /// Records outcomes, with what is needed to send the failed ones again; then tells others.
     async fn record(
         &self,
@@ -342,6 +366,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         writer: &BatchWriter<L>,
         claim: &Claim,
         outcomes: Vec<(u8, Outcome)>,
+        request: Option<String>,
     ) -> Result<(), DispatchError> {
         let (batch, now) = (&queued.batch, self.ledger.time());
         let mut counts = [0_u64; MESSAGES.len()];
@@ -358,7 +383,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 recipient.map(|recipient| replay::payload(&recipient, self.template.columns().len()));
             recorded.push(Recorded { message, outcome, payload });
         }
-        let open = writer.record(claim.token, recorded).await?;
+        let open = writer.record_answer(claim.token, recorded, request).await?;
         for (state, count) in MESSAGES.iter().zip(counts).filter(|(_, count)| *count > 0) {
             let account = self.job.account.clone();
             metrics::counter!("flowcast_messages_total", "account" => account, "state" => state.as_str())

@@ -14,6 +14,7 @@ use super::deliveries::{MessageReport, ReportEffect};
 use super::draft::{Change, Counter, Draft, ENDED, RAN_OUT};
 use super::record::BatchRecord;
 use super::{LedgerError, PlannedBatch, Store};
+use crate::campaign::codes::is_unsent;
 use crate::campaign::{CampaignId, MessageState, SkipReason};
 
 /// The code of messages in doubt that a person has given up. A retry takes them only by this name:
@@ -112,7 +113,8 @@ impl From<(u8, Outcome)> for Recorded {
 /// Which messages a person decides about, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Rejected ones are sent again; with codes, those with one of them.
+    /// Rejected ones are sent again; with codes, those with one of them, and those that a report failed with one that
+    /// says they were not sent on ([`codes::is_unsent`](crate::campaign::codes::is_unsent)).
     Retry(Vec<String>),
     /// Those in doubt are sent again.
     Resend {
@@ -128,6 +130,13 @@ pub enum Decision {
     Cancel,
     /// Pending ones are in doubt, because the ledger came back older than it was.
     Doubt,
+}
+
+impl Decision {
+    /// Whether it is also about messages that the provider took and a report failed.
+    fn is_of_unsent(&self) -> bool {
+        matches!(self, Self::Retry(codes) if codes.iter().any(|code| is_unsent(code)))
+    }
 }
 
 /// A batch with messages that are to be queued again.
@@ -168,6 +177,8 @@ pub enum BatchWrite {
         token: u64,
         /// What became of them.
         outcomes: Vec<Recorded>,
+        /// What the provider calls the request that says so.
+        request: Option<String>,
     },
     /// Messages are in doubt that nobody has claimed, as far as the ledger knows: it came back older than it was.
     Doubt {
@@ -249,6 +260,8 @@ pub enum Listed {
     Open,
     /// Those with messages rejected or in doubt.
     Failed,
+    /// All that are written down.
+    All,
 }
 
 /// The batches of campaigns. All writes are atomic and durable when they return.
@@ -364,8 +377,9 @@ pub trait Batches: Store {
                             draft.settle(*token, &released.collect::<Vec<_>>());
                             Written::Claimed(Claim { token: *token, ..Claim::default() })
                         }
-                        BatchWrite::Record { token, outcomes } => {
+                        BatchWrite::Record { token, outcomes, request } => {
                             draft.settle(*token, outcomes);
+                            draft.answered_by(request.as_deref());
                             Written::Recorded(0)
                         }
                         BatchWrite::Doubt { messages } => {
@@ -455,7 +469,7 @@ pub trait Batches: Store {
     ) -> impl Future<Output = Result<u64, LedgerError>> + Send {
         async move {
             let Some(stored) = self.load(id, &[batch]).await?.pop().flatten() else { return Ok(0) };
-            let record = BatchWrite::Record { token, outcomes };
+            let record = BatchWrite::Record { token, outcomes, request: None };
             match self.write(&stored.batch, &mut Some(stored.record), &[record]).await?.pop() {
                 Some(Written::Recorded(open)) => Ok(open),
                 _ => Ok(0),
@@ -513,6 +527,7 @@ pub trait Batches: Store {
         async move {
             let listed = match decision {
                 Decision::Cancel | Decision::Doubt => Listed::Open,
+                _ if decision.is_of_unsent() => Listed::All,
                 _ => Listed::Failed,
             };
             let batches = self.listed(id, listed).await?;
@@ -639,8 +654,10 @@ async fn decide_batch(
 ) -> Result<u64, LedgerError> {
     loop {
         let Some(stored) = ledger.load(id, &[number]).await?.pop().flatten() else { return Ok(0) };
+        let known =
+            if decision.is_of_unsent() { ledger.deliveries(id, &[number]).await?.pop() } else { None };
         let mut draft = Draft::new(&stored.batch, stored.record, ledger.now());
-        let decided = draft.decide(decision);
+        let decided = draft.decide(decision) + draft.retry_unsent(decision, &known.unwrap_or_default());
         let change = draft.finish();
         let swap = Swap { batch: &stored.batch, purpose: None, change: &change };
         if change.is_empty() || matches!(ledger.swap_batch(swap).await?, Swapped::Done { .. }) {

@@ -124,6 +124,14 @@ impl Deliveries {
         self.0.get(usize::from(message))
     }
 
+    /// Forgets how far a message came, as if it were still to be sent; the provider took it at `accepted_at`.
+    pub(super) fn forget(&mut self, message: u8, accepted_at: i64, changes: &mut Changes) {
+        if let Some(progress) = self.0.get_mut(usize::from(message)) {
+            let before = std::mem::take(progress);
+            changes.add(&before, accepted_at, -1);
+        }
+    }
+
     /// Takes in a report of a message that the provider took at `accepted_at` (0: nobody knows when).
     /// Returns whether it was news.
     pub(super) fn take(&mut self, report: &MessageReport, accepted_at: i64, changes: &mut Changes) -> bool {
@@ -222,6 +230,9 @@ pub struct Response {
     pub at: i64,
     /// The answer.
     pub content: crate::campaign::delivery::ReplyContent,
+    /// What the provider said beside it, by [`DETAILS`](crate::campaign::delivery::DETAILS).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub details: BTreeMap<String, String>,
 }
 
 impl Response {
@@ -233,8 +244,15 @@ impl Response {
     }
 
     pub(super) fn new(effect: &ReportEffect, batch: u32, at: i64, reply: &Reply) -> Self {
-        let content = reply.content.clone();
-        Self { recipient: effect.recipient, row: effect.row, batch, message: effect.message, at, content }
+        Self {
+            recipient: effect.recipient,
+            row: effect.row,
+            batch,
+            message: effect.message,
+            at,
+            content: reply.content.clone(),
+            details: reply.details.clone(),
+        }
     }
 }
 
@@ -250,6 +268,7 @@ mod tests {
             None => News::Reply(Reply {
                 id: "r".into(),
                 content: crate::campaign::delivery::ReplyContent::Text("yes".into()),
+                details: BTreeMap::new(),
             }),
         };
         MessageReport { message, recipient: None, sid: None, at, news }

@@ -11,6 +11,7 @@ use super::deliveries::{
 };
 use super::record::{BatchRecord, Message};
 use super::{ABANDONED, Decision, LedgerError, Outcome, PlannedBatch, Recorded};
+use crate::campaign::codes::is_unsent;
 use crate::campaign::delivery::News;
 use crate::campaign::{MessageState, SkipReason};
 
@@ -61,6 +62,8 @@ pub(super) struct Change {
     /// Whether a message is pending again that was settled, by the late word of its claim: then its campaign must
     /// not have ended, because nobody would send it.
     pub(super) reopens: bool,
+    /// What the provider calls the last request of the batch that it answered.
+    pub(super) request: Option<String>,
     /// How many messages were settled, for the rate.
     pub(super) settled: u64,
     /// The progress of its messages: as it was read, and as it is now.
@@ -163,6 +166,13 @@ impl<'b> Draft<'b> {
         }
     }
 
+    /// Takes in what the provider calls the request whose answer was seen.
+    pub(super) fn answered_by(&mut self, request: Option<&str>) {
+        if let Some(request) = request {
+            self.change.request = Some(request.to_owned());
+        }
+    }
+
     /// What a claim that ran out was sending is in doubt, or pending again where the job says so. Returns
     /// how many messages that were.
     pub(super) fn expire(&mut self, token: u64, resend: bool, why: &str) -> u64 {
@@ -215,6 +225,36 @@ impl<'b> Draft<'b> {
         }
         self.record.replay |= outcome == Outcome::Released && !decided.is_empty();
         decided.len() as u64
+    }
+
+    /// Takes those that the provider took and a report failed, with a code of a retry that says they were not sent on,
+    /// back to pending; nothing of their progress stays. `before` is what is kept of the batch's. Returns how many.
+    pub(super) fn retry_unsent(&mut self, decision: &Decision, before: &[u8]) -> u64 {
+        let Decision::Retry(codes) = decision else { return 0 };
+        let mut deliveries = Deliveries::read(before);
+        let failed = |place: u8| deliveries.of(place)?.failure().map(str::to_owned);
+        let is_meant =
+            |place: u8| failed(place).is_some_and(|code| is_unsent(&code) && codes.contains(&code));
+        let meant: Vec<(u8, Message)> = self
+            .record
+            .each()
+            .filter(|(place, message)| message.state == MessageState::Accepted && is_meant(*place))
+            .map(|(place, message)| (place, *message))
+            .collect();
+        if meant.is_empty() {
+            return 0;
+        }
+        let mut changes = Changes::default();
+        for (place, message) in &meant {
+            deliveries.forget(*place, message.at, &mut changes);
+            self.apply(*place, *message, &Outcome::Released, None);
+        }
+        self.record.replay = true;
+        self.change.deliveries = Some((before.to_vec(), deliveries.bytes()));
+        for (counter, by) in changes.counters {
+            *self.change.counters.entry(counter).or_default() += by;
+        }
+        meant.len() as u64
     }
 
     /// Those of some messages that nobody has claimed yet, as far as the ledger knows, are in doubt: it came back
@@ -440,6 +480,7 @@ fn is_later(then: &Message, now: &Message) -> bool {
             (_, MessageState::Accepted)
             | (MessageState::Sending | MessageState::InDoubt, MessageState::Rejected) => false,
             // Not over one that is pending: a person may have had it sent again since.
+            (MessageState::Accepted, MessageState::Pending) => then.at > now.at,
             (MessageState::Accepted, _)
             | (MessageState::Rejected, MessageState::Sending | MessageState::InDoubt) => true,
             _ => then.at > now.at,

@@ -5,7 +5,7 @@
 //! they send nothing, render nothing and know no provider.
 //!
 //! A seam for each thing that is kept: [`Campaigns`], [`Plans`], [`Batches`], [`Breakers`],
-//! [`Suppression`], [`Reporting`], [`Audit`], [`Series`], [`CampaignDrafts`]; [`Ledger`] is all of them. What may become of a message is decided in
+//! [`Suppression`], [`Reporting`], [`SentMessages`], [`Audit`], [`Series`], [`CampaignDrafts`]; [`Ledger`] is all of them. What may become of a message is decided in
 //! `draft.rs`, on a batch's record as a value (`record.rs`); how far messages come after that in
 //! `deliveries.rs`. A backend keeps bytes and swaps them if nobody else has. All of them pass one suite
 //! (`tests/it/ledger.rs`).
@@ -24,6 +24,7 @@ mod rate;
 mod record;
 mod redis;
 mod report;
+mod sent;
 mod series;
 mod sqlite;
 mod suppression;
@@ -53,6 +54,7 @@ pub use memory::{Clock, Memory};
 pub use plans::{Checkpoint, Plan, PlannedBatch, Plans, SkippedRow};
 pub use record::BatchRecord;
 pub use report::{Cursor, ReportLine, ReportPage, Reporting, ResponsePage, Texts};
+pub use sent::{Answer, SentMessages};
 pub use series::{MOST_POINTS, Point, Series};
 pub use sqlite::{Access, Sqlite};
 pub use suppression::{Suppress, Suppressed, Suppression, SuppressionUpdate};
@@ -75,7 +77,7 @@ pub trait Store: Clone + Send + Sync + 'static {
 
 /// A record of every message.
 pub trait Ledger:
-    Campaigns + Plans + Batches + Breakers + Suppression + Reporting + Audit + Series + CampaignDrafts
+    Campaigns + Plans + Batches + Breakers + Suppression + SentMessages + Audit + Series + CampaignDrafts
 {
     /// The key that seals the addresses of reports where none is configured: made when it is first asked
     /// for, the same for all workers ever after.

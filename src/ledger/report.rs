@@ -34,6 +34,9 @@ pub struct ReportLine {
     pub delivery: Option<String>,
     /// The last change.
     pub updated_at: Option<Timestamp>,
+    /// What the provider calls the last request of its batch: its support asks for it first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
 }
 
 impl ReportLine {
@@ -74,7 +77,6 @@ pub struct ResponsePage {
     pub next: Option<u32>,
 }
 
-/// The texts of a campaign, by kind and word.
 /// Texts of a campaign, by kind and word.
 pub type Texts = BTreeMap<(String, String), String>;
 
@@ -88,6 +90,13 @@ pub trait Reporting: Batches {
         &self,
         batches: &[Option<StoredBatch>],
     ) -> impl Future<Output = Result<Vec<BTreeMap<u8, String>>, LedgerError>> + Send;
+
+    /// What the provider calls the last request of each batch that it answered.
+    fn requests(
+        &self,
+        id: &CampaignId,
+        numbers: &[u32],
+    ) -> impl Future<Output = Result<Vec<Option<String>>, LedgerError>> + Send;
 
     /// The texts of a campaign, by kind and word.
     fn texts(&self, id: &CampaignId) -> impl Future<Output = Result<Texts, LedgerError>> + Send;
@@ -128,10 +137,15 @@ pub trait Reporting: Batches {
             let texts = self.texts(id).await?;
             let batches = self.load(id, &numbers).await?;
             let (sids, kept) = (self.sids(&batches).await?, self.deliveries(id, &numbers).await?);
+            let requests = self.requests(id, &numbers).await?;
             let mut lines = Vec::new();
-            for ((stored, sids), kept) in batches.iter().zip(&sids).zip(&kept) {
+            for (((stored, sids), kept), request) in batches.iter().zip(&sids).zip(&kept).zip(&requests) {
                 if let Some(stored) = stored {
-                    lines.extend(batch_lines(stored, sids, &Deliveries::read(kept), &texts));
+                    let of_batch = batch_lines(stored, sids, &Deliveries::read(kept), &texts);
+                    lines.extend(of_batch.into_iter().map(|line| {
+                        let request_id = request.clone().filter(|_| line.attempts > 0);
+                        ReportLine { request_id, ..line }
+                    }));
                 }
             }
             let is_last = end == written;
@@ -212,6 +226,7 @@ fn batch_lines(
             attempts: u32::from(message.attempts),
             delivery: None,
             updated_at: (message.at > 0).then(|| Timestamp::from_millisecond(message.at).unwrap_or_default()),
+            request_id: None,
         };
         if let Some(progress) = deliveries.of(place) {
             line.deliver(progress, |code| text(UNDELIVERED, code));

@@ -49,7 +49,21 @@ impl<L: Batches> BatchWriter<L> {
     ///
     /// As [`Batches::record`].
     pub async fn record(&self, token: u64, outcomes: Vec<Recorded>) -> Result<u64, LedgerError> {
-        match self.write(BatchWrite::Record { token, outcomes }).await? {
+        self.record_answer(token, outcomes, None).await
+    }
+
+    /// The same, with what the provider calls the request.
+    ///
+    /// # Errors
+    ///
+    /// As [`Batches::record`].
+    pub async fn record_answer(
+        &self,
+        token: u64,
+        outcomes: Vec<Recorded>,
+        request: Option<String>,
+    ) -> Result<u64, LedgerError> {
+        match self.write(BatchWrite::Record { token, outcomes, request }).await? {
             Written::Recorded(open) => Ok(open),
             Written::Claimed(_) => Ok(0),
         }

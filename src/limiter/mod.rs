@@ -29,10 +29,14 @@ use shared::{Asker, Gathered};
 pub const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// An account is never slowed to less of its rate.
 const LEAST_SHARE: f64 = 0.1;
+/// Over how long a throttled flow's messages are counted.
+const HOUR: Duration = Duration::from_hours(1);
 /// What `WhatsApp` lets a throttled flow send in an hour (document 004).
-const THROTTLED: f64 = 10.0;
-/// For so many hours a flow is slowed, a tenth as much each.
-const THROTTLED_HOURS: i32 = 3;
+const THROTTLED: u32 = 10;
+/// How often that may double: after that it is more than a sender number's own limit.
+const DOUBLINGS: u32 = 15;
+/// For so long a throttled flow that is not sent is remembered.
+const REMEMBERED: Duration = Duration::from_hours(7 * 24);
 /// A slowed account gets a tenth of its rate back after each of these.
 const STEP: Duration = Duration::from_secs(10);
 
@@ -124,8 +128,9 @@ impl AccountLimits {
         *self.rates.borrow()
     }
 
-    /// A flow is throttled: messages that open it go out slowly, for every worker and campaign of the
-    /// account, and recover step by step. Returns whether that is news.
+    /// A flow is throttled: messages that open it go out at 10 an hour, for every worker and campaign of the account.
+    /// When an hour's worth has gone out in an hour or more and nothing has said so again, they may be twice as
+    /// many: `WhatsApp` says when a flow is throttled, and never when it no longer is. Returns whether that is news.
     ///
     /// # Errors
     ///
@@ -166,11 +171,14 @@ impl AccountLimits {
         let has_room = || self.has_room.load(Ordering::Relaxed);
         let _campaign = if has_room() { None } else { Some(campaign.turn.lock().await) };
         if let Backend::Process(buckets) = &self.buckets {
-            if let Some(bucket) = campaign.flow.as_ref().and_then(|flow| buckets.flow(flow)) {
+            if let Some(flow) = &campaign.flow
+                && let Some(bucket) = buckets.flow(flow)
+            {
                 if recipients.len() > 1 {
                     return Ok(Admission::OneByOne);
                 }
                 bucket.take(1).await;
+                buckets.sent_of(flow);
             }
             if let Some(bucket) = &campaign.bucket {
                 bucket.take(u32::try_from(recipients.len()).unwrap_or(u32::MAX)).await;
@@ -259,11 +267,10 @@ impl CampaignLimits {
     }
 }
 
-/// How many messages of a flow an hour, so long after it was last said to be throttled: 10 in the first
-/// hour, as `WhatsApp` allows, then ten times as many each hour; `None` once that is no limit to speak of.
-fn throttled(since: Duration) -> Option<f64> {
-    let hours = i32::try_from(since.as_secs() / 3600).unwrap_or(i32::MAX);
-    (hours < THROTTLED_HOURS).then(|| THROTTLED * 10_f64.powi(hours))
+/// How many messages of a throttled flow may go out in an hour after so many doublings; `None` once that is no
+/// limit to speak of.
+fn throttled(doublings: u32) -> Option<u32> {
+    (doublings < DOUBLINGS).then(|| THROTTLED << doublings)
 }
 
 /// The share of its rate that an account has so long after it was slowed to `share`.
@@ -416,11 +423,32 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_throttled_flow_recovers_tenfold_an_hour() {
-        let rate = |minutes| throttled(Duration::from_mins(minutes));
-        assert_eq!([rate(0), rate(59), rate(60)], [Some(10.0), Some(10.0), Some(100.0)]);
-        assert_eq!([rate(120), rate(179), rate(180)], [Some(1000.0), Some(1000.0), None]);
+    #[tokio::test(start_paused = true)]
+    async fn a_throttled_flow_doubles_after_an_hours_worth_without_a_word_and_begins_anew_with_one() {
+        let buckets = Buckets::default();
+        let hourly = || buckets.flow("f1").map(|bucket| bucket.rate().count());
+        let send = |count| (0..count).for_each(|_| buckets.sent_of("f1"));
+        assert_eq!(hourly(), None);
+        assert!(buckets.throttle("f1"));
+        // Idle hours say nothing, and neither does an hour's worth before the hour is over.
+        tokio::time::advance(HOUR * 10).await;
+        assert_eq!(hourly(), Some(10));
+        send(10);
+        assert_eq!(hourly(), Some(20));
+        send(20);
+        assert_eq!(hourly(), Some(20));
+        tokio::time::advance(HOUR).await;
+        assert_eq!(hourly(), Some(40));
+        assert!(!buckets.throttle("f1"), "it was throttled before");
+        assert_eq!(hourly(), Some(10));
+        for doublings in 1..DOUBLINGS {
+            send(10 << (doublings - 1));
+            tokio::time::advance(HOUR).await;
+            assert_eq!(hourly(), Some(10 << doublings));
+        }
+        send(10 << DOUBLINGS);
+        tokio::time::advance(HOUR).await;
+        assert_eq!(hourly(), None);
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use tokio::time::{Instant, sleep_until};
 
-use super::{Rates, slowed, throttled, wait_exactly};
+use super::{HOUR, Rates, slowed, throttled, wait_exactly};
 use crate::campaign::{Phone, Rate};
 
 type Governor = RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<std::time::Instant>>;
@@ -40,6 +40,12 @@ impl Bucket {
         Some(Self { governor: RateLimiter::direct_with_clock(quota, TokioClock), rate })
     }
 
+    /// What it allows.
+    #[cfg(test)]
+    pub(super) fn rate(&self) -> Rate {
+        self.rate
+    }
+
     /// Waits for `count` tokens. More than the burst are taken in portions, so that governor's
     /// "insufficient capacity" can't happen whoever asks.
     pub(super) async fn take(&self, count: u32) {
@@ -66,13 +72,30 @@ struct Inner {
     requests: Option<Arc<Bucket>>,
     /// One for each sender number.
     messages: HashMap<Phone, Arc<Bucket>>,
-    /// Flows that are throttled: since when, and a bucket at the rate of that hour.
-    flows: HashMap<String, (Instant, Arc<Bucket>)>,
+    /// Flows that are throttled.
+    flows: HashMap<String, Throttled>,
     recipients: Recipients,
     /// Nothing goes out before this moment: the provider said so.
     paused_until: Option<Instant>,
     /// Since when, and to which share of its rate, the account was slowed.
     slowed: Option<(Instant, f64)>,
+}
+
+/// A flow that is throttled.
+struct Throttled {
+    /// How often its rate has doubled, and since when it has this one.
+    doublings: u32,
+    since: Instant,
+    /// How many messages went out since then.
+    count: u32,
+    bucket: Arc<Bucket>,
+}
+
+impl Throttled {
+    fn new(doublings: u32) -> Option<Self> {
+        let rate: Rate = format!("{}/h,burst=1", throttled(doublings)?).parse().ok()?;
+        Some(Self { doublings, since: Instant::now(), count: 0, bucket: Arc::new(Bucket::new(rate)?) })
+    }
 }
 
 impl Buckets {
@@ -128,25 +151,37 @@ impl Buckets {
     /// A flow is throttled, from now on. Returns whether it was not before.
     pub(super) fn throttle(&self, flow: &str) -> bool {
         let mut inner = self.inner();
-        let now = Instant::now();
-        let known = inner.flows.get(flow).map(|(_, bucket)| bucket.clone());
-        let bucket = known.filter(|bucket| Some(bucket.rate) == hourly(Duration::ZERO));
-        let bucket = bucket.or_else(|| hourly(Duration::ZERO).and_then(Bucket::new).map(Arc::new));
-        bucket.is_some_and(|bucket| inner.flows.insert(flow.into(), (now, bucket)).is_none())
+        match inner.flows.get_mut(flow) {
+            // The bucket stays: said again, it allows no message more.
+            Some(known) if known.doublings == 0 => {
+                (known.since, known.count) = (Instant::now(), 0);
+                false
+            }
+            _ => Throttled::new(0).is_some_and(|new| inner.flows.insert(flow.into(), new).is_none()),
+        }
     }
 
-    /// The bucket of a flow, if it is throttled.
+    /// The bucket of a flow, if it is throttled. Whoever takes it sends a message.
     pub(super) fn flow(&self, flow: &str) -> Option<Arc<Bucket>> {
         let mut inner = self.inner();
-        let (since, bucket) = inner.flows.get_mut(flow)?;
-        let Some(rate) = hourly(since.elapsed()) else {
-            inner.flows.remove(flow);
-            return None;
-        };
-        if bucket.rate != rate {
-            *bucket = Arc::new(Bucket::new(rate)?);
+        let known = inner.flows.get_mut(flow)?;
+        if known.since.elapsed() >= HOUR && Some(known.count) >= throttled(known.doublings) {
+            match Throttled::new(known.doublings + 1) {
+                Some(more) => *known = more,
+                None => {
+                    inner.flows.remove(flow);
+                    return None;
+                }
+            }
         }
-        Some(bucket.clone())
+        Some(known.bucket.clone())
+    }
+
+    /// A message of a throttled flow goes out.
+    pub(super) fn sent_of(&self, flow: &str) {
+        if let Some(known) = self.inner().flows.get_mut(flow) {
+            known.count = known.count.saturating_add(1);
+        }
     }
 
     /// Takes over whom the account wrote to, and how long ago.
@@ -179,11 +214,6 @@ impl Buckets {
     fn pause(&self) -> Option<Instant> {
         self.inner().paused_until.filter(|until| *until > Instant::now())
     }
-}
-
-/// The rate of a flow so long after it was throttled.
-fn hourly(since: Duration) -> Option<Rate> {
-    format!("{}/h,burst=1", throttled(since)?).parse().ok()
 }
 
 /// Whom an account wrote to of late. It grows to the limit of recipients and no further.

@@ -12,8 +12,9 @@
 --       8 how much longer the campaign's wait may be than the account's  9 the longest wait
 --       10 after how long a slowed account gets a tenth back  11 the least share of its rate
 --       12 how many recipients (0 is no limit)  13 in which span  14 whether there is a flow (0 or 1)
---       15 an hour  16 how many messages of a throttled flow in the first  17 for how many hours
---       18 how many sends a worker has under way  19 how many requests  then the recipients
+--       15 an hour  16 how many messages of a throttled flow in it at first  17 how often that may double
+--       18 how many sends a worker has under way  19 how many requests
+--       20 how long a throttled flow is remembered (milliseconds)  then the recipients
 -- Returns 1, how long until they are due, and whether so many more like it could go out at once (0 or
 -- 1); 0 and after how long to ask again; or 2 when only one message can be asked for.
 local time = redis.call('TIME')
@@ -51,15 +52,22 @@ local campaign = bucket(KEYS[4], count, ARGV[6], ARGV[7], false)
 
 local period = 0
 if ARGV[14] == '1' then
-  local flow = redis.call('HMGET', KEYS[6], 'since', 'full')
-  local hours = flow[1] and math.floor((now - tonumber(flow[1])) / tonumber(ARGV[15]))
-  if hours and hours < tonumber(ARGV[17]) then
+  local flow = redis.call('HMGET', KEYS[6], 'since', 'count', 'doublings', 'full')
+  local since, doublings = tonumber(flow[1]), tonumber(flow[3] or 0)
+  local hourly = tonumber(ARGV[16]) * 2 ^ doublings
+  if since and now - since >= tonumber(ARGV[15]) and tonumber(flow[2] or 0) >= hourly then
+    -- An hour's worth has gone out, and nothing has said again that it is throttled.
+    since, doublings, hourly = now, doublings + 1, hourly * 2
+    redis.call('HSET', KEYS[6], 'since', string.format('%.0f', now), 'count', 0, 'doublings', doublings)
+  end
+  if since and doublings >= tonumber(ARGV[17]) then
+    redis.call('DEL', KEYS[6])
+  elseif since then
     if count > 1 then
       return { 2, 0, 0 }
     end
-    -- Ten times as many each hour.
-    period = tonumber(ARGV[15]) / (tonumber(ARGV[16]) * 10 ^ hours)
-    campaign = math.max(campaign, tonumber(flow[2] or 0))
+    period = tonumber(ARGV[15]) / hourly
+    campaign = math.max(campaign, tonumber(flow[4] or 0))
   end
 end
 if campaign > due + tonumber(ARGV[8]) then
@@ -71,7 +79,7 @@ local limit, span = tonumber(ARGV[12]), tonumber(ARGV[13])
 if limit > 0 then
   redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', string.format('%.0f', due - span))
   local new = 0
-  for nth = 20, #ARGV do
+  for nth = 21, #ARGV do
     if not redis.call('ZSCORE', KEYS[5], ARGV[nth]) then
       new = new + 1
     end
@@ -95,9 +103,11 @@ for _, each in ipairs(buckets) do
 end
 if period > 0 then
   redis.call('HSET', KEYS[6], 'full', string.format('%.0f', due + period))
+  redis.call('HINCRBY', KEYS[6], 'count', 1)
+  redis.call('PEXPIRE', KEYS[6], ARGV[20])
 end
 if limit > 0 then
-  for nth = 20, #ARGV do
+  for nth = 21, #ARGV do
     redis.call('ZADD', KEYS[5], string.format('%.0f', due), ARGV[nth])
   end
   redis.call('PEXPIRE', KEYS[5], math.ceil((due - now + span) / 1000) + 1000)

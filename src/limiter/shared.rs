@@ -9,15 +9,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, oneshot};
 
-use super::{CampaignLimits, LEAST_SHARE, LONGEST_WAIT, Rates, STEP, THROTTLED, THROTTLED_HOURS};
+use super::{CampaignLimits, DOUBLINGS, HOUR, LEAST_SHARE, LONGEST_WAIT, REMEMBERED, Rates, STEP, THROTTLED};
 use crate::campaign::{Phone, Rate};
 use crate::redis_client::{Arg, RedisClient, RedisClientError, Script};
 
 /// A campaign whose own limit lies so much further off than the account's asks again, so early.
 pub(super) const EARLIER: Duration = Duration::from_millis(20);
-
-/// Over how long a throttled flow's messages are counted.
-const HOUR: Duration = Duration::from_hours(1);
 
 /// What the script says.
 #[derive(Clone, Copy)]
@@ -163,8 +160,9 @@ impl Asker<'_> {
             rates.recipients.map_or(0, |rate| rate.per().as_micros() as u64).into(),
         ];
         args.extend([Arg::from(campaign.flow.is_some()), (HOUR.as_micros() as u64).into()]);
-        args.extend([Arg::from(THROTTLED as u64), u64::from(THROTTLED_HOURS.unsigned_abs()).into()]);
+        args.extend([Arg::from(u64::from(THROTTLED)), u64::from(DOUBLINGS).into()]);
         args.extend([Arg::from(concurrency as u64), Arg::from(requests as u64)]);
+        args.push(Arg::from(REMEMBERED.as_millis() as u64));
         args.extend(numbers.iter().map(Arg::from));
         let (granted, wait, room): (u64, u64, u64) = server.run(&RESERVE, keys, &args).await?;
         let wait = Duration::from_micros(wait);
@@ -187,8 +185,7 @@ pub(super) async fn throttle(
     account: &str,
     flow: &str,
 ) -> Result<bool, RedisClientError> {
-    let keep = HOUR * (THROTTLED_HOURS.unsigned_abs() + 1);
-    let args = [Arg::from(keep.as_millis() as u64)];
+    let args = [Arg::from(REMEMBERED.as_millis() as u64)];
     let is_new: u64 = server.run(&THROTTLE, &[flow_key(account, flow)], &args).await?;
     Ok(is_new == 1)
 }

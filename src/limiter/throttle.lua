@@ -1,8 +1,10 @@
 -- A flow is throttled, from now on.
--- KEYS  1 flow (hash: since, full; microseconds)
+-- KEYS  1 flow (hash: since, count, doublings, full; microseconds)
 -- ARGV  1 for how long that is remembered, in milliseconds
 -- Returns 1 if it was not before.
 local time = redis.call('TIME')
-local is_new = redis.call('HSET', KEYS[1], 'since', string.format('%.0f', time[1] * 1000000 + time[2]))
+local now = string.format('%.0f', time[1] * 1000000 + time[2])
+local is_new = redis.call('EXISTS', KEYS[1]) == 0
+redis.call('HSET', KEYS[1], 'since', now, 'count', 0, 'doublings', 0)
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
-return is_new
+return is_new and 1 or 0

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::answer::{Entry, ParsedBody, failed_entry, plain, short};
-use super::reports::{content as content_of, form, number, reference, time, token};
+use super::reports::{content as content_of, details, form, number, reference, time, token};
 use super::{
     Credentials, Kind, Provider, Reply, Request, RequestBody, address, buttons, content, no_extra_info,
 };
@@ -31,6 +31,9 @@ pub(super) const EXOTEL: Kind = Kind {
     unknown_sender: None,
     open: |base, credentials| Ok(Box::new(Exotel::new(base, credentials)?)),
 };
+
+/// The longest id of a request that is kept.
+const REQUEST_ID: usize = 64;
 
 struct Exotel {
     url: Url,
@@ -101,6 +104,18 @@ impl Provider for Exotel {
         list.map_or(one, Vec::as_slice).iter().filter_map(report).collect()
     }
 
+    /// Documents 000 and 001, `request_id`: "useful for debugging and tracing purposes".
+    fn request_id(&self, reply: &Reply) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Body<'b> {
+            request_id: &'b str,
+        }
+        let body: Body<'_> = serde_json::from_slice(&reply.body).ok()?;
+        let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        let id = body.request_id;
+        ((1..=REQUEST_ID).contains(&id.len()) && id.bytes().all(is_plain)).then(|| id.to_owned())
+    }
+
     fn parse(&self, reply: &Reply, count: usize) -> ParsedBody {
         if let Some(entries) = all_accepted(reply, count) {
             return ParsedBody::Entries(entries);
@@ -112,6 +127,7 @@ impl Provider for Exotel {
         if let Some(entries) = entries(&json, count)
             && (reply.is_success() || entries.iter().any(is_taken))
         {
+            compare_metadata(&json, &entries);
             return ParsedBody::Entries(entries);
         }
         let text = says(&json);
@@ -128,6 +144,7 @@ impl Provider for Exotel {
 fn all_accepted(reply: &Reply, count: usize) -> Option<Vec<Entry>> {
     #[derive(Deserialize)]
     struct Body<'b> {
+        metadata: Option<Metadata>,
         #[serde(borrow)]
         response: Response<'b>,
     }
@@ -154,6 +171,9 @@ fn all_accepted(reply: &Reply, count: usize) -> Option<Vec<Entry>> {
         sid: &'b str,
     }
     let body: Body<'_> = serde_json::from_slice(&reply.body).ok().filter(|_| reply.is_success())?;
+    // An answer that contradicts itself is told where all is read.
+    let is_right = |metadata: &Metadata| metadata.agrees_with([count, count, 0]);
+    body.metadata.as_ref().is_none_or(is_right).then_some(())?;
     let messages = body.response.whatsapp.messages;
     let is_plain = |message: &Message<'_>| {
         message.status == "success"
@@ -164,6 +184,44 @@ fn all_accepted(reply: &Reply, count: usize) -> Option<Vec<Entry>> {
     (messages.len() == count && messages.iter().all(is_plain)).then(|| {
         messages.iter().map(|message| Entry::Accepted { sid: message.data.sid.to_owned() }).collect()
     })
+}
+
+/// Documents 000 and 001, Metadata Object.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Metadata {
+    total: Option<u64>,
+    success: Option<u64>,
+    failed: Option<u64>,
+}
+
+impl Metadata {
+    /// Whether it says the same as so many entries in all, successes and failures; what it does not say is no
+    /// contradiction.
+    fn agrees_with(&self, counted: [usize; 3]) -> bool {
+        let said = [self.total, self.success, self.failed];
+        said.into_iter().zip(counted).all(|(said, counted)| said.is_none_or(|said| said == counted as u64))
+    }
+}
+
+/// Tells of an answer whose metadata counts otherwise than its entries. What becomes of each message is said by its
+/// entry alone.
+fn compare_metadata(json: &Value, entries: &[Entry]) {
+    let Some(metadata) = json.get("metadata").and_then(|value| Metadata::deserialize(value).ok()) else {
+        return;
+    };
+    let success = entries.iter().filter(|entry| matches!(entry, Entry::Accepted { .. })).count();
+    if !metadata.agrees_with([entries.len(), success, entries.len() - success]) {
+        let request = plain(json.get("request_id")).map(|id| short(&id)).unwrap_or_default();
+        tracing::warn!(
+            "Exotel's answer to request {request} contradicts itself: its metadata counts {:?} messages, {:?} taken and \
+             {:?} failed, and it has {} entries, of which {success} are successes; the entries count",
+            metadata.total,
+            metadata.success,
+            metadata.failed,
+            entries.len(),
+        );
+    }
 }
 
 /// The entries of an answer, if it has any that can be told apart.
@@ -251,9 +309,14 @@ fn report(report: &Value) -> Option<Report> {
         return Some(Report {
             message: reference(field("flow_token")).or_else(|| token(&content)),
             recipient: number(field("from")),
+            sender: None,
             at: time(field("timestamp")),
             // It has no id of its own; a form is known by its fields.
-            news: News::Reply(delivery::Reply { id: format!("flow:{sid}"), content }),
+            news: News::Reply(delivery::Reply {
+                id: format!("flow:{sid}"),
+                content,
+                details: details(report, None),
+            }),
             sid: Some(sid),
         });
     }
@@ -262,9 +325,14 @@ fn report(report: &Value) -> Option<Report> {
         return Some(Report {
             message: token(&content),
             recipient: number(field("from")),
+            sender: number(field("to")),
             sid: plain(report.pointer("/content/context/sid")),
             at: time(field("timestamp")),
-            news: News::Reply(delivery::Reply { id: plain(field("sid"))?, content }),
+            news: News::Reply(delivery::Reply {
+                id: plain(field("sid"))?,
+                content,
+                details: details(field("content")?, field("profile_name")),
+            }),
         });
     }
     // By its name, because two public tables give other meanings to the numbers; by the number of
@@ -282,6 +350,7 @@ fn report(report: &Value) -> Option<Report> {
     Some(Report {
         message: reference(field("custom_data")),
         recipient: number(field("to")),
+        sender: None,
         sid: plain(field("sid")),
         at: time(field("timestamp")),
         news: News::Delivery {

@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::answer::{Entry, ParsedBody, plain, short};
-use super::reports::{WORDS, content as content_of, form, number, of_meta, reference, state, time, token};
+use super::reports::{
+    WORDS, content as content_of, details, form, number, of_meta, reference, state, time, token,
+};
 use super::{
     Credentials, Kind, Provider, Reply as HttpReply, Request, RequestBody, address, buttons, content,
 };
@@ -116,6 +118,7 @@ impl Kaleyra {
         Some(Report {
             message: reference(field("ref")),
             recipient: number(field("recipient")),
+            sender: None,
             sid: plain(field("id")),
             at: time(field("at")),
             news: News::Delivery {
@@ -146,12 +149,14 @@ fn incoming(report: &Value) -> Option<Report> {
     Some(Report {
         message: token(&content),
         recipient: Some(recipient),
+        sender: number(field("wanumber")),
         sid: plain(field("reply_to")),
         at: time(field("created_at")),
         // It has no id of its own: what comes again is the same to the letter.
         news: News::Reply(Reply {
             id: blake3::hash(report.to_string().as_bytes()).to_hex()[..32].into(),
             content,
+            details: details(message.unwrap_or(report), field("name")),
         }),
     })
 }
@@ -166,6 +171,7 @@ impl Provider for Kaleyra {
             let message = "with Kaleyra custom_data goes out as ref1; leave one of the two out";
             return Err(vec![Problem::new("/extra_info/ref1", message)]);
         }
+        of_template(job)?;
         let mut content = content(
             job,
             json!({ "messaging_product": "whatsapp", "recipient_type": "individual", "to": "{{ recipient }}" }),
@@ -185,7 +191,7 @@ impl Provider for Kaleyra {
         if let Some(ref2) = &job.extra_info.ref2 {
             info["ref2"] = json!(ref2);
         }
-        info["wa_source"] = json!("api");
+        info["wa_source"] = json!(job.extra_info.wa_source.as_deref().unwrap_or("api"));
         let mut message = json!({ "messaging_object": content, "extra_info": info });
         if let Some(profile) = &self.callback_profile_id {
             message["callback_profile_id"] = json!(profile);
@@ -254,6 +260,23 @@ impl Provider for Kaleyra {
             _ => Entry::Unknown { detail: "an answer that says WA202 and names no message".into() },
         }])
     }
+}
+
+/// Document 002: a template's components are required, and so are a button's parameters.
+fn of_template(job: &Job) -> Result<(), Vec<Problem>> {
+    let Some(template) = job.message.get("template") else { return Ok(()) };
+    let Some(components) = template.get("components").and_then(Value::as_array) else {
+        let message = "\"components\" is required and missing (Kaleyra's documentation); [] where the template has no variables";
+        return Err(vec![Problem::new("/message/template", message)]);
+    };
+    let lacks = |component: &Value| component.get("parameters").is_none();
+    let problem = |(nth, _): (usize, &Value)| {
+        let message = "\"parameters\" is required and missing (Kaleyra's documentation)";
+        Problem::new(&format!("/message/template/components/{nth}"), message)
+    };
+    let problems: Vec<_> =
+        components.iter().enumerate().filter(|(_, component)| lacks(component)).map(problem).collect();
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
 /// The documented fields of an answer.

@@ -108,6 +108,11 @@ pub trait Provider: Send + Sync {
         Vec::new()
     }
 
+    /// What the provider calls the request that a reply is to, where it says so: its support asks for it.
+    fn request_id(&self, _reply: &Reply) -> Option<String> {
+        None
+    }
+
     /// What a reply to `count` messages says.
     fn parse(&self, reply: &Reply, count: usize) -> ParsedBody;
 }

@@ -1,9 +1,11 @@
 //! What the reports of several providers have in common: Meta's shape, people's answers, times, numbers.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use super::answer::{plain, short};
-use crate::campaign::delivery::{Delivery, News, Reply, ReplyContent, Report};
+use crate::campaign::delivery::{DETAILS, Delivery, News, Reply, ReplyContent, Report};
 use crate::campaign::{MessageRef, Phone};
 
 /// The most characters of a person's words that are kept.
@@ -64,6 +66,21 @@ pub(super) fn content(message: &Value) -> ReplyContent {
     said.map_or_else(|| ReplyContent::Other(kind()), ReplyContent::Text)
 }
 
+/// What stands beside an answer, in the shape that Meta defines and the providers hand on; `profile` is the
+/// person's name.
+pub(super) fn details(message: &Value, profile: Option<&Value>) -> BTreeMap<String, String> {
+    let reply = |name: &str| message.pointer(&format!("/interactive/nfm_reply/{name}"));
+    let places = [profile, message.get("flow_id"), reply("body"), reply("name")];
+    let named = DETAILS.iter().zip(places).filter_map(|(name, value)| Some((*name, value?.as_str()?)));
+    named.filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name.to_owned(), words(text))).collect()
+}
+
+/// The name of the person who wrote a message of Meta's webhook.
+fn profile<'v>(value: &'v Value, message: &Value) -> Option<&'v Value> {
+    let mut contacts = value["contacts"].as_array()?.iter();
+    contacts.find(|contact| contact["wa_id"] == message["from"])?.pointer("/profile/name")
+}
+
 /// A form's fields: an object, or JSON text that holds one.
 pub(super) fn form(value: &Value) -> Option<Map<String, Value>> {
     match value {
@@ -94,9 +111,14 @@ pub(super) fn of_meta(body: &Value) -> Vec<Report> {
             reports.push(Report {
                 message: token(&content),
                 recipient: number(message.get("from")),
+                sender: number(value.pointer("/metadata/display_phone_number")),
                 sid: plain(message.pointer("/context/id")),
                 at: time(message.get("timestamp")),
-                news: News::Reply(Reply { id, content }),
+                news: News::Reply(Reply {
+                    id,
+                    details: details(&message, profile(&value, &message)),
+                    content,
+                }),
             });
         }
     }
@@ -113,6 +135,7 @@ fn status(status: &Value) -> Option<Report> {
     Some(Report {
         message: reference(status.get("biz_opaque_callback_data")),
         recipient: number(status.get("recipient_id")),
+        sender: None,
         sid: plain(status.get("id")),
         at: time(status.get("timestamp")),
         news: News::Delivery {

@@ -10,15 +10,18 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::campaign::content::CONTENT;
-use crate::campaign::{Phone, Rate, rules};
+use crate::campaign::{Phone, Rate};
 
 /// A message that is reported on.
 pub(super) struct Subject {
     pub(super) url: String,
     pub(super) sid: String,
     pub(super) to: String,
+    /// The number that it was sent from, where the request says it.
+    pub(super) from: Option<String>,
     pub(super) reference: Option<String>,
+    /// The token of the flow that it opens.
+    pub(super) flow_token: Option<String>,
 }
 
 /// An interface. It has no state: the sandbox decides, and this says it.
@@ -64,6 +67,9 @@ pub(super) trait Api: 'static {
 /// A message of a request that is in order.
 pub(super) struct Message {
     pub(super) to: String,
+    pub(super) from: Option<String>,
+    /// The token of the flow that it opens.
+    pub(super) flow_token: Option<String>,
     /// What the sender wants to know it by.
     pub(super) reference: Option<String>,
     pub(super) status_callback: Option<String>,
@@ -80,9 +86,10 @@ pub(super) enum Event {
     Replied,
 }
 
-/// The form that people of a sandbox fill in.
-pub(super) fn form() -> String {
-    json!({ "day": "monday", "time": "10:00", "flow_token": "unused" }).to_string()
+/// The form that people of a sandbox fill in; it carries the token of the flow, as document 004 shows.
+pub(super) fn form(of: &Subject) -> String {
+    let token = of.flow_token.as_deref().unwrap_or("unused");
+    json!({ "day": "monday", "time": "10:00", "flow_token": token }).to_string()
 }
 
 /// What an error on demand does.
@@ -172,14 +179,11 @@ pub(super) fn number(value: Option<&Value>, place: &str) -> Result<String, Strin
     Ok(number.to_owned())
 }
 
-/// Content as the documents define it, where further fields stand in the same object.
-pub(super) fn content(value: &Value, place: &str, beside: &[&str]) -> Result<(), String> {
-    let mut content = value.clone();
-    if let Some(map) = content.as_object_mut() {
-        map.retain(|name, _| !beside.contains(&name.as_str()));
-    }
-    match rules::check_rendered(&CONTENT, &content, place).first() {
-        Some(problem) => Err(problem.to_string()),
-        None => Ok(()),
-    }
+/// The token of the flow that content opens.
+pub(super) fn flow_token(content: &Value) -> Option<String> {
+    let button =
+        |component: &Value| component.pointer("/parameters/0/action/flow_token")?.as_str().map(str::to_owned);
+    let of_flow = content.pointer("/interactive/action/parameters/flow_token").and_then(Value::as_str);
+    let components = content.pointer("/template/components").and_then(Value::as_array);
+    of_flow.map(str::to_owned).or_else(|| components?.iter().find_map(button))
 }

@@ -30,6 +30,8 @@ const AGAIN: Duration = Duration::from_millis(500);
 pub struct Reporting {
     /// Where reports go that no message has an address for.
     pub url: Option<String>,
+    /// Where people's answers go instead: the webhook of the number that they write to (document 004).
+    pub number_url: Option<String>,
     /// How late they come, at the latest.
     pub delay: Duration,
     /// The share of messages whose reports come out of order.
@@ -50,6 +52,7 @@ impl Default for Reporting {
     fn default() -> Self {
         Self {
             url: None,
+            number_url: None,
             delay: Duration::ZERO,
             shuffle: 0.0,
             repeat: 0.0,
@@ -136,6 +139,7 @@ impl Callbacks {
             chosen.reverse();
         }
         let (queue, counts) = (self.queue.clone(), self.counts.clone());
+        let number_url = how.number_url.clone();
         let Ok(room) = self.room.clone().try_acquire_owned() else {
             counts.lost.fetch_add(chosen.len() as u64, Ordering::Relaxed);
             return;
@@ -157,8 +161,9 @@ impl Callbacks {
                     continue;
                 }
                 let body = A::report(event, &of, at);
+                let url = number_url.as_ref().filter(|_| event == Event::Replied).unwrap_or(&of.url);
                 for _ in 0..=u8::from(is_repeated) {
-                    if queue.send((of.url.clone(), body.clone())).await.is_err() {
+                    if queue.send((url.clone(), body.clone())).await.is_err() {
                         return;
                     }
                 }
@@ -203,7 +208,9 @@ mod tests {
             url: "http://127.0.0.1:9".into(),
             sid: nth.to_string(),
             to: "+919876543210".into(),
+            from: None,
             reference: None,
+            flow_token: None,
         };
         for nth in 0..ROOM + 3 {
             callbacks.report::<Exotel>(&how, of(nth), |_| 1.0);

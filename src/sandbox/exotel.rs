@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::api::{
-    Api, Error, Event, Message, Subject, content, form, gateway_error, json_response, known, number,
+    Api, Error, Event, Message, Subject, flow_token, form, gateway_error, json_response, known, number,
 };
+use super::rules::{self, Dialect};
 use crate::campaign::{BATCH_LIMIT, codes};
 
 pub(super) struct Exotel;
@@ -61,16 +62,23 @@ impl Api for Exotel {
         let read = |(index, message): (usize, &Value)| {
             let place = format!("/whatsapp/messages/{index}");
             known(message, &place, &["custom_data", "status_callback", "from", "to", "content"])?;
-            number(message.get("from"), &format!("{place}/from"))?;
+            let from = number(message.get("from"), &format!("{place}/from"))?;
             let to = number(message.get("to"), &format!("{place}/to"))?;
-            content(&message["content"], &format!("{place}/content"), &[])?;
+            let content = &message["content"];
+            rules::content(content, &format!("{place}/content"), &[], Dialect::Exotel)?;
             // The innermost wins: message, channel, request.
             let nearest = |name: &str| {
                 let text =
                     [message, channel, &request].into_iter().find_map(|place| place.get(name)?.as_str());
                 text.map(str::to_owned)
             };
-            Ok(Message { to, reference: nearest("custom_data"), status_callback: nearest("status_callback") })
+            Ok(Message {
+                to,
+                from: Some(from),
+                flow_token: flow_token(content),
+                reference: nearest("custom_data"),
+                status_callback: nearest("status_callback"),
+            })
         };
         messages.iter().enumerate().map(read).collect()
     }
@@ -120,10 +128,10 @@ impl Api for Exotel {
             Event::Replied => {
                 return json!({ "whatsapp": { "messages": [{
                     "callback_type": "incoming_message", "sid": format!("r-{}", of.sid), "from": of.to,
-                    "to": "+912248931479", "timestamp": at.to_string(), "profile_name": "Sandbox",
+                    "to": of.from, "timestamp": at.to_string(), "profile_name": "Sandbox",
                     "content": { "type": "interactive", "context": { "sid": of.sid },
                         "interactive": { "type": "nfm_reply", "nfm_reply": {
-                            "body": "Sent", "name": "galaxy_message", "response_json": form() } } },
+                            "body": "Sent", "name": "galaxy_message", "response_json": form(of) } } },
                 }] } });
             }
         };

@@ -5,17 +5,27 @@ use axum::response::Response;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::api::{Api, Error, Event, Message, Subject, content, gateway_error, json_response, known, number};
+use super::api::{
+    Api, Error, Event, Message, Subject, flow_token, gateway_error, json_response, known, number,
+};
+use super::rules::{self, Dialect};
 
 use super::meta::Meta;
 
 pub(super) struct Kaleyra;
 
 /// The documented errors: code, HTTP status, text, and the field that names what is wrong.
-const ERRORS: [(&str, u16, &str, &str); 6] = [
+const ERRORS: [(&str, u16, &str, &str); 7] = [
     ("RBC001", 401, "Incorrect SID or API key.", "error"),
     ("WA401", 401, "Phone number is not present or does not belong to the account.", "phone_number"),
     ("WA-401", 401, "API is not available for given customer.", "account"),
+    (
+        "WA-401:version",
+        401,
+        "The phone number you're using is associated with different Version of our WA API. Please use the appropriate \
+         endpoint.",
+        "phone_number",
+    ),
     ("WA400", 400, "Refer to correct payload format", "payload"),
     ("WA500", 500, "Please try again later", "error"),
     ("E110", 400, "Please check your balance, You have a low balance!", "balance"),
@@ -46,7 +56,7 @@ impl Api for Kaleyra {
         if from == to {
             return Err("the path names the business number, and this is the recipient's".into());
         }
-        content(message, "/messaging_object", &["messaging_product", "to"])?;
+        rules::content(message, "/messaging_object", &["messaging_product", "to"], Dialect::Kaleyra)?;
         let info = request.get("extra_info").cloned().unwrap_or_else(|| json!({}));
         known(&info, "/extra_info", &["ref", "ref1", "ref2", "wa_source"])?;
         for name in ["ref", "ref1", "ref2"] {
@@ -55,7 +65,8 @@ impl Api for Kaleyra {
             }
         }
         let reference = info["ref"].as_str().map(str::to_owned);
-        Ok(vec![Message { to, reference, status_callback: None }])
+        let flow_token = flow_token(message);
+        Ok(vec![Message { to, from: Some(from), flow_token, reference, status_callback: None }])
     }
 
     fn answer(messages: &[Result<String, String>]) -> Response {
@@ -111,6 +122,12 @@ impl Api for Kaleyra {
 }
 
 fn refused(code: &str) -> Response {
-    let (code, status, text, field) = ERRORS.iter().find(|(known, ..)| *known == code).unwrap_or(&ERRORS[3]);
-    json_response(*status, &json!({ "code": code, "message": text, "data": {}, "error": { *field: text } }))
+    let unknown = ("WA400", 400, "Refer to correct payload format", "payload");
+    let (code, status, text, field) =
+        ERRORS.into_iter().find(|(known, ..)| *known == code).unwrap_or(unknown);
+    // What stands behind the colon tells two errors of one code apart.
+    let code = code.split(':').next().unwrap_or(code);
+    // As the document's sample of it, and of no other.
+    let data = if code == "RBC001" { json!([]) } else { json!({}) };
+    json_response(status, &json!({ "code": code, "message": text, "data": data, "error": { field: text } }))
 }

@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::api::{
-    Api, Error, Event, Message, Subject, content, form, gateway_error, json_response, known, number,
+    Api, Error, Event, Message, Subject, flow_token, form, gateway_error, json_response, number,
 };
+use super::rules::{self, Dialect};
 use crate::campaign::codes::{self, Source};
 
 pub(super) struct Meta;
@@ -45,17 +46,17 @@ impl Api for Meta {
 
     fn read(_: &[String], body: &[u8]) -> Result<Vec<Message>, String> {
         let message: Value = serde_json::from_slice(body).map_err(|fault| format!("not JSON: {fault}"))?;
-        known(&message, "", &[BESIDE, &["recipient_type", "type", kind(&message)]].concat())?;
         if message["messaging_product"] != "whatsapp" {
             return Err("messaging_product must be \"whatsapp\"".into());
         }
         let to = number(message.get("to"), "to")?;
-        content(&message, "", BESIDE)?;
+        rules::content(&message, "", BESIDE, Dialect::Meta)?;
         let reference = message["biz_opaque_callback_data"].as_str();
         if reference.is_some_and(|text| text.chars().count() > OPAQUE) {
             return Err(format!("biz_opaque_callback_data is longer than {OPAQUE} characters"));
         }
-        Ok(vec![Message { to, reference: reference.map(str::to_owned), status_callback: None }])
+        let (reference, flow_token) = (reference.map(str::to_owned), flow_token(&message));
+        Ok(vec![Message { to, from: None, flow_token, reference, status_callback: None }])
     }
 
     /// As long as Meta's own.
@@ -93,7 +94,7 @@ impl Api for Meta {
             Event::Failed => status("failed", json!([{ "code": 131_026, "title": "Message undeliverable" }])),
             Event::Replied => json!({ "messages": [{ "from": number, "id": format!("r-{}", of.sid),
                 "timestamp": at, "type": "interactive", "context": { "id": of.sid },
-                "interactive": { "type": "nfm_reply", "nfm_reply": { "response_json": form() } } }] }),
+                "interactive": { "type": "nfm_reply", "nfm_reply": { "response_json": form(of) } } }] }),
         };
         json!({ "object": "whatsapp_business_account", "entry": [{ "id": "sandbox",
             "changes": [{ "field": "messages", "value": value }] }] })
@@ -110,10 +111,6 @@ impl Api for Meta {
 
 /// What stands beside the content.
 const BESIDE: &[&str] = &["messaging_product", "to", "biz_opaque_callback_data"];
-
-fn kind(message: &Value) -> &str {
-    message["type"].as_str().unwrap_or("text")
-}
 
 fn refused(code: &str, why: &str) -> Response {
     // There is no such number of Meta's; it stands for the one of a limit.

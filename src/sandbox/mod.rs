@@ -11,6 +11,7 @@ mod exotel;
 mod kaleyra;
 mod meta;
 mod record;
+mod rules;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -299,8 +300,14 @@ fn take_message<A: Api>(
     shared.record.accepted(&sid, &message.to, reference);
     let how = &shared.behaviour.reporting;
     if let Some(url) = message.status_callback.clone().or_else(|| how.url.clone()) {
-        let (to, reference) = (message.to.clone(), message.reference.clone());
-        let of = Subject { url, sid: sid.clone(), to, reference };
+        let of = Subject {
+            url,
+            sid: sid.clone(),
+            to: message.to.clone(),
+            from: message.from.clone(),
+            reference: message.reference.clone(),
+            flow_token: message.flow_token.clone(),
+        };
         shared.callbacks.report::<A>(how, of, |what| shared.chance_of(&format!("{what}{sid}"), nth));
     }
     Ok(sid)

@@ -9,12 +9,12 @@ use tokio::time::sleep;
 
 use super::Broken;
 use super::node::Node;
-use crate::campaign::{CampaignId, CampaignState, Phone};
+use crate::campaign::{CampaignId, CampaignState, MessageRef, Phone};
 use crate::ledger::{
     Act, ActPage, Audit, Batches, Breaker, Breakers, Campaign, CampaignChanges, CampaignDrafts, Campaigns,
     Checkpoint, Lease, Ledger, LedgerError, Listed, Memory, NewCampaign, OpenBreaker, Plan, PlannedBatch,
-    Plans, Point, ReportLine, Reporting, Series, SkippedRow, Store, StoredBatch, StoredJob, Suppress,
-    Suppression, SuppressionUpdate, Swap, Swapped, Texts,
+    Plans, Point, ReportLine, Reporting, SentMessages, Series, SkippedRow, Store, StoredBatch, StoredJob,
+    Suppress, Suppression, SuppressionUpdate, Swap, Swapped, Texts,
 };
 
 /// A ledger at the other end of a network.
@@ -247,6 +247,28 @@ impl Suppression for Remote {
     }
 }
 
+impl SentMessages for Remote {
+    async fn note_sent(
+        &self,
+        account: &str,
+        within: Duration,
+        campaign: &CampaignId,
+        batch: u32,
+        messages: &[(Phone, u8)],
+    ) -> Result<(), LedgerError> {
+        ask!(self, ledger => ledger.note_sent(account, within, campaign, batch, messages))
+    }
+
+    async fn sent_to(
+        &self,
+        account: &str,
+        within: Duration,
+        phone: Phone,
+    ) -> Result<Vec<MessageRef>, LedgerError> {
+        ask!(self, ledger => ledger.sent_to(account, within, phone))
+    }
+}
+
 impl Reporting for Remote {
     async fn written(&self, id: &CampaignId) -> Result<u32, LedgerError> {
         ask!(self, ledger => ledger.written(id))
@@ -254,6 +276,10 @@ impl Reporting for Remote {
 
     async fn sids(&self, batches: &[Option<StoredBatch>]) -> Result<Vec<BTreeMap<u8, String>>, LedgerError> {
         ask!(self, ledger => ledger.sids(batches))
+    }
+
+    async fn requests(&self, id: &CampaignId, numbers: &[u32]) -> Result<Vec<Option<String>>, LedgerError> {
+        ask!(self, ledger => ledger.requests(id, numbers))
     }
 
     async fn texts(&self, id: &CampaignId) -> Result<Texts, LedgerError> {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::campaign::content::warnings;
 use crate::campaign::{CampaignId, Price};
 use crate::dispatch::{Account, DispatchError, Planner, Prepared, forecast};
 
@@ -29,10 +30,21 @@ pub struct Checked {
     pub skipped: BTreeMap<&'static str, u64>,
     /// The first of the skipped rows.
     pub problems: Vec<RowProblem>,
+    /// What the message holds and will hardly show as meant, with its place in the job.
+    pub warnings: Vec<Warning>,
     /// The first messages.
     pub messages: Vec<Rendered>,
     /// What sending will take.
     pub forecast: ForecastView,
+}
+
+/// Something of a job that is no reason to refuse it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Warning {
+    /// Its place in the job, a JSON pointer.
+    pub pointer: String,
+    /// What may go wrong.
+    pub detail: String,
 }
 
 /// A row that is not sent.
@@ -133,6 +145,10 @@ pub fn check(prepared: &Prepared, account: &Account, shown: usize) -> Result<Che
         recipients,
         skipped,
         problems,
+        warnings: warnings(&job.message)
+            .into_iter()
+            .map(|found| Warning { pointer: found.pointer, detail: found.message })
+            .collect(),
         messages,
         forecast: ForecastView {
             requests: forecast.requests,

@@ -59,7 +59,7 @@ fn line(response: &Response) -> Value {
     let (reply, fields) = parts(response);
     json!({
         "recipient": response.recipient.to_string(), "row": response.row, "batch": response.batch,
-        "at": at(response), "reply": reply, "fields": fields,
+        "at": at(response), "reply": reply, "fields": fields, "details": response.details,
     })
 }
 

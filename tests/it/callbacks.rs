@@ -14,6 +14,7 @@ use crate::jobs::{listen, next};
 use crate::servers::{RabbitProcess, amqp_url, free_port, redis_url};
 use crate::support::{Reaction, Scripted, World, accept, job, job_with, phone, sandbox};
 
+const NOWHERE: &str = "http://127.0.0.1:9";
 const KEY: &str = "the key of these tests";
 const FAST: &str = "limits = { messages = \"100000/s\", requests = \"10000/s\" }\nconcurrency = 4";
 
@@ -43,6 +44,12 @@ impl CallbackWorld {
         fleet.world.write_account(provider, sandbox, &format!("{FAST}\n{servers}"));
         let callbacks = Callbacks::new(&url.parse().unwrap(), "main", &[KEY]).unwrap();
         Self { fleet, url, callbacks }
+    }
+
+    /// Sends to a sandbox, which had to know beforehand where reports come to.
+    fn send_to(&self, sandbox: &str) {
+        let config = std::fs::read_to_string(self.fleet.world.path("flowcast.toml")).unwrap();
+        self.fleet.world.write("flowcast.toml", config.replace(NOWHERE, sandbox));
     }
 
     async fn worker(&self) -> Worker {
@@ -136,7 +143,7 @@ async fn all_that_is_in_doubt_is_settled_by_callbacks_and_nothing_is_sent_twice(
 #[tokio::test(flavor = "multi_thread")]
 async fn every_providers_reports_find_their_messages() {
     for provider in ["kaleyra", "meta", "exotel"] {
-        let world = CallbackWorld::new(provider, 300, "http://127.0.0.1:9", "");
+        let world = CallbackWorld::new(provider, 300, NOWHERE, "");
         let reporting = Reporting {
             // Kaleyra and Meta know one address, which stands for the whole account.
             url: Some(world.callbacks.of_account()),
@@ -147,8 +154,7 @@ async fn every_providers_reports_find_their_messages() {
         };
         let behaviour = Behaviour { cut_rate: 0.05, reporting, ..Behaviour::default() };
         let (sandbox, url) = reporting_sandbox(behaviour).await;
-        let config = std::fs::read_to_string(world.fleet.world.path("flowcast.toml")).unwrap();
-        world.fleet.world.write("flowcast.toml", config.replace("http://127.0.0.1:9", &url));
+        world.send_to(&url);
         let _worker = world.worker().await;
         world.submit(&job()).await;
         let mut status = Value::Null;
@@ -263,8 +269,7 @@ async fn what_a_provider_says_of_a_template_or_a_number_stands_in_the_status_of_
     let _worker = world.worker().await;
     let mut events = listen(&world.fleet, &["*.changed"]).await;
     let mut slow = job_with("/limits", json!({ "messages": "1/min" }));
-    slow["message"] =
-        json!({ "type": "template", "template": { "name": "offer", "language": { "code": "en" } } });
+    slow["message"] = json!({ "type": "template", "template": { "name": "offer", "language": { "code": "en" }, "components": [] } });
     world.submit(&slow).await;
     world.fleet.until_state("c1", "running").await;
     let reason = || world.fleet.status("c1")["reason"].as_str().unwrap_or_default().to_owned();
@@ -289,6 +294,95 @@ async fn what_a_provider_says_of_a_template_or_a_number_stands_in_the_status_of_
         (&first["event"], &first["template"], &first["change"]),
         (&json!("template.changed"), &json!("offer"), &json!("paused"))
     );
+}
+
+/// A flow with a token of its own, as document 000 shows one: no answer names its message by it.
+fn flow_job() -> Value {
+    job_with(
+        "/message",
+        json!({ "type": "interactive", "interactive": { "type": "flow",
+        "body": { "text": "Book a day" },
+        "action": { "name": "flow", "parameters": { "flow_message_version": "3", "flow_id": "1323",
+            "flow_token": "flows-builder-97dca41f", "flow_cta": "Book", "flow_action": "navigate",
+            "flow_action_payload": { "screen": "FIRST" } } } } }),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_at_the_webhook_of_a_number_find_their_messages() {
+    const ROWS: u64 = 300;
+    for provider in ["exotel", "kaleyra", "meta"] {
+        let world = CallbackWorld::new(provider, ROWS, NOWHERE, "");
+        let account = world.callbacks.of_account();
+        let reporting = Reporting {
+            url: Some(account.clone()),
+            // All that people write comes to the address of their number.
+            number_url: Some(account.clone()),
+            read: 1.0,
+            reply: 1.0,
+            ..reporting()
+        };
+        let (_sandbox, sandbox) = sandbox(Behaviour { reporting, ..Behaviour::default() }).await;
+        world.send_to(&sandbox);
+        let _worker = world.worker().await;
+        world.submit(&flow_job()).await;
+        let mut status = Value::Null;
+        until("every answer", || {
+            status = world.fleet.status("c1");
+            status["delivery"]["replied"] == ROWS
+        })
+        .await;
+        let lines = world.fleet.ok(&["responses", "c1", "--format", "jsonl"]).await.out;
+        let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len() as u64, ROWS, "{provider}");
+        assert_eq!(lines[0]["fields"]["flow_token"], "flows-builder-97dca41f");
+        if provider == "exotel" {
+            // What document 004 says beside the form.
+            let details = json!({ "profile_name": "Sandbox", "body": "Sent", "name": "galaxy_message" });
+            assert_eq!(lines[0]["details"], details);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_with_nothing_but_a_number_is_to_the_last_message_from_the_number_that_it_came_to() {
+    let (_sandbox, sandbox) = sandbox(Behaviour::default()).await;
+    let world = CallbackWorld::new("exotel", 20, &sandbox, "");
+    let _worker = world.worker().await;
+    world.submit(&flow_job()).await;
+    world.fleet.until_state("c1", "completed").await;
+    let account = world.callbacks.of_account();
+    // Document 004's sample, with the numbers of this campaign.
+    let answer = |row: u64, to: &str, context: Value| {
+        json!({ "whatsapp": { "messages": [{ "callback_type": "incoming_message", "sid": format!("a{row}{to}"),
+            "from": phone(row), "to": to, "timestamp": "2023-10-21T12:35:00+05:30", "profile_name": "Javed",
+            "content": { "type": "interactive", "context": context, "interactive": { "type": "nfm_reply",
+                "nfm_reply": { "body": "Sent", "name": "galaxy_message",
+                    "response_json": "{\"flow_token\":\"flows-builder-97dca41f\",\"vehicle_number\":\"74785\"}" } } } }] } })
+        .to_string()
+    };
+    let own = "+912248931479";
+    let sid = world.fleet.world.report("c1")[2]["sid"].clone();
+    for (row, to, context) in [
+        (1, own, json!({})),
+        (2, own, json!({ "sid": "f317c729f41c3e25d00d0b51c6ac17am" })),
+        (3, own, json!({ "sid": sid })),
+        // To another number, and from somebody who got nothing.
+        (4, "+912240000000", json!({})),
+        (99, own, json!({})),
+    ] {
+        assert_eq!(post(&account, answer(row, to, context)).await.0, 200);
+    }
+    until("three answers", || world.fleet.status("c1")["delivery"]["replied"] == 3).await;
+    let csv = world.fleet.ok(&["responses", "c1"]).await.out;
+    let rows: Vec<&str> = csv.lines().skip(1).filter_map(|line| line.split(',').nth(1)).collect();
+    assert_eq!(rows, ["1", "2", "3"]);
+    // STOP works there for everybody, and is an answer only of whom it is one.
+    for row in [5, 99] {
+        assert_eq!(post(&account, said(row, "Stop")).await.0, 200);
+    }
+    let listed = || world.fleet.world.flowcast(&["suppress", "list"]).out;
+    until("both to be on the list", || [5, 99].iter().all(|row| listed().contains(&phone(*row)))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

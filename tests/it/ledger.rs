@@ -2,7 +2,7 @@
 
 use flowcast::campaign::MessageState::{Accepted, InDoubt, Pending, Rejected, Sending};
 use flowcast::campaign::delivery::{Delivery, News, Reply, ReplyContent};
-use flowcast::campaign::{CampaignId, CampaignState, MessageState, SkipReason};
+use flowcast::campaign::{CampaignId, CampaignState, MessageState, Phone, SkipReason};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -11,11 +11,11 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 
 use flowcast::ledger::{
-    ABANDONED, Access, Act, ActPage, Audit, BatchWriter, Batches, Breaker, Breakers, Campaign,
+    ABANDONED, Access, Act, ActPage, Answer, Audit, BatchWriter, Batches, Breaker, Breakers, Campaign,
     CampaignDrafts, CampaignFilter, Campaigns, Checkpoint, Claim, Cursor, Decision, FIRST_PROBE, Lease,
     Ledger, LedgerError, Memory, MessageReport, NewCampaign, Outcome, PlannedBatch, Plans, Point, Purpose,
-    Recorded, Redis, ReportLine, Reporting, Series, SkippedRow, Sqlite, Suppress, Suppressed, Suppression,
-    SuppressionUpdate,
+    Recorded, Redis, ReportLine, Reporting, SentMessages, Series, SkippedRow, Sqlite, Suppress, Suppressed,
+    Suppression, SuppressionUpdate,
 };
 
 use crate::servers::{RedisStore, cluster_store, redis_store};
@@ -868,7 +868,7 @@ fn delivery_report(message: u8, state: Delivery, at: i64) -> MessageReport {
 
 fn answered(message: u8, id: &str, at: i64) -> MessageReport {
     let content = ReplyContent::Text("yes".into());
-    let news = News::Reply(Reply { id: id.into(), content });
+    let news = News::Reply(Reply { id: id.into(), content, details: BTreeMap::new() });
     MessageReport { message, recipient: None, sid: None, at, news }
 }
 
@@ -983,6 +983,108 @@ async fn a_report_of_nothing_that_was_sent_changes_nothing(store: impl Store) {
     let national =
         MessageReport { recipient: "+9800000001".parse().ok(), ..delivery_report(0, Delivery::Read, 5_000) };
     assert_eq!(apply_reports(&ledger, 0, vec![national]).await, [Some(true)]);
+}
+
+async fn what_a_throttled_flow_did_not_send_on_is_sent_again_by_its_code(store: impl Store) {
+    let ledger = store.open().await;
+    running(&ledger).await;
+    let claimed = claim(&ledger, batch(0, 4), all(4)).await;
+    let outcomes = (0..4).map(|place| (place, accepted(&format!("sid-{place}")))).collect();
+    record(&ledger, &claimed, 0, outcomes).await;
+    let failed = |place: u8, code: &str| {
+        let news = News::Delivery { state: Delivery::Failed, code: Some(code.into()), text: "why".into() };
+        MessageReport { message: place, recipient: None, sid: None, at: 5_000, news }
+    };
+    let delivered = delivery_report(3, Delivery::Delivered, 6_000);
+    let reports =
+        vec![failed(0, "132069"), failed(1, "132069"), failed(2, "131026"), failed(3, "132069"), delivered];
+    apply_reports(&ledger, 0, reports).await;
+    // No other code takes what the provider took, and without one nothing does.
+    for codes in [vec![], vec!["131026".into()], vec!["500".into()]] {
+        assert_eq!(ledger.decide(&id(), Decision::Retry(codes)).await.unwrap(), 0);
+    }
+    let retry = || Decision::Retry(vec!["132069".into(), "131026".into()]);
+    assert_eq!(ledger.decide(&id(), retry()).await.unwrap(), 2);
+    assert_eq!(ledger.decide(&id(), retry()).await.unwrap(), 0);
+    assert_eq!(counts(&ledger).await, [2, 0, 2, 0, 0, 0]);
+    let delivery = now(&ledger).await.delivery;
+    assert_eq!((delivery.failed, delivery.delivered), (1, 1));
+    assert_eq!(now(&ledger).await.undelivered, BTreeMap::from([("131026".into(), 1)]));
+    let lines = report(&ledger).await;
+    assert_eq!((lines[0].sid.as_deref(), lines[0].delivery.as_deref()), (None, None));
+    // They go out once more, and what comes of it is all that is known of them.
+    let claimed = claim(&ledger, batch(0, 4), all(4)).await;
+    assert_eq!(claimed.messages, [0, 1]);
+    record(&ledger, &claimed, 0, vec![(0, accepted("again")), (1, accepted("again"))]).await;
+    apply_reports(&ledger, 0, vec![delivery_report(0, Delivery::Delivered, 9_000)]).await;
+    let lines = report(&ledger).await;
+    assert_eq!((lines[0].sid.as_deref(), lines[0].delivery.as_deref()), (Some("again"), Some("delivered")));
+    assert_eq!(lines[0].attempts, 2);
+}
+
+async fn an_answer_finds_its_message_by_the_sid_that_it_names_or_by_its_number(store: impl Store) {
+    let ledger = store.open().await;
+    running(&ledger).await;
+    let claimed = claim(&ledger, batch(0, 4), vec![0, 1, 2]).await;
+    let people: Vec<(Phone, u8)> =
+        batch(0, 4).recipients.iter().zip(0..).map(|((_, phone), place)| (*phone, place)).collect();
+    let hour = Duration::from_hours(1);
+    // Noted twice, they are found once.
+    for _ in 0..2 {
+        ledger.note_sent("main", hour, &id(), 0, &people).await.unwrap();
+    }
+    record(&ledger, &claimed, 0, vec![(0, accepted("sid-0")), (1, in_doubt()), (2, rejected("400", "no"))])
+        .await;
+    let find =
+        async |account: &str, within: Duration, place: usize, sid: Option<&'static str>, is_form: bool| {
+            let answer = Answer { phone: people[place].0, sid, is_form };
+            let found = ledger.answered(account, within, answer, |_| async { Ok(true) }).await.unwrap();
+            found.map(|message| message.to_string())
+        };
+    let first = Some("c1.0.0".to_owned());
+    assert_eq!(find("main", hour, 0, None, false).await, first);
+    assert_eq!(find("main", hour, 0, Some("sid-0"), false).await, first);
+    // They answered something else; a form is kept all the same.
+    assert_eq!(find("main", hour, 0, Some("other"), false).await, None);
+    assert_eq!(find("main", hour, 0, Some("other"), true).await, first);
+    // A doubt has no SID, and an answer settles it; what was refused, or never sent, nobody has answered.
+    assert_eq!(find("main", hour, 1, Some("any"), false).await, Some("c1.0.1".into()));
+    assert_eq!(find("main", hour, 2, None, false).await, None);
+    assert_eq!(find("main", hour, 3, None, false).await, None);
+    assert_eq!(find("another", hour, 0, None, false).await, None);
+    // Of two campaigns the last one that went to them, of those that are meant.
+    let other: CampaignId = "c2".parse().unwrap();
+    ledger.register(NewCampaign { id: other.clone(), ..new_campaign() }).await.unwrap();
+    ledger.change_state(&other, CampaignState::Running, None).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let theirs = PlannedBatch { campaign: other.clone(), ..batch(0, 4) };
+    let claimed = claim(&ledger, theirs, vec![0]).await;
+    ledger.note_sent("main", hour, &other, 0, &people[..1]).await.unwrap();
+    let taken = vec![Recorded::from((0, accepted("sid-9")))];
+    ledger.record(&other, 0, claimed.token, taken).await.unwrap();
+    assert_eq!(find("main", hour, 0, None, false).await, Some("c2.0.0".into()));
+    assert_eq!(find("main", hour, 0, Some("sid-0"), false).await, first);
+    let answer = Answer { phone: people[0].0, sid: None, is_form: false };
+    let meant = ledger.answered("main", hour, answer, async |id: CampaignId| Ok(id.as_str() == "c1")).await;
+    assert_eq!(meant.unwrap().map(|message| message.to_string()), first);
+    // What is older than the time is not found.
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert_eq!(find("main", Duration::from_millis(1), 0, None, false).await, None);
+}
+
+async fn what_the_provider_calls_a_request_stands_in_the_report(store: impl Store) {
+    let ledger = store.open().await;
+    running(&ledger).await;
+    let writer = BatchWriter::new(&ledger, batch(0, 3));
+    for (place, request) in [(0, Some("r-1")), (1, Some("r-2")), (2, None)] {
+        let claimed = writer.claim(vec![place], Purpose::Send).await.unwrap();
+        let outcomes = vec![(place, accepted("s")).into()];
+        writer.record_answer(claimed.token, outcomes, request.map(str::to_owned)).await.unwrap();
+    }
+    claim(&ledger, batch(1, 3), all(3)).await;
+    let requests: Vec<_> = report(&ledger).await.into_iter().map(|line| line.request_id).collect();
+    let last = Some("r-2".to_owned());
+    assert_eq!(requests, [last.clone(), last.clone(), last, None, None, None]);
 }
 
 async fn many_reports_at_once_are_all_taken(store: impl Store) {
@@ -1330,6 +1432,9 @@ macro_rules! ledger_suite {
                 a_report_settles_a_doubt_also_before_the_answer_is_recorded
                 a_report_for_a_message_that_is_sent_again_keeps_it_from_being_sent_twice
                 a_report_of_nothing_that_was_sent_changes_nothing
+                what_a_throttled_flow_did_not_send_on_is_sent_again_by_its_code
+                an_answer_finds_its_message_by_the_sid_that_it_names_or_by_its_number
+                what_the_provider_calls_a_request_stands_in_the_report
                 many_reports_at_once_are_all_taken
                 an_answer_is_kept_once_and_is_news_until_others_were_told
                 of_several_reports_at_once_the_first_settles_a_doubt

@@ -23,6 +23,7 @@ mod connections;
 mod container;
 mod dashboard;
 mod deploy;
+mod documents;
 mod elsewhere;
 mod explain;
 mod failover;

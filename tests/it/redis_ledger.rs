@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use flowcast::campaign::{CampaignId, CampaignState};
+use flowcast::campaign::{CampaignId, CampaignState, Phone};
 use flowcast::ledger::{
     Batches, Campaigns, Checkpoint, Decision, LedgerError, NewCampaign, Outcome, PlannedBatch, Plans,
-    Purpose, Recorded, Redis, RetryPolicy,
+    Purpose, Recorded, Redis, RetryPolicy, SentMessages,
 };
 use redis::Commands;
 
@@ -99,6 +99,16 @@ async fn batches_keep_their_compact_encoding_and_a_message_takes_few_bytes() {
     assert!(bytes <= 160.0, "{bytes} bytes a message");
     let value: String = redis.hget("flowcast:{c1}:batch:0", "+919800000001").unwrap();
     assert_eq!(value, format!("accepted {:032x}", 0));
+    // What an account pays that wants answers found by their number.
+    let before = used(&mut redis);
+    for number in 0..batches {
+        let batch = batch(number, 100);
+        let people: Vec<(Phone, u8)> = batch.recipients.iter().map(|(_, phone)| *phone).zip(0..).collect();
+        ledger.note_sent("main", Duration::from_hours(72), &batch.campaign, number, &people).await.unwrap();
+    }
+    let bytes = (used(&mut redis) - before) as f64 / f64::from(batches) / 100.0;
+    eprintln!("{bytes:.1} bytes more a message whose answers are found by their number");
+    assert!(bytes <= 250.0, "{bytes} bytes a message in the index");
 }
 
 /// SIDs of every length that is written in another way, and of other letters.

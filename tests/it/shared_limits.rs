@@ -130,7 +130,7 @@ async fn what_one_worker_is_told_slows_all_and_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_throttled_flow_is_slowed_for_all_workers_and_recovers_by_the_hour() {
+async fn a_throttled_flow_is_slowed_for_all_workers_and_doubles_after_an_hours_worth() {
     let store = redis_store();
     let (one, two) = (limits(&store, Rates::default()).await, limits(&store, Rates::default()).await);
     let flow = |id: &str, flow: &str| CampaignLimits::new(id.parse().unwrap(), Some(flow.into()), None);
@@ -150,22 +150,35 @@ async fn a_throttled_flow_is_slowed_for_all_workers_and_recovers_by_the_hour() {
         assert!(wait > Duration::from_secs(350) && wait <= Duration::from_mins(6), "{wait:?}");
     }
     assert!(matches!(take(&one, &other, 2).await, Admission::Granted(_)));
-    // Hours later, as the store would see it, it may send ten times as many, and then as it likes.
+    // Hours later, as the store would see it: with an hour's worth sent and no further word it may be twice as many,
+    // and without that it stays.
     let server = store.server().await;
     let key: Vec<String> =
         server.command(redis::cmd("KEYS").arg("flowcast:{account:main}:flow:*")).await.unwrap();
     let now: (f64, f64) = server.command(&redis::cmd("TIME")).await.unwrap();
-    for (hours, seconds) in [(1.0, 36.0), (2.0, 3.6), (3.0, 0.0)] {
-        let since = (now.0 - hours * 3600.0) * 1e6;
+    let an_hour_ago = format!("{:.0}", (now.0 - 3600.0) * 1e6);
+    let age = async |count: u32| {
         let mut age = redis::cmd("HSET");
-        age.arg(&key[0]).arg("since").arg(format!("{since:.0}")).arg("full").arg(0);
+        age.arg(&key[0]).arg("since").arg(&an_hour_ago).arg("count").arg(count).arg("full").arg(0);
         let _: u64 = server.command(&age).await.unwrap();
+    };
+    for (count, seconds) in [(9, 360.0), (10, 180.0), (19, 180.0), (20, 90.0)] {
+        age(count).await;
         assert!(matches!(take(&one, &first, 1).await, Admission::Granted(_)));
         // When the next one is due.
         let full: f64 = server.command(redis::cmd("HGET").arg(&key[0]).arg("full")).await.unwrap();
-        let wait = if full > 0.0 { full / 1e6 - now.0 } else { 0.0 };
-        assert!((wait - seconds).abs() < 3.0, "{wait} s after {hours} hours");
+        let wait = full / 1e6 - now.0;
+        assert!((wait - seconds).abs() < 5.0, "{wait} s after {count} messages");
     }
+    // Said again it begins anew; and after so many doublings it is as any other.
+    assert!(!two.throttle("1323 :}{").await.unwrap());
+    let doublings: u32 = server.command(redis::cmd("HGET").arg(&key[0]).arg("doublings")).await.unwrap();
+    assert_eq!(doublings, 0);
+    let mut last = redis::cmd("HSET");
+    last.arg(&key[0]).arg("doublings").arg(14);
+    let _: u64 = server.command(&last).await.unwrap();
+    age(10 << 14).await;
+    assert!(matches!(take(&one, &first, 2).await, Admission::Granted(_)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -173,6 +173,12 @@ pub fn of_meta_handed_on(code: &str) -> Option<&'static Code> {
     (code == "368" || code.len() == 6).then(|| of(Source::Meta, code)).flatten()
 }
 
+/// Whether a report with this code says that a message was not sent on, because its flow was throttled: sent again, it is
+/// the first that its person gets.
+pub fn is_unsent(code: &str) -> bool {
+    of_meta_handed_on(code).is_some_and(|known| known.effect == Effect::SlowFlow)
+}
+
 /// A code that stands in a report, where nothing says whose it is; names and numbers both do.
 pub fn in_report(code: &str) -> Option<&'static Code> {
     explain(code).into_iter().next()

@@ -649,7 +649,7 @@ pub const CODES: &[Code] = &[
         ("132069", "Flow is throttled"),
         (SlowFlow, Wait),
         "The flow is throttled to 10 messages an hour because its endpoint has trouble.",
-        "mend the flow's endpoint; flowcast sends slowly until then.",
+        "mend the flow's endpoint; flowcast sends slowly until then. What a report failed with it: flowcast retry ID --code 132069.",
     ),
     code(
         Meta,

@@ -78,6 +78,7 @@ const NAME: Rule = Rule::Object(Object {
         optional("suffix", ANY_TEXT),
         optional("prefix", ANY_TEXT),
     ],
+    elsewhere: &[],
     also: |name, findings, pointer| {
         if name.len() < 2 {
             findings.problem(
@@ -156,6 +157,7 @@ const FLOW_ACTION: Rule = Rule::Object(object(&[
                 optional("flow_action_payload", FLOW_PAYLOAD),
                 optional("mode", one_of(&["draft", "published"])),
             ],
+            elsewhere: &[],
             also: payload_with_navigate_only,
         }),
     ),
@@ -188,6 +190,7 @@ const LIST_ACTION: Rule = Rule::Object(Object {
         required("button", Rule::Text(text(20, EXOTEL))),
         required("sections", Rule::List { of: &SECTION, min: 1, max: 10 }),
     ],
+    elsewhere: &[],
     also: |action, findings, pointer| {
         let none = Vec::new();
         let sections = action.get("sections").and_then(Value::as_array).unwrap_or(&none);
@@ -228,6 +231,7 @@ const ROW: Rule = Rule::Object(object(&[
 /// Document 001: up to 3 reply buttons with titles of their own.
 const BUTTON_ACTION: Rule = Rule::Object(Object {
     fields: &[required("buttons", BUTTONS)],
+    elsewhere: &[],
     also: |action, findings, pointer| {
         let none = Vec::new();
         let buttons = action.get("buttons").and_then(Value::as_array).unwrap_or(&none);
@@ -274,14 +278,21 @@ fn unique<'a>(
 
 /// Documents 002 and 004: a template's name, language and components. Meta's reference says what a name
 /// may be.
-const TEMPLATE: Rule = Rule::Object(object(&[
+const TEMPLATE: Rule =
+    Rule::Object(Object { fields: TEMPLATE_FIELDS, elsewhere: OF_MAKING, also: |_, _, _| {} });
+const TEMPLATE_FIELDS: &[Field] = &[
     required("name", Rule::Text(text(512, Authority::Meta).form(Form::Name))),
     required(
         "language",
         Rule::Object(object(&[required("code", ANY_TEXT), optional("policy", one_of(&["deterministic"]))])),
     ),
     optional("components", Rule::List { of: &COMPONENT, min: 0, max: usize::MAX }),
-]));
+];
+
+/// Document 004 lists these beside the sending of a template; they are said when it is made.
+const OF_MAKING: &[(&str, &str)] =
+    &[("buttons", MAKING), ("flow_id", MAKING), ("navigate_screen", MAKING), ("flow_action", MAKING)];
+const MAKING: &str = "is said when a template is made, in WhatsApp Manager, and not when it is sent: leave it out (Exotel's documentation); a message says its flow_token and flow_action_data in a parameter of type \"action\"";
 
 const COMPONENT: Rule = Rule::Choice(Choice {
     tag: "type",
@@ -297,6 +308,7 @@ const COMPONENT: Rule = Rule::Choice(Choice {
                     required("index", INDEX),
                     optional("parameters", PARAMETERS),
                 ],
+                elsewhere: OF_MAKING,
                 also: flow_button,
             },
         ),

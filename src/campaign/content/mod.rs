@@ -2,6 +2,8 @@
 
 mod documents;
 mod preview;
+mod warnings;
 
 pub use documents::CONTENT;
 pub use preview::preview;
+pub use warnings::warnings;

@@ -73,6 +73,23 @@ const ADDRESS: Rule = Rule::Parsed {
     about: "an http or https address",
 };
 
+/// Document 002, `wa_source`: where a message comes from, for Kaleyra's reports.
+const WA_SOURCES: &[&str] = &[
+    "api",
+    "clevertap",
+    "zoho",
+    "webengage",
+    "shopify",
+    "leadsquared",
+    "responsys",
+    "braze",
+    "hubspot",
+    "salesforce",
+    "zapier",
+    "eloqua",
+    "moengage",
+];
+
 /// The whole job.
 pub(super) const JOB: Object = Object {
     fields: &[
@@ -87,7 +104,11 @@ pub(super) const JOB: Object = Object {
         optional("status_callback", ADDRESS),
         optional(
             "extra_info",
-            Rule::Object(object(&[optional("ref1", ANY_TEXT), optional("ref2", ANY_TEXT)])),
+            Rule::Object(object(&[
+                optional("ref1", ANY_TEXT),
+                optional("ref2", ANY_TEXT),
+                optional("wa_source", one_of(WA_SOURCES)),
+            ])),
         ),
         optional("limits", Rule::Object(object(&[optional("messages", RATE)]))),
         optional("schedule", SCHEDULE),
@@ -100,6 +121,7 @@ pub(super) const JOB: Object = Object {
         ),
         optional("on_in_doubt", one_of(&["hold", "resend"])),
     ],
+    elsewhere: &[],
     also: |_, _, _| {},
 };
 
@@ -118,6 +140,7 @@ const AUDIENCE: Rule = Rule::Object(Object {
             Rule::List { of: &Rule::AnyObject { may_be_empty: false }, min: 1, max: usize::MAX },
         ),
     ],
+    elsewhere: &[],
     also: |audience, findings, pointer| one_source(audience, &["csv", "recipients"], findings, pointer),
 });
 
@@ -133,6 +156,7 @@ const CSV_FIELDS: &[Field] = &[
 ];
 const CSV: Rule = Rule::Object(Object {
     fields: CSV_FIELDS,
+    elsewhere: &[],
     also: |csv, findings, pointer| one_source(csv, &["path", "url"], findings, pointer),
 });
 
@@ -155,6 +179,7 @@ const SCHEDULE: Rule = Rule::Object(Object {
                     required("timezone", ZONE),
                     optional("days", Rule::List { of: &DAY, min: 1, max: 7 }),
                 ],
+                elsewhere: &[],
                 also: |window, findings, pointer| {
                     if window.get("from") == window.get("to") {
                         findings.problem(pointer, "never opens: \"from\" and \"to\" are the same");
@@ -163,6 +188,7 @@ const SCHEDULE: Rule = Rule::Object(Object {
             }),
         ),
     ],
+    elsewhere: &[],
     also: |schedule, findings, pointer| {
         let time = |name| schedule.get(name)?.as_str()?.parse::<jiff::Timestamp>().ok();
         if let (Some(start), Some(end)) = (time("start_at"), time("expires_at"))

@@ -85,13 +85,15 @@ pub struct CsvSource {
     pub default_region: Option<String>,
 }
 
-/// Kaleyra's two free texts of a message (document 002).
+/// Kaleyra's two free texts of a message, and where it comes from (document 002).
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct ExtraInfo {
     /// The first.
     pub ref1: Option<String>,
     /// The second.
     pub ref2: Option<String>,
+    /// Where a message comes from: one of document 002's words.
+    pub wa_source: Option<String>,
 }
 
 /// A job's limits.

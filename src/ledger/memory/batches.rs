@@ -17,7 +17,7 @@ impl KeptBatch {
 }
 
 impl Stored {
-    fn kept<T: Default>(&self, numbers: &[u32], of: impl Fn(&KeptBatch) -> T) -> Vec<T> {
+    pub(super) fn kept<T: Default>(&self, numbers: &[u32], of: impl Fn(&KeptBatch) -> T) -> Vec<T> {
         numbers.iter().map(|number| self.batches.get(number).map(&of).unwrap_or_default()).collect()
     }
 }
@@ -59,6 +59,9 @@ impl Memory {
         }
         if let Some((_, after)) = &change.deliveries {
             kept.deliveries.clone_from(after);
+        }
+        if change.request.is_some() {
+            kept.request.clone_from(&change.request);
         }
         for (place, outcome) in &change.outcomes {
             match outcome {
@@ -178,6 +181,7 @@ impl Batches for Memory {
             let is_listed = match listed {
                 Listed::Open => record.is_open(),
                 Listed::Failed => record.is_failed(),
+                Listed::All => true,
             };
             numbers.extend(is_listed.then_some(*number));
         }

@@ -17,10 +17,10 @@ use super::draft::Counter;
 use super::suppression::REMEMBERED;
 use super::{
     Act, Breaker, Breakers, Campaign, Checkpoint, FIRST_PROBE, LAST_PROBE, Ledger, LedgerError, NewCampaign,
-    OpenBreaker, PlannedBatch, Point, SkippedRow, Store, Suppress, Suppressed, Suppression,
+    OpenBreaker, PlannedBatch, Point, SentMessages, SkippedRow, Store, Suppress, Suppressed, Suppression,
     SuppressionUpdate, new_key,
 };
-use crate::campaign::{CampaignId, CampaignState, Phone};
+use crate::campaign::{CampaignId, CampaignState, MessageRef, Phone};
 use crate::runtime;
 
 /// Tells the time, in milliseconds since 1970.
@@ -54,6 +54,8 @@ struct State {
     callback_key: Option<String>,
     acts: Vec<Act>,
     drafts: BTreeMap<String, String>,
+    /// To whom messages went, by account and number, and when.
+    sent: BTreeMap<(String, Phone), BTreeMap<CampaignId, (MessageRef, i64)>>,
 }
 
 struct Open {
@@ -96,6 +98,7 @@ struct KeptBatch {
     payloads: BTreeMap<u8, String>,
     deliveries: Vec<u8>,
     responses: BTreeMap<String, String>,
+    request: Option<String>,
 }
 
 impl Memory {
@@ -251,4 +254,42 @@ impl Suppression for Memory {
             _ => SuppressionUpdate::Whole(Suppressed { version, numbers: state.suppressed.clone() }),
         }))
     }
+}
+
+impl SentMessages for Memory {
+    async fn note_sent(
+        &self,
+        account: &str,
+        within: Duration,
+        campaign: &CampaignId,
+        batch: u32,
+        messages: &[(Phone, u8)],
+    ) -> Result<(), LedgerError> {
+        let now = self.now();
+        let mut state = self.state();
+        for (phone, index) in messages {
+            let message = MessageRef { campaign: campaign.clone(), batch, index: *index };
+            let of_number = state.sent.entry((account.to_owned(), *phone)).or_default();
+            of_number.retain(|_, (_, at)| is_recent(*at, now, within));
+            of_number.insert(campaign.clone(), (message, now));
+        }
+        Ok(())
+    }
+
+    async fn sent_to(
+        &self,
+        account: &str,
+        within: Duration,
+        phone: Phone,
+    ) -> Result<Vec<MessageRef>, LedgerError> {
+        let now = self.now();
+        let state = self.state();
+        let of_number = state.sent.get(&(account.to_owned(), phone)).into_iter().flat_map(BTreeMap::values);
+        let recent = of_number.filter(|(_, at)| is_recent(*at, now, within));
+        Ok(recent.map(|(message, _)| message.clone()).collect())
+    }
+}
+
+fn is_recent(at: i64, now: i64, within: Duration) -> bool {
+    u128::try_from(now - at).is_ok_and(|ago| ago <= within.as_millis()) || at > now
 }

@@ -24,6 +24,10 @@ impl Reporting for Memory {
         Ok(batches.iter().map(|stored| sids(stored).unwrap_or_default()).collect())
     }
 
+    async fn requests(&self, id: &CampaignId, numbers: &[u32]) -> Result<Vec<Option<String>>, LedgerError> {
+        Ok(self.state().campaign(id)?.kept(numbers, |kept| kept.request.clone()))
+    }
+
     async fn texts(&self, id: &CampaignId) -> Result<Texts, LedgerError> {
         let mut state = self.state();
         let texts = state.campaign(id)?.texts.iter();
@@ -46,6 +50,7 @@ impl Reporting for Memory {
             attempts: 0,
             delivery: None,
             updated_at: Timestamp::from_millisecond(*at).ok(),
+            request_id: None,
         };
         Ok(lines.map(line).collect())
     }

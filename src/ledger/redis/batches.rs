@@ -166,6 +166,7 @@ impl Batches for Redis {
         let key = match listed {
             Listed::Open => Keys(id).open(),
             Listed::Failed => Keys(id).failed(),
+            Listed::All => return Ok((0..self.batches_of(id).await?).collect()),
         };
         let mut numbers: Vec<u32> = self.client.command(redis::cmd("SMEMBERS").arg(key)).await?;
         numbers.sort_unstable();
@@ -291,6 +292,10 @@ impl Redis {
                     None => transaction.command(Command::HDel, payloads, &[&place]),
                 }
             }
+        }
+        if let Some(request) = &change.request {
+            let requests = transaction.key(keys.requests());
+            transaction.command(Command::HSet, requests, &[&number, request]);
         }
         for (listed, key) in [(change.open, keys.open()), (change.failed, keys.failed())] {
             if let Some(listed) = listed {

@@ -102,6 +102,11 @@ impl Keys<'_> {
         self.key("unpublished")
     }
 
+    /// What the provider calls the last request of each batch.
+    pub(super) fn requests(&self) -> String {
+        self.key("requests")
+    }
+
     pub(super) fn payload(&self, number: u32) -> String {
         self.key(format_args!("payload:{number}"))
     }
@@ -112,7 +117,7 @@ impl Keys<'_> {
     }
 
     /// Those that are there once a campaign.
-    pub(super) fn whole(&self) -> [String; 12] {
+    pub(super) fn whole(&self) -> [String; 13] {
         [
             self.campaign(),
             self.job(),
@@ -126,6 +131,7 @@ impl Keys<'_> {
             self.audit(),
             self.series(),
             self.unpublished(),
+            self.requests(),
         ]
     }
 }

@@ -18,6 +18,7 @@ mod layout;
 mod pages;
 mod plans;
 mod reporting;
+mod sent;
 mod suppression;
 mod transaction;
 

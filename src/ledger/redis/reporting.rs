@@ -50,6 +50,13 @@ impl Reporting for Redis {
         Ok(wanted.iter().map(sids).collect())
     }
 
+    async fn requests(&self, id: &CampaignId, numbers: &[u32]) -> Result<Vec<Option<String>>, LedgerError> {
+        if numbers.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(self.client.command(redis::cmd("HMGET").arg(Keys(id).requests()).arg(numbers)).await?)
+    }
+
     async fn texts(&self, id: &CampaignId) -> Result<Texts, LedgerError> {
         let texts: HashMap<String, String> =
             self.client.command(redis::cmd("HGETALL").arg(Keys(id).texts())).await?;
@@ -86,6 +93,7 @@ impl Reporting for Redis {
                     attempts: 0,
                     delivery: None,
                     updated_at: Timestamp::from_millisecond(at).ok(),
+                    request_id: None,
                 });
             }
         }

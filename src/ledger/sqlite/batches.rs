@@ -135,13 +135,14 @@ impl Batches for Sqlite {
 
     async fn listed(&self, id: &CampaignId, listed: Listed) -> Result<Vec<u32>, LedgerError> {
         let id = id.clone();
-        let column = match listed {
-            Listed::Open => "open",
-            Listed::Failed => "failed",
+        let which = match listed {
+            Listed::Open => "open > 0",
+            Listed::Failed => "failed > 0",
+            Listed::All => "true",
         };
         let read = move |connection: &Connection| {
             let sql = format!(
-                "SELECT key FROM batch WHERE {column} > 0 AND key >= ?1 << 32 AND key < (?1 + 1) << 32 ORDER BY key"
+                "SELECT key FROM batch WHERE {which} AND key >= ?1 << 32 AND key < (?1 + 1) << 32 ORDER BY key"
             );
             let mut statement = connection.prepare_cached(&sql)?;
             let numbers = statement.query_map([key(connection, &id)?], |row| row.get(0).map(batch_number))?;
@@ -249,6 +250,11 @@ fn write(
     }
     if let Some(record) = &change.record {
         write_record(transaction, at, record, change)?;
+    }
+    if let Some(request) = &change.request {
+        transaction
+            .prepare_cached("UPDATE batch SET request = ?2 WHERE key = ?1")?
+            .execute(params![at, request])?;
     }
     write_counters(transaction, campaign, change)?;
     for (message, payload) in &change.payloads {

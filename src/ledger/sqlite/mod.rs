@@ -7,6 +7,7 @@ mod campaigns;
 mod pages;
 mod plans;
 mod reporting;
+mod sent;
 mod store;
 mod suppression;
 

@@ -42,6 +42,20 @@ impl Reporting for Sqlite {
         self.store.read(read).await
     }
 
+    async fn requests(&self, id: &CampaignId, numbers: &[u32]) -> Result<Vec<Option<String>>, LedgerError> {
+        let (id, numbers) = (id.clone(), numbers.to_vec());
+        let read = move |connection: &Connection| {
+            let campaign = key(connection, &id)?;
+            let mut statement = connection.prepare_cached("SELECT request FROM batch WHERE key = ?1")?;
+            let mut of = |number: &u32| -> Result<Option<String>, LedgerError> {
+                let request = statement.query_row([batch_key(campaign, *number)], |row| row.get(0));
+                Ok(request.optional()?.flatten())
+            };
+            numbers.iter().map(&mut of).collect()
+        };
+        self.store.read(read).await
+    }
+
     async fn texts(&self, id: &CampaignId) -> Result<Texts, LedgerError> {
         let id = id.clone();
         let read = move |connection: &Connection| {
@@ -73,6 +87,7 @@ impl Reporting for Sqlite {
                     attempts: 0,
                     delivery: None,
                     updated_at: Some(time(row.get("at")?)),
+                    request_id: None,
                 })
             };
             let lines =

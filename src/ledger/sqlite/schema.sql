@@ -46,6 +46,7 @@ CREATE TABLE batch (
     plan       BLOB NOT NULL,           -- whom it goes to: a digest (8), then postcard of steps of rows, and digits
     record     BLOB,                    -- what became of its messages (record.rs); null: nobody has touched it
     sids       BLOB,                    -- postcard of the SIDs of its accepted messages, by place
+    request    TEXT,                    -- what the provider calls the last request of it that it answered
     claims     BLOB,                    -- the tokens of the claims that hold messages, 8 bytes each
     session    INTEGER,                 -- who claimed them
     open       INTEGER NOT NULL DEFAULT 1, -- some are pending or being sent
@@ -123,6 +124,17 @@ CREATE TABLE point (
     in_doubt INTEGER NOT NULL,
     PRIMARY KEY (campaign, at)
 ) WITHOUT ROWID;
+
+-- To whom messages went lately, where an account wants answers found by their number.
+CREATE TABLE sent (
+    number   INTEGER NOT NULL,
+    campaign INTEGER NOT NULL,
+    batch    INTEGER NOT NULL,          -- its number
+    message  INTEGER NOT NULL,          -- its place in the batch
+    at       INTEGER NOT NULL,
+    PRIMARY KEY (number, campaign)
+) WITHOUT ROWID;
+CREATE INDEX sent_at ON sent (at);
 
 -- Campaigns that somebody still works on, JSON.
 CREATE TABLE campaign_draft (

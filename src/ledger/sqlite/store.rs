@@ -15,10 +15,18 @@ use tokio::sync::oneshot;
 use super::super::LedgerError;
 
 /// The layout that this program writes.
-const VERSION: i64 = 8;
+const VERSION: i64 = 9;
 /// What makes a layout the next one, from the oldest that is brought up to date.
-const UPGRADES: [(i64, &str); 1] =
-    [(7, "ALTER TABLE campaign ADD COLUMN doubt_below INTEGER NOT NULL DEFAULT 0")];
+const UPGRADES: [(i64, &str); 2] = [
+    (7, "ALTER TABLE campaign ADD COLUMN doubt_below INTEGER NOT NULL DEFAULT 0"),
+    (
+        8,
+        "CREATE TABLE sent (number INTEGER NOT NULL, campaign INTEGER NOT NULL, batch INTEGER NOT NULL,
+             message INTEGER NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (number, campaign)) WITHOUT ROWID;
+         CREATE INDEX sent_at ON sent (at);
+         ALTER TABLE batch ADD COLUMN request TEXT;",
+    ),
+];
 /// Marks a file as a store of this program ("flow").
 const APPLICATION: i64 = 0x666c_6f77;
 /// The most writes that share a transaction.

@@ -71,6 +71,9 @@ pub(super) async fn check(
                 expires => schedule.expires_at.map(clock),
                 limit => job.limits.messages.map(|rate| rate.to_string()),
                 note => found.note,
+                warnings => found.warnings.iter().map(|warning| context! {
+                    pointer => warning.pointer.clone(), detail => warning.detail.clone(),
+                }).collect::<Vec<_>>(),
                 errors => errors((found.recipients == 0).then_some(("", "Nobody would get a message: look at the rows that are left out."))),
             }
         }

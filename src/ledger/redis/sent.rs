@@ -1,0 +1,90 @@
+//! To whom messages went lately, in Redis: many small hashes for a slice of time, so that the server keeps each in
+//! its short form; they are gone by themselves.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use super::Redis;
+use crate::campaign::{CampaignId, MessageRef, Phone};
+use crate::ledger::{LedgerError, SentMessages, Store};
+use crate::redis_client::{Arg, Script};
+
+static NOTE_SENT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("note_sent.lua")));
+
+/// The time in which messages are found is cut into so many slices, each forgotten as a whole.
+const SLICES: i64 = 4;
+/// The hashes of a slice. Up to 512 messages each, Redis's own bound for the short form, it keeps 33 million
+/// of an account in it.
+const SHARDS: u64 = 1 << 16;
+/// How many fields are read together.
+const PAGE: u64 = 1000;
+
+/// How long a slice is, in milliseconds.
+fn slice(within: Duration) -> i64 {
+    (i64::try_from(within.as_millis()).unwrap_or(i64::MAX) / SLICES).max(1)
+}
+
+/// The hash of a number in a slice. It shares the hash tag of its account's buckets.
+fn key(account: &str, slice: i64, phone: Phone) -> String {
+    // The last digits of numbers are the ones that differ.
+    format!("flowcast:{{account:{account}}}:sent:{slice}:{}", phone.digits() % SHARDS)
+}
+
+impl SentMessages for Redis {
+    async fn note_sent(
+        &self,
+        account: &str,
+        within: Duration,
+        campaign: &CampaignId,
+        batch: u32,
+        messages: &[(Phone, u8)],
+    ) -> Result<(), LedgerError> {
+        let length = slice(within);
+        let now = self.now() / length;
+        let mut shards: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
+        for (phone, place) in messages {
+            let note = (format!("{}:{campaign}", phone.digits()), format!("{batch}.{place}"));
+            shards.entry(key(account, now, *phone)).or_default().push(note);
+        }
+        let keys: Vec<String> = shards.keys().cloned().collect();
+        // The slice that ends last is looked into until the whole time has passed since.
+        let lasts = length.saturating_mul(SLICES + 2).unsigned_abs();
+        let mut args = vec![Arg::from(lasts)];
+        for notes in shards.values() {
+            args.push(Arg::from(notes.len() as u64));
+            args.extend(notes.iter().flat_map(|(field, value)| [Arg::from(field), Arg::from(value)]));
+        }
+        self.client.run::<u64>(&NOTE_SENT, &keys, &args).await?;
+        Ok(())
+    }
+
+    async fn sent_to(
+        &self,
+        account: &str,
+        within: Duration,
+        phone: Phone,
+    ) -> Result<Vec<MessageRef>, LedgerError> {
+        let last = self.now() / slice(within);
+        let field = format!("{}:", phone.digits());
+        let mut found = Vec::new();
+        for slice in last - SLICES..=last {
+            let mut cursor = 0_u64;
+            loop {
+                let mut scan = redis::cmd("HSCAN");
+                scan.arg(key(account, slice, phone)).arg(cursor);
+                scan.arg("MATCH").arg(format!("{field}*")).arg("COUNT").arg(PAGE);
+                let (next, page): (u64, Vec<(String, String)>) = self.client.command(&scan).await?;
+                // A note that was made again in a later slice names the same message.
+                found.extend(page.iter().filter_map(|(known, place)| {
+                    format!("{}.{place}", known.strip_prefix(&field)?).parse::<MessageRef>().ok()
+                }));
+                cursor = next;
+                if cursor == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(found)
+    }
+}

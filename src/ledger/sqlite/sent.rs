@@ -1,0 +1,74 @@
+//! To whom messages went lately, in the embedded store.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, Transaction, params};
+
+use super::{Sqlite, key, now, signed};
+use crate::campaign::{CampaignId, MessageRef, Phone};
+use crate::ledger::{LedgerError, SentMessages};
+
+/// The most notes that are forgotten with one write: those of a batch, and as many again.
+const FORGOTTEN: i64 = 200;
+
+/// The moment before which nothing is found any more.
+fn since(within: Duration) -> i64 {
+    now().saturating_sub(i64::try_from(within.as_millis()).unwrap_or(i64::MAX))
+}
+
+impl SentMessages for Sqlite {
+    async fn note_sent(
+        &self,
+        account: &str,
+        within: Duration,
+        campaign: &CampaignId,
+        batch: u32,
+        messages: &[(Phone, u8)],
+    ) -> Result<(), LedgerError> {
+        // A store has campaigns of few accounts: which it is stands with the campaign.
+        let _ = account;
+        let (campaign, messages) = (campaign.clone(), messages.to_vec());
+        let write = move |transaction: &Transaction<'_>| {
+            let (campaign, now) = (key(transaction, &campaign)?, now());
+            transaction
+                .prepare_cached(
+                    "DELETE FROM sent WHERE (number, campaign) IN
+                       (SELECT number, campaign FROM sent WHERE at < ?1 ORDER BY at LIMIT ?2)",
+                )?
+                .execute([since(within), FORGOTTEN])?;
+            let mut note = transaction.prepare_cached(
+                "INSERT OR REPLACE INTO sent (number, campaign, batch, message, at) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?;
+            for (phone, place) in &messages {
+                note.execute(params![signed(phone.digits()), campaign, batch, place, now])?;
+            }
+            Ok(())
+        };
+        self.store.write(write).await
+    }
+
+    async fn sent_to(
+        &self,
+        account: &str,
+        within: Duration,
+        phone: Phone,
+    ) -> Result<Vec<MessageRef>, LedgerError> {
+        let account = account.to_owned();
+        let read = move |connection: &Connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT campaign.id, batch, message FROM sent JOIN campaign ON campaign.key = sent.campaign
+                 WHERE number = ?1 AND account = ?2 AND at >= ?3",
+            )?;
+            let mut rows = statement.query(params![signed(phone.digits()), account, since(within)])?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()? {
+                let id: String = row.get(0)?;
+                let campaign =
+                    id.parse().map_err(|fault| LedgerError::Storage(format!("has a wrong id: {fault}")))?;
+                found.push(MessageRef { campaign, batch: row.get(1)?, index: row.get(2)? });
+            }
+            Ok(found)
+        };
+        self.store.read(read).await
+    }
+}
