@@ -4,7 +4,7 @@
 use flowcast::campaign::codes;
 use flowcast::campaign::{BATCH_LIMIT, Batch, Columns, Job, Phone, Template};
 use flowcast::provider::{
-    Answer, Credentials, Entry, PROVIDERS, Provider, Reply, RequestBody, Scope, classify, kind,
+    Answer, Credentials, Entry, PROVIDERS, Provider, Reply, RequestBody, Scope, Transport, classify, kind,
 };
 use flowcast::sandbox::Behaviour;
 use serde_json::{Value, json};
@@ -1218,5 +1218,306 @@ fn each_of_the_41_codes_has_the_number_and_the_name_of_document_001() {
     for (number, name) in (30001..).zip(names) {
         let known = codes::in_report(&number.to_string()).map(|code| code.code);
         assert_eq!(known, Some(name), "{number}");
+    }
+}
+
+/// What each document lists, in its order. Each is an item above, or of a test of its own here.
+const OUTLINE: [(&str, &[&str]); 5] = [
+    (
+        "000",
+        &[
+            "custom_data",
+            "status_callback",
+            "messages",
+            "from",
+            "to",
+            "content",
+            "recepient_type",
+            "type",
+            "text",
+            "image",
+            "audio",
+            "video",
+            "document",
+            "sticker",
+            "location",
+            "contacts",
+            "interactive",
+            "text.body",
+            "text.preview_url",
+            "image.link",
+            "image.caption",
+            "audio.link",
+            "video.link",
+            "video.caption",
+            "document.link",
+            "document.caption",
+            "document.filename",
+            "interactive.type",
+            "interactive.header",
+            "interactive.body",
+            "interactive.footer",
+            "interactive.action",
+            "header.type",
+            "header.text",
+            "header.image",
+            "header.video",
+            "header.document",
+            "body.text",
+            "footer.text",
+            "action.name",
+            "mode",
+            "flow_message_version",
+            "flow_token",
+            "flow_id",
+            "flow_cta",
+            "flow_action",
+            "flow_action_payload",
+            "flow_action_payload.screen",
+            "flow_action_payload.data",
+            "answer: request_id",
+            "answer: metadata",
+            "answer: code",
+            "answer: error_data",
+            "answer: status",
+            "answer: sid",
+            "HTTP codes",
+            "dlr",
+        ],
+    ),
+    (
+        "001",
+        &[
+            "custom_data",
+            "status_callback",
+            "messages",
+            "from",
+            "to",
+            "content",
+            "recepient_type",
+            "type",
+            "text.body",
+            "text.preview_url",
+            "image.link",
+            "image.caption",
+            "audio.link",
+            "video.link",
+            "video.caption",
+            "document.link",
+            "document.caption",
+            "document.filename",
+            "sticker.link",
+            "location.longitude",
+            "location.latitude",
+            "location.name",
+            "location.address",
+            "contact.addresses",
+            "contact.birthday",
+            "contact.emails",
+            "contact.name",
+            "contact.org",
+            "contact.phones",
+            "contact.urls",
+            "address.country_code",
+            "address.state",
+            "address.zip",
+            "name.first_name",
+            "name.formatted_name",
+            "name.middle_name",
+            "name.suffix",
+            "name.prefix",
+            "interactive.type",
+            "interactive.header",
+            "interactive.body",
+            "interactive.footer",
+            "interactive.action",
+            "header.type",
+            "header.text",
+            "body.text",
+            "footer.text",
+            "action.button",
+            "action.sections",
+            "action.buttons",
+            "section.title",
+            "section.rows",
+            "row.id",
+            "row.title",
+            "row.description",
+            "button.type",
+            "button.reply",
+            "reply.id",
+            "reply.title",
+            "answer: request_id",
+            "answer: metadata",
+            "answer: code",
+            "answer: error_data",
+            "answer: status",
+            "answer: sid",
+            "HTTP codes",
+            "dlr",
+            "EX codes",
+        ],
+    ),
+    (
+        "002",
+        &[
+            "host",
+            "sid",
+            "phone_number",
+            "Content-Type",
+            "api-key",
+            "messaging_product",
+            "recipient_type",
+            "to",
+            "type",
+            "template",
+            "template.name",
+            "template.language",
+            "template.components",
+            "components.type",
+            "components.sub_type",
+            "components.index",
+            "components.parameters",
+            "parameters.type",
+            "parameters.action",
+            "action.flow_token",
+            "action.flow_action_data",
+            "ref",
+            "ref1",
+            "ref2",
+            "wa_source",
+            "answers",
+        ],
+    ),
+    (
+        "003",
+        &[
+            "flow_id",
+            "flow_cta",
+            "flow_action",
+            "flow_token",
+            "flow_message_version",
+            "flow_action_payload",
+            "answer: message_id",
+            "flow_response",
+            "HTTP codes",
+        ],
+    ),
+    (
+        "004",
+        &[
+            "incoming_message",
+            "Template Name",
+            "Language Code",
+            "Flow Token",
+            "buttons.flow_id",
+            "buttons.navigate_screen",
+            "buttons.flow_action",
+            "interactive.type",
+            "action.name",
+            "mode",
+            "flow_message_version",
+            "flow_token",
+            "flow_id",
+            "flow_cta",
+            "flow_action",
+            "flow_action_payload",
+            "flow_action_payload.screen",
+            "flow_action_payload.data",
+        ],
+    ),
+];
+
+/// What is no field of content, and has a test of its own here.
+const ELSEWHERE: [&str; 31] = [
+    "custom_data",
+    "status_callback",
+    "messages",
+    "from",
+    "to",
+    "content",
+    "answer: request_id",
+    "answer: metadata",
+    "answer: code",
+    "answer: error_data",
+    "answer: status",
+    "answer: sid",
+    "HTTP codes",
+    "dlr",
+    "EX codes",
+    "host",
+    "sid",
+    "phone_number",
+    "Content-Type",
+    "api-key",
+    "messaging_product",
+    "ref",
+    "ref1",
+    "ref2",
+    "wa_source",
+    "answers",
+    "answer: message_id",
+    "flow_response",
+    "incoming_message",
+    "recipient_type",
+    "type",
+];
+
+#[test]
+fn every_item_of_the_documents_stands_in_a_table() {
+    let items: Vec<Item> = content().into_iter().chain(kaleyra()).collect();
+    for (document, names) in OUTLINE {
+        for name in names {
+            let is_here = items.iter().any(|item| item.name == *name) || ELSEWHERE.contains(name);
+            assert!(is_here, "{name} of document {document} is in no table");
+        }
+    }
+    // And none is of another place.
+    for item in &items {
+        let is_listed =
+            |(document, names): &(&str, &[&str])| *document == item.document && names.contains(&item.name);
+        let is_extra = ["audio", "filename"].contains(&item.name);
+        assert!(
+            is_extra || OUTLINE.iter().any(is_listed),
+            "{} is no item of document {}",
+            item.name,
+            item.document
+        );
+    }
+}
+
+/// "The only allowed value is application/json" (document 002); the samples of 000 say the same.
+#[tokio::test]
+async fn requests_say_what_they_hold_and_carry_their_credentials() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    for (name, header) in [("exotel", "authorization: basic a2v5onrva2vu"), ("kaleyra", "api-key: key")] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+                let mut part = [0; 1024];
+                let count = stream.read(&mut part).await.unwrap();
+                head.extend_from_slice(&part[..count]);
+            }
+            stream.write_all(b"HTTP/1.1 202 Accepted\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
+            String::from_utf8_lossy(&head).to_lowercase()
+        });
+        let kind = kind(name).unwrap();
+        let credentials = Credentials {
+            account_sid: "acme1".into(),
+            api_key: "key".into(),
+            api_token: "token".into(),
+            ..Credentials::default()
+        };
+        let provider = (kind.open)(&base, &credentials).unwrap();
+        let transport = Transport::new(std::time::Duration::from_secs(10), false).unwrap();
+        let endpoint = provider.endpoint("+912248931479".parse().unwrap());
+        transport.post(provider.request(endpoint, RequestBody::new(kind, 0)), None).await.unwrap();
+        let head = server.await.unwrap();
+        assert!(head.starts_with("post /v2/"), "{head}");
+        assert!(head.contains("content-type: application/json\r\n"), "{head}");
+        assert!(head.contains(header), "{head}");
     }
 }
