@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::callback_endpoint::CallbackEndpoint;
 use super::text::duration;
-use super::{Failure, Outcome, line, open, print, write_line};
+use super::{Failure, Outcome, line, look, open, print, write_line};
 use crate::campaign::content::preview;
 use crate::campaign::{counted, thousands, visible};
 use crate::config::Config;
@@ -24,9 +24,12 @@ pub(super) struct Check {
     /// How many messages to show as a person would see them
     #[arg(long, value_name = "N", default_value_t = 3)]
     rows: usize,
+    /// Fetch the media that these messages refer to, and tell what of it will hardly arrive
+    #[arg(long)]
+    look: bool,
 }
 
-pub(super) fn main(check: &Check, config: &Config, json: bool) -> Outcome {
+pub(super) async fn main(check: &Check, config: &Config, json: bool) -> Outcome {
     let job = open::job(&check.job)?;
     // With no account at all there is nothing to hold the job's account against.
     if config.accounts.is_empty() {
@@ -43,7 +46,10 @@ pub(super) fn main(check: &Check, config: &Config, json: bool) -> Outcome {
         open::account(config, &job.account, None, CallbackEndpoint::in_shape(config)?.as_ref())?
     };
     let prepared = prepare(job, &open::audiences_beside(config, &check.job)?, &account)?;
-    let checked = checked::check(&prepared, &account, check.rows)?;
+    let mut checked = checked::check(&prepared, &account, check.rows)?;
+    if check.look {
+        checked.warnings.extend(look::look(&checked.messages).await.map_err(Failure::Outside)?);
+    }
     print(&if json { line(&checked)? } else { as_text(&prepared, &account, &checked) })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -28,7 +28,8 @@ pub(super) struct CampaignArgs {
 pub(super) struct Retry {
     #[command(flatten)]
     which: CampaignArgs,
-    /// Only those that were rejected with this code; may be given more than once
+    /// Only those that were rejected with this code (132069: also those that a report failed with it); may be given
+    /// more than once
     #[arg(long = "code", value_name = "C")]
     codes: Vec<String>,
 }

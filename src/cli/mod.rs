@@ -9,6 +9,7 @@ mod dead;
 mod doctor;
 mod explain;
 mod line_format;
+mod look;
 mod open;
 mod progress;
 mod recover;
@@ -165,7 +166,7 @@ async fn dispatch(args: Args) -> Outcome {
         Command::Cancel(which) => control::main((which, Action::Cancel), &config()?, args.json).await,
         Command::Doctor(command) => doctor::main(&command, &config()?, args.json).await,
         Command::Dead(command) => dead::main(command, &config()?, args.json).await,
-        Command::Check(command) => check::main(&command, &config()?, args.json),
+        Command::Check(command) => check::main(&command, &config()?, args.json).await,
         Command::Campaigns(store) => campaigns::main(&store, &config()?, args.json).await,
         Command::Status(command) => status::main(command, &config()?, args.json).await,
         Command::Report(command) => report::main(command, &config()?, args.json).await,

@@ -185,7 +185,8 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 Ok(SendResult::Answered { asked: 0, next: FollowUp::Done, open: Vec::new(), slot: None })
             }
             SendDecision::Later(time) => Ok(SendResult::PutOff(set, time)),
-            SendDecision::OneByOne => Ok(SendResult::OneByOne(set)),
+            // Each waits long for its turn: none is taken for a message that was settled before.
+            SendDecision::OneByOne => Ok(SendResult::OneByOne(writer.pending(set).await?)),
         }
     }
 

@@ -81,6 +81,15 @@ impl<L: Batches> BatchWriter<L> {
             Written::Recorded(open) => open,
             Written::Claimed(_) => 0,
         };
+        Ok((self.pending(messages).await?, open))
+    }
+
+    /// Those of some messages that are pending, as far as this worker knows.
+    ///
+    /// # Errors
+    ///
+    /// As [`Batches::record`].
+    pub async fn pending(&self, messages: Vec<u8>) -> Result<Vec<u8>, LedgerError> {
         let mut known = self.known.lock().await;
         let record = match known.take() {
             Some(record) => record,
@@ -89,7 +98,7 @@ impl<L: Batches> BatchWriter<L> {
         let record = known.insert(record);
         let is_pending =
             |place: &u8| record.message(*place).is_some_and(|message| message.state == MessageState::Pending);
-        Ok((messages.into_iter().filter(is_pending).collect(), open))
+        Ok(messages.into_iter().filter(is_pending).collect())
     }
 
     async fn write(&self, write: BatchWrite) -> Result<Written, LedgerError> {

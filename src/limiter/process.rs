@@ -166,13 +166,11 @@ impl Buckets {
         let mut inner = self.inner();
         let known = inner.flows.get_mut(flow)?;
         if known.since.elapsed() >= HOUR && Some(known.count) >= throttled(known.doublings) {
-            match Throttled::new(known.doublings + 1) {
-                Some(more) => *known = more,
-                None => {
-                    inner.flows.remove(flow);
-                    return None;
-                }
-            }
+            let Some(more) = Throttled::new(known.doublings + 1) else {
+                inner.flows.remove(flow);
+                return None;
+            };
+            *known = more;
         }
         Some(known.bucket.clone())
     }

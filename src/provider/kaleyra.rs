@@ -272,7 +272,7 @@ fn of_template(job: &Job) -> Result<(), Vec<Problem>> {
     let lacks = |component: &Value| component.get("parameters").is_none();
     let problem = |(nth, _): (usize, &Value)| {
         let message = "\"parameters\" is required and missing (Kaleyra's documentation)";
-        Problem::new(&format!("/message/template/components/{nth}"), message)
+        Problem::new(format!("/message/template/components/{nth}"), message)
     };
     let problems: Vec<_> =
         components.iter().enumerate().filter(|(_, component)| lacks(component)).map(problem).collect();

@@ -325,7 +325,7 @@ fn template(value: &Value, at: &str, dialect: Dialect) -> Verdict {
                 (Value::String(index), Dialect::Exotel | Dialect::Meta) => index.parse().ok(),
                 _ => None,
             };
-            if !index.is_some_and(|index| index < 10) {
+            if index.is_none_or(|index| index >= 10) {
                 return Err(format!("{at}/index is not as the provider writes it"));
             }
         }

@@ -530,6 +530,28 @@ fn flow_message(id: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_throttled_flow_did_not_send_on_goes_out_again_with_one_command() {
+    // It reports nothing by itself.
+    let provider = Scripted::start(|_, to| accept(to)).await;
+    let world = CallbackWorld::new("exotel", 3, &provider.url, "");
+    let _worker = world.worker().await;
+    world.submit(&job_with("/message", flow_message("f1"))).await;
+    world.fleet.until_state("c1", "completed").await;
+    let mut failed: Value = serde_json::from_str(&dlr(2, "EX_UNKNOWN_ERROR")).unwrap();
+    failed["whatsapp"]["messages"][0]["exo_status_code"] = json!(132_069);
+    assert_eq!(world.post("c1.0.1", failed.to_string()).await.0, 200);
+    let status = world.fleet.status("c1");
+    assert_eq!(status["delivery"]["failed"], 1, "{status}");
+    let retried = world.fleet.ok(&["retry", "c1", "--code", "132069"]).await.out;
+    assert!(retried.contains("1 message sent again"), "{retried}");
+    // Its values are read from the audience again; the first of a throttled flow goes at once.
+    until("it to go out again", || provider.requests().concat().len() == 4).await;
+    let status = world.fleet.until_state("c1", "completed").await;
+    assert_eq!((&status["counts"]["accepted"], &status["delivery"]["failed"]), (&json!(3), &json!(0)));
+    assert_eq!(world.fleet.world.report("c1")[1]["attempts"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_flow_that_a_report_calls_blocked_holds_its_campaigns() {
     let provider = Scripted::start(|_, to| accept(to)).await;
     let world = CallbackWorld::new("exotel", 3, &provider.url, "");

@@ -83,6 +83,7 @@ fn replies(count: usize) -> Value {
 }
 
 /// Documents 000 and 001, Message Object of the content. What both have stands where the first has it.
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn content() -> Vec<Item> {
     let link = || vec![json!("http://example.com/a"), json!("https://example.com/a?b=c")];
     let no_link =
@@ -983,7 +984,7 @@ fn read(provider: &str, status: u16, body: &Value, count: usize) -> Answer {
     classify(&reply, said)
 }
 
-fn entry(entry: Value) -> Entry {
+fn entry(entry: &Value) -> Entry {
     let body = json!({ "request_id": "b434e927a5844175b23059cd96feea3d", "method": "POST", "http_code": 202,
         "metadata": { "failed": 0, "total": 1, "success": 1 }, "response": { "whatsapp": { "messages": [entry] } } });
     match read("exotel", 202, &body, 1) {
@@ -996,26 +997,26 @@ fn entry(entry: Value) -> Entry {
 #[test]
 fn exotels_answers_are_read_as_the_documents_describe_them() {
     let success = json!({ "code": 202, "error_data": null, "status": "success", "data": { "sid": "2FdiiEQUosckPhpZfuVwfjxiSlc16a4" } });
-    assert_eq!(entry(success.clone()), Entry::Accepted { sid: "2FdiiEQUosckPhpZfuVwfjxiSlc16a4".into() });
+    assert_eq!(entry(&success), Entry::Accepted { sid: "2FdiiEQUosckPhpZfuVwfjxiSlc16a4".into() });
     // data.sid: Mandatory.
-    assert!(matches!(entry(with(success.clone(), "/data", &json!({}))), Entry::Unknown { .. }));
-    assert!(matches!(entry(with(success.clone(), "/data", &GONE)), Entry::Unknown { .. }));
+    assert!(matches!(entry(&with(success.clone(), "/data", &json!({}))), Entry::Unknown { .. }));
+    assert!(matches!(entry(&with(success.clone(), "/data", &GONE)), Entry::Unknown { .. }));
     // status: Mandatory.
-    assert!(matches!(entry(with(success.clone(), "/status", &GONE)), Entry::Unknown { .. }));
+    assert!(matches!(entry(&with(success.clone(), "/status", &GONE)), Entry::Unknown { .. }));
     // code: "Response code for the individual message".
     let failed = |code: u32| {
         json!({ "code": code, "status": "failure", "data": null,
         "error_data": { "code": code, "message": "brief", "description": "detailed" } })
     };
-    let Entry::Rejected { code, detail } = entry(failed(400)) else { panic!("400 is the message's") };
+    let Entry::Rejected { code, detail } = entry(&failed(400)) else { panic!("400 is the message's") };
     // error_data: code, message "Brief description", description "Detailed explanation".
     assert_eq!((code.as_str(), detail.as_str()), ("400", "brief: detailed"));
     for (code, scope) in [(401, Scope::Account), (402, Scope::Account), (403, Scope::Flows)] {
-        let found = entry(failed(code));
+        let found = entry(&failed(code));
         assert!(matches!(&found, Entry::Refused { scope: of, .. } if *of == scope), "{code}: {found:?}");
     }
     for code in [429, 500, 503] {
-        let found = entry(failed(code));
+        let found = entry(&failed(code));
         assert!(!matches!(found, Entry::Rejected { .. } | Entry::Accepted { .. }), "{code}: {found:?}");
     }
     // request_id: "useful for debugging and tracing purposes".
@@ -1520,4 +1521,65 @@ async fn requests_say_what_they_hold_and_carry_their_credentials() {
         assert!(head.contains("content-type: application/json\r\n"), "{head}");
         assert!(head.contains(header), "{head}");
     }
+}
+
+/// The head of a WebP file, with so many bytes behind it.
+fn webp(side: u32, moves: bool, bytes: usize) -> Vec<u8> {
+    let measure = (side - 1).to_le_bytes();
+    let head = [
+        &b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0"[..],
+        &[if moves { 2 } else { 0 }, 0, 0, 0],
+        &measure[..3],
+        &measure[..3],
+    ]
+    .concat();
+    let mut file = head;
+    file.resize(bytes.max(30), 0);
+    file
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_warns_of_what_is_hardly_shown_and_looks_at_stickers_when_it_is_asked_to() {
+    use axum::response::IntoResponse;
+    let serve = |kind: &'static str, bytes: Vec<u8>| {
+        axum::routing::get(move || async move { ([("content-type", kind)], bytes).into_response() })
+    };
+    let router = axum::Router::new()
+        .route("/fine.webp", serve("image/webp", webp(512, false, 100 << 10)))
+        .route("/moves.webp", serve("image/webp", webp(512, true, 500 << 10)))
+        .route("/heavy.webp", serve("image/webp", webp(512, false, (100 << 10) + 1)))
+        .route("/small.webp", serve("image/webp", webp(96, false, 100)))
+        .route("/page.webp", serve("text/html", b"<html>".to_vec()));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let world = crate::support::World::new(3);
+    let check = async |message: Value, look: bool| {
+        world.write_job(&job_with("/message", message));
+        let asked: &[&str] = if look { &["--look"] } else { &[] };
+        let ended = world.run(&[&["check", "job.json", "--json"], asked].concat()).await;
+        assert_eq!(ended.status, Some(0), "{ended:?}");
+        let found: Value = serde_json::from_str(&ended.out).unwrap();
+        let warnings = found["warnings"].as_array().unwrap().clone();
+        warnings.iter().map(|found| format!("{} {}", found["pointer"], found["detail"])).collect::<Vec<_>>()
+    };
+    let sticker = |name: &str| json!({ "type": "sticker", "sticker": { "link": format!("{url}/{name}") } });
+    for fine in ["fine.webp", "moves.webp"] {
+        assert_eq!(check(sticker(fine), true).await, [""; 0], "{fine}");
+    }
+    for (name, says) in [
+        ("heavy.webp", "more than the 100 KB"),
+        ("small.webp", "serves 96 x 96 pixels"),
+        ("page.webp", "serves \\\"text/html\\\""),
+        ("gone.webp", "answers with 404"),
+    ] {
+        let warnings = check(sticker(name), true).await;
+        assert!(warnings.len() == 1 && warnings[0].contains(says), "{name}: {warnings:?}");
+        assert_eq!(check(sticker(name), false).await, [""; 0], "nothing is fetched unasked");
+    }
+    let text = json!({ "type": "text", "text": { "body": "see 192.0.2.7", "preview_url": true } });
+    assert!(check(text, false).await[0].starts_with("\"/message/text/preview_url\" "));
+    // And so it stands for a person.
+    let ended = world.run(&["check", "job.json"]).await;
+    assert!(ended.out.contains("warning: /message/text/preview_url shows no preview"), "{}", ended.out);
 }

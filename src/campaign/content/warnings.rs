@@ -9,7 +9,7 @@ use super::super::rules::{is_template, plain_markdown};
 pub fn warnings(message: &Value) -> Vec<Problem> {
     let mut found = Vec::new();
     let text = |pointer: &str| message.pointer(pointer).and_then(Value::as_str);
-    let mut warn = |pointer: &str, why: &str| found.push(Problem::new(&format!("/message{pointer}"), why));
+    let mut warn = |pointer: &str, why: &str| found.push(Problem::new(format!("/message{pointer}"), why));
     if message.pointer("/text/preview_url") == Some(&Value::Bool(true))
         && text("/text/body").is_some_and(|body| !is_template(body) && !has_previewed_link(body))
     {

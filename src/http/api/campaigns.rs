@@ -231,7 +231,8 @@ pub(super) async fn cancel(
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RetryBody {
-    /// Only those that were rejected with one of these codes; all without it.
+    /// Only those that were rejected with one of these codes (132069: also those that a report failed with it); all
+    /// rejected ones without it.
     #[serde(default)]
     codes: Vec<String>,
 }

@@ -1,0 +1,91 @@
+//! What the addresses of a job's media serve, as `WhatsApp` would fetch them: looked at when a person asks for it. No
+//! address is fetched otherwise, and never for somebody who asks over the network.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::views::check::{Rendered, Warning};
+
+/// How many addresses are looked at.
+const MOST: usize = 10;
+/// How long an address may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Documents 000 and 001: a sticker is an image/webp of 512 x 512 pixels and at most 100 KB, an animated one at most
+/// 500 KB.
+const STICKER: (usize, usize, usize) = (512, 100 << 10, 500 << 10);
+
+/// Fetches what the messages that are shown refer to, and tells what of it will hardly arrive.
+pub(super) async fn look(messages: &[Rendered]) -> Result<Vec<Warning>, String> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().timeout(TIMEOUT).build();
+    let client = client.map_err(|fault| format!("can't set up HTTP: {fault}"))?;
+    let all: BTreeSet<(String, &str, String)> =
+        messages.iter().flat_map(|message| media(&message.content)).collect();
+    let mut found = Vec::new();
+    for (pointer, kind, link) in all.into_iter().take(MOST) {
+        let detail = match client.get(&link).send().await {
+            Ok(response) => wrong(kind, response).await,
+            Err(fault) => Some(format!("can't be fetched: {}", fault.without_url())),
+        };
+        found.extend(detail.map(|detail| Warning { pointer, detail }));
+    }
+    Ok(found)
+}
+
+/// The addresses of media in content: where each stands, of which kind it is, and itself.
+fn media(content: &Value) -> Vec<(String, &'static str, String)> {
+    let kinds = ["image", "audio", "video", "document", "sticker"];
+    let places = kinds.iter().flat_map(|kind| ["", "/interactive/header"].map(|place| (place, *kind)));
+    let media = |(place, kind): (&str, &'static str)| {
+        let pointer = format!("{place}/{kind}/link");
+        let link = content.pointer(&pointer)?.as_str()?.to_owned();
+        Some((format!("/message{pointer}"), kind, link))
+    };
+    places.filter_map(media).collect()
+}
+
+/// What is wrong with what an address serves, if anything.
+async fn wrong(kind: &str, mut response: reqwest::Response) -> Option<String> {
+    if !response.status().is_success() {
+        return Some(format!("answers with {}", response.status()));
+    }
+    let of = response.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let of = of.split(';').next().unwrap_or_default().trim().to_lowercase();
+    let fits = match kind {
+        "sticker" => of == "image/webp",
+        "document" => true,
+        kind => of.starts_with(&format!("{kind}/")),
+    };
+    if !fits {
+        let wanted = if kind == "sticker" { "image/webp (Exotel's documentation)" } else { kind };
+        return Some(format!("serves {of:?}, and should serve {wanted}"));
+    }
+    if kind != "sticker" {
+        return None;
+    }
+    let (side, still, animated) = STICKER;
+    let mut bytes = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > animated {
+            break;
+        }
+    }
+    // The second bit of an extended WebP's flags says that it moves.
+    let moves = bytes.get(12..16) == Some(b"VP8X") && bytes.get(20).is_some_and(|flags| flags & 2 != 0);
+    let most = if moves { animated } else { still };
+    match imagesize::blob_size(&bytes) {
+        Err(_) => Some("serves no image that can be read".into()),
+        Ok(size) if (size.width, size.height) != (side, side) => Some(format!(
+            "serves {} x {} pixels, and a sticker has {side} x {side} (Exotel's documentation)",
+            size.width, size.height
+        )),
+        Ok(_) if bytes.len() > most => {
+            let most = most >> 10;
+            Some(format!("serves more than the {most} KB of such a sticker (Exotel's documentation)"))
+        }
+        Ok(_) => None,
+    }
+}
