@@ -244,7 +244,7 @@ pub struct AccountConfig {
     pub app_secret: Option<Secret>,
     /// For how long after a message an answer that names none is taken for an answer to it, by the number that it
     /// comes from: `0s` is never, and then nothing is kept for it.
-    #[serde(default = "three_days")]
+    #[serde(default = "three_days", deserialize_with = "answers_within")]
     #[schemars(with = "String")]
     pub answers_within: Time,
     /// What a message costs, for the forecast of a campaign.
@@ -263,6 +263,16 @@ pub const ANSWERS_WITHIN: Duration = Duration::from_hours(72);
 
 fn three_days() -> Time {
     Time(ANSWERS_WITHIN)
+}
+
+/// A time, or `0s` for none.
+fn answers_within<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "0s" => Ok(Time(Duration::ZERO)),
+        text => text
+            .parse()
+            .map_err(|fault| serde::de::Error::custom(format!("{fault}; 0s is for keeping nothing"))),
+    }
 }
 
 fn half_a_minute() -> Time {
@@ -609,6 +619,19 @@ mod tests {
             fault.contains("accounts.main.limits.messages") && fault.contains("can never be met"),
             "{fault}"
         );
+    }
+
+    #[test]
+    fn answers_are_found_for_three_days_for_another_time_or_not_at_all() {
+        let within = |line: &str| {
+            let config = load(&format!("[accounts.main]\nprovider = \"exotel\"\n{line}"));
+            config.map(|config| config.accounts["main"].answers_within.0)
+        };
+        assert_eq!(within("").unwrap(), Duration::from_hours(72));
+        assert_eq!(within("answers_within = \"2h\"").unwrap(), Duration::from_hours(2));
+        assert_eq!(within("answers_within = \"0s\"").unwrap(), Duration::ZERO);
+        let fault = within("answers_within = \"soon\"").unwrap_err().0;
+        assert!(fault.contains("accounts.main.answers_within") && fault.contains("0s"), "{fault}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::api::{
     Api, Error, Event, Message, Subject, flow_token, form, gateway_error, json_response, known, number,
 };
 use super::rules::{self, Dialect};
-use crate::campaign::{BATCH_LIMIT, codes};
+use crate::campaign::codes;
 
 pub(super) struct Exotel;
 
@@ -30,6 +30,8 @@ const TEXTS: [(&str, &str, &str); 3] = [
     ("403", "Forbidden", "You have no access to the requested resource"),
     ("470", "Re-engagement", "More than 24 hours have passed since the recipient last replied"),
 ];
+/// Document 000: "More than 100 messages specified in a request" is a 400.
+const MOST: usize = 100;
 /// A code of an entry alone, where it would be the whole request's otherwise.
 const ENTRY: &str = "entry:";
 
@@ -56,7 +58,7 @@ impl Api for Exotel {
         let channel = &request["whatsapp"];
         known(channel, "/whatsapp", &["custom_data", "status_callback", "messages"])?;
         let messages = channel["messages"].as_array().ok_or("/whatsapp/messages is missing")?;
-        if messages.is_empty() || messages.len() > BATCH_LIMIT {
+        if messages.is_empty() || messages.len() > MOST {
             return Err("More than 100 messages specified in a request, or none".into());
         }
         let read = |(index, message): (usize, &Value)| {
