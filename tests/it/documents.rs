@@ -734,14 +734,17 @@ fn kaleyra() -> Vec<Item> {
 }
 
 fn open(name: &str) -> Box<dyn Provider> {
-    let kind = kind(name).unwrap();
+    open_at(name, kind(name).unwrap().regions[0].1)
+}
+
+fn open_at(name: &str, base: &str) -> Box<dyn Provider> {
     let credentials = Credentials {
         account_sid: "acme1".into(),
         api_key: "key".into(),
         api_token: "token".into(),
         ..Credentials::default()
     };
-    (kind.open)(&kind.regions[0].1.parse().unwrap(), &credentials).unwrap()
+    (kind(name).unwrap().open)(&base.parse().unwrap(), &credentials).unwrap()
 }
 
 /// The request that flowcast makes of a job, or that it refuses the job.
@@ -907,13 +910,7 @@ fn requests_go_where_the_documents_say() {
     for (name, region, url) in expected {
         let kind = kind(name).unwrap();
         let host = kind.regions.iter().find(|(known, _)| *known == region).unwrap().1;
-        let credentials = Credentials {
-            account_sid: "acme1".into(),
-            api_key: "key".into(),
-            api_token: "token".into(),
-            ..Credentials::default()
-        };
-        let provider = (kind.open)(&host.parse().unwrap(), &credentials).unwrap();
+        let provider = open_at(name, host);
         assert_eq!(provider.endpoint(from).as_str(), url);
         let request = provider.request(provider.endpoint(from), RequestBody::new(kind, 0));
         let header = if name == "exotel" { "authorization" } else { "api-key" };
@@ -1493,7 +1490,7 @@ async fn requests_say_what_they_hold_and_carry_their_credentials() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     for (name, header) in [("exotel", "authorization: basic a2v5onrva2vu"), ("kaleyra", "api-key: key")] {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
         let server = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut head = Vec::new();
@@ -1506,13 +1503,7 @@ async fn requests_say_what_they_hold_and_carry_their_credentials() {
             String::from_utf8_lossy(&head).to_lowercase()
         });
         let kind = kind(name).unwrap();
-        let credentials = Credentials {
-            account_sid: "acme1".into(),
-            api_key: "key".into(),
-            api_token: "token".into(),
-            ..Credentials::default()
-        };
-        let provider = (kind.open)(&base, &credentials).unwrap();
+        let provider = open_at(name, &base);
         let transport = Transport::new(std::time::Duration::from_secs(10), false).unwrap();
         let endpoint = provider.endpoint("+912248931479".parse().unwrap());
         transport.post(provider.request(endpoint, RequestBody::new(kind, 0)), None).await.unwrap();
