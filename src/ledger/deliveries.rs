@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::campaign::codes::is_unsent;
 use crate::campaign::delivery::{Delivery, News, Progress, Reply, STEPS, Times};
 use crate::campaign::{MessageState, Phone};
 
@@ -179,12 +180,15 @@ impl Changes {
 }
 
 /// Whether a report proves that the provider took a message that is not known to be taken. A failure
-/// is no proof for a message that the provider refused: it may report just that.
+/// is no proof for a message that the provider refused: it may report just that. Nor is one that says that it was not sent
+/// on for a message that is to go out again: that is why.
 pub(super) fn proves_taken(state: MessageState, attempts: u32, news: &News) -> bool {
     let failed = matches!(news, News::Delivery { state: Delivery::Failed, .. });
+    let was_unsent =
+        matches!(news, News::Delivery { state: Delivery::Failed, code: Some(code), .. } if is_unsent(code));
     match state {
         MessageState::InDoubt | MessageState::Sending => true,
-        MessageState::Pending => attempts > 0,
+        MessageState::Pending => attempts > 0 && !was_unsent,
         MessageState::Rejected => !failed,
         MessageState::Accepted | MessageState::Skipped => false,
     }

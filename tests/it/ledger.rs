@@ -1012,6 +1012,9 @@ async fn what_a_throttled_flow_did_not_send_on_is_sent_again_by_its_code(store: 
     assert_eq!(now(&ledger).await.undelivered, BTreeMap::from([("131026".into(), 1)]));
     let lines = report(&ledger).await;
     assert_eq!((lines[0].sid.as_deref(), lines[0].delivery.as_deref()), (None, None));
+    // What is told of them once more says why they are to go out, and not that they did.
+    assert_eq!(apply_reports(&ledger, 0, vec![failed(0, "132069")]).await, [None]);
+    assert_eq!(counts(&ledger).await, [2, 0, 2, 0, 0, 0]);
     // They go out once more, and what comes of it is all that is known of them.
     let claimed = claim(&ledger, batch(0, 4), all(4)).await;
     assert_eq!(claimed.messages, [0, 1]);
