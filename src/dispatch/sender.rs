@@ -186,7 +186,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 .publish(&[Events::throttled(self.ledger.time(), &self.job.account, flow, &detail)])
                 .await;
         }
-        let note = format!("flow {flow} is throttled, and sent at 10 messages an hour: {detail}");
+        let note = format!("flow {flow} is throttled, and sent at 10 messages an hour at first: {detail}");
         *self.state.throttled.lock().unwrap_or_else(PoisonError::into_inner) =
             Some((Instant::now(), note.clone()));
         self.note(Some(note)).await
@@ -293,8 +293,11 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         let begun = Instant::now();
         let traced = traces::request(&self.job.account, &self.endpoint, claimed.len());
         // Noted beside the request, so that nobody waits for it; what is recorded is noted.
-        let sending = self.account.transport.post(request, claim.start_by);
-        let (answer, noted) = tokio::join!(sending, self.note_sent(queued, claimed));
+        let sending = async {
+            let answer = self.account.transport.post(request, claim.start_by).await;
+            (answer, begun.elapsed())
+        };
+        let ((answer, latency), noted) = tokio::join!(sending, self.note_sent(queued, claimed));
         if let Err(fault) = noted {
             tracing::warn!("answers that name no message may not find theirs: {fault}");
         }
@@ -304,7 +307,6 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             Err(Failure::MayBeSent(_)) => Err("in_doubt"),
         });
         let account = self.job.account.clone();
-        let latency = begun.elapsed();
         metrics::histogram!("flowcast_request_duration_seconds", "account" => account).record(latency);
         let request = answer.as_ref().ok().and_then(|reply| provider.request_id(reply));
         let answer = answer.map(|reply| {
@@ -322,8 +324,6 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         let is = |state: fn(&Outcome) -> bool| decision.outcomes.iter().any(|(_, outcome)| state(outcome));
         let taken = is(|outcome| matches!(outcome, Outcome::Accepted { .. }));
         let rejected = is(|outcome| matches!(outcome, Outcome::Rejected { .. }));
-        // Record after answer. The slot is kept until then: what a death leaves in doubt is never more
-        // than as many requests as may be under way.
         if let Some(request) = &request {
             // What a provider's support asks for first.
             let all = claimed.len();
@@ -333,6 +333,8 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 tracing::info!("request {request} of {all} messages did not go well");
             }
         }
+        // Record after answer. The slot is kept until then: what a death leaves in doubt is never more
+        // than as many requests as may be under way.
         self.record(queued, writer, &claim, decision.outcomes, request).await?;
         let slot = (!went_well).then_some(slot);
 
