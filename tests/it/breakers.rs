@@ -166,9 +166,14 @@ async fn a_number_that_may_not_send_flows_still_sends_texts() {
     fleet.world.write("audience.csv", format!("phone,name\n{people}"));
     submit(&fleet, "c2", None).await;
     assert_eq!(fleet.until_state("c2", "completed").await["counts"]["accepted"], 300);
+    // Another flow, to people for whom the provider's answer is the same: whichever campaign is asked for a probe.
+    let people: String = (1..=10).map(|row| format!("{},x\n", phone(row))).collect();
+    fleet.world.write("audience.csv", format!("phone,name\n{people}"));
     submit(&fleet, "c3", Some(flow_message("1400"))).await;
     fleet.until_state("c3", "held").await;
-    assert_eq!(fleet.status("c3")["counts"]["pending"], 300);
+    // But for the moment of a probe, all of them wait.
+    until("all to wait", || fleet.status("c3")["counts"]["pending"] == 10).await;
+    assert_eq!(fleet.status("c3")["counts"]["rejected"], 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -415,6 +415,8 @@ pub async fn broker(url: &str) -> Broker {
 
 /// By which the nodes of a cluster know each other.
 const COOKIE: &str = "FLOWCASTCLUSTER";
+/// After how long nodes miss one that says nothing.
+const NET_TICK: Duration = Duration::from_secs(5);
 
 /// A RabbitMQ cluster of three nodes on this machine, each of which can be killed, frozen and cut off from
 /// the others.
@@ -436,12 +438,15 @@ impl RabbitCluster {
         let folder = tempfile::tempdir().unwrap();
         let (home, epmd_port) = (folder.path().display().to_string(), free_port());
         let epmd = Group::start(folder.path(), &format!("epmd -address 127.0.0.1 -port {epmd_port}"), &[]);
+        // Else the first node starts one of its own.
+        wait("epmd", || TcpStream::connect(("127.0.0.1", epmd_port)).is_ok());
         let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
         let names: Vec<String> = ports.iter().map(|port| format!("flowcast{port}@localhost")).collect();
-        let mut config = String::from(
+        let mut config = format!(
             "vm_memory_high_watermark.absolute = 2GB\ndisk_free_limit.absolute = 50MB\n\
-             cluster_partition_handling = pause_minority\nnet_ticktime = 5\n\
+             cluster_partition_handling = pause_minority\nnet_ticktime = {}\n\
              cluster_formation.peer_discovery_backend = classic_config\n",
+            NET_TICK.as_secs()
         );
         for (nth, name) in names.iter().enumerate() {
             config += &format!("cluster_formation.classic_config.nodes.{} = {name}\n", nth + 1);
@@ -473,21 +478,48 @@ impl RabbitCluster {
         };
         let nodes = ports.into_iter().zip(names).map(node).collect();
         let mut cluster = Self { nodes, folder, _epmd: epmd };
+        // One after the other: nodes that start at once may each take itself for the first.
         for nth in 0..3 {
             cluster.begin(nth);
+            cluster.await_node(nth);
         }
-        cluster.await_all();
+        cluster.await_whole(&[]);
         cluster
     }
 
-    /// Waits until all nodes see each other.
-    pub fn await_all(&self) {
-        for nth in 0..3 {
-            self.await_node(nth);
+    /// Waits until all nodes see each other and each quorum queue has all its members, and still do when
+    /// a node that went wrong before would have been noticed. Of `wrong`, whoever does not come back by
+    /// itself is started anew, as the people who run RabbitMQ would do.
+    pub fn await_whole(&mut self, wrong: &[usize]) {
+        for _ in 0..5 {
+            let (start, mut whole_since) = (Instant::now(), None);
+            while start.elapsed() < Duration::from_mins(2) || whole_since.is_some() {
+                if !self.is_whole() {
+                    whole_since = None;
+                } else if whole_since.get_or_insert_with(Instant::now).elapsed() > 2 * NET_TICK {
+                    return;
+                }
+            }
+            for &nth in wrong {
+                eprintln!("node {nth} does not come back and is started anew");
+                self.kill(nth);
+                self.restart(nth);
+            }
         }
-        wait("the nodes to find each other", || {
-            self.nodes.iter().all(|node| node.evaluate("length(rabbit_nodes:all_running()).") == "3")
-        });
+        panic!("waited in vain for the cluster to be whole");
+    }
+
+    fn is_whole(&self) -> bool {
+        self.nodes[0].evaluate(
+            "Nodes = lists:sort(rabbit_nodes:all()), \
+             Sees = fun(Node) -> case rpc:call(Node, rabbit_nodes, all_running, [], 5000) of \
+                 Seen when is_list(Seen) -> lists:sort(Seen) == Nodes; _ -> false end end, \
+             Has = fun(Queue) -> [{_, Members}, {_, Online}] = \
+                 rabbit_quorum_queue:info(Queue, [members, online]), \
+                 length(Members) == length(Online) end, \
+             length(Nodes) == 3 andalso lists:all(Sees, Nodes) \
+                 andalso lists:all(Has, rabbit_amqqueue:list_by_type(quorum)).",
+        ) == "true"
     }
 
     fn begin(&mut self, nth: usize) {
