@@ -7,8 +7,9 @@ RabbitMQ, Redis with `appendfsync always`, a bare sink, no limits.
 Prints messages a second and CPU a message for each, the median of the rounds, and the machine. The work
 is `batches` (a hundred messages a request), `single` (one, as Kaleyra takes them; flowcast alone),
 `reports` (two of each message to flowcast, each on disk before it is answered), `pages` (as `batches`,
-flowcast alone and with 200 live pages of the campaign open, in turns) or `replicas` (as `batches`, on a Redis
-with a replica, whose claims it does not wait for, or does). Needs
+flowcast alone and with 200 live pages of the campaign open, in turns), `replicas` (as `batches`, on a Redis
+with a replica, whose claims it does not wait for, or does) or `answers` (as `batches`, without and with an index of
+whom an account wrote to). Needs
 redis-server, rabbitmq-server, node with npm, and python3 with venv (all in Debian); what the peers need
 is installed below target/peers. `--binary` adds another build of flowcast.
 """
@@ -37,6 +38,15 @@ AMQP = "amqp://guest:guest@127.0.0.1:5699/%2f"
 REDIS = "redis://127.0.0.1:6399/0"
 SINK = "http://127.0.0.1:8026/v2/accounts/bench/messages"
 PAGES = 200
+PUBLIC = {"[http]": 'public_url = "http://127.0.0.1:8031"'}
+# What flowcast is measured with, in turns: a line for each section.
+VARIANTS = {
+    "replicas": {f"flowcast, replicas = {count}": {"[redis]": f"replicas = {count}"} for count in [0, 1]},
+    "answers": {
+        f"flowcast, answers_within = {within}": PUBLIC | {"[accounts.main]": f'answers_within = "{within}"'}
+        for within in ["0s", "72h"]
+    },
+}
 TICKS = os.sysconf("SC_CLK_TCK")
 CONFIG = f"""
 [amqp]
@@ -235,12 +245,10 @@ class Pages:
         return self.bytes
 
 
-def run_flowcast(machine, binary, path, id, work="batches", pages=0, replicas=0):
-    folder = machine.folder
-    public = 'public_url = "http://127.0.0.1:8031"\n[accounts.main]'
-    config = CONFIG.replace("[redis]", f"[redis]\nreplicas = {replicas}")
-    if work == "reports":
-        config = config.replace("[accounts.main]", public)
+def run_flowcast(machine, binary, path, id, work="batches", pages=0, settings={}):
+    folder, config = machine.folder, CONFIG
+    for section, line in settings.items():
+        config = config.replace(section, f"{section}\n{line}")
     (folder / "flowcast.toml").write_text(config)
     job = json.loads((ROOT / "fixtures/jobs/appointment.json").read_text())
     job["id"] = id
@@ -287,8 +295,9 @@ def measure(machine, name, command, path, rows, round, work="batches"):
     memory = lambda: int(machine.redis("INFO", "memory").split("used_memory:")[1].split()[0])
     (at, held), peak = (children(), memory()), None
     if name.startswith("flowcast"):
-        pages, replicas = PAGES if name.endswith("pages") else 0, int(name.endswith("replicas = 1"))
-        took, peak = run_flowcast(machine, command, path, f"bench-{round}", work, pages, replicas)
+        pages = PAGES if name.endswith("pages") else 0
+        settings = PUBLIC if work == "reports" else VARIANTS.get(work, {}).get(name, {})
+        took, peak = run_flowcast(machine, command, path, f"bench-{round}", work, pages, settings)
     else:
         took = run_peer(machine, command, path)
     used = {server: machine.cpu(server) - before[server] for server in before}
@@ -302,7 +311,7 @@ def main():
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="")
-    parser.add_argument("--work", choices=["batches", "single", "reports", "pages", "replicas"], default="batches")
+    parser.add_argument("--work", choices=["batches", "single", "reports", "pages", *VARIANTS], default="batches")
     parser.add_argument("--binary", action="append", default=[])
     asked = parser.parse_args()
     build = ["cargo", "build", "-q", "--profile", "dist", "--bin", "flowcast", "--examples"]
@@ -311,9 +320,9 @@ def main():
     commands.update((f"flowcast {name}", Path(path).resolve()) for name, path in (b.split("=") for b in asked.binary))
     if asked.work == "batches":
         commands.update(peers())
-    if asked.work == "replicas":
+    if asked.work in VARIANTS:
         binary = commands.pop("flowcast")
-        commands = {f"flowcast, replicas = {count}": binary for count in [0, 1]}
+        commands = {name: binary for name in VARIANTS[asked.work]}
     if asked.work == "pages":
         commands[f"flowcast with {PAGES} pages"] = commands["flowcast"]
     wanted = [name for name in asked.only.split(",") if name]
