@@ -160,7 +160,7 @@ async fn nobody_is_sent_to_twice<S: Servers>(mut servers: S, name: &str) {
     let behaviour = Behaviour { latency: Duration::from_millis(100), ..Behaviour::default() };
     let (sandbox, url) = sandbox(behaviour).await;
     let limits = format!("limits = {{ messages = \"{RATE}/s,burst=10\", requests = \"1000/s\" }}");
-    let account = format!("{limits}\nconcurrency = 8\ntimeout = \"1s\"");
+    let account = format!("{limits}\nconcurrency = 8\ntimeout = \"5s\"");
     let fleet = Fleet::on(World::new(rows), &servers.url(), &amqp_url(), &url, &account);
     let config = std::fs::read_to_string(fleet.world.path("flowcast.toml")).unwrap();
     fleet.world.write("flowcast.toml", config.replace("[redis]\n", "[redis]\nreplicas = 1\n"));

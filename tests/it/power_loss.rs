@@ -53,7 +53,7 @@ async fn begin(rows: u64, redis: &RedisProcess) -> (Fleet, Sandbox) {
     let behaviour = Behaviour { latency: Duration::from_millis(100), ..Behaviour::default() };
     let (sandbox, url) = sandbox(behaviour).await;
     let limits = format!("limits = {{ messages = \"{RATE}/s,burst=10\", requests = \"1000/s\" }}");
-    let account = format!("{limits}\nconcurrency = 8\ntimeout = \"1s\"");
+    let account = format!("{limits}\nconcurrency = 8\ntimeout = \"5s\"");
     let fleet = Fleet::on(World::new(rows), &redis.url(), &amqp_url(), &url, &account);
     let mut job = crate::support::job();
     job["limits"] = json!({ "messages": format!("{RATE}/s,burst=10") });
