@@ -14,9 +14,9 @@ static NOTE_SENT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("
 
 /// The time in which messages are found is cut into so many slices, each forgotten as a whole.
 const SLICES: i64 = 4;
-/// The hashes of a slice. Up to 512 messages each, Redis's own bound for the short form, it keeps 33 million
+/// The hashes of a slice. Up to 512 messages each, Redis's own bound for the short form, it keeps 8 million
 /// of an account in it.
-const SHARDS: u64 = 1 << 16;
+const SHARDS: u64 = 1 << 14;
 /// How many fields are read together.
 const PAGE: u64 = 1000;
 
