@@ -245,7 +245,7 @@ class Pages:
         return self.bytes
 
 
-def run_flowcast(machine, binary, path, id, work="batches", pages=0, settings={}):
+def run_flowcast(machine, binary, path, id, work, pages, settings):
     folder, config = machine.folder, CONFIG
     for section, line in settings.items():
         config = config.replace(section, f"{section}\n{line}")

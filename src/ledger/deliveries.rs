@@ -180,8 +180,8 @@ impl Changes {
 }
 
 /// Whether a report proves that the provider took a message that is not known to be taken. A failure
-/// is no proof for a message that the provider refused: it may report just that. Nor is one that says that it was not sent
-/// on for a message that is to go out again: that is why.
+/// is no proof for a message that the provider refused: it may report just that. Nor is one that says that it was
+/// not sent on, for a message that is to go out again: that is why.
 pub(super) fn proves_taken(state: MessageState, attempts: u32, news: &News) -> bool {
     let failed = matches!(news, News::Delivery { state: Delivery::Failed, .. });
     let was_unsent =

@@ -1,7 +1,8 @@
 //! To whom messages went lately: an answer that names no message finds its own by its number.
 //!
-//! It is noted beside the request and before its answer is recorded, so that nobody waits for it and whoever can answer is
-//! known. Where an account wants no answers found, nothing is noted. It is an index and proves nothing: what it names is looked up in the records.
+//! It is noted beside the request and before its answer is recorded, so that nobody waits for it and whoever can
+//! answer is known. Where an account wants no answers found, nothing is noted. It is an index and proves nothing:
+//! what it names is looked up in the records.
 
 use std::time::Duration;
 

@@ -172,7 +172,7 @@ pub(super) fn known(value: &Value, place: &str, fields: &[&str]) -> Result<(), S
     }
 }
 
-/// A number in E.164: a plus and at most 15 digits, of which the first is none of 0 (document 000 has three of them).
+/// A number in E.164: a plus and 7 to 15 digits, the first of them not 0.
 pub(super) fn number(value: Option<&Value>, place: &str) -> Result<String, String> {
     let number = value.and_then(Value::as_str).unwrap_or_default();
     let digits = number.strip_prefix('+').unwrap_or_default();
