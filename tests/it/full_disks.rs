@@ -36,18 +36,25 @@ impl Disk {
     }
 
     /// Leaves so many bytes of it.
+    ///
+    /// It is taken in pieces: an allocation that finds less than it asks for gives all of it back, and beside a
+    /// server that writes, one piece of the whole would be asked for in vain for ever.
     fn fill(&self, left: u64) {
+        const PAGE: u64 = 4096;
         let file = std::fs::File::create(self.path().join("filler")).unwrap();
+        let (mut taken, mut piece) = (0, 1 << 20);
         loop {
             let disk = rustix::fs::statvfs(self.path()).unwrap();
-            let taken = (disk.f_bavail * disk.f_frsize).saturating_sub(left);
-            if taken == 0 {
+            let room = (disk.f_bavail * disk.f_frsize).saturating_sub(left);
+            if room == 0 {
                 return;
             }
-            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, taken) {
+            piece = piece.min(room);
+            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), taken, piece) {
+                Ok(()) => taken += piece,
                 // Somebody has taken some of it meanwhile.
-                Err(rustix::io::Errno::NOSPC) => {}
-                done => return done.unwrap(),
+                Err(rustix::io::Errno::NOSPC) => piece = (piece / 2).max(PAGE),
+                Err(fault) => panic!("the disk can't be filled: {fault}"),
             }
         }
     }
