@@ -23,6 +23,7 @@ pub mod callbacks;
 pub mod campaign;
 pub mod cli;
 pub mod config;
+mod connection_slot;
 pub mod dispatch;
 mod egress;
 pub mod forward;

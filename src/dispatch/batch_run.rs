@@ -4,13 +4,13 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::DispatchError;
 use super::answer_decision::FollowUp;
 use super::backoff::{TRIES, backoff};
 use super::sender::{LONG_WAIT, SendDecision, SendResult, Sending};
+use super::under_way::UnderWay;
 use crate::campaign::SkipReason;
 use crate::ledger::{BatchWriter, Ledger, PlannedBatch, Purpose};
 use crate::limiter::batch_size;
@@ -97,16 +97,16 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         }
         let mut run = BatchRun::new(queued.left.chunks(self.portion()).map(<[u8]>::to_vec));
         {
-            let mut under_way = FuturesUnordered::new();
+            let mut under_way = UnderWay::new(FuturesUnordered::new());
             loop {
                 while under_way.len() < at_once
                     && let Some(set) = run.next()
                 {
-                    under_way.push(self.send_in_turn(&queued, &writer, set));
+                    under_way.futures.push(self.send_in_turn(&queued, &writer, set));
                 }
                 // What is under way is always finished: a claim whose record is missing is a doubt.
                 let Some(sent) = under_way.next().await else { break };
-                if let Err(fault) = self.follow(&mut run, sent, at_once).await {
+                if let Err(fault) = under_way.beside(self.follow(&mut run, sent, at_once)).await {
                     run.broken.get_or_insert(fault);
                     run.proceed = Proceed::Return;
                 }

@@ -28,6 +28,7 @@ mod replay;
 mod run;
 mod sender;
 mod supervisor;
+mod under_way;
 mod worker;
 
 pub use account::Account;

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::planner::Planner;
+use super::under_way::UnderWay;
 use super::{DispatchError, Prepared};
 use crate::campaign::CampaignId;
 use crate::ledger::{Checkpoint, Ledger, LedgerError, Plan, PlannedBatch, SkippedRow};
@@ -132,17 +132,17 @@ impl<L: Ledger, Q: Queue> Plans<L, Q> {
         published: mpsc::Sender<Part>,
         ahead: &Ahead,
     ) -> Result<bool, DispatchError> {
-        let mut under_way = FuturesOrdered::new();
+        let mut under_way = UnderWay::new(FuturesOrdered::new());
         let mut is_open = true;
-        while is_open || !under_way.is_empty() {
+        while is_open || under_way.len() > 0 {
             let may_begin = is_open && under_way.len() < UNDER_WAY;
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(false),
-                Some(part) = under_way.next(), if !under_way.is_empty() => {
+                Some(part) = under_way.next() => {
                     let part: Result<Part, QueueError> = part;
                     // A writer that has failed says so itself.
-                    if published.send(part?).await.is_err() {
+                    if under_way.beside(published.send(part?)).await.is_err() {
                         return Ok(false);
                     }
                 }
@@ -151,10 +151,12 @@ impl<L: Ledger, Q: Queue> Plans<L, Q> {
                     Some(mut part) => {
                         let queued = std::mem::take(&mut part.queued);
                         let messages: u64 = queued.iter().map(|queued| queued.batch.len() as u64).sum();
-                        if self.publish != Publish::Nothing && !ahead.wait(self, messages).await? {
+                        if self.publish != Publish::Nothing
+                            && !under_way.beside(ahead.wait(self, messages)).await?
+                        {
                             return Ok(false);
                         }
-                        under_way.push_back(async move {
+                        under_way.futures.push_back(async move {
                             if !queued.is_empty() {
                                 self.queue.publish(queued).await?;
                             }

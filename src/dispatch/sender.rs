@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use futures_util::future::{self, Either};
 use opentelemetry::context::FutureExt;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
@@ -241,12 +242,18 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
 
     /// Waits for the buckets, and tells so in the campaign's status when it takes long.
     async fn wait_for_buckets(&self, recipients: &[Phone]) -> Result<Admission, DispatchError> {
-        let mut turn = std::pin::pin!(self.account.limits.take(&self.limits, self.job.from, recipients));
-        let taken = if let Ok(taken) = tokio::time::timeout(LONG_WAIT, &mut turn).await {
-            taken
-        } else {
-            self.note(Some("waits for its limits".into())).await?;
-            turn.await
+        let turn = std::pin::pin!(self.account.limits.take(&self.limits, self.job.from, recipients));
+        // Told beside it: while it is not polled, nobody has what it holds, and this may need that itself.
+        let telling = std::pin::pin!(async {
+            tokio::time::sleep(LONG_WAIT).await;
+            self.note(Some("waits for its limits".into())).await
+        });
+        let taken = match future::select(turn, telling).await {
+            Either::Left((taken, _)) => taken,
+            Either::Right((told, turn)) => {
+                told?;
+                turn.await
+            }
         };
         Ok(taken.map_err(LedgerError::from)?)
     }

@@ -19,9 +19,10 @@ use redis::{
     Client, Cmd, ErrorKind, FromRedisValue, RedisError, RedisFuture, ServerErrorKind, ToRedisArgs, Value,
 };
 use secrecy::SecretString;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::connection_slot::ConnectionSlot;
 use address::{Address, config, refusal};
 
 /// How long an answer may take.
@@ -87,11 +88,10 @@ pub struct RedisClient {
 }
 
 struct Shared {
-    address: Address,
+    address: Arc<Address>,
     policy: RetryPolicy,
-    /// The connections, each with how many there were before it: one for what waits for replicas, because
-    /// that blocks it, and one for all else.
-    connections: [Mutex<(u64, Option<Connection>)>; 2],
+    /// The connections: one for what waits for replicas, because that blocks it, and one for all else.
+    connections: [ConnectionSlot<Connection, RedisError>; 2],
     /// Who may wait for replicas now; the others wait here, and nobody takes the server for away.
     replica_waits: Semaphore,
     /// Whether the last thing asked of it was answered.
@@ -150,7 +150,7 @@ impl RedisClient {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let address = Address::read(addresses)?;
         let shared = Shared {
-            address,
+            address: Arc::new(address),
             policy,
             connections: Default::default(),
             replica_waits: Semaphore::new(REPLICA_WAITS),
@@ -271,7 +271,7 @@ impl RedisClient {
                     }
                     Err(fault) => {
                         if is_stale(&fault) {
-                            self.forget(question.lane(), nth).await;
+                            self.shared.connections[question.lane()].forget(nth);
                         }
                         fault
                     }
@@ -298,21 +298,11 @@ impl RedisClient {
 
     /// The connection, made if there is none.
     async fn connection(&self, lane: usize) -> Result<(u64, Connection), RedisError> {
-        let mut slot = self.shared.connections[lane].lock().await;
-        if let Some(connection) = &slot.1 {
-            return Ok((slot.0, connection.clone()));
-        }
-        let connection = self.shared.address.open().await?;
-        *slot = (slot.0 + 1, Some(connection.clone()));
-        Ok((slot.0, connection))
-    }
-
-    /// Lets a connection go, unless another has taken its place already.
-    async fn forget(&self, lane: usize, nth: u64) {
-        let mut slot = self.shared.connections[lane].lock().await;
-        if slot.0 == nth {
-            slot.1 = None;
-        }
+        let open = |_| {
+            let address = self.shared.address.clone();
+            async move { address.open().await }
+        };
+        self.shared.connections[lane].get(|_| true, open).await
     }
 }
 

@@ -3,15 +3,16 @@
 use crate::support::sources;
 
 /// What each module may use of the crate.
-const MAY_USE: [(&str, &[&str]); 20] = [
+const MAY_USE: [(&str, &[&str]); 21] = [
     ("campaign", &[]),
     ("audience", &["campaign", "egress"]),
     ("egress", &[]),
     ("forward", &["egress", "queue"]),
     ("provider", &["campaign"]),
-    ("redis_client", &[]),
+    ("connection_slot", &[]),
+    ("redis_client", &["connection_slot"]),
     ("limiter", &["campaign", "redis_client", "runtime"]),
-    ("queue", &["campaign"]),
+    ("queue", &["campaign", "connection_slot"]),
     ("ledger", &["campaign", "redis_client", "runtime"]),
     ("sandbox", &["campaign"]),
     ("runtime", &[]),

@@ -192,7 +192,8 @@ async fn a_small_campaign_behind_a_big_one_finishes_in_seconds() {
     fleet.submit().await;
     let status = fleet.until_state("small", "completed").await;
     assert_eq!(status["counts"]["accepted"], 200);
-    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    // The big one takes fifty.
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
     assert_eq!(fleet.status("c1")["state"], "running");
     // Planning stays a bounded number of batches ahead of sending.
     let counts = &fleet.status("c1")["counts"];

@@ -16,11 +16,11 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProper
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::super::QueueError;
 use super::{addresses, topology};
+use crate::connection_slot::ConnectionSlot;
 
 /// Seconds between heartbeats: a worker that is frozen is known to be after twice that.
 const HEARTBEAT: u16 = 10;
@@ -47,6 +47,7 @@ const REFUSED: Duration = Duration::from_millis(10);
 #[derive(Clone)]
 pub struct Broker {
     shared: Arc<Shared>,
+    link: ConnectionSlot<Link, QueueError>,
 }
 
 struct Shared {
@@ -56,9 +57,69 @@ struct Shared {
     next: AtomicUsize,
     /// Whether to wait for the broker as long as it takes.
     patient: bool,
-    link: Mutex<Option<Link>>,
     is_here: AtomicBool,
     unconfirmed: AtomicBool,
+}
+
+impl Shared {
+    /// Connects. A patient caller waits until it works.
+    async fn open(&self) -> Result<Link, QueueError> {
+        let since = Instant::now();
+        let mut wait = WAITS.0;
+        loop {
+            let fault = match self.open_any().await {
+                Ok(link) => {
+                    if !self.is_here.swap(true, Ordering::Relaxed) && self.patient {
+                        tracing::info!("connected to RabbitMQ");
+                    }
+                    return Ok(link);
+                }
+                Err((fault, true)) => fault,
+                Err((fault, false)) => return Err(fault),
+            };
+            let is_news = self.is_here.swap(false, Ordering::Relaxed) || wait == WAITS.0;
+            // A person is told in the end, and once.
+            if is_news && self.patient {
+                tracing::warn!("RabbitMQ is away: {}", fault.0);
+            } else {
+                tracing::debug!("RabbitMQ is still away: {}", fault.0);
+            }
+            if !self.patient && since.elapsed() > SHORT {
+                return Err(QueueError(format!(
+                    "is away: {}; is RabbitMQ running, and is amqp.url right?",
+                    fault.0
+                )));
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(WAITS.1);
+        }
+    }
+
+    /// Connects to the first node that works, from the one behind the last on.
+    async fn open_any(&self) -> Result<Link, (QueueError, bool)> {
+        let nodes = &self.nodes;
+        let mut faults = Vec::new();
+        for _ in nodes {
+            let nth = self.next.fetch_add(1, Ordering::Relaxed) % nodes.len();
+            let Some(node) = nodes.get(nth) else { continue };
+            match open(node).await {
+                Ok(link) => return Ok(link),
+                Err((fault, true)) => faults.push((nth, fault.0)),
+                Err(lasting) => return Err(lasting),
+            }
+        }
+        faults.sort_unstable();
+        let text = match &faults[..] {
+            [(_, fault)] => fault.clone(),
+            _ => faults
+                .iter()
+                .filter_map(|(nth, fault)| Some((&nodes.get(*nth)?.authority, fault)))
+                .map(|(node, fault)| format!("{}:{} {fault}", node.host, node.port))
+                .collect::<Vec<_>>()
+                .join("; "),
+        };
+        Err((QueueError(text), true))
+    }
 }
 
 /// Two connections that live.
@@ -129,11 +190,10 @@ impl Broker {
             next: AtomicUsize::new(rand::random_range(0..nodes.len())),
             nodes,
             patient,
-            link: Mutex::default(),
             is_here: AtomicBool::new(false),
             unconfirmed: AtomicBool::new(false),
         };
-        let broker = Self { shared: Arc::new(shared) };
+        let broker = Self { shared: Arc::new(shared), link: ConnectionSlot::default() };
         broker.link().await?;
         Ok(broker)
     }
@@ -145,8 +205,7 @@ impl Broker {
 
     /// What keeps messages from being published, if anything.
     pub(super) fn trouble(&self) -> Option<String> {
-        let blocked = |link: &Link| link.publishing.status().blocked();
-        if self.shared.link.try_lock().is_ok_and(|slot| slot.as_ref().is_some_and(blocked)) {
+        if self.link.is(|link| link.publishing.status().blocked()) {
             return Some("the broker takes no messages, because it is short of memory or disk".into());
         }
         if !self.is_here() {
@@ -173,69 +232,18 @@ impl Broker {
 
     /// The connections, made anew if they are gone.
     pub(super) async fn link(&self) -> Result<Link, QueueError> {
-        let mut slot = self.shared.link.lock().await;
-        if let Some(link) = slot.as_ref().filter(|link| link.lives()) {
-            return Ok(link.clone());
-        }
-        // One of the two may still stand, with consumers on it that nobody would end.
-        if let Some(link) = slot.take() {
-            tokio::spawn(link.close());
-        }
-        let since = Instant::now();
-        let mut wait = WAITS.0;
-        loop {
-            let fault = match self.open_any().await {
-                Ok(link) => {
-                    if !self.shared.is_here.swap(true, Ordering::Relaxed) && self.shared.patient {
-                        tracing::info!("connected to RabbitMQ");
-                    }
-                    return Ok(slot.insert(link).clone());
+        let open = |useless: Option<Link>| {
+            let shared = self.shared.clone();
+            async move {
+                // One of the two may still stand, with consumers on it that nobody would end.
+                if let Some(link) = useless {
+                    tokio::spawn(link.close());
                 }
-                Err((fault, true)) => fault,
-                Err((fault, false)) => return Err(fault),
-            };
-            let is_news = self.shared.is_here.swap(false, Ordering::Relaxed) || wait == WAITS.0;
-            // A person is told in the end, and once.
-            if is_news && self.shared.patient {
-                tracing::warn!("RabbitMQ is away: {}", fault.0);
-            } else {
-                tracing::debug!("RabbitMQ is still away: {}", fault.0);
+                shared.open().await
             }
-            if !self.shared.patient && since.elapsed() > SHORT {
-                return Err(QueueError(format!(
-                    "is away: {}; is RabbitMQ running, and is amqp.url right?",
-                    fault.0
-                )));
-            }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(WAITS.1);
-        }
-    }
-
-    /// Connects to the first node that works, from the one behind the last on.
-    async fn open_any(&self) -> Result<Link, (QueueError, bool)> {
-        let nodes = &self.shared.nodes;
-        let mut faults = Vec::new();
-        for _ in nodes {
-            let nth = self.shared.next.fetch_add(1, Ordering::Relaxed) % nodes.len();
-            let Some(node) = nodes.get(nth) else { continue };
-            match open(node).await {
-                Ok(link) => return Ok(link),
-                Err((fault, true)) => faults.push((nth, fault.0)),
-                Err(lasting) => return Err(lasting),
-            }
-        }
-        faults.sort_unstable();
-        let text = match &faults[..] {
-            [(_, fault)] => fault.clone(),
-            _ => faults
-                .iter()
-                .filter_map(|(nth, fault)| Some((&nodes.get(*nth)?.authority, fault)))
-                .map(|(node, fault)| format!("{}:{} {fault}", node.host, node.port))
-                .collect::<Vec<_>>()
-                .join("; "),
         };
-        Err((QueueError(text), true))
+        let (_, link) = self.link.get(Link::lives, open).await?;
+        Ok(link)
     }
 
     /// Publishes messages, together; when it returns, the broker has all of them. What it did not
@@ -315,8 +323,7 @@ impl Broker {
                 // A quorum queue that is just coming back may never confirm on this connection.
                 // Others who waited on it may have made another one by now.
                 let is_ours = |kept: &mut Link| Arc::ptr_eq(&kept.publishing, &link.publishing);
-                let given_up = self.shared.link.lock().await.take_if(is_ours);
-                if let Some(link) = given_up {
+                if let Some(link) = self.link.take_if(is_ours) {
                     tokio::spawn(link.close());
                 }
                 return None;
@@ -387,8 +394,7 @@ impl Broker {
 
     /// Closes the connections; what was taken and is not acknowledged goes back.
     pub async fn close(&self) {
-        let link = self.shared.link.lock().await.take();
-        if let Some(link) = link {
+        if let Some(link) = self.link.close() {
             link.close().await;
         }
     }

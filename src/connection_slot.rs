@@ -1,0 +1,216 @@
+//! A connection that many tasks share: opened once for all who want it, and opened again when it is gone.
+//!
+//! Whoever waits for it holds up nobody. A fair lock around it would be handed to the next in line even where that
+//! one is not polled just then, because its task looks after another future first; if that other one wants the
+//! connection too, neither of them ever has it, and nobody else. So the lock here is held for a few instructions
+//! only, and a task of its own opens the connection, whoever has asked for it. It knows no server and no protocol.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+/// A connection, or the place for one. Clones share it.
+pub(crate) struct ConnectionSlot<T, E>(Arc<Mutex<State<T, E>>>);
+
+struct State<T, E> {
+    /// The number of the connection that is there, or is being opened.
+    nth: u64,
+    connection: Option<T>,
+    opening: Option<Opening<T, E>>,
+}
+
+struct Opening<T, E> {
+    opened: watch::Receiver<Option<Result<T, E>>>,
+    task: AbortHandle,
+}
+
+impl<T, E> Clone for ConnectionSlot<T, E> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T, E> Default for ConnectionSlot<T, E> {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(State { nth: 0, connection: None, opening: None })))
+    }
+}
+
+impl<T, E> ConnectionSlot<T, E> {
+    fn state(&self) -> MutexGuard<'_, State<T, E>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a connection go by its number, unless another has taken its place already.
+    pub(crate) fn forget(&self, nth: u64) {
+        let mut state = self.state();
+        if state.nth == nth {
+            state.connection = None;
+        }
+    }
+
+    /// Takes out the connection, if there is one like that.
+    pub(crate) fn take_if(&self, is_meant: impl FnOnce(&mut T) -> bool) -> Option<T> {
+        self.state().connection.take_if(is_meant)
+    }
+
+    /// Takes out the connection; one that is being opened is given up.
+    pub(crate) fn close(&self) -> Option<T> {
+        let mut state = self.state();
+        if let Some(opening) = state.opening.take() {
+            opening.task.abort();
+        }
+        state.connection.take()
+    }
+
+    /// Whether there is a connection like that.
+    pub(crate) fn is(&self, like: impl FnOnce(&T) -> bool) -> bool {
+        self.state().connection.as_ref().is_some_and(like)
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static, E: Clone + Send + Sync + 'static> ConnectionSlot<T, E> {
+    /// The connection with its number, if it is of use; else another one, once it is open. `open` gets the one that
+    /// is of no use any more. One that is being opened already is waited for.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be opened; then all who wait are told so, and whoever asks next has it opened again.
+    pub(crate) async fn get<F>(
+        &self,
+        is_of_use: impl Fn(&T) -> bool,
+        open: impl Fn(Option<T>) -> F,
+    ) -> Result<(u64, T), E>
+    where
+        F: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        loop {
+            let (nth, mut opened) = {
+                let mut state = self.state();
+                if let Some(connection) = state.connection.as_ref().filter(|connection| is_of_use(connection))
+                {
+                    return Ok((state.nth, connection.clone()));
+                }
+                let opened = match &state.opening {
+                    Some(opening) => opening.opened.clone(),
+                    None => {
+                        let useless = state.connection.take();
+                        self.begin(&mut state, open(useless))
+                    }
+                };
+                (state.nth, opened)
+            };
+            let told = opened.wait_for(Option::is_some).await.ok().and_then(|opened| opened.clone());
+            if let Some(opened) = told {
+                return opened.map(|connection| (nth, connection));
+            }
+            // It was given up while it was opened.
+            self.give_up(nth);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn give_up(&self, nth: u64) {
+        let mut state = self.state();
+        if state.nth == nth {
+            state.opening = None;
+        }
+    }
+
+    fn begin(
+        &self,
+        state: &mut State<T, E>,
+        opening: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> watch::Receiver<Option<Result<T, E>>> {
+        state.nth += 1;
+        let (nth, slot) = (state.nth, self.clone());
+        let (tell, opened) = watch::channel(None);
+        let task = tokio::spawn(async move {
+            let opened = opening.await;
+            {
+                let mut state = slot.state();
+                if state.nth != nth || state.opening.take().is_none() {
+                    return;
+                }
+                state.connection = opened.as_ref().ok().cloned();
+            }
+            tell.send_replace(Some(opened));
+        });
+        state.opening = Some(Opening { opened: opened.clone(), task: task.abort_handle() });
+        opened
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    type Slot = ConnectionSlot<u32, &'static str>;
+
+    /// Opens the next one, after a second.
+    async fn open(slot: &Slot, count: &Arc<AtomicU32>) -> Result<(u64, u32), &'static str> {
+        let opened = |_| {
+            let count = count.clone();
+            async move {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                Ok(count.fetch_add(1, Ordering::Relaxed))
+            }
+        };
+        slot.get(|_| true, opened).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_and_is_not_polled_any_more_holds_up_nobody() {
+        let (slot, count) = (Slot::default(), Arc::default());
+        let mut left = std::pin::pin!(open(&slot, &count));
+        assert!((&mut left).now_or_never().is_none());
+        let other = tokio::time::timeout(Duration::from_secs(9), open(&slot, &count)).await;
+        assert_eq!(other.unwrap(), Ok((1, 0)));
+        assert_eq!(left.await, Ok((1, 0)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_opened_once_for_all_and_again_when_it_is_gone() {
+        let (slot, count) = (Slot::default(), Arc::default());
+        let all = (0..100).map(|_| open(&slot, &count));
+        let all = futures_util::future::join_all(all).await;
+        assert!(all.iter().all(|one| *one == Ok((1, 0))), "{all:?}");
+        slot.forget(7);
+        assert_eq!(open(&slot, &count).await, Ok((1, 0)));
+        slot.forget(1);
+        assert!(!slot.is(|_| true));
+        assert_eq!(open(&slot, &count).await, Ok((2, 1)));
+        // Of no use any more: whoever opens the next one is given it.
+        let next =
+            slot.get(|one| *one != 1, |useless| async move { useless.map(|one| one + 10).ok_or("none") });
+        assert_eq!(next.await, Ok((3, 11)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_told_to_all_who_wait_and_to_nobody_later() {
+        let slot = Slot::default();
+        let fails = || slot.get(|_| true, |_| async { Err("away") });
+        assert_eq!(tokio::join!(fails(), fails()), (Err("away"), Err("away")));
+        assert_eq!(open(&slot, &Arc::default()).await, Ok((2, 0)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_given_up_while_it_is_opened_is_not_kept() {
+        let (slot, count) = (Slot::default(), Arc::default());
+        let waiting = tokio::spawn({
+            let (slot, count) = (slot.clone(), Arc::clone(&count));
+            async move { open(&slot, &count).await }
+        });
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(slot.close(), None);
+        // Whoever still wants one has another one opened.
+        assert_eq!(waiting.await.unwrap(), Ok((2, 0)));
+        assert_eq!(slot.close(), Some(0));
+    }
+}
