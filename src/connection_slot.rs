@@ -92,12 +92,11 @@ impl<T: Clone + Send + Sync + 'static, E: Clone + Send + Sync + 'static> Connect
                 {
                     return Ok((state.nth, connection.clone()));
                 }
-                let opened = match &state.opening {
-                    Some(opening) => opening.opened.clone(),
-                    None => {
-                        let useless = state.connection.take();
-                        self.begin(&mut state, open(useless))
-                    }
+                let opened = if let Some(opening) = &state.opening {
+                    opening.opened.clone()
+                } else {
+                    let useless = state.connection.take();
+                    self.begin(&mut state, open(useless))
                 };
                 (state.nth, opened)
             };
