@@ -30,7 +30,8 @@ ENV FLOWCAST_HTTP__LISTEN=0.0.0.0:8080
 EXPOSE 8080
 # A worker is stopped by SIGTERM, and finishes what is under way.
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
+# Unhealthy is a worker whose loop has made no progress for 30 s: it has to be started again.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
     CMD ["curl", "--fail", "--silent", "--output", "/dev/null", "http://127.0.0.1:8080/healthz"]
 ENTRYPOINT ["/usr/local/bin/flowcast"]
 CMD ["worker"]

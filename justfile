@@ -15,6 +15,14 @@ test *ARGS:
 ci:
     ./.ci/run
 
+# The tests at full size, after changes of the engine and before a release; PARTS as scripts/nightly names them
+nightly *PARTS:
+    ./scripts/nightly {{PARTS}}
+
+# The tests from outside on RabbitMQ 4, Redis 8 and Valkey 8 from Debian 13; needs root
+matrix *FILTERS:
+    ./scripts/matrix {{FILTERS}}
+
 # Format and lint
 lint:
     cargo fmt
@@ -46,9 +54,9 @@ bench-system *ARGS:
 container:
     ./scripts/check-container
 
-# Kill the real binary at thirty random moments
-faults:
-    cargo test --test it faults -- --nocapture
+# Kill the real binary at random moments
+faults KILLS="30":
+    FLOWCAST_KILLS={{KILLS}} cargo test --test it faults -- --nocapture
 
 # 200 faults over 100,000 messages: workers, Redis and RabbitMQ killed, frozen, cut off
 chaos FAULTS="200" ROWS="100000":
@@ -80,7 +88,7 @@ memory:
 
 # The main job, in the sandbox
 demo:
-    cargo run --release -- run fixtures/jobs/appointment.json --sandbox
+    cargo run -- run fixtures/jobs/appointment.json --sandbox
 
 # An audience of N rows for the fixture jobs
 audience N:

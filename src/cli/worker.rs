@@ -18,7 +18,7 @@ use super::{Failure, Outcome, open};
 use crate::audience::{Audiences, PhoneNumbers};
 use crate::callbacks::{Reports, Slot, StopWords, router};
 use crate::config::{self, Config};
-use crate::dispatch::{Context, Events, Webhooks, take_jobs, work};
+use crate::dispatch::{Context, Events, LoopProgress, Webhooks, take_jobs, work};
 use crate::forward::Forward;
 use crate::http::{self, Api, Health, Http};
 use crate::ledger::{Access, AnyLedger, Ledger, Redis, Sqlite, Store};
@@ -113,12 +113,15 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     let _ = slot.set(reports(config, &ledger, &context, forward));
     api.open(AnyLedger::Fleet(ledger.clone()), context.clone());
     watch(&health, &server, &broker);
+    let progress = LoopProgress::default();
+    health.watch_loop(progress.clone());
     log_start(&http, "Redis and RabbitMQ");
     tokio::spawn(open::follow_limits(file, context.accounts.clone(), stop.clone()));
     tokio::spawn(clean(ledger.clone(), redis.keep_for.0, stop.clone()));
     let done = drain(config, &stop, async {
         let (taken, registered) = mpsc::channel(REGISTERED);
-        let work = Box::pin(work::<Redis, RabbitMq>(&ledger, &broker, &context, registered, &stop));
+        let work =
+            Box::pin(work::<Redis, RabbitMq>(&ledger, &broker, &context, registered, &progress, &stop));
         let jobs = Box::pin(take_jobs(&ledger, &broker, &context, &taken, &stop));
         tokio::join!(work, jobs).0
     })
@@ -160,12 +163,14 @@ async fn embedded(
     api.open(AnyLedger::Embedded(ledger.clone()), context.clone());
     // Ready as soon as everything answers.
     health.check("store", || true);
+    let progress = LoopProgress::default();
+    health.watch_loop(progress.clone());
     open::remember_recipients(&ledger, &context.accounts).await?;
     let sandbox = if worker.sandbox { ", at a sandbox: nothing is really sent" } else { "" };
     log_start(&http, &format!("the store {}{sandbox}", path.display()));
     tokio::spawn(open::follow_limits(file, context.accounts.clone(), stop.clone()));
     let (_, nothing) = mpsc::channel(1);
-    drain(config, stop, work::<Sqlite, Local>(&ledger, &(), &context, nothing, stop)).await
+    drain(config, stop, work::<Sqlite, Local>(&ledger, &(), &context, nothing, &progress, stop)).await
 }
 
 fn context(

@@ -19,7 +19,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::supervisor::{CampaignSupervisor, Rest};
-use super::{Account, Context, DispatchError, Prepared};
+use super::{Account, Context, DispatchError, LoopProgress, Prepared};
 use crate::campaign::CampaignId;
 use crate::campaign::problem::nearest;
 use crate::ledger::{Breaker, CLOCK_SKEW, Campaign, Ledger};
@@ -80,7 +80,8 @@ impl Accounts {
     }
 }
 
-/// Supervises all campaigns until it is stopped; what is under way then is finished and recorded.
+/// Supervises all campaigns until it is stopped; what is in flight then is finished and recorded. Each round
+/// of its loop is counted in `progress`.
 ///
 /// # Errors
 ///
@@ -90,6 +91,7 @@ pub async fn work<L: Ledger, Q: Queue>(
     home: &Q::Home,
     context: &Context,
     mut registered: Registered,
+    progress: &LoopProgress,
     stop: &CancellationToken,
 ) -> Result<(), DispatchError> {
     let mut worker = Worker::<L, Q> {
@@ -127,6 +129,7 @@ pub async fn work<L: Ledger, Q: Queue>(
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     let done = loop {
+        progress.advance();
         let looked = tokio::select! {
             biased;
             () = stop.cancelled() => break Ok(()),
@@ -164,6 +167,7 @@ pub async fn work<L: Ledger, Q: Queue>(
             }
         }
     };
+    progress.end();
     while worker.tasks.join_next().await.is_some() {}
     // Told last: the others take over what is left.
     if let Err(fault) = ledger.depart().await {

@@ -4,11 +4,11 @@ mod access;
 mod api;
 mod connections;
 mod dashboard;
+mod health;
 mod problem;
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -24,6 +24,7 @@ use tokio::net::TcpListener;
 pub use access::{Access, Role};
 pub use api::{Api, router as api_router};
 pub use dashboard::router as dashboard_router;
+pub use health::Health;
 use problem::Problem;
 
 use crate::traces;
@@ -34,36 +35,6 @@ const CONNECTIONS: usize = 4096;
 const UPKEEP: Duration = Duration::from_secs(5);
 /// The bounds of the time that requests take, in seconds.
 const SECONDS: [f64; 10] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
-
-/// Something that must be there, by its name.
-type Check = (&'static str, Box<dyn Fn() -> bool + Send + Sync>);
-
-/// What a worker needs to be ready.
-#[derive(Clone, Default)]
-pub struct Health {
-    /// Empty until it is connected; `None` of a check is not ready yet.
-    checks: Arc<RwLock<Option<Vec<Check>>>>,
-}
-
-impl Health {
-    /// Adds something that must be there.
-    pub fn check(&self, name: &'static str, is_here: impl Fn() -> bool + Send + Sync + 'static) {
-        let mut checks = self.checks.write().unwrap_or_else(PoisonError::into_inner);
-        checks.get_or_insert_default().push((name, Box::new(is_here)));
-    }
-
-    /// The names of those that are away; `None` before anything is connected.
-    fn missing(&self) -> Option<Vec<&'static str>> {
-        let checks = self.look()?.into_iter().filter(|(_, is_here)| !is_here);
-        Some(checks.map(|(name, _)| name).collect())
-    }
-
-    /// Those that are there and those that are not.
-    fn look(&self) -> Option<Vec<(&'static str, bool)>> {
-        let checks = self.checks.read().unwrap_or_else(PoisonError::into_inner);
-        Some(checks.as_ref()?.iter().map(|(name, is_here)| (*name, is_here())).collect())
-    }
-}
 
 /// A server that runs until this is dropped.
 pub struct Http {
@@ -104,10 +75,10 @@ impl Http {
             .map_err(|fault| format!("can't collect metrics: {fault}"))?;
         describe();
         let router = Router::new()
-            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/healthz", get(alive))
             .route("/readyz", get(ready))
             .route("/metrics", get(render))
-            .with_state(Shared { health, metrics: metrics.clone() })
+            .with_state(Shared { health: health.clone(), metrics: metrics.clone() })
             .merge(more)
             .layer(middleware::from_fn(observed));
         let places = places();
@@ -118,9 +89,16 @@ impl Http {
                     metrics.run_upkeep();
                 }
             };
+            let watch = async {
+                loop {
+                    tokio::time::sleep(health::LOOP_INTERVAL).await;
+                    health.look_at_loop();
+                }
+            };
             tokio::select! {
                 () = connections::serve(listener, router, places) => {}
                 () = upkeep => {}
+                () = watch => {}
             }
         });
         Ok(Self { address, server })
@@ -197,6 +175,13 @@ fn describe() {
         "How long answers of the API and the pages take until their body begins"
     );
     describe_gauge!("flowcast_up", "Whether what the worker needs is there");
+}
+
+async fn alive(State(shared): State<Shared>) -> Response {
+    if shared.health.is_stalled() {
+        return Problem::away("the worker's loop makes no progress; start the worker again").into_response();
+    }
+    "ok\n".into_response()
 }
 
 async fn ready(State(shared): State<Shared>) -> Response {

@@ -20,7 +20,9 @@ use crate::audience::Audiences;
 use crate::campaign::control::{Action, Control};
 use crate::campaign::delivery::{Delivery, News};
 use crate::campaign::{CampaignId, CampaignState, Job, MessageState, Phone, Rate};
-use crate::dispatch::{Account, Accounts, Context, Events, Prepared, control, prepare, register, work};
+use crate::dispatch::{
+    Account, Accounts, Context, Events, LoopProgress, Prepared, control, prepare, register, work,
+};
 use crate::ledger::{Batches, Campaigns, Cursor, Memory, MessageReport, Reporting};
 use crate::limiter::{AccountLimits, Concurrency, Rates};
 use crate::provider::{Credentials, PROVIDERS, Transport};
@@ -160,7 +162,16 @@ impl Run {
         self.world.tell(|| format!("worker {} begins", node.number));
         let task = tokio::spawn(async move {
             let (_, registered) = mpsc::channel(1);
-            work::<Remote, SimulatedQueue>(&ledger, &home, &context, registered, &stopped).await.unwrap();
+            work::<Remote, SimulatedQueue>(
+                &ledger,
+                &home,
+                &context,
+                registered,
+                &LoopProgress::default(),
+                &stopped,
+            )
+            .await
+            .unwrap();
         });
         self.workers.push(Worker { node, stop, task });
     }
@@ -302,13 +313,19 @@ impl Run {
     async fn act(&self, people: &Remote, id: &CampaignId, action: Action) {
         self.world.tell(|| format!("a person: {id} {action:?}"));
         if matches!(action, Action::Resolve { resend: true, .. }) {
-            let again = self.states(id).await;
+            let states: HashMap<Phone, MessageState> = self.states(id).await.into_iter().collect();
+            let recipients = self.campaigns.iter().filter(|campaign| campaign.id == *id);
             let mut seen = self.world.seen();
-            for (phone, state) in again {
-                // Where clocks differ, a doubt that comes up meanwhile may seem to be older than the word.
-                let may_seem = self.world.faults.drift != 0 && state == MessageState::Pending;
-                if may_seem || matches!(state, MessageState::InDoubt | MessageState::Sending) {
-                    *seen.allowed.entry(phone).or_default() += 1;
+            for phone in recipients.flat_map(|campaign| &campaign.to) {
+                let is_meant = match states.get(phone) {
+                    Some(MessageState::InDoubt | MessageState::Sending) => true,
+                    // Where clocks differ, a doubt that comes up meanwhile may seem to be older than the request to
+                    // resolve, also one about a message that is not planned yet.
+                    Some(MessageState::Pending) | None => self.world.faults.drift != 0,
+                    Some(_) => false,
+                };
+                if is_meant {
+                    *seen.allowed.entry(*phone).or_default() += 1;
                 }
             }
         }

@@ -471,6 +471,7 @@ impl Person {
         }
         self.browser.open("/").await;
         self.browser.press("Sign out").await;
+        self.browser.find("#token").await;
         assert_eq!(self.browser.path().await, "/sign-in");
         assert_eq!(self.provider.times("+919876500000"), 1, "nobody got two");
     }

@@ -146,7 +146,7 @@ impl Scene {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn on_bad_days_nothing_is_sent_twice_and_nothing_is_lost() {
-    let (rows, faults) = (number("FLOWCAST_CHAOS_ROWS", 8_000), number("FLOWCAST_CHAOS_FAULTS", 14));
+    let (rows, faults) = (number("FLOWCAST_CHAOS_ROWS", 5_000), number("FLOWCAST_CHAOS_FAULTS", 10));
     let seed = number("FLOWCAST_CHAOS_SEED", rand::random_range(0..1_000_000));
     eprintln!("seed {seed}, {faults} faults over {rows} messages");
     let (sandbox, provider) =

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::fleet::until;
 use crate::servers::free_port;
-use crate::support::{World, sandbox};
+use crate::support::{World, ask, sandbox};
 
 struct Ends(Child);
 
@@ -19,17 +19,6 @@ impl Drop for Ends {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// What a server says to a question, as far as it comes before it closes or falls silent.
-fn ask(port: u16, question: &str) -> String {
-    let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return String::new() };
-    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    let mut seen = Vec::new();
-    if stream.write_all(question.as_bytes()).is_ok() {
-        let _ = stream.read_to_end(&mut seen);
-    }
-    String::from_utf8_lossy(&seen).into_owned()
 }
 
 fn is_alive(port: u16) -> bool {

@@ -90,9 +90,7 @@ async fn a_broker_that_is_killed_keeps_what_it_has_and_takes_nothing_meanwhile()
             .await;
     let mut rabbit = RabbitProcess::start();
     let forward = start(Some(&broker(&rabbit.url()).await));
-    // RabbitMQ saves its list of quorum queues half a second after it has changed, and nothing tells
-    // when: a queue that is younger than that does not survive `kill -9`.
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    rabbit.save_queues();
     send(&forward, &receiver.url, 1).await;
     until("the first try", || receiver.raw().len() == 1).await;
     rabbit.kill();

@@ -1332,8 +1332,9 @@ async fn campaigns_are_listed_by_pages_that_stay_right(store: impl Store) {
             break;
         }
     }
-    // Where the last of a page was forgotten, those of its very millisecond may come again; none is left out.
-    let all_of_them = seen.iter().collect::<BTreeSet<_>>().len();
+    // Where the last of a page was forgotten, those of its very millisecond may come again, and with them one that was
+    // added in it; none is left out.
+    let all_of_them = seen.iter().filter(|id| id.as_str() < "n500").collect::<BTreeSet<_>>().len();
     assert_eq!(all_of_them, 150);
     assert!(pages >= 4, "{pages}");
     let found = async |filter: CampaignFilter| {

@@ -32,6 +32,7 @@ mod fleet;
 mod forward;
 mod full_disks;
 mod fuzz;
+mod health;
 mod jobs;
 mod ledger;
 mod lessons;

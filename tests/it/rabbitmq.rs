@@ -63,9 +63,7 @@ async fn a_killed_broker_comes_back_with_what_it_had_and_everything_goes_on() {
     let queue = RabbitMq::open(&broker, &id(), 1);
     queue.publish((0..3).map(batch).collect()).await.unwrap();
     let (_, receipt) = timeout(LONG, queue.next()).await.unwrap().unwrap();
-    // RabbitMQ saves its list of quorum queues half a second after it has changed, and nothing tells
-    // when: a queue that is younger than that does not survive `kill -9`.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    rabbit.save_queues();
     rabbit.kill();
     // What is done while it is away is done when it is back.
     let publishing = {
@@ -88,7 +86,7 @@ async fn a_killed_broker_comes_back_with_what_it_had_and_everything_goes_on() {
 async fn a_queue_that_was_just_made_when_its_node_was_killed_is_of_use_again() {
     let mut rabbit = RabbitProcess::start();
     let broker = broker(&rabbit.url()).await;
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    rabbit.save_queues();
     // RabbitMQ may know of such a queue and not what is in it: then it never answers again.
     let queues: Vec<RabbitMq> =
         (0..6).map(|nth| RabbitMq::open(&broker, &format!("young-{nth}").parse().unwrap(), 1)).collect();

@@ -1,5 +1,6 @@
 //! Real servers for tests: private instances on free ports, in a temporary folder, that end when the
-//! tests do. `FLOWCAST_TEST_REDIS_URL` and `FLOWCAST_TEST_AMQP_URL` name existing ones instead.
+//! tests do. `FLOWCAST_TEST_REDIS_URL` and `FLOWCAST_TEST_AMQP_URL` name existing ones instead. Programs of Redis are
+//! found in `PATH`, those of RabbitMQ in `FLOWCAST_TEST_RABBITMQ` or where Debian has them: `scripts/matrix` names others.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -279,6 +280,12 @@ fn answers_with(port: u16, question: &str, part: &str) -> bool {
     String::from_utf8_lossy(&seen).contains(part)
 }
 
+/// Returns the path of a program of RabbitMQ.
+fn rabbitmq(program: &str) -> String {
+    let folder = std::env::var("FLOWCAST_TEST_RABBITMQ");
+    format!("{}/{program}", folder.as_deref().unwrap_or("/usr/lib/rabbitmq/bin"))
+}
+
 /// A RabbitMQ node that can be killed and started again on the same data.
 pub struct RabbitProcess {
     pub port: u16,
@@ -341,8 +348,8 @@ impl RabbitProcess {
     }
 
     pub fn restart(&mut self) {
-        let command = "/usr/lib/rabbitmq/bin/rabbitmq-server";
-        self.process = Some(Group::start(self.folder.path(), command, &self.environment));
+        self.process =
+            Some(Group::start(self.folder.path(), &rabbitmq("rabbitmq-server"), &self.environment));
         let (port, management) = (self.port, self.management);
         wait("RabbitMQ", || answers(port, b"AMQP\x00\x00\x09\x01", b"\x01"));
         wait("RabbitMQ's management", || http(management, "GET", "/api/overview", "").contains("200 OK"));
@@ -370,9 +377,15 @@ impl RabbitProcess {
         queues.iter().map(queue).collect()
     }
 
+    /// Saves the list of quorum queues. RabbitMQ does so half a second after it has changed: a queue that is younger
+    /// does not survive `kill -9`.
+    pub fn save_queues(&self) {
+        self.control(&["eval", "[ok = dets:sync(Table) || Table <- dets:all()]."]);
+    }
+
     /// `rabbitmqctl`, on this node.
     pub fn control(&self, args: &[&str]) {
-        let done = Command::new("/usr/lib/rabbitmq/bin/rabbitmqctl")
+        let done = Command::new(rabbitmq("rabbitmqctl"))
             .args(args)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .output()
@@ -422,7 +435,7 @@ const NET_TICK: Duration = Duration::from_secs(5);
 /// the others.
 pub struct RabbitCluster {
     pub nodes: Vec<RabbitNode>,
-    folder: tempfile::TempDir,
+    pub folder: tempfile::TempDir,
     _epmd: Group,
 }
 
@@ -491,14 +504,18 @@ impl RabbitCluster {
     /// a node that went wrong before would have been noticed. Of `wrong`, whoever does not come back by
     /// itself is started anew, as the people who run RabbitMQ would do.
     pub fn await_whole(&mut self, wrong: &[usize]) {
-        for _ in 0..5 {
+        for attempt in 0..5 {
+            // One that stood still for longer than a tick does not come back; one on a busy machine takes its time.
+            let patience = Duration::from_secs(30 << attempt);
             let (start, mut whole_since) = (Instant::now(), None);
-            while start.elapsed() < Duration::from_mins(2) || whole_since.is_some() {
+            while start.elapsed() < patience || whole_since.is_some() {
                 if !self.is_whole() {
                     whole_since = None;
                 } else if whole_since.get_or_insert_with(Instant::now).elapsed() > 2 * NET_TICK {
                     return;
                 }
+                // Each look starts a virtual machine, which the nodes share two cores with.
+                std::thread::sleep(Duration::from_secs(1));
             }
             for &nth in wrong {
                 eprintln!("node {nth} does not come back and is started anew");
@@ -523,8 +540,8 @@ impl RabbitCluster {
     }
 
     fn begin(&mut self, nth: usize) {
-        let command = "/usr/lib/rabbitmq/bin/rabbitmq-server";
-        let process = Group::start(self.folder.path(), command, &self.nodes[nth].environment);
+        let command = rabbitmq("rabbitmq-server");
+        let process = Group::start(self.folder.path(), &command, &self.nodes[nth].environment);
         self.nodes[nth].process = Some(process);
     }
 
@@ -570,7 +587,7 @@ impl RabbitCluster {
 impl RabbitNode {
     /// What an Erlang expression says on this node.
     pub fn evaluate(&self, expression: &str) -> String {
-        let done = Command::new("/usr/lib/rabbitmq/bin/rabbitmqctl")
+        let done = Command::new(rabbitmq("rabbitmqctl"))
             .args(["eval", expression])
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .output()

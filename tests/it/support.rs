@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use flowcast::sandbox::{Behaviour, Sandbox};
 use serde_json::{Value, json};
@@ -283,6 +284,18 @@ pub fn failure(code: u32, message: &str) -> Value {
 /// A 202 body.
 pub fn entries(entries: impl Iterator<Item = Value>) -> String {
     json!({ "response": { "whatsapp": { "messages": entries.collect::<Vec<_>>() } } }).to_string()
+}
+
+/// Returns what a server on this machine says to a question, up to where it closes or falls silent.
+pub fn ask(port: u16, question: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", port)) else { return String::new() };
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let mut seen = Vec::new();
+    if stream.write_all(question.as_bytes()).is_ok() {
+        let _ = stream.read_to_end(&mut seen);
+    }
+    String::from_utf8_lossy(&seen).into_owned()
 }
 
 /// Every line of Rust below a folder of the project, with its file.

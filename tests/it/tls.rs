@@ -1,5 +1,6 @@
-//! Providers are reached over TLS: what is trusted is sent to, and what is not gets nothing.
+//! Providers and RabbitMQ are reached over TLS: what is trusted is sent to, and what is not gets nothing.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use flowcast::sandbox::{Behaviour, Sandbox};
@@ -11,11 +12,20 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
+use crate::fleet::Fleet;
+use crate::servers::{amqp_url, redis_url};
+use crate::service::FAST;
 use crate::support::{Ended, World, sandbox};
 
-/// A sandbox behind TLS, for the name `localhost`. Returns its authority's certificate, too.
+/// A sandbox behind TLS. Returns its authority's certificate, too.
 async fn sandbox_with_tls() -> (Sandbox, String, String) {
     let (sandbox, _) = sandbox(Behaviour::default()).await;
+    let (port, certificate) = tls_before(sandbox.address).await;
+    (sandbox, format!("https://localhost:{port}"), certificate)
+}
+
+/// Puts TLS before a server, for the name `localhost`. Returns its port and its authority's certificate.
+async fn tls_before(behind: SocketAddr) -> (u16, String) {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
@@ -31,7 +41,6 @@ async fn sandbox_with_tls() -> (Sandbox, String, String) {
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let behind = sandbox.address;
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
@@ -44,7 +53,7 @@ async fn sandbox_with_tls() -> (Sandbox, String, String) {
             });
         }
     });
-    (sandbox, format!("https://localhost:{port}"), authority.pem())
+    (port, authority.pem())
 }
 
 async fn run_trusting(world: &World, certificate: &str) -> Ended {
@@ -75,4 +84,42 @@ async fn a_provider_that_is_not_trusted_gets_nothing() {
     assert_eq!((&status["state"], &status["counts"]["pending"]), (&json!("held"), &json!(3)));
     assert!(status["reason"].as_str().unwrap().contains("certificate"), "{status}");
     assert_eq!(sandbox.stats()["requests"], 0);
+}
+
+/// The address of the broker with TLS before it, and its authority's certificate.
+async fn broker_with_tls() -> (String, String) {
+    let plain = amqp_url();
+    let (_, place) = plain.split_once('@').unwrap();
+    let (host, path) = place.split_once('/').unwrap();
+    let (port, certificate) = tls_before(host.parse().unwrap()).await;
+    (format!("amqps://guest:guest@localhost:{port}/{path}"), certificate)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_is_reached_over_tls() {
+    let (sandbox, provider) = sandbox(Behaviour::default()).await;
+    let (amqp, certificate) = broker_with_tls().await;
+    let mut fleet = Fleet::on(World::new(500), &redis_url(), &amqp, &provider, FAST);
+    fleet.world.write("authority.pem", certificate);
+    let trusted = fleet.world.path("authority.pem").display().to_string();
+    fleet.world.env.push(("SSL_CERT_FILE".into(), trusted));
+    let _worker = fleet.worker();
+    fleet.submit().await;
+    let status = fleet.until_state("c1", "completed").await;
+    assert_eq!((&status["counts"]["accepted"], sandbox.count()), (&json!(500), 500), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_not_trusted_gets_no_job() {
+    let (amqp, _) = broker_with_tls().await;
+    let (_, another) = broker_with_tls().await;
+    let mut fleet = Fleet::on(World::new(1), &redis_url(), &amqp, "http://127.0.0.1:1", FAST);
+    fleet.world.write("authority.pem", another);
+    let trusted = fleet.world.path("authority.pem").display().to_string();
+    fleet.world.env.push(("SSL_CERT_FILE".into(), trusted));
+    let ended = fleet.world.run(&["submit", "job.json"]).await;
+    assert_eq!(ended.status, Some(1), "{ended:?}");
+    assert!(ended.err.contains("certificate"), "{ended:?}");
+    // The password stays out of what is said.
+    assert!(!ended.err.contains("guest"), "{ended:?}");
 }

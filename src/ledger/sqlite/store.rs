@@ -56,8 +56,8 @@ pub(super) struct Store {
     path: PathBuf,
     /// Whether nobody will write any more.
     closing: Arc<AtomicBool>,
-    /// Held as long as the store is open; the system lets it go when the process dies.
-    _lock: Option<File>,
+    /// Held as long as the store is open; the system releases it when the process dies.
+    lock: Option<File>,
 }
 
 /// A write: done in the transaction, answered when it is on disk.
@@ -118,7 +118,7 @@ impl Store {
                 .map_err(|fault| broken(&fault))?;
             (Some(sender), Some(thread))
         };
-        Ok(Self { reader, writer, thread: Mutex::new(thread), path: path.into(), closing, _lock: lock })
+        Ok(Self { reader, writer, thread: Mutex::new(thread), path: path.into(), closing, lock })
     }
 
     /// What keeps it from being written to, if anything.
@@ -164,6 +164,10 @@ impl Drop for Store {
         self.closing.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = thread.join();
+        }
+        // Not left to the file's end: a child process that is just being started holds a copy of it.
+        if let Some(lock) = &self.lock {
+            let _ = lock.unlock();
         }
     }
 }

@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::super::QueueError;
-use super::{addresses, topology};
+use super::{addresses, tls, topology};
 use crate::connection_slot::ConnectionSlot;
 
 /// Seconds between heartbeats: a worker that is frozen is known to be after twice that.
@@ -406,7 +406,7 @@ async fn open(node: &AMQPUri) -> Result<Link, (QueueError, bool)> {
         let mut uri = node.clone();
         uri.query.heartbeat.get_or_insert(HEARTBEAT);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let connecting = Connection::connect_uri(uri, properties);
+        let connecting = tls::connect(uri, properties);
         match tokio::time::timeout(CONNECT, connecting).await {
             Ok(Ok(connection)) => Ok(Arc::new(connection)),
             Ok(Err(fault)) => {

@@ -10,6 +10,7 @@ mod consuming;
 mod forwards;
 mod jobs;
 mod payload;
+mod tls;
 mod topology;
 
 use std::collections::VecDeque;

@@ -1,0 +1,125 @@
+//! Whether a worker lives and whether it is ready, from what its connections and its loop last did. It asks no
+//! server anything: a health check must not wait.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::dispatch::LoopProgress;
+
+/// How often the worker's loop is looked at.
+pub(super) const LOOP_INTERVAL: Duration = Duration::from_secs(1);
+/// How many looks in a row find no progress in a loop that stands still: 30 s.
+const STALL_LOOKS: u32 = 30;
+/// What the loop is called beside the servers.
+const LOOP: &str = "loop";
+
+/// Something that must be there, by its name.
+type Check = (&'static str, Box<dyn Fn() -> bool + Send + Sync>);
+
+/// What a worker needs to be alive and ready.
+#[derive(Clone, Default)]
+pub struct Health(Arc<Mutex<Watched>>);
+
+#[derive(Default)]
+struct Watched {
+    /// `None` until it is connected.
+    checks: Option<Vec<Check>>,
+    progress: LoopProgress,
+    /// The rounds of the loop at the last look.
+    rounds: Option<u64>,
+    /// How many looks have found no progress since.
+    idle_looks: u32,
+}
+
+impl Watched {
+    fn is_stalled(&self) -> bool {
+        self.idle_looks >= STALL_LOOKS
+    }
+}
+
+impl Health {
+    /// Adds something that must be there for the worker to be ready.
+    pub fn check(&self, name: &'static str, is_here: impl Fn() -> bool + Send + Sync + 'static) {
+        self.watched().checks.get_or_insert_default().push((name, Box::new(is_here)));
+    }
+
+    /// Names the loop that must make progress for the worker to be alive.
+    pub fn watch_loop(&self, progress: LoopProgress) {
+        self.watched().progress = progress;
+    }
+
+    /// Looks at the loop; to be called every [`LOOP_INTERVAL`]. While a server is away the loop waits for it,
+    /// and counts as alive. Looks are counted, and not time: a process that was frozen was frozen with its loop.
+    pub(super) fn look_at_loop(&self) {
+        let mut watched = self.watched();
+        let rounds = watched.progress.rounds();
+        let is_away = watched.checks.iter().flatten().any(|(_, is_here)| !is_here());
+        if rounds.is_none() || rounds != watched.rounds || is_away {
+            if watched.is_stalled() {
+                tracing::info!("the worker's loop makes progress again");
+            }
+            watched.rounds = rounds;
+            watched.idle_looks = 0;
+            return;
+        }
+        watched.idle_looks = watched.idle_looks.saturating_add(1);
+        if watched.idle_looks == STALL_LOOKS {
+            tracing::error!(
+                "the worker's loop has made no progress for {STALL_LOOKS} s; /healthz fails until it does"
+            );
+        }
+    }
+
+    /// Whether the loop has stood still for 30 s although all that it needs is there.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.watched().is_stalled()
+    }
+
+    /// The names of those that are away; `None` before anything is connected.
+    pub(super) fn missing(&self) -> Option<Vec<&'static str>> {
+        let checks = self.look()?.into_iter().filter(|(_, is_here)| !is_here);
+        Some(checks.map(|(name, _)| name).collect())
+    }
+
+    /// Those that are there and those that are not, the loop among them.
+    pub(super) fn look(&self) -> Option<Vec<(&'static str, bool)>> {
+        let watched = self.watched();
+        let servers = watched.checks.as_ref()?.iter().map(|(name, is_here)| (*name, is_here()));
+        Some(servers.chain([(LOOP, !watched.is_stalled())]).collect())
+    }
+
+    fn watched(&self) -> MutexGuard<'_, Watched> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(health: &Health, times: u32) {
+        (0..times).for_each(|_| health.look_at_loop());
+    }
+
+    #[test]
+    fn a_loop_is_stalled_after_thirty_looks_without_progress() {
+        let (health, progress) = (Health::default(), LoopProgress::default());
+        health.check("redis", || true);
+        health.watch_loop(progress.clone());
+        look(&health, 2 * STALL_LOOKS);
+        assert!(!health.is_stalled(), "it has not begun");
+        progress.advance();
+        look(&health, STALL_LOOKS);
+        assert!(!health.is_stalled(), "one look is the one that saw it move");
+        assert_eq!(health.missing().unwrap(), [""; 0]);
+        look(&health, 1);
+        assert!(health.is_stalled());
+        assert_eq!(health.missing().unwrap(), [LOOP]);
+        progress.advance();
+        look(&health, 1);
+        assert!(!health.is_stalled());
+        progress.end();
+        look(&health, 2 * STALL_LOOKS);
+        assert!(!health.is_stalled(), "it has ended");
+    }
+}

@@ -1,0 +1,104 @@
+//! TLS for the connection to RabbitMQ (`amqps://`), on the rustls and the system's certificates that HTTP uses too.
+//! lapin's own TLS comes with readers of PKCS#12 and CMS, which nothing here needs. It never speaks AMQP.
+
+use std::future::Future;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_rs::traits::Reactor;
+use async_rs::util::RuntimeParts;
+use async_rs::{Runtime, Tokio};
+use futures_util::Stream;
+use futures_util::io::{AsyncRead, AsyncWrite};
+use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::{AsyncTcpStream, Connection, ConnectionProperties};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
+
+/// A plain stream or one within TLS.
+trait Transport: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Transport for T {}
+
+type Boxed = Compat<Box<dyn Transport>>;
+
+/// tokio, whose streams may be within TLS.
+#[derive(Clone, Debug)]
+struct TlsReactor(Tokio);
+
+impl Reactor for TlsReactor {
+    type TcpStream = Boxed;
+    type Sleep = <Tokio as Reactor>::Sleep;
+
+    fn register<H: Read + Write + AsFd + AsRawFd + Send + 'static>(
+        &self,
+        socket: H,
+    ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
+        self.0.register(socket)
+    }
+
+    fn sleep(&self, time: Duration) -> Self::Sleep {
+        self.0.sleep(time)
+    }
+
+    fn interval(&self, time: Duration) -> impl Stream<Item = Instant> + Send + 'static {
+        self.0.interval(time)
+    }
+
+    fn tcp_connect_addr(
+        &self,
+        address: SocketAddr,
+    ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
+        let connecting = TcpStream::connect(address);
+        async move { Ok(boxed(connecting.await?)) }
+    }
+}
+
+fn boxed(stream: impl Transport + 'static) -> Boxed {
+    let stream: Box<dyn Transport> = Box::new(stream);
+    stream.compat()
+}
+
+/// Opens a connection to a node, within TLS where its address says so.
+///
+/// # Errors
+///
+/// lapin's; also when the node's certificate is not trusted.
+pub(super) async fn connect(uri: AMQPUri, properties: ConnectionProperties) -> lapin::Result<Connection> {
+    let runtime = Runtime::new(RuntimeParts::new(Tokio::current(), TlsReactor(Tokio::current())));
+    let tokio = tokio::runtime::Handle::current();
+    let open = async move |uri: AMQPUri, _| {
+        // lapin asks on a thread of its own.
+        let opened = tokio.spawn(open(uri)).await.map_err(io::Error::other)?;
+        Ok(AsyncTcpStream::Plain(opened?))
+    };
+    Connection::connector(uri, runtime, open, properties).await
+}
+
+async fn open(uri: AMQPUri) -> io::Result<Boxed> {
+    let host = uri.authority.host;
+    let stream = TcpStream::connect((host.as_str(), uri.authority.port)).await?;
+    stream.set_nodelay(true)?;
+    match uri.scheme {
+        AMQPScheme::AMQP => Ok(boxed(stream)),
+        AMQPScheme::AMQPS => {
+            let name = ServerName::try_from(host).map_err(io::Error::other)?;
+            // Reading the system's certificates takes its time.
+            let config = tokio::task::spawn_blocking(client_config).await.map_err(io::Error::other)?;
+            Ok(boxed(TlsConnector::from(config).connect(name, stream).await?))
+        }
+    }
+}
+
+/// Trusts what the system does, or what `SSL_CERT_FILE` and `SSL_CERT_DIR` name in its place.
+fn client_config() -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+}
