@@ -468,6 +468,10 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
 
     /// Tells in the campaign's status what it waits for, when that changes.
     pub(super) async fn note(&self, note: Option<String>) -> Result<(), DispatchError> {
+        // Whoever supervises the campaign shows what keeps the ledger or the queue from working; that matters more.
+        if self.ledger.trouble().or_else(|| self.queue.trouble()).is_some() {
+            return Ok(());
+        }
         let put_off = *self.state.put_off.lock().unwrap_or_else(PoisonError::into_inner);
         if note.is_none() && put_off.is_some_and(|until| until > Instant::now()) {
             return Ok(());

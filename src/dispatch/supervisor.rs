@@ -467,13 +467,18 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         if let Some((_, why)) = &self.plans_at {
             waits_for = Some(format!("waits: {why}"));
         }
+        let is_shown = |text: &str| campaign.reason.as_ref().is_some_and(|reason| reason.contains(text));
         if let Some(trouble) = self.ledger.trouble().or_else(|| self.queue.trouble()) {
+            if !is_shown(&trouble) {
+                // A sender of another worker has written meanwhile what it waits for.
+                self.shown = None;
+            }
             waits_for = Some(format!("waits: {trouble}"));
         }
         if lease.leads
             && let Some(notice) = self.notice(&job).await?
         {
-            if !campaign.reason.as_ref().is_some_and(|reason| reason.contains(&notice)) {
+            if !is_shown(&notice) {
                 // A sender has said meanwhile what it waits for.
                 self.shown = None;
             }

@@ -24,7 +24,8 @@ fn says(http: &Http, path: &str, status: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_loop_that_stands_still_fails_the_health_check_until_it_goes_on() {
     // The loop asks the ledger for the time in each round; a clock that does not answer stops the loop.
-    let (stopped_clock, is_here) = (Arc::new((Mutex::new(false), Condvar::new())), Arc::new(AtomicBool::new(true)));
+    let (stopped_clock, is_here) =
+        (Arc::new((Mutex::new(false), Condvar::new())), Arc::new(AtomicBool::new(true)));
     let asked = stopped_clock.clone();
     let stop_clock = |is_stopped: bool| {
         *stopped_clock.0.lock().unwrap() = is_stopped;

@@ -435,7 +435,7 @@ const NET_TICK: Duration = Duration::from_secs(5);
 /// the others.
 pub struct RabbitCluster {
     pub nodes: Vec<RabbitNode>,
-    pub folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     _epmd: Group,
 }
 
