@@ -1,14 +1,14 @@
-//! Whether a worker's loop goes round. It only counts; who looks at the count decides what standing still means.
+//! The progress of a worker's loop. It only counts rounds; the health check decides when a loop has stalled.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How often a worker's loop has gone round. Clones count together.
+/// Counter of the rounds of a worker's loop. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct LoopProgress(Arc<AtomicU64>);
 
 impl LoopProgress {
-    /// Returns the rounds of the loop so far, or none while it does not run.
+    /// Returns the number of rounds so far, or `None` while the loop does not run.
     pub fn rounds(&self) -> Option<u64> {
         Some(self.0.load(Ordering::Relaxed)).filter(|rounds| *rounds > 0)
     }
@@ -18,7 +18,7 @@ impl LoopProgress {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Marks the loop as one that does not run any more.
+    /// Marks the loop as ended.
     pub(crate) fn end(&self) {
         self.0.store(0, Ordering::Relaxed);
     }

@@ -468,7 +468,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
 
     /// Tells in the campaign's status what it waits for, when that changes.
     pub(super) async fn note(&self, note: Option<String>) -> Result<(), DispatchError> {
-        // Whoever supervises the campaign shows what keeps the ledger or the queue from working; that matters more.
+        // The supervisor shows what keeps the ledger or the queue from working, which matters more.
         if self.ledger.trouble().or_else(|| self.queue.trouble()).is_some() {
             return Ok(());
         }

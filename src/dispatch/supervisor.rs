@@ -470,7 +470,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         let is_shown = |text: &str| campaign.reason.as_ref().is_some_and(|reason| reason.contains(text));
         if let Some(trouble) = self.ledger.trouble().or_else(|| self.queue.trouble()) {
             if !is_shown(&trouble) {
-                // A sender of another worker has written meanwhile what it waits for.
+                // A sender of another worker has replaced it by what it waits for.
                 self.shown = None;
             }
             waits_for = Some(format!("waits: {trouble}"));

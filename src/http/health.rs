@@ -1,5 +1,5 @@
-//! Whether a worker lives and whether it is ready, from what its connections and its loop last did. It asks no
-//! server anything: a health check must not wait.
+//! Whether a worker is alive and ready, from what its connections and its loop last did. It never sends a request to a
+//! server: a health check must not wait.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,15 +8,15 @@ use crate::dispatch::LoopProgress;
 
 /// How often the worker's loop is looked at.
 pub(super) const LOOP_INTERVAL: Duration = Duration::from_secs(1);
-/// How many looks in a row find no progress in a loop that stands still: 30 s.
+/// Looks in a row without progress after which the loop counts as stalled: 30 s.
 const STALL_LOOKS: u32 = 30;
-/// What the loop is called beside the servers.
+/// Name of the loop among the parts of a worker.
 const LOOP: &str = "loop";
 
-/// Something that must be there, by its name.
+/// A server that must be available, by its name.
 type Check = (&'static str, Box<dyn Fn() -> bool + Send + Sync>);
 
-/// What a worker needs to be alive and ready.
+/// The parts that a worker needs to be alive and ready.
 #[derive(Clone, Default)]
 pub struct Health(Arc<Mutex<Watched>>);
 
@@ -38,18 +38,18 @@ impl Watched {
 }
 
 impl Health {
-    /// Adds something that must be there for the worker to be ready.
+    /// Adds a server that must be available for the worker to be ready.
     pub fn check(&self, name: &'static str, is_here: impl Fn() -> bool + Send + Sync + 'static) {
         self.watched().checks.get_or_insert_default().push((name, Box::new(is_here)));
     }
 
-    /// Names the loop that must make progress for the worker to be alive.
+    /// Sets the loop that must make progress for the worker to be alive.
     pub fn watch_loop(&self, progress: LoopProgress) {
         self.watched().progress = progress;
     }
 
-    /// Looks at the loop; to be called every [`LOOP_INTERVAL`]. While a server is away the loop waits for it,
-    /// and counts as alive. Looks are counted, and not time: a process that was frozen was frozen with its loop.
+    /// Checks the loop's progress; called every [`LOOP_INTERVAL`]. A loop that waits for an unavailable server counts
+    /// as alive. Looks are counted and not time: while a process is frozen, neither its loop nor this advances.
     pub(super) fn look_at_loop(&self) {
         let mut watched = self.watched();
         let rounds = watched.progress.rounds();
@@ -70,18 +70,18 @@ impl Health {
         }
     }
 
-    /// Whether the loop has stood still for 30 s although all that it needs is there.
+    /// Returns whether the loop has made no progress for 30 s although its servers are available.
     pub(super) fn is_stalled(&self) -> bool {
         self.watched().is_stalled()
     }
 
-    /// The names of those that are away; `None` before anything is connected.
+    /// Returns the names of the parts that are unavailable, or `None` before anything is connected.
     pub(super) fn missing(&self) -> Option<Vec<&'static str>> {
         let checks = self.look()?.into_iter().filter(|(_, is_here)| !is_here);
         Some(checks.map(|(name, _)| name).collect())
     }
 
-    /// Those that are there and those that are not, the loop among them.
+    /// Returns each part, the loop among them, and whether it is available.
     pub(super) fn look(&self) -> Option<Vec<(&'static str, bool)>> {
         let watched = self.watched();
         let servers = watched.checks.as_ref()?.iter().map(|(name, is_here)| (*name, is_here()));

@@ -319,7 +319,7 @@ impl Run {
             for phone in recipients.flat_map(|campaign| &campaign.to) {
                 let is_meant = match states.get(phone) {
                     Some(MessageState::InDoubt | MessageState::Sending) => true,
-                    // Where clocks differ, a doubt that comes up meanwhile may seem to be older than the request to
+                    // Where clocks differ, a later doubt may seem to be older than the request to
                     // resolve, also one about a message that is not planned yet.
                     Some(MessageState::Pending) | None => self.world.faults.drift != 0,
                     Some(_) => false,

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::support::{World, sandbox};
 
-/// Rows per kill: so many that each kill finds the campaign still sending.
+/// Rows per kill: enough for each kill to find the campaign still sending.
 const ROWS_PER_KILL: u64 = 700;
 const BATCH: u64 = 20;
 const CONCURRENCY: u64 = 4;

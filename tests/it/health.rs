@@ -1,4 +1,4 @@
-//! What a worker's health check says: of a loop that goes round, stands still, goes on, and waits for a server.
+//! The health check of a worker whose loop runs, stalls, recovers, and waits for a server.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -22,7 +22,7 @@ fn says(http: &Http, path: &str, status: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_loop_that_stands_still_fails_the_health_check_until_it_goes_on() {
+async fn a_stalled_loop_fails_the_health_check_until_it_recovers() {
     // The loop asks the ledger for the time in each round; a clock that does not answer stops the loop.
     let (stopped_clock, is_here) =
         (Arc::new((Mutex::new(false), Condvar::new())), Arc::new(AtomicBool::new(true)));

@@ -1333,7 +1333,7 @@ async fn campaigns_are_listed_by_pages_that_stay_right(store: impl Store) {
         }
     }
     // Where the last of a page was forgotten, those of its very millisecond may come again, and with them one that was
-    // added in it; none is left out.
+    // added in it; no campaign is skipped.
     let all_of_them = seen.iter().filter(|id| id.as_str() < "n500").collect::<BTreeSet<_>>().len();
     assert_eq!(all_of_them, 150);
     assert!(pages >= 4, "{pages}");

@@ -126,7 +126,7 @@ async fn a_long_list_of_suppressed_numbers_is_small_and_followed_by_what_changes
     let mut list = Suppressed::default();
     list.apply(ledger.suppressed(0).await.unwrap().unwrap());
     assert_eq!(list.numbers.len(), count);
-    // 40 bytes a number at the most, with what an empty list costs.
+    // At most 40 bytes a number, and what an empty list costs.
     assert!(
         list.numbers.serialized_size() < count as usize * 40 + (1 << 20),
         "{}",

@@ -55,7 +55,7 @@ fn assert_nothing_twice_nothing_lost(world: &World, sandbox: &Sandbox, rows: u64
     states
 }
 
-/// A campaign among each fault that the provider has.
+/// Runs a campaign while the provider shows each of its faults.
 async fn among_all_faults(provider: &str, behaviour: Behaviour, faults: &[(&'static str, f64)]) {
     let rows = rows();
     let world = World::new(rows);

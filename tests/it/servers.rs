@@ -505,7 +505,7 @@ impl RabbitCluster {
     /// itself is started anew, as the people who run RabbitMQ would do.
     pub fn await_whole(&mut self, wrong: &[usize]) {
         for attempt in 0..5 {
-            // One that stood still for longer than a tick does not come back; one on a busy machine takes its time.
+            // A node that was frozen for longer than a tick does not rejoin; on a busy machine a node takes longer.
             let patience = Duration::from_secs(30 << attempt);
             let (start, mut whole_since) = (Instant::now(), None);
             while start.elapsed() < patience || whole_since.is_some() {

@@ -1,5 +1,5 @@
-//! TLS for the connection to RabbitMQ (`amqps://`), on the rustls and the system's certificates that HTTP uses too.
-//! lapin's own TLS comes with readers of PKCS#12 and CMS, which nothing here needs. It never speaks AMQP.
+//! TLS for the connection to RabbitMQ (`amqps://`), with the rustls that HTTP uses and the system's certificates.
+//! lapin's own TLS comes with readers of PKCS#12 and CMS, which nothing here needs. This module never speaks AMQP.
 
 use std::future::Future;
 use std::io::{self, Read, Write};
@@ -21,14 +21,14 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
-/// A plain stream or one within TLS.
+/// A stream, plain or within TLS.
 trait Transport: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
 
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Transport for T {}
 
 type Boxed = Compat<Box<dyn Transport>>;
 
-/// tokio, whose streams may be within TLS.
+/// tokio's reactor, with streams that may be within TLS.
 #[derive(Clone, Debug)]
 struct TlsReactor(Tokio);
 
@@ -74,7 +74,7 @@ pub(super) async fn connect(uri: AMQPUri, properties: ConnectionProperties) -> l
     let runtime = Runtime::new(RuntimeParts::new(Tokio::current(), TlsReactor(Tokio::current())));
     let tokio = tokio::runtime::Handle::current();
     let open = async move |uri: AMQPUri, _| {
-        // lapin asks on a thread of its own.
+        // lapin calls this on a thread of its own, where tokio is not entered.
         let opened = tokio.spawn(open(uri)).await.map_err(io::Error::other)?;
         Ok(AsyncTcpStream::Plain(opened?))
     };
@@ -89,14 +89,14 @@ async fn open(uri: AMQPUri) -> io::Result<Boxed> {
         AMQPScheme::AMQP => Ok(boxed(stream)),
         AMQPScheme::AMQPS => {
             let name = ServerName::try_from(host).map_err(io::Error::other)?;
-            // Reading the system's certificates takes its time.
+            // Reading the system's certificates blocks.
             let config = tokio::task::spawn_blocking(client_config).await.map_err(io::Error::other)?;
             Ok(boxed(TlsConnector::from(config).connect(name, stream).await?))
         }
     }
 }
 
-/// Trusts what the system does, or what `SSL_CERT_FILE` and `SSL_CERT_DIR` name in its place.
+/// Returns a configuration that trusts the system's certificates, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
 fn client_config() -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
