@@ -114,7 +114,8 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     api.open(AnyLedger::Fleet(ledger.clone()), context.clone());
     watch(&health, &server, &broker);
     let progress = LoopProgress::default();
-    health.watch_loop(progress.clone());
+    let recovering = ledger.clone();
+    health.watch_loop(progress.clone(), move || recovering.recovery_steps());
     log_start(&http, "Redis and RabbitMQ");
     tokio::spawn(open::follow_limits(file, context.accounts.clone(), stop.clone()));
     tokio::spawn(clean(ledger.clone(), redis.keep_for.0, stop.clone()));
@@ -164,7 +165,7 @@ async fn embedded(
     // Ready as soon as everything answers.
     health.check("store", || true);
     let progress = LoopProgress::default();
-    health.watch_loop(progress.clone());
+    health.watch_loop(progress.clone(), || 0);
     open::remember_recipients(&ledger, &context.accounts).await?;
     let sandbox = if worker.sandbox { ", at a sandbox: nothing is really sent" } else { "" };
     log_start(&http, &format!("the store {}{sandbox}", path.display()));

@@ -470,6 +470,8 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
     pub(super) async fn note(&self, note: Option<String>) -> Result<(), DispatchError> {
         // The supervisor shows what keeps the ledger or the queue from working, which matters more.
         if self.ledger.trouble().or_else(|| self.queue.trouble()).is_some() {
+            // Afterwards it is written again.
+            *self.state.note.lock().unwrap_or_else(PoisonError::into_inner) = None;
             return Ok(());
         }
         let put_off = *self.state.put_off.lock().unwrap_or_else(PoisonError::into_inner);

@@ -469,7 +469,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         }
         let is_shown = |text: &str| campaign.reason.as_ref().is_some_and(|reason| reason.contains(text));
         if let Some(trouble) = self.ledger.trouble().or_else(|| self.queue.trouble()) {
-            if !is_shown(&trouble) {
+            if lease.leads && !is_shown(&trouble) {
                 // A sender of another worker has replaced it by what it waits for.
                 self.shown = None;
             }

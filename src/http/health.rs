@@ -20,13 +20,19 @@ type Check = (&'static str, Box<dyn Fn() -> bool + Send + Sync>);
 #[derive(Clone, Default)]
 pub struct Health(Arc<Mutex<Watched>>);
 
+/// The loop that must make progress, and the steps of what it may wait for.
+struct WorkLoop {
+    progress: LoopProgress,
+    recovery_steps: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
 #[derive(Default)]
 struct Watched {
     /// `None` until it is connected.
     checks: Option<Vec<Check>>,
-    progress: LoopProgress,
-    /// The rounds of the loop at the last look.
-    rounds: Option<u64>,
+    work_loop: Option<WorkLoop>,
+    /// The rounds of the loop and the steps of the ledger's recovery at the last look.
+    seen: (Option<u64>, u64),
     /// How many looks have found no progress since.
     idle_looks: u32,
 }
@@ -43,22 +49,29 @@ impl Health {
         self.watched().checks.get_or_insert_default().push((name, Box::new(is_here)));
     }
 
-    /// Sets the loop that must make progress for the worker to be alive.
-    pub fn watch_loop(&self, progress: LoopProgress) {
-        self.watched().progress = progress;
+    /// Sets the loop that must make progress for the worker to be alive. `recovery_steps` grows while the ledger, for
+    /// which the loop may wait, recovers.
+    pub fn watch_loop(
+        &self,
+        progress: LoopProgress,
+        recovery_steps: impl Fn() -> u64 + Send + Sync + 'static,
+    ) {
+        self.watched().work_loop = Some(WorkLoop { progress, recovery_steps: Box::new(recovery_steps) });
     }
 
-    /// Checks the loop's progress; called every [`LOOP_INTERVAL`]. A loop that waits for an unavailable server counts
-    /// as alive. Looks are counted and not time: while a process is frozen, neither its loop nor this advances.
+    /// Checks the loop's progress; called every [`LOOP_INTERVAL`]. A loop that waits for a ledger that
+    /// recovers counts as alive. Looks are counted and not time: while a process is frozen, neither its loop nor this advances.
     pub(super) fn look_at_loop(&self) {
         let mut watched = self.watched();
-        let rounds = watched.progress.rounds();
-        let is_away = watched.checks.iter().flatten().any(|(_, is_here)| !is_here());
-        if rounds.is_none() || rounds != watched.rounds || is_away {
+        let now = watched
+            .work_loop
+            .as_ref()
+            .map_or((None, 0), |watched| (watched.progress.rounds(), (watched.recovery_steps)()));
+        if now.0.is_none() || now != watched.seen {
             if watched.is_stalled() {
                 tracing::info!("the worker's loop makes progress again");
             }
-            watched.rounds = rounds;
+            watched.seen = now;
             watched.idle_looks = 0;
             return;
         }
@@ -70,7 +83,7 @@ impl Health {
         }
     }
 
-    /// Returns whether the loop has made no progress for 30 s although its servers are available.
+    /// Returns whether the loop has made no progress for 30 s although the ledger does not recover.
     pub(super) fn is_stalled(&self) -> bool {
         self.watched().is_stalled()
     }
@@ -95,6 +108,8 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
 
     fn look(health: &Health, times: u32) {
@@ -105,7 +120,9 @@ mod tests {
     fn a_loop_is_stalled_after_thirty_looks_without_progress() {
         let (health, progress) = (Health::default(), LoopProgress::default());
         health.check("redis", || true);
-        health.watch_loop(progress.clone());
+        let steps = Arc::new(AtomicU64::new(0));
+        let recovering = steps.clone();
+        health.watch_loop(progress.clone(), move || recovering.load(Ordering::Relaxed));
         look(&health, 2 * STALL_LOOKS);
         assert!(!health.is_stalled(), "it has not begun");
         progress.advance();
@@ -118,6 +135,11 @@ mod tests {
         progress.advance();
         look(&health, 1);
         assert!(!health.is_stalled());
+        look(&health, STALL_LOOKS);
+        assert!(health.is_stalled());
+        steps.fetch_add(1, Ordering::Relaxed);
+        look(&health, 1);
+        assert!(!health.is_stalled(), "it waits for the ledger");
         progress.end();
         look(&health, 2 * STALL_LOOKS);
         assert!(!health.is_stalled(), "it has ended");

@@ -9,7 +9,7 @@ mod address;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
@@ -96,6 +96,8 @@ struct Shared {
     replica_waits: Semaphore,
     /// Whether the last thing asked of it was answered.
     is_here: AtomicBool,
+    /// How many commands were tried again.
+    retries: AtomicU64,
     /// Whether it was told that the server is away, and not yet that it is back.
     was_reported: AtomicBool,
     /// The server's clock at the moment `since`.
@@ -155,6 +157,7 @@ impl RedisClient {
             connections: Default::default(),
             replica_waits: Semaphore::new(REPLICA_WAITS),
             is_here: AtomicBool::new(false),
+            retries: AtomicU64::new(0),
             was_reported: AtomicBool::new(false),
             clock: AtomicI64::new(0),
             since: Instant::now(),
@@ -168,6 +171,11 @@ impl RedisClient {
     /// Whether the server answered what it was last asked.
     pub fn is_here(&self) -> bool {
         self.shared.is_here.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many commands were tried again, as they are while the server is away or refuses for a while.
+    pub fn retries(&self) -> u64 {
+        self.shared.retries.load(Ordering::Relaxed)
     }
 
     /// Runs a script.
@@ -282,6 +290,7 @@ impl RedisClient {
                 return Err(RedisClientError::Refused(format!("refused: {}", words(&fault))));
             }
             self.shared.is_here.store(false, Ordering::Relaxed);
+            self.shared.retries.fetch_add(1, Ordering::Relaxed);
             // A person is told in the end.
             if self.shared.policy == RetryPolicy::Endless
                 && !self.shared.was_reported.swap(true, Ordering::Relaxed)

@@ -114,8 +114,9 @@ fn rows() -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_that_is_in_doubt_is_settled_by_callbacks_and_nothing_is_sent_twice() {
     let rows = rows();
-    // Five of a hundred answers are cut off after the provider took the messages.
-    let behaviour = Behaviour { cut_rate: 0.05, reporting: reporting(), ..Behaviour::default() };
+    // One in five answers is cut off after the provider took the messages; they are in doubt for two seconds.
+    let reporting = Reporting { delay: Duration::from_secs(2), ..reporting() };
+    let behaviour = Behaviour { cut_rate: 0.2, reporting, ..Behaviour::default() };
     let (sandbox, url) = reporting_sandbox(behaviour).await;
     let world = CallbackWorld::new("exotel", rows, &url, "");
     let _workers = [world.worker().await, world.fleet.worker()];

@@ -52,7 +52,8 @@ async fn killed_between_request_and_record_its_messages_are_in_doubt_and_never_r
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_moment_it_sends_nothing_twice_and_loses_nothing() {
-    let (kills, rows) = (kills(), kills() * ROWS_PER_KILL);
+    // With some for the kills at the start, and a rest that is sent to the end.
+    let (kills, rows) = (kills(), kills() * ROWS_PER_KILL + 3_000);
     let world = World::new(rows);
     let (sandbox, url) =
         sandbox(Behaviour { latency: Duration::from_millis(5), ..Behaviour::default() }).await;

@@ -143,7 +143,7 @@ async fn a_worker_that_died_with_it_is_spoken_for_by_those_on_its_machine() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_nobody_knows_what_was_sent_the_campaign_is_held_until_a_person_decides() {
-    let rows = 12_000;
+    let rows = 10_000 + losses() * 2_000;
     let mut redis = RedisProcess::start(EVERY_SECOND);
     let (fleet, sandbox) = begin(rows, &redis).await;
     let (mut lost, machine) = elsewhere(&fleet);

@@ -18,7 +18,7 @@ use crate::servers::free_port;
 use crate::support::{World, job, sandbox};
 
 fn seconds() -> u64 {
-    std::env::var("FLOWCAST_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
+    std::env::var("FLOWCAST_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(30)
 }
 
 /// How a campaign goes.

@@ -50,6 +50,8 @@ pub(super) struct Compared {
     campaigns: HashMap<CampaignId, String>,
     /// Since when this worker looks after campaigns.
     joined: HashMap<CampaignId, i64>,
+    /// How many campaigns were looked at to compare them.
+    steps: u64,
 }
 
 /// What a server says of a history that is not the campaign's.
@@ -168,6 +170,7 @@ impl Redis {
             let known = self.known(journal, &ids).await?;
             let dropped = known.dropped;
             for (id, campaign) in known.campaigns {
+                self.compared().steps += 1;
                 if let Some((at, new)) = &campaign.registered
                     && *at > self.now() - FORGOTTEN.as_millis() as i64
                     && self.campaign(&id).await?.is_none()
@@ -194,6 +197,7 @@ impl Redis {
         if self.compared().campaigns.get(id) == Some(&other.history) {
             return Ok(true);
         }
+        self.compared().steps += 1;
         let mut known = self.known(journal, std::slice::from_ref(id)).await?;
         let campaign = known.campaigns.remove(id);
         self.compare_known(id, other, known.dropped, campaign).await
@@ -288,6 +292,12 @@ impl Redis {
             metrics::counter!("flowcast_restored_messages_total").increment(restored);
         }
         Ok(())
+    }
+
+    /// Returns a number that grows while this worker tries commands again or compares what it wrote: who waits for the
+    /// ledger then has not stalled.
+    pub fn recovery_steps(&self) -> u64 {
+        self.client.retries() + self.compared().steps
     }
 
     fn compared(&self) -> std::sync::MutexGuard<'_, Compared> {

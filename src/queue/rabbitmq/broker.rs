@@ -28,8 +28,8 @@ const HEARTBEAT: u16 = 10;
 pub(super) const SILENT: &str = "does not answer";
 /// How often it is looked whether a connection still stands.
 const LOOK: Duration = Duration::from_millis(500);
-/// How long a connection may take.
-const CONNECT: Duration = Duration::from_secs(5);
+/// Time for connecting and the handshake.
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
 /// A confirm that takes longer, while nothing blocks, is one that was lost.
 const CONFIRM: Duration = Duration::from_secs(10);
 /// How long it may take to delete a queue that does not answer: RabbitMQ itself waits five seconds for it.
@@ -119,6 +119,15 @@ impl Shared {
                 .join("; "),
         };
         Err((QueueError(text), true))
+    }
+}
+
+/// Clears a flag when what it is about is over.
+struct ClearOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for ClearOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
     }
 }
 
@@ -249,6 +258,8 @@ impl Broker {
     /// Publishes messages, together; when it returns, the broker has all of them. What it did not
     /// confirm is published again.
     pub(super) async fn publish(&self, messages: &[Message]) -> Result<(), Unpublished> {
+        // What was stopped while it waited for a confirm is not waited for any more.
+        let _over = ClearOnDrop(&self.shared.unconfirmed);
         let mut left: Vec<&Message> = messages.iter().collect();
         let mut wait = REFUSED;
         let since = Instant::now();

@@ -21,6 +21,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
+use super::broker::CONNECT;
+
 /// A stream, plain or within TLS.
 trait Transport: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
 
@@ -72,11 +74,10 @@ fn boxed(stream: impl Transport + 'static) -> Boxed {
 /// lapin's; also when the node's certificate is not trusted.
 pub(super) async fn connect(uri: AMQPUri, properties: ConnectionProperties) -> lapin::Result<Connection> {
     let runtime = Runtime::new(RuntimeParts::new(Tokio::current(), TlsReactor(Tokio::current())));
-    let tokio = tokio::runtime::Handle::current();
-    let open = async move |uri: AMQPUri, _| {
-        // lapin calls this on a thread of its own, where tokio is not entered.
-        let opened = tokio.spawn(open(uri)).await.map_err(io::Error::other)?;
-        Ok(AsyncTcpStream::Plain(opened?))
+    let open = async |uri: AMQPUri, _| {
+        // lapin calls this on a thread of its own, which ends only when this does.
+        let opened = tokio::time::timeout(CONNECT, open(uri)).await;
+        Ok(AsyncTcpStream::Plain(opened.map_err(io::Error::other)??))
     };
     Connection::connector(uri, runtime, open, properties).await
 }
@@ -90,15 +91,20 @@ async fn open(uri: AMQPUri) -> io::Result<Boxed> {
         AMQPScheme::AMQPS => {
             let name = ServerName::try_from(host).map_err(io::Error::other)?;
             // Reading the system's certificates blocks.
-            let config = tokio::task::spawn_blocking(client_config).await.map_err(io::Error::other)?;
+            let config = tokio::task::spawn_blocking(client_config).await.map_err(io::Error::other)??;
             Ok(boxed(TlsConnector::from(config).connect(name, stream).await?))
         }
     }
 }
 
 /// Returns a configuration that trusts the system's certificates, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
-fn client_config() -> Arc<ClientConfig> {
+fn client_config() -> io::Result<Arc<ClientConfig>> {
+    let loaded = rustls_native_certs::load_native_certs();
+    if loaded.certs.is_empty() {
+        let why = loaded.errors.first().map_or_else(|| "install ca-certificates".into(), ToString::to_string);
+        return Err(io::Error::other(format!("no certificates to trust: {why}")));
+    }
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+    roots.add_parsable_certificates(loaded.certs);
+    Ok(Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth()))
 }
