@@ -59,8 +59,8 @@ impl Health {
         self.watched().work_loop = Some(WorkLoop { progress, recovery_steps: Box::new(recovery_steps) });
     }
 
-    /// Checks the loop's progress; called every [`LOOP_INTERVAL`]. A loop that waits for a ledger that
-    /// recovers counts as alive. Looks are counted and not time: while a process is frozen, neither its loop nor this advances.
+    /// Checks the loop's progress; called every [`LOOP_INTERVAL`]. A loop that waits for a ledger that recovers counts
+    /// as alive. Looks are counted and not time: while a process is frozen, neither its loop nor this advances.
     pub(super) fn look_at_loop(&self) {
         let mut watched = self.watched();
         let now = watched

@@ -53,7 +53,8 @@ async fn three_workers(rates: Rates, own: Option<Rate>, count: u64, sends: usize
     all
 }
 
-/// In any window at most rate × t + burst, and 97 % of the rate used.
+/// In any window at most rate × t + burst, and 97 % of the rate used. Senders that wake late on a busy machine cost the
+/// same time however long it is measured, so callers measure for ten seconds.
 fn assert_exact(times: &[f64], weight: f64, per_second: f64, burst: f64) {
     for from in 0..times.len() {
         for to in from..times.len() {
@@ -72,19 +73,19 @@ fn assert_exact(times: &[f64], weight: f64, per_second: f64, burst: f64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn three_workers_share_one_limit_of_messages() {
     let rates = Rates { messages: rate("400/s,burst=40"), ..Rates::default() };
-    assert_exact(&three_workers(rates, None, 20, 100).await, 20.0, 400.0, 40.0);
+    assert_exact(&three_workers(rates, None, 20, 200).await, 20.0, 400.0, 40.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_workers_share_one_limit_of_requests_where_the_burst_is_one() {
     let rates = Rates { requests: rate("20/s,burst=1"), ..Rates::default() };
-    assert_exact(&three_workers(rates, None, 100, 100).await, 1.0, 20.0, 1.0);
+    assert_exact(&three_workers(rates, None, 100, 200).await, 1.0, 20.0, 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_workers_share_a_campaigns_own_limit() {
     let rates = Rates { messages: rate("10000/s"), ..Rates::default() };
-    assert_exact(&three_workers(rates, rate("300/s,burst=30"), 10, 150).await, 10.0, 300.0, 30.0);
+    assert_exact(&three_workers(rates, rate("300/s,burst=30"), 10, 300).await, 10.0, 300.0, 30.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
