@@ -168,18 +168,18 @@ async fn one_message_a_request_keeps_the_rate_whatever_the_latency() {
     assert_eq!(sandbox.count(), 400);
     // 100 at once, 300 in three seconds, and the last answer. One after another they would take
     // 200 s; a busy machine takes some more than four, so the bound lies between.
-    assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(20), "{took:?}");
+    assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(100), "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn more_requests_are_under_way_where_a_limit_could_not_be_used_else() {
     let world = World::new(1_600);
-    let (sandbox, url) = sandbox(Behaviour { latency: Duration::from_secs(3), ..Behaviour::default() }).await;
+    let (sandbox, url) = sandbox(Behaviour { latency: Duration::from_secs(6), ..Behaviour::default() }).await;
     world.write_account("kaleyra", &url, "limits = { messages = \"100/s,burst=100\" }");
     let start = std::time::Instant::now();
     assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
     let took = start.elapsed();
     assert_eq!(sandbox.count(), 1_600);
-    // 1,500 in 15 s, and the last answer. The hundred at once that a worker begins with would take 48 s.
-    assert!(took >= Duration::from_secs(15) && took < Duration::from_secs(36), "{took:?}");
+    // 1,500 in 15 s, and the last answer. The hundred at once that a worker begins with would take 96 s.
+    assert!(took >= Duration::from_secs(15) && took < Duration::from_secs(60), "{took:?}");
 }

@@ -1,11 +1,14 @@
 //! One exact limit for all workers: buckets in Redis, several connections, real time.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use flowcast::campaign::{Phone, Rate};
 use flowcast::limiter::{AccountLimits, Admission, CampaignLimits, Concurrency, Rates};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 
-use crate::servers::{RedisStore, redis_store};
+use crate::servers::{RedisProcess, RedisStore, redis_store};
 
 fn rate(text: &str) -> Option<Rate> {
     text.parse().ok()
@@ -23,13 +26,85 @@ async fn limits(store: &RedisStore, rates: Rates) -> AccountLimits {
     AccountLimits::shared("main", rates, Concurrency::fixed(8), store.server().await)
 }
 
-/// Three workers with four senders each; when each of their sends went, in order.
-async fn three_workers(rates: Rates, own: Option<Rate>, count: u64, sends: usize) -> Vec<f64> {
-    let store = redis_store();
-    let start = Instant::now();
+/// What a script took from a bucket, in seconds of Redis' clock.
+struct Reservation {
+    tokens: f64,
+    asked_at: f64,
+    /// How long the bucket takes to get one of them back.
+    period: f64,
+    /// When the bucket will be full again.
+    full: f64,
+}
+
+/// A Redis of its own, whose `MONITOR` tells what the limiter does with it.
+struct Watched {
+    store: RedisStore,
+    monitor: BufReader<TcpStream>,
+    full: f64,
+}
+
+impl Watched {
+    async fn start() -> Self {
+        let process = RedisProcess::start("");
+        let mut monitor = BufReader::new(TcpStream::connect(("127.0.0.1", process.port)).await.unwrap());
+        monitor.write_all(b"MONITOR\r\n").await.unwrap();
+        let mut said = String::new();
+        monitor.read_line(&mut said).await.unwrap();
+        assert_eq!(said.trim_end(), "+OK");
+        Self { store: RedisStore::at(process.url(), process), monitor, full: 0.0 }
+    }
+
+    /// The next reservation from a bucket. `tokens` is where the script is told how many, see `reserve.lua`.
+    async fn reservation(&mut self, bucket: &str, tokens: usize) -> Reservation {
+        let mut taken = 0.0;
+        loop {
+            let mut line = String::new();
+            self.monitor.read_line(&mut line).await.unwrap();
+            let words: Vec<&str> = line.split('"').skip(1).step_by(2).collect();
+            let number = |word: &str| word.parse::<f64>().unwrap();
+            if words[0].eq_ignore_ascii_case("EVALSHA") {
+                let keys = number(words[2]) as usize;
+                taken = words.get(2 + keys + tokens).map_or(0.0, |word| number(word));
+            } else if words[0] == "SET" && words[1].contains(bucket) {
+                let full = number(words[2]) / 1e6;
+                // A bucket is kept for a second longer than it takes to be full.
+                let asked_at = full - (number(words[4]) - 1000.0) / 1e3;
+                // From then on nobody else had taken any.
+                let free = self.full.max(asked_at);
+                self.full = full;
+                return Reservation { tokens: taken, asked_at, period: (full - free) / taken, full };
+            }
+        }
+    }
+}
+
+/// A bucket, as `MONITOR` shows it.
+struct Bucket {
+    key: &'static str,
+    argument: usize,
+    per_second: f64,
+    burst: f64,
+}
+
+const MESSAGES: (&str, usize) = (":messages:", 1);
+const REQUESTS: (&str, usize) = (":requests", 19);
+const CAMPAIGN: (&str, usize) = (":campaign:", 1);
+
+impl Bucket {
+    fn of((key, argument): (&'static str, usize), per_second: f64, burst: f64) -> Self {
+        Self { key, argument, per_second, burst }
+    }
+}
+
+/// Three workers with four senders each share a bucket exactly: in any window at most rate × t + burst is due, no
+/// token is left that somebody had asked for, and nothing is sent before it is due. When senders wake is the machine's
+/// affair, so what is held to the limit is what they reserved.
+async fn assert_shared_exactly(bucket: Bucket, rates: Rates, own: Option<Rate>, count: u64, weight: f64) {
+    const SENDS: usize = 150;
+    let mut redis = Watched::start().await;
     let (sent, mut times) = tokio::sync::mpsc::unbounded_channel();
     for _ in 0..3 {
-        let limits = std::sync::Arc::new((limits(&store, rates).await, campaign(own)));
+        let limits = Arc::new((limits(&redis.store, rates).await, campaign(own)));
         for _ in 0..4 {
             let (limits, sent) = (limits.clone(), sent.clone());
             tokio::spawn(async move {
@@ -37,7 +112,7 @@ async fn three_workers(rates: Rates, own: Option<Rate>, count: u64, sends: usize
                     let who = phones(0, count);
                     let turn = limits.0.take(&limits.1, who[0], &who).await.unwrap();
                     assert!(matches!(turn, Admission::Granted(_)));
-                    if sent.send(start.elapsed().as_secs_f64()).is_err() {
+                    if sent.send(SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64()).is_err() {
                         return;
                     }
                 }
@@ -45,47 +120,50 @@ async fn three_workers(rates: Rates, own: Option<Rate>, count: u64, sends: usize
         }
     }
     drop(sent);
-    let mut all = Vec::new();
-    while all.len() < sends {
-        all.push(times.recv().await.unwrap());
+    let mut sends = Vec::new();
+    while sends.len() < SENDS {
+        sends.push(times.recv().await.unwrap());
     }
-    all.sort_by(f64::total_cmp);
-    all
-}
-
-/// In any window at most rate × t + burst, and 97 % of the rate used. Senders that wake late on a busy machine cost the
-/// same time however long it is measured, so callers measure for ten seconds.
-fn assert_exact(times: &[f64], weight: f64, per_second: f64, burst: f64) {
-    for from in 0..times.len() {
-        for to in from..times.len() {
-            let sent = (to - from + 1) as f64 * weight;
-            // A busy machine may wake a sender late, so a window may seem shorter than it was.
-            let allowed = per_second * (times[to] - times[from] + 0.1) + burst;
-            assert!(sent <= allowed, "{sent} in {} s, allowed {allowed}", times[to] - times[from]);
+    let (period, mut due) = (1.0 / bucket.per_second, Vec::new());
+    while due.len() < SENDS {
+        let reserved = redis.reservation(bucket.key, bucket.argument).await;
+        // The moment of asking is told in milliseconds.
+        let is_exact = (reserved.period - period).abs() * reserved.tokens < 0.002;
+        assert!(is_exact, "a token took {} s, and not {period}", reserved.period);
+        let at = reserved.asked_at.max(reserved.full - bucket.burst * period);
+        due.extend(std::iter::repeat_n(at, (reserved.tokens / weight) as usize));
+    }
+    for from in 0..due.len() {
+        for to in from..due.len() {
+            let (sent, span) = ((to - from + 1) as f64 * weight, due[to] - due[from]);
+            let allowed = bucket.per_second * (span + 0.002) + bucket.burst;
+            assert!(sent <= allowed, "{sent} in {span} s, allowed {allowed}");
         }
     }
-    let span = times[times.len() - 1] - times[0];
-    let used = (times.len() as f64 * weight - burst) / per_second / span;
-    assert!(used >= 0.97, "only {used} of the rate was used");
-    assert!(used <= 1.03, "{used} of the rate was used");
+    sends.sort_by(f64::total_cmp);
+    let mut late: Vec<f64> = sends.iter().zip(&due).map(|(sent, due)| sent - due).collect();
+    late.sort_by(f64::total_cmp);
+    assert!(late[0] > -0.002, "sent {} s before it was due", -late[0]);
+    assert!(late[SENDS / 10] < 0.05, "even the punctual are {} s late", late[SENDS / 10]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_workers_share_one_limit_of_messages() {
     let rates = Rates { messages: rate("400/s,burst=40"), ..Rates::default() };
-    assert_exact(&three_workers(rates, None, 20, 200).await, 20.0, 400.0, 40.0);
+    assert_shared_exactly(Bucket::of(MESSAGES, 400.0, 40.0), rates, None, 20, 20.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_workers_share_one_limit_of_requests_where_the_burst_is_one() {
-    let rates = Rates { requests: rate("20/s,burst=1"), ..Rates::default() };
-    assert_exact(&three_workers(rates, None, 100, 200).await, 1.0, 20.0, 1.0);
+    let rates = Rates { requests: rate("30/s,burst=1"), ..Rates::default() };
+    assert_shared_exactly(Bucket::of(REQUESTS, 30.0, 1.0), rates, None, 100, 1.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_workers_share_a_campaigns_own_limit() {
     let rates = Rates { messages: rate("10000/s"), ..Rates::default() };
-    assert_exact(&three_workers(rates, rate("300/s,burst=30"), 10, 300).await, 10.0, 300.0, 30.0);
+    let own = rate("300/s,burst=30");
+    assert_shared_exactly(Bucket::of(CAMPAIGN, 300.0, 30.0), rates, own, 10, 10.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,9 +178,9 @@ async fn a_limit_below_one_a_second_is_told_and_not_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_worker_is_told_slows_all_and_passes() {
-    let store = redis_store();
+    let mut redis = Watched::start().await;
     let rates = Rates { requests: rate("20/s,burst=1"), ..Rates::default() };
-    let (one, two) = (limits(&store, rates).await, limits(&store, rates).await);
+    let (one, two) = (limits(&redis.store, rates).await, limits(&redis.store, rates).await);
     let ask = async |limits: &AccountLimits| {
         let start = Instant::now();
         let turn = limits.take(&campaign(None), phones(0, 1)[0], &phones(0, 1)).await.unwrap();
@@ -112,20 +190,20 @@ async fn what_one_worker_is_told_slows_all_and_passes() {
     ask(&one).await;
     one.slow_down(Duration::from_millis(700)).await.unwrap();
     assert!(ask(&two).await >= Duration::from_millis(650), "the other worker waits too");
-    // At half the rate now: 20 requests take 2 s and not one.
-    let start = Instant::now();
-    for _ in 0..20 {
-        ask(&two).await;
+    for _ in 0..2 {
+        redis.reservation(REQUESTS.0, REQUESTS.1).await;
     }
-    assert!(start.elapsed() >= Duration::from_millis(1_850), "{:?}", start.elapsed());
-    let server = store.server().await;
-    let mut forget = redis::cmd("HSET");
-    forget.arg("flowcast:{account:main}:state").arg("slowed_at").arg(1);
-    let _: u64 = server.command(&forget).await.unwrap();
-    let start = Instant::now();
-    // 5 s; at half the rate it would be 10 s. All at once, so that a busy machine is late for the last one only.
-    futures_util::future::join_all((0..100).map(|_| ask(&two))).await;
-    assert!(start.elapsed() < Duration::from_millis(9_850), "it recovers: {:?}", start.elapsed());
+    // Half the rate now.
+    ask(&two).await;
+    let slow = redis.reservation(REQUESTS.0, REQUESTS.1).await.period;
+    assert!((slow - 0.1).abs() < 0.002, "{slow} s");
+    let server = redis.store.server().await;
+    let mut recovered = redis::cmd("HSET");
+    recovered.arg("flowcast:{account:main}:state").arg("slowed_at").arg(1);
+    let _: u64 = server.command(&recovered).await.unwrap();
+    ask(&two).await;
+    let whole = redis.reservation(REQUESTS.0, REQUESTS.1).await.period;
+    assert!((whole - 0.05).abs() < 0.002, "{whole} s");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -214,9 +292,8 @@ async fn unique_recipients_of_a_moving_day_are_counted_for_all_workers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_campaign_that_waits_for_its_own_limit_holds_no_other_up() {
     let store = redis_store();
-    let limits =
-        std::sync::Arc::new(limits(&store, Rates { requests: rate("1000/s"), ..Rates::default() }).await);
-    let slow = std::sync::Arc::new(campaign(rate("6/min,burst=1")));
+    let limits = Arc::new(limits(&store, Rates { requests: rate("1000/s"), ..Rates::default() }).await);
+    let slow = Arc::new(campaign(rate("6/min,burst=1")));
     let who = phones(0, 1);
     limits.take(&slow, who[0], &who).await.unwrap();
     let waiting = {
