@@ -4,8 +4,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::id::CampaignId;
-use super::problem::Problem;
-use super::rules::{self, ANY_TEXT, Choice, Object, Rule, object, optional, required};
+use super::problem::{Problem, json_error};
+use super::rules::{self, Authority, Choice, Object, Rule, object, optional, required, text};
 use super::span::Span;
 
 /// What is done to which campaign.
@@ -64,12 +64,13 @@ const SPAN: Rule = Rule::Parsed {
     check: |text| text.parse::<Span>().map(drop).map_err(str::to_owned),
     about: "a time, as 30min or 2h",
 };
+const NAME: Rule = Rule::Text(text(200, Authority::Flowcast));
 const PLAIN: Object = object(&[]);
 const DOCUMENT: Rule = Rule::Choice(Choice {
     tag: "control",
     common: &[
         required("version", Rule::Integer { range: (1, 1) }),
-        optional("by", ANY_TEXT),
+        optional("by", NAME),
         required(
             "id",
             Rule::Parsed {
@@ -82,7 +83,7 @@ const DOCUMENT: Rule = Rule::Choice(Choice {
         ("pause", PLAIN),
         ("resume", PLAIN),
         ("cancel", PLAIN),
-        ("retry", object(&[optional("codes", Rule::List { of: &ANY_TEXT, min: 0, max: 100 })])),
+        ("retry", object(&[optional("codes", Rule::List { of: &NAME, min: 0, max: 100 })])),
         ("resolve", object(&[required("resend", Rule::Bool), optional("older_than", SPAN)])),
     ],
 });
@@ -97,10 +98,9 @@ impl Control {
         let document: Value = serde_json::from_slice(json).ok()?;
         document.get("control")?;
         let findings = rules::check(&DOCUMENT, &document, "");
-        if !findings.problems.is_empty() {
-            return Some(Err(findings.problems));
-        }
-        Some(serde_json::from_value(document).map_err(|fault| vec![Problem::new("", fault.to_string())]))
+        Some(findings.problems.or(document).and_then(|document| {
+            serde_json::from_value(document).map_err(|fault| vec![Problem::new("", json_error(&fault))])
+        }))
     }
 }
 

@@ -2,23 +2,33 @@
 
 use std::fmt;
 
-use super::text::visible;
+use super::text::{counted, shortened, visible};
+
+/// The longest pointer and message of a problem, in bytes: names and values in them are as long as a sender likes.
+const LONGEST_POINTER: usize = 256;
+const LONGEST_MESSAGE: usize = 1_024;
+/// The longest name that suggestions are sought for, in bytes.
+const LONGEST_NAME: usize = 64;
 
 /// One thing wrong with a document: a JSON pointer, and what to do about it.
 ///
 /// The message never quotes a value that came from a recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// A JSON pointer into the job, empty for the whole of it.
+    /// A JSON pointer into the job, empty for the whole of it. One of more than 256 bytes is cut.
     pub pointer: String,
-    /// What is wrong and what would be right.
+    /// What is wrong and what would be right, at most 1,024 bytes.
     pub message: String,
 }
 
 impl Problem {
     /// A problem at a place.
     pub fn new(pointer: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { pointer: pointer.into(), message: message.into() }
+        let cut = |text: String, longest| match shortened(&text, longest) {
+            std::borrow::Cow::Owned(short) => short,
+            std::borrow::Cow::Borrowed(_) => text,
+        };
+        Self { pointer: cut(pointer.into(), LONGEST_POINTER), message: cut(message.into(), LONGEST_MESSAGE) }
     }
 }
 
@@ -29,9 +39,72 @@ impl fmt::Display for Problem {
     }
 }
 
+/// What is wrong with a document: the first 20 problems, and how many more there are. A sender can make a million.
+#[derive(Debug, Default)]
+pub struct Problems {
+    first: Vec<Problem>,
+    more: u64,
+}
+
+impl Problems {
+    /// The most problems that are listed.
+    const LISTED: usize = 20;
+
+    /// Adds a problem.
+    pub fn add(&mut self, problem: Problem) {
+        if self.first.len() < Self::LISTED {
+            self.first.push(problem);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.first.len() as u64 + self.more
+    }
+
+    /// The list; behind its problems it says how many more there are.
+    pub fn into_list(mut self) -> Vec<Problem> {
+        if self.more > 0 {
+            self.first.push(Problem::new("", format!("and {}", counted(self.more, "more problem"))));
+        }
+        self.first
+    }
+
+    /// `value`, or what is wrong.
+    ///
+    /// # Errors
+    ///
+    /// The problems, if there are any.
+    pub fn or<T>(self, value: T) -> Result<T, Vec<Problem>> {
+        if self.count() == 0 { Ok(value) } else { Err(self.into_list()) }
+    }
+}
+
+/// Why a JSON text can't be read. It never quotes the text: that may hold what recipients are called.
+pub fn json_error(fault: &serde_json::Error) -> String {
+    match fault.classify() {
+        serde_json::error::Category::Data if fault.line() > 0 => {
+            format!("is JSON of another form, at line {} column {}", fault.line(), fault.column())
+        }
+        serde_json::error::Category::Data => "is JSON of another form".into(),
+        // These are serde_json's own words and a place.
+        _ => format!("is not JSON: {fault}"),
+    }
+}
+
 /// A JSON pointer one step deeper (RFC 6901).
 pub fn step(pointer: &str, key: &str) -> String {
     format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"))
+}
+
+/// A word as an error may show it: quoted where it looks like a name, and not where it may be a person's number or text.
+pub fn quoted(word: &str) -> String {
+    let is_name = word.len() <= LONGEST_NAME
+        && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        && word.bytes().filter(u8::is_ascii_digit).count() < 7;
+    if is_name { format!("{word:?}") } else { "this value".into() }
 }
 
 /// `; did you mean "x"?` where one of the known names is near enough to be meant, else the known names.
@@ -39,6 +112,7 @@ pub fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> S
     let known: Vec<&str> = known.into_iter().collect();
     let best = known
         .iter()
+        .filter(|_| unknown.len() <= LONGEST_NAME)
         .map(|name| (strsim::damerau_levenshtein(&unknown.to_lowercase(), &name.to_lowercase()), *name))
         .min();
     match best {
@@ -57,6 +131,26 @@ mod tests {
         assert_eq!(nearest("acount", ["account", "audience"]), r#"; did you mean "account"?"#);
         assert_eq!(nearest("zzzzzz", ["from", "to"]), "; known here: from, to");
         assert_eq!(nearest("x", []), "");
+    }
+
+    #[test]
+    fn an_error_of_json_quotes_nothing() {
+        let fault = |json: &str| json_error(&serde_json::from_str::<Vec<u8>>(json).unwrap_err());
+        assert_eq!(fault("\"Asha +919876543210\""), "is JSON of another form, at line 1 column 20");
+        assert_eq!(fault("[919876543210]"), "is JSON of another form, at line 1 column 13");
+        assert_eq!(fault("[919876543210 Asha"), "is JSON of another form, at line 1 column 13");
+        assert!(fault("Asha").starts_with("is not JSON: expected value at line 1"), "{}", fault("Asha"));
+    }
+
+    #[test]
+    fn problems_are_counted_and_listed_up_to_a_bound() {
+        let mut problems = Problems::default();
+        (0..100_000).for_each(|_| problems.add(Problem::new("/x".repeat(1 << 10), "y".repeat(1 << 20))));
+        assert_eq!(problems.count(), 100_000);
+        let list = problems.into_list();
+        assert_eq!(list.last().unwrap().to_string(), "the job: and 99,980 more problems");
+        let length: usize = list.iter().map(|problem| problem.to_string().len()).sum();
+        assert!(length < 32 << 10, "{length}");
     }
 
     #[test]

@@ -6,8 +6,15 @@
 use serde_json::{Map, Value};
 use unicode_properties::{EmojiStatus, UnicodeEmoji};
 
-use super::problem::{Problem, nearest, step};
+use super::problem::{Problem, Problems, nearest, quoted, step};
 use super::text::thousands;
+
+/// The longest string where no rule has a limit of its own, in characters: no message is longer than that.
+pub const LONGEST_TEXT: usize = 64 * 1024;
+/// The longest string that another parser reads, in bytes.
+pub const LONGEST_PARSED: usize = 2_048;
+/// The longest name of a column, or of a field of a free object, in characters.
+pub const LONGEST_NAME: usize = 200;
 
 /// What a value may be.
 #[derive(Clone, Copy)]
@@ -51,6 +58,8 @@ pub enum Rule {
         /// For the schema.
         about: &'static str,
     },
+    /// The same for every recipient: no placeholder in it means anything.
+    Fixed(&'static Rule),
     /// A string, or an object with these fields.
     Either(&'static Rule, &'static Rule),
 }
@@ -190,7 +199,7 @@ pub const fn text(max: usize, source: Authority) -> Text {
     Text { max, may_be_empty: false, source, one_of: &[], form: Form::Any }
 }
 
-/// A text of any length.
+/// A text of any length up to [`LONGEST_TEXT`].
 pub const ANY_TEXT: Rule = Rule::Text(text(0, Authority::Flowcast));
 
 /// One of a few words.
@@ -218,6 +227,9 @@ impl Text {
         let length = text.chars().count();
         if self.max > 0 && length > self.max {
             return Some(too_long(length, self.max, self.source));
+        }
+        if length > LONGEST_TEXT {
+            return Some(too_long(length, LONGEST_TEXT, Authority::Flowcast));
         }
         match self.form {
             Form::Link if !is_link(text) => {
@@ -313,7 +325,7 @@ impl Limit {
 #[derive(Default)]
 pub struct Findings {
     /// What is wrong.
-    pub problems: Vec<Problem>,
+    pub problems: Problems,
     /// The strings with placeholders, by pointer, and their limits.
     pub limits: Vec<(String, Limit)>,
     /// Whether some rule can only be checked on the rendered value, beyond the limits of its strings.
@@ -325,7 +337,7 @@ pub struct Findings {
 impl Findings {
     /// Reports a problem.
     pub fn problem(&mut self, pointer: &str, message: impl Into<String>) {
-        self.problems.push(Problem::new(pointer, message));
+        self.problems.add(Problem::new(pointer, message));
     }
 
     /// Whether `text` waits for a recipient's values.
@@ -345,13 +357,20 @@ pub fn check(rule: &Rule, value: &Value, pointer: &str) -> Findings {
 pub fn check_rendered(rule: &Rule, value: &Value, pointer: &str) -> Vec<Problem> {
     let mut findings = Findings { rendered: true, ..Findings::default() };
     walk(rule, value, pointer, &mut findings);
-    findings.problems
+    findings.problems.into_list()
 }
 
 fn walk(rule: &Rule, value: &Value, pointer: &str, findings: &mut Findings) {
+    if let Rule::Fixed(rule) = rule {
+        let rendered = std::mem::replace(&mut findings.rendered, true);
+        walk(rule, value, pointer, findings);
+        findings.rendered = rendered;
+        return;
+    }
     if let Value::String(text) = value
         && findings.waits(text)
     {
+        has_length(text, LONGEST_TEXT, pointer, findings);
         return walk_template(rule, pointer, findings);
     }
     match (rule, value) {
@@ -386,7 +405,11 @@ fn walk(rule: &Rule, value: &Value, pointer: &str, findings: &mut Findings) {
             if map.is_empty() && !may_be_empty {
                 findings.problem(pointer, "must be a non-empty object, or be left out");
             }
-            map.iter().for_each(|(key, value)| walk_any(value, &step(pointer, key), findings));
+            walk_any_object(map, pointer, findings);
+        }
+        (Rule::Parsed { .. }, Value::String(text)) if text.len() > LONGEST_PARSED => {
+            let (length, most) = (thousands(text.len() as u64), thousands(LONGEST_PARSED as u64));
+            findings.problem(pointer, format!("is {length} bytes long; flowcast allows {most}"));
         }
         (Rule::Parsed { check, .. }, Value::String(text)) => {
             if let Err(fault) = check(text) {
@@ -411,6 +434,7 @@ fn walk_template(rule: &Rule, pointer: &str, findings: &mut Findings) {
         Rule::Bool | Rule::Number { .. } | Rule::Object(_) | Rule::List { .. } | Rule::AnyObject { .. } => {
             findings.check_rendered = true;
         }
+        Rule::Fixed(rule) => walk_template(rule, pointer, findings),
         Rule::Either(first, second) => {
             let of = if matches!(first, Rule::Text(_)) { first } else { second };
             walk_template(of, pointer, findings);
@@ -421,8 +445,33 @@ fn walk_template(rule: &Rule, pointer: &str, findings: &mut Findings) {
     }
 }
 
-/// Values of a free-form object: only their placeholders matter.
+/// Whether a string is not too long, or a problem.
+fn has_length(text: &str, most: usize, pointer: &str, findings: &mut Findings) {
+    // There are at most as many characters as bytes.
+    if text.len() > most && text.chars().count() > most {
+        findings.problem(pointer, too_long(text.chars().count(), most, Authority::Flowcast));
+    }
+}
+
+/// A free-form object: only the lengths of its names and values and their placeholders matter.
+fn walk_any_object(map: &Map<String, Value>, pointer: &str, findings: &mut Findings) {
+    for (key, value) in map {
+        let place = step(pointer, key);
+        if key.len() > LONGEST_NAME && key.chars().count() > LONGEST_NAME {
+            let most = LONGEST_NAME;
+            findings.problem(
+                &place,
+                format!("its name has more than the {most} characters that flowcast allows"),
+            );
+        }
+        walk_any(value, &place, findings);
+    }
+}
+
 fn walk_any(value: &Value, pointer: &str, findings: &mut Findings) {
+    if let Value::String(text) = value {
+        has_length(text, LONGEST_TEXT, pointer, findings);
+    }
     match value {
         Value::String(text) if findings.waits(text) => {
             findings.limits.push((pointer.into(), Limit::FREE));
@@ -431,9 +480,7 @@ fn walk_any(value: &Value, pointer: &str, findings: &mut Findings) {
             .iter()
             .enumerate()
             .for_each(|(index, item)| walk_any(item, &step(pointer, &index.to_string()), findings)),
-        Value::Object(map) => {
-            map.iter().for_each(|(key, value)| walk_any(value, &step(pointer, key), findings));
-        }
+        Value::Object(map) => walk_any_object(map, pointer, findings),
         _ => {}
     }
 }
@@ -446,7 +493,7 @@ fn walk_object(
     pointer: &str,
     findings: &mut Findings,
 ) {
-    let before = findings.problems.len();
+    let before = findings.problems.count();
     let fields = || common.iter().chain(object.fields);
     for (key, value) in map {
         if Some(key.as_str()) == tag {
@@ -467,7 +514,7 @@ fn walk_object(
             findings.problem(pointer, format!("{:?} is required and missing", field.name));
         }
     }
-    if findings.problems.len() == before {
+    if findings.problems.count() == before {
         (object.also)(map, findings, pointer);
     }
 }
@@ -479,7 +526,9 @@ fn walk_choice(choice: &Choice, map: &Map<String, Value>, pointer: &str, finding
     match map.get(tag) {
         Some(Value::String(word)) => match choice.arms.iter().find(|(name, _)| name == word) {
             Some((_, arm)) => walk_object(arm, choice.common, Some(tag), map, pointer, findings),
-            None => findings.problem(&place, format!("{word:?} is unknown{}", nearest(word, words()))),
+            None => {
+                findings.problem(&place, format!("{} is unknown{}", quoted(word), nearest(word, words())))
+            }
         },
         Some(other) => findings.problem(&place, format!("must be a text, and is {}", kind(other))),
         None => {
@@ -504,6 +553,7 @@ fn fits(rule: &Rule, value: &Value) -> bool {
         Rule::Number { .. } | Rule::Integer { .. } => value.is_number(),
         Rule::Object(_) | Rule::Choice(_) | Rule::AnyObject { .. } => value.is_object(),
         Rule::List { .. } => value.is_array(),
+        Rule::Fixed(rule) => fits(rule, value),
         Rule::Either(first, second) => fits(first, value) || fits(second, value),
     }
 }
@@ -516,6 +566,7 @@ fn kind_of_rule(rule: &Rule) -> String {
         Rule::Integer { .. } => "a whole number".into(),
         Rule::Object(_) | Rule::Choice(_) | Rule::AnyObject { .. } => "an object".into(),
         Rule::List { .. } => "a list".into(),
+        Rule::Fixed(rule) => kind_of_rule(rule),
         Rule::Either(first, second) => format!("{} or {}", kind_of_rule(first), kind_of_rule(second)),
     }
 }

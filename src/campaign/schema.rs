@@ -39,6 +39,7 @@ pub fn schema(rule: &Rule) -> Value {
             json!({ "type": "object", "minProperties": usize::from(!may_be_empty) })
         }
         Rule::Parsed { about, .. } => json!({ "type": "string", "description": about }),
+        Rule::Fixed(rule) => schema(rule),
         Rule::Either(first, second) => json!({ "anyOf": [schema(first), schema(second)] }),
     }
 }

@@ -37,6 +37,19 @@ fn escaped(text: &str, stays: fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// A text of at most `longest` bytes: one that is longer is cut, and ends with `…`.
+pub fn shortened(text: &str, longest: usize) -> Cow<'_, str> {
+    const CUT: char = '…';
+    if text.len() <= longest {
+        return Cow::Borrowed(text);
+    }
+    let mut end = longest.saturating_sub(CUT.len_utf8());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    Cow::Owned(format!("{}{CUT}", text.get(..end).unwrap_or_default()))
+}
+
 /// A number with its thousands apart: `12,345`.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
@@ -72,6 +85,15 @@ mod tests {
         assert_eq!(visible_lines("a\n\tb\u{1b}"), "a\n\tb\\u001b");
         for plain in ["", "दीवाली 🪔", "क्\u{200d}ष", "tab-less"] {
             assert!(matches!(visible(plain), Cow::Borrowed(_)), "{plain}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        assert_eq!(shortened("दीवाली", 18), "दीवाली");
+        for longest in 3..18 {
+            let cut = shortened("दीवाली", longest);
+            assert!(cut.len() <= longest && cut.ends_with('…'), "{longest}: {cut}");
         }
     }
 

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{Failure, Outcome, open, operator, print, write_line};
-use crate::campaign::{counted, visible, visible_lines};
+use crate::campaign::{CampaignId, counted, visible, visible_lines};
 use crate::config::Config;
 use crate::ledger::{Act, Audit, Redis};
 use crate::provider::transport::REQUEST_TIMEOUT;
@@ -98,7 +98,8 @@ impl Wanted {
 /// The id that a job's document gives, if it can be read so far.
 fn id(job: &Buried) -> Option<String> {
     let document: Value = serde_json::from_slice(&job.data).ok()?;
-    document.get("id")?.as_str().map(str::to_owned)
+    let id = document.get("id")?.as_str()?;
+    id.parse::<CampaignId>().is_ok().then(|| id.to_owned())
 }
 
 fn summary(count: u64, what: &str, json: bool) -> String {

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::dispatch::Account;
 use crate::ledger::{Access, CLOCK_SKEW, Redis, Sqlite};
 use crate::provider::{Answer, Failure as NoReply, ParsedBody, RequestBody, classify};
+use crate::queue::rabbitmq::Broker;
 use crate::redis_client::{Node, RetryPolicy, survey};
 
 /// The oldest Redis that has all the commands of the scripts.
@@ -317,17 +318,40 @@ fn look_at_replicas(check: &str, node: &Node, wanted: u32, findings: &mut Findin
 }
 
 async fn look_at_broker(config: &Config, findings: &mut Findings) {
-    if config.amqp.is_none() {
+    let Some(amqp) = &config.amqp else {
         let text = "is not configured; jobs are submitted to the embedded store";
         findings.add("rabbitmq", Grade::Ok, text);
         return;
-    }
+    };
+    // What is missing is told before connecting declares it.
+    let missing = match amqp.url.read("amqp.url") {
+        Ok(url) => Broker::missing(&url).await,
+        Err(fault) => return findings.add("rabbitmq", Grade::Bad, Failure::from(fault).to_string()),
+    };
     // Connecting declares the queues, so one that is there with other arguments is told here.
     let broker = match open::broker(config, false).await {
         Ok(broker) => broker,
         Err(fault) => return findings.add("rabbitmq", Grade::Bad, fault.to_string()),
     };
-    findings.add("rabbitmq", Grade::Ok, "queues as they must be");
+    match missing {
+        Ok(missing) if missing.is_all => {
+            findings.add(
+                "rabbitmq",
+                Grade::Ok,
+                "had none of flowcast's queues and exchanges; they are declared now",
+            );
+        }
+        Ok(missing) if !missing.names.is_empty() => {
+            let text = format!(
+                "did not have {}; declared again now, and what was in a queue or was published to it meanwhile is lost: \
+                 submit jobs of that time again",
+                missing.names.join(", ")
+            );
+            findings.add("rabbitmq", Grade::Warning, text);
+        }
+        Ok(_) => findings.add("rabbitmq", Grade::Ok, "queues as they must be"),
+        Err(fault) => findings.add("rabbitmq", Grade::Warning, format!("what it has can't be told: {fault}")),
+    }
     let nodes = broker.nodes().await;
     for (place, told) in &nodes {
         let check = if nodes.len() == 1 { "rabbitmq".into() } else { format!("rabbitmq {place}") };

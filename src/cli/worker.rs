@@ -236,7 +236,9 @@ fn log_start(http: &Http, on: &str) {
 fn watch(health: &Health, server: &RedisClient, broker: &Broker) {
     let (server, broker) = (server.clone(), broker.clone());
     health.check("redis", move || server.is_here());
+    let intake = broker.clone();
     health.check("rabbitmq", move || broker.is_here());
+    health.check("jobs", move || intake.takes_jobs());
 }
 
 /// Works until it is stopped, and then no longer than the grace.

@@ -48,8 +48,23 @@ pub enum Refusal {
     Audience(#[from] AudienceError),
 }
 
+/// The most bytes of problems that are shown together, but for the last.
+const LONGEST: usize = 1_536;
+
+/// The problems, a line each: as many as are read with ease, and the last, which counts those that are not listed.
 fn lines(problems: &[Problem]) -> String {
-    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    let mut lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let last = lines.len().saturating_sub(1);
+    let mut bytes = 0;
+    let fit = lines.iter().take_while(|line| {
+        bytes += line.len();
+        bytes <= LONGEST
+    });
+    let fit = fit.count().max(1);
+    if fit < last {
+        lines.splice(fit..last, ["…".to_owned()]);
+    }
+    lines.join("\n")
 }
 
 /// Checks a job against its audience and its account. Reads the audience once, from end to end.

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Context, Prepared, Refusal, control, prepare, register};
 use crate::campaign::control::Control;
+use crate::campaign::text::shortened;
 use crate::campaign::{CampaignId, Job, Problem};
 use crate::ledger::{Ledger, LedgerError};
 use crate::queue::QueueError;
@@ -22,6 +23,8 @@ use crate::traces;
 pub const JOB_LIMIT: usize = 16 << 20;
 /// So many jobs are taken in at once; the broker keeps the others for other workers.
 const AT_ONCE: u16 = 16;
+/// The longest reason of a refusal, in bytes.
+const LONGEST_ERROR: usize = 2_048;
 /// Who did what came without a name.
 const QUEUE: &str = "the queue";
 /// A wait before something that failed outside is tried again.
@@ -128,6 +131,7 @@ async fn take<L: Ledger>(
                 return Ok(());
             }
             Err(JobError::Refused { error, pointer }) => {
+                let error = shortened(&error, LONGEST_ERROR);
                 tracing::warn!("a job is refused: {error}");
                 metrics::counter!("flowcast_jobs_refused_total").increment(1);
                 return broker.bury(delivery, &error, &pointer).await;

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::supervisor::{CampaignSupervisor, Rest};
 use super::{Account, Context, DispatchError, LoopProgress, Prepared};
 use crate::campaign::CampaignId;
-use crate::campaign::problem::nearest;
+use crate::campaign::problem::{nearest, quoted};
 use crate::ledger::{Breaker, CLOCK_SKEW, Campaign, Ledger};
 use crate::queue::{Local, Queue};
 use crate::runtime;
@@ -65,7 +65,7 @@ impl Accounts {
             account.clone()
         } else {
             let near = nearest(name, self.0.keys().map(String::as_str));
-            Err(format!("the account {name:?} is not configured{near}"))
+            Err(format!("the account {} is not configured{near}", quoted(name)))
         }
     }
 

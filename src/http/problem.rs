@@ -6,11 +6,15 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::campaign::problem::Problem as JobProblem;
+use crate::campaign::text::shortened;
 use crate::dispatch::{DispatchError, Refusal};
 use crate::ledger::LedgerError;
 
 /// The media type.
 pub(super) const MEDIA_TYPE: &str = "application/problem+json";
+
+/// The longest detail, in bytes: what is asked for may be quoted in it.
+const LONGEST_DETAIL: usize = 4_096;
 
 /// A problem.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -40,7 +44,7 @@ pub(super) struct PointedError {
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or("Problem").into();
-        let detail = detail.into();
+        let detail = shortened(&detail.into(), LONGEST_DETAIL).into_owned();
         Self { r#type: "about:blank", title, status: status.as_u16(), detail, errors: Vec::new() }
     }
 

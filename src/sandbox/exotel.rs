@@ -11,6 +11,7 @@ use super::api::{
 };
 use super::rules::{self, Dialect};
 use crate::campaign::codes;
+use crate::campaign::problem::json_error;
 
 pub(super) struct Exotel;
 
@@ -53,7 +54,7 @@ impl Api for Exotel {
     }
 
     fn read(_: &[String], body: &[u8]) -> Result<Vec<Message>, String> {
-        let request: Value = serde_json::from_slice(body).map_err(|fault| format!("not JSON: {fault}"))?;
+        let request: Value = serde_json::from_slice(body).map_err(|fault| json_error(&fault))?;
         known(&request, "", &["custom_data", "status_callback", "whatsapp"])?;
         let channel = &request["whatsapp"];
         known(channel, "/whatsapp", &["custom_data", "status_callback", "messages"])?;

@@ -11,6 +11,7 @@ use super::api::{
 use super::rules::{self, Dialect};
 
 use super::meta::Meta;
+use crate::campaign::problem::json_error;
 
 pub(super) struct Kaleyra;
 
@@ -44,7 +45,7 @@ impl Api for Kaleyra {
     }
 
     fn read(path: &[String], body: &[u8]) -> Result<Vec<Message>, String> {
-        let request: Value = serde_json::from_slice(body).map_err(|fault| format!("not JSON: {fault}"))?;
+        let request: Value = serde_json::from_slice(body).map_err(|fault| json_error(&fault))?;
         known(&request, "", &["messaging_object", "extra_info", "callback_profile_id"])?;
         let message = &request["messaging_object"];
         if message["messaging_product"] != "whatsapp" {

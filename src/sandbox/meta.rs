@@ -11,6 +11,7 @@ use super::api::{
 };
 use super::rules::{self, Dialect};
 use crate::campaign::codes::{self, Source};
+use crate::campaign::problem::json_error;
 
 pub(super) struct Meta;
 
@@ -45,7 +46,7 @@ impl Api for Meta {
     }
 
     fn read(_: &[String], body: &[u8]) -> Result<Vec<Message>, String> {
-        let message: Value = serde_json::from_slice(body).map_err(|fault| format!("not JSON: {fault}"))?;
+        let message: Value = serde_json::from_slice(body).map_err(|fault| json_error(&fault))?;
         if message["messaging_product"] != "whatsapp" {
             return Err("messaging_product must be \"whatsapp\"".into());
         }

@@ -33,6 +33,7 @@ mod forward;
 mod full_disks;
 mod fuzz;
 mod health;
+mod hostile_jobs;
 mod jobs;
 mod ledger;
 mod lessons;

@@ -7,7 +7,9 @@ use super::super::id::CampaignId;
 use super::super::phone::Phone;
 use super::super::problem::step;
 use super::super::rate::Rate;
-use super::super::rules::{ANY_TEXT, Field, Findings, Object, Rule, object, one_of, optional, required};
+use super::super::rules::{
+    Authority, Field, Findings, Object, Rule, object, one_of, optional, required, text,
+};
 use super::super::schema::schema;
 
 /// Reads a type from its text, with the type's own error.
@@ -73,6 +75,9 @@ const ADDRESS: Rule = Rule::Parsed {
     about: "an http or https address",
 };
 
+/// What a provider gives back with each report.
+const GIVEN_BACK: Rule = Rule::Text(text(4_096, Authority::Flowcast));
+
 /// Document 002, `wa_source`: where a message comes from, for Kaleyra's reports.
 const WA_SOURCES: &[&str] = &[
     "api",
@@ -98,26 +103,26 @@ pub(super) const JOB: Object = Object {
         optional("name", NAME),
         required("account", Rule::Parsed { check: |_| Ok(()), about: "an account of the configuration" }),
         required("from", E164),
-        required("audience", AUDIENCE),
+        required("audience", Rule::Fixed(&AUDIENCE)),
         required("message", CONTENT),
-        optional("custom_data", ANY_TEXT),
+        optional("custom_data", GIVEN_BACK),
         optional("status_callback", ADDRESS),
         optional(
             "extra_info",
             Rule::Object(object(&[
-                optional("ref1", ANY_TEXT),
-                optional("ref2", ANY_TEXT),
+                optional("ref1", GIVEN_BACK),
+                optional("ref2", GIVEN_BACK),
                 optional("wa_source", one_of(WA_SOURCES)),
             ])),
         ),
-        optional("limits", Rule::Object(object(&[optional("messages", RATE)]))),
-        optional("schedule", SCHEDULE),
+        optional("limits", Rule::Fixed(&Rule::Object(object(&[optional("messages", RATE)])))),
+        optional("schedule", Rule::Fixed(&SCHEDULE)),
         optional(
             "stop_when",
-            Rule::Object(object(&[
+            Rule::Fixed(&Rule::Object(object(&[
                 required("rejected_percent", Rule::Integer { range: (1, 100) }),
                 optional("after", Rule::Integer { range: (1, u64::MAX) }),
-            ])),
+            ]))),
         ),
         optional("on_in_doubt", one_of(&["hold", "resend"])),
     ],

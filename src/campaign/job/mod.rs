@@ -11,7 +11,7 @@ use super::digest::digest;
 use super::id::CampaignId;
 use super::notice::Noticed;
 use super::phone::Phone;
-use super::problem::Problem;
+use super::problem::{Problem, json_error};
 use super::rate::Rate;
 use super::rules::{self, Limit, Rule, is_template};
 use super::schedule::Schedule;
@@ -155,26 +155,29 @@ impl Job {
             vec![Problem::new("", format!("is not UTF-8 (byte {})", fault.valid_up_to()))]
         })?;
         let text = text.trim_start_matches('\u{feff}');
-        let mut document: Value = serde_json::from_str(text)
-            .map_err(|fault| vec![Problem::new("", format!("is not JSON: {fault}"))])?;
+        let mut document: Value =
+            serde_json::from_str(text).map_err(|fault| vec![Problem::new("", json_error(&fault))])?;
         if let Some(version) = document.get("version").and_then(Value::as_u64)
             && version != 1
         {
             let message = format!("{version} is not known; this flowcast reads version 1");
             return Err(vec![Problem::new("/version", message)]);
         }
-        let findings = rules::check(&Rule::Object(form::JOB), &document, "");
-        if !findings.problems.is_empty() {
-            return Err(findings.problems);
+        if let Value::String(_) = document {
+            let message = "must be an object, and is a text; was the job turned into JSON twice?";
+            return Err(vec![Problem::new("", message)]);
         }
+        let findings = rules::check(&Rule::Object(form::JOB), &document, "");
+        let (limits, check_rendered) = (findings.limits, findings.check_rendered);
+        findings.problems.or(())?;
         let mut job: Self = serde_json::from_value(document.clone())
-            .map_err(|fault| vec![Problem::new("", fault.to_string())])?;
+            .map_err(|fault| vec![Problem::new("", json_error(&fault))])?;
         if let Some(map) = document.as_object_mut() {
             map.shift_remove("id");
         }
         job.document = document;
-        job.limits_of_strings = findings.limits;
-        job.check_rendered = findings.check_rendered;
+        job.limits_of_strings = limits;
+        job.check_rendered = check_rendered;
         Ok(job)
     }
 

@@ -8,6 +8,7 @@ mod bounds;
 mod expression;
 mod operators;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use minijinja::Environment;
@@ -17,7 +18,7 @@ use super::batch::Recipient;
 use super::capability::Callbacks;
 use super::columns::Columns;
 use super::content::CONTENT;
-use super::problem::{Problem, step};
+use super::problem::{Problem, Problems, step};
 use super::rules::{self, Limit, is_template, too_long};
 use super::state::SkipReason;
 use expression::{Compiler, Piece, Text, evaluate};
@@ -123,13 +124,16 @@ impl Template {
         columns: &Columns,
         callbacks: Option<Arc<Callbacks>>,
     ) -> Result<Self, Vec<Problem>> {
+        // A message may hold as many strings as its sender likes.
+        let limits: HashMap<&str, Limit> =
+            limits.iter().map(|(known, limit)| (known.as_str(), *limit)).collect();
         let mut compiler = Compiler::new(columns);
         let callback_at = envelope.callback_at.filter(|_| callbacks.is_some());
         let mut builder = Builder { callback_at, ..Builder::default() };
         builder.value(&envelope.value, "", &mut |text, place| {
             let pointer = envelope.place_in_job(place);
             let own = envelope.limits.iter().find(|(known, _)| *known == place).map(|(_, limit)| *limit);
-            let limit = limits.iter().find(|(known, _)| *known == pointer).map(|(_, limit)| *limit);
+            let limit = limits.get(pointer.as_str()).copied();
             let limit = own.or(limit).unwrap_or(Limit::FREE);
             match compiler.compile(text, limit.is_text) {
                 // Too long before any value is filled in: no recipient could get it.
@@ -142,14 +146,11 @@ impl Template {
             }
         });
         builder.flush();
-        let constant: usize = builder.ops.iter().map(Op::least_bytes).sum();
-        if constant > MESSAGE {
-            let fault = format!("is {constant} bytes long without its values; no message is above {MESSAGE}");
-            builder.problems.push(Problem::new("/message", fault));
+        if builder.least_bytes > MESSAGE {
+            let fault = format!("is longer than {MESSAGE} bytes without its values; no message is");
+            builder.problems.add(Problem::new("/message", fault));
         }
-        if !builder.problems.is_empty() {
-            return Err(builder.problems);
-        }
+        builder.problems.or(())?;
         let too_long_already = envelope.limits.iter().filter_map(|(place, limit)| {
             let text = envelope.value.pointer(place)?.as_str().filter(|text| !is_template(text))?;
             let length = text.chars().count();
@@ -376,7 +377,9 @@ struct Builder {
     callback_at: Option<&'static str>,
     ops: Vec<Op>,
     constant: Vec<u8>,
-    problems: Vec<Problem>,
+    /// How many bytes the message has at the least.
+    least_bytes: usize,
+    problems: Problems,
 }
 
 impl Builder {
@@ -386,6 +389,9 @@ impl Builder {
         pointer: &str,
         compile: &mut impl FnMut(&str, &str) -> Result<Op, Problem>,
     ) {
+        if self.least_bytes + self.constant.len() > MESSAGE {
+            return;
+        }
         match value {
             Value::Object(map) => {
                 self.constant.push(b'{');
@@ -416,9 +422,10 @@ impl Builder {
             Value::String(text) if is_template(text) => match compile(text, pointer) {
                 Ok(op) => {
                     self.flush();
+                    self.least_bytes += op.least_bytes();
                     self.ops.push(op);
                 }
-                Err(problem) => self.problems.push(problem),
+                Err(problem) => self.problems.add(problem),
             },
             constant => {
                 write_value(constant, &mut self.constant);
@@ -491,7 +498,7 @@ mod tests {
 
     fn compile(content: &Value, columns: &[&str]) -> Result<Template, Vec<Problem>> {
         let findings = rules::check(&CONTENT, content, "/message");
-        assert_eq!(findings.problems, []);
+        assert_eq!(findings.problems.into_list(), []);
         let value = json!({ "to": "{{ recipient }}", "content": content });
         let envelope = Envelope::new(value, "/content", &[]);
         let columns = Columns::new(columns.iter().map(ToString::to_string).collect());

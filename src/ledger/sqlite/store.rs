@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
@@ -34,6 +34,8 @@ const GROUP: usize = 512;
 /// The least room on its disk, in bytes, with which something of a campaign is written: a commit needs less, so
 /// none is cut short by a disk that is full.
 const ROOM: u64 = 8 << 20;
+/// How long it is waited for a file that another process has locked.
+const BUSY: Duration = Duration::from_secs(10);
 /// How often a full disk is looked at.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -90,7 +92,8 @@ impl Store {
             Kind::Store(older) if UPGRADES.iter().any(|(from, _)| *from == older) => {
                 upgrade(&mut connection).map_err(|fault| broken(&fault))?;
             }
-            Kind::Empty if access == Access::Send => {
+            // A file that another process has just made, or one that was made for it.
+            Kind::Empty if access != Access::Read => {
                 create(&mut connection).map_err(|fault| broken(&fault))?;
             }
             Kind::Empty => return Err(broken(&"holds no campaigns yet")),
@@ -214,7 +217,7 @@ fn make(path: &Path) -> std::io::Result<()> {
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(Duration::from_secs(10))?;
+    connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(64);
     // Full: a commit is on disk when it returns, through a loss of power too.
     connection.pragma_update(None, "synchronous", "full")?;
@@ -241,10 +244,30 @@ fn kind(connection: &Connection) -> rusqlite::Result<Kind> {
     })
 }
 
+/// Makes an empty file a store. Another process may be doing the same.
 fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+    let since = Instant::now();
+    while let Err(fault) = create_now(connection) {
+        // SQLite does not wait for a lock where the kind of journal changes.
+        let is_busy = fault.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy);
+        if !is_busy || since.elapsed() > BUSY {
+            return Err(fault);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+fn create_now(connection: &mut Connection) -> rusqlite::Result<()> {
+    if !matches!(kind(connection)?, Kind::Empty) {
+        return Ok(());
+    }
     connection.pragma_update(None, "page_size", 8192)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if !matches!(kind(&transaction)?, Kind::Empty) {
+        return Ok(());
+    }
     transaction.execute_batch(include_str!("schema.sql"))?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
@@ -343,6 +366,23 @@ mod tests {
         for access in [Access::Send, Access::Read] {
             let fault = Store::open(&path, access).err().unwrap().to_string();
             assert!(fault.contains("has layout 4"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn processes_that_open_a_new_store_at_once_make_it_once() {
+        for _ in 0..20 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("flowcast.db");
+            make(&path).unwrap();
+            std::thread::scope(|scope| {
+                for nth in 0..8 {
+                    let access = if nth == 0 { Access::Send } else { Access::Change };
+                    let path = &path;
+                    scope.spawn(move || Store::open(path, access).unwrap());
+                }
+            });
+            assert!(matches!(kind(&connect(&path).unwrap()).unwrap(), Kind::Store(VERSION)));
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions};
-use lapin::types::{FieldTable, ShortString};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::uri::{AMQPScheme, AMQPUri};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use secrecy::{ExposeSecret, SecretString};
@@ -19,6 +19,8 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::super::QueueError;
+use super::consuming::Trouble;
+use super::topology::Missing;
 use super::{addresses, tls, topology};
 use crate::connection_slot::ConnectionSlot;
 
@@ -58,6 +60,8 @@ struct Shared {
     /// Whether to wait for the broker as long as it takes.
     patient: bool,
     is_here: AtomicBool,
+    /// What keeps jobs from being taken.
+    intake: Trouble,
     unconfirmed: AtomicBool,
 }
 
@@ -200,6 +204,7 @@ impl Broker {
             nodes,
             patient,
             is_here: AtomicBool::new(false),
+            intake: Trouble::default(),
             unconfirmed: AtomicBool::new(false),
         };
         let broker = Self { shared: Arc::new(shared), link: ConnectionSlot::default() };
@@ -210,6 +215,37 @@ impl Broker {
     /// Whether the connection to the broker stands.
     pub fn is_here(&self) -> bool {
         self.shared.is_here.load(Ordering::Relaxed)
+    }
+
+    /// Whether its queue of jobs has this process as a consumer, as far as it takes any.
+    pub fn takes_jobs(&self) -> bool {
+        self.shared.intake.get().is_none()
+    }
+
+    /// What keeps jobs from being taken; whoever takes them says it here.
+    pub(super) fn intake(&self) -> Trouble {
+        self.shared.intake.clone()
+    }
+
+    /// What is not on the broker yet, or not any more. Declares nothing.
+    ///
+    /// # Errors
+    ///
+    /// When no node takes a connection.
+    pub async fn missing(uri: &SecretString) -> Result<Missing, QueueError> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut fault = QueueError(SILENT.into());
+        for node in addresses::read(uri.expose_secret())? {
+            match connect(&node, "flowcast doctor").await {
+                Ok(connection) => {
+                    let missing = answered(topology::missing(&connection)).await?;
+                    let _ = tokio::time::timeout(CLOSE, connection.close(200, "done".into())).await;
+                    return missing;
+                }
+                Err(refused) => fault = refused,
+            }
+        }
+        Err(fault)
     }
 
     /// What keeps messages from being published, if anything.
@@ -258,6 +294,7 @@ impl Broker {
     /// Publishes messages, together; when it returns, the broker has all of them. What it did not
     /// confirm is published again.
     pub(super) async fn publish(&self, messages: &[Message]) -> Result<(), Unpublished> {
+        let longest = messages.iter().map(|message| header_size(&message.properties)).max();
         // What was stopped while it waited for a confirm is not waited for any more.
         let _over = ClearOnDrop(&self.shared.unconfirmed);
         let mut left: Vec<&Message> = messages.iter().collect();
@@ -265,6 +302,13 @@ impl Broker {
         let since = Instant::now();
         loop {
             let link = self.link().await.map_err(Unpublished::Failed)?;
+            // The broker would end the connection over it, each time.
+            let most = link.publishing.configuration().frame_max() as usize;
+            if let Some(longest) = longest.filter(|longest| *longest > most) {
+                let text =
+                    format!("takes no message whose headers have {longest} bytes; the most are {most}");
+                return Err(Unpublished::Failed(QueueError(text)));
+            }
             let mut confirms = Vec::with_capacity(left.len());
             let publishing = async {
                 for message in &left {
@@ -382,12 +426,26 @@ impl Broker {
         }
     }
 
+    /// Declares what there must be, where it is gone.
+    pub(super) async fn declare_all(&self) -> Result<(), QueueError> {
+        let link = self.link().await?;
+        let declaring = async {
+            let channel = link.publishing.create_channel().await.map_err(|fault| failed(&fault))?;
+            let declared = topology::declare(&channel).await;
+            let _ = channel.close(200, "done".into()).await;
+            declared
+        };
+        answered(declaring).await?
+    }
+
     /// Declares a campaign's queue.
     pub(super) async fn declare(&self, campaign: &crate::campaign::CampaignId) -> Result<(), QueueError> {
         let link = self.link().await?;
         let declaring = async {
             let channel = link.publishing.create_channel().await.map_err(|fault| failed(&fault))?;
-            topology::declare_campaign(&channel, campaign).await
+            let declared = topology::declare_campaign(&channel, campaign).await;
+            let _ = channel.close(200, "done".into()).await;
+            declared
         };
         answered(declaring).await?
     }
@@ -411,26 +469,36 @@ impl Broker {
     }
 }
 
+/// Connects to a node.
+async fn connect(node: &AMQPUri, name: &str) -> Result<Connection, QueueError> {
+    let mut uri = node.clone();
+    uri.query.heartbeat.get_or_insert(HEARTBEAT);
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let connected = answered(tls::connect(uri, properties)).await?;
+    connected.map_err(|fault| {
+        QueueError(if fault.is_amqp_error() {
+            format!("refused the connection: {fault}; are user, password and virtual host right?")
+        } else {
+            fault.to_string()
+        })
+    })
+}
+
+/// How many bytes the properties of a message take at the most; they share one frame.
+fn header_size(properties: &BasicProperties) -> usize {
+    /// What stands there beside the headers: short strings of at most 255 bytes.
+    const OTHERS: usize = 4_096;
+    let headers = properties.headers().iter().flat_map(|headers| headers.inner());
+    let size =
+        |value: &AMQPValue| if let AMQPValue::LongString(text) = value { text.as_bytes().len() } else { 16 };
+    OTHERS + headers.map(|(name, value)| name.as_str().len() + 8 + size(value)).sum::<usize>()
+}
+
 /// Connects to a node and declares; a failure says whether the same may work later.
 async fn open(node: &AMQPUri) -> Result<Link, (QueueError, bool)> {
-    let connect = async |name: &str| {
-        let mut uri = node.clone();
-        uri.query.heartbeat.get_or_insert(HEARTBEAT);
-        let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let connecting = tls::connect(uri, properties);
-        match tokio::time::timeout(CONNECT, connecting).await {
-            Ok(Ok(connection)) => Ok(Arc::new(connection)),
-            Ok(Err(fault)) => {
-                let refused = fault.is_amqp_error();
-                let text = if refused {
-                    format!("refused the connection: {fault}; are user, password and virtual host right?")
-                } else {
-                    fault.to_string()
-                };
-                Err((QueueError(text), true))
-            }
-            Err(_) => Err((QueueError(SILENT.into()), true)),
-        }
+    let connect = async |name: &str| match connect(node, name).await {
+        Ok(connection) => Ok(Arc::new(connection)),
+        Err(fault) => Err((fault, true)),
     };
     let publishing = connect("flowcast publishing").await?;
     let declaring = async {

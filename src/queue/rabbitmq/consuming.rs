@@ -35,6 +35,7 @@ pub(super) struct Consuming {
     /// How many deliveries may be out before one is acknowledged.
     prefetch: u16,
     taking: Option<Taking>,
+    declared: Option<Instant>,
     out: Arc<AtomicUsize>,
     trouble: Trouble,
 }
@@ -76,9 +77,15 @@ impl Consuming {
             campaign: None,
             prefetch,
             taking: None,
+            declared: None,
             out: Arc::default(),
             trouble: Trouble::default(),
         }
+    }
+
+    /// Of jobs: what keeps them from being taken, the broker knows.
+    pub(super) fn of_jobs(broker: &Broker, queue: &str, prefetch: u16) -> Self {
+        Self { trouble: broker.intake(), ..Self::new(broker, queue, prefetch) }
     }
 
     /// Of a campaign's batches.
@@ -91,10 +98,18 @@ impl Consuming {
         self.trouble.clone()
     }
 
-    async fn consume(&self) -> Result<Taking, QueueError> {
-        if let Some(campaign) = &self.campaign {
-            self.broker.declare(campaign).await?;
+    /// Declares the queue, and what leads to it, where they are gone.
+    async fn declare(&mut self) -> Result<(), QueueError> {
+        match &self.campaign {
+            Some(campaign) => self.broker.declare(campaign).await?,
+            None => self.broker.declare_all().await?,
         }
+        self.declared = Some(Instant::now());
+        Ok(())
+    }
+
+    async fn consume(&mut self) -> Result<Taking, QueueError> {
+        self.declare().await?;
         let channel = self.broker.channel().await?;
         let asking = async {
             channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
@@ -110,16 +125,22 @@ impl Consuming {
         let (mut since, mut wait) = (Instant::now(), WAITS.0);
         loop {
             // What the broker refuses for good ends it; what passes is tried again.
-            self.broker.link().await?;
+            if let Err(fault) = self.broker.link().await {
+                self.tell(format!("{} on RabbitMQ can't be read from: RabbitMQ {fault}", self.queue));
+                return Err(fault);
+            }
             match self.consume().await {
                 Ok(taking) => {
-                    *self.trouble.slot() = None;
+                    let trouble = self.trouble.slot().take();
+                    if trouble.is_some() {
+                        tracing::info!("{} is read from again", self.queue);
+                    }
                     return Ok(self.taking.insert(taking));
                 }
                 Err(fault) => {
                     tracing::debug!("can't take from {}: {fault}", self.queue);
                     if since.elapsed() > TROUBLE {
-                        *self.trouble.slot() = Some(format!(
+                        self.tell(format!(
                             "{} on RabbitMQ can't be read from, as it is while most of the nodes that hold it \
                              are away; it goes on by itself when they are back ({fault})",
                             self.queue
@@ -146,6 +167,15 @@ impl Consuming {
         }
     }
 
+    /// Says what keeps it from taking: once in the log, and to whoever asks as long as it lasts.
+    fn tell(&self, trouble: String) {
+        let mut slot = self.trouble.slot();
+        if slot.is_none() {
+            tracing::warn!("{trouble}");
+        }
+        *slot = Some(trouble);
+    }
+
     /// The next delivery. Waits as long as there is none, or no broker.
     ///
     /// # Errors
@@ -153,6 +183,15 @@ impl Consuming {
     /// When the broker refuses for good.
     pub(super) async fn next(&mut self) -> Result<(Delivery, Out), QueueError> {
         loop {
+            // What was deleted by somebody would take nothing in any more, or lead nowhere.
+            if self.taking.is_some()
+                && self.declared.is_none_or(|at| at.elapsed() > QUIET)
+                && let Err(fault) = self.declare().await
+            {
+                tracing::debug!("{} can't be declared: {fault}", self.queue);
+                self.declared = Some(Instant::now());
+            }
+            let is_permanent = self.campaign.is_none();
             let taking = match self.taking.take() {
                 Some(taking) => self.taking.insert(taking),
                 None => self.set_up().await?,
@@ -164,6 +203,14 @@ impl Consuming {
                 }
                 // The connection or the queue is gone: set up again.
                 Ok(_) => {
+                    // A campaign's queue is deleted when the campaign is over.
+                    if is_permanent && taking.channel.status().connected() {
+                        tracing::warn!(
+                            "RabbitMQ has ended the consumer of {}: the queue was deleted or has moved; it is \
+                             declared and read from again",
+                            self.queue
+                        );
+                    }
                     self.taking = None;
                     tokio::time::sleep(WAITS.0).await;
                 }

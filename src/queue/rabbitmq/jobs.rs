@@ -10,12 +10,18 @@ use super::super::QueueError;
 use super::broker::{Broker, Message, Unpublished, answered, failed, json_properties};
 use super::consuming::{Consuming, Out};
 use super::topology::{DEAD, EVENTS, JOBS};
+use crate::campaign::text::shortened;
 
 /// A job that was delivered so often has ended its worker each time.
 const DELIVERIES: i64 = 10;
 /// The headers of a buried job.
 const ERROR: &str = "flowcast-error";
 const POINTER: &str = "flowcast-pointer";
+/// The longest that they are, in bytes: all headers share one frame, which may be as small as 8 KiB.
+const LONGEST_ERROR: usize = 2_048;
+const LONGEST_POINTER: usize = 256;
+/// The most bytes of jobs that are looked at together.
+const LOOKED_AT: usize = 64 << 20;
 
 /// A job, or a control document, as it was delivered.
 pub struct JobDelivery {
@@ -125,7 +131,7 @@ impl Jobs {
 impl Broker {
     /// Takes jobs, so many at once at the most: the others are for other workers.
     pub fn jobs(&self, at_once: u16) -> Jobs {
-        Jobs(Consuming::new(self, JOBS, at_once))
+        Jobs(Consuming::of_jobs(self, JOBS, at_once))
     }
 
     /// Puts a job or a control document on the queue.
@@ -152,7 +158,19 @@ impl Broker {
             // Nobody need listen to events; a job that goes nowhere is lost.
             mandatory: exchange != EVENTS,
         };
-        match self.publish(&[message]).await {
+        let message = [message];
+        match self.publish(&message).await {
+            // The queue is gone: somebody has deleted it.
+            Err(Unpublished::Nowhere) => {
+                tracing::warn!(
+                    "nothing on RabbitMQ takes {key}: its queue was deleted; it is declared again"
+                );
+                self.declare_all().await?;
+            }
+            Ok(()) => return Ok(()),
+            Err(Unpublished::Failed(fault)) => return Err(fault),
+        }
+        match self.publish(&message).await {
             Ok(()) => Ok(()),
             Err(Unpublished::Nowhere) => Err(QueueError(format!("{key} is gone"))),
             Err(Unpublished::Failed(fault)) => Err(fault),
@@ -185,15 +203,15 @@ impl Broker {
         }
     }
 
-    /// Buries a job that is refused: whole, with the reason and where in it.
+    /// Buries a job that is refused: whole, with the reason and where in it, each cut to what fits into a header.
     ///
     /// # Errors
     ///
     /// When the broker does not confirm it; the job comes again then.
     pub async fn bury(&self, job: JobDelivery, error: &str, pointer: &str) -> Result<(), QueueError> {
         let mut headers = FieldTable::default();
-        headers.insert(ERROR.into(), AMQPValue::LongString(error.into()));
-        headers.insert(POINTER.into(), AMQPValue::LongString(pointer.into()));
+        headers.insert(ERROR.into(), AMQPValue::LongString((*shortened(error, LONGEST_ERROR)).into()));
+        headers.insert(POINTER.into(), AMQPValue::LongString((*shortened(pointer, LONGEST_POINTER)).into()));
         let mut properties = job.delivery.properties.clone().with_headers(headers).with_delivery_mode(2);
         if properties.content_type().is_none() {
             properties = properties.with_content_type("application/octet-stream".into());
@@ -203,7 +221,8 @@ impl Broker {
         Ok(())
     }
 
-    /// The buried jobs, the oldest first, and how many more there are. They stay where they are.
+    /// The buried jobs, the oldest first, and how many more there are: at most `most`, and some 64 MiB. They stay
+    /// where they are.
     ///
     /// # Errors
     ///
@@ -211,11 +230,12 @@ impl Broker {
     pub async fn buried(&self, most: usize) -> Result<(Vec<Buried>, u32), QueueError> {
         let channel = self.channel().await?;
         let mut all = Vec::new();
-        let mut more = 0;
-        while all.len() < most {
+        let (mut more, mut bytes) = (0, 0);
+        while all.len() < most && bytes < LOOKED_AT {
             let got = channel.basic_get(DEAD.into(), BasicGetOptions::default()).await;
             let Some(message) = got.map_err(|fault| failed(&fault))? else { break };
             more = message.message_count;
+            bytes += message.delivery.data.len();
             all.push(read(&message.delivery));
         }
         // Closed, the channel gives all of them back.

@@ -30,6 +30,7 @@ use broker::{Message, Unpublished, answered, failed, lasting};
 use consuming::{Consuming, Out, Trouble};
 pub use forwards::{Forwarded, Forwarding, Forwards};
 pub use jobs::{Buried, DeadAction, Event, JobDelivery, Jobs};
+pub use topology::Missing;
 
 /// The shortest step of the delay ladder.
 const SHORTEST_DELAY: Duration = Duration::from_secs(1);

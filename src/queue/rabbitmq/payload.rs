@@ -3,6 +3,7 @@
 //! Several batches share a message, because what a message costs the broker hardly depends on its size.
 
 use super::super::QueuedBatch;
+use crate::campaign::problem::json_error;
 
 /// The layout that is written: this byte, then postcard of a list of batches.
 const LAYOUT: u8 = 2;
@@ -42,7 +43,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Vec<QueuedBatch>, String> {
         Some((&LAYOUT, body)) => postcard::from_bytes(body).map_err(|fault| format!("is no batch: {fault}")),
         // Layout 1: one batch, JSON.
         Some((b'{', _)) => {
-            let batch = serde_json::from_slice(bytes).map_err(|fault| format!("is no batch: {fault}"))?;
+            let batch = serde_json::from_slice(bytes)
+                .map_err(|fault| format!("is no batch: {}", json_error(&fault)))?;
             Ok(vec![batch])
         }
         Some((other, _)) => {

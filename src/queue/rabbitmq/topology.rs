@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, ErrorKind, ExchangeKind};
+use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 
 use super::super::QueueError;
 use crate::campaign::CampaignId;
@@ -49,7 +49,11 @@ pub(super) fn queue(campaign: &CampaignId) -> String {
 pub(super) fn delay(wait: Duration) -> String {
     let seconds = wait.as_secs();
     let step = DELAYS.iter().rev().find(|step| u64::from(**step) <= seconds).unwrap_or(&DELAYS[0]);
-    format!("flowcast.delay.{step}")
+    delay_of(step)
+}
+
+fn delay_of(seconds: &u32) -> String {
+    format!("flowcast.delay.{seconds}")
 }
 
 /// A table of arguments.
@@ -87,7 +91,7 @@ pub(super) async fn declare(channel: &Channel) -> Result<(), QueueError> {
     declare_queue(channel, FORWARDS, lasting()).await?;
     bind(channel, FORWARDS, BATCHES, FORWARDS_KEY).await?;
     for step in DELAYS {
-        let name = format!("flowcast.delay.{step}");
+        let name = delay_of(&step);
         let arguments = table([
             ("x-queue-type", text("quorum")),
             ("x-message-ttl", AMQPValue::LongLongInt(i64::from(step) * 1000)),
@@ -107,6 +111,58 @@ pub(super) async fn declare_campaign(channel: &Channel, campaign: &CampaignId) -
     let name = queue(campaign);
     declare_queue(channel, &name, lasting()).await?;
     bind(channel, &name, BATCHES, campaign.as_str()).await
+}
+
+/// The queues that are declared once.
+fn queues() -> impl Iterator<Item = String> {
+    [JOBS, DEAD, ENDED_QUEUE, FORWARDS].map(String::from).into_iter().chain(DELAYS.iter().map(delay_of))
+}
+
+/// The exchanges that are declared once.
+fn exchanges() -> impl Iterator<Item = String> {
+    [JOBS, EVENTS, ENDED, BATCHES].map(String::from).into_iter().chain(DELAYS.iter().map(delay_of))
+}
+
+/// What [`declare`] would have to make: queues and exchanges that are not there.
+pub(super) async fn missing(connection: &Connection) -> Result<Missing, QueueError> {
+    let failed = |fault: lapin::Error| super::broker::failed(&fault);
+    let mut missing = Missing { names: Vec::new(), is_all: true };
+    for (is_queue, name) in queues().map(|name| (true, name)).chain(exchanges().map(|name| (false, name))) {
+        // RabbitMQ closes the channel over one that is not there.
+        let channel = connection.create_channel().await.map_err(failed)?;
+        let (short, none) = (name.as_str().into(), FieldTable::default());
+        let declared = if is_queue {
+            let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+            channel.queue_declare(short, options, none).await.map(drop)
+        } else {
+            let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+            channel.exchange_declare(short, ExchangeKind::Direct, options, none).await
+        };
+        match declared {
+            Err(fault) if is_not_found(&fault) => {
+                missing.names.push(format!("{} {name}", if is_queue { "queue" } else { "exchange" }));
+            }
+            // Whatever else is wrong with it, it is there.
+            _ => {
+                missing.is_all = false;
+                let _ = channel.close(200, "done".into()).await;
+            }
+        }
+    }
+    Ok(missing)
+}
+
+/// Queues and exchanges that are not on the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Their kinds and names.
+    pub names: Vec<String>,
+    /// Whether none at all is there, as before the first connection.
+    pub is_all: bool,
+}
+
+fn is_not_found(fault: &lapin::Error) -> bool {
+    matches!(fault.kind(), ErrorKind::ProtocolError(amqp) if amqp.get_id() == 404)
 }
 
 async fn declare_queue(channel: &Channel, name: &str, arguments: FieldTable) -> Result<(), QueueError> {

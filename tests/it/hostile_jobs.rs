@@ -1,0 +1,251 @@
+//! Jobs that are made to stop a worker: each is refused whole at its first delivery, in a few KiB of words, and the
+//! worker goes on.
+
+use flowcast::sandbox::Behaviour;
+use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
+use lapin::{Connection, ConnectionProperties};
+use serde_json::{Value, json};
+
+use crate::fleet::{Fleet, until};
+use crate::servers::broker;
+use crate::support::{World, ask, job, job_with, phone, sandbox};
+
+const FAST: &str = "limits = { messages = \"100000/s\", requests = \"10000/s\" }";
+/// A frame of RabbitMQ.
+const FRAME: usize = 128 << 10;
+
+/// The bytes of a job in which something is put at a place.
+fn with(pointer: &str, value: Value) -> Vec<u8> {
+    job_with(pointer, value).to_string().into_bytes()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_names_and_long_lists_are_refused_at_their_first_delivery() {
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    let fleet = Fleet::new(20, &url, FAST);
+    let broker = broker(&fleet.amqp).await;
+    let _worker = fleet.worker();
+    let long = |length: usize| "x".repeat(length);
+    let many = |count: usize| -> Value {
+        let mut job = job();
+        let fields = (0..count).map(|nth| (format!("field{nth}"), json!(0)));
+        job.as_object_mut().unwrap().extend(fields);
+        job
+    };
+    let recipient = json!({ "phone": phone(0), "name": "Asha" });
+    let mut wide = recipient.clone();
+    wide[long(FRAME)] = json!("x");
+    let mut deep = recipient.clone();
+    deep["name"] = json!(long(1 << 20));
+    let mut jobs: Vec<(Vec<u8>, &str)> = (0..5)
+        .map(|nth| {
+            let mut job = job();
+            job[long((1 << 20) + nth)] = json!(1);
+            (job.to_string().into_bytes(), "unknown field")
+        })
+        .collect();
+    let mut just_over = job();
+    just_over[long(FRAME + 8_192)] = json!(1);
+    jobs.extend([
+        (just_over.to_string().into_bytes(), "unknown field"),
+        (many(100_000).to_string().into_bytes(), "and 99,980 more problems"),
+        (
+            with("/status_callback", json!(format!("https://example.com/{}", long(200_000)))),
+            "flowcast allows 2,048",
+        ),
+        (with("/id", json!(long(FRAME))), "flowcast allows 2,048"),
+        (with("/name", json!(long(FRAME))), "flowcast allows 2,048"),
+        (with("/account", json!(long(FRAME))), "flowcast allows 2,048"),
+        (with("/from", json!(long(FRAME))), "flowcast allows 2,048"),
+        (with("/on_in_doubt", json!(long(FRAME))), "must be one of"),
+        (with("/message/type", json!(long(FRAME))), "is unknown"),
+        (with("/message/text/body", json!(long(FRAME))), "characters long"),
+        (with("/message/text/body", json!(format!("{{{{ {} }}}}", long(FRAME)))), "characters long"),
+        (with("/message/text/body", json!(format!("{{{{ {} }}}}", long(60_000)))), "has no column"),
+        (with("/custom_data", json!(long(FRAME))), "flowcast allows 4,096"),
+        (with("/extra_info", json!({ "ref1": long(FRAME) })), "flowcast allows 4,096"),
+        (with("/audience", json!({ "csv": { "path": long(FRAME) } })), "flowcast allows 2,048"),
+        (with("/audience", json!({ "csv": { "path": format!("{}.csv", long(2_000)) } })), ""),
+        (with("/audience", json!({ "recipients": [wide] })), "its name has more than the 200 characters"),
+        (with("/audience", json!({ "recipients": [deep] })), "flowcast allows 65,536"),
+        (with("/audience", json!({ "recipients": vec![json!({}); 50_000] })), "and 49,980 more problems"),
+        (
+            json!({ "version": 1, "control": "pause", "id": long(FRAME) }).to_string().into_bytes(),
+            "allows 2,048",
+        ),
+        (json!({ "version": 1, "control": long(FRAME), "id": "c1" }).to_string().into_bytes(), "is unknown"),
+        (
+            json!({ "version": 1, "control": "pause", "id": "c1", "by": long(FRAME) })
+                .to_string()
+                .into_bytes(),
+            "200",
+        ),
+        (format!("{}1{}", "[".repeat(FRAME), "]".repeat(FRAME)).into_bytes(), "is not JSON"),
+        // Each string compares itself with all others, where they are in a list.
+        (
+            with(
+                "/message",
+                json!({ "type": "text", "text": { "body": "x", "all": vec!["{{ name }}"; 200_000] } }),
+            ),
+            "",
+        ),
+    ]);
+    for (job, _) in &jobs {
+        broker.submit(job.clone()).await.unwrap();
+    }
+    let mut dead = Vec::new();
+    until("all of them to be refused", || {
+        let looked =
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(broker.buried(100)));
+        dead = looked.unwrap().0;
+        dead.len() >= jobs.len()
+    })
+    .await;
+    assert_eq!(dead.len(), jobs.len());
+    for (data, error) in &jobs {
+        let found = dead.iter().find(|dead| dead.data == *data).expect("dead-lettered whole");
+        assert!(found.error.contains(error), "{error:?}: {}", found.error);
+        assert!(found.error.len() <= 2_048 && found.pointer.len() <= 256, "{}", found.error.len());
+    }
+    fleet.submit().await;
+    fleet.until_state("c1", "completed").await;
+    assert_eq!(sandbox.count(), 20);
+    let log = fleet.log();
+    assert_eq!(log.matches("a job is refused").count(), jobs.len(), "each was delivered once");
+    assert_eq!(log.matches("connected to RabbitMQ").count(), 1, "its connection stood");
+    assert!(log.len() < 100_000, "{} bytes of log", log.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_is_never_quoted() {
+    let fleet = Fleet::new(1, "http://127.0.0.1:9", FAST);
+    let broker = broker(&fleet.amqp).await;
+    let _worker = fleet.worker();
+    let (who, name) = (phone(7), "Ashalata");
+    let inside = json!({ "phone": who, "name": name }).to_string();
+    let list = json!([inside]);
+    let jobs = [
+        json!(inside),
+        json!(job().to_string()),
+        list.clone(),
+        json!({ "version": 1, "control": inside, "id": "c1" }),
+        job_with("/audience", json!(inside)),
+        job_with("/audience", json!({ "recipients": inside })),
+        job_with("/audience", json!({ "recipients": list })),
+        job_with("/audience", json!({ "recipients": [{ "phone": inside }], "csv": inside })),
+        job_with("/message", json!(inside)),
+        job_with("/schedule", json!(inside)),
+        job_with("/limits", json!({ "messages": inside })),
+        job_with("/from", json!(inside)),
+        job_with("/from", json!(format!("{who}0000000000"))),
+        job_with("/account", json!(inside)),
+        job_with("/on_in_doubt", json!(inside)),
+    ];
+    for job in &jobs {
+        broker.submit(job.to_string().into_bytes()).await.unwrap();
+    }
+    until("all of them to be refused", || fleet.log().matches("a job is refused").count() >= jobs.len())
+        .await;
+    let listed = fleet.ok(&["dead", "list"]).await.out;
+    for text in [fleet.log(), listed] {
+        assert!(!text.contains(&who[3..]) && !text.contains(name), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queues_and_exchanges_that_are_deleted_are_declared_again_within_seconds() {
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    let fleet =
+        Fleet::on(World::new(20), &crate::servers::redis_url(), &crate::servers::amqp_url(), &url, FAST);
+    let _worker = fleet.worker();
+    until("the worker to listen", || fleet.log().contains("connected to RabbitMQ")).await;
+    let connection = Connection::connect(&fleet.amqp, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    // Before anything else is there, a person is told what is missing, and it is no alarm.
+    let empty = crate::servers::amqp_url();
+    let doctor = async |amqp: &str| {
+        let mut command = fleet.world.command(&["doctor", "--json"]);
+        let said = command.env("FLOWCAST_AMQP__URL", amqp).output().unwrap();
+        let said: Vec<Value> = serde_json::from_slice(&said.stdout).unwrap();
+        said.into_iter().find(|line| line["check"] == "rabbitmq").unwrap()
+    };
+    let told = doctor(&empty).await;
+    assert_eq!(told["grade"], "ok", "{told}");
+    assert!(told["text"].as_str().unwrap().contains("had none of flowcast's queues"), "{told}");
+    let told = doctor(&empty).await;
+    assert!(told["text"].as_str().unwrap().contains("queues as they must be"), "{told}");
+
+    for name in ["flowcast.jobs", "flowcast.dead", "flowcast.forwards", "flowcast.delay.5"] {
+        channel.queue_delete(name.into(), QueueDeleteOptions::default()).await.unwrap();
+        channel.exchange_delete(name.into(), ExchangeDeleteOptions::default()).await.unwrap();
+    }
+    channel.exchange_delete("flowcast.batches".into(), ExchangeDeleteOptions::default()).await.unwrap();
+    until("the log to say so", || fleet.log().contains("RabbitMQ has ended the consumer of flowcast.jobs"))
+        .await;
+    // A job that goes nowhere is told to whoever submits it, so one that is taken is safe.
+    fleet.submit().await;
+    fleet.until_state("c1", "completed").await;
+    assert_eq!(sandbox.count(), 20);
+    let told = doctor(&fleet.amqp).await;
+    assert!(told["text"].as_str().unwrap().contains("queues as they must be"), "{told}");
+
+    channel.queue_delete("flowcast.dead".into(), QueueDeleteOptions::default()).await.unwrap();
+    let told = doctor(&fleet.amqp).await;
+    assert_eq!(told["grade"], "warning", "{told}");
+    assert!(
+        told["text"].as_str().unwrap().starts_with("did not have queue flowcast.dead; declared again"),
+        "{told}"
+    );
+    // Gone once more just when a job is refused: it is declared again for it.
+    channel.queue_delete("flowcast.dead".into(), QueueDeleteOptions::default()).await.unwrap();
+    let broker = broker(&fleet.amqp).await;
+    broker.submit(b"no job".to_vec()).await.unwrap();
+    until("the refused job to be kept", || {
+        let looked =
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(broker.buried(1)));
+        looked.is_ok_and(|(dead, _)| !dead.is_empty())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_takes_no_jobs_is_not_ready() {
+    let fleet = Fleet::new(1, "http://127.0.0.1:9", FAST);
+    let _worker = fleet.worker();
+    let mut port = 0;
+    until("the worker to be ready", || {
+        let log = fleet.log();
+        let listens = log
+            .split("http://127.0.0.1:")
+            .nth(1)
+            .and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next());
+        port = listens.and_then(|digits| digits.parse().ok()).unwrap_or(0);
+        port > 0 && readyz(port).starts_with("HTTP/1.1 200")
+    })
+    .await;
+    // Somebody declares the queue in another way: the worker may not take from it until a person has mended it.
+    let connection = Connection::connect(&fleet.amqp, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    until("the queue to be another's", || {
+        let taken = async {
+            channel.queue_delete("flowcast.jobs".into(), QueueDeleteOptions::default()).await?;
+            let options = lapin::options::QueueDeclareOptions { exclusive: true, ..Default::default() };
+            channel.queue_declare("flowcast.jobs".into(), options, lapin::types::FieldTable::default()).await
+        };
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(taken)).is_ok()
+    })
+    .await;
+    until("the worker to say that it takes no jobs", || {
+        let said = readyz(port);
+        said.starts_with("HTTP/1.1 503") && said.contains("jobs")
+    })
+    .await;
+    assert!(fleet.log().contains("flowcast.jobs on RabbitMQ can't be read from"), "{}", fleet.log());
+    channel.queue_delete("flowcast.jobs".into(), QueueDeleteOptions::default()).await.unwrap();
+    until("the worker to be ready again", || readyz(port).starts_with("HTTP/1.1 200")).await;
+    assert!(fleet.log().contains("flowcast.jobs is read from again"));
+}
+
+fn readyz(port: u16) -> String {
+    ask(port, "GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+}
