@@ -200,13 +200,21 @@ fn web_address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Url,
 }
 
 /// Where audiences may come from.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Audiences {
     /// The folder of files, or a bucket (`s3://bucket/folder`, `gs://…`, `az://…`); for `run` and `check` by default the job's own.
     pub root: Option<String>,
     /// The beginnings of addresses that may be read.
     pub allow: Vec<String>,
+    /// The most columns of an audience.
+    pub columns: usize,
+}
+
+impl Default for Audiences {
+    fn default() -> Self {
+        Self { root: None, allow: Vec::new(), columns: crate::campaign::Columns::USUAL_LIMIT }
+    }
 }
 
 /// An account at a provider.

@@ -1,5 +1,6 @@
 //! Rows of a CSV file, in whatever of the usual dialects it is written.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +10,7 @@ use csv::ByteRecord;
 use super::open::{Bytes, failure, name};
 use super::{AudienceError, Encoding};
 use crate::campaign::Columns;
+use crate::campaign::text::is_invisible;
 
 /// The delimiters that are looked for in the header.
 const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
@@ -111,20 +113,15 @@ fn find_delimiter(start: &[u8]) -> u8 {
 
 /// The columns' names, without the hidden characters that programs leave in a header.
 fn header(record: &ByteRecord, path: &Path) -> Result<Columns, AudienceError> {
-    let mut names: Vec<String> = Vec::with_capacity(record.len());
+    let (mut names, mut known) = (Vec::with_capacity(record.len()), HashSet::new());
     for field in record {
         let clean: String =
-            String::from_utf8_lossy(field).chars().filter(|c| !c.is_control() && !is_hidden(*c)).collect();
+            String::from_utf8_lossy(field).chars().filter(|c| !c.is_control() && !is_invisible(*c)).collect();
         let clean = clean.trim().to_string();
-        if !clean.is_empty() && names.contains(&clean) {
+        if !clean.is_empty() && !known.insert(clean.clone()) {
             return Err(AudienceError::DuplicateColumn { name: name(path), column: clean });
         }
         names.push(clean);
     }
     Ok(Columns::new(names))
-}
-
-/// Characters that show nothing: zero-width ones, marks of direction, byte-order marks.
-pub(super) fn is_hidden(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{ad}')
 }

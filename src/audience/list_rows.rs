@@ -1,4 +1,6 @@
-//! Rows of a job's own list of recipients.
+//! Rows of a job's own list of recipients. A recipient costs what it has itself, however many names the others have.
+
+use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
@@ -6,24 +8,24 @@ use crate::campaign::Columns;
 
 pub(super) struct ListRows {
     columns: Columns,
-    /// Each recipient's values as JSON texts, in the columns' order; empty where it has none.
-    rows: std::vec::IntoIter<Vec<String>>,
-    row: Vec<String>,
+    /// The columns by name.
+    places: HashMap<String, usize>,
+    recipients: std::vec::IntoIter<Map<String, Value>>,
+    /// The values of this row as JSON texts, by column, in the columns' order.
+    row: Vec<(usize, String)>,
 }
 
 impl ListRows {
     pub(super) fn new(list: &[Map<String, Value>]) -> Self {
-        let mut names: Vec<String> = Vec::new();
-        for key in list.iter().flat_map(Map::keys) {
-            if !names.contains(key) {
-                names.push(key.clone());
+        let (mut names, mut places) = (Vec::new(), HashMap::new());
+        for name in list.iter().flat_map(Map::keys) {
+            if !places.contains_key(name) {
+                places.insert(name.clone(), names.len());
+                names.push(name.clone());
             }
         }
-        let row = |recipient: &Map<String, Value>| {
-            names.iter().map(|name| recipient.get(name).map_or_else(String::new, Value::to_string)).collect()
-        };
-        let rows: Vec<Vec<String>> = list.iter().map(row).collect();
-        Self { columns: Columns::new(names), rows: rows.into_iter(), row: Vec::new() }
+        let recipients = list.to_vec().into_iter();
+        Self { columns: Columns::new(names), places, recipients, row: Vec::new() }
     }
 
     pub(super) fn columns(&self) -> &Columns {
@@ -31,14 +33,18 @@ impl ListRows {
     }
 
     pub(super) fn advance(&mut self) -> bool {
-        let next = self.rows.next();
-        let is_some = next.is_some();
-        self.row = next.unwrap_or_default();
-        is_some
+        self.row.clear();
+        let Some(recipient) = self.recipients.next() else { return false };
+        let place = |(name, value): (String, Value)| Some((*self.places.get(&name)?, value.to_string()));
+        self.row.extend(recipient.into_iter().filter_map(place));
+        self.row.sort_unstable_by_key(|(column, _)| *column);
+        true
     }
 
+    /// A value; empty where the recipient has none.
     pub(super) fn value(&self, column: usize) -> &str {
-        self.row.get(column).map(String::as_str).unwrap_or_default()
+        let found = self.row.binary_search_by_key(&column, |(column, _)| *column);
+        found.ok().and_then(|at| self.row.get(at)).map(|(_, json)| json.as_str()).unwrap_or_default()
     }
 
     /// A value as text: a JSON string without its quotes.

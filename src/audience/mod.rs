@@ -26,6 +26,7 @@ pub use places::{Audiences, Root};
 pub use remote::{Bucket, Fetched, Object};
 pub use scan::{Scan, scan};
 
+use crate::campaign::problem::listed;
 use crate::campaign::{Columns, Phone, SkipReason};
 use csv_rows::CsvRows;
 use list_rows::ListRows;
@@ -127,6 +128,19 @@ pub enum AudienceError {
         /// The column.
         column: String,
     },
+    /// More columns than a table has.
+    #[error(
+        "{name} has {count} columns, and the most are {most}; leave out those that the message does not name, or set \
+         audiences.columns"
+    )]
+    TooManyColumns {
+        /// The file.
+        name: String,
+        /// How many it has.
+        count: usize,
+        /// How many are allowed.
+        most: usize,
+    },
     /// The phone column is not there.
     #[error("{name}: {fault}; name the column of the numbers in /audience/csv/phone")]
     NoPhoneColumn {
@@ -197,7 +211,7 @@ impl AudienceError {
 }
 
 /// How to read an audience.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// The phone column.
     pub phone: Option<String>,
@@ -207,6 +221,15 @@ pub struct Settings {
     pub encoding: Encoding,
     /// The region of numbers without a country code.
     pub default_region: Option<String>,
+    /// The most columns that it may have.
+    pub columns: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let encoding = Encoding::default();
+        Self { phone: None, delimiter: None, encoding, default_region: None, columns: Columns::USUAL_LIMIT }
+    }
 }
 
 /// What to read.
@@ -310,6 +333,10 @@ impl Audience {
                 (rows.columns().clone(), Rows::List(rows), "the job's list of recipients".into())
             }
         };
+        let (count, most) = (columns.names().len(), settings.columns);
+        if count > most {
+            return Err(AudienceError::TooManyColumns { name, count, most });
+        }
         let phone = phone_column(&columns, settings.phone.as_deref())
             .map_err(|fault| AudienceError::NoPhoneColumn { name, fault })?;
         let numbers = Numbers::new(settings.default_region.as_deref());
@@ -407,7 +434,8 @@ fn phone_column(columns: &Columns, named: Option<&str>) -> Result<usize, String>
     match named {
         Some(name) => columns.find(name).map_err(|fault| fault.to_string()),
         None => PHONE_NAMES.iter().find_map(|name| columns.find(name).ok()).ok_or_else(|| {
-            format!("no column is called {}; it has {}", PHONE_NAMES.join(", "), columns.names().join(", "))
+            let names = columns.names().iter().map(String::as_str);
+            format!("no column is called {}; it has {}", PHONE_NAMES.join(", "), listed(names))
         }),
     }
 }
@@ -494,6 +522,49 @@ mod tests {
         assert!(fault("name,age\nx,1\n").contains("no column is called phone, phone_number"));
         let named = Settings { phone: Some("fone".into()), ..indian() };
         assert!(lines("phone\n9876543210\n", &named)[0].contains("did you mean \"phone\"?"));
+    }
+
+    #[test]
+    fn recipients_with_columns_of_their_own_cost_what_they_have() {
+        let list = |count: usize| -> Vec<_> {
+            let recipient = |nth: usize| {
+                let mut map = serde_json::Map::new();
+                map.insert("phone".into(), format!("+91980000{nth:04}").into());
+                map.insert(format!("own{nth}"), nth.into());
+                map
+            };
+            (0..count).map(recipient).collect()
+        };
+        let wide = Settings { columns: usize::MAX, ..Settings::default() };
+        // As wide rows they would take four hundred million values.
+        let mut audience = Audience::open(&Source::List(list(9_999)), &wide).unwrap();
+        for nth in 0..9_999 {
+            let Some(Line::Recipient(row)) = audience.next_line().unwrap() else { panic!("{nth}") };
+            assert_eq!(
+                (row.value(nth + 1), row.value((nth + 1) % 9_999 + 1)),
+                (nth.to_string().as_str(), "")
+            );
+        }
+        let fault =
+            Audience::open(&Source::List(list(1_000)), &Settings::default()).err().unwrap().to_string();
+        assert!(
+            fault.starts_with("the job's list of recipients has 1001 columns, and the most are 1000"),
+            "{fault}"
+        );
+        assert!(Audience::open(&Source::List(list(999)), &Settings::default()).is_ok());
+    }
+
+    #[test]
+    fn a_header_of_very_many_columns_is_read_and_refused() {
+        let header = (0..100_000).map(|nth| format!("c{nth}")).collect::<Vec<_>>().join(",");
+        let fault = lines(&format!("phone,{header}\n+919876543210\n"), &indian()).remove(0);
+        assert!(fault.contains("has 100001 columns, and the most are 1000"), "{fault}");
+        let some = (0..900).map(|nth| format!("c{nth}")).collect::<Vec<_>>().join(",");
+        let fault = lines(&format!("{some}\n1\n"), &indian()).remove(0);
+        assert!(
+            fault.contains("it has c0, c1, ") && fault.contains("and 880 more") && fault.len() < 1_000,
+            "{fault}"
+        );
     }
 
     #[test]

@@ -10,8 +10,8 @@ use phonenumber::metadata::DATABASE;
 use phonenumber::{Mode, country};
 use regex::{Regex, RegexBuilder};
 
-use super::csv_rows::is_hidden;
 use crate::campaign::Phone;
+use crate::campaign::text::is_invisible;
 
 /// Why a text is no number. It never quotes the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -182,7 +182,7 @@ fn pattern(text: &str) -> Option<Regex> {
 /// The text without what people and programs put around digits.
 fn clean(text: &str) -> Result<String, Refusal> {
     let mut clean: String =
-        text.chars().filter(|c| !c.is_whitespace() && !c.is_control() && !is_hidden(*c)).collect();
+        text.chars().filter(|c| !c.is_whitespace() && !c.is_control() && !is_invisible(*c)).collect();
     // A spreadsheet's mark for "this is text".
     if clean.starts_with('\'') {
         clean.remove(0);

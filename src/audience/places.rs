@@ -8,14 +8,22 @@ use url::{Host, Url};
 
 use super::remote::{Bucket, fetch_url, is_store};
 use super::{AudienceError, Source, resolve};
+use crate::campaign::Columns;
 use crate::campaign::job::CsvSource;
 use crate::egress::EgressPolicy;
 
-/// Where audiences may come from.
-#[derive(Clone, Debug, Default)]
+/// Where audiences may come from, and how wide they may be.
+#[derive(Clone, Debug)]
 pub struct Audiences {
     root: Option<Root>,
     allow: Arc<Vec<Url>>,
+    columns: usize,
+}
+
+impl Default for Audiences {
+    fn default() -> Self {
+        Self { root: None, allow: Arc::default(), columns: Columns::USUAL_LIMIT }
+    }
 }
 
 /// What a job's paths are below.
@@ -30,7 +38,7 @@ pub enum Root {
 impl Audiences {
     /// A folder, and no address.
     pub fn folder(path: impl Into<PathBuf>) -> Self {
-        Self { root: Some(Root::Folder(path.into())), allow: Arc::default() }
+        Self { root: Some(Root::Folder(path.into())), ..Self::default() }
     }
 
     /// As the configuration has it: `audiences.root`, a path or an address of a bucket, and `audiences.allow`,
@@ -59,7 +67,18 @@ impl Audiences {
             }
         };
         let allow = allow.iter().enumerate().map(read).collect::<Result<_, _>>()?;
-        Ok(Self { root, allow: Arc::new(allow) })
+        Ok(Self { root, allow: Arc::new(allow), ..Self::default() })
+    }
+
+    /// The same with so many columns at the most, as `audiences.columns` has it.
+    #[must_use]
+    pub fn with_columns(self, columns: usize) -> Self {
+        Self { columns, ..self }
+    }
+
+    /// The most columns of an audience.
+    pub fn columns(&self) -> usize {
+        self.columns
     }
 
     /// What paths are below.

@@ -1,137 +1,170 @@
 //! Workbooks (`.xlsx`): the first sheet, as CSV, in a file without a name. What a cell shows as a number is
 //! written in full, never in powers of ten; of a formula its last value counts, and none is ever run.
 
+mod package;
+mod sheet;
+mod xml;
+
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::io::{self, BufWriter, Seek, Write};
 use std::path::Path;
 
-use calamine::{DataRef, ExcelDateTime, Reader, Xlsx};
-
-use super::AudienceError;
 use super::open::name;
+use super::{AudienceError, ROW_LIMIT};
+use package::Package;
+use sheet::{Context, Formats, Texts};
 
-/// How many bytes a part of a workbook may unpack to, and all of them together.
+/// How many bytes a workbook's parts may unpack to, and a sheet may have as CSV.
 const LARGEST: u64 = 512 << 20;
 /// How many columns a sheet may have.
 const COLUMNS: usize = 16_384;
-/// How many parts it may have.
-const PARTS: usize = 10_000;
 
-/// What the system said, which a writer of CSV wraps.
-fn plain(fault: csv::Error) -> io::Error {
-    match fault.into_kind() {
-        csv::ErrorKind::Io(fault) => fault,
-        other => io::Error::other(format!("{other:?}")),
+/// Why a workbook can't be read.
+enum Fault {
+    /// Something in it.
+    Broken(String),
+    /// What the system said.
+    Io(io::Error),
+}
+
+impl From<String> for Fault {
+    fn from(detail: String) -> Self {
+        Self::Broken(detail)
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(fault: io::Error) -> Self {
+        Self::Io(fault)
+    }
+}
+
+impl From<csv::Error> for Fault {
+    fn from(fault: csv::Error) -> Self {
+        Self::Io(match fault.into_kind() {
+            csv::ErrorKind::Io(fault) => fault,
+            other => io::Error::other(format!("{other:?}")),
+        })
     }
 }
 
 /// The first sheet as CSV.
 pub(super) fn unpack(path: &Path) -> Result<File, AudienceError> {
-    let named = || name(path);
-    let failed = |source: io::Error| AudienceError::Io { name: named(), source };
-    let broken = |detail: String| AudienceError::Workbook { name: named(), detail };
-    bound(File::open(path).map_err(failed)?, LARGEST).map_err(broken)?;
-    let file = BufReader::new(File::open(path).map_err(failed)?);
-    let mut workbook = Xlsx::new(file).map_err(|fault| broken(fault.to_string()))?;
-    let sheet = workbook.sheet_names().first().cloned();
-    let sheet = sheet.ok_or_else(|| broken("it has no sheet".into()))?;
-    let mut cells = workbook.worksheet_cells_reader(&sheet).map_err(|fault| broken(fault.to_string()))?;
-    let out = tempfile::tempfile().map_err(failed)?;
-    let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(BufWriter::new(out));
-    // Rows that are empty, and columns left of the table, are not there.
-    let (mut row, mut record, mut width, mut first) = (None, Vec::<String>::new(), 0, None);
-    let mut left = LARGEST;
-    let mut write = |record: &mut Vec<String>, width: &mut usize| {
-        if record.iter().all(String::is_empty) {
-            record.clear();
+    let written = File::open(path).map_err(Fault::Io).and_then(|file| as_csv(file, LARGEST));
+    written.map_err(|fault| match fault {
+        Fault::Io(source) => AudienceError::Io { name: name(path), source },
+        Fault::Broken(detail) => AudienceError::Workbook { name: name(path), detail },
+    })
+}
+
+fn as_csv(file: File, largest: u64) -> Result<File, Fault> {
+    let mut package = Package::open(file, largest)?;
+    let workbook = package.workbook()?;
+    let first =
+        workbook.first_sheet().ok_or_else(|| "it has no sheet with cells that is not hidden".to_owned())?;
+    let mut context =
+        Context { texts: Texts::default(), formats: Formats::default(), from_1904: workbook.from_1904 };
+    if let Some(part) = workbook.part("sharedStrings")
+        && let Some(mut xml) = package.part(part)?
+    {
+        context.texts = Texts::read(&mut xml)?;
+    }
+    if let Some(part) = workbook.part("styles")
+        && let Some(mut xml) = package.part(part)?
+    {
+        context.formats = Formats::read(&mut xml)?;
+    }
+    let mut rows = Rows::new(tempfile::tempfile()?, largest);
+    let mut xml = package.part(first)?.ok_or_else(|| format!("it has no {first}"))?;
+    sheet::cells(&mut xml, &context, |row, column, text| rows.cell(row, column, text))?;
+    rows.finish()
+}
+
+/// Rows of CSV that are written cell by cell.
+struct Rows {
+    writer: csv::Writer<BufWriter<File>>,
+    row: Option<u32>,
+    record: Vec<String>,
+    bytes: usize,
+    /// How many columns the first row has.
+    width: usize,
+    /// The first column of the table: those left of it are not there.
+    first: Option<u32>,
+    largest: u64,
+    left: u64,
+}
+
+impl Rows {
+    fn new(out: File, largest: u64) -> Self {
+        let writer = csv::WriterBuilder::new().flexible(true).from_writer(BufWriter::new(out));
+        Self {
+            writer,
+            row: None,
+            record: Vec::new(),
+            bytes: 0,
+            width: 0,
+            first: None,
+            largest,
+            left: largest,
+        }
+    }
+
+    fn cell(&mut self, row: u32, column: u32, text: &str) -> Result<(), Fault> {
+        if self.row != Some(row) {
+            self.end_row()?;
+            self.row = Some(row);
+        }
+        if text.is_empty() {
             return Ok(());
         }
-        // A row that is shorter than the header is filled up.
-        if *width == 0 {
-            *width = record.len();
-        }
-        while record.len() > *width && record.last().is_some_and(String::is_empty) {
-            record.pop();
-        }
-        record.resize((*width).max(record.len()), String::new());
-        let bytes: usize = record.iter().map(|value| value.len() + 1).sum();
-        left = left
-            .checked_sub(bytes as u64)
-            .ok_or_else(|| io::Error::other("it is larger than 512 MiB as CSV"))?;
-        let written = writer.write_record(&*record).map_err(plain);
-        record.clear();
-        written
-    };
-    while let Some(cell) = cells.next_cell().map_err(|fault| broken(fault.to_string()))? {
-        let (at, column) = cell.get_position();
-        if row != Some(at) {
-            write(&mut record, &mut width).map_err(failed)?;
-            row = Some(at);
-        }
-        let text = text(cell.get_value());
-        if first.is_none() && !text.is_empty() {
-            first = Some(column);
-        }
-        let Some(place) = first.and_then(|first| column.checked_sub(first)) else { continue };
-        let place = place as usize;
+        let first = *self.first.get_or_insert(column);
+        let Some(place) = column.checked_sub(first).map(|place| place as usize) else { return Ok(()) };
         if place >= COLUMNS {
-            return Err(broken(format!("row {} has more than {COLUMNS} columns", at + 1)));
+            return Err(Fault::Broken(format!("row {} has more than {COLUMNS} columns", row + 1)));
         }
-        if place >= record.len() {
-            record.resize(place + 1, String::new());
+        self.bytes += text.len();
+        if self.bytes as u64 > ROW_LIMIT {
+            return Err(Fault::Broken(format!("row {} is longer than {} KiB", row + 1, ROW_LIMIT >> 10)));
         }
-        record[place] = text;
+        if place >= self.record.len() {
+            self.record.resize(place + 1, String::new());
+        }
+        self.record[place] = text.into();
+        Ok(())
     }
-    write(&mut record, &mut width).map_err(failed)?;
-    let buffered = writer.into_inner().map_err(|fault| failed(fault.into_error()))?;
-    let mut out = buffered.into_inner().map_err(|fault| failed(fault.into_error()))?;
-    out.flush().and_then(|()| out.rewind()).map_err(failed)?;
-    Ok(out)
-}
 
-/// Whether a workbook unpacks to so many bytes at the most: its own sizes are not believed.
-fn bound(file: File, largest: u64) -> Result<(), String> {
-    let mut parts = zip::ZipArchive::new(BufReader::new(file)).map_err(|fault| fault.to_string())?;
-    if parts.len() > PARTS {
-        return Err(format!("it has more than {PARTS} parts"));
+    /// Writes the row, if anything stands in it. One that is shorter than the header is filled up.
+    fn end_row(&mut self) -> Result<(), Fault> {
+        self.bytes = 0;
+        if self.record.is_empty() {
+            return Ok(());
+        }
+        if self.width == 0 {
+            self.width = self.record.len();
+        }
+        self.record.resize(self.width.max(self.record.len()), String::new());
+        let bytes: usize = self.record.iter().map(|value| value.len() + 1).sum();
+        let left = self.left.checked_sub(bytes as u64);
+        self.left = left.ok_or_else(|| format!("it is larger than {} MiB as CSV", self.largest >> 20))?;
+        self.writer.write_record(&self.record)?;
+        self.record.clear();
+        Ok(())
     }
-    let mut left = largest;
-    for nth in 0..parts.len() {
-        let part = parts.by_index(nth).map_err(|fault| fault.to_string())?;
-        let count = io::copy(&mut part.take(left + 1), &mut io::sink()).map_err(|fault| fault.to_string())?;
-        left = left
-            .checked_sub(count)
-            .ok_or_else(|| format!("it unpacks to more than {} MiB", largest >> 20))?;
-    }
-    Ok(())
-}
 
-/// What a cell says, as text.
-fn text(cell: &DataRef<'_>) -> String {
-    match cell {
-        DataRef::Int(number) => number.to_string(),
-        // A number of a telephone is one to a spreadsheet.
-        DataRef::Float(number) => number.to_string(),
-        DataRef::String(text) | DataRef::DateTimeIso(text) | DataRef::DurationIso(text) => text.clone(),
-        DataRef::SharedString(text) => (*text).to_owned(),
-        DataRef::Bool(is_so) => is_so.to_string(),
-        DataRef::DateTime(at) => date(at),
-        DataRef::Error(_) | DataRef::Empty => String::new(),
+    fn finish(mut self) -> Result<File, Fault> {
+        self.end_row()?;
+        let buffered = self.writer.into_inner().map_err(|fault| Fault::Io(fault.into_error()))?;
+        let mut out = buffered.into_inner().map_err(|fault| Fault::Io(fault.into_error()))?;
+        out.flush()?;
+        out.rewind()?;
+        Ok(out)
     }
-}
-
-/// A date as `2026-11-01`, with a time as `2026-11-01 09:30:00`.
-fn date(at: &ExcelDateTime) -> String {
-    if !at.is_datetime() {
-        return at.as_f64().to_string();
-    }
-    let (year, month, day, hour, minute, second, _) = at.to_ymd_hms_milli();
-    let day = format!("{year:04}-{month:02}-{day:02}");
-    if (hour, minute, second) == (0, 0, 0) { day } else { format!("{day} {hour:02}:{minute:02}:{second:02}") }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use rust_xlsxwriter::{ExcelDateTime, Format, Formula, Workbook};
 
     use super::*;
@@ -179,40 +212,115 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_workbook_that_unpacks_without_end_is_refused() {
+    /// A workbook of one sheet, made of parts that are written as they are. Each is its name and what it begins with, what
+    /// is repeated how often, and what it ends with.
+    fn hostile(parts: &[(&str, &str, (&str, usize), &str)]) -> Result<String, String> {
+        const WORKBOOK: &str =
+            r#"<workbook xmlns:r="r"><sheets><sheet name="a" r:id="r1"/></sheets></workbook>"#;
+        const RELATIONS: &str = r#"<Relationships><Relationship Id="r1" Type="x/worksheet" Target="sheet.xml"/>
+            <Relationship Id="r2" Type="x/sharedStrings" Target="texts.xml"/>
+            <Relationship Id="r3" Type="x/styles" Target="styles.xml"/></Relationships>"#;
+        const SHEET: &str =
+            r#"<worksheet><sheetData><row><c t="s"><v>0</v></c></row></sheetData></worksheet>"#;
+        let usual = [
+            ("xl/workbook.xml", WORKBOOK),
+            ("xl/_rels/workbook.xml.rels", RELATIONS),
+            ("xl/sheet.xml", SHEET),
+        ];
+        let usual = usual.map(|(name, text)| (name, text, ("", 0), ""));
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("people.xlsx");
-        let mut parts = zip::ZipWriter::new(File::create(&path).unwrap());
-        parts.start_file("xl/sharedStrings.xml", zip::write::SimpleFileOptions::default()).unwrap();
-        let zeros = vec![0; 1 << 20];
-        for _ in 0..3 {
-            parts.write_all(&zeros).unwrap();
+        let mut archive = zip::ZipWriter::new(BufWriter::new(File::create(&path).unwrap()));
+        let other = usual.iter().filter(|(name, ..)| parts.iter().all(|(own, ..)| own != name));
+        for (name, start, (again, times), end) in other.chain(parts) {
+            archive.start_file(*name, zip::write::SimpleFileOptions::default()).unwrap();
+            archive.write_all(start.as_bytes()).unwrap();
+            let block = again.repeat(1_000);
+            for _ in 0..times / 1_000 {
+                archive.write_all(block.as_bytes()).unwrap();
+            }
+            archive.write_all(end.as_bytes()).unwrap();
         }
-        parts.finish().unwrap();
-        let bounded = |largest| bound(File::open(&path).unwrap(), largest);
-        assert_eq!(bounded(2 << 20), Err("it unpacks to more than 2 MiB".into()));
-        assert_eq!(bounded(3 << 20), Ok(()));
+        archive.finish().unwrap();
+        let mut text = String::new();
+        let mut csv = as_csv(File::open(&path).unwrap(), 8 << 20).map_err(|fault| match fault {
+            Fault::Broken(detail) => detail,
+            Fault::Io(fault) => panic!("{fault}"),
+        })?;
+        csv.read_to_string(&mut text).unwrap();
+        Ok(text)
     }
 
     #[test]
-    fn a_cell_far_out_takes_no_memory() {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, far) = (folder.path().join("people.xlsx"), folder.path().join("far.xlsx"));
-        let mut workbook = Workbook::new();
-        workbook.add_worksheet().write(0, 0, 1.0).unwrap().write(1, 0, 2.0).unwrap();
-        workbook.save(&path).unwrap();
-        let mut parts = zip::ZipArchive::new(File::open(&path).unwrap()).unwrap();
-        let mut out = zip::ZipWriter::new(File::create(&far).unwrap());
-        for nth in 0..parts.len() {
-            let mut part = parts.by_index(nth).unwrap();
-            out.start_file(part.name().unwrap(), zip::write::SimpleFileOptions::default()).unwrap();
-            let mut text = String::new();
-            part.read_to_string(&mut text).unwrap();
-            out.write_all(text.replace("r=\"A2\"", "r=\"ZZZZZ2\"").as_bytes()).unwrap();
+    fn what_a_workbook_claims_of_itself_reserves_nothing() {
+        let texts = |count: &str| {
+            format!(r#"<sst uniqueCount="{count}" count="{count}"><si><t>phone</t></si></sst>"#)
+        };
+        for count in ["99999999999", "18446744073709551615", "-1", "x"] {
+            assert_eq!(hostile(&[("xl/texts.xml", &texts(count), ("", 0), "")]).unwrap(), "phone\n");
         }
-        out.finish().unwrap();
-        let fault = unpack(&far).unwrap_err().to_string();
-        assert!(fault.contains("can't be read as a workbook"), "{fault}");
+        let sheet = r#"<worksheet><dimension ref="A1:XFD1048576"/><sheetData><row><c t="s"><v>0</v></c></row></sheetData></worksheet>"#;
+        let parts = [("xl/sheet.xml", sheet, ("", 0), ""), ("xl/texts.xml", &texts("1"), ("", 0), "")];
+        assert_eq!(hostile(&parts).unwrap(), "phone\n");
+        let styles =
+            r#"<styleSheet><cellXfs count="99999999999"><xf numFmtId="4294967296"/></cellXfs></styleSheet>"#;
+        assert_eq!(hostile(&[("xl/styles.xml", styles, ("", 0), "")]).unwrap(), "");
+    }
+
+    #[test]
+    fn a_workbook_without_end_is_refused() {
+        let sheet = |start, again, end| [("xl/sheet.xml", start, again, end)];
+        let data = "<worksheet><sheetData>";
+        let cases: [(&[_], &str); 9] = [
+            (&sheet(data, ("<!-- -->", 2_000_000), ""), "it unpacks to more than 8 MiB"),
+            (&sheet(data, ("x", 1_000_000), ""), "a tag or a text in it is longer than 256 KiB"),
+            (&sheet("<worksheet a=\"", ("x", 1_000_000), "\">"), "longer than 256 KiB"),
+            (&sheet(data, ("<a>", 1_000_000), ""), "more than 64 deep"),
+            (&sheet("<worksheet", (" a=\"\"", 1_000_000), ">"), "longer than 256 KiB"),
+            (&sheet("<!DOCTYPE a [<!ENTITY b \"c\">]><worksheet>", ("", 0), "&b;"), "document type"),
+            (&sheet("<worksheet><sheetData><row><c t=\"str\"><v>", ("&b;", 1_000), ""), "entity"),
+            (
+                &sheet("<worksheet><sheetData><row><c t=\"str\"><v>", ("&#x61;", 1_000_000), ""),
+                "longer than 128 KiB",
+            ),
+            (&[("xl/styles.xml", "<styleSheet><cellXfs>", ("<xf/>", 100_000), "")], "formats"),
+        ];
+        for (parts, error) in cases {
+            let fault = hostile(parts).unwrap_err();
+            assert!(fault.contains(error), "{error}: {fault}");
+        }
+        let cell = |at: &str| {
+            format!(
+                r#"<worksheet><sheetData><row r="1"><c r="{at}"><v>1</v></c></row></sheetData></worksheet>"#
+            )
+        };
+        for at in ["ZZZZZ2", "A0", "A99999999999", "", "1"] {
+            let cell = cell(at);
+            let fault = hostile(&[("xl/sheet.xml", &cell, ("", 0), "")]).unwrap_err();
+            assert!(fault.contains("lies outside"), "{at}: {fault}");
+        }
+        // Few bytes of a shared text are many of CSV.
+        let text = format!("<sst><si><t>{}</t></si></sst>", "x".repeat(100_000));
+        let long = ("xl/texts.xml", text.as_str(), ("", 0), "");
+        let wide = ("xl/sheet.xml", "<worksheet><sheetData><row>", ("<c t=\"s\"><v>0</v></c>", 10_000), "");
+        assert!(hostile(&[long, wide]).unwrap_err().contains("row 1 is longer than 1024 KiB"));
+        let high = ("xl/sheet.xml", data, ("<row><c t=\"s\"><v>0</v></c></row>", 10_000), "");
+        assert!(hostile(&[long, high]).unwrap_err().contains("larger than 8 MiB as CSV"));
+        // Memory of the reader of archives grows with the parts that it is told of.
+        let mut end = b"PK\x06\x06".to_vec();
+        end.extend([0; 28]);
+        end.extend(10_001_u64.to_le_bytes());
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&end).unwrap();
+        file.rewind().unwrap();
+        assert_eq!(Package::open(file, 1 << 20).err().unwrap(), "it has more than 10000 parts");
+    }
+
+    #[test]
+    fn the_first_sheet_that_people_see_is_read() {
+        let mut workbook = Workbook::new();
+        workbook.add_worksheet().set_hidden(true).write(0, 0, "hidden").unwrap();
+        workbook.add_worksheet().set_active(true).write(0, 0, "seen").unwrap();
+        assert_eq!(csv_of(&mut workbook).unwrap(), "seen\n");
     }
 }

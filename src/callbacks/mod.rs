@@ -43,6 +43,8 @@ pub struct Reports<L: Ledger> {
 /// What a campaign's job says that matters here.
 #[derive(Clone, Debug, Default)]
 struct CampaignFacts {
+    /// The account that sends it.
+    account: String,
     /// Where its reports are handed on to.
     status_callback: Option<String>,
     /// The flow that its messages open.
@@ -176,11 +178,7 @@ impl<L: Ledger> Reports<L> {
 
     /// Takes in one report. Returns the message that it is about, if there is one.
     async fn learn(&self, address: &Address, report: &Report) -> Result<Option<MessageRef>, CallbackError> {
-        // An address of one message speaks of that message alone, whatever the body says.
-        let mut message = match &address.subject {
-            Subject::Message(message) => Some(message.clone()),
-            Subject::Account => report.message.clone(),
-        };
+        let mut message = self.named(address, report).await?;
         let now = self.ledger.now();
         let mut effects = self.apply(message.as_ref(), report, now).await?;
         if effects.is_none()
@@ -222,6 +220,22 @@ impl<L: Ledger> Reports<L> {
             }
         }
         Ok(message)
+    }
+
+    /// The message that a report names, as far as the address may speak of it: one of a single message of that alone,
+    /// whatever the body says, and one of an account of that account's messages alone. A reference can be guessed, and who
+    /// has one account's address is nobody to the others.
+    async fn named(&self, address: &Address, report: &Report) -> Result<Option<MessageRef>, LedgerError> {
+        let message = match (&address.subject, &report.message) {
+            (Subject::Message(message), _) => return Ok(Some(message.clone())),
+            (Subject::Account, None) => return Ok(None),
+            (Subject::Account, Some(message)) => message,
+        };
+        if self.known(&message.campaign).await?.account == address.name {
+            return Ok(Some(message.clone()));
+        }
+        metrics::counter!("flowcast_callbacks_total", "result" => "foreign").increment(1);
+        Ok(None)
     }
 
     /// Takes a report of a message into the ledger; `None` where there is no such message.
@@ -353,9 +367,24 @@ impl<L: Ledger> Reports<L> {
             Err(LedgerError::NoCampaign(_)) => return Ok(CampaignFacts::default()),
             stored => stored?,
         };
-        let Ok(job) = Job::read(stored.job.as_bytes()) else { return Ok(CampaignFacts::default()) };
-        let known =
-            CampaignFacts { flow: job.flow(), from: Some(job.from), status_callback: job.status_callback };
+        let known = match Job::read(stored.job.as_bytes()) {
+            Ok(job) => CampaignFacts {
+                flow: job.flow(),
+                from: Some(job.from),
+                account: job.account,
+                status_callback: job.status_callback,
+            },
+            // One that an older flowcast took and this one would not: its reports count all the same.
+            Err(_) => CampaignFacts {
+                account: self
+                    .ledger
+                    .campaign(campaign)
+                    .await?
+                    .map(|campaign| campaign.account)
+                    .unwrap_or_default(),
+                ..CampaignFacts::default()
+            },
+        };
         let mut jobs = jobs();
         if jobs.len() >= REMEMBERED {
             jobs.clear();

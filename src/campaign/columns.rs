@@ -26,6 +26,9 @@ pub enum NoColumn {
 }
 
 impl Columns {
+    /// The most columns of an audience where the configuration says nothing else.
+    pub const USUAL_LIMIT: usize = 1_000;
+
     /// The columns of a header.
     pub fn new(names: Vec<String>) -> Self {
         Self(names)

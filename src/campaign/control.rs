@@ -1,9 +1,9 @@
 //! The control document: what another system asks to be done to a campaign.
 
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::id::CampaignId;
+use super::json;
 use super::problem::{Problem, json_error};
 use super::rules::{self, Authority, Choice, Object, Rule, object, optional, required, text};
 use super::span::Span;
@@ -95,7 +95,7 @@ impl Control {
     ///
     /// Everything that is wrong with its form, each with its place.
     pub fn read(json: &[u8]) -> Option<Result<Self, Vec<Problem>>> {
-        let document: Value = serde_json::from_slice(json).ok()?;
+        let document = json::read(json).ok()?;
         document.get("control")?;
         let findings = rules::check(&DOCUMENT, &document, "");
         Some(findings.problems.or(document).and_then(|document| {

@@ -12,6 +12,7 @@ pub mod delivery;
 mod digest;
 pub mod id;
 pub mod job;
+pub mod json;
 pub mod notice;
 pub mod phone;
 pub mod price;

@@ -112,14 +112,22 @@ pub fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> S
     let known: Vec<&str> = known.into_iter().collect();
     let best = known
         .iter()
-        .filter(|_| unknown.len() <= LONGEST_NAME)
+        .filter(|name| unknown.len().max(name.len()) <= LONGEST_NAME)
         .map(|name| (strsim::damerau_levenshtein(&unknown.to_lowercase(), &name.to_lowercase()), *name))
         .min();
     match best {
         Some((distance, name)) if distance <= 1 + name.len() / 3 => format!("; did you mean {name:?}?"),
         _ if known.is_empty() => String::new(),
-        _ => format!("; known here: {}", known.join(", ")),
+        _ => format!("; known here: {}", listed(known)),
     }
+}
+
+/// Names one behind the other: the first twenty, and how many more there are.
+pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.into_iter().collect();
+    let (first, more) = names.split_at(names.len().min(Problems::LISTED));
+    let first = first.join(", ");
+    if more.is_empty() { first } else { format!("{first}, and {} more", more.len()) }
 }
 
 #[cfg(test)]

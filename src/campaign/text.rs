@@ -68,6 +68,11 @@ pub fn counted(number: u64, what: &str) -> String {
     format!("{} {what}{}", thousands(number), if number == 1 { "" } else { "s" })
 }
 
+/// Characters that show nothing: zero-width ones, marks of direction, byte-order marks.
+pub fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{ad}')
+}
+
 /// Control characters, separators of lines and paragraphs, and what overrides the direction of
 /// reading. Joiners stay: Indian scripts and emoji need them.
 fn is_hidden(c: char) -> bool {

@@ -115,8 +115,7 @@ pub(super) fn job(path: &Path) -> Result<Job, Failure> {
 
 /// Where audiences may come from, as the configuration says it.
 pub(super) fn audiences(config: &Config) -> Result<Audiences, Failure> {
-    let config::Audiences { root, allow } = &config.audiences;
-    Audiences::new(root.as_deref(), allow).map_err(Failure::Usage)
+    audiences_below(config, config.audiences.root.as_deref())
 }
 
 /// The same for a job that lies in a file: where no root is configured, its own folder is one.
@@ -125,8 +124,13 @@ pub(super) fn audiences_beside(config: &Config, job: &Path) -> Result<Audiences,
         Some(folder) if folder != Path::new("") => folder.to_string_lossy(),
         _ => ".".into(),
     };
-    let config::Audiences { root, allow } = &config.audiences;
-    Audiences::new(Some(root.as_deref().unwrap_or(&own)), allow).map_err(Failure::Usage)
+    audiences_below(config, Some(config.audiences.root.as_deref().unwrap_or(&own)))
+}
+
+/// The same below a root.
+pub(super) fn audiences_below(config: &Config, root: Option<&str>) -> Result<Audiences, Failure> {
+    let audiences = Audiences::new(root, &config.audiences.allow).map_err(Failure::Usage)?;
+    Ok(audiences.with_columns(config.audiences.columns))
 }
 
 /// Where an account's buckets are: in this process, or in a fleet's Redis.

@@ -1,6 +1,5 @@
 //! `flowcast responses`: what people answered, one column a form field.
 
-use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -30,7 +29,7 @@ pub(super) async fn main(responses: Responses, config: &Config, json: bool) -> O
 
 async fn write(asked: &Responses, ledger: &impl Ledger, json: bool) -> Outcome {
     let id = open::campaign(ledger, &asked.id).await?.id;
-    let (mut lines, mut columns) = (asked.written.lines(json), BTreeSet::new());
+    let (mut lines, mut columns) = (asked.written.lines(json), responses::Columns::default());
     if asked.written.of(json) == Format::Csv {
         columns = responses::columns(ledger, &id).await?;
         lines.header(responses::header(&columns))?;

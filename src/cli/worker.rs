@@ -15,7 +15,7 @@ use super::callback_endpoint::CallbackEndpoint;
 use super::run::listen_for_signals;
 use super::sandbox::{Faults, inside};
 use super::{Failure, Outcome, open};
-use crate::audience::{Audiences, PhoneNumbers};
+use crate::audience::PhoneNumbers;
 use crate::callbacks::{Reports, Slot, StopWords, router};
 use crate::config::{self, Config};
 use crate::dispatch::{Context, Events, LoopProgress, Webhooks, take_jobs, work};
@@ -152,9 +152,8 @@ async fn embedded(
         let public_url = public_url.or_else(|| format!("http://{}", http.address).parse().ok());
         let endpoint = CallbackEndpoint::of(config, public_url.as_ref(), &ledger).await?;
         let accounts = open::sandbox_accounts(config, &address, endpoint.as_ref())?;
-        let config::Audiences { root, allow } = &config.audiences;
-        let audiences = Audiences::new(Some(root.as_deref().unwrap_or(AUDIENCES)), allow);
-        let audiences = audiences.map_err(Failure::Usage)?;
+        let root = config.audiences.root.as_deref().unwrap_or(AUDIENCES);
+        let audiences = open::audiences_below(config, Some(root))?;
         (Some(sandbox), Context::new(accounts, audiences, events, true))
     } else {
         let endpoint = CallbackEndpoint::of(config, public_url.as_ref(), &ledger).await?;

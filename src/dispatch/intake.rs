@@ -74,14 +74,18 @@ fn lines(problems: &[Problem]) -> String {
 /// Why it can't be sent.
 pub fn prepare(job: Job, audiences: &Audiences, account: &Account) -> Result<Prepared, Refusal> {
     let begun = SystemTime::now();
+    let columns = audiences.columns();
     let (source, mut settings) = match &job.audience {
-        AudienceSource::Recipients(list) => (Source::List(list.clone()), Settings::default()),
+        AudienceSource::Recipients(list) => {
+            (Source::List(list.clone()), Settings { columns, ..Settings::default() })
+        }
         AudienceSource::Csv(csv) => {
             let settings = Settings {
                 phone: csv.phone.clone(),
                 delimiter: csv.delimiter.and_then(|delimiter| u8::try_from(delimiter).ok()),
                 encoding: Encoding::Utf8,
                 default_region: csv.default_region.clone(),
+                columns,
             };
             (audiences.find(csv)?, settings)
         }

@@ -3,11 +3,15 @@
 //! It is a pure function of job, audience bytes and batch size: the same rows give the same batches
 //! with the same numbers, whoever plans and how often. It publishes nothing itself.
 
+use tokio_util::sync::CancellationToken;
+
+use super::Prepared;
 use crate::audience::{Audience, AudienceError, Line};
 use crate::campaign::{Batch, CampaignId, Template};
 use crate::ledger::{Checkpoint, SkippedRow};
 
-use super::Prepared;
+/// How many skipped rows a step has at the most.
+const SKIPPED: usize = 10_000;
 
 /// Streams an audience into batches.
 pub struct Planner<'p> {
@@ -24,6 +28,7 @@ pub struct Planner<'p> {
     digested: Vec<u8>,
     scratch: Vec<u8>,
     done: bool,
+    stop: CancellationToken,
 }
 
 /// A step of the plan: a batch, and the rows around it that are not sent.
@@ -46,6 +51,7 @@ impl<'p> Planner<'p> {
         prepared: &'p Prepared,
         campaign: CampaignId,
         batch_size: usize,
+        stop: &CancellationToken,
     ) -> Result<Self, AudienceError> {
         let mut digest = blake3::Hasher::new();
         digest.update(prepared.job.content_fingerprint().as_bytes());
@@ -60,6 +66,7 @@ impl<'p> Planner<'p> {
             digested: Vec::new(),
             scratch: Vec::new(),
             done: false,
+            stop: stop.clone(),
         })
     }
 
@@ -68,7 +75,7 @@ impl<'p> Planner<'p> {
         self.audience.digest()
     }
 
-    /// The next step, `None` behind the last.
+    /// The next step, `None` behind the last, and as soon as it is stopped.
     ///
     /// # Errors
     ///
@@ -81,7 +88,12 @@ impl<'p> Planner<'p> {
         let json = self.audience.has_json_values();
         let mut batch = Batch::new(self.campaign.clone(), self.next, columns.len(), json);
         let mut skipped = Vec::new();
-        while batch.len() < self.batch_size {
+        // A batch may end early, so that no more than some thousand rows between two recipients are held in memory.
+        while batch.len() < self.batch_size && skipped.len() < SKIPPED {
+            // A row's template may take long.
+            if self.stop.is_cancelled() {
+                return Ok(None);
+            }
             let Some(line) = self.audience.next_line()? else {
                 self.done = true;
                 break;
@@ -116,6 +128,10 @@ impl<'p> Planner<'p> {
                     }
                 }
             }
+        }
+        if skipped.len() >= SKIPPED && !batch.is_empty() {
+            // Planned without this rule, the numbers of batches would differ from here on.
+            self.digested.extend_from_slice(b"ends early");
         }
         self.digest.update(&self.digested);
         self.digested.clear();

@@ -235,11 +235,14 @@ impl Reader {
         // The plan is made again up to the checkpoint before anything of it is sent: another result
         // from the same bytes would be another version's, and its batches would not be the same.
         if end.rows > 0 && self.digest_at(end.rows)? != end.digest {
+            if self.stop.is_cancelled() {
+                return Ok(Planning::Stopped);
+            }
             let reason =
                 "planning again gives other batches than before; finish it with the flowcast that began it";
             return Ok(Planning::Impossible(reason.into()));
         }
-        let mut planner = Planner::new(&self.prepared, self.id.clone(), self.batch_size)?;
+        let mut planner = Planner::new(&self.prepared, self.id.clone(), self.batch_size, &self.stop)?;
         let mut part = Part::default();
         while let Some(step) = planner.next_batch()? {
             part.skipped.extend(step.skipped.into_iter().filter(|line| line.row > end.rows));
@@ -269,6 +272,9 @@ impl Reader {
                 return Ok(Planning::Stopped);
             }
         }
+        if self.stop.is_cancelled() {
+            return Ok(Planning::Stopped);
+        }
         if part.messages() > 0 || part.checkpoint.is_some() {
             take(part);
         }
@@ -281,13 +287,10 @@ impl Reader {
 
     /// The plan's digest where so many rows are read.
     fn digest_at(&self, rows: u64) -> Result<String, DispatchError> {
-        let mut planner = Planner::new(&self.prepared, self.id.clone(), self.batch_size)?;
+        let mut planner = Planner::new(&self.prepared, self.id.clone(), self.batch_size, &self.stop)?;
         while let Some(step) = planner.next_batch()? {
             if step.checkpoint.rows >= rows {
                 return Ok(step.checkpoint.digest);
-            }
-            if self.stop.is_cancelled() {
-                break;
             }
         }
         Ok(String::new())

@@ -124,11 +124,11 @@ impl Provider for Exotel {
             return ParsedBody::Foreign { text: String::new() };
         };
         let is_taken = |entry: &Entry| matches!(entry, Entry::Accepted { .. });
-        if let Some(entries) = entries(&json, count)
+        if let Some(entries) = entries(&json)
             && (reply.is_success() || entries.iter().any(is_taken))
         {
             compare_metadata(&json, &entries);
-            return ParsedBody::Entries(entries);
+            return ParsedBody::Entries(of_messages(entries, count));
         }
         let text = says(&json);
         if is_exotels(&json) {
@@ -224,8 +224,20 @@ fn compare_metadata(json: &Value, entries: &[Entry]) {
     }
 }
 
-/// The entries of an answer, if it has any that can be told apart.
-fn entries(json: &Value, count: usize) -> Option<Vec<Entry>> {
+/// The entries of as many messages. An entry does not say which message it is of (documents 000, 001): only where there is
+/// one for each is it known whose it is.
+fn of_messages(entries: Vec<Entry>, count: usize) -> Vec<Entry> {
+    if entries.len() == count {
+        return entries;
+    }
+    let found = entries.len();
+    let detail =
+        format!("the answer does not say whose its entries are: {found} of them for {count} messages");
+    vec![Entry::Unknown { detail }; count]
+}
+
+/// The entries of an answer, if it has any.
+fn entries(json: &Value) -> Option<Vec<Entry>> {
     let list = match json.pointer("/response/whatsapp/messages") {
         Some(Value::Array(list)) => list.iter().collect::<Vec<_>>(),
         // Document 003's other shape: one message's entry stands in `response` itself.
@@ -235,18 +247,11 @@ fn entries(json: &Value, count: usize) -> Option<Vec<Entry>> {
             _ => return None,
         },
     };
-    if list.len() > count {
-        // Whose entry is whose, nobody knows.
-        return None;
-    }
-    // Fewer entries than messages leave the rest in doubt.
-    let missing = || Entry::Unknown { detail: "the answer has no entry for this message".into() };
     // Where it has judged others, the account has access.
     let is_judged =
         |one: &&Value| matches!(entry(one, false), Entry::Accepted { .. } | Entry::Rejected { .. });
     let judges_others = list.iter().any(is_judged);
-    let read = |one: &&Value| entry(one, judges_others);
-    Some((0..count).map(|index| list.get(index).map_or_else(missing, read)).collect())
+    Some(list.into_iter().map(|one| entry(one, judges_others)).collect())
 }
 
 /// An entry; `judges_others` says whether others of the same answer are successes, or failures of their own.
@@ -517,7 +522,8 @@ mod tests {
             assert!(matches!(read(202, body, 2), Answer::Unknown { .. }), "{body}");
         }
         let more = r#"{"response":{"whatsapp":{"messages":[{"status":"success"},{"status":"success"}]}}}"#;
-        assert!(matches!(read(202, more, 1), Answer::Unknown { .. }));
+        let Answer::Entries(entries) = read(202, more, 1) else { panic!() };
+        assert!(matches!(entries[..], [Entry::Unknown { .. }]));
         for odd in [
             "{}",
             "null",
@@ -530,14 +536,24 @@ mod tests {
     }
 
     #[test]
-    fn fewer_entries_than_messages_leave_the_rest_in_doubt() {
-        let one =
-            r#"{"response":{"whatsapp":{"messages":[{"code":202,"status":"success","data":{"sid":"s"}}]}}}"#;
-        let Answer::Entries(entries) = read(202, one, 3) else { panic!() };
-        assert!(matches!(
-            entries[..],
-            [Entry::Accepted { .. }, Entry::Unknown { .. }, Entry::Unknown { .. }]
-        ));
+    fn another_number_of_entries_than_of_messages_leaves_all_in_doubt() {
+        let taken = r#"{"code":202,"status":"success","data":{"sid":"s"}}"#;
+        let refused = r#"{"code":400,"status":"failure","error_data":{"code":1005,"message":"opted out"}}"#;
+        for (list, count) in [
+            (vec![], 1),
+            (vec![taken], 3),
+            (vec![refused], 2),
+            (vec![taken, refused], 3),
+            (vec![taken; 3], 2),
+        ] {
+            let body = format!(r#"{{"response":{{"whatsapp":{{"messages":[{}]}}}}}}"#, list.join(","));
+            let Answer::Entries(entries) = read(202, &body, count) else { panic!("{body}") };
+            assert_eq!(entries.len(), count);
+            assert!(entries.iter().all(|entry| matches!(entry, Entry::Unknown { .. })), "{entries:?}");
+            // With an error beside it either says the contrary of the other, where one was taken.
+            let answer = read(400, &body, count);
+            assert_eq!(matches!(answer, Answer::Unknown { .. }), list.contains(&taken), "{answer:?}");
+        }
     }
 
     proptest::proptest! {
@@ -563,7 +579,7 @@ mod tests {
             let reply = Reply { status: 202, retry_after: None, body: body.clone().into() };
             if let Some(quick) = all_accepted(&reply, count) {
                 let json = serde_json::from_str(&body).unwrap();
-                proptest::prop_assert_eq!(Some(quick), entries(&json, count));
+                proptest::prop_assert_eq!(Some(quick), entries(&json));
             }
         }
 

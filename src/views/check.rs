@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use crate::campaign::content::warnings;
-use crate::campaign::{CampaignId, Price};
+use crate::campaign::schedule::Opening;
+use crate::campaign::{CampaignId, Job, Price, Problem};
 use crate::dispatch::{Account, DispatchError, Planner, Prepared, forecast};
+use crate::egress::EgressPolicy;
 
 /// How many skipped rows are listed; all are counted.
 const LISTED: usize = 20;
@@ -96,6 +100,25 @@ pub struct PriceView {
     pub unpriced: u64,
 }
 
+/// What is doubtful of a job beside its message.
+fn of_job(job: &Job) -> Vec<Problem> {
+    let mut found = Vec::new();
+    if job.schedule.at(Timestamp::now()) == Opening::Expired {
+        let why = match job.schedule.expires_at {
+            Some(at) if at <= Timestamp::now() => "has passed: nothing would be sent",
+            _ => "is before the window opens: nothing would be sent",
+        };
+        found.push(Problem::new("/schedule/expires_at", why));
+    }
+    let inside = |url: &String| EgressPolicy { allow_private: false }.admitted(url).is_none();
+    if job.status_callback.as_ref().is_some_and(inside) {
+        let why = "is an address inside a network, or has a user name in it: no report is handed on to it, unless \
+                   callbacks.allow_private is set";
+        found.push(Problem::new("/status_callback", why));
+    }
+    found
+}
+
 /// Plans the whole campaign, sends nothing, and keeps the first of everything: so many messages.
 ///
 /// # Errors
@@ -105,7 +128,7 @@ pub fn check(prepared: &Prepared, account: &Account, shown: usize) -> Result<Che
     let job = &prepared.job;
     let id = job.id.clone().map_or_else(|| "check".parse::<CampaignId>(), Ok);
     let id = id.map_err(|fault| DispatchError::Task(fault.to_string()))?;
-    let mut planner = Planner::new(prepared, id, prepared.batch_size)?;
+    let mut planner = Planner::new(prepared, id, prepared.batch_size, &CancellationToken::new())?;
     let (mut rows, mut recipients, mut skipped) = (0, 0, BTreeMap::new());
     let (mut problems, mut messages) = (Vec::new(), Vec::new());
     let (mut price, mut unpriced) = (Price::default(), 0);
@@ -145,8 +168,9 @@ pub fn check(prepared: &Prepared, account: &Account, shown: usize) -> Result<Che
         recipients,
         skipped,
         problems,
-        warnings: warnings(&job.message)
+        warnings: of_job(job)
             .into_iter()
+            .chain(warnings(&job.message))
             .map(|found| Warning { pointer: found.pointer, detail: found.message })
             .collect(),
         messages,

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use crate::campaign::text::is_invisible;
 use crate::campaign::visible_lines;
 
 /// How lines are written.
@@ -38,9 +39,12 @@ impl<W: Write> Lines<W> {
     /// # Errors
     ///
     /// The writer's.
-    pub fn header<T: AsRef<[u8]>>(&mut self, names: impl IntoIterator<Item = T>) -> io::Result<()> {
+    pub fn header<T: AsRef<str>>(&mut self, names: impl IntoIterator<Item = T>) -> io::Result<()> {
         match self {
-            Self::Csv(writer) => writer.write_record(names).map_err(cause),
+            Self::Csv(writer) => {
+                let shown = names.into_iter().map(|name| cell(name.as_ref()));
+                writer.write_record(shown).map_err(cause)
+            }
             Self::Jsonl(_) => Ok(()),
         }
     }
@@ -54,8 +58,7 @@ impl<W: Write> Lines<W> {
         match self {
             Self::Csv(writer) => {
                 let fields = fields();
-                let shown = fields.iter().map(|field| visible_lines(field));
-                writer.write_record(shown.map(Cow::into_owned)).map_err(cause)
+                writer.write_record(fields.iter().map(|field| cell(field))).map_err(cause)
             }
             Self::Jsonl(writer) => {
                 let line = serde_json::to_string(line).map_err(io::Error::from)?;
@@ -77,6 +80,11 @@ impl<W: Write> Lines<W> {
     }
 }
 
+/// A field or a name as a spreadsheet may show it.
+fn cell(text: &str) -> String {
+    harmless(&visible_lines(text)).into_owned()
+}
+
 /// The writer's own error out of the CSV library's, so that a reader who has gone is known as one.
 fn cause(fault: csv::Error) -> io::Error {
     match fault.into_kind() {
@@ -86,9 +94,50 @@ fn cause(fault: csv::Error) -> io::Error {
 }
 
 /// What others wrote is opened in a spreadsheet: a text that one would run as a formula is made none.
-pub fn harmless(text: String) -> String {
-    let is_number = text.trim_start_matches('+').bytes().all(|byte| byte.is_ascii_digit());
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) && !is_number { format!("'{text}") } else { text }
+///
+/// A formula begins with one of a few signs, behind what a spreadsheet may take away: spaces, line breaks, signs that show
+/// nothing. It may begin within a text as well, where a spreadsheet that separates its columns by semicolons or tabs cuts
+/// what is between commas.
+fn harmless(text: &str) -> Cow<'_, str> {
+    let mut starts = Vec::new();
+    let mut may_begin = true;
+    for (at, character) in text.char_indices() {
+        match character {
+            ';' | '\t' | '\n' | '\r' => may_begin = true,
+            _ if character.is_whitespace() || is_invisible(character) => {}
+            '=' | '+' | '-' | '@' | '＝' | '＋' | '－' | '＠' if may_begin => {
+                // Written before the sign itself, so that nothing stands between the two.
+                starts.push(at);
+                may_begin = false;
+            }
+            // A quote that begins a text would be taken away.
+            '"' | '\'' => {}
+            _ => may_begin = false,
+        }
+    }
+    if starts.is_empty() || is_number(text) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + starts.len());
+    let mut from = 0;
+    for at in starts {
+        // At the beginning it stands before all of the text, and makes it one.
+        let before_all =
+            text.get(..at).unwrap_or_default().chars().all(|c| c.is_whitespace() || is_invisible(c));
+        let at = if before_all { 0 } else { at };
+        out.push_str(text.get(from..at).unwrap_or_default());
+        out.push('\'');
+        from = at;
+    }
+    out.push_str(text.get(from..).unwrap_or_default());
+    Cow::Owned(out)
+}
+
+/// A number is no formula, whatever its sign: those of recipients stay as they are.
+fn is_number(text: &str) -> bool {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    digits.bytes().any(|byte| byte.is_ascii_digit())
+        && digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
 }
 
 #[cfg(test)]
@@ -97,12 +146,51 @@ mod tests {
 
     #[test]
     fn what_a_spreadsheet_would_run_is_made_a_text() {
-        let harmless = |text: &str| harmless(text.into());
-        assert_eq!(harmless("=HYPERLINK(\"x\")"), "'=HYPERLINK(\"x\")");
-        assert_eq!((harmless("@x"), harmless("-1+2")), ("'@x".into(), "'-1+2".into()));
-        assert_eq!(
-            (harmless("+919876543210"), harmless("monday")),
-            ("+919876543210".into(), "monday".into())
-        );
+        for (text, safe) in [
+            ("=HYPERLINK(\"x\")", "'=HYPERLINK(\"x\")"),
+            ("@x", "'@x"),
+            ("-1+2", "'-1+2"),
+            ("+1 2", "'+1 2"),
+            ("＝1+1", "'＝1+1"),
+            ("＋1+1", "'＋1+1"),
+            ("－1+1", "'－1+1"),
+            ("＠x", "'＠x"),
+            ("\n=1+1", "'\n=1+1"),
+            ("\t=1+1", "'\t=1+1"),
+            (" =1+1", "' =1+1"),
+            ("\u{a0}=1+1", "'\u{a0}=1+1"),
+            ("\u{feff}=1+1", "'\u{feff}=1+1"),
+            ("\u{200b}=1+1", "'\u{200b}=1+1"),
+            ("\u{3000}\u{200b} =1+1", "'\u{3000}\u{200b} =1+1"),
+            ("a;=HYPERLINK(1)", "a;'=HYPERLINK(1)"),
+            ("a; \u{200b}=1;=2", "a; \u{200b}'=1;'=2"),
+            ("a\n=1", "a\n'=1"),
+            ("a;\"=1\"", "a;\"'=1\""),
+            ("a\t@x", "a\t'@x"),
+        ] {
+            assert_eq!(harmless(text), safe, "{text:?}");
+        }
+        for same in [
+            "+919876543210",
+            "-12.5",
+            "monday",
+            "a=b",
+            "a - b",
+            "you@example.com",
+            "1;2",
+            "",
+            "2 + 2",
+            "a,=b",
+        ] {
+            assert!(matches!(harmless(same), Cow::Borrowed(_)), "{same:?}");
+        }
+    }
+
+    #[test]
+    fn every_field_and_column_is_made_harmless() {
+        let mut lines = Lines::new(Format::Csv, Vec::new());
+        lines.header(["=1", "b"]).unwrap();
+        lines.write(&serde_json::json!({}), || vec!["＝2".into(), "\u{1b}c;=3".into()]).unwrap();
+        assert_eq!(String::from_utf8(lines.end().unwrap()).unwrap(), "'=1,b\n'＝2,\\u001bc;'=3\n");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::lines::{Lines, harmless};
+use super::lines::Lines;
 use crate::campaign::{MessageState, codes, visible};
 use crate::ledger::ReportLine;
 
@@ -42,9 +42,9 @@ fn explained(mut line: ReportLine) -> ReportLine {
 
 /// The fields of a line, in the order of the header.
 fn fields(line: &ReportLine) -> Vec<String> {
-    let text = |text: &Option<String>| harmless(visible(text.as_deref().unwrap_or_default()).into_owned());
+    let text = |text: &Option<String>| visible(text.as_deref().unwrap_or_default()).into_owned();
     vec![
-        harmless(visible(&line.recipient).into_owned()),
+        visible(&line.recipient).into_owned(),
         line.row.to_string(),
         line.batch.map(|batch| batch.to_string()).unwrap_or_default(),
         line.state.to_string(),

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::lines::{Lines, harmless};
+use super::lines::Lines;
 use crate::campaign::CampaignId;
 use crate::campaign::delivery::ReplyContent;
 use crate::ledger::{Ledger, LedgerError, Response};
@@ -14,28 +14,57 @@ use crate::ledger::{Ledger, LedgerError, Response};
 /// The columns before those of the form.
 const FIRST: [&str; 5] = ["recipient", "row", "batch", "at", "reply"];
 
-/// The fields of a campaign's form, as far as people filled them in: the columns behind the first.
+/// The most fields with a column of their own. Answers may come with as many names as somebody likes.
+const FIELDS: usize = 500;
+/// The column of all other fields, as JSON.
+const OTHERS: &str = "other_fields";
+
+/// The columns behind the first.
+#[derive(Debug, Default)]
+pub struct Columns {
+    fields: BTreeSet<String>,
+    /// Whether there are more fields than columns.
+    has_others: bool,
+}
+
+impl Columns {
+    fn add(&mut self, fields: impl Iterator<Item = String>) {
+        for name in fields {
+            if self.fields.len() < FIELDS {
+                self.fields.insert(name);
+            } else {
+                self.has_others |= !self.fields.contains(&name);
+            }
+        }
+    }
+}
+
+/// The fields of a campaign's form, as far as people filled them in.
 ///
 /// # Errors
 ///
 /// The ledger's.
-pub async fn columns(ledger: &impl Ledger, id: &CampaignId) -> Result<BTreeSet<String>, LedgerError> {
+pub async fn columns(ledger: &impl Ledger, id: &CampaignId) -> Result<Columns, LedgerError> {
     // No more answers are in memory than a page.
-    let (mut columns, mut next) = (BTreeSet::new(), Some(0));
+    let (mut columns, mut next) = (Columns::default(), Some(0));
     while let Some(from) = next {
         let page = ledger.responses(id, from).await?;
-        columns.extend(page.responses.iter().flat_map(|response| parts(response).1).map(|(name, _)| name));
+        columns.add(page.responses.iter().flat_map(|response| parts(response).1).map(|(name, _)| name));
         next = page.next;
     }
     Ok(columns)
 }
 
+fn is_ours(name: &str) -> bool {
+    FIRST.contains(&name) || name == OTHERS
+}
+
 /// The names of all columns.
-pub fn header(columns: &BTreeSet<String>) -> Vec<String> {
+pub fn header(columns: &Columns) -> Vec<String> {
     // A field that is called as one of ours is told apart.
-    let named =
-        |name: &String| if FIRST.contains(&name.as_str()) { format!("field.{name}") } else { name.clone() };
-    FIRST.iter().map(ToString::to_string).chain(columns.iter().map(named)).collect()
+    let named = |name: &String| if is_ours(name) { format!("field.{name}") } else { name.clone() };
+    let others = columns.has_others.then(|| OTHERS.to_owned());
+    FIRST.iter().map(ToString::to_string).chain(columns.fields.iter().map(named)).chain(others).collect()
 }
 
 /// Writes answers, in a CSV with these columns behind the first.
@@ -43,11 +72,7 @@ pub fn header(columns: &BTreeSet<String>) -> Vec<String> {
 /// # Errors
 ///
 /// The writer's.
-pub fn write<W: Write>(
-    lines: &mut Lines<W>,
-    page: &[Response],
-    columns: &BTreeSet<String>,
-) -> io::Result<()> {
+pub fn write<W: Write>(lines: &mut Lines<W>, page: &[Response], columns: &Columns) -> io::Result<()> {
     page.iter().try_for_each(|response| lines.write(&line(response), || fields(response, columns)))
 }
 
@@ -73,8 +98,8 @@ pub(super) fn parts(response: &Response) -> (Option<String>, serde_json::Map<Str
 }
 
 /// The fields of a line, in the order of the header.
-fn fields(response: &Response, columns: &BTreeSet<String>) -> Vec<String> {
-    let (reply, form) = parts(response);
+fn fields(response: &Response, columns: &Columns) -> Vec<String> {
+    let (reply, mut form) = parts(response);
     let first = [
         response.recipient.to_string(),
         response.row.to_string(),
@@ -82,10 +107,54 @@ fn fields(response: &Response, columns: &BTreeSet<String>) -> Vec<String> {
         at(response),
         reply.unwrap_or_default(),
     ];
-    let others = columns.iter().map(|name| match form.get(name) {
+    let mut all: Vec<String> = first.into();
+    all.extend(columns.fields.iter().map(|name| match form.remove(name) {
         None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => text.clone(),
+        Some(Value::String(text)) => text,
         Some(other) => other.to_string(),
-    });
-    first.into_iter().chain(others).map(harmless).collect()
+    }));
+    if columns.has_others {
+        all.push(if form.is_empty() { String::new() } else { Value::Object(form).to_string() });
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::lines::Format;
+    use super::*;
+
+    #[test]
+    fn a_form_of_very_many_fields_has_columns_for_some_and_the_rest_in_one() {
+        let answer = |nth: usize| {
+            let fields = (0..20_000).map(|field| (format!("f{:05}", field * 10 + nth), json!(field)));
+            Response {
+                recipient: "+919876543210".parse().unwrap(),
+                row: 1,
+                batch: 0,
+                message: 0,
+                at: 0,
+                content: ReplyContent::Flow(fields.collect()),
+                details: Default::default(),
+            }
+        };
+        let page = [answer(0), answer(1)];
+        let mut columns = Columns::default();
+        page.iter().for_each(|response| columns.add(parts(response).1.into_iter().map(|(name, _)| name)));
+        let header = header(&columns);
+        assert_eq!(
+            (header.len(), header.last().map(String::as_str)),
+            (FIRST.len() + FIELDS + 1, Some(OTHERS))
+        );
+        let mut lines = Lines::new(Format::Csv, Vec::new());
+        write(&mut lines, &page, &columns).unwrap();
+        let csv = lines.end().unwrap();
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(&csv[..]);
+        for (record, others) in reader.records().zip([20_000 - FIELDS, 20_000]) {
+            let record = record.unwrap();
+            let rest: serde_json::Map<String, Value> =
+                serde_json::from_str(record.iter().last().unwrap()).unwrap();
+            assert_eq!(rest.len(), others, "nothing is lost");
+        }
+    }
 }

@@ -28,7 +28,7 @@ const MAY_USE: [(&str, &[&str]); 21] = [
     ("config", &["campaign", "provider"]),
     ("telemetry", &["campaign"]),
     ("traces", &["campaign"]),
-    ("views", &["campaign", "ledger", "dispatch"]),
+    ("views", &["campaign", "egress", "ledger", "dispatch"]),
     ("http", &["campaign", "audience", "queue", "ledger", "dispatch", "views", "traces"]),
     (
         "cli",

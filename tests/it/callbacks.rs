@@ -722,3 +722,107 @@ async fn an_embedded_worker_takes_reports_too() {
     assert_eq!((&status["counts"]["accepted"], &status["counts"]["in_doubt"]), (&json!(2_000), &json!(0)));
     assert_eq!(sandbox.stats()["sent_twice"], 0);
 }
+
+/// A body of each provider that says of a message, named in every way, that it was read, answered or stopped.
+fn bodies_about(reference: &str, sid: &str, row: u64) -> Vec<Value> {
+    let (digits, at) = (phone(row).trim_start_matches('+').to_owned(), "1790000000");
+    let form = |token: &str| json!({ "flow_token": token, "slot": "x" });
+    let mut bodies = Vec::new();
+    for token in [reference, "flows-builder-97dca41f"] {
+        for context in [sid, ""] {
+            let nfm = json!({ "type": "nfm_reply",
+                "nfm_reply": { "body": "Sent", "name": "flow", "response_json": form(token).to_string() } });
+            // Exotel.
+            bodies.push(json!({ "whatsapp": { "messages": [{ "callback_type": "incoming_message", "sid": format!("i{token}{context}{row}"),
+                "from": phone(row), "to": "+912248931479", "timestamp": "2026-01-01T00:00:00Z",
+                "content": { "type": "interactive", "context": { "sid": context }, "interactive": nfm } }] } }));
+            bodies.push(json!({ "event": "flow_response", "message_id": format!("e{context}{row}"), "from": phone(row),
+                "timestamp": "2026-01-01T00:00:00Z", "flow_token": token, "response_json": form(token) }));
+            // Kaleyra.
+            bodies.push(
+                json!({ "from": digits, "wanumber": "912248931479", "reply_to": context, "created_at": at,
+                "type": "interactive", "custom_response": form(token).to_string() }),
+            );
+            // Meta.
+            bodies.push(json!({ "entry": [{ "changes": [{ "value": { "metadata": { "display_phone_number": "912248931479" },
+                "messages": [{ "from": digits, "id": format!("m{token}{context}{row}"), "timestamp": at, "type": "interactive",
+                    "context": { "id": context }, "interactive": nfm }] } }] }] }));
+        }
+    }
+    // Deliveries.
+    bodies.push(json!({ "whatsapp": { "messages": [{ "callback_type": "dlr", "sid": sid, "to": phone(row), "custom_data": reference,
+        "exo_status_code": 0, "exo_detailed_status": "EX_MESSAGE_SEEN", "timestamp": "2026-01-01T00:00:00Z" }] } }));
+    bodies.push(json!({ "extra_info": { "ref1": reference }, "ref1": reference, "ref": reference, "id": sid, "message_id": sid,
+        "recipient": digits, "mobile": digits, "status": "read", "created_at": at }));
+    bodies.push(json!({ "entry": [{ "changes": [{ "value": { "statuses": [{ "id": sid, "status": "read", "timestamp": at,
+        "recipient_id": digits, "biz_opaque_callback_data": reference }] } }] }] }));
+    bodies
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accounts_address_says_nothing_of_other_accounts_messages() {
+    let (_sandbox, sandbox) = sandbox(Behaviour {
+        cut_rate: 0.4,
+        // Nobody but this test reports.
+        reporting: Reporting { delay: Duration::from_hours(1), ..Reporting::default() },
+        ..Behaviour::default()
+    })
+    .await;
+    let world = CallbackWorld::new("exotel", 1_000, &sandbox, "");
+    let path = world.fleet.world.path("flowcast.toml");
+    let mut config = std::fs::read_to_string(&path).unwrap();
+    for provider in ["exotel", "kaleyra", "meta"] {
+        config += &format!(
+            "\n[accounts.of_{provider}]\nprovider = \"{provider}\"\nbase_url = \"{sandbox}\"\naccount_sid = \"acme2\"\n\
+             api_key = \"key2\"\napi_token = \"other-token\"\n"
+        );
+    }
+    std::fs::write(path, config).unwrap();
+    let _worker = world.worker().await;
+    world.submit(&flow_job()).await;
+    until("every message to have its outcome", || {
+        let counts = world.fleet.status("c1")["counts"].clone();
+        counts["pending"] == 0 && counts["in_doubt"].as_u64().is_some_and(|count| count > 0)
+    })
+    .await;
+    let report = world.fleet.world.report("c1");
+    let status = world.fleet.status("c1");
+    // Some of each batch, of which some are in doubt.
+    let message = |nth: usize| {
+        let nth = nth * 97;
+        let line = &report[nth];
+        let index = report[..nth].iter().filter(|earlier| earlier["batch"] == line["batch"]).count();
+        let reference = format!("c1.{}.{index}", line["batch"]);
+        (reference, line["sid"].as_str().unwrap_or("none").to_owned(), nth as u64 + 1)
+    };
+    for provider in ["exotel", "kaleyra", "meta"] {
+        let name = format!("of_{provider}");
+        let other = Callbacks::new(&world.url.parse().unwrap(), &name, &[KEY]).unwrap().of_account();
+        for nth in 0..10 {
+            let (reference, sid, row) = message(nth);
+            for body in bodies_about(&reference, &sid, row) {
+                assert_eq!(post(&other, body.to_string()).await.0, 200, "{body}");
+            }
+        }
+    }
+    let after = world.fleet.status("c1");
+    assert_eq!((&after["delivery"], &after["counts"]), (&status["delivery"], &status["counts"]));
+    assert_eq!(world.fleet.world.report("c1"), report);
+    let answers = world.fleet.world.flowcast(&["responses", "c1", "--format", "jsonl"]);
+    assert_eq!(answers.out, "", "{answers:?}");
+    let metrics = client().get(format!("{}/metrics", world.url)).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("flowcast_callbacks_total{result=\"foreign\"}"), "{metrics}");
+    // Each of these shapes counts at the account's own address, so it was the address that made the difference.
+    let own = world.callbacks.of_account();
+    for nth in 0..10 {
+        let (reference, sid, row) = message(nth);
+        for body in bodies_about(&reference, &sid, row).iter().filter(|body| body.get("whatsapp").is_some()) {
+            assert_eq!(post(&own, body.to_string()).await.0, 200);
+        }
+    }
+    until("them to count", || {
+        let delivery = world.fleet.status("c1")["delivery"].clone();
+        delivery["read"] == 10 && delivery["replied"] == 10
+    })
+    .await;
+}

@@ -223,11 +223,12 @@ async fn a_worker_that_takes_no_jobs_is_not_ready() {
         port > 0 && readyz(port).starts_with("HTTP/1.1 200")
     })
     .await;
-    // Somebody declares the queue in another way: the worker may not take from it until a person has mended it.
+    // Somebody takes the queue for itself: the worker may not take from it until a person has mended it.
     let connection = Connection::connect(&fleet.amqp, ConnectionProperties::default()).await.unwrap();
-    let channel = connection.create_channel().await.unwrap();
     until("the queue to be another's", || {
         let taken = async {
+            // A worker that was quicker makes the channel useless.
+            let channel = connection.create_channel().await?;
             channel.queue_delete("flowcast.jobs".into(), QueueDeleteOptions::default()).await?;
             let options = lapin::options::QueueDeclareOptions { exclusive: true, ..Default::default() };
             channel.queue_declare("flowcast.jobs".into(), options, lapin::types::FieldTable::default()).await
@@ -235,6 +236,7 @@ async fn a_worker_that_takes_no_jobs_is_not_ready() {
         tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(taken)).is_ok()
     })
     .await;
+    let channel = connection.create_channel().await.unwrap();
     until("the worker to say that it takes no jobs", || {
         let said = readyz(port);
         said.starts_with("HTTP/1.1 503") && said.contains("jobs")

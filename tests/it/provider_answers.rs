@@ -61,12 +61,27 @@ async fn a_202_entry_of_any_other_code_is_rejected_with_code_and_text() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_202_with_fewer_entries_leaves_the_rest_in_doubt() {
-    let (world, provider, code, _) =
-        run(|_, to| Reaction::Answer(202, "", entries(std::iter::once(success(&to[0]))))).await;
-    assert_eq!(code, Some(3));
-    assert_eq!(states(&world), ["accepted", "in_doubt", "in_doubt"]);
-    assert_eq!(provider.requests().len(), 1);
+async fn a_202_with_another_number_of_entries_leaves_all_in_doubt() {
+    // The entry of the first message is missing, and that of the second is there: by their places, the first would have
+    // the second's SID.
+    let taken = |to: &str| success(to);
+    for missing in 0..3 {
+        let (world, provider, code, _) = run(move |_, to| {
+            let some = to.iter().enumerate().filter(|(nth, _)| *nth != missing);
+            Reaction::Answer(202, "", entries(some.map(|(_, to)| taken(to))))
+        })
+        .await;
+        assert_eq!(code, Some(3));
+        assert_eq!(states(&world), ["in_doubt"; 3]);
+        assert_eq!(world.flowcast(&["retry", "c1"]).status, Some(0));
+        assert_eq!(provider.requests().len(), 1, "what may have been taken is never sent again");
+    }
+    let (world, ..) = run(|_, to| {
+        let more = to.iter().chain(to).map(|to| success(to));
+        Reaction::Answer(202, "", entries(more))
+    })
+    .await;
+    assert_eq!(states(&world), ["in_doubt"; 3]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,6 +9,7 @@ pub use form::job_schema;
 
 use super::digest::digest;
 use super::id::CampaignId;
+use super::json;
 use super::notice::Noticed;
 use super::phone::Phone;
 use super::problem::{Problem, json_error};
@@ -151,12 +152,7 @@ impl Job {
     ///
     /// Everything that is wrong with its form, each with its place.
     pub fn read(json: &[u8]) -> Result<Self, Vec<Problem>> {
-        let text = std::str::from_utf8(json).map_err(|fault| {
-            vec![Problem::new("", format!("is not UTF-8 (byte {})", fault.valid_up_to()))]
-        })?;
-        let text = text.trim_start_matches('\u{feff}');
-        let mut document: Value =
-            serde_json::from_str(text).map_err(|fault| vec![Problem::new("", json_error(&fault))])?;
+        let mut document = json::read(json).map_err(|problem| vec![problem])?;
         if let Some(version) = document.get("version").and_then(Value::as_u64)
             && version != 1
         {

@@ -2,6 +2,7 @@
 //! whole.
 
 use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -172,7 +173,7 @@ impl Arriving {
         let folder = root.join(format!("{ARRIVING}{}", Uuid::now_v7()));
         std::fs::create_dir_all(root)?;
         sweep(root)?;
-        std::fs::create_dir(&folder)?;
+        std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
         let file = folder.join(name);
         Ok(Self { folder, file })
     }
@@ -201,7 +202,9 @@ async fn write<E: std::fmt::Display>(
     stream: impl Stream<Item = Result<Bytes, E>>,
     path: &Path,
 ) -> Result<u64, Problem> {
-    let mut file = File::create(path).await.map_err(|fault| unwritten(&fault))?;
+    // It holds numbers and names of people: nobody else on the machine reads them.
+    let made = File::options().write(true).create_new(true).mode(0o600).open(path).await;
+    let mut file = made.map_err(|fault| unwritten(&fault))?;
     let (mut stream, mut count) = (std::pin::pin!(stream), 0);
     while let Some(chunk) = stream.next().await {
         let chunk = chunk.map_err(|fault| Problem::bad_request(format!("the file broke off: {fault}")))?;

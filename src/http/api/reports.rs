@@ -1,7 +1,5 @@
 //! Reports and answers, streamed a page of the ledger at a time: no more of them is in memory.
 
-use std::collections::BTreeSet;
-
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::header;
@@ -93,7 +91,8 @@ pub(in crate::http) async fn responses_jsonl(
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let id = campaign(&api, &id).await?.id;
-    let pages = response_pages(api.ledger()?.clone(), id.clone(), Format::Jsonl, BTreeSet::new());
+    let pages =
+        response_pages(api.ledger()?.clone(), id.clone(), Format::Jsonl, responses::Columns::default());
     Ok(streamed(Format::Jsonl, &id, "responses", pages))
 }
 
@@ -147,7 +146,7 @@ fn response_pages(
     ledger: AnyLedger,
     id: CampaignId,
     format: Format,
-    columns: BTreeSet<String>,
+    columns: responses::Columns,
 ) -> impl Stream<Item = Result<Bytes, LedgerError>> + Send {
     let columns = std::sync::Arc::new(columns);
     stream::try_unfold(Some(0), move |cursor| {

@@ -93,7 +93,16 @@ fn sign_in_address(back: &str) -> String {
 
 /// A path of ours, and nothing that leads elsewhere.
 fn own_path(path: &str) -> &str {
-    let is_own = path.starts_with('/') && !path.starts_with("//") && !path.contains(['\\', '\r', '\n']);
+    // Resolved as a browser does: it leaves out tabs and line breaks, and reads a backslash as a slash.
+    let resolves = |own: &str| {
+        let own = url::Url::parse(own).ok()?;
+        let there = own.join(path).ok()?;
+        Some(there.origin() == own.origin() && there.username().is_empty() && there.password().is_none())
+    };
+    let is_plain = path.starts_with('/') && !path.contains(['\\']) && !path.contains(char::is_control);
+    let is_own = is_plain
+        && resolves("http://own.invalid/") == Some(true)
+        && resolves("https://own.invalid/") == Some(true);
     if is_own { path } else { "/" }
 }
 

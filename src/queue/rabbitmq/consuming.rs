@@ -108,6 +108,20 @@ impl Consuming {
         Ok(())
     }
 
+    /// Declares once more what a consumer is there for. The broker may forget to say that it has ended one, so a queue that
+    /// can't be declared may be no longer ours.
+    async fn declare_again(&mut self) {
+        let declared = self.declare().await;
+        self.declared = Some(Instant::now());
+        match declared {
+            Ok(()) => self.tell_end(),
+            Err(fault) if self.campaign.is_none() => {
+                self.tell(format!("{} on RabbitMQ can't be read from: {fault}", self.queue));
+            }
+            Err(fault) => tracing::debug!("{} can't be declared: {fault}", self.queue),
+        }
+    }
+
     async fn consume(&mut self) -> Result<Taking, QueueError> {
         self.declare().await?;
         let channel = self.broker.channel().await?;
@@ -131,10 +145,7 @@ impl Consuming {
             }
             match self.consume().await {
                 Ok(taking) => {
-                    let trouble = self.trouble.slot().take();
-                    if trouble.is_some() {
-                        tracing::info!("{} is read from again", self.queue);
-                    }
+                    self.tell_end();
                     return Ok(self.taking.insert(taking));
                 }
                 Err(fault) => {
@@ -176,6 +187,12 @@ impl Consuming {
         *slot = Some(trouble);
     }
 
+    fn tell_end(&self) {
+        if self.trouble.slot().take().is_some() {
+            tracing::info!("{} is read from again", self.queue);
+        }
+    }
+
     /// The next delivery. Waits as long as there is none, or no broker.
     ///
     /// # Errors
@@ -184,12 +201,8 @@ impl Consuming {
     pub(super) async fn next(&mut self) -> Result<(Delivery, Out), QueueError> {
         loop {
             // What was deleted by somebody would take nothing in any more, or lead nowhere.
-            if self.taking.is_some()
-                && self.declared.is_none_or(|at| at.elapsed() > QUIET)
-                && let Err(fault) = self.declare().await
-            {
-                tracing::debug!("{} can't be declared: {fault}", self.queue);
-                self.declared = Some(Instant::now());
+            if self.taking.is_some() && self.declared.is_none_or(|at| at.elapsed() > QUIET) {
+                self.declare_again().await;
             }
             let is_permanent = self.campaign.is_none();
             let taking = match self.taking.take() {

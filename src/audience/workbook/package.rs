@@ -1,0 +1,170 @@
+//! The parts of a workbook: the archive that holds them, and which part is what.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::rc::Rc;
+
+use memchr::memmem;
+use zip::ZipArchive;
+use zip::read::ZipFile;
+
+use super::xml::{Budget, Piece, Xml};
+
+/// How many parts it may have.
+const PARTS: usize = 10_000;
+/// How many sheets it may have, and relations between its parts.
+const NAMES: usize = 10_000;
+
+/// A workbook's archive.
+pub(super) struct Package {
+    parts: ZipArchive<BufReader<File>>,
+    budget: Rc<Budget>,
+}
+
+/// A sheet of a workbook.
+pub(super) struct Sheet {
+    /// Its relation to the part that holds it.
+    relation: String,
+    is_hidden: bool,
+}
+
+/// What the workbook says of itself.
+pub(super) struct Workbook {
+    pub(super) sheets: Vec<Sheet>,
+    /// Whether its dates count from 1904.
+    pub(super) from_1904: bool,
+    relations: Vec<Relation>,
+}
+
+struct Relation {
+    id: String,
+    kind: String,
+    part: String,
+}
+
+impl Package {
+    /// Opens an archive whose parts may unpack to so many bytes.
+    pub(super) fn open(mut file: File, largest: u64) -> Result<Self, String> {
+        let mut magic = [0; 8];
+        let length = file.read(&mut magic).map_err(|fault| fault.to_string())?;
+        if magic.get(..length).is_some_and(|start| start == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1") {
+            return Err("it is protected by a password, or a file of the older kind .xls".into());
+        }
+        let too_many = || format!("it has more than {PARTS} parts");
+        if claimed_parts(&mut file).map_err(|fault| fault.to_string())? > PARTS as u64 {
+            return Err(too_many());
+        }
+        file.rewind().map_err(|fault| fault.to_string())?;
+        let parts = ZipArchive::new(BufReader::new(file)).map_err(|fault| fault.to_string())?;
+        if parts.len() > PARTS {
+            return Err(too_many());
+        }
+        Ok(Self { parts, budget: Rc::new(Budget::new(largest)) })
+    }
+
+    /// A part, if there is one of this name.
+    pub(super) fn part(&mut self, name: &str) -> Result<Option<Xml<ZipFile<'_, BufReader<File>>>>, String> {
+        // Some programs write a name in one case and refer to it in another.
+        let in_any_case = |parts: &ZipArchive<_>| {
+            parts.file_names().position(|known| known.is_ok_and(|known| known.eq_ignore_ascii_case(name)))
+        };
+        let index = self.parts.index_for_name(name).or_else(|| in_any_case(&self.parts));
+        let Some(index) = index else { return Ok(None) };
+        let part = self.parts.by_index(index).map_err(|fault| fault.to_string())?;
+        Ok(Some(Xml::new(part, self.budget.clone())))
+    }
+
+    /// What the workbook says of its sheets.
+    pub(super) fn workbook(&mut self) -> Result<Workbook, String> {
+        let root = self.relations("_rels/.rels", "")?;
+        let name = root.iter().find(|relation| relation.is("officeDocument"));
+        let name = name.map_or_else(|| "xl/workbook.xml".to_owned(), |relation| relation.part.clone());
+        let (folder, file) = name.rsplit_once('/').unwrap_or(("", &name));
+        let relations = self.relations(&format!("{folder}/_rels/{file}.rels"), folder)?;
+        let mut workbook = Workbook { sheets: Vec::new(), from_1904: false, relations };
+        let mut xml = self.part(&name)?.ok_or_else(|| format!("it has no {name}"))?;
+        while let Some(piece) = xml.next()? {
+            let Piece::Open(element) = piece else { continue };
+            if element.is("sheet") {
+                let is_hidden = element.attribute("state").is_some_and(|state| state != "visible");
+                let relation = element.attribute("id").unwrap_or_default();
+                if workbook.sheets.len() >= NAMES {
+                    return Err(format!("it has more than {NAMES} sheets"));
+                }
+                workbook.sheets.push(Sheet { relation, is_hidden });
+            } else if element.is("workbookPr") {
+                workbook.from_1904 =
+                    element.attribute("date1904").is_some_and(|is| is == "1" || is == "true");
+            }
+        }
+        Ok(workbook)
+    }
+
+    fn relations(&mut self, name: &str, folder: &str) -> Result<Vec<Relation>, String> {
+        let mut relations = Vec::new();
+        let Some(mut xml) = self.part(name)? else { return Ok(relations) };
+        while let Some(piece) = xml.next()? {
+            let Piece::Open(element) = piece else { continue };
+            if !element.is("Relationship") {
+                continue;
+            }
+            let of = |name: &str| element.attribute(name).unwrap_or_default();
+            let target = of("Target");
+            let part = match target.strip_prefix('/') {
+                Some(whole) => whole.to_owned(),
+                None if folder.is_empty() => target,
+                None => format!("{folder}/{target}"),
+            };
+            if relations.len() >= NAMES {
+                return Err(format!("it has more than {NAMES} relations"));
+            }
+            relations.push(Relation { id: of("Id"), kind: of("Type"), part });
+        }
+        Ok(relations)
+    }
+}
+
+impl Relation {
+    /// Whether it leads to a part of this kind; the namespaces before it differ between editions of the standard.
+    fn is(&self, kind: &str) -> bool {
+        self.kind.rsplit('/').next() == Some(kind)
+    }
+}
+
+impl Workbook {
+    /// The part of the first sheet that people see and that has cells.
+    pub(super) fn first_sheet(&self) -> Option<&str> {
+        let part = |sheet: &Sheet| {
+            let found = self.relations.iter().find(|relation| relation.id == sheet.relation)?;
+            found.is("worksheet").then_some(found.part.as_str())
+        };
+        self.sheets.iter().filter(|sheet| !sheet.is_hidden).find_map(part)
+    }
+
+    /// The part of a kind that there is once.
+    pub(super) fn part(&self, kind: &str) -> Option<&str> {
+        self.relations.iter().find(|relation| relation.is(kind)).map(|relation| relation.part.as_str())
+    }
+}
+
+/// How many parts an archive says it has, where it says so in the way of large archives. Without that it can't say more
+/// than 65,535. The archive's reader holds some hundred bytes of each before anybody can ask how many there are.
+fn claimed_parts(file: &mut File) -> io::Result<u64> {
+    /// The end of the directory of a large archive begins so; 32 bytes on stands how many parts there are.
+    const SIGNATURE: &[u8] = b"PK\x06\x06";
+    const LENGTH: usize = 40;
+    let (mut most, mut window) = (0, Vec::new());
+    file.seek(SeekFrom::Start(0))?;
+    loop {
+        let read = file.by_ref().take(1 << 20).read_to_end(&mut window)?;
+        for at in memmem::find_iter(&window, SIGNATURE) {
+            if let Some(count) = window.get(at + 32..at + LENGTH) {
+                most = most.max(u64::from_le_bytes(count.try_into().unwrap_or_default()));
+            }
+        }
+        if read == 0 {
+            return Ok(most);
+        }
+        window.drain(..window.len().saturating_sub(LENGTH));
+    }
+}

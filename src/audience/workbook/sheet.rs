@@ -1,0 +1,370 @@
+//! The cells of a sheet, in order, and what they refer to: shared texts and formats.
+
+use std::io::Read;
+
+use super::Fault;
+use super::xml::{Element, Piece, Xml};
+
+/// The most bytes of all shared texts, and how many there may be: together at most 96 MiB in memory.
+const TEXTS: usize = 64 << 20;
+const COUNT: usize = 8 << 20;
+/// The most bytes of one text: 32,767 characters.
+const TEXT: usize = 128 * 1024;
+/// The most formats of cells, and of numbers.
+const FORMATS: usize = 65_536;
+
+/// The texts that cells share, one behind the other. What the workbook says of their number is not believed.
+#[derive(Default)]
+pub(super) struct Texts {
+    bytes: String,
+    ends: Vec<u32>,
+}
+
+impl Texts {
+    pub(super) fn read<R: Read>(xml: &mut Xml<R>) -> Result<Self, String> {
+        let mut texts = Self::default();
+        let mut text = Text::default();
+        while let Some(piece) = xml.next()? {
+            match piece {
+                Piece::Close(name) if name == "si" => texts.push(&text.take())?,
+                piece => text.see(piece)?,
+            }
+        }
+        Ok(texts)
+    }
+
+    fn push(&mut self, text: &str) -> Result<(), String> {
+        if self.bytes.len() + text.len() > TEXTS || self.ends.len() >= COUNT {
+            return Err(format!("its texts are more than {} MiB, or {COUNT}", TEXTS >> 20));
+        }
+        // Grown in even steps: doubling would hold three times as much for a moment.
+        if self.bytes.capacity() < self.bytes.len() + text.len() {
+            self.bytes.reserve_exact(text.len().max(4 << 20));
+        }
+        if self.ends.len() == self.ends.capacity() {
+            self.ends.reserve_exact(1 << 18);
+        }
+        self.bytes.push_str(text);
+        self.ends.push(u32::try_from(self.bytes.len()).unwrap_or(u32::MAX));
+        Ok(())
+    }
+
+    fn get(&self, index: usize) -> Option<&str> {
+        let start = index.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied())?;
+        self.bytes.get(start as usize..*self.ends.get(index)? as usize)
+    }
+}
+
+/// What stands in the `t` elements of a text, but for how it is pronounced.
+#[derive(Default)]
+struct Text {
+    text: String,
+    is_inside: bool,
+    pronounced: bool,
+}
+
+impl Text {
+    fn see(&mut self, piece: Piece<'_>) -> Result<(), String> {
+        match piece {
+            Piece::Open(element) if element.is("t") => self.is_inside = true,
+            Piece::Open(element) if element.is("rPh") => self.pronounced = true,
+            Piece::Close(name) if name == "t" => self.is_inside = false,
+            Piece::Close(name) if name == "rPh" => self.pronounced = false,
+            Piece::Text(text) if self.is_inside && !self.pronounced => self.add(&text)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, text: &str) -> Result<(), String> {
+        if self.text.len() + text.len() > TEXT {
+            return Err(format!("a text in it is longer than {} KiB", TEXT >> 10));
+        }
+        self.text.push_str(text);
+        Ok(())
+    }
+
+    fn take(&mut self) -> String {
+        unescaped(&std::mem::take(&mut self.text))
+    }
+}
+
+/// Characters that XML has not are written as `_x000D_` in a workbook.
+fn unescaped(text: &str) -> String {
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(at) = rest.find("_x") {
+        let (before, from) = rest.split_at(at);
+        out.push_str(before);
+        let code = from.get(2..7).and_then(|code| code.strip_suffix('_'));
+        let code = code.filter(|code| code.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        match code.and_then(|code| u32::from_str_radix(code, 16).ok()).and_then(char::from_u32) {
+            Some(character) => {
+                out.push(character);
+                rest = from.get(7..).unwrap_or_default();
+            }
+            None => {
+                out.push_str("_x");
+                rest = from.get(2..).unwrap_or_default();
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// What a number means by its format.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    Number,
+    Date,
+}
+
+/// What numbers mean, by the format of their cell.
+#[derive(Default)]
+pub(super) struct Formats(Vec<Meaning>);
+
+impl Formats {
+    pub(super) fn read<R: Read>(xml: &mut Xml<R>) -> Result<Self, String> {
+        let (mut own, mut cells, mut is_inside) = (std::collections::HashMap::new(), Vec::new(), false);
+        while let Some(piece) = xml.next()? {
+            match piece {
+                Piece::Open(element) if element.is("numFmt") => {
+                    let code = element.attribute("formatCode").unwrap_or_default();
+                    own.insert(number(&element, "numFmtId"), meaning_of_code(&code));
+                }
+                Piece::Open(element) if element.is("cellXfs") => is_inside = true,
+                Piece::Close(name) if name == "cellXfs" => is_inside = false,
+                Piece::Open(element) if is_inside && element.is("xf") => {
+                    let id = number(&element, "numFmtId");
+                    cells.push(own.get(&id).copied().unwrap_or_else(|| meaning_of_id(id)));
+                }
+                _ => {}
+            }
+            if own.len().max(cells.len()) > FORMATS {
+                return Err(format!("it has more than {FORMATS} formats"));
+            }
+        }
+        Ok(Self(cells))
+    }
+}
+
+fn number(element: &Element<'_>, name: &str) -> u32 {
+    element.attribute(name).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// The formats of dates and times that are not written down: ECMA-376, 18.8.30. 46 is a duration.
+fn meaning_of_id(id: u32) -> Meaning {
+    if matches!(id, 14..=22 | 27..=36 | 45 | 47 | 50..=58) { Meaning::Date } else { Meaning::Number }
+}
+
+/// Whether a format shows a date or a time of day: in its first section, outside quotes and brackets.
+fn meaning_of_code(code: &str) -> Meaning {
+    let mut characters = code.chars();
+    while let Some(character) = characters.next() {
+        let skipped = match character {
+            '\\' | '_' | '*' => {
+                characters.next();
+                continue;
+            }
+            '"' => '"',
+            '[' => ']',
+            ';' => return Meaning::Number,
+            'd' | 'D' | 'm' | 'M' | 'y' | 'Y' | 'h' | 'H' | 's' | 'S' => return Meaning::Date,
+            _ => continue,
+        };
+        let inside: String = characters.by_ref().take_while(|character| *character != skipped).collect();
+        // Hours that go on beyond a day: a duration.
+        if skipped == ']'
+            && !inside.is_empty()
+            && inside.chars().all(|character| "hHmMsS".contains(character))
+        {
+            return Meaning::Number;
+        }
+    }
+    Meaning::Number
+}
+
+/// What a sheet's cells need to be read.
+pub(super) struct Context {
+    pub(super) texts: Texts,
+    pub(super) formats: Formats,
+    pub(super) from_1904: bool,
+}
+
+/// A cell that is being read.
+#[derive(Default)]
+struct Open {
+    kind: String,
+    format: usize,
+    value: Text,
+}
+
+/// Hands on each cell that there is: its row and column, from 0, and what it says.
+pub(super) fn cells<R: Read>(
+    xml: &mut Xml<R>,
+    context: &Context,
+    mut each: impl FnMut(u32, u32, &str) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let (mut row, mut column, mut in_data) = (0_u32, 0_u32, false);
+    let mut cell: Option<Open> = None;
+    let far = |at: u32| {
+        Fault::Broken(format!("a cell in row {} lies outside of what a sheet may have", at.saturating_add(1)))
+    };
+    while let Some(piece) = xml.next()? {
+        match piece {
+            Piece::Open(element) if element.is("sheetData") => in_data = true,
+            Piece::Close(name) if name == "sheetData" => return Ok(()),
+            _ if !in_data => {}
+            Piece::Open(element) if element.is("row") => {
+                if let Some(at) = element.attribute("r") {
+                    row = at.parse::<u32>().ok().and_then(|at| at.checked_sub(1)).ok_or_else(|| far(row))?;
+                }
+                column = 0;
+            }
+            Piece::Close(name) if name == "row" => row = row.checked_add(1).ok_or_else(|| far(row))?,
+            Piece::Open(element) if element.is("c") => {
+                if let Some(at) = element.attribute("r") {
+                    (row, column) = place(&at).ok_or_else(|| far(row))?;
+                }
+                cell = Some(Open {
+                    kind: element.attribute("t").unwrap_or_default(),
+                    format: number(&element, "s") as usize,
+                    value: Text::default(),
+                });
+            }
+            Piece::Close(name) if name == "c" => {
+                if let Some(mut open) = cell.take() {
+                    each(row, column, &open.says(context))?;
+                }
+                column = column.checked_add(1).ok_or_else(|| far(row))?;
+            }
+            piece => {
+                let Some(open) = &mut cell else { continue };
+                match piece {
+                    Piece::Open(element) if element.is("v") => open.value.is_inside = true,
+                    Piece::Close(name) if name == "v" => open.value.is_inside = false,
+                    piece => open.value.see(piece)?,
+                }
+            }
+        }
+    }
+    Err(Fault::Broken("its sheet does not end".into()))
+}
+
+/// `B7` as row 6 and column 1, within what a sheet may have.
+fn place(text: &str) -> Option<(u32, u32)> {
+    const ROWS: u32 = 1 << 20;
+    const COLUMNS: u32 = 1 << 14;
+    let letters = text.bytes().take_while(u8::is_ascii_alphabetic).count();
+    let (letters, digits) = text.split_at_checked(letters)?;
+    let column = letters.bytes().try_fold(0_u32, |column, letter| {
+        column.checked_mul(26)?.checked_add(u32::from(letter.to_ascii_uppercase() - b'A') + 1)
+    })?;
+    let (row, column) = (digits.parse::<u32>().ok()?.checked_sub(1)?, column.checked_sub(1)?);
+    (row < ROWS && column < COLUMNS).then_some((row, column))
+}
+
+impl Open {
+    /// What the cell says, as text.
+    fn says(&mut self, context: &Context) -> String {
+        let raw = std::mem::take(&mut self.value.text);
+        match self.kind.as_str() {
+            "s" => {
+                let index = raw.trim().parse().ok();
+                index.and_then(|index| context.texts.get(index)).unwrap_or_default().to_owned()
+            }
+            "inlineStr" | "str" => unescaped(&raw),
+            "d" => raw,
+            "b" => if raw.trim() == "1" { "true" } else { "false" }.into(),
+            // An error, as #N/A.
+            "e" => String::new(),
+            _ => self.number(raw.trim(), context),
+        }
+    }
+
+    fn number(&self, raw: &str, context: &Context) -> String {
+        let Some(number) = raw.parse::<f64>().ok().filter(|number| number.is_finite()) else {
+            return raw.into();
+        };
+        let is_date = context.formats.0.get(self.format) == Some(&Meaning::Date);
+        // A number of a telephone is one to a spreadsheet.
+        date(number, context.from_1904).filter(|_| is_date).unwrap_or_else(|| number.to_string())
+    }
+}
+
+/// A number of days as a date, as `2026-11-01`, with a time as `2026-11-01 09:30:00`; of less than a day, as `09:30:00`.
+fn date(days: f64, from_1904: bool) -> Option<String> {
+    /// The day before the first that there is: 1900 counts as a leap year, so until its March one less is counted.
+    const FIRST: jiff::civil::Date = jiff::civil::date(1899, 12, 30);
+    const DAYS_TO_1904: f64 = 1_462.0;
+    const SECONDS: f64 = 86_400.0;
+    const LAST: f64 = 2_958_466.0;
+    let days = if from_1904 { days + DAYS_TO_1904 } else { days };
+    if !(0.0..LAST).contains(&days) {
+        return None;
+    }
+    let of_day = |seconds: i64| format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let seconds = (days * SECONDS).round() as i64;
+    let (day, second) = (seconds / SECONDS as i64, seconds % SECONDS as i64);
+    if days < 1.0 {
+        return Some(of_day(seconds));
+    }
+    let counted = if day < 60 { day + 1 } else { day };
+    let day = FIRST.checked_add(jiff::Span::new().days(counted)).ok()?;
+    Some(if second == 0 { day.to_string() } else { format!("{day} {}", of_day(second)) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cells_place_is_within_a_sheet() {
+        assert_eq!(place("A1"), Some((0, 0)));
+        assert_eq!(place("XFD1048576"), Some((1_048_575, 16_383)));
+        for far in ["", "A", "1", "A0", "XFE1", "A1048577", "ZZZZZZZZZZZZZ1", "A99999999999", "A-1", "A1B"] {
+            assert_eq!(place(far), None, "{far}");
+        }
+    }
+
+    #[test]
+    fn texts_are_bounded_in_bytes_and_number() {
+        let (mut texts, longest) = (Texts::default(), "x".repeat(TEXT));
+        let fit = (0..10_000).take_while(|_| texts.push(&longest).is_ok()).count();
+        assert_eq!(fit, TEXTS / TEXT);
+        assert!(texts.bytes.capacity() <= TEXTS + (8 << 20), "{}", texts.bytes.capacity());
+        assert_eq!((texts.get(fit - 1), texts.get(fit)), (Some(longest.as_str()), None));
+        let mut texts = Texts::default();
+        assert_eq!((0..2 * COUNT).take_while(|_| texts.push("").is_ok()).count(), COUNT);
+    }
+
+    #[test]
+    fn characters_that_xml_has_not_are_read() {
+        assert_eq!(unescaped("a_x000D_\nb_x005F_x000D_ _x _xZZZZ_ _x12"), "a\r\nb_x000D_ _x _xZZZZ_ _x12");
+    }
+
+    #[test]
+    fn days_are_dates_and_times() {
+        let is = |days| date(days, false).unwrap();
+        assert_eq!(is(1.0), "1900-01-01");
+        assert_eq!(is(59.0), "1900-02-28");
+        assert_eq!(is(61.0), "1900-03-01");
+        assert_eq!(is(46_327.0), "2026-11-01");
+        assert_eq!(is(46_327.395_833_333_336), "2026-11-01 09:30:00");
+        assert_eq!(is(0.395_833_333_333), "09:30:00");
+        assert_eq!(date(44_865.0, true).unwrap(), "2026-11-01");
+        for none in [-1.0, 1e300, f64::NAN] {
+            assert_eq!(date(none, false), None);
+        }
+    }
+
+    #[test]
+    fn a_format_of_dates_is_known_by_its_first_section() {
+        for code in ["yyyy-mm-dd", "[$-409]d-mmm", "\"on\" dd/mm", "h:mm AM/PM", "[Red]dd"] {
+            assert!(meaning_of_code(code) == Meaning::Date, "{code}");
+        }
+        for code in ["0.00", "[h]:mm", "\"days\" 0", "0;dd", "\\d0", "#,##0 _d", "@", "[Red]0"] {
+            assert!(meaning_of_code(code) == Meaning::Number, "{code}");
+        }
+    }
+}

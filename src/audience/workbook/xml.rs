@@ -1,0 +1,155 @@
+//! XML parts of a workbook, read piece by piece. A part can neither make the reader hold more than a few hundred KiB nor
+//! unpack more than all parts together may: every length and depth that it claims or has is checked.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::io::{self, BufRead, BufReader, Read};
+use std::rc::Rc;
+
+use quick_xml::escape::resolve_predefined_entity;
+use quick_xml::events::{BytesStart, Event};
+use quick_xml::{Reader, XmlVersion};
+
+/// The most bytes of one tag or one text between two tags: a cell holds 32,767 characters.
+const PIECE: usize = 256 * 1024;
+/// How deep elements may stand in each other. A workbook needs about ten.
+const DEPTH: usize = 64;
+
+/// How many bytes all parts of a workbook may unpack to, and how many of them are left.
+pub(super) struct Budget {
+    all: u64,
+    left: Cell<u64>,
+}
+
+impl Budget {
+    pub(super) fn new(all: u64) -> Self {
+        Self { all, left: Cell::new(all) }
+    }
+}
+
+/// A part of a workbook.
+pub(super) struct Xml<R: Read> {
+    reader: Reader<Metered<BufReader<R>>>,
+    buffer: Vec<u8>,
+    /// A character that was written as a reference.
+    character: [u8; 4],
+    depth: usize,
+}
+
+/// A piece of XML, without its namespace.
+pub(super) enum Piece<'a> {
+    /// An element begins.
+    Open(Element<'a>),
+    /// An element of this name ends.
+    Close(String),
+    /// Text, or part of one.
+    Text(Cow<'a, str>),
+    /// Neither, as a comment.
+    Nothing,
+}
+
+/// The beginning of an element.
+pub(super) struct Element<'a>(BytesStart<'a>);
+
+impl Element<'_> {
+    /// Its name.
+    pub(super) fn is(&self, name: &str) -> bool {
+        self.0.local_name().as_ref() == name.as_bytes()
+    }
+
+    /// The value of an attribute.
+    pub(super) fn attribute(&self, name: &str) -> Option<String> {
+        let mut attributes = self.0.attributes();
+        let mut all = attributes.with_checks(false).flatten();
+        let found = all.find(|attribute| attribute.key.local_name().as_ref() == name.as_bytes())?;
+        found.normalized_value(XmlVersion::Implicit1_0).ok().map(Cow::into_owned)
+    }
+}
+
+impl<R: Read> Xml<R> {
+    /// Reads a part.
+    pub(super) fn new(part: R, budget: Rc<Budget>) -> Self {
+        let mut reader = Reader::from_reader(Metered { reader: BufReader::new(part), budget, piece: PIECE });
+        let config = reader.config_mut();
+        config.expand_empty_elements = true;
+        Self { reader, buffer: Vec::new(), character: [0; 4], depth: 0 }
+    }
+
+    /// The next piece; `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the part.
+    pub(super) fn next(&mut self) -> Result<Option<Piece<'_>>, String> {
+        self.buffer.clear();
+        self.reader.get_mut().piece = PIECE;
+        let malformed = |fault: &dyn std::fmt::Display| format!("it is not well-formed: {fault}");
+        let event = self.reader.read_event_into(&mut self.buffer).map_err(|fault| match fault {
+            quick_xml::Error::Io(fault) => fault.to_string(),
+            other => malformed(&other),
+        })?;
+        Ok(Some(match event {
+            Event::Eof => return Ok(None),
+            Event::Start(start) => {
+                self.depth += 1;
+                if self.depth > DEPTH {
+                    return Err(format!("its elements stand more than {DEPTH} deep in each other"));
+                }
+                Piece::Open(Element(start))
+            }
+            Event::End(end) => {
+                self.depth -= 1;
+                Piece::Close(String::from_utf8_lossy(end.local_name().into_inner()).into_owned())
+            }
+            Event::Text(text) => Piece::Text(text.xml10_content().map_err(|fault| malformed(&fault))?),
+            Event::CData(text) => Piece::Text(text.xml10_content().map_err(|fault| malformed(&fault))?),
+            Event::GeneralRef(reference) => {
+                match reference.resolve_char_ref().map_err(|fault| malformed(&fault))? {
+                    Some(character) => Piece::Text(Cow::Borrowed(character.encode_utf8(&mut self.character))),
+                    None => {
+                        let name = reference.decode().map_err(|fault| malformed(&fault))?;
+                        let known = resolve_predefined_entity(&name);
+                        Piece::Text(Cow::Borrowed(known.ok_or_else(|| format!("it has an entity {name:?}"))?))
+                    }
+                }
+            }
+            Event::DocType(_) => return Err("it has a document type, which no workbook has".into()),
+            Event::Empty(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_) => Piece::Nothing,
+        }))
+    }
+}
+
+/// A reader that stops where a piece, or all parts together, are too long.
+struct Metered<R> {
+    reader: R,
+    budget: Rc<Budget>,
+    piece: usize,
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(out)
+    }
+}
+
+impl<R: BufRead> BufRead for Metered<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.budget.left.get() == 0 {
+            let all = self.budget.all >> 20;
+            return Err(io::Error::other(format!("it unpacks to more than {all} MiB")));
+        }
+        if self.piece == 0 {
+            return Err(io::Error::other(format!(
+                "a tag or a text in it is longer than {} KiB",
+                PIECE >> 10
+            )));
+        }
+        self.reader.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.budget.left.set(self.budget.left.get().saturating_sub(count as u64));
+        self.piece = self.piece.saturating_sub(count);
+        self.reader.consume(count);
+    }
+}
