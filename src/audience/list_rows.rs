@@ -10,13 +10,13 @@ pub(super) struct ListRows {
     columns: Columns,
     /// The columns by name.
     places: HashMap<String, usize>,
-    recipients: std::vec::IntoIter<Map<String, Value>>,
+    list: std::vec::IntoIter<Map<String, Value>>,
     /// The values of this row as JSON texts, by column, in the columns' order.
     row: Vec<(usize, String)>,
 }
 
 impl ListRows {
-    pub(super) fn new(list: &[Map<String, Value>]) -> Self {
+    pub(super) fn new(list: Vec<Map<String, Value>>) -> Self {
         let (mut names, mut places) = (Vec::new(), HashMap::new());
         for name in list.iter().flat_map(Map::keys) {
             if !places.contains_key(name) {
@@ -24,8 +24,7 @@ impl ListRows {
                 names.push(name.clone());
             }
         }
-        let recipients = list.to_vec().into_iter();
-        Self { columns: Columns::new(names), places, recipients, row: Vec::new() }
+        Self { columns: Columns::new(names), places, list: list.into_iter(), row: Vec::new() }
     }
 
     pub(super) fn columns(&self) -> &Columns {
@@ -34,7 +33,7 @@ impl ListRows {
 
     pub(super) fn advance(&mut self) -> bool {
         self.row.clear();
-        let Some(recipient) = self.recipients.next() else { return false };
+        let Some(recipient) = self.list.next() else { return false };
         let place = |(name, value): (String, Value)| Some((*self.places.get(&name)?, value.to_string()));
         self.row.extend(recipient.into_iter().filter_map(place));
         self.row.sort_unstable_by_key(|(column, _)| *column);

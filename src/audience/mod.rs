@@ -329,7 +329,7 @@ impl Audience {
             Source::File(path) => file(path)?,
             Source::Fetched(fetched) => file(fetched.path())?,
             Source::List(list) => {
-                let rows = ListRows::new(list);
+                let rows = ListRows::new(list.clone());
                 (rows.columns().clone(), Rows::List(rows), "the job's list of recipients".into())
             }
         };

@@ -527,7 +527,7 @@ fn walk_choice(choice: &Choice, map: &Map<String, Value>, pointer: &str, finding
         Some(Value::String(word)) => match choice.arms.iter().find(|(name, _)| name == word) {
             Some((_, arm)) => walk_object(arm, choice.common, Some(tag), map, pointer, findings),
             None => {
-                findings.problem(&place, format!("{} is unknown{}", quoted(word), nearest(word, words())))
+                findings.problem(&place, format!("{} is unknown{}", quoted(word), nearest(word, words())));
             }
         },
         Some(other) => findings.problem(&place, format!("must be a text, and is {}", kind(other))),

@@ -65,7 +65,7 @@ async fn recover_in(command: &Recover, config: &Config, as_json: bool, ledger: &
         let stored = ledger.job(id).await?;
         let job = Job::read(stored.job.as_bytes()).ok();
         let rate = open::most(config, &campaign.account, job.as_ref());
-        let known = gap.as_ref().filter(|_| !command.restored);
+        let known = gap.as_ref().filter(|gap| !command.restored && !gap.emptied);
         Some(recover(ledger, id, known, rate, &operator()).await?)
     };
     if as_json {

@@ -234,7 +234,7 @@ fn log_start(http: &Http, on: &str) {
 /// Tells whether the worker is ready, from what its connections last saw.
 fn watch(health: &Health, server: &RedisClient, broker: &Broker) {
     let (server, broker) = (server.clone(), broker.clone());
-    health.check("redis", move || server.is_here());
+    health.check("redis", move || server.is_here() && server.takes_writes());
     let intake = broker.clone();
     health.check("rabbitmq", move || broker.is_here());
     health.check("jobs", move || intake.takes_jobs());

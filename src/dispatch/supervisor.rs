@@ -23,8 +23,8 @@ use super::sender::{Sending, State};
 use super::{Account, Accounts, DispatchError, Prepared};
 use crate::audience::Audiences;
 use crate::campaign::job::OnInDoubt;
-use crate::campaign::{CampaignId, CampaignState, Columns, Job, Opening, counted};
-use crate::ledger::{Breaker, Campaign, Counts, Decision, Gap, Lease, Ledger, Point, Suppressed};
+use crate::campaign::{CampaignId, CampaignState, Columns, Job, Opening, Phone, counted};
+use crate::ledger::{Breaker, Campaign, Counts, Decision, Gap, Lease, Ledger, Point, Suppress, Suppressed};
 use crate::limiter::CampaignLimits;
 use crate::queue::{Queue, QueueError};
 use crate::traces::Trace;
@@ -69,11 +69,32 @@ impl Context {
     pub async fn follow_suppressed(&self, ledger: &impl Ledger) -> Result<(), DispatchError> {
         let known = self.suppressed.read().unwrap_or_else(PoisonError::into_inner).version;
         if let Some(update) = ledger.suppressed(known).await? {
+            if update.version() < known {
+                return self.write_suppressed_again(ledger).await;
+            }
             let mut list = self.suppressed.write().unwrap_or_else(PoisonError::into_inner);
             // Who has asked at the same time may have taken over more than this by now.
             if list.version == known {
                 list.apply(update);
             }
+        }
+        Ok(())
+    }
+
+    /// The ledger has forgotten some of the list, or all of it: it came back older than it was, or was emptied. Who said
+    /// STOP is never written to again, whatever a store forgets.
+    async fn write_suppressed_again(&self, ledger: &impl Ledger) -> Result<(), DispatchError> {
+        let known: Vec<Phone> = {
+            let list = self.suppressed.read().unwrap_or_else(PoisonError::into_inner);
+            list.numbers.iter().filter_map(Phone::from_digits).collect()
+        };
+        let again = ledger.suppress(known, Suppress::Add).await?;
+        tracing::warn!(
+            "the ledger had forgotten {} that are suppressed: they are on its list again",
+            counted(again, "number")
+        );
+        if let Some(whole) = ledger.suppressed(0).await? {
+            self.suppressed.write().unwrap_or_else(PoisonError::into_inner).apply(whole);
         }
         Ok(())
     }
@@ -367,6 +388,17 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         self.rest().await?;
         let (now, id) = (self.ledger.now(), &self.id);
         let waited = gap.to.map_or(0, |to| now - to.as_millisecond());
+        if gap.emptied {
+            if leads {
+                let reason = format!(
+                    "the ledger was emptied while workers ran; what they know of this campaign is written again, and what \
+                     others sent before is gone: to have all that may have been sent be in doubt, and go on: flowcast \
+                     recover {id}"
+                );
+                self.hold(reason).await?;
+            }
+            return Ok(Next::Tick);
+        }
         let workers = counted(gap.silent.len() as u64, "worker");
         if leads && waited > SILENT.as_millis() as i64 && !gap.silent.is_empty() {
             let from = gap.from.map_or_else(String::new, |from| format!(" between {from:.0} and its return"));

@@ -38,6 +38,17 @@ impl Who {
     }
 }
 
+/// A session of the dashboard.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    /// Whose it is.
+    pub(super) who: Who,
+    /// Under which it is known when it was ended before its time.
+    pub(super) digest: String,
+    /// When it ends by itself, in seconds since 1970.
+    pub(super) ends: i64,
+}
+
 struct Known {
     who: Who,
     digest: blake3::Hash,
@@ -78,22 +89,27 @@ impl Access {
         self.known(token).map(|known| known.who.clone())
     }
 
-    /// A session of the holder of a token that ends at a second since 1970: `end.seal`.
+    /// A session of the holder of a token that ends at a second since 1970: `end.number.seal`. No two are alike.
     pub(super) fn session(&self, token: &[u8], ends: i64) -> Option<String> {
         let known = self.known(token)?;
-        let end = ends.to_string();
-        Some(format!("{end}.{}", blake3::keyed_hash(&known.session_key, end.as_bytes()).to_hex()))
+        let sealed = format!("{ends}.{:016x}", rand::random::<u64>());
+        let seal = blake3::keyed_hash(&known.session_key, sealed.as_bytes()).to_hex();
+        Some(format!("{sealed}.{seal}"))
     }
 
-    /// Whose a session is that has not ended by now.
-    pub(super) fn of_session(&self, session: &str, now: i64) -> Option<Who> {
-        let (end, seal) = session.split_once('.')?;
+    /// A session that has not ended by now, as far as its cookie tells.
+    pub(super) fn of_session(&self, session: &str, now: i64) -> Option<Session> {
+        let (sealed, seal) = session.rsplit_once('.')?;
         let seal = blake3::Hash::from_hex(seal).ok()?;
-        if end.parse::<i64>().ok()? <= now {
+        let ends = sealed.split_once('.')?.0.parse::<i64>().ok()?;
+        if ends <= now {
             return None;
         }
-        let sealed = |known: &Known| blake3::keyed_hash(&known.session_key, end.as_bytes()) == seal;
-        self.0.iter().fold(None, |found, known| if sealed(known) { Some(&known.who) } else { found }).cloned()
+        let is_its = |known: &Known| blake3::keyed_hash(&known.session_key, sealed.as_bytes()) == seal;
+        let who =
+            self.0.iter().fold(None, |found, known| if is_its(known) { Some(&known.who) } else { found });
+        let digest = blake3::hash(session.as_bytes()).to_hex().to_string();
+        Some(Session { who: who?.clone(), digest, ends })
     }
 
     /// Who asks, if it is somebody who may look.
@@ -206,13 +222,21 @@ mod tests {
         };
         let known = access("secret-1");
         let session = known.session(b"secret-1", 1000).unwrap();
-        assert_eq!(&*known.of_session(&session, 999).unwrap().name, "looks");
+        assert_eq!(&*known.of_session(&session, 999).unwrap().who.name, "looks");
+        assert_ne!(session, known.session(b"secret-1", 1000).unwrap(), "each is its own");
         assert!(known.of_session(&session, 1000).is_none());
         assert!(known.session(b"secret-3", 1000).is_none());
         assert!(access("another").of_session(&session, 999).is_none(), "it ends with its token");
-        let (_, seal) = session.split_once('.').unwrap();
-        for forged in [format!("2000.{seal}"), format!("1000.{}", "0".repeat(64)), "1000".into(), ".".into()]
-        {
+        let (_, rest) = session.split_once('.').unwrap();
+        let (number, seal) = rest.split_once('.').unwrap();
+        for forged in [
+            format!("2000.{number}.{seal}"),
+            format!("1000.{:016x}.{seal}", 7),
+            format!("1000.{seal}"),
+            format!("1000.{number}.{}", "0".repeat(64)),
+            "1000".into(),
+            "..".into(),
+        ] {
             assert!(known.of_session(&forged, 999).is_none(), "{forged}");
         }
     }

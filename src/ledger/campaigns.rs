@@ -171,6 +171,8 @@ pub struct Gap {
     pub to: Option<Timestamp>,
     /// The workers that have not said yet that what they have written is there: session, and when it was last heard.
     pub silent: Vec<(u32, Timestamp)>,
+    /// Whether the whole ledger was emptied while workers ran: what is there is what those wrote again that still ran.
+    pub emptied: bool,
 }
 
 impl Campaign {

@@ -5,7 +5,7 @@
 //! they send nothing, render nothing and know no provider.
 //!
 //! A seam for each thing that is kept: [`Campaigns`], [`Plans`], [`Batches`], [`Breakers`],
-//! [`Suppression`], [`Reporting`], [`SentMessages`], [`Audit`], [`Series`], [`CampaignDrafts`]; [`Ledger`] is all of them. What may become of a message is decided in
+//! [`Suppression`], [`Reporting`], [`SentMessages`], [`Audit`], [`Series`], [`CampaignDrafts`], [`Sessions`]; [`Ledger`] is all of them. What may become of a message is decided in
 //! `draft.rs`, on a batch's record as a value (`record.rs`); how far messages come after that in
 //! `deliveries.rs`. A backend keeps bytes and swaps them if nobody else has. All of them pass one suite
 //! (`tests/it/ledger.rs`).
@@ -26,6 +26,7 @@ mod redis;
 mod report;
 mod sent;
 mod series;
+mod sessions;
 mod sqlite;
 mod suppression;
 mod writer;
@@ -56,6 +57,7 @@ pub use record::BatchRecord;
 pub use report::{Cursor, ReportLine, ReportPage, Reporting, ResponsePage, Texts};
 pub use sent::{Answer, SentMessages};
 pub use series::{MOST_POINTS, Point, Series};
+pub use sessions::Sessions;
 pub use sqlite::{Access, Sqlite};
 pub use suppression::{Suppress, Suppressed, Suppression, SuppressionUpdate};
 pub use writer::BatchWriter;
@@ -77,7 +79,16 @@ pub trait Store: Clone + Send + Sync + 'static {
 
 /// A record of every message.
 pub trait Ledger:
-    Campaigns + Plans + Batches + Breakers + Suppression + SentMessages + Audit + Series + CampaignDrafts
+    Campaigns
+    + Plans
+    + Batches
+    + Breakers
+    + Suppression
+    + SentMessages
+    + Audit
+    + Series
+    + CampaignDrafts
+    + Sessions
 {
     /// The key that seals the addresses of reports where none is configured: made when it is first asked
     /// for, the same for all workers ever after.
@@ -88,8 +99,11 @@ pub trait Ledger:
         None
     }
 
-    /// What keeps the store from being written to, as it says when it is asked; for whoever does not write.
-    fn write_trouble(&self) -> impl Future<Output = Result<Option<String>, LedgerError>> + Send {
+    /// What keeps a campaign from being written to, as the store says when it is asked; for whoever does not write.
+    fn write_trouble(
+        &self,
+        _: &CampaignId,
+    ) -> impl Future<Output = Result<Option<String>, LedgerError>> + Send {
         async { Ok(None) }
     }
 
@@ -99,7 +113,7 @@ pub trait Ledger:
         async move {
             let Some(mut campaign) = self.campaign(id).await? else { return Ok(None) };
             if !campaign.state.is_over()
-                && let Some(trouble) = self.write_trouble().await?
+                && let Some(trouble) = self.write_trouble(id).await?
             {
                 campaign.reason = Some(format!("waits: {trouble}"));
             }

@@ -37,6 +37,16 @@ pub enum SuppressionUpdate {
     },
 }
 
+impl SuppressionUpdate {
+    /// The list's version by now.
+    pub fn version(&self) -> u64 {
+        match self {
+            Self::Whole(list) => list.version,
+            Self::Since { version, .. } => *version,
+        }
+    }
+}
+
 impl Suppressed {
     /// Whether a number is one of them.
     pub fn contains(&self, phone: Phone) -> bool {

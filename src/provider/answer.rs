@@ -215,15 +215,40 @@ pub(super) fn plain(value: Option<&Value>) -> Option<String> {
     }
 }
 
+/// A text in which runs of seven digits and more are left out, also where they stand in groups, in brackets or in another
+/// script, as people write their numbers: `(0) 98765-43210`.
+fn without_numbers(text: &str) -> String {
+    const LEAST: usize = 7;
+    let belongs = |c: char| {
+        c.is_numeric()
+            || matches!(c, ' ' | '+' | '-' | '.' | '/' | '(' | ')' | '\u{a0}' | '\u{2010}'..='\u{2015}')
+    };
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(start) = rest.find(|c: char| c.is_numeric() || matches!(c, '+' | '(')) {
+        let (before, from) = rest.split_at(start);
+        let end = from.find(|c| !belongs(c)).unwrap_or(from.len());
+        // What ends the run and is no digit belongs to the text.
+        let run = from.get(..end).unwrap_or_default();
+        let run = run.trim_end_matches(|c: char| !c.is_numeric());
+        out.push_str(before);
+        if run.chars().filter(|c| c.is_numeric()).count() >= LEAST {
+            out.push('…');
+            rest = from.get(run.len()..).unwrap_or_default();
+        } else {
+            let shown = run.len().max(from.chars().next().map_or(0, char::len_utf8));
+            out.push_str(from.get(..shown).unwrap_or_default());
+            rest = from.get(shown..).unwrap_or_default();
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
 /// A provider's text as it may be kept and shown: one line, not long, without control characters,
 /// and without numbers of people — it is kept once for all messages with its code.
 pub(super) fn short(text: &str) -> String {
     let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let words = clean.split_whitespace().map(|word| {
-        let digits = word.bytes().filter(u8::is_ascii_digit).count();
-        if digits >= 7 { "…" } else { word }
-    });
-    let mut line = words.collect::<Vec<_>>().join(" ");
+    let mut line = without_numbers(&clean.split_whitespace().collect::<Vec<_>>().join(" "));
     if let Some((at, _)) = line.char_indices().nth(300) {
         line.truncate(at);
         line.push('…');
@@ -255,7 +280,34 @@ mod tests {
 
     #[test]
     fn a_providers_text_is_one_line_without_numbers_of_people() {
-        assert_eq!(short("bad\n number:\u{1b}[31m +919876543210, code 1005"), "bad number: [31m … code 1005");
+        assert_eq!(
+            short("bad\n number:\u{1b}[31m +919876543210, code 1005"),
+            "bad number: [31m …, code 1005"
+        );
+        for number in [
+            "98765 43210",
+            "098765-43210",
+            "(0) 98765 43210",
+            "+91 (98765) 43210",
+            "+1 415.555.2671",
+            "030/1234567",
+            "９８７６５４３２１０",
+            "\u{966}\u{96f}\u{96e}\u{96d}\u{96c}\u{96b}\u{96a}\u{969}",
+            "98\u{a0}76\u{a0}54\u{a0}32\u{a0}10",
+            "98\u{2013}76\u{2013}54\u{2013}32",
+        ] {
+            assert_eq!(
+                short(&format!("for {number}: not on WhatsApp")),
+                "for …: not on WhatsApp",
+                "{number}"
+            );
+            assert_eq!(short(&format!("to={number}")), "to=…", "{number}");
+        }
+        for same in
+            ["code 1005 (131026)", "10 in 24 h", "v1.2.3", "at 10:30", "+", "(a)", "2 + 2", "400 401 4"]
+        {
+            assert_eq!(short(same), same);
+        }
         assert_eq!(short(&"x".repeat(500)).chars().count(), 301);
     }
 

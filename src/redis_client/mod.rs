@@ -7,7 +7,7 @@
 mod address;
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -96,6 +96,8 @@ struct Shared {
     replica_waits: Semaphore,
     /// Whether the last thing asked of it was answered.
     is_here: AtomicBool,
+    /// How many questions are asked again and again because the server takes no writes.
+    refused_writes: AtomicU64,
     /// How many commands were tried again.
     retries: AtomicU64,
     /// Whether it was told that the server is away, and not yet that it is back.
@@ -158,6 +160,7 @@ impl RedisClient {
             replica_waits: Semaphore::new(REPLICA_WAITS),
             is_here: AtomicBool::new(false),
             retries: AtomicU64::new(0),
+            refused_writes: AtomicU64::new(0),
             was_reported: AtomicBool::new(false),
             clock: AtomicI64::new(0),
             since: Instant::now(),
@@ -262,9 +265,22 @@ impl RedisClient {
         self.ask(Question::Pipeline(pipeline)).await
     }
 
+    /// Whether writes are taken, as far as anybody writes.
+    pub fn takes_writes(&self) -> bool {
+        self.shared.refused_writes.load(Ordering::Relaxed) == 0
+    }
+
+    /// Why a write is not taken now, if the server says so. It is tried once; a server that does not answer says nothing.
+    pub async fn refusal_to_write(&self, command: &Cmd) -> Option<WriteRefusal> {
+        let (_, mut connection) = self.connection(0).await.ok()?;
+        let asked: Result<Value, RedisError> = command.query_async(&mut connection).await;
+        WriteRefusal::of(&asked.err()?)
+    }
+
     async fn ask<T: FromRedisValue>(&self, question: Question<'_>) -> Result<T, RedisClientError> {
         let since = Instant::now();
         let mut wait = WAITS.0;
+        let mut refused = None;
         loop {
             let fault = match self.connection(question.lane()).await {
                 Ok((nth, mut connection)) => match question.put(&mut connection).await {
@@ -289,10 +305,16 @@ impl RedisClient {
             if !passes(&fault) {
                 return Err(RedisClientError::Refused(format!("refused: {}", words(&fault))));
             }
-            self.shared.is_here.store(false, Ordering::Relaxed);
+            let refusal = WriteRefusal::of(&fault);
+            if let Some(refusal) = refusal {
+                refused.get_or_insert_with(|| Refused::begins(&self.shared, refusal));
+            } else {
+                self.shared.is_here.store(false, Ordering::Relaxed);
+            }
             self.shared.retries.fetch_add(1, Ordering::Relaxed);
             // A person is told in the end.
-            if self.shared.policy == RetryPolicy::Endless
+            if refusal.is_none()
+                && self.shared.policy == RetryPolicy::Endless
                 && !self.shared.was_reported.swap(true, Ordering::Relaxed)
             {
                 tracing::warn!("Redis is away, sending stops until it is back: {}", words(&fault));
@@ -312,6 +334,67 @@ impl RedisClient {
             async move { address.open().await }
         };
         self.shared.connections[lane].get(|_| true, open).await
+    }
+}
+
+/// Why a server takes no writes though it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteRefusal {
+    /// It has as much as `maxmemory` allows.
+    Full,
+    /// It can't write to its disk.
+    Disk,
+    /// It has too few replicas (`min-replicas-to-write`).
+    Replicas,
+}
+
+impl WriteRefusal {
+    fn of(fault: &RedisError) -> Option<Self> {
+        let says = |code: &str| {
+            // A script reports what its command was answered inside its own error.
+            fault.code() == Some(code)
+                || fault.detail().is_some_and(|text| text.contains(&format!("{code} ")))
+        };
+        let is_full = fault.detail().is_some_and(|text| text.contains("used memory > 'maxmemory'"));
+        if says("OOM") || is_full {
+            Some(Self::Full)
+        } else if says("MISCONF") {
+            Some(Self::Disk)
+        } else {
+            says("NOREPLICAS").then_some(Self::Replicas)
+        }
+    }
+}
+
+impl fmt::Display for WriteRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "Redis is full: give it more memory (maxmemory)",
+            Self::Disk => "Redis can't write to its disk: look at the server, and whether its disk is full",
+            Self::Replicas => "Redis has fewer replicas than its min-replicas-to-write",
+        })
+    }
+}
+
+/// Counts a question whose writes are refused, as long as it is asked again and again.
+struct Refused<'a>(&'a Shared);
+
+impl<'a> Refused<'a> {
+    fn begins(shared: &'a Shared, refusal: WriteRefusal) -> Self {
+        if shared.refused_writes.fetch_add(1, Ordering::Relaxed) == 0 && shared.policy == RetryPolicy::Endless
+        {
+            tracing::warn!("{refusal}; sending stops until it takes writes again");
+        }
+        Self(shared)
+    }
+}
+
+impl Drop for Refused<'_> {
+    fn drop(&mut self) {
+        if self.0.refused_writes.fetch_sub(1, Ordering::Relaxed) == 1 && self.0.policy == RetryPolicy::Endless
+        {
+            tracing::info!("Redis takes writes again");
+        }
     }
 }
 

@@ -13,8 +13,8 @@ use crate::campaign::{CampaignId, CampaignState, MessageRef, Phone};
 use crate::ledger::{
     Act, ActPage, Audit, Batches, Breaker, Breakers, Campaign, CampaignChanges, CampaignDrafts, Campaigns,
     Checkpoint, Lease, Ledger, LedgerError, Listed, Memory, NewCampaign, OpenBreaker, Plan, PlannedBatch,
-    Plans, Point, ReportLine, Reporting, SentMessages, Series, SkippedRow, Store, StoredBatch, StoredJob,
-    Suppress, Suppression, SuppressionUpdate, Swap, Swapped, Texts,
+    Plans, Point, ReportLine, Reporting, SentMessages, Series, Sessions, SkippedRow, Store, StoredBatch,
+    StoredJob, Suppress, Suppression, SuppressionUpdate, Swap, Swapped, Texts,
 };
 
 /// A ledger at the other end of a network.
@@ -347,5 +347,15 @@ impl CampaignDrafts for Remote {
 
     async fn remove_draft(&self, name: &str) -> Result<(), LedgerError> {
         self.inner.remove_draft(name).await
+    }
+}
+
+impl Sessions for Remote {
+    async fn end_session(&self, digest: &str, ends: i64) -> Result<(), LedgerError> {
+        self.inner.end_session(digest, ends).await
+    }
+
+    async fn is_session_ended(&self, digest: &str) -> Result<bool, LedgerError> {
+        self.inner.is_session_ended(digest).await
     }
 }

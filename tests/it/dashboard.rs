@@ -98,11 +98,49 @@ async fn a_session_from_elsewhere_changes_nothing() {
             operator.client.get(format!("{}/", service.url)).header(COOKIE, forged).send().await.unwrap();
         assert_eq!(asked.headers()[LOCATION], "/sign-in?next=%2F");
     }
-    let out = operator.post("/sign-out", &[]).await;
+    // A copy of the cookie opens nothing either, and another session of the same person goes on.
+    let form = [("token", "act-1"), ("next", "/")];
+    let elsewhere = || operator.client.post(format!("{}/sign-in", service.url)).form(&form).send();
+    let cookie = |answer: &reqwest::Response| {
+        answer.headers()[SET_COOKIE].to_str().unwrap().split(';').next().unwrap().to_owned()
+    };
+    let (copied, other) = (cookie(&elsewhere().await.unwrap()), cookie(&elsewhere().await.unwrap()));
+    let opens = async |cookie: &str| {
+        let asked =
+            operator.client.get(format!("{}/", service.url)).header(COOKIE, cookie).send().await.unwrap();
+        asked.status() == StatusCode::OK
+    };
+    assert!(opens(&copied).await && opens(&other).await);
+    let out = operator
+        .client
+        .post(format!("{}/sign-out", service.url))
+        .header(COOKIE, &copied)
+        .send()
+        .await
+        .unwrap();
     assert!(out.headers()[SET_COOKIE].to_str().unwrap().contains("Max-Age=0"));
-    let form = [("token", "act-1"), ("next", "//evil.example/x")];
+    assert!(!opens(&copied).await && opens(&other).await);
+    for next in [
+        "//evil.example/x",
+        "/\t/evil.example/",
+        "/\n/evil.example/",
+        "/\\evil.example",
+        "/\u{b}/evil.example",
+        "https://evil.example/",
+        "javascript:alert(1)",
+        " //evil.example",
+        "\t//evil.example",
+        "//x@evil.example/",
+        "",
+    ] {
+        let form = [("token", "act-1"), ("next", next)];
+        let answer =
+            operator.client.post(format!("{}/sign-in", service.url)).form(&form).send().await.unwrap();
+        assert_eq!(answer.headers()[LOCATION], "/", "the way back is a way to us: {next:?}");
+    }
+    let form = [("token", "act-1"), ("next", "/campaigns?q=a%09b#c")];
     let answer = operator.client.post(format!("{}/sign-in", service.url)).form(&form).send().await.unwrap();
-    assert_eq!(answer.headers()[LOCATION], "/", "the way back is a way to us");
+    assert_eq!(answer.headers()[LOCATION], "/campaigns?q=a%09b#c");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

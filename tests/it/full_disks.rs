@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::fleet::{Fleet, until};
 use crate::servers::{RabbitProcess, RedisProcess, amqp_url, redis_url};
 use crate::service::{Service, TOKENS};
-use crate::support::{World, job, sandbox};
+use crate::support::{World, ask, job, sandbox};
 
 /// A disk of so many MiB.
 struct Disk(tempfile::TempDir);
@@ -144,8 +144,38 @@ async fn under_redis() {
     disk.empty();
     completes(&fleet, &sandbox, 8_000).await;
     let log = fleet.log();
-    assert!(log.contains("MISCONF") && log.contains("Redis is back"), "{log}");
+    assert!(
+        log.contains("Redis can't write to its disk") && log.contains("Redis takes writes again"),
+        "{log}"
+    );
     drop(redis);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_at_its_maxmemory() {
+    let redis = RedisProcess::start("--maxmemory-policy noeviction");
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    let fleet = Fleet::on(World::new(8_000), &redis.url(), &amqp_url(), &url, ACCOUNT);
+    fleet.world.write_job(&slow());
+    let _worker = fleet.worker();
+    fleet.submit().await;
+    until("it to be on its way", || sandbox.count() > 500).await;
+    // It answers all who only look.
+    assert!(redis.says("CONFIG SET maxmemory 1000000", "+OK"));
+    stops(&fleet, &sandbox, "Redis is full: give it more memory (maxmemory)").await;
+    let log = fleet.log();
+    let port = log.split("http://127.0.0.1:").nth(1).unwrap().split('"').next().unwrap().parse().unwrap();
+    let readyz = || ask(port, "GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    until("the worker to be not ready", || {
+        let said = readyz();
+        said.starts_with("HTTP/1.1 503") && said.contains("redis")
+    })
+    .await;
+    assert!(redis.says("CONFIG SET maxmemory 0", "+OK"));
+    completes(&fleet, &sandbox, 8_000).await;
+    until("the worker to be ready", || readyz().starts_with("HTTP/1.1 200")).await;
+    let log = fleet.log();
+    assert!(log.matches("Redis is full").count() < 5 && log.contains("Redis takes writes again"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1289,6 +1289,20 @@ async fn a_draft_is_kept_until_it_is_removed(store: impl Store) {
     assert_eq!(ledger.draft(&name).await.unwrap(), None);
 }
 
+async fn a_session_that_was_ended_stays_so(store: impl Store) {
+    use flowcast::ledger::{Sessions as _, Store as _};
+    let ledger = store.open().await;
+    let (one, other) = (uuid::Uuid::now_v7().to_string(), uuid::Uuid::now_v7().to_string());
+    assert!(!ledger.is_session_ended(&one).await.unwrap());
+    let later = ledger.now() + 3_600_000;
+    ledger.end_session(&one, later).await.unwrap();
+    ledger.end_session(&one, later).await.unwrap();
+    drop(ledger);
+    let ledger = store.open().await;
+    assert!(ledger.is_session_ended(&one).await.unwrap());
+    assert!(!ledger.is_session_ended(&other).await.unwrap());
+}
+
 async fn messages_in_doubt_are_found_among_all(store: impl Store) {
     let ledger = store.open().await;
     running(&ledger).await;
@@ -1449,6 +1463,7 @@ macro_rules! ledger_suite {
                 what_people_did_is_remembered_the_newest_first
                 how_a_campaign_went_is_kept_in_few_points_and_goes_with_it
                 a_draft_is_kept_until_it_is_removed
+                a_session_that_was_ended_stays_so
                 messages_in_doubt_are_found_among_all
                 campaigns_are_listed_by_pages_that_stay_right
                 a_cancelled_campaign_skips_what_is_pending

@@ -260,3 +260,46 @@ async fn a_campaign_that_was_forgotten_altogether_is_registered_again() {
     let status = until_completed(&fleet, Duration::from_mins(1)).await;
     nobody_twice_nobody_lost(&fleet, &sandbox, 1_000, &status);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_emptied_redis_sends_nothing_twice_and_forgets_nobody_who_said_stop() {
+    let redis = RedisProcess::start(EVERY_SECOND);
+    let (fleet, sandbox) = begin(1_000, &redis).await;
+    // In the audience, and not sent to yet when the server is emptied.
+    let stopped = crate::support::phone(990);
+    fleet.ok(&["suppress", "add", &stopped]).await;
+    let _workers = [fleet.worker(), fleet.worker()];
+    fleet.submit().await;
+    until("it to be on its way", || sandbox.count() > 200).await;
+    assert!(redis.says("FLUSHALL", "+OK"));
+    // Whoever looks sees no campaign, and submits it again.
+    fleet.submit().await;
+    let status = fleet.until_state("c1", "held").await;
+    let reason = status["reason"].as_str().unwrap();
+    assert!(reason.contains("the ledger was emptied") && reason.contains("flowcast recover c1"), "{reason}");
+    // What a worker says later holds it again.
+    until("both workers to have written what they know", || {
+        fleet.log().matches("Redis was emptied while this worker ran").count() == 2
+    })
+    .await;
+    until("the list to be there again", || {
+        fleet.world.flowcast(&["suppress", "list"]).out.contains(&stopped)
+    })
+    .await;
+    // Resuming alone sends nothing: a person has to say that what nobody knows may have been sent.
+    fleet.ok(&["resume", "c1"]).await;
+    fleet.until_state("c1", "held").await;
+    let sent = sandbox.count();
+    let recovered = fleet.ok(&["recover", "c1"]).await;
+    assert!(recovered.out.contains("in doubt that may have been sent"), "{recovered:?}");
+    let status = until_completed(&fleet, Duration::from_mins(2)).await;
+    let of = |state: &str| status["counts"][state].as_u64().unwrap();
+    // What is known as accepted was taken, and nobody got it twice; nobody else was sent to.
+    assert_eq!(sandbox.stats()["sent_twice"], 0);
+    assert_eq!((of("accepted") + of("in_doubt") + of("skipped"), of("total")), (1_000, 1_000), "{status}");
+    assert!(
+        of("accepted") > 100 && of("accepted") <= sent && sandbox.count() == sent,
+        "{status}, {sent} sent"
+    );
+    assert!(sandbox.taken().iter().all(|taken| taken.to != stopped));
+}

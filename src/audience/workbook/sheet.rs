@@ -58,7 +58,7 @@ impl Texts {
 /// What stands in the `t` elements of a text, but for how it is pronounced.
 #[derive(Default)]
 struct Text {
-    text: String,
+    so_far: String,
     is_inside: bool,
     pronounced: bool,
 }
@@ -77,15 +77,15 @@ impl Text {
     }
 
     fn add(&mut self, text: &str) -> Result<(), String> {
-        if self.text.len() + text.len() > TEXT {
+        if self.so_far.len() + text.len() > TEXT {
             return Err(format!("a text in it is longer than {} KiB", TEXT >> 10));
         }
-        self.text.push_str(text);
+        self.so_far.push_str(text);
         Ok(())
     }
 
     fn take(&mut self) -> String {
-        unescaped(&std::mem::take(&mut self.text))
+        unescaped(&std::mem::take(&mut self.so_far))
     }
 }
 
@@ -97,16 +97,15 @@ fn unescaped(text: &str) -> String {
         out.push_str(before);
         let code = from.get(2..7).and_then(|code| code.strip_suffix('_'));
         let code = code.filter(|code| code.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        match code.and_then(|code| u32::from_str_radix(code, 16).ok()).and_then(char::from_u32) {
-            Some(character) => {
-                out.push(character);
-                rest = from.get(7..).unwrap_or_default();
-            }
-            None => {
-                out.push_str("_x");
-                rest = from.get(2..).unwrap_or_default();
-            }
-        }
+        let character = code.and_then(|code| u32::from_str_radix(code, 16).ok()).and_then(char::from_u32);
+        let read = if let Some(character) = character {
+            out.push(character);
+            7
+        } else {
+            out.push_str("_x");
+            2
+        };
+        rest = from.get(read..).unwrap_or_default();
     }
     out.push_str(rest);
     out
@@ -267,7 +266,7 @@ fn place(text: &str) -> Option<(u32, u32)> {
 impl Open {
     /// What the cell says, as text.
     fn says(&mut self, context: &Context) -> String {
-        let raw = std::mem::take(&mut self.value.text);
+        let raw = std::mem::take(&mut self.value.so_far);
         match self.kind.as_str() {
             "s" => {
                 let index = raw.trim().parse().ok();

@@ -104,14 +104,13 @@ impl<R: Read> Xml<R> {
             Event::Text(text) => Piece::Text(text.xml10_content().map_err(|fault| malformed(&fault))?),
             Event::CData(text) => Piece::Text(text.xml10_content().map_err(|fault| malformed(&fault))?),
             Event::GeneralRef(reference) => {
-                match reference.resolve_char_ref().map_err(|fault| malformed(&fault))? {
-                    Some(character) => Piece::Text(Cow::Borrowed(character.encode_utf8(&mut self.character))),
-                    None => {
-                        let name = reference.decode().map_err(|fault| malformed(&fault))?;
-                        let known = resolve_predefined_entity(&name);
-                        Piece::Text(Cow::Borrowed(known.ok_or_else(|| format!("it has an entity {name:?}"))?))
-                    }
-                }
+                let character = reference.resolve_char_ref().map_err(|fault| malformed(&fault))?;
+                Piece::Text(Cow::Borrowed(if let Some(character) = character {
+                    character.encode_utf8(&mut self.character)
+                } else {
+                    let name = reference.decode().map_err(|fault| malformed(&fault))?;
+                    resolve_predefined_entity(&name).ok_or_else(|| format!("it has an entity {name:?}"))?
+                }))
             }
             Event::DocType(_) => return Err("it has a document type, which no workbook has".into()),
             Event::Empty(_) | Event::Comment(_) | Event::Decl(_) | Event::PI(_) => Piece::Nothing,

@@ -92,11 +92,12 @@ pub fn router(api: Api, access: Access, health: Health, public_url: Option<&Url>
         .route("/log", get(campaigns::log))
         .layer(DefaultBodyLimit::max(FORM))
         .merge(uploads)
-        .layer(middleware::from_fn_with_state(health, in_time))
-        .layer(middleware::from_fn_with_state(dashboard.clone(), session::guard));
+        .layer(middleware::from_fn_with_state(dashboard.clone(), session::guard))
+        .route("/sign-out", post(session::sign_out))
+        // Outside of the guard, which asks the ledger whose session was ended.
+        .layer(middleware::from_fn_with_state(health, in_time));
     Router::new()
         .route("/sign-in", get(session::page).post(session::sign_in))
-        .route("/sign-out", post(session::sign_out))
         .route("/theme", post(session::theme))
         .route("/assets/{name}", get(assets::serve))
         .merge(pages)

@@ -2,7 +2,7 @@
 //! machine.
 //!
 //! A session is a cookie that says whose it is and when it ends, sealed with a key that is made from the token:
-//! every worker knows it, none keeps it, and it ends with the token.
+//! every worker knows it, none keeps it, and it ends with the token. The ledger keeps those that were ended before.
 
 use axum::Form;
 use axum::extract::{ConnectInfo, Query, Request, State};
@@ -15,10 +15,11 @@ use serde::Deserialize;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::super::access::comes_from_elsewhere;
+use super::super::access::{Session, comes_from_elsewhere};
 use super::super::problem::Problem;
 use super::Dashboard;
 use super::render::{Look, page_of};
+use crate::ledger::{Sessions as _, on_ledger};
 
 const COOKIE: &str = "flowcast_session";
 const THEME: &str = "flowcast_theme";
@@ -52,14 +53,21 @@ pub(super) async fn guard(
 ) -> Response {
     let headers = request.headers();
     let now = Timestamp::now().as_second();
-    let session = cookie(headers, COOKIE).and_then(|value| dashboard.access.of_session(value, now));
+    let mut session = cookie(headers, COOKIE).and_then(|value| dashboard.access.of_session(value, now));
+    if let Some(known) = &session {
+        match was_ended(&dashboard, known).await {
+            Ok(true) => session = None,
+            Ok(false) => {}
+            Err(problem) => return problem.into_response(),
+        }
+    }
     let acts = !matches!(*request.method(), Method::GET | Method::HEAD);
     let is_signed_in = session.is_some();
     let who = match session {
         Some(_) if acts && comes_from_elsewhere(headers) => {
             return refused("comes from a page of another site; nothing was changed");
         }
-        Some(who) => who,
+        Some(session) => session.who,
         None => match dashboard.access.who(headers, peer) {
             Ok(who) => who,
             Err(problem) if problem.status() == StatusCode::UNAUTHORIZED => {
@@ -162,8 +170,30 @@ pub(super) async fn sign_in(
     (set_cookie(COOKIE, &value, LASTS, dashboard.is_secure), Redirect::to(next)).into_response()
 }
 
-/// Ends a session.
-pub(super) async fn sign_out(State(dashboard): State<Dashboard>) -> Response {
+/// Whether somebody has signed out of a session: a copy of its cookie opens nothing any more, at no worker.
+async fn was_ended(dashboard: &Dashboard, session: &Session) -> Result<bool, Problem> {
+    let ledger = dashboard.api.ledger()?;
+    Ok(on_ledger!(ledger, ledger => ledger.is_session_ended(&session.digest).await?))
+}
+
+/// Ends a session, wherever its cookie was copied to.
+pub(super) async fn sign_out(State(dashboard): State<Dashboard>, headers: HeaderMap) -> Response {
+    if comes_from_elsewhere(&headers) {
+        return refused("comes from a page of another site");
+    }
+    let now = Timestamp::now().as_second();
+    if let Some(session) = cookie(&headers, COOKIE).and_then(|value| dashboard.access.of_session(value, now))
+    {
+        let ended = async {
+            let (ledger, ends) = (dashboard.api.ledger()?, session.ends.saturating_mul(1000));
+            on_ledger!(ledger, ledger => ledger.end_session(&session.digest, ends).await?);
+            Ok::<_, Problem>(())
+        };
+        // Half of signing out would be taken for all of it.
+        if let Err(problem) = ended.await {
+            return problem.into_response();
+        }
+    }
     (set_cookie(COOKIE, "", 0, dashboard.is_secure), Redirect::to("/sign-in")).into_response()
 }
 

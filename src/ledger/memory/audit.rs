@@ -17,7 +17,7 @@ impl Audit for Memory {
         from: Option<&str>,
         limit: usize,
     ) -> Result<ActPage, LedgerError> {
-        let before = from.and_then(|place| place.parse().ok()).unwrap_or(usize::MAX);
+        let before = from.map_or(Ok(usize::MAX), |place| place.parse().map_err(|_| LedgerError::NoPlace))?;
         let state = self.state();
         let acts = state.acts.iter().enumerate().rev().filter(|(nth, act)| {
             *nth < before && campaign.is_none_or(|id| act.campaign.as_ref() == Some(id))

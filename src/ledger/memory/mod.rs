@@ -54,6 +54,7 @@ struct State {
     callback_key: Option<String>,
     acts: Vec<Act>,
     drafts: BTreeMap<String, String>,
+    ended_sessions: BTreeSet<String>,
     /// To whom messages went, by account and number, and when.
     sent: BTreeMap<(String, Phone), BTreeMap<CampaignId, (MessageRef, i64)>>,
 }

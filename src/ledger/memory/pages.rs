@@ -2,7 +2,7 @@
 
 use super::Memory;
 use crate::campaign::CampaignId;
-use crate::ledger::{CampaignDrafts, LedgerError, Point, Series};
+use crate::ledger::{CampaignDrafts, LedgerError, Point, Series, Sessions};
 
 impl Series for Memory {
     async fn points(&self, id: &CampaignId) -> Result<Vec<Point>, LedgerError> {
@@ -41,5 +41,16 @@ impl CampaignDrafts for Memory {
     async fn remove_draft(&self, name: &str) -> Result<(), LedgerError> {
         self.state().drafts.remove(name);
         Ok(())
+    }
+}
+
+impl Sessions for Memory {
+    async fn end_session(&self, digest: &str, _: i64) -> Result<(), LedgerError> {
+        self.state().ended_sessions.insert(digest.to_owned());
+        Ok(())
+    }
+
+    async fn is_session_ended(&self, digest: &str) -> Result<bool, LedgerError> {
+        Ok(self.state().ended_sessions.contains(digest))
     }
 }

@@ -37,8 +37,9 @@ impl Audit for Redis {
     ) -> Result<ActPage, LedgerError> {
         let mut range = redis::cmd("XREVRANGE");
         range.arg(campaign.map_or_else(|| AUDIT.into(), |id| Keys(id).audit()));
-        match from.filter(|place| is_place(place)) {
-            Some(place) => range.arg(format!("({place}")),
+        match from {
+            Some(place) if is_place(place) => range.arg(format!("({place}")),
+            Some(_) => return Err(LedgerError::NoPlace),
             None => range.arg("+"),
         };
         range.arg("-").arg("COUNT").arg(limit + 1);

@@ -251,6 +251,10 @@ impl Campaigns for Redis {
     const SHARED: bool = true;
 
     async fn register(&self, new: NewCampaign) -> Result<(Campaign, bool), LedgerError> {
+        if self.journal.is_some() {
+            // A server that was emptied a moment ago knows nothing of an id that was sent: first it is told.
+            self.present().await?;
+        }
         let id = if new.named { new.id.clone() } else { self.unnamed(&new).await? };
         let is_new = loop {
             self.list(&id).await?;
@@ -373,8 +377,9 @@ impl Campaigns for Redis {
     async fn present(&self) -> Result<BTreeSet<u32>, LedgerError> {
         let session = self.session.to_string();
         let args = [Arg::from(&session), Arg::from(PRESENCE.as_micros() as u64)];
-        let (history, all): (String, Vec<u32>) = self.client.run(&PRESENT, &[WORKERS.into()], &args).await?;
-        self.heed_history(history).await?;
+        let (history, all, was_there, now): (String, Vec<u32>, bool, i64) =
+            self.client.run(&PRESENT, &[WORKERS.into()], &args).await?;
+        self.heed_history(history, was_there, now).await?;
         Ok(all.into_iter().collect())
     }
 

@@ -3,7 +3,8 @@
 -- ARGV  1 worker
 -- Returns nothing where there is no gap; else the server's history, when this worker last said that it is there,
 -- when the gap was noticed, when any of the workers was last heard before, and those that have not said yet that what
--- they have written is there, with when they were last heard. Times are milliseconds, 0 is none.
+-- they have written is there, with when they were last heard, and the campaign's own history. Times are milliseconds, 0
+-- is none.
 local known = redis.call('HMGET', KEYS[1], 'history', 'gap', 'gap_since')
 local history = server_history()
 if not known[1] or known[1] == history then
@@ -24,4 +25,4 @@ for index = 1, #workers, 2 do
   end
 end
 local since = known[2] == history and math.floor(known[3] / 1000) or 0
-return { history, own, since, last, silent }
+return { history, own, since, last, silent, known[1] }

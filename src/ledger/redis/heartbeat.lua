@@ -7,7 +7,7 @@
 --         in microseconds
 -- Returns whether it leads (0 or 1), how many batches all hold, and whether the history is the campaign's. If not,
 -- also the history, when this worker last said that it is there, when it was noticed, when any of the workers was
--- last heard before, and the silent ones with when they were last heard.
+-- last heard before, the silent ones with when they were last heard, and the campaign's own history.
 if redis.call('EXISTS', KEYS[1]) == 0 then
   return { 0, 0, 1 }
 end
@@ -54,10 +54,11 @@ end
 if known[3] == history then
   return { leads, held, 1 }
 end
-if #silent == 0 and known[5] + ARGV[5] <= now then
+-- What was written of a campaign of an emptied server nobody knows for certain: a person decides.
+if #silent == 0 and known[5] + ARGV[5] <= now and known[3] ~= 'emptied' then
   redis.call('HSET', KEYS[1], 'history', history)
   redis.call('HDEL', KEYS[1], 'gap', 'gap_since')
   return { leads, held, 1 }
 end
 own = own and string.match(own, '^%d+ (%d+)') or 0
-return { leads, held, 0, history, math.floor(own / 1000), math.floor(known[5] / 1000), math.floor(last / 1000), silent }
+return { leads, held, 0, history, math.floor(own / 1000), math.floor(known[5] / 1000), math.floor(last / 1000), silent, known[3] }

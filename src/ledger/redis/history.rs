@@ -22,7 +22,7 @@ use super::layout::Keys;
 use super::{Redis, WINDOW};
 use crate::campaign::{CampaignId, counted};
 use crate::ledger::batches::restore_batch;
-use crate::ledger::{Batches, Campaigns, Gap, LEASE, Lease, LedgerError, PlannedBatch, Store};
+use crate::ledger::{Batches, Campaigns, Gap, LEASE, Lease, LedgerError, PRESENCE, PlannedBatch, Store};
 use crate::redis_client::{Arg, Script};
 
 /// For how long a new history waits for workers at least: for one that was there and that it has forgotten.
@@ -41,9 +41,15 @@ static GAP: LazyLock<Script> = LazyLock::new(|| script(include_str!("gap.lua")))
 static CONFIRM: LazyLock<Script> = LazyLock::new(|| script(include_str!("confirm.lua")));
 static CLOSE_GAP: LazyLock<Script> = LazyLock::new(|| script(include_str!("close_gap.lua")));
 
+/// The history of campaigns that were written again into a server which somebody had emptied. No server has it, so
+/// nothing of them is claimed until a person has decided.
+const EMPTIED: &str = "emptied";
+
 /// What this worker knows of histories.
 #[derive(Default)]
 pub(super) struct Compared {
+    /// Until when this worker counts as there, by the server's clock: so long its entry can't have run out.
+    there_until: i64,
     /// Of which history the data were when they were last asked for it.
     latest: String,
     /// For which history the data of campaigns were compared.
@@ -63,18 +69,25 @@ struct OtherHistory {
     since: i64,
     last: i64,
     silent: Vec<(u32, i64)>,
+    /// The campaign's own history.
+    campaigns: String,
 }
 
 impl OtherHistory {
+    fn is_of_emptied(&self) -> bool {
+        self.campaigns == EMPTIED
+    }
+
     fn read(values: Vec<Value>) -> Result<Self, LedgerError> {
         let read = || {
-            let [history, own, since, last, silent]: [Value; 5] = values.try_into().ok()?;
+            let [history, own, since, last, silent, campaigns]: [Value; 6] = values.try_into().ok()?;
             Some(Self {
                 history: String::from_redis_value(history).ok()?,
                 own: i64::from_redis_value(own).ok()?,
                 since: i64::from_redis_value(since).ok()?,
                 last: i64::from_redis_value(last).ok()?,
                 silent: Vec::from_redis_value(silent).ok()?,
+                campaigns: String::from_redis_value(campaigns).ok()?,
             })
         };
         read().ok_or_else(|| LedgerError::Storage("answered something else about its history".into()))
@@ -83,7 +96,8 @@ impl OtherHistory {
     fn gap(&self) -> Gap {
         let time = |at: i64| Timestamp::from_millisecond(at).ok().filter(|_| at > 0);
         let silent = self.silent.iter().filter_map(|(worker, at)| Some((*worker, time(*at)?)));
-        Gap { from: time(self.last), to: time(self.since), silent: silent.collect() }
+        let (from, to) = (time(self.last), time(self.since));
+        Gap { from, to, silent: silent.collect(), emptied: self.is_of_emptied() }
     }
 }
 
@@ -115,7 +129,7 @@ impl Redis {
                 return Ok(lease);
             }
             let other = OtherHistory::read(rest)?;
-            if !was_compared {
+            if !was_compared && !other.is_of_emptied() {
                 was_compared = true;
                 let is_news = compared != other.history && self.compare_with(id, &other).await?;
                 if self.speak_for_dead(id, &other).await? || is_news {
@@ -147,18 +161,29 @@ impl Redis {
     /// Holds what this worker has written of a campaign against what is there, if the history is another one.
     pub(super) async fn compare_campaign(&self, id: &CampaignId) -> Result<bool, LedgerError> {
         match self.other_history(id).await? {
-            Some(other) => self.compare_with(id, &other).await,
-            None => Ok(false),
+            Some(other) if !other.is_of_emptied() => self.compare_with(id, &other).await,
+            _ => Ok(false),
         }
     }
 
     /// The server's data are of this history. If they were of another one when it was last asked, all that this
-    /// worker has written lately is compared.
-    pub(super) async fn heed_history(&self, history: String) -> Result<(), LedgerError> {
+    /// worker has written lately is compared. `was_there` says whether this worker was among those that are there, and
+    /// `now` is the server's time: a worker that has vanished in the same history, and before its time, was erased with
+    /// all else.
+    pub(super) async fn heed_history(
+        &self,
+        history: String,
+        was_there: bool,
+        now: i64,
+    ) -> Result<(), LedgerError> {
         let Some(journal) = &self.journal else { return Ok(()) };
-        let latest = self.compared().latest.clone();
+        let (latest, until) = {
+            let mut compared = self.compared();
+            let until = std::mem::replace(&mut compared.there_until, now + PRESENCE.as_millis() as i64);
+            (compared.latest.clone(), until)
+        };
         if latest == history {
-            return Ok(());
+            return if was_there || now >= until { Ok(()) } else { self.heed_emptied(journal).await };
         }
         if !latest.is_empty() {
             tracing::warn!(
@@ -187,6 +212,43 @@ impl Redis {
         }
         self.compared().latest = history;
         Ok(())
+    }
+
+    /// Somebody has emptied the server (`FLUSHALL`). All that this worker knows is written again, and held: what others
+    /// wrote that are gone by now, nobody knows.
+    async fn heed_emptied(&self, journal: &Journal) -> Result<(), LedgerError> {
+        tracing::error!(
+            "Redis was emptied while this worker ran: what it knows of campaigns is written again, and they are held until \
+             a person has decided (flowcast recover)"
+        );
+        let _turn = self.comparing.lock().await;
+        self.compared().campaigns.clear();
+        let known = journal.known(&HashMap::new()).map_err(|fault| unreadable(&fault))?;
+        for (id, campaign) in known.campaigns {
+            self.compared().steps += 1;
+            match &campaign.registered {
+                Some((at, new)) if *at > self.now() - FORGOTTEN.as_millis() as i64 => {
+                    // Where its job came again meanwhile it is there, as if nothing of it had been sent.
+                    self.register_again(new, EMPTIED).await?;
+                    self.put_in_doubt(&id).await?;
+                }
+                _ if self.campaign(&id).await?.is_some() => self.put_in_doubt(&id).await?,
+                _ => {
+                    tracing::error!(campaign = %id, "the campaign is gone, and this worker knows only some of its messages: submit it again under another id for those who got nothing");
+                    continue;
+                }
+            }
+            self.restore(&id, Some(campaign)).await?;
+        }
+        Ok(())
+    }
+
+    /// Has nothing of a campaign be claimed until a person has decided.
+    async fn put_in_doubt(&self, id: &CampaignId) -> Result<(), LedgerError> {
+        let mut set = redis::cmd("HSET");
+        set.arg(Keys(id).campaign()).arg("history").arg(EMPTIED);
+        let _: u64 = self.client.command(&set).await?;
+        self.touch(id).await
     }
 
     /// Compares, and confirms where this worker knows all that may be missing. Returns whether it does.

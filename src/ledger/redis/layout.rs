@@ -93,6 +93,11 @@ impl Keys<'_> {
     }
 
     /// How it went over time.
+    /// Written to see whether the server takes writes; gone at once.
+    pub(super) fn probe(&self) -> String {
+        self.key("probe")
+    }
+
     pub(super) fn series(&self) -> String {
         self.key("series")
     }

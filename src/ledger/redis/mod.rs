@@ -29,8 +29,10 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use layout::Keys;
+
 use super::{Ledger, LedgerError, Store, new_key};
-use crate::campaign::counted;
+use crate::campaign::{CampaignId, counted};
 pub use crate::redis_client::RetryPolicy;
 use crate::redis_client::{RedisClient, RedisClientError};
 
@@ -147,13 +149,11 @@ impl Ledger for Redis {
         })
     }
 
-    async fn write_trouble(&self) -> Result<Option<String>, LedgerError> {
-        // One server says it; the nodes of a cluster answer together, and users with few rights are refused.
-        let asked = self.client.command(redis::cmd("INFO").arg("persistence")).await;
-        let fails = |text: String| text.lines().any(|line| line == "aof_last_write_status:err");
-        Ok(asked.is_ok_and(fails).then(|| {
-            "Redis can't write to its disk: look at the server, and whether its disk is full".into()
-        }))
+    async fn write_trouble(&self, id: &CampaignId) -> Result<Option<String>, LedgerError> {
+        // A write says it, on the node that has the campaign: what a server tells of itself may be of a moment before.
+        let mut probe = redis::cmd("SET");
+        probe.arg(Keys(id).probe()).arg(1).arg("PX").arg(1);
+        Ok(self.client.refusal_to_write(&probe).await.map(|refusal| refusal.to_string()))
     }
 
     async fn callback_key(&self) -> Result<String, LedgerError> {

@@ -1,11 +1,11 @@
-//! What the pages show beside campaigns, in Redis: points of a picture, and drafts.
+//! What the pages show beside campaigns, in Redis: points of a picture, drafts, and sessions that were ended.
 
 use std::collections::HashMap;
 
 use super::Redis;
 use super::layout::Keys;
 use crate::campaign::CampaignId;
-use crate::ledger::{CampaignDrafts, LedgerError, Point, Series};
+use crate::ledger::{CampaignDrafts, LedgerError, Point, Series, Sessions};
 
 /// The drafts, by their names.
 const DRAFTS: &str = "flowcast:drafts";
@@ -68,4 +68,21 @@ impl CampaignDrafts for Redis {
         let _: u64 = self.client.command(redis::cmd("HDEL").arg(DRAFTS).arg(name)).await?;
         Ok(())
     }
+}
+
+impl Sessions for Redis {
+    async fn end_session(&self, digest: &str, ends: i64) -> Result<(), LedgerError> {
+        let mut set = redis::cmd("SET");
+        set.arg(session(digest)).arg(1).arg("PXAT").arg(ends);
+        let _: redis::Value = self.client.command(&set).await?;
+        Ok(())
+    }
+
+    async fn is_session_ended(&self, digest: &str) -> Result<bool, LedgerError> {
+        Ok(self.client.command(redis::cmd("EXISTS").arg(session(digest))).await?)
+    }
+}
+
+fn session(digest: &str) -> String {
+    format!("flowcast:ended_session:{digest}")
 }

@@ -1,9 +1,11 @@
 -- A worker says that it is there.
 -- KEYS  1 workers (sorted set: worker -> until when it counts as there, in microseconds)
 -- ARGV  1 worker  2 how long it counts as there, in microseconds
--- Returns the history of the server's data, and all that are there.
+-- Returns the history of the server's data, all that are there, whether this one was among them, and the time in
+-- milliseconds.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
+local was_there = redis.call('ZSCORE', KEYS[1], ARGV[1]) and 1 or 0
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now))
 redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1])
-return { server_history(), redis.call('ZRANGE', KEYS[1], 0, -1) }
+return { server_history(), redis.call('ZRANGE', KEYS[1], 0, -1), was_there, math.floor(now / 1000) }

@@ -31,7 +31,7 @@ impl Audit for Sqlite {
         limit: usize,
     ) -> Result<ActPage, LedgerError> {
         let campaign = campaign.cloned();
-        let before = from.and_then(|place| place.parse().ok()).unwrap_or(i64::MAX);
+        let before = from.map_or(Ok(i64::MAX), |place| place.parse().map_err(|_| LedgerError::NoPlace))?;
         let read = move |connection: &Connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT key, at, who, what, campaign, detail FROM act

@@ -102,7 +102,7 @@ impl Ledger for Sqlite {
         self.store.trouble()
     }
 
-    async fn write_trouble(&self) -> Result<Option<String>, LedgerError> {
+    async fn write_trouble(&self, _: &CampaignId) -> Result<Option<String>, LedgerError> {
         Ok(self.store.trouble())
     }
 

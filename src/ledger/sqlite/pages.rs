@@ -1,10 +1,10 @@
-//! What the pages show beside campaigns, in the embedded store: points of a picture, and drafts.
+//! What the pages show beside campaigns, in the embedded store: points of a picture, drafts, and sessions that were ended.
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::{Sqlite, key, signed, unsigned};
 use crate::campaign::CampaignId;
-use crate::ledger::{CampaignDrafts, LedgerError, Point, Series};
+use crate::ledger::{CampaignDrafts, LedgerError, Point, Series, Sessions, Store as _};
 
 impl Series for Sqlite {
     async fn points(&self, id: &CampaignId) -> Result<Vec<Point>, LedgerError> {
@@ -89,5 +89,28 @@ impl CampaignDrafts for Sqlite {
             Ok(())
         };
         self.store.write(write).await
+    }
+}
+
+impl Sessions for Sqlite {
+    async fn end_session(&self, digest: &str, ends: i64) -> Result<(), LedgerError> {
+        let (digest, now) = (digest.to_owned(), self.now());
+        let write = move |transaction: &Transaction<'_>| {
+            transaction.prepare_cached("DELETE FROM ended_session WHERE ends <= ?1")?.execute([now])?;
+            transaction
+                .prepare_cached("INSERT OR REPLACE INTO ended_session VALUES (?1, ?2)")?
+                .execute(params![digest, ends])?;
+            Ok(())
+        };
+        self.store.write(write).await
+    }
+
+    async fn is_session_ended(&self, digest: &str) -> Result<bool, LedgerError> {
+        let digest = digest.to_owned();
+        let read = move |connection: &Connection| {
+            let mut statement = connection.prepare_cached("SELECT 1 FROM ended_session WHERE digest = ?1")?;
+            Ok(statement.exists([digest])?)
+        };
+        self.store.read(read).await
     }
 }

@@ -142,6 +142,12 @@ CREATE TABLE campaign_draft (
     draft TEXT NOT NULL
 ) WITHOUT ROWID;
 
+-- Sessions of the dashboard that were ended before their time, until they would have ended.
+CREATE TABLE ended_session (
+    digest TEXT PRIMARY KEY,
+    ends   INTEGER NOT NULL
+) WITHOUT ROWID;
+
 -- What people did. It outlives its campaign.
 CREATE TABLE act (
     key      INTEGER PRIMARY KEY,

@@ -488,7 +488,7 @@ async fn connect(node: &AMQPUri, name: &str) -> Result<Connection, QueueError> {
 fn header_size(properties: &BasicProperties) -> usize {
     /// What stands there beside the headers: short strings of at most 255 bytes.
     const OTHERS: usize = 4_096;
-    let headers = properties.headers().iter().flat_map(|headers| headers.inner());
+    let headers = properties.headers().iter().flat_map(FieldTable::inner);
     let size =
         |value: &AMQPValue| if let AMQPValue::LongString(text) = value { text.as_bytes().len() } else { 16 };
     OTHERS + headers.map(|(name, value)| name.as_str().len() + 8 + size(value)).sum::<usize>()

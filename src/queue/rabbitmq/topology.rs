@@ -49,10 +49,10 @@ pub(super) fn queue(campaign: &CampaignId) -> String {
 pub(super) fn delay(wait: Duration) -> String {
     let seconds = wait.as_secs();
     let step = DELAYS.iter().rev().find(|step| u64::from(**step) <= seconds).unwrap_or(&DELAYS[0]);
-    delay_of(step)
+    delay_of(*step)
 }
 
-fn delay_of(seconds: &u32) -> String {
+fn delay_of(seconds: u32) -> String {
     format!("flowcast.delay.{seconds}")
 }
 
@@ -91,7 +91,7 @@ pub(super) async fn declare(channel: &Channel) -> Result<(), QueueError> {
     declare_queue(channel, FORWARDS, lasting()).await?;
     bind(channel, FORWARDS, BATCHES, FORWARDS_KEY).await?;
     for step in DELAYS {
-        let name = delay_of(&step);
+        let name = delay_of(step);
         let arguments = table([
             ("x-queue-type", text("quorum")),
             ("x-message-ttl", AMQPValue::LongLongInt(i64::from(step) * 1000)),
@@ -115,12 +115,12 @@ pub(super) async fn declare_campaign(channel: &Channel, campaign: &CampaignId) -
 
 /// The queues that are declared once.
 fn queues() -> impl Iterator<Item = String> {
-    [JOBS, DEAD, ENDED_QUEUE, FORWARDS].map(String::from).into_iter().chain(DELAYS.iter().map(delay_of))
+    [JOBS, DEAD, ENDED_QUEUE, FORWARDS].map(String::from).into_iter().chain(DELAYS.into_iter().map(delay_of))
 }
 
 /// The exchanges that are declared once.
 fn exchanges() -> impl Iterator<Item = String> {
-    [JOBS, EVENTS, ENDED, BATCHES].map(String::from).into_iter().chain(DELAYS.iter().map(delay_of))
+    [JOBS, EVENTS, ENDED, BATCHES].map(String::from).into_iter().chain(DELAYS.into_iter().map(delay_of))
 }
 
 /// What [`declare`] would have to make: queues and exchanges that are not there.
