@@ -32,7 +32,7 @@ lint:
 snapshots:
     INSTA_UPDATE=always cargo test
 
-# Feed a reader with what a fuzzer makes up (cargo install cargo-fuzz): jobs, csv, workbooks, templates, answers,
+# Feed a reader with what a fuzzer makes up (cargo install cargo-fuzz); targets are those of fuzz/targets.rs: jobs, csv, answers,
 # callbacks, configuration
 fuzz TARGET="callbacks" SECONDS="60":
     cd fuzz && mkdir -p found/{{TARGET}} && RUSTC_BOOTSTRAP=1 cargo fuzz run -s none {{TARGET}} found/{{TARGET}} corpus/{{TARGET}} -- -max_total_time={{SECONDS}} -max_len=8192

@@ -1,13 +1,14 @@
 //! What is fed with hostile bytes, one function each: none may panic, hang, or take memory without bound. A fuzzer
 //! runs them (`cargo fuzz run TARGET`), and so do the project's tests, on the corpus and on changes of it.
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use flowcast::audience::{Audiences, Settings, Source, numbers, scan};
 use flowcast::campaign::control::Control;
-use flowcast::campaign::{Batch, Columns, Job, Template};
+use flowcast::campaign::{Batch, Columns, Job, Problem, Template};
 use flowcast::config::Config;
 use flowcast::provider::{Credentials, Kind, PROVIDERS, Provider, Reply, classify};
 
@@ -15,7 +16,7 @@ use flowcast::provider::{Credentials, Kind, PROVIDERS, Provider, Reply, classify
 pub type Target = (&'static str, fn(&[u8], &Path));
 
 /// All of them. The path is a folder to write to.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 10] = [
     ("jobs", jobs),
     ("csv", csv),
     ("workbooks", workbooks),
@@ -23,6 +24,9 @@ pub const TARGETS: [Target; 7] = [
     ("answers", answers),
     ("callbacks", callbacks),
     ("configuration", configuration),
+    ("long_strings", long_strings),
+    ("workbook_xml", workbook_xml),
+    ("wide_rows", wide_rows),
 ];
 
 static PROVIDERS_OPEN: LazyLock<Vec<Box<dyn Provider>>> = LazyLock::new(|| {
@@ -48,8 +52,128 @@ fn jobs(bytes: &[u8], _: &Path) {
         Ok(job) => {
             let _ = (job.fingerprint(), job.content_fingerprint());
         }
-        Err(problems) => assert!(!problems.is_empty() && problems.len() < 10_000),
+        Err(problems) => are_short(&problems),
     }
+}
+
+/// Whatever a job says, its problems fit into a page.
+fn are_short(problems: &[Problem]) {
+    let bytes: usize = problems.iter().map(|problem| problem.pointer.len() + problem.message.len()).sum();
+    assert!(
+        (1..=21).contains(&problems.len()) && bytes < 32 << 10,
+        "{} problems, {bytes} bytes",
+        problems.len()
+    );
+}
+
+/// A job with a long name or a long string at some place, or with very many of either: the first bytes say where, how
+/// long, and which; the others are what is repeated.
+fn long_strings(bytes: &[u8], _: &Path) {
+    let Some((&[place, kind, high, low], text)) = bytes.split_first_chunk::<4>() else { return };
+    let text = String::from_utf8_lossy(text);
+    let mut job = serde_json::json!({
+        "version": 1, "id": "c1", "name": "x", "account": "main", "from": "+912248931479", "custom_data": "x",
+        "status_callback": "https://example.com/x", "extra_info": { "ref1": "x" }, "limits": { "messages": "1/s" },
+        "schedule": { "start_at": "2030-01-01T00:00:00Z", "window": { "from": "09:00", "to": "21:00", "timezone": "Asia/Kolkata" } },
+        "stop_when": { "rejected_percent": 20 }, "on_in_doubt": "hold",
+        "audience": { "recipients": [{ "phone": "+919876543210", "name": "Zoë" }], "csv": { "path": "a.csv", "phone": "x" } },
+        "message": { "type": "interactive", "interactive": { "type": "flow", "body": { "text": "x" }, "action": { "name": "flow",
+            "parameters": { "flow_message_version": "3", "flow_id": "1", "flow_token": "x", "flow_cta": "x",
+                "flow_action_payload": { "screen": "A", "data": { "list": ["x"] } } } } } },
+    });
+    let mut places = Vec::new();
+    collect(&job, String::new(), &mut places);
+    let Some(at) = places.get(usize::from(place) % places.len()).and_then(|pointer| job.pointer_mut(pointer))
+    else {
+        return;
+    };
+    let long =
+        text.repeat(usize::from(u16::from_be_bytes([high, low])).min((1 << 20) / text.len().max(1)) + 1);
+    match (kind % 4, at) {
+        (0, at) => *at = long.into(),
+        (1, serde_json::Value::Object(map)) => {
+            map.insert(long, 1.into());
+        }
+        (2, serde_json::Value::Object(map)) => {
+            map.extend((0..=usize::from(low) * 8).map(|nth| (format!("{text}{nth}"), nth.into())));
+        }
+        (_, at) => *at = vec![long.chars().take(40).collect::<String>(); 1 + usize::from(low) * 8].into(),
+    }
+    if let Err(problems) = Job::read(job.to_string().as_bytes()) {
+        are_short(&problems);
+    }
+}
+
+/// The places of a document, as pointers.
+fn collect(value: &serde_json::Value, pointer: String, places: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(map) => {
+            map.iter().for_each(|(name, value)| collect(value, format!("{pointer}/{name}"), places));
+        }
+        serde_json::Value::Array(list) => {
+            list.iter()
+                .enumerate()
+                .for_each(|(nth, value)| collect(value, format!("{pointer}/{nth}"), places));
+        }
+        _ => {}
+    }
+    places.push(pointer);
+}
+
+/// A workbook one part of which is hostile XML: the first byte says which.
+fn workbook_xml(bytes: &[u8], folder: &Path) {
+    const PARTS: [(&str, &str); 5] = [
+        (
+            "xl/worksheets/sheet1.xml",
+            r#"<worksheet><sheetData><row><c t="s"><v>0</v></c></row><row><c s="1"><v>919876543210</v></c></row></sheetData></worksheet>"#,
+        ),
+        ("xl/sharedStrings.xml", "<sst><si><t>phone</t></si></sst>"),
+        (
+            "xl/styles.xml",
+            r#"<styleSheet><numFmts><numFmt numFmtId="164" formatCode="0"/></numFmts><cellXfs><xf/><xf numFmtId="164"/></cellXfs></styleSheet>"#,
+        ),
+        ("xl/workbook.xml", r#"<workbook><sheets><sheet name="a" r:id="r1"/></sheets></workbook>"#),
+        (
+            "xl/_rels/workbook.xml.rels",
+            r#"<Relationships><Relationship Id="r1" Type="a/worksheet" Target="worksheets/sheet1.xml"/><Relationship Id="r2" Type="a/sharedStrings" Target="sharedStrings.xml"/><Relationship Id="r3" Type="a/styles" Target="/xl/styles.xml"/></Relationships>"#,
+        ),
+    ];
+    let Some((which, xml)) = bytes.split_first() else { return };
+    let write = || -> Result<Vec<u8>, zip::result::ZipError> {
+        let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        let stored =
+            zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        for (nth, (name, usual)) in PARTS.iter().enumerate() {
+            archive.start_file(*name, stored)?;
+            archive.write_all(if nth == usize::from(*which) % PARTS.len() {
+                xml
+            } else {
+                usual.as_bytes()
+            })?;
+        }
+        Ok(archive.finish()?.into_inner())
+    };
+    if let Ok(workbook) = write() {
+        audience(&workbook, &folder.join("a.xlsx"), folder);
+    }
+}
+
+/// Rows that are wide, and none as wide as another: in a file, and in a job's own list.
+fn wide_rows(bytes: &[u8], folder: &Path) {
+    let Some((&[wide, high], rest)) = bytes.split_first_chunk::<2>() else { return };
+    let width = 1 + usize::from(wide) * 8;
+    let header: Vec<String> = (0..width).map(|nth| format!("c{nth}")).collect();
+    let mut csv = format!("phone,{}\n", header.join(","));
+    let mut list = Vec::new();
+    for (nth, byte) in rest.iter().cycle().take(1 + usize::from(high) / 32).enumerate() {
+        csv += &format!("+91987654{nth:04}{}\n", ",x".repeat(usize::from(*byte) * 8));
+        let mut recipient = serde_json::Map::new();
+        recipient.insert("phone".into(), format!("+91987654{nth:04}").into());
+        recipient.extend((0..u32::from(*byte)).map(|column| (format!("r{nth}c{column}"), column.into())));
+        list.push(recipient);
+    }
+    audience(csv.as_bytes(), &folder.join("a.csv"), folder);
+    read_all(&Source::List(list));
 }
 
 /// An audience in CSV: every dialect is found, every row is a person or a reason.

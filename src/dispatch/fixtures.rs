@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Account, Prepared, prepare, register};
 use crate::audience::Audiences;
@@ -21,14 +21,8 @@ pub(super) struct Registered {
     _folder: tempfile::TempDir,
 }
 
-/// Two recipients and an account of the name `main`, on a store of their own.
-pub(super) async fn registered() -> Registered {
-    let job = json!({
-        "version": 1, "id": "c1", "account": "main", "from": "+912248931479",
-        "audience": { "recipients": [{ "phone": "+919876543210" }, { "phone": "+919876543211" }] },
-        "message": { "type": "text", "text": { "body": "x" } },
-    });
-    let job = Job::read(job.to_string().as_bytes()).unwrap();
+/// An account of the name `main` that reaches nobody.
+fn account() -> Arc<Account> {
     let url = "http://127.0.0.1:1".parse().unwrap();
     let credentials = Credentials {
         account_sid: "a".into(),
@@ -39,10 +33,27 @@ pub(super) async fn registered() -> Registered {
     let provider = (PROVIDERS[0].open)(&url, &credentials).unwrap();
     let transport = Transport::new(Duration::from_secs(1), false).unwrap();
     let limits = AccountLimits::new(Rates::default(), Concurrency::fixed(1));
-    let account = Arc::new(Account::new(PROVIDERS[0], provider, transport, limits, None));
-    let prepared = Arc::new(prepare(job, &Audiences::default(), &account).unwrap());
+    Arc::new(Account::new(PROVIDERS[0], provider, transport, limits, None))
+}
+
+/// A job whose message needs the column `name`, where its audience has one.
+pub(super) fn prepared(audience: &Value) -> Arc<Prepared> {
+    let body = if audience.to_string().contains("\"name\"") { "Hello {{ name }}" } else { "x" };
+    let job = json!({
+        "version": 1, "id": "c1", "account": "main", "from": "+912248931479",
+        "audience": audience,
+        "message": { "type": "text", "text": { "body": body } },
+    });
+    let job = Job::read(job.to_string().as_bytes()).unwrap();
+    Arc::new(prepare(job, &Audiences::default(), &account()).unwrap())
+}
+
+/// Two recipients and an account of the name `main`, on a store of their own.
+pub(super) async fn registered() -> Registered {
+    let prepared =
+        prepared(&json!({ "recipients": [{ "phone": "+919876543210" }, { "phone": "+919876543211" }] }));
     let folder = tempfile::tempdir().unwrap();
     let ledger = Sqlite::open(&folder.path().join("flowcast.db"), Access::Send).unwrap();
     let id = register(&ledger, &prepared, false, false, "a test").await.unwrap().0.id;
-    Registered { ledger, id, account, prepared, _folder: folder }
+    Registered { ledger, id, account: account(), prepared, _folder: folder }
 }

@@ -146,3 +146,61 @@ impl<'p> Planner<'p> {
         Ok(Some(Planned { batch, skipped, checkpoint }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::super::fixtures::prepared;
+    use super::*;
+
+    /// Recipients of whom all but every so many lack what the message needs.
+    fn mostly_skipped(rows: usize, every: usize) -> Arc<Prepared> {
+        let recipient = |nth: usize| {
+            let phone = format!("+9198{nth:08}");
+            if nth % every == 0 {
+                json!({ "phone": phone, "name": "Asha" })
+            } else {
+                json!({ "phone": phone, "name": "" })
+            }
+        };
+        prepared(&json!({ "recipients": (0..rows).map(recipient).collect::<Vec<_>>() }))
+    }
+
+    #[test]
+    fn planning_ends_within_a_step_when_it_is_stopped() {
+        let (prepared, stop) = (mostly_skipped(1_000, 1_001), CancellationToken::new());
+        let id = || "c1".parse().unwrap();
+        stop.cancel();
+        let mut planner = Planner::new(&prepared, id(), 100, &stop).unwrap();
+        assert!(planner.next_batch().unwrap().is_none());
+        assert_eq!(planner.rows, 0, "no row was looked at");
+    }
+
+    #[test]
+    fn a_step_has_a_bounded_number_of_skipped_rows_and_the_plan_is_the_same_each_time() {
+        let prepared = mostly_skipped(50_000, 12_000);
+        let plan = || {
+            let stop = CancellationToken::new();
+            let mut planner = Planner::new(&prepared, "c1".parse().unwrap(), 100, &stop).unwrap();
+            let mut steps = Vec::new();
+            while let Some(step) = planner.next_batch().unwrap() {
+                assert!(step.skipped.len() <= SKIPPED);
+                steps.push((
+                    step.batch.map(|batch| (batch.number, batch.len())),
+                    step.skipped.len(),
+                    step.checkpoint,
+                ));
+            }
+            steps
+        };
+        let steps = plan();
+        assert_eq!(steps, plan());
+        let sent: usize = steps.iter().filter_map(|(batch, ..)| Some((*batch)?.1)).sum();
+        let skipped: usize = steps.iter().map(|(_, skipped, _)| skipped).sum();
+        assert_eq!((sent, skipped), (5, 49_995));
+        assert!(steps.len() >= 5 && steps.last().unwrap().2.complete);
+    }
+}

@@ -135,12 +135,14 @@ mod tests {
                 message: 0,
                 at: 0,
                 content: ReplyContent::Flow(fields.collect()),
-                details: Default::default(),
+                details: std::collections::BTreeMap::default(),
             }
         };
         let page = [answer(0), answer(1)];
         let mut columns = Columns::default();
-        page.iter().for_each(|response| columns.add(parts(response).1.into_iter().map(|(name, _)| name)));
+        for response in &page {
+            columns.add(parts(response).1.into_iter().map(|(name, _)| name));
+        }
         let header = header(&columns);
         assert_eq!(
             (header.len(), header.last().map(String::as_str)),
@@ -153,7 +155,7 @@ mod tests {
         for (record, others) in reader.records().zip([20_000 - FIELDS, 20_000]) {
             let record = record.unwrap();
             let rest: serde_json::Map<String, Value> =
-                serde_json::from_str(record.iter().last().unwrap()).unwrap();
+                serde_json::from_str(record.iter().next_back().unwrap()).unwrap();
             assert_eq!(rest.len(), others, "nothing is lost");
         }
     }

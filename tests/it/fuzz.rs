@@ -115,3 +115,18 @@ fn hostile_callbacks() {
 fn hostile_configurations() {
     run("configuration");
 }
+
+#[test]
+fn jobs_with_long_strings() {
+    run("long_strings");
+}
+
+#[test]
+fn workbooks_of_hostile_xml() {
+    run("workbook_xml");
+}
+
+#[test]
+fn wide_and_ragged_rows() {
+    run("wide_rows");
+}

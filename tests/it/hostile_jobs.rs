@@ -2,8 +2,10 @@
 //! worker goes on.
 
 use flowcast::sandbox::Behaviour;
-use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
+use lapin::options::{ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, until};
@@ -211,7 +213,7 @@ async fn queues_and_exchanges_that_are_deleted_are_declared_again_within_seconds
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_takes_no_jobs_is_not_ready() {
     let fleet = Fleet::new(1, "http://127.0.0.1:9", FAST);
-    let _worker = fleet.worker();
+    let worker = fleet.worker();
     let mut port = 0;
     until("the worker to be ready", || {
         let log = fleet.log();
@@ -223,20 +225,15 @@ async fn a_worker_that_takes_no_jobs_is_not_ready() {
         port > 0 && readyz(port).starts_with("HTTP/1.1 200")
     })
     .await;
-    // Somebody takes the queue for itself: the worker may not take from it until a person has mended it.
+    // Somebody takes the queue for itself: the worker may not take from it until a person has mended it. It stands still
+    // meanwhile, because it would be as quick to declare the queue.
     let connection = Connection::connect(&fleet.amqp, ConnectionProperties::default()).await.unwrap();
-    until("the queue to be another's", || {
-        let taken = async {
-            // A worker that was quicker makes the channel useless.
-            let channel = connection.create_channel().await?;
-            channel.queue_delete("flowcast.jobs".into(), QueueDeleteOptions::default()).await?;
-            let options = lapin::options::QueueDeclareOptions { exclusive: true, ..Default::default() };
-            channel.queue_declare("flowcast.jobs".into(), options, lapin::types::FieldTable::default()).await
-        };
-        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(taken)).is_ok()
-    })
-    .await;
     let channel = connection.create_channel().await.unwrap();
+    worker.signal(Signal::SIGSTOP);
+    channel.queue_delete("flowcast.jobs".into(), QueueDeleteOptions::default()).await.unwrap();
+    let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare("flowcast.jobs".into(), options, FieldTable::default()).await.unwrap();
+    worker.signal(Signal::SIGCONT);
     until("the worker to say that it takes no jobs", || {
         let said = readyz(port);
         said.starts_with("HTTP/1.1 503") && said.contains("jobs")

@@ -181,5 +181,5 @@ async fn more_requests_are_under_way_where_a_limit_could_not_be_used_else() {
     let took = start.elapsed();
     assert_eq!(sandbox.count(), 1_600);
     // 1,500 in 15 s, and the last answer. The hundred at once that a worker begins with would take 96 s.
-    assert!(took >= Duration::from_secs(15) && took < Duration::from_secs(60), "{took:?}");
+    assert!(took >= Duration::from_secs(15) && took < Duration::from_mins(1), "{took:?}");
 }
