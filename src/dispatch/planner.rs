@@ -160,7 +160,7 @@ mod tests {
     fn mostly_skipped(rows: usize, every: usize) -> Arc<Prepared> {
         let recipient = |nth: usize| {
             let phone = format!("+9198{nth:08}");
-            if nth % every == 0 {
+            if nth.is_multiple_of(every) {
                 json!({ "phone": phone, "name": "Asha" })
             } else {
                 json!({ "phone": phone, "name": "" })

@@ -1,6 +1,8 @@
 //! Jobs that are made to stop a worker: each is refused whole at its first delivery, in a few KiB of words, and the
 //! worker goes on.
 
+use std::io::Write as _;
+
 use flowcast::sandbox::Behaviour;
 use lapin::options::{ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
@@ -21,12 +23,8 @@ fn with(pointer: &str, value: Value) -> Vec<u8> {
     job_with(pointer, value).to_string().into_bytes()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn long_names_and_long_lists_are_refused_at_their_first_delivery() {
-    let (sandbox, url) = sandbox(Behaviour::default()).await;
-    let fleet = Fleet::new(20, &url, FAST);
-    let broker = broker(&fleet.amqp).await;
-    let _worker = fleet.worker();
+/// Documents that are made to stop intake, each with what its refusal says.
+fn hostile_documents() -> Vec<(Vec<u8>, &'static str)> {
     let long = |length: usize| "x".repeat(length);
     let many = |count: usize| -> Value {
         let mut job = job();
@@ -39,7 +37,7 @@ async fn long_names_and_long_lists_are_refused_at_their_first_delivery() {
     wide[long(FRAME)] = json!("x");
     let mut deep = recipient.clone();
     deep["name"] = json!(long(1 << 20));
-    let mut jobs: Vec<(Vec<u8>, &str)> = (0..5)
+    let mut jobs: Vec<(Vec<u8>, &'static str)> = (0..5)
         .map(|nth| {
             let mut job = job();
             job[long((1 << 20) + nth)] = json!(1);
@@ -92,6 +90,16 @@ async fn long_names_and_long_lists_are_refused_at_their_first_delivery() {
             "",
         ),
     ]);
+    jobs
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_names_and_long_lists_are_refused_at_their_first_delivery() {
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    let fleet = Fleet::new(20, &url, FAST);
+    let broker = broker(&fleet.amqp).await;
+    let _worker = fleet.worker();
+    let jobs = hostile_documents();
     for (job, _) in &jobs {
         broker.submit(job.clone()).await.unwrap();
     }
@@ -247,4 +255,136 @@ async fn a_worker_that_takes_no_jobs_is_not_ready() {
 
 fn readyz(port: u16) -> String {
     ask(port, "GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+}
+
+/// The rows of the campaign that goes on beside it all; `FLOWCAST_SURVIVAL_ROWS=100000` is full size.
+fn rows() -> u64 {
+    std::env::var("FLOWCAST_SURVIVAL_ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(4_000)
+}
+
+/// A workbook of one sheet whose texts are repeated so often.
+fn workbook(start: &str, again: &str, times: usize) -> Vec<u8> {
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let mut part = |name: &str, text: &str, again: &str, times: usize| {
+        archive.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+        archive.write_all(text.as_bytes()).unwrap();
+        let block = again.repeat(10_000);
+        (0..times / 10_000).for_each(|_| archive.write_all(block.as_bytes()).unwrap());
+    };
+    part("xl/workbook.xml", r#"<workbook><sheets><sheet name="a" r:id="r1"/></sheets></workbook>"#, "", 0);
+    let relations = r#"<Relationships><Relationship Id="r1" Type="a/worksheet" Target="sheet.xml"/><Relationship Id="r2" Type="a/sharedStrings" Target="texts.xml"/></Relationships>"#;
+    part("xl/_rels/workbook.xml.rels", relations, "", 0);
+    part(
+        "xl/sheet.xml",
+        r#"<worksheet><sheetData><row><c t="s"><v>0</v></c></row></sheetData></worksheet>"#,
+        "",
+        0,
+    );
+    part("xl/texts.xml", start, again, times);
+    archive.finish().unwrap().into_inner()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_with_little_memory_survives_it_all_while_it_sends() {
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    let account = "limits = { messages = \"1000/s,burst=100\", requests = \"1000/s\" }";
+    let fleet = Fleet::new(rows(), &url, account);
+    let broker = broker(&fleet.amqp).await;
+    // At most 1 GiB of address space.
+    let mut command = std::process::Command::new("bash");
+    command.args(["-c", "ulimit -v 1048576; exec \"$0\" worker", env!("CARGO_BIN_EXE_flowcast")]);
+    command
+        .current_dir(fleet.world.path(""))
+        .env("TMPDIR", fleet.world.path(""))
+        .env("MALLOC_ARENA_MAX", "4");
+    let worker = fleet.start(command);
+    fleet.submit().await;
+    until("it to be on its way", || sandbox.count() > 200).await;
+    let port: u16 = {
+        let log = fleet.log();
+        log.split("http://127.0.0.1:").nth(1).unwrap().split('"').next().unwrap().parse().unwrap()
+    };
+
+    let mut expected = 0;
+    for (job, _) in hostile_documents() {
+        broker.submit(job).await.unwrap();
+        expected += 1;
+    }
+    let count = r#"<sst count="99999999999" uniqueCount="99999999999">"#;
+    let files = [
+        ("claims.xlsx", workbook(count, "", 0)),
+        ("texts.xlsx", workbook("<sst>", "<si/>", 20_000_000)),
+        ("long.xlsx", workbook("<sst><si><t>", "x", 50_000_000)),
+        ("comments.xlsx", workbook("<sst>", "<!-- -->", 2_000_000)),
+        (
+            "wide.csv",
+            format!(
+                "phone,{}\n+919876543210\n",
+                (0..90_000).map(|nth| format!("c{nth}")).collect::<Vec<_>>().join(",")
+            )
+            .into(),
+        ),
+        ("quote.csv", [b"phone,name\n\"".to_vec(), vec![b'x'; 4 << 20]].concat()),
+    ];
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    for (name, bytes) in &files {
+        fleet.world.write(name, bytes);
+        let mut job = job_with("/audience", json!({ "csv": { "path": name } }));
+        job["id"] = json!(name.replace('.', "-"));
+        broker.submit(job.to_string().into_bytes()).await.unwrap();
+        expected += 1;
+        let upload = client
+            .post(format!("http://127.0.0.1:{port}/api/v1/audiences?name=up-{name}"))
+            .body(bytes.clone());
+        let answer = upload.send().await.unwrap();
+        assert!(
+            answer.status().is_client_error() || *name == "comments.xlsx" || *name == "wide.csv",
+            "{name}: {answer:?}"
+        );
+    }
+    // Each recipient with a column of its own.
+    let own: Vec<Value> = (0..8_000)
+        .map(|nth| {
+            let mut recipient = json!({ "phone": phone(600_000 + nth) });
+            recipient[format!("c{nth}")] = json!(nth);
+            recipient
+        })
+        .collect();
+    let mut job = job_with("/audience", json!({ "recipients": own }));
+    job["id"] = json!("own-columns");
+    broker.submit(job.to_string().into_bytes()).await.unwrap();
+    expected += 1;
+    for path in ["/callbacks/main/c1.0.0", "/callbacks/main/x", "/api/v1/campaigns"] {
+        let sent =
+            client.post(format!("http://127.0.0.1:{port}{path}")).body("[".repeat(500_000)).send().await;
+        assert!(sent.is_ok_and(|answer| answer.status().is_client_error()), "{path}");
+    }
+
+    let mut dead = Vec::new();
+    until("all of it to be refused", || {
+        let looked =
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(broker.buried(100)));
+        dead = looked.unwrap().0;
+        dead.len() >= expected
+    })
+    .await;
+    assert_eq!(dead.len(), expected);
+    let error = |name: &str| {
+        let of =
+            dead.iter().find(|dead| String::from_utf8_lossy(&dead.data).contains(&format!("\"{name}\"")));
+        of.map(|dead| dead.error.clone()).unwrap()
+    };
+    assert!(error("texts.xlsx").contains("its texts are more than"), "{}", error("texts.xlsx"));
+    assert!(error("long.xlsx").contains("longer than 256 KiB"), "{}", error("long.xlsx"));
+    assert!(error("wide.csv").contains("has 90001 columns"), "{}", error("wide.csv"));
+    assert!(error("own-columns").contains("has 8001 columns"), "{}", error("own-columns"));
+    let status = fleet.until_state("c1", "completed").await;
+    assert_eq!(status["counts"]["accepted"], rows(), "{status}");
+    assert_eq!((sandbox.count(), &sandbox.stats()["sent_twice"]), (rows(), &json!(0)));
+    assert!(readyz(port).starts_with("HTTP/1.1 200"), "it is the same worker");
+    worker.signal(Signal::SIGTERM);
+    assert_eq!(worker.ends().await, Some(0));
+    let left = std::fs::read_dir(fleet.world.path("")).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(left.iter().all(|name| !name.starts_with(".upload-")), "{left:?}");
 }
