@@ -1,6 +1,7 @@
 //! Takes jobs and control documents from the queue. A job is registered, then acknowledged; one that
 //! can't be read or is refused goes to the dead ones, whole, with the reason and where it lies.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,25 +76,34 @@ pub async fn take_jobs<L: Ledger>(
     stop: &CancellationToken,
 ) {
     let mut jobs = broker.jobs(AT_ONCE);
-    let mut under_way = FuturesUnordered::new();
+    let (mut under_way, mut about) = (FuturesUnordered::new(), UnderWay::default());
     loop {
         let next = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            Some(()) = under_way.next() => continue,
+            Some(done) = under_way.next() => {
+                about.ends(done);
+                continue;
+            }
             next = jobs.next(), if under_way.len() < usize::from(AT_ONCE) => next,
         };
         match next {
             Ok(delivery) => {
-                // What comes before it may be the job that it is about.
-                if Control::read(&delivery.data).is_some() {
-                    while under_way.next().await.is_some() {}
+                let what = Document::of(&delivery);
+                // What comes before it may be the job that it is about, or what was asked of the campaign before. What is
+                // asked of others need not wait.
+                while !about.lets_through(&what)
+                    && let Some(done) = under_way.next().await
+                {
+                    about.ends(done);
                 }
+                about.begins(&what);
                 under_way.push(async move {
                     if let Err(fault) = take(ledger, broker, context, registered, delivery, stop).await {
                         tracing::error!("{fault}");
                         tokio::time::sleep(AGAIN).await;
                     }
+                    what
                 });
             }
             Err(fault) => {
@@ -103,6 +113,53 @@ pub async fn take_jobs<L: Ledger>(
         }
     }
     while under_way.next().await.is_some() {}
+}
+
+/// What a delivery is, as far as others must wait for it.
+enum Document {
+    /// A job, or what can't be read.
+    Job,
+    /// A control document, and of which campaign.
+    Control(CampaignId),
+}
+
+impl Document {
+    fn of(delivery: &JobDelivery) -> Self {
+        match Control::read(&delivery.data) {
+            Some(Ok(control)) => Self::Control(control.id),
+            _ => Self::Job,
+        }
+    }
+}
+
+/// What is under way.
+#[derive(Default)]
+struct UnderWay {
+    jobs: usize,
+    controlled: HashSet<CampaignId>,
+}
+
+impl UnderWay {
+    fn lets_through(&self, next: &Document) -> bool {
+        match next {
+            Document::Job => true,
+            Document::Control(id) => self.jobs == 0 && !self.controlled.contains(id),
+        }
+    }
+
+    fn begins(&mut self, document: &Document) {
+        match document {
+            Document::Job => self.jobs += 1,
+            Document::Control(id) => drop(self.controlled.insert(id.clone())),
+        }
+    }
+
+    fn ends(&mut self, document: Document) {
+        match document {
+            Document::Job => self.jobs -= 1,
+            Document::Control(id) => drop(self.controlled.remove(&id)),
+        }
+    }
 }
 
 async fn take<L: Ledger>(

@@ -374,3 +374,27 @@ async fn the_doctor_names_what_is_wrong_and_how_to_mend_it() {
     }
     assert!(!ended.out.contains("s3cr3t"));
 }
+
+/// How many control documents are ahead of one that is urgent; `FLOWCAST_CONTROLS=10000` is full size.
+fn controls() -> u32 {
+    std::env::var("FLOWCAST_CONTROLS").ok().and_then(|count| count.parse().ok()).unwrap_or(1_000)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_is_not_kept_waiting_by_control_documents_of_other_campaigns() {
+    let (fleet, sandbox, broker) = fleet(2_000).await;
+    let mut slow = job();
+    slow["limits"] = json!({ "messages": "10/s" });
+    fleet.world.write_job(&slow);
+    let _worker = fleet.worker();
+    fleet.submit().await;
+    until("it to be on its way", || sandbox.count() > 0).await;
+    for nth in 0..controls() {
+        let document = json!({ "version": 1, "control": "resume", "id": format!("nobody-{nth}") });
+        broker.submit(document.to_string().into_bytes()).await.unwrap();
+    }
+    broker.submit(br#"{"version":1,"control":"pause","id":"c1"}"#.to_vec()).await.unwrap();
+    let begun = std::time::Instant::now();
+    fleet.until_state("c1", "paused").await;
+    eprintln!("paused {:.1?} after the last of {} control documents", begun.elapsed(), controls());
+}
