@@ -1,11 +1,11 @@
 //! An audience's bytes: unpacked by name, held to be UTF-8, digested.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::path::open_real;
 use super::quotes::{Quotes, newlines};
 use super::{AudienceError, Encoding, ROW_LIMIT, workbook};
 
@@ -65,7 +65,7 @@ pub(super) fn unpacked(path: &Path) -> Result<Box<dyn BufRead + Send>, AudienceE
     if ending == "xlsx" {
         return Ok(Box::new(BufReader::with_capacity(CHUNK, workbook::unpack(path)?)));
     }
-    let file = File::open(path).map_err(failed)?;
+    let file = open_real(path).map_err(failed)?;
     Ok(match ending.as_str() {
         "gz" => Box::new(bounded(flate2::read::MultiGzDecoder::new(file))),
         "zst" => Box::new(bounded(zstd::Decoder::new(file).map_err(failed)?)),

@@ -1,6 +1,11 @@
 //! A job's path below the audience root. There is no way out of it, through links neither.
 
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 
 use super::AudienceError;
 
@@ -30,6 +35,22 @@ pub fn resolve(root: &Path, path: &str) -> Result<PathBuf, AudienceError> {
     Ok(real)
 }
 
+/// Opens the real path of a file, as [`resolve`] has it. Whoever may write below the root may put a link, or a pipe, into its
+/// place meanwhile: no link is followed on the way, and a pipe, which would be waited for without end, is refused.
+pub(super) fn open_real(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let opened = match rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+        // Before Linux 5.6, and where system calls are filtered, the last step alone is held.
+        Err(Errno::NOSYS | Errno::PERM) => rustix::fs::open(path, flags | OFlags::NOFOLLOW, Mode::empty()),
+        opened => opened,
+    };
+    let file = File::from(opened?);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a regular file"));
+    }
+    Ok(file)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,5 +77,29 @@ mod tests {
         }
         assert!(matches!(resolve(&root, "none.csv"), Err(AudienceError::NotFound { .. })));
         assert!(matches!(resolve(&root, "sub"), Err(AudienceError::NotAFile(_))));
+    }
+
+    #[test]
+    fn what_was_a_file_when_it_was_looked_at_is_opened_as_one_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap().join("root");
+        std::fs::create_dir_all(root.join("sub")).unwrap();
+        std::fs::create_dir_all(folder.path().join("outside")).unwrap();
+        for file in ["root/a.csv", "root/sub/b.csv", "outside/a.csv", "outside/b.csv"] {
+            std::fs::write(folder.path().join(file), "phone\n").unwrap();
+        }
+        let (file, deeper) = (resolve(&root, "a.csv").unwrap(), resolve(&root, "sub/b.csv").unwrap());
+        assert!(open_real(&file).is_ok() && open_real(&deeper).is_ok());
+        // Somebody is quick.
+        std::fs::remove_file(&file).unwrap();
+        std::os::unix::fs::symlink("../outside/a.csv", &file).unwrap();
+        std::fs::remove_dir_all(root.join("sub")).unwrap();
+        std::os::unix::fs::symlink("../outside", root.join("sub")).unwrap();
+        assert!(open_real(&file).is_err() && open_real(&deeper).is_err());
+        std::fs::remove_file(&file).unwrap();
+        let pipe = std::process::Command::new("mkfifo").arg(&file).status().unwrap();
+        assert!(pipe.success());
+        assert!(open_real(&file).is_err(), "nobody waits for a pipe");
+        assert!(matches!(resolve(&root, "a.csv"), Err(AudienceError::NotAFile(_))));
     }
 }

@@ -267,7 +267,10 @@ fn fetch(
     gone: impl Fn(String) -> AudienceError,
 ) -> Result<Fetched, AudienceError> {
     let io = |source: std::io::Error| AudienceError::Io { name: name.into(), source };
-    let folder = tempfile::Builder::new().prefix("flowcast-audience-").tempdir().map_err(io)?;
+    let folder = std::env::temp_dir()
+        .canonicalize()
+        .and_then(|folder| tempfile::Builder::new().prefix("flowcast-audience-").tempdir_in(folder))
+        .map_err(io)?;
     // Its ending says how it is packed.
     let plain: String =
         name.rsplit('/').next().unwrap_or_default().chars().filter(|c| !c.is_control()).collect();

@@ -10,6 +10,7 @@ use std::io::{self, BufWriter, Seek, Write};
 use std::path::Path;
 
 use super::open::name;
+use super::path::open_real;
 use super::{AudienceError, ROW_LIMIT};
 use package::Package;
 use sheet::{Context, Formats, Texts};
@@ -50,7 +51,7 @@ impl From<csv::Error> for Fault {
 
 /// The first sheet as CSV.
 pub(super) fn unpack(path: &Path) -> Result<File, AudienceError> {
-    let written = File::open(path).map_err(Fault::Io).and_then(|file| as_csv(file, LARGEST));
+    let written = open_real(path).map_err(Fault::Io).and_then(|file| as_csv(file, LARGEST));
     written.map_err(|fault| match fault {
         Fault::Io(source) => AudienceError::Io { name: name(path), source },
         Fault::Broken(detail) => AudienceError::Workbook { name: name(path), detail },

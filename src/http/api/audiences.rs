@@ -127,7 +127,8 @@ pub(in crate::http) async fn take_in<E: std::fmt::Display>(
             kept.map_err(|fault| Problem::away(fault.to_string()))??
         }
         Root::Bucket(bucket) => {
-            let folder = tempfile::tempdir().map_err(|fault| unwritten(&fault))?;
+            let temporary = std::env::temp_dir().canonicalize().map_err(|fault| unwritten(&fault))?;
+            let folder = tempfile::tempdir_in(temporary).map_err(|fault| unwritten(&fault))?;
             let file = folder.path().join(&name);
             let bytes = write(stream, &file).await?;
             keep_in_bucket(&bucket, file, name, bytes, taken).await?
@@ -170,8 +171,9 @@ struct Arriving {
 
 impl Arriving {
     fn new(root: &Path, name: &str) -> std::io::Result<Self> {
-        let folder = root.join(format!("{ARRIVING}{}", Uuid::now_v7()));
         std::fs::create_dir_all(root)?;
+        // No link is followed where an audience is opened, and the root may be one.
+        let folder = root.canonicalize()?.join(format!("{ARRIVING}{}", Uuid::now_v7()));
         sweep(root)?;
         std::fs::DirBuilder::new().mode(0o700).create(&folder)?;
         let file = folder.join(name);
