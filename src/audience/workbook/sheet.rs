@@ -5,9 +5,9 @@ use std::io::Read;
 use super::Fault;
 use super::xml::{Element, Piece, Xml};
 
-/// The most bytes of all shared texts, and how many there may be: together at most 96 MiB in memory.
+/// The most bytes of all shared texts, and how many there may be: together at most 80 MiB in memory.
 const TEXTS: usize = 64 << 20;
-const COUNT: usize = 8 << 20;
+const COUNT: usize = 4 << 20;
 /// The most bytes of one text: 32,767 characters.
 const TEXT: usize = 128 * 1024;
 /// The most formats of cells, and of numbers.
@@ -26,7 +26,7 @@ impl Texts {
         let mut text = Text::default();
         while let Some(piece) = xml.next()? {
             match piece {
-                Piece::Close(name) if name == "si" => texts.push(&text.take())?,
+                Piece::Close(end) if end.is("si") => texts.push(&text.take())?,
                 piece => text.see(piece)?,
             }
         }
@@ -68,8 +68,8 @@ impl Text {
         match piece {
             Piece::Open(element) if element.is("t") => self.is_inside = true,
             Piece::Open(element) if element.is("rPh") => self.pronounced = true,
-            Piece::Close(name) if name == "t" => self.is_inside = false,
-            Piece::Close(name) if name == "rPh" => self.pronounced = false,
+            Piece::Close(end) if end.is("t") => self.is_inside = false,
+            Piece::Close(end) if end.is("rPh") => self.pronounced = false,
             Piece::Text(text) if self.is_inside && !self.pronounced => self.add(&text)?,
             _ => {}
         }
@@ -132,7 +132,7 @@ impl Formats {
                     own.insert(number(&element, "numFmtId"), meaning_of_code(&code));
                 }
                 Piece::Open(element) if element.is("cellXfs") => is_inside = true,
-                Piece::Close(name) if name == "cellXfs" => is_inside = false,
+                Piece::Close(end) if end.is("cellXfs") => is_inside = false,
                 Piece::Open(element) if is_inside && element.is("xf") => {
                     let id = number(&element, "numFmtId");
                     cells.push(own.get(&id).copied().unwrap_or_else(|| meaning_of_id(id)));
@@ -190,10 +190,35 @@ pub(super) struct Context {
     pub(super) from_1904: bool,
 }
 
+/// What a cell holds: the values of its attribute `t`.
+#[derive(Clone, Copy, Default)]
+enum Kind {
+    #[default]
+    Number,
+    Shared,
+    Text,
+    Date,
+    Bool,
+    Error,
+}
+
+impl Kind {
+    fn read(value: &[u8]) -> Self {
+        match value {
+            b"s" => Self::Shared,
+            b"inlineStr" | b"str" => Self::Text,
+            b"d" => Self::Date,
+            b"b" => Self::Bool,
+            b"e" => Self::Error,
+            _ => Self::Number,
+        }
+    }
+}
+
 /// A cell that is being read.
 #[derive(Default)]
 struct Open {
-    kind: String,
+    kind: Kind,
     format: usize,
     value: Text,
 }
@@ -212,7 +237,7 @@ pub(super) fn cells<R: Read>(
     while let Some(piece) = xml.next()? {
         match piece {
             Piece::Open(element) if element.is("sheetData") => in_data = true,
-            Piece::Close(name) if name == "sheetData" => return Ok(()),
+            Piece::Close(end) if end.is("sheetData") => return Ok(()),
             _ if !in_data => {}
             Piece::Open(element) if element.is("row") => {
                 if let Some(at) = element.attribute("r") {
@@ -220,18 +245,23 @@ pub(super) fn cells<R: Read>(
                 }
                 column = 0;
             }
-            Piece::Close(name) if name == "row" => row = row.checked_add(1).ok_or_else(|| far(row))?,
+            Piece::Close(end) if end.is("row") => row = row.checked_add(1).ok_or_else(|| far(row))?,
             Piece::Open(element) if element.is("c") => {
-                if let Some(at) = element.attribute("r") {
-                    (row, column) = place(&at).ok_or_else(|| far(row))?;
-                }
-                cell = Some(Open {
-                    kind: element.attribute("t").unwrap_or_default(),
-                    format: number(&element, "s") as usize,
-                    value: Text::default(),
+                let mut open = Open::default();
+                let mut at = Some((row, column));
+                element.each_attribute(|name, value| match name {
+                    b"r" => at = std::str::from_utf8(value).ok().and_then(place),
+                    b"t" => open.kind = Kind::read(value),
+                    b"s" => {
+                        open.format =
+                            std::str::from_utf8(value).ok().and_then(|s| s.parse().ok()).unwrap_or(0)
+                    }
+                    _ => {}
                 });
+                (row, column) = at.ok_or_else(|| far(row))?;
+                cell = Some(open);
             }
-            Piece::Close(name) if name == "c" => {
+            Piece::Close(end) if end.is("c") => {
                 if let Some(mut open) = cell.take() {
                     each(row, column, &open.says(context))?;
                 }
@@ -241,7 +271,7 @@ pub(super) fn cells<R: Read>(
                 let Some(open) = &mut cell else { continue };
                 match piece {
                     Piece::Open(element) if element.is("v") => open.value.is_inside = true,
-                    Piece::Close(name) if name == "v" => open.value.is_inside = false,
+                    Piece::Close(end) if end.is("v") => open.value.is_inside = false,
                     piece => open.value.see(piece)?,
                 }
             }
@@ -267,17 +297,17 @@ impl Open {
     /// What the cell says, as text.
     fn says(&mut self, context: &Context) -> String {
         let raw = std::mem::take(&mut self.value.so_far);
-        match self.kind.as_str() {
-            "s" => {
+        match self.kind {
+            Kind::Shared => {
                 let index = raw.trim().parse().ok();
                 index.and_then(|index| context.texts.get(index)).unwrap_or_default().to_owned()
             }
-            "inlineStr" | "str" => unescaped(&raw),
-            "d" => raw,
-            "b" => if raw.trim() == "1" { "true" } else { "false" }.into(),
+            Kind::Text => unescaped(&raw),
+            Kind::Date => raw,
+            Kind::Bool => if raw.trim() == "1" { "true" } else { "false" }.into(),
             // An error, as #N/A.
-            "e" => String::new(),
-            _ => self.number(raw.trim(), context),
+            Kind::Error => String::new(),
+            Kind::Number => self.number(raw.trim(), context),
         }
     }
 

@@ -7,23 +7,26 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::rc::Rc;
 
 use quick_xml::escape::resolve_predefined_entity;
-use quick_xml::events::{BytesStart, Event};
+use quick_xml::events::{BytesEnd, BytesStart, Event};
 use quick_xml::{Reader, XmlVersion};
 
 /// The most bytes of one tag or one text between two tags: a cell holds 32,767 characters.
 const PIECE: usize = 256 * 1024;
+/// The most pieces of all parts together: ten million cells with a value, which take some seconds.
+const PIECES: u64 = 50_000_000;
 /// How deep elements may stand in each other. A workbook needs about ten.
 const DEPTH: usize = 64;
 
-/// How many bytes all parts of a workbook may unpack to, and how many of them are left.
+/// How many bytes all parts of a workbook may unpack to, how many of them are left, and how many pieces may still be read.
 pub(super) struct Budget {
     all: u64,
     left: Cell<u64>,
+    pieces: Cell<u64>,
 }
 
 impl Budget {
     pub(super) fn new(all: u64) -> Self {
-        Self { all, left: Cell::new(all) }
+        Self { all, left: Cell::new(all), pieces: Cell::new(PIECES) }
     }
 }
 
@@ -40,12 +43,22 @@ pub(super) struct Xml<R: Read> {
 pub(super) enum Piece<'a> {
     /// An element begins.
     Open(Element<'a>),
-    /// An element of this name ends.
-    Close(String),
+    /// An element ends.
+    Close(End<'a>),
     /// Text, or part of one.
     Text(Cow<'a, str>),
     /// Neither, as a comment.
     Nothing,
+}
+
+/// The end of an element.
+pub(super) struct End<'a>(BytesEnd<'a>);
+
+impl End<'_> {
+    /// Its name.
+    pub(super) fn is(&self, name: &str) -> bool {
+        self.0.local_name().as_ref() == name.as_bytes()
+    }
 }
 
 /// The beginning of an element.
@@ -55,6 +68,13 @@ impl Element<'_> {
     /// Its name.
     pub(super) fn is(&self, name: &str) -> bool {
         self.0.local_name().as_ref() == name.as_bytes()
+    }
+
+    /// Hands on each attribute: its name, and its value as it is written.
+    pub(super) fn each_attribute(&self, mut each: impl FnMut(&[u8], &[u8])) {
+        for attribute in self.0.attributes().with_checks(false).flatten() {
+            each(attribute.key.local_name().as_ref(), &attribute.value);
+        }
     }
 
     /// The value of an attribute.
@@ -69,7 +89,11 @@ impl Element<'_> {
 impl<R: Read> Xml<R> {
     /// Reads a part.
     pub(super) fn new(part: R, budget: Rc<Budget>) -> Self {
-        let mut reader = Reader::from_reader(Metered { reader: BufReader::new(part), budget, piece: PIECE });
+        let mut reader = Reader::from_reader(Metered {
+            reader: BufReader::with_capacity(64 << 10, part),
+            budget,
+            piece: PIECE,
+        });
         let config = reader.config_mut();
         config.expand_empty_elements = true;
         Self { reader, buffer: Vec::new(), character: [0; 4], depth: 0 }
@@ -82,7 +106,13 @@ impl<R: Read> Xml<R> {
     /// What is wrong with the part.
     pub(super) fn next(&mut self) -> Result<Option<Piece<'_>>, String> {
         self.buffer.clear();
-        self.reader.get_mut().piece = PIECE;
+        let metered = self.reader.get_mut();
+        metered.piece = PIECE;
+        let pieces = metered.budget.pieces.get();
+        if pieces == 0 {
+            return Err("it has more than ten million cells".into());
+        }
+        metered.budget.pieces.set(pieces - 1);
         let malformed = |fault: &dyn std::fmt::Display| format!("it is not well-formed: {fault}");
         let event = self.reader.read_event_into(&mut self.buffer).map_err(|fault| match fault {
             quick_xml::Error::Io(fault) => fault.to_string(),
@@ -99,7 +129,7 @@ impl<R: Read> Xml<R> {
             }
             Event::End(end) => {
                 self.depth -= 1;
-                Piece::Close(String::from_utf8_lossy(end.local_name().into_inner()).into_owned())
+                Piece::Close(End(end))
             }
             Event::Text(text) => Piece::Text(text.xml10_content().map_err(|fault| malformed(&fault))?),
             Event::CData(text) => Piece::Text(text.xml10_content().map_err(|fault| malformed(&fault))?),
@@ -150,5 +180,22 @@ impl<R: BufRead> BufRead for Metered<R> {
         self.budget.left.set(self.budget.left.get().saturating_sub(count as u64));
         self.piece = self.piece.saturating_sub(count);
         self.reader.consume(count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_counted_over_all_parts() {
+        let budget = Rc::new(Budget { all: 1 << 20, left: Cell::new(1 << 20), pieces: Cell::new(10) });
+        let read = |text: &'static str| {
+            let mut xml = Xml::new(text.as_bytes(), budget.clone());
+            while xml.next()?.is_some() {}
+            Ok::<_, String>(())
+        };
+        assert_eq!(read("<a><b/><!-- --></a>"), Ok(()));
+        assert_eq!(read("<a><b/><b/></a>"), Err("it has more than ten million cells".into()));
     }
 }
