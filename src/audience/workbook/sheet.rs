@@ -147,6 +147,11 @@ impl Formats {
     }
 }
 
+/// The number of a cell's format.
+fn format(value: &[u8]) -> usize {
+    std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
 fn number(element: &Element<'_>, name: &str) -> u32 {
     element.attribute(name).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
@@ -252,10 +257,7 @@ pub(super) fn cells<R: Read>(
                 element.each_attribute(|name, value| match name {
                     b"r" => at = std::str::from_utf8(value).ok().and_then(place),
                     b"t" => open.kind = Kind::read(value),
-                    b"s" => {
-                        open.format =
-                            std::str::from_utf8(value).ok().and_then(|s| s.parse().ok()).unwrap_or(0)
-                    }
+                    b"s" => open.format = format(value),
                     _ => {}
                 });
                 (row, column) = at.ok_or_else(|| far(row))?;
