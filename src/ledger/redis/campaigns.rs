@@ -375,6 +375,7 @@ impl Campaigns for Redis {
     }
 
     async fn present(&self) -> Result<BTreeSet<u32>, LedgerError> {
+        let _turn = self.presence.lock().await;
         let session = self.session.to_string();
         let args = [Arg::from(&session), Arg::from(PRESENCE.as_micros() as u64)];
         let (history, all, was_there, now): (String, Vec<u32>, bool, i64) =

@@ -62,6 +62,9 @@ pub struct Redis {
     compared: history::SharedCompared,
     /// One comparison at a time: each reads the journal.
     comparing: Arc<tokio::sync::Mutex<()>>,
+    /// Held while the worker says that it is there, until what it learned by that is done: a job that comes meanwhile is
+    /// not registered as if nothing of it had been sent.
+    presence: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl From<RedisClientError> for LedgerError {
@@ -103,6 +106,7 @@ impl Redis {
             lacks_room: Arc::default(),
             compared: Arc::default(),
             comparing: Arc::default(),
+            presence: Arc::default(),
         }
     }
 }
