@@ -186,3 +186,30 @@ pub fn check(prepared: &Prepared, account: &Account, shown: usize) -> Result<Che
         },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_time_that_has_passed_and_an_address_inside_are_warned_of() {
+        let places = |schedule: Value, callback: &str| -> Vec<String> {
+            let job = json!({
+                "version": 1, "account": "main", "from": "+912248931479", "schedule": schedule,
+                "status_callback": callback,
+                "audience": { "recipients": [{ "phone": "+919876543210" }] },
+                "message": { "type": "text", "text": { "body": "x" } },
+            });
+            let job = Job::read(job.to_string().as_bytes()).unwrap();
+            of_job(&job).into_iter().map(|problem| problem.pointer).collect()
+        };
+        let passed = json!({ "expires_at": "2020-01-01T00:00:00Z" });
+        assert_eq!(places(passed, "https://example.com/x"), ["/schedule/expires_at"]);
+        for inside in ["http://10.0.0.1/x", "http://[::1]/x", "https://user@example.com/x"] {
+            assert_eq!(places(json!({}), inside), ["/status_callback"], "{inside}");
+        }
+        assert_eq!(places(json!({}), "https://example.com/x"), [""; 0]);
+    }
+}

@@ -132,6 +132,7 @@ async fn people_act_and_it_is_known_who(service: &Service) {
     let who = Some("marketing");
     assert_eq!(did, ["resolve", "retry", "retry", "retry", "submit"].map(|what| (who, Some(what))));
     assert!(service.get("/audit?limit=2").await.json()["next"].is_string());
+    service.get("/audit?cursor=zz").await.detail(400);
 }
 
 async fn the_rest_answers(service: &Service) {
