@@ -121,10 +121,14 @@ fn harmless(text: &str) -> Cow<'_, str> {
     let mut out = String::with_capacity(text.len() + starts.len());
     let mut from = 0;
     for at in starts {
-        // At the beginning it stands before all of the text, and makes it one.
-        let before_all =
-            text.get(..at).unwrap_or_default().chars().all(|c| c.is_whitespace() || is_invisible(c));
-        let at = if before_all { 0 } else { at };
+        let before = text.get(..at).unwrap_or_default();
+        // At the beginning it stands before all of the text, and makes it one; behind a separator another cell begins.
+        if before.chars().all(|c| c.is_whitespace() || is_invisible(c)) {
+            out.push('\'');
+            if !before.contains(['\t', '\n', '\r']) {
+                continue;
+            }
+        }
         out.push_str(text.get(from..at).unwrap_or_default());
         out.push('\'');
         from = at;
@@ -155,8 +159,8 @@ mod tests {
             ("＋1+1", "'＋1+1"),
             ("－1+1", "'－1+1"),
             ("＠x", "'＠x"),
-            ("\n=1+1", "'\n=1+1"),
-            ("\t=1+1", "'\t=1+1"),
+            ("\n=1+1", "'\n'=1+1"),
+            ("\t=1+1", "'\t'=1+1"),
             (" =1+1", "' =1+1"),
             ("\u{a0}=1+1", "'\u{a0}=1+1"),
             ("\u{feff}=1+1", "'\u{feff}=1+1"),
