@@ -48,7 +48,8 @@ fn with_quoted_identifiers(text: &str) -> Cow<'_, str> {
                 let number = text.get(at..end).unwrap_or_default();
                 let digits = number.strip_prefix('-').unwrap_or(number);
                 // What is no JSON number stays, and is refused as it is.
-                let is_whole = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
+                let is_whole = digits.bytes().all(|byte| byte.is_ascii_digit())
+                    && digits.bytes().next().is_some_and(|first| first != b'0');
                 if is_whole && number.parse::<i64>().is_err() && number.parse::<u64>().is_err() {
                     out.push_str(text.get(copied..at).unwrap_or_default());
                     out.push('"');
@@ -187,6 +188,8 @@ mod tests {
             "00000000000000000000000000000000",
             "--99999999999999999999999",
             "99999999999999999999999 1",
+            "-",
+            "[-]",
             "[1,",
             "\"\\",
         ] {
