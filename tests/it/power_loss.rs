@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use flowcast::sandbox::{Behaviour, Sandbox};
@@ -302,4 +303,39 @@ async fn an_emptied_redis_sends_nothing_twice_and_forgets_nobody_who_said_stop()
         "{status}, {sent} sent"
     );
     assert!(sandbox.taken().iter().all(|taken| taken.to != stopped));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recovery_that_is_killed_is_done_by_the_next() {
+    let rows = 2_000;
+    let redis = RedisProcess::start(EVERY_SECOND);
+    let (fleet, sandbox) = begin(rows, &redis).await;
+    let _worker = fleet.worker();
+    fleet.submit().await;
+    until("it to be on its way", || sandbox.count() > 400).await;
+    assert!(redis.says("FLUSHALL", "+OK"));
+    fleet.until_state("c1", "held").await;
+    until("the worker to have written what it knows", || {
+        fleet.log().contains("Redis was emptied while this worker ran")
+    })
+    .await;
+    let sent = sandbox.count();
+    // At a different moment each time, until one of them is done before it is killed.
+    for nth in 0..40 {
+        let mut recovery = fleet.world.command(&["recover", "c1"]).stdout(Stdio::null()).spawn().unwrap();
+        tokio::time::sleep(Duration::from_millis(nth * 10)).await;
+        let _ = recovery.kill();
+        if recovery.wait().unwrap().success() {
+            break;
+        }
+    }
+    // One that was killed behind its last write but one says so, and leaves the rest to whoever resumes it.
+    fleet.ok(&["recover", "c1"]).await;
+    if fleet.status("c1")["state"] == "held" {
+        fleet.ok(&["resume", "c1"]).await;
+    }
+    let status = until_completed(&fleet, Duration::from_mins(2)).await;
+    let of = |state: &str| status["counts"][state].as_u64().unwrap();
+    assert_eq!((of("accepted") + of("in_doubt"), of("total")), (rows, rows), "{status}");
+    assert_eq!((sandbox.count(), &sandbox.stats()["sent_twice"]), (sent, &json!(0)), "{status}");
 }

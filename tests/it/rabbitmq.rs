@@ -135,6 +135,24 @@ async fn a_broker_that_is_short_of_memory_pauses_the_planner_and_the_status_says
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_takes_back_what_is_held_too_long_makes_nobody_get_it_twice() {
+    let rabbit = RabbitProcess::start();
+    // As the broker's consumer time-out of half an hour, which is looked at every minute.
+    rabbit.control(&["eval", "application:set_env(rabbit, consumer_timeout, 1000)."]);
+    rabbit.control(&["eval", "application:set_env(rabbit, channel_tick_interval, 200)."]);
+    let (sandbox, url) = sandbox(Behaviour { latency: Duration::from_secs(3), ..Behaviour::default() }).await;
+    let account = "concurrency = 4\nlimits = { messages = \"1000/s\", requests = \"1000/s\" }";
+    let fleet = Fleet::on(World::new(1_200), &redis_url(), &rabbit.url(), &url, account);
+    let _workers = [fleet.worker(), fleet.worker()];
+    fleet.submit().await;
+    let status = fleet.until_state("c1", "completed").await;
+    assert!(fleet.log().contains("PRECONDITION_FAILED"), "{}", fleet.log());
+    assert_eq!(sandbox.stats()["sent_twice"], 0);
+    assert_eq!(status["counts"]["accepted"], status["counts"]["total"], "{status}");
+    assert_eq!(sandbox.count() as u64, status["counts"]["accepted"].as_u64().unwrap(), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_delayed_for_a_campaign_that_has_ended_goes_and_is_not_tried_for_ever() {
     let url = amqp_url();
     let broker = broker(&url).await;

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
+use lapin::protocol::AMQPErrorKind;
 use lapin::types::FieldTable;
-use lapin::{Channel, Consumer};
+use lapin::{Channel, Consumer, ErrorKind};
 
 use super::super::QueueError;
 use super::broker::{Broker, SILENT, answered, failed};
@@ -67,6 +68,12 @@ impl Drop for Out {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// Whether the broker has closed one channel, as over a delivery that was held for longer than its consumer time-out, and
+/// not the whole connection.
+fn is_of_channel(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(amqp) if matches!(amqp.kind(), AMQPErrorKind::Soft(_)))
 }
 
 impl Consuming {
@@ -214,10 +221,21 @@ impl Consuming {
                     self.out.fetch_add(1, Ordering::Relaxed);
                     return Ok((delivery, Out(self.out.clone())));
                 }
-                // The connection or the queue is gone: set up again.
-                Ok(_) => {
+                // The connection, the channel or the queue is gone: set up again.
+                Ok(ended) => {
+                    let is_connected = taking.channel.status().connected();
+                    if let Some(Err(error)) = ended
+                        && is_of_channel(&error)
+                    {
+                        tracing::warn!(
+                            %error,
+                            "RabbitMQ has closed the channel that reads from {}; it is read from again, and what was \
+                             not acknowledged is delivered again",
+                            self.queue
+                        );
+                    }
                     // A campaign's queue is deleted when the campaign is over.
-                    if is_permanent && taking.channel.status().connected() {
+                    if is_permanent && is_connected {
                         tracing::warn!(
                             "RabbitMQ has ended the consumer of {}: the queue was deleted or has moved; it is \
                              declared and read from again",
