@@ -8,8 +8,8 @@ use std::fmt::Write;
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use flowcast::audience::{Audience, Line, PhoneNumbers, Settings, Source, scan};
-use flowcast::campaign::{Batch, Columns, Job, Template};
+use flowcast::audience::{Audience, Line, Settings, Source, scan};
+use flowcast::campaign::{Batch, Columns, Job, PhoneParser, Template};
 use flowcast::provider::{Credentials, PROVIDERS};
 
 /// Rows of the measured audience.
@@ -82,16 +82,16 @@ fn audience(criterion: &mut Criterion) {
             BatchSize::PerIteration,
         );
     });
-    group.bench_function("scanned", |bencher| bencher.iter(|| scan(&source, None).unwrap()));
+    group.bench_function("scanned", |bencher| bencher.iter(|| scan(&source, &Settings::default()).unwrap()));
     group.finish();
 }
 
 fn numbers(criterion: &mut Criterion) {
-    let numbers = PhoneNumbers::new(Some("IN"));
+    let numbers = PhoneParser::new(Some("IN"));
     let mut group = criterion.benchmark_group("number");
     group.throughput(Throughput::Elements(1));
     for (name, text) in [("plain E.164", "+919876543210"), ("as a person writes it", "0091 98765-43210")] {
-        group.bench_function(name, |bencher| bencher.iter(|| numbers.normalise(black_box(text)).unwrap()));
+        group.bench_function(name, |bencher| bencher.iter(|| numbers.parse(black_box(text)).unwrap()));
     }
     group.finish();
 }

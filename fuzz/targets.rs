@@ -198,7 +198,7 @@ fn audience(bytes: &[u8], file: &Path, folder: &Path) {
 }
 
 fn read_all(source: &Source) {
-    let Ok(scanned) = scan(source, None) else { return };
+    let Ok(scanned) = scan(source, &Settings::default()) else { return };
     let _ = (scanned.rows, Settings::default());
     if let Ok((numbers, left_out)) = numbers(source, None, Some("IN".into())) {
         assert!(numbers.len() as u64 + left_out <= scanned.rows, "more people than rows");

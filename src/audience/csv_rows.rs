@@ -1,6 +1,6 @@
 //! Rows of a CSV file, in whatever of the usual dialects it is written.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use csv::ByteRecord;
 
 use super::open::{Bytes, failure, name};
-use super::{AudienceError, Encoding};
-use crate::campaign::Columns;
+use super::{AudienceError, Settings};
 use crate::campaign::text::is_invisible;
+use crate::campaign::{Columns, PhoneParser};
 
 /// The delimiters that are looked for in the header.
 const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
@@ -24,16 +24,16 @@ pub(super) struct CsvRows {
     row_start: Arc<AtomicU64>,
     /// Whether `record` is already the next row.
     ahead: bool,
+    /// Whether a line above the header was passed over.
+    has_title: bool,
+    empty_rows: u64,
 }
 
 impl CsvRows {
-    pub(super) fn open(
-        path: &Path,
-        delimiter: Option<u8>,
-        encoding: Encoding,
-    ) -> Result<Self, AudienceError> {
-        let mut bytes = Bytes::open(path, encoding)?;
+    pub(super) fn open(path: &Path, settings: &Settings) -> Result<Self, AudienceError> {
+        let mut bytes = Bytes::open(path, settings)?;
         let row_start = bytes.row_start();
+        let delimiter = settings.delimiter.or(bytes.named_delimiter());
         let delimiter = delimiter.unwrap_or_else(|| find_delimiter(bytes.start()));
         bytes.check_quotes(delimiter);
         let reader = csv::ReaderBuilder::new()
@@ -42,18 +42,51 @@ impl CsvRows {
             .delimiter(delimiter)
             .buffer_capacity(64 * 1024)
             .from_reader(bytes);
-        let columns = Columns::new(Vec::new());
-        let mut rows =
-            Self { reader, path: path.into(), columns, record: ByteRecord::new(), row_start, ahead: false };
+        let mut rows = Self {
+            reader,
+            path: path.into(),
+            columns: Columns::new(Vec::new()),
+            record: ByteRecord::new(),
+            row_start,
+            ahead: false,
+            has_title: false,
+            empty_rows: 0,
+        };
         if !rows.advance()? {
             return Err(AudienceError::Empty(name(path)));
         }
-        rows.columns = header(&rows.record, path)?;
+        let mut header = rows.record.clone();
+        // What stands empty above the header is no row.
+        let mut above = rows.empty_rows;
         if !rows.advance()? {
+            rows.columns = self::header(&header, path)?;
             return Err(AudienceError::HeaderOnly(name(path)));
         }
+        if is_title(&header, &rows.record, settings) {
+            rows.has_title = true;
+            header = rows.record.clone();
+            above = rows.empty_rows;
+            if !rows.advance()? {
+                return Err(AudienceError::HeaderOnly(name(path)));
+            }
+        }
+        if header.iter().any(|name| is_phone_number(name, settings)) {
+            return Err(AudienceError::NoHeader(name(path)));
+        }
+        rows.columns = self::header(&header, path)?;
         rows.ahead = true;
+        rows.empty_rows -= above;
         Ok(rows)
+    }
+
+    /// Whether a line above the header was passed over.
+    pub(super) fn has_title(&self) -> bool {
+        self.has_title
+    }
+
+    /// How many rows so far hold nothing.
+    pub(super) fn empty_rows(&self) -> u64 {
+        self.empty_rows
     }
 
     pub(super) fn columns(&self) -> &Columns {
@@ -64,6 +97,16 @@ impl CsvRows {
         if std::mem::take(&mut self.ahead) {
             return Ok(true);
         }
+        while self.read()? {
+            if !self.record.iter().all(is_blank) {
+                return Ok(true);
+            }
+            self.empty_rows += 1;
+        }
+        Ok(false)
+    }
+
+    fn read(&mut self) -> Result<bool, AudienceError> {
         self.row_start.store(self.reader.position().byte(), Ordering::Relaxed);
         let line = self.reader.position().line();
         self.reader.read_byte_record(&mut self.record).map_err(|fault| match fault.into_kind() {
@@ -86,9 +129,39 @@ impl CsvRows {
         self.record.get(column).and_then(|value| std::str::from_utf8(value).ok()).unwrap_or_default()
     }
 
+    /// How many values the row has up to the last that holds something.
     pub(super) fn len(&self) -> usize {
-        self.record.len()
+        let trailing = self.record.iter().rev().take_while(|value| is_blank(value)).count();
+        self.record.len() - trailing
     }
+}
+
+fn is_blank(value: &[u8]) -> bool {
+    match value.first() {
+        None => true,
+        Some(byte) if byte.is_ascii_graphic() => false,
+        _ => std::str::from_utf8(value)
+            .is_ok_and(|text| text.chars().all(|c| c.is_whitespace() || is_invisible(c))),
+    }
+}
+
+/// Whether the first line is a title and not the header: it holds one value where the next line holds more, and that is no name
+/// of a phone column.
+fn is_title(first: &ByteRecord, second: &ByteRecord, settings: &Settings) -> bool {
+    let mut values = first.iter().filter(|value| !is_blank(value));
+    let (Some(only), None) = (values.next(), values.next()) else { return false };
+    let names = Columns::new(vec![clean(only)]);
+    let is_phone = super::phone_column(&names, settings.phone.as_deref()).is_ok();
+    !is_phone && second.iter().filter(|value| !is_blank(value)).count() > 1
+}
+
+/// Whether a name in the header is a phone number: then the file has no header.
+fn is_phone_number(name: &[u8], settings: &Settings) -> bool {
+    let Ok(text) = std::str::from_utf8(name) else { return false };
+    let digits = text.bytes().filter(u8::is_ascii_digit).count();
+    digits >= 7
+        && (PhoneParser::new(settings.default_region.as_deref()).parse(text).is_ok()
+            || text.trim().trim_start_matches('+').bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// The delimiter that occurs most in the first line, outside of quotes.
@@ -111,17 +184,31 @@ fn find_delimiter(start: &[u8]) -> u8 {
     DELIMITERS[best]
 }
 
-/// The columns' names, without the hidden characters that programs leave in a header.
+/// A name without what programs leave in a header: hidden characters, line breaks, blanks in a row.
+fn clean(field: &[u8]) -> String {
+    let text = String::from_utf8_lossy(field);
+    let is_shown = |c: &char| c.is_whitespace() || !(c.is_control() || is_invisible(*c));
+    let shown: String = text.chars().filter(is_shown).collect();
+    shown.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The columns' names. Two that mean the same name for a placeholder are told apart by nothing.
 fn header(record: &ByteRecord, path: &Path) -> Result<Columns, AudienceError> {
-    let (mut names, mut known) = (Vec::with_capacity(record.len()), HashSet::new());
-    for field in record {
-        let clean: String =
-            String::from_utf8_lossy(field).chars().filter(|c| !c.is_control() && !is_invisible(*c)).collect();
-        let clean = clean.trim().to_string();
-        if !clean.is_empty() && !known.insert(clean.clone()) {
-            return Err(AudienceError::DuplicateColumn { name: name(path), column: clean });
+    let mut names: Vec<String> = Vec::with_capacity(record.len());
+    let mut known = HashMap::new();
+    for (place, field) in record.iter().enumerate() {
+        let clean = clean(field);
+        if !clean.is_empty()
+            && let Some(first) = known.insert(clean.clone(), place)
+        {
+            let places = (first + 1, place + 1);
+            return Err(AudienceError::DuplicateColumn { name: name(path), column: clean, places });
         }
         names.push(clean);
+    }
+    // Empty columns behind the last name are none.
+    while names.last().is_some_and(String::is_empty) {
+        names.pop();
     }
     Ok(Columns::new(names))
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use crate::campaign::Columns;
+use crate::campaign::{Columns, text};
 
 pub(super) struct ListRows {
     columns: Columns,
@@ -34,7 +34,13 @@ impl ListRows {
     pub(super) fn advance(&mut self) -> bool {
         self.row.clear();
         let Some(recipient) = self.list.next() else { return false };
-        let place = |(name, value): (String, Value)| Some((*self.places.get(&name)?, value.to_string()));
+        let place = |(name, value): (String, Value)| {
+            let value = match value {
+                Value::String(text) => Value::from(text::value(&text)),
+                other => other,
+            };
+            Some((*self.places.get(&name)?, value.to_string()))
+        };
         self.row.extend(recipient.into_iter().filter_map(place));
         self.row.sort_unstable_by_key(|(column, _)| *column);
         true

@@ -7,7 +7,6 @@
 mod csv_rows;
 mod encoding;
 mod list_rows;
-mod number;
 mod open;
 mod path;
 mod places;
@@ -16,27 +15,39 @@ mod remote;
 mod scan;
 mod workbook;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use roaring::RoaringTreemap;
 
 pub use encoding::Encoding;
+pub use open::FileKind;
 pub use path::resolve;
 pub use places::{Audiences, Root};
 pub use remote::{Bucket, Fetched, Object};
 pub use scan::{Scan, scan};
 
+pub use crate::campaign::job::HiddenRows;
 use crate::campaign::problem::listed;
-use crate::campaign::{Columns, Phone, SkipReason};
+use crate::campaign::{
+    Columns, NUMBER_MARK, Phone, PhoneError, PhoneParser, SkipReason, shown_and_number, text,
+};
 use csv_rows::CsvRows;
 use list_rows::ListRows;
-use number::Numbers;
-
-pub use number::{Numbers as PhoneNumbers, Refusal};
 
 /// Under which names the phone column is looked for when the job names none. The last is that of
 /// our own reports, so that what failed can be an audience again.
-const PHONE_NAMES: [&str; 7] = ["phone", "phone_number", "mobile", "msisdn", "to", "whatsapp", "recipient"];
+const PHONE_NAMES: [&str; 9] = [
+    "phone",
+    "phone_number",
+    "mobile",
+    "mobile_number",
+    "msisdn",
+    "to",
+    "whatsapp",
+    "whatsapp_number",
+    "recipient",
+];
 
 /// The longest row. A longer one is a quote that was never closed, or no table.
 pub const ROW_LIMIT: u64 = 1 << 20;
@@ -72,7 +83,10 @@ pub enum AudienceError {
     #[error("{0} has a header and no rows: there is nobody to send to")]
     HeaderOnly(String),
     /// Not UTF-8.
-    #[error("{name} is not UTF-8: byte {byte} (line {line}); save the file as \"CSV UTF-8\"")]
+    #[error(
+        "{name} is not UTF-8: byte {byte} (line {line}); save the file as \"CSV UTF-8\", or name its \"encoding\", as \
+         windows-1252, macintosh or ibm850"
+    )]
     NotUtf8 {
         /// The file.
         name: String,
@@ -81,8 +95,34 @@ pub enum AudienceError {
         /// The line it is in, from 1.
         line: u64,
     },
+    /// Bytes that no text of people has, where the file is read in the encoding that it seems to have.
+    #[error(
+        "{name}: line {line} holds {what}, so the file's encoding is not what it seems; save it as \"CSV UTF-8\", or name its \
+         \"encoding\", as macintosh, ibm850 or windows-1251"
+    )]
+    Strange {
+        /// The file.
+        name: String,
+        /// What is strange.
+        what: Strange,
+        /// The line it is in, from 1.
+        line: u64,
+    },
+    /// A file of another kind than its name says.
+    #[error("{name} is {kind}")]
+    OtherFile {
+        /// The file.
+        name: String,
+        /// What it is, and what to do.
+        kind: FileKind,
+    },
+    /// A first line of data.
+    #[error(
+        "{0}: the first line holds a phone number; put a line above it that names the columns, as phone,name"
+    )]
+    NoHeader(String),
     /// No workbook, or one that can't be read.
-    #[error("{name} can't be read as a workbook: {detail}; save the first sheet as \"CSV UTF-8\"")]
+    #[error("{name} can't be read as a workbook: {detail}")]
     Workbook {
         /// The file.
         name: String,
@@ -121,12 +161,16 @@ pub enum AudienceError {
     #[error("{0} unpacks to more than 8 GiB; split it")]
     TooLarge(String),
     /// Two columns of one name.
-    #[error("{name}: the column {column:?} occurs twice in the header; rename one")]
+    #[error(
+        "{name}: the column {column:?} occurs twice in the header, as column {} and column {}; rename one", .places.0, .places.1
+    )]
     DuplicateColumn {
         /// The file.
         name: String,
         /// The column.
         column: String,
+        /// Which columns have the name, from 1.
+        places: (usize, usize),
     },
     /// More columns than a table has.
     #[error(
@@ -221,14 +265,47 @@ pub struct Settings {
     pub encoding: Encoding,
     /// The region of numbers without a country code.
     pub default_region: Option<String>,
+    /// The worksheet of a workbook, by its name; without one the first that is not hidden.
+    pub sheet: Option<String>,
+    /// What becomes of a sheet's hidden rows.
+    pub hidden_rows: HiddenRows,
     /// The most columns that it may have.
     pub columns: usize,
+}
+
+/// What no text of people holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strange {
+    /// A zero.
+    Nul,
+    /// A control character of ISO 8859, U+0080 to U+009F.
+    Control,
+    /// A carriage return without a line feed, as old Macs end lines.
+    Return,
+}
+
+impl std::fmt::Display for Strange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Nul => "a NUL byte",
+            Self::Control => "a control character",
+            Self::Return => "a carriage return without a line feed",
+        })
+    }
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let encoding = Encoding::default();
-        Self { phone: None, delimiter: None, encoding, default_region: None, columns: Columns::USUAL_LIMIT }
+        Self {
+            phone: None,
+            delimiter: None,
+            encoding,
+            default_region: None,
+            sheet: None,
+            hidden_rows: HiddenRows::default(),
+            columns: Columns::USUAL_LIMIT,
+        }
     }
 }
 
@@ -248,7 +325,7 @@ pub struct Audience {
     columns: Columns,
     phone: usize,
     rows: Rows,
-    numbers: Numbers,
+    numbers: PhoneParser,
     seen: RoaringTreemap,
     row: u64,
 }
@@ -268,8 +345,9 @@ pub fn numbers(
     phone: Option<String>,
     default_region: Option<String>,
 ) -> Result<(Vec<Phone>, u64), AudienceError> {
-    let encoding = scan(source, None)?.encoding;
-    let settings = Settings { phone, encoding, default_region, ..Settings::default() };
+    let settings = Settings { phone, default_region, ..Settings::default() };
+    let encoding = scan(source, &settings)?.encoding;
+    let settings = Settings { encoding, ..settings };
     let mut audience = Audience::open(source, &settings)?;
     let (mut numbers, mut left_out) = (Vec::new(), 0);
     while let Some(line) = audience.next_line()? {
@@ -308,9 +386,15 @@ pub struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    /// A column's value as it stands in the file; JSON for a list.
-    pub fn value(&self, column: usize) -> &'a str {
-        self.rows.value(column)
+    /// A column's value as it is planned: without blanks around it, with the number behind its mark where a spreadsheet shows it in
+    /// another way; JSON for a list.
+    pub fn value(&self, column: usize) -> Cow<'a, str> {
+        self.rows.cleaned(column)
+    }
+
+    /// A column's value as people see it; JSON for a list.
+    pub fn shown(&self, column: usize) -> String {
+        shown_and_number(&self.value(column)).0.to_owned()
     }
 }
 
@@ -322,7 +406,7 @@ impl Audience {
     /// When it has no rows, no phone column, a column twice, or can't be read.
     pub fn open(source: &Source, settings: &Settings) -> Result<Self, AudienceError> {
         let file = |path: &Path| {
-            let rows = CsvRows::open(path, settings.delimiter, settings.encoding)?;
+            let rows = CsvRows::open(path, settings)?;
             Ok::<_, AudienceError>((rows.columns().clone(), Rows::Csv(Box::new(rows)), open::name(path)))
         };
         let (columns, rows, name) = match source {
@@ -339,13 +423,27 @@ impl Audience {
         }
         let phone = phone_column(&columns, settings.phone.as_deref())
             .map_err(|fault| AudienceError::NoPhoneColumn { name, fault })?;
-        let numbers = Numbers::new(settings.default_region.as_deref());
+        let numbers = PhoneParser::new(settings.default_region.as_deref());
         Ok(Self { columns, phone, rows, numbers, seen: RoaringTreemap::new(), row: 0 })
     }
 
     /// The columns.
     pub fn columns(&self) -> &Columns {
         &self.columns
+    }
+
+    /// The name of the column that holds the numbers.
+    pub fn phone_column(&self) -> &str {
+        self.columns.names().get(self.phone).map_or("", String::as_str)
+    }
+
+    /// The columns that are called as columns of numbers are.
+    pub fn phone_columns(&self) -> impl Iterator<Item = &str> {
+        let mut columns: Vec<usize> =
+            PHONE_NAMES.iter().filter_map(|name| self.columns.find(name).ok()).collect();
+        columns.sort_unstable();
+        columns.dedup();
+        columns.into_iter().filter_map(|column| self.columns.names().get(column)).map(String::as_str)
     }
 
     /// Whether values are JSON texts rather than plain ones.
@@ -377,14 +475,14 @@ impl Audience {
         if let Some(detail) = self.rows.too_many_values(self.columns.names().len()) {
             return skipped(SkipReason::InvalidContent, detail, self.rows.spelling(self.phone));
         }
-        let phone = match self.rows.phone(self.phone, &mut self.numbers) {
+        let phone = match self.rows.phone(self.phone, self.numbers) {
             Ok(phone) => phone,
             Err(refusal) => {
                 let spelling = self.rows.spelling(self.phone);
                 return skipped(SkipReason::InvalidNumber, refusal.to_string(), spelling);
             }
         };
-        if !self.seen.insert(phone.digits()) {
+        if !self.seen.insert(phone.person().digits()) {
             return skipped(
                 SkipReason::Duplicate,
                 "an earlier row has this number".into(),
@@ -410,23 +508,54 @@ impl Rows {
         }
     }
 
-    fn phone(&self, column: usize, numbers: &mut Numbers) -> Result<Phone, Refusal> {
+    /// The value as it may stand in a message. The mark of numbers is the workbook's own: elsewhere it is a control character
+    /// that somebody wrote.
+    fn cleaned(&self, column: usize) -> Cow<'_, str> {
         match self {
-            Self::Csv(rows) => numbers.normalise(rows.value(column)),
-            Self::List(rows) => numbers.normalise(&rows.text(column)),
+            Self::Csv(rows) if rows.bytes().hidden_rows().is_some() => {
+                let value = rows.value(column);
+                match value.split_once(NUMBER_MARK) {
+                    Some(_) => Cow::Borrowed(value),
+                    None => text::value(value),
+                }
+            }
+            Self::Csv(rows) => match text::value(rows.value(column)) {
+                value if value.contains(NUMBER_MARK) => Cow::Owned(value.replace(NUMBER_MARK, "")),
+                value => value,
+            },
+            Self::List(rows) => Cow::Borrowed(rows.value(column)),
         }
     }
 
-    /// The phone column as it stands, for a person who looks for the row.
+    fn phone(&self, column: usize, numbers: PhoneParser) -> Result<Phone, PhoneError> {
+        match self {
+            // Of a number the number counts, however the sheet shows it.
+            Self::Csv(rows) => match rows.value(column).split_once(NUMBER_MARK) {
+                Some((_, number)) => numbers.parse(number),
+                None => numbers.parse(rows.value(column)),
+            },
+            Self::List(rows) => numbers.parse(shown_and_number(&rows.text(column)).0),
+        }
+    }
+
+    /// The phone column as it is shown, for a person who looks for the row.
     fn spelling(&self, column: usize) -> String {
-        self.value(column).trim_matches('"').chars().filter(|c| !c.is_control()).take(40).collect()
+        shown_and_number(self.value(column))
+            .0
+            .trim_matches('"')
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(40)
+            .collect()
     }
 
     /// A row with more values than columns has a stray delimiter: its values stand in wrong places.
     fn too_many_values(&self, columns: usize) -> Option<String> {
         let Self::Csv(rows) = self else { return None };
-        (rows.len() > columns)
-            .then(|| format!("the row has {} values and the header {columns} columns; quote values that hold the delimiter", rows.len()))
+        let values = Some(rows.len()).filter(|values| *values > columns)?;
+        Some(format!(
+            "the row has {values} values and the header {columns} columns; quote values that hold the delimiter"
+        ))
     }
 }
 
@@ -458,7 +587,7 @@ mod tests {
             lines.push(match audience.next_line() {
                 Ok(None) => return lines,
                 Ok(Some(Line::Recipient(row))) => {
-                    let values: Vec<&str> = (0..width).map(|column| row.value(column)).collect();
+                    let values: Vec<_> = (0..width).map(|column| row.value(column)).collect();
                     format!("{} {} {}", row.row, row.phone, values.join("|"))
                 }
                 Ok(Some(Line::Skipped { row, reason, .. })) => format!("{row} {reason}"),
@@ -517,7 +646,7 @@ mod tests {
         assert_eq!(fault("phone,name\n"), "a.csv has a header and no rows: there is nobody to send to");
         assert_eq!(
             fault("phone,a,a\n1,2,3\n"),
-            "a.csv: the column \"a\" occurs twice in the header; rename one"
+            "a.csv: the column \"a\" occurs twice in the header, as column 2 and column 3; rename one"
         );
         assert!(fault("name,age\nx,1\n").contains("no column is called phone, phone_number"));
         let named = Settings { phone: Some("fone".into()), ..indian() };
@@ -542,7 +671,7 @@ mod tests {
             let Some(Line::Recipient(row)) = audience.next_line().unwrap() else { panic!("{nth}") };
             assert_eq!(
                 (row.value(nth + 1), row.value((nth + 1) % 9_999 + 1)),
-                (nth.to_string().as_str(), "")
+                (nth.to_string().into(), "".into())
             );
         }
         let fault =
@@ -598,12 +727,108 @@ mod tests {
         let mut audience = Audience::open(&Source::List(list.unwrap()), &indian()).unwrap();
         assert_eq!(audience.columns().names(), ["phone", "slots", "name"]);
         let Some(Line::Recipient(row)) = audience.next_line().unwrap() else { panic!() };
-        assert_eq!((row.value(1), row.value(2)), ("[\"a\"]", ""));
+        assert_eq!((row.value(1), row.value(2)), ("[\"a\"]".into(), "".into()));
         assert!(matches!(audience.next_line().unwrap(), Some(Line::Recipient(_))));
         assert!(matches!(
             audience.next_line().unwrap(),
             Some(Line::Skipped { reason: SkipReason::Duplicate, .. })
         ));
         assert!(audience.next_line().unwrap().is_none());
+    }
+
+    /// What comes of a file as spreadsheets export it: its lines, and what is said of it.
+    fn read_as(name: &str, bytes: &[u8], settings: &Settings) -> Result<(Vec<String>, Vec<String>), String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let source = Source::File(path);
+        let scan = scan(&source, settings).map_err(|error| error.to_string())?;
+        let settings = Settings { encoding: scan.encoding, ..settings.clone() };
+        let mut audience = Audience::open(&source, &settings).map_err(|error| error.to_string())?;
+        let columns = audience.columns().names().len();
+        let mut lines = Vec::new();
+        while let Some(line) = audience.next_line().map_err(|error| error.to_string())? {
+            lines.push(match line {
+                Line::Recipient(row) => {
+                    let values: Vec<String> = (0..columns).map(|column| row.shown(column)).collect();
+                    format!("{} {}", row.phone, values[1..].join("|"))
+                }
+                Line::Skipped { reason, .. } => reason.as_str().to_owned(),
+            });
+        }
+        Ok((lines, scan.notes(settings.hidden_rows)))
+    }
+
+    #[test]
+    fn csv_is_read_as_programs_export_it() {
+        let india = Settings { default_region: Some("IN".into()), ..Settings::default() };
+        let asha = ["+919876543210 Asha"];
+        for text in [
+            "sep=;\nphone;name\n9876543210;Asha\n",
+            "\"sep=;\"\r\nphone;name\r\n9876543210;Asha\r\n",
+            "\u{feff}sep=\t\nphone\tname\n9876543210\tAsha\n",
+            "\"Phone\nNumber\",name\n9876543210,Asha\n",
+            "Phone\u{a0}Number\u{200b},\u{feff}name\n9876543210, Asha \n",
+            "phone,name,,,\n9876543210,Asha,,,\n",
+            "phone,name\n9876543210,Asha,,,,\n",
+            "phone,name\n9876543210,\u{a0}Asha\u{200b}\n",
+        ] {
+            assert_eq!(read_as("a.csv", text.as_bytes(), &india).unwrap().0, asha, "{text:?}");
+        }
+        let (lines, notes) =
+            read_as("a.csv", b"Customers of Pune\n\nphone,name\n,\n9876543210,Asha\n,,,\n , \n", &india)
+                .unwrap();
+        assert_eq!(lines, asha);
+        assert_eq!(
+            notes,
+            [
+                "the first line is a title; the columns are named by the next one",
+                "3 rows without any value: not counted"
+            ]
+        );
+        // One column alone is no title.
+        assert_eq!(read_as("a.csv", b"phone\n9876543210\n", &india).unwrap().0, ["+919876543210 "]);
+        assert_eq!(read_as("a.csv", b"phone,\n9876543210,Asha\n", &india).unwrap().0.len(), 1);
+    }
+
+    #[test]
+    fn what_is_no_list_of_people_says_what_it_is_and_what_to_do() {
+        let india = Settings { default_region: Some("IN".into()), ..Settings::default() };
+        for (name, bytes, part) in [
+            (
+                "a.csv",
+                &b"9876543210,Asha\n9876543211,Ravi\n"[..],
+                "the first line holds a phone number; put a line above",
+            ),
+            (
+                "a.csv",
+                b"phone,name,name\n9876543210,a,b\n",
+                "occurs twice in the header, as column 2 and column 3",
+            ),
+            ("a.csv", b"PK\x03\x04rest", "a workbook, and its name does not end in .xlsx"),
+            ("a.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "older kind .xls"),
+            ("a.csv", b"<html><table><tr><td>phone", "a web page, whatever its name says"),
+            ("a.csv", b"%PDF-1.7", "a PDF"),
+            ("a.csv", b"phone,name\n9876543210,A\x00sha\n", "line 2 holds a NUL byte"),
+            ("a.csv", b"phone,name\n9876543210,A\xc2\x85sha\n", "line 2 holds a control character"),
+            ("a.csv", b"phone,name\r9876543210,Asha\r", "a carriage return without a line feed"),
+            ("a.csv", b"phone,name\n9876543210,Jos\x8e\n", "name its \"encoding\""),
+        ] {
+            let error = read_as(name, bytes, &india).unwrap_err();
+            assert!(error.contains(part), "{error}");
+            assert!(!error.contains("98765"), "{error}");
+        }
+        let mac = Settings { encoding: Encoding::named("macintosh").unwrap(), ..india };
+        assert_eq!(
+            read_as("a.csv", b"phone,name\n9876543210,Jos\x8e\n", &mac).unwrap().0,
+            ["+919876543210 Jos\u{e9}"]
+        );
+    }
+
+    #[test]
+    fn one_person_in_two_spellings_is_one_recipient() {
+        let text = "phone\n+5511987654321\n+551187654321\n+525512345678\n+5215512345678\n+5491123456789\n+541123456789\n";
+        let lines = lines(text, &Settings::default());
+        assert_eq!(lines.iter().filter(|line| line.contains("duplicate")).count(), 3, "{lines:?}");
     }
 }

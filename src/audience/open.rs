@@ -5,9 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use memchr::{memchr, memchr_iter};
+
 use super::path::open_real;
 use super::quotes::{Quotes, newlines};
-use super::{AudienceError, Encoding, ROW_LIMIT, workbook};
+use super::{AudienceError, Encoding, ROW_LIMIT, Settings, Strange, workbook};
 
 /// How much is read at a time.
 const CHUNK: usize = 128 * 1024;
@@ -30,6 +32,7 @@ pub(super) fn failure(path: &Path, fault: io::Error, line: u64) -> AudienceError
         Some(ReadError::RowTooLong { quote: Some(line) } | ReadError::OpenQuote { line }) => {
             AudienceError::OpenQuote { name, line: *line }
         }
+        Some(ReadError::Strange { what, line }) => AudienceError::Strange { name, what: *what, line: *line },
         Some(ReadError::TooLarge) => AudienceError::TooLarge(name),
         Some(ReadError::Packed(detail)) => AudienceError::Packed { name, detail: detail.clone() },
         None => AudienceError::Io { name, source: fault },
@@ -46,6 +49,8 @@ enum ReadError {
     RowTooLong { quote: Option<u64> },
     #[error("open quote")]
     OpenQuote { line: u64 },
+    #[error("{what}")]
+    Strange { what: Strange, line: u64 },
     #[error("too large")]
     TooLarge,
     #[error("not packed as its name says: {0}")]
@@ -59,18 +64,77 @@ impl From<ReadError> for io::Error {
 }
 
 /// A file's own bytes, unpacked by its name.
-pub(super) fn unpacked(path: &Path) -> Result<Box<dyn BufRead + Send>, AudienceError> {
+pub(super) struct Unpacked {
+    pub(super) reader: Box<dyn BufRead + Send>,
+    /// Of a workbook's sheet: how many of its rows are hidden.
+    hidden_rows: Option<u64>,
+}
+
+/// Unpacks a file by its name.
+pub(super) fn unpacked(path: &Path, settings: &Settings) -> Result<Unpacked, AudienceError> {
     let failed = |fault| failure(path, fault, 1);
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
     if ending == "xlsx" {
-        return Ok(Box::new(BufReader::with_capacity(CHUNK, workbook::unpack(path)?)));
+        let sheet = workbook::unpack(path, settings)?;
+        let reader = Box::new(BufReader::with_capacity(CHUNK, sheet.csv));
+        return Ok(Unpacked { reader, hidden_rows: Some(sheet.hidden_rows) });
     }
     let file = open_real(path).map_err(failed)?;
-    Ok(match ending.as_str() {
+    let mut reader: Box<dyn BufRead + Send> = match ending.as_str() {
         "gz" => Box::new(bounded(flate2::read::MultiGzDecoder::new(file))),
         "zst" => Box::new(bounded(zstd::Decoder::new(file).map_err(failed)?)),
         _ => Box::new(BufReader::with_capacity(CHUNK, file)),
-    })
+    };
+    let start = reader.fill_buf().map_err(failed)?;
+    if let Some(kind) = FileKind::of(start) {
+        return Err(AudienceError::OtherFile { name: name(path), kind });
+    }
+    Ok(Unpacked { reader, hidden_rows: None })
+}
+
+/// What a file is by its first bytes, where it is no CSV whatever it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A workbook that is not called `.xlsx`, or of a kind that is not read (`.xlsb`, `.ods`).
+    Archive,
+    /// A workbook of the older kind (`.xls`), or one with a password.
+    Compound,
+    /// A web page, which some systems export as `.xls` or `.csv`.
+    Page,
+    /// A PDF.
+    Pdf,
+}
+
+impl FileKind {
+    fn of(start: &[u8]) -> Option<Self> {
+        let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
+        let is_page = |tag: &[u8]| text.get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag));
+        if start.starts_with(b"PK\x03\x04") {
+            Some(Self::Archive)
+        } else if start.starts_with(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1") {
+            Some(Self::Compound)
+        } else if [&b"<!doctype"[..], b"<html", b"<?xml", b"<table", b"<head", b"<body"]
+            .into_iter()
+            .any(is_page)
+        {
+            Some(Self::Page)
+        } else {
+            start.starts_with(b"%PDF-").then_some(Self::Pdf)
+        }
+    }
+}
+
+impl std::fmt::Display for FileKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Archive => "a workbook, and its name does not end in .xlsx: rename it, or save it as .xlsx",
+            Self::Compound => {
+                "a workbook of the older kind .xls, or one with a password: save it as .xlsx without a password"
+            }
+            Self::Page => "a web page, whatever its name says: open it in a spreadsheet, and save it as .xlsx or CSV",
+            Self::Pdf => "a PDF: export the list as .xlsx or CSV",
+        })
+    }
 }
 
 fn bounded<R: Read>(reader: R) -> BufReader<Bounded<R>> {
@@ -110,6 +174,11 @@ pub(super) struct Bytes {
     /// Its first bytes.
     start: Vec<u8>,
     encoding: Encoding,
+    hidden_rows: Option<u64>,
+    /// The delimiter that the file itself names in a line before its header, `sep=;`.
+    named_delimiter: Option<u8>,
+    /// Whether the last byte of a chunk was a carriage return.
+    is_behind_return: bool,
     /// How many bytes were handed on.
     position: u64,
     /// The line of the next byte, from 1.
@@ -126,23 +195,34 @@ pub(super) struct Bytes {
 }
 
 impl Bytes {
-    pub(super) fn open(path: &Path, encoding: Encoding) -> Result<Self, AudienceError> {
+    pub(super) fn open(path: &Path, settings: &Settings) -> Result<Self, AudienceError> {
         let failed = |fault| failure(path, fault, 1);
-        let (mut reader, mut start) = begun(unpacked(path)?).map_err(failed)?;
+        let Unpacked { reader, hidden_rows } = unpacked(path, settings)?;
+        let (mut reader, mut start) = begun(reader).map_err(failed)?;
         if start.is_empty() {
             return Err(AudienceError::Empty(name(path)));
         }
-        let encoding = Encoding::by_mark(&start).unwrap_or(encoding);
+        let by_start = Encoding::by_start(&start).filter(|_| hidden_rows.is_none());
+        let encoding = by_start.unwrap_or(settings.encoding);
         if encoding != Encoding::Utf8 {
             let decoded = encoding.decoded(reader);
             (reader, start) = begun(Box::new(BufReader::with_capacity(CHUNK, decoded))).map_err(failed)?;
+        }
+        let mut named_delimiter = None;
+        if let Some((delimiter, length)) = separator_line(&start) {
+            named_delimiter = Some(delimiter);
+            io::copy(&mut reader.by_ref().take(length as u64), &mut io::sink()).map_err(failed)?;
+            start.drain(..length);
         }
         Ok(Self {
             reader,
             start,
             encoding,
+            hidden_rows,
+            named_delimiter,
+            is_behind_return: false,
             position: 0,
-            lines: 1,
+            lines: if named_delimiter.is_some() { 2 } else { 1 },
             cut: Vec::new(),
             cut_at: 0,
             row_start: Arc::default(),
@@ -159,6 +239,16 @@ impl Bytes {
     /// The first bytes, without taking them.
     pub(super) fn start(&self) -> &[u8] {
         &self.start
+    }
+
+    /// Of a workbook's sheet: how many of its rows are hidden.
+    pub(super) fn hidden_rows(&self) -> Option<u64> {
+        self.hidden_rows
+    }
+
+    /// The delimiter that the file names itself.
+    pub(super) fn named_delimiter(&self) -> Option<u8> {
+        self.named_delimiter
     }
 
     /// How the file's characters are written.
@@ -205,6 +295,38 @@ impl Bytes {
     }
 }
 
+/// The delimiter of a first line `sep=;`, as spreadsheets write and read it, and how long the line is.
+fn separator_line(start: &[u8]) -> Option<(u8, usize)> {
+    let mark = if start.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+    let line = start.get(mark..)?;
+    let end = line.iter().position(|byte| *byte == b'\n')?;
+    let text = line.get(..end)?.trim_ascii().strip_prefix(b"\"").unwrap_or(line.get(..end)?).trim_ascii_end();
+    let named = text.get(..4).filter(|word| word.eq_ignore_ascii_case(b"sep=")).and(text.get(4..))?;
+    let delimiter = match named.strip_suffix(b"\"").unwrap_or(named) {
+        [byte] => *byte,
+        // A tab is gone with the blanks around the line.
+        [] => b'\t',
+        _ => return None,
+    };
+    Some((delimiter, mark + end + 1))
+}
+
+/// What no text of people holds, and the place of it: bytes that were read in a wrong encoding.
+fn strange(chunk: &[u8], is_behind_return: bool) -> Option<(Strange, usize)> {
+    if let Some(at) = memchr(0, chunk) {
+        return Some((Strange::Nul, at));
+    }
+    let is_control = |at: &usize| chunk.get(at + 1).is_some_and(|next| (0x80..0xa0).contains(next));
+    if let Some(at) = memchr_iter(0xc2, chunk).find(is_control) {
+        return Some((Strange::Control, at));
+    }
+    if is_behind_return && chunk.first() != Some(&b'\n') {
+        return Some((Strange::Return, 0));
+    }
+    let is_alone = |at: &usize| chunk.get(at + 1).is_some_and(|next| *next != b'\n');
+    memchr_iter(b'\r', chunk).find(is_alone).map(|at| (Strange::Return, at))
+}
+
 impl Read for Bytes {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if self.position.saturating_sub(self.row_start.load(Ordering::Relaxed)) > ROW_LIMIT {
@@ -216,6 +338,13 @@ impl Read for Bytes {
             return Err(ReadError::NotUtf8 { byte: self.cut_at, line: self.lines }.into());
         }
         self.check(&out[..count])?;
+        // What a workbook's cell holds is text already.
+        if self.hidden_rows.is_none() && count > 0 {
+            if let Some((what, at)) = strange(&out[..count], self.is_behind_return) {
+                return Err(ReadError::Strange { what, line: self.lines + newlines(&out[..at]) }.into());
+            }
+            self.is_behind_return = out[..count].last() == Some(&b'\r');
+        }
         if let Some(quotes) = &mut self.quotes {
             // A byte-order mark is no part of the first value.
             let mark: &[u8] = if self.position == 0 { b"\xef\xbb\xbf" } else { b"" };
@@ -259,7 +388,8 @@ mod tests {
             let path = folder.path().join("a.csv");
             std::fs::write(&path, &content).unwrap();
             prop_assume!(!content.starts_with(b"\xff\xfe") && !content.starts_with(b"\xfe\xff"));
-            let mut bytes = Bytes::open(&path, Encoding::Utf8).unwrap();
+            prop_assume!(strange(&content, false).is_none() && Encoding::by_start(&content).is_none());
+            let mut bytes = Bytes::open(&path, &Settings::default()).unwrap();
             let mut chunk = vec![0; size];
             let result = loop {
                 match bytes.read(&mut chunk) {

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use super::csv_rows::CsvRows;
 use super::open::{failure, unpacked};
-use super::{AudienceError, Encoding, Source};
+use super::{AudienceError, Encoding, HiddenRows, Settings, Source};
+use crate::campaign::counted;
+use crate::campaign::text::shortened;
 
 /// What one pass over an audience tells without looking at a number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,25 +19,86 @@ pub struct Scan {
     pub columns: Vec<String>,
     /// How its characters are written.
     pub encoding: Encoding,
+    /// Values as they were read, where their encoding was guessed: the first that another encoding would change.
+    pub changed: Vec<String>,
+    /// A line above the header that names nothing, and was passed over.
+    pub title: bool,
+    /// How many rows hold nothing; they are none.
+    pub empty_rows: u64,
+    /// How many rows of a sheet are hidden.
+    pub hidden_rows: u64,
 }
 
-fn scan_file(path: &Path, delimiter: Option<u8>, encoding: Encoding) -> Result<Scan, AudienceError> {
-    let mut rows = CsvRows::open(path, delimiter, encoding)?;
-    let mut count = 0;
+impl Scan {
+    /// What was found of a file that whoever handed it in should know, a sentence each.
+    pub fn notes(&self, hidden: HiddenRows) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Some(note) = self.encoding.note() {
+            let quoted: Vec<String> =
+                self.changed.iter().map(|value| format!("\u{201c}{value}\u{201d}")).collect();
+            let values = if quoted.is_empty() { String::new() } else { format!(" ({})", quoted.join(", ")) };
+            notes.push(format!("the file is {note}{values}"));
+        }
+        if self.title {
+            notes.push("the first line is a title; the columns are named by the next one".into());
+        }
+        if self.empty_rows > 0 {
+            notes.push(format!("{} without any value: not counted", counted(self.empty_rows, "row")));
+        }
+        if self.hidden_rows > 0 {
+            let rows = counted(self.hidden_rows, "row");
+            let is_one = self.hidden_rows == 1;
+            notes.push(match (hidden, is_one) {
+                (HiddenRows::Send, true) => {
+                    format!("{rows} of the sheet is hidden, as by a filter, and is sent too")
+                }
+                (HiddenRows::Send, false) => {
+                    format!("{rows} of the sheet are hidden, as by a filter, and are sent too")
+                }
+                (HiddenRows::Skip, true) => format!("{rows} of the sheet is hidden, and left out"),
+                (HiddenRows::Skip, false) => format!("{rows} of the sheet are hidden, and left out"),
+            });
+        }
+        notes
+    }
+}
+
+/// How many changed values are shown.
+const CHANGED: usize = 3;
+
+fn scan_file(path: &Path, settings: &Settings) -> Result<Scan, AudienceError> {
+    let mut rows = CsvRows::open(path, settings)?;
+    let (mut count, mut changed) = (0, Vec::new());
     while rows.advance()? {
         count += 1;
+        if settings.encoding == Encoding::Windows1252 && changed.len() < CHANGED {
+            let values = (0..rows.len()).map(|column| rows.value(column));
+            changed.extend(
+                values.filter(|value| !value.is_ascii()).map(|value| shortened(value, 60).into_owned()),
+            );
+            changed.truncate(CHANGED);
+        }
     }
     let columns = rows.columns().names().to_vec();
-    Ok(Scan { digest: rows.bytes().digest(), rows: count, columns, encoding: rows.bytes().encoding() })
+    Ok(Scan {
+        digest: rows.bytes().digest(),
+        rows: count,
+        columns,
+        encoding: rows.bytes().encoding(),
+        changed,
+        title: rows.has_title(),
+        empty_rows: rows.empty_rows(),
+        hidden_rows: rows.bytes().hidden_rows().unwrap_or_default(),
+    })
 }
 
 /// The same, whatever its encoding.
-fn scan_any(path: &Path, delimiter: Option<u8>) -> Result<Scan, AudienceError> {
-    match scan_file(path, delimiter, Encoding::Utf8) {
-        Err(fault @ AudienceError::NotUtf8 { .. }) => {
-            let guessed = Encoding::guess(unpacked(path)?);
+fn scan_any(path: &Path, settings: &Settings) -> Result<Scan, AudienceError> {
+    match scan_file(path, settings) {
+        Err(fault @ AudienceError::NotUtf8 { .. }) if settings.encoding == Encoding::Utf8 => {
+            let guessed = Encoding::guess(unpacked(path, settings)?.reader);
             match guessed.map_err(|fault| failure(path, fault, 1))? {
-                Some(encoding) => scan_file(path, delimiter, encoding),
+                Some(encoding) => scan_file(path, &Settings { encoding, ..settings.clone() }),
                 None => Err(fault),
             }
         }
@@ -48,10 +111,10 @@ fn scan_any(path: &Path, delimiter: Option<u8>) -> Result<Scan, AudienceError> {
 /// # Errors
 ///
 /// When its characters can't be read, a quote is not closed, or the file can't be read.
-pub fn scan(source: &Source, delimiter: Option<u8>) -> Result<Scan, AudienceError> {
+pub fn scan(source: &Source, settings: &Settings) -> Result<Scan, AudienceError> {
     match source {
-        Source::File(path) => scan_any(path, delimiter),
-        Source::Fetched(fetched) => scan_any(fetched.path(), delimiter),
+        Source::File(path) => scan_any(path, settings),
+        Source::Fetched(fetched) => scan_any(fetched.path(), settings),
         Source::List(list) => {
             let mut hasher = blake3::Hasher::new();
             for recipient in list {
@@ -59,8 +122,16 @@ pub fn scan(source: &Source, delimiter: Option<u8>) -> Result<Scan, AudienceErro
                 hasher.update(b"\n");
             }
             let digest = hasher.finalize().to_hex().to_string();
-            let encoding = Encoding::Utf8;
-            Ok(Scan { digest, rows: list.len() as u64, columns: Vec::new(), encoding })
+            Ok(Scan {
+                digest,
+                rows: list.len() as u64,
+                columns: Vec::new(),
+                encoding: Encoding::Utf8,
+                changed: Vec::new(),
+                title: false,
+                empty_rows: 0,
+                hidden_rows: 0,
+            })
         }
     }
 }
@@ -83,8 +154,8 @@ mod tests {
         // Read as Windows-1252, Zo\u{eb} would be sent as two characters.
         let (_folder, source) =
             file("a.csv", b"phone,name\n+919876543210,Zo\xc3\xab\n+919876543211,Jos\xe9\n");
-        let fault = scan(&source, None).unwrap_err().to_string();
-        assert_eq!(fault, "a.csv is not UTF-8: byte 47 (line 3); save the file as \"CSV UTF-8\"");
+        let fault = scan(&source, &Settings::default()).unwrap_err().to_string();
+        assert!(fault.starts_with("a.csv is not UTF-8: byte 47 (line 3); save"), "{fault}");
     }
 
     #[test]
@@ -92,7 +163,7 @@ mod tests {
         let text =
             "phone;name\n+919876543210;Jos\u{e9} M\u{fc}ller\n+919876543211;Ren\u{e9}e \u{2013} \u{20ac}5\n";
         let (_a, utf8) = file("a.csv", text.as_bytes());
-        let expected = scan(&utf8, None).unwrap();
+        let expected = scan(&utf8, &Settings::default()).unwrap();
         let (windows, _, _) = encoding_rs::WINDOWS_1252.encode(text);
         let (_b, windows) = file("a.csv", &windows);
         let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -101,11 +172,25 @@ mod tests {
         };
         packer.write_all(&utf16(u16::to_le_bytes)).unwrap();
         let (_c, little) = file("a.csv.gz", &packer.finish().unwrap());
+        let utf_16 = Encoding::Utf16;
         let (_d, big) = file("a.csv", &utf16(u16::to_be_bytes));
-        for (source, encoding) in
-            [(windows, Encoding::Windows1252), (little, Encoding::Utf16), (big, Encoding::Utf16)]
-        {
-            assert_eq!(scan(&source, None).unwrap(), Scan { encoding, ..expected.clone() });
+        for (source, encoding) in [
+            (windows, Encoding::Windows1252),
+            (little, utf_16(encoding_rs::UTF_16LE)),
+            (big, utf_16(encoding_rs::UTF_16BE)),
+        ] {
+            let found = scan(&source, &Settings::default()).unwrap();
+            let changed = found.changed.clone();
+            assert_eq!(found, Scan { encoding, changed: changed.clone(), ..expected.clone() });
+            let is_guessed = encoding == Encoding::Windows1252;
+            assert_eq!(
+                changed,
+                if is_guessed {
+                    vec!["Jos\u{e9} M\u{fc}ller", "Ren\u{e9}e \u{2013} \u{20ac}5"]
+                } else {
+                    vec![]
+                }
+            );
             assert!(encoding.note().is_some());
         }
     }
@@ -118,17 +203,20 @@ mod tests {
         packer.write_all(text.as_bytes()).unwrap();
         let (_b, gz) = file("a.csv.gz", &packer.finish().unwrap());
         let (_c, zst) = file("a.csv.zst", &zstd::encode_all(text.as_bytes(), 1).unwrap());
-        let expected = scan(&plain, None).unwrap();
+        let expected = scan(&plain, &Settings::default()).unwrap();
         assert_eq!(expected.rows, 20_000);
-        assert_eq!(scan(&gz, None).unwrap(), expected);
-        assert_eq!(scan(&zst, None).unwrap(), expected);
+        assert_eq!(scan(&gz, &Settings::default()).unwrap(), expected);
+        assert_eq!(scan(&zst, &Settings::default()).unwrap(), expected);
     }
 
     #[test]
     fn a_file_that_is_not_what_its_name_says_is_an_error() {
         for name in ["a.csv.gz", "a.csv.zst"] {
             let (_folder, source) = file(name, b"phone\n+919876543210\n");
-            assert!(matches!(scan(&source, None), Err(AudienceError::Packed { .. })), "{name}");
+            assert!(
+                matches!(scan(&source, &Settings::default()), Err(AudienceError::Packed { .. })),
+                "{name}"
+            );
         }
     }
 }

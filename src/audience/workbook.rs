@@ -1,6 +1,7 @@
-//! Workbooks (`.xlsx`): the first sheet, as CSV, in a file without a name. What a cell shows as a number is
-//! written in full, never in powers of ten; of a formula its last value counts, and none is ever run.
+//! Workbooks (`.xlsx`): one sheet, as CSV, in a file without a name. A cell is written as the spreadsheet shows it; where that is
+//! not the number itself, as `15%`, the number stands behind a mark. Of a formula its last value counts, and none is ever run.
 
+mod number_format;
 mod package;
 mod sheet;
 mod xml;
@@ -11,7 +12,9 @@ use std::path::Path;
 
 use super::open::name;
 use super::path::open_real;
-use super::{AudienceError, ROW_LIMIT};
+use super::{AudienceError, HiddenRows, ROW_LIMIT, Settings};
+use crate::campaign::problem::listed;
+use number_format::DateSystem;
 use package::Package;
 use sheet::{Context, Formats, Texts};
 
@@ -49,22 +52,35 @@ impl From<csv::Error> for Fault {
     }
 }
 
-/// The first sheet as CSV.
-pub(super) fn unpack(path: &Path) -> Result<File, AudienceError> {
-    let written = open_real(path).map_err(Fault::Io).and_then(|file| as_csv(file, LARGEST));
+/// A sheet as CSV.
+pub(super) struct Sheet {
+    pub(super) csv: File,
+    /// How many of its rows are hidden, as by a filter.
+    pub(super) hidden_rows: u64,
+}
+
+/// The sheet that is meant as CSV.
+pub(super) fn unpack(path: &Path, settings: &Settings) -> Result<Sheet, AudienceError> {
+    let written = open_real(path).map_err(Fault::Io).and_then(|file| as_csv(file, LARGEST, settings));
     written.map_err(|fault| match fault {
         Fault::Io(source) => AudienceError::Io { name: name(path), source },
         Fault::Broken(detail) => AudienceError::Workbook { name: name(path), detail },
     })
 }
 
-fn as_csv(file: File, largest: u64) -> Result<File, Fault> {
+fn as_csv(file: File, largest: u64, settings: &Settings) -> Result<Sheet, Fault> {
     let mut package = Package::open(file, largest)?;
     let workbook = package.workbook()?;
-    let first =
-        workbook.first_sheet().ok_or_else(|| "it has no sheet with cells that is not hidden".to_owned())?;
-    let mut context =
-        Context { texts: Texts::default(), formats: Formats::default(), from_1904: workbook.from_1904 };
+    let part = match &settings.sheet {
+        Some(name) => workbook.sheet(name).ok_or_else(|| {
+            format!("it has no worksheet {name:?}; it has {}", listed(workbook.worksheets()))
+        })?,
+        None => workbook.first_sheet().ok_or_else(|| {
+            "it has no worksheet that is not hidden; unhide one, or name it as \"sheet\"".to_owned()
+        })?,
+    };
+    let dates = if workbook.from_1904 { DateSystem::From1904 } else { DateSystem::From1900 };
+    let mut context = Context { texts: Texts::default(), formats: Formats::default(), dates };
     if let Some(part) = workbook.part("sharedStrings")
         && let Some(mut xml) = package.part(part)?
     {
@@ -75,9 +91,9 @@ fn as_csv(file: File, largest: u64) -> Result<File, Fault> {
     {
         context.formats = Formats::read(&mut xml)?;
     }
-    let mut rows = Rows::new(tempfile::tempfile()?, largest);
-    let mut xml = package.part(first)?.ok_or_else(|| format!("it has no {first}"))?;
-    sheet::cells(&mut xml, &context, |row, column, text| rows.cell(row, column, text))?;
+    let mut rows = Rows::new(tempfile::tempfile()?, largest, settings.hidden_rows);
+    let mut xml = package.part(part)?.ok_or_else(|| format!("it has no {part}"))?;
+    sheet::cells(&mut xml, &context, |place, text| rows.cell(place, text))?;
     rows.finish()
 }
 
@@ -85,6 +101,9 @@ fn as_csv(file: File, largest: u64) -> Result<File, Fault> {
 struct Rows {
     writer: csv::Writer<BufWriter<File>>,
     row: Option<u32>,
+    hidden: HiddenRows,
+    is_hidden: bool,
+    hidden_count: u64,
     record: Vec<String>,
     bytes: usize,
     /// How many columns the first row has.
@@ -96,11 +115,14 @@ struct Rows {
 }
 
 impl Rows {
-    fn new(out: File, largest: u64) -> Self {
+    fn new(out: File, largest: u64, hidden: HiddenRows) -> Self {
         let writer = csv::WriterBuilder::new().flexible(true).from_writer(BufWriter::new(out));
         Self {
             writer,
             row: None,
+            hidden,
+            is_hidden: false,
+            hidden_count: 0,
             record: Vec::new(),
             bytes: 0,
             width: 0,
@@ -110,10 +132,12 @@ impl Rows {
         }
     }
 
-    fn cell(&mut self, row: u32, column: u32, text: &str) -> Result<(), Fault> {
+    fn cell(&mut self, place: sheet::Place, text: &str) -> Result<(), Fault> {
+        let sheet::Place { row, column, is_hidden } = place;
         if self.row != Some(row) {
             self.end_row()?;
             self.row = Some(row);
+            self.is_hidden = is_hidden;
         }
         if text.is_empty() {
             return Ok(());
@@ -142,6 +166,12 @@ impl Rows {
         }
         if self.width == 0 {
             self.width = self.record.len();
+        } else if self.is_hidden {
+            self.hidden_count += 1;
+            if self.hidden == HiddenRows::Skip {
+                self.record.clear();
+                return Ok(());
+            }
         }
         self.record.resize(self.width.max(self.record.len()), String::new());
         let bytes: usize = self.record.iter().map(|value| value.len() + 1).sum();
@@ -152,13 +182,13 @@ impl Rows {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<File, Fault> {
+    fn finish(mut self) -> Result<Sheet, Fault> {
         self.end_row()?;
         let buffered = self.writer.into_inner().map_err(|fault| Fault::Io(fault.into_error()))?;
         let mut out = buffered.into_inner().map_err(|fault| Fault::Io(fault.into_error()))?;
         out.flush()?;
         out.rewind()?;
-        Ok(out)
+        Ok(Sheet { csv: out, hidden_rows: self.hidden_count })
     }
 }
 
@@ -175,7 +205,7 @@ mod tests {
         let path = folder.path().join("people.xlsx");
         workbook.save(&path).unwrap();
         let mut text = String::new();
-        unpack(&path)?.read_to_string(&mut text).unwrap();
+        unpack(&path, &Settings::default())?.csv.read_to_string(&mut text).unwrap();
         Ok(text)
     }
 
@@ -197,7 +227,7 @@ mod tests {
         sheet.write(5, 1, "+919876543211").unwrap();
         workbook.add_worksheet().write(0, 0, "another sheet").unwrap();
         let expected = "phone,name,due,sum,late\n\
-                        919876543210,\"Rao, \"\"Asha\"\"\nJos\u{e9}\",2026-11-01,2,true\n\
+                        919876543210,\"Rao, \"\"Asha\"\"\nJos\u{e9}\",2026-11-01\u{1f}46327,2,TRUE\u{1f}1\n\
                         +919876543211,,,,\n";
         assert_eq!(csv_of(&mut workbook).unwrap(), expected);
     }
@@ -208,7 +238,7 @@ mod tests {
         let path = folder.path().join("people.xlsx");
         for bytes in [&b"phone,name\n"[..], b"PK\x03\x04 and no more", b""] {
             std::fs::write(&path, bytes).unwrap();
-            let fault = unpack(&path).unwrap_err().to_string();
+            let fault = unpack(&path, &Settings::default()).err().unwrap().to_string();
             assert!(fault.starts_with("people.xlsx can't be read as a workbook: "), "{fault}");
         }
     }
@@ -244,11 +274,12 @@ mod tests {
         }
         archive.finish().unwrap();
         let mut text = String::new();
-        let mut csv = as_csv(File::open(&path).unwrap(), 8 << 20).map_err(|fault| match fault {
+        let sheet = as_csv(File::open(&path).unwrap(), 8 << 20, &Settings::default());
+        let mut sheet = sheet.map_err(|fault| match fault {
             Fault::Broken(detail) => detail,
             Fault::Io(fault) => panic!("{fault}"),
         })?;
-        csv.read_to_string(&mut text).unwrap();
+        sheet.csv.read_to_string(&mut text).unwrap();
         Ok(text)
     }
 
@@ -323,5 +354,53 @@ mod tests {
         workbook.add_worksheet().set_hidden(true).write(0, 0, "hidden").unwrap();
         workbook.add_worksheet().set_active(true).write(0, 0, "seen").unwrap();
         assert_eq!(csv_of(&mut workbook).unwrap(), "seen\n");
+    }
+
+    /// A file that another program has made, as CSV, with the settings.
+    fn made(name: &str, settings: &Settings) -> (String, u64) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/workbooks").join(name);
+        let mut sheet = unpack(&path, settings).unwrap();
+        let mut text = String::new();
+        sheet.csv.read_to_string(&mut text).unwrap();
+        (text, sheet.hidden_rows)
+    }
+
+    /// The records of a CSV text, without the numbers behind what is shown.
+    fn shown(text: &str) -> Vec<Vec<String>> {
+        let mut reader =
+            csv::ReaderBuilder::new().flexible(true).has_headers(false).from_reader(text.as_bytes());
+        let cell = |cell: &str| crate::campaign::shown_and_number(cell).0.to_owned();
+        reader.records().map(|record| record.unwrap().iter().map(cell).collect()).collect()
+    }
+
+    #[test]
+    fn a_workbook_of_libreoffice_reads_as_libreoffice_prints_it() {
+        let judged = include_str!("../../tests/fixtures/workbooks/libreoffice.csv");
+        let (text, hidden_rows) = made("libreoffice.xlsx", &Settings::default());
+        assert_eq!((shown(&text), hidden_rows), (shown(judged), 2));
+        // What computes is the number.
+        for (name, number) in
+            [("percent", 0.15), ("elapsed time", 1.5), ("thousands", 1499.5), ("formula", 0.3)]
+        {
+            let row = text.lines().find(|line| line.starts_with(&format!("{name},"))).unwrap();
+            let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(row.as_bytes());
+            let record = reader.records().next().unwrap().unwrap();
+            let (shown, computed) = crate::campaign::shown_and_number(&record[1]);
+            let computed = computed.or_else(|| shown.parse().ok()).unwrap();
+            assert!((computed - number).abs() < 1e-9, "{name}: {computed}");
+        }
+        let skip = Settings { hidden_rows: HiddenRows::Skip, ..Settings::default() };
+        let kept: Vec<_> = shown(judged).into_iter().filter(|row| row[2] != "drop").collect();
+        assert_eq!(shown(&made("libreoffice.xlsx", &skip).0), kept);
+    }
+
+    #[test]
+    fn a_sheet_is_found_by_its_name() {
+        let named = |name: &str| Settings { sheet: Some(name.into()), ..Settings::default() };
+        assert!(made("libreoffice.xlsx", &named("overview")).0.starts_with("what,value"));
+        assert!(!made("libreoffice.xlsx", &named("Notes")).0.starts_with("what,value"));
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/workbooks/libreoffice.xlsx");
+        let error = unpack(&path, &named("Sheet9")).err().unwrap().to_string();
+        assert!(error.contains("no worksheet \"Sheet9\"; it has ") && error.contains("Overview"), "{error}");
     }
 }

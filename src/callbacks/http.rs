@@ -13,8 +13,8 @@ use serde_json::{Map, Value, json};
 use super::{Address, Reports, Taken};
 use crate::ledger::Ledger;
 
-/// The longest body.
-const BODY: usize = 1 << 20;
+/// The longest body: Meta sends up to 3 MiB.
+const MAX_BODY_BYTES: usize = 4 << 20;
 
 /// Where reports are taken in; empty until the ledger is there.
 pub type Slot<L> = Arc<OnceLock<Reports<L>>>;
@@ -23,7 +23,7 @@ pub type Slot<L> = Arc<OnceLock<Reports<L>>>;
 pub fn router<L: Ledger>(reports: Slot<L>) -> Router {
     Router::new()
         .route("/callbacks/{account}/{capability}", post(take::<L>).get(take_query::<L>))
-        .layer(DefaultBodyLimit::max(BODY))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(reports)
 }
 

@@ -10,6 +10,7 @@ mod stop_words;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::http::HeaderMap;
 use serde_json::Value;
@@ -36,6 +37,8 @@ pub struct Reports<L: Ledger> {
     collector: Collector,
     forward: Forward,
     stop_words: Arc<StopWords>,
+    /// One search for a SID at a time.
+    sid_searches: Arc<tokio::sync::Mutex<()>>,
     /// What the jobs of campaigns say.
     known: Arc<Mutex<HashMap<CampaignId, CampaignFacts>>>,
 }
@@ -52,6 +55,10 @@ struct CampaignFacts {
     /// The number that they are sent from.
     from: Option<Phone>,
 }
+
+/// How many batches are searched for a SID at most, two million messages, and how many are read at a time.
+const SEARCHED_BATCHES: u32 = 20_000;
+const SEARCHED_TOGETHER: usize = 100;
 
 /// How many campaigns' jobs are remembered.
 const REMEMBERED: usize = 1000;
@@ -95,6 +102,7 @@ impl<L: Ledger> Reports<L> {
             collector: Collector::start(ledger.clone()),
             forward,
             stop_words: Arc::new(words),
+            sid_searches: Arc::default(),
             known: Arc::default(),
         }
     }
@@ -191,10 +199,9 @@ impl<L: Ledger> Reports<L> {
         if let News::Reply(reply) = &report.news
             && effects.as_ref().is_none_or(|effects| effects.is_news)
             && self.stop_words.is_one(&reply.content)
-            && let Some(person) =
-                self.who_says_so(&address.subject, effects.as_ref(), report.recipient).await?
         {
-            self.stop(person, message.as_ref()).await?;
+            let people = self.who_says_so(&address.subject, effects.as_ref(), report.recipient).await?;
+            self.stop(people, message.as_ref()).await?;
         }
         let Some(effects) = effects else {
             metrics::counter!("flowcast_callbacks_total", "result" => "unmatched").increment(1);
@@ -248,7 +255,6 @@ impl<L: Ledger> Reports<L> {
         let Some(message) = message else { return Ok(None) };
         let report = MessageReport {
             message: message.index,
-            recipient: report.recipient,
             // An answer names the message that it answers, where it names any.
             sid: report.sid.clone(),
             // A clock that runs ahead makes no report of tomorrow.
@@ -261,10 +267,14 @@ impl<L: Ledger> Reports<L> {
     /// The message that an answer at an account's address is to, where the body does not say so: as the webhook of a
     /// number tells it (document 004), with the SID of the message, or with nothing but the number.
     async fn answered(&self, address: &Address, report: &Report) -> Result<Option<MessageRef>, LedgerError> {
-        let (Some(within), Some(phone), News::Reply(reply)) =
-            (address.account.answers_within, report.recipient, &report.news)
-        else {
+        let (Some(within), News::Reply(reply)) = (address.account.answers_within, &report.news) else {
             return Ok(None);
+        };
+        let phone = match (report.recipient, report.sid.as_deref()) {
+            (Some(phone), _) => phone,
+            // Somebody who is known by a user id, and not by a number, names the message by its SID alone.
+            (None, Some(sid)) => return self.with_sid(&address.name, within, sid).await,
+            (None, None) => return Ok(None),
         };
         // What went out from another number was not answered here.
         let is_meant = async |campaign: CampaignId| {
@@ -276,22 +286,57 @@ impl<L: Ledger> Reports<L> {
         self.ledger.answered(&address.name, within, answer, is_meant).await
     }
 
-    /// Whose stop word it is. Who says STOP is never written to again, whether or not it is known what
-    /// they answered; but the address of one message that is known stops nobody but its recipient.
+    /// The message with a SID among those that an account sent within a time. There is no index of SIDs, because it would cost
+    /// each message and such answers are rare: the records are read, newest campaigns first.
+    async fn with_sid(
+        &self,
+        account: &str,
+        within: Duration,
+        sid: &str,
+    ) -> Result<Option<MessageRef>, LedgerError> {
+        let _turn = self.sid_searches.lock().await;
+        let since = self.ledger.time() - within;
+        let mut left = SEARCHED_BATCHES;
+        for campaign in self.ledger.campaigns().await? {
+            let is_recent = campaign.finished_at.is_none_or(|at| at >= since);
+            if campaign.account != account || !is_recent {
+                continue;
+            }
+            let written = self.ledger.written(&campaign.id).await?.min(left);
+            left -= written;
+            let numbers: Vec<u32> = (0..written).collect();
+            for numbers in numbers.chunks(SEARCHED_TOGETHER) {
+                let stored = self.ledger.load(&campaign.id, numbers).await?;
+                let sids = self.ledger.sids(&stored).await?;
+                let found = numbers.iter().zip(sids).find_map(|(batch, sids)| {
+                    sids.iter().find(|(_, known)| *known == sid).map(|(index, _)| (*batch, *index))
+                });
+                if let Some((batch, index)) = found {
+                    return Ok(Some(MessageRef { campaign: campaign.id, batch, index }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whose stop word it is: the person's that was written to, and the number's that wrote, where that is another one. Who
+    /// says STOP is never written to again, whether or not it is known what they answered; but the address of one message
+    /// that is known, and to which this is no answer, stops nobody.
     async fn who_says_so(
         &self,
         subject: &Subject,
         effects: Option<&ReportEffect>,
         said: Option<Phone>,
-    ) -> Result<Option<Phone>, LedgerError> {
+    ) -> Result<Vec<Phone>, LedgerError> {
         if let Some(effects) = effects {
-            return Ok(Some(effects.recipient));
+            let other = said.filter(|said| said.person() != effects.recipient.person());
+            return Ok([effects.recipient].into_iter().chain(other).collect());
         }
         let is_known = match subject {
             Subject::Message(message) => self.ledger.campaign(&message.campaign).await?.is_some(),
             Subject::Account => false,
         };
-        Ok(said.filter(|_| !is_known))
+        Ok(said.filter(|_| !is_known).into_iter().collect())
     }
 
     /// A flow that is throttled or blocked may be seen only here: the provider took the message, and
@@ -323,16 +368,19 @@ impl<L: Ledger> Reports<L> {
         Ok(())
     }
 
-    async fn stop(&self, person: Phone, message: Option<&MessageRef>) -> Result<(), CallbackError> {
-        if self.ledger.suppress(vec![person], Suppress::Add).await? > 0 {
+    async fn stop(&self, people: Vec<Phone>, message: Option<&MessageRef>) -> Result<(), CallbackError> {
+        if people.is_empty() {
+            return Ok(());
+        }
+        if self.ledger.suppress(people.clone(), Suppress::Add).await? > 0 {
             tracing::info!("somebody has answered with a stop word and is never written to again");
             metrics::counter!("flowcast_suppressed_total").increment(1);
         }
         // Also when the number was on the list: we may have died before others were told.
-        Ok(self
-            .publisher
-            .publish_confirmed(&[Events::suppressed(self.ledger.time(), person, message)])
-            .await?)
+        let now = self.ledger.time();
+        let events: Vec<_> =
+            people.into_iter().map(|person| Events::suppressed(now, person, message)).collect();
+        Ok(self.publisher.publish_confirmed(&events).await?)
     }
 
     /// Hands a body on to the address that its campaign's job names. A body that concerns several

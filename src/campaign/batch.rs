@@ -8,6 +8,15 @@ use super::phone::Phone;
 /// The most messages in a batch (Exotel, document 001: more than 100 in a request is a 400).
 pub const BATCH_LIMIT: usize = 100;
 
+/// Stands between what a value shows and the number that it is, where a number is shown in a way of its own: `15%` of a
+/// spreadsheet is 0.15, and `1499.00` of JSON is 1499. Readers take it out of what people write.
+pub const NUMBER_MARK: char = '\u{1f}';
+
+/// What a value shows, and the number that it is, where both are known.
+pub fn shown_and_number(value: &str) -> (&str, Option<f64>) {
+    value.split_once(NUMBER_MARK).map_or((value, None), |(shown, number)| (shown, number.parse().ok()))
+}
+
 /// Up to [`BATCH_LIMIT`] recipients. All values stand in one text, so that a batch costs a few
 /// allocations and not hundreds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,12 +50,14 @@ pub struct Recipient<'a> {
 }
 
 /// A recipient's value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Field<'a> {
     /// Nothing but white space.
     Empty,
     /// A text.
     Text(&'a str),
+    /// A number, and how it is shown.
+    Number(&'a str, f64),
     /// A JSON text of any type.
     Json(&'a str),
 }
@@ -67,10 +78,10 @@ impl Batch {
     }
 
     /// Adds a recipient. There must be as many values as the batch is wide.
-    pub fn push<'v>(&mut self, row: u64, phone: Phone, values: impl Iterator<Item = &'v str>) {
+    pub fn push(&mut self, row: u64, phone: Phone, values: impl Iterator<Item = impl AsRef<str>>) {
         let before = self.ends.len();
         for value in values {
-            self.text.push_str(value);
+            self.text.push_str(value.as_ref());
             // A row is at most a few KiB (the reader sees to it), so a batch stays far below 4 GiB.
             self.ends.push(u32::try_from(self.text.len()).unwrap_or(u32::MAX));
         }
@@ -125,15 +136,24 @@ impl Batch {
 impl<'a> Recipient<'a> {
     /// The value of a column, by its place among the columns that the template uses.
     pub fn field(&self, column: usize) -> Field<'a> {
+        match self.raw(column) {
+            blank if blank.trim().is_empty() => Field::Empty,
+            json if self.batch.json => Field::Json(json),
+            text => match shown_and_number(text) {
+                (hidden, Some(_)) if hidden.trim().is_empty() => Field::Empty,
+                (shown, Some(number)) => Field::Number(shown, number),
+                (shown, None) => Field::Text(shown),
+            },
+        }
+    }
+
+    /// The value of a column as it was planned, with a number behind its mark.
+    pub fn raw(&self, column: usize) -> &'a str {
         let at = self.index * self.batch.width + column;
         let start =
             at.checked_sub(1).and_then(|before| self.batch.ends.get(before)).map_or(0, |end| *end as usize);
         let end = self.batch.ends.get(at).map_or(start, |end| *end as usize);
-        match self.batch.text.get(start..end).unwrap_or_default() {
-            blank if blank.trim().is_empty() => Field::Empty,
-            json if self.batch.json => Field::Json(json),
-            text => Field::Text(text),
-        }
+        self.batch.text.get(start..end).unwrap_or_default()
     }
 
     /// All of its values, one after the other.

@@ -1,5 +1,7 @@
 //! The columns of an audience, and which of them a placeholder means.
 
+use unicode_ident::{is_xid_continue, is_xid_start};
+
 use super::problem::nearest;
 
 /// What a placeholder may name besides a column.
@@ -39,7 +41,24 @@ impl Columns {
         &self.0
     }
 
-    /// The column that `name` means: exactly, else without regard to case, spaces and dashes.
+    /// What a placeholder calls a column: letters and digits of any script stay, all else becomes `_`.
+    ///
+    /// ```
+    /// use flowcast::campaign::Columns;
+    ///
+    /// assert_eq!(Columns::identifier("First Name"), "First_Name");
+    /// assert_eq!(Columns::identifier("Price (INR)"), "Price_INR");
+    /// ```
+    pub fn identifier(name: &str) -> String {
+        let parts = name.split(|c: char| !is_xid_continue(c)).filter(|part| !part.is_empty());
+        let joined = parts.collect::<Vec<_>>().join("_");
+        match joined.chars().next() {
+            Some(first) if is_xid_start(first) || first == '_' => joined,
+            _ => format!("_{joined}"),
+        }
+    }
+
+    /// The column that `name` means: exactly, else without regard to case, spaces and signs.
     ///
     /// # Errors
     ///
@@ -62,7 +81,7 @@ impl Columns {
 }
 
 fn plain(name: &str) -> String {
-    name.trim().to_lowercase().replace([' ', '-'], "_")
+    Columns::identifier(name.trim()).to_lowercase()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use super::batch::NUMBER_MARK;
 use super::problem::{Problem, json_error, quoted, step};
 
 /// Reads a document. A whole number beyond 64 bits is an identifier and no quantity: it becomes a text of its digits.
@@ -27,16 +28,25 @@ pub fn read(bytes: &[u8]) -> Result<Value, Problem> {
     read.map_err(|fault| twice.take().unwrap_or_else(|| Problem::new("", json_error(&fault))))
 }
 
-/// A text in which whole numbers that do not fit into 64 bits stand in quotes.
+/// A text in which whole numbers that do not fit into 64 bits stand in quotes; and, of recipients, numbers that would be printed in
+/// another way than they were written, with [`NUMBER_MARK`] between that and the number: `1499.00` is `"1499.00\u001f1499.0"`.
 fn with_quoted_identifiers(text: &str) -> Cow<'_, str> {
     let bytes = text.as_bytes();
     let (mut out, mut copied, mut at) = (String::new(), 0, 0);
+    // How deep the place is, the names that lead to it, and the last sign that is neither a blank nor in a value.
+    let (mut depth, mut names, mut last) = (0_usize, [""; 2], b' ');
     while let Some(byte) = bytes.get(at) {
         match byte {
             b'"' => {
+                let start = at + 1;
                 at += 1;
                 while let Some(inside) = bytes.get(at).filter(|inside| **inside != b'"') {
                     at += if *inside == b'\\' { 2 } else { 1 };
+                }
+                if matches!(last, b'{' | b',')
+                    && let Some(name) = depth.checked_sub(1).and_then(|level| names.get_mut(level))
+                {
+                    *name = text.get(start..at).unwrap_or_default();
                 }
                 at += 1;
             }
@@ -56,8 +66,24 @@ fn with_quoted_identifiers(text: &str) -> Cow<'_, str> {
                     out.push_str(number);
                     out.push('"');
                     copied = end;
+                } else if depth > 3
+                    && names == ["audience", "recipients"]
+                    && let Some(printed) = printed_otherwise(number)
+                {
+                    out.push_str(text.get(copied..at).unwrap_or_default());
+                    out.push_str(&format!("\"{number}\\u{:04x}{printed}\"", u32::from(NUMBER_MARK)));
+                    copied = end;
                 }
                 at = end;
+            }
+            b'{' | b'[' | b'}' | b']' | b',' | b':' => {
+                last = *byte;
+                match byte {
+                    b'{' | b'[' => depth += 1,
+                    b'}' | b']' => depth = depth.saturating_sub(1),
+                    _ => {}
+                }
+                at += 1;
             }
             _ => at += 1,
         }
@@ -67,6 +93,12 @@ fn with_quoted_identifiers(text: &str) -> Cow<'_, str> {
     }
     out.push_str(text.get(copied..).unwrap_or_default());
     Cow::Owned(out)
+}
+
+/// A number as it is printed, where that is not as it was written. What is no number stays as it is.
+fn printed_otherwise(number: &str) -> Option<String> {
+    let read: Number = serde_json::from_str(number).ok()?;
+    Some(read.to_string()).filter(|printed| printed != number)
 }
 
 /// Where in a document a value stands.
@@ -194,6 +226,32 @@ mod tests {
             "\"\\",
         ] {
             assert!(read(wrong.as_bytes()).unwrap_err().message.starts_with("is not JSON"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_recipients_keep_how_they_were_written() {
+        let job = |value: &str| {
+            let text = format!(
+                r#"{{"a":[{value}],"audience":{{"x":{value},"recipients":[{{"phone":"1","sum":{value}}}]}}}}"#
+            );
+            super::read(text.as_bytes()).unwrap()
+        };
+        for (written, kept) in [
+            ("1499.00", json!("1499.00\u{1f}1499.0")),
+            ("1e3", json!("1e3\u{1f}1000.0")),
+            ("-0.50", json!("-0.50\u{1f}-0.5")),
+            ("1499", json!(1499)),
+            ("0.5", json!(0.5)),
+            ("123456789012345678901", json!("123456789012345678901")),
+        ] {
+            let read = job(written);
+            assert_eq!(read["audience"]["recipients"][0]["sum"], kept, "{written}");
+            assert_eq!(
+                (&read["a"][0], &read["audience"]["x"]),
+                (&value(written), &value(written)),
+                "{written}"
+            );
         }
     }
 

@@ -4,6 +4,7 @@
 
 pub mod batch;
 pub mod capability;
+pub mod character_set;
 pub mod codes;
 pub mod columns;
 pub mod content;
@@ -15,6 +16,7 @@ pub mod job;
 pub mod json;
 pub mod notice;
 pub mod phone;
+mod phone_parser;
 pub mod price;
 pub mod problem;
 pub mod rate;
@@ -26,12 +28,14 @@ pub mod state;
 pub mod template;
 pub mod text;
 
-pub use batch::{BATCH_LIMIT, Batch, Field, Recipient};
+pub use batch::{BATCH_LIMIT, Batch, Field, NUMBER_MARK, Recipient, shown_and_number};
 pub use capability::{Callbacks, Subject};
+pub use character_set::CharacterSet;
 pub use columns::Columns;
 pub use id::{CampaignId, MessageRef};
 pub use job::Job;
 pub use phone::Phone;
+pub use phone_parser::{PhoneError, PhoneParser};
 pub use price::{Price, PriceList};
 pub use problem::Problem;
 pub use rate::Rate;

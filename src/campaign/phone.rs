@@ -39,6 +39,54 @@ impl Phone {
     pub fn digits(self) -> u64 {
         self.0
     }
+
+    /// The one spelling by which a person is known, where `WhatsApp` has two: Mexico with and without `1`, Argentina with and
+    /// without `9` (`52 1`, `54 9`), Brazilian mobile numbers with and without their ninth digit. It is compared and never
+    /// sent to.
+    ///
+    /// ```
+    /// use flowcast::campaign::Phone;
+    ///
+    /// let person = |text: &str| Ok::<_, flowcast::campaign::phone::InvalidPhone>(text.parse::<Phone>()?.person());
+    /// assert_eq!(person("+5511987654321")?, person("+551187654321")?);
+    /// assert_eq!(person("+5215512345678")?, person("+525512345678")?);
+    /// # Ok::<(), flowcast::campaign::phone::InvalidPhone>(())
+    /// ```
+    #[must_use]
+    pub fn person(self) -> Self {
+        /// What stands behind a country code and one digit: ten more.
+        const TEN: u64 = 10_000_000_000;
+        /// Of a Brazilian number, what stands behind the area's two digits and the ninth one.
+        const EIGHT: u64 = 100_000_000;
+        let (front, rest) = (self.0 / TEN, self.0 % TEN);
+        match front {
+            521 => return Self(52 * TEN + rest),
+            549 => return Self(54 * TEN + rest),
+            _ => {}
+        }
+        let (front, last) = (self.0 / EIGHT, self.0 % EIGHT);
+        let (area, ninth) = (front / 10, front % 10);
+        // Only numbers that are older than the ninth digit have a spelling without it, and those begin with 6 to 9.
+        let is_old = (5511..=5599).contains(&area) && ninth == 9 && last >= EIGHT / 10 * 6;
+        if is_old { Self(area * EIGHT + last) } else { self }
+    }
+
+    /// All spellings by which `WhatsApp` may name this person, [`Phone::person`] first.
+    pub fn spellings(self) -> impl Iterator<Item = Self> {
+        const TEN: u64 = 10_000_000_000;
+        const EIGHT: u64 = 100_000_000;
+        let person = self.person();
+        let (front, rest) = (person.0 / TEN, person.0 % TEN);
+        let (area, last) = (person.0 / EIGHT, person.0 % EIGHT);
+        let other = match front {
+            52 => Some(521 * TEN + rest),
+            54 => Some(549 * TEN + rest),
+            _ if (5511..=5599).contains(&area) => Some((area * 10 + 9) * EIGHT + last),
+            _ => None,
+        };
+        let other = other.map(Self).filter(|other| *other != person && other.person() == person);
+        std::iter::once(person).chain(other)
+    }
 }
 
 impl FromStr for Phone {
@@ -107,6 +155,37 @@ mod tests {
         assert_eq!("+919876543210".parse::<Phone>().unwrap().to_string(), "+919876543210");
         assert_eq!(Phone::from_digits(0), None);
         assert_eq!(Phone::from_digits(919_876_543_210), "+919876543210".parse().ok());
+    }
+
+    #[test]
+    fn a_person_has_one_key_whatever_the_spelling() {
+        let spelled = |text: &str| {
+            let phone: Phone = text.parse().unwrap();
+            phone.spellings().map(|phone| phone.to_string()).collect::<Vec<_>>()
+        };
+        for (one, other) in [
+            ("+525512345678", "+5215512345678"),
+            ("+541123456789", "+5491123456789"),
+            ("+551187654321", "+5511987654321"),
+        ] {
+            assert_eq!(spelled(one), [one, other]);
+            assert_eq!(spelled(other), [one, other]);
+        }
+        // A mobile number that never had eight digits, a fixed line, other countries, other lengths.
+        for alone in [
+            "+5511923456789",
+            "+551123456789",
+            "+919876543210",
+            "+52551234567",
+            "+14155552671",
+            "+5411234567",
+            "+5511",
+        ]
+        .iter()
+        .filter(|text| text.len() > 7)
+        {
+            assert_eq!(spelled(alone), [*alone]);
+        }
     }
 
     #[test]

@@ -130,6 +130,8 @@ pub enum Form {
     Date,
     /// Two letters.
     CountryCode,
+    /// A parameter of a template: no line break, no tab, no five spaces. What becomes of one that has them the job says.
+    Parameter,
 }
 
 /// An object's fields and what must hold between them.
@@ -314,11 +316,56 @@ pub struct Limit {
     pub source: Authority,
     /// Whether it must be a string; elsewhere one expression alone keeps its type.
     pub is_text: bool,
+    /// What becomes of blanks that Meta takes in no parameter, where it is one.
+    pub whitespace: Option<Whitespace>,
+}
+
+/// What becomes of a template's parameter with a line break, a tab or five spaces, which Meta refuses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Whitespace {
+    /// Its row is not sent.
+    #[default]
+    Refuse,
+    /// They become one space.
+    Join,
+}
+
+impl Whitespace {
+    /// The most spaces in a row.
+    const SPACES: &str = "    ";
+
+    /// Whether Meta refuses a parameter.
+    pub fn is_refused(text: &str) -> bool {
+        text.contains(['\n', '\r', '\t'])
+            || text.split(Self::SPACES).skip(1).any(|rest| rest.starts_with(' '))
+    }
+
+    /// A text with each run of blanks that Meta refuses as one space.
+    pub fn joined(text: &str) -> String {
+        let mut joined = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(start) = rest.find([' ', '\n', '\r', '\t']) {
+            let (before, from) = rest.split_at(start);
+            let behind = from.trim_start_matches([' ', '\n', '\r', '\t']);
+            let run = from.get(..from.len() - behind.len()).unwrap_or_default();
+            joined.push_str(before);
+            joined.push_str(if Self::is_refused(run) { " " } else { run });
+            rest = behind;
+        }
+        joined.push_str(rest);
+        joined
+    }
+
+    /// What is said of a parameter that Meta refuses.
+    pub const REFUSED: &str = "has a line break, a tab or five spaces in a row, which Meta takes in no parameter; take them out, or set \
+                               \"whitespace\": \"join\" in the job";
 }
 
 impl Limit {
     /// Anything goes.
-    pub const FREE: Self = Self { max: 0, may_be_empty: true, source: Authority::Flowcast, is_text: false };
+    pub const FREE: Self =
+        Self { max: 0, may_be_empty: true, source: Authority::Flowcast, is_text: false, whitespace: None };
 }
 
 /// What a walk found.
@@ -426,10 +473,12 @@ fn walk(rule: &Rule, value: &Value, pointer: &str, findings: &mut Findings) {
 fn walk_template(rule: &Rule, pointer: &str, findings: &mut Findings) {
     match rule {
         Rule::Text(rule) if rule.one_of.is_empty() => {
-            let limit =
-                Limit { max: rule.max, may_be_empty: rule.may_be_empty, source: rule.source, is_text: true };
-            findings.limits.push((pointer.into(), limit));
-            findings.check_rendered |= rule.form != Form::Any;
+            let whitespace = (rule.form == Form::Parameter).then(Whitespace::default);
+            let Text { max, may_be_empty, source, .. } = *rule;
+            findings
+                .limits
+                .push((pointer.into(), Limit { max, may_be_empty, source, is_text: true, whitespace }));
+            findings.check_rendered |= !matches!(rule.form, Form::Any | Form::Parameter);
         }
         Rule::Bool | Rule::Number { .. } | Rule::Object(_) | Rule::List { .. } | Rule::AnyObject { .. } => {
             findings.check_rendered = true;

@@ -50,6 +50,47 @@ pub fn shortened(text: &str, longest: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{}{CUT}", text.get(..end).unwrap_or_default()))
 }
 
+/// A value as it may stand in a message: without blanks around it, and with the marks of reading direction that it opens closed,
+/// so that a name can't turn the rest of the message around. What shows nothing is empty.
+pub fn value(text: &str) -> Cow<'_, str> {
+    let is_blank = |c: char| c.is_whitespace() || is_invisible(c) && !is_joiner(c);
+    if text.is_ascii() {
+        return Cow::Borrowed(text.trim());
+    }
+    if text.chars().all(|c| is_blank(c) || is_joiner(c)) {
+        return Cow::Borrowed("");
+    }
+    let text = text.trim_matches(|c: char| is_blank(c) && !is_direction(c));
+    if text.contains(is_direction) { Cow::Owned(balanced(text)) } else { Cow::Borrowed(text) }
+}
+
+/// Joiners shape the letters around them, as in Persian and Hindi.
+fn is_joiner(c: char) -> bool {
+    matches!(c, '\u{200c}' | '\u{200d}')
+}
+
+/// What turns the reading direction until it is closed, and what closes it (Unicode, annex 9).
+fn is_direction(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A text all of whose marks of direction are in pairs: what closes nothing is left out, and what is open is closed at the end.
+fn balanced(text: &str) -> String {
+    let (mut out, mut open) = (String::with_capacity(text.len() + 8), Vec::new());
+    for c in text.chars() {
+        match c {
+            '\u{202a}' | '\u{202b}' | '\u{202d}' | '\u{202e}' => open.push('\u{202c}'),
+            '\u{2066}'..='\u{2068}' => open.push('\u{2069}'),
+            '\u{202c}' | '\u{2069}' if open.last() == Some(&c) => drop(open.pop()),
+            '\u{202c}' | '\u{2069}' => continue,
+            _ => {}
+        }
+        out.push(c);
+    }
+    out.extend(open.into_iter().rev());
+    out
+}
+
 /// A number with its thousands apart: `12,345`.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
@@ -108,5 +149,23 @@ mod tests {
         let shown = visible_lines(&value.to_string()).into_owned();
         assert!(!shown.contains(is_hidden));
         assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+    }
+
+    #[test]
+    fn a_value_is_what_it_shows() {
+        for (text, shown) in [
+            (" Asha ", "Asha"),
+            ("\u{a0}Asha\u{200b}", "Asha"),
+            (" \u{200b}\u{a0}\u{feff} ", ""),
+            ("\u{200c}", ""),
+            ("\u{202e}ahsA", "\u{202e}ahsA\u{202c}"),
+            ("Asha\u{202c}", "Asha"),
+            ("\u{2067}\u{202b}a\u{2069}", "\u{2067}\u{202b}a\u{202c}\u{2069}"),
+            ("\u{2067}a\u{2069}", "\u{2067}a\u{2069}"),
+            // Joiners shape what stands beside them.
+            ("\u{915}\u{94d}\u{200d}", "\u{915}\u{94d}\u{200d}"),
+        ] {
+            assert_eq!(value(text), shown, "{text:?}");
+        }
     }
 }

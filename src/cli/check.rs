@@ -10,6 +10,7 @@ use super::callback_endpoint::CallbackEndpoint;
 use super::text::duration;
 use super::{Failure, Outcome, line, look, open, print, write_line};
 use crate::campaign::content::preview;
+use crate::campaign::problem::listed;
 use crate::campaign::{counted, thousands, visible};
 use crate::config::Config;
 use crate::dispatch::{Account, Prepared, prepare};
@@ -66,9 +67,12 @@ fn as_text(prepared: &Prepared, account: &Account, found: &Checked) -> String {
         }
         line(String::new());
     }
-    if let Some(note) = found.note {
-        line(format!("the audience is {note}"));
+    for note in &found.notes {
+        line(format!("note: {}", visible(note)));
     }
+    line(format!("numbers     {}", visible(&found.phone_column)));
+    let named = found.columns.iter().map(|column| format!("{{{{ {} }}}}", column.identifier));
+    line(format!("columns     {}", visible(&listed(named.collect::<Vec<_>>().iter().map(String::as_str)))));
     line(format!("rows        {:>12}", thousands(found.rows)));
     line(format!("recipients  {:>12}", thousands(found.recipients)));
     line(format!("skipped     {:>12}", thousands(found.skipped.values().sum())));

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{Failure, Outcome, open, operator, print, write_line};
 use crate::audience::{self, AudienceError, Source};
-use crate::campaign::Phone;
+use crate::campaign::{Phone, PhoneParser};
 use crate::campaign::{counted, thousands};
 use crate::config::Config;
 use crate::ledger::{Act, Ledger, Suppress as Change, Suppressed, on_ledger};
@@ -26,14 +26,14 @@ pub(super) struct Suppress {
 enum SuppressCommand {
     /// Put numbers on the list
     Add {
-        /// Numbers in E.164, as +919876543210
-        #[arg(required = true)]
+        /// Numbers in international form, as +919876543210
+        #[arg(required = true, value_parser = PhoneParser::international)]
         numbers: Vec<Phone>,
     },
     /// Take numbers off the list
     Remove {
-        /// Numbers in E.164, as +919876543210
-        #[arg(required = true)]
+        /// Numbers in international form, as +919876543210
+        #[arg(required = true, value_parser = PhoneParser::listed)]
         numbers: Vec<Phone>,
     },
     /// Print the list
@@ -60,7 +60,10 @@ pub(super) async fn main(suppress: Suppress, config: &Config, json: bool) -> Out
 async fn run(what: SuppressCommand, ledger: &impl Ledger, json: bool) -> Outcome {
     let (done, word) = match what {
         SuppressCommand::Add { numbers } => (ledger.suppress(numbers, Change::Add).await?, "added"),
-        SuppressCommand::Remove { numbers } => (ledger.suppress(numbers, Change::Remove).await?, "removed"),
+        SuppressCommand::Remove { numbers } => (
+            ledger.suppress(numbers.into_iter().flat_map(Phone::spellings).collect(), Change::Remove).await?,
+            "removed",
+        ),
         SuppressCommand::Import { file, phone, default_region } => {
             (ledger.suppress(read(file, phone, default_region)?, Change::Add).await?, "added")
         }

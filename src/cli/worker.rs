@@ -15,8 +15,8 @@ use super::callback_endpoint::CallbackEndpoint;
 use super::run::listen_for_signals;
 use super::sandbox::{Faults, inside};
 use super::{Failure, Outcome, open};
-use crate::audience::PhoneNumbers;
 use crate::callbacks::{Reports, Slot, StopWords, router};
+use crate::campaign::PhoneParser;
 use crate::config::{self, Config};
 use crate::dispatch::{Context, Events, LoopProgress, Webhooks, take_jobs, work};
 use crate::forward::Forward;
@@ -71,7 +71,7 @@ pub(super) struct Worker {
 }
 
 pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>) -> Outcome {
-    tokio::task::spawn_blocking(PhoneNumbers::load);
+    tokio::task::spawn_blocking(PhoneParser::load);
     let stop = CancellationToken::new();
     tokio::spawn(listen_for_signals(stop.clone(), |text| tracing::info!("{text}")));
     if worker.faults.any() && !worker.sandbox {

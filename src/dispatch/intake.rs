@@ -24,6 +24,10 @@ pub struct Prepared {
     pub settings: Settings,
     /// Its columns.
     pub columns: Columns,
+    /// The column that the numbers are taken from.
+    pub phone_column: String,
+    /// Others that are called as columns of numbers are, where the job names none.
+    pub other_phone_columns: Vec<String>,
     /// What one pass over it told.
     pub scan: Scan,
     /// Its messages.
@@ -83,16 +87,22 @@ pub fn prepare(job: Job, audiences: &Audiences, account: &Account) -> Result<Pre
             let settings = Settings {
                 phone: csv.phone.clone(),
                 delimiter: csv.delimiter.and_then(|delimiter| u8::try_from(delimiter).ok()),
-                encoding: Encoding::Utf8,
+                encoding: csv.encoding.as_deref().and_then(Encoding::named).unwrap_or_default(),
                 default_region: csv.default_region.clone(),
+                sheet: csv.sheet.clone(),
+                hidden_rows: csv.hidden_rows,
                 columns,
             };
             (audiences.find(csv)?, settings)
         }
     };
-    let scan = audience::scan(&source, settings.delimiter)?;
+    let scan = audience::scan(&source, &settings)?;
     settings.encoding = scan.encoding;
-    let columns = Audience::open(&source, &settings)?.columns().clone();
+    let opened = Audience::open(&source, &settings)?;
+    let (columns, phone_column) = (opened.columns().clone(), opened.phone_column().to_owned());
+    let is_found = settings.phone.is_none() && !opened.has_json_values();
+    let others = opened.phone_columns().filter(|name| is_found && **name != phone_column);
+    let other_phone_columns = others.map(str::to_owned).collect();
     let template = template(&job, &columns, account).map_err(Refusal::Problems)?;
     let mode = "/interactive/action/parameters/mode";
     if job.message.pointer(mode).is_some_and(|mode| mode == "draft") && scan.rows > DRAFT {
@@ -104,11 +114,29 @@ pub fn prepare(job: Job, audiences: &Audiences, account: &Account) -> Result<Pre
         return Err(Refusal::Problems(vec![Problem::new(format!("/message{mode}"), fault)]));
     }
     let batch_size = batch_size(job.limits.messages, account.limits.rates());
-    Ok(Prepared { job, source, settings, columns, scan, template, batch_size, begun })
+    Ok(Prepared {
+        job,
+        source,
+        settings,
+        columns,
+        phone_column,
+        other_phone_columns,
+        scan,
+        template,
+        batch_size,
+        begun,
+    })
 }
 
 /// A job's message as its account's provider wants it.
 pub(super) fn template(job: &Job, columns: &Columns, account: &Account) -> Result<Template, Vec<Problem>> {
+    let mut ambiguous = Template::ambiguous(&job.message, "/message", columns);
+    if let Some(custom_data) = &job.custom_data {
+        ambiguous.extend(Template::ambiguous(&custom_data.as_str().into(), "/custom_data", columns));
+    }
+    if !ambiguous.is_empty() {
+        return Err(ambiguous);
+    }
     let envelope = account.provider.envelope(job, account.callbacks.is_some())?;
     let callbacks = account.callbacks.clone();
     Template::compile(&envelope, &job.limits_of_strings, job.check_rendered, columns, callbacks)

@@ -9,15 +9,14 @@ use crate::queue::QueuedBatch;
 /// What is kept of a message that failed, as a JSON text: whether its values are JSON, and they.
 pub(super) fn payload(recipient: &Recipient<'_>, width: usize) -> String {
     let mut is_json = false;
-    let mut text = |field| match field {
+    let mut value = |column| match recipient.field(column) {
         Field::Empty => "",
-        Field::Text(text) => text,
-        Field::Json(text) => {
-            is_json = true;
-            text
+        field => {
+            is_json |= matches!(field, Field::Json(_));
+            recipient.raw(column)
         }
     };
-    let values: Vec<&str> = (0..width).map(|column| text(recipient.field(column))).collect();
+    let values: Vec<&str> = (0..width).map(&mut value).collect();
     json!([is_json, values]).to_string()
 }
 

@@ -209,8 +209,9 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 return Ok(SendDecision::Stopped);
             }
         }
-        let recipients: Vec<Phone> =
-            set.iter().filter_map(|index| Some(queued.batch.recipient(usize::from(*index))?.phone)).collect();
+        // WhatsApp counts people, whatever their spelling.
+        let person = |index: &u8| Some(queued.batch.recipient(usize::from(*index))?.phone.person());
+        let recipients: Vec<Phone> = set.iter().filter_map(person).collect();
         let turn = tokio::select! {
             biased;
             () = self.stop.cancelled() => return Ok(SendDecision::Stopped),
@@ -316,6 +317,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         let account = self.job.account.clone();
         metrics::histogram!("flowcast_request_duration_seconds", "account" => account).record(latency);
         let request = answer.as_ref().ok().and_then(|reply| provider.request_id(reply));
+        let known_as = answer.as_ref().ok().and_then(|reply| provider.recipient(reply));
         let answer = answer.map(|reply| {
             let said = provider.parse(&reply, claimed.len());
             classify(&reply, said)
@@ -331,6 +333,9 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         let is = |state: fn(&Outcome) -> bool| decision.outcomes.iter().any(|(_, outcome)| state(outcome));
         let taken = is(|outcome| matches!(outcome, Outcome::Accepted { .. }));
         let rejected = is(|outcome| matches!(outcome, Outcome::Rejected { .. }));
+        if let (Some(number), [index], true) = (known_as, claimed.as_slice(), taken) {
+            self.note_other_number(queued, *index, number).await;
+        }
         if let Some(request) = &request {
             // What a provider's support asks for first.
             let all = claimed.len();
@@ -366,6 +371,21 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         let messages: Vec<(Phone, u8)> = claimed.iter().filter_map(phone).collect();
         let (account, number) = (&self.job.account, queued.batch.number);
         self.ledger.note_sent(account, within, &self.id, number, &messages).await
+    }
+
+    /// Notes a message under the number by which the provider knows its recipient, where that is another one: answers come
+    /// from it.
+    async fn note_other_number(&self, queued: &QueuedBatch, index: u8, number: Phone) {
+        let Some(within) = self.account.answers_within else { return };
+        let recipient = queued.batch.recipient(usize::from(index));
+        if recipient.is_none_or(|recipient| recipient.phone.person() == number.person()) {
+            return;
+        }
+        let (account, batch) = (&self.job.account, queued.batch.number);
+        if let Err(error) = self.ledger.note_sent(account, within, &self.id, batch, &[(number, index)]).await
+        {
+            tracing::warn!(campaign = %self.id, %error, "answers from the recipient's other number may not find their message");
+        }
     }
 
     /// Records outcomes, with what is needed to send the failed ones again; then tells others.

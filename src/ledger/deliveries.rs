@@ -14,8 +14,6 @@ use crate::campaign::{MessageState, Phone};
 pub struct MessageReport {
     /// Its place in the batch.
     pub message: u8,
-    /// The person's number, where the report has it: another one's report is none of this message.
-    pub recipient: Option<Phone>,
     /// The provider's id of the message.
     pub sid: Option<String>,
     /// When it happened, in milliseconds since 1970.
@@ -28,12 +26,6 @@ impl MessageReport {
     /// Whether it is a person's answer.
     pub(super) fn is_answer(&self) -> bool {
         matches!(self.news, News::Reply(_))
-    }
-
-    /// Whether it can be a report of a message to this person. Some reports leave the country code out.
-    pub(super) fn is_of(&self, phone: Phone) -> bool {
-        let ends = |other: Phone| phone.digits().to_string().ends_with(&other.digits().to_string());
-        self.recipient.is_none_or(ends)
     }
 }
 
@@ -275,7 +267,7 @@ mod tests {
                 details: BTreeMap::new(),
             }),
         };
-        MessageReport { message, recipient: None, sid: None, at, news }
+        MessageReport { message, sid: None, at, news }
     }
 
     proptest! {

@@ -323,8 +323,7 @@ impl<'b> Draft<'b> {
         for report in reports {
             let place = report.message;
             let found = self.batch.recipients.get(usize::from(place)).copied();
-            let meant = found.filter(|(_, phone)| report.is_of(*phone));
-            let (Some((row, recipient)), Some(message)) = (meant, self.record.message(place).copied()) else {
+            let (Some((row, recipient)), Some(message)) = (found, self.record.message(place).copied()) else {
                 effects.push(None);
                 continue;
             };
@@ -575,7 +574,7 @@ mod tests {
             Event::Doubt { place } => draft.doubt_untouched(&[*place]),
             Event::Report { place, state } => {
                 let news = News::Delivery { state: Delivery::ALL[*state], code: None, text: String::new() };
-                let report = MessageReport { message: *place, recipient: None, sid: None, at: 5_000, news };
+                let report = MessageReport { message: *place, sid: None, at: 5_000, news };
                 drop(draft.report(&[report], &[]));
             }
         }

@@ -42,16 +42,18 @@ pub trait SentMessages: Reporting {
         async move {
             let since = self.now().saturating_sub(i64::try_from(within.as_millis()).unwrap_or(i64::MAX));
             let mut last: Option<(i64, MessageRef)> = None;
-            for message in self.sent_to(account, within, answer.phone).await? {
+            let mut noted = Vec::new();
+            for phone in answer.phone.spellings() {
+                noted.extend(self.sent_to(account, within, phone).await?);
+            }
+            for message in noted {
                 if !is_meant(message.campaign.clone()).await? {
                     continue;
                 }
                 let place = message.index;
                 let stored = self.load(&message.campaign, &[message.batch]).await?;
-                let known = stored.iter().flatten().find_map(|stored| {
-                    let (_, recipient) = stored.batch.recipients.get(usize::from(place))?;
-                    stored.record.message(place).filter(|_| *recipient == answer.phone).copied()
-                });
+                // Whose message it is decides what was noted: the provider may know the person under another number.
+                let known = stored.iter().flatten().find_map(|stored| stored.record.message(place).copied());
                 let Some(known) = known else { continue };
                 if known.attempts == 0
                     || matches!(known.state, MessageState::Rejected | MessageState::Skipped)

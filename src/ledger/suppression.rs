@@ -48,9 +48,9 @@ impl SuppressionUpdate {
 }
 
 impl Suppressed {
-    /// Whether a number is one of them.
+    /// Whether a person is on it, in whatever spelling.
     pub fn contains(&self, phone: Phone) -> bool {
-        self.numbers.contains(phone.digits())
+        phone.spellings().any(|phone| self.numbers.contains(phone.digits()))
     }
 
     /// Takes an update over.

@@ -326,7 +326,7 @@ fn report(report: &Value) -> Option<Report> {
         });
     }
     if matches!(word("callback_type"), "icm" | "incoming_message") {
-        let content = content_of(field("content")?);
+        let content = content_of(field("content")?)?;
         return Some(Report {
             message: token(&content),
             recipient: number(field("from")),

@@ -12,7 +12,7 @@ use url::Url;
 
 use super::answer::{Entry, ParsedBody, plain, short};
 use super::reports::{
-    WORDS, content as content_of, details, form, number, of_meta, reference, state, time, token,
+    WORDS, content as content_of, details, form, is_no_answer, number, of_meta, reference, state, time, token,
 };
 use super::{
     Credentials, Kind, Provider, Reply as HttpReply, Request, RequestBody, address, buttons, content,
@@ -44,7 +44,8 @@ pub(super) const KALEYRA: Kind = Kind {
 };
 
 /// Document 002: each of `ref`, `ref1` and `ref2` has at most 255 characters.
-const REFERENCE: Limit = Limit { max: 255, may_be_empty: true, source: Authority::Kaleyra, is_text: true };
+const REFERENCE: Limit =
+    Limit { max: 255, may_be_empty: true, source: Authority::Kaleyra, is_text: true, whitespace: None };
 /// The code of a message that was taken.
 const TAKEN: &str = "WA202";
 
@@ -135,6 +136,9 @@ fn incoming(report: &Value) -> Option<Report> {
     let field = |name: &str| report.get(name).filter(|value| **value != json!(""));
     let text = |name: &str| field(name).and_then(Value::as_str);
     let recipient = number(field("from")).or_else(|| number(field("mobile")))?;
+    if is_no_answer(field("type")) {
+        return None;
+    }
     let message = text("message").and_then(|text| serde_json::from_str::<Value>(text).ok());
     let message = message.as_ref().or(field("message")).filter(|message| message.is_object());
     let content = if let Some(fields) = field("custom_response").and_then(form) {
@@ -142,7 +146,7 @@ fn incoming(report: &Value) -> Option<Report> {
     } else if let Some(words) = text("body") {
         ReplyContent::Text(words.chars().take(WORDS).collect())
     } else if let Some(message) = message {
-        content_of(message)
+        content_of(message)?
     } else {
         ReplyContent::Other(text("type")?.into())
     };

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::answer::{Entry, ParsedBody, plain, short};
-use super::reports::of_meta;
+use super::reports::{number, of_meta};
 use super::{
     Credentials, Kind, Provider, Reply, Request, RequestBody, address, buttons, content, no_extra_info,
 };
@@ -34,7 +34,8 @@ pub(super) const META: Kind = Kind {
 };
 
 /// `biz_opaque_callback_data` has at most 512 characters.
-const OPAQUE: Limit = Limit { max: 512, may_be_empty: true, source: Authority::Meta, is_text: true };
+const OPAQUE: Limit =
+    Limit { max: 512, may_be_empty: true, source: Authority::Meta, is_text: true, whitespace: None };
 
 struct Meta {
     url: Url,
@@ -107,6 +108,12 @@ impl Provider for Meta {
         let list = |value: &Value, name: &str| value[name].as_array().cloned().unwrap_or_default();
         let changes = list(body, "entry").into_iter().flat_map(|entry| list(&entry, "changes"));
         changes.filter_map(|change| Notice::read(&change["value"])).collect()
+    }
+
+    /// `contacts[0].wa_id`.
+    fn recipient(&self, reply: &Reply) -> Option<Phone> {
+        let json: Value = serde_json::from_slice(&reply.body).ok()?;
+        number(json.pointer("/contacts/0/wa_id"))
     }
 
     fn parse(&self, reply: &Reply, _: usize) -> ParsedBody {

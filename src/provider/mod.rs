@@ -113,6 +113,12 @@ pub trait Provider: Send + Sync {
         None
     }
 
+    /// The number under which the provider knows the recipient of the one message that a reply is to, where it says so. It
+    /// may be another spelling, or another number.
+    fn recipient(&self, _reply: &Reply) -> Option<Phone> {
+        None
+    }
+
     /// What a reply to `count` messages says.
     fn parse(&self, reply: &Reply, count: usize) -> ParsedBody;
 }

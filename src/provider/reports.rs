@@ -51,19 +51,32 @@ fn words(text: &str) -> String {
     text.chars().take(WORDS).collect()
 }
 
-/// What a person sent, in the shape that Meta defines and the providers hand on.
-pub(super) fn content(message: &Value) -> ReplyContent {
+/// What comes as a message and answers nothing: a reaction to one, what `WhatsApp` itself can't show, and what it tells of a
+/// person, as a changed number.
+const NO_ANSWERS: [&str; 6] =
+    ["reaction", "unsupported", "unknown", "system", "ephemeral", "request_welcome"];
+
+/// What a person sent, in the shape that Meta defines and the providers hand on; `None` where it is no answer.
+pub(super) fn content(message: &Value) -> Option<ReplyContent> {
+    if is_no_answer(message.get("type")) {
+        return None;
+    }
     let text = |pointer: &str| message.pointer(pointer).and_then(Value::as_str).map(words);
     let answer = message.pointer("/interactive/nfm_reply/response_json").and_then(form);
     if let Some(form) = answer {
-        return ReplyContent::Flow(form);
+        return Some(ReplyContent::Flow(form));
     }
     let said =
         ["/text/body", "/button/text", "/interactive/button_reply/title", "/interactive/list_reply/title"]
             .iter()
             .find_map(|pointer| text(pointer));
     let kind = || words(message["type"].as_str().unwrap_or("unknown"));
-    said.map_or_else(|| ReplyContent::Other(kind()), ReplyContent::Text)
+    Some(said.map_or_else(|| ReplyContent::Other(kind()), ReplyContent::Text))
+}
+
+/// Whether a message of this type answers nothing.
+pub(super) fn is_no_answer(kind: Option<&Value>) -> bool {
+    kind.and_then(Value::as_str).is_some_and(|kind| NO_ANSWERS.contains(&kind))
 }
 
 /// What stands beside an answer, in the shape that Meta defines and the providers hand on; `profile` is the
@@ -106,8 +119,7 @@ pub(super) fn of_meta(body: &Value) -> Vec<Report> {
     for value in changes.map(|change| change["value"].clone()) {
         reports.extend(list(&value, "statuses").iter().filter_map(status));
         for message in list(&value, "messages") {
-            let Some(id) = plain(message.get("id")) else { continue };
-            let content = content(&message);
+            let Some((id, content)) = plain(message.get("id")).zip(content(&message)) else { continue };
             reports.push(Report {
                 message: token(&content),
                 recipient: number(message.get("from")),

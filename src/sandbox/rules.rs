@@ -337,6 +337,16 @@ fn template(value: &Value, at: &str, dialect: Dialect) -> Verdict {
             }
             let place = format!("{at}/{kind}");
             match kind {
+                // Meta's reference of templates: error 132018.
+                "text"
+                    if map["text"]
+                        .as_str()
+                        .is_some_and(|text| text.contains(['\n', '\t']) || text.contains("     ")) =>
+                {
+                    Err(format!(
+                        "{at}/text must not have new-line/tab characters or more than 4 consecutive spaces"
+                    ))
+                }
                 "text" | "payload" | "coupon_code" => texts(map, at, &[kind]),
                 "currency" | "date_time" if map[kind].is_object() => Ok(()),
                 "image" | "video" => media(&map[kind], &place, &[]),

@@ -359,13 +359,7 @@ impl Run {
                             News::Delivery { state: Delivery::Delivered, code: None, text: String::new() };
                         let at = simulated::true_time().unwrap_or_default();
                         let sid = Some("sid-reported".to_owned());
-                        reports.push(MessageReport {
-                            message: place,
-                            recipient: Some(*phone),
-                            sid,
-                            at,
-                            news,
-                        });
+                        reports.push(MessageReport { message: place, sid, at, news });
                     }
                 }
                 if !reports.is_empty() {

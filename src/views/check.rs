@@ -9,12 +9,16 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
+use super::values::{ValueWarnings, placeholders};
 use crate::campaign::content::warnings;
+use crate::campaign::problem::listed;
 use crate::campaign::schedule::Opening;
-use crate::campaign::{CampaignId, Job, Price, Problem};
+use crate::campaign::{CampaignId, Columns, Job, PhoneParser, Price, Problem, SkipReason};
 use crate::dispatch::{Account, DispatchError, Planner, Prepared, forecast};
 use crate::egress::EgressPolicy;
 
+/// How many numbers that can't be read are looked at for what would help.
+const UNREAD: usize = 200;
 /// How many skipped rows are listed; all are counted.
 const LISTED: usize = 20;
 
@@ -23,9 +27,15 @@ const LISTED: usize = 20;
 pub struct Checked {
     /// The campaign's id, where the job names one.
     pub id: Option<String>,
-    /// What was assumed of the audience's characters, where they are not UTF-8.
+    /// What was found of the audience that whoever handed it in should know, a sentence each.
+    pub notes: Vec<String>,
+    /// The columns, and what a placeholder calls each.
+    pub columns: Vec<ColumnView>,
+    /// The column that the numbers are taken from.
+    pub phone_column: String,
+    /// The region in which most numbers that can't be read could be, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub note: Option<&'static str>,
+    pub suggested_region: Option<String>,
     /// How many rows the audience has.
     pub rows: u64,
     /// How many of them are sent to.
@@ -49,6 +59,15 @@ pub struct Warning {
     pub pointer: String,
     /// What may go wrong.
     pub detail: String,
+}
+
+/// A column of the audience.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct ColumnView {
+    /// As the file has it.
+    pub name: String,
+    /// As a placeholder has it: `First Name` is `First_Name`.
+    pub identifier: String,
 }
 
 /// A row that is not sent.
@@ -119,6 +138,11 @@ fn of_job(job: &Job) -> Vec<Problem> {
     found
 }
 
+fn column_views(columns: &Columns) -> Vec<ColumnView> {
+    let named = columns.names().iter().filter(|name| !name.is_empty());
+    named.map(|name| ColumnView { name: name.clone(), identifier: Columns::identifier(name) }).collect()
+}
+
 /// Plans the whole campaign, sends nothing, and keeps the first of everything: so many messages.
 ///
 /// # Errors
@@ -132,9 +156,14 @@ pub fn check(prepared: &Prepared, account: &Account, shown: usize) -> Result<Che
     let (mut rows, mut recipients, mut skipped) = (0, 0, BTreeMap::new());
     let (mut problems, mut messages) = (Vec::new(), Vec::new());
     let (mut price, mut unpriced) = (Price::default(), 0);
+    let mut unread: Vec<String> = Vec::new();
+    let mut values = ValueWarnings::new(prepared);
     while let Some(step) = planner.next_batch()? {
         rows = step.checkpoint.rows;
         for line in step.skipped {
+            if line.reason == SkipReason::InvalidNumber && unread.len() < UNREAD {
+                unread.push(line.recipient);
+            }
             *skipped.entry(line.reason.as_str()).or_default() += 1;
             if problems.len() < LISTED {
                 problems.push(RowProblem { row: line.row, reason: line.reason, detail: line.detail });
@@ -142,6 +171,7 @@ pub fn check(prepared: &Prepared, account: &Account, shown: usize) -> Result<Che
         }
         let Some(batch) = step.batch else { continue };
         recipients += batch.len() as u64;
+        values.see(&batch);
         if let Some(list) = &account.prices {
             for recipient in batch.recipients() {
                 match list.of(recipient.phone) {
@@ -160,10 +190,39 @@ pub fn check(prepared: &Prepared, account: &Account, shown: usize) -> Result<Che
             }
         }
     }
+    let invalid = skipped.get(SkipReason::InvalidNumber.as_str()).copied().unwrap_or_default();
+    let phone_column = prepared.phone_column.clone();
+    let mut notes = prepared.scan.notes(prepared.settings.hidden_rows);
+    if !prepared.other_phone_columns.is_empty() {
+        let others = prepared.other_phone_columns.iter().map(String::as_str);
+        notes.push(format!(
+            "the numbers are taken from the column {phone_column:?}, and not from {}; name another one as \"phone\"",
+            listed(others)
+        ));
+    }
+    let mut suggested_region = None;
+    if let Some((region, count)) =
+        PhoneParser::best_region(&unread.iter().map(String::as_str).collect::<Vec<_>>(), Some(job.from))
+        && count * 2 > unread.len()
+        && prepared.settings.default_region.as_deref() != Some(region.as_str())
+    {
+        let of = if invalid > unread.len() as u64 {
+            format!("the first {} of {invalid}", unread.len())
+        } else {
+            unread.len().to_string()
+        };
+        notes.push(format!(
+            "{count} of {of} numbers that can't be read would be valid with default_region {region}"
+        ));
+        suggested_region = Some(region);
+    }
     let forecast = forecast(recipients, prepared.batch_size, job.limits.messages, account);
     Ok(Checked {
         id: job.id.as_ref().map(ToString::to_string),
-        note: prepared.scan.encoding.note(),
+        notes,
+        columns: column_views(&prepared.columns),
+        phone_column,
+        suggested_region,
         rows,
         recipients,
         skipped,
@@ -171,6 +230,8 @@ pub fn check(prepared: &Prepared, account: &Account, shown: usize) -> Result<Che
         warnings: of_job(job)
             .into_iter()
             .chain(warnings(&job.message))
+            .chain(placeholders(job, &prepared.columns))
+            .chain(values.found())
             .map(|found| Warning { pointer: found.pointer, detail: found.message })
             .collect(),
         messages,

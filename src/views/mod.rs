@@ -8,3 +8,4 @@ pub mod lines;
 pub mod report;
 pub mod responses;
 pub mod status;
+mod values;

@@ -219,10 +219,11 @@ async fn what_is_forged_or_no_report_changes_nothing() {
     assert_eq!(&answer, b"HTTP/1.1 404");
     assert_eq!(post(&at("main", &sealed), "no json".into()).await.0, 400);
     let (status, problem) =
-        post(&at("main", &sealed), format!("{{\"x\":\"{}\"}}", "x".repeat(2 << 20))).await;
+        post(&at("main", &sealed), format!("{{\"x\":\"{}\"}}", "x".repeat(5 << 20))).await;
     assert_eq!((status, &serde_json::from_str::<Value>(&problem).unwrap()["status"]), (413, &json!(413)));
-    // Another person's report at this message's address, and a thing that is no report.
-    assert_eq!(world.post("c1.0.0", dlr(2, "EX_MESSAGE_SEEN")).await.0, 200);
+    // As large as a webhook may be, and no report.
+    let large = format!("{{\"x\":\"{}\"}}", "x".repeat((4 << 20) - 8));
+    assert_eq!(post(&at("main", &sealed), large).await.0, 200);
     assert_eq!(world.post("c1.0.0", "{\"hello\":1}".into()).await.0, 200);
     assert_eq!(world.post("nobody.0.0", read()).await.0, 200);
     assert_eq!(world.fleet.status("c1")["delivery"]["read"], 0);
@@ -418,9 +419,11 @@ async fn who_says_stop_gets_nothing_more_and_others_are_told() {
     assert_eq!((&status["counts"]["accepted"], &status["skipped"]), (&json!(3), &json!({ "suppressed": 2 })));
     assert_eq!(sandbox.count(), 8);
     world.fleet.ok(&["suppress", "remove", &phone(2), &phone(4)]).await;
-    // The address of a message speaks for its recipient alone, but also when its campaign is forgotten.
+    // Who answers under another number is stopped under both.
     assert_eq!(world.post("c1.0.0", said(5, "stop")).await.0, 200);
-    assert_eq!(world.fleet.ok(&["suppress", "list"]).await.out, "");
+    assert_eq!(world.fleet.ok(&["suppress", "list"]).await.out, format!("{}\n{}\n", phone(1), phone(5)));
+    world.fleet.ok(&["suppress", "remove", &phone(1), &phone(5)]).await;
+    // The address of a message speaks also when its campaign is forgotten.
     assert_eq!(world.post("forgotten.0.0", said(3, "stop")).await.0, 200);
     assert_eq!(world.fleet.ok(&["suppress", "list"]).await.out, format!("{}\n", phone(3)));
     world.fleet.ok(&["suppress", "remove", &phone(3)]).await;
@@ -637,8 +640,7 @@ async fn reports_are_handed_on_signed_and_tried_again() {
     let mac: Vec<u8> =
         (0..mac.len()).step_by(2).map(|at| u8::from_str_radix(&mac[at..at + 2], 16).unwrap()).collect();
     ring::hmac::verify(&key, format!("{time}.{body}").as_bytes(), &mac).unwrap();
-    // What nobody here understands its receiver may; what is another person's it never sees.
-    assert_eq!(world.post("c1.0.0", dlr(2, "EX_MESSAGE_DELIVERED")).await.0, 200);
+    // What nobody here understands its receiver may.
     assert_eq!(world.post("c1.0.0", "{\"hello\":1}".into()).await.0, 200);
     until("the other to be handed on", || receiver.raw().len() == 3).await;
     assert_eq!(receiver.raw()[2].1, "{\"hello\":1}");
@@ -825,4 +827,73 @@ async fn an_accounts_address_says_nothing_of_other_accounts_messages() {
         delivery["read"] == 10 && delivery["replied"] == 10
     })
     .await;
+}
+
+/// A body of Meta's webhook with some messages and statuses.
+fn of_meta(messages: &Value, statuses: &Value) -> String {
+    json!({ "entry": [{ "changes": [{ "value": { "metadata": { "display_phone_number": "912248931479" },
+        "messages": messages, "statuses": statuses } }] }] })
+    .to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_names_its_message_counts_whatever_number_it_comes_from() {
+    let (_sandbox, url) = sandbox(Behaviour::default()).await;
+    let world = CallbackWorld::new("meta", 0, &url, "");
+    let _worker = world.worker().await;
+    let numbers = ["+5511987654321", "+919876543210", "+919876543211", "+919876543212"];
+    let recipients: Vec<Value> =
+        numbers.iter().map(|number| json!({ "phone": number, "name": "Asha" })).collect();
+    let mut job = job();
+    job["audience"] = json!({ "recipients": recipients });
+    world.submit(&job).await;
+    world.fleet.until_state("c1", "completed").await;
+    until("all to be sent", || world.fleet.status("c1")["counts"]["accepted"] == 4).await;
+    let address = world.callbacks.of_account();
+    let say = async |messages: Value, statuses: Value| {
+        assert_eq!(post(&address, of_meta(&messages, &statuses)).await.0, 200);
+    };
+    let listed = || world.fleet.world.flowcast(&["suppress", "list"]).out;
+    // A status by our reference, and a form by our token, under a number that nobody has written to.
+    say(
+        json!([]),
+        json!([{ "id": "wamid.x", "status": "delivered", "timestamp": "1795770000", "recipient_id": "15551234567",
+            "biz_opaque_callback_data": "c1.0.1" }]),
+    )
+    .await;
+    until("the status to count", || world.fleet.status("c1")["delivery"]["delivered"] == 1).await;
+    let form = json!({ "flow_token": "c1.0.1", "slot": "10:00" }).to_string();
+    say(
+        json!([{ "id": "wamid.f", "from": "15551234567", "timestamp": "1795770001", "type": "interactive",
+            "interactive": { "type": "nfm_reply", "nfm_reply": { "response_json": form } } }]),
+        json!([]),
+    )
+    .await;
+    until("the form to count", || world.fleet.status("c1")["delivery"]["replied"] == 1).await;
+    // What comes as a message and answers nothing.
+    let kinds = ["reaction", "unsupported", "system", "unknown"];
+    let nothing: Vec<Value> = kinds
+        .iter()
+        .map(|kind| json!({ "id": format!("wamid.{kind}"), "from": "919876543211", "timestamp": "1795770002", "type": kind }))
+        .collect();
+    say(json!(nothing), json!([])).await;
+    // WhatsApp knows a Brazilian by a number without the ninth digit.
+    say(
+        json!([{ "id": "wamid.s", "from": "551187654321", "timestamp": "1795770003", "type": "text", "text": { "body": "STOP" } }]),
+        json!([]),
+    )
+    .await;
+    until("the Brazilian to be stopped", || listed().contains("+5511987654321")).await;
+    // Somebody who is known by a user id alone names the message that they answer.
+    let lines = world.fleet.world.report("c1");
+    let line = lines.iter().find(|line| line["recipient"] == numbers[3]).unwrap();
+    say(
+        json!([{ "id": "wamid.u", "from_user_id": "IN.1234567890", "timestamp": "1795770004", "type": "text",
+            "text": { "body": "stop" }, "context": { "id": line["sid"] } }]),
+        json!([]),
+    )
+    .await;
+    until("who has no number to be stopped", || listed().contains(numbers[3])).await;
+    assert_eq!(world.fleet.status("c1")["delivery"]["replied"], 3);
+    assert!(!listed().contains(numbers[2]), "{}", listed());
 }

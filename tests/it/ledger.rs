@@ -863,13 +863,13 @@ async fn what_is_in_doubt_is_decided_by_a_person(store: impl Store) {
 
 fn delivery_report(message: u8, state: Delivery, at: i64) -> MessageReport {
     let news = News::Delivery { state, code: Some("30016".into()), text: "no media".into() };
-    MessageReport { message, recipient: None, sid: Some(format!("sid-{message}")), at, news }
+    MessageReport { message, sid: Some(format!("sid-{message}")), at, news }
 }
 
 fn answered(message: u8, id: &str, at: i64) -> MessageReport {
     let content = ReplyContent::Text("yes".into());
     let news = News::Reply(Reply { id: id.into(), content, details: BTreeMap::new() });
-    MessageReport { message, recipient: None, sid: None, at, news }
+    MessageReport { message, sid: None, at, news }
 }
 
 /// Whether each report was of a message, and news.
@@ -965,12 +965,9 @@ async fn a_report_of_nothing_that_was_sent_changes_nothing(store: impl Store) {
     running(&ledger).await;
     let claimed = claim(&ledger, batch(0, 3), vec![0]).await;
     record(&ledger, &claimed, 0, vec![(0, accepted("sid-0"))]).await;
-    let stranger =
-        MessageReport { recipient: "+15550001".parse().ok(), ..delivery_report(0, Delivery::Read, 5_000) };
-    // Another person's, a place that is none, and one that was never sent.
-    let reports =
-        vec![stranger, delivery_report(99, Delivery::Read, 5_000), delivery_report(1, Delivery::Read, 5_000)];
-    assert_eq!(apply_reports(&ledger, 0, reports).await, [None, None, None]);
+    // A place that is none, and one that was never sent.
+    let reports = vec![delivery_report(99, Delivery::Read, 5_000), delivery_report(1, Delivery::Read, 5_000)];
+    assert_eq!(apply_reports(&ledger, 0, reports).await, [None, None]);
     assert_eq!(apply_reports(&ledger, 7, vec![delivery_report(0, Delivery::Read, 5_000)]).await, [None]);
     let other = "other".parse().unwrap();
     assert_eq!(
@@ -979,10 +976,6 @@ async fn a_report_of_nothing_that_was_sent_changes_nothing(store: impl Store) {
     );
     assert_eq!(counts(&ledger).await, [2, 0, 1, 0, 0, 0]);
     assert_eq!(now(&ledger).await.delivery, flowcast::ledger::DeliveryCounts::default());
-    // Without its country code it is the same person's.
-    let national =
-        MessageReport { recipient: "+9800000001".parse().ok(), ..delivery_report(0, Delivery::Read, 5_000) };
-    assert_eq!(apply_reports(&ledger, 0, vec![national]).await, [Some(true)]);
 }
 
 async fn what_a_throttled_flow_did_not_send_on_is_sent_again_by_its_code(store: impl Store) {
@@ -993,7 +986,7 @@ async fn what_a_throttled_flow_did_not_send_on_is_sent_again_by_its_code(store: 
     record(&ledger, &claimed, 0, outcomes).await;
     let failed = |place: u8, code: &str| {
         let news = News::Delivery { state: Delivery::Failed, code: Some(code.into()), text: "why".into() };
-        MessageReport { message: place, recipient: None, sid: None, at: 5_000, news }
+        MessageReport { message: place, sid: None, at: 5_000, news }
     };
     let delivered = delivery_report(3, Delivery::Delivered, 6_000);
     let reports =

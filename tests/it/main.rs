@@ -11,6 +11,7 @@
 
 mod api;
 mod architecture;
+mod audiences;
 mod bad_input;
 mod breakers;
 mod broker_cluster;
@@ -40,6 +41,7 @@ mod lessons;
 mod line;
 mod many;
 mod mixed_faults;
+mod phone_numbers;
 mod power_loss;
 mod provider_answers;
 mod queue;

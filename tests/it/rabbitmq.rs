@@ -149,7 +149,7 @@ async fn a_broker_that_takes_back_what_is_held_too_long_makes_nobody_get_it_twic
     assert!(fleet.log().contains("PRECONDITION_FAILED"), "{}", fleet.log());
     assert_eq!(sandbox.stats()["sent_twice"], 0);
     assert_eq!(status["counts"]["accepted"], status["counts"]["total"], "{status}");
-    assert_eq!(sandbox.count() as u64, status["counts"]["accepted"].as_u64().unwrap(), "{status}");
+    assert_eq!(sandbox.count(), status["counts"]["accepted"].as_u64().unwrap(), "{status}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,11 +168,13 @@ async fn what_was_delayed_for_a_campaign_that_has_ended_goes_and_is_not_tried_fo
     };
     assert_eq!(left("flowcast.delay.5").await, 1);
     let start = std::time::Instant::now();
-    while left("flowcast.delay.5").await > 0 {
-        assert!(start.elapsed() < LONG, "it is tried for ever");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    // The queue of what has ended drops a message at once, and a busy broker takes its time for that.
+    for queue in ["flowcast.delay.5", "flowcast.ended.batches"] {
+        while left(queue).await > 0 {
+            assert!(start.elapsed() < LONG, "{queue}: it is tried for ever");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
-    assert_eq!(left("flowcast.ended.batches").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,6 +23,7 @@ pub(super) struct Package {
 
 /// A sheet of a workbook.
 pub(super) struct Sheet {
+    name: String,
     /// Its relation to the part that holds it.
     relation: String,
     is_hidden: bool,
@@ -91,7 +92,8 @@ impl Package {
                 if workbook.sheets.len() >= NAMES {
                     return Err(format!("it has more than {NAMES} sheets"));
                 }
-                workbook.sheets.push(Sheet { relation, is_hidden });
+                let name = element.attribute("name").unwrap_or_default();
+                workbook.sheets.push(Sheet { name, relation, is_hidden });
             } else if element.is("workbookPr") {
                 workbook.from_1904 =
                     element.attribute("date1904").is_some_and(|is| is == "1" || is == "true");
@@ -132,13 +134,27 @@ impl Relation {
 }
 
 impl Workbook {
-    /// The part of the first sheet that people see and that has cells.
+    /// The part of the first sheet that people see and that has cells: a chart has none.
     pub(super) fn first_sheet(&self) -> Option<&str> {
-        let part = |sheet: &Sheet| {
-            let found = self.relations.iter().find(|relation| relation.id == sheet.relation)?;
-            found.is("worksheet").then_some(found.part.as_str())
-        };
-        self.sheets.iter().filter(|sheet| !sheet.is_hidden).find_map(part)
+        self.sheets.iter().filter(|sheet| !sheet.is_hidden).find_map(|sheet| self.cells_of(sheet))
+    }
+
+    /// The part of the worksheet of a name, hidden or not.
+    pub(super) fn sheet(&self, name: &str) -> Option<&str> {
+        let wanted = name.trim().to_lowercase();
+        let is_meant = |sheet: &&Sheet| sheet.name.trim().to_lowercase() == wanted;
+        self.sheets.iter().filter(is_meant).find_map(|sheet| self.cells_of(sheet))
+    }
+
+    /// The names of its worksheets.
+    pub(super) fn worksheets(&self) -> impl Iterator<Item = &str> {
+        let with_cells = self.sheets.iter().filter(|sheet| self.cells_of(sheet).is_some());
+        with_cells.map(|sheet| sheet.name.as_str())
+    }
+
+    fn cells_of(&self, sheet: &Sheet) -> Option<&str> {
+        let found = self.relations.iter().find(|relation| relation.id == sheet.relation)?;
+        found.is("worksheet").then_some(found.part.as_str())
     }
 
     /// The part of a kind that there is once.

@@ -1,17 +1,23 @@
 //! The cells of a sheet, in order, and what they refer to: shared texts and formats.
 
+use std::collections::HashMap;
 use std::io::Read;
 
 use super::Fault;
+use super::number_format::{DateSystem, NumberFormat};
 use super::xml::{Element, Piece, Xml};
+use crate::campaign::NUMBER_MARK;
 
 /// The most bytes of all shared texts, and how many there may be: together at most 80 MiB in memory.
 const TEXTS: usize = 64 << 20;
 const COUNT: usize = 4 << 20;
 /// The most bytes of one text: 32,767 characters.
 const TEXT: usize = 128 * 1024;
-/// The most formats of cells, and of numbers.
+/// The most formats of cells.
 const FORMATS: usize = 65_536;
+/// The most formats of numbers, and how many bytes their codes may have together.
+const NUMBER_FORMATS: usize = 4_096;
+const CODES: usize = 256 * 1024;
 
 /// The texts that cells share, one behind the other. What the workbook says of their number is not believed.
 #[derive(Default)]
@@ -111,39 +117,63 @@ fn unescaped(text: &str) -> String {
     out
 }
 
-/// What a number means by its format.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Meaning {
-    Number,
-    Date,
-}
-
-/// What numbers mean, by the format of their cell.
+/// How numbers are shown, by the format of their cell.
 #[derive(Default)]
-pub(super) struct Formats(Vec<Meaning>);
+pub(super) struct Formats {
+    numbers: Vec<NumberFormat>,
+    /// Of each format of cells the place of its format of numbers.
+    cells: Vec<u16>,
+}
 
 impl Formats {
     pub(super) fn read<R: Read>(xml: &mut Xml<R>) -> Result<Self, String> {
-        let (mut own, mut cells, mut is_inside) = (std::collections::HashMap::new(), Vec::new(), false);
+        let mut formats = Self::default();
+        // By the number that the workbook gives them.
+        let mut known: HashMap<u32, u16> = HashMap::new();
+        let (mut codes, mut is_inside) = (0, false);
         while let Some(piece) = xml.next()? {
             match piece {
                 Piece::Open(element) if element.is("numFmt") => {
                     let code = element.attribute("formatCode").unwrap_or_default();
-                    own.insert(number(&element, "numFmtId"), meaning_of_code(&code));
+                    codes += code.len();
+                    let place = formats.add(NumberFormat::parse(&code))?;
+                    known.insert(number(&element, "numFmtId"), place);
                 }
                 Piece::Open(element) if element.is("cellXfs") => is_inside = true,
                 Piece::Close(end) if end.is("cellXfs") => is_inside = false,
                 Piece::Open(element) if is_inside && element.is("xf") => {
                     let id = number(&element, "numFmtId");
-                    cells.push(own.get(&id).copied().unwrap_or_else(|| meaning_of_id(id)));
+                    let place = if let Some(place) = known.get(&id) {
+                        *place
+                    } else {
+                        let built_in = NumberFormat::builtin(id);
+                        let place =
+                            formats.add(built_in.unwrap_or_else(|| NumberFormat::parse("General")))?;
+                        known.insert(id, place);
+                        place
+                    };
+                    formats.cells.push(place);
                 }
                 _ => {}
             }
-            if own.len().max(cells.len()) > FORMATS {
+            if formats.cells.len() > FORMATS {
                 return Err(format!("it has more than {FORMATS} formats"));
             }
+            if codes > CODES {
+                return Err(format!("its number formats are longer than {} KiB", CODES >> 10));
+            }
         }
-        Ok(Self(cells))
+        Ok(formats)
+    }
+
+    fn add(&mut self, format: NumberFormat) -> Result<u16, String> {
+        let place = u16::try_from(self.numbers.len()).ok().filter(|_| self.numbers.len() < NUMBER_FORMATS);
+        self.numbers.push(format);
+        place.ok_or_else(|| format!("it has more than {NUMBER_FORMATS} number formats"))
+    }
+
+    fn of(&self, cell: usize) -> Option<&NumberFormat> {
+        self.numbers.get(usize::from(*self.cells.get(cell)?))
     }
 }
 
@@ -156,43 +186,11 @@ fn number(element: &Element<'_>, name: &str) -> u32 {
     element.attribute(name).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// The formats of dates and times that are not written down: ECMA-376, 18.8.30. 46 is a duration.
-fn meaning_of_id(id: u32) -> Meaning {
-    if matches!(id, 14..=22 | 27..=36 | 45 | 47 | 50..=58) { Meaning::Date } else { Meaning::Number }
-}
-
-/// Whether a format shows a date or a time of day: in its first section, outside quotes and brackets.
-fn meaning_of_code(code: &str) -> Meaning {
-    let mut characters = code.chars();
-    while let Some(character) = characters.next() {
-        let skipped = match character {
-            '\\' | '_' | '*' => {
-                characters.next();
-                continue;
-            }
-            '"' => '"',
-            '[' => ']',
-            ';' => return Meaning::Number,
-            'd' | 'D' | 'm' | 'M' | 'y' | 'Y' | 'h' | 'H' | 's' | 'S' => return Meaning::Date,
-            _ => continue,
-        };
-        let inside: String = characters.by_ref().take_while(|character| *character != skipped).collect();
-        // Hours that go on beyond a day: a duration.
-        if skipped == ']'
-            && !inside.is_empty()
-            && inside.chars().all(|character| "hHmMsS".contains(character))
-        {
-            return Meaning::Number;
-        }
-    }
-    Meaning::Number
-}
-
 /// What a sheet's cells need to be read.
 pub(super) struct Context {
     pub(super) texts: Texts,
     pub(super) formats: Formats,
-    pub(super) from_1904: bool,
+    pub(super) dates: DateSystem,
 }
 
 /// What a cell holds: the values of its attribute `t`.
@@ -228,13 +226,22 @@ struct Open {
     value: Text,
 }
 
-/// Hands on each cell that there is: its row and column, from 0, and what it says.
+/// Where a cell is: its row and column, from 0.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) row: u32,
+    pub(super) column: u32,
+    /// Whether its row is hidden.
+    pub(super) is_hidden: bool,
+}
+
+/// Hands on each cell that there is, and what it says.
 pub(super) fn cells<R: Read>(
     xml: &mut Xml<R>,
     context: &Context,
-    mut each: impl FnMut(u32, u32, &str) -> Result<(), Fault>,
+    mut each: impl FnMut(Place, &str) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
-    let (mut row, mut column, mut in_data) = (0_u32, 0_u32, false);
+    let (mut row, mut column, mut in_data, mut is_hidden) = (0_u32, 0_u32, false, false);
     let mut cell: Option<Open> = None;
     let far = |at: u32| {
         Fault::Broken(format!("a cell in row {} lies outside of what a sheet may have", at.saturating_add(1)))
@@ -248,6 +255,7 @@ pub(super) fn cells<R: Read>(
                 if let Some(at) = element.attribute("r") {
                     row = at.parse::<u32>().ok().and_then(|at| at.checked_sub(1)).ok_or_else(|| far(row))?;
                 }
+                is_hidden = element.attribute("hidden").is_some_and(|is| is == "1" || is == "true");
                 column = 0;
             }
             Piece::Close(end) if end.is("row") => row = row.checked_add(1).ok_or_else(|| far(row))?,
@@ -265,7 +273,7 @@ pub(super) fn cells<R: Read>(
             }
             Piece::Close(end) if end.is("c") => {
                 if let Some(mut open) = cell.take() {
-                    each(row, column, &open.says(context))?;
+                    each(Place { row, column, is_hidden }, &open.says(context))?;
                 }
                 column = column.checked_add(1).ok_or_else(|| far(row))?;
             }
@@ -302,47 +310,46 @@ impl Open {
         match self.kind {
             Kind::Shared => {
                 let index = raw.trim().parse().ok();
-                index.and_then(|index| context.texts.get(index)).unwrap_or_default().to_owned()
+                self.text(index.and_then(|index| context.texts.get(index)).unwrap_or_default(), context)
             }
-            Kind::Text => unescaped(&raw),
+            Kind::Text => self.text(&unescaped(&raw), context),
             Kind::Date => raw,
-            Kind::Bool => if raw.trim() == "1" { "true" } else { "false" }.into(),
+            Kind::Bool if raw.trim() == "1" => marked("TRUE".into(), "1"),
+            Kind::Bool => marked("FALSE".into(), "0"),
             // An error, as #N/A.
             Kind::Error => String::new(),
             Kind::Number => self.number(raw.trim(), context),
         }
     }
 
+    /// A text as it is shown. Whoever writes the mark of numbers in one has meant nothing by it.
+    fn text(&self, text: &str, context: &Context) -> String {
+        let format = context.formats.of(self.format).filter(|format| !format.is_general());
+        let shown = format.map_or_else(|| text.to_owned(), |format| format.text(text));
+        if shown.contains(NUMBER_MARK) { shown.replace(NUMBER_MARK, "") } else { shown }
+    }
+
+    /// A number as it is shown, and what it is where that is another text.
     fn number(&self, raw: &str, context: &Context) -> String {
         let Some(number) = raw.parse::<f64>().ok().filter(|number| number.is_finite()) else {
             return raw.into();
         };
-        let is_date = context.formats.0.get(self.format) == Some(&Meaning::Date);
-        // A number of a telephone is one to a spreadsheet.
-        date(number, context.from_1904).filter(|_| is_date).unwrap_or_else(|| number.to_string())
+        let general = || NumberFormat::parse("General").number(number, context.dates);
+        let shown = match context.formats.of(self.format) {
+            Some(format) if !format.is_general() => format.number(number, context.dates),
+            _ => general(),
+        };
+        marked(shown, &number.to_string())
     }
 }
 
-/// A number of days as a date, as `2026-11-01`, with a time as `2026-11-01 09:30:00`; of less than a day, as `09:30:00`.
-fn date(days: f64, from_1904: bool) -> Option<String> {
-    /// The day before the first that there is: 1900 counts as a leap year, so until its March one less is counted.
-    const FIRST: jiff::civil::Date = jiff::civil::date(1899, 12, 30);
-    const DAYS_TO_1904: f64 = 1_462.0;
-    const SECONDS: f64 = 86_400.0;
-    const LAST: f64 = 2_958_466.0;
-    let days = if from_1904 { days + DAYS_TO_1904 } else { days };
-    if !(0.0..LAST).contains(&days) {
-        return None;
+/// What is shown, with the number behind it where that is another text.
+fn marked(mut shown: String, number: &str) -> String {
+    if shown != number {
+        shown.push(NUMBER_MARK);
+        shown.push_str(number);
     }
-    let of_day = |seconds: i64| format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let seconds = (days * SECONDS).round() as i64;
-    let (day, second) = (seconds / SECONDS as i64, seconds % SECONDS as i64);
-    if days < 1.0 {
-        return Some(of_day(seconds));
-    }
-    let counted = if day < 60 { day + 1 } else { day };
-    let day = FIRST.checked_add(jiff::Span::new().days(counted)).ok()?;
-    Some(if second == 0 { day.to_string() } else { format!("{day} {}", of_day(second)) })
+    shown
 }
 
 #[cfg(test)]
@@ -372,30 +379,5 @@ mod tests {
     #[test]
     fn characters_that_xml_has_not_are_read() {
         assert_eq!(unescaped("a_x000D_\nb_x005F_x000D_ _x _xZZZZ_ _x12"), "a\r\nb_x000D_ _x _xZZZZ_ _x12");
-    }
-
-    #[test]
-    fn days_are_dates_and_times() {
-        let is = |days| date(days, false).unwrap();
-        assert_eq!(is(1.0), "1900-01-01");
-        assert_eq!(is(59.0), "1900-02-28");
-        assert_eq!(is(61.0), "1900-03-01");
-        assert_eq!(is(46_327.0), "2026-11-01");
-        assert_eq!(is(46_327.395_833_333_336), "2026-11-01 09:30:00");
-        assert_eq!(is(0.395_833_333_333), "09:30:00");
-        assert_eq!(date(44_865.0, true).unwrap(), "2026-11-01");
-        for none in [-1.0, 1e300, f64::NAN] {
-            assert_eq!(date(none, false), None);
-        }
-    }
-
-    #[test]
-    fn a_format_of_dates_is_known_by_its_first_section() {
-        for code in ["yyyy-mm-dd", "[$-409]d-mmm", "\"on\" dd/mm", "h:mm AM/PM", "[Red]dd"] {
-            assert!(meaning_of_code(code) == Meaning::Date, "{code}");
-        }
-        for code in ["0.00", "[h]:mm", "\"days\" 0", "0;dd", "\\d0", "#,##0 _d", "@", "[Red]0"] {
-            assert!(meaning_of_code(code) == Meaning::Number, "{code}");
-        }
     }
 }

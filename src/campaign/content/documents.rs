@@ -350,7 +350,7 @@ const PARAMETER: Rule = Rule::Choice(Choice {
     tag: "type",
     common: NAMED,
     arms: &[
-        ("text", object(&[required("text", ANY_TEXT)])),
+        ("text", object(&[required("text", Rule::Text(text(0, Authority::Meta).form(Form::Parameter)))])),
         ("payload", object(&[required("payload", ANY_TEXT)])),
         ("coupon_code", object(&[required("coupon_code", ANY_TEXT)])),
         ("currency", object(&[required("currency", Rule::AnyObject { may_be_empty: false })])),

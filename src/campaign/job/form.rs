@@ -2,9 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
+use super::super::character_set::CharacterSet;
 use super::super::content::CONTENT;
 use super::super::id::CampaignId;
 use super::super::phone::Phone;
+use super::super::phone_parser::PhoneParser;
 use super::super::problem::step;
 use super::super::rate::Rate;
 use super::super::rules::{
@@ -48,8 +50,11 @@ const ZONE: Rule = Rule::Parsed {
 };
 const REGION: Rule = Rule::Parsed {
     check: |text| {
-        reads::<phonenumber::country::Id>(text)
-            .map_err(|_| "must be a two-letter region in capitals, as IN".into())
+        if PhoneParser::knows_region(text) {
+            Ok(())
+        } else {
+            Err("must be a two-letter region in capitals, as IN".into())
+        }
     },
     about: "a two-letter region (ISO 3166), as IN",
 };
@@ -125,6 +130,7 @@ pub(super) const JOB: Object = Object {
             ]))),
         ),
         optional("on_in_doubt", one_of(&["hold", "resend"])),
+        optional("whitespace", one_of(&["refuse", "join"])),
     ],
     elsewhere: &[],
     also: |_, _, _| {},
@@ -158,7 +164,23 @@ const CSV_FIELDS: &[Field] = &[
     optional("delimiter", DELIMITER),
     optional("phone", Rule::Parsed { check: not_empty, about: "the column of the numbers" }),
     optional("default_region", REGION),
+    optional(
+        "sheet",
+        Rule::Parsed {
+            check: not_empty,
+            about: "a worksheet of a workbook; the first that is not hidden when left out",
+        },
+    ),
+    optional("hidden_rows", one_of(&["send", "skip"])),
+    optional("encoding", ENCODING),
 ];
+const ENCODING: Rule = Rule::Parsed {
+    check: |text| match CharacterSet::named(text) {
+        Some(_) => Ok(()),
+        None => Err("must be an encoding's WHATWG or IANA name, as macintosh, ibm850 or windows-1251".into()),
+    },
+    about: "how the file's characters are written, as macintosh, ibm850 or windows-1251; found by itself when left out",
+};
 const CSV: Rule = Rule::Object(Object {
     fields: CSV_FIELDS,
     elsewhere: &[],

@@ -14,7 +14,7 @@ use super::notice::Noticed;
 use super::phone::Phone;
 use super::problem::{Problem, json_error};
 use super::rate::Rate;
-use super::rules::{self, Limit, Rule, is_template};
+use super::rules::{self, Limit, Rule, Whitespace, is_template};
 use super::schedule::Schedule;
 
 /// A job whose form is right. Its audience and account are still to be looked at.
@@ -50,6 +50,9 @@ pub struct Job {
     /// What becomes of messages in doubt.
     #[serde(default)]
     pub on_in_doubt: OnInDoubt,
+    /// What becomes of a template's parameters with line breaks and the like.
+    #[serde(default)]
+    pub whitespace: Whitespace,
     /// The document itself, without `id`: what is compared when the same id comes again.
     #[serde(skip)]
     pub document: Value,
@@ -84,6 +87,24 @@ pub struct CsvSource {
     pub phone: Option<String>,
     /// The region of numbers without a country code.
     pub default_region: Option<String>,
+    /// The worksheet of a workbook; without one the first that is not hidden.
+    pub sheet: Option<String>,
+    /// What becomes of a sheet's hidden rows.
+    #[serde(default)]
+    pub hidden_rows: HiddenRows,
+    /// How the file's characters are written, where that is not found by itself.
+    pub encoding: Option<String>,
+}
+
+/// What becomes of rows that a filter, or somebody, has hidden in a sheet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HiddenRows {
+    /// They are rows like others.
+    #[default]
+    Send,
+    /// They are none.
+    Skip,
 }
 
 /// Kaleyra's two free texts of a message, and where it comes from (document 002).
@@ -173,8 +194,38 @@ impl Job {
         }
         job.document = document;
         job.limits_of_strings = limits;
+        job.settle_whitespace()?;
         job.check_rendered = check_rendered;
         Ok(job)
+    }
+
+    /// Refuses or joins the blanks of parameters that are the same for everybody; those with placeholders wait for their values.
+    fn settle_whitespace(&mut self) -> Result<(), Vec<Problem>> {
+        for (_, limit) in &mut self.limits_of_strings {
+            limit.whitespace = limit.whitespace.map(|_| self.whitespace);
+        }
+        let components = self.message.pointer_mut("/template/components").and_then(Value::as_array_mut);
+        let mut problems = Vec::new();
+        for (nth, component) in components.into_iter().flatten().enumerate() {
+            let parameters = component.get_mut("parameters").and_then(Value::as_array_mut);
+            for (place, parameter) in parameters.into_iter().flatten().enumerate() {
+                let is_text = parameter["type"] == "text";
+                let Some(Value::String(text)) = parameter.get_mut("text").filter(|_| is_text) else {
+                    continue;
+                };
+                if is_template(text) || !Whitespace::is_refused(text) {
+                    continue;
+                }
+                match self.whitespace {
+                    Whitespace::Join => *text = Whitespace::joined(text),
+                    Whitespace::Refuse => {
+                        let pointer = format!("/message/template/components/{nth}/parameters/{place}/text");
+                        problems.push(Problem::new(pointer, Whitespace::REFUSED));
+                    }
+                }
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
     /// What people fill in: a flow's id, or the template that has one among its buttons. `None` where

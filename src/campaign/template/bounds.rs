@@ -5,10 +5,14 @@
 //! bounded here: filters by what goes in and what comes out, `*` to numbers (`operators.rs`), names by
 //! how often a string uses them. What remains makes at most a few MiB for a message.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 
 use minijinja::value::{Rest, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value, filters, functions};
+
+use super::expression;
+use super::numbers::{ShownNumber, truth};
 
 /// The most bytes of one value, far above the longest message.
 pub(super) const VALUE: usize = 64 * 1024;
@@ -41,15 +45,30 @@ pub(super) fn bound(jinja: &mut Environment<'static>) {
         };
     }
     filters! {
-        "abs" = abs, "bool" = bool, "capitalize" = capitalize, "count" = length, "d" = default,
+        "abs" = abs, "count" = length, "d" = default,
         "default" = default, "dictsort" = dictsort, "e" = escape, "escape" = escape, "first" = first,
         "float" = float, "int" = int, "items" = items, "join" = join, "last" = last, "length" = length,
         "lines" = lines, "list" = list, "lower" = lower, "map" = map, "max" = max, "min" = min,
         "reject" = reject, "rejectattr" = rejectattr, "replace" = replace, "reverse" = reverse,
         "round" = round, "safe" = safe, "select" = select, "selectattr" = selectattr, "sort" = sort,
-        "split" = split, "string" = string, "sum" = sum, "title" = title, "tojson" = tojson,
+        "split" = split, "string" = string, "sum" = sum, "tojson" = tojson,
         "trim" = trim, "unique" = unique, "upper" = upper,
     }
+    bound_filter(
+        jinja,
+        "bool",
+        Value::from_function(|value: Value| {
+            let no_truth = || Error::new(ErrorKind::InvalidOperation, "the value is neither yes nor no");
+            truth(&value).ok_or_else(no_truth)
+        }),
+    );
+    // By Unicode's rules, as where no filter of Jinja's is needed.
+    let title = Value::from_function(|text: Cow<'_, str>| expression::title(&text));
+    bound_filter(jinja, "title", title);
+    let capitalize = Value::from_function(|text: Cow<'_, str>| expression::capitalized(&text));
+    bound_filter(jinja, "capitalize", capitalize);
+    // The number of a value that has one, for operators; other values stay as they are.
+    bound_filter(jinja, "number", Value::from_function(|value: Value| value));
     let range = Value::from_function(functions::range);
     jinja.add_function("range", move |state: &mut State, args: Rest<Value>| {
         let range = range.call(state, &args)?;
@@ -67,6 +86,8 @@ pub(super) fn begin(names: usize, longest: usize) -> bool {
 
 fn bound_filter(jinja: &mut Environment<'static>, name: &'static str, filter: Value) {
     jinja.add_filter(name, move |state: &mut State, args: Rest<Value>| {
+        let args =
+            Rest(args.0.into_iter().map(|value| ShownNumber::for_filter(name, value)).collect::<Vec<_>>());
         for value in args.iter() {
             spend(weight(value)?)?;
         }

@@ -12,12 +12,15 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value as Jinja};
 use serde_json::Value;
+use unicode_ident::{is_xid_continue, is_xid_start};
 
 use super::bounds::{VALUE, begin, bound};
+use super::numbers::ShownNumber;
 use super::operators;
 use super::{Cause, write_text};
-use crate::campaign::batch::{Field, Recipient};
+use crate::campaign::batch::{Field, Recipient, shown_and_number};
 use crate::campaign::columns::Columns;
+use crate::campaign::rules::Whitespace;
 
 /// What a placeholder may spend before it is taken for an endless loop.
 const FUEL: u64 = 50_000;
@@ -123,6 +126,9 @@ impl<'a> Compiler<'a> {
     /// Compiles a string that holds placeholders; where a text is asked for it stays one. The error
     /// says what is wrong with the placeholders.
     pub(super) fn compile(&mut self, text: &str, is_text: bool) -> Result<Text, String> {
+        if let Some(wrong) = self.not_a_name(text) {
+            return Err(wrong);
+        }
         if let Some(pieces) = self.pieces(text)? {
             return Ok(match <[Piece; 1]>::try_from(pieces) {
                 Ok([Piece::Placeholder(alone)]) if !is_text => Text::Alone(alone),
@@ -137,6 +143,7 @@ impl<'a> Compiler<'a> {
             ));
         }
         let uses = operators::check(text)?;
+        let text = &*operators::with_numbers(text);
         let alone = if is_text { None } else { Some(text) };
         let inner = alone.and_then(|text| text.strip_prefix("{{")).and_then(|rest| rest.strip_suffix("}}"));
         let expression = inner.filter(|inner| self.jinja.compile_expression_owned(inner.to_string()).is_ok());
@@ -178,6 +185,39 @@ impl<'a> Compiler<'a> {
             ));
         }
         Ok(Text::Jinja(Expression { name, alone: expression.is_some(), used, names: uses }))
+    }
+
+    /// What is wrong with a placeholder that people write, and that is none: `{{ First Name }}`, `{{1}}`.
+    fn not_a_name(&self, text: &str) -> Option<String> {
+        let mut rest = text;
+        while let Some((_, after)) = rest.split_once("{{") {
+            let (inner, after) = after.split_once("}}")?;
+            rest = after;
+            let inner = inner.trim();
+            if !inner.is_empty() && inner.bytes().all(|byte| byte.is_ascii_digit()) {
+                return Some(format!(
+                    "{{{{{inner}}}}} is a placeholder of a template in WhatsApp Manager; here a placeholder names a column, as {}",
+                    self.example()
+                ));
+            }
+            // The column as its header writes it, before any filter.
+            let (name, filters) = inner.split_once('|').unwrap_or((inner, ""));
+            let name = name.trim();
+            let identifier = Columns::identifier(name);
+            let is_column = self.columns.names().iter().any(|column| column.eq_ignore_ascii_case(name));
+            if is_column && identifier != name {
+                let filters =
+                    if filters.is_empty() { String::new() } else { format!("| {} ", filters.trim()) };
+                return Some(format!("has {{{{ {inner} }}}}; write {{{{ {identifier} {filters}}}}}"));
+            }
+        }
+        None
+    }
+
+    /// A placeholder of the audience's first column.
+    fn example(&self) -> String {
+        let first = self.columns.names().iter().find(|name| !name.is_empty());
+        first.map_or_else(|| "{{ name }}".into(), |name| format!("{{{{ {} }}}}", Columns::identifier(name)))
     }
 
     /// The pieces of a string all of whose placeholders are simple; `None` where one is not.
@@ -236,10 +276,11 @@ fn push_constant(pieces: &mut Vec<Piece>, text: &str) {
 /// Reads `name`, `name | default("…")` and the filters that are done here.
 fn simple(inner: &str) -> Option<(&str, Option<String>, Vec<Filter>)> {
     let inner = inner.trim();
-    let end = inner.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(inner.len());
+    let end = inner.find(|c: char| !is_xid_continue(c)).unwrap_or(inner.len());
     let (name, mut rest) = inner.split_at(end);
     let reserved = ["true", "false", "none", "True", "False", "None", "not", "loop", "self"];
-    if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || reserved.contains(&name) {
+    let begins_well = |c: char| is_xid_start(c) || c == '_';
+    if !name.starts_with(begins_well) || reserved.contains(&name) {
         return None;
     }
     let (mut default, mut filters) = (None, Vec::new());
@@ -276,7 +317,7 @@ impl Source {
         match self {
             Self::Column(place) => match recipient.field(place) {
                 Field::Empty => 0,
-                Field::Text(text) | Field::Json(text) => text.len(),
+                Field::Text(text) | Field::Number(text, _) | Field::Json(text) => text.len(),
             },
             _ => 0,
         }
@@ -287,9 +328,12 @@ impl Source {
         Some(match self {
             Self::Column(place) => match recipient.field(place) {
                 Field::Empty => return None,
-                Field::Text(text) => Cow::Borrowed(text),
+                Field::Text(text) | Field::Number(text, _) => Cow::Borrowed(text),
                 Field::Json(_) => match self.value(recipient)? {
-                    Value::String(text) => text.into(),
+                    Value::String(text) => match shown_and_number(&text) {
+                        (shown, Some(_)) => shown.to_owned().into(),
+                        _ => text.into(),
+                    },
                     value => Jinja::from(Serde(&value)).to_string().into(),
                 },
             },
@@ -315,24 +359,52 @@ impl Source {
             _ => self.text(recipient).map(|text| text.into_owned().into()),
         }
     }
+
+    /// The value as an expression sees it, `None` where it is empty.
+    fn in_expressions(self, recipient: &Recipient<'_>) -> Option<Jinja> {
+        if let Self::Column(place) = self
+            && let Field::Number(shown, number) = recipient.field(place)
+        {
+            return Some(ShownNumber::value(shown, number));
+        }
+        let value = self.value(recipient)?;
+        Some(match value.as_str().map(shown_and_number) {
+            Some((shown, Some(number))) => ShownNumber::value(shown, number),
+            _ => Jinja::from(Serde(&value)),
+        })
+    }
 }
 
-/// Each word with its first letter in upper case and the others in lower case, as Jinja's `title` does.
-fn title(text: &str) -> String {
-    let mut is_start = true;
+/// Each word with its first letter in title case and the others in lower case, as Jinja's `title` does, by Unicode's rules: the
+/// last letter of a Greek word, letters that are two, scripts whose words begin small.
+pub(super) fn title(text: &str) -> String {
     let mut titled = String::with_capacity(text.len());
-    for c in text.chars() {
-        match (c, is_start) {
-            ('-' | '(' | '{' | '[' | '<', _) => titled.push(c),
-            _ if c.is_whitespace() => titled.push(c),
-            (_, true) if c.is_ascii() => titled.push(c.to_ascii_uppercase()),
-            (_, true) => titled.extend(c.to_uppercase()),
-            (_, false) if c.is_ascii() => titled.push(c.to_ascii_lowercase()),
-            (_, false) => titled.extend(c.to_lowercase()),
-        }
-        is_start = is_border(c);
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(is_border).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(end);
+        titled.push_str(&capitalized(word));
+        let border = after.chars().next();
+        titled.extend(border);
+        rest = after.get(border.map_or(0, char::len_utf8)..).unwrap_or_default();
     }
     titled
+}
+
+/// A word with its first letter in title case and the others in lower case.
+pub(super) fn capitalized(word: &str) -> String {
+    let Some(first) = word.chars().next() else { return String::new() };
+    // All of it, so that each letter is seen where it stands.
+    let lower = word.to_lowercase();
+    let of_first: usize = first.to_lowercase().map(char::len_utf8).sum();
+    let mapped = unicode_case_mapping::to_titlecase(first);
+    let mut capitalized: String =
+        mapped.into_iter().filter(|code| *code != 0).filter_map(char::from_u32).collect();
+    if capitalized.is_empty() {
+        capitalized.push(first);
+    }
+    capitalized.push_str(lower.get(of_first..).unwrap_or_default());
+    capitalized
 }
 
 /// The same of ASCII, in its place.
@@ -410,12 +482,22 @@ impl Placeholder {
         Ok(write_text(&self.text(recipient)?, out))
     }
 
+    /// Whether the value of a column has nothing in it that Meta takes in no parameter of a template.
+    pub(super) fn is_one_line(&self, recipient: &Recipient<'_>) -> bool {
+        let Source::Column(place) = self.source else { return true };
+        match recipient.field(place) {
+            Field::Text(text) | Field::Number(text, _) => !Whitespace::is_refused(text),
+            Field::Empty => true,
+            Field::Json(_) => false,
+        }
+    }
+
     /// How many bytes the value has at the most, where it is sure to have one that is a text and not
     /// empty.
     pub(super) fn surely(&self, recipient: &Recipient<'_>) -> Option<usize> {
         let length = match self.source {
             Source::Column(place) => match (recipient.field(place), &self.default) {
-                (Field::Text(text), _) => text.len(),
+                (Field::Text(text) | Field::Number(text, _), _) => text.len(),
                 (Field::Empty, Some(default)) => default.len(),
                 _ => return None,
             },
@@ -425,6 +507,16 @@ impl Placeholder {
         // A character becomes at most three in the other case.
         let grows = if self.filters.is_empty() { 1 } else { 3 };
         (stays && (1..=VALUE).contains(&length)).then_some(grows * length)
+    }
+
+    /// A number of JSON as it was written, where it is shown in a way of its own and no filter changes it.
+    pub(super) fn written_number(&self, recipient: &Recipient<'_>) -> Option<String> {
+        if !self.filters.is_empty() || !self.is_json(recipient) {
+            return None;
+        }
+        let value = self.source.value(recipient)?;
+        let (shown, number) = shown_and_number(value.as_str()?);
+        number.map(|_| shown.to_owned())
     }
 
     /// The value with its type, where it is not a text.
@@ -458,9 +550,9 @@ pub(super) fn evaluate(
         return Err(Cause::Failed(TOO_LONG.into()));
     }
     // An empty value is left out, so that `default` and `if` see it as missing.
-    let context: BTreeMap<&str, Value> = used
+    let context: BTreeMap<&str, Jinja> = used
         .iter()
-        .filter_map(|(name, source)| source.value(recipient).map(|value| (name.as_str(), value)))
+        .filter_map(|(name, source)| source.in_expressions(recipient).map(|value| (name.as_str(), value)))
         .collect();
     let missing = || {
         let name = used.iter().map(|(name, _)| name).find(|name| !context.contains_key(name.as_str()));

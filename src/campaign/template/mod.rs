@@ -6,6 +6,7 @@
 
 mod bounds;
 mod expression;
+mod numbers;
 mod operators;
 
 use std::collections::HashMap;
@@ -16,12 +17,13 @@ use serde_json::Value;
 
 use super::batch::Recipient;
 use super::capability::Callbacks;
-use super::columns::Columns;
+use super::columns::{BUILT_IN, Columns};
 use super::content::CONTENT;
 use super::problem::{Problem, Problems, step};
-use super::rules::{self, Limit, is_template, too_long};
+use super::rules::{self, Limit, Whitespace, is_template, too_long};
 use super::state::SkipReason;
 use expression::{Compiler, Piece, Text, evaluate};
+pub use operators::conditions;
 
 /// The most bytes of a message, far above what any provider takes. A request holds up to a hundred.
 const MESSAGE: usize = 64 * 1024;
@@ -166,6 +168,32 @@ impl Template {
         Ok(Self { ops: builder.ops, jinja: compiler.jinja, columns: compiler.used, callbacks, check })
     }
 
+    /// What a job's texts name that could be a column of its audience as well as flowcast's own: `row`, `recipient`.
+    pub fn ambiguous(texts: &Value, pointer: &str, columns: &Columns) -> Vec<Problem> {
+        match texts {
+            Value::String(text) => {
+                let is_both = |name: &&str| BUILT_IN.contains(name) && columns.find(name).is_ok();
+                let named = operators::names(text).into_iter().find(is_both);
+                let problem = named.map(|name| {
+                    let why = format!("{{{{ {name} }}}} could be the audience's column or flowcast's own value; rename the column");
+                    Problem::new(pointer, why)
+                });
+                problem.into_iter().collect()
+            }
+            Value::Array(items) => {
+                let of = |(nth, item): (usize, &Value)| {
+                    Self::ambiguous(item, &step(pointer, &nth.to_string()), columns)
+                };
+                items.iter().enumerate().flat_map(of).collect()
+            }
+            Value::Object(fields) => fields
+                .iter()
+                .flat_map(|(name, field)| Self::ambiguous(field, &step(pointer, name), columns))
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// The columns of the audience that are needed, in the order in which a batch has their values.
     pub fn columns(&self) -> &[usize] {
         &self.columns
@@ -197,9 +225,7 @@ impl Template {
                 Ok(())
             }
             Op::Text { text, limit, pointer } => self
-                .text(text, recipient, out)
-                .map_err(|cause| cause.skip(pointer))
-                .and_then(|length| check_length(length, limit, pointer))
+                .limited(text, limit, pointer, recipient, out)
                 .and_then(|()| check_size(out.len() - start - address)),
         });
         let rendered =
@@ -231,8 +257,7 @@ impl Template {
                 Op::Callback => {}
                 Op::Text { text, limit, pointer } => {
                     scratch.clear();
-                    let length = self.text(text, recipient, scratch).map_err(|cause| cause.skip(pointer))?;
-                    check_length(length, limit, pointer)?;
+                    self.limited(text, limit, pointer, recipient, scratch)?;
                     size += scratch.len();
                     check_size(size)?;
                 }
@@ -259,13 +284,13 @@ impl Template {
                         Piece::Constant(bytes, characters) => {
                             size += bytes.len();
                             length += characters;
-                            true
+                            limit.whitespace.is_none() || !may_be_refused(bytes)
                         }
                         Piece::Placeholder(placeholder) => {
                             placeholder.surely(recipient).is_some_and(|most| {
                                 size += ESCAPED * most;
                                 length += most;
-                                true
+                                limit.whitespace.is_none() || placeholder.is_one_line(recipient)
                             })
                         }
                     }),
@@ -282,6 +307,32 @@ impl Template {
                 fits && size <= MESSAGE && (limit.max == 0 || length <= limit.max)
             }
         })
+    }
+
+    /// Writes a string, held to its limit.
+    fn limited(
+        &self,
+        text: &Text,
+        limit: &Limit,
+        pointer: &str,
+        recipient: &Recipient<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Skip> {
+        let start = out.len();
+        let mut length = self.text(text, recipient, out).map_err(|cause| cause.skip(pointer))?;
+        if let Some(whitespace) = limit.whitespace
+            && let Some(written) = out.get(start..).filter(|written| may_be_refused(written))
+            && let Ok(value) = serde_json::from_slice::<String>(written)
+            && Whitespace::is_refused(&value)
+        {
+            if whitespace == Whitespace::Refuse {
+                let detail = format!("{pointer} {}", Whitespace::REFUSED);
+                return Err(Skip { reason: SkipReason::InvalidContent, detail });
+            }
+            out.truncate(start);
+            length = Some(write_quoted(&Whitespace::joined(&value), out));
+        }
+        check_length(length, limit, pointer)
     }
 
     /// Writes a string and tells its length in characters, `None` where the value is no string.
@@ -308,6 +359,10 @@ impl Template {
                 Ok(Some(length))
             }
             Text::Alone(placeholder) => {
+                if let Some(written) = placeholder.written_number(recipient) {
+                    out.extend_from_slice(written.as_bytes());
+                    return Ok(None);
+                }
                 if let Some(value) = placeholder.typed(recipient) {
                     return Ok(write_value(&value, out));
                 }
@@ -336,6 +391,11 @@ impl RenderedCheck {
             None => Ok(()),
         }
     }
+}
+
+/// Whether a written parameter may hold what Meta refuses: an escape, or spaces in a row.
+fn may_be_refused(written: &[u8]) -> bool {
+    memchr::memchr(b'\\', written).is_some() || memchr::memmem::find(written, b"     ").is_some()
 }
 
 fn check_size(bytes: usize) -> Result<(), Skip> {

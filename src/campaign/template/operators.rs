@@ -1,6 +1,10 @@
 //! Reads the operators of a template before it is compiled: `*` stands between numbers only, because
 //! Jinja repeats a text with it; and names are counted, because `~` joins what they stand for.
 
+use std::borrow::Cow;
+
+use unicode_ident::{is_xid_continue, is_xid_start};
+
 /// Filters whose value is a number.
 const NUMERIC: [&str; 6] = ["abs", "count", "float", "int", "length", "round"];
 /// Words that stand between two operands, or before one.
@@ -53,6 +57,109 @@ pub(super) fn check(template: &str) -> Result<usize, String> {
     Ok(names)
 }
 
+/// Operators that want numbers, beside the words.
+const ARITHMETIC: [&str; 8] = ["+", "-", "*", "**", "/", "%", "<", ">"];
+
+/// A template whose names are numbers where they are computed with or compared: `price > 1000` becomes
+/// `price|number > 1000`, and `share == "15%"` becomes `share|string == "15%"`. A name that is filtered, called or looked into is
+/// left to that.
+pub(super) fn with_numbers(template: &str) -> Cow<'_, str> {
+    let (mut out, mut copied, mut at) = (String::new(), 0, 0);
+    while let Some(start) = {
+        let rest = template.get(at..).unwrap_or_default();
+        rest.find("{{").into_iter().chain(rest.find("{%")).min()
+    } {
+        let inner = template.get(at + start + 2..).unwrap_or_default();
+        let (tokens, after) = tokens(inner);
+        // Tokens are parts of the text, so that their places are known.
+        let place = |word: &str| word.as_ptr() as usize - template.as_ptr() as usize;
+        for (nth, token) in tokens.iter().enumerate() {
+            let Token::Name(name) = token else { continue };
+            let Some(filter) = operand_filter(&tokens, nth) else { continue };
+            let end = place(name) + name.len();
+            out.push_str(template.get(copied..end).unwrap_or_default());
+            out.push_str(filter);
+            copied = end;
+        }
+        at = template.len() - after.len();
+    }
+    if copied == 0 {
+        return Cow::Borrowed(template);
+    }
+    out.push_str(template.get(copied..).unwrap_or_default());
+    Cow::Owned(out)
+}
+
+/// The names that a template asks for as they are, as in `{% if vip %}`: a text is true there whatever it says.
+pub fn conditions(template: &str) -> Vec<&str> {
+    let (mut found, mut rest) = (Vec::new(), template);
+    while let Some(start) = rest.find("{{").into_iter().chain(rest.find("{%")).min() {
+        let (tokens, after) = tokens(rest.get(start + 2..).unwrap_or_default());
+        for (nth, token) in tokens.iter().enumerate() {
+            let Token::Name(name) = token else { continue };
+            let before = nth.checked_sub(1).and_then(|before| tokens.get(before));
+            let is_asked = matches!(before, Some(Token::Operator("if" | "elif" | "and" | "or" | "not")));
+            let ends = matches!(
+                tokens.get(nth + 1),
+                None | Some(Token::Operator("and" | "or" | "else") | Token::Close)
+            );
+            if is_asked && ends {
+                found.push(*name);
+            }
+        }
+        rest = after;
+    }
+    found
+}
+
+/// The names of a template's placeholders and statements.
+pub(super) fn names(template: &str) -> Vec<&str> {
+    let (mut found, mut rest) = (Vec::new(), template);
+    while let Some(start) = rest.find("{{").into_iter().chain(rest.find("{%")).min() {
+        let (tokens, after) = tokens(rest.get(start + 2..).unwrap_or_default());
+        let is_filter =
+            |nth: usize| matches!(nth.checked_sub(1).and_then(|at| tokens.get(at)), Some(Token::Link(_)));
+        let named = tokens.iter().enumerate().filter(|(nth, _)| !is_filter(*nth));
+        found.extend(
+            named.filter_map(|(_, token)| if let Token::Name(name) = token { Some(*name) } else { None }),
+        );
+        rest = after;
+    }
+    found
+}
+
+/// The filter that a name needs where it stands beside an operator.
+fn operand_filter(tokens: &[Token<'_>], nth: usize) -> Option<&'static str> {
+    let token = |at: Option<usize>| at.and_then(|at| tokens.get(at)).copied();
+    let (before, behind) = (token(nth.checked_sub(1)), token(Some(nth + 1)));
+    if matches!(before, Some(Token::Link(_)))
+        || matches!(behind, Some(Token::Link(_) | Token::Open('(' | '[')))
+    {
+        return None;
+    }
+    // `==` and `!=` are two signs; a single `=` names an argument.
+    let is_equality = |first: Option<Token<'_>>, second: Option<Token<'_>>| {
+        matches!((first, second), (Some(Token::Operator("=" | "!" | "<" | ">")), Some(Token::Operator("="))))
+    };
+    let is_arithmetic =
+        |token: Option<Token<'_>>| matches!(token, Some(Token::Operator(sign)) if ARITHMETIC.contains(&sign));
+    let (is_left, other) = if is_equality(behind, token(Some(nth + 2))) {
+        (true, token(Some(nth + 3)))
+    } else {
+        (is_arithmetic(behind), token(Some(nth + 2)))
+    };
+    if is_left {
+        return Some(if other == Some(Token::Text) { "|string" } else { "|number" });
+    }
+    let first = token(nth.checked_sub(2));
+    let (is_right, other) = if is_equality(first, before) {
+        (true, token(nth.checked_sub(3)))
+    } else {
+        (is_arithmetic(before), first)
+    };
+    is_right.then_some(if other == Some(Token::Text) { "|string" } else { "|number" })
+}
+
 /// The tokens up to the end of an expression or a statement, and what stands behind it.
 fn tokens(text: &str) -> (Vec<Token<'_>>, &str) {
     let mut tokens = Vec::new();
@@ -73,8 +180,8 @@ fn tokens(text: &str) -> (Vec<Token<'_>>, &str) {
                 length = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
                 tokens.push(Token::Number);
             }
-            c if c.is_alphanumeric() || c == '_' => {
-                length = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+            c if is_xid_start(c) || c == '_' => {
+                length = rest.find(|c: char| !is_xid_continue(c)).unwrap_or(rest.len());
                 let word = &rest[..length];
                 let is_operator = WORDS.contains(&word);
                 tokens.push(if is_operator { Token::Operator(word) } else { Token::Name(word) });
@@ -236,6 +343,33 @@ mod tests {
         }
         assert!(check(&format!("{{{{ {} }}}}", vec!["a"; 600].join(" ~ "))).is_err());
         assert!(check("{% for x in y recursive %}{{ loop(x) }}{% endfor %}").is_err());
+    }
+
+    #[test]
+    fn names_beside_operators_are_numbers() {
+        for (template, expected) in [
+            ("{% if price > 1000 %}a{% endif %}", "{% if price|number > 1000 %}a{% endif %}"),
+            ("{% if 1000 <= price %}a{% endif %}", "{% if 1000 <= price|number %}a{% endif %}"),
+            (
+                "{{ price * 2 if a == b else name }}",
+                "{{ price|number * 2 if a|number == b|number else name }}",
+            ),
+            ("{% if share == '15%' %}{{ share }}", "{% if share|string == '15%' %}{{ share }}"),
+            ("{% if \"x\" != share %}", "{% if \"x\" != share|string %}"),
+            ("{{ a + b }} a + b {{ -c }}", "{{ a|number + b|number }} a + b {{ -c|number }}"),
+        ] {
+            assert_eq!(with_numbers(template), expected);
+        }
+        for same in [
+            "{{ price }}",
+            "{{ price|int * 2 }}",
+            "{{ name ~ price }}",
+            "{{ f(x=price) }}",
+            "{{ a.b }}",
+            "a > b",
+        ] {
+            assert_eq!(with_numbers(same), same);
+        }
     }
 
     #[test]

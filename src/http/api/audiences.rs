@@ -24,7 +24,7 @@ use super::super::problem::Problem;
 use super::Api;
 use super::extract::Params;
 use super::refusals::{OnJob, OnList};
-use crate::audience::{Bucket, Object, Root, Source, scan};
+use crate::audience::{Bucket, Encoding, Object, Root, Settings, Source, scan};
 use crate::campaign::counted;
 use crate::ledger::{Act, Audit, on_ledger};
 
@@ -47,6 +47,8 @@ pub(super) struct UploadParams {
     /// The name of the file: it ends with `.csv`, `.csv.gz`, `.csv.zst` or `.xlsx`.
     #[param(pattern = r"^[^./\\:\x00-\x1f][^/\\:\x00-\x1f]*\.(csv|csv\.gz|csv\.zst|xlsx)$")]
     name: String,
+    /// How its characters are written, where that is not found by itself: a WHATWG or IANA name, as `macintosh`.
+    encoding: Option<String>,
 }
 
 /// An audience that was handed in.
@@ -60,9 +62,10 @@ pub(in crate::http) struct Uploaded {
     rows: u64,
     /// Its columns.
     columns: Vec<String>,
-    /// What was assumed of its characters, where they are not UTF-8.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    note: Option<&'static str>,
+    /// What was found of it that whoever handed it in should know, a sentence each; left out where there is nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    notes: Vec<String>,
 }
 
 /// Takes an audience in: the file's bytes, or a form with `file`.
@@ -80,7 +83,10 @@ pub(super) async fn upload(
     Params(asked): Params<UploadParams>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (name, taken) = (asked.name, Taken::Refuse);
+    let unknown = || Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "encoding: is none that is known here");
+    let encoding =
+        asked.encoding.as_deref().map(|name| Encoding::named(name).ok_or_else(unknown)).transpose()?;
+    let arrival = Arrival { name: asked.name, taken: Taken::Refuse, encoding: encoding.unwrap_or_default() };
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let (uploaded, is_new) = if kind.is_some_and(|kind| kind.starts_with("multipart/form-data")) {
         let wrong = |detail: String| Problem::bad_request(format!("the form: {detail}"));
@@ -90,11 +96,11 @@ pub(super) async fn upload(
             let field = form.next_field().await.map_err(|fault| wrong(fault.body_text()))?;
             let field = field.ok_or_else(|| wrong("has no field `file`".into()))?;
             if field.name() == Some("file") {
-                break take_in(&api, &who, name, field, taken).await?;
+                break take_in(&api, &who, arrival, field).await?;
             }
         }
     } else {
-        take_in(&api, &who, name, request.into_body().into_data_stream(), taken).await?
+        take_in(&api, &who, arrival, request.into_body().into_data_stream()).await?
     };
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(uploaded)).into_response())
@@ -108,21 +114,30 @@ pub(in crate::http) enum Taken {
     Rename,
 }
 
+/// A file that is handed in.
+pub(in crate::http) struct Arrival {
+    pub(in crate::http) name: String,
+    pub(in crate::http) taken: Taken,
+    /// How it is read.
+    pub(in crate::http) encoding: Encoding,
+}
+
 /// Takes a file in under a name. Returns also whether it was not there before.
 pub(in crate::http) async fn take_in<E: std::fmt::Display>(
     api: &Api,
     who: &Who,
-    name: String,
+    arrival: Arrival,
     stream: impl Stream<Item = Result<Bytes, E>>,
-    taken: Taken,
 ) -> Result<(Uploaded, bool), Problem> {
+    let Arrival { name, taken, encoding } = arrival;
     let root = root(api)?;
     check_name(&name)?;
     let (uploaded, is_new) = match root {
         Root::Folder(root) => {
             let arriving = Arriving::new(&root, &name).map_err(|fault| unwritten(&fault))?;
             let bytes = write(stream, &arriving.file).await?;
-            let keep = move || keep(&arriving, &root, &name, bytes, taken);
+            let keep =
+                move || keep(&arriving, &root, &name, taken, || read(&arriving.file, &name, bytes, encoding));
             let kept = tokio::task::spawn_blocking(keep).await;
             kept.map_err(|fault| Problem::away(fault.to_string()))??
         }
@@ -131,7 +146,10 @@ pub(in crate::http) async fn take_in<E: std::fmt::Display>(
             let folder = tempfile::tempdir_in(temporary).map_err(|fault| unwritten(&fault))?;
             let file = folder.path().join(&name);
             let bytes = write(stream, &file).await?;
-            keep_in_bucket(&bucket, file, name, bytes, taken).await?
+            let (path, called) = (file.clone(), name.clone());
+            let scanned = tokio::task::spawn_blocking(move || read(&path, &called, bytes, encoding)).await;
+            let uploaded = scanned.map_err(|fault| Problem::away(fault.to_string()))??;
+            keep_in_bucket(&bucket, file, name, uploaded, taken).await?
         }
     };
     if is_new {
@@ -233,10 +251,10 @@ fn keep(
     arriving: &Arriving,
     root: &Path,
     name: &str,
-    bytes: u64,
     taken: Taken,
+    read: impl FnOnce() -> Result<Uploaded, Problem>,
 ) -> Result<(Uploaded, bool), Problem> {
-    let mut uploaded = read(&arriving.file, name, bytes)?;
+    let mut uploaded = read()?;
     let tries = if taken == Taken::Rename { RENAMED } else { 1 };
     for nth in 1..=tries {
         uploaded.path = nth_name(name, nth);
@@ -260,16 +278,17 @@ fn keep(
 }
 
 /// Reads a file that was handed in.
-fn read(file: &Path, name: &str, bytes: u64) -> Result<Uploaded, Problem> {
-    let scan = scan(&Source::File(file.to_owned()), None).map_err(|fault| {
+fn read(file: &Path, name: &str, bytes: u64, encoding: Encoding) -> Result<Uploaded, Problem> {
+    let settings = Settings { encoding, ..Settings::default() };
+    let scan = scan(&Source::File(file.to_owned()), &settings).map_err(|fault| {
         if fault.is_outside_failure() {
             Problem::away(fault.to_string())
         } else {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, fault.to_string())
         }
     })?;
-    let note = scan.encoding.note();
-    Ok(Uploaded { path: name.to_owned(), bytes, rows: scan.rows, columns: scan.columns, note })
+    let notes = scan.notes(settings.hidden_rows);
+    Ok(Uploaded { path: name.to_owned(), bytes, rows: scan.rows, columns: scan.columns, notes })
 }
 
 /// The same as [`keep`] where the root is a bucket: an object is there when all of it is.
@@ -277,12 +296,9 @@ async fn keep_in_bucket(
     bucket: &Bucket,
     file: PathBuf,
     name: String,
-    bytes: u64,
+    mut uploaded: Uploaded,
     taken: Taken,
 ) -> Result<(Uploaded, bool), Problem> {
-    let (path, called) = (file.clone(), name.clone());
-    let scanned = tokio::task::spawn_blocking(move || read(&path, &called, bytes)).await;
-    let mut uploaded = scanned.map_err(|fault| Problem::away(fault.to_string()))??;
     let tries = if taken == Taken::Rename { RENAMED } else { 1 };
     for nth in 1..=tries {
         uploaded.path = nth_name(&name, nth);
@@ -419,7 +435,9 @@ mod tests {
         let take = |text: &str, taken| {
             let arriving = Arriving::new(root.path(), "a.csv").unwrap();
             std::fs::write(&arriving.file, text).unwrap();
-            keep(&arriving, root.path(), "a.csv", text.len() as u64, taken)
+            keep(&arriving, root.path(), "a.csv", taken, || {
+                read(&arriving.file, "a.csv", text.len() as u64, Encoding::Utf8)
+            })
         };
         let hand_in = |text: &str| take(text, Taken::Refuse).map(|(_, is_new)| is_new);
         assert!(hand_in("phone\n").is_err(), "a header is no audience");

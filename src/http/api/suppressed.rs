@@ -12,7 +12,7 @@ use super::Api;
 use super::extract::{Document, Params, finish, limit};
 use super::refusals::{OnJob, OnList, OnOne};
 use crate::campaign::problem::Problem as JobProblem;
-use crate::campaign::{Phone, counted};
+use crate::campaign::{Phone, PhoneParser, counted};
 use crate::ledger::{Act, Audit, Suppress, Suppression, on_ledger};
 
 #[derive(Deserialize, IntoParams)]
@@ -84,11 +84,10 @@ pub(super) async fn add(
     let asked = asked.numbers.ok_or_else(missing)?;
     let (mut numbers, mut wrong) = (Vec::with_capacity(asked.len()), Vec::new());
     for (nth, text) in asked.iter().enumerate() {
-        match text.parse::<Phone>() {
+        match PhoneParser::international(text) {
             Ok(number) => numbers.push(number),
             // The number itself is not said again: it is a person's.
-            Err(_) => wrong
-                .push(JobProblem::new(format!("/numbers/{nth}"), "is no number in E.164, as +919876543210")),
+            Err(error) => wrong.push(JobProblem::new(format!("/numbers/{nth}"), error.to_string())),
         }
     }
     if !wrong.is_empty() {
@@ -109,8 +108,8 @@ pub(super) async fn remove(
     who: Who,
     Path(number): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let number: Phone =
-        number.parse().map_err(|_| Problem::not_found("that is no number in E.164, as +919876543210"))?;
+    let number = PhoneParser::listed(&number)
+        .map_err(|_| Problem::not_found("that is no number in international form, as +919876543210"))?;
     change(&api, &who, vec![number], Suppress::Remove, "removed").await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -125,6 +124,11 @@ pub(in crate::http) async fn change(
     let (ledger, who) = (api.ledger()?.clone(), who.name.clone());
     let changing = finish(async move {
         on_ledger!(&ledger, ledger => {
+            // Whoever is taken off is so in every spelling.
+            let numbers = match how {
+                Suppress::Remove => numbers.into_iter().flat_map(Phone::spellings).collect(),
+                Suppress::Add => numbers,
+            };
             let changed = ledger.suppress(numbers, how).await?;
             let detail = format!("{word} {} (suppressed numbers)", counted(changed, "number"));
             ledger.log(Act::new(&who, "suppress", None, &detail)).await?;

@@ -15,7 +15,7 @@ use super::Dashboard;
 use super::extract::Fields;
 use super::render::{Look, page_of};
 use crate::audience::{self, Source};
-use crate::campaign::{Phone, counted};
+use crate::campaign::{PhoneParser, counted};
 use crate::ledger::{Audit, Suppress, on_ledger};
 
 /// How many numbers a page has.
@@ -113,12 +113,9 @@ pub(super) async fn add(
     for (nth, line) in
         text.split(['\n', ',', ';']).map(str::trim).enumerate().filter(|(_, line)| !line.is_empty())
     {
-        match line.replace([' ', '-'], "").parse::<Phone>() {
+        match PhoneParser::international(line) {
             Ok(number) => numbers.push(number),
-            Err(_) => {
-                errors
-                    .push(format!("Number {} is not one in international form, as +919876543210.", nth + 1));
-            }
+            Err(error) => errors.push(format!("Number {}: {error}.", nth + 1)),
         }
     }
     if numbers.is_empty() && errors.is_empty() {
@@ -137,8 +134,9 @@ pub(super) async fn remove(
     who: Who,
     fields: Fields,
 ) -> Result<Response, Problem> {
-    let number = fields.get("number").parse::<Phone>();
-    let number = number.map_err(|_| Problem::not_found("that is no number in E.164, as +919876543210"))?;
+    let number = PhoneParser::listed(fields.get("number"));
+    let number = number
+        .map_err(|_| Problem::not_found("that is no number in international form, as +919876543210"))?;
     change(&dashboard.api, &who, vec![number], Suppress::Remove, "removed").await?;
     Ok(Redirect::to("/suppressed?done=yes").into_response())
 }

@@ -15,7 +15,7 @@ use super::super::extract::Fields;
 use super::super::render::Look;
 use super::draft::Draft;
 use super::{address, errors, step_page};
-use crate::audience::{self, Audience, Line};
+use crate::audience::{self, Audience, Encoding, Line, Settings};
 use crate::campaign::{Job, SkipReason};
 use crate::views::check::check;
 
@@ -29,9 +29,16 @@ pub(super) async fn inspect(dashboard: &Dashboard, draft: &mut Draft) -> Result<
     let context = &dashboard.api.backing()?.context;
     draft.is_read = false;
     let path = draft.text("/audience/csv/path").to_owned();
+    let named = |pointer: &str| Some(draft.text(pointer).to_owned()).filter(|text| !text.is_empty());
+    let settings = Settings {
+        encoding: named("/audience/csv/encoding").as_deref().and_then(Encoding::named).unwrap_or_default(),
+        sheet: named("/audience/csv/sheet"),
+        ..Settings::default()
+    };
     if draft.columns.is_empty() && context.audiences.root().is_some() {
         let audiences = context.audiences.clone();
-        let scanned = tokio::task::spawn_blocking(move || audience::scan(&audiences.find_path(&path)?, None));
+        let scanned =
+            tokio::task::spawn_blocking(move || audience::scan(&audiences.find_path(&path)?, &settings));
         match scanned.await.map_err(|fault| Problem::away(fault.to_string()))? {
             Ok(scan) => (draft.columns, draft.rows) = (scan.columns, scan.rows),
             Err(fault) if fault.is_outside_failure() => return Err(Problem::away(fault.to_string())),
@@ -61,7 +68,7 @@ pub(super) async fn inspect(dashboard: &Dashboard, draft: &mut Draft) -> Result<
                 Some(Line::Skipped { .. }) => {}
                 Some(Line::Recipient(row)) => {
                     let values =
-                        names.iter().enumerate().map(|(nth, name)| (name.clone(), row.value(nth).into()));
+                        names.iter().enumerate().map(|(nth, name)| (name.clone(), row.shown(nth).into()));
                     let mut values: Map<String, Value> = values.collect();
                     values.insert("phone".into(), row.phone.to_string().into());
                     sample.push(values);
@@ -78,7 +85,7 @@ pub(super) async fn inspect(dashboard: &Dashboard, draft: &mut Draft) -> Result<
                 checked.skipped.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
             let problems = checked.problems.into_iter();
             draft.problems = problems.map(|row| (row.row, row.reason.to_string(), row.detail)).collect();
-            draft.note = checked.note.map(str::to_owned);
+            draft.notes = checked.notes;
             draft.sample = sample;
             draft.is_read = true;
             Ok(None)
@@ -126,7 +133,9 @@ fn page(look: &Look, who: &Who, draft: &Draft, wrong: Option<&str>) -> Html<Stri
         is_read => draft.is_read,
         rows => rows.collect::<Vec<_>>(),
         skipped => skipped.collect::<Vec<_>>(),
-        note => draft.note.clone(),
+        notes => draft.notes.clone(),
+        encoding => draft.text("/audience/csv/encoding"),
+        sheet => draft.text("/audience/csv/sheet"),
         errors => errors(wrong.or(nobody).map(|detail| ("phone", detail))),
     };
     step_page(look, who, draft, "audience", "new_audience.html", own)
@@ -141,7 +150,9 @@ pub(super) async fn save(
 ) -> Result<Response, Problem> {
     let mut draft = Draft::find(&dashboard, &id).await?;
     let before = draft.job["audience"].clone();
-    for (name, field) in [("phone", "phone"), ("default_region", "region")] {
+    let fields_of =
+        [("phone", "phone"), ("default_region", "region"), ("encoding", "encoding"), ("sheet", "sheet")];
+    for (name, field) in fields_of {
         let value = fields.get(field);
         let value = if field == "region" { value.to_uppercase() } else { value.to_owned() };
         let Some(csv) = draft.job.pointer_mut("/audience/csv").and_then(Value::as_object_mut) else {

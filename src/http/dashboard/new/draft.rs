@@ -39,8 +39,9 @@ pub(super) struct Draft {
     /// Why rows are no people: how many of each reason, and the first of them.
     pub(super) skipped: BTreeMap<String, u64>,
     pub(super) problems: Vec<(u64, String, String)>,
-    /// What was assumed of its characters.
-    pub(super) note: Option<String>,
+    /// What was found of it that whoever handed it in should know.
+    #[serde(default)]
+    pub(super) notes: Vec<String>,
     /// Some rows, as recipients of a job, with the number as `phone`.
     pub(super) sample: Vec<Map<String, Value>>,
     /// Whether the audience can be read as it is.
@@ -67,7 +68,7 @@ impl Draft {
             people: 0,
             skipped: BTreeMap::new(),
             problems: Vec::new(),
-            note: None,
+            notes: Vec::new(),
             sample: Vec::new(),
             is_read: false,
             zone: String::new(),

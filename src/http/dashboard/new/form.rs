@@ -187,6 +187,7 @@ fn text_node(base: Node, text: &Text) -> Node {
         Form::Name => " Lower-case letters, digits and underscores.",
         Form::Date => " As 2026-11-01.",
         Form::CountryCode => " Two letters.",
+        Form::Parameter => " On one line.",
         Form::Any | Form::Trimmed => "",
     };
     let kind = if text.max >= LINES { "lines" } else { "text" };

@@ -20,10 +20,11 @@ use axum::routing::{get, post};
 use minijinja::{Value as Shown, context};
 
 use super::super::access::Who;
-use super::super::api::audiences::{Taken, all, take_in};
+use super::super::api::audiences::{Arrival, Taken, all, take_in};
 use super::super::problem::Problem;
 use super::Dashboard;
 use super::render::{Look, page_of};
+use crate::audience::Encoding;
 use crate::ledger::{CampaignDrafts, on_ledger};
 use draft::Draft;
 
@@ -131,15 +132,19 @@ pub(super) async fn create(
 ) -> Result<Response, Problem> {
     let wrong = |detail: String| Problem::bad_request(format!("the form: {detail}"));
     let (mut name, mut pick, mut uploaded) = (String::new(), String::new(), None);
+    let mut encoding = String::new();
     while let Some(field) = form.next_field().await.map_err(|fault| wrong(fault.body_text()))? {
         match field.name() {
             Some("name") => {
                 field.text().await.map_err(|fault| wrong(fault.body_text()))?.trim().clone_into(&mut name);
             }
+            Some("encoding") => encoding = field.text().await.map_err(|fault| wrong(fault.body_text()))?,
             Some("pick") => pick = field.text().await.map_err(|fault| wrong(fault.body_text()))?,
             Some("file") if field.file_name().is_some_and(|name| !name.is_empty()) => {
                 let file = file_name(field.file_name().unwrap_or_default());
-                match take_in(&dashboard.api, &who, file, field, Taken::Rename).await {
+                let read_as = Encoding::named(&encoding).unwrap_or_default();
+                let arrival = Arrival { name: file, taken: Taken::Rename, encoding: read_as };
+                match take_in(&dashboard.api, &who, arrival, field).await {
                     Ok((file, _)) => uploaded = Some(file.path),
                     Err(problem) if problem.status().is_client_error() => {
                         let wrong = [("file", format!("{}.", problem.detail()))];
@@ -165,6 +170,9 @@ pub(super) async fn create(
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
     }
     let mut draft = Draft::new(&who.name, &name, &path);
+    if Encoding::named(&encoding).is_some() {
+        draft.job["audience"]["csv"]["encoding"] = encoding.into();
+    }
     // What is wrong with it is said on its own page.
     let _ = audience::inspect(&dashboard, &mut draft).await?;
     draft.keep(&dashboard, &who).await?;

@@ -19,7 +19,7 @@ use super::super::{Dashboard, words};
 use super::draft::Draft;
 use super::phone::phone;
 use super::{errors, step_page};
-use crate::campaign::{CampaignId, Job, Phone, SkipReason, counted, thousands};
+use crate::campaign::{CampaignId, Job, PhoneParser, SkipReason, counted, thousands};
 use crate::ledger::{CampaignDrafts, Campaigns, on_ledger};
 use crate::views::check::{Checked, check as checked};
 
@@ -70,7 +70,7 @@ pub(super) async fn check(
                 ends => end.map(clock),
                 expires => schedule.expires_at.map(clock),
                 limit => job.limits.messages.map(|rate| rate.to_string()),
-                note => found.note,
+                notes => found.notes,
                 warnings => found.warnings.iter().map(|warning| context! {
                     pointer => warning.pointer.clone(), detail => warning.detail.clone(),
                 }).collect::<Vec<_>>(),
@@ -143,7 +143,7 @@ pub(super) async fn test(
         let page = test_page(&dashboard, &who, &look, draft, typed, Some(error)).await?;
         Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response())
     };
-    let Ok(number) = typed.replace([' ', '-'], "").parse::<Phone>() else {
+    let Ok(number) = PhoneParser::international(typed) else {
         return refuse(&draft, "Enter your number in international form, as +919876543210.".into()).await;
     };
     let mut values = draft.sample.first().cloned().unwrap_or_default();

@@ -1,0 +1,63 @@
+//! Numbers that are shown in a way of their own: they print as they are shown, and compute as what they are.
+
+use std::fmt;
+use std::sync::Arc;
+
+use minijinja::Value;
+use minijinja::value::{Object, ObjectRepr};
+
+/// Filters that want the number, and not how it is shown.
+const NUMERIC: [&str; 9] = ["abs", "bool", "float", "int", "max", "min", "number", "round", "sum"];
+/// The largest number below which each whole number has a value of its own.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
+/// A number as an expression sees it.
+#[derive(Debug)]
+pub(super) struct ShownNumber {
+    shown: String,
+    number: f64,
+}
+
+impl ShownNumber {
+    pub(super) fn value(shown: &str, number: f64) -> Value {
+        Value::from_object(Self { shown: shown.into(), number })
+    }
+
+    /// What a filter gets in place of a value: the number, or the text that is shown. Other values stay as they are.
+    pub(super) fn for_filter(filter: &str, value: Value) -> Value {
+        let Some(shown) = value.downcast_object_ref::<Self>() else { return value };
+        if !NUMERIC.contains(&filter) {
+            return Value::from(shown.shown.as_str());
+        }
+        let number = shown.number;
+        if number.fract() == 0.0 && number.abs() < EXACT {
+            Value::from(number as i64)
+        } else {
+            Value::from(number)
+        }
+    }
+}
+
+impl Object for ShownNumber {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn is_true(self: &Arc<Self>) -> bool {
+        self.number != 0.0
+    }
+
+    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+/// Reads what people and spreadsheets write for yes and no; `None` of anything else.
+pub(super) fn truth(value: &Value) -> Option<bool> {
+    let Some(text) = value.as_str() else { return Some(value.is_true()) };
+    match text.trim().to_lowercase().as_str() {
+        "true" | "yes" | "y" | "on" | "1" => Some(true),
+        "false" | "no" | "n" | "off" | "0" | "" => Some(false),
+        _ => None,
+    }
+}

@@ -1,0 +1,140 @@
+//! What a check warns of in the values of an audience, and in what was meant as a placeholder.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use regex::Regex;
+use serde_json::Value;
+
+use crate::campaign::problem::step;
+use crate::campaign::template::conditions;
+use crate::campaign::{Batch, Columns, Field, Job, Problem, counted};
+use crate::dispatch::Prepared;
+
+/// What programs write where a value is missing.
+const NO_VALUES: [&str; 10] =
+    ["null", "none", "nan", "undefined", "n/a", "#n/a", "#ref!", "#value!", "#name?", "#div/0!"];
+/// What people and programs write for yes and no.
+const TRUTHS: [&str; 8] = ["true", "false", "yes", "no", "1", "0", "y", "n"];
+
+/// What is counted of a column that messages use.
+#[derive(Default)]
+struct Seen {
+    values: u64,
+    no_values: u64,
+    truths: u64,
+    falsehoods: u64,
+}
+
+/// Looks at the values of all messages.
+pub(super) struct ValueWarnings<'p> {
+    prepared: &'p Prepared,
+    seen: Vec<Seen>,
+}
+
+impl<'p> ValueWarnings<'p> {
+    pub(super) fn new(prepared: &'p Prepared) -> Self {
+        let seen = prepared.template.columns().iter().map(|_| Seen::default()).collect();
+        Self { prepared, seen }
+    }
+
+    pub(super) fn see(&mut self, batch: &Batch) {
+        for recipient in batch.recipients() {
+            for (place, seen) in self.seen.iter_mut().enumerate() {
+                let text = match recipient.field(place) {
+                    Field::Text(text) => text,
+                    Field::Json(json) if json.starts_with('"') => json.trim_matches('"'),
+                    // A number, or a truth that is one already.
+                    Field::Empty | Field::Number(..) | Field::Json(_) => continue,
+                };
+                seen.values += 1;
+                if text.len() > 10 {
+                    continue;
+                }
+                let lower = text.trim().to_lowercase();
+                seen.no_values += u64::from(NO_VALUES.contains(&lower.as_str()));
+                let is_truth = TRUTHS.contains(&lower.as_str());
+                seen.truths += u64::from(is_truth);
+                seen.falsehoods +=
+                    u64::from(is_truth && matches!(lower.as_str(), "false" | "no" | "0" | "n"));
+            }
+        }
+    }
+
+    /// What is doubtful of them.
+    pub(super) fn found(&self) -> Vec<Problem> {
+        let columns = self.prepared.template.columns();
+        let name = |column: &usize| self.prepared.columns.names().get(*column).cloned().unwrap_or_default();
+        let mut found = Vec::new();
+        for (column, seen) in columns.iter().zip(&self.seen).filter(|(_, seen)| seen.no_values > 0) {
+            let count = counted(seen.no_values, "value");
+            let why = format!(
+                "{count} of the column {:?} {} NULL, #N/A or the like, and would be sent as such; empty them, or write a default",
+                name(column),
+                if seen.no_values == 1 { "is" } else { "are" }
+            );
+            found.push(Problem::new("/audience", why));
+        }
+        let by_column: BTreeMap<usize, &Seen> = columns.iter().copied().zip(&self.seen).collect();
+        each_text(&self.prepared.job, &mut |pointer, text| {
+            for word in conditions(text) {
+                let column = self.prepared.columns.find(word).ok();
+                let seen = column.and_then(|column| by_column.get(&column));
+                if seen.is_some_and(|seen| seen.falsehoods > 0 && seen.truths == seen.values) {
+                    let why = format!(
+                        "{{% if {word} %}} is true for every row that has a value, also for FALSE, no and 0; write {{% if {word} | bool %}}"
+                    );
+                    found.push(Problem::new(pointer, why));
+                }
+            }
+        });
+        found
+    }
+}
+
+/// What other programs take for a placeholder, of a column that there is: it is sent as it stands.
+pub(super) fn placeholders(job: &Job, columns: &Columns) -> Vec<Problem> {
+    static FOREIGN: LazyLock<Option<Regex>> = LazyLock::new(|| {
+        Regex::new(r"\{\{.*?\}\}|\{%.*?%\}|\[\[([^\[\]]{1,60})\]\]|\{([^{}]{1,60})\}|<([^<>]{1,60})>|%([^%\s][^%]{0,59})%").ok()
+    });
+    let Some(foreign) = FOREIGN.as_ref() else { return Vec::new() };
+    let mut found = Vec::new();
+    each_text(job, &mut |pointer, text| {
+        for meant in foreign.captures_iter(text) {
+            let Some(name) = meant.iter().skip(1).flatten().next() else { continue };
+            let column = columns.find(name.as_str().trim()).ok();
+            if let Some(column) = column.and_then(|column| columns.names().get(column)) {
+                let written = meant.get(0).map_or("", |whole| whole.as_str());
+                let why = format!(
+                    "{written} is sent as it stands; write {{{{ {} }}}}",
+                    Columns::identifier(column)
+                );
+                found.push(Problem::new(pointer, why));
+            }
+        }
+    });
+    found
+}
+
+/// Hands on each text that a job sends, with its place.
+fn each_text(job: &Job, each: &mut impl FnMut(&str, &str)) {
+    fn walk(value: &Value, pointer: &str, each: &mut impl FnMut(&str, &str)) {
+        match value {
+            Value::String(text) => each(pointer, text),
+            Value::Array(items) => {
+                items
+                    .iter()
+                    .enumerate()
+                    .for_each(|(nth, item)| walk(item, &step(pointer, &nth.to_string()), each));
+            }
+            Value::Object(fields) => {
+                fields.iter().for_each(|(name, field)| walk(field, &step(pointer, name), each));
+            }
+            _ => {}
+        }
+    }
+    walk(&job.message, "/message", each);
+    if let Some(custom_data) = &job.custom_data {
+        each("/custom_data", custom_data);
+    }
+}

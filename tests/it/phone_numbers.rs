@@ -1,0 +1,52 @@
+//! Numbers as people write them, judged by Google's library for Python: what it reads is read here as the same number.
+
+use std::path::Path;
+use std::process::Command;
+
+use flowcast::campaign::PhoneParser;
+
+/// The release whose numbering plans are those of the library that is used here.
+const WANTED: &str = "phonenumbers==9.0.42";
+const COUNT: usize = 20_000;
+
+#[test]
+fn spellings_of_all_countries_are_the_number_that_googles_library_finds() {
+    let tool = Path::new(env!("CARGO_TARGET_TMPDIR")).join(WANTED);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/phone_numbers/spellings.py");
+    // A fresh one each time; a failure prints it.
+    let seed = std::env::var("FLOWCAST_TEST_SEED")
+        .unwrap_or_else(|_| jiff::Timestamp::now().as_second().to_string());
+    let bash = "set -euo pipefail\n\
+        if [ ! -e \"$TOOL/ready\" ]; then\n\
+            rm -rf \"$TOOL\" && python3 -m venv \"$TOOL\" && \"$TOOL/bin/pip\" install --quiet \"$WANTED\" && touch \"$TOOL/ready\"\n\
+        fi\n\
+        exec \"$TOOL/bin/python\" \"$SCRIPT\" \"$COUNT\" \"$SEED\"\n";
+    let made = Command::new("bash")
+        .args(["-c", bash])
+        .env("TOOL", tool)
+        .env("WANTED", WANTED)
+        .env("SCRIPT", script)
+        .env("COUNT", COUNT.to_string())
+        .env("SEED", &seed)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let lines = String::from_utf8(made.stdout).unwrap();
+    let (mut read, mut wrong) = (0, Vec::new());
+    for line in lines.lines() {
+        let (spelling, region, expected): (String, Option<String>, String) =
+            serde_json::from_str(line).unwrap();
+        let found = PhoneParser::new(region.as_deref()).parse(&spelling).map(|phone| phone.to_string());
+        read += 1;
+        if found.as_ref() != Ok(&expected) {
+            wrong.push(format!("{spelling} in {region:?} is {expected}, not {found:?}"));
+        }
+    }
+    assert_eq!(read, COUNT);
+    assert!(
+        wrong.is_empty(),
+        "seed {seed}: {} wrong, as\n{}",
+        wrong.len(),
+        wrong[..wrong.len().min(20)].join("\n")
+    );
+}
