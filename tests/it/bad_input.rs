@@ -179,7 +179,7 @@ async fn a_body_that_is_too_long_for_some_skips_them_and_the_others_go() {
     assert_eq!(lines[1]["code"], "invalid_content");
     assert_eq!(
         lines[1]["detail"],
-        "/message/text/body is 5,006 characters long; WhatsApp allows 4,096 (Exotel's documentation)"
+        "the text is 5,006 characters long; WhatsApp allows 4,096 (Exotel's documentation) (/message/text/body)"
     );
 }
 

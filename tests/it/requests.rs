@@ -181,7 +181,7 @@ fn what_kaleyra_can_not_do_is_said_before_anything_is_sent() {
     let skip = template.render(&batch.recipient(0).unwrap(), &mut Vec::new()).unwrap_err();
     assert_eq!(
         skip.detail,
-        "/custom_data is 256 characters long; Kaleyra allows 255 (Kaleyra's documentation)"
+        "the text is 256 characters long; Kaleyra allows 255 (Kaleyra's documentation) (/custom_data)"
     );
 }
 

@@ -326,7 +326,7 @@ impl Template {
             && Whitespace::is_refused(&value)
         {
             if whitespace == Whitespace::Refuse {
-                let detail = format!("{pointer} {}", Whitespace::REFUSED);
+                let detail = format!("the value {} ({pointer})", Whitespace::REFUSED);
                 return Err(Skip { reason: SkipReason::InvalidContent, detail });
             }
             out.truncate(start);
@@ -412,7 +412,7 @@ fn check_length(length: Option<usize>, limit: &Limit, pointer: &str) -> Result<(
         Some(length) if limit.max > 0 && length > limit.max => too_long(length, limit.max, limit.source),
         _ => return Ok(()),
     };
-    Err(Skip { reason: SkipReason::InvalidContent, detail: format!("{pointer} {fault}") })
+    Err(Skip { reason: SkipReason::InvalidContent, detail: format!("the text {fault} ({pointer})") })
 }
 
 impl Cause {
@@ -420,11 +420,11 @@ impl Cause {
         match self {
             Self::Missing(name) => Skip {
                 reason: SkipReason::MissingVariable,
-                detail: format!("{pointer} needs {name}, which is empty and has no default"),
+                detail: format!("the column {name} is empty and has no default ({pointer})"),
             },
             Self::Failed(fault) => Skip {
                 reason: SkipReason::InvalidContent,
-                detail: format!("{pointer} can't be filled: {fault}"),
+                detail: format!("the text can't be filled: {fault} ({pointer})"),
             },
         }
     }
@@ -602,7 +602,7 @@ mod tests {
         {
             let skip = rendered_body(text, &["name"], &[""]).unwrap_err();
             assert_eq!(skip.reason, SkipReason::MissingVariable, "{text}");
-            assert_eq!(skip.detail, "/message/text/body needs name, which is empty and has no default");
+            assert_eq!(skip.detail, "the column name is empty and has no default (/message/text/body)");
         }
         let text = "{% if name %}Hi {{ name }}{% else %}Hello{% endif %}";
         assert_eq!(rendered_body(text, &["name"], &[""]).unwrap(), "Hello");
@@ -636,7 +636,7 @@ mod tests {
         assert_eq!(skip.reason, SkipReason::InvalidContent);
         assert_eq!(
             skip.detail,
-            "/message/text/body is 4,097 characters long; WhatsApp allows 4,096 (Exotel's documentation)"
+            "the text is 4,097 characters long; WhatsApp allows 4,096 (Exotel's documentation) (/message/text/body)"
         );
     }
 
