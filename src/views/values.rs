@@ -16,6 +16,10 @@ const NO_VALUES: [&str; 10] =
     ["null", "none", "nan", "undefined", "n/a", "#n/a", "#ref!", "#value!", "#name?", "#div/0!"];
 /// What people and programs write for yes and no.
 const TRUTHS: [&str; 8] = ["true", "false", "yes", "no", "1", "0", "y", "n"];
+/// Those of them that mean no.
+const FALSEHOODS: [&str; 4] = ["false", "no", "0", "n"];
+/// The longest of all these.
+const LONGEST_WORD: usize = 9;
 
 /// What is counted of a column that messages use.
 #[derive(Default)]
@@ -48,15 +52,15 @@ impl<'p> ValueWarnings<'p> {
                     Field::Empty | Field::Number(..) | Field::Json(_) => continue,
                 };
                 seen.values += 1;
-                if text.len() > 10 {
+                // Most values begin with another letter, or are longer.
+                let first = text.bytes().next().map_or(b' ', |first| first.to_ascii_lowercase());
+                if text.len() > LONGEST_WORD || !b"nu#tfy01".contains(&first) {
                     continue;
                 }
-                let lower = text.trim().to_lowercase();
-                seen.no_values += u64::from(NO_VALUES.contains(&lower.as_str()));
-                let is_truth = TRUTHS.contains(&lower.as_str());
-                seen.truths += u64::from(is_truth);
-                seen.falsehoods +=
-                    u64::from(is_truth && matches!(lower.as_str(), "false" | "no" | "0" | "n"));
+                let is_one_of = |words: &[&str]| words.iter().any(|word| word.eq_ignore_ascii_case(text));
+                seen.no_values += u64::from(is_one_of(&NO_VALUES));
+                seen.truths += u64::from(is_one_of(&TRUTHS));
+                seen.falsehoods += u64::from(is_one_of(&FALSEHOODS));
             }
         }
     }

@@ -36,6 +36,23 @@ struct Reservation {
     full: f64,
 }
 
+/// The words of a line of `MONITOR`, which stand in quotes, with quotes in them escaped.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut is_escaped) = (Vec::new(), None::<String>, false);
+    for c in line.chars() {
+        match (&mut word, c) {
+            (None, '"') => word = Some(String::new()),
+            (Some(_), '"') if !is_escaped => words.extend(word.take()),
+            (Some(word), c) => {
+                word.push(c);
+                is_escaped = c == '\\' && !is_escaped;
+            }
+            _ => {}
+        }
+    }
+    words
+}
+
 /// A Redis of its own, whose `MONITOR` tells what the limiter does with it.
 struct Watched {
     store: RedisStore,
@@ -60,9 +77,11 @@ impl Watched {
         loop {
             let mut line = String::new();
             self.monitor.read_line(&mut line).await.unwrap();
-            let words: Vec<&str> = line.split('"').skip(1).step_by(2).collect();
+            let words = words(&line);
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
             let number = |word: &str| word.parse::<f64>().unwrap();
-            if words[0].eq_ignore_ascii_case("EVALSHA") {
+            // A server that does not know the script yet is sent its text.
+            if words[0].eq_ignore_ascii_case("EVALSHA") || words[0].eq_ignore_ascii_case("EVAL") {
                 let keys = number(words[2]) as usize;
                 taken = words.get(2 + keys + tokens).map_or(0.0, |word| number(word));
             } else if words[0] == "SET" && words[1].contains(bucket) {

@@ -115,7 +115,7 @@ pub(super) async fn add(
     {
         match PhoneParser::international(line) {
             Ok(number) => numbers.push(number),
-            Err(error) => errors.push(format!("Number {}: {error}.", nth + 1)),
+            Err(error) => errors.push(format!("Number {} is not one: {error}.", nth + 1)),
         }
     }
     if numbers.is_empty() && errors.is_empty() {
