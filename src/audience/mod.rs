@@ -809,6 +809,13 @@ mod tests {
             ("a.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "older kind .xls"),
             ("a.csv", b"<html><table><tr><td>phone", "a web page, whatever its name says"),
             ("a.csv", b"%PDF-1.7", "a PDF"),
+            ("a.xlsx", b"<html><table><tr><td>phone", "a web page, whatever its name says"),
+            ("a.xlsx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "older kind .xls, or one with a password"),
+            (
+                "a.xlsx",
+                b"PK\x03\x04\x14\0\0\x08\0\0mimetypeapplication/vnd.oasis.opendocument.spreadsheet",
+                "an OpenDocument file, as .ods: save it as .xlsx",
+            ),
             ("a.csv", b"phone,name\n9876543210,A\x00sha\n", "line 2 holds a NUL byte"),
             ("a.csv", b"phone,name\n9876543210,A\xc2\x85sha\n", "line 2 holds a control character"),
             ("a.csv", b"phone,name\r9876543210,Asha\r", "a carriage return without a line feed"),

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use memchr::{memchr, memchr_iter};
+use memchr::{memchr, memchr_iter, memmem};
 
 use super::path::open_real;
 use super::quotes::{Quotes, newlines};
@@ -97,6 +97,8 @@ pub(super) fn unpacked(path: &Path, settings: &Settings) -> Result<Unpacked, Aud
 pub enum FileKind {
     /// A workbook that is not called `.xlsx`, or of a kind that is not read (`.xlsb`, `.ods`).
     Archive,
+    /// A workbook of `LibreOffice` (`.ods`).
+    OpenDocument,
     /// A workbook of the older kind (`.xls`), or one with a password.
     Compound,
     /// A web page, which some systems export as `.xls` or `.csv`.
@@ -106,11 +108,14 @@ pub enum FileKind {
 }
 
 impl FileKind {
-    fn of(start: &[u8]) -> Option<Self> {
+    pub(super) fn of(start: &[u8]) -> Option<Self> {
         let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
         let is_page = |tag: &[u8]| text.get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag));
         if start.starts_with(b"PK\x03\x04") {
-            Some(Self::Archive)
+            // Its first part is not packed, and says so.
+            let is_open =
+                memmem::find(start.get(..128).unwrap_or(start), b"application/vnd.oasis.").is_some();
+            Some(if is_open { Self::OpenDocument } else { Self::Archive })
         } else if start.starts_with(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1") {
             Some(Self::Compound)
         } else if [&b"<!doctype"[..], b"<html", b"<?xml", b"<table", b"<head", b"<body"]
@@ -128,6 +133,7 @@ impl std::fmt::Display for FileKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Archive => "a workbook, and its name does not end in .xlsx: rename it, or save it as .xlsx",
+            Self::OpenDocument => "an OpenDocument file, as .ods: save it as .xlsx",
             Self::Compound => {
                 "a workbook of the older kind .xls, or one with a password: save it as .xlsx without a password"
             }

@@ -7,10 +7,10 @@ mod sheet;
 mod xml;
 
 use std::fs::File;
-use std::io::{self, BufWriter, Seek, Write};
+use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::Path;
 
-use super::open::name;
+use super::open::{FileKind, name};
 use super::path::open_real;
 use super::{AudienceError, HiddenRows, ROW_LIMIT, Settings};
 use crate::campaign::problem::listed;
@@ -61,7 +61,17 @@ pub(super) struct Sheet {
 
 /// The sheet that is meant as CSV.
 pub(super) fn unpack(path: &Path, settings: &Settings) -> Result<Sheet, AudienceError> {
-    let written = open_real(path).map_err(Fault::Io).and_then(|file| as_csv(file, LARGEST, settings));
+    let opened = open_real(path).map_err(Fault::Io).and_then(|mut file| {
+        let mut start = [0; 512];
+        let length = file.read(&mut start)?;
+        file.rewind()?;
+        let kind = start.get(..length).and_then(FileKind::of).filter(|kind| *kind != FileKind::Archive);
+        Ok((file, kind))
+    });
+    if let Ok((_, Some(kind))) = opened {
+        return Err(AudienceError::OtherFile { name: name(path), kind });
+    }
+    let written = opened.and_then(|(file, _)| as_csv(file, LARGEST, settings));
     written.map_err(|fault| match fault {
         Fault::Io(source) => AudienceError::Io { name: name(path), source },
         Fault::Broken(detail) => AudienceError::Workbook { name: name(path), detail },
@@ -194,8 +204,6 @@ impl Rows {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-
     use rust_xlsxwriter::{ExcelDateTime, Format, Formula, Workbook};
 
     use super::*;

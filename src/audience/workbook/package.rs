@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
 use std::rc::Rc;
 
 use memchr::memmem;
@@ -46,11 +47,6 @@ struct Relation {
 impl Package {
     /// Opens an archive whose parts may unpack to so many bytes.
     pub(super) fn open(mut file: File, largest: u64) -> Result<Self, String> {
-        let mut magic = [0; 8];
-        let length = file.read(&mut magic).map_err(|fault| fault.to_string())?;
-        if magic.get(..length).is_some_and(|start| start == b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1") {
-            return Err("it is protected by a password, or a file of the older kind .xls".into());
-        }
         let too_many = || format!("it has more than {PARTS} parts");
         if claimed_parts(&mut file).map_err(|fault| fault.to_string())? > PARTS as u64 {
             return Err(too_many());
@@ -83,6 +79,9 @@ impl Package {
         let (folder, file) = name.rsplit_once('/').unwrap_or(("", &name));
         let relations = self.relations(&format!("{folder}/_rels/{file}.rels"), folder)?;
         let mut workbook = Workbook { sheets: Vec::new(), from_1904: false, relations };
+        if Path::new(&name).extension().is_some_and(|ending| ending.eq_ignore_ascii_case("bin")) {
+            return Err("it is of the kind .xlsb; save it as .xlsx".into());
+        }
         let mut xml = self.part(&name)?.ok_or_else(|| format!("it has no {name}"))?;
         while let Some(piece) = xml.next()? {
             let Piece::Open(element) = piece else { continue };

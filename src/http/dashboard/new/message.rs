@@ -19,6 +19,7 @@ use super::form::{Filled, Making, label};
 use super::kinds::{JSON, kind_of, kinds};
 use super::phone::phone;
 use super::{address, errors, step_page};
+use crate::campaign::Columns;
 use crate::campaign::content::CONTENT;
 use crate::ledger::{CampaignFilter, Campaigns, on_ledger};
 use crate::views::check::check;
@@ -94,6 +95,8 @@ async fn page(
     }
     let accounts: Vec<String> = backing.context.accounts.usable().map(|(name, _)| name.clone()).collect();
     let phones = phones(dashboard, &draft).await.unwrap_or_default();
+    let named = draft.columns.iter().filter(|name| !name.is_empty());
+    let identifiers = named.map(|name| Columns::identifier(name));
     let own = context! {
         kind => asked.kind,
         kinds => known.iter().map(|(name, title, _)| context! { name => *name, title => *title }).collect::<Vec<_>>(),
@@ -103,7 +106,7 @@ async fn page(
         account => draft.text("/account"),
         from => draft.text("/from"),
         senders,
-        columns => draft.columns.clone(),
+        columns => identifiers.collect::<Vec<_>>(),
         phones,
         errors => errors(errors_of.iter().map(|(field, detail)| (&**field, &**detail))),
     };
