@@ -598,6 +598,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn titles_follow_unicode() {
+        for (text, titled) in [
+            ("asha RAO-o'brien", "Asha Rao-O'brien"),
+            // The last sigma of a word is another letter.
+            (
+                "\u{39f}\u{394}\u{3a5}\u{3a3}\u{3a3}\u{395}\u{3a5}\u{3a3}",
+                "\u{39f}\u{3b4}\u{3c5}\u{3c3}\u{3c3}\u{3b5}\u{3c5}\u{3c2}",
+            ),
+            ("\u{391}\u{3a3}", "\u{391}\u{3c2}"),
+            ("\u{fb01}nn", "Finn"),
+            ("\u{df}a", "Ssa"),
+            ("\u{1c6}ungla", "\u{1c5}ungla"),
+            // Georgian words begin as they go on.
+            ("\u{10d7}\u{10d1}\u{10d8}", "\u{10d7}\u{10d1}\u{10d8}"),
+            ("\u{130}stanbul", "\u{130}stanbul"),
+            ("\u{906}\u{936}\u{93e}", "\u{906}\u{936}\u{93e}"),
+        ] {
+            assert_eq!(title(text), titled, "{text}");
+        }
+    }
+
+    #[test]
     fn simple_placeholders_are_read_and_others_left_to_jinja() {
         let read = |text| simple(text).map(|(name, default, filters)| (name, default, filters.len()));
         assert_eq!(read(" name "), Some(("name", None, 0)));

@@ -61,3 +61,35 @@ pub(super) fn truth(value: &Value) -> Option<bool> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn yes_and_no_are_read_in_the_usual_words() {
+        for (text, expected) in [
+            ("TRUE", Some(true)),
+            ("yes", Some(true)),
+            (" 1 ", Some(true)),
+            ("FALSE", Some(false)),
+            ("No", Some(false)),
+            ("0", Some(false)),
+            ("", Some(false)),
+            ("maybe", None),
+        ] {
+            assert_eq!(truth(&Value::from(text)), expected, "{text}");
+        }
+        assert_eq!(truth(&ShownNumber::for_filter("bool", ShownNumber::value("FALSE", 0.0))), Some(false));
+    }
+
+    #[test]
+    fn a_shown_number_prints_as_shown_and_computes_as_the_number() {
+        let share = ShownNumber::value("15%", 0.15);
+        assert_eq!(share.to_string(), "15%");
+        assert_eq!(ShownNumber::for_filter("upper", share.clone()).as_str(), Some("15%"));
+        assert_eq!(f64::try_from(ShownNumber::for_filter("float", share)).ok(), Some(0.15));
+        let sum = ShownNumber::for_filter("number", ShownNumber::value("1,500.00", 1500.0));
+        assert_eq!(i64::try_from(sum).ok(), Some(1500));
+    }
+}
