@@ -33,7 +33,8 @@ impl CsvRows {
     pub(super) fn open(path: &Path, settings: &Settings) -> Result<Self, AudienceError> {
         let mut bytes = Bytes::open(path, settings)?;
         let row_start = bytes.row_start();
-        let delimiter = settings.delimiter.or(bytes.named_delimiter());
+        let of_sheet = bytes.named_delimiter().filter(|_| bytes.hidden_rows().is_some());
+        let delimiter = of_sheet.or(settings.delimiter).or(bytes.named_delimiter());
         let delimiter = delimiter.unwrap_or_else(|| find_delimiter(bytes.start()));
         bytes.check_quotes(delimiter);
         let reader = csv::ReaderBuilder::new()

@@ -825,6 +825,13 @@ mod tests {
             assert!(error.contains(part), "{error}");
             assert!(!error.contains("98765"), "{error}");
         }
+        // A line that names no delimiter is a line like others.
+        for text in
+            [&b"sep=\xa9\nphone;name\n9876543210;Jos\xc3\xa9\n"[..], b"sep=a\nphone,name\n9876543210,Asha\n"]
+        {
+            let read = read_as("a.csv", text, &india);
+            assert!(!format!("{read:?}").contains("Jos\""), "{read:?}");
+        }
         let mac = Settings { encoding: Encoding::named("macintosh").unwrap(), ..india };
         assert_eq!(
             read_as("a.csv", b"phone,name\n9876543210,Jos\x8e\n", &mac).unwrap().0,

@@ -183,8 +183,8 @@ pub(super) struct Bytes {
     hidden_rows: Option<u64>,
     /// The delimiter that the file itself names in a line before its header, `sep=;`.
     named_delimiter: Option<u8>,
-    /// Whether the last byte of a chunk was a carriage return.
-    is_behind_return: bool,
+    /// The last byte of the chunk before.
+    last: u8,
     /// How many bytes were handed on.
     position: u64,
     /// The line of the next byte, from 1.
@@ -215,7 +215,10 @@ impl Bytes {
             (reader, start) = begun(Box::new(BufReader::with_capacity(CHUNK, decoded))).map_err(failed)?;
         }
         let mut named_delimiter = None;
-        if let Some((delimiter, length)) = separator_line(&start) {
+        // A sheet is written as CSV by us, with commas, whatever its first cell says.
+        if hidden_rows.is_some() {
+            named_delimiter = Some(b',');
+        } else if let Some((delimiter, length)) = separator_line(&start) {
             named_delimiter = Some(delimiter);
             io::copy(&mut reader.by_ref().take(length as u64), &mut io::sink()).map_err(failed)?;
             start.drain(..length);
@@ -226,9 +229,9 @@ impl Bytes {
             encoding,
             hidden_rows,
             named_delimiter,
-            is_behind_return: false,
+            last: b'\n',
             position: 0,
-            lines: if named_delimiter.is_some() { 2 } else { 1 },
+            lines: if named_delimiter.is_some() && hidden_rows.is_none() { 2 } else { 1 },
             cut: Vec::new(),
             cut_at: 0,
             row_start: Arc::default(),
@@ -252,7 +255,7 @@ impl Bytes {
         self.hidden_rows
     }
 
-    /// The delimiter that the file names itself.
+    /// The delimiter that the file names itself, or that a sheet is written with.
     pub(super) fn named_delimiter(&self) -> Option<u8> {
         self.named_delimiter
     }
@@ -309,7 +312,8 @@ fn separator_line(start: &[u8]) -> Option<(u8, usize)> {
     let text = line.get(..end)?.trim_ascii().strip_prefix(b"\"").unwrap_or(line.get(..end)?).trim_ascii_end();
     let named = text.get(..4).filter(|word| word.eq_ignore_ascii_case(b"sep=")).and(text.get(4..))?;
     let delimiter = match named.strip_suffix(b"\"").unwrap_or(named) {
-        [byte] => *byte,
+        // Any other byte would cut values, or characters, where nobody sees it.
+        [byte] if byte.is_ascii() && !byte.is_ascii_alphanumeric() && *byte != b'"' => *byte,
         // A tab is gone with the blanks around the line.
         [] => b'\t',
         _ => return None,
@@ -318,15 +322,18 @@ fn separator_line(start: &[u8]) -> Option<(u8, usize)> {
 }
 
 /// What no text of people holds, and the place of it: bytes that were read in a wrong encoding.
-fn strange(chunk: &[u8], is_behind_return: bool) -> Option<(Strange, usize)> {
+fn strange(chunk: &[u8], last: u8) -> Option<(Strange, usize)> {
     if let Some(at) = memchr(0, chunk) {
         return Some((Strange::Nul, at));
+    }
+    if last == 0xc2 && chunk.first().is_some_and(|first| (0x80..0xa0).contains(first)) {
+        return Some((Strange::Control, 0));
     }
     let is_control = |at: &usize| chunk.get(at + 1).is_some_and(|next| (0x80..0xa0).contains(next));
     if let Some(at) = memchr_iter(0xc2, chunk).find(is_control) {
         return Some((Strange::Control, at));
     }
-    if is_behind_return && chunk.first() != Some(&b'\n') {
+    if last == b'\r' && chunk.first() != Some(&b'\n') {
         return Some((Strange::Return, 0));
     }
     let is_alone = |at: &usize| chunk.get(at + 1).is_some_and(|next| *next != b'\n');
@@ -346,10 +353,10 @@ impl Read for Bytes {
         self.check(&out[..count])?;
         // What a workbook's cell holds is text already.
         if self.hidden_rows.is_none() && count > 0 {
-            if let Some((what, at)) = strange(&out[..count], self.is_behind_return) {
+            if let Some((what, at)) = strange(&out[..count], self.last) {
                 return Err(ReadError::Strange { what, line: self.lines + newlines(&out[..at]) }.into());
             }
-            self.is_behind_return = out[..count].last() == Some(&b'\r');
+            self.last = out[..count].last().copied().unwrap_or_default();
         }
         if let Some(quotes) = &mut self.quotes {
             // A byte-order mark is no part of the first value.
@@ -394,7 +401,7 @@ mod tests {
             let path = folder.path().join("a.csv");
             std::fs::write(&path, &content).unwrap();
             prop_assume!(!content.starts_with(b"\xff\xfe") && !content.starts_with(b"\xfe\xff"));
-            prop_assume!(strange(&content, false).is_none() && Encoding::by_start(&content).is_none());
+            prop_assume!(strange(&content, b'\n').is_none() && Encoding::by_start(&content).is_none());
             let mut bytes = Bytes::open(&path, &Settings::default()).unwrap();
             let mut chunk = vec![0; size];
             let result = loop {

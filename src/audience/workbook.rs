@@ -403,6 +403,30 @@ mod tests {
     }
 
     #[test]
+    fn no_cell_changes_how_a_sheet_is_taken_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("people.xlsx");
+        let mut workbook = Workbook::new();
+        let sheet = workbook.add_worksheet();
+        for (row, cells) in
+            [["sep=;", "a;b;c;d"], ["phone", "name; or nick; or both"], ["+919876543210", "x;y"]]
+                .iter()
+                .enumerate()
+        {
+            for (column, cell) in cells.iter().enumerate() {
+                sheet.write(row as u32, column as u16, *cell).unwrap();
+            }
+        }
+        workbook.save(&path).unwrap();
+        for delimiter in [None, Some(b';')] {
+            let settings = Settings { delimiter, ..Settings::default() };
+            let rows = super::super::csv_rows::CsvRows::open(&path, &settings).unwrap();
+            assert_eq!(rows.columns().names(), ["sep=;", "a;b;c;d"]);
+            assert_eq!(rows.value(1), "name; or nick; or both");
+        }
+    }
+
+    #[test]
     fn a_sheet_is_found_by_its_name() {
         let named = |name: &str| Settings { sheet: Some(name.into()), ..Settings::default() };
         assert!(made("libreoffice.xlsx", &named("overview")).0.starts_with("what,value"));

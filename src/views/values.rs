@@ -21,6 +21,9 @@ const FALSEHOODS: [&str; 4] = ["false", "no", "0", "n"];
 /// The longest of all these.
 const LONGEST_WORD: usize = 9;
 
+/// At most so many places are looked at: each costs a walk through all columns.
+const LOOKED_AT: usize = 1_000;
+
 /// What is counted of a column that messages use.
 #[derive(Default)]
 struct Seen {
@@ -102,9 +105,10 @@ pub(super) fn placeholders(job: &Job, columns: &Columns) -> Vec<Problem> {
         Regex::new(r"\{\{.*?\}\}|\{%.*?%\}|\[\[([^\[\]]{1,60})\]\]|\{([^{}]{1,60})\}|<([^<>]{1,60})>|%([^%\s][^%]{0,59})%").ok()
     });
     let Some(foreign) = FOREIGN.as_ref() else { return Vec::new() };
-    let mut found = Vec::new();
+    let (mut found, mut left) = (Vec::new(), LOOKED_AT);
     each_text(job, &mut |pointer, text| {
-        for meant in foreign.captures_iter(text) {
+        for meant in foreign.captures_iter(text).take(left) {
+            left -= 1;
             let Some(name) = meant.iter().skip(1).flatten().next() else { continue };
             let column = columns.find(name.as_str().trim()).ok();
             if let Some(column) = column.and_then(|column| columns.names().get(column)) {
