@@ -183,8 +183,8 @@ pub(super) struct Bytes {
     hidden_rows: Option<u64>,
     /// The delimiter that the file itself names in a line before its header, `sep=;`.
     named_delimiter: Option<u8>,
-    /// The last byte of the chunk before.
-    last: u8,
+    /// The last two bytes of the chunk before.
+    last: [u8; 2],
     /// How many bytes were handed on.
     position: u64,
     /// The line of the next byte, from 1.
@@ -229,7 +229,7 @@ impl Bytes {
             encoding,
             hidden_rows,
             named_delimiter,
-            last: b'\n',
+            last: [b'\n'; 2],
             position: 0,
             lines: if named_delimiter.is_some() && hidden_rows.is_none() { 2 } else { 1 },
             cut: Vec::new(),
@@ -340,6 +340,13 @@ fn strange(chunk: &[u8], last: u8) -> Option<(Strange, usize)> {
     memchr_iter(b'\r', chunk).find(is_alone).map(|at| (Strange::Return, at))
 }
 
+/// The place of a replacement character, which stands for bytes that the file's encoding gives no character.
+fn replaced(chunk: &[u8], last: [u8; 2]) -> Option<usize> {
+    const REPLACEMENT: &[u8] = "\u{fffd}".as_bytes();
+    let seam: Vec<u8> = last.iter().chain(chunk.iter().take(2)).copied().collect();
+    if memmem::find(&seam, REPLACEMENT).is_some() { Some(0) } else { memmem::find(chunk, REPLACEMENT) }
+}
+
 impl Read for Bytes {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if self.position.saturating_sub(self.row_start.load(Ordering::Relaxed)) > ROW_LIMIT {
@@ -353,10 +360,19 @@ impl Read for Bytes {
         self.check(&out[..count])?;
         // What a workbook's cell holds is text already.
         if self.hidden_rows.is_none() && count > 0 {
-            if let Some((what, at)) = strange(&out[..count], self.last) {
-                return Err(ReadError::Strange { what, line: self.lines + newlines(&out[..at]) }.into());
+            let chunk = &out[..count];
+            let mut found = strange(chunk, self.last[1]);
+            if found.is_none() && self.encoding != Encoding::Utf8 {
+                found = replaced(chunk, self.last).map(|at| (Strange::Undefined, at));
             }
-            self.last = out[..count].last().copied().unwrap_or_default();
+            if let Some((what, at)) = found {
+                return Err(ReadError::Strange { what, line: self.lines + newlines(&chunk[..at]) }.into());
+            }
+            self.last = match *chunk {
+                [.., before, last] => [before, last],
+                [only] => [self.last[1], only],
+                [] => self.last,
+            };
         }
         if let Some(quotes) = &mut self.quotes {
             // A byte-order mark is no part of the first value.

@@ -136,9 +136,9 @@ mod tests {
         assert_eq!(read("no json"), None);
         let fault = |text: &str| read(text).unwrap().unwrap_err();
         assert!(fault(r#"{"version":1,"id":"a","control":"pausse"}"#).contains(r#"did you mean "pause"?"#));
-        assert!(fault(r#"{"version":1,"id":"a}:b","control":"pause"}"#).starts_with("/id: "));
+        assert!(fault(r#"{"version":1,"id":"a}:b","control":"pause"}"#).starts_with("id: "));
         assert!(fault(r#"{"version":1,"id":"a","control":"resolve"}"#).contains("resend"));
-        assert!(fault(r#"{"version":1,"id":"a","control":"pause","codes":[]}"#).starts_with("/codes: "));
-        assert!(fault(r#"{"version":2,"id":"a","control":"pause"}"#).starts_with("/version: "));
+        assert!(fault(r#"{"version":1,"id":"a","control":"pause","codes":[]}"#).starts_with("codes: "));
+        assert!(fault(r#"{"version":2,"id":"a","control":"pause"}"#).starts_with("version: "));
     }
 }

@@ -264,7 +264,7 @@ mod tests {
         );
         assert_eq!(
             fault(r#"{"audience":{"recipients":[{"phone":"1"},{"phone":"2","phone":"3"}]}}"#),
-            r#"/audience/recipients/1: "phone" occurs twice in this object; leave one out"#
+            r#"audience recipient 2: "phone" occurs twice in this object; leave one out (/audience/recipients/1)"#
         );
         assert_eq!(
             fault(r#"{"+919876543210":1,"+919876543210":1}"#),

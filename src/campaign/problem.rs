@@ -30,13 +30,39 @@ impl Problem {
         };
         Self { pointer: cut(pointer.into(), LONGEST_POINTER), message: cut(message.into(), LONGEST_MESSAGE) }
     }
+
+    /// Returns the place and what is wrong there, in words only: what a page shows.
+    pub fn plain(&self) -> String {
+        format!("{}: {}", place(&self.pointer), visible(&self.message))
+    }
 }
 
+/// The plain words, and the JSON pointer behind them for engineers.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = if self.pointer.is_empty() { "the job".into() } else { visible(&self.pointer) };
-        write!(f, "{place}: {}", visible(&self.message))
+        f.write_str(&self.plain())?;
+        if self.pointer.is_empty() { Ok(()) } else { write!(f, " ({})", visible(&self.pointer)) }
     }
+}
+
+/// Returns the words for a place in a job: `message text body`, `audience recipient 2 phone`, `the job`.
+/// Items of a list are counted from 1.
+pub fn place(pointer: &str) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for step in pointer.split('/').skip(1) {
+        let step = step.replace("~1", "/").replace("~0", "~");
+        let nth = step.parse::<u64>().ok().and_then(|index| index.checked_add(1));
+        match (nth, words.last_mut()) {
+            (Some(nth), Some(list)) => {
+                if list.len() > 1 && list.ends_with('s') {
+                    list.pop();
+                }
+                *list += &format!(" {nth}");
+            }
+            _ => words.push(visible(&step).replace('_', " ")),
+        }
+    }
+    if words.is_empty() { "the job".into() } else { words.join(" ") }
 }
 
 /// What is wrong with a document: the first 20 problems, and how many more there are. A sender can make a million.
@@ -159,6 +185,19 @@ mod tests {
         assert_eq!(list.last().unwrap().to_string(), "the job: and 99,980 more problems");
         let length: usize = list.iter().map(|problem| problem.to_string().len()).sum();
         assert!(length < 32 << 10, "{length}");
+    }
+
+    #[test]
+    fn a_place_is_said_in_words() {
+        assert_eq!(place(""), "the job");
+        assert_eq!(place("/limits/messages"), "limits messages");
+        assert_eq!(place("/audience/recipients/1/phone"), "audience recipient 2 phone");
+        assert_eq!(place("/message/template/components/0/sub_type"), "message template component 1 sub type");
+        assert_eq!(place("/extra_info/a~1b"), "extra info a/b");
+        let problem = Problem::new("/limits/messages", "a limit of 0 can never be met");
+        assert_eq!(problem.plain(), "limits messages: a limit of 0 can never be met");
+        assert_eq!(problem.to_string(), "limits messages: a limit of 0 can never be met (/limits/messages)");
+        assert_eq!(Problem::new("", "is no object").to_string(), "the job: is no object");
     }
 
     #[test]

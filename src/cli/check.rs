@@ -15,7 +15,7 @@ use crate::campaign::{counted, thousands, visible};
 use crate::config::Config;
 use crate::dispatch::{Account, Prepared, prepare};
 use crate::provider::PROVIDERS;
-use crate::views::check::{self as checked, Checked, Rendered, Warning};
+use crate::views::check::{self as checked, Checked, Rendered};
 
 /// Check a job and its audience without sending.
 #[derive(Args)]
@@ -87,8 +87,8 @@ fn as_text(prepared: &Prepared, account: &Account, found: &Checked) -> String {
     if more > 0 {
         line(format!("  and {} more", thousands(more)));
     }
-    for Warning { pointer, detail } in &found.warnings {
-        line(format!("warning: {pointer} {detail}"));
+    for warning in &found.warnings {
+        line(format!("warning: {} ({})", visible(&warning.plain()), visible(&warning.pointer)));
     }
     line(String::new());
     let job = &prepared.job;

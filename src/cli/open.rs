@@ -149,7 +149,7 @@ pub(super) fn account(
         } else {
             nearest(name, config.accounts.keys().map(String::as_str))
         };
-        return Err(Failure::Usage(format!("/account: the account {name:?} is not configured{near}")));
+        return Err(Failure::Usage(format!("the account {name:?} is not configured{near} (/account)")));
     };
     let credentials = account.credentials(name)?;
     let address = account.address(name)?;

@@ -45,7 +45,7 @@ const DRAFT: u64 = 10;
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// Something in the job.
-    #[error("{}", lines(.0))]
+    #[error("{}", lines(.0, ToString::to_string))]
     Problems(Vec<Problem>),
     /// Something in its audience.
     #[error(transparent)]
@@ -56,8 +56,8 @@ pub enum Refusal {
 const LONGEST: usize = 1_536;
 
 /// The problems, a line each: as many as are read with ease, and the last, which counts those that are not listed.
-fn lines(problems: &[Problem]) -> String {
-    let mut lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+fn lines(problems: &[Problem], line: impl Fn(&Problem) -> String) -> String {
+    let mut lines: Vec<String> = problems.iter().map(line).collect();
     let last = lines.len().saturating_sub(1);
     let mut bytes = 0;
     let fit = lines.iter().take_while(|line| {
@@ -143,6 +143,14 @@ pub(super) fn template(job: &Job, columns: &Columns, account: &Account) -> Resul
 }
 
 impl Refusal {
+    /// Returns the reason in words only, a line for each problem. [`Refusal::pointer`] has the first's place.
+    pub fn plain(&self) -> String {
+        match self {
+            Self::Problems(problems) => lines(problems, Problem::plain),
+            Self::Audience(fault) => fault.to_string(),
+        }
+    }
+
     /// Where in the job the reason lies.
     pub fn pointer(&self) -> &str {
         match self {

@@ -51,7 +51,7 @@ impl From<Refusal> for JobError {
     fn from(refusal: Refusal) -> Self {
         match &refusal {
             Refusal::Audience(fault) if fault.lacks_room() => Self::Later(fault.to_string()),
-            _ => Self::Refused { error: refusal.to_string(), pointer: refusal.pointer().into() },
+            _ => Self::Refused { error: refusal.plain(), pointer: refusal.pointer().into() },
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Problem documents (RFC 9457): what went wrong, said so that a person or a program can act on it.
 
+use std::borrow::Cow;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::campaign::problem::Problem as JobProblem;
+use crate::campaign::problem::{Problem as JobProblem, place};
 use crate::campaign::text::shortened;
 use crate::dispatch::{DispatchError, Refusal};
 use crate::ledger::LedgerError;
@@ -56,9 +58,13 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
-    /// What went wrong, and what to do.
-    pub(super) fn detail(&self) -> &str {
-        &self.detail
+    /// Returns what went wrong and what to do, without JSON pointers: what a page shows.
+    pub(super) fn plain(&self) -> Cow<'_, str> {
+        if self.errors.is_empty() {
+            return Cow::Borrowed(&self.detail);
+        }
+        let lines = self.errors.iter().map(|error| format!("{}: {}", place(&error.pointer), error.detail));
+        shortened(&lines.collect::<Vec<_>>().join("\n"), LONGEST_DETAIL).into_owned().into()
     }
 
     /// Of a job: where it is wrong, and how.
@@ -147,5 +153,19 @@ impl From<DispatchError> for Problem {
                 Self::away(fault.to_string())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_shows_words_and_a_program_gets_the_pointer_too() {
+        let problem: Problem =
+            vec![JobProblem::new("/limits/messages", "a limit of 0 can never be met")].into();
+        assert_eq!(problem.plain(), "limits messages: a limit of 0 can never be met");
+        assert_eq!(problem.detail, "limits messages: a limit of 0 can never be met (/limits/messages)");
+        assert_eq!(problem.errors().next(), Some(("/limits/messages", "a limit of 0 can never be met")));
     }
 }

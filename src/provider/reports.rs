@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::answer::{plain, short};
 use crate::campaign::delivery::{DETAILS, Delivery, News, Reply, ReplyContent, Report};
-use crate::campaign::{MessageRef, Phone};
+use crate::campaign::{MessageRef, Phone, PhoneParser};
 
 /// The most characters of a person's words that are kept.
 pub(super) const WORDS: usize = 4096;
@@ -21,11 +21,11 @@ pub(super) fn time(value: Option<&Value>) -> Option<i64> {
     text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
 }
 
-/// A number with or without its plus.
+/// Reads a number in international form, with or without its plus.
 pub(super) fn number(value: Option<&Value>) -> Option<Phone> {
     let text = plain(value)?;
-    let digits: String = text.chars().filter(char::is_ascii_digit).collect();
-    format!("+{digits}").parse().ok()
+    let is_digits = text.starts_with(|first: char| first.is_ascii_digit() && first != '0');
+    PhoneParser::listed(&if is_digits { format!("+{text}") } else { text }).ok()
 }
 
 /// The reference at the beginning of a text.
@@ -163,6 +163,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_number_is_read_with_or_without_its_plus_and_an_id_is_none() {
+        let read = |text: &str| number(Some(&text.into())).map(|phone| phone.to_string());
+        for text in
+            ["919876543210", "+919876543210", "+91 98765 43210", "00919876543210", "whatsapp:+919876543210"]
+        {
+            assert_eq!(read(text).as_deref(), Some("+919876543210"), "{text}");
+        }
+        for id in ["IN.919876543210", "", "x", "12", "9198765432101234567"] {
+            assert_eq!(read(id), None, "{id}");
+        }
+    }
 
     #[test]
     fn times_are_read_with_offsets_and_as_seconds() {

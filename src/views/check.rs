@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::values::{ValueWarnings, placeholders};
 use crate::campaign::content::warnings;
-use crate::campaign::problem::listed;
+use crate::campaign::problem::{listed, place};
 use crate::campaign::schedule::Opening;
 use crate::campaign::{CampaignId, Columns, Job, PhoneParser, Price, Problem, SkipReason};
 use crate::dispatch::{Account, DispatchError, Planner, Prepared, forecast};
@@ -59,6 +59,13 @@ pub struct Warning {
     pub pointer: String,
     /// What may go wrong.
     pub detail: String,
+}
+
+impl Warning {
+    /// Returns the place and what may go wrong there, in words only.
+    pub fn plain(&self) -> String {
+        format!("{}: {}", place(&self.pointer), self.detail)
+    }
 }
 
 /// A column of the audience.

@@ -53,11 +53,11 @@ is_refused! {
         => "job.json: the job: is not JSON: key must be a string at line 3 column 3";
     an_empty_job: |world: &World| world.write("job.json", "") => "is not JSON";
     an_unknown_field: |world: &World| world.write_job(&job_with("/acount", json!("main")))
-        => "job.json: /acount: unknown field; did you mean \"account\"?";
+        => "job.json: acount: unknown field; did you mean \"account\"? (/acount)";
     a_phone_column_that_is_missing: |world: &World| csv(world, "number,name\n+919876543210,Asha\n")
         => "audience.csv: no column is called phone, phone_number, mobile";
     a_placeholder_that_is_no_column: |world: &World| csv(world, "phone,nmae\n+919876543210,Asha\n")
-        => "/message/text/body: the audience has no column \"name\"; did you mean \"nmae\"?";
+        => "message text body: the audience has no column \"name\"; did you mean \"nmae\"?";
     a_header_only: |world: &World| csv(world, "phone,name\n") => "audience.csv has a header and no rows";
     an_empty_audience: |world: &World| csv(world, "") => "audience.csv is empty";
     a_column_twice: |world: &World| csv(world, "phone,name,name\n+919876543210,a,b\n")
@@ -76,7 +76,7 @@ is_refused! {
                 "flow_message_version": "3", "flow_id": "1", "flow_token": "t", "flow_cta": "Go",
                 "flow_action": "data_exchange", "mode": "draft" } } },
         })));
-    } => "/message/interactive/action/parameters/mode: a draft flow is for tests alone";
+    } => "message interactive action parameters mode: a draft flow is for tests alone";
     a_packed_file_with_one_endless_row: |world: &World| {
         world.write("audience.csv.gz", packed(&format!("phone,name\n+919876543210,{}", "a".repeat(3 << 20))));
         world.write_job(&job_with("/audience/csv/path", json!("audience.csv.gz")));
@@ -84,11 +84,11 @@ is_refused! {
     a_caption_over_its_limit: |world: &World| world.write_job(&job_with(
         "/message",
         json!({ "type": "image", "image": { "link": "https://a.example/x.png", "caption": "c".repeat(1025) } }),
-    )) => "/message/image/caption: is 1,025 characters long; WhatsApp allows 1,024 (Meta's documentation)";
+    )) => "message image caption: is 1,025 characters long; WhatsApp allows 1,024 (Meta's documentation)";
     a_templates_name_that_is_none: |world: &World| world.write_job(&job_with(
         "/message",
         json!({ "type": "template", "template": { "name": "Order Ready", "language": { "code": "en" } } }),
-    )) => "/message/template/name: must be lower-case letters, digits and underscores alone";
+    )) => "message template name: must be lower-case letters, digits and underscores alone";
     a_quote_that_is_never_closed: |world: &World| csv(world, "phone,name\n+919876543210,\"Asha\n+919876543211,Bo\n")
         => "audience.csv: a quote opens in the row on line 2 and is not closed";
     a_quote_that_pairs_with_the_next_rows: |world: &World| csv(
@@ -98,13 +98,13 @@ is_refused! {
     a_body_that_is_too_long_for_everybody: |world: &World| world.write_job(&job_with(
         "/message/text/body",
         json!(format!("{}{{{{ name }}}}", "x".repeat(5000))),
-    )) => "/message/text/body: even without its values it is 5,000 characters long; WhatsApp allows 4,096 (Exotel's documentation)";
+    )) => "message text body: even without its values it is 5,000 characters long; WhatsApp allows 4,096 (Exotel's documentation)";
     an_audience_outside_the_root: |world: &World| world.write_job(&job_with("/audience/csv/path", json!("../x.csv")))
         => "../x.csv leads out of the audience root";
     a_limit_that_can_not_be_met: |world: &World| world.write_job(&job_with("/limits", json!({ "messages": "0/s" })))
-        => "/limits/messages: a limit of 0 can never be met";
+        => "limits messages: a limit of 0 can never be met";
     an_account_that_is_not_configured: |world: &World| world.write_job(&job_with("/account", json!("mian")))
-        => "/account: the account \"mian\" is not configured; did you mean \"main\"?";
+        => "the account \"mian\" is not configured; did you mean \"main\"? (/account)";
     credentials_that_are_missing: |world: &World| world.write(
         "flowcast.toml",
         "[accounts.main]\nprovider = \"exotel\"\nregion = \"mumbai\"\naccount_sid = \"a\"\napi_key = \"k\"\n",

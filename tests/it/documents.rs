@@ -1572,5 +1572,5 @@ async fn a_check_warns_of_what_is_hardly_shown_and_looks_at_stickers_when_it_is_
     assert!(check(text, false).await[0].starts_with("\"/message/text/preview_url\" "));
     // And so it stands for a person.
     let ended = world.run(&["check", "job.json"]).await;
-    assert!(ended.out.contains("warning: /message/text/preview_url shows no preview"), "{}", ended.out);
+    assert!(ended.out.contains("warning: message text preview url: shows no preview: "), "{}", ended.out);
 }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::super::character_set::CharacterSet;
 use super::super::content::CONTENT;
 use super::super::id::CampaignId;
-use super::super::phone::Phone;
+use super::super::phone::InvalidPhone;
 use super::super::phone_parser::PhoneParser;
 use super::super::problem::step;
 use super::super::rate::Rate;
@@ -27,7 +27,10 @@ const ID: Rule = Rule::Parsed {
     check: reads::<CampaignId>,
     about: "[A-Za-z0-9][A-Za-z0-9._-]{0,63}; without one a UUIDv7 is given",
 };
-const E164: Rule = Rule::Parsed { check: reads::<Phone>, about: "an E.164 number, as +912248931479" };
+const SENDER: Rule = Rule::Parsed {
+    check: |text| PhoneParser::listed(text).map(drop).map_err(|_| InvalidPhone.to_string()),
+    about: "a number in international form, e.g. +912248931479",
+};
 const RATE: Rule = Rule::Parsed { check: reads::<Rate>, about: "a limit, as 80/s or 200/min,burst=20" };
 const TIME: Rule = Rule::Parsed {
     check: |text| {
@@ -107,7 +110,7 @@ pub(super) const JOB: Object = Object {
         optional("id", ID),
         optional("name", NAME),
         required("account", Rule::Parsed { check: |_| Ok(()), about: "an account of the configuration" }),
-        required("from", E164),
+        required("from", SENDER),
         required("audience", Rule::Fixed(&AUDIENCE)),
         required("message", CONTENT),
         optional("custom_data", GIVEN_BACK),

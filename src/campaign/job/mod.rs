@@ -2,7 +2,7 @@
 
 mod form;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value};
 
 pub use form::job_schema;
@@ -11,7 +11,8 @@ use super::digest::digest;
 use super::id::CampaignId;
 use super::json;
 use super::notice::Noticed;
-use super::phone::Phone;
+use super::phone::{InvalidPhone, Phone};
+use super::phone_parser::PhoneParser;
 use super::problem::{Problem, json_error};
 use super::rate::Rate;
 use super::rules::{self, Limit, Rule, Whitespace, is_template};
@@ -27,6 +28,7 @@ pub struct Job {
     /// The account of the configuration that sends it.
     pub account: String,
     /// The business number it is sent from.
+    #[serde(deserialize_with = "sender")]
     pub from: Phone,
     /// Where its recipients come from.
     pub audience: AudienceSource,
@@ -268,6 +270,12 @@ impl Job {
     }
 }
 
+/// Reads a sender number in international form.
+fn sender<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Phone, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    PhoneParser::listed(&text).map_err(|_| de::Error::custom(InvalidPhone))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -308,16 +316,28 @@ mod tests {
     fn an_unknown_field_names_its_place_and_the_nearest_name() {
         assert_eq!(
             faults(&with("/acount", json!("x"))),
-            [r#"/acount: unknown field; did you mean "account"?"#]
+            [r#"acount: unknown field; did you mean "account"? (/acount)"#]
         );
         assert_eq!(
             faults(&with("/message/text/bodi", json!("x"))),
-            [r#"/message/text/bodi: unknown field; did you mean "body"?"#]
+            [r#"message text bodi: unknown field; did you mean "body"? (/message/text/bodi)"#]
         );
         assert_eq!(
             faults(&with("/message/type", json!("txt"))),
-            [r#"/message/type: "txt" is unknown; did you mean "text"?"#]
+            [r#"message type: "txt" is unknown; did you mean "text"? (/message/type)"#]
         );
+    }
+
+    #[test]
+    fn a_sender_is_read_in_any_international_spelling() {
+        for spelling in ["+91 22 4893 1479", "0091-22-48931479", "tel:+91-22-4893-1479", "+912248931479"] {
+            let job = with("/from", json!(spelling));
+            let job = Job::read(job.to_string().as_bytes()).unwrap();
+            assert_eq!(job.from.to_string(), "+912248931479", "{spelling}");
+        }
+        // A test number that no numbering plan has is one of its owner's.
+        let job = with("/from", json!("+10000000000"));
+        assert_eq!(Job::read(job.to_string().as_bytes()).unwrap().from.to_string(), "+10000000000");
     }
 
     #[test]
@@ -326,8 +346,8 @@ mod tests {
         job["limits"] = json!({ "messages": "0/s" });
         job.as_object_mut().unwrap().remove("account");
         let faults = faults(&job).join("\n");
-        assert!(faults.contains("/from: an E.164 number is"), "{faults}");
-        assert!(faults.contains("/limits/messages: a limit of 0 can never be met"), "{faults}");
+        assert!(faults.contains("from: an E.164 number is"), "{faults}");
+        assert!(faults.contains("limits messages: a limit of 0 can never be met"), "{faults}");
         assert!(faults.contains(r#"the job: "account" is required and missing"#), "{faults}");
     }
 
@@ -346,11 +366,10 @@ mod tests {
         let schedule =
             json!({ "start_at": "2026-11-02T09:00:00+05:30", "expires_at": "2026-11-01T09:00:00+05:30" });
         assert!(
-            faults(&with("/schedule", schedule))[0]
-                .starts_with("/schedule/expires_at: is not after start_at")
+            faults(&with("/schedule", schedule))[0].starts_with("schedule expires at: is not after start_at")
         );
         let window = json!({ "window": { "from": "09:00", "to": "21:00", "timezone": "Asia/Kolkatta" } });
-        assert!(faults(&with("/schedule", window))[0].starts_with("/schedule/window/timezone: "));
+        assert!(faults(&with("/schedule", window))[0].starts_with("schedule window timezone: "));
     }
 
     #[test]

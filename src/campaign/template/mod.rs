@@ -613,7 +613,7 @@ mod tests {
         let problems = compile(&body("Hi {{ nmae }}"), &["phone", "name"]).err().unwrap();
         assert_eq!(
             problems[0].to_string(),
-            r#"/message/text/body: the audience has no column "nmae"; did you mean "name"?"#
+            r#"message text body: the audience has no column "nmae"; did you mean "name"? (/message/text/body)"#
         );
         let problems = compile(&body("{% if nmae %}x{% endif %}"), &["name"]).err().unwrap();
         assert!(problems[0].message.contains("no column \"nmae\""));
@@ -656,7 +656,7 @@ mod tests {
         let template = compile(&image, &["file"]).unwrap();
         assert!(render(&template, &["a.png"]).is_ok());
         let skip = render(&template, &["a b.png"]).unwrap_err();
-        assert!(skip.detail.starts_with("/message/image/link: must be an http"), "{}", skip.detail);
+        assert!(skip.detail.starts_with("message image link: must be an http"), "{}", skip.detail);
         let bare = json!({ "type": "image", "image": { "link": "{{ file }}" } });
         assert!(render(&compile(&bare, &["file"]).unwrap(), &["ftp://x/y"]).is_err());
     }

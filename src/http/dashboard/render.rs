@@ -11,6 +11,7 @@ use super::super::access::Who;
 use super::super::problem::Problem;
 use super::assets;
 use super::words::{self, about};
+use crate::campaign::problem::place;
 use crate::campaign::thousands;
 
 /// A template by its name.
@@ -55,6 +56,7 @@ static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     environment.add_filter("percent", words::percent);
     environment.add_filter("about", |seconds: u64| about(seconds));
     environment.add_filter("bytes", words::bytes);
+    environment.add_filter("place", |pointer: &str| place(pointer));
     environment.add_filter("time", |at: &str| Value::from_safe_string(time(at)));
     environment.add_filter("with_times", |text: &str| Value::from_safe_string(with_times(text)));
     environment.add_function("asset", |name: &str| assets::address(name));
@@ -148,7 +150,7 @@ pub(super) fn error_page(problem: &Problem, theme: &'static str, path: &str) -> 
     let look = Look { theme, is_signed_in: false, path: path.to_owned() };
     let own = context! {
         status => status.as_u16(),
-        detail => problem.detail(),
+        detail => problem.plain(),
         is_away => status == StatusCode::SERVICE_UNAVAILABLE,
     };
     (status, page_of(&look, None, "error.html", title, own)).into_response()
@@ -163,7 +165,7 @@ mod tests {
         assert_eq!(ENVIRONMENT.templates().count(), TEMPLATES.len());
         let problem = Problem::not_found("there is no campaign \"<script>alert(1)</script>\"");
         let look = Look { theme: "dark", is_signed_in: false, path: "/\"><img>".into() };
-        let own = context! { status => 404, detail => problem.detail(), is_away => false };
+        let own = context! { status => 404, detail => problem.plain(), is_away => false };
         let Html(page) = page_of(&look, None, "error.html", "a < b", own);
         assert!(page.contains("&lt;script&gt;alert(1)") && page.contains("a &lt; b"), "{page}");
         assert!(!page.contains("<script>alert") && !page.contains("\"><img>"), "{page}");

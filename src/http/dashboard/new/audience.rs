@@ -91,8 +91,8 @@ pub(super) async fn inspect(dashboard: &Dashboard, draft: &mut Draft) -> Result<
             Ok(None)
         }
         Err(problem) if problem.status().is_client_error() => {
-            let detail = problem.errors().next().map_or(problem.detail(), |(_, detail)| detail);
-            Ok(Some(detail.to_owned()))
+            let first = problem.errors().next().map(|(_, detail)| detail.to_owned());
+            Ok(Some(first.unwrap_or_else(|| problem.plain().into_owned())))
         }
         Err(problem) => Err(problem),
     }

@@ -203,7 +203,7 @@ async fn wrong(dashboard: &Dashboard, draft: &Draft) -> Vec<(String, String)> {
         }
     };
     let found: Vec<(String, String)> = problem.errors().map(place).collect();
-    if found.is_empty() { vec![(MESSAGE.into(), words::as_sentence(problem.detail()))] } else { found }
+    if found.is_empty() { vec![(MESSAGE.into(), words::as_sentence(&problem.plain()))] } else { found }
         .into_iter()
         .map(|(field, detail)| match field.as_str() {
             "/account" | "/from" => (field[1..].to_owned(), detail),

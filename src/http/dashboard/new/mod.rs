@@ -108,7 +108,7 @@ async fn first(
     });
     let (files, no_root) = match all(&dashboard.api).await {
         Ok(files) => (files, None),
-        Err(problem) => (Vec::new(), Some(problem.detail().to_owned())),
+        Err(problem) => (Vec::new(), Some(problem.plain().into_owned())),
     };
     let files = files.iter().take(PICKED).map(|file| {
         context! { path => file.path.clone(), bytes => file.bytes, at => file.uploaded_at.to_string() }
@@ -147,7 +147,7 @@ pub(super) async fn create(
                 match take_in(&dashboard.api, &who, arrival, field).await {
                     Ok((file, _)) => uploaded = Some(file.path),
                     Err(problem) if problem.status().is_client_error() => {
-                        let wrong = [("file", format!("{}.", problem.detail()))];
+                        let wrong = [("file", format!("{}.", problem.plain()))];
                         let page = first(&dashboard, &who, &look, &name, &wrong).await?;
                         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
                     }

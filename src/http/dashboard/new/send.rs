@@ -21,7 +21,7 @@ use super::phone::phone;
 use super::{errors, step_page};
 use crate::campaign::{CampaignId, Job, PhoneParser, SkipReason, counted, thousands};
 use crate::ledger::{CampaignDrafts, Campaigns, on_ledger};
-use crate::views::check::{Checked, check as checked};
+use crate::views::check::{Checked, Warning, check as checked};
 
 /// How many people's phones are shown.
 const SHOWN: usize = 3;
@@ -71,15 +71,14 @@ pub(super) async fn check(
                 expires => schedule.expires_at.map(clock),
                 limit => job.limits.messages.map(|rate| rate.to_string()),
                 notes => found.notes,
-                warnings => found.warnings.iter().map(|warning| context! {
-                    pointer => warning.pointer.clone(), detail => warning.detail.clone(),
-                }).collect::<Vec<_>>(),
+                warnings => found.warnings.iter().map(Warning::plain).collect::<Vec<_>>(),
                 errors => errors((found.recipients == 0).then_some(("", "Nobody would get a message: look at the rows that are left out."))),
             }
         }
         Err(problem) if problem.status().is_client_error() => {
             let found: Vec<(&str, &str)> = problem.errors().collect();
-            let found = if found.is_empty() { vec![("", problem.detail())] } else { found };
+            let plain = problem.plain();
+            let found = if found.is_empty() { vec![("", &*plain)] } else { found };
             context! { people => 0, errors => errors(found), is_broken => true }
         }
         Err(problem) => return Err(problem),
@@ -162,7 +161,7 @@ pub(super) async fn test(
             Ok(super::address(&draft, "test").into_response())
         }
         Err(problem) if problem.status().is_client_error() => {
-            refuse(&draft, format!("It can't be sent: {}", problem.detail())).await
+            refuse(&draft, format!("It can't be sent: {}", problem.plain())).await
         }
         Err(problem) => Err(problem),
     }
