@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use crate::campaign::codes::{self, Effect};
 use crate::campaign::delivery::{Delivery, News, ReplyContent, Report};
+use crate::campaign::job::StopWhen;
 use crate::campaign::notice::Notice;
 use crate::campaign::{CampaignId, Job, MessageRef, Phone, Subject};
 use crate::dispatch::{Account, Accounts, Events};
@@ -54,6 +55,8 @@ struct CampaignFacts {
     flow: Option<String>,
     /// The number that they are sent from.
     from: Option<Phone>,
+    /// How many rejections are too many.
+    stop_when: Option<StopWhen>,
 }
 
 /// How many batches are searched for a SID at most, two million messages, and how many are read at a time.
@@ -208,6 +211,13 @@ impl<L: Ledger> Reports<L> {
             return Ok(None);
         };
         metrics::counter!("flowcast_callbacks_total", "result" => "taken").increment(1);
+        if effects.settled
+            && let Some(message) = &message
+            && let Some(stop_when) = self.known(&message.campaign).await?.stop_when
+            && self.ledger.judge(&message.campaign, stop_when).await?
+        {
+            tracing::warn!(campaign = %message.campaign, "held: stop_when is reached");
+        }
         if let Some(message) = message.as_ref().filter(|_| effects.is_news) {
             let at = report.at.unwrap_or(now);
             let events = if self.publisher.is_of_use() {
@@ -419,6 +429,7 @@ impl<L: Ledger> Reports<L> {
             Ok(job) => CampaignFacts {
                 flow: job.flow(),
                 from: Some(job.from),
+                stop_when: job.stop_when,
                 account: job.account,
                 status_callback: job.status_callback,
             },

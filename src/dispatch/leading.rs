@@ -36,7 +36,15 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         let counts = campaign.counts;
         let is_settled = campaign.planned && counts.open() == 0;
         self.ledger.sample(&self.id, &mut self.points, &counts, is_settled).await?;
-        if is_settled && self.planning.is_none() && self.ledger.complete(&self.id).await? {
+        if let Some(stop_when) = job.stop_when
+            && campaign.too_many_rejected(stop_when).is_some()
+            && self.ledger.judge(&self.id, stop_when).await?
+        {
+            // Whoever recorded the last answer has died before judging.
+            self.wake_up.notify_one();
+            return Ok(());
+        }
+        if is_settled && self.planning.is_none() && self.ledger.complete(&self.id, job.stop_when).await? {
             self.wake_up.notify_one();
             return Ok(());
         }

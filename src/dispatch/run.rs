@@ -105,7 +105,7 @@ async fn conclude<L: Ledger>(
             count_the_rest(ledger, queue, prepared, &campaign, stop).await?;
             Ok(End::Held)
         }
-        CampaignState::Running if ledger.complete(id).await? => Ok(End::Completed),
+        CampaignState::Running if ledger.complete(id, prepared.job.stop_when).await? => Ok(End::Completed),
         CampaignState::Running => {
             let reason = "stopped from the keyboard or by a signal";
             ledger.change_state(id, CampaignState::Paused, Some(reason.into())).await?;

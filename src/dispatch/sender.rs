@@ -1,6 +1,6 @@
 //! Senders: for each batch wait for the buckets, claim, send, record, acknowledge — in that order.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::backoff::TRIES;
 use super::events::Events;
 use super::{Account, DispatchError, replay};
 use crate::campaign::job::OnInDoubt;
-use crate::campaign::{CampaignId, CampaignState, Job, MessageState, Opening, Phone, SkipReason, Template};
+use crate::campaign::{CampaignId, Job, MessageState, Opening, Phone, SkipReason, Template};
 use crate::ledger::{BatchWriter, Claim, Ledger, LedgerError, Outcome, Purpose, Recorded, Suppressed};
 use crate::limiter::{Admission, CampaignLimits, LONGEST_WAIT};
 use crate::provider::{Failure, Provider, RequestBody, Scope, classify};
@@ -75,6 +75,10 @@ pub(super) struct State {
     put_off: Mutex<Option<Instant>>,
     /// What was said of the flow when the provider throttled it, and when.
     throttled: Mutex<Option<(Instant, String)>>,
+    /// How many answers were recorded.
+    answers: AtomicU64,
+    /// How many of them were there when the counts were last judged; held while they are.
+    judged: tokio::sync::Mutex<u64>,
     /// What made a sender give up.
     broken: Mutex<Option<DispatchError>>,
 }
@@ -358,9 +362,6 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             self.account.went_well();
             self.note(None).await?;
         }
-        if rejected {
-            self.stop_when_too_many().await?;
-        }
         Ok(SendResult::Answered { asked, next, open, slot })
     }
 
@@ -413,6 +414,8 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             recorded.push(Recorded { message, outcome, payload });
         }
         let open = writer.record_answer(claim.token, recorded, request).await?;
+        // Before anything that could complete the campaign.
+        self.stop_when_too_many().await?;
         for (state, count) in MESSAGES.iter().zip(counts).filter(|(_, count)| *count > 0) {
             let account = self.job.account.clone();
             metrics::counter!("flowcast_messages_total", "account" => account, "state" => state.as_str())
@@ -431,22 +434,21 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         }
     }
 
-    /// The job says how many rejections are too many.
+    /// Judges by the campaign's counts, after an answer was recorded, whether too many messages are rejected. Answers
+    /// that were recorded before somebody else began to judge are judged with theirs.
     async fn stop_when_too_many(&self) -> Result<(), DispatchError> {
         let Some(stop_when) = self.job.stop_when else { return Ok(()) };
-        let Some(campaign) = self.ledger.campaign(&self.id).await? else { return Ok(()) };
-        let counts = campaign.counts;
-        // What a person has let pass by resuming is not counted again.
-        let rejected = counts.rejected.saturating_sub(campaign.forgiven.0);
-        let settled =
-            (counts.accepted + counts.rejected + counts.in_doubt).saturating_sub(campaign.forgiven.1);
-        if campaign.state == CampaignState::Running && stop_when.is_reached(rejected, settled) {
-            let reason = format!(
-                "{rejected} of {settled} messages were rejected, and stop_when says {} %",
-                stop_when.rejected_percent
-            );
-            self.hold(reason).await?;
+        let nth = self.state.answers.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut judged = self.state.judged.lock().await;
+        if *judged >= nth {
+            return Ok(());
         }
+        let answers = self.state.answers.load(Ordering::SeqCst);
+        if self.ledger.judge(&self.id, stop_when).await? {
+            tracing::warn!(campaign = %self.id, "held: stop_when is reached");
+            self.halt();
+        }
+        *judged = answers;
         Ok(())
     }
 

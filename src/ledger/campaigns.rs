@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::{Breaker, DeliveryCounts, LedgerError, Store};
 use crate::campaign::delivery::{STEPS, Times};
+use crate::campaign::job::StopWhen;
 use crate::campaign::{CampaignId, CampaignState};
 
 /// How long a worker holds the lease of a campaign after its last heartbeat for it.
@@ -195,6 +196,19 @@ impl Campaign {
             after.finished_at.get_or_insert(now);
         }
         Some(after)
+    }
+
+    /// Why a running campaign is to be held by its job's `stop_when`, if it is. What a person has let pass by resuming
+    /// it is not counted again.
+    pub fn too_many_rejected(&self, stop_when: StopWhen) -> Option<String> {
+        let Counts { accepted, rejected, in_doubt, .. } = self.counts;
+        let settled = (accepted + rejected + in_doubt).saturating_sub(self.forgiven.1);
+        let rejected = rejected.saturating_sub(self.forgiven.0);
+        let is_reached = self.state == CampaignState::Running && stop_when.is_reached(rejected, settled);
+        is_reached.then(|| {
+            let StopWhen { rejected_percent, .. } = stop_when;
+            format!("{rejected} of {settled} messages were rejected, and stop_when says {rejected_percent} %")
+        })
     }
 
     /// For what claims of its messages are admitted.
@@ -533,13 +547,39 @@ pub trait Campaigns: Store {
         }
     }
 
-    /// Completes a running campaign that is planned to its end and has nothing open. Returns whether
-    /// it did.
-    fn complete(&self, id: &CampaignId) -> impl Future<Output = Result<bool, LedgerError>> + Send {
+    /// Holds a running campaign whose counts are what its job's `stop_when` forbids. Returns whether it did. To be asked
+    /// after every change of the counts that an answer or a report made.
+    fn judge(
+        &self,
+        id: &CampaignId,
+        stop_when: StopWhen,
+    ) -> impl Future<Output = Result<bool, LedgerError>> + Send {
         async move {
+            let held = |campaign: &Campaign| {
+                let reason = campaign.too_many_rejected(stop_when);
+                Ok(reason.and_then(|reason| campaign.moved(CampaignState::Held, Some(reason), now(self))))
+            };
+            self.change_campaign(id, false, held).await
+        }
+    }
+
+    /// Completes a running campaign that is planned to its end and has nothing open, unless `stop_when` holds it.
+    /// Returns whether it did.
+    fn complete(
+        &self,
+        id: &CampaignId,
+        stop_when: Option<StopWhen>,
+    ) -> impl Future<Output = Result<bool, LedgerError>> + Send {
+        async move {
+            if let Some(stop_when) = stop_when
+                && self.judge(id, stop_when).await?
+            {
+                return Ok(false);
+            }
             let completed = |campaign: &Campaign| {
                 let Campaign { state, planned, counts, .. } = campaign;
-                let done = *state == CampaignState::Running && *planned && counts.open() == 0;
+                let is_held = stop_when.is_some_and(|stop| campaign.too_many_rejected(stop).is_some());
+                let done = *state == CampaignState::Running && *planned && counts.open() == 0 && !is_held;
                 Ok(campaign.moved(CampaignState::Completed, None, now(self)).filter(|_| done))
             };
             self.change_campaign(id, true, completed).await

@@ -2,6 +2,7 @@
 
 use flowcast::campaign::MessageState::{Accepted, InDoubt, Pending, Rejected, Sending};
 use flowcast::campaign::delivery::{Delivery, News, Reply, ReplyContent};
+use flowcast::campaign::job::StopWhen;
 use flowcast::campaign::{CampaignId, CampaignState, MessageState, Phone, SkipReason};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -679,20 +680,49 @@ async fn nothing_is_planned_into_a_campaign_that_is_over(store: impl Store) {
     assert_eq!(now(&ledger).await.counts.total, 3);
 }
 
+async fn a_campaign_is_held_by_its_counts_whatever_was_counted_last(store: impl Store) {
+    let ledger = store.open().await;
+    running(&ledger).await;
+    let stop_when = StopWhen { rejected_percent: 50, after: 4 };
+    let checkpoint = Checkpoint { batches: 1, rows: 6, digest: "d".into(), complete: true };
+    ledger.checkpoint(&id(), 0, checkpoint, vec![batch(0, 6)], Vec::new()).await.unwrap();
+    let settle = async |places: Vec<u8>, outcome: Outcome| {
+        let claimed = claim(&ledger, batch(0, 6), places.clone()).await;
+        record(&ledger, &claimed, 0, places.into_iter().map(|place| (place, outcome.clone())).collect())
+            .await;
+    };
+    settle(vec![0, 1], rejected("500", "x")).await;
+    assert!(!ledger.judge(&id(), stop_when).await.unwrap(), "two are too few to judge by");
+    settle(vec![2, 3], accepted("s")).await;
+    assert!(ledger.judge(&id(), stop_when).await.unwrap());
+    let campaign = now(&ledger).await;
+    assert_eq!(campaign.state, CampaignState::Held);
+    assert_eq!(campaign.reason.as_deref(), Some("2 of 4 messages were rejected, and stop_when says 50 %"));
+    assert!(!ledger.judge(&id(), stop_when).await.unwrap(), "it is held already");
+    // Whoever resumes it lets these pass.
+    ledger.change_state(&id(), CampaignState::Running, None).await.unwrap();
+    settle(vec![4, 5], rejected("500", "x")).await;
+    assert!(!ledger.judge(&id(), stop_when).await.unwrap());
+    // What it forbids is not completed.
+    let strict = StopWhen { rejected_percent: 50, after: 2 };
+    assert!(!ledger.complete(&id(), Some(strict)).await.unwrap());
+    assert_eq!(now(&ledger).await.state, CampaignState::Held);
+}
+
 async fn a_campaign_completes_only_when_its_counts_add_up(store: impl Store) {
     let ledger = store.open().await;
     running(&ledger).await;
-    assert!(!ledger.complete(&id()).await.unwrap(), "it is not planned");
+    assert!(!ledger.complete(&id(), None).await.unwrap(), "it is not planned");
     let checkpoint = Checkpoint { batches: 1, rows: 2, digest: "d".into(), complete: true };
     ledger.checkpoint(&id(), 0, checkpoint, vec![batch(0, 2)], Vec::new()).await.unwrap();
-    assert!(!ledger.complete(&id()).await.unwrap(), "two are pending");
+    assert!(!ledger.complete(&id(), None).await.unwrap(), "two are pending");
     let claimed = claim(&ledger, batch(0, 2), all(2)).await;
-    assert!(!ledger.complete(&id()).await.unwrap(), "two are being sent");
+    assert!(!ledger.complete(&id(), None).await.unwrap(), "two are being sent");
     record(&ledger, &claimed, 0, vec![(0, accepted("s")), (1, in_doubt())]).await;
     ledger.change_state(&id(), CampaignState::Paused, None).await.unwrap();
-    assert!(!ledger.complete(&id()).await.unwrap(), "it is paused");
+    assert!(!ledger.complete(&id(), None).await.unwrap(), "it is paused");
     ledger.change_state(&id(), CampaignState::Running, None).await.unwrap();
-    assert!(ledger.complete(&id()).await.unwrap());
+    assert!(ledger.complete(&id(), None).await.unwrap());
     let campaign = now(&ledger).await;
     assert_eq!(campaign.state, CampaignState::Completed);
     assert!(campaign.finished_at.is_some());
@@ -1430,6 +1460,7 @@ macro_rules! ledger_suite {
                 a_planner_that_was_overtaken_changes_nothing
                 nothing_is_planned_into_a_campaign_that_is_over
                 a_campaign_completes_only_when_its_counts_add_up
+                a_campaign_is_held_by_its_counts_whatever_was_counted_last
                 a_note_does_not_start_a_campaign_that_was_paused
                 a_campaign_is_active_until_its_end_was_published
                 only_what_has_changed_since_is_looked_at

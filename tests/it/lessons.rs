@@ -294,6 +294,34 @@ async fn a_limit_of_recipients_holds_over_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn early_rejections_hold_a_campaign_once_enough_is_settled() {
+    let world = World::new(1_000);
+    let behaviour = || Behaviour { accept_rate: 0.5, ..Behaviour::default() };
+    let limits = "limits = { messages = \"100000/s\", requests = \"1000/s\" }\nconcurrency = 1";
+    let (_first, url) = sandbox(behaviour()).await;
+    world.write_config(&url, limits);
+    assert_eq!(world.run(&["run", "job.json"]).await.status, Some(3));
+    // The same seed refuses the same recipients: 150 of the first 300 are refused, and nobody after them.
+    let of = |state: &str| -> Vec<String> {
+        let report = world.flowcast(&["report", "c1", "--state", state]).out;
+        report.lines().skip(1).map(|line| line.split(',').next().unwrap().to_owned()).collect()
+    };
+    let (rejected, accepted) = (of("rejected"), of("accepted"));
+    let rows = rejected[..150].iter().chain(&accepted);
+    world.write("audience.csv", rows.fold("phone,name\n".to_owned(), |all, phone| all + phone + ",Asha\n"));
+    let mut job = job_with("/stop_when", json!({ "rejected_percent": 30, "after": 300 }));
+    job["id"] = json!("c2");
+    world.write_job(&job);
+    let (sandbox, url) = sandbox(behaviour()).await;
+    world.write_config(&url, limits);
+    let ended = world.run(&["run", "job.json", "--json"]).await;
+    let status: Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!((ended.status, &status["state"]), (Some(3), &json!("held")), "{status}");
+    assert_eq!(status["reason"], "150 of 300 messages were rejected, and stop_when says 30 %");
+    assert_eq!(sandbox.count(), 150, "what was settled when it was held, and no more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_report_of_what_failed_is_an_audience_again() {
     let world = World::new(100);
     let (refusing, url) = sandbox(Behaviour { accept_rate: 0.7, ..Behaviour::default() }).await;

@@ -319,7 +319,7 @@ async fn a_campaign_is_forgotten_when_its_time_is_over() {
     sent(&ledger, 3).await;
     let later = jiff::Timestamp::now() + Duration::from_mins(1);
     assert_eq!(ledger.forget_ended(later).await.unwrap(), 0, "it has not ended");
-    assert!(ledger.complete(&id()).await.unwrap());
+    assert!(ledger.complete(&id(), None).await.unwrap());
     assert_eq!(ledger.forget_ended(later).await.unwrap(), 0, "nobody was told of its end");
     ledger.published(&id(), CampaignState::Completed).await.unwrap();
     assert_eq!(ledger.forget_ended(jiff::Timestamp::now() - Duration::from_mins(1)).await.unwrap(), 0);
