@@ -52,10 +52,7 @@ impl Store {
 
     /// The same to change what needs no campaign: a store is made if there is none.
     pub(super) async fn open_or_make(&self, config: &Config) -> Result<AnyLedger, Failure> {
-        if (config.redis.is_none() || self.store.is_some()) && !self.path(config).is_file() {
-            drop(Sqlite::open(self.path(config), Access::Send)?);
-        }
-        self.open(config, Access::Change).await
+        self.open(config, Access::Create).await
     }
 
     /// Opens the fleet's ledger where there is one, else the store.
@@ -297,7 +294,7 @@ pub(super) async fn follow_limits(file: Option<PathBuf>, accounts: Accounts, sto
                     let Some(changed) = config.accounts.get(name) else { continue };
                     let rates = rates(Some(changed));
                     if rates != account.limits.rates() {
-                        tracing::info!("the limits of account {name} have changed");
+                        tracing::info!(account = name, limits = %rates, before = %account.limits.rates(), "limits changed");
                         account.limits.set_rates(rates);
                     }
                 }

@@ -48,10 +48,8 @@ pub(super) async fn main(submit: Submit, config: &Config, json: bool) -> Outcome
         let account = open::account(config, &job.account, None, endpoint.as_ref())?;
         // The worker reads the audience below its own root, wherever the job's file is.
         let prepared = Arc::new(prepare(job, &open::audiences(config)?, &account)?);
-        let path = submit.store.path(config);
-        // A store that is there may be a worker's; one that is not is made.
-        let access = if path.is_file() { Access::Change } else { Access::Send };
-        let ledger = Sqlite::open(path, access)?;
+        // It may be a worker's by now, or be made by one at this moment.
+        let ledger = Sqlite::open(submit.store.path(config), Access::Create)?;
         register(&ledger, &prepared, false, false, &operator()).await?;
     }
     print(&if json { format!("{}\n", json!({ "id": id })) } else { format!("{id}\n") })?;

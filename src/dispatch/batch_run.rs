@@ -187,6 +187,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             SendDecision::Later(time) => Ok(SendResult::PutOff(set, time)),
             // Each waits long for its turn: none is taken for a message that was settled before.
             SendDecision::OneByOne => Ok(SendResult::OneByOne(writer.pending(set).await?)),
+            SendDecision::Parts(first, rest) => Ok(SendResult::Parts(first, rest)),
         }
     }
 
@@ -210,6 +211,10 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             }
             SendResult::OneByOne(set) => {
                 run.sets.extend(set.into_iter().rev().map(|message| vec![message]));
+                return Ok(());
+            }
+            SendResult::Parts(first, rest) => {
+                run.sets.extend([rest, first]);
                 return Ok(());
             }
             SendResult::Answered { asked, next, open, slot } => (asked, next, open, slot),

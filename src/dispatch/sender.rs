@@ -28,6 +28,8 @@ use crate::traces::{self, Trace};
 const OF_LATE: Duration = Duration::from_mins(1);
 /// For so long the status says that a flow was throttled.
 const THROTTLED: Duration = Duration::from_hours(24);
+/// What is put off is asked for again after this time at the latest: a limit may have been raised.
+const ASKED_AGAIN: Duration = Duration::from_mins(5);
 /// A wait for tokens that is longer is told in the campaign's status; and a worker that is stopped
 /// waits no longer for the broker.
 pub(super) const LONG_WAIT: Duration = Duration::from_secs(3);
@@ -114,6 +116,8 @@ pub(super) enum SendDecision {
     Later(Duration),
     /// Only one message at a time: the flow is throttled.
     OneByOne,
+    /// Only the first of these together, and then the others: a limit leaves no more.
+    Parts(Vec<u8>, Vec<u8>),
     Expired,
     Stopped,
 }
@@ -128,6 +132,8 @@ pub(super) enum SendResult {
     PutOff(Vec<u8>, Duration),
     /// They must be asked for one by one.
     OneByOne(Vec<u8>),
+    /// They must be asked for in two parts.
+    Parts(Vec<u8>, Vec<u8>),
     /// The campaign does not run any more.
     Stopped,
 }
@@ -228,9 +234,10 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 Ok(SendDecision::Stopped)
             }
             (Admission::Deferred(wait), _) => {
+                let asked_again = wait.clamp(LONGEST_WAIT, ASKED_AGAIN);
                 {
                     // First, so that no other sender's success takes the note back.
-                    let until = Instant::now() + wait;
+                    let until = Instant::now() + asked_again;
                     let mut put_off = self.state.put_off.lock().unwrap_or_else(PoisonError::into_inner);
                     *put_off = put_off.map_or(Some(until), |known| Some(known.max(until)));
                 }
@@ -238,9 +245,14 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 let why = self.state.throttled().map(|why| format!(" ({why})")).unwrap_or_default();
                 self.note(Some(format!("waits for its limits{why}; what is put off is due at {due:.0}")))
                     .await?;
-                Ok(SendDecision::Later(wait.max(LONGEST_WAIT)))
+                Ok(SendDecision::Later(asked_again))
             }
             (Admission::OneByOne, _) => Ok(SendDecision::OneByOne),
+            (Admission::Only(places), _) => {
+                let first: Vec<u8> = places.iter().filter_map(|place| set.get(*place).copied()).collect();
+                let rest = set.iter().copied().filter(|index| !first.contains(index)).collect();
+                Ok(SendDecision::Parts(first, rest))
+            }
             (Admission::Granted(place), _) => Ok(SendDecision::Now(place)),
         }
     }

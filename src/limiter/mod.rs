@@ -2,31 +2,39 @@
 //!
 //! Two things are counted apart, because providers count them apart: requests, and messages. The
 //! limiter delays; it never fails a message. In one process the buckets are governor's; for a fleet
-//! they are in Redis, where one script takes from all of them by reservation (`shared.rs`).
+//! they are in Redis, where one script takes from all of them (`shared.rs`).
 //!
-//! Whoever sends asks in two lines: first among the senders of its campaign, then, one of each
-//! campaign, among those of its account. So a small campaign never waits behind a big one, and a
-//! campaign that waits for its own limit holds nobody up.
+//! Tokens are taken for a moment at most [`EARLIER`] ahead. Whoever has to wait longer takes none and asks again, so that
+//! a limit that changes, a pause and the wait for another bucket never leave tokens behind that are worth nothing.
+//!
+//! Whoever sends asks in lines: among the senders of its campaign, then, one of each campaign, among those of its sender
+//! number, then among those of its account. It leaves the lines behind the one whose bucket it waits for: a campaign that
+//! waits for its own limit, or a number that waits for its own, holds nobody else up.
 
+mod bucket;
 mod concurrency;
 mod process;
 mod shared;
 
-use std::sync::OnceLock;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedSemaphorePermit, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::campaign::{BATCH_LIMIT, CampaignId, Phone, Rate};
 use crate::redis_client::{RedisClient, RedisClientError};
+use crate::runtime::chance;
 pub use concurrency::Concurrency;
-use process::{Bucket, Buckets};
+use process::Buckets;
 use shared::{Asker, Gathered};
 
 /// A wait that is longer is told instead of waited for: the batch must not be held so long.
 pub const LONGEST_WAIT: Duration = Duration::from_mins(1);
+/// So long before its moment a send takes its tokens.
+const EARLIER: Duration = Duration::from_millis(20);
 /// An account is never slowed to less of its rate.
 const LEAST_SHARE: f64 = 0.1;
 /// Over how long a throttled flow's messages are counted.
@@ -51,6 +59,17 @@ pub struct Rates {
     pub recipients: Option<Rate>,
 }
 
+impl std::fmt::Display for Rates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let named =
+            [("requests", self.requests), ("messages", self.messages), ("recipients", self.recipients)];
+        let limits: Vec<String> =
+            named.iter().filter_map(|(name, rate)| Some(format!("{name} {}", (*rate)?))).collect();
+        f.write_str(if limits.is_empty() { "none" } else { "" })?;
+        f.write_str(&limits.join(", "))
+    }
+}
+
 /// The buckets of an account, and the places for its requests under way.
 pub struct AccountLimits {
     name: String,
@@ -58,6 +77,8 @@ pub struct AccountLimits {
     /// How many requests may be under way at once.
     pub concurrency: Concurrency,
     turn: Mutex<()>,
+    /// The line of each sender number.
+    senders: std::sync::Mutex<HashMap<Phone, Arc<Mutex<()>>>>,
     /// Whether the shared buckets had room for all that this worker has under way when it last asked: then
     /// nobody waits for anybody, and they are asked without standing in line.
     has_room: AtomicBool,
@@ -77,7 +98,6 @@ pub struct CampaignLimits {
     flow: Option<String>,
     rate: Option<Rate>,
     turn: Mutex<()>,
-    bucket: Option<Bucket>,
     /// The keys of its buckets where they are shared, once they are known; and who asks for them together.
     keys: OnceLock<[String; 6]>,
     gathered: Gathered,
@@ -92,13 +112,47 @@ pub enum Admission {
     Deferred(Duration),
     /// The flow is throttled: only a single message can be asked for.
     OneByOne,
+    /// Only some of them can be asked for together, these places of the recipients: a limit leaves no more.
+    Only(Vec<usize>),
+}
+
+/// What a send wants tokens for.
+#[derive(Clone, Copy)]
+struct Wanted<'w> {
+    rates: Rates,
+    campaign: &'w CampaignLimits,
+    from: Phone,
+    recipients: &'w [Phone],
+}
+
+/// What the buckets answer.
+#[derive(Clone)]
+enum Asked {
+    /// The tokens are taken; the send is due then. Whether as many more as a worker has under way could go out at once,
+    /// too.
+    At(Instant, bool),
+    /// No token was taken; it has to wait so long, in this line.
+    Later(Duration, Line),
+    /// No token was taken; so many recipients had their message that none of these can for so long.
+    Full(Duration),
+    /// No token was taken; only one message can be asked for.
+    OneByOne,
+    /// No token was taken; these can be asked for.
+    Only(Vec<usize>),
+}
+
+/// Whose bucket a send waits for, the narrowest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Line {
+    Campaign,
+    Sender,
+    Account,
 }
 
 /// How many messages a batch may have, so that a full one fits each bucket's burst.
 pub fn batch_size(campaign: Option<Rate>, account: Rates) -> usize {
     let bursts = [campaign, account.messages].into_iter().flatten().map(|rate| rate.burst().get() as usize);
-    let recipients = account.recipients.map(|rate| rate.count() as usize);
-    bursts.chain(recipients).fold(BATCH_LIMIT, usize::min).max(1)
+    bursts.fold(BATCH_LIMIT, usize::min).max(1)
 }
 
 impl AccountLimits {
@@ -117,6 +171,7 @@ impl AccountLimits {
             name,
             rates: watch::Sender::new(rates),
             turn: Mutex::default(),
+            senders: std::sync::Mutex::default(),
             has_room: AtomicBool::new(false),
             concurrency,
             buckets,
@@ -144,6 +199,9 @@ impl AccountLimits {
 
     /// Changes what the account is allowed; also who waits by now keeps to it.
     pub fn set_rates(&self, rates: Rates) {
+        if let Backend::Process(buckets) = &self.buckets {
+            buckets.change(rates);
+        }
         self.rates.send_replace(rates);
     }
 
@@ -168,72 +226,80 @@ impl AccountLimits {
         from: Phone,
         recipients: &[Phone],
     ) -> Result<Admission, RedisClientError> {
-        let has_room = || self.has_room.load(Ordering::Relaxed);
-        let _campaign = if has_room() { None } else { Some(campaign.turn.lock().await) };
-        if let Backend::Process(buckets) = &self.buckets {
-            if let Some(flow) = &campaign.flow
-                && let Some(bucket) = buckets.flow(flow)
-            {
-                if recipients.len() > 1 {
-                    return Ok(Admission::OneByOne);
-                }
-                bucket.take(1).await;
-                buckets.sent_of(flow);
-            }
-            if let Some(bucket) = &campaign.bucket {
-                bucket.take(u32::try_from(recipients.len()).unwrap_or(u32::MAX)).await;
-            }
-        }
+        let sender = self.sender(from);
+        let (mut in_campaign, mut in_sender, mut in_account, mut place) = (None, None, None, None);
+        let mut changes = self.rates.subscribe();
         loop {
-            // Never closed, so there is always a place some time.
-            let Some(place) = self.concurrency.slot().await else {
-                return Ok(Admission::Deferred(STEP));
-            };
-            let turn = if has_room() { None } else { Some(self.turn.lock().await) };
-            let wait = match &self.buckets {
-                Backend::Process(buckets) => {
-                    let mut news = self.rates.subscribe();
-                    tokio::select! {
-                        biased;
-                        taken = buckets.take(self.rates(), from, recipients) => match taken {
-                            Ok(()) => return Ok(Admission::Granted(place)),
-                            Err(wait) => return Ok(Admission::Deferred(wait)),
-                        },
-                        _ = news.changed() => continue,
-                    }
+            let has_room = self.has_room.load(Ordering::Relaxed);
+            if !has_room {
+                if in_campaign.is_none() {
+                    in_campaign = Some(campaign.turn.lock().await);
                 }
+                if in_sender.is_none() {
+                    in_sender = Some(sender.lock().await);
+                }
+            }
+            if place.is_none() {
+                // Never closed, so there is always a place some time.
+                place = Some(match self.concurrency.slot().await {
+                    Some(place) => place,
+                    None => return Ok(Admission::Deferred(STEP)),
+                });
+            }
+            if !has_room && in_account.is_none() {
+                in_account = Some(self.turn.lock().await);
+            }
+            let wanted = Wanted { rates: *changes.borrow_and_update(), campaign, from, recipients };
+            let asked = match &self.buckets {
+                Backend::Process(buckets) => buckets.ask(&wanted),
                 Backend::Shared(server) => {
-                    let asker = Asker {
-                        server,
-                        account: &self.name,
-                        rates: self.rates(),
-                        campaign,
-                        from,
-                        concurrency: self.concurrency.limit(),
-                    };
-                    let reserved = match turn {
-                        Some(_) => asker.reserve(recipients).await?,
-                        None => asker.reserve_together(recipients).await?,
-                    };
-                    let has_room = matches!(reserved, shared::Reserved::At(_, true));
-                    self.has_room.store(has_room, Ordering::Relaxed);
-                    match reserved {
-                        shared::Reserved::At(due, _) => {
-                            wait_exactly(due).await;
-                            return Ok(Admission::Granted(place));
-                        }
-                        shared::Reserved::Later(wait) => wait,
-                        shared::Reserved::OneByOne => return Ok(Admission::OneByOne),
-                    }
+                    let asker =
+                        Asker { server, account: &self.name, wanted, concurrency: self.concurrency.limit() };
+                    if has_room { asker.ask_together().await? } else { asker.ask().await? }
                 }
             };
-            // The campaign's own limit is what it waits for: the account's turn goes to others.
-            drop((turn, place));
-            if wait > LONGEST_WAIT {
+            self.has_room.store(matches!(asked, Asked::At(_, true)), Ordering::Relaxed);
+            let (wait, line) = match (asked, place.take()) {
+                (Asked::At(due, _), Some(granted)) => {
+                    // Others of the account need not wait until then; those of the number would come after it anyway.
+                    drop(in_account.take());
+                    wait_exactly(due).await;
+                    return Ok(Admission::Granted(granted));
+                }
+                (Asked::Full(wait), _) => return Ok(Admission::Deferred(wait)),
+                (Asked::OneByOne, _) => return Ok(Admission::OneByOne),
+                (Asked::Only(some), _) => return Ok(Admission::Only(some)),
+                (Asked::Later(wait, line), kept) => {
+                    // What the whole account waits for is waited for in all lines, in their order.
+                    place = kept.filter(|_| line == Line::Account);
+                    (wait, line)
+                }
+                (Asked::At(..), None) => continue,
+            };
+            // In one process a wait of any length ends at once when a limit is raised.
+            if wait > LONGEST_WAIT && matches!(self.buckets, Backend::Shared(_)) {
                 return Ok(Admission::Deferred(wait));
             }
-            sleep(wait.saturating_sub(shared::EARLIER)).await;
+            if line < Line::Account {
+                drop(in_account.take());
+            }
+            if line < Line::Sender {
+                drop(in_sender.take());
+            }
+            // Workers that wait for the same moment ask one after the other, in no order that favours one.
+            let before = EARLIER.mul_f64(0.5 + chance() / 2.0);
+            tokio::select! {
+                biased;
+                // Never closed while this is borrowed.
+                _ = changes.changed() => {}
+                () = sleep(wait.saturating_sub(before)) => {}
+            }
         }
+    }
+
+    /// The line of a sender number.
+    fn sender(&self, from: Phone) -> Arc<Mutex<()>> {
+        self.senders.lock().unwrap_or_else(PoisonError::into_inner).entry(from).or_default().clone()
     }
 
     /// The provider answered that it is too much: nothing goes out for a while, for any worker, and
@@ -254,13 +320,11 @@ impl AccountLimits {
 impl CampaignLimits {
     /// A campaign's own limit of messages, and the flow that it shares a limit with.
     pub fn new(id: CampaignId, flow: Option<String>, messages: Option<Rate>) -> Self {
-        let bucket = messages.and_then(Bucket::new);
         Self {
             id,
             flow,
             rate: messages,
             turn: Mutex::default(),
-            bucket,
             keys: OnceLock::new(),
             gathered: Gathered::default(),
         }
@@ -281,16 +345,17 @@ fn slowed(share: f64, since: Duration) -> f64 {
 
 /// Waits until a moment, to the microsecond. A timer counts whole milliseconds and comes late by up
 /// to one; where a batch fills the burst that lateness is lost for good, so the last millisecond is
-/// spent asking. Only the first in turn does so.
-async fn wait_exactly(until: std::time::Instant) {
-    #[cfg(test)]
-    if crate::runtime::simulated::is_on() {
-        // Nobody could spend time there by asking.
-        return tokio::time::sleep_until(until.into()).await;
-    }
-    sleep(until.saturating_duration_since(std::time::Instant::now()).saturating_sub(TIMER)).await;
-    while std::time::Instant::now() < until {
+/// spent asking. Only the first of a sender number does so.
+async fn wait_exactly(until: Instant) {
+    sleep_until(until.checked_sub(TIMER).unwrap_or(until)).await;
+    let mut now = Instant::now();
+    while now < until {
         tokio::task::yield_now().await;
+        let before = std::mem::replace(&mut now, Instant::now());
+        if now == before {
+            // A clock that stands still, as in a simulation, is moved on by sleeping alone.
+            return sleep_until(until).await;
+        }
     }
 }
 
@@ -299,10 +364,7 @@ const TIMER: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use tokio::time::Instant;
 
     fn phones(count: usize) -> Vec<Phone> {
         (0..count as u64).filter_map(|nth| Phone::from_digits(919_800_000_000 + nth)).collect()
@@ -332,7 +394,8 @@ mod tests {
         assert_eq!(batch_size(rate("1000/s"), Rates::default()), 100);
         assert_eq!(batch_size(rate("80/s"), messages("500/s,burst=30")), 30);
         assert_eq!(batch_size(rate("10/h"), Rates::default()), 1);
-        assert_eq!(batch_size(None, Rates { recipients: rate("40/d"), ..Rates::default() }), 40);
+        // A batch is cut to what a limit of recipients leaves, and not smaller from the start.
+        assert_eq!(batch_size(None, Rates { recipients: rate("40/d"), ..Rates::default() }), 100);
     }
 
     /// In any window: at most rate × t + burst. And the rate is used: 97 % of it at the least. The
@@ -398,11 +461,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn more_than_the_burst_waits_and_does_not_fail() {
+    async fn more_than_the_burst_is_cut_to_it() {
         let limits = account(None, rate("1000/s,burst=10"));
-        let start = Instant::now();
-        take(&limits, &campaign(None), 100).await;
-        assert!(start.elapsed() >= Duration::from_millis(89));
+        let cut = limits.take(&campaign(None), phones(1)[0], &phones(100)).await.unwrap();
+        assert!(matches!(cut, Admission::Only(some) if some == (0..10).collect::<Vec<_>>()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -426,8 +488,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_throttled_flow_doubles_after_an_hours_worth_without_a_word_and_begins_anew_with_one() {
         let buckets = Buckets::default();
-        let hourly = || buckets.flow("f1").map(|bucket| bucket.rate().count());
-        let send = |count| (0..count).for_each(|_| buckets.sent_of("f1"));
+        let hourly = || buckets.hourly("f1");
+        let send = |count| buckets.sent_of("f1", count);
         assert_eq!(hourly(), None);
         assert!(buckets.throttle("f1"));
         // Idle hours say nothing, and neither does an hour's worth before the hour is over.
@@ -470,7 +532,7 @@ mod tests {
         take(&limits, &campaign(None), 100).await;
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_pause_does_not_save_up_what_waits_for_it() {
         let limits = Arc::new(account(rate("20/s,burst=1"), None));
         take(&limits, &campaign(None), 1).await;
@@ -480,7 +542,7 @@ mod tests {
                 let limits = limits.clone();
                 tokio::spawn(async move {
                     take(&limits, &campaign(None), 1).await;
-                    std::time::Instant::now()
+                    Instant::now()
                 })
             })
             .collect();
@@ -491,7 +553,8 @@ mod tests {
             times.push(waiter.await.unwrap());
         }
         times.sort_unstable();
-        assert!(times[3] - times[0] >= Duration::from_millis(60), "{times:?}");
+        // At half the rate.
+        assert!(times[3] - times[0] >= Duration::from_millis(290), "{times:?}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -503,13 +566,24 @@ mod tests {
             Admission::Granted(_) => 0,
             Admission::Deferred(wait) => wait.as_secs(),
             Admission::OneByOne => panic!(),
+            // So many of them.
+            Admission::Only(some) => 1_000_000 + some.len() as u64,
         };
         assert_eq!(ask(&all[..6]).await, 0);
         tokio::time::advance(Duration::from_secs(1000)).await;
+        // A batch is cut to what is left, and a limit is used up.
+        assert_eq!(ask(&all[6..12]).await, 1_000_004);
         assert_eq!(ask(&all[6..10]).await, 0);
         // Those who were written to today count once.
         assert_eq!(ask(&all[..10]).await, 0);
-        assert_eq!(ask(&all[9..11]).await, 86_400);
+        assert_eq!(ask(&all[9..11]).await, 1_000_001);
+        assert_eq!(ask(&all[10..11]).await, 86_400);
+        // Lowered, it admits nobody new until enough have left.
+        limits.set_rates(Rates { recipients: rate("4/d"), ..Rates::default() });
+        assert_eq!(ask(&all[10..20]).await, 86_400);
+        tokio::time::advance(Duration::from_hours(24)).await;
+        assert_eq!(ask(&all[10..20]).await, 1_000_004);
+        limits.set_rates(Rates { recipients: rate("10/d"), ..Rates::default() });
         tokio::time::advance(Duration::from_hours(24)).await;
         assert_eq!(ask(&all[10..20]).await, 0);
     }
@@ -530,7 +604,28 @@ mod tests {
         waiting.abort();
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
+    async fn a_number_that_waits_for_its_own_limit_holds_no_other_up() {
+        let limits = Arc::new(account(rate("1000/s"), rate("2/s,burst=2")));
+        let all = phones(4);
+        // The first number has ten batches in line, for five seconds each.
+        for nth in 0..10 {
+            let (limits, all) = (limits.clone(), all.clone());
+            let own = CampaignLimits::new(format!("c{nth}").parse().unwrap(), None, None);
+            tokio::spawn(async move { limits.take(&own, all[0], &all[..2]).await.map(drop) });
+        }
+        tokio::task::yield_now().await;
+        let start = Instant::now();
+        let other = campaign(None);
+        for _ in 0..6 {
+            let taken = limits.take(&other, all[1], &all[2..]).await.unwrap();
+            assert!(matches!(taken, Admission::Granted(_)));
+        }
+        let took = start.elapsed().as_secs_f64();
+        assert!((4.99..5.05).contains(&took), "its whole rate, beside a busy one: {took}");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn limits_change_while_they_are_waited_for() {
         let limits = Arc::new(account(rate("1/h"), None));
         take(&limits, &campaign(None), 1).await;
@@ -540,6 +635,8 @@ mod tests {
         };
         tokio::task::yield_now().await;
         limits.set_rates(Rates { requests: rate("1000/s"), ..Rates::default() });
+        let start = Instant::now();
         waiting.await.unwrap();
+        assert!(start.elapsed() < Duration::from_millis(10), "{:?}", start.elapsed());
     }
 }

@@ -1,77 +1,37 @@
-//! The buckets of one process: governor's, and the recipients of a moving day.
+//! The buckets of one process, and the recipients of a moving day.
 
 use std::collections::{HashMap, VecDeque};
-use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use governor::clock::Clock;
-use governor::middleware::NoOpMiddleware;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use super::{HOUR, Rates, slowed, throttled, wait_exactly};
-use crate::campaign::{Phone, Rate};
+use super::bucket::Bucket;
+use super::{Asked, EARLIER, HOUR, Line, Rates, Wanted, slowed, throttled};
+use crate::campaign::{CampaignId, Phone, Rate};
 
-type Governor = RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<std::time::Instant>>;
-
-/// The clock by which everything here sleeps, too.
-#[derive(Clone)]
-struct TokioClock;
-
-impl Clock for TokioClock {
-    type Instant = std::time::Instant;
-
-    fn now(&self) -> Self::Instant {
-        Instant::now().into_std()
-    }
-}
-
-/// A bucket. Its callers ask in turn, so that nobody starves.
-pub(super) struct Bucket {
-    governor: Governor,
-    rate: Rate,
-}
-
-impl Bucket {
-    pub(super) fn new(rate: Rate) -> Option<Self> {
-        let quota = Quota::with_period(rate.period())?.allow_burst(rate.burst());
-        Some(Self { governor: RateLimiter::direct_with_clock(quota, TokioClock), rate })
-    }
-
-    /// What it allows.
-    #[cfg(test)]
-    pub(super) fn rate(&self) -> Rate {
-        self.rate
-    }
-
-    /// Waits for `count` tokens. More than the burst are taken in portions, so that governor's
-    /// "insufficient capacity" can't happen whoever asks.
-    pub(super) async fn take(&self, count: u32) {
-        let mut left = count;
-        while let Some(portion) = NonZeroU32::new(left.min(self.rate.burst().get())) {
-            match self.governor.check_n(portion) {
-                Ok(Ok(())) => left -= portion.get(),
-                Ok(Err(not_yet)) => wait_exactly(not_yet.earliest_possible()).await,
-                // Unreachable: a portion is never above the burst.
-                Err(_) => return,
-            }
-        }
-    }
-}
+/// Of so many campaigns and more, buckets that are full are forgotten.
+const CAMPAIGNS: usize = 1_000;
 
 /// The buckets of an account.
-#[derive(Default)]
 pub(super) struct Buckets {
     inner: Mutex<Inner>,
+    /// When they were made.
+    begun: Instant,
+}
+
+impl Default for Buckets {
+    fn default() -> Self {
+        Self { inner: Mutex::default(), begun: Instant::now() }
+    }
 }
 
 #[derive(Default)]
 struct Inner {
-    requests: Option<Arc<Bucket>>,
+    requests: Option<Bucket>,
     /// One for each sender number.
-    messages: HashMap<Phone, Arc<Bucket>>,
+    messages: HashMap<Phone, Bucket>,
+    campaigns: HashMap<CampaignId, Bucket>,
     /// Flows that are throttled.
     flows: HashMap<String, Throttled>,
     recipients: Recipients,
@@ -88,13 +48,38 @@ struct Throttled {
     since: Instant,
     /// How many messages went out since then.
     count: u32,
-    bucket: Arc<Bucket>,
+    bucket: Bucket,
 }
 
 impl Throttled {
     fn new(doublings: u32) -> Option<Self> {
         let rate: Rate = format!("{}/h,burst=1", throttled(doublings)?).parse().ok()?;
-        Some(Self { doublings, since: Instant::now(), count: 0, bucket: Arc::new(Bucket::new(rate)?) })
+        Some(Self { doublings, since: Instant::now(), count: 0, bucket: Bucket::new(rate, 1.0)? })
+    }
+}
+
+/// A bucket with a rate as it is now, made where there is none.
+fn kept(bucket: &mut Option<Bucket>, rate: Rate, share: f64, now: u64) -> Option<&Bucket> {
+    if let Some(known) = bucket {
+        known.change(rate, share, now);
+    } else {
+        *bucket = Bucket::new(rate, share);
+    }
+    bucket.as_ref()
+}
+
+/// The same among others.
+fn kept_of<K: std::hash::Hash + Eq + Clone>(
+    buckets: &mut HashMap<K, Bucket>,
+    key: &K,
+    rate: Rate,
+    share: f64,
+    now: u64,
+) {
+    if let Some(known) = buckets.get_mut(key) {
+        known.change(rate, share, now);
+    } else if let Some(new) = Bucket::new(rate, share) {
+        buckets.insert(key.clone(), new);
     }
 }
 
@@ -103,47 +88,83 @@ impl Buckets {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for all of an account's buckets; `Err` says for how long none of it can go out.
-    pub(super) async fn take(&self, rates: Rates, from: Phone, recipients: &[Phone]) -> Result<(), Duration> {
-        loop {
-            while let Some(until) = self.pause() {
-                sleep_until(until).await;
+    fn since_begun(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.begun).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Takes the tokens of a request from all of its buckets at the moment at which they all have them, or from none.
+    pub(super) fn ask(&self, wanted: &Wanted<'_>) -> Asked {
+        let Wanted { rates, campaign, from, recipients } = *wanted;
+        let mut inner = self.inner();
+        let inner = &mut *inner;
+        let (instant, now) = (Instant::now(), self.since_begun(Instant::now()));
+        let count = u32::try_from(recipients.len()).unwrap_or(u32::MAX);
+
+        let share = inner.slowed.map_or(1.0, |(since, share)| slowed(share, since.elapsed()));
+        let requests = rates.requests.and_then(|rate| kept(&mut inner.requests, rate, share, now));
+        if let Some(rate) = rates.messages {
+            kept_of(&mut inner.messages, &from, rate, share, now);
+        }
+        if let Some(rate) = campaign.rate {
+            if inner.campaigns.len() >= CAMPAIGNS {
+                inner.campaigns.retain(|_, bucket| !bucket.is_full(now));
             }
-            if let Some(rate) = rates.recipients {
-                self.inner().recipients.take(rate, recipients)?;
-            }
-            let (messages, requests, share) = {
-                let mut inner = self.inner();
-                let messages = rates.messages.and_then(|rate| {
-                    let known = inner.messages.get(&from).filter(|bucket| bucket.rate == rate).cloned();
-                    known.or_else(|| {
-                        let bucket = Arc::new(Bucket::new(rate)?);
-                        inner.messages.insert(from, bucket.clone());
-                        Some(bucket)
-                    })
-                });
-                let requests = rates.requests.and_then(|rate| {
-                    let known = inner.requests.clone().filter(|bucket| bucket.rate == rate);
-                    known.or_else(|| {
-                        inner.requests = Some(Arc::new(Bucket::new(rate)?));
-                        inner.requests.clone()
-                    })
-                });
-                let share = inner.slowed.map_or(1.0, |(since, share)| slowed(share, since.elapsed()));
-                (messages, requests, share)
+            kept_of(&mut inner.campaigns, &campaign.id, rate, 1.0, now);
+        }
+        let messages = inner.messages.get(&from).filter(|_| rates.messages.is_some());
+        let own = inner.campaigns.get(&campaign.id).filter(|_| campaign.rate.is_some());
+        let flow = campaign.flow.as_deref().and_then(|flow| of_flow(&mut inner.flows, flow));
+        if flow.is_some() && count > 1 {
+            return Asked::OneByOne;
+        }
+        let bursts = [messages, own].into_iter().flatten().map(Bucket::burst);
+        if let Some(burst) = bursts.min().filter(|burst| *burst < count) {
+            return Asked::Only((0..burst as usize).collect());
+        }
+
+        let paused = inner.paused_until.map_or(now, |until| self.since_begun(until).max(now));
+        let of_account = requests.map_or(now, |bucket| bucket.due(1, now)).max(paused);
+        let of_sender = messages.map_or(now, |bucket| bucket.due(count, now));
+        let of_flow = flow.as_ref().map_or(now, |flow| flow.bucket.due(1, now));
+        let of_campaign = own.map_or(now, |bucket| bucket.due(count, now)).max(of_flow);
+        let due = of_account.max(of_sender).max(of_campaign);
+        let wait = Duration::from_nanos(due - now);
+        if wait > EARLIER {
+            let line = match () {
+                () if of_account == due => Line::Account,
+                () if of_sender == due => Line::Sender,
+                () => Line::Campaign,
             };
-            // A slowed account's tokens cost more: governor's own rate can't be changed.
-            let cost = |count: usize| (count as f64 / share).ceil() as u32;
-            if let Some(bucket) = messages {
-                bucket.take(cost(recipients.len())).await;
+            return Asked::Later(wait, line);
+        }
+        if let Some(rate) = rates.recipients
+            && let Some(cut) = inner.recipients.take(rate, recipients, instant + wait)
+        {
+            return cut;
+        }
+        for (bucket, count) in [(requests, 1), (messages, count), (own, count)] {
+            if let Some(bucket) = bucket {
+                bucket.take(count, due);
             }
-            if let Some(bucket) = requests {
-                bucket.take(cost(1)).await;
-            }
-            // A pause that began meanwhile makes these tokens stale: kept until its end, they would
-            // all go out at once beside the fresh ones.
-            if self.pause().is_none() {
-                return Ok(());
+        }
+        if let Some(flow) = flow {
+            flow.bucket.take(1, due);
+            flow.count = flow.count.saturating_add(1);
+        }
+        Asked::At(instant + wait, false)
+    }
+
+    /// Changes the rates of the buckets that there are, from now on.
+    pub(super) fn change(&self, rates: Rates) {
+        let mut inner = self.inner();
+        let now = self.since_begun(Instant::now());
+        let share = inner.slowed.map_or(1.0, |(since, share)| slowed(share, since.elapsed()));
+        if let (Some(bucket), Some(rate)) = (&mut inner.requests, rates.requests) {
+            bucket.change(rate, share, now);
+        }
+        for bucket in inner.messages.values_mut() {
+            if let Some(rate) = rates.messages {
+                bucket.change(rate, share, now);
             }
         }
     }
@@ -161,24 +182,17 @@ impl Buckets {
         }
     }
 
-    /// The bucket of a flow, if it is throttled. Whoever takes it sends a message.
-    pub(super) fn flow(&self, flow: &str) -> Option<Arc<Bucket>> {
-        let mut inner = self.inner();
-        let known = inner.flows.get_mut(flow)?;
-        if known.since.elapsed() >= HOUR && Some(known.count) >= throttled(known.doublings) {
-            let Some(more) = Throttled::new(known.doublings + 1) else {
-                inner.flows.remove(flow);
-                return None;
-            };
-            *known = more;
-        }
-        Some(known.bucket.clone())
+    /// How many messages of a flow go out in an hour, if it is throttled.
+    #[cfg(test)]
+    pub(super) fn hourly(&self, flow: &str) -> Option<u32> {
+        of_flow(&mut self.inner().flows, flow).and_then(|known| throttled(known.doublings))
     }
 
-    /// A message of a throttled flow goes out.
-    pub(super) fn sent_of(&self, flow: &str) {
+    /// Messages of a throttled flow go out.
+    #[cfg(test)]
+    pub(super) fn sent_of(&self, flow: &str, count: u32) {
         if let Some(known) = self.inner().flows.get_mut(flow) {
-            known.count = known.count.saturating_add(1);
+            known.count += count;
         }
     }
 
@@ -207,11 +221,19 @@ impl Buckets {
             inner.slowed = Some((until, (share / 2.0).max(super::LEAST_SHARE)));
         }
     }
+}
 
-    /// Until when nothing goes out, where that is to come.
-    fn pause(&self) -> Option<Instant> {
-        self.inner().paused_until.filter(|until| *until > Instant::now())
+/// A flow, if it is throttled.
+fn of_flow<'f>(flows: &'f mut HashMap<String, Throttled>, flow: &str) -> Option<&'f mut Throttled> {
+    let known = flows.get_mut(flow)?;
+    if known.since.elapsed() >= HOUR && Some(known.count) >= throttled(known.doublings) {
+        let Some(more) = Throttled::new(known.doublings + 1) else {
+            flows.remove(flow);
+            return None;
+        };
+        *known = more;
     }
+    flows.get_mut(flow)
 }
 
 /// Whom an account wrote to of late. It grows to the limit of recipients and no further.
@@ -223,28 +245,44 @@ struct Recipients {
 }
 
 impl Recipients {
-    fn take(&mut self, rate: Rate, recipients: &[Phone]) -> Result<(), Duration> {
-        let (now, span) = (Instant::now(), rate.per());
-        while let Some((at, phone)) = self.order.front().copied() {
-            if self.last.get(&phone) == Some(&at) {
-                if now.duration_since(at) < span {
+    /// Writes down that all of them are written to at a moment; or says which of them may be, if not all.
+    fn take(&mut self, rate: Rate, recipients: &[Phone], at: Instant) -> Option<Asked> {
+        let span = rate.per();
+        while let Some((then, phone)) = self.order.front().copied() {
+            if self.last.get(&phone) == Some(&then) {
+                if at.saturating_duration_since(then) < span {
                     break;
                 }
                 self.last.remove(&phone);
             }
             self.order.pop_front();
         }
-        let new = recipients.iter().filter(|phone| !self.last.contains_key(phone)).count();
-        let over = (self.last.len() + new).saturating_sub(rate.count() as usize);
-        if let Some(nth) = over.checked_sub(1) {
-            let fresh = |(at, phone): &&(Instant, Phone)| self.last.get(phone) == Some(at);
-            let at = self.order.iter().filter(fresh).nth(nth).map_or(now, |(at, _)| *at);
-            return Err((at + span).duration_since(now).max(Duration::from_secs(1)));
+        let (limit, known) = (rate.count() as usize, self.last.len());
+        let mut left = limit.saturating_sub(known);
+        let mut fits = Vec::with_capacity(recipients.len());
+        for (place, phone) in recipients.iter().enumerate() {
+            if self.last.contains_key(phone) {
+                fits.push(place);
+            } else if left > 0 {
+                left -= 1;
+                fits.push(place);
+            }
+        }
+        if fits.is_empty() {
+            // Until there is room for one: of a limit that was lowered, many leave first.
+            let fresh = |(then, phone): &&(Instant, Phone)| self.last.get(phone) == Some(then);
+            let leaves = self.order.iter().filter(fresh).nth(known.saturating_sub(limit));
+            let room_at = leaves.map_or(at, |(then, _)| *then) + span;
+            let wait = room_at.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
+            return Some(Asked::Full(wait));
+        }
+        if fits.len() < recipients.len() {
+            return Some(Asked::Only(fits));
         }
         for phone in recipients {
-            self.last.insert(*phone, now);
-            self.order.push_back((now, *phone));
+            self.last.insert(*phone, at);
+            self.order.push_back((at, *phone));
         }
-        Ok(())
+        None
     }
 }

@@ -1,32 +1,17 @@
-//! The buckets of a fleet, in Redis. One script takes from all buckets of a send at once, by
-//! reservation: it says when the send is due, and the tokens are taken for that moment. Times are
-//! the server's, in microseconds.
+//! The buckets of a fleet, in Redis. One script takes from all buckets of a send at once: it says when the send is due, and
+//! the tokens are taken for that moment, or how long it has to wait. Times are the server's, in microseconds.
 //!
 //! The keys of an account share its hash tag `{account:NAME}`, which no campaign's id can be.
 
 use std::sync::{LazyLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Mutex, oneshot};
+use tokio::time::Instant;
 
-use super::{CampaignLimits, DOUBLINGS, HOUR, LEAST_SHARE, LONGEST_WAIT, REMEMBERED, Rates, STEP, THROTTLED};
-use crate::campaign::{Phone, Rate};
+use super::{Asked, DOUBLINGS, EARLIER, HOUR, LEAST_SHARE, Line, REMEMBERED, STEP, THROTTLED, Wanted};
+use crate::campaign::Rate;
 use crate::redis_client::{Arg, RedisClient, RedisClientError, Script};
-
-/// A campaign whose own limit lies so much further off than the account's asks again, so early.
-pub(super) const EARLIER: Duration = Duration::from_millis(20);
-
-/// What the script says.
-#[derive(Clone, Copy)]
-pub(super) enum Reserved {
-    /// The tokens are taken; the send is due then. Whether as many more as a worker has under way could
-    /// go out at once, too.
-    At(Instant, bool),
-    /// No token was taken; it is to be asked for again after this.
-    Later(Duration),
-    /// No token was taken; only one message can be asked for.
-    OneByOne,
-}
 
 static RESERVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("reserve.lua")));
 static THROTTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("throttle.lua")));
@@ -41,32 +26,31 @@ pub(super) struct Gathered {
 }
 
 /// How many messages a request has, and where its answer goes.
-type Waiting = (usize, oneshot::Sender<Result<Reserved, RedisClientError>>);
+type Waiting = (usize, oneshot::Sender<Result<Asked, RedisClientError>>);
 
 /// Who asks, and for what.
 #[derive(Clone, Copy)]
 pub(super) struct Asker<'a> {
     pub(super) server: &'a RedisClient,
     pub(super) account: &'a str,
-    pub(super) rates: Rates,
-    pub(super) campaign: &'a CampaignLimits,
-    pub(super) from: Phone,
+    pub(super) wanted: Wanted<'a>,
     pub(super) concurrency: usize,
 }
 
 impl Asker<'_> {
     /// Takes the tokens of one request from all buckets of its account and campaign.
-    pub(super) async fn reserve(&self, recipients: &[Phone]) -> Result<Reserved, RedisClientError> {
-        self.ask(1, recipients.len(), recipients).await
+    pub(super) async fn ask(&self) -> Result<Asked, RedisClientError> {
+        self.ask_for(1, self.wanted.recipients.len()).await
     }
 
     /// The same together with others of the campaign that ask now. Where recipients are limited each asks
     /// for itself.
-    pub(super) async fn reserve_together(&self, recipients: &[Phone]) -> Result<Reserved, RedisClientError> {
-        if self.rates.recipients.is_some() {
-            return self.reserve(recipients).await;
+    pub(super) async fn ask_together(&self) -> Result<Asked, RedisClientError> {
+        let Wanted { rates, campaign, recipients, .. } = self.wanted;
+        if rates.recipients.is_some() {
+            return self.ask().await;
         }
-        let Gathered { waiting, asking } = &self.campaign.gathered;
+        let Gathered { waiting, asking } = &campaign.gathered;
         let stand_in_line = || {
             let (sender, answer) = oneshot::channel();
             waiting.lock().unwrap_or_else(PoisonError::into_inner).push((recipients.len(), sender));
@@ -77,8 +61,8 @@ impl Asker<'_> {
             let turn = tokio::select! {
                 biased;
                 answered = &mut answer => {
-                    if let Ok(reserved) = answered {
-                        return reserved;
+                    if let Ok(asked) = answered {
+                        return asked;
                     }
                     // Whoever asked for all has been given up.
                     answer = stand_in_line();
@@ -89,10 +73,10 @@ impl Asker<'_> {
             // Whoever is ready to ask as well goes along.
             tokio::task::yield_now().await;
             let (all, messages) = self.some_of(&mut waiting.lock().unwrap_or_else(PoisonError::into_inner));
-            let reserved = self.ask(all.len(), messages, &[]).await;
+            let asked = self.ask_for(all.len(), messages).await;
             for (_, sender) in all {
                 // A sender that has given up wants no answer.
-                let _ = sender.send(reserved.clone());
+                let _ = sender.send(asked.clone());
             }
             // Only now: whoever is next finds its answer first, if it was among these.
             drop(turn);
@@ -102,27 +86,23 @@ impl Asker<'_> {
     /// Takes as many as fit every burst: they may all go out at once.
     fn some_of(&self, waiting: &mut Vec<Waiting>) -> (Vec<Waiting>, usize) {
         let burst = |rate: Option<Rate>| rate.map_or(usize::MAX, |rate| rate.burst().get() as usize);
-        let most = burst(self.rates.messages).min(burst(self.campaign.rate));
+        let Wanted { rates, campaign, .. } = self.wanted;
+        let most = burst(rates.messages).min(burst(campaign.rate));
         waiting.retain(|(_, sender)| !sender.is_closed());
         let mut messages = 0;
         let mut fits = |(count, _): &Waiting| {
             messages += count;
             messages <= most
         };
-        let count =
-            waiting.iter().take(burst(self.rates.requests)).take_while(|each| fits(each)).count().max(1);
+        let count = waiting.iter().take(burst(rates.requests)).take_while(|each| fits(each)).count().max(1);
         let all: Vec<Waiting> = waiting.drain(..count.min(waiting.len())).collect();
         let messages = all.iter().map(|(messages, _)| messages).sum();
         (all, messages)
     }
 
-    async fn ask(
-        &self,
-        requests: usize,
-        messages: usize,
-        recipients: &[Phone],
-    ) -> Result<Reserved, RedisClientError> {
-        let Self { server, account, rates, campaign, from, concurrency } = *self;
+    async fn ask_for(&self, requests: usize, messages: usize) -> Result<Asked, RedisClientError> {
+        let Self { server, account, concurrency, .. } = *self;
+        let Wanted { rates, campaign, from, recipients } = self.wanted;
         // A campaign has one account and one sender number.
         let keys = campaign.keys.get_or_init(|| {
             let key = |rest: String| format!("flowcast:{{account:{account}}}:{rest}");
@@ -153,7 +133,6 @@ impl Asker<'_> {
             Arg::from(&periods[2]),
             burst(campaign.rate).into(),
             (EARLIER.as_micros() as u64).into(),
-            (LONGEST_WAIT.as_micros() as u64).into(),
             (STEP.as_micros() as u64).into(),
             Arg::from(&least),
             rates.recipients.map_or(0, |rate| u64::from(rate.count())).into(),
@@ -164,12 +143,21 @@ impl Asker<'_> {
         args.extend([Arg::from(concurrency as u64), Arg::from(requests as u64)]);
         args.push(Arg::from(REMEMBERED.as_millis() as u64));
         args.extend(numbers.iter().map(Arg::from));
-        let (granted, wait, room): (u64, u64, u64) = server.run(&RESERVE, keys, &args).await?;
-        let wait = Duration::from_micros(wait);
-        Ok(match granted {
-            1 => Reserved::At(Instant::now() + wait, room == 1),
-            2 => Reserved::OneByOne,
-            _ => Reserved::Later(wait),
+        let answer: Vec<u64> = server.run(&RESERVE, keys, &args).await?;
+        let [kind, wait, what, back, some @ ..] = answer.as_slice() else {
+            return Err(RedisClientError::Refused("answered a limit with too little".into()));
+        };
+        if *back > 0 {
+            let seconds = Duration::from_micros(*back).as_secs_f64();
+            tracing::warn!(account, "Redis' clock went back by {seconds:.1} s; limits follow it");
+        }
+        let wait = Duration::from_micros(*wait);
+        Ok(match kind {
+            1 => Asked::At(Instant::now() + wait, *what == 1),
+            2 => Asked::OneByOne,
+            3 => Asked::Only(some.iter().map(|place| *place as usize).collect()),
+            4 => Asked::Full(wait),
+            _ => Asked::Later(wait, [Line::Campaign, Line::Sender, Line::Account][(*what as usize).min(2)]),
         })
     }
 }

@@ -3,8 +3,12 @@
 -- ARGV  1 for how long, in microseconds  2 after how long a tenth comes back  3 the least share
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local known = redis.call('HMGET', KEYS[1], 'paused_until', 'slowed_at', 'share')
+local known = redis.call('HMGET', KEYS[1], 'paused_until', 'slowed_at', 'share', 'paused_at')
 local paused = tonumber(known[1] or 0)
+if known[4] and now < tonumber(known[4]) then
+  -- The clock went back: the pause is as long as it was said to be.
+  paused = paused - (tonumber(known[4]) - now)
+end
 local till = math.max(paused, now + tonumber(ARGV[1]))
 -- A storm of answers slows once.
 if paused <= now then
@@ -16,6 +20,6 @@ if paused <= now then
   redis.call('HSET', KEYS[1], 'slowed_at', string.format('%.0f', till),
     'share', tostring(math.max(tonumber(ARGV[3]), share / 2)))
 end
-redis.call('HSET', KEYS[1], 'paused_until', string.format('%.0f', till))
+redis.call('HSET', KEYS[1], 'paused_until', string.format('%.0f', till), 'paused_at', string.format('%.0f', now))
 redis.call('PEXPIRE', KEYS[1], math.ceil((till - now) / 1000) + 3600000)
 return 1

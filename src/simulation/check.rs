@@ -89,17 +89,37 @@ pub(super) async fn campaign(
     Ok(())
 }
 
-/// Holds what reached the provider against a limit: in any span of time at most rate × time + burst.
-pub(super) fn limit(world: &World, rate: Rate) -> Result<(), String> {
+/// A send that was admitted may go out so many milliseconds after its limit has changed.
+const GRACE: i64 = 22;
+
+/// Holds what reached the provider against a limit as it changed: a bucket never has more than its burst, and a change
+/// gives it no token.
+pub(super) fn limit(world: &World, rates: &[(i64, Rate)]) -> Result<(), String> {
     let seen = world.seen();
-    let (mut level, mut last) = (0.0, 0);
+    let (mut rates, Some((mut last, first))) =
+        (rates.iter().copied().skip(1).peekable(), rates.first().copied())
+    else {
+        return Ok(());
+    };
+    let (mut rate, mut before) = (first, (last, first));
+    let burst = |rate: Rate| f64::from(rate.burst().get());
+    let mut tokens = burst(rate);
     for (at, messages) in &seen.sent {
-        level = f64::max(0.0, level - (at - last) as f64 / 1000.0 * rate.per_second()) + *messages as f64;
-        last = *at;
-        // A millisecond is as exact as the simulation's clock is.
-        let most = f64::from(rate.burst().get()) + rate.per_second() / 500.0;
-        if level > most + 1e-6 {
-            return Err(format!("the limit {rate} was exceeded at {at}: {level:.2} where {most:.2} may be"));
+        let mut come_back = |until: i64, rate: Rate, tokens: f64| {
+            let more = (until - last) as f64 / 1000.0 * rate.per_second();
+            last = until;
+            (tokens + more).min(burst(rate))
+        };
+        while let Some((changed, next)) = rates.next_if(|(changed, _)| changed <= at) {
+            tokens = come_back(changed, rate, tokens).min(burst(next));
+            (before, rate) = ((changed, rate), next);
+        }
+        tokens = come_back(*at, rate, tokens) - *messages as f64;
+        // A millisecond is as exact as the simulation's clock is; and what was admitted before a change was so at the old
+        // terms.
+        let old = if *at < before.0 + GRACE { burst(before.1) + before.1.per_second() * 0.022 } else { 0.0 };
+        if tokens < -(old + rate.per_second() / 500.0 + 1e-6) {
+            return Err(format!("the limit {rate} was exceeded at {at}: {:.2} too many", -tokens));
         }
     }
     Ok(())

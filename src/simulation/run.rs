@@ -51,7 +51,8 @@ struct Run {
     broker: Broker,
     numbers: AtomicU32,
     kind: usize,
-    rate: Option<Rate>,
+    /// The limit of the account's messages, if it has one: since when it is what.
+    rates: Vec<(i64, Rate)>,
     campaigns: Vec<Sent>,
     workers: Vec<Worker>,
 }
@@ -59,6 +60,7 @@ struct Run {
 /// A worker that is at work.
 struct Worker {
     node: Arc<Node>,
+    account: Arc<Account>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -90,13 +92,12 @@ impl Run {
             broker: Broker::new(world),
             numbers: AtomicU32::new(0),
             kind: one_of(2),
-            rate: None,
+            rates: Vec::new(),
             campaigns: Vec::new(),
             workers: Vec::new(),
         };
         if chance() < 0.5 {
-            let (rate, burst) = (2 + one_of(20), 1 + one_of(6));
-            run.rate = format!("{rate}/s,burst={burst}").parse().ok();
+            run.rates.push(Self::limit());
         }
         let account = run.account(&Node::new(world, &run.numbers));
         for nth in 0..=one_of(2) as u64 {
@@ -114,6 +115,13 @@ impl Run {
             run.campaigns.push(Sent { id, prepared, to });
         }
         run
+    }
+
+    /// A limit of an account's messages, from now on.
+    fn limit() -> (i64, Rate) {
+        let (rate, burst) = (2 + one_of(20), 1 + one_of(6));
+        let rate = format!("{rate}/s,burst={burst}").parse().unwrap();
+        (simulated::true_time().unwrap_or_default(), rate)
     }
 
     fn job(id: &CampaignId, to: &[Phone]) -> Value {
@@ -147,7 +155,7 @@ impl Run {
             TIMEOUT,
             Arc::new(Network { node: node.clone(), ledger: self.ledger.clone() }),
         );
-        let rates = Rates { messages: self.rate, ..Rates::default() };
+        let rates = Rates { messages: self.rates.last().map(|(_, rate)| *rate), ..Rates::default() };
         let limits = AccountLimits::new(rates, Concurrency::fixed(1 + one_of(4)));
         Arc::new(Account::new(kind, provider, transport, limits, None))
     }
@@ -155,7 +163,8 @@ impl Run {
     fn begin_worker(&mut self) {
         let node = Node::new(&self.world, &self.numbers);
         let ledger = Remote { inner: self.ledger.another(), node: node.clone() };
-        let accounts = Accounts::new(HashMap::from([("main".to_owned(), Ok(self.account(&node)))]));
+        let account = self.account(&node);
+        let accounts = Accounts::new(HashMap::from([("main".to_owned(), Ok(account.clone()))]));
         let context = Context::new(accounts, Audiences::default(), Events::default(), false);
         let (home, stop) = ((self.broker.clone(), node.clone()), CancellationToken::new());
         let stopped = stop.clone();
@@ -173,7 +182,7 @@ impl Run {
             .await
             .unwrap();
         });
-        self.workers.push(Worker { node, stop, task });
+        self.workers.push(Worker { node, account, stop, task });
     }
 
     async fn whole(mut self) -> Result<String, String> {
@@ -229,14 +238,14 @@ impl Run {
             story += &format!("{id} {} {:?}; ", campaign.state, campaign.counts);
         }
         let faults = &self.world.faults;
-        if let Some(rate) = self.rate
+        if !self.rates.is_empty()
             && self.workers.len() == 1
             && self.numbers.load(std::sync::atomic::Ordering::Relaxed) == 3
             && !faults.is_slow
             && !faults.freezes
             && !faults.loses
         {
-            check::limit(&self.world, rate)?;
+            check::limit(&self.world, &self.rates)?;
         }
         let ended = simulated::true_time().unwrap_or_default();
         Ok(format!("{story}{} requests, {ended}", self.world.seen().sent.len()))
@@ -261,7 +270,7 @@ impl Run {
     async fn happen(&mut self, people: &Remote) {
         let faults = self.world.faults.clone();
         let living = self.living();
-        match one_of(7) {
+        match one_of(8) {
             0 if faults.crashes && !living.is_empty() => {
                 let worker = &self.workers[living[one_of(living.len())]];
                 self.world.tell(|| format!("worker {} crashes", worker.node.number));
@@ -304,6 +313,14 @@ impl Run {
                     worker.node.jump();
                 }
                 self.report().await;
+            }
+            7 if !self.rates.is_empty() => {
+                let (at, rate) = Self::limit();
+                self.world.tell(|| format!("the limit is {rate} from now on"));
+                self.rates.push((at, rate));
+                for worker in &self.workers {
+                    worker.account.limits.set_rates(Rates { messages: Some(rate), ..Rates::default() });
+                }
             }
             _ => {}
         }

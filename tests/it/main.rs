@@ -38,6 +38,7 @@ mod hostile_jobs;
 mod jobs;
 mod ledger;
 mod lessons;
+mod limit_models;
 mod line;
 mod many;
 mod mixed_faults;

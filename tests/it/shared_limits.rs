@@ -5,10 +5,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use flowcast::campaign::{Phone, Rate};
 use flowcast::limiter::{AccountLimits, Admission, CampaignLimits, Concurrency, Rates};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 use crate::servers::{RedisProcess, RedisStore, redis_store};
+use crate::support::first_seed_of_commit;
 
 fn rate(text: &str) -> Option<Rate> {
     text.parse().ok()
@@ -30,8 +33,11 @@ async fn limits(store: &RedisStore, rates: Rates) -> AccountLimits {
 struct Reservation {
     tokens: f64,
     asked_at: f64,
-    /// How long the bucket takes to get one of them back.
+    /// How long the bucket takes to get one of them back, by what was taken and by what is written.
     period: f64,
+    told: f64,
+    /// How many it holds.
+    burst: f64,
     /// When the bucket will be full again.
     full: f64,
 }
@@ -85,13 +91,22 @@ impl Watched {
                 let keys = number(words[2]) as usize;
                 taken = words.get(2 + keys + tokens).map_or(0.0, |word| number(word));
             } else if words[0] == "SET" && words[1].contains(bucket) {
-                let full = number(words[2]) / 1e6;
+                // When it is full again, and the period and burst that this was reckoned with.
+                let kept: Vec<f64> = words[2].split(' ').map(number).collect();
+                let (full, told, burst) = (kept[0] / 1e6, kept[1] / 1e6, kept[2]);
                 // A bucket is kept for a second longer than it takes to be full.
                 let asked_at = full - (number(words[4]) - 1000.0) / 1e3;
                 // From then on nobody else had taken any.
                 let free = self.full.max(asked_at);
                 self.full = full;
-                return Reservation { tokens: taken, asked_at, period: (full - free) / taken, full };
+                return Reservation {
+                    tokens: taken,
+                    asked_at,
+                    period: (full - free) / taken,
+                    told,
+                    burst,
+                    full,
+                };
             }
         }
     }
@@ -106,7 +121,7 @@ struct Bucket {
 }
 
 const MESSAGES: (&str, usize) = (":messages:", 1);
-const REQUESTS: (&str, usize) = (":requests", 19);
+const REQUESTS: (&str, usize) = (":requests", 18);
 const CAMPAIGN: (&str, usize) = (":campaign:", 1);
 
 impl Bucket {
@@ -214,14 +229,14 @@ async fn what_one_worker_is_told_slows_all_and_passes() {
     }
     // Half the rate now.
     ask(&two).await;
-    let slow = redis.reservation(REQUESTS.0, REQUESTS.1).await.period;
+    let slow = redis.reservation(REQUESTS.0, REQUESTS.1).await.told;
     assert!((slow - 0.1).abs() < 0.002, "{slow} s");
     let server = redis.store.server().await;
     let mut recovered = redis::cmd("HSET");
     recovered.arg("flowcast:{account:main}:state").arg("slowed_at").arg(1);
     let _: u64 = server.command(&recovered).await.unwrap();
     ask(&two).await;
-    let whole = redis.reservation(REQUESTS.0, REQUESTS.1).await.period;
+    let whole = redis.reservation(REQUESTS.0, REQUESTS.1).await.told;
     assert!((whole - 0.05).abs() < 0.002, "{whole} s");
 }
 
@@ -288,14 +303,27 @@ async fn unique_recipients_of_a_moving_day_are_counted_for_all_workers() {
             Admission::Granted(_) => Duration::ZERO,
             Admission::Deferred(wait) => wait,
             Admission::OneByOne => panic!("no flow is throttled"),
+            // So many of them.
+            Admission::Only(some) => Duration::from_secs(1_000_000 + some.len() as u64),
         }
     };
+    let cut = |count: u64| Duration::from_secs(1_000_000 + count);
     assert_eq!(ask(&one, 0, 6).await, Duration::ZERO);
+    // A batch is cut to what is left, and the limit is used up.
+    assert_eq!(ask(&two, 6, 100).await, cut(4));
     assert_eq!(ask(&two, 6, 4).await, Duration::ZERO);
     // Those who were written to today count once.
     assert_eq!(ask(&two, 0, 10).await, Duration::ZERO);
-    let wait = ask(&one, 9, 2).await;
-    assert!(wait > Duration::from_secs(86_390) && wait <= Duration::from_secs(86_401), "{wait:?}");
+    assert_eq!(ask(&one, 9, 2).await, cut(1));
+    let is_a_day = |wait: Duration| wait > Duration::from_secs(86_390) && wait <= Duration::from_secs(86_401);
+    let wait = ask(&one, 10, 1).await;
+    assert!(is_a_day(wait), "{wait:?}");
+    // Lowered, it admits nobody new until enough have left; whoever was written to is admitted.
+    one.set_rates(Rates { recipients: rate("3/d"), ..Rates::default() });
+    let wait = ask(&one, 10, 10).await;
+    assert!(is_a_day(wait), "{wait:?}");
+    assert_eq!(ask(&one, 5, 10).await, cut(5));
+    one.set_rates(rates);
     // A day later, as the store would see it.
     let server = store.server().await;
     let key = "flowcast:{account:main}:recipients";
@@ -327,4 +355,122 @@ async fn a_campaign_that_waits_for_its_own_limit_holds_no_other_up() {
     }
     assert!(start.elapsed() < Duration::from_secs(5) && !waiting.is_finished());
     waiting.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_waits_for_its_own_limit_holds_no_other_up() {
+    let store = redis_store();
+    let rates = Rates { requests: rate("1000/s"), messages: rate("20/s,burst=5"), ..Rates::default() };
+    let limits = Arc::new(limits(&store, rates).await);
+    let numbers = phones(0, 2);
+    // The first number has ten campaigns in line.
+    let busy: Vec<_> = (0..10)
+        .map(|nth| {
+            let (limits, from, who) = (limits.clone(), numbers[0], phones(10, 5));
+            tokio::spawn(async move {
+                let own = CampaignLimits::new(format!("busy{nth}").parse().unwrap(), None, None);
+                loop {
+                    limits.take(&own, from, &who).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let own = CampaignLimits::new("other".parse().unwrap(), None, None);
+    let (who, start) = (phones(20, 5), Instant::now());
+    for _ in 0..9 {
+        assert!(matches!(limits.take(&own, numbers[1], &who).await.unwrap(), Admission::Granted(_)));
+    }
+    // Forty behind the burst take two seconds; behind the first number's they would take three times that.
+    let took = start.elapsed();
+    assert!(took >= Duration::from_millis(1_950) && took < Duration::from_secs(4), "{took:?}");
+    busy.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_whose_clock_goes_back_stalls_no_limit() {
+    let store = redis_store();
+    let rates = Rates { requests: rate("20/s,burst=2"), messages: rate("100/s"), ..Rates::default() };
+    let limits = limits(&store, rates).await;
+    let who = phones(0, 10);
+    let take = async || limits.take(&campaign(None), who[0], &who).await.unwrap();
+    take().await;
+    limits.slow_down(Duration::from_millis(300)).await.unwrap();
+    // All that the buckets know is an hour later than the server's clock.
+    let server = store.server().await;
+    for key in ["requests", "messages:+919800000000"] {
+        let key = format!("flowcast:{{account:main}}:{key}");
+        let kept: String = server.command(redis::cmd("GET").arg(&key)).await.unwrap();
+        let (full, rest) = kept.split_once(' ').unwrap();
+        let later = format!("{} {rest}", full.parse::<f64>().unwrap() + 3.6e9);
+        let _: String = server.command(redis::cmd("SET").arg(&key).arg(later)).await.unwrap();
+    }
+    for field in ["paused_until", "slowed_at", "paused_at"] {
+        let mut later = redis::cmd("HINCRBYFLOAT");
+        later.arg("flowcast:{account:main}:state").arg(field).arg("3600000000");
+        let _: f64 = server.command(&later).await.unwrap();
+    }
+    let start = Instant::now();
+    assert!(matches!(take().await, Admission::Granted(_)));
+    let took = start.elapsed();
+    // The pause is as long as it was said to be, and the buckets are empty at the worst.
+    assert!(took >= Duration::from_millis(200) && took < Duration::from_secs(2), "{took:?}");
+}
+
+/// Three workers share limits that change at random moments. What they take is held to a checker that reckons every
+/// window, by what Redis is told: when machines wake is their affair.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_window_has_more_than_a_shared_limit_allows_while_it_changes() {
+    let mut random = SmallRng::seed_from_u64(first_seed_of_commit());
+    let mut some = || -> Rate {
+        let count: u32 = random.random_range(20..400);
+        format!("{count}/s,burst={}", random.random_range(20..60)).parse().unwrap()
+    };
+    let mut redis = Watched::start().await;
+    let rates = |rate: Rate| Rates { messages: Some(rate), ..Rates::default() };
+    let mut workers = Vec::new();
+    for _ in 0..3 {
+        workers.push(Arc::new(limits(&redis.store, rates(some())).await));
+    }
+    let mut tasks = Vec::new();
+    for (nth, limits) in workers.iter().enumerate() {
+        let limits = limits.clone();
+        tasks.push(tokio::spawn(async move {
+            let own = CampaignLimits::new(format!("c{nth}").parse().unwrap(), None, None);
+            let who = phones(0, 20);
+            loop {
+                limits.take(&own, who[0], &who).await.unwrap();
+            }
+        }));
+    }
+    for _ in 0..12 {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        let rate = some();
+        workers.iter().for_each(|limits| limits.set_rates(rates(rate)));
+    }
+    tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    // A last one, so that all before it are there to read.
+    let mut end = redis::cmd("SET");
+    end.arg("flowcast:{account:main}:messages:0").arg("0 1 1").arg("PX").arg(1000);
+    let _: String = redis.store.server().await.command(&end).await.unwrap();
+    let mut taken = Vec::new();
+    loop {
+        let reserved = redis.reservation(MESSAGES.0, MESSAGES.1).await;
+        if reserved.full == 0.0 {
+            break;
+        }
+        taken.push((reserved.asked_at.max(reserved.full - reserved.burst * reserved.told), reserved));
+    }
+    assert!(taken.len() > 20, "{}", taken.len());
+    for first in 0..taken.len() {
+        let (mut sum, mut allowed) = (0.0, taken[first].1.burst);
+        for nth in first..taken.len() {
+            if nth > first {
+                // Between the two either rate may have been in force.
+                let (before, now) = (&taken[nth - 1], &taken[nth]);
+                allowed += (now.0 - before.0 + 0.002) / now.1.told.min(before.1.told);
+            }
+            sum += taken[nth].1.tokens;
+            assert!(sum <= allowed + 1e-6, "{sum} from the {first}th to the {nth}th, allowed {allowed}");
+        }
+    }
 }

@@ -315,3 +315,13 @@ pub fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     }
     found
 }
+
+/// Returns the first seed of the commit that is checked out: each commit explores seeds of its own, and the same commit
+/// always the same. Without git, as in a source archive, all start at zero.
+pub fn first_seed_of_commit() -> u64 {
+    let mut git = std::process::Command::new("git");
+    git.args(["rev-parse", "HEAD"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    let commit = git.output().ok().filter(|output| output.status.success());
+    let commit = commit.and_then(|output| String::from_utf8(output.stdout).ok());
+    commit.and_then(|commit| u64::from_str_radix(commit.get(..8)?, 16).ok()).unwrap_or(0)
+}

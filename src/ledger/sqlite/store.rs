@@ -47,6 +47,8 @@ pub enum Access {
     Send,
     /// To change what is kept, also while another process sends from it.
     Change,
+    /// The same, and the file is made if it is not there.
+    Create,
     /// To look, also while another process sends.
     Read,
 }
@@ -76,14 +78,13 @@ impl Store {
     pub(super) fn open(path: &Path, access: Access) -> Result<Self, LedgerError> {
         let broken = |fault: &dyn std::fmt::Display| storage(path, fault);
         let lock = match access {
-            Access::Read | Access::Change => None,
+            Access::Read | Access::Change | Access::Create => None,
             Access::Send => Some(lock(path)?),
         };
-        if access != Access::Send && !path.is_file() {
+        if matches!(access, Access::Send | Access::Create) {
+            make(path)?;
+        } else if !path.is_file() {
             return Err(LedgerError::NoStore(path.display().to_string()));
-        }
-        if access == Access::Send {
-            make(path).map_err(|fault| broken(&fault))?;
         }
         let mut connection = connect(path).map_err(|fault| broken(&fault))?;
         // Nothing is written to a file before it is known to be ours.
@@ -93,7 +94,7 @@ impl Store {
             Kind::Store(older) if UPGRADES.iter().any(|(from, _)| *from == older) => {
                 upgrade(&mut connection).map_err(|fault| broken(&fault))?;
             }
-            // A file that another process has just made, or one that was made for it.
+            // A file that a person has made, or where the file system knows no links.
             Kind::Empty if access != Access::Read => {
                 create(&mut connection).map_err(|fault| broken(&fault))?;
             }
@@ -209,8 +210,31 @@ fn lock(path: &Path) -> Result<File, LedgerError> {
     Ok(file)
 }
 
-/// Makes the file, for its owner alone: it holds phone numbers.
-fn make(path: &Path) -> std::io::Result<()> {
+/// Makes the file if it is not there, as a whole: nobody ever sees a half of it. Whoever comes second finds the first
+/// one's.
+fn make(path: &Path) -> Result<(), LedgerError> {
+    if path.exists() {
+        return Ok(());
+    }
+    let broken = |fault: &dyn std::fmt::Display| storage(path, fault);
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    // For its owner alone: it holds phone numbers.
+    let new = tempfile::Builder::new()
+        .prefix(".flowcast-new-")
+        .tempfile_in(folder)
+        .map_err(|fault| broken(&fault))?;
+    let mut connection = connect(new.path()).map_err(|fault| broken(&fault))?;
+    create(&mut connection).map_err(|fault| broken(&fault))?;
+    connection.close().map_err(|(_, fault)| broken(&fault))?;
+    match std::fs::hard_link(new.path(), path) {
+        Ok(()) => File::open(folder).and_then(|folder| folder.sync_all()).map_err(|fault| broken(&fault)),
+        Err(fault) if fault.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(_) => make_in_place(path).map_err(|fault| broken(&fault)),
+    }
+}
+
+/// The same where the file system knows no links: empty at first.
+fn make_in_place(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
 }
@@ -375,16 +399,32 @@ mod tests {
         for _ in 0..20 {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("flowcast.db");
-            make(&path).unwrap();
             std::thread::scope(|scope| {
                 for nth in 0..8 {
-                    let access = if nth == 0 { Access::Send } else { Access::Change };
+                    let access = if nth == 0 { Access::Send } else { Access::Create };
                     let path = &path;
                     scope.spawn(move || Store::open(path, access).unwrap());
                 }
             });
             assert!(matches!(kind(&connect(&path).unwrap()).unwrap(), Kind::Store(VERSION)));
+            let files = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name());
+            let files: Vec<_> = files.filter(|name| name.to_string_lossy().contains("new")).collect();
+            assert!(files.is_empty(), "{files:?}");
         }
+    }
+
+    #[test]
+    fn an_empty_file_becomes_a_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("flowcast.db");
+        make_in_place(&path).unwrap();
+        std::thread::scope(|scope| {
+            for access in [Access::Send, Access::Create, Access::Change] {
+                let path = &path;
+                scope.spawn(move || Store::open(path, access).unwrap());
+            }
+        });
+        assert!(matches!(kind(&connect(&path).unwrap()).unwrap(), Kind::Store(VERSION)));
     }
 
     #[tokio::test]

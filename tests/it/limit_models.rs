@@ -1,0 +1,206 @@
+//! Limits, held against a checker that knows nothing of how they are kept: it reckons every window of time.
+//!
+//! Limits change at random moments, the provider says that it is too much, and several sender numbers and campaigns want
+//! more than they get. No bucket may ever give more than its rate and burst, and each must give what it has.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use flowcast::campaign::{Phone, Rate};
+use flowcast::limiter::{AccountLimits, Admission, CampaignLimits, Concurrency, Rates};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use tokio::time::{Instant, sleep};
+
+use crate::support::first_seed_of_commit;
+
+/// A send that was admitted may go out so long after its limit has changed, in seconds.
+const GRACE: f64 = 0.021;
+
+/// A limit as it changes: from which second on it is what.
+type History = Vec<(f64, Rate)>;
+
+/// The rate and burst in force at a moment.
+fn at(history: &History, moment: f64) -> Rate {
+    history.iter().rev().find(|(from, _)| *from <= moment).map_or(history[0].1, |(_, rate)| *rate)
+}
+
+/// How many tokens come back between two moments.
+fn refilled(history: &History, from: f64, to: f64) -> f64 {
+    let ends = history.iter().skip(1).map(|(at, _)| *at).chain([f64::INFINITY]);
+    let of = |((begins, rate), ends): (&(f64, Rate), f64)| {
+        (to.min(ends) - from.max(*begins)).max(0.0) * rate.per_second()
+    };
+    history.iter().zip(ends).map(of).sum()
+}
+
+/// What was admitted just before a change, and goes out at this moment just behind it, came back at the old rate.
+fn at_old_rate(history: &History, moment: f64) -> f64 {
+    let (now, before) = (at(history, moment), at(history, moment - GRACE));
+    if now == before { 0.0 } else { before.per_second() * GRACE }
+}
+
+/// Holds sends, seconds and tokens, against a limit: in every window no more than its burst and what came back.
+fn assert_windows(name: &str, sends: &[(f64, f64)], history: &History) {
+    for (first, (begin, _)) in sends.iter().enumerate() {
+        let (now, before) = (at(history, *begin), at(history, begin - GRACE));
+        let burst = f64::from(now.burst().get().max(before.burst().get()));
+        // The runtime counts milliseconds.
+        let late = now.per_second() * 0.001 + at_old_rate(history, *begin);
+        let mut sum = 0.0;
+        for (moment, tokens) in &sends[first..] {
+            sum += tokens;
+            let allowed = burst + refilled(history, *begin, *moment) + late + at_old_rate(history, *moment);
+            assert!(
+                sum <= allowed + 1e-6,
+                "{name}: {sum} from {begin} to {moment}, allowed {allowed:.2} by {history:?}"
+            );
+        }
+    }
+}
+
+/// Whether all of a limit was used between two moments, but for what waits in its bucket at the end.
+fn is_used(sends: &[(f64, f64)], history: &History, from: f64, to: f64) -> bool {
+    let sent: f64 = sends.iter().filter(|(at, _)| (from..to).contains(at)).map(|(_, tokens)| tokens).sum();
+    sent + f64::from(at(history, from).burst().get()) > 0.95 * refilled(history, from, to)
+}
+
+/// What was admitted: when, which sender number, which campaign, how many messages.
+type Sends = Arc<Mutex<Vec<(f64, usize, usize, usize)>>>;
+
+/// A random limit. The burst is worth a twentieth of a second at the least, or one message.
+fn random_rate(random: &mut SmallRng) -> Rate {
+    let count: u32 = random.random_range(5..200);
+    let burst = random.random_range(1.max(count / 20)..=count);
+    format!("{count}/s,burst={burst}").parse().unwrap()
+}
+
+/// One who sends a campaign from a number, in batches of any size, for ever.
+async fn send_on(
+    limits: Arc<AccountLimits>,
+    campaign: CampaignLimits,
+    (sender, nth): (usize, usize),
+    sends: Sends,
+    start: Instant,
+) {
+    let from = Phone::from_digits(912_248_931_479 + sender as u64).unwrap();
+    let mut random = SmallRng::seed_from_u64((sender * 100 + nth) as u64);
+    loop {
+        let count = random.random_range(1..=100);
+        let mut who: Vec<Phone> =
+            (0..count).map(|nth| Phone::from_digits(919_800_000_000 + nth).unwrap()).collect();
+        while !who.is_empty() {
+            match limits.take(&campaign, from, &who).await.unwrap() {
+                Admission::Granted(_) => {
+                    sends.lock().unwrap().push((start.elapsed().as_secs_f64(), sender, nth, who.len()));
+                    break;
+                }
+                Admission::Only(some) => who = some.iter().map(|place| who[*place]).collect(),
+                Admission::Deferred(wait) => sleep(wait).await,
+                Admission::OneByOne => unreachable!("no flow is throttled"),
+            }
+        }
+    }
+}
+
+/// One account, two numbers with two campaigns each, for a minute.
+async fn one_account(seed: u64) {
+    let mut random = SmallRng::seed_from_u64(seed);
+    let some = |random: &mut SmallRng, share: f64| random.random_bool(share).then(|| random_rate(random));
+    let mut rates = Rates {
+        requests: some(&mut random, 0.5),
+        messages: Some(random_rate(&mut random)),
+        recipients: None,
+    };
+    let own: Vec<Option<Rate>> = (0..4).map(|_| some(&mut random, 0.3)).collect();
+    let limits = Arc::new(AccountLimits::new(rates, Concurrency::fixed(100)));
+    let (sends, start) = (Sends::default(), Instant::now());
+    let mut tasks = Vec::new();
+    for (nth, own) in own.iter().enumerate() {
+        let campaign = CampaignLimits::new(format!("c{nth}").parse().unwrap(), None, *own);
+        tasks.push(tokio::spawn(send_on(limits.clone(), campaign, (nth / 2, nth), sends.clone(), start)));
+    }
+    let (mut requests, mut messages) = (Vec::new(), Vec::new());
+    let mut pauses: Vec<(f64, f64)> = Vec::new();
+    let note = |rates: &Rates, requests: &mut History, messages: &mut History| {
+        let now = start.elapsed().as_secs_f64();
+        requests.extend(rates.requests.map(|rate| (now, rate)));
+        messages.extend(rates.messages.map(|rate| (now, rate)));
+    };
+    note(&rates, &mut requests, &mut messages);
+    let is_limited = random.random_bool(0.3);
+    while start.elapsed() < Duration::from_secs(60) {
+        sleep(Duration::from_secs_f64(random.random_range(0.01..10.0))).await;
+        if is_limited && random.random_bool(0.3) {
+            let pause = random.random_range(0.1..3.0);
+            limits.slow_down(Duration::from_secs_f64(pause)).await.unwrap();
+            pauses.push((start.elapsed().as_secs_f64(), pause));
+        } else {
+            let slight = random.random_bool(0.2);
+            rates.messages = rates.messages.map(|known| match slight {
+                // By a single message, as one who tries what the provider takes does.
+                true => format!("{}/s,burst={}", known.count() ^ 1, known.burst()).parse().unwrap(),
+                false => random_rate(&mut random),
+            });
+            rates.requests = rates.requests.map(|_| random_rate(&mut random));
+            limits.set_rates(rates);
+            note(&rates, &mut requests, &mut messages);
+        }
+    }
+    let ended = start.elapsed().as_secs_f64();
+    tasks.iter().for_each(tokio::task::JoinHandle::abort);
+
+    let sends = sends.lock().unwrap().clone();
+    let of = |is: &dyn Fn(usize, usize) -> bool| -> Vec<(f64, f64)> {
+        sends.iter().filter(|(_, s, c, _)| is(*s, *c)).map(|(at, .., n)| (*at, *n as f64)).collect()
+    };
+    for (begin, span) in &pauses {
+        let early = sends.iter().find(|(at, ..)| *at > begin + GRACE && *at < begin + span - 1e-6);
+        assert!(early.is_none(), "seed {seed}: {early:?} in the pause from {begin} for {span} s");
+    }
+    if !requests.is_empty() {
+        let each: Vec<(f64, f64)> = sends.iter().map(|(at, ..)| (*at, 1.0)).collect();
+        assert_windows(&format!("seed {seed}, requests"), &each, &requests);
+    }
+    for sender in 0..2 {
+        assert_windows(&format!("seed {seed}, number {sender}"), &of(&|s, _| s == sender), &messages);
+    }
+    let own_history = |nth: usize| own[nth].map(|rate| vec![(0.0, rate)]);
+    for nth in 0..4 {
+        if let Some(history) = own_history(nth) {
+            assert_windows(&format!("seed {seed}, campaign {nth}"), &of(&|_, c| c == nth), &history);
+        }
+    }
+    if !pauses.is_empty() {
+        return;
+    }
+    // Each number gets all that one of its limits leaves it, however busy the other one is.
+    let each: Vec<(f64, f64)> = sends.iter().map(|(at, ..)| (*at, 1.0)).collect();
+    let ends = messages.iter().skip(1).map(|(at, _)| *at).chain([ended]);
+    for ((begin, _), end) in messages.iter().zip(ends).filter(|((begin, _), end)| end - begin > 2.0) {
+        if !requests.is_empty() && is_used(&each, &requests, *begin, end) {
+            continue;
+        }
+        for sender in 0..2 {
+            let own = |nth: usize| {
+                let sends = of(&|_, c| c == nth);
+                own_history(nth).is_some_and(|history| is_used(&sends, &history, *begin, end))
+            };
+            assert!(
+                is_used(&of(&|s, _| s == sender), &messages, *begin, end)
+                    || (sender * 2..sender * 2 + 2).all(own),
+                "seed {seed}: number {sender} has used no limit from {begin} to {end}: {messages:?} {requests:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn no_window_has_more_than_a_limit_allows_and_each_number_gets_all_of_it() {
+    let first = first_seed_of_commit();
+    for seed in first..first + 60 {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(one_account(seed));
+    }
+}
