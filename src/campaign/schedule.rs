@@ -1,7 +1,7 @@
 //! When a campaign may be sent: its start, its daily window, its end. Told the time, never asks for it.
 
 use jiff::civil::{Time, Weekday};
-use jiff::tz::TimeZone;
+use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{SignedDuration, Span, Timestamp};
 use serde::{Deserialize, Deserializer};
 
@@ -109,20 +109,23 @@ const OPENINGS: usize = 1500;
 impl Window {
     fn at(&self, now: Timestamp) -> Opening {
         let today = now.to_zoned(self.timezone.clone()).date();
-        // From yesterday, whose window may reach past midnight, to the same day next week.
-        for day in -1..=8_i64 {
+        // From yesterday, whose window may reach past midnight, to the same day of the week after next: next week's may be one
+        // that the clock jumps over.
+        for day in -1..=15_i64 {
             let Ok(date) = today.checked_add(Span::new().days(day)) else { continue };
             if !self.includes(date.weekday()) {
                 continue;
             }
             let past_midnight = i64::from(self.to <= self.from);
             let end_date = date.checked_add(Span::new().days(past_midnight)).unwrap_or(date);
-            let instant = |date: jiff::civil::Date, time| {
-                self.timezone.to_ambiguous_timestamp(date.to_datetime(time)).compatible().ok()
-            };
-            let (Some(opens), Some(closes)) = (instant(date, self.from), instant(end_date, self.to)) else {
+            let opens = self.timezone.to_ambiguous_timestamp(date.to_datetime(self.from)).compatible().ok();
+            let (Some(opens), Some(closes)) = (opens, self.closes(end_date)) else {
                 continue;
             };
+            // The clock jumps over all of it.
+            if closes <= opens {
+                continue;
+            }
             if now < opens {
                 return Opening::Opens(opens);
             }
@@ -131,6 +134,17 @@ impl Window {
             }
         }
         Opening::Expired
+    }
+
+    /// When it closes on a day. Where the clock jumps over that time, it closes as the clock jumps; where the clock shows
+    /// it twice, the first time: never late.
+    fn closes(&self, date: jiff::civil::Date) -> Option<Timestamp> {
+        let closes = self.timezone.to_ambiguous_timestamp(date.to_datetime(self.to));
+        if let AmbiguousOffset::Gap { .. } = closes.offset() {
+            let before = closes.earlier().ok()?;
+            return self.timezone.following(before).next().map(|jump| jump.timestamp());
+        }
+        closes.compatible().ok()
     }
 
     fn includes(&self, weekday: Weekday) -> bool {
@@ -222,5 +236,31 @@ mod tests {
             "expires_at": "2026-11-21T08:00:00Z",
             "window": { "from": "09:00", "to": "21:00", "timezone": "UTC" } }));
         assert_eq!(schedule.at(at("2026-11-21T07:00:00Z")), Opening::Expired);
+    }
+
+    #[test]
+    fn a_window_closes_early_where_the_clock_jumps_or_shows_an_hour_twice() {
+        let berlin = |from: &str, to: &str| {
+            schedule(json!({ "window": { "from": from, "to": to, "timezone": "Europe/Berlin" } }))
+        };
+        let at = |schedule: &Schedule, time: &str| schedule.at(time.parse().unwrap());
+        let time = |text: &str| text.parse::<Timestamp>().unwrap();
+        // On 29 March the clock jumps from 02:00 to 03:00.
+        let spring = berlin("01:00", "02:30");
+        let open = at(&spring, "2026-03-29T00:59:59Z");
+        assert_eq!(open, Opening::Open { until: Some(time("2026-03-29T01:00:00Z")) });
+        assert_eq!(at(&spring, "2026-03-29T01:00:00Z"), Opening::Opens(time("2026-03-29T23:00:00Z")));
+        // What lies within the jump does not open that day, and is not held open by it.
+        let within = berlin("02:10", "02:50");
+        assert_eq!(at(&within, "2026-03-29T00:30:00Z"), Opening::Opens(time("2026-03-30T00:10:00Z")));
+        // On 25 October the clock shows 02:00 to 03:00 twice.
+        let autumn = berlin("01:00", "02:30");
+        let open = at(&autumn, "2026-10-25T00:29:59Z");
+        assert_eq!(open, Opening::Open { until: Some(time("2026-10-25T00:30:00Z")) });
+        assert_eq!(at(&autumn, "2026-10-25T01:29:00Z"), Opening::Opens(time("2026-10-26T00:00:00Z")));
+        // A Sunday once a week that the clock jumps over opens the week after.
+        let sundays = schedule(json!({ "window":
+            { "from": "02:10", "to": "02:50", "timezone": "Europe/Berlin", "days": ["sun"] } }));
+        assert_eq!(at(&sundays, "2026-03-28T12:00:00Z"), Opening::Opens(time("2026-04-05T00:10:00Z")));
     }
 }

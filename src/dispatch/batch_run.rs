@@ -12,7 +12,7 @@ use super::backoff::{TRIES, backoff};
 use super::sender::{LONG_WAIT, SendDecision, SendResult, Sending};
 use super::under_way::UnderWay;
 use crate::campaign::SkipReason;
-use crate::ledger::{BatchWriter, Ledger, PlannedBatch, Purpose};
+use crate::ledger::{BatchWriter, EXPIRED, Ledger, PlannedBatch, Purpose};
 use crate::limiter::batch_size;
 use crate::provider::Scope;
 use crate::queue::{Queue, QueuedBatch};
@@ -180,8 +180,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             }
             SendDecision::Stopped => Ok(SendResult::Stopped),
             SendDecision::Expired => {
-                let why = "the campaign's expires_at passed first";
-                self.skip(writer, set, SkipReason::Expired, why).await?;
+                self.skip(writer, set, SkipReason::Expired, EXPIRED).await?;
                 Ok(SendResult::Answered { asked: 0, next: FollowUp::Done, open: Vec::new(), slot: None })
             }
             SendDecision::Later(time) => Ok(SendResult::PutOff(set, time)),

@@ -2,8 +2,8 @@
 //! workers see it there.
 
 use crate::campaign::control::{Action, Control};
-use crate::campaign::{CampaignId, CampaignState, Span, counted};
-use crate::ledger::{Act, Campaign, Decision, Ledger, LedgerError};
+use crate::campaign::{CampaignId, CampaignState, SkipReason, Span, counted};
+use crate::ledger::{Act, Campaign, Decision, Ledger, LedgerError, skip_unplanned};
 
 /// What was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +45,8 @@ pub async fn control(ledger: &impl Ledger, control: &Control) -> Result<Done, Le
                 let reason = "cancelled by a person";
                 ledger.change_state(id, CampaignState::Cancelled, Some(reason.into())).await?;
             }
-            ledger.decide(id, Decision::Cancel).await?
+            let planned = ledger.decide(id, Decision::Cancel).await?;
+            planned + skip_unplanned(ledger, id, SkipReason::Cancelled).await?
         }
         Action::Retry { codes } => {
             refuse_if_cancelled(&campaign)?;

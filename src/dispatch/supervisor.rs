@@ -23,8 +23,10 @@ use super::sender::{Sending, State};
 use super::{Account, Accounts, DispatchError, Prepared};
 use crate::audience::Audiences;
 use crate::campaign::job::OnInDoubt;
-use crate::campaign::{CampaignId, CampaignState, Columns, Job, Opening, Phone, counted};
-use crate::ledger::{Breaker, Campaign, Counts, Decision, Gap, Lease, Ledger, Point, Suppress, Suppressed};
+use crate::campaign::{CampaignId, CampaignState, Columns, Job, Opening, Phone, SkipReason, counted};
+use crate::ledger::{
+    Breaker, Campaign, Counts, Decision, Gap, Lease, Ledger, Point, Suppress, Suppressed, skip_unplanned,
+};
 use crate::limiter::CampaignLimits;
 use crate::queue::{Queue, QueueError};
 use crate::traces::Trace;
@@ -335,6 +337,9 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
                 return Ok(if has_ended { Next::Rest(Rest::UntilItChanges) } else { Next::Tick });
             }
         }
+        if lease.leads && lease.gap.is_none() && self.expire(&campaign).await? {
+            return Ok(Next::Tick);
+        }
         let next = match campaign.state {
             CampaignState::Running => self.run(&campaign, &lease).await?,
             CampaignState::Held if campaign.suspended_by.is_some() && !self.ends => {
@@ -422,9 +427,12 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             return Ok(None);
         }
         let now = self.ledger.time();
+        let expires = self.expires_at(campaign).await?;
         Ok(match campaign.state {
-            CampaignState::Paused => Some(Rest::UntilItChanges),
-            CampaignState::Held if campaign.suspended_by.is_none() => Some(Rest::UntilItChanges),
+            _ if expires.is_some_and(|at| at <= now) => None,
+            CampaignState::Paused | CampaignState::Held if campaign.suspended_by.is_none() => {
+                Some(expires.map_or(Rest::UntilItChanges, Rest::Until))
+            }
             CampaignState::Scheduled => match self.known().await?.job.schedule.at(now) {
                 Opening::Opens(at) if campaign.reason.as_ref() == Some(&opens_at(at)) => {
                     Some(Rest::Until(at))
@@ -433,6 +441,33 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             },
             _ => None,
         })
+    }
+
+    /// When what is left of a paused or held campaign expires, if anything ever does.
+    async fn expires_at(&mut self, campaign: &Campaign) -> Result<Option<Timestamp>, DispatchError> {
+        match campaign.state {
+            CampaignState::Paused | CampaignState::Held => Ok(self.known().await?.job.schedule.expires_at),
+            _ => Ok(None),
+        }
+    }
+
+    /// What is left of a paused or held campaign expires, although nobody resumes it. Returns whether that was done.
+    async fn expire(&mut self, campaign: &Campaign) -> Result<bool, DispatchError> {
+        let now = self.ledger.time();
+        if self.expires_at(campaign).await?.is_none_or(|at| at > now) {
+            return Ok(false);
+        }
+        self.stop_planning().await;
+        if !self.rest().await? {
+            return Ok(false);
+        }
+        let messages = self.ledger.decide(&self.id, Decision::Expire).await?
+            + skip_unplanned(&self.ledger, &self.id, SkipReason::Expired).await?;
+        tracing::info!(campaign = %self.id, messages, "expired while {}", campaign.state);
+        // What is still under way, or in doubt, is settled all the same.
+        self.ledger.complete_expired(&self.id).await?;
+        self.wake_up.notify_one();
+        Ok(true)
     }
 
     /// Whether nothing of a campaign is under way, here or elsewhere.
@@ -685,8 +720,11 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
 
     /// Clears up behind a campaign that has ended.
     async fn end(&mut self, campaign: &Campaign) -> Result<Next, DispatchError> {
-        if campaign.state == CampaignState::Cancelled && campaign.counts.pending > 0 {
+        let has_more = campaign.counts.pending > 0 || !campaign.planned;
+        if campaign.state == CampaignState::Cancelled && has_more {
+            // Whoever cancelled it died before it was done.
             self.ledger.decide(&self.id, Decision::Cancel).await?;
+            skip_unplanned(&self.ledger, &self.id, SkipReason::Cancelled).await?;
             self.wake_up.notify_one();
             return Ok(Next::Tick);
         }

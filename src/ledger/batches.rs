@@ -128,6 +128,8 @@ pub enum Decision {
     },
     /// Pending ones are skipped, because the campaign was cancelled.
     Cancel,
+    /// Pending ones are skipped, because the campaign's `expires_at` has passed while nothing of it was sent.
+    Expire,
     /// Pending ones are in doubt, because the ledger came back older than it was.
     Doubt,
 }
@@ -526,7 +528,7 @@ pub trait Batches: Store {
     ) -> impl Future<Output = Result<u64, LedgerError>> + Send {
         async move {
             let listed = match decision {
-                Decision::Cancel | Decision::Doubt => Listed::Open,
+                Decision::Cancel | Decision::Expire | Decision::Doubt => Listed::Open,
                 _ if decision.is_of_unsent() => Listed::All,
                 _ => Listed::Failed,
             };

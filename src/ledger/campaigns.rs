@@ -586,6 +586,20 @@ pub trait Campaigns: Store {
         }
     }
 
+    /// Completes a paused or held campaign of which nothing is left, because it has expired.
+    fn complete_expired(&self, id: &CampaignId) -> impl Future<Output = Result<bool, LedgerError>> + Send {
+        async move {
+            let completed = |campaign: &Campaign| {
+                let Campaign { state, planned, counts, .. } = campaign;
+                let stands = matches!(state, CampaignState::Paused | CampaignState::Held);
+                let is_done = stands && *planned && counts.open() == 0;
+                let reason = Some("its expires_at passed".to_owned());
+                Ok(campaign.moved(CampaignState::Completed, reason, now(self)).filter(|_| is_done))
+            };
+            self.change_campaign(id, true, completed).await
+        }
+    }
+
     /// Has the messages of batches below a number be in doubt that nobody has claimed yet, as far as the ledger
     /// knows.
     fn doubt_below(

@@ -23,6 +23,7 @@ pub(super) const RAN_OUT: &str = "the worker that was sending it went silent, an
 pub(super) const ENDED: &str = "flowcast ended while the request was under way";
 /// What is said of a message that was pending when its campaign was cancelled.
 const CANCELLED: &str = "the campaign was cancelled first";
+pub(crate) const EXPIRED: &str = "the campaign's expires_at passed first";
 /// What is said of a message that may have been sent when the ledger has forgotten it.
 const FORGOTTEN: &str =
     "the ledger came back older than it was; it may have been sent by a worker that is gone";
@@ -205,6 +206,10 @@ impl<'b> Draft<'b> {
                 MessageState::Pending,
                 Outcome::Skipped { reason: SkipReason::Cancelled, detail: CANCELLED.into() },
             ),
+            Decision::Expire => (
+                MessageState::Pending,
+                Outcome::Skipped { reason: SkipReason::Expired, detail: EXPIRED.into() },
+            ),
             Decision::Doubt => (MessageState::Pending, Outcome::InDoubt { detail: FORGOTTEN.into() }),
         };
         let now = self.now;
@@ -214,7 +219,7 @@ impl<'b> Draft<'b> {
                 && match decision {
                     Decision::Retry(codes) => is_retried(record.word(message), ago, codes),
                     Decision::Resend { until } | Decision::Abandon { until } => message.at <= *until,
-                    Decision::Cancel | Decision::Doubt => true,
+                    Decision::Cancel | Decision::Expire | Decision::Doubt => true,
                 }
         };
         let decided = self.places(is_meant);

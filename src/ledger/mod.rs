@@ -49,10 +49,11 @@ pub use campaigns::{
     NewCampaign, PRESENCE, StoredJob,
 };
 pub use deliveries::{DeliveryCounts, MessageReport, ReportEffect, Response};
+pub(crate) use draft::EXPIRED;
 pub use drafts::{CampaignDrafts, LARGEST_DRAFT, MOST_DRAFTS};
 pub use error::LedgerError;
 pub use memory::{Clock, Memory};
-pub use plans::{Checkpoint, Plan, PlannedBatch, Plans, SkippedRow};
+pub use plans::{Checkpoint, Plan, PlannedBatch, PlannedSoFar, Plans, SkippedRow, skip_unplanned};
 pub use record::BatchRecord;
 pub use report::{Cursor, ReportLine, ReportPage, Reporting, ResponsePage, Texts};
 pub use sent::{Answer, SentMessages};

@@ -2,7 +2,7 @@
 
 use roaring::RoaringBitmap;
 
-use super::{LedgerError, Store};
+use super::{Campaigns, LedgerError, Reporting, Store};
 use crate::campaign::{Batch, CampaignId, Phone, SkipReason};
 
 /// How far a campaign is planned. It never runs ahead of what the queue has confirmed.
@@ -137,6 +137,52 @@ pub trait Plans: Store {
         batches: Vec<PlannedBatch>,
         skipped: Vec<SkippedRow>,
     ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Counts rows that are never planned as skipped, and the plan as complete, if it is still as far as `known`.
+    /// Returns whether it did.
+    fn count_unplanned(
+        &self,
+        id: &CampaignId,
+        known: PlannedSoFar,
+        rows: u64,
+        reason: SkipReason,
+    ) -> impl Future<Output = Result<bool, LedgerError>> + Send;
+}
+
+/// How far a plan is: its checkpoint, and the batches that are written down, also ahead of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlannedSoFar {
+    /// Rows of the audience up to the checkpoint.
+    pub rows: u64,
+    /// Batches.
+    pub batches: u32,
+}
+
+/// Counts the rows of a campaign that are not planned as skipped: nothing of it is sent any more, and how many rows there
+/// are is known since its intake. They are in no report, for nobody has read them. Returns how many: none where some may
+/// have been sent.
+///
+/// # Errors
+///
+/// The ledger's.
+pub async fn skip_unplanned(
+    ledger: &(impl Campaigns + Plans + Reporting),
+    id: &CampaignId,
+    reason: SkipReason,
+) -> Result<u64, LedgerError> {
+    loop {
+        let batches = ledger.written(id).await?;
+        let rows = ledger.plan(id).await?.checkpoint.rows;
+        let Some(campaign) = ledger.campaign(id).await? else { return Ok(0) };
+        // Of what a ledger has forgotten that came back older than it was, some may have been sent.
+        if campaign.planned || campaign.doubt_below > batches {
+            return Ok(0);
+        }
+        let unplanned = campaign.rows.saturating_sub(campaign.counts.total);
+        if ledger.count_unplanned(id, PlannedSoFar { rows, batches }, unplanned, reason).await? {
+            return Ok(unplanned);
+        }
+    }
 }
 
 #[cfg(test)]

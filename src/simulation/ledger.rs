@@ -9,12 +9,12 @@ use tokio::time::sleep;
 
 use super::Broken;
 use super::node::Node;
-use crate::campaign::{CampaignId, CampaignState, MessageRef, Phone};
+use crate::campaign::{CampaignId, CampaignState, MessageRef, Phone, SkipReason};
 use crate::ledger::{
     Act, ActPage, Audit, Batches, Breaker, Breakers, Campaign, CampaignChanges, CampaignDrafts, Campaigns,
     Checkpoint, Lease, Ledger, LedgerError, Listed, Memory, NewCampaign, OpenBreaker, Plan, PlannedBatch,
-    Plans, Point, ReportLine, Reporting, SentMessages, Series, Sessions, SkippedRow, Store, StoredBatch,
-    StoredJob, Suppress, Suppression, SuppressionUpdate, Swap, Swapped, Texts,
+    PlannedSoFar, Plans, Point, ReportLine, Reporting, SentMessages, Series, Sessions, SkippedRow, Store,
+    StoredBatch, StoredJob, Suppress, Suppression, SuppressionUpdate, Swap, Swapped, Texts,
 };
 
 /// A ledger at the other end of a network.
@@ -152,6 +152,16 @@ impl Plans for Remote {
         skipped: Vec<SkippedRow>,
     ) -> Result<(), LedgerError> {
         ask!(self, ledger => ledger.checkpoint(id, after, checkpoint.clone(), batches.clone(), skipped.clone()))
+    }
+
+    async fn count_unplanned(
+        &self,
+        id: &CampaignId,
+        known: PlannedSoFar,
+        rows: u64,
+        reason: SkipReason,
+    ) -> Result<bool, LedgerError> {
+        ask!(self, ledger => ledger.count_unplanned(id, known, rows, reason))
     }
 }
 

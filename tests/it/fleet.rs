@@ -463,3 +463,68 @@ async fn a_command_about_nothing_makes_no_store() {
     assert!(ended.err.contains("no such store"), "{}", ended.err);
     assert!(!world.path("flowcast.db").exists());
 }
+
+/// A campaign that a person stops ends with all its rows accounted for, wherever it stands then.
+async fn is_accounted_for(fleet: Fleet, arguments: &[&str]) {
+    let job = |id: &str, schedule: Value| {
+        let mut job = job_with("/schedule", schedule);
+        job["id"] = json!(id);
+        job
+    };
+    let in_seconds =
+        |seconds: i64| (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds)).to_string();
+    fleet.world.write_job(&job("later", json!({ "start_at": in_seconds(3600) })));
+    fleet.submit().await;
+    let ends = in_seconds(15);
+    fleet
+        .world
+        .write_job(&job("ends", json!({ "start_at": in_seconds(3600), "expires_at": in_seconds(3700) })));
+    fleet.submit().await;
+    fleet.world.write_job(&job("paused", json!({ "expires_at": ends })));
+    fleet.submit().await;
+    let _worker = fleet.worker_with(arguments);
+    // Cancelled before anything of it was planned.
+    until("it to be known", || fleet.world.flowcast(&["status", "later"]).status == Some(0)).await;
+    fleet.ok(&["cancel", "later"]).await;
+    let status = fleet.until_state("later", "cancelled").await;
+    assert_eq!((&status["counts"]["total"], &status["skipped"]["cancelled"]), (&json!(3_000), &json!(3_000)));
+    // Paused until it ends.
+    until("some to be sent", || {
+        let status = fleet.world.flowcast(&["status", "paused", "--json"]);
+        status.status == Some(0)
+            && serde_json::from_str::<Value>(&status.out).unwrap()["counts"]["accepted"].as_u64() > Some(0)
+    })
+    .await;
+    fleet.ok(&["pause", "paused"]).await;
+    let status = fleet.until_state("paused", "completed").await;
+    let (counts, skipped) = (&status["counts"], &status["skipped"]);
+    assert!(jiff::Timestamp::now() >= ends.parse().unwrap());
+    assert_eq!(
+        (&counts["total"], &counts["pending"], &counts["sending"]),
+        (&json!(3_000), &json!(0), &json!(0))
+    );
+    let accepted = counts["accepted"].as_u64().unwrap();
+    assert_eq!(skipped["expired"].as_u64(), Some(3_000 - accepted), "{status}");
+    // One that waits for its start stays as it is.
+    assert_eq!(fleet.status("ends")["state"], "scheduled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_were_never_planned_are_accounted_for_by_an_embedded_worker() {
+    let (_sandbox, url) = sandbox(Behaviour::default()).await;
+    let world = World::new(3_000);
+    let limits = "limits = { messages = \"100/s,burst=50\" }";
+    world.write_config(
+        &url,
+        &format!("{limits}\n[audiences]\nroot = \".\"\n[http]\nlisten = \"127.0.0.1:0\""),
+    );
+    is_accounted_for(Fleet { world, redis: String::new(), amqp: String::new() }, &["worker", "--embedded"])
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_were_never_planned_are_accounted_for_by_a_fleet() {
+    let (_sandbox, url) = sandbox(Behaviour::default()).await;
+    let fleet = Fleet::new(3_000, &url, "limits = { messages = \"100/s,burst=50\" }");
+    is_accounted_for(fleet, &["worker"]).await;
+}

@@ -18,6 +18,7 @@ use flowcast::ledger::{
     Recorded, Redis, ReportLine, Reporting, SentMessages, Series, SkippedRow, Sqlite, Suppress, Suppressed,
     Suppression, SuppressionUpdate,
 };
+use flowcast::ledger::{PlannedSoFar, skip_unplanned};
 
 use crate::servers::{RedisStore, cluster_store, redis_store};
 
@@ -707,6 +708,44 @@ async fn a_campaign_is_held_by_its_counts_whatever_was_counted_last(store: impl 
     let strict = StopWhen { rejected_percent: 50, after: 2 };
     assert!(!ledger.complete(&id(), Some(strict)).await.unwrap());
     assert_eq!(now(&ledger).await.state, CampaignState::Held);
+}
+
+async fn what_was_never_planned_is_counted_once_when_nothing_is_sent_any_more(store: impl Store) {
+    let ledger = store.open().await;
+    running(&ledger).await;
+    let rows = now(&ledger).await.rows;
+    let checkpoint = Checkpoint { batches: 1, rows: 2, digest: "d".into(), complete: false };
+    ledger.checkpoint(&id(), 0, checkpoint, vec![batch(0, 2)], Vec::new()).await.unwrap();
+    let claimed = claim(&ledger, batch(0, 2), all(1)).await;
+    ledger.change_state(&id(), CampaignState::Cancelled, None).await.unwrap();
+    assert_eq!(ledger.decide(&id(), Decision::Cancel).await.unwrap(), 1);
+    // A plan that is not as far as it was when it was looked at.
+    let stale = PlannedSoFar { rows: 1, batches: 1 };
+    assert!(!ledger.count_unplanned(&id(), stale, 5, SkipReason::Cancelled).await.unwrap());
+    assert_eq!(skip_unplanned(&ledger, &id(), SkipReason::Cancelled).await.unwrap(), rows - 2);
+    assert_eq!(skip_unplanned(&ledger, &id(), SkipReason::Cancelled).await.unwrap(), 0);
+    record(&ledger, &claimed, 0, vec![(0, accepted("s"))]).await;
+    let campaign = now(&ledger).await;
+    assert!(campaign.planned);
+    assert_eq!((campaign.counts.total, campaign.counts.accepted), (rows, 1));
+    assert_eq!(campaign.skipped["cancelled"], rows - 1);
+}
+
+async fn a_paused_campaign_of_which_nothing_is_left_can_be_completed(store: impl Store) {
+    let ledger = store.open().await;
+    running(&ledger).await;
+    let checkpoint = Checkpoint { batches: 1, rows: 2, digest: "d".into(), complete: false };
+    ledger.checkpoint(&id(), 0, checkpoint, vec![batch(0, 2)], Vec::new()).await.unwrap();
+    let claimed = claim(&ledger, batch(0, 2), all(1)).await;
+    ledger.change_state(&id(), CampaignState::Paused, None).await.unwrap();
+    assert_eq!(ledger.decide(&id(), Decision::Expire).await.unwrap(), 1);
+    skip_unplanned(&ledger, &id(), SkipReason::Expired).await.unwrap();
+    assert!(!ledger.complete_expired(&id()).await.unwrap(), "one is being sent");
+    record(&ledger, &claimed, 0, vec![(0, accepted("s"))]).await;
+    assert!(ledger.complete_expired(&id()).await.unwrap());
+    let campaign = now(&ledger).await;
+    assert_eq!((campaign.state, campaign.counts.total), (CampaignState::Completed, campaign.rows));
+    assert_eq!(campaign.skipped["expired"], campaign.rows - 1);
 }
 
 async fn a_campaign_completes_only_when_its_counts_add_up(store: impl Store) {
@@ -1460,6 +1499,8 @@ macro_rules! ledger_suite {
                 a_planner_that_was_overtaken_changes_nothing
                 nothing_is_planned_into_a_campaign_that_is_over
                 a_campaign_completes_only_when_its_counts_add_up
+                what_was_never_planned_is_counted_once_when_nothing_is_sent_any_more
+                a_paused_campaign_of_which_nothing_is_left_can_be_completed
                 a_campaign_is_held_by_its_counts_whatever_was_counted_last
                 a_note_does_not_start_a_campaign_that_was_paused
                 a_campaign_is_active_until_its_end_was_published

@@ -6,13 +6,13 @@ use jiff::Timestamp;
 use roaring::RoaringBitmap;
 
 use super::{Memory, Stored};
-use crate::campaign::{CampaignId, CampaignState};
+use crate::campaign::{CampaignId, CampaignState, SkipReason};
 use crate::ledger::deliveries::{self, TOOK, UNDELIVERED};
 use crate::ledger::rate::{SECONDS, rate};
 use crate::ledger::record::BatchRecord;
 use crate::ledger::{
     Campaign, CampaignChanges, Campaigns, Checkpoint, Counts, LEASE, Lease, LedgerError, NewCampaign,
-    PRESENCE, Plan, PlannedBatch, Plans, SkippedRow, Store, StoredJob,
+    PRESENCE, Plan, PlannedBatch, PlannedSoFar, Plans, SkippedRow, Store, StoredJob,
 };
 
 impl Stored {
@@ -302,5 +302,25 @@ impl Plans for Memory {
         }
         stored.checkpoint = checkpoint;
         Ok(())
+    }
+
+    async fn count_unplanned(
+        &self,
+        id: &CampaignId,
+        known: PlannedSoFar,
+        rows: u64,
+        reason: SkipReason,
+    ) -> Result<bool, LedgerError> {
+        let mut state = self.state();
+        let stored = state.campaign(id)?;
+        let batches = stored.batches.keys().next_back().map_or(0, |last| last + 1);
+        if stored.checkpoint.complete || known != (PlannedSoFar { rows: stored.checkpoint.rows, batches }) {
+            return Ok(false);
+        }
+        let count = i64::try_from(rows).unwrap_or(i64::MAX);
+        *stored.counters.entry(("skipped", String::new())).or_default() += count;
+        *stored.counters.entry(("skipped", reason.as_str().into())).or_default() += count;
+        stored.checkpoint.complete = true;
+        Ok(true)
     }
 }

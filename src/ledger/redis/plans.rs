@@ -9,8 +9,8 @@ use super::Redis;
 use super::campaigns::Fields;
 use super::layout::{Keys, skipped_line};
 use super::transaction::{Command, Done, Key, Transaction};
-use crate::campaign::{CampaignId, CampaignState, MessageState};
-use crate::ledger::{Checkpoint, LedgerError, Plan, PlannedBatch, Plans, SkippedRow, Store};
+use crate::campaign::{CampaignId, CampaignState, MessageState, SkipReason};
+use crate::ledger::{Checkpoint, LedgerError, Plan, PlannedBatch, PlannedSoFar, Plans, SkippedRow, Store};
 
 impl Redis {
     /// How many batches are written down, those that were claimed before their checkpoint among them.
@@ -135,5 +135,27 @@ impl Plans for Redis {
             Ok(known) if known >= checkpoint.rows => Ok(()),
             Ok(_) => Err(LedgerError::StalePlan(id.clone())),
         }
+    }
+
+    async fn count_unplanned(
+        &self,
+        id: &CampaignId,
+        known: PlannedSoFar,
+        rows: u64,
+        reason: SkipReason,
+    ) -> Result<bool, LedgerError> {
+        let mut transaction = Transaction::default();
+        let campaign = transaction.key(Keys(id).campaign());
+        let (far, batches) = (known.rows.to_string(), known.batches.to_string());
+        transaction.check_field(campaign, "planned", &["0"]);
+        transaction.check_field(campaign, "plan_rows", &[&far]);
+        // A campaign of which no batch was written down has no such field.
+        let batches: &[&str] = if known.batches == 0 { &["", "0"] } else { &[&batches] };
+        transaction.check_field(campaign, "batches", batches);
+        let count = i64::try_from(rows).unwrap_or(i64::MAX);
+        transaction.add(campaign, &format!("skipped:{reason}"), count);
+        transaction.add(campaign, MessageState::Skipped.as_str(), count);
+        transaction.command(Command::HSet, campaign, &["planned", "1"]);
+        Ok(matches!(transaction.run(&self.client, 0).await?.0, Done::Written(_)))
     }
 }

@@ -8,8 +8,8 @@ use rusqlite::{Connection, Transaction, params};
 use super::batches::state;
 use super::campaigns::tally;
 use super::{Sqlite, batch_key, key, now, signed, unsigned};
-use crate::campaign::{CampaignId, CampaignState};
-use crate::ledger::{Checkpoint, LedgerError, Plan, PlannedBatch, Plans, SkippedRow};
+use crate::campaign::{CampaignId, CampaignState, SkipReason};
+use crate::ledger::{Checkpoint, LedgerError, Plan, PlannedBatch, PlannedSoFar, Plans, SkippedRow};
 
 /// Writes a batch down, if it is not yet.
 pub(super) fn plan_batch(
@@ -117,6 +117,35 @@ impl Plans for Sqlite {
                     checkpoint.complete
                 ])?;
             Ok(())
+        };
+        self.store.write(write).await
+    }
+
+    async fn count_unplanned(
+        &self,
+        id: &CampaignId,
+        known: PlannedSoFar,
+        rows: u64,
+        reason: SkipReason,
+    ) -> Result<bool, LedgerError> {
+        let id = id.clone();
+        let write = move |transaction: &Transaction<'_>| {
+            let key = key(transaction, &id)?;
+            let is_known: bool = transaction.query_row(
+                "SELECT NOT planned AND plan_rows = ?2 AND ?3 = coalesce((SELECT 1 + max(batch.key & 0xffffffff)
+                   FROM batch WHERE batch.key >= ?1 << 32 AND batch.key < (?1 + 1) << 32), 0)
+                 FROM campaign WHERE key = ?1",
+                params![key, signed(known.rows), known.batches],
+                |row| row.get(0),
+            )?;
+            if is_known {
+                transaction.execute(
+                    "UPDATE campaign SET skipped = skipped + ?2, planned = true WHERE key = ?1",
+                    params![key, signed(rows)],
+                )?;
+                tally(transaction, key, "skipped", reason.as_str(), signed(rows), "")?;
+            }
+            Ok(is_known)
         };
         self.store.write(write).await
     }
