@@ -19,6 +19,9 @@ pub struct Control {
     /// Who wants it, for those who ask later.
     #[serde(default)]
     pub by: Option<String>,
+    /// When it was asked for, in microseconds since 1970, where it waited in a queue since.
+    #[serde(skip)]
+    pub asked_at: Option<i64>,
 }
 
 /// What is done.
@@ -48,6 +51,11 @@ pub enum Action {
 }
 
 impl Action {
+    /// Whether it stops messages: it is read ahead of what else waits.
+    pub fn is_urgent(&self) -> bool {
+        matches!(self, Self::Pause | Self::Cancel)
+    }
+
     /// Its name, as in a control document.
     pub fn word(&self) -> &'static str {
         match self {

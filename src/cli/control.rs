@@ -75,7 +75,7 @@ pub(super) async fn main((which, action): (CampaignArgs, Action), config: &Confi
     let (id, done) = on_ledger!(opened, ledger => {
         // A name that is not known is told with the nearest that is.
         let id = open::campaign(&ledger, &which.id).await?.id;
-        let asked = Control { id: id.clone(), action: action.clone(), by: Some(operator()) };
+        let asked = Control { id: id.clone(), action: action.clone(), by: Some(operator()), asked_at: None };
         (id, control(&ledger, &asked).await?)
     });
     if json {

@@ -28,12 +28,23 @@ pub async fn control(ledger: &impl Ledger, control: &Control) -> Result<Done, Le
             older_than.map_or(0, |span| i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX)),
         )
     };
+    let asked_at = control.asked_at.unwrap_or(said.saturating_mul(1_000));
     let campaign = find(ledger, id).await?;
+    // What stops messages was read ahead of what was asked for before it.
+    let is_undone = match campaign.state {
+        CampaignState::Paused => control.action == Action::Resume,
+        CampaignState::Cancelled => control.action != Action::Cancel,
+        _ => false,
+    };
+    if is_undone && control.asked_at.is_some_and(|at| at < campaign.stop_asked_at) {
+        let who = control.by.as_deref().unwrap_or("somebody");
+        let detail = format!("asked for it before it was {}: nothing was done", campaign.state);
+        ledger.log(Act::new(who, control.action.word(), Some(id), &detail)).await?;
+        return Ok(Done { state: campaign.state, messages: 0 });
+    }
     let messages = match &control.action {
         Action::Pause => {
-            if campaign.state != CampaignState::Paused {
-                ledger.change_state(id, CampaignState::Paused, Some("paused by a person".into())).await?;
-            }
+            ledger.stop(id, CampaignState::Paused, asked_at).await?;
             0
         }
         Action::Resume => {
@@ -41,10 +52,7 @@ pub async fn control(ledger: &impl Ledger, control: &Control) -> Result<Done, Le
             0
         }
         Action::Cancel => {
-            if campaign.state != CampaignState::Cancelled {
-                let reason = "cancelled by a person";
-                ledger.change_state(id, CampaignState::Cancelled, Some(reason.into())).await?;
-            }
+            ledger.stop(id, CampaignState::Cancelled, asked_at).await?;
             let planned = ledger.decide(id, Decision::Cancel).await?;
             planned + skip_unplanned(ledger, id, SkipReason::Cancelled).await?
         }

@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use opentelemetry::context::FutureExt;
+use futures_util::{FutureExt, StreamExt, future};
+use opentelemetry::context::FutureExt as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +24,11 @@ use crate::traces;
 pub const JOB_LIMIT: usize = 16 << 20;
 /// So many jobs are taken in at once; the broker keeps the others for other workers.
 const AT_ONCE: u16 = 16;
+/// So many arrivals are sorted together, and so many bytes of them.
+const SORTED_AT_ONCE: u16 = 64;
+const SORTED_BYTES: usize = 32 << 20;
+/// The longest control document, in bytes.
+const LONGEST_CONTROL: usize = 256 << 10;
 /// The longest reason of a refusal, in bytes.
 const LONGEST_ERROR: usize = 2_048;
 /// Who did what came without a name.
@@ -65,10 +70,146 @@ impl From<LedgerError> for JobError {
     }
 }
 
-/// Takes jobs until it is stopped, a few at once. Each campaign is handed to this worker's supervisors
-/// with what is known of it. A job is never held for long: its audience is read once, and the rest is the
-/// planner's.
+/// Takes jobs and control documents until it is stopped. Each campaign is handed to this worker's supervisors
+/// with what is known of it.
 pub async fn take_jobs<L: Ledger>(
+    ledger: &L,
+    broker: &Broker,
+    context: &Context,
+    registered: &mpsc::Sender<(CampaignId, Arc<Prepared>)>,
+    stop: &CancellationToken,
+) {
+    tokio::join!(
+        sort(ledger, broker, context, registered, stop),
+        take_waiting(ledger, broker, context, registered, stop)
+    );
+}
+
+/// How an arrival is dealt with.
+enum Arrival {
+    /// At once: a pause or a cancellation of a campaign that is known.
+    Urgent,
+    /// At once, too: a job without an id. Put behind others it could be there twice, and be two campaigns.
+    Nameless,
+    /// In its turn.
+    Other,
+}
+
+impl Arrival {
+    async fn of(ledger: &impl Ledger, data: &[u8]) -> Self {
+        /// Where a document is long, no more of it is kept.
+        #[derive(serde::Deserialize)]
+        struct Head {
+            id: Option<serde::de::IgnoredAny>,
+            control: Option<serde::de::IgnoredAny>,
+        }
+        match serde_json::from_slice(data) {
+            Ok(Head { control: Some(_), .. }) if data.len() <= LONGEST_CONTROL => {}
+            Ok(Head { control: None, id: None }) => return Self::Nameless,
+            _ => return Self::Other,
+        }
+        match Control::read(data) {
+            // One of a campaign that is not known waits behind the job that it may be about.
+            Some(Ok(control)) if control.action.is_urgent() => match ledger.campaign(&control.id).await {
+                Ok(Some(_)) => Self::Urgent,
+                _ => Self::Other,
+            },
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Reads what is published ahead of what is done: pauses and cancellations at once, all else is put behind what waits for
+/// its turn, in its order. What stops messages is never behind what takes long.
+async fn sort<L: Ledger>(
+    ledger: &L,
+    broker: &Broker,
+    context: &Context,
+    registered: &mpsc::Sender<(CampaignId, Arc<Prepared>)>,
+    stop: &CancellationToken,
+) {
+    let mut arrivals = broker.arrivals(SORTED_AT_ONCE);
+    let mut nameless = FuturesUnordered::new();
+    let mut last = 0;
+    loop {
+        let first = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(()) = nameless.next() => continue,
+            next = arrivals.next(), if nameless.len() < usize::from(AT_ONCE) => next,
+        };
+        let (mut urgent, mut others) = (Vec::new(), Vec::new());
+        let mut next = Some(first);
+        while let Some(arrival) = next.take() {
+            let mut arrival = match arrival {
+                Ok(arrival) => arrival,
+                Err(fault) => {
+                    tracing::error!("{fault}");
+                    tokio::time::sleep(AGAIN).await;
+                    break;
+                }
+            };
+            // In the order in which they came, also within a millisecond.
+            last = (ledger.now() * 1_000).max(last + 1);
+            arrival.read_at = Some(last);
+            match Arrival::of(ledger, &arrival.data).await {
+                _ if arrival.is_poison() => urgent.push(arrival),
+                Arrival::Urgent => urgent.push(arrival),
+                Arrival::Nameless => {
+                    nameless.push(take_or_tell(ledger, broker, context, registered, arrival, stop))
+                }
+                Arrival::Other => others.push(arrival),
+            }
+            let bytes: usize = others.iter().map(|other| other.data.len()).sum();
+            let is_full = urgent.len() + others.len() >= usize::from(SORTED_AT_ONCE)
+                || nameless.len() >= usize::from(AT_ONCE)
+                || bytes > SORTED_BYTES;
+            if !is_full {
+                next = arrivals.next().now_or_never();
+            }
+        }
+        let urgent =
+            urgent.into_iter().map(|one| take_or_tell(ledger, broker, context, registered, one, stop));
+        let waiting = async {
+            if !others.is_empty()
+                && let Err(fault) = broker.let_wait(others).await
+            {
+                tracing::error!("{fault}");
+                tokio::time::sleep(AGAIN).await;
+            }
+        };
+        // What is under way is always polled.
+        let sorted = future::join(waiting, future::join_all(urgent));
+        tokio::pin!(sorted);
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut sorted => break,
+                Some(()) = nameless.next() => {}
+            }
+        }
+    }
+    while nameless.next().await.is_some() {}
+}
+
+/// Takes one; a failure outside is said and waited out.
+async fn take_or_tell<L: Ledger>(
+    ledger: &L,
+    broker: &Broker,
+    context: &Context,
+    registered: &mpsc::Sender<(CampaignId, Arc<Prepared>)>,
+    delivery: JobDelivery,
+    stop: &CancellationToken,
+) {
+    if let Err(fault) = take(ledger, broker, context, registered, delivery, stop).await {
+        tracing::error!("{fault}");
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Takes what waits for its turn, a few at once. A job is never held for long: its audience is read once, and the rest is
+/// the planner's.
+async fn take_waiting<L: Ledger>(
     ledger: &L,
     broker: &Broker,
     context: &Context,
@@ -99,10 +240,7 @@ pub async fn take_jobs<L: Ledger>(
                 }
                 about.begins(&what);
                 under_way.push(async move {
-                    if let Err(fault) = take(ledger, broker, context, registered, delivery, stop).await {
-                        tracing::error!("{fault}");
-                        tokio::time::sleep(AGAIN).await;
-                    }
+                    take_or_tell(ledger, broker, context, registered, delivery, stop).await;
                     what
                 });
             }
@@ -221,6 +359,7 @@ async fn read<L: Ledger>(
     }
     if let Some(document) = Control::read(&delivery.data) {
         let mut document = document?;
+        document.asked_at = delivery.read_at;
         // A name that a document gives itself is nobody's whom flowcast knows.
         document.by = Some(match document.by {
             Some(by) => format!("{by} ({QUEUE})"),

@@ -94,6 +94,9 @@ pub struct Campaign {
     pub rows: u64,
     /// How many messages a full batch has.
     pub batch_size: usize,
+    /// When it was last asked to be paused or cancelled, in microseconds since 1970: what was asked for before does not undo
+    /// that. 0 where it never was, and where nothing is asked for by way of a queue.
+    pub stop_asked_at: i64,
     /// Messages of batches below this number that nobody has claimed, as far as the ledger knows, may have been sent
     /// all the same: they are in doubt. 0 unless the ledger went back and a person said so.
     pub doubt_below: u32,
@@ -597,6 +600,31 @@ pub trait Campaigns: Store {
                 Ok(campaign.moved(CampaignState::Completed, reason, now(self)).filter(|_| is_done))
             };
             self.change_campaign(id, true, completed).await
+        }
+    }
+
+    /// Pauses or cancels a campaign for a person, or notes that this was asked for once more.
+    ///
+    /// # Errors
+    ///
+    /// When it is over.
+    fn stop(
+        &self,
+        id: &CampaignId,
+        to: CampaignState,
+        asked_at: i64,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send {
+        async move {
+            let stopped = |campaign: &Campaign| {
+                let stop_asked_at = campaign.stop_asked_at.max(asked_at);
+                if campaign.state == to {
+                    return Ok(Some(Campaign { stop_asked_at, ..campaign.clone() }));
+                }
+                let after = campaign.moved(to, Some(format!("{to} by a person")), now(self));
+                let illegal = || LedgerError::IllegalMove { id: id.clone(), from: campaign.state, to };
+                Ok(Some(Campaign { stop_asked_at, ..after.ok_or_else(illegal)? }))
+            };
+            self.change_campaign(id, false, stopped).await.map(drop)
         }
     }
 

@@ -346,7 +346,7 @@ impl Run {
                 }
             }
         }
-        let asked = Control { id: id.clone(), action, by: Some("a person".into()) };
+        let asked = Control { id: id.clone(), action, by: Some("a person".into()), asked_at: None };
         // What a campaign's state does not allow is refused.
         let _ = control(people, &asked).await;
     }

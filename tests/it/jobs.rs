@@ -5,7 +5,9 @@ use std::process::Command;
 
 use flowcast::queue::rabbitmq::{Broker, DeadAction};
 use flowcast::sandbox::Behaviour;
+use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, until};
@@ -397,4 +399,62 @@ async fn a_pause_is_not_kept_waiting_by_control_documents_of_other_campaigns() {
     let begun = std::time::Instant::now();
     fleet.until_state("c1", "paused").await;
     eprintln!("paused {:.1?} after the last of {} control documents", begun.elapsed(), controls());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stops_messages_is_read_ahead_and_undone_by_nothing_that_was_asked_before() {
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    let fleet = Fleet::new(50_000, &url, "limits = { messages = \"500/s,burst=50\", requests = \"1000/s\" }");
+    let broker = broker(&fleet.amqp).await;
+    let mut other =
+        job_with("/audience", json!({ "recipients": [{ "phone": "+919700000001", "name": "Asha" }] }));
+    other["id"] = json!("c2");
+    fleet.world.write_job(&other);
+    fleet.submit().await;
+    fleet.world.write_job(&job());
+    fleet.submit().await;
+    let document = |id: &str, control: &str| {
+        json!({ "version": 1, "id": id, "control": control }).to_string().into_bytes()
+    };
+    let worker = fleet.worker();
+    fleet.until_state("c2", "completed").await;
+    until("the campaign to be on its way", || sandbox.count() > 100).await;
+    worker.signal(Signal::SIGTERM);
+    worker.ends().await;
+    // Nobody reads while all of it is published.
+    broker.submit(document("c1", "resume")).await.unwrap();
+    for _ in 0..1_000 {
+        broker.submit(document("c2", "retry")).await.unwrap();
+    }
+    for control in ["resume", "pause", "resume", "pause"] {
+        broker.submit(document("c1", control)).await.unwrap();
+    }
+    let _worker = fleet.worker();
+    let channel = crate::rabbitmq::channel(&fleet.amqp).await;
+    let waiting = async || {
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+        let queue = channel.queue_declare("flowcast.jobs.waiting".into(), passive, FieldTable::default());
+        queue.await.unwrap().message_count()
+    };
+    fleet.until_state("c1", "paused").await;
+    assert!(waiting().await > 0, "the pause waited for all that was asked before it");
+    // Whatever came before it, it stays paused, and nothing was wrong with any of it. A job behind all of that is done last.
+    other["id"] = json!("c3");
+    broker.submit(other.to_string().into_bytes()).await.unwrap();
+    fleet.until_state("c3", "completed").await;
+    assert_eq!(fleet.status("c1")["state"], "paused");
+    assert_eq!(broker.buried(10).await.unwrap().0, []);
+    // What is asked afterwards is done.
+    broker.submit(document("c1", "resume")).await.unwrap();
+    fleet.until_state("c1", "running").await;
+    // A cancellation is final, and what was asked before it is no error.
+    for control in ["pause", "retry", "cancel"] {
+        broker.submit(document("c1", control)).await.unwrap();
+    }
+    let status = fleet.until_state("c1", "cancelled").await;
+    assert_eq!(status["counts"]["total"], 50_000);
+    other["id"] = json!("c4");
+    broker.submit(other.to_string().into_bytes()).await.unwrap();
+    fleet.until_state("c4", "completed").await;
+    assert_eq!(broker.buried(10).await.unwrap().0, []);
 }

@@ -29,7 +29,7 @@ fn batch(number: u32) -> QueuedBatch {
     QueuedBatch::new(batch)
 }
 
-async fn channel(url: &str) -> Channel {
+pub async fn channel(url: &str) -> Channel {
     let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
     connection.create_channel().await.unwrap()
 }
@@ -221,6 +221,6 @@ async fn a_job_that_ends_its_worker_each_time_is_buried() {
         assert!(!delivery.is_poison());
         taker.close().await;
     }
-    let mut jobs = broker.jobs(1);
+    let mut jobs = broker.arrivals(1);
     assert!(timeout(LONG, jobs.next()).await.unwrap().unwrap().is_poison());
 }

@@ -169,7 +169,7 @@ pub(in crate::http) async fn act(
     action: Action,
 ) -> Result<(Status, u64), Problem> {
     let known = campaign(api, id).await?;
-    let control = Control { id: known.id.clone(), action, by: Some(who.name.to_string()) };
+    let control = Control { id: known.id.clone(), action, by: Some(who.name.to_string()), asked_at: None };
     let ledger = api.ledger()?.clone();
     let done =
         finish(async move { Ok(on_ledger!(&ledger, ledger => dispatch::control(ledger, &control).await?)) });

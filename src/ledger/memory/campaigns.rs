@@ -27,6 +27,7 @@ impl Stored {
             reason: None,
             suspended_by: None,
             forgiven: (0, 0),
+            stop_asked_at: 0,
             planned: false,
             counts: Counts::default(),
             skipped: BTreeMap::new(),

@@ -96,6 +96,7 @@ fn campaign_of(
             .text("suspended_by")
             .and_then(|word| Breaker::read(&fields.text("account").unwrap_or_default(), &word)),
         forgiven: (fields.number("forgiven_rejected"), fields.number("forgiven_settled")),
+        stop_asked_at: i64::try_from(fields.number("stop_asked_at")).unwrap_or_default(),
         planned: fields.number("planned") == 1,
         counts,
         skipped: fields.tally("skipped"),
@@ -133,6 +134,7 @@ fn head(campaign: &Campaign) -> Vec<(&'static str, String)> {
         ("forgiven_rejected", campaign.forgiven.0.to_string()),
         ("forgiven_settled", campaign.forgiven.1.to_string()),
         ("doubt_below", campaign.doubt_below.to_string()),
+        ("stop_asked_at", campaign.stop_asked_at.to_string()),
         ("started_at", time(campaign.started_at)),
         ("finished_at", time(campaign.finished_at)),
     ]

@@ -84,6 +84,8 @@ fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Campa
             word.and_then(|word| Breaker::read(row.get_ref("account").ok()?.as_str().ok()?, &word))
         },
         forgiven: (count(row, "forgiven_rejected")?, count(row, "forgiven_settled")?),
+        // Nothing reaches an embedded worker by way of a queue.
+        stop_asked_at: 0,
         planned: row.get("planned")?,
         counts,
         skipped,

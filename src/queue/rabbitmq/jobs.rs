@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::super::QueueError;
 use super::broker::{Broker, Message, Unpublished, answered, failed, json_properties};
 use super::consuming::{Consuming, Out};
-use super::topology::{DEAD, EVENTS, JOBS};
+use super::topology::{DEAD, EVENTS, JOBS, WAITING};
 use crate::campaign::text::shortened;
 
 /// A job that was delivered so often has ended its worker each time.
@@ -17,6 +17,10 @@ const DELIVERIES: i64 = 10;
 /// The headers of a buried job.
 const ERROR: &str = "flowcast-error";
 const POINTER: &str = "flowcast-pointer";
+/// The headers of what waits for its turn: when it was read from [`JOBS`], in microseconds, and whether it may have been
+/// there before.
+const READ_AT: &str = "flowcast-read-at";
+const AGAIN: &str = "flowcast-again";
 /// The longest that they are, in bytes: all headers share one frame, which may be as small as 8 KiB.
 const LONGEST_ERROR: usize = 2_048;
 const LONGEST_POINTER: usize = 256;
@@ -29,14 +33,24 @@ pub struct JobDelivery {
     pub data: Vec<u8>,
     /// Whether it may have been delivered before.
     pub redelivered: bool,
+    /// When it was read from the queue that it was published to, in microseconds since 1970: of two, the one that was
+    /// published first has the lower number.
+    pub read_at: Option<i64>,
     delivery: Delivery,
     _out: Out,
 }
 
 impl JobDelivery {
     pub(super) fn new(mut delivery: Delivery, out: Out) -> Self {
-        let (data, redelivered) = (std::mem::take(&mut delivery.data), delivery.redelivered);
-        Self { data, redelivered, delivery, _out: out }
+        let data = std::mem::take(&mut delivery.data);
+        let headers = delivery.properties.headers().as_ref();
+        let header = |name: &str| headers.and_then(|headers| headers.inner().get(name).cloned());
+        let redelivered = delivery.redelivered || header(AGAIN) == Some(AMQPValue::Boolean(true));
+        let read_at = match header(READ_AT) {
+            Some(AMQPValue::LongLongInt(at)) => Some(at),
+            _ => None,
+        };
+        Self { data, redelivered, read_at, delivery, _out: out }
     }
 
     /// Whether it was delivered so often that it must be the reason why workers end.
@@ -129,9 +143,57 @@ impl Jobs {
 }
 
 impl Broker {
-    /// Takes jobs, so many at once at the most: the others are for other workers.
-    pub fn jobs(&self, at_once: u16) -> Jobs {
+    /// Takes what is published, so many at once at the most: the others are for other workers.
+    pub fn arrivals(&self, at_once: u16) -> Jobs {
         Jobs(Consuming::of_jobs(self, JOBS, at_once))
+    }
+
+    /// Takes what waits for its turn.
+    pub fn jobs(&self, at_once: u16) -> Jobs {
+        Jobs(Consuming::new(self, WAITING, at_once))
+    }
+
+    /// Puts arrivals behind what waits for its turn, in their order.
+    ///
+    /// # Errors
+    ///
+    /// When the broker does not confirm it; they come again then.
+    pub async fn let_wait(&self, arrivals: Vec<JobDelivery>) -> Result<(), QueueError> {
+        let message = |job: &JobDelivery| {
+            let kept = job.delivery.properties.headers().clone().unwrap_or_default();
+            let own = [READ_AT, AGAIN, "x-delivery-count"];
+            let mut headers = FieldTable::default();
+            for (name, value) in kept.inner().iter().filter(|(name, _)| !own.contains(&name.as_str())) {
+                headers.insert(name.clone(), value.clone());
+            }
+            if let Some(at) = job.read_at {
+                headers.insert(READ_AT.into(), AMQPValue::LongLongInt(at));
+            }
+            headers.insert(AGAIN.into(), AMQPValue::Boolean(job.redelivered));
+            Message {
+                exchange: String::new(),
+                key: WAITING.into(),
+                payload: job.data.clone(),
+                properties: job.delivery.properties.clone().with_headers(headers).with_delivery_mode(2),
+                mandatory: true,
+            }
+        };
+        let messages: Vec<Message> = arrivals.iter().map(message).collect();
+        let mut published = self.publish(&messages).await;
+        if matches!(published, Err(Unpublished::Nowhere)) {
+            // Somebody has deleted the queue.
+            self.declare_all().await?;
+            published = self.publish(&messages).await;
+        }
+        match published {
+            Ok(()) => {}
+            Err(Unpublished::Nowhere) => return Err(QueueError(format!("{WAITING} is gone"))),
+            Err(Unpublished::Failed(fault)) => return Err(fault),
+        }
+        for job in arrivals {
+            job.acknowledge().await;
+        }
+        Ok(())
     }
 
     /// Puts a job or a control document on the queue.

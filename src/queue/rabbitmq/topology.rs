@@ -14,6 +14,8 @@ use crate::campaign::CampaignId;
 
 /// Jobs come to this exchange, or straight to the queue of the same name.
 pub(super) const JOBS: &str = "flowcast.jobs";
+/// Jobs and controls that wait for their turn behind those that are read ahead of others.
+pub(super) const WAITING: &str = "flowcast.jobs.waiting";
 /// The routing key of a job.
 const JOB: &str = "job";
 /// Jobs that can't be read or are refused.
@@ -78,6 +80,7 @@ fn lasting() -> FieldTable {
 pub(super) async fn declare(channel: &Channel) -> Result<(), QueueError> {
     // No more arguments than this: upstream systems may declare the queue themselves.
     declare_queue(channel, JOBS, table([("x-queue-type", text("quorum"))])).await?;
+    declare_queue(channel, WAITING, lasting()).await?;
     declare_queue(channel, DEAD, table([("x-queue-type", text("quorum"))])).await?;
     declare_exchange(channel, JOBS, ExchangeKind::Direct, FieldTable::default()).await?;
     bind(channel, JOBS, JOBS, JOB).await?;
@@ -115,7 +118,10 @@ pub(super) async fn declare_campaign(channel: &Channel, campaign: &CampaignId) -
 
 /// The queues that are declared once.
 fn queues() -> impl Iterator<Item = String> {
-    [JOBS, DEAD, ENDED_QUEUE, FORWARDS].map(String::from).into_iter().chain(DELAYS.into_iter().map(delay_of))
+    [JOBS, WAITING, DEAD, ENDED_QUEUE, FORWARDS]
+        .map(String::from)
+        .into_iter()
+        .chain(DELAYS.into_iter().map(delay_of))
 }
 
 /// The exchanges that are declared once.
