@@ -11,7 +11,8 @@ use crate::campaign::{CampaignId, counted, visible, visible_lines};
 use crate::config::Config;
 use crate::ledger::{Act, Audit, Redis};
 use crate::provider::transport::REQUEST_TIMEOUT;
-use crate::queue::rabbitmq::{Buried, DeadAction};
+use crate::queue::QueueError;
+use crate::queue::rabbitmq::{Broker, Buried, DeadAction};
 use crate::redis_client::RetryPolicy;
 
 /// How many are listed.
@@ -61,12 +62,12 @@ pub(super) async fn main(dead: Dead, config: &Config, json: bool) -> Outcome {
             list(&buried, more, json)
         }
         Verb::Requeue(wanted) => {
-            let done = broker.unbury(DeadAction::Requeue, |nth, job| wanted.includes(nth, job)).await?;
+            let done = wanted.unbury(&broker, DeadAction::Requeue).await?;
             log(config, "requeue", &format!("put {} back", counted(done, "refused job"))).await;
             summary(done, "requeued", json)
         }
         Verb::Discard(wanted) => {
-            let done = broker.unbury(DeadAction::Discard, |nth, job| wanted.includes(nth, job)).await?;
+            let done = wanted.unbury(&broker, DeadAction::Discard).await?;
             log(config, "discard", &format!("let {} go", counted(done, "refused job"))).await;
             summary(done, "discarded", json)
         }
@@ -89,9 +90,16 @@ async fn log(config: &Config, what: &str, detail: &str) {
 }
 
 impl Wanted {
+    async fn unbury(&self, broker: &Broker, what: DeadAction) -> Result<u64, QueueError> {
+        if self.all {
+            return broker.unbury_all(what).await;
+        }
+        broker.unbury(what, |nth, job| self.includes(nth, job)).await
+    }
+
     fn includes(&self, nth: usize, job: &Buried) -> bool {
         let id = id(job);
-        self.all || self.which.iter().any(|which| *which == nth.to_string() || Some(which) == id.as_ref())
+        self.which.iter().any(|which| *which == nth.to_string() || Some(which) == id.as_ref())
     }
 }
 

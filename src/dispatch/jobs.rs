@@ -156,7 +156,7 @@ async fn sort<L: Ledger>(
                 _ if arrival.is_poison() => urgent.push(arrival),
                 Arrival::Urgent => urgent.push(arrival),
                 Arrival::Nameless => {
-                    nameless.push(take_or_tell(ledger, broker, context, registered, arrival, stop))
+                    nameless.push(take_or_tell(ledger, broker, context, registered, arrival, stop));
                 }
                 Arrival::Other => others.push(arrival),
             }

@@ -2,6 +2,7 @@
 //! the dead ones, whole, and the worker goes on.
 
 use std::process::Command;
+use std::time::Duration;
 
 use flowcast::queue::rabbitmq::{Broker, DeadAction};
 use flowcast::sandbox::Behaviour;
@@ -457,4 +458,50 @@ async fn what_stops_messages_is_read_ahead_and_undone_by_nothing_that_was_asked_
     broker.submit(other.to_string().into_bytes()).await.unwrap();
     fleet.until_state("c4", "completed").await;
     assert_eq!(broker.buried(10).await.unwrap().0, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_refused_jobs_are_put_back_or_let_go_many_at_a_time() {
+    const MANY: u64 = 600;
+    let (fleet, _sandbox, broker) = fleet(1).await;
+    let channel = crate::rabbitmq::channel(&fleet.amqp).await;
+    let mut job = job();
+    for nth in 0..MANY {
+        job["id"] = json!(format!("refused-{nth}"));
+        // Nobody knows this account.
+        job["account"] = json!("nobody");
+        let body = job.to_string().into_bytes();
+        let options = lapin::options::BasicPublishOptions::default();
+        channel
+            .basic_publish(
+                "".into(),
+                "flowcast.dead".into(),
+                options,
+                &body,
+                lapin::BasicProperties::default(),
+            )
+            .await
+            .unwrap();
+    }
+    let count = || async { broker.buried(1).await.unwrap() };
+    until_async("all to be there", async || count().await.1 == MANY as u32 - 1).await;
+    // Put back they are refused again, once each.
+    let _worker = fleet.worker();
+    let done = fleet.ok(&["dead", "requeue", "--all"]).await;
+    assert!(done.out.contains(&format!("requeued: {MANY}")), "{}", done.out);
+    until_async("all to be refused again", async || count().await.1 == MANY as u32 - 1).await;
+    let done = fleet.ok(&["dead", "discard", "--all"]).await;
+    assert!(done.out.contains(&format!("discarded: {MANY}")), "{}", done.out);
+    assert_eq!(count().await, (Vec::new(), 0));
+    let done = fleet.ok(&["dead", "discard", "--all"]).await;
+    assert!(done.out.contains("discarded: 0"), "{}", done.out);
+}
+
+/// Waits for something that will be true.
+async fn until_async(what: &str, is_true: impl AsyncFn() -> bool) {
+    let start = std::time::Instant::now();
+    while !is_true().await {
+        assert!(start.elapsed() < Duration::from_mins(5), "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

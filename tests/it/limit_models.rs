@@ -129,7 +129,7 @@ async fn one_account(seed: u64) {
     };
     note(&rates, &mut requests, &mut messages);
     let is_limited = random.random_bool(0.3);
-    while start.elapsed() < Duration::from_secs(60) {
+    while start.elapsed() < Duration::from_mins(1) {
         sleep(Duration::from_secs_f64(random.random_range(0.01..10.0))).await;
         if is_limited && random.random_bool(0.3) {
             let pause = random.random_range(0.1..3.0);
@@ -137,10 +137,10 @@ async fn one_account(seed: u64) {
             pauses.push((start.elapsed().as_secs_f64(), pause));
         } else {
             let slight = random.random_bool(0.2);
-            rates.messages = rates.messages.map(|known| match slight {
-                // By a single message, as one who tries what the provider takes does.
-                true => format!("{}/s,burst={}", known.count() ^ 1, known.burst()).parse().unwrap(),
-                false => random_rate(&mut random),
+            // Some by a single message, as one who tries what the provider takes does.
+            rates.messages = rates.messages.map(|known| {
+                let slightly = format!("{}/s,burst={}", known.count() ^ 1, known.burst());
+                if slight { slightly.parse().unwrap() } else { random_rate(&mut random) }
             });
             rates.requests = rates.requests.map(|_| random_rate(&mut random));
             limits.set_rates(rates);

@@ -445,7 +445,9 @@ async fn no_window_has_more_than_a_shared_limit_allows_while_it_changes() {
     for _ in 0..12 {
         tokio::time::sleep(Duration::from_millis(400)).await;
         let rate = some();
-        workers.iter().for_each(|limits| limits.set_rates(rates(rate)));
+        for limits in &workers {
+            limits.set_rates(rates(rate));
+        }
     }
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     // A last one, so that all before it are there to read.

@@ -1,8 +1,13 @@
 //! Jobs: submitted, taken, and buried where they are refused; and what is told of results.
 
+use std::time::Duration;
+
+use futures_util::StreamExt;
 use lapin::BasicProperties;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions};
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicQosOptions,
+};
 use lapin::types::{AMQPValue, FieldTable};
 use serde::Serialize;
 
@@ -24,6 +29,11 @@ const AGAIN: &str = "flowcast-again";
 /// The longest that they are, in bytes: all headers share one frame, which may be as small as 8 KiB.
 const LONGEST_ERROR: usize = 2_048;
 const LONGEST_POINTER: usize = 256;
+/// So many buried jobs are dealt with together, and so many bytes of them.
+const TOGETHER: u16 = 256;
+const REQUEUED: usize = 16 << 20;
+/// No buried job comes for so long, though some were there: there are no more.
+const QUIET: Duration = Duration::from_secs(3);
 /// The most bytes of jobs that are looked at together.
 const LOOKED_AT: usize = 64 << 20;
 
@@ -179,17 +189,7 @@ impl Broker {
             }
         };
         let messages: Vec<Message> = arrivals.iter().map(message).collect();
-        let mut published = self.publish(&messages).await;
-        if matches!(published, Err(Unpublished::Nowhere)) {
-            // Somebody has deleted the queue.
-            self.declare_all().await?;
-            published = self.publish(&messages).await;
-        }
-        match published {
-            Ok(()) => {}
-            Err(Unpublished::Nowhere) => return Err(QueueError(format!("{WAITING} is gone"))),
-            Err(Unpublished::Failed(fault)) => return Err(fault),
-        }
+        self.put_all(&messages).await?;
         for job in arrivals {
             job.acknowledge().await;
         }
@@ -220,10 +220,14 @@ impl Broker {
             // Nobody need listen to events; a job that goes nowhere is lost.
             mandatory: exchange != EVENTS,
         };
-        let message = [message];
-        match self.publish(&message).await {
-            // The queue is gone: somebody has deleted it.
+        self.put_all(&[message]).await
+    }
+
+    /// Puts messages where they go to. A queue that somebody has deleted is declared again.
+    async fn put_all(&self, messages: &[Message]) -> Result<(), QueueError> {
+        match self.publish(messages).await {
             Err(Unpublished::Nowhere) => {
+                let key = messages.first().map_or("", |message| &message.key);
                 tracing::warn!(
                     "nothing on RabbitMQ takes {key}: its queue was deleted; it is declared again"
                 );
@@ -232,9 +236,12 @@ impl Broker {
             Ok(()) => return Ok(()),
             Err(Unpublished::Failed(fault)) => return Err(fault),
         }
-        match self.publish(&message).await {
+        match self.publish(messages).await {
             Ok(()) => Ok(()),
-            Err(Unpublished::Nowhere) => Err(QueueError(format!("{key} is gone"))),
+            Err(Unpublished::Nowhere) => {
+                let key = messages.first().map_or("", |message| &message.key);
+                Err(QueueError(format!("{key} is gone")))
+            }
             Err(Unpublished::Failed(fault)) => Err(fault),
         }
     }
@@ -303,6 +310,50 @@ impl Broker {
         // Closed, the channel gives all of them back.
         let _ = channel.close(200, "done".into()).await;
         Ok((all, more))
+    }
+
+    /// Requeues or discards all buried jobs that there are now, many at a time; returns how many.
+    ///
+    /// # Errors
+    ///
+    /// When the broker is away. What was requeued by then may be there twice; a job is registered once.
+    pub async fn unbury_all(&self, what: DeadAction) -> Result<u64, QueueError> {
+        let all = self.waiting(DEAD).await?;
+        let channel = self.channel().await?;
+        let asking = async {
+            channel.basic_qos(TOGETHER, BasicQosOptions::default()).await?;
+            channel
+                .basic_consume(DEAD.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
+                .await
+        };
+        let mut consumer = answered(asking).await?.map_err(|fault| failed(&fault))?;
+        let mut done = 0;
+        while done < all {
+            let (mut some, mut bytes) = (Vec::new(), 0);
+            while some.len() < usize::from(TOGETHER) && done + (some.len() as u64) < all && bytes < REQUEUED {
+                // Somebody else may hold the rest, or have taken it.
+                let Ok(Some(next)) = tokio::time::timeout(QUIET, consumer.next()).await else { break };
+                let delivery = next.map_err(|fault| failed(&fault))?;
+                bytes += delivery.data.len();
+                some.push(delivery);
+            }
+            let Some(last) = some.last() else { break };
+            if what == DeadAction::Requeue {
+                let message = |delivery: &Delivery| Message {
+                    exchange: String::new(),
+                    key: JOBS.into(),
+                    payload: delivery.data.clone(),
+                    properties: json_properties(),
+                    mandatory: true,
+                };
+                self.put_all(&some.iter().map(message).collect::<Vec<_>>()).await?;
+            }
+            let all_of_them = BasicAckOptions { multiple: true };
+            last.acker.ack(all_of_them).await.map_err(|fault| failed(&fault))?;
+            done += some.len() as u64;
+        }
+        let _ = channel.close(200, "done".into()).await;
+        Ok(done)
     }
 
     /// Requeues or discards those buried jobs that `wanted` names; returns how many.
