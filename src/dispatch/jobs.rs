@@ -25,7 +25,7 @@ pub const JOB_LIMIT: usize = 16 << 20;
 /// So many jobs are taken in at once; the broker keeps the others for other workers.
 const AT_ONCE: u16 = 16;
 /// So many arrivals are sorted together, and so many bytes of them.
-const SORTED_AT_ONCE: u16 = 64;
+const SORTED_AT_ONCE: u16 = 32;
 const SORTED_BYTES: usize = 32 << 20;
 /// The longest control document, in bytes.
 const LONGEST_CONTROL: usize = 256 << 10;

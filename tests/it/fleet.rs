@@ -528,3 +528,42 @@ async fn rows_that_were_never_planned_are_accounted_for_by_a_fleet() {
     let fleet = Fleet::new(3_000, &url, "limits = { messages = \"100/s,burst=50\" }");
     is_accounted_for(fleet, &["worker"]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_recipients_is_used_up_and_holds_when_it_is_lowered() {
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    let limits = |recipients: &str| {
+        format!(
+            "limits = {{ recipients = \"{recipients}\", messages = \"200/s,burst=100\", requests = \"1000/s\" }}"
+        )
+    };
+    let fleet = Fleet::new(1_000, &url, &limits("250/d"));
+    let is_put_off = |id: &str| {
+        fleet.status(id)["reason"].as_str().is_some_and(|reason| reason.contains("what is put off is due"))
+    };
+    let _workers = [fleet.worker(), fleet.worker()];
+    fleet.submit().await;
+    // No multiple of a batch.
+    until("the limit to be used up", || sandbox.count() >= 250).await;
+    until("the rest to be put off", || is_put_off("c1")).await;
+    assert_eq!(sandbox.count(), 250);
+    fleet.ok(&["cancel", "c1"]).await;
+
+    // Another fleet, whose limit is lowered while it sends.
+    let fleet = Fleet::new(1_000, &url, &limits("1000/d"));
+    let is_put_off = |id: &str| {
+        fleet.status(id)["reason"].as_str().is_some_and(|reason| reason.contains("what is put off is due"))
+    };
+    let _workers = [fleet.worker(), fleet.worker()];
+    let before = sandbox.count();
+    fleet.submit().await;
+    until("some to be sent", || sandbox.count() > before + 100).await;
+    fleet.configure(&url, &limits("50/d"));
+    until("both workers to know", || fleet.log().matches("limits changed").count() >= 2).await;
+    let known = sandbox.count();
+    until("the rest to be put off", || is_put_off("c1")).await;
+    // What was admitted before it was known, one batch of each worker at the most.
+    let late = sandbox.count() - known;
+    assert!(late <= 200, "{late} were sent after the limit was lowered");
+    assert!(sandbox.count() - before < 1_000, "the old limit was used up");
+}
