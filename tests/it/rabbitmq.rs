@@ -216,7 +216,7 @@ async fn a_job_that_ends_its_worker_each_time_is_buried() {
     // Taken and lost, as by workers that end over it.
     for _ in 0..10 {
         let taker = Broker::connect(&url.as_str().into(), true).await.unwrap();
-        let mut jobs = taker.jobs(1);
+        let mut jobs = taker.arrivals(1);
         let delivery = timeout(LONG, jobs.next()).await.unwrap().unwrap();
         assert!(!delivery.is_poison());
         taker.close().await;
