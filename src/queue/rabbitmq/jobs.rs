@@ -168,7 +168,13 @@ impl Broker {
     /// # Errors
     ///
     /// When the broker does not confirm it; they come again then.
-    pub async fn let_wait(&self, arrivals: Vec<JobDelivery>) -> Result<(), QueueError> {
+    pub async fn let_wait(&self, mut arrivals: Vec<JobDelivery>) -> Result<(), QueueError> {
+        self.link().await?;
+        // What was delivered on a connection that is gone comes again.
+        arrivals.retain(|job| job.delivery.acker.usable());
+        if arrivals.is_empty() {
+            return Ok(());
+        }
         let message = |job: &JobDelivery| {
             let kept = job.delivery.properties.headers().clone().unwrap_or_default();
             let own = [READ_AT, AGAIN, "x-delivery-count"];
