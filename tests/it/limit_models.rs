@@ -34,10 +34,10 @@ fn refilled(history: &History, from: f64, to: f64) -> f64 {
     history.iter().zip(ends).map(of).sum()
 }
 
-/// What was admitted just before a change, and goes out at this moment just behind it, came back at the old rate.
-fn at_old_rate(history: &History, moment: f64) -> f64 {
+/// What was admitted just before a change may go out just behind it, at this moment, beside what comes back meanwhile.
+fn around_a_change(history: &History, moment: f64) -> f64 {
     let (now, before) = (at(history, moment), at(history, moment - GRACE));
-    if now == before { 0.0 } else { before.per_second() * GRACE }
+    if now == before { 0.0 } else { before.per_second().max(now.per_second()) * GRACE }
 }
 
 /// Holds sends, seconds and tokens, against a limit: in every window no more than its burst and what came back.
@@ -46,11 +46,12 @@ fn assert_windows(name: &str, sends: &[(f64, f64)], history: &History) {
         let (now, before) = (at(history, *begin), at(history, begin - GRACE));
         let burst = f64::from(now.burst().get().max(before.burst().get()));
         // The runtime counts milliseconds.
-        let late = now.per_second() * 0.001 + at_old_rate(history, *begin);
+        let late = now.per_second() * 0.001 + around_a_change(history, *begin);
         let mut sum = 0.0;
         for (moment, tokens) in &sends[first..] {
             sum += tokens;
-            let allowed = burst + refilled(history, *begin, *moment) + late + at_old_rate(history, *moment);
+            let allowed =
+                burst + refilled(history, *begin, *moment) + late + around_a_change(history, *moment);
             assert!(
                 sum <= allowed + 1e-6,
                 "{name}: {sum} from {begin} to {moment}, allowed {allowed:.2} by {history:?}"
