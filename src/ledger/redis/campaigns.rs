@@ -256,6 +256,7 @@ impl Campaigns for Redis {
         if self.journal.is_some() {
             // A server that was emptied a moment ago knows nothing of an id that was sent: first it is told.
             self.present().await?;
+            self.wait_for_the_others().await;
         }
         let id = if new.named { new.id.clone() } else { self.unnamed(&new).await? };
         let is_new = loop {

@@ -16,6 +16,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use redis::{FromRedisValue, Value};
+use tokio::time::Instant;
 
 use super::journal::{Journal, Known, KnownCampaign};
 use super::layout::Keys;
@@ -44,6 +45,8 @@ static CLOSE_GAP: LazyLock<Script> = LazyLock::new(|| script(include_str!("close
 /// The history of campaigns that were written again into a server which somebody had emptied. No server has it, so
 /// nothing of them is claimed until a person has decided.
 const EMPTIED: &str = "emptied";
+/// Within this time each worker notices that the server was emptied: it says once a second that it is there.
+const NOTICED: Duration = Duration::from_secs(5);
 
 /// What this worker knows of histories.
 #[derive(Default)]
@@ -58,6 +61,8 @@ pub(super) struct Compared {
     joined: HashMap<CampaignId, i64>,
     /// How many campaigns were looked at to compare them.
     steps: u64,
+    /// When this worker noticed that the server was emptied.
+    emptied_at: Option<Instant>,
 }
 
 /// What a server says of a history that is not the campaign's.
@@ -223,6 +228,7 @@ impl Redis {
         );
         let _turn = self.comparing.lock().await;
         self.compared().campaigns.clear();
+        self.compared().emptied_at = Some(Instant::now());
         let known = journal.known(&HashMap::new()).map_err(|fault| unreadable(&fault))?;
         for (id, campaign) in known.campaigns {
             self.compared().steps += 1;
@@ -241,6 +247,17 @@ impl Redis {
             self.restore(&id, Some(campaign)).await?;
         }
         Ok(())
+    }
+
+    /// Waits until the other workers have noticed, too, that the server was emptied, and have written what they know: a
+    /// campaign that is registered before that would be sent from its beginning, and this worker need not know of it.
+    pub(super) async fn wait_for_the_others(&self) {
+        let emptied_at = self.compared().emptied_at;
+        if let Some(noticed) = emptied_at.map(|at| at + NOTICED)
+            && noticed > Instant::now()
+        {
+            tokio::time::sleep_until(noticed).await;
+        }
     }
 
     /// Has nothing of a campaign be claimed until a person has decided.
