@@ -47,6 +47,8 @@ static CLOSE_GAP: LazyLock<Script> = LazyLock::new(|| script(include_str!("close
 const EMPTIED: &str = "emptied";
 /// Within this time each worker notices that the server was emptied: it says once a second that it is there.
 const NOTICED: Duration = Duration::from_secs(5);
+/// How often it is looked whether another worker has written a campaign.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What this worker knows of histories.
 #[derive(Default)]
@@ -230,6 +232,7 @@ impl Redis {
         self.compared().campaigns.clear();
         self.compared().emptied_at = Some(Instant::now());
         let known = journal.known(&HashMap::new()).map_err(|fault| unreadable(&fault))?;
+        let mut unregistered = Vec::new();
         for (id, campaign) in known.campaigns {
             self.compared().steps += 1;
             match &campaign.registered {
@@ -237,14 +240,31 @@ impl Redis {
                     // Where its job came again meanwhile it is there, as if nothing of it had been sent.
                     self.register_again(new, EMPTIED).await?;
                     self.put_in_doubt(&id).await?;
+                    self.restore(&id, Some(campaign)).await?;
                 }
-                _ if self.campaign(&id).await?.is_some() => self.put_in_doubt(&id).await?,
-                _ => {
-                    tracing::error!(campaign = %id, "the campaign is gone, and this worker knows only some of its messages: submit it again under another id for those who got nothing");
-                    continue;
+                _ => unregistered.push((id, campaign)),
+            }
+        }
+        // Whoever registered the others writes them when it notices.
+        let until = Instant::now() + NOTICED;
+        while !unregistered.is_empty() {
+            let mut missing = Vec::new();
+            for (id, campaign) in unregistered {
+                if self.campaign(&id).await?.is_some() {
+                    self.put_in_doubt(&id).await?;
+                    self.restore(&id, Some(campaign)).await?;
+                } else {
+                    missing.push((id, campaign));
                 }
             }
-            self.restore(&id, Some(campaign)).await?;
+            unregistered = missing;
+            if Instant::now() > until {
+                break;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        for (id, _) in unregistered {
+            tracing::error!(campaign = %id, "the campaign is gone, and this worker knows only some of its messages: submit it again under another id for those who got nothing");
         }
         Ok(())
     }
