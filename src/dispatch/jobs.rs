@@ -11,7 +11,8 @@ use opentelemetry::context::FutureExt as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Prepared, Refusal, control, prepare, register};
+use super::sender::LONG_WAIT;
+use super::{Context, Prepared, Refusal, control, prepare, register, under_way};
 use crate::campaign::control::Control;
 use crate::campaign::text::shortened;
 use crate::campaign::{CampaignId, Job, Problem};
@@ -129,7 +130,7 @@ async fn sort<L: Ledger>(
     stop: &CancellationToken,
 ) {
     let mut arrivals = broker.arrivals(SORTED_AT_ONCE);
-    let mut nameless = FuturesUnordered::new();
+    let mut nameless = under_way::UnderWay::new(FuturesUnordered::new());
     let mut last = 0;
     loop {
         let first = tokio::select! {
@@ -145,18 +146,18 @@ async fn sort<L: Ledger>(
                 Ok(arrival) => arrival,
                 Err(fault) => {
                     tracing::error!("{fault}");
-                    tokio::time::sleep(AGAIN).await;
+                    nameless.beside(tokio::time::sleep(AGAIN)).await;
                     break;
                 }
             };
             // In the order in which they came, also within a millisecond.
             last = (ledger.now() * 1_000).max(last + 1);
             arrival.read_at = Some(last);
-            match Arrival::of(ledger, &arrival.data).await {
+            match nameless.beside(Arrival::of(ledger, &arrival.data)).await {
                 _ if arrival.is_poison() => urgent.push(arrival),
                 Arrival::Urgent => urgent.push(arrival),
                 Arrival::Nameless => {
-                    nameless.push(take_or_tell(ledger, broker, context, registered, arrival, stop));
+                    nameless.futures.push(take_or_tell(ledger, broker, context, registered, arrival, stop));
                 }
                 Arrival::Other => others.push(arrival),
             }
@@ -171,23 +172,24 @@ async fn sort<L: Ledger>(
         let urgent =
             urgent.into_iter().map(|one| take_or_tell(ledger, broker, context, registered, one, stop));
         let waiting = async {
-            if !others.is_empty()
-                && let Err(fault) = broker.let_wait(others).await
-            {
-                tracing::error!("{fault}");
-                tokio::time::sleep(AGAIN).await;
-            }
-        };
-        // What is under way is always polled.
-        let sorted = future::join(waiting, future::join_all(urgent));
-        tokio::pin!(sorted);
-        loop {
+            // A worker that is stopped does not wait for a broker that is away: what it has read comes again.
+            let given_up = async {
+                stop.cancelled().await;
+                tokio::time::sleep(LONG_WAIT).await;
+            };
+            let put = async {
+                if let Err(fault) = broker.let_wait(others).await {
+                    tracing::error!("{fault}");
+                    tokio::time::sleep(AGAIN).await;
+                }
+            };
             tokio::select! {
                 biased;
-                _ = &mut sorted => break,
-                Some(()) = nameless.next() => {}
+                () = put => {}
+                () = given_up => {}
             }
-        }
+        };
+        nameless.beside(future::join(waiting, future::join_all(urgent))).await;
     }
     while nameless.next().await.is_some() {}
 }

@@ -33,6 +33,8 @@ use shared::{Asker, Gathered};
 
 /// A wait that is longer is told instead of waited for: the batch must not be held so long.
 pub const LONGEST_WAIT: Duration = Duration::from_mins(1);
+/// Of this many sender numbers and more, those that nobody uses now are forgotten.
+const SENDERS: usize = 1_000;
 /// So long before its moment a send takes its tokens.
 const EARLIER: Duration = Duration::from_millis(20);
 /// An account is never slowed to less of its rate.
@@ -299,7 +301,12 @@ impl AccountLimits {
 
     /// The line of a sender number.
     fn sender(&self, from: Phone) -> Arc<Mutex<()>> {
-        self.senders.lock().unwrap_or_else(PoisonError::into_inner).entry(from).or_default().clone()
+        let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+        // Jobs name numbers as they like: those in whose lines nobody is are forgotten.
+        if senders.len() >= SENDERS {
+            senders.retain(|_, line| Arc::strong_count(line) > 1);
+        }
+        senders.entry(from).or_default().clone()
     }
 
     /// The provider answered that it is too much: nothing goes out for a while, for any worker, and

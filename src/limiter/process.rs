@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::bucket::Bucket;
-use super::{Asked, EARLIER, HOUR, Line, Rates, Wanted, slowed, throttled};
+use super::{Asked, EARLIER, HOUR, Line, Rates, SENDERS, Wanted, slowed, throttled};
 use crate::campaign::{CampaignId, Phone, Rate};
 
 /// Of so many campaigns and more, buckets that are full are forgotten.
@@ -103,6 +103,9 @@ impl Buckets {
         let share = inner.slowed.map_or(1.0, |(since, share)| slowed(share, since.elapsed()));
         let requests = rates.requests.and_then(|rate| kept(&mut inner.requests, rate, share, now));
         if let Some(rate) = rates.messages {
+            if inner.messages.len() >= SENDERS {
+                inner.messages.retain(|_, bucket| !bucket.is_full(now));
+            }
             kept_of(&mut inner.messages, &from, rate, share, now);
         }
         if let Some(rate) = campaign.rate {

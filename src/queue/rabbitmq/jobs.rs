@@ -169,6 +169,9 @@ impl Broker {
     ///
     /// When the broker does not confirm it; they come again then.
     pub async fn let_wait(&self, mut arrivals: Vec<JobDelivery>) -> Result<(), QueueError> {
+        if arrivals.is_empty() {
+            return Ok(());
+        }
         self.link().await?;
         // What was delivered on a connection that is gone comes again.
         arrivals.retain(|job| job.delivery.acker.usable());
