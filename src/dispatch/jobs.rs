@@ -25,7 +25,7 @@ use crate::traces;
 pub const JOB_LIMIT: usize = 16 << 20;
 /// So many jobs are taken in at once; the broker keeps the others for other workers.
 const AT_ONCE: u16 = 16;
-/// So many arrivals are sorted together, and so many bytes of them.
+/// Arrivals that are sorted together: their number and their bytes.
 const SORTED_AT_ONCE: u16 = 32;
 const SORTED_BYTES: usize = 32 << 20;
 /// The longest control document, in bytes.
@@ -80,10 +80,17 @@ pub async fn take_jobs<L: Ledger>(
     registered: &mpsc::Sender<(CampaignId, Arc<Prepared>)>,
     stop: &CancellationToken,
 ) {
-    tokio::join!(
-        sort(ledger, broker, context, registered, stop),
-        take_waiting(ledger, broker, context, registered, stop)
-    );
+    let intake = Intake { ledger, broker, context, registered, stop };
+    tokio::join!(sort(&intake), take_waiting(&intake));
+}
+
+/// What jobs are taken with.
+struct Intake<'i, L> {
+    ledger: &'i L,
+    broker: &'i Broker,
+    context: &'i Context,
+    registered: &'i mpsc::Sender<(CampaignId, Arc<Prepared>)>,
+    stop: &'i CancellationToken,
 }
 
 /// How an arrival is dealt with.
@@ -122,13 +129,8 @@ impl Arrival {
 
 /// Reads what is published ahead of what is done: pauses and cancellations at once, all else is put behind what waits for
 /// its turn, in its order. What stops messages is never behind what takes long.
-async fn sort<L: Ledger>(
-    ledger: &L,
-    broker: &Broker,
-    context: &Context,
-    registered: &mpsc::Sender<(CampaignId, Arc<Prepared>)>,
-    stop: &CancellationToken,
-) {
+async fn sort<L: Ledger>(intake: &Intake<'_, L>) {
+    let Intake { ledger, broker, stop, .. } = *intake;
     let mut arrivals = broker.arrivals(SORTED_AT_ONCE);
     let mut nameless = under_way::UnderWay::new(FuturesUnordered::new());
     let mut last = 0;
@@ -157,7 +159,7 @@ async fn sort<L: Ledger>(
                 _ if arrival.is_poison() => urgent.push(arrival),
                 Arrival::Urgent => urgent.push(arrival),
                 Arrival::Nameless => {
-                    nameless.futures.push(take_or_tell(ledger, broker, context, registered, arrival, stop));
+                    nameless.futures.push(take_or_tell(intake, arrival));
                 }
                 Arrival::Other => others.push(arrival),
             }
@@ -169,8 +171,7 @@ async fn sort<L: Ledger>(
                 next = arrivals.next().now_or_never();
             }
         }
-        let urgent =
-            urgent.into_iter().map(|one| take_or_tell(ledger, broker, context, registered, one, stop));
+        let urgent = urgent.into_iter().map(|one| take_or_tell(intake, one));
         let waiting = async {
             // A worker that is stopped does not wait for a broker that is away: what it has read comes again.
             let given_up = async {
@@ -195,15 +196,8 @@ async fn sort<L: Ledger>(
 }
 
 /// Takes one; a failure outside is said and waited out.
-async fn take_or_tell<L: Ledger>(
-    ledger: &L,
-    broker: &Broker,
-    context: &Context,
-    registered: &mpsc::Sender<(CampaignId, Arc<Prepared>)>,
-    delivery: JobDelivery,
-    stop: &CancellationToken,
-) {
-    if let Err(fault) = take(ledger, broker, context, registered, delivery, stop).await {
+async fn take_or_tell<L: Ledger>(intake: &Intake<'_, L>, delivery: JobDelivery) {
+    if let Err(fault) = take(intake, delivery).await {
         tracing::error!("{fault}");
         tokio::time::sleep(AGAIN).await;
     }
@@ -211,13 +205,8 @@ async fn take_or_tell<L: Ledger>(
 
 /// Takes what waits for its turn, a few at once. A job is never held for long: its audience is read once, and the rest is
 /// the planner's.
-async fn take_waiting<L: Ledger>(
-    ledger: &L,
-    broker: &Broker,
-    context: &Context,
-    registered: &mpsc::Sender<(CampaignId, Arc<Prepared>)>,
-    stop: &CancellationToken,
-) {
+async fn take_waiting<L: Ledger>(intake: &Intake<'_, L>) {
+    let Intake { broker, stop, .. } = *intake;
     let mut jobs = broker.jobs(AT_ONCE);
     let (mut under_way, mut about) = (FuturesUnordered::new(), UnderWay::default());
     loop {
@@ -242,7 +231,7 @@ async fn take_waiting<L: Ledger>(
                 }
                 about.begins(&what);
                 under_way.push(async move {
-                    take_or_tell(ledger, broker, context, registered, delivery, stop).await;
+                    take_or_tell(intake, delivery).await;
                     what
                 });
             }
@@ -302,14 +291,8 @@ impl UnderWay {
     }
 }
 
-async fn take<L: Ledger>(
-    ledger: &L,
-    broker: &Broker,
-    context: &Context,
-    registered: &mpsc::Sender<(CampaignId, Arc<Prepared>)>,
-    delivery: JobDelivery,
-    stop: &CancellationToken,
-) -> Result<(), QueueError> {
+async fn take<L: Ledger>(intake: &Intake<'_, L>, delivery: JobDelivery) -> Result<(), QueueError> {
+    let Intake { broker, stop, .. } = *intake;
     let mut wait = AGAIN;
     loop {
         let done = if delivery.is_poison() {
@@ -319,7 +302,7 @@ async fn take<L: Ledger>(
             })
         } else {
             let outside = traces::from_outside(delivery.traceparent());
-            read(ledger, context, registered, &delivery).with_context(outside).await
+            read(intake, &delivery).with_context(outside).await
         };
         match done {
             // Acknowledged after the ledger has it.
@@ -346,12 +329,8 @@ async fn take<L: Ledger>(
     }
 }
 
-async fn read<L: Ledger>(
-    ledger: &L,
-    context: &Context,
-    registered: &mpsc::Sender<(CampaignId, Arc<Prepared>)>,
-    delivery: &JobDelivery,
-) -> Result<(), JobError> {
+async fn read<L: Ledger>(intake: &Intake<'_, L>, delivery: &JobDelivery) -> Result<(), JobError> {
+    let Intake { ledger, context, registered, .. } = *intake;
     if delivery.data.len() > JOB_LIMIT {
         let error = format!(
             "is {} bytes long, and a job has at most {JOB_LIMIT}; put its recipients into a file",

@@ -40,7 +40,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             && campaign.too_many_rejected(stop_when).is_some()
             && self.ledger.judge(&self.id, stop_when).await?
         {
-            // Whoever recorded the last answer has died before judging.
+            // The worker that recorded the last answer died before judging.
             self.wake_up.notify_one();
             return Ok(());
         }

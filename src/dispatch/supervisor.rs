@@ -464,7 +464,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         let messages = self.ledger.decide(&self.id, Decision::Expire).await?
             + skip_unplanned(&self.ledger, &self.id, SkipReason::Expired).await?;
         tracing::info!(campaign = %self.id, messages, "expired while {}", campaign.state);
-        // What is still under way, or in doubt, is settled all the same.
+        // What is in flight, or in doubt, can still be settled.
         self.ledger.complete_expired(&self.id).await?;
         self.wake_up.notify_one();
         Ok(true)
@@ -722,7 +722,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     async fn end(&mut self, campaign: &Campaign) -> Result<Next, DispatchError> {
         let has_more = campaign.counts.pending > 0 || !campaign.planned;
         if campaign.state == CampaignState::Cancelled && has_more {
-            // Whoever cancelled it died before it was done.
+            // The process that cancelled it died before it was done.
             self.ledger.decide(&self.id, Decision::Cancel).await?;
             skip_unplanned(&self.ledger, &self.id, SkipReason::Cancelled).await?;
             self.wake_up.notify_one();

@@ -82,7 +82,7 @@ impl Bucket {
         *self = Self::at(quota, self.level.clone());
     }
 
-    /// The earliest moment from `now` on at which it has so many tokens. More than the burst it never has.
+    /// Returns the earliest moment, from `now` on, at which it has `count` tokens, or its burst if that is less.
     pub(super) fn due(&self, count: u32, now: u64) -> u64 {
         match self.check(count, now, false) {
             Some(Err(due)) => due,

@@ -4,10 +4,10 @@
 //! limiter delays; it never fails a message. In one process the buckets are governor's; for a fleet
 //! they are in Redis, where one script takes from all of them (`shared.rs`).
 //!
-//! Tokens are taken for a moment at most 20 ms ahead. Whoever has to wait longer takes none and asks again, so that
+//! Tokens are taken for a moment at most 20 ms ahead. A send that has to wait longer takes none and asks again, so that
 //! a limit that changes, a pause and the wait for another bucket never leave tokens behind that are worth nothing.
 //!
-//! Whoever sends asks in lines: among the senders of its campaign, then, one of each campaign, among those of its sender
+//! A sender asks in lines: among the senders of its campaign, then, one of each campaign, among those of its sender
 //! number, then among those of its account. It leaves the lines behind the one whose bucket it waits for: a campaign that
 //! waits for its own limit, or a number that waits for its own, holds nobody else up.
 

@@ -10,7 +10,7 @@ use super::bucket::Bucket;
 use super::{Asked, EARLIER, HOUR, Line, Rates, SENDERS, Wanted, slowed, throttled};
 use crate::campaign::{CampaignId, Phone, Rate};
 
-/// Of so many campaigns and more, buckets that are full are forgotten.
+/// From this number of campaigns on, full buckets are forgotten.
 const CAMPAIGNS: usize = 1_000;
 
 /// The buckets of an account.

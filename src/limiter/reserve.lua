@@ -41,7 +41,7 @@ if state[2] then
 end
 
 local buckets, cut = {}, count
--- The moment at which a bucket has so many tokens.
+-- Returns the moment at which a bucket has this number of tokens.
 local function bucket(key, tokens, period, burst, slowed)
   period, burst = tonumber(period), tonumber(burst)
   if period == 0 then

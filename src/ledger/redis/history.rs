@@ -245,7 +245,7 @@ impl Redis {
                 _ => unregistered.push((id, campaign)),
             }
         }
-        // Whoever registered the others writes them when it notices.
+        // The worker that registered one of the others writes it when it notices.
         let until = Instant::now() + NOTICED;
         while !unregistered.is_empty() {
             let mut missing = Vec::new();

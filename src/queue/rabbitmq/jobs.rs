@@ -29,7 +29,7 @@ const AGAIN: &str = "flowcast-again";
 /// The longest that they are, in bytes: all headers share one frame, which may be as small as 8 KiB.
 const LONGEST_ERROR: usize = 2_048;
 const LONGEST_POINTER: usize = 256;
-/// So many buried jobs are dealt with together, and so many bytes of them.
+/// Dead letters that are dealt with together: their number and their bytes.
 const TOGETHER: u16 = 256;
 const REQUEUED: usize = 16 << 20;
 /// No buried job comes for so long, though some were there: there are no more.
