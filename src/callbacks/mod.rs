@@ -283,7 +283,10 @@ impl<L: Ledger> Reports<L> {
         let phone = match (report.recipient, report.sid.as_deref()) {
             (Some(phone), _) => phone,
             // Somebody who is known by a user id, and not by a number, names the message by its SID alone.
-            (None, Some(sid)) => return self.with_sid(&address.name, within, sid).await,
+            (None, Some(sid)) => {
+                let _turn = self.sid_searches.lock().await;
+                return self.with_sid(&address.name, within, sid).await;
+            }
             (None, None) => return Ok(None),
         };
         // What went out from another number was not answered here.
@@ -293,18 +296,23 @@ impl<L: Ledger> Reports<L> {
         };
         let is_form = matches!(reply.content, ReplyContent::Flow(_));
         let answer = Answer { phone, sid: report.sid.as_deref(), is_form };
-        self.ledger.answered(&address.name, within, answer, is_meant).await
+        let found = self.ledger.answered(&address.name, within, answer, is_meant).await?;
+        // From a number that nobody wrote to it may be an answer to what another program sent: such come in great numbers, so one
+        // is searched for at a time, and none waits for another.
+        match (found, report.sid.as_deref(), self.sid_searches.try_lock()) {
+            (None, Some(sid), Ok(_turn)) => self.with_sid(&address.name, within, sid).await,
+            (found, ..) => Ok(found),
+        }
     }
 
     /// The message with a SID among those that an account sent within a time. There is no index of SIDs, because it would cost
-    /// each message and such answers are rare: the records are read, newest campaigns first.
+    /// each message and such answers are rare: the records are read, newest campaigns first. One search at a time.
     async fn with_sid(
         &self,
         account: &str,
         within: Duration,
         sid: &str,
     ) -> Result<Option<MessageRef>, LedgerError> {
-        let _turn = self.sid_searches.lock().await;
         let since = self.ledger.time() - within;
         let mut left = SEARCHED_BATCHES;
         for campaign in self.ledger.campaigns().await? {

@@ -907,4 +907,17 @@ async fn what_names_its_message_counts_whatever_number_it_comes_from() {
     until("who has no number to be stopped", || listed().contains(numbers[3])).await;
     assert_eq!(world.fleet.status("c1")["delivery"]["replied"], 3);
     assert!(!listed().contains(numbers[2]), "{}", listed());
+    // Somebody else's number names the message, too: the person that was written to is meant, and the number that wrote.
+    let line = lines.iter().find(|line| line["recipient"] == numbers[2]).unwrap();
+    say(
+        json!([{ "id": "wamid.o", "from": "15551234567", "timestamp": "1795770005", "type": "text",
+            "text": { "body": "stop" }, "context": { "id": line["sid"] } }]),
+        json!([]),
+    )
+    .await;
+    until("both to be stopped", || {
+        let listed = listed();
+        listed.contains(numbers[2]) && listed.contains("+15551234567")
+    })
+    .await;
 }
