@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
+use crate::campaign::json::without_foreign_mark;
 use crate::campaign::{Columns, text};
 
 pub(super) struct ListRows {
@@ -36,7 +37,7 @@ impl ListRows {
         let Some(recipient) = self.list.next() else { return false };
         let place = |(name, value): (String, Value)| {
             let value = match value {
-                Value::String(text) => Value::from(text::value(&text)),
+                Value::String(text) => Value::from(text::value(&without_foreign_mark(&text))),
                 other => other,
             };
             Some((*self.places.get(&name)?, value.to_string()))
@@ -56,5 +57,29 @@ impl ListRows {
     pub(super) fn text(&self, column: usize) -> String {
         let json = self.value(column);
         serde_json::from_str::<String>(json).unwrap_or_else(|_| json.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::campaign::{json, shown_and_number};
+
+    #[test]
+    fn the_mark_of_numbers_is_nothing_that_a_job_can_write() {
+        let job = br#"{"audience":{"recipients":[
+            {"phone":"1","of":1499.00},{"phone":"2","of":"a\u001f5"},{"phone":"3","of":"5\u001f7"},{"phone":"4","of":"\u001f"}]}}"#;
+        let job = json::read(job).unwrap();
+        let list = serde_json::from_value(job["audience"]["recipients"].clone()).unwrap();
+        let mut rows = ListRows::new(list);
+        let column = rows.columns().names().iter().position(|name| name == "of").unwrap();
+        let mut read = Vec::new();
+        while rows.advance() {
+            let text = rows.text(column);
+            let (shown, number) = shown_and_number(&text);
+            read.push((shown.to_owned(), number));
+        }
+        let wanted = [("1499.00", Some(1499.0)), ("a5", None), ("57", None), ("", None)];
+        assert_eq!(read, wanted.map(|(shown, number)| (shown.to_owned(), number)));
     }
 }

@@ -12,9 +12,12 @@ pub const BATCH_LIMIT: usize = 100;
 /// spreadsheet is 0.15, and `1499.00` of JSON is 1499. Readers take it out of what people write.
 pub const NUMBER_MARK: char = '\u{1f}';
 
-/// What a value shows, and the number that it is, where both are known.
+/// What a value shows, and the number that it is, where both are known. What stands behind a mark and is no number belongs
+/// to the value.
 pub fn shown_and_number(value: &str) -> (&str, Option<f64>) {
-    value.split_once(NUMBER_MARK).map_or((value, None), |(shown, number)| (shown, number.parse().ok()))
+    let marked = value.split_once(NUMBER_MARK);
+    let read = marked.and_then(|(shown, number)| Some((shown, Some(number.parse().ok()?))));
+    read.unwrap_or((value, None))
 }
 
 /// Up to [`BATCH_LIMIT`] recipients. All values stand in one text, so that a batch costs a few

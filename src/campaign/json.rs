@@ -95,6 +95,17 @@ fn with_quoted_identifiers(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// A text of a recipient as somebody wrote it. A [`NUMBER_MARK`] that stands in it and was not put there by [`read`] is left out.
+pub fn without_foreign_mark(text: &str) -> Cow<'_, str> {
+    match text.split_once(NUMBER_MARK) {
+        Some((number, printed)) if printed_otherwise(number).as_deref() == Some(printed) => {
+            Cow::Borrowed(text)
+        }
+        Some(_) => Cow::Owned(text.replace(NUMBER_MARK, "")),
+        None => Cow::Borrowed(text),
+    }
+}
+
 /// A number as it is printed, where that is not as it was written. What is no number stays as it is.
 fn printed_otherwise(number: &str) -> Option<String> {
     let read: Number = serde_json::from_str(number).ok()?;

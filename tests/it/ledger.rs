@@ -21,9 +21,10 @@ use flowcast::ledger::{
 use flowcast::ledger::{PlannedSoFar, skip_unplanned};
 
 use crate::servers::{RedisStore, cluster_store, redis_store};
+use crate::state_models::random_lives_are_as_a_plain_model_says;
 
 /// A store that outlives the processes that use it.
-trait Store: Send + Sync {
+pub trait Store: Send + Sync {
     type Ledger: Ledger;
 
     /// Opens it as a process does; an earlier one has died, and its claims have run out.
@@ -83,7 +84,7 @@ impl Store for RedisStore {
     }
 }
 
-fn id() -> CampaignId {
+pub fn id() -> CampaignId {
     "c1".parse().unwrap()
 }
 
@@ -104,7 +105,7 @@ fn new_campaign() -> NewCampaign {
     }
 }
 
-fn batch(number: u32, size: u64) -> PlannedBatch {
+pub fn batch(number: u32, size: u64) -> PlannedBatch {
     let first = u64::from(number) * size + 1;
     let recipient = |row: u64| (row, format!("+91{}", 9_800_000_000 + row).parse().unwrap());
     PlannedBatch { campaign: id(), number, recipients: (first..first + size).map(recipient).collect() }
@@ -126,7 +127,7 @@ fn in_doubt() -> Outcome {
     Outcome::InDoubt { detail: "timed out".into() }
 }
 
-async fn registered(ledger: &impl Ledger) -> Campaign {
+pub async fn registered(ledger: &impl Ledger) -> Campaign {
     ledger.register(new_campaign()).await.unwrap().0
 }
 
@@ -148,7 +149,7 @@ async fn record(ledger: &impl Ledger, claim: &Claim, batch: u32, outcomes: Vec<(
 }
 
 /// The campaign, whose counts always add up.
-async fn now(ledger: &impl Ledger) -> Campaign {
+pub async fn now(ledger: &impl Ledger) -> Campaign {
     let campaign = ledger.campaign(&id()).await.unwrap().unwrap();
     let counts = &campaign.counts;
     let sum = counts.pending
@@ -167,7 +168,7 @@ async fn counts(ledger: &impl Ledger) -> [u64; 6] {
     [counts.pending, counts.sending, counts.accepted, counts.rejected, counts.in_doubt, counts.skipped]
 }
 
-async fn report(ledger: &impl Ledger) -> Vec<ReportLine> {
+pub async fn report(ledger: &impl Ledger) -> Vec<ReportLine> {
     let (mut lines, mut cursor) = (Vec::new(), Some(Cursor::default()));
     while let Some(from) = cursor {
         let page = ledger.report(&id(), from).await.unwrap();
@@ -1534,6 +1535,7 @@ macro_rules! ledger_suite {
                 a_cancelled_campaign_skips_what_is_pending
                 a_campaign_that_is_removed_leaves_nothing
                 whoever_attends_says_what_it_holds
+                random_lives_are_as_a_plain_model_says
         }
     };
     ($backend:ident, $store:expr, $($test:ident)+) => {

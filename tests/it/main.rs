@@ -56,6 +56,7 @@ mod service;
 mod shared_limits;
 mod single_answers;
 mod soak;
+mod state_models;
 mod support;
 mod template_memory;
 mod tls;

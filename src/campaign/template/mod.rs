@@ -554,7 +554,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::campaign::batch::Batch;
+    use crate::campaign::batch::{Batch, shown_and_number};
 
     fn compile(content: &Value, columns: &[&str]) -> Result<Template, Vec<Problem>> {
         let findings = rules::check(&CONTENT, content, "/message");
@@ -737,6 +737,8 @@ mod tests {
     proptest! {
         #[test]
         fn rendering_yields_valid_json_for_any_values(name in ".*", other in ".*") {
+            // A mark with a number behind it is what a reader of audiences writes, and not a text.
+            prop_assume!([&name, &other].iter().all(|value| shown_and_number(value).1.is_none()));
             let template = compile(&body("a{{ name | default('d') }}\"b{{ x | default('') | upper }}é"), &["name", "x"]).unwrap();
             match render(&template, &[&name, &other]) {
                 Ok(message) => {

@@ -1,0 +1,346 @@
+//! A campaign's life, held against a plain model of the states of its messages.
+//!
+//! The model knows the states of the contract and nothing of how a ledger keeps them: what a worker may claim, what an
+//! answer, late or early, says, and what a person may decide. After every step the ledger's counts and its report say
+//! what the model says.
+
+use std::collections::BTreeMap;
+
+use flowcast::campaign::MessageState::{Accepted, InDoubt, Pending, Rejected, Sending, Skipped};
+use flowcast::campaign::delivery::{Delivery, News};
+use flowcast::campaign::{CampaignState, MessageState, SkipReason};
+use flowcast::ledger::{
+    ABANDONED, Batches, Campaigns, Checkpoint, Claim, Decision, Ledger, MessageReport, Outcome, Plans,
+    Purpose, Recorded,
+};
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+
+use crate::ledger::{Store, batch, id, now, registered, report};
+use crate::support::first_seed_of_commit;
+
+const BATCHES: u32 = 2;
+const SIZE: u8 = 3;
+const CODES: [&str; 2] = ["400", "500"];
+
+/// A message as the model knows it.
+#[derive(Clone, Debug)]
+struct Message {
+    state: MessageState,
+    /// The SID, the code or the reason.
+    word: String,
+    /// The claim under which it is sent, or was sent when its worker went away.
+    claim: u64,
+    was_claimed: bool,
+}
+
+impl Message {
+    fn put(&mut self, state: MessageState, word: &str) {
+        (self.state, self.word) = (state, word.to_owned());
+    }
+
+    /// What the answer to a request says, however late it comes.
+    fn answered(&mut self, claim: u64, outcome: &Outcome) {
+        let is_own = self.claim == claim;
+        match (self.state, outcome) {
+            // Evidence that it was taken counts whenever it comes: but a first one is not replaced.
+            (Sending | InDoubt | Rejected, Outcome::Accepted { sid }) => self.put(Accepted, sid),
+            (Pending, Outcome::Accepted { sid }) if self.was_claimed => self.put(Accepted, sid),
+            // That it was refused says nothing of a later request.
+            (Sending, Outcome::Rejected { code, .. }) if is_own => self.put(Rejected, code),
+            (InDoubt, Outcome::Rejected { code, .. }) => self.put(Rejected, code),
+            (Sending, Outcome::InDoubt { .. }) if is_own => {
+                self.claim = 0;
+                self.put(InDoubt, "");
+            }
+            (Sending | InDoubt, Outcome::Released) if is_own => {
+                self.claim = 0;
+                self.put(Pending, "");
+            }
+            (Pending, Outcome::Skipped { reason, .. }) => self.put(Skipped, reason.as_str()),
+            _ => {}
+        }
+    }
+
+    /// What a callback of the provider says.
+    fn reported(&mut self, state: Delivery, sid: &str) {
+        let is_proof = match self.state {
+            Sending | InDoubt => true,
+            Pending => self.was_claimed,
+            // That it failed may be just what the refusal said.
+            Rejected => state != Delivery::Failed,
+            Accepted | Skipped => false,
+        };
+        if is_proof {
+            self.put(Accepted, sid);
+        }
+    }
+}
+
+/// A campaign as the model knows it: messages by batch and place.
+struct Model {
+    state: CampaignState,
+    messages: BTreeMap<(u32, u8), Message>,
+}
+
+impl Model {
+    fn of_batch(&mut self, number: u32) -> impl Iterator<Item = (u8, &mut Message)> {
+        self.messages.iter_mut().filter(move |((of, _), _)| *of == number).map(|((_, place), m)| (*place, m))
+    }
+
+    fn count(&self, state: MessageState) -> u64 {
+        self.messages.values().filter(|message| message.state == state).count() as u64
+    }
+
+    fn is_settled(&self) -> bool {
+        self.count(Pending) + self.count(Sending) == 0
+    }
+
+    /// Moves all messages that a decision is about, and says how many.
+    fn decide(&mut self, is_meant: impl Fn(&Message) -> bool, state: MessageState, word: &str) -> u64 {
+        let meant = self.messages.values_mut().filter(|message| is_meant(message));
+        meant.map(|message| message.put(state, word)).count() as u64
+    }
+}
+
+/// Lives of a campaign, one behind the other in the same ledger, each from a seed of its own.
+pub async fn random_lives_are_as_a_plain_model_says(store: impl Store) {
+    let first = first_seed_of_commit();
+    let count = std::env::var("FLOWCAST_STATE_SEEDS").map_or(12, |count| count.parse().unwrap());
+    let mut ledger = store.open().await;
+    for seed in first..first + count {
+        ledger = life(&store, ledger, seed).await;
+        ledger.remove(&id()).await.unwrap();
+    }
+}
+
+async fn life<S: Store>(store: &S, mut ledger: S::Ledger, seed: u64) -> S::Ledger {
+    let mut random = SmallRng::seed_from_u64(seed);
+    registered(&ledger).await;
+    ledger.change_state(&id(), CampaignState::Running, None).await.unwrap();
+    let size = u64::from(SIZE);
+    let rows = u64::from(BATCHES) * size;
+    let checkpoint = Checkpoint { batches: BATCHES, rows, digest: "d".into(), complete: true };
+    let batches = (0..BATCHES).map(|number| batch(number, size)).collect();
+    ledger.checkpoint(&id(), 0, checkpoint, batches, Vec::new()).await.unwrap();
+    let new = Message { state: Pending, word: String::new(), claim: 0, was_claimed: false };
+    let places = (0..BATCHES).flat_map(|number| (0..SIZE).map(move |place| (number, place)));
+    let mut model =
+        Model { state: CampaignState::Running, messages: places.map(|place| (place, new.clone())).collect() };
+    let mut claims: Vec<(u32, Claim)> = Vec::new();
+    let mut steps = Vec::new();
+    for _ in 0..100 {
+        // Workers do more than people.
+        let step = match random.random_range(0..20) {
+            0..=4 => claim(&ledger, &mut model, &mut claims, &mut random).await,
+            5..=10 => answer(&ledger, &mut model, &claims, &mut random).await,
+            11 => call_back(&ledger, &mut model, &mut random).await,
+            12 if random.random_bool(0.3) => skip(&ledger, &mut model, &mut random).await,
+            13..=17 => decide(&ledger, &mut model, &mut random).await,
+            _ => {
+                drop(ledger);
+                ledger = store.open().await;
+                let expired = ledger.expire_claims(&id(), false).await.unwrap();
+                let lost = model.decide(|message| message.state == Sending, InDoubt, "");
+                format!("the worker dies: {expired} of {lost} in doubt")
+            }
+        };
+        steps.push(step);
+        assert_same(&ledger, &model, &format!("seed {seed}: {steps:#?}")).await;
+    }
+    ledger
+}
+
+/// Some places of a batch.
+fn some(random: &mut SmallRng) -> (u32, Vec<u8>) {
+    let places = (0..SIZE).filter(|_| random.random_bool(0.6)).collect();
+    (random.random_range(0..BATCHES), places)
+}
+
+async fn claim(
+    ledger: &impl Ledger,
+    model: &mut Model,
+    claims: &mut Vec<(u32, Claim)>,
+    random: &mut SmallRng,
+) -> String {
+    let (number, places) = some(random);
+    let size = u64::from(SIZE);
+    let claim = ledger.claim(batch(number, size), places.clone(), Purpose::Send).await.unwrap();
+    let runs = model.state == CampaignState::Running;
+    let free = |message: &Message| runs && message.state == Pending;
+    let mut granted = Vec::new();
+    for (place, message) in model.of_batch(number) {
+        if places.contains(&place) && free(message) {
+            message.put(Sending, "");
+            (message.claim, message.was_claimed) = (claim.token, true);
+            granted.push(place);
+        }
+    }
+    let step = format!("claims {places:?} of batch {number}, is granted {:?}", claim.messages);
+    assert_eq!(claim.messages, granted, "{step}");
+    if !granted.is_empty() {
+        claims.push((number, claim));
+    }
+    step
+}
+
+/// A request is answered, or answered once more, in whole or in part.
+async fn answer(
+    ledger: &impl Ledger,
+    model: &mut Model,
+    claims: &[(u32, Claim)],
+    random: &mut SmallRng,
+) -> String {
+    // Mostly one of the last; sometimes one that everybody has given up.
+    let from = if random.random_bool(0.5) { claims.len().saturating_sub(2) } else { 0 };
+    let Some((number, claim)) = claims[from..].choose(random) else { return "answers nothing".into() };
+    let mut outcomes = Vec::new();
+    for place in claim.messages.iter().filter(|_| random.random_bool(0.7)).copied().collect::<Vec<_>>() {
+        let outcome = match random.random_range(0..10) {
+            0..=3 => Outcome::Accepted { sid: format!("sid-{}-{place}", claim.token) },
+            4..=6 => Outcome::Rejected { code: (*CODES.choose(random).unwrap()).into(), detail: "no".into() },
+            7 | 8 => Outcome::InDoubt { detail: "timed out".into() },
+            _ => Outcome::Released,
+        };
+        outcomes.push((place, outcome));
+    }
+    // Nothing waits for a late proof in a campaign that has ended.
+    let has_ended = model.state.is_over();
+    for (place, outcome) in &outcomes {
+        let message = model.messages.get_mut(&(*number, *place)).unwrap();
+        if !(has_ended && message.state == InDoubt && *outcome == Outcome::Released) {
+            message.answered(claim.token, outcome);
+        }
+    }
+    let step = format!("answers {outcomes:?} to claim {:x} of batch {number}", claim.token);
+    let recorded: Vec<Recorded> = outcomes.into_iter().map(Recorded::from).collect();
+    ledger.record(&id(), *number, claim.token, recorded).await.unwrap();
+    step
+}
+
+async fn call_back(ledger: &impl Ledger, model: &mut Model, random: &mut SmallRng) -> String {
+    let (number, place) = (random.random_range(0..BATCHES), random.random_range(0..SIZE));
+    let state = *[Delivery::Sent, Delivery::Read, Delivery::Failed].choose(random).unwrap();
+    let sid = format!("reported-{number}-{place}");
+    let news = News::Delivery { state, code: Some("30016".into()), text: "no media".into() };
+    let report = MessageReport { message: place, sid: Some(sid.clone()), at: 5_000, news };
+    ledger.apply_reports(&id(), number, vec![report]).await.unwrap();
+    model.messages.get_mut(&(number, place)).unwrap().reported(state, &sid);
+    format!("message {place} of batch {number} is reported {state:?}")
+}
+
+/// A number is found on the suppression list just before its request.
+async fn skip(ledger: &impl Ledger, model: &mut Model, random: &mut SmallRng) -> String {
+    let (number, place) = (random.random_range(0..BATCHES), random.random_range(0..SIZE));
+    let outcome = Outcome::Skipped { reason: SkipReason::Suppressed, detail: String::new() };
+    model.messages.get_mut(&(number, place)).unwrap().answered(0, &outcome);
+    ledger.record(&id(), number, 0, vec![(place, outcome).into()]).await.unwrap();
+    format!("message {place} of batch {number} is suppressed")
+}
+
+/// What a person does, and what follows from it.
+async fn decide(ledger: &impl Ledger, model: &mut Model, random: &mut SmallRng) -> String {
+    use CampaignState::{Cancelled, Completed, Held, Paused, Running};
+    let is_cancelled = model.state == CampaignState::Cancelled;
+    let move_to = |model: &mut Model, to: CampaignState, from: &[CampaignState]| {
+        let is_legal = from.contains(&model.state);
+        if is_legal {
+            model.state = to;
+        }
+        is_legal
+    };
+    match random.random_range(0..20) {
+        0..=2 => {
+            let done = ledger.stop(&id(), Paused, 0).await.is_ok();
+            let legal = move_to(model, Paused, &[Running, Held, Paused]);
+            assert_eq!(done, legal);
+            format!("pauses: {done}")
+        }
+        3..=6 => {
+            let done = ledger.change_state(&id(), Running, None).await.is_ok();
+            // A completed one that has something to send again runs again as it is decided.
+            let legal = move_to(model, Running, &[Running, Held, Paused, Completed]);
+            assert_eq!(done, legal);
+            format!("resumes: {done}")
+        }
+        7 if random.random_bool(0.2) => {
+            let done = ledger.stop(&id(), Cancelled, 0).await.is_ok();
+            let legal = move_to(model, Cancelled, &[Running, Held, Paused, Cancelled]);
+            assert_eq!(done, legal);
+            let mut skipped = 0;
+            if legal {
+                skipped = ledger.decide(&id(), Decision::Cancel).await.unwrap();
+                let expected = model.decide(|message| message.state == Pending, Skipped, "cancelled");
+                assert_eq!(skipped, expected);
+            }
+            format!("cancels: {done}, {skipped} skipped")
+        }
+        8..=10 => {
+            let done = ledger.complete(&id(), None).await.unwrap();
+            let is_settled = model.is_settled() && model.state == Running;
+            assert_eq!(done, is_settled);
+            if done {
+                model.state = Completed;
+            }
+            format!("completes: {done}")
+        }
+        11..=14 if !is_cancelled => {
+            let codes: Vec<String> = [CODES[0], CODES[1], ABANDONED]
+                .iter()
+                .filter(|_| random.random_bool(0.3))
+                .map(|c| (*c).into())
+                .collect();
+            let decided = ledger.decide(&id(), Decision::Retry(codes.clone())).await.unwrap();
+            let is_meant = |message: &Message| {
+                let is_named = codes.contains(&message.word);
+                message.state == Rejected && (is_named || codes.is_empty() && message.word != ABANDONED)
+            };
+            let expected = model.decide(is_meant, Pending, "");
+            assert_eq!(decided, expected, "a retry of {codes:?}");
+            format!("retries {codes:?}: {decided}")
+        }
+        15..=17 if !is_cancelled => {
+            let decided = ledger.decide(&id(), Decision::Resend { until: i64::MAX }).await.unwrap();
+            assert_eq!(decided, model.decide(|message| message.state == InDoubt, Pending, ""));
+            format!("sends what is in doubt again: {decided}")
+        }
+        _ => {
+            let decided = ledger.decide(&id(), Decision::Abandon { until: i64::MAX }).await.unwrap();
+            assert_eq!(decided, model.decide(|message| message.state == InDoubt, Rejected, ABANDONED));
+            format!("gives up what is in doubt: {decided}")
+        }
+    }
+}
+
+async fn assert_same(ledger: &impl Ledger, model: &Model, so_far: &str) {
+    let campaign = now(ledger).await;
+    assert_eq!(campaign.state, model.state, "{so_far}");
+    let counts = &campaign.counts;
+    for (state, count) in [
+        (Pending, counts.pending),
+        (Sending, counts.sending),
+        (Accepted, counts.accepted),
+        (Rejected, counts.rejected),
+        (InDoubt, counts.in_doubt),
+        (Skipped, counts.skipped),
+    ] {
+        assert_eq!(count, model.count(state), "{state}, {so_far}");
+    }
+    let mut codes = BTreeMap::<String, u64>::new();
+    for message in model.messages.values().filter(|message| message.state == Rejected) {
+        *codes.entry(message.word.clone()).or_default() += 1;
+    }
+    assert_eq!(campaign.rejected, codes, "{so_far}");
+    let lines = report(ledger).await;
+    assert_eq!(lines.len(), model.messages.len(), "{so_far}");
+    for (line, message) in lines.iter().zip(model.messages.values()) {
+        assert_eq!(line.state, message.state, "row {}, {so_far}", line.row);
+        let word = match message.state {
+            Accepted => line.sid.as_deref(),
+            Rejected | Skipped => line.code.as_deref(),
+            Pending | Sending | InDoubt => None,
+        };
+        assert_eq!(word.unwrap_or_default(), message.word, "row {}, {so_far}", line.row);
+    }
+}
