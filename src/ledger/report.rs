@@ -83,6 +83,10 @@ pub type Texts = BTreeMap<(String, String), String>;
 /// Reads what is kept of a campaign's rows.
 pub trait Reporting: Batches {
     /// How many batches are written down, those that were claimed before their checkpoint among them.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such campaign, or it is being removed.
     fn written(&self, id: &CampaignId) -> impl Future<Output = Result<u32, LedgerError>> + Send;
 
     /// The SIDs of batches' accepted messages, by place.
@@ -125,6 +129,10 @@ pub trait Reporting: Batches {
     ) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
     /// A part of the report: a line for each message and each skipped row.
+    ///
+    /// # Errors
+    ///
+    /// When the campaign is gone, also if it went while this was read: what was read is not all of it.
     fn report(
         &self,
         id: &CampaignId,
@@ -155,6 +163,7 @@ pub trait Reporting: Batches {
             let next = from.skipped + skipped.len() as u64;
             lines.extend(skipped);
             lines.sort_by_key(|line| line.row);
+            self.written(id).await?;
             let next = (!is_last).then_some(Cursor { batch: end, skipped: next });
             Ok(ReportPage { lines, next })
         }
@@ -183,6 +192,10 @@ pub trait Reporting: Batches {
     }
 
     /// A part of what people answered, from a batch on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reporting::report`].
     fn responses(
         &self,
         id: &CampaignId,
@@ -195,6 +208,7 @@ pub trait Reporting: Batches {
                 return Ok(ResponsePage::default());
             }
             let responses = Response::in_order(&self.answers(id, from..end).await?);
+            self.written(id).await?;
             Ok(ResponsePage { responses, next: (end < written).then_some(end) })
         }
     }

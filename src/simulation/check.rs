@@ -100,6 +100,8 @@ const GRACE: i64 = 22;
 /// gives it no token.
 pub(super) fn limit(world: &World, rates: &[(i64, Rate)]) -> Result<(), String> {
     let seen = world.seen();
+    // A millisecond is as exact as the simulation's clock is: what it was worth before a change stays in the bucket.
+    let inexact = rates.iter().map(|(_, rate)| rate.per_second()).fold(0.0, f64::max) / 500.0;
     let (mut rates, Some((mut last, first))) =
         (rates.iter().copied().skip(1).peekable(), rates.first().copied())
     else {
@@ -108,7 +110,7 @@ pub(super) fn limit(world: &World, rates: &[(i64, Rate)]) -> Result<(), String> 
     let (mut rate, mut before) = (first, (last, first));
     let burst = |rate: Rate| f64::from(rate.burst().get());
     let mut tokens = burst(rate);
-    for (at, messages) in &seen.sent {
+    for (nth, (at, messages)) in seen.sent.iter().enumerate() {
         let mut come_back = |until: i64, rate: Rate, tokens: f64| {
             let more = (until - last) as f64 / 1000.0 * rate.per_second();
             last = until;
@@ -116,13 +118,16 @@ pub(super) fn limit(world: &World, rates: &[(i64, Rate)]) -> Result<(), String> 
         };
         while let Some((changed, next)) = rates.next_if(|(changed, _)| changed <= at) {
             tokens = come_back(changed, rate, tokens).min(burst(next));
+            if nth == 0 {
+                // A bucket that nobody has used is full.
+                tokens = burst(next);
+            }
             (before, rate) = ((changed, rate), next);
         }
         tokens = come_back(*at, rate, tokens) - *messages as f64;
-        // A millisecond is as exact as the simulation's clock is; and what was admitted before a change was so at the old
-        // terms.
+        // What was admitted before a change was so at the old terms.
         let old = if *at < before.0 + GRACE { burst(before.1) + before.1.per_second() * 0.022 } else { 0.0 };
-        if tokens < -(old + rate.per_second() / 500.0 + 1e-6) {
+        if tokens < -(old + inexact + 1e-6) {
             return Err(format!("the limit {rate} was exceeded at {at}: {:.2} too many", -tokens));
         }
     }

@@ -1451,6 +1451,9 @@ async fn a_campaign_that_is_removed_leaves_nothing(store: impl Store) {
     assert_eq!(ledger.campaign(&id()).await.unwrap(), None);
     assert_eq!(ledger.campaigns().await.unwrap(), []);
     assert_eq!(ledger.changes(0).await.unwrap().ids, []);
+    // A report that goes on breaks off: what was read of it is not all.
+    assert!(matches!(ledger.report(&id(), Cursor::default()).await, Err(LedgerError::NoCampaign(_))));
+    assert!(matches!(ledger.responses(&id(), 1).await, Err(LedgerError::NoCampaign(_))));
     running(&ledger).await;
     assert_eq!((counts(&ledger).await, report(&ledger).await), ([0; 6], Vec::new()));
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use flowcast::campaign::{CampaignId, CampaignState, Phone};
 use flowcast::ledger::{
-    Batches, Campaigns, Checkpoint, Decision, LedgerError, NewCampaign, Outcome, PlannedBatch, Plans,
-    Purpose, Recorded, Redis, RetryPolicy, SentMessages,
+    Batches, Campaigns, Checkpoint, Cursor, Decision, LedgerError, NewCampaign, Outcome, PlannedBatch, Plans,
+    Purpose, Recorded, Redis, Reporting, RetryPolicy, SentMessages,
 };
 use redis::Commands;
 
@@ -353,4 +353,23 @@ async fn a_server_that_refuses_and_closes_is_quoted() {
     let fault = Redis::connect(&url, RetryPolicy::Short, Duration::from_secs(1)).await.err().unwrap();
     let text = fault.to_string();
     assert!(text.contains("refuses the connection: ERR max number of clients reached"), "{text}");
+}
+
+#[tokio::test]
+async fn a_campaign_that_is_being_removed_has_no_report() {
+    let store = redis_store();
+    let ledger = store.ledger().await;
+    running(&ledger).await;
+    ledger.claim(batch(0, 3), vec![0], Purpose::Send).await.unwrap();
+    assert_eq!(ledger.report(&id(), Cursor::default()).await.unwrap().lines.len(), 3);
+    // As a removal leaves it that has just begun.
+    let mut field = redis::cmd("HSET");
+    field.arg("flowcast:{c1}:campaign").arg("removed").arg(1);
+    let _: u64 = store.server().await.command(&field).await.unwrap();
+    let report = ledger.report(&id(), Cursor::default()).await;
+    assert!(matches!(report, Err(LedgerError::NoCampaign(_))), "{report:?}");
+    // It is finished by whoever comes next.
+    ledger.remove(&id()).await.unwrap();
+    running(&ledger).await;
+    assert_eq!(ledger.report(&id(), Cursor::default()).await.unwrap().lines.len(), 0);
 }

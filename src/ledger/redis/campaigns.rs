@@ -7,7 +7,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
 use super::history::{self, FORGOTTEN};
-use super::layout::Keys;
+use super::layout::{Keys, REMOVED};
 use super::transaction::{Command, Done, Transaction};
 use super::{Redis, WINDOW};
 use crate::campaign::{CampaignId, CampaignState};
@@ -454,6 +454,8 @@ impl Campaigns for Redis {
         let mut mark = redis::cmd("SET");
         mark.arg(keys.forgotten()).arg(self.now()).arg("EX").arg(FORGOTTEN.as_secs());
         let _: () = self.client.command(&mark).await?;
+        // Whoever reads a report of it sees that it is not whole.
+        let _: u64 = self.client.command(redis::cmd("HSET").arg(keys.campaign()).arg(REMOVED).arg(1)).await?;
         let unlink = |number: u32| {
             let mut unlink = redis::cmd("UNLINK");
             unlink.arg(keys.plan(number)).arg(keys.record(number)).arg(keys.batch(number));

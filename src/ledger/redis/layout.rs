@@ -6,6 +6,9 @@ use crate::campaign::CampaignId;
 use crate::ledger::draft::Counter;
 use crate::ledger::{Breaker, BreakerScope, SkippedRow};
 
+/// The field of a campaign that is being removed.
+pub(super) const REMOVED: &str = "removed";
+
 /// The keys of a campaign. Its id is in braces: all of them are on one node of a cluster.
 pub(super) struct Keys<'i>(pub(super) &'i CampaignId);
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use jiff::Timestamp;
 
 use super::Redis;
-use super::layout::{Keys, read_skipped};
+use super::layout::{Keys, REMOVED, read_skipped};
 use crate::campaign::{CampaignId, MessageState, Phone};
 use crate::ledger::report::Texts;
 use crate::ledger::{LedgerError, ReportLine, Reporting, StoredBatch};
@@ -16,7 +16,14 @@ const PAGE: u64 = 1000;
 
 impl Reporting for Redis {
     async fn written(&self, id: &CampaignId) -> Result<u32, LedgerError> {
-        self.batches_of(id).await
+        let mut fields = redis::cmd("HMGET");
+        fields.arg(Keys(id).campaign()).arg("state").arg("batches").arg(REMOVED);
+        let (state, batches, removed): (Option<String>, Option<u32>, Option<u8>) =
+            self.client.command(&fields).await?;
+        if state.is_none() || removed.is_some() {
+            return Err(LedgerError::NoCampaign(id.clone()));
+        }
+        Ok(batches.unwrap_or_default())
     }
 
     async fn sids(&self, batches: &[Option<StoredBatch>]) -> Result<Vec<BTreeMap<u8, String>>, LedgerError> {
