@@ -27,6 +27,7 @@ pub mod span;
 pub mod state;
 pub mod template;
 pub mod text;
+pub mod time;
 
 pub use batch::{BATCH_LIMIT, Batch, Field, NUMBER_MARK, Recipient, shown_and_number};
 pub use capability::{Callbacks, Subject};

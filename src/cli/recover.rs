@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::{Failure, Outcome, open, operator, print, write_line};
+use crate::campaign::time::rfc3339;
 use crate::campaign::{CampaignState, Job, counted};
 use crate::config::Config;
 use crate::dispatch::recover;
@@ -69,12 +70,12 @@ async fn recover_in(command: &Recover, config: &Config, as_json: bool, ledger: &
         Some(recover(ledger, id, known, rate, &operator()).await?)
     };
     if as_json {
-        let time = |at: Option<Timestamp>| at.map(|at| at.to_string());
+        let time = |at: Option<Timestamp>| at.map(rfc3339);
         let gap = gap.map(|gap| {
             let silent: Vec<_> = gap
                 .silent
                 .iter()
-                .map(|(worker, at)| json!({ "worker": worker.to_string(), "last_heard_at": at.to_string() }))
+                .map(|(worker, at)| json!({ "worker": worker.to_string(), "last_heard_at": rfc3339(*at) }))
                 .collect();
             json!({ "from": time(gap.from), "to": time(gap.to), "silent": silent })
         });

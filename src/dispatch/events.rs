@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::campaign::delivery::{Delivery, News, ReplyContent};
 use crate::campaign::notice::{Notice, Noticed};
+use crate::campaign::time::{self, rfc3339};
 use crate::campaign::{CampaignState, MessageRef, MessageState, Phone, Recipient};
 use crate::forward::Forward;
 use crate::ledger::{Breaker, BreakerScope, Campaign, Outcome, ReportEffect};
@@ -30,6 +31,7 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(3);
 struct MessageNews<'n> {
     version: u8,
     event: &'n str,
+    #[serde(serialize_with = "time::serialize")]
     at: Timestamp,
     id: &'n str,
     message_ref: String,
@@ -101,7 +103,7 @@ impl Events {
         };
         let (campaign, batch, index) = (recipient.campaign(), recipient.batch_number(), recipient.index);
         let body = json!({
-            "version": 1, "event": name, "at": at,
+            "version": 1, "event": name, "at": rfc3339(at),
             "id": campaign, "message_ref": format!("{campaign}.{batch}.{index}"),
             "recipient": recipient.phone.to_string(), "row": recipient.row, "batch": batch,
             "state": outcome.state(), "code": code, "detail": detail,
@@ -120,7 +122,7 @@ impl Events {
             CampaignState::Cancelled => "campaign.cancelled",
         };
         let body = json!({
-            "version": 1, "event": name, "at": at,
+            "version": 1, "event": name, "at": rfc3339(at),
             "id": campaign.id, "name": campaign.name, "account": campaign.account,
             "state": campaign.state, "reason": campaign.reason,
             "planned": campaign.planned, "counts": campaign.counts,
@@ -144,7 +146,7 @@ impl Events {
             (BreakerScope::Flow(flow), None) => ("flow.released", Some(flow), None),
         };
         let mut body = json!({
-            "version": 1, "event": name, "at": at,
+            "version": 1, "event": name, "at": rfc3339(at),
             "account": breaker.account, "flow": flow, "reason": reason,
         });
         if let Some(from) = from {
@@ -158,7 +160,7 @@ impl Events {
     pub fn throttled(at: Timestamp, account: &str, flow: &str, reason: &str) -> Event {
         let name = "flow.throttled";
         let body = json!({
-            "version": 1, "event": name, "at": at,
+            "version": 1, "event": name, "at": rfc3339(at),
             "account": account, "flow": flow, "reason": reason,
         });
         Event::new(name, &body)
@@ -171,7 +173,7 @@ impl Events {
             Noticed::Number(digits) => ("number.changed", json!({ "number": format!("+{digits}") })),
         };
         let mut body = json!({
-            "version": 1, "event": name, "at": at, "account": account,
+            "version": 1, "event": name, "at": rfc3339(at), "account": account,
             "change": notice.event, "detail": notice.detail,
         });
         if let (Some(body), Some(about)) = (body.as_object_mut(), about.as_object()) {
@@ -224,7 +226,7 @@ impl Events {
         let name = "recipient.suppressed";
         let message = message.map(ToString::to_string);
         let body = json!({
-            "version": 1, "event": name, "at": at,
+            "version": 1, "event": name, "at": rfc3339(at),
             "recipient": person.to_string(), "message_ref": message,
         });
         Event::new(name, &body)

@@ -195,6 +195,7 @@ pub async fn register(
         rows: prepared.scan.rows,
         batch_size: prepared.batch_size,
         rehearsal,
+        created_by: by.into(),
     };
     let (campaign, is_new) = ledger.register(new).await?;
     if is_new {

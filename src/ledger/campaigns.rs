@@ -48,6 +48,9 @@ pub struct NewCampaign {
     pub batch_size: usize,
     /// Whether it goes to a sandbox: a rehearsal, which the real campaign replaces.
     pub rehearsal: bool,
+    /// Who submitted it.
+    #[serde(default)]
+    pub created_by: String,
 }
 
 /// A campaign as the ledger knows it.
@@ -102,6 +105,8 @@ pub struct Campaign {
     pub doubt_below: u32,
     /// Whether it went to a sandbox.
     pub rehearsal: bool,
+    /// Who submitted it; not known of those that an earlier version registered.
+    pub created_by: Option<String>,
     /// When it was registered.
     pub submitted_at: Timestamp,
     /// When it first ran.

@@ -9,7 +9,7 @@ use super::LedgerError;
 use super::batches::{Batches, Listed, PAGE, StoredBatch};
 use super::deliveries::{Deliveries, Response, UNDELIVERED};
 use crate::campaign::delivery::Progress;
-use crate::campaign::{CampaignId, MessageState};
+use crate::campaign::{CampaignId, MessageState, time};
 
 /// A line of a report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,7 @@ pub struct ReportLine {
     /// What the delivery reports say.
     pub delivery: Option<String>,
     /// The last change.
+    #[serde(serialize_with = "time::serialize_option")]
     pub updated_at: Option<Timestamp>,
     /// What the provider calls the last request of its batch: its support asks for it first.
     #[serde(default, skip_serializing_if = "Option::is_none")]

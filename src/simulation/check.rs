@@ -107,27 +107,28 @@ pub(super) fn limit(world: &World, rates: &[(i64, Rate)]) -> Result<(), String> 
     else {
         return Ok(());
     };
-    let (mut rate, mut before) = (first, (last, first));
+    let (mut rate, mut changed) = (first, last);
     let burst = |rate: Rate| f64::from(rate.burst().get());
-    let mut tokens = burst(rate);
+    // A bucket that nobody has used is full.
+    let (mut tokens, mut most) = (burst(rate), burst(rate));
     for (nth, (at, messages)) in seen.sent.iter().enumerate() {
-        let mut come_back = |until: i64, rate: Rate, tokens: f64| {
+        let mut come_back = |until: i64, rate: Rate, tokens: f64, most: f64| {
             let more = (until - last) as f64 / 1000.0 * rate.per_second();
             last = until;
-            (tokens + more).min(burst(rate))
+            (tokens + more).min(most)
         };
-        while let Some((changed, next)) = rates.next_if(|(changed, _)| changed <= at) {
-            tokens = come_back(changed, rate, tokens).min(burst(next));
-            if nth == 0 {
-                // A bucket that nobody has used is full.
-                tokens = burst(next);
-            }
-            (before, rate) = ((changed, rate), next);
+        while let Some((when, next)) = rates.next_if(|(when, _)| when <= at) {
+            let held = come_back(when, rate, tokens, most);
+            tokens = if nth == 0 { burst(next) } else { held };
+            // What was admitted just before the change was taken out of the bucket as it was.
+            most = tokens.max(burst(next)) + GRACE as f64 / 1000.0 * next.per_second();
+            (changed, rate) = (when, next);
         }
-        tokens = come_back(*at, rate, tokens) - *messages as f64;
-        // What was admitted before a change was so at the old terms.
-        let old = if *at < before.0 + GRACE { burst(before.1) + before.1.per_second() * 0.022 } else { 0.0 };
-        if tokens < -(old + inexact + 1e-6) {
+        if *at >= changed + GRACE {
+            most = burst(rate);
+        }
+        tokens = come_back(*at, rate, tokens, most) - *messages as f64;
+        if tokens < -(inexact + 1e-6) {
             return Err(format!("the limit {rate} was exceeded at {at}: {:.2} too many", -tokens));
         }
     }

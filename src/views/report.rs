@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::lines::Lines;
+use crate::campaign::time::rfc3339;
 use crate::campaign::{MessageState, codes, visible};
 use crate::ledger::ReportLine;
 
@@ -53,6 +54,6 @@ fn fields(line: &ReportLine) -> Vec<String> {
         text(&line.detail),
         line.attempts.to_string(),
         text(&line.delivery),
-        line.updated_at.map(|at| at.to_string()).unwrap_or_default(),
+        line.updated_at.map(rfc3339).unwrap_or_default(),
     ]
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::lines::Lines;
 use crate::campaign::CampaignId;
 use crate::campaign::delivery::ReplyContent;
+use crate::campaign::time::rfc3339;
 use crate::ledger::{Ledger, LedgerError, Response};
 
 /// The columns before those of the form.
@@ -77,7 +78,7 @@ pub fn write<W: Write>(lines: &mut Lines<W>, page: &[Response], columns: &Column
 }
 
 fn at(response: &Response) -> String {
-    Timestamp::from_millisecond(response.at).unwrap_or_default().to_string()
+    rfc3339(Timestamp::from_millisecond(response.at).unwrap_or_default())
 }
 
 fn line(response: &Response) -> Value {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::campaign::CampaignState;
+use crate::campaign::{CampaignState, time};
 use crate::ledger::{Campaign, Counts, DeliveryCounts};
 
 /// Where a campaign stands.
@@ -36,14 +36,24 @@ pub struct Status {
     /// What is left at that rate, in seconds.
     pub eta_s: Option<u64>,
     /// When it was registered.
+    #[serde(serialize_with = "time::serialize")]
     #[schema(value_type = String, format = DateTime)]
     pub submitted_at: Timestamp,
     /// When it first ran.
+    #[serde(serialize_with = "time::serialize_option")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub started_at: Option<Timestamp>,
     /// When it completed or was cancelled.
+    #[serde(serialize_with = "time::serialize_option")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub finished_at: Option<Timestamp>,
+    /// The account that sends it.
+    pub account: String,
+    /// Whether it went to a sandbox: then nobody was really sent to.
+    pub sandbox: bool,
+    /// Who submitted it: a token's name, a user at a host, or the way it came; null of one that an earlier version
+    /// registered.
+    pub created_by: Option<String>,
 }
 
 impl From<&Campaign> for Status {
@@ -63,6 +73,9 @@ impl From<&Campaign> for Status {
             submitted_at: campaign.submitted_at,
             started_at: campaign.started_at,
             finished_at: campaign.finished_at,
+            account: campaign.account.clone(),
+            sandbox: campaign.rehearsal,
+            created_by: campaign.created_by.clone(),
         }
     }
 }

@@ -90,6 +90,10 @@ async fn what_became_of_it_is_what_the_command_line_has(service: &Service) {
         (status["counts"]["accepted"].as_u64(), status["skipped"]["duplicate"].as_u64()),
         (Some(2), Some(1))
     );
+    assert_eq!(
+        (&status["created_by"], &status["account"], &status["sandbox"]),
+        (&"marketing".into(), &"main".into(), &false.into())
+    );
     let world = &service.fleet.world;
     let shown: Value = serde_json::from_str(&world.flowcast(&["status", "api-1", "--json"]).out).unwrap();
     assert_eq!(shown, service.get("/campaigns/api-1").await.json());

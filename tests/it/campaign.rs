@@ -15,6 +15,12 @@ fn sum(value: &Value) -> u64 {
     value.as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum()
 }
 
+/// A time is RFC 3339 in UTC, with milliseconds: `2026-11-01T03:30:00.000Z`.
+fn assert_millis(time: &str) {
+    let at: jiff::Timestamp = time.parse().unwrap();
+    assert_eq!(format!("{at:.3}"), time);
+}
+
 #[test]
 fn the_fixture_runs_in_the_sandbox_and_all_counts_add_up() {
     let world = World::new(1);
@@ -24,6 +30,14 @@ fn the_fixture_runs_in_the_sandbox_and_all_counts_add_up() {
     let status = world.status("appointment-demo");
     assert_eq!(last["counts"], status["counts"]);
     assert_eq!(status["state"], "completed");
+    assert_eq!((&last["account"], &last["sandbox"]), (&"main".into(), &true.into()));
+    assert!(last["created_by"].as_str().unwrap().contains('@'), "{last}");
+    for time in ["submitted_at", "started_at", "finished_at"] {
+        assert_millis(last[time].as_str().unwrap());
+    }
+    for line in world.report("appointment-demo").iter().filter(|line| line["state"] == "accepted") {
+        assert_millis(line["updated_at"].as_str().unwrap());
+    }
 
     let mut reader = csv::ReaderBuilder::new().flexible(true).from_path(fixture("customers.csv")).unwrap();
     let rows = reader.byte_records().count() as u64;

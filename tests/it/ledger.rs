@@ -102,6 +102,7 @@ fn new_campaign() -> NewCampaign {
         rows: 1000,
         batch_size: 100,
         rehearsal: false,
+        created_by: "asha".into(),
     }
 }
 

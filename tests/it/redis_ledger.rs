@@ -36,6 +36,7 @@ async fn running(ledger: &Redis) {
         rows: 1,
         batch_size: 100,
         rehearsal: false,
+        created_by: "asha".into(),
     };
     ledger.register(new).await.unwrap();
     ledger.change_state(&id(), CampaignState::Running, None).await.unwrap();

@@ -53,8 +53,9 @@ struct Group {
 
 impl Group {
     fn start(folder: &Path, command: &str, environment: &[(&str, String)]) -> Self {
+        // The shell ends when the server has: until then another one finds its ports taken.
         let script = format!(
-            "set -m\ntrap 'kill -9 -- -$! 2>/dev/null' EXIT\ntrap exit TERM INT HUP\n\
+            "set -m\ntrap 'kill -9 -- -$! 2>/dev/null; wait $!' EXIT\ntrap exit TERM INT HUP\n\
              {command} >>log 2>&1 </dev/null &\necho $!\nread -r _\n"
         );
         let mut shell = Command::new("bash")

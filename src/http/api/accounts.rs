@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::super::problem::Problem;
 use super::Api;
 use super::refusals::OnList;
-use crate::campaign::{CampaignState, Rate};
+use crate::campaign::{CampaignState, Rate, time};
 use crate::ledger::{Breaker, Breakers, CampaignFilter, Campaigns, on_ledger};
 
 /// How many running campaigns are looked at for what is used.
@@ -60,6 +60,7 @@ struct Held {
     /// Why, and what to do.
     reason: String,
     /// Since when.
+    #[serde(serialize_with = "time::serialize")]
     #[schema(value_type = String, format = DateTime)]
     since: Timestamp,
 }

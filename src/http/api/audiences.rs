@@ -25,7 +25,7 @@ use super::Api;
 use super::extract::Params;
 use super::refusals::{OnJob, OnList};
 use crate::audience::{Bucket, Encoding, Object, Root, Settings, Source, scan};
-use crate::campaign::counted;
+use crate::campaign::{counted, time};
 use crate::ledger::{Act, Audit, on_ledger};
 
 /// The largest file, in bytes: about twenty million rows.
@@ -351,6 +351,7 @@ pub(in crate::http) struct AudienceFile {
     /// The size of the file.
     pub(in crate::http) bytes: u64,
     /// When it was last written.
+    #[serde(serialize_with = "time::serialize")]
     #[schema(value_type = String, format = DateTime)]
     pub(in crate::http) uploaded_at: Timestamp,
 }

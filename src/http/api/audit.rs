@@ -10,7 +10,7 @@ use super::super::problem::Problem;
 use super::Api;
 use super::extract::{Params, limit};
 use super::refusals::OnList;
-use crate::campaign::CampaignId;
+use crate::campaign::{CampaignId, time};
 use crate::ledger::{Act, Audit, on_ledger};
 
 #[derive(Deserialize, IntoParams)]
@@ -29,6 +29,7 @@ pub(super) struct ListParams {
 #[derive(Serialize, ToSchema)]
 pub(super) struct ActView {
     /// When.
+    #[serde(serialize_with = "time::serialize")]
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
     /// Who: a token's name, a user at a host, or the way it came.

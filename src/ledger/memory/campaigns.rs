@@ -42,6 +42,7 @@ impl Stored {
             batch_size: new.batch_size,
             doubt_below: 0,
             rehearsal: new.rehearsal,
+            created_by: Some(new.created_by.clone()),
             submitted_at: at,
             started_at: None,
             finished_at: None,

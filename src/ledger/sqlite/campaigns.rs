@@ -100,6 +100,7 @@ fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Campa
         batch_size: usize::try_from(row.get::<_, i64>("batch_size")?).unwrap_or(1),
         doubt_below: row.get("doubt_below")?,
         rehearsal: row.get("rehearsal")?,
+        created_by: row.get("created_by")?,
         submitted_at: time(row.get("submitted_at")?),
         started_at: started_at.map(time),
         finished_at: row.get::<_, Option<i64>>("finished_at")?.map(time),
@@ -140,8 +141,8 @@ pub(super) fn tally(
 fn insert(transaction: &Transaction<'_>, new: &NewCampaign) -> Result<(), LedgerError> {
     transaction.execute(
         "INSERT INTO campaign (id, named, name, fingerprint, audience, rows, batch_size, rehearsal, state, submitted_at,
-           account, job, columns, changed)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13,
+           account, job, columns, created_by, changed)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14,
            max(?10, (SELECT coalesce(max(changed), 0) + 1 FROM campaign)))",
         params![
             new.id.as_str(),
@@ -156,7 +157,8 @@ fn insert(transaction: &Transaction<'_>, new: &NewCampaign) -> Result<(), Ledger
             now(),
             new.account,
             new.job,
-            serde_json::Value::from(new.columns.clone()).to_string()
+            serde_json::Value::from(new.columns.clone()).to_string(),
+            new.created_by
         ],
     )?;
     Ok(())

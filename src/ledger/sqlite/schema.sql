@@ -13,6 +13,7 @@ CREATE TABLE campaign (
     rows         INTEGER NOT NULL,
     batch_size   INTEGER NOT NULL,
     rehearsal    INTEGER NOT NULL,
+    created_by   TEXT,                  -- who submitted it
     doubt_below  INTEGER NOT NULL DEFAULT 0, -- untouched messages of batches below it may have been sent
     state        TEXT NOT NULL,
     reason       TEXT,

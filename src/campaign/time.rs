@@ -1,0 +1,46 @@
+//! Moments as every interface has them: RFC 3339 in UTC, with milliseconds.
+
+use jiff::Timestamp;
+use serde::Serializer;
+
+/// A moment as text: `2026-11-01T03:30:00.000Z`.
+pub fn rfc3339(at: Timestamp) -> String {
+    format!("{at:.3}")
+}
+
+/// Serializes a moment.
+///
+/// # Errors
+///
+/// The serializer's.
+pub fn serialize<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&rfc3339(*at))
+}
+
+/// Serializes a moment that may not have come.
+///
+/// # Errors
+///
+/// The serializer's.
+pub fn serialize_option<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => serialize(at, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_has_three_digits_of_a_second_whatever_it_is() {
+        for (at, text) in [
+            ("2026-11-01T09:00:00+05:30", "2026-11-01T03:30:00.000Z"),
+            ("2026-11-28T01:32:59.19Z", "2026-11-28T01:32:59.190Z"),
+            ("2026-11-28T01:32:59.123999Z", "2026-11-28T01:32:59.123Z"),
+        ] {
+            assert_eq!(rfc3339(at.parse().unwrap()), text);
+        }
+    }
+}
