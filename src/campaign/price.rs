@@ -40,6 +40,13 @@ impl PriceList {
     }
 }
 
+impl Price {
+    /// In its unit, as near as a number comes.
+    pub fn value(self) -> f64 {
+        self.0 as f64 / PARTS as f64
+    }
+}
+
 impl std::borrow::Borrow<str> for Prefix {
     fn borrow(&self) -> &str {
         &self.0

@@ -26,6 +26,7 @@ const LISTED: usize = 20;
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Checked {
     /// The campaign's id, where the job names one.
+    #[schema(required = true)]
     pub id: Option<String>,
     /// What was found of the audience that whoever handed it in should know, a sentence each.
     pub notes: Vec<String>,
@@ -120,6 +121,8 @@ pub struct ForecastView {
 pub struct PriceView {
     /// The sum, as `1,234.50`.
     pub amount: String,
+    /// The same as a number.
+    pub value: f64,
     /// What it is in, as `INR`.
     pub currency: String,
     /// How many messages go where the list has no price; they are not in the sum.
@@ -248,6 +251,7 @@ pub fn check(prepared: &Prepared, account: &Account, shown: usize) -> Result<Che
             duration: forecast.duration,
             price: account.prices.as_ref().map(|list| PriceView {
                 amount: price.to_string(),
+                value: price.value(),
                 currency: list.currency.clone(),
                 unpriced,
             }),

@@ -16,10 +16,12 @@ pub struct Status {
     /// Its id.
     pub id: String,
     /// What people call it.
+    #[schema(required = true)]
     pub name: Option<String>,
     /// Its state.
     pub state: CampaignState,
     /// Why it is held, or what it waits for.
+    #[schema(required = true)]
     pub reason: Option<String>,
     /// Whether the whole audience is planned; until then the total still grows.
     pub planned: bool,
@@ -34,6 +36,7 @@ pub struct Status {
     /// Messages settled a second, over the last ten seconds.
     pub rate: f64,
     /// What is left at that rate, in seconds.
+    #[schema(required = true)]
     pub eta_s: Option<u64>,
     /// When it was registered.
     #[serde(serialize_with = "time::serialize")]
@@ -41,11 +44,11 @@ pub struct Status {
     pub submitted_at: Timestamp,
     /// When it first ran.
     #[serde(serialize_with = "time::serialize_option")]
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(value_type = Option<String>, format = DateTime, required = true)]
     pub started_at: Option<Timestamp>,
     /// When it completed or was cancelled.
     #[serde(serialize_with = "time::serialize_option")]
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[schema(value_type = Option<String>, format = DateTime, required = true)]
     pub finished_at: Option<Timestamp>,
     /// The account that sends it.
     pub account: String,
@@ -53,6 +56,7 @@ pub struct Status {
     pub sandbox: bool,
     /// Who submitted it: a token's name, a user at a host, or the way it came; null of one that an earlier version
     /// registered.
+    #[schema(required = true)]
     pub created_by: Option<String>,
 }
 

@@ -19,6 +19,7 @@ mod browser;
 mod callbacks;
 mod campaign;
 mod chaos;
+mod clients;
 mod clocks;
 mod connections;
 mod container;

@@ -82,6 +82,10 @@ pub enum Advice {
 }
 
 impl Advice {
+    /// Every one of them.
+    pub const ALL: [Self; 5] =
+        [Self::None, Self::Wait, Self::SkipPerson, Self::StopCampaign, Self::FixTemplate];
+
     /// In words.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -21,14 +21,19 @@ pub(in crate::http) struct AccountView {
     /// Its name in the configuration.
     name: String,
     /// Its provider; null where the account can't be used.
+    #[schema(required = true)]
     provider: Option<&'static str>,
     /// What the provider allows it.
     limits: Limits,
+    /// The same in numbers.
+    rates: Rates,
     /// What of them is used now.
     used: Used,
     /// Why it is held, if it is.
+    #[schema(required = true)]
     held: Option<Held>,
     /// Why it can't be used, if it can't.
+    #[schema(required = true)]
     problem: Option<String>,
 }
 
@@ -36,11 +41,45 @@ pub(in crate::http) struct AccountView {
 #[derive(Default, Serialize, ToSchema)]
 struct Limits {
     /// Requests of the account.
+    #[schema(required = true)]
     requests: Option<String>,
     /// Messages of each sender number.
+    #[schema(required = true)]
     messages: Option<String>,
     /// Unique recipients of the account.
+    #[schema(required = true)]
     recipients: Option<String>,
+}
+
+/// Limits in numbers; null is none.
+#[derive(Default, Serialize, ToSchema)]
+struct Rates {
+    /// Requests of the account.
+    #[schema(required = true)]
+    requests: Option<RateView>,
+    /// Messages of each sender number.
+    #[schema(required = true)]
+    messages: Option<RateView>,
+    /// Unique recipients of the account.
+    #[schema(required = true)]
+    recipients: Option<RateView>,
+}
+
+/// A limit: so many in so many seconds.
+#[derive(Serialize, ToSchema)]
+struct RateView {
+    /// How many.
+    count: u32,
+    /// In how many seconds.
+    seconds: u64,
+    /// How many at once at the most.
+    burst: u32,
+}
+
+impl From<Rate> for RateView {
+    fn from(rate: Rate) -> Self {
+        Self { count: rate.count(), seconds: rate.per().as_secs(), burst: rate.burst().get() }
+    }
 }
 
 /// What is used now.
@@ -51,6 +90,7 @@ struct Used {
     /// How many of its campaigns run.
     running: u64,
     /// How many requests this worker may have under way at once.
+    #[schema(required = true)]
     concurrency: Option<u64>,
 }
 
@@ -73,7 +113,9 @@ pub(super) struct AccountList {
 }
 
 /// Lists the accounts.
-#[utoipa::path(get, path = "/accounts", tag = "accounts", responses((status = 200, body = AccountList), OnList))]
+///
+/// By name, with the limits of each, what of them is used now, and what holds it. Never a secret.
+#[utoipa::path(get, path = "/accounts", tag = "accounts", operation_id = "listAccounts", responses((status = 200, description = "The accounts", body = AccountList), OnList))]
 pub(super) async fn list(State(api): State<Api>) -> Result<Json<AccountList>, Problem> {
     Ok(Json(AccountList { items: all(&api).await? }))
 }
@@ -99,6 +141,11 @@ pub(in crate::http) async fn all(api: &Api) -> Result<Vec<AccountView>, Problem>
                 requests: text(rates.requests),
                 messages: text(rates.messages),
                 recipients: text(rates.recipients),
+            },
+            rates: Rates {
+                requests: rates.requests.map(RateView::from),
+                messages: rates.messages.map(RateView::from),
+                recipients: rates.recipients.map(RateView::from),
             },
             used: Used {
                 messages_per_second: (rate * 10.0).round() / 10.0,

@@ -69,9 +69,12 @@ pub(in crate::http) struct Uploaded {
 }
 
 /// Takes an audience in: the file's bytes, or a form with `file`.
+///
+/// The same bytes under the same name change nothing; other bytes are refused with 409. A file that is no audience is
+/// refused with the line that is wrong.
 #[utoipa::path(
-    post, path = "/audiences", tag = "audiences", params(UploadParams),
-    request_body(content = String, description = "The file", content_type = "text/csv"),
+    post, path = "/audiences", tag = "audiences", operation_id = "uploadAudience", params(UploadParams),
+    request_body(content = String, description = "The bytes of the file, or a form with them", content_type = "application/octet-stream"),
     responses(
         (status = 200, description = "The same bytes again", body = Uploaded),
         (status = 201, description = "Taken in", body = Uploaded), OnJob,
@@ -364,9 +367,11 @@ pub(super) struct AudienceFiles {
 }
 
 /// Lists the files of the audience root.
+///
+/// The newest first; paths are as a job's `audience.csv.path` wants them.
 #[utoipa::path(
-    get, path = "/audiences", tag = "audiences",
-    responses((status = 200, body = AudienceFiles), (status = 409, description = "Conflict", body = Problem, content_type = "application/problem+json"), OnList)
+    get, path = "/audiences", tag = "audiences", operation_id = "listAudiences",
+    responses((status = 200, description = "The files", body = AudienceFiles), (status = 409, description = "Conflict", body = Problem, content_type = "application/problem+json"), OnList)
 )]
 pub(super) async fn list(State(api): State<Api>) -> Result<Json<AudienceFiles>, Problem> {
     Ok(Json(AudienceFiles { items: all(&api).await? }))

@@ -37,6 +37,7 @@ pub(super) struct ActView {
     /// What, one word.
     what: String,
     /// To which campaign, if to one.
+    #[schema(required = true)]
     campaign: Option<String>,
     /// The same in words.
     detail: String,
@@ -55,12 +56,15 @@ pub(super) struct Acts {
     /// The newest first.
     items: Vec<ActView>,
     /// The cursor of the next page; null at the end.
+    #[schema(required = true)]
     next: Option<String>,
 }
 
 /// Lists what people did, the newest first.
+///
+/// By the command line, the queue, the API or the dashboard.
 #[utoipa::path(
-    get, path = "/audit", tag = "audit", params(ListParams), responses((status = 200, body = Acts), OnList)
+    get, path = "/audit", tag = "audit", operation_id = "listAudit", params(ListParams), responses((status = 200, description = "A page of the log", body = Acts), OnList)
 )]
 pub(super) async fn list(
     State(api): State<Api>,

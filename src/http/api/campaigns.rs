@@ -34,8 +34,11 @@ pub(super) struct CreateParams {
 }
 
 /// Sends a campaign, or finds the one that the job already is.
+///
+/// A job with an `id` may be handed in as often as wanted: it is one campaign. With `check` nothing is registered, and the
+/// answer says what would be sent.
 #[utoipa::path(
-    post, path = "/campaigns", tag = "campaigns", params(CreateParams),
+    post, path = "/campaigns", tag = "campaigns", operation_id = "createCampaign", params(CreateParams),
     request_body(content = Object, description = "A job", content_type = "application/json"),
     responses(
         (status = 200, description = "The same job again, with the status of its campaign; or what a check found",
@@ -127,14 +130,17 @@ pub(super) struct CampaignList {
     /// The newest first.
     items: Vec<Status>,
     /// The cursor of the next page; null at the end.
+    #[schema(required = true)]
     next: Option<String>,
 }
 
 /// Lists campaigns, the newest first.
+///
+/// A cursor stays right while campaigns are registered.
 #[utoipa::path(
-    get, path = "/campaigns", tag = "campaigns", params(ListParams),
+    get, path = "/campaigns", tag = "campaigns", operation_id = "listCampaigns", params(ListParams),
     responses(
-        (status = 200, body = CampaignList),
+        (status = 200, description = "A page of campaigns", body = CampaignList),
         OnList,
     )
 )]
@@ -150,10 +156,12 @@ pub(super) async fn list(
 }
 
 /// Shows a campaign.
+///
+/// As `flowcast status --json` prints it.
 #[utoipa::path(
-    get, path = "/campaigns/{id}", tag = "campaigns", params(("id" = String, Path, description = "Its id")),
+    get, path = "/campaigns/{id}", tag = "campaigns", operation_id = "getCampaign", params(("id" = String, Path, description = "Its id")),
     responses(
-        (status = 200, body = Status),
+        (status = 200, description = "The status", body = Status),
         OnCampaign,
     )
 )]
@@ -178,11 +186,13 @@ pub(in crate::http) async fn act(
 }
 
 /// Stops a campaign until it is resumed: nothing more goes out, what is under way is finished.
+///
+/// Nothing more of it is sent until it is resumed; requests that have gone out are finished.
 #[utoipa::path(
-    post, path = "/campaigns/{id}/pause", tag = "campaigns",
+    post, path = "/campaigns/{id}/pause", tag = "campaigns", operation_id = "pauseCampaign",
     params(("id" = String, Path, description = "Its id")),
     responses(
-        (status = 200, body = Status),
+        (status = 200, description = "The status after it", body = Status),
         OnCampaign,
     )
 )]
@@ -195,11 +205,13 @@ pub(super) async fn pause(
 }
 
 /// Goes on with a campaign that is paused or held.
+///
+/// One that is paused or held goes on; what held it and others is tried again, too.
 #[utoipa::path(
-    post, path = "/campaigns/{id}/resume", tag = "campaigns",
+    post, path = "/campaigns/{id}/resume", tag = "campaigns", operation_id = "resumeCampaign",
     params(("id" = String, Path, description = "Its id")),
     responses(
-        (status = 200, body = Status),
+        (status = 200, description = "The status after it", body = Status),
         OnCampaign,
     )
 )]
@@ -212,11 +224,13 @@ pub(super) async fn resume(
 }
 
 /// Ends a campaign; what is not sent yet never is.
+///
+/// Messages that are not sent yet are skipped, for good; requests that have gone out are finished.
 #[utoipa::path(
-    post, path = "/campaigns/{id}/cancel", tag = "campaigns",
+    post, path = "/campaigns/{id}/cancel", tag = "campaigns", operation_id = "cancelCampaign",
     params(("id" = String, Path, description = "Its id")),
     responses(
-        (status = 200, body = Status),
+        (status = 200, description = "The status after it", body = Status),
         OnCampaign,
     )
 )]
@@ -244,11 +258,14 @@ pub(super) struct Messages {
 }
 
 /// Sends rejected messages again.
+///
+/// All of them, or those with some codes. People who get enough marketing already (131049) are taken by that code alone
+/// for a day.
 #[utoipa::path(
-    post, path = "/campaigns/{id}/retry", tag = "campaigns",
+    post, path = "/campaigns/{id}/retry", tag = "campaigns", operation_id = "retryCampaign",
     params(("id" = String, Path, description = "Its id")), request_body = Option<RetryBody>,
     responses(
-        (status = 200, body = Messages),
+        (status = 200, description = "How many messages are sent again", body = Messages),
         OnCampaign,
     )
 )]
@@ -274,11 +291,13 @@ pub(super) struct ResolveBody {
 }
 
 /// Decides what becomes of messages in doubt.
+///
+/// Whether the provider has them is not known: sent again, a person may get a second one; given up, they count as rejected.
 #[utoipa::path(
-    post, path = "/campaigns/{id}/resolve", tag = "campaigns",
+    post, path = "/campaigns/{id}/resolve", tag = "campaigns", operation_id = "resolveCampaign",
     params(("id" = String, Path, description = "Its id")), request_body = ResolveBody,
     responses(
-        (status = 200, body = Messages),
+        (status = 200, description = "How many messages it is about", body = Messages),
         OnCampaign,
     )
 )]

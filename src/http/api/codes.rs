@@ -10,15 +10,19 @@ use crate::campaign::visible;
 use crate::views::codes::{CodeView, near};
 
 /// All codes.
-#[utoipa::path(get, path = "/codes", tag = "codes", responses((status = 200, body = Vec<CodeView>), OnList))]
+///
+/// Those of Meta, of the providers, and flowcast's own.
+#[utoipa::path(get, path = "/codes", tag = "codes", operation_id = "listCodes", responses((status = 200, description = "All codes", body = Vec<CodeView>), OnList))]
 pub(super) async fn list() -> Json<Vec<CodeView>> {
     Json(CODES.iter().map(CodeView::from).collect())
 }
 
 /// What is known of a code; it may be one of several sources.
+///
+/// What it means, what flowcast does about it, and what a person can do.
 #[utoipa::path(
-    get, path = "/codes/{code}", tag = "codes", params(("code" = String, Path, description = "As a report has it")),
-    responses((status = 200, body = Vec<CodeView>), OnOne)
+    get, path = "/codes/{code}", tag = "codes", operation_id = "explainCode", params(("code" = String, Path, description = "As a report has it")),
+    responses((status = 200, description = "What is known of it", body = Vec<CodeView>), OnOne)
 )]
 pub(super) async fn show(Path(code): Path<String>) -> Result<Json<Vec<CodeView>>, Problem> {
     let found: Vec<CodeView> = codes::explain(&code).into_iter().map(CodeView::from).collect();

@@ -112,8 +112,10 @@ async fn look(
 }
 
 /// The status of a campaign, at once and after each change, until it has ended.
+///
+/// Server-sent events: one at once, and one after each change, at most twice a second, until the campaign has ended.
 #[utoipa::path(
-    get, path = "/campaigns/{id}/events", tag = "campaigns",
+    get, path = "/campaigns/{id}/events", tag = "campaigns", operation_id = "followCampaign",
     params(("id" = String, Path, description = "Its id")),
     responses(
         (status = 200, description = "Events `status`, each with the status as data", body = String,

@@ -6,6 +6,7 @@ pub(super) mod audiences;
 mod audit;
 pub(super) mod campaigns;
 mod codes;
+mod description;
 pub(super) mod extract;
 pub(super) mod live;
 mod refusals;
@@ -17,13 +18,13 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::Method;
+use axum::http::{Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::sync::Semaphore;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder};
+use utoipa::openapi::{ComponentsBuilder, InfoBuilder, License, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -33,6 +34,7 @@ use super::problem::Problem;
 use crate::campaign::MessageState;
 use crate::dispatch::{Context, JOB_LIMIT};
 use crate::ledger::AnyLedger;
+use description::Queries;
 
 /// Where it begins.
 const BASE: &str = "/api/v1";
@@ -74,10 +76,15 @@ impl Api {
 
 /// The routes, for those whom `access` lets in.
 pub fn router(api: Api, access: Access, health: Health) -> Router {
-    let (routes, document) = described();
-    let document = Arc::new(document);
+    let (routes, described) = described();
+    let document = description::document(&described);
+    let queries = Arc::new(Queries::of(&document));
+    let document = axum::body::Bytes::from(document.to_string());
+    let json = [(header::CONTENT_TYPE, "application/json")];
     let routes = routes
-        .route("/openapi.json", get(move || async move { axum::Json((*document).clone()) }))
+        // Below the guard: who may not ask is told so first.
+        .route_layer(middleware::from_fn_with_state(queries, description::refuse_unknown))
+        .route("/openapi.json", get(move || async move { (json, document) }))
         .fallback(async || {
             Problem::not_found("there is nothing here; GET /api/v1/openapi.json lists what there is")
         })
@@ -121,7 +128,7 @@ pub(super) async fn in_time(State(health): State<Health>, request: Request, next
 fn described() -> (Router<Api>, OpenApi) {
     let token = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
-        .description(Some("A token of http.tokens in the configuration"));
+        .description(Some("A token of `http.tokens` in the configuration"));
     let mut components = ComponentsBuilder::new().schema_from::<MessageState>().build();
     components.add_security_scheme("token", SecurityScheme::Http(token.build()));
     let about = OpenApiBuilder::new()
@@ -133,6 +140,7 @@ fn described() -> (Router<Api>, OpenApi) {
                     "Campaigns, their reports, audiences, suppressed numbers, accounts and codes. Errors are \
                      problem documents (RFC 9457).",
                 ))
+                .license(Some(License::new(env!("CARGO_PKG_LICENSE"))))
                 .build(),
         )
         .components(Some(components))

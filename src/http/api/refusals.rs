@@ -20,16 +20,20 @@ fn refusals(statuses: &[StatusCode]) -> Responses {
     statuses.iter().map(refusal).collect()
 }
 
-/// Everywhere: nobody known, too small a role, the servers away.
-const ALWAYS: [StatusCode; 3] =
-    [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::SERVICE_UNAVAILABLE];
+/// Everywhere: a parameter that there is not, no valid token, too small a role, the servers away.
+const ALWAYS: [StatusCode; 4] = [
+    StatusCode::BAD_REQUEST,
+    StatusCode::UNAUTHORIZED,
+    StatusCode::FORBIDDEN,
+    StatusCode::SERVICE_UNAVAILABLE,
+];
 
 /// Of a list.
 pub(super) struct OnList;
 
 impl IntoResponses for OnList {
     fn responses() -> Responses {
-        refusals(&[&ALWAYS[..], &[StatusCode::BAD_REQUEST]].concat())
+        refusals(&ALWAYS)
     }
 }
 
@@ -38,7 +42,7 @@ pub(super) struct OnOne;
 
 impl IntoResponses for OnOne {
     fn responses() -> Responses {
-        refusals(&[&ALWAYS[..], &[StatusCode::BAD_REQUEST, StatusCode::NOT_FOUND]].concat())
+        refusals(&[&ALWAYS[..], &[StatusCode::NOT_FOUND]].concat())
     }
 }
 
@@ -62,12 +66,7 @@ pub(super) struct OnJob;
 
 impl IntoResponses for OnJob {
     fn responses() -> Responses {
-        let more = [
-            StatusCode::BAD_REQUEST,
-            StatusCode::CONFLICT,
-            StatusCode::PAYLOAD_TOO_LARGE,
-            StatusCode::UNPROCESSABLE_ENTITY,
-        ];
+        let more = [StatusCode::CONFLICT, StatusCode::PAYLOAD_TOO_LARGE, StatusCode::UNPROCESSABLE_ENTITY];
         refusals(&[&ALWAYS[..], &more].concat())
     }
 }

@@ -28,8 +28,10 @@ pub(in crate::http) struct ReportParams {
 }
 
 /// A line for every message and every skipped row, in the order of the audience.
+///
+/// A line for each message, in the order of the audience. One that breaks off was not whole.
 #[utoipa::path(
-    get, path = "/campaigns/{id}/report.csv", tag = "reports",
+    get, path = "/campaigns/{id}/report.csv", tag = "reports", operation_id = "getReportCsv",
     params(("id" = String, Path, description = "The campaign's id"), ReportParams),
     responses((status = 200, description = "The lines", body = String, content_type = "text/csv"), OnOne)
 )]
@@ -48,8 +50,10 @@ pub(in crate::http) async fn report_csv(
 }
 
 /// The same as JSON lines.
+///
+/// A line for each message, in the order of the audience. One that breaks off was not whole.
 #[utoipa::path(
-    get, path = "/campaigns/{id}/report.jsonl", tag = "reports",
+    get, path = "/campaigns/{id}/report.jsonl", tag = "reports", operation_id = "getReportJsonLines",
     params(("id" = String, Path, description = "The campaign's id"), ReportParams),
     responses((status = 200, description = "The lines", body = String, content_type = "application/x-ndjson"), OnOne)
 )]
@@ -64,8 +68,10 @@ pub(in crate::http) async fn report_jsonl(
 }
 
 /// What people answered, one column a form field.
+///
+/// A line for each answer; a form has a column for each of its fields.
 #[utoipa::path(
-    get, path = "/campaigns/{id}/responses.csv", tag = "reports",
+    get, path = "/campaigns/{id}/responses.csv", tag = "reports", operation_id = "getResponsesCsv",
     params(("id" = String, Path, description = "The campaign's id")),
     responses((status = 200, description = "The answers", body = String, content_type = "text/csv"), OnOne)
 )]
@@ -81,8 +87,10 @@ pub(in crate::http) async fn responses_csv(
 }
 
 /// The same as JSON lines.
+///
+/// A line for each answer, with the fields of a form by name.
 #[utoipa::path(
-    get, path = "/campaigns/{id}/responses.jsonl", tag = "reports",
+    get, path = "/campaigns/{id}/responses.jsonl", tag = "reports", operation_id = "getResponsesJsonLines",
     params(("id" = String, Path, description = "The campaign's id")),
     responses((status = 200, description = "The answers", body = String, content_type = "application/x-ndjson"), OnOne)
 )]

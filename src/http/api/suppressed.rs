@@ -31,13 +31,16 @@ pub(super) struct Numbers {
     /// In E.164, in the order of their digits.
     items: Vec<String>,
     /// The cursor of the next page; null at the end.
+    #[schema(required = true)]
     next: Option<String>,
 }
 
 /// Lists numbers.
+///
+/// In ascending order.
 #[utoipa::path(
-    get, path = "/suppressed", tag = "suppressed", params(ListParams),
-    responses((status = 200, body = Numbers), OnList)
+    get, path = "/suppressed", tag = "suppressed", operation_id = "listSuppressed", params(ListParams),
+    responses((status = 200, description = "A page of the numbers", body = Numbers), OnList)
 )]
 pub(super) async fn list(
     State(api): State<Api>,
@@ -71,9 +74,11 @@ pub(super) struct Added {
 }
 
 /// Puts numbers on the list.
+///
+/// They are never messaged again, by no campaign. Numbers that are on the list already change nothing.
 #[utoipa::path(
-    post, path = "/suppressed", tag = "suppressed", request_body = AddBody,
-    responses((status = 200, body = Added), OnJob)
+    post, path = "/suppressed", tag = "suppressed", operation_id = "addSuppressed", request_body = AddBody,
+    responses((status = 200, description = "How many are new", body = Added), OnJob)
 )]
 pub(super) async fn add(
     State(api): State<Api>,
@@ -98,8 +103,10 @@ pub(super) async fn add(
 }
 
 /// Takes a number off the list.
+///
+/// One that is not on the list changes nothing.
 #[utoipa::path(
-    delete, path = "/suppressed/{number}", tag = "suppressed",
+    delete, path = "/suppressed/{number}", tag = "suppressed", operation_id = "removeSuppressed",
     params(("number" = String, Path, description = "In E.164, as `+919876543210`")),
     responses((status = 204, description = "It is not on the list any more"), OnOne)
 )]

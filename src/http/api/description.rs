@@ -1,0 +1,136 @@
+//! The `OpenAPI` document: made from the routes, with what their types can't say.
+//!
+//! It is also the rule for queries: a parameter that it does not name is refused.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use url::form_urlencoded;
+use utoipa::openapi::OpenApi;
+
+use super::super::problem::Problem;
+use super::BASE;
+use crate::campaign::codes::Advice;
+use crate::campaign::job::job_schema;
+use crate::campaign::problem::nearest;
+use crate::campaign::text::shortened;
+use crate::campaign::{SkipReason, visible};
+
+/// What the operations are about, by tag.
+const TAGS: [(&str, &str); 7] = [
+    ("campaigns", "Campaigns, from the job to what people do to them"),
+    ("reports", "What became of each message, and what people answered"),
+    ("audiences", "Files of recipients"),
+    ("suppressed", "Numbers that are never messaged"),
+    ("accounts", "Accounts at providers: their limits, and what holds them"),
+    ("codes", "What the codes of a report mean"),
+    ("audit", "What people did"),
+];
+/// A job as it may be handed in.
+const EXAMPLE: &str = r#"{
+    "version": 1,
+    "id": "diwali-2026",
+    "account": "main",
+    "from": "+912248931479",
+    "audience": { "csv": { "path": "diwali.csv", "default_region": "IN" } },
+    "message": { "type": "text", "text": { "body": "Dear {{ name }}, we are open until nine." } },
+    "limits": { "messages": "50/s" }
+}"#;
+/// What the log calls what people do.
+const ACTS: [&str; 11] = [
+    "submit", "pause", "resume", "cancel", "retry", "resolve", "recover", "suppress", "upload", "requeue",
+    "discard",
+];
+/// The longest name of a parameter that is quoted, in bytes.
+const LONGEST_NAME: usize = 100;
+
+/// The document, as it is answered.
+pub(super) fn document(described: &OpenApi) -> Value {
+    let mut document = serde_json::to_value(described).unwrap_or_default();
+    let tags = TAGS.map(|(name, description)| json!({ "name": name, "description": description }));
+    document["tags"] = json!(tags);
+    let mut job = job_schema();
+    if let Some(job) = job.as_object_mut() {
+        // Generators name what they make by the title.
+        job.insert("title".into(), "Job".into());
+        job.remove("$schema");
+    }
+    document["components"]["schemas"]["Job"] = job;
+    let example: Value = serde_json::from_str(EXAMPLE).unwrap_or_default();
+    let job = json!({ "schema": { "$ref": "#/components/schemas/Job" }, "example": example });
+    document["paths"]["/campaigns"]["post"]["requestBody"]["content"]["application/json"] = job;
+    let bytes = json!({ "schema": { "type": "string", "format": "binary" } });
+    let form = json!({ "schema": {
+        "type": "object",
+        "properties": { "file": { "type": "string", "format": "binary" } },
+        "required": ["file"],
+    } });
+    let reasons = json!(SkipReason::ALL.iter().map(|reason| reason.as_str()).collect::<Vec<_>>());
+    let schemas = &mut document["components"]["schemas"];
+    for (schema, property, rule, values) in [
+        ("Status", "skipped", "propertyNames", json!({ "enum": reasons })),
+        ("Checked", "skipped", "propertyNames", json!({ "enum": reasons })),
+        ("RowProblem", "reason", "enum", reasons),
+        ("CodeView", "action", "enum", json!(Advice::ALL.map(Advice::as_str))),
+        ("ActView", "what", "enum", json!(ACTS)),
+    ] {
+        schemas[schema]["properties"][property][rule] = values;
+    }
+    let upload = &mut document["paths"]["/audiences"]["post"]["requestBody"]["content"];
+    upload["application/octet-stream"] = bytes;
+    upload["multipart/form-data"] = form;
+    document
+}
+
+/// The parameters that queries may have, by method and route.
+pub(super) struct Queries(HashMap<(Method, String), BTreeSet<String>>);
+
+impl Queries {
+    /// As a document describes them.
+    pub(super) fn of(document: &Value) -> Self {
+        let mut known = HashMap::new();
+        let paths = document["paths"].as_object().into_iter().flatten();
+        for (path, operations) in paths {
+            for (method, operation) in operations.as_object().into_iter().flatten() {
+                let parameters = operation["parameters"].as_array().into_iter().flatten();
+                let in_query = parameters.filter(|parameter| parameter["in"] == "query");
+                let names = in_query.filter_map(|parameter| parameter["name"].as_str()).map(str::to_owned);
+                if let Ok(method) = method.to_uppercase().parse() {
+                    known.insert((method, format!("{BASE}{path}")), names.collect());
+                }
+            }
+        }
+        Self(known)
+    }
+
+    /// The first parameter of a query that the route does not have, with what may have been meant.
+    fn unknown(&self, method: &Method, route: &str, query: &str) -> Option<String> {
+        let method = if *method == Method::HEAD { Method::GET } else { method.clone() };
+        let known = self.0.get(&(method, route.to_owned()))?;
+        let mut given = form_urlencoded::parse(query.as_bytes());
+        let (name, _) = given.find(|(name, _)| !known.contains(&**name))?;
+        let near = nearest(&name, known.iter().map(String::as_str));
+        Some(format!("there is no parameter {:?}{near}", shortened(&visible(&name), LONGEST_NAME)))
+    }
+}
+
+/// Refuses parameters that a route does not have: one that is misspelt would change what is done without a word.
+pub(super) async fn refuse_unknown(
+    State(queries): State<Arc<Queries>>,
+    route: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let unknown = route
+        .zip(request.uri().query())
+        .and_then(|(route, query)| queries.unknown(request.method(), route.as_str(), query));
+    match unknown {
+        Some(detail) => Problem::bad_request(detail).into_response(),
+        None => next.run(request).await,
+    }
+}

@@ -1,0 +1,73 @@
+//! Clients that others generate from the description of the API.
+
+use std::path::Path;
+
+use flowcast::sandbox::Behaviour;
+
+use crate::service::Service;
+use crate::support::sandbox;
+
+const TOKENS: &str = "tokens = [{ name = \"reports\", role = \"viewer\", token = \"look-1\" }, { name = \"marketing\", role = \"operator\", token = \"act-1\" }]";
+const TOOLS: &str = "openapi-spec-validator==0.9.0 openapi-python-client==0.29.1";
+
+/// What the page on the API has for the generator of Python clients.
+fn generator_settings() -> String {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/api.md")).unwrap();
+    let (_, rest) = page.split_once("```yaml\n").unwrap();
+    rest.split_once("```").unwrap().0.to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_python_client_is_generated_without_a_warning_and_leads_a_campaigns_life() {
+    let (sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let world = &service.fleet.world;
+    world.write("settings.yaml", generator_settings());
+    world.write("life.py", include_str!("../clients/life.py"));
+    // Installed once, beside what else is built.
+    let tools = Path::new(env!("CARGO_TARGET_TMPDIR")).join(TOOLS.replace(' ', "-"));
+    let script = "set -euo pipefail\n\
+        if [ ! -x \"$TOOLS/bin/openapi-python-client\" ]; then\n\
+            rm -rf \"$TOOLS\" && python3 -m venv \"$TOOLS\" && \"$TOOLS/bin/pip\" install --quiet $WANTED\n\
+        fi\n\
+        curl --silent --fail --header 'Authorization: Bearer look-1' \"$URL/openapi.json\" > openapi.json\n\
+        \"$TOOLS/bin/openapi-spec-validator\" openapi.json\n\
+        \"$TOOLS/bin/openapi-python-client\" generate --path openapi.json --config settings.yaml \\\n\
+            --meta none --output-path flowcast_client\n\
+        \"$TOOLS/bin/python\" life.py\n";
+    let mut bash = tokio::process::Command::new("bash");
+    bash.arg("-c").arg(script).current_dir(world.path(""));
+    bash.env("TOOLS", tools)
+        .env("WANTED", TOOLS)
+        .env("URL", format!("{}/api/v1", service.url))
+        .env("no_proxy", "*");
+    let ended = bash.output().await.unwrap();
+    let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    assert!(ended.status.success(), "{out}\n{err}");
+    for said in [&out, &err] {
+        assert!(!said.to_lowercase().contains("warning"), "{said}");
+    }
+    assert!(out.contains("the campaign has led its life"), "{out}");
+    assert_eq!(sandbox.count(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parameter_that_there_is_not_is_refused_with_what_may_have_been_meant() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let refused = async |path: &str| service.get(path).await.detail(400);
+    assert_eq!(
+        refused("/campaigns?stat=running").await,
+        "there is no parameter \"stat\"; did you mean \"state\"?"
+    );
+    assert_eq!(refused("/codes?limit=1").await, "there is no parameter \"limit\"");
+    assert_eq!(refused("/campaigns/c1?x=1").await, "there is no parameter \"x\"");
+    let posted = service.post("/campaigns?chek=true", &crate::support::job()).await;
+    assert_eq!(posted.detail(400), "there is no parameter \"chek\"; did you mean \"check\"?");
+    service.get("/campaigns/c1").await.detail(404);
+    // Who may not ask is not told what there is.
+    service.send(service.request(reqwest::Method::GET, "/codes?x=1", "")).await.detail(401);
+    // A value that is empty is one that is not there; its name is looked at all the same.
+    assert_eq!(service.get("/campaigns?state=&q=").await.status, 200);
+    service.get("/campaigns?x=").await.detail(400);
+}
