@@ -110,6 +110,7 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     let forward = forward(config, Some(&broker))?;
     let events = events(config, Some(broker.clone()), &forward);
     let context = context(config, Some(&server), endpoint.as_ref(), events)?;
+    http::count_from_zero(context.accounts.all().into_keys());
     let _ = slot.set(reports(config, &ledger, &context, forward));
     api.open(AnyLedger::Fleet(ledger.clone()), context.clone());
     watch(&health, &server, &broker);
@@ -159,6 +160,7 @@ async fn embedded(
         let endpoint = CallbackEndpoint::of(config, public_url.as_ref(), &ledger).await?;
         (None, context(config, None, endpoint.as_ref(), events)?)
     };
+    http::count_from_zero(context.accounts.all().into_keys());
     let _ = slot.set(reports(config, &ledger, &context, forward));
     api.open(AnyLedger::Embedded(ledger.clone()), context.clone());
     // Ready as soon as everything answers.

@@ -143,6 +143,30 @@ impl Drop for Http {
     }
 }
 
+/// Makes every counter that an alert watches be there with 0, those of each account, too: of a series that begins with its
+/// first incident Prometheus sees no increase.
+pub fn count_from_zero<'a>(accounts: impl Iterator<Item = &'a String>) {
+    for account in accounts {
+        for state in ["accepted", "rejected", "in_doubt", "pending"] {
+            metrics::counter!("flowcast_messages_total", "account" => account.clone(), "state" => state)
+                .absolute(0);
+        }
+        metrics::counter!("flowcast_holds_total", "account" => account.clone()).absolute(0);
+    }
+    for result in ["taken", "forged", "unreadable", "nothing", "notice", "unmatched", "foreign"] {
+        metrics::counter!("flowcast_callbacks_total", "result" => result).absolute(0);
+    }
+    for result in ["taken", "refused", "lost"] {
+        metrics::counter!("flowcast_forwarded_total", "result" => result).absolute(0);
+    }
+    metrics::counter!("flowcast_events_lost_total").absolute(0);
+    metrics::counter!("flowcast_suppressed_total").absolute(0);
+    metrics::counter!("flowcast_claims_expired_total").absolute(0);
+    metrics::counter!("flowcast_lost_messages_total").absolute(0);
+    metrics::counter!("flowcast_restored_messages_total").absolute(0);
+    metrics::counter!("flowcast_jobs_refused_total").absolute(0);
+}
+
 fn describe() {
     use metrics::{describe_counter, describe_gauge, describe_histogram};
     describe_counter!("flowcast_messages_total", "Messages by the state that an answer led to");

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
+use flowcast::sandbox::Behaviour;
 use serde_json::Value;
 
-use crate::support::sources;
+use crate::service::Service;
+use crate::support::{sandbox, sources};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -70,6 +72,39 @@ fn every_metric_is_described_documented_and_shown_and_no_other_is_asked_for() {
     let documented = metrics(&read("docs/operations.md"));
     let missing: Vec<_> = known.difference(&documented).collect();
     assert!(missing.is_empty(), "docs/operations.md says nothing of {missing:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_counter_that_an_alert_watches_is_there_with_zero_from_the_start() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    for is_embedded in [true, false] {
+        let service = Service::start(is_embedded, &provider, "").await;
+        let text = service
+            .client
+            .get(format!("{}/metrics", service.url))
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap();
+        let rules = read("deploy/prometheus/flowcast.rules.yml");
+        let watched: BTreeSet<String> =
+            metrics(&rules).into_iter().filter(|name| name.ends_with("_total")).collect();
+        assert!(watched.len() >= 8, "{watched:?}");
+        for name in watched {
+            let series: Vec<&str> = text.lines().filter(|line| line.starts_with(&name)).collect();
+            assert!(!series.is_empty(), "{name}: {text}");
+            assert!(series.iter().all(|line| line.ends_with(" 0")), "{series:?}");
+        }
+        for series in [
+            "flowcast_messages_total{account=\"main\",state=\"in_doubt\"} 0",
+            "flowcast_messages_total{account=\"main\",state=\"rejected\"} 0",
+            "flowcast_holds_total{account=\"main\"} 0",
+        ] {
+            assert!(text.contains(series), "{series}: {text}");
+        }
+    }
 }
 
 #[test]
