@@ -15,7 +15,7 @@ use crate::audience::Audiences;
 use crate::campaign::{Phone, counted};
 use crate::config::Config;
 use crate::dispatch::Account;
-use crate::ledger::{Access, CLOCK_SKEW, Redis, Sqlite};
+use crate::ledger::{Access, CLOCK_SKEW, Redis, Sqlite, UnmovedStore};
 use crate::provider::{Answer, Failure as NoReply, ParsedBody, RequestBody, classify};
 use crate::queue::rabbitmq::Broker;
 use crate::redis_client::{Node, RetryPolicy, survey};
@@ -76,6 +76,9 @@ pub(super) async fn main(_: &Doctor, config: &Config, json: bool) -> Outcome {
     look_at_audiences(config, &mut findings);
     look_at_redis(config, &mut findings).await;
     look_at_broker(config, &mut findings).await;
+    if config.redis.is_some() {
+        look_at_store(config, &mut findings).await;
+    }
     let bad = findings.0.iter().any(|finding| finding.grade == Grade::Bad);
     let text = if json {
         let line = |finding: &Finding| json!({ "check": finding.check, "grade": finding.grade.as_str(), "text": finding.text });
@@ -88,6 +91,28 @@ pub(super) async fn main(_: &Doctor, config: &Config, json: bool) -> Outcome {
     };
     print(&text)?;
     Ok(if bad { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// A store that was used before the fleet was.
+async fn look_at_store(config: &Config, findings: &mut Findings) {
+    match UnmovedStore::at(config.store.path.clone()).unfinished().await {
+        Ok(None) => {}
+        Ok(Some((_, campaigns))) if campaigns.is_empty() => {}
+        Ok(Some((store, campaigns))) => findings.add(
+            "store",
+            Grade::Warning,
+            format!(
+                "{store} has {}, which the fleet does not send: let them end with `flowcast worker --embedded \
+                 --store {store}`",
+                counted(campaigns.len() as u64, "unfinished campaign")
+            ),
+        ),
+        Err(fault) => findings.add(
+            "store",
+            Grade::Bad,
+            format!("{fault}; until it can be read no new campaign is taken on this machine: move the file away, or mend it"),
+        ),
+    }
 }
 
 /// Credentials are tried with a request that holds no message, so that nothing can be sent.

@@ -15,7 +15,7 @@ use crate::audience::Audiences;
 use crate::campaign::CampaignState;
 use crate::config::Config;
 use crate::dispatch::{self, Context, End, Events};
-use crate::ledger::{Access, Campaign, Campaigns, LedgerError, Sqlite};
+use crate::ledger::{Access, Campaign, Campaigns, LedgerError, Sqlite, UnmovedStore};
 use crate::sandbox::Reporting;
 use crate::views::status::Status;
 
@@ -60,7 +60,15 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
     };
     let ledger = Sqlite::open(&path, Access::Send)?;
     // A job without an id that is run again is the same campaign: a new id would send all of it again.
-    let (campaign, _) = dispatch::register(&ledger, &prepared, sandbox.is_some(), true, &operator()).await?;
+    let (campaign, _) = dispatch::register(
+        &ledger,
+        &prepared,
+        sandbox.is_some(),
+        true,
+        &operator(),
+        &UnmovedStore::default(),
+    )
+    .await?;
     if let Some(note) = prepared.scan.encoding.note() {
         write_line(&format!("the audience is {note}"));
     }

@@ -14,7 +14,7 @@ use super::{Failure, Outcome, open, operator, print};
 use crate::campaign::CampaignId;
 use crate::config::Config;
 use crate::dispatch::{prepare, register};
-use crate::ledger::{Access, Sqlite};
+use crate::ledger::{Access, Sqlite, UnmovedStore};
 
 /// Put a job on the queue.
 #[derive(Args)]
@@ -35,6 +35,7 @@ pub(super) async fn main(submit: Submit, config: &Config, json: bool) -> Outcome
     if config.amqp.is_some() && submit.store.flag().is_empty() {
         let mut document = job.document.clone();
         document["id"] = id.as_str().into();
+        UnmovedStore::at(config.store.path.clone()).refuse(&id).await?;
         let broker = open::broker(config, false).await?;
         broker.submit(document.to_string().into_bytes()).await?;
         broker.close().await;
@@ -50,7 +51,7 @@ pub(super) async fn main(submit: Submit, config: &Config, json: bool) -> Outcome
         let prepared = Arc::new(prepare(job, &open::audiences(config)?, &account)?);
         // It may be a worker's by now, or be made by one at this moment.
         let ledger = Sqlite::open(submit.store.path(config), Access::Create)?;
-        register(&ledger, &prepared, false, false, &operator()).await?;
+        register(&ledger, &prepared, false, false, &operator(), &UnmovedStore::default()).await?;
     }
     print(&if json { format!("{}\n", json!({ "id": id })) } else { format!("{id}\n") })?;
     Ok(ExitCode::SUCCESS)

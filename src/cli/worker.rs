@@ -16,18 +16,20 @@ use super::run::listen_for_signals;
 use super::sandbox::{Faults, inside};
 use super::{Failure, Outcome, open};
 use crate::callbacks::{Reports, Slot, StopWords, router};
-use crate::campaign::PhoneParser;
+use crate::campaign::{CampaignId, PhoneParser, counted};
 use crate::config::{self, Config};
 use crate::dispatch::{Context, Events, LoopProgress, Webhooks, take_jobs, work};
 use crate::forward::Forward;
 use crate::http::{self, Api, Health, Http};
-use crate::ledger::{Access, AnyLedger, Ledger, Redis, Sqlite, Store};
+use crate::ledger::{Access, AnyLedger, Ledger, Redis, Sqlite, Store, UnmovedStore};
 use crate::provider::transport::REQUEST_TIMEOUT;
 use crate::queue::rabbitmq::Broker;
 use crate::queue::{Local, RabbitMq};
 use crate::redis_client::{RedisClient, RetryPolicy};
 use crate::sandbox::Reporting;
 
+/// How many campaigns of a store are named.
+const SHOWN: usize = 5;
 /// How often campaigns are forgotten that ended long ago.
 const CLEAN: Duration = Duration::from_mins(10);
 
@@ -109,7 +111,9 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     };
     let forward = forward(config, Some(&broker))?;
     let events = events(config, Some(broker.clone()), &forward);
-    let context = context(config, Some(&server), endpoint.as_ref(), events)?;
+    let mut context = context(config, Some(&server), endpoint.as_ref(), events)?;
+    context.unmoved = UnmovedStore::at(config.store.path.clone());
+    tell_of_unfinished(&context.unmoved).await;
     http::count_from_zero(context.accounts.all().into_keys());
     let _ = slot.set(reports(config, &ledger, &context, forward));
     api.open(AnyLedger::Fleet(ledger.clone()), context.clone());
@@ -130,6 +134,22 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     .await;
     broker.close().await;
     done
+}
+
+/// Says what a store beside the fleet's ledger has that the fleet does not send.
+async fn tell_of_unfinished(unmoved: &UnmovedStore) {
+    match unmoved.unfinished().await {
+        Ok(Some((store, campaigns))) if !campaigns.is_empty() => tracing::warn!(
+            "the store {store} of this machine has {} ({}), which the fleet does not send: let them end \
+             with `flowcast worker --embedded --store {store}`",
+            counted(campaigns.len() as u64, "unfinished campaign"),
+            campaigns.iter().take(SHOWN).map(CampaignId::as_str).collect::<Vec<_>>().join(", "),
+        ),
+        Ok(_) => {}
+        Err(fault) => {
+            tracing::error!("{fault}; until it can be read no new campaign is taken on this machine");
+        }
+    }
 }
 
 /// Works on the store of this machine.

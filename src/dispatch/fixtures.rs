@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Account, Prepared, prepare, register};
 use crate::audience::Audiences;
 use crate::campaign::{CampaignId, Job};
-use crate::ledger::{Access, Sqlite};
+use crate::ledger::{Access, Sqlite, UnmovedStore};
 use crate::limiter::{AccountLimits, Concurrency, Rates};
 use crate::provider::{Credentials, PROVIDERS, Transport};
 
@@ -54,6 +54,7 @@ pub(super) async fn registered() -> Registered {
         prepared(&json!({ "recipients": [{ "phone": "+919876543210" }, { "phone": "+919876543211" }] }));
     let folder = tempfile::tempdir().unwrap();
     let ledger = Sqlite::open(&folder.path().join("flowcast.db"), Access::Send).unwrap();
-    let id = register(&ledger, &prepared, false, false, "a test").await.unwrap().0.id;
+    let id =
+        register(&ledger, &prepared, false, false, "a test", &UnmovedStore::default()).await.unwrap().0.id;
     Registered { ledger, id, account: account(), prepared, _folder: folder }
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::audience::{self, Audience, AudienceError, Audiences, Encoding, Scan, Settings, Source};
 use crate::campaign::job::AudienceSource;
 use crate::campaign::{CampaignId, Columns, Job, Problem, Template, counted};
-use crate::ledger::{Act, Campaign, Ledger, LedgerError, NewCampaign};
+use crate::ledger::{Act, Campaign, Ledger, LedgerError, NewCampaign, UnmovedStore};
 use crate::limiter::batch_size;
 use crate::traces::Trace;
 
@@ -161,17 +161,18 @@ impl Refusal {
 }
 
 /// Registers a job, or finds the campaign that it already is; returns also whether it is new. `again` says
-/// whether a job without an id may have come before, `by` who wants it.
+/// whether a job without an id may have come before, `by` who wants it; what an `unmoved` store has is not begun again.
 ///
 /// # Errors
 ///
-/// When its id stands for another job, or the ledger fails.
+/// When its id stands for another job, or for a campaign of the unmoved store, or the ledger fails.
 pub async fn register(
     ledger: &impl Ledger,
     prepared: &Arc<Prepared>,
     rehearsal: bool,
     again: bool,
     by: &str,
+    unmoved: &UnmovedStore,
 ) -> Result<(Campaign, bool), LedgerError> {
     let job = &prepared.job;
     let given = || Uuid::now_v7().to_string().parse::<CampaignId>();
@@ -179,6 +180,12 @@ pub async fn register(
         Some(id) => id.clone(),
         None => given().map_err(|fault| LedgerError::Storage(fault.to_string()))?,
     };
+    if !rehearsal
+        && let Err(fault) = unmoved.refuse(&id).await
+        && ledger.campaign(&id).await?.is_none()
+    {
+        return Err(fault);
+    }
     // As it is kept, it has its id, also where it was given one.
     let mut document = job.document.clone();
     document["id"] = id.as_str().into();

@@ -356,7 +356,8 @@ async fn read<L: Ledger>(intake: &Intake<'_, L>, delivery: &JobDelivery) -> Resu
     let audiences = context.audiences.clone();
     let prepared = tokio::task::spawn_blocking(move || prepare(job, &audiences, &account)).await;
     let prepared = Arc::new(prepared.map_err(|fault| JobError::Later(fault.to_string()))??);
-    let (campaign, _) = register(ledger, &prepared, false, delivery.redelivered, QUEUE).await?;
+    let (campaign, _) =
+        register(ledger, &prepared, false, delivery.redelivered, QUEUE, &context.unmoved).await?;
     tracing::info!(campaign = %campaign.id, "registered, {} rows", campaign.rows);
     // Where there is no room, it is found in the ledger a moment later.
     let _ = registered.try_send((campaign.id, prepared));

@@ -25,7 +25,8 @@ use crate::audience::Audiences;
 use crate::campaign::job::OnInDoubt;
 use crate::campaign::{CampaignId, CampaignState, Columns, Job, Opening, Phone, SkipReason, counted};
 use crate::ledger::{
-    Breaker, Campaign, Counts, Decision, Gap, Lease, Ledger, Point, Suppress, Suppressed, skip_unplanned,
+    Breaker, Campaign, Counts, Decision, Gap, Lease, Ledger, Point, Suppress, Suppressed, UnmovedStore,
+    skip_unplanned,
 };
 use crate::limiter::CampaignLimits;
 use crate::queue::{Queue, QueueError};
@@ -53,6 +54,8 @@ pub struct Context {
     pub events: Events,
     /// Whether it sends to a sandbox: then rehearsals and nothing else, and without it never one.
     pub rehearses: bool,
+    /// A store of this machine beside the fleet's ledger: what it has is not begun again.
+    pub unmoved: UnmovedStore,
     /// The numbers that must never be messaged.
     suppressed: Arc<RwLock<Suppressed>>,
 }
@@ -60,7 +63,14 @@ pub struct Context {
 impl Context {
     /// A context that knows no suppressed numbers yet.
     pub fn new(accounts: Accounts, audiences: Audiences, events: Events, rehearses: bool) -> Self {
-        Self { accounts, audiences, events, rehearses, suppressed: Arc::default() }
+        Self {
+            accounts,
+            audiences,
+            events,
+            rehearses,
+            unmoved: UnmovedStore::default(),
+            suppressed: Arc::default(),
+        }
     }
 
     /// Takes over what has changed in the list of suppressed numbers.

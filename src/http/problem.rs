@@ -105,6 +105,7 @@ impl From<LedgerError> for Problem {
             LedgerError::NoCampaign(_) => StatusCode::NOT_FOUND,
             LedgerError::OtherContent(_)
             | LedgerError::NotARehearsal(_)
+            | LedgerError::InStore { .. }
             | LedgerError::IllegalMove { .. }
             | LedgerError::OtherPlan(..)
             | LedgerError::StalePlan(_) => StatusCode::CONFLICT,

@@ -30,6 +30,17 @@ pub enum LedgerError {
     /// A rehearsal would overwrite what was really sent.
     #[error("campaign {0} has really been sent; rehearse it under another id, or with --store FILE")]
     NotARehearsal(CampaignId),
+    /// The campaign is in a store of this machine, and not in the fleet's ledger.
+    #[error(
+        "campaign {id} is in the store {store} of this machine, and may have been sent from there: let it end there with \
+         `flowcast worker --embedded --store {store}`, or give the job another id"
+    )]
+    InStore {
+        /// The campaign.
+        id: CampaignId,
+        /// The store's path.
+        store: String,
+    },
     /// A move that no campaign makes.
     #[error("campaign {id} is {from} and can't become {to}")]
     IllegalMove {

@@ -29,6 +29,7 @@ mod series;
 mod sessions;
 mod sqlite;
 mod suppression;
+mod unmoved;
 mod writer;
 
 use std::time::Duration;
@@ -61,6 +62,7 @@ pub use series::{MOST_POINTS, Point, Series};
 pub use sessions::Sessions;
 pub use sqlite::{Access, Sqlite};
 pub use suppression::{Suppress, Suppressed, Suppression, SuppressionUpdate};
+pub use unmoved::UnmovedStore;
 pub use writer::BatchWriter;
 
 /// A machine's clock that is further from the ledger's is worth a word.

@@ -194,7 +194,16 @@ impl Run {
             if chance() < 0.3 {
                 sleep(Duration::from_secs_f64(chance() * 5.0)).await;
             }
-            register(&people, &campaign.prepared, false, false, "a person").await.unwrap();
+            register(
+                &people,
+                &campaign.prepared,
+                false,
+                false,
+                "a person",
+                &crate::ledger::UnmovedStore::default(),
+            )
+            .await
+            .unwrap();
         }
         let calm_at = Instant::now() + Duration::from_secs_f64(chance() * STORM);
         while Instant::now() < calm_at && !self.is_over().await {

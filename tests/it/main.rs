@@ -62,4 +62,5 @@ mod support;
 mod template_memory;
 mod tls;
 mod traces;
+mod unmoved;
 mod upgrade;

@@ -90,10 +90,10 @@ pub(in crate::http) async fn with_prepared<T: Send + 'static>(
 pub(in crate::http) async fn submit(api: &Api, who: &Who, job: Job) -> Result<(Campaign, bool), Problem> {
     let prepared = with_prepared(api, job, |prepared, _| Ok(Arc::new(prepared))).await?;
     let (ledger, who) = (api.ledger()?.clone(), who.name.clone());
-    let rehearses = api.backing()?.context.rehearses;
+    let context = api.backing()?.context.clone();
     let registered = finish(async move {
         let registered = on_ledger!(&ledger, ledger =>
-            dispatch::register(ledger, &prepared, rehearses, false, &who).await?);
+            dispatch::register(ledger, &prepared, context.rehearses, false, &who, &context.unmoved).await?);
         Ok(registered)
     });
     registered.await
