@@ -107,10 +107,10 @@ async fn look_at_store(config: &Config, findings: &mut Findings) {
                 counted(campaigns.len() as u64, "unfinished campaign")
             ),
         ),
-        Err(fault) => findings.add(
+        Err(error) => findings.add(
             "store",
             Grade::Bad,
-            format!("{fault}; until it can be read no new campaign is taken on this machine: move the file away, or mend it"),
+            format!("{error}; until it can be read no new campaign is taken on this machine: move the file away, or mend it"),
         ),
     }
 }

@@ -146,8 +146,8 @@ async fn tell_of_unfinished(unmoved: &UnmovedStore) {
             campaigns.iter().take(SHOWN).map(CampaignId::as_str).collect::<Vec<_>>().join(", "),
         ),
         Ok(_) => {}
-        Err(fault) => {
-            tracing::error!("{fault}; until it can be read no new campaign is taken on this machine");
+        Err(error) => {
+            tracing::error!("{error}; until it can be read no new campaign is taken on this machine");
         }
     }
 }

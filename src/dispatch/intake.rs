@@ -181,10 +181,10 @@ pub async fn register(
         None => given().map_err(|fault| LedgerError::Storage(fault.to_string()))?,
     };
     if !rehearsal
-        && let Err(fault) = unmoved.refuse(&id).await
+        && let Err(error) = unmoved.refuse(&id).await
         && ledger.campaign(&id).await?.is_none()
     {
-        return Err(fault);
+        return Err(error);
     }
     // As it is kept, it has its id, also where it was given one.
     let mut document = job.document.clone();

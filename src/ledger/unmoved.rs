@@ -23,7 +23,7 @@ impl UnmovedStore {
         let Some(path) = self.0.clone() else { return Ok(None) };
         let shown = path.display().to_string();
         let opened = blocking(move || path.is_file().then(|| Sqlite::open(&path, Access::Read))).await;
-        match opened.map_err(|fault| LedgerError::Storage(fault.to_string()))? {
+        match opened.map_err(|error| LedgerError::Storage(error.to_string()))? {
             // It may have gone away just now.
             None | Some(Err(LedgerError::NoStore(_))) => Ok(None),
             Some(opened) => Ok(Some((opened?, shown))),

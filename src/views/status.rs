@@ -52,7 +52,7 @@ pub struct Status {
     pub finished_at: Option<Timestamp>,
     /// The account that sends it.
     pub account: String,
-    /// Whether it went to a sandbox: then nobody was really sent to.
+    /// Whether it went to a sandbox, and nothing of it to a person.
     pub sandbox: bool,
     /// Who submitted it: a token's name, a user at a host, or the way it came; null of one that an earlier version
     /// registered.

@@ -65,12 +65,12 @@ struct Rates {
     recipients: Option<RateView>,
 }
 
-/// A limit: so many in so many seconds.
+/// A limit: how many in how long.
 #[derive(Serialize, ToSchema)]
 struct RateView {
     /// How many.
     count: u32,
-    /// In how many seconds.
+    /// In how long, in seconds.
     seconds: u64,
     /// How many at once at the most.
     burst: u32,

@@ -456,7 +456,7 @@ impl Campaigns for Redis {
         let mut mark = redis::cmd("SET");
         mark.arg(keys.forgotten()).arg(self.now()).arg("EX").arg(FORGOTTEN.as_secs());
         let _: () = self.client.command(&mark).await?;
-        // Whoever reads a report of it sees that it is not whole.
+        // From here on a report of it breaks off, in place of ending early.
         let _: u64 = self.client.command(redis::cmd("HSET").arg(keys.campaign()).arg(REMOVED).arg(1)).await?;
         let unlink = |number: u32| {
             let mut unlink = redis::cmd("UNLINK");
