@@ -471,8 +471,29 @@ impl Config {
             }
             figment = figment.merge(Toml::file_exact(path));
         }
-        figment.merge(Environment).extract().map_err(|fault| ConfigError(explain(fault)))
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        let text = Self::file(file).and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+        for (name, meant) in names.filter_map(|name| Some((name.clone(), misspelt(&name)?))) {
+            // It may hold a secret that the file names.
+            if !text.contains(&name) {
+                tracing::warn!(
+                    "the variable {name} is not read: a table and its key have two underscores between them, as {meant}"
+                );
+            }
+        }
+        figment.merge(Environment).extract().map_err(|error| ConfigError(explain(error)))
     }
+}
+
+/// The tables of the configuration.
+const TABLES: [&str; 9] =
+    ["AMQP", "REDIS", "STORE", "HTTP", "AUDIENCES", "ACCOUNTS", "WORKER", "CALLBACKS", "EVENTS"];
+
+/// What a variable should be called that names a key with one underscore: `FLOWCAST_REDIS_URL`.
+fn misspelt(name: &str) -> Option<String> {
+    let key = name.strip_prefix("FLOWCAST_").filter(|key| !key.contains("__"))?;
+    let (table, rest) = key.split_once('_').filter(|(table, _)| TABLES.contains(table))?;
+    Some(format!("FLOWCAST_{table}__{rest}"))
 }
 
 /// Figment's error, with the key, its source and the nearest name.
@@ -571,6 +592,16 @@ mod tests {
         std::fs::write(&path, toml).unwrap();
         Config::load(Some(&path))
             .map_err(|fault| ConfigError(fault.0.replace(&folder.path().display().to_string(), "")))
+    }
+
+    #[test]
+    fn a_variable_with_one_underscore_is_told_from_others() {
+        assert_eq!(misspelt("FLOWCAST_REDIS_URL").as_deref(), Some("FLOWCAST_REDIS__URL"));
+        assert_eq!(misspelt("FLOWCAST_HTTP_PUBLIC_URL").as_deref(), Some("FLOWCAST_HTTP__PUBLIC_URL"));
+        for right in ["FLOWCAST_REDIS__URL", "FLOWCAST_TOKEN", "FLOWCAST_LOG", "FLOWCAST_CONFIG", "REDIS_URL"]
+        {
+            assert_eq!(misspelt(right), None, "{right}");
+        }
     }
 
     #[test]

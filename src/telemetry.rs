@@ -3,12 +3,21 @@
 use std::io::{self, IsTerminal, Write};
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::campaign::visible;
 
+/// The variable that sets the level.
+const VARIABLE: &str = "FLOWCAST_LOG";
+/// What is logged unless it says otherwise.
+const USUAL: &str = "flowcast=info";
+
 /// Starts logging.
 pub fn start() {
-    let filter = EnvFilter::try_from_env("FLOWCAST_LOG").unwrap_or_else(|_| EnvFilter::new("flowcast=info"));
+    let asked = std::env::var(VARIABLE).unwrap_or_default();
+    let is_senseless = !asked.is_empty() && !is_filter(&asked);
+    let wanted = if asked.is_empty() || is_senseless { USUAL } else { &asked };
+    let filter = EnvFilter::try_new(wanted).unwrap_or_else(|_| EnvFilter::new(USUAL));
     // lapin prints whole messages that are returned to it, and those hold numbers of people.
     let filter =
         "lapin::returned_messages=off".parse().map(|off| filter.clone().add_directive(off)).unwrap_or(filter);
@@ -25,6 +34,19 @@ pub fn start() {
     } else {
         logs.json().flatten_event(true).try_init()
     };
+    if is_senseless {
+        tracing::warn!(
+            "{VARIABLE} is {asked:?}, and {USUAL} is used: it names a level (error, warn, info, debug, trace, off), or levels of \
+             modules, as flowcast=debug,lapin=warn"
+        );
+    }
+}
+
+/// Whether a text names levels. A lone word that is none would be taken for a module, and everything else would be silent.
+fn is_filter(text: &str) -> bool {
+    let is_level = |part: &str| part.parse::<LevelFilter>().is_ok();
+    let is_directive = |part: &str| is_level(part) || part.contains('=') && EnvFilter::try_new(part).is_ok();
+    text.split(',').map(str::trim).all(is_directive)
 }
 
 /// Writes events to stderr, each on a line of its own whatever came from outside is in it.
@@ -40,5 +62,22 @@ impl Write for Visible {
 
     fn flush(&mut self) -> io::Result<()> {
         io::stderr().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_told_from_words_that_are_none() {
+        for level in
+            ["info", "DEBUG", "off", "flowcast=debug", "flowcast=debug,lapin=warn", "warn, flowcast=trace"]
+        {
+            assert!(is_filter(level), "{level}");
+        }
+        for other in ["banana", "verbose", "1x", "flowcast=banana", "info,banana", "flowcast"] {
+            assert!(!is_filter(other), "{other}");
+        }
     }
 }

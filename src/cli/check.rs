@@ -20,7 +20,7 @@ use crate::views::check::{self as checked, Checked, Rendered};
 /// Check a job and its audience without sending.
 #[derive(Args)]
 pub(super) struct Check {
-    /// The job, a JSON file
+    /// The job, a JSON file; `-` is the standard input
     job: PathBuf,
     /// How many messages to show as a person would see them
     #[arg(long, value_name = "N", default_value_t = 3)]

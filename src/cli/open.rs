@@ -1,6 +1,7 @@
 //! What several commands open: the ledger, the broker, the job, the accounts.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -97,10 +98,16 @@ pub(super) fn campaign_id(id: &str) -> Result<CampaignId, Failure> {
     id.parse().map_err(|fault| Failure::Usage(format!("{id:?}: {fault}")))
 }
 
-/// Reads a job file.
+/// Reads a job file; `-` is the standard input.
 pub(super) fn job(path: &Path) -> Result<Job, Failure> {
     let shown = path.display();
-    let json = std::fs::read(path).map_err(|fault| match fault.kind() {
+    let read = if path == Path::new("-") {
+        let mut json = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut json).map(|_| json)
+    } else {
+        std::fs::read(path)
+    };
+    let json = read.map_err(|fault| match fault.kind() {
         std::io::ErrorKind::NotFound => Failure::Usage(format!("no such file: {shown}")),
         _ => Failure::Usage(format!("can't read {shown}: {fault}")),
     })?;

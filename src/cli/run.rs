@@ -22,7 +22,7 @@ use crate::views::status::Status;
 /// Send a campaign from this machine, or go on with it where it stood.
 #[derive(Args)]
 pub(super) struct Run {
-    /// The job, a JSON file
+    /// The job, a JSON file; `-` is the standard input
     job: PathBuf,
     /// Send to a sandbox inside the process: nothing leaves this machine, nothing need be configured
     #[arg(long)]

@@ -19,7 +19,7 @@ use crate::ledger::{Access, Sqlite, UnmovedStore};
 /// Put a job on the queue.
 #[derive(Args)]
 pub(super) struct Submit {
-    /// The job, a JSON file
+    /// The job, a JSON file; `-` is the standard input
     job: PathBuf,
     #[command(flatten)]
     store: open::Store,

@@ -69,6 +69,42 @@ fn the_fixture_runs_in_the_sandbox_and_all_counts_add_up() {
 }
 
 #[test]
+fn a_job_is_read_from_the_standard_input_too() {
+    let world = World::new(3);
+    world.write_config("http://127.0.0.1:1", "");
+    let checked = |input: &str| {
+        world.write("input", input);
+        let input = std::fs::File::open(world.path("input")).unwrap();
+        let ended = world.command(&["check", "-", "--json"]).stdin(input).output().unwrap();
+        (
+            ended.status.code(),
+            String::from_utf8(ended.stdout).unwrap(),
+            String::from_utf8(ended.stderr).unwrap(),
+        )
+    };
+    let (status, out, err) = checked(&crate::support::job().to_string());
+    assert_eq!(status, Some(0), "{err}");
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["recipients"], 3);
+    let (status, _, err) = checked("{");
+    assert_eq!(status, Some(2), "{err}");
+    assert!(err.contains("-: "), "{err}");
+}
+
+#[test]
+fn what_the_environment_says_in_vain_is_told() {
+    let world = World::new(1);
+    let ended = world
+        .command(&["campaigns"])
+        .envs([("FLOWCAST_LOG", "verbose"), ("FLOWCAST_REDIS_URL", "redis://127.0.0.1")])
+        .output()
+        .unwrap();
+    let err = String::from_utf8(ended.stderr).unwrap();
+    assert!(err.contains("FLOWCAST_LOG is"), "{err}");
+    assert!(err.contains("FLOWCAST_REDIS__URL"), "{err}");
+    assert!(!err.contains("redis://"), "{err}");
+}
+
+#[test]
 fn with_refusals_it_ends_with_status_3_and_the_failures_by_code() {
     let world = World::new(1);
     let ended = world.flowcast(&[
@@ -248,7 +284,12 @@ fn a_check_says_what_it_costs_where_the_account_has_prices() {
     assert!(ended.out.contains(said), "{ended:?}");
     let json = world.flowcast(&["--json", "check", "job.json"]);
     let found: Value = serde_json::from_str(&json.out).unwrap();
-    assert_eq!(found["forecast"]["price"], json!({ "amount": "0.00", "currency": "INR", "unpriced": 1000 }));
+    let price = json!({ "amount": "0.00", "value": 0.0, "currency": "INR", "unpriced": 1000 });
+    assert_eq!(found["forecast"]["price"], price);
+    priced("91 = 0.8631");
+    let json = world.flowcast(&["--json", "check", "job.json"]);
+    let found: Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(found["forecast"]["price"]["value"], 863.1);
     let ended = priced("India = 2");
     assert_eq!(ended.status, Some(2), "{ended:?}");
     assert!(
