@@ -502,7 +502,12 @@ async fn an_answer_is_told_also_when_the_broker_was_away_as_it_came() {
     assert_eq!(next(&mut events).await["response"], "yes");
     assert_eq!(world.post("c1.0.0", said(1, "yes")).await.0, 200);
     assert_eq!(world.post("c1.0.2", said(3, "no")).await.0, 200);
-    assert_eq!(next(&mut events).await["response"], "no");
+    // Told at least once: one that the broker had, and whose confirmation came too late, is told again.
+    let mut told = next(&mut events).await;
+    while told["response"] == "yes" {
+        told = next(&mut events).await;
+    }
+    assert_eq!(told["response"], "no");
     assert_eq!(world.fleet.status("c1")["delivery"]["replied"], 2);
 }
 
