@@ -2,6 +2,8 @@
 //!
 //! It is read once and handed on in parts; no module sees more of it than it needs.
 
+mod schema;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
@@ -15,10 +17,13 @@ use figment::{Figment, Metadata, Profile, Provider};
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
+use serde_json::json;
 use url::Url;
 
+pub use self::schema::config_schema;
 pub use crate::campaign::Span as Time;
 use crate::campaign::problem::nearest;
+use crate::campaign::rules::is_link;
 use crate::campaign::{PriceList, Rate};
 use crate::provider::transport::REQUEST_TIMEOUT;
 use crate::provider::{Credentials, Kind, PROVIDERS, kind};
@@ -31,22 +36,31 @@ const DEFAULT_FILE: &str = "flowcast.toml";
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The broker of the fleet.
+    #[schemars(example = json!({ "url": "amqp://guest:guest@127.0.0.1:5672/%2f" }))]
     pub amqp: Option<Address>,
     /// The ledger of the fleet.
+    #[schemars(example = json!({ "url": "redis://127.0.0.1:6379/0" }))]
     pub redis: Option<Redis>,
     /// How a worker works.
+    #[schemars(example = json!({ "grace": "40s" }))]
     pub worker: Worker,
     /// The embedded ledger.
+    #[schemars(example = json!({ "path": "flowcast.db" }))]
     pub store: Store,
     /// The HTTP side of a worker.
+    #[schemars(example = json!({ "listen": "127.0.0.1:8080" }))]
     pub http: Http,
     /// How reports of providers are taken.
+    #[schemars(example = json!({ "keys": [{ "env": "CALLBACK_KEY" }] }))]
     pub callbacks: CallbackConfig,
     /// Where audiences may come from.
+    #[schemars(example = json!({ "root": "audiences" }))]
     pub audiences: Audiences,
     /// Who is told of events by HTTP.
+    #[schemars(example = json!({ "webhooks": [{ "url": "https://example.com/events" }] }))]
     pub events: EventsConfig,
     /// Credentials and limits, by name.
+    #[schemars(example = json!({ "main": { "provider": "exotel", "region": "mumbai", "account_sid": "example1", "api_key": { "env": "EXOTEL_KEY" }, "api_token": { "env": "EXOTEL_TOKEN" } } }))]
     pub accounts: BTreeMap<String, AccountConfig>,
 }
 
@@ -55,6 +69,7 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct Address {
     /// As `amqp://guest:guest@127.0.0.1:5672/%2f`; several nodes of a cluster are separated by commas.
+    #[schemars(example = json!("amqp://guest:guest@127.0.0.1:5672/%2f"))]
     pub url: Secret,
 }
 
@@ -65,13 +80,15 @@ pub struct Redis {
     /// As `redis://user:password@127.0.0.1:6379/0`, or `rediss://` with TLS; several nodes of a cluster
     /// are separated by commas. Or the sentinels that know the master:
     /// `redis+sentinel://user:password@host:26379,host:26379/service/0`.
+    #[schemars(example = json!("redis://127.0.0.1:6379/0"))]
     pub url: Secret,
     /// How many replicas must have a claim before its request goes out.
     #[serde(default, deserialize_with = "replicas")]
+    #[schemars(schema_with = "schema::replicas", example = json!(1))]
     pub replicas: u32,
     /// How long a campaign is kept after it has ended.
     #[serde(default = "thirty_days")]
-    #[schemars(with = "String")]
+    #[schemars(example = json!("30d"))]
     pub keep_for: Time,
 }
 
@@ -84,7 +101,7 @@ fn thirty_days() -> Time {
 #[serde(deny_unknown_fields, default)]
 pub struct Worker {
     /// How long a worker that is stopped may take to finish what is under way.
-    #[schemars(with = "String")]
+    #[schemars(example = json!("40s"))]
     pub grace: Time,
 }
 
@@ -99,6 +116,7 @@ impl Default for Worker {
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
     /// Its file.
+    #[schemars(example = json!("flowcast.db"))]
     pub path: PathBuf,
 }
 
@@ -113,10 +131,13 @@ impl Default for Store {
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
     /// Where it listens.
+    #[schemars(example = json!("127.0.0.1:8080"))]
     pub listen: String,
     /// How the provider reaches it.
+    #[schemars(example = json!("https://flowcast.example.com"))]
     pub public_url: Option<Url>,
     /// Who may use it.
+    #[schemars(example = json!([{ "name": "reports", "role": "viewer", "token": { "env": "REPORTS_TOKEN" } }]))]
     pub tokens: Vec<Token>,
 }
 
@@ -133,13 +154,17 @@ pub struct CallbackConfig {
     /// The keys that seal the addresses of reports: the first seals, all open. To replace one, put the
     /// new one before it, and take the old one out when its campaigns are over. Without any, the ledger
     /// makes one and keeps it.
+    #[schemars(example = json!([{ "env": "CALLBACK_KEY" }]))]
     pub keys: Vec<Secret>,
     /// The key that signs what is handed on to a job's own `status_callback`.
+    #[schemars(example = json!({ "file": "/run/secrets/signing-key" }))]
     pub signing_key: Option<Secret>,
     /// Whether reports may be handed on to addresses inside, as of a private network.
+    #[schemars(example = json!(true))]
     pub forward_to_private: bool,
     /// Words that put who answers with them on the list of suppressed numbers; by default STOP and its
     /// kin.
+    #[schemars(example = json!(["STOP", "UNSUBSCRIBE"]))]
     pub stop_words: Option<Vec<String>>,
 }
 
@@ -148,10 +173,13 @@ pub struct CallbackConfig {
 #[serde(deny_unknown_fields)]
 pub struct Token {
     /// Whose it is.
+    #[schemars(example = json!("reports"))]
     pub name: String,
     /// What its holder may do.
+    #[schemars(example = json!("viewer"))]
     pub role: Role,
     /// The token.
+    #[schemars(example = json!({ "env": "REPORTS_TOKEN" }))]
     pub token: Secret,
 }
 
@@ -170,6 +198,7 @@ pub enum Role {
 #[serde(deny_unknown_fields, default)]
 pub struct EventsConfig {
     /// The addresses.
+    #[schemars(example = json!([{ "url": "https://example.com/events" }]))]
     pub webhooks: Vec<Webhook>,
 }
 
@@ -179,9 +208,11 @@ pub struct EventsConfig {
 pub struct Webhook {
     /// The address, http or https.
     #[serde(deserialize_with = "web_address")]
+    #[schemars(schema_with = "schema::web_address", example = json!("https://example.com/events"))]
     pub url: Url,
     /// The events: names, or all of a kind as `campaign.*`.
     #[serde(default = "Webhook::campaigns")]
+    #[schemars(example = json!(["campaign.*", "message.rejected"]))]
     pub events: Vec<String>,
 }
 
@@ -192,11 +223,9 @@ impl Webhook {
 }
 
 fn web_address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
-    let url = Url::deserialize(deserializer)?;
-    if matches!(url.scheme(), "http" | "https") && url.host_str().is_some() {
-        return Ok(url);
-    }
-    Err(serde::de::Error::custom("must be an http:// or https:// address"))
+    let text = String::deserialize(deserializer)?;
+    let url = text.parse().ok().filter(|_| is_link(&text));
+    url.ok_or_else(|| serde::de::Error::custom("must be an http:// or https:// address"))
 }
 
 /// Where audiences may come from.
@@ -204,10 +233,13 @@ fn web_address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Url,
 #[serde(deny_unknown_fields, default)]
 pub struct Audiences {
     /// The folder of files, or a bucket (`s3://bucket/folder`, `gs://…`, `az://…`); for `run` and `check` by default the job's own.
+    #[schemars(example = json!("audiences"))]
     pub root: Option<String>,
     /// The beginnings of addresses that may be read.
+    #[schemars(example = json!(["https://example.com/lists/"]))]
     pub allow: Vec<String>,
     /// The most columns of an audience.
+    #[schemars(example = json!(1000))]
     pub columns: usize,
 }
 
@@ -223,46 +255,59 @@ impl Default for Audiences {
 pub struct AccountConfig {
     /// The provider.
     #[serde(deserialize_with = "provider")]
-    #[schemars(schema_with = "providers")]
+    #[schemars(schema_with = "schema::providers")]
+    #[schemars(example = json!("exotel"))]
     pub provider: &'static Kind,
     /// The provider's region, which names the host.
+    #[schemars(example = json!("mumbai"))]
     pub region: Option<String>,
     /// The host itself, instead of a region.
+    #[schemars(example = json!("https://api.example.com"))]
     pub base_url: Option<Url>,
     /// The account's id there; with Meta the id of the phone number.
+    #[schemars(example = json!("example1"))]
     pub account_sid: Option<String>,
     /// The key.
+    #[schemars(example = json!({ "env": "EXOTEL_KEY" }))]
     pub api_key: Option<Secret>,
     /// The token to the key.
+    #[schemars(example = json!({ "env": "EXOTEL_TOKEN" }))]
     pub api_token: Option<Secret>,
     /// What the provider allows.
     #[serde(default)]
+    #[schemars(example = json!({ "requests": "200/min", "messages": "80/s" }))]
     pub limits: Limits,
     /// What the fields of callbacks are called, where the provider's customer decides that (Kaleyra):
     /// `ref`, `id`, `status`, `recipient`, `at`, `code`, `text`; a name or a JSON pointer.
     #[serde(default)]
+    #[schemars(example = json!({ "ref": "ref1", "status": "/data/status" }))]
     pub callback_fields: BTreeMap<String, String>,
     /// The callback profile that reports of sent messages go to (Kaleyra); it is named with each message.
+    #[schemars(example = json!("IN1234"))]
     pub callback_profile_id: Option<String>,
     /// A header that the provider's callbacks have, for those whose customer can add one (Kaleyra). A callback
     /// without it is refused.
+    #[schemars(example = json!({ "name": "X-Callback-Key", "value": { "env": "CALLBACK_HEADER" } }))]
     pub callback_header: Option<CallbackHeader>,
     /// What the provider signs its callbacks with (Meta: the app's secret). A callback without its
     /// signature is refused.
+    #[schemars(example = json!({ "env": "META_APP_SECRET" }))]
     pub app_secret: Option<Secret>,
     /// For how long after a message an answer that names none is taken for an answer to it, by the number that it
     /// comes from: `0s` is never, and then nothing is kept for it.
     #[serde(default = "three_days", deserialize_with = "answers_within")]
-    #[schemars(with = "String")]
+    #[schemars(schema_with = "schema::answers_within", example = json!("3d"))]
     pub answers_within: Time,
     /// What a message costs, for the forecast of a campaign.
+    #[schemars(example = json!({ "currency": "INR", "per_message": { "91": 0.88, "other": 6.0 } }))]
     pub prices: Option<PriceList>,
     /// How many requests may be under way at once; by default as many as keep the provider busy.
     #[serde(default, deserialize_with = "concurrency")]
+    #[schemars(schema_with = "schema::concurrency", example = json!(20))]
     pub concurrency: Option<NonZeroU16>,
     /// How long a request may take; what is not answered by then is in doubt.
     #[serde(default = "half_a_minute")]
-    #[schemars(with = "String")]
+    #[schemars(example = json!("30s"))]
     pub timeout: Time,
 }
 
@@ -292,8 +337,10 @@ fn half_a_minute() -> Time {
 #[serde(deny_unknown_fields)]
 pub struct CallbackHeader {
     /// Its name.
+    #[schemars(example = json!("X-Callback-Key"))]
     pub name: String,
     /// Its value.
+    #[schemars(example = json!({ "env": "CALLBACK_HEADER" }))]
     pub value: Secret,
 }
 
@@ -306,41 +353,42 @@ fn provider<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static Kind,
     })
 }
 
-fn providers(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    let names: Vec<&str> = PROVIDERS.iter().map(|kind| kind.name).collect();
-    schemars::json_schema!({ "type": "string", "enum": names })
-}
-
 /// What a provider allows an account, each as `80/s`, `200/min`, `10/h`, `10000/d`, optionally with
 /// `,burst=100`.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Requests of the account; Exotel's default is 200/min.
-    #[schemars(with = "Option<String>")]
+    #[schemars(example = json!("200/min"))]
     pub requests: Option<Rate>,
     /// Messages of a sender number; the default is 80/s.
-    #[schemars(with = "Option<String>")]
+    #[schemars(example = json!("80/s"))]
     pub messages: Option<Rate>,
     /// Unique recipients of the account in a moving day.
-    #[schemars(with = "Option<String>")]
+    #[schemars(example = json!("10000/d"))]
     pub recipients: Option<Rate>,
 }
 
 /// A secret: the text itself, or where it stands. Its debug print shows none of it.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    deny_unknown_fields,
+    expecting = "must be the text itself, { file = \"…\" } or { env = \"…\" }"
+)]
 pub enum Secret {
     /// The text.
     Plain(#[schemars(with = "String")] SecretString),
     /// The file that holds it.
     File {
         /// Its path.
+        #[schemars(example = json!("/run/secrets/token"))]
         file: PathBuf,
     },
     /// The variable that holds it.
     Env {
         /// Its name.
+        #[schemars(example = json!("EXOTEL_TOKEN"))]
         env: String,
     },
 }
@@ -481,8 +529,44 @@ impl Config {
                 );
             }
         }
-        figment.merge(Environment).extract().map_err(|error| ConfigError(explain(error)))
+        let figment = figment.merge(Environment);
+        let tables: Dict = figment.extract().map_err(|error| ConfigError(explain(error)))?;
+        if let Some(place) = list_for_table(&Value::from(tables), &mut Vec::new()) {
+            return Err(ConfigError(format!("{place}: must be a table or a value, and is a list")));
+        }
+        figment.extract().map_err(|error| ConfigError(explain(error)))
     }
+}
+
+/// The keys that are lists, with the tables around them.
+const LISTS: [&str; 6] = [
+    "callbacks.keys",
+    "callbacks.stop_words",
+    "http.tokens",
+    "audiences.allow",
+    "events.webhooks",
+    "events.webhooks.events",
+];
+
+/// Where a list stands that should not: serde would read it as a table's values in their order.
+fn list_for_table(value: &Value, path: &mut Vec<String>) -> Option<String> {
+    let items = match value {
+        Value::Array(_, items) => items,
+        Value::Dict(_, dict) => {
+            return dict.iter().find_map(|(key, value)| {
+                path.push(key.clone());
+                let found = list_for_table(value, path);
+                path.pop();
+                found
+            });
+        }
+        _ => return None,
+    };
+    let is_list = LISTS.contains(&path.join(".").as_str());
+    if !is_list || items.iter().any(|item| matches!(item, Value::Array(..))) {
+        return Some(path.join("."));
+    }
+    items.iter().find_map(|item| list_for_table(item, path))
 }
 
 /// The tables of the configuration.

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::id::CampaignId;
 use super::json;
 use super::problem::{Problem, json_error};
-use super::rules::{self, Authority, Choice, Object, Rule, object, optional, required, text};
+use super::rules::{self, Authority, Choice, Object, Rule, Spelled, object, optional, required, text};
 use super::span::Span;
 
 /// What is done to which campaign.
@@ -71,28 +71,43 @@ impl Action {
 const SPAN: Rule = Rule::Parsed {
     check: |text| text.parse::<Span>().map(drop).map_err(str::to_owned),
     about: "a time, as 30min or 2h",
+    spelled: Spelled::As(Span::PATTERN),
+};
+const ID: Rule = Rule::Parsed {
+    check: |text| text.parse::<CampaignId>().map(drop).map_err(|fault| fault.to_string()),
+    about: "a campaign's id",
+    spelled: Spelled::As(CampaignId::PATTERN),
 };
 const NAME: Rule = Rule::Text(text(200, Authority::Flowcast));
 const PLAIN: Object = object(&[]);
 const DOCUMENT: Rule = Rule::Choice(Choice {
     tag: "control",
     common: &[
-        required("version", Rule::Integer { range: (1, 1) }),
-        optional("by", NAME),
-        required(
-            "id",
-            Rule::Parsed {
-                check: |text| text.parse::<CampaignId>().map(drop).map_err(|fault| fault.to_string()),
-                about: "a campaign's id",
-            },
-        ),
+        required("version", Rule::Integer { range: (1, 1) }, "The version of this form.", "1"),
+        optional("by", NAME, "Who wants it, for those who ask later.", r#""crm""#),
+        required("id", ID, "The campaign.", r#""diwali-2026""#),
     ],
     arms: &[
         ("pause", PLAIN),
         ("resume", PLAIN),
         ("cancel", PLAIN),
-        ("retry", object(&[optional("codes", Rule::List { of: &NAME, min: 0, max: 100 })])),
-        ("resolve", object(&[required("resend", Rule::Bool), optional("older_than", SPAN)])),
+        (
+            "retry",
+            object(&[optional(
+                "codes",
+                Rule::List { of: &NAME, min: 0, max: 100 },
+                "Only messages that were rejected with these codes. None are all.",
+                r#"["500"]"#,
+            )
+            .or("[]")]),
+        ),
+        (
+            "resolve",
+            object(&[
+                required("resend", Rule::Bool, "Whether they are sent again, or given up.", "false"),
+                optional("older_than", SPAN, "Only messages that have been in doubt for so long.", r#""2h""#),
+            ]),
+        ),
     ],
 });
 
@@ -105,7 +120,7 @@ impl Control {
     pub fn read(json: &[u8]) -> Option<Result<Self, Vec<Problem>>> {
         let document = json::read(json).ok()?;
         document.get("control")?;
-        let findings = rules::check(&DOCUMENT, &document, "");
+        let findings = rules::check(&Rule::Fixed(&DOCUMENT), &document, "");
         Some(findings.problems.or(document).and_then(|document| {
             serde_json::from_value(document).map_err(|fault| vec![Problem::new("", json_error(&fault))])
         }))

@@ -22,6 +22,9 @@ pub struct CampaignId(Arc<str>);
 pub struct InvalidId;
 
 impl CampaignId {
+    /// What an id is, as a regular expression.
+    pub const PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$";
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -79,6 +79,14 @@ impl PhoneParser {
         known_region(region).is_some()
     }
 
+    /// All regions that there are, by their two letters.
+    pub fn regions() -> Vec<String> {
+        let known = PHONE_NUMBER_UTIL.get_supported_regions();
+        let mut codes: Vec<String> = known.map(|region| region.as_region_str().as_str().to_owned()).collect();
+        codes.sort_unstable();
+        codes
+    }
+
     /// `region` is a two-letter code; an unknown one is as good as none.
     pub fn new(region: Option<&str>) -> Self {
         Self::of_region(region.and_then(known_region))

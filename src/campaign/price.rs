@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 
 use super::{Phone, thousands};
@@ -21,16 +21,28 @@ pub struct Price(u64);
 #[serde(deny_unknown_fields)]
 pub struct PriceList {
     /// What the prices are in, as `INR`.
+    #[schemars(example = &"INR")]
     pub currency: String,
     /// The price of one message by the first digits of a number, country code first: `91`. The longest that
     /// fits counts; `other` is the price of all else.
-    #[schemars(with = "BTreeMap<String, f64>")]
+    #[schemars(schema_with = "prices", example = BTreeMap::from([("91", 0.88), ("other", 6.0)]))]
     per_message: BTreeMap<Prefix, Price>,
 }
 
 /// The first digits of numbers; none of them for all numbers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Prefix(String);
+
+fn prices(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "propertyNames": { "pattern": "^([0-9]{1,15}|other)$" },
+        "additionalProperties": { "anyOf": [
+            { "type": "number", "minimum": 0, "maximum": 1_000_000 },
+            { "type": "string", "pattern": "^\\s*[+-]?([0-9]+\\.?[0-9]*|\\.[0-9]+)([eE][+-]?[0-9]+)?\\s*$" },
+        ] },
+    })
+}
 
 impl PriceList {
     /// What a message to a number costs, where the list says so.

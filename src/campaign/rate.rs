@@ -1,10 +1,12 @@
 //! A limit as people write it: `80/s`, `200/min`, `10/h`, `10000/d`, with an optional `,burst=100`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// A rate and its burst: in any span of time `t`, at most `rate × t + burst`.
@@ -66,6 +68,10 @@ pub enum InvalidRate {
 }
 
 impl Rate {
+    /// How it is written, as a regular expression.
+    pub const PATTERN: &str =
+        r"^\s*0*[1-9][0-9]{0,9}\s*/\s*(s|min|h|d)\s*(,\s*burst\s*=\s*0*[1-9][0-9]{0,9}\s*)?$";
+
     /// The time in which one unit comes back.
     pub fn period(self) -> Duration {
         Duration::from_secs(self.per.seconds()) / self.count.get()
@@ -92,6 +98,20 @@ impl Rate {
         self.burst.unwrap_or_else(|| {
             let in_a_second = u64::from(self.count.get()) / self.per.seconds();
             u32::try_from(in_a_second).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN)
+        })
+    }
+}
+
+impl JsonSchema for Rate {
+    fn schema_name() -> Cow<'static, str> {
+        "Rate".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A limit: a whole number in a second, a minute, an hour or a day, and what may go at once.",
+            "type": "string",
+            "pattern": Self::PATTERN,
         })
     }
 }

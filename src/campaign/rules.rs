@@ -55,13 +55,26 @@ pub enum Rule {
     Parsed {
         /// Says what is wrong with it.
         check: fn(&str) -> Result<(), String>,
-        /// For the schema.
+        /// What it is, for a form.
         about: &'static str,
+        /// What the schema says of its spelling. It never refuses what `check` takes.
+        spelled: Spelled,
     },
     /// The same for every recipient: no placeholder in it means anything.
     Fixed(&'static Rule),
     /// A string, or an object with these fields.
     Either(&'static Rule, &'static Rule),
+}
+
+/// How a string that another parser reads is spelled, as far as a schema can say it.
+#[derive(Clone, Copy)]
+pub enum Spelled {
+    /// In any way.
+    Any,
+    /// As a regular expression, in what all dialects share.
+    As(&'static str),
+    /// As one of these, in small or capital letters.
+    InAnyCase(fn() -> Vec<String>),
 }
 
 /// Whose documentation a rule is taken from, so that a person can look it up.
@@ -143,6 +156,8 @@ pub struct Object {
     pub elsewhere: &'static [(&'static str, &'static str)],
     /// What no field says alone. Called when the fields are well-formed; the pointer is the object's.
     pub also: fn(&Map<String, Value>, &mut Findings, &str),
+    /// As much of `also` as JSON Schema can say, as the members of a schema; may be empty.
+    pub also_as_schema: &'static str,
 }
 
 /// An object that is told apart by one field.
@@ -162,6 +177,12 @@ pub struct Field {
     pub(super) name: &'static str,
     pub(super) required: bool,
     pub(super) rule: Rule,
+    /// What it is, in a sentence or two.
+    pub(super) about: &'static str,
+    /// A value it may have, as JSON.
+    pub(super) example: &'static str,
+    /// What holds without it, as JSON; empty where nothing does.
+    pub(super) default: &'static str,
 }
 
 impl Field {
@@ -179,21 +200,27 @@ impl Field {
     pub fn rule(&self) -> &Rule {
         &self.rule
     }
+
+    /// The same with what holds without it, as JSON.
+    #[must_use]
+    pub const fn or(self, default: &'static str) -> Self {
+        Self { default, ..self }
+    }
 }
 
-/// A field that must be there.
-pub const fn required(name: &'static str, rule: Rule) -> Field {
-    Field { name, required: true, rule }
+/// A field that must be there, what it is, and an example as JSON.
+pub const fn required(name: &'static str, rule: Rule, about: &'static str, example: &'static str) -> Field {
+    Field { name, required: true, rule, about, example, default: "" }
 }
 
-/// A field that may be there.
-pub const fn optional(name: &'static str, rule: Rule) -> Field {
-    Field { name, required: false, rule }
+/// A field that may be there, what it is, and an example as JSON.
+pub const fn optional(name: &'static str, rule: Rule, about: &'static str, example: &'static str) -> Field {
+    Field { name, required: false, rule, about, example, default: "" }
 }
 
 /// An object with no conditions between its fields.
 pub const fn object(fields: &'static [Field]) -> Object {
-    Object { fields, elsewhere: &[], also: |_, _, _| {} }
+    Object { fields, elsewhere: &[], also: |_, _, _| {}, also_as_schema: "" }
 }
 
 /// A non-empty text of at most `max` characters, as `source` says.
@@ -263,7 +290,7 @@ pub fn too_long(length: usize, max: usize, source: Authority) -> String {
 
 /// Whether a text may be given to a provider as an address.
 pub fn is_link(text: &str) -> bool {
-    !text.contains(char::is_whitespace)
+    !text.contains(|c: char| c.is_whitespace() || c.is_control())
         && url::Url::parse(text)
             .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.host_str().is_some())
 }
@@ -299,6 +326,13 @@ pub fn plain_markdown(text: &str) -> bool {
     };
     ['*', '_', '~', '`'].into_iter().any(is_pair)
 }
+
+/// As much of [`is_link`] as a regular expression says.
+pub const LINK_PATTERN: &str = r"^[Hh][Tt][Tt][Pp][Ss]?:[^ ]+$";
+/// The blanks of Unicode, as a class of a regular expression holds them.
+pub const WHITE_SPACE: &str = r"\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000";
+/// [`is_template`] as a regular expression.
+pub const PLACEHOLDER: &str = r"\{\{|\{%";
 
 /// Whether a string holds a placeholder or a statement.
 pub fn is_template(text: &str) -> bool {

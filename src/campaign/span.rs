@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// A span of time: a whole number and a unit.
 ///
@@ -16,6 +19,42 @@ use serde::Deserialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Span(pub Duration);
+
+impl Span {
+    /// How it is written, as a regular expression.
+    pub const PATTERN: &str = r"^\s*\+?0*[1-9][0-9]{0,9}\s*(s|min|h|d)\s*$";
+}
+
+/// In the greatest unit of which it is a whole number.
+impl std::fmt::Display for Span {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let seconds = self.0.as_secs();
+        let unit =
+            [(86_400, "d"), (3_600, "h"), (60, "min")].into_iter().find(|(unit, _)| seconds % unit == 0);
+        let (unit, name) = unit.filter(|_| seconds > 0).unwrap_or((1, "s"));
+        write!(f, "{}{name}", seconds / unit)
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl JsonSchema for Span {
+    fn schema_name() -> Cow<'static, str> {
+        "Span".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A time: a whole number and a unit, as 30s, 5min, 2h or 30d.",
+            "type": "string",
+            "pattern": Self::PATTERN,
+        })
+    }
+}
 
 impl TryFrom<String> for Span {
     type Error = &'static str;
@@ -57,6 +96,9 @@ mod tests {
             [time("40s"), time("2min"), time("1h"), time("30d")],
             [Ok(40), Ok(120), Ok(3600), Ok(2_592_000)]
         );
+        for text in ["40s", "2min", "1h", "30d", "36h"] {
+            assert_eq!(text.parse::<Span>().unwrap().to_string(), text);
+        }
         for bad in ["", "40", "s", "0s", "-1s", "1.5h", "1 week", "99999999999d"] {
             assert!(time(bad).is_err(), "{bad:?}");
         }

@@ -37,6 +37,13 @@ fn escaped(text: &str, stays: fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// A name of a field as a title: `flow_action` is `Flow action`.
+pub fn titled(name: &str) -> String {
+    let name = name.replace('_', " ");
+    let mut letters = name.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
 /// A text of at most `longest` bytes: one that is longer is cut, and ends with `…`.
 pub fn shortened(text: &str, longest: usize) -> Cow<'_, str> {
     const CUT: char = '…';

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::{Failure, Outcome, print};
 use crate::campaign::job::job_schema;
-use crate::config::Config;
+use crate::config::config_schema;
 
 /// Print the JSON Schema of a document.
 #[derive(Args)]
@@ -24,7 +24,7 @@ enum Document {
 pub(super) fn main(schema: &Schema) -> Outcome {
     let value = match schema.document {
         Document::Job => job_schema(),
-        Document::Config => schemars::schema_for!(Config).to_value(),
+        Document::Config => config_schema(),
     };
     let text = serde_json::to_string_pretty(&value).map_err(|fault| Failure::Outside(fault.to_string()))?;
     print(&format!("{text}\n"))?;

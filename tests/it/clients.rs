@@ -4,11 +4,11 @@ use std::path::Path;
 
 use flowcast::sandbox::Behaviour;
 
+use crate::schemas::python_tools;
 use crate::service::Service;
 use crate::support::sandbox;
 
 const TOKENS: &str = "tokens = [{ name = \"reports\", role = \"viewer\", token = \"look-1\" }, { name = \"marketing\", role = \"operator\", token = \"act-1\" }]";
-const TOOLS: &str = "openapi-spec-validator==0.9.0 openapi-python-client==0.29.1";
 
 /// What the page on the API has for the generator of Python clients.
 fn generator_settings() -> String {
@@ -24,12 +24,7 @@ async fn a_python_client_is_generated_without_a_warning_and_leads_a_campaigns_li
     let world = &service.fleet.world;
     world.write("settings.yaml", generator_settings());
     world.write("life.py", include_str!("../clients/life.py"));
-    // Installed once, beside what else is built.
-    let tools = Path::new(env!("CARGO_TARGET_TMPDIR")).join(TOOLS.replace(' ', "-"));
     let script = "set -euo pipefail\n\
-        if [ ! -x \"$TOOLS/bin/openapi-python-client\" ]; then\n\
-            rm -rf \"$TOOLS\" && python3 -m venv \"$TOOLS\" && \"$TOOLS/bin/pip\" install --quiet $WANTED\n\
-        fi\n\
         curl --silent --fail --header 'Authorization: Bearer look-1' \"$URL/openapi.json\" > openapi.json\n\
         \"$TOOLS/bin/openapi-spec-validator\" openapi.json\n\
         \"$TOOLS/bin/openapi-python-client\" generate --path openapi.json --config settings.yaml \\\n\
@@ -37,8 +32,7 @@ async fn a_python_client_is_generated_without_a_warning_and_leads_a_campaigns_li
         \"$TOOLS/bin/python\" life.py\n";
     let mut bash = tokio::process::Command::new("bash");
     bash.arg("-c").arg(script).current_dir(world.path(""));
-    bash.env("TOOLS", tools)
-        .env("WANTED", TOOLS)
+    bash.env("TOOLS", tokio::task::spawn_blocking(python_tools).await.unwrap())
         .env("URL", format!("{}/api/v1", service.url))
         .env("no_proxy", "*");
     let ended = bash.output().await.unwrap();

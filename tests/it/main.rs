@@ -52,6 +52,7 @@ mod redis_ledger;
 mod requests;
 mod rights;
 mod sandbox;
+mod schemas;
 mod servers;
 mod service;
 mod shared_limits;

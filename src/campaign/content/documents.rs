@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 use super::super::problem::step;
 use super::super::rules::{
-    ANY_TEXT, Authority, Choice, Field, Findings, Form, Object, Rule, Text, object, one_of, optional,
-    required, text,
+    ANY_TEXT, Authority, Choice, Field, Findings, Form, Object, Rule, Spelled, Text, object, one_of,
+    optional, required, text,
 };
 
 /// Documents 000 and 001.
@@ -19,64 +19,148 @@ const LINK: Rule = Rule::Text(text(0, EXOTEL).form(Form::Link));
 /// The content of a message: its type, and the object of that name.
 pub const CONTENT: Rule = Rule::Choice(Choice {
     tag: "type",
-    common: &[optional("recipient_type", one_of(&["individual"]))],
+    common: &[optional(
+        "recipient_type",
+        one_of(&["individual"]),
+        "Who a recipient is: a person.",
+        r#""individual""#,
+    )
+    .or(r#""individual""#)],
     arms: &[
-        ("text", object(&[required("text", TEXT)])),
-        ("image", object(&[required("image", CAPTIONED)])),
-        ("audio", object(&[required("audio", LINKED)])),
-        ("video", object(&[required("video", CAPTIONED)])),
-        ("document", object(&[required("document", DOCUMENT)])),
-        ("sticker", object(&[required("sticker", LINKED)])),
-        ("location", object(&[required("location", LOCATION)])),
-        ("contacts", object(&[required("contacts", CONTACTS)])),
-        ("interactive", object(&[required("interactive", INTERACTIVE)])),
-        ("template", object(&[required("template", TEMPLATE)])),
+        ("text", object(&[required("text", TEXT, "The text.", r#"{ "body": "Dear {{ name }}" }"#)])),
+        ("image", object(&[required("image", CAPTIONED, "The image.", PNG)])),
+        ("audio", object(&[required("audio", LINKED, "The sound.", MP3)])),
+        ("video", object(&[required("video", CAPTIONED, "The video.", MP4)])),
+        ("document", object(&[required("document", DOCUMENT, "The document.", PDF)])),
+        ("sticker", object(&[required("sticker", LINKED, "The sticker.", WEBP)])),
+        ("location", object(&[required("location", LOCATION, "The place.", PLACE)])),
+        (
+            "contacts",
+            object(&[required(
+                "contacts",
+                CONTACTS,
+                "People whom the recipient can add to the address book.",
+                r#"[{ "name": { "formatted_name": "Front desk", "first_name": "Front" } }]"#,
+            )]),
+        ),
+        (
+            "interactive",
+            object(&[required(
+                "interactive",
+                INTERACTIVE,
+                "A flow, a list or up to three buttons.",
+                r#"{ "type": "button", "body": { "text": "Will you come?" }, "action": { "buttons": [{ "type": "reply", "reply": { "id": "yes", "title": "Yes" } }] } }"#,
+            )]),
+        ),
+        (
+            "template",
+            object(&[required(
+                "template",
+                TEMPLATE,
+                "A template that WhatsApp has approved, and its values.",
+                r#"{ "name": "diwali_offer", "language": { "code": "en" } }"#,
+            )]),
+        ),
     ],
 });
 
+const PNG: &str = r#"{ "link": "https://example.com/a.png" }"#;
+const MP3: &str = r#"{ "link": "https://example.com/a.mp3" }"#;
+const MP4: &str = r#"{ "link": "https://example.com/a.mp4" }"#;
+const PDF: &str = r#"{ "link": "https://example.com/a.pdf", "filename": "a.pdf" }"#;
+const WEBP: &str = r#"{ "link": "https://example.com/a.webp" }"#;
+const PLACE: &str = r#"{ "longitude": 72.87, "latitude": 19.07, "name": "Our shop" }"#;
+
 /// Document 001: at most 4096 characters.
 const TEXT: Rule = Rule::Object(object(&[
-    required("body", Rule::Text(text(4096, EXOTEL))),
-    optional("preview_url", Rule::Bool),
+    required(
+        "body",
+        Rule::Text(text(4096, EXOTEL)),
+        "What it says.",
+        r#""Dear {{ name }}, we are open until nine.""#,
+    ),
+    optional("preview_url", Rule::Bool, "Whether a picture of its first link is shown.", "true").or("false"),
 ]));
 
-const LINKED: Rule = Rule::Object(object(&[required("link", LINK)]));
+const LINK_FIELD: Field =
+    required("link", LINK, "Where the file is. WhatsApp fetches it.", r#""https://example.com/a.png""#);
+const LINKED: Rule = Rule::Object(object(&[LINK_FIELD]));
 /// Meta's reference: at most 1,024 characters.
-const CAPTION: Rule = Rule::Text(text(1024, Authority::Meta));
-const CAPTIONED: Rule = Rule::Object(object(&[required("link", LINK), optional("caption", CAPTION)]));
+const CAPTION: Field = optional(
+    "caption",
+    Rule::Text(text(1024, Authority::Meta)),
+    "What stands below it.",
+    r#""This year's lights""#,
+);
+const CAPTIONED: Rule = Rule::Object(object(&[LINK_FIELD, CAPTION]));
 const DOCUMENT: Rule = Rule::Object(object(&[
-    required("link", LINK),
-    optional("caption", CAPTION),
-    optional("filename", ANY_TEXT),
+    LINK_FIELD,
+    CAPTION,
+    optional(
+        "filename",
+        ANY_TEXT,
+        "What it is called. Its extension says how WhatsApp shows it.",
+        r#""invoice.pdf""#,
+    ),
 ]));
 
 const LOCATION: Rule = Rule::Object(object(&[
-    required("longitude", Rule::Number { range: (-180.0, 180.0) }),
-    required("latitude", Rule::Number { range: (-90.0, 90.0) }),
-    optional("name", ANY_TEXT),
-    optional("address", ANY_TEXT),
+    required("longitude", Rule::Number { range: (-180.0, 180.0) }, "In degrees, east of Greenwich.", "72.87"),
+    required("latitude", Rule::Number { range: (-90.0, 90.0) }, "In degrees, north of the equator.", "19.07"),
+    optional("name", ANY_TEXT, "What the place is called.", r#""Our shop""#),
+    optional(
+        "address",
+        ANY_TEXT,
+        "Its address, which is shown only beside a name.",
+        r#""1 Marine Drive, Mumbai""#,
+    ),
 ]));
 
 const CONTACTS: Rule = Rule::List { of: &CONTACT, min: 1, max: usize::MAX };
 
 const CONTACT: Rule = Rule::Object(object(&[
-    required("name", NAME),
-    optional("birthday", Rule::Text(text(0, EXOTEL).form(Form::Date))),
-    optional("addresses", Rule::List { of: &ADDRESS, min: 0, max: usize::MAX }),
-    optional("emails", Rule::List { of: &EMAIL, min: 0, max: usize::MAX }),
-    optional("org", ORG),
-    optional("phones", Rule::List { of: &PHONE, min: 0, max: usize::MAX }),
-    optional("urls", Rule::List { of: &URL, min: 0, max: usize::MAX }),
+    required("name", NAME, "The name.", r#"{ "formatted_name": "Front desk", "first_name": "Front" }"#),
+    optional(
+        "birthday",
+        Rule::Text(text(0, EXOTEL).form(Form::Date)),
+        "The day of birth.",
+        r#""1990-01-31""#,
+    ),
+    optional(
+        "addresses",
+        Rule::List { of: &ADDRESS, min: 0, max: usize::MAX },
+        "Postal addresses.",
+        r#"[{ "city": "Mumbai", "country_code": "in" }]"#,
+    ),
+    optional(
+        "emails",
+        Rule::List { of: &EMAIL, min: 0, max: usize::MAX },
+        "Email addresses.",
+        r#"[{ "email": "desk@example.com", "type": "WORK" }]"#,
+    ),
+    optional("org", ORG, "Where they work.", r#"{ "company": "Example" }"#),
+    optional(
+        "phones",
+        Rule::List { of: &PHONE, min: 0, max: usize::MAX },
+        "Phone numbers.",
+        r#"[{ "phone": "+912248931479", "type": "WORK" }]"#,
+    ),
+    optional(
+        "urls",
+        Rule::List { of: &URL, min: 0, max: usize::MAX },
+        "Addresses on the web.",
+        r#"[{ "url": "https://example.com", "type": "WORK" }]"#,
+    ),
 ]));
 
 const NAME: Rule = Rule::Object(Object {
     fields: &[
-        required("formatted_name", ANY_TEXT),
-        optional("first_name", ANY_TEXT),
-        optional("last_name", ANY_TEXT),
-        optional("middle_name", ANY_TEXT),
-        optional("suffix", ANY_TEXT),
-        optional("prefix", ANY_TEXT),
+        required("formatted_name", ANY_TEXT, "The whole name, as it is shown.", r#""Dr. Asha Rao""#),
+        optional("first_name", ANY_TEXT, "The first name.", r#""Asha""#),
+        optional("last_name", ANY_TEXT, "The last name.", r#""Rao""#),
+        optional("middle_name", ANY_TEXT, "The middle name.", r#""Devi""#),
+        optional("suffix", ANY_TEXT, "What stands behind the name.", r#""PhD""#),
+        optional("prefix", ANY_TEXT, "What stands before the name.", r#""Dr.""#),
     ],
     elsewhere: &[],
     also: |name, findings, pointer| {
@@ -87,46 +171,103 @@ const NAME: Rule = Rule::Object(Object {
             );
         }
     },
+    also_as_schema: r#"{ "minProperties": 2 }"#,
 });
 
+const KIND: Field = optional("type", ANY_TEXT, "Which one it is: `HOME` or `WORK`.", r#""WORK""#);
 const ADDRESS: Rule = Rule::Object(object(&[
-    optional("street", ANY_TEXT),
-    optional("city", ANY_TEXT),
-    optional("state", ANY_TEXT),
-    optional("zip", ANY_TEXT),
-    optional("country", ANY_TEXT),
-    optional("country_code", Rule::Text(text(0, EXOTEL).form(Form::CountryCode))),
-    optional("type", ANY_TEXT),
+    optional("street", ANY_TEXT, "Street and number.", r#""1 Marine Drive""#),
+    optional("city", ANY_TEXT, "The city.", r#""Mumbai""#),
+    optional("state", ANY_TEXT, "The state.", r#""MH""#),
+    optional("zip", ANY_TEXT, "The postal code.", r#""400002""#),
+    optional("country", ANY_TEXT, "The country's name.", r#""India""#),
+    optional(
+        "country_code",
+        Rule::Text(text(0, EXOTEL).form(Form::CountryCode)),
+        "The country in two letters.",
+        r#""in""#,
+    ),
+    KIND,
 ]));
-const EMAIL: Rule = Rule::Object(object(&[optional("email", ANY_TEXT), optional("type", ANY_TEXT)]));
+const EMAIL: Rule =
+    Rule::Object(object(&[optional("email", ANY_TEXT, "The address.", r#""desk@example.com""#), KIND]));
 const ORG: Rule = Rule::Object(object(&[
-    optional("company", ANY_TEXT),
-    optional("department", ANY_TEXT),
-    optional("title", ANY_TEXT),
+    optional("company", ANY_TEXT, "The company's name.", r#""Example""#),
+    optional("department", ANY_TEXT, "The department.", r#""Sales""#),
+    optional("title", ANY_TEXT, "What they do there.", r#""Manager""#),
 ]));
 const PHONE: Rule = Rule::Object(object(&[
-    optional("phone", ANY_TEXT),
-    optional("type", ANY_TEXT),
-    optional("wa_id", ANY_TEXT),
+    optional("phone", ANY_TEXT, "The number as it is shown.", r#""+91 22 4893 1479""#),
+    KIND,
+    optional("wa_id", ANY_TEXT, "The number on WhatsApp, where it has one.", r#""912248931479""#),
 ]));
 /// Document 001 writes the field `URL`; Meta reads `url`, as its examples do. No document asks for `http` here.
-const URL: Rule = Rule::Object(object(&[optional("url", ANY_TEXT), optional("type", ANY_TEXT)]));
+const URL: Rule =
+    Rule::Object(object(&[optional("url", ANY_TEXT, "The address.", r#""https://example.com""#), KIND]));
 
 /// Document 001, Interactive Object; document 000 adds `flow`.
 const INTERACTIVE: Rule = Rule::Choice(Choice {
     tag: "type",
-    common: &[required("body", BODY), optional("footer", FOOTER)],
+    common: &[
+        required("body", BODY, "The text of the message.", r#"{ "text": "Book your visit, {{ name }}" }"#),
+        optional("footer", FOOTER, "The small text below.", r#"{ "text": "Reply STOP to opt out" }"#),
+    ],
     arms: &[
-        ("flow", object(&[optional("header", ANY_HEADER), required("action", FLOW_ACTION)])),
-        ("list", object(&[optional("header", TEXT_HEADER), required("action", LIST_ACTION)])),
-        ("button", object(&[optional("header", ANY_HEADER), required("action", BUTTON_ACTION)])),
+        (
+            "flow",
+            object(&[
+                optional("header", ANY_HEADER, "What stands above.", HEADER),
+                required(
+                    "action",
+                    FLOW_ACTION,
+                    "The flow that the button opens.",
+                    r#"{ "name": "flow", "parameters": { "flow_message_version": "3", "flow_token": "{{ message_ref }}", "flow_id": "1323", "flow_cta": "Book", "flow_action": "data_exchange" } }"#,
+                ),
+            ]),
+        ),
+        (
+            "list",
+            object(&[
+                optional("header", TEXT_HEADER, "What stands above.", HEADER),
+                required(
+                    "action",
+                    LIST_ACTION,
+                    "The list that the button opens.",
+                    r#"{ "button": "Choose", "sections": [{ "rows": [{ "id": "10", "title": "Ten o'clock" }] }] }"#,
+                ),
+            ]),
+        ),
+        (
+            "button",
+            object(&[
+                optional("header", ANY_HEADER, "What stands above.", HEADER),
+                required(
+                    "action",
+                    BUTTON_ACTION,
+                    "The buttons.",
+                    r#"{ "buttons": [{ "type": "reply", "reply": { "id": "yes", "title": "Yes" } }] }"#,
+                ),
+            ]),
+        ),
     ],
 });
+const HEADER: &str = r#"{ "type": "text", "text": "Diwali 2026" }"#;
 
-const BODY: Rule = Rule::Object(object(&[required("text", Rule::Text(text(1024, EXOTEL)))]));
-const FOOTER: Rule = Rule::Object(object(&[required("text", Rule::Text(text(60, EXOTEL)))]));
+const BODY: Rule = Rule::Object(object(&[required(
+    "text",
+    Rule::Text(text(1024, EXOTEL)),
+    "What it says.",
+    r#""Book your visit, {{ name }}""#,
+)]));
+const FOOTER: Rule = Rule::Object(object(&[required(
+    "text",
+    Rule::Text(text(60, EXOTEL)),
+    "What it says.",
+    r#""Reply STOP to opt out""#,
+)]));
 
-const HEADER_TEXT: Object = object(&[required("text", Rule::Text(text(60, EXOTEL)))]);
+const HEADER_TEXT: Object =
+    object(&[required("text", Rule::Text(text(60, EXOTEL)), "What it says.", r#""Diwali 2026""#)]);
 
 /// Document 001: a list message has a text header, reply buttons have any. Images and videos are the objects that
 /// messages have, with their captions.
@@ -136,36 +277,79 @@ const ANY_HEADER: Rule = Rule::Choice(Choice {
     common: &[],
     arms: &[
         ("text", HEADER_TEXT),
-        ("image", object(&[required("image", CAPTIONED)])),
-        ("video", object(&[required("video", CAPTIONED)])),
-        ("document", object(&[required("document", DOCUMENT)])),
+        ("image", object(&[required("image", CAPTIONED, "The image.", PNG)])),
+        ("video", object(&[required("video", CAPTIONED, "The video.", MP4)])),
+        ("document", object(&[required("document", DOCUMENT, "The document.", PDF)])),
     ],
 });
 
 /// Document 000; `galaxy_message` is the name on premises (document 004).
 const FLOW_ACTION: Rule = Rule::Object(object(&[
-    required("name", one_of(&["flow", "galaxy_message"])),
+    required(
+        "name",
+        one_of(&["flow", "galaxy_message"]),
+        "What the action is called; `galaxy_message` on premises.",
+        r#""flow""#,
+    ),
     required(
         "parameters",
         Rule::Object(Object {
             fields: &[
-                required("flow_message_version", one_of(&["3"])),
-                required("flow_token", ANY_TEXT),
-                required("flow_id", ANY_TEXT),
-                required("flow_cta", Rule::Text(text(20, EXOTEL).form(Form::NoEmoji))),
-                required("flow_action", one_of(&["navigate", "data_exchange"])),
-                optional("flow_action_payload", FLOW_PAYLOAD),
-                optional("mode", one_of(&["draft", "published"])),
+                required("flow_message_version", one_of(&["3"]), "The version of flow messages.", r#""3""#),
+                required(
+                    "flow_token",
+                    ANY_TEXT,
+                    "What comes back with the answer, so that it is known which message it belongs to.",
+                    r#""{{ message_ref }}""#,
+                ),
+                required("flow_id", ANY_TEXT, "The flow's id at WhatsApp.", r#""1323""#),
+                required(
+                    "flow_cta",
+                    Rule::Text(text(20, EXOTEL).form(Form::NoEmoji)),
+                    "The text on the button, without emoji.",
+                    r#""Book""#,
+                ),
+                required(
+                    "flow_action",
+                    one_of(&["navigate", "data_exchange"]),
+                    "Whether the flow opens with a screen named here, or asks its endpoint.",
+                    r#""navigate""#,
+                ),
+                optional(
+                    "flow_action_payload",
+                    FLOW_PAYLOAD,
+                    "The first screen; needed with `navigate`, and not allowed otherwise.",
+                    r#"{ "screen": "WELCOME", "data": { "name": "{{ name }}" } }"#,
+                ),
+                optional(
+                    "mode",
+                    one_of(&["draft", "published"]),
+                    "Which version of the flow.",
+                    r#""published""#,
+                )
+                .or(r#""published""#),
             ],
             elsewhere: &[],
             also: payload_with_navigate_only,
+            also_as_schema: r#"{
+                "if": { "properties": { "flow_action": { "const": "navigate" } } },
+                "then": { "required": ["flow_action_payload"] },
+                "else": { "properties": { "flow_action_payload": false } }
+            }"#,
         }),
+        "Which flow it opens, and how.",
+        r#"{ "flow_message_version": "3", "flow_token": "{{ message_ref }}", "flow_id": "1323", "flow_cta": "Book", "flow_action": "data_exchange" }"#,
     ),
 ]));
 
 const FLOW_PAYLOAD: Rule = Rule::Object(object(&[
-    required("screen", ANY_TEXT),
-    optional("data", Rule::AnyObject { may_be_empty: false }),
+    required("screen", ANY_TEXT, "The screen's name in the flow.", r#""WELCOME""#),
+    optional(
+        "data",
+        Rule::AnyObject { may_be_empty: false },
+        "Values for the screen.",
+        r#"{ "name": "{{ name }}" }"#,
+    ),
 ]));
 
 /// Document 000: required if `flow_action` is navigate, omitted otherwise.
@@ -187,8 +371,13 @@ fn payload_with_navigate_only(parameters: &Map<String, Value>, findings: &mut Fi
 /// Document 001: a button of 20 characters, 1 to 10 sections, 10 rows in all.
 const LIST_ACTION: Rule = Rule::Object(Object {
     fields: &[
-        required("button", Rule::Text(text(20, EXOTEL))),
-        required("sections", Rule::List { of: &SECTION, min: 1, max: 10 }),
+        required("button", Rule::Text(text(20, EXOTEL)), "The text on the button.", r#""Choose""#),
+        required(
+            "sections",
+            Rule::List { of: &SECTION, min: 1, max: 10 },
+            "The rows, in sections; at most 10 rows in all.",
+            r#"[{ "rows": [{ "id": "10", "title": "Ten o'clock" }] }]"#,
+        ),
     ],
     elsewhere: &[],
     also: |action, findings, pointer| {
@@ -216,21 +405,45 @@ const LIST_ACTION: Rule = Rule::Object(Object {
         let ids = rows().filter_map(|row| row.get("id"));
         unique(ids, "row id", "Meta's reference", &step(pointer, "sections"), findings);
     },
+    also_as_schema: r#"{
+        "if": { "properties": { "sections": { "type": "array", "minItems": 2 } } },
+        "then": { "properties": { "sections": { "items": { "required": ["title"] } } } }
+    }"#,
 });
 
 const SECTION: Rule = Rule::Object(object(&[
-    optional("title", Rule::Text(text(24, EXOTEL))),
-    required("rows", Rule::List { of: &ROW, min: 1, max: 10 }),
+    optional(
+        "title",
+        Rule::Text(text(24, EXOTEL)),
+        "What the section is called; needed where there are several.",
+        r#""Morning""#,
+    ),
+    required(
+        "rows",
+        Rule::List { of: &ROW, min: 1, max: 10 },
+        "What can be chosen.",
+        r#"[{ "id": "10", "title": "Ten o'clock" }]"#,
+    ),
 ]));
 const ROW: Rule = Rule::Object(object(&[
-    required("id", Rule::Text(text(200, EXOTEL))),
-    required("title", Rule::Text(text(24, EXOTEL))),
-    optional("description", Rule::Text(text(72, EXOTEL))),
+    required(
+        "id",
+        Rule::Text(text(200, EXOTEL)),
+        "What comes back when it is chosen; each row has another.",
+        r#""10""#,
+    ),
+    required("title", Rule::Text(text(24, EXOTEL)), "What it is called.", r#""Ten o'clock""#),
+    optional("description", Rule::Text(text(72, EXOTEL)), "The small text below.", r#""Two places left""#),
 ]));
 
 /// Document 001: up to 3 reply buttons with titles of their own.
 const BUTTON_ACTION: Rule = Rule::Object(Object {
-    fields: &[required("buttons", BUTTONS)],
+    fields: &[required(
+        "buttons",
+        BUTTONS,
+        "The buttons, each with its own title and id.",
+        r#"[{ "type": "reply", "reply": { "id": "yes", "title": "Yes" } }]"#,
+    )],
     elsewhere: &[],
     also: |action, findings, pointer| {
         let none = Vec::new();
@@ -240,6 +453,7 @@ const BUTTON_ACTION: Rule = Rule::Object(Object {
             unique(values, what, "Exotel's documentation", &step(pointer, "buttons"), findings);
         }
     },
+    also_as_schema: "",
 });
 const BUTTONS: Rule = Rule::List { of: &BUTTON, min: 1, max: 3 };
 const BUTTON: Rule = Rule::Choice(Choice {
@@ -250,9 +464,16 @@ const BUTTON: Rule = Rule::Choice(Choice {
         object(&[required(
             "reply",
             Rule::Object(object(&[
-                required("id", Rule::Text(text(256, EXOTEL).form(Form::Trimmed))),
-                required("title", Rule::Text(text(20, EXOTEL))),
+                required(
+                    "id",
+                    Rule::Text(text(256, EXOTEL).form(Form::Trimmed)),
+                    "What comes back when it is tapped.",
+                    r#""yes""#,
+                ),
+                required("title", Rule::Text(text(20, EXOTEL)), "The text on it.", r#""Yes""#),
             ])),
+            "The button itself.",
+            r#"{ "id": "yes", "title": "Yes" }"#,
         )]),
     )],
 });
@@ -278,15 +499,36 @@ fn unique<'a>(
 
 /// Documents 002 and 004: a template's name, language and components. Meta's reference says what a name
 /// may be.
-const TEMPLATE: Rule =
-    Rule::Object(Object { fields: TEMPLATE_FIELDS, elsewhere: OF_MAKING, also: |_, _, _| {} });
+const TEMPLATE: Rule = Rule::Object(Object { elsewhere: OF_MAKING, ..object(TEMPLATE_FIELDS) });
 const TEMPLATE_FIELDS: &[Field] = &[
-    required("name", Rule::Text(text(512, Authority::Meta).form(Form::Name))),
+    required(
+        "name",
+        Rule::Text(text(512, Authority::Meta).form(Form::Name)),
+        "What the template is called.",
+        r#""diwali_offer""#,
+    ),
     required(
         "language",
-        Rule::Object(object(&[required("code", ANY_TEXT), optional("policy", one_of(&["deterministic"]))])),
+        Rule::Object(object(&[
+            required("code", ANY_TEXT, "The language, or the language and the country.", r#""en_US""#),
+            optional(
+                "policy",
+                one_of(&["deterministic"]),
+                "That the template is sent in this language and no other.",
+                r#""deterministic""#,
+            )
+            .or(r#""deterministic""#),
+        ])),
+        "Which of its languages.",
+        r#"{ "code": "en_US" }"#,
     ),
-    optional("components", Rule::List { of: &COMPONENT, min: 0, max: usize::MAX }),
+    optional(
+        "components",
+        Rule::List { of: &COMPONENT, min: 0, max: usize::MAX },
+        "The values of its header, body and buttons.",
+        r#"[{ "type": "body", "parameters": [{ "type": "text", "text": "{{ name }}" }] }]"#,
+    )
+    .or("[]"),
 ];
 
 /// Document 004 lists these beside the sending of a template; they are said when it is made.
@@ -298,22 +540,36 @@ const COMPONENT: Rule = Rule::Choice(Choice {
     tag: "type",
     common: &[],
     arms: &[
-        ("header", object(&[required("parameters", PARAMETERS)])),
-        ("body", object(&[required("parameters", PARAMETERS)])),
+        ("header", object(&[required("parameters", PARAMETERS, VALUES, VALUE)])),
+        ("body", object(&[required("parameters", PARAMETERS, VALUES, VALUE)])),
         (
             "button",
             Object {
                 fields: &[
-                    required("sub_type", one_of(&["flow", "quick_reply", "url", "copy_code"])),
-                    required("index", INDEX),
-                    optional("parameters", PARAMETERS),
+                    required(
+                        "sub_type",
+                        one_of(&["flow", "quick_reply", "url", "copy_code"]),
+                        "Which kind of button.",
+                        r#""url""#,
+                    ),
+                    required("index", INDEX, "Its place among the buttons, from 0.", r#""0""#),
+                    optional("parameters", PARAMETERS, VALUES, VALUE),
                 ],
                 elsewhere: OF_MAKING,
                 also: flow_button,
+                also_as_schema: r#"{
+                    "if": { "properties": { "sub_type": { "const": "flow" } } },
+                    "then": { "properties": { "parameters": {
+                        "maxItems": 1, "items": { "properties": { "type": { "const": "action" } } }
+                    } } }
+                }"#,
             },
         ),
     ],
 });
+
+const VALUES: &str = "The values, in the order of the template's placeholders.";
+const VALUE: &str = r#"[{ "type": "text", "text": "{{ name }}" }]"#;
 
 /// Exotel writes a button's index as a string, Kaleyra as a number: both are read.
 const INDEX: Rule = Rule::Either(
@@ -323,6 +579,7 @@ const INDEX: Rule = Rule::Either(
             _ => Err("must be a button's place, \"0\" to \"9\"".into()),
         },
         about: "a button's place, 0 to 9",
+        spelled: Spelled::As(r"^\+?0*[0-9]$"),
     },
     &Rule::Integer { range: (0, 9) },
 );
@@ -345,28 +602,80 @@ fn flow_button(button: &Map<String, Value>, findings: &mut Findings, pointer: &s
 }
 
 const PARAMETERS: Rule = Rule::List { of: &PARAMETER, min: 1, max: usize::MAX };
-const NAMED: &[Field] = &[optional("parameter_name", ANY_TEXT)];
+const NAMED: &[Field] = &[optional(
+    "parameter_name",
+    ANY_TEXT,
+    "The placeholder's name, where the template names its placeholders.",
+    r#""customer""#,
+)];
 const PARAMETER: Rule = Rule::Choice(Choice {
     tag: "type",
     common: NAMED,
     arms: &[
-        ("text", object(&[required("text", Rule::Text(text(0, Authority::Meta).form(Form::Parameter)))])),
-        ("payload", object(&[required("payload", ANY_TEXT)])),
-        ("coupon_code", object(&[required("coupon_code", ANY_TEXT)])),
-        ("currency", object(&[required("currency", Rule::AnyObject { may_be_empty: false })])),
-        ("date_time", object(&[required("date_time", Rule::AnyObject { may_be_empty: false })])),
-        ("image", object(&[required("image", LINKED)])),
-        ("video", object(&[required("video", LINKED)])),
-        ("document", object(&[required("document", DOCUMENT)])),
-        ("location", object(&[required("location", LOCATION)])),
+        (
+            "text",
+            object(&[required(
+                "text",
+                Rule::Text(text(0, Authority::Meta).form(Form::Parameter)),
+                "The value, without line breaks, tabs and five spaces in a row (see `whitespace` of the job).",
+                r#""{{ name }}""#,
+            )]),
+        ),
+        (
+            "payload",
+            object(&[required(
+                "payload",
+                ANY_TEXT,
+                "What comes back when the button is tapped.",
+                r#""yes""#,
+            )]),
+        ),
+        (
+            "coupon_code",
+            object(&[required("coupon_code", ANY_TEXT, "The code that the button copies.", r#""DIWALI25""#)]),
+        ),
+        (
+            "currency",
+            object(&[required(
+                "currency",
+                Rule::AnyObject { may_be_empty: false },
+                "An amount, in thousandths.",
+                r#"{ "fallback_value": "₹ 1,499", "code": "INR", "amount_1000": 1499000 }"#,
+            )]),
+        ),
+        (
+            "date_time",
+            object(&[required(
+                "date_time",
+                Rule::AnyObject { may_be_empty: false },
+                "A day and a time.",
+                r#"{ "fallback_value": "1 November, 9:00" }"#,
+            )]),
+        ),
+        ("image", object(&[required("image", LINKED, "The image.", PNG)])),
+        ("video", object(&[required("video", LINKED, "The video.", MP4)])),
+        ("document", object(&[required("document", DOCUMENT, "The document.", PDF)])),
+        ("location", object(&[required("location", LOCATION, "The place.", PLACE)])),
         (
             "action",
             object(&[required(
                 "action",
                 Rule::Object(object(&[
-                    optional("flow_token", TOKEN),
-                    optional("flow_action_data", Rule::AnyObject { may_be_empty: true }),
+                    optional(
+                        "flow_token",
+                        TOKEN,
+                        "What comes back with the answer, so that it is known which message it belongs to.",
+                        r#""{{ message_ref }}""#,
+                    ),
+                    optional(
+                        "flow_action_data",
+                        Rule::AnyObject { may_be_empty: true },
+                        "Values for the flow's first screen.",
+                        r#"{ "name": "{{ name }}" }"#,
+                    ),
                 ])),
+                "How the button's flow opens.",
+                r#"{ "flow_token": "{{ message_ref }}" }"#,
             )]),
         ),
     ],

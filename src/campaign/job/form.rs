@@ -10,9 +10,9 @@ use super::super::phone_parser::PhoneParser;
 use super::super::problem::step;
 use super::super::rate::Rate;
 use super::super::rules::{
-    Authority, Field, Findings, Object, Rule, object, one_of, optional, required, text,
+    Authority, Field, Findings, LINK_PATTERN, Object, Rule, Spelled, object, one_of, optional, required, text,
 };
-use super::super::schema::schema;
+use super::super::schema::{definitions, parsed, schema};
 
 /// Reads a type from its text, with the type's own error.
 fn reads<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<(), String> {
@@ -26,22 +26,35 @@ fn not_empty(text: &str) -> Result<(), String> {
 const ID: Rule = Rule::Parsed {
     check: reads::<CampaignId>,
     about: "[A-Za-z0-9][A-Za-z0-9._-]{0,63}; without one a UUIDv7 is given",
+    spelled: Spelled::As(CampaignId::PATTERN),
 };
 const SENDER: Rule = Rule::Parsed {
     check: |text| PhoneParser::listed(text).map(drop).map_err(|_| InvalidPhone.to_string()),
     about: "a number in international form, e.g. +912248931479",
+    spelled: Spelled::As(
+        // A `+`, two zeros or a link to a chat before the number; digits may be of any script.
+        r"^[^0-9]*\+|^[^1-9]*0[^1-9]*0|[Ww][Aa]\.[Mm][Ee]/|[Ww][Hh][Aa][Tt][Ss][Aa][Pp][Pp]\.|[^\u0000-\u007f]",
+    ),
 };
-const RATE: Rule = Rule::Parsed { check: reads::<Rate>, about: "a limit, as 80/s or 200/min,burst=20" };
+const RATE: Rule = Rule::Parsed {
+    check: reads::<Rate>,
+    about: "a limit, as 80/s or 200/min,burst=20",
+    spelled: Spelled::As(Rate::PATTERN),
+};
 const TIME: Rule = Rule::Parsed {
     check: |text| {
         reads::<jiff::Timestamp>(text)
             .map_err(|_| "must be a time with an offset, as 2026-11-01T09:00:00+05:30".into())
     },
     about: "a time with an offset (RFC 3339)",
+    spelled: Spelled::As(
+        r"^([0-9]{4}|[+-][0-9]{6})-?[0-9]{2}-?[0-9]{2}[Tt _][0-9]{2}(:?[0-9]{2}){0,2}([.,][0-9]{1,9})?([Zz]|[+-][0-9]{2}(:?[0-9]{2}){0,2}([.,][0-9]{1,9})?)(\[.*\])*$",
+    ),
 };
 const CLOCK: Rule = Rule::Parsed {
     check: |text| reads::<jiff::civil::Time>(text).map_err(|_| "must be a time of day, as 09:00".into()),
     about: "a time of day, as 09:00",
+    spelled: Spelled::As(r"^(.*[Tt _])?[0-9]{2}(:?[0-9]{2}){0,2}([.,][0-9]{1,9})?([+-].*)?(\[.*\])*$"),
 };
 const ZONE: Rule = Rule::Parsed {
     check: |text| {
@@ -50,6 +63,7 @@ const ZONE: Rule = Rule::Parsed {
             .map_err(|_| "must be a time zone of the IANA database, as Asia/Kolkata".into())
     },
     about: "a time zone of the IANA database",
+    spelled: Spelled::As("^[A-Za-z0-9._+/-]+$"),
 };
 const REGION: Rule = Rule::Parsed {
     check: |text| {
@@ -60,6 +74,7 @@ const REGION: Rule = Rule::Parsed {
         }
     },
     about: "a two-letter region (ISO 3166), as IN",
+    spelled: Spelled::InAnyCase(PhoneParser::regions),
 };
 const DELIMITER: Rule = Rule::Parsed {
     check: |text| match text.as_bytes() {
@@ -71,6 +86,7 @@ const DELIMITER: Rule = Rule::Parsed {
         _ => Err("must be one ASCII character, as \",\" or \";\" or \"\\t\"".into()),
     },
     about: "one ASCII character; found by itself when left out",
+    spelled: Spelled::As(r"^[\u0000-\u0009\u000b\u000c\u000e-!#-/:-@\[-`{-\u007f]$"),
 };
 const ADDRESS: Rule = Rule::Parsed {
     check: |text| {
@@ -81,6 +97,7 @@ const ADDRESS: Rule = Rule::Parsed {
         }
     },
     about: "an http or https address",
+    spelled: Spelled::As(LINK_PATTERN),
 };
 
 /// What a provider gives back with each report.
@@ -106,88 +123,230 @@ const WA_SOURCES: &[&str] = &[
 /// The whole job.
 pub(super) const JOB: Object = Object {
     fields: &[
-        required("version", Rule::Integer { range: (1, 1) }),
-        optional("id", ID),
-        optional("name", NAME),
-        required("account", Rule::Parsed { check: |_| Ok(()), about: "an account of the configuration" }),
-        required("from", SENDER),
-        required("audience", Rule::Fixed(&AUDIENCE)),
-        required("message", CONTENT),
-        optional("custom_data", GIVEN_BACK),
-        optional("status_callback", ADDRESS),
+        required("version", Rule::Integer { range: (1, 1) }, "The version of this form.", "1"),
+        optional("$schema", ANY, "The schema that an editor checks it by. flowcast does not read it.", SCHEMA_ID),
+        optional(
+            "id",
+            ID,
+            "The campaign's id. The same job under the same id is sent once. Without one a UUIDv7 is given.",
+            r#""diwali-2026""#,
+        ),
+        optional("name", NAME, "What people call it.", r#""Diwali 2026""#),
+        required("account", ANY, "The account of the configuration that sends it.", r#""main""#),
+        required(
+            "from",
+            SENDER,
+            "The business number it is sent from, in international form.",
+            r#""+912248931479""#,
+        ),
+        required(
+            "audience",
+            Rule::Fixed(&AUDIENCE),
+            "Where its recipients come from.",
+            r#"{ "csv": { "path": "diwali.csv", "default_region": "IN" } }"#,
+        ),
+        required(
+            "message",
+            CONTENT,
+            "What each recipient gets, with placeholders.",
+            r#"{ "type": "text", "text": { "body": "Dear {{ name }}" } }"#,
+        ),
+        optional(
+            "custom_data",
+            GIVEN_BACK,
+            "What each report and event gives back, with placeholders.",
+            r#""order {{ order }}""#,
+        ),
+        optional(
+            "status_callback",
+            ADDRESS,
+            "Where the provider sends its reports, instead of the account's own address.",
+            r#""https://example.com/reports""#,
+        ),
         optional(
             "extra_info",
             Rule::Object(object(&[
-                optional("ref1", GIVEN_BACK),
-                optional("ref2", GIVEN_BACK),
-                optional("wa_source", one_of(WA_SOURCES)),
+                optional("ref1", GIVEN_BACK, "The first text.", r#""{{ order }}""#),
+                optional("ref2", GIVEN_BACK, "The second text.", r#""autumn""#),
+                optional("wa_source", one_of(WA_SOURCES), "Where the message comes from.", r#""api""#),
             ])),
-        ),
-        optional("limits", Rule::Fixed(&Rule::Object(object(&[optional("messages", RATE)])))),
-        optional("schedule", Rule::Fixed(&SCHEDULE)),
+            "What Kaleyra gives back with each report beside the message's reference.",
+            r#"{ "ref1": "{{ order }}" }"#,
+        )
+        .or("{}"),
+        optional(
+            "limits",
+            Rule::Fixed(&Rule::Object(object(&[optional(
+                "messages",
+                RATE,
+                "Messages of this campaign in a second (`s`), a minute (`min`), an hour (`h`) or a day (`d`).",
+                r#""50/s""#,
+            )]))),
+            "The campaign's own limits, besides those of its account.",
+            r#"{ "messages": "50/s" }"#,
+        )
+        .or("{}"),
+        optional(
+            "schedule",
+            Rule::Fixed(&SCHEDULE),
+            "When it may be sent. Without one it is sent at once.",
+            r#"{ "start_at": "2026-11-01T09:00:00+05:30" }"#,
+        )
+        .or("{}"),
         optional(
             "stop_when",
             Rule::Fixed(&Rule::Object(object(&[
-                required("rejected_percent", Rule::Integer { range: (1, 100) }),
-                optional("after", Rule::Integer { range: (1, u64::MAX) }),
+                required(
+                    "rejected_percent",
+                    Rule::Integer { range: (1, 100) },
+                    "The share of rejected messages that is too much, in per cent.",
+                    "20",
+                ),
+                optional(
+                    "after",
+                    Rule::Integer { range: (1, u64::MAX) },
+                    "How many messages must have an outcome before the share counts.",
+                    "500",
+                )
+                .or("100"),
             ]))),
+            "When too many rejections hold it.",
+            r#"{ "rejected_percent": 20, "after": 500 }"#,
         ),
-        optional("on_in_doubt", one_of(&["hold", "resend"])),
-        optional("whitespace", one_of(&["refuse", "join"])),
+        optional(
+            "on_in_doubt",
+            one_of(&["hold", "resend"]),
+            "What becomes of messages that the provider may or may not have accepted: they wait for evidence, or are sent \
+             again, where a duplicate is better than a gap.",
+            r#""hold""#,
+        )
+        .or(r#""hold""#),
+        optional(
+            "whitespace",
+            one_of(&["refuse", "join"]),
+            "What becomes of a template's text parameter with a line break, a tab or five spaces in a row: its row is \
+             skipped, or they become one space.",
+            r#""join""#,
+        )
+        .or(r#""refuse""#),
     ],
     elsewhere: &[],
     also: |_, _, _| {},
+    // Parameters that are the same for everybody are looked at when the job is read.
+    also_as_schema: r#"{
+        "if": { "properties": { "whitespace": { "const": "join" } }, "required": ["whitespace"] },
+        "else": { "properties": { "message": { "properties": { "template": { "properties": { "components": {
+            "items": { "properties": { "parameters": { "items": {
+                "if": { "properties": { "type": { "const": "text" } }, "required": ["type"] },
+                "then": { "properties": { "text": { "anyOf": [
+                    { "not": { "pattern": "[\\n\\r\\t]| {5}" } },
+                    { "pattern": "\\{\\{|\\{%" }
+                ] } } }
+            } } } }
+        } } } } } } }
+    }"#,
 };
+const ANY: Rule =
+    Rule::Parsed { check: |_| Ok(()), about: "an account of the configuration", spelled: Spelled::Any };
+/// It has no address, so that nobody waits for one to answer.
+const SCHEMA_ID: &str = r#""urn:flowcast:schema:job:1""#;
 
 const NAME: Rule = Rule::Parsed {
     check: |text| {
         if text.chars().count() <= 200 { Ok(()) } else { Err("has more than 200 characters".into()) }
     },
     about: "what people call the campaign",
+    spelled: Spelled::As(r"^[\s\S]{0,200}$"),
 };
 
 const AUDIENCE: Rule = Rule::Object(Object {
     fields: &[
-        optional("csv", CSV),
+        optional(
+            "csv",
+            CSV,
+            "A file: CSV, or a workbook of Excel or LibreOffice.",
+            r#"{ "path": "diwali.csv", "default_region": "IN" }"#,
+        ),
         optional(
             "recipients",
             Rule::List { of: &Rule::AnyObject { may_be_empty: false }, min: 1, max: usize::MAX },
+            "The recipients themselves: each a `phone` and any variables.",
+            r#"[{ "phone": "+919876543210", "name": "Asha" }]"#,
         ),
     ],
     elsewhere: &[],
     also: |audience, findings, pointer| one_source(audience, &["csv", "recipients"], findings, pointer),
+    also_as_schema: r#"{ "oneOf": [{ "required": ["csv"] }, { "required": ["recipients"] }] }"#,
 });
 
 const CSV_FIELDS: &[Field] = &[
     optional(
         "path",
-        Rule::Parsed { check: not_empty, about: "a path below the audience root; .gz and .zst are unpacked" },
+        Rule::Parsed {
+            check: not_empty,
+            about: "a path below the audience root; .gz and .zst are unpacked",
+            spelled: NOT_EMPTY,
+        },
+        "Its path below the audience root. Files called `.gz` and `.zst` are unpacked.",
+        r#""diwali.csv""#,
     ),
-    optional("url", Rule::Parsed { check: not_empty, about: "an address that the configuration allows" }),
-    optional("delimiter", DELIMITER),
-    optional("phone", Rule::Parsed { check: not_empty, about: "the column of the numbers" }),
-    optional("default_region", REGION),
+    optional(
+        "url",
+        Rule::Parsed {
+            check: not_empty,
+            about: "an address that the configuration allows",
+            spelled: NOT_EMPTY,
+        },
+        "Its address: `https`, `s3`, `gs` or `az`, where the configuration allows it.",
+        r#""https://example.com/diwali.csv""#,
+    ),
+    optional(
+        "delimiter",
+        DELIMITER,
+        "What stands between columns: one ASCII character. Without it, it is found.",
+        r#"";""#,
+    ),
+    optional(
+        "phone",
+        Rule::Parsed { check: not_empty, about: "the column of the numbers", spelled: NOT_EMPTY },
+        "The column of the numbers. Without it, it is found by its name.",
+        r#""Mobile Number""#,
+    ),
+    optional("default_region", REGION, "The region of numbers without a country code.", r#""IN""#),
     optional(
         "sheet",
         Rule::Parsed {
             check: not_empty,
             about: "a worksheet of a workbook; the first that is not hidden when left out",
+            spelled: NOT_EMPTY,
         },
+        "The worksheet of a workbook. Without it, the first that is not hidden.",
+        r#""Customers""#,
     ),
-    optional("hidden_rows", one_of(&["send", "skip"])),
-    optional("encoding", ENCODING),
+    optional("hidden_rows", one_of(&["send", "skip"]), "What becomes of a sheet's hidden rows.", r#""skip""#)
+        .or(r#""send""#),
+    optional(
+        "encoding",
+        ENCODING,
+        "How the file's characters are written: a WHATWG or IANA name. Without it, it is found.",
+        r#""windows-1251""#,
+    ),
 ];
+const NOT_EMPTY: Spelled =
+    Spelled::As(r"[^\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]");
 const ENCODING: Rule = Rule::Parsed {
     check: |text| match CharacterSet::named(text) {
         Some(_) => Ok(()),
         None => Err("must be an encoding's WHATWG or IANA name, as macintosh, ibm850 or windows-1251".into()),
     },
     about: "how the file's characters are written, as macintosh, ibm850 or windows-1251; found by itself when left out",
+    spelled: Spelled::As("^[\t-\r -~\u{a0}]+$"),
 };
 const CSV: Rule = Rule::Object(Object {
     fields: CSV_FIELDS,
     elsewhere: &[],
     also: |csv, findings, pointer| one_source(csv, &["path", "url"], findings, pointer),
+    also_as_schema: r#"{ "oneOf": [{ "required": ["path"] }, { "required": ["url"] }] }"#,
 });
 
 fn one_source(map: &Map<String, Value>, names: &[&str], findings: &mut Findings, pointer: &str) {
@@ -198,16 +357,37 @@ fn one_source(map: &Map<String, Value>, names: &[&str], findings: &mut Findings,
 
 const SCHEDULE: Rule = Rule::Object(Object {
     fields: &[
-        optional("start_at", TIME),
-        optional("expires_at", TIME),
+        optional("start_at", TIME, "Nothing is sent before.", r#""2026-11-01T09:00:00+05:30""#),
+        optional(
+            "expires_at",
+            TIME,
+            "Nothing is sent from then on; what is left is skipped as `expired`.",
+            r#""2026-11-05T00:00:00+05:30""#,
+        ),
         optional(
             "window",
             Rule::Object(Object {
                 fields: &[
-                    required("from", CLOCK),
-                    required("to", CLOCK),
-                    required("timezone", ZONE),
-                    optional("days", Rule::List { of: &DAY, min: 1, max: 7 }),
+                    required("from", CLOCK, "When the day's window opens.", r#""09:00""#),
+                    required(
+                        "to",
+                        CLOCK,
+                        "When it closes. One before `from` reaches past midnight.",
+                        r#""21:00""#,
+                    ),
+                    required(
+                        "timezone",
+                        ZONE,
+                        "The time zone of both, by its IANA name.",
+                        r#""Asia/Kolkata""#,
+                    ),
+                    optional(
+                        "days",
+                        Rule::List { of: &DAY, min: 1, max: 7 },
+                        "The days on which it opens. Without it, on all.",
+                        r#"["mon", "tue", "wed", "thu", "fri"]"#,
+                    )
+                    .or(r#"["mon", "tue", "wed", "thu", "fri", "sat", "sun"]"#),
                 ],
                 elsewhere: &[],
                 also: |window, findings, pointer| {
@@ -215,7 +395,10 @@ const SCHEDULE: Rule = Rule::Object(Object {
                         findings.problem(pointer, "never opens: \"from\" and \"to\" are the same");
                     }
                 },
+                also_as_schema: "",
             }),
+            "Hours of the day in which it is sent.",
+            r#"{ "from": "09:00", "to": "21:00", "timezone": "Asia/Kolkata" }"#,
         ),
     ],
     elsewhere: &[],
@@ -227,14 +410,29 @@ const SCHEDULE: Rule = Rule::Object(Object {
             findings.problem(&step(pointer, "expires_at"), "is not after start_at: nothing could be sent");
         }
     },
+    also_as_schema: "",
 });
 const DAY: Rule = one_of(&["mon", "tue", "wed", "thu", "fri", "sat", "sun"]);
 
 /// The JSON Schema of a job (2020-12).
+///
+/// It refuses nothing that [`Job::read`](super::Job::read) takes, but for a whole number beyond 64 bits in place of a
+/// text, which is read as its digits. What it takes and `Job::read` refuses: see `docs/schemas.md`, which lists it.
 pub fn job_schema() -> Value {
-    let mut root = schema(&Rule::Object(JOB));
+    let mut root = schema(&JOB, "job");
     root["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
-    root["title"] = json!("flowcast job");
-    root["description"] = json!("Strings in message and custom_data may hold {{ column }} in Jinja syntax.");
+    root["$id"] = json!(parsed(SCHEMA_ID));
+    root["title"] = json!("Job");
+    root["description"] = json!(
+        "Asks flowcast for a campaign. Strings in message, custom_data and extra_info may hold {{ column }} in Jinja syntax."
+    );
+    root["$defs"] = definitions();
+    // Its texts may hold placeholders, but it is an object before anybody is looked at.
+    let extra_info = &mut root["properties"]["extra_info"];
+    let object = extra_info["anyOf"][0].take();
+    if let (Some(extra_info), Value::Object(object)) = (extra_info.as_object_mut(), object) {
+        extra_info.shift_remove("anyOf");
+        extra_info.extend(object.into_iter().filter(|(name, _)| name != "title"));
+    }
     root
 }

@@ -55,7 +55,7 @@ pub struct Job {
     /// What becomes of a template's parameters with line breaks and the like.
     #[serde(default)]
     pub whitespace: Whitespace,
-    /// The document itself, without `id`: what is compared when the same id comes again.
+    /// The document itself, without `id` and `$schema`: what is compared when the same id comes again.
     #[serde(skip)]
     pub document: Value,
     /// The strings of `message` and `custom_data` that hold placeholders, by pointer into the job.
@@ -193,6 +193,7 @@ impl Job {
             .map_err(|fault| vec![Problem::new("", json_error(&fault))])?;
         if let Some(map) = document.as_object_mut() {
             map.shift_remove("id");
+            map.shift_remove("$schema");
         }
         job.document = document;
         job.limits_of_strings = limits;

@@ -9,7 +9,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use url::form_urlencoded;
 use utoipa::openapi::OpenApi;
 
@@ -55,11 +55,16 @@ pub(super) fn document(described: &OpenApi) -> Value {
     let tags = TAGS.map(|(name, description)| json!({ "name": name, "description": description }));
     document["tags"] = json!(tags);
     let mut job = job_schema();
-    if let Some(job) = job.as_object_mut() {
-        // Generators name what they make by the title.
-        job.insert("title".into(), "Job".into());
-        job.remove("$schema");
+    if let Some(map) = job.as_object_mut() {
+        map.shift_remove("$schema");
+        // With an id of its own its references would not be looked for in this document.
+        map.shift_remove("$id");
+        for (name, mut definition) in map.shift_remove("$defs").and_then(into_object).into_iter().flatten() {
+            refer_to_components(&mut definition);
+            document["components"]["schemas"][name] = definition;
+        }
     }
+    refer_to_components(&mut job);
     document["components"]["schemas"]["Job"] = job;
     let example: Value = serde_json::from_str(EXAMPLE).unwrap_or_default();
     let job = json!({ "schema": { "$ref": "#/components/schemas/Job" }, "example": example });
@@ -85,6 +90,24 @@ pub(super) fn document(described: &OpenApi) -> Value {
     upload["application/octet-stream"] = bytes;
     upload["multipart/form-data"] = form;
     document
+}
+
+fn into_object(value: Value) -> Option<Map<String, Value>> {
+    if let Value::Object(map) = value { Some(map) } else { None }
+}
+
+/// Makes references to a schema's own definitions references to the document's.
+fn refer_to_components(schema: &mut Value) {
+    match schema {
+        Value::Object(map) => {
+            if let Some(Value::String(reference)) = map.get_mut("$ref") {
+                *reference = reference.replace("#/$defs/", "#/components/schemas/");
+            }
+            map.values_mut().for_each(refer_to_components);
+        }
+        Value::Array(items) => items.iter_mut().for_each(refer_to_components),
+        _ => {}
+    }
 }
 
 /// The parameters that queries may have, by method and route.

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::campaign::problem::step;
 use crate::campaign::rules::{Choice, Field, Form, Object, Rule, Text};
+use crate::campaign::text::titled;
 
 /// The most items of a list that a form has.
 const ITEMS: usize = 30;
@@ -224,11 +225,7 @@ pub(super) fn label(name: &str) -> String {
         "wa_id" => "WhatsApp id".into(),
         "recipient_type" => "Recipient".into(),
         "preview_url" => "Show a picture of the first link".into(),
-        _ => {
-            let words = name.replace('_', " ");
-            let mut letters = words.chars();
-            letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
-        }
+        _ => titled(name),
     }
 }
 

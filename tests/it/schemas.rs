@@ -1,0 +1,319 @@
+//! The schemas that others check documents by, held against flowcast's own verdict by a validator of another language.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use flowcast::campaign::Job;
+use flowcast::config::Config;
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Map, Value, json};
+
+use crate::support::first_seed_of_commit;
+
+/// What the programs in Python need, besides the standard library.
+pub const TOOLS: &str = "openapi-spec-validator==0.9.0 openapi-python-client==0.29.1";
+
+/// Returns a folder with the tools' own Python, made once, beside what else is built.
+pub fn python_tools() -> PathBuf {
+    let tools = Path::new(env!("CARGO_TARGET_TMPDIR")).join(TOOLS.replace(' ', "-"));
+    let script = "set -euo pipefail\n\
+        exec 9> \"$TOOLS.lock\" && flock 9\n\
+        if [ ! -e \"$TOOLS/is-whole\" ]; then\n\
+            rm -rf \"$TOOLS\" && python3 -m venv \"$TOOLS\" && \"$TOOLS/bin/pip\" install --quiet $WANTED\n\
+            touch \"$TOOLS/is-whole\"\n\
+        fi\n";
+    let made = Command::new("bash").arg("-c").arg(script).env("TOOLS", &tools).env("WANTED", TOOLS).output();
+    let made = made.unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    tools
+}
+
+/// What the validator says of each document.
+fn judged(schema: &Value, documents: &[Value]) -> Vec<bool> {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let judge = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/schemas/judge.py");
+    let mut python = Command::new(python_tools().join("bin/python"));
+    python.arg(judge).arg(write("schema.json", schema.to_string()));
+    python.arg(write("documents", documents.iter().map(|document| format!("{document}\n")).collect()));
+    let said = python.output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    String::from_utf8(said.stdout).unwrap().lines().map(|line| line == "true").collect()
+}
+
+fn schema(document: &str) -> Value {
+    let said = Command::new(env!("CARGO_BIN_EXE_flowcast")).args(["schema", document]).output().unwrap();
+    serde_json::from_slice(&said.stdout).unwrap()
+}
+
+/// Texts in which somebody errs, or that are right in an unusual way.
+const TEXTS: [&str; 48] = [
+    "",
+    " ",
+    "x",
+    "{{ name }}",
+    "{% if x %}",
+    "{{",
+    "}}",
+    "-a",
+    "a b",
+    "ünï",
+    "😀",
+    "a\u{feff}",
+    "\u{a0}x",
+    "IN",
+    "in",
+    "XX",
+    ";",
+    "\t",
+    ";;",
+    "\"",
+    "80/s",
+    "0/s",
+    "007/min , burst = 5",
+    "80/min,burst=0",
+    "80/week",
+    "99999999999/s",
+    "09:00",
+    "9:00",
+    "24:00",
+    "2026-13-01T09:00:00Z",
+    "2026-02-30",
+    "T09:00:30",
+    "2026-11-01T09:00:00+05:30",
+    "2026-11-01 09:00Z",
+    "2026-11-01",
+    "2026-11-01T09:00:00",
+    "yesterday",
+    "Asia/Kolkata",
+    "Asia/Kolkatta",
+    "https://example.com/x",
+    "HTTP:example.com",
+    "ftp://example.com",
+    "+912248931479",
+    "0091 22 4893 1479",
+    "022 4893 1479",
+    "tel:+91-22-4893-1479",
+    "wa.me/912248931479",
+    "+९१२२४८९३१४७९",
+];
+
+/// A value that may stand anywhere.
+fn any_value(random: &mut SmallRng) -> Value {
+    match random.random_range(0..10) {
+        0 => Value::Null,
+        1 => json!(random.random_bool(0.5)),
+        2 => json!([0, 1, 2, 9, 10, 100, 101, -1].choose(random)),
+        3 => json!([0.5, -180.0, 180.5, 1.0, 1e30].choose(random)),
+        4 => json!([]),
+        5 => json!({}),
+        6 => json!({ "x": TEXTS.choose(random), "y": ["{{ y }}", 1, null] }),
+        7 => json!("x".repeat(
+            *[20, 21, 60, 61, 72, 73, 200, 201, 1_024, 1_025, 4_097, 65_537].choose(random).unwrap()
+        )),
+        _ => json!(TEXTS.choose(random)),
+    }
+}
+
+/// A value as a schema asks for it, mostly.
+fn like(schema: &Value, root: &Value, random: &mut SmallRng) -> Value {
+    let pick =
+        |list: &Value, random: &mut SmallRng| list.as_array().and_then(|list| list.choose(random).cloned());
+    if let Some(example) = pick(&schema["examples"], random)
+        && random.random_bool(0.3)
+    {
+        return example;
+    }
+    if let Some(name) = schema["$ref"].as_str() {
+        return like(root.pointer(name.trim_start_matches('#')).unwrap(), root, random);
+    }
+    for kind in ["oneOf", "anyOf"] {
+        if schema["type"].is_null()
+            && let Some(arm) = pick(&schema[kind], random)
+        {
+            return like(&arm, root, random);
+        }
+    }
+    if let Some(word) = schema.get("const").cloned().or_else(|| pick(&schema["enum"], random)) {
+        return word;
+    }
+    match schema["type"].as_str() {
+        Some("object") => {
+            let mut map = Map::new();
+            let needed = schema["required"].as_array().cloned().unwrap_or_default();
+            // Of those of which exactly one is asked for.
+            let one = pick(&schema["oneOf"], random).map(|arm| arm["required"][0].clone());
+            for (name, rule) in schema["properties"].as_object().into_iter().flatten() {
+                let is_asked = needed.contains(&json!(name)) || one == Some(json!(name));
+                if is_asked || one.is_none() && random.random_bool(0.3) {
+                    map.insert(name.clone(), like(rule, root, random));
+                }
+            }
+            if schema["properties"].is_null() {
+                map.insert("name".into(), json!(TEXTS.choose(random)));
+            }
+            map.into()
+        }
+        Some("array") => {
+            let count = random.random_range(0..4);
+            (0..count).map(|_| like(&schema["items"], root, random)).collect()
+        }
+        Some("integer" | "number") => {
+            let number = schema["minimum"].as_f64().unwrap() + f64::from(random.random_range(0..4_u8));
+            if schema["type"] == "integer" { json!(number as u64) } else { json!(number) }
+        }
+        Some("boolean") => json!(random.random_bool(0.5)),
+        _ => pick(&schema["examples"], random)
+            .filter(|_| random.random_bool(0.8))
+            .unwrap_or_else(|| json!(TEXTS.choose(random))),
+    }
+}
+
+/// All places in a document.
+fn places(value: &Value, at: &str, found: &mut Vec<String>) {
+    let below: Vec<(String, &Value)> = match value {
+        Value::Object(map) => map.iter().map(|(name, value)| (name.clone(), value)).collect(),
+        Value::Array(items) => {
+            items.iter().enumerate().map(|(nth, value)| (nth.to_string(), value)).collect()
+        }
+        _ => Vec::new(),
+    };
+    for (name, value) in below {
+        let place = format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
+        places(value, &place, found);
+        found.push(place);
+    }
+}
+
+/// The document with one thing changed somewhere.
+fn spoilt(document: &mut Value, random: &mut SmallRng) {
+    let mut found = Vec::new();
+    places(document, "", &mut found);
+    let Some(place) = found.choose(random) else { return };
+    let (parent, name) = place.rsplit_once('/').unwrap();
+    let other = any_value(random);
+    match (random.random_range(0..4), document.pointer_mut(parent).unwrap()) {
+        (0, Value::Object(map)) => drop(map.shift_remove(name)),
+        (1, Value::Object(map)) => drop(map.insert("unknown".into(), other)),
+        (1, Value::Array(items)) => items.push(items[0].clone()),
+        (_, _) => *document.pointer_mut(place).unwrap() = other,
+    }
+}
+
+/// What flowcast refuses and the schema of a job can't: by a part of the error. `docs/schemas.md` lists them.
+const BEYOND_JOBS: [(&str, &str); 14] = [
+    ("A whole number that is written as 1.0", "must be a whole number"),
+    ("Whether the number of `from` can exist", "an E.164 number is"),
+    ("Days and hours that there are not", "must be a time with an offset"),
+    ("Days and hours that there are not", "must be a time of day"),
+    ("Days and hours that there are not", "must be a date as YYYY-MM-DD"),
+    ("Time zones", "must be a time zone of the IANA database"),
+    ("An end before the start", "is not after start_at"),
+    ("A window that never opens", "never opens"),
+    ("Encodings", "must be an encoding's WHATWG or IANA name"),
+    ("Emoji on a button", "must not hold an emoji"),
+    ("Addresses without a host", "must be an http:// or https:// address"),
+    ("Rows of all sections together, and ids or titles that occur twice", "over all sections"),
+    (
+        "Rows of all sections together, and ids or titles that occur twice",
+        "must be different, and two are the same",
+    ),
+    ("The range of a number that is written as a text", "must be a number from"),
+];
+
+/// The same of a configuration.
+const BEYOND_CONFIGURATIONS: [(&str, &str); 4] = [
+    ("A whole number that is written as 1.0", "must be a whole number"),
+    ("A whole number that is written as 1.0", "invalid type: found float"),
+    ("Addresses without a host", "must be an http:// or https:// address"),
+    ("Addresses that are none", "relative URL without a base"),
+];
+
+/// Compares the verdicts on documents of `seeds` that are like the schema.
+fn compare(
+    document: &str,
+    count: u64,
+    beyond: &[(&str, &str)],
+    verdict: impl Fn(&Value) -> Option<Result<(), Vec<String>>>,
+) {
+    let schema = schema(document);
+    let first = first_seed_of_commit();
+    let count = std::env::var("FLOWCAST_SCHEMA_SEEDS").ok().map_or(count, |count| count.parse().unwrap());
+    let documents: Vec<Value> = (first..first + count)
+        .map(|seed| {
+            let mut random = SmallRng::seed_from_u64(seed);
+            let mut document = like(&schema, &schema, &mut random);
+            for _ in 0..random.random_range(0..3) {
+                spoilt(&mut document, &mut random);
+            }
+            document
+        })
+        .collect();
+    let (mut taken, mut refused, mut wrong) = (0, 0, Vec::new());
+    for (nth, (document, passes)) in documents.iter().zip(judged(&schema, &documents)).enumerate() {
+        let seed = first + nth as u64;
+        match (verdict(document), passes) {
+            (None, _) => {}
+            (Some(Ok(())), true) => taken += 1,
+            (Some(Err(_)), false) => refused += 1,
+            (Some(Ok(())), false) => {
+                wrong.push(format!("seed {seed}: the schema refuses what flowcast takes: {document}"));
+            }
+            (Some(Err(problems)), true) => {
+                let is_beyond = |problem: &String| beyond.iter().any(|(_, error)| problem.contains(error));
+                let other = problems.iter().find(|problem| !is_beyond(problem));
+                let say = |other| {
+                    format!("seed {seed}: the schema takes what flowcast refuses: {other}: {document}")
+                };
+                wrong.extend(other.map(say));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {count}, as:\n{}", wrong.len(), wrong[..wrong.len().min(10)].join("\n"));
+    // Both verdicts are tried.
+    assert!(taken > count / 20 && refused > count / 20, "{taken} taken, {refused} refused of {count}");
+}
+
+#[test]
+fn the_schema_of_a_job_and_flowcast_say_the_same() {
+    let verdict = |document: &Value| match Job::read(document.to_string().as_bytes()) {
+        Ok(_) => Ok(()),
+        Err(problems) => Err(problems.into_iter().map(|problem| problem.message).collect()),
+    };
+    compare("job", 3_000, &BEYOND_JOBS, |document| Some(verdict(document)));
+}
+
+/// The same in TOML, which has no null.
+fn toml(document: &Map<String, Value>) -> Option<String> {
+    fn value(of: &Value) -> Option<String> {
+        match of {
+            Value::Null => None,
+            Value::Array(items) => {
+                Some(format!("[{}]", items.iter().map(value).collect::<Option<Vec<_>>>()?.join(", ")))
+            }
+            Value::Object(map) => Some(format!("{{ {} }}", pairs(map)?.join(", "))),
+            // Texts and numbers are written as in JSON.
+            other => Some(other.to_string()),
+        }
+    }
+    fn pairs(map: &Map<String, Value>) -> Option<Vec<String>> {
+        map.iter().map(|(key, of)| Some(format!("{} = {}", json!(key), value(of)?))).collect()
+    }
+    Some(pairs(document)?.join("\n"))
+}
+
+#[test]
+fn the_schema_of_the_configuration_and_flowcast_say_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("flowcast.toml");
+    compare("config", 1_000, &BEYOND_CONFIGURATIONS, |document| {
+        std::fs::write(&file, toml(document.as_object()?)?).unwrap();
+        Some(Config::load(Some(&file)).map(drop).map_err(|error| vec![error.to_string()]))
+    });
+}
