@@ -530,11 +530,12 @@ impl Config {
             }
         }
         let figment = figment.merge(Environment);
+        let config = figment.extract().map_err(|error| ConfigError(explain(error)))?;
         let tables: Dict = figment.extract().map_err(|error| ConfigError(explain(error)))?;
         if let Some(place) = list_for_table(&Value::from(tables), &mut Vec::new()) {
             return Err(ConfigError(format!("{place}: must be a table or a value, and is a list")));
         }
-        figment.extract().map_err(|error| ConfigError(explain(error)))
+        Ok(config)
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use ring::hmac;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -32,8 +33,14 @@ const REMEMBERED: usize = 1000;
 const KEEP: Duration = Duration::from_secs(5);
 /// The room for reports in memory, in KiB.
 const ROOM: usize = 64 * 1024;
-/// The header with the signature: `t=SECONDS,v1=HEX`, HMAC-SHA256 of `SECONDS.BODY`.
+/// The header with the signature: `t=SECONDS,v1=HEX`, HMAC-SHA256 of `SECONDS.BODY`. Kept for receivers that know it.
 const SIGNATURE: &str = "flowcast-signature";
+/// The headers of Standard Webhooks: what is told, when it was sent, and `v1,BASE64`, HMAC-SHA256 of `ID.SECONDS.BODY`.
+const ID: &str = "webhook-id";
+const TIMESTAMP: &str = "webhook-timestamp";
+const STANDARD_SIGNATURE: &str = "webhook-signature";
+/// What a key of Standard Webhooks begins with; the rest is BASE64.
+const STANDARD_KEY: &str = "whsec_";
 
 /// Hands reports on.
 #[derive(Clone)]
@@ -55,7 +62,7 @@ struct Held {
 /// What is needed to hand a report on.
 struct Sender {
     client: reqwest::Client,
-    key: Option<hmac::Key>,
+    keys: Option<Keys>,
     outside: EgressPolicy,
     /// The addresses that the configuration names, and connections that may lead anywhere.
     webhooks: (HashSet<String>, reqwest::Client),
@@ -91,8 +98,8 @@ impl Forward {
         let webhooks = webhooks.into_iter().map(|url| url.to_string()).collect();
         let webhooks = (webhooks, client(EgressPolicy { allow_private: true })?);
         let client = client(outside)?;
-        let key = key.map(|key| hmac::Key::new(hmac::HMAC_SHA256, key.expose_secret().as_bytes()));
-        let sender = Arc::new(Sender { client, key, outside, webhooks, resting: Mutex::default() });
+        let keys = key.map(|key| Keys::new(key.expose_secret())).transpose()?;
+        let sender = Arc::new(Sender { client, keys, outside, webhooks, resting: Mutex::default() });
         if let Some(broker) = broker {
             tokio::spawn(from_broker(sender, broker.clone()));
             return Ok(Self(Waiting::Broker(broker.clone())));
@@ -102,13 +109,13 @@ impl Forward {
         Ok(Self(Waiting::Memory { queue, room: Arc::new(Semaphore::new(ROOM)) }))
     }
 
-    /// Has a body handed on. When it returns, the broker has it.
+    /// Has a body handed on. When it returns, the broker has it. `id` is the same when the same is handed on again.
     ///
     /// # Errors
     ///
     /// When the broker does not take it.
-    pub async fn send(&self, url: String, body: Vec<u8>) -> Result<(), QueueError> {
-        let report = Forwarded { url, body, tries: 0 };
+    pub async fn send(&self, id: String, url: String, body: Vec<u8>) -> Result<(), QueueError> {
+        let report = Forwarded { id, url, body, tries: 0 };
         match &self.0 {
             Waiting::Broker(broker) => {
                 let kept = tokio::time::timeout(KEEP, broker.forward(&report, None)).await;
@@ -193,7 +200,7 @@ impl Sender {
         let fault = if self.resting().get(&host).is_some_and(|until| *until > Instant::now()) {
             "did not answer a moment ago".into()
         } else {
-            match self.post(client, url, report.body.clone()).await {
+            match self.post(client, url, report).await {
                 Ok(200..=299) => {
                     count("taken");
                     return None;
@@ -234,21 +241,61 @@ impl Sender {
         resting.insert(host, Instant::now() + REST);
     }
 
-    async fn post(&self, client: &reqwest::Client, url: Url, body: Vec<u8>) -> Result<u16, reqwest::Error> {
-        let mut request = client.post(url).header("content-type", "application/json");
-        if let Some(key) = &self.key {
-            request = request.header(SIGNATURE, signature(key, jiff::Timestamp::now().as_second(), &body));
+    async fn post(
+        &self,
+        client: &reqwest::Client,
+        url: Url,
+        report: &Forwarded,
+    ) -> Result<u16, reqwest::Error> {
+        let seconds = jiff::Timestamp::now().as_second();
+        let mut request = client
+            .post(url)
+            .header("content-type", "application/json")
+            .header(ID, &report.id)
+            .header(TIMESTAMP, seconds);
+        if let Some(keys) = &self.keys {
+            request = request
+                .header(SIGNATURE, keys.signature(seconds, &report.body))
+                .header(STANDARD_SIGNATURE, keys.standard_signature(&report.id, seconds, &report.body));
         }
-        Ok(request.body(body).send().await?.status().as_u16())
+        Ok(request.body(report.body.clone()).send().await?.status().as_u16())
     }
 }
 
-fn signature(key: &hmac::Key, seconds: i64, body: &[u8]) -> String {
-    let mut context = hmac::Context::with_key(key);
-    context.update(format!("{seconds}.").as_bytes());
-    context.update(body);
-    let hex: String = context.sign().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("t={seconds},v1={hex}")
+/// The key, as each of the two signatures uses it.
+struct Keys {
+    /// Its text.
+    plain: hmac::Key,
+    /// The bytes that it stands for, where it is written as Standard Webhooks write theirs; else its text.
+    standard: hmac::Key,
+}
+
+impl Keys {
+    fn new(key: &str) -> Result<Self, String> {
+        let hmac = |bytes: &[u8]| hmac::Key::new(hmac::HMAC_SHA256, bytes);
+        let standard = match key.strip_prefix(STANDARD_KEY) {
+            Some(bytes) => hmac(&BASE64_STANDARD.decode(bytes).map_err(|_| {
+                format!("callbacks.signing_key begins with {STANDARD_KEY}, and the rest is no BASE64")
+            })?),
+            None => hmac(key.as_bytes()),
+        };
+        Ok(Self { plain: hmac(key.as_bytes()), standard })
+    }
+
+    fn signature(&self, seconds: i64, body: &[u8]) -> String {
+        let mut context = hmac::Context::with_key(&self.plain);
+        context.update(format!("{seconds}.").as_bytes());
+        context.update(body);
+        let hex: String = context.sign().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("t={seconds},v1={hex}")
+    }
+
+    fn standard_signature(&self, id: &str, seconds: i64, body: &[u8]) -> String {
+        let mut context = hmac::Context::with_key(&self.standard);
+        context.update(format!("{id}.{seconds}.").as_bytes());
+        context.update(body);
+        format!("v1,{}", BASE64_STANDARD.encode(context.sign()))
+    }
 }
 
 #[cfg(test)]
@@ -263,19 +310,29 @@ mod tests {
         let forward = Forward::start(None, None, true, []).unwrap();
         let Waiting::Memory { room, .. } = &forward.0 else { panic!("there is no broker") };
         for _ in 0..200 {
-            forward.send(url.clone(), vec![b'x'; 1 << 20]).await.unwrap();
+            forward.send("rep_1".into(), url.clone(), vec![b'x'; 1 << 20]).await.unwrap();
         }
         assert_eq!(room.available_permits(), ROOM % 1025);
-        let small = forward.send(url, vec![b'x'; 100]);
+        let small = forward.send("rep_2".into(), url, vec![b'x'; 100]);
         small.await.unwrap();
         assert_eq!(room.available_permits(), ROOM % 1025 - 1);
     }
 
     #[test]
+    fn a_standard_signature_is_the_specifications() {
+        // The test vector of the reference implementations (standard-webhooks, `test_sign_function`).
+        let keys = Keys::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let body = br#"{"test": 2432232314}"#;
+        let expected = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+        assert_eq!(keys.standard_signature("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, body), expected);
+        assert!(Keys::new("whsec_no base64").is_err());
+    }
+
+    #[test]
     fn a_signature_is_hmac_sha256_of_time_and_body() {
         // `printf '1700000000.{"a":1}' | openssl dgst -sha256 -hmac key`
-        let key = hmac::Key::new(hmac::HMAC_SHA256, b"key");
+        let keys = Keys::new("key").unwrap();
         let expected = "t=1700000000,v1=a438e398bfafc57e4396bb7fc2304422f0f768e965d073ca313cb52e22e6ad03";
-        assert_eq!(signature(&key, 1_700_000_000, b"{\"a\":1}"), expected);
+        assert_eq!(keys.signature(1_700_000_000, b"{\"a\":1}"), expected);
     }
 }

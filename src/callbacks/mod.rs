@@ -19,8 +19,9 @@ use crate::campaign::codes::{self, Effect};
 use crate::campaign::delivery::{Delivery, News, ReplyContent, Report};
 use crate::campaign::job::StopWhen;
 use crate::campaign::notice::Notice;
+use crate::campaign::rules::is_template;
 use crate::campaign::{CampaignId, Job, MessageRef, Phone, Subject};
-use crate::dispatch::{Account, Accounts, Events};
+use crate::dispatch::{Account, Accounts, Events, OfJob};
 use crate::forward::Forward;
 use crate::ledger::{Answer, Breaker, Ledger, LedgerError, MessageReport, ReportEffect, Suppress};
 use crate::queue::QueueError;
@@ -51,6 +52,8 @@ struct CampaignFacts {
     account: String,
     /// Where its reports are handed on to.
     status_callback: Option<String>,
+    /// What its reports give back, with placeholders.
+    custom_data: Option<String>,
     /// The flow that its messages open.
     flow: Option<String>,
     /// The number that they are sent from.
@@ -150,7 +153,7 @@ impl<L: Ledger> Reports<L> {
         }
         let notices = address.account.provider.notices(&json);
         for notice in &notices {
-            self.heed(&address.name, notice).await?;
+            self.heed(&address.name, notice, body).await?;
         }
         let reports = address.account.provider.reports(&json);
         if reports.is_empty() && !notices.is_empty() {
@@ -174,7 +177,7 @@ impl<L: Ledger> Reports<L> {
 
     /// Remembers what a provider says of a template or a number until it says better, and tells others. The
     /// campaigns that use it say so in their status.
-    async fn heed(&self, account: &str, notice: &Notice) -> Result<(), CallbackError> {
+    async fn heed(&self, account: &str, notice: &Notice, body: &[u8]) -> Result<(), CallbackError> {
         metrics::counter!("flowcast_callbacks_total", "result" => "notice").increment(1);
         tracing::warn!("account {account}: {notice}");
         // Kept as what holds a flow is, under a name that no flow has: it holds nothing.
@@ -184,7 +187,9 @@ impl<L: Ledger> Reports<L> {
         } else {
             self.ledger.close_breaker(&kept).await?;
         }
-        Ok(self.publisher.publish_confirmed(&[Events::notice(self.ledger.time(), account, notice)]).await?)
+        let told = blake3::hash(body).to_hex();
+        let event = Events::notice(self.ledger.time(), account, notice, &told);
+        Ok(self.publisher.publish_confirmed(&[event]).await?)
     }
 
     /// Takes in one report. Returns the message that it is about, if there is one.
@@ -204,7 +209,7 @@ impl<L: Ledger> Reports<L> {
             && self.stop_words.is_one(&reply.content)
         {
             let people = self.who_says_so(&address.subject, effects.as_ref(), report.recipient).await?;
-            self.stop(people, message.as_ref()).await?;
+            self.stop(&address.name, people, message.as_ref(), &reply.id).await?;
         }
         let Some(effects) = effects else {
             metrics::counter!("flowcast_callbacks_total", "result" => "unmatched").increment(1);
@@ -221,7 +226,13 @@ impl<L: Ledger> Reports<L> {
         if let Some(message) = message.as_ref().filter(|_| effects.is_news) {
             let at = report.at.unwrap_or(now);
             let events = if self.publisher.is_of_use() {
-                Events::news(message, &effects, &report.news, at)
+                // A text with placeholders is known as far as the report has it.
+                let custom_data = self.known(&message.campaign).await?.custom_data;
+                let custom_data = custom_data.and_then(|text| {
+                    if is_template(&text) { report.custom_data.clone() } else { Some(text) }
+                });
+                let job = OfJob { account: &address.name, custom_data: custom_data.as_deref() };
+                Events::news(message, job, &effects, report, at)
             } else {
                 Vec::new()
             };
@@ -386,7 +397,13 @@ impl<L: Ledger> Reports<L> {
         Ok(())
     }
 
-    async fn stop(&self, people: Vec<Phone>, message: Option<&MessageRef>) -> Result<(), CallbackError> {
+    async fn stop(
+        &self,
+        account: &str,
+        people: Vec<Phone>,
+        message: Option<&MessageRef>,
+        answer: &str,
+    ) -> Result<(), CallbackError> {
         if people.is_empty() {
             return Ok(());
         }
@@ -396,8 +413,8 @@ impl<L: Ledger> Reports<L> {
         }
         // Also when the number was on the list: we may have died before others were told.
         let now = self.ledger.time();
-        let events: Vec<_> =
-            people.into_iter().map(|person| Events::suppressed(now, person, message)).collect();
+        let suppressed = |person| Events::suppressed(now, account, person, message, answer);
+        let events: Vec<_> = people.into_iter().map(suppressed).collect();
         Ok(self.publisher.publish_confirmed(&events).await?)
     }
 
@@ -418,7 +435,11 @@ impl<L: Ledger> Reports<L> {
             }
         }
         match address {
-            Some(url) => Ok(self.forward.send(url, body.to_vec()).await?),
+            Some(url) => {
+                // What a provider sends again is the same.
+                let id = format!("rep_{}", &blake3::hash(body).to_hex()[..32]);
+                Ok(self.forward.send(id, url, body.to_vec()).await?)
+            }
             None => Ok(()),
         }
     }
@@ -440,6 +461,7 @@ impl<L: Ledger> Reports<L> {
                 stop_when: job.stop_when,
                 account: job.account,
                 status_callback: job.status_callback,
+                custom_data: job.custom_data,
             },
             // One that an older flowcast took and this one would not: its reports count all the same.
             Err(_) => CampaignFacts {

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use crate::campaign::{Event, EventName};
 use crate::dispatch::Events;
 use crate::queue::QueueError;
-use crate::queue::rabbitmq::Event;
 
 /// How many events wait to be told; beyond that they are not, as the ledger has the facts.
 const WAITING: usize = 50_000;
@@ -22,18 +22,18 @@ const KNOWN: Duration = Duration::from_millis(100);
 /// them a second, and the broker drops each that no queue is bound to: they are not even published
 /// then. Whoever binds a queue gets them from a tenth of a second later on.
 #[derive(Default)]
-struct Listeners(HashMap<&'static str, (bool, Instant)>);
+struct Listeners(HashMap<EventName, (bool, Instant)>);
 
 impl Listeners {
     /// The names among these of which it must be found out.
-    fn unknown(&self, events: &[Event]) -> BTreeSet<&'static str> {
-        let is_known = |name: &str| self.0.get(name).is_some_and(|(_, at)| at.elapsed() < KNOWN);
+    fn unknown(&self, events: &[Event]) -> BTreeSet<EventName> {
+        let is_known = |name: &EventName| self.0.get(name).is_some_and(|(_, at)| at.elapsed() < KNOWN);
         let names = events.iter().map(|event| event.name);
-        names.filter(|name| name.starts_with("message.") && !is_known(name)).collect()
+        names.filter(|name| name.as_str().starts_with("message.") && !is_known(name)).collect()
     }
 
-    fn may_hear(&self, name: &str) -> bool {
-        self.0.get(name).is_none_or(|(is_heard, _)| *is_heard)
+    fn may_hear(&self, name: EventName) -> bool {
+        self.0.get(&name).is_none_or(|(is_heard, _)| *is_heard)
     }
 }
 

@@ -1,11 +1,13 @@
 //! The control document: what another system asks to be done to a campaign.
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::id::CampaignId;
 use super::json;
 use super::problem::{Problem, json_error};
 use super::rules::{self, Authority, Choice, Object, Rule, Spelled, object, optional, required, text};
+use super::schema::fixed_schema;
 use super::span::Span;
 
 /// What is done to which campaign.
@@ -110,6 +112,11 @@ const DOCUMENT: Rule = Rule::Choice(Choice {
         ),
     ],
 });
+
+/// Returns the JSON Schema of a control document (2020-12).
+pub fn control_schema() -> Value {
+    fixed_schema(&DOCUMENT, "control")
+}
 
 impl Control {
     /// Reads a control document; `None` when the document is not one, but perhaps a job.

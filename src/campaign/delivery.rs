@@ -40,6 +40,8 @@ pub struct Report {
     pub sender: Option<Phone>,
     /// The provider's id of the message.
     pub sid: Option<String>,
+    /// The job's `custom_data`, where the body gives it back.
+    pub custom_data: Option<String>,
     /// When it happened, in milliseconds since 1970; `None` where the report does not say.
     pub at: Option<i64>,
     /// What happened.

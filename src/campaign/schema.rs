@@ -23,6 +23,11 @@ pub fn schema(object: &Object, name: &str) -> Value {
     Writer { may_wait: true }.object(object, &[], None, name)
 }
 
+/// The same of any rule in which no placeholder means anything.
+pub fn fixed_schema(rule: &Rule, name: &str) -> Value {
+    Writer { may_wait: false }.rule(rule, name)
+}
+
 /// Returns the definitions that schemas refer to, by name.
 pub fn definitions() -> Value {
     let anything = reference(ANYTHING);

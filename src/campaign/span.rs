@@ -29,8 +29,9 @@ impl Span {
 impl std::fmt::Display for Span {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let seconds = self.0.as_secs();
-        let unit =
-            [(86_400, "d"), (3_600, "h"), (60, "min")].into_iter().find(|(unit, _)| seconds % unit == 0);
+        let unit = [(86_400, "d"), (3_600, "h"), (60, "min")]
+            .into_iter()
+            .find(|(unit, _)| seconds.is_multiple_of(*unit));
         let (unit, name) = unit.filter(|_| seconds > 0).unwrap_or((1, "s"));
         write!(f, "{}{name}", seconds / unit)
     }

@@ -14,27 +14,26 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::campaign::delivery::{Delivery, News, ReplyContent};
+use crate::campaign::delivery::{Delivery, News, ReplyContent, Report};
 use crate::campaign::notice::{Notice, Noticed};
-use crate::campaign::time::{self, rfc3339};
-use crate::campaign::{CampaignState, MessageRef, MessageState, Phone, Recipient};
+use crate::campaign::{Event, EventName, MessageRef, MessageState, Phone, Recipient};
 use crate::forward::Forward;
 use crate::ledger::{Breaker, BreakerScope, Campaign, Outcome, ReportEffect};
 use crate::queue::QueueError;
-use crate::queue::rabbitmq::{Broker, Event};
+use crate::queue::rabbitmq::Broker;
 
 /// How long a sender waits for the broker to take what it tells.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The body of an event about one message. There are thousands a second of them.
+/// What all events about one message say. There are thousands a second of them.
 #[derive(Serialize)]
-struct MessageNews<'n> {
-    version: u8,
-    event: &'n str,
-    #[serde(serialize_with = "time::serialize")]
-    at: Timestamp,
+struct AboutMessage<'n> {
+    account: &'n str,
     id: &'n str,
-    message_ref: String,
+    campaign: &'n str,
+    message_ref: &'n str,
+    sid: Option<&'n str>,
+    custom_data: Option<&'n str>,
     recipient: Phone,
     row: u64,
     batch: u32,
@@ -46,7 +45,16 @@ struct MessageNews<'n> {
 #[serde(untagged)]
 enum MoreNews<'n> {
     State { state: MessageState, code: Option<&'n str>, detail: &'n str },
-    Reply { reply_id: String, response: Value },
+    Reply { reply_id: &'n str, response: Value },
+}
+
+/// Where the job of a message's campaign stands in its events.
+#[derive(Clone, Copy)]
+pub struct OfJob<'j> {
+    /// The account that sends it.
+    pub account: &'j str,
+    /// Its `custom_data`, as it was sent.
+    pub custom_data: Option<&'j str>,
 }
 
 /// Where events go: to the broker, where there is one, and to webhooks.
@@ -71,8 +79,8 @@ impl Webhooks {
     /// Has an event handed on to those who want it.
     async fn tell(&self, event: &Event) -> Result<(), QueueError> {
         for (url, wanted) in &*self.to {
-            if wanted.iter().any(|wanted| is_wanted(wanted, event.name)) {
-                self.forward.send(url.clone(), event.body.clone()).await?;
+            if wanted.iter().any(|wanted| is_wanted(wanted, event.name.as_str())) {
+                self.forward.send(event.id.clone(), url.clone(), event.body.clone()).await?;
             }
         }
         Ok(())
@@ -90,146 +98,157 @@ fn is_wanted(wanted: &str, name: &str) -> bool {
 impl Events {
     /// A message that was rejected or is in doubt.
     pub(super) fn failed(
-        &self,
         at: Timestamp,
+        job: OfJob<'_>,
         recipient: &Recipient<'_>,
         outcome: &Outcome,
     ) -> Option<Event> {
-        self.are_published().then_some(())?;
         let (name, code, detail) = match outcome {
-            Outcome::Rejected { code, detail } => ("message.rejected", Some(code), detail),
-            Outcome::InDoubt { detail } => ("message.in_doubt", None, detail),
+            Outcome::Rejected { code, detail } => (EventName::MessageRejected, Some(code.as_str()), detail),
+            Outcome::InDoubt { detail } => (EventName::MessageInDoubt, None, detail),
             _ => return None,
         };
-        let (campaign, batch, index) = (recipient.campaign(), recipient.batch_number(), recipient.index);
-        let body = json!({
-            "version": 1, "event": name, "at": rfc3339(at),
-            "id": campaign, "message_ref": format!("{campaign}.{batch}.{index}"),
-            "recipient": recipient.phone.to_string(), "row": recipient.row, "batch": batch,
-            "state": outcome.state(), "code": code, "detail": detail,
-        });
-        Some(Event::new(name, &body))
+        let message_ref = recipient.message_ref();
+        let about = AboutMessage {
+            account: job.account,
+            id: recipient.campaign().as_str(),
+            campaign: recipient.campaign().as_str(),
+            message_ref: &message_ref,
+            sid: None,
+            custom_data: job.custom_data,
+            recipient: recipient.phone,
+            row: recipient.row,
+            batch: recipient.batch_number(),
+            more: MoreNews::State { state: outcome.state(), code, detail },
+        };
+        Some(Event::new(name, at, &[&message_ref, &at.as_microsecond().to_string()], about))
     }
 
     /// A campaign's state.
     pub(super) fn state(at: Timestamp, campaign: &Campaign) -> Event {
-        let name = match campaign.state {
-            CampaignState::Scheduled => "campaign.scheduled",
-            CampaignState::Running => "campaign.running",
-            CampaignState::Paused => "campaign.paused",
-            CampaignState::Held => "campaign.held",
-            CampaignState::Completed => "campaign.completed",
-            CampaignState::Cancelled => "campaign.cancelled",
-        };
-        let body = json!({
-            "version": 1, "event": name, "at": rfc3339(at),
-            "id": campaign.id, "name": campaign.name, "account": campaign.account,
+        let name = EventName::of_state(campaign.state);
+        // The same id sent again after it was forgotten is another campaign.
+        let (submitted, nth) =
+            (campaign.submitted_at.as_millisecond().to_string(), campaign.announced.to_string());
+        let fields = json!({
+            "id": campaign.id, "campaign": campaign.id, "name": campaign.name, "account": campaign.account,
             "state": campaign.state, "reason": campaign.reason,
             "planned": campaign.planned, "counts": campaign.counts,
             "skipped": campaign.skipped, "rejected": campaign.rejected,
         });
-        Event::new(name, &body)
+        Event::new(name, at, &[campaign.id.as_str(), &submitted, &nth], fields)
     }
 
     /// An account, or a part of it, is held, for a reason, or works again.
     pub fn breaker(at: Timestamp, breaker: &Breaker, reason: Option<&str>) -> Event {
-        let (name, flow, from) = match (&breaker.scope, reason) {
-            (BreakerScope::Account, Some(_)) => ("account.held", None, None),
-            (BreakerScope::Account, None) => ("account.released", None, None),
-            (BreakerScope::Sender(from) | BreakerScope::SenderFlows(from), Some(_)) => {
-                ("sender.held", None, Some(from))
+        let is_held = reason.is_some();
+        let either = |held, released| if is_held { held } else { released };
+        let (name, flow, from) = match &breaker.scope {
+            BreakerScope::Account => (either(EventName::AccountHeld, EventName::AccountReleased), None, None),
+            BreakerScope::Sender(from) | BreakerScope::SenderFlows(from) => {
+                (either(EventName::SenderHeld, EventName::SenderReleased), None, Some(from))
             }
-            (BreakerScope::Sender(from) | BreakerScope::SenderFlows(from), None) => {
-                ("sender.released", None, Some(from))
+            BreakerScope::Flow(flow) => {
+                (either(EventName::FlowHeld, EventName::FlowReleased), Some(flow), None)
             }
-            (BreakerScope::Flow(flow), Some(_)) => ("flow.held", Some(flow), None),
-            (BreakerScope::Flow(flow), None) => ("flow.released", Some(flow), None),
         };
-        let mut body = json!({
-            "version": 1, "event": name, "at": rfc3339(at),
-            "account": breaker.account, "flow": flow, "reason": reason,
-        });
+        let mut fields = json!({ "account": breaker.account, "flow": flow, "reason": reason });
         if let Some(from) = from {
-            body["from"] = json!(from.to_string());
-            body["flows_only"] = json!(matches!(breaker.scope, BreakerScope::SenderFlows(_)));
+            fields["from"] = json!(from.to_string());
+            fields["flows_only"] = json!(matches!(breaker.scope, BreakerScope::SenderFlows(_)));
         }
-        Event::new(name, &body)
+        Event::new(name, at, &[&breaker.to_string(), &at.as_microsecond().to_string()], fields)
     }
 
     /// A flow is throttled.
     pub fn throttled(at: Timestamp, account: &str, flow: &str, reason: &str) -> Event {
-        let name = "flow.throttled";
-        let body = json!({
-            "version": 1, "event": name, "at": rfc3339(at),
-            "account": account, "flow": flow, "reason": reason,
-        });
-        Event::new(name, &body)
+        let fields = json!({ "account": account, "flow": flow, "reason": reason });
+        Event::new(EventName::FlowThrottled, at, &[account, flow, &at.as_microsecond().to_string()], fields)
     }
 
-    /// What a provider says of a template or a sender number.
-    pub fn notice(at: Timestamp, account: &str, notice: &Notice) -> Event {
-        let (name, about) = match &notice.about {
-            Noticed::Template(name) => ("template.changed", json!({ "template": name })),
-            Noticed::Number(digits) => ("number.changed", json!({ "number": format!("+{digits}") })),
+    /// What a provider says of a template or a sender number. `told` is the same when the provider says it again.
+    pub fn notice(at: Timestamp, account: &str, notice: &Notice, told: &str) -> Event {
+        let (name, about, of) = match &notice.about {
+            Noticed::Template(name) => (EventName::TemplateChanged, "template", name.clone()),
+            Noticed::Number(digits) => (EventName::NumberChanged, "number", format!("+{digits}")),
         };
-        let mut body = json!({
-            "version": 1, "event": name, "at": rfc3339(at), "account": account,
-            "change": notice.event, "detail": notice.detail,
-        });
-        if let (Some(body), Some(about)) = (body.as_object_mut(), about.as_object()) {
-            body.extend(about.clone());
-        }
-        Event::new(name, &body)
+        let mut fields = json!({ "account": account, "change": notice.event, "detail": notice.detail });
+        fields[about] = json!(of);
+        Event::new(name, at, &[account, &of, &notice.event, told], fields)
     }
 
     /// What a report says of a message.
-    pub fn news(message: &MessageRef, effect: &ReportEffect, news: &News, at: i64) -> Vec<Event> {
-        let event = |name: &'static str, more: MoreNews<'_>| {
+    pub fn news(
+        message: &MessageRef,
+        job: OfJob<'_>,
+        effect: &ReportEffect,
+        report: &Report,
+        at: i64,
+    ) -> Vec<Event> {
+        let message_ref = message.to_string();
+        let event = |name: EventName, identity: &str, more: MoreNews<'_>| {
+            let about = AboutMessage {
+                account: job.account,
+                id: message.campaign.as_str(),
+                campaign: message.campaign.as_str(),
+                message_ref: &message_ref,
+                sid: report.sid.as_deref(),
+                custom_data: job.custom_data,
+                recipient: effect.recipient,
+                row: effect.row,
+                batch: message.batch,
+                more,
+            };
             let at = Timestamp::from_millisecond(at).unwrap_or_default();
-            let (id, message_ref) = (message.campaign.as_str(), message.to_string());
-            let (recipient, row, batch) = (effect.recipient, effect.row, message.batch);
-            let body =
-                MessageNews { version: 1, event: name, at, id, message_ref, recipient, row, batch, more };
-            Event::new(name, &body)
+            Event::new(name, at, &[&message_ref, identity], about)
         };
         let accepted = |code, detail| MoreNews::State { state: MessageState::Accepted, code, detail };
+        // A message that was sent again comes as far as before once more, under another SID.
+        let try_of = format!("{} {at}", report.sid.as_deref().unwrap_or_default());
         let mut events = Vec::new();
         if effect.settled {
-            events.push(event("message.accepted", accepted(None, "")));
+            events.push(event(EventName::MessageAccepted, &try_of, accepted(None, "")));
         }
-        match news {
+        match &report.news {
             News::Delivery { state, code, text } => {
                 let name = match state {
-                    Delivery::Sent => "message.sent",
-                    Delivery::Delivered => "message.delivered",
-                    Delivery::Read => "message.read",
-                    Delivery::Failed => "message.failed",
+                    Delivery::Sent => EventName::MessageSent,
+                    Delivery::Delivered => EventName::MessageDelivered,
+                    Delivery::Read => EventName::MessageRead,
+                    Delivery::Failed => EventName::MessageFailed,
                 };
-                events.push(event(name, accepted(code.as_deref(), text)));
+                events.push(event(name, &try_of, accepted(code.as_deref(), text)));
             }
             News::Reply(reply) => {
-                let reply_id = reply.key(message.batch, message.index);
+                let reply_id = &reply.key(message.batch, message.index);
                 let (name, response) = match &reply.content {
-                    ReplyContent::Flow(fields) => ("flow.completed", Value::Object(fields.clone())),
+                    ReplyContent::Flow(fields) => (EventName::FlowCompleted, Value::Object(fields.clone())),
                     ReplyContent::Text(words) | ReplyContent::Other(words) => {
-                        ("message.replied", words.as_str().into())
+                        (EventName::MessageReplied, words.as_str().into())
                     }
                 };
-                events.push(event(name, MoreNews::Reply { reply_id, response }));
+                events.push(event(name, reply_id, MoreNews::Reply { reply_id, response }));
             }
         }
         events
     }
 
-    /// A person wants nothing more.
-    pub fn suppressed(at: Timestamp, person: Phone, message: Option<&MessageRef>) -> Event {
-        let name = "recipient.suppressed";
-        let message = message.map(ToString::to_string);
-        let body = json!({
-            "version": 1, "event": name, "at": rfc3339(at),
-            "recipient": person.to_string(), "message_ref": message,
+    /// A person wants nothing more. `answer` is what tells the stop word apart from others.
+    pub fn suppressed(
+        at: Timestamp,
+        account: &str,
+        person: Phone,
+        message: Option<&MessageRef>,
+        answer: &str,
+    ) -> Event {
+        let message_ref = message.map(ToString::to_string);
+        let person = person.to_string();
+        let identity = [account, &person, message_ref.as_deref().unwrap_or_default(), answer];
+        let fields = json!({
+            "account": account, "recipient": person, "message_ref": message_ref,
+            "campaign": message.map(|message| &message.campaign),
         });
-        Event::new(name, &body)
+        Event::new(EventName::RecipientSuppressed, at, &identity, fields)
     }
 
     /// Whether there is anybody to tell.

@@ -35,7 +35,7 @@ mod worker;
 pub use account::Account;
 pub use control::{Done, control};
 pub use error::DispatchError;
-pub use events::{Events, Webhooks};
+pub use events::{Events, OfJob, Webhooks};
 pub use forecast::{Forecast, forecast};
 pub use intake::{Prepared, Refusal, prepare, register};
 pub use jobs::{JOB_LIMIT, take_jobs};

@@ -14,10 +14,10 @@ use url::Url;
 
 use super::answer_decision::{DecisionInputs, FollowUp, decide};
 use super::backoff::TRIES;
-use super::events::Events;
+use super::events::{Events, OfJob};
 use super::{Account, DispatchError, replay};
 use crate::campaign::job::OnInDoubt;
-use crate::campaign::{CampaignId, Job, MessageState, Opening, Phone, SkipReason, Template};
+use crate::campaign::{CampaignId, Job, MessageState, Opening, Phone, Recipient, SkipReason, Template};
 use crate::ledger::{BatchWriter, Claim, Ledger, LedgerError, Outcome, Purpose, Recorded, Suppressed};
 use crate::limiter::{Admission, CampaignLimits, LONGEST_WAIT};
 use crate::provider::{Failure, Provider, RequestBody, Scope, classify};
@@ -401,6 +401,15 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         }
     }
 
+    /// The job's `custom_data` as it went out.
+    fn custom_data(&self, recipient: &Recipient<'_>) -> Option<String> {
+        let text = self.job.custom_data.as_ref()?;
+        let Some(sent) = self.template.text_at("/custom_data", recipient) else { return Some(text.clone()) };
+        // Meta has one field for both.
+        let reference = format!("{} ", recipient.message_ref());
+        Some(sent.strip_prefix(&reference).map(str::to_owned).unwrap_or(sent))
+    }
+
     /// Records outcomes, with what is needed to send the failed ones again; then tells others.
     async fn record(
         &self,
@@ -420,7 +429,11 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             }
             let failed = matches!(outcome, Outcome::Rejected { .. } | Outcome::InDoubt { .. });
             let recipient = batch.recipient(usize::from(message)).filter(|_| failed);
-            events.extend(recipient.and_then(|recipient| self.events.failed(now, &recipient, &outcome)));
+            if let Some(recipient) = recipient.filter(|_| self.events.are_published()) {
+                let custom_data = self.custom_data(&recipient);
+                let job = OfJob { account: &self.job.account, custom_data: custom_data.as_deref() };
+                events.extend(Events::failed(now, job, &recipient, &outcome));
+            }
             let payload =
                 recipient.map(|recipient| replay::payload(&recipient, self.template.columns().len()));
             recorded.push(Recorded { message, outcome, payload });

@@ -66,6 +66,8 @@ pub struct Campaign {
     pub state: CampaignState,
     /// The state that was last published as an event.
     pub published: Option<CampaignState>,
+    /// How many states were published, at the least: it tells an event of one apart from that of the same state before.
+    pub announced: u64,
     /// Why it is held, or what a running one waits for.
     pub reason: Option<String>,
     /// The breaker that suspends it with others, where one does.

@@ -56,7 +56,7 @@ pub use error::LedgerError;
 pub use memory::{Clock, Memory};
 pub use plans::{Checkpoint, Plan, PlannedBatch, PlannedSoFar, Plans, SkippedRow, skip_unplanned};
 pub use record::BatchRecord;
-pub use report::{Cursor, ReportLine, ReportPage, Reporting, ResponsePage, Texts};
+pub use report::{Cursor, ReportLine, ReportPage, Reporting, ResponsePage, Texts, report_schema};
 pub use sent::{Answer, SentMessages};
 pub use series::{MOST_POINTS, Point, Series};
 pub use sessions::Sessions;

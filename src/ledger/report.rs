@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use super::LedgerError;
 use super::batches::{Batches, Listed, PAGE, StoredBatch};
 use super::deliveries::{Deliveries, Response, UNDELIVERED};
 use crate::campaign::delivery::Progress;
-use crate::campaign::{CampaignId, MessageState, time};
+use crate::campaign::{CampaignId, MessageState, text, time};
 
 /// A line of a report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +39,85 @@ pub struct ReportLine {
     /// What the provider calls the last request of its batch: its support asks for it first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
+}
+
+/// Returns the JSON Schema of a report's line (2020-12). The columns of CSV are its properties, in this order, without
+/// `request_id`.
+pub fn report_schema() -> Value {
+    let property = |name: &str, kind: Value, about: &str, example: Value| {
+        let mut property =
+            json!({ "title": text::titled(name), "description": about, "examples": [example] });
+        if let (Some(property), Value::Object(kind)) = (property.as_object_mut(), kind) {
+            property.extend(kind);
+        }
+        (name.to_owned(), property)
+    };
+    let text_or_null = || json!({ "type": ["string", "null"] });
+    let deliveries = json!({ "enum": [null, "sent", "delivered", "read", "failed"] });
+    let properties = [
+        property(
+            "recipient",
+            json!({ "type": "string" }),
+            "The number; of a skipped row what stands in its place.",
+            json!("+919876543210"),
+        ),
+        property(
+            "row",
+            json!({ "type": "integer", "minimum": 1 }),
+            "The row of the audience, from 1.",
+            json!(18),
+        ),
+        property(
+            "batch",
+            json!({ "type": ["integer", "null"], "minimum": 0 }),
+            "The batch, from 0; null of a skipped row.",
+            json!(0),
+        ),
+        property("state", json!({ "enum": MessageState::ALL }), "The state.", json!("accepted")),
+        property("sid", text_or_null(), "The provider's id of the message.", json!("wamid.1")),
+        property(
+            "code",
+            text_or_null(),
+            "The provider's code, or the reason of a skipped row.",
+            json!("131026"),
+        ),
+        property(
+            "detail",
+            text_or_null(),
+            "The text to the code, and what to do.",
+            json!("Message undeliverable"),
+        ),
+        property(
+            "attempts",
+            json!({ "type": "integer", "minimum": 0 }),
+            "How often it was claimed for sending.",
+            json!(1),
+        ),
+        property("delivery", deliveries, "What the delivery reports say.", json!("delivered")),
+        property(
+            "updated_at",
+            json!({ "type": ["string", "null"], "format": "date-time" }),
+            "The last change, in UTC.",
+            json!("2026-11-01T03:30:00.000Z"),
+        ),
+        property(
+            "request_id",
+            text_or_null(),
+            "What the provider calls the last request of its batch.",
+            json!("9f1c"),
+        ),
+    ];
+    let required: Vec<&str> =
+        properties.iter().map(|(name, _)| name.as_str()).filter(|name| *name != "request_id").collect();
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "urn:flowcast:schema:report:1",
+        "title": "Report line",
+        "description": "What became of one message, or of one row that was skipped. New fields may be added.",
+        "type": "object",
+        "required": required,
+        "properties": properties.iter().cloned().collect::<Map<_, _>>(),
+    })
 }
 
 impl ReportLine {

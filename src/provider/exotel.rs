@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::answer::{Entry, ParsedBody, failed_entry, plain, short};
-use super::reports::{content as content_of, details, form, number, reference, time, token};
+use super::reports::{content as content_of, details, form, given_back, number, reference, time, token};
 use super::{
     Credentials, Kind, Provider, Reply, Request, RequestBody, address, buttons, content, no_extra_info,
 };
@@ -315,6 +315,7 @@ fn report(report: &Value) -> Option<Report> {
             message: reference(field("flow_token")).or_else(|| token(&content)),
             recipient: number(field("from")),
             sender: None,
+            custom_data: None,
             at: time(field("timestamp")),
             // It has no id of its own; a form is known by its fields.
             news: News::Reply(delivery::Reply {
@@ -331,6 +332,7 @@ fn report(report: &Value) -> Option<Report> {
             message: token(&content),
             recipient: number(field("from")),
             sender: number(field("to")),
+            custom_data: None,
             sid: plain(report.pointer("/content/context/sid")),
             at: time(field("timestamp")),
             news: News::Reply(delivery::Reply {
@@ -356,6 +358,7 @@ fn report(report: &Value) -> Option<Report> {
         message: reference(field("custom_data")),
         recipient: number(field("to")),
         sender: None,
+        custom_data: given_back(field("custom_data")),
         sid: plain(field("sid")),
         at: time(field("timestamp")),
         news: News::Delivery {

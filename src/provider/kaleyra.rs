@@ -12,7 +12,8 @@ use url::Url;
 
 use super::answer::{Entry, ParsedBody, plain, short};
 use super::reports::{
-    WORDS, content as content_of, details, form, is_no_answer, number, of_meta, reference, state, time, token,
+    WORDS, content as content_of, details, form, given_back, is_no_answer, number, of_meta, reference, state,
+    time, token,
 };
 use super::{
     Credentials, Kind, Provider, Reply as HttpReply, Request, RequestBody, address, buttons, content,
@@ -89,8 +90,9 @@ impl Kaleyra {
 }
 
 /// What flowcast reads of a callback, and what the fields are called unless the account says otherwise.
-pub(crate) const CALLBACK_FIELDS: [(&str, &str); 7] = [
+pub(crate) const CALLBACK_FIELDS: [(&str, &str); 8] = [
     ("ref", "ref"),
+    ("custom_data", "ref1"),
     ("id", "message_id"),
     ("status", "status"),
     ("recipient", "recipient"),
@@ -120,6 +122,7 @@ impl Kaleyra {
             message: reference(field("ref")),
             recipient: number(field("recipient")),
             sender: None,
+            custom_data: given_back(field("custom_data")),
             sid: plain(field("id")),
             at: time(field("at")),
             news: News::Delivery {
@@ -154,6 +157,7 @@ fn incoming(report: &Value) -> Option<Report> {
         message: token(&content),
         recipient: Some(recipient),
         sender: number(field("wanumber")),
+        custom_data: None,
         sid: plain(field("reply_to")),
         at: time(field("created_at")),
         // It has no id of its own: what comes again is the same to the letter.

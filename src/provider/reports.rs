@@ -29,6 +29,13 @@ pub(super) fn number(value: Option<&Value>) -> Option<Phone> {
 }
 
 /// The reference at the beginning of a text.
+pub(super) fn given_back(value: Option<&Value>) -> Option<String> {
+    /// More than a job's `custom_data` can have, in bytes.
+    const LONGEST: usize = 32 * 1024;
+    value?.as_str().filter(|text| text.len() <= LONGEST).map(str::to_owned)
+}
+
+/// The message that a reference names.
 pub(super) fn reference(value: Option<&Value>) -> Option<MessageRef> {
     value?.as_str()?.split(' ').next()?.parse().ok()
 }
@@ -124,6 +131,7 @@ pub(super) fn of_meta(body: &Value) -> Vec<Report> {
                 message: token(&content),
                 recipient: number(message.get("from")),
                 sender: number(value.pointer("/metadata/display_phone_number")),
+                custom_data: None,
                 sid: plain(message.pointer("/context/id")),
                 at: time(message.get("timestamp")),
                 news: News::Reply(Reply {
@@ -148,6 +156,9 @@ fn status(status: &Value) -> Option<Report> {
         message: reference(status.get("biz_opaque_callback_data")),
         recipient: number(status.get("recipient_id")),
         sender: None,
+        // It stands behind the message's reference.
+        custom_data: given_back(status.get("biz_opaque_callback_data"))
+            .and_then(|both| both.split_once(' ').map(|(_, own)| own.to_owned())),
         sid: plain(status.get("id")),
         at: time(status.get("timestamp")),
         news: News::Delivery {

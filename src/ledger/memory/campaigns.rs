@@ -24,6 +24,7 @@ impl Stored {
             account: new.account.clone(),
             state: CampaignState::Scheduled,
             published: None,
+            announced: 0,
             reason: None,
             suspended_by: None,
             forgiven: (0, 0),
@@ -224,6 +225,7 @@ impl Campaigns for Memory {
         let mut state = self.state();
         let stored = state.campaign(id)?;
         stored.published = Some(published);
+        stored.head.announced += 1;
         if published.is_over() && stored.head.state == published {
             state.active.remove(id);
         }

@@ -91,6 +91,7 @@ fn campaign_of(
         account: fields.text("account").unwrap_or_default(),
         state,
         published: fields.state("published"),
+        announced: fields.number("announced"),
         reason: fields.text("reason"),
         suspended_by: fields
             .text("suspended_by")
@@ -415,6 +416,10 @@ impl Campaigns for Redis {
     }
 
     async fn published(&self, id: &CampaignId, state: CampaignState) -> Result<(), LedgerError> {
+        // First the count: one too many is no harm, one too few would give two events the same id.
+        let mut count = redis::cmd("HINCRBY");
+        count.arg(Keys(id).campaign()).arg("announced").arg(1);
+        let _: u64 = self.client.command(&count).await?;
         let mut set = redis::cmd("HSET");
         set.arg(Keys(id).campaign()).arg("published").arg(state.as_str());
         let _: u64 = self.client.command(&set).await?;

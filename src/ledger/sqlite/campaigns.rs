@@ -77,6 +77,7 @@ fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Campa
             rusqlite::types::ValueRef::Null => None,
             _ => Some(word(row, "published")?),
         },
+        announced: count(row, "announced")?,
         state,
         reason: row.get("reason")?,
         suspended_by: {
@@ -350,7 +351,9 @@ impl Campaigns for Sqlite {
         let id = id.clone();
         let write = move |transaction: &Transaction<'_>| {
             transaction
-                .prepare_cached("UPDATE campaign SET published = ?2 WHERE id = ?1")?
+                .prepare_cached(
+                    "UPDATE campaign SET published = ?2, announced = announced + 1 WHERE id = ?1",
+                )?
                 .execute(params![id.as_str(), state.as_str()])?;
             Ok(())
         };

@@ -14,6 +14,7 @@ CREATE TABLE campaign (
     batch_size   INTEGER NOT NULL,
     rehearsal    INTEGER NOT NULL,
     created_by   TEXT,                  -- who submitted it
+    announced    INTEGER NOT NULL DEFAULT 0, -- how many states were published as events
     doubt_below  INTEGER NOT NULL DEFAULT 0, -- untouched messages of batches below it may have been sent
     state        TEXT NOT NULL,
     reason       TEXT,

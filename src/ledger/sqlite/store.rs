@@ -15,9 +15,9 @@ use tokio::sync::oneshot;
 use super::super::LedgerError;
 
 /// The layout that this program writes.
-const VERSION: i64 = 11;
+const VERSION: i64 = 12;
 /// What makes a layout the next one, from the oldest that is brought up to date.
-const UPGRADES: [(i64, &str); 4] = [
+const UPGRADES: [(i64, &str); 5] = [
     (7, "ALTER TABLE campaign ADD COLUMN doubt_below INTEGER NOT NULL DEFAULT 0"),
     (
         8,
@@ -28,6 +28,7 @@ const UPGRADES: [(i64, &str); 4] = [
     ),
     (9, "CREATE TABLE ended_session (digest TEXT PRIMARY KEY, ends INTEGER NOT NULL) WITHOUT ROWID;"),
     (10, "ALTER TABLE campaign ADD COLUMN created_by TEXT"),
+    (11, "ALTER TABLE campaign ADD COLUMN announced INTEGER NOT NULL DEFAULT 0"),
 ];
 /// Marks a file as a store of this program ("flow").
 const APPLICATION: i64 = 0x666c_6f77;

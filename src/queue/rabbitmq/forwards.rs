@@ -19,6 +19,8 @@ const TRIES: &str = "flowcast-tries";
 /// A report that is handed on.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Forwarded {
+    /// The same at each try.
+    pub id: String,
     /// Where to.
     pub url: String,
     /// The body, as the provider sent it.
@@ -73,7 +75,9 @@ fn read(delivery: &Delivery) -> Option<Forwarded> {
     let headers = delivery.properties.headers().as_ref()?.inner();
     let AMQPValue::LongString(url) = headers.get(URL)? else { return None };
     let AMQPValue::LongUInt(tries) = headers.get(TRIES)? else { return None };
-    Some(Forwarded { url: url.to_string(), body: delivery.data.clone(), tries: *tries })
+    // One that an earlier version has put there has no id.
+    let id = delivery.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
+    Some(Forwarded { id, url: url.to_string(), body: delivery.data.clone(), tries: *tries })
 }
 
 impl Broker {
@@ -92,7 +96,7 @@ impl Broker {
         headers.insert(URL.into(), AMQPValue::LongString(report.url.as_str().into()));
         headers.insert(TRIES.into(), AMQPValue::LongUInt(report.tries));
         let exchange = wait.map_or_else(|| BATCHES.into(), delay);
-        let properties = json_properties().with_headers(headers);
+        let properties = json_properties().with_headers(headers).with_message_id(report.id.as_str().into());
         self.put(&exchange, FORWARDS_KEY, report.body.clone(), properties).await
     }
 }

@@ -9,12 +9,12 @@ use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicQosOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use serde::Serialize;
 
 use super::super::QueueError;
 use super::broker::{Broker, Message, Unpublished, answered, failed, json_properties};
 use super::consuming::{Consuming, Out};
 use super::topology::{DEAD, EVENTS, JOBS, WAITING};
+use crate::campaign::Event;
 use crate::campaign::text::shortened;
 
 /// A job that was delivered so often has ended its worker each time.
@@ -111,30 +111,14 @@ pub enum DeadAction {
     Discard,
 }
 
-/// Something that others may want to know.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Event {
-    /// Its routing key, as `campaign.completed`.
-    pub name: &'static str,
-    /// Its body, JSON.
-    pub body: Vec<u8>,
-}
-
-impl Event {
-    /// An event of this name.
-    pub fn new(name: &'static str, body: &impl Serialize) -> Self {
-        // Texts, numbers and what was JSON before: none of them can fail to be JSON.
-        Self { name, body: serde_json::to_vec(body).unwrap_or_default() }
-    }
-
-    fn message(&self, mandatory: bool) -> Message {
-        Message {
-            exchange: EVENTS.into(),
-            key: self.name.into(),
-            payload: self.body.clone(),
-            properties: json_properties().with_type(self.name.into()),
-            mandatory,
-        }
+fn message_of(event: &Event, mandatory: bool) -> Message {
+    let name = event.name.as_str();
+    Message {
+        exchange: EVENTS.into(),
+        key: name.into(),
+        payload: event.body.clone(),
+        properties: json_properties().with_type(name.into()).with_message_id(event.id.as_str().into()),
+        mandatory,
     }
 }
 
@@ -261,7 +245,7 @@ impl Broker {
     ///
     /// When the broker does not confirm it.
     pub async fn publish_events(&self, events: &[Event]) -> Result<(), QueueError> {
-        let messages: Vec<Message> = events.iter().map(|event| event.message(false)).collect();
+        let messages: Vec<Message> = events.iter().map(|event| message_of(event, false)).collect();
         match self.publish(&messages).await {
             Ok(()) | Err(Unpublished::Nowhere) => Ok(()),
             Err(Unpublished::Failed(fault)) => Err(fault),
@@ -274,7 +258,7 @@ impl Broker {
     ///
     /// When the broker does not confirm it.
     pub async fn publish_if_heard(&self, event: &Event) -> Result<bool, QueueError> {
-        match self.publish(&[event.message(true)]).await {
+        match self.publish(&[message_of(event, true)]).await {
             Ok(()) => Ok(true),
             Err(Unpublished::Nowhere) => Ok(false),
             Err(Unpublished::Failed(fault)) => Err(fault),

@@ -1,0 +1,153 @@
+//! Events: what others are told, by the broker and by webhooks. `docs/events.md` describes each of them.
+//!
+//! What an event is and how it is written; who tells it, and when, is `dispatch/events.rs`.
+
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+
+use super::CampaignState;
+use super::time;
+
+/// The version of their form.
+const VERSION: u8 = 1;
+
+macro_rules! names {
+    ($($variant:ident $name:literal $about:literal)*) => {
+        /// What happened.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum EventName {
+            $(#[doc = $about] $variant,)*
+        }
+
+        impl EventName {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// Its routing key.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name),* }
+            }
+        }
+    };
+}
+
+names! {
+    CampaignScheduled "campaign.scheduled" "Registered, and waits for its start."
+    CampaignRunning "campaign.running" "Sends."
+    CampaignPaused "campaign.paused" "Stopped by a person."
+    CampaignHeld "campaign.held" "Stopped by flowcast; `reason` says why and what to do."
+    CampaignCompleted "campaign.completed" "Every row has an outcome."
+    CampaignCancelled "campaign.cancelled" "Ended by a person."
+    AccountHeld "account.held" "An account is refused, and all its campaigns are held; `reason` says why and what to do."
+    AccountReleased "account.released" "It works again: a request was taken."
+    SenderHeld "sender.held" "A sender number is refused, and what is sent from it is held; with `flows_only` only what sends flows."
+    SenderReleased "sender.released" "It works again."
+    FlowHeld "flow.held" "A flow is blocked, and every campaign that uses it is held."
+    FlowReleased "flow.released" "It works again."
+    FlowThrottled "flow.throttled" "A flow is throttled, and every campaign that uses it is sent slowly."
+    FlowCompleted "flow.completed" "The person filled in the form."
+    TemplateChanged "template.changed" "The provider says that a template is approved, rejected, paused or disabled."
+    NumberChanged "number.changed" "The provider says something of a sender number: that it is flagged, or its new limit."
+    MessageSent "message.sent" "A report says that it is on its way."
+    MessageDelivered "message.delivered" "A report says that it is on a device."
+    MessageRead "message.read" "A report says that it was opened."
+    MessageFailed "message.failed" "A report says that it could not be delivered."
+    MessageAccepted "message.accepted" "A report proves that the provider took a message that was in doubt, or being sent."
+    MessageReplied "message.replied" "The person answered with words, a button, or something else."
+    MessageRejected "message.rejected" "The provider refused it."
+    MessageInDoubt "message.in_doubt" "The provider may or may not have accepted it."
+    RecipientSuppressed "recipient.suppressed" "The person answered with a stop word, and is never written to again."
+}
+
+impl EventName {
+    /// The event of a campaign's state.
+    pub fn of_state(state: CampaignState) -> Self {
+        match state {
+            CampaignState::Scheduled => Self::CampaignScheduled,
+            CampaignState::Running => Self::CampaignRunning,
+            CampaignState::Paused => Self::CampaignPaused,
+            CampaignState::Held => Self::CampaignHeld,
+            CampaignState::Completed => Self::CampaignCompleted,
+            CampaignState::Cancelled => Self::CampaignCancelled,
+        }
+    }
+}
+
+impl Serialize for EventName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// Something that others may want to know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// What happened.
+    pub name: EventName,
+    /// The same wherever and however often it is told.
+    pub id: String,
+    /// Its body, JSON.
+    pub body: Vec<u8>,
+}
+
+/// What all bodies have.
+#[derive(Serialize)]
+struct Body<'b, F> {
+    version: u8,
+    event: EventName,
+    event_id: &'b str,
+    #[serde(serialize_with = "time::serialize")]
+    at: Timestamp,
+    #[serde(flatten)]
+    fields: F,
+}
+
+impl Event {
+    /// An event of this name at a time. `identity` is what tells it apart from all others of its name, and is the same when it
+    /// is told again; `fields` are an object.
+    pub fn new(name: EventName, at: Timestamp, identity: &[&str], fields: impl Serialize) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for part in std::iter::once(&name.as_str()).chain(identity) {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        let id = format!("evt_{}", &hasher.finalize().to_hex()[..32]);
+        let body = Body { version: VERSION, event: name, event_id: &id, at, fields };
+        // Texts, numbers and what was JSON before: none of them can fail to be JSON.
+        let body = serde_json::to_vec(&body).unwrap_or_default();
+        Self { name, id, body }
+    }
+}
+
+/// Returns the JSON Schema of an event's body (2020-12).
+pub fn event_schema() -> Value {
+    serde_json::from_str(include_str!("event_schema.json")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_has_each_event_once() {
+        let schema = event_schema();
+        let arms = schema["oneOf"].as_array().unwrap().iter();
+        let names = arms.flat_map(|arm| arm["properties"]["event"]["enum"].as_array().unwrap());
+        let mut names: Vec<&str> = names.map(|name| name.as_str().unwrap()).collect();
+        names.sort_unstable();
+        let mut all: Vec<&str> = EventName::ALL.iter().map(|name| name.as_str()).collect();
+        all.sort_unstable();
+        assert_eq!(names, all);
+    }
+
+    #[test]
+    fn an_event_has_the_same_id_again_and_none_of_another() {
+        let event = |at, identity: &[&str]| {
+            Event::new(EventName::CampaignPaused, Timestamp::from_second(at).unwrap(), identity, ()).id
+        };
+        assert_eq!(event(1, &["c1", "2"]), event(9, &["c1", "2"]));
+        assert_ne!(event(1, &["c1", "2"]), event(1, &["c1", "3"]));
+        assert_ne!(event(1, &["c1", "2"]), event(1, &["c12", ""]));
+    }
+}
