@@ -18,19 +18,18 @@ pub(super) struct CallbackEndpoint {
 
 impl CallbackEndpoint {
     /// At a public address, with the keys that are configured; where none is, with the one that the ledger
-    /// keeps. `None` without an address.
+    /// keeps; and with those of stores that were moved. `None` without an address.
     pub(super) async fn of(
         config: &Config,
         public_url: Option<&Url>,
         ledger: &impl Ledger,
     ) -> Result<Option<Self>, Failure> {
-        match Self::configured(config, public_url)? {
-            Some(mut endpoint) if endpoint.keys.is_empty() => {
-                endpoint.keys.push(ledger.callback_key().await?.into());
-                Ok(Some(endpoint))
-            }
-            endpoint => Ok(endpoint),
+        let Some(mut endpoint) = Self::configured(config, public_url)? else { return Ok(None) };
+        if endpoint.keys.is_empty() {
+            endpoint.keys.push(ledger.callback_key().await?.into());
         }
+        endpoint.keys.extend(ledger.further_callback_keys().await?.into_iter().map(SecretString::from));
+        Ok(Some(endpoint))
     }
 
     /// For those who only look at a job: where no key is configured, addresses have their length and

@@ -10,6 +10,7 @@ mod doctor;
 mod explain;
 mod line_format;
 mod look;
+mod migrate;
 mod open;
 mod progress;
 mod recover;
@@ -85,6 +86,8 @@ enum Command {
     Resolve(control::Resolve),
     /// Show what the ledger has forgotten of a campaign, and have what may have been sent be in doubt
     Recover(recover::Recover),
+    /// Move the campaigns of a store to the fleet's Redis, in the middle of a campaign too
+    Migrate(migrate::Migrate),
     /// Stop a campaign until it is resumed
     Pause(control::CampaignArgs),
     /// Go on with a campaign that is paused or held
@@ -161,6 +164,7 @@ async fn dispatch(args: Args) -> Outcome {
         Command::Retry(command) => control::main(command.parts(), &config()?, args.json).await,
         Command::Resolve(command) => control::main(command.parts(), &config()?, args.json).await,
         Command::Recover(command) => recover::main(command, &config()?, args.json).await,
+        Command::Migrate(command) => migrate::main(&command, &config()?, args.json).await,
         Command::Pause(which) => control::main((which, Action::Pause), &config()?, args.json).await,
         Command::Resume(which) => control::main((which, Action::Resume), &config()?, args.json).await,
         Command::Cancel(which) => control::main((which, Action::Cancel), &config()?, args.json).await,

@@ -11,14 +11,15 @@ use super::{Failure, Outcome, open, operator, print, write_line};
 use crate::campaign::time::rfc3339;
 use crate::campaign::{CampaignState, Job, counted};
 use crate::config::Config;
-use crate::dispatch::recover;
+use crate::dispatch::{recover, recover_restored};
 use crate::ledger::{Access, Gap, Ledger, on_ledger};
 
 /// Show what the ledger has forgotten of a campaign, and have what may have been sent be in doubt.
 #[derive(Args)]
 pub(super) struct Recover {
-    /// The campaign's id
-    id: String,
+    /// The campaign's id; with --restored all campaigns without it
+    #[arg(required_unless_present = "restored")]
+    id: Option<String>,
     #[command(flatten)]
     store: open::Store,
     /// Only show what is known
@@ -31,11 +32,51 @@ pub(super) struct Recover {
 
 pub(super) async fn main(command: Recover, config: &Config, as_json: bool) -> Outcome {
     let opened = command.store.open(config, Access::Change).await?;
-    on_ledger!(opened, ledger => recover_in(&command, config, as_json, &ledger).await)
+    on_ledger!(opened, ledger => match &command.id {
+        Some(id) => recover_in(&command, id, config, as_json, &ledger).await,
+        None => recover_all(&command, as_json, &ledger).await,
+    })
 }
 
-async fn recover_in(command: &Recover, config: &Config, as_json: bool, ledger: &impl Ledger) -> Outcome {
-    let campaign = open::campaign(ledger, &command.id).await?;
+/// All campaigns of a ledger that is a backup.
+async fn recover_all(command: &Recover, as_json: bool, ledger: &impl Ledger) -> Outcome {
+    let mut all = Vec::new();
+    for campaign in ledger.campaigns().await? {
+        let id = campaign.id;
+        if command.dry_run {
+            let pending = campaign.counts.pending + campaign.counts.sending;
+            if pending > 0 && campaign.state != CampaignState::Cancelled && !campaign.rehearsal {
+                print(&format!("campaign {id}: {} of it may have been sent\n", counted(pending, "message")))?;
+            }
+            continue;
+        }
+        if let Some(done) = recover_restored(ledger, &id, &operator()).await? {
+            let messages = counted(done.messages, "message");
+            if !as_json {
+                print(&format!(
+                    "campaign {id}: {}, {messages} in doubt that may have been sent\n",
+                    done.state
+                ))?;
+            }
+            all.push(json!({ "id": id, "state": done.state, "messages": done.messages }));
+        }
+    }
+    if as_json {
+        print(&format!("{}\n", json!({ "recovered": all })))?;
+    } else if all.is_empty() && !command.dry_run {
+        print("nothing in this ledger can be sent any more\n")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn recover_in(
+    command: &Recover,
+    id: &str,
+    config: &Config,
+    as_json: bool,
+    ledger: &impl Ledger,
+) -> Outcome {
+    let campaign = open::campaign(ledger, id).await?;
     let id = &campaign.id;
     let gap = ledger.gap(id).await?;
     if gap.is_none() && !command.restored {
@@ -46,10 +87,6 @@ async fn recover_in(command: &Recover, config: &Config, as_json: bool, ledger: &
             write_line("if the ledger was restored from a backup, say so with --restored");
         }
         return Ok(ExitCode::SUCCESS);
-    }
-    if gap.is_none() && campaign.state == CampaignState::Running {
-        let text = format!("campaign {id} is running; first: flowcast pause {id}{}", command.store.flag());
-        return Err(Failure::Usage(text));
     }
     if campaign.state == CampaignState::Cancelled {
         let text = format!("campaign {id} is cancelled: nothing of it is sent any more");
@@ -63,11 +100,15 @@ async fn recover_in(command: &Recover, config: &Config, as_json: bool, ledger: &
     let done = if command.dry_run {
         None
     } else {
-        let stored = ledger.job(id).await?;
-        let job = Job::read(stored.job.as_bytes()).ok();
-        let rate = open::most(config, &campaign.account, job.as_ref());
-        let known = gap.as_ref().filter(|gap| !command.restored && !gap.emptied);
-        Some(recover(ledger, id, known, rate, &operator()).await?)
+        if command.restored {
+            recover_restored(ledger, id, &operator()).await?
+        } else {
+            let stored = ledger.job(id).await?;
+            let job = Job::read(stored.job.as_bytes()).ok();
+            let rate = open::most(config, &campaign.account, job.as_ref());
+            let known = gap.as_ref().filter(|gap| !gap.emptied);
+            Some(recover(ledger, id, known, rate, &operator()).await?)
+        }
     };
     if as_json {
         let time = |at: Option<Timestamp>| at.map(rfc3339);
@@ -85,6 +126,9 @@ async fn recover_in(command: &Recover, config: &Config, as_json: bool, ledger: &
     }
     let counts = &campaign.counts;
     match done {
+        None if !command.dry_run => {
+            print(&format!("campaign {id}: nothing of it can be sent any more\n"))?;
+        }
         None => {
             let pending = counted(counts.pending, "message");
             print(&format!("{pending} of it are pending, and may have been sent\n"))?;

@@ -41,7 +41,7 @@ pub use intake::{Prepared, Refusal, prepare, register};
 pub use jobs::{JOB_LIMIT, take_jobs};
 pub use planner::{Planned, Planner};
 pub use progress::LoopProgress;
-pub use recover::{Recovered, recover};
+pub use recover::{Recovered, recover, recover_restored};
 pub use run::{End, run};
 pub use supervisor::Context;
 pub use worker::{Accounts, Registered, work};

@@ -53,6 +53,34 @@ pub async fn recover(
     Ok(Recovered { messages, below, state: find(ledger, id).await?.state })
 }
 
+/// The same of a campaign in a backup: all that is pending in it may have been sent since it was made. One that runs is paused
+/// meanwhile. `None` where nothing of it can be sent any more.
+///
+/// # Errors
+///
+/// As [`recover`].
+pub async fn recover_restored(
+    ledger: &impl Ledger,
+    id: &CampaignId,
+    by: &str,
+) -> Result<Option<Recovered>, LedgerError> {
+    let campaign = find(ledger, id).await?;
+    let is_settled = campaign.planned && campaign.counts.open() == 0;
+    if campaign.rehearsal || campaign.state == CampaignState::Cancelled || is_settled {
+        return Ok(None);
+    }
+    let was_running = campaign.state == CampaignState::Running;
+    if was_running {
+        ledger.change_state(id, CampaignState::Paused, None).await?;
+    }
+    let mut recovered = recover(ledger, id, None, None, by).await?;
+    if was_running {
+        resume(ledger, &find(ledger, id).await?).await?;
+        recovered.state = find(ledger, id).await?.state;
+    }
+    Ok(Some(recovered))
+}
+
 /// Below which number batches may have been sent that the ledger does not know.
 fn below(campaign: &Campaign, planned: u32, gap: Option<&Gap>, rate: Option<Rate>) -> u32 {
     let known = gap.and_then(|gap| Some(gap.to?.duration_since(gap.from?)));

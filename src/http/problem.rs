@@ -106,6 +106,7 @@ impl From<LedgerError> for Problem {
             LedgerError::OtherContent(_)
             | LedgerError::NotARehearsal(_)
             | LedgerError::InStore { .. }
+            | LedgerError::InFleet(_)
             | LedgerError::IllegalMove { .. }
             | LedgerError::OtherPlan(..)
             | LedgerError::StalePlan(_) => StatusCode::CONFLICT,

@@ -32,8 +32,8 @@ pub enum LedgerError {
     NotARehearsal(CampaignId),
     /// The campaign is in a store of this machine, and not in the fleet's ledger.
     #[error(
-        "campaign {id} is in the store {store} of this machine, and may have been sent from there: let it end there with \
-         `flowcast worker --embedded --store {store}`, or give the job another id"
+        "campaign {id} is in the store {store} of this machine, and may have been sent from there: move it to the fleet with \
+         `flowcast migrate --store {store}`, let it end with `flowcast worker --embedded --store {store}`, or give the job another id"
     )]
     InStore {
         /// The campaign.
@@ -41,6 +41,12 @@ pub enum LedgerError {
         /// The store's path.
         store: String,
     },
+    /// A campaign can't be moved from a store: the fleet has others of the same ids.
+    #[error(
+        "the fleet has campaigns with the same ids that did not come from this store: {0}; nothing was moved. Leave them in the store \
+         with --except ID, or cancel the fleet's and wait until it is forgotten"
+    )]
+    InFleet(String),
     /// A move that no campaign makes.
     #[error("campaign {id} is {from} and can't become {to}")]
     IllegalMove {

@@ -19,6 +19,7 @@ mod draft;
 mod drafts;
 mod error;
 mod memory;
+mod migration;
 mod plans;
 mod rate;
 mod record;
@@ -54,6 +55,7 @@ pub(crate) use draft::EXPIRED;
 pub use drafts::{CampaignDrafts, LARGEST_DRAFT, MOST_DRAFTS};
 pub use error::LedgerError;
 pub use memory::{Clock, Memory};
+pub use migration::{Moved, migrate};
 pub use plans::{Checkpoint, Plan, PlannedBatch, PlannedSoFar, Plans, SkippedRow, skip_unplanned};
 pub use record::BatchRecord;
 pub use report::{Cursor, ReportLine, ReportPage, Reporting, ResponsePage, Texts, report_schema};
@@ -96,6 +98,11 @@ pub trait Ledger:
     /// The key that seals the addresses of reports where none is configured: made when it is first asked
     /// for, the same for all workers ever after.
     fn callback_key(&self) -> impl Future<Output = Result<String, LedgerError>> + Send;
+
+    /// Keys that open addresses of reports besides those that are configured or made here: of stores that were moved.
+    fn further_callback_keys(&self) -> impl Future<Output = Result<Vec<String>, LedgerError>> + Send {
+        std::future::ready(Ok(Vec::new()))
+    }
 
     /// What keeps claims from being granted, for whoever asks why nothing is sent.
     fn trouble(&self) -> Option<String> {

@@ -31,7 +31,7 @@ pub trait Store: Send + Sync {
     fn open(&self) -> impl Future<Output = Self::Ledger> + Send;
 }
 
-struct SqliteFile(tempfile::TempDir);
+pub struct SqliteFile(pub tempfile::TempDir);
 
 impl Store for SqliteFile {
     type Ledger = Sqlite;

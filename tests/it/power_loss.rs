@@ -11,7 +11,8 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, Worker, until};
-use crate::servers::{RedisProcess, amqp_url};
+use crate::schemas::blocks;
+use crate::servers::{RedisProcess, amqp_url, free_port};
 use crate::support::{World, sandbox};
 
 /// How often the power goes; `FLOWCAST_POWER_LOSSES=20` is the whole of it.
@@ -206,6 +207,73 @@ async fn a_backup_that_was_restored_sends_nothing_again() {
     // They are doubts like others: a person may have them sent again, and knows that some get it twice.
     fleet.ok(&["resolve", "c1", "--abandon"]).await;
     assert_eq!(fleet.status("c1")["counts"]["in_doubt"], 0);
+}
+
+/// Runs a block of the page on operations, known by its first line, as its reader would.
+async fn as_on_the_page(fleet: &Fleet, block: &str, redis: &RedisProcess) -> String {
+    let blocks = blocks("docs/operations.md", "sh");
+    let script = blocks.into_iter().find(|script| script.starts_with(&format!("# {block}\n"))).unwrap();
+    // The page's port may be in use here.
+    let script = format!("set -euo pipefail\n{}", script.replace("6390", &free_port().to_string()));
+    let binary = std::path::Path::new(env!("CARGO_BIN_EXE_flowcast")).parent().unwrap();
+    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+    let mut bash = tokio::process::Command::new("bash");
+    bash.arg("-c").arg(script).current_dir(fleet.world.path("")).env("PATH", path);
+    bash.env("REDIS_URL", redis.url()).env("REDIS_DIR", redis.folder.path());
+    let ended = bash.output().await.unwrap();
+    let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    assert!(ended.status.success(), "{block}: {out}\n{err}");
+    out.into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_of_redis_is_made_and_restored_as_the_page_says() {
+    let rows = 3_000;
+    let mut redis = RedisProcess::start(EVERY_SECOND);
+    let (fleet, sandbox) = begin(rows, &redis).await;
+    let worker = fleet.worker();
+    fleet.submit().await;
+    until("it to be on its way", || sandbox.count() > 600).await;
+    as_on_the_page(&fleet, "back up", &redis).await;
+    let then = sandbox.count();
+    until("more to be sent", || sandbox.count() > then + 400).await;
+    worker.signal(Signal::SIGTERM);
+    assert_eq!(worker.ends().await, Some(0));
+    redis.kill();
+    as_on_the_page(&fleet, "restore", &redis).await;
+    redis.restart();
+    let said = as_on_the_page(&fleet, "recover", &redis).await;
+    assert!(
+        said.contains("campaign c1: running, ") && said.contains("in doubt that may have been sent"),
+        "{said}"
+    );
+    let (_worker, _folder) = elsewhere(&fleet);
+    let status = until_completed(&fleet, Duration::from_mins(1)).await;
+    nobody_twice_nobody_lost(&fleet, &sandbox, rows, &status);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_of_a_store_is_made_and_restored_as_the_page_says() {
+    let rows = 2_000;
+    let redis = RedisProcess::start(EVERY_SECOND);
+    let (fleet, sandbox) = begin(rows, &redis).await;
+    let world = &fleet.world;
+    let mut child =
+        world.command(&["run", "job.json", "--store", "flowcast.db"]).stderr(Stdio::null()).spawn().unwrap();
+    until("it to be on its way", || sandbox.count() > 300).await;
+    as_on_the_page(&fleet, "back up a store", &redis).await;
+    let then = sandbox.count();
+    until("more to be sent", || sandbox.count() > then + 400).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let said = as_on_the_page(&fleet, "restore a store", &redis).await;
+    assert!(said.contains("campaign c1: running, "), "{said}");
+    let ended = world.run(&["run", "job.json", "--store", "flowcast.db", "--json"]).await;
+    let last: Value = serde_json::from_str(ended.out.lines().last().unwrap()).unwrap();
+    assert_eq!(last["state"], "completed", "{last}");
+    assert_eq!(sandbox.stats()["sent_twice"], 0, "{last}");
+    let of = |state: &str| last["counts"][state].as_u64().unwrap();
+    assert_eq!(of("accepted") + of("in_doubt"), rows, "{last}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,14 +10,15 @@ use flowcast::campaign::MessageState::{Accepted, InDoubt, Pending, Rejected, Sen
 use flowcast::campaign::delivery::{Delivery, News};
 use flowcast::campaign::{CampaignState, MessageState, SkipReason};
 use flowcast::ledger::{
-    ABANDONED, Batches, Campaigns, Checkpoint, Claim, Decision, Ledger, MessageReport, Outcome, Plans,
-    Purpose, Recorded,
+    ABANDONED, Access, Batches, Campaigns, Checkpoint, Claim, Decision, Ledger, MessageReport, Outcome,
+    Purpose, Recorded, Sqlite, migrate,
 };
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
-use crate::ledger::{Store, batch, id, now, registered, report};
+use crate::ledger::{SqliteFile, Store, batch, id, now, registered, report};
+use crate::servers::redis_store;
 use crate::support::first_seed_of_commit;
 
 const BATCHES: u32 = 2;
@@ -104,52 +105,105 @@ impl Model {
     }
 }
 
+/// A campaign of a store, in the middle of its life, goes on in a fleet's Redis as if nothing had been.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_life_goes_on_after_its_store_was_moved() {
+    let first = first_seed_of_commit();
+    let count = std::env::var("FLOWCAST_STATE_SEEDS").map_or(12, |count| count.parse().unwrap());
+    let fleet = redis_store();
+    for seed in first..first + count {
+        let file = SqliteFile(tempfile::tempdir().unwrap());
+        let store = file.open().await;
+        let mut life = Life::begin(&store, seed).await;
+        let store = life.live(&file, store, 50).await;
+        let before = report(&store).await;
+        drop(store);
+        let path = file.0.path().join("flowcast.db");
+        let store = Sqlite::open(&path, Access::Move).unwrap();
+        let redis = fleet.open().await;
+        let lost = life.model.decide(|message| message.state == Sending, InDoubt, "");
+        let within = |_: &str| std::time::Duration::from_secs(3_600);
+        let moved = migrate(&store, &redis, &[], within).await.unwrap();
+        assert_eq!((moved.campaigns, moved.in_doubt), (vec![id()], lost), "seed {seed}");
+        life.steps.push(format!("moved: {lost} in doubt"));
+        assert_same(&redis, &life.model, &life.so_far()).await;
+        // Times, attempts and texts, too.
+        if lost == 0 {
+            assert_eq!(report(&redis).await, before, "{}", life.so_far());
+        }
+        // Moved once more it is the same, and nobody else opens the store.
+        migrate(&store, &redis, &[], within).await.unwrap();
+        assert_same(&redis, &life.model, &life.so_far()).await;
+        drop(store);
+        assert!(Sqlite::open(&path, Access::Send).is_err());
+        let redis = life.live(&fleet, redis, 50).await;
+        redis.remove(&id()).await.unwrap();
+    }
+}
+
 /// Lives of a campaign, one behind the other in the same ledger, each from a seed of its own.
 pub async fn random_lives_are_as_a_plain_model_says(store: impl Store) {
     let first = first_seed_of_commit();
     let count = std::env::var("FLOWCAST_STATE_SEEDS").map_or(12, |count| count.parse().unwrap());
     let mut ledger = store.open().await;
     for seed in first..first + count {
-        ledger = life(&store, ledger, seed).await;
+        let mut life = Life::begin(&ledger, seed).await;
+        ledger = life.live(&store, ledger, 100).await;
         ledger.remove(&id()).await.unwrap();
     }
 }
 
-async fn life<S: Store>(store: &S, mut ledger: S::Ledger, seed: u64) -> S::Ledger {
-    let mut random = SmallRng::seed_from_u64(seed);
-    registered(&ledger).await;
-    ledger.change_state(&id(), CampaignState::Running, None).await.unwrap();
-    let size = u64::from(SIZE);
-    let rows = u64::from(BATCHES) * size;
-    let checkpoint = Checkpoint { batches: BATCHES, rows, digest: "d".into(), complete: true };
-    let batches = (0..BATCHES).map(|number| batch(number, size)).collect();
-    ledger.checkpoint(&id(), 0, checkpoint, batches, Vec::new()).await.unwrap();
-    let new = Message { state: Pending, word: String::new(), claim: 0, was_claimed: false };
-    let places = (0..BATCHES).flat_map(|number| (0..SIZE).map(move |place| (number, place)));
-    let mut model =
-        Model { state: CampaignState::Running, messages: places.map(|place| (place, new.clone())).collect() };
-    let mut claims: Vec<(u32, Claim)> = Vec::new();
-    let mut steps = Vec::new();
-    for _ in 0..100 {
-        // Workers do more than people.
-        let step = match random.random_range(0..20) {
-            0..=4 => claim(&ledger, &mut model, &mut claims, &mut random).await,
-            5..=10 => answer(&ledger, &mut model, &claims, &mut random).await,
-            11 => call_back(&ledger, &mut model, &mut random).await,
-            12 if random.random_bool(0.3) => skip(&ledger, &mut model, &mut random).await,
-            13..=17 => decide(&ledger, &mut model, &mut random).await,
-            _ => {
-                drop(ledger);
-                ledger = store.open().await;
-                let expired = ledger.expire_claims(&id(), false).await.unwrap();
-                let lost = model.decide(|message| message.state == Sending, InDoubt, "");
-                format!("the worker dies: {expired} of {lost} in doubt")
-            }
-        };
-        steps.push(step);
-        assert_same(&ledger, &model, &format!("seed {seed}: {steps:#?}")).await;
+struct Life {
+    seed: u64,
+    random: SmallRng,
+    model: Model,
+    claims: Vec<(u32, Claim)>,
+    steps: Vec<String>,
+}
+
+impl Life {
+    async fn begin(ledger: &impl Ledger, seed: u64) -> Self {
+        registered(ledger).await;
+        ledger.change_state(&id(), CampaignState::Running, None).await.unwrap();
+        let size = u64::from(SIZE);
+        let rows = u64::from(BATCHES) * size;
+        let checkpoint = Checkpoint { batches: BATCHES, rows, digest: "d".into(), complete: true };
+        let batches = (0..BATCHES).map(|number| batch(number, size)).collect();
+        ledger.checkpoint(&id(), 0, checkpoint, batches, Vec::new()).await.unwrap();
+        let new = Message { state: Pending, word: String::new(), claim: 0, was_claimed: false };
+        let places = (0..BATCHES).flat_map(|number| (0..SIZE).map(move |place| (number, place)));
+        let messages = places.map(|place| (place, new.clone())).collect();
+        let model = Model { state: CampaignState::Running, messages };
+        Self { seed, random: SmallRng::seed_from_u64(seed), model, claims: Vec::new(), steps: Vec::new() }
     }
-    ledger
+
+    fn so_far(&self) -> String {
+        format!("seed {}: {:#?}", self.seed, self.steps)
+    }
+
+    async fn live<S: Store>(&mut self, store: &S, mut ledger: S::Ledger, steps: u32) -> S::Ledger {
+        for _ in 0..steps {
+            let Self { random, model, claims, .. } = self;
+            // Workers do more than people.
+            let step = match random.random_range(0..20) {
+                0..=4 => claim(&ledger, model, claims, random).await,
+                5..=10 => answer(&ledger, model, claims, random).await,
+                11 => call_back(&ledger, model, random).await,
+                12 if random.random_bool(0.3) => skip(&ledger, model, random).await,
+                13..=17 => decide(&ledger, model, random).await,
+                _ => {
+                    drop(ledger);
+                    ledger = store.open().await;
+                    let expired = ledger.expire_claims(&id(), false).await.unwrap();
+                    let lost = model.decide(|message| message.state == Sending, InDoubt, "");
+                    format!("the worker dies: {expired} of {lost} in doubt")
+                }
+            };
+            self.steps.push(step);
+            assert_same(&ledger, &self.model, &self.so_far()).await;
+        }
+        ledger
+    }
 }
 
 /// Some places of a batch.

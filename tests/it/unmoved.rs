@@ -68,3 +68,78 @@ async fn a_campaign_of_a_store_is_not_begun_again_by_a_fleet_beside_it() {
     assert_eq!((accepted + in_doubt) as u64, ROWS, "{lines}");
     assert_eq!(sandbox.stats()["sent_twice"], 0);
 }
+
+/// A store is moved in the middle of its campaign, by a command that is killed at every moment, and the fleet goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_is_moved_in_mid_campaign_whenever_the_move_is_killed() {
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    let world = World::new(2_000);
+    world.write_config(&url, SLOW);
+    let mut child = world.command(&["run", "job.json"]).stderr(Stdio::null()).spawn().unwrap();
+    until("it to be on its way", || sandbox.count() > 150).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let sent = sandbox.count();
+    let suppressed = world.run(&["suppress", "add", "+919800000001"]).await;
+    assert_eq!(suppressed.status, Some(0), "{suppressed:?}");
+
+    let fleet = Fleet::on(world, &redis_url(), &amqp_url(), &url, SLOW);
+    let is_moved = || fleet.world.path("flowcast.db.moved").exists();
+    let mut wait = Duration::ZERO;
+    while !is_moved() {
+        let mut command = fleet.world.command(&["migrate"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        tokio::time::sleep(wait).await;
+        let _ = child.kill();
+        child.wait().unwrap();
+        wait += Duration::from_millis(3);
+        assert!(wait < Duration::from_secs(20), "it is never done");
+    }
+    assert!(!fleet.world.path("flowcast.db").exists());
+
+    let _worker = fleet.worker();
+    let ended = fleet.until_state("c1", "completed").await;
+    let (accepted, in_doubt) = (ended["counts"]["accepted"].as_u64(), ended["counts"]["in_doubt"].as_u64());
+    assert_eq!(accepted.unwrap() + in_doubt.unwrap(), 2_000, "{ended}");
+    assert!(in_doubt.unwrap() <= 100 && sandbox.count() >= 1_900, "{ended}");
+    assert_eq!(sandbox.stats()["sent_twice"], 0);
+    assert!(sandbox.count() > sent);
+    let list = fleet.ok(&["suppress", "list"]).await;
+    assert!(list.out.contains("+919800000001"), "{list:?}");
+    // What did the sending is in the log of the fleet, and the job is known: handed in again it is the same campaign.
+    fleet.submit().await;
+    assert_eq!(sandbox.stats()["sent_twice"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_campaign_that_the_fleet_has_of_its_own_is_not_moved_over() {
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    let world = World::new(20);
+    world.write_config(&url, SLOW);
+    assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
+    let mut other = job();
+    other["id"] = "c2".into();
+    other["audience"] = serde_json::json!({ "recipients": [{ "phone": "+919700000001", "name": "Asha" }] });
+    world.write("c2.json", other.to_string());
+    assert_eq!(world.run(&["run", "c2.json"]).await.status, Some(0));
+    std::fs::rename(world.path("flowcast.db"), world.path("kept.db")).unwrap();
+
+    let fleet = Fleet::on(world, &redis_url(), &amqp_url(), &url, SLOW);
+    let _worker = fleet.worker();
+    other["audience"] = serde_json::json!({ "recipients": [{ "phone": "+919700000002", "name": "Ravi" }] });
+    fleet.world.write("c2.json", other.to_string());
+    fleet.ok(&["submit", "c2.json"]).await;
+    fleet.until_state("c2", "completed").await;
+    let refused = fleet.world.run(&["migrate", "--store", "kept.db"]).await;
+    assert_eq!(refused.status, Some(2), "{refused:?}");
+    assert!(refused.err.contains("did not come from this store: c2; nothing was moved"), "{refused:?}");
+    assert!(fleet.status("c1").is_null());
+
+    let moved = fleet.ok(&["migrate", "--store", "kept.db", "--except", "c2", "--json"]).await;
+    let moved: serde_json::Value = serde_json::from_str(&moved.out).unwrap();
+    assert_eq!((&moved["campaigns"][0], &moved["messages"]), (&"c1".into(), &20.into()), "{moved}");
+    let status = fleet.status("c1");
+    assert_eq!((&status["state"], &status["counts"]["accepted"]), (&"completed".into(), &20.into()));
+    assert_eq!(sandbox.count(), 22);
+}

@@ -126,7 +126,7 @@ fn campaign_of(
 }
 
 /// The fields that say for what a campaign admits claims, and what moves with its state.
-fn head(campaign: &Campaign) -> Vec<(&'static str, String)> {
+pub(super) fn head(campaign: &Campaign) -> Vec<(&'static str, String)> {
     let time = |at: Option<Timestamp>| at.map(|at| at.as_millisecond().to_string()).unwrap_or_default();
     vec![
         ("state", campaign.state.as_str().into()),
@@ -194,6 +194,24 @@ impl Redis {
         list.arg(CAMPAIGNS).arg("NX").arg(self.now()).arg(id.as_str());
         let _: u64 = self.client.command(&list).await?;
         self.activate(id).await
+    }
+
+    /// The same of a campaign that was registered at a time. One that has ended, and of which others were told, is looked
+    /// after by nobody.
+    pub(super) async fn list_since(
+        &self,
+        id: &CampaignId,
+        since: i64,
+        is_active: bool,
+    ) -> Result<(), LedgerError> {
+        let mut list = redis::cmd("ZADD");
+        list.arg(CAMPAIGNS).arg("NX").arg(since).arg(id.as_str());
+        let _: u64 = self.client.command(&list).await?;
+        if is_active {
+            self.activate(id).await?;
+            self.touch(id).await?;
+        }
+        Ok(())
     }
 
     /// Writes a campaign down that Redis has forgotten, as one of another history: nothing of it is sent before

@@ -165,7 +165,11 @@ pub(super) fn breaker_key(breaker: &Breaker) -> String {
 
 /// The field of a counter, or of a text: its kind, and its word where it has one.
 pub(super) fn field((kind, word): &Counter) -> String {
-    if word.is_empty() { (*kind).to_owned() } else { format!("{kind}:{word}") }
+    field_of(kind, word)
+}
+
+pub(super) fn field_of(kind: &str, word: &str) -> String {
+    if word.is_empty() { kind.to_owned() } else { format!("{kind}:{word}") }
 }
 
 /// A skipped row as a line of its list.

@@ -15,6 +15,7 @@ mod dump;
 mod history;
 mod journal;
 mod layout;
+mod moving;
 mod pages;
 mod plans;
 mod reporting;
@@ -38,6 +39,8 @@ use crate::redis_client::{RedisClient, RedisClientError};
 
 /// The key that seals the addresses of reports where none is configured.
 const CALLBACK_KEY: &str = "flowcast:callback_key";
+/// Keys of stores that were moved here.
+const FURTHER_KEYS: &str = "flowcast:further_callback_keys";
 /// How many commands are on their way at once where many are sent.
 const WINDOW: usize = 64;
 
@@ -158,6 +161,10 @@ impl Ledger for Redis {
         let mut probe = redis::cmd("SET");
         probe.arg(Keys(id).probe()).arg(1).arg("PX").arg(1);
         Ok(self.client.refusal_to_write(&probe).await.map(|refusal| refusal.to_string()))
+    }
+
+    async fn further_callback_keys(&self) -> Result<Vec<String>, LedgerError> {
+        Ok(self.client.command(redis::cmd("SMEMBERS").arg(FURTHER_KEYS)).await?)
     }
 
     async fn callback_key(&self) -> Result<String, LedgerError> {

@@ -33,7 +33,7 @@ impl Series for Redis {
 }
 
 /// A point as it stands in the list: milliseconds since 1970, accepted, rejected, in doubt.
-fn line(point: &Point) -> String {
+pub(super) fn line(point: &Point) -> String {
     let Point { at, accepted, rejected, in_doubt } = point;
     format!("{at} {accepted} {rejected} {in_doubt}")
 }

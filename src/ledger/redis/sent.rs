@@ -21,12 +21,17 @@ const SHARDS: u64 = 1 << 14;
 const PAGE: u64 = 1000;
 
 /// How long a slice is, in milliseconds.
-fn slice(within: Duration) -> i64 {
+pub(super) fn slice(within: Duration) -> i64 {
     (i64::try_from(within.as_millis()).unwrap_or(i64::MAX) / SLICES).max(1)
 }
 
+/// How long a slice is kept, in milliseconds: the one that ends last is looked into until the whole time has passed since.
+pub(super) fn lasts(within: Duration) -> u64 {
+    slice(within).saturating_mul(SLICES + 2).unsigned_abs()
+}
+
 /// The hash of a number in a slice. It shares the hash tag of its account's buckets.
-fn key(account: &str, slice: i64, phone: Phone) -> String {
+pub(super) fn key(account: &str, slice: i64, phone: Phone) -> String {
     // The last digits of numbers are the ones that differ.
     format!("flowcast:{{account:{account}}}:sent:{slice}:{}", phone.digits() % SHARDS)
 }
@@ -48,9 +53,7 @@ impl SentMessages for Redis {
             shards.entry(key(account, now, *phone)).or_default().push(note);
         }
         let keys: Vec<String> = shards.keys().cloned().collect();
-        // The slice that ends last is looked into until the whole time has passed since.
-        let lasts = length.saturating_mul(SLICES + 2).unsigned_abs();
-        let mut args = vec![Arg::from(lasts)];
+        let mut args = vec![Arg::from(lasts(within))];
         for notes in shards.values() {
             args.push(Arg::from(notes.len() as u64));
             args.extend(notes.iter().flat_map(|(field, value)| [Arg::from(field), Arg::from(value)]));

@@ -4,6 +4,7 @@ mod audit;
 mod batches;
 mod breakers;
 mod campaigns;
+mod moving;
 mod pages;
 mod plans;
 mod reporting;

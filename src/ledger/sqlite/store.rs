@@ -30,6 +30,8 @@ const UPGRADES: [(i64, &str); 5] = [
     (10, "ALTER TABLE campaign ADD COLUMN created_by TEXT"),
     (11, "ALTER TABLE campaign ADD COLUMN announced INTEGER NOT NULL DEFAULT 0"),
 ];
+/// The layout of a store that a fleet has taken over: no flowcast reads it, but the one that finishes the move.
+pub(super) const MOVED: i64 = -1;
 /// Marks a file as a store of this program ("flow").
 const APPLICATION: i64 = 0x666c_6f77;
 /// The most writes that share a transaction.
@@ -53,6 +55,8 @@ pub enum Access {
     Create,
     /// To look, also while another process sends.
     Read,
+    /// To move what is in it to a fleet, also where that was begun before. Nobody may send from it meanwhile.
+    Move,
 }
 
 /// An open store.
@@ -81,7 +85,7 @@ impl Store {
         let broken = |fault: &dyn std::fmt::Display| storage(path, fault);
         let lock = match access {
             Access::Read | Access::Change | Access::Create => None,
-            Access::Send => Some(lock(path)?),
+            Access::Send | Access::Move => Some(lock(path)?),
         };
         if matches!(access, Access::Send | Access::Create) {
             make(path)?;
@@ -92,6 +96,12 @@ impl Store {
         // Nothing is written to a file before it is known to be ours.
         match kind(&connection).map_err(|fault| broken(&fault))? {
             Kind::Store(VERSION) => {}
+            Kind::Store(MOVED) if access == Access::Move => {}
+            Kind::Store(MOVED) => {
+                return Err(broken(
+                    &"was moved to a fleet's ledger; finish that with `flowcast migrate`, or name another file",
+                ));
+            }
             // Also to look: what is added is in nobody's way, not even in that of the flowcast that wrote it.
             Kind::Store(older) if UPGRADES.iter().any(|(from, _)| *from == older) => {
                 upgrade(&mut connection).map_err(|fault| broken(&fault))?;

@@ -1,0 +1,156 @@
+//! What a store keeps of its campaigns as a whole, for a fleet's ledger that takes them over.
+
+use rusqlite::{Connection, Transaction, params};
+
+use super::batches::sids;
+use super::{Sqlite, batch_key, batch_number, key, unsigned};
+use crate::campaign::{CampaignId, Phone};
+use crate::ledger::migration::{WholeBatch, WholeCampaign};
+use crate::ledger::{Audit, Campaigns, LedgerError, Series};
+
+/// The most acts of a campaign that are moved.
+const ACTS: usize = 1_000;
+
+impl Sqlite {
+    /// Whether a fleet has taken the store over.
+    pub(in crate::ledger) async fn is_marked_as_moved(&self) -> Result<bool, LedgerError> {
+        let read = |connection: &Connection| {
+            let layout: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            Ok(layout == super::store::MOVED)
+        };
+        self.store.read(read).await
+    }
+
+    /// From now on no worker opens the store, of whatever version.
+    pub(in crate::ledger) async fn mark_as_moved(&self) -> Result<(), LedgerError> {
+        let write = |transaction: &Transaction<'_>| {
+            transaction.pragma_update(None, "user_version", super::store::MOVED)?;
+            Ok(())
+        };
+        self.store.write(write).await
+    }
+
+    /// Account, word and reason of each open breaker.
+    pub(in crate::ledger) async fn open_breakers(
+        &self,
+    ) -> Result<Vec<(String, String, String)>, LedgerError> {
+        let read = |connection: &Connection| {
+            let mut statement = connection.prepare("SELECT account, word, reason FROM breaker")?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        };
+        self.store.read(read).await
+    }
+
+    /// All that is kept of a campaign, without its batches.
+    pub(in crate::ledger) async fn whole(&self, id: &CampaignId) -> Result<WholeCampaign, LedgerError> {
+        let campaign = self.campaign(id).await?.ok_or_else(|| LedgerError::NoCampaign(id.clone()))?;
+        let points = self.points(id).await?;
+        let mut acts = self.acts(Some(id), None, ACTS).await?.acts;
+        acts.reverse();
+        let id = id.clone();
+        let read = move |connection: &Connection| {
+            let campaign_key = key(connection, &id)?;
+            let (fingerprint, job, columns, plan) = connection.query_row(
+                "SELECT fingerprint, job, columns, plan_batches, plan_rows, plan_digest FROM campaign WHERE key = ?1",
+                [campaign_key],
+                |row| {
+                    let plan = (row.get(3)?, unsigned(row.get(4)?), row.get(5)?);
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, plan))
+                },
+            )?;
+            let mut statement = connection.prepare(
+                "SELECT kind, word, count, detail FROM tally WHERE campaign = ?1 AND kind <> 'tick'",
+            )?;
+            let (mut tallies, mut texts) = (Vec::new(), Vec::new());
+            let mut rows = statement.query([campaign_key])?;
+            while let Some(row) = rows.next()? {
+                let (kind, word, count): (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                let detail: String = row.get(3)?;
+                if !detail.is_empty() {
+                    texts.push((kind.clone(), word.clone(), detail));
+                }
+                if count > 0 {
+                    tallies.push((kind, word, unsigned(count)));
+                }
+            }
+            let mut statement = connection.prepare(
+                "SELECT row, recipient, reason, detail, at FROM skipped WHERE campaign = ?1 ORDER BY row",
+            )?;
+            let skipped = statement.query_map([campaign_key], |row| {
+                Ok((unsigned(row.get(0)?), row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+            })?;
+            let skipped = skipped.collect::<Result<_, _>>()?;
+            let mut statement =
+                connection.prepare("SELECT number, batch, message, at FROM sent WHERE campaign = ?1")?;
+            let sent = statement.query_map([campaign_key], |row| {
+                Ok((unsigned(row.get(0)?), row.get(1)?, row.get(2)?, row.get(3)?))
+            })?;
+            let sent: Vec<(u64, u32, u8, i64)> = sent.collect::<Result<_, _>>()?;
+            let sent = sent.into_iter().filter_map(|(digits, batch, place, at)| {
+                Some((Phone::from_digits(digits)?, batch, place, at))
+            });
+            let sent = sent.collect();
+            Ok(WholeCampaign {
+                campaign,
+                fingerprint,
+                job,
+                columns,
+                plan,
+                tallies,
+                texts,
+                skipped,
+                points,
+                acts,
+                sent,
+            })
+        };
+        self.store.read(read).await
+    }
+
+    /// All that is kept of some batches.
+    pub(in crate::ledger) async fn whole_batches(
+        &self,
+        id: &CampaignId,
+        numbers: &[u32],
+    ) -> Result<Vec<WholeBatch>, LedgerError> {
+        let (id, numbers) = (id.clone(), numbers.to_vec());
+        let read = move |connection: &Connection| {
+            let campaign = key(connection, &id)?;
+            numbers.iter().map(|number| whole_batch(connection, batch_key(campaign, *number))).collect()
+        };
+        self.store.read(read).await
+    }
+}
+
+fn whole_batch(connection: &Connection, at: i64) -> Result<WholeBatch, LedgerError> {
+    let sids = sids(connection, at)?;
+    let mut statement = connection.prepare_cached("SELECT message, payload FROM payload WHERE batch = ?1")?;
+    let payloads = statement.query_map([at], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let payloads = payloads.collect::<Result<_, _>>()?;
+    let mut statement =
+        connection.prepare_cached("SELECT id, response, published FROM response WHERE batch = ?1")?;
+    let responses = statement.query_map([at], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let responses = responses.collect::<Result<_, _>>()?;
+    let mut statement = connection.prepare_cached(
+        "SELECT plan, record, request, open, failed, replay, (SELECT kept FROM delivery WHERE batch = ?1)
+         FROM batch WHERE key = ?1",
+    )?;
+    let batch = statement.query_row(params![at], |row| {
+        let replay: i64 = row.get(5)?;
+        Ok(WholeBatch {
+            number: batch_number(at),
+            plan: row.get(0)?,
+            record: row.get(1)?,
+            sids,
+            request: row.get(2)?,
+            is_open: row.get::<_, i64>(3)? > 0,
+            is_failed: row.get::<_, i64>(4)? > 0,
+            replay: (replay > 0).then(|| unsigned(replay)),
+            payloads,
+            deliveries: row.get(6)?,
+            responses,
+        })
+    })?;
+    Ok(batch)
+}
