@@ -12,9 +12,9 @@ const VARIABLE: &str = "FLOWCAST_LOG";
 /// What is logged unless it says otherwise.
 const USUAL: &str = "flowcast=info";
 
-/// Starts logging.
-pub fn start() {
-    let asked = std::env::var(VARIABLE).unwrap_or_default();
+/// Starts logging, with these levels where somebody asked for some on the command line; else as [`VARIABLE`] says.
+pub fn start(levels: Option<&str>) {
+    let asked = levels.map_or_else(|| std::env::var(VARIABLE).unwrap_or_default(), str::to_owned);
     let is_senseless = !asked.is_empty() && !is_filter(&asked);
     let wanted = if asked.is_empty() || is_senseless { USUAL } else { &asked };
     let filter = EnvFilter::try_new(wanted).unwrap_or_else(|_| EnvFilter::new(USUAL));

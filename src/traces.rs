@@ -113,6 +113,12 @@ pub fn from_outside(traceparent: Option<&str>) -> Context {
     TraceContextPropagator::new().extract_with_context(&Context::new(), &carrier)
 }
 
+/// The id of the trace that a context is part of, for log lines.
+pub fn trace_id(context: &Context) -> Option<String> {
+    let id = context.span().span_context().trace_id();
+    (id != TraceId::INVALID).then(|| id.to_string())
+}
+
 /// The trace of a campaign.
 #[derive(Clone, Copy)]
 pub struct Trace(Option<(TraceId, SpanId)>);

@@ -35,9 +35,8 @@ async fn take<L: Ledger>(
     let Some(reports) = reports.get() else {
         return problem(StatusCode::SERVICE_UNAVAILABLE, "not connected yet; come again");
     };
-    // The same for an account that is not there as for a seal that is not ours.
     let Some(address) = reports.open(&account, &capability) else {
-        return problem(StatusCode::NOT_FOUND, "no such address");
+        return no_such_address(reports).await;
     };
     let headers = request.headers().clone();
     let body = match Bytes::from_request(request, &()).await {
@@ -83,7 +82,7 @@ async fn take_query<L: Ledger>(
         return problem(StatusCode::SERVICE_UNAVAILABLE, "not connected yet; come again");
     };
     let Some(address) = reports.open(&account, &capability) else {
-        return problem(StatusCode::NOT_FOUND, "no such address");
+        return no_such_address(reports).await;
     };
     let query = query.unwrap_or_default();
     let mut fields = Map::new();
@@ -94,6 +93,17 @@ async fn take_query<L: Ledger>(
         fields.insert(name.into_owned(), value.into_owned().into());
     }
     answer(reports, &address, &headers, Value::Object(fields).to_string().as_bytes()).await
+}
+
+/// The same for an account that is not there as for a seal that is not ours.
+async fn no_such_address<L: Ledger>(reports: &Reports<L>) -> Response {
+    if reports.refuse().await {
+        return problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "this worker has no key for the address; come again",
+        );
+    }
+    problem(StatusCode::NOT_FOUND, "no such address")
 }
 
 /// RFC 9457.

@@ -9,8 +9,8 @@ mod publisher;
 mod stop_words;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
 use serde_json::Value;
@@ -39,6 +39,8 @@ pub struct Reports<L: Ledger> {
     collector: Collector,
     forward: Forward,
     stop_words: Arc<StopWords>,
+    /// Whether other workers open addresses that this one does not, and when that was asked.
+    others_keys: Arc<tokio::sync::Mutex<Option<(Instant, bool)>>>,
     /// One search for a SID at a time.
     sid_searches: Arc<tokio::sync::Mutex<()>>,
     /// What the jobs of campaigns say.
@@ -65,6 +67,24 @@ struct CampaignFacts {
 /// How many batches are searched for a SID at most, two million messages, and how many are read at a time.
 const SEARCHED_BATCHES: u32 = 20_000;
 const SEARCHED_TOGETHER: usize = 100;
+
+/// How often a worker says which keys it has, and for how long it is known which others have.
+const KEYS_TOLD: Duration = Duration::from_mins(1);
+const KEYS_KNOWN: Duration = Duration::from_secs(5);
+
+/// Says again and again which keys a worker has, as long as it takes reports.
+async fn tell_keys<L: Ledger>(
+    ledger: L,
+    names: Vec<String>,
+    alive: Weak<Mutex<HashMap<CampaignId, CampaignFacts>>>,
+) {
+    while alive.strong_count() > 0 {
+        if let Err(error) = ledger.callback_key_names(names.clone()).await {
+            tracing::debug!("the names of callback keys were not told: {error}");
+        }
+        tokio::time::sleep(KEYS_TOLD).await;
+    }
+}
 
 /// How many campaigns' jobs are remembered.
 const REMEMBERED: usize = 1000;
@@ -101,7 +121,8 @@ pub enum CallbackError {
 impl<L: Ledger> Reports<L> {
     /// Takes reports in for a ledger, of these accounts.
     pub fn new(ledger: &L, accounts: &Accounts, events: &Events, forward: Forward, words: StopWords) -> Self {
-        Self {
+        let reports = Self {
+            others_keys: Arc::default(),
             ledger: ledger.clone(),
             accounts: accounts.clone(),
             publisher: EventPublisher::start(events),
@@ -110,21 +131,53 @@ impl<L: Ledger> Reports<L> {
             stop_words: Arc::new(words),
             sid_searches: Arc::default(),
             known: Arc::default(),
+        };
+        tokio::spawn(tell_keys(reports.ledger.clone(), reports.key_names(), Arc::downgrade(&reports.known)));
+        reports
+    }
+
+    /// The names of the keys that this worker opens addresses with, each behind its account's.
+    fn key_names(&self) -> Vec<String> {
+        let of = |(name, account): (&String, &Arc<Account>)| {
+            let keys = account.callbacks.as_ref().map(|callbacks| callbacks.key_names()).unwrap_or_default();
+            keys.into_iter().map(|key| format!("{name} {key}")).collect::<Vec<_>>()
+        };
+        self.accounts.usable().flat_map(of).collect()
+    }
+
+    /// Whether an address that this worker can't open may be one of a worker with other keys: keys are being replaced, or an
+    /// account is new. The provider is to come again then.
+    pub async fn may_be_anothers(&self) -> bool {
+        let mut known = self.others_keys.lock().await;
+        if let Some((asked, answer)) = *known
+            && asked.elapsed() < KEYS_KNOWN
+        {
+            return answer;
         }
+        let own = self.key_names();
+        // A ledger that can't be asked may know of such.
+        let all = self.ledger.callback_key_names(Vec::new()).await;
+        let answer = all.map_or(true, |all| all.iter().any(|name| !own.contains(name)));
+        *known = Some((Instant::now(), answer));
+        answer
     }
 
     /// The address of a callback to an account and a capability, if it is one of ours. Nothing is read
     /// from a stranger before this.
     pub fn open(&self, account: &str, capability: &str) -> Option<Address> {
         let known = self.accounts.get(account).ok();
-        let opened = known.and_then(|known| {
+        known.and_then(|known| {
             let subject = known.callbacks.as_ref()?.open(capability)?;
             Some(Address { name: account.into(), account: known, subject })
-        });
-        if opened.is_none() {
-            metrics::counter!("flowcast_callbacks_total", "result" => "forged").increment(1);
-        }
-        opened
+        })
+    }
+
+    /// Counts a callback to an address that is none, and tells whether it is to come again.
+    pub async fn refuse(&self) -> bool {
+        let comes_again = self.may_be_anothers().await;
+        let result = if comes_again { "unknown_key" } else { "forged" };
+        metrics::counter!("flowcast_callbacks_total", "result" => result).increment(1);
+        comes_again
     }
 
     /// Whether a callback to an address is its provider's own, as far as that can be told.

@@ -9,6 +9,8 @@ use super::id::MessageRef;
 
 /// What a key is for; another program's MACs under the same secret are none of ours.
 const PURPOSE: &str = "flowcast 2026-11 callback capabilities";
+/// What names of keys are derived for.
+const NAMING: &str = "flowcast 2026 names of callback keys";
 /// Stands for a whole account in the place of a message's reference; no reference is without dots.
 const ACCOUNT: &str = "account";
 
@@ -65,6 +67,14 @@ impl Callbacks {
         let mac = self.keys.first().map(|key| self.mac(key, subject));
         let mac = mac.map(|mac| BASE64_URL_SAFE_NO_PAD.encode(mac.as_bytes())).unwrap_or_default();
         format!("{subject}.{mac}")
+    }
+
+    /// What its keys are called where others are told which a worker has: a name says nothing of its key.
+    pub fn key_names(&self) -> Vec<String> {
+        let name = |key: &[u8; 32]| {
+            blake3::Hash::from_bytes(blake3::derive_key(NAMING, key)).to_hex()[..16].to_owned()
+        };
+        self.keys.iter().map(name).collect()
     }
 
     /// What a capability stands for, if one of the keys has sealed it.

@@ -16,7 +16,9 @@ use crate::queue::rabbitmq::{Broker, Buried, DeadAction};
 use crate::redis_client::RetryPolicy;
 
 /// How many are listed.
-const LISTED: usize = 1000;
+pub(super) const LISTED: usize = 1000;
+/// How much of a job's digest names it in the list.
+const NAME: usize = 8;
 
 /// Look at jobs that could not be read or were refused.
 #[derive(Args)]
@@ -39,7 +41,7 @@ enum Verb {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct Wanted {
-    /// Their numbers in the list, or the ids of their jobs
+    /// Their names in the list, or the ids of their jobs
     which: Vec<String>,
     /// All of them
     #[arg(long)]
@@ -97,14 +99,18 @@ impl Wanted {
         broker.unbury(what, |nth, job| self.includes(nth, job)).await
     }
 
+    /// A number is its place in the list, which changes as soon as one is taken out.
     fn includes(&self, nth: usize, job: &Buried) -> bool {
-        let id = id(job);
-        self.which.iter().any(|which| *which == nth.to_string() || Some(which) == id.as_ref())
+        let (id, digest) = (id(job), job.digest());
+        let is_named = |which: &String| which.len() >= NAME && digest.starts_with(which.as_str());
+        self.which
+            .iter()
+            .any(|which| is_named(which) || *which == nth.to_string() || Some(which) == id.as_ref())
     }
 }
 
 /// The id that a job's document gives, if it can be read so far.
-fn id(job: &Buried) -> Option<String> {
+pub(super) fn id(job: &Buried) -> Option<String> {
     let document: Value = serde_json::from_slice(&job.data).ok()?;
     let id = document.get("id")?.as_str()?;
     id.parse::<CampaignId>().is_ok().then(|| id.to_owned())
@@ -118,7 +124,7 @@ fn list(buried: &[Buried], more: u32, json: bool) -> String {
     if json {
         let line = |(nth, job): (usize, &Buried)| {
             json!({
-                "number": nth + 1, "id": id(job), "error": job.error, "pointer": job.pointer,
+                "number": nth + 1, "name": job.digest(), "id": id(job), "error": job.error, "pointer": job.pointer,
                 "bytes": job.data.len(), "job": String::from_utf8_lossy(&job.data),
             })
         };
@@ -127,7 +133,8 @@ fn list(buried: &[Buried], more: u32, json: bool) -> String {
     let mut text = String::new();
     for (nth, job) in buried.iter().enumerate() {
         let id = id(job).unwrap_or_else(|| "without an id".into());
-        text += &format!("{:>4}  {}, {} bytes\n", nth + 1, visible(&id), job.data.len());
+        let name = &job.digest()[..NAME];
+        text += &format!("{:>4}  {name}  {}, {} bytes\n", nth + 1, visible(&id), job.data.len());
         for line in visible_lines(&job.error).lines() {
             text += &format!("      {line}\n");
         }
@@ -138,7 +145,7 @@ fn list(buried: &[Buried], more: u32, json: bool) -> String {
         if more > 0 {
             text += &format!("and {more} more\n");
         }
-        text += "put back with: flowcast dead requeue NUMBER… or ID… or --all; let go with: flowcast dead discard …\n";
+        text += "put back with: flowcast dead requeue NAME… or ID… or --all; let go with: flowcast dead discard …\n";
     }
     text
 }

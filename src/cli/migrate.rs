@@ -76,7 +76,7 @@ fn put_aside(path: &Path) -> std::io::Result<PathBuf> {
         name.push(if nth == 0 { ".moved".to_owned() } else { format!(".moved-{nth}") });
         PathBuf::from(name)
     };
-    let free = (0..).map(named).find(|name| !name.exists()).unwrap_or_else(|| named(0));
+    let free = (0..1_000).map(named).find(|name| !name.exists()).unwrap_or_else(|| named(0));
     std::fs::rename(path, &free)?;
     Ok(free)
 }

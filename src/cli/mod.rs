@@ -43,7 +43,8 @@ use crate::queue::QueueError;
 #[derive(Parser)]
 #[command(name = "flowcast", version, about, max_term_width = 100)]
 #[command(after_help = "Exit status: 0 done; 1 something outside failed; 2 bad usage, job or configuration;
-3 the campaign ended, or stopped, with messages rejected, in doubt or pending.")]
+3 the campaign ended, or stopped, with messages rejected, in doubt or pending. A campaign that is not there is 2.
+With --json an error is a line on stderr: {\"error\":{\"kind\":…,\"status\":…,\"message\":…}}.")]
 pub(crate) struct Args {
     /// The configuration file, else the one that `FLOWCAST_CONFIG` names, else `./flowcast.toml`
     #[arg(
@@ -56,6 +57,12 @@ pub(crate) struct Args {
     /// Print results as JSON
     #[arg(long, global = true)]
     json: bool,
+    /// Log more: -v what is done, -vv all of it
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet", help = "Log more; -vv all of it")]
+    verbose: u8,
+    /// Log warnings and errors alone
+    #[arg(short, long, global = true)]
+    quiet: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -112,6 +119,8 @@ enum Command {
 pub(crate) enum Failure {
     /// The job, the configuration or the command line is wrong: 2.
     Usage(String),
+    /// What was named is not there: 2.
+    NotFound(String),
     /// Something outside failed: 1.
     Outside(String),
     /// Whoever read our output has gone: nothing more to say.
@@ -126,15 +135,21 @@ const UNSETTLED: u8 = 3;
 /// Runs the command that the command line asks for.
 pub fn main() -> ExitCode {
     let args = Args::parse();
-    crate::telemetry::start();
+    let as_json = args.json;
+    crate::telemetry::start(match (args.quiet, args.verbose) {
+        (true, _) => Some("flowcast=warn"),
+        (_, 0) => None,
+        (_, 1) => Some("flowcast=debug"),
+        _ => Some("flowcast=trace"),
+    });
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(fault) => return fail(Failure::Outside(format!("can't start: {fault}"))),
+        Err(fault) => return fail(Failure::Outside(format!("can't start: {fault}")), as_json),
     };
     let result = runtime.block_on(traced(args));
     // A blocking read may still wait for its file; nothing hangs on it any more.
     runtime.shutdown_background();
-    result.unwrap_or_else(fail)
+    result.unwrap_or_else(|failure| fail(failure, as_json))
 }
 
 /// Does what is asked, and tells its traces where somebody wants them.
@@ -181,18 +196,20 @@ async fn dispatch(args: Args) -> Outcome {
     }
 }
 
-fn fail(failure: Failure) -> ExitCode {
-    match failure {
-        Failure::ReaderGone => ExitCode::SUCCESS,
-        Failure::Usage(text) => {
-            write_line(&format!("flowcast: {text}"));
-            ExitCode::from(2)
-        }
-        Failure::Outside(text) => {
-            write_line(&format!("flowcast: {text}"));
-            ExitCode::from(1)
-        }
-    }
+fn fail(failure: Failure, as_json: bool) -> ExitCode {
+    let (kind, status, message) = match failure {
+        Failure::ReaderGone => return ExitCode::SUCCESS,
+        Failure::Usage(text) => ("usage", 2, text),
+        Failure::NotFound(text) => ("not_found", 2, text),
+        Failure::Outside(text) => ("outside", 1, text),
+    };
+    write_line(&if as_json {
+        let error = serde_json::json!({ "kind": kind, "status": status, "message": message });
+        serde_json::json!({ "error": error }).to_string()
+    } else {
+        format!("flowcast: {message}")
+    });
+    ExitCode::from(status)
 }
 
 /// Writes a result to stdout. What came from outside can't control the terminal.
@@ -250,6 +267,7 @@ impl From<LedgerError> for Failure {
             LedgerError::Storage(_) | LedgerError::InUse(_) | LedgerError::Away(_) => {
                 Self::Outside(fault.to_string())
             }
+            LedgerError::NoCampaign(_) | LedgerError::NoStore(_) => Self::NotFound(fault.to_string()),
             _ => Self::Usage(fault.to_string()),
         }
     }
@@ -264,7 +282,7 @@ impl From<QueueError> for Failure {
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Usage(text) | Self::Outside(text) => f.write_str(text),
+            Self::Usage(text) | Self::NotFound(text) | Self::Outside(text) => f.write_str(text),
             Self::ReaderGone => f.write_str("the reader has gone"),
         }
     }

@@ -91,7 +91,7 @@ pub(super) async fn campaign(ledger: &impl Ledger, id: &str) -> Result<Campaign,
     }
     let campaigns = ledger.campaigns().await?;
     let near = nearest(id, campaigns.iter().take(10).map(|campaign| campaign.id.as_str()));
-    Err(Failure::Usage(format!("there is no campaign {id:?} in this store{near}")))
+    Err(Failure::NotFound(format!("there is no campaign {id:?} in this store{near}")))
 }
 
 pub(super) fn campaign_id(id: &str) -> Result<CampaignId, Failure> {

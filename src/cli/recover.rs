@@ -99,16 +99,14 @@ async fn recover_in(
     }
     let done = if command.dry_run {
         None
+    } else if command.restored {
+        recover_restored(ledger, id, &operator()).await?
     } else {
-        if command.restored {
-            recover_restored(ledger, id, &operator()).await?
-        } else {
-            let stored = ledger.job(id).await?;
-            let job = Job::read(stored.job.as_bytes()).ok();
-            let rate = open::most(config, &campaign.account, job.as_ref());
-            let known = gap.as_ref().filter(|gap| !gap.emptied);
-            Some(recover(ledger, id, known, rate, &operator()).await?)
-        }
+        let stored = ledger.job(id).await?;
+        let job = Job::read(stored.job.as_bytes()).ok();
+        let rate = open::most(config, &campaign.account, job.as_ref());
+        let known = gap.as_ref().filter(|gap| !gap.emptied);
+        Some(recover(ledger, id, known, rate, &operator()).await?)
     };
     if as_json {
         let time = |at: Option<Timestamp>| at.map(rfc3339);

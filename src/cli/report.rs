@@ -19,10 +19,17 @@ pub(super) struct Report {
     #[command(flatten)]
     written: LineFormat,
     /// Only messages in this state
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", value_parser = states())]
     state: Option<MessageState>,
     #[command(flatten)]
     store: open::Store,
+}
+
+/// The states, for completion and for the error.
+fn states() -> impl clap::builder::TypedValueParser<Value = MessageState> {
+    use clap::builder::TypedValueParser;
+    let words = MessageState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>();
+    clap::builder::PossibleValuesParser::new(words).try_map(|word| word.parse())
 }
 
 pub(super) async fn main(report: Report, config: &Config, json: bool) -> Outcome {

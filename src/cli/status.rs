@@ -33,7 +33,24 @@ pub(super) struct Status {
 
 pub(super) async fn main(status: Status, config: &Config, json: bool) -> Outcome {
     let opened = status.store.open(config, Access::Read).await?;
-    on_ledger!(opened, ledger => show(&status, &ledger, json).await)
+    let shown = on_ledger!(opened, ledger => show(&status, &ledger, json).await);
+    match shown {
+        Err(Failure::NotFound(why)) => Err(Failure::NotFound(match refusal(config, &status.id).await {
+            Some(error) => format!("{why}; a job of that id was refused: {error} (flowcast dead list)"),
+            None => why,
+        })),
+        shown => shown,
+    }
+}
+
+/// Why a job of an id was refused, where one lies among the dead ones.
+async fn refusal(config: &Config, id: &str) -> Option<String> {
+    config.amqp.as_ref()?;
+    let broker = open::broker(config, false).await.ok()?;
+    let (buried, _) = broker.buried(super::dead::LISTED).await.ok()?;
+    broker.close().await;
+    let refused = buried.iter().rev().find(|job| super::dead::id(job).as_deref() == Some(id))?;
+    Some(refused.error.lines().next().unwrap_or_default().to_owned())
 }
 
 async fn show(status: &Status, ledger: &impl Ledger, json: bool) -> Outcome {

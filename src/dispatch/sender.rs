@@ -149,8 +149,10 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             };
             let sent = match next {
                 Ok((batch, receipt)) => {
-                    let span = tracing::info_span!("batch", campaign = %self.id, batch = batch.batch.number);
                     let traced = self.trace.batch(batch.batch.number, batch.left.len(), batch.attempt);
+                    let span = tracing::info_span!(
+                        "batch", campaign = %self.id, batch = batch.batch.number, trace_id = traces::trace_id(&traced),
+                    );
                     let sent = self.send_batch(batch, receipt);
                     let sent = sent.with_context(traced.clone()).instrument(span).await;
                     if sent.is_err() {

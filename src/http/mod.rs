@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header;
+use axum::http::{HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use opentelemetry::context::FutureExt;
 use tokio::net::TcpListener;
+use tracing::Instrument;
 
 pub use access::{Access, Role};
 pub use api::{Api, router as api_router};
@@ -31,6 +32,9 @@ use crate::traces;
 
 /// The most connections that are open at once.
 const CONNECTIONS: usize = 4096;
+/// The header with a request's id, and how long a client's own may be.
+const REQUEST_ID: &str = "x-request-id";
+const REQUEST_ID_LENGTH: usize = 128;
 /// How often the metrics' histograms are tidied.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// The bounds of the time that requests take, in seconds.
@@ -114,10 +118,20 @@ fn places() -> usize {
     most.map_or(CONNECTIONS, |most| (most / 2).min(CONNECTIONS)).max(16)
 }
 
-/// Measures how long an answer takes until its body begins, and takes over the trace that a request is part
+/// The id of a request, for its log lines and its answer: the client's own, where it is one that may stand there.
+fn request_id(request: &Request) -> String {
+    let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    let is_plain = |id: &&str| {
+        (1..=REQUEST_ID_LENGTH).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    given.filter(is_plain).map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned)
+}
+
+/// Measures how long an answer takes until its body begins, and takes over the id and the trace that a request is part
 /// of. Routes are told as they are written in the router: an id in a path would make a series of its own.
 async fn observed(request: Request, next: Next) -> Response {
     let begun = Instant::now();
+    let id = request_id(&request);
     let matched = request.extensions().get::<MatchedPath>();
     let route = matched.map_or_else(String::new, |path| path.as_str().to_owned());
     let method = match request.method().as_str() {
@@ -126,7 +140,15 @@ async fn observed(request: Request, next: Next) -> Response {
     };
     let traceparent = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
     let outside = traces::from_outside(traceparent);
-    let response = next.run(request).with_context(outside).await;
+    let span = tracing::info_span!(
+        "request", request_id = %id, http.request.method = %method, http.route = %route,
+        trace_id = traces::trace_id(&outside),
+    );
+    let mut response = next.run(request).with_context(outside).instrument(span.clone()).await;
+    span.in_scope(|| tracing::debug!(status = response.status().as_u16(), "answered"));
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
     metrics::histogram!(
         "http_server_request_duration_seconds",
         "http_request_method" => method,
@@ -153,7 +175,9 @@ pub fn count_from_zero<'a>(accounts: impl Iterator<Item = &'a String>) {
         }
         metrics::counter!("flowcast_holds_total", "account" => account.clone()).absolute(0);
     }
-    for result in ["taken", "forged", "unreadable", "nothing", "notice", "unmatched", "foreign"] {
+    for result in
+        ["taken", "forged", "unreadable", "nothing", "notice", "unmatched", "foreign", "unknown_key"]
+    {
         metrics::counter!("flowcast_callbacks_total", "result" => result).absolute(0);
     }
     for result in ["taken", "refused", "lost"] {

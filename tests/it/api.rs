@@ -410,6 +410,25 @@ async fn campaign_events_are_told_to_webhooks() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_has_an_id_in_its_answer_and_in_the_log() {
+    let service = Service::configured("", &["worker", "--embedded", "-v"]).await;
+    let answered = async |given: Option<&str>| {
+        let mut request = service.client.get(format!("{}/api/v1/codes", service.url));
+        if let Some(given) = given {
+            request = request.header("x-request-id", given);
+        }
+        let answer = request.send().await.unwrap();
+        answer.headers()["x-request-id"].to_str().unwrap().to_owned()
+    };
+    assert_eq!(answered(Some("crm-17")).await, "crm-17");
+    until("the log to have it", || service.fleet.log().contains("\"request_id\":\"crm-17\"")).await;
+    for given in [None, Some("two words"), Some("x".repeat(129).as_str())] {
+        let made = answered(given).await;
+        assert!(made.parse::<uuid::Uuid>().is_ok(), "{made}");
+    }
+}
+
 /// The lines of `docs/api.md`, as they stand.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lines_of_the_documentation_run() {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use flowcast::campaign::Callbacks;
 use flowcast::sandbox::{Behaviour, Reporting, Sandbox};
 use futures_util::StreamExt;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -190,6 +191,57 @@ async fn every_providers_reports_find_their_messages() {
         assert!(text.contains("  delivered ") && text.contains(" in the middle, 95 % within "), "{text}");
         assert!(text.contains("  not delivered "), "{text}");
     }
+}
+
+/// A key that was replaced in one step: no report of before is lost, if it comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_to_an_address_of_another_workers_key_comes_again() {
+    let (_sandbox, url) = sandbox(Behaviour::default()).await;
+    let world = CallbackWorld::new("exotel", 3, &url, "");
+    let config = std::fs::read_to_string(world.fleet.world.path("flowcast.toml")).unwrap();
+    let with_keys = async |keys: &str, old: Option<Worker>| {
+        if let Some(old) = old {
+            old.signal(Signal::SIGTERM);
+            assert_eq!(old.ends().await, Some(0));
+        }
+        let file = config.replace(&format!("keys = [\"{KEY}\"]"), keys);
+        world.fleet.world.write("flowcast.toml", file);
+        world.worker().await
+    };
+    let worker = with_keys(&format!("keys = [\"{KEY}\"]"), None).await;
+    world.submit(&job()).await;
+    world.fleet.until_state("c1", "completed").await;
+    let worker = with_keys("keys = [\"a newer key of ours\"]", Some(worker)).await;
+    let report = || world.post("c1.0.0", dlr(1, "EX_MESSAGE_SEEN"));
+    until("the worker to be connected", || world.fleet.log().contains("health and metrics")).await;
+    let mut answer = report().await;
+    for _ in 0..50 {
+        if answer.1.contains("no key for the address") {
+            break;
+        }
+        // Not connected yet: that is 503, too.
+        assert_eq!(answer.0, 503, "{answer:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        answer = report().await;
+    }
+    assert_eq!(answer.0, 503, "{answer:?}");
+    let metrics = client().get(format!("{}/metrics", world.url)).send().await.unwrap().text().await.unwrap();
+    assert!(
+        metrics.contains("result=\"unknown_key\"") && !metrics.contains("result=\"forged\"} 1"),
+        "{metrics}"
+    );
+    let both = format!("keys = [\"a newer key of ours\", \"{KEY}\"]");
+    let _worker = with_keys(&both, Some(worker)).await;
+    while report().await.0 != 200 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(world.fleet.status("c1")["delivery"]["read"], 1);
+    // With all keys of all workers, what does not open is forged.
+    let forged = world.callbacks.seal("c1.0.0").replace("c1.0.0", "c1.0.1");
+    assert_eq!(
+        post(&format!("{}/callbacks/main/{forged}", world.url), dlr(1, "EX_MESSAGE_SEEN")).await.0,
+        404
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

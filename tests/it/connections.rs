@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::fleet::until;
 use crate::servers::free_port;
+use crate::service::{Service, TOKENS};
 use crate::support::{World, ask, sandbox};
 
 struct Ends(Child);
@@ -75,4 +76,20 @@ async fn clients_that_say_nothing_stop_no_campaign_and_lose_their_places() {
     until("a place", || is_alive(port)).await;
     let mut closed = Vec::new();
     assert!(silent[0].read_to_end(&mut closed).is_ok(), "it is closed from the other side");
+}
+
+/// Whoever is refused before all is sent gets the answer, and no connection that breaks off.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_reaches_a_client_that_is_still_sending() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let body = bytes::Bytes::from(vec![b'['; 3 << 20]);
+    for _ in 0..100 {
+        for (path, status) in [("/callbacks/main/x", 404), ("/api/v1/campaigns", 401)] {
+            let answer =
+                client.post(format!("{}{path}", service.url)).body(body.clone()).send().await.unwrap();
+            assert_eq!(answer.status(), status);
+        }
+    }
 }

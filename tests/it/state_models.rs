@@ -122,7 +122,7 @@ async fn a_life_goes_on_after_its_store_was_moved() {
         let store = Sqlite::open(&path, Access::Move).unwrap();
         let redis = fleet.open().await;
         let lost = life.model.decide(|message| message.state == Sending, InDoubt, "");
-        let within = |_: &str| std::time::Duration::from_secs(3_600);
+        let within = |_: &str| std::time::Duration::from_hours(1);
         let moved = migrate(&store, &redis, &[], within).await.unwrap();
         assert_eq!((moved.campaigns, moved.in_doubt), (vec![id()], lost), "seed {seed}");
         life.steps.push(format!("moved: {lost} in doubt"));

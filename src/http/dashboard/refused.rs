@@ -21,13 +21,6 @@ const LISTED: usize = 100;
 /// How much of a job is shown, in characters.
 const SHOWN: usize = 4000;
 
-/// Names a job by what is in it: its place in the queue changes.
-fn digest(job: &Buried) -> String {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(job.error.as_bytes()).update(b"\n").update(&job.data);
-    hasher.finalize().to_hex()[..32].to_owned()
-}
-
 #[derive(Default, serde::Deserialize)]
 pub(super) struct ListParams {
     done: Option<String>,
@@ -52,7 +45,7 @@ pub(super) async fn list(
         let text = text.unwrap_or_else(|| String::from_utf8_lossy(&job.data).into_owned());
         let shown: String = visible_lines(&text).chars().take(SHOWN).collect();
         let problems: Vec<String> = visible_lines(&job.error).lines().map(str::to_owned).collect();
-        context! { digest => digest(job), id, bytes => job.data.len(), problems, is_cut => text.len() > shown.len(), job => shown }
+        context! { digest => job.digest(), id, bytes => job.data.len(), problems, is_cut => text.len() > shown.len(), job => shown }
     };
     let own = context! {
         has_broker => true,
@@ -79,7 +72,7 @@ pub(super) async fn decide(
     };
     let (wanted, ledger) = (fields.get("job").to_owned(), backing.ledger.clone());
     let done = finish(async move {
-        let done = broker.unbury(what, |_, job| digest(job) == wanted).await.map_err(DispatchError::from)?;
+        let done = broker.unbury(what, |_, job| job.digest() == wanted).await.map_err(DispatchError::from)?;
         let verb = if logged == "requeue" { "put" } else { "let" };
         let detail = format!("{verb} {} {words}", counted(done, "refused job"));
         on_ledger!(&ledger, ledger => ledger.log(Act::new(&who.name, logged, None, &detail)).await?);

@@ -39,6 +39,10 @@ use crate::redis_client::{RedisClient, RedisClientError};
 
 /// The key that seals the addresses of reports where none is configured.
 const CALLBACK_KEY: &str = "flowcast:callback_key";
+/// Which keys workers open addresses of reports with, by name.
+const KEY_NAMES: &str = "flowcast:callback_key_names";
+/// As long as providers come again with a report.
+const KEY_NAMES_KEPT_MS: i64 = 7 * 86_400_000;
 /// Keys of stores that were moved here.
 const FURTHER_KEYS: &str = "flowcast:further_callback_keys";
 /// How many commands are on their way at once where many are sent.
@@ -161,6 +165,18 @@ impl Ledger for Redis {
         let mut probe = redis::cmd("SET");
         probe.arg(Keys(id).probe()).arg(1).arg("PX").arg(1);
         Ok(self.client.refusal_to_write(&probe).await.map(|refusal| refusal.to_string()))
+    }
+
+    async fn callback_key_names(&self, own: Vec<String>) -> Result<Vec<String>, LedgerError> {
+        let now = self.now();
+        let mut pipe = redis::pipe();
+        pipe.cmd("ZREMRANGEBYSCORE").arg(KEY_NAMES).arg("-inf").arg(now - KEY_NAMES_KEPT_MS).ignore();
+        for name in own {
+            pipe.cmd("ZADD").arg(KEY_NAMES).arg(now).arg(name).ignore();
+        }
+        pipe.cmd("ZRANGE").arg(KEY_NAMES).arg(0).arg(-1);
+        let (all,): (Vec<String>,) = self.client.pipeline(&pipe).await?;
+        Ok(all)
     }
 
     async fn further_callback_keys(&self) -> Result<Vec<String>, LedgerError> {

@@ -102,6 +102,15 @@ pub struct Buried {
     pub pointer: String,
 }
 
+impl Buried {
+    /// Names it by what is in it: its place in the queue changes.
+    pub fn digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.error.as_bytes()).update(b"\n").update(&self.data);
+        hasher.finalize().to_hex()[..32].to_owned()
+    }
+}
+
 /// What to do with buried jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeadAction {
