@@ -48,6 +48,7 @@ mod power_loss;
 mod provider_answers;
 mod queue;
 mod rabbitmq;
+mod readme;
 mod redis_ledger;
 mod requests;
 mod rights;
