@@ -12,7 +12,7 @@ const VARIABLE: &str = "FLOWCAST_LOG";
 /// What is logged unless it says otherwise.
 const USUAL: &str = "flowcast=info";
 
-/// Starts logging, with these levels where somebody asked for some on the command line; else as [`VARIABLE`] says.
+/// Starts logging, with these levels where somebody asked for some on the command line; else as `FLOWCAST_LOG` says.
 pub fn start(levels: Option<&str>) {
     let asked = levels.map_or_else(|| std::env::var(VARIABLE).unwrap_or_default(), str::to_owned);
     let is_senseless = !asked.is_empty() && !is_filter(&asked);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use url::{Host, Url};
 
@@ -17,6 +18,7 @@ use crate::campaign::problem::nearest;
 use crate::campaign::{Callbacks, CampaignId, Job, Rate};
 use crate::config::{self, ANSWERS_WITHIN, AccountConfig, Config};
 use crate::dispatch::{Account, Accounts};
+use crate::http;
 use crate::ledger::{Access, AnyLedger, Campaign, Ledger, Redis, Sqlite};
 use crate::limiter::{AccountLimits, Concurrency, Rates};
 use crate::provider::transport::REQUEST_TIMEOUT;
@@ -280,8 +282,26 @@ pub(super) async fn remember_recipients(ledger: &Sqlite, accounts: &Accounts) ->
     Ok(())
 }
 
-/// Takes over limits that are changed in the configuration's file, until it is stopped.
-pub(super) async fn follow_limits(file: Option<PathBuf>, accounts: Accounts, stop: CancellationToken) {
+/// Who may use the API and the dashboard: name, role and token of each.
+pub(super) fn tokens(config: &Config) -> Result<Vec<(String, http::Role, SecretString)>, Failure> {
+    let token = |(nth, token): (usize, &config::Token)| {
+        let role = match token.role {
+            config::Role::Viewer => http::Role::Viewer,
+            config::Role::Operator => http::Role::Operator,
+        };
+        Ok((token.name.clone(), role, token.token.read(&format!("http.tokens.{nth}.token"))?))
+    };
+    config.http.tokens.iter().enumerate().map(token).collect()
+}
+
+/// Takes over limits and tokens that are changed in the configuration's file, until it is stopped; and says what else would
+/// take effect only with a worker that is started again.
+pub(super) async fn follow_file(
+    file: Option<PathBuf>,
+    accounts: Accounts,
+    access: Option<http::Access>,
+    stop: CancellationToken,
+) {
     let Some(file) = file else { return };
     let changed = || std::fs::metadata(&file).and_then(|data| data.modified()).ok();
     let mut known: Option<SystemTime> = changed();
@@ -304,6 +324,25 @@ pub(super) async fn follow_limits(file: Option<PathBuf>, accounts: Accounts, sto
                         tracing::info!(account = name, limits = %rates, before = %account.limits.rates(), "limits changed");
                         account.limits.set_rates(rates);
                     }
+                }
+                match (&access, tokens(&config)) {
+                    (None, _) => {}
+                    (Some(access), Ok(tokens)) => {
+                        if access.replace(tokens) {
+                            tracing::info!("tokens changed");
+                        }
+                    }
+                    (_, Err(failure)) => tracing::error!("the tokens stay as they were: {failure}"),
+                }
+                let (known, now) = (accounts.all(), &config.accounts);
+                let new = now.keys().filter(|name| !known.contains_key(name));
+                let gone = known.keys().copied().filter(|name| !now.contains_key(*name));
+                let names: Vec<&str> = new.chain(gone).map(String::as_str).collect();
+                if !names.is_empty() {
+                    tracing::warn!(
+                        "accounts were added or taken out ({}): that takes effect when the worker is started again",
+                        names.join(", ")
+                    );
                 }
             }
             Err(fault) => tracing::error!("the configuration has changed and can't be used: {fault}"),

@@ -76,7 +76,7 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
     let context =
         Context::new(open::only(&name, &account), Audiences::default(), Events::default(), run.sandbox);
     open::remember_recipients(&ledger, &context.accounts).await?;
-    tokio::spawn(open::follow_limits(file, context.accounts.clone(), stop.clone()));
+    tokio::spawn(open::follow_file(file, context.accounts.clone(), None, stop.clone()));
     let again = again(&run);
     let end =
         send(&ledger, &context, &prepared, &campaign, &stop, json).await.map_err(

@@ -17,7 +17,7 @@ use super::sandbox::{Faults, inside};
 use super::{Failure, Outcome, open};
 use crate::callbacks::{Reports, Slot, StopWords, router};
 use crate::campaign::{CampaignId, PhoneParser, counted};
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::dispatch::{Context, Events, LoopProgress, Webhooks, take_jobs, work};
 use crate::forward::Forward;
 use crate::http::{self, Api, Health, Http};
@@ -94,7 +94,8 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     // Served from the start, so that whoever watches sees what it waits for.
     let slot = Slot::<Redis>::default();
     let api = Api::default();
-    let more = router(slot.clone()).merge(pages(config, &api, &health)?);
+    let access = http::Access::new(open::tokens(config)?);
+    let more = router(slot.clone()).merge(pages(config, &api, &access, &health));
     let http = Http::start(&config.http.listen, health.clone(), more).await.map_err(Failure::Outside)?;
     let longest = config.accounts.values().map(|account| account.timeout.0).max();
     let connecting = async {
@@ -122,7 +123,7 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     let recovering = ledger.clone();
     health.watch_loop(progress.clone(), move || recovering.recovery_steps());
     log_start(&http, "Redis and RabbitMQ");
-    tokio::spawn(open::follow_limits(file, context.accounts.clone(), stop.clone()));
+    tokio::spawn(open::follow_file(file, context.accounts.clone(), Some(access), stop.clone()));
     tokio::spawn(clean(ledger.clone(), redis.keep_for.0, stop.clone()));
     let done = drain(config, &stop, async {
         let (taken, registered) = mpsc::channel(REGISTERED);
@@ -162,7 +163,8 @@ async fn embedded(
     let path = worker.store.as_deref().unwrap_or(&config.store.path);
     let ledger = Sqlite::open(path, Access::Send)?;
     let (health, slot, api) = (Health::default(), Slot::<Sqlite>::default(), Api::default());
-    let more = router(slot.clone()).merge(pages(config, &api, &health)?);
+    let access = http::Access::new(open::tokens(config)?);
+    let more = router(slot.clone()).merge(pages(config, &api, &access, &health));
     let http = Http::start(&config.http.listen, health.clone(), more).await.map_err(Failure::Outside)?;
     let public_url = config.http.public_url.clone();
     let forward = forward(config, None)?;
@@ -190,7 +192,7 @@ async fn embedded(
     open::remember_recipients(&ledger, &context.accounts).await?;
     let sandbox = if worker.sandbox { ", at a sandbox: nothing is really sent" } else { "" };
     log_start(&http, &format!("the store {}{sandbox}", path.display()));
-    tokio::spawn(open::follow_limits(file, context.accounts.clone(), stop.clone()));
+    tokio::spawn(open::follow_file(file, context.accounts.clone(), Some(access), stop.clone()));
     let (_, nothing) = mpsc::channel(1);
     drain(config, stop, work::<Sqlite, Local>(&ledger, &(), &context, nothing, &progress, stop)).await
 }
@@ -206,24 +208,10 @@ fn context(
 }
 
 /// The API and the dashboard.
-fn pages(config: &Config, api: &Api, health: &Health) -> Result<Router, Failure> {
-    let access = access(config)?;
+fn pages(config: &Config, api: &Api, access: &http::Access, health: &Health) -> Router {
     let dashboard =
         http::dashboard_router(api.clone(), access.clone(), health.clone(), config.http.public_url.as_ref());
-    Ok(dashboard.merge(http::api_router(api.clone(), access, health.clone())))
-}
-
-/// Who may use the API and the dashboard.
-fn access(config: &Config) -> Result<http::Access, Failure> {
-    let mut tokens = Vec::with_capacity(config.http.tokens.len());
-    for (nth, token) in config.http.tokens.iter().enumerate() {
-        let role = match token.role {
-            config::Role::Viewer => http::Role::Viewer,
-            config::Role::Operator => http::Role::Operator,
-        };
-        tokens.push((token.name.clone(), role, token.token.read(&format!("http.tokens.{nth}.token"))?));
-    }
-    Ok(http::Access::new(tokens))
+    dashboard.merge(http::api_router(api.clone(), access.clone(), health.clone()))
 }
 
 /// Hands reports and events on.

@@ -3,7 +3,7 @@
 //! A token is known by its digest, and digests are compared in constant time. It is never logged.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::uri::Authority;
@@ -24,7 +24,7 @@ pub enum Role {
 }
 
 /// Who asks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Who {
     /// The token's name, as the audit log has it.
     pub(super) name: Arc<str>,
@@ -49,6 +49,7 @@ pub(super) struct Session {
     pub(super) ends: i64,
 }
 
+#[derive(Clone, PartialEq)]
 struct Known {
     who: Who,
     digest: blake3::Hash,
@@ -59,34 +60,52 @@ struct Known {
 /// What the keys of sessions are made for, and for nothing else.
 const SESSIONS: &str = "flowcast 2026-11-26 sessions of the dashboard";
 
-/// The tokens there are.
+/// The tokens there are. Clones share them.
 #[derive(Clone, Default)]
-pub struct Access(Arc<Vec<Known>>);
+pub struct Access(Arc<RwLock<Arc<Vec<Known>>>>);
 
 impl Access {
     /// Tokens by name.
     pub fn new(tokens: impl IntoIterator<Item = (String, Role, SecretString)>) -> Self {
+        let access = Self::default();
+        access.replace(tokens);
+        access
+    }
+
+    /// From now on these are the tokens, for requests and sessions alike. Returns whether they were others before.
+    pub fn replace(&self, tokens: impl IntoIterator<Item = (String, Role, SecretString)>) -> bool {
         let known = |(name, role, token): (String, Role, SecretString)| Known {
             who: Who { name: name.into(), role },
             digest: blake3::hash(token.expose_secret().as_bytes()),
             session_key: blake3::derive_key(SESSIONS, token.expose_secret().as_bytes()),
         };
-        Self(Arc::new(tokens.into_iter().map(known).collect()))
+        let tokens: Arc<Vec<Known>> = Arc::new(tokens.into_iter().map(known).collect());
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let is_new = *known != tokens;
+        *known = tokens;
+        is_new
+    }
+
+    fn all(&self) -> Arc<Vec<Known>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether there are no tokens, and only people at this machine are answered.
     pub(super) fn is_open(&self) -> bool {
-        self.0.is_empty()
+        self.all().is_empty()
     }
 
     /// A token that there is. All of them are compared, each in constant time.
-    fn known(&self, token: &[u8]) -> Option<&Known> {
+    fn known(&self, token: &[u8]) -> Option<Known> {
         let digest = blake3::hash(token);
-        self.0.iter().fold(None, |found, known| if known.digest == digest { Some(known) } else { found })
+        let all = self.all();
+        let found =
+            all.iter().fold(None, |found, known| if known.digest == digest { Some(known) } else { found });
+        found.cloned()
     }
 
     fn of(&self, token: &[u8]) -> Option<Who> {
-        self.known(token).map(|known| known.who.clone())
+        self.known(token).map(|known| known.who)
     }
 
     /// A session of the holder of a token that ends at a second since 1970: `end.number.seal`. No two are alike.
@@ -106,15 +125,15 @@ impl Access {
             return None;
         }
         let is_its = |known: &Known| blake3::keyed_hash(&known.session_key, sealed.as_bytes()) == seal;
-        let who =
-            self.0.iter().fold(None, |found, known| if is_its(known) { Some(&known.who) } else { found });
+        let all = self.all();
+        let who = all.iter().fold(None, |found, known| if is_its(known) { Some(&known.who) } else { found });
         let digest = blake3::hash(session.as_bytes()).to_hex().to_string();
         Some(Session { who: who?.clone(), digest, ends })
     }
 
     /// Who asks, if it is somebody who may look.
     pub(super) fn who(&self, headers: &HeaderMap, peer: SocketAddr) -> Result<Who, Problem> {
-        if self.0.is_empty() {
+        if self.is_open() {
             return at_this_machine(headers, peer);
         }
         let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {

@@ -411,6 +411,33 @@ async fn campaign_events_are_told_to_webhooks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tokens_that_are_changed_in_the_file_count_within_seconds() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let ask = async |token: &str| {
+        let request = service.client.get(format!("{}/api/v1/codes", service.url)).bearer_auth(token);
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!((ask("look-1").await, ask("look-2").await), (200, 401));
+    let world = &service.fleet.world;
+    let config = std::fs::read_to_string(world.path("flowcast.toml")).unwrap();
+    // A token that can't be read leaves all as they were.
+    let unreadable = config.replace("\"look-1\"", "{ file = \"nowhere\" }");
+    assert_ne!(unreadable, config);
+    world.write("flowcast.toml", unreadable);
+    until("the log to say it", || service.fleet.log().contains("the tokens stay as they were")).await;
+    assert_eq!((ask("look-1").await, ask("act-1").await), (200, 200));
+    let more = "\n[accounts.other]\nprovider = \"exotel\"\nregion = \"mumbai\"\n";
+    world.write("flowcast.toml", format!("{}{more}", config.replace("look-1", "look-2")));
+    until("the tokens to change", || service.fleet.log().contains("tokens changed")).await;
+    assert_eq!((ask("look-1").await, ask("look-2").await, ask("act-1").await), (401, 200, 200));
+    until("the accounts to be told", || {
+        service.fleet.log().contains("accounts were added or taken out (other)")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_has_an_id_in_its_answer_and_in_the_log() {
     let service = Service::configured("", &["worker", "--embedded", "-v"]).await;
     let answered = async |given: Option<&str>| {
