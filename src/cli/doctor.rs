@@ -102,8 +102,8 @@ async fn look_at_store(config: &Config, findings: &mut Findings) {
             "store",
             Grade::Warning,
             format!(
-                "{store} has {}, which the fleet does not send: let them end with `flowcast worker --embedded \
-                 --store {store}`",
+                "{store} has {}, which the fleet does not send: move them with `flowcast migrate --store \
+                 {store}`, or let them end with `flowcast worker --embedded --store {store}`",
                 counted(campaigns.len() as u64, "unfinished campaign")
             ),
         ),

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::callback_endpoint::CallbackEndpoint;
 use super::{Failure, Outcome, open, operator, print};
 use crate::campaign::CampaignId;
+use crate::campaign::job::AudienceSource;
 use crate::config::Config;
 use crate::dispatch::{prepare, register};
 use crate::ledger::{Access, Sqlite, UnmovedStore};
@@ -25,6 +26,16 @@ pub(super) struct Submit {
     store: open::Store,
 }
 
+/// Refuses a file that is not there, where this machine has the folder that workers read below: they would refuse it later, where
+/// fewer people look.
+fn look_at_audience(source: &AudienceSource, config: &Config) -> Result<(), Failure> {
+    let (AudienceSource::Csv(csv), Some(root)) = (source, &config.audiences.root) else { return Ok(()) };
+    if csv.path.is_some() && std::path::Path::new(root).is_dir() {
+        open::audiences(config)?.find(csv)?;
+    }
+    Ok(())
+}
+
 pub(super) async fn main(submit: Submit, config: &Config, json: bool) -> Outcome {
     let mut job = open::job(&submit.job)?;
     let given = || Uuid::now_v7().to_string().parse::<CampaignId>();
@@ -35,6 +46,7 @@ pub(super) async fn main(submit: Submit, config: &Config, json: bool) -> Outcome
     if config.amqp.is_some() && submit.store.flag().is_empty() {
         let mut document = job.document.clone();
         document["id"] = id.as_str().into();
+        look_at_audience(&job.audience, config)?;
         UnmovedStore::at(config.store.path.clone()).refuse(&id).await?;
         let broker = open::broker(config, false).await?;
         broker.submit(document.to_string().into_bytes()).await?;

@@ -141,8 +141,8 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
 async fn tell_of_unfinished(unmoved: &UnmovedStore) {
     match unmoved.unfinished().await {
         Ok(Some((store, campaigns))) if !campaigns.is_empty() => tracing::warn!(
-            "the store {store} of this machine has {} ({}), which the fleet does not send: let them end \
-             with `flowcast worker --embedded --store {store}`",
+            "the store {store} of this machine has {} ({}), which the fleet does not send: move them \
+             with `flowcast migrate --store {store}`, or let them end with `flowcast worker --embedded --store {store}`",
             counted(campaigns.len() as u64, "unfinished campaign"),
             campaigns.iter().take(SHOWN).map(CampaignId::as_str).collect::<Vec<_>>().join(", "),
         ),

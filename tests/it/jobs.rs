@@ -203,6 +203,34 @@ connection.close()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_is_told_to_who_asks() {
+    let (fleet, _sandbox, broker) = fleet(3).await;
+    // The folder of audiences is here, and the file is not in it.
+    fleet.world.write_job(&job_with("/audience", json!({ "csv": { "path": "nowhere.csv" } })));
+    let refused = fleet.world.run(&["submit", "job.json", "--json"]).await;
+    assert_eq!(refused.status, Some(2), "{refused:?}");
+    let error: Value = serde_json::from_str(&refused.err).unwrap();
+    assert!(error["error"]["message"].as_str().unwrap().contains("nowhere.csv"), "{error}");
+    assert_eq!(broker.buried(10).await.unwrap().0, []);
+
+    // Another system does not look, and the worker refuses it.
+    let mut document = job();
+    document["account"] = json!("mian");
+    broker.submit(document.to_string().into_bytes()).await.unwrap();
+    let _worker = fleet.worker();
+    until("it to be refused", || fleet.log().contains("refused")).await;
+    let listed = fleet.ok(&["dead", "list", "--json"]).await;
+    let listed: Value = serde_json::from_str(&listed.out).unwrap();
+    let name = listed[0]["name"].as_str().unwrap();
+    let told = fleet.world.run(&["status", "c1"]).await;
+    assert_eq!(told.status, Some(2), "{told:?}");
+    assert!(told.err.contains("a job of that id was refused: ") && told.err.contains("mian"), "{told:?}");
+    // Named by what is in it, as the list has it.
+    let done = fleet.ok(&["dead", "discard", &name[..8]]).await;
+    assert!(done.out.contains("discarded: 1"), "{done:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn control_documents_do_what_the_commands_do() {
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     let fleet = Fleet::new(5_000, &url, "limits = { messages = \"500/s,burst=50\", requests = \"1000/s\" }");
