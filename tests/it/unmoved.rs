@@ -142,4 +142,10 @@ async fn a_campaign_that_the_fleet_has_of_its_own_is_not_moved_over() {
     let status = fleet.status("c1");
     assert_eq!((&status["state"], &status["counts"]["accepted"]), (&"completed".into(), &20.into()));
     assert_eq!(sandbox.count(), 22);
+    // What was left behind can be looked at, and nobody sends from there.
+    let left = fleet.ok(&["status", "c2", "--store", "kept.db.moved", "--json"]).await;
+    assert!(left.out.contains("\"completed\""), "{left:?}");
+    let refused = fleet.world.run(&["run", "c2.json", "--store", "kept.db.moved"]).await;
+    assert_eq!(refused.status, Some(1), "{refused:?}");
+    assert!(refused.err.contains("was moved to a fleet's ledger"), "{refused:?}");
 }

@@ -30,7 +30,7 @@ const UPGRADES: [(i64, &str); 5] = [
     (10, "ALTER TABLE campaign ADD COLUMN created_by TEXT"),
     (11, "ALTER TABLE campaign ADD COLUMN announced INTEGER NOT NULL DEFAULT 0"),
 ];
-/// The layout of a store that a fleet has taken over: no flowcast reads it, but the one that finishes the move.
+/// The layout of a store that a fleet has taken over: nobody sends from it any more, and older versions do not open it.
 pub(super) const MOVED: i64 = -1;
 /// Marks a file as a store of this program ("flow").
 const APPLICATION: i64 = 0x666c_6f77;
@@ -96,7 +96,8 @@ impl Store {
         // Nothing is written to a file before it is known to be ours.
         match kind(&connection).map_err(|fault| broken(&fault))? {
             Kind::Store(VERSION) => {}
-            Kind::Store(MOVED) if access == Access::Move => {}
+            // What was left in it, and what was moved, can still be looked at.
+            Kind::Store(MOVED) if matches!(access, Access::Move | Access::Read) => {}
             Kind::Store(MOVED) => {
                 return Err(broken(
                     &"was moved to a fleet's ledger; finish that with `flowcast migrate`, or name another file",

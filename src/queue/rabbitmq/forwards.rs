@@ -75,8 +75,9 @@ fn read(delivery: &Delivery) -> Option<Forwarded> {
     let headers = delivery.properties.headers().as_ref()?.inner();
     let AMQPValue::LongString(url) = headers.get(URL)? else { return None };
     let AMQPValue::LongUInt(tries) = headers.get(TRIES)? else { return None };
-    // One that an earlier version has put there has no id.
-    let id = delivery.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
+    // One that an earlier version has put there has no id; what is in it is the same at each try.
+    let id = delivery.properties.message_id().as_ref().map(ToString::to_string);
+    let id = id.unwrap_or_else(|| format!("rep_{}", &blake3::hash(&delivery.data).to_hex()[..32]));
     Some(Forwarded { id, url: url.to_string(), body: delivery.data.clone(), tries: *tries })
 }
 
