@@ -62,6 +62,37 @@ pub struct Config {
     /// Credentials and limits, by name.
     #[schemars(example = json!({ "main": { "provider": "exotel", "region": "mumbai", "account_sid": "example1", "api_key": { "env": "EXOTEL_KEY" }, "api_token": { "env": "EXOTEL_TOKEN" } } }))]
     pub accounts: BTreeMap<String, AccountConfig>,
+    #[serde(skip)]
+    settings: Settings,
+}
+
+/// What is set in a configuration: the names of its keys as `http.listen`, with digests of their values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings(BTreeMap<String, blake3::Hash>);
+
+impl Settings {
+    fn of(tables: &Value) -> Self {
+        fn add(value: &Value, name: &str, to: &mut BTreeMap<String, blake3::Hash>) {
+            if let Value::Dict(_, dict) = value {
+                for (key, value) in dict {
+                    add(value, &if name.is_empty() { key.clone() } else { format!("{name}.{key}") }, to);
+                }
+            } else {
+                let json = serde_json::to_vec(value).unwrap_or_default();
+                to.insert(name.to_owned(), blake3::hash(&json));
+            }
+        }
+        let mut all = BTreeMap::new();
+        add(tables, "", &mut all);
+        Self(all)
+    }
+
+    /// The names of those that are others in `now`, or in one of both alone.
+    pub fn changed<'s>(&'s self, now: &'s Self) -> impl Iterator<Item = &'s str> {
+        let is_other = |(name, digest): &(&String, &blake3::Hash)| now.0.get(*name) != Some(*digest);
+        let gone = self.0.iter().filter(is_other).map(|(name, _)| name.as_str());
+        gone.chain(now.0.keys().filter(|name| !self.0.contains_key(*name)).map(String::as_str))
+    }
 }
 
 /// A server's address, which may hold credentials.
@@ -519,6 +550,18 @@ impl Config {
             }
             figment = figment.merge(Toml::file_exact(path));
         }
+        let figment = figment.merge(Environment);
+        let config: Self = figment.extract().map_err(|error| ConfigError(explain(error)))?;
+        let tables: Dict = figment.extract().map_err(|error| ConfigError(explain(error)))?;
+        let tables = Value::from(tables);
+        if let Some(place) = list_for_table(&tables, &mut Vec::new()) {
+            return Err(ConfigError(format!("{place}: must be a table or a value, and is a list")));
+        }
+        Ok(Self { settings: Settings::of(&tables), ..config })
+    }
+
+    /// Tells of variables that look as if they were meant to be read here, and are not.
+    pub fn warn_of_misspelt_variables(file: Option<&Path>) {
         let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
         let text = Self::file(file).and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
         for (name, meant) in names.filter_map(|name| Some((name.clone(), misspelt(&name)?))) {
@@ -529,13 +572,11 @@ impl Config {
                 );
             }
         }
-        let figment = figment.merge(Environment);
-        let config = figment.extract().map_err(|error| ConfigError(explain(error)))?;
-        let tables: Dict = figment.extract().map_err(|error| ConfigError(explain(error)))?;
-        if let Some(place) = list_for_table(&Value::from(tables), &mut Vec::new()) {
-            return Err(ConfigError(format!("{place}: must be a table or a value, and is a list")));
-        }
-        Ok(config)
+    }
+
+    /// What is set, to tell later what has changed.
+    pub fn settings(&self) -> Settings {
+        self.settings.clone()
     }
 }
 

@@ -75,15 +75,28 @@ const KEYS_KNOWN: Duration = Duration::from_secs(5);
 /// Says again and again which keys a worker has, as long as it takes reports.
 async fn tell_keys<L: Ledger>(
     ledger: L,
-    names: Vec<String>,
+    accounts: Accounts,
     alive: Weak<Mutex<HashMap<CampaignId, CampaignFacts>>>,
 ) {
+    let mut changes = accounts.changes();
     while alive.strong_count() > 0 {
-        if let Err(error) = ledger.callback_key_names(names.clone()).await {
+        if let Err(error) = ledger.callback_key_names(key_names(&accounts)).await {
             tracing::debug!("the names of callback keys were not told: {error}");
         }
-        tokio::time::sleep(KEYS_TOLD).await;
+        tokio::select! {
+            _ = changes.changed() => {}
+            () = tokio::time::sleep(KEYS_TOLD) => {}
+        }
     }
+}
+
+/// The names of the keys that a worker opens addresses with, each behind its account's.
+fn key_names(accounts: &Accounts) -> Vec<String> {
+    let of = |(name, account): &(String, Arc<Account>)| {
+        let keys = account.callbacks.as_ref().map(|callbacks| callbacks.key_names()).unwrap_or_default();
+        keys.into_iter().map(|key| format!("{name} {key}")).collect::<Vec<_>>()
+    };
+    accounts.usable().iter().flat_map(of).collect()
 }
 
 /// How many campaigns' jobs are remembered.
@@ -132,17 +145,12 @@ impl<L: Ledger> Reports<L> {
             sid_searches: Arc::default(),
             known: Arc::default(),
         };
-        tokio::spawn(tell_keys(reports.ledger.clone(), reports.key_names(), Arc::downgrade(&reports.known)));
+        tokio::spawn(tell_keys(
+            reports.ledger.clone(),
+            reports.accounts.clone(),
+            Arc::downgrade(&reports.known),
+        ));
         reports
-    }
-
-    /// The names of the keys that this worker opens addresses with, each behind its account's.
-    fn key_names(&self) -> Vec<String> {
-        let of = |(name, account): (&String, &Arc<Account>)| {
-            let keys = account.callbacks.as_ref().map(|callbacks| callbacks.key_names()).unwrap_or_default();
-            keys.into_iter().map(|key| format!("{name} {key}")).collect::<Vec<_>>()
-        };
-        self.accounts.usable().flat_map(of).collect()
     }
 
     /// Whether an address that this worker can't open may be one of a worker with other keys: keys are being replaced, or an
@@ -154,7 +162,7 @@ impl<L: Ledger> Reports<L> {
         {
             return answer;
         }
-        let own = self.key_names();
+        let own = key_names(&self.accounts);
         // A ledger that can't be asked may know of such.
         let all = self.ledger.callback_key_names(Vec::new()).await;
         let answer = all.map_or(true, |all| all.iter().any(|name| !own.contains(name)));

@@ -42,9 +42,9 @@ pub(super) async fn main(check: &Check, config: &Config, json: bool) -> Outcome 
     let account = if config.accounts.is_empty() {
         let nowhere = "http://127.0.0.1:9".parse();
         let nowhere = nowhere.map_err(|fault| Failure::Outside(format!("{fault}")))?;
-        open::sandbox_account(config, &job.account, &nowhere, None)?
+        open::Destination::Sandbox(nowhere).open(config, &job.account, None, None)?
     } else {
-        open::account(config, &job.account, None, CallbackEndpoint::in_shape(config)?.as_ref())?
+        open::account(config, &job.account, CallbackEndpoint::in_shape(config)?.as_ref())?
     };
     let prepared = prepare(job, &open::audiences_beside(config, &check.job)?, &account)?;
     let mut checked = checked::check(&prepared, &account, check.rows)?;

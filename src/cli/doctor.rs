@@ -124,8 +124,8 @@ async fn look_at_accounts(config: &Config, findings: &mut Findings) {
     for name in config.accounts.keys() {
         let check = format!("accounts.{name}");
         let opened = match &endpoint {
-            Ok(endpoint) => open::account(config, name, None, endpoint.as_ref()),
-            Err(_) => open::account(config, name, None, None),
+            Ok(endpoint) => open::account(config, name, endpoint.as_ref()),
+            Err(_) => open::account(config, name, None),
         };
         match opened {
             Err(fault) => findings.add(&check, Grade::Bad, fault.to_string()),

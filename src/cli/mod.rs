@@ -14,6 +14,7 @@ mod migrate;
 mod open;
 mod progress;
 mod recover;
+mod reloading;
 mod report;
 mod responses;
 mod run;
@@ -163,7 +164,10 @@ async fn traced(args: Args) -> Outcome {
 }
 
 async fn dispatch(args: Args) -> Outcome {
-    let config = || Config::load(args.config.as_deref()).map_err(Failure::from);
+    let config = || {
+        Config::warn_of_misspelt_variables(args.config.as_deref());
+        Config::load(args.config.as_deref()).map_err(Failure::from)
+    };
     match args.command {
         Command::Run(command) => {
             let file = Config::file(args.config.as_deref());

@@ -1,14 +1,11 @@
 //! What several commands open: the ledger, the broker, the job, the accounts.
 
-use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use secrecy::SecretString;
-use tokio_util::sync::CancellationToken;
+use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
 
 use super::Failure;
@@ -28,8 +25,6 @@ use crate::redis_client::{RedisClient, RetryPolicy};
 
 /// What `WhatsApp` lets a sender number send, unless the account says otherwise.
 const MESSAGES: &str = "80/s";
-/// How often it is looked whether the configuration has changed.
-const LOOK: Duration = Duration::from_secs(2);
 
 /// Where campaigns are kept.
 #[derive(Args)]
@@ -139,124 +134,181 @@ pub(super) fn audiences_below(config: &Config, root: Option<&str>) -> Result<Aud
     Ok(audiences.with_columns(config.audiences.columns))
 }
 
-/// Where an account's buckets are: in this process, or in a fleet's Redis.
-pub(super) type Shared<'s> = Option<&'s RedisClient>;
+/// Where the requests of a process go to.
+pub(super) enum Destination {
+    /// To the providers. The buckets of accounts are in this process, or in a fleet's Redis.
+    Providers(Option<RedisClient>),
+    /// To a sandbox at this address.
+    Sandbox(Url),
+}
 
-/// The configured account of a job.
+impl Destination {
+    /// The accounts that can be sent from: those that are configured, and at a sandbox, where none is, one of the name `main`.
+    pub(super) fn names(&self, config: &Config) -> Vec<String> {
+        match self {
+            Self::Sandbox(_) if config.accounts.is_empty() => vec!["main".into()],
+            _ => config.accounts.keys().cloned().collect(),
+        }
+    }
+
+    /// Opens an account; one that is open already gives it its limits.
+    pub(super) fn open(
+        &self,
+        config: &Config,
+        name: &str,
+        endpoint: Option<&CallbackEndpoint>,
+        known: Option<&Arc<Account>>,
+    ) -> Result<Account, Failure> {
+        let callbacks = endpoint.map(|endpoint| endpoint.at(name)).transpose()?;
+        let opening = match self {
+            Self::Providers(shared) => {
+                let Some(account) = config.accounts.get(name) else {
+                    return Err(not_configured(config, name));
+                };
+                Opening {
+                    kind: account.provider,
+                    credentials: account.credentials(name)?,
+                    address: account.address(name)?,
+                    account: Some(account),
+                    shared: shared.as_ref(),
+                    callbacks,
+                }
+            }
+            // One that is configured keeps its provider and its limits, so that a rehearsal takes as long as the real campaign;
+            // one that is not has none.
+            Self::Sandbox(address) => {
+                let account = config.accounts.get(name);
+                Opening {
+                    kind: account.map_or(PROVIDERS[0], |account| account.provider),
+                    credentials: Credentials {
+                        account_sid: "sandbox".into(),
+                        api_key: "key".into(),
+                        api_token: "token".into(),
+                        ..Credentials::default()
+                    },
+                    address: address.clone(),
+                    account,
+                    shared: None,
+                    callbacks,
+                }
+            }
+        };
+        opening.account(name, known)
+    }
+
+    /// All accounts. One that can't be used is no reason not to work for the others.
+    pub(super) fn accounts(&self, config: &Config, endpoint: Option<&CallbackEndpoint>) -> Accounts {
+        let open = |name: String| {
+            let opened = self.open(config, &name, endpoint, None).map(Arc::new);
+            let opened = opened.map_err(|failure| failure.to_string());
+            if let Err(error) = &opened {
+                tracing::warn!("an account can't be used: {error}");
+            }
+            (name, opened)
+        };
+        Accounts::new(self.names(config).into_iter().map(open).collect())
+    }
+}
+
+/// The configured account of a job, for those who send nothing.
 pub(super) fn account(
     config: &Config,
     name: &str,
-    shared: Shared<'_>,
     endpoint: Option<&CallbackEndpoint>,
 ) -> Result<Account, Failure> {
-    let Some(account) = config.accounts.get(name) else {
-        let near = if config.accounts.is_empty() {
-            format!("; describe it under [accounts.{name}] in flowcast.toml, or try the job with --sandbox")
-        } else {
-            nearest(name, config.accounts.keys().map(String::as_str))
-        };
-        return Err(Failure::Usage(format!("the account {name:?} is not configured{near} (/account)")));
+    Destination::Providers(None).open(config, name, endpoint, None)
+}
+
+fn not_configured(config: &Config, name: &str) -> Failure {
+    let near = if config.accounts.is_empty() {
+        format!("; describe it under [accounts.{name}] in flowcast.toml, or try the job with --sandbox")
+    } else {
+        nearest(name, config.accounts.keys().map(String::as_str))
     };
-    let credentials = account.credentials(name)?;
-    let address = account.address(name)?;
-    let callbacks = endpoint.map(|endpoint| endpoint.at(name)).transpose()?;
-    ready(account.provider, &credentials, &address, name, Some(account), shared, callbacks)
+    Failure::Usage(format!("the account {name:?} is not configured{near} (/account)"))
 }
 
-/// All configured accounts. One that can't be used is no reason not to work for the others.
-pub(super) fn accounts(config: &Config, shared: Shared<'_>, endpoint: Option<&CallbackEndpoint>) -> Accounts {
-    let open = |name: &String| {
-        let opened =
-            account(config, name, shared, endpoint).map(Arc::new).map_err(|failure| failure.to_string());
-        if let Err(fault) = &opened {
-            tracing::warn!("an account can't be used: {fault}");
-        }
-        (name.clone(), opened)
-    };
-    Accounts::new(config.accounts.keys().map(open).collect())
-}
-
-/// One account alone.
-pub(super) fn only(name: &str, account: &Arc<Account>) -> Accounts {
-    Accounts::new(HashMap::from([(name.to_owned(), Ok(account.clone()))]))
-}
-
-/// An account at a sandbox. One that is configured keeps its provider and its limits, so that a
-/// rehearsal takes as long as the real campaign; one that is not has none.
-pub(super) fn sandbox_account(
-    config: &Config,
-    name: &str,
-    address: &Url,
-    endpoint: Option<&CallbackEndpoint>,
-) -> Result<Account, Failure> {
-    let account = config.accounts.get(name);
-    let kind = account.map_or(PROVIDERS[0], |account| account.provider);
-    let credentials = Credentials {
-        account_sid: "sandbox".into(),
-        api_key: "key".into(),
-        api_token: "token".into(),
-        ..Credentials::default()
-    };
-    let callbacks = endpoint.map(|endpoint| endpoint.at(name)).transpose()?;
-    ready(kind, &credentials, address, name, account, None, callbacks)
-}
-
-/// All configured accounts at a sandbox; where none is configured, one of the name `main`.
-pub(super) fn sandbox_accounts(
-    config: &Config,
-    address: &Url,
-    endpoint: Option<&CallbackEndpoint>,
-) -> Result<Accounts, Failure> {
-    let mut names: Vec<&str> = config.accounts.keys().map(String::as_str).collect();
-    if names.is_empty() {
-        names.push("main");
-    }
-    let open = |name: &str| {
-        let account = sandbox_account(config, name, address, endpoint)?;
-        Ok((name.to_owned(), Ok(Arc::new(account))))
-    };
-    Ok(Accounts::new(names.into_iter().map(open).collect::<Result<_, Failure>>()?))
-}
-
-fn ready(
+/// What an account is opened with.
+struct Opening<'o> {
     kind: &'static Kind,
-    credentials: &Credentials,
-    address: &Url,
-    name: &str,
-    account: Option<&AccountConfig>,
-    shared: Shared<'_>,
+    credentials: Credentials,
+    address: Url,
+    account: Option<&'o AccountConfig>,
+    shared: Option<&'o RedisClient>,
     callbacks: Option<Arc<Callbacks>>,
-) -> Result<Account, Failure> {
-    let provider = (kind.open)(address, credentials)
-        .map_err(|fault| Failure::Usage(format!("accounts.{name}: {fault}")))?;
-    let is_here = match address.host() {
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    };
-    let timeout = account.map_or(REQUEST_TIMEOUT, |account| account.timeout.0);
-    let transport = Transport::new(timeout, !is_here).map_err(Failure::Outside)?;
-    let concurrency = account.and_then(|account| account.concurrency);
-    let concurrency = match concurrency {
-        Some(limit) => Concurrency::fixed(usize::from(limit.get())),
-        None => Concurrency::found_from(usize::from(kind.concurrency)),
-    };
-    let rates = rates(account);
-    let limits = match shared {
-        Some(server) => AccountLimits::shared(name, rates, concurrency, server.clone()),
-        None => AccountLimits::new(rates, concurrency),
-    };
-    let mut opened = Account::new(kind, provider, transport, limits, callbacks);
-    opened.prices = account.and_then(|account| account.prices.clone());
-    // Without an address for them no answers come.
-    let within = account.map_or(ANSWERS_WITHIN, |account| account.answers_within.0);
-    opened.answers_within = Some(within).filter(|within| opened.callbacks.is_some() && !within.is_zero());
-    Ok(opened)
+}
+
+impl Opening<'_> {
+    fn account(self, name: &str, known: Option<&Arc<Account>>) -> Result<Account, Failure> {
+        let digest = self.digest();
+        let Self { kind, credentials, address, account, shared, callbacks } = self;
+        let provider = (kind.open)(&address, &credentials)
+            .map_err(|fault| Failure::Usage(format!("accounts.{name}: {fault}")))?;
+        let is_here = match address.host() {
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            Some(Host::Domain(name)) => name == "localhost",
+            None => false,
+        };
+        let timeout = account.map_or(REQUEST_TIMEOUT, |account| account.timeout.0);
+        let transport = Transport::new(timeout, !is_here).map_err(Failure::Outside)?;
+        let fixed = account.and_then(|account| account.concurrency).map(|limit| usize::from(limit.get()));
+        let least = usize::from(kind.concurrency);
+        let limits = if let Some(known) = known {
+            known.limits.concurrency.change(fixed, least);
+            known.limits.clone()
+        } else {
+            let concurrency = fixed.map_or_else(|| Concurrency::found_from(least), Concurrency::fixed);
+            let rates = rates(account);
+            Arc::new(match shared {
+                Some(server) => AccountLimits::shared(name, rates, concurrency, server.clone()),
+                None => AccountLimits::new(rates, concurrency),
+            })
+        };
+        let mut opened = Account::new(kind, provider, transport, limits, callbacks);
+        opened.prices = account.and_then(|account| account.prices.clone());
+        // Without an address for them no answers come.
+        let within = account.map_or(ANSWERS_WITHIN, |account| account.answers_within.0);
+        opened.answers_within = Some(within).filter(|within| opened.callbacks.is_some() && !within.is_zero());
+        opened.opened_with = Some(digest);
+        Ok(opened)
+    }
+
+    /// A digest of all that an account is opened with but its limits, which change while it is open.
+    fn digest(&self) -> blake3::Hash {
+        let Self { kind, credentials, address, account, shared: _, callbacks } = self;
+        let Credentials {
+            account_sid,
+            api_key,
+            api_token,
+            callback_fields,
+            callback_profile_id,
+            callback_header,
+            app_secret,
+        } = credentials;
+        let header = callback_header.as_ref().map(|(name, value)| (name, value.expose_secret()));
+        let callbacks = callbacks.as_ref().map(|callbacks| (callbacks.base(), callbacks.key_names()));
+        let account = account.map(|account| (&account.prices, account.answers_within, account.timeout));
+        let text = format!(
+            "{:?}",
+            (
+                (
+                    kind.name,
+                    address.as_str(),
+                    account_sid,
+                    api_key.expose_secret(),
+                    api_token.expose_secret()
+                ),
+                (callback_fields, callback_profile_id, header),
+                (app_secret.as_ref().map(ExposeSecret::expose_secret), account, callbacks),
+            )
+        );
+        blake3::hash(text.as_bytes())
+    }
 }
 
 /// What a configured account is allowed: the provider's own limits, unless it says otherwise.
-fn rates(account: Option<&AccountConfig>) -> Rates {
+pub(super) fn rates(account: Option<&AccountConfig>) -> Rates {
     let Some(AccountConfig { limits, provider, .. }) = account else { return Rates::default() };
     Rates {
         requests: limits.requests.or_else(|| provider.requests?.parse().ok()),
@@ -272,12 +324,15 @@ pub(super) fn most(config: &Config, account: &str, job: Option<&Job>) -> Option<
     own.into_iter().chain(all).max_by_key(|rate| rate.period())
 }
 
-/// A limit of recipients counts also those whom an earlier process wrote to.
-pub(super) async fn remember_recipients(ledger: &Sqlite, accounts: &Accounts) -> Result<(), Failure> {
-    for (name, account) in accounts.usable() {
-        if let Some(rate) = account.limits.rates().recipients {
-            account.limits.remember(ledger.recipients(name, rate.per()).await?);
-        }
+/// A limit of recipients counts also those whom an earlier process wrote to. A fleet's buckets know them.
+pub(super) async fn remember_recipients(
+    ledger: &AnyLedger,
+    name: &str,
+    account: &Account,
+    rates: Rates,
+) -> Result<(), Failure> {
+    if let (AnyLedger::Embedded(ledger), Some(rate)) = (ledger, rates.recipients) {
+        account.limits.remember(ledger.recipients(name, rate.per()).await?);
     }
     Ok(())
 }
@@ -292,60 +347,4 @@ pub(super) fn tokens(config: &Config) -> Result<Vec<(String, http::Role, SecretS
         Ok((token.name.clone(), role, token.token.read(&format!("http.tokens.{nth}.token"))?))
     };
     config.http.tokens.iter().enumerate().map(token).collect()
-}
-
-/// Takes over limits and tokens that are changed in the configuration's file, until it is stopped; and says what else would
-/// take effect only with a worker that is started again.
-pub(super) async fn follow_file(
-    file: Option<PathBuf>,
-    accounts: Accounts,
-    access: Option<http::Access>,
-    stop: CancellationToken,
-) {
-    let Some(file) = file else { return };
-    let changed = || std::fs::metadata(&file).and_then(|data| data.modified()).ok();
-    let mut known: Option<SystemTime> = changed();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(LOOK) => {}
-        }
-        let now = changed();
-        if now == known || now.is_none() {
-            continue;
-        }
-        known = now;
-        match Config::load(Some(&file)) {
-            Ok(config) => {
-                for (name, account) in accounts.usable() {
-                    let Some(changed) = config.accounts.get(name) else { continue };
-                    let rates = rates(Some(changed));
-                    if rates != account.limits.rates() {
-                        tracing::info!(account = name, limits = %rates, before = %account.limits.rates(), "limits changed");
-                        account.limits.set_rates(rates);
-                    }
-                }
-                match (&access, tokens(&config)) {
-                    (None, _) => {}
-                    (Some(access), Ok(tokens)) => {
-                        if access.replace(tokens) {
-                            tracing::info!("tokens changed");
-                        }
-                    }
-                    (_, Err(failure)) => tracing::error!("the tokens stay as they were: {failure}"),
-                }
-                let (known, now) = (accounts.all(), &config.accounts);
-                let new = now.keys().filter(|name| !known.contains_key(name));
-                let gone = known.keys().copied().filter(|name| !now.contains_key(*name));
-                let names: Vec<&str> = new.chain(gone).map(String::as_str).collect();
-                if !names.is_empty() {
-                    tracing::warn!(
-                        "accounts were added or taken out ({}): that takes effect when the worker is started again",
-                        names.join(", ")
-                    );
-                }
-            }
-            Err(fault) => tracing::error!("the configuration has changed and can't be used: {fault}"),
-        }
-    }
 }

@@ -1,5 +1,6 @@
 //! `flowcast run`: one machine, no broker and no Redis.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,14 +9,16 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::open::Destination;
+use super::reloading::Reloading;
 use super::sandbox::{Faults, inside};
 use super::text::summary;
 use super::{Failure, Outcome, UNSETTLED, line, open, operator, print, progress, write_line};
 use crate::audience::Audiences;
 use crate::campaign::CampaignState;
 use crate::config::Config;
-use crate::dispatch::{self, Context, End, Events};
-use crate::ledger::{Access, Campaign, Campaigns, LedgerError, Sqlite, UnmovedStore};
+use crate::dispatch::{self, Accounts, Context, End, Events};
+use crate::ledger::{Access, AnyLedger, Campaign, Campaigns, LedgerError, Sqlite, UnmovedStore};
 use crate::sandbox::Reporting;
 use crate::views::status::Status;
 
@@ -39,11 +42,11 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
     }
     let job = open::job(&run.job)?;
     let sandbox = if run.sandbox { Some(inside(&run.faults, Reporting::default()).await?) } else { None };
-    let account = match &sandbox {
-        Some((_, address)) => open::sandbox_account(config, &job.account, address, None)?,
-        None => open::account(config, &job.account, None, None)?,
+    let destination = match &sandbox {
+        Some((_, address)) => Destination::Sandbox(address.clone()),
+        None => Destination::Providers(None),
     };
-    let account = Arc::new(account);
+    let account = Arc::new(destination.open(config, &job.account, None, None)?);
     let audiences = open::audiences_beside(config, &run.job)?;
     let path = run.store.path(config).to_path_buf();
 
@@ -73,10 +76,12 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
         write_line(&format!("the audience is {note}"));
     }
     print_beginning(&campaign, &path);
-    let context =
-        Context::new(open::only(&name, &account), Audiences::default(), Events::default(), run.sandbox);
-    open::remember_recipients(&ledger, &context.accounts).await?;
-    tokio::spawn(open::follow_file(file, context.accounts.clone(), None, stop.clone()));
+    let accounts = Accounts::new(BTreeMap::from([(name.clone(), Ok(account.clone()))]));
+    let context = Context::new(accounts.clone(), Audiences::default(), Events::default(), run.sandbox);
+    let any = AnyLedger::Embedded(ledger.clone());
+    open::remember_recipients(&any, &name, &account, account.limits.rates()).await?;
+    Reloading { file, accounts, only: Some(name), destination, ledger: any, http: None }
+        .start(config, stop.clone());
     let again = again(&run);
     let end =
         send(&ledger, &context, &prepared, &campaign, &stop, json).await.map_err(

@@ -58,7 +58,7 @@ pub(super) async fn main(submit: Submit, config: &Config, json: bool) -> Outcome
         }
         job.id = Some(id.clone());
         let endpoint = CallbackEndpoint::in_shape(config)?;
-        let account = open::account(config, &job.account, None, endpoint.as_ref())?;
+        let account = open::account(config, &job.account, endpoint.as_ref())?;
         // The worker reads the audience below its own root, wherever the job's file is.
         let prepared = Arc::new(prepare(job, &open::audiences(config)?, &account)?);
         // It may be a worker's by now, or be made by one at this moment.

@@ -12,6 +12,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::callback_endpoint::CallbackEndpoint;
+use super::open::Destination;
+use super::reloading::{HttpSide, Reloading};
 use super::run::listen_for_signals;
 use super::sandbox::{Faults, inside};
 use super::{Failure, Outcome, open};
@@ -112,10 +114,12 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     };
     let forward = forward(config, Some(&broker))?;
     let events = events(config, Some(broker.clone()), &forward);
-    let mut context = context(config, Some(&server), endpoint.as_ref(), events)?;
+    let destination = Destination::Providers(Some(server.clone()));
+    let accounts = destination.accounts(config, endpoint.as_ref());
+    let mut context = Context::new(accounts, open::audiences(config)?, events, false);
     context.unmoved = UnmovedStore::at(config.store.path.clone());
     tell_of_unfinished(&context.unmoved).await;
-    http::count_from_zero(context.accounts.all().into_keys());
+    http::count_from_zero(&context.accounts);
     let _ = slot.set(reports(config, &ledger, &context, forward));
     api.open(AnyLedger::Fleet(ledger.clone()), context.clone());
     watch(&health, &server, &broker);
@@ -123,7 +127,10 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     let recovering = ledger.clone();
     health.watch_loop(progress.clone(), move || recovering.recovery_steps());
     log_start(&http, "Redis and RabbitMQ");
-    tokio::spawn(open::follow_file(file, context.accounts.clone(), Some(access), stop.clone()));
+    let http_side = Some(HttpSide { access, public_url: None });
+    let (accounts, ledger_of) = (context.accounts.clone(), AnyLedger::Fleet(ledger.clone()));
+    Reloading { file, accounts, only: None, destination, ledger: ledger_of, http: http_side }
+        .start(config, stop.clone());
     tokio::spawn(clean(ledger.clone(), redis.keep_for.0, stop.clone()));
     let done = drain(config, &stop, async {
         let (taken, registered) = mpsc::channel(REGISTERED);
@@ -166,45 +173,49 @@ async fn embedded(
     let access = http::Access::new(open::tokens(config)?);
     let more = router(slot.clone()).merge(pages(config, &api, &access, &health));
     let http = Http::start(&config.http.listen, health.clone(), more).await.map_err(Failure::Outside)?;
-    let public_url = config.http.public_url.clone();
     let forward = forward(config, None)?;
     let events = events(config, None, &forward);
-    let (_sandbox, context) = if worker.sandbox {
+    let (_sandbox, destination) = if worker.sandbox {
         let (sandbox, address) = inside(&worker.faults, PEOPLE).await?;
-        // Its reports find their way by themselves.
-        let public_url = public_url.or_else(|| format!("http://{}", http.address).parse().ok());
-        let endpoint = CallbackEndpoint::of(config, public_url.as_ref(), &ledger).await?;
-        let accounts = open::sandbox_accounts(config, &address, endpoint.as_ref())?;
-        let root = config.audiences.root.as_deref().unwrap_or(AUDIENCES);
-        let audiences = open::audiences_below(config, Some(root))?;
-        (Some(sandbox), Context::new(accounts, audiences, events, true))
+        (Some(sandbox), Destination::Sandbox(address))
     } else {
-        let endpoint = CallbackEndpoint::of(config, public_url.as_ref(), &ledger).await?;
-        (None, context(config, None, endpoint.as_ref(), events)?)
+        (None, Destination::Providers(None))
     };
-    http::count_from_zero(context.accounts.all().into_keys());
+    // A sandbox's reports find their way by themselves.
+    let own_url = worker.sandbox.then(|| format!("http://{}", http.address).parse().ok()).flatten();
+    let public_url = config.http.public_url.as_ref().or(own_url.as_ref());
+    let endpoint = CallbackEndpoint::of(config, public_url, &ledger).await?;
+    let audiences = match &config.audiences.root {
+        None if worker.sandbox => open::audiences_below(config, Some(AUDIENCES))?,
+        _ => open::audiences(config)?,
+    };
+    let accounts = destination.accounts(config, endpoint.as_ref());
+    let context = Context::new(accounts, audiences, events, worker.sandbox);
+    http::count_from_zero(&context.accounts);
     let _ = slot.set(reports(config, &ledger, &context, forward));
-    api.open(AnyLedger::Embedded(ledger.clone()), context.clone());
+    let any = AnyLedger::Embedded(ledger.clone());
+    api.open(any.clone(), context.clone());
     // Ready as soon as everything answers.
     health.check("store", || true);
     let progress = LoopProgress::default();
     health.watch_loop(progress.clone(), || 0);
-    open::remember_recipients(&ledger, &context.accounts).await?;
+    for (name, account) in context.accounts.usable() {
+        open::remember_recipients(&any, &name, &account, account.limits.rates()).await?;
+    }
     let sandbox = if worker.sandbox { ", at a sandbox: nothing is really sent" } else { "" };
     log_start(&http, &format!("the store {}{sandbox}", path.display()));
-    tokio::spawn(open::follow_file(file, context.accounts.clone(), Some(access), stop.clone()));
+    let http_side = Some(HttpSide { access, public_url: own_url });
+    Reloading {
+        file,
+        accounts: context.accounts.clone(),
+        only: None,
+        destination,
+        ledger: any,
+        http: http_side,
+    }
+    .start(config, stop.clone());
     let (_, nothing) = mpsc::channel(1);
     drain(config, stop, work::<Sqlite, Local>(&ledger, &(), &context, nothing, &progress, stop)).await
-}
-
-fn context(
-    config: &Config,
-    server: Option<&RedisClient>,
-    endpoint: Option<&CallbackEndpoint>,
-    events: Events,
-) -> Result<Context, Failure> {
-    let accounts = open::accounts(config, server, endpoint);
-    Ok(Context::new(accounts, open::audiences(config)?, events, false))
 }
 
 /// The API and the dashboard.

@@ -1,10 +1,14 @@
-//! An account, ready to send: its provider, its connections, its limits.
+//! An account, ready to send: its provider, its connections, its limits; and the accounts of a process.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::backoff::backoff;
+use crate::campaign::problem::{nearest, quoted};
 use crate::campaign::{BATCH_LIMIT, Callbacks, PriceList};
 use crate::limiter::AccountLimits;
 use crate::provider::{Kind, Provider, Transport};
@@ -23,8 +27,8 @@ pub struct Account {
     pub provider: Box<dyn Provider>,
     /// Its connections.
     pub transport: Transport,
-    /// Its buckets.
-    pub limits: AccountLimits,
+    /// Its buckets. An account that is opened again with another configuration keeps them.
+    pub limits: Arc<AccountLimits>,
     /// Where its reports come to, where flowcast takes them.
     pub callbacks: Option<Arc<Callbacks>>,
     /// Its provider.
@@ -33,7 +37,58 @@ pub struct Account {
     pub answers_within: Option<Duration>,
     /// What a message costs, where the configuration says so.
     pub prices: Option<PriceList>,
+    /// The digest of what it was opened with, which tells whether it must be opened again.
+    pub opened_with: Option<blake3::Hash>,
     limited: AtomicU32,
+}
+
+/// An account, or why it can't be used.
+pub type Opened = Result<Arc<Account>, String>;
+
+/// The accounts of a process. Clones share them.
+#[derive(Clone, Default)]
+pub struct Accounts(Arc<watch::Sender<Arc<BTreeMap<String, Opened>>>>);
+
+impl Accounts {
+    /// Accounts by name.
+    pub fn new(accounts: BTreeMap<String, Opened>) -> Self {
+        Self(Arc::new(watch::Sender::new(Arc::new(accounts))))
+    }
+
+    /// From now on these are the accounts. A campaign of one that is another now goes on with it as soon as the requests
+    /// that are out have their outcomes.
+    pub fn replace(&self, accounts: BTreeMap<String, Opened>) {
+        self.0.send_replace(Arc::new(accounts));
+    }
+
+    /// Tells when they are replaced.
+    pub fn changes(&self) -> watch::Receiver<Arc<BTreeMap<String, Opened>>> {
+        self.0.subscribe()
+    }
+
+    /// An account, or why it can't be used.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, and what to do.
+    pub fn get(&self, name: &str) -> Opened {
+        let all = self.all();
+        all.get(name).cloned().unwrap_or_else(|| {
+            let near = nearest(name, all.keys().map(String::as_str));
+            Err(format!("the account {} is not configured{near}", quoted(name)))
+        })
+    }
+
+    /// All of them by name.
+    pub fn all(&self) -> Arc<BTreeMap<String, Opened>> {
+        self.0.borrow().clone()
+    }
+
+    /// Those that can be used, by name.
+    pub fn usable(&self) -> Vec<(String, Arc<Account>)> {
+        let all = self.all();
+        all.iter().filter_map(|(name, account)| Some((name.clone(), account.clone().ok()?))).collect()
+    }
 }
 
 impl Account {
@@ -42,17 +97,18 @@ impl Account {
         kind: &'static Kind,
         provider: Box<dyn Provider>,
         transport: Transport,
-        limits: AccountLimits,
+        limits: impl Into<Arc<AccountLimits>>,
         callbacks: Option<Arc<Callbacks>>,
     ) -> Self {
         Self {
             kind,
             provider,
             transport,
-            limits,
+            limits: limits.into(),
             callbacks,
             answers_within: None,
             prices: None,
+            opened_with: None,
             limited: AtomicU32::new(0),
         }
     }

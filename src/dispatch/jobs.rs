@@ -10,6 +10,7 @@ use futures_util::{FutureExt, StreamExt, future};
 use opentelemetry::context::FutureExt as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::sender::LONG_WAIT;
 use super::{Context, Prepared, Refusal, control, prepare, register, under_way};
@@ -18,7 +19,7 @@ use crate::campaign::text::shortened;
 use crate::campaign::{CampaignId, Job, Problem};
 use crate::ledger::{Ledger, LedgerError};
 use crate::queue::QueueError;
-use crate::queue::rabbitmq::{Broker, JobDelivery};
+use crate::queue::rabbitmq::{Broker, JobDelivery, PutOff};
 use crate::traces;
 
 /// The longest job, in bytes: a list of a hundred thousand recipients.
@@ -38,6 +39,11 @@ const QUEUE: &str = "the queue";
 const AGAIN: Duration = Duration::from_secs(1);
 /// The longest.
 const SELDOM: Duration = Duration::from_secs(30);
+/// How long a job waits for its account, in milliseconds: longer than a new configuration takes to reach all workers.
+const LONGEST_WAIT_MS: i64 = 3_600_000;
+/// It is tried again after about as long as it has waited by now, within these bounds.
+const SHORTEST_PUT_OFF: Duration = Duration::from_secs(5);
+const LONGEST_PUT_OFF: Duration = Duration::from_mins(1);
 
 /// Why a document is not done.
 enum JobError {
@@ -45,6 +51,8 @@ enum JobError {
     Refused { error: String, pointer: String },
     /// It may be later.
     Later(String),
+    /// It may be when this worker, or another one, can send from its account.
+    Waits { reason: String, id: Option<CampaignId> },
 }
 
 impl From<Vec<Problem>> for JobError {
@@ -305,16 +313,16 @@ async fn take<L: Ledger>(intake: &Intake<'_, L>, delivery: JobDelivery) -> Resul
             read(intake, &delivery).with_context(outside).await
         };
         match done {
+            Err(JobError::Waits { reason, id }) => {
+                return wait_for_account(intake, delivery, &reason, id).await;
+            }
             // Acknowledged after the ledger has it.
             Ok(()) => {
                 delivery.acknowledge().await;
                 return Ok(());
             }
             Err(JobError::Refused { error, pointer }) => {
-                let error = shortened(&error, LONGEST_ERROR);
-                tracing::warn!("a job is refused: {error}");
-                metrics::counter!("flowcast_jobs_refused_total").increment(1);
-                return broker.bury(delivery, &error, &pointer).await;
+                return refuse(broker, delivery, &error, &pointer).await;
             }
             Err(JobError::Later(reason)) => {
                 tracing::error!("a job can't be taken now, and is tried again: {reason}");
@@ -327,6 +335,54 @@ async fn take<L: Ledger>(intake: &Intake<'_, L>, delivery: JobDelivery) -> Resul
             }
         }
     }
+}
+
+async fn refuse(
+    broker: &Broker,
+    delivery: JobDelivery,
+    error: &str,
+    pointer: &str,
+) -> Result<(), QueueError> {
+    let error = shortened(error, LONGEST_ERROR);
+    tracing::warn!("a job is refused: {error}");
+    metrics::counter!("flowcast_jobs_refused_total").increment(1);
+    broker.bury(delivery, &error, pointer).await
+}
+
+/// Puts a job off whose account can't be used here: another worker may know it already, and this one may soon.
+async fn wait_for_account<L: Ledger>(
+    intake: &Intake<'_, L>,
+    delivery: JobDelivery,
+    reason: &str,
+    id: Option<CampaignId>,
+) -> Result<(), QueueError> {
+    const POINTER: &str = "/account";
+    let Intake { ledger, broker, .. } = *intake;
+    let now = ledger.now();
+    if id.is_none() && delivery.put_off.is_none() && delivery.redelivered {
+        // Under the id that it was given then it may wait already; under another one it would be sent twice.
+        let error = format!(
+            "{reason}. It has no id and was delivered before, so it may be waiting already under an id that it was given: \
+             put it back only if no campaign of it begins within an hour"
+        );
+        return refuse(broker, delivery, &error, POINTER).await;
+    }
+    let put_off = match &delivery.put_off {
+        Some(put_off) => put_off.clone(),
+        None => match Uuid::now_v7().to_string().parse() {
+            Ok(id) => PutOff { since: now, id },
+            Err(error) => return refuse(broker, delivery, &error.to_string(), "").await,
+        },
+    };
+    let waited = now - put_off.since;
+    if waited >= LONGEST_WAIT_MS {
+        return refuse(broker, delivery, &format!("{reason}. It waited for an hour"), POINTER).await;
+    }
+    let wait = Duration::from_millis(waited.unsigned_abs()).clamp(SHORTEST_PUT_OFF, LONGEST_PUT_OFF);
+    let job = id.as_ref().unwrap_or(&put_off.id);
+    tracing::warn!(%job, "a job waits until a worker can send from its account, for an hour at the most: {reason}");
+    metrics::counter!("flowcast_jobs_put_off_total").increment(1);
+    broker.put_off(delivery, wait, &put_off).await
 }
 
 async fn read<L: Ledger>(intake: &Intake<'_, L>, delivery: &JobDelivery) -> Result<(), JobError> {
@@ -350,9 +406,14 @@ async fn read<L: Ledger>(intake: &Intake<'_, L>, delivery: &JobDelivery) -> Resu
         tracing::info!(campaign = %document.id, "{:?}: {} messages, now {}", document.action, done.messages, done.state);
         return Ok(());
     }
-    let job = Job::read(&delivery.data)?;
-    let account =
-        context.accounts.get(&job.account).map_err(|fault| vec![Problem::new("/account", fault)])?;
+    let mut job = Job::read(&delivery.data)?;
+    let account = context
+        .accounts
+        .get(&job.account)
+        .map_err(|reason| JobError::Waits { reason, id: job.id.clone() })?;
+    if let (None, Some(put_off)) = (&job.id, &delivery.put_off) {
+        job.id = Some(put_off.id.clone());
+    }
     let audiences = context.audiences.clone();
     let prepared = tokio::task::spawn_blocking(move || prepare(job, &audiences, &account)).await;
     let prepared = Arc::new(prepared.map_err(|fault| JobError::Later(fault.to_string()))??);

@@ -206,7 +206,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::BTreeMap;
 
     use tokio_util::sync::CancellationToken;
 
@@ -220,7 +220,7 @@ mod tests {
     #[tokio::test]
     async fn planning_that_ends_after_the_campaign_was_read_is_not_begun_again() {
         let known = registered().await;
-        let accounts = Accounts::new(HashMap::from([("main".to_owned(), Ok(known.account.clone()))]));
+        let accounts = Accounts::new(BTreeMap::from([("main".to_owned(), Ok(known.account.clone()))]));
         let context = Context::new(accounts, Audiences::default(), Events::default(), false);
         let (queue, stop) = (Local::open(&(), &known.id, 1), CancellationToken::new());
         let mut supervisor = CampaignSupervisor::new(

@@ -32,7 +32,7 @@ mod supervisor;
 mod under_way;
 mod worker;
 
-pub use account::Account;
+pub use account::{Account, Accounts, Opened};
 pub use control::{Done, control};
 pub use error::DispatchError;
 pub use events::{Events, OfJob, Webhooks};
@@ -44,4 +44,4 @@ pub use progress::LoopProgress;
 pub use recover::{Recovered, recover, recover_restored};
 pub use run::{End, run};
 pub use supervisor::Context;
-pub use worker::{Accounts, Registered, work};
+pub use worker::{Registered, work};

@@ -640,13 +640,15 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             usize::try_from(campaign.rows).unwrap_or(usize::MAX).div_ceil(campaign.batch_size.max(1));
         let wanted = |account: &Account| account.senders(campaign.batch_size).min(batches.max(1));
         if let Some(senders) = &mut self.sending {
-            if !senders.probe && !senders.sending.stop.is_cancelled() {
+            let account = self.context.accounts.get(&job.account).ok();
+            let is_same = account.is_some_and(|account| Arc::ptr_eq(&account, &senders.sending.account));
+            if is_same && !senders.probe && !senders.sending.stop.is_cancelled() {
                 // More requests may be under way than when they began.
                 let wanted = wanted(&senders.sending.account);
                 senders.begin(wanted);
                 return Ok(());
             }
-            // They stopped by themselves, or were there for a probe.
+            // They stopped by themselves, were there for a probe, or their account is another one by now.
             if !self.rest().await? {
                 return Ok(());
             }

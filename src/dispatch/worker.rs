@@ -19,9 +19,8 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::supervisor::{CampaignSupervisor, Rest};
-use super::{Account, Context, DispatchError, LoopProgress, Prepared};
+use super::{Context, DispatchError, LoopProgress, Prepared};
 use crate::campaign::CampaignId;
-use crate::campaign::problem::{nearest, quoted};
 use crate::ledger::{Breaker, CLOCK_SKEW, Campaign, Ledger};
 use crate::queue::{Local, Queue};
 use crate::runtime;
@@ -44,41 +43,6 @@ const FEW_BATCHES: u64 = 4;
 
 /// Campaigns that this worker has just registered, with what it knows of them.
 pub type Registered = mpsc::Receiver<(CampaignId, Arc<Prepared>)>;
-
-/// The accounts of a worker.
-#[derive(Clone, Default)]
-pub struct Accounts(Arc<HashMap<String, Result<Arc<Account>, String>>>);
-
-impl Accounts {
-    /// Accounts by name; one that can't be used has the reason in its place.
-    pub fn new(accounts: HashMap<String, Result<Arc<Account>, String>>) -> Self {
-        Self(Arc::new(accounts))
-    }
-
-    /// An account, or why it can't be used.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong with it, and what to do.
-    pub fn get(&self, name: &str) -> Result<Arc<Account>, String> {
-        if let Some(account) = self.0.get(name) {
-            account.clone()
-        } else {
-            let near = nearest(name, self.0.keys().map(String::as_str));
-            Err(format!("the account {} is not configured{near}", quoted(name)))
-        }
-    }
-
-    /// All of them by name, in order; one that can't be used has the reason in its place.
-    pub fn all(&self) -> BTreeMap<&String, &Result<Arc<Account>, String>> {
-        self.0.iter().collect()
-    }
-
-    /// Those that can be used.
-    pub fn usable(&self) -> impl Iterator<Item = (&String, &Arc<Account>)> {
-        self.0.iter().filter_map(|(name, account)| Some((name, account.as_ref().ok()?)))
-    }
-}
 
 /// Supervises all campaigns until it is stopped; what is in flight then is finished and recorded. Each round
 /// of its loop is counted in `progress`.
@@ -123,6 +87,7 @@ pub async fn work<L: Ledger, Q: Queue>(
             () = tokio::time::sleep(REST) => {}
         }
     }
+    let mut accounts = context.accounts.changes();
     let mut poll = tokio::time::interval(runtime::often(POLL));
     let mut present = tokio::time::interval(PRESENT);
     for interval in [&mut poll, &mut present] {
@@ -136,6 +101,11 @@ pub async fn work<L: Ledger, Q: Queue>(
             // First what comes seldom, so that nothing keeps it waiting for long.
             _ = present.tick() => worker.see_others().await,
             _ = poll.tick() => worker.follow().await,
+            // Never closed while the context is there. What waits for an account may be sent now.
+            Ok(()) = accounts.changed() => {
+                worker.version = 0;
+                Ok(())
+            }
             Some((id, prepared)) = registered.recv() => {
                 worker.look_at(id, Some(prepared));
                 Ok(())
@@ -364,5 +334,5 @@ fn is_small(campaign: &Campaign) -> bool {
 
 /// The broker hands over so many batches ahead at the most, for any account.
 fn ahead(context: &Context, batch_size: usize) -> usize {
-    context.accounts.usable().map(|(_, account)| account.ahead(batch_size)).max().unwrap_or(1)
+    context.accounts.usable().iter().map(|(_, account)| account.ahead(batch_size)).max().unwrap_or(1)
 }

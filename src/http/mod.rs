@@ -28,6 +28,7 @@ pub use dashboard::router as dashboard_router;
 pub use health::Health;
 use problem::Problem;
 
+use crate::dispatch::Accounts;
 use crate::traces;
 
 /// The most connections that are open at once.
@@ -167,8 +168,8 @@ impl Drop for Http {
 
 /// Makes every counter that an alert watches be there with 0, those of each account, too: of a series that begins with its
 /// first incident Prometheus sees no increase.
-pub fn count_from_zero<'a>(accounts: impl Iterator<Item = &'a String>) {
-    for account in accounts {
+pub fn count_from_zero(accounts: &Accounts) {
+    for account in accounts.all().keys() {
         for state in ["accepted", "rejected", "in_doubt", "pending"] {
             metrics::counter!("flowcast_messages_total", "account" => account.clone(), "state" => state)
                 .absolute(0);
@@ -189,6 +190,7 @@ pub fn count_from_zero<'a>(accounts: impl Iterator<Item = &'a String>) {
     metrics::counter!("flowcast_lost_messages_total").absolute(0);
     metrics::counter!("flowcast_restored_messages_total").absolute(0);
     metrics::counter!("flowcast_jobs_refused_total").absolute(0);
+    metrics::counter!("flowcast_jobs_put_off_total").absolute(0);
 }
 
 fn describe() {
@@ -217,6 +219,10 @@ fn describe() {
         "Messages whose outcome Redis had forgotten and that were written again"
     );
     describe_counter!("flowcast_jobs_refused_total", "Jobs that went to the dead ones");
+    describe_counter!(
+        "flowcast_jobs_put_off_total",
+        "How often a job was put off because no account of its name could be used"
+    );
     describe_histogram!(
         "http_server_request_duration_seconds",
         metrics::Unit::Seconds,

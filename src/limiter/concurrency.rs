@@ -5,7 +5,7 @@
 //! Growing never sends faster than the buckets allow; that is theirs alone.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -28,7 +28,7 @@ pub struct Concurrency {
     /// Whether a sender had to wait for a slot since the last judgement.
     was_short: AtomicBool,
     /// What is known of the answers, where the limit is to be found.
-    answers: Option<Mutex<Answers>>,
+    answers: Mutex<Option<Answers>>,
 }
 
 /// The answers since the last judgement, and the quickest of late.
@@ -47,22 +47,46 @@ impl Concurrency {
     /// As many as the account says.
     pub fn fixed(limit: usize) -> Self {
         let slots = Arc::new(Semaphore::new(limit));
-        Self { slots, limit: AtomicUsize::new(limit), was_short: AtomicBool::new(false), answers: None }
+        Self {
+            slots,
+            limit: AtomicUsize::new(limit),
+            was_short: AtomicBool::new(false),
+            answers: Mutex::default(),
+        }
     }
 
     /// At least so many, and more where that is of use.
     pub fn found_from(least: usize) -> Self {
-        let now = Instant::now();
-        let answers = Answers {
-            least,
-            since: now,
-            latencies: Vec::new(),
-            has_failed: false,
-            quickest: Duration::MAX,
-            quickest_before: Duration::MAX,
-            rotated: now,
-        };
-        Self { answers: Some(Mutex::new(answers)), ..Self::fixed(least) }
+        Self { answers: Mutex::new(Some(Answers::new(least))), ..Self::fixed(least) }
+    }
+
+    /// From now on it is this limit, or found from the least. Where it falls, slots in use are given up as they become
+    /// free, before anybody else has one.
+    pub fn change(&self, fixed: Option<usize>, least: usize) {
+        let mut answers = self.answers();
+        let limit = self.limit();
+        match (fixed, &mut *answers) {
+            (None, Some(known)) if known.least == least => {}
+            (None, _) => *answers = Some(Answers::new(least)),
+            (Some(next), _) => {
+                *answers = None;
+                self.limit.store(next, Ordering::Relaxed);
+                self.slots.add_permits(next.saturating_sub(limit));
+                let fewer = limit.saturating_sub(next);
+                let forgotten = self.slots.forget_permits(fewer);
+                let (slots, left) =
+                    (self.slots.clone(), u32::try_from(fewer - forgotten).unwrap_or(u32::MAX));
+                if left > 0 {
+                    tokio::spawn(async move {
+                        slots.acquire_many_owned(left).await.map(OwnedSemaphorePermit::forget)
+                    });
+                }
+            }
+        }
+    }
+
+    fn answers(&self) -> MutexGuard<'_, Option<Answers>> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many may be under way now.
@@ -72,7 +96,7 @@ impl Concurrency {
 
     /// Whether the limit stays as it is.
     pub fn is_fixed(&self) -> bool {
-        self.answers.is_none()
+        self.answers().is_none()
     }
 
     /// How many may ever be under way.
@@ -91,8 +115,8 @@ impl Concurrency {
 
     /// A request was answered after so long; it went well if the provider took it in as it should.
     pub fn answered(&self, latency: Duration, went_well: bool) {
-        let Some(answers) = &self.answers else { return };
-        let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answers = self.answers();
+        let Some(answers) = &mut *answers else { return };
         answers.has_failed |= !went_well;
         answers.latencies.push(latency);
         let limit = self.limit();
@@ -114,6 +138,19 @@ impl Concurrency {
 }
 
 impl Answers {
+    fn new(least: usize) -> Self {
+        let now = Instant::now();
+        Self {
+            least,
+            since: now,
+            latencies: Vec::new(),
+            has_failed: false,
+            quickest: Duration::MAX,
+            quickest_before: Duration::MAX,
+            rotated: now,
+        }
+    }
+
     /// The limit that follows from the answers since the last judgement.
     fn judge(&mut self, limit: usize, was_short: bool, now: Instant) -> usize {
         if now > self.rotated + MEMORY {
@@ -151,14 +188,41 @@ mod tests {
             let limit = concurrency.limit();
             let (latency, went_well) = latency(limit);
             concurrency.was_short.store(true, Ordering::Relaxed);
-            if let Some(answers) = &concurrency.answers {
-                answers.lock().unwrap().since = Instant::now().checked_sub(WINDOW).unwrap();
+            if let Some(answers) = &mut *concurrency.answers() {
+                answers.since = Instant::now().checked_sub(WINDOW).unwrap();
             }
             for _ in 0..limit {
                 concurrency.answered(latency, went_well);
             }
         }
         concurrency.limit()
+    }
+
+    #[tokio::test]
+    async fn a_limit_that_falls_counts_before_anybody_else_has_a_slot() {
+        let limit = Concurrency::fixed(3);
+        let held = [limit.slot().await, limit.slot().await];
+        limit.change(Some(1), 8);
+        assert_eq!((limit.limit(), limit.is_fixed()), (1, true));
+        let next = tokio::spawn({
+            let slots = limit.slots.clone();
+            async move { slots.acquire_owned().await }
+        });
+        // The third slot was free and is gone; one of those in use is given up.
+        let [first, second] = held;
+        tokio::task::yield_now().await;
+        drop(first);
+        tokio::task::yield_now().await;
+        assert!(!next.is_finished());
+        drop(second);
+        let _only = next.await.unwrap().unwrap();
+        assert_eq!(limit.slots.available_permits(), 0);
+
+        limit.change(Some(4), 8);
+        assert_eq!((limit.limit(), limit.slots.available_permits()), (4, 3));
+        limit.change(None, 8);
+        assert!(!limit.is_fixed());
+        assert_eq!((limit.limit(), limit.most()), (4, MOST));
     }
 
     #[test]

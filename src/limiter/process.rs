@@ -200,15 +200,18 @@ impl Buckets {
     }
 
     /// Takes over whom the account wrote to, and how long ago.
-    pub(super) fn remember(&self, mut recipients: Vec<(Phone, Duration)>) {
-        recipients.sort_unstable_by_key(|(_, ago)| std::cmp::Reverse(*ago));
+    pub(super) fn remember(&self, recipients: Vec<(Phone, Duration)>) {
         let (mut inner, now) = (self.inner(), Instant::now());
+        let known = &mut inner.recipients;
         for (phone, ago) in recipients {
             // A machine that started later than that has no such moment; then it counts from its start.
             let at = now.checked_sub(ago).unwrap_or(now);
-            inner.recipients.last.insert(phone, at);
-            inner.recipients.order.push_back((at, phone));
+            let last = known.last.entry(phone).or_insert(at);
+            *last = at.max(*last);
         }
+        let mut order: Vec<_> = known.last.iter().map(|(phone, at)| (*at, *phone)).collect();
+        order.sort_unstable_by_key(|(at, _)| *at);
+        known.order = order.into();
     }
 
     /// Lets nothing go out for a while, and then less for a while.

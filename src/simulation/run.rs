@@ -1,6 +1,6 @@
 //! One run: some campaigns, some workers, everything that happens to them, and a calm end.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
@@ -164,7 +164,7 @@ impl Run {
         let node = Node::new(&self.world, &self.numbers);
         let ledger = Remote { inner: self.ledger.another(), node: node.clone() };
         let account = self.account(&node);
-        let accounts = Accounts::new(HashMap::from([("main".to_owned(), Ok(account.clone()))]));
+        let accounts = Accounts::new(BTreeMap::from([("main".to_owned(), Ok(account.clone()))]));
         let context = Context::new(accounts, Audiences::default(), Events::default(), false);
         let (home, stop) = ((self.broker.clone(), node.clone()), CancellationToken::new());
         let stopped = stop.clone();

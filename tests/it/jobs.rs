@@ -62,7 +62,6 @@ async fn what_is_refused_is_buried_whole_with_the_reason_and_the_worker_goes_on(
         (large.to_string().into_bytes(), "a job has at most", ""),
         (with("/version", json!(9), "v"), "this flowcast reads version 1", "/version"),
         (changed.to_string().into_bytes(), "is known with other content", "/id"),
-        (with("/account", json!("mian"), "a"), "did you mean \"main\"?", "/account"),
         (with("/audience", csv("none.csv"), "b"), "no such file", "/audience/csv/path"),
         (
             with("/audience", csv("../secret.csv"), "d"),
@@ -215,7 +214,7 @@ async fn what_is_refused_is_told_to_who_asks() {
 
     // Another system does not look, and the worker refuses it.
     let mut document = job();
-    document["account"] = json!("mian");
+    document["audience"] = json!({ "csv": { "path": "none.csv" } });
     broker.submit(document.to_string().into_bytes()).await.unwrap();
     let _worker = fleet.worker();
     until("it to be refused", || fleet.log().contains("refused")).await;
@@ -224,7 +223,7 @@ async fn what_is_refused_is_told_to_who_asks() {
     let name = listed[0]["name"].as_str().unwrap();
     let told = fleet.world.run(&["status", "c1"]).await;
     assert_eq!(told.status, Some(2), "{told:?}");
-    assert!(told.err.contains("a job of that id was refused: ") && told.err.contains("mian"), "{told:?}");
+    assert!(told.err.contains("a job of that id was refused: ") && told.err.contains("none.csv"), "{told:?}");
     // Named by what is in it, as the list has it.
     let done = fleet.ok(&["dead", "discard", &name[..8]]).await;
     assert!(done.out.contains("discarded: 1"), "{done:?}");
@@ -510,8 +509,7 @@ async fn all_refused_jobs_are_put_back_or_let_go_many_at_a_time() {
     let mut job = job();
     for nth in 0..MANY {
         job["id"] = json!(format!("refused-{nth}"));
-        // Nobody knows this account.
-        job["account"] = json!("nobody");
+        job["audience"] = json!({ "csv": { "path": "none.csv" } });
         let body = job.to_string().into_bytes();
         let options = lapin::options::BasicPublishOptions::default();
         channel

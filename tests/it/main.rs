@@ -50,6 +50,7 @@ mod queue;
 mod rabbitmq;
 mod readme;
 mod redis_ledger;
+mod reloading;
 mod requests;
 mod rights;
 mod sandbox;

@@ -109,6 +109,46 @@ async fn a_queue_that_was_just_made_when_its_node_was_killed_is_of_use_again() {
     }
 }
 
+/// A campaign that ends has its queue removed, also where that is one of those.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_was_just_made_when_its_node_was_killed_is_removed() {
+    let mut rabbit = RabbitProcess::start();
+    let broker = broker(&rabbit.url()).await;
+    rabbit.save_queues();
+    let queues: Vec<RabbitMq> =
+        (0..6).map(|nth| RabbitMq::open(&broker, &format!("young-{nth}").parse().unwrap(), 1)).collect();
+    let made = queues.iter().enumerate().map(|(nth, queue)| {
+        let mut batch = Batch::new(format!("young-{nth}").parse().unwrap(), 0, 1, false);
+        batch.push(1, "+919876543210".parse().unwrap(), ["Asha"].into_iter());
+        async move { queue.publish(vec![QueuedBatch::new(batch)]).await.unwrap() }
+    });
+    futures_util::future::join_all(made).await;
+    rabbit.kill();
+    rabbit.restart();
+    for queue in &queues {
+        let start = std::time::Instant::now();
+        // As patiently as a supervisor.
+        while let Err(error) = timeout(Duration::from_secs(3), queue.remove())
+            .await
+            .map_err(|_| "silent")
+            .and_then(|done| done.map_err(|_| "failed"))
+        {
+            eprintln!("{error} after {:?}", start.elapsed());
+            assert!(start.elapsed() < LONG, "not removed");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+    let start = std::time::Instant::now();
+    loop {
+        let left: Vec<String> = rabbit.queues().into_keys().filter(|name| name.contains("young-")).collect();
+        if left.is_empty() {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_mins(1), "{left:?}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_short_of_memory_pauses_the_planner_and_the_status_says_so() {
     let rabbit = RabbitProcess::start();

@@ -126,7 +126,7 @@ pub(in crate::http) async fn all(api: &Api) -> Result<Vec<AccountView>, Problem>
     let filter = CampaignFilter { state: Some(CampaignState::Running), ..CampaignFilter::default() };
     let running = on_ledger!(&backing.ledger, ledger => ledger.page(&filter, None, RUNNING).await?).campaigns;
     let mut items = Vec::new();
-    for (name, account) in backing.context.accounts.all() {
+    for (name, account) in backing.context.accounts.all().iter() {
         let breaker = Breaker::account(name);
         let held = on_ledger!(&backing.ledger, ledger => ledger.breaker(&breaker).await?);
         let own = running.iter().filter(|campaign| campaign.account == *name);

@@ -66,7 +66,7 @@ pub(super) async fn list(
         .filter(|campaign| !campaign.state.is_over())
         .map(|campaign| campaign.id.as_str())
         .collect();
-    let accounts: Vec<String> = backing.context.accounts.all().into_keys().cloned().collect();
+    let accounts: Vec<String> = backing.context.accounts.all().keys().cloned().collect();
     let states: Vec<&'static str> = CampaignState::ALL.iter().map(|state| state.as_str()).collect();
     let next = page.next.map(|cursor| {
         let mut query = url::form_urlencoded::Serializer::new(String::new());

@@ -13,9 +13,9 @@ use lapin::types::{AMQPValue, FieldTable};
 use super::super::QueueError;
 use super::broker::{Broker, Message, Unpublished, answered, failed, json_properties};
 use super::consuming::{Consuming, Out};
-use super::topology::{DEAD, EVENTS, JOBS, WAITING};
-use crate::campaign::Event;
+use super::topology::{DEAD, EVENTS, JOBS, WAITING, WAITING_KEY, delay};
 use crate::campaign::text::shortened;
+use crate::campaign::{CampaignId, Event};
 
 /// A job that was delivered so often has ended its worker each time.
 const DELIVERIES: i64 = 10;
@@ -26,6 +26,9 @@ const POINTER: &str = "flowcast-pointer";
 /// there before.
 const READ_AT: &str = "flowcast-read-at";
 const AGAIN: &str = "flowcast-again";
+/// The headers of a job that was put off: since when, in milliseconds since 1970, and the id that one without an id was given.
+const PUT_OFF_AT: &str = "flowcast-put-off-at";
+const ID: &str = "flowcast-id";
 /// The longest that they are, in bytes: all headers share one frame, which may be as small as 8 KiB.
 const LONGEST_ERROR: usize = 2_048;
 const LONGEST_POINTER: usize = 256;
@@ -46,6 +49,8 @@ pub struct JobDelivery {
     /// When it was read from the queue that it was published to, in microseconds since 1970: of two, the one that was
     /// published first has the lower number.
     pub read_at: Option<i64>,
+    /// Where it was put off: when for the first time, and under which id it is registered if it has none.
+    pub put_off: Option<PutOff>,
     delivery: Delivery,
     _out: Out,
 }
@@ -60,7 +65,14 @@ impl JobDelivery {
             Some(AMQPValue::LongLongInt(at)) => Some(at),
             _ => None,
         };
-        Self { data, redelivered, read_at, delivery, _out: out }
+        let put_off = match (header(PUT_OFF_AT), header(ID)) {
+            (Some(AMQPValue::LongLongInt(since)), Some(AMQPValue::LongString(id))) => {
+                let id = std::str::from_utf8(id.as_bytes()).ok().and_then(|id| id.parse().ok());
+                id.map(|id| PutOff { since, id })
+            }
+            _ => None,
+        };
+        Self { data, redelivered, read_at, put_off, delivery, _out: out }
     }
 
     /// Whether it was delivered so often that it must be the reason why workers end.
@@ -91,6 +103,15 @@ impl JobDelivery {
     }
 }
 
+/// What is remembered of a job that was put off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PutOff {
+    /// When it was put off first, in milliseconds since 1970.
+    pub since: i64,
+    /// Under which id it is registered if it has none: it may be there twice, and is one campaign.
+    pub id: CampaignId,
+}
+
 /// A job that was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Buried {
@@ -118,6 +139,35 @@ pub enum DeadAction {
     Requeue,
     /// Let them go.
     Discard,
+}
+
+/// A delivery as it is published again, with what is known of it.
+fn again(job: &JobDelivery, exchange: String, key: &str, put_off: Option<&PutOff>) -> Message {
+    let kept = job.delivery.properties.headers().clone().unwrap_or_default();
+    // What the broker itself writes counts from the beginning again.
+    let broker = ["x-delivery-count", "x-death", "x-first-death-", "x-last-death-"];
+    let is_own = |name: &str| {
+        [READ_AT, AGAIN, PUT_OFF_AT, ID].contains(&name) || broker.iter().any(|own| name.starts_with(own))
+    };
+    let mut headers = FieldTable::default();
+    for (name, value) in kept.inner().iter().filter(|(name, _)| !is_own(name.as_str())) {
+        headers.insert(name.clone(), value.clone());
+    }
+    if let Some(at) = job.read_at {
+        headers.insert(READ_AT.into(), AMQPValue::LongLongInt(at));
+    }
+    if let Some(put_off) = put_off {
+        headers.insert(PUT_OFF_AT.into(), AMQPValue::LongLongInt(put_off.since));
+        headers.insert(ID.into(), AMQPValue::LongString(put_off.id.as_str().into()));
+    }
+    headers.insert(AGAIN.into(), AMQPValue::Boolean(job.redelivered));
+    Message {
+        exchange,
+        key: key.into(),
+        payload: job.data.clone(),
+        properties: job.delivery.properties.clone().with_headers(headers).with_delivery_mode(2),
+        mandatory: true,
+    }
 }
 
 fn message_of(event: &Event, mandatory: bool) -> Message {
@@ -171,30 +221,28 @@ impl Broker {
         if arrivals.is_empty() {
             return Ok(());
         }
-        let message = |job: &JobDelivery| {
-            let kept = job.delivery.properties.headers().clone().unwrap_or_default();
-            let own = [READ_AT, AGAIN, "x-delivery-count"];
-            let mut headers = FieldTable::default();
-            for (name, value) in kept.inner().iter().filter(|(name, _)| !own.contains(&name.as_str())) {
-                headers.insert(name.clone(), value.clone());
-            }
-            if let Some(at) = job.read_at {
-                headers.insert(READ_AT.into(), AMQPValue::LongLongInt(at));
-            }
-            headers.insert(AGAIN.into(), AMQPValue::Boolean(job.redelivered));
-            Message {
-                exchange: String::new(),
-                key: WAITING.into(),
-                payload: job.data.clone(),
-                properties: job.delivery.properties.clone().with_headers(headers).with_delivery_mode(2),
-                mandatory: true,
-            }
-        };
-        let messages: Vec<Message> = arrivals.iter().map(message).collect();
+        let messages: Vec<Message> =
+            arrivals.iter().map(|job| again(job, String::new(), WAITING, job.put_off.as_ref())).collect();
         self.put_all(&messages).await?;
         for job in arrivals {
             job.acknowledge().await;
         }
+        Ok(())
+    }
+
+    /// Puts a job that can't be taken now behind what waits, about so much later.
+    ///
+    /// # Errors
+    ///
+    /// When the broker does not confirm it; the job comes again then.
+    pub async fn put_off(
+        &self,
+        job: JobDelivery,
+        wait: Duration,
+        put_off: &PutOff,
+    ) -> Result<(), QueueError> {
+        self.put_all(&[again(&job, delay(wait), WAITING_KEY, Some(put_off))]).await?;
+        job.acknowledge().await;
         Ok(())
     }
 

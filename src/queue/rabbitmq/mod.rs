@@ -29,7 +29,7 @@ pub use broker::Broker;
 use broker::{Message, Unpublished, answered, failed, lasting};
 use consuming::{Consuming, Out, Trouble};
 pub use forwards::{Forwarded, Forwarding, Forwards};
-pub use jobs::{Buried, DeadAction, JobDelivery, Jobs};
+pub use jobs::{Buried, DeadAction, JobDelivery, Jobs, PutOff};
 pub use topology::Missing;
 
 /// The shortest step of the delay ladder.

@@ -16,12 +16,14 @@ use crate::campaign::CampaignId;
 pub(super) const JOBS: &str = "flowcast.jobs";
 /// Jobs and controls that wait for their turn behind those that are read ahead of others.
 pub(super) const WAITING: &str = "flowcast.jobs.waiting";
+/// Their key among the batches, which is no campaign's id: what is put off comes back to them.
+pub(super) const WAITING_KEY: &str = ":jobs";
 /// The routing key of a job.
 const JOB: &str = "job";
 /// Jobs that can't be read or are refused.
 pub(super) const DEAD: &str = "flowcast.dead";
-/// What comes back from a delay goes through this exchange to its queue: a campaign's, or that of
-/// reports that are handed on.
+/// What comes back from a delay goes through this exchange to its queue: a campaign's, that of
+/// reports that are handed on, or that of jobs which wait.
 pub(super) const BATCHES: &str = "flowcast.batches";
 /// What was delayed for a campaign that has ended meanwhile comes here, and goes at once. Without it
 /// the delay queue would try again for ever.
@@ -91,6 +93,7 @@ pub(super) async fn declare(channel: &Channel) -> Result<(), QueueError> {
     bind(channel, ENDED_QUEUE, ENDED, "").await?;
     declare_exchange(channel, BATCHES, ExchangeKind::Direct, table([("alternate-exchange", text(ENDED))]))
         .await?;
+    bind(channel, WAITING, BATCHES, WAITING_KEY).await?;
     declare_queue(channel, FORWARDS, lasting()).await?;
     bind(channel, FORWARDS, BATCHES, FORWARDS_KEY).await?;
     for step in DELAYS {

@@ -45,7 +45,7 @@ pub(super) async fn inspect(dashboard: &Dashboard, draft: &mut Draft) -> Result<
             Err(fault) => return Ok(Some(fault.to_string())),
         }
     }
-    let Some((account, _)) = context.accounts.usable().next() else {
+    let Some((account, _)) = context.accounts.usable().into_iter().next() else {
         return Ok(Some("no account can be used: look at Accounts".into()));
     };
     // Any message does to see whom it would go to.

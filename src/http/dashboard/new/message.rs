@@ -93,7 +93,7 @@ async fn page(
     for campaign in &latest.campaigns {
         senders.insert(dashboard.facts.of(&backing.ledger, &campaign.id).await?.from.clone());
     }
-    let accounts: Vec<String> = backing.context.accounts.usable().map(|(name, _)| name.clone()).collect();
+    let accounts: Vec<String> = backing.context.accounts.usable().into_iter().map(|(name, _)| name).collect();
     let phones = phones(dashboard, &draft).await.unwrap_or_default();
     let named = draft.columns.iter().filter(|name| !name.is_empty());
     let identifiers = named.map(|name| Columns::identifier(name));
@@ -130,7 +130,7 @@ async fn phones(dashboard: &Dashboard, draft: &Draft) -> Result<Vec<Shown>, Prob
     let count = draft.sample.len();
     let mut draft = draft.clone();
     // A preview needs no sender.
-    let account = dashboard.api.backing()?.context.accounts.usable().next().map(|(name, _)| name.clone());
+    let account = dashboard.api.backing()?.context.accounts.usable().into_iter().next().map(|(name, _)| name);
     if draft.text("/account").is_empty() {
         draft.set("account", account.map(Value::from));
     }
