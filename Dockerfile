@@ -15,6 +15,8 @@ FROM chef AS build
 COPY --from=plan /build/recipe.json recipe.json
 RUN cargo chef cook --profile dist --locked --recipe-path recipe.json --bin flowcast
 COPY . .
+# What `flowcast --version` says: docker build --build-arg FLOWCAST_COMMIT="$(git show --no-patch --format='%h %cs')" .
+ARG FLOWCAST_COMMIT=""
 RUN cargo build --profile dist --locked --bin flowcast
 
 FROM debian:bookworm-slim

@@ -10,6 +10,7 @@ mod doctor;
 mod explain;
 mod line_format;
 mod look;
+mod man;
 mod migrate;
 mod open;
 mod progress;
@@ -42,7 +43,7 @@ use crate::queue::QueueError;
 
 /// Dispatches `WhatsApp` campaigns in bulk. A message is never silently lost and never sent twice.
 #[derive(Parser)]
-#[command(name = "flowcast", version, about, max_term_width = 100)]
+#[command(name = "flowcast", version = env!("FLOWCAST_VERSION"), about, max_term_width = 100)]
 #[command(after_help = "Exit status: 0 done; 1 something outside failed; 2 bad usage, job or configuration;
 3 the campaign ended, or stopped, with messages rejected, in doubt or pending. A campaign that is not there is 2.
 With --json an error is a line on stderr: {\"error\":{\"kind\":…,\"status\":…,\"message\":…}}.")]
@@ -64,6 +65,9 @@ pub(crate) struct Args {
     /// Log warnings and errors alone
     #[arg(short, long, global = true)]
     quiet: bool,
+    /// The embedded store; the commands that have one take it in any place
+    #[arg(long, global = true, value_name = "FILE", hide = true)]
+    store: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -114,6 +118,39 @@ enum Command {
     Schema(schema::Schema),
     /// Print a completion script for a shell
     Completions(completions::Completions),
+    /// Write the manual pages into a folder
+    Man(man::Man),
+}
+
+impl Command {
+    /// Whether it has anything to do with a store.
+    fn takes_store(&self) -> bool {
+        match self {
+            Self::Run(_)
+            | Self::Worker(_)
+            | Self::Submit(_)
+            | Self::Campaigns(_)
+            | Self::Status(_)
+            | Self::Report(_)
+            | Self::Responses(_)
+            | Self::Suppress(_)
+            | Self::Retry(_)
+            | Self::Resolve(_)
+            | Self::Recover(_)
+            | Self::Migrate(_)
+            | Self::Pause(_)
+            | Self::Resume(_)
+            | Self::Cancel(_) => true,
+            Self::Check(_)
+            | Self::Dead(_)
+            | Self::Doctor(_)
+            | Self::Explain(_)
+            | Self::Sandbox(_)
+            | Self::Schema(_)
+            | Self::Completions(_)
+            | Self::Man(_) => false,
+        }
+    }
 }
 
 /// How a command ends when it does not do what was asked.
@@ -168,6 +205,9 @@ async fn dispatch(args: Args) -> Outcome {
         Config::warn_of_misspelt_variables(args.config.as_deref());
         Config::load(args.config.as_deref()).map_err(Failure::from)
     };
+    if args.store.is_some() && !args.command.takes_store() {
+        return Err(Failure::Usage("this command has nothing to do with a store; leave --store out".into()));
+    }
     match args.command {
         Command::Run(command) => {
             let file = Config::file(args.config.as_deref());
@@ -197,6 +237,7 @@ async fn dispatch(args: Args) -> Outcome {
         Command::Sandbox(command) => sandbox::main(command, args.json).await,
         Command::Schema(command) => schema::main(&command),
         Command::Completions(command) => completions::main(&command),
+        Command::Man(command) => man::main(&command),
     }
 }
 

@@ -32,6 +32,7 @@ pub(super) struct Store {
     /// The store, else `store.path` of the configuration
     #[arg(
         long,
+        global = true,
         value_name = "FILE",
         help = "The embedded store, else Redis where it is configured, else store.path"
     )]

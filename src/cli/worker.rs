@@ -60,7 +60,7 @@ pub(super) struct Worker {
     #[arg(long)]
     embedded: bool,
     /// The embedded store, else `store.path` of the configuration
-    #[arg(long, value_name = "FILE", requires = "embedded")]
+    #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
     /// Send to a sandbox inside the process, which reports and answers as people do: nothing leaves this
     /// machine, nothing need be configured
@@ -80,6 +80,9 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     tokio::spawn(listen_for_signals(stop.clone(), |text| tracing::info!("{text}")));
     if worker.faults.any() && !worker.sandbox {
         return Err(Failure::Usage("faults can only be asked of a sandbox; add --sandbox".into()));
+    }
+    if worker.store.is_some() && !worker.embedded {
+        return Err(Failure::Usage("a store is for --embedded alone; the fleet's ledger is Redis".into()));
     }
     if worker.embedded {
         return embedded(&worker, config, file, &stop).await;

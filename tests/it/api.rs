@@ -175,6 +175,8 @@ async fn the_rest_answers(service: &Service) {
     service.get("/campaigns?limit=0").await.detail(400);
     service.get("/campaigns?state=odd").await.detail(400);
     service.get("/campaigns?cursor=odd").await.detail(400);
+    let refused = service.request(Method::PUT, "/campaigns", "act-1").send().await.unwrap();
+    assert_eq!(refused.headers()["allow"], "POST,GET,HEAD");
     service.send(service.request(Method::PUT, "/campaigns", "act-1")).await.detail(405);
 }
 

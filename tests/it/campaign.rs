@@ -342,3 +342,62 @@ fn schemas_and_completions_are_printed() {
         assert!(ended.out.contains("flowcast"));
     }
 }
+
+#[test]
+fn each_command_has_a_manual_page() {
+    let world = World::new(0);
+    let written = world.flowcast(&["man", "pages/man1"]);
+    assert_eq!(written.status, Some(0), "{written:?}");
+    let help = world.flowcast(&["--help"]).out;
+    let (_, commands) = help.split_once("Commands:\n").unwrap();
+    let commands = commands.lines().take_while(|line| !line.is_empty());
+    let mut count = 0;
+    let names = commands.filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' ')));
+    for name in names.filter_map(|line| line.split(' ').next()).filter(|name| *name != "help") {
+        let page = world.path(&format!("pages/man1/flowcast-{name}.1"));
+        let checked = std::process::Command::new("mandoc")
+            .args(["-T", "lint", "-W", "error"])
+            .arg(&page)
+            .output()
+            .unwrap();
+        assert!(checked.status.success(), "{name}: {}", String::from_utf8_lossy(&checked.stdout));
+        count += 1;
+    }
+    assert!(count > 20, "{help}");
+    let page = std::fs::read_to_string(world.path("pages/man1/flowcast-status.1")).unwrap();
+    assert!(page.contains("Show a campaign in full") && page.contains(r"\-\-watch"), "{page}");
+    // A folder that can't be made.
+    world.write("file", "");
+    assert_eq!(world.flowcast(&["man", "file/man1"]).status, Some(1));
+}
+
+#[test]
+fn a_store_is_named_in_any_place() {
+    let world = World::new(0);
+    for (nth, args) in [
+        "--store a.db suppress add +919876543210",
+        "suppress --store a.db add +919876543211",
+        "suppress add --store a.db +919876543212",
+        "suppress add +919876543213 --store=a.db",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let ended = world.flowcast(&args.split(' ').collect::<Vec<_>>());
+        assert_eq!((ended.status, ended.out.as_str()), (Some(0), "1 added\n"), "{args}: {ended:?}");
+        for args in ["--store a.db suppress list", "suppress list --store a.db"] {
+            let listed = world.flowcast(&args.split(' ').collect::<Vec<_>>());
+            assert_eq!(listed.out.lines().count(), nth + 1, "{args}: {listed:?}");
+        }
+    }
+    assert!(!world.path("flowcast.db").exists());
+    let ended = world.flowcast(&["--store", "a.db", "campaigns"]);
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    // Where there is none, it is no flag that does nothing.
+    for args in [["--store", "a.db", "explain", "500"], ["explain", "500", "--store", "a.db"]] {
+        let ended = world.flowcast(&args);
+        assert!(ended.status == Some(2) && ended.err.contains("nothing to do with a store"), "{ended:?}");
+    }
+    let ended = world.flowcast(&["--store", "a.db", "worker"]);
+    assert!(ended.status == Some(2) && ended.err.contains("--embedded"), "{ended:?}");
+}

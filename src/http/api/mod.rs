@@ -89,7 +89,10 @@ pub fn router(api: Api, access: Access, health: Health) -> Router {
             Problem::not_found("there is nothing here; GET /api/v1/openapi.json lists what there is")
         })
         .method_not_allowed_fallback(async || {
-            Problem::new(axum::http::StatusCode::METHOD_NOT_ALLOWED, "this can't be done here")
+            Problem::new(
+                axum::http::StatusCode::METHOD_NOT_ALLOWED,
+                "this path has no such method; the Allow header lists those that it has",
+            )
         })
         .layer(middleware::from_fn_with_state(health, in_time))
         .layer(middleware::from_fn_with_state(access, guard))
@@ -138,7 +141,8 @@ fn described() -> (Router<Api>, OpenApi) {
                 .version(env!("CARGO_PKG_VERSION"))
                 .description(Some(
                     "Campaigns, their reports, audiences, suppressed numbers, accounts and codes. Errors are \
-                     problem documents (RFC 9457).",
+                     problem documents (RFC 9457). A path that is not there is 404; a method that a path does not have is \
+                     405, with those that it has in the Allow header.",
                 ))
                 .license(Some(License::new(env!("CARGO_PKG_LICENSE"))))
                 .build(),
