@@ -144,6 +144,8 @@ pub(super) enum Rest {
     Until(Timestamp),
     UntilClosed(Breaker),
     UntilItChanges,
+    /// It has ended, and what was kept for it outside the ledger is gone.
+    Over,
 }
 
 /// One campaign in this worker.
@@ -747,7 +749,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         within(self.queue.remove()).await?;
         self.publish_state(campaign).await?;
         // A retry that wakes it meanwhile also says so.
-        Ok(Next::Rest(Rest::UntilItChanges))
+        Ok(Next::Rest(Rest::Over))
     }
 }
 

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::supervisor::{CampaignSupervisor, Rest};
 use super::{Context, DispatchError, LoopProgress, Prepared};
 use crate::campaign::CampaignId;
-use crate::ledger::{Breaker, CLOCK_SKEW, Campaign, Ledger};
+use crate::ledger::{Breaker, CLOCK_SKEW, Campaign, Ledger, LedgerError};
 use crate::queue::{Local, Queue};
 use crate::runtime;
 
@@ -29,6 +29,8 @@ use crate::runtime;
 const POLL: Duration = Duration::from_millis(50);
 /// How often a worker says that it is there.
 const PRESENT: Duration = Duration::from_secs(1);
+/// How long a campaign that has ended is remembered: longer than a worker takes to hear of it.
+const OVER: Duration = Duration::from_mins(2);
 /// How long the worker rests after the ledger failed under it.
 const REST: Duration = Duration::from_secs(1);
 /// How many campaigns are looked at for the first time at once.
@@ -72,6 +74,7 @@ pub async fn work<L: Ledger, Q: Queue>(
         version: 0,
         round: VecDeque::new(),
         next_round: Instant::now() + ROUND,
+        over: VecDeque::new(),
         others: BTreeSet::new(),
         is_off: false,
     };
@@ -167,6 +170,8 @@ struct Worker<L: Ledger, Q: Queue> {
     /// Those that are still to be looked at in this round through all, and when the next one begins.
     round: VecDeque<CampaignId>,
     next_round: Instant,
+    /// The campaigns that have ended of late here, and when.
+    over: VecDeque<(Instant, CampaignId)>,
     /// The workers that were there when it was looked last.
     others: BTreeSet<u32>,
     /// Whether this machine's clock was another than the ledger's when it was looked last.
@@ -214,10 +219,28 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
         if !self.others.is_subset(&others) {
             tracing::info!("a worker has gone; the others look after its campaigns");
             self.version = 0;
+            self.remove_queues();
         }
         self.others = others;
         self.go_round().await?;
         self.look_at_breakers().await
+    }
+
+    /// Removes the queues of campaigns that have ended of late once more: a worker that has gone may have made one again just
+    /// before it heard of the end.
+    fn remove_queues(&mut self) {
+        self.over.retain(|(at, id)| at.elapsed() < OVER && !self.supervised.contains_key(id));
+        for (_, id) in &self.over {
+            let (ledger, queue, id) = (self.ledger.clone(), Q::open(&self.home, id, 1), id.clone());
+            tokio::spawn(async move {
+                // Another worker may have it sent again.
+                let is_over = ledger.campaign(&id).await?.is_none_or(|campaign| campaign.state.is_over());
+                if is_over && let Err(error) = queue.remove().await {
+                    tracing::debug!(campaign = %id, "its queue was not removed again: {error}");
+                }
+                Ok::<_, LedgerError>(())
+            });
+        }
     }
 
     /// Goes on with the round through all campaigns.
@@ -317,6 +340,10 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
                 self.suspended.entry(breaker).or_default().insert(id);
             }
             Ok(Rest::UntilItChanges) => {}
+            Ok(Rest::Over) => {
+                self.over.retain(|(at, _)| at.elapsed() < OVER);
+                self.over.push_back((Instant::now(), id));
+            }
             Err(fault) if L::SHARED => {
                 tracing::error!(campaign = %id, "{fault}");
                 self.due.insert((self.ledger.time() + REST, id));

@@ -529,6 +529,58 @@ async fn rows_that_were_never_planned_are_accounted_for_by_a_fleet() {
     is_accounted_for(fleet, &["worker"]).await;
 }
 
+/// A worker makes a queue again that was deleted under it; if it ends before it hears that the campaign is over, others
+/// remove that queue.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_a_worker_left_behind_is_removed_when_it_has_gone() {
+    let (_sandbox, url) = sandbox(Behaviour::default()).await;
+    let fleet = Fleet::new(3_000, &url, FAST);
+    let _stays = fleet.worker();
+    fleet.submit().await;
+    fleet.until_state("c1", "completed").await;
+    let mut goes = fleet.worker();
+    until("both to be there", || fleet.log().matches("health and metrics").count() == 2).await;
+    let connection =
+        lapin::Connection::connect(&fleet.amqp, lapin::ConnectionProperties::default()).await.unwrap();
+    let there = async |is_passive: bool| {
+        let channel = connection.create_channel().await.unwrap();
+        let options =
+            lapin::options::QueueDeclareOptions { passive: is_passive, durable: true, ..Default::default() };
+        let mut arguments = lapin::types::FieldTable::default();
+        arguments.insert("x-queue-type".into(), lapin::types::AMQPValue::LongString("quorum".into()));
+        channel.queue_declare("flowcast.batches.c1".into(), options, arguments).await.is_ok()
+    };
+    while there(true).await {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(there(false).await);
+    // Until each has told twice that it is there, and so has seen the other.
+    let mut redis = redis::Client::open(fleet.redis.as_str()).unwrap().get_connection().unwrap();
+    let mut told = || -> std::collections::BTreeMap<String, String> {
+        redis::cmd("ZRANGE")
+            .arg("flowcast:workers")
+            .arg(0)
+            .arg(-1)
+            .arg("WITHSCORES")
+            .query(&mut redis)
+            .unwrap()
+    };
+    for _ in 0..2 {
+        let before = told();
+        until("both to tell", || {
+            let now = told();
+            now.len() == 2 && now.iter().all(|(worker, at)| before.get(worker) != Some(at))
+        })
+        .await;
+    }
+    goes.kill();
+    let start = Instant::now();
+    while there(true).await {
+        assert!(start.elapsed() < LONG, "the queue stays");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_of_recipients_is_used_up_and_holds_when_it_is_lowered() {
     let (sandbox, url) = sandbox(Behaviour::default()).await;

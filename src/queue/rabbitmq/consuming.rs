@@ -22,6 +22,9 @@ use crate::campaign::CampaignId;
 const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 /// A consumer that gets nothing for so long, with nothing out, looks whether something waits.
 const QUIET: Duration = Duration::from_secs(10);
+/// A campaign's queue that was deleted is made again after this: mostly the campaign is over, and this worker hears of it
+/// a moment later.
+const GONE: Duration = Duration::from_secs(2);
 /// What goes wrong for longer is said.
 const TROUBLE: Duration = Duration::from_secs(3);
 /// A campaign's queue that has not answered for so long, while others do, is made anew.
@@ -234,7 +237,6 @@ impl Consuming {
                             self.queue
                         );
                     }
-                    // A campaign's queue is deleted when the campaign is over.
                     if is_permanent && is_connected {
                         tracing::warn!(
                             "RabbitMQ has ended the consumer of {}: the queue was deleted or has moved; it is \
@@ -243,7 +245,7 @@ impl Consuming {
                         );
                     }
                     self.taking = None;
-                    tokio::time::sleep(WAITS.0).await;
+                    tokio::time::sleep(if is_permanent || !is_connected { WAITS.0 } else { GONE }).await;
                 }
                 // A queue whose leader has moved may have forgotten its consumer, and one without a leader
                 // says nothing to those that it has.
