@@ -24,7 +24,7 @@ pub use self::schema::config_schema;
 pub use crate::campaign::Span as Time;
 use crate::campaign::problem::nearest;
 use crate::campaign::rules::is_link;
-use crate::campaign::{PriceList, Rate};
+use crate::campaign::{EventName, PriceList, Rate};
 use crate::provider::transport::REQUEST_TIMEOUT;
 use crate::provider::{Credentials, Kind, PROVIDERS, kind};
 
@@ -187,7 +187,7 @@ pub struct CallbackConfig {
     /// makes one and keeps it.
     #[schemars(example = json!([{ "env": "CALLBACK_KEY" }]))]
     pub keys: Vec<Secret>,
-    /// The key that signs what is handed on to a job's own `status_callback`.
+    /// The key that signs webhooks, and what is handed on to a job's own `status_callback`.
     #[schemars(example = json!({ "file": "/run/secrets/signing-key" }))]
     pub signing_key: Option<Secret>,
     /// Whether reports may be handed on to addresses inside, as of a private network.
@@ -241,9 +241,9 @@ pub struct Webhook {
     #[serde(deserialize_with = "web_address")]
     #[schemars(schema_with = "schema::web_address", example = json!("https://example.com/events"))]
     pub url: Url,
-    /// The events: names, or all of a kind as `campaign.*`.
-    #[serde(default = "Webhook::campaigns")]
-    #[schemars(example = json!(["campaign.*", "message.rejected"]))]
+    /// The events: names, all of a kind as `campaign.*`, or `*` for all.
+    #[serde(default = "Webhook::campaigns", deserialize_with = "event_patterns")]
+    #[schemars(schema_with = "schema::event_patterns", example = json!(["campaign.*", "message.rejected"]))]
     pub events: Vec<String>,
 }
 
@@ -251,6 +251,17 @@ impl Webhook {
     fn campaigns() -> Vec<String> {
         vec!["campaign.*".into()]
     }
+}
+
+/// A list of events, none of which would never come.
+fn event_patterns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let wanted = Vec::<String>::deserialize(deserializer)?;
+    let known = EventName::patterns();
+    if let Some(unknown) = wanted.iter().find(|wanted| !known.contains(*wanted)) {
+        let near = nearest(unknown, known.iter().map(String::as_str));
+        return Err(serde::de::Error::custom(format!("there are no events {unknown:?}{near}")));
+    }
+    Ok(wanted)
 }
 
 fn web_address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
@@ -727,6 +738,23 @@ mod tests {
         for right in ["FLOWCAST_REDIS__URL", "FLOWCAST_TOKEN", "FLOWCAST_LOG", "FLOWCAST_CONFIG", "REDIS_URL"]
         {
             assert_eq!(misspelt(right), None, "{right}");
+        }
+    }
+
+    #[test]
+    fn a_webhook_asks_for_events_that_there_are() {
+        let webhook = |events: &str| {
+            load(&format!("[events]\nwebhooks = [{{ url = \"https://example.com\", events = {events} }}]"))
+        };
+        assert!(webhook(r#"["*", "message.*", "flow.completed"]"#).is_ok());
+        for (wrong, meant) in
+            [("campain.*", "campaign.*"), ("message.x.*", ""), ("campaign", "campaign.*"), ("mess*", "")]
+        {
+            let error = webhook(&format!("[{wrong:?}]")).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("there are no events {wrong:?}")) && error.contains(meant),
+                "{error}"
+            );
         }
     }
 

@@ -6,6 +6,7 @@
 //! there is room for.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -50,13 +51,21 @@ pub struct Forward(Waiting);
 #[derive(Clone)]
 enum Waiting {
     Broker(Broker),
-    Memory { queue: mpsc::UnboundedSender<Held>, room: Arc<Semaphore> },
+    Memory { queue: mpsc::UnboundedSender<Held>, room: Arc<Semaphore>, waiting: Arc<AtomicUsize> },
 }
 
 /// A report in memory, and its room there.
 struct Held {
     report: Forwarded,
     _room: OwnedSemaphorePermit,
+    /// Counts it.
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What is needed to hand a report on.
@@ -68,6 +77,8 @@ struct Sender {
     webhooks: (HashSet<String>, reqwest::Client),
     /// Until when hosts are left alone.
     resting: Mutex<HashMap<String, Instant>>,
+    /// The hosts that did not take the last that they were told.
+    failing: Mutex<HashSet<String>>,
 }
 
 impl Forward {
@@ -99,14 +110,30 @@ impl Forward {
         let webhooks = (webhooks, client(EgressPolicy { allow_private: true })?);
         let client = client(outside)?;
         let keys = key.map(|key| Keys::new(key.expose_secret())).transpose()?;
-        let sender = Arc::new(Sender { client, keys, outside, webhooks, resting: Mutex::default() });
+        let sender = Arc::new(Sender {
+            client,
+            keys,
+            outside,
+            webhooks,
+            resting: Mutex::default(),
+            failing: Mutex::default(),
+        });
         if let Some(broker) = broker {
             tokio::spawn(from_broker(sender, broker.clone()));
             return Ok(Self(Waiting::Broker(broker.clone())));
         }
         let (queue, receiver) = mpsc::unbounded_channel();
         tokio::spawn(from_memory(sender, queue.clone(), receiver));
-        Ok(Self(Waiting::Memory { queue, room: Arc::new(Semaphore::new(ROOM)) }))
+        let (room, waiting) = (Arc::new(Semaphore::new(ROOM)), Arc::default());
+        Ok(Self(Waiting::Memory { queue, room, waiting }))
+    }
+
+    /// How many wait in memory, and end with this process.
+    pub fn waiting(&self) -> usize {
+        match &self.0 {
+            Waiting::Broker(_) => 0,
+            Waiting::Memory { waiting, .. } => waiting.load(Ordering::Relaxed),
+        }
     }
 
     /// Has a body handed on. When it returns, the broker has it. `id` is the same when the same is handed on again.
@@ -121,10 +148,13 @@ impl Forward {
                 let kept = tokio::time::timeout(KEEP, broker.forward(&report, None)).await;
                 kept.unwrap_or_else(|_| Err(QueueError("does not take a report that is handed on".into())))
             }
-            Waiting::Memory { queue, room } => {
+            Waiting::Memory { queue, room, waiting } => {
                 let size = u32::try_from(report.body.len() / 1024 + 1).unwrap_or(u32::MAX);
                 match room.clone().try_acquire_many_owned(size) {
-                    Ok(room) => drop(queue.send(Held { report, _room: room })),
+                    Ok(room) => {
+                        waiting.fetch_add(1, Ordering::Relaxed);
+                        drop(queue.send(Held { report, _room: room, waiting: waiting.clone() }));
+                    }
                     Err(_) => count("lost"),
                 }
                 Ok(())
@@ -202,6 +232,9 @@ impl Sender {
         } else {
             match self.post(client, url, report).await {
                 Ok(200..=299) => {
+                    if self.failing().remove(&host) {
+                        tracing::info!("{host} takes what it is told again");
+                    }
                     count("taken");
                     return None;
                 }
@@ -220,6 +253,11 @@ impl Sender {
                 }
             }
         };
+        if self.fails(&host) {
+            tracing::warn!(
+                "{host} does not take what it is told ({fault}); it is tried again for 21 minutes"
+            );
+        }
         let wait = WAITS.get(report.tries as usize).copied().map(Duration::from_secs);
         if wait.is_none() {
             tracing::warn!("{host} does not take a report: {fault}");
@@ -231,6 +269,19 @@ impl Sender {
 
     fn resting(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failing(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers that a host fails; returns whether that is news.
+    fn fails(&self, host: &str) -> bool {
+        let mut failing = self.failing();
+        if failing.len() >= REMEMBERED {
+            failing.clear();
+        }
+        failing.insert(host.to_owned())
     }
 
     fn rest(&self, host: String) {
@@ -274,9 +325,14 @@ impl Keys {
     fn new(key: &str) -> Result<Self, String> {
         let hmac = |bytes: &[u8]| hmac::Key::new(hmac::HMAC_SHA256, bytes);
         let standard = match key.strip_prefix(STANDARD_KEY) {
-            Some(bytes) => hmac(&BASE64_STANDARD.decode(bytes).map_err(|_| {
-                format!("callbacks.signing_key begins with {STANDARD_KEY}, and the rest is no BASE64")
-            })?),
+            Some(bytes) => {
+                let bytes = BASE64_STANDARD.decode(bytes).ok().filter(|bytes| !bytes.is_empty());
+                hmac(&bytes.ok_or_else(|| {
+                    format!(
+                        "callbacks.signing_key begins with {STANDARD_KEY}, and the rest is no BASE64 of a key"
+                    )
+                })?)
+            }
             None => hmac(key.as_bytes()),
         };
         Ok(Self { plain: hmac(key.as_bytes()), standard })
@@ -308,11 +364,13 @@ mod tests {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", silent.local_addr().unwrap());
         let forward = Forward::start(None, None, true, []).unwrap();
-        let Waiting::Memory { room, .. } = &forward.0 else { panic!("there is no broker") };
+        let Waiting::Memory { room, waiting, .. } = &forward.0 else { panic!("there is no broker") };
         for _ in 0..200 {
             forward.send("rep_1".into(), url.clone(), vec![b'x'; 1 << 20]).await.unwrap();
         }
         assert_eq!(room.available_permits(), ROOM % 1025);
+        assert_eq!(forward.waiting(), ROOM / 1025);
+        assert_eq!(waiting.load(Ordering::Relaxed), forward.waiting());
         let small = forward.send("rep_2".into(), url, vec![b'x'; 100]);
         small.await.unwrap();
         assert_eq!(room.available_permits(), ROOM % 1025 - 1);
@@ -325,7 +383,7 @@ mod tests {
         let body = br#"{"test": 2432232314}"#;
         let expected = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
         assert_eq!(keys.standard_signature("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, body), expected);
-        assert!(Keys::new("whsec_no base64").is_err());
+        assert!(Keys::new("whsec_no base64").is_err() && Keys::new("whsec_").is_err());
     }
 
     #[test]

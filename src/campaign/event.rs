@@ -2,6 +2,8 @@
 //!
 //! What an event is and how it is written; who tells it, and when, is `dispatch/events.rs`.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
@@ -61,6 +63,13 @@ names! {
 }
 
 impl EventName {
+    /// What a receiver may ask for: names, all of a kind as `campaign.*`, and `*` for all.
+    pub fn patterns() -> BTreeSet<String> {
+        let kind = |name: &Self| name.as_str().split('.').next().map(|kind| format!("{kind}.*"));
+        let names = Self::ALL.iter().map(|name| name.as_str().to_owned());
+        names.chain(Self::ALL.iter().filter_map(kind)).chain(["*".to_owned()]).collect()
+    }
+
     /// The event of a campaign's state.
     pub fn of_state(state: CampaignState) -> Self {
         match state {

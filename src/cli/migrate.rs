@@ -78,5 +78,14 @@ fn put_aside(path: &Path) -> std::io::Result<PathBuf> {
     };
     let free = (0..1_000).map(named).find(|name| !name.exists()).unwrap_or_else(|| named(0));
     std::fs::rename(path, &free)?;
+    // Where another process has the store open, some of it may still be in the file beside it.
+    let log = |path: &Path| {
+        let mut name = path.as_os_str().to_owned();
+        name.push("-wal");
+        PathBuf::from(name)
+    };
+    if log(path).exists() {
+        std::fs::rename(log(path), log(&free))?;
+    }
     Ok(free)
 }

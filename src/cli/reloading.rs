@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -48,8 +49,8 @@ pub(super) struct HttpSide {
 }
 
 impl Reloading {
-    /// Follows the configuration until it is stopped.
-    pub(super) fn start(self, config: &Config, stop: CancellationToken) {
+    /// Follows the configuration until it is stopped. It has the ledger open until the task ends.
+    pub(super) fn start(self, config: &Config, stop: CancellationToken) -> JoinHandle<()> {
         let mut known = config.settings();
         tokio::spawn(async move {
             let (mut read_before, mut said) = (Ok(known.clone()), Vec::new());
@@ -76,7 +77,7 @@ impl Reloading {
                 }
                 said = errors;
             }
-        });
+        })
     }
 
     /// Takes over what is followed; returns what of it can't be used.

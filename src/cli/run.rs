@@ -80,18 +80,20 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
     let context = Context::new(accounts.clone(), Audiences::default(), Events::default(), run.sandbox);
     let any = AnyLedger::Embedded(ledger.clone());
     open::remember_recipients(&any, &name, &account, account.limits.rates()).await?;
-    Reloading { file, accounts, only: Some(name), destination, ledger: any, http: None }
-        .start(config, stop.clone());
+    let done = stop.child_token();
+    let reloading = Reloading { file, accounts, only: Some(name), destination, ledger: any, http: None }
+        .start(config, done.clone());
     let again = again(&run);
-    let end =
-        send(&ledger, &context, &prepared, &campaign, &stop, json).await.map_err(
-            |failure| match failure {
-                Failure::Outside(text) => {
-                    Failure::Outside(format!("{text}\nwhen that is mended, go on with: {again}"))
-                }
-                other => other,
-            },
-        )?;
+    let end = send(&ledger, &context, &prepared, &campaign, &stop, json).await;
+    done.cancel();
+    // Closed by all, the store is one file.
+    let _ = reloading.await;
+    let end = end.map_err(|failure| match failure {
+        Failure::Outside(text) => {
+            Failure::Outside(format!("{text}\nwhen that is mended, go on with: {again}"))
+        }
+        other => other,
+    })?;
 
     let gone = || LedgerError::NoCampaign(campaign.id.clone());
     let campaign = ledger.campaign(&campaign.id).await?.ok_or_else(gone)?;

@@ -195,7 +195,7 @@ async fn embedded(
     let accounts = destination.accounts(config, endpoint.as_ref());
     let context = Context::new(accounts, audiences, events, worker.sandbox);
     http::count_from_zero(&context.accounts);
-    let _ = slot.set(reports(config, &ledger, &context, forward));
+    let _ = slot.set(reports(config, &ledger, &context, forward.clone()));
     let any = AnyLedger::Embedded(ledger.clone());
     api.open(any.clone(), context.clone());
     // Ready as soon as everything answers.
@@ -208,17 +208,22 @@ async fn embedded(
     let sandbox = if worker.sandbox { ", at a sandbox: nothing is really sent" } else { "" };
     log_start(&http, &format!("the store {}{sandbox}", path.display()));
     let http_side = Some(HttpSide { access, public_url: own_url });
-    Reloading {
-        file,
-        accounts: context.accounts.clone(),
-        only: None,
-        destination,
-        ledger: any,
-        http: http_side,
-    }
-    .start(config, stop.clone());
+    let accounts = context.accounts.clone();
+    let reloading = Reloading { file, accounts, only: None, destination, ledger: any, http: http_side }
+        .start(config, stop.clone());
     let (_, nothing) = mpsc::channel(1);
-    drain(config, stop, work::<Sqlite, Local>(&ledger, &(), &context, nothing, &progress, stop)).await
+    let done =
+        drain(config, stop, work::<Sqlite, Local>(&ledger, &(), &context, nothing, &progress, stop)).await;
+    stop.cancel();
+    // It holds the store open.
+    let _ = reloading.await;
+    if forward.waiting() > 0 {
+        tracing::warn!(
+            "{} of events and reports end with this worker: their receivers have not taken them, and there is no broker to keep them",
+            counted(forward.waiting() as u64, "message")
+        );
+    }
+    done
 }
 
 /// The API and the dashboard.

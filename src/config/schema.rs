@@ -5,6 +5,7 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
 use super::{Config, Time};
+use crate::campaign::EventName;
 use crate::campaign::rules::LINK_PATTERN;
 use crate::campaign::text::titled;
 use crate::provider::PROVIDERS;
@@ -78,6 +79,10 @@ pub(super) fn concurrency(_: &mut SchemaGenerator) -> Schema {
 
 pub(super) fn answers_within(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "anyOf": [{ "const": "0s" }, { "type": "string", "pattern": Time::PATTERN }] })
+}
+
+pub(super) fn event_patterns(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "items": { "type": "string", "enum": EventName::patterns() } })
 }
 
 pub(super) fn web_address(_: &mut SchemaGenerator) -> Schema {

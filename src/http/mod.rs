@@ -202,7 +202,10 @@ fn describe() {
     );
     describe_gauge!("flowcast_campaigns_supervised", "Campaigns that this worker has something to do for");
     describe_counter!("flowcast_callbacks_total", "Reports of providers, by what became of them");
-    describe_counter!("flowcast_forwarded_total", "Reports handed on to jobs' own addresses, by result");
+    describe_counter!(
+        "flowcast_forwarded_total",
+        "Reports handed on to jobs' own addresses, and events to webhooks, by result"
+    );
     describe_counter!(
         "flowcast_events_lost_total",
         "Events of reports that were not published; the ledger has the facts"

@@ -29,7 +29,7 @@ const STATUSES: [(&str, u16, &str); 7] = [
 const TEXTS: [(&str, &str, &str); 3] = [
     ("400", "Bad Request", "The recipient is not a valid WhatsApp user"),
     ("403", "Forbidden", "You have no access to the requested resource"),
-    ("470", "Re-engagement", "More than 24 hours have passed since the recipient last replied"),
+    ("131047", "Re-engagement", "More than 24 hours have passed since the recipient last replied"),
 ];
 /// Document 000: "More than 100 messages specified in a request" is a 400.
 const MOST: usize = 100;
@@ -40,7 +40,7 @@ impl Api for Exotel {
     const PATHS: &'static [&'static str] = &["/v2/accounts/{account_sid}/messages"];
     const UNAUTHORIZED: &'static str = "401";
     const BROKEN: &'static [&'static str] = &["500", "503"];
-    const REFUSALS: &'static [&'static str] = &["entry:400", "entry:470"];
+    const REFUSALS: &'static [&'static str] = &["entry:400", "entry:131047"];
 
     /// Basic authentication with a key and a token.
     fn is_authorized(headers: &HeaderMap) -> bool {

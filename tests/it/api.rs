@@ -175,6 +175,12 @@ async fn the_rest_answers(service: &Service) {
     service.get("/campaigns?limit=0").await.detail(400);
     service.get("/campaigns?state=odd").await.detail(400);
     service.get("/campaigns?cursor=odd").await.detail(400);
+    service.get("/openapi.json?x=1").await.detail(400);
+    // In words, not a library's.
+    for path in ["/campaigns?state=odd", "/campaigns?limit=many", "/campaigns?limit=1&limit=2"] {
+        let told = service.get(path).await.detail(400);
+        assert!(told.starts_with("the query can't be read: ") && !told.contains("eserialize"), "{told}");
+    }
     let refused = service.request(Method::PUT, "/campaigns", "act-1").send().await.unwrap();
     assert_eq!(refused.headers()["allow"], "POST,GET,HEAD");
     service.send(service.request(Method::PUT, "/campaigns", "act-1")).await.detail(405);
@@ -271,10 +277,13 @@ async fn pages_of_a_list_stay_right_and_events_follow_a_campaign() {
     assert_eq!(ids(&service.get("/campaigns?q=WAIT-3&state=scheduled").await.json()), ["wait-3"]);
 
     // Many look at one campaign; a person pauses it, resumes it, cancels it.
+    let all_look = tokio::sync::Barrier::new(51);
     let look = || async {
         let mut response =
             service.request(Method::GET, "/campaigns/wait-0/events", "look-1").send().await.unwrap();
-        let mut text = String::new();
+        let first = response.chunk().await.unwrap().unwrap();
+        let mut text = std::str::from_utf8(&first).unwrap().to_owned();
+        all_look.wait().await;
         while let Some(chunk) = response.chunk().await.unwrap() {
             text += std::str::from_utf8(&chunk).unwrap();
         }
@@ -284,6 +293,7 @@ async fn pages_of_a_list_stay_right_and_events_follow_a_campaign() {
     };
     // Who acts looks too, and goes on when it has seen what it did.
     let act = async {
+        all_look.wait().await;
         let events = service.request(Method::GET, "/campaigns/wait-0/events", "look-1");
         let mut events = events.send().await.unwrap();
         for act in ["pause", "resume", "cancel"] {
@@ -357,6 +367,52 @@ async fn schemathesis_finds_no_answer_outside_the_description() {
     let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
     assert!(ended.status.success(), "{out}\n{err}");
     assert!(out.contains("passed"), "{out}");
+}
+
+/// Who follows, retries and follows again is not told the end of before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_opened_after_a_retry_tells_the_retry() {
+    let behaviour =
+        Behaviour { latency: Duration::from_millis(300), accept_rate: 0.5, ..Behaviour::default() };
+    let (_sandbox, provider) = sandbox(behaviour).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    assert_eq!(service.post("/campaigns", &job()).await.status, 201);
+    let followed = async || -> Vec<Value> {
+        let told = service.get("/campaigns/c1/events").await.text;
+        told.lines()
+            .filter_map(|line| line.strip_prefix("data: "))
+            .map(|data| serde_json::from_str(data).unwrap())
+            .collect()
+    };
+    let mut ended = followed().await.pop().unwrap();
+    for _ in 0..3 {
+        assert_eq!(ended["state"], "completed");
+        let rejected = &ended["counts"]["rejected"];
+        assert_eq!(service.post("/campaigns/c1/retry", &json!({})).await.json()["messages"], *rejected);
+        let told = followed().await;
+        assert_eq!(told[0]["state"], "running", "{told:?}");
+        let again = told.last().unwrap().clone();
+        assert_ne!(again["finished_at"], ended["finished_at"], "{told:?}");
+        ended = again;
+    }
+}
+
+/// A receiver that is away is named once, and what it did not get by the worker's end is counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_that_is_away_is_told_of() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let webhooks = format!("{TOKENS}\n[events]\nwebhooks = [{{ url = \"http://127.0.0.1:9/\" }}]\n");
+    let service = Service::start(true, &provider, &webhooks).await;
+    assert_eq!(service.post("/campaigns", &job()).await.status, 201);
+    service.until_state("c1", "completed").await;
+    until("the log to name it", || service.fleet.log().contains("127.0.0.1 does not take what it is told"))
+        .await;
+    let Service { fleet, worker, .. } = service;
+    worker.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(worker.ends().await, Some(0));
+    let log = fleet.log();
+    assert_eq!(log.matches("does not take what it is told").count(), 1, "{log}");
+    assert!(log.contains("of events and reports end with this worker"), "{log}");
 }
 
 /// Systems that use the API alone are told by HTTP, signed, and again until they take it.

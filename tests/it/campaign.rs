@@ -122,10 +122,10 @@ fn with_refusals_it_ends_with_status_3_and_the_failures_by_code() {
     let rejected = status["counts"]["rejected"].as_u64().unwrap();
     assert!(rejected > 80, "{status}");
     assert_eq!(sum(&status["rejected"]), rejected);
-    for code in ["400", "470"] {
+    for code in ["400", "131047"] {
         assert!(ended.out.contains(code), "{}", ended.out);
     }
-    assert!(ended.out.contains("470: Re-engagement: More than 24 hours have passed"), "{}", ended.out);
+    assert!(ended.out.contains("131047: Re-engagement: More than 24 hours have passed"), "{}", ended.out);
     let lines = world.flowcast(&["report", "appointment-demo", "--state", "rejected"]).out;
     assert_eq!(lines.lines().count() as u64, rejected + 1);
     assert!(lines.starts_with("recipient,row,batch,state,sid,code,detail,attempts,delivery,updated_at\n"));

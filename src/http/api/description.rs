@@ -116,7 +116,8 @@ pub(super) struct Queries(HashMap<(Method, String), BTreeSet<String>>);
 impl Queries {
     /// As a document describes them.
     pub(super) fn of(document: &Value) -> Self {
-        let mut known = HashMap::new();
+        // The document does not describe itself.
+        let mut known = HashMap::from([((Method::GET, format!("{BASE}/openapi.json")), BTreeSet::new())]);
         let paths = document["paths"].as_object().into_iter().flatten();
         for (path, operations) in paths {
             for (method, operation) in operations.as_object().into_iter().flatten() {

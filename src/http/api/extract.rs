@@ -1,9 +1,11 @@
 //! What handlers take out of a request. What can't be read is answered with a problem document.
 
+use std::error::Error;
+
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
-use axum::http::Uri;
 use axum::http::request::Parts;
+use axum::http::{StatusCode, Uri};
 use opentelemetry::context::FutureExt;
 use serde::de::DeserializeOwned;
 use url::form_urlencoded;
@@ -12,6 +14,7 @@ use super::super::access::Who;
 use super::super::problem::Problem;
 use super::Api;
 use crate::campaign::CampaignId;
+use crate::dispatch::JOB_LIMIT;
 use crate::ledger::{Campaign, Ledger, LedgerError, on_ledger};
 
 /// The parameters of a query. One without a value is one that is not there.
@@ -27,7 +30,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
         let uri: Result<Uri, _> = format!("/?{given}").parse();
         let uri = uri.map_err(|_| Problem::bad_request("the query is too long"))?;
         let query = Query::<T>::try_from_uri(&uri);
-        query.map(|Query(params)| Self(params)).map_err(|fault| Problem::bad_request(fault.body_text()))
+        query.map(|Query(params)| Self(params)).map_err(|error| {
+            let what = error.source().map(ToString::to_string).unwrap_or_default();
+            Problem::bad_request(format!(
+                "the query can't be read: {what}; the description lists its parameters"
+            ))
+        })
     }
 }
 
@@ -62,7 +70,13 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for Document<
 /// The bytes of a body, up to the limit of its route.
 pub(super) async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
     let bytes = Bytes::from_request(request, state).await;
-    bytes.map_err(|fault| Problem::new(fault.status(), fault.body_text()))
+    bytes.map_err(|error| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body has more than {} MiB; put recipients into a file", JOB_LIMIT >> 20),
+        ),
+        status => Problem::new(status, "the body did not come to its end"),
+    })
 }
 
 /// A campaign that a path names.

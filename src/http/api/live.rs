@@ -44,27 +44,41 @@ type Told = Arc<Seen>;
 /// The campaigns that somebody looks at.
 pub(in crate::http) struct Live {
     ledger: AnyLedger,
-    seen: Arc<Mutex<HashMap<CampaignId, watch::Receiver<Told>>>>,
+    seen: Followed,
 }
+
+/// The campaigns that somebody follows, and what tells them.
+type Followed = Arc<Mutex<HashMap<CampaignId, watch::Sender<Told>>>>;
 
 impl Live {
     pub(super) fn new(ledger: AnyLedger) -> Self {
         Self { ledger, seen: Arc::default() }
     }
 
-    /// Follows a campaign, from what is known of it.
+    /// Follows a campaign, from what is known of it now.
     pub(in crate::http) fn follow(&self, campaign: &Campaign) -> watch::Receiver<Told> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = seen.get(&campaign.id)
-            && known.has_changed().is_ok()
-        {
-            return known.clone();
+        if let Some(known) = seen.get(&campaign.id) {
+            // It may have been retried since it was looked at.
+            tell(known, campaign);
+            return known.subscribe();
         }
         let (sender, receiver) = watch::channel(told(campaign));
-        seen.insert(campaign.id.clone(), receiver.clone());
-        tokio::spawn(look(self.ledger.clone(), self.seen.clone(), campaign.id.clone(), sender));
+        seen.insert(campaign.id.clone(), sender);
+        tokio::spawn(look(self.ledger.clone(), self.seen.clone(), campaign.id.clone()));
         receiver
     }
+}
+
+/// Tells what is new of a campaign.
+fn tell(sender: &watch::Sender<Told>, campaign: &Campaign) {
+    sender.send_if_modified(|known| {
+        let has_changed = known.campaign != *campaign;
+        if has_changed {
+            *known = told(campaign);
+        }
+        has_changed
+    });
 }
 
 fn told(campaign: &Campaign) -> Told {
@@ -73,36 +87,30 @@ fn told(campaign: &Campaign) -> Told {
 }
 
 /// Looks at a campaign until it has ended, or nobody else does.
-async fn look(
-    ledger: AnyLedger,
-    seen: Arc<Mutex<HashMap<CampaignId, watch::Receiver<Told>>>>,
-    id: CampaignId,
-    sender: watch::Sender<Told>,
-) {
-    let count = || seen.lock().unwrap_or_else(PoisonError::into_inner).len();
+async fn look(ledger: AnyLedger, seen: Followed, id: CampaignId) {
+    let all = || seen.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        sleep(LOOK.max(PACE * u32::try_from(count()).unwrap_or(u32::MAX))).await;
+        let count = u32::try_from(all().len()).unwrap_or(u32::MAX);
+        sleep(LOOK.max(PACE * count)).await;
         {
-            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-            // The last one is the list's own.
-            if sender.receiver_count() <= 1 || sender.borrow().campaign.state.is_over() {
-                seen.remove(&id);
+            let mut all = all();
+            let is_followed = |sender: &watch::Sender<Told>| {
+                sender.receiver_count() > 0 && !sender.borrow().campaign.state.is_over()
+            };
+            if !all.get(&id).is_some_and(is_followed) {
+                all.remove(&id);
                 return;
             }
         }
         match on_ledger!(&ledger, ledger => ledger.campaign(&id).await) {
             Ok(Some(campaign)) => {
-                sender.send_if_modified(|known| {
-                    let has_changed = known.campaign != campaign;
-                    if has_changed {
-                        *known = told(&campaign);
-                    }
-                    has_changed
-                });
+                if let Some(sender) = all().get(&id) {
+                    tell(sender, &campaign);
+                }
             }
             // It is forgotten: there is nothing more to tell.
             Ok(None) => {
-                seen.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+                all().remove(&id);
                 return;
             }
             // Away for a while; who looks sees what was known last.

@@ -82,9 +82,9 @@ pub fn router(api: Api, access: Access, health: Health) -> Router {
     let document = axum::body::Bytes::from(document.to_string());
     let json = [(header::CONTENT_TYPE, "application/json")];
     let routes = routes
+        .route("/openapi.json", get(move || async move { (json, document) }))
         // Below the guard: who may not ask is told so first.
         .route_layer(middleware::from_fn_with_state(queries, description::refuse_unknown))
-        .route("/openapi.json", get(move || async move { (json, document) }))
         .fallback(async || {
             Problem::not_found("there is nothing here; GET /api/v1/openapi.json lists what there is")
         })
