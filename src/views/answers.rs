@@ -58,7 +58,9 @@ pub async fn answers(ledger: &impl Ledger, id: &CampaignId) -> Result<Answers, L
             let (reply, form) = parts(response);
             // What people wrote themselves is theirs to be read in the export, one by one.
             let said = reply.map(|_| ("in their own words".to_owned(), Value::from("a message")));
-            for (name, value) in form.into_iter().chain(said) {
+            // What came back of ourselves is no answer.
+            let form = form.into_iter().filter(|(name, _)| name != "flow_token");
+            for (name, value) in form.chain(said) {
                 count(&mut fields, name, &value);
             }
         }

@@ -503,21 +503,49 @@ async fn a_newcomer_sees_what_people_answered() {
     assert_eq!(sent.status, 201, "{sent:?}");
     browser.open("/campaigns/booking").await;
     browser.says("60 of 60 messages accepted").await;
-    // Reports come after the end, too.
-    until_answered(&service).await;
-    browser.open("/campaigns/booking").await;
+    // Reports come after the end, too, and the page tells them.
     browser.says("What people answered").await;
     browser.says("monday").await;
     browser.is_accessible().await;
 }
 
-async fn until_answered(service: &Service) {
-    loop {
-        let status =
-            service.send(service.request(reqwest::Method::GET, "/campaigns/booking", "")).await.json();
-        if status["delivery"]["replied"].as_u64().unwrap() > 5 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+/// With the keys one moves through choices and submits nothing; other colours lose nothing that was typed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_form_is_filled_in_with_the_keys_alone() {
+    let service = Service::configured("", &["worker", "--embedded", "--sandbox"]).await;
+    let upload = service.request(reqwest::Method::POST, "/audiences?name=people.csv", "");
+    let upload = service.send(upload.body("phone,First Name\n+919876500001,Asha\n")).await;
+    assert_eq!(upload.status, 201, "{upload:?}");
+    let form = reqwest::multipart::Form::new().text("name", "Keys").text("pick", "people.csv");
+    let begun = service.client.post(format!("{}/new", service.url)).multipart(form).send().await.unwrap();
+    let message = begun.url().path().replace("/audience", "/message");
+    let browser = Browser::start(&service.url, true).await;
+    browser.open(&message).await;
+    let body = "[name=\"/message/interactive/body/text\"]";
+    browser.fill(body, "Typed by hand").await;
+    browser.evaluate("window.isTheSame = true").await;
+    let kind = browser.find("#kind").await;
+    for _ in 0..3 {
+        kind.send_keys("\u{e015}").await.unwrap();
     }
+    assert_ne!(browser.evaluate("document.getElementById('kind').value").await, "flow");
+    assert_eq!(browser.evaluate("document.activeElement.id").await, "kind");
+    browser.find("#theme").await.send_keys("d").await.unwrap();
+    let theme = || browser.evaluate("document.documentElement.dataset.theme ?? ''");
+    while theme().await != "dark" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let typed = browser.evaluate(&format!("document.querySelector('{body}').value")).await;
+    assert_eq!((typed, browser.evaluate("window.isTheSame").await), (json!("Typed by hand"), json!(true)));
+    // The colours stay on the next page, and the button shows the fields of the kind that was chosen.
+    browser.press("Show its fields").await;
+    while browser.evaluate("window.isTheSame ?? false").await == true {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!((browser.path().await, theme().await), (message.clone(), json!("dark")));
+    // A column with a space in its name is put in by a click, and the phone shows its value.
+    browser.open(&message).await;
+    let chips =
+        browser.evaluate("[...document.querySelectorAll('.chip')].map((chip) => chip.textContent)").await;
+    assert!(chips.as_array().unwrap().contains(&json!("{{ First_Name }}")), "{chips}");
 }

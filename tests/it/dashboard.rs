@@ -295,12 +295,12 @@ async fn a_page_is_told_what_changed_and_nothing_else() {
     visitor.post("/campaigns/waits/do/cancel", &[("confirmed", "yes")]).await;
     let told = pages.await.unwrap();
     let names: Vec<&str> = told.iter().map(|part| part["id"].as_str().unwrap()).collect();
-    assert_eq!(names[..6], ["head", "plot", "funnel", "failures", "doubts", "log"]);
+    assert_eq!(names[..7], ["head", "plot", "funnel", "failures", "doubts", "log", "answers"]);
     assert_eq!(names.iter().filter(|name| **name == "funnel").count(), 1, "it never changed: {names:?}");
     assert!(rows.await.unwrap().iter().all(|part| part["id"] == "row-waits"));
-    // Of what has ended, the whole is told once.
-    let ended = parts(open().await, |_| false).await;
-    assert_eq!(ended.len(), 6);
+    // Of what has ended, the whole is told; more comes with reports alone.
+    let ended = parts(open().await, |parts| parts.len() == 7).await;
+    assert!(ended[0]["html"].as_str().unwrap().contains("cancelled"), "{ended:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -418,4 +418,185 @@ async fn a_refused_job_is_shown_put_back_and_let_go() {
     assert_eq!(decide("discard").await, 404, "it is gone");
     let (_, log) = visitor.get("/log").await;
     assert!(log.contains("let 1 refused job go"), "{log}");
+}
+
+/// A draft of a campaign to everybody, and the address of its message.
+async fn draft_message(visitor: &Visitor<'_>) -> String {
+    let form = reqwest::multipart::Form::new().text("name", "Reminder").text("pick", "audience.csv");
+    let begun = visitor.request(Method::POST, "/new").multipart(form).send().await.unwrap();
+    begun.headers()[LOCATION].to_str().unwrap().replace("/audience", "/message")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_typed_for_a_kind_of_message_is_there_when_it_is_chosen_again() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let visitor = Visitor::new(&service, "act-1").await;
+    let message = draft_message(&visitor).await;
+    let post = async |shown: &str, chosen: &str, more: &[(&str, &str)]| {
+        let fields = [("kind", chosen), ("form_kind", shown), ("do", "update")];
+        visitor.post(&message, &[&fields[..], more].concat()).await.text().await.unwrap()
+    };
+    let text = [("/message/type", "text"), ("/message/text/body", "Dear {{ name }}, typed as a text")];
+    post("flow", "text", &[]).await;
+    let page = post("text", "image", &text).await;
+    assert!(!page.contains("typed as a text"), "{page}");
+    let image = [("/message/type", "image"), ("/message/image/link", "https://example.com/typed.png")];
+    // What can't be read yet as JSON is kept as it stands.
+    let page = post("image", "json", &image).await;
+    assert!(page.contains("typed.png"), "it begins with the message of the form: {page}");
+    let page = post("json", "text", &[("json", "{ half typed")]).await;
+    assert!(page.contains("typed as a text"), "{page}");
+    let page = post("text", "image", &text).await;
+    assert!(page.contains("typed.png"), "{page}");
+    let page = post("image", "json", &image).await;
+    assert!(page.contains("{ half typed"), "{page}");
+    // Another person, later.
+    let (_, page) = visitor.get(&message).await;
+    assert!(page.contains("typed.png"), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_page_leads_back_to_itself_when_its_colours_change() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let visitor = Visitor::new(&service, "act-1").await;
+    visitor.submit(&waiting("waits")).await;
+    let message = draft_message(&visitor).await;
+    let audience = message.replace("/message", "/audience");
+    for path in ["/", "/?state=scheduled&q=wai", "/campaigns/waits", "/codes", &message, &audience] {
+        let (_, page) = visitor.get(path).await;
+        let next = page.split("name=\"next\" value=\"").nth(1).unwrap().split('"').next().unwrap();
+        let next = next.replace("&#x2f;", "/").replace("&amp;", "&");
+        assert_eq!(next, path);
+        let changed = visitor.post("/theme", &[("theme", "dark"), ("next", &next)]).await;
+        assert_eq!(changed.headers()[LOCATION], path);
+    }
+    // An error has ways on, too.
+    let (status, page) = visitor.get("/campaigns/nobody").await;
+    assert!(status == 404 && page.contains("<nav aria-label=\"Pages\">"), "{page}");
+}
+
+/// What a campaign's page counts.
+fn counted(page: &str) -> std::collections::BTreeMap<String, u64> {
+    let list = page.split("<dl class=\"counts\">").nth(1).unwrap().split("</dl>").next().unwrap();
+    list.split("<dt>")
+        .skip(1)
+        .map(|one| {
+            let (name, rest) = one.split_once("</dt><dd>").unwrap();
+            let number = rest.split('<').next().unwrap().replace(',', "");
+            (name.to_owned(), number.parse().unwrap())
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_counts_of_a_campaign_add_up_at_every_moment() {
+    const ROWS: u64 = 20_000;
+    let (_sandbox, provider) = sandbox(Behaviour { accept_rate: 0.9, ..Behaviour::default() }).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let visitor = Visitor::new(&service, "act-1").await;
+    service.fleet.world.write_audience(ROWS);
+    visitor.submit(&waiting("waits")).await;
+    // Nothing is planned, and all is still to be sent.
+    let (_, page) = visitor.get("/campaigns/waits").await;
+    assert_eq!((counted(&page)["People"], counted(&page)["Still to send"]), (ROWS, ROWS));
+    let (_, asked) = visitor.get("/campaigns/waits/confirm/cancel").await;
+    assert!(
+        asked.contains("20,000 messages are not sent") && asked.contains("Type 20,000 to go on"),
+        "{asked}"
+    );
+    let cancel = [("confirmed", "yes"), ("expected", "20000"), ("typed", "1")];
+    assert_eq!(visitor.post("/campaigns/waits/do/cancel", &cancel).await.status(), 422);
+    let cancel = [("confirmed", "yes"), ("expected", "20000"), ("typed", "20,000")];
+    assert_eq!(visitor.post("/campaigns/waits/do/cancel", &cancel).await.status(), 303);
+
+    visitor.submit(&job()).await;
+    let mut looks = 0;
+    loop {
+        let (_, page) = visitor.get("/campaigns/c1").await;
+        let counts = counted(&page);
+        let people = counts["People"];
+        let parts: u64 = counts.iter().filter(|(name, _)| *name != "People").map(|(_, count)| count).sum();
+        assert_eq!((people, parts), (ROWS, ROWS), "{counts:?}");
+        looks += 1;
+        if page.contains("class=\"state completed\"") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(looks > 3, "it was over at once");
+    let (_, page) = visitor.get("/campaigns/c1").await;
+    assert!(!page.contains("confirm/cancel"), "there is nothing left to be cancelled");
+}
+
+/// Reports and answers come after the end of a campaign, and its page tells them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_completed_campaign_is_live_as_long_as_reports_come() {
+    let service = Service::configured("", &["worker", "--embedded", "--sandbox"]).await;
+    let rows: String = (0..50).map(|row| format!("+9198765432{row:02},Asha\n")).collect();
+    let upload =
+        service.request(Method::POST, "/audiences?name=people.csv", "").body(format!("phone,name\n{rows}"));
+    assert_eq!(service.send(upload).await.status, 201);
+    let mut job = job();
+    job["audience"] = json!({ "csv": { "path": "people.csv" } });
+    let submitted = service.send(service.request(Method::POST, "/campaigns", "").json(&job)).await;
+    assert_eq!(submitted.status, 201);
+    let status = async || service.send(service.request(Method::GET, "/campaigns/c1", "")).await.json();
+    while status().await["state"] != "completed" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let page = service.client.get(format!("{}/campaigns/c1", service.url)).send().await.unwrap();
+    assert!(!page.text().await.unwrap().contains("data-still"));
+    let live = service.client.get(format!("{}/campaigns/c1/live", service.url)).send().await.unwrap();
+    let told = parts(live, |parts| {
+        parts.iter().any(|part| {
+            part["id"] == "answers" && part["html"].as_str().unwrap().contains("What people answered")
+        })
+    })
+    .await;
+    // What comes back of ourselves is no answer.
+    assert!(told.iter().all(|part| !part["html"].as_str().unwrap().contains("flow_token")), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_refused_jobs_that_are_the_same_one_is_put_back() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(false, &provider, TOKENS).await;
+    let visitor = Visitor::new(&service, "act-1").await;
+    let broker = broker(&service.fleet.amqp).await;
+    for _ in 0..2 {
+        broker.submit(b"{ \"id\": \"twin\" }".to_vec()).await.unwrap();
+    }
+    let page = loop {
+        let (_, page) = visitor.get("/refused").await;
+        if page.matches("name=\"job\" value").count() == 2 {
+            break page;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let digest = page.split("name=\"job\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    assert_eq!(visitor.post("/refused", &[("job", &digest), ("do", "discard")]).await.status(), 303);
+    let (_, log) = visitor.get("/log").await;
+    assert!(log.contains("let 1 refused job go"), "{log}");
+    let (_, page) = visitor.get("/refused").await;
+    assert_eq!(page.matches("name=\"job\" value").count(), 1, "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_done_is_said_until_something_else_happens() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let visitor = Visitor::new(&service, "act-1").await;
+    visitor.submit(&waiting("waits")).await;
+    let act = async |what: &str| {
+        let done = visitor.post(&format!("/campaigns/waits/do/{what}"), &[]).await;
+        done.headers()[LOCATION].to_str().unwrap().to_owned()
+    };
+    let said = async |address: &str| visitor.get(address).await.1.contains("class=\"did\"");
+    let paused = act("pause").await;
+    assert!(said(&paused).await);
+    // By the API, and so not told by this page.
+    assert_eq!(service.post("/campaigns/waits/resume", &Value::Null).await.status, 200);
+    assert!(!said(&paused).await, "it is not paused any more");
 }

@@ -10,6 +10,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::{Stream, stream};
+use jiff::Timestamp;
 use tokio::sync::{OnceCell, watch};
 use tokio::time::sleep;
 
@@ -70,6 +71,15 @@ impl Live {
     }
 }
 
+/// How long after its end reports and answers of a campaign come.
+const REPORTS: Duration = Duration::from_hours(72);
+
+/// Whether anything of a campaign may still change by itself.
+pub(in crate::http) fn may_change(campaign: &Campaign) -> bool {
+    let is_recent = |at| Timestamp::now().duration_since(at).unsigned_abs() < REPORTS;
+    !campaign.state.is_over() || campaign.finished_at.is_some_and(is_recent)
+}
+
 /// Tells what is new of a campaign.
 fn tell(sender: &watch::Sender<Told>, campaign: &Campaign) {
     sender.send_if_modified(|known| {
@@ -86,7 +96,7 @@ fn told(campaign: &Campaign) -> Told {
     Arc::new(Seen { campaign: campaign.clone(), json, parts: OnceCell::new(), row: OnceLock::new() })
 }
 
-/// Looks at a campaign until it has ended, or nobody else does.
+/// Looks at a campaign as long as it may change and somebody follows it.
 async fn look(ledger: AnyLedger, seen: Followed, id: CampaignId) {
     let all = || seen.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
@@ -95,7 +105,7 @@ async fn look(ledger: AnyLedger, seen: Followed, id: CampaignId) {
         {
             let mut all = all();
             let is_followed = |sender: &watch::Sender<Told>| {
-                sender.receiver_count() > 0 && !sender.borrow().campaign.state.is_over()
+                sender.receiver_count() > 0 && may_change(&sender.borrow().campaign)
             };
             if !all.get(&id).is_some_and(is_followed) {
                 all.remove(&id);

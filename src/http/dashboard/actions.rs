@@ -52,7 +52,7 @@ fn question(what: What, campaign: &Campaign, code: Option<&str>) -> Option<Quest
     let (messages, title, text, button) = match what {
         What::Pause | What::Resume => return None,
         What::Cancel => {
-            let left = counts.pending + campaign.rows.saturating_sub(counts.total);
+            let left = words::unsent(campaign);
             (
                 left,
                 "Cancel this campaign?".into(),
@@ -149,8 +149,8 @@ fn ask(
         text => question.text,
         button => question.button,
         messages => question.messages,
-        is_typed => question.messages >= TYPED && what != What::Cancel,
-        is_nothing => question.messages == 0 && what != What::Cancel,
+        is_typed => question.messages >= TYPED,
+        is_nothing => question.messages == 0,
         asks_age => matches!(what, What::Resend | What::GiveUp),
         error,
     };
@@ -188,8 +188,7 @@ pub(super) async fn act(
         }
         // More than a few may have come since; the number that was seen is the one that counts.
         let expected = fields.number("expected").unwrap_or_default();
-        if question.messages >= TYPED && what != What::Cancel && fields.number("typed").ok() != Some(expected)
-        {
+        if question.messages >= TYPED && fields.number("typed").ok() != Some(expected) {
             return again("Type the number as it stands there: nothing was done.");
         }
     }

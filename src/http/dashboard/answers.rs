@@ -1,18 +1,46 @@
 //! What people answered, beside the campaign that they answered to.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use minijinja::{Value, context};
 
 use super::super::problem::Problem;
 use super::words;
+use crate::campaign::CampaignId;
 use crate::ledger::{AnyLedger, Campaign, on_ledger};
 use crate::views::answers::answers;
 
-/// The answers to a campaign, where there are any.
-pub(super) async fn of(ledger: &AnyLedger, campaign: &Campaign) -> Result<Option<Value>, Problem> {
-    if campaign.delivery.replied == 0 {
-        return Ok(None);
+/// How many campaigns' answers are remembered.
+const REMEMBERED: usize = 100;
+
+/// The answers to campaigns, counted again when there are more.
+#[derive(Default)]
+pub(super) struct KnownAnswers(Mutex<HashMap<CampaignId, (u64, Value)>>);
+
+impl KnownAnswers {
+    /// The answers to a campaign, where there are any.
+    pub(super) async fn of(&self, ledger: &AnyLedger, campaign: &Campaign) -> Result<Option<Value>, Problem> {
+        let replied = campaign.delivery.replied;
+        if replied == 0 {
+            return Ok(None);
+        }
+        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, answers)) = known().get(&campaign.id).filter(|(count, _)| *count == replied) {
+            return Ok(Some(answers.clone()));
+        }
+        let answers = counted(ledger, &campaign.id).await?;
+        let mut known = known();
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(campaign.id.clone(), (replied, answers.clone()));
+        Ok(Some(answers))
     }
-    let answers = on_ledger!(ledger, ledger => answers(ledger, &campaign.id).await?);
+}
+
+async fn counted(ledger: &AnyLedger, id: &CampaignId) -> Result<Value, Problem> {
+    let answers = on_ledger!(ledger, ledger => answers(ledger, id).await?);
     let fields = answers.fields.iter().map(|field| {
         let values = field.values.iter().map(|(value, count)| {
             context! { value => value.clone(), count => *count, share => words::percent(*count, field.count),
@@ -20,5 +48,5 @@ pub(super) async fn of(ledger: &AnyLedger, campaign: &Campaign) -> Result<Option
         });
         context! { name => field.name.clone(), count => field.count, others => field.others, values => values.collect::<Vec<_>>() }
     });
-    Ok(Some(context! { count => answers.count, more => answers.more, fields => fields.collect::<Vec<_>>() }))
+    Ok(context! { count => answers.count, more => answers.more, fields => fields.collect::<Vec<_>>() })
 }

@@ -7,11 +7,12 @@ use serde::Deserialize;
 
 use super::super::access::Who;
 use super::super::api::extract::{Params, campaign};
+use super::super::api::live::may_change;
 use super::super::problem::Problem;
 use super::facts::Facts;
 use super::plot::plot;
 use super::render::{Look, page_of, part, serialized};
-use super::{Dashboard, answers, words};
+use super::{Dashboard, words};
 use crate::campaign::codes;
 use crate::campaign::{CampaignState, SkipReason};
 use crate::dispatch::Accounts;
@@ -63,7 +64,7 @@ pub(super) async fn list(
     let followed: Vec<&str> = page
         .campaigns
         .iter()
-        .filter(|campaign| !campaign.state.is_over())
+        .filter(|campaign| may_change(campaign))
         .map(|campaign| campaign.id.as_str())
         .collect();
     let accounts: Vec<String> = backing.context.accounts.all().keys().cloned().collect();
@@ -127,12 +128,13 @@ fn head(campaign: &Campaign) -> Value {
         progress => words::progress(campaign),
         done => words::percent(words::progress(campaign), 1000),
         counts => serialized(campaign.counts),
-        people => campaign.rows.max(campaign.counts.total),
+        people => words::people(campaign),
+        unsent => words::unsent(campaign),
         rehearsal => campaign.rehearsal,
         is_over => state.is_over(),
         can_pause => state != CampaignState::Paused && state.can_become(CampaignState::Paused),
         can_resume => matches!(state, CampaignState::Paused | CampaignState::Held),
-        can_cancel => state.can_become(CampaignState::Cancelled),
+        can_cancel => state.can_become(CampaignState::Cancelled) && words::unsent(campaign) > 0,
     }
 }
 
@@ -142,6 +144,7 @@ pub(super) struct Material {
     points: Vec<Point>,
     acts: Vec<Act>,
     doubts: Vec<ReportLine>,
+    answers: Option<Value>,
 }
 
 impl Material {
@@ -149,6 +152,7 @@ impl Material {
         let backing = dashboard.api.backing()?;
         let id = &campaign.id;
         let facts = dashboard.facts.of(&backing.ledger, id).await?;
+        let answers = dashboard.answers.of(&backing.ledger, campaign).await?;
         on_ledger!(&backing.ledger, ledger => {
             let doubts =
                 if campaign.counts.in_doubt > 0 { ledger.in_doubt(id, DOUBTS).await? } else { Vec::new() };
@@ -157,6 +161,7 @@ impl Material {
                 points: ledger.points(id).await?,
                 acts: ledger.acts(Some(id), None, ACTS).await?.acts,
                 doubts,
+                answers,
             })
         })
     }
@@ -185,6 +190,7 @@ pub(super) fn parts(
         ("failures", part("campaign_failures.html", with(failures(campaign)))),
         ("doubts", part("campaign_doubts.html", with(doubts(&material.doubts)))),
         ("log", part("campaign_log.html", with(context! { acts => acts(&material.acts) }))),
+        ("answers", part("campaign_answers.html", with(context! { answers => material.answers.clone() }))),
     ]
 }
 
@@ -289,8 +295,10 @@ pub(super) async fn show(
     let parts = parts(&campaign, &material, &backing.context.accounts);
     let parts = parts.into_iter().map(|(name, html)| context! { name, html }).collect::<Vec<_>>();
     // What was done stands in the log; nothing of the address is shown.
-    let did = material.acts.first().filter(|act| asked.done.as_ref() == Some(&act.what));
-    let answers = answers::of(&backing.ledger, &campaign).await?;
+    let did = material
+        .acts
+        .first()
+        .filter(|act| asked.done.as_ref() == Some(&act.what) && still_holds(act, &campaign));
     let times = [campaign.submitted_at.to_string()]
         .into_iter()
         .map(Some)
@@ -299,7 +307,7 @@ pub(super) async fn show(
         ..head(&campaign),
         ..context! {
             parts,
-            answers,
+            is_still => !may_change(&campaign),
             times => times.collect::<Vec<_>>(),
             account => campaign.account.clone(),
             facts => serialized(&*material.facts),
@@ -308,6 +316,20 @@ pub(super) async fn show(
     };
     let title = words::name(&campaign);
     Ok(page_of(&look, Some(&who), "campaign.html", &title, own))
+}
+
+/// How long a page says what was just done.
+const JUST_DONE: u64 = 60;
+
+/// Whether what was done is still the last that happened.
+fn still_holds(act: &Act, campaign: &Campaign) -> bool {
+    let is_as_left = match act.what.as_str() {
+        "pause" => campaign.state == CampaignState::Paused,
+        "resume" => !matches!(campaign.state, CampaignState::Paused | CampaignState::Held),
+        "cancel" => campaign.state == CampaignState::Cancelled,
+        _ => true,
+    };
+    is_as_left && words::age(act.at) < JUST_DONE
 }
 
 #[derive(Deserialize)]

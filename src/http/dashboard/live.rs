@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use super::super::api::away;
 use super::super::api::extract::{Params, campaign};
-use super::super::api::live::{Part, Seen};
+use super::super::api::live::{Part, Seen, may_change};
 use super::super::problem::Problem;
 use super::Dashboard;
 use super::campaigns::{self, Material};
@@ -99,11 +99,11 @@ async fn parts_of(dashboard: &Dashboard, seen: &Seen) -> Vec<Part> {
     seen.parts.get_or_try_init(make).await.cloned().unwrap_or_default()
 }
 
-/// A campaign whenever it has changed, to its end, and not too often.
+/// A campaign whenever it has changed, as long as it may, and not too often.
 fn changes(mut receiver: watch::Receiver<Arc<Seen>>) -> impl Stream<Item = Arc<Seen>> + Send {
     receiver.mark_changed();
-    stream::unfold((receiver, false, true), |(mut receiver, is_over, is_first)| async move {
-        if is_over {
+    stream::unfold((receiver, false, true), |(mut receiver, is_still, is_first)| async move {
+        if is_still {
             return None;
         }
         if !is_first {
@@ -111,8 +111,8 @@ fn changes(mut receiver: watch::Receiver<Arc<Seen>>) -> impl Stream<Item = Arc<S
         }
         receiver.changed().await.ok()?;
         let seen = receiver.borrow_and_update().clone();
-        let is_over = seen.campaign.state.is_over();
-        Some((seen, (receiver, is_over, false)))
+        let is_still = !may_change(&seen.campaign);
+        Some((seen, (receiver, is_still, false)))
     })
 }
 

@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef, Request};
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -36,6 +36,7 @@ use super::Health;
 use super::access::Access;
 use super::api::{Api, in_time, reports};
 use super::problem::Problem;
+use answers::KnownAnswers;
 use facts::KnownFacts;
 use render::error_page;
 
@@ -51,6 +52,7 @@ pub(super) struct Dashboard {
     api: Api,
     access: Access,
     facts: Arc<KnownFacts>,
+    answers: Arc<KnownAnswers>,
     health: Health,
     /// Whether people come to it by TLS.
     is_secure: bool,
@@ -65,7 +67,14 @@ impl FromRef<Dashboard> for Api {
 /// The routes of the pages.
 pub fn router(api: Api, access: Access, health: Health, public_url: Option<&Url>) -> Router {
     let is_secure = public_url.is_some_and(|url| url.scheme() == "https");
-    let dashboard = Dashboard { api, access, facts: Arc::default(), health: health.clone(), is_secure };
+    let dashboard = Dashboard {
+        api,
+        access,
+        facts: Arc::default(),
+        answers: Arc::default(),
+        health: health.clone(),
+        is_secure,
+    };
     // An audience is counted while it is written.
     let uploads = Router::new()
         .route("/new", get(new::begin).post(new::create))
@@ -114,14 +123,19 @@ fn is_page(response: &Response) -> bool {
 /// Makes a page of a problem, and says what a browser may do with all of them.
 async fn dressed(request: Request, next: Next) -> Response {
     let theme = session::theme_of(request.headers());
-    let path = request.uri().path().to_owned();
+    // What was posted can't be asked for again: the way back is the list.
+    let address = match *request.method() {
+        Method::GET | Method::HEAD => request.uri().path_and_query().map_or("/", |address| address.as_str()),
+        _ => "/",
+    };
+    let address = address.to_owned();
     let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        response = error_page(&problem, theme, &path);
+        response = error_page(&problem, theme, &address);
     } else if response.status().is_client_error() && !is_page(&response) {
         // An address, a query or a form that is none of ours.
         response =
-            error_page(&Problem::new(response.status(), "there is nothing like that here"), theme, &path);
+            error_page(&Problem::new(response.status(), "there is nothing like that here"), theme, &address);
     }
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));

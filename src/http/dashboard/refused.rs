@@ -1,5 +1,7 @@
 //! Jobs that could not be taken: why, and what becomes of them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use axum::extract::State;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use minijinja::context;
@@ -72,7 +74,10 @@ pub(super) async fn decide(
     };
     let (wanted, ledger) = (fields.get("job").to_owned(), backing.ledger.clone());
     let done = finish(async move {
-        let done = broker.unbury(what, |_, job| job.digest() == wanted).await.map_err(DispatchError::from)?;
+        // Of several that are the same, one: so many are listed.
+        let is_found = AtomicBool::new(false);
+        let is_wanted = |_, job: &Buried| job.digest() == wanted && !is_found.swap(true, Ordering::Relaxed);
+        let done = broker.unbury(what, is_wanted).await.map_err(DispatchError::from)?;
         let verb = if logged == "requeue" { "put" } else { "let" };
         let detail = format!("{verb} {} {words}", counted(done, "refused job"));
         on_ledger!(&ledger, ledger => ledger.log(Act::new(&who.name, logged, None, &detail)).await?);

@@ -21,7 +21,7 @@ macro_rules! templates {
     };
 }
 
-const TEMPLATES: [(&str, &str); 25] = templates![
+const TEMPLATES: [(&str, &str); 26] = templates![
     "layout.html",
     "macros.html",
     "error.html",
@@ -35,6 +35,7 @@ const TEMPLATES: [(&str, &str); 25] = templates![
     "campaign_failures.html",
     "campaign_doubts.html",
     "campaign_log.html",
+    "campaign_answers.html",
     "confirm.html",
     "new.html",
     "new_audience.html",
@@ -99,8 +100,8 @@ pub(super) struct Look {
     pub(super) theme: &'static str,
     /// Whether there is a session that can be ended.
     pub(super) is_signed_in: bool,
-    /// The path of the page.
-    pub(super) path: String,
+    /// The address of the page: its path and query.
+    pub(super) address: String,
 }
 
 /// A document as a value of a template.
@@ -129,7 +130,10 @@ pub(super) fn page_of(
         title,
         theme => look.theme,
         is_signed_in => look.is_signed_in,
-        path => look.path.clone(),
+        page => context! {
+            address => look.address.clone(),
+            path => look.address.split('?').next().unwrap_or_default(),
+        },
         who => who.map(|who| who.name.to_string()),
         may_act => who.is_some_and(Who::may_act),
     };
@@ -137,7 +141,7 @@ pub(super) fn page_of(
 }
 
 /// What went wrong, as a page.
-pub(super) fn error_page(problem: &Problem, theme: &'static str, path: &str) -> Response {
+pub(super) fn error_page(problem: &Problem, theme: &'static str, address: &str) -> Response {
     let status = problem.status();
     let title = match status {
         StatusCode::NOT_FOUND => "This is not here",
@@ -147,11 +151,12 @@ pub(super) fn error_page(problem: &Problem, theme: &'static str, path: &str) -> 
         StatusCode::PAYLOAD_TOO_LARGE => "This is too large",
         _ => "This could not be done",
     };
-    let look = Look { theme, is_signed_in: false, path: path.to_owned() };
+    let look = Look { theme, is_signed_in: false, address: address.to_owned() };
     let own = context! {
         status => status.as_u16(),
         detail => problem.plain(),
         is_away => status == StatusCode::SERVICE_UNAVAILABLE,
+        is_error => true,
     };
     (status, page_of(&look, None, "error.html", title, own)).into_response()
 }
@@ -164,8 +169,8 @@ mod tests {
     fn every_template_is_read_and_what_comes_from_outside_is_escaped() {
         assert_eq!(ENVIRONMENT.templates().count(), TEMPLATES.len());
         let problem = Problem::not_found("there is no campaign \"<script>alert(1)</script>\"");
-        let look = Look { theme: "dark", is_signed_in: false, path: "/\"><img>".into() };
-        let own = context! { status => 404, detail => problem.plain(), is_away => false };
+        let look = Look { theme: "dark", is_signed_in: false, address: "/\"><img>".into() };
+        let own = context! { status => 404, detail => problem.plain(), is_away => false, is_error => true };
         let Html(page) = page_of(&look, None, "error.html", "a < b", own);
         assert!(page.contains("&lt;script&gt;alert(1)") && page.contains("a &lt; b"), "{page}");
         assert!(!page.contains("<script>alert") && !page.contains("\"><img>"), "{page}");

@@ -84,7 +84,8 @@ pub(super) async fn guard(
             "the token {name:?} may look and change nothing: it needs the role operator"
         ));
     }
-    let look = Look { theme: theme_of(headers), is_signed_in, path: request.uri().path().to_owned() };
+    let address = request.uri().path_and_query().map_or("/", |address| address.as_str()).to_owned();
+    let look = Look { theme: theme_of(headers), is_signed_in, address };
     request.extensions_mut().insert(who);
     request.extensions_mut().insert(look);
     next.run(request).await
@@ -133,7 +134,7 @@ pub(super) async fn page(
 }
 
 fn form(headers: &HeaderMap, next: &str, error: &str) -> Response {
-    let look = Look { theme: theme_of(headers), is_signed_in: false, path: "/sign-in".into() };
+    let look = Look { theme: theme_of(headers), is_signed_in: false, address: "/sign-in".into() };
     let page = page_of(&look, None, "sign_in.html", "Sign in", context! { next, error });
     let status = if error.is_empty() { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
     (status, page).into_response()

@@ -58,12 +58,22 @@ pub(super) fn rate(per_second: f64) -> String {
     }
 }
 
+/// How many rows a campaign has, also while they are not planned yet.
+pub(super) fn people(campaign: &Campaign) -> u64 {
+    if campaign.planned { campaign.counts.total } else { campaign.rows.max(campaign.counts.total) }
+}
+
+/// How many of them nothing has been done for yet. With those that are being sent and those that are settled they are all.
+pub(super) fn unsent(campaign: &Campaign) -> u64 {
+    let counts = &campaign.counts;
+    people(campaign).saturating_sub(counts.total) + counts.pending
+}
+
 /// What of a campaign is settled, in thousandths: a picture needs no more.
 pub(super) fn progress(campaign: &Campaign) -> u64 {
     let counts = &campaign.counts;
-    let total = if campaign.planned { counts.total } else { campaign.rows.max(counts.total) };
     let settled = counts.total - counts.open();
-    (settled * 1000).checked_div(total).unwrap_or_default()
+    (settled * 1000).checked_div(people(campaign)).unwrap_or_default()
 }
 
 /// A text of others on one line, with nothing in it that hides or turns what follows.

@@ -30,9 +30,31 @@ function say(text) {
   connection.textContent = text;
 }
 
-function put({ id, html }) {
+// What somebody points at, or has marked, stays as it is until they go on.
+const POINTS_FOR = 3000;
+const waits = new Map();
+let pointed = 0;
+document.addEventListener("pointermove", () => { pointed = Date.now(); }, { passive: true });
+
+function isRead(place) {
+  const marked = document.getSelection();
+  if (marked && !marked.isCollapsed && marked.rangeCount > 0 && marked.getRangeAt(0).intersectsNode(place)) return true;
+  return place.matches(":hover") && Date.now() - pointed < POINTS_FOR;
+}
+
+window.setInterval(() => {
+  for (const part of [...waits.values()]) put(part);
+}, 500);
+
+function put(part) {
+  const { id, html } = part;
   const place = document.getElementById(id);
+  waits.delete(id);
   if (!place || place.dataset.html === html) return;
+  if (isRead(place)) {
+    waits.set(id, part);
+    return;
+  }
   // Whoever stands on something in there, or has opened something, stays where they are.
   const focused = place.contains(document.activeElement) ? document.activeElement : null;
   const way = focused && (focused.getAttribute("href") || focused.closest("form")?.getAttribute("action"));
@@ -77,11 +99,20 @@ document.addEventListener("visibilitychange", () => {
   }
 });
 
-// A choice that changes what is asked for is sent at once.
+// A choice that changes what is asked for is sent at once where it was made with a pointer. With the keys one moves through
+// the choices, and a button sends it.
+let isByPointer = false;
+document.addEventListener("pointerdown", () => { isByPointer = true; }, true);
+document.addEventListener("keydown", () => { isByPointer = false; }, true);
 document.addEventListener("change", (event) => {
   const field = event.target;
-  if ("submit" in field.dataset) field.form.requestSubmit();
-  if (field.dataset.click) document.getElementById(field.dataset.click)?.click();
+  if (field.dataset.click && isByPointer) document.getElementById(field.dataset.click)?.click();
+  // The colours change under what was typed.
+  if (field.id === "theme") {
+    if (field.value) document.documentElement.dataset.theme = field.value;
+    else delete document.documentElement.dataset.theme;
+    fetch(field.form.action, { method: "POST", body: new URLSearchParams(new FormData(field.form)), redirect: "manual" }).catch(() => null);
+  }
 });
 
 // A placeholder goes to where the cursor was.

@@ -31,6 +31,9 @@ pub(super) struct Draft {
     pub(super) updated_at: Timestamp,
     /// The job so far.
     pub(super) job: Value,
+    /// What was typed for messages of other kinds, by kind; of what is written by hand its text.
+    #[serde(default)]
+    pub(super) other_messages: BTreeMap<String, Value>,
     /// The audience's columns.
     pub(super) columns: Vec<String>,
     /// How many rows it has, and how many people that are.
@@ -63,6 +66,7 @@ impl Draft {
             by: by.into(),
             updated_at: Timestamp::now(),
             job,
+            other_messages: BTreeMap::new(),
             columns: Vec::new(),
             rows: 0,
             people: 0,

@@ -157,14 +157,10 @@ fn fill(draft: &mut Draft, fields: &Fields) -> Asked {
         draft.set(name, Some(value).filter(|value| !value.is_empty()).map(Value::from));
     }
     let what = fields.get("do");
-    // Another kind was chosen than the form is of: it begins anew.
-    if fields.get("form_kind") != asked.kind && !fields.get("form_kind").is_empty() {
-        if asked.kind != JSON {
-            draft.set("message", None);
-        }
-        return asked;
-    }
-    if asked.kind == JSON {
+    // The kind that the form is of; another one may have been chosen in it.
+    let shown =
+        Some(fields.get("form_kind")).filter(|kind| !kind.is_empty()).unwrap_or(&asked.kind).to_owned();
+    if shown == JSON {
         let text = fields.get("json");
         match serde_json::from_str::<Value>(text) {
             // A whole job may be pasted: its message is what counts.
@@ -172,16 +168,31 @@ fn fill(draft: &mut Draft, fields: &Fields) -> Asked {
                 let message = value.get("message").filter(|message| message.is_object()).cloned();
                 draft.set("message", Some(message.unwrap_or(value)));
             }
+            Err(_) if shown != asked.kind => {}
             Err(fault) => asked.errors.push(("json".into(), format!("This is no JSON: {fault}."))),
         }
-        asked.json = Some(text.to_owned());
+    } else {
+        let values: HashMap<String, String> =
+            fields.0.iter().filter(|(name, _)| name.starts_with(MESSAGE)).cloned().collect();
+        let remove = what.strip_prefix("remove:").unwrap_or_default();
+        draft.set("message", Filled { values: &values, remove }.value(&CONTENT, MESSAGE));
+        what.strip_prefix("add:").unwrap_or_default().clone_into(&mut asked.add);
+    }
+    if shown == asked.kind {
+        asked.json = (shown == JSON).then(|| fields.get("json").to_owned());
         return asked;
     }
-    let values: HashMap<String, String> =
-        fields.0.iter().filter(|(name, _)| name.starts_with(MESSAGE)).cloned().collect();
-    let remove = what.strip_prefix("remove:").unwrap_or_default();
-    draft.set("message", Filled { values: &values, remove }.value(&CONTENT, MESSAGE));
-    what.strip_prefix("add:").unwrap_or_default().clone_into(&mut asked.add);
+    // Another kind begins with what was typed for it before; what was typed for this one is kept.
+    let typed =
+        if shown == JSON { Some(fields.get("json").into()) } else { draft.job.get("message").cloned() };
+    let before = draft.other_messages.remove(&asked.kind);
+    draft.other_messages.extend(typed.map(|typed| (shown, typed)));
+    if asked.kind == JSON {
+        // Else it begins with the message of the form.
+        asked.json = before.as_ref().and_then(Value::as_str).map(str::to_owned);
+    } else {
+        draft.set("message", before);
+    }
     asked
 }
 
