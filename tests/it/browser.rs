@@ -158,6 +158,19 @@ impl Browser {
         }
     }
 
+    /// Waits until the page that was asked for is there and says something.
+    async fn shows(&self, words: &str) {
+        let start = Instant::now();
+        loop {
+            let text = self.text().await;
+            if text.contains(words) {
+                return;
+            }
+            assert!(start.elapsed() < LONG, "waited in vain for {words:?} on {}:\n{text}", self.path().await);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Waits until the page says something: by itself with a script, without one when it is loaded again.
     async fn says(&self, words: &str) {
         let start = Instant::now();
@@ -309,16 +322,16 @@ impl Person {
         self.browser.says("There is a problem").await;
         self.browser.is_accessible().await;
         self.browser.find("#phone option:nth-child(3)").await.click().await.unwrap();
-        self.browser.press("Read it again").await;
+        self.browser.press("Refresh preview").await;
         self.browser.says("40 people").await;
-        self.browser.says("no phone number, or one that can't exist").await;
+        self.browser.says("not a valid phone number").await;
         self.browser.is_accessible().await;
         self.browser.press("Next").await;
     }
 
     /// The message: a form out of the rules, what is missing said beside its field, the phone beside it.
     async fn writes_the_message(&self) {
-        self.browser.says("What do they get?").await;
+        self.browser.says("Message").await;
         self.browser.press("Next").await;
         self.browser.says("Text on the button is needed.").await;
         self.browser.is_accessible().await;
@@ -339,12 +352,8 @@ impl Person {
             assert_eq!(bold, "Asha 0");
             self.browser.is_accessible().await;
         } else {
-            self.browser.press("Keep and look").await;
-            assert!(
-                self.browser.text().await.contains("your morning is free"),
-                "{}",
-                self.browser.text().await
-            );
+            self.browser.press("Save and preview").await;
+            self.browser.shows("your morning is free").await;
         }
         self.browser.press("Next").await;
     }
@@ -416,15 +425,15 @@ impl Person {
         self.browser.is_accessible().await;
         self.mended.store(true, Ordering::Relaxed);
         self.browser.press("Retry these").await;
-        self.browser.says("Send again what was rejected with 30013?").await;
+        self.browser.says("Retry 1 message that failed with 30013?").await;
         self.browser.is_accessible().await;
         self.browser.press("Send to 1 person").await;
         self.browser.says("had 1 message rejected with 30013 sent again").await;
         until("the retry", || self.provider.times(REFUSED) == 2).await;
         self.service.until_state(id, "completed").await;
-        self.browser.says("Send again…").await;
-        self.browser.press("Send again").await;
-        self.browser.says("Whoever got one gets a second one").await;
+        self.browser.says("Resend…").await;
+        self.browser.press("Resend").await;
+        self.browser.says("Anyone who did get it will get it twice").await;
         self.browser.press("Send to").await;
         self.browser.says("in doubt sent again").await;
         let done = loop {
@@ -538,7 +547,7 @@ async fn a_form_is_filled_in_with_the_keys_alone() {
     let typed = browser.evaluate(&format!("document.querySelector('{body}').value")).await;
     assert_eq!((typed, browser.evaluate("window.isTheSame").await), (json!("Typed by hand"), json!(true)));
     // The colours stay on the next page, and the button shows the fields of the kind that was chosen.
-    browser.press("Show its fields").await;
+    browser.press("Update form").await;
     while browser.evaluate("window.isTheSame ?? false").await == true {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

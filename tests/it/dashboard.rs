@@ -219,7 +219,7 @@ async fn what_can_not_be_taken_back_is_asked_for_with_its_number() {
     let retry = "/campaigns/c1/do/retry";
     // Not confirmed, it is asked.
     let asked = visitor.post(retry, &[]).await.text().await.unwrap();
-    assert!(asked.contains("Send to 1,200 people") && asked.contains("Type 1,200 to go on"), "{asked}");
+    assert!(asked.contains("Send to 1,200 people") && asked.contains("Type 1,200 to confirm"), "{asked}");
     for typed in ["", "12", "1201"] {
         let answer =
             visitor.post(retry, &[("confirmed", "yes"), ("expected", "1200"), ("typed", typed)]).await;
@@ -503,7 +503,7 @@ async fn the_counts_of_a_campaign_add_up_at_every_moment() {
     assert_eq!((counted(&page)["People"], counted(&page)["Still to send"]), (ROWS, ROWS));
     let (_, asked) = visitor.get("/campaigns/waits/confirm/cancel").await;
     assert!(
-        asked.contains("20,000 messages are not sent") && asked.contains("Type 20,000 to go on"),
+        asked.contains("20,000 messages will never be sent") && asked.contains("Type 20,000 to confirm"),
         "{asked}"
     );
     let cancel = [("confirmed", "yes"), ("expected", "20000"), ("typed", "1")];

@@ -299,7 +299,7 @@ fn the_house_is_as_the_page_on_the_architecture_draws_it() {
         .flat_map(|line| {
             let names = line
                 .split("  ")
-                .take_while(|name| !name.contains(' ') && (name.ends_with('/') || name.ends_with(".rs")));
+                .take_while(|name| !name.contains(' ') && (name.ends_with('/') || has_extension(name, "rs")));
             names.map(|name| name.trim_end_matches('/').to_owned()).collect::<Vec<_>>()
         })
         .collect();
@@ -311,12 +311,16 @@ fn the_house_is_as_the_page_on_the_architecture_draws_it() {
     assert_eq!(drawn, here);
 }
 
+fn has_extension(name: &str, extension: &str) -> bool {
+    Path::new(name).extension().is_some_and(|known| known == extension)
+}
+
 /// The README and the pages.
 fn pages() -> Vec<String> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let docs = std::fs::read_dir(root.join("docs")).unwrap();
     let docs = docs.map(|entry| format!("docs/{}", entry.unwrap().file_name().to_str().unwrap()));
-    ["README.md".into()].into_iter().chain(docs.filter(|name| name.ends_with(".md"))).collect()
+    ["README.md".into()].into_iter().chain(docs.filter(|name| has_extension(name, "md"))).collect()
 }
 
 /// Which blocks are run where: page, language, how many, and the test. `toml` and `json` of all pages are read by the tests above.

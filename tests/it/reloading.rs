@@ -36,9 +36,9 @@ fn recipients(sandboxes: [&Sandbox; 2]) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_campaign_goes_on_with_what_its_account_is_now() {
+    const LIMITS: &str = "limits = { messages = \"400/s,burst=20\", requests = \"1000/s\" }";
     let ((before, old), (after, new)) =
         (sandbox(Behaviour::default()).await, sandbox(Behaviour::default()).await);
-    const LIMITS: &str = "limits = { messages = \"400/s,burst=20\", requests = \"1000/s\" }";
     let fleet = Fleet::new(4_000, &old, LIMITS);
     let _workers = [fleet.worker(), fleet.worker()];
     fleet.submit().await;
@@ -91,8 +91,8 @@ async fn a_campaign_waits_while_its_account_is_taken_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_of_recipients_that_is_new_counts_those_of_before() {
-    let (sandbox, url) = sandbox(Behaviour::default()).await;
     const LIMITS: &str = "limits = { messages = \"200/s,burst=10\", requests = \"1000/s\" }";
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
     let service = Service::start_with(true, &url, TOKENS, LIMITS).await;
     let world = &service.fleet.world;
     world.write_audience(1_500);
@@ -143,6 +143,9 @@ async fn a_key_of_callbacks_in_a_file_is_replaced_by_writing_the_file() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_wait_for_an_account_that_no_worker_knows_yet() {
+    // More than are taken at once, and some without an id.
+    const NAMED: usize = 40;
+    const NAMELESS: usize = 20;
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     let fleet = Fleet::new(20, &url, FAST);
     let broker = broker(&fleet.amqp).await;
@@ -154,9 +157,6 @@ async fn jobs_wait_for_an_account_that_no_worker_knows_yet() {
         }
         job.to_string().into_bytes()
     };
-    // More than are taken at once, and some without an id.
-    const NAMED: usize = 40;
-    const NAMELESS: usize = 20;
     for nth in 0..NAMED {
         broker.submit(of_new(Some(format!("w{nth}")))).await.unwrap();
     }

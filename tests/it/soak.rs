@@ -150,6 +150,25 @@ impl Soak {
         self.scene.rabbit.queues().into_keys().collect()
     }
 
+    /// Waits until no other queues are left: those of campaigns are gone when the campaign's end was told.
+    async fn until_queues_are(&self, known: &BTreeSet<String>, what: &str) {
+        let start = Instant::now();
+        loop {
+            let left: Vec<String> = self.queues().difference(known).cloned().collect();
+            if left.is_empty() {
+                return;
+            }
+            let of = |name: &String| self.campaigns.get(name.trim_start_matches("flowcast.batches."));
+            assert!(
+                start.elapsed() < Duration::from_mins(4),
+                "{what}: {:?} are left\n{}",
+                left.iter().map(|name| (name, of(name))).collect::<Vec<_>>(),
+                self.scene.fleet.log()
+            );
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+
     /// The keys in Redis that do not go by themselves.
     fn keys(&self) -> BTreeSet<String> {
         let client = redis::Client::open(self.scene.redis.url().as_str()).unwrap();
@@ -264,20 +283,7 @@ async fn what_is_there_at_the_end_is_what_was_there_at_the_beginning() {
         soak.look_after().await;
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
-    // Those of campaigns are gone when the campaign's end was told.
-    let rest = |soak: &Soak| -> Vec<String> { soak.queues().difference(&queues).cloned().collect() };
-    let end = Instant::now();
-    while !rest(&soak).is_empty() {
-        let named = rest(&soak);
-        let of = |name: &String| soak.campaigns.get(name.trim_start_matches("flowcast.batches."));
-        assert!(
-            end.elapsed() < Duration::from_mins(4),
-            "seed {seed}, faults {faults:?}: {:?} are left\n{}",
-            named.iter().map(|name| (name, of(name))).collect::<Vec<_>>(),
-            soak.scene.fleet.log()
-        );
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
+    soak.until_queues_are(&queues, &format!("seed {seed}, faults {faults:?}")).await;
     until("nothing to be left in them", || soak.scene.rabbit.queues().values().sum::<u64>() == 0).await;
     // Reports come until a few seconds later, and connections that nobody uses are closed after a while.
     let warm = warm.unwrap_or(most);

@@ -57,9 +57,8 @@ fn question(what: What, campaign: &Campaign, code: Option<&str>) -> Option<Quest
                 left,
                 "Cancel this campaign?".into(),
                 format!(
-                    "{} not sent and never will be by this campaign. What is under way is finished. \
-                     This can't be taken back.",
-                    are(left, "message")
+                    "{} will never be sent. Messages already on their way can’t be stopped. You can’t undo this.",
+                    counted(left, "message")
                 ),
                 "Cancel the campaign".into(),
             )
@@ -76,32 +75,24 @@ fn question(what: What, campaign: &Campaign, code: Option<&str>) -> Option<Quest
             let with = code.map(|code| format!(" with {code}")).unwrap_or_default();
             (
                 messages,
-                format!("Send again what was rejected{with}?"),
-                format!(
-                    "{} rejected by the provider: nobody got them. They are sent again as they were; a cause that is \
-                     not mended rejects them again.",
-                    were(messages, "message")
-                ),
+                format!("Retry {} that failed{with}?", counted(messages, "message")),
+                "The provider rejected them, so nobody got them. They’ll be sent unchanged. If the cause isn’t fixed, \
+                 they’ll fail again."
+                    .into(),
                 format!("Send to {}", people(messages)),
             )
         }
         What::Resend => (
             counts.in_doubt,
-            "Send again what is in doubt?".into(),
-            format!(
-                "Of {} nobody knows whether the provider took it. Whoever got one gets a second one.",
-                counted(counts.in_doubt, "message")
-            ),
+            "Resend what is in doubt?".into(),
+            format!("{} in doubt. Anyone who did get it will get it twice.", are(counts.in_doubt, "message")),
             format!("Send to {}", people(counts.in_doubt)),
         ),
         What::GiveUp => (
             counts.in_doubt,
-            "Give up what is in doubt?".into(),
-            format!(
-                "{} counted as rejected from now on. Whoever did not get one gets none.",
-                are(counts.in_doubt, "message")
-            ),
-            format!("Give up {}", counted(counts.in_doubt, "message")),
+            "Mark as failed what is in doubt?".into(),
+            format!("{} will be marked as failed and not sent again.", counted(counts.in_doubt, "message")),
+            format!("Mark {} as failed", counted(counts.in_doubt, "message")),
         ),
     };
     Some(Question { title, text, button, messages })
@@ -113,10 +104,6 @@ fn people(number: u64) -> String {
 
 fn are(number: u64, what: &str) -> String {
     format!("{} {}", counted(number, what), if number == 1 { "is" } else { "are" })
-}
-
-fn were(number: u64, what: &str) -> String {
-    format!("{} {}", counted(number, what), if number == 1 { "was" } else { "were" })
 }
 
 /// Asks before something is done.
@@ -139,7 +126,7 @@ fn ask(
     which: &Which,
     error: &str,
 ) -> Result<Html<String>, Problem> {
-    let none = || Problem::not_found("there is nothing to be asked about that");
+    let none = || Problem::not_found("there’s nothing to confirm here");
     let question = question(what, campaign, which.code.as_deref()).ok_or_else(none)?;
     let own = context! {
         id => campaign.id.as_str(),
@@ -189,7 +176,7 @@ pub(super) async fn act(
         // More than a few may have come since; the number that was seen is the one that counts.
         let expected = fields.number("expected").unwrap_or_default();
         if question.messages >= TYPED && fields.number("typed").ok() != Some(expected) {
-            return again("Type the number as it stands there: nothing was done.");
+            return again("Type the number shown above to confirm. Nothing was done.");
         }
     }
     let older_than = match fields.get("older_than") {

@@ -200,7 +200,7 @@ fn funnel(campaign: &Campaign) -> Value {
     let sent = delivered + delivery.sent;
     let steps = [
         ("Accepted by the provider", counts.accepted),
-        ("Sent on to the phone", sent.max(delivered)),
+        ("Sent", sent.max(delivered)),
         ("Delivered", delivered),
         ("Read", delivery.read),
         ("Answered", delivery.replied),
@@ -247,13 +247,13 @@ fn failures(campaign: &Campaign) -> Value {
 /// What a reason means to whoever made the list.
 pub(super) fn skip_meaning(reason: SkipReason) -> &'static str {
     match reason {
-        SkipReason::InvalidNumber => "no phone number, or one that can't exist",
-        SkipReason::Duplicate => "the number stands in an earlier row",
+        SkipReason::InvalidNumber => "not a valid phone number",
+        SkipReason::Duplicate => "duplicate of an earlier row",
         SkipReason::Suppressed => "the person asked not to be messaged",
         SkipReason::MissingVariable => "a value that the message needs is empty",
         SkipReason::InvalidContent => "with this row's values the message would be too long or not valid",
-        SkipReason::Expired => "the campaign's end came first",
-        SkipReason::Cancelled => "the campaign was cancelled first",
+        SkipReason::Expired => "the campaign ended before it was sent",
+        SkipReason::Cancelled => "the campaign was cancelled before it was sent",
     }
 }
 

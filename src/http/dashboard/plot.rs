@@ -36,7 +36,7 @@ pub(super) struct Plot {
     left: f64,
     right: f64,
     bottom: f64,
-    /// The same in numbers: the time, messages a second, and all up to then.
+    /// Show as table: the time, messages a second, and all up to then.
     rows: Vec<(String, String, u64)>,
     most: String,
 }

@@ -144,12 +144,12 @@ pub(super) fn page_of(
 pub(super) fn error_page(problem: &Problem, theme: &'static str, address: &str) -> Response {
     let status = problem.status();
     let title = match status {
-        StatusCode::NOT_FOUND => "This is not here",
+        StatusCode::NOT_FOUND => "Page not found",
         StatusCode::FORBIDDEN => "This is not allowed",
-        StatusCode::CONFLICT => "This does not go now",
+        StatusCode::CONFLICT => "This isn’t possible right now",
         StatusCode::SERVICE_UNAVAILABLE => "flowcast can't answer just now",
         StatusCode::PAYLOAD_TOO_LARGE => "This is too large",
-        _ => "This could not be done",
+        _ => "That didn’t work",
     };
     let look = Look { theme, is_signed_in: false, address: address.to_owned() };
     let own = context! {

@@ -20,18 +20,19 @@ pub(super) fn about(seconds: u64) -> String {
     format!("about {}", counted(number, unit))
 }
 
-/// A share of a whole, to a tenth where that says more.
+/// A share of a whole, to a tenth below 10% and above 99%, where that says more.
 pub(super) fn percent(part: u64, whole: u64) -> String {
     if whole == 0 {
         return "–".into();
     }
     let share = part as f64 * 100.0 / whole as f64;
     match share {
-        _ if part == whole => "100 %".into(),
-        _ if part == 0 => "0 %".into(),
-        ..0.1 => "under 0.1 %".into(),
-        99.95.. => "99.9 %".into(),
-        _ => format!("{share:.1} %"),
+        _ if part == whole => "100%".into(),
+        _ if part == 0 => "0%".into(),
+        ..0.1 => "under 0.1%".into(),
+        99.0.. => format!("{:.1}%", share.min(99.9)),
+        10.0.. => format!("{share:.0}%"),
+        _ => format!("{share:.1}%").replace(".0%", "%"),
     }
 }
 
@@ -167,7 +168,7 @@ mod tests {
         assert_eq!(spans, expected);
         let shares =
             [(0, 0), (0, 9), (1, 9), (9, 9), (9999, 10_000), (1, 100_000)].map(|(a, b)| percent(a, b));
-        assert_eq!(shares, ["–", "0 %", "11.1 %", "100 %", "99.9 %", "under 0.1 %"]);
+        assert_eq!(shares, ["–", "0%", "11%", "100%", "99.9%", "under 0.1%"]);
         assert_eq!([12, 12_345, 7_300_000].map(bytes), ["12 bytes", "13 kB", "7.3 MB"]);
         assert_eq!([48.4, 0.52, 1234.0].map(rate), ["48/s", "0.5/s", "1,234/s"]);
     }

@@ -88,7 +88,7 @@ impl Draft {
 
     /// The draft that an address names.
     pub(super) async fn find(dashboard: &Dashboard, id: &str) -> Result<Self, Problem> {
-        let none = || Problem::not_found("there is no such draft: it was sent, or thrown away");
+        let none = || Problem::not_found("this draft was already sent or deleted");
         if id.len() > 40 {
             return Err(none());
         }
