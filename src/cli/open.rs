@@ -152,14 +152,14 @@ impl Destination {
         }
     }
 
-    /// Opens an account; one that is open already gives it its limits.
+    /// Opens an account. One that is open already with the same settings is the same, and gives its limits to one with others.
     pub(super) fn open(
         &self,
         config: &Config,
         name: &str,
         endpoint: Option<&CallbackEndpoint>,
         known: Option<&Arc<Account>>,
-    ) -> Result<Account, Failure> {
+    ) -> Result<Arc<Account>, Failure> {
         let callbacks = endpoint.map(|endpoint| endpoint.at(name)).transpose()?;
         let opening = match self {
             Self::Providers(shared) => {
@@ -200,8 +200,7 @@ impl Destination {
     /// All accounts. One that can't be used is no reason not to work for the others.
     pub(super) fn accounts(&self, config: &Config, endpoint: Option<&CallbackEndpoint>) -> Accounts {
         let open = |name: String| {
-            let opened = self.open(config, &name, endpoint, None).map(Arc::new);
-            let opened = opened.map_err(|failure| failure.to_string());
+            let opened = self.open(config, &name, endpoint, None).map_err(|failure| failure.to_string());
             if let Err(error) = &opened {
                 tracing::warn!("an account can't be used: {error}");
             }
@@ -216,7 +215,7 @@ pub(super) fn account(
     config: &Config,
     name: &str,
     endpoint: Option<&CallbackEndpoint>,
-) -> Result<Account, Failure> {
+) -> Result<Arc<Account>, Failure> {
     Destination::Providers(None).open(config, name, endpoint, None)
 }
 
@@ -240,8 +239,18 @@ struct Opening<'o> {
 }
 
 impl Opening<'_> {
-    fn account(self, name: &str, known: Option<&Arc<Account>>) -> Result<Account, Failure> {
+    fn account(self, name: &str, known: Option<&Arc<Account>>) -> Result<Arc<Account>, Failure> {
         let digest = self.digest();
+        let fixed =
+            self.account.and_then(|account| account.concurrency).map(|limit| usize::from(limit.get()));
+        let least = usize::from(self.kind.concurrency);
+        if let Some(known) = known {
+            known.limits.concurrency.change(fixed, least);
+            // Its connections are kept, too.
+            if known.opened_with == Some(digest) {
+                return Ok(known.clone());
+            }
+        }
         let Self { kind, credentials, address, account, shared, callbacks } = self;
         let provider = (kind.open)(&address, &credentials)
             .map_err(|fault| Failure::Usage(format!("accounts.{name}: {fault}")))?;
@@ -253,10 +262,7 @@ impl Opening<'_> {
         };
         let timeout = account.map_or(REQUEST_TIMEOUT, |account| account.timeout.0);
         let transport = Transport::new(timeout, !is_here).map_err(Failure::Outside)?;
-        let fixed = account.and_then(|account| account.concurrency).map(|limit| usize::from(limit.get()));
-        let least = usize::from(kind.concurrency);
         let limits = if let Some(known) = known {
-            known.limits.concurrency.change(fixed, least);
             known.limits.clone()
         } else {
             let concurrency = fixed.map_or_else(|| Concurrency::found_from(least), Concurrency::fixed);
@@ -272,7 +278,7 @@ impl Opening<'_> {
         let within = account.map_or(ANSWERS_WITHIN, |account| account.answers_within.0);
         opened.answers_within = Some(within).filter(|within| opened.callbacks.is_some() && !within.is_zero());
         opened.opened_with = Some(digest);
-        Ok(opened)
+        Ok(Arc::new(opened))
     }
 
     /// A digest of all that an account is opened with but its limits, which change while it is open.

@@ -126,7 +126,7 @@ impl Reloading {
                 Err(failure) => Err(failure),
             };
             let taken = match (opened, known) {
-                (Ok(opened), Some(known)) if opened.opened_with == known.opened_with => Ok(known.clone()),
+                (Ok(opened), Some(known)) if Arc::ptr_eq(&opened, known) => Ok(opened),
                 (Ok(opened), _) => {
                     let how = match before.get(&name) {
                         None => "is there",
@@ -135,7 +135,7 @@ impl Reloading {
                     };
                     tracing::info!(account = name, "an account {how} now");
                     has_changed = true;
-                    Ok(Arc::new(opened))
+                    Ok(opened)
                 }
                 (Err(failure), known) => {
                     let error = failure.to_string();

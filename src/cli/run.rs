@@ -46,7 +46,7 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
         Some((_, address)) => Destination::Sandbox(address.clone()),
         None => Destination::Providers(None),
     };
-    let account = Arc::new(destination.open(config, &job.account, None, None)?);
+    let account = destination.open(config, &job.account, None, None)?;
     let audiences = open::audiences_beside(config, &run.job)?;
     let path = run.store.path(config).to_path_buf();
 
