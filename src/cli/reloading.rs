@@ -24,6 +24,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// What is taken over, by the beginnings of names.
 const FOLLOWED: [&str; 4] = ["accounts.", "callbacks.keys", "http.public_url", "http.tokens"];
 
+/// Accounts that were taken out, by name.
+type Gone = BTreeMap<String, Arc<Account>>;
+
 /// What follows the configuration of a process.
 pub(super) struct Reloading {
     /// The configuration's file, where there is one.
@@ -54,6 +57,7 @@ impl Reloading {
         let mut known = config.settings();
         tokio::spawn(async move {
             let (mut read_before, mut said) = (Ok(known.clone()), Vec::new());
+            let mut gone = BTreeMap::new();
             while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
                 let loaded = Config::load(self.file.as_deref()).map_err(|error| error.to_string());
                 let read = loaded.as_ref().map(Config::settings).map_err(Clone::clone);
@@ -65,7 +69,7 @@ impl Reloading {
                         let now = config.settings();
                         say_what_waits(&known, &now);
                         known = now;
-                        self.take_over(&config).await
+                        self.take_over(&config, &mut gone).await
                     }
                     Err(error) => vec![error],
                 };
@@ -81,7 +85,7 @@ impl Reloading {
     }
 
     /// Takes over what is followed; returns what of it can't be used.
-    async fn take_over(&self, config: &Config) -> Vec<String> {
+    async fn take_over(&self, config: &Config, gone: &mut Gone) -> Vec<String> {
         let mut errors = Vec::new();
         if let Some(http) = &self.http {
             match open::tokens(config) {
@@ -94,7 +98,7 @@ impl Reloading {
             }
         }
         match self.endpoint(config).await {
-            Ok(endpoint) => self.take_over_accounts(config, endpoint.as_ref(), &mut errors).await,
+            Ok(endpoint) => self.take_over_accounts(config, endpoint.as_ref(), gone, &mut errors).await,
             // A ledger that is away is told elsewhere.
             Err(Failure::Outside(_)) => {}
             Err(failure) => errors.push(failure.to_string()),
@@ -113,6 +117,7 @@ impl Reloading {
         &self,
         config: &Config,
         endpoint: Option<&CallbackEndpoint>,
+        gone: &mut Gone,
         errors: &mut Vec<String>,
     ) {
         let before = self.accounts.all();
@@ -121,8 +126,10 @@ impl Reloading {
         let names = self.only.clone().map_or_else(|| self.destination.names(config), |name| vec![name]);
         for name in names {
             let known = before.get(&name).and_then(|known| known.as_ref().ok());
-            let opened = match self.destination.open(config, &name, endpoint, known) {
-                Ok(opened) => self.limit(config, &name, &opened).await.map(|()| opened),
+            // One that comes back has the limits that it had.
+            let earlier = known.or_else(|| gone.get(&name));
+            let opened = match self.destination.open(config, &name, endpoint, earlier) {
+                Ok(opened) => self.limit(config, &name, &opened, earlier.is_none()).await.map(|()| opened),
                 Err(failure) => Err(failure),
             };
             let taken = match (opened, known) {
@@ -148,6 +155,7 @@ impl Reloading {
         }
         for name in before.keys().filter(|name| !now.contains_key(*name)) {
             tracing::warn!(account = name, "an account was taken out; its campaigns wait");
+            gone.extend(before[name].as_ref().ok().map(|account| (name.clone(), account.clone())));
             has_changed = true;
         }
         if has_changed {
@@ -157,13 +165,19 @@ impl Reloading {
     }
 
     /// Has an account keep to its limits of now, which it shares with the one that it was before.
-    async fn limit(&self, config: &Config, name: &str, account: &Account) -> Result<(), Failure> {
+    async fn limit(
+        &self,
+        config: &Config,
+        name: &str,
+        account: &Account,
+        is_new: bool,
+    ) -> Result<(), Failure> {
         let (limits, rates) = (&account.limits, open::rates(config.accounts.get(name)));
         let before = limits.rates();
         if rates != before {
             tracing::info!(account = name, limits = %rates, before = %before, "limits changed");
         }
-        if rates.recipients.is_some() && before.recipients.is_none() {
+        if rates.recipients.is_some() && (is_new || before.recipients.is_none()) {
             open::remember_recipients(&self.ledger, name, account, rates).await?;
         }
         limits.set_rates(rates);

@@ -110,6 +110,14 @@ async fn a_limit_of_recipients_that_is_new_counts_those_of_before() {
     let waits = || service.fleet.status("c1")["reason"].to_string();
     until("the campaign to wait", || waits().contains("limits")).await;
     assert_eq!(sandbox.count(), 1_200);
+
+    // It is taken out and put back, under the limits that it had.
+    let config = std::fs::read_to_string(world.path("flowcast.toml")).unwrap();
+    world.write("flowcast.toml", config.replace("[accounts.main]", "[accounts.other]"));
+    until("the campaign to wait for it", || waits().contains("is not configured")).await;
+    world.write("flowcast.toml", config);
+    until("the campaign to wait again", || waits().contains("limits")).await;
+    assert_eq!(sandbox.count(), 1_200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
