@@ -368,13 +368,14 @@ async fn wait_for_account<L: Ledger>(
         return refuse(broker, delivery, &error, POINTER).await;
     }
     let put_off = match &delivery.put_off {
-        Some(put_off) => put_off.clone(),
+        // Headers are anybody's: one of tomorrow would have it wait for ever.
+        Some(PutOff { since, id }) => PutOff { since: (*since).min(now), id: id.clone() },
         None => match Uuid::now_v7().to_string().parse() {
             Ok(id) => PutOff { since: now, id },
             Err(error) => return refuse(broker, delivery, &error.to_string(), "").await,
         },
     };
-    let waited = now - put_off.since;
+    let waited = now.saturating_sub(put_off.since);
     if waited >= LONGEST_WAIT_MS {
         return refuse(broker, delivery, &format!("{reason}. It waited for an hour"), POINTER).await;
     }

@@ -170,7 +170,7 @@ struct Worker<L: Ledger, Q: Queue> {
     /// Those that are still to be looked at in this round through all, and when the next one begins.
     round: VecDeque<CampaignId>,
     next_round: Instant,
-    /// The campaigns that have ended of late here, and when.
+    /// The campaigns that have ended recently here, and when.
     over: VecDeque<(Instant, CampaignId)>,
     /// The workers that were there when it was looked last.
     others: BTreeSet<u32>,
@@ -226,7 +226,7 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
         self.look_at_breakers().await
     }
 
-    /// Removes the queues of campaigns that have ended of late once more: a worker that has gone may have made one again just
+    /// Removes the queues of campaigns that have ended recently once more: a worker that has gone may have made one again just
     /// before it heard of the end.
     fn remove_queues(&mut self) {
         self.over.retain(|(at, id)| at.elapsed() < OVER && !self.supervised.contains_key(id));

@@ -160,19 +160,15 @@ impl Browser {
 
     /// Waits until the page that was asked for is there and says something.
     async fn shows(&self, words: &str) {
-        let start = Instant::now();
-        loop {
-            let text = self.text().await;
-            if text.contains(words) {
-                return;
-            }
-            assert!(start.elapsed() < LONG, "waited in vain for {words:?} on {}:\n{text}", self.path().await);
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        self.waits_for(words, false).await;
     }
 
     /// Waits until the page says something: by itself with a script, without one when it is loaded again.
     async fn says(&self, words: &str) {
+        self.waits_for(words, !self.has_script).await;
+    }
+
+    async fn waits_for(&self, words: &str, loads_again: bool) {
         let start = Instant::now();
         loop {
             let text = self.text().await;
@@ -181,7 +177,7 @@ impl Browser {
             }
             assert!(start.elapsed() < LONG, "waited in vain for {words:?} on {}:\n{text}", self.path().await);
             tokio::time::sleep(Duration::from_millis(100)).await;
-            if !self.has_script {
+            if loads_again {
                 self.client.refresh().await.unwrap();
             }
         }

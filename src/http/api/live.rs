@@ -74,7 +74,7 @@ impl Live {
 /// How long after its end reports and answers of a campaign come.
 const REPORTS: Duration = Duration::from_hours(72);
 
-/// Whether anything of a campaign may still change by itself.
+/// Whether anything of a campaign may still change.
 pub(in crate::http) fn may_change(campaign: &Campaign) -> bool {
     let is_recent = |at| Timestamp::now().duration_since(at).unsigned_abs() < REPORTS;
     !campaign.state.is_over() || campaign.finished_at.is_some_and(is_recent)

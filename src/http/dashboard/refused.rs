@@ -74,7 +74,7 @@ pub(super) async fn decide(
     };
     let (wanted, ledger) = (fields.get("job").to_owned(), backing.ledger.clone());
     let done = finish(async move {
-        // Of several that are the same, one: so many are listed.
+        // Of several that are the same, one: each is listed.
         let is_found = AtomicBool::new(false);
         let is_wanted = |_, job: &Buried| job.digest() == wanted && !is_found.swap(true, Ordering::Relaxed);
         let done = broker.unbury(what, is_wanted).await.map_err(DispatchError::from)?;
