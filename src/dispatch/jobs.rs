@@ -52,7 +52,7 @@ enum JobError {
     /// It may be later.
     Later(String),
     /// It may be when this worker, or another one, can send from its account.
-    Waits { reason: String, id: Option<CampaignId> },
+    Waits { reason: String, id: Option<CampaignId>, fingerprint: String },
 }
 
 impl From<Vec<Problem>> for JobError {
@@ -313,8 +313,8 @@ async fn take<L: Ledger>(intake: &Intake<'_, L>, delivery: JobDelivery) -> Resul
             read(intake, &delivery).with_context(outside).await
         };
         match done {
-            Err(JobError::Waits { reason, id }) => {
-                return wait_for_account(intake, delivery, &reason, id).await;
+            Err(JobError::Waits { reason, id, fingerprint }) => {
+                return wait_for_account(intake, delivery, &reason, id, &fingerprint).await;
             }
             // Acknowledged after the ledger has it.
             Ok(()) => {
@@ -355,6 +355,7 @@ async fn wait_for_account<L: Ledger>(
     delivery: JobDelivery,
     reason: &str,
     id: Option<CampaignId>,
+    fingerprint: &str,
 ) -> Result<(), QueueError> {
     const POINTER: &str = "/account";
     let Intake { ledger, broker, .. } = *intake;
@@ -380,6 +381,15 @@ async fn wait_for_account<L: Ledger>(
         return refuse(broker, delivery, &format!("{reason}. It waited for an hour"), POINTER).await;
     }
     let wait = Duration::from_millis(waited.unsigned_abs()).clamp(SHORTEST_PUT_OFF, LONGEST_PUT_OFF);
+    // Before the copy is there: the original may be delivered again, to a worker that knows the account.
+    if id.is_none()
+        && delivery.put_off.is_none()
+        && let Err(error) = ledger.reserve_id(fingerprint, &put_off.id).await
+    {
+        tracing::error!("{error}");
+        delivery.give_back().await;
+        return Ok(());
+    }
     let job = id.as_ref().unwrap_or(&put_off.id);
     tracing::warn!(%job, "a job waits until a worker can send from its account, for an hour at the most: {reason}");
     metrics::counter!("flowcast_jobs_put_off_total").increment(1);
@@ -408,10 +418,11 @@ async fn read<L: Ledger>(intake: &Intake<'_, L>, delivery: &JobDelivery) -> Resu
         return Ok(());
     }
     let mut job = Job::read(&delivery.data)?;
-    let account = context
-        .accounts
-        .get(&job.account)
-        .map_err(|reason| JobError::Waits { reason, id: job.id.clone() })?;
+    let account = context.accounts.get(&job.account).map_err(|reason| JobError::Waits {
+        reason,
+        id: job.id.clone(),
+        fingerprint: job.fingerprint(),
+    })?;
     if let (None, Some(put_off)) = (&job.id, &delivery.put_off) {
         job.id = Some(put_off.id.clone());
     }

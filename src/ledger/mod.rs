@@ -114,6 +114,17 @@ pub trait Ledger:
         std::future::ready(Ok(own))
     }
 
+    /// Remembers the id that a job without one is given before it is registered, by the job's fingerprint: delivered again, it is
+    /// that campaign.
+    fn reserve_id(
+        &self,
+        _fingerprint: &str,
+        _id: &CampaignId,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send {
+        // On one machine no jobs are delivered.
+        std::future::ready(Ok(()))
+    }
+
     /// What keeps claims from being granted, for whoever asks why nothing is sent.
     fn trouble(&self) -> Option<String> {
         None

@@ -189,6 +189,71 @@ async fn jobs_wait_for_an_account_that_no_worker_knows_yet() {
     assert_eq!(broker.buried(10).await.unwrap().0, []);
 }
 
+/// A worker that dies while it puts jobs off: those with an id are one campaign each, and none without an id is two.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_dies_while_jobs_wait_makes_no_campaign_twice() {
+    const NAMED: usize = 60;
+    const NAMELESS: usize = 40;
+    let (_sandbox, url) = sandbox(Behaviour::default()).await;
+    let fleet = Fleet::new(2, &url, FAST);
+    let broker = broker(&fleet.amqp).await;
+    let mut job = job_with("/account", json!("new"));
+    for nth in 0..NAMED {
+        job["id"] = json!(format!("w{nth}"));
+        broker.submit(job.to_string().into_bytes()).await.unwrap();
+    }
+    job.as_object_mut().unwrap().remove("id");
+    for _ in 0..NAMELESS {
+        broker.submit(job.to_string().into_bytes()).await.unwrap();
+    }
+    for waiting in [5, 30, 60] {
+        let mut worker = fleet.worker();
+        until("some to wait", || fleet.log().matches("a job waits until").count() >= waiting).await;
+        worker.kill();
+    }
+    add_account(&fleet.world, "new", &url);
+    let _worker = fleet.worker();
+    loop {
+        let listed = fleet.ok(&["campaigns", "--json"]).await.out;
+        let listed: Vec<Value> = serde_json::from_str(&listed).unwrap();
+        let is_named = |campaign: &&Value| campaign["id"].as_str().unwrap().starts_with('w');
+        let named = listed.iter().filter(is_named).count();
+        let nameless = listed.len() - named;
+        let dead = broker.buried(100).await.unwrap().0;
+        assert!(
+            nameless <= NAMELESS && dead.iter().all(|dead| dead.error.contains("delivered before")),
+            "{dead:?}"
+        );
+        if named == NAMED && nameless + dead.len() >= NAMELESS {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// A worker died after it had put a job off and before that was acknowledged: the original comes again, to one that has the account.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_waits_and_its_original_are_one_campaign() {
+    let (sandbox, url) = sandbox(Behaviour::default()).await;
+    let fleet = Fleet::new(3, &url, FAST);
+    let broker = broker(&fleet.amqp).await;
+    let mut job = job_with("/account", json!("new"));
+    job.as_object_mut().unwrap().remove("id");
+    broker.submit(job.to_string().into_bytes()).await.unwrap();
+    let mut worker = fleet.worker();
+    until("it to wait", || fleet.log().contains("a job waits until")).await;
+    worker.kill();
+    add_account(&fleet.world, "new", &url);
+    put(&fleet, &job, &[("flowcast-again", AMQPValue::Boolean(true))]).await;
+    let _worker = fleet.worker();
+    until("the original to be sent", || sandbox.count() == 3).await;
+    // Its copy comes back, and is known.
+    until("both to be registered", || fleet.log().matches("registered, 3 rows").count() == 2).await;
+    let listed = fleet.ok(&["campaigns", "--json"]).await.out;
+    assert_eq!(serde_json::from_str::<Vec<Value>>(&listed).unwrap().len(), 1, "{listed}");
+    assert_eq!(sandbox.count(), 3);
+}
+
 /// Puts a document where jobs wait, with headers.
 async fn put(fleet: &Fleet, job: &Value, headers: &[(&str, AMQPValue)]) {
     let mut table = FieldTable::default();

@@ -180,11 +180,15 @@ impl Redis {
         if let Some(known) = known.and_then(|known| known.parse().ok()) {
             return Ok(known);
         }
-        // Long enough for every redelivery of the job.
-        let mut set = redis::cmd("SET");
-        set.arg(&key).arg(new.id.as_str()).arg("EX").arg(30 * 86_400);
-        let _: () = self.client.command(&set).await?;
+        self.name_unnamed(&new.fingerprint, &new.id).await?;
         Ok(new.id.clone())
+    }
+
+    /// Remembers which campaign a job without an id is, long enough for every redelivery of the job.
+    pub(super) async fn name_unnamed(&self, fingerprint: &str, id: &CampaignId) -> Result<(), LedgerError> {
+        let mut set = redis::cmd("SET");
+        set.arg(format!("flowcast:unnamed:{fingerprint}")).arg(id.as_str()).arg("EX").arg(30 * 86_400);
+        Ok(self.client.command::<()>(&set).await?)
     }
 
     /// Lists a campaign before it is there: one that nobody looks after would be lost, an empty name on a

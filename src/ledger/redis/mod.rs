@@ -179,6 +179,10 @@ impl Ledger for Redis {
         Ok(all)
     }
 
+    async fn reserve_id(&self, fingerprint: &str, id: &CampaignId) -> Result<(), LedgerError> {
+        self.name_unnamed(fingerprint, id).await
+    }
+
     async fn further_callback_keys(&self) -> Result<Vec<String>, LedgerError> {
         Ok(self.client.command(redis::cmd("SMEMBERS").arg(FURTHER_KEYS)).await?)
     }
