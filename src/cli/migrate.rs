@@ -65,7 +65,7 @@ pub(super) async fn main(command: &Migrate, config: &Config, as_json: bool) -> O
         write_line(&format!("{} stay in the store", counted(moved.rehearsals, "rehearsal")));
     }
     write_line(&format!("the store is {} now; keep it until the campaigns have ended", kept.display()));
-    write_line("workers with callbacks that run already must be started again to open the store's addresses");
+    write_line("workers that run already open the addresses of its callbacks within seconds");
     Ok(ExitCode::SUCCESS)
 }
 
