@@ -111,12 +111,15 @@ impl Browser {
 
     async fn text(&self) -> String {
         // The page may give way to another one between the two questions.
+        let start = Instant::now();
         loop {
-            let body = self.client.find(Locator::Css("body")).await;
-            if let Ok(body) = body
-                && let Ok(text) = body.text().await
-            {
-                return text;
+            let text = match self.client.find(Locator::Css("body")).await {
+                Ok(body) => body.text().await,
+                Err(fault) => Err(fault),
+            };
+            match text {
+                Ok(text) => return text,
+                Err(fault) => assert!(start.elapsed() < LONG, "no page: {fault}"),
             }
         }
     }
@@ -432,11 +435,13 @@ impl Person {
         self.browser.says("Anyone who did get it will get it twice").await;
         self.browser.press("Send to").await;
         self.browser.says("in doubt sent again").await;
+        let start = Instant::now();
         let done = loop {
             let status = self.service.get(&format!("/campaigns/{id}")).await.json();
             if status["state"] == "completed" && status["counts"]["accepted"] == 40 {
                 break status;
             }
+            assert!(start.elapsed() < LONG, "{status}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         };
         assert_eq!((&done["counts"]["rejected"], &done["counts"]["in_doubt"]), (&json!(0), &json!(0)));

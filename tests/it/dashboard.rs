@@ -10,6 +10,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Response, StatusCode};
 use serde_json::{Value, json};
 
+use crate::fleet::LONG;
 use crate::servers::{RedisProcess, broker};
 use crate::service::{FAST, Service, TOKENS};
 use crate::support::{job, sandbox};
@@ -513,7 +514,9 @@ async fn the_counts_of_a_campaign_add_up_at_every_moment() {
 
     visitor.submit(&job()).await;
     let mut looks = 0;
+    let start = Instant::now();
     loop {
+        assert!(start.elapsed() < LONG, "it does not end");
         let (_, page) = visitor.get("/campaigns/c1").await;
         let counts = counted(&page);
         let people = counts["People"];
@@ -568,11 +571,13 @@ async fn of_two_refused_jobs_that_are_the_same_one_is_put_back() {
     for _ in 0..2 {
         broker.submit(b"{ \"id\": \"twin\" }".to_vec()).await.unwrap();
     }
+    let start = Instant::now();
     let page = loop {
         let (_, page) = visitor.get("/refused").await;
         if page.matches("name=\"job\" value").count() == 2 {
             break page;
         }
+        assert!(start.elapsed() < LONG, "{page}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     let digest = page.split("name=\"job\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::fleet::LONG;
 use crate::support::{Reaction, Scripted, World, accept, entries, failure, phone, refusing, success};
 
 /// Runs three messages in one batch against a script.
@@ -175,7 +176,9 @@ async fn a_retry_after_beyond_all_reason_is_no_panic() {
             .await;
     world.write_config(&provider.url, "");
     let mut child = world.command(&["run", "job.json"]).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let start = std::time::Instant::now();
     loop {
+        assert!(start.elapsed() < LONG, "it does not wait");
         let ended = world.run(&["status", "c1", "--json"]).await;
         if ended.out.contains("the provider limits the rate, on in 3600 s") {
             break;
