@@ -39,7 +39,7 @@ use list_rows::ListRows;
 
 /// Under which names the phone column is looked for when the job names none. The last is that of
 /// our own reports, so that what failed can be an audience again.
-const PHONE_NAMES: [&str; 9] = [
+const PHONE_NAMES: [&str; 16] = [
     "phone",
     "phone_number",
     "mobile",
@@ -49,6 +49,13 @@ const PHONE_NAMES: [&str; 9] = [
     "whatsapp",
     "whatsapp_number",
     "recipient",
+    "mobile_no",
+    "phone_no",
+    "whatsapp_no",
+    "contact_number",
+    "contact_no",
+    "cell_phone",
+    "telephone",
 ];
 
 /// The longest row. A longer one is a quote that was never closed, or no table.
@@ -114,7 +121,31 @@ enum Rows {
     List(ListRows),
 }
 
-/// The numbers of an audience, and how many rows hold none that can be read or one that was there before.
+/// The numbers of a list, without anything else that its rows hold.
+#[derive(Debug, Default)]
+pub struct NumberList {
+    /// Each number once, in the order of the rows.
+    pub numbers: Vec<Phone>,
+    /// How many rows repeat an earlier number.
+    pub duplicates: u64,
+    /// How many rows have no number that can be read.
+    pub unreadable: u64,
+    /// The first of them.
+    pub unreadable_rows: Vec<UnreadableRow>,
+}
+
+/// A row without a number that can be read.
+#[derive(Debug)]
+pub struct UnreadableRow {
+    /// The row, from 1; the header does not count.
+    pub row: u64,
+    /// What the phone column holds, at most 40 characters.
+    pub text: String,
+    /// Why it is no number.
+    pub reason: String,
+}
+
+/// Reads the numbers of a list; of unreadable rows it keeps the first `most`.
 ///
 /// # Errors
 ///
@@ -123,19 +154,26 @@ pub fn numbers(
     source: &Source,
     phone: Option<String>,
     default_region: Option<String>,
-) -> Result<(Vec<Phone>, u64), AudienceError> {
+    most: usize,
+) -> Result<NumberList, AudienceError> {
     let settings = Settings { phone, default_region, ..Settings::default() };
     let encoding = scan(source, &settings)?.encoding;
     let settings = Settings { encoding, ..settings };
     let mut audience = Audience::open(source, &settings)?;
-    let (mut numbers, mut left_out) = (Vec::new(), 0);
+    let mut list = NumberList::default();
     while let Some(line) = audience.next_line()? {
         match line {
-            Line::Recipient(row) => numbers.push(row.phone),
-            Line::Skipped { .. } => left_out += 1,
+            Line::Recipient(row) => list.numbers.push(row.phone),
+            Line::Skipped { reason: SkipReason::Duplicate, .. } => list.duplicates += 1,
+            Line::Skipped { row, detail, recipient, .. } => {
+                list.unreadable += 1;
+                if list.unreadable_rows.len() < most {
+                    list.unreadable_rows.push(UnreadableRow { row, text: recipient, reason: detail });
+                }
+            }
         }
     }
-    Ok((numbers, left_out))
+    Ok(list)
 }
 
 /// What a row came to.
@@ -317,10 +355,13 @@ impl Rows {
         }
     }
 
-    /// The phone column as it is shown, for a person who looks for the row.
+    /// The phone column as it is written, for a person who looks for the row: of a number all its digits, however the sheet
+    /// shows it (`9.19877E+11`).
     fn spelling(&self, column: usize) -> String {
-        shown_and_number(self.value(column))
-            .0
+        let value = self.value(column);
+        value
+            .split_once(NUMBER_MARK)
+            .map_or(value, |(_, number)| number)
             .trim_matches('"')
             .chars()
             .filter(|c| !c.is_control())
@@ -336,6 +377,11 @@ impl Rows {
             "the row has {values} values and the header {columns} columns; quote values that hold the delimiter"
         ))
     }
+}
+
+/// Whether a column is called as columns of numbers are.
+pub fn has_phone_column(columns: &Columns) -> bool {
+    phone_column(columns, None).is_ok()
 }
 
 fn phone_column(columns: &Columns, named: Option<&str>) -> Result<usize, String> {

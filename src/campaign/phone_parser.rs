@@ -87,6 +87,17 @@ impl PhoneParser {
         codes
     }
 
+    /// Returns the calling code of a region: 91 of `IN`.
+    pub fn calling_code(region: &str) -> Option<u16> {
+        let code = PHONE_NUMBER_UTIL.get_country_code_for_region(known_region(region)?)?;
+        u16::try_from(code).ok()
+    }
+
+    /// Returns the region that a number belongs to, by its two letters.
+    pub fn region(phone: Phone) -> Option<String> {
+        region_of(phone).map(|region| region.as_region_str().as_str().to_owned())
+    }
+
     /// `region` is a two-letter code; an unknown one is as good as none.
     pub fn new(region: Option<&str>) -> Self {
         Self::of_region(region.and_then(known_region))
@@ -139,6 +150,18 @@ impl PhoneParser {
             let mut more = spelling.parts.iter().filter(|part| whole.to - part.to >= SHORTEST);
             if more.any(|part| is_long || is_number(part)) { PhoneError::Several } else { error }
         })
+    }
+
+    /// Returns the region of numbers that all begin with its calling code and only lack the `+`.
+    pub fn region_without_plus(texts: &[&str]) -> Option<String> {
+        let region = |text: &&str| {
+            let digits = text.trim();
+            let is_plain = digits.starts_with(|c: char| c.is_ascii_digit() && c != '0');
+            region_of(Self::international(&format!("+{digits}")).ok().filter(|_| is_plain)?)
+        };
+        let first = region(texts.first()?)?;
+        let is_same = texts.iter().all(|text| region(text) == Some(first));
+        is_same.then(|| first.as_region_str().as_str().to_owned())
     }
 
     /// In which region most of these numbers can be read, and how many of them: what helps where they can't be read as they

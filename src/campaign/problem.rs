@@ -19,6 +19,8 @@ pub struct Problem {
     pub pointer: String,
     /// What is wrong and what would be right, at most 1,024 bytes.
     pub message: String,
+    /// The field of the object at the pointer that is required and missing, where that is the problem.
+    pub missing: Option<&'static str>,
 }
 
 impl Problem {
@@ -28,7 +30,17 @@ impl Problem {
             std::borrow::Cow::Owned(short) => short,
             std::borrow::Cow::Borrowed(_) => text,
         };
-        Self { pointer: cut(pointer.into(), LONGEST_POINTER), message: cut(message.into(), LONGEST_MESSAGE) }
+        Self {
+            pointer: cut(pointer.into(), LONGEST_POINTER),
+            message: cut(message.into(), LONGEST_MESSAGE),
+            missing: None,
+        }
+    }
+
+    /// A required field that is missing from the object at a place; `more` follows in the message.
+    pub fn missing(pointer: impl Into<String>, field: &'static str, more: &str) -> Self {
+        let message = format!("{field:?} is required and missing{more}");
+        Self { missing: Some(field), ..Self::new(pointer, message) }
     }
 
     /// Returns the place and what is wrong there, in words only: what a page shows.

@@ -594,7 +594,7 @@ fn walk_object(
     }
     for field in fields() {
         if field.required && !map.contains_key(field.name) {
-            findings.problem(pointer, format!("{:?} is required and missing", field.name));
+            findings.problems.add(Problem::missing(pointer, field.name, ""));
         }
     }
     if findings.problems.count() == before {
@@ -616,7 +616,7 @@ fn walk_choice(choice: &Choice, map: &Map<String, Value>, pointer: &str, finding
         Some(other) => findings.problem(&place, format!("must be a text, and is {}", kind(other))),
         None => {
             let known = words().collect::<Vec<_>>().join(", ");
-            findings.problem(pointer, format!("{tag:?} is required and missing; it is one of {known}"));
+            findings.problems.add(Problem::missing(pointer, tag, &format!("; it is one of {known}")));
         }
     }
 }

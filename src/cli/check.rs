@@ -68,7 +68,7 @@ fn as_text(prepared: &Prepared, account: &Account, found: &Checked) -> String {
         line(String::new());
     }
     for note in &found.notes {
-        line(format!("note: {}", visible(note)));
+        line(format!("note: {}", visible(&note.to_string())));
     }
     line(format!("numbers     {}", visible(&found.phone_column)));
     let named = found.columns.iter().map(|column| format!("{{{{ {} }}}}", column.identifier));

@@ -7,11 +7,14 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{Failure, Outcome, open, operator, print, write_line};
-use crate::audience::{self, AudienceError, Source};
+use crate::audience::{self, AudienceError, Source, UnreadableRow};
 use crate::campaign::{Phone, PhoneParser};
 use crate::campaign::{counted, thousands};
 use crate::config::Config;
 use crate::ledger::{Act, Ledger, Suppress as Change, Suppressed, on_ledger};
+
+/// How many unreadable rows of a file are named.
+const ROWS_NAMED: usize = 20;
 
 /// Look after the numbers that must never be messaged.
 #[derive(Args)]
@@ -58,14 +61,13 @@ pub(super) async fn main(suppress: Suppress, config: &Config, json: bool) -> Out
 }
 
 async fn run(what: SuppressCommand, ledger: &impl Ledger, json: bool) -> Outcome {
-    let (done, word) = match what {
-        SuppressCommand::Add { numbers } => (ledger.suppress(numbers, Change::Add).await?, "added"),
-        SuppressCommand::Remove { numbers } => (
-            ledger.suppress(numbers.into_iter().flat_map(Phone::spellings).collect(), Change::Remove).await?,
-            "removed",
-        ),
+    let (numbers, how, word) = match what {
+        SuppressCommand::Add { numbers } => (numbers, Change::Add, "added"),
+        SuppressCommand::Remove { numbers } => {
+            (numbers.into_iter().flat_map(Phone::spellings).collect(), Change::Remove, "removed")
+        }
         SuppressCommand::Import { file, phone, default_region } => {
-            (ledger.suppress(read(file, phone, default_region)?, Change::Add).await?, "added")
+            (read(file, phone, default_region)?, Change::Add, "added")
         }
         SuppressCommand::List => {
             let mut list = Suppressed::default();
@@ -82,8 +84,8 @@ async fn run(what: SuppressCommand, ledger: &impl Ledger, json: bool) -> Outcome
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let detail = format!("{word} {} (suppressed numbers)", counted(done, "number"));
-    ledger.log(Act::new(&operator(), "suppress", None, &detail)).await?;
+    let done = ledger.suppress(numbers, how).await?;
+    ledger.log(Act::new(&operator(), "suppress", None, &how.summary(done))).await?;
     print(&if json {
         format!("{}\n", json!({ word: done }))
     } else {
@@ -92,21 +94,28 @@ async fn run(what: SuppressCommand, ledger: &impl Ledger, json: bool) -> Outcome
     Ok(ExitCode::SUCCESS)
 }
 
-/// The numbers of a file; rows without one are told and left out.
+/// Reads the numbers of a file, and says which rows have none.
 fn read(file: PathBuf, phone: Option<String>, default_region: Option<String>) -> Result<Vec<Phone>, Failure> {
-    let read = audience::numbers(&Source::File(file), phone, default_region);
-    let (numbers, left_out) = read.map_err(|fault| match fault {
+    let read = audience::numbers(&Source::File(file), phone, default_region, ROWS_NAMED);
+    let list = read.map_err(|fault| match fault {
         // The audience's own words name a place in a job.
         AudienceError::NoPhoneColumn { name, fault } => {
             Failure::Usage(format!("{name}: {fault}; name the column of the numbers with --phone"))
         }
         fault => fault.into(),
     })?;
-    if left_out > 0 {
-        write_line(&format!(
-            "{} rows hold no number that could be read, or one that was there before",
-            thousands(left_out)
-        ));
+    if list.duplicates > 0 {
+        write_line(&format!("{} with a number of an earlier row", counted(list.duplicates, "row")));
     }
-    Ok(numbers)
+    if list.unreadable > 0 {
+        write_line(&format!("{} without a number that can be read:", counted(list.unreadable, "row")));
+        for UnreadableRow { row, reason, .. } in &list.unreadable_rows {
+            write_line(&format!("  row {row}: {reason}"));
+        }
+        let unnamed = list.unreadable - list.unreadable_rows.len() as u64;
+        if unnamed > 0 {
+            write_line(&format!("  and {} more", thousands(unnamed)));
+        }
+    }
+    Ok(list.numbers)
 }

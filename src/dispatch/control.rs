@@ -81,25 +81,22 @@ pub async fn control(ledger: &impl Ledger, control: &Control) -> Result<Done, Le
 
 /// What was done, in words.
 fn detail(control: &Control, messages: u64) -> String {
+    let messages = counted(messages, "message");
     let aged = |older_than: &Option<Span>| match older_than {
-        Some(span) => format!(", {} s and more in doubt", span.0.as_secs()),
+        Some(span) => format!(" for {span} or more"),
         None => String::new(),
     };
     match &control.action {
-        Action::Pause => "paused it".into(),
-        Action::Resume => "resumed it".into(),
-        Action::Cancel => format!("cancelled it: {} not sent", counted(messages, "message")),
-        Action::Retry { codes } if codes.is_empty() => {
-            format!("had {} sent again", counted(messages, "rejected message"))
-        }
-        Action::Retry { codes } => {
-            format!("had {} rejected with {} sent again", counted(messages, "message"), codes.join(", "))
-        }
+        Action::Pause => "paused the campaign".into(),
+        Action::Resume => "resumed the campaign".into(),
+        Action::Cancel => format!("cancelled the campaign: {messages} not sent"),
+        Action::Retry { codes } if codes.is_empty() => format!("retried {messages} that failed"),
+        Action::Retry { codes } => format!("retried {messages} that failed with {}", codes.join(", ")),
         Action::Resolve { resend: true, older_than } => {
-            format!("had {} in doubt sent again{}", counted(messages, "message"), aged(older_than))
+            format!("resent {messages} in doubt{}", aged(older_than))
         }
         Action::Resolve { resend: false, older_than } => {
-            format!("gave up {} in doubt{}", counted(messages, "message"), aged(older_than))
+            format!("marked {messages} in doubt{} as failed", aged(older_than))
         }
     }
 }

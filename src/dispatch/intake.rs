@@ -208,7 +208,7 @@ pub async fn register(
     if is_new {
         let rows = counted(campaign.rows, "row");
         let note = prepared.scan.encoding.note().map(|note| format!(", {note}")).unwrap_or_default();
-        let detail = format!("submitted it, {rows}{note}");
+        let detail = format!("submitted the campaign ({rows}{note})");
         ledger.log(Act::new(by, "submit", Some(&campaign.id), &detail)).await?;
         Trace::of(&campaign.id, campaign.submitted_at).job(prepared.begun, &job.account, campaign.rows);
     }

@@ -118,6 +118,18 @@ impl Context {
         numbers.advance_to(first);
         numbers.take(count).collect()
     }
+
+    /// Whether a person is on the list, in whatever spelling.
+    pub fn is_suppressed(&self, phone: Phone) -> bool {
+        self.suppressed.read().unwrap_or_else(PoisonError::into_inner).contains(phone)
+    }
+
+    /// Returns suppressed numbers that have these digits somewhere, at most `count` of them, in ascending order.
+    pub fn suppressed_with(&self, digits: &str, count: usize) -> Vec<u64> {
+        let list = self.suppressed.read().unwrap_or_else(PoisonError::into_inner);
+        let has_them = |number: &u64| number.to_string().contains(digits);
+        list.numbers.iter().filter(has_them).take(count).collect()
+    }
 }
 
 /// What follows a tick.

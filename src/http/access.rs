@@ -165,7 +165,7 @@ fn at_this_machine(headers: &HeaderMap, peer: SocketAddr) -> Result<Who, Problem
     if comes_from_elsewhere(headers) {
         return refused("comes from a page of another site");
     }
-    Ok(Who { name: "this machine".into(), role: Role::Operator })
+    Ok(Who { name: "someone on this computer".into(), role: Role::Operator })
 }
 
 /// Whether a browser says that a page of another site asks.

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::campaign::problem::{Problem as JobProblem, place};
+use crate::campaign::problem::{Problem as JobProblem, place, step};
 use crate::campaign::text::shortened;
 use crate::dispatch::{DispatchError, Refusal};
 use crate::ledger::LedgerError;
@@ -41,6 +41,9 @@ pub(super) struct PointedError {
     pointer: String,
     /// What is wrong and what would be right.
     detail: String,
+    /// The field of the object there that is missing, where that is the problem.
+    #[serde(skip)]
+    missing: Option<&'static str>,
 }
 
 impl Problem {
@@ -70,6 +73,17 @@ impl Problem {
     /// Of a job: where it is wrong, and how.
     pub(super) fn errors(&self) -> impl Iterator<Item = (&str, &str)> {
         self.errors.iter().map(|error| (&*error.pointer, &*error.detail))
+    }
+
+    /// Of a job: the pointers of required fields that are missing.
+    pub(super) fn missing(&self) -> impl Iterator<Item = String> {
+        self.errors.iter().filter_map(|error| Some(step(&error.pointer, error.missing?)))
+    }
+
+    /// Of a job: where it is wrong, and how, without what is only missing.
+    pub(super) fn mistakes(&self) -> impl Iterator<Item = (&str, &str)> {
+        let present = self.errors.iter().filter(|error| error.missing.is_none());
+        present.map(|error| (&*error.pointer, &*error.detail))
     }
 
     /// The HTTP status.
@@ -126,8 +140,11 @@ impl From<LedgerError> for Problem {
 impl From<Vec<JobProblem>> for Problem {
     fn from(problems: Vec<JobProblem>) -> Self {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        let pointed =
-            |problem: JobProblem| PointedError { pointer: problem.pointer, detail: problem.message };
+        let pointed = |problem: JobProblem| PointedError {
+            pointer: problem.pointer,
+            detail: problem.message,
+            missing: problem.missing,
+        };
         Self {
             errors: problems.into_iter().map(pointed).collect(),
             ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, lines.join("\n"))

@@ -3,7 +3,7 @@
 use roaring::RoaringTreemap;
 
 use super::{LedgerError, Store};
-use crate::campaign::Phone;
+use crate::campaign::{Phone, counted};
 
 /// Whether numbers are put on the list, or taken off it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +12,17 @@ pub enum Suppress {
     Add,
     /// Taken off it.
     Remove,
+}
+
+impl Suppress {
+    /// Returns what was done to `count` numbers, as the audit log has it.
+    pub fn summary(self, count: u64) -> String {
+        let numbers = counted(count, "number");
+        match self {
+            Self::Add => format!("added {numbers} to the opt-out list"),
+            Self::Remove => format!("removed {numbers} from the opt-out list"),
+        }
+    }
 }
 
 /// The list, as a worker holds it once.

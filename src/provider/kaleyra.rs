@@ -274,13 +274,13 @@ impl Provider for Kaleyra {
 fn of_template(job: &Job) -> Result<(), Vec<Problem>> {
     let Some(template) = job.message.get("template") else { return Ok(()) };
     let Some(components) = template.get("components").and_then(Value::as_array) else {
-        let message = "\"components\" is required and missing (Kaleyra's documentation); [] where the template has no variables";
-        return Err(vec![Problem::new("/message/template", message)]);
+        let more = " (Kaleyra's documentation); [] where the template has no variables";
+        return Err(vec![Problem::missing("/message/template", "components", more)]);
     };
     let lacks = |component: &Value| component.get("parameters").is_none();
     let problem = |(nth, _): (usize, &Value)| {
-        let message = "\"parameters\" is required and missing (Kaleyra's documentation)";
-        Problem::new(format!("/message/template/components/{nth}"), message)
+        let component = format!("/message/template/components/{nth}");
+        Problem::missing(component, "parameters", " (Kaleyra's documentation)")
     };
     let problems: Vec<_> =
         components.iter().enumerate().filter(|(_, component)| lacks(component)).map(problem).collect();

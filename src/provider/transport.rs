@@ -143,8 +143,24 @@ impl Transport {
         let mut response = match sent {
             Ok(response) => response,
             Err(fault) => {
-                let detail = chain(&fault.without_url());
-                return Err(if gate.close() { Failure::NotSent(detail) } else { Failure::MayBeSent(detail) });
+                let is_unsent = gate.close();
+                let fault = fault.without_url();
+                tracing::debug!(is_unsent, "no answer: {}", chain(&fault));
+                let seconds = self.timeout.as_secs();
+                return Err(match (is_unsent, fault.is_timeout()) {
+                    (true, true) => {
+                        Failure::NotSent("cannot connect to the provider: no connection in time".into())
+                    }
+                    (true, false) => {
+                        Failure::NotSent(format!("cannot connect to the provider: {}", root_cause(&fault)))
+                    }
+                    (false, true) => {
+                        Failure::MayBeSent(format!("the provider did not answer within {seconds} s"))
+                    }
+                    (false, false) => {
+                        Failure::MayBeSent("the connection dropped before the provider answered".into())
+                    }
+                });
             }
         };
         let status = response.status().as_u16();
@@ -186,6 +202,15 @@ fn chain(fault: &dyn std::error::Error) -> String {
         cause = fault.source();
     }
     text
+}
+
+/// The innermost cause of an error: what people can act on.
+fn root_cause(fault: &dyn std::error::Error) -> String {
+    let mut cause = fault;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
 }
 
 const IDLE: u8 = 0;

@@ -1,6 +1,7 @@
 //! What a check of a job and its audience found.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -28,8 +29,9 @@ pub struct Checked {
     /// The campaign's id, where the job names one.
     #[schema(required = true)]
     pub id: Option<String>,
-    /// What was found of the audience that whoever handed it in should know, a sentence each.
-    pub notes: Vec<String>,
+    /// What was found of the audience that its owner should know, a sentence each.
+    #[schema(value_type = Vec<String>)]
+    pub notes: Vec<Note>,
     /// The columns, and what a placeholder calls each.
     pub columns: Vec<ColumnView>,
     /// The column that the numbers are taken from.
@@ -51,6 +53,47 @@ pub struct Checked {
     pub messages: Vec<Rendered>,
     /// What sending will take.
     pub forecast: ForecastView,
+}
+
+/// Something that the owner of an audience should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// Of the file and how it is read.
+    Audience(String),
+    /// Most numbers that can't be read would be valid in a region.
+    Region {
+        /// The two letters of ISO 3166.
+        region: String,
+        /// How many would be valid.
+        valid: usize,
+        /// How many were tried.
+        tried: usize,
+        /// How many can't be read.
+        invalid: u64,
+        /// Whether they all begin with the region's calling code and only lack the `+`.
+        is_certain: bool,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Audience(note) => f.write_str(note),
+            Self::Region { region, valid, tried, invalid, .. } => {
+                write!(f, "{valid} of ")?;
+                if *invalid > *tried as u64 {
+                    write!(f, "the first {tried} of ")?;
+                }
+                write!(f, "{invalid} numbers that can't be read would be valid with default_region {region}")
+            }
+        }
+    }
+}
+
+impl Serialize for Note {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 /// Something of a job that is no reason to refuse it.
@@ -202,28 +245,30 @@ pub fn check(prepared: &Prepared, account: &Account, shown: usize) -> Result<Che
     }
     let invalid = skipped.get(SkipReason::InvalidNumber.as_str()).copied().unwrap_or_default();
     let phone_column = prepared.phone_column.clone();
-    let mut notes = prepared.scan.notes(prepared.settings.hidden_rows);
+    let notes = prepared.scan.notes(prepared.settings.hidden_rows);
+    let mut notes: Vec<Note> = notes.into_iter().map(Note::Audience).collect();
     if !prepared.other_phone_columns.is_empty() {
         let others = prepared.other_phone_columns.iter().map(String::as_str);
-        notes.push(format!(
+        notes.push(Note::Audience(format!(
             "the numbers are taken from the column {phone_column:?}, and not from {}; name another one as \"phone\"",
             listed(others)
-        ));
+        )));
     }
     let mut suggested_region = None;
-    if let Some((region, count)) =
-        PhoneParser::best_region(&unread.iter().map(String::as_str).collect::<Vec<_>>(), Some(job.from))
-        && count * 2 > unread.len()
+    let unread: Vec<&str> = unread.iter().map(String::as_str).collect();
+    let certain = PhoneParser::region_without_plus(&unread);
+    let best = certain.clone().map(|region| (region, unread.len()));
+    if let Some((region, valid)) = best.or_else(|| PhoneParser::best_region(&unread, Some(job.from)))
+        && valid * 2 > unread.len()
         && prepared.settings.default_region.as_deref() != Some(region.as_str())
     {
-        let of = if invalid > unread.len() as u64 {
-            format!("the first {} of {invalid}", unread.len())
-        } else {
-            unread.len().to_string()
-        };
-        notes.push(format!(
-            "{count} of {of} numbers that can't be read would be valid with default_region {region}"
-        ));
+        notes.push(Note::Region {
+            region: region.clone(),
+            valid,
+            tried: unread.len(),
+            invalid,
+            is_certain: certain.is_some(),
+        });
         suggested_region = Some(region);
     }
     let forecast = forecast(recipients, prepared.batch_size, job.limits.messages, account);

@@ -236,7 +236,7 @@ const REFUSED: &str = "+919876500003";
 const UNHEARD: &str = "+919876500007";
 
 fn audience() -> String {
-    let mut csv = String::from("customer,mobile no,slot\n");
+    let mut csv = String::from("customer,reach at,slot\n");
     for row in 0..40 {
         csv += &format!("Asha {row},+9198765{row:05},{}\n", if row % 2 == 0 { "morning" } else { "evening" });
     }
@@ -303,7 +303,7 @@ impl Person {
         self.browser.says("Limits").await;
         assert_eq!(self.browser.path().await, "/accounts");
         self.browser.open("/").await;
-        self.browser.says("There are no campaigns yet").await;
+        self.browser.says("No campaigns yet").await;
         self.browser.is_accessible().await;
     }
 
@@ -316,8 +316,8 @@ impl Person {
         std::fs::write(&upload, audience()).unwrap();
         self.browser.fill("#name", "Diwali <b>appointments</b>").await;
         self.browser.find("#file").await.send_keys(&upload.display().to_string()).await.unwrap();
-        self.browser.press("Next").await;
-        self.browser.says("Is this your audience?").await;
+        self.browser.press("Upload and continue").await;
+        self.browser.says("We couldn’t find the phone column").await;
         self.browser.says("There is a problem").await;
         self.browser.is_accessible().await;
         self.browser.find("#phone option:nth-child(3)").await.click().await.unwrap();
@@ -325,24 +325,24 @@ impl Person {
         self.browser.says("40 people").await;
         self.browser.says("not a valid phone number").await;
         self.browser.is_accessible().await;
-        self.browser.press("Next").await;
+        self.browser.press("Continue").await;
     }
 
     /// The message: a form out of the rules, what is missing said beside its field, the phone beside it.
     async fn writes_the_message(&self) {
-        self.browser.says("Message").await;
-        self.browser.press("Next").await;
-        self.browser.says("Text on the button is needed.").await;
+        self.browser.says("A plain message").await;
+        self.browser.find("#kind option[value=flow]").await.click().await.unwrap();
+        self.browser.press("Update form").await;
+        self.browser.says("opens a form inside the chat: people book").await;
+        self.browser.press("Continue").await;
+        self.browser.says("Enter the button text.").await;
         self.browser.is_accessible().await;
         let field = |rest: &str| format!("[name=\"/message/interactive/{rest}\"]");
         self.browser.fill("#from", "+912248931479").await;
         self.browser.fill(&field("body/text"), "Dear *{{ customer }}*, your {{ slot }} is free.").await;
-        for (name, value) in [
-            ("flow_token", "t1"),
-            ("flow_id", "1323"),
-            ("flow_cta", "Book now"),
-            ("flow_action_payload/screen", "DATE"),
-        ] {
+        for (name, value) in
+            [("flow_id", "1323"), ("flow_cta", "Book now"), ("flow_action_payload/screen", "DATE")]
+        {
             self.browser.fill(&field(&format!("action/parameters/{name}")), value).await;
         }
         if self.has_script {
@@ -354,36 +354,36 @@ impl Person {
             self.browser.press("Save and preview").await;
             self.browser.shows("your morning is free").await;
         }
-        self.browser.press("Next").await;
+        self.browser.press("Continue").await;
     }
 
     /// When and how fast: what can't be is said, and nothing is lost.
     async fn says_when(&self) {
-        self.browser.says("When, and how fast?").await;
+        self.browser.says("Schedule and speed").await;
         self.browser.is_accessible().await;
         self.browser.fill("#zone", "Nowhere/Land").await;
-        self.browser.press("Next").await;
-        self.browser.says("This is no time zone").await;
+        self.browser.press("Continue").await;
+        self.browser.says("Choose a time zone").await;
         self.browser.fill("#zone", "Asia/Kolkata").await;
         self.browser.fill("#limit", "4").await;
-        self.browser.press("Next").await;
-        self.browser.says("40 people get it").await;
+        self.browser.press("Continue").await;
+        self.browser.says("40 people. Estimated time").await;
         self.browser.says("at 4/s").await;
         self.browser.is_accessible().await;
     }
 
     /// A test to one's own number, which is a campaign of its own.
     async fn tests_it(&self) {
-        self.browser.press("Next").await;
+        self.browser.press("Continue").await;
         self.browser.is_accessible().await;
         self.browser.fill("#number", "nobody").await;
-        self.browser.press("Send the test").await;
+        self.browser.press("Send test").await;
         self.browser.says("Enter your number").await;
         self.browser.fill("#number", "+919999900000").await;
-        self.browser.press("Send the test").await;
+        self.browser.press("Send test").await;
         self.browser.says("Tests").await;
         until("the test to be sent", || self.provider.times("+919999900000") == 1).await;
-        self.browser.press("Next").await;
+        self.browser.press("Continue").await;
     }
 
     /// It is sent to as many as somebody typed.
@@ -391,11 +391,11 @@ impl Person {
         self.browser.is_accessible().await;
         self.browser.fill("#typed", "41").await;
         self.browser.press("Send to 40").await;
-        self.browser.says("Nothing was sent").await;
+        self.browser.says("Nothing has been sent").await;
         assert_eq!(self.provider.times("+919876500000"), 0);
         self.browser.fill("#typed", "40").await;
         self.browser.press("Send to 40").await;
-        self.browser.says("Done: you submitted it").await;
+        self.browser.says("Submitted the campaign (").await;
         let id = self.browser.path().await.rsplit('/').next().unwrap().to_owned();
         assert!(self.browser.text().await.contains("Diwali <b>appointments</b>"), "it is text, not HTML");
         id
@@ -405,14 +405,14 @@ impl Person {
     async fn pauses_and_resumes(&self, id: &str) {
         self.browser.says("Sending:").await;
         self.browser.press("Pause").await;
-        self.browser.says("It is paused by a person").await;
+        self.browser.says("Paused by marketing at").await;
         self.browser.is_accessible().await;
         let before = self.service.until_state(id, "paused").await;
         assert!(before["counts"]["pending"].as_u64().unwrap() > 0, "{before}");
         self.browser.press("Resume").await;
-        self.browser.says("resumed it").await;
+        self.browser.says("Resumed the campaign.").await;
         self.service.until_state(id, "completed").await;
-        self.browser.says("Done: ").await;
+        self.browser.says("Completed: ").await;
     }
 
     /// A failure says what it means, and is retried; a doubt is decided, by a person who sees its number.
@@ -427,14 +427,14 @@ impl Person {
         self.browser.says("Retry 1 message that failed with 30013?").await;
         self.browser.is_accessible().await;
         self.browser.press("Send to 1 person").await;
-        self.browser.says("had 1 message rejected with 30013 sent again").await;
+        self.browser.says("Retried 1 message that failed with 30013").await;
         until("the retry", || self.provider.times(REFUSED) == 2).await;
         self.service.until_state(id, "completed").await;
         self.browser.says("Resend…").await;
         self.browser.press("Resend").await;
         self.browser.says("Anyone who did get it will get it twice").await;
         self.browser.press("Send to").await;
-        self.browser.says("in doubt sent again").await;
+        self.browser.says("in doubt.").await;
         let start = Instant::now();
         let done = loop {
             let status = self.service.get(&format!("/campaigns/{id}")).await.json();
@@ -460,7 +460,7 @@ impl Person {
         self.browser.press("Cancel").await;
         self.browser.says("Cancel this campaign?").await;
         self.browser.press("Cancel the campaign").await;
-        self.browser.says("cancelled it").await;
+        self.browser.says("Cancelled the campaign").await;
     }
 
     /// The other pages.
@@ -468,13 +468,13 @@ impl Person {
         self.browser.open("/suppressed").await;
         self.browser.fill("#numbers", "+919876500001\nnonsense").await;
         self.browser.press("Add").await;
-        self.browser.says("Number 2 is not one").await;
+        self.browser.says("“nonsense”:").await;
         self.browser.is_accessible().await;
         self.browser.fill("#numbers", "+919876500001").await;
         self.browser.press("Add").await;
-        self.browser.says("added 1 number").await;
+        self.browser.says("Added 1 number").await;
         self.browser.press("Remove").await;
-        self.browser.says("removed 1 number").await;
+        self.browser.says("is no longer on the list").await;
         for page in ["/accounts", "/codes", "/codes?q=template", "/refused", "/log", "/nowhere", "/new"] {
             self.browser.open(page).await;
             self.browser.is_accessible().await;
@@ -514,7 +514,7 @@ async fn a_newcomer_sees_what_people_answered() {
     browser.open("/campaigns/booking").await;
     browser.says("60 of 60 messages accepted").await;
     // Reports come after the end, too, and the page tells them.
-    browser.says("What people answered").await;
+    browser.says("Responses").await;
     browser.says("monday").await;
     browser.is_accessible().await;
 }
@@ -531,14 +531,14 @@ async fn a_form_is_filled_in_with_the_keys_alone() {
     let message = begun.url().path().replace("/audience", "/message");
     let browser = Browser::start(&service.url, true).await;
     browser.open(&message).await;
-    let body = "[name=\"/message/interactive/body/text\"]";
+    let body = "[name=\"/message/text/body\"]";
     browser.fill(body, "Typed by hand").await;
     browser.evaluate("window.isTheSame = true").await;
     let kind = browser.find("#kind").await;
     for _ in 0..3 {
         kind.send_keys("\u{e015}").await.unwrap();
     }
-    assert_ne!(browser.evaluate("document.getElementById('kind').value").await, "flow");
+    assert_ne!(browser.evaluate("document.getElementById('kind').value").await, "text");
     assert_eq!(browser.evaluate("document.activeElement.id").await, "kind");
     browser.find("#theme").await.send_keys("d").await.unwrap();
     let theme = || browser.evaluate("document.documentElement.dataset.theme ?? ''");

@@ -12,7 +12,7 @@ use crate::servers::{amqp_url, redis_url};
 use crate::support::{Ended, Reaction, Scripted, World, accept, job, job_with, phone, sandbox};
 
 /// Far longer than anything here takes.
-pub const LONG: Duration = Duration::from_mins(5);
+pub const LONG: Duration = Duration::from_mins(3);
 
 /// Waits for something that will be true.
 pub async fn until(what: &str, mut is_true: impl FnMut() -> bool) {

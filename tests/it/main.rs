@@ -43,6 +43,7 @@ mod limit_models;
 mod line;
 mod many;
 mod mixed_faults;
+mod new_campaign;
 mod pages;
 mod phone_numbers;
 mod power_loss;

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::super::problem::step;
+use super::super::problem::{Problem, step};
 use super::super::rules::{
     ANY_TEXT, Authority, Choice, Field, Findings, Form, Object, Rule, Spelled, Text, object, one_of,
     optional, required, text,
@@ -356,10 +356,13 @@ const FLOW_PAYLOAD: Rule = Rule::Object(object(&[
 fn payload_with_navigate_only(parameters: &Map<String, Value>, findings: &mut Findings, pointer: &str) {
     let navigates = parameters.get("flow_action").is_some_and(|action| action == "navigate");
     match (navigates, parameters.contains_key("flow_action_payload")) {
-        (true, false) => findings.problem(
-            pointer,
-            "\"flow_action_payload\" is required with flow_action \"navigate\" (Exotel's documentation): name the flow's first screen",
-        ),
+        (true, false) => findings.problems.add(Problem {
+            missing: Some("flow_action_payload"),
+            ..Problem::new(
+                pointer,
+                "\"flow_action_payload\" is required with flow_action \"navigate\" (Exotel's documentation): name the flow's first screen",
+            )
+        }),
         (false, true) => findings.problem(
             &step(pointer, "flow_action_payload"),
             "must be left out unless flow_action is \"navigate\" (Exotel's documentation)",

@@ -156,7 +156,7 @@ pub(in crate::http) async fn take_in<E: std::fmt::Display>(
         }
     };
     if is_new {
-        let detail = format!("handed in the audience {}, {}", uploaded.path, counted(uploaded.rows, "row"));
+        let detail = format!("uploaded {} ({})", uploaded.path, counted(uploaded.rows, "row"));
         on_ledger!(api.ledger()?, ledger => ledger.log(Act::new(&who.name, "upload", None, &detail)).await?);
     }
     Ok((uploaded, is_new))

@@ -12,7 +12,7 @@ use super::Api;
 use super::extract::{Document, Params, finish, limit};
 use super::refusals::{OnJob, OnList, OnOne};
 use crate::campaign::problem::Problem as JobProblem;
-use crate::campaign::{Phone, PhoneParser, counted};
+use crate::campaign::{Phone, PhoneParser};
 use crate::ledger::{Act, Audit, Suppress, Suppression, on_ledger};
 
 #[derive(Deserialize, IntoParams)]
@@ -98,7 +98,7 @@ pub(super) async fn add(
     if !wrong.is_empty() {
         return Err(wrong.into());
     }
-    let added = change(&api, &who, numbers, Suppress::Add, "added").await?;
+    let added = change(&api, &who, numbers, Suppress::Add).await?;
     Ok(Json(Added { added }))
 }
 
@@ -117,7 +117,7 @@ pub(super) async fn remove(
 ) -> Result<StatusCode, Problem> {
     let number = PhoneParser::listed(&number)
         .map_err(|_| Problem::not_found("that is no number in international form, as +919876543210"))?;
-    change(&api, &who, vec![number], Suppress::Remove, "removed").await?;
+    change(&api, &who, vec![number], Suppress::Remove).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -126,7 +126,6 @@ pub(in crate::http) async fn change(
     who: &Who,
     numbers: Vec<Phone>,
     how: Suppress,
-    word: &'static str,
 ) -> Result<u64, Problem> {
     let (ledger, who) = (api.ledger()?.clone(), who.name.clone());
     let changing = finish(async move {
@@ -137,8 +136,7 @@ pub(in crate::http) async fn change(
                 Suppress::Add => numbers,
             };
             let changed = ledger.suppress(numbers, how).await?;
-            let detail = format!("{word} {} (suppressed numbers)", counted(changed, "number"));
-            ledger.log(Act::new(&who, "suppress", None, &detail)).await?;
+            ledger.log(Act::new(&who, "suppress", None, &how.summary(changed))).await?;
             Ok(changed)
         })
     });

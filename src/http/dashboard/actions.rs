@@ -183,18 +183,28 @@ pub(super) async fn act(
         "" => None,
         text => match text.parse::<Span>() {
             Ok(span) => Some(span),
-            Err(fault) => return again(&format!("The age {fault}: nothing was done.")),
+            Err(_) => return again("Enter a time such as 30min or 2h. Nothing was done."),
         },
     };
     let action = match what {
         What::Pause => Action::Pause,
         What::Resume => Action::Resume,
         What::Cancel => Action::Cancel,
-        What::Retry => Action::Retry { codes: which.code.into_iter().collect() },
+        What::Retry => Action::Retry { codes: which.code.iter().cloned().collect() },
         What::Resend => Action::Resolve { resend: true, older_than },
         What::GiveUp => Action::Resolve { resend: false, older_than },
     };
     let logged = action.word();
-    act_on(&dashboard.api, &who, known.id.as_str(), action).await?;
+    let (_, messages) = act_on(&dashboard.api, &who, known.id.as_str(), action).await?;
+    let asks_again = matches!(what, What::Retry | What::Resend | What::GiveUp);
+    if asks_again && messages == 0 {
+        let error = match older_than {
+            Some(span) => format!("Nothing to do: no message has been in doubt for {span} or more."),
+            None => "Nothing to do: somebody else was faster, or a report settled them.".into(),
+        };
+        let campaign = campaign(&dashboard.api, known.id.as_str()).await?;
+        let page = ask(&look, &who, &campaign, what, &which, &error)?;
+        return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
+    }
     Ok(Redirect::to(&format!("/campaigns/{}?done={logged}", known.id)).into_response())
 }

@@ -2,6 +2,7 @@
 
 use axum::extract::{Path, State};
 use axum::response::Html;
+use jiff::tz::TimeZone;
 use minijinja::{Value, context};
 use serde::Deserialize;
 
@@ -14,11 +15,12 @@ use super::plot::plot;
 use super::render::{Look, page_of, part, serialized};
 use super::{Dashboard, words};
 use crate::campaign::codes;
+use crate::campaign::text::titled;
 use crate::campaign::{CampaignState, SkipReason};
 use crate::dispatch::Accounts;
 use crate::ledger::{
-    Act, Audit, Campaign, CampaignFilter, Campaigns, LedgerError, Point, ReportLine, Reporting, Series,
-    on_ledger,
+    Act, Audit, Breakers, Campaign, CampaignFilter, Campaigns, LedgerError, OpenBreaker, Point, ReportLine,
+    Reporting, Series, on_ledger,
 };
 
 /// How many campaigns a page of the list has.
@@ -88,6 +90,7 @@ pub(super) async fn list(
         q => asked.q,
         account => asked.account,
         follow => followed.join(","),
+        newest => (!is_filtered && asked.cursor.is_none()).then(|| page.campaigns.first().map_or("", |campaign| campaign.id.as_str())),
         rehearses => backing.context.rehearses,
     };
     Ok(page_of(&look, Some(&who), "campaigns.html", "Campaigns", own))
@@ -106,7 +109,7 @@ pub(super) async fn row(dashboard: &Dashboard, campaign: &Campaign) -> Result<St
     Ok(part(
         "campaign_row.html",
         context! {
-            ..head(campaign),
+            ..head(campaign, &[]),
             ..context! {
                 rate => is_running.then(|| words::rate(campaign.rate)),
                 limit => most.map(words::rate),
@@ -117,20 +120,24 @@ pub(super) async fn row(dashboard: &Dashboard, campaign: &Campaign) -> Result<St
 }
 
 /// What all pictures of a campaign begin with.
-fn head(campaign: &Campaign) -> Value {
+fn head(campaign: &Campaign, acts: &[Act]) -> Value {
     let state = campaign.state;
     context! {
         id => campaign.id.as_str(),
         name => words::name(campaign),
         state => state.as_str(),
         reason => campaign.reason.as_deref().map(words::plain),
-        sentence => words::sentence(campaign),
+        sentence => words::sentence(campaign, acts),
         progress => words::progress(campaign),
         done => words::percent(words::progress(campaign), 1000),
         counts => serialized(campaign.counts),
         people => words::people(campaign),
         unsent => words::unsent(campaign),
         rehearsal => campaign.rehearsal,
+        by => campaign.created_by.as_deref().map(words::plain),
+        submitted_at => campaign.submitted_at.to_string(),
+        started_at => campaign.started_at.map(|at| at.to_string()),
+        finished_at => campaign.finished_at.map(|at| at.to_string()),
         is_over => state.is_over(),
         can_pause => state != CampaignState::Paused && state.can_become(CampaignState::Paused),
         can_resume => matches!(state, CampaignState::Paused | CampaignState::Held),
@@ -145,6 +152,8 @@ pub(super) struct Material {
     acts: Vec<Act>,
     doubts: Vec<ReportLine>,
     answers: Option<Value>,
+    /// What holds it, where that is more than itself.
+    held: Option<OpenBreaker>,
 }
 
 impl Material {
@@ -162,6 +171,10 @@ impl Material {
                 acts: ledger.acts(Some(id), None, ACTS).await?.acts,
                 doubts,
                 answers,
+                held: match &campaign.suspended_by {
+                    Some(breaker) => ledger.breaker(breaker).await?,
+                    None => None,
+                },
             })
         })
     }
@@ -173,12 +186,13 @@ pub(super) fn parts(
     material: &Material,
     accounts: &Accounts,
 ) -> Vec<(&'static str, String)> {
-    let head = head(campaign);
+    let head = head(campaign, &material.acts);
     let most = material.facts.most(campaign, accounts);
     let with = |own: Value| context! { ..own, ..head.clone() };
-    let plot = plot(&material.points, most);
+    let zone = material.facts.zone.as_deref().and_then(|zone| TimeZone::get(zone).ok());
+    let plot = plot(&material.points, most, &zone.unwrap_or(TimeZone::UTC));
     vec![
-        ("head", part("campaign_head.html", head.clone())),
+        ("head", part("campaign_head.html", with(held(material)))),
         (
             "plot",
             part(
@@ -192,6 +206,11 @@ pub(super) fn parts(
         ("log", part("campaign_log.html", with(context! { acts => acts(&material.acts) }))),
         ("answers", part("campaign_answers.html", with(context! { answers => material.answers.clone() }))),
     ]
+}
+
+/// What holds a campaign besides a person: since when, and whether it is retried.
+fn held(material: &Material) -> Value {
+    context! { held_since => material.held.as_ref().map(|open| open.since.to_string()) }
 }
 
 fn funnel(campaign: &Campaign) -> Value {
@@ -234,7 +253,7 @@ fn failures(campaign: &Campaign) -> Value {
     let (undelivered, _) = sorted(&campaign.undelivered);
     let skipped = campaign.skipped.iter().map(|(reason, count)| {
         let known: Option<SkipReason> = reason.parse().ok();
-        context! { reason, count, meaning => known.map(skip_meaning) }
+        context! { title => known.map_or_else(|| reason.clone(), skip_title), count, meaning => known.map(skip_meaning) }
     });
     context! {
         rejected => rejected.iter().map(|(code, count)| each((code, count))).collect::<Vec<_>>(),
@@ -242,6 +261,11 @@ fn failures(campaign: &Campaign) -> Value {
         undelivered => undelivered.iter().map(|(code, count)| each((code, count))).collect::<Vec<_>>(),
         skipped => skipped.collect::<Vec<_>>(),
     }
+}
+
+/// Returns what a reason is called.
+pub(super) fn skip_title(reason: SkipReason) -> String {
+    titled(reason.as_str())
 }
 
 /// What a reason means to whoever made the list.
@@ -299,19 +323,15 @@ pub(super) async fn show(
         .acts
         .first()
         .filter(|act| asked.done.as_ref() == Some(&act.what) && still_holds(act, &campaign));
-    let times = [campaign.submitted_at.to_string()]
-        .into_iter()
-        .map(Some)
-        .chain([campaign.started_at, campaign.finished_at].map(|at| at.map(|at| at.to_string())));
     let own = context! {
-        ..head(&campaign),
+        ..head(&campaign, &material.acts),
         ..context! {
             parts,
             is_still => !may_change(&campaign),
-            times => times.collect::<Vec<_>>(),
             account => campaign.account.clone(),
             facts => serialized(&*material.facts),
-            did => did.map(|act| act.detail.clone()),
+            can_duplicate => material.facts.has_file,
+            did => did.map(|act| words::as_sentence(&act.detail)),
         }
     };
     let title = words::name(&campaign);

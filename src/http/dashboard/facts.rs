@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::super::problem::Problem;
+use super::phone::phone;
 use super::words::plain;
 use crate::campaign::{CampaignId, Job, Rate, counted, visible_lines};
 use crate::dispatch::Accounts;
@@ -24,14 +25,19 @@ pub(super) struct Facts {
     pub(super) from: String,
     /// Where its people come from.
     audience: String,
+    /// Whether that is an uploaded file.
+    #[serde(skip)]
+    pub(super) has_file: bool,
     /// The campaign's own limit.
     limit: Option<String>,
     #[serde(skip)]
     own: Option<Rate>,
     /// The zone of its clock.
-    zone: Option<String>,
+    pub(super) zone: Option<String>,
     /// The document, without its list of recipients.
     job: String,
+    /// The message as a phone shows it, with its placeholders.
+    phone: String,
 }
 
 impl Facts {
@@ -54,11 +60,13 @@ impl Facts {
         }
         Some(Self {
             from: job.from.to_string(),
+            has_file: text("/audience/csv/path").is_some(),
             audience: plain(&audience),
             limit: job.limits.messages.map(|rate| rate.to_string()),
             own: job.limits.messages,
             zone: text("/schedule/window/timezone"),
             job: shown,
+            phone: phone(&job.document["message"]),
         })
     }
 

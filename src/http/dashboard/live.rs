@@ -12,6 +12,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, SelectAll};
 use futures_util::{Stream, StreamExt};
+use minijinja::context;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::watch;
@@ -23,8 +24,9 @@ use super::super::api::live::{Part, Seen, may_change};
 use super::super::problem::Problem;
 use super::Dashboard;
 use super::campaigns::{self, Material};
+use super::render::part;
 use crate::campaign::CampaignId;
-use crate::ledger::{Campaigns, on_ledger};
+use crate::ledger::{CampaignFilter, Campaigns, on_ledger};
 
 /// A page that is changed more often than this is restless.
 const REST: Duration = Duration::from_secs(2);
@@ -33,6 +35,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// After so many looks without news a line is sent all the same, so that nobody in between closes the
 /// connection.
 const ALIVE: u8 = 15;
+/// How often it is looked for new campaigns.
+const LOOK_FOR_NEW: Duration = Duration::from_secs(5);
 /// The most campaigns that one page follows.
 const MOST: usize = 50;
 
@@ -120,6 +124,8 @@ fn changes(mut receiver: watch::Receiver<Arc<Seen>>) -> impl Stream<Item = Arc<S
 pub(super) struct Followed {
     /// Ids, with commas between them.
     campaigns: Option<String>,
+    /// The first campaign of the list, where new ones are to be told; empty where there is none yet.
+    newest: Option<String>,
 }
 
 /// The rows of some campaigns in the list.
@@ -141,8 +147,27 @@ pub(super) async fn rows(
         all.push(told.boxed());
     }
     // A page with nothing to follow keeps its connection, so that it does not ask again and again.
-    let rest = stream::pending::<Bytes>();
+    let rest = match asked.newest {
+        Some(newest) => newer_than(dashboard.clone(), newest).boxed(),
+        None => stream::pending::<Bytes>().boxed(),
+    };
     Ok(answer(&dashboard, stream::select(all, rest)))
+}
+
+/// Says once that there is a campaign newer than the first of the list.
+fn newer_than(dashboard: Dashboard, newest: String) -> impl Stream<Item = Bytes> + Send {
+    let found = async move {
+        loop {
+            sleep(LOOK_FOR_NEW).await;
+            let Ok(ledger) = dashboard.api.ledger() else { continue };
+            let page = on_ledger!(ledger, ledger => ledger.page(&CampaignFilter::default(), None, 1).await);
+            let first = page.ok().and_then(|page| page.campaigns.into_iter().next());
+            if first.is_some_and(|first| first.id.as_str() != newest) {
+                return event("new-campaigns", &part("new_campaigns.html", context! {})).1;
+            }
+        }
+    };
+    stream::once(found).chain(stream::pending())
 }
 
 async fn row_of(dashboard: &Dashboard, seen: &Seen) -> Option<Part> {

@@ -11,10 +11,12 @@ mod answers;
 mod assets;
 mod campaigns;
 mod codes;
+mod countries;
 mod extract;
 mod facts;
 mod live;
 mod new;
+mod phone;
 mod plot;
 mod refused;
 mod render;
@@ -25,7 +27,7 @@ mod words;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRef, Request};
+use axum::extract::{DefaultBodyLimit, FromRef, Request, State};
 use axum::http::{HeaderValue, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -38,7 +40,7 @@ use super::api::{Api, in_time, reports};
 use super::problem::Problem;
 use answers::KnownAnswers;
 use facts::KnownFacts;
-use render::error_page;
+use render::{Look, error_page};
 
 /// What a form may hold, in bytes: more is no form of ours.
 const FORM: usize = 1 << 20;
@@ -56,6 +58,13 @@ pub(super) struct Dashboard {
     health: Health,
     /// Whether people come to it by TLS.
     is_secure: bool,
+}
+
+impl Dashboard {
+    /// Whether jobs of other systems come by a queue.
+    fn has_queue(&self) -> bool {
+        self.api.backing().is_ok_and(|backing| backing.context.events.broker.is_some())
+    }
 }
 
 impl FromRef<Dashboard> for Api {
@@ -87,6 +96,7 @@ pub fn router(api: Api, access: Access, health: Health, public_url: Option<&Url>
         .route("/campaigns/{id}/live", get(live::parts))
         .route("/campaigns/{id}/confirm/{what}", get(actions::confirm))
         .route("/campaigns/{id}/do/{what}", post(actions::act))
+        .route("/campaigns/{id}/duplicate", post(new::duplicate))
         .route("/campaigns/{id}/report.csv", get(reports::report_csv))
         .route("/campaigns/{id}/report.jsonl", get(reports::report_jsonl))
         .route("/campaigns/{id}/responses.csv", get(reports::responses_csv))
@@ -110,8 +120,8 @@ pub fn router(api: Api, access: Access, health: Health, public_url: Option<&Url>
         .route("/theme", post(session::theme))
         .route("/assets/{name}", get(assets::serve))
         .merge(pages)
-        .fallback(async || Problem::not_found("there is no such page"))
-        .layer(middleware::from_fn(dressed))
+        .fallback(async || Problem::not_found("this page doesn’t exist"))
+        .layer(middleware::from_fn_with_state(dashboard.clone(), dressed))
         .with_state(dashboard)
 }
 
@@ -121,26 +131,29 @@ fn is_page(response: &Response) -> bool {
 }
 
 /// Makes a page of a problem, and says what a browser may do with all of them.
-async fn dressed(request: Request, next: Next) -> Response {
+async fn dressed(State(dashboard): State<Dashboard>, request: Request, next: Next) -> Response {
     let theme = session::theme_of(request.headers());
     // What was posted can't be asked for again: the way back is the list.
     let address = match *request.method() {
         Method::GET | Method::HEAD => request.uri().path_and_query().map_or("/", |address| address.as_str()),
         _ => "/",
     };
-    let address = address.to_owned();
+    let look =
+        Look { theme, address: address.to_owned(), has_queue: dashboard.has_queue(), ..Look::default() };
+    let is_posted = request.method() == Method::POST;
     let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        response = error_page(&problem, theme, &address);
+        response = error_page(&problem, &look);
     } else if response.status().is_client_error() && !is_page(&response) {
         // An address, a query or a form that is none of ours.
-        response =
-            error_page(&Problem::new(response.status(), "there is nothing like that here"), theme, &address);
+        response = error_page(&Problem::new(response.status(), "check the address"), &look);
     }
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    // The answer to a form is kept for the way back to it: without it the browser would have to send the form again.
+    let kept = if is_posted { "private, no-cache" } else { "no-store" };
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static(kept));
     response.into_response()
 }

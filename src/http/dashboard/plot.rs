@@ -2,6 +2,7 @@
 //! second line, axes with their units, and the same numbers as a table for those who can't see it.
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use crate::ledger::Point;
@@ -9,14 +10,14 @@ use crate::ledger::Point;
 /// The size of the picture and the margins around the plot itself, in its own units.
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 200.0;
-const LEFT: f64 = 52.0;
+const LEFT: f64 = 64.0;
 const RIGHT: f64 = 12.0;
-const TOP: f64 = 18.0;
+const TOP: f64 = 30.0;
 const BOTTOM: f64 = 26.0;
-/// In so many parts the time is cut at the most, and none is shorter than this, in milliseconds, where there are
-/// enough of them: what is finer is noise.
+/// In so many parts the time is cut at the most, and none is shorter than a second: a bucket that refills within a second would
+/// else show a rate above its limit.
 const PARTS: f64 = 80.0;
-const SHORTEST: f64 = 3000.0;
+const SHORTEST: f64 = 1000.0;
 /// How many rows the table has at the most.
 const ROWS: usize = 12;
 
@@ -30,15 +31,27 @@ pub(super) struct Plot {
     area: String,
     /// Where the limit lies, and what it is.
     limit: Option<(f64, String)>,
-    /// The marks of the axes: where, and what stands there.
-    across: Vec<(f64, String)>,
+    /// The marks of the axes: where, and what they show; a time also as a program reads it.
+    across: Vec<Mark>,
     up: Vec<(f64, String)>,
+    /// What of a time its marks show: `day`, `minute` or `second`.
+    precision: &'static str,
+    /// The zone of the marks, by its name.
+    zone: String,
     left: f64,
     right: f64,
     bottom: f64,
     /// Show as table: the time, messages a second, and all up to then.
     rows: Vec<(String, String, u64)>,
     most: String,
+}
+
+/// A mark of the time axis.
+#[derive(Debug, Serialize)]
+struct Mark {
+    x: f64,
+    text: String,
+    at: String,
 }
 
 /// Messages a second between two moments, in milliseconds since the first point.
@@ -48,11 +61,11 @@ struct Slice {
     rate: f64,
 }
 
-/// Draws points; nothing of fewer than two.
-pub(super) fn plot(points: &[Point], limit: Option<f64>) -> Option<Plot> {
+/// Draws points, with times in a zone; nothing of less than a second.
+pub(super) fn plot(points: &[Point], limit: Option<f64>, zone: &TimeZone) -> Option<Plot> {
     let (first, last) = (points.first()?, points.last()?);
     let whole = (last.at - first.at) as f64;
-    if points.len() < 2 || whole <= 0.0 {
+    if points.len() < 2 || whole < SHORTEST {
         return None;
     }
     let slices = slices(points, first.at, whole);
@@ -70,14 +83,20 @@ pub(super) fn plot(points: &[Point], limit: Option<f64>) -> Option<Plot> {
         .collect();
     let area = format!("{:.1},{:.1} {line}{:.1},{:.1}", x(0.0), y(0.0), x(whole), y(0.0));
     let moment = |at: f64| Timestamp::from_millisecond(first.at + at as i64).unwrap_or_default();
-    let clock = if whole > 172_800_000.0 {
-        "%-d %b"
+    let (precision, clock) = if whole > 86_400_000.0 {
+        ("day", "%-d %b %H:%M")
     } else if whole > 600_000.0 {
-        "%H:%M"
+        ("minute", "%H:%M")
     } else {
-        "%H:%M:%S"
+        ("second", "%H:%M:%S")
     };
-    let across = (0..=3).map(|nth| f64::from(nth) / 3.0 * whole);
+    let mark = |nth: i32| {
+        let at = f64::from(nth) / 2.0 * whole;
+        let text = moment(at).to_zoned(zone.clone()).strftime(clock).to_string();
+        Mark { x: x(at), text, at: format!("{:.0}", moment(at)) }
+    };
+    let mut across: Vec<Mark> = (0..=2).map(mark).collect();
+    across.dedup_by(|next, before| next.text == before.text);
     let up = [0.0, top / 2.0, top];
     let every = slices.len().div_ceil(ROWS);
     let rows = slices.iter().step_by(every.max(1)).map(|slice| {
@@ -92,7 +111,9 @@ pub(super) fn plot(points: &[Point], limit: Option<f64>) -> Option<Plot> {
         line,
         area,
         limit: shown.map(|limit| (y(limit), super::words::rate(limit))),
-        across: across.map(|at| (x(at), moment(at).strftime(clock).to_string())).collect(),
+        across,
+        precision,
+        zone: zone.iana_name().unwrap_or("UTC").to_owned(),
         up: up.map(|rate| (y(rate), plain(rate))).to_vec(),
         left: LEFT,
         right: WIDTH - RIGHT,
@@ -103,23 +124,26 @@ pub(super) fn plot(points: &[Point], limit: Option<f64>) -> Option<Plot> {
 
 /// The rate between points, over parts of the time that are wide enough.
 fn slices(points: &[Point], begin: i64, whole: f64) -> Vec<Slice> {
-    let narrowest = (whole / PARTS).max(SHORTEST.min(whole / 8.0));
-    let mut slices = Vec::new();
-    let mut from = points[0];
+    let narrowest = (whole / PARTS).max(SHORTEST);
+    let mut ends = vec![points[0]];
     for to in &points[1..] {
-        let wide = (to.at - from.at) as f64;
-        if wide < narrowest && to.at != points[points.len() - 1].at {
-            continue;
+        if (to.at - ends[ends.len() - 1].at) as f64 >= narrowest {
+            ends.push(*to);
         }
-        if wide <= 0.0 {
-            continue;
-        }
+    }
+    // What is left at the end is too short to be a part of its own.
+    let last = points[points.len() - 1];
+    match ends.len() {
+        1 => ends.push(last),
+        more => ends[more - 1] = last,
+    }
+    let slice = |pair: &[Point]| {
+        let [from, to] = pair else { return None };
         let settled = to.settled().saturating_sub(from.settled()) as f64;
         let (start, end) = ((from.at - begin) as f64, (to.at - begin) as f64);
-        slices.push(Slice { from: start, to: end, rate: settled * 1000.0 / wide });
-        from = *to;
-    }
-    slices
+        Some(Slice { from: start, to: end, rate: settled * 1000.0 / (end - start) })
+    };
+    ends.windows(2).filter_map(slice).collect()
 }
 
 /// The next number that people count in: 1, 2, 5, 10, 20, 50 and so on.
@@ -133,7 +157,9 @@ fn round_up(number: f64) -> f64 {
 }
 
 fn plain(rate: f64) -> String {
-    if rate >= 10.0 || rate == 0.0 {
+    if rate >= 10_000.0 {
+        format!("{}k", plain(rate / 1000.0))
+    } else if rate >= 10.0 || rate == 0.0 {
         crate::campaign::thousands(rate.round() as u64)
     } else {
         format!("{rate:.1}")
@@ -151,7 +177,7 @@ mod tests {
     #[test]
     fn a_steady_rate_is_a_level_line_below_its_limit() {
         let each: Vec<_> = (0..=60).map(|second| (second * 1000, second as u64 * 48)).collect();
-        let plot = plot(&points(&each), Some(50.0)).unwrap();
+        let plot = plot(&points(&each), Some(50.0), &TimeZone::UTC).unwrap();
         assert_eq!(plot.most, "48/s");
         let (limit, word) = plot.limit.clone().unwrap();
         assert_eq!(word, "50/s");
@@ -167,9 +193,26 @@ mod tests {
 
     #[test]
     fn what_is_no_picture_is_none() {
-        assert!(plot(&[], None).is_none());
-        assert!(plot(&points(&[(5, 1)]), None).is_none());
-        assert!(plot(&points(&[(5, 1), (5, 2)]), None).is_none());
+        for each in [&[][..], &[(5, 1)], &[(5, 1), (5, 2)], &[(0, 1), (999, 80)]] {
+            assert!(plot(&points(each), None, &TimeZone::UTC).is_none(), "{each:?}");
+        }
+    }
+
+    #[test]
+    fn no_part_is_shorter_than_a_second_and_no_label_is_there_twice() {
+        // Eighty messages in a burst, then eighty a second, told every 100 ms.
+        let each: Vec<_> = (0..=25).map(|tenth: i64| (tenth * 100, (tenth / 10) as u64 * 80)).collect();
+        let plot = plot(&points(&each), Some(80.0), &TimeZone::get("Asia/Kolkata").unwrap()).unwrap();
+        assert_eq!(
+            (plot.most.as_str(), plot.zone.as_str(), plot.precision),
+            ("80/s", "Asia/Kolkata", "second")
+        );
+        assert_eq!(plot.across[0].text, "05:30:00");
+        let texts: Vec<&str> = plot.across.iter().map(|mark| mark.text.as_str()).collect();
+        let mut once = texts.clone();
+        once.dedup();
+        assert_eq!(texts, once);
+        assert_eq!([9_999.0, 12_000.0].map(plain), ["9,999", "12k"]);
     }
 
     proptest::proptest! {
@@ -177,7 +220,7 @@ mod tests {
         fn no_points_make_it_panic(each in proptest::collection::vec((0..1_000_000_i64, 0..1_000_000_u64), 0..300), limit in proptest::option::of(0.0..1e6)) {
             let mut each = each;
             each.sort_unstable();
-            let _ = plot(&points(&each), limit);
+            let _ = plot(&points(&each), limit, &TimeZone::UTC);
         }
     }
 }

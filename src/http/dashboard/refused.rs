@@ -1,4 +1,4 @@
-//! Jobs that could not be taken: why, and what becomes of them.
+//! Refused jobs: why, and a person's decision about each.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,6 +13,7 @@ use super::super::problem::Problem;
 use super::Dashboard;
 use super::extract::Fields;
 use super::render::{Look, page_of};
+use super::words::as_sentence;
 use crate::campaign::{counted, visible_lines};
 use crate::dispatch::DispatchError;
 use crate::ledger::{Act, Audit, on_ledger};
@@ -20,6 +21,8 @@ use crate::queue::rabbitmq::{Buried, DeadAction};
 
 /// How many are listed.
 const LISTED: usize = 100;
+/// How many audit entries are searched for what was just done.
+const ACTS: usize = 50;
 /// How much of a job is shown, in characters.
 const SHOWN: usize = 4000;
 
@@ -36,7 +39,7 @@ pub(super) async fn list(
 ) -> Result<Html<String>, Problem> {
     let backing = dashboard.api.backing()?;
     let Some(broker) = backing.context.events.broker.clone() else {
-        let own = context! { has_broker => false, jobs => Vec::<minijinja::Value>::new(), more => 0, done => false };
+        let own = context! { has_broker => false, jobs => Vec::<minijinja::Value>::new(), more => 0 };
         return Ok(page_of(&look, Some(&who), "refused.html", "Refused jobs", own));
     };
     let (buried, more) = broker.buried(LISTED).await.map_err(DispatchError::from)?;
@@ -49,28 +52,34 @@ pub(super) async fn list(
         let problems: Vec<String> = visible_lines(&job.error).lines().map(str::to_owned).collect();
         context! { digest => job.digest(), id, bytes => job.data.len(), problems, is_cut => text.len() > shown.len(), job => shown }
     };
+    let page = on_ledger!(&backing.ledger, ledger => ledger.acts(None, None, ACTS).await?);
+    let latest = page
+        .acts
+        .iter()
+        .find(|act| matches!(act.what.as_str(), "requeue" | "discard") && act.who == *who.name);
+    let did = latest.filter(|_| asked.done.is_some()).map(|act| as_sentence(&act.detail));
     let own = context! {
         has_broker => true,
         jobs => buried.iter().map(job).collect::<Vec<_>>(),
         more,
-        done => asked.done.is_some(),
+        did,
     };
     Ok(page_of(&look, Some(&who), "refused.html", "Refused jobs", own))
 }
 
-/// Puts a job back, or lets it go.
+/// Requeues a job, or deletes it.
 pub(super) async fn decide(
     State(dashboard): State<Dashboard>,
     who: Who,
     fields: Fields,
 ) -> Result<Response, Problem> {
     let backing = dashboard.api.backing()?;
-    let none = || Problem::not_found("there is no broker, and so there are no refused jobs");
+    let none = || Problem::not_found("this installation has no job queue");
     let broker = backing.context.events.broker.clone().ok_or_else(none)?;
-    let (what, logged, words) = match fields.get("do") {
-        "requeue" => (DeadAction::Requeue, "requeue", "back"),
-        "discard" => (DeadAction::Discard, "discard", "go"),
-        _ => return Err(Problem::bad_request("a job is put back or let go")),
+    let (what, logged, verb) = match fields.get("do") {
+        "requeue" => (DeadAction::Requeue, "requeue", "requeued"),
+        "discard" => (DeadAction::Discard, "discard", "deleted"),
+        _ => return Err(Problem::bad_request("choose to retry or to delete the job")),
     };
     let (wanted, ledger) = (fields.get("job").to_owned(), backing.ledger.clone());
     let done = finish(async move {
@@ -78,13 +87,12 @@ pub(super) async fn decide(
         let is_found = AtomicBool::new(false);
         let is_wanted = |_, job: &Buried| job.digest() == wanted && !is_found.swap(true, Ordering::Relaxed);
         let done = broker.unbury(what, is_wanted).await.map_err(DispatchError::from)?;
-        let verb = if logged == "requeue" { "put" } else { "let" };
-        let detail = format!("{verb} {} {words}", counted(done, "refused job"));
+        let detail = format!("{verb} {}", counted(done, "refused job"));
         on_ledger!(&ledger, ledger => ledger.log(Act::new(&who.name, logged, None, &detail)).await?);
         Ok(done)
     });
     if done.await? == 0 {
-        return Err(Problem::not_found("this job is not among the refused ones any more"));
+        return Err(Problem::not_found("this job was already retried or deleted"));
     }
     Ok(Redirect::to("/refused?done=yes").into_response())
 }

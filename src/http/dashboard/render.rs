@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use minijinja::{Environment, HtmlEscape, Value, context};
 
 use super::super::access::Who;
@@ -21,13 +22,14 @@ macro_rules! templates {
     };
 }
 
-const TEMPLATES: [(&str, &str); 26] = templates![
+const TEMPLATES: [(&str, &str); 27] = templates![
     "layout.html",
     "macros.html",
     "error.html",
     "sign_in.html",
     "campaigns.html",
     "campaign_row.html",
+    "new_campaigns.html",
     "campaign.html",
     "campaign_head.html",
     "campaign_plot.html",
@@ -77,6 +79,16 @@ fn time(at: &str) -> String {
     format!("<time datetime=\"{at:.0}\">{plain}</time>")
 }
 
+/// A time on a campaign's own clock; the page's script adds the reader's where it differs.
+pub(super) fn clock(at: Timestamp, zone: &TimeZone) -> Value {
+    let shown = at.to_zoned(zone.clone());
+    let year = if shown.year() == Timestamp::now().to_zoned(zone.clone()).year() { "" } else { " %Y" };
+    let text = shown.strftime(&format!("%A %-d %B{year}, %H:%M %Z")).to_string();
+    let name = zone.iana_name().unwrap_or("UTC");
+    let (name, text) = (HtmlEscape(name), HtmlEscape(&text));
+    Value::from_safe_string(format!("<time datetime=\"{at:.0}\" data-zone=\"{name}\">{text}</time>"))
+}
+
 /// A text with the times in it made into such as the page's script shows in the reader's zone.
 fn with_times(text: &str) -> String {
     let mut html = String::new();
@@ -102,6 +114,8 @@ pub(super) struct Look {
     pub(super) is_signed_in: bool,
     /// The address of the page: its path and query.
     pub(super) address: String,
+    /// Whether there is a job queue, so that jobs of other systems may be refused.
+    pub(super) has_queue: bool,
 }
 
 /// A document as a value of a template.
@@ -130,6 +144,7 @@ pub(super) fn page_of(
         title,
         theme => look.theme,
         is_signed_in => look.is_signed_in,
+        has_queue => look.has_queue,
         page => context! {
             address => look.address.clone(),
             path => look.address.split('?').next().unwrap_or_default(),
@@ -141,24 +156,23 @@ pub(super) fn page_of(
 }
 
 /// What went wrong, as a page.
-pub(super) fn error_page(problem: &Problem, theme: &'static str, address: &str) -> Response {
+pub(super) fn error_page(problem: &Problem, look: &Look) -> Response {
     let status = problem.status();
     let title = match status {
         StatusCode::NOT_FOUND => "Page not found",
-        StatusCode::FORBIDDEN => "This is not allowed",
+        StatusCode::FORBIDDEN => "You can’t do this",
         StatusCode::CONFLICT => "This isn’t possible right now",
-        StatusCode::SERVICE_UNAVAILABLE => "flowcast can't answer just now",
-        StatusCode::PAYLOAD_TOO_LARGE => "This is too large",
+        StatusCode::SERVICE_UNAVAILABLE => "Temporarily unavailable",
+        StatusCode::PAYLOAD_TOO_LARGE => "Too large",
         _ => "That didn’t work",
     };
-    let look = Look { theme, is_signed_in: false, address: address.to_owned() };
     let own = context! {
         status => status.as_u16(),
-        detail => problem.plain(),
+        detail => words::as_sentence(&problem.plain()),
         is_away => status == StatusCode::SERVICE_UNAVAILABLE,
         is_error => true,
     };
-    (status, page_of(&look, None, "error.html", title, own)).into_response()
+    (status, page_of(look, None, "error.html", title, own)).into_response()
 }
 
 #[cfg(test)]
@@ -169,7 +183,7 @@ mod tests {
     fn every_template_is_read_and_what_comes_from_outside_is_escaped() {
         assert_eq!(ENVIRONMENT.templates().count(), TEMPLATES.len());
         let problem = Problem::not_found("there is no campaign \"<script>alert(1)</script>\"");
-        let look = Look { theme: "dark", is_signed_in: false, address: "/\"><img>".into() };
+        let look = Look { theme: "dark", address: "/\"><img>".into(), ..Look::default() };
         let own = context! { status => 404, detail => problem.plain(), is_away => false, is_error => true };
         let Html(page) = page_of(&look, None, "error.html", "a < b", own);
         assert!(page.contains("&lt;script&gt;alert(1)") && page.contains("a &lt; b"), "{page}");

@@ -79,13 +79,10 @@ pub(super) async fn guard(
         },
     };
     if acts && !who.may_act() {
-        let name = &who.name;
-        return refused(&format!(
-            "the token {name:?} may look and change nothing: it needs the role operator"
-        ));
+        return refused("you have view-only access; ask an operator to do this");
     }
     let address = request.uri().path_and_query().map_or("/", |address| address.as_str()).to_owned();
-    let look = Look { theme: theme_of(headers), is_signed_in, address };
+    let look = Look { theme: theme_of(headers), is_signed_in, address, has_queue: dashboard.has_queue() };
     request.extensions_mut().insert(who);
     request.extensions_mut().insert(look);
     next.run(request).await
@@ -134,7 +131,7 @@ pub(super) async fn page(
 }
 
 fn form(headers: &HeaderMap, next: &str, error: &str) -> Response {
-    let look = Look { theme: theme_of(headers), is_signed_in: false, address: "/sign-in".into() };
+    let look = Look { theme: theme_of(headers), address: "/sign-in".into(), ..Look::default() };
     let page = page_of(&look, None, "sign_in.html", "Sign in", context! { next, error });
     let status = if error.is_empty() { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
     (status, page).into_response()
@@ -162,9 +159,9 @@ pub(super) async fn sign_in(
     let Some(value) = dashboard.access.session(asked.token.trim().as_bytes(), ends) else {
         tokio::time::sleep(AFTER_A_WRONG_ONE).await;
         let error = if asked.token.trim().is_empty() {
-            "Enter a token. Whoever runs flowcast has it."
+            "Enter your access token."
         } else {
-            "This token is not known. Check that all of it is there."
+            "This token is not known. Check that you copied all of it."
         };
         return form(&headers, next, error);
     };

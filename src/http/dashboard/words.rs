@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::campaign::{CampaignState, counted, thousands, visible};
-use crate::ledger::Campaign;
+use crate::ledger::{Act, Campaign};
 use crate::views::status::eta;
 
 /// A span as people say it: `about 12 minutes`.
@@ -88,24 +88,33 @@ pub(super) fn name(campaign: &Campaign) -> String {
     plain(named.unwrap_or(campaign.id.as_str()))
 }
 
-/// Where a campaign stands, in a sentence.
-pub(super) fn sentence(campaign: &Campaign) -> String {
+/// Returns the state of a campaign in a sentence. `acts` are its audit entries, the newest first, as far as they are known.
+pub(super) fn sentence(campaign: &Campaign, acts: &[Act]) -> String {
     let counts = &campaign.counts;
     let because = |what: &str| match &campaign.reason {
         Some(reason) => format!("{what}: {}.", plain(reason)),
         None => format!("{what}."),
     };
     match campaign.state {
-        CampaignState::Scheduled => because("It waits for its start"),
-        CampaignState::Paused => "It is paused by a person: nothing goes out until it is resumed.".into(),
-        CampaignState::Held => because("It is held"),
+        CampaignState::Scheduled if campaign.reason.is_none() => "Queued.".into(),
+        CampaignState::Scheduled => because("Scheduled"),
+        CampaignState::Paused => {
+            let by = acts.iter().find(|act| act.what == "pause");
+            let by = by.map(|act| format!(" by {} at {:.0}", plain(&act.who), act.at)).unwrap_or_default();
+            format!("Paused{by}. Nothing is sent until you resume.")
+        }
+        CampaignState::Held => because("On hold"),
+        CampaignState::Cancelled if counts.accepted == 0 => "Cancelled before anything was sent.".into(),
         CampaignState::Cancelled => {
-            format!("It was cancelled after {} had been accepted.", counted(counts.accepted, "message"))
+            format!("Cancelled after {} had been accepted.", counted(counts.accepted, "message"))
         }
         CampaignState::Completed => {
             let people = counts.total - counts.skipped;
-            let mut text =
-                format!("Done: {} of {} accepted", thousands(counts.accepted), counted(people, "message"));
+            let mut text = format!(
+                "Completed: {} of {} accepted",
+                thousands(counts.accepted),
+                counted(people, "message")
+            );
             for (count, what) in [
                 (campaign.delivery.delivered + campaign.delivery.read, "delivered"),
                 (campaign.delivery.replied, "answered"),
@@ -127,9 +136,8 @@ pub(super) fn sentence(campaign: &Campaign) -> String {
             if let Some(left) = eta(campaign) {
                 text += &format!(", {} left", about(left.as_secs()));
             }
-            match campaign.reason.as_deref().map(plain) {
-                Some(reason) if reason.starts_with("waits") => format!("{text}. It {reason}."),
-                Some(reason) => format!("{text}. It waits: {reason}."),
+            match &campaign.reason {
+                Some(reason) => format!("{text}. {}", as_sentence(&plain(reason))),
                 None => text + ".",
             }
         }
@@ -139,7 +147,10 @@ pub(super) fn sentence(campaign: &Campaign) -> String {
 /// A text that begins with a capital and ends with a stop.
 pub(super) fn as_sentence(text: &str) -> String {
     let mut letters = text.trim().trim_end_matches('.').chars();
-    let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    // A file or a field keeps its name.
+    let is_name = text.split_whitespace().next().is_some_and(|word| word.contains(['.', '_', '/']));
+    let upper = |first: char| if is_name { first.into() } else { first.to_uppercase().to_string() };
+    let first = letters.next().map(upper).unwrap_or_default();
     format!("{first}{}.", letters.as_str())
 }
 

@@ -14,9 +14,35 @@ function showTimes(root) {
   for (const time of root.querySelectorAll("time[datetime]")) {
     const at = new Date(time.dateTime);
     if (Number.isNaN(at.getTime())) continue;
+    if (time.dataset.zone) {
+      // A campaign's own clock stays; the reader's stands behind it where it differs.
+      const parts = { year: "numeric", month: "numeric", day: "numeric", hour: "numeric", minute: "numeric" };
+      const there = new Intl.DateTimeFormat("en", { ...parts, timeZone: time.dataset.zone }).format(at);
+      const here = new Intl.DateTimeFormat("en", parts).format(at);
+      if (there !== here && !time.title) time.textContent += ` (your time: ${shown.format(at)})`;
+      time.title = shown.format(at);
+      continue;
+    }
     const isToday = at.toDateString() === new Date().toDateString();
     time.title = shown.format(at);
     time.textContent = isToday ? today.format(at) : shown.format(at);
+  }
+}
+
+// The times below a plot are in the campaign's zone; here in the reader's, as all others on the page.
+const precisions = {
+  day: { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" },
+  minute: { hour: "2-digit", minute: "2-digit" },
+  second: { hour: "2-digit", minute: "2-digit", second: "2-digit" },
+};
+
+function showPlotTimes(root) {
+  for (const text of root.querySelectorAll("text[data-time]")) {
+    text.textContent = new Intl.DateTimeFormat(undefined, { ...precisions[text.dataset.precision], hour12: false }).format(new Date(text.dataset.time));
+  }
+  for (const note of root.querySelectorAll("[data-zone-of-plot]")) {
+    const [own, here] = [note.dataset.zoneOfPlot, Intl.DateTimeFormat().resolvedOptions().timeZone];
+    note.textContent = own === here || own === "UTC" ? `Times in ${here}.` : `Times in your time zone (${here}); the campaign’s is ${own}.`;
   }
 }
 
@@ -68,6 +94,7 @@ function put(part) {
     (same?.querySelector("button") ?? same)?.focus();
   }
   showTimes(place);
+  showPlotTimes(place);
 }
 
 function follow() {
@@ -149,5 +176,6 @@ if (form) {
 }
 
 showTimes(document);
+showPlotTimes(document);
 document.getElementById("summary")?.focus();
 follow();

@@ -19,6 +19,18 @@ const SLUG: usize = 40;
 /// The most tests that are remembered.
 const TESTS: usize = 10;
 
+/// A country in which unreadable numbers would be valid.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Suggestion {
+    /// The two letters of ISO 3166.
+    pub(super) region: String,
+    /// How many numbers would be valid, of how many that were tried.
+    pub(super) valid: usize,
+    pub(super) tried: usize,
+    /// Whether they all begin with the country's calling code and only lack the `+`.
+    pub(super) is_certain: bool,
+}
+
 /// A draft.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Draft {
@@ -42,9 +54,15 @@ pub(super) struct Draft {
     /// Why rows are no people: how many of each reason, and the first of them.
     pub(super) skipped: BTreeMap<String, u64>,
     pub(super) problems: Vec<(u64, String, String)>,
-    /// What was found of it that whoever handed it in should know.
+    /// What was found of it that its owner should know.
     #[serde(default)]
     pub(super) notes: Vec<String>,
+    /// The country in which most unreadable numbers would be valid.
+    #[serde(default)]
+    pub(super) suggestion: Option<Suggestion>,
+    /// Whether the default country was chosen here, and by nobody yet.
+    #[serde(default)]
+    pub(super) is_assumed: bool,
     /// Some rows, as recipients of a job, with the number as `phone`.
     pub(super) sample: Vec<Map<String, Value>>,
     /// Whether the audience can be read as it is.
@@ -73,6 +91,8 @@ impl Draft {
             skipped: BTreeMap::new(),
             problems: Vec::new(),
             notes: Vec::new(),
+            suggestion: None,
+            is_assumed: false,
             sample: Vec::new(),
             is_read: false,
             zone: String::new(),

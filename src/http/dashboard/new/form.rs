@@ -21,7 +21,7 @@ const LINES: usize = 200;
 #[derive(Debug, Default, PartialEq, Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "each is something that its template asks")]
 pub(super) struct Node {
-    /// `text`, `lines`, `json`, `select`, `hidden`, `group` or `list`.
+    /// `text`, `lines`, `json`, `select`, `choice`, `hidden`, `group`, `list` or `advanced`.
     kind: &'static str,
     /// The JSON pointer.
     name: String,
@@ -41,8 +41,15 @@ pub(super) struct Node {
 impl Node {
     /// The names of its fields.
     pub(super) fn names(&self) -> Vec<String> {
-        let own = (!matches!(self.kind, "group" | "list")).then(|| self.name.clone());
+        let own = (!matches!(self.kind, "group" | "list" | "advanced")).then(|| self.name.clone());
         own.into_iter().chain(self.children.iter().flat_map(Self::names)).collect()
+    }
+
+    /// What it sends as it stands, by the names of its fields.
+    pub(super) fn values(&self) -> HashMap<String, String> {
+        let own = (!matches!(self.kind, "group" | "list" | "advanced"))
+            .then(|| (self.name.clone(), self.value.clone()));
+        own.into_iter().chain(self.children.iter().flat_map(Self::values)).collect()
     }
 }
 
@@ -63,19 +70,20 @@ impl Making<'_> {
     }
 
     fn node(&self, rule: &Rule, value: Option<&Value>, pointer: &str, is_required: bool) -> Node {
-        let name = pointer.rsplit('/').next().unwrap_or_default();
+        let given = shown(value);
+        let default = Some(pointer).filter(|_| is_required && given.is_empty()).and_then(default_of);
         let base = Node {
             name: pointer.to_owned(),
-            label: label(name),
+            label: label(pointer),
             error: self.errors.get(pointer).cloned().unwrap_or_default(),
-            value: shown(value),
+            value: default.unwrap_or(given),
             is_required,
             ..Node::default()
         };
         match rule {
             Rule::Text(text) => text_node(base, text),
             Rule::Bool => {
-                let options = [("true", "Yes"), ("false", "No")];
+                let options = [("true", "On"), ("false", "Off")];
                 Node { kind: "select", options: options.map(|(a, b)| (a.into(), b.into())).to_vec(), ..base }
             }
             Rule::Number { range } => {
@@ -94,7 +102,12 @@ impl Making<'_> {
                     }
                     other => shown(other),
                 };
-                Node { kind: "json", value, hint: "JSON, as {\"name\": \"{{ name }}\"}.".into(), ..base }
+                Node {
+                    kind: "json",
+                    value,
+                    hint: "JSON, for example {\"name\": \"{{ name }}\"}.".into(),
+                    ..base
+                }
             }
             Rule::Fixed(rule) | Rule::Either(rule, _) => self.node(rule, value, pointer, is_required),
             // An object of one text is that text to whoever fills it in.
@@ -115,7 +128,7 @@ impl Making<'_> {
                 let item = |nth: usize| {
                     let place = step(pointer, &nth.to_string());
                     let mut item = self.node(of, value.and_then(|list| list.get(nth)), &place, true);
-                    item.label = format!("{} {}", label(name).trim_end_matches('s'), nth + 1);
+                    item.label = item_label(pointer, nth, value.and_then(|list| list.get(nth)));
                     item.can_remove = items > *min || nth >= items;
                     item
                 };
@@ -139,7 +152,7 @@ impl Making<'_> {
             self.node(field.rule(), value, &place, field.is_required())
         };
         // What is needed comes first.
-        needed.into_iter().chain(more).map(node).collect()
+        with_advanced(needed.into_iter().chain(more).map(node).collect(), pointer)
     }
 
     fn choice(&self, choice: &Choice, value: Option<&Value>, pointer: &str, base: Node) -> Node {
@@ -148,11 +161,11 @@ impl Making<'_> {
         let word = value.and_then(|object| object.get(choice.tag)).and_then(Value::as_str);
         let only = choice.arms.first().map(|(word, _)| *word).filter(|_| choice.arms.len() == 1);
         let word = word.or(only.filter(|_| base.is_required)).unwrap_or_default();
-        let words = choice.arms.iter().map(|(word, _)| ((*word).to_owned(), label(word)));
+        let words = choice.arms.iter().map(|(word, _)| ((*word).to_owned(), word_label(word)));
         let tag = Node {
             kind: if is_fixed || (only.is_some() && base.is_required) { "hidden" } else { "choice" },
             name: place.clone(),
-            label: label(choice.tag),
+            label: label(&place),
             value: word.to_owned(),
             options: words.collect(),
             error: self.errors.get(&place).cloned().unwrap_or_default(),
@@ -164,18 +177,25 @@ impl Making<'_> {
             children.extend(self.fields(choice.common, value, pointer));
             children.extend(self.fields(arm.fields, value, pointer));
         }
+        let children = with_advanced(children, pointer);
         Node { kind: "group", is_open: base.is_required || value.is_some(), children, ..base }
     }
 }
 
 fn text_node(base: Node, text: &Text) -> Node {
+    if base.is_required
+        && !base.value.is_empty()
+        && matches!(steps(&base.name).as_slice(), ["name", "action", ..])
+    {
+        return Node { kind: "hidden", ..base };
+    }
     if let [only] = text.one_of {
         // A word that can only be one; where it may be missing, it stays as it is.
         let value = if base.is_required { (*only).to_owned() } else { base.value.clone() };
         return Node { kind: "hidden", value, ..base };
     }
     if !text.one_of.is_empty() {
-        let options = text.one_of.iter().map(|word| ((*word).to_owned(), label(word))).collect();
+        let options = text.one_of.iter().map(|word| ((*word).to_owned(), word_label(word))).collect();
         return Node { kind: "select", options, ..base };
     }
     let mut hint = String::new();
@@ -183,15 +203,17 @@ fn text_node(base: Node, text: &Text) -> Node {
         hint = format!("At most {} characters.", crate::campaign::thousands(text.max as u64));
     }
     hint += match text.form {
-        Form::Link => " An address that begins with https://.",
+        Form::Link => " Begins with https://.",
         Form::NoEmoji => " No emoji.",
         Form::Name => " Lower-case letters, digits and underscores.",
-        Form::Date => " As 2026-11-01.",
+        Form::Date => " For example 2026-11-01.",
         Form::CountryCode => " Two letters.",
         Form::Parameter => " On one line.",
         Form::Any | Form::Trimmed => "",
     };
-    let kind = if text.max >= LINES { "lines" } else { "text" };
+    // What people write has several lines; addresses and ids, however long they may be, have one.
+    let is_prose = matches!(base.name.rsplit('/').next(), Some("body" | "text" | "caption"));
+    let kind = if is_prose && text.max >= LINES { "lines" } else { "text" };
     Node { kind, hint: hint.trim().to_owned(), ..base }
 }
 
@@ -203,29 +225,179 @@ fn shown(value: Option<&Value>) -> String {
     }
 }
 
-/// What people call a field of the providers' documents.
-pub(super) fn label(name: &str) -> String {
-    match name {
-        "from" => "The number that it is sent from".into(),
-        "flow_cta" => "Text on the button".into(),
-        "flow_id" => "Flow id".into(),
-        "flow_token" => "Flow token".into(),
-        "flow_action" => "When the flow opens".into(),
-        "flow_action_payload" => "First screen".into(),
-        "flow_action_data" => "Values for the flow".into(),
-        "flow_message_version" => "Version".into(),
-        "navigate" => "Show its first screen".into(),
-        "data_exchange" => "Ask the endpoint for data".into(),
-        "screen" => "Name of the screen".into(),
-        "data" => "Values for the screen".into(),
-        "sub_type" => "Kind of button".into(),
-        "id" => "Id".into(),
-        "link" => "Address".into(),
-        "url" | "cta_url" => "Link".into(),
-        "wa_id" => "WhatsApp id".into(),
-        "recipient_type" => "Recipient".into(),
-        "preview_url" => "Show a picture of the first link".into(),
-        _ => titled(name),
+/// Moves the fields that have a default, or that few people need, behind the others.
+fn with_advanced(children: Vec<Node>, pointer: &str) -> Vec<Node> {
+    let (advanced, mut children): (Vec<Node>, Vec<Node>) =
+        children.into_iter().partition(|child| child.kind == "advanced" || is_advanced(&child.name));
+    let advanced: Vec<Node> = advanced
+        .into_iter()
+        .flat_map(|child| if child.kind == "advanced" { child.children } else { vec![child] })
+        .collect();
+    if advanced.iter().all(|child| child.kind == "hidden") {
+        children.extend(advanced);
+        return children;
+    }
+    let is_open = advanced.iter().any(|child| !child.error.is_empty());
+    let label = "Advanced".into();
+    children.push(Node {
+        kind: "advanced",
+        name: format!("{pointer}-advanced"),
+        label,
+        is_open,
+        children: advanced,
+        ..Node::default()
+    });
+    children
+}
+
+/// The last steps of a pointer, the last first.
+fn steps(pointer: &str) -> Vec<&str> {
+    pointer.rsplit('/').collect()
+}
+
+/// Whether a field can stay as it is for almost everybody.
+fn is_advanced(pointer: &str) -> bool {
+    match steps(pointer).as_slice() {
+        [
+            "flow_token"
+            | "flow_message_version"
+            | "flow_action"
+            | "flow_action_data"
+            | "mode"
+            | "policy"
+            | "index"
+            | "sub_type"
+            | "recipient_type"
+            | "parameter_name",
+            ..,
+        ]
+        | ["data", "flow_action_payload", ..]
+        | ["id", "reply", ..]
+        | ["id", _, "rows", ..]
+        | ["type", _, "parameters", ..] => true,
+        _ => false,
+    }
+}
+
+/// Returns what a required field begins with, where a person need not know better.
+fn default_of(pointer: &str) -> Option<String> {
+    let nth = |step: &str| step.parse::<usize>().map_or(1, |index| index + 1);
+    match steps(pointer).as_slice() {
+        ["flow_token", ..] => Some("{{ message_ref }}".into()),
+        ["flow_message_version", ..] => Some("3".into()),
+        ["flow_action", ..] => Some("navigate".into()),
+        ["name", "action", ..] => Some("flow".into()),
+        ["index", _, "components", ..] => Some("0".into()),
+        ["id", "reply", button, "buttons", ..] => Some(format!("button_{}", nth(button))),
+        ["id", row, "rows", section, "sections", ..] => Some(format!("row_{}_{}", nth(section), nth(row))),
+        _ => None,
+    }
+}
+
+/// Whether a value holds nothing but words that its kind begins with.
+fn is_untouched(value: &Value, pointer: &str) -> bool {
+    match value {
+        Value::Object(fields) => {
+            fields.iter().all(|(name, value)| name == "type" || is_untouched(value, &step(pointer, name)))
+        }
+        Value::Array(_) => false,
+        value => value.as_str() == default_of(pointer).as_deref(),
+    }
+}
+
+/// Returns what people call an item of a list.
+fn item_label(list: &str, nth: usize, item: Option<&Value>) -> String {
+    let name = list.rsplit('/').next().unwrap_or_default();
+    let kind = item.and_then(|item| item["type"].as_str()).unwrap_or_default();
+    match (name, kind) {
+        ("components", "header") => "Header variables".into(),
+        ("components", "body") => "Body variables".into(),
+        ("components", "button") => format!(
+            "Button: {}",
+            word_label(item.and_then(|item| item["sub_type"].as_str()).unwrap_or("flow")).to_lowercase()
+        ),
+        ("components", _) => format!("Part {}", nth + 1),
+        ("parameters", _) => format!("Variable {}", nth + 1),
+        _ => format!("{} {}", titled(name).trim_end_matches('s'), nth + 1),
+    }
+}
+
+/// Returns what people call a field of the providers' documents.
+pub(super) fn label(pointer: &str) -> String {
+    let steps = steps(pointer);
+    if let ["text", nth, "parameters", ..] = steps.as_slice() {
+        return format!("Variable {}", nth.parse::<usize>().map_or(1, |index| index + 1));
+    }
+    let known = match steps.as_slice() {
+        ["message", ..] => "Message",
+        ["from", ..] => "Sender number",
+        ["account", ..] => "Account",
+        ["text", "body", ..] | ["body", ..] => "Message text",
+        ["text", "header", ..] => "Header text",
+        ["text", "footer", ..] | ["footer", ..] => "Footer",
+        ["type", "header", ..] => "Header type",
+        ["flow_cta", ..] | ["button", "action", ..] | ["title", "reply", ..] => "Button text",
+        ["flow_id", ..] => "Flow ID",
+        ["flow_token", ..] => "Flow token",
+        ["flow_action", ..] => "When the flow opens",
+        ["flow_action_data", ..] => "Values for the flow",
+        ["flow_message_version", ..] => "Flow message version",
+        ["flow_action_payload", ..] => "Start screen",
+        ["screen", ..] => "Start screen ID",
+        ["data", "flow_action_payload", ..] => "Values for the start screen",
+        ["mode", ..] => "Flow mode",
+        ["name", "template", ..] => "Template name",
+        ["code", "language", ..] | ["language", ..] => "Language",
+        ["components", ..] => "Variables of the template",
+        ["type", _, "components", ..] => "Part of the template",
+        ["parameters", _, "components", ..] => "Variables",
+        ["type", _, "parameters", ..] => "Type of value",
+        ["sub_type", ..] => "Button type",
+        ["index", ..] => "Position of the button, from 0",
+        ["parameter_name", ..] => "Variable name",
+        ["link", "image", ..] => "Image URL",
+        ["link", "video", ..] => "Video URL",
+        ["link", "document", ..] => "Document URL",
+        ["link", "audio", ..] => "Audio URL",
+        ["link", "sticker", ..] => "Sticker URL",
+        ["filename", ..] => "File name",
+        ["title", _, "rows", ..] => "Option",
+        ["title", _, "sections", ..] => "Section title",
+        ["id", "reply", ..] | ["id", _, "rows", ..] => "Reply ID",
+        ["preview_url", ..] => "Link preview",
+        ["link", ..] => "URL",
+        ["url" | "cta_url", ..] => "Link",
+        ["urls", ..] => "Websites",
+        ["org", ..] => "Company",
+        ["wa_id", ..] => "WhatsApp ID",
+        ["id", ..] => "ID",
+        _ => "",
+    };
+    if known.is_empty() { titled(steps.first().copied().unwrap_or_default()) } else { known.into() }
+}
+
+/// Returns what people call a word of the providers' documents.
+fn word_label(word: &str) -> String {
+    match word {
+        "navigate" => "Show the start screen".into(),
+        "data_exchange" => "Ask the flow’s endpoint".into(),
+        "image" => "Image".into(),
+        "location" => "Location".into(),
+        _ => titled(word),
+    }
+}
+
+/// Returns what to do about a required field that is empty.
+pub(super) fn missing(pointer: &str) -> String {
+    let label = label(pointer);
+    let mut letters = label.chars();
+    let first = letters.next().map(|first| first.to_lowercase().to_string()).unwrap_or_default();
+    match steps(pointer).as_slice() {
+        ["message", ..] => "Choose the message type again: its fields weren’t shown yet.".into(),
+        ["account" | "type" | "flow_action" | "sub_type", ..] => {
+            format!("Choose the {first}{}.", letters.as_str())
+        }
+        _ => format!("Enter the {first}{}.", letters.as_str()),
     }
 }
 
@@ -271,8 +443,12 @@ impl Filled<'_> {
                 self.object(arm, choice.common, pointer, tag)
             }
             Rule::List { of, .. } => {
-                let items = (0..ITEMS).filter_map(|nth| self.value(of, &step(pointer, &nth.to_string())));
-                let items: Vec<Value> = items.collect();
+                let item = |nth: usize| {
+                    let place = step(pointer, &nth.to_string());
+                    // One that was added and left as it began is none.
+                    self.value(of, &place).filter(|item| nth == 0 || !is_untouched(item, &place))
+                };
+                let items: Vec<Value> = (0..ITEMS).filter_map(item).collect();
                 (!items.is_empty()).then(|| Value::from(items))
             }
         }
@@ -293,7 +469,8 @@ impl Filled<'_> {
         // Nothing but words that can only be one is nothing.
         let says_something = |(name, value): (&String, &Value)| {
             let field = common.iter().chain(object.fields).find(|field| field.name() == name);
-            !matches!(field.map(Field::rule), Some(Rule::Text(Text { one_of: [_], .. }))) || value.is_object()
+            let is_only = matches!(field.map(Field::rule), Some(Rule::Text(Text { one_of: [_], .. })));
+            !is_only || value.is_object()
         };
         map.iter().any(says_something).then_some(Value::Object(map))
     }
@@ -310,19 +487,10 @@ mod tests {
         Making { errors, add: "", fixed: &["/message/type", "/message/interactive/type"] }
     }
 
-    /// A form sent back as it is.
-    fn sent(node: &Node, values: &mut HashMap<String, String>) {
-        if !matches!(node.kind, "group" | "list") {
-            values.insert(node.name.clone(), node.value.clone());
-        }
-        node.children.iter().for_each(|child| sent(child, values));
-    }
-
     fn there_and_back(message: &Value) -> Option<Value> {
         let errors = HashMap::new();
         let form = making(&errors).form(&CONTENT, Some(message), "/message");
-        let mut values = HashMap::new();
-        sent(&form, &mut values);
+        let values = form.values();
         Filled { values: &values, remove: "" }.value(&CONTENT, "/message")
     }
 
@@ -348,25 +516,23 @@ mod tests {
 
     #[test]
     fn what_every_kind_begins_with_has_a_field_for_all_that_is_missing() {
-        for (kind, _, message) in kinds() {
+        for kind in kinds() {
             let errors = HashMap::new();
-            let form = making(&errors).form(&CONTENT, Some(&message), "/message");
-            let mut values = HashMap::new();
-            sent(&form, &mut values);
+            let form = making(&errors).form(&CONTENT, Some(&kind.message), "/message");
+            let values = form.values();
             let empty = values.values().filter(|value| value.is_empty()).count();
-            assert!(empty > 0, "{kind}");
+            assert!(empty > 0, "{}", kind.name);
         }
     }
 
     #[test]
     fn an_item_is_added_where_it_is_asked_for_and_removed_where_it_is_not_wanted() {
-        let message = kinds().into_iter().find(|(kind, ..)| *kind == "button").unwrap().2;
+        let message = kinds().into_iter().find(|kind| kind.name == "button").unwrap().message;
         let errors = HashMap::new();
         let list = "/message/interactive/action/buttons";
         let making = Making { add: list, ..making(&errors) };
         let form = making.form(&CONTENT, Some(&message), "/message");
-        let mut values = HashMap::new();
-        sent(&form, &mut values);
+        let mut values = form.values();
         assert!(values.contains_key(&format!("{list}/1/reply/title")), "{values:?}");
         for (nth, title) in ["Yes", "No"].into_iter().enumerate() {
             values.insert(format!("{list}/{nth}/reply/title"), title.into());

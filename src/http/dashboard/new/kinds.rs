@@ -5,8 +5,22 @@ use serde_json::{Value, json};
 /// The kind that is written by hand.
 pub(super) const JSON: &str = "json";
 
-/// The kinds: a name, what people call it, and a message of it with everything still to be filled in.
-pub(super) fn kinds() -> Vec<(&'static str, &'static str, Value)> {
+/// A kind of message.
+pub(super) struct Kind {
+    pub(super) name: &'static str,
+    /// What people call it.
+    pub(super) title: &'static str,
+    /// When to use it.
+    pub(super) about: &'static str,
+    /// A message of it with everything still to be filled in.
+    pub(super) message: Value,
+}
+
+const WINDOW: &str =
+    "It reaches only people who wrote to you in the last 24 hours; to start a conversation, use a template.";
+
+/// The kinds, the simplest first.
+pub(super) fn kinds() -> Vec<Kind> {
     let interactive = |kind: &str, action: Value| {
         json!({ "type": "interactive",
             "interactive": { "type": kind, "body": { "text": "" }, "action": action } })
@@ -19,10 +33,25 @@ pub(super) fn kinds() -> Vec<(&'static str, &'static str, Value)> {
             "template": { "name": "", "language": { "code": "en" }, "components": components } })
     };
     let parameters = json!({ "type": "body", "parameters": [{ "type": "text", "text": "" }] });
+    let kind = |name, title, about, message| Kind { name, title, about, message };
     vec![
-        (
+        kind("text", "Text", "A plain message.", json!({ "type": "text", "text": { "body": "" } })),
+        kind(
+            "template",
+            "Template",
+            "A message that WhatsApp has approved. It can start a conversation with anybody who agreed to hear from you.",
+            template(json!([parameters])),
+        ),
+        kind(
+            "flow_template",
+            "Template with a flow button",
+            "A message that WhatsApp has approved, with a button that opens a form inside the chat. It can start a conversation.",
+            template(json!([parameters, flow_button])),
+        ),
+        kind(
             "flow",
-            "Flow: a form inside the chat",
+            "Flow",
+            "A message with a button that opens a form inside the chat: people book, register or answer there.",
             interactive(
                 "flow",
                 json!({ "name": "flow", "parameters": { "flow_message_version": "3", "flow_token": "",
@@ -30,37 +59,50 @@ pub(super) fn kinds() -> Vec<(&'static str, &'static str, Value)> {
                     "flow_action_payload": { "screen": "" } } }),
             ),
         ),
-        ("flow_template", "Template with a flow button", template(json!([parameters, flow_button]))),
-        ("template", "Template", template(json!([parameters]))),
-        ("text", "Text", json!({ "type": "text", "text": { "body": "" } })),
-        (
+        kind(
             "button",
             "Text with reply buttons",
+            "A message with up to three buttons to answer with.",
             interactive(
                 "button",
                 json!({ "buttons": [{ "type": "reply", "reply": { "id": "", "title": "" } }] }),
             ),
         ),
-        (
+        kind(
             "list",
-            "Text with a list to choose from",
+            "Text with a list of options",
+            "A message with a button that opens a list of up to ten options.",
             interactive(
                 "list",
                 json!({ "button": "", "sections": [{ "title": "", "rows": [{ "id": "", "title": "" }] }] }),
             ),
         ),
-        ("image", "Picture", media("image")),
-        ("video", "Video", media("video")),
-        ("document", "Document", media("document")),
-        ("audio", "Audio", media("audio")),
-        ("sticker", "Sticker", media("sticker")),
-        ("location", "Place", json!({ "type": "location", "location": { "longitude": "", "latitude": "" } })),
-        (
+        kind("image", "Image", "An image from a public URL.", media("image")),
+        kind("video", "Video", "A video from a public URL.", media("video")),
+        kind("document", "Document", "A file from a public URL.", media("document")),
+        kind("audio", "Audio", "A recording from a public URL.", media("audio")),
+        kind("sticker", "Sticker", "A sticker from a public URL.", media("sticker")),
+        kind(
+            "location",
+            "Location",
+            "A place on the map.",
+            json!({ "type": "location", "location": { "longitude": "", "latitude": "" } }),
+        ),
+        kind(
             "contacts",
             "Contact",
+            "A contact that people can save.",
             json!({ "type": "contacts", "contacts": [{ "name": { "formatted_name": "", "first_name": "" } }] }),
         ),
     ]
+}
+
+/// Returns when to use a kind.
+pub(super) fn about(name: &str) -> String {
+    let Some(kind) = kinds().into_iter().find(|kind| kind.name == name) else {
+        return "For engineers: WhatsApp’s own document of the message.".into();
+    };
+    if name.ends_with("template") { kind.about.into() } else { format!("{} {WINDOW}", kind.about) }
 }
 
 /// The kind that a message is.
@@ -75,7 +117,7 @@ pub(super) fn kind_of(message: &Value) -> &'static str {
         }
         kind => kind,
     };
-    kinds().into_iter().map(|(name, ..)| name).find(|name| *name == wanted).unwrap_or(JSON)
+    kinds().into_iter().map(|kind| kind.name).find(|name| *name == wanted).unwrap_or(JSON)
 }
 
 #[cfg(test)]
@@ -84,8 +126,8 @@ mod tests {
 
     #[test]
     fn every_kind_is_known_by_its_message() {
-        for (name, _, message) in kinds() {
-            assert_eq!(kind_of(&message), name);
+        for kind in kinds() {
+            assert_eq!(kind_of(&kind.message), kind.name);
         }
         assert_eq!(kind_of(&json!({})), JSON);
     }

@@ -6,30 +6,28 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
 use minijinja::{Value as Shown, context};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::super::access::Who;
+use super::super::super::api::accounts::all as all_accounts;
 use super::super::super::api::campaigns::with_prepared;
 use super::super::super::problem::Problem;
 use super::super::extract::Fields;
+use super::super::phone::phone;
 use super::super::render::{Look, serialized};
 use super::super::{Dashboard, words};
 use super::draft::Draft;
-use super::form::{Filled, Making, label};
-use super::kinds::{JSON, kind_of, kinds};
-use super::phone::phone;
-use super::{address, errors, step_page};
+use super::form::{Filled, Making, missing};
+use super::kinds::{JSON, about, kind_of, kinds};
+use super::{address, errors, senders, step_page};
 use crate::campaign::Columns;
 use crate::campaign::content::CONTENT;
-use crate::ledger::{CampaignFilter, Campaigns, on_ledger};
 use crate::views::check::check;
 
 /// Where the message stands in a job.
 const MESSAGE: &str = "/message";
 /// The tags that the kind decides.
 const FIXED: [&str; 2] = ["/message/type", "/message/interactive/type"];
-/// How many campaigns are looked at for sender numbers.
-const LOOKED_AT: usize = 50;
 
 /// What the page asks for besides the message.
 #[derive(Default)]
@@ -48,7 +46,7 @@ pub(super) async fn show(
     Path(id): Path<String>,
 ) -> Result<Html<String>, Problem> {
     let draft = Draft::find(&dashboard, &id).await?;
-    let kind = draft.job.get("message").map_or("flow", kind_of).to_owned();
+    let kind = draft.job.get("message").map_or("text", kind_of).to_owned();
     page(&dashboard, &who, &look, draft, Asked { kind, ..Asked::default() }).await
 }
 
@@ -60,7 +58,7 @@ async fn page(
     asked: Asked,
 ) -> Result<Html<String>, Problem> {
     let known = kinds();
-    let starter = known.iter().find(|(name, ..)| *name == asked.kind).map(|(_, _, message)| message.clone());
+    let starter = known.iter().find(|kind| kind.name == asked.kind).map(|kind| kind.message.clone());
     // Of a kind, all that it begins with is asked for.
     let message = match draft.job.get("message").filter(|message| kind_of(message) == asked.kind) {
         Some(message) => Some(starter.map_or_else(|| message.clone(), |starter| over(starter, message))),
@@ -88,29 +86,31 @@ async fn page(
         serde_json::to_string_pretty(&message).unwrap_or_default()
     });
     let backing = dashboard.api.backing()?;
-    let latest = on_ledger!(&backing.ledger, ledger => ledger.page(&CampaignFilter::default(), None, LOOKED_AT).await?);
-    let mut senders = BTreeSet::new();
-    for campaign in &latest.campaigns {
-        senders.insert(dashboard.facts.of(&backing.ledger, &campaign.id).await?.from.clone());
-    }
-    let accounts: Vec<String> = backing.context.accounts.usable().into_iter().map(|(name, _)| name).collect();
-    let phones = phones(dashboard, &draft).await.unwrap_or_default();
+    let senders: BTreeSet<String> =
+        senders(dashboard).await?.into_iter().map(|sender| sender.number).collect();
+    let usable = backing.context.accounts.usable();
+    // With a choice it is made by the person.
+    let only = usable.first().filter(|_| usable.len() == 1).map(|(name, _)| name.as_str());
+    let chosen =
+        Some(draft.text("/account")).filter(|account| !account.is_empty()).or(only).unwrap_or_default();
+    let accounts = all_accounts(&dashboard.api).await?;
+    let preview = preview_of(dashboard, &draft, &asked.kind).await?;
     let named = draft.columns.iter().filter(|name| !name.is_empty());
     let identifiers = named.map(|name| Columns::identifier(name));
     let own = context! {
+        about => about(&asked.kind),
         kind => asked.kind,
-        kinds => known.iter().map(|(name, title, _)| context! { name => *name, title => *title }).collect::<Vec<_>>(),
+        kinds => known.iter().map(|kind| context! { name => kind.name, title => kind.title }).collect::<Vec<_>>(),
         form => form.map(serialized),
         json,
-        accounts,
-        account => draft.text("/account"),
+        accounts => serialized(accounts),
+        account => chosen,
         from => draft.text("/from"),
         senders,
         columns => identifiers.collect::<Vec<_>>(),
-        phones,
         errors => errors(errors_of.iter().map(|(field, detail)| (&**field, &**detail))),
     };
-    Ok(step_page(look, who, &draft, "message", "new_message.html", own))
+    Ok(step_page(look, who, &draft, "message", "new_message.html", context! { ..own, ..preview }))
 }
 
 /// A document with another one's values in place of its own.
@@ -125,24 +125,95 @@ fn over(mut base: Value, values: &Value) -> Value {
     values.clone()
 }
 
-/// The message as the phones of some people would show it.
-async fn phones(dashboard: &Dashboard, draft: &Draft) -> Result<Vec<Shown>, Problem> {
-    let count = draft.sample.len();
+/// The message that the form of a kind sends before anything is filled in.
+fn starter(kind: &str) -> Option<Value> {
+    let kind = kinds().into_iter().find(|known| known.name == kind)?;
+    let making = Making { errors: &HashMap::new(), add: "", fixed: &FIXED };
+    let values = making.form(&CONTENT, Some(&kind.message), MESSAGE).values();
+    Filled { values: &values, remove: "" }.value(&CONTENT, MESSAGE).or(Some(kind.message))
+}
+
+/// What stands in a preview for a text that is not written yet, and for an address.
+const ELLIPSIS: &str = "…";
+const SOME_ADDRESS: &str = "https://example.com/";
+/// How often a preview is repaired at the most: a message has so many fields that can be missing one behind the other.
+const REPAIRS: usize = 12;
+
+/// The message as far as it is written, as the phones of some people would show it, and what is missing of it.
+async fn preview_of(dashboard: &Dashboard, draft: &Draft, kind: &str) -> Result<Shown, Problem> {
     let mut draft = draft.clone();
+    let usable = dashboard.api.backing()?.context.accounts.usable();
+    let mut account = usable.first().map(|(name, _)| Value::from(name.as_str()));
+    if draft.text("/account").is_empty() && usable.len() == 1 {
+        draft.set("account", account.take());
+    }
+    if draft.job.get("message").is_none() {
+        draft.set("message", starter(kind));
+    }
+    let mut to_do = Vec::new();
     // A preview needs no sender.
-    let account = dashboard.api.backing()?.context.accounts.usable().into_iter().next().map(|(name, _)| name);
-    if draft.text("/account").is_empty() {
-        draft.set("account", account.map(Value::from));
+    for (field, detail) in wrong(dashboard, &draft).await {
+        match field.as_str() {
+            "account" => draft.set("account", account.take()),
+            "from" => draft.set("from", Some("+10000000000".into())),
+            _ => continue,
+        }
+        to_do.push(detail);
     }
-    if draft.text("/from").is_empty() {
-        draft.set("from", Some("+10000000000".into()));
+    let mut phones = Vec::new();
+    let mut repaired: HashMap<String, usize> = HashMap::new();
+    for _ in 0..REPAIRS {
+        let problem = match phones_of(dashboard, &draft).await {
+            Ok(found) => {
+                phones = found;
+                break;
+            }
+            Err(problem) if problem.status().is_client_error() => problem,
+            Err(problem) => return Err(problem),
+        };
+        let mut is_repaired = false;
+        for (pointer, detail) in described(&problem) {
+            let tried = repaired.entry(pointer.clone()).or_default();
+            // What a filler brings about is not the person's.
+            if *tried == 0 {
+                to_do.push(detail);
+            }
+            *tried += 1;
+            let fillers = [json!(ELLIPSIS), json!(SOME_ADDRESS), json!("0"), json!({ "screen": ELLIPSIS })];
+            is_repaired |= repair(&mut draft.job, &pointer, fillers.into_iter().nth(*tried - 1));
+        }
+        if !is_repaired {
+            break;
+        }
     }
+    Ok(context! { phones, to_do })
+}
+
+/// Puts a filler where something of the message is missing or wrong, or takes it away. Returns whether it could.
+fn repair(job: &mut Value, pointer: &str, filler: Option<Value>) -> bool {
+    let Some((parent, name)) = pointer.rsplit_once('/').filter(|(parent, _)| parent.starts_with(MESSAGE))
+    else {
+        return false;
+    };
+    match (job.pointer_mut(parent), filler) {
+        (Some(Value::Object(object)), Some(filler)) => {
+            object.insert(name.into(), filler);
+            true
+        }
+        (Some(Value::Object(object)), None) => object.shift_remove(name).is_some(),
+        _ => false,
+    }
+}
+
+async fn phones_of(dashboard: &Dashboard, draft: &Draft) -> Result<Vec<Shown>, Problem> {
+    let count = draft.sample.len();
     let job = draft.to(&draft.sample, "preview", "preview")?;
     let checked =
         with_prepared(&dashboard.api, job, move |prepared, account| Ok(check(&prepared, account, count)?));
     let messages = checked.await?.messages;
     let shown = |message: &crate::views::check::Rendered| {
-        context! { recipient => message.recipient.clone(), html => phone(&message.content) }
+        let html = phone(&message.content).replace(SOME_ADDRESS, ELLIPSIS);
+        context! { recipient => message.recipient.clone(), html }
     };
     Ok(messages.iter().map(shown).collect())
 }
@@ -169,7 +240,7 @@ fn fill(draft: &mut Draft, fields: &Fields) -> Asked {
                 draft.set("message", Some(message.unwrap_or(value)));
             }
             Err(_) if shown != asked.kind => {}
-            Err(fault) => asked.errors.push(("json".into(), format!("This is no JSON: {fault}."))),
+            Err(fault) => asked.errors.push(("json".into(), format!("This isn’t valid JSON: {fault}."))),
         }
     } else {
         let values: HashMap<String, String> =
@@ -196,6 +267,17 @@ fn fill(draft: &mut Draft, fields: &Fields) -> Asked {
     asked
 }
 
+/// What is wrong, each with the pointer of its own field.
+fn described(problem: &Problem) -> Vec<(String, String)> {
+    let missing = problem.missing().map(|pointer| {
+        let text = missing(&pointer);
+        (pointer, text)
+    });
+    let mistakes =
+        problem.mistakes().map(|(pointer, detail)| (pointer.to_owned(), words::as_sentence(detail)));
+    missing.chain(mistakes).collect()
+}
+
 /// What is wrong with a message, by field.
 async fn wrong(dashboard: &Dashboard, draft: &Draft) -> Vec<(String, String)> {
     let problem = match draft.to(&draft.sample, "preview", "preview") {
@@ -205,15 +287,7 @@ async fn wrong(dashboard: &Dashboard, draft: &Draft) -> Vec<(String, String)> {
             Err(problem) => problem,
         },
     };
-    let place = |(pointer, detail): (&str, &str)| {
-        // What is missing belongs to its own field.
-        let missing = detail.strip_prefix('"').and_then(|rest| rest.split_once("\" is required and missing"));
-        match missing {
-            Some((name, _)) => (format!("{pointer}/{name}"), format!("{} is needed.", label(name))),
-            None => (pointer.to_owned(), words::as_sentence(detail)),
-        }
-    };
-    let found: Vec<(String, String)> = problem.errors().map(place).collect();
+    let found = described(&problem);
     if found.is_empty() { vec![(MESSAGE.into(), words::as_sentence(&problem.plain()))] } else { found }
         .into_iter()
         .map(|(field, detail)| match field.as_str() {
@@ -253,7 +327,7 @@ pub(super) async fn preview(
     fields: Fields,
 ) -> Result<Html<String>, Problem> {
     let mut draft = Draft::find(&dashboard, &id).await?;
-    fill(&mut draft, &fields);
-    let phones = phones(&dashboard, &draft).await?;
-    Ok(Html(super::super::render::part("phones.html", context! { phones })))
+    let asked = fill(&mut draft, &fields);
+    let preview = preview_of(&dashboard, &draft, &asked.kind).await?;
+    Ok(Html(super::super::render::part("phones.html", preview)))
 }

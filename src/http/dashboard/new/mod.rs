@@ -8,7 +8,7 @@ mod draft;
 mod form;
 mod kinds;
 mod message;
-mod phone;
+
 mod send;
 mod when;
 
@@ -18,18 +18,23 @@ use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use minijinja::{Value as Shown, context};
+use serde_json::Value;
 
 use super::super::access::Who;
 use super::super::api::audiences::{Arrival, Taken, all, take_in};
+use super::super::api::extract::campaign;
 use super::super::problem::Problem;
-use super::Dashboard;
 use super::render::{Look, page_of};
+use super::{Dashboard, words};
 use crate::audience::Encoding;
-use crate::ledger::{CampaignDrafts, on_ledger};
+use crate::campaign::{Job, PhoneParser};
+use crate::ledger::{CampaignDrafts, CampaignFilter, Campaigns, on_ledger};
 use draft::Draft;
 
 /// How many audiences are offered to be picked.
 const PICKED: usize = 50;
+/// How many campaigns are looked at for sender numbers.
+const LOOKED_AT: usize = 50;
 /// The longest name of a file that an upload is given, in characters.
 const NAME: usize = 100;
 
@@ -49,8 +54,8 @@ pub(super) fn routes() -> Router<Dashboard> {
 const STEPS: [(&str, &str); 6] = [
     ("audience", "Audience"),
     ("message", "Message"),
-    ("when", "When and how fast"),
-    ("check", "Check"),
+    ("when", "Schedule"),
+    ("check", "Review"),
     ("test", "Test"),
     ("send", "Send"),
 ];
@@ -75,6 +80,28 @@ fn step_page(look: &Look, who: &Who, draft: &Draft, step: &str, template: &str, 
 /// Where a step of a draft is.
 fn address(draft: &Draft, step: &str) -> Redirect {
     Redirect::to(&format!("/new/{}/{step}", draft.id))
+}
+
+/// A number that campaigns were sent from.
+struct SenderNumber {
+    account: String,
+    number: String,
+}
+
+/// The numbers of the most recent campaigns, the newest first.
+async fn senders(dashboard: &Dashboard) -> Result<Vec<SenderNumber>, Problem> {
+    let ledger = dashboard.api.ledger()?;
+    let latest =
+        on_ledger!(ledger, ledger => ledger.page(&CampaignFilter::default(), None, LOOKED_AT).await?);
+    let mut senders: Vec<SenderNumber> = Vec::new();
+    for campaign in &latest.campaigns {
+        let number = dashboard.facts.of(ledger, &campaign.id).await?.from.clone();
+        let account = &campaign.account;
+        if !senders.iter().any(|known| known.number == number && known.account == *account) {
+            senders.push(SenderNumber { account: account.clone(), number });
+        }
+    }
+    Ok(senders)
 }
 
 /// What is wrong, each with the field that it belongs to.
@@ -173,8 +200,12 @@ pub(super) async fn create(
     if Encoding::named(&encoding).is_some() {
         draft.job["audience"]["csv"]["encoding"] = encoding.into();
     }
-    // What is wrong with it is said on its own page.
-    let _ = audience::inspect(&dashboard, &mut draft).await?;
+    // Numbers without a code are most likely of the country that the most recent campaign was sent from.
+    let country = senders(&dashboard).await?.first().and_then(|sender| sender.number.parse().ok());
+    if let Some(region) = country.and_then(PhoneParser::region) {
+        draft.job["audience"]["csv"]["default_region"] = region.into();
+    }
+    audience::inspect_new(&dashboard, &mut draft).await?;
     draft.keep(&dashboard, &who).await?;
     Ok(address(&draft, "audience").into_response())
 }
@@ -187,6 +218,32 @@ fn file_name(name: &str) -> String {
     let count = plain.chars().count();
     // The ending says what it is.
     plain.chars().skip(count.saturating_sub(NAME)).collect()
+}
+
+/// Begins a draft with everything that a campaign was sent with, but for its times.
+pub(super) async fn duplicate(
+    State(dashboard): State<Dashboard>,
+    who: Who,
+    axum::extract::Path(id): axum::extract::Path<String>,
+) -> Result<Response, Problem> {
+    let campaign = campaign(&dashboard.api, &id).await?;
+    let ledger = dashboard.api.ledger()?;
+    let stored = on_ledger!(ledger, ledger => ledger.job(&campaign.id).await?);
+    let job = Job::read(stored.job.as_bytes())?;
+    let Some(path) = job.document.pointer("/audience/csv/path").and_then(Value::as_str) else {
+        return Err(Problem::new(
+            StatusCode::CONFLICT,
+            "only a campaign with an uploaded audience can be duplicated",
+        ));
+    };
+    let name: String = format!("Copy of {}", words::name(&campaign)).chars().take(NAME).collect();
+    let mut draft = Draft::new(&who.name, &name, path);
+    for field in ["account", "from", "audience", "message", "limits", "stop_when"] {
+        draft.set(field, job.document.get(field).cloned());
+    }
+    audience::inspect_new(&dashboard, &mut draft).await?;
+    draft.keep(&dashboard, &who).await?;
+    Ok(address(&draft, "audience").into_response())
 }
 
 async fn remove(

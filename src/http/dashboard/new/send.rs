@@ -12,16 +12,16 @@ use serde_json::Value;
 use super::super::super::access::Who;
 use super::super::super::api::campaigns::{submit, with_prepared};
 use super::super::super::problem::Problem;
-use super::super::campaigns::skip_meaning;
+use super::super::campaigns::{skip_meaning, skip_title};
 use super::super::extract::Fields;
-use super::super::render::Look;
+use super::super::phone::phone;
+use super::super::render::{Look, clock};
 use super::super::{Dashboard, words};
 use super::draft::Draft;
-use super::phone::phone;
 use super::{errors, step_page};
-use crate::campaign::{CampaignId, Job, PhoneParser, SkipReason, counted, thousands};
+use crate::campaign::{CampaignId, Job, Opening, PhoneParser, Schedule, SkipReason, thousands};
 use crate::ledger::{CampaignDrafts, Campaigns, on_ledger};
-use crate::views::check::{Checked, Warning, check as checked};
+use crate::views::check::{Checked, Note, Warning, check as checked};
 
 /// How many people's phones are shown.
 const SHOWN: usize = 3;
@@ -37,21 +37,16 @@ pub(super) async fn check(
     let own = match all_of_it(&dashboard, &draft).await {
         Ok((job, found)) => {
             let schedule = &job.schedule;
-            let zone = schedule
-                .timezone()
-                .cloned()
-                .unwrap_or_else(|| TimeZone::get(&draft.zone).unwrap_or(TimeZone::UTC));
-            let start = schedule.start_at.unwrap_or_default().max(Timestamp::now());
-            let end = schedule.end_of(start, found.forecast.duration);
-            let clock = |at: Timestamp| {
-                let at = at.to_zoned(zone.clone());
-                at.strftime("%A %-d %B, %H:%M %Z").to_string()
-            };
+            let zone = zone_of(&draft, schedule);
+            let now = Timestamp::now();
+            let starts = start_of(schedule, now);
+            let end = schedule.end_of(now, found.forecast.duration);
+            let clock = |at: Timestamp| clock(at, &zone);
             let skipped = found.skipped.iter().map(|(reason, count)| {
                 let known: Option<SkipReason> = reason.parse().ok();
                 let rows = found.problems.iter().filter(|row| row.reason.as_str() == *reason);
                 let rows: Vec<String> = rows.take(10).map(|row| row.row.to_string()).collect();
-                context! { reason => *reason, count => *count, meaning => known.map(skip_meaning), rows => rows.join(", ") }
+                context! { title => known.map_or_else(|| (*reason).to_owned(), skip_title), count => *count, meaning => known.map(skip_meaning), rows => rows.join(", ") }
             });
             let phones = found.messages.iter().map(|message| {
                 context! { recipient => message.recipient.clone(), html => phone(&message.content) }
@@ -61,16 +56,17 @@ pub(super) async fn check(
                 people => found.recipients,
                 skipped => skipped.collect::<Vec<_>>(),
                 phones => phones.collect::<Vec<_>>(),
-                requests => found.forecast.requests,
                 duration => words::span(found.forecast.duration),
                 price => found.forecast.price.as_ref().map(|price| context! {
                     amount => price.amount.clone(), currency => price.currency.clone(), unpriced => price.unpriced,
                 }),
-                starts => schedule.start_at.map(clock),
+                starts => starts.map(clock),
+                outside_hours => starts.is_some_and(|at| schedule.start_at.is_none_or(|start| start < at)),
+                start_has_passed => schedule.start_at.is_some_and(|start| start < now),
                 ends => end.map(clock),
                 expires => schedule.expires_at.map(clock),
                 limit => job.limits.messages.map(|rate| rate.to_string()),
-                notes => found.notes,
+                notes => found.notes.iter().filter(|note| matches!(note, Note::Audience(_))).map(ToString::to_string).collect::<Vec<_>>(),
                 warnings => found.warnings.iter().map(Warning::plain).collect::<Vec<_>>(),
                 errors => errors((found.recipients == 0).then_some(("", "Nobody would get a message: look at the rows that are left out."))),
             }
@@ -84,6 +80,20 @@ pub(super) async fn check(
         Err(problem) => return Err(problem),
     };
     Ok(step_page(&look, &who, &draft, "check", "new_check.html", own))
+}
+
+/// The zone in which the times of a draft are shown.
+fn zone_of(draft: &Draft, schedule: &Schedule) -> TimeZone {
+    let own = schedule.timezone().cloned();
+    own.unwrap_or_else(|| TimeZone::get(&draft.zone).unwrap_or(TimeZone::UTC))
+}
+
+/// When a campaign that is sent now starts, if not at once.
+fn start_of(schedule: &Schedule, now: Timestamp) -> Option<Timestamp> {
+    match schedule.at(now) {
+        Opening::Opens(at) => Some(at),
+        Opening::Open { .. } | Opening::Expired => None,
+    }
 }
 
 async fn all_of_it(dashboard: &Dashboard, draft: &Draft) -> Result<(Job, Checked), Problem> {
@@ -120,7 +130,7 @@ async fn test_page(
             let (code, text) = test.rejected.keys().next().map_or(("", ""), |code| {
                 (code.as_str(), test.texts.get(code).map_or("", String::as_str))
             });
-            context! { id => test.id.as_str(), sentence => words::sentence(test), is_over => test.state.is_over(),
+            context! { id => test.id.as_str(), sentence => words::sentence(test, &[]), is_over => test.state.is_over(),
                 at => test.submitted_at.to_string(), code, text }
         })
         .collect();
@@ -172,10 +182,17 @@ pub(super) async fn confirm(
     who: Who,
     look: Look,
     Path(id): Path<String>,
-) -> Result<Html<String>, Problem> {
+) -> Result<Response, Problem> {
     let draft = Draft::find(&dashboard, &id).await?;
-    let (_, found) = all_of_it(&dashboard, &draft).await?;
-    send_page(&dashboard, &who, &look, &draft, found.recipients, None)
+    let (job, found) = match all_of_it(&dashboard, &draft).await {
+        // The review names what is missing, each with a link to it.
+        Err(problem) if problem.status().is_client_error() => {
+            return Ok(super::address(&draft, "check").into_response());
+        }
+        found => found?,
+    };
+    let page = send_page(&dashboard, &who, &look, &draft, &job, found.recipients, None)?;
+    Ok(page.into_response())
 }
 
 fn send_page(
@@ -183,6 +200,7 @@ fn send_page(
     who: &Who,
     look: &Look,
     draft: &Draft,
+    job: &Job,
     people: u64,
     error: Option<&str>,
 ) -> Result<Html<String>, Problem> {
@@ -192,7 +210,7 @@ fn send_page(
         people,
         from => draft.text("/from"),
         account => draft.text("/account"),
-        starts_later => draft.job.pointer("/schedule/start_at").is_some(),
+        starts => start_of(&job.schedule, Timestamp::now()).map(|at| clock(at, &zone_of(draft, &job.schedule))),
         rehearses,
         errors => errors(error.map(|detail| ("typed", detail))),
     };
@@ -208,14 +226,15 @@ pub(super) async fn send(
     fields: Fields,
 ) -> Result<Response, Problem> {
     let draft = Draft::find(&dashboard, &id).await?;
-    let (job, found) = all_of_it(&dashboard, &draft).await?;
+    let (job, found) = match all_of_it(&dashboard, &draft).await {
+        Err(problem) if problem.status().is_client_error() => {
+            return Ok(super::address(&draft, "check").into_response());
+        }
+        found => found?,
+    };
     if fields.number("typed").ok() != Some(found.recipients) || found.recipients == 0 {
-        let error = format!(
-            "It goes to {}: type {} to send it. Nothing was sent.",
-            counted(found.recipients, "recipient"),
-            thousands(found.recipients)
-        );
-        let page = send_page(&dashboard, &who, &look, &draft, found.recipients, Some(&error))?;
+        let error = format!("Type {} to confirm. Nothing has been sent.", thousands(found.recipients));
+        let page = send_page(&dashboard, &who, &look, &draft, &job, found.recipients, Some(&error))?;
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
     }
     let (campaign, _) = submit(&dashboard.api, &who, job).await?;

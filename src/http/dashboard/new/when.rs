@@ -1,4 +1,4 @@
-//! The third step: how fast, from when, in which hours, and what stops it.
+//! The third step: speed, start, end, sending hours, and when the campaign pauses automatically.
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -16,22 +16,8 @@ use super::super::extract::Fields;
 use super::super::render::Look;
 use super::draft::Draft;
 use super::{address, errors, step_page};
+use crate::campaign::{Opening, Schedule};
 
-/// Zones that are offered; any of the database may be typed.
-const ZONES: [&str; 12] = [
-    "Asia/Kolkata",
-    "Asia/Dubai",
-    "Asia/Singapore",
-    "Asia/Jakarta",
-    "Europe/London",
-    "Europe/Berlin",
-    "Africa/Nairobi",
-    "Africa/Lagos",
-    "America/Sao_Paulo",
-    "America/Mexico_City",
-    "America/New_York",
-    "UTC",
-];
 const DAYS: [(&str, &str); 7] = [
     ("mon", "Mon"),
     ("tue", "Tue"),
@@ -61,6 +47,9 @@ fn page(dashboard: &Dashboard, who: &Who, look: &Look, draft: &Draft, wrong: &Er
         let zone = TimeZone::get(zone).unwrap_or(TimeZone::UTC);
         at.map_or_else(String::new, |at| at.to_zoned(zone).strftime("%Y-%m-%dT%H:%M").to_string())
     };
+    // Abbreviations and links of the database are no names that people choose from.
+    let mut zones: Vec<String> = jiff::tz::db().available().map(|name| name.to_string()).collect();
+    zones.retain(|name| name == "UTC" || (name.contains('/') && !name.starts_with("Etc/")));
     let days = draft.job.pointer("/schedule/window/days").and_then(Value::as_array);
     let days = DAYS.map(|(name, title)| {
         let is_on = days.is_none_or(|days| days.iter().any(|day| day == name));
@@ -75,7 +64,7 @@ fn page(dashboard: &Dashboard, who: &Who, look: &Look, draft: &Draft, wrong: &Er
         start_at => local("/schedule/start_at"),
         expires_at => local("/schedule/expires_at"),
         zone,
-        zones => ZONES.to_vec(),
+        zones,
         from => draft.text("/schedule/window/from"),
         to => draft.text("/schedule/window/to"),
         days => days.to_vec(),
@@ -101,7 +90,7 @@ fn fill(draft: &mut Draft, fields: &Fields) -> Errors {
     );
     fields.get("zone").clone_into(&mut draft.zone);
     let zone = TimeZone::get(&draft.zone).unwrap_or_else(|_| {
-        wrong.push(("zone", "This is no time zone: write one as Asia/Kolkata.".into()));
+        wrong.push(("zone", CHOOSE_ZONE.into()));
         TimeZone::UTC
     });
     let mut schedule = Map::new();
@@ -114,13 +103,21 @@ fn fill(draft: &mut Draft, fields: &Fields) -> Errors {
             Some(at) => {
                 schedule.insert(field.into(), at.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string().into());
             }
-            None => wrong.push((field, "This is no time: write it as 2026-11-01T09:00.".into())),
+            None => wrong.push((field, "Enter a date and a time.".into())),
         }
     }
     let (from, to, days) = (fields.get("from"), fields.get("to"), fields.all("days"));
-    if !from.is_empty() || !to.is_empty() {
+    if days.is_empty() {
+        wrong.push(("days", "Choose at least one day.".into()));
+    }
+    let is_some_days = days.len() < DAYS.len();
+    if !from.is_empty() || !to.is_empty() || is_some_days {
         let mut window = json!({ "from": from, "to": to, "timezone": draft.zone });
-        if !days.is_empty() && days.len() < DAYS.len() {
+        if from.is_empty() || to.is_empty() {
+            let field = if from.is_empty() { "from" } else { "to" };
+            wrong.push((field, "Enter both times of the sending hours, for example 09:00 and 18:00.".into()));
+        }
+        if is_some_days {
             window["days"] = days.into();
         }
         schedule.insert("window".into(), window);
@@ -128,7 +125,7 @@ fn fill(draft: &mut Draft, fields: &Fields) -> Errors {
     draft.set("schedule", (!schedule.is_empty()).then_some(Value::Object(schedule)));
     let number = |field: &'static str, wrong: &mut Errors| match fields.get(field) {
         "" => None,
-        text => text.parse::<u64>().map_err(|_| wrong.push((field, "This is no whole number.".into()))).ok(),
+        text => text.parse::<u64>().map_err(|_| wrong.push((field, wording(field).into()))).ok(),
     };
     let (stop, after) = (number("stop", &mut wrong), number("after", &mut wrong));
     let stop = stop.map(|percent| match after {
@@ -136,6 +133,42 @@ fn fill(draft: &mut Draft, fields: &Fields) -> Errors {
         None => json!({ "rejected_percent": percent }),
     });
     draft.set("stop_when", stop);
+    wrong
+}
+
+const CHOOSE_ZONE: &str = "Choose a time zone from the list.";
+
+/// Returns what a field is to hold.
+fn wording(field: &str) -> &'static str {
+    match field {
+        "limit" => "Enter a number, for example 80.",
+        "start_at" | "expires_at" => "Enter a date and a time.",
+        "zone" => CHOOSE_ZONE,
+        "stop" => "Enter a percentage from 1 to 100.",
+        "after" => "Enter a whole number, for example 100.",
+        _ => "Enter both times of the sending hours, for example 09:00 and 18:00.",
+    }
+}
+
+/// Returns what is wrong with a start and an end, which are both well written.
+fn misplaced(schedule: &Schedule, now: Timestamp) -> Errors {
+    let mut wrong = Errors::new();
+    if schedule.start_at.is_some_and(|start| start < now) {
+        wrong.push(("start_at", "This time has passed. Leave the start empty to send now.".into()));
+    }
+    match (schedule.start_at, schedule.expires_at) {
+        (Some(start), Some(end)) if end <= start => {
+            wrong.push(("expires_at", "The end must be after the start.".into()));
+        }
+        (_, Some(end)) if end <= now => wrong.push(("expires_at", "This time has passed.".into())),
+        _ if schedule.at(now) == Opening::Expired => {
+            wrong.push((
+                "expires_at",
+                "The end is before the sending hours begin: nothing would be sent.".into(),
+            ));
+        }
+        _ => {}
+    }
     wrong
 }
 
@@ -147,6 +180,7 @@ fn field_of(pointer: &str) -> &'static str {
         "/schedule/expires_at" => "expires_at",
         "/schedule/window/to" => "to",
         "/schedule/window/timezone" => "zone",
+        _ if pointer.starts_with("/schedule/window/days") => "days",
         "/stop_when/after" => "after",
         _ if pointer.starts_with("/schedule/window") => "from",
         _ if pointer.starts_with("/stop_when") => "stop",
@@ -163,9 +197,19 @@ pub(super) async fn save(
 ) -> Result<Response, Problem> {
     let mut draft = Draft::find(&dashboard, &id).await?;
     let mut wrong = fill(&mut draft, &fields);
+    let schedule = draft.job.get("schedule").cloned().unwrap_or_else(|| json!({}));
+    if let Ok(schedule) = serde_json::from_value::<Schedule>(schedule) {
+        wrong.extend(misplaced(&schedule, Timestamp::now()));
+    }
     if let Err(problem) = draft.whole() {
-        let own = problem.errors().filter(|(pointer, _)| !field_of(pointer).is_empty());
-        wrong.extend(own.map(|(pointer, detail)| (field_of(pointer), format!("This {detail}."))));
+        for field in problem.errors().map(|(pointer, _)| field_of(pointer)) {
+            let is_said = |known: &str| {
+                known == field || (matches!(known, "from" | "to") && matches!(field, "from" | "to"))
+            };
+            if !field.is_empty() && !wrong.iter().any(|(known, _)| is_said(known)) {
+                wrong.push((field, wording(field).into()));
+            }
+        }
     }
     if wrong.is_empty() {
         draft.keep(&dashboard, &who).await?;

@@ -3,7 +3,7 @@
 use minijinja::{HtmlEscape, Value as Shown, context};
 use serde_json::Value;
 
-use super::super::render::part;
+use super::render::part;
 
 /// From so many characters on, a phone folds a text.
 const FOLDED: usize = 700;
