@@ -193,6 +193,24 @@ impl Bucket {
         Ok(listed.objects.into_iter().filter_map(object).collect())
     }
 
+    /// Deletes an object. Returns whether it was there.
+    ///
+    /// # Errors
+    ///
+    /// When the store can't be written.
+    pub async fn delete(&self, name: &str) -> Result<bool, String> {
+        let failed =
+            |fault: &dyn std::fmt::Display| format!("{name} can't be deleted from {}: {fault}", self.name);
+        let place = self.place(name).map_err(|fault| failed(&fault))?;
+        match self.store.head(&place).await {
+            Ok(_) => {}
+            Err(object_store::Error::NotFound { .. }) => return Ok(false),
+            Err(fault) => return Err(failed(&fault)),
+        }
+        self.store.delete(&place).await.map_err(|fault| failed(&fault))?;
+        Ok(true)
+    }
+
     /// Writes a file under a name that is free. Returns whether it was.
     ///
     /// # Errors

@@ -47,6 +47,9 @@ pub enum PhoneError {
     Invalid,
 }
 
+/// The regions with the most people on `WhatsApp`, the largest first.
+const LARGEST: [&str; 10] = ["IN", "BR", "ID", "US", "MX", "NG", "PK", "DE", "ES", "IT"];
+
 /// Reads numbers, in the light of a default region. A number that begins with `+` or `00` means the same whatever the region
 /// is.
 ///
@@ -152,27 +155,37 @@ impl PhoneParser {
         })
     }
 
-    /// Returns the region of numbers that all begin with its calling code and only lack the `+`.
-    pub fn region_without_plus(texts: &[&str]) -> Option<String> {
+    /// Returns the region whose calling code most of these numbers begin with, where they only lack the `+`, and how many do.
+    pub fn region_without_plus(texts: &[&str]) -> Option<(String, usize)> {
         let region = |text: &&str| {
             let digits = text.trim();
             let is_plain = digits.starts_with(|c: char| c.is_ascii_digit() && c != '0');
             region_of(Self::international(&format!("+{digits}")).ok().filter(|_| is_plain)?)
         };
-        let first = region(texts.first()?)?;
-        let is_same = texts.iter().all(|text| region(text) == Some(first));
-        is_same.then(|| first.as_region_str().as_str().to_owned())
+        let mut counts = std::collections::BTreeMap::<Region, usize>::new();
+        for region in texts.iter().filter_map(region) {
+            *counts.entry(region).or_default() += 1;
+        }
+        let (region, count) = counts.into_iter().max_by_key(|(_, count)| *count)?;
+        (count * 2 > texts.len()).then(|| (region.as_region_str().as_str().to_owned(), count))
     }
 
     /// In which region most of these numbers can be read, and how many of them: what helps where they can't be read as they
-    /// are. Where several do as well, `likely` is taken if it is one of them.
+    /// are. Where several do as well, `likely` is taken if it is one of them, else the one with the most people on `WhatsApp`.
     pub fn best_region(texts: &[&str], likely: Option<Phone>) -> Option<(String, usize)> {
         let likely = likely.and_then(region_of);
         let count =
             |region| texts.iter().filter(|text| Self::of_region(Some(region)).parse(text).is_ok()).count();
+        let rank = |region: Region| {
+            let name = region.as_region_str();
+            std::cmp::Reverse(
+                LARGEST.iter().position(|known| *known == name.as_str()).unwrap_or(LARGEST.len()),
+            )
+        };
         let counted = PHONE_NUMBER_UTIL.get_supported_regions().map(|region| (count(region), region));
-        let best = counted
-            .max_by_key(|(count, region)| (*count, Some(*region) == likely, std::cmp::Reverse(*region)));
+        let best = counted.max_by_key(|(count, region)| {
+            (*count, Some(*region) == likely, rank(*region), std::cmp::Reverse(*region))
+        });
         best.filter(|(count, _)| *count > 0)
             .map(|(count, region)| (region.as_region_str().as_str().to_owned(), count))
     }

@@ -70,7 +70,7 @@ pub enum Note {
         tried: usize,
         /// How many can't be read.
         invalid: u64,
-        /// Whether they all begin with the region's calling code and only lack the `+`.
+        /// Whether they begin with the region's calling code and only lack the `+`.
         is_certain: bool,
     },
 }
@@ -257,8 +257,8 @@ pub fn check(prepared: &Prepared, account: &Account, shown: usize) -> Result<Che
     let mut suggested_region = None;
     let unread: Vec<&str> = unread.iter().map(String::as_str).collect();
     let certain = PhoneParser::region_without_plus(&unread);
-    let best = certain.clone().map(|region| (region, unread.len()));
-    if let Some((region, valid)) = best.or_else(|| PhoneParser::best_region(&unread, Some(job.from)))
+    if let Some((region, valid)) =
+        certain.clone().or_else(|| PhoneParser::best_region(&unread, Some(job.from)))
         && valid * 2 > unread.len()
         && prepared.settings.default_region.as_deref() != Some(region.as_str())
     {

@@ -51,7 +51,9 @@ async fn a_workbook_goes_from_the_upload_to_the_preview_at_the_first_try() {
     let (_, page) = visitor.get(&step).await;
     assert!(page.contains("<strong>25</strong> people") && !page.contains("There is a problem"), "{page}");
     // What could be misread is shown: the country, each number as it is used, the date and the amount as the sheet has them.
-    for shown in ["They are read as numbers of India", "+919876540001", "24/12/2026", "1,499.50"] {
+    for shown in
+        ["They are read as numbers of India", "(Mobile Number)", "+919876540001", "24/12/2026", "1,499.50"]
+    {
         assert!(read(&page).contains(shown), "{shown}: {page}");
     }
     let next = visitor.post(&step, &[("phone", ""), ("region", "IN"), ("do", "next")]).await;
@@ -104,7 +106,7 @@ async fn a_message_that_is_half_written_is_shown_as_far_as_it_is() {
     let chosen = visitor
         .post(&step.replace("/audience", "/message"), &[("kind", "flow_template"), ("do", "update")])
         .await;
-    let page = chosen.text().await.unwrap();
+    let page = read(&chosen.text().await.unwrap());
     for shown in ["Template name", "Body variables", "Variable 1", "A message that WhatsApp has approved"] {
         assert!(page.contains(shown), "{shown}: {page}");
     }
@@ -287,4 +289,73 @@ async fn what_was_not_done_is_not_said_to_be_done() {
     let fields = [("confirmed", "yes"), ("expected", "0"), ("older_than", "soon")];
     let page = visitor.post("/campaigns/c1/do/give-up", &fields).await.text().await.unwrap();
     assert!(page.contains("Enter a time such as 30min or 2h."), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_audience_is_deleted_when_nothing_needs_it_any_more() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let visitor = Visitor::new(&service, "act-1").await;
+    let step = begin(&visitor, "people.csv", b"phone,First Name\n+919876500001,Asha\n".to_vec()).await;
+    let (_, page) = visitor.get("/audiences").await;
+    for shown in ["people.csv", "phone, First Name", "marketing", "1 draft", "In use"] {
+        assert!(page.contains(shown), "{shown}: {page}");
+    }
+    let delete = async || visitor.post("/audiences/delete", &[("path", "people.csv")]).await;
+    assert_eq!(delete().await.status(), 409);
+    assert_eq!(visitor.post(&step.replace("/audience", "/remove"), &[]).await.status(), 303);
+    // A campaign that waits for its start has not read all of it.
+    let mut waits = job();
+    waits["id"] = "waits".into();
+    waits["audience"] = serde_json::json!({ "csv": { "path": "people.csv" } });
+    waits["message"]["text"]["body"] = "Dear {{ First_Name }}".into();
+    waits["schedule"] = serde_json::json!({ "start_at": "2099-01-01T09:00:00Z" });
+    visitor.submit(&waits).await;
+    assert_eq!(delete().await.status(), 409);
+    assert_eq!(visitor.post("/campaigns/waits/do/cancel", &[("confirmed", "yes")]).await.status(), 303);
+    let (_, page) = visitor.get("/audiences?delete=people.csv").await;
+    assert!(page.contains("Delete people.csv?") && page.contains("/campaigns/waits\">"), "{page}");
+    let deleted = delete().await;
+    let (_, page) = visitor.get(deleted.headers()[LOCATION].to_str().unwrap()).await;
+    assert!(
+        page.contains("Deleted people.csv.")
+            && page.contains("No audiences yet") | page.contains("audience.csv"),
+        "{page}"
+    );
+    assert_eq!(delete().await.status(), 404);
+    for path in ["../flowcast.toml", "/etc/passwd", "flowcast.toml", ""] {
+        assert_eq!(visitor.post("/audiences/delete", &[("path", path)]).await.status(), 422, "{path}");
+    }
+    // What is no audience is refused by its name.
+    let part = Part::bytes(b"\x89PNG".to_vec()).file_name("cat.png");
+    let form = Form::new().text("name", "Cats").part("file", part);
+    let refused = visitor.request(Method::POST, "/new").multipart(form).send().await.unwrap();
+    assert!(refused.text().await.unwrap().contains("cat.png isn’t a .csv or .xlsx file."));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_campaign_is_duplicated_into_a_draft_without_its_times() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let visitor = Visitor::new(&service, "act-1").await;
+    let mut first = job();
+    first["name"] = "Diwali".into();
+    first["limits"] = serde_json::json!({ "messages": "50/s" });
+    first["schedule"] = serde_json::json!({ "start_at": "2099-01-01T09:00:00Z" });
+    visitor.submit(&first).await;
+    let (_, page) = visitor.get("/campaigns/c1").await;
+    assert!(page.contains("<button class=\"second\">Duplicate</button>"), "{page}");
+    let begun = visitor.post("/campaigns/c1/duplicate", &[]).await;
+    let step = begun.headers()[LOCATION].to_str().unwrap().to_owned();
+    let (_, page) = visitor.get(&step.replace("/audience", "/check")).await;
+    assert!(page.contains("as soon as you send it") && page.contains("at 50/s"), "{page}");
+    let (_, page) = visitor.get("/new").await;
+    assert!(page.contains("Copy of Diwali"), "{page}");
+    // One whose people are in the job itself has no file to begin with.
+    first["id"] = "c2".into();
+    first["audience"] = serde_json::json!({ "recipients": [{ "phone": "+919876500001", "name": "Asha" }] });
+    visitor.submit(&first).await;
+    let (_, page) = visitor.get("/campaigns/c2").await;
+    assert!(!page.contains("Duplicate</button>"), "{page}");
+    assert_eq!(visitor.post("/campaigns/c2/duplicate", &[]).await.status(), 409);
 }

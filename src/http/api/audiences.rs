@@ -167,6 +167,33 @@ fn root(api: &Api) -> Result<Root, Problem> {
     root.ok_or_else(|| Problem::new(StatusCode::CONFLICT, "audiences.root is not configured on this worker"))
 }
 
+/// Whether a file's name ends as the audiences that can be read do.
+pub(in crate::http) fn has_known_ending(name: &str) -> bool {
+    let lower = name.to_lowercase();
+    ENDINGS.iter().any(|ending| lower.ends_with(ending))
+}
+
+/// Deletes a file of the root.
+pub(in crate::http) async fn delete(api: &Api, who: &Who, name: &str) -> Result<(), Problem> {
+    check_name(name)?;
+    let gone = || Problem::not_found("this file was already deleted");
+    match root(api)? {
+        Root::Folder(root) => match tokio::fs::remove_file(root.join(name)).await {
+            Err(fault) if fault.kind() == ErrorKind::NotFound => return Err(gone()),
+            Err(fault) => return Err(Problem::away(format!("the file can't be deleted: {fault}"))),
+            Ok(()) => {}
+        },
+        Root::Bucket(bucket) => {
+            if !bucket.delete(name).await.map_err(Problem::away)? {
+                return Err(gone());
+            }
+        }
+    }
+    let detail = format!("deleted {name}");
+    on_ledger!(api.ledger()?, ledger => ledger.log(Act::new(&who.name, "delete", None, &detail)).await?);
+    Ok(())
+}
+
 /// A name is one that a file of the root may have, and no way anywhere else.
 fn check_name(name: &str) -> Result<(), Problem> {
     let refused =
@@ -177,8 +204,7 @@ fn check_name(name: &str) -> Result<(), Problem> {
     if name.starts_with('.') || name.chars().any(|c| c.is_control() || matches!(c, '/' | '\\' | ':')) {
         return refused("is one name: no folder, and no dot before it");
     }
-    let lower = name.to_lowercase();
-    if !ENDINGS.iter().any(|ending| lower.ends_with(ending)) {
+    if !has_known_ending(name) {
         return refused("ends with .csv, .csv.gz, .csv.zst or .xlsx");
     }
     Ok(())

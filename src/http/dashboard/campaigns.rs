@@ -330,7 +330,7 @@ pub(super) async fn show(
             is_still => !may_change(&campaign),
             account => campaign.account.clone(),
             facts => serialized(&*material.facts),
-            can_duplicate => material.facts.has_file,
+            can_duplicate => material.facts.file.is_some(),
             did => did.map(|act| words::as_sentence(&act.detail)),
         }
     };

@@ -25,9 +25,9 @@ pub(super) struct Facts {
     pub(super) from: String,
     /// Where its people come from.
     audience: String,
-    /// Whether that is an uploaded file.
+    /// The path of the uploaded file that it is, if it is one.
     #[serde(skip)]
-    pub(super) has_file: bool,
+    pub(super) file: Option<String>,
     /// The campaign's own limit.
     limit: Option<String>,
     #[serde(skip)]
@@ -60,7 +60,7 @@ impl Facts {
         }
         Some(Self {
             from: job.from.to_string(),
-            has_file: text("/audience/csv/path").is_some(),
+            file: text("/audience/csv/path"),
             audience: plain(&audience),
             limit: job.limits.messages.map(|rate| rate.to_string()),
             own: job.limits.messages,

@@ -9,6 +9,7 @@ mod accounts;
 mod actions;
 mod answers;
 mod assets;
+mod audiences;
 mod campaigns;
 mod codes;
 mod countries;
@@ -39,6 +40,7 @@ use super::access::Access;
 use super::api::{Api, in_time, reports};
 use super::problem::Problem;
 use answers::KnownAnswers;
+use audiences::KnownAudiences;
 use facts::KnownFacts;
 use render::{Look, error_page};
 
@@ -55,6 +57,7 @@ pub(super) struct Dashboard {
     access: Access,
     facts: Arc<KnownFacts>,
     answers: Arc<KnownAnswers>,
+    audiences: Arc<KnownAudiences>,
     health: Health,
     /// Whether people come to it by TLS.
     is_secure: bool,
@@ -81,6 +84,7 @@ pub fn router(api: Api, access: Access, health: Health, public_url: Option<&Url>
         access,
         facts: Arc::default(),
         answers: Arc::default(),
+        audiences: Arc::default(),
         health: health.clone(),
         is_secure,
     };
@@ -104,6 +108,8 @@ pub fn router(api: Api, access: Access, health: Health, public_url: Option<&Url>
         .merge(new::routes())
         .route("/accounts", get(accounts::list))
         .route("/accounts/resume", post(accounts::resume))
+        .route("/audiences", get(audiences::list))
+        .route("/audiences/delete", post(audiences::delete))
         .route("/suppressed", get(suppressed::list).post(suppressed::add))
         .route("/suppressed/remove", post(suppressed::remove))
         .route("/refused", get(refused::list).post(refused::decide))

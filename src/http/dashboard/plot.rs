@@ -68,7 +68,10 @@ pub(super) fn plot(points: &[Point], limit: Option<f64>, zone: &TimeZone) -> Opt
     if points.len() < 2 || whole < SHORTEST {
         return None;
     }
-    let slices = slices(points, first.at, whole);
+    let mut slices = slices(points, first.at, whole);
+    if let Some(limit) = limit {
+        settle_earlier(&mut slices, limit);
+    }
     let most = slices.iter().map(|slice| slice.rate).fold(0.0, f64::max);
     // A limit far above what happens would press the line flat: then it is said in words alone.
     let shown = limit.filter(|limit| *limit <= most * 4.0);
@@ -146,6 +149,25 @@ fn slices(points: &[Point], begin: i64, whole: f64) -> Vec<Slice> {
     ends.windows(2).filter_map(slice).collect()
 }
 
+/// How long before it is recorded a message may have been sent, in milliseconds.
+const RECORDED_LATE: f64 = 10_000.0;
+
+/// Moves what a part has above the limit to the parts just before it that are below: more cannot have been sent in it, so the
+/// answers came late. What finds no room there stays, such as a burst at the start, or the rate of an earlier limit.
+fn settle_earlier(slices: &mut [Slice], limit: f64) {
+    for late in (1..slices.len()).rev() {
+        let (width, from) = (slices[late].to - slices[late].from, slices[late].from);
+        let mut excess = (slices[late].rate - limit).max(0.0) * width;
+        for slice in slices[..late].iter_mut().rev().take_while(|slice| from - slice.to < RECORDED_LATE) {
+            let own = slice.to - slice.from;
+            let moved = ((limit - slice.rate).max(0.0) * own).min(excess);
+            slice.rate += moved / own;
+            excess -= moved;
+        }
+        slices[late].rate = slices[late].rate.min(limit) + excess / width;
+    }
+}
+
 /// The next number that people count in: 1, 2, 5, 10, 20, 50 and so on.
 fn round_up(number: f64) -> f64 {
     let unit = 10.0_f64.powf(number.log10().floor());
@@ -189,6 +211,18 @@ mod tests {
         assert!(heights.iter().all(|height| *height > limit && *height < limit + 8.0), "{heights:?}");
         assert!(plot.rows.len() <= ROWS + 1);
         assert_eq!(plot.up[2].1, "60");
+    }
+
+    #[test]
+    fn answers_that_come_late_are_no_rate_above_the_limit() {
+        // Sixty a second; those of the fifth second are recorded in the sixth, and the first has the burst.
+        let settled = [0, 120, 180, 240, 300, 300, 420, 480];
+        let each: Vec<_> =
+            settled.iter().enumerate().map(|(second, settled)| (second as i64 * 1000, *settled)).collect();
+        let mut slices = slices(&points(&each), 0, 7000.0);
+        settle_earlier(&mut slices, 60.0);
+        let rates: Vec<f64> = slices.iter().map(|slice| slice.rate).collect();
+        assert_eq!(rates, [120.0, 60.0, 60.0, 60.0, 60.0, 60.0, 60.0]);
     }
 
     #[test]

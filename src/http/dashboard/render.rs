@@ -22,7 +22,7 @@ macro_rules! templates {
     };
 }
 
-const TEMPLATES: [(&str, &str); 27] = templates![
+const TEMPLATES: [(&str, &str); 28] = templates![
     "layout.html",
     "macros.html",
     "error.html",
@@ -48,6 +48,7 @@ const TEMPLATES: [(&str, &str); 27] = templates![
     "phone.html",
     "phones.html",
     "lists.html",
+    "audiences.html",
     "refused.html",
     "codes.html",
 ];

@@ -52,7 +52,7 @@ pub(super) fn age(at: Timestamp) -> u64 {
 
 /// A rate: `48/s`, `0.5/s`.
 pub(super) fn rate(per_second: f64) -> String {
-    if per_second >= 10.0 {
+    if per_second >= 10.0 || per_second.fract() == 0.0 {
         format!("{}/s", thousands(per_second.round() as u64))
     } else {
         format!("{per_second:.1}/s")
@@ -181,6 +181,6 @@ mod tests {
             [(0, 0), (0, 9), (1, 9), (9, 9), (9999, 10_000), (1, 100_000)].map(|(a, b)| percent(a, b));
         assert_eq!(shares, ["–", "0%", "11%", "100%", "99.9%", "under 0.1%"]);
         assert_eq!([12, 12_345, 7_300_000].map(bytes), ["12 bytes", "13 kB", "7.3 MB"]);
-        assert_eq!([48.4, 0.52, 1234.0].map(rate), ["48/s", "0.5/s", "1,234/s"]);
+        assert_eq!([48.4, 0.52, 5.0, 1234.0].map(rate), ["48/s", "0.5/s", "5/s", "1,234/s"]);
     }
 }

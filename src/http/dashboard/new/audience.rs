@@ -109,6 +109,7 @@ pub(super) async fn inspect(dashboard: &Dashboard, draft: &mut Draft) -> Result<
         Ok((checked, sample)) => {
             draft.rows = checked.rows;
             draft.people = checked.recipients;
+            draft.phone_column = checked.phone_column;
             draft.skipped =
                 checked.skipped.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
             let problems = checked.problems.into_iter();
@@ -196,6 +197,7 @@ fn page(look: &Look, who: &Who, draft: &Draft, wrong: Option<&Wrong>) -> Html<St
         people => draft.people,
         is_read => draft.is_read,
         countries => serialized(countries()),
+        phone_column => draft.phone_column.clone(),
         suggestion,
         assumed => country(draft.text("/audience/csv/default_region")).filter(|_| draft.is_assumed).map(|country| country.name),
         rows => rows.collect::<Vec<_>>(),

@@ -27,7 +27,7 @@ pub(super) struct Suggestion {
     /// How many numbers would be valid, of how many that were tried.
     pub(super) valid: usize,
     pub(super) tried: usize,
-    /// Whether they all begin with the country's calling code and only lack the `+`.
+    /// Whether they begin with the country's calling code and only lack the `+`.
     pub(super) is_certain: bool,
 }
 
@@ -60,6 +60,9 @@ pub(super) struct Draft {
     /// The country in which most unreadable numbers would be valid.
     #[serde(default)]
     pub(super) suggestion: Option<Suggestion>,
+    /// The column that the numbers are taken from.
+    #[serde(default)]
+    pub(super) phone_column: String,
     /// Whether the default country was chosen here, and by nobody yet.
     #[serde(default)]
     pub(super) is_assumed: bool,
@@ -93,6 +96,7 @@ impl Draft {
             notes: Vec::new(),
             suggestion: None,
             is_assumed: false,
+            phone_column: String::new(),
             sample: Vec::new(),
             is_read: false,
             zone: String::new(),

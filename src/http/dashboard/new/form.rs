@@ -71,7 +71,9 @@ impl Making<'_> {
 
     fn node(&self, rule: &Rule, value: Option<&Value>, pointer: &str, is_required: bool) -> Node {
         let given = shown(value);
-        let default = Some(pointer).filter(|_| is_required && given.is_empty()).and_then(default_of);
+        // Also of what a kind begins with and leaves empty.
+        let is_asked = is_required || value.is_some();
+        let default = Some(pointer).filter(|_| is_asked && given.is_empty()).and_then(default_of);
         let base = Node {
             name: pointer.to_owned(),
             label: label(pointer),
@@ -292,6 +294,93 @@ fn default_of(pointer: &str) -> Option<String> {
         ["id", row, "rows", section, "sections", ..] => Some(format!("row_{}_{}", nth(section), nth(row))),
         _ => None,
     }
+}
+
+/// What stands for a text that is not written yet, and for an address.
+pub(super) const ELLIPSIS: &str = "…";
+pub(super) const SOME_ADDRESS: &str = "https://example.com/";
+
+/// A document with something in every field that is required and empty; `missing` gets the pointers of those that a person
+/// has to fill in.
+pub(super) fn complete(
+    rule: &Rule,
+    value: Option<&Value>,
+    pointer: &str,
+    missing: &mut Vec<String>,
+) -> Value {
+    let is_empty = value.is_none_or(|value| value.as_str() == Some(""));
+    let mut leaf = |filler: Value| match value {
+        Some(value) if !is_empty => value.clone(),
+        _ => default_of(pointer).map_or_else(
+            || {
+                missing.push(pointer.to_owned());
+                filler
+            },
+            Value::from,
+        ),
+    };
+    match rule {
+        Rule::Text(Text { one_of: [first, ..], .. }) if is_empty => (*first).into(),
+        Rule::Text(text) => leaf(match text.form {
+            Form::Link => SOME_ADDRESS.into(),
+            Form::Name => "name".into(),
+            Form::Date => "2026-01-01".into(),
+            Form::CountryCode => "IN".into(),
+            Form::Any | Form::Trimmed | Form::NoEmoji | Form::Parameter => ELLIPSIS.into(),
+        }),
+        Rule::Bool => leaf(true.into()),
+        Rule::Number { .. } | Rule::Integer { .. } | Rule::Parsed { .. } => leaf("0".into()),
+        Rule::AnyObject { .. } => leaf(Value::Object(Map::new())),
+        Rule::Fixed(rule) | Rule::Either(rule, _) => complete(rule, value, pointer, missing),
+        Rule::Object(object) => completed(&[], object.fields, value, pointer, missing),
+        Rule::Choice(choice) => {
+            let word = value.and_then(|object| object.get(choice.tag)).and_then(Value::as_str);
+            let known = choice.arms.iter().find(|(known, _)| Some(*known) == word);
+            if let Some(value) = value
+                && (!value.is_object() || (word.is_some() && known.is_none()))
+            {
+                return value.clone();
+            }
+            let arm = known.or(choice.arms.first());
+            let Some((word, arm)) = arm else { return Value::Null };
+            let mut object = completed(choice.common, arm.fields, value, pointer, missing);
+            if let Some(object) = object.as_object_mut() {
+                object.insert(choice.tag.into(), (*word).into());
+            }
+            object
+        }
+        Rule::List { of, .. } => match value {
+            Some(Value::Array(items)) if !items.is_empty() => {
+                let item = |(nth, item)| complete(of, Some(item), &step(pointer, &format!("{nth}")), missing);
+                items.iter().enumerate().map(item).collect()
+            }
+            None => vec![complete(of, None, &step(pointer, "0"), missing)].into(),
+            Some(other) => other.clone(),
+        },
+    }
+}
+
+fn completed(
+    common: &[Field],
+    fields: &[Field],
+    value: Option<&Value>,
+    pointer: &str,
+    missing: &mut Vec<String>,
+) -> Value {
+    let mut object = match value {
+        Some(Value::Object(object)) => object.clone(),
+        None => Map::new(),
+        Some(other) => return other.clone(),
+    };
+    for field in common.iter().chain(fields) {
+        let place = step(pointer, field.name());
+        let value = object.get(field.name());
+        if value.is_some() || field.is_required() {
+            let whole = complete(field.rule(), value, &place, missing);
+            object.insert(field.name().to_owned(), whole);
+        }
+    }
+    Value::Object(object)
 }
 
 /// Whether a value holds nothing but words that its kind begins with.
@@ -523,6 +612,22 @@ mod tests {
             let empty = values.values().filter(|value| value.is_empty()).count();
             assert!(empty > 0, "{}", kind.name);
         }
+    }
+
+    #[test]
+    fn a_message_is_completed_with_what_its_kind_requires() {
+        for kind in kinds() {
+            let mut missing = Vec::new();
+            let whole = complete(&CONTENT, Some(&kind.message), "/message", &mut missing);
+            let problems = check(&CONTENT, &whole, "/message").problems.into_list();
+            assert!(problems.is_empty(), "{}: {problems:?}", kind.name);
+            assert!(!missing.is_empty(), "{}", kind.name);
+            // What is there stays, and nothing is missing any more.
+            let again = complete(&CONTENT, Some(&whole), "/message", &mut Vec::new());
+            assert_eq!(again, whole);
+        }
+        let unknown = serde_json::json!({ "type": "tpye" });
+        assert_eq!(complete(&CONTENT, Some(&unknown), "/message", &mut Vec::new()), unknown);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::super::phone::phone;
 use super::super::render::{Look, serialized};
 use super::super::{Dashboard, words};
 use super::draft::Draft;
-use super::form::{Filled, Making, missing};
+use super::form::{ELLIPSIS, Filled, Making, SOME_ADDRESS, complete, missing};
 use super::kinds::{JSON, about, kind_of, kinds};
 use super::{address, errors, senders, step_page};
 use crate::campaign::Columns;
@@ -26,6 +26,8 @@ use crate::views::check::check;
 
 /// Where the message stands in a job.
 const MESSAGE: &str = "/message";
+/// A sender for a preview, which needs none.
+const SOME_NUMBER: &str = "+10000000000";
 /// The tags that the kind decides.
 const FIXED: [&str; 2] = ["/message/type", "/message/interactive/type"];
 
@@ -133,76 +135,99 @@ fn starter(kind: &str) -> Option<Value> {
     Filled { values: &values, remove: "" }.value(&CONTENT, MESSAGE).or(Some(kind.message))
 }
 
-/// What stands in a preview for a text that is not written yet, and for an address.
-const ELLIPSIS: &str = "…";
-const SOME_ADDRESS: &str = "https://example.com/";
-/// How often a preview is repaired at the most: a message has so many fields that can be missing one behind the other.
+/// How often a preview is repaired at the most.
 const REPAIRS: usize = 12;
 
-/// The message as far as it is written, as the phones of some people would show it, and what is missing of it.
+/// The message as far as it is written, as the phones of some people would show it, and what is left to do.
 async fn preview_of(dashboard: &Dashboard, draft: &Draft, kind: &str) -> Result<Shown, Problem> {
+    let found = look_over(dashboard, draft, kind).await?;
+    let to_do: Vec<String> = found.wrong.into_iter().map(|(_, detail)| detail).collect();
+    Ok(context! { phones => found.phones, to_do })
+}
+
+/// What a look at an unfinished message finds.
+#[derive(Default)]
+struct Found {
+    /// What is wrong, by field.
+    wrong: Vec<(String, String)>,
+    /// The message on the phones of some people, with fillers where it is not written yet.
+    phones: Vec<Shown>,
+}
+
+async fn look_over(dashboard: &Dashboard, draft: &Draft, kind: &str) -> Result<Found, Problem> {
+    let mut found = Found::default();
     let mut draft = draft.clone();
     let usable = dashboard.api.backing()?.context.accounts.usable();
-    let mut account = usable.first().map(|(name, _)| Value::from(name.as_str()));
-    if draft.text("/account").is_empty() && usable.len() == 1 {
-        draft.set("account", account.take());
-    }
-    if draft.job.get("message").is_none() {
-        draft.set("message", starter(kind));
-    }
-    let mut to_do = Vec::new();
-    // A preview needs no sender.
-    for (field, detail) in wrong(dashboard, &draft).await {
-        match field.as_str() {
-            "account" => draft.set("account", account.take()),
-            "from" => draft.set("from", Some("+10000000000".into())),
-            _ => continue,
+    let account = usable.first().map(|(name, _)| Value::from(name.as_str()));
+    if draft.text("/account").is_empty() {
+        if usable.len() > 1 {
+            found.wrong.push(("account".into(), missing("/account")));
         }
-        to_do.push(detail);
+        draft.set("account", account);
     }
-    let mut phones = Vec::new();
-    let mut repaired: HashMap<String, usize> = HashMap::new();
+    if draft.text("/from").is_empty() {
+        found.wrong.push(("from".into(), missing("/from")));
+        draft.set("from", Some(SOME_NUMBER.into()));
+    }
+    let written = draft.job.get("message").cloned().or_else(|| starter(kind));
+    if written.is_none() {
+        found.wrong.push((MESSAGE.into(), missing(MESSAGE)));
+        return Ok(found);
+    }
+    let mut empty = Vec::new();
+    draft.set("message", Some(complete(&CONTENT, written.as_ref(), MESSAGE, &mut empty)));
+    found.wrong.extend(empty.iter().map(|pointer| (pointer.clone(), missing(pointer))));
+    let mut repaired = BTreeSet::new();
     for _ in 0..REPAIRS {
         let problem = match phones_of(dashboard, &draft).await {
-            Ok(found) => {
-                phones = found;
+            Ok(phones) => {
+                found.phones = phones;
                 break;
             }
             Err(problem) if problem.status().is_client_error() => problem,
             Err(problem) => return Err(problem),
         };
         let mut is_repaired = false;
-        for (pointer, detail) in described(&problem) {
-            let tried = repaired.entry(pointer.clone()).or_default();
-            // What a filler brings about is not the person's.
-            if *tried == 0 {
-                to_do.push(detail);
+        let mut described = described(&problem);
+        if described.is_empty() {
+            described.push((MESSAGE.into(), words::as_sentence(&problem.plain())));
+        }
+        for (pointer, detail) in described {
+            if !repaired.insert(pointer.clone()) {
+                continue;
             }
-            *tried += 1;
-            let fillers = [json!(ELLIPSIS), json!(SOME_ADDRESS), json!("0"), json!({ "screen": ELLIPSIS })];
-            is_repaired |= repair(&mut draft.job, &pointer, fillers.into_iter().nth(*tried - 1));
+            if !empty.contains(&pointer) {
+                let field = if pointer.starts_with(MESSAGE) {
+                    pointer.as_str()
+                } else {
+                    pointer.trim_start_matches('/')
+                };
+                found.wrong.push((field.to_owned(), detail));
+            }
+            is_repaired |= repair(&mut draft.job, &pointer);
         }
         if !is_repaired {
             break;
         }
     }
-    Ok(context! { phones, to_do })
+    Ok(found)
 }
 
-/// Puts a filler where something of the message is missing or wrong, or takes it away. Returns whether it could.
-fn repair(job: &mut Value, pointer: &str, filler: Option<Value>) -> bool {
-    let Some((parent, name)) = pointer.rsplit_once('/').filter(|(parent, _)| parent.starts_with(MESSAGE))
-    else {
-        return false;
-    };
-    match (job.pointer_mut(parent), filler) {
-        (Some(Value::Object(object)), Some(filler)) => {
-            object.insert(name.into(), filler);
-            true
+/// Puts a filler where something is wrong. Returns whether it could.
+fn repair(job: &mut Value, pointer: &str) -> bool {
+    let Some((parent, name)) = pointer.rsplit_once('/') else { return false };
+    let filler = match pointer {
+        "/from" => json!(SOME_NUMBER),
+        _ if !parent.starts_with(MESSAGE) => return false,
+        _ if name == "flow_action_payload" => json!({ "screen": ELLIPSIS }),
+        _ if job.pointer(pointer).and_then(Value::as_str).is_some_and(|text| text.contains("://")) => {
+            json!(SOME_ADDRESS)
         }
-        (Some(Value::Object(object)), None) => object.shift_remove(name).is_some(),
-        _ => false,
-    }
+        _ => json!(ELLIPSIS),
+    };
+    let Some(Value::Object(object)) = job.pointer_mut(parent) else { return false };
+    object.insert(name.into(), filler);
+    true
 }
 
 async fn phones_of(dashboard: &Dashboard, draft: &Draft) -> Result<Vec<Shown>, Problem> {
@@ -278,25 +303,6 @@ fn described(problem: &Problem) -> Vec<(String, String)> {
     missing.chain(mistakes).collect()
 }
 
-/// What is wrong with a message, by field.
-async fn wrong(dashboard: &Dashboard, draft: &Draft) -> Vec<(String, String)> {
-    let problem = match draft.to(&draft.sample, "preview", "preview") {
-        Err(problem) => problem,
-        Ok(job) => match with_prepared(&dashboard.api, job, |_, _| Ok(())).await {
-            Ok(()) => return Vec::new(),
-            Err(problem) => problem,
-        },
-    };
-    let found = described(&problem);
-    if found.is_empty() { vec![(MESSAGE.into(), words::as_sentence(&problem.plain()))] } else { found }
-        .into_iter()
-        .map(|(field, detail)| match field.as_str() {
-            "/account" | "/from" => (field[1..].to_owned(), detail),
-            _ => (field, detail),
-        })
-        .collect()
-}
-
 pub(super) async fn save(
     State(dashboard): State<Dashboard>,
     who: Who,
@@ -311,7 +317,7 @@ pub(super) async fn save(
         return Ok(page(&dashboard, &who, &look, draft, asked).await?.into_response());
     }
     if asked.errors.is_empty() {
-        asked.errors = wrong(&dashboard, &draft).await;
+        asked.errors = look_over(&dashboard, &draft, &asked.kind).await?.wrong;
     }
     if asked.errors.is_empty() {
         return Ok(address(&draft, "when").into_response());

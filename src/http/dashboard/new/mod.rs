@@ -21,7 +21,7 @@ use minijinja::{Value as Shown, context};
 use serde_json::Value;
 
 use super::super::access::Who;
-use super::super::api::audiences::{Arrival, Taken, all, take_in};
+use super::super::api::audiences::{Arrival, Taken, all, has_known_ending, take_in};
 use super::super::api::extract::campaign;
 use super::super::problem::Problem;
 use super::render::{Look, page_of};
@@ -110,6 +110,13 @@ fn errors<'e>(each: impl IntoIterator<Item = (&'e str, &'e str)>) -> Shown {
     Shown::from(each.collect::<Vec<_>>())
 }
 
+/// The audience files of all drafts.
+pub(super) async fn draft_paths(dashboard: &Dashboard) -> Result<Vec<String>, Problem> {
+    let kept = on_ledger!(dashboard.api.ledger()?, ledger => ledger.drafts().await?);
+    let drafts = kept.iter().filter_map(|(id, json)| Draft::read(id, json));
+    Ok(drafts.map(|draft| draft.text("/audience/csv/path").to_owned()).collect())
+}
+
 /// The first question: what it is called, and whom it goes to. Beside it the drafts that are there.
 pub(super) async fn begin(
     State(dashboard): State<Dashboard>,
@@ -169,6 +176,11 @@ pub(super) async fn create(
             Some("pick") => pick = field.text().await.map_err(|fault| wrong(fault.body_text()))?,
             Some("file") if field.file_name().is_some_and(|name| !name.is_empty()) => {
                 let file = file_name(field.file_name().unwrap_or_default());
+                if !has_known_ending(&file) {
+                    let wrong = [("file", format!("{file} isn’t a .csv or .xlsx file."))];
+                    let page = first(&dashboard, &who, &look, &name, &wrong).await?;
+                    return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
+                }
                 let read_as = Encoding::named(&encoding).unwrap_or_default();
                 let arrival = Arrival { name: file, taken: Taken::Rename, encoding: read_as };
                 match take_in(&dashboard.api, &who, arrival, field).await {

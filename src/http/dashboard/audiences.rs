@@ -1,0 +1,188 @@
+//! The uploaded audiences: what they hold, who uploaded them, where they are used. One that nothing needs any more can be deleted.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+
+use axum::extract::State;
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use minijinja::{Value, context};
+use serde::Deserialize;
+
+use super::super::access::Who;
+use super::super::api::audiences::{AudienceFile, all, delete as delete_file};
+use super::super::api::extract::Params;
+use super::super::problem::Problem;
+use super::Dashboard;
+use super::extract::Fields;
+use super::new::draft_paths;
+use super::render::{Look, page_of};
+use super::words;
+use crate::audience::{self, Root, Settings};
+use crate::ledger::{Audit, Campaign, CampaignFilter, Campaigns, on_ledger};
+
+/// How many files are listed.
+const LISTED: usize = 100;
+/// How many campaigns and audit entries are searched for where and by whom a file was used.
+const SEARCHED: usize = 500;
+/// The largest file whose rows and columns are looked up for the list, in bytes.
+const LOOKED_INTO: u64 = 32 << 20;
+/// How many files' rows and columns are remembered.
+const REMEMBERED: usize = 1_000;
+/// How many columns and campaigns a row names.
+const NAMED: usize = 5;
+
+/// The rows and columns of files, by path, size and time.
+#[derive(Default)]
+pub(super) struct KnownAudiences(Mutex<HashMap<(String, u64, i64), Looked>>);
+
+/// The rows and columns of a file, where it can be read.
+type Looked = Option<(u64, Vec<String>)>;
+
+impl KnownAudiences {
+    async fn of(&self, dashboard: &Dashboard, file: &AudienceFile) -> Result<Looked, Problem> {
+        let context = &dashboard.api.backing()?.context;
+        // What lies in a bucket would have to be fetched.
+        if file.bytes > LOOKED_INTO || context.audiences.root().and_then(Root::as_folder).is_none() {
+            return Ok(None);
+        }
+        let key = (file.path.clone(), file.bytes, file.uploaded_at.as_millisecond());
+        if let Some(known) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(known.clone());
+        }
+        let (audiences, path) = (context.audiences.clone(), file.path.clone());
+        let scanned = tokio::task::spawn_blocking(move || {
+            let source = audiences.find_path(&path).ok()?;
+            audience::scan(&source, &Settings::default()).ok().map(|scan| (scan.rows, scan.columns))
+        });
+        let looked = scanned.await.map_err(|fault| Problem::away(fault.to_string()))?;
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(key, looked.clone());
+        Ok(looked)
+    }
+}
+
+#[derive(Default, Deserialize)]
+pub(super) struct ListParams {
+    /// The file that a person wants to delete.
+    delete: Option<String>,
+    /// Whether one was just deleted.
+    deleted: Option<String>,
+}
+
+pub(super) async fn list(
+    State(dashboard): State<Dashboard>,
+    who: Who,
+    look: Look,
+    Params(asked): Params<ListParams>,
+) -> Result<Html<String>, Problem> {
+    let files = match all(&dashboard.api).await {
+        Ok(files) => files,
+        Err(problem) if problem.status().is_client_error() => {
+            return Ok(page_of(
+                &look,
+                Some(&who),
+                "audiences.html",
+                "Audiences",
+                context! { is_off => true },
+            ));
+        }
+        Err(problem) => return Err(problem),
+    };
+    let uses = uses(&dashboard).await?;
+    let page = on_ledger!(dashboard.api.ledger()?, ledger => ledger.acts(None, None, SEARCHED).await?);
+    let mut rows = Vec::new();
+    for file in files.iter().take(LISTED) {
+        let looked = dashboard.audiences.of(&dashboard, file).await?;
+        let uploaded = format!("uploaded {} (", file.path);
+        let by = page.acts.iter().find(|act| act.what == "upload" && act.detail.starts_with(&uploaded));
+        let used = uses.get(&file.path);
+        let campaigns: Vec<Value> = used
+            .iter()
+            .flat_map(|uses| uses.campaigns.iter().take(NAMED))
+            .map(|campaign| context! { id => campaign.id.as_str(), name => words::name(campaign) })
+            .collect();
+        let columns =
+            looked.as_ref().map(|(_, columns)| columns.iter().take(NAMED).cloned().collect::<Vec<_>>());
+        rows.push(context! {
+            path => file.path.clone(),
+            bytes => file.bytes,
+            at => file.uploaded_at.to_string(),
+            by => by.map(|act| words::plain(&act.who)),
+            rows => looked.as_ref().map(|(rows, _)| *rows),
+            more_columns => looked.as_ref().map_or(0, |(_, columns)| columns.len().saturating_sub(NAMED)),
+            columns => columns.unwrap_or_default(),
+            more_campaigns => used.map_or(0, |uses| uses.campaigns.len().saturating_sub(NAMED)),
+            campaigns,
+            drafts => used.map_or(0, |uses| uses.drafts),
+            is_needed => used.is_some_and(Uses::need_it),
+        });
+    }
+    let own = context! {
+        is_off => false,
+        rows,
+        more => files.len().saturating_sub(LISTED),
+        deletes => asked.delete.filter(|path| files.iter().any(|file| file.path == *path)),
+        did => asked.deleted.is_some().then(|| page.acts.iter().find(|act| act.what == "delete" && act.who == *who.name))
+            .flatten().map(|act| words::as_sentence(&act.detail)),
+    };
+    Ok(page_of(&look, Some(&who), "audiences.html", "Audiences", own))
+}
+
+/// What uses a file.
+#[derive(Default)]
+struct Uses {
+    campaigns: Vec<Campaign>,
+    drafts: usize,
+}
+
+impl Uses {
+    /// Whether something is still to be read from it.
+    fn need_it(&self) -> bool {
+        self.drafts > 0 || self.campaigns.iter().any(|campaign| !campaign.state.is_over())
+    }
+}
+
+/// What uses which file: all drafts, all campaigns that have not ended, and the most recent others.
+async fn uses(dashboard: &Dashboard) -> Result<BTreeMap<String, Uses>, Problem> {
+    let ledger = dashboard.api.ledger()?;
+    let mut campaigns =
+        on_ledger!(ledger, ledger => ledger.page(&CampaignFilter::default(), None, SEARCHED).await?)
+            .campaigns;
+    let active = on_ledger!(ledger, ledger => {
+        let ids = ledger.changes(0).await?.ids;
+        ledger.read_each(ids).await?
+    });
+    for campaign in active {
+        if !campaigns.iter().any(|known| known.id == campaign.id) {
+            campaigns.push(campaign);
+        }
+    }
+    let mut uses: BTreeMap<String, Uses> = BTreeMap::new();
+    for campaign in campaigns {
+        if let Some(path) = &dashboard.facts.of(ledger, &campaign.id).await?.file {
+            uses.entry(path.clone()).or_default().campaigns.push(campaign);
+        }
+    }
+    for path in draft_paths(dashboard).await? {
+        uses.entry(path).or_default().drafts += 1;
+    }
+    Ok(uses)
+}
+
+/// Deletes a file that nothing needs any more.
+pub(super) async fn delete(
+    State(dashboard): State<Dashboard>,
+    who: Who,
+    fields: Fields,
+) -> Result<Response, Problem> {
+    let path = fields.get("path");
+    if uses(&dashboard).await?.get(path).is_some_and(Uses::need_it) {
+        let detail = "a draft or a campaign that has not ended still needs this file";
+        return Err(Problem::new(axum::http::StatusCode::CONFLICT, detail));
+    }
+    delete_file(&dashboard.api, &who, path).await?;
+    Ok(Redirect::to("/audiences?deleted=yes").into_response())
+}
