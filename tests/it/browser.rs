@@ -243,6 +243,18 @@ fn audience() -> String {
     csv + "Nobody,12,never\nAsha again,+919876500001,morning\n"
 }
 
+/// The same as a spreadsheet program saves it.
+fn workbook(csv: &str) -> rust_xlsxwriter::Workbook {
+    let mut workbook = rust_xlsxwriter::Workbook::new();
+    let sheet = workbook.add_worksheet();
+    for (row, line) in (0..).zip(csv.lines()) {
+        for (column, value) in (0..).zip(line.split(',')) {
+            sheet.write(row, column, value).unwrap();
+        }
+    }
+    workbook
+}
+
 /// A provider that refuses one number until it is told otherwise, and once does not answer for another.
 async fn provider() -> (Scripted, Arc<AtomicBool>) {
     let mended = Arc::new(AtomicBool::new(false));
@@ -275,6 +287,10 @@ async fn a_campaign(has_script: bool) {
     let service =
         Service::start_with(true, &provider.url, TOKENS, "limits = { messages = \"20/s,burst=1\" }").await;
     let browser = Browser::start(&service.url, has_script).await;
+    if !has_script {
+        // As wide as a phone.
+        browser.client.set_window_size(360, 800).await.unwrap();
+    }
     let person = Person { service, browser, provider, mended, has_script };
     person.signs_in().await;
     person.hands_an_audience_in().await;
@@ -300,7 +316,7 @@ impl Person {
         self.browser.is_accessible().await;
         self.browser.fill("#token", "act-1").await;
         self.browser.press("Sign in").await;
-        self.browser.says("Limits").await;
+        self.browser.says("Active").await;
         assert_eq!(self.browser.path().await, "/accounts");
         self.browser.open("/").await;
         self.browser.says("No campaigns yet").await;
@@ -312,8 +328,13 @@ impl Person {
         self.browser.press("New campaign").await;
         self.browser.is_accessible().await;
         let folder = tempfile::tempdir().unwrap();
-        let upload = folder.path().join("customers.csv");
-        std::fs::write(&upload, audience()).unwrap();
+        // With a script it is a workbook, without one a text.
+        let upload = folder.path().join(if self.has_script { "customers.xlsx" } else { "customers.csv" });
+        if self.has_script {
+            workbook(&audience()).save(&upload).unwrap();
+        } else {
+            std::fs::write(&upload, audience()).unwrap();
+        }
         self.browser.fill("#name", "Diwali <b>appointments</b>").await;
         self.browser.find("#file").await.send_keys(&upload.display().to_string()).await.unwrap();
         self.browser.press("Upload and continue").await;
@@ -361,6 +382,10 @@ impl Person {
     async fn says_when(&self) {
         self.browser.says("Schedule and speed").await;
         self.browser.is_accessible().await;
+        // The way back leads over a page that was the answer to a form, and the form is not sent again.
+        self.browser.client.back().await.unwrap();
+        self.browser.shows("Continue to the schedule").await;
+        self.browser.open(&format!("{}/when", self.browser.path().await.trim_end_matches("/message"))).await;
         self.browser.fill("#zone", "Nowhere/Land").await;
         self.browser.press("Continue").await;
         self.browser.says("Choose a time zone").await;
@@ -475,7 +500,9 @@ impl Person {
         self.browser.says("Added 1 number").await;
         self.browser.press("Remove").await;
         self.browser.says("is no longer on the list").await;
-        for page in ["/accounts", "/codes", "/codes?q=template", "/refused", "/log", "/nowhere", "/new"] {
+        for page in
+            ["/audiences", "/accounts", "/codes", "/codes?q=template", "/refused", "/log", "/nowhere", "/new"]
+        {
             self.browser.open(page).await;
             self.browser.is_accessible().await;
         }

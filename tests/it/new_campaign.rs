@@ -348,7 +348,7 @@ async fn a_campaign_is_duplicated_into_a_draft_without_its_times() {
     let begun = visitor.post("/campaigns/c1/duplicate", &[]).await;
     let step = begun.headers()[LOCATION].to_str().unwrap().to_owned();
     let (_, page) = visitor.get(&step.replace("/audience", "/check")).await;
-    assert!(page.contains("as soon as you send it") && page.contains("at 50/s"), "{page}");
+    assert!(page.contains("as soon as you send it") && read(&page).contains("at 50/s"), "{page}");
     let (_, page) = visitor.get("/new").await;
     assert!(page.contains("Copy of Diwali"), "{page}");
     // One whose people are in the job itself has no file to begin with.
