@@ -44,6 +44,7 @@ mod line;
 mod many;
 mod mixed_faults;
 mod new_campaign;
+mod page_texts;
 mod pages;
 mod phone_numbers;
 mod power_loss;

@@ -66,7 +66,7 @@ pub(super) async fn resume(
     context.accounts.get(&account).map_err(Problem::not_found)?;
     let part = Some(fields.get("part")).filter(|part| !part.is_empty()).unwrap_or("account");
     let breaker =
-        Breaker::read(&account, part).ok_or_else(|| Problem::not_found("nothing like that is held"))?;
+        Breaker::read(&account, part).ok_or_else(|| Problem::not_found("this is no longer on hold"))?;
     let ledger = dashboard.api.ledger()?.clone();
     finish(async move {
         on_ledger!(&ledger, ledger => {

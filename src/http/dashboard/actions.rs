@@ -76,7 +76,7 @@ fn question(what: What, campaign: &Campaign, code: Option<&str>) -> Option<Quest
             (
                 messages,
                 format!("Retry {} that failed{with}?", counted(messages, "message")),
-                "The provider rejected them, so nobody got them. They’ll be sent unchanged. If the cause isn’t fixed, \
+                "The provider rejected them, so they were not delivered. They’ll be sent unchanged. If the cause isn’t fixed, \
                  they’ll fail again."
                     .into(),
                 format!("Send to {}", people(messages)),
@@ -200,7 +200,7 @@ pub(super) async fn act(
     if asks_again && messages == 0 {
         let error = match older_than {
             Some(span) => format!("Nothing to do: no message has been in doubt for {span} or more."),
-            None => "Nothing to do: somebody else was faster, or a report settled them.".into(),
+            None => "Nothing to do: another person or a delivery report was faster.".into(),
         };
         let campaign = campaign(&dashboard.api, known.id.as_str()).await?;
         let page = ask(&look, &who, &campaign, what, &which, &error)?;

@@ -49,7 +49,7 @@ impl Fields {
         digits.parse().map_err(|_| {
             Problem::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
-                "the number is missing: type it as it stands there",
+                "the number is missing: type the number shown above",
             )
         })
     }

@@ -150,8 +150,8 @@ pub(super) async fn remove(
     fields: Fields,
 ) -> Result<Response, Problem> {
     let number = PhoneParser::listed(fields.get("number"));
-    let number = number
-        .map_err(|_| Problem::not_found("that is no number in international form, as +919876543210"))?;
+    let number =
+        number.map_err(|_| Problem::not_found("a number has its country code, for example +919876543210"))?;
     change(&dashboard.api, &who, vec![number], Suppress::Remove).await?;
     Ok(Redirect::to(&format!("/suppressed?removed={}", number.digits())).into_response())
 }

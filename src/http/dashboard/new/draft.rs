@@ -141,7 +141,7 @@ impl Draft {
                 if known.len() >= MOST_DRAFTS && !known.contains(&id) {
                     return Err(Problem::new(
                         axum::http::StatusCode::CONFLICT,
-                        "there are too many drafts; throw some away that nobody needs",
+                        "there are too many drafts; delete some that are no longer needed",
                     ));
                 }
                 ledger.keep_draft(&id, json).await?;

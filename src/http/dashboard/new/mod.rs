@@ -202,7 +202,7 @@ pub(super) async fn create(
     }
     let path = uploaded.unwrap_or(pick);
     if path.is_empty() {
-        missing.push(("file", "Choose a file from this device, or one that is here already.".into()));
+        missing.push(("file", "Choose a file, or an uploaded one.".into()));
     }
     if !missing.is_empty() {
         let page = first(&dashboard, &who, &look, &name, &missing).await?;

@@ -68,7 +68,7 @@ pub(super) async fn check(
                 limit => job.limits.messages.map(|rate| rate.to_string()),
                 notes => found.notes.iter().filter(|note| matches!(note, Note::Audience(_))).map(ToString::to_string).collect::<Vec<_>>(),
                 warnings => found.warnings.iter().map(Warning::plain).collect::<Vec<_>>(),
-                errors => errors((found.recipients == 0).then_some(("", "Nobody would get a message: look at the rows that are left out."))),
+                errors => errors((found.recipients == 0).then_some(("", "No one would get a message. See the skipped rows."))),
             }
         }
         Err(problem) if problem.status().is_client_error() => {
@@ -153,7 +153,8 @@ pub(super) async fn test(
         Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response())
     };
     let Ok(number) = PhoneParser::international(typed) else {
-        return refuse(&draft, "Enter your number in international form, as +919876543210.".into()).await;
+        return refuse(&draft, "Enter your number with the country code, for example +919876543210.".into())
+            .await;
     };
     let mut values = draft.sample.first().cloned().unwrap_or_default();
     values.insert("phone".into(), Value::from(number.to_string()));
@@ -171,7 +172,7 @@ pub(super) async fn test(
             Ok(super::address(&draft, "test").into_response())
         }
         Err(problem) if problem.status().is_client_error() => {
-            refuse(&draft, format!("It can't be sent: {}", problem.plain())).await
+            refuse(&draft, format!("The test can’t be sent: {}", problem.plain())).await
         }
         Err(problem) => Err(problem),
     }
