@@ -109,9 +109,9 @@ pub(super) async fn row(dashboard: &Dashboard, campaign: &Campaign) -> Result<St
     Ok(part(
         "campaign_row.html",
         context! {
-            ..head(campaign, &[]),
+            ..head(campaign, &[], most),
             ..context! {
-                rate => is_running.then(|| words::rate(campaign.rate)),
+                rate => is_running.then(|| words::rate(words::within(campaign.rate, most))),
                 limit => most.map(words::rate),
                 left,
             }
@@ -120,14 +120,14 @@ pub(super) async fn row(dashboard: &Dashboard, campaign: &Campaign) -> Result<St
 }
 
 /// What all pictures of a campaign begin with.
-fn head(campaign: &Campaign, acts: &[Act]) -> Value {
+fn head(campaign: &Campaign, acts: &[Act], most: Option<f64>) -> Value {
     let state = campaign.state;
     context! {
         id => campaign.id.as_str(),
         name => words::name(campaign),
         state => state.as_str(),
         reason => campaign.reason.as_deref().map(words::plain),
-        sentence => words::sentence(campaign, acts),
+        sentence => words::sentence(campaign, acts, most),
         progress => words::progress(campaign),
         done => words::percent(words::progress(campaign), 1000),
         counts => serialized(campaign.counts),
@@ -186,8 +186,8 @@ pub(super) fn parts(
     material: &Material,
     accounts: &Accounts,
 ) -> Vec<(&'static str, String)> {
-    let head = head(campaign, &material.acts);
     let most = material.facts.most(campaign, accounts);
+    let head = head(campaign, &material.acts, most);
     let with = |own: Value| context! { ..own, ..head.clone() };
     let zone = material.facts.zone.as_deref().and_then(|zone| TimeZone::get(zone).ok());
     let plot = plot(&material.points, most, &zone.unwrap_or(TimeZone::UTC));
@@ -324,7 +324,7 @@ pub(super) async fn show(
         .first()
         .filter(|act| asked.done.as_ref() == Some(&act.what) && still_holds(act, &campaign));
     let own = context! {
-        ..head(&campaign, &material.acts),
+        ..head(&campaign, &material.acts, None),
         ..context! {
             parts,
             is_still => !may_change(&campaign),

@@ -150,7 +150,7 @@ fn slices(points: &[Point], begin: i64, whole: f64) -> Vec<Slice> {
 }
 
 /// How long before it is recorded a message may have been sent, in milliseconds.
-const RECORDED_LATE: f64 = 10_000.0;
+const RECORDED_LATE: f64 = 30_000.0;
 
 /// Moves what a part has above the limit to the parts just before it that are below: more cannot have been sent in it, so the
 /// answers came late. What finds no room there stays, such as a burst at the start, or the rate of an earlier limit.

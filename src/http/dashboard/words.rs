@@ -50,6 +50,11 @@ pub(super) fn age(at: Timestamp) -> u64 {
     u64::try_from(Timestamp::now().duration_since(at).as_secs()).unwrap_or_default()
 }
 
+/// A measured rate, never above the limit: what is measured comes in bursts, as the answers do.
+pub(super) fn within(rate: f64, most: Option<f64>) -> f64 {
+    most.map_or(rate, |most| rate.min(most))
+}
+
 /// A rate: `48/s`, `0.5/s`.
 pub(super) fn rate(per_second: f64) -> String {
     if per_second >= 10.0 || per_second.fract() == 0.0 {
@@ -88,8 +93,9 @@ pub(super) fn name(campaign: &Campaign) -> String {
     plain(named.unwrap_or(campaign.id.as_str()))
 }
 
-/// Returns the state of a campaign in a sentence. `acts` are its audit entries, the newest first, as far as they are known.
-pub(super) fn sentence(campaign: &Campaign, acts: &[Act]) -> String {
+/// Returns the state of a campaign in a sentence. `acts` are its audit entries, the newest first, as far as they are known, and
+/// `most` is its limit in messages per second.
+pub(super) fn sentence(campaign: &Campaign, acts: &[Act], most: Option<f64>) -> String {
     let counts = &campaign.counts;
     let because = |what: &str| match &campaign.reason {
         Some(reason) => format!("{what}: {}.", plain(reason)),
@@ -131,7 +137,7 @@ pub(super) fn sentence(campaign: &Campaign, acts: &[Act]) -> String {
             let done = percent(progress(campaign), 1000);
             let mut text = format!("Sending: {done} done");
             if campaign.rate > 0.0 {
-                text += &format!(", {}", rate(campaign.rate));
+                text += &format!(", {}", rate(within(campaign.rate, most)));
             }
             if let Some(left) = eta(campaign) {
                 text += &format!(", {} left", about(left.as_secs()));
