@@ -36,7 +36,7 @@ fn workbook(rows: u32) -> Vec<u8> {
     for row in 1..=rows {
         sheet.write(row, 0, format!("Asha {row}")).unwrap();
         sheet.write(row, 1, 919_876_540_000.0 + f64::from(row)).unwrap();
-        sheet.write_with_format(row, 2, &ExcelDateTime::from_ymd(2026, 12, 24).unwrap(), &date).unwrap();
+        sheet.write_with_format(row, 2, ExcelDateTime::from_ymd(2026, 12, 24).unwrap(), &date).unwrap();
         sheet.write_with_format(row, 3, 1499.5, &amount).unwrap();
     }
     workbook.save_to_buffer().unwrap()

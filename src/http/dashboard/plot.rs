@@ -217,8 +217,7 @@ mod tests {
     fn answers_that_come_late_are_no_rate_above_the_limit() {
         // Sixty a second; those of the fifth second are recorded in the sixth, and the first has the burst.
         let settled = [0, 120, 180, 240, 300, 300, 420, 480];
-        let each: Vec<_> =
-            settled.iter().enumerate().map(|(second, settled)| (second as i64 * 1000, *settled)).collect();
+        let each: Vec<_> = (0..).zip(settled).map(|(second, settled)| (second * 1000, settled)).collect();
         let mut slices = slices(&points(&each), 0, 7000.0);
         settle_earlier(&mut slices, 60.0);
         let rates: Vec<f64> = slices.iter().map(|slice| slice.rate).collect();

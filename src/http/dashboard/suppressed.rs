@@ -179,10 +179,10 @@ impl Upload {
         while let Some(mut field) = form.next_field().await.map_err(|fault| wrong(fault.body_text()))? {
             match field.name() {
                 Some("phone") => {
-                    upload.phone = field.text().await.map_err(|fault| wrong(fault.body_text()))?
+                    upload.phone = field.text().await.map_err(|fault| wrong(fault.body_text()))?;
                 }
                 Some("region") => {
-                    upload.region = field.text().await.map_err(|fault| wrong(fault.body_text()))?
+                    upload.region = field.text().await.map_err(|fault| wrong(fault.body_text()))?;
                 }
                 Some("file") => {
                     upload.name = field.file_name().unwrap_or_default().to_owned();

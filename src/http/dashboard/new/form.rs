@@ -259,26 +259,25 @@ fn steps(pointer: &str) -> Vec<&str> {
 
 /// Whether a field can stay as it is for almost everybody.
 fn is_advanced(pointer: &str) -> bool {
-    match steps(pointer).as_slice() {
+    matches!(
+        steps(pointer).as_slice(),
         [
             "flow_token"
-            | "flow_message_version"
-            | "flow_action"
-            | "flow_action_data"
-            | "mode"
-            | "policy"
-            | "index"
-            | "sub_type"
-            | "recipient_type"
-            | "parameter_name",
+                | "flow_message_version"
+                | "flow_action"
+                | "flow_action_data"
+                | "mode"
+                | "policy"
+                | "index"
+                | "sub_type"
+                | "recipient_type"
+                | "parameter_name",
             ..,
-        ]
-        | ["data", "flow_action_payload", ..]
-        | ["id", "reply", ..]
-        | ["id", _, "rows", ..]
-        | ["type", _, "parameters", ..] => true,
-        _ => false,
-    }
+        ] | ["data", "flow_action_payload", ..]
+            | ["id", "reply", ..]
+            | ["id", _, "rows", ..]
+            | ["type", _, "parameters", ..]
+    )
 }
 
 /// Returns what a required field begins with, where a person need not know better.
