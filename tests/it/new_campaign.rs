@@ -8,7 +8,7 @@ use rust_xlsxwriter::{ExcelDateTime, Format, Workbook};
 
 use crate::dashboard::Visitor;
 use crate::service::{Service, TOKENS};
-use crate::support::{job, sandbox};
+use crate::support::{Reaction, Scripted, job, sandbox};
 
 /// Uploads an audience as the first page does, and returns the address of the draft's first step.
 async fn begin(visitor: &Visitor<'_>, file: &str, bytes: Vec<u8>) -> String {
@@ -358,4 +358,22 @@ async fn a_campaign_is_duplicated_into_a_draft_without_its_times() {
     let (_, page) = visitor.get("/campaigns/c2").await;
     assert!(!page.contains("Duplicate</button>"), "{page}");
     assert_eq!(visitor.post("/campaigns/c2/duplicate", &[]).await.status(), 409);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_campaign_on_hold_says_what_holds_it_and_since_when() {
+    let provider = Scripted::start(|_, _| Reaction::Answer(402, "", String::new())).await;
+    let service = Service::start(true, &provider.url, TOKENS).await;
+    let visitor = Visitor::new(&service, "act-1").await;
+    visitor.submit(&job()).await;
+    service.until_state("c1", "held").await;
+    let (_, page) = visitor.get("/campaigns/c1").await;
+    for shown in ["On hold, account main: HTTP 402", "On hold since <time", ">Resume</button>"] {
+        assert!(page.contains(shown), "{shown}: {page}");
+    }
+    assert!(!page.contains(">Pause</button>"), "{page}");
+    // The form for a message says so before anything is sent.
+    let step = begin(&visitor, "people.csv", b"phone,name\n+919876500001,Asha\n".to_vec()).await;
+    let (_, page) = visitor.get(&step.replace("/audience", "/message")).await;
+    assert!(page.contains("main (on hold)") && page.contains("main is on hold since"), "{page}");
 }

@@ -13,6 +13,7 @@ use super::super::problem::Problem;
 use super::facts::Facts;
 use super::plot::plot;
 use super::render::{Look, page_of, part, serialized};
+use super::words::Known;
 use super::{Dashboard, words};
 use crate::campaign::codes;
 use crate::campaign::text::titled;
@@ -109,7 +110,7 @@ pub(super) async fn row(dashboard: &Dashboard, campaign: &Campaign) -> Result<St
     Ok(part(
         "campaign_row.html",
         context! {
-            ..head(campaign, &[], most),
+            ..head(campaign, &[], &Known { most, held: None }),
             ..context! {
                 rate => is_running.then(|| words::rate(words::within(campaign.rate, most))),
                 limit => most.map(words::rate),
@@ -120,14 +121,14 @@ pub(super) async fn row(dashboard: &Dashboard, campaign: &Campaign) -> Result<St
 }
 
 /// What all pictures of a campaign begin with.
-fn head(campaign: &Campaign, acts: &[Act], most: Option<f64>) -> Value {
+fn head(campaign: &Campaign, acts: &[Act], known: &Known<'_>) -> Value {
     let state = campaign.state;
     context! {
         id => campaign.id.as_str(),
         name => words::name(campaign),
         state => state.as_str(),
         reason => campaign.reason.as_deref().map(words::plain),
-        sentence => words::sentence(campaign, acts, most),
+        sentence => words::sentence(campaign, acts, known),
         progress => words::progress(campaign),
         done => words::percent(words::progress(campaign), 1000),
         counts => serialized(campaign.counts),
@@ -139,7 +140,8 @@ fn head(campaign: &Campaign, acts: &[Act], most: Option<f64>) -> Value {
         started_at => campaign.started_at.map(|at| at.to_string()),
         finished_at => campaign.finished_at.map(|at| at.to_string()),
         is_over => state.is_over(),
-        can_pause => state != CampaignState::Paused && state.can_become(CampaignState::Paused),
+        // One that is on hold sends nothing as it is.
+        can_pause => !matches!(state, CampaignState::Paused | CampaignState::Held) && state.can_become(CampaignState::Paused),
         can_resume => matches!(state, CampaignState::Paused | CampaignState::Held),
         can_cancel => state.can_become(CampaignState::Cancelled) && words::unsent(campaign) > 0,
     }
@@ -187,7 +189,7 @@ pub(super) fn parts(
     accounts: &Accounts,
 ) -> Vec<(&'static str, String)> {
     let most = material.facts.most(campaign, accounts);
-    let head = head(campaign, &material.acts, most);
+    let head = head(campaign, &material.acts, &Known { most, held: material.held.as_ref() });
     let with = |own: Value| context! { ..own, ..head.clone() };
     let zone = material.facts.zone.as_deref().and_then(|zone| TimeZone::get(zone).ok());
     let plot = plot(&material.points, most, &zone.unwrap_or(TimeZone::UTC));
@@ -324,7 +326,7 @@ pub(super) async fn show(
         .first()
         .filter(|act| asked.done.as_ref() == Some(&act.what) && still_holds(act, &campaign));
     let own = context! {
-        ..head(&campaign, &material.acts, None),
+        ..head(&campaign, &material.acts, &Known::default()),
         ..context! {
             parts,
             is_still => !may_change(&campaign),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::campaign::{CampaignState, counted, thousands, visible};
-use crate::ledger::{Act, Campaign};
+use crate::ledger::{Act, Campaign, OpenBreaker};
 use crate::views::status::eta;
 
 /// A span as people say it: `about 12 minutes`.
@@ -93,9 +93,18 @@ pub(super) fn name(campaign: &Campaign) -> String {
     plain(named.unwrap_or(campaign.id.as_str()))
 }
 
+/// What is known of a campaign beside itself.
+#[derive(Default)]
+pub(super) struct Known<'k> {
+    /// Its limit, in messages per second.
+    pub(super) most: Option<f64>,
+    /// What holds it together with others.
+    pub(super) held: Option<&'k OpenBreaker>,
+}
+
 /// Returns the state of a campaign in a sentence. `acts` are its audit entries, the newest first, as far as they are known, and
-/// `most` is its limit in messages per second.
-pub(super) fn sentence(campaign: &Campaign, acts: &[Act], most: Option<f64>) -> String {
+/// `known` is what else is known of it.
+pub(super) fn sentence(campaign: &Campaign, acts: &[Act], known: &Known<'_>) -> String {
     let counts = &campaign.counts;
     let because = |what: &str| match &campaign.reason {
         Some(reason) => format!("{what}: {}.", plain(reason)),
@@ -109,7 +118,12 @@ pub(super) fn sentence(campaign: &Campaign, acts: &[Act], most: Option<f64>) -> 
             let by = by.map(|act| format!(" by {} at {:.0}", plain(&act.who), act.at)).unwrap_or_default();
             format!("Paused{by}. Nothing is sent until you resume.")
         }
-        CampaignState::Held => because("On hold"),
+        CampaignState::Held => match (&campaign.suspended_by, known.held) {
+            (Some(breaker), Some(open)) => {
+                format!("On hold, {}: {}.", plain(&breaker.to_string()), plain(&open.reason))
+            }
+            _ => because("On hold"),
+        },
         CampaignState::Cancelled if counts.accepted == 0 => "Cancelled before anything was sent.".into(),
         CampaignState::Cancelled => {
             format!("Cancelled after {} had been accepted.", counted(counts.accepted, "message"))
@@ -137,7 +151,7 @@ pub(super) fn sentence(campaign: &Campaign, acts: &[Act], most: Option<f64>) -> 
             let done = percent(progress(campaign), 1000);
             let mut text = format!("Sending: {done} done");
             if campaign.rate > 0.0 {
-                text += &format!(", {}", rate(within(campaign.rate, most)));
+                text += &format!(", {}", rate(within(campaign.rate, known.most)));
             }
             if let Some(left) = eta(campaign) {
                 text += &format!(", {} left", about(left.as_secs()));

@@ -130,7 +130,7 @@ async fn test_page(
             let (code, text) = test.rejected.keys().next().map_or(("", ""), |code| {
                 (code.as_str(), test.texts.get(code).map_or("", String::as_str))
             });
-            context! { id => test.id.as_str(), sentence => words::sentence(test, &[], None), is_over => test.state.is_over(),
+            context! { id => test.id.as_str(), sentence => words::sentence(test, &[], &words::Known::default()), is_over => test.state.is_over(),
                 at => test.submitted_at.to_string(), code, text }
         })
         .collect();
