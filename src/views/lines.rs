@@ -80,8 +80,8 @@ impl<W: Write> Lines<W> {
     }
 }
 
-/// A field or a name as a spreadsheet may show it.
-fn cell(text: &str) -> String {
+/// Returns a text of others as a spreadsheet may show it: nothing in it hides what follows, or is run as a formula.
+pub fn cell(text: &str) -> String {
     harmless(&visible_lines(text)).into_owned()
 }
 

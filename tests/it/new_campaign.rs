@@ -166,6 +166,9 @@ async fn opt_outs_are_imported_and_every_row_is_accounted_for() {
     assert!(csv.starts_with("row,text,reason\n2,12,") && csv.contains("\n3,nobody,"), "{csv}");
     let (_, page) = import("again.csv", b"phone\n98765 00001\n98765 00002\n", &[("region", "IN")]).await;
     assert!(page.contains("again.csv: 1 number added, 1 already on the list."), "{page}");
+    // What a spreadsheet would run is a text in the file of what could not be read.
+    let (_, page) = import("run.csv", b"phone\n+919876500001\n=1+1\n", &[]).await;
+    assert!(read(&page).contains("%0A2%2C%27%3D1%2B1%2C"), "{page}");
     // A column is chosen where none is found, by a list of those that are there.
     let odd = b"reach at,name\n+919876500003,Asha\n";
     let (status, page) = import("odd.csv", odd, &[]).await;

@@ -20,6 +20,7 @@ use super::words::as_sentence;
 use crate::audience::{self, AudienceError, NumberList, Settings, Source, UnreadableRow};
 use crate::campaign::{Phone, PhoneParser, counted, thousands};
 use crate::ledger::{Audit, Suppress, on_ledger};
+use crate::views::lines::cell;
 
 /// How many numbers a page has.
 const LISTED: usize = 50;
@@ -304,7 +305,7 @@ fn download(rows: &[UnreadableRow]) -> String {
     let mut write = |row: [&str; 3]| drop(csv.write_record(row));
     write(["row", "text", "reason"]);
     for one in rows {
-        write([&one.row.to_string(), &one.text, &one.reason]);
+        write([&one.row.to_string(), &cell(&one.text), &one.reason]);
     }
     let bytes = csv.into_inner().unwrap_or_default();
     let text: String = url::form_urlencoded::byte_serialize(&bytes).collect();
