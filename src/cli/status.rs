@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use jiff::Timestamp;
@@ -18,6 +18,9 @@ use crate::views::status::{Status as StatusView, eta};
 const SHOWN: usize = 20;
 /// How often a watched campaign is shown.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How long a watched campaign is waited for that is not there yet.
+const APPEARS: Duration = Duration::from_secs(10);
 
 /// Show a campaign in full.
 #[derive(Args)]
@@ -53,8 +56,21 @@ async fn refusal(config: &Config, id: &str) -> Option<String> {
     Some(refused.error.lines().next().unwrap_or_default().to_owned())
 }
 
+/// Finds the campaign; one that is watched may be a moment away, because a worker is just taking its job.
+async fn first(status: &Status, ledger: &impl Ledger) -> Result<Campaign, Failure> {
+    let start = Instant::now();
+    loop {
+        match open::campaign(ledger, &status.id).await {
+            Err(Failure::NotFound(_)) if status.watch && start.elapsed() < APPEARS => {
+                tokio::time::sleep(LOOK / 4).await;
+            }
+            found => return found,
+        }
+    }
+}
+
 async fn show(status: &Status, ledger: &impl Ledger, json: bool) -> Outcome {
-    let mut campaign = open::campaign(ledger, &status.id).await?;
+    let mut campaign = first(status, ledger).await?;
     print(&text(&campaign, json)?)?;
     if !json {
         print(&history(ledger, &campaign).await?)?;

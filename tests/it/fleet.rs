@@ -389,6 +389,20 @@ async fn purge(amqp: &str, queue: &str) {
     connection.close(200, "done".into()).await.unwrap();
 }
 
+/// What is submitted is watched at once, as the README does, whether a worker has taken it or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watched_campaign_may_be_a_moment_away() {
+    let (_sandbox, url) = sandbox(Behaviour::default()).await;
+    let fleet = Fleet::new(3, &url, "");
+    let watching = fleet.ok(&["status", "c1", "--watch", "--json"]);
+    let submitting = async {
+        fleet.submit().await;
+        fleet.worker()
+    };
+    let (watched, _worker) = tokio::join!(watching, submitting);
+    assert!(watched.out.contains("completed"), "{watched:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_embedded_worker_does_the_same_on_one_machine() {
     let (sandbox, url) =
