@@ -1,6 +1,6 @@
 //! The uploaded audiences: what they hold, who uploaded them, where they are used. One that nothing needs any more can be deleted.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use axum::extract::State;
@@ -18,12 +18,15 @@ use super::new::draft_paths;
 use super::render::{Look, page_of};
 use super::words;
 use crate::audience::{self, Root, Settings};
+use crate::campaign::CampaignId;
 use crate::ledger::{Audit, Campaign, CampaignFilter, Campaigns, on_ledger};
 
 /// How many files are listed.
 const LISTED: usize = 100;
-/// How many campaigns and audit entries are searched for where and by whom a file was used.
-const SEARCHED: usize = 500;
+/// How many campaigns are searched for where a file was used: each one's job is read, and may be long.
+const CAMPAIGNS: usize = 100;
+/// How many audit entries are searched for who uploaded a file.
+const ENTRIES: usize = 500;
 /// The largest file whose rows and columns are looked up for the list, in bytes.
 const LOOKED_INTO: u64 = 32 << 20;
 /// How many files' rows and columns are remembered.
@@ -91,8 +94,8 @@ pub(super) async fn list(
         }
         Err(problem) => return Err(problem),
     };
-    let uses = uses(&dashboard).await?;
-    let page = on_ledger!(dashboard.api.ledger()?, ledger => ledger.acts(None, None, SEARCHED).await?);
+    let uses = uses(&dashboard, false).await?;
+    let page = on_ledger!(dashboard.api.ledger()?, ledger => ledger.acts(None, None, ENTRIES).await?);
     let mut rows = Vec::new();
     for file in files.iter().take(LISTED) {
         let looked = dashboard.audiences.of(&dashboard, file).await?;
@@ -145,20 +148,19 @@ impl Uses {
     }
 }
 
-/// What uses which file: all drafts, all campaigns that have not ended, and the most recent others.
-async fn uses(dashboard: &Dashboard) -> Result<BTreeMap<String, Uses>, Problem> {
+/// What uses which file: all drafts and the most recent campaigns; where it counts also all that have not ended.
+async fn uses(dashboard: &Dashboard, with_all_active: bool) -> Result<BTreeMap<String, Uses>, Problem> {
     let ledger = dashboard.api.ledger()?;
     let mut campaigns =
-        on_ledger!(ledger, ledger => ledger.page(&CampaignFilter::default(), None, SEARCHED).await?)
+        on_ledger!(ledger, ledger => ledger.page(&CampaignFilter::default(), None, CAMPAIGNS).await?)
             .campaigns;
-    let active = on_ledger!(ledger, ledger => {
-        let ids = ledger.changes(0).await?.ids;
-        ledger.read_each(ids).await?
-    });
-    for campaign in active {
-        if !campaigns.iter().any(|known| known.id == campaign.id) {
-            campaigns.push(campaign);
-        }
+    if with_all_active {
+        let known: BTreeSet<CampaignId> = campaigns.iter().map(|campaign| campaign.id.clone()).collect();
+        let active = on_ledger!(ledger, ledger => {
+            let ids = ledger.changes(0).await?.ids;
+            ledger.read_each(ids).await?
+        });
+        campaigns.extend(active.into_iter().filter(|campaign| !known.contains(&campaign.id)));
     }
     let mut uses: BTreeMap<String, Uses> = BTreeMap::new();
     for campaign in campaigns {
@@ -179,7 +181,7 @@ pub(super) async fn delete(
     fields: Fields,
 ) -> Result<Response, Problem> {
     let path = fields.get("path");
-    if uses(&dashboard).await?.get(path).is_some_and(Uses::need_it) {
+    if uses(&dashboard, true).await?.get(path).is_some_and(Uses::need_it) {
         let detail = "a draft or a campaign that has not ended still needs this file";
         return Err(Problem::new(axum::http::StatusCode::CONFLICT, detail));
     }

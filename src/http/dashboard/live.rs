@@ -15,8 +15,8 @@ use futures_util::{Stream, StreamExt};
 use minijinja::context;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{Mutex, watch};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::super::api::away;
 use super::super::api::extract::{Params, campaign};
@@ -154,15 +154,30 @@ pub(super) async fn rows(
     Ok(answer(&dashboard, stream::select(all, rest)))
 }
 
+/// The newest campaign, looked up once for all pages that are open.
+#[derive(Default)]
+pub(super) struct KnownNewest(Mutex<Option<(Instant, Option<CampaignId>)>>);
+
+impl KnownNewest {
+    async fn of(&self, dashboard: &Dashboard) -> Option<CampaignId> {
+        let mut known = self.0.lock().await;
+        if let Some((_, newest)) = known.as_ref().filter(|(at, _)| at.elapsed() < LOOK_FOR_NEW) {
+            return newest.clone();
+        }
+        let ledger = dashboard.api.ledger().ok()?;
+        let page = on_ledger!(ledger, ledger => ledger.page(&CampaignFilter::default(), None, 1).await);
+        let newest = page.ok().and_then(|page| page.campaigns.into_iter().next()).map(|first| first.id);
+        *known = Some((Instant::now(), newest.clone()));
+        newest
+    }
+}
+
 /// Says once that there is a campaign newer than the first of the list.
 fn newer_than(dashboard: Dashboard, newest: String) -> impl Stream<Item = Bytes> + Send {
     let found = async move {
         loop {
             sleep(LOOK_FOR_NEW).await;
-            let Ok(ledger) = dashboard.api.ledger() else { continue };
-            let page = on_ledger!(ledger, ledger => ledger.page(&CampaignFilter::default(), None, 1).await);
-            let first = page.ok().and_then(|page| page.campaigns.into_iter().next());
-            if first.is_some_and(|first| first.id.as_str() != newest) {
+            if dashboard.newest.of(&dashboard).await.is_some_and(|first| first.as_str() != newest) {
                 return event("new-campaigns", &part("new_campaigns.html", context! {})).1;
             }
         }

@@ -42,6 +42,7 @@ use super::problem::Problem;
 use answers::KnownAnswers;
 use audiences::KnownAudiences;
 use facts::KnownFacts;
+use live::KnownNewest;
 use render::{Look, error_page};
 
 /// What a form may hold, in bytes: more is no form of ours.
@@ -58,6 +59,7 @@ pub(super) struct Dashboard {
     facts: Arc<KnownFacts>,
     answers: Arc<KnownAnswers>,
     audiences: Arc<KnownAudiences>,
+    newest: Arc<KnownNewest>,
     health: Health,
     /// Whether people come to it by TLS.
     is_secure: bool,
@@ -85,6 +87,7 @@ pub fn router(api: Api, access: Access, health: Health, public_url: Option<&Url>
         facts: Arc::default(),
         answers: Arc::default(),
         audiences: Arc::default(),
+        newest: Arc::default(),
         health: health.clone(),
         is_secure,
     };

@@ -82,7 +82,7 @@ async fn page(
     let mut numbers = if wanted.is_empty() {
         list.suppressed_from(asked.cursor.unwrap_or_default(), LISTED + 1)
     } else {
-        list.suppressed_with(&wanted, LISTED + 1)
+        list.suppressed_with(wanted.clone(), LISTED + 1).await
     };
     let is_more = numbers.len() > LISTED;
     let next = if is_more { numbers.pop() } else { None };

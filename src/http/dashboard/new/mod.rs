@@ -95,7 +95,9 @@ async fn senders(dashboard: &Dashboard) -> Result<Vec<SenderNumber>, Problem> {
         on_ledger!(ledger, ledger => ledger.page(&CampaignFilter::default(), None, LOOKED_AT).await?);
     let mut senders: Vec<SenderNumber> = Vec::new();
     for campaign in &latest.campaigns {
-        let number = dashboard.facts.of(ledger, &campaign.id).await?.from.clone();
+        // One that was just removed has no job any more; that keeps no new one from being made.
+        let Ok(facts) = dashboard.facts.of(ledger, &campaign.id).await else { continue };
+        let number = facts.from.clone();
         let account = &campaign.account;
         if !senders.iter().any(|known| known.number == number && known.account == *account) {
             senders.push(SenderNumber { account: account.clone(), number });
