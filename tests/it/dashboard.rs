@@ -608,3 +608,25 @@ async fn what_was_done_is_said_until_something_else_happens() {
     assert_eq!(service.post("/campaigns/waits/resume", &Value::Null).await.status, 200);
     assert!(!said(&paused).await, "it is not paused any more");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_list_says_that_there_are_new_campaigns() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let visitor = Visitor::new(&service, "act-1").await;
+    let (_, page) = visitor.get("/").await;
+    assert!(page.contains("/live?campaigns=&amp;newest=-\""), "an empty list is live, too: {page}");
+    // The answer begins with the first event.
+    let follow = async |newest: &str| {
+        let address = format!("/live?campaigns=&newest={newest}");
+        let answer = visitor.request(Method::GET, &address).send().await.unwrap();
+        parts(answer, |parts| parts.iter().any(|part| part["id"] == "new-campaigns")).await
+    };
+    let campaign = waiting("waits");
+    let (empty, other, ()) = tokio::join!(follow("-"), follow("before"), visitor.submit(&campaign));
+    for told in [empty, other] {
+        assert!(told[0]["html"].as_str().unwrap().contains("There are new campaigns."), "{told:?}");
+    }
+    let (_, page) = visitor.get("/").await;
+    assert!(page.contains("&amp;newest=waits\""), "{page}");
+}

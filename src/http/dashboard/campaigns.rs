@@ -24,6 +24,8 @@ use crate::ledger::{
     Reporting, Series, on_ledger,
 };
 
+/// What stands for the newest campaign where there is none: no id begins like that, and an empty value is none in a query.
+const NO_CAMPAIGN: &str = "-";
 /// How many campaigns a page of the list has.
 const LISTED: usize = 30;
 /// How many acts are shown beside a campaign, and on a page of their own.
@@ -91,7 +93,7 @@ pub(super) async fn list(
         q => asked.q,
         account => asked.account,
         follow => followed.join(","),
-        newest => (!is_filtered && asked.cursor.is_none()).then(|| page.campaigns.first().map_or("", |campaign| campaign.id.as_str())),
+        newest => (!is_filtered && asked.cursor.is_none()).then(|| page.campaigns.first().map_or(NO_CAMPAIGN, |campaign| campaign.id.as_str())),
         rehearses => backing.context.rehearses,
     };
     Ok(page_of(&look, Some(&who), "campaigns.html", "Campaigns", own))

@@ -124,7 +124,7 @@ fn changes(mut receiver: watch::Receiver<Arc<Seen>>) -> impl Stream<Item = Arc<S
 pub(super) struct Followed {
     /// Ids, with commas between them.
     campaigns: Option<String>,
-    /// The first campaign of the list, where new ones are to be told; empty where there is none yet.
+    /// The first campaign of the list, where new ones are to be told; no campaign's id where there is none yet.
     newest: Option<String>,
 }
 
