@@ -15,6 +15,7 @@
 //! - [`views`] is what people and systems are shown: status, report, answers, checks, codes.
 //! - [`sandbox`] is a provider to try things on. It knows the domain at most.
 //! - [`traces`] tells the way of a job by OTLP, where an endpoint is configured.
+//! - `routing` is what the servers hand their handlers to.
 //! - `runtime` is where the engine takes time and chance from, so that a simulation can hand in its own.
 //! - [`config`] and [`telemetry`] serve the command line in [`cli`], which has one file a command.
 
@@ -33,6 +34,7 @@ pub mod limiter;
 pub mod provider;
 pub mod queue;
 pub mod redis_client;
+mod routing;
 mod runtime;
 pub mod sandbox;
 #[cfg(test)]

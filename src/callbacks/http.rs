@@ -6,12 +6,12 @@ use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
 
 use super::{Address, Reports, Taken};
 use crate::ledger::Ledger;
+use crate::routing::{get, post};
 
 /// The longest body: Meta sends up to 3 MiB.
 const MAX_BODY_BYTES: usize = 4 << 20;
@@ -22,7 +22,7 @@ pub type Slot<L> = Arc<OnceLock<Reports<L>>>;
 /// The route of reports. A provider that comes before the ledger is there is to come again.
 pub fn router<L: Ledger>(reports: Slot<L>) -> Router {
     Router::new()
-        .route("/callbacks/{account}/{capability}", post(take::<L>).get(take_query::<L>))
+        .route("/callbacks/{account}/{capability}", post(take::<L>).merge(get(take_query::<L>)))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(reports)
 }

@@ -16,7 +16,6 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use opentelemetry::context::FutureExt;
 use tokio::net::TcpListener;
@@ -29,6 +28,7 @@ pub use health::Health;
 use problem::Problem;
 
 use crate::dispatch::Accounts;
+use crate::routing::get;
 use crate::traces;
 
 /// The most connections that are open at once.

@@ -23,7 +23,7 @@ use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, RawPathParams, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::MethodFilter;
 use axum::{Json, Router};
 use governor::clock::{Clock, MonotonicClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
@@ -31,6 +31,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::campaign::Rate;
+use crate::routing::{get, on, post};
 use api::{Api, Error, Message, Subject, come_back, cut_off};
 use callbacks::Callbacks;
 pub use callbacks::Reporting;
@@ -121,7 +122,7 @@ impl Sandbox {
             .merge(speaks::<Meta>())
             .route("/stats", get(stats))
             .route("/messages", get(messages))
-            .route("/faults", put(change_faults))
+            .route("/faults", on(MethodFilter::PUT, change_faults))
             .layer(DefaultBodyLimit::max(8 << 20))
             .with_state(shared.clone());
         let server = tokio::spawn(async move {

@@ -3,7 +3,7 @@
 use crate::support::sources;
 
 /// What each module may use of the crate.
-const MAY_USE: [(&str, &[&str]); 21] = [
+const MAY_USE: [(&str, &[&str]); 22] = [
     ("campaign", &[]),
     ("audience", &["campaign", "egress"]),
     ("egress", &[]),
@@ -14,7 +14,8 @@ const MAY_USE: [(&str, &[&str]); 21] = [
     ("limiter", &["campaign", "redis_client", "runtime"]),
     ("queue", &["campaign", "connection_slot"]),
     ("ledger", &["campaign", "redis_client", "runtime"]),
-    ("sandbox", &["campaign"]),
+    ("sandbox", &["campaign", "routing"]),
+    ("routing", &[]),
     ("runtime", &[]),
     (
         "dispatch",
@@ -24,12 +25,12 @@ const MAY_USE: [(&str, &[&str]); 21] = [
         "simulation",
         &["campaign", "audience", "provider", "limiter", "queue", "ledger", "dispatch", "runtime"],
     ),
-    ("callbacks", &["campaign", "ledger", "queue", "dispatch", "forward"]),
+    ("callbacks", &["campaign", "ledger", "queue", "dispatch", "forward", "routing"]),
     ("config", &["campaign", "provider"]),
     ("telemetry", &["campaign"]),
     ("traces", &["campaign"]),
     ("views", &["campaign", "egress", "ledger", "dispatch"]),
-    ("http", &["campaign", "audience", "queue", "ledger", "dispatch", "views", "traces"]),
+    ("http", &["campaign", "audience", "queue", "ledger", "dispatch", "views", "traces", "routing"]),
     (
         "cli",
         &[

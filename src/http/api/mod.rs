@@ -18,15 +18,16 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::handler::Handler;
 use axum::http::{Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use tokio::sync::Semaphore;
+use utoipa::__dev::{SchemaReferences, Tags};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, License, OpenApi, OpenApiBuilder};
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
+use utoipa_axum::PathItemExt;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 use super::Health;
 use super::access::{Access, guard};
@@ -34,6 +35,7 @@ use super::problem::Problem;
 use crate::campaign::MessageState;
 use crate::dispatch::{Context, JOB_LIMIT};
 use crate::ledger::AnyLedger;
+use crate::routing::{Answer, get, on};
 use description::Queries;
 
 /// Where it begins.
@@ -125,6 +127,30 @@ pub(super) async fn in_time(State(health): State<Health>, request: Request, next
             "the ledger does not answer; what was asked for may be done nevertheless, and can be asked again";
         Problem::away(detail).into_response()
     })
+}
+
+/// The routes of handlers that share a path, and what the document says of them.
+macro_rules! routes {
+    ($($module:ident::$handler:ident),+) => {{
+        let mut routes = UtoipaMethodRouter::default();
+        $(utoipa_axum::paste! { add::<$module::[<__path_ $handler>], _, _>(&mut routes, $module::$handler); })+
+        routes
+    }};
+}
+
+fn add<P, T, H>((schemas, paths, router): &mut UtoipaMethodRouter<Api>, handler: H)
+where
+    P: utoipa::Path + SchemaReferences + for<'tag> Tags<'tag>,
+    H: Handler<T, Api, Future = Answer> + Sync,
+{
+    let methods = P::methods();
+    for method in &methods {
+        *router = std::mem::take(router).merge(on(method.to_method_filter(), handler.clone()));
+    }
+    P::schemas(schemas);
+    let mut operation = P::operation();
+    operation.tags = Some(P::tags().into_iter().map(str::to_owned).collect());
+    paths.add_path_operation(P::path(), methods, operation);
 }
 
 /// The routes, and the `OpenAPI` document of all of them.

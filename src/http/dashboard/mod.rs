@@ -32,13 +32,13 @@ use axum::extract::{DefaultBodyLimit, FromRef, Request, State};
 use axum::http::{HeaderValue, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use url::Url;
 
 use super::Health;
 use super::access::Access;
 use super::api::{Api, in_time, reports};
 use super::problem::Problem;
+use crate::routing::{get, post};
 use answers::KnownAnswers;
 use audiences::KnownAudiences;
 use facts::KnownFacts;
@@ -93,7 +93,7 @@ pub fn router(api: Api, access: Access, health: Health, public_url: Option<&Url>
     };
     // An audience is counted while it is written.
     let uploads = Router::new()
-        .route("/new", get(new::begin).post(new::create))
+        .route("/new", get(new::begin).merge(post(new::create)))
         .route("/suppressed/import", post(suppressed::import))
         .layer(DefaultBodyLimit::disable());
     let pages = Router::new()
@@ -113,9 +113,9 @@ pub fn router(api: Api, access: Access, health: Health, public_url: Option<&Url>
         .route("/accounts/resume", post(accounts::resume))
         .route("/audiences", get(audiences::list))
         .route("/audiences/delete", post(audiences::delete))
-        .route("/suppressed", get(suppressed::list).post(suppressed::add))
+        .route("/suppressed", get(suppressed::list).merge(post(suppressed::add)))
         .route("/suppressed/remove", post(suppressed::remove))
-        .route("/refused", get(refused::list).post(refused::decide))
+        .route("/refused", get(refused::list).merge(post(refused::decide)))
         .route("/codes", get(codes::list))
         .route("/log", get(campaigns::log))
         .layer(DefaultBodyLimit::max(FORM))
@@ -125,7 +125,7 @@ pub fn router(api: Api, access: Access, health: Health, public_url: Option<&Url>
         // Outside of the guard, which asks the ledger whose session was ended.
         .layer(middleware::from_fn_with_state(health, in_time));
     Router::new()
-        .route("/sign-in", get(session::page).post(session::sign_in))
+        .route("/sign-in", get(session::page).merge(post(session::sign_in)))
         .route("/theme", post(session::theme))
         .route("/assets/{name}", get(assets::serve))
         .merge(pages)

@@ -149,9 +149,15 @@ impl Store {
         &self,
         read: impl FnOnce(&Connection) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, LedgerError> {
+        let (sender, receiver) = oneshot::channel();
         let reader = self.reader.clone();
-        let work = move || read(&reader.lock().unwrap_or_else(PoisonError::into_inner));
-        tokio::task::spawn_blocking(work).await.map_err(|fault| storage(&self.path, &fault))?
+        // Boxed, as each type that is spawned is compiled through the whole of the runtime.
+        let work: Box<dyn FnOnce() + Send> = Box::new(move || {
+            // A caller that has gone away wants no answer.
+            let _ = sender.send(read(&reader.lock().unwrap_or_else(PoisonError::into_inner)));
+        });
+        tokio::task::spawn_blocking(work);
+        receiver.await.map_err(|_| storage(&self.path, &"could not be read"))?
     }
 
     /// Writes; when it returns, the write is on disk.

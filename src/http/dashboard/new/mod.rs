@@ -16,7 +16,6 @@ use axum::Router;
 use axum::extract::{Multipart, State};
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Redirect, Response};
-use axum::routing::{get, post};
 use minijinja::{Value as Shown, context};
 use serde_json::Value;
 
@@ -29,6 +28,7 @@ use super::{Dashboard, words};
 use crate::audience::Encoding;
 use crate::campaign::{Job, PhoneParser};
 use crate::ledger::{CampaignDrafts, CampaignFilter, Campaigns, on_ledger};
+use crate::routing::{get, post};
 use draft::Draft;
 
 /// How many audiences are offered to be picked.
@@ -40,13 +40,13 @@ const NAME: usize = 100;
 
 pub(super) fn routes() -> Router<Dashboard> {
     Router::new()
-        .route("/new/{draft}/audience", get(audience::show).post(audience::save))
-        .route("/new/{draft}/message", get(message::show).post(message::save))
+        .route("/new/{draft}/audience", get(audience::show).merge(post(audience::save)))
+        .route("/new/{draft}/message", get(message::show).merge(post(message::save)))
         .route("/new/{draft}/preview", post(message::preview))
-        .route("/new/{draft}/when", get(when::show).post(when::save))
+        .route("/new/{draft}/when", get(when::show).merge(post(when::save)))
         .route("/new/{draft}/check", get(send::check))
-        .route("/new/{draft}/test", get(send::show_test).post(send::test))
-        .route("/new/{draft}/send", get(send::confirm).post(send::send))
+        .route("/new/{draft}/test", get(send::show_test).merge(post(send::test)))
+        .route("/new/{draft}/send", get(send::confirm).merge(post(send::send)))
         .route("/new/{draft}/remove", post(remove))
 }
 

@@ -1,0 +1,59 @@
+//! Routes whose handlers are behind one type. axum wraps each handler in some twenty types of its own before it is a route, and
+//! compiling those for each of a hundred handlers took a third of the time of this crate's build. It never decides what is
+//! served where.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::handler::Handler;
+use axum::response::Response;
+use axum::routing::{MethodFilter, MethodRouter};
+
+/// What a handler that is a function gives.
+pub(crate) type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
+
+/// A handler of which only its state is known.
+struct Erased<S>(Arc<dyn Fn(Request, S) -> Answer + Send + Sync>);
+
+impl<S> Clone for Erased<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<S: Send + Sync + 'static> Handler<Self, S> for Erased<S> {
+    type Future = Answer;
+
+    fn call(self, request: Request, state: S) -> Answer {
+        (self.0)(request, state)
+    }
+}
+
+/// Routes a method to a handler.
+pub(crate) fn on<S, T, H>(method: MethodFilter, handler: H) -> MethodRouter<S>
+where
+    H: Handler<T, S, Future = Answer> + Sync,
+    S: Clone + Send + Sync + 'static,
+{
+    let call = move |request, state| handler.clone().call(request, state);
+    MethodRouter::new().on(method, Erased(Arc::new(call)))
+}
+
+/// Routes `GET` and `HEAD`.
+pub(crate) fn get<S, T, H>(handler: H) -> MethodRouter<S>
+where
+    H: Handler<T, S, Future = Answer> + Sync,
+    S: Clone + Send + Sync + 'static,
+{
+    on(MethodFilter::GET, handler)
+}
+
+/// Routes `POST`.
+pub(crate) fn post<S, T, H>(handler: H) -> MethodRouter<S>
+where
+    H: Handler<T, S, Future = Answer> + Sync,
+    S: Clone + Send + Sync + 'static,
+{
+    on(MethodFilter::POST, handler)
+}
