@@ -12,7 +12,7 @@ use crate::campaign::control::{Action, Control};
 use crate::campaign::counted;
 use crate::config::Config;
 use crate::dispatch::control;
-use crate::ledger::{Access, on_ledger};
+use crate::ledger::Access;
 
 /// A campaign.
 #[derive(Args)]
@@ -71,13 +71,11 @@ impl Resolve {
 }
 
 pub(super) async fn main((which, action): (CampaignArgs, Action), config: &Config, json: bool) -> Outcome {
-    let opened = which.store.open(config, Access::Change).await?;
-    let (id, done) = on_ledger!(opened, ledger => {
-        // A name that is not known is told with the nearest that is.
-        let id = open::campaign(&ledger, &which.id).await?.id;
-        let asked = Control { id: id.clone(), action: action.clone(), by: Some(operator()), asked_at: None };
-        (id, control(&ledger, &asked).await?)
-    });
+    let ledger = which.store.open(config, Access::Change).await?;
+    // A name that is not known is told with the nearest that is.
+    let id = open::campaign(&ledger, &which.id).await?.id;
+    let asked = Control { id: id.clone(), action: action.clone(), by: Some(operator()), asked_at: None };
+    let done = control(&ledger, &asked).await?;
     if json {
         print(&format!("{}\n", json!({ "id": id, "state": done.state, "messages": done.messages })))?;
         return Ok(ExitCode::SUCCESS);

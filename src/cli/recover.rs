@@ -12,7 +12,7 @@ use crate::campaign::time::rfc3339;
 use crate::campaign::{CampaignState, Job, counted};
 use crate::config::Config;
 use crate::dispatch::{recover, recover_restored};
-use crate::ledger::{Access, Gap, Ledger, on_ledger};
+use crate::ledger::{Access, Gap, Ledger};
 
 /// Show what the ledger has forgotten of a campaign, and have what may have been sent be in doubt.
 #[derive(Args)]
@@ -31,11 +31,11 @@ pub(super) struct Recover {
 }
 
 pub(super) async fn main(command: Recover, config: &Config, as_json: bool) -> Outcome {
-    let opened = command.store.open(config, Access::Change).await?;
-    on_ledger!(opened, ledger => match &command.id {
+    let ledger = command.store.open(config, Access::Change).await?;
+    match &command.id {
         Some(id) => recover_in(&command, id, config, as_json, &ledger).await,
         None => recover_all(&command, as_json, &ledger).await,
-    })
+    }
 }
 
 /// All campaigns of a ledger that is a backup.

@@ -16,7 +16,7 @@ use super::open::{self, Destination};
 use crate::config::{Config, Settings};
 use crate::dispatch::{Account, Accounts, Opened};
 use crate::http;
-use crate::ledger::{AnyLedger, on_ledger};
+use crate::ledger::AnyLedger;
 
 /// How often the configuration and the files of its secrets are read. What is read twice counts: a file that is being written
 /// may be there in part.
@@ -110,7 +110,7 @@ impl Reloading {
     async fn endpoint(&self, config: &Config) -> Result<Option<CallbackEndpoint>, Failure> {
         let Some(http) = &self.http else { return Ok(None) };
         let public_url = config.http.public_url.as_ref().or(http.public_url.as_ref());
-        on_ledger!(&self.ledger, ledger => CallbackEndpoint::of(config, public_url, ledger).await)
+        CallbackEndpoint::of(config, public_url, &self.ledger).await
     }
 
     async fn take_over_accounts(

@@ -8,7 +8,7 @@ use super::line_format::LineFormat;
 use super::{Outcome, open};
 use crate::campaign::MessageState;
 use crate::config::Config;
-use crate::ledger::{Access, Cursor, Ledger, on_ledger};
+use crate::ledger::{Access, Cursor, Ledger};
 use crate::views::report;
 
 /// Write a line for every message.
@@ -34,7 +34,7 @@ fn states() -> impl clap::builder::TypedValueParser<Value = MessageState> {
 
 pub(super) async fn main(report: Report, config: &Config, json: bool) -> Outcome {
     let opened = report.store.open(config, Access::Read).await?;
-    on_ledger!(opened, ledger => write(&report, &ledger, json).await)
+    write(&report, &opened, json).await
 }
 
 async fn write(asked: &Report, ledger: &impl Ledger, json: bool) -> Outcome {

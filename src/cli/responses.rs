@@ -7,7 +7,7 @@ use clap::Args;
 use super::line_format::LineFormat;
 use super::{Outcome, open};
 use crate::config::Config;
-use crate::ledger::{Access, Ledger, on_ledger};
+use crate::ledger::{Access, Ledger};
 use crate::views::lines::Format;
 use crate::views::responses;
 
@@ -24,7 +24,7 @@ pub(super) struct Responses {
 
 pub(super) async fn main(responses: Responses, config: &Config, json: bool) -> Outcome {
     let opened = responses.store.open(config, Access::Read).await?;
-    on_ledger!(opened, ledger => write(&responses, &ledger, json).await)
+    write(&responses, &opened, json).await
 }
 
 async fn write(asked: &Responses, ledger: &impl Ledger, json: bool) -> Outcome {

@@ -61,7 +61,7 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
         let prepared = tokio::task::spawn_blocking(prepare).await;
         Arc::new(prepared.map_err(|fault| Failure::Outside(fault.to_string()))??)
     };
-    let ledger = Sqlite::open(&path, Access::Send)?;
+    let ledger = AnyLedger::Embedded(Sqlite::open(&path, Access::Send)?);
     // A job without an id that is run again is the same campaign: a new id would send all of it again.
     let (campaign, _) = dispatch::register(
         &ledger,
@@ -78,11 +78,11 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
     print_beginning(&campaign, &path);
     let accounts = Accounts::new(BTreeMap::from([(name.clone(), Ok(account.clone()))]));
     let context = Context::new(accounts.clone(), Audiences::default(), Events::default(), run.sandbox);
-    let any = AnyLedger::Embedded(ledger.clone());
-    open::remember_recipients(&any, &name, &account, account.limits.rates()).await?;
+    open::remember_recipients(&ledger, &name, &account, account.limits.rates()).await?;
     let done = stop.child_token();
-    let reloading = Reloading { file, accounts, only: Some(name), destination, ledger: any, http: None }
-        .start(config, done.clone());
+    let reloading =
+        Reloading { file, accounts, only: Some(name), destination, ledger: ledger.clone(), http: None }
+            .start(config, done.clone());
     let again = again(&run);
     let end = send(&ledger, &context, &prepared, &campaign, &stop, json).await;
     done.cancel();
@@ -108,7 +108,7 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
 
 /// Runs the campaign, and shows how it goes.
 async fn send(
-    ledger: &Sqlite,
+    ledger: &AnyLedger,
     context: &Context,
     prepared: &Arc<dispatch::Prepared>,
     campaign: &Campaign,

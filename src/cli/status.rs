@@ -11,7 +11,7 @@ use super::text::{duration, summary};
 use super::{Failure, Outcome, clear, line, open, print};
 use crate::campaign::{thousands, visible};
 use crate::config::Config;
-use crate::ledger::{Access, Campaign, Ledger, LedgerError, on_ledger};
+use crate::ledger::{Access, Campaign, Ledger, LedgerError};
 use crate::views::status::{Status as StatusView, eta};
 
 /// How many of the last acts of people are shown.
@@ -36,7 +36,7 @@ pub(super) struct Status {
 
 pub(super) async fn main(status: Status, config: &Config, json: bool) -> Outcome {
     let opened = status.store.open(config, Access::Read).await?;
-    let shown = on_ledger!(opened, ledger => show(&status, &ledger, json).await);
+    let shown = show(&status, &opened, json).await;
     match shown {
         Err(Failure::NotFound(why)) => Err(Failure::NotFound(match refusal(config, &status.id).await {
             Some(error) => format!("{why}; a job of that id was refused: {error} (flowcast dead list)"),

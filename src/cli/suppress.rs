@@ -11,7 +11,7 @@ use crate::audience::{self, AudienceError, Source, UnreadableRow};
 use crate::campaign::{Phone, PhoneParser};
 use crate::campaign::{counted, thousands};
 use crate::config::Config;
-use crate::ledger::{Act, Ledger, Suppress as Change, Suppressed, on_ledger};
+use crate::ledger::{Act, Ledger, Suppress as Change, Suppressed};
 
 /// How many unreadable rows of a file are named.
 const ROWS_NAMED: usize = 20;
@@ -57,7 +57,7 @@ enum SuppressCommand {
 pub(super) async fn main(suppress: Suppress, config: &Config, json: bool) -> Outcome {
     // There may be no campaign yet: the list comes first.
     let opened = suppress.store.open_or_make(config).await?;
-    on_ledger!(opened, ledger => run(suppress.what, &ledger, json).await)
+    run(suppress.what, &opened, json).await
 }
 
 async fn run(what: SuppressCommand, ledger: &impl Ledger, json: bool) -> Outcome {

@@ -97,7 +97,7 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     }
     let health = Health::default();
     // Served from the start, so that whoever watches sees what it waits for.
-    let slot = Slot::<Redis>::default();
+    let slot = Slot::default();
     let api = Api::default();
     let access = http::Access::new(open::tokens(config)?);
     let more = router(slot.clone()).merge(pages(config, &api, &access, &health));
@@ -111,10 +111,11 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
         let endpoint = CallbackEndpoint::of(config, config.http.public_url.as_ref(), &ledger).await?;
         Ok::<_, Failure>((server, broker, ledger, endpoint))
     };
-    let (server, broker, ledger, endpoint) = tokio::select! {
+    let (server, broker, redis_ledger, endpoint) = tokio::select! {
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
         connected = connecting => connected?,
     };
+    let ledger = AnyLedger::Fleet(redis_ledger.clone());
     let forward = forward(config, Some(&broker))?;
     let events = events(config, Some(broker.clone()), &forward);
     let destination = Destination::Providers(Some(server.clone()));
@@ -124,21 +125,20 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     tell_of_unfinished(&context.unmoved).await;
     http::count_from_zero(&context.accounts);
     let _ = slot.set(reports(config, &ledger, &context, forward));
-    api.open(AnyLedger::Fleet(ledger.clone()), context.clone());
+    api.open(ledger.clone(), context.clone());
     watch(&health, &server, &broker);
     let progress = LoopProgress::default();
-    let recovering = ledger.clone();
+    let recovering = redis_ledger.clone();
     health.watch_loop(progress.clone(), move || recovering.recovery_steps());
     log_start(&http, "Redis and RabbitMQ");
     let http_side = Some(HttpSide { access, public_url: None });
-    let (accounts, ledger_of) = (context.accounts.clone(), AnyLedger::Fleet(ledger.clone()));
-    Reloading { file, accounts, only: None, destination, ledger: ledger_of, http: http_side }
+    let accounts = context.accounts.clone();
+    Reloading { file, accounts, only: None, destination, ledger: ledger.clone(), http: http_side }
         .start(config, stop.clone());
-    tokio::spawn(clean(ledger.clone(), redis.keep_for.0, stop.clone()));
+    tokio::spawn(clean(redis_ledger, redis.keep_for.0, stop.clone()));
     let done = drain(config, &stop, async {
         let (taken, registered) = mpsc::channel(REGISTERED);
-        let work =
-            Box::pin(work::<Redis, RabbitMq>(&ledger, &broker, &context, registered, &progress, &stop));
+        let work = Box::pin(work::<_, RabbitMq>(&ledger, &broker, &context, registered, &progress, &stop));
         let jobs = Box::pin(take_jobs(&ledger, &broker, &context, &taken, &stop));
         tokio::join!(work, jobs).0
     })
@@ -171,8 +171,8 @@ async fn embedded(
     stop: &CancellationToken,
 ) -> Outcome {
     let path = worker.store.as_deref().unwrap_or(&config.store.path);
-    let ledger = Sqlite::open(path, Access::Send)?;
-    let (health, slot, api) = (Health::default(), Slot::<Sqlite>::default(), Api::default());
+    let ledger = AnyLedger::Embedded(Sqlite::open(path, Access::Send)?);
+    let (health, slot, api) = (Health::default(), Slot::default(), Api::default());
     let access = http::Access::new(open::tokens(config)?);
     let more = router(slot.clone()).merge(pages(config, &api, &access, &health));
     let http = Http::start(&config.http.listen, health.clone(), more).await.map_err(Failure::Outside)?;
@@ -196,24 +196,23 @@ async fn embedded(
     let context = Context::new(accounts, audiences, events, worker.sandbox);
     http::count_from_zero(&context.accounts);
     let _ = slot.set(reports(config, &ledger, &context, forward.clone()));
-    let any = AnyLedger::Embedded(ledger.clone());
-    api.open(any.clone(), context.clone());
+    api.open(ledger.clone(), context.clone());
     // Ready as soon as everything answers.
     health.check("store", || true);
     let progress = LoopProgress::default();
     health.watch_loop(progress.clone(), || 0);
     for (name, account) in context.accounts.usable() {
-        open::remember_recipients(&any, &name, &account, account.limits.rates()).await?;
+        open::remember_recipients(&ledger, &name, &account, account.limits.rates()).await?;
     }
     let sandbox = if worker.sandbox { ", at a sandbox: nothing is really sent" } else { "" };
     log_start(&http, &format!("the store {}{sandbox}", path.display()));
     let http_side = Some(HttpSide { access, public_url: own_url });
     let accounts = context.accounts.clone();
-    let reloading = Reloading { file, accounts, only: None, destination, ledger: any, http: http_side }
-        .start(config, stop.clone());
+    let reloading =
+        Reloading { file, accounts, only: None, destination, ledger: ledger.clone(), http: http_side }
+            .start(config, stop.clone());
     let (_, nothing) = mpsc::channel(1);
-    let done =
-        drain(config, stop, work::<Sqlite, Local>(&ledger, &(), &context, nothing, &progress, stop)).await;
+    let done = drain(config, stop, work::<_, Local>(&ledger, &(), &context, nothing, &progress, stop)).await;
     stop.cancel();
     // It holds the store open.
     let _ = reloading.await;

@@ -292,7 +292,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
                 Ok(Next::Rest(rest)) => break Ok(rest),
                 Ok(Next::Tick) => {}
                 // Others send from this ledger too; what failed here may work in a moment.
-                Err(fault) if L::SHARED => {
+                Err(fault) if self.ledger.is_shared() => {
                     tracing::error!(campaign = %self.id, "{fault}");
                     tokio::time::sleep(REST).await;
                 }
@@ -313,7 +313,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             senders.sending.stop.cancel();
             while senders.tasks.join_next().await.is_some() {}
             if let (Ok(_), Some(fault)) = (&done, senders.sending.state.broken())
-                && !L::SHARED
+                && !self.ledger.is_shared()
             {
                 return Err(fault);
             }
@@ -350,14 +350,14 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         if let Some(gap) = lease.gap.as_ref().filter(|_| is_sent) {
             return self.wait_for_workers(&campaign, gap, lease.leads).await;
         }
-        if lease.leads && lease.gap.is_none() && (L::SHARED || !self.expired_once) {
+        if lease.leads && lease.gap.is_none() && (self.ledger.is_shared() || !self.expired_once) {
             self.expire_claims().await?;
             self.expired_once = true;
         }
         if !lease.leads {
             self.stop_planning().await;
             self.points = None;
-            if L::SHARED && !Q::LASTS {
+            if self.ledger.is_shared() && !Q::LASTS {
                 // Only the worker that leads has its batches.
                 let has_ended = self.rest().await?;
                 self.queue.remove().await?;

@@ -80,7 +80,7 @@ pub async fn work<L: Ledger, Q: Queue>(
     };
     // Before anything is sent, it is known to whom never to.
     while let Err(fault) = context.follow_suppressed(ledger).await {
-        if !L::SHARED {
+        if !ledger.is_shared() {
             return Err(fault);
         }
         tracing::error!("{fault}");
@@ -124,7 +124,7 @@ pub async fn work<L: Ledger, Q: Queue>(
         };
         match looked {
             Ok(()) => {}
-            Err(fault) if L::SHARED => {
+            Err(fault) if ledger.is_shared() => {
                 tracing::error!("{fault}");
                 // It may come back with less than it had.
                 worker.version = 0;
@@ -344,7 +344,7 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
                 self.over.retain(|(at, _)| at.elapsed() < OVER);
                 self.over.push_back((Instant::now(), id));
             }
-            Err(fault) if L::SHARED => {
+            Err(fault) if self.ledger.is_shared() => {
                 tracing::error!(campaign = %id, "{fault}");
                 self.due.insert((self.ledger.time() + REST, id));
             }

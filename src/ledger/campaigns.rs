@@ -317,7 +317,7 @@ fn now(ledger: &impl Store) -> Timestamp {
 /// The campaigns that there are. All writes are atomic and durable when they return.
 pub trait Campaigns: Store {
     /// Whether another process can take over from this one while it runs.
-    const SHARED: bool;
+    fn is_shared(&self) -> bool;
 
     /// Registers a campaign, or finds it as it is.
     ///

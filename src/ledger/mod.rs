@@ -10,6 +10,7 @@
 //! `deliveries.rs`. A backend keeps bytes and swaps them if nobody else has. All of them pass one suite
 //! (`tests/it/ledger.rs`).
 
+mod any;
 mod audit;
 mod batches;
 mod breakers;
@@ -40,6 +41,7 @@ use jiff::Timestamp;
 use crate::campaign::CampaignId;
 
 pub use self::redis::{Redis, RetryPolicy};
+pub use any::AnyLedger;
 pub use audit::{Act, ActPage, Audit};
 pub use batches::{
     ABANDONED, BatchWrite, Batches, Claim, Decision, Listed, Outcome, Purpose, Recorded, Replay, StoredBatch,
@@ -152,26 +154,6 @@ pub trait Ledger:
         }
     }
 }
-
-/// Whichever ledger a process was told to use.
-#[derive(Clone)]
-pub enum AnyLedger {
-    /// That of one machine.
-    Embedded(Sqlite),
-    /// That of a fleet.
-    Fleet(Redis),
-}
-
-/// Runs the same code on whichever ledger it is.
-macro_rules! on_ledger {
-    ($any:expr, $ledger:ident => $code:expr) => {
-        match $any {
-            $crate::ledger::AnyLedger::Embedded($ledger) => $code,
-            $crate::ledger::AnyLedger::Fleet($ledger) => $code,
-        }
-    };
-}
-pub(crate) use on_ledger;
 
 /// A new key for callbacks: 32 random bytes in hexadecimal digits.
 fn new_key() -> String {

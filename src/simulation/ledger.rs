@@ -66,7 +66,9 @@ impl Ledger for Remote {
 }
 
 impl Campaigns for Remote {
-    const SHARED: bool = true;
+    fn is_shared(&self) -> bool {
+        true
+    }
 
     async fn register(&self, new: NewCampaign) -> Result<(Campaign, bool), LedgerError> {
         ask!(self, ledger => ledger.register(new.clone()))

@@ -113,3 +113,39 @@ fn no_code_but_the_providers_own_knows_one_by_name() {
     }
     assert!(seen > 30, "the test sees nothing: {seen}");
 }
+
+/// A method that a trait provides and a backend does otherwise would be done as the trait provides it, and nobody would notice.
+#[test]
+fn what_a_backend_does_itself_is_handed_on_to_it() {
+    let handed_on = &sources("src/ledger/any.rs")[0].1;
+    let mut seen = 0;
+    for (path, text) in [sources("src/ledger/redis"), sources("src/ledger/sqlite")].concat() {
+        for backend in ["Redis", "Sqlite"] {
+            for of_trait in
+                text.split("\nimpl ").skip(1).filter(|part| part.contains(&format!(" for {backend} {{\n")))
+            {
+                let of_trait = of_trait.split("\n}\n").next().unwrap();
+                let first = of_trait.lines().next().unwrap();
+                let name = first.split(' ').next().unwrap().rsplit("::").next().unwrap();
+                if !handed_on.contains(&format!("impl {name} for AnyLedger {{")) {
+                    continue;
+                }
+                for method in of_trait.lines().filter_map(|line| line.strip_prefix("    ")) {
+                    let method = method.strip_prefix("async ").unwrap_or(method);
+                    let Some(method) =
+                        method.strip_prefix("fn ").and_then(|method| method.split(['(', '<']).next())
+                    else {
+                        continue;
+                    };
+                    seen += 1;
+                    assert!(
+                        handed_on.contains(&format!("fn {method}(")),
+                        "{}: {name}::{method}",
+                        path.display()
+                    );
+                }
+            }
+        }
+    }
+    assert!(seen > 100, "the test sees nothing: {seen}");
+}

@@ -10,7 +10,7 @@ use super::super::problem::Problem;
 use super::Api;
 use super::refusals::OnList;
 use crate::campaign::{CampaignState, Rate, time};
-use crate::ledger::{Breaker, Breakers, CampaignFilter, Campaigns, on_ledger};
+use crate::ledger::{Breaker, Breakers, CampaignFilter, Campaigns};
 
 /// How many running campaigns are looked at for what is used.
 const RUNNING: usize = 1000;
@@ -124,11 +124,11 @@ pub(super) async fn list(State(api): State<Api>) -> Result<Json<AccountList>, Pr
 pub(in crate::http) async fn all(api: &Api) -> Result<Vec<AccountView>, Problem> {
     let backing = api.backing()?;
     let filter = CampaignFilter { state: Some(CampaignState::Running), ..CampaignFilter::default() };
-    let running = on_ledger!(&backing.ledger, ledger => ledger.page(&filter, None, RUNNING).await?).campaigns;
+    let running = backing.ledger.page(&filter, None, RUNNING).await?.campaigns;
     let mut items = Vec::new();
     for (name, account) in backing.context.accounts.all().iter() {
         let breaker = Breaker::account(name);
-        let held = on_ledger!(&backing.ledger, ledger => ledger.breaker(&breaker).await?);
+        let held = backing.ledger.breaker(&breaker).await?;
         let own = running.iter().filter(|campaign| campaign.account == *name);
         let rate = own.clone().fold(0.0, |sum, campaign| sum + campaign.rate);
         let known = account.as_ref().ok();

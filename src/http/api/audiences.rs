@@ -26,7 +26,7 @@ use super::extract::Params;
 use super::refusals::{OnJob, OnList};
 use crate::audience::{Bucket, Encoding, Object, Root, Settings, Source, scan};
 use crate::campaign::{counted, time};
-use crate::ledger::{Act, Audit, on_ledger};
+use crate::ledger::{Act, Audit};
 
 /// The largest file, in bytes: about twenty million rows.
 const LARGEST: u64 = 2 << 30;
@@ -157,7 +157,7 @@ pub(in crate::http) async fn take_in<E: std::fmt::Display>(
     };
     if is_new {
         let detail = format!("uploaded {} ({})", uploaded.path, counted(uploaded.rows, "row"));
-        on_ledger!(api.ledger()?, ledger => ledger.log(Act::new(&who.name, "upload", None, &detail)).await?);
+        api.ledger()?.log(Act::new(&who.name, "upload", None, &detail)).await?;
     }
     Ok((uploaded, is_new))
 }
@@ -190,7 +190,7 @@ pub(in crate::http) async fn delete(api: &Api, who: &Who, name: &str) -> Result<
         }
     }
     let detail = format!("deleted {name}");
-    on_ledger!(api.ledger()?, ledger => ledger.log(Act::new(&who.name, "delete", None, &detail)).await?);
+    api.ledger()?.log(Act::new(&who.name, "delete", None, &detail)).await?;
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use super::Api;
 use super::extract::{Params, limit};
 use super::refusals::OnList;
 use crate::campaign::{CampaignId, time};
-use crate::ledger::{Act, Audit, on_ledger};
+use crate::ledger::{Act, Audit};
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -74,6 +74,6 @@ pub(super) async fn list(
     let wrong = |fault| Problem::bad_request(format!("campaign: {fault}"));
     let id = asked.campaign.map(|id| id.parse::<CampaignId>().map_err(wrong)).transpose()?;
     let from = asked.cursor.as_deref();
-    let page = on_ledger!(api.ledger()?, ledger => ledger.acts(id.as_ref(), from, limit).await?);
+    let page = api.ledger()?.acts(id.as_ref(), from, limit).await?;
     Ok(Json(Acts { items: page.acts.into_iter().map(ActView::from).collect(), next: page.next }))
 }

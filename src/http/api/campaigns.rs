@@ -18,7 +18,7 @@ use crate::campaign::control::{Action, Control};
 use crate::campaign::problem::Problem as JobProblem;
 use crate::campaign::{CampaignState, Job, Span};
 use crate::dispatch::{self, Account, Prepared};
-use crate::ledger::{Campaign, CampaignFilter, Campaigns, on_ledger};
+use crate::ledger::{Campaign, CampaignFilter, Campaigns};
 use crate::views::check::{Checked, check};
 use crate::views::status::Status;
 
@@ -92,8 +92,8 @@ pub(in crate::http) async fn submit(api: &Api, who: &Who, job: Job) -> Result<(C
     let (ledger, who) = (api.ledger()?.clone(), who.name.clone());
     let context = api.backing()?.context.clone();
     let registered = finish(async move {
-        let registered = on_ledger!(&ledger, ledger =>
-            dispatch::register(ledger, &prepared, context.rehearses, false, &who, &context.unmoved).await?);
+        let registered =
+            dispatch::register(&ledger, &prepared, context.rehearses, false, &who, &context.unmoved).await?;
         Ok(registered)
     });
     registered.await
@@ -151,7 +151,7 @@ pub(super) async fn list(
     let limit = limit(asked.limit, 50, 200)?;
     let filter = CampaignFilter { state: asked.state, text: asked.q, account: asked.account };
     let from = asked.cursor.as_deref();
-    let page = on_ledger!(api.ledger()?, ledger => ledger.page(&filter, from, limit).await?);
+    let page = api.ledger()?.page(&filter, from, limit).await?;
     Ok(Json(CampaignList { items: page.campaigns.iter().map(Status::from).collect(), next: page.next }))
 }
 
@@ -179,8 +179,7 @@ pub(in crate::http) async fn act(
     let known = campaign(api, id).await?;
     let control = Control { id: known.id.clone(), action, by: Some(who.name.to_string()), asked_at: None };
     let ledger = api.ledger()?.clone();
-    let done =
-        finish(async move { Ok(on_ledger!(&ledger, ledger => dispatch::control(ledger, &control).await?)) });
+    let done = finish(async move { Ok(dispatch::control(&ledger, &control).await?) });
     let done = done.await?;
     Ok((Status::from(&campaign(api, id).await?), done.messages))
 }

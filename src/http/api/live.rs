@@ -19,7 +19,7 @@ use super::Api;
 use super::extract::campaign;
 use super::refusals::OnOne;
 use crate::campaign::CampaignId;
-use crate::ledger::{AnyLedger, Campaign, Campaigns, on_ledger};
+use crate::ledger::{AnyLedger, Campaign, Campaigns};
 use crate::views::status::Status;
 
 /// How often a campaign is looked at: at most twice a second something is told.
@@ -112,7 +112,7 @@ async fn look(ledger: AnyLedger, seen: Followed, id: CampaignId) {
                 return;
             }
         }
-        match on_ledger!(&ledger, ledger => ledger.campaign(&id).await) {
+        match ledger.campaign(&id).await {
             Ok(Some(campaign)) => {
                 if let Some(sender) = all().get(&id) {
                     tell(sender, &campaign);

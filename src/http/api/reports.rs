@@ -13,7 +13,7 @@ use super::Api;
 use super::extract::{Params, campaign};
 use super::refusals::OnOne;
 use crate::campaign::{CampaignId, MessageState};
-use crate::ledger::{AnyLedger, Cursor, LedgerError, Reporting, on_ledger};
+use crate::ledger::{AnyLedger, Cursor, LedgerError, Reporting};
 use crate::views::lines::{Format, Lines};
 use crate::views::{report, responses};
 
@@ -81,7 +81,7 @@ pub(in crate::http) async fn responses_csv(
 ) -> Result<Response, Problem> {
     let id = campaign(&api, &id).await?.id;
     let ledger = api.ledger()?.clone();
-    let columns = on_ledger!(&ledger, ledger => responses::columns(ledger, &id).await?);
+    let columns = responses::columns(&ledger, &id).await?;
     let pages = response_pages(ledger, id.clone(), Format::Csv, columns);
     Ok(streamed(Format::Csv, &id, "responses", pages))
 }
@@ -136,7 +136,7 @@ fn report_pages(
         let (ledger, id) = (ledger.clone(), id.clone());
         async move {
             let Some(from) = cursor else { return Ok(None) };
-            let page = on_ledger!(&ledger, ledger => ledger.report(&id, from).await?);
+            let page = ledger.report(&id, from).await?;
             let mut lines = Lines::new(format, Vec::new());
             let write = |lines: &mut Lines<Vec<u8>>| {
                 if from == Cursor::default() {
@@ -161,7 +161,7 @@ fn response_pages(
         let (ledger, id, columns) = (ledger.clone(), id.clone(), columns.clone());
         async move {
             let Some(from) = cursor else { return Ok(None) };
-            let page = on_ledger!(&ledger, ledger => ledger.responses(&id, from).await?);
+            let page = ledger.responses(&id, from).await?;
             let mut lines = Lines::new(format, Vec::new());
             let write = |lines: &mut Lines<Vec<u8>>| {
                 if from == 0 {

@@ -13,7 +13,7 @@ use super::extract::{Document, Params, finish, limit};
 use super::refusals::{OnJob, OnList, OnOne};
 use crate::campaign::problem::Problem as JobProblem;
 use crate::campaign::{Phone, PhoneParser};
-use crate::ledger::{Act, Audit, Suppress, Suppression, on_ledger};
+use crate::ledger::{Act, Audit, Suppress, Suppression};
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -52,7 +52,7 @@ pub(super) async fn list(
         None => 0,
     };
     let context = &api.backing()?.context;
-    on_ledger!(api.ledger()?, ledger => context.follow_suppressed(ledger).await?);
+    context.follow_suppressed(api.ledger()?).await?;
     let mut found = context.suppressed_from(from, limit + 1);
     let next = if found.len() > limit { found.pop().map(|digits| digits.to_string()) } else { None };
     Ok(Json(Numbers { items: found.iter().map(|digits| format!("+{digits}")).collect(), next }))
@@ -129,16 +129,14 @@ pub(in crate::http) async fn change(
 ) -> Result<u64, Problem> {
     let (ledger, who) = (api.ledger()?.clone(), who.name.clone());
     let changing = finish(async move {
-        on_ledger!(&ledger, ledger => {
-            // Whoever is taken off is so in every spelling.
-            let numbers = match how {
-                Suppress::Remove => numbers.into_iter().flat_map(Phone::spellings).collect(),
-                Suppress::Add => numbers,
-            };
-            let changed = ledger.suppress(numbers, how).await?;
-            ledger.log(Act::new(&who, "suppress", None, &how.summary(changed))).await?;
-            Ok(changed)
-        })
+        // Whoever is taken off is so in every spelling.
+        let numbers = match how {
+            Suppress::Remove => numbers.into_iter().flat_map(Phone::spellings).collect(),
+            Suppress::Add => numbers,
+        };
+        let changed = ledger.suppress(numbers, how).await?;
+        ledger.log(Act::new(&who, "suppress", None, &how.summary(changed))).await?;
+        Ok(changed)
     });
     changing.await
 }

@@ -14,7 +14,7 @@ use super::Dashboard;
 use super::extract::Fields;
 use super::render::{Look, page_of, serialized};
 use crate::campaign::CampaignState;
-use crate::ledger::{Act, Audit, Breaker, BreakerScope, Breakers, CampaignFilter, Campaigns, on_ledger};
+use crate::ledger::{Act, Audit, Breaker, BreakerScope, Breakers, CampaignFilter, Campaigns};
 
 /// How many campaigns are looked at for sender numbers, and for flows that are held.
 const LOOKED_AT: usize = 100;
@@ -26,10 +26,9 @@ pub(super) async fn list(
 ) -> Result<Html<String>, Problem> {
     let ledger = dashboard.api.ledger()?;
     let accounts = all(&dashboard.api).await?;
-    let latest =
-        on_ledger!(ledger, ledger => ledger.page(&CampaignFilter::default(), None, LOOKED_AT).await?);
+    let latest = ledger.page(&CampaignFilter::default(), None, LOOKED_AT).await?;
     let held = CampaignFilter { state: Some(CampaignState::Held), ..CampaignFilter::default() };
-    let held = on_ledger!(ledger, ledger => ledger.page(&held, None, LOOKED_AT).await?);
+    let held = ledger.page(&held, None, LOOKED_AT).await?;
     let mut senders: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for campaign in &latest.campaigns {
         let facts = dashboard.facts.of(ledger, &campaign.id).await?;
@@ -69,13 +68,11 @@ pub(super) async fn resume(
         Breaker::read(&account, part).ok_or_else(|| Problem::not_found("this is no longer on hold"))?;
     let ledger = dashboard.api.ledger()?.clone();
     finish(async move {
-        on_ledger!(&ledger, ledger => {
-            if ledger.close_breaker(&breaker).await? {
-                let detail = format!("resumed the {breaker}");
-                ledger.log(Act::new(&who.name, "resume", None, &detail)).await?;
-            }
-            Ok(())
-        })
+        if ledger.close_breaker(&breaker).await? {
+            let detail = format!("resumed the {breaker}");
+            ledger.log(Act::new(&who.name, "resume", None, &detail)).await?;
+        }
+        Ok(())
     })
     .await?;
     Ok(Redirect::to("/accounts").into_response())

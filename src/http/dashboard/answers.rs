@@ -8,7 +8,7 @@ use minijinja::{Value, context};
 use super::super::problem::Problem;
 use super::words;
 use crate::campaign::CampaignId;
-use crate::ledger::{AnyLedger, Campaign, on_ledger};
+use crate::ledger::{AnyLedger, Campaign};
 use crate::views::answers::answers;
 
 /// How many campaigns' answers are remembered.
@@ -40,7 +40,7 @@ impl KnownAnswers {
 }
 
 async fn counted(ledger: &AnyLedger, id: &CampaignId) -> Result<Value, Problem> {
-    let answers = on_ledger!(ledger, ledger => answers(ledger, id).await?);
+    let answers = answers(ledger, id).await?;
     let fields = answers.fields.iter().map(|field| {
         let values = field.values.iter().map(|(value, count)| {
             context! { value => value.clone(), count => *count, share => words::percent(*count, field.count),

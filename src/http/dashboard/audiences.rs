@@ -19,7 +19,7 @@ use super::render::{Look, page_of};
 use super::words;
 use crate::audience::{self, Root, Settings};
 use crate::campaign::CampaignId;
-use crate::ledger::{Audit, Campaign, CampaignFilter, Campaigns, on_ledger};
+use crate::ledger::{Audit, Campaign, CampaignFilter, Campaigns};
 
 /// How many files are listed.
 const LISTED: usize = 100;
@@ -95,7 +95,7 @@ pub(super) async fn list(
         Err(problem) => return Err(problem),
     };
     let uses = uses(&dashboard, false).await?;
-    let page = on_ledger!(dashboard.api.ledger()?, ledger => ledger.acts(None, None, ENTRIES).await?);
+    let page = dashboard.api.ledger()?.acts(None, None, ENTRIES).await?;
     let mut rows = Vec::new();
     for file in files.iter().take(LISTED) {
         let looked = dashboard.audiences.of(&dashboard, file).await?;
@@ -151,15 +151,10 @@ impl Uses {
 /// What uses which file: all drafts and the most recent campaigns; where it counts also all that have not ended.
 async fn uses(dashboard: &Dashboard, with_all_active: bool) -> Result<BTreeMap<String, Uses>, Problem> {
     let ledger = dashboard.api.ledger()?;
-    let mut campaigns =
-        on_ledger!(ledger, ledger => ledger.page(&CampaignFilter::default(), None, CAMPAIGNS).await?)
-            .campaigns;
+    let mut campaigns = ledger.page(&CampaignFilter::default(), None, CAMPAIGNS).await?.campaigns;
     if with_all_active {
         let known: BTreeSet<CampaignId> = campaigns.iter().map(|campaign| campaign.id.clone()).collect();
-        let active = on_ledger!(ledger, ledger => {
-            let ids = ledger.changes(0).await?.ids;
-            ledger.read_each(ids).await?
-        });
+        let active = ledger.read_each(ledger.changes(0).await?.ids).await?;
         campaigns.extend(active.into_iter().filter(|campaign| !known.contains(&campaign.id)));
     }
     let mut uses: BTreeMap<String, Uses> = BTreeMap::new();

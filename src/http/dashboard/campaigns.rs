@@ -21,7 +21,7 @@ use crate::campaign::{CampaignState, SkipReason};
 use crate::dispatch::Accounts;
 use crate::ledger::{
     Act, Audit, Breakers, Campaign, CampaignFilter, Campaigns, LedgerError, OpenBreaker, Point, ReportLine,
-    Reporting, Series, on_ledger,
+    Reporting, Series,
 };
 
 /// What stands for the newest campaign where there is none: no id begins like that, and an empty value is none in a query.
@@ -53,13 +53,10 @@ pub(super) async fn list(
     let backing = dashboard.api.backing()?;
     let filter = CampaignFilter { state: asked.state, text: asked.q.clone(), account: asked.account.clone() };
     let is_filtered = filter.state.is_some() || filter.text.is_some() || filter.account.is_some();
-    let page =
-        on_ledger!(&backing.ledger, ledger => ledger.page(&filter, asked.cursor.as_deref(), LISTED).await);
+    let page = backing.ledger.page(&filter, asked.cursor.as_deref(), LISTED).await;
     let page = match page {
         // A place of long ago: the beginning is as good.
-        Err(LedgerError::NoPlace) => {
-            on_ledger!(&backing.ledger, ledger => ledger.page(&filter, None, LISTED).await?)
-        }
+        Err(LedgerError::NoPlace) => backing.ledger.page(&filter, None, LISTED).await?,
         page => page?,
     };
     let mut rows = Vec::with_capacity(page.campaigns.len());
@@ -166,20 +163,19 @@ impl Material {
         let id = &campaign.id;
         let facts = dashboard.facts.of(&backing.ledger, id).await?;
         let answers = dashboard.answers.of(&backing.ledger, campaign).await?;
-        on_ledger!(&backing.ledger, ledger => {
-            let doubts =
-                if campaign.counts.in_doubt > 0 { ledger.in_doubt(id, DOUBTS).await? } else { Vec::new() };
-            Ok(Self {
-                facts,
-                points: ledger.points(id).await?,
-                acts: ledger.acts(Some(id), None, ACTS).await?.acts,
-                doubts,
-                answers,
-                held: match &campaign.suspended_by {
-                    Some(breaker) => ledger.breaker(breaker).await?,
-                    None => None,
-                },
-            })
+        let ledger = &backing.ledger;
+        let doubts =
+            if campaign.counts.in_doubt > 0 { ledger.in_doubt(id, DOUBTS).await? } else { Vec::new() };
+        Ok(Self {
+            facts,
+            points: ledger.points(id).await?,
+            acts: ledger.acts(Some(id), None, ACTS).await?.acts,
+            doubts,
+            answers,
+            held: match &campaign.suspended_by {
+                Some(breaker) => ledger.breaker(breaker).await?,
+                None => None,
+            },
         })
     }
 }
@@ -369,7 +365,7 @@ pub(super) async fn log(
     Params(asked): Params<LogParams>,
 ) -> Result<Html<String>, Problem> {
     let from = asked.cursor.as_deref();
-    let page = on_ledger!(dashboard.api.ledger()?, ledger => ledger.acts(None, from, ALL_ACTS).await?);
+    let page = dashboard.api.ledger()?.acts(None, from, ALL_ACTS).await?;
     let own = context! { kind => "log", acts => acts(&page.acts), next => page.next };
     Ok(page_of(&look, Some(&who), "lists.html", "Log", own))
 }

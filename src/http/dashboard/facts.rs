@@ -11,7 +11,7 @@ use super::phone::phone;
 use super::words::plain;
 use crate::campaign::{CampaignId, Job, Rate, counted, visible_lines};
 use crate::dispatch::Accounts;
-use crate::ledger::{AnyLedger, Campaign, Campaigns, on_ledger};
+use crate::ledger::{AnyLedger, Campaign, Campaigns};
 
 /// How many campaigns are known at once.
 const MOST: usize = 2000;
@@ -88,7 +88,7 @@ impl KnownFacts {
         if let Some(known) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id) {
             return Ok(known.clone());
         }
-        let stored = on_ledger!(ledger, ledger => ledger.job(id).await?);
+        let stored = ledger.job(id).await?;
         let unread = || Problem::not_found("the campaign's job can't be read");
         let facts = Arc::new(Facts::of(&stored.job).ok_or_else(unread)?);
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -16,7 +16,7 @@ use super::render::{Look, page_of};
 use super::words::as_sentence;
 use crate::campaign::{counted, visible_lines};
 use crate::dispatch::DispatchError;
-use crate::ledger::{Act, Audit, on_ledger};
+use crate::ledger::{Act, Audit};
 use crate::queue::rabbitmq::{Buried, DeadAction};
 
 /// How many are listed.
@@ -52,7 +52,7 @@ pub(super) async fn list(
         let problems: Vec<String> = visible_lines(&job.error).lines().map(str::to_owned).collect();
         context! { digest => job.digest(), id, bytes => job.data.len(), problems, is_cut => text.len() > shown.len(), job => shown }
     };
-    let page = on_ledger!(&backing.ledger, ledger => ledger.acts(None, None, ACTS).await?);
+    let page = backing.ledger.acts(None, None, ACTS).await?;
     let latest = page
         .acts
         .iter()
@@ -88,7 +88,7 @@ pub(super) async fn decide(
         let is_wanted = |_, job: &Buried| job.digest() == wanted && !is_found.swap(true, Ordering::Relaxed);
         let done = broker.unbury(what, is_wanted).await.map_err(DispatchError::from)?;
         let detail = format!("{verb} {}", counted(done, "refused job"));
-        on_ledger!(&ledger, ledger => ledger.log(Act::new(&who.name, logged, None, &detail)).await?);
+        ledger.log(Act::new(&who.name, logged, None, &detail)).await?;
         Ok(done)
     });
     if done.await? == 0 {

@@ -19,7 +19,7 @@ use super::super::access::{Session, comes_from_elsewhere};
 use super::super::problem::Problem;
 use super::Dashboard;
 use super::render::{Look, page_of};
-use crate::ledger::{Sessions as _, on_ledger};
+use crate::ledger::Sessions as _;
 
 const COOKIE: &str = "flowcast_session";
 const THEME: &str = "flowcast_theme";
@@ -171,7 +171,7 @@ pub(super) async fn sign_in(
 /// Whether somebody has signed out of a session: a copy of its cookie opens nothing any more, at no worker.
 async fn was_ended(dashboard: &Dashboard, session: &Session) -> Result<bool, Problem> {
     let ledger = dashboard.api.ledger()?;
-    Ok(on_ledger!(ledger, ledger => ledger.is_session_ended(&session.digest).await?))
+    Ok(ledger.is_session_ended(&session.digest).await?)
 }
 
 /// Ends a session, wherever its cookie was copied to.
@@ -184,7 +184,7 @@ pub(super) async fn sign_out(State(dashboard): State<Dashboard>, headers: Header
     {
         let ended = async {
             let (ledger, ends) = (dashboard.api.ledger()?, session.ends.saturating_mul(1000));
-            on_ledger!(ledger, ledger => ledger.end_session(&session.digest, ends).await?);
+            ledger.end_session(&session.digest, ends).await?;
             Ok::<_, Problem>(())
         };
         // Half of signing out would be taken for all of it.

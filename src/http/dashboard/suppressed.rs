@@ -19,7 +19,7 @@ use super::render::{Look, page_of, serialized};
 use super::words::as_sentence;
 use crate::audience::{self, AudienceError, NumberList, Settings, Source, UnreadableRow};
 use crate::campaign::{Phone, PhoneParser, counted, thousands};
-use crate::ledger::{Audit, Suppress, on_ledger};
+use crate::ledger::{Audit, Suppress};
 use crate::views::lines::cell;
 
 /// How many numbers a page has.
@@ -76,7 +76,7 @@ async fn page(
 ) -> Result<Html<String>, Problem> {
     let backing = dashboard.api.backing()?;
     let list = &backing.context;
-    on_ledger!(&backing.ledger, ledger => list.follow_suppressed(ledger).await?);
+    list.follow_suppressed(&backing.ledger).await?;
     let wanted: String =
         asked.q.as_deref().unwrap_or_default().chars().filter(char::is_ascii_digit).collect();
     let mut numbers = if wanted.is_empty() {
@@ -86,7 +86,7 @@ async fn page(
     };
     let is_more = numbers.len() > LISTED;
     let next = if is_more { numbers.pop() } else { None };
-    let page = on_ledger!(&backing.ledger, ledger => ledger.acts(None, None, ACTS.0).await?);
+    let page = backing.ledger.acts(None, None, ACTS.0).await?;
     let acts = page.acts.iter().filter(|act| act.what == "suppress").take(ACTS.1);
     let acts: Vec<_> = acts
         .map(

@@ -116,7 +116,9 @@ impl Stored {
 }
 
 impl Campaigns for Memory {
-    const SHARED: bool = true;
+    fn is_shared(&self) -> bool {
+        true
+    }
 
     async fn register(&self, mut new: NewCampaign) -> Result<(Campaign, bool), LedgerError> {
         let now = self.now();

@@ -275,7 +275,9 @@ impl Redis {
 }
 
 impl Campaigns for Redis {
-    const SHARED: bool = true;
+    fn is_shared(&self) -> bool {
+        true
+    }
 
     async fn register(&self, new: NewCampaign) -> Result<(Campaign, bool), LedgerError> {
         if self.journal.is_some() {

@@ -178,7 +178,9 @@ fn remove(transaction: &Transaction<'_>, key: i64) -> Result<(), LedgerError> {
 }
 
 impl Campaigns for Sqlite {
-    const SHARED: bool = false;
+    fn is_shared(&self) -> bool {
+        false
+    }
 
     async fn register(&self, new: NewCampaign) -> Result<(Campaign, bool), LedgerError> {
         let register = move |transaction: &Transaction<'_>| {

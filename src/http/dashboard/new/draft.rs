@@ -12,7 +12,7 @@ use super::super::super::api::extract::finish;
 use super::super::super::problem::Problem;
 use super::super::Dashboard;
 use crate::campaign::Job;
-use crate::ledger::{CampaignDrafts, LARGEST_DRAFT, MOST_DRAFTS, on_ledger};
+use crate::ledger::{CampaignDrafts, LARGEST_DRAFT, MOST_DRAFTS};
 
 /// How many characters of a campaign's name its id has.
 const SLUG: usize = 40;
@@ -116,7 +116,7 @@ impl Draft {
         if id.len() > 40 {
             return Err(none());
         }
-        let json = on_ledger!(dashboard.api.ledger()?, ledger => ledger.draft(id).await?);
+        let json = dashboard.api.ledger()?.draft(id).await?;
         json.and_then(|json| Self::read(id, &json)).ok_or_else(none)
     }
 
@@ -136,17 +136,15 @@ impl Draft {
         }
         let (ledger, id) = (dashboard.api.ledger()?.clone(), self.id.clone());
         finish(async move {
-            on_ledger!(&ledger, ledger => {
-                let known = ledger.draft_names().await?;
-                if known.len() >= MOST_DRAFTS && !known.contains(&id) {
-                    return Err(Problem::new(
-                        axum::http::StatusCode::CONFLICT,
-                        "there are too many drafts; delete some that are no longer needed",
-                    ));
-                }
-                ledger.keep_draft(&id, json).await?;
-                Ok(())
-            })
+            let known = ledger.draft_names().await?;
+            if known.len() >= MOST_DRAFTS && !known.contains(&id) {
+                return Err(Problem::new(
+                    axum::http::StatusCode::CONFLICT,
+                    "there are too many drafts; delete some that are no longer needed",
+                ));
+            }
+            ledger.keep_draft(&id, json).await?;
+            Ok(())
         })
         .await
     }

@@ -27,7 +27,7 @@ use super::render::{Look, page_of};
 use super::{Dashboard, words};
 use crate::audience::Encoding;
 use crate::campaign::{Job, PhoneParser};
-use crate::ledger::{CampaignDrafts, CampaignFilter, Campaigns, on_ledger};
+use crate::ledger::{CampaignDrafts, CampaignFilter, Campaigns};
 use crate::routing::{get, post};
 use draft::Draft;
 
@@ -91,8 +91,7 @@ struct SenderNumber {
 /// The numbers of the most recent campaigns, the newest first.
 async fn senders(dashboard: &Dashboard) -> Result<Vec<SenderNumber>, Problem> {
     let ledger = dashboard.api.ledger()?;
-    let latest =
-        on_ledger!(ledger, ledger => ledger.page(&CampaignFilter::default(), None, LOOKED_AT).await?);
+    let latest = ledger.page(&CampaignFilter::default(), None, LOOKED_AT).await?;
     let mut senders: Vec<SenderNumber> = Vec::new();
     for campaign in &latest.campaigns {
         // One that was just removed has no job any more; that keeps no new one from being made.
@@ -114,7 +113,7 @@ fn errors<'e>(each: impl IntoIterator<Item = (&'e str, &'e str)>) -> Shown {
 
 /// The audience files of all drafts.
 pub(super) async fn draft_paths(dashboard: &Dashboard) -> Result<Vec<String>, Problem> {
-    let kept = on_ledger!(dashboard.api.ledger()?, ledger => ledger.drafts().await?);
+    let kept = dashboard.api.ledger()?.drafts().await?;
     let drafts = kept.iter().filter_map(|(id, json)| Draft::read(id, json));
     Ok(drafts.map(|draft| draft.text("/audience/csv/path").to_owned()).collect())
 }
@@ -135,7 +134,7 @@ async fn first(
     name: &str,
     wrong: &[(&str, String)],
 ) -> Result<Html<String>, Problem> {
-    let kept = on_ledger!(dashboard.api.ledger()?, ledger => ledger.drafts().await?);
+    let kept = dashboard.api.ledger()?.drafts().await?;
     let mut drafts: Vec<Draft> = kept.iter().filter_map(|(id, json)| Draft::read(id, json)).collect();
     drafts.sort_by_key(|draft| std::cmp::Reverse(draft.updated_at));
     let drafts = drafts.iter().map(|draft| {
@@ -242,7 +241,7 @@ pub(super) async fn duplicate(
 ) -> Result<Response, Problem> {
     let campaign = campaign(&dashboard.api, &id).await?;
     let ledger = dashboard.api.ledger()?;
-    let stored = on_ledger!(ledger, ledger => ledger.job(&campaign.id).await?);
+    let stored = ledger.job(&campaign.id).await?;
     let job = Job::read(stored.job.as_bytes())?;
     let Some(path) = job.document.pointer("/audience/csv/path").and_then(Value::as_str) else {
         return Err(Problem::new(
@@ -265,7 +264,7 @@ async fn remove(
     axum::extract::Path(id): axum::extract::Path<String>,
 ) -> Result<Response, Problem> {
     let draft = Draft::find(&dashboard, &id).await?;
-    on_ledger!(dashboard.api.ledger()?, ledger => ledger.remove_draft(&draft.id).await?);
+    dashboard.api.ledger()?.remove_draft(&draft.id).await?;
     Ok(Redirect::to("/new").into_response())
 }
 

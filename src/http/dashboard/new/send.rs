@@ -20,7 +20,7 @@ use super::super::{Dashboard, words};
 use super::draft::Draft;
 use super::{errors, step_page};
 use crate::campaign::{CampaignId, Job, Opening, PhoneParser, Schedule, SkipReason, thousands};
-use crate::ledger::{CampaignDrafts, Campaigns, on_ledger};
+use crate::ledger::{CampaignDrafts, Campaigns};
 use crate::views::check::{Checked, Note, Warning, check as checked};
 
 /// How many people's phones are shown.
@@ -123,7 +123,7 @@ async fn test_page(
     error: Option<String>,
 ) -> Result<Html<String>, Problem> {
     let ids: Vec<CampaignId> = draft.tests.iter().filter_map(|id| id.parse().ok()).collect();
-    let tests = on_ledger!(dashboard.api.ledger()?, ledger => ledger.read_each(ids).await?);
+    let tests = dashboard.api.ledger()?.read_each(ids).await?;
     let tests: Vec<Shown> = tests
         .iter()
         .map(|test| {
@@ -239,6 +239,6 @@ pub(super) async fn send(
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
     }
     let (campaign, _) = submit(&dashboard.api, &who, job).await?;
-    on_ledger!(dashboard.api.ledger()?, ledger => ledger.remove_draft(&draft.id).await?);
+    dashboard.api.ledger()?.remove_draft(&draft.id).await?;
     Ok(Redirect::to(&format!("/campaigns/{}?done=submit", campaign.id)).into_response())
 }

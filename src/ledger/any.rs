@@ -1,0 +1,204 @@
+//! Whichever ledger a process was told to use, so that what works on one is compiled once. It decides nothing: it hands each call
+//! on. A method that a trait provides, and a backend does otherwise, has to be here as well
+//! (`tests/it/architecture.rs` looks).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::time::Duration;
+
+use super::{
+    Act, ActPage, Audit, Batches, Breaker, Breakers, Campaign, CampaignChanges, CampaignDrafts, Campaigns,
+    Checkpoint, Gap, Lease, Ledger, LedgerError, Listed, NewCampaign, OpenBreaker, Plan, PlannedBatch,
+    PlannedSoFar, Plans, Point, Redis, ReportLine, Reporting, SentMessages, Series, Sessions, SkippedRow,
+    Sqlite, Store, StoredBatch, StoredJob, Suppress, Suppression, SuppressionUpdate, Swap, Swapped, Texts,
+};
+use crate::campaign::{CampaignId, CampaignState, MessageRef, Phone, SkipReason};
+
+/// Whichever ledger a process was told to use.
+#[derive(Clone)]
+pub enum AnyLedger {
+    /// That of one machine.
+    Embedded(Sqlite),
+    /// That of a fleet.
+    Fleet(Redis),
+}
+
+macro_rules! hand_on {
+    () => {};
+    (async fn $name:ident(&self $(, $argument:ident: $type:ty)*) -> $output:ty; $($more:tt)*) => {
+        async fn $name(&self $(, $argument: $type)*) -> $output {
+            match self {
+                Self::Embedded(ledger) => ledger.$name($($argument),*).await,
+                Self::Fleet(ledger) => ledger.$name($($argument),*).await,
+            }
+        }
+        hand_on! { $($more)* }
+    };
+    (fn $name:ident(&self) -> $output:ty; $($more:tt)*) => {
+        fn $name(&self) -> $output {
+            match self {
+                Self::Embedded(ledger) => ledger.$name(),
+                Self::Fleet(ledger) => ledger.$name(),
+            }
+        }
+        hand_on! { $($more)* }
+    };
+}
+
+impl Campaigns for AnyLedger {
+    hand_on! {
+        fn is_shared(&self) -> bool;
+        async fn register(&self, new: NewCampaign) -> Result<(Campaign, bool), LedgerError>;
+        async fn campaign(&self, id: &CampaignId) -> Result<Option<Campaign>, LedgerError>;
+        async fn open(&self, id: &CampaignId) -> Result<u64, LedgerError>;
+        async fn ids_before(
+            &self, before: Option<&(CampaignId, i64)>, count: usize
+        ) -> Result<Vec<CampaignId>, LedgerError>;
+        async fn changes(&self, known: u64) -> Result<CampaignChanges, LedgerError>;
+        async fn job(&self, id: &CampaignId) -> Result<StoredJob, LedgerError>;
+        async fn activate(&self, id: &CampaignId) -> Result<(), LedgerError>;
+        async fn touch(&self, id: &CampaignId) -> Result<(), LedgerError>;
+        async fn present(&self) -> Result<BTreeSet<u32>, LedgerError>;
+        async fn depart(&self) -> Result<(), LedgerError>;
+        async fn swap_campaign(
+            &self, known: CampaignState, settled: bool, after: Campaign
+        ) -> Result<bool, LedgerError>;
+        async fn published(&self, id: &CampaignId, state: CampaignState) -> Result<(), LedgerError>;
+        async fn heartbeat(&self, id: &CampaignId, held: u64) -> Result<Lease, LedgerError>;
+        async fn gap(&self, id: &CampaignId) -> Result<Option<Gap>, LedgerError>;
+        async fn close_gap(&self, id: &CampaignId) -> Result<(), LedgerError>;
+        async fn release(&self, id: &CampaignId) -> Result<(), LedgerError>;
+        async fn remove(&self, id: &CampaignId) -> Result<(), LedgerError>;
+    }
+}
+
+impl Plans for AnyLedger {
+    hand_on! {
+        async fn plan(&self, id: &CampaignId) -> Result<Plan, LedgerError>;
+        async fn checkpoint(
+            &self, id: &CampaignId, after: u64, checkpoint: Checkpoint, batches: Vec<PlannedBatch>, skipped: Vec<SkippedRow>
+        ) -> Result<(), LedgerError>;
+        async fn count_unplanned(
+            &self, id: &CampaignId, known: PlannedSoFar, rows: u64, reason: SkipReason
+        ) -> Result<bool, LedgerError>;
+    }
+}
+
+impl Batches for AnyLedger {
+    hand_on! {
+        fn token(&self) -> u64;
+        fn claims_run_out(&self) -> bool;
+        async fn load(
+            &self, id: &CampaignId, numbers: &[u32]
+        ) -> Result<Vec<Option<StoredBatch>>, LedgerError>;
+        async fn swap_batch(&self, swap: Swap<'_>) -> Result<Swapped, LedgerError>;
+        async fn compare(&self, id: &CampaignId) -> Result<bool, LedgerError>;
+        async fn due_claims(&self, id: &CampaignId) -> Result<Vec<(u64, u32)>, LedgerError>;
+        async fn forget_claim(&self, id: &CampaignId, token: u64, batch: u32) -> Result<(), LedgerError>;
+        async fn listed(&self, id: &CampaignId, listed: Listed) -> Result<Vec<u32>, LedgerError>;
+        async fn replays(&self, id: &CampaignId) -> Result<BTreeMap<u32, u64>, LedgerError>;
+        async fn payloads(
+            &self, id: &CampaignId, numbers: &[u32]
+        ) -> Result<Vec<BTreeMap<u8, String>>, LedgerError>;
+        async fn deliveries(&self, id: &CampaignId, numbers: &[u32]) -> Result<Vec<Vec<u8>>, LedgerError>;
+    }
+}
+
+impl Breakers for AnyLedger {
+    hand_on! {
+        async fn open_breaker(
+            &self, breaker: &Breaker, reason: String, probes: bool
+        ) -> Result<bool, LedgerError>;
+        async fn breaker(&self, breaker: &Breaker) -> Result<Option<OpenBreaker>, LedgerError>;
+        async fn half_open(&self, breaker: &Breaker) -> Result<bool, LedgerError>;
+        async fn close_breaker(&self, breaker: &Breaker) -> Result<bool, LedgerError>;
+    }
+}
+
+impl Suppression for AnyLedger {
+    hand_on! {
+        async fn suppress(&self, numbers: Vec<Phone>, how: Suppress) -> Result<u64, LedgerError>;
+        async fn suppressed(&self, known: u64) -> Result<Option<SuppressionUpdate>, LedgerError>;
+    }
+}
+
+impl Reporting for AnyLedger {
+    hand_on! {
+        async fn written(&self, id: &CampaignId) -> Result<u32, LedgerError>;
+        async fn sids(
+            &self, batches: &[Option<StoredBatch>]
+        ) -> Result<Vec<BTreeMap<u8, String>>, LedgerError>;
+        async fn requests(
+            &self, id: &CampaignId, numbers: &[u32]
+        ) -> Result<Vec<Option<String>>, LedgerError>;
+        async fn texts(&self, id: &CampaignId) -> Result<Texts, LedgerError>;
+        async fn skipped(&self, id: &CampaignId, from: u64, to: u64) -> Result<Vec<ReportLine>, LedgerError>;
+        async fn answers(&self, id: &CampaignId, numbers: Range<u32>) -> Result<Vec<String>, LedgerError>;
+        async fn answer_published(
+            &self, id: &CampaignId, batch: u32, answer: String
+        ) -> Result<(), LedgerError>;
+    }
+}
+
+impl SentMessages for AnyLedger {
+    hand_on! {
+        async fn note_sent(
+            &self, account: &str, within: Duration, campaign: &CampaignId, batch: u32, messages: &[(Phone, u8)]
+        ) -> Result<(), LedgerError>;
+        async fn sent_to(
+            &self, account: &str, within: Duration, phone: Phone
+        ) -> Result<Vec<MessageRef>, LedgerError>;
+    }
+}
+
+impl Audit for AnyLedger {
+    hand_on! {
+        async fn log(&self, act: Act) -> Result<(), LedgerError>;
+        async fn acts(
+            &self, campaign: Option<&CampaignId>, from: Option<&str>, limit: usize
+        ) -> Result<ActPage, LedgerError>;
+    }
+}
+
+impl Series for AnyLedger {
+    hand_on! {
+        async fn points(&self, id: &CampaignId) -> Result<Vec<Point>, LedgerError>;
+        async fn write_points(
+            &self, id: &CampaignId, points: Vec<Point>, all: bool
+        ) -> Result<(), LedgerError>;
+    }
+}
+
+impl CampaignDrafts for AnyLedger {
+    hand_on! {
+        async fn drafts(&self) -> Result<Vec<(String, String)>, LedgerError>;
+        async fn draft_names(&self) -> Result<Vec<String>, LedgerError>;
+        async fn draft(&self, name: &str) -> Result<Option<String>, LedgerError>;
+        async fn keep_draft(&self, name: &str, draft: String) -> Result<(), LedgerError>;
+        async fn remove_draft(&self, name: &str) -> Result<(), LedgerError>;
+    }
+}
+
+impl Sessions for AnyLedger {
+    hand_on! {
+        async fn end_session(&self, digest: &str, ends: i64) -> Result<(), LedgerError>;
+        async fn is_session_ended(&self, digest: &str) -> Result<bool, LedgerError>;
+    }
+}
+
+impl Store for AnyLedger {
+    hand_on! {
+        fn now(&self) -> i64;
+    }
+}
+
+impl Ledger for AnyLedger {
+    hand_on! {
+        async fn callback_key(&self) -> Result<String, LedgerError>;
+        async fn further_callback_keys(&self) -> Result<Vec<String>, LedgerError>;
+        async fn callback_key_names(&self, own: Vec<String>) -> Result<Vec<String>, LedgerError>;
+        async fn reserve_id(&self, fingerprint: &str, id: &CampaignId) -> Result<(), LedgerError>;
+        fn trouble(&self) -> Option<String>;
+        async fn write_trouble(&self, id: &CampaignId) -> Result<Option<String>, LedgerError>;
+    }
+}
