@@ -107,7 +107,7 @@ pub(super) fn limit(world: &World, rates: &[(i64, Rate)]) -> Result<(), String> 
     else {
         return Ok(());
     };
-    let (mut rate, mut changed) = (first, last);
+    let (mut rate, mut before, mut changed) = (first, first, last);
     let burst = |rate: Rate| f64::from(rate.burst().get());
     // A bucket that nobody has used is full.
     let (mut tokens, mut most) = (burst(rate), burst(rate));
@@ -122,13 +122,20 @@ pub(super) fn limit(world: &World, rates: &[(i64, Rate)]) -> Result<(), String> 
             tokens = if nth == 0 { burst(next) } else { held };
             // What was admitted just before the change was taken out of the bucket as it was.
             most = tokens.max(burst(next)) + GRACE as f64 / 1000.0 * next.per_second();
-            (changed, rate) = (when, next);
+            (before, changed, rate) = (rate, when, next);
         }
         if *at >= changed + GRACE {
             most = burst(rate);
         }
         tokens = come_back(*at, rate, tokens, most) - *messages as f64;
-        if tokens < -(inexact + 1e-6) {
+        // What was admitted for a moment behind the change was so by the rate before it, and is owed to the bucket.
+        let owed = match at - changed {
+            since if since < GRACE => {
+                since as f64 / 1000.0 * (before.per_second() - rate.per_second()).max(0.0)
+            }
+            _ => 0.0,
+        };
+        if tokens < -(inexact + owed + 1e-6) {
             return Err(format!("the limit {rate} was exceeded at {at}: {:.2} too many", -tokens));
         }
     }
