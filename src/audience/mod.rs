@@ -268,6 +268,11 @@ impl Audience {
         matches!(self.rows, Rows::List(_))
     }
 
+    /// A column's value in the row that was read last, whether it is a recipient or skipped, as people see it.
+    pub fn shown(&self, column: usize) -> String {
+        shown_and_number(&self.rows.cleaned(column)).0.to_owned()
+    }
+
     /// A digest of all bytes that were read, where they are a file's: behind the last row that is
     /// [`Scan::digest`], unless the file has changed since it was scanned.
     pub fn digest(&self) -> Option<String> {

@@ -78,26 +78,7 @@ fn lines(problems: &[Problem], line: impl Fn(&Problem) -> String) -> String {
 /// Why it can't be sent.
 pub fn prepare(job: Job, audiences: &Audiences, account: &Account) -> Result<Prepared, Refusal> {
     let begun = SystemTime::now();
-    let columns = audiences.columns();
-    let (source, mut settings) = match &job.audience {
-        AudienceSource::Recipients(list) => {
-            (Source::List(list.clone()), Settings { columns, ..Settings::default() })
-        }
-        AudienceSource::Csv(csv) => {
-            let settings = Settings {
-                phone: csv.phone.clone(),
-                delimiter: csv.delimiter.and_then(|delimiter| u8::try_from(delimiter).ok()),
-                encoding: csv.encoding.as_deref().and_then(Encoding::named).unwrap_or_default(),
-                default_region: csv.default_region.clone(),
-                sheet: csv.sheet.clone(),
-                hidden_rows: csv.hidden_rows,
-                columns,
-            };
-            (audiences.find(csv)?, settings)
-        }
-    };
-    let scan = audience::scan(&source, &settings)?;
-    settings.encoding = scan.encoding;
+    let (source, settings, scan) = scan_audience(&job, audiences)?;
     let opened = Audience::open(&source, &settings)?;
     let (columns, phone_column) = (opened.columns().clone(), opened.phone_column().to_owned());
     let is_found = settings.phone.is_none() && !opened.has_json_values();
@@ -126,6 +107,35 @@ pub fn prepare(job: Job, audiences: &Audiences, account: &Account) -> Result<Pre
         batch_size,
         begun,
     })
+}
+
+/// Finds a job's audience, and reads it once from end to end; returns also how it is read.
+///
+/// # Errors
+///
+/// When it is not there, may not be read, or is no audience.
+pub fn scan_audience(job: &Job, audiences: &Audiences) -> Result<(Source, Settings, Scan), AudienceError> {
+    let columns = audiences.columns();
+    let (source, mut settings) = match &job.audience {
+        AudienceSource::Recipients(list) => {
+            (Source::List(list.clone()), Settings { columns, ..Settings::default() })
+        }
+        AudienceSource::Csv(csv) => {
+            let settings = Settings {
+                phone: csv.phone.clone(),
+                delimiter: csv.delimiter.and_then(|delimiter| u8::try_from(delimiter).ok()),
+                encoding: csv.encoding.as_deref().and_then(Encoding::named).unwrap_or_default(),
+                default_region: csv.default_region.clone(),
+                sheet: csv.sheet.clone(),
+                hidden_rows: csv.hidden_rows,
+                columns,
+            };
+            (audiences.find(csv)?, settings)
+        }
+    };
+    let scan = audience::scan(&source, &settings)?;
+    settings.encoding = scan.encoding;
+    Ok((source, settings, scan))
 }
 
 /// A job's message as its account's provider wants it.

@@ -37,7 +37,7 @@ pub use control::{Done, control};
 pub use error::DispatchError;
 pub use events::{Events, OfJob, Webhooks};
 pub use forecast::{Forecast, forecast};
-pub use intake::{Prepared, Refusal, prepare, register};
+pub use intake::{Prepared, Refusal, prepare, register, scan_audience};
 pub use jobs::{JOB_LIMIT, take_jobs};
 pub use planner::{Planned, Planner};
 pub use progress::LoopProgress;

@@ -85,6 +85,11 @@ pub fn cell(text: &str) -> String {
     harmless(&visible_lines(text)).into_owned()
 }
 
+/// The same for a cell that is a text whatever it looks like, as in a workbook.
+pub(super) fn plain_cell(text: &str) -> String {
+    visible_lines(text).into_owned()
+}
+
 /// The writer's own error out of the CSV library's, so that a reader who has gone is known as one.
 fn cause(fault: csv::Error) -> io::Error {
     match fault.into_kind() {

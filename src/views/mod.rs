@@ -7,5 +7,6 @@ pub mod codes;
 pub mod lines;
 pub mod report;
 pub mod responses;
+pub mod results;
 pub mod status;
 mod values;

@@ -29,7 +29,7 @@ pub fn write<W: Write>(
 }
 
 /// The provider's text, and what is known of its code.
-fn explained(mut line: ReportLine) -> ReportLine {
+pub(super) fn explained(mut line: ReportLine) -> ReportLine {
     let failed = line.state == MessageState::Rejected || line.delivery.as_deref() == Some("failed");
     let code = line.code.as_deref().filter(|_| failed);
     let known = code.and_then(|code| codes::reported(code, line.detail.as_deref().unwrap_or_default()));

@@ -29,6 +29,28 @@ pub struct Columns {
 }
 
 impl Columns {
+    /// Their names.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.fields.iter().map(String::as_str).chain(self.has_others.then_some(OTHERS))
+    }
+
+    /// The values of a form, in the order of the columns.
+    pub(super) fn values(&self, mut form: serde_json::Map<String, Value>) -> Vec<String> {
+        let mut values: Vec<String> = self
+            .fields
+            .iter()
+            .map(|name| match form.remove(name) {
+                None | Some(Value::Null) => String::new(),
+                Some(Value::String(text)) => text,
+                Some(other) => other.to_string(),
+            })
+            .collect();
+        if self.has_others {
+            values.push(if form.is_empty() { String::new() } else { Value::Object(form).to_string() });
+        }
+        values
+    }
+
     fn add(&mut self, fields: impl Iterator<Item = String>) {
         for name in fields {
             if self.fields.len() < FIELDS {
@@ -100,7 +122,7 @@ pub(super) fn parts(response: &Response) -> (Option<String>, serde_json::Map<Str
 
 /// The fields of a line, in the order of the header.
 fn fields(response: &Response, columns: &Columns) -> Vec<String> {
-    let (reply, mut form) = parts(response);
+    let (reply, form) = parts(response);
     let first = [
         response.recipient.to_string(),
         response.row.to_string(),
@@ -109,14 +131,7 @@ fn fields(response: &Response, columns: &Columns) -> Vec<String> {
         reply.unwrap_or_default(),
     ];
     let mut all: Vec<String> = first.into();
-    all.extend(columns.fields.iter().map(|name| match form.remove(name) {
-        None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => text,
-        Some(other) => other.to_string(),
-    }));
-    if columns.has_others {
-        all.push(if form.is_empty() { String::new() } else { Value::Object(form).to_string() });
-    }
+    all.extend(columns.values(form));
     all
 }
 

@@ -54,6 +54,7 @@ mod rabbitmq;
 mod redis_ledger;
 mod reloading;
 mod requests;
+mod results;
 mod rights;
 mod sandbox;
 mod schemas;

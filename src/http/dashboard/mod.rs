@@ -21,6 +21,7 @@ mod phone;
 mod plot;
 mod refused;
 mod render;
+mod results;
 mod session;
 mod suppressed;
 mod words;
@@ -108,6 +109,8 @@ pub fn router(api: Api, access: Access, health: Health, public_url: Option<&Url>
         .route("/campaigns/{id}/report.jsonl", get(reports::report_jsonl))
         .route("/campaigns/{id}/responses.csv", get(reports::responses_csv))
         .route("/campaigns/{id}/responses.jsonl", get(reports::responses_jsonl))
+        .route("/campaigns/{id}/results.csv", get(results::csv))
+        .route("/campaigns/{id}/results.xlsx", get(results::xlsx))
         .merge(new::routes())
         .route("/accounts", get(accounts::list))
         .route("/accounts/resume", post(accounts::resume))

@@ -1,0 +1,124 @@
+//! The results of a campaign as a file: its audience with what became of each row.
+
+use std::fs::File;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::sync::mpsc::{self, Sender};
+use tokio_util::io::ReaderStream;
+
+use super::super::api::extract::{Params, campaign};
+use super::super::api::reports::ReportParams;
+use super::super::problem::Problem;
+use super::Dashboard;
+use crate::audience::{Audience, Scan};
+use crate::campaign::{CampaignId, Job};
+use crate::dispatch::{Refusal, scan_audience};
+use crate::ledger::{AnyLedger, Campaign, Campaigns, Cursor, LedgerError, Reporting};
+use crate::views::responses;
+use crate::views::results::{self, Format, Part, SHEET_ROWS};
+
+/// How many parts of the ledger are read ahead of the audience.
+const AHEAD: usize = 2;
+
+pub(super) async fn csv(
+    dashboard: State<Dashboard>,
+    id: Path<String>,
+    asked: Params<ReportParams>,
+) -> Result<Response, Problem> {
+    file(&dashboard, &id, &asked.0, Format::Csv).await
+}
+
+pub(super) async fn xlsx(
+    dashboard: State<Dashboard>,
+    id: Path<String>,
+    asked: Params<ReportParams>,
+) -> Result<Response, Problem> {
+    file(&dashboard, &id, &asked.0, Format::Xlsx).await
+}
+
+/// An answer that begins once the audience is known to be the one that was sent to. Its body breaks off when the rest fails.
+async fn file(
+    dashboard: &Dashboard,
+    id: &str,
+    asked: &ReportParams,
+    format: Format,
+) -> Result<Response, Problem> {
+    let campaign = campaign(&dashboard.api, id).await?;
+    let backing = dashboard.api.backing()?;
+    let ledger = backing.ledger.clone();
+    let job = ledger.job(&campaign.id).await?.job;
+    let job =
+        Job::read(job.as_bytes()).map_err(|_| Problem::not_found("the campaign's job can't be read"))?;
+    let audiences = backing.context.audiences.clone();
+    // Each of them reads its audience: the others wait.
+    let turn = backing.intake.acquire().await;
+    let opened = tokio::task::spawn_blocking(move || {
+        let (source, settings, scan) = scan_audience(&job, &audiences)?;
+        Ok::<_, Refusal>((Audience::open(&source, &settings)?, scan))
+    });
+    let opened = opened.await.map_err(|error| Problem::away(error.to_string()))?;
+    drop(turn);
+    let (audience, scan) = opened?;
+    check(&campaign, &scan, format)?;
+    let columns = responses::columns(&ledger, &campaign.id).await?;
+    let (parts, received) = mpsc::channel(AHEAD);
+    let (id, state) = (campaign.id.clone(), asked.state);
+    let written = async move {
+        let read = tokio::spawn(read(ledger, id, parts));
+        let file = tempfile::tempfile()?;
+        let write = move || results::write(audience, received, &columns, state, format, file);
+        let file = tokio::task::spawn_blocking(write).await?.map_err(std::io::Error::other)?;
+        read.await?.map_err(std::io::Error::other)?;
+        Ok::<File, std::io::Error>(file)
+    };
+    let body = stream::once(written).map_ok(|file| ReaderStream::new(tokio::fs::File::from_std(file)));
+    let (media_type, ending) = match format {
+        Format::Csv => ("text/csv; charset=utf-8", "csv"),
+        Format::Xlsx => ("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", "xlsx"),
+    };
+    // An id has no character that would have to be escaped there.
+    let name = format!("attachment; filename=\"{}-results.{ending}\"", campaign.id);
+    let headers = [(header::CONTENT_TYPE, media_type.to_owned()), (header::CONTENT_DISPOSITION, name)];
+    Ok((headers, Body::from_stream(body.try_flatten().boxed())).into_response())
+}
+
+fn check(campaign: &Campaign, scan: &Scan, format: Format) -> Result<(), Problem> {
+    if scan.digest != campaign.audience {
+        return Err(Problem::new(
+            StatusCode::CONFLICT,
+            "the audience file has changed since the campaign was made; download the message report instead",
+        ));
+    }
+    if format == Format::Xlsx && scan.rows >= SHEET_ROWS {
+        return Err(Problem::new(
+            StatusCode::CONFLICT,
+            "the audience has more rows than an Excel sheet can hold; download the results as .csv instead",
+        ));
+    }
+    Ok(())
+}
+
+/// Hands the report and the answers of a campaign over, a part at a time. Ends early where nobody takes them any more.
+async fn read(ledger: AnyLedger, id: CampaignId, parts: Sender<Part>) -> Result<(), LedgerError> {
+    let (mut report, mut answers) = (Some(Cursor::default()), Some(0));
+    while let Some(from) = report {
+        let page = ledger.report(&id, from).await?;
+        let mut part = Part { lines: page.lines, responses: Vec::new() };
+        // An answer is there no later than the line of its message.
+        let last = part.lines.iter().filter_map(|line| line.batch).max();
+        while let Some(from) = answers.filter(|from| last.is_some_and(|last| *from <= last)) {
+            let page = ledger.responses(&id, from).await?;
+            part.responses.extend(page.responses);
+            answers = page.next;
+        }
+        report = page.next;
+        if parts.send(part).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}

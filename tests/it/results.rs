@@ -1,0 +1,142 @@
+//! The results of a campaign as files, judged by another language's library for workbooks.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::service::Service;
+use crate::support::job;
+
+/// The library that reads the workbook.
+const WANTED: &str = "openpyxl==3.1.5";
+const LONG: Duration = Duration::from_secs(60);
+
+/// The cells of a workbook's only sheet, each with the type that it has.
+fn sheet(path: &Path) -> Vec<Vec<(String, String)>> {
+    let tool = Path::new(env!("CARGO_TARGET_TMPDIR")).join(WANTED);
+    let bash = "set -euo pipefail\n\
+        if [ ! -e \"$TOOL/ready\" ]; then\n\
+            rm -rf \"$TOOL\" && python3 -m venv \"$TOOL\" && \"$TOOL/bin/pip\" install --quiet \"$WANTED\" && touch \"$TOOL/ready\"\n\
+        fi\n\
+        exec \"$TOOL/bin/python\" -c '\n\
+import json, openpyxl, sys\n\
+book = openpyxl.load_workbook(sys.argv[1])\n\
+assert len(book.worksheets) == 1\n\
+print(json.dumps([[[cell.value or \"\", cell.data_type] for cell in row] for row in book.active.rows]))' \"$FILE\"\n";
+    let mut read = Command::new("bash");
+    read.args(["-c", bash]).env("TOOL", tool).env("WANTED", WANTED).env("FILE", path);
+    let read = read.output().unwrap();
+    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+    serde_json::from_slice(&read.stdout).unwrap()
+}
+
+async fn ended(service: &Service, id: &str) -> Value {
+    let start = Instant::now();
+    loop {
+        let path = format!("/campaigns/{id}");
+        let status = service.send(service.request(Method::GET, &path, "")).await.json();
+        if status["state"] == "completed" && status["delivery"]["replied"].as_u64() > Some(0) {
+            return status;
+        }
+        assert!(start.elapsed() < LONG, "{status}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_results_are_the_rows_of_the_audience_with_what_became_of_them() {
+    let service = Service::configured("", &["worker", "--embedded", "--sandbox"]).await;
+    let rows: String =
+        (0..300).map(|row| format!("{row},+91987654{row:04},\"=1+{row}\",0{row},état\n")).collect();
+    let file = format!("No,Mobile Number,formula,code,state\n{rows}300,12345,x,1,y\n");
+    let upload =
+        |file: &str| service.request(Method::POST, "/audiences?name=people.csv", "").body(file.to_owned());
+    assert_eq!(service.send(upload(&file)).await.status, 201);
+    let mut job = job();
+    job["audience"] = json!({ "csv": { "path": "people.csv" } });
+    job["message"] = json!({ "type": "text", "text": { "body": "Hello" } });
+    let submitted = service.send(service.request(Method::POST, "/campaigns", "").json(&job)).await;
+    assert_eq!(submitted.status, 201, "{submitted:?}");
+    ended(&service, "c1").await;
+    let file_of = async |path: &str| {
+        let answer = service.client.get(format!("{}/campaigns/c1/{path}", service.url)).send().await.unwrap();
+        let kind = answer.headers()["content-disposition"].to_str().unwrap().to_owned();
+        assert_eq!(kind, format!("attachment; filename=\"c1-{}\"", path.split('?').next().unwrap()));
+        answer.bytes().await.unwrap()
+    };
+
+    // Delivery reports and answers still come: all files are of one moment when nothing has changed between two of them.
+    let start = Instant::now();
+    let (csv, workbook, answers) = loop {
+        let csv = file_of("results.csv").await;
+        let workbook = file_of("results.xlsx").await;
+        let answers =
+            service.send(service.request(Method::GET, "/campaigns/c1/responses.csv", "")).await.text;
+        if csv == file_of("results.csv").await {
+            break (csv, workbook, answers);
+        }
+        assert!(start.elapsed() < LONG, "reports do not end");
+    };
+    let mut csv = csv::Reader::from_reader(&csv[..]);
+    let header: Vec<String> = csv.headers().unwrap().iter().map(str::to_owned).collect();
+    assert_eq!(header[..7], ["No", "Mobile Number", "formula", "code", "state", "Message state", "Delivery"]);
+    assert_eq!(header[7], "Code (2)", "each name is there once: {header:?}");
+    let column = |name: &str| header.iter().position(|column| column == name).unwrap();
+    let csv: Vec<csv::StringRecord> = csv.records().collect::<Result<_, _>>().unwrap();
+    assert_eq!(csv.len(), 301);
+    // What the report says of a row stands in the row.
+    let report = service.send(service.request(Method::GET, "/campaigns/c1/report.csv", "")).await.text;
+    let mut report = csv::Reader::from_reader(report.as_bytes());
+    let report: Vec<csv::StringRecord> = report.records().collect::<Result<_, _>>().unwrap();
+    for (nth, (row, line)) in csv.iter().zip(&report).enumerate() {
+        assert_eq!((&row[0], &line[1]), (&*nth.to_string(), &*(nth + 1).to_string()));
+        assert_eq!(row[column("Message state")], line[3]);
+        let kept = if nth < 300 { format!("0{nth} état") } else { "1 y".into() };
+        assert_eq!(format!("{} {}", &row[3], &row[4]), kept);
+    }
+    assert_eq!((&csv[5][2], &csv[300][column("Code (2)")]), ("'=1+5", "invalid_number"));
+    // Answers stand in the rows of those who gave them.
+    let mut answers = csv::Reader::from_reader(answers.as_bytes());
+    for answer in answers.records() {
+        let answer = answer.unwrap();
+        let row: usize = answer[1].parse().unwrap();
+        assert!(csv[row - 1][column("Reply")].contains(&answer[4]), "{answer:?}");
+    }
+
+    // The workbook holds the same, and every cell of it is a text.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("results.xlsx");
+    std::fs::write(&path, workbook).unwrap();
+    let cells = sheet(&path);
+    assert_eq!(cells.len(), 302);
+    assert_eq!(cells[0].iter().map(|(text, _)| text.clone()).collect::<Vec<_>>(), header);
+    for (row, record) in cells[1..].iter().zip(&csv) {
+        for ((text, kind), value) in row.iter().zip(record) {
+            // A CSV has a mark before what a spreadsheet would run; a text in a workbook needs none.
+            let value = value.strip_prefix('\'').unwrap_or(value);
+            assert_eq!(text, value);
+            assert!(text.is_empty() || kind == "s" || kind == "inlineStr", "{text} is {kind}");
+        }
+    }
+    std::fs::write(&path, file_of("results.xlsx?state=skipped").await).unwrap();
+    assert_eq!(sheet(&path).len(), 2);
+
+    // Another file of that name is not what was sent to.
+    let root = service.fleet.world.path("");
+    let there = walk(&root).into_iter().find(|path| path.ends_with("people.csv"));
+    let there = there.unwrap_or_else(|| panic!("no file below {}", root.display()));
+    std::fs::write(there, file.replace("état", "pays")).unwrap();
+    let refused =
+        service.client.get(format!("{}/campaigns/c1/results.csv", service.url)).send().await.unwrap();
+    assert_eq!(refused.status(), 409);
+    assert!(refused.text().await.unwrap().contains("has changed since the campaign was made"));
+}
+
+fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
