@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// The most characters an id may have.
 const ID_LENGTH: usize = 64;
+/// What stands in a test's id behind that of its campaign.
+const TEST: &str = "-test-";
 
 /// A campaign's id: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`.
 ///
@@ -24,6 +26,23 @@ pub struct InvalidId;
 impl CampaignId {
     /// What an id is, as a regular expression.
     pub const PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$";
+
+    /// The id of the `nth` test of a campaign: one message to a number of one's own before it is sent. `apart` tells it from
+    /// tests of a draft that had the same id.
+    ///
+    /// # Errors
+    ///
+    /// When it would be too long.
+    pub fn of_test(id: &str, nth: usize, apart: u32) -> Result<Self, InvalidId> {
+        format!("{id}{TEST}{nth}-{apart}").parse()
+    }
+
+    /// Whether it is the id of a test ([`CampaignId::of_test`]).
+    pub fn is_test(&self) -> bool {
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let numbers = self.0.rsplit_once(TEST).and_then(|(_, numbers)| numbers.split_once('-'));
+        numbers.is_some_and(|(nth, apart)| is_number(nth) && is_number(apart))
+    }
 
     /// The id as text.
     pub fn as_str(&self) -> &str {
@@ -113,6 +132,16 @@ impl FromStr for MessageRef {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_test_is_known_by_its_id() {
+        let id = CampaignId::of_test("navratri-test-offer", 2, 12_345).unwrap();
+        assert_eq!((id.as_str(), id.is_test()), ("navratri-test-offer-test-2-12345", true));
+        for other in ["navratri", "a-test-1", "a-test-1-x", "a-test--1", "test-1-2", "a-test-1-2-b"] {
+            assert!(!other.parse::<CampaignId>().unwrap().is_test(), "{other}");
+        }
+        assert_eq!(CampaignId::of_test(&"a".repeat(60), 1, 1), Err(InvalidId));
+    }
 
     #[test]
     fn an_id_can_not_escape_its_key() {

@@ -262,6 +262,8 @@ pub struct CampaignFilter {
     pub text: Option<String>,
     /// Those of this account.
     pub account: Option<String>,
+    /// Only tests, or everything but tests.
+    pub tests: Option<bool>,
 }
 
 impl CampaignFilter {
@@ -272,6 +274,7 @@ impl CampaignFilter {
             name.contains(&wanted) || campaign.id.as_str().to_lowercase().contains(&wanted)
         };
         self.state.is_none_or(|state| campaign.state == state)
+            && self.tests.is_none_or(|tests| campaign.id.is_test() == tests)
             && self.account.as_ref().is_none_or(|account| campaign.account == *account)
             && self.text.as_deref().is_none_or(has)
     }

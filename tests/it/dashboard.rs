@@ -630,3 +630,52 @@ async fn an_open_list_says_that_there_are_new_campaigns() {
     let (_, page) = visitor.get("/").await;
     assert!(page.contains("&amp;newest=waits\""), "{page}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_list_is_sorted_and_shows_campaigns_tests_or_drafts() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    for is_embedded in [true, false] {
+        let service = Service::start(is_embedded, &provider, TOKENS).await;
+        let visitor = Visitor::new(&service, "act-1").await;
+        for (id, name, people) in
+            [("one", "beta", 2), ("two", "Alpha", 3), ("one-test-1-77", "Test: beta", 1)]
+        {
+            let mut job = waiting(id);
+            job["name"] = name.into();
+            let people =
+                (0..people).map(|nth| json!({ "phone": format!("+9198765432{nth:02}"), "name": "A" }));
+            job["audience"] = json!({ "recipients": people.collect::<Vec<_>>() });
+            visitor.submit(&job).await;
+        }
+        let listed = async |query: &str| {
+            let (status, page) = visitor.get(&format!("/?{query}")).await;
+            assert_eq!(status, 200, "{query}: {page}");
+            let rows = page.split("<li id=\"row-").skip(1);
+            rows.map(|row| row.split('"').next().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let test = "one-test-1-77";
+        assert_eq!(listed("").await, [test, "two", "one"]);
+        assert_eq!(listed("kind=&sort=").await, [test, "two", "one"]);
+        assert_eq!(listed("sort=name").await, ["two", "one", test]);
+        assert_eq!(listed("sort=people").await, ["two", "one", test]);
+        assert_eq!(listed("kind=campaigns&sort=name").await, ["two", "one"]);
+        assert_eq!(listed("kind=campaigns").await, ["two", "one"]);
+        assert_eq!(listed("kind=tests").await, [test]);
+        assert_eq!(listed("kind=drafts").await, [""; 0]);
+        let form = reqwest::multipart::Form::new().text("name", "Reminder").text("pick", "audience.csv");
+        visitor.request(Method::POST, "/new").multipart(form).send().await.unwrap();
+        let (_, page) = visitor.get("/?kind=drafts").await;
+        assert!(page.contains(">Reminder</a>") && !page.contains("row-one"), "{page}");
+        // More than a page of them.
+        for nth in 0..30 {
+            let mut job = waiting(&format!("more-{nth:02}"));
+            job["name"] = format!("C {nth:02}").into();
+            visitor.submit(&job).await;
+        }
+        let (_, page) = visitor.get("/?sort=name&kind=campaigns").await;
+        let next = page.split("rel=\"next\"").next().unwrap().rsplit("href=\"").next().unwrap();
+        let next = next.split('"').next().unwrap().replace("&#x2f;", "/").replace("&amp;", "&");
+        assert_eq!(next, "/?kind=campaigns&sort=name&cursor=30");
+        assert_eq!(listed(&next[2..]).await, ["more-28", "more-29"]);
+    }
+}

@@ -149,7 +149,7 @@ pub(super) async fn list(
     Params(asked): Params<ListParams>,
 ) -> Result<Json<CampaignList>, Problem> {
     let limit = limit(asked.limit, 50, 200)?;
-    let filter = CampaignFilter { state: asked.state, text: asked.q, account: asked.account };
+    let filter = CampaignFilter { state: asked.state, text: asked.q, account: asked.account, tests: None };
     let from = asked.cursor.as_deref();
     let page = api.ledger()?.page(&filter, from, limit).await?;
     Ok(Json(CampaignList { items: page.campaigns.iter().map(Status::from).collect(), next: page.next }))

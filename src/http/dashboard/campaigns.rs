@@ -4,13 +4,14 @@ use axum::extract::{Path, State};
 use axum::response::Html;
 use jiff::tz::TimeZone;
 use minijinja::{Value, context};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::access::Who;
 use super::super::api::extract::{Params, campaign};
 use super::super::api::live::may_change;
 use super::super::problem::Problem;
 use super::facts::Facts;
+use super::new::drafts;
 use super::plot::plot;
 use super::render::{Look, page_of, part, serialized};
 use super::words::Known;
@@ -20,14 +21,16 @@ use crate::campaign::text::titled;
 use crate::campaign::{CampaignState, SkipReason};
 use crate::dispatch::Accounts;
 use crate::ledger::{
-    Act, Audit, Breakers, Campaign, CampaignFilter, Campaigns, LedgerError, OpenBreaker, Point, ReportLine,
-    Reporting, Series,
+    Act, AnyLedger, Audit, Breakers, Campaign, CampaignFilter, Campaigns, LedgerError, OpenBreaker, Point,
+    ReportLine, Reporting, Series,
 };
 
 /// What stands for the newest campaign where there is none: no id begins like that, and an empty value is none in a query.
 const NO_CAMPAIGN: &str = "-";
 /// How many campaigns a page of the list has.
 const LISTED: usize = 30;
+/// How many of the newest campaigns are sorted.
+const SORTED: usize = 1_000;
 /// How many acts are shown beside a campaign, and on a page of their own.
 const ACTS: usize = 15;
 const ALL_ACTS: usize = 100;
@@ -41,7 +44,75 @@ pub(super) struct ListParams {
     state: Option<CampaignState>,
     q: Option<String>,
     account: Option<String>,
+    kind: Option<Kind>,
+    sort: Option<Sort>,
     cursor: Option<String>,
+}
+
+/// What is listed; without one campaigns and tests.
+#[derive(Clone, Copy, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+enum Kind {
+    Campaigns,
+    Tests,
+    Drafts,
+}
+
+/// The order of the list; without one the newest comes first.
+#[derive(Clone, Copy, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+enum Sort {
+    Name,
+    Start,
+    People,
+    State,
+}
+
+impl Sort {
+    /// Sorts campaigns of which the newest comes first, and stays first among those that are alike.
+    fn apply(self, campaigns: &mut [Campaign]) {
+        match self {
+            Self::Name => campaigns.sort_by_key(|campaign| words::name(campaign).to_lowercase()),
+            Self::Start => campaigns.sort_by_key(|campaign| {
+                std::cmp::Reverse(campaign.started_at.unwrap_or(campaign.submitted_at))
+            }),
+            Self::People => campaigns.sort_by_key(|campaign| std::cmp::Reverse(words::people(campaign))),
+            Self::State => campaigns
+                .sort_by_key(|campaign| CampaignState::ALL.iter().position(|state| *state == campaign.state)),
+        }
+    }
+}
+
+/// A page of the list: its campaigns, the place of the next page, and whether there are older ones that are not sorted in.
+struct Listed {
+    campaigns: Vec<Campaign>,
+    next: Option<String>,
+    has_older: bool,
+}
+
+impl Listed {
+    async fn read(
+        ledger: &AnyLedger,
+        filter: &CampaignFilter,
+        asked: &ListParams,
+    ) -> Result<Self, LedgerError> {
+        let Some(sort) = asked.sort else {
+            let page = match ledger.page(filter, asked.cursor.as_deref(), LISTED).await {
+                // A place of long ago: the beginning is as good.
+                Err(LedgerError::NoPlace) => ledger.page(filter, None, LISTED).await?,
+                page => page?,
+            };
+            return Ok(Self { campaigns: page.campaigns, next: page.next, has_older: false });
+        };
+        let page = ledger.page(filter, None, SORTED).await?;
+        let mut campaigns = page.campaigns;
+        sort.apply(&mut campaigns);
+        let from = asked.cursor.as_deref().and_then(|cursor| cursor.parse().ok()).unwrap_or(0_usize);
+        let end = from.saturating_add(LISTED);
+        let next = (end < campaigns.len()).then(|| end.to_string());
+        let campaigns = campaigns.into_iter().skip(from).take(LISTED).collect();
+        Ok(Self { campaigns, next, has_older: page.next.is_some() })
+    }
 }
 
 pub(super) async fn list(
@@ -51,14 +122,15 @@ pub(super) async fn list(
     Params(asked): Params<ListParams>,
 ) -> Result<Html<String>, Problem> {
     let backing = dashboard.api.backing()?;
-    let filter = CampaignFilter { state: asked.state, text: asked.q.clone(), account: asked.account.clone() };
-    let is_filtered = filter.state.is_some() || filter.text.is_some() || filter.account.is_some();
-    let page = backing.ledger.page(&filter, asked.cursor.as_deref(), LISTED).await;
-    let page = match page {
-        // A place of long ago: the beginning is as good.
-        Err(LedgerError::NoPlace) => backing.ledger.page(&filter, None, LISTED).await?,
-        page => page?,
+    let tests = match asked.kind {
+        Some(Kind::Drafts) => return drafts_page(&dashboard, &who, &look, asked).await,
+        kind => kind.map(|kind| kind == Kind::Tests),
     };
+    let filter =
+        CampaignFilter { state: asked.state, text: asked.q.clone(), account: asked.account.clone(), tests };
+    let is_filtered =
+        filter.state.is_some() || filter.text.is_some() || filter.account.is_some() || tests.is_some();
+    let page = Listed::read(&backing.ledger, &filter, &asked).await?;
     let mut rows = Vec::with_capacity(page.campaigns.len());
     for campaign in &page.campaigns {
         rows.push(context! { id => campaign.id.as_str(), html => row(&dashboard, campaign).await? });
@@ -73,12 +145,19 @@ pub(super) async fn list(
     let states: Vec<&'static str> = CampaignState::ALL.iter().map(|state| state.as_str()).collect();
     let next = page.next.map(|cursor| {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
-        let state = asked.state.map(|state| state.as_str().to_owned());
-        for (name, value) in [("state", state), ("q", asked.q.clone()), ("account", asked.account.clone())] {
+        let word = |value: Value| value.as_str().map(str::to_owned);
+        for (name, value) in [
+            ("state", asked.state.map(|state| state.as_str().to_owned())),
+            ("q", asked.q.clone()),
+            ("account", asked.account.clone()),
+            ("kind", word(serialized(asked.kind))),
+            ("sort", word(serialized(asked.sort))),
+        ] {
             value.map(|value| query.append_pair(name, &value));
         }
         format!("/?{}", query.append_pair("cursor", &cursor).finish())
     });
+    let is_newest_first = asked.sort.is_none() && asked.cursor.is_none() && !is_filtered;
     let own = context! {
         rows,
         next,
@@ -86,14 +165,40 @@ pub(super) async fn list(
         accounts,
         is_filtered,
         is_first => asked.cursor.is_none(),
-        state => asked.state.map(crate::campaign::state::CampaignState::as_str),
+        state => asked.state.map(CampaignState::as_str),
         q => asked.q,
         account => asked.account,
         follow => followed.join(","),
-        newest => (!is_filtered && asked.cursor.is_none()).then(|| page.campaigns.first().map_or(NO_CAMPAIGN, |campaign| campaign.id.as_str())),
+        kind => serialized(asked.kind),
+        sort => serialized(asked.sort),
+        sorted => page.has_older.then_some(SORTED),
+        newest => is_newest_first.then(|| page.campaigns.first().map_or(NO_CAMPAIGN, |campaign| campaign.id.as_str())),
         rehearses => backing.context.rehearses,
     };
     Ok(page_of(&look, Some(&who), "campaigns.html", "Campaigns", own))
+}
+
+/// The drafts, in place of campaigns.
+async fn drafts_page(
+    dashboard: &Dashboard,
+    who: &Who,
+    look: &Look,
+    asked: ListParams,
+) -> Result<Html<String>, Problem> {
+    let accounts: Vec<String> = dashboard.api.backing()?.context.accounts.all().keys().cloned().collect();
+    let states: Vec<&'static str> = CampaignState::ALL.iter().map(|state| state.as_str()).collect();
+    let own = context! {
+        drafts => drafts(dashboard).await?,
+        accounts,
+        states,
+        kind => serialized(Kind::Drafts),
+        state => asked.state.map(CampaignState::as_str),
+        q => asked.q,
+        account => asked.account,
+        sort => serialized(asked.sort),
+        rehearses => dashboard.api.backing()?.context.rehearses,
+    };
+    Ok(page_of(look, Some(who), "campaigns.html", "Campaigns", own))
 }
 
 /// A campaign's row in the list.

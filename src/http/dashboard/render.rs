@@ -22,7 +22,7 @@ macro_rules! templates {
     };
 }
 
-const TEMPLATES: [(&str, &str); 28] = templates![
+const TEMPLATES: [(&str, &str); 29] = templates![
     "layout.html",
     "macros.html",
     "error.html",
@@ -30,6 +30,7 @@ const TEMPLATES: [(&str, &str); 28] = templates![
     "campaigns.html",
     "campaign_row.html",
     "new_campaigns.html",
+    "drafts.html",
     "campaign.html",
     "campaign_head.html",
     "campaign_plot.html",

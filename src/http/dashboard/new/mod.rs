@@ -127,13 +127,8 @@ pub(super) async fn begin(
     first(&dashboard, &who, &look, "", &[]).await
 }
 
-async fn first(
-    dashboard: &Dashboard,
-    who: &Who,
-    look: &Look,
-    name: &str,
-    wrong: &[(&str, String)],
-) -> Result<Html<String>, Problem> {
+/// The drafts, the last changed first.
+pub(super) async fn drafts(dashboard: &Dashboard) -> Result<Vec<Shown>, Problem> {
     let kept = dashboard.api.ledger()?.drafts().await?;
     let mut drafts: Vec<Draft> = kept.iter().filter_map(|(id, json)| Draft::read(id, json)).collect();
     drafts.sort_by_key(|draft| std::cmp::Reverse(draft.updated_at));
@@ -141,6 +136,16 @@ async fn first(
         context! { id => draft.id.clone(), name => draft.name(), by => draft.by.clone(), at => draft.updated_at.to_string(),
             people => draft.people, step => draft.next_step() }
     });
+    Ok(drafts.collect())
+}
+
+async fn first(
+    dashboard: &Dashboard,
+    who: &Who,
+    look: &Look,
+    name: &str,
+    wrong: &[(&str, String)],
+) -> Result<Html<String>, Problem> {
     let (files, no_root) = match all(&dashboard.api).await {
         Ok(files) => (files, None),
         Err(problem) => (Vec::new(), Some(problem.plain().into_owned())),
@@ -149,7 +154,7 @@ async fn first(
         context! { path => file.path.clone(), bytes => file.bytes, at => file.uploaded_at.to_string() }
     });
     let own = context! {
-        drafts => drafts.collect::<Vec<_>>(),
+        drafts => drafts(dashboard).await?,
         files => files.collect::<Vec<_>>(),
         no_root,
         name,

@@ -159,9 +159,12 @@ pub(super) async fn test(
     let mut values = draft.sample.first().cloned().unwrap_or_default();
     values.insert("phone".into(), Value::from(number.to_string()));
     let nth = draft.tests.len() + 1;
-    let test = format!("{}-test-{nth}-{}", draft.text("/id"), Timestamp::now().as_second() % 100_000);
+    let apart = (Timestamp::now().as_second() % 100_000) as u32;
+    let Ok(test) = CampaignId::of_test(draft.text("/id"), nth, apart) else {
+        return refuse(&draft, "The test can’t be sent: the campaign’s ID is too long.".into()).await;
+    };
     let name = format!("Test: {}", draft.name());
-    let sent = match draft.to(&[values], &test, &name) {
+    let sent = match draft.to(&[values], test.as_str(), &name) {
         Ok(job) => submit(&dashboard.api, &who, job).await,
         Err(problem) => Err(problem),
     };
