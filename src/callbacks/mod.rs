@@ -23,7 +23,9 @@ use crate::campaign::rules::is_template;
 use crate::campaign::{CampaignId, Job, MessageRef, Phone, Subject};
 use crate::dispatch::{Account, Accounts, Events, OfJob};
 use crate::forward::Forward;
-use crate::ledger::{Answer, Breaker, Ledger, LedgerError, MessageReport, ReportEffect, Suppress};
+use crate::ledger::{
+    Answer, Breaker, Ledger, LedgerError, MessageReport, OptOutSource, ReportEffect, Suppress,
+};
 use crate::queue::QueueError;
 use collector::Collector;
 pub use http::{Slot, router};
@@ -468,7 +470,7 @@ impl<L: Ledger> Reports<L> {
         if people.is_empty() {
             return Ok(());
         }
-        if self.ledger.suppress(people.clone(), Suppress::Add).await? > 0 {
+        if self.ledger.suppress(people.clone(), Suppress::Add, Some(OptOutSource::Reply)).await? > 0 {
             tracing::info!("somebody has answered with a stop word and is never written to again");
             metrics::counter!("flowcast_suppressed_total").increment(1);
         }

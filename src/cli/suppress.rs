@@ -11,7 +11,7 @@ use crate::audience::{self, AudienceError, Source, UnreadableRow};
 use crate::campaign::{Phone, PhoneParser};
 use crate::campaign::{counted, thousands};
 use crate::config::Config;
-use crate::ledger::{Act, Ledger, Suppress as Change, Suppressed};
+use crate::ledger::{Act, Ledger, OptOutSource, Suppress as Change, Suppressed};
 
 /// How many unreadable rows of a file are named.
 const ROWS_NAMED: usize = 20;
@@ -84,7 +84,7 @@ async fn run(what: SuppressCommand, ledger: &impl Ledger, json: bool) -> Outcome
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let done = ledger.suppress(numbers, how).await?;
+    let done = ledger.suppress(numbers, how, Some(OptOutSource::Operator(operator()))).await?;
     ledger.log(Act::new(&operator(), "suppress", None, &how.summary(done))).await?;
     print(&if json {
         format!("{}\n", json!({ word: done }))

@@ -100,7 +100,7 @@ impl Context {
             let list = self.suppressed.read().unwrap_or_else(PoisonError::into_inner);
             list.numbers.iter().filter_map(Phone::from_digits).collect()
         };
-        let again = ledger.suppress(known, Suppress::Add).await?;
+        let again = ledger.suppress(known, Suppress::Add, None).await?;
         tracing::warn!(
             "the ledger had forgotten {} that are suppressed: they are on its list again",
             counted(again, "number")

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use super::{
     Act, ActPage, Audit, Batches, Breaker, Breakers, Campaign, CampaignChanges, CampaignDrafts, Campaigns,
-    Checkpoint, Gap, Lease, Ledger, LedgerError, Listed, NewCampaign, OpenBreaker, Plan, PlannedBatch,
-    PlannedSoFar, Plans, Point, Redis, ReportLine, Reporting, SentMessages, Series, Sessions, SkippedRow,
-    Sqlite, Store, StoredBatch, StoredJob, Suppress, Suppression, SuppressionUpdate, Swap, Swapped, Texts,
+    Checkpoint, Gap, Lease, Ledger, LedgerError, Listed, NewCampaign, OpenBreaker, OptOut, OptOutSource,
+    Plan, PlannedBatch, PlannedSoFar, Plans, Point, Redis, ReportLine, Reporting, SentMessages, Series,
+    Sessions, SkippedRow, Sqlite, Store, StoredBatch, StoredJob, Suppress, Suppression, SuppressionUpdate,
+    Swap, Swapped, Texts,
 };
 use crate::campaign::{CampaignId, CampaignState, MessageRef, Phone, SkipReason};
 
@@ -117,7 +118,13 @@ impl Breakers for AnyLedger {
 
 impl Suppression for AnyLedger {
     hand_on! {
-        async fn suppress(&self, numbers: Vec<Phone>, how: Suppress) -> Result<u64, LedgerError>;
+        async fn suppress(
+            &self,
+            numbers: Vec<Phone>,
+            how: Suppress,
+            source: Option<OptOutSource>
+        ) -> Result<u64, LedgerError>;
+        async fn opt_outs(&self, numbers: &[Phone]) -> Result<Vec<Option<OptOut>>, LedgerError>;
         async fn suppressed(&self, known: u64) -> Result<Option<SuppressionUpdate>, LedgerError>;
     }
 }

@@ -16,6 +16,8 @@ use crate::campaign::{CampaignId, Phone};
 
 /// How many batches are read and written together.
 const TOGETHER: usize = 64;
+/// The same for suppressed numbers.
+const NUMBERS: usize = 10_000;
 
 /// All that a store keeps of a campaign, without its batches.
 pub(super) struct WholeCampaign {
@@ -134,7 +136,11 @@ pub async fn migrate(
     }
     if let Some(SuppressionUpdate::Whole(list)) = store.suppressed(0).await? {
         let numbers: Vec<Phone> = list.numbers.iter().filter_map(Phone::from_digits).collect();
-        moved.suppressed = fleet.suppress(numbers, Suppress::Add).await?;
+        for some in numbers.chunks(NUMBERS) {
+            let added = store.opt_outs(some).await?;
+            moved.suppressed += fleet.suppress(some.to_vec(), Suppress::Add, None).await?;
+            fleet.keep_opt_outs(some.iter().copied().zip(added)).await?;
+        }
     }
     for (account, word, reason) in store.open_breakers().await? {
         if let Some(breaker) = Breaker::read(&account, &word) {

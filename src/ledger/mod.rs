@@ -65,7 +65,7 @@ pub use sent::{Answer, SentMessages};
 pub use series::{MOST_POINTS, Point, Series};
 pub use sessions::Sessions;
 pub use sqlite::{Access, Sqlite};
-pub use suppression::{Suppress, Suppressed, Suppression, SuppressionUpdate};
+pub use suppression::{OptOut, OptOutSource, Suppress, Suppressed, Suppression, SuppressionUpdate};
 pub use unmoved::UnmovedStore;
 pub use writer::BatchWriter;
 

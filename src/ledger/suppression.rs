@@ -25,6 +25,45 @@ impl Suppress {
     }
 }
 
+/// Who put a number on the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OptOutSource {
+    /// The person, with a stop word.
+    Reply,
+    /// Whoever added or imported it, as the audit log has their name.
+    Operator(String),
+}
+
+/// When a number was put on the list, and by whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OptOut {
+    /// When, in milliseconds since 1970.
+    pub at: i64,
+    /// By whom.
+    pub source: OptOutSource,
+}
+
+impl OptOut {
+    /// The text that ledgers keep: `<milliseconds> reply`, or `<milliseconds> operator <name>`.
+    pub(super) fn text(&self) -> String {
+        match &self.source {
+            OptOutSource::Reply => format!("{} reply", self.at),
+            OptOutSource::Operator(name) => format!("{} operator {name}", self.at),
+        }
+    }
+
+    /// The same, read.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        let (at, source) = text.split_once(' ')?;
+        let source = match source.split_once(' ') {
+            None if source == "reply" => OptOutSource::Reply,
+            Some(("operator", name)) => OptOutSource::Operator(name.to_owned()),
+            _ => return None,
+        };
+        Some(Self { at: at.parse().ok()?, source })
+    }
+}
+
 /// The list, as a worker holds it once.
 #[derive(Clone, Debug, Default)]
 pub struct Suppressed {
@@ -87,12 +126,20 @@ pub(super) const REMEMBERED: usize = 10_000;
 
 /// The list of all workers. All writes are atomic and durable when they return.
 pub trait Suppression: Store {
-    /// Changes the list. Returns how many numbers were changed.
+    /// Changes the list, and remembers of numbers that are added who did so, where that is told. Returns how many numbers were
+    /// changed.
     fn suppress(
         &self,
         numbers: Vec<Phone>,
         how: Suppress,
+        source: Option<OptOutSource>,
     ) -> impl Future<Output = Result<u64, LedgerError>> + Send;
+
+    /// When numbers of the list were put on it, and by whom, as far as that is known.
+    fn opt_outs(
+        &self,
+        numbers: &[Phone],
+    ) -> impl Future<Output = Result<Vec<Option<OptOut>>, LedgerError>> + Send;
 
     /// What has become of the list since version `known` (0 for none), if it has changed.
     fn suppressed(

@@ -12,9 +12,10 @@ use super::node::Node;
 use crate::campaign::{CampaignId, CampaignState, MessageRef, Phone, SkipReason};
 use crate::ledger::{
     Act, ActPage, Audit, Batches, Breaker, Breakers, Campaign, CampaignChanges, CampaignDrafts, Campaigns,
-    Checkpoint, Lease, Ledger, LedgerError, Listed, Memory, NewCampaign, OpenBreaker, Plan, PlannedBatch,
-    PlannedSoFar, Plans, Point, ReportLine, Reporting, SentMessages, Series, Sessions, SkippedRow, Store,
-    StoredBatch, StoredJob, Suppress, Suppression, SuppressionUpdate, Swap, Swapped, Texts,
+    Checkpoint, Lease, Ledger, LedgerError, Listed, Memory, NewCampaign, OpenBreaker, OptOut, OptOutSource,
+    Plan, PlannedBatch, PlannedSoFar, Plans, Point, ReportLine, Reporting, SentMessages, Series, Sessions,
+    SkippedRow, Store, StoredBatch, StoredJob, Suppress, Suppression, SuppressionUpdate, Swap, Swapped,
+    Texts,
 };
 
 /// A ledger at the other end of a network.
@@ -250,8 +251,17 @@ impl Breakers for Remote {
 }
 
 impl Suppression for Remote {
-    async fn suppress(&self, numbers: Vec<Phone>, how: Suppress) -> Result<u64, LedgerError> {
-        ask!(self, ledger => ledger.suppress(numbers.clone(), how))
+    async fn suppress(
+        &self,
+        numbers: Vec<Phone>,
+        how: Suppress,
+        source: Option<OptOutSource>,
+    ) -> Result<u64, LedgerError> {
+        ask!(self, ledger => ledger.suppress(numbers.clone(), how, source.clone()))
+    }
+
+    async fn opt_outs(&self, numbers: &[Phone]) -> Result<Vec<Option<OptOut>>, LedgerError> {
+        ask!(self, ledger => ledger.opt_outs(numbers))
     }
 
     async fn suppressed(&self, known: u64) -> Result<Option<SuppressionUpdate>, LedgerError> {

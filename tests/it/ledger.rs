@@ -14,9 +14,9 @@ use futures_util::future::try_join_all;
 use flowcast::ledger::{
     ABANDONED, Access, Act, ActPage, Answer, Audit, BatchWriter, Batches, Breaker, Breakers, Campaign,
     CampaignDrafts, CampaignFilter, Campaigns, Checkpoint, Claim, Cursor, Decision, FIRST_PROBE, Lease,
-    Ledger, LedgerError, Memory, MessageReport, NewCampaign, Outcome, PlannedBatch, Plans, Point, Purpose,
-    Recorded, Redis, ReportLine, Reporting, SentMessages, Series, SkippedRow, Sqlite, Suppress, Suppressed,
-    Suppression, SuppressionUpdate,
+    Ledger, LedgerError, Memory, MessageReport, NewCampaign, OptOutSource, Outcome, PlannedBatch, Plans,
+    Point, Purpose, Recorded, Redis, ReportLine, Reporting, SentMessages, Series, SkippedRow, Sqlite,
+    Suppress, Suppressed, Suppression, SuppressionUpdate,
 };
 use flowcast::ledger::{PlannedSoFar, skip_unplanned};
 
@@ -1243,32 +1243,58 @@ async fn the_list_of_suppressed_numbers_is_read_when_it_has_changed(store: impl 
     let ledger = store.open().await;
     assert!(ledger.suppressed(0).await.unwrap().is_none());
     let numbers = || vec!["+919876543210".parse().unwrap(), "+15550001".parse().unwrap()];
-    assert_eq!(ledger.suppress(numbers(), Suppress::Add).await.unwrap(), 2);
-    assert_eq!(ledger.suppress(numbers(), Suppress::Add).await.unwrap(), 0);
+    assert_eq!(ledger.suppress(numbers(), Suppress::Add, None).await.unwrap(), 2);
+    assert_eq!(ledger.suppress(numbers(), Suppress::Add, None).await.unwrap(), 0);
     let mut list = Suppressed::default();
     list.apply(ledger.suppressed(0).await.unwrap().unwrap());
     assert!(list.contains("+15550001".parse().unwrap()) && list.numbers.len() == 2);
     assert!(ledger.suppressed(list.version).await.unwrap().is_none());
-    assert_eq!(ledger.suppress(numbers()[..1].to_vec(), Suppress::Remove).await.unwrap(), 1);
+    assert_eq!(ledger.suppress(numbers()[..1].to_vec(), Suppress::Remove, None).await.unwrap(), 1);
     // Who knows the list reads no more than what has changed.
     let update = ledger.suppressed(list.version).await.unwrap().unwrap();
     assert!(matches!(&update, SuppressionUpdate::Since { changes, .. } if changes.len() == 1));
     list.apply(update);
     assert!(list.numbers.len() == 1 && !list.contains(numbers()[0]));
-    assert_eq!(ledger.suppress(numbers(), Suppress::Add).await.unwrap(), 1);
+    assert_eq!(ledger.suppress(numbers(), Suppress::Add, None).await.unwrap(), 1);
     list.apply(ledger.suppressed(list.version).await.unwrap().unwrap());
     assert!(list.contains(numbers()[0]));
+}
+
+async fn it_is_known_who_put_a_number_on_the_list_and_when(store: impl Store) {
+    use flowcast::ledger::Store as _;
+
+    let ledger = store.open().await;
+    let [one, two, three]: [Phone; 3] =
+        ["+919876543210", "+15550001", "+15550002"].map(|number| number.parse().unwrap());
+    let known = async |phones: &[Phone]| {
+        let known = ledger.opt_outs(phones).await.unwrap();
+        known.into_iter().map(|one| one.map(|one| one.source)).collect::<Vec<_>>()
+    };
+    let operator = |name: &str| Some(OptOutSource::Operator(name.into()));
+    let before = ledger.now();
+    ledger.suppress(vec![one], Suppress::Add, operator("Asha Rao")).await.unwrap();
+    ledger.suppress(vec![one, two], Suppress::Add, Some(OptOutSource::Reply)).await.unwrap();
+    ledger.suppress(vec![three], Suppress::Add, None).await.unwrap();
+    let at = ledger.opt_outs(&[two]).await.unwrap()[0].as_ref().unwrap().at;
+    assert!((before..=ledger.now()).contains(&at), "{at}");
+    assert_eq!(known(&[one, two, three]).await, [operator("Asha Rao"), Some(OptOutSource::Reply), None]);
+    assert_eq!(known(&[]).await, []);
+    // Who is taken off and put on again was put on by the last.
+    ledger.suppress(vec![one], Suppress::Remove, operator("Asha Rao")).await.unwrap();
+    assert_eq!(known(&[one]).await, [None]);
+    ledger.suppress(vec![one], Suppress::Add, operator("b")).await.unwrap();
+    assert_eq!(known(&[one]).await, [operator("b")]);
 }
 
 async fn who_is_far_behind_reads_the_whole_list_of_suppressed_numbers(store: impl Store) {
     let ledger = store.open().await;
     let first = "+15550001".parse().unwrap();
-    ledger.suppress(vec![first], Suppress::Add).await.unwrap();
+    ledger.suppress(vec![first], Suppress::Add, None).await.unwrap();
     let mut list = Suppressed::default();
     list.apply(ledger.suppressed(0).await.unwrap().unwrap());
-    ledger.suppress(vec![first], Suppress::Remove).await.unwrap();
+    ledger.suppress(vec![first], Suppress::Remove, None).await.unwrap();
     let numbers = (0..12_000_u64).map(|nth| format!("+91{}", 9_800_000_000 + nth).parse().unwrap());
-    assert_eq!(ledger.suppress(numbers.collect(), Suppress::Add).await.unwrap(), 12_000);
+    assert_eq!(ledger.suppress(numbers.collect(), Suppress::Add, None).await.unwrap(), 12_000);
     let update = ledger.suppressed(list.version).await.unwrap().unwrap();
     assert!(matches!(update, SuppressionUpdate::Whole(_)));
     list.apply(update);
@@ -1528,6 +1554,7 @@ macro_rules! ledger_suite {
                 of_several_reports_at_once_the_first_settles_a_doubt
                 answers_come_a_part_at_a_time_in_the_order_of_the_audience
                 the_list_of_suppressed_numbers_is_read_when_it_has_changed
+                it_is_known_who_put_a_number_on_the_list_and_when
                 who_is_far_behind_reads_the_whole_list_of_suppressed_numbers
                 the_key_of_callbacks_is_made_once_and_the_same_for_all
                 what_people_did_is_remembered_the_newest_first

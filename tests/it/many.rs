@@ -121,7 +121,7 @@ async fn a_long_list_of_suppressed_numbers_is_small_and_followed_by_what_changes
     let number = |nth: u64| Phone::from_digits(919_800_000_000 + nth * 7919 % 99_999_989).unwrap();
     for some in (0..count).collect::<Vec<_>>().chunks(100_000) {
         let numbers = some.iter().map(|nth| number(*nth)).collect();
-        assert_eq!(ledger.suppress(numbers, Suppress::Add).await.unwrap(), some.len() as u64);
+        assert_eq!(ledger.suppress(numbers, Suppress::Add, None).await.unwrap(), some.len() as u64);
     }
     let mut list = Suppressed::default();
     list.apply(ledger.suppressed(0).await.unwrap().unwrap());
@@ -133,7 +133,7 @@ async fn a_long_list_of_suppressed_numbers_is_small_and_followed_by_what_changes
         list.numbers.serialized_size()
     );
     assert!(ledger.suppressed(list.version).await.unwrap().is_none());
-    ledger.suppress(vec![number(1)], Suppress::Remove).await.unwrap();
+    ledger.suppress(vec![number(1)], Suppress::Remove, None).await.unwrap();
     let update = ledger.suppressed(list.version).await.unwrap().unwrap();
     assert!(matches!(&update, SuppressionUpdate::Since { changes, .. } if changes.len() == 1));
     list.apply(update);

@@ -190,6 +190,8 @@ async fn opt_outs_are_imported_and_every_row_is_accounted_for() {
     // Any part of a number finds it; a removal can be undone.
     let (_, page) = visitor.get("/suppressed?q=500002").await;
     assert!(page.contains("+919876500002") && !page.contains("+919876500003"), "{page}");
+    let row = page.split("data-label=\"Added\">").nth(1).unwrap();
+    assert!(row.starts_with("<time ") && row.contains("data-label=\"By\">marketing</td>"), "{row}");
     let removed = visitor.post("/suppressed/remove", &[("number", "+919876500002")]).await;
     let (_, page) = visitor.get(removed.headers()[LOCATION].to_str().unwrap()).await;
     assert!(page.contains("+919876500002 is no longer on the list.") && page.contains("Undo"), "{page}");

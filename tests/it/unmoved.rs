@@ -107,6 +107,11 @@ async fn a_store_is_moved_in_mid_campaign_whenever_the_move_is_killed() {
     assert!(sandbox.count() > sent);
     let list = fleet.ok(&["suppress", "list"]).await;
     assert!(list.out.contains("+919800000001"), "{list:?}");
+    let mut redis = redis::Client::open(fleet.redis.as_str()).unwrap().get_connection().unwrap();
+    let mut added = redis::cmd("HGET");
+    let added: String =
+        added.arg("{flowcast:suppressed}:added").arg("919800000001").query(&mut redis).unwrap();
+    assert!(added.contains(" operator "), "who put it on the list is moved, too: {added}");
     // What did the sending is in the log of the fleet, and the job is known: handed in again it is the same campaign.
     fleet.submit().await;
     assert_eq!(sandbox.stats()["sent_twice"], 0);

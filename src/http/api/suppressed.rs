@@ -13,7 +13,7 @@ use super::extract::{Document, Params, finish, limit};
 use super::refusals::{OnJob, OnList, OnOne};
 use crate::campaign::problem::Problem as JobProblem;
 use crate::campaign::{Phone, PhoneParser};
-use crate::ledger::{Act, Audit, Suppress, Suppression};
+use crate::ledger::{Act, Audit, OptOutSource, Suppress, Suppression};
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -134,7 +134,7 @@ pub(in crate::http) async fn change(
             Suppress::Remove => numbers.into_iter().flat_map(Phone::spellings).collect(),
             Suppress::Add => numbers,
         };
-        let changed = ledger.suppress(numbers, how).await?;
+        let changed = ledger.suppress(numbers, how, Some(OptOutSource::Operator(who.to_string()))).await?;
         ledger.log(Act::new(&who, "suppress", None, &how.summary(changed))).await?;
         Ok(changed)
     });

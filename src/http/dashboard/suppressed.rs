@@ -3,6 +3,7 @@
 use axum::extract::{Multipart, State};
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Redirect, Response};
+use jiff::Timestamp;
 use minijinja::{Value, context};
 use serde::Deserialize;
 use tempfile::TempDir;
@@ -16,10 +17,10 @@ use super::Dashboard;
 use super::countries::{countries, country};
 use super::extract::Fields;
 use super::render::{Look, page_of, serialized};
-use super::words::as_sentence;
+use super::words::{as_sentence, plain};
 use crate::audience::{self, AudienceError, NumberList, Settings, Source, UnreadableRow};
 use crate::campaign::{Phone, PhoneParser, counted, thousands};
-use crate::ledger::{Audit, Suppress};
+use crate::ledger::{Audit, OptOutSource, Suppress, Suppression};
 use crate::views::lines::cell;
 
 /// How many numbers a page has.
@@ -86,6 +87,17 @@ async fn page(
     };
     let is_more = numbers.len() > LISTED;
     let next = if is_more { numbers.pop() } else { None };
+    let phones: Vec<Phone> = numbers.iter().filter_map(|digits| Phone::from_digits(*digits)).collect();
+    let added = backing.ledger.opt_outs(&phones).await?;
+    let numbers = phones.iter().zip(&added).map(|(phone, added)| {
+        let by = added.as_ref().map(|added| match &added.source {
+            OptOutSource::Reply => "Replied with a stop word".to_owned(),
+            OptOutSource::Operator(name) => plain(name),
+        });
+        let at = added.as_ref().and_then(|added| Timestamp::from_millisecond(added.at).ok());
+        context! { number => phone.to_string(), by, at => at.map(|at| at.to_string()) }
+    });
+    let numbers: Vec<_> = numbers.collect();
     let page = backing.ledger.acts(None, None, ACTS.0).await?;
     let acts = page.acts.iter().filter(|act| act.what == "suppress").take(ACTS.1);
     let acts: Vec<_> = acts
@@ -102,7 +114,7 @@ async fn page(
         |(field, detail): &(&'static str, String)| context! { field => *field, detail => detail.clone() };
     let own = context! {
         kind => "suppressed",
-        numbers => numbers.iter().map(|digits| format!("+{digits}")).collect::<Vec<_>>(),
+        numbers,
         next => next.filter(|_| wanted.is_empty()),
         is_cut => is_more && !wanted.is_empty(),
         q => asked.q,

@@ -17,8 +17,8 @@ use super::draft::Counter;
 use super::suppression::REMEMBERED;
 use super::{
     Act, Breaker, Breakers, Campaign, Checkpoint, FIRST_PROBE, LAST_PROBE, Ledger, LedgerError, NewCampaign,
-    OpenBreaker, PlannedBatch, Point, SentMessages, SkippedRow, Store, Suppress, Suppressed, Suppression,
-    SuppressionUpdate, new_key,
+    OpenBreaker, OptOut, OptOutSource, PlannedBatch, Point, SentMessages, SkippedRow, Store, Suppress,
+    Suppressed, Suppression, SuppressionUpdate, new_key,
 };
 use crate::campaign::{CampaignId, CampaignState, MessageRef, Phone};
 use crate::runtime;
@@ -50,6 +50,7 @@ struct State {
     unnamed: BTreeMap<String, CampaignId>,
     breakers: BTreeMap<(String, String), Open>,
     suppressed: RoaringTreemap,
+    opt_outs: BTreeMap<u64, OptOut>,
     changes: Vec<(Phone, bool)>,
     callback_key: Option<String>,
     acts: Vec<Act>,
@@ -225,7 +226,13 @@ impl Breakers for Memory {
 }
 
 impl Suppression for Memory {
-    async fn suppress(&self, numbers: Vec<Phone>, how: Suppress) -> Result<u64, LedgerError> {
+    async fn suppress(
+        &self,
+        numbers: Vec<Phone>,
+        how: Suppress,
+        source: Option<OptOutSource>,
+    ) -> Result<u64, LedgerError> {
+        let added = source.map(|source| OptOut { at: self.now(), source });
         let mut state = self.state();
         let before = state.changes.len();
         for phone in numbers {
@@ -235,10 +242,20 @@ impl Suppression for Memory {
                 Suppress::Remove => state.suppressed.remove(phone.digits()),
             };
             if changed {
+                match added.clone().filter(|_| is_listed) {
+                    Some(added) => state.opt_outs.insert(phone.digits(), added),
+                    None if is_listed => None,
+                    None => state.opt_outs.remove(&phone.digits()),
+                };
                 state.changes.push((phone, is_listed));
             }
         }
         Ok((state.changes.len() - before) as u64)
+    }
+
+    async fn opt_outs(&self, numbers: &[Phone]) -> Result<Vec<Option<OptOut>>, LedgerError> {
+        let state = self.state();
+        Ok(numbers.iter().map(|phone| state.opt_outs.get(&phone.digits()).cloned()).collect())
     }
 
     async fn suppressed(&self, known: u64) -> Result<Option<SuppressionUpdate>, LedgerError> {

@@ -1,13 +1,20 @@
 -- Changes the list of suppressed numbers, and remembers each change, so that readers follow.
 -- KEYS  1 numbers (set)  2 version  3 changes (sorted by the version: '<version> <+ or -><number>')
--- ARGV  1 SADD or SREM  2 + or -  3 how many changes are remembered  then the numbers
+--       4 when each was added and by whom (hash by the number)
+-- ARGV  1 SADD or SREM  2 + or -  3 how many changes are remembered  4 what is kept of numbers that are added, '' for nothing
+--       then the numbers
 -- Returns how many were changed.
 local version = tonumber(redis.call('GET', KEYS[2]) or 0)
 local changed = 0
-for nth = 4, #ARGV do
+for nth = 5, #ARGV do
   if redis.call(ARGV[1], KEYS[1], ARGV[nth]) == 1 then
     changed = changed + 1
     version = version + 1
+    if ARGV[1] == 'SREM' then
+      redis.call('HDEL', KEYS[4], ARGV[nth])
+    elseif ARGV[4] ~= '' then
+      redis.call('HSET', KEYS[4], ARGV[nth], ARGV[4])
+    end
     redis.call('ZADD', KEYS[3], version, string.format('%.0f', version) .. ' ' .. ARGV[2] .. ARGV[nth])
   end
 end

@@ -7,22 +7,31 @@ use roaring::RoaringTreemap;
 use super::Redis;
 use crate::campaign::Phone;
 use crate::ledger::suppression::REMEMBERED;
-use crate::ledger::{LedgerError, Suppress, Suppressed, Suppression, SuppressionUpdate};
+use crate::ledger::{
+    LedgerError, OptOut, OptOutSource, Store as _, Suppress, Suppressed, Suppression, SuppressionUpdate,
+};
 use crate::redis_client::{Arg, Script};
 
-/// The numbers, how often they have changed, and the changes of late. The hash tag of the others is the
+/// The numbers, how often they have changed, the changes of late, and when each was added by whom. The hash tag of the others is the
 /// first's name, so that a script finds all of them on one node.
 const NUMBERS: &str = "flowcast:suppressed";
 const VERSION: &str = "{flowcast:suppressed}:version";
 const CHANGES: &str = "{flowcast:suppressed}:changes";
+const ADDED: &str = "{flowcast:suppressed}:added";
 /// How many numbers are read together.
 const PAGE: u64 = 10_000;
 
 static SUPPRESS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("suppress.lua")));
 
 impl Suppression for Redis {
-    async fn suppress(&self, numbers: Vec<Phone>, how: Suppress) -> Result<u64, LedgerError> {
-        let keys = [NUMBERS, VERSION, CHANGES].map(str::to_owned);
+    async fn suppress(
+        &self,
+        numbers: Vec<Phone>,
+        how: Suppress,
+        source: Option<OptOutSource>,
+    ) -> Result<u64, LedgerError> {
+        let keys = [NUMBERS, VERSION, CHANGES, ADDED].map(str::to_owned);
+        let added = source.map(|source| OptOut { at: self.now(), source }.text()).unwrap_or_default();
         let (command, sign) = match how {
             Suppress::Add => ("SADD", "+"),
             Suppress::Remove => ("SREM", "-"),
@@ -30,11 +39,29 @@ impl Suppression for Redis {
         let mut changed = 0;
         // In one script: a number whose version was not raised would still be written to.
         for some in numbers.chunks(1000) {
-            let mut args = vec![Arg::from(command), Arg::from(sign), Arg::from(REMEMBERED as u64)];
+            let mut args = vec![
+                Arg::from(command),
+                Arg::from(sign),
+                Arg::from(REMEMBERED as u64),
+                Arg::from(added.as_str()),
+            ];
             args.extend(some.iter().map(|phone| Arg::from(phone.digits())));
             changed += self.client.run::<u64>(&SUPPRESS, &keys, &args).await?;
         }
         Ok(changed)
+    }
+
+    async fn opt_outs(&self, numbers: &[Phone]) -> Result<Vec<Option<OptOut>>, LedgerError> {
+        if numbers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut get = redis::cmd("HMGET");
+        get.arg(ADDED);
+        for phone in numbers {
+            get.arg(phone.digits());
+        }
+        let texts: Vec<Option<String>> = self.client.command(&get).await?;
+        Ok(texts.into_iter().map(|text| OptOut::read(&text?)).collect())
     }
 
     async fn suppressed(&self, known: u64) -> Result<Option<SuppressionUpdate>, LedgerError> {
@@ -77,4 +104,23 @@ fn read(member: &str) -> Option<(u64, Phone, bool)> {
     let is_listed = change.starts_with('+');
     let phone = Phone::from_digits(change.get(1..)?.parse().ok()?)?;
     Some((version.parse().ok()?, phone, is_listed))
+}
+
+impl Redis {
+    /// Keeps when numbers of another ledger's list were put on it, and by whom. What is known here stays.
+    pub(in crate::ledger) async fn keep_opt_outs(
+        &self,
+        added: impl Iterator<Item = (Phone, Option<OptOut>)>,
+    ) -> Result<(), LedgerError> {
+        let mut pipe = redis::pipe();
+        for (phone, added) in added {
+            if let Some(added) = added {
+                pipe.cmd("HSETNX").arg(ADDED).arg(phone.digits()).arg(added.text()).ignore();
+            }
+        }
+        if !pipe.is_empty() {
+            let _: redis::Value = self.client.pipeline(&pipe).await?;
+        }
+        Ok(())
+    }
 }

@@ -163,7 +163,8 @@ CREATE INDEX act_campaign ON act (campaign);
 
 -- Numbers that must never be messaged: their digits.
 CREATE TABLE suppressed (
-    number INTEGER PRIMARY KEY
+    number INTEGER PRIMARY KEY,
+    added  TEXT                         -- '<milliseconds since 1970> reply' or '… operator <name>', where that is known
 );
 -- The changes of late, each a version of the list.
 CREATE TABLE suppression (

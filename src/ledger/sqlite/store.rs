@@ -15,9 +15,9 @@ use tokio::sync::oneshot;
 use super::super::LedgerError;
 
 /// The layout that this program writes.
-const VERSION: i64 = 12;
+const VERSION: i64 = 13;
 /// What makes a layout the next one, from the oldest that is brought up to date.
-const UPGRADES: [(i64, &str); 5] = [
+const UPGRADES: [(i64, &str); 6] = [
     (7, "ALTER TABLE campaign ADD COLUMN doubt_below INTEGER NOT NULL DEFAULT 0"),
     (
         8,
@@ -29,6 +29,7 @@ const UPGRADES: [(i64, &str); 5] = [
     (9, "CREATE TABLE ended_session (digest TEXT PRIMARY KEY, ends INTEGER NOT NULL) WITHOUT ROWID;"),
     (10, "ALTER TABLE campaign ADD COLUMN created_by TEXT"),
     (11, "ALTER TABLE campaign ADD COLUMN announced INTEGER NOT NULL DEFAULT 0"),
+    (12, "ALTER TABLE suppressed ADD COLUMN added TEXT"),
 ];
 /// The layout of a store that a fleet has taken over: nobody sends from it any more, and older versions do not open it.
 pub(super) const MOVED: i64 = -1;

@@ -1,23 +1,35 @@
 //! The list of suppressed numbers in the embedded store.
 
-use rusqlite::{Connection, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{Sqlite, signed, unsigned};
 use crate::campaign::Phone;
 use crate::ledger::suppression::REMEMBERED;
-use crate::ledger::{LedgerError, Suppress, Suppressed, Suppression, SuppressionUpdate};
+use crate::ledger::{
+    LedgerError, OptOut, OptOutSource, Store as _, Suppress, Suppressed, Suppression, SuppressionUpdate,
+};
 
 impl Suppression for Sqlite {
-    async fn suppress(&self, numbers: Vec<Phone>, how: Suppress) -> Result<u64, LedgerError> {
+    async fn suppress(
+        &self,
+        numbers: Vec<Phone>,
+        how: Suppress,
+        source: Option<OptOutSource>,
+    ) -> Result<u64, LedgerError> {
+        let added = source.map(|source| OptOut { at: self.now(), source }.text());
         let write = move |transaction: &Transaction<'_>| {
-            let sql = match how {
-                Suppress::Add => "INSERT OR IGNORE INTO suppressed (number) VALUES (?1)",
-                Suppress::Remove => "DELETE FROM suppressed WHERE number = ?1",
-            };
             let mut changed = 0;
             for phone in &numbers {
                 let number = signed(phone.digits());
-                if transaction.prepare_cached(sql)?.execute([number])? > 0 {
+                let rows = match how {
+                    Suppress::Add => transaction
+                        .prepare_cached("INSERT OR IGNORE INTO suppressed (number, added) VALUES (?1, ?2)")?
+                        .execute(params![number, added])?,
+                    Suppress::Remove => transaction
+                        .prepare_cached("DELETE FROM suppressed WHERE number = ?1")?
+                        .execute([number])?,
+                };
+                if rows > 0 {
                     changed += 1;
                     transaction
                         .prepare_cached("INSERT INTO suppression (number, is_listed) VALUES (?1, ?2)")?
@@ -33,6 +45,19 @@ impl Suppression for Sqlite {
             Ok(changed)
         };
         self.store.write(write).await
+    }
+
+    async fn opt_outs(&self, numbers: &[Phone]) -> Result<Vec<Option<OptOut>>, LedgerError> {
+        let numbers: Vec<i64> = numbers.iter().map(|phone| signed(phone.digits())).collect();
+        let read = move |connection: &Connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT added FROM suppressed WHERE number = ?1")?;
+            let added = |number: i64| statement.query_row([number], |row| row.get(0)).optional();
+            let texts: rusqlite::Result<Vec<Option<Option<String>>>> =
+                numbers.into_iter().map(added).collect();
+            Ok(texts?.into_iter().map(|text| OptOut::read(&text.flatten()?)).collect())
+        };
+        self.store.read(read).await
     }
 
     async fn suppressed(&self, known: u64) -> Result<Option<SuppressionUpdate>, LedgerError> {
