@@ -89,7 +89,9 @@ pub struct OpenBreaker {
     pub reason: String,
     /// Since when.
     pub since: Timestamp,
-    /// Whether it is time to try whether it still has to be.
+    /// When it is next tried whether it still has to be; `None` for one that is not tried again by itself.
+    pub probe_at: Option<Timestamp>,
+    /// Whether that time has come, by the ledger's clock.
     pub probe_is_due: bool,
 }
 

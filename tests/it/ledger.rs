@@ -263,6 +263,8 @@ async fn a_breaker_is_open_until_it_is_closed_and_each_is_its_own(store: impl St
     assert!(!ledger.open_breaker(&breaker, "still none".into(), true).await.unwrap());
     let hold = ledger.breaker(&breaker).await.unwrap().unwrap();
     assert_eq!((hold.reason.as_str(), hold.probe_is_due), ("still none", false));
+    let wait = hold.probe_at.unwrap().duration_since(hold.since);
+    assert!((wait.as_millis() - FIRST_PROBE.as_millis() as i128).abs() < 50, "{wait:?}");
     assert!(hold.since.duration_since(jiff::Timestamp::now()).as_secs().abs() < 60);
     for other in [Breaker::account("other"), Breaker::flow("main", "f")] {
         assert_eq!(ledger.breaker(&other).await.unwrap(), None);
@@ -292,7 +294,8 @@ async fn a_probe_comes_after_a_while_and_is_one_callers_alone(store: impl Store)
     }
     assert_eq!(turns, 1, "and then after a longer while");
     // What nobody can mend by waiting is never tried again by itself.
-    assert!(!ledger.breaker(&blocked).await.unwrap().unwrap().probe_is_due);
+    let never = ledger.breaker(&blocked).await.unwrap().unwrap();
+    assert_eq!((never.probe_at, never.probe_is_due), (None, false));
     assert!(!ledger.half_open(&blocked).await.unwrap());
 }
 

@@ -315,7 +315,11 @@ pub(super) fn parts(
 
 /// What holds a campaign besides a person: since when, and whether it is retried.
 fn held(material: &Material) -> Value {
-    context! { held_since => material.held.as_ref().map(|open| open.since.to_string()) }
+    let held = material.held.as_ref();
+    context! {
+        held_since => held.map(|open| open.since.to_string()),
+        probe_at => held.and_then(|open| open.probe_at).map(|at| at.to_string()),
+    }
 }
 
 fn funnel(campaign: &Campaign) -> Value {

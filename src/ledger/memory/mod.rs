@@ -203,6 +203,7 @@ impl Breakers for Memory {
         let open = |open: &Open| OpenBreaker {
             reason: open.reason.clone(),
             since: jiff::Timestamp::from_millisecond(open.since).unwrap_or_default(),
+            probe_at: open.probe_at.and_then(|at| jiff::Timestamp::from_millisecond(at).ok()),
             probe_is_due: open.probe_at.is_some_and(|at| at <= now),
         };
         Ok(self.state().breakers.get(&(breaker.account.clone(), breaker.word())).map(open))

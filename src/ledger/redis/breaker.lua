@@ -1,6 +1,7 @@
 -- Why a breaker is open.
 -- KEYS  1 breaker
--- Returns nothing, or the reason, since when (milliseconds), and whether a probe is due (0 or 1).
+-- Returns nothing, or the reason, since when (milliseconds), whether a probe is due (0 or 1), and when it is (milliseconds, 0 for
+-- never).
 local known = redis.call('HMGET', KEYS[1], 'reason', 'since', 'probe_at')
 if not known[2] then
   return {}
@@ -8,4 +9,5 @@ end
 local time = redis.call('TIME')
 local probe_at = tonumber(known[3] or 0)
 local due = probe_at > 0 and probe_at <= time[1] * 1000000 + time[2]
-return { known[1] or '', string.format('%.0f', math.floor(known[2] / 1000)), due and '1' or '0' }
+return { known[1] or '', string.format('%.0f', math.floor(known[2] / 1000)), due and '1' or '0',
+  string.format('%.0f', math.floor(probe_at / 1000)) }

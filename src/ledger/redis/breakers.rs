@@ -26,10 +26,11 @@ impl Breakers for Redis {
 
     async fn breaker(&self, breaker: &Breaker) -> Result<Option<OpenBreaker>, LedgerError> {
         let known: Vec<String> = self.client.run(&READ, &[breaker_key(breaker)], &[]).await?;
-        let [reason, since, due] = &known[..] else { return Ok(None) };
-        let since = since.parse().ok().and_then(|at| jiff::Timestamp::from_millisecond(at).ok());
-        let (reason, since) = (reason.clone(), since.unwrap_or_default());
-        Ok(Some(OpenBreaker { reason, since, probe_is_due: due == "1" }))
+        let [reason, since, due, probe_at] = &known[..] else { return Ok(None) };
+        let time = |text: &str| jiff::Timestamp::from_millisecond(text.parse().ok()?).ok();
+        let (reason, since) = (reason.clone(), time(since).unwrap_or_default());
+        let probe_at = time(probe_at).filter(|at| at.as_millisecond() > 0);
+        Ok(Some(OpenBreaker { reason, since, probe_at, probe_is_due: due == "1" }))
     }
 
     async fn half_open(&self, breaker: &Breaker) -> Result<bool, LedgerError> {

@@ -44,6 +44,7 @@ impl Breakers for Sqlite {
                 Ok(OpenBreaker {
                     reason: row.get(0)?,
                     since: time(row.get(1)?),
+                    probe_at: probe_at.map(time),
                     probe_is_due: probe_at.is_some_and(|at| at <= now),
                 })
             });
