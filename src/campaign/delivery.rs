@@ -79,6 +79,9 @@ pub struct Reply {
 /// shows and is called (document 004).
 pub const DETAILS: [&str; 4] = ["profile_name", "flow_id", "body", "name"];
 
+/// The field of a form's answer that comes back as it was sent: nobody answered it.
+pub const FLOW_TOKEN: &str = "flow_token";
+
 impl Reply {
     /// What an answer to a message is known by in its campaign. Exotel tells of a form in two ways
     /// (documents 001 and 003), each with an id of its own: the same fields are the same answer.
@@ -86,7 +89,7 @@ impl Reply {
         let ReplyContent::Flow(fields) = &self.content else { return self.id.clone() };
         let mut fields = fields.clone();
         // One of the two has the token among the fields.
-        fields.remove("flow_token");
+        fields.remove(FLOW_TOKEN);
         let digest = digest(&Value::Object(fields)).to_hex();
         format!("{batch}.{message}:{}", &digest[..32])
     }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::responses::parts;
 use crate::campaign::CampaignId;
+use crate::campaign::delivery::FLOW_TOKEN;
 use crate::ledger::{Ledger, LedgerError};
 
 /// How many answers are looked at: a picture needs no more, and an export has all.
@@ -59,7 +60,7 @@ pub async fn answers(ledger: &impl Ledger, id: &CampaignId) -> Result<Answers, L
             // What people wrote themselves is theirs to be read in the export, one by one.
             let said = reply.map(|_| ("in their own words".to_owned(), Value::from("a message")));
             // What came back of ourselves is no answer.
-            let form = form.into_iter().filter(|(name, _)| name != "flow_token");
+            let form = form.into_iter().filter(|(name, _)| name != FLOW_TOKEN);
             for (name, value) in form.chain(said) {
                 count(&mut fields, name, &value);
             }

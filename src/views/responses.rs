@@ -34,6 +34,13 @@ impl Columns {
         self.fields.iter().map(String::as_str).chain(self.has_others.then_some(OTHERS))
     }
 
+    /// The same without a field.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.fields.remove(name);
+        self
+    }
+
     /// The values of a form, in the order of the columns.
     pub(super) fn values(&self, mut form: serde_json::Map<String, Value>) -> Vec<String> {
         let mut values: Vec<String> = self

@@ -15,6 +15,7 @@ use super::lines::{cell, plain_cell};
 use super::{report, responses};
 use crate::audience::{Audience, AudienceError};
 use crate::campaign::MessageState;
+use crate::campaign::delivery::FLOW_TOKEN;
 use crate::campaign::time::rfc3339;
 use crate::ledger::{ReportLine, Response};
 
@@ -228,6 +229,7 @@ fn answers(responses: &[Response], columns: &responses::Columns) -> Vec<String> 
         replies.extend(reply);
         form.extend(fields);
     }
+    form.remove(FLOW_TOKEN);
     let mut all = vec![replies.join("\n")];
     all.extend(columns.values(form));
     all

@@ -373,7 +373,12 @@ async fn a_campaign_on_hold_says_what_holds_it_and_since_when() {
     visitor.submit(&job()).await;
     service.until_state("c1", "held").await;
     let (_, page) = visitor.get("/campaigns/c1").await;
-    for shown in ["On hold, account main: HTTP 402", "On hold since <time", "works again: next <time", ">Resume</button>"] {
+    for shown in [
+        "On hold, account main: HTTP 402",
+        "On hold since <time",
+        "works again: next <time",
+        ">Resume</button>",
+    ] {
         assert!(page.contains(shown), "{shown}: {page}");
     }
     assert!(!page.contains(">Pause</button>"), "{page}");

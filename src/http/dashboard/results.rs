@@ -15,6 +15,7 @@ use super::super::api::reports::ReportParams;
 use super::super::problem::Problem;
 use super::Dashboard;
 use crate::audience::{Audience, Scan};
+use crate::campaign::delivery::FLOW_TOKEN;
 use crate::campaign::{CampaignId, Job};
 use crate::dispatch::{Refusal, scan_audience};
 use crate::ledger::{AnyLedger, Campaign, Campaigns, Cursor, LedgerError, Reporting};
@@ -64,7 +65,7 @@ async fn file(
     drop(turn);
     let (audience, scan) = opened?;
     check(&campaign, &scan, format)?;
-    let columns = responses::columns(&ledger, &campaign.id).await?;
+    let columns = responses::columns(&ledger, &campaign.id).await?.without(FLOW_TOKEN);
     let (parts, received) = mpsc::channel(AHEAD);
     let (id, state) = (campaign.id.clone(), asked.state);
     let written = async move {

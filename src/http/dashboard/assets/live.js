@@ -10,7 +10,7 @@ const shown = new Intl.DateTimeFormat(undefined, {
 });
 const today = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 
-function showTimes(root) {
+function showTimes(root, withDates = false) {
   for (const time of root.querySelectorAll("time[datetime]")) {
     const at = new Date(time.dateTime);
     if (Number.isNaN(at.getTime())) continue;
@@ -25,9 +25,13 @@ function showTimes(root) {
     }
     const isToday = at.toDateString() === new Date().toDateString();
     time.title = shown.format(at);
-    time.textContent = isToday ? today.format(at) : shown.format(at);
+    time.textContent = isToday && !withDates ? today.format(at) : shown.format(at);
   }
 }
+
+// Paper is read on another day.
+window.addEventListener("beforeprint", () => showTimes(document, true));
+window.addEventListener("afterprint", () => showTimes(document));
 
 // The times below a plot are in the campaign's zone; here in the reader's, as all others on the page.
 const precisions = {
