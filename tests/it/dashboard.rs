@@ -494,7 +494,7 @@ fn counted(page: &str) -> std::collections::BTreeMap<String, u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_counts_of_a_campaign_add_up_at_every_moment() {
-    const ROWS: u64 = 20_000;
+    const ROWS: u64 = 50_000;
     let (_sandbox, provider) = sandbox(Behaviour { accept_rate: 0.9, ..Behaviour::default() }).await;
     let service = Service::start(true, &provider, TOKENS).await;
     let visitor = Visitor::new(&service, "act-1").await;
@@ -505,12 +505,12 @@ async fn the_counts_of_a_campaign_add_up_at_every_moment() {
     assert_eq!((counted(&page)["People"], counted(&page)["Still to send"]), (ROWS, ROWS));
     let (_, asked) = visitor.get("/campaigns/waits/confirm/cancel").await;
     assert!(
-        asked.contains("20,000 messages will never be sent") && asked.contains("Type 20,000 to confirm"),
+        asked.contains("50,000 messages will never be sent") && asked.contains("Type 50,000 to confirm"),
         "{asked}"
     );
-    let cancel = [("confirmed", "yes"), ("expected", "20000"), ("typed", "1")];
+    let cancel = [("confirmed", "yes"), ("expected", "50000"), ("typed", "1")];
     assert_eq!(visitor.post("/campaigns/waits/do/cancel", &cancel).await.status(), 422);
-    let cancel = [("confirmed", "yes"), ("expected", "20000"), ("typed", "20,000")];
+    let cancel = [("confirmed", "yes"), ("expected", "50000"), ("typed", "50,000")];
     assert_eq!(visitor.post("/campaigns/waits/do/cancel", &cancel).await.status(), 303);
 
     visitor.submit(&job()).await;
