@@ -60,7 +60,7 @@ fn line(campaign: &Campaign) -> String {
         line += &format!("  {} left", duration(left));
     }
     if let Some(reason) = &campaign.reason {
-        line += &format!("  ({})", visible(reason));
+        line += &format!("  ({})", visible(&reason.to_string()));
     }
     line
 }

@@ -42,7 +42,7 @@ pub(super) fn summary(campaign: &Campaign) -> String {
     };
     line(format!("campaign {}{name}: {}{time}{rehearsal}", campaign.id, campaign.state));
     if let Some(reason) = &campaign.reason {
-        line(format!("  {}", visible(reason)));
+        line(format!("  {}", visible(&reason.to_string())));
     }
     line(String::new());
     let total = counts.total.max(1) as f64;

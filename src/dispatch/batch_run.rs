@@ -11,7 +11,7 @@ use super::answer_decision::FollowUp;
 use super::backoff::{TRIES, backoff};
 use super::sender::{LONG_WAIT, SendDecision, SendResult, Sending};
 use super::under_way::UnderWay;
-use crate::campaign::SkipReason;
+use crate::campaign::{Reason, SkipReason};
 use crate::ledger::{BatchWriter, EXPIRED, Ledger, PlannedBatch, Purpose};
 use crate::limiter::batch_size;
 use crate::provider::Scope;
@@ -125,11 +125,10 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         if let Some(detail) = run.failed.take() {
             queued.attempt += 1;
             if queued.attempt >= TRIES {
-                return self.hold(format!("{TRIES} tries in a row failed, the last: {detail}")).await;
+                return self.hold(Reason::TriesFailed { tries: TRIES, detail }).await;
             }
             run.wait = run.wait.max(backoff(queued.attempt - 1));
-            let nth = queued.attempt + 1;
-            self.note(Some(format!("try {nth} of {TRIES} follows: {detail}"))).await?;
+            self.note(Some(Reason::Retrying { attempt: queued.attempt + 1, of: TRIES, detail })).await?;
         }
         let left = run.left();
         if left.is_empty() {
@@ -239,9 +238,8 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                     run.is_limited = true;
                     let pause = self.slow_down(retry_after).await?;
                     run.wait = run.wait.max(pause);
-                    let seconds = pause.as_secs_f64().ceil();
-                    self.note(Some(format!("the provider limits the rate, on in {seconds} s: {detail}")))
-                        .await?;
+                    let seconds = pause.as_secs_f64().ceil() as u64;
+                    self.note(Some(Reason::RateLimited { seconds, detail })).await?;
                 }
                 run.later();
             }
@@ -256,10 +254,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             FollowUp::InDoubt { detail } => {
                 let doubts = DOUBTS * u32::try_from(at_once).unwrap_or(u32::MAX);
                 if self.state.doubts.fetch_add(1, Ordering::Relaxed) + 1 >= doubts {
-                    let reason = format!(
-                        "the outcome of {doubts} requests in a row is unknown, of the last because: {detail}"
-                    );
-                    self.hold(reason).await?;
+                    self.hold(Reason::Doubts { requests: doubts, detail }).await?;
                 }
                 if !open.is_empty() {
                     run.wait = run.wait.max(backoff(0));

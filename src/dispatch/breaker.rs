@@ -14,7 +14,7 @@ use super::answer_decision::FollowUp;
 use super::sender::{SendDecision, SendResult, Sending};
 use super::supervisor::{CampaignSupervisor, Next, Rest, Senders};
 use super::{DispatchError, Events};
-use crate::campaign::{CampaignState, Job};
+use crate::campaign::{CampaignState, Job, Reason};
 use crate::ledger::{BatchWriter, Breaker, BreakerScope, Campaign, Lease, Ledger, PlannedBatch, Purpose};
 use crate::provider::Scope;
 use crate::queue::Queue;
@@ -30,12 +30,8 @@ pub(super) fn breakers(job: &Job) -> impl Iterator<Item = Breaker> {
     scopes.chain(job.flow().map(BreakerScope::Flow)).map(of)
 }
 
-fn reason(breaker: &Breaker, why: &str) -> String {
-    if breaker.probes() {
-        format!("{breaker} is held, and a worker tries it again by itself: {why}")
-    } else {
-        format!("{breaker} is held: {why}")
-    }
+fn reason(breaker: &Breaker, why: &str) -> Reason {
+    Reason::Breaker { breaker: breaker.to_string(), retries: breaker.probes(), detail: why.to_owned() }
 }
 
 impl<L: Ledger, Q: Queue> Sending<L, Q> {
@@ -53,7 +49,9 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
 
     /// Nothing of a scope can be sent: holds all that it concerns.
     pub(super) async fn hold_all(&self, scope: Scope, why: String) -> Result<(), DispatchError> {
-        let Some(breaker) = self.breaker(scope) else { return self.hold(why).await };
+        let Some(breaker) = self.breaker(scope) else {
+            return self.hold(Reason::Refused { detail: why }).await;
+        };
         // First the breaker, then the campaign: whoever dies in between leaves nothing held for ever.
         let is_new = self.ledger.open_breaker(&breaker, why.clone(), breaker.probes()).await?;
         if is_new {

@@ -132,7 +132,7 @@ impl Events {
             (campaign.submitted_at.as_millisecond().to_string(), campaign.announced.to_string());
         let fields = json!({
             "id": campaign.id, "campaign": campaign.id, "name": campaign.name, "account": campaign.account,
-            "state": campaign.state, "reason": campaign.reason,
+            "state": campaign.state, "reason": campaign.reason.as_ref().map(ToString::to_string),
             "planned": campaign.planned, "counts": campaign.counts,
             "skipped": campaign.skipped, "rejected": campaign.rejected,
         });

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::planning::{AHEAD, Planning, Plans, Publish};
 use super::supervisor::{CampaignSupervisor, PlanningTask, within};
 use super::{DispatchError, Refusal, prepare, replay};
-use crate::campaign::Job;
+use crate::campaign::{Job, Reason};
 use crate::ledger::{Campaign, Counts, Lease, Ledger};
 use crate::queue::Queue;
 use crate::runtime;
@@ -87,12 +87,14 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
                         Err(Refusal::Audience(fault)) if fault.lacks_room() => {
                             return Ok(Planning::Later(fault.to_string()));
                         }
-                        Err(refusal) => return Ok(Planning::Impossible(refusal.to_string())),
+                        Err(refusal) => {
+                            let detail = refusal.to_string();
+                            return Ok(Planning::Impossible(Reason::Unplannable { detail }));
+                        }
                     }
                 };
                 if prepared.scan.digest != audience {
-                    let reason = "the audience has changed since the campaign was registered";
-                    return Ok(Planning::Impossible(reason.into()));
+                    return Ok(Planning::Impossible(Reason::AudienceChanged { planned: false }));
                 }
                 Plans { ledger, queue, id, prepared, batch_size, publish, stop: stopped }.plan().await
             };
@@ -122,7 +124,9 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             Ok(Planning::Impossible(reason)) => self.hold(reason).await?,
             Ok(Planning::Later(reason)) => self.plan_later(reason),
             Err(DispatchError::Audience(fault)) if fault.lacks_room() => self.plan_later(fault.to_string()),
-            Err(DispatchError::Audience(fault)) => self.hold(fault.to_string()).await?,
+            Err(DispatchError::Audience(fault)) => {
+                self.hold(Reason::Unplannable { detail: fault.to_string() }).await?
+            }
             Err(fault) => return Err(fault),
         }
         Ok(true)

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::planner::Planner;
 use super::under_way::UnderWay;
 use super::{DispatchError, Prepared};
-use crate::campaign::CampaignId;
+use crate::campaign::{CampaignId, Reason};
 use crate::ledger::{Checkpoint, Ledger, LedgerError, Plan, PlannedBatch, SkippedRow};
 use crate::queue::{Queue, QueueError, QueuedBatch};
 use crate::runtime;
@@ -51,7 +51,7 @@ pub(super) enum Planning {
     /// It was stopped, or another worker plans by now.
     Stopped,
     /// It can't go on, for this reason.
-    Impossible(String),
+    Impossible(Reason),
     /// It can't go on just now, for this reason.
     Later(String),
 }
@@ -240,7 +240,7 @@ impl Reader {
             }
             let reason =
                 "planning again gives other batches than before; finish it with the flowcast that began it";
-            return Ok(Planning::Impossible(reason.into()));
+            return Ok(Planning::Impossible(Reason::Unplannable { detail: reason.into() }));
         }
         let mut planner = Planner::new(&self.prepared, self.id.clone(), self.batch_size, &self.stop)?;
         let mut part = Part::default();
@@ -280,7 +280,9 @@ impl Reader {
         }
         // What was planned must be what was scanned: the file may have been written to meanwhile.
         if planner.audience_digest().is_some_and(|digest| digest != self.prepared.scan.digest) {
-            return Ok(Planning::Impossible("the audience changed while it was being read".into()));
+            return Ok(Planning::Impossible(Reason::Unplannable {
+                detail: "the audience changed while it was being read".into(),
+            }));
         }
         Ok(Planning::Complete)
     }

@@ -6,10 +6,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::breaker::breakers;
 use super::planning::{Plans, Publish};
-use super::supervisor::{CampaignSupervisor, Context, opens_at};
+use super::supervisor::{CampaignSupervisor, Context};
 use super::{DispatchError, Prepared};
 use crate::campaign::job::OnInDoubt;
-use crate::campaign::{CampaignId, CampaignState, Opening};
+use crate::campaign::{CampaignId, CampaignState, Opening, Reason};
 use crate::ledger::{Campaign, Ledger, LedgerError};
 use crate::queue::{Local, Queue};
 
@@ -50,8 +50,8 @@ pub async fn run<L: Ledger>(
         tracing::warn!(campaign = %id, "{expired} messages were under way when flowcast ended: they are in doubt");
     }
     if campaign.audience != prepared.scan.digest {
-        let reason = "the audience has changed since the campaign was planned";
-        ledger.change_state(id, CampaignState::Held, Some(reason.into())).await?;
+        let reason = Reason::AudienceChanged { planned: true };
+        ledger.change_state(id, CampaignState::Held, Some(reason)).await?;
         return Ok(End::AudienceChanged);
     }
     let is_done = |campaign: &Campaign| campaign.planned && campaign.counts.open() == 0;
@@ -65,7 +65,7 @@ pub async fn run<L: Ledger>(
     let (state, reason) = match prepared.job.schedule.at(ledger.time()) {
         Opening::Opens(at) if campaign.state != CampaignState::Completed => {
             tracing::info!(campaign = %id, "waits until {at}");
-            (CampaignState::Scheduled, Some(opens_at(at)))
+            (CampaignState::Scheduled, Some(Reason::Start { opens: at }))
         }
         _ => (CampaignState::Running, None),
     };
@@ -107,8 +107,7 @@ async fn conclude<L: Ledger>(
         }
         CampaignState::Running if ledger.complete(id, prepared.job.stop_when).await? => Ok(End::Completed),
         CampaignState::Running => {
-            let reason = "stopped from the keyboard or by a signal";
-            ledger.change_state(id, CampaignState::Paused, Some(reason.into())).await?;
+            ledger.change_state(id, CampaignState::Paused, Some(Reason::Stopped)).await?;
             Ok(End::Stopped)
         }
         CampaignState::Paused | CampaignState::Scheduled => Ok(End::Stopped),

@@ -17,7 +17,9 @@ use super::backoff::TRIES;
 use super::events::{Events, OfJob};
 use super::{Account, DispatchError, replay};
 use crate::campaign::job::OnInDoubt;
-use crate::campaign::{CampaignId, Job, MessageState, Opening, Phone, Recipient, SkipReason, Template};
+use crate::campaign::{
+    CampaignId, Job, MessageState, Opening, Phone, Reason, Recipient, SkipReason, Template,
+};
 use crate::ledger::{BatchWriter, Claim, Ledger, LedgerError, Outcome, Purpose, Recorded, Suppressed};
 use crate::limiter::{Admission, CampaignLimits, LONGEST_WAIT};
 use crate::provider::{Failure, Provider, RequestBody, Scope, classify};
@@ -72,11 +74,11 @@ pub(super) struct State {
     /// When the provider last took a message of the campaign.
     taken_at: Mutex<Option<Instant>>,
     /// What the campaign waits for, as it was last told.
-    note: Mutex<Option<String>>,
+    note: Mutex<Option<Reason>>,
     /// Until when a batch is put off because of a limit; so long the status says so.
     put_off: Mutex<Option<Instant>>,
     /// What was said of the flow when the provider throttled it, and when.
-    throttled: Mutex<Option<(Instant, String)>>,
+    throttled: Mutex<Option<(Instant, Reason)>>,
     /// How many answers were recorded.
     answers: AtomicU64,
     /// How many of them were there when the counts were last judged; held while they are.
@@ -98,7 +100,7 @@ impl State {
     }
 
     /// Why the campaign's flow is slow, as long as it may be.
-    fn throttled(&self) -> Option<String> {
+    fn throttled(&self) -> Option<Reason> {
         let throttled = self.throttled.lock().unwrap_or_else(PoisonError::into_inner).clone();
         throttled.filter(|(at, _)| at.elapsed() < THROTTLED).map(|(_, why)| why)
     }
@@ -176,7 +178,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
     }
 
     /// Stops the campaign, for every worker, with the reason.
-    pub(super) async fn hold(&self, reason: String) -> Result<(), DispatchError> {
+    pub(super) async fn hold(&self, reason: Reason) -> Result<(), DispatchError> {
         tracing::warn!(campaign = %self.id, "held: {reason}");
         let held = self.ledger.hold(&self.id, reason).await;
         self.halt();
@@ -199,7 +201,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 .publish(&[Events::throttled(self.ledger.time(), &self.job.account, flow, &detail)])
                 .await;
         }
-        let note = format!("flow {flow} is throttled, and sent at 10 messages an hour at first: {detail}");
+        let note = Reason::Throttled { flow: flow.clone(), detail };
         *self.state.throttled.lock().unwrap_or_else(PoisonError::into_inner) =
             Some((Instant::now(), note.clone()));
         self.note(Some(note)).await
@@ -244,9 +246,8 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                     *put_off = put_off.map_or(Some(until), |known| Some(known.max(until)));
                 }
                 let due = self.ledger.time() + wait;
-                let why = self.state.throttled().map(|why| format!(" ({why})")).unwrap_or_default();
-                self.note(Some(format!("waits for its limits{why}; what is put off is due at {due:.0}")))
-                    .await?;
+                let throttled = self.state.throttled().map(|why| why.to_string());
+                self.note(Some(Reason::Limits { due: Some(due), throttled })).await?;
                 Ok(SendDecision::Later(asked_again))
             }
             (Admission::OneByOne, _) => Ok(SendDecision::OneByOne),
@@ -265,7 +266,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         // Told beside it: while it is not polled, nobody has what it holds, and this may need that itself.
         let telling = std::pin::pin!(async {
             tokio::time::sleep(LONG_WAIT).await;
-            self.note(Some("waits for its limits".into())).await
+            self.note(Some(Reason::Limits { due: None, throttled: None })).await
         });
         let taken = match future::select(turn, telling).await {
             Either::Left((taken, _)) => taken,
@@ -516,7 +517,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
     }
 
     /// Tells in the campaign's status what it waits for, when that changes.
-    pub(super) async fn note(&self, note: Option<String>) -> Result<(), DispatchError> {
+    pub(super) async fn note(&self, note: Option<Reason>) -> Result<(), DispatchError> {
         // The supervisor shows what keeps the ledger or the queue from working, which matters more.
         if self.ledger.trouble().or_else(|| self.queue.trouble()).is_some() {
             // Afterwards it is written again.
@@ -534,7 +535,10 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             }
             known.clone_from(&note);
         }
-        tracing::debug!("{}", note.as_deref().unwrap_or("sending again"));
+        match &note {
+            Some(note) => tracing::debug!("{note}"),
+            None => tracing::debug!("sending again"),
+        }
         Ok(self.ledger.note(&self.id, note).await?)
     }
 }

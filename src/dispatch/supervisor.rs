@@ -23,7 +23,7 @@ use super::sender::{Sending, State};
 use super::{Account, Accounts, DispatchError, Prepared};
 use crate::audience::Audiences;
 use crate::campaign::job::OnInDoubt;
-use crate::campaign::{CampaignId, CampaignState, Columns, Job, Opening, Phone, SkipReason, counted};
+use crate::campaign::{CampaignId, CampaignState, Columns, Job, Opening, Phone, Reason, SkipReason, counted};
 use crate::ledger::{
     Breaker, Campaign, Counts, Decision, Gap, Lease, Ledger, Point, Suppress, Suppressed, UnmovedStore,
     skip_unplanned,
@@ -190,7 +190,7 @@ pub(super) struct CampaignSupervisor<L: Ledger, Q: Queue> {
     pub(super) points: Option<Vec<Point>>,
     /// What its provider says of what it uses, and when that was looked up.
     noticed: Option<(Instant, Option<String>)>,
-    shown: Option<String>,
+    shown: Option<Reason>,
     involved: Involved,
     expired_once: bool,
     rest_until: Option<Instant>,
@@ -423,28 +423,15 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         let waited = gap.to.map_or(0, |to| now - to.as_millisecond());
         if gap.emptied {
             if leads {
-                let reason = format!(
-                    "the ledger was emptied while workers ran; what they know of this campaign is written again, and what \
-                     others sent before is gone: to have all that may have been sent be in doubt, and go on: flowcast \
-                     recover {id}"
-                );
-                self.hold(reason).await?;
+                self.hold(Reason::Emptied { id: id.clone() }).await?;
             }
             return Ok(Next::Tick);
         }
-        let workers = counted(gap.silent.len() as u64, "worker");
+        let workers = gap.silent.len() as u64;
         if leads && waited > SILENT.as_millis() as i64 && !gap.silent.is_empty() {
-            let from = gap.from.map_or_else(String::new, |from| format!(" between {from:.0} and its return"));
-            let reason = format!(
-                "the ledger came back older than it was, and {workers} that may have sent messages{from} can't \
-                 say which; to see it and go on: flowcast recover {id}"
-            );
-            self.hold(reason).await?;
+            self.hold(Reason::Forgotten { id: id.clone(), workers, from: gap.from }).await?;
         } else {
-            let waits_for = format!(
-                "waits: the ledger came back, and may have forgotten the last of what it was told; {workers} still to compare"
-            );
-            self.show_wait(campaign, Some(waits_for)).await?;
+            self.show_wait(campaign, Some(Reason::Comparing { workers })).await?;
         }
         Ok(Next::Tick)
     }
@@ -462,7 +449,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
                 Some(expires.map_or(Rest::UntilItChanges, Rest::Until))
             }
             CampaignState::Scheduled => match self.known().await?.job.schedule.at(now) {
-                Opening::Opens(at) if campaign.reason.as_ref() == Some(&opens_at(at)) => {
+                Opening::Opens(at) if campaign.reason == Some(Reason::Start { opens: at }) => {
                     Some(Rest::Until(at))
                 }
                 _ => None,
@@ -521,7 +508,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     async fn wait_for_start(&mut self, campaign: &Campaign) -> Result<(), DispatchError> {
         let now = self.ledger.time();
         let (state, reason) = match self.known().await?.job.schedule.at(now) {
-            Opening::Opens(at) => (CampaignState::Scheduled, Some(opens_at(at))),
+            Opening::Opens(at) => (CampaignState::Scheduled, Some(Reason::Start { opens: at })),
             Opening::Open { .. } | Opening::Expired => (CampaignState::Running, None),
         };
         if (state, &reason) != (campaign.state, &campaign.reason) {
@@ -547,37 +534,36 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         match (opening, &account) {
             (Opening::Opens(at), _) => {
                 self.rest().await?;
-                waits_for = Some(format!("outside its sending window, which opens at {at}"));
+                waits_for = Some(Reason::Window { opens: at });
                 until = Some(Rest::Until(at));
             }
             (_, Err(fault)) => {
                 self.rest().await?;
                 // Another worker may know the account; the one that leads says what it lacks.
-                waits_for = Some(format!("waits for a worker that can send from its account: {fault}"))
-                    .filter(|_| lease.leads);
+                waits_for = lease.leads.then(|| Reason::Account { detail: fault.to_string() });
                 until = Some(Rest::UntilItChanges);
             }
             (_, Ok(_)) => self.send(&job, campaign).await?,
         }
         if let Some((_, why)) = &self.plans_at {
-            waits_for = Some(format!("waits: {why}"));
+            waits_for = Some(Reason::Planning { detail: why.clone() });
         }
-        let is_shown = |text: &str| campaign.reason.as_ref().is_some_and(|reason| reason.contains(text));
+        let reason = campaign.reason.as_ref();
         if let Some(trouble) = self.ledger.trouble().or_else(|| self.queue.trouble()) {
-            if lease.leads && !is_shown(&trouble) {
+            if lease.leads && !reason.is_some_and(|reason| reason.tells_of(&trouble)) {
                 // A sender of another worker has replaced it by what it waits for.
                 self.shown = None;
             }
-            waits_for = Some(format!("waits: {trouble}"));
+            waits_for = Some(Reason::Backend { detail: trouble });
         }
         if lease.leads
             && let Some(notice) = self.notice(&job).await?
         {
-            if !is_shown(&notice) {
+            if !reason.is_some_and(|reason| reason.passes_on(&notice)) {
                 // A sender has said meanwhile what it waits for.
                 self.shown = None;
             }
-            waits_for = Some(waits_for.map_or(notice.clone(), |waits_for| format!("{notice}; {waits_for}")));
+            waits_for = Some(Reason::Notice { detail: notice, beside: waits_for.map(Box::new) });
         }
         self.show_wait(campaign, waits_for).await?;
         if let Some(senders) = &self.sending {
@@ -614,7 +600,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         Ok(found)
     }
 
-    pub(super) async fn hold(&self, reason: String) -> Result<(), DispatchError> {
+    pub(super) async fn hold(&self, reason: Reason) -> Result<(), DispatchError> {
         tracing::warn!(campaign = %self.id, "held: {reason}");
         self.wake_up.notify_one();
         Ok(self.ledger.hold(&self.id, reason).await?)
@@ -624,7 +610,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     pub(super) async fn show_wait(
         &mut self,
         campaign: &Campaign,
-        waits_for: Option<String>,
+        waits_for: Option<Reason>,
     ) -> Result<(), DispatchError> {
         if waits_for == self.shown {
             return Ok(());
@@ -767,11 +753,6 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         // A retry that wakes it meanwhile also says so.
         Ok(Next::Rest(Rest::Over))
     }
-}
-
-/// What is said of a campaign that has yet to start.
-pub(super) fn opens_at(at: impl std::fmt::Display) -> String {
-    format!("its schedule opens at {at}")
 }
 
 /// What is asked of the broker must not keep a tick waiting for long.

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{Breaker, DeliveryCounts, LedgerError, Store};
 use crate::campaign::delivery::{STEPS, Times};
 use crate::campaign::job::StopWhen;
-use crate::campaign::{CampaignId, CampaignState};
+use crate::campaign::{CampaignId, CampaignState, Reason};
 
 /// How long a worker holds the lease of a campaign after its last heartbeat for it.
 pub const LEASE: Duration = Duration::from_secs(10);
@@ -69,7 +69,7 @@ pub struct Campaign {
     /// How many states were published, at the least: it tells an event of one apart from that of the same state before.
     pub announced: u64,
     /// Why it is held, or what a running one waits for.
-    pub reason: Option<String>,
+    pub reason: Option<Reason>,
     /// The breaker that suspends it with others, where one does.
     pub suspended_by: Option<Breaker>,
     /// How many messages were rejected and settled before it last began to run: what a person has let
@@ -189,7 +189,7 @@ pub struct Gap {
 impl Campaign {
     /// The campaign in another state, or with another reason in its own; `None` where that is no legal
     /// move. `now` is the ledger's clock.
-    fn moved(&self, to: CampaignState, reason: Option<String>, now: Timestamp) -> Option<Self> {
+    fn moved(&self, to: CampaignState, reason: Option<Reason>, now: Timestamp) -> Option<Self> {
         if self.state != to && !self.state.can_become(to) {
             return None;
         }
@@ -210,15 +210,12 @@ impl Campaign {
 
     /// Why a running campaign is to be held by its job's `stop_when`, if it is. What a person has let pass by resuming
     /// it is not counted again.
-    pub fn too_many_rejected(&self, stop_when: StopWhen) -> Option<String> {
+    pub fn too_many_rejected(&self, stop_when: StopWhen) -> Option<Reason> {
         let Counts { accepted, rejected, in_doubt, .. } = self.counts;
         let settled = (accepted + rejected + in_doubt).saturating_sub(self.forgiven.1);
         let rejected = rejected.saturating_sub(self.forgiven.0);
         let is_reached = self.state == CampaignState::Running && stop_when.is_reached(rejected, settled);
-        is_reached.then(|| {
-            let StopWhen { rejected_percent, .. } = stop_when;
-            format!("{rejected} of {settled} messages were rejected, and stop_when says {rejected_percent} %")
-        })
+        is_reached.then_some(Reason::TooManyRejected { rejected, settled, limit: stop_when.rejected_percent })
     }
 
     /// For what claims of its messages are admitted.
@@ -515,7 +512,7 @@ pub trait Campaigns: Store {
         &self,
         id: &CampaignId,
         to: CampaignState,
-        reason: Option<String>,
+        reason: Option<Reason>,
     ) -> impl Future<Output = Result<(), LedgerError>> + Send {
         async move {
             let moved = |campaign: &Campaign| {
@@ -534,7 +531,7 @@ pub trait Campaigns: Store {
         id: &CampaignId,
         from: CampaignState,
         to: CampaignState,
-        reason: Option<String>,
+        reason: Option<Reason>,
     ) -> impl Future<Output = Result<(), LedgerError>> + Send {
         async move {
             let moved = |campaign: &Campaign| {
@@ -549,7 +546,7 @@ pub trait Campaigns: Store {
     fn note(
         &self,
         id: &CampaignId,
-        note: Option<String>,
+        note: Option<Reason>,
     ) -> impl Future<Output = Result<(), LedgerError>> + Send {
         async move {
             let noted = |campaign: &Campaign| {
@@ -606,7 +603,7 @@ pub trait Campaigns: Store {
                 let Campaign { state, planned, counts, .. } = campaign;
                 let stands = matches!(state, CampaignState::Paused | CampaignState::Held);
                 let is_done = stands && *planned && counts.open() == 0;
-                let reason = Some("its expires_at passed".to_owned());
+                let reason = Some(Reason::Expired);
                 Ok(campaign.moved(CampaignState::Completed, reason, now(self)).filter(|_| is_done))
             };
             self.change_campaign(id, true, completed).await
@@ -630,7 +627,7 @@ pub trait Campaigns: Store {
                 if campaign.state == to {
                     return Ok(Some(Campaign { stop_asked_at, ..campaign.clone() }));
                 }
-                let after = campaign.moved(to, Some(format!("{to} by a person")), now(self));
+                let after = campaign.moved(to, Some(Reason::Person { state: to }), now(self));
                 let illegal = || LedgerError::IllegalMove { id: id.clone(), from: campaign.state, to };
                 Ok(Some(Campaign { stop_asked_at, ..after.ok_or_else(illegal)? }))
             };
@@ -656,7 +653,7 @@ pub trait Campaigns: Store {
 
     /// Holds a campaign that runs, or says why one that is held is. One that a person has paused, or that has ended
     /// meanwhile, stays as it is.
-    fn hold(&self, id: &CampaignId, reason: String) -> impl Future<Output = Result<(), LedgerError>> + Send {
+    fn hold(&self, id: &CampaignId, reason: Reason) -> impl Future<Output = Result<(), LedgerError>> + Send {
         async move {
             let held = |campaign: &Campaign| {
                 let goes_on = matches!(campaign.state, CampaignState::Running | CampaignState::Held);
@@ -671,7 +668,7 @@ pub trait Campaigns: Store {
         &self,
         id: &CampaignId,
         breaker: &Breaker,
-        reason: String,
+        reason: Reason,
     ) -> impl Future<Output = Result<(), LedgerError>> + Send {
         async move {
             let suspended = |campaign: &Campaign| {

@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::campaign::CampaignId;
+use crate::campaign::{CampaignId, Reason};
 
 pub use self::redis::{Redis, RetryPolicy};
 pub use any::AnyLedger;
@@ -148,7 +148,7 @@ pub trait Ledger:
             if !campaign.state.is_over()
                 && let Some(trouble) = self.write_trouble(id).await?
             {
-                campaign.reason = Some(format!("waits: {trouble}"));
+                campaign.reason = Some(Reason::Backend { detail: trouble });
             }
             Ok(Some(campaign))
         }

@@ -66,7 +66,7 @@ impl From<&Campaign> for Status {
             id: campaign.id.to_string(),
             name: campaign.name.clone(),
             state: campaign.state,
-            reason: campaign.reason.clone(),
+            reason: campaign.reason.as_ref().map(ToString::to_string),
             planned: campaign.planned,
             counts: campaign.counts,
             skipped: campaign.skipped.clone(),

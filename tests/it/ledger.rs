@@ -3,7 +3,7 @@
 use flowcast::campaign::MessageState::{Accepted, InDoubt, Pending, Rejected, Sending};
 use flowcast::campaign::delivery::{Delivery, News, Reply, ReplyContent};
 use flowcast::campaign::job::StopWhen;
-use flowcast::campaign::{CampaignId, CampaignState, MessageState, Phone, SkipReason};
+use flowcast::campaign::{CampaignId, CampaignState, MessageState, Phone, Reason, SkipReason};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -22,6 +22,11 @@ use flowcast::ledger::{PlannedSoFar, skip_unplanned};
 
 use crate::servers::{RedisStore, cluster_store, redis_store};
 use crate::state_models::random_lives_are_as_a_plain_model_says;
+
+/// A reason in plain words.
+fn because(text: &str) -> Reason {
+    Reason::Text { text: text.into() }
+}
 
 /// A store that outlives the processes that use it.
 pub trait Store: Send + Sync {
@@ -233,9 +238,9 @@ async fn a_campaign_behind_an_open_breaker_is_held_and_only_a_probe_claims(store
     running(&ledger).await;
     let flow = Breaker::flow("main", "13 :{x} 23");
     for breaker in [account_breaker(), flow] {
-        ledger.suspend(&id(), &breaker, "no money".into()).await.unwrap();
+        ledger.suspend(&id(), &breaker, because("no money")).await.unwrap();
         let held = now(&ledger).await;
-        assert_eq!((held.state, held.reason.as_deref()), (CampaignState::Held, Some("no money")));
+        assert_eq!((held.state, held.reason), (CampaignState::Held, Some(because("no money"))));
         assert_eq!(held.suspended_by, Some(breaker));
         let refused = ledger.claim(batch(0, 3), vec![0], Purpose::Send).await.unwrap();
         assert!(!refused.running && refused.messages.is_empty());
@@ -247,9 +252,9 @@ async fn a_campaign_behind_an_open_breaker_is_held_and_only_a_probe_claims(store
     }
     // A person's pause, and any other hold, are probed by nobody and left alone by a breaker.
     for state in [CampaignState::Paused, CampaignState::Held] {
-        ledger.change_state(&id(), state, Some("so".into())).await.unwrap();
+        ledger.change_state(&id(), state, Some(because("so"))).await.unwrap();
         assert!(!ledger.claim(batch(0, 3), vec![0], Purpose::Probe).await.unwrap().running);
-        ledger.suspend(&id(), &account_breaker(), "no money".into()).await.unwrap();
+        ledger.suspend(&id(), &account_breaker(), because("no money")).await.unwrap();
         assert_eq!((now(&ledger).await.state, now(&ledger).await.suspended_by), (state, None));
     }
 }
@@ -309,7 +314,7 @@ async fn what_a_person_let_pass_by_resuming_is_remembered(store: impl Store) {
     // A new word on why it runs is no resumption.
     ledger.change_state(&id(), CampaignState::Running, None).await.unwrap();
     assert_eq!(now(&ledger).await.forgiven, (0, 0));
-    ledger.change_state(&id(), CampaignState::Held, Some("too many".into())).await.unwrap();
+    ledger.change_state(&id(), CampaignState::Held, Some(because("too many"))).await.unwrap();
     ledger.change_state(&id(), CampaignState::Running, None).await.unwrap();
     assert_eq!(now(&ledger).await.forgiven, (1, 3));
 }
@@ -555,12 +560,11 @@ async fn a_message_that_expires_is_skipped_and_never_sent(store: impl Store) {
 async fn a_campaign_moves_only_as_its_states_allow(store: impl Store) {
     let ledger = store.open().await;
     registered(&ledger).await;
-    let to =
-        async |state, reason: Option<&str>| ledger.change_state(&id(), state, reason.map(String::from)).await;
+    let to = async |state, reason: Option<&str>| ledger.change_state(&id(), state, reason.map(because)).await;
     assert!(matches!(to(CampaignState::Completed, None).await, Err(LedgerError::IllegalMove { .. })));
     to(CampaignState::Running, None).await.unwrap();
     to(CampaignState::Running, Some("waits")).await.unwrap();
-    assert_eq!(now(&ledger).await.reason.as_deref(), Some("waits"));
+    assert_eq!(now(&ledger).await.reason, Some(because("waits")));
     let started = now(&ledger).await.started_at.unwrap();
     to(CampaignState::Held, Some("why")).await.unwrap();
     to(CampaignState::Running, None).await.unwrap();
@@ -703,7 +707,7 @@ async fn a_campaign_is_held_by_its_counts_whatever_was_counted_last(store: impl 
     assert!(ledger.judge(&id(), stop_when).await.unwrap());
     let campaign = now(&ledger).await;
     assert_eq!(campaign.state, CampaignState::Held);
-    assert_eq!(campaign.reason.as_deref(), Some("2 of 4 messages were rejected, and stop_when says 50 %"));
+    assert_eq!(campaign.reason, Some(Reason::TooManyRejected { rejected: 2, settled: 4, limit: 50 }));
     assert!(!ledger.judge(&id(), stop_when).await.unwrap(), "it is held already");
     // Whoever resumes it lets these pass.
     ledger.change_state(&id(), CampaignState::Running, None).await.unwrap();
@@ -775,12 +779,12 @@ async fn a_campaign_completes_only_when_its_counts_add_up(store: impl Store) {
 async fn a_note_does_not_start_a_campaign_that_was_paused(store: impl Store) {
     let ledger = store.open().await;
     running(&ledger).await;
-    ledger.note(&id(), Some("waits for its limits".into())).await.unwrap();
-    assert_eq!(now(&ledger).await.reason.as_deref(), Some("waits for its limits"));
-    ledger.change_state(&id(), CampaignState::Paused, Some("by a person".into())).await.unwrap();
+    ledger.note(&id(), Some(because("waits for its limits"))).await.unwrap();
+    assert_eq!(now(&ledger).await.reason, Some(because("waits for its limits")));
+    ledger.change_state(&id(), CampaignState::Paused, Some(because("by a person"))).await.unwrap();
     ledger.note(&id(), None).await.unwrap();
     let campaign = now(&ledger).await;
-    assert_eq!((campaign.state, campaign.reason.as_deref()), (CampaignState::Paused, Some("by a person")));
+    assert_eq!((campaign.state, campaign.reason), (CampaignState::Paused, Some(because("by a person"))));
 }
 
 async fn a_campaign_is_active_until_its_end_was_published(store: impl Store) {
@@ -807,7 +811,7 @@ async fn only_what_has_changed_since_is_looked_at(store: impl Store) {
     let all = ledger.changes(before.version).await.unwrap();
     assert_eq!(all.ids.iter().collect::<BTreeSet<_>>(), BTreeSet::from([&id(), &other]));
     // Nothing has changed, and a note is no change.
-    ledger.note(&id(), Some("waits".into())).await.unwrap();
+    ledger.note(&id(), Some(because("waits"))).await.unwrap();
     let none = ledger.changes(all.version).await.unwrap();
     assert_eq!((none.ids, none.version), (vec![], all.version));
     ledger.change_state(&id(), CampaignState::Paused, None).await.unwrap();

@@ -35,10 +35,11 @@ pub(super) async fn list(
         senders.entry(&campaign.account).or_default().insert(facts.from.clone());
     }
     // What is held of an account: sender numbers, flows.
-    let mut parts: BTreeMap<&Breaker, &str> = BTreeMap::new();
+    let mut parts: BTreeMap<&Breaker, String> = BTreeMap::new();
     for campaign in &held.campaigns {
         if let Some(breaker) = campaign.suspended_by.as_ref().filter(|of| of.scope != BreakerScope::Account) {
-            parts.insert(breaker, campaign.reason.as_deref().unwrap_or_default());
+            let reason = campaign.reason.as_ref().map(ToString::to_string).unwrap_or_default();
+            parts.insert(breaker, reason);
         }
     }
     let parts = parts.into_iter().map(|(breaker, reason)| {

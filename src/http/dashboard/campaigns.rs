@@ -231,7 +231,7 @@ fn head(campaign: &Campaign, acts: &[Act], known: &Known<'_>) -> Value {
         id => campaign.id.as_str(),
         name => words::name(campaign),
         state => state.as_str(),
-        reason => campaign.reason.as_deref().map(words::plain),
+        reason => campaign.reason.as_ref().map(|reason| words::waits_for(reason, known.most)),
         sentence => words::sentence(campaign, acts, known),
         progress => words::progress(campaign),
         done => words::percent(words::progress(campaign), 1000),

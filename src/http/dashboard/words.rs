@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::campaign::{CampaignState, counted, thousands, visible};
+use crate::campaign::{CampaignState, Reason, counted, thousands, visible};
 use crate::ledger::{Act, Campaign, OpenBreaker};
 use crate::views::status::eta;
 
@@ -102,12 +102,32 @@ pub(super) struct Known<'k> {
     pub(super) held: Option<&'k OpenBreaker>,
 }
 
+/// What a campaign waits for, or why it is held, as people are told. `most` is its limit, in messages per second.
+pub(super) fn waits_for(reason: &Reason, most: Option<f64>) -> String {
+    match reason {
+        Reason::Limits { due: None, throttled: None } => match most {
+            Some(most) => format!("sending at the limit ({})", rate(most)),
+            None => "sending at the limit".into(),
+        },
+        Reason::Limits { due: Some(due), throttled: None } => {
+            format!("sending at the limit; the next messages go out at {due:.0}")
+        }
+        Reason::Retrying { attempt, of, detail } => {
+            format!("the provider is having trouble ({}); retrying, attempt {attempt} of {of}", plain(detail))
+        }
+        Reason::RateLimited { seconds, .. } => {
+            format!("the provider asked to slow down; sending continues in {}", counted(*seconds, "second"))
+        }
+        other => plain(&other.to_string()),
+    }
+}
+
 /// Returns the state of a campaign in a sentence. `acts` are its audit entries, the newest first, as far as they are known, and
 /// `known` is what else is known of it.
 pub(super) fn sentence(campaign: &Campaign, acts: &[Act], known: &Known<'_>) -> String {
     let counts = &campaign.counts;
     let because = |what: &str| match &campaign.reason {
-        Some(reason) => format!("{what}: {}.", plain(reason)),
+        Some(reason) => format!("{what}: {}.", waits_for(reason, known.most)),
         None => format!("{what}."),
     };
     match campaign.state {
@@ -157,7 +177,7 @@ pub(super) fn sentence(campaign: &Campaign, acts: &[Act], known: &Known<'_>) -> 
                 text += &format!(", {} left", about(left.as_secs()));
             }
             match &campaign.reason {
-                Some(reason) => format!("{text}. {}", as_sentence(&plain(reason))),
+                Some(reason) => format!("{text}. {}", as_sentence(&waits_for(reason, known.most))),
                 None => text + ".",
             }
         }

@@ -10,7 +10,7 @@ use super::history::{self, FORGOTTEN};
 use super::layout::{Keys, REMOVED};
 use super::transaction::{Command, Done, Transaction};
 use super::{Redis, WINDOW};
-use crate::campaign::{CampaignId, CampaignState};
+use crate::campaign::{CampaignId, CampaignState, Reason};
 use crate::ledger::campaigns::Admits;
 use crate::ledger::deliveries::{self, TOOK, UNDELIVERED};
 use crate::ledger::rate::{SECONDS, rate};
@@ -92,7 +92,7 @@ fn campaign_of(
         state,
         published: fields.state("published"),
         announced: fields.number("announced"),
-        reason: fields.text("reason"),
+        reason: fields.text("reason").as_deref().and_then(Reason::read),
         suspended_by: fields
             .text("suspended_by")
             .and_then(|word| Breaker::read(&fields.text("account").unwrap_or_default(), &word)),
@@ -131,7 +131,7 @@ pub(super) fn head(campaign: &Campaign) -> Vec<(&'static str, String)> {
     vec![
         ("state", campaign.state.as_str().into()),
         ("admits", campaign.admits().as_str().into()),
-        ("reason", campaign.reason.clone().unwrap_or_default()),
+        ("reason", campaign.reason.as_ref().map(Reason::stored).unwrap_or_default()),
         ("suspended_by", campaign.suspended_by.as_ref().map(Breaker::word).unwrap_or_default()),
         ("forgiven_rejected", campaign.forgiven.0.to_string()),
         ("forgiven_settled", campaign.forgiven.1.to_string()),

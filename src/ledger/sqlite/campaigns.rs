@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{Sqlite, count, key, now, signed, time, unsigned};
-use crate::campaign::{CampaignId, CampaignState};
+use crate::campaign::{CampaignId, CampaignState, Reason};
 use crate::ledger::deliveries::{self, TOOK, UNDELIVERED};
 use crate::ledger::rate::{SECONDS, rate};
 use crate::ledger::{
@@ -79,7 +79,7 @@ fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Campa
         },
         announced: count(row, "announced")?,
         state,
-        reason: row.get("reason")?,
+        reason: row.get::<_, Option<String>>("reason")?.as_deref().and_then(Reason::read),
         suspended_by: {
             let word: Option<String> = row.get("suspended_by")?;
             word.and_then(|word| Breaker::read(row.get_ref("account").ok()?.as_str().ok()?, &word))
@@ -335,7 +335,7 @@ impl Campaigns for Sqlite {
                     after.id.as_str(),
                     known.as_str(),
                     after.state.as_str(),
-                    after.reason,
+                    after.reason.as_ref().map(Reason::stored),
                     after.suspended_by.as_ref().map(Breaker::word),
                     signed(after.forgiven.0),
                     signed(after.forgiven.1),

@@ -1,0 +1,293 @@
+//! Why a campaign stands where it stands: what holds it, what a running one waits for, who has stopped it. The text is made here and
+//! nowhere read.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{CampaignId, CampaignState, counted};
+
+/// The reason of a campaign's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "code", rename_all = "snake_case")]
+pub enum Reason {
+    /// It waits for its start.
+    Start {
+        /// When its schedule opens.
+        opens: Timestamp,
+    },
+    /// It waits for its window.
+    Window {
+        /// When that opens.
+        opens: Timestamp,
+    },
+    /// It waits for tokens of its limits.
+    Limits {
+        /// When what is put off is due, where it has to wait long.
+        due: Option<Timestamp>,
+        /// What was said of its flow when that was throttled.
+        throttled: Option<String>,
+    },
+    /// Its flow is throttled.
+    Throttled {
+        /// The flow.
+        flow: String,
+        /// What the provider said.
+        detail: String,
+    },
+    /// The provider asked to wait.
+    RateLimited {
+        /// How many seconds nothing is sent.
+        seconds: u64,
+        /// What the provider said.
+        detail: String,
+    },
+    /// A request failed and is made again.
+    Retrying {
+        /// The try that follows, from 1.
+        attempt: u32,
+        /// How many there are at the most.
+        of: u32,
+        /// What went wrong with the last one.
+        detail: String,
+    },
+    /// Nobody who works on it can send from its account.
+    Account {
+        /// What is wrong with the account.
+        detail: String,
+    },
+    /// Its audience can't be read now.
+    Planning {
+        /// What keeps it from being read.
+        detail: String,
+    },
+    /// The ledger can't be written to, or the queue does not work.
+    Backend {
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The ledger came back older than it was, and workers compare it with what they know.
+    Comparing {
+        /// How many have still to do so.
+        workers: u64,
+    },
+    /// What the provider says of something that the campaign uses.
+    Notice {
+        /// What it says.
+        detail: String,
+        /// What it waits for besides.
+        beside: Option<Box<Self>>,
+    },
+    /// A breaker holds it, together with others.
+    Breaker {
+        /// What is held, as people call it.
+        breaker: String,
+        /// Whether it is tried again by itself.
+        retries: bool,
+        /// Why it is held.
+        detail: String,
+    },
+    /// All tries of a request failed.
+    TriesFailed {
+        /// How many there were.
+        tries: u32,
+        /// What went wrong with the last one.
+        detail: String,
+    },
+    /// The outcome of many requests in a row is unknown.
+    Doubts {
+        /// How many.
+        requests: u32,
+        /// Why that of the last one is.
+        detail: String,
+    },
+    /// The provider refuses the campaign as it is.
+    Refused {
+        /// What it says.
+        detail: String,
+    },
+    /// It can't be planned: something is wrong with its job or its audience.
+    Unplannable {
+        /// What is wrong.
+        detail: String,
+    },
+    /// Its audience is not what it was.
+    AudienceChanged {
+        /// Whether batches of it were planned already.
+        planned: bool,
+    },
+    /// The ledger was emptied while workers ran.
+    Emptied {
+        /// The campaign.
+        id: CampaignId,
+    },
+    /// The ledger came back older than it was, and workers that may have sent are gone.
+    Forgotten {
+        /// The campaign.
+        id: CampaignId,
+        /// How many workers.
+        workers: u64,
+        /// From when on they may have sent.
+        from: Option<Timestamp>,
+    },
+    /// As many messages were rejected as its job's `stop_when` forbids.
+    TooManyRejected {
+        /// How many were rejected.
+        rejected: u64,
+        /// Of how many.
+        settled: u64,
+        /// The share that `stop_when` says, in percent.
+        limit: u64,
+    },
+    /// What was left of it has expired.
+    Expired,
+    /// A person has put it into this state.
+    Person {
+        /// The state.
+        state: CampaignState,
+    },
+    /// The process that sent it was stopped.
+    Stopped,
+    /// What an earlier version said.
+    Text {
+        /// Its words.
+        text: String,
+    },
+}
+
+impl Reason {
+    /// The text that a ledger keeps.
+    pub fn stored(&self) -> String {
+        match self {
+            Self::Text { text } => text.clone(),
+            reason => serde_json::to_string(reason).unwrap_or_default(),
+        }
+    }
+
+    /// Reads what [`Reason::stored`] made, or an earlier version's words.
+    pub fn read(text: &str) -> Option<Self> {
+        if text.is_empty() {
+            return None;
+        }
+        Some(serde_json::from_str(text).unwrap_or_else(|_| Self::Text { text: text.to_owned() }))
+    }
+
+    /// Whether it says that a backend is in trouble, and which.
+    pub fn tells_of(&self, trouble: &str) -> bool {
+        match self {
+            Self::Backend { detail } => detail == trouble,
+            Self::Notice { beside: Some(beside), .. } => beside.tells_of(trouble),
+            _ => false,
+        }
+    }
+
+    /// Whether it passes a notice on.
+    pub fn passes_on(&self, notice: &str) -> bool {
+        matches!(self, Self::Notice { detail, .. } if detail == notice)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start { opens } => write!(f, "its schedule opens at {opens}"),
+            Self::Window { opens } => write!(f, "outside its sending window, which opens at {opens}"),
+            Self::Limits { due, throttled } => {
+                f.write_str("waits for its limits")?;
+                if let Some(detail) = throttled {
+                    write!(f, " ({detail})")?;
+                }
+                due.map_or(Ok(()), |due| write!(f, "; what is put off is due at {due:.0}"))
+            }
+            Self::Throttled { flow, detail } => {
+                write!(f, "flow {flow} is throttled, and sent at 10 messages an hour at first: {detail}")
+            }
+            Self::RateLimited { seconds, detail } => {
+                write!(f, "the provider limits the rate, on in {seconds} s: {detail}")
+            }
+            Self::Retrying { attempt, of, detail } => write!(f, "try {attempt} of {of} follows: {detail}"),
+            Self::Account { detail } => {
+                write!(f, "waits for a worker that can send from its account: {detail}")
+            }
+            Self::Planning { detail } | Self::Backend { detail } => write!(f, "waits: {detail}"),
+            Self::Comparing { workers } => write!(
+                f,
+                "waits: the ledger came back, and may have forgotten the last of what it was told; {} still to compare",
+                counted(*workers, "worker")
+            ),
+            Self::Notice { detail, beside: None } => f.write_str(detail),
+            Self::Notice { detail, beside: Some(beside) } => write!(f, "{detail}; {beside}"),
+            Self::Breaker { breaker, retries: true, detail } => {
+                write!(f, "{breaker} is held, and a worker tries it again by itself: {detail}")
+            }
+            Self::Breaker { breaker, retries: false, detail } => write!(f, "{breaker} is held: {detail}"),
+            Self::TriesFailed { tries, detail } => {
+                write!(f, "{tries} tries in a row failed, the last: {detail}")
+            }
+            Self::Doubts { requests, detail } => write!(
+                f,
+                "the outcome of {requests} requests in a row is unknown, of the last because: {detail}"
+            ),
+            Self::Refused { detail } | Self::Unplannable { detail } => f.write_str(detail),
+            Self::AudienceChanged { planned: true } => {
+                f.write_str("the audience has changed since the campaign was planned")
+            }
+            Self::AudienceChanged { planned: false } => {
+                f.write_str("the audience has changed since the campaign was registered")
+            }
+            Self::Emptied { id } => write!(
+                f,
+                "the ledger was emptied while workers ran; what they know of this campaign is written again, and what \
+                 others sent before is gone: to have all that may have been sent be in doubt, and go on: flowcast \
+                 recover {id}"
+            ),
+            Self::Forgotten { id, workers, from } => {
+                let workers = counted(*workers, "worker");
+                write!(
+                    f,
+                    "the ledger came back older than it was, and {workers} that may have sent messages"
+                )?;
+                if let Some(from) = from {
+                    write!(f, " between {from:.0} and its return")?;
+                }
+                write!(f, " can't say which; to see it and go on: flowcast recover {id}")
+            }
+            Self::TooManyRejected { rejected, settled, limit } => {
+                write!(f, "{rejected} of {settled} messages were rejected, and stop_when says {limit} %")
+            }
+            Self::Expired => f.write_str("its expires_at passed"),
+            Self::Person { state } => write!(f, "{state} by a person"),
+            Self::Stopped => f.write_str("stopped from the keyboard or by a signal"),
+            Self::Text { text } => f.write_str(text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_is_read_again_and_earlier_words_stay() {
+        let notice = Reason::Notice {
+            detail: "the template is paused".into(),
+            beside: Some(Box::new(Reason::Backend { detail: "no room".into() })),
+        };
+        for reason in [
+            Reason::Start { opens: Timestamp::UNIX_EPOCH },
+            Reason::Person { state: CampaignState::Paused },
+            Reason::Expired,
+            notice.clone(),
+            Reason::Text { text: "waits for its limits".into() },
+        ] {
+            assert_eq!(Reason::read(&reason.stored()), Some(reason));
+        }
+        assert_eq!(Reason::read(""), None);
+        let earlier = Reason::Text { text: "{ no money".into() };
+        assert_eq!(Reason::read("{ no money"), Some(earlier));
+        assert_eq!(notice.to_string(), "the template is paused; waits: no room");
+        assert!(notice.tells_of("no room") && notice.passes_on("the template is paused"));
+        assert!(!notice.tells_of("the template is paused"));
+    }
+}
