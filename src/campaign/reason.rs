@@ -216,7 +216,6 @@ impl fmt::Display for Reason {
                 "waits: the ledger came back, and may have forgotten the last of what it was told; {} still to compare",
                 counted(*workers, "worker")
             ),
-            Self::Notice { detail, beside: None } => f.write_str(detail),
             Self::Notice { detail, beside: Some(beside) } => write!(f, "{detail}; {beside}"),
             Self::Breaker { breaker, retries: true, detail } => {
                 write!(f, "{breaker} is held, and a worker tries it again by itself: {detail}")
@@ -229,7 +228,9 @@ impl fmt::Display for Reason {
                 f,
                 "the outcome of {requests} requests in a row is unknown, of the last because: {detail}"
             ),
-            Self::Refused { detail } | Self::Unplannable { detail } => f.write_str(detail),
+            Self::Refused { detail }
+            | Self::Unplannable { detail }
+            | Self::Notice { detail, beside: None } => f.write_str(detail),
             Self::AudienceChanged { planned: true } => {
                 f.write_str("the audience has changed since the campaign was planned")
             }

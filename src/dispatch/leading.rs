@@ -125,7 +125,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             Ok(Planning::Later(reason)) => self.plan_later(reason),
             Err(DispatchError::Audience(fault)) if fault.lacks_room() => self.plan_later(fault.to_string()),
             Err(DispatchError::Audience(fault)) => {
-                self.hold(Reason::Unplannable { detail: fault.to_string() }).await?
+                self.hold(Reason::Unplannable { detail: fault.to_string() }).await?;
             }
             Err(fault) => return Err(fault),
         }

@@ -535,9 +535,10 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             }
             known.clone_from(&note);
         }
-        match &note {
-            Some(note) => tracing::debug!("{note}"),
-            None => tracing::debug!("sending again"),
+        if let Some(note) = &note {
+            tracing::debug!("{note}");
+        } else {
+            tracing::debug!("sending again");
         }
         Ok(self.ledger.note(&self.id, note).await?)
     }

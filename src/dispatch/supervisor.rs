@@ -540,7 +540,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             (_, Err(fault)) => {
                 self.rest().await?;
                 // Another worker may know the account; the one that leads says what it lacks.
-                waits_for = lease.leads.then(|| Reason::Account { detail: fault.to_string() });
+                waits_for = lease.leads.then(|| Reason::Account { detail: fault.clone() });
                 until = Some(Rest::UntilItChanges);
             }
             (_, Ok(_)) => self.send(&job, campaign).await?,

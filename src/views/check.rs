@@ -196,6 +196,29 @@ fn column_views(columns: &Columns) -> Vec<ColumnView> {
     named.map(|name| ColumnView { name: name.clone(), identifier: Columns::identifier(name) }).collect()
 }
 
+/// The region in which most numbers that can't be read would be valid, with the note that says so.
+fn region_for(
+    prepared: &Prepared,
+    unread: &[String],
+    invalid: u64,
+    recipients: u64,
+) -> Option<(String, Note)> {
+    let unread: Vec<&str> = unread.iter().map(String::as_str).collect();
+    let certain = PhoneParser::region_without_plus(&unread);
+    let is_certain = certain.is_some();
+    let (region, valid) = certain.or_else(|| PhoneParser::best_region(&unread, Some(prepared.job.from)))?;
+    let known = prepared.settings.default_region.as_deref();
+    let is_better = match known {
+        Some(known) if known == region => false,
+        // In place of a region that reads more people it would lose them.
+        Some(_) => valid as u64 > recipients,
+        None => true,
+    };
+    let tried = unread.len();
+    (is_better && valid * 2 > tried)
+        .then(|| (region.clone(), Note::Region { region, valid, tried, invalid, is_certain }))
+}
+
 /// Plans the whole campaign, sends nothing, and keeps the first of everything: so many messages.
 ///
 /// # Errors
@@ -254,23 +277,10 @@ pub fn check(prepared: &Prepared, account: &Account, shown: usize) -> Result<Che
             listed(others)
         )));
     }
-    let mut suggested_region = None;
-    let unread: Vec<&str> = unread.iter().map(String::as_str).collect();
-    let certain = PhoneParser::region_without_plus(&unread);
-    if let Some((region, valid)) =
-        certain.clone().or_else(|| PhoneParser::best_region(&unread, Some(job.from)))
-        && valid * 2 > unread.len()
-        && prepared.settings.default_region.as_deref() != Some(region.as_str())
-    {
-        notes.push(Note::Region {
-            region: region.clone(),
-            valid,
-            tried: unread.len(),
-            invalid,
-            is_certain: certain.is_some(),
-        });
-        suggested_region = Some(region);
-    }
+    let suggested_region = region_for(prepared, &unread, invalid, recipients).map(|(region, note)| {
+        notes.push(note);
+        region
+    });
     let forecast = forecast(recipients, prepared.batch_size, job.limits.messages, account);
     Ok(Checked {
         id: job.id.as_ref().map(ToString::to_string),

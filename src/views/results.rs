@@ -15,7 +15,7 @@ use super::lines::{cell, plain_cell};
 use super::{report, responses};
 use crate::audience::{Audience, AudienceError};
 use crate::campaign::MessageState;
-use crate::campaign::delivery::FLOW_TOKEN;
+use crate::campaign::delivery::{Delivery, FLOW_TOKEN};
 use crate::campaign::time::rfc3339;
 use crate::ledger::{ReportLine, Response};
 
@@ -32,6 +32,23 @@ pub enum Format {
     Csv,
     /// A workbook, in which every value is a text: no number is changed, and nothing is run.
     Xlsx,
+}
+
+/// Which rows are written; all where nothing is said.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Only {
+    /// Those whose message is in this state.
+    pub state: Option<MessageState>,
+    /// Those whose message is in this delivery state.
+    pub delivery: Option<Delivery>,
+}
+
+impl Only {
+    fn lets_through(self, line: Option<&ReportLine>, state: MessageState) -> bool {
+        let delivery = line.and_then(|line| line.delivery.as_deref());
+        self.state.is_none_or(|wanted| wanted == state)
+            && self.delivery.is_none_or(|wanted| delivery == Some(wanted.as_str()))
+    }
 }
 
 /// What the ledger has of some rows, in the order of the audience.
@@ -57,7 +74,7 @@ pub enum ResultsError {
     Sheet(#[from] XlsxError),
 }
 
-/// Writes all rows of an audience, or those in a state, with what comes of them, into a file. Blocks.
+/// Writes rows of an audience with what comes of them, into a file. Blocks.
 ///
 /// # Errors
 ///
@@ -66,11 +83,11 @@ pub fn write(
     audience: Audience,
     parts: Receiver<Part>,
     columns: &responses::Columns,
-    state: Option<MessageState>,
+    only: Only,
     format: Format,
     file: File,
 ) -> Result<File, ResultsError> {
-    let rows = Rows { audience, parts, state, lines: HashMap::new(), responses: HashMap::new(), known: 0 };
+    let rows = Rows { audience, parts, only, lines: HashMap::new(), responses: HashMap::new(), known: 0 };
     match format {
         Format::Csv => {
             let mut writer = csv::Writer::from_writer(BufWriter::new(file));
@@ -129,7 +146,7 @@ fn write_row(
 struct Rows {
     audience: Audience,
     parts: Receiver<Part>,
-    state: Option<MessageState>,
+    only: Only,
     lines: HashMap<u64, ReportLine>,
     responses: HashMap<u64, Vec<Response>>,
     /// The last row that the ledger has told of.
@@ -151,7 +168,7 @@ impl Rows {
             let (line, responses) = (self.lines.remove(&row), self.responses.remove(&row));
             // What is not planned yet is pending.
             let state = line.as_ref().map_or(MessageState::Pending, |line| line.state);
-            if self.state.is_some_and(|wanted| wanted != state) {
+            if !self.only.lets_through(line.as_ref(), state) {
                 continue;
             }
             let mut values: Vec<String> = (0..width).map(|column| self.value(column)).collect();

@@ -171,6 +171,10 @@ fn what_would_help_numbers_that_can_not_be_read_is_said() {
         "{notes}"
     );
     assert_eq!(found["suggested_region"], "IN");
+    // A region in which one more number could be read, and all others not, is no help.
+    world.write("people.csv", format!("phone,name\n{}12345,b\n", &rows[..22 * 13]));
+    let found = checked(&world, &text_job("x", &json!({ "path": "people.csv", "default_region": "IN" })));
+    assert_eq!((&found["recipients"], &found["suggested_region"]), (&json!(22), &Value::Null), "{found}");
     world.write("people.csv", "phone,mobile\n+912248931479,+919876543210\n");
     let found = checked(&world, &text_job("x", &json!({ "path": "people.csv" })));
     let notes = found["notes"].to_string();

@@ -401,6 +401,16 @@ impl Person {
     /// The message: a form out of the rules, what is missing said beside its field, the phone beside it.
     async fn writes_the_message(&self) {
         self.browser.says("A plain message").await;
+        if self.has_script {
+            // Another step is looked at meanwhile: what was typed stays.
+            self.browser.fill("[name=\"/message/text/body\"]", "To be kept").await;
+            self.browser.press("Schedule").await;
+            self.browser.says("Schedule and speed").await;
+            self.browser.press("Message").await;
+            self.browser.says("A plain message").await;
+            let kept = "document.querySelector('[name=\"/message/text/body\"]').value";
+            assert_eq!(self.browser.evaluate(kept).await, "To be kept");
+        }
         self.browser.choose("#kind", "[value=flow]").await;
         self.browser.press("Update form").await;
         self.browser.says("opens a form inside the chat: people book").await;

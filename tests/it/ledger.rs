@@ -269,7 +269,7 @@ async fn a_breaker_is_open_until_it_is_closed_and_each_is_its_own(store: impl St
     let hold = ledger.breaker(&breaker).await.unwrap().unwrap();
     assert_eq!((hold.reason.as_str(), hold.probe_is_due), ("still none", false));
     let wait = hold.probe_at.unwrap().duration_since(hold.since);
-    assert!((wait.as_millis() - FIRST_PROBE.as_millis() as i128).abs() < 50, "{wait:?}");
+    assert!((wait.as_millis() - FIRST_PROBE.as_millis().cast_signed()).abs() < 50, "{wait:?}");
     assert!(hold.since.duration_since(jiff::Timestamp::now()).as_secs().abs() < 60);
     for other in [Breaker::account("other"), Breaker::flow("main", "f")] {
         assert_eq!(ledger.breaker(&other).await.unwrap(), None);

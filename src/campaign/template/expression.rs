@@ -208,7 +208,9 @@ impl<'a> Compiler<'a> {
             if is_column && identifier != name {
                 let filters =
                     if filters.is_empty() { String::new() } else { format!("| {} ", filters.trim()) };
-                return Some(format!("has {{{{ {inner} }}}}; write {{{{ {identifier} {filters}}}}}"));
+                return Some(format!(
+                    "{{{{ {inner} }}}} isn't a valid column name; use {{{{ {identifier} {filters}}}}}"
+                ));
             }
         }
         None

@@ -133,12 +133,12 @@ pub(super) async fn in_time(State(health): State<Health>, request: Request, next
 macro_rules! routes {
     ($($module:ident::$handler:ident),+) => {{
         let mut routes = UtoipaMethodRouter::default();
-        $(utoipa_axum::paste! { add::<$module::[<__path_ $handler>], _, _>(&mut routes, $module::$handler); })+
+        $(utoipa_axum::paste! { add::<$module::[<__path_ $handler>], _, _>(&mut routes, &$module::$handler); })+
         routes
     }};
 }
 
-fn add<P, T, H>((schemas, paths, router): &mut UtoipaMethodRouter<Api>, handler: H)
+fn add<P, T, H>((schemas, paths, router): &mut UtoipaMethodRouter<Api>, handler: &H)
 where
     P: utoipa::Path + SchemaReferences + for<'tag> Tags<'tag>,
     H: Handler<T, Api, Future = Answer> + Sync,

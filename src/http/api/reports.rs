@@ -24,7 +24,7 @@ const JSONL: &str = "application/x-ndjson";
 #[into_params(parameter_in = Query)]
 pub(in crate::http) struct ReportParams {
     /// Only messages in this state.
-    pub(in crate::http) state: Option<MessageState>,
+    state: Option<MessageState>,
 }
 
 /// A line for every message and every skipped row, in the order of the audience.

@@ -21,8 +21,8 @@ use crate::campaign::text::titled;
 use crate::campaign::{CampaignState, SkipReason};
 use crate::dispatch::Accounts;
 use crate::ledger::{
-    Act, AnyLedger, Audit, Breakers, Campaign, CampaignFilter, Campaigns, LedgerError, OpenBreaker, Point,
-    ReportLine, Reporting, Series,
+    Act, AnyLedger, Audit, Breakers, Campaign, CampaignDrafts, CampaignFilter, Campaigns, LedgerError,
+    OpenBreaker, Point, ReportLine, Reporting, Series,
 };
 
 /// What stands for the newest campaign where there is none: no id begins like that, and an empty value is none in a query.
@@ -172,6 +172,7 @@ pub(super) async fn list(
         kind => serialized(asked.kind),
         sort => serialized(asked.sort),
         sorted => page.has_older.then_some(SORTED),
+        draft_count => if is_newest_first { backing.ledger.draft_names().await?.len() } else { 0 },
         newest => is_newest_first.then(|| page.campaigns.first().map_or(NO_CAMPAIGN, |campaign| campaign.id.as_str())),
         rehearses => backing.context.rehearses,
     };

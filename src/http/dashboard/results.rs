@@ -7,28 +7,45 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::Deserialize;
 use tokio::sync::mpsc::{self, Sender};
 use tokio_util::io::ReaderStream;
 
 use super::super::api::extract::{Params, campaign};
-use super::super::api::reports::ReportParams;
 use super::super::problem::Problem;
 use super::Dashboard;
 use crate::audience::{Audience, Scan};
-use crate::campaign::delivery::FLOW_TOKEN;
-use crate::campaign::{CampaignId, Job};
+use crate::campaign::delivery::{Delivery, FLOW_TOKEN};
+use crate::campaign::{CampaignId, Job, MessageState};
 use crate::dispatch::{Refusal, scan_audience};
 use crate::ledger::{AnyLedger, Campaign, Campaigns, Cursor, LedgerError, Reporting};
 use crate::views::responses;
-use crate::views::results::{self, Format, Part, SHEET_ROWS};
+use crate::views::results::{self, Format, Only, Part, SHEET_ROWS};
 
 /// How many parts of the ledger are read ahead of the audience.
 const AHEAD: usize = 2;
 
+#[derive(Deserialize)]
+pub(super) struct ResultsParams {
+    /// Only rows whose message is in this state.
+    state: Option<MessageState>,
+    /// Only rows whose message is in this delivery state.
+    delivery: Option<Delivery>,
+}
+
+impl ResultsParams {
+    /// What tells the file from one of all rows.
+    fn suffix(&self) -> String {
+        let words =
+            [self.state.map(|state| state.to_string()), self.delivery.map(|state| state.as_str().into())];
+        words.into_iter().flatten().map(|word| format!("-{word}")).collect()
+    }
+}
+
 pub(super) async fn csv(
     dashboard: State<Dashboard>,
     id: Path<String>,
-    asked: Params<ReportParams>,
+    asked: Params<ResultsParams>,
 ) -> Result<Response, Problem> {
     file(&dashboard, &id, &asked.0, Format::Csv).await
 }
@@ -36,7 +53,7 @@ pub(super) async fn csv(
 pub(super) async fn xlsx(
     dashboard: State<Dashboard>,
     id: Path<String>,
-    asked: Params<ReportParams>,
+    asked: Params<ResultsParams>,
 ) -> Result<Response, Problem> {
     file(&dashboard, &id, &asked.0, Format::Xlsx).await
 }
@@ -45,7 +62,7 @@ pub(super) async fn xlsx(
 async fn file(
     dashboard: &Dashboard,
     id: &str,
-    asked: &ReportParams,
+    asked: &ResultsParams,
     format: Format,
 ) -> Result<Response, Problem> {
     let campaign = campaign(&dashboard.api, id).await?;
@@ -67,11 +84,11 @@ async fn file(
     check(&campaign, &scan, format)?;
     let columns = responses::columns(&ledger, &campaign.id).await?.without(FLOW_TOKEN);
     let (parts, received) = mpsc::channel(AHEAD);
-    let (id, state) = (campaign.id.clone(), asked.state);
+    let (id, only) = (campaign.id.clone(), Only { state: asked.state, delivery: asked.delivery });
     let written = async move {
         let read = tokio::spawn(read(ledger, id, parts));
         let file = tempfile::tempfile()?;
-        let write = move || results::write(audience, received, &columns, state, format, file);
+        let write = move || results::write(audience, received, &columns, only, format, file);
         let file = tokio::task::spawn_blocking(write).await?.map_err(std::io::Error::other)?;
         read.await?.map_err(std::io::Error::other)?;
         Ok::<File, std::io::Error>(file)
@@ -82,7 +99,7 @@ async fn file(
         Format::Xlsx => ("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", "xlsx"),
     };
     // An id has no character that would have to be escaped there.
-    let name = format!("attachment; filename=\"{}-results.{ending}\"", campaign.id);
+    let name = format!("attachment; filename=\"{}-results{}.{ending}\"", campaign.id, asked.suffix());
     let headers = [(header::CONTENT_TYPE, media_type.to_owned()), (header::CONTENT_DISPOSITION, name)];
     Ok((headers, Body::from_stream(body.try_flatten().boxed())).into_response())
 }

@@ -19,7 +19,7 @@ use super::extract::Fields;
 use super::render::{Look, page_of, serialized};
 use super::words::{as_sentence, plain};
 use crate::audience::{self, AudienceError, NumberList, Settings, Source, UnreadableRow};
-use crate::campaign::{Phone, PhoneParser, counted, thousands};
+use crate::campaign::{Phone, PhoneError, PhoneParser, counted, thousands};
 use crate::ledger::{Audit, OptOutSource, Suppress, Suppression};
 use crate::views::lines::cell;
 
@@ -142,6 +142,9 @@ pub(super) async fn add(
     for line in typed.split(['\n', ',', ';']).map(str::trim).filter(|line| !line.is_empty()) {
         match PhoneParser::international(line) {
             Ok(number) => numbers.push(number),
+            Err(PhoneError::NoRegion) => {
+                errors.push(("numbers", format!("“{line}”: add + and the country code.")));
+            }
             Err(error) => errors.push(("numbers", format!("“{line}”: {error}."))),
         }
     }

@@ -191,7 +191,9 @@ pub(super) fn as_sentence(text: &str) -> String {
     let is_name = text.split_whitespace().next().is_some_and(|word| word.contains(['.', '_', '/']));
     let upper = |first: char| if is_name { first.into() } else { first.to_uppercase().to_string() };
     let first = letters.next().map(upper).unwrap_or_default();
-    format!("{first}{}.", letters.as_str())
+    let rest = letters.as_str();
+    let stop = if rest.ends_with(['?', '!', '…']) { "" } else { "." };
+    format!("{first}{rest}{stop}")
 }
 
 /// A span of hours and minutes for a forecast, exact enough to plan with.
@@ -220,6 +222,7 @@ mod tests {
         let shares =
             [(0, 0), (0, 9), (1, 9), (9, 9), (9999, 10_000), (1, 100_000)].map(|(a, b)| percent(a, b));
         assert_eq!(shares, ["–", "0%", "11%", "100%", "99.9%", "under 0.1%"]);
+        assert_eq!(["no way.", "did you mean it?"].map(as_sentence), ["No way.", "Did you mean it?"]);
         assert_eq!([12, 12_345, 7_300_000].map(bytes), ["12 bytes", "13 kB", "7.3 MB"]);
         assert_eq!([48.4, 0.52, 5.0, 1234.0].map(rate), ["48/s", "0.5/s", "5/s", "1,234/s"]);
     }

@@ -162,6 +162,18 @@ document.addEventListener("click", (event) => {
 });
 
 // The phone beside a message, while it is written.
+// A step is left with what was typed in it.
+const typed = document.querySelector("form[data-step]");
+for (const step of typed ? document.querySelectorAll(".steps a") : []) {
+  step.addEventListener("click", (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    const to = Object.assign(document.createElement("input"), { type: "hidden", name: "do", value: `go:${step.dataset.step}` });
+    typed.append(to);
+    typed.submit();
+  });
+}
+
 const form = document.querySelector("form[data-preview]");
 if (form) {
   let waiting = 0;

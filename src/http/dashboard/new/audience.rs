@@ -246,8 +246,7 @@ pub(super) async fn save(
     let wrong = if has_changed || !draft.is_read { inspect(&dashboard, &mut draft).await? } else { None };
     draft.keep(&dashboard, &who).await?;
     let is_done = wrong.is_none() && draft.people > 0;
-    // A change of how it is read is shown before it is used.
-    if is_done && (!has_changed || fields.get("do") == "next") {
+    if is_done && fields.get("do") == "next" {
         return Ok(address(&draft, "message").into_response());
     }
     let status = if is_done { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };

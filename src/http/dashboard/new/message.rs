@@ -19,7 +19,7 @@ use super::super::{Dashboard, words};
 use super::draft::Draft;
 use super::form::{ELLIPSIS, Filled, Making, SOME_ADDRESS, complete, missing};
 use super::kinds::{JSON, about, kind_of, kinds};
-use super::{address, errors, senders, step_page};
+use super::{address, errors, left_for, senders, step_page};
 use crate::campaign::Columns;
 use crate::campaign::content::CONTENT;
 use crate::views::check::check;
@@ -313,6 +313,9 @@ pub(super) async fn save(
     let mut draft = Draft::find(&dashboard, &id).await?;
     let mut asked = fill(&mut draft, &fields);
     draft.keep(&dashboard, &who).await?;
+    if let Some(step) = left_for(&fields).filter(|_| asked.errors.is_empty()) {
+        return Ok(address(&draft, step).into_response());
+    }
     if fields.get("do") != "next" {
         return Ok(page(&dashboard, &who, &look, draft, asked).await?.into_response());
     }

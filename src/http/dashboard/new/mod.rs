@@ -23,6 +23,7 @@ use super::super::access::Who;
 use super::super::api::audiences::{Arrival, Taken, all, has_known_ending, take_in};
 use super::super::api::extract::campaign;
 use super::super::problem::Problem;
+use super::extract::Fields;
 use super::render::{Look, page_of};
 use super::{Dashboard, words};
 use crate::audience::Encoding;
@@ -103,6 +104,12 @@ async fn senders(dashboard: &Dashboard) -> Result<Vec<SenderNumber>, Problem> {
         }
     }
     Ok(senders)
+}
+
+/// The step that a form was left for, where it was not sent by a button of its own.
+fn left_for(fields: &Fields) -> Option<&'static str> {
+    let wanted = fields.get("do").strip_prefix("go:")?;
+    STEPS.iter().map(|(name, _)| *name).find(|name| *name == wanted)
 }
 
 /// What is wrong, each with the field that it belongs to.

@@ -134,7 +134,8 @@ async fn test_page(
                 at => test.submitted_at.to_string(), code, text }
         })
         .collect();
-    let own = context! { kind => "test", tests, number, errors => errors(error.as_deref().map(|detail| ("number", detail))) };
+    let rehearses = dashboard.api.backing()?.context.rehearses;
+    let own = context! { kind => "test", tests, number, rehearses, errors => errors(error.as_deref().map(|detail| ("number", detail))) };
     Ok(step_page(look, who, draft, "test", "new_send.html", own))
 }
 

@@ -15,7 +15,7 @@ use super::super::Dashboard;
 use super::super::extract::Fields;
 use super::super::render::Look;
 use super::draft::Draft;
-use super::{address, errors, step_page};
+use super::{address, errors, left_for, step_page};
 use crate::campaign::{Opening, Schedule};
 
 const DAYS: [(&str, &str); 7] = [
@@ -213,7 +213,7 @@ pub(super) async fn save(
     }
     if wrong.is_empty() {
         draft.keep(&dashboard, &who).await?;
-        return Ok(address(&draft, "check").into_response());
+        return Ok(address(&draft, left_for(&fields).unwrap_or("check")).into_response());
     }
     Ok((StatusCode::UNPROCESSABLE_ENTITY, page(&dashboard, &who, &look, &draft, &wrong)).into_response())
 }
