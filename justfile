@@ -41,6 +41,10 @@ fuzz TARGET="callbacks" SECONDS="60":
 codes:
     cargo run -- explain --markdown > docs/codes.md
 
+# Make a book of the documents in target/book (cargo install mdbook)
+book:
+    mdbook build
+
 # Measure the parts, then the whole against a bare sink
 bench:
     cargo bench --bench parts

@@ -107,6 +107,15 @@ fn by_marks(output: &Output) -> BTreeMap<String, String> {
 /// (`scripts/check-container`).
 const LEFT_OUT: [&str; 3] = ["./scripts/test", "cargo install", "docker compose"];
 
+/// What a reader follows, page after page.
+const FOLLOWED: [&str; 5] = [
+    "README.md",
+    "docs/guide/first-campaign.md",
+    "docs/guide/fleet.md",
+    "docs/guide/retries-and-doubts.md",
+    "docs/guide/job.md",
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_readme_and_what_goes_on_from_it_run_from_an_empty_folder() {
     let (sandbox, provider) = sandbox(Behaviour::default()).await;
@@ -127,7 +136,7 @@ async fn the_readme_and_what_goes_on_from_it_run_from_an_empty_folder() {
     };
     let mut script = Script::new();
     let mut summary = String::new();
-    for Block { language, text } in blocks("README.md") {
+    for Block { language, text } in FOLLOWED.iter().flat_map(|name| blocks(name)) {
         let text = here(&text);
         let first = text.lines().next().unwrap_or_default().to_owned();
         match language.as_str() {
@@ -164,7 +173,6 @@ async fn the_readme_and_what_goes_on_from_it_run_from_an_empty_folder() {
                 script.line("/usr/bin/python3 publish.py");
             }
             "" if first.starts_with("campaign ") => summary = text,
-            "" => assert!(text.contains("messages/s"), "{text}"),
             other => panic!("a block of {other}"),
         }
     }
@@ -318,16 +326,68 @@ fn has_extension(name: &str, extension: &str) -> bool {
 /// The README and the pages.
 fn pages() -> Vec<String> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let docs = std::fs::read_dir(root.join("docs")).unwrap();
-    let docs = docs.map(|entry| format!("docs/{}", entry.unwrap().file_name().to_str().unwrap()));
-    ["README.md".into()].into_iter().chain(docs.filter(|name| has_extension(name, "md"))).collect()
+    let mut pages = vec!["README.md".to_owned()];
+    for folder in ["docs", "docs/guide", "docs/reference"] {
+        let entries = std::fs::read_dir(root.join(folder)).unwrap();
+        let names = entries.map(|entry| format!("{folder}/{}", entry.unwrap().file_name().to_str().unwrap()));
+        pages.extend(names.filter(|name| has_extension(name, "md")));
+    }
+    pages
+}
+
+/// The anchor of a heading, as the sites that show such pages make it.
+fn anchor(heading: &str) -> String {
+    let plain = heading.to_lowercase().replace(' ', "-");
+    plain.chars().filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_')).collect()
+}
+
+#[test]
+fn every_link_between_pages_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut seen = 0;
+    for name in
+        pages().into_iter().chain(["CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"].map(str::to_owned))
+    {
+        let text = page(&name);
+        // Outside of blocks.
+        let prose: String = text.split("\n```").step_by(2).collect();
+        for link in prose.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") {
+                continue;
+            }
+            seen += 1;
+            let (file, part) = link.split_once('#').unwrap_or((link, ""));
+            let there = match file {
+                "" => root.join(&name),
+                file => root.join(&name).parent().unwrap().join(file),
+            };
+            assert!(there.exists(), "{name}: {link}");
+            if !part.is_empty() {
+                let text = std::fs::read_to_string(&there).unwrap();
+                let headings = text.lines().filter(|line| line.starts_with('#'));
+                let found = headings
+                    .map(|line| anchor(line.trim_start_matches('#').trim()))
+                    .any(|anchor| anchor == part);
+                assert!(found, "{name}: {link}");
+            }
+        }
+    }
+    assert!(seen > 30, "the test sees nothing: {seen}");
 }
 
 /// Which blocks are run where: page, language, how many, and the test. `toml` and `json` of all pages are read by the tests above.
-const RUN: [(&str, &str, usize, &str); 15] = [
-    ("README.md", "sh", 16, "the_readme_and_what_goes_on_from_it_run_from_an_empty_folder"),
-    ("README.md", "python", 1, "the_readme_and_what_goes_on_from_it_run_from_an_empty_folder"),
-    ("README.md", "", 2, "the_readme_and_what_goes_on_from_it_run_from_an_empty_folder"),
+const RUN: [(&str, &str, usize, &str); 18] = [
+    ("README.md", "sh", 3, "the_readme_and_what_goes_on_from_it_run_from_an_empty_folder"),
+    ("README.md", "", 1, "the_readme_and_what_goes_on_from_it_run_from_an_empty_folder"),
+    ("docs/guide/first-campaign.md", "sh", 5, "the_readme_and_what_goes_on_from_it_run_from_an_empty_folder"),
+    ("docs/guide/fleet.md", "sh", 5, "the_readme_and_what_goes_on_from_it_run_from_an_empty_folder"),
+    ("docs/guide/fleet.md", "python", 1, "the_readme_and_what_goes_on_from_it_run_from_an_empty_folder"),
+    (
+        "docs/guide/retries-and-doubts.md",
+        "sh",
+        3,
+        "the_readme_and_what_goes_on_from_it_run_from_an_empty_folder",
+    ),
     ("docs/api.md", "sh", 7, "api::the_lines_of_the_documentation_run"),
     (
         "docs/api.md",
