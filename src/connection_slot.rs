@@ -5,8 +5,9 @@
 //! connection too, neither of them ever has it, and nobody else. So the lock here is held for a few instructions
 //! only, and a task of its own opens the connection, whoever has asked for it. It knows no server and no protocol.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -39,7 +40,7 @@ impl<T, E> Default for ConnectionSlot<T, E> {
 
 impl<T, E> ConnectionSlot<T, E> {
     fn state(&self) -> MutexGuard<'_, State<T, E>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Lets a connection go by its number, unless another has taken its place already.

@@ -6,11 +6,12 @@
 //! there is room for.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
+use parking_lot::{Mutex, MutexGuard};
 use ring::hmac;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -146,7 +147,9 @@ impl Forward {
         match &self.0 {
             Waiting::Broker(broker) => {
                 let kept = tokio::time::timeout(KEEP, broker.forward(&report, None)).await;
-                kept.unwrap_or_else(|_| Err(QueueError("does not take a report that is handed on".into())))
+                kept.unwrap_or_else(|_| {
+                    Err(QueueError::Failed("does not take a report that is handed on".into()))
+                })
             }
             Waiting::Memory { queue, room, waiting } => {
                 let size = u32::try_from(report.body.len() / 1024 + 1).unwrap_or(u32::MAX);
@@ -268,11 +271,11 @@ impl Sender {
     }
 
     fn resting(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
-        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.resting.lock()
     }
 
     fn failing(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.failing.lock()
     }
 
     /// Remembers that a host fails; returns whether that is news.

@@ -9,10 +9,11 @@ mod publisher;
 mod stop_words;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::campaign::codes::{self, Effect};
@@ -509,7 +510,7 @@ impl<L: Ledger> Reports<L> {
 
     /// What a campaign's job says; nothing where it is forgotten.
     async fn known(&self, campaign: &CampaignId) -> Result<CampaignFacts, LedgerError> {
-        let jobs = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let jobs = || self.known.lock();
         if let Some(known) = jobs().get(campaign) {
             return Ok(known.clone());
         }

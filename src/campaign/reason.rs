@@ -157,20 +157,21 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The text that a ledger keeps.
-    pub fn stored(&self) -> String {
+    /// The JSON that a ledger keeps with the text; none of an earlier version's words.
+    pub fn data(&self) -> Option<String> {
         match self {
-            Self::Text { text } => text.clone(),
-            reason => serde_json::to_string(reason).unwrap_or_default(),
+            Self::Text { .. } => None,
+            reason => serde_json::to_string(reason).ok(),
         }
     }
 
-    /// Reads what [`Reason::stored`] made, or an earlier version's words.
-    pub fn read(text: &str) -> Option<Self> {
-        if text.is_empty() {
-            return None;
-        }
-        Some(serde_json::from_str(text).unwrap_or_else(|_| Self::Text { text: text.to_owned() }))
+    /// Reads what a ledger keeps: the text, and the JSON behind it. Where the two differ, another version has written the text
+    /// since, and that counts.
+    pub fn read(text: Option<&str>, data: Option<&str>) -> Option<Self> {
+        let text = text.filter(|text| !text.is_empty())?;
+        let typed = data.and_then(|data| serde_json::from_str::<Self>(data).ok());
+        let typed = typed.filter(|reason| reason.to_string() == text);
+        Some(typed.unwrap_or_else(|| Self::Text { text: text.to_owned() }))
     }
 
     /// Whether it says that a backend is in trouble, and which.
@@ -282,11 +283,14 @@ mod tests {
             notice.clone(),
             Reason::Text { text: "waits for its limits".into() },
         ] {
-            assert_eq!(Reason::read(&reason.stored()), Some(reason));
+            let (text, data) = (reason.to_string(), reason.data());
+            assert_eq!(Reason::read(Some(&text), data.as_deref()), Some(reason));
         }
-        assert_eq!(Reason::read(""), None);
-        let earlier = Reason::Text { text: "{ no money".into() };
-        assert_eq!(Reason::read("{ no money"), Some(earlier));
+        assert_eq!(Reason::read(Some(""), None), None);
+        // An earlier version changes the text alone.
+        let data = Reason::Expired.data();
+        let earlier = Reason::Text { text: "no money".into() };
+        assert_eq!(Reason::read(Some("no money"), data.as_deref()), Some(earlier));
         assert_eq!(notice.to_string(), "the template is paused; waits: no room");
         assert!(notice.tells_of("no room") && notice.passes_on("the template is paused"));
         assert!(!notice.tells_of("the template is paused"));

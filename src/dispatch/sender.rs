@@ -1,11 +1,12 @@
 //! Senders: for each batch wait for the buckets, claim, send, record, acknowledge — in that order.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::future::{self, Either};
 use opentelemetry::context::FutureExt;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -90,24 +91,24 @@ pub(super) struct State {
 impl State {
     /// The provider took a message.
     fn went_well(&self) {
-        *self.taken_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.taken_at.lock() = Some(Instant::now());
     }
 
     /// Whether the provider takes messages of the campaign these days.
     fn others_go_well(&self) -> bool {
-        let taken_at = *self.taken_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken_at = *self.taken_at.lock();
         taken_at.is_some_and(|at| at.elapsed() < OF_LATE)
     }
 
     /// Why the campaign's flow is slow, as long as it may be.
     fn throttled(&self) -> Option<Reason> {
-        let throttled = self.throttled.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let throttled = self.throttled.lock().clone();
         throttled.filter(|(at, _)| at.elapsed() < THROTTLED).map(|(_, why)| why)
     }
 
     /// What made a sender give up, if one did.
     pub(super) fn broken(&self) -> Option<DispatchError> {
-        self.broken.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.broken.lock().take()
     }
 }
 
@@ -165,7 +166,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 Err(fault) => Err(fault.into()),
             };
             if let Err(fault) = sent {
-                self.state.broken.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
+                self.state.broken.lock().get_or_insert(fault);
                 return self.halt();
             }
         }
@@ -202,8 +203,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 .await;
         }
         let note = Reason::Throttled { flow: flow.clone(), detail };
-        *self.state.throttled.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some((Instant::now(), note.clone()));
+        *self.state.throttled.lock() = Some((Instant::now(), note.clone()));
         self.note(Some(note)).await
     }
 
@@ -242,7 +242,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 {
                     // First, so that no other sender's success takes the note back.
                     let until = Instant::now() + asked_again;
-                    let mut put_off = self.state.put_off.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut put_off = self.state.put_off.lock();
                     *put_off = put_off.map_or(Some(until), |known| Some(known.max(until)));
                 }
                 let due = self.ledger.time() + wait;
@@ -489,7 +489,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         set: Vec<u8>,
     ) -> Result<Vec<u8>, DispatchError> {
         let (suppressed, set): (Vec<u8>, Vec<u8>) = {
-            let list = self.suppressed.read().unwrap_or_else(PoisonError::into_inner);
+            let list = self.suppressed.read();
             set.into_iter().partition(|index| {
                 let recipient = queued.batch.recipient(usize::from(*index));
                 recipient.is_some_and(|recipient| list.contains(recipient.phone))
@@ -521,15 +521,15 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         // The supervisor shows what keeps the ledger or the queue from working, which matters more.
         if self.ledger.trouble().or_else(|| self.queue.trouble()).is_some() {
             // Afterwards it is written again.
-            *self.state.note.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            *self.state.note.lock() = None;
             return Ok(());
         }
-        let put_off = *self.state.put_off.lock().unwrap_or_else(PoisonError::into_inner);
+        let put_off = *self.state.put_off.lock();
         if note.is_none() && put_off.is_some_and(|until| until > Instant::now()) {
             return Ok(());
         }
         {
-            let mut known = self.state.note.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut known = self.state.note.lock();
             if *known == note {
                 return Ok(());
             }

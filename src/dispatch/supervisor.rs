@@ -6,11 +6,12 @@
 //! ledger, so any worker can go on where another one ended.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::RwLock;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -79,12 +80,12 @@ impl Context {
     ///
     /// The ledger's.
     pub async fn follow_suppressed(&self, ledger: &impl Ledger) -> Result<(), DispatchError> {
-        let known = self.suppressed.read().unwrap_or_else(PoisonError::into_inner).version;
+        let known = self.suppressed.read().version;
         if let Some(update) = ledger.suppressed(known).await? {
             if update.version() < known {
                 return self.write_suppressed_again(ledger).await;
             }
-            let mut list = self.suppressed.write().unwrap_or_else(PoisonError::into_inner);
+            let mut list = self.suppressed.write();
             // Who has asked at the same time may have taken over more than this by now.
             if list.version == known {
                 list.apply(update);
@@ -97,7 +98,7 @@ impl Context {
     /// STOP is never written to again, whatever a store forgets.
     async fn write_suppressed_again(&self, ledger: &impl Ledger) -> Result<(), DispatchError> {
         let known: Vec<Phone> = {
-            let list = self.suppressed.read().unwrap_or_else(PoisonError::into_inner);
+            let list = self.suppressed.read();
             list.numbers.iter().filter_map(Phone::from_digits).collect()
         };
         let again = ledger.suppress(known, Suppress::Add, None).await?;
@@ -106,14 +107,14 @@ impl Context {
             counted(again, "number")
         );
         if let Some(whole) = ledger.suppressed(0).await? {
-            self.suppressed.write().unwrap_or_else(PoisonError::into_inner).apply(whole);
+            self.suppressed.write().apply(whole);
         }
         Ok(())
     }
 
     /// Suppressed numbers as digits, in their order: so many from one on.
     pub fn suppressed_from(&self, first: u64, count: usize) -> Vec<u64> {
-        let list = self.suppressed.read().unwrap_or_else(PoisonError::into_inner);
+        let list = self.suppressed.read();
         let mut numbers = list.numbers.iter();
         numbers.advance_to(first);
         numbers.take(count).collect()
@@ -121,13 +122,13 @@ impl Context {
 
     /// Whether a person is on the list, in whatever spelling.
     pub fn is_suppressed(&self, phone: Phone) -> bool {
-        self.suppressed.read().unwrap_or_else(PoisonError::into_inner).contains(phone)
+        self.suppressed.read().contains(phone)
     }
 
     /// Returns suppressed numbers that have these digits somewhere, at most `count` of them, in ascending order. All of a long list
     /// are looked at, which takes a while: not while others wait for the list, nor on a thread that others need.
     pub async fn suppressed_with(&self, digits: String, count: usize) -> Vec<u64> {
-        let numbers = self.suppressed.read().unwrap_or_else(PoisonError::into_inner).numbers.clone();
+        let numbers = self.suppressed.read().numbers.clone();
         let search = move || {
             let has_them = |number: &u64| number.to_string().contains(&digits);
             numbers.iter().filter(has_them).take(count).collect()
@@ -757,7 +758,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
 
 /// What is asked of the broker must not keep a tick waiting for long.
 pub(super) async fn within<T>(asked: impl Future<Output = Result<T, QueueError>>) -> Result<T, QueueError> {
-    tokio::time::timeout(BROKER, asked)
-        .await
-        .unwrap_or_else(|_| Err(QueueError("does not answer; what waits for it is tried again".into())))
+    tokio::time::timeout(BROKER, asked).await.unwrap_or_else(|_| {
+        Err(QueueError::Failed("does not answer; what waits for it is tried again".into()))
+    })
 }

@@ -3,13 +3,14 @@
 //! A token is known by its digest, and digests are compared in constant time. It is never logged.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use parking_lot::RwLock;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::problem::Problem;
@@ -80,14 +81,14 @@ impl Access {
             session_key: blake3::derive_key(SESSIONS, token.expose_secret().as_bytes()),
         };
         let tokens: Arc<Vec<Known>> = Arc::new(tokens.into_iter().map(known).collect());
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.write();
         let is_new = *known != tokens;
         *known = tokens;
         is_new
     }
 
     fn all(&self) -> Arc<Vec<Known>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.read().clone()
     }
 
     /// Whether there are no tokens, and only people at this machine are answered.

@@ -1,10 +1,11 @@
 //! Whether a worker is alive and ready, from what its connections and its loop last did. It never sends a request to a
 //! server: a health check must not wait.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::dispatch::LoopProgress;
+use parking_lot::{Mutex, MutexGuard};
 
 /// How often the worker's loop is looked at.
 pub(super) const LOOP_INTERVAL: Duration = Duration::from_secs(1);
@@ -102,7 +103,7 @@ impl Health {
     }
 
     fn watched(&self) -> MutexGuard<'_, Watched> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -5,8 +5,6 @@
 //! few swaps, and never two that spoil each other. The record is known after each write, so the next
 //! needs no read.
 
-use std::sync::PoisonError;
-
 use tokio::sync::{Mutex, oneshot};
 
 use super::{BatchRecord, BatchWrite, Batches, Claim, LedgerError, PlannedBatch, Purpose, Recorded, Written};
@@ -18,7 +16,7 @@ pub struct BatchWriter<L> {
     batch: PlannedBatch,
     /// The record, where it is known; held while it is written.
     known: Mutex<Option<BatchRecord>>,
-    waiting: std::sync::Mutex<Vec<Waiting>>,
+    waiting: parking_lot::Mutex<Vec<Waiting>>,
 }
 
 /// A write, and where its answer goes.
@@ -27,7 +25,12 @@ type Waiting = (BatchWrite, oneshot::Sender<Result<Written, LedgerError>>);
 impl<L: Batches> BatchWriter<L> {
     /// A batch of which nothing is known.
     pub fn new(ledger: &L, batch: PlannedBatch) -> Self {
-        Self { ledger: ledger.clone(), batch, known: Mutex::default(), waiting: std::sync::Mutex::default() }
+        Self {
+            ledger: ledger.clone(),
+            batch,
+            known: Mutex::default(),
+            waiting: parking_lot::Mutex::default(),
+        }
     }
 
     /// Claims messages before their request goes out, as [`Batches::claim`] does.
@@ -103,7 +106,7 @@ impl<L: Batches> BatchWriter<L> {
 
     async fn write(&self, write: BatchWrite) -> Result<Written, LedgerError> {
         let (sender, mut answer) = oneshot::channel();
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push((write, sender));
+        self.waiting.lock().push((write, sender));
         let mut known = tokio::select! {
             biased;
             answer = &mut answer => return answer.map_err(|_| gone())?,
@@ -111,7 +114,7 @@ impl<L: Batches> BatchWriter<L> {
         };
         // Whoever of the batch is ready to write as well goes along.
         tokio::task::yield_now().await;
-        let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        let waiting = std::mem::take(&mut *self.waiting.lock());
         if !waiting.is_empty() {
             let (mut writes, senders): (Vec<BatchWrite>, Vec<_>) = waiting.into_iter().unzip();
             share_token(&mut writes);

@@ -4,10 +4,11 @@
 //! the provider answers as quickly as ever, and falls back when answers come late or are failures.
 //! Growing never sends faster than the buckets allow; that is theirs alone.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -86,7 +87,7 @@ impl Concurrency {
     }
 
     fn answers(&self) -> MutexGuard<'_, Option<Answers>> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.answers.lock()
     }
 
     /// How many may be under way now.

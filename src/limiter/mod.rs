@@ -18,7 +18,7 @@ mod shared;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedSemaphorePermit, watch};
@@ -80,7 +80,7 @@ pub struct AccountLimits {
     pub concurrency: Concurrency,
     turn: Mutex<()>,
     /// The line of each sender number.
-    senders: std::sync::Mutex<HashMap<Phone, Arc<Mutex<()>>>>,
+    senders: parking_lot::Mutex<HashMap<Phone, Arc<Mutex<()>>>>,
     /// Whether the shared buckets had room for all that this worker has under way when it last asked: then
     /// nobody waits for anybody, and they are asked without standing in line.
     has_room: AtomicBool,
@@ -173,7 +173,7 @@ impl AccountLimits {
             name,
             rates: watch::Sender::new(rates),
             turn: Mutex::default(),
-            senders: std::sync::Mutex::default(),
+            senders: parking_lot::Mutex::default(),
             has_room: AtomicBool::new(false),
             concurrency,
             buckets,
@@ -301,7 +301,7 @@ impl AccountLimits {
 
     /// The line of a sender number.
     fn sender(&self, from: Phone) -> Arc<Mutex<()>> {
-        let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut senders = self.senders.lock();
         // Jobs name numbers as they like: those in whose lines nobody is are forgotten.
         if senders.len() >= SENDERS {
             senders.retain(|_, line| Arc::strong_count(line) > 1);

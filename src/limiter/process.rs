@@ -1,9 +1,9 @@
 //! The buckets of one process, and the recipients of a moving day.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::bucket::Bucket;
@@ -85,7 +85,7 @@ fn kept_of<K: std::hash::Hash + Eq + Clone>(
 
 impl Buckets {
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     fn since_begun(&self, at: Instant) -> u64 {

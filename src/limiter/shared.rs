@@ -3,7 +3,7 @@
 //!
 //! The keys of an account share its hash tag `{account:NAME}`, which no campaign's id can be.
 
-use std::sync::{LazyLock, PoisonError};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, oneshot};
@@ -21,7 +21,7 @@ static SLOW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("slow.
 /// waits for the one before it, so what has gathered meanwhile goes with the next.
 #[derive(Default)]
 pub(super) struct Gathered {
-    waiting: std::sync::Mutex<Vec<Waiting>>,
+    waiting: parking_lot::Mutex<Vec<Waiting>>,
     asking: Mutex<()>,
 }
 
@@ -53,7 +53,7 @@ impl Asker<'_> {
         let Gathered { waiting, asking } = &campaign.gathered;
         let stand_in_line = || {
             let (sender, answer) = oneshot::channel();
-            waiting.lock().unwrap_or_else(PoisonError::into_inner).push((recipients.len(), sender));
+            waiting.lock().push((recipients.len(), sender));
             answer
         };
         let mut answer = stand_in_line();
@@ -72,7 +72,7 @@ impl Asker<'_> {
             };
             // Whoever is ready to ask as well goes along.
             tokio::task::yield_now().await;
-            let (all, messages) = self.some_of(&mut waiting.lock().unwrap_or_else(PoisonError::into_inner));
+            let (all, messages) = self.some_of(&mut waiting.lock());
             let asked = self.ask_for(all.len(), messages).await;
             for (_, sender) in all {
                 // A sender that has given up wants no answer.

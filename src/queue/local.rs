@@ -1,10 +1,11 @@
 //! A queue inside the process.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::{Queue, QueueError, QueuedBatch};
@@ -32,7 +33,7 @@ pub struct Receipt {
 
 impl Shared {
     fn ready(&self) -> MutexGuard<'_, VecDeque<QueuedBatch>> {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ready.lock()
     }
 
     /// A batch that comes back stands in front: it was planned before the others.

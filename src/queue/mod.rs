@@ -38,8 +38,25 @@ impl QueuedBatch {
 
 /// A queue's own failure.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("the queue {0}")]
-pub struct QueueError(pub String);
+#[error("the queue {}", self.why())]
+pub enum QueueError {
+    /// The broker will not do it, however often it is asked: a person has to change something there.
+    Refused(String),
+    /// It may work later.
+    Failed(String),
+    /// There was no answer in time.
+    Silent,
+}
+
+impl QueueError {
+    /// Returns what went wrong, as words behind a name of the queue.
+    pub fn why(&self) -> &str {
+        match self {
+            Self::Refused(why) | Self::Failed(why) => why,
+            Self::Silent => "does not answer",
+        }
+    }
+}
 
 /// The queue of a campaign's batches.
 pub trait Queue: Clone + Send + Sync + 'static {

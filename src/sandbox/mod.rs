@@ -15,8 +15,8 @@ mod rules;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -27,6 +27,7 @@ use axum::routing::MethodFilter;
 use axum::{Json, Router};
 use governor::clock::{Clock, MonotonicClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use parking_lot::RwLock;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -141,7 +142,7 @@ impl Sandbox {
     /// Changes the errors on demand.
     pub fn set_faults(&self, faults: impl IntoIterator<Item = (&'static str, f64)>) {
         let faults = faults.into_iter().map(|(code, share)| (code.to_owned(), share)).collect();
-        *self.shared.faults.write().unwrap_or_else(PoisonError::into_inner) = faults;
+        *self.shared.faults.write() = faults;
     }
 
     /// How many messages it took.
@@ -207,7 +208,7 @@ async fn change_faults(
     if let Some(code) = faults.keys().find(|code| !has_error(code)) {
         return (StatusCode::BAD_REQUEST, format!("no provider has the code {code:?}\n")).into_response();
     }
-    *shared.faults.write().unwrap_or_else(PoisonError::into_inner) = faults;
+    *shared.faults.write() = faults;
     StatusCode::NO_CONTENT.into_response()
 }
 
@@ -253,7 +254,7 @@ fn answer<A: Api>(
         let wait = not_yet.wait_time_from(MonotonicClock.now());
         return come_back(A::limited(nth), wait, shared.behaviour.rate_limit);
     }
-    let faults = shared.faults.read().unwrap_or_else(PoisonError::into_inner).clone();
+    let faults = shared.faults.read().clone();
     for (code, share) in &faults {
         if shared.chance_of(code, nth) < *share
             && let Some(Error::Whole(response)) = A::error(code)

@@ -1,10 +1,11 @@
 //! A broker in memory that does to batches what real ones do on bad days.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
@@ -41,7 +42,7 @@ impl Broker {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        self.state.lock()
     }
 
     /// A node's connection is gone: what it had taken is there again.
@@ -135,14 +136,14 @@ impl Queue for Batches {
     async fn publish(&self, batches: Vec<QueuedBatch>) -> Result<(), QueueError> {
         self.node.hop().await;
         if self.fails() {
-            return Err(QueueError("is away".into()));
+            return Err(QueueError::Failed("is away".into()));
         }
         for batch in batches {
             self.put(batch);
         }
         self.node.hop().await;
         // It has them, and its answer is lost.
-        if self.fails() { Err(QueueError("is away".into())) } else { Ok(()) }
+        if self.fails() { Err(QueueError::Failed("is away".into())) } else { Ok(()) }
     }
 
     async fn next(&self) -> Result<(QueuedBatch, Receipt), QueueError> {
@@ -161,7 +162,7 @@ impl Queue for Batches {
     async fn acknowledge(&self, mut receipt: Receipt) -> Result<(), QueueError> {
         self.node.hop().await;
         if self.fails() {
-            return Err(QueueError("is away".into()));
+            return Err(QueueError::Failed("is away".into()));
         }
         if let Some(tag) = receipt.tag.take() {
             self.with(|queue| drop(queue.taken.remove(&tag)));
@@ -172,7 +173,7 @@ impl Queue for Batches {
     async fn delay(&self, receipt: Receipt, batch: QueuedBatch, wait: Duration) -> Result<(), QueueError> {
         self.node.hop().await;
         if self.fails() {
-            return Err(QueueError("is away".into()));
+            return Err(QueueError::Failed("is away".into()));
         }
         let queue = self.clone();
         queue.held.fetch_add(1, Ordering::Relaxed);

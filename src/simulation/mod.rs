@@ -20,10 +20,11 @@ mod node;
 mod run;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use crate::campaign::Phone;
 use crate::runtime::{chance, simulated};
+use parking_lot::{Mutex, MutexGuard};
 
 /// A rule that is broken on purpose, to see that the simulation finds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +121,7 @@ struct Seen {
 
 impl World {
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.state.lock().unwrap()
+        self.state.lock()
     }
 
     fn is_calm(&self) -> bool {
@@ -149,17 +150,17 @@ fn run_all(seeds: &[u64]) {
             let failed = failed.clone();
             scope.spawn(move || {
                 for &seed in seeds.iter().skip(nth as usize).step_by(threads as usize) {
-                    if failed.lock().unwrap().is_some() {
+                    if failed.lock().is_some() {
                         return;
                     }
                     if let Err(why) = run::run(seed, None, false) {
-                        failed.lock().unwrap().get_or_insert((seed, why));
+                        failed.lock().get_or_insert((seed, why));
                     }
                 }
             });
         }
     });
-    if let Some((seed, why)) = failed.lock().unwrap().take() {
+    if let Some((seed, why)) = failed.lock().take() {
         let _ = run::run(seed, None, true);
         panic!("seed {seed} (FLOWCAST_SIMULATE_ONE={seed} tells its story): {why}");
     }

@@ -1,9 +1,10 @@
 //! A machine with a worker on it: alive, frozen or gone.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::World;
@@ -57,7 +58,7 @@ impl Node {
 
     /// Stands still for so long.
     pub(super) fn freeze(&self, time: Duration) {
-        *self.frozen_until.lock().unwrap() = Some(Instant::now() + time);
+        *self.frozen_until.lock() = Some(Instant::now() + time);
     }
 
     /// Goes on, if it is alive; when it is frozen, only when that is over.
@@ -66,7 +67,7 @@ impl Node {
             if self.is_dead() {
                 return std::future::pending().await;
             }
-            let until = *self.frozen_until.lock().unwrap();
+            let until = *self.frozen_until.lock();
             match until {
                 Some(until) if until > Instant::now() => sleep_until(until).await,
                 _ => return,

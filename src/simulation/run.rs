@@ -75,7 +75,7 @@ pub(super) fn run(seed: u64, broken: Option<Broken>, tells: bool) -> Result<Stri
         if tells {
             eprintln!("seed {seed}: {faults:?}");
         }
-        let world = Arc::new(World { faults, state: std::sync::Mutex::default(), tells });
+        let world = Arc::new(World { faults, state: parking_lot::Mutex::default(), tells });
         let run = Run::new(&world);
         run.whole().await
     });

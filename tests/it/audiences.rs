@@ -108,8 +108,8 @@ fn placeholders_as_marketers_write_them_are_told_how_to_be_written() {
     );
     let csv = || json!({ "path": "people.csv" });
     for (body, part) in [
-        ("Dear {{ First Name }}", "write {{ First_Name }}"),
-        ("Dear {{ first name | title }}", "write {{ first_name | title }}"),
+        ("Dear {{ First Name }}", "use {{ First_Name }}"),
+        ("Dear {{ first name | title }}", "use {{ first_name | title }}"),
         ("Dear {{1}}", "{{1}} is a placeholder of a template in WhatsApp Manager"),
         ("Row {{ row }}", "could be the audience's column or flowcast's own value; rename the column"),
     ] {

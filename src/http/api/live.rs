@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -11,6 +11,7 @@ use axum::extract::{Path, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::{Stream, stream};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::{OnceCell, watch};
 use tokio::time::sleep;
 
@@ -58,7 +59,7 @@ impl Live {
 
     /// Follows a campaign, from what is known of it now.
     pub(in crate::http) fn follow(&self, campaign: &Campaign) -> watch::Receiver<Told> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         if let Some(known) = seen.get(&campaign.id) {
             // It may have been retried since it was looked at.
             tell(known, campaign);
@@ -98,7 +99,7 @@ fn told(campaign: &Campaign) -> Told {
 
 /// Looks at a campaign as long as it may change and somebody follows it.
 async fn look(ledger: AnyLedger, seen: Followed, id: CampaignId) {
-    let all = || seen.lock().unwrap_or_else(PoisonError::into_inner);
+    let all = || seen.lock();
     loop {
         let count = u32::try_from(all().len()).unwrap_or(u32::MAX);
         sleep(LOOK.max(PACE * count)).await;

@@ -1,9 +1,9 @@
 //! What people answered, beside the campaign that they answered to.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
 use minijinja::{Value, context};
+use parking_lot::Mutex;
 
 use super::super::problem::Problem;
 use super::words;
@@ -25,7 +25,7 @@ impl KnownAnswers {
         if replied == 0 {
             return Ok(None);
         }
-        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = || self.0.lock();
         if let Some((_, answers)) = known().get(&campaign.id).filter(|(count, _)| *count == replied) {
             return Ok(Some(answers.clone()));
         }

@@ -1,11 +1,11 @@
 //! The uploaded audiences: what they hold, who uploaded them, where they are used. One that nothing needs any more can be deleted.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Mutex, PoisonError};
 
 use axum::extract::State;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use minijinja::{Value, context};
+use parking_lot::Mutex;
 use serde::Deserialize;
 
 use super::super::access::Who;
@@ -49,7 +49,7 @@ impl KnownAudiences {
             return Ok(None);
         }
         let key = (file.path.clone(), file.bytes, file.uploaded_at.as_millisecond());
-        if let Some(known) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        if let Some(known) = self.0.lock().get(&key) {
             return Ok(known.clone());
         }
         let (audiences, path) = (context.audiences.clone(), file.path.clone());
@@ -58,7 +58,7 @@ impl KnownAudiences {
             audience::scan(&source, &Settings::default()).ok().map(|scan| (scan.rows, scan.columns))
         });
         let looked = scanned.await.map_err(|fault| Problem::away(fault.to_string()))?;
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         if known.len() >= REMEMBERED {
             known.clear();
         }

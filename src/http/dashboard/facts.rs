@@ -1,8 +1,9 @@
 //! What a campaign's job says of it. A job never changes, so it is read once.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -85,13 +86,13 @@ pub(super) struct KnownFacts(Mutex<HashMap<CampaignId, Arc<Facts>>>);
 impl KnownFacts {
     /// A campaign's facts.
     pub(super) async fn of(&self, ledger: &AnyLedger, id: &CampaignId) -> Result<Arc<Facts>, Problem> {
-        if let Some(known) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id) {
+        if let Some(known) = self.0.lock().get(id) {
             return Ok(known.clone());
         }
         let stored = ledger.job(id).await?;
         let unread = || Problem::not_found("the campaign's job can't be read");
         let facts = Arc::new(Facts::of(&stored.job).ok_or_else(unread)?);
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock();
         if known.len() >= MOST {
             known.clear();
         }

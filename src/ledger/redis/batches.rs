@@ -1,7 +1,6 @@
 //! Batches in Redis: whom a batch goes to and its record are strings, its outcomes a hash for people.
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -201,13 +200,13 @@ impl Redis {
             let why = format!(
                 "the journal of a worker can't be written to the folder for temporary files (TMPDIR): {fault}"
             );
-            let known = self.lacks_room.lock().unwrap_or_else(PoisonError::into_inner).replace(why.clone());
+            let known = self.lacks_room.lock().replace(why.clone());
             if known.is_none() {
                 tracing::warn!("sending stops: {why}");
             }
             tokio::time::sleep(ROOM_WAIT).await;
         }
-        if self.lacks_room.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
+        if self.lacks_room.lock().take().is_some() {
             tracing::info!("the journal has room again");
         }
     }

@@ -92,7 +92,7 @@ fn campaign_of(
         state,
         published: fields.state("published"),
         announced: fields.number("announced"),
-        reason: fields.text("reason").as_deref().and_then(Reason::read),
+        reason: Reason::read(fields.text("reason").as_deref(), fields.text("reason_data").as_deref()),
         suspended_by: fields
             .text("suspended_by")
             .and_then(|word| Breaker::read(&fields.text("account").unwrap_or_default(), &word)),
@@ -131,7 +131,8 @@ pub(super) fn head(campaign: &Campaign) -> Vec<(&'static str, String)> {
     vec![
         ("state", campaign.state.as_str().into()),
         ("admits", campaign.admits().as_str().into()),
-        ("reason", campaign.reason.as_ref().map(Reason::stored).unwrap_or_default()),
+        ("reason", campaign.reason.as_ref().map(ToString::to_string).unwrap_or_default()),
+        ("reason_data", campaign.reason.as_ref().and_then(Reason::data).unwrap_or_default()),
         ("suspended_by", campaign.suspended_by.as_ref().map(Breaker::word).unwrap_or_default()),
         ("forgiven_rejected", campaign.forgiven.0.to_string()),
         ("forgiven_settled", campaign.forgiven.1.to_string()),

@@ -10,7 +10,7 @@
 //! Where nobody knows, this says so, and decides nothing.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -399,8 +399,8 @@ impl Redis {
         self.client.retries() + self.compared().steps
     }
 
-    fn compared(&self) -> std::sync::MutexGuard<'_, Compared> {
-        self.compared.lock().unwrap_or_else(PoisonError::into_inner)
+    fn compared(&self) -> parking_lot::MutexGuard<'_, Compared> {
+        self.compared.lock()
     }
 
     /// This worker does not look after a campaign any more.
@@ -416,4 +416,4 @@ fn unreadable(fault: &std::io::Error) -> LedgerError {
 }
 
 /// Shared by the clones of a ledger.
-pub(super) type SharedCompared = Arc<std::sync::Mutex<Compared>>;
+pub(super) type SharedCompared = Arc<parking_lot::Mutex<Compared>>;

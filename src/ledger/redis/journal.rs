@@ -10,9 +10,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::campaign::{CampaignId, MessageState};
@@ -148,7 +148,7 @@ impl Journal {
     ///
     /// When there is none.
     pub(super) fn reserve(&self) -> io::Result<()> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.lock();
         if inner.bytes + ENTRY > LARGEST {
             self.turn(&mut inner)?;
         }
@@ -218,7 +218,7 @@ impl Journal {
             let mut bytes = postcard::to_extend(entry, vec![0; 4]).map_err(io::Error::other)?;
             let length = u32::try_from(bytes.len() - 4).map_err(io::Error::other)?;
             bytes[..4].copy_from_slice(&length.to_le_bytes());
-            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut inner = self.inner.lock();
             if inner.bytes + bytes.len() as u64 > LARGEST {
                 self.turn(&mut inner)?;
             }
@@ -248,7 +248,7 @@ impl Journal {
     ///
     /// What the system says of the files.
     pub(super) fn known(&self, forgotten: &HashMap<CampaignId, i64>) -> io::Result<Known> {
-        let _still = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let _still = self.inner.lock();
         read(&self.folder, self.session, forgotten)
     }
 
@@ -415,7 +415,7 @@ mod tests {
         assert!(other.of_dead(1, &HashMap::new()).is_none(), "it lives");
         // Half an entry, as a kill leaves it.
         let (file, bytes) = {
-            let inner = one.inner.lock().unwrap();
+            let inner = one.inner.lock();
             (inner.file.try_clone().unwrap(), inner.bytes)
         };
         file.write_all_at(&[200, 0, 0, 0, 1], bytes).unwrap();
@@ -439,7 +439,7 @@ mod tests {
             at += 1000;
             journal.batch(at, &batch(at as u32), &claimed(&batch(at as u32))).unwrap();
             // As if it were full by now.
-            journal.inner.lock().unwrap().bytes = LARGEST;
+            journal.inner.lock().bytes = LARGEST;
         }
         let known = journal.known(&HashMap::new()).unwrap();
         let numbers: Vec<_> = known.campaigns[&"c1".parse().unwrap()].batches.keys().copied().collect();

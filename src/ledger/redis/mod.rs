@@ -24,10 +24,11 @@ mod suppression;
 mod transaction;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use secrecy::SecretString;
 
 use layout::Keys;
@@ -151,7 +152,7 @@ impl Store for Redis {
 
 impl Ledger for Redis {
     fn trouble(&self) -> Option<String> {
-        if let Some(why) = self.lacks_room.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+        if let Some(why) = self.lacks_room.lock().clone() {
             return Some(why);
         }
         let lacks = self.lacks_replicas.load(Ordering::Relaxed);

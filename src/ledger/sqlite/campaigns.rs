@@ -79,7 +79,10 @@ fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Campa
         },
         announced: count(row, "announced")?,
         state,
-        reason: row.get::<_, Option<String>>("reason")?.as_deref().and_then(Reason::read),
+        reason: Reason::read(
+            row.get::<_, Option<String>>("reason")?.as_deref(),
+            row.get::<_, Option<String>>("reason_data")?.as_deref(),
+        ),
         suspended_by: {
             let word: Option<String> = row.get("suspended_by")?;
             word.and_then(|word| Breaker::read(row.get_ref("account").ok()?.as_str().ok()?, &word))
@@ -328,21 +331,22 @@ impl Campaigns for Sqlite {
             let changed = transaction
                 .prepare_cached(
                     "UPDATE campaign SET state = ?3, reason = ?4, suspended_by = ?5, forgiven_rejected = ?6,
-                       forgiven_settled = ?7, started_at = ?8, finished_at = ?9, doubt_below = ?11
+                       forgiven_settled = ?7, started_at = ?8, finished_at = ?9, doubt_below = ?11, reason_data = ?12
                      WHERE id = ?1 AND state = ?2 AND (NOT ?10 OR planned AND pending + sending = 0)",
                 )?
                 .execute(params![
                     after.id.as_str(),
                     known.as_str(),
                     after.state.as_str(),
-                    after.reason.as_ref().map(Reason::stored),
+                    after.reason.as_ref().map(ToString::to_string),
                     after.suspended_by.as_ref().map(Breaker::word),
                     signed(after.forgiven.0),
                     signed(after.forgiven.1),
                     time(after.started_at),
                     time(after.finished_at),
                     settled,
-                    after.doubt_below
+                    after.doubt_below,
+                    after.reason.as_ref().and_then(Reason::data)
                 ])?;
             Ok(changed == 1)
         };

@@ -18,6 +18,7 @@ CREATE TABLE campaign (
     doubt_below  INTEGER NOT NULL DEFAULT 0, -- untouched messages of batches below it may have been sent
     state        TEXT NOT NULL,
     reason       TEXT,
+    reason_data  TEXT,                  -- the same as JSON, with its code and parameters
     suspended_by TEXT,                  -- 'account' or 'flow ID': the breaker that suspends it
     forgiven_rejected INTEGER NOT NULL DEFAULT 0, -- how many were rejected, ...
     forgiven_settled  INTEGER NOT NULL DEFAULT 0, -- ... of how many, when it last began to run

@@ -4,11 +4,12 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
@@ -29,7 +30,11 @@ const UPGRADES: [(i64, &str); 6] = [
     (9, "CREATE TABLE ended_session (digest TEXT PRIMARY KEY, ends INTEGER NOT NULL) WITHOUT ROWID;"),
     (10, "ALTER TABLE campaign ADD COLUMN created_by TEXT"),
     (11, "ALTER TABLE campaign ADD COLUMN announced INTEGER NOT NULL DEFAULT 0"),
-    (12, "ALTER TABLE suppressed ADD COLUMN added TEXT"),
+    (
+        12,
+        "ALTER TABLE suppressed ADD COLUMN added TEXT;
+         ALTER TABLE campaign ADD COLUMN reason_data TEXT;",
+    ),
 ];
 /// The layout of a store that a fleet has taken over: nobody sends from it any more, and older versions do not open it.
 pub(super) const MOVED: i64 = -1;
@@ -155,7 +160,7 @@ impl Store {
         // Boxed, as each type that is spawned is compiled through the whole of the runtime.
         let work: Box<dyn FnOnce() + Send> = Box::new(move || {
             // A caller that has gone away wants no answer.
-            let _ = sender.send(read(&reader.lock().unwrap_or_else(PoisonError::into_inner)));
+            let _ = sender.send(read(&reader.lock()));
         });
         tokio::task::spawn_blocking(work);
         receiver.await.map_err(|_| storage(&self.path, &"could not be read"))?
@@ -187,7 +192,7 @@ impl Drop for Store {
         // The thread ends when nobody can write any more; then the lock may go.
         self.writer = None;
         self.closing.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(thread) = self.thread.lock().take() {
             let _ = thread.join();
         }
         // Not left to the file's end: a child process that is just being started holds a copy of it.

@@ -26,8 +26,6 @@ use crate::connection_slot::ConnectionSlot;
 
 /// Seconds between heartbeats: a worker that is frozen is known to be after twice that.
 const HEARTBEAT: u16 = 10;
-/// What is said of a broker, or of a queue, from which nothing comes.
-pub(super) const SILENT: &str = "does not answer";
 /// How often it is looked whether a connection still stands.
 const LOOK: Duration = Duration::from_millis(500);
 /// Time for connecting and the handshake.
@@ -71,27 +69,26 @@ impl Shared {
         let since = Instant::now();
         let mut wait = WAITS.0;
         loop {
-            let fault = match self.open_any().await {
+            let why = match self.open_any().await {
                 Ok(link) => {
                     if !self.is_here.swap(true, Ordering::Relaxed) && self.patient {
                         tracing::info!("connected to RabbitMQ");
                     }
                     return Ok(link);
                 }
-                Err((fault, true)) => fault,
-                Err((fault, false)) => return Err(fault),
+                Err(refused @ QueueError::Refused(_)) => return Err(refused),
+                Err(passing) => passing.why().to_owned(),
             };
             let is_news = self.is_here.swap(false, Ordering::Relaxed) || wait == WAITS.0;
             // A person is told in the end, and once.
             if is_news && self.patient {
-                tracing::warn!("RabbitMQ is away: {}", fault.0);
+                tracing::warn!("RabbitMQ is away: {why}");
             } else {
-                tracing::debug!("RabbitMQ is still away: {}", fault.0);
+                tracing::debug!("RabbitMQ is still away: {why}");
             }
             if !self.patient && since.elapsed() > SHORT {
-                return Err(QueueError(format!(
-                    "is away: {}; is RabbitMQ running, and is amqp.url right?",
-                    fault.0
+                return Err(QueueError::Failed(format!(
+                    "is away: {why}; is RabbitMQ running, and is amqp.url right?"
                 )));
             }
             tokio::time::sleep(wait).await;
@@ -100,7 +97,7 @@ impl Shared {
     }
 
     /// Connects to the first node that works, from the one behind the last on.
-    async fn open_any(&self) -> Result<Link, (QueueError, bool)> {
+    async fn open_any(&self) -> Result<Link, QueueError> {
         let nodes = &self.nodes;
         let mut faults = Vec::new();
         for _ in nodes {
@@ -108,8 +105,8 @@ impl Shared {
             let Some(node) = nodes.get(nth) else { continue };
             match open(node).await {
                 Ok(link) => return Ok(link),
-                Err((fault, true)) => faults.push((nth, fault.0)),
-                Err(lasting) => return Err(lasting),
+                Err(refused @ QueueError::Refused(_)) => return Err(refused),
+                Err(passing) => faults.push((nth, passing.why().to_owned())),
             }
         }
         faults.sort_unstable();
@@ -122,7 +119,7 @@ impl Shared {
                 .collect::<Vec<_>>()
                 .join("; "),
         };
-        Err((QueueError(text), true))
+        Err(QueueError::Failed(text))
     }
 }
 
@@ -234,7 +231,7 @@ impl Broker {
     /// When no node takes a connection.
     pub async fn missing(uri: &SecretString) -> Result<Missing, QueueError> {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut fault = QueueError(SILENT.into());
+        let mut fault = QueueError::Silent;
         for node in addresses::read(uri.expose_secret())? {
             match connect(&node, "flowcast doctor").await {
                 Ok(connection) => {
@@ -307,7 +304,7 @@ impl Broker {
             if let Some(longest) = longest.filter(|longest| *longest > most) {
                 let text =
                     format!("takes no message whose headers have {longest} bytes; the most are {most}");
-                return Err(Unpublished::Failed(QueueError(text)));
+                return Err(Unpublished::Failed(QueueError::Failed(text)));
             }
             let mut confirms = Vec::with_capacity(left.len());
             let publishing = async {
@@ -341,7 +338,7 @@ impl Broker {
             }
             if !self.shared.patient && since.elapsed() > SHORT {
                 let trouble = self.trouble().unwrap_or_else(|| "the broker does not confirm".into());
-                return Err(Unpublished::Failed(QueueError(format!("is in trouble: {trouble}"))));
+                return Err(Unpublished::Failed(QueueError::Failed(format!("is in trouble: {trouble}"))));
             }
             left = failures;
             tokio::time::sleep(wait).await;
@@ -408,7 +405,7 @@ impl Broker {
             return Ok(false);
         }
         let deleting = channel.queue_delete(queue.into(), QueueDeleteOptions::default());
-        let silent = |_| QueueError(SILENT.into());
+        let silent = |_| QueueError::Silent;
         let deleted = tokio::time::timeout(DELETE, deleting).await.map_err(silent)?;
         deleted.map(|_| true).map_err(|fault| failed(&fault))
     }
@@ -476,7 +473,7 @@ async fn connect(node: &AMQPUri, name: &str) -> Result<Connection, QueueError> {
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let connected = answered(tls::connect(uri, properties)).await?;
     connected.map_err(|fault| {
-        QueueError(if fault.is_amqp_error() {
+        QueueError::Failed(if fault.is_amqp_error() {
             format!("refused the connection: {fault}; are user, password and virtual host right?")
         } else {
             fault.to_string()
@@ -494,29 +491,21 @@ fn header_size(properties: &BasicProperties) -> usize {
     OTHERS + headers.map(|(name, value)| name.as_str().len() + 8 + size(value)).sum::<usize>()
 }
 
-/// Connects to a node and declares; a failure says whether the same may work later.
-async fn open(node: &AMQPUri) -> Result<Link, (QueueError, bool)> {
-    let connect = async |name: &str| match connect(node, name).await {
-        Ok(connection) => Ok(Arc::new(connection)),
-        Err(fault) => Err((fault, true)),
-    };
+/// Connects to a node and declares.
+async fn open(node: &AMQPUri) -> Result<Link, QueueError> {
+    let connect = async |name: &str| connect(node, name).await.map(Arc::new);
     let publishing = connect("flowcast publishing").await?;
     let declaring = async {
-        let passing = |fault: lapin::Error| (failed(&fault), true);
+        let passing = |fault: lapin::Error| failed(&fault);
         let channel = publishing.create_channel().await.map_err(passing)?;
-        // A queue with other arguments stays so until a person mends it, but a broker that is just
-        // starting refuses, too.
-        topology::declare(&channel).await.map_err(|fault| {
-            let passes = !fault.0.contains("other arguments") && !fault.0.contains("may not be declared");
-            (fault, passes)
-        })?;
+        topology::declare(&channel).await?;
         let publisher = publishing.create_channel().await.map_err(passing)?;
         publisher.confirm_select(ConfirmSelectOptions::default()).await.map_err(passing)?;
         Ok((publisher, connect("flowcast taking").await?))
     };
     // On a connection that dies in the midst of it an answer may never come.
     let declared = tokio::time::timeout(CONNECT * 2, declaring).await;
-    match declared.unwrap_or_else(|_| Err((QueueError(SILENT.into()), true))) {
+    match declared.unwrap_or_else(|_| Err(QueueError::Silent)) {
         Ok((publisher, consuming)) => Ok(Link { publishing, consuming, publisher }),
         Err(fault) => {
             let _ = tokio::time::timeout(CLOSE, publishing.close(200, "not of use".into())).await;
@@ -579,9 +568,9 @@ async fn while_connected<T>(connection: &Connection, asked: impl Future<Output =
 
 /// Waits for an answer that a broker gives at once, if it gives any.
 pub(super) async fn answered<T>(asked: impl Future<Output = T>) -> Result<T, QueueError> {
-    tokio::time::timeout(CONNECT, asked).await.map_err(|_| QueueError(SILENT.into()))
+    tokio::time::timeout(CONNECT, asked).await.map_err(|_| QueueError::Silent)
 }
 
 pub(super) fn failed(fault: &lapin::Error) -> QueueError {
-    QueueError(format!("failed: {fault}"))
+    QueueError::Failed(format!("failed: {fault}"))
 }

@@ -1,8 +1,8 @@
 //! A consumer of one queue that is set up again whenever its connection is gone, or nothing comes though
 //! something waits.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -11,9 +11,10 @@ use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::protocol::AMQPErrorKind;
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer, ErrorKind};
+use parking_lot::MutexGuard;
 
 use super::super::QueueError;
-use super::broker::{Broker, SILENT, answered, failed};
+use super::broker::{Broker, answered, failed};
 use super::topology;
 use crate::campaign::CampaignId;
 
@@ -52,11 +53,11 @@ struct Taking {
 
 /// What keeps a consumer from taking, if anything; shared with whoever tells.
 #[derive(Clone, Default)]
-pub(super) struct Trouble(Arc<std::sync::Mutex<Option<String>>>);
+pub(super) struct Trouble(Arc<parking_lot::Mutex<Option<String>>>);
 
 impl Trouble {
     fn slot(&self) -> MutexGuard<'_, Option<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     pub(super) fn get(&self) -> Option<String> {
@@ -168,7 +169,7 @@ impl Consuming {
                         ));
                     }
                     // One that refuses is not stuck.
-                    let is_silent = fault.0 == SILENT;
+                    let is_silent = matches!(fault, QueueError::Silent);
                     if self.campaign.is_some() && is_silent && since.elapsed() > STUCK {
                         since = Instant::now();
                         match self.broker.delete_stuck(&self.queue).await {

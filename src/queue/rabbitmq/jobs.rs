@@ -290,7 +290,7 @@ impl Broker {
             Ok(()) => Ok(()),
             Err(Unpublished::Nowhere) => {
                 let key = messages.first().map_or("", |message| &message.key);
-                Err(QueueError(format!("{key} is gone")))
+                Err(QueueError::Failed(format!("{key} is gone")))
             }
             Err(Unpublished::Failed(fault)) => Err(fault),
         }

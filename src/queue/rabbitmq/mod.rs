@@ -14,13 +14,14 @@ mod tls;
 mod topology;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lapin::Acker;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicNackOptions, QueueDeleteOptions};
+use parking_lot::MutexGuard;
 use tokio::sync::Mutex;
 
 use super::{Queue, QueueError, QueuedBatch};
@@ -46,10 +47,10 @@ pub struct RabbitMq {
     /// What keeps batches from being taken.
     trouble: Trouble,
     /// Batches of messages that were handed over, which nobody has taken yet.
-    ready: Arc<std::sync::Mutex<Ready>>,
+    ready: Arc<parking_lot::Mutex<Ready>>,
     held: Arc<AtomicU64>,
     /// When the batches that this worker delayed come back.
-    delayed: Arc<std::sync::Mutex<Vec<Instant>>>,
+    delayed: Arc<parking_lot::Mutex<Vec<Instant>>>,
 }
 
 /// Batches, each with the message that it came in.
@@ -113,7 +114,7 @@ impl Drop for Receipt {
 
 impl RabbitMq {
     fn delayed(&self) -> MutexGuard<'_, Vec<Instant>> {
-        self.delayed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.delayed.lock()
     }
 
     /// Publishes, and makes the queue first where there is none.
@@ -128,7 +129,7 @@ impl RabbitMq {
     }
 
     fn ready(&self) -> MutexGuard<'_, Ready> {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ready.lock()
     }
 
     /// Takes in the batches of a delivery. What holds none is buried: nobody could send it.
@@ -175,7 +176,8 @@ impl Queue for RabbitMq {
             Ok(Message {
                 exchange: String::new(),
                 key: topology::queue(&self.campaign),
-                payload: payload::write(batches).map_err(|fault| QueueError(format!("failed: {fault}")))?,
+                payload: payload::write(batches)
+                    .map_err(|fault| QueueError::Failed(format!("failed: {fault}")))?,
                 properties: lasting(),
                 mandatory: true,
             })
@@ -202,7 +204,7 @@ impl Queue for RabbitMq {
 
     async fn delay(&self, receipt: Receipt, batch: QueuedBatch, wait: Duration) -> Result<(), QueueError> {
         let payload = payload::write(std::slice::from_ref(&batch));
-        let payload = payload.map_err(|fault| QueueError(format!("failed: {fault}")))?;
+        let payload = payload.map_err(|fault| QueueError::Failed(format!("failed: {fault}")))?;
         let message = Message {
             exchange: topology::delay(wait),
             key: self.campaign.as_str().into(),

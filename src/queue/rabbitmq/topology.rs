@@ -199,18 +199,18 @@ async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> Resu
 
 /// What stands in the way of a declaration, and how to mend it.
 fn refused(what: &str, name: &str, fault: &lapin::Error) -> QueueError {
-    let ErrorKind::ProtocolError(amqp) = fault.kind() else { return QueueError(format!("{fault}")) };
+    let ErrorKind::ProtocolError(amqp) = fault.kind() else { return QueueError::Failed(format!("{fault}")) };
     let text = amqp.get_message();
-    QueueError(match amqp.get_id() {
-        406 => format!(
+    match amqp.get_id() {
+        406 => QueueError::Refused(format!(
             "{what} {name} exists with other arguments ({text}); when it is empty, delete it \
              (rabbitmqctl delete_queue {name}, or the management page) and start again"
-        ),
-        403 => format!(
+        )),
+        403 => QueueError::Refused(format!(
             "{what} {name} may not be declared ({text}); give the user configure, write and read on flowcast.*"
-        ),
-        _ => format!("{what} {name} can't be declared: {text}"),
-    })
+        )),
+        _ => QueueError::Failed(format!("{what} {name} can't be declared: {text}")),
+    }
 }
 
 #[cfg(test)]
