@@ -1,6 +1,6 @@
-//! Routes whose handlers are behind one type. axum wraps each handler in some twenty types of its own before it is a route, and
-//! compiling those for each of a hundred handlers took a third of the time of this crate's build. It never decides what is
-//! served where.
+//! Routes whose handlers are behind one type. axum wraps each handler in some twenty types of its own before it is a route;
+//! finding out what of those is to be compiled for each of a hundred handlers took 13 of the 16 seconds that rustc spent so on this
+//! crate. This module never decides what is served where.
 
 use std::pin::Pin;
 use std::sync::Arc;
