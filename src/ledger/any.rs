@@ -1,5 +1,5 @@
-//! Whichever ledger a process was told to use, so that what works on one is compiled once. It decides nothing: it hands each call
-//! on. A method that a trait provides, and a backend does otherwise, has to be here as well
+//! Whichever ledger a process was told to use, so that what works on one is compiled once. It decides nothing: it
+//! delegates each call. A method that a trait provides, and a backend does otherwise, has to be here as well
 //! (`tests/it/architecture.rs` looks).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +24,7 @@ pub enum AnyLedger {
     Fleet(Redis),
 }
 
-macro_rules! hand_on {
+macro_rules! delegate {
     () => {};
     (async fn $name:ident(&self $(, $argument:ident: $type:ty)*) -> $output:ty; $($more:tt)*) => {
         async fn $name(&self $(, $argument: $type)*) -> $output {
@@ -33,7 +33,7 @@ macro_rules! hand_on {
                 Self::Fleet(ledger) => ledger.$name($($argument),*).await,
             }
         }
-        hand_on! { $($more)* }
+        delegate! { $($more)* }
     };
     (fn $name:ident(&self) -> $output:ty; $($more:tt)*) => {
         fn $name(&self) -> $output {
@@ -42,12 +42,12 @@ macro_rules! hand_on {
                 Self::Fleet(ledger) => ledger.$name(),
             }
         }
-        hand_on! { $($more)* }
+        delegate! { $($more)* }
     };
 }
 
 impl Campaigns for AnyLedger {
-    hand_on! {
+    delegate! {
         fn is_shared(&self) -> bool;
         async fn register(&self, new: NewCampaign) -> Result<(Campaign, bool), LedgerError>;
         async fn campaign(&self, id: &CampaignId) -> Result<Option<Campaign>, LedgerError>;
@@ -74,7 +74,7 @@ impl Campaigns for AnyLedger {
 }
 
 impl Plans for AnyLedger {
-    hand_on! {
+    delegate! {
         async fn plan(&self, id: &CampaignId) -> Result<Plan, LedgerError>;
         async fn checkpoint(
             &self, id: &CampaignId, after: u64, checkpoint: Checkpoint, batches: Vec<PlannedBatch>, skipped: Vec<SkippedRow>
@@ -86,7 +86,7 @@ impl Plans for AnyLedger {
 }
 
 impl Batches for AnyLedger {
-    hand_on! {
+    delegate! {
         fn token(&self) -> u64;
         fn claims_run_out(&self) -> bool;
         async fn load(
@@ -106,7 +106,7 @@ impl Batches for AnyLedger {
 }
 
 impl Breakers for AnyLedger {
-    hand_on! {
+    delegate! {
         async fn open_breaker(
             &self, breaker: &Breaker, reason: String, probes: bool
         ) -> Result<bool, LedgerError>;
@@ -117,7 +117,7 @@ impl Breakers for AnyLedger {
 }
 
 impl Suppression for AnyLedger {
-    hand_on! {
+    delegate! {
         async fn suppress(
             &self,
             numbers: Vec<Phone>,
@@ -130,7 +130,7 @@ impl Suppression for AnyLedger {
 }
 
 impl Reporting for AnyLedger {
-    hand_on! {
+    delegate! {
         async fn written(&self, id: &CampaignId) -> Result<u32, LedgerError>;
         async fn sids(
             &self, batches: &[Option<StoredBatch>]
@@ -148,7 +148,7 @@ impl Reporting for AnyLedger {
 }
 
 impl SentMessages for AnyLedger {
-    hand_on! {
+    delegate! {
         async fn note_sent(
             &self, account: &str, within: Duration, campaign: &CampaignId, batch: u32, messages: &[(Phone, u8)]
         ) -> Result<(), LedgerError>;
@@ -159,7 +159,7 @@ impl SentMessages for AnyLedger {
 }
 
 impl Audit for AnyLedger {
-    hand_on! {
+    delegate! {
         async fn log(&self, act: Act) -> Result<(), LedgerError>;
         async fn acts(
             &self, campaign: Option<&CampaignId>, from: Option<&str>, limit: usize
@@ -168,7 +168,7 @@ impl Audit for AnyLedger {
 }
 
 impl Series for AnyLedger {
-    hand_on! {
+    delegate! {
         async fn points(&self, id: &CampaignId) -> Result<Vec<Point>, LedgerError>;
         async fn write_points(
             &self, id: &CampaignId, points: Vec<Point>, all: bool
@@ -177,7 +177,7 @@ impl Series for AnyLedger {
 }
 
 impl CampaignDrafts for AnyLedger {
-    hand_on! {
+    delegate! {
         async fn drafts(&self) -> Result<Vec<(String, String)>, LedgerError>;
         async fn draft_names(&self) -> Result<Vec<String>, LedgerError>;
         async fn draft(&self, name: &str) -> Result<Option<String>, LedgerError>;
@@ -187,20 +187,20 @@ impl CampaignDrafts for AnyLedger {
 }
 
 impl Sessions for AnyLedger {
-    hand_on! {
+    delegate! {
         async fn end_session(&self, digest: &str, ends: i64) -> Result<(), LedgerError>;
         async fn is_session_ended(&self, digest: &str) -> Result<bool, LedgerError>;
     }
 }
 
 impl Store for AnyLedger {
-    hand_on! {
+    delegate! {
         fn now(&self) -> i64;
     }
 }
 
 impl Ledger for AnyLedger {
-    hand_on! {
+    delegate! {
         async fn callback_key(&self) -> Result<String, LedgerError>;
         async fn further_callback_keys(&self) -> Result<Vec<String>, LedgerError>;
         async fn callback_key_names(&self, own: Vec<String>) -> Result<Vec<String>, LedgerError>;

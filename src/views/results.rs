@@ -58,11 +58,16 @@ pub struct Part {
     pub lines: Vec<ReportLine>,
     /// Their answers.
     pub responses: Vec<Response>,
+    /// Whether no more follow.
+    pub is_last: bool,
 }
 
 /// Why results can't be written.
 #[derive(Debug, thiserror::Error)]
 pub enum ResultsError {
+    /// The ledger did not give all of it, or the reader has gone.
+    #[error("the report broke off")]
+    Incomplete,
     /// The audience can't be read to its end.
     #[error(transparent)]
     Audience(#[from] AudienceError),
@@ -164,7 +169,9 @@ impl Rows {
         let mut row = 0;
         while self.audience.next_line()?.is_some() {
             row += 1;
-            while self.known < row && self.read_on() {}
+            while self.known < row {
+                self.read_on()?;
+            }
             let (line, responses) = (self.lines.remove(&row), self.responses.remove(&row));
             // What is not planned yet is pending.
             let state = line.as_ref().map_or(MessageState::Pending, |line| line.state);
@@ -191,12 +198,12 @@ impl Rows {
         }
     }
 
-    /// Takes the next part of the ledger in. Returns whether there was one.
-    fn read_on(&mut self) -> bool {
-        let Some(part) = self.parts.blocking_recv() else {
+    /// Takes the next part of the ledger in. One that ends before its last part was not whole.
+    fn read_on(&mut self) -> Result<(), ResultsError> {
+        let part = self.parts.blocking_recv().ok_or(ResultsError::Incomplete)?;
+        if part.is_last {
             self.known = u64::MAX;
-            return false;
-        };
+        }
         for line in part.lines {
             self.known = self.known.max(line.row);
             self.lines.insert(line.row, line);
@@ -204,7 +211,7 @@ impl Rows {
         for response in part.responses {
             self.responses.entry(response.row).or_default().push(response);
         }
-        true
+        Ok(())
     }
 }
 

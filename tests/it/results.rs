@@ -125,6 +125,20 @@ async fn the_results_are_the_rows_of_the_audience_with_what_became_of_them() {
     std::fs::write(&path, file_of("results.xlsx?state=skipped").await).unwrap();
     assert_eq!(sheet(&path).len(), 2);
 
+    // More at once than there are threads for work that blocks, half of them given up: the others come, and so does all else.
+    let path = format!("{}/campaigns/c1/results.csv", service.url);
+    let each = (0..600).map(async |nth| {
+        let asked = service.client.get(&path).send();
+        if nth % 2 == 0 {
+            let _ = tokio::time::timeout(Duration::from_millis(50), asked).await;
+            return;
+        }
+        let text = asked.await.unwrap().text().await.unwrap();
+        assert_eq!(text.lines().count(), 302);
+    });
+    tokio::time::timeout(LONG, futures_util::future::join_all(each)).await.unwrap();
+    assert_eq!(service.send(service.request(Method::GET, "/campaigns/c1", "")).await.status, 200);
+
     // Another file of that name is not what was sent to.
     let root = service.fleet.world.path("");
     let there = walk(&root).into_iter().find(|path| path.ends_with("people.csv"));

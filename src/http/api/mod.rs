@@ -118,7 +118,9 @@ pub(super) async fn in_time(State(health): State<Health>, request: Request, next
     let path = request.uri().path();
     let is_long = *request.method() == Method::POST
         && matches!(path, "/campaigns" | "/audiences" | "/suppressed/import");
-    if is_long || path.starts_with("/new") {
+    // Reads the whole audience before it answers.
+    let reads_audience = path.ends_with("/results.csv") || path.ends_with("/results.xlsx");
+    if is_long || reads_audience || path.starts_with("/new") {
         return next.run(request).await;
     }
     let answered = tokio::time::timeout(LONGEST, next.run(request)).await;

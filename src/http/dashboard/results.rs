@@ -8,8 +8,10 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, Sender};
 use tokio_util::io::ReaderStream;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::super::api::extract::{Params, campaign};
 use super::super::problem::Problem;
@@ -24,6 +26,8 @@ use crate::views::results::{self, Format, Only, Part, SHEET_ROWS};
 
 /// How many parts of the ledger are read ahead of the audience.
 const AHEAD: usize = 2;
+/// How many results are written at once. Each keeps a thread while the ledger, which may need one of its own, is read.
+static WRITERS: Semaphore = Semaphore::const_new(2);
 
 #[derive(Deserialize)]
 pub(super) struct ResultsParams {
@@ -72,23 +76,26 @@ async fn file(
     let job =
         Job::read(job.as_bytes()).map_err(|_| Problem::not_found("the campaign's job can't be read"))?;
     let audiences = backing.context.audiences.clone();
-    // Each of them reads its audience: the others wait.
-    let turn = backing.intake.acquire().await;
+    // The others wait. It is held until the file is written, also where nobody waits for that any more.
+    let permit = WRITERS.acquire().await.map_err(|error| Problem::away(error.to_string()))?;
     let opened = tokio::task::spawn_blocking(move || {
         let (source, settings, scan) = scan_audience(&job, &audiences)?;
         Ok::<_, Refusal>((Audience::open(&source, &settings)?, scan))
     });
     let opened = opened.await.map_err(|error| Problem::away(error.to_string()))?;
-    drop(turn);
     let (audience, scan) = opened?;
     check(&campaign, &scan, format)?;
     let columns = responses::columns(&ledger, &campaign.id).await?.without(FLOW_TOKEN);
     let (parts, received) = mpsc::channel(AHEAD);
     let (id, only) = (campaign.id.clone(), Only { state: asked.state, delivery: asked.delivery });
     let written = async move {
-        let read = tokio::spawn(read(ledger, id, parts));
+        // Ends with a reader who goes away, and the writing with it.
+        let read = AbortOnDropHandle::new(tokio::spawn(read(ledger, id, parts)));
         let file = tempfile::tempfile()?;
-        let write = move || results::write(audience, received, &columns, only, format, file);
+        let write = move || {
+            let _permit = permit;
+            results::write(audience, received, &columns, only, format, file)
+        };
         let file = tokio::task::spawn_blocking(write).await?.map_err(std::io::Error::other)?;
         read.await?.map_err(std::io::Error::other)?;
         Ok::<File, std::io::Error>(file)
@@ -125,7 +132,7 @@ async fn read(ledger: AnyLedger, id: CampaignId, parts: Sender<Part>) -> Result<
     let (mut report, mut answers) = (Some(Cursor::default()), Some(0));
     while let Some(from) = report {
         let page = ledger.report(&id, from).await?;
-        let mut part = Part { lines: page.lines, responses: Vec::new() };
+        let mut part = Part { lines: page.lines, responses: Vec::new(), is_last: page.next.is_none() };
         // An answer is there no later than the line of its message.
         let last = part.lines.iter().filter_map(|line| line.batch).max();
         while let Some(from) = answers.filter(|from| last.is_some_and(|last| *from <= last)) {
