@@ -37,9 +37,9 @@ snapshots:
 fuzz TARGET="callbacks" SECONDS="60":
     cd fuzz && mkdir -p found/{{TARGET}} && RUSTC_BOOTSTRAP=1 cargo fuzz run -s none {{TARGET}} found/{{TARGET}} corpus/{{TARGET}} -- -max_total_time={{SECONDS}} -max_len=8192
 
-# Write docs/codes.md anew, after a change of the table
+# Write docs/reference/codes.md anew, after a change of the table
 codes:
-    cargo run -- explain --markdown > docs/codes.md
+    cargo run -- explain --markdown > docs/reference/codes.md
 
 # Make a book of the documents in target/book (cargo install mdbook)
 book:

@@ -233,7 +233,7 @@ pub struct EventsConfig {
     pub webhooks: Vec<Webhook>,
 }
 
-/// An address that is told of events. Bodies are those of `docs/events.md`, signed with `callbacks.signing_key`.
+/// An address that is told of events. Bodies are those of `docs/reference/events.md`, signed with `callbacks.signing_key`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Webhook {

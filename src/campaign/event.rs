@@ -1,4 +1,4 @@
-//! Events: what others are told, by the broker and by webhooks. `docs/events.md` describes each of them.
+//! Events: what others are told, by the broker and by webhooks. `docs/reference/events.md` describes each of them.
 //!
 //! What an event is and how it is written; who tells it, and when, is `dispatch/events.rs`.
 

@@ -70,7 +70,7 @@ fn table() -> String {
     CODES.iter().map(line).collect()
 }
 
-/// `docs/codes.md`.
+/// `docs/reference/codes.md`.
 fn document() -> String {
     let mut text = String::from(
         "# Codes\n\n\

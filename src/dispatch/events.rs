@@ -1,4 +1,4 @@
-//! What others are told: always after the ledger has it. `docs/events.md` describes each event.
+//! What others are told: always after the ledger has it. `docs/reference/events.md` describes each event.
 //!
 //! Each says when it was, by the ledger's clock: a worker's own may be wrong.
 //!

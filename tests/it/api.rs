@@ -513,12 +513,12 @@ async fn a_request_has_an_id_in_its_answer_and_in_the_log() {
     }
 }
 
-/// The lines of `docs/api.md`, as they stand.
+/// The lines of `docs/reference/api.md`, as they stand.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lines_of_the_documentation_run() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::start(true, &provider, TOKENS).await;
-    let page = include_str!("../../docs/api.md");
+    let page = include_str!("../../docs/reference/api.md");
     let blocks = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
     let script = format!("set -euo pipefail\n{}", blocks.collect::<String>());
     assert!(script.matches("ask ").count() > 15, "{script}");

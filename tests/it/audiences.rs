@@ -1,4 +1,4 @@
-//! Audiences as people have them: what `docs/audiences.md` says, and files of other programs, through the commands.
+//! Audiences as people have them: what `docs/guide/audiences.md` says, and files of other programs, through the commands.
 
 use serde_json::{Value, json};
 
@@ -41,7 +41,7 @@ fn bodies(checked: &Value) -> Vec<&str> {
 #[test]
 fn the_page_on_audiences_runs() {
     let world = world();
-    let page = include_str!("../../docs/audiences.md");
+    let page = include_str!("../../docs/guide/audiences.md");
     let block = page.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     let binary = std::path::Path::new(env!("CARGO_BIN_EXE_flowcast")).parent().unwrap();
     let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());

@@ -12,7 +12,8 @@ const TOKENS: &str = "tokens = [{ name = \"reports\", role = \"viewer\", token =
 
 /// What the page on the API has for the generator of Python clients.
 fn generator_settings() -> String {
-    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/api.md")).unwrap();
+    let page =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/api.md")).unwrap();
     let (_, rest) = page.split_once("```yaml\n").unwrap();
     rest.split_once("```").unwrap().0.to_owned()
 }

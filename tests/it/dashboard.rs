@@ -241,7 +241,7 @@ async fn what_can_not_be_taken_back_is_asked_for_with_its_number() {
     }
 }
 
-/// The lines of `docs/dashboard.md`, as they stand.
+/// The lines of `docs/guide/dashboard.md`, as they stand.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_lines_of_the_documentation_run() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
@@ -249,7 +249,7 @@ async fn the_lines_of_the_documentation_run() {
     service.fleet.world.write_audience(3);
     assert_eq!(service.post("/campaigns", &job()).await.status, 201);
     service.until_state("c1", "completed").await;
-    let page = include_str!("../../docs/dashboard.md");
+    let page = include_str!("../../docs/guide/dashboard.md");
     let blocks = page.split("```sh\n").skip(2).filter_map(|rest| rest.split("```").next());
     let script = format!("set -euo pipefail\n{}", blocks.collect::<String>());
     assert!(script.matches("look ").count() > 4, "{script}");

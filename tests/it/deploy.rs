@@ -69,9 +69,9 @@ fn every_metric_is_described_documented_and_shown_and_no_other_is_asked_for() {
         assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{}", panel["title"]);
     }
     assert!(metrics(&read("deploy/prometheus/flowcast.rules.yml")).is_subset(&known));
-    let documented = metrics(&read("docs/operations.md"));
+    let documented = metrics(&read("docs/operations/monitoring.md"));
     let missing: Vec<_> = known.difference(&documented).collect();
-    assert!(missing.is_empty(), "docs/operations.md says nothing of {missing:?}");
+    assert!(missing.is_empty(), "docs/operations/monitoring.md says nothing of {missing:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,10 +29,10 @@ fn a_code_that_is_not_known_names_the_nearest() {
 
 #[test]
 fn the_document_of_codes_is_the_table() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/codes.md");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/codes.md");
     let document = std::fs::read_to_string(path).unwrap_or_default();
     let ended = World::new(1).flowcast(&["explain", "--markdown"]);
-    assert!(ended.out == document, "docs/codes.md is not what the table says: just codes");
+    assert!(ended.out == document, "docs/reference/codes.md is not what the table says: just codes");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -325,7 +325,7 @@ fn assert_as_documented(event: &Value) {
         };
         assert!(is_kind, "{field} is not as documented: {event}");
     }
-    let page = include_str!("../../docs/events.md");
+    let page = include_str!("../../docs/reference/events.md");
     assert!(page.contains(&format!("`{name}`")), "{name} is not documented");
 }
 

@@ -151,7 +151,7 @@ async fn the_readme_and_what_goes_on_from_it_run_from_an_empty_folder() {
                 let (before, after) = text.split_at(text.find("flowcast submit").unwrap_or(0));
                 script.typed(before, port);
                 if !before.is_empty() {
-                    script.listen(&blocks("docs/events.md")[0].text);
+                    script.listen(&blocks("docs/reference/events.md")[0].text);
                 }
                 script.typed(after, port);
                 if !before.is_empty() {
@@ -176,7 +176,7 @@ async fn the_readme_and_what_goes_on_from_it_run_from_an_empty_folder() {
             other => panic!("a block of {other}"),
         }
     }
-    for name in ["docs/callbacks.md", "docs/redis.md"] {
+    for name in ["docs/guide/delivery-reports.md", "docs/redis.md"] {
         script.mark(name);
         blocks(name)
             .iter()
@@ -184,8 +184,11 @@ async fn the_readme_and_what_goes_on_from_it_run_from_an_empty_folder() {
             .for_each(|block| script.typed(&here(&block.text), port));
     }
     script.stop_worker();
-    script.mark("docs/operations.md");
-    let traced = blocks("docs/operations.md").into_iter().find(|block| block.text.contains("OTEL")).unwrap();
+    script.mark("docs/operations/monitoring.md");
+    let traced = blocks("docs/operations/monitoring.md")
+        .into_iter()
+        .find(|block| block.text.contains("OTEL"))
+        .unwrap();
     script.typed(&traced.text.replace("4318", &faulty.to_string()), port);
     script.stop_worker();
 
@@ -282,7 +285,7 @@ async fn the_page_on_schemas_runs() {
     let world = World::new(0);
     let mut script = Script::new();
     script.line("printf 'phone,name\n+919876543210,Asha\n' > diwali.csv");
-    for block in blocks("docs/schemas.md") {
+    for block in blocks("docs/reference/schemas.md") {
         match block.language.as_str() {
             "sh" => script.typed(&block.text, 0),
             "json" => script.file("diwali.json", &block.text),
@@ -327,7 +330,7 @@ fn has_extension(name: &str, extension: &str) -> bool {
 fn pages() -> Vec<String> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let mut pages = vec!["README.md".to_owned()];
-    for folder in ["docs", "docs/guide", "docs/reference"] {
+    for folder in ["docs", "docs/guide", "docs/reference", "docs/operations"] {
         let entries = std::fs::read_dir(root.join(folder)).unwrap();
         let names = entries.map(|entry| format!("{folder}/{}", entry.unwrap().file_name().to_str().unwrap()));
         pages.extend(names.filter(|name| has_extension(name, "md")));
@@ -376,7 +379,7 @@ fn every_link_between_pages_leads_somewhere() {
 }
 
 /// Which blocks are run where: page, language, how many, and the test. `toml` and `json` of all pages are read by the tests above.
-const RUN: [(&str, &str, usize, &str); 18] = [
+const RUN: [(&str, &str, usize, &str); 19] = [
     ("README.md", "sh", 3, "the_readme_and_what_goes_on_from_it_run_from_an_empty_folder"),
     ("README.md", "", 1, "the_readme_and_what_goes_on_from_it_run_from_an_empty_folder"),
     ("docs/guide/first-campaign.md", "sh", 5, "the_readme_and_what_goes_on_from_it_run_from_an_empty_folder"),
@@ -388,24 +391,40 @@ const RUN: [(&str, &str, usize, &str); 18] = [
         3,
         "the_readme_and_what_goes_on_from_it_run_from_an_empty_folder",
     ),
-    ("docs/api.md", "sh", 7, "api::the_lines_of_the_documentation_run"),
+    ("docs/reference/api.md", "sh", 7, "api::the_lines_of_the_documentation_run"),
     (
-        "docs/api.md",
+        "docs/reference/api.md",
         "yaml",
         1,
         "clients::a_python_client_is_generated_without_a_warning_and_leads_a_campaigns_life",
     ),
     ("docs/architecture.md", "", 1, "the_house_is_as_the_page_on_the_architecture_draws_it"),
-    ("docs/audiences.md", "sh", 1, "audiences::the_page_on_audiences_runs"),
+    ("docs/guide/audiences.md", "sh", 1, "audiences::the_page_on_audiences_runs"),
     // What was measured.
     ("docs/benchmarks.md", "", 6, ""),
-    ("docs/callbacks.md", "sh", 2, "the_readme_and_what_goes_on_from_it_run_from_an_empty_folder"),
-    ("docs/dashboard.md", "sh", 4, "dashboard::the_lines_of_the_documentation_run"),
-    ("docs/events.md", "python", 2, "the_readme_and_what_goes_on_from_it_run_from_an_empty_folder"),
-    ("docs/events.md", "js", 1, "schemas::assert_genuine"),
-    ("docs/operations.md", "sh", 6, "power_loss::a_backup_of_redis_is_made_and_restored_as_the_page_says"),
+    (
+        "docs/guide/delivery-reports.md",
+        "sh",
+        2,
+        "the_readme_and_what_goes_on_from_it_run_from_an_empty_folder",
+    ),
+    ("docs/guide/dashboard.md", "sh", 4, "dashboard::the_lines_of_the_documentation_run"),
+    ("docs/reference/events.md", "python", 2, "the_readme_and_what_goes_on_from_it_run_from_an_empty_folder"),
+    ("docs/reference/events.md", "js", 1, "schemas::assert_genuine"),
+    (
+        "docs/operations/backups.md",
+        "sh",
+        5,
+        "power_loss::a_backup_of_redis_is_made_and_restored_as_the_page_says",
+    ),
+    (
+        "docs/operations/monitoring.md",
+        "sh",
+        1,
+        "the_readme_and_what_goes_on_from_it_run_from_an_empty_folder",
+    ),
     ("docs/redis.md", "sh", 2, "the_readme_and_what_goes_on_from_it_run_from_an_empty_folder"),
-    ("docs/schemas.md", "sh", 1, "the_page_on_schemas_runs"),
+    ("docs/reference/schemas.md", "sh", 1, "the_page_on_schemas_runs"),
 ];
 
 /// A block that is new is run somewhere before it is shown.

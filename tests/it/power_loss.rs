@@ -211,7 +211,7 @@ async fn a_backup_that_was_restored_sends_nothing_again() {
 
 /// Runs a block of the page on operations, known by its first line, as its reader would.
 async fn as_on_the_page(fleet: &Fleet, block: &str, redis: &RedisProcess) -> String {
-    let blocks = blocks("docs/operations.md", "sh");
+    let blocks = blocks("docs/operations/backups.md", "sh");
     let script = blocks.into_iter().find(|script| script.starts_with(&format!("# {block}\n"))).unwrap();
     // The page's port may be in use here.
     let script = format!("set -euo pipefail\n{}", script.replace("6390", &free_port().to_string()));

@@ -244,7 +244,7 @@ fn spoilt(document: &mut Value, random: &mut SmallRng) {
     }
 }
 
-/// What flowcast refuses and the schema of a job can't: by a part of the error. `docs/schemas.md` lists them.
+/// What flowcast refuses and the schema of a job can't: by a part of the error. `docs/reference/schemas.md` lists them.
 const BEYOND_JOBS: [(&str, &str); 14] = [
     ("A whole number that is written as 1.0", "must be a whole number"),
     ("Whether the number of `from` can exist", "an E.164 number is"),
@@ -435,7 +435,7 @@ fn asyncapi() -> Value {
 /// The document in the folder of documentation is the one that the schemas make. `FLOWCAST_WRITE_DOCS=1` writes it.
 #[test]
 fn the_asyncapi_document_is_valid_and_current() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/asyncapi.json");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/asyncapi.json");
     let made = format!("{:#}\n", asyncapi());
     if std::env::var_os("FLOWCAST_WRITE_DOCS").is_some() {
         std::fs::write(&path, &made).unwrap();
@@ -481,8 +481,8 @@ pub fn assert_genuine(head: &str, body: &str, key: &str) {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     write("request.json", &json!({ "headers": headers, "body": body, "key": key }).to_string());
-    write("sample.py", &blocks("docs/events.md", "python")[1]);
-    write("sample.mjs", &blocks("docs/events.md", "js")[0]);
+    write("sample.py", &blocks("docs/reference/events.md", "python")[1]);
+    write("sample.mjs", &blocks("docs/reference/events.md", "js")[0]);
     write(
         "check.py",
         "import json\n\

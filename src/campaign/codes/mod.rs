@@ -1,7 +1,7 @@
 //! The codes of providers, delivery reports and flowcast itself: what each means, what flowcast does
 //! about it by itself, and what a person can do.
 //!
-//! One table serves the answers of providers, `flowcast explain`, the reports and `docs/codes.md`.
+//! One table serves the answers of providers, `flowcast explain`, the reports and `docs/reference/codes.md`.
 
 mod table;
 

@@ -417,7 +417,7 @@ const DAY: Rule = one_of(&["mon", "tue", "wed", "thu", "fri", "sat", "sun"]);
 /// The JSON Schema of a job (2020-12).
 ///
 /// It refuses nothing that [`Job::read`](super::Job::read) takes, but for a whole number beyond 64 bits in place of a
-/// text, which is read as its digits. What it takes and `Job::read` refuses: see `docs/schemas.md`, which lists it.
+/// text, which is read as its digits. What it takes and `Job::read` refuses: see `docs/reference/schemas.md`, which lists it.
 pub fn job_schema() -> Value {
     let mut root = schema(&JOB, "job");
     root["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
