@@ -244,12 +244,10 @@ impl<L: Ledger> Reports<L> {
     async fn heed(&self, account: &str, notice: &Notice, body: &[u8]) -> Result<(), CallbackError> {
         metrics::counter!("flowcast_callbacks_total", "result" => "notice").increment(1);
         tracing::warn!("account {account}: {notice}");
-        // Kept as what holds a flow is, under a name that no flow has: it holds nothing.
-        let kept = Breaker::flow(account, notice.about.key());
         if notice.is_bad() {
-            self.ledger.open_breaker(&kept, notice.to_string(), false).await?;
+            self.ledger.store_notice(account, notice).await?;
         } else {
-            self.ledger.close_breaker(&kept).await?;
+            self.ledger.clear_notice(account, &notice.about).await?;
         }
         let told = blake3::hash(body).to_hex();
         let event = Events::notice(self.ledger.time(), account, notice, &told);

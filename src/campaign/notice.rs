@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::text::visible;
@@ -10,7 +11,8 @@ use super::text::visible;
 const LONGEST: usize = 200;
 
 /// What a notice is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Noticed {
     /// A template, by its name.
     Template(String),
@@ -19,17 +21,26 @@ pub enum Noticed {
 }
 
 impl Noticed {
-    /// A name that no flow of a job has by chance.
-    pub fn key(&self) -> String {
+    /// Returns the subject as a ledger keeps it: `template NAME` or `number DIGITS`.
+    pub fn word(&self) -> String {
         match self {
-            Self::Template(name) => format!("(notice) template {name}"),
-            Self::Number(digits) => format!("(notice) number {digits}"),
+            Self::Template(name) => format!("template {name}"),
+            Self::Number(digits) => format!("number {digits}"),
+        }
+    }
+
+    /// Reads the subject that [`Self::word`] wrote.
+    pub fn read(word: &str) -> Option<Self> {
+        match word.split_once(' ')? {
+            ("template", name) => Some(Self::Template(name.into())),
+            ("number", digits) => Some(Self::Number(digits.into())),
+            _ => None,
         }
     }
 }
 
 /// A notice.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
     /// What it is about.
     pub about: Noticed,
@@ -82,6 +93,43 @@ impl fmt::Display for Notice {
     }
 }
 
+/// A notice as ledgers and reasons keep it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum KeptNotice {
+    /// The notice.
+    Notice(Notice),
+    /// The text that an earlier version kept in its place.
+    Text(String),
+}
+
+impl KeptNotice {
+    /// Returns the event and the detail; the text of an earlier version is a detail without an event.
+    pub fn parts(&self) -> (Option<&str>, &str) {
+        match self {
+            Self::Notice(notice) => (Some(&notice.event), &notice.detail),
+            Self::Text(text) => (None, text),
+        }
+    }
+
+    /// Reads the notice whose parts are these.
+    pub fn from_parts(about: &Noticed, event: Option<String>, detail: String) -> Self {
+        match event {
+            Some(event) => Self::Notice(Notice { about: about.clone(), event, detail }),
+            None => Self::Text(detail),
+        }
+    }
+}
+
+impl fmt::Display for KeptNotice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Notice(notice) => notice.fmt(f),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -107,5 +155,20 @@ mod tests {
         for none in [json!({}), json!({ "event": "x" }), json!({ "message_template_name": "a" }), json!([])] {
             assert_eq!(Notice::read(&none), None);
         }
+    }
+
+    #[test]
+    fn subjects_and_parts_are_read_again() {
+        for about in [Noticed::Template("a b  c".into()), Noticed::Number("912248931479".into())] {
+            assert_eq!(Noticed::read(&about.word()), Some(about.clone()));
+            let notice = Notice { about: about.clone(), event: "paused".into(), detail: String::new() };
+            for kept in [KeptNotice::Notice(notice), KeptNotice::Text("it is paused".into())] {
+                let (event, detail) = kept.parts();
+                let (event, detail) = (event.map(str::to_owned), detail.to_owned());
+                assert_eq!(KeptNotice::from_parts(&about, event, detail), kept);
+            }
+        }
+        assert_eq!(Noticed::read("flow 1"), None);
+        assert_eq!(Noticed::read("template"), None);
     }
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::notice::KeptNotice;
 use super::{CampaignId, CampaignState, counted};
 
 /// The reason of a campaign's state.
@@ -74,8 +75,9 @@ pub enum Reason {
     },
     /// What the provider says of something that the campaign uses.
     Notice {
-        /// What it says.
-        detail: String,
+        /// What it says; earlier versions kept the text only, as `detail`.
+        #[serde(alias = "detail")]
+        notice: KeptNotice,
         /// What it waits for besides.
         beside: Option<Box<Self>>,
     },
@@ -184,8 +186,8 @@ impl Reason {
     }
 
     /// Whether it passes a notice on.
-    pub fn passes_on(&self, notice: &str) -> bool {
-        matches!(self, Self::Notice { detail, .. } if detail == notice)
+    pub fn passes_on(&self, notice: &KeptNotice) -> bool {
+        matches!(self, Self::Notice { notice: known, .. } if known == notice)
     }
 }
 
@@ -217,7 +219,8 @@ impl fmt::Display for Reason {
                 "waits: the ledger came back, and may have forgotten the last of what it was told; {} still to compare",
                 counted(*workers, "worker")
             ),
-            Self::Notice { detail, beside: Some(beside) } => write!(f, "{detail}; {beside}"),
+            Self::Notice { notice, beside: Some(beside) } => write!(f, "{notice}; {beside}"),
+            Self::Notice { notice, beside: None } => notice.fmt(f),
             Self::Breaker { breaker, retries: true, detail } => {
                 write!(f, "{breaker} is held, and a worker tries it again by itself: {detail}")
             }
@@ -229,9 +232,7 @@ impl fmt::Display for Reason {
                 f,
                 "the outcome of {requests} requests in a row is unknown, of the last because: {detail}"
             ),
-            Self::Refused { detail }
-            | Self::Unplannable { detail }
-            | Self::Notice { detail, beside: None } => f.write_str(detail),
+            Self::Refused { detail } | Self::Unplannable { detail } => f.write_str(detail),
             Self::AudienceChanged { planned: true } => {
                 f.write_str("the audience has changed since the campaign was planned")
             }
@@ -268,19 +269,30 @@ impl fmt::Display for Reason {
 
 #[cfg(test)]
 mod tests {
+    use super::super::notice::{Notice, Noticed};
     use super::*;
+
+    /// A notice that is passed on while the disk is full.
+    fn passed_on(notice: &KeptNotice) -> Reason {
+        let beside = Some(Box::new(Reason::Backend { detail: "no room".into() }));
+        Reason::Notice { notice: notice.clone(), beside }
+    }
 
     #[test]
     fn what_is_stored_is_read_again_and_earlier_words_stay() {
-        let notice = Reason::Notice {
-            detail: "the template is paused".into(),
-            beside: Some(Box::new(Reason::Backend { detail: "no room".into() })),
-        };
+        let paused = KeptNotice::Notice(Notice {
+            about: Noticed::Template("offer".into()),
+            event: "paused".into(),
+            detail: "low quality".into(),
+        });
+        let text = "WhatsApp says: the template offer is paused (low quality)";
+        let notice = passed_on(&paused);
         for reason in [
             Reason::Start { opens: Timestamp::UNIX_EPOCH },
             Reason::Person { state: CampaignState::Paused },
             Reason::Expired,
             notice.clone(),
+            Reason::Notice { notice: paused.clone(), beside: None },
             Reason::Text { text: "waits for its limits".into() },
         ] {
             let (text, data) = (reason.to_string(), reason.data());
@@ -291,8 +303,20 @@ mod tests {
         let data = Reason::Expired.data();
         let earlier = Reason::Text { text: "no money".into() };
         assert_eq!(Reason::read(Some("no money"), data.as_deref()), Some(earlier));
-        assert_eq!(notice.to_string(), "the template is paused; waits: no room");
-        assert!(notice.tells_of("no room") && notice.passes_on("the template is paused"));
-        assert!(!notice.tells_of("the template is paused"));
+        assert_eq!(notice.to_string(), format!("{text}; waits: no room"));
+        assert!(notice.tells_of("no room") && notice.passes_on(&paused));
+        assert!(!notice.tells_of(text) && !notice.passes_on(&KeptNotice::Text(text.into())));
+    }
+
+    #[test]
+    fn a_notice_that_an_earlier_version_kept_as_text_is_read() {
+        let text = "WhatsApp says: the template offer is paused";
+        let data = format!(
+            r#"{{"code":"notice","detail":"{text}","beside":{{"code":"backend","detail":"no room"}}}}"#
+        );
+        let notice = KeptNotice::Text(text.into());
+        let reason = Reason::read(Some(&format!("{text}; waits: no room")), Some(&data));
+        assert_eq!(reason, Some(passed_on(&notice)));
+        assert!(reason.unwrap().passes_on(&notice));
     }
 }

@@ -24,6 +24,7 @@ use super::sender::{Sending, State};
 use super::{Account, Accounts, DispatchError, Prepared};
 use crate::audience::Audiences;
 use crate::campaign::job::OnInDoubt;
+use crate::campaign::notice::KeptNotice;
 use crate::campaign::{CampaignId, CampaignState, Columns, Job, Opening, Phone, Reason, SkipReason, counted};
 use crate::ledger::{
     Breaker, Campaign, Counts, Decision, Gap, Lease, Ledger, Point, Suppress, Suppressed, UnmovedStore,
@@ -190,7 +191,7 @@ pub(super) struct CampaignSupervisor<L: Ledger, Q: Queue> {
     /// How it went so far, where this worker leads it.
     pub(super) points: Option<Vec<Point>>,
     /// What its provider says of what it uses, and when that was looked up.
-    noticed: Option<(Instant, Option<String>)>,
+    noticed: Option<(Instant, Option<KeptNotice>)>,
     shown: Option<Reason>,
     involved: Involved,
     expired_once: bool,
@@ -564,7 +565,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
                 // A sender has said meanwhile what it waits for.
                 self.shown = None;
             }
-            waits_for = Some(Reason::Notice { detail: notice, beside: waits_for.map(Box::new) });
+            waits_for = Some(Reason::Notice { notice, beside: waits_for.map(Box::new) });
         }
         self.show_wait(campaign, waits_for).await?;
         if let Some(senders) = &self.sending {
@@ -584,7 +585,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     }
 
     /// What the provider says of what the campaign uses, looked up now and then.
-    async fn notice(&mut self, job: &Job) -> Result<Option<String>, DispatchError> {
+    async fn notice(&mut self, job: &Job) -> Result<Option<KeptNotice>, DispatchError> {
         if let Some((at, known)) = &self.noticed
             && at.elapsed() < NOTICES
         {
@@ -592,9 +593,8 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         }
         let mut found = None;
         for about in job.noticed() {
-            let kept = Breaker::flow(&job.account, about.key());
-            if let Some(open) = self.ledger.breaker(&kept).await? {
-                found = Some(open.reason);
+            if let Some(stored) = self.ledger.notice(&job.account, &about).await? {
+                found = Some(stored.notice);
             }
         }
         self.noticed = Some((Instant::now(), found.clone()));

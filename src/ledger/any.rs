@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use super::{
     Act, ActPage, Audit, Batches, Breaker, Breakers, Campaign, CampaignChanges, CampaignDrafts, Campaigns,
-    Checkpoint, Gap, Lease, Ledger, LedgerError, Listed, NewCampaign, OpenBreaker, OptOut, OptOutSource,
-    Plan, PlannedBatch, PlannedSoFar, Plans, Point, Redis, ReportLine, Reporting, SentMessages, Series,
-    Sessions, SkippedRow, Sqlite, Store, StoredBatch, StoredJob, Suppress, Suppression, SuppressionUpdate,
-    Swap, Swapped, Texts,
+    Checkpoint, Gap, Lease, Ledger, LedgerError, Listed, NewCampaign, Notices, OpenBreaker, OptOut,
+    OptOutSource, Plan, PlannedBatch, PlannedSoFar, Plans, Point, Redis, ReportLine, Reporting, SentMessages,
+    Series, Sessions, SkippedRow, Sqlite, Store, StoredBatch, StoredJob, StoredNotice, Suppress, Suppression,
+    SuppressionUpdate, Swap, Swapped, Texts,
 };
+use crate::campaign::notice::{Notice, Noticed};
 use crate::campaign::{CampaignId, CampaignState, MessageRef, Phone, SkipReason};
 
 /// Whichever ledger a process was told to use.
@@ -113,6 +114,14 @@ impl Breakers for AnyLedger {
         async fn breaker(&self, breaker: &Breaker) -> Result<Option<OpenBreaker>, LedgerError>;
         async fn half_open(&self, breaker: &Breaker) -> Result<bool, LedgerError>;
         async fn close_breaker(&self, breaker: &Breaker) -> Result<bool, LedgerError>;
+    }
+}
+
+impl Notices for AnyLedger {
+    delegate! {
+        async fn store_notice(&self, account: &str, notice: &Notice) -> Result<(), LedgerError>;
+        async fn clear_notice(&self, account: &str, about: &Noticed) -> Result<(), LedgerError>;
+        async fn notice(&self, account: &str, about: &Noticed) -> Result<Option<StoredNotice>, LedgerError>;
     }
 }
 

@@ -25,6 +25,9 @@ pub struct Act {
     pub campaign: Option<CampaignId>,
     /// The same in words.
     pub detail: String,
+    /// The path of the audience file that was uploaded or deleted; earlier versions did not keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
 }
 
 impl Act {
@@ -39,7 +42,14 @@ impl Act {
             what: what.into(),
             campaign: campaign.cloned(),
             detail: plain(detail, LONGEST.1),
+            file: None,
         }
+    }
+
+    /// The same, done to an audience file.
+    #[must_use]
+    pub fn to_file(self, path: &str) -> Self {
+        Self { file: Some(path.to_owned()), ..self }
     }
 }
 
@@ -79,4 +89,20 @@ pub(super) fn page(mut found: Vec<(String, Act)>, limit: usize) -> ActPage {
     found.truncate(limit);
     let next = found.last().filter(|_| more).map(|(place, _)| place.clone());
     ActPage { acts: found.into_iter().map(|(_, act)| act).collect(), next }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_act_of_an_earlier_version_is_read_without_its_file() {
+        let act = Act::new("asha", "upload", None, "uploaded a.csv (1 row)");
+        let earlier = serde_json::to_string(&act).unwrap();
+        assert!(!earlier.contains("file"), "{earlier}");
+        assert_eq!(serde_json::from_str::<Act>(&earlier).unwrap(), act);
+        let act = act.to_file("a.csv");
+        let json = serde_json::to_string(&act).unwrap();
+        assert_eq!(serde_json::from_str::<Act>(&json).unwrap(), act);
+    }
 }

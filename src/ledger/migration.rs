@@ -147,6 +147,12 @@ pub async fn migrate(
             fleet.open_breaker(&breaker, reason, breaker.probes()).await?;
         }
     }
+    if !is_marked {
+        // Moved once: the fleet may have removed it since.
+        for (account, about, stored) in store.notices().await? {
+            fleet.keep_notice(&account, &about, &stored).await?;
+        }
+    }
     for (name, draft) in store.drafts().await? {
         if fleet.draft(&name).await?.is_none() {
             fleet.keep_draft(&name, draft).await?;

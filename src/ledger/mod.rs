@@ -5,7 +5,8 @@
 //! they send nothing, render nothing and know no provider.
 //!
 //! A seam for each thing that is kept: [`Campaigns`], [`Plans`], [`Batches`], [`Breakers`],
-//! [`Suppression`], [`Reporting`], [`SentMessages`], [`Audit`], [`Series`], [`CampaignDrafts`], [`Sessions`]; [`Ledger`] is all of them. What may become of a message is decided in
+//! [`Notices`], [`Suppression`], [`Reporting`], [`SentMessages`], [`Audit`], [`Series`], [`CampaignDrafts`],
+//! [`Sessions`]; [`Ledger`] is all of them. What may become of a message is decided in
 //! `draft.rs`, on a batch's record as a value (`record.rs`); how far messages come after that in
 //! `deliveries.rs`. A backend keeps bytes and swaps them if nobody else has. All of them pass one suite
 //! (`tests/it/ledger.rs`).
@@ -21,6 +22,7 @@ mod drafts;
 mod error;
 mod memory;
 mod migration;
+mod notices;
 mod plans;
 mod rate;
 mod record;
@@ -58,6 +60,7 @@ pub use drafts::{CampaignDrafts, LARGEST_DRAFT, MOST_DRAFTS};
 pub use error::LedgerError;
 pub use memory::{Clock, Memory};
 pub use migration::{Moved, migrate};
+pub use notices::{Notices, StoredNotice};
 pub use plans::{Checkpoint, Plan, PlannedBatch, PlannedSoFar, Plans, SkippedRow, skip_unplanned};
 pub use record::BatchRecord;
 pub use report::{Cursor, ReportLine, ReportPage, Reporting, ResponsePage, Texts, report_schema};
@@ -90,6 +93,7 @@ pub trait Ledger:
     + Plans
     + Batches
     + Breakers
+    + Notices
     + Suppression
     + SentMessages
     + Audit

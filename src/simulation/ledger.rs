@@ -9,13 +9,14 @@ use tokio::time::sleep;
 
 use super::Broken;
 use super::node::Node;
+use crate::campaign::notice::{Notice, Noticed};
 use crate::campaign::{CampaignId, CampaignState, MessageRef, Phone, SkipReason};
 use crate::ledger::{
     Act, ActPage, Audit, Batches, Breaker, Breakers, Campaign, CampaignChanges, CampaignDrafts, Campaigns,
-    Checkpoint, Lease, Ledger, LedgerError, Listed, Memory, NewCampaign, OpenBreaker, OptOut, OptOutSource,
-    Plan, PlannedBatch, PlannedSoFar, Plans, Point, ReportLine, Reporting, SentMessages, Series, Sessions,
-    SkippedRow, Store, StoredBatch, StoredJob, Suppress, Suppression, SuppressionUpdate, Swap, Swapped,
-    Texts,
+    Checkpoint, Lease, Ledger, LedgerError, Listed, Memory, NewCampaign, Notices, OpenBreaker, OptOut,
+    OptOutSource, Plan, PlannedBatch, PlannedSoFar, Plans, Point, ReportLine, Reporting, SentMessages,
+    Series, Sessions, SkippedRow, Store, StoredBatch, StoredJob, StoredNotice, Suppress, Suppression,
+    SuppressionUpdate, Swap, Swapped, Texts,
 };
 
 /// A ledger at the other end of a network.
@@ -247,6 +248,20 @@ impl Breakers for Remote {
 
     async fn close_breaker(&self, breaker: &Breaker) -> Result<bool, LedgerError> {
         ask!(self, ledger => ledger.close_breaker(breaker))
+    }
+}
+
+impl Notices for Remote {
+    async fn store_notice(&self, account: &str, notice: &Notice) -> Result<(), LedgerError> {
+        ask!(self, ledger => ledger.store_notice(account, notice))
+    }
+
+    async fn clear_notice(&self, account: &str, about: &Noticed) -> Result<(), LedgerError> {
+        ask!(self, ledger => ledger.clear_notice(account, about))
+    }
+
+    async fn notice(&self, account: &str, about: &Noticed) -> Result<Option<StoredNotice>, LedgerError> {
+        ask!(self, ledger => ledger.notice(account, about))
     }
 }
 

@@ -76,7 +76,8 @@ fn arrows_point_down_only() {
 
 #[test]
 fn the_tests_that_the_threat_model_names_are_there() {
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations/security.md")).unwrap();
+    let text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations/security.md")).unwrap();
     let code: String =
         [sources("src"), sources("tests")].concat().into_iter().map(|(_, text)| text).collect();
     // The last column of the table.

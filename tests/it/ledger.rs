@@ -3,6 +3,7 @@
 use flowcast::campaign::MessageState::{Accepted, InDoubt, Pending, Rejected, Sending};
 use flowcast::campaign::delivery::{Delivery, News, Reply, ReplyContent};
 use flowcast::campaign::job::StopWhen;
+use flowcast::campaign::notice::{KeptNotice, Notice, Noticed};
 use flowcast::campaign::{CampaignId, CampaignState, MessageState, Phone, Reason, SkipReason};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,8 +15,8 @@ use futures_util::future::try_join_all;
 use flowcast::ledger::{
     ABANDONED, Access, Act, ActPage, Answer, Audit, BatchWriter, Batches, Breaker, Breakers, Campaign,
     CampaignDrafts, CampaignFilter, Campaigns, Checkpoint, Claim, Cursor, Decision, FIRST_PROBE, Lease,
-    Ledger, LedgerError, Memory, MessageReport, NewCampaign, OptOutSource, Outcome, PlannedBatch, Plans,
-    Point, Purpose, Recorded, Redis, ReportLine, Reporting, SentMessages, Series, SkippedRow, Sqlite,
+    Ledger, LedgerError, Memory, MessageReport, NewCampaign, Notices, OptOutSource, Outcome, PlannedBatch,
+    Plans, Point, Purpose, Recorded, Redis, ReportLine, Reporting, SentMessages, Series, SkippedRow, Sqlite,
     Suppress, Suppressed, Suppression, SuppressionUpdate,
 };
 use flowcast::ledger::{PlannedSoFar, skip_unplanned};
@@ -302,6 +303,38 @@ async fn a_probe_comes_after_a_while_and_is_one_callers_alone(store: impl Store)
     let never = ledger.breaker(&blocked).await.unwrap().unwrap();
     assert_eq!((never.probe_at, never.probe_is_due), (None, false));
     assert!(!ledger.half_open(&blocked).await.unwrap());
+}
+
+async fn a_notice_stands_until_it_is_removed_and_is_no_breaker(store: impl Store) {
+    let ledger = store.open().await;
+    let about = Noticed::Template("of fer :{x}".into());
+    let paused = Notice { about: about.clone(), event: "paused".into(), detail: "low \"quality\"".into() };
+    assert_eq!(ledger.notice("main", &about).await.unwrap(), None);
+    ledger.clear_notice("main", &about).await.unwrap();
+    ledger.store_notice("main", &paused).await.unwrap();
+    let stored = ledger.notice("main", &about).await.unwrap().unwrap();
+    assert_eq!(stored.notice, KeptNotice::Notice(paused.clone()));
+    assert!(stored.since.duration_since(jiff::Timestamp::now()).as_secs().abs() < 60);
+    let number = Noticed::Number("912248931479".into());
+    for (account, other) in [("main", &number), ("other", &about)] {
+        assert_eq!(ledger.notice(account, other).await.unwrap(), None);
+    }
+    for flow in ["of fer :{x}", "(notice) template of fer :{x}"] {
+        assert_eq!(ledger.breaker(&Breaker::flow("main", flow)).await.unwrap(), None);
+    }
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    ledger.store_notice("main", &paused).await.unwrap();
+    assert_eq!(ledger.notice("main", &about).await.unwrap(), Some(stored.clone()), "it keeps its time");
+    drop(ledger);
+    let ledger = store.open().await;
+    assert_eq!(ledger.notice("main", &about).await.unwrap(), Some(stored.clone()), "it outlives a process");
+    let disabled = Notice { event: "disabled".into(), detail: String::new(), ..paused };
+    ledger.store_notice("main", &disabled).await.unwrap();
+    let later = ledger.notice("main", &about).await.unwrap().unwrap();
+    assert_eq!(later.notice, KeptNotice::Notice(disabled));
+    assert!(later.since > stored.since);
+    ledger.clear_notice("main", &about).await.unwrap();
+    assert_eq!(ledger.notice("main", &about).await.unwrap(), None);
 }
 
 async fn what_a_person_let_pass_by_resuming_is_remembered(store: impl Store) {
@@ -1330,7 +1363,10 @@ async fn what_people_did_is_remembered_the_newest_first(store: impl Store) {
     assert_eq!(details(&first), ["act 6", "act 5", "act 4"]);
     assert_eq!((first.acts[0].who.as_str(), first.acts[0].campaign.clone()), ("asha", Some(id())));
     // What comes meanwhile changes nothing of what follows.
-    ledger.log(Act::new("asha", "pause", None, "later")).await.unwrap();
+    ledger.log(Act::new("asha", "upload", None, "later").to_file("a.csv")).await.unwrap();
+    let later = ledger.acts(None, None, 2).await.unwrap();
+    let files: Vec<_> = later.acts.iter().map(|act| act.file.as_deref()).collect();
+    assert_eq!(files, [Some("a.csv"), None]);
     let second = ledger.acts(None, first.next.as_deref(), 3).await.unwrap();
     assert_eq!(details(&second), ["act 3", "act 2", "act 1"]);
     let third = ledger.acts(None, second.next.as_deref(), 3).await.unwrap();
@@ -1512,6 +1548,7 @@ macro_rules! ledger_suite {
                 a_campaign_behind_an_open_breaker_is_held_and_only_a_probe_claims
                 a_breaker_is_open_until_it_is_closed_and_each_is_its_own
                 a_probe_comes_after_a_while_and_is_one_callers_alone
+                a_notice_stands_until_it_is_removed_and_is_no_breaker
                 what_a_person_let_pass_by_resuming_is_remembered
                 a_message_is_claimed_by_one_caller_alone
                 many_callers_at_once_claim_each_message_once

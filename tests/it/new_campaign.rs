@@ -303,7 +303,7 @@ async fn an_audience_is_deleted_when_nothing_needs_it_any_more() {
     let visitor = Visitor::new(&service, "act-1").await;
     let step = begin(&visitor, "people.csv", b"phone,First Name\n+919876500001,Asha\n".to_vec()).await;
     let (_, page) = visitor.get("/audiences").await;
-    for shown in ["people.csv", "phone, First Name", "marketing", "1 draft", "In use"] {
+    for shown in ["people.csv", "phone, First Name", "class=\"hint\">marketing", "1 draft", "In use"] {
         assert!(page.contains(shown), "{shown}: {page}");
     }
     let delete = async || visitor.post("/audiences/delete", &[("path", "people.csv")]).await;

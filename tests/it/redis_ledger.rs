@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use flowcast::campaign::notice::{KeptNotice, Notice, Noticed};
 use flowcast::campaign::{CampaignId, CampaignState, Phone};
 use flowcast::ledger::{
-    Batches, Campaigns, Checkpoint, Cursor, Decision, LedgerError, NewCampaign, Outcome, PlannedBatch, Plans,
-    Purpose, Recorded, Redis, Reporting, RetryPolicy, SentMessages,
+    Access, Batches, Breaker, Breakers, Campaigns, Checkpoint, Cursor, Decision, LedgerError, NewCampaign,
+    Notices, Outcome, PlannedBatch, Plans, Purpose, Recorded, Redis, Reporting, RetryPolicy, SentMessages,
+    Sqlite, migrate,
 };
 use redis::Commands;
 
@@ -373,4 +375,56 @@ async fn a_campaign_that_is_being_removed_has_no_report() {
     ledger.remove(&id()).await.unwrap();
     running(&ledger).await;
     assert_eq!(ledger.report(&id(), Cursor::default()).await.unwrap().lines.len(), 0);
+}
+
+fn paused() -> Notice {
+    Notice { about: Noticed::Template("offer".into()), event: "paused".into(), detail: String::new() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notice_that_an_earlier_version_kept_as_a_breaker_stands_until_the_next() {
+    let store = redis_store();
+    let ledger = store.ledger().await;
+    let (paused, earlier) = (paused(), Breaker::flow("main", "(notice) template offer"));
+    for is_bad in [true, false] {
+        ledger.open_breaker(&earlier, paused.to_string(), false).await.unwrap();
+        let stored = ledger.notice("main", &paused.about).await.unwrap().unwrap();
+        assert_eq!(stored.notice, KeptNotice::Text(paused.to_string()));
+        assert!(stored.since.duration_since(jiff::Timestamp::now()).as_secs().abs() < 60);
+        let after = if is_bad {
+            ledger.store_notice("main", &paused).await.unwrap();
+            Some(KeptNotice::Notice(paused.clone()))
+        } else {
+            ledger.clear_notice("main", &paused.about).await.unwrap();
+            None
+        };
+        let stored = ledger.notice("main", &paused.about).await.unwrap();
+        assert_eq!(stored.map(|stored| stored.notice), after);
+        assert_eq!(ledger.breaker(&earlier).await.unwrap(), None);
+    }
+    // As docs/redis.md has it.
+    ledger.store_notice("main", &paused).await.unwrap();
+    let written: String =
+        connection(&store).hget("flowcast:{account:main}:notices", "template offer").unwrap();
+    assert!(written.starts_with(r#"{"event":"paused","detail":"","since":1"#), "{written}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn notices_of_a_store_are_moved_once() {
+    let redis = redis_store();
+    let ledger = redis.ledger().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("flowcast.db");
+    let store = Sqlite::open(&path, Access::Send).unwrap();
+    let paused = paused();
+    store.store_notice("main", &paused).await.unwrap();
+    let stored = store.notice("main", &paused.about).await.unwrap();
+    drop(store);
+    let store = Sqlite::open(&path, Access::Move).unwrap();
+    let within = |_: &str| Duration::from_hours(1);
+    migrate(&store, &ledger, &[], within).await.unwrap();
+    assert_eq!(ledger.notice("main", &paused.about).await.unwrap(), stored);
+    ledger.clear_notice("main", &paused.about).await.unwrap();
+    migrate(&store, &ledger, &[], within).await.unwrap();
+    assert_eq!(ledger.notice("main", &paused.about).await.unwrap(), None);
 }

@@ -19,7 +19,7 @@ const ROWS: u64 = 600;
 const ACCOUNT: &str =
     "limits = { messages = \"200/s,burst=20\", requests = \"1000/s\" }\nconcurrency = 2\ntimeout = \"2s\"";
 /// What the last layouts are called.
-const STORE: &str = "store-13";
+const STORE: &str = "store-14";
 const REDIS: &str = "redis-1";
 
 fn fixtures() -> PathBuf {

@@ -157,7 +157,8 @@ pub(in crate::http) async fn take_in<E: std::fmt::Display>(
     };
     if is_new {
         let detail = format!("uploaded {} ({})", uploaded.path, counted(uploaded.rows, "row"));
-        api.ledger()?.log(Act::new(&who.name, "upload", None, &detail)).await?;
+        let act = Act::new(&who.name, "upload", None, &detail).to_file(&uploaded.path);
+        api.ledger()?.log(act).await?;
     }
     Ok((uploaded, is_new))
 }
@@ -190,7 +191,7 @@ pub(in crate::http) async fn delete(api: &Api, who: &Who, name: &str) -> Result<
         }
     }
     let detail = format!("deleted {name}");
-    api.ledger()?.log(Act::new(&who.name, "delete", None, &detail)).await?;
+    api.ledger()?.log(Act::new(&who.name, "delete", None, &detail).to_file(name)).await?;
     Ok(())
 }
 

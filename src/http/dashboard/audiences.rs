@@ -99,8 +99,7 @@ pub(super) async fn list(
     let mut rows = Vec::new();
     for file in files.iter().take(LISTED) {
         let looked = dashboard.audiences.of(&dashboard, file).await?;
-        let uploaded = format!("uploaded {} (", file.path);
-        let by = page.acts.iter().find(|act| act.what == "upload" && act.detail.starts_with(&uploaded));
+        let by = page.acts.iter().find(|act| act.what == "upload" && act.file.as_ref() == Some(&file.path));
         let used = uses.get(&file.path);
         let campaigns: Vec<Value> = used
             .iter()

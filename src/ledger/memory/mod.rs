@@ -4,6 +4,7 @@
 mod audit;
 mod batches;
 mod campaigns;
+mod notices;
 mod pages;
 mod reporting;
 
@@ -18,8 +19,8 @@ use super::draft::Counter;
 use super::suppression::REMEMBERED;
 use super::{
     Act, Breaker, Breakers, Campaign, Checkpoint, FIRST_PROBE, LAST_PROBE, Ledger, LedgerError, NewCampaign,
-    OpenBreaker, OptOut, OptOutSource, PlannedBatch, Point, SentMessages, SkippedRow, Store, Suppress,
-    Suppressed, Suppression, SuppressionUpdate, new_key,
+    OpenBreaker, OptOut, OptOutSource, PlannedBatch, Point, SentMessages, SkippedRow, Store, StoredNotice,
+    Suppress, Suppressed, Suppression, SuppressionUpdate, new_key,
 };
 use crate::campaign::{CampaignId, CampaignState, MessageRef, Phone};
 use crate::runtime;
@@ -50,6 +51,8 @@ struct State {
     workers: BTreeMap<u32, i64>,
     unnamed: BTreeMap<String, CampaignId>,
     breakers: BTreeMap<(String, String), Open>,
+    /// The notices, by account and subject.
+    notices: BTreeMap<(String, String), StoredNotice>,
     suppressed: RoaringTreemap,
     opt_outs: BTreeMap<u64, OptOut>,
     changes: Vec<(Phone, bool)>,

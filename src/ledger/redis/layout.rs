@@ -163,6 +163,11 @@ pub(super) fn breaker_key(breaker: &Breaker) -> String {
     }
 }
 
+/// The key of an account's notices. It shares the hash tag of its breakers.
+pub(super) fn notices_key(account: &str) -> String {
+    format!("flowcast:{{account:{account}}}:notices")
+}
+
 /// The field of a counter, or of a text: its kind, and its word where it has one.
 pub(super) fn field((kind, word): &Counter) -> String {
     field_of(kind, word)

@@ -16,6 +16,7 @@ mod history;
 mod journal;
 mod layout;
 mod moving;
+mod notices;
 mod pages;
 mod plans;
 mod reporting;

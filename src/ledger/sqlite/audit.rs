@@ -13,9 +13,16 @@ impl Audit for Sqlite {
             let campaign = act.campaign.as_ref().map(CampaignId::as_str);
             transaction
                 .prepare_cached(
-                    "INSERT INTO act (at, who, what, campaign, detail) VALUES (?1, ?2, ?3, ?4, ?5)",
+                    "INSERT INTO act (at, who, what, campaign, detail, file) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 )?
-                .execute(params![act.at.as_millisecond(), act.who, act.what, campaign, act.detail])?;
+                .execute(params![
+                    act.at.as_millisecond(),
+                    act.who,
+                    act.what,
+                    campaign,
+                    act.detail,
+                    act.file
+                ])?;
             transaction
                 .prepare_cached("DELETE FROM act WHERE key <= (SELECT max(key) FROM act) - ?1")?
                 .execute([signed(KEPT as u64)])?;
@@ -34,7 +41,7 @@ impl Audit for Sqlite {
         let before = from.map_or(Ok(i64::MAX), |place| place.parse().map_err(|_| LedgerError::NoPlace))?;
         let read = move |connection: &Connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT key, at, who, what, campaign, detail FROM act
+                "SELECT key, at, who, what, campaign, detail, file FROM act
                  WHERE key < ?1 AND (?2 IS NULL OR campaign = ?2) ORDER BY key DESC LIMIT ?3",
             )?;
             let campaign = campaign.as_ref().map(CampaignId::as_str);
@@ -53,6 +60,7 @@ fn act(row: &Row<'_>) -> rusqlite::Result<(String, Act)> {
         what: row.get(3)?,
         campaign: campaign.and_then(|id| id.parse().ok()),
         detail: row.get(5)?,
+        file: row.get(6)?,
     };
     Ok((key.to_string(), act))
 }

@@ -3,10 +3,12 @@
 use rusqlite::{Connection, Transaction, params};
 
 use super::batches::sids;
-use super::{Sqlite, batch_key, batch_number, key, unsigned};
+use super::layout::MOVED;
+use super::{Sqlite, batch_key, batch_number, key, time, unsigned};
+use crate::campaign::notice::{KeptNotice, Noticed};
 use crate::campaign::{CampaignId, Phone};
 use crate::ledger::migration::{WholeBatch, WholeCampaign};
-use crate::ledger::{Audit, Campaigns, LedgerError, Series};
+use crate::ledger::{Audit, Campaigns, LedgerError, Series, StoredNotice};
 
 /// The most acts of a campaign that are moved.
 const ACTS: usize = 1_000;
@@ -16,7 +18,7 @@ impl Sqlite {
     pub(in crate::ledger) async fn is_marked_as_moved(&self) -> Result<bool, LedgerError> {
         let read = |connection: &Connection| {
             let layout: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-            Ok(layout == super::store::MOVED)
+            Ok(layout == MOVED)
         };
         self.store.read(read).await
     }
@@ -24,7 +26,7 @@ impl Sqlite {
     /// From now on no worker opens the store, of whatever version.
     pub(in crate::ledger) async fn mark_as_moved(&self) -> Result<(), LedgerError> {
         let write = |transaction: &Transaction<'_>| {
-            transaction.pragma_update(None, "user_version", super::store::MOVED)?;
+            transaction.pragma_update(None, "user_version", MOVED)?;
             Ok(())
         };
         self.store.write(write).await
@@ -38,6 +40,25 @@ impl Sqlite {
             let mut statement = connection.prepare("SELECT account, word, reason FROM breaker")?;
             let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
             Ok(rows.collect::<Result<_, _>>()?)
+        };
+        self.store.read(read).await
+    }
+
+    /// Account and subject of each notice, and the notice.
+    pub(in crate::ledger) async fn notices(
+        &self,
+    ) -> Result<Vec<(String, Noticed, StoredNotice)>, LedgerError> {
+        let read = |connection: &Connection| {
+            let mut statement =
+                connection.prepare("SELECT account, subject, event, detail, since FROM notice")?;
+            let mut rows = statement.query([])?;
+            let mut notices = Vec::new();
+            while let Some(row) = rows.next()? {
+                let Some(about) = Noticed::read(&row.get::<_, String>(1)?) else { continue };
+                let notice = KeptNotice::from_parts(&about, row.get(2)?, row.get(3)?);
+                notices.push((row.get(0)?, about, StoredNotice { notice, since: time(row.get(4)?) }));
+            }
+            Ok(notices)
         };
         self.store.read(read).await
     }

@@ -80,6 +80,16 @@ CREATE TABLE breaker (
     PRIMARY KEY (account, word)
 ) WITHOUT ROWID;
 
+-- What providers say of templates and sender numbers, until they say better. It holds nothing.
+CREATE TABLE notice (
+    account TEXT NOT NULL,
+    subject TEXT NOT NULL,              -- 'template NAME' or 'number DIGITS'
+    event   TEXT,                       -- null: detail is the text that an earlier version kept
+    detail  TEXT NOT NULL,
+    since   INTEGER NOT NULL,
+    PRIMARY KEY (account, subject)
+) WITHOUT ROWID;
+
 -- Rows that were never messages.
 CREATE TABLE skipped (
     campaign  INTEGER NOT NULL,
@@ -158,7 +168,8 @@ CREATE TABLE act (
     who      TEXT NOT NULL,
     what     TEXT NOT NULL,
     campaign TEXT,                      -- its id
-    detail   TEXT NOT NULL
+    detail   TEXT NOT NULL,
+    file     TEXT                       -- the path of the audience file that was uploaded or deleted
 );
 CREATE INDEX act_campaign ON act (campaign);
 

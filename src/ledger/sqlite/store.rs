@@ -14,30 +14,8 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::super::LedgerError;
+use super::layout::{MOVED, UPGRADES, VERSION, upgrade, upgrade_moved};
 
-/// The layout that this program writes.
-const VERSION: i64 = 13;
-/// What makes a layout the next one, from the oldest that is brought up to date.
-const UPGRADES: [(i64, &str); 6] = [
-    (7, "ALTER TABLE campaign ADD COLUMN doubt_below INTEGER NOT NULL DEFAULT 0"),
-    (
-        8,
-        "CREATE TABLE sent (number INTEGER NOT NULL, campaign INTEGER NOT NULL, batch INTEGER NOT NULL,
-             message INTEGER NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (number, campaign)) WITHOUT ROWID;
-         CREATE INDEX sent_at ON sent (at);
-         ALTER TABLE batch ADD COLUMN request TEXT;",
-    ),
-    (9, "CREATE TABLE ended_session (digest TEXT PRIMARY KEY, ends INTEGER NOT NULL) WITHOUT ROWID;"),
-    (10, "ALTER TABLE campaign ADD COLUMN created_by TEXT"),
-    (11, "ALTER TABLE campaign ADD COLUMN announced INTEGER NOT NULL DEFAULT 0"),
-    (
-        12,
-        "ALTER TABLE suppressed ADD COLUMN added TEXT;
-         ALTER TABLE campaign ADD COLUMN reason_data TEXT;",
-    ),
-];
-/// The layout of a store that a fleet has taken over: nobody sends from it any more, and older versions do not open it.
-pub(super) const MOVED: i64 = -1;
 /// Marks a file as a store of this program ("flow").
 const APPLICATION: i64 = 0x666c_6f77;
 /// The most writes that share a transaction.
@@ -103,7 +81,9 @@ impl Store {
         match kind(&connection).map_err(|fault| broken(&fault))? {
             Kind::Store(VERSION) => {}
             // What was left in it, and what was moved, can still be looked at.
-            Kind::Store(MOVED) if matches!(access, Access::Move | Access::Read) => {}
+            Kind::Store(MOVED) if matches!(access, Access::Move | Access::Read) => {
+                upgrade_moved(&mut connection).map_err(|fault| broken(&fault))?;
+            }
             Kind::Store(MOVED) => {
                 return Err(broken(
                     &"was moved to a fleet's ledger; finish that with `flowcast migrate`, or name another file",
@@ -159,8 +139,12 @@ impl Store {
         let reader = self.reader.clone();
         // Boxed, as each type that is spawned is compiled through the whole of the runtime.
         let work: Box<dyn FnOnce() + Send> = Box::new(move || {
+            let result = read(&reader.lock());
+            // Before the answer: a process that ends right after it must find the connection closed, or what was
+            // written stays in the store's write-ahead log.
+            drop(reader);
             // A caller that has gone away wants no answer.
-            let _ = sender.send(read(&reader.lock()));
+            let _ = sender.send(result);
         });
         tokio::task::spawn_blocking(work);
         receiver.await.map_err(|_| storage(&self.path, &"could not be read"))?
@@ -324,19 +308,6 @@ fn create_now(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// Brings an older layout up to date, step by step, all of it or nothing.
-fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    for (from, step) in UPGRADES {
-        // Another process may have been quicker.
-        if transaction.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? == from {
-            transaction.execute_batch(step)?;
-            transaction.pragma_update(None, "user_version", from + 1)?;
-        }
-    }
-    transaction.commit()
-}
-
 /// Takes all that waits, writes it in one transaction, answers when that is on disk.
 fn write_loop(
     mut connection: Connection,
@@ -416,6 +387,16 @@ mod tests {
         for access in [Access::Send, Access::Read] {
             let fault = Store::open(&path, access).err().unwrap().to_string();
             assert!(fault.contains("has layout 4"), "{fault}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_read_holds_no_connection_when_its_caller_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("flowcast.db"), Access::Send).unwrap();
+        for _ in 0..2_000 {
+            store.read(|_| Ok(())).await.unwrap();
+            assert_eq!(Arc::strong_count(&store.reader), 1);
         }
     }
 

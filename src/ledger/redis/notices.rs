@@ -1,0 +1,92 @@
+//! Notices in Redis: a hash of each account, by subject. It shares the hash tag of its account's breakers.
+//!
+//! Earlier versions kept a notice as the breaker of a flow whose name no flow has. Such a breaker counts as the notice until
+//! one of the same subject is stored or removed; then it is removed with it.
+
+use serde::{Deserialize, Serialize};
+
+use super::Redis;
+use super::layout::{breaker_key, notices_key};
+use crate::campaign::notice::{KeptNotice, Notice, Noticed};
+use crate::ledger::{Breaker, LedgerError, Notices, Store, StoredNotice};
+
+/// A notice as it is written down.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    /// Not there where the detail is the text that an earlier version kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    event: Option<String>,
+    detail: String,
+    /// Milliseconds since 1970.
+    since: i64,
+}
+
+impl Notices for Redis {
+    async fn store_notice(&self, account: &str, notice: &Notice) -> Result<(), LedgerError> {
+        let known = self.notice(account, &notice.about).await?.filter(|known| known.is(notice));
+        let since = known.map_or_else(|| self.time(), |known| known.since);
+        let written = write(&StoredNotice { notice: KeptNotice::Notice(notice.clone()), since })?;
+        let mut pipe = redis::pipe();
+        pipe.atomic();
+        pipe.cmd("HSET").arg(notices_key(account)).arg(notice.about.word()).arg(written).ignore();
+        pipe.cmd("DEL").arg(earlier_key(account, &notice.about)).ignore();
+        let _: redis::Value = self.client.pipeline(&pipe).await?;
+        Ok(())
+    }
+
+    async fn clear_notice(&self, account: &str, about: &Noticed) -> Result<(), LedgerError> {
+        let mut pipe = redis::pipe();
+        pipe.atomic();
+        pipe.cmd("HDEL").arg(notices_key(account)).arg(about.word()).ignore();
+        pipe.cmd("DEL").arg(earlier_key(account, about)).ignore();
+        let _: redis::Value = self.client.pipeline(&pipe).await?;
+        Ok(())
+    }
+
+    async fn notice(&self, account: &str, about: &Noticed) -> Result<Option<StoredNotice>, LedgerError> {
+        let mut pipe = redis::pipe();
+        pipe.cmd("HGET").arg(notices_key(account)).arg(about.word());
+        pipe.cmd("HMGET").arg(earlier_key(account, about)).arg(&["reason", "since"]);
+        let (written, earlier): (Option<String>, (Option<String>, Option<String>)) =
+            self.client.pipeline(&pipe).await?;
+        // Where both are there, a worker of an earlier version has written its own since.
+        if let (Some(text), Some(since)) = earlier {
+            let since = since.parse().ok().and_then(|since| jiff::Timestamp::from_microsecond(since).ok());
+            let since = since.unwrap_or_default();
+            return Ok(Some(StoredNotice { notice: KeptNotice::Text(text), since }));
+        }
+        let written = written.and_then(|json| serde_json::from_str::<Written>(&json).ok());
+        Ok(written.map(|written| StoredNotice {
+            notice: KeptNotice::from_parts(about, written.event, written.detail),
+            since: jiff::Timestamp::from_millisecond(written.since).unwrap_or_default(),
+        }))
+    }
+}
+
+impl Redis {
+    /// Keeps a notice of a store, unless the fleet has one of its own.
+    pub(in crate::ledger) async fn keep_notice(
+        &self,
+        account: &str,
+        about: &Noticed,
+        stored: &StoredNotice,
+    ) -> Result<(), LedgerError> {
+        let mut keep = redis::cmd("HSETNX");
+        keep.arg(notices_key(account)).arg(about.word()).arg(write(stored)?);
+        let _: u64 = self.client.command(&keep).await?;
+        Ok(())
+    }
+}
+
+fn write(stored: &StoredNotice) -> Result<String, LedgerError> {
+    let (event, detail) = stored.notice.parts();
+    let since = stored.since.as_millisecond();
+    let written = Written { event: event.map(str::to_owned), detail: detail.to_owned(), since };
+    serde_json::to_string(&written)
+        .map_err(|fault| LedgerError::Storage(format!("cannot store a notice: {fault}")))
+}
+
+/// The key of the breaker that earlier versions kept a notice as.
+fn earlier_key(account: &str, about: &Noticed) -> String {
+    breaker_key(&Breaker::flow(account, format!("(notice) {}", about.word())))
+}
