@@ -11,6 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::campaign::CampaignId;
+use crate::ledger::evidence;
 use crate::ledger::{Ledger, LedgerError, MessageReport, ReportEffect};
 
 /// How many reports wait at the most to be looked at; beyond that the providers wait.
@@ -92,7 +93,7 @@ async fn collect<L: Ledger>(ledger: L, mut receiver: mpsc::Receiver<ReportReques
 /// Writes reports of a batch; returns which.
 async fn write<L: Ledger>(ledger: &L, of: BatchKey, reports: Reports) -> BatchKey {
     let (reports, answers): (Vec<MessageReport>, Vec<_>) = reports.into_iter().unzip();
-    match ledger.apply_reports(&of.0, of.1, reports).await {
+    match evidence::apply_reports(ledger, &of.0, of.1, reports).await {
         Ok(effects) => {
             for (answer, effect) in answers.into_iter().zip(effects) {
                 let _ = answer.send(Ok(effect));

@@ -27,6 +27,7 @@ use crate::forward::Forward;
 use crate::ledger::{
     Answer, Breaker, Ledger, LedgerError, MessageReport, OptOutSource, ReportEffect, Suppress,
 };
+use crate::ledger::{listing, replies, transitions};
 use crate::queue::QueueError;
 use collector::Collector;
 pub use http::{Slot, router};
@@ -281,7 +282,7 @@ impl<L: Ledger> Reports<L> {
         if effects.settled
             && let Some(message) = &message
             && let Some(stop_when) = self.known(&message.campaign).await?.stop_when
-            && self.ledger.judge(&message.campaign, stop_when).await?
+            && transitions::judge(&self.ledger, &message.campaign, stop_when).await?
         {
             tracing::warn!(campaign = %message.campaign, "held: stop_when is reached");
         }
@@ -369,7 +370,7 @@ impl<L: Ledger> Reports<L> {
         };
         let is_form = matches!(reply.content, ReplyContent::Flow(_));
         let answer = Answer { phone, sid: report.sid.as_deref(), is_form };
-        let found = self.ledger.answered(&address.name, within, answer, is_meant).await?;
+        let found = replies::find_message(&self.ledger, &address.name, within, answer, is_meant).await?;
         // From a number that nobody wrote to it may be an answer to what another program sent: such come in great numbers, so one
         // is searched for at a time, and none waits for another.
         match (found, report.sid.as_deref(), self.sid_searches.try_lock()) {
@@ -388,7 +389,7 @@ impl<L: Ledger> Reports<L> {
     ) -> Result<Option<MessageRef>, LedgerError> {
         let since = self.ledger.time() - within;
         let mut left = SEARCHED_BATCHES;
-        for campaign in self.ledger.campaigns().await? {
+        for campaign in listing::all(&self.ledger).await? {
             let is_recent = campaign.finished_at.is_none_or(|at| at >= since);
             if campaign.account != account || !is_recent {
                 continue;

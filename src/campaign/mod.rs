@@ -11,6 +11,7 @@ pub mod content;
 pub mod control;
 pub mod delivery;
 mod digest;
+pub mod doubt;
 pub mod event;
 pub mod id;
 pub mod job;
@@ -35,6 +36,7 @@ pub use batch::{BATCH_LIMIT, Batch, Field, NUMBER_MARK, Recipient, shown_and_num
 pub use capability::{Callbacks, Subject};
 pub use character_set::CharacterSet;
 pub use columns::Columns;
+pub use doubt::{Doubt, DoubtCause};
 pub use event::{Event, EventName, event_schema};
 pub use id::{CampaignId, MessageRef};
 pub use job::Job;

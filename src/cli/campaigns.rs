@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use super::{Outcome, line, open, print};
 use crate::campaign::thousands;
 use crate::config::Config;
-use crate::ledger::{Access, Campaigns};
+use crate::ledger::{Access, listing};
 use crate::views::status::Status;
 
 pub(super) async fn main(store: &open::Store, config: &Config, json: bool) -> Outcome {
     let opened = store.open(config, Access::Read).await?;
-    let campaigns = opened.campaigns().await?;
+    let campaigns = listing::all(&opened).await?;
     if json {
         let list: Vec<Status> = campaigns.iter().map(Status::from).collect();
         print(&line(&list)?)?;

@@ -12,11 +12,11 @@ use serde_json::json;
 use super::callback_endpoint::CallbackEndpoint;
 use super::{Failure, Outcome, open, print};
 use crate::audience::Audiences;
-use crate::campaign::{Phone, counted};
+use crate::campaign::{Doubt, Phone, counted};
 use crate::config::Config;
 use crate::dispatch::Account;
 use crate::ledger::{Access, CLOCK_SKEW, Redis, Sqlite, UnmovedStore};
-use crate::provider::{Answer, Failure as NoReply, ParsedBody, RequestBody, classify};
+use crate::provider::{Answer, ParsedBody, RequestBody, classify};
 use crate::queue::rabbitmq::Broker;
 use crate::redis_client::{Node, RetryPolicy, survey};
 
@@ -200,13 +200,13 @@ async fn try_credentials(account: &Account) -> (Grade, String) {
                 Answer::Refused { reason, .. } => {
                     (Grade::Bad, format!("the provider refuses them: {reason}"))
                 }
-                Answer::TryAgain { detail, .. } | Answer::Unknown { detail } => {
+                Answer::TryAgain { detail, .. } | Answer::Unknown(Doubt { detail, .. }) => {
                     (Grade::Warning, format!("the provider answers {detail}; try again later"))
                 }
                 _ => (Grade::Ok, "the provider takes the credentials".into()),
             }
         }
-        Err(NoReply::NotSent(fault) | NoReply::MayBeSent(fault)) => (
+        Err(fault) => (
             Grade::Bad,
             format!("the provider can't be reached: {fault}; check region or base_url, and the network"),
         ),

@@ -16,6 +16,7 @@ use crate::campaign::{Callbacks, CampaignId, Job, Rate};
 use crate::config::{self, ANSWERS_WITHIN, AccountConfig, Config};
 use crate::dispatch::{Account, Accounts};
 use crate::http;
+use crate::ledger::listing;
 use crate::ledger::{Access, AnyLedger, Campaign, Ledger, Redis, Sqlite};
 use crate::limiter::{AccountLimits, Concurrency, Rates};
 use crate::provider::transport::REQUEST_TIMEOUT;
@@ -84,10 +85,10 @@ pub(super) async fn broker(config: &Config, patient: bool) -> Result<Broker, Fai
 /// A campaign that a person names.
 pub(super) async fn campaign(ledger: &impl Ledger, id: &str) -> Result<Campaign, Failure> {
     let known = campaign_id(id)?;
-    if let Some(campaign) = ledger.look_at(&known).await? {
+    if let Some(campaign) = listing::look_at(ledger, &known).await? {
         return Ok(campaign);
     }
-    let campaigns = ledger.campaigns().await?;
+    let campaigns = listing::all(ledger).await?;
     let near = nearest(id, campaigns.iter().take(10).map(|campaign| campaign.id.as_str()));
     Err(Failure::NotFound(format!("there is no campaign {id:?} in this store{near}")))
 }

@@ -12,6 +12,7 @@ use crate::campaign::time::rfc3339;
 use crate::campaign::{CampaignState, Job, counted};
 use crate::config::Config;
 use crate::dispatch::{recover, recover_restored};
+use crate::ledger::listing;
 use crate::ledger::{Access, Gap, Ledger};
 
 /// Show what the ledger has forgotten of a campaign, and have what may have been sent be in doubt.
@@ -41,7 +42,7 @@ pub(super) async fn main(command: Recover, config: &Config, as_json: bool) -> Ou
 /// All campaigns of a ledger that is a backup.
 async fn recover_all(command: &Recover, as_json: bool, ledger: &impl Ledger) -> Outcome {
     let mut all = Vec::new();
-    for campaign in ledger.campaigns().await? {
+    for campaign in listing::all(ledger).await? {
         let id = campaign.id;
         if command.dry_run {
             let pending = campaign.counts.pending + campaign.counts.sending;

@@ -8,6 +8,7 @@ use super::line_format::LineFormat;
 use super::{Outcome, open};
 use crate::campaign::MessageState;
 use crate::config::Config;
+use crate::ledger::report_page;
 use crate::ledger::{Access, Cursor, Ledger};
 use crate::views::report;
 
@@ -43,7 +44,7 @@ async fn write(asked: &Report, ledger: &impl Ledger, json: bool) -> Outcome {
     lines.header(report::HEADER)?;
     let mut cursor = Some(Cursor::default());
     while let Some(from) = cursor {
-        let page = ledger.report(&id, from).await?;
+        let page = report_page(ledger, &id, from).await?;
         report::write(&mut lines, page.lines, asked.state)?;
         cursor = page.next;
     }

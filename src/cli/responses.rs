@@ -7,6 +7,7 @@ use clap::Args;
 use super::line_format::LineFormat;
 use super::{Outcome, open};
 use crate::config::Config;
+use crate::ledger::response_page;
 use crate::ledger::{Access, Ledger};
 use crate::views::lines::Format;
 use crate::views::responses;
@@ -36,7 +37,7 @@ async fn write(asked: &Responses, ledger: &impl Ledger, json: bool) -> Outcome {
     }
     let mut next = Some(0);
     while let Some(from) = next {
-        let page = ledger.responses(&id, from).await?;
+        let page = response_page(ledger, &id, from).await?;
         responses::write(&mut lines, &page.responses, &columns)?;
         next = page.next;
     }

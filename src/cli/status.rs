@@ -12,6 +12,7 @@ use super::{Failure, Outcome, clear, line, open, print};
 use crate::campaign::{thousands, visible};
 use crate::config::Config;
 use crate::ledger::{Access, Campaign, Ledger, LedgerError};
+use crate::ledger::{doubts, listing};
 use crate::views::status::{Status as StatusView, eta};
 
 /// How many of the last acts of people are shown.
@@ -78,7 +79,7 @@ async fn show(status: &Status, ledger: &impl Ledger, json: bool) -> Outcome {
     while status.watch && !campaign.state.is_over() {
         tokio::time::sleep(LOOK).await;
         let gone = || Failure::from(LedgerError::NoCampaign(campaign.id.clone()));
-        let now = ledger.look_at(&campaign.id).await?.ok_or_else(gone)?;
+        let now = listing::look_at(ledger, &campaign.id).await?.ok_or_else(gone)?;
         // A terminal shows the newest in the place of the one before; a file gets what is new.
         if std::io::stdout().is_terminal() && !json {
             clear()?;
@@ -95,7 +96,7 @@ async fn show(status: &Status, ledger: &impl Ledger, json: bool) -> Outcome {
 async fn history(ledger: &impl Ledger, campaign: &Campaign) -> Result<String, Failure> {
     let mut text = String::new();
     if campaign.counts.in_doubt > 0
-        && let Some(since) = ledger.oldest_doubt(&campaign.id).await?
+        && let Some(since) = doubts::oldest(ledger, &campaign.id).await?
     {
         let age = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
         text += &format!(

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::campaign::Doubt;
 use crate::ledger::Outcome;
 use crate::provider::{Answer, Entry, Failure, Scope};
 
@@ -30,7 +31,7 @@ pub(super) enum FollowUp {
     /// Nothing more of this scope can be sent.
     Hold { scope: Scope, reason: String },
     /// Nobody knows; after a few in a row the campaign is held for it.
-    InDoubt { detail: String },
+    InDoubt(Doubt),
 }
 
 /// What the sender knows besides the answer.
@@ -55,11 +56,10 @@ pub(super) fn decide(
         outcomes: all(Outcome::Rejected { code, detail }),
         ..AnswerDecision::default()
     };
-    let unknown = |detail: String| {
-        let doubt =
-            if around.resend { Outcome::Released } else { Outcome::InDoubt { detail: detail.clone() } };
+    let unknown = |doubt: Doubt| {
+        let outcome = if around.resend { Outcome::Released } else { Outcome::InDoubt(doubt.clone()) };
         let again = if around.resend { messages.to_vec() } else { Vec::new() };
-        AnswerDecision { outcomes: all(doubt), next: FollowUp::InDoubt { detail }, again }
+        AnswerDecision { outcomes: all(outcome), next: FollowUp::InDoubt(doubt), again }
     };
     let is_one = messages.len() == 1;
     match answer {
@@ -74,7 +74,7 @@ pub(super) fn decide(
         Ok(Answer::TryAgain { detail, .. }) | Err(Failure::NotSent(detail)) => {
             released(FollowUp::Later { detail })
         }
-        Ok(Answer::Unknown { detail }) | Err(Failure::MayBeSent(detail)) => unknown(detail),
+        Ok(Answer::Unknown(doubt)) | Err(Failure::MayBeSent(doubt)) => unknown(doubt),
     }
 }
 
@@ -93,8 +93,10 @@ fn decide_entries(entries: Vec<Entry>, messages: &[u8], around: DecisionInputs) 
             Entry::Limited { scope, detail } => {
                 (Outcome::Released, FollowUp::Limited { scope, retry_after: None, detail })
             }
-            Entry::Unknown { detail } if around.resend => (Outcome::Released, FollowUp::Later { detail }),
-            Entry::Unknown { detail } => (Outcome::InDoubt { detail }, FollowUp::Done),
+            Entry::Unknown(doubt) if around.resend => {
+                (Outcome::Released, FollowUp::Later { detail: doubt.detail })
+            }
+            Entry::Unknown(doubt) => (Outcome::InDoubt(doubt), FollowUp::Done),
         };
         if outcome == Outcome::Released {
             decision.again.push(*index);
@@ -113,7 +115,7 @@ impl FollowUp {
         match self {
             Self::Done => 0,
             Self::Halves => 1,
-            Self::InDoubt { .. } => 2,
+            Self::InDoubt(_) => 2,
             Self::Later { .. } => 3,
             // A limit holds nothing, and says how long to wait.
             Self::Limited { scope: Scope::Flow, .. } => 4,
@@ -130,6 +132,7 @@ impl FollowUp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::campaign::DoubtCause;
 
     const THREE: [u8; 3] = [4, 5, 9];
 
@@ -170,14 +173,15 @@ mod tests {
 
     #[test]
     fn a_request_that_may_have_gone_out_is_in_doubt_and_not_tried_again() {
-        for answer in [Ok(Answer::Unknown { detail: "x".into() }), Err(Failure::MayBeSent("x".into()))] {
+        let doubt = || DoubtCause::ConnectionLost.into();
+        for answer in [Ok(Answer::Unknown(doubt())), Err(Failure::MayBeSent(doubt()))] {
             let decision = decide(answer, &[1, 2], DecisionInputs::default());
             assert_eq!(states(&decision), ["1 in_doubt", "2 in_doubt"]);
             assert!(decision.again.is_empty());
         }
         // Unless the job's author takes a duplicate over a gap.
         let resend = DecisionInputs { resend: true, gives_up: false };
-        let decision = decide(Err(Failure::MayBeSent("x".into())), &[1], resend);
+        let decision = decide(Err(Failure::MayBeSent(doubt())), &[1], resend);
         assert_eq!((states(&decision), decision.again), (vec!["1 pending".into()], vec![1]));
     }
 

@@ -11,7 +11,7 @@ use super::answer_decision::FollowUp;
 use super::backoff::{TRIES, backoff};
 use super::sender::{LONG_WAIT, SendDecision, SendResult, Sending};
 use super::under_way::UnderWay;
-use crate::campaign::{Reason, SkipReason};
+use crate::campaign::{Doubt, Reason, SkipReason};
 use crate::ledger::{BatchWriter, EXPIRED, Ledger, PlannedBatch, Purpose};
 use crate::limiter::batch_size;
 use crate::provider::Scope;
@@ -251,7 +251,8 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                     run.later();
                 }
             }
-            FollowUp::InDoubt { detail } => {
+            FollowUp::InDoubt(Doubt { cause, detail }) => {
+                tracing::info!(campaign = %self.id, cause = %cause.code(), "outcome of a request unknown: {detail}");
                 let doubts = DOUBTS * u32::try_from(at_once).unwrap_or(u32::MAX);
                 if self.state.doubts.fetch_add(1, Ordering::Relaxed) + 1 >= doubts {
                     self.hold(Reason::Doubts { requests: doubts, detail }).await?;

@@ -15,6 +15,7 @@ use super::sender::{SendDecision, SendResult, Sending};
 use super::supervisor::{CampaignSupervisor, Next, Rest, Senders};
 use super::{DispatchError, Events};
 use crate::campaign::{CampaignState, Job, Reason};
+use crate::ledger::transitions;
 use crate::ledger::{BatchWriter, Breaker, BreakerScope, Campaign, Lease, Ledger, PlannedBatch, Purpose};
 use crate::provider::Scope;
 use crate::queue::Queue;
@@ -59,7 +60,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             metrics::counter!("flowcast_holds_total", "account" => breaker.account.clone()).increment(1);
             self.events.publish(&[Events::breaker(self.ledger.time(), &breaker, Some(&why))]).await;
         }
-        self.ledger.suspend(&self.id, &breaker, reason(&breaker, &why)).await?;
+        transitions::suspend(&self.ledger, &self.id, &breaker, reason(&breaker, &why)).await?;
         self.halt();
         Ok(())
     }
@@ -128,7 +129,8 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             if let Some(hold) = hold {
                 self.rest().await?;
                 if lease.leads {
-                    self.ledger.suspend(&self.id, &breaker, reason(&breaker, &hold.reason)).await?;
+                    transitions::suspend(&self.ledger, &self.id, &breaker, reason(&breaker, &hold.reason))
+                        .await?;
                     self.wake_up.notify_one();
                 }
                 return Ok(true);
@@ -154,7 +156,14 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         let rests = ended && self.rest().await?;
         let Some(hold) = hold else {
             if lease.leads && rests {
-                self.ledger.move_from(&self.id, CampaignState::Held, CampaignState::Running, None).await?;
+                transitions::move_from(
+                    &self.ledger,
+                    &self.id,
+                    CampaignState::Held,
+                    CampaignState::Running,
+                    None,
+                )
+                .await?;
                 self.wake_up.notify_one();
             }
             return Ok(Next::Tick);

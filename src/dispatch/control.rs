@@ -4,6 +4,7 @@
 use crate::campaign::control::{Action, Control};
 use crate::campaign::{CampaignId, CampaignState, SkipReason, Span, counted};
 use crate::ledger::{Act, Campaign, Decision, Ledger, LedgerError, skip_unplanned};
+use crate::ledger::{decisions, transitions};
 
 /// What was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ pub async fn control(ledger: &impl Ledger, control: &Control) -> Result<Done, Le
     }
     let messages = match &control.action {
         Action::Pause => {
-            ledger.stop(id, CampaignState::Paused, asked_at).await?;
+            transitions::stop(ledger, id, CampaignState::Paused, asked_at).await?;
             0
         }
         Action::Resume => {
@@ -52,24 +53,25 @@ pub async fn control(ledger: &impl Ledger, control: &Control) -> Result<Done, Le
             0
         }
         Action::Cancel => {
-            ledger.stop(id, CampaignState::Cancelled, asked_at).await?;
-            let planned = ledger.decide(id, Decision::Cancel).await?;
+            transitions::stop(ledger, id, CampaignState::Cancelled, asked_at).await?;
+            let planned = decisions::decide(ledger, id, Decision::Cancel).await?;
             planned + skip_unplanned(ledger, id, SkipReason::Cancelled).await?
         }
         Action::Retry { codes } => {
             refuse_if_cancelled(&campaign)?;
-            let messages = ledger.decide(id, Decision::Retry(codes.clone())).await?;
+            let messages = decisions::decide(ledger, id, Decision::Retry(codes.clone())).await?;
             wake(ledger, id).await?;
             messages
         }
         Action::Resolve { resend: true, older_than } => {
             refuse_if_cancelled(&campaign)?;
-            let messages = ledger.decide(id, Decision::Resend { until: until(older_than) }).await?;
+            let messages =
+                decisions::decide(ledger, id, Decision::Resend { until: until(older_than) }).await?;
             wake(ledger, id).await?;
             messages
         }
         Action::Resolve { resend: false, older_than } => {
-            ledger.decide(id, Decision::Abandon { until: until(older_than) }).await?
+            decisions::decide(ledger, id, Decision::Abandon { until: until(older_than) }).await?
         }
     };
     let who = control.by.as_deref().unwrap_or("somebody");
@@ -114,14 +116,14 @@ pub(super) async fn resume(ledger: &impl Ledger, campaign: &Campaign) -> Result<
         CampaignState::Running | CampaignState::Scheduled => Ok(()),
         // Its start may still be to come; a worker sees to it.
         CampaignState::Paused | CampaignState::Held if campaign.started_at.is_none() => {
-            ledger.change_state(&campaign.id, CampaignState::Scheduled, None).await
+            transitions::change_state(ledger, &campaign.id, CampaignState::Scheduled, None).await
         }
         CampaignState::Completed if campaign.counts.open() == 0 => Err(LedgerError::IllegalMove {
             id: campaign.id.clone(),
             from: campaign.state,
             to: CampaignState::Running,
         }),
-        _ => ledger.change_state(&campaign.id, CampaignState::Running, None).await,
+        _ => transitions::change_state(ledger, &campaign.id, CampaignState::Running, None).await,
     }
 }
 
@@ -130,7 +132,7 @@ pub(super) async fn resume(ledger: &impl Ledger, campaign: &Campaign) -> Result<
 async fn wake(ledger: &impl Ledger, id: &CampaignId) -> Result<(), LedgerError> {
     let campaign = find(ledger, id).await?;
     if campaign.state == CampaignState::Completed && campaign.counts.open() > 0 {
-        ledger.change_state(id, CampaignState::Running, None).await?;
+        transitions::change_state(ledger, id, CampaignState::Running, None).await?;
     }
     Ok(())
 }

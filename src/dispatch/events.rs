@@ -105,7 +105,7 @@ impl Events {
     ) -> Option<Event> {
         let (name, code, detail) = match outcome {
             Outcome::Rejected { code, detail } => (EventName::MessageRejected, Some(code.as_str()), detail),
-            Outcome::InDoubt { detail } => (EventName::MessageInDoubt, None, detail),
+            Outcome::InDoubt(doubt) => (EventName::MessageInDoubt, None, &doubt.detail),
             _ => return None,
         };
         let message_ref = recipient.message_ref();
@@ -285,7 +285,7 @@ impl Events {
     pub async fn publish_if_heard(&self, event: &Event) -> Result<bool, QueueError> {
         let Some(broker) = &self.broker else { return Ok(false) };
         let publishing = tokio::time::timeout(PUBLISH_TIMEOUT, broker.publish_if_heard(event));
-        publishing.await.unwrap_or_else(|_| Err(QueueError::Failed("does not answer".into())))
+        publishing.await.unwrap_or(Err(QueueError::Silent))
     }
 
     /// Tells events; when it returns, the broker has them.
@@ -306,7 +306,7 @@ impl Events {
     pub async fn publish_to_broker(&self, events: &[Event]) -> Result<(), QueueError> {
         let Some(broker) = self.broker.as_ref().filter(|_| !events.is_empty()) else { return Ok(()) };
         let publishing = tokio::time::timeout(PUBLISH_TIMEOUT, broker.publish_events(events));
-        publishing.await.unwrap_or_else(|_| Err(QueueError::Failed("does not answer".into())))
+        publishing.await.unwrap_or(Err(QueueError::Silent))
     }
 }
 

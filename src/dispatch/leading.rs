@@ -13,6 +13,7 @@ use super::supervisor::{CampaignSupervisor, PlanningTask, within};
 use super::{DispatchError, Refusal, prepare, replay};
 use crate::campaign::{Job, Reason};
 use crate::ledger::{Campaign, Counts, Lease, Ledger};
+use crate::ledger::{replays, transitions};
 use crate::queue::Queue;
 use crate::runtime;
 use crate::traces::{self, Trace};
@@ -38,13 +39,16 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         self.ledger.sample(&self.id, &mut self.points, &counts, is_settled).await?;
         if let Some(stop_when) = job.stop_when
             && campaign.too_many_rejected(stop_when).is_some()
-            && self.ledger.judge(&self.id, stop_when).await?
+            && transitions::judge(&self.ledger, &self.id, stop_when).await?
         {
             // The worker that recorded the last answer died before judging.
             self.wake_up.notify_one();
             return Ok(());
         }
-        if is_settled && self.planning.is_none() && self.ledger.complete(&self.id, job.stop_when).await? {
+        if is_settled
+            && self.planning.is_none()
+            && transitions::complete(&self.ledger, &self.id, job.stop_when).await?
+        {
             self.wake_up.notify_one();
             return Ok(());
         }
@@ -147,7 +151,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
 
     /// Queues what a person wants sent again, as far as its values are kept.
     async fn queue_replays(&mut self) -> Result<(), DispatchError> {
-        let batches = self.ledger.replay(&self.id, self.replayed.clone()).await?;
+        let batches = replays::due(&self.ledger, &self.id, self.replayed.clone()).await?;
         if batches.is_empty() || within(self.queue.waiting()).await? >= AHEAD {
             return Ok(());
         }
@@ -198,7 +202,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         let mut kept = 0;
         let mut known = BTreeMap::new();
         loop {
-            let page = self.ledger.replay(&self.id, known.clone()).await?;
+            let page = replays::due(&self.ledger, &self.id, known.clone()).await?;
             if page.is_empty() {
                 return Ok(kept);
             }

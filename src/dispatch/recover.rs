@@ -7,6 +7,7 @@ use super::control::{find, resume};
 use super::planning::AHEAD;
 use crate::campaign::{CampaignId, CampaignState, Rate, counted};
 use crate::ledger::{Act, Campaign, Decision, Gap, Ledger, LedgerError};
+use crate::ledger::{decisions, transitions};
 
 /// Batches may have been published so many ahead of what the ledger knows, beside those that were sent.
 const PUBLISHED: u64 = AHEAD + 64;
@@ -41,8 +42,8 @@ pub async fn recover(
     let batches = ledger.plan(id).await?.checkpoint.batches;
     let below = below(&campaign, batches, gap, rate);
     // First: whatever becomes of this process, nothing of it is sent.
-    ledger.doubt_below(id, below).await?;
-    let messages = ledger.decide(id, Decision::Doubt).await?;
+    transitions::mark_in_doubt_below(ledger, id, below).await?;
+    let messages = decisions::decide(ledger, id, Decision::Doubt).await?;
     ledger.close_gap(id).await?;
     if campaign.state == CampaignState::Held {
         resume(ledger, &campaign).await?;
@@ -71,7 +72,7 @@ pub async fn recover_restored(
     }
     let was_running = campaign.state == CampaignState::Running;
     if was_running {
-        ledger.change_state(id, CampaignState::Paused, None).await?;
+        transitions::change_state(ledger, id, CampaignState::Paused, None).await?;
     }
     let mut recovered = recover(ledger, id, None, None, by).await?;
     if was_running {

@@ -11,6 +11,7 @@ use super::{DispatchError, Prepared};
 use crate::campaign::job::OnInDoubt;
 use crate::campaign::{CampaignId, CampaignState, Opening, Reason};
 use crate::ledger::{Campaign, Ledger, LedgerError};
+use crate::ledger::{claims, transitions};
 use crate::queue::{Local, Queue};
 
 /// How a run ended.
@@ -45,13 +46,13 @@ pub async fn run<L: Ledger>(
     }
     // Nobody else sends from this ledger, so an old claim is one of a process that died.
     let resend = prepared.job.on_in_doubt == OnInDoubt::Resend;
-    let expired = ledger.expire_claims(id, resend).await?;
+    let expired = claims::expire(ledger, id, resend).await?;
     if expired > 0 && !resend {
         tracing::warn!(campaign = %id, "{expired} messages were under way when flowcast ended: they are in doubt");
     }
     if campaign.audience != prepared.scan.digest {
         let reason = Reason::AudienceChanged { planned: true };
-        ledger.change_state(id, CampaignState::Held, Some(reason)).await?;
+        transitions::change_state(ledger, id, CampaignState::Held, Some(reason)).await?;
         return Ok(End::AudienceChanged);
     }
     let is_done = |campaign: &Campaign| campaign.planned && campaign.counts.open() == 0;
@@ -69,7 +70,7 @@ pub async fn run<L: Ledger>(
         }
         _ => (CampaignState::Running, None),
     };
-    ledger.change_state(id, state, reason).await?;
+    transitions::change_state(ledger, id, state, reason).await?;
 
     let account = context.accounts.get(&prepared.job.account).map_err(DispatchError::Task)?;
     let queue = Local::open(&(), id, account.ahead(campaign.batch_size));
@@ -105,9 +106,11 @@ async fn conclude<L: Ledger>(
             count_the_rest(ledger, queue, prepared, &campaign, stop).await?;
             Ok(End::Held)
         }
-        CampaignState::Running if ledger.complete(id, prepared.job.stop_when).await? => Ok(End::Completed),
+        CampaignState::Running if transitions::complete(ledger, id, prepared.job.stop_when).await? => {
+            Ok(End::Completed)
+        }
         CampaignState::Running => {
-            ledger.change_state(id, CampaignState::Paused, Some(Reason::Stopped)).await?;
+            transitions::change_state(ledger, id, CampaignState::Paused, Some(Reason::Stopped)).await?;
             Ok(End::Stopped)
         }
         CampaignState::Paused | CampaignState::Scheduled => Ok(End::Stopped),

@@ -21,6 +21,7 @@ use crate::campaign::job::OnInDoubt;
 use crate::campaign::{
     CampaignId, Job, MessageState, Opening, Phone, Reason, Recipient, SkipReason, Template,
 };
+use crate::ledger::transitions;
 use crate::ledger::{BatchWriter, Claim, Ledger, LedgerError, Outcome, Purpose, Recorded, Suppressed};
 use crate::limiter::{Admission, CampaignLimits, LONGEST_WAIT};
 use crate::provider::{Failure, Provider, RequestBody, Scope, classify};
@@ -181,7 +182,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
     /// Stops the campaign, for every worker, with the reason.
     pub(super) async fn hold(&self, reason: Reason) -> Result<(), DispatchError> {
         tracing::warn!(campaign = %self.id, "held: {reason}");
-        let held = self.ledger.hold(&self.id, reason).await;
+        let held = transitions::hold(&self.ledger, &self.id, reason).await;
         self.halt();
         Ok(held?)
     }
@@ -369,7 +370,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         self.record(queued, writer, &claim, decision.outcomes, request).await?;
         let slot = (!went_well).then_some(slot);
 
-        if !matches!(next, FollowUp::InDoubt { .. }) {
+        if !matches!(next, FollowUp::InDoubt(_)) {
             self.state.doubts.store(0, Ordering::Relaxed);
         }
         if taken {
@@ -430,7 +431,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             if let Some(nth) = MESSAGES.iter().position(|state| *state == outcome.state()) {
                 counts[nth] += 1;
             }
-            let failed = matches!(outcome, Outcome::Rejected { .. } | Outcome::InDoubt { .. });
+            let failed = matches!(outcome, Outcome::Rejected { .. } | Outcome::InDoubt(_));
             let recipient = batch.recipient(usize::from(message)).filter(|_| failed);
             if let Some(recipient) = recipient.filter(|_| self.events.are_published()) {
                 let custom_data = self.custom_data(&recipient);
@@ -472,7 +473,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             return Ok(());
         }
         let answers = self.state.answers.load(Ordering::SeqCst);
-        if self.ledger.judge(&self.id, stop_when).await? {
+        if transitions::judge(&self.ledger, &self.id, stop_when).await? {
             tracing::warn!(campaign = %self.id, "held: stop_when is reached");
             self.halt();
         }
@@ -540,7 +541,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         } else {
             tracing::debug!("sending again");
         }
-        Ok(self.ledger.note(&self.id, note).await?)
+        Ok(transitions::note(&self.ledger, &self.id, note).await?)
     }
 }
 

@@ -30,6 +30,7 @@ use crate::ledger::{
     Breaker, Campaign, Counts, Decision, Gap, Lease, Ledger, Point, Suppress, Suppressed, UnmovedStore,
     skip_unplanned,
 };
+use crate::ledger::{claims, decisions, transitions};
 use crate::limiter::CampaignLimits;
 use crate::queue::{Queue, QueueError};
 use crate::traces::Trace;
@@ -478,11 +479,11 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         if !self.rest().await? {
             return Ok(false);
         }
-        let messages = self.ledger.decide(&self.id, Decision::Expire).await?
+        let messages = decisions::decide(&self.ledger, &self.id, Decision::Expire).await?
             + skip_unplanned(&self.ledger, &self.id, SkipReason::Expired).await?;
         tracing::info!(campaign = %self.id, messages, "expired while {}", campaign.state);
         // What is in flight, or in doubt, can still be settled.
-        self.ledger.complete_expired(&self.id).await?;
+        transitions::complete_expired(&self.ledger, &self.id).await?;
         self.wake_up.notify_one();
         Ok(true)
     }
@@ -498,7 +499,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     /// What a worker that has gone was sending is in doubt, or sent again where the job says so.
     async fn expire_claims(&mut self) -> Result<(), DispatchError> {
         let resend = self.known().await?.job.on_in_doubt == OnInDoubt::Resend;
-        let expired = self.ledger.expire_claims(&self.id, resend).await?;
+        let expired = claims::expire(&self.ledger, &self.id, resend).await?;
         if expired > 0 && !resend {
             tracing::warn!(campaign = %self.id, "{expired} messages were under way when their worker ended: they are in doubt");
             metrics::counter!("flowcast_claims_expired_total").increment(expired);
@@ -514,7 +515,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             Opening::Open { .. } | Opening::Expired => (CampaignState::Running, None),
         };
         if (state, &reason) != (campaign.state, &campaign.reason) {
-            self.ledger.move_from(&self.id, campaign.state, state, reason).await?;
+            transitions::move_from(&self.ledger, &self.id, campaign.state, state, reason).await?;
         }
         if state == CampaignState::Running {
             self.wake_up.notify_one();
@@ -604,7 +605,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     pub(super) async fn hold(&self, reason: Reason) -> Result<(), DispatchError> {
         tracing::warn!(campaign = %self.id, "held: {reason}");
         self.wake_up.notify_one();
-        Ok(self.ledger.hold(&self.id, reason).await?)
+        Ok(transitions::hold(&self.ledger, &self.id, reason).await?)
     }
 
     /// Says what the campaign waits for, when that changes.
@@ -618,7 +619,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         }
         // What another has said meanwhile is not taken back.
         if waits_for.is_some() || campaign.reason == self.shown {
-            self.ledger.note(&self.id, waits_for.clone()).await?;
+            transitions::note(&self.ledger, &self.id, waits_for.clone()).await?;
         }
         self.shown = waits_for;
         Ok(())
@@ -740,7 +741,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         let has_more = campaign.counts.pending > 0 || !campaign.planned;
         if campaign.state == CampaignState::Cancelled && has_more {
             // The process that cancelled it died before it was done.
-            self.ledger.decide(&self.id, Decision::Cancel).await?;
+            decisions::decide(&self.ledger, &self.id, Decision::Cancel).await?;
             skip_unplanned(&self.ledger, &self.id, SkipReason::Cancelled).await?;
             self.wake_up.notify_one();
             return Ok(Next::Tick);

@@ -3,6 +3,7 @@
 //! Pure: a record goes in with what somebody wants or has seen; a record comes out, with what changes
 //! beside it. A backend writes both at once, if the record is still the one that went in.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -13,20 +14,13 @@ use super::record::{BatchRecord, Message};
 use super::{ABANDONED, Decision, LedgerError, Outcome, PlannedBatch, Recorded};
 use crate::campaign::codes::is_unsent;
 use crate::campaign::delivery::News;
-use crate::campaign::{MessageState, SkipReason};
+use crate::campaign::{DoubtCause, MessageState, SkipReason};
 
 /// What is said of [`ABANDONED`] messages.
 const ABANDONED_TEXT: &str = "was in doubt, and a person gave it up; it may have been delivered";
-/// What is said of a message whose claim its caller did not live to record: because it went silent
-/// until the claim ran out, or, where nobody else could have taken over, because it is certainly gone.
-pub(super) const RAN_OUT: &str = "the worker that was sending it went silent, and its claim ran out";
-pub(super) const ENDED: &str = "flowcast ended while the request was under way";
 /// What is said of a message that was pending when its campaign was cancelled.
 const CANCELLED: &str = "the campaign was cancelled first";
 pub(crate) const EXPIRED: &str = "the campaign's expires_at passed first";
-/// What is said of a message that may have been sent when the ledger has forgotten it.
-const FORGOTTEN: &str =
-    "the ledger came back older than it was; it may have been sent by a worker that is gone";
 /// The code of people who get enough marketing already. For so long it would be refused again, so a
 /// retry takes such messages then only by this name.
 const RESTING: (&str, Duration) = ("131049", Duration::from_hours(24));
@@ -176,9 +170,8 @@ impl<'b> Draft<'b> {
 
     /// What a claim that ran out was sending is in doubt, or pending again where the job says so. Returns
     /// how many messages that were.
-    pub(super) fn expire(&mut self, token: u64, resend: bool, why: &str) -> u64 {
-        let detail = why.to_owned();
-        let outcome = if resend { Outcome::Released } else { Outcome::InDoubt { detail } };
+    pub(super) fn expire(&mut self, token: u64, resend: bool, cause: DoubtCause) -> u64 {
+        let outcome = if resend { Outcome::Released } else { Outcome::InDoubt(cause.into()) };
         let is_meant = |message: &Message| message.state == MessageState::Sending && message.claim == token;
         let expired = self.places(|_, message| is_meant(message));
         for (place, message) in &expired {
@@ -210,7 +203,7 @@ impl<'b> Draft<'b> {
                 MessageState::Pending,
                 Outcome::Skipped { reason: SkipReason::Expired, detail: EXPIRED.into() },
             ),
-            Decision::Doubt => (MessageState::Pending, Outcome::InDoubt { detail: FORGOTTEN.into() }),
+            Decision::Doubt => (MessageState::Pending, Outcome::InDoubt(DoubtCause::DataLoss.into())),
         };
         let now = self.now;
         let is_meant = |record: &BatchRecord, message: &Message| {
@@ -270,7 +263,7 @@ impl<'b> Draft<'b> {
                 && message.state == MessageState::Pending
                 && message.attempts == 0
             {
-                let outcome = Outcome::InDoubt { detail: FORGOTTEN.into() };
+                let outcome = Outcome::InDoubt(DoubtCause::DataLoss.into());
                 self.apply(*place, Message { attempts: 1, ..message }, &outcome, None);
             }
         }
@@ -409,16 +402,14 @@ impl<'b> Draft<'b> {
     /// Moves a message to its outcome, with everything that follows from it.
     fn apply(&mut self, place: u8, message: Message, outcome: &Outcome, payload: Option<&str>) {
         let to = outcome.state();
-        let (word, text) = match outcome {
-            Outcome::Accepted { sid } => (sid.clone(), ""),
-            Outcome::Rejected { code, detail } if code.is_empty() => ("unknown".into(), detail.as_str()),
-            Outcome::Rejected { code, detail } => (code.clone(), detail.as_str()),
-            // A doubt has no code. Its text is known by its digest.
-            Outcome::InDoubt { detail } => {
-                (blake3::hash(detail.as_bytes()).to_hex()[..8].to_owned(), detail.as_str())
-            }
-            Outcome::Released => (String::new(), ""),
-            Outcome::Skipped { reason, detail } => (reason.as_str().into(), detail.as_str()),
+        let (word, text): (String, Cow<'_, str>) = match outcome {
+            Outcome::Accepted { sid } => (sid.clone(), "".into()),
+            Outcome::Rejected { code, detail } if code.is_empty() => ("unknown".into(), detail.into()),
+            Outcome::Rejected { code, detail } => (code.clone(), detail.into()),
+            // Its text is kept once a code, so it says only what is true of all with the code.
+            Outcome::InDoubt(doubt) => (doubt.cause.code().into_owned(), doubt.cause.to_string().into()),
+            Outcome::Released => (String::new(), "".into()),
+            Outcome::Skipped { reason, detail } => (reason.as_str().into(), detail.into()),
         };
         if message.state == MessageState::Rejected {
             let code = self.record.word(&message).to_owned();
@@ -428,7 +419,7 @@ impl<'b> Draft<'b> {
             self.count(to.as_str(), word.clone(), 1);
         }
         if !text.is_empty() {
-            self.change.texts.entry((to.as_str(), word.clone())).or_insert_with(|| text.to_owned());
+            self.change.texts.entry((to.as_str(), word.clone())).or_insert_with(|| text.into_owned());
         }
         let mut kept = message.kept;
         match (to, payload) {
@@ -542,7 +533,7 @@ mod tests {
         match nth {
             0 => Outcome::Accepted { sid: "s".into() },
             1 => Outcome::Rejected { code: "400".into(), detail: detail() },
-            2 => Outcome::InDoubt { detail: detail() },
+            2 => Outcome::InDoubt(DoubtCause::NoResponse.into()),
             3 => Outcome::Released,
             _ => Outcome::Skipped { reason: SkipReason::Expired, detail: detail() },
         }
@@ -574,7 +565,7 @@ mod tests {
             Event::Settle { token, place, outcome: nth } => {
                 draft.settle(*token, &[(*place, outcome(*nth)).into()]);
             }
-            Event::Expire { token, resend } => drop(draft.expire(*token, *resend, RAN_OUT)),
+            Event::Expire { token, resend } => drop(draft.expire(*token, *resend, DoubtCause::ClaimExpired)),
             Event::Decide { decision: nth } => drop(draft.decide(&decision(*nth))),
             Event::Doubt { place } => draft.doubt_untouched(&[*place]),
             Event::Report { place, state } => {

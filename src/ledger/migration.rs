@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use super::redis::Redis;
 use super::{
-    Act, Batches, Breaker, Breakers, Campaign, CampaignDrafts, Campaigns, Ledger, LedgerError, Point, Sqlite,
-    Suppress, Suppression, SuppressionUpdate,
+    Act, Batches, Breaker, Breakers, Campaign, CampaignDrafts, Ledger, LedgerError, Point, Sqlite, Suppress,
+    Suppression, SuppressionUpdate,
 };
+use super::{claims, listing};
 use crate::campaign::{CampaignId, Phone};
 
 /// How many batches are read and written together.
@@ -97,7 +98,7 @@ pub async fn migrate(
 ) -> Result<Moved, LedgerError> {
     let mut moved = Moved::default();
     let mut campaigns = Vec::new();
-    for campaign in store.campaigns().await? {
+    for campaign in listing::all(store).await? {
         if campaign.rehearsal {
             moved.rehearsals += 1;
         } else if !except.contains(&campaign.id) {
@@ -120,7 +121,7 @@ pub async fn migrate(
     for id in &campaigns {
         if !is_marked {
             // Nobody sends from the store: what is claimed was claimed by a process that is dead.
-            moved.in_doubt += store.expire_claims(id, false).await?;
+            moved.in_doubt += claims::expire(store, id, false).await?;
         }
         let whole = store.whole(id).await?;
         moved.messages += whole.campaign.counts.total;

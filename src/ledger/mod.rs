@@ -16,10 +16,15 @@ mod audit;
 mod batches;
 mod breakers;
 mod campaigns;
+pub mod claims;
+pub mod decisions;
 mod deliveries;
+pub mod doubts;
 mod draft;
 mod drafts;
 mod error;
+pub mod evidence;
+pub mod listing;
 mod memory;
 mod migration;
 mod notices;
@@ -27,12 +32,15 @@ mod plans;
 mod rate;
 mod record;
 mod redis;
+pub mod replays;
+pub mod replies;
 mod report;
 mod sent;
 mod series;
 mod sessions;
 mod sqlite;
 mod suppression;
+pub mod transitions;
 mod unmoved;
 mod writer;
 
@@ -40,31 +48,34 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::campaign::{CampaignId, Reason};
+use crate::campaign::CampaignId;
 
 pub use self::redis::{Redis, RetryPolicy};
 pub use any::AnyLedger;
 pub use audit::{Act, ActPage, Audit};
-pub use batches::{
-    ABANDONED, BatchWrite, Batches, Claim, Decision, Listed, Outcome, Purpose, Recorded, Replay, StoredBatch,
-    Swap, Swapped, Written,
-};
+pub use batches::{ABANDONED, Batches, Listed, StoredBatch, Swap, Swapped};
 pub use breakers::{Breaker, BreakerScope, Breakers, FIRST_PROBE, LAST_PROBE, OpenBreaker};
 pub use campaigns::{
-    Campaign, CampaignChanges, CampaignFilter, CampaignPage, Campaigns, Counts, Gap, LEASE, Lease,
-    NewCampaign, PRESENCE, StoredJob,
+    Campaign, CampaignChanges, Campaigns, Counts, Gap, LEASE, Lease, NewCampaign, PRESENCE, StoredJob,
 };
+pub use claims::{BatchWrite, Claim, Outcome, Purpose, Recorded, Written};
+pub use decisions::Decision;
 pub use deliveries::{DeliveryCounts, MessageReport, ReportEffect, Response};
 pub(crate) use draft::EXPIRED;
 pub use drafts::{CampaignDrafts, LARGEST_DRAFT, MOST_DRAFTS};
 pub use error::LedgerError;
+pub use listing::{CampaignFilter, CampaignPage};
 pub use memory::{Clock, Memory};
 pub use migration::{Moved, migrate};
 pub use notices::{Notices, StoredNotice};
 pub use plans::{Checkpoint, Plan, PlannedBatch, PlannedSoFar, Plans, SkippedRow, skip_unplanned};
 pub use record::BatchRecord;
-pub use report::{Cursor, ReportLine, ReportPage, Reporting, ResponsePage, Texts, report_schema};
-pub use sent::{Answer, SentMessages};
+pub use replays::Replay;
+pub use replies::Answer;
+pub use report::{
+    Cursor, ReportLine, ReportPage, Reporting, ResponsePage, Texts, report_page, report_schema, response_page,
+};
+pub use sent::SentMessages;
 pub use series::{MOST_POINTS, Point, Series};
 pub use sessions::Sessions;
 pub use sqlite::{Access, Sqlite};
@@ -142,20 +153,6 @@ pub trait Ledger:
         _: &CampaignId,
     ) -> impl Future<Output = Result<Option<String>, LedgerError>> + Send {
         async { Ok(None) }
-    }
-
-    /// A campaign as it is now. Where nothing can be written, what it waits for is not in the ledger either, and
-    /// stands in its reason all the same.
-    fn look_at(&self, id: &CampaignId) -> impl Future<Output = Result<Option<Campaign>, LedgerError>> + Send {
-        async move {
-            let Some(mut campaign) = self.campaign(id).await? else { return Ok(None) };
-            if !campaign.state.is_over()
-                && let Some(trouble) = self.write_trouble(id).await?
-            {
-                campaign.reason = Some(Reason::Backend { detail: trouble });
-            }
-            Ok(Some(campaign))
-        }
     }
 }
 

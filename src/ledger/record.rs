@@ -159,7 +159,8 @@ impl BatchRecord {
         self.messages.get(usize::from(place))
     }
 
-    /// What stands behind a message's state: code, reason, or the digest of a doubt's text.
+    /// What stands behind a message's state: code, reason, or the code of a doubt's cause. Earlier versions
+    /// wrote a digest of the doubt's text.
     pub(super) fn word(&self, message: &Message) -> &str {
         let at = usize::from(message.word).checked_sub(1);
         at.and_then(|at| self.words.get(at)).map_or("", String::as_str)

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::LedgerError;
-use super::batches::{Batches, Listed, PAGE, StoredBatch};
+use super::batches::{Batches, PAGE, StoredBatch};
 use super::deliveries::{Deliveries, Response, UNDELIVERED};
 use crate::campaign::delivery::Progress;
-use crate::campaign::{CampaignId, MessageState, text, time};
+use crate::campaign::{CampaignId, DoubtCause, MessageState, text, time};
 
 /// A line of a report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -208,95 +208,69 @@ pub trait Reporting: Batches {
         batch: u32,
         answer: String,
     ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+}
 
-    /// A part of the report: a line for each message and each skipped row.
-    ///
-    /// # Errors
-    ///
-    /// When the campaign is gone, also if it went while this was read: what was read is not all of it.
-    fn report(
-        &self,
-        id: &CampaignId,
-        from: Cursor,
-    ) -> impl Future<Output = Result<ReportPage, LedgerError>> + Send {
-        async move {
-            let written = self.written(id).await?;
-            let end = written.min(from.batch.saturating_add(PAGE));
-            let numbers: Vec<u32> = (from.batch..end).collect();
-            let texts = self.texts(id).await?;
-            let batches = self.load(id, &numbers).await?;
-            let (sids, kept) = (self.sids(&batches).await?, self.deliveries(id, &numbers).await?);
-            let requests = self.requests(id, &numbers).await?;
-            let mut lines = Vec::new();
-            for (((stored, sids), kept), request) in batches.iter().zip(&sids).zip(&kept).zip(&requests) {
-                if let Some(stored) = stored {
-                    let of_batch = batch_lines(stored, sids, &Deliveries::read(kept), &texts);
-                    lines.extend(of_batch.into_iter().map(|line| {
-                        let request_id = request.clone().filter(|_| line.attempts > 0);
-                        ReportLine { request_id, ..line }
-                    }));
-                }
-            }
-            let is_last = end == written;
-            // Skipped rows stand between the messages, so they are taken up to the page's last row.
-            let last = if is_last { u64::MAX } else { lines.last().map_or(u64::MAX, |line| line.row) };
-            let skipped = self.skipped(id, from.skipped, last).await?;
-            let next = from.skipped + skipped.len() as u64;
-            lines.extend(skipped);
-            lines.sort_by_key(|line| line.row);
-            self.written(id).await?;
-            let next = (!is_last).then_some(Cursor { batch: end, skipped: next });
-            Ok(ReportPage { lines, next })
+/// A part of the report: a line for each message and each skipped row.
+///
+/// # Errors
+///
+/// When the campaign is gone, also if it went while this was read: what was read is not all of it.
+pub async fn report_page<L: Reporting>(
+    ledger: &L,
+    id: &CampaignId,
+    from: Cursor,
+) -> Result<ReportPage, LedgerError> {
+    let written = ledger.written(id).await?;
+    let end = written.min(from.batch.saturating_add(PAGE));
+    let numbers: Vec<u32> = (from.batch..end).collect();
+    let texts = ledger.texts(id).await?;
+    let batches = ledger.load(id, &numbers).await?;
+    let (sids, kept) = (ledger.sids(&batches).await?, ledger.deliveries(id, &numbers).await?);
+    let requests = ledger.requests(id, &numbers).await?;
+    let mut lines = Vec::new();
+    for (((stored, sids), kept), request) in batches.iter().zip(&sids).zip(&kept).zip(&requests) {
+        if let Some(stored) = stored {
+            let of_batch = batch_lines(stored, sids, &Deliveries::read(kept), &texts);
+            lines.extend(of_batch.into_iter().map(|line| {
+                let request_id = request.clone().filter(|_| line.attempts > 0);
+                ReportLine { request_id, ..line }
+            }));
         }
     }
+    let is_last = end == written;
+    // Skipped rows stand between the messages, so they are taken up to the page's last row.
+    let last = if is_last { u64::MAX } else { lines.last().map_or(u64::MAX, |line| line.row) };
+    let skipped = ledger.skipped(id, from.skipped, last).await?;
+    let next = from.skipped + skipped.len() as u64;
+    lines.extend(skipped);
+    lines.sort_by_key(|line| line.row);
+    ledger.written(id).await?;
+    let next = (!is_last).then_some(Cursor { batch: end, skipped: next });
+    Ok(ReportPage { lines, next })
+}
 
-    /// Messages in doubt, the first so many in the order of the batches.
-    fn in_doubt(
-        &self,
-        id: &CampaignId,
-        most: usize,
-    ) -> impl Future<Output = Result<Vec<ReportLine>, LedgerError>> + Send {
-        async move {
-            let (texts, mut found) = (self.texts(id).await?, Vec::new());
-            for numbers in self.listed(id, Listed::Failed).await?.chunks(PAGE as usize) {
-                for stored in self.load(id, numbers).await?.iter().flatten() {
-                    let lines = batch_lines(stored, &BTreeMap::new(), &Deliveries::default(), &texts);
-                    found.extend(lines.into_iter().filter(|line| line.state == MessageState::InDoubt));
-                }
-                if found.len() >= most {
-                    break;
-                }
-            }
-            found.truncate(most);
-            Ok(found)
-        }
+/// A part of what people answered, from a batch on.
+///
+/// # Errors
+///
+/// As [`report_page`].
+pub async fn response_page<L: Reporting>(
+    ledger: &L,
+    id: &CampaignId,
+    from: u32,
+) -> Result<ResponsePage, LedgerError> {
+    let written = ledger.written(id).await?;
+    let end = written.min(from.saturating_add(PAGE));
+    if from >= end {
+        return Ok(ResponsePage::default());
     }
-
-    /// A part of what people answered, from a batch on.
-    ///
-    /// # Errors
-    ///
-    /// As [`Reporting::report`].
-    fn responses(
-        &self,
-        id: &CampaignId,
-        from: u32,
-    ) -> impl Future<Output = Result<ResponsePage, LedgerError>> + Send {
-        async move {
-            let written = self.written(id).await?;
-            let end = written.min(from.saturating_add(PAGE));
-            if from >= end {
-                return Ok(ResponsePage::default());
-            }
-            let responses = Response::in_order(&self.answers(id, from..end).await?);
-            self.written(id).await?;
-            Ok(ResponsePage { responses, next: (end < written).then_some(end) })
-        }
-    }
+    let responses = Response::in_order(&ledger.answers(id, from..end).await?);
+    ledger.written(id).await?;
+    Ok(ResponsePage { responses, next: (end < written).then_some(end) })
 }
 
 /// The lines of a batch's messages.
-fn batch_lines(
+pub(super) fn batch_lines(
     stored: &StoredBatch,
     sids: &BTreeMap<u8, String>,
     deliveries: &Deliveries,
@@ -310,6 +284,8 @@ fn batch_lines(
     )| {
         let (state, word) = (message.state, record.word(message));
         let coded = matches!(state, MessageState::Rejected | MessageState::Skipped);
+        // The text of a doubt can be made again where it is not kept, unless another version wrote the word.
+        let cause = || DoubtCause::from_code(word).filter(|_| state == MessageState::InDoubt);
         let mut line = ReportLine {
             recipient: phone.to_string(),
             row: *row,
@@ -317,7 +293,9 @@ fn batch_lines(
             state,
             sid: sids.get(&place).filter(|sid| state == MessageState::Accepted && !sid.is_empty()).cloned(),
             code: coded.then(|| word.to_owned()),
-            detail: text(state.as_str(), word).filter(|text| !text.is_empty()),
+            detail: text(state.as_str(), word)
+                .filter(|text| !text.is_empty())
+                .or_else(|| cause().map(|cause| cause.to_string())),
             attempts: u32::from(message.attempts),
             delivery: None,
             updated_at: (message.at > 0).then(|| Timestamp::from_millisecond(message.at).unwrap_or_default()),
@@ -329,4 +307,124 @@ fn batch_lines(
         line
     };
     record.each().zip(&batch.recipients).map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::campaign::{CampaignState, Phone};
+    use crate::ledger::draft::Change;
+    use crate::ledger::record::{BatchRecord, Message};
+    use crate::ledger::{
+        Access, Decision, Ledger, Memory, NewCampaign, Outcome, PlannedBatch, Purpose, Recorded, Sqlite,
+        Swap, Swapped,
+    };
+    use crate::ledger::{claims, decisions, doubts, transitions};
+
+    /// What earlier versions wrote of a doubt, and under which digest.
+    const EARLIER: (&str, &str) = ("9c0e41aa", "error sending request: operation timed out");
+
+    fn id() -> CampaignId {
+        "c1".parse().unwrap()
+    }
+
+    fn batch() -> PlannedBatch {
+        let recipient = |row| (row, Phone::from_digits(919_800_000_000 + row).unwrap());
+        PlannedBatch { campaign: id(), number: 0, recipients: (1..=3).map(recipient).collect() }
+    }
+
+    /// A running campaign whose first message an earlier version has put in doubt.
+    async fn kept_by_an_earlier_version(ledger: &impl Ledger) {
+        let new = NewCampaign {
+            id: id(),
+            named: true,
+            name: None,
+            again: true,
+            account: "main".into(),
+            fingerprint: "f".into(),
+            job: "{}".into(),
+            columns: vec!["phone".into()],
+            audience: "a".into(),
+            rows: 3,
+            batch_size: 3,
+            rehearsal: false,
+            created_by: String::new(),
+        };
+        ledger.register(new).await.unwrap();
+        transitions::change_state(ledger, &id(), CampaignState::Running, None).await.unwrap();
+        let batch = batch();
+        let (word, text) = (EARLIER.0.to_owned(), EARLIER.1.to_owned());
+        let mut record = BatchRecord::new(batch.recipients.len());
+        let doubt = Message {
+            state: MessageState::InDoubt,
+            attempts: 1,
+            at: 1_700_000_000_000,
+            ..*record.message(0).unwrap()
+        };
+        record.set(0, doubt, &word);
+        record.revision = 1;
+        let change = Change {
+            record: Some(record),
+            counters: [(("pending", String::new()), -1), (("in_doubt", String::new()), 1)].into(),
+            outcomes: vec![(0, Some((MessageState::InDoubt, word.clone())))],
+            texts: [(("in_doubt", word), text)].into(),
+            failed: Some(true),
+            ..Change::default()
+        };
+        let swapped =
+            ledger.swap_batch(Swap { batch: &batch, purpose: None, change: &change }).await.unwrap();
+        assert!(matches!(swapped, Swapped::Done { .. }), "{swapped:?}");
+    }
+
+    async fn digests_of_earlier_versions_are_shown_beside_codes(ledger: &impl Ledger) {
+        kept_by_an_earlier_version(ledger).await;
+        let claim = claims::claim(ledger, batch(), vec![1, 2], Purpose::Send).await.unwrap();
+        let doubt = |cause: DoubtCause| Outcome::InDoubt(cause.into());
+        let outcomes: Vec<Recorded> = vec![
+            (1, doubt(DoubtCause::ConnectionLost)).into(),
+            (2, doubt(DoubtCause::HttpStatus(502))).into(),
+        ];
+        claims::record(ledger, &id(), 0, claim.token, outcomes).await.unwrap();
+        let expected = [EARLIER.1, "the connection dropped before the provider answered", "HTTP 502"];
+        let shown = |lines: &[ReportLine]| -> Vec<_> {
+            assert!(lines.iter().all(|line| line.state == MessageState::InDoubt && line.code.is_none()));
+            lines.iter().map(|line| line.detail.clone().unwrap_or_default()).collect()
+        };
+        assert_eq!(shown(&report_page(ledger, &id(), Cursor::default()).await.unwrap().lines), expected);
+        assert_eq!(shown(&doubts::first(ledger, &id(), 10).await.unwrap()), expected);
+        let texts = ledger.texts(&id()).await.unwrap();
+        for word in [EARLIER.0, "connection_lost", "http_502"] {
+            assert!(texts.contains_key(&("in_doubt".to_owned(), word.to_owned())), "{word}: {texts:?}");
+        }
+        // A person decides about all of them alike.
+        assert_eq!(decisions::decide(ledger, &id(), Decision::Resend { until: i64::MAX }).await.unwrap(), 3);
+    }
+
+    #[tokio::test]
+    async fn doubts_of_earlier_versions_keep_their_text() {
+        let clock = || 1_700_000_100_000;
+        let memory = Memory::new(Arc::new(clock), Duration::from_mins(1));
+        digests_of_earlier_versions_are_shown_beside_codes(&memory).await;
+        let folder = tempfile::tempdir().unwrap();
+        let sqlite = Sqlite::open(&folder.path().join("flowcast.db"), Access::Send).unwrap();
+        digests_of_earlier_versions_are_shown_beside_codes(&sqlite).await;
+    }
+
+    #[test]
+    fn a_doubt_whose_text_is_gone_is_shown_by_its_code() {
+        let batch = batch();
+        let mut record = BatchRecord::new(batch.recipients.len());
+        let message = *record.message(0).unwrap();
+        let in_state = |state| Message { state, ..message };
+        record.set(0, in_state(MessageState::InDoubt), "http_502");
+        record.set(1, in_state(MessageState::InDoubt), EARLIER.0);
+        record.set(2, in_state(MessageState::Rejected), "http_502");
+        let stored = StoredBatch { batch, record };
+        let lines = batch_lines(&stored, &BTreeMap::new(), &Deliveries::default(), &Texts::new());
+        let details: Vec<_> = lines.iter().map(|line| line.detail.as_deref()).collect();
+        assert_eq!(details, [Some("HTTP 502"), None, None]);
+    }
 }

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::{Access, Campaigns, LedgerError, Sqlite};
+use super::{Access, Campaigns, LedgerError, Sqlite, listing};
 use crate::campaign::{CampaignId, CampaignState};
 use crate::runtime::blocking;
 
@@ -50,7 +50,7 @@ impl UnmovedStore {
     /// When the store can't be read.
     pub async fn unfinished(&self) -> Result<Option<(String, Vec<CampaignId>)>, LedgerError> {
         let Some((store, path)) = self.open().await? else { return Ok(None) };
-        let campaigns = store.campaigns().await?;
+        let campaigns = listing::all(&store).await?;
         let open = campaigns.into_iter().filter(|campaign| {
             !campaign.rehearsal
                 && campaign.state != CampaignState::Cancelled

@@ -7,6 +7,7 @@
 
 use tokio::sync::{Mutex, oneshot};
 
+use super::claims;
 use super::{BatchRecord, BatchWrite, Batches, Claim, LedgerError, PlannedBatch, Purpose, Recorded, Written};
 use crate::campaign::MessageState;
 
@@ -33,11 +34,11 @@ impl<L: Batches> BatchWriter<L> {
         }
     }
 
-    /// Claims messages before their request goes out, as [`Batches::claim`] does.
+    /// Claims messages before their request goes out, as [`claims::claim`] does.
     ///
     /// # Errors
     ///
-    /// As [`Batches::claim`].
+    /// As [`claims::claim`].
     pub async fn claim(&self, messages: Vec<u8>, purpose: Purpose) -> Result<Claim, LedgerError> {
         let token = self.ledger.token();
         match self.write(BatchWrite::Claim { token, messages, purpose }).await? {
@@ -46,11 +47,11 @@ impl<L: Batches> BatchWriter<L> {
         }
     }
 
-    /// Records what became of messages, after the answer, as [`Batches::record`] does.
+    /// Records what became of messages, after the answer, as [`claims::record`] does.
     ///
     /// # Errors
     ///
-    /// As [`Batches::record`].
+    /// As [`claims::record`].
     pub async fn record(&self, token: u64, outcomes: Vec<Recorded>) -> Result<u64, LedgerError> {
         self.record_answer(token, outcomes, None).await
     }
@@ -59,7 +60,7 @@ impl<L: Batches> BatchWriter<L> {
     ///
     /// # Errors
     ///
-    /// As [`Batches::record`].
+    /// As [`claims::record`].
     pub async fn record_answer(
         &self,
         token: u64,
@@ -77,7 +78,7 @@ impl<L: Batches> BatchWriter<L> {
     ///
     /// # Errors
     ///
-    /// As [`Batches::record`].
+    /// As [`claims::record`].
     pub async fn doubt(&self, messages: Vec<u8>) -> Result<(Vec<u8>, u64), LedgerError> {
         let write = BatchWrite::Doubt { messages: messages.clone() };
         let open = match self.write(write).await? {
@@ -91,12 +92,12 @@ impl<L: Batches> BatchWriter<L> {
     ///
     /// # Errors
     ///
-    /// As [`Batches::record`].
+    /// As [`claims::record`].
     pub async fn pending(&self, messages: Vec<u8>) -> Result<Vec<u8>, LedgerError> {
         let mut known = self.known.lock().await;
         let record = match known.take() {
             Some(record) => record,
-            None => self.ledger.record_of(&self.batch).await?,
+            None => claims::record_of(&self.ledger, &self.batch).await?,
         };
         let record = known.insert(record);
         let is_pending =
@@ -118,7 +119,7 @@ impl<L: Batches> BatchWriter<L> {
         if !waiting.is_empty() {
             let (mut writes, senders): (Vec<BatchWrite>, Vec<_>) = waiting.into_iter().unzip();
             share_token(&mut writes);
-            let written = self.ledger.write(&self.batch, &mut known, &writes).await;
+            let written = claims::write(&self.ledger, &self.batch, &mut known, &writes).await;
             drop(known);
             match written {
                 Ok(written) => {

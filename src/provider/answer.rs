@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::Reply;
 use crate::campaign::codes::{Code, Effect};
+use crate::campaign::{Doubt, DoubtCause};
 
 /// What the body of an answer says in the provider's own words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,10 +68,7 @@ pub enum Answer {
         detail: String,
     },
     /// Nobody knows what was taken.
-    Unknown {
-        /// What was seen instead of an answer.
-        detail: String,
-    },
+    Unknown(Doubt),
 }
 
 /// What an answer says of one message.
@@ -110,10 +108,7 @@ pub enum Entry {
         detail: String,
     },
     /// Taken or not.
-    Unknown {
-        /// What was seen instead of an entry.
-        detail: String,
-    },
+    Unknown(Doubt),
 }
 
 /// How far a refusal or a limit reaches.
@@ -138,9 +133,7 @@ pub fn classify(reply: &Reply, said: ParsedBody) -> Answer {
         ParsedBody::Entries(entries) => match status {
             200..=299 => return Answer::Entries(entries),
             // One of the two is not true.
-            _ => {
-                return Answer::Unknown { detail: format!("HTTP {status}, with an entry that says success") };
-            }
+            _ => return Answer::Unknown(DoubtCause::SuccessInError(status).into()),
         },
         ParsedBody::Error { code, known, text } => (code, known, text, true),
         ParsedBody::Foreign { text } => (None, None, text, false),
@@ -149,9 +142,11 @@ pub fn classify(reply: &Reply, said: ParsedBody) -> Answer {
     let named = |code: Option<String>| code.unwrap_or_else(|| status.to_string());
     let refused = |scope, what: &str| Answer::Refused { scope, reason: format!("{detail}; {what}") };
     let remedy = known.map_or("", |code| code.remedy);
+    let unknown = |cause: DoubtCause| Answer::Unknown(in_doubt(cause, &text));
     match (status, known.map(|code| code.effect)) {
         // Said to be taken, and no word of what.
-        (200..=299, _) => Answer::Unknown { detail: format!("{detail}, with a body that can't be read") },
+        (200..=299, _) if is_theirs => unknown(DoubtCause::ErrorInSuccess(status)),
+        (200..=299, _) => unknown(DoubtCause::UnreadableBody(status)),
         // Nothing between us and the provider invents its code; and it says more than the status does.
         (300..=599, Some(Effect::HoldAccount)) => refused(Scope::Account, remedy),
         (300..=599, Some(Effect::HoldCampaign)) => refused(Scope::Campaign, remedy),
@@ -184,8 +179,13 @@ pub fn classify(reply: &Reply, said: ParsedBody) -> Answer {
         // The documents say to try again, and say it for their own answers alone: the same status from
         // something between us and them proves nothing.
         (500 | 503, _) if is_theirs => Answer::TryAgain { code: named(code), detail },
-        _ => Answer::Unknown { detail },
+        _ => unknown(DoubtCause::HttpStatus(status)),
     }
+}
+
+/// A doubt with what the response says beside its cause.
+fn in_doubt(cause: DoubtCause, text: &str) -> Doubt {
+    if text.is_empty() { cause.into() } else { Doubt { cause, detail: format!("{cause}: {text}") } }
 }
 
 /// What an entry that says failure proves; nothing of it was taken.
@@ -319,7 +319,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         for answers in [theirs, foreign] {
-            assert!(matches!(answers(200), Answer::Unknown { .. }));
+            assert!(matches!(answers(200), Answer::Unknown(_)));
             assert!(matches!(answers(400), Answer::Malformed { code, .. } if code == "400"));
             for status in [401, 402] {
                 assert_eq!(scope(answers(status)), Scope::Account, "{status}");
@@ -361,11 +361,34 @@ mod tests {
     }
 
     #[test]
+    fn a_doubt_says_what_was_seen_and_its_cause_only_what_is_true_of_all_such() {
+        let doubt = |answer| match answer {
+            Answer::Unknown(doubt) => (doubt.cause, doubt.detail),
+            other => panic!("{other:?}"),
+        };
+        let of = |cause, detail: &str| (cause, detail.to_owned());
+        assert_eq!(doubt(theirs(502)), of(DoubtCause::HttpStatus(502), "HTTP 502: why"));
+        assert_eq!(doubt(foreign(502)), of(DoubtCause::HttpStatus(502), "HTTP 502"));
+        assert_eq!(
+            doubt(theirs(202)),
+            of(DoubtCause::ErrorInSuccess(202), "HTTP 202, with an error in its body: why")
+        );
+        assert_eq!(
+            doubt(foreign(202)),
+            of(DoubtCause::UnreadableBody(202), "HTTP 202, with a body that can't be read")
+        );
+    }
+
+    #[test]
     fn a_success_that_says_failure_proves_nothing() {
-        assert!(matches!(coded(202, Source::Kaleyra, "E110"), Answer::Unknown { .. }));
+        let cause = |answer| match answer {
+            Answer::Unknown(doubt) => doubt.cause,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(cause(coded(202, Source::Kaleyra, "E110")), DoubtCause::ErrorInSuccess(202));
         for status in [400, 401, 429, 500, 502] {
             let entries = ParsedBody::Entries(vec![Entry::Accepted { sid: "s".into() }]);
-            assert!(matches!(classify(&reply(status), entries), Answer::Unknown { .. }), "{status}");
+            assert_eq!(cause(classify(&reply(status), entries)), DoubtCause::SuccessInError(status));
         }
     }
 

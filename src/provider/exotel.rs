@@ -15,7 +15,7 @@ use super::{
 };
 use crate::campaign::codes::{self, Code, Source};
 use crate::campaign::delivery::{self, Delivery, News, ReplyContent, Report};
-use crate::campaign::{BATCH_LIMIT, Envelope, Job, Phone, Problem};
+use crate::campaign::{BATCH_LIMIT, Doubt, DoubtCause, Envelope, Job, Phone, Problem};
 
 /// Hosts: document 000. 200 requests a minute: `docs/providers.md`.
 pub(super) const EXOTEL: Kind = Kind {
@@ -231,9 +231,8 @@ fn of_messages(entries: Vec<Entry>, count: usize) -> Vec<Entry> {
         return entries;
     }
     let found = entries.len();
-    let detail =
-        format!("the answer does not say whose its entries are: {found} of them for {count} messages");
-    vec![Entry::Unknown { detail }; count]
+    let detail = format!("the answer has {found} entries for {count} messages");
+    vec![Entry::Unknown(Doubt { cause: DoubtCause::EntryCountMismatch, detail }); count]
 }
 
 /// The entries of an answer, if it has any.
@@ -266,13 +265,13 @@ fn entry(entry: &Value, judges_others: bool) -> Entry {
         // A success has an id (documents 000, 001).
         return match sid.filter(|sid| !sid.trim().is_empty()) {
             Some(sid) => Entry::Accepted { sid },
-            None => Entry::Unknown { detail: "an entry that says success and names no message".into() },
+            None => Entry::Unknown(DoubtCause::NoMessageId.into()),
         };
     }
     let code = plain(error.and_then(|error| error.get("code"))).or_else(|| plain(entry.get("code")));
     let failed = matches!(status, "failure" | "failed" | "error") || error.is_some() || !fine;
     if !failed || status == "success" {
-        return Entry::Unknown { detail: "an entry that says neither success nor failure".into() };
+        return Entry::Unknown(DoubtCause::UnclearEntry.into());
     }
     let code = code.unwrap_or_else(|| "unknown".into());
     let text = |name| error.and_then(|error| error.get(name)).and_then(Value::as_str).unwrap_or_default();

@@ -23,7 +23,7 @@ use crate::campaign::delivery::{News, Reply, ReplyContent, Report};
 use crate::campaign::notice::Notice;
 use crate::campaign::problem::nearest;
 use crate::campaign::rules::{Authority, Limit};
-use crate::campaign::{BATCH_LIMIT, Envelope, Job, Phone, Problem};
+use crate::campaign::{BATCH_LIMIT, DoubtCause, Envelope, Job, Phone, Problem};
 
 /// Hosts: document 002. A batch is up to a hundred requests at once.
 pub(super) const KALEYRA: Kind = Kind {
@@ -265,7 +265,7 @@ impl Provider for Kaleyra {
         }
         ParsedBody::Entries(vec![match message_id {
             Some(sid) if !sid.is_empty() => Entry::Accepted { sid },
-            _ => Entry::Unknown { detail: "an answer that says WA202 and names no message".into() },
+            _ => Entry::Unknown(DoubtCause::NoMessageId.into()),
         }])
     }
 }

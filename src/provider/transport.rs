@@ -18,6 +18,7 @@ use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
 use super::Request;
+use crate::campaign::{Doubt, DoubtCause};
 
 /// How long a request may take in all.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -55,7 +56,7 @@ pub enum Failure {
     NotSent(String),
     /// The request began to go out: it may have been taken.
     #[error("{0}")]
-    MayBeSent(String),
+    MayBeSent(Doubt),
 }
 
 /// A pool of connections.
@@ -155,11 +156,10 @@ impl Transport {
                         Failure::NotSent(format!("cannot connect to the provider: {}", root_cause(&fault)))
                     }
                     (false, true) => {
-                        Failure::MayBeSent(format!("the provider did not answer within {seconds} s"))
+                        let detail = format!("the provider did not answer within {seconds} s");
+                        Failure::MayBeSent(Doubt { cause: DoubtCause::NoResponse, detail })
                     }
-                    (false, false) => {
-                        Failure::MayBeSent("the connection dropped before the provider answered".into())
-                    }
+                    (false, false) => Failure::MayBeSent(DoubtCause::ConnectionLost.into()),
                 });
             }
         };
@@ -355,13 +355,13 @@ mod tests {
             stream.read_exact(&mut some).await.unwrap();
         })
         .await;
-        assert!(matches!(result, Err(Failure::MayBeSent(_))), "{result:?}");
+        assert_eq!(result, Err(Failure::MayBeSent(DoubtCause::ConnectionLost.into())));
     }
 
     #[tokio::test]
     async fn closed_after_the_request_is_unknown() {
         let result = post_to(|mut stream| async move { read_all(&mut stream).await }).await;
-        assert!(matches!(result, Err(Failure::MayBeSent(_))), "{result:?}");
+        assert_eq!(result, Err(Failure::MayBeSent(DoubtCause::ConnectionLost.into())));
     }
 
     #[tokio::test]
@@ -371,7 +371,7 @@ mod tests {
             stream.write_all(b"HTTP/1.1 202 Acc").await.unwrap();
         })
         .await;
-        assert!(matches!(result, Err(Failure::MayBeSent(_))), "{result:?}");
+        assert_eq!(result, Err(Failure::MayBeSent(DoubtCause::ConnectionLost.into())));
     }
 
     #[tokio::test]
@@ -381,7 +381,7 @@ mod tests {
             stream.set_zero_linger().unwrap();
         })
         .await;
-        assert!(matches!(result, Err(Failure::MayBeSent(_))), "{result:?}");
+        assert_eq!(result, Err(Failure::MayBeSent(DoubtCause::ConnectionLost.into())));
     }
 
     #[tokio::test]
@@ -391,7 +391,8 @@ mod tests {
             std::future::pending::<()>().await;
         })
         .await;
-        assert!(matches!(result, Err(Failure::MayBeSent(_))), "{result:?}");
+        let detail = "the provider did not answer within 1 s".to_owned();
+        assert_eq!(result, Err(Failure::MayBeSent(Doubt { cause: DoubtCause::NoResponse, detail })));
     }
 
     #[tokio::test]

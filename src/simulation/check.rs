@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::World;
 use crate::campaign::{CampaignId, CampaignState, MessageState, Phone, Rate};
-use crate::ledger::{ABANDONED, Campaigns, Cursor, Memory, Reporting};
+use crate::ledger::report_page;
+use crate::ledger::{ABANDONED, Campaigns, Cursor, Memory};
 
 /// Holds a campaign against what the provider knows.
 pub(super) async fn campaign(
@@ -22,7 +23,7 @@ pub(super) async fn campaign(
     }
     let (mut lines, mut at) = (Vec::new(), Some(Cursor::default()));
     while let Some(from) = at {
-        let page = ledger.report(id, from).await.unwrap();
+        let page = report_page(ledger, id, from).await.unwrap();
         lines.extend(page.lines);
         at = page.next;
     }

@@ -11,6 +11,7 @@ use super::Broken;
 use super::node::Node;
 use crate::campaign::notice::{Notice, Noticed};
 use crate::campaign::{CampaignId, CampaignState, MessageRef, Phone, SkipReason};
+use crate::ledger::claims;
 use crate::ledger::{
     Act, ActPage, Audit, Batches, Breaker, Breakers, Campaign, CampaignChanges, CampaignDrafts, Campaigns,
     Checkpoint, Lease, Ledger, LedgerError, Listed, Memory, NewCampaign, Notices, OpenBreaker, OptOut,
@@ -194,12 +195,10 @@ impl Batches for Remote {
         Ok(swapped)
     }
 
-    async fn expire_claims(&self, id: &CampaignId, resend: bool) -> Result<u64, LedgerError> {
-        let resend = resend || self.breaks(Broken::ExpiredIsInDoubt);
-        ask!(self, ledger => ledger.expire_claims(id, resend))
-    }
-
     async fn due_claims(&self, id: &CampaignId) -> Result<Vec<(u64, u32)>, LedgerError> {
+        if self.breaks(Broken::ExpiredIsInDoubt) {
+            ask!(self, ledger => claims::expire(ledger, id, true))?;
+        }
         ask!(self, ledger => ledger.due_claims(id))
     }
 

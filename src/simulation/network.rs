@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::node::Node;
 use super::{Broken, World};
-use crate::campaign::Phone;
+use crate::campaign::{DoubtCause, Phone};
 use crate::ledger::Memory;
 use crate::provider::Request;
 use crate::provider::transport::{Failure, Reply, SimulatedNetwork};
@@ -84,13 +84,13 @@ async fn post(
         world.tell(|| wrong.clone());
         world.seen().wrong.get_or_insert(wrong);
     }
-    let unknown = |why: &str| {
+    let unknown = |cause: DoubtCause, why: &str| {
         world.seen().unknown.extend(&to);
         world.tell(|| format!("worker {}: {why}: {}", node.number, shown(&to)));
-        Err(Failure::MayBeSent(why.into()))
+        Err(Failure::MayBeSent(cause.into()))
     };
     if left.is_zero() || cuts(0.02) {
-        return unknown("cut off on the way there");
+        return unknown(DoubtCause::ConnectionLost, "cut off on the way there");
     }
     world.seen().sent.push((simulated::true_time().unwrap_or_default(), to.len()));
     let (status, body) = match answer(world, &to) {
@@ -116,11 +116,11 @@ async fn post(
     };
     let latency = Duration::from_millis(if chance() < 0.5 { 0 } else { (chance() * 200.0) as u64 });
     if cuts(0.02) {
-        return unknown("the answer is cut off");
+        return unknown(DoubtCause::ConnectionLost, "the answer is cut off");
     }
     if cuts(0.01) || latency >= left {
         sleep(left).await;
-        return unknown("no answer in time");
+        return unknown(DoubtCause::NoResponse, "no answer in time");
     }
     sleep(latency).await;
     let retry_after = (status == 429).then(|| Duration::from_secs(1 + one_of(3) as u64));

@@ -24,6 +24,7 @@ use crate::dispatch::{
     Account, Accounts, Context, Events, LoopProgress, Prepared, control, prepare, register, work,
 };
 use crate::ledger::{Batches, Campaigns, Cursor, Memory, MessageReport, Reporting};
+use crate::ledger::{evidence, report_page};
 use crate::limiter::{AccountLimits, Concurrency, Rates};
 use crate::provider::{Credentials, PROVIDERS, Transport};
 use crate::runtime::{chance, one_of, simulated};
@@ -363,7 +364,7 @@ impl Run {
     async fn states(&self, id: &CampaignId) -> Vec<(Phone, MessageState)> {
         let (mut states, mut at) = (Vec::new(), Some(Cursor::default()));
         while let Some(from) = at {
-            let page = self.ledger.report(id, from).await.unwrap();
+            let page = report_page(&self.ledger, id, from).await.unwrap();
             states.extend(
                 page.lines.iter().filter_map(|line| Some((line.recipient.parse().ok()?, line.state))),
             );
@@ -389,7 +390,7 @@ impl Run {
                     }
                 }
                 if !reports.is_empty() {
-                    self.ledger.apply_reports(id, stored.batch.number, reports).await.unwrap();
+                    evidence::apply_reports(&self.ledger, id, stored.batch.number, reports).await.unwrap();
                 }
             }
         }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::responses::parts;
 use crate::campaign::CampaignId;
 use crate::campaign::delivery::FLOW_TOKEN;
+use crate::ledger::response_page;
 use crate::ledger::{Ledger, LedgerError};
 
 /// How many answers are looked at: a picture needs no more, and an export has all.
@@ -53,7 +54,7 @@ pub async fn answers(ledger: &impl Ledger, id: &CampaignId) -> Result<Answers, L
     let mut fields: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
     let (mut answers, mut next) = (Answers::default(), Some(0));
     while let Some(from) = next {
-        let page = ledger.responses(id, from).await?;
+        let page = response_page(ledger, id, from).await?;
         for response in &page.responses {
             answers.count += 1;
             let (reply, form) = parts(response);

@@ -10,6 +10,7 @@ use super::lines::Lines;
 use crate::campaign::CampaignId;
 use crate::campaign::delivery::ReplyContent;
 use crate::campaign::time::rfc3339;
+use crate::ledger::response_page;
 use crate::ledger::{Ledger, LedgerError, Response};
 
 /// The columns before those of the form.
@@ -78,7 +79,7 @@ pub async fn columns(ledger: &impl Ledger, id: &CampaignId) -> Result<Columns, L
     // No more answers are in memory than a page.
     let (mut columns, mut next) = (Columns::default(), Some(0));
     while let Some(from) = next {
-        let page = ledger.responses(id, from).await?;
+        let page = response_page(ledger, id, from).await?;
         columns.add(page.responses.iter().flat_map(|response| parts(response).1).map(|(name, _)| name));
         next = page.next;
     }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use flowcast::campaign::notice::{KeptNotice, Notice, Noticed};
 use flowcast::campaign::{CampaignId, CampaignState, Phone};
 use flowcast::ledger::{
-    Access, Batches, Breaker, Breakers, Campaigns, Checkpoint, Cursor, Decision, LedgerError, NewCampaign,
-    Notices, Outcome, PlannedBatch, Plans, Purpose, Recorded, Redis, Reporting, RetryPolicy, SentMessages,
-    Sqlite, migrate,
+    Access, Breaker, Breakers, Campaigns, Checkpoint, Cursor, Decision, LedgerError, NewCampaign, Notices,
+    Outcome, PlannedBatch, Plans, Purpose, Recorded, Redis, RetryPolicy, SentMessages, Sqlite, migrate,
 };
+use flowcast::ledger::{claims, decisions, listing, report_page, transitions};
 use redis::Commands;
 
 use crate::servers::{DURABLE, RedisProcess, RedisStore, redis_store};
@@ -41,7 +41,7 @@ async fn running(ledger: &Redis) {
         created_by: "asha".into(),
     };
     ledger.register(new).await.unwrap();
-    ledger.change_state(&id(), CampaignState::Running, None).await.unwrap();
+    transitions::change_state(ledger, &id(), CampaignState::Running, None).await.unwrap();
 }
 
 fn connection(store: &RedisStore) -> redis::Connection {
@@ -62,13 +62,13 @@ async fn sent(ledger: &Redis, batches: u32) {
             .checkpoint(&id(), u64::from(number) * 100, to, vec![batch(number, 100)], Vec::new())
             .await
             .unwrap();
-        let claim = ledger.claim(batch(number, 100), (0..100).collect(), Purpose::Send).await.unwrap();
+        let claim =
+            claims::claim(ledger, batch(number, 100), (0..100).collect(), Purpose::Send).await.unwrap();
         let accepted = |message: &u8| {
             let sid = format!("{:032x}", u64::from(number) * 100 + u64::from(*message));
             Recorded::from((*message, Outcome::Accepted { sid }))
         };
-        ledger
-            .record(&id(), number, claim.token, claim.messages.iter().map(accepted).collect())
+        claims::record(ledger, &id(), number, claim.token, claim.messages.iter().map(accepted).collect())
             .await
             .unwrap();
     }
@@ -85,7 +85,7 @@ async fn batches_keep_their_compact_encoding_and_a_message_takes_few_bytes() {
         line.trim().parse::<u64>().unwrap()
     };
     let ledger = store.ledger().await;
-    ledger.campaigns().await.unwrap();
+    listing::all(&ledger).await.unwrap();
     let before = used(&mut redis);
     let batches: u32 = std::env::var("FLOWCAST_TEST_BATCHES").map_or(300, |text| text.parse().unwrap());
     sent(&ledger, batches).await;
@@ -130,11 +130,11 @@ async fn accepted(
 ) -> BTreeMap<String, String> {
     let batch = batch(number, sids.len() as u64);
     let all: Vec<u8> = (0..).take(sids.len()).collect();
-    let claim = ledger.claim(batch, all, Purpose::Send).await.unwrap();
+    let claim = claims::claim(ledger, batch, all, Purpose::Send).await.unwrap();
     let outcome =
         |(message, sid): (&u8, &String)| Recorded::from((*message, Outcome::Accepted { sid: sid.clone() }));
     let outcomes = claim.messages.iter().zip(sids).map(outcome).collect();
-    ledger.record(&id(), number, claim.token, outcomes).await.unwrap();
+    claims::record(ledger, &id(), number, claim.token, outcomes).await.unwrap();
     redis.hgetall(format!("flowcast:{{c1}}:batch:{number}")).unwrap()
 }
 
@@ -200,9 +200,9 @@ async fn a_server_that_forgot_the_scripts_is_told_them_again() {
     let store = redis_store();
     let ledger = store.ledger().await;
     running(&ledger).await;
-    ledger.claim(batch(0, 3), vec![0], Purpose::Send).await.unwrap();
+    claims::claim(&ledger, batch(0, 3), vec![0], Purpose::Send).await.unwrap();
     let _: () = redis::cmd("SCRIPT").arg("FLUSH").query(&mut connection(&store)).unwrap();
-    assert_eq!(ledger.claim(batch(0, 3), vec![1], Purpose::Send).await.unwrap().messages, [1]);
+    assert_eq!(claims::claim(&ledger, batch(0, 3), vec![1], Purpose::Send).await.unwrap().messages, [1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -210,29 +210,29 @@ async fn what_a_claim_that_ran_out_was_told_is_taken_as_far_as_it_proves_somethi
     let store = redis_store();
     let (slow, other) = (store.ledger().await, store.ledger().await);
     running(&slow).await;
-    let stale = slow.claim(batch(0, 5), vec![0, 1, 2, 3, 4], Purpose::Send).await.unwrap();
-    assert_eq!(other.expire_claims(&id(), false).await.unwrap(), 0, "it holds by the store's clock");
+    let stale = claims::claim(&slow, batch(0, 5), vec![0, 1, 2, 3, 4], Purpose::Send).await.unwrap();
+    assert_eq!(claims::expire(&other, &id(), false).await.unwrap(), 0, "it holds by the store's clock");
     store.let_claims_run_out().await;
-    assert_eq!(other.expire_claims(&id(), false).await.unwrap(), 5);
+    assert_eq!(claims::expire(&other, &id(), false).await.unwrap(), 5);
     // Proof that it never went out releases a doubt; a late answer settles one.
     let late = vec![(0, Outcome::Released).into(), (1, Outcome::Accepted { sid: "late".into() }).into()];
-    slow.record(&id(), 0, stale.token, late).await.unwrap();
+    claims::record(&slow, &id(), 0, stale.token, late).await.unwrap();
     let counts = slow.campaign(&id()).await.unwrap().unwrap().counts;
     assert_eq!((counts.pending, counts.accepted, counts.in_doubt), (1, 1, 3));
     // A person has the others sent again, and another worker has them in its hands now.
-    other.decide(&id(), Decision::Resend { until: i64::MAX }).await.unwrap();
-    let fresh = other.claim(batch(0, 5), vec![2, 3, 4], Purpose::Send).await.unwrap();
+    decisions::decide(&other, &id(), Decision::Resend { until: i64::MAX }).await.unwrap();
+    let fresh = claims::claim(&other, batch(0, 5), vec![2, 3, 4], Purpose::Send).await.unwrap();
     assert_eq!(fresh.messages, [2, 3, 4]);
     let late = vec![
         (2, Outcome::Released).into(),
         (3, Outcome::Rejected { code: "7".into(), detail: String::new() }).into(),
         (4, Outcome::Accepted { sid: "first".into() }).into(),
     ];
-    slow.record(&id(), 0, stale.token, late).await.unwrap();
+    claims::record(&slow, &id(), 0, stale.token, late).await.unwrap();
     let counts = slow.campaign(&id()).await.unwrap().unwrap().counts;
     assert_eq!((counts.sending, counts.accepted, counts.rejected), (2, 2, 0));
     let outcomes = [2, 3, 4].map(|message| (message, Outcome::Accepted { sid: "second".into() }).into());
-    other.record(&id(), 0, fresh.token, outcomes.into()).await.unwrap();
+    claims::record(&other, &id(), 0, fresh.token, outcomes.into()).await.unwrap();
     let counts = slow.campaign(&id()).await.unwrap().unwrap().counts;
     assert_eq!((counts.sending, counts.accepted), (0, 4));
 }
@@ -266,13 +266,13 @@ async fn a_killed_redis_comes_back_with_all_that_was_written() {
     let ledger =
         Redis::connect(&url.as_str().into(), RetryPolicy::Endless, Duration::from_secs(1)).await.unwrap();
     running(&ledger).await;
-    let claim = ledger.claim(batch(0, 3), vec![0, 1], Purpose::Send).await.unwrap();
+    let claim = claims::claim(&ledger, batch(0, 3), vec![0, 1], Purpose::Send).await.unwrap();
     server.kill();
     let recording = {
         let ledger = ledger.clone();
         tokio::spawn(async move {
             let outcomes = vec![(0, Outcome::Accepted { sid: "s".into() }).into()];
-            ledger.record(&id(), 0, claim.token, outcomes).await
+            claims::record(&ledger, &id(), 0, claim.token, outcomes).await
         })
     };
     let impatient = Redis::connect(&url.as_str().into(), RetryPolicy::Short, Duration::from_secs(1)).await;
@@ -297,22 +297,22 @@ async fn a_replica_and_a_full_server_are_waited_for_with_what_to_do() {
         let _: () = redis::cmd("CONFIG").arg("SET").arg(name).arg(value).query(&mut redis).unwrap();
     };
     config("maxmemory", "1");
-    let fault = ledger.claim(batch(0, 3), vec![0], Purpose::Send).await.unwrap_err();
+    let fault = claims::claim(&ledger, batch(0, 3), vec![0], Purpose::Send).await.unwrap_err();
     assert!(matches!(fault, LedgerError::Away(_)) && fault.to_string().contains("maxmemory"), "{fault}");
     config("maxmemory", "0");
-    assert_eq!(ledger.claim(batch(0, 3), vec![0], Purpose::Send).await.unwrap().messages, [0]);
+    assert_eq!(claims::claim(&ledger, batch(0, 3), vec![0], Purpose::Send).await.unwrap().messages, [0]);
     config("replica-read-only", "yes");
     let _: () = redis::cmd("REPLICAOF").arg("127.0.0.1").arg(1).query(&mut redis).unwrap();
-    let fault = ledger.claim(batch(0, 3), vec![1], Purpose::Send).await.unwrap_err();
+    let fault = claims::claim(&ledger, batch(0, 3), vec![1], Purpose::Send).await.unwrap_err();
     assert!(fault.to_string().contains("point redis.url to the master"), "{fault}");
     let _: () = redis::cmd("REPLICAOF").arg("NO").arg("ONE").query(&mut redis).unwrap();
     // It is a master again, and may have forgotten something: nobody here knows what was written before.
-    let claim = ledger.claim(batch(0, 3), vec![1], Purpose::Send).await.unwrap();
+    let claim = claims::claim(&ledger, batch(0, 3), vec![1], Purpose::Send).await.unwrap();
     assert!(claim.messages.is_empty() && !claim.running, "{claim:?}");
     assert!(ledger.heartbeat(&id(), 0).await.unwrap().gap.is_some());
     ledger.close_gap(&id()).await.unwrap();
     assert_eq!(ledger.heartbeat(&id(), 0).await.unwrap().gap, None);
-    assert_eq!(ledger.claim(batch(0, 3), vec![1], Purpose::Send).await.unwrap().messages, [1]);
+    assert_eq!(claims::claim(&ledger, batch(0, 3), vec![1], Purpose::Send).await.unwrap().messages, [1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -322,7 +322,7 @@ async fn a_campaign_is_forgotten_when_its_time_is_over() {
     sent(&ledger, 3).await;
     let later = jiff::Timestamp::now() + Duration::from_mins(1);
     assert_eq!(ledger.forget_ended(later).await.unwrap(), 0, "it has not ended");
-    assert!(ledger.complete(&id(), None).await.unwrap());
+    assert!(transitions::complete(&ledger, &id(), None).await.unwrap());
     assert_eq!(ledger.forget_ended(later).await.unwrap(), 0, "nobody was told of its end");
     ledger.published(&id(), CampaignState::Completed).await.unwrap();
     assert_eq!(ledger.forget_ended(jiff::Timestamp::now() - Duration::from_mins(1)).await.unwrap(), 0);
@@ -363,18 +363,18 @@ async fn a_campaign_that_is_being_removed_has_no_report() {
     let store = redis_store();
     let ledger = store.ledger().await;
     running(&ledger).await;
-    ledger.claim(batch(0, 3), vec![0], Purpose::Send).await.unwrap();
-    assert_eq!(ledger.report(&id(), Cursor::default()).await.unwrap().lines.len(), 3);
+    claims::claim(&ledger, batch(0, 3), vec![0], Purpose::Send).await.unwrap();
+    assert_eq!(report_page(&ledger, &id(), Cursor::default()).await.unwrap().lines.len(), 3);
     // As a removal leaves it that has just begun.
     let mut field = redis::cmd("HSET");
     field.arg("flowcast:{c1}:campaign").arg("removed").arg(1);
     let _: u64 = store.server().await.command(&field).await.unwrap();
-    let report = ledger.report(&id(), Cursor::default()).await;
+    let report = report_page(&ledger, &id(), Cursor::default()).await;
     assert!(matches!(report, Err(LedgerError::NoCampaign(_))), "{report:?}");
     // It is finished by whoever comes next.
     ledger.remove(&id()).await.unwrap();
     running(&ledger).await;
-    assert_eq!(ledger.report(&id(), Cursor::default()).await.unwrap().lines.len(), 0);
+    assert_eq!(report_page(&ledger, &id(), Cursor::default()).await.unwrap().lines.len(), 0);
 }
 
 fn paused() -> Notice {

@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 
 use flowcast::campaign::MessageState::{Accepted, InDoubt, Pending, Rejected, Sending, Skipped};
 use flowcast::campaign::delivery::{Delivery, News};
-use flowcast::campaign::{CampaignState, MessageState, SkipReason};
+use flowcast::campaign::{CampaignState, DoubtCause, MessageState, SkipReason};
 use flowcast::ledger::{
-    ABANDONED, Access, Batches, Campaigns, Checkpoint, Claim, Decision, Ledger, MessageReport, Outcome,
-    Purpose, Recorded, Sqlite, migrate,
+    ABANDONED, Access, Campaigns, Checkpoint, Claim, Decision, Ledger, MessageReport, Outcome, Purpose,
+    Recorded, Sqlite, migrate,
 };
+use flowcast::ledger::{claims, decisions, evidence, transitions};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -164,7 +165,7 @@ struct Life {
 impl Life {
     async fn begin(ledger: &impl Ledger, seed: u64) -> Self {
         registered(ledger).await;
-        ledger.change_state(&id(), CampaignState::Running, None).await.unwrap();
+        transitions::change_state(ledger, &id(), CampaignState::Running, None).await.unwrap();
         let size = u64::from(SIZE);
         let rows = u64::from(BATCHES) * size;
         let checkpoint = Checkpoint { batches: BATCHES, rows, digest: "d".into(), complete: true };
@@ -194,7 +195,7 @@ impl Life {
                 _ => {
                     drop(ledger);
                     ledger = store.open().await;
-                    let expired = ledger.expire_claims(&id(), false).await.unwrap();
+                    let expired = claims::expire(&ledger, &id(), false).await.unwrap();
                     let lost = model.decide(|message| message.state == Sending, InDoubt, "");
                     format!("the worker dies: {expired} of {lost} in doubt")
                 }
@@ -220,7 +221,7 @@ async fn claim(
 ) -> String {
     let (number, places) = some(random);
     let size = u64::from(SIZE);
-    let claim = ledger.claim(batch(number, size), places.clone(), Purpose::Send).await.unwrap();
+    let claim = claims::claim(ledger, batch(number, size), places.clone(), Purpose::Send).await.unwrap();
     let runs = model.state == CampaignState::Running;
     let free = |message: &Message| runs && message.state == Pending;
     let mut granted = Vec::new();
@@ -254,7 +255,7 @@ async fn answer(
         let outcome = match random.random_range(0..10) {
             0..=3 => Outcome::Accepted { sid: format!("sid-{}-{place}", claim.token) },
             4..=6 => Outcome::Rejected { code: (*CODES.choose(random).unwrap()).into(), detail: "no".into() },
-            7 | 8 => Outcome::InDoubt { detail: "timed out".into() },
+            7 | 8 => Outcome::InDoubt(DoubtCause::NoResponse.into()),
             _ => Outcome::Released,
         };
         outcomes.push((place, outcome));
@@ -269,7 +270,7 @@ async fn answer(
     }
     let step = format!("answers {outcomes:?} to claim {:x} of batch {number}", claim.token);
     let recorded: Vec<Recorded> = outcomes.into_iter().map(Recorded::from).collect();
-    ledger.record(&id(), *number, claim.token, recorded).await.unwrap();
+    claims::record(ledger, &id(), *number, claim.token, recorded).await.unwrap();
     step
 }
 
@@ -279,7 +280,7 @@ async fn call_back(ledger: &impl Ledger, model: &mut Model, random: &mut SmallRn
     let sid = format!("reported-{number}-{place}");
     let news = News::Delivery { state, code: Some("30016".into()), text: "no media".into() };
     let report = MessageReport { message: place, sid: Some(sid.clone()), at: 5_000, news };
-    ledger.apply_reports(&id(), number, vec![report]).await.unwrap();
+    evidence::apply_reports(ledger, &id(), number, vec![report]).await.unwrap();
     model.messages.get_mut(&(number, place)).unwrap().reported(state, &sid);
     format!("message {place} of batch {number} is reported {state:?}")
 }
@@ -289,7 +290,7 @@ async fn skip(ledger: &impl Ledger, model: &mut Model, random: &mut SmallRng) ->
     let (number, place) = (random.random_range(0..BATCHES), random.random_range(0..SIZE));
     let outcome = Outcome::Skipped { reason: SkipReason::Suppressed, detail: String::new() };
     model.messages.get_mut(&(number, place)).unwrap().answered(0, &outcome);
-    ledger.record(&id(), number, 0, vec![(place, outcome).into()]).await.unwrap();
+    claims::record(ledger, &id(), number, 0, vec![(place, outcome).into()]).await.unwrap();
     format!("message {place} of batch {number} is suppressed")
 }
 
@@ -306,32 +307,32 @@ async fn decide(ledger: &impl Ledger, model: &mut Model, random: &mut SmallRng) 
     };
     match random.random_range(0..20) {
         0..=2 => {
-            let done = ledger.stop(&id(), Paused, 0).await.is_ok();
+            let done = transitions::stop(ledger, &id(), Paused, 0).await.is_ok();
             let legal = move_to(model, Paused, &[Running, Held, Paused]);
             assert_eq!(done, legal);
             format!("pauses: {done}")
         }
         3..=6 => {
-            let done = ledger.change_state(&id(), Running, None).await.is_ok();
+            let done = transitions::change_state(ledger, &id(), Running, None).await.is_ok();
             // A completed one that has something to send again runs again as it is decided.
             let legal = move_to(model, Running, &[Running, Held, Paused, Completed]);
             assert_eq!(done, legal);
             format!("resumes: {done}")
         }
         7 if random.random_bool(0.2) => {
-            let done = ledger.stop(&id(), Cancelled, 0).await.is_ok();
+            let done = transitions::stop(ledger, &id(), Cancelled, 0).await.is_ok();
             let legal = move_to(model, Cancelled, &[Running, Held, Paused, Cancelled]);
             assert_eq!(done, legal);
             let mut skipped = 0;
             if legal {
-                skipped = ledger.decide(&id(), Decision::Cancel).await.unwrap();
+                skipped = decisions::decide(ledger, &id(), Decision::Cancel).await.unwrap();
                 let expected = model.decide(|message| message.state == Pending, Skipped, "cancelled");
                 assert_eq!(skipped, expected);
             }
             format!("cancels: {done}, {skipped} skipped")
         }
         8..=10 => {
-            let done = ledger.complete(&id(), None).await.unwrap();
+            let done = transitions::complete(ledger, &id(), None).await.unwrap();
             let is_settled = model.is_settled() && model.state == Running;
             assert_eq!(done, is_settled);
             if done {
@@ -345,7 +346,7 @@ async fn decide(ledger: &impl Ledger, model: &mut Model, random: &mut SmallRng) 
                 .filter(|_| random.random_bool(0.3))
                 .map(|c| (*c).into())
                 .collect();
-            let decided = ledger.decide(&id(), Decision::Retry(codes.clone())).await.unwrap();
+            let decided = decisions::decide(ledger, &id(), Decision::Retry(codes.clone())).await.unwrap();
             let is_meant = |message: &Message| {
                 let is_named = codes.contains(&message.word);
                 message.state == Rejected && (is_named || codes.is_empty() && message.word != ABANDONED)
@@ -355,12 +356,14 @@ async fn decide(ledger: &impl Ledger, model: &mut Model, random: &mut SmallRng) 
             format!("retries {codes:?}: {decided}")
         }
         15..=17 if !is_cancelled => {
-            let decided = ledger.decide(&id(), Decision::Resend { until: i64::MAX }).await.unwrap();
+            let decided =
+                decisions::decide(ledger, &id(), Decision::Resend { until: i64::MAX }).await.unwrap();
             assert_eq!(decided, model.decide(|message| message.state == InDoubt, Pending, ""));
             format!("sends what is in doubt again: {decided}")
         }
         _ => {
-            let decided = ledger.decide(&id(), Decision::Abandon { until: i64::MAX }).await.unwrap();
+            let decided =
+                decisions::decide(ledger, &id(), Decision::Abandon { until: i64::MAX }).await.unwrap();
             assert_eq!(decided, model.decide(|message| message.state == InDoubt, Rejected, ABANDONED));
             format!("gives up what is in doubt: {decided}")
         }

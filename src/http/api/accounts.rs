@@ -10,7 +10,8 @@ use super::super::problem::Problem;
 use super::Api;
 use super::refusals::OnList;
 use crate::campaign::{CampaignState, Rate, time};
-use crate::ledger::{Breaker, Breakers, CampaignFilter, Campaigns};
+use crate::ledger::listing;
+use crate::ledger::{Breaker, Breakers, CampaignFilter};
 
 /// How many running campaigns are looked at for what is used.
 const RUNNING: usize = 1000;
@@ -124,7 +125,7 @@ pub(super) async fn list(State(api): State<Api>) -> Result<Json<AccountList>, Pr
 pub(in crate::http) async fn all(api: &Api) -> Result<Vec<AccountView>, Problem> {
     let backing = api.backing()?;
     let filter = CampaignFilter { state: Some(CampaignState::Running), ..CampaignFilter::default() };
-    let running = backing.ledger.page(&filter, None, RUNNING).await?.campaigns;
+    let running = listing::page(&backing.ledger, &filter, None, RUNNING).await?.campaigns;
     let mut items = Vec::new();
     for (name, account) in backing.context.accounts.all().iter() {
         let breaker = Breaker::account(name);

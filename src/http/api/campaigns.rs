@@ -18,7 +18,7 @@ use crate::campaign::control::{Action, Control};
 use crate::campaign::problem::Problem as JobProblem;
 use crate::campaign::{CampaignState, Job, Span};
 use crate::dispatch::{self, Account, Prepared};
-use crate::ledger::{Campaign, CampaignFilter, Campaigns};
+use crate::ledger::{Campaign, CampaignFilter, listing};
 use crate::views::check::{Checked, check};
 use crate::views::status::Status;
 
@@ -151,7 +151,7 @@ pub(super) async fn list(
     let limit = limit(asked.limit, 50, 200)?;
     let filter = CampaignFilter { state: asked.state, text: asked.q, account: asked.account, tests: None };
     let from = asked.cursor.as_deref();
-    let page = api.ledger()?.page(&filter, from, limit).await?;
+    let page = listing::page(api.ledger()?, &filter, from, limit).await?;
     Ok(Json(CampaignList { items: page.campaigns.iter().map(Status::from).collect(), next: page.next }))
 }
 

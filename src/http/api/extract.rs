@@ -15,7 +15,7 @@ use super::super::problem::Problem;
 use super::Api;
 use crate::campaign::CampaignId;
 use crate::dispatch::JOB_LIMIT;
-use crate::ledger::{Campaign, Ledger, LedgerError};
+use crate::ledger::{Campaign, LedgerError, listing};
 
 /// The parameters of a query. One without a value is one that is not there.
 pub(in crate::http) struct Params<T>(pub(in crate::http) T);
@@ -83,7 +83,7 @@ pub(super) async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<
 pub(in crate::http) async fn campaign(api: &Api, id: &str) -> Result<Campaign, Problem> {
     let none = || Problem::not_found(format!("there is no campaign {:?}", crate::campaign::visible(id)));
     let id: CampaignId = id.parse().map_err(|_| none())?;
-    let found = api.ledger()?.look_at(&id).await?;
+    let found = listing::look_at(api.ledger()?, &id).await?;
     found.ok_or(LedgerError::NoCampaign(id)).map_err(Problem::from)
 }
 

@@ -13,7 +13,8 @@ use super::Api;
 use super::extract::{Params, campaign};
 use super::refusals::OnOne;
 use crate::campaign::{CampaignId, MessageState};
-use crate::ledger::{AnyLedger, Cursor, LedgerError, Reporting};
+use crate::ledger::{AnyLedger, Cursor, LedgerError};
+use crate::ledger::{report_page, response_page};
 use crate::views::lines::{Format, Lines};
 use crate::views::{report, responses};
 
@@ -136,7 +137,7 @@ fn report_pages(
         let (ledger, id) = (ledger.clone(), id.clone());
         async move {
             let Some(from) = cursor else { return Ok(None) };
-            let page = ledger.report(&id, from).await?;
+            let page = report_page(&ledger, &id, from).await?;
             let mut lines = Lines::new(format, Vec::new());
             let write = |lines: &mut Lines<Vec<u8>>| {
                 if from == Cursor::default() {
@@ -161,7 +162,7 @@ fn response_pages(
         let (ledger, id, columns) = (ledger.clone(), id.clone(), columns.clone());
         async move {
             let Some(from) = cursor else { return Ok(None) };
-            let page = ledger.responses(&id, from).await?;
+            let page = response_page(&ledger, &id, from).await?;
             let mut lines = Lines::new(format, Vec::new());
             let write = |lines: &mut Lines<Vec<u8>>| {
                 if from == 0 {

@@ -14,7 +14,8 @@ use super::Dashboard;
 use super::extract::Fields;
 use super::render::{Look, page_of, serialized};
 use crate::campaign::CampaignState;
-use crate::ledger::{Act, Audit, Breaker, BreakerScope, Breakers, CampaignFilter, Campaigns};
+use crate::ledger::listing;
+use crate::ledger::{Act, Audit, Breaker, BreakerScope, Breakers, CampaignFilter};
 
 /// How many campaigns are looked at for sender numbers, and for flows that are held.
 const LOOKED_AT: usize = 100;
@@ -26,9 +27,9 @@ pub(super) async fn list(
 ) -> Result<Html<String>, Problem> {
     let ledger = dashboard.api.ledger()?;
     let accounts = all(&dashboard.api).await?;
-    let latest = ledger.page(&CampaignFilter::default(), None, LOOKED_AT).await?;
+    let latest = listing::page(ledger, &CampaignFilter::default(), None, LOOKED_AT).await?;
     let held = CampaignFilter { state: Some(CampaignState::Held), ..CampaignFilter::default() };
-    let held = ledger.page(&held, None, LOOKED_AT).await?;
+    let held = listing::page(ledger, &held, None, LOOKED_AT).await?;
     let mut senders: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for campaign in &latest.campaigns {
         let facts = dashboard.facts.of(ledger, &campaign.id).await?;

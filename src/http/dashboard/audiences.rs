@@ -19,6 +19,7 @@ use super::render::{Look, page_of};
 use super::words;
 use crate::audience::{self, Root, Settings};
 use crate::campaign::CampaignId;
+use crate::ledger::listing;
 use crate::ledger::{Audit, Campaign, CampaignFilter, Campaigns};
 
 /// How many files are listed.
@@ -150,10 +151,10 @@ impl Uses {
 /// What uses which file: all drafts and the most recent campaigns; where it counts also all that have not ended.
 async fn uses(dashboard: &Dashboard, with_all_active: bool) -> Result<BTreeMap<String, Uses>, Problem> {
     let ledger = dashboard.api.ledger()?;
-    let mut campaigns = ledger.page(&CampaignFilter::default(), None, CAMPAIGNS).await?.campaigns;
+    let mut campaigns = listing::page(ledger, &CampaignFilter::default(), None, CAMPAIGNS).await?.campaigns;
     if with_all_active {
         let known: BTreeSet<CampaignId> = campaigns.iter().map(|campaign| campaign.id.clone()).collect();
-        let active = ledger.read_each(ledger.changes(0).await?.ids).await?;
+        let active = listing::read_each(ledger, ledger.changes(0).await?.ids).await?;
         campaigns.extend(active.into_iter().filter(|campaign| !known.contains(&campaign.id)));
     }
     let mut uses: BTreeMap<String, Uses> = BTreeMap::new();

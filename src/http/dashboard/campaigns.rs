@@ -21,9 +21,10 @@ use crate::campaign::text::titled;
 use crate::campaign::{CampaignState, SkipReason};
 use crate::dispatch::Accounts;
 use crate::ledger::{
-    Act, AnyLedger, Audit, Breakers, Campaign, CampaignDrafts, CampaignFilter, Campaigns, LedgerError,
-    OpenBreaker, Point, ReportLine, Reporting, Series,
+    Act, AnyLedger, Audit, Breakers, Campaign, CampaignDrafts, CampaignFilter, LedgerError, OpenBreaker,
+    Point, ReportLine, Series,
 };
+use crate::ledger::{doubts, listing};
 
 /// What stands for the newest campaign where there is none: no id begins like that, and an empty value is none in a query.
 const NO_CAMPAIGN: &str = "-";
@@ -97,14 +98,14 @@ impl Listed {
         asked: &ListParams,
     ) -> Result<Self, LedgerError> {
         let Some(sort) = asked.sort else {
-            let page = match ledger.page(filter, asked.cursor.as_deref(), LISTED).await {
+            let page = match listing::page(ledger, filter, asked.cursor.as_deref(), LISTED).await {
                 // A place of long ago: the beginning is as good.
-                Err(LedgerError::NoPlace) => ledger.page(filter, None, LISTED).await?,
+                Err(LedgerError::NoPlace) => listing::page(ledger, filter, None, LISTED).await?,
                 page => page?,
             };
             return Ok(Self { campaigns: page.campaigns, next: page.next, has_older: false });
         };
-        let page = ledger.page(filter, None, SORTED).await?;
+        let page = listing::page(ledger, filter, None, SORTED).await?;
         let mut campaigns = page.campaigns;
         sort.apply(&mut campaigns);
         let from = asked.cursor.as_deref().and_then(|cursor| cursor.parse().ok()).unwrap_or(0_usize);
@@ -271,7 +272,7 @@ impl Material {
         let answers = dashboard.answers.of(&backing.ledger, campaign).await?;
         let ledger = &backing.ledger;
         let doubts =
-            if campaign.counts.in_doubt > 0 { ledger.in_doubt(id, DOUBTS).await? } else { Vec::new() };
+            if campaign.counts.in_doubt > 0 { doubts::first(ledger, id, DOUBTS).await? } else { Vec::new() };
         Ok(Self {
             facts,
             points: ledger.points(id).await?,

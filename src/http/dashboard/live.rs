@@ -26,7 +26,8 @@ use super::Dashboard;
 use super::campaigns::{self, Material};
 use super::render::part;
 use crate::campaign::CampaignId;
-use crate::ledger::{CampaignFilter, Campaigns};
+use crate::ledger::CampaignFilter;
+use crate::ledger::listing;
 
 /// A page that is changed more often than this is restless.
 const REST: Duration = Duration::from_secs(2);
@@ -136,7 +137,7 @@ pub(super) async fn rows(
     let ids = asked.campaigns.unwrap_or_default();
     let ids: Vec<CampaignId> = ids.split(',').take(MOST).filter_map(|id| id.parse().ok()).collect();
     let backing = dashboard.api.backing()?;
-    let found = backing.ledger.read_each(ids).await?;
+    let found = listing::read_each(&backing.ledger, ids).await?;
     let mut all = SelectAll::new();
     for campaign in &found {
         let dashboard = dashboard.clone();
@@ -165,7 +166,7 @@ impl KnownNewest {
             return newest.clone();
         }
         let ledger = dashboard.api.ledger().ok()?;
-        let page = ledger.page(&CampaignFilter::default(), None, 1).await;
+        let page = listing::page(ledger, &CampaignFilter::default(), None, 1).await;
         let newest = page.ok().and_then(|page| page.campaigns.into_iter().next()).map(|first| first.id);
         *known = Some((Instant::now(), newest.clone()));
         newest

@@ -20,7 +20,8 @@ use crate::audience::{Audience, Scan};
 use crate::campaign::delivery::{Delivery, FLOW_TOKEN};
 use crate::campaign::{CampaignId, Job, MessageState};
 use crate::dispatch::{Refusal, scan_audience};
-use crate::ledger::{AnyLedger, Campaign, Campaigns, Cursor, LedgerError, Reporting};
+use crate::ledger::{AnyLedger, Campaign, Campaigns, Cursor, LedgerError};
+use crate::ledger::{report_page, response_page};
 use crate::views::responses;
 use crate::views::results::{self, Format, Only, Part, SHEET_ROWS};
 
@@ -131,12 +132,12 @@ fn check(campaign: &Campaign, scan: &Scan, format: Format) -> Result<(), Problem
 async fn read(ledger: AnyLedger, id: CampaignId, parts: Sender<Part>) -> Result<(), LedgerError> {
     let (mut report, mut answers) = (Some(Cursor::default()), Some(0));
     while let Some(from) = report {
-        let page = ledger.report(&id, from).await?;
+        let page = report_page(&ledger, &id, from).await?;
         let mut part = Part { lines: page.lines, responses: Vec::new(), is_last: page.next.is_none() };
         // An answer is there no later than the line of its message.
         let last = part.lines.iter().filter_map(|line| line.batch).max();
         while let Some(from) = answers.filter(|from| last.is_some_and(|last| *from <= last)) {
-            let page = ledger.responses(&id, from).await?;
+            let page = response_page(&ledger, &id, from).await?;
             part.responses.extend(page.responses);
             answers = page.next;
         }

@@ -22,8 +22,9 @@ use super::journal::{Journal, Known, KnownCampaign};
 use super::layout::Keys;
 use super::{Redis, WINDOW};
 use crate::campaign::{CampaignId, counted};
-use crate::ledger::batches::restore_batch;
-use crate::ledger::{Batches, Campaigns, Gap, LEASE, Lease, LedgerError, PRESENCE, PlannedBatch, Store};
+use crate::ledger::{
+    Batches, Campaigns, Gap, LEASE, Lease, LedgerError, PRESENCE, PlannedBatch, Store, claims,
+};
 use crate::redis_client::{Arg, Script};
 
 /// For how long a new history waits for workers at least: for one that was there and that it has forgotten.
@@ -379,7 +380,7 @@ impl Redis {
             };
             match planned {
                 Some(planned) => {
-                    restore_batch(self, &planned, &batch.record()?, &batch.sids, &batch.texts).await
+                    claims::restore(self, &planned, &batch.record()?, &batch.sids, &batch.texts).await
                 }
                 None => Ok(0),
             }

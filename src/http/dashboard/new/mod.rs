@@ -28,6 +28,7 @@ use super::render::{Look, page_of};
 use super::{Dashboard, words};
 use crate::audience::Encoding;
 use crate::campaign::{Job, PhoneParser};
+use crate::ledger::listing;
 use crate::ledger::{CampaignDrafts, CampaignFilter, Campaigns};
 use crate::routing::{get, post};
 use draft::Draft;
@@ -92,7 +93,7 @@ struct SenderNumber {
 /// The numbers of the most recent campaigns, the newest first.
 async fn senders(dashboard: &Dashboard) -> Result<Vec<SenderNumber>, Problem> {
     let ledger = dashboard.api.ledger()?;
-    let latest = ledger.page(&CampaignFilter::default(), None, LOOKED_AT).await?;
+    let latest = listing::page(ledger, &CampaignFilter::default(), None, LOOKED_AT).await?;
     let mut senders: Vec<SenderNumber> = Vec::new();
     for campaign in &latest.campaigns {
         // One that was just removed has no job any more; that keeps no new one from being made.

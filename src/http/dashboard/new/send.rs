@@ -20,7 +20,7 @@ use super::super::{Dashboard, words};
 use super::draft::Draft;
 use super::{errors, step_page};
 use crate::campaign::{CampaignId, Job, Opening, PhoneParser, Schedule, SkipReason, thousands};
-use crate::ledger::{CampaignDrafts, Campaigns};
+use crate::ledger::{CampaignDrafts, listing};
 use crate::views::check::{Checked, Note, Warning, check as checked};
 
 /// How many people's phones are shown.
@@ -123,7 +123,7 @@ async fn test_page(
     error: Option<String>,
 ) -> Result<Html<String>, Problem> {
     let ids: Vec<CampaignId> = draft.tests.iter().filter_map(|id| id.parse().ok()).collect();
-    let tests = dashboard.api.ledger()?.read_each(ids).await?;
+    let tests = listing::read_each(dashboard.api.ledger()?, ids).await?;
     let tests: Vec<Shown> = tests
         .iter()
         .map(|test| {

@@ -1,0 +1,44 @@
+//! Batches with messages that are to be queued again.
+
+use std::collections::BTreeMap;
+
+use super::batches::WINDOW;
+use super::{Batches, LedgerError, PlannedBatch, StoredBatch};
+use crate::campaign::{CampaignId, MessageState};
+
+/// A batch with messages that are to be queued again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replay {
+    /// Whom it goes to.
+    pub batch: PlannedBatch,
+    /// When it was decided, as a number that grows.
+    pub since: u64,
+    /// The pending messages whose values are kept, with these.
+    pub payloads: BTreeMap<u8, String>,
+}
+
+/// Batches whose messages are to be queued again, some at a time, with what is kept of them;
+/// without those that are `known` since then. They are told of until nothing of them is open.
+pub async fn due<L: Batches>(
+    ledger: &L,
+    id: &CampaignId,
+    known: BTreeMap<u32, u64>,
+) -> Result<Vec<Replay>, LedgerError> {
+    let all = ledger.replays(id).await?;
+    let news = all.into_iter().filter(|(number, since)| known.get(number) != Some(since));
+    let wanted: Vec<(u32, u64)> = news.take(WINDOW).collect();
+    let numbers: Vec<u32> = wanted.iter().map(|(number, _)| *number).collect();
+    if numbers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (stored, kept) = (ledger.load(id, &numbers).await?, ledger.payloads(id, &numbers).await?);
+    let mut all = Vec::with_capacity(wanted.len());
+    for (((_, since), stored), mut payloads) in wanted.into_iter().zip(stored).zip(kept) {
+        let Some(StoredBatch { batch, record }) = stored else { continue };
+        payloads.retain(|place, _| {
+            record.message(*place).is_some_and(|message| message.state == MessageState::Pending)
+        });
+        all.push(Replay { batch, since, payloads });
+    }
+    Ok(all)
+}
