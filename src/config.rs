@@ -35,31 +35,31 @@ const DEFAULT_FILE: &str = "flowcast.toml";
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The broker of the fleet.
+    /// RabbitMQ, the broker of a fleet.
     #[schemars(example = json!({ "url": "amqp://guest:guest@127.0.0.1:5672/%2f" }))]
     pub amqp: Option<Address>,
-    /// The ledger of the fleet.
+    /// Redis, the ledger of a fleet. Without it, the ledger is the embedded store.
     #[schemars(example = json!({ "url": "redis://127.0.0.1:6379/0" }))]
     pub redis: Option<Redis>,
-    /// How a worker works.
+    /// Settings of a worker.
     #[schemars(example = json!({ "grace": "40s" }))]
     pub worker: Worker,
-    /// The embedded ledger.
+    /// The embedded store, which is the ledger without `redis`.
     #[schemars(example = json!({ "path": "flowcast.db" }))]
     pub store: Store,
-    /// The HTTP side of a worker.
+    /// The HTTP server of a worker.
     #[schemars(example = json!({ "listen": "127.0.0.1:8080" }))]
     pub http: Http,
-    /// How reports of providers are taken.
+    /// Delivery reports from providers, and webhooks.
     #[schemars(example = json!({ "keys": [{ "env": "CALLBACK_KEY" }] }))]
     pub callbacks: CallbackConfig,
-    /// Where audiences may come from.
+    /// Sources of audiences.
     #[schemars(example = json!({ "root": "audiences" }))]
     pub audiences: Audiences,
-    /// Who is told of events by HTTP.
+    /// Events that are published by HTTP.
     #[schemars(example = json!({ "webhooks": [{ "url": "https://example.com/events" }] }))]
     pub events: EventsConfig,
-    /// Credentials and limits, by name.
+    /// Accounts at providers, by name: credentials and limits.
     #[schemars(example = json!({ "main": { "provider": "exotel", "region": "mumbai", "account_sid": "example1", "api_key": { "env": "EXOTEL_KEY" }, "api_token": { "env": "EXOTEL_TOKEN" } } }))]
     pub accounts: BTreeMap<String, AccountConfig>,
     #[serde(skip)]
@@ -95,29 +95,28 @@ impl Settings {
     }
 }
 
-/// A server's address, which may hold credentials.
+/// The URL of a server, which may contain credentials.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Address {
-    /// As `amqp://guest:guest@127.0.0.1:5672/%2f`; several nodes of a cluster are separated by commas.
+    /// URL of RabbitMQ, e.g. `amqp://guest:guest@127.0.0.1:5672/%2f`. Commas separate the nodes of a cluster.
     #[schemars(example = json!("amqp://guest:guest@127.0.0.1:5672/%2f"))]
     pub url: Secret,
 }
 
-/// The ledger of the fleet.
+/// Redis, the ledger of a fleet.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Redis {
-    /// As `redis://user:password@127.0.0.1:6379/0`, or `rediss://` with TLS; several nodes of a cluster
-    /// are separated by commas. Or the sentinels that know the master:
-    /// `redis+sentinel://user:password@host:26379,host:26379/service/0`.
+    /// URL of Redis, e.g. `redis://user:password@127.0.0.1:6379/0`, or `rediss://` with TLS. Commas separate the
+    /// nodes of a cluster. With Sentinel: `redis+sentinel://user:password@host:26379,host:26379/service/0`.
     #[schemars(example = json!("redis://127.0.0.1:6379/0"))]
     pub url: Secret,
-    /// How many replicas must have a claim before its request goes out.
+    /// Number of replicas that must have a claim before its request is sent.
     #[serde(default, deserialize_with = "replicas")]
     #[schemars(schema_with = "schema::replicas", example = json!(1))]
     pub replicas: u32,
-    /// How long a campaign is kept after it has ended.
+    /// Time for which a campaign is kept after it has ended.
     #[serde(default = "thirty_days")]
     #[schemars(example = json!("30d"))]
     pub keep_for: Time,
@@ -127,11 +126,11 @@ fn thirty_days() -> Time {
     Time(Duration::from_hours(30 * 24))
 }
 
-/// How a worker works.
+/// Settings of a worker.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Worker {
-    /// How long a worker that is stopped may take to finish what is under way.
+    /// Maximum time for which a worker that is stopped finishes the requests in flight.
     #[schemars(example = json!("40s"))]
     pub grace: Time,
 }
@@ -142,11 +141,11 @@ impl Default for Worker {
     }
 }
 
-/// The embedded ledger.
+/// The embedded store.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
-    /// Its file.
+    /// Path of the store's file.
     #[schemars(example = json!("flowcast.db"))]
     pub path: PathBuf,
 }
@@ -157,18 +156,18 @@ impl Default for Store {
     }
 }
 
-/// The HTTP side of a worker.
+/// The HTTP server of a worker.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
-    /// Where it listens.
+    /// Address and port on which the worker listens.
     #[schemars(example = json!("127.0.0.1:8080"))]
     pub listen: String,
-    /// How the provider reaches it.
+    /// Public URL of the worker, to which providers send their reports. Without it, flowcast receives no reports.
     #[schemars(example = json!("https://flowcast.example.com"))]
     pub public_url: Option<Url>,
-    /// Who may use it.
-    #[schemars(example = json!([{ "name": "reports", "role": "viewer", "token": { "env": "REPORTS_TOKEN" } }]))]
+    /// Tokens of the API and the dashboard. Without any, both answer on loopback only.
+    #[schemars(example = json!([{ "name": "reports", "role": "viewer", "token": { "env": "REPORTS_TOKEN" } }]), extend("default" = json!([])))]
     pub tokens: Vec<Token>,
 }
 
@@ -178,23 +177,24 @@ impl Default for Http {
     }
 }
 
-/// How reports of providers are taken, where `http.public_url` says how they reach us.
+/// Delivery reports from providers, which arrive at `http.public_url`, and webhooks.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CallbackConfig {
-    /// The keys that seal the addresses of reports: the first seals, all open. To replace one, put the
-    /// new one before it, and take the old one out when its campaigns are over. Without any, the ledger
-    /// makes one and keeps it.
-    #[schemars(example = json!([{ "env": "CALLBACK_KEY" }]))]
+    /// Keys that seal the addresses of reports: the first key seals, every key opens. To replace a key, insert the
+    /// new key before it, and remove the old key when its campaigns have ended. Without any, the ledger creates a
+    /// key and keeps it.
+    #[schemars(example = json!([{ "env": "CALLBACK_KEY" }]), extend("default" = json!([])))]
     pub keys: Vec<Secret>,
-    /// The key that signs webhooks, and what is handed on to a job's own `status_callback`.
+    /// Key that signs webhooks, and the reports that are forwarded to a job's `status_callback`. Without it, they
+    /// are not signed.
     #[schemars(example = json!({ "file": "/run/secrets/signing-key" }))]
     pub signing_key: Option<Secret>,
-    /// Whether reports may be handed on to addresses inside, as of a private network.
+    /// Whether reports may be forwarded to private addresses, e.g. of a local network.
     #[schemars(example = json!(true))]
     pub forward_to_private: bool,
-    /// Words that put who answers with them on the list of suppressed numbers; by default STOP and its
-    /// kin.
+    /// Words that put a recipient who replies with one of them on the suppression list. The default is STOP,
+    /// STOPALL, STOP ALL, UNSUBSCRIBE, CANCEL, END, QUIT and OPT OUT.
     #[schemars(example = json!(["STOP", "UNSUBSCRIBE"]))]
     pub stop_words: Option<Vec<String>>,
 }
@@ -203,45 +203,45 @@ pub struct CallbackConfig {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Token {
-    /// Whose it is.
+    /// Name of the holder, which the audit log shows.
     #[schemars(example = json!("reports"))]
     pub name: String,
-    /// What its holder may do.
+    /// Rights of the holder: a viewer may read everything, an operator may do everything.
     #[schemars(example = json!("viewer"))]
     pub role: Role,
-    /// The token.
+    /// Token that the client sends.
     #[schemars(example = json!({ "env": "REPORTS_TOKEN" }))]
     pub token: Secret,
 }
 
-/// What the holder of a token may do.
+/// The rights of a token's holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Look.
+    /// May read everything.
     Viewer,
-    /// Everything.
+    /// May do everything.
     Operator,
 }
 
-/// Who is told of events by HTTP, beside the queues that are bound to `flowcast.events`.
+/// Events that are published by HTTP, in addition to the queues that are bound to `flowcast.events`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EventsConfig {
-    /// The addresses.
-    #[schemars(example = json!([{ "url": "https://example.com/events" }]))]
+    /// Webhooks: URLs to which events are sent.
+    #[schemars(example = json!([{ "url": "https://example.com/events" }]), extend("default" = json!([])))]
     pub webhooks: Vec<Webhook>,
 }
 
-/// An address that is told of events. Bodies are those of `docs/reference/events.md`, signed with `callbacks.signing_key`.
+/// A URL to which events are sent. `docs/reference/events.md` describes the bodies; `callbacks.signing_key` signs them.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Webhook {
-    /// The address, http or https.
+    /// URL, http or https.
     #[serde(deserialize_with = "web_address")]
     #[schemars(schema_with = "schema::web_address", example = json!("https://example.com/events"))]
     pub url: Url,
-    /// The events: names, all of a kind as `campaign.*`, or `*` for all.
+    /// Names of events; `campaign.*` stands for all events of a kind, `*` for all events.
     #[serde(default = "Webhook::campaigns", deserialize_with = "event_patterns")]
     #[schemars(schema_with = "schema::event_patterns", example = json!(["campaign.*", "message.rejected"]))]
     pub events: Vec<String>,
@@ -270,17 +270,18 @@ fn web_address<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Url,
     url.ok_or_else(|| serde::de::Error::custom("must be an http:// or https:// address"))
 }
 
-/// Where audiences may come from.
+/// Sources of audiences.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Audiences {
-    /// The folder of files, or a bucket (`s3://bucket/folder`, `gs://…`, `az://…`); for `run` and `check` by default the job's own.
+    /// Folder or bucket of the files: a path, `s3://bucket/folder`, `gs://…` or `az://…`. The default of `run` and
+    /// `check` is the folder of the job's file.
     #[schemars(example = json!("audiences"))]
     pub root: Option<String>,
-    /// The beginnings of addresses that may be read.
+    /// URL prefixes that a job may use in `audience.csv.url`.
     #[schemars(example = json!(["https://example.com/lists/"]))]
     pub allow: Vec<String>,
-    /// The most columns of an audience.
+    /// Maximum number of columns of an audience.
     #[schemars(example = json!(1000))]
     pub columns: usize,
 }
@@ -295,59 +296,61 @@ impl Default for Audiences {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AccountConfig {
-    /// The provider.
+    /// Name of the provider.
     #[serde(deserialize_with = "provider")]
     #[schemars(schema_with = "schema::providers")]
     #[schemars(example = json!("exotel"))]
     pub provider: &'static Kind,
-    /// The provider's region, which names the host.
+    /// Region of the provider, which decides the host: `singapore` or `mumbai` with Exotel; `in`, `ap` or `eu` with
+    /// Kaleyra; `global` with Meta, where it is the default.
     #[schemars(example = json!("mumbai"))]
     pub region: Option<String>,
-    /// The host itself, instead of a region.
+    /// URL of the provider's API, instead of a region.
     #[schemars(example = json!("https://api.example.com"))]
     pub base_url: Option<Url>,
-    /// The account's id there; with Meta the id of the phone number.
+    /// Id of the account at the provider, which every provider requires; with Meta, the id of the phone number.
     #[schemars(example = json!("example1"))]
     pub account_sid: Option<String>,
-    /// The key.
+    /// API key: required with Exotel and Kaleyra.
     #[schemars(example = json!({ "env": "EXOTEL_KEY" }))]
     pub api_key: Option<Secret>,
-    /// The token to the key.
+    /// Token of the API key with Exotel, or access token with Meta: required with both.
     #[schemars(example = json!({ "env": "EXOTEL_TOKEN" }))]
     pub api_token: Option<Secret>,
-    /// What the provider allows.
+    /// Limits of the account.
     #[serde(default)]
     #[schemars(example = json!({ "requests": "200/min", "messages": "80/s" }))]
     pub limits: Limits,
-    /// What the fields of callbacks are called, where the provider's customer decides that (Kaleyra):
-    /// `ref`, `id`, `status`, `recipient`, `at`, `code`, `text`; a name or a JSON pointer.
+    /// Names of the fields of callbacks, if the provider's customer chooses them (Kaleyra). Each value is a name or a
+    /// JSON pointer. The keys, with their default values: `ref` (`ref`), `custom_data` (`ref1`), `id` (`message_id`),
+    /// `status` (`status`), `recipient` (`recipient`), `at` (`timestamp`), `code` (`code`) and `text` (`message`).
     #[serde(default)]
     #[schemars(example = json!({ "ref": "ref1", "status": "/data/status" }))]
     pub callback_fields: BTreeMap<String, String>,
-    /// The callback profile that reports of sent messages go to (Kaleyra); it is named with each message.
+    /// Id of the callback profile that receives the reports of sent messages (Kaleyra). Each message names it.
     #[schemars(example = json!("IN1234"))]
     pub callback_profile_id: Option<String>,
-    /// A header that the provider's callbacks have, for those whose customer can add one (Kaleyra). A callback
-    /// without it is refused.
+    /// Header of the provider's callbacks, if its customer can add one (Kaleyra). A callback without the header is
+    /// refused.
     #[schemars(example = json!({ "name": "X-Callback-Key", "value": { "env": "CALLBACK_HEADER" } }))]
     pub callback_header: Option<CallbackHeader>,
-    /// What the provider signs its callbacks with (Meta: the app's secret). A callback without its
+    /// Secret with which the provider signs its callbacks (Meta: the app's secret). A callback without a valid
     /// signature is refused.
     #[schemars(example = json!({ "env": "META_APP_SECRET" }))]
     pub app_secret: Option<Secret>,
-    /// For how long after a message an answer that names none is taken for an answer to it, by the number that it
-    /// comes from: `0s` is never, and then nothing is kept for it.
+    /// Time after a message within which a reply that names no message is matched to it by the phone number. With
+    /// `0s`, such a reply is never matched, and flowcast keeps no data for matching.
     #[serde(default = "three_days", deserialize_with = "answers_within")]
     #[schemars(schema_with = "schema::answers_within", example = json!("3d"))]
     pub answers_within: Time,
-    /// What a message costs, for the forecast of a campaign.
+    /// Prices of messages, for the forecast of a campaign.
     #[schemars(example = json!({ "currency": "INR", "per_message": { "91": 0.88, "other": 6.0 } }))]
     pub prices: Option<PriceList>,
-    /// How many requests may be under way at once; by default as many as keep the provider busy.
+    /// Maximum number of requests in flight. Without it, the worker tunes the number itself.
     #[serde(default, deserialize_with = "concurrency")]
     #[schemars(schema_with = "schema::concurrency", example = json!(20))]
     pub concurrency: Option<NonZeroU16>,
-    /// How long a request may take; what is not answered by then is in doubt.
+    /// Timeout of a request. Messages of a request without a response are then in doubt.
     #[serde(default = "half_a_minute")]
     #[schemars(example = json!("30s"))]
     pub timeout: Time,
@@ -374,14 +377,14 @@ fn half_a_minute() -> Time {
     Time(REQUEST_TIMEOUT)
 }
 
-/// A header that callbacks have.
+/// A header of callbacks.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CallbackHeader {
-    /// Its name.
+    /// Name of the header.
     #[schemars(example = json!("X-Callback-Key"))]
     pub name: String,
-    /// Its value.
+    /// Value of the header.
     #[schemars(example = json!({ "env": "CALLBACK_HEADER" }))]
     pub value: Secret,
 }
@@ -395,23 +398,24 @@ fn provider<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static Kind,
     })
 }
 
-/// What a provider allows an account, each as `80/s`, `200/min`, `10/h`, `10000/d`, optionally with
-/// `,burst=100`.
+/// Limits of an account, each in the form `80/s`, `200/min`, `10/h` or `10000/d`, optionally with a burst:
+/// `80/s,burst=100`.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Requests of the account; Exotel's default is 200/min.
+    /// Maximum rate of the account's requests. The default is 200/min with Exotel, and no limit with other providers.
     #[schemars(example = json!("200/min"))]
     pub requests: Option<Rate>,
-    /// Messages of a sender number; the default is 80/s.
+    /// Maximum rate of messages for each sender number. The default is 80/s.
     #[schemars(example = json!("80/s"))]
     pub messages: Option<Rate>,
-    /// Unique recipients of the account in a moving day.
+    /// Maximum number of unique recipients of the account in a rolling 24 hours. The default is no limit.
     #[schemars(example = json!("10000/d"))]
     pub recipients: Option<Rate>,
 }
 
-/// A secret: the text itself, or where it stands. Its debug print shows none of it.
+/// A secret: the text itself, `{ file = "…" }` for the content of a file, or `{ env = "…" }` for an environment
+/// variable. Logs never show it.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(
     untagged,
@@ -419,17 +423,17 @@ pub struct Limits {
     expecting = "must be the text itself, { file = \"…\" } or { env = \"…\" }"
 )]
 pub enum Secret {
-    /// The text.
+    /// The secret itself.
     Plain(#[schemars(with = "String")] SecretString),
-    /// The file that holds it.
+    /// A file that contains the secret.
     File {
-        /// Its path.
+        /// Path of the file.
         #[schemars(example = json!("/run/secrets/token"))]
         file: PathBuf,
     },
-    /// The variable that holds it.
+    /// An environment variable that contains the secret.
     Env {
-        /// Its name.
+        /// Name of the variable.
         #[schemars(example = json!("EXOTEL_TOKEN"))]
         env: String,
     },

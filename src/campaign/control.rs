@@ -85,9 +85,9 @@ const PLAIN: Object = object(&[]);
 const DOCUMENT: Rule = Rule::Choice(Choice {
     tag: "control",
     common: &[
-        required("version", Rule::Integer { range: (1, 1) }, "The version of this form.", "1"),
-        optional("by", NAME, "Who wants it, for those who ask later.", r#""crm""#),
-        required("id", ID, "The campaign.", r#""diwali-2026""#),
+        required("version", Rule::Integer { range: (1, 1) }, "Version of the format.", "1"),
+        optional("by", NAME, "Name of the person or system that requests it, for the audit log.", r#""crm""#),
+        required("id", ID, "Id of the campaign.", r#""diwali-2026""#),
     ],
     arms: &[
         ("pause", PLAIN),
@@ -98,7 +98,7 @@ const DOCUMENT: Rule = Rule::Choice(Choice {
             object(&[optional(
                 "codes",
                 Rule::List { of: &NAME, min: 0, max: 100 },
-                "Only messages that were rejected with these codes. None are all.",
+                "Codes of the rejected messages that are sent again. An empty list means all codes.",
                 r#"["500"]"#,
             )
             .or("[]")]),
@@ -106,8 +106,18 @@ const DOCUMENT: Rule = Rule::Choice(Choice {
         (
             "resolve",
             object(&[
-                required("resend", Rule::Bool, "Whether they are sent again, or given up.", "false"),
-                optional("older_than", SPAN, "Only messages that have been in doubt for so long.", r#""2h""#),
+                required(
+                    "resend",
+                    Rule::Bool,
+                    "Whether the messages in doubt are sent again (`true`) or abandoned (`false`).",
+                    "false",
+                ),
+                optional(
+                    "older_than",
+                    SPAN,
+                    "Minimum time for which a message has been in doubt, e.g. `2h`.",
+                    r#""2h""#,
+                ),
             ]),
         ),
     ],

@@ -16,15 +16,15 @@ const PARTS: u64 = 1_000_000;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Price(u64);
 
-/// Prices by where a message goes.
+/// Prices by destination.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PriceList {
-    /// What the prices are in, as `INR`.
+    /// Currency of the prices, e.g. `INR`.
     #[schemars(example = &"INR")]
     pub currency: String,
-    /// The price of one message by the first digits of a number, country code first: `91`. The longest that
-    /// fits counts; `other` is the price of all else.
+    /// Price of one message by the first digits of the number, which begin with the country code, e.g. `91`. The
+    /// longest match counts; `other` is the price for all other numbers.
     #[schemars(schema_with = "prices", example = BTreeMap::from([("91", 0.88), ("other", 6.0)]))]
     per_message: BTreeMap<Prefix, Price>,
 }

@@ -109,7 +109,7 @@ impl JsonSchema for Rate {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "A limit: a whole number in a second, a minute, an hour or a day, and what may go at once.",
+            "description": "A limit: a whole number per second, minute, hour or day, and optionally the number that may be sent at once, e.g. 80/s or 200/min,burst=20.",
             "type": "string",
             "pattern": Self::PATTERN,
         })

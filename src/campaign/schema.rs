@@ -34,14 +34,14 @@ pub fn definitions() -> Value {
     json!({
         TEMPLATE: {
             "title": TEMPLATE,
-            "description": "A text in Jinja syntax that gives the value for each recipient.",
+            "description": "A string in Jinja syntax that gives the value for each recipient.",
             "type": "string",
             "maxLength": LONGEST_TEXT,
             "pattern": PLACEHOLDER,
         },
         ANYTHING: {
             "title": ANYTHING,
-            "description": "Any value. Its texts may hold placeholders.",
+            "description": "Any value. Its strings may contain placeholders.",
             "maxLength": LONGEST_TEXT,
             "items": anything,
             "propertyNames": { "maxLength": LONGEST_NAME },
@@ -156,7 +156,7 @@ impl Writer {
                 properties.insert(
                     tag.into(),
                     json!({
-                        "title": titled(tag), "description": format!("Which {} this is.", spaced(name)),
+                        "title": titled(tag), "description": format!("Type of the {}.", spaced(name)),
                         "const": word, "default": word, "examples": [word],
                     }),
                 );

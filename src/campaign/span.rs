@@ -50,7 +50,7 @@ impl JsonSchema for Span {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "A time: a whole number and a unit, as 30s, 5min, 2h or 30d.",
+            "description": "A time: a whole number and a unit, e.g. 30s, 5min, 2h or 30d.",
             "type": "string",
             "pattern": Self::PATTERN,
         })

@@ -53,7 +53,7 @@ fn in_full(code: &Code) -> String {
         let _ = writeln!(text, "  what to do: {}; {}", code.advice.as_str(), code.remedy);
     }
     if acts(code) {
-        let _ = writeln!(text, "  in an answer, flowcast {}", code.effect.as_str());
+        let _ = writeln!(text, "  in a response: flowcast {}", code.effect.as_str());
     }
     text
 }
@@ -74,26 +74,26 @@ fn table() -> String {
 fn document() -> String {
     let mut text = String::from(
         "# Codes\n\n\
-         Every code that a status or a report can show: what it means, what to do, and what flowcast does by\n\
-         itself when an answer of the provider has it. `flowcast explain CODE` says the same. Made by\n\
-         `flowcast explain --markdown`; the table is in `src/campaign/codes/table.rs`.\n",
+         Every code that a status or a report can show: its meaning, what to do, and what flowcast does when a provider's\n\
+         response has the code. `flowcast explain CODE` prints the same. `flowcast explain --markdown` generates this page\n\
+         from the table in `src/campaign/codes/table.rs`.\n",
     );
     let sources = [
-        (Source::Meta, "WhatsApp itself, in answers and reports of every provider."),
+        (Source::Meta, "WhatsApp's codes, in responses and delivery reports of every provider."),
         (
             Source::Exotel,
-            "In Exotel's delivery reports. Two public tables give other meanings to the numbers from 30004 on; these are of its documentation of messages. A report is judged by its name, and by its number only where it has none.",
+            "Codes in Exotel's delivery reports. Two public tables give other meanings to the numbers from 30004 on; these meanings are from Exotel's documentation of messages. flowcast reads the name in a report, and the number only if the report has no name.",
         ),
-        (Source::Kaleyra, "In Kaleyra's answers."),
+        (Source::Kaleyra, "Codes in Kaleyra's responses."),
         (
             Source::Http,
-            "The status of an answer, or the code of one message of Exotel's. Of one message alone, all but 429 and 5xx are rejections.",
+            "The status of a response, or Exotel's code for one message. For one message only, every code except 429 and 5xx rejects the message.",
         ),
-        (Source::Flowcast, "flowcast's own, and its reasons to skip a row."),
+        (Source::Flowcast, "flowcast's own codes, and its reasons to skip a row."),
     ];
     for (source, about) in sources {
         let _ = write!(text, "\n## {}\n\n{about}\n\n", source.as_str());
-        text += "| code | what it means | what to do | flowcast, by itself |\n|---|---|---|---|\n";
+        text += "| code | meaning | what to do | action of flowcast |\n|---|---|---|---|\n";
         for code in CODES.iter().filter(|code| code.source == source) {
             let also = if code.also.is_empty() { String::new() } else { format!("<br>{}", code.also) };
             let todo = match code.advice {

@@ -195,43 +195,43 @@ pub fn count_from_zero(accounts: &Accounts) {
 
 fn describe() {
     use metrics::{describe_counter, describe_gauge, describe_histogram};
-    describe_counter!("flowcast_messages_total", "Messages by the state that an answer led to");
-    describe_histogram!(
-        "flowcast_request_duration_seconds",
-        "How long the provider took to answer a request"
-    );
-    describe_gauge!("flowcast_campaigns_supervised", "Campaigns that this worker has something to do for");
-    describe_counter!("flowcast_callbacks_total", "Reports of providers, by what became of them");
+    describe_counter!("flowcast_messages_total", "Messages by the state that the response led to");
+    describe_histogram!("flowcast_request_duration_seconds", "Duration of requests to the provider");
+    describe_gauge!("flowcast_campaigns_supervised", "Campaigns that this worker has work for");
+    describe_counter!("flowcast_callbacks_total", "Provider callbacks by result");
     describe_counter!(
         "flowcast_forwarded_total",
-        "Reports handed on to jobs' own addresses, and events to webhooks, by result"
+        "Attempts to forward reports to status_callback URLs and events to webhooks, by result"
     );
     describe_counter!(
         "flowcast_events_lost_total",
-        "Events of reports that were not published; the ledger has the facts"
+        "Events about reports that were not published; the ledger has the facts"
     );
-    describe_counter!("flowcast_suppressed_total", "People who answered with a stop word");
-    describe_counter!("flowcast_holds_total", "How often an account, or a flow of it, was held");
-    describe_counter!("flowcast_claims_expired_total", "Messages in doubt because their worker went silent");
+    describe_counter!("flowcast_suppressed_total", "Recipients who replied with a stop word");
+    describe_counter!("flowcast_holds_total", "Holds of an account, a sender number or a flow");
+    describe_counter!(
+        "flowcast_claims_expired_total",
+        "Messages in doubt because the claim of their worker expired"
+    );
     describe_counter!(
         "flowcast_lost_messages_total",
-        "Messages that the broker lost and that were planned again"
+        "Messages of batches that the broker lost and that were planned again"
     );
     describe_counter!(
         "flowcast_restored_messages_total",
-        "Messages whose outcome Redis had forgotten and that were written again"
+        "Messages whose outcome Redis lost and that were written again"
     );
-    describe_counter!("flowcast_jobs_refused_total", "Jobs that went to the dead ones");
+    describe_counter!("flowcast_jobs_refused_total", "Jobs that were dead-lettered");
     describe_counter!(
         "flowcast_jobs_put_off_total",
-        "How often a job was put off because no account of its name could be used"
+        "Postponements of jobs because their account could not be used"
     );
     describe_histogram!(
         "http_server_request_duration_seconds",
         metrics::Unit::Seconds,
-        "How long answers of the API and the pages take until their body begins"
+        "Time from a request of the API or the dashboard to the start of the response body"
     );
-    describe_gauge!("flowcast_up", "Whether what the worker needs is there");
+    describe_gauge!("flowcast_up", "Availability of a component that the worker needs: 1 or 0");
 }
 
 async fn alive(State(shared): State<Shared>) -> Response {

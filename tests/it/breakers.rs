@@ -48,7 +48,7 @@ async fn an_account_without_money_holds_all_its_campaigns_and_releases_them_by_i
             reason.starts_with("account main is held, and a worker tries it again by itself: HTTP 400: E110"),
             "{reason}"
         );
-        assert!(reason.contains("top the account up"), "{reason}");
+        assert!(reason.contains("top up the account"), "{reason}");
         assert_eq!(status["counts"]["rejected"], 0);
     }
     // The first tries come after five and after ten seconds more, with one request each.

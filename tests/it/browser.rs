@@ -508,7 +508,7 @@ impl Person {
     /// A failure says what it means, and is retried; a doubt is decided, by a person who sees its number.
     async fn retries_and_resolves(&self, id: &str) {
         self.browser.says("Rejected by the provider").await;
-        self.browser.says("The person can't receive this").await;
+        self.browser.says("The recipient cannot receive the message").await;
         self.browser.says("In doubt").await;
         self.browser.says(UNHEARD).await;
         self.browser.is_accessible().await;

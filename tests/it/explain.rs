@@ -43,7 +43,7 @@ async fn the_summary_the_status_and_the_report_say_what_to_do() {
     world.write_config(&url, "");
     let ended = world.run(&["run", "job.json"]).await;
     assert_eq!(ended.status, Some(3), "{ended:?}");
-    let what_to_do = "Skip this person: take the number out of the list, or reach the person otherwise.";
+    let what_to_do = "Skip this person: remove the number from the list, or use another channel.";
     for text in [&ended.out, &world.flowcast(&["status", "c1"]).out] {
         assert!(text.contains("  131026: ") && text.contains(what_to_do), "{text}");
     }

@@ -52,6 +52,7 @@ mod provider_answers;
 mod queue;
 mod rabbitmq;
 mod redis_ledger;
+mod reference;
 mod reloading;
 mod requests;
 mod results;

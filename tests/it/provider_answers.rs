@@ -113,7 +113,7 @@ async fn a_400_is_split_in_halves_until_the_bad_message_stands_alone() {
     assert_eq!(states(&world), ["accepted", "rejected", "accepted"]);
     assert_eq!(
         world.report("c1")[1]["detail"],
-        "HTTP 400: malformed — Something in the message is wrong or missing. Fix the template: read the text beside the code."
+        "HTTP 400: malformed — A field of the message is invalid or missing. Fix the template: read the text next to the code."
     );
     // 3, then 1 and 2, then 1 and 1: nobody is in a request more after theirs succeeded.
     assert_eq!(provider.requests().iter().map(Vec::len).collect::<Vec<_>>(), [3, 1, 2, 1, 1]);

@@ -117,16 +117,16 @@ impl Effect {
         match self {
             Self::None => "nothing",
             Self::Reject => "rejects the message",
-            Self::Retry => "tries the message again later",
-            Self::Slow => "slows the account and tries again",
-            Self::SlowFlow => "slows every campaign with this flow",
+            Self::Retry => "retries the message later",
+            Self::Slow => "slows the account down and retries the message",
+            Self::SlowFlow => "slows every campaign with this flow down",
             Self::HoldFlow => "holds every campaign with this flow",
             Self::HoldCampaign => "holds the campaign",
             Self::HoldFlows => {
-                "holds what sends flows from the number; where the campaign sends none, the account"
+                "holds every campaign that sends flows from the number; if the campaign sends no flow, the account"
             }
-            Self::HoldSender => "holds what is sent from the number",
-            Self::HoldAccount => "holds the account, with all its campaigns",
+            Self::HoldSender => "holds every campaign that sends from the number",
+            Self::HoldAccount => "holds the account and all its campaigns",
         }
     }
 }

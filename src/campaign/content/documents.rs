@@ -22,24 +22,27 @@ pub const CONTENT: Rule = Rule::Choice(Choice {
     common: &[optional(
         "recipient_type",
         one_of(&["individual"]),
-        "Who a recipient is: a person.",
+        "Type of the recipient.",
         r#""individual""#,
     )
     .or(r#""individual""#)],
     arms: &[
-        ("text", object(&[required("text", TEXT, "The text.", r#"{ "body": "Dear {{ name }}" }"#)])),
-        ("image", object(&[required("image", CAPTIONED, "The image.", PNG)])),
-        ("audio", object(&[required("audio", LINKED, "The sound.", MP3)])),
-        ("video", object(&[required("video", CAPTIONED, "The video.", MP4)])),
-        ("document", object(&[required("document", DOCUMENT, "The document.", PDF)])),
-        ("sticker", object(&[required("sticker", LINKED, "The sticker.", WEBP)])),
-        ("location", object(&[required("location", LOCATION, "The place.", PLACE)])),
+        (
+            "text",
+            object(&[required("text", TEXT, "Text of the message.", r#"{ "body": "Dear {{ name }}" }"#)]),
+        ),
+        ("image", object(&[required("image", CAPTIONED, "Image.", PNG)])),
+        ("audio", object(&[required("audio", LINKED, "Audio file.", MP3)])),
+        ("video", object(&[required("video", CAPTIONED, "Video.", MP4)])),
+        ("document", object(&[required("document", DOCUMENT, "Document.", PDF)])),
+        ("sticker", object(&[required("sticker", LINKED, "Sticker.", WEBP)])),
+        ("location", object(&[required("location", LOCATION, "Location.", PLACE)])),
         (
             "contacts",
             object(&[required(
                 "contacts",
                 CONTACTS,
-                "People whom the recipient can add to the address book.",
+                "Contacts that the recipient can add to the address book.",
                 r#"[{ "name": { "formatted_name": "Front desk", "first_name": "Front" } }]"#,
             )]),
         ),
@@ -48,7 +51,7 @@ pub const CONTENT: Rule = Rule::Choice(Choice {
             object(&[required(
                 "interactive",
                 INTERACTIVE,
-                "A flow, a list or up to three buttons.",
+                "Flow, list, or up to three buttons.",
                 r#"{ "type": "button", "body": { "text": "Will you come?" }, "action": { "buttons": [{ "type": "reply", "reply": { "id": "yes", "title": "Yes" } }] } }"#,
             )]),
         ),
@@ -57,7 +60,7 @@ pub const CONTENT: Rule = Rule::Choice(Choice {
             object(&[required(
                 "template",
                 TEMPLATE,
-                "A template that WhatsApp has approved, and its values.",
+                "Template that WhatsApp has approved, with its values.",
                 r#"{ "name": "diwali_offer", "language": { "code": "en" } }"#,
             )]),
         ),
@@ -76,20 +79,20 @@ const TEXT: Rule = Rule::Object(object(&[
     required(
         "body",
         Rule::Text(text(4096, EXOTEL)),
-        "What it says.",
+        "Text.",
         r#""Dear {{ name }}, we are open until nine.""#,
     ),
-    optional("preview_url", Rule::Bool, "Whether a picture of its first link is shown.", "true").or("false"),
+    optional("preview_url", Rule::Bool, "Whether a preview of the first link is shown.", "true").or("false"),
 ]));
 
 const LINK_FIELD: Field =
-    required("link", LINK, "Where the file is. WhatsApp fetches it.", r#""https://example.com/a.png""#);
+    required("link", LINK, "URL of the file. WhatsApp fetches it.", r#""https://example.com/a.png""#);
 const LINKED: Rule = Rule::Object(object(&[LINK_FIELD]));
 /// Meta's reference: at most 1,024 characters.
 const CAPTION: Field = optional(
     "caption",
     Rule::Text(text(1024, Authority::Meta)),
-    "What stands below it.",
+    "Caption below the media.",
     r#""This year's lights""#,
 );
 const CAPTIONED: Rule = Rule::Object(object(&[LINK_FIELD, CAPTION]));
@@ -99,19 +102,29 @@ const DOCUMENT: Rule = Rule::Object(object(&[
     optional(
         "filename",
         ANY_TEXT,
-        "What it is called. Its extension says how WhatsApp shows it.",
+        "Name of the file. The extension decides how WhatsApp shows it.",
         r#""invoice.pdf""#,
     ),
 ]));
 
 const LOCATION: Rule = Rule::Object(object(&[
-    required("longitude", Rule::Number { range: (-180.0, 180.0) }, "In degrees, east of Greenwich.", "72.87"),
-    required("latitude", Rule::Number { range: (-90.0, 90.0) }, "In degrees, north of the equator.", "19.07"),
-    optional("name", ANY_TEXT, "What the place is called.", r#""Our shop""#),
+    required(
+        "longitude",
+        Rule::Number { range: (-180.0, 180.0) },
+        "Longitude in degrees; positive values are east of Greenwich.",
+        "72.87",
+    ),
+    required(
+        "latitude",
+        Rule::Number { range: (-90.0, 90.0) },
+        "Latitude in degrees; positive values are north of the equator.",
+        "19.07",
+    ),
+    optional("name", ANY_TEXT, "Name of the place.", r#""Our shop""#),
     optional(
         "address",
         ANY_TEXT,
-        "Its address, which is shown only beside a name.",
+        "Address of the place, which is shown only with a name.",
         r#""1 Marine Drive, Mumbai""#,
     ),
 ]));
@@ -119,11 +132,16 @@ const LOCATION: Rule = Rule::Object(object(&[
 const CONTACTS: Rule = Rule::List { of: &CONTACT, min: 1, max: usize::MAX };
 
 const CONTACT: Rule = Rule::Object(object(&[
-    required("name", NAME, "The name.", r#"{ "formatted_name": "Front desk", "first_name": "Front" }"#),
+    required(
+        "name",
+        NAME,
+        "Name of the contact.",
+        r#"{ "formatted_name": "Front desk", "first_name": "Front" }"#,
+    ),
     optional(
         "birthday",
         Rule::Text(text(0, EXOTEL).form(Form::Date)),
-        "The day of birth.",
+        "Date of birth (YYYY-MM-DD).",
         r#""1990-01-31""#,
     ),
     optional(
@@ -138,7 +156,7 @@ const CONTACT: Rule = Rule::Object(object(&[
         "Email addresses.",
         r#"[{ "email": "desk@example.com", "type": "WORK" }]"#,
     ),
-    optional("org", ORG, "Where they work.", r#"{ "company": "Example" }"#),
+    optional("org", ORG, "Employer of the contact.", r#"{ "company": "Example" }"#),
     optional(
         "phones",
         Rule::List { of: &PHONE, min: 0, max: usize::MAX },
@@ -148,19 +166,19 @@ const CONTACT: Rule = Rule::Object(object(&[
     optional(
         "urls",
         Rule::List { of: &URL, min: 0, max: usize::MAX },
-        "Addresses on the web.",
+        "Websites.",
         r#"[{ "url": "https://example.com", "type": "WORK" }]"#,
     ),
 ]));
 
 const NAME: Rule = Rule::Object(Object {
     fields: &[
-        required("formatted_name", ANY_TEXT, "The whole name, as it is shown.", r#""Dr. Asha Rao""#),
-        optional("first_name", ANY_TEXT, "The first name.", r#""Asha""#),
-        optional("last_name", ANY_TEXT, "The last name.", r#""Rao""#),
-        optional("middle_name", ANY_TEXT, "The middle name.", r#""Devi""#),
-        optional("suffix", ANY_TEXT, "What stands behind the name.", r#""PhD""#),
-        optional("prefix", ANY_TEXT, "What stands before the name.", r#""Dr.""#),
+        required("formatted_name", ANY_TEXT, "Full name, as it is shown.", r#""Dr. Asha Rao""#),
+        optional("first_name", ANY_TEXT, "First name.", r#""Asha""#),
+        optional("last_name", ANY_TEXT, "Last name.", r#""Rao""#),
+        optional("middle_name", ANY_TEXT, "Middle name.", r#""Devi""#),
+        optional("suffix", ANY_TEXT, "Suffix after the name.", r#""PhD""#),
+        optional("prefix", ANY_TEXT, "Prefix before the name.", r#""Dr.""#),
     ],
     elsewhere: &[],
     also: |name, findings, pointer| {
@@ -174,53 +192,55 @@ const NAME: Rule = Rule::Object(Object {
     also_as_schema: r#"{ "minProperties": 2 }"#,
 });
 
-const KIND: Field = optional("type", ANY_TEXT, "Which one it is: `HOME` or `WORK`.", r#""WORK""#);
+const KIND: Field = optional("type", ANY_TEXT, "Type: `HOME` or `WORK`.", r#""WORK""#);
 const ADDRESS: Rule = Rule::Object(object(&[
     optional("street", ANY_TEXT, "Street and number.", r#""1 Marine Drive""#),
-    optional("city", ANY_TEXT, "The city.", r#""Mumbai""#),
-    optional("state", ANY_TEXT, "The state.", r#""MH""#),
-    optional("zip", ANY_TEXT, "The postal code.", r#""400002""#),
-    optional("country", ANY_TEXT, "The country's name.", r#""India""#),
+    optional("city", ANY_TEXT, "City.", r#""Mumbai""#),
+    optional("state", ANY_TEXT, "State.", r#""MH""#),
+    optional("zip", ANY_TEXT, "Postal code.", r#""400002""#),
+    optional("country", ANY_TEXT, "Name of the country.", r#""India""#),
     optional(
         "country_code",
         Rule::Text(text(0, EXOTEL).form(Form::CountryCode)),
-        "The country in two letters.",
+        "Two-letter country code.",
         r#""in""#,
     ),
     KIND,
 ]));
 const EMAIL: Rule =
-    Rule::Object(object(&[optional("email", ANY_TEXT, "The address.", r#""desk@example.com""#), KIND]));
+    Rule::Object(object(&[optional("email", ANY_TEXT, "Email address.", r#""desk@example.com""#), KIND]));
 const ORG: Rule = Rule::Object(object(&[
-    optional("company", ANY_TEXT, "The company's name.", r#""Example""#),
-    optional("department", ANY_TEXT, "The department.", r#""Sales""#),
-    optional("title", ANY_TEXT, "What they do there.", r#""Manager""#),
+    optional("company", ANY_TEXT, "Name of the company.", r#""Example""#),
+    optional("department", ANY_TEXT, "Department.", r#""Sales""#),
+    optional("title", ANY_TEXT, "Job title.", r#""Manager""#),
 ]));
 const PHONE: Rule = Rule::Object(object(&[
-    optional("phone", ANY_TEXT, "The number as it is shown.", r#""+91 22 4893 1479""#),
+    optional("phone", ANY_TEXT, "Phone number, as it is shown.", r#""+91 22 4893 1479""#),
     KIND,
-    optional("wa_id", ANY_TEXT, "The number on WhatsApp, where it has one.", r#""912248931479""#),
+    optional("wa_id", ANY_TEXT, "WhatsApp number, if the contact has one.", r#""912248931479""#),
 ]));
 /// Document 001 writes the field `URL`; Meta reads `url`, as its examples do. No document asks for `http` here.
-const URL: Rule =
-    Rule::Object(object(&[optional("url", ANY_TEXT, "The address.", r#""https://example.com""#), KIND]));
+const URL: Rule = Rule::Object(object(&[
+    optional("url", ANY_TEXT, "URL of the website.", r#""https://example.com""#),
+    KIND,
+]));
 
 /// Document 001, Interactive Object; document 000 adds `flow`.
 const INTERACTIVE: Rule = Rule::Choice(Choice {
     tag: "type",
     common: &[
-        required("body", BODY, "The text of the message.", r#"{ "text": "Book your visit, {{ name }}" }"#),
-        optional("footer", FOOTER, "The small text below.", r#"{ "text": "Reply STOP to opt out" }"#),
+        required("body", BODY, "Text of the message.", r#"{ "text": "Book your visit, {{ name }}" }"#),
+        optional("footer", FOOTER, "Small text below the message.", r#"{ "text": "Reply STOP to opt out" }"#),
     ],
     arms: &[
         (
             "flow",
             object(&[
-                optional("header", ANY_HEADER, "What stands above.", HEADER),
+                optional("header", ANY_HEADER, "Header above the text.", HEADER),
                 required(
                     "action",
                     FLOW_ACTION,
-                    "The flow that the button opens.",
+                    "Flow that the button opens.",
                     r#"{ "name": "flow", "parameters": { "flow_message_version": "3", "flow_token": "{{ message_ref }}", "flow_id": "1323", "flow_cta": "Book", "flow_action": "data_exchange" } }"#,
                 ),
             ]),
@@ -228,11 +248,11 @@ const INTERACTIVE: Rule = Rule::Choice(Choice {
         (
             "list",
             object(&[
-                optional("header", TEXT_HEADER, "What stands above.", HEADER),
+                optional("header", TEXT_HEADER, "Header above the text.", HEADER),
                 required(
                     "action",
                     LIST_ACTION,
-                    "The list that the button opens.",
+                    "List that the button opens.",
                     r#"{ "button": "Choose", "sections": [{ "rows": [{ "id": "10", "title": "Ten o'clock" }] }] }"#,
                 ),
             ]),
@@ -240,11 +260,11 @@ const INTERACTIVE: Rule = Rule::Choice(Choice {
         (
             "button",
             object(&[
-                optional("header", ANY_HEADER, "What stands above.", HEADER),
+                optional("header", ANY_HEADER, "Header above the text.", HEADER),
                 required(
                     "action",
                     BUTTON_ACTION,
-                    "The buttons.",
+                    "Buttons.",
                     r#"{ "buttons": [{ "type": "reply", "reply": { "id": "yes", "title": "Yes" } }] }"#,
                 ),
             ]),
@@ -256,18 +276,18 @@ const HEADER: &str = r#"{ "type": "text", "text": "Diwali 2026" }"#;
 const BODY: Rule = Rule::Object(object(&[required(
     "text",
     Rule::Text(text(1024, EXOTEL)),
-    "What it says.",
+    "Text.",
     r#""Book your visit, {{ name }}""#,
 )]));
 const FOOTER: Rule = Rule::Object(object(&[required(
     "text",
     Rule::Text(text(60, EXOTEL)),
-    "What it says.",
+    "Text.",
     r#""Reply STOP to opt out""#,
 )]));
 
 const HEADER_TEXT: Object =
-    object(&[required("text", Rule::Text(text(60, EXOTEL)), "What it says.", r#""Diwali 2026""#)]);
+    object(&[required("text", Rule::Text(text(60, EXOTEL)), "Text.", r#""Diwali 2026""#)]);
 
 /// Document 001: a list message has a text header, reply buttons have any. Images and videos are the objects that
 /// messages have, with their captions.
@@ -277,9 +297,9 @@ const ANY_HEADER: Rule = Rule::Choice(Choice {
     common: &[],
     arms: &[
         ("text", HEADER_TEXT),
-        ("image", object(&[required("image", CAPTIONED, "The image.", PNG)])),
-        ("video", object(&[required("video", CAPTIONED, "The video.", MP4)])),
-        ("document", object(&[required("document", DOCUMENT, "The document.", PDF)])),
+        ("image", object(&[required("image", CAPTIONED, "Image.", PNG)])),
+        ("video", object(&[required("video", CAPTIONED, "Video.", MP4)])),
+        ("document", object(&[required("document", DOCUMENT, "Document.", PDF)])),
     ],
 });
 
@@ -288,46 +308,41 @@ const FLOW_ACTION: Rule = Rule::Object(object(&[
     required(
         "name",
         one_of(&["flow", "galaxy_message"]),
-        "What the action is called; `galaxy_message` on premises.",
+        "Name of the action; `galaxy_message` on premises.",
         r#""flow""#,
     ),
     required(
         "parameters",
         Rule::Object(Object {
             fields: &[
-                required("flow_message_version", one_of(&["3"]), "The version of flow messages.", r#""3""#),
+                required("flow_message_version", one_of(&["3"]), "Version of flow messages.", r#""3""#),
                 required(
                     "flow_token",
                     ANY_TEXT,
-                    "What comes back with the answer, so that it is known which message it belongs to.",
+                    "Token that is returned with the reply and identifies the message.",
                     r#""{{ message_ref }}""#,
                 ),
-                required("flow_id", ANY_TEXT, "The flow's id at WhatsApp.", r#""1323""#),
+                required("flow_id", ANY_TEXT, "Id of the flow at WhatsApp.", r#""1323""#),
                 required(
                     "flow_cta",
                     Rule::Text(text(20, EXOTEL).form(Form::NoEmoji)),
-                    "The text on the button, without emoji.",
+                    "Text of the button, without emoji.",
                     r#""Book""#,
                 ),
                 required(
                     "flow_action",
                     one_of(&["navigate", "data_exchange"]),
-                    "Whether the flow opens with a screen named here, or asks its endpoint.",
+                    "Start of the flow: `navigate` opens a screen that the job names; `data_exchange` asks the flow's endpoint.",
                     r#""navigate""#,
                 ),
                 optional(
                     "flow_action_payload",
                     FLOW_PAYLOAD,
-                    "The first screen; needed with `navigate`, and not allowed otherwise.",
+                    "First screen: required with `navigate`, and not allowed with `data_exchange`.",
                     r#"{ "screen": "WELCOME", "data": { "name": "{{ name }}" } }"#,
                 ),
-                optional(
-                    "mode",
-                    one_of(&["draft", "published"]),
-                    "Which version of the flow.",
-                    r#""published""#,
-                )
-                .or(r#""published""#),
+                optional("mode", one_of(&["draft", "published"]), "Version of the flow.", r#""published""#)
+                    .or(r#""published""#),
             ],
             elsewhere: &[],
             also: payload_with_navigate_only,
@@ -337,13 +352,13 @@ const FLOW_ACTION: Rule = Rule::Object(object(&[
                 "else": { "properties": { "flow_action_payload": false } }
             }"#,
         }),
-        "Which flow it opens, and how.",
+        "Parameters of the flow.",
         r#"{ "flow_message_version": "3", "flow_token": "{{ message_ref }}", "flow_id": "1323", "flow_cta": "Book", "flow_action": "data_exchange" }"#,
     ),
 ]));
 
 const FLOW_PAYLOAD: Rule = Rule::Object(object(&[
-    required("screen", ANY_TEXT, "The screen's name in the flow.", r#""WELCOME""#),
+    required("screen", ANY_TEXT, "Name of the screen in the flow.", r#""WELCOME""#),
     optional(
         "data",
         Rule::AnyObject { may_be_empty: false },
@@ -374,11 +389,11 @@ fn payload_with_navigate_only(parameters: &Map<String, Value>, findings: &mut Fi
 /// Document 001: a button of 20 characters, 1 to 10 sections, 10 rows in all.
 const LIST_ACTION: Rule = Rule::Object(Object {
     fields: &[
-        required("button", Rule::Text(text(20, EXOTEL)), "The text on the button.", r#""Choose""#),
+        required("button", Rule::Text(text(20, EXOTEL)), "Text of the button.", r#""Choose""#),
         required(
             "sections",
             Rule::List { of: &SECTION, min: 1, max: 10 },
-            "The rows, in sections; at most 10 rows in all.",
+            "Sections with rows: at most 10 rows in all sections.",
             r#"[{ "rows": [{ "id": "10", "title": "Ten o'clock" }] }]"#,
         ),
     ],
@@ -418,13 +433,13 @@ const SECTION: Rule = Rule::Object(object(&[
     optional(
         "title",
         Rule::Text(text(24, EXOTEL)),
-        "What the section is called; needed where there are several.",
+        "Title of the section: required if there are several sections.",
         r#""Morning""#,
     ),
     required(
         "rows",
         Rule::List { of: &ROW, min: 1, max: 10 },
-        "What can be chosen.",
+        "Rows that the recipient can choose.",
         r#"[{ "id": "10", "title": "Ten o'clock" }]"#,
     ),
 ]));
@@ -432,11 +447,16 @@ const ROW: Rule = Rule::Object(object(&[
     required(
         "id",
         Rule::Text(text(200, EXOTEL)),
-        "What comes back when it is chosen; each row has another.",
+        "Id that is returned when the row is chosen. Each row has a different id.",
         r#""10""#,
     ),
-    required("title", Rule::Text(text(24, EXOTEL)), "What it is called.", r#""Ten o'clock""#),
-    optional("description", Rule::Text(text(72, EXOTEL)), "The small text below.", r#""Two places left""#),
+    required("title", Rule::Text(text(24, EXOTEL)), "Title of the row.", r#""Ten o'clock""#),
+    optional(
+        "description",
+        Rule::Text(text(72, EXOTEL)),
+        "Small text below the title.",
+        r#""Two places left""#,
+    ),
 ]));
 
 /// Document 001: up to 3 reply buttons with titles of their own.
@@ -444,7 +464,7 @@ const BUTTON_ACTION: Rule = Rule::Object(Object {
     fields: &[required(
         "buttons",
         BUTTONS,
-        "The buttons, each with its own title and id.",
+        "Buttons, each with a different title and id.",
         r#"[{ "type": "reply", "reply": { "id": "yes", "title": "Yes" } }]"#,
     )],
     elsewhere: &[],
@@ -470,12 +490,12 @@ const BUTTON: Rule = Rule::Choice(Choice {
                 required(
                     "id",
                     Rule::Text(text(256, EXOTEL).form(Form::Trimmed)),
-                    "What comes back when it is tapped.",
+                    "Id that is returned when the button is tapped.",
                     r#""yes""#,
                 ),
-                required("title", Rule::Text(text(20, EXOTEL)), "The text on it.", r#""Yes""#),
+                required("title", Rule::Text(text(20, EXOTEL)), "Text of the button.", r#""Yes""#),
             ])),
-            "The button itself.",
+            "Reply button.",
             r#"{ "id": "yes", "title": "Yes" }"#,
         )]),
     )],
@@ -507,28 +527,28 @@ const TEMPLATE_FIELDS: &[Field] = &[
     required(
         "name",
         Rule::Text(text(512, Authority::Meta).form(Form::Name)),
-        "What the template is called.",
+        "Name of the template.",
         r#""diwali_offer""#,
     ),
     required(
         "language",
         Rule::Object(object(&[
-            required("code", ANY_TEXT, "The language, or the language and the country.", r#""en_US""#),
+            required("code", ANY_TEXT, "Code of the language, with or without the country.", r#""en_US""#),
             optional(
                 "policy",
                 one_of(&["deterministic"]),
-                "That the template is sent in this language and no other.",
+                "Language policy: the template is sent in this language only.",
                 r#""deterministic""#,
             )
             .or(r#""deterministic""#),
         ])),
-        "Which of its languages.",
+        "Language of the template.",
         r#"{ "code": "en_US" }"#,
     ),
     optional(
         "components",
         Rule::List { of: &COMPONENT, min: 0, max: usize::MAX },
-        "The values of its header, body and buttons.",
+        "Values of the template's header, body and buttons.",
         r#"[{ "type": "body", "parameters": [{ "type": "text", "text": "{{ name }}" }] }]"#,
     )
     .or("[]"),
@@ -552,10 +572,10 @@ const COMPONENT: Rule = Rule::Choice(Choice {
                     required(
                         "sub_type",
                         one_of(&["flow", "quick_reply", "url", "copy_code"]),
-                        "Which kind of button.",
+                        "Type of the button.",
                         r#""url""#,
                     ),
-                    required("index", INDEX, "Its place among the buttons, from 0.", r#""0""#),
+                    required("index", INDEX, "Position of the button, from 0.", r#""0""#),
                     optional("parameters", PARAMETERS, VALUES, VALUE),
                 ],
                 elsewhere: OF_MAKING,
@@ -571,7 +591,7 @@ const COMPONENT: Rule = Rule::Choice(Choice {
     ],
 });
 
-const VALUES: &str = "The values, in the order of the template's placeholders.";
+const VALUES: &str = "Values, in the order of the template's placeholders.";
 const VALUE: &str = r#"[{ "type": "text", "text": "{{ name }}" }]"#;
 
 /// Exotel writes a button's index as a string, Kaleyra as a number: both are read.
@@ -608,7 +628,7 @@ const PARAMETERS: Rule = Rule::List { of: &PARAMETER, min: 1, max: usize::MAX };
 const NAMED: &[Field] = &[optional(
     "parameter_name",
     ANY_TEXT,
-    "The placeholder's name, where the template names its placeholders.",
+    "Name of the placeholder, if the template names its placeholders.",
     r#""customer""#,
 )];
 const PARAMETER: Rule = Rule::Choice(Choice {
@@ -620,7 +640,7 @@ const PARAMETER: Rule = Rule::Choice(Choice {
             object(&[required(
                 "text",
                 Rule::Text(text(0, Authority::Meta).form(Form::Parameter)),
-                "The value, without line breaks, tabs and five spaces in a row (see `whitespace` of the job).",
+                "Value. It may not contain line breaks, tabs or five consecutive spaces (see `whitespace`).",
                 r#""{{ name }}""#,
             )]),
         ),
@@ -629,20 +649,20 @@ const PARAMETER: Rule = Rule::Choice(Choice {
             object(&[required(
                 "payload",
                 ANY_TEXT,
-                "What comes back when the button is tapped.",
+                "Payload that is returned when the button is tapped.",
                 r#""yes""#,
             )]),
         ),
         (
             "coupon_code",
-            object(&[required("coupon_code", ANY_TEXT, "The code that the button copies.", r#""DIWALI25""#)]),
+            object(&[required("coupon_code", ANY_TEXT, "Code that the button copies.", r#""DIWALI25""#)]),
         ),
         (
             "currency",
             object(&[required(
                 "currency",
                 Rule::AnyObject { may_be_empty: false },
-                "An amount, in thousandths.",
+                "Amount, in thousandths.",
                 r#"{ "fallback_value": "₹ 1,499", "code": "INR", "amount_1000": 1499000 }"#,
             )]),
         ),
@@ -651,14 +671,14 @@ const PARAMETER: Rule = Rule::Choice(Choice {
             object(&[required(
                 "date_time",
                 Rule::AnyObject { may_be_empty: false },
-                "A day and a time.",
+                "Date and time.",
                 r#"{ "fallback_value": "1 November, 9:00" }"#,
             )]),
         ),
-        ("image", object(&[required("image", LINKED, "The image.", PNG)])),
-        ("video", object(&[required("video", LINKED, "The video.", MP4)])),
-        ("document", object(&[required("document", DOCUMENT, "The document.", PDF)])),
-        ("location", object(&[required("location", LOCATION, "The place.", PLACE)])),
+        ("image", object(&[required("image", LINKED, "Image.", PNG)])),
+        ("video", object(&[required("video", LINKED, "Video.", MP4)])),
+        ("document", object(&[required("document", DOCUMENT, "Document.", PDF)])),
+        ("location", object(&[required("location", LOCATION, "Location.", PLACE)])),
         (
             "action",
             object(&[required(
@@ -667,17 +687,17 @@ const PARAMETER: Rule = Rule::Choice(Choice {
                     optional(
                         "flow_token",
                         TOKEN,
-                        "What comes back with the answer, so that it is known which message it belongs to.",
+                        "Token that is returned with the reply and identifies the message.",
                         r#""{{ message_ref }}""#,
                     ),
                     optional(
                         "flow_action_data",
                         Rule::AnyObject { may_be_empty: true },
-                        "Values for the flow's first screen.",
+                        "Values for the first screen of the flow.",
                         r#"{ "name": "{{ name }}" }"#,
                     ),
                 ])),
-                "How the button's flow opens.",
+                "Parameters of the button's flow.",
                 r#"{ "flow_token": "{{ message_ref }}" }"#,
             )]),
         ),

@@ -123,54 +123,55 @@ const WA_SOURCES: &[&str] = &[
 /// The whole job.
 pub(super) const JOB: Object = Object {
     fields: &[
-        required("version", Rule::Integer { range: (1, 1) }, "The version of this form.", "1"),
-        optional("$schema", ANY, "The schema that an editor checks it by. flowcast does not read it.", SCHEMA_ID),
+        required("version", Rule::Integer { range: (1, 1) }, "Version of the job format.", "1"),
+        optional("$schema", ANY, "Schema by which an editor checks the job. flowcast does not read it.", SCHEMA_ID),
         optional(
             "id",
             ID,
-            "The campaign's id. The same job under the same id is sent once. Without one a UUIDv7 is given.",
+            "Id of the campaign. The same job with the same id is sent once. Without an id, flowcast assigns a UUIDv7.",
             r#""diwali-2026""#,
         ),
-        optional("name", NAME, "What people call it.", r#""Diwali 2026""#),
-        required("account", ANY, "The account of the configuration that sends it.", r#""main""#),
+        optional("name", NAME, "Name of the campaign, as it is shown.", r#""Diwali 2026""#),
+        required("account", ANY, "Account of the configuration that sends the campaign.", r#""main""#),
         required(
             "from",
             SENDER,
-            "The business number it is sent from, in international form.",
+            "Sender number, in international form.",
             r#""+912248931479""#,
         ),
         required(
             "audience",
             Rule::Fixed(&AUDIENCE),
-            "Where its recipients come from.",
+            "Source of the recipients: either `csv` or `recipients`.",
             r#"{ "csv": { "path": "diwali.csv", "default_region": "IN" } }"#,
         ),
         required(
             "message",
             CONTENT,
-            "What each recipient gets, with placeholders.",
+            "Content of the message, with placeholders.",
             r#"{ "type": "text", "text": { "body": "Dear {{ name }}" } }"#,
         ),
         optional(
             "custom_data",
             GIVEN_BACK,
-            "What each report and event gives back, with placeholders.",
+            "Text that reports and events return, with placeholders.",
             r#""order {{ order }}""#,
         ),
         optional(
             "status_callback",
             ADDRESS,
-            "Where the provider sends its reports, instead of the account's own address.",
+            "URL to which delivery reports are sent. With `http.public_url`, flowcast receives the reports and forwards them to the \
+             URL. Without it, the provider sends them there (Exotel only).",
             r#""https://example.com/reports""#,
         ),
         optional(
             "extra_info",
             Rule::Object(object(&[
-                optional("ref1", GIVEN_BACK, "The first text.", r#""{{ order }}""#),
-                optional("ref2", GIVEN_BACK, "The second text.", r#""autumn""#),
-                optional("wa_source", one_of(WA_SOURCES), "Where the message comes from.", r#""api""#),
+                optional("ref1", GIVEN_BACK, "First text.", r#""{{ order }}""#),
+                optional("ref2", GIVEN_BACK, "Second text.", r#""autumn""#),
+                optional("wa_source", one_of(WA_SOURCES), "Source of the message.", r#""api""#),
             ])),
-            "What Kaleyra gives back with each report beside the message's reference.",
+            "Texts that Kaleyra returns with each report, in addition to the message's reference.",
             r#"{ "ref1": "{{ order }}" }"#,
         )
         .or("{}"),
@@ -179,17 +180,18 @@ pub(super) const JOB: Object = Object {
             Rule::Fixed(&Rule::Object(object(&[optional(
                 "messages",
                 RATE,
-                "Messages of this campaign in a second (`s`), a minute (`min`), an hour (`h`) or a day (`d`).",
+                "Maximum rate of the campaign's messages: per second (`s`), minute (`min`), hour (`h`) or day (`d`). The default is \
+                 no limit.",
                 r#""50/s""#,
             )]))),
-            "The campaign's own limits, besides those of its account.",
+            "Limits of the campaign, in addition to those of its account.",
             r#"{ "messages": "50/s" }"#,
         )
         .or("{}"),
         optional(
             "schedule",
             Rule::Fixed(&SCHEDULE),
-            "When it may be sent. Without one it is sent at once.",
+            "Times at which the campaign may be sent. Without them, sending starts immediately.",
             r#"{ "start_at": "2026-11-01T09:00:00+05:30" }"#,
         )
         .or("{}"),
@@ -199,33 +201,33 @@ pub(super) const JOB: Object = Object {
                 required(
                     "rejected_percent",
                     Rule::Integer { range: (1, 100) },
-                    "The share of rejected messages that is too much, in per cent.",
+                    "Share of rejected messages at which the campaign is held, in per cent.",
                     "20",
                 ),
                 optional(
                     "after",
                     Rule::Integer { range: (1, u64::MAX) },
-                    "How many messages must have an outcome before the share counts.",
+                    "Number of messages that must have an outcome before the share counts.",
                     "500",
                 )
                 .or("100"),
             ]))),
-            "When too many rejections hold it.",
+            "Condition on which rejections hold the campaign. Without it, rejections do not hold the campaign.",
             r#"{ "rejected_percent": 20, "after": 500 }"#,
         ),
         optional(
             "on_in_doubt",
             one_of(&["hold", "resend"]),
-            "What becomes of messages that the provider may or may not have accepted: they wait for evidence, or are sent \
-             again, where a duplicate is better than a gap.",
+            "Handling of messages that the provider may or may not have accepted: `hold` waits for evidence; `resend` sends them \
+             again, which can duplicate a message.",
             r#""hold""#,
         )
         .or(r#""hold""#),
         optional(
             "whitespace",
             one_of(&["refuse", "join"]),
-            "What becomes of a template's text parameter with a line break, a tab or five spaces in a row: its row is \
-             skipped, or they become one space.",
+            "Handling of a template's text parameter that contains a line break, a tab or five consecutive spaces: `refuse` \
+             skips the row; `join` replaces them with one space.",
             r#""join""#,
         )
         .or(r#""refuse""#),
@@ -264,13 +266,13 @@ const AUDIENCE: Rule = Rule::Object(Object {
         optional(
             "csv",
             CSV,
-            "A file: CSV, or a workbook of Excel or LibreOffice.",
+            "File, by `path` or `url`: CSV, or a workbook of Excel or LibreOffice.",
             r#"{ "path": "diwali.csv", "default_region": "IN" }"#,
         ),
         optional(
             "recipients",
             Rule::List { of: &Rule::AnyObject { may_be_empty: false }, min: 1, max: usize::MAX },
-            "The recipients themselves: each a `phone` and any variables.",
+            "List of recipients: each has a `phone` and any variables.",
             r#"[{ "phone": "+919876543210", "name": "Asha" }]"#,
         ),
     ],
@@ -287,7 +289,7 @@ const CSV_FIELDS: &[Field] = &[
             about: "a path below the audience root; .gz and .zst are unpacked",
             spelled: NOT_EMPTY,
         },
-        "Its path below the audience root. Files called `.gz` and `.zst` are unpacked.",
+        "Path of the file below the audience root. Files that end with `.gz` or `.zst` are decompressed.",
         r#""diwali.csv""#,
     ),
     optional(
@@ -297,22 +299,22 @@ const CSV_FIELDS: &[Field] = &[
             about: "an address that the configuration allows",
             spelled: NOT_EMPTY,
         },
-        "Its address: `https`, `s3`, `gs` or `az`, where the configuration allows it.",
+        "URL of the file: `https`, `s3`, `gs` or `az`. `audiences.allow` of the configuration must contain a prefix of it.",
         r#""https://example.com/diwali.csv""#,
     ),
     optional(
         "delimiter",
         DELIMITER,
-        "What stands between columns: one ASCII character. Without it, it is found.",
+        "Delimiter of the columns: one ASCII character. Without it, flowcast detects the delimiter.",
         r#"";""#,
     ),
     optional(
         "phone",
         Rule::Parsed { check: not_empty, about: "the column of the numbers", spelled: NOT_EMPTY },
-        "The column of the numbers. Without it, it is found by its name.",
+        "Column with the phone numbers. Without it, flowcast detects the column by its name.",
         r#""Mobile Number""#,
     ),
-    optional("default_region", REGION, "The region of numbers without a country code.", r#""IN""#),
+    optional("default_region", REGION, "Region of numbers without a country code (ISO 3166).", r#""IN""#),
     optional(
         "sheet",
         Rule::Parsed {
@@ -320,15 +322,15 @@ const CSV_FIELDS: &[Field] = &[
             about: "a worksheet of a workbook; the first that is not hidden when left out",
             spelled: NOT_EMPTY,
         },
-        "The worksheet of a workbook. Without it, the first that is not hidden.",
+        "Worksheet of a workbook. The default is the first visible worksheet.",
         r#""Customers""#,
     ),
-    optional("hidden_rows", one_of(&["send", "skip"]), "What becomes of a sheet's hidden rows.", r#""skip""#)
+    optional("hidden_rows", one_of(&["send", "skip"]), "Handling of a worksheet's hidden rows.", r#""skip""#)
         .or(r#""send""#),
     optional(
         "encoding",
         ENCODING,
-        "How the file's characters are written: a WHATWG or IANA name. Without it, it is found.",
+        "Character encoding of the file: a WHATWG or IANA name. Without it, flowcast detects the encoding.",
         r#""windows-1251""#,
     ),
 ];
@@ -357,34 +359,39 @@ fn one_source(map: &Map<String, Value>, names: &[&str], findings: &mut Findings,
 
 const SCHEDULE: Rule = Rule::Object(Object {
     fields: &[
-        optional("start_at", TIME, "Nothing is sent before.", r#""2026-11-01T09:00:00+05:30""#),
+        optional(
+            "start_at",
+            TIME,
+            "Time at which sending starts (RFC 3339, with an offset).",
+            r#""2026-11-01T09:00:00+05:30""#,
+        ),
         optional(
             "expires_at",
             TIME,
-            "Nothing is sent from then on; what is left is skipped as `expired`.",
+            "Time at which sending ends (RFC 3339, with an offset); the remaining messages are skipped as `expired`.",
             r#""2026-11-05T00:00:00+05:30""#,
         ),
         optional(
             "window",
             Rule::Object(Object {
                 fields: &[
-                    required("from", CLOCK, "When the day's window opens.", r#""09:00""#),
+                    required("from", CLOCK, "Time of day at which the window opens.", r#""09:00""#),
                     required(
                         "to",
                         CLOCK,
-                        "When it closes. One before `from` reaches past midnight.",
+                        "Time of day at which the window closes. A time before `from` is on the next day.",
                         r#""21:00""#,
                     ),
                     required(
                         "timezone",
                         ZONE,
-                        "The time zone of both, by its IANA name.",
+                        "Time zone of `from` and `to`: an IANA name.",
                         r#""Asia/Kolkata""#,
                     ),
                     optional(
                         "days",
                         Rule::List { of: &DAY, min: 1, max: 7 },
-                        "The days on which it opens. Without it, on all.",
+                        "Days on which the window opens. The default is every day.",
                         r#"["mon", "tue", "wed", "thu", "fri"]"#,
                     )
                     .or(r#"["mon", "tue", "wed", "thu", "fri", "sat", "sun"]"#),
@@ -397,7 +404,7 @@ const SCHEDULE: Rule = Rule::Object(Object {
                 },
                 also_as_schema: "",
             }),
-            "Hours of the day in which it is sent.",
+            "Hours of the day in which messages are sent. Without it, they are sent at any hour.",
             r#"{ "from": "09:00", "to": "21:00", "timezone": "Asia/Kolkata" }"#,
         ),
     ],
@@ -424,7 +431,7 @@ pub fn job_schema() -> Value {
     root["$id"] = json!(parsed(SCHEMA_ID));
     root["title"] = json!("Job");
     root["description"] = json!(
-        "Asks flowcast for a campaign. Strings in message, custom_data and extra_info may hold {{ column }} in Jinja syntax."
+        "Requests a campaign. Strings in message, custom_data and extra_info may contain {{ column }} in Jinja syntax."
     );
     root["$defs"] = definitions();
     // Its texts may hold placeholders, but it is an object before anybody is looked at.
