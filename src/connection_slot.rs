@@ -1,9 +1,9 @@
-//! A connection that many tasks share: opened once for all who want it, and opened again when it is gone.
+//! A connection that many tasks share. It is opened once for all of them, and again when it is gone.
 //!
-//! Whoever waits for it holds up nobody. A fair lock around it would be handed to the next in line even where that
-//! one is not polled just then, because its task looks after another future first; if that other one wants the
-//! connection too, neither of them ever has it, and nobody else. So the lock here is held for a few instructions
-//! only, and a task of its own opens the connection, whoever has asked for it. It knows no server and no protocol.
+//! A waiting task never blocks the others. A fair lock around the connection would be granted to the next waiter even when
+//! its task does not poll it, because the task is polling another future first. If that future needs the connection, too,
+//! there is a deadlock for all. So the lock here is held for a few instructions only, and a spawned task opens the
+//! connection. This module knows no server and no protocol.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-/// A connection, or the place for one. Clones share it.
+/// Connection that is open, being opened or closed. Clones share it.
 pub(crate) struct ConnectionSlot<T, E>(Arc<Mutex<State<T, E>>>);
 
 struct State<T, E> {
-    /// The number of the connection that is there, or is being opened.
+    /// Number of the connection that is open or being opened.
     nth: u64,
     connection: Option<T>,
     opening: Option<Opening<T, E>>,
@@ -43,7 +43,7 @@ impl<T, E> ConnectionSlot<T, E> {
         self.0.lock()
     }
 
-    /// Lets a connection go by its number, unless another has taken its place already.
+    /// Drops a connection by its number, unless it was replaced already.
     pub(crate) fn forget(&self, nth: u64) {
         let mut state = self.state();
         if state.nth == nth {
@@ -51,12 +51,12 @@ impl<T, E> ConnectionSlot<T, E> {
         }
     }
 
-    /// Takes out the connection, if there is one like that.
+    /// Takes the connection if it matches.
     pub(crate) fn take_if(&self, is_meant: impl FnOnce(&mut T) -> bool) -> Option<T> {
         self.state().connection.take_if(is_meant)
     }
 
-    /// Takes out the connection; one that is being opened is given up.
+    /// Takes the connection; cancels the opening of one.
     pub(crate) fn close(&self) -> Option<T> {
         let mut state = self.state();
         if let Some(opening) = state.opening.take() {
@@ -65,19 +65,20 @@ impl<T, E> ConnectionSlot<T, E> {
         state.connection.take()
     }
 
-    /// Whether there is a connection like that.
+    /// Whether there is a connection that matches.
     pub(crate) fn is(&self, like: impl FnOnce(&T) -> bool) -> bool {
         self.state().connection.as_ref().is_some_and(like)
     }
 }
 
 impl<T: Clone + Send + Sync + 'static, E: Clone + Send + Sync + 'static> ConnectionSlot<T, E> {
-    /// The connection with its number, if it is of use; else another one, once it is open. `open` gets the one that
-    /// is of no use any more. One that is being opened already is waited for.
+    /// Returns the connection and its number; opens another if it is not usable.
+    ///
+    /// `open` gets the unusable connection. If one is being opened already, this waits for it.
     ///
     /// # Errors
     ///
-    /// When it can't be opened; then all who wait are told so, and whoever asks next has it opened again.
+    /// When the connection cannot be opened. All waiting tasks get the error, and the next call tries again.
     pub(crate) async fn get<F>(
         &self,
         is_of_use: impl Fn(&T) -> bool,
@@ -105,7 +106,7 @@ impl<T: Clone + Send + Sync + 'static, E: Clone + Send + Sync + 'static> Connect
             if let Some(opened) = told {
                 return opened.map(|connection| (nth, connection));
             }
-            // It was given up while it was opened.
+            // Its opening was cancelled.
             self.give_up(nth);
             tokio::task::yield_now().await;
         }
@@ -153,7 +154,7 @@ mod tests {
 
     type Slot = ConnectionSlot<u32, &'static str>;
 
-    /// Opens the next one, after a second.
+    /// Opens a connection, which takes a second.
     async fn open(slot: &Slot, count: &Arc<AtomicU32>) -> Result<(u64, u32), &'static str> {
         let opened = |_| {
             let count = count.clone();
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_and_is_not_polled_any_more_holds_up_nobody() {
+    async fn an_unpolled_waiter_does_not_block_others() {
         let (slot, count) = (Slot::default(), Arc::default());
         let mut left = std::pin::pin!(open(&slot, &count));
         assert!((&mut left).now_or_never().is_none());
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_is_opened_once_for_all_and_again_when_it_is_gone() {
+    async fn a_connection_is_opened_once_for_all_and_again_when_it_is_gone() {
         let (slot, count) = (Slot::default(), Arc::default());
         let all = (0..100).map(|_| open(&slot, &count));
         let all = futures_util::future::join_all(all).await;
@@ -186,14 +187,14 @@ mod tests {
         slot.forget(1);
         assert!(!slot.is(|_| true));
         assert_eq!(open(&slot, &count).await, Ok((2, 1)));
-        // Of no use any more: whoever opens the next one is given it.
+        // The unusable connection is passed to `open`.
         let next =
             slot.get(|one| *one != 1, |useless| async move { useless.map(|one| one + 10).ok_or("none") });
         assert_eq!(next.await, Ok((3, 11)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_is_told_to_all_who_wait_and_to_nobody_later() {
+    async fn a_failure_is_returned_to_all_waiters_and_to_no_later_call() {
         let slot = Slot::default();
         let fails = || slot.get(|_| true, |_| async { Err("away") });
         assert_eq!(tokio::join!(fails(), fails()), (Err("away"), Err("away")));
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_given_up_while_it_is_opened_is_not_kept() {
+    async fn a_connection_whose_opening_is_cancelled_is_not_kept() {
         let (slot, count) = (Slot::default(), Arc::default());
         let waiting = tokio::spawn({
             let (slot, count) = (slot.clone(), Arc::clone(&count));
@@ -209,7 +210,7 @@ mod tests {
         });
         tokio::time::sleep(Duration::from_millis(500)).await;
         assert_eq!(slot.close(), None);
-        // Whoever still wants one has another one opened.
+        // The waiter opens another one.
         assert_eq!(waiting.await.unwrap(), Ok((2, 0)));
         assert_eq!(slot.close(), Some(0));
     }

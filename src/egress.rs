@@ -1,21 +1,23 @@
-//! Which addresses may be spoken to because a job names them. A job comes from outside, and its address is
-//! hostile until it is looked at: nothing inside our own network is one.
+//! The policy for requests to addresses that jobs name. Jobs are untrusted, so requests into the own network are refused.
 
 use std::net::{IpAddr, SocketAddr};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
-/// Resolves names to addresses outside alone, at the very moment of connecting: a name can't change its
-/// mind in between.
+/// Policy, and resolver of names for public addresses only.
+///
+/// Names are resolved and checked when the connection is made, so a name cannot change its address after the check.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EgressPolicy {
-    /// Whether addresses inside are allowed, too.
+    /// Whether private addresses are allowed, too.
     pub(crate) allow_private: bool,
 }
 
 impl EgressPolicy {
-    /// An address, if it may be spoken to. A name is looked at when it is resolved.
+    /// Parses a URL, if requests to it are allowed.
+    ///
+    /// Host names are checked when they are resolved.
     pub(crate) fn admitted(self, url: &str) -> Option<Url> {
         let url: Url = url.parse().ok()?;
         let is_outside = match url.host()? {
@@ -36,14 +38,14 @@ impl Resolve for EgressPolicy {
             let found: Vec<SocketAddr> =
                 found.filter(|address| allow_private || is_public(address.ip())).collect();
             if found.is_empty() {
-                return Err("the name stands for no address outside".into());
+                return Err("the name has no public address".into());
             }
             Ok(Box::new(found.into_iter()) as Addrs)
         })
     }
 }
 
-/// Whether an address is one of the Internet's, and not of some network inside.
+/// Whether an address is public.
 fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
@@ -56,7 +58,7 @@ fn is_public(ip: IpAddr) -> bool {
                 || ip.is_documentation()
                 || a == 0
                 || a >= 240
-                // Carriers' own, protocol assignments, benchmarks.
+                // Carrier-grade NAT, protocol assignments, benchmarks.
                 || (a == 100 && (64..128).contains(&b))
                 || (a == 192 && b == 0 && c == 0)
                 || (a == 198 && (18..20).contains(&b));
@@ -67,7 +69,7 @@ fn is_public(ip: IpAddr) -> bool {
                 return is_public(ip.into());
             }
             let [first, second, ..] = ip.segments();
-            // NAT64 and 6to4 hide an address of version 4 inside.
+            // NAT64 and 6to4 addresses contain an IPv4 address.
             let hides = first == 0x64 && second == 0xff9b || first == 0x2002;
             let is_global = first & 0xe000 == 0x2000;
             is_global && !hides && !(first == 0x2001 && second == 0xdb8)
@@ -80,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_inside_are_told_from_those_outside() {
+    fn private_addresses_are_refused_and_public_ones_allowed() {
         for inside in [
             "127.0.0.1",
             "10.1.2.3",
@@ -109,7 +111,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_of_an_address_inside_is_not_resolved() {
+    async fn a_name_with_a_private_address_is_not_resolved() {
         let outside = EgressPolicy { allow_private: false };
         assert!(outside.resolve("localhost".parse().unwrap()).await.is_err());
         let any = EgressPolicy { allow_private: true };

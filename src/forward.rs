@@ -1,9 +1,7 @@
-//! Hands reports on to the address that a job names, as the provider would have sent them, and events to the
-//! addresses that the configuration names (webhooks).
+//! Forwards reports to the URLs that jobs name, as the provider sent them, and events to the configured webhooks.
 //!
-//! Signed, with retries, and never to an address inside that a job names (`egress.rs`). What waits is on the broker, where
-//! there is one: a worker that dies loses none of it. Without a broker it is in memory, and no more than
-//! there is room for.
+//! Requests are signed and retried, and never go to a private address that a job names (`egress.rs`). Reports wait on the
+//! broker, so a worker that dies loses none. Without a broker they wait in memory, which is bounded.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,49 +15,51 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use url::Url;
 
+use crate::backoff::spread;
+use crate::campaign::text::hex;
 use crate::egress::EgressPolicy;
-use crate::queue::QueueError;
-use crate::queue::rabbitmq::{Broker, Forwarded};
+use crate::queue::rabbitmq::Broker;
+use crate::queue::{Forwarded, QueueError};
 
-/// How many are on their way at once.
+/// Maximum of concurrent requests.
 const AT_ONCE: u16 = 64;
-/// How long an address may take.
+/// Timeout for a request.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The waits between tries, in seconds: the steps of the broker's delays.
+/// Delays before retries, in seconds. On the broker they are those of its delay queues; in memory they get jitter.
 const WAITS: [u64; 6] = [1, 5, 15, 60, 300, 900];
-/// How long a host that does not answer is left alone, so that others need not wait behind it.
+/// Time for which a host that did not answer gets no requests, so that it does not delay those to others.
 const REST: Duration = Duration::from_secs(10);
-/// How many hosts are remembered for that.
+/// Maximum of hosts that are remembered for that.
 const REMEMBERED: usize = 1000;
-/// How long the broker may take to keep a report. A provider waits for 10 s.
+/// Timeout for the broker to confirm a report. A provider waits for 10 s.
 const KEEP: Duration = Duration::from_secs(5);
-/// The room for reports in memory, in KiB.
+/// Maximum of reports in memory, in KiB.
 const ROOM: usize = 64 * 1024;
-/// The header with the signature: `t=SECONDS,v1=HEX`, HMAC-SHA256 of `SECONDS.BODY`. Kept for receivers that know it.
+/// Header with the signature `t=SECONDS,v1=HEX`, HMAC-SHA256 of `SECONDS.BODY`. It stays for existing receivers.
 const SIGNATURE: &str = "flowcast-signature";
-/// The headers of Standard Webhooks: what is told, when it was sent, and `v1,BASE64`, HMAC-SHA256 of `ID.SECONDS.BODY`.
+/// Headers of Standard Webhooks: id, time, and the signature `v1,BASE64`, HMAC-SHA256 of `ID.SECONDS.BODY`.
 const ID: &str = "webhook-id";
 const TIMESTAMP: &str = "webhook-timestamp";
 const STANDARD_SIGNATURE: &str = "webhook-signature";
-/// What a key of Standard Webhooks begins with; the rest is BASE64.
+/// Prefix of a key of Standard Webhooks; the rest is BASE64.
 const STANDARD_KEY: &str = "whsec_";
 
-/// Hands reports on.
+/// Forwarder of reports and events. Clones share its queue.
 #[derive(Clone)]
 pub struct Forward(Waiting);
 
-/// Where reports wait.
+/// Place where reports wait.
 #[derive(Clone)]
 enum Waiting {
     Broker(Broker),
     Memory { queue: mpsc::UnboundedSender<Held>, room: Arc<Semaphore>, waiting: Arc<AtomicUsize> },
 }
 
-/// A report in memory, and its room there.
+/// Report in memory, and its share of the maximum.
 struct Held {
     report: Forwarded,
     _room: OwnedSemaphorePermit,
-    /// Counts it.
+    /// Number of reports in memory.
     waiting: Arc<AtomicUsize>,
 }
 
@@ -69,26 +69,27 @@ impl Drop for Held {
     }
 }
 
-/// What is needed to hand a report on.
+/// Sender of requests.
 struct Sender {
     client: reqwest::Client,
     keys: Option<Keys>,
     outside: EgressPolicy,
-    /// The addresses that the configuration names, and connections that may lead anywhere.
+    /// URLs of the configuration, and a client for any address.
     webhooks: (HashSet<String>, reqwest::Client),
-    /// Until when hosts are left alone.
+    /// Hosts that get no requests, and until when.
     resting: Mutex<HashMap<String, Instant>>,
-    /// The hosts that did not take the last that they were told.
+    /// Hosts whose last request failed.
     failing: Mutex<HashSet<String>>,
 }
 
 impl Forward {
-    /// Starts to hand on what comes, signed with a key; it waits on the broker, or in memory.
-    /// `allow_private` is for networks in which the receivers are inside; `webhooks` may be anywhere.
+    /// Starts forwarding from the broker, or from memory; `key` signs the requests.
+    ///
+    /// `allow_private` allows jobs to name private addresses; `webhooks` may have any address.
     ///
     /// # Errors
     ///
-    /// When TLS can't be set up.
+    /// When TLS cannot be set up, or the key is invalid.
     pub fn start(
         broker: Option<&Broker>,
         key: Option<&SecretString>,
@@ -105,7 +106,7 @@ impl Forward {
                 .no_proxy()
                 .dns_resolver(Arc::new(egress))
                 .build()
-                .map_err(|fault| format!("can't set up HTTP: {fault}"))
+                .map_err(|fault| format!("cannot set up HTTP: {fault}"))
         };
         let webhooks = webhooks.into_iter().map(|url| url.to_string()).collect();
         let webhooks = (webhooks, client(EgressPolicy { allow_private: true })?);
@@ -129,7 +130,7 @@ impl Forward {
         Ok(Self(Waiting::Memory { queue, room, waiting }))
     }
 
-    /// How many wait in memory, and end with this process.
+    /// Returns the number of reports in memory, which are lost with this process.
     pub fn waiting(&self) -> usize {
         match &self.0 {
             Waiting::Broker(_) => 0,
@@ -137,18 +138,20 @@ impl Forward {
         }
     }
 
-    /// Has a body handed on. When it returns, the broker has it. `id` is the same when the same is handed on again.
+    /// Queues a body to forward; once it returns, the broker has it.
+    ///
+    /// A body that is queued again has the same `id`.
     ///
     /// # Errors
     ///
-    /// When the broker does not take it.
+    /// When the broker does not confirm it.
     pub async fn send(&self, id: String, url: String, body: Vec<u8>) -> Result<(), QueueError> {
         let report = Forwarded { id, url, body, tries: 0 };
         match &self.0 {
             Waiting::Broker(broker) => {
                 let kept = tokio::time::timeout(KEEP, broker.forward(&report, None)).await;
                 kept.unwrap_or_else(|_| {
-                    Err(QueueError::Failed("does not take a report that is handed on".into()))
+                    Err(QueueError::Failed("does not confirm a report to forward".into()))
                 })
             }
             Waiting::Memory { queue, room, waiting } => {
@@ -172,8 +175,8 @@ async fn from_broker(sender: Arc<Sender>, broker: Broker) {
         let mut forwarding = match forwards.next().await {
             Ok(forwarding) => forwarding,
             Err(fault) => {
-                tracing::error!("no reports can be handed on: {fault}");
-                tokio::time::sleep(REST).await;
+                tracing::error!("cannot forward reports: {fault}");
+                tokio::time::sleep(spread(REST)).await;
                 continue;
             }
         };
@@ -184,7 +187,7 @@ async fn from_broker(sender: Arc<Sender>, broker: Broker) {
             {
                 return forwarding.give_back().await;
             }
-            // Only now: until its next try is on the broker, this one is.
+            // Acknowledged only after the broker has confirmed its next attempt.
             forwarding.done().await;
         });
     }
@@ -201,10 +204,10 @@ async fn from_memory(
         let (sender, queue) = (sender.clone(), queue.clone());
         tokio::spawn(async move {
             let wait = sender.hand_on(&mut held.report).await;
-            // Others go on while this one waits.
+            // Others are sent while this one waits.
             drop(place);
             if let Some(wait) = wait {
-                tokio::time::sleep(wait).await;
+                tokio::time::sleep(spread(wait)).await;
                 let _ = queue.send(held);
             }
         });
@@ -216,7 +219,7 @@ fn count(result: &'static str) {
 }
 
 impl Sender {
-    /// Hands a report on. Where it is to be tried again, it says after which wait.
+    /// Sends a report; returns the delay before a retry, if one is needed.
     async fn hand_on(&self, report: &mut Forwarded) -> Option<Duration> {
         let (known, anywhere) = &self.webhooks;
         let admitted = if known.contains(&report.url) {
@@ -225,25 +228,25 @@ impl Sender {
             self.outside.admitted(&report.url).map(|url| (url, &self.client))
         };
         let Some((url, client)) = admitted else {
-            tracing::warn!("a job's status_callback is no address outside; nothing is handed on to it");
+            tracing::warn!("status_callback is not a public address; report not forwarded");
             count("refused");
             return None;
         };
         let host = url.host_str().unwrap_or_default().to_owned();
         let fault = if self.resting().get(&host).is_some_and(|until| *until > Instant::now()) {
-            "did not answer a moment ago".into()
+            "did not answer recently".into()
         } else {
             match self.post(client, url, report).await {
                 Ok(200..=299) => {
                     if self.failing().remove(&host) {
-                        tracing::info!("{host} takes what it is told again");
+                        tracing::info!(host, "forwarding works again");
                     }
                     count("taken");
                     return None;
                 }
-                // The receiver does not want it, and will not.
+                // The receiver refuses it permanently.
                 Ok(status @ 400..=499) if status != 408 && status != 429 => {
-                    tracing::debug!("{host} refuses a report with {status}");
+                    tracing::debug!(host, status, "report refused");
                     count("refused");
                     return None;
                 }
@@ -257,13 +260,11 @@ impl Sender {
             }
         };
         if self.fails(&host) {
-            tracing::warn!(
-                "{host} does not take what it is told ({fault}); it is tried again for 21 minutes"
-            );
+            tracing::warn!(host, error = %fault, "cannot forward to a receiver; retrying for 21 minutes");
         }
         let wait = WAITS.get(report.tries as usize).copied().map(Duration::from_secs);
         if wait.is_none() {
-            tracing::warn!("{host} does not take a report: {fault}");
+            tracing::warn!(host, error = %fault, "report lost: the last attempt to forward it failed");
             count("lost");
         }
         report.tries += 1;
@@ -278,7 +279,7 @@ impl Sender {
         self.failing.lock()
     }
 
-    /// Remembers that a host fails; returns whether that is news.
+    /// Marks a host as failing; returns whether it was not failing before.
     fn fails(&self, host: &str) -> bool {
         let mut failing = self.failing();
         if failing.len() >= REMEMBERED {
@@ -316,11 +317,11 @@ impl Sender {
     }
 }
 
-/// The key, as each of the two signatures uses it.
+/// Key, in the form that each signature uses.
 struct Keys {
-    /// Its text.
+    /// Key of the first signature: the text.
     plain: hmac::Key,
-    /// The bytes that it stands for, where it is written as Standard Webhooks write theirs; else its text.
+    /// Key of the other: the decoded bytes of a `whsec_` key, else the text.
     standard: hmac::Key,
 }
 
@@ -332,7 +333,7 @@ impl Keys {
                 let bytes = BASE64_STANDARD.decode(bytes).ok().filter(|bytes| !bytes.is_empty());
                 hmac(&bytes.ok_or_else(|| {
                     format!(
-                        "callbacks.signing_key begins with {STANDARD_KEY}, and the rest is no BASE64 of a key"
+                        "callbacks.signing_key starts with {STANDARD_KEY}, but the rest is not a key in BASE64"
                     )
                 })?)
             }
@@ -345,8 +346,7 @@ impl Keys {
         let mut context = hmac::Context::with_key(&self.plain);
         context.update(format!("{seconds}.").as_bytes());
         context.update(body);
-        let hex: String = context.sign().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("t={seconds},v1={hex}")
+        format!("t={seconds},v1={}", hex(context.sign().as_ref()))
     }
 
     fn standard_signature(&self, id: &str, seconds: i64, body: &[u8]) -> String {
@@ -362,8 +362,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn memory_holds_no_more_than_there_is_room_for() {
-        // Nobody answers here, so nothing leaves.
+    async fn reports_in_memory_are_bounded() {
+        // Nothing answers here, so all reports stay.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", silent.local_addr().unwrap());
         let forward = Forward::start(None, None, true, []).unwrap();
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_standard_signature_is_the_specifications() {
+    fn a_standard_signature_matches_the_specification() {
         // The test vector of the reference implementations (standard-webhooks, `test_sign_function`).
         let keys = Keys::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
         let body = br#"{"test": 2432232314}"#;

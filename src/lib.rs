@@ -15,11 +15,13 @@
 //! - [`views`] is what people and systems are shown: status, report, answers, checks, codes.
 //! - [`sandbox`] is a provider to try things on. It knows the domain at most.
 //! - [`traces`] tells the way of a job by OTLP, where an endpoint is configured.
+//! - `backoff` has the delays between retries, `micro_batch` handles together what many tasks ask for at the same time.
 //! - `routing` is what the servers hand their handlers to.
 //! - `runtime` is where the engine takes time and chance from, so that a simulation can hand in its own.
 //! - [`config`] and [`telemetry`] serve the command line in [`cli`], which has one file a command.
 
 pub mod audience;
+mod backoff;
 pub mod callbacks;
 pub mod campaign;
 pub mod cli;
@@ -31,6 +33,7 @@ pub mod forward;
 pub mod http;
 pub mod ledger;
 pub mod limiter;
+mod micro_batch;
 pub mod provider;
 pub mod queue;
 pub mod redis_client;

@@ -1,12 +1,11 @@
-//! What the engine takes from its surroundings: chance, and threads that may block. A simulation hands in its own,
-//! and then one seed is one run. The time of day is the ledger's (`Store::time`), and time that only passes is tokio's
-//! (`tokio::time::Instant`).
+//! The engine's sources of randomness and of threads that may block. A simulation replaces them, so that a seed determines the
+//! run. Wall-clock time comes from the ledger (`Store::time`), elapsed time from tokio (`tokio::time::Instant`).
 
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-/// How often to look at something that may have changed. In a simulation, where nobody waits, that is seldom.
+/// Returns a poll interval; a simulation polls less often.
 pub(crate) fn often(every: Duration) -> Duration {
     #[cfg(test)]
     if simulated::is_on() {
@@ -15,7 +14,7 @@ pub(crate) fn often(every: Duration) -> Duration {
     every
 }
 
-/// A number from 0 to below 1, by chance.
+/// Returns a random number from 0 to below 1.
 pub(crate) fn chance() -> f64 {
     #[cfg(test)]
     if let Some(simulated) = simulated::chance() {
@@ -24,12 +23,12 @@ pub(crate) fn chance() -> f64 {
     rand::random()
 }
 
-/// One of so many, by chance.
+/// Returns a random index below `count`.
 pub(crate) fn one_of(count: usize) -> usize {
     (chance() * count as f64) as usize
 }
 
-/// Does what may block on a thread for that.
+/// Runs blocking work on a thread for it.
 pub(crate) fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     #[cfg(test)]
     if simulated::is_on() {
@@ -38,7 +37,7 @@ pub(crate) fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'sta
     tokio::task::spawn_blocking(work)
 }
 
-/// A simulation's time and chance, for the thread that it runs on.
+/// Time and randomness of a simulation, for the thread that it runs on.
 #[cfg(test)]
 pub(crate) mod simulated {
     use std::cell::{Cell, RefCell};
@@ -52,16 +51,16 @@ pub(crate) mod simulated {
         static CHANCE: RefCell<Option<SmallRng>> = const { RefCell::new(None) };
     }
 
-    /// When every simulation begins.
+    /// Start of every simulation, in milliseconds since 1970.
     pub(crate) const EPOCH: i64 = 1_800_000_000_000;
 
-    /// Begins a simulation on this thread, whose runtime's time is paused.
+    /// Starts a simulation on this thread, whose runtime has paused its time.
     pub(crate) fn begin(seed: u64) {
         BEGUN.set(Some(Instant::now()));
         CHANCE.set(Some(SmallRng::seed_from_u64(seed)));
     }
 
-    /// Ends it.
+    /// Ends the simulation.
     pub(crate) fn end() {
         BEGUN.set(None);
         CHANCE.set(None);
@@ -71,7 +70,7 @@ pub(crate) mod simulated {
         BEGUN.get().is_some()
     }
 
-    /// The time as it is, in milliseconds since 1970.
+    /// Returns the true time of the simulation, in milliseconds since 1970.
     pub(crate) fn true_time() -> Option<i64> {
         Some(EPOCH + BEGUN.get()?.elapsed().as_millis() as i64)
     }

@@ -1,4 +1,4 @@
-//! Logs: to stderr, as text on a terminal and as JSON elsewhere. `FLOWCAST_LOG` sets the level.
+//! Logging to stderr: text on a terminal, JSON otherwise. `FLOWCAST_LOG` sets the levels.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -7,28 +7,28 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::campaign::visible;
 
-/// The variable that sets the level.
+/// Environment variable with the levels.
 const VARIABLE: &str = "FLOWCAST_LOG";
-/// What is logged unless it says otherwise.
+/// Default levels.
 const USUAL: &str = "flowcast=info";
 
-/// Starts logging, with these levels where somebody asked for some on the command line; else as `FLOWCAST_LOG` says.
+/// Starts logging, with levels from the command line or from `FLOWCAST_LOG`.
 pub fn start(levels: Option<&str>) {
     let asked = levels.map_or_else(|| std::env::var(VARIABLE).unwrap_or_default(), str::to_owned);
     let is_senseless = !asked.is_empty() && !is_filter(&asked);
     let wanted = if asked.is_empty() || is_senseless { USUAL } else { &asked };
     let filter = EnvFilter::try_new(wanted).unwrap_or_else(|_| EnvFilter::new(USUAL));
-    // lapin prints whole messages that are returned to it, and those hold numbers of people.
+    // lapin logs complete returned messages, which contain phone numbers.
     let filter =
         "lapin::returned_messages=off".parse().map(|off| filter.clone().add_directive(off)).unwrap_or(filter);
-    // A log that can't be written, as on a terminal that is gone, must not stop a campaign.
+    // A log that cannot be written, e.g. to a closed terminal, must not stop a campaign.
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| Visible)
-        // Colours are control characters, and none of those is let through.
+        // Colours are control characters, which are escaped.
         .with_ansi(false)
         .log_internal_errors(false);
-    // A second start, as in a test, changes nothing.
+    // Starting again, e.g. in a test, has no effect.
     let _ = if std::io::stderr().is_terminal() {
         logs.with_target(false).try_init()
     } else {
@@ -36,20 +36,22 @@ pub fn start(levels: Option<&str>) {
     };
     if is_senseless {
         tracing::warn!(
-            "{VARIABLE} is {asked:?}, and {USUAL} is used: it names a level (error, warn, info, debug, trace, off), or levels of \
-             modules, as flowcast=debug,lapin=warn"
+            "invalid {VARIABLE} {asked:?}, using {USUAL}: set a level (error, warn, info, debug, trace, off), or levels of \
+             modules, e.g. flowcast=debug,lapin=warn"
         );
     }
 }
 
-/// Whether a text names levels. A lone word that is none would be taken for a module, and everything else would be silent.
+/// Whether a text is a list of levels.
+///
+/// A single unknown word would count as a module, and silence all others.
 fn is_filter(text: &str) -> bool {
     let is_level = |part: &str| part.parse::<LevelFilter>().is_ok();
     let is_directive = |part: &str| is_level(part) || part.contains('=') && EnvFilter::try_new(part).is_ok();
     text.split(',').map(str::trim).all(is_directive)
 }
 
-/// Writes events to stderr, each on a line of its own whatever came from outside is in it.
+/// Writer that escapes control characters, so that each event stays on its own line.
 struct Visible;
 
 impl Write for Visible {
@@ -70,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn levels_are_told_from_words_that_are_none() {
+    fn levels_are_recognised_and_other_words_are_not() {
         for level in
             ["info", "DEBUG", "off", "flowcast=debug", "flowcast=debug,lapin=warn", "warn, flowcast=trace"]
         {

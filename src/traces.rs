@@ -1,10 +1,9 @@
-//! Traces: a job, its planning, its batches and their requests as spans, told by OTLP over HTTP.
+//! Traces: a job, its planning, its batches and their requests as spans, exported by OTLP over HTTP.
 //!
-//! Nothing is told unless the environment names an endpoint, by OpenTelemetry's own variables. A span never
-//! holds a number, a text or a secret, and sending never waits for one: what can't be told is dropped.
+//! Nothing is exported unless OpenTelemetry's environment variables name an endpoint. Spans never contain phone numbers,
+//! message texts or secrets. Sending never waits for the export: spans that cannot be exported are dropped.
 //!
-//! All workers find the trace of a campaign without asking each other: its ids are made of the campaign's
-//! id and of when it was submitted.
+//! All workers derive the same trace id from the id of a campaign and its time of submission.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -31,24 +30,26 @@ use uuid::Uuid;
 
 use crate::campaign::CampaignId;
 
-/// The variables that name an endpoint; without one of them nothing is told.
+/// Variables that name an endpoint; without them nothing is exported.
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
-/// How long an endpoint may take to answer, unless `OTEL_EXPORTER_OTLP_TIMEOUT` says otherwise.
+/// Default timeout for an export; `OTEL_EXPORTER_OTLP_TIMEOUT` overrides it.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the end of the process waits for the last spans.
+/// Timeout for the last export when the process ends.
 const LAST: Duration = Duration::from_secs(5);
 
-/// Set while spans are told.
+/// Tracer, set while spans are exported.
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
-/// Tells spans until it is ended.
+/// Exporter of spans.
 pub struct Exporter(SdkTracerProvider);
 
-/// Starts to tell spans, where the environment names an endpoint. To be called within the runtime.
+/// Starts the export of spans if the environment names an endpoint.
+///
+/// Must be called within the runtime.
 ///
 /// # Errors
 ///
-/// What is wrong with the variables.
+/// When a variable is invalid.
 pub fn start() -> Result<Option<Exporter>, String> {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
     let Some(variable) = ENDPOINTS.into_iter().find(|name| set(name).is_some()) else { return Ok(None) };
@@ -59,25 +60,25 @@ pub fn start() -> Result<Option<Exporter>, String> {
     }
     for name in ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"] {
         if let Some(protocol) = set(name).filter(|protocol| protocol != "http/protobuf") {
-            return Err(format!("{name} is `{protocol}`, and traces are told by http/protobuf alone"));
+            return Err(format!("{name} is `{protocol}`; only http/protobuf is supported"));
         }
     }
     let endpoint = set(variable).unwrap_or_default();
     if !endpoint.parse::<Url>().is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
-        return Err(format!("{variable} is no http or https address, as http://127.0.0.1:4318 is one"));
+        return Err(format!("{variable} must be an http:// or https:// URL, e.g. http://127.0.0.1:4318"));
     }
     let timeout = match set("OTEL_EXPORTER_OTLP_TIMEOUT") {
         None => TIMEOUT,
         Some(text) => match text.parse() {
             Ok(milliseconds) => Duration::from_millis(milliseconds),
-            Err(_) => return Err("OTEL_EXPORTER_OTLP_TIMEOUT is no number of milliseconds".into()),
+            Err(_) => return Err("OTEL_EXPORTER_OTLP_TIMEOUT must be a number of milliseconds".into()),
         },
     };
     let exporter = SpanExporter::builder()
         .with_http()
         .with_http_client(Poster::new(timeout)?)
         .build()
-        .map_err(|fault| format!("traces can't be told: {fault}"))?;
+        .map_err(|fault| format!("cannot export traces: {fault}"))?;
     let mut resource = Resource::builder()
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
         .with_attribute(KeyValue::new("service.instance.id", Uuid::now_v7().to_string()));
@@ -96,35 +97,35 @@ pub fn start() -> Result<Option<Exporter>, String> {
 }
 
 impl Exporter {
-    /// Tells what is left.
+    /// Exports the remaining spans.
     pub async fn end(self) {
-        // It waits on its thread for the endpoint, and that needs the runtime.
+        // The shutdown blocks its thread until the endpoint answers, and the answer needs the runtime.
         let ended = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(LAST)).await;
         if let Ok(Err(fault)) = ended {
-            tracing::warn!("the last traces could not be told: {fault}");
+            tracing::warn!(error = %fault, "cannot export the last spans");
         }
     }
 }
 
-/// Whoever handed something in may trace it, too: the context that its W3C `traceparent` names.
+/// Returns the context of a W3C `traceparent` from outside.
 pub fn from_outside(traceparent: Option<&str>) -> Context {
     let (Some(_), Some(traceparent)) = (TRACER.get(), traceparent) else { return Context::new() };
     let carrier = HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
     TraceContextPropagator::new().extract_with_context(&Context::new(), &carrier)
 }
 
-/// The id of the trace that a context is part of, for log lines.
+/// Returns the id of the trace of a context, for log lines.
 pub fn trace_id(context: &Context) -> Option<String> {
     let id = context.span().span_context().trace_id();
     (id != TraceId::INVALID).then(|| id.to_string())
 }
 
-/// The trace of a campaign.
+/// Trace of a campaign.
 #[derive(Clone, Copy)]
 pub struct Trace(Option<(TraceId, SpanId)>);
 
 impl Trace {
-    /// The same wherever it is asked for.
+    /// Returns the trace of a campaign, the same in all workers.
     pub fn of(id: &CampaignId, submitted_at: Timestamp) -> Self {
         if TRACER.get().is_none() {
             return Self(None);
@@ -137,7 +138,9 @@ impl Trace {
         Self(Some((id(trace).into(), span.into())))
     }
 
-    /// A job that was taken in: the root of the trace. It is linked to what the current context names.
+    /// Records the span of a job, the root of the trace.
+    ///
+    /// The span is linked to the current context.
     pub fn job(self, begun: SystemTime, account: &str, rows: u64) {
         let (Some(tracer), Some(ids)) = (TRACER.get(), self.0) else { return };
         let outside = Context::current().span().span_context().clone();
@@ -156,7 +159,7 @@ impl Trace {
         NEXT.set(None);
     }
 
-    /// Work of a campaign that lasts as long as the context that is returned, by its name.
+    /// Starts a span of a campaign, which ends with the returned context.
     fn work(self, name: &'static str, kind: SpanKind, attributes: Vec<KeyValue>) -> Context {
         let (Some(tracer), Some((trace, job))) = (TRACER.get(), self.0) else { return Context::new() };
         let job = SpanContext::new(trace, job, TraceFlags::SAMPLED, true, TraceState::NONE);
@@ -165,12 +168,12 @@ impl Trace {
         parent.with_span(tracer.build_with_context(builder, &parent))
     }
 
-    /// The planning of a campaign.
+    /// Starts the span of the planning.
     pub fn plan(self) -> Context {
         self.work("plan", SpanKind::Producer, Vec::new())
     }
 
-    /// One run of a batch: its number, how many of its messages are left, and which attempt it is.
+    /// Starts the span of an attempt to send the rest of a batch.
     pub fn batch(self, number: u32, left: usize, attempt: u32) -> Context {
         if self.0.is_none() {
             return Context::new();
@@ -184,10 +187,10 @@ impl Trace {
     }
 }
 
-/// A request that is under way.
+/// Span of a request in flight.
 pub struct RequestSpan(Option<opentelemetry_sdk::trace::Span>);
 
-/// Begins a request for so many messages, within the current context.
+/// Starts the span of a request within the current context.
 pub fn request(account: &str, endpoint: &Url, messages: usize) -> RequestSpan {
     let Some(tracer) = TRACER.get() else { return RequestSpan(None) };
     let mut attributes = vec![
@@ -195,7 +198,7 @@ pub fn request(account: &str, endpoint: &Url, messages: usize) -> RequestSpan {
         KeyValue::new("flowcast.account", account.to_owned()),
         KeyValue::new("flowcast.messages", i64::try_from(messages).unwrap_or(i64::MAX)),
     ];
-    // Never the path: an account's id is in it.
+    // Never the path, which contains the id of the account.
     if let Some(host) = endpoint.host_str() {
         attributes.push(KeyValue::new("server.address", host.to_owned()));
     }
@@ -207,7 +210,7 @@ pub fn request(account: &str, endpoint: &Url, messages: usize) -> RequestSpan {
 }
 
 impl RequestSpan {
-    /// Ends it with the status of its answer, or with what kind of failure came instead.
+    /// Ends the span with the HTTP status, or with the kind of failure.
     pub fn end(self, answered: Result<u16, &'static str>) {
         let Some(mut span) = self.0 else { return };
         let failed = match answered {
@@ -231,11 +234,11 @@ pub fn failed(context: &Context) {
 }
 
 thread_local! {
-    /// The ids of the span that is just being made, where they are not left to chance.
+    /// Ids of the span that is being created, if they are not random.
     static NEXT: Cell<Option<(TraceId, SpanId)>> = const { Cell::new(None) };
 }
 
-/// Makes ids: those that are asked for, or ones by chance.
+/// Generator of ids: those in `NEXT`, or random ones.
 #[derive(Debug, Default)]
 struct Ids(RandomIdGenerator);
 
@@ -249,24 +252,24 @@ impl IdGenerator for Ids {
     }
 }
 
-/// Posts spans. The exporter has a thread of its own; connections are the runtime's.
+/// HTTP client of the exporter. The exporter has its own thread; the connections belong to the runtime.
 #[derive(Debug)]
 struct Poster {
     client: reqwest::Client,
     runtime: Handle,
-    /// Whether the last spans could not be told.
+    /// Whether the last export failed.
     is_away: AtomicBool,
 }
 
 impl Poster {
     fn new(timeout: Duration) -> Result<Self, String> {
-        // Installed once for the process; a second time changes nothing.
+        // Installing it again has no effect.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .timeout(timeout)
             .redirect(reqwest::redirect::Policy::none())
             .build()
-            .map_err(|fault| format!("traces can't be told: {fault}"))?;
+            .map_err(|fault| format!("cannot export traces: {fault}"))?;
         Ok(Self { client, runtime: Handle::current(), is_away: AtomicBool::new(false) })
     }
 }
@@ -286,18 +289,18 @@ impl HttpClient for Poster {
         let answered = answered.await?.map_err(reqwest::Error::without_url);
         let trouble = match &answered {
             Ok(answer) if answer.status().is_success() => None,
-            Ok(answer) => Some(format!("the endpoint answers {}", answer.status())),
+            Ok(answer) => Some(format!("the endpoint answered {}", answer.status())),
             Err(fault) => Some(fault.to_string()),
         };
-        // Said once, not with each part.
+        // Logged once, not for each export.
         match (trouble, self.is_away.load(Ordering::Relaxed)) {
             (Some(trouble), false) => {
                 self.is_away.store(true, Ordering::Relaxed);
-                tracing::warn!("traces are dropped, because they can't be told: {trouble}");
+                tracing::warn!(error = %trouble, "dropping spans: cannot export them");
             }
             (None, true) => {
                 self.is_away.store(false, Ordering::Relaxed);
-                tracing::info!("traces are told again");
+                tracing::info!("exporting spans again");
             }
             _ => {}
         }

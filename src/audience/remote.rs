@@ -23,14 +23,15 @@ use tokio::runtime::Runtime;
 use url::Url;
 
 use super::AudienceError;
+use crate::backoff::Backoff;
 use crate::egress::EgressPolicy;
 
 /// The largest object, in bytes: as the largest upload.
 pub(super) const LARGEST: u64 = 2 << 30;
 /// How often a transfer that makes no progress is taken up again.
 const TRIES: u32 = 5;
-/// The wait before the first of these; each is twice the one before.
-const WAIT: Duration = Duration::from_millis(200);
+/// Delays before that.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(400), Duration::from_secs(10));
 /// No longer may nothing come.
 const SILENCE: Duration = Duration::from_secs(30);
 /// Up to so many bytes an object is written with one request, which fails where one is there already.
@@ -371,6 +372,6 @@ async fn transfer(store: &dyn ObjectStore, path: &ObjectPath, mut file: std::fs:
             return Err(Fault::Broken(fault));
         }
         tracing::warn!("an audience's transfer broke off after {have} bytes and is taken up again");
-        tokio::time::sleep(WAIT * 2_u32.pow(failures - 1)).await;
+        tokio::time::sleep(RETRY.delay_after(failures - 1)).await;
     }
 }

@@ -6,6 +6,14 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+/// Returns bytes as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
 /// A text on one line, with its control characters written as in JSON: `\n`, `\u001b`.
 pub fn visible(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false)

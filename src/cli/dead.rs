@@ -11,8 +11,8 @@ use crate::campaign::{CampaignId, counted, visible, visible_lines};
 use crate::config::Config;
 use crate::ledger::{Act, Audit, Redis};
 use crate::provider::transport::REQUEST_TIMEOUT;
-use crate::queue::QueueError;
-use crate::queue::rabbitmq::{Broker, Buried, DeadAction};
+use crate::queue::rabbitmq::Broker;
+use crate::queue::{Buried, DeadAction, QueueError};
 use crate::redis_client::RetryPolicy;
 
 /// How many are listed.

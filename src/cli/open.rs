@@ -15,7 +15,6 @@ use crate::campaign::problem::nearest;
 use crate::campaign::{Callbacks, CampaignId, Job, Rate};
 use crate::config::{self, ANSWERS_WITHIN, AccountConfig, Config};
 use crate::dispatch::{Account, Accounts};
-use crate::http;
 use crate::ledger::listing;
 use crate::ledger::{Access, AnyLedger, Campaign, Ledger, Redis, Sqlite};
 use crate::limiter::{AccountLimits, Concurrency, Rates};
@@ -346,13 +345,9 @@ pub(super) async fn remember_recipients(
 }
 
 /// Who may use the API and the dashboard: name, role and token of each.
-pub(super) fn tokens(config: &Config) -> Result<Vec<(String, http::Role, SecretString)>, Failure> {
+pub(super) fn tokens(config: &Config) -> Result<Vec<(String, config::Role, SecretString)>, Failure> {
     let token = |(nth, token): (usize, &config::Token)| {
-        let role = match token.role {
-            config::Role::Viewer => http::Role::Viewer,
-            config::Role::Operator => http::Role::Operator,
-        };
-        Ok((token.name.clone(), role, token.token.read(&format!("http.tokens.{nth}.token"))?))
+        Ok((token.name.clone(), token.role, token.token.read(&format!("http.tokens.{nth}.token"))?))
     };
     config.http.tokens.iter().enumerate().map(token).collect()
 }

@@ -10,7 +10,9 @@ use crate::campaign::rules::LINK_PATTERN;
 use crate::campaign::text::titled;
 use crate::provider::PROVIDERS;
 
-/// Returns the JSON Schema of a configuration (2020-12). It refuses nothing that [`Config::load`] takes from a file.
+/// Returns the JSON Schema of a configuration (2020-12).
+///
+/// It allows everything that [`Config::load`] accepts in a file.
 pub fn config_schema() -> Value {
     let mut schema =
         SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<Config>().to_value();
@@ -21,7 +23,7 @@ pub fn config_schema() -> Value {
     schema
 }
 
-/// Gives properties titles, and takes out `null`, which TOML does not have.
+/// Adds titles, and removes `null`, which TOML does not have.
 fn settle(schema: &mut Value) {
     if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
         for (name, property) in properties {
@@ -61,7 +63,7 @@ pub(super) fn providers(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": names })
 }
 
-/// A whole number; the environment writes it as a text.
+/// Returns the schema of a whole number, also as a text.
 fn whole_number(least: u32, most: u32) -> Schema {
     json_schema!({ "anyOf": [
         { "type": "integer", "minimum": least, "maximum": most },

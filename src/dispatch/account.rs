@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::backoff::backoff;
+use super::RETRY;
 use crate::campaign::problem::{nearest, quoted};
 use crate::campaign::{BATCH_LIMIT, Callbacks, PriceList};
 use crate::limiter::AccountLimits;
@@ -142,7 +142,7 @@ impl Account {
     /// The provider said that it is too much: how long everything of this account must wait.
     pub(super) fn pause(&self, retry_after: Option<Duration>) -> Duration {
         let times = self.limited.fetch_add(1, Ordering::Relaxed);
-        retry_after.unwrap_or_else(|| backoff(times)).min(LONGEST_PAUSE)
+        retry_after.unwrap_or_else(|| RETRY.delay_after(times)).min(LONGEST_PAUSE)
     }
 
     /// The provider took something again.

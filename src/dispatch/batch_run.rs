@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 
-use super::DispatchError;
 use super::answer_decision::FollowUp;
-use super::backoff::{TRIES, backoff};
 use super::sender::{LONG_WAIT, SendDecision, SendResult, Sending};
 use super::under_way::UnderWay;
+use super::{DispatchError, RETRY, TRIES};
 use crate::campaign::{Doubt, Reason, SkipReason};
 use crate::ledger::{BatchWriter, EXPIRED, Ledger, PlannedBatch, Purpose};
 use crate::limiter::batch_size;
@@ -127,7 +126,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             if queued.attempt >= TRIES {
                 return self.hold(Reason::TriesFailed { tries: TRIES, detail }).await;
             }
-            run.wait = run.wait.max(backoff(queued.attempt - 1));
+            run.wait = run.wait.max(RETRY.delay_after(queued.attempt - 1));
             self.note(Some(Reason::Retrying { attempt: queued.attempt + 1, of: TRIES, detail })).await?;
         }
         let left = run.left();
@@ -258,7 +257,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                     self.hold(Reason::Doubts { requests: doubts, detail }).await?;
                 }
                 if !open.is_empty() {
-                    run.wait = run.wait.max(backoff(0));
+                    run.wait = run.wait.max(RETRY.delay_after(0));
                     // The rest of the batch would meet the same; it waits along.
                     if at_once == 1 {
                         run.later();

@@ -18,8 +18,8 @@ use crate::campaign::control::Control;
 use crate::campaign::text::shortened;
 use crate::campaign::{CampaignId, Job, Problem};
 use crate::ledger::{Ledger, LedgerError};
-use crate::queue::QueueError;
-use crate::queue::rabbitmq::{Broker, JobDelivery, PutOff};
+use crate::queue::rabbitmq::{Broker, JobDelivery};
+use crate::queue::{PutOff, QueueError};
 use crate::traces;
 
 /// The longest job, in bytes: a list of a hundred thousand recipients.

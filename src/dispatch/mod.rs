@@ -9,7 +9,6 @@
 
 mod account;
 mod answer_decision;
-mod backoff;
 mod batch_run;
 mod breaker;
 mod control;
@@ -32,6 +31,10 @@ mod supervisor;
 mod under_way;
 mod worker;
 
+use std::time::Duration;
+
+use crate::backoff::Backoff;
+
 pub use account::{Account, Accounts, Opened};
 pub use control::{Done, control};
 pub use error::DispatchError;
@@ -45,3 +48,8 @@ pub use recover::{Recovered, recover, recover_restored};
 pub use run::{End, run};
 pub use supervisor::Context;
 pub use worker::{Registered, work};
+
+/// Delays before messages whose request failed are sent again.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+/// Failed attempts in a row after which a campaign is held.
+const TRIES: u32 = 6;

@@ -14,9 +14,8 @@ use tracing::Instrument;
 use url::Url;
 
 use super::answer_decision::{DecisionInputs, FollowUp, decide};
-use super::backoff::TRIES;
 use super::events::{Events, OfJob};
-use super::{Account, DispatchError, replay};
+use super::{Account, DispatchError, TRIES, replay};
 use crate::campaign::job::OnInDoubt;
 use crate::campaign::{
     CampaignId, Job, MessageState, Opening, Phone, Reason, Recipient, SkipReason, Template,

@@ -14,15 +14,7 @@ use parking_lot::RwLock;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::problem::Problem;
-
-/// What the holder of a token may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Look.
-    Viewer,
-    /// Everything.
-    Operator,
-}
+use crate::config::Role;
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq)]

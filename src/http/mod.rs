@@ -21,7 +21,7 @@ use opentelemetry::context::FutureExt;
 use tokio::net::TcpListener;
 use tracing::Instrument;
 
-pub use access::{Access, Role};
+pub use access::Access;
 pub use api::{Api, router as api_router};
 pub use dashboard::router as dashboard_router;
 pub use health::Health;

@@ -158,5 +158,5 @@ pub trait Ledger:
 
 /// A new key for callbacks: 32 random bytes in hexadecimal digits.
 fn new_key() -> String {
-    rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::campaign::text::hex(&rand::random::<[u8; 32]>())
 }

@@ -306,7 +306,7 @@ mod tests {
         let bytes: Vec<u8> = (0..KEPT.len() / 2)
             .filter_map(|nth| u8::from_str_radix(&KEPT[nth * 2..nth * 2 + 2], 16).ok())
             .collect();
-        let shown = record.bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let shown = crate::campaign::text::hex(&record.bytes());
         assert_eq!(BatchRecord::read(&bytes, 4).unwrap(), record, "{shown}");
     }
 

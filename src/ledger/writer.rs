@@ -5,33 +5,23 @@
 //! few swaps, and never two that spoil each other. The record is known after each write, so the next
 //! needs no read.
 
-use tokio::sync::{Mutex, oneshot};
-
 use super::claims;
 use super::{BatchRecord, BatchWrite, Batches, Claim, LedgerError, PlannedBatch, Purpose, Recorded, Written};
 use crate::campaign::MessageState;
+use crate::micro_batch::MicroBatch;
 
 /// A batch that this worker has taken from the queue.
 pub struct BatchWriter<L> {
     ledger: L,
     batch: PlannedBatch,
-    /// The record, where it is known; held while it is written.
-    known: Mutex<Option<BatchRecord>>,
-    waiting: parking_lot::Mutex<Vec<Waiting>>,
+    /// The writes that wait, and the record, where it is known; locked while it is written.
+    writes: MicroBatch<Option<BatchRecord>, BatchWrite, Result<Written, LedgerError>>,
 }
-
-/// A write, and where its answer goes.
-type Waiting = (BatchWrite, oneshot::Sender<Result<Written, LedgerError>>);
 
 impl<L: Batches> BatchWriter<L> {
     /// A batch of which nothing is known.
     pub fn new(ledger: &L, batch: PlannedBatch) -> Self {
-        Self {
-            ledger: ledger.clone(),
-            batch,
-            known: Mutex::default(),
-            waiting: parking_lot::Mutex::default(),
-        }
+        Self { ledger: ledger.clone(), batch, writes: MicroBatch::default() }
     }
 
     /// Claims messages before their request goes out, as [`claims::claim`] does.
@@ -94,7 +84,7 @@ impl<L: Batches> BatchWriter<L> {
     ///
     /// As [`claims::record`].
     pub async fn pending(&self, messages: Vec<u8>) -> Result<Vec<u8>, LedgerError> {
-        let mut known = self.known.lock().await;
+        let mut known = self.writes.lock().await;
         let record = match known.take() {
             Some(record) => record,
             None => claims::record_of(&self.ledger, &self.batch).await?,
@@ -106,36 +96,16 @@ impl<L: Batches> BatchWriter<L> {
     }
 
     async fn write(&self, write: BatchWrite) -> Result<Written, LedgerError> {
-        let (sender, mut answer) = oneshot::channel();
-        self.waiting.lock().push((write, sender));
-        let mut known = tokio::select! {
-            biased;
-            answer = &mut answer => return answer.map_err(|_| gone())?,
-            known = self.known.lock() => known,
-        };
-        // Whoever of the batch is ready to write as well goes along.
-        tokio::task::yield_now().await;
-        let waiting = std::mem::take(&mut *self.waiting.lock());
-        if !waiting.is_empty() {
-            let (mut writes, senders): (Vec<BatchWrite>, Vec<_>) = waiting.into_iter().unzip();
+        let all = |waiting: &mut dyn Iterator<Item = &BatchWrite>| waiting.count();
+        let write_all = |mut known: Option<BatchRecord>, mut writes: Vec<BatchWrite>| async move {
             share_token(&mut writes);
-            let written = claims::write(&self.ledger, &self.batch, &mut known, &writes).await;
-            drop(known);
-            match written {
-                Ok(written) => {
-                    for (sender, written) in senders.into_iter().zip(written) {
-                        // A sender that has given up wants no answer.
-                        let _ = sender.send(Ok(written));
-                    }
-                }
-                Err(fault) => {
-                    for sender in senders {
-                        let _ = sender.send(Err(fault.clone()));
-                    }
-                }
-            }
-        }
-        answer.await.map_err(|_| gone())?
+            let written = match claims::write(&self.ledger, &self.batch, &mut known, &writes).await {
+                Ok(written) => written.into_iter().map(Ok).collect(),
+                Err(fault) => vec![Err(fault); writes.len()],
+            };
+            (known, written)
+        };
+        self.writes.submit(write, false, all, write_all).await.ok_or_else(gone)?
     }
 }
 

@@ -1,6 +1,6 @@
-//! A token bucket: governor's, asked for any moment, and with a rate that may change.
+//! A token bucket: governor's, queried for any time, and with a rate that may change.
 //!
-//! Moments are nanoseconds since the buckets of the process were made. It never waits and knows no clock.
+//! Times are nanoseconds since the buckets of the process were created. It never waits and reads no clock.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use governor::{Quota, RateLimiter};
 
 use crate::campaign::Rate;
 
-/// A bucket. A new one is full.
+/// Token bucket; a new one is full.
 pub(super) struct Bucket {
     limiter: RateLimiter<NotKeyed, Level, Moment, NoOpMiddleware<Nanos>>,
     level: Level,
@@ -22,7 +22,7 @@ pub(super) struct Bucket {
     quota: Quota,
 }
 
-/// The moment that governor is asked for.
+/// Time for which governor is queried.
 #[derive(Clone, Default)]
 struct Moment(Arc<AtomicU64>);
 
@@ -34,7 +34,7 @@ impl Clock for Moment {
     }
 }
 
-/// The moment at which the bucket is full again. It changes only when tokens are taken, not when it is asked.
+/// Time at which the bucket is full again. It changes when tokens are taken, not when it is queried.
 #[derive(Clone, Default)]
 struct Level(Arc<(AtomicU64, AtomicBool)>);
 
@@ -55,7 +55,7 @@ impl StateStore for Level {
 }
 
 impl Bucket {
-    /// A full bucket with a share of a rate.
+    /// Creates a full bucket with a share of a rate.
     pub(super) fn new(rate: Rate, share: f64) -> Option<Self> {
         Some(Self::at(quota(rate, share)?, Level::default()))
     }
@@ -66,12 +66,14 @@ impl Bucket {
         Self { limiter, level, moment, quota }
     }
 
-    /// How many tokens a full bucket has.
+    /// Returns the tokens of a full bucket.
     pub(super) fn burst(&self) -> u32 {
         self.quota.burst_size().get()
     }
 
-    /// Changes the rate. The bucket keeps its tokens, as far as they fit the new burst: a change gives none.
+    /// Changes the rate.
+    ///
+    /// The bucket keeps its tokens, as far as they fit the new burst, and gains none.
     pub(super) fn change(&mut self, rate: Rate, share: f64, now: u64) {
         let Some(quota) = quota(rate, share).filter(|quota| *quota != self.quota) else { return };
         let period = |quota: Quota| quota.replenish_interval().as_nanos().max(1) as f64;
@@ -82,7 +84,9 @@ impl Bucket {
         *self = Self::at(quota, self.level.clone());
     }
 
-    /// Returns the earliest moment, from `now` on, at which it has `count` tokens, or its burst if that is less.
+    /// Returns the earliest time from `now` on at which it has `count` tokens.
+    ///
+    /// A count above the burst is reduced to the burst.
     pub(super) fn due(&self, count: u32, now: u64) -> u64 {
         match self.check(count, now, false) {
             Some(Err(due)) => due,
@@ -90,12 +94,12 @@ impl Bucket {
         }
     }
 
-    /// Takes tokens at a moment at which it has them.
+    /// Takes tokens at a time at which it has them.
     pub(super) fn take(&self, count: u32, at: u64) {
         self.check(count, at, true);
     }
 
-    /// Whether it is full at a moment: then it is like a new one.
+    /// Whether it is full at a time, and so like a new one.
     pub(super) fn is_full(&self, now: u64) -> bool {
         self.full() <= now
     }
@@ -129,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn asking_takes_nothing() {
+    fn a_query_takes_no_tokens() {
         let bucket = Bucket::new(rate("10/s"), 1.0).unwrap();
         assert_eq!([bucket.due(10, 0), bucket.due(10, 0)], [0, 0]);
         bucket.take(10, 0);
@@ -138,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_keeps_the_tokens_and_gives_none() {
+    fn a_change_of_rate_keeps_the_tokens_and_adds_none() {
         let mut bucket = Bucket::new(rate("80/s"), 1.0).unwrap();
         bucket.take(60, 0);
         // Twenty are left, of which a burst of ten holds ten.

@@ -1,8 +1,8 @@
-//! How many requests of an account may be under way at once, and the slots for them.
+//! The limit of an account's requests in flight, and the permits for them.
 //!
-//! Where the account does not say it, the limit is found: it grows while senders wait for a slot and
-//! the provider answers as quickly as ever, and falls back when answers come late or are failures.
-//! Growing never sends faster than the buckets allow; that is theirs alone.
+//! An account without a configured limit gets an adaptive one: it grows while senders wait for a permit and the provider
+//! answers as quickly as before, and shrinks when answers are late or are failures. It never raises the send rate above
+//! what the buckets allow.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,27 +12,27 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-/// The most that a limit grows to: each is a connection with most providers.
+/// Maximum of an adaptive limit: with most providers each request in flight needs a connection.
 const MOST: usize = 512;
-/// The shortest time that is judged: fewer answers tell nothing.
+/// Shortest period that is evaluated: fewer answers say nothing.
 const WINDOW: Duration = Duration::from_millis(50);
-/// The quickest answer is forgotten after one or two of these: a provider may have become slower.
+/// Period of the lowest latency. It is discarded after one or two of these, as a provider may have become slower.
 const MEMORY: Duration = Duration::from_mins(5);
-/// So much later an answer may be for reasons of this machine.
+/// Delay of an answer that this machine may cause.
 const NOISE: Duration = Duration::from_millis(2);
 
-/// The slots for requests under way.
+/// Permits for requests in flight.
 #[derive(Debug)]
 pub struct Concurrency {
     slots: Arc<Semaphore>,
     limit: AtomicUsize,
-    /// Whether a sender had to wait for a slot since the last judgement.
+    /// Whether a sender had to wait for a permit since the last evaluation.
     was_short: AtomicBool,
-    /// What is known of the answers, where the limit is to be found.
+    /// Latencies, where the limit is adaptive.
     answers: Mutex<Option<Answers>>,
 }
 
-/// The answers since the last judgement, and the quickest of late.
+/// Answers since the last evaluation, and the lowest latency recently.
 #[derive(Debug)]
 struct Answers {
     least: usize,
@@ -45,7 +45,7 @@ struct Answers {
 }
 
 impl Concurrency {
-    /// As many as the account says.
+    /// Creates a fixed limit.
     pub fn fixed(limit: usize) -> Self {
         let slots = Arc::new(Semaphore::new(limit));
         Self {
@@ -56,13 +56,14 @@ impl Concurrency {
         }
     }
 
-    /// At least so many, and more where that is of use.
+    /// Creates an adaptive limit with a minimum.
     pub fn found_from(least: usize) -> Self {
         Self { answers: Mutex::new(Some(Answers::new(least))), ..Self::fixed(least) }
     }
 
-    /// From now on it is this limit, or found from the least. Where it falls, slots in use are given up as they become
-    /// free, before anybody else has one.
+    /// Changes the limit to a fixed one, or to an adaptive one with a minimum.
+    ///
+    /// When it falls, permits in use are removed as they are released, before another sender gets one.
     pub fn change(&self, fixed: Option<usize>, least: usize) {
         let mut answers = self.answers();
         let limit = self.limit();
@@ -90,22 +91,22 @@ impl Concurrency {
         self.answers.lock()
     }
 
-    /// How many may be under way now.
+    /// Returns the current limit.
     pub fn limit(&self) -> usize {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// Whether the limit stays as it is.
+    /// Whether the limit is fixed.
     pub fn is_fixed(&self) -> bool {
         self.answers().is_none()
     }
 
-    /// How many may ever be under way.
+    /// Returns the highest value that the limit may reach.
     pub fn most(&self) -> usize {
         if self.is_fixed() { self.limit() } else { MOST.max(self.limit()) }
     }
 
-    /// Waits for a slot; `None` never comes, as the slots are never closed.
+    /// Waits for a permit. `None` is never returned, as the semaphore is never closed.
     pub(super) async fn slot(&self) -> Option<OwnedSemaphorePermit> {
         if let Ok(slot) = self.slots.clone().try_acquire_owned() {
             return Some(slot);
@@ -114,7 +115,7 @@ impl Concurrency {
         self.slots.clone().acquire_owned().await.ok()
     }
 
-    /// A request was answered after so long; it went well if the provider took it in as it should.
+    /// Reports the latency of an answer, and whether the provider accepted the request.
     pub fn answered(&self, latency: Duration, went_well: bool) {
         let mut answers = self.answers();
         let Some(answers) = &mut *answers else { return };
@@ -131,7 +132,7 @@ impl Concurrency {
             self.slots.add_permits(next - limit);
             self.limit.store(next, Ordering::Relaxed);
         } else if next < limit {
-            // Slots in use stay until a later judgement.
+            // Permits in use stay until a later evaluation.
             let forgotten = self.slots.forget_permits(limit - next);
             self.limit.store(limit - forgotten, Ordering::Relaxed);
         }
@@ -152,13 +153,13 @@ impl Answers {
         }
     }
 
-    /// The limit that follows from the answers since the last judgement.
+    /// Returns the limit that follows from the answers since the last evaluation.
     fn judge(&mut self, limit: usize, was_short: bool, now: Instant) -> usize {
         if now > self.rotated + MEMORY {
             self.rotated = now;
             self.quickest_before = std::mem::replace(&mut self.quickest, Duration::MAX);
         }
-        // A single slow answer, or those that had to connect first, are no sign.
+        // The median ignores a single slow answer, and those that had to connect first.
         let middle = self.latencies.len() / 2;
         let median = *self.latencies.select_nth_unstable(middle).1;
         let quickest = self.latencies.iter().copied().min().unwrap_or(median);
@@ -183,7 +184,7 @@ mod tests {
 
     const FAST: Duration = Duration::from_millis(150);
 
-    /// What comes of so many rounds in which all slots were in use.
+    /// Returns the limit after some rounds in which all permits were in use.
     fn after(concurrency: &Concurrency, rounds: usize, latency: impl Fn(usize) -> (Duration, bool)) -> usize {
         for _ in 0..rounds {
             let limit = concurrency.limit();
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_limit_that_falls_counts_before_anybody_else_has_a_slot() {
+    async fn a_lowered_limit_holds_before_another_sender_gets_a_permit() {
         let limit = Concurrency::fixed(3);
         let held = [limit.slot().await, limit.slot().await];
         limit.change(Some(1), 8);
@@ -209,7 +210,7 @@ mod tests {
             let slots = limit.slots.clone();
             async move { slots.acquire_owned().await }
         });
-        // The third slot was free and is gone; one of those in use is given up.
+        // The third permit was free and is gone; one of those in use is removed when it is released.
         let [first, second] = held;
         tokio::task::yield_now().await;
         drop(first);
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn it_grows_while_answers_come_as_quickly_and_only_where_slots_are_short() {
+    fn it_grows_while_latency_stays_low_and_senders_wait_for_permits() {
         let found = Concurrency::found_from(8);
         assert_eq!(after(&found, 3, |_| (FAST, true)), 27);
         assert_eq!(after(&found, 30, |_| (FAST, true)), MOST);
@@ -241,22 +242,22 @@ mod tests {
     }
 
     #[test]
-    fn it_stays_where_more_at_once_are_only_answered_later() {
-        // A provider that works at 40 at once, each for 150 ms.
+    fn it_stops_growing_where_more_requests_in_flight_only_raise_latency() {
+        // A provider that handles 40 requests at a time, each for 150 ms.
         let found = Concurrency::found_from(8);
         let limit = after(&found, 50, |limit| (FAST * limit.max(40) as u32 / 40, true));
         assert!((40..=80).contains(&limit), "{limit}");
     }
 
     #[test]
-    fn failures_take_it_back_to_where_it_began() {
+    fn failures_reduce_it_to_its_minimum() {
         let found = Concurrency::found_from(8);
         assert_eq!(after(&found, 30, |_| (FAST, true)), MOST);
         assert_eq!(after(&found, 30, |_| (FAST, false)), 8);
     }
 
     #[tokio::test]
-    async fn slots_in_use_are_taken_back_when_they_are_free() {
+    async fn permits_in_use_are_removed_when_they_are_released() {
         let found = Concurrency::found_from(2);
         assert_eq!(after(&found, 3, |_| (FAST, true)), 8);
         let mut held = Vec::new();

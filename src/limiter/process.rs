@@ -1,4 +1,4 @@
-//! The buckets of one process, and the recipients of a moving day.
+//! The buckets of a single process, and the recipients of a rolling period.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -10,13 +10,13 @@ use super::bucket::Bucket;
 use super::{Asked, EARLIER, HOUR, Line, Rates, SENDERS, Wanted, slowed, throttled};
 use crate::campaign::{CampaignId, Phone, Rate};
 
-/// From this number of campaigns on, full buckets are forgotten.
+/// Number of campaigns from which full buckets are removed.
 const CAMPAIGNS: usize = 1_000;
 
 /// The buckets of an account.
 pub(super) struct Buckets {
     inner: Mutex<Inner>,
-    /// When they were made.
+    /// Time of creation.
     begun: Instant,
 }
 
@@ -29,24 +29,24 @@ impl Default for Buckets {
 #[derive(Default)]
 struct Inner {
     requests: Option<Bucket>,
-    /// One for each sender number.
+    /// Bucket of each sender number.
     messages: HashMap<Phone, Bucket>,
     campaigns: HashMap<CampaignId, Bucket>,
-    /// Flows that are throttled.
+    /// Throttled flows.
     flows: HashMap<String, Throttled>,
     recipients: Recipients,
-    /// Nothing goes out before this moment: the provider said so.
+    /// Time before which nothing goes out, as the provider demanded.
     paused_until: Option<Instant>,
-    /// Since when, and to which share of its rate, the account was slowed.
+    /// Time at which the account was slowed, and the share of its rate that was left.
     slowed: Option<(Instant, f64)>,
 }
 
-/// A flow that is throttled.
+/// Throttled flow.
 struct Throttled {
-    /// How often its rate has doubled, and since when it has this one.
+    /// Doublings of its rate, and the time of the last one.
     doublings: u32,
     since: Instant,
-    /// How many messages went out since then.
+    /// Messages sent since then.
     count: u32,
     bucket: Bucket,
 }
@@ -58,7 +58,7 @@ impl Throttled {
     }
 }
 
-/// A bucket with a rate as it is now, made where there is none.
+/// Returns a bucket with the current rate; creates it if necessary.
 fn kept(bucket: &mut Option<Bucket>, rate: Rate, share: f64, now: u64) -> Option<&Bucket> {
     if let Some(known) = bucket {
         known.change(rate, share, now);
@@ -68,7 +68,7 @@ fn kept(bucket: &mut Option<Bucket>, rate: Rate, share: f64, now: u64) -> Option
     bucket.as_ref()
 }
 
-/// The same among others.
+/// Gives the bucket of a key the current rate; creates it if necessary.
 fn kept_of<K: std::hash::Hash + Eq + Clone>(
     buckets: &mut HashMap<K, Bucket>,
     key: &K,
@@ -92,7 +92,9 @@ impl Buckets {
         u64::try_from(at.saturating_duration_since(self.begun).as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Takes the tokens of a request from all of its buckets at the moment at which they all have them, or from none.
+    /// Takes the tokens of a request from all of its buckets, or from none.
+    ///
+    /// They are taken for the time at which all buckets have them.
     pub(super) fn ask(&self, wanted: &Wanted<'_>) -> Asked {
         let Wanted { rates, campaign, from, recipients } = *wanted;
         let mut inner = self.inner();
@@ -157,7 +159,7 @@ impl Buckets {
         Asked::At(instant + wait, false)
     }
 
-    /// Changes the rates of the buckets that there are, from now on.
+    /// Changes the rates of the existing buckets.
     pub(super) fn change(&self, rates: Rates) {
         let mut inner = self.inner();
         let now = self.since_begun(Instant::now());
@@ -172,11 +174,11 @@ impl Buckets {
         }
     }
 
-    /// A flow is throttled, from now on. Returns whether it was not before.
+    /// Throttles a flow; returns whether it was not throttled before.
     pub(super) fn throttle(&self, flow: &str) -> bool {
         let mut inner = self.inner();
         match inner.flows.get_mut(flow) {
-            // The bucket stays: said again, it allows no message more.
+            // The bucket stays: a repeated report allows no extra message.
             Some(known) if known.doublings == 0 => {
                 (known.since, known.count) = (Instant::now(), 0);
                 false
@@ -185,13 +187,13 @@ impl Buckets {
         }
     }
 
-    /// How many messages of a flow go out in an hour, if it is throttled.
+    /// Returns the messages an hour of a flow, if it is throttled.
     #[cfg(test)]
     pub(super) fn hourly(&self, flow: &str) -> Option<u32> {
         of_flow(&mut self.inner().flows, flow).and_then(|known| throttled(known.doublings))
     }
 
-    /// Messages of a throttled flow go out.
+    /// Counts messages of a throttled flow.
     #[cfg(test)]
     pub(super) fn sent_of(&self, flow: &str, count: u32) {
         if let Some(known) = self.inner().flows.get_mut(flow) {
@@ -199,12 +201,12 @@ impl Buckets {
         }
     }
 
-    /// Takes over whom the account wrote to, and how long ago.
+    /// Restores recipients, and how long ago each was messaged.
     pub(super) fn remember(&self, recipients: Vec<(Phone, Duration)>) {
         let (mut inner, now) = (self.inner(), Instant::now());
         let known = &mut inner.recipients;
         for (phone, ago) in recipients {
-            // A machine that started later than that has no such moment; then it counts from its start.
+            // A time before the machine started cannot be expressed; it becomes the present.
             let at = now.checked_sub(ago).unwrap_or(now);
             let last = known.last.entry(phone).or_insert(at);
             *last = at.max(*last);
@@ -214,14 +216,14 @@ impl Buckets {
         known.order = order.into();
     }
 
-    /// Lets nothing go out for a while, and then less for a while.
+    /// Pauses all sends, then reduces the rate.
     pub(super) fn slow_down(&self, wait: Duration) {
         let mut inner = self.inner();
         let now = Instant::now();
         let paused = inner.paused_until.is_some_and(|until| until > now);
         let until = now + wait;
         inner.paused_until = Some(inner.paused_until.map_or(until, |known| known.max(until)));
-        // A storm of answers slows once.
+        // Many 429 answers at a time halve the rate once.
         if !paused {
             let share = inner.slowed.map_or(1.0, |(since, share)| slowed(share, since.elapsed()));
             inner.slowed = Some((until, (share / 2.0).max(super::LEAST_SHARE)));
@@ -229,7 +231,7 @@ impl Buckets {
     }
 }
 
-/// A flow, if it is throttled.
+/// Returns a flow, if it is throttled; doubles its rate when that is due.
 fn of_flow<'f>(flows: &'f mut HashMap<String, Throttled>, flow: &str) -> Option<&'f mut Throttled> {
     let known = flows.get_mut(flow)?;
     if known.since.elapsed() >= HOUR && Some(known.count) >= throttled(known.doublings) {
@@ -242,16 +244,18 @@ fn of_flow<'f>(flows: &'f mut HashMap<String, Throttled>, flow: &str) -> Option<
     flows.get_mut(flow)
 }
 
-/// Whom an account wrote to of late. It grows to the limit of recipients and no further.
+/// Recipients of an account in the rolling period; at most as many as its limit.
 #[derive(Default)]
 struct Recipients {
     last: HashMap<Phone, Instant>,
-    /// In the order of time; entries that were renewed since are stale.
+    /// By time, the oldest first; an entry is stale if its recipient has a later one.
     order: VecDeque<(Instant, Phone)>,
 }
 
 impl Recipients {
-    /// Writes down that all of them are written to at a moment; or says which of them may be, if not all.
+    /// Records that all recipients are messaged at a time.
+    ///
+    /// If the limit does not allow all of them, records none and returns which fit.
     fn take(&mut self, rate: Rate, recipients: &[Phone], at: Instant) -> Option<Asked> {
         let span = rate.per();
         while let Some((then, phone)) = self.order.front().copied() {
@@ -275,7 +279,7 @@ impl Recipients {
             }
         }
         if fits.is_empty() {
-            // Until there is room for one: of a limit that was lowered, many leave first.
+            // Until there is room for one recipient; after a limit was lowered, several have to expire first.
             let fresh = |(then, phone): &&(Instant, Phone)| self.last.get(phone) == Some(then);
             let leaves = self.order.iter().filter(fresh).nth(known.saturating_sub(limit));
             let room_at = leaves.map_or(at, |(then, _)| *then) + span;

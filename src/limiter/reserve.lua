@@ -1,25 +1,28 @@
--- Takes the tokens of some requests from all buckets that they draw from, or from none.
+-- Takes the tokens of some requests from all of their buckets, or from none.
 --
--- A bucket is the moment at which it will be full again (a "theoretical arrival time"), in microseconds of the
--- server's clock, with the period and the burst that this was reckoned with. A send is due when every bucket has its
--- tokens. If that is soon, they are taken for that moment, so that in any span t at most rate * t + burst is due;
--- if not, none is taken, and it has to ask again: meanwhile limits may change.
+-- A bucket is the time at which it is full again (a "theoretical arrival time"), in microseconds of the server's clock, with
+-- the period and the burst that this time was computed with. A send is due when every bucket has its tokens. If that is
+-- soon, the tokens are taken for that time, so that over any period t at most rate * t + burst sends are due. If not, none is
+-- taken, and the sender asks again later, as limits may change by then.
 --
--- KEYS  1 the account's state (hash)  2 its requests  3 the sender number's messages
---       4 the campaign's messages  5 the account's recipients (sorted by the last message)
+-- KEYS  1 state of the account (hash)  2 its requests  3 messages of the sender number
+--       4 messages of the campaign  5 recipients of the account (sorted by the last message)
 --       6 the flow, if it is throttled (hash)
--- ARGV  1 how many messages  2 period of a request (microseconds, 0 is no limit)  3 burst
---       4 period of a message  5 burst  6 period of a campaign's message  7 burst
---       8 for how soon tokens are taken (microseconds)
---       9 after how long a slowed account gets a tenth back  10 the least share of its rate
---       11 how many recipients (0 is no limit)  12 in which span  13 whether there is a flow (0 or 1)
---       14 an hour  15 how many messages of a throttled flow in it at first  16 how often that may double
---       17 how many sends a worker has under way  18 how many requests
---       19 how long a throttled flow is remembered (milliseconds)  then the recipients
--- Returns four numbers: 1, how long until they are due, and whether so many more like it could go out at once (0 or
--- 1); 4 and how long none of the recipients can have a message; 0, how long it has to wait, and for whom (0 the campaign, 1 the sender number, 2 the account); 2 when only one
--- message can be asked for; or 3 when only some can, behind them the places of those. The fourth says by how much the
--- server's clock was found to have gone back (microseconds).
+-- ARGV  1 number of messages  2 period of a request (microseconds, 0 means unlimited)  3 burst
+--       4 period of a message  5 burst  6 period of a message of the campaign  7 burst
+--       8 how early tokens are taken (microseconds)
+--       9 interval after which a slowed account gets back a tenth  10 smallest share of its rate
+--       11 limit of recipients (0 means unlimited)  12 its period  13 whether there is a flow (0 or 1)
+--       14 an hour  15 initial limit of a throttled flow in an hour  16 maximum of doublings
+--       17 requests that a worker has in flight  18 number of requests
+--       19 retention of a throttled flow (milliseconds)  then the recipients
+-- Returns four numbers. The first is the kind of answer:
+--   0 wait: the second is for how long, the third for what (0 the campaign, 1 the sender number, 2 the account)
+--   1 taken: the second is the time until the send is due, the third whether the requests in flight would fit, too (0 or 1)
+--   2 only one message can be asked for
+--   3 only some recipients can be asked for: their indexes follow the four numbers
+--   4 no recipient can have a message: the second is for how long
+-- The fourth is by how much the server's clock went back (microseconds).
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local count, requests, soon = tonumber(ARGV[1]), tonumber(ARGV[18]), tonumber(ARGV[8])
@@ -28,7 +31,7 @@ local back = 0
 local state = redis.call('HMGET', KEYS[1], 'paused_until', 'slowed_at', 'share', 'paused_at')
 local paused, slowed_at = tonumber(state[1] or 0), tonumber(state[2] or 0)
 if state[4] and now < tonumber(state[4]) then
-  -- A pause is as long as it was said to be, whatever the clock does.
+  -- A pause keeps its length when the clock goes back.
   back = tonumber(state[4]) - now
   paused, slowed_at = paused - back, slowed_at - back
   redis.call('HSET', KEYS[1], 'paused_until', string.format('%.0f', paused),
@@ -41,7 +44,7 @@ if state[2] then
 end
 
 local buckets, cut = {}, count
--- Returns the moment at which a bucket has this number of tokens.
+-- Returns the time at which a bucket has a number of tokens.
 local function bucket(key, tokens, period, burst, slowed)
   period, burst = tonumber(period), tonumber(burst)
   if period == 0 then
@@ -55,7 +58,7 @@ local function bucket(key, tokens, period, burst, slowed)
   if kept then
     local at, p, b = string.match(kept, '^(%S+) (%S+) (%S+)$')
     at, p, b = tonumber(at or kept), tonumber(p or period), tonumber(b or burst)
-    -- Tokens are never taken for later than that.
+    -- Tokens are never taken for a later time.
     local latest = now + soon + b * p
     if at > latest then
       back = math.max(back, at - latest)
@@ -64,7 +67,7 @@ local function bucket(key, tokens, period, burst, slowed)
     end
     full = math.max(now, at)
     if p ~= period or b ~= burst then
-      -- It keeps its tokens, as far as they fit: a change gives none.
+      -- It keeps its tokens, as far as they fit the new burst, and gains none.
       full = now + (burst - math.min(burst, b - (full - now) / p)) * period
     end
   end
@@ -87,7 +90,7 @@ if ARGV[13] == '1' then
     redis.call('HSET', KEYS[6], 'since', string.format('%.0f', now))
   end
   if since and now - since >= tonumber(ARGV[14]) and tonumber(flow[2] or 0) >= hourly then
-    -- An hour's worth has gone out, and nothing has said again that it is throttled.
+    -- An hour's worth has gone out without another report of throttling.
     since, doublings, hourly = now, doublings + 1, hourly * 2
     redis.call('HSET', KEYS[6], 'since', string.format('%.0f', now), 'count', 0, 'doublings', doublings)
   end
@@ -142,7 +145,7 @@ if limit > 0 then
     end
   end
   if #some == 4 then
-    -- Until there is room for one: of a limit that was lowered, many leave first.
+    -- Until there is room for one recipient; after a limit was lowered, several have to expire first.
     local nth = math.max(0, known - limit)
     local leaves = redis.call('ZRANGE', KEYS[5], nth, nth, 'WITHSCORES')
     local room = (tonumber(leaves[2]) or due) + span + 1
@@ -157,7 +160,7 @@ local room = limit == 0 and period == 0
 for _, each in ipairs(buckets) do
   local full = math.max(due, each.full) + each.cost
   room = room and full + each.cost / requests * tonumber(ARGV[17]) - each.burst * each.period <= now
-  -- Gone by itself when it is full again.
+  -- Expires when it is full again.
   redis.call('SET', each.key, string.format('%.17g %.17g %d', full, each.period, each.burst),
     'PX', math.ceil((full - now) / 1000) + 1000)
 end

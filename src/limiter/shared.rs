@@ -1,34 +1,28 @@
-//! The buckets of a fleet, in Redis. One script takes from all buckets of a send at once: it says when the send is due, and
-//! the tokens are taken for that moment, or how long it has to wait. Times are the server's, in microseconds.
+//! The buckets of a fleet, in Redis.
 //!
-//! The keys of an account share its hash tag `{account:NAME}`, which no campaign's id can be.
+//! One script takes from all buckets of a send in one step. It returns either the time at which the send is due, with its
+//! tokens taken, or how long the send has to wait. Times are the server's, in microseconds.
+//!
+//! The keys of an account share the hash tag `{account:NAME}`, which is never a campaign's id.
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, oneshot};
 use tokio::time::Instant;
 
 use super::{Asked, DOUBLINGS, EARLIER, HOUR, LEAST_SHARE, Line, REMEMBERED, STEP, THROTTLED, Wanted};
 use crate::campaign::Rate;
+use crate::micro_batch::MicroBatch;
 use crate::redis_client::{Arg, RedisClient, RedisClientError, Script};
 
 static RESERVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("reserve.lua")));
 static THROTTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("throttle.lua")));
 static SLOW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("slow.lua")));
 
-/// Requests of a campaign that want their tokens at the same time, and ask for them together. Each ask
-/// waits for the one before it, so what has gathered meanwhile goes with the next.
-#[derive(Default)]
-pub(super) struct Gathered {
-    waiting: parking_lot::Mutex<Vec<Waiting>>,
-    asking: Mutex<()>,
-}
+/// Requests of a campaign that ask for their tokens together, each as its count of messages.
+pub(super) type Gathered = MicroBatch<(), usize, Result<Asked, RedisClientError>>;
 
-/// How many messages a request has, and where its answer goes.
-type Waiting = (usize, oneshot::Sender<Result<Asked, RedisClientError>>);
-
-/// Who asks, and for what.
+/// Send that asks for its tokens.
 #[derive(Clone, Copy)]
 pub(super) struct Asker<'a> {
     pub(super) server: &'a RedisClient,
@@ -38,66 +32,39 @@ pub(super) struct Asker<'a> {
 }
 
 impl Asker<'_> {
-    /// Takes the tokens of one request from all buckets of its account and campaign.
+    /// Takes the tokens of a request from all buckets of its account and campaign.
     pub(super) async fn ask(&self) -> Result<Asked, RedisClientError> {
         self.ask_for(1, self.wanted.recipients.len()).await
     }
 
-    /// The same together with others of the campaign that ask now. Where recipients are limited each asks
-    /// for itself.
+    /// Takes them together with other requests of the campaign.
+    ///
+    /// Where recipients are limited, each request asks separately.
     pub(super) async fn ask_together(&self) -> Result<Asked, RedisClientError> {
         let Wanted { rates, campaign, recipients, .. } = self.wanted;
         if rates.recipients.is_some() {
             return self.ask().await;
         }
-        let Gathered { waiting, asking } = &campaign.gathered;
-        let stand_in_line = || {
-            let (sender, answer) = oneshot::channel();
-            waiting.lock().push((recipients.len(), sender));
-            answer
-        };
-        let mut answer = stand_in_line();
-        loop {
-            let turn = tokio::select! {
-                biased;
-                answered = &mut answer => {
-                    if let Ok(asked) = answered {
-                        return asked;
-                    }
-                    // Whoever asked for all has been given up.
-                    answer = stand_in_line();
-                    continue;
-                }
-                turn = asking.lock() => turn,
-            };
-            // Whoever is ready to ask as well goes along.
-            tokio::task::yield_now().await;
-            let (all, messages) = self.some_of(&mut waiting.lock());
-            let asked = self.ask_for(all.len(), messages).await;
-            for (_, sender) in all {
-                // A sender that has given up wants no answer.
-                let _ = sender.send(asked.clone());
-            }
-            // Only now: whoever is next finds its answer first, if it was among these.
-            drop(turn);
-        }
-    }
-
-    /// Takes as many as fit every burst: they may all go out at once.
-    fn some_of(&self, waiting: &mut Vec<Waiting>) -> (Vec<Waiting>, usize) {
         let burst = |rate: Option<Rate>| rate.map_or(usize::MAX, |rate| rate.burst().get() as usize);
-        let Wanted { rates, campaign, .. } = self.wanted;
         let most = burst(rates.messages).min(burst(campaign.rate));
-        waiting.retain(|(_, sender)| !sender.is_closed());
-        let mut messages = 0;
-        let mut fits = |(count, _): &Waiting| {
-            messages += count;
-            messages <= most
+        // As many as fit every burst: they may all go out at once.
+        let fitting = |counts: &mut dyn Iterator<Item = &usize>| {
+            let mut messages = 0;
+            let fits = |count: &&usize| {
+                messages += **count;
+                messages <= most
+            };
+            counts.take(burst(rates.requests)).take_while(fits).count()
         };
-        let count = waiting.iter().take(burst(rates.requests)).take_while(|each| fits(each)).count().max(1);
-        let all: Vec<Waiting> = waiting.drain(..count.min(waiting.len())).collect();
-        let messages = all.iter().map(|(messages, _)| messages).sum();
-        (all, messages)
+        loop {
+            let ask = |(), counts: Vec<usize>| async move {
+                ((), vec![self.ask_for(counts.len(), counts.iter().sum()).await; counts.len()])
+            };
+            // Without an answer, the sender that asked for all was dropped.
+            if let Some(asked) = campaign.gathered.submit(recipients.len(), true, fitting, ask).await {
+                return asked;
+            }
+        }
     }
 
     async fn ask_for(&self, requests: usize, messages: usize) -> Result<Asked, RedisClientError> {
@@ -145,11 +112,11 @@ impl Asker<'_> {
         args.extend(numbers.iter().map(Arg::from));
         let answer: Vec<u64> = server.run(&RESERVE, keys, &args).await?;
         let [kind, wait, what, back, some @ ..] = answer.as_slice() else {
-            return Err(RedisClientError::Refused("answered a limit with too little".into()));
+            return Err(RedisClientError::Refused("returned too few values for a rate limit".into()));
         };
         if *back > 0 {
             let seconds = Duration::from_micros(*back).as_secs_f64();
-            tracing::warn!(account, "Redis' clock went back by {seconds:.1} s; limits follow it");
+            tracing::warn!(account, seconds, "Redis' clock went back; rate limits follow it");
         }
         let wait = Duration::from_micros(*wait);
         Ok(match kind {
@@ -162,12 +129,14 @@ impl Asker<'_> {
     }
 }
 
-/// A flow may be called whatever a job likes, so its key has a digest of that.
+/// Returns the key of a flow.
+///
+/// Jobs may use any name for a flow, so the key contains a digest.
 fn flow_key(account: &str, flow: &str) -> String {
     format!("flowcast:{{account:{account}}}:flow:{}", &blake3::hash(flow.as_bytes()).to_hex()[..16])
 }
 
-/// Slows a flow for every worker. Returns whether it was not slowed before.
+/// Throttles a flow for all workers; returns whether it was not throttled before.
 pub(super) async fn throttle(
     server: &RedisClient,
     account: &str,
@@ -178,7 +147,7 @@ pub(super) async fn throttle(
     Ok(is_new == 1)
 }
 
-/// Pauses an account for every worker, and slows it for the time after.
+/// Pauses an account for all workers, then reduces its rate.
 pub(super) async fn slow_down(
     server: &RedisClient,
     account: &str,

@@ -1,16 +1,16 @@
--- The provider said that it is too much: pauses an account, and halves its rate for the time after.
--- KEYS  1 the account's state
--- ARGV  1 for how long, in microseconds  2 after how long a tenth comes back  3 the least share
+-- Pauses an account after a 429, and halves its rate for the time after.
+-- KEYS  1 state of the account
+-- ARGV  1 pause, in microseconds  2 interval after which a tenth is back  3 smallest share of the rate
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local known = redis.call('HMGET', KEYS[1], 'paused_until', 'slowed_at', 'share', 'paused_at')
 local paused = tonumber(known[1] or 0)
 if known[4] and now < tonumber(known[4]) then
-  -- The clock went back: the pause is as long as it was said to be.
+  -- The clock went back: the pause keeps its length.
   paused = paused - (tonumber(known[4]) - now)
 end
 local till = math.max(paused, now + tonumber(ARGV[1]))
--- A storm of answers slows once.
+-- Many 429 answers at a time halve the rate once.
 if paused <= now then
   local share = 1
   if known[2] then

@@ -1,7 +1,7 @@
--- A flow is throttled, from now on.
+-- Throttles a flow.
 -- KEYS  1 flow (hash: since, count, doublings, full; microseconds)
--- ARGV  1 for how long that is remembered, in milliseconds
--- Returns 1 if it was not before.
+-- ARGV  1 retention, in milliseconds
+-- Returns 1 if it was not throttled before.
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000000 + time[2])
 local is_new = redis.call('EXISTS', KEYS[1]) == 0

@@ -1,4 +1,4 @@
-//! A queue inside the process.
+//! The queue in memory, of a single process.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::{Queue, QueueError, QueuedBatch};
 use crate::campaign::CampaignId;
 
-/// A queue of batches in memory. The planner keeps it short.
+/// Queue of batches in memory. The planner keeps it short.
 #[derive(Clone, Default)]
 pub struct Local {
     shared: Arc<Shared>,
@@ -24,10 +24,10 @@ struct Shared {
     held: AtomicU64,
 }
 
-/// A batch that was taken and is not done with.
+/// Receipt of a delivered batch.
 pub struct Receipt {
     shared: Arc<Shared>,
-    /// Given back when the receipt is dropped.
+    /// Batch that is requeued when the receipt is dropped.
     batch: Option<QueuedBatch>,
 }
 
@@ -36,7 +36,7 @@ impl Shared {
         self.ready.lock()
     }
 
-    /// A batch that comes back stands in front: it was planned before the others.
+    /// Requeues a batch at the front: it was planned before the others.
     fn give_back(&self, batch: QueuedBatch) {
         self.ready().push_front(batch);
         self.arrived.notify_one();
@@ -66,7 +66,7 @@ impl Queue for Local {
                 (ready.pop_front(), !ready.is_empty())
             };
             if let Some(batch) = batch {
-                // Two arrivals may have been told as one.
+                // Two arrivals may have caused one notification.
                 if more {
                     self.shared.arrived.notify_one();
                 }
@@ -91,7 +91,7 @@ impl Queue for Local {
     ) -> Result<(), QueueError> {
         receipt.batch = None;
         let shared = self.shared.clone();
-        // A delayed batch is in the queue's hands, but nobody else would miss it.
+        // A delayed batch is in no other list, so it counts as held.
         shared.held.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;

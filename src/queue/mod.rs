@@ -1,11 +1,12 @@
-//! How batches travel from the planner to the senders: each campaign has a queue of its own.
+//! The queues between planner and senders; each campaign has one.
 //!
-//! A queue hands each batch to one taker at a time, keeps it until it is acknowledged, and gives it
-//! back when the taker is gone. It may deliver a batch twice: the ledger's claim says what is left.
+//! A queue delivers each batch to one consumer at a time, keeps it until it is acknowledged, and requeues it when the
+//! consumer is gone. It may deliver a batch twice: the ledger's claim says which messages are left.
 //!
-//! Every backend passes one suite (`tests/it/queue.rs`).
+//! All backends pass the same tests (`tests/it/queue.rs`).
 
 mod local;
+mod messages;
 pub mod rabbitmq;
 
 use std::time::Duration;
@@ -13,43 +14,44 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use local::Local;
+pub use messages::{Buried, DeadAction, Forwarded, PutOff};
 pub use rabbitmq::RabbitMq;
 
 use crate::campaign::{Batch, CampaignId};
 
-/// A batch on its way.
+/// Batch in a queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueuedBatch {
-    /// The batch.
+    /// Batch as it was planned.
     pub batch: Batch,
-    /// Which of its messages are still to be sent.
+    /// Indexes of the messages that are still to be sent.
     pub left: Vec<u8>,
-    /// How often sending it has failed for a passing reason.
+    /// Attempts that failed for a transient reason.
     pub attempt: u32,
 }
 
 impl QueuedBatch {
-    /// A whole batch, for the first time.
+    /// Creates an entry with all messages of a batch.
     pub fn new(batch: Batch) -> Self {
         let left = (0..batch.len()).filter_map(|index| u8::try_from(index).ok()).collect();
         Self { batch, left, attempt: 0 }
     }
 }
 
-/// A queue's own failure.
+/// Error of a queue.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the queue {}", self.why())]
 pub enum QueueError {
-    /// The broker will not do it, however often it is asked: a person has to change something there.
+    /// Permanent refusal by the broker: a person has to change its configuration.
     Refused(String),
-    /// It may work later.
+    /// Transient error.
     Failed(String),
-    /// There was no answer in time.
+    /// Timeout.
     Silent,
 }
 
 impl QueueError {
-    /// Returns what went wrong, as words behind a name of the queue.
+    /// Returns the cause, as a sentence without its subject, the queue.
     pub fn why(&self) -> &str {
         match self {
             Self::Refused(why) | Self::Failed(why) => why,
@@ -58,29 +60,30 @@ impl QueueError {
     }
 }
 
-/// The queue of a campaign's batches.
+/// Queue of a campaign's batches.
 pub trait Queue: Clone + Send + Sync + 'static {
-    /// What proves that a batch was taken: it is acknowledged or delayed. Dropped, the batch goes back.
+    /// Receipt of a delivered batch, to acknowledge or to delay it. The batch is requeued when the receipt is dropped.
     type Receipt: Send;
-    /// Where the queues of all campaigns are.
+    /// Home of the queues of all campaigns.
     type Home: Clone + Send + Sync + 'static;
-    /// Whether batches outlive the process that published them.
+    /// Whether batches survive the process that published them.
     const LASTS: bool;
 
-    /// A campaign's queue, for a worker that sends so many of its batches at once. It is made when
-    /// it is first used.
+    /// Opens a campaign's queue for a worker that sends `ahead` batches concurrently.
+    ///
+    /// The queue is created when it is first used.
     fn open(home: &Self::Home, campaign: &CampaignId, ahead: usize) -> Self;
 
-    /// Puts batches into the queue. When it returns, the queue has all of them for certain.
+    /// Publishes batches; once it returns, the queue has all of them.
     fn publish(&self, batches: Vec<QueuedBatch>) -> impl Future<Output = Result<(), QueueError>> + Send;
 
-    /// The next batch. Waits as long as there is none.
+    /// Waits for the next batch.
     fn next(&self) -> impl Future<Output = Result<(QueuedBatch, Self::Receipt), QueueError>> + Send;
 
-    /// The batch is done with.
+    /// Acknowledges a batch.
     fn acknowledge(&self, receipt: Self::Receipt) -> impl Future<Output = Result<(), QueueError>> + Send;
 
-    /// The batch, as it is now, comes back after about so long.
+    /// Requeues a batch, as it is now, after about `wait`.
     fn delay(
         &self,
         receipt: Self::Receipt,
@@ -88,18 +91,18 @@ pub trait Queue: Clone + Send + Sync + 'static {
         wait: Duration,
     ) -> impl Future<Output = Result<(), QueueError>> + Send;
 
-    /// How many batches wait to be taken, delayed ones not counted.
+    /// Returns the number of batches that wait, without delayed ones.
     fn waiting(&self) -> impl Future<Output = Result<u64, QueueError>> + Send;
 
-    /// How many batches this worker has taken and is not done with, or has delayed.
+    /// Returns the number of this worker's unacknowledged or delayed batches.
     fn held(&self) -> u64;
 
-    /// Takes no more; what was taken and is not done with goes back.
+    /// Stops consuming; requeues what is not acknowledged.
     fn close(&self) -> impl Future<Output = ()> + Send;
 
-    /// Lets all batches go: the campaign needs them no more.
+    /// Deletes the queue with all batches.
     fn remove(&self) -> impl Future<Output = Result<(), QueueError>> + Send;
 
-    /// What keeps batches from being published just now, if anything.
+    /// Returns what keeps batches from being published or consumed, if anything.
     fn trouble(&self) -> Option<String>;
 }

@@ -1,4 +1,4 @@
-//! Where Redis is: a server, nodes of a cluster, or sentinels that know which server is the master.
+//! Addresses of Redis: a server, nodes of a cluster, or sentinels that name the master.
 
 use std::time::Duration;
 
@@ -11,34 +11,36 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use super::{ANSWER, CONNECT, Connection, RedisClientError, words};
+use super::connection::Connection;
+use super::errors::words;
+use super::{ANSWER, CONNECT, RedisClientError};
 
-/// How long it is waited for what a server says by itself.
+/// Timeout for the error that a server sends on its own.
 const REFUSAL: Duration = Duration::from_millis(500);
-/// How long sentinels may take to name the master.
+/// Timeout for sentinels to name the master.
 const NAMED: Duration = Duration::from_secs(5);
-/// The port of a sentinel that is named without one.
+/// Default port of a sentinel.
 const SENTINEL: u16 = 26379;
-/// How addresses of sentinels begin, and those of the servers that they name.
+/// Prefixes of sentinel addresses, and the schemes of the servers that they name.
 const SENTINELS: [(&str, &str); 2] = [("redis+sentinel://", "redis"), ("rediss+sentinel://", "rediss")];
 
-/// An address that was checked.
+/// Checked address.
 pub(super) enum Address {
-    /// A server, or some nodes of one cluster.
+    /// A server, or nodes of a cluster.
     Nodes(Vec<SecretString>),
-    /// Sentinels, and what they call the master that is meant.
+    /// Sentinels, and the name of the master.
     Sentinels {
-        /// The addresses of the sentinels.
+        /// Addresses of the sentinels.
         sentinels: Vec<String>,
-        /// What they call the master.
+        /// Name of the master.
         service: String,
-        /// How the master is spoken to.
+        /// Settings of the connection to the master.
         node: Box<SentinelNodeConnectionInfo>,
     },
 }
 
 impl Address {
-    /// Reads an address: of a server, of nodes with commas between them, or
+    /// Parses an address: of a server, of nodes separated by commas, or
     /// `redis+sentinel://user:password@host:26379,host:26379/service/0`.
     pub(super) fn read(text: &SecretString) -> Result<Self, RedisClientError> {
         let refused = |why: &str| RedisClientError::Refused(format!("has an address that is none: {why}"));
@@ -69,7 +71,7 @@ impl Address {
             .split(',')
             .map(|host| {
                 let host = host.trim();
-                // An address of IPv6 has colons of its own, within brackets.
+                // An IPv6 address has colons of its own, within brackets.
                 let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
                 if has_port { format!("redis://{host}/") } else { format!("redis://{host}:{SENTINEL}/") }
             })
@@ -88,8 +90,9 @@ impl Address {
         Ok(Self::Sentinels { sentinels, service: service.into(), node: Box::new(node) })
     }
 
-    /// Connects to the first node that answers, and to all of its cluster where it is of one; or to the
-    /// master that the sentinels name.
+    /// Connects to the first node that answers and its cluster, or to the master.
+    ///
+    /// Sentinels name the master.
     pub(super) async fn open(&self) -> Result<Connection, RedisError> {
         match self {
             Self::Nodes(nodes) => open_nodes(nodes).await,
@@ -101,7 +104,7 @@ impl Address {
         }
     }
 
-    /// A client for each server that is named; of sentinels for the master.
+    /// Returns a client for each server; with sentinels, one for the master.
     pub(super) async fn each(&self) -> Vec<Result<Client, RedisError>> {
         match self {
             Self::Nodes(nodes) => nodes.iter().map(|node| Client::open(node.expose_secret())).collect(),
@@ -110,21 +113,21 @@ impl Address {
     }
 }
 
-/// How connections are made.
+/// Returns the settings of a connection.
 pub(super) fn config() -> AsyncConnectionConfig {
     AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(ANSWER))
 }
 
-/// The master that sentinels name. It is asked itself whether it is one.
+/// Returns the master that sentinels name and that confirms to be it.
 async fn master(
     sentinels: &[String],
     service: &str,
     node: &SentinelNodeConnectionInfo,
 ) -> Result<Client, RedisError> {
-    // Asked anew each time: a sentinel that was left alone may name a master of yesterday.
+    // Queried each time: an isolated sentinel may name an earlier master.
     let mut asked = Sentinel::build(sentinels.to_vec())?;
     let named = tokio::time::timeout(NAMED, asked.async_master_for(service, Some(node))).await;
-    named.unwrap_or_else(|_| Err((ErrorKind::Io, "no sentinel names a master that answers").into()))
+    named.unwrap_or_else(|_| Err((ErrorKind::Io, "no sentinel named a master that answers").into()))
 }
 
 async fn open_nodes(nodes: &[SecretString]) -> Result<Connection, RedisError> {
@@ -151,8 +154,9 @@ async fn open_nodes(nodes: &[SecretString]) -> Result<Connection, RedisError> {
     Err(last.unwrap_or_else(|| (ErrorKind::InvalidClientConfig, "no address").into()))
 }
 
-/// What a server says when it refuses whoever connects and closes, as one in protected mode does, or
-/// one that has no place for another client: what is asked of it then fails as a broken pipe.
+/// Returns the error with which a server refuses a connection before it closes it.
+///
+/// A server does so in protected mode, or when it has reached its maximum of clients. Commands then fail with a broken pipe.
 pub(super) async fn refusal(client: &Client) -> Option<RedisError> {
     let ConnectionAddr::Tcp(host, port) = client.get_connection_info().addr() else { return None };
     let asked = async {
@@ -164,7 +168,7 @@ pub(super) async fn refusal(client: &Client) -> Option<RedisError> {
     };
     let said = tokio::time::timeout(REFUSAL, asked).await.ok()??;
     let said = String::from_utf8_lossy(said.strip_prefix(b"-")?).into_owned();
-    // The first sentence says what, the others how to configure Redis for those who do not.
+    // The first sentence is the error; the others explain how to configure Redis.
     let first = said.lines().next().unwrap_or_default().split(". ").next().unwrap_or_default();
     Some((ErrorKind::Io, "the server refuses the connection", first.to_owned()).into())
 }
@@ -178,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn sentinels_are_read_with_their_service_database_and_password() {
+    fn sentinels_are_parsed_with_their_service_database_and_password() {
         let Ok(Address::Sentinels { sentinels, service, node }) =
             read("redis+sentinel://worker:p%40ss@a:26380,b,[::1]:26381/campaigns/2")
         else {
@@ -191,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_none_is_refused_without_its_password() {
+    fn an_invalid_address_is_refused_without_its_password() {
         for text in [
             "redis+sentinel://:s3cret@a",
             "redis+sentinel://:s3cret@a/",

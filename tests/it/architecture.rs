@@ -3,23 +3,28 @@
 use crate::support::sources;
 
 /// What each module may use of the crate.
-const MAY_USE: [(&str, &[&str]); 22] = [
+const MAY_USE: [(&str, &[&str]); 24] = [
     ("campaign", &[]),
-    ("audience", &["campaign", "egress"]),
+    ("audience", &["campaign", "backoff", "egress"]),
+    ("backoff", &["runtime"]),
     ("egress", &[]),
-    ("forward", &["egress", "queue"]),
+    ("forward", &["campaign", "backoff", "egress", "queue"]),
     ("provider", &["campaign"]),
     ("connection_slot", &[]),
-    ("redis_client", &["connection_slot"]),
-    ("limiter", &["campaign", "redis_client", "runtime"]),
-    ("queue", &["campaign", "connection_slot"]),
-    ("ledger", &["campaign", "redis_client", "runtime"]),
+    ("redis_client", &["backoff", "connection_slot"]),
+    ("limiter", &["campaign", "micro_batch", "redis_client", "runtime"]),
+    ("micro_batch", &[]),
+    ("queue", &["campaign", "backoff", "connection_slot"]),
+    ("ledger", &["campaign", "micro_batch", "redis_client", "runtime"]),
     ("sandbox", &["campaign", "routing"]),
     ("routing", &[]),
     ("runtime", &[]),
     (
         "dispatch",
-        &["campaign", "audience", "provider", "limiter", "queue", "ledger", "forward", "runtime", "traces"],
+        &[
+            "campaign", "audience", "backoff", "provider", "limiter", "queue", "ledger", "forward",
+            "runtime", "traces",
+        ],
     ),
     (
         "simulation",
@@ -30,7 +35,10 @@ const MAY_USE: [(&str, &[&str]); 22] = [
     ("telemetry", &["campaign"]),
     ("traces", &["campaign"]),
     ("views", &["campaign", "audience", "egress", "ledger", "dispatch"]),
-    ("http", &["campaign", "audience", "queue", "ledger", "dispatch", "views", "traces", "routing"]),
+    (
+        "http",
+        &["campaign", "audience", "config", "queue", "ledger", "dispatch", "views", "traces", "routing"],
+    ),
     (
         "cli",
         &[

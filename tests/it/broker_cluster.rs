@@ -154,7 +154,7 @@ async fn without_most_of_its_nodes_the_status_says_so_and_it_goes_on_by_itself()
     // A node that is alone pauses.
     cluster.kill(1);
     cluster.kill(2);
-    says("none of RabbitMQ's 3 nodes takes connections").await;
+    says("cannot connect to any of the 3 RabbitMQ nodes").await;
     let ended = fleet.world.run(&["doctor"]).await;
     assert!(ended.out.contains(&format!("127.0.0.1:{}", lines[1].port)), "{}", ended.out);
     cluster.restart(1);

@@ -749,7 +749,7 @@ async fn nothing_is_handed_on_to_an_address_inside() {
     world.submit(&job).await;
     world.fleet.until_state("c1", "completed").await;
     assert_eq!(world.post("c1.0.0", dlr(1, "EX_MESSAGE_DELIVERED")).await.0, 200);
-    until("the refusal", || world.fleet.log().contains("no address outside")).await;
+    until("the refusal", || world.fleet.log().contains("not a public address")).await;
     assert!(receiver.raw().is_empty());
 }
 

@@ -140,12 +140,12 @@ async fn under_redis() {
     fleet.submit().await;
     until("it to be on its way", || sandbox.count() > 500).await;
     disk.fill(0);
-    stops(&fleet, &sandbox, "Redis can't write to its disk").await;
+    stops(&fleet, &sandbox, "Redis cannot write to its disk").await;
     disk.empty();
     completes(&fleet, &sandbox, 8_000).await;
     let log = fleet.log();
     assert!(
-        log.contains("Redis can't write to its disk") && log.contains("Redis takes writes again"),
+        log.contains("Redis cannot write to its disk") && log.contains("Redis accepts writes again"),
         "{log}"
     );
     drop(redis);
@@ -175,7 +175,7 @@ async fn redis_at_its_maxmemory() {
     completes(&fleet, &sandbox, 8_000).await;
     until("the worker to be ready", || readyz().starts_with("HTTP/1.1 200")).await;
     let log = fleet.log();
-    assert!(log.matches("Redis is full").count() < 5 && log.contains("Redis takes writes again"), "{log}");
+    assert!(log.matches("Redis is full").count() < 5 && log.contains("Redis accepts writes again"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,8 @@ use std::process::Command;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use flowcast::queue::rabbitmq::{Broker, DeadAction};
+use flowcast::queue::rabbitmq::Broker;
+use flowcast::queue::{Buried, DeadAction};
 use flowcast::sandbox::Behaviour;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
@@ -26,7 +27,7 @@ async fn fleet(rows: u64) -> (Fleet, flowcast::sandbox::Sandbox, Broker) {
     (fleet, sandbox, broker)
 }
 
-async fn buried(broker: &Broker, count: usize) -> Vec<flowcast::queue::rabbitmq::Buried> {
+async fn buried(broker: &Broker, count: usize) -> Vec<Buried> {
     let start = std::time::Instant::now();
     loop {
         let (buried, _) = broker.buried(100).await.unwrap();
@@ -369,7 +370,7 @@ async fn a_worker_that_waits_for_its_servers_says_so() {
     let fleet =
         Fleet::on(crate::support::World::new(1), &redis.url(), &crate::servers::amqp_url(), &url, FAST);
     let _worker = fleet.worker();
-    until("it to say what is away", || fleet.log().contains("Redis is away")).await;
+    until("it to say what is away", || fleet.log().contains("Redis is unreachable")).await;
     redis.restart();
     until("it to work", || fleet.log().contains("working on Redis and RabbitMQ")).await;
     assert!(fleet.log().contains("Redis is back"), "{}", fleet.log());

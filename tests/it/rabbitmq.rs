@@ -238,7 +238,7 @@ async fn a_batch_of_an_older_version_is_understood_and_what_is_none_is_buried() 
     assert_eq!((next(&queue).await, next(&queue).await), (0, 7));
     let (dead, _) = broker.buried(10).await.unwrap();
     assert_eq!(dead.len(), 2);
-    assert!(dead[0].error.contains("is no batch"), "{dead:?}");
+    assert!(dead[0].error.contains("is not a batch"), "{dead:?}");
     assert!(dead[1].error.contains("another campaign"), "{dead:?}");
 }
 

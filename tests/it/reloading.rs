@@ -56,7 +56,7 @@ async fn a_campaign_goes_on_with_what_its_account_is_now() {
     let broken = config.replace("api_token = \"s3cr3t-token\"", "api_token = { file = \"nowhere\" }");
     assert_ne!(broken, config);
     fleet.world.write("flowcast.toml", broken);
-    until("the log to say it", || fleet.log().matches("main.api_token: can't read nowhere").count() >= 2)
+    until("the log to say it", || fleet.log().matches("main.api_token: cannot read nowhere").count() >= 2)
         .await;
     let list: Vec<Value> = (0..3).map(|row| json!({ "phone": phone(9_000 + row), "name": "x" })).collect();
     let mut more = job_with("/audience", json!({ "recipients": list }));

@@ -17,7 +17,7 @@ use super::words::as_sentence;
 use crate::campaign::{counted, visible_lines};
 use crate::dispatch::DispatchError;
 use crate::ledger::{Act, Audit};
-use crate::queue::rabbitmq::{Buried, DeadAction};
+use crate::queue::{Buried, DeadAction};
 
 /// How many are listed.
 const LISTED: usize = 100;

@@ -1,4 +1,4 @@
-//! `amqp.url`: one address, or those of a cluster's nodes.
+//! `amqp.url`: the address of a server, or those of a cluster's nodes.
 
 use std::str::FromStr;
 
@@ -6,12 +6,14 @@ use lapin::uri::AMQPUri;
 
 use super::super::QueueError;
 
-/// Reads an address, or several, separated by commas: whole ones, or hosts that share the user of the
-/// first and the virtual host of the last, as `amqp://user:password@one:5672,two:5672/%2f`.
+/// Parses one or more addresses, separated by commas.
+///
+/// Either each address is complete, or hosts share the user of the first and the virtual host of the last, e.g.
+/// `amqp://user:password@one:5672,two:5672/%2f`.
 ///
 /// # Errors
 ///
-/// When one of them is none. The text stays out of the error: it may hold a password.
+/// When an address is invalid. The error does not contain it, as it may contain a password.
 pub(super) fn read(text: &str) -> Result<Vec<AMQPUri>, QueueError> {
     let parts: Vec<&str> = text.split(',').map(str::trim).collect();
     let mut whole: Vec<String> = parts.iter().map(|part| (*part).to_owned()).collect();
@@ -30,16 +32,16 @@ pub(super) fn read(text: &str) -> Result<Vec<AMQPUri>, QueueError> {
     }
     let count = whole.len();
     let parse = |(nth, text): (usize, &String)| {
-        // Without a host the parser takes this machine.
+        // Without a host, the parser assumes this machine.
         let host = text.split_once("://").map_or("", |(_, rest)| rest.rsplit('@').next().unwrap_or(rest));
         match AMQPUri::from_str(text) {
             Ok(uri) if count == 1 || !host.starts_with(['/', '?', ':']) && !host.is_empty() => Ok(uri),
             _ => Err(QueueError::Failed(if count == 1 {
-                "has an address that is none: amqp://user:password@host:5672/%2f".into()
+                "has an invalid address; the form is amqp://user:password@host:5672/%2f".into()
             } else {
                 format!(
-                    "has an address that is none, number {} of {count}: \
-                     amqp://user:password@one:5672,two:5672/%2f; a comma in a password is %2C",
+                    "has an invalid address, number {} of {count}; the form is \
+                     amqp://user:password@one:5672,two:5672/%2f, with %2C for a comma in a password",
                     nth + 1
                 )
             })),
@@ -61,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn one_address_and_several_in_two_ways() {
+    fn several_addresses_are_complete_or_share_user_and_virtual_host() {
         assert_eq!(places("amqp://a:b@one/%2f"), ["a:b@one:5672 /"]);
         let all = ["a:b@one:1 v", "a:b@two:2 v", "a:b@three:5672 v"];
         assert_eq!(places("amqp://a:b@one:1,two:2,three/v"), all);
@@ -70,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_is_named_by_its_number_and_never_shown() {
+    fn an_invalid_address_is_named_by_its_number_and_never_shown() {
         for (text, nth) in [
             ("amqp://a:s3cr3t@one:1,,two/v", "2 of 3"),
             ("amqp://a:s3cr3t@one:1/v,http://two/v", "2 of 2"),
@@ -79,6 +81,6 @@ mod tests {
             let fault = read(text).unwrap_err().to_string();
             assert!(fault.contains(nth) && !fault.contains("s3cr3t"), "{fault}");
         }
-        assert!(read("s3cr3t").unwrap_err().to_string().contains("is none: amqp://user"));
+        assert!(read("s3cr3t").unwrap_err().to_string().contains("the form is amqp://user"));
     }
 }

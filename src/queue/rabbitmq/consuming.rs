@@ -1,5 +1,4 @@
-//! A consumer of one queue that is set up again whenever its connection is gone, or nothing comes though
-//! something waits.
+//! A consumer of one queue. It subscribes again when its connection is gone, or when messages wait and none is delivered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,28 +15,28 @@ use parking_lot::MutexGuard;
 use super::super::QueueError;
 use super::broker::{Broker, answered, failed};
 use super::topology;
+use crate::backoff::Backoff;
 use crate::campaign::CampaignId;
 
-/// The first wait before a consumer is set up again, and the longest: where a queue has lost most of its
-/// nodes, RabbitMQ ends the whole connection over each try.
-const WAITS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
-/// A consumer that gets nothing for so long, with nothing out, looks whether something waits.
+/// Delays before a consumer is set up again. Where a queue has lost most of its nodes, RabbitMQ ends the whole connection
+/// at each attempt.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+/// Time without a delivery after which a consumer with nothing outstanding checks whether messages wait.
 const QUIET: Duration = Duration::from_secs(10);
-/// A campaign's queue that was deleted is made again after this: mostly the campaign is over, and this worker hears of it
-/// a moment later.
+/// Delay before a campaign's deleted queue is created again. Mostly the campaign is over, and this worker learns that soon.
 const GONE: Duration = Duration::from_secs(2);
-/// What goes wrong for longer is said.
+/// Time after which a failure is reported.
 const TROUBLE: Duration = Duration::from_secs(3);
-/// A campaign's queue that has not answered for so long, while others do, is made anew.
+/// Time after which a campaign's queue that does not answer, while others do, is created again.
 const STUCK: Duration = Duration::from_secs(30);
 
-/// Takes what comes to a queue.
+/// Consumer of a queue.
 pub(super) struct Consuming {
     broker: Broker,
     queue: String,
-    /// Whose queue it is; it is made where there is none.
+    /// Campaign of the queue, which is created if it does not exist.
     campaign: Option<CampaignId>,
-    /// How many deliveries may be out before one is acknowledged.
+    /// Maximum of unacknowledged deliveries.
     prefetch: u16,
     taking: Option<Taking>,
     declared: Option<Instant>,
@@ -45,13 +44,13 @@ pub(super) struct Consuming {
     trouble: Trouble,
 }
 
-/// A consumer and the channel that it is on.
+/// Subscription, and its channel.
 struct Taking {
     channel: Channel,
     consumer: Consumer,
 }
 
-/// What keeps a consumer from taking, if anything; shared with whoever tells.
+/// Health of a consumer: what keeps it from consuming, if anything. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Trouble(Arc<parking_lot::Mutex<Option<String>>>);
 
@@ -65,7 +64,7 @@ impl Trouble {
     }
 }
 
-/// Counts a delivery that is not done with.
+/// Counter of an unacknowledged delivery.
 pub(super) struct Out(Arc<AtomicUsize>);
 
 impl Drop for Out {
@@ -74,8 +73,9 @@ impl Drop for Out {
     }
 }
 
-/// Whether the broker has closed one channel, as over a delivery that was held for longer than its consumer time-out, and
-/// not the whole connection.
+/// Whether the broker has closed only the channel.
+///
+/// It does so e.g. when a delivery exceeds the consumer timeout.
 fn is_of_channel(error: &lapin::Error) -> bool {
     matches!(error.kind(), ErrorKind::ProtocolError(amqp) if matches!(amqp.kind(), AMQPErrorKind::Soft(_)))
 }
@@ -94,12 +94,12 @@ impl Consuming {
         }
     }
 
-    /// Of jobs: what keeps them from being taken, the broker knows.
+    /// Creates a consumer of jobs, whose health the broker's client reports.
     pub(super) fn of_jobs(broker: &Broker, queue: &str, prefetch: u16) -> Self {
         Self { trouble: broker.intake(), ..Self::new(broker, queue, prefetch) }
     }
 
-    /// Of a campaign's batches.
+    /// Creates a consumer of a campaign's batches.
     pub(super) fn of_campaign(broker: &Broker, campaign: &CampaignId, prefetch: u16) -> Self {
         let queue = topology::queue(campaign);
         Self { campaign: Some(campaign.clone()), ..Self::new(broker, &queue, prefetch) }
@@ -109,7 +109,7 @@ impl Consuming {
         self.trouble.clone()
     }
 
-    /// Declares the queue, and what leads to it, where they are gone.
+    /// Declares the queue and its bindings, if they do not exist.
     async fn declare(&mut self) -> Result<(), QueueError> {
         match &self.campaign {
             Some(campaign) => self.broker.declare(campaign).await?,
@@ -119,17 +119,18 @@ impl Consuming {
         Ok(())
     }
 
-    /// Declares once more what a consumer is there for. The broker may forget to say that it has ended one, so a queue that
-    /// can't be declared may be no longer ours.
+    /// Declares the queue of a running consumer again.
+    ///
+    /// The broker may end a consumer without a notification, so a queue that cannot be declared may no longer be consumed.
     async fn declare_again(&mut self) {
         let declared = self.declare().await;
         self.declared = Some(Instant::now());
         match declared {
             Ok(()) => self.tell_end(),
             Err(fault) if self.campaign.is_none() => {
-                self.tell(format!("{} on RabbitMQ can't be read from: {fault}", self.queue));
+                self.tell(format!("cannot consume {} on RabbitMQ: {fault}", self.queue));
             }
-            Err(fault) => tracing::debug!("{} can't be declared: {fault}", self.queue),
+            Err(fault) => tracing::debug!("cannot declare {}: {fault}", self.queue),
         }
     }
 
@@ -145,13 +146,13 @@ impl Consuming {
         Ok(Taking { channel, consumer })
     }
 
-    /// Sets a consumer up. Waits as long as there is no broker, or the queue does not answer.
+    /// Subscribes. Waits for the broker and for the queue.
     async fn set_up(&mut self) -> Result<&mut Taking, QueueError> {
-        let (mut since, mut wait) = (Instant::now(), WAITS.0);
+        let (mut since, mut retry) = (Instant::now(), RETRY);
         loop {
-            // What the broker refuses for good ends it; what passes is tried again.
+            // A permanent refusal is an error; a transient one is retried.
             if let Err(fault) = self.broker.link().await {
-                self.tell(format!("{} on RabbitMQ can't be read from: RabbitMQ {fault}", self.queue));
+                self.tell(format!("cannot consume {} on RabbitMQ: RabbitMQ {fault}", self.queue));
                 return Err(fault);
             }
             match self.consume().await {
@@ -160,36 +161,35 @@ impl Consuming {
                     return Ok(self.taking.insert(taking));
                 }
                 Err(fault) => {
-                    tracing::debug!("can't take from {}: {fault}", self.queue);
+                    tracing::debug!("cannot consume {}: {fault}", self.queue);
                     if since.elapsed() > TROUBLE {
                         self.tell(format!(
-                            "{} on RabbitMQ can't be read from, as it is while most of the nodes that hold it \
-                             are away; it goes on by itself when they are back ({fault})",
+                            "cannot consume {} on RabbitMQ, e.g. because most of its nodes are down; this ends when they \
+                             are back: {fault}",
                             self.queue
                         ));
                     }
-                    // One that refuses is not stuck.
+                    // A queue that refuses is not stuck.
                     let is_silent = matches!(fault, QueueError::Silent);
                     if self.campaign.is_some() && is_silent && since.elapsed() > STUCK {
                         since = Instant::now();
                         match self.broker.delete_stuck(&self.queue).await {
                             Ok(true) => tracing::warn!(
-                                "{} has not answered for {} s, and others do: it is made anew, and what was in it is planned again",
+                                "{} has not answered for {} s, and others have; recreating it, and planning its batches again",
                                 self.queue,
                                 STUCK.as_secs()
                             ),
                             Ok(false) => {}
-                            Err(fault) => tracing::debug!("{} can't be deleted: {fault}", self.queue),
+                            Err(fault) => tracing::debug!("cannot delete {}: {fault}", self.queue),
                         }
                     }
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(WAITS.1);
+                    tokio::time::sleep(retry.next_delay()).await;
                 }
             }
         }
     }
 
-    /// Says what keeps it from taking: once in the log, and to whoever asks as long as it lasts.
+    /// Sets what keeps it from consuming, and logs it once.
     fn tell(&self, trouble: String) {
         let mut slot = self.trouble.slot();
         if slot.is_none() {
@@ -198,20 +198,21 @@ impl Consuming {
         *slot = Some(trouble);
     }
 
+    /// Reports that it consumes again.
     fn tell_end(&self) {
         if self.trouble.slot().take().is_some() {
-            tracing::info!("{} is read from again", self.queue);
+            tracing::info!("consuming {} again", self.queue);
         }
     }
 
-    /// The next delivery. Waits as long as there is none, or no broker.
+    /// Waits for the next delivery.
     ///
     /// # Errors
     ///
-    /// When the broker refuses for good.
+    /// When the broker refuses permanently.
     pub(super) async fn next(&mut self) -> Result<(Delivery, Out), QueueError> {
         loop {
-            // What was deleted by somebody would take nothing in any more, or lead nowhere.
+            // Queues and exchanges may have been deleted.
             if self.taking.is_some() && self.declared.is_none_or(|at| at.elapsed() > QUIET) {
                 self.declare_again().await;
             }
@@ -225,7 +226,7 @@ impl Consuming {
                     self.out.fetch_add(1, Ordering::Relaxed);
                     return Ok((delivery, Out(self.out.clone())));
                 }
-                // The connection, the channel or the queue is gone: set up again.
+                // The connection, the channel or the queue is gone.
                 Ok(ended) => {
                     let is_connected = taking.channel.status().connected();
                     if let Some(Err(error)) = ended
@@ -233,25 +234,32 @@ impl Consuming {
                     {
                         tracing::warn!(
                             %error,
-                            "RabbitMQ has closed the channel that reads from {}; it is read from again, and what was \
-                             not acknowledged is delivered again",
+                            "RabbitMQ closed the channel that consumes {}; subscribing again, and unacknowledged messages \
+                             are delivered again",
                             self.queue
                         );
                     }
                     if is_permanent && is_connected {
                         tracing::warn!(
-                            "RabbitMQ has ended the consumer of {}: the queue was deleted or has moved; it is \
-                             declared and read from again",
+                            "RabbitMQ ended the consumer of {}: the queue was deleted or has moved; declaring it again and \
+                             subscribing",
                             self.queue
                         );
                     }
                     self.taking = None;
-                    tokio::time::sleep(if is_permanent || !is_connected { WAITS.0 } else { GONE }).await;
+                    tokio::time::sleep(if is_permanent || !is_connected {
+                        RETRY.delay_after(0)
+                    } else {
+                        GONE
+                    })
+                    .await;
                 }
-                // A queue whose leader has moved may have forgotten its consumer, and one without a leader
-                // says nothing to those that it has.
+                // A queue whose leader has moved may have lost its consumers, and one without a leader notifies none.
                 Err(_) if self.is_forgotten().await => {
-                    tracing::debug!("{} has something and hands over nothing", self.queue);
+                    tracing::debug!(
+                        "{}: messages are ready but none was delivered; resubscribing",
+                        self.queue
+                    );
                     self.close().await;
                 }
                 Err(_) => {}
@@ -259,13 +267,13 @@ impl Consuming {
         }
     }
 
-    /// Whether something waits that this consumer should have got.
+    /// Whether messages wait that this consumer should have received.
     async fn is_forgotten(&self) -> bool {
         self.out.load(Ordering::Relaxed) == 0
             && self.broker.waiting(&self.queue).await.is_ok_and(|waiting| waiting > 0)
     }
 
-    /// Takes no more; what was taken and is not done with goes back.
+    /// Stops consuming; the broker requeues unacknowledged messages.
     pub(super) async fn close(&mut self) {
         if let Some(taking) = self.taking.take() {
             let _ = answered(taking.channel.close(200, "done".into())).await;

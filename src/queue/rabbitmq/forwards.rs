@@ -1,5 +1,5 @@
-//! Reports on their way to the addresses that jobs name. They wait on the broker, so that a worker that
-//! dies loses none of them; one may be handed on twice.
+//! The queue of reports to forward. They wait on the broker, so a worker that dies loses none; a report may be forwarded
+//! twice.
 
 use std::time::Duration;
 
@@ -7,65 +7,53 @@ use lapin::options::{BasicAckOptions, BasicNackOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Acker, message::Delivery};
 
-use super::super::QueueError;
-use super::broker::{Broker, answered, json_properties};
+use super::super::{Forwarded, QueueError};
+use super::broker::{Broker, answered};
 use super::consuming::{Consuming, Out};
+use super::publishing::json_properties;
 use super::topology::{BATCHES, FORWARDS, FORWARDS_KEY, delay};
 
-/// The headers of a report.
+/// Headers of a report.
 const URL: &str = "flowcast-status-callback";
 const TRIES: &str = "flowcast-tries";
 
-/// A report that is handed on.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Forwarded {
-    /// The same at each try.
-    pub id: String,
-    /// Where to.
-    pub url: String,
-    /// The body, as the provider sent it.
-    pub body: Vec<u8>,
-    /// How often it was tried.
-    pub tries: u32,
-}
-
-/// A report that was taken to be handed on. Whatever is dropped comes again.
+/// Delivered report. It is requeued when it is dropped.
 pub struct Forwarding {
-    /// The report.
+    /// Report to forward.
     pub report: Forwarded,
     acker: Acker,
     _out: Out,
 }
 
 impl Forwarding {
-    /// It is done with, one way or the other.
+    /// Acknowledges the report: it is forwarded, or given up.
     pub async fn done(self) {
-        // On a connection that is gone it comes again.
+        // If the connection is gone, it is delivered again.
         let _ = answered(self.acker.ack(BasicAckOptions::default())).await;
     }
 
-    /// It comes again at once.
+    /// Requeues the report.
     pub async fn give_back(self) {
         let _ = answered(self.acker.nack(BasicNackOptions { requeue: true, multiple: false })).await;
     }
 }
 
-/// The consumer of reports that are handed on.
+/// Consumer of reports to forward.
 pub struct Forwards(Consuming);
 
 impl Forwards {
-    /// The next report. Waits as long as there is none, or no broker.
+    /// Waits for the next report.
     ///
     /// # Errors
     ///
-    /// When the broker refuses for good.
+    /// When the broker refuses permanently.
     pub async fn next(&mut self) -> Result<Forwarding, QueueError> {
         loop {
             let (delivery, out) = self.0.next().await?;
             if let Some(report) = read(&delivery) {
                 return Ok(Forwarding { report, acker: delivery.acker, _out: out });
             }
-            tracing::warn!("a message in {FORWARDS} names no address, and goes nowhere");
+            tracing::warn!("a message in {FORWARDS} has no address and was discarded");
             let _ = answered(delivery.acker.ack(BasicAckOptions::default())).await;
         }
     }
@@ -75,19 +63,21 @@ fn read(delivery: &Delivery) -> Option<Forwarded> {
     let headers = delivery.properties.headers().as_ref()?.inner();
     let AMQPValue::LongString(url) = headers.get(URL)? else { return None };
     let AMQPValue::LongUInt(tries) = headers.get(TRIES)? else { return None };
-    // One that an earlier version has put there has no id; what is in it is the same at each try.
+    // Earlier versions published no id. The body is the same at each attempt.
     let id = delivery.properties.message_id().as_ref().map(ToString::to_string);
     let id = id.unwrap_or_else(|| format!("rep_{}", &blake3::hash(&delivery.data).to_hex()[..32]));
     Some(Forwarded { id, url: url.to_string(), body: delivery.data.clone(), tries: *tries })
 }
 
 impl Broker {
-    /// Takes reports that are handed on, so many at once.
+    /// Opens a consumer of reports to forward, with at most `at_once` unacknowledged.
     pub fn forwards(&self, at_once: u16) -> Forwards {
         Forwards(Consuming::new(self, FORWARDS, at_once))
     }
 
-    /// Has a report handed on, at once or after a wait. When it returns, the broker has it.
+    /// Queues a report to forward, immediately or after a delay.
+    ///
+    /// Once it returns, the broker has the report.
     ///
     /// # Errors
     ///

@@ -1,17 +1,23 @@
 //! RabbitMQ: durable quorum queues, manual acknowledgements, publisher confirms.
 //!
-//! `topology.rs` says what there is on the broker, `broker.rs` keeps the connections, `jobs.rs` takes
-//! jobs and buries those that are refused, `payload.rs` says what a message of batches holds, `forwards.rs` keeps reports that are handed on; here are the
-//! batches.
+//! This file has the queue of batches, whose messages `payload.rs` encodes. `topology.rs` declares queues and exchanges,
+//! `broker.rs` has the connections, `publishing.rs` publishes, and `consuming.rs` consumes. `jobs.rs`, `dead_letters.rs`,
+//! `forwards.rs` and `events.rs` have the other messages.
 
 mod addresses;
 mod broker;
+mod connections;
 mod consuming;
+mod dead_letters;
+mod events;
 mod forwards;
 mod jobs;
 mod payload;
+mod publishing;
+mod stuck_queue;
 mod tls;
 mod topology;
+mod version;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,40 +33,43 @@ use tokio::sync::Mutex;
 use super::{Queue, QueueError, QueuedBatch};
 use crate::campaign::CampaignId;
 pub use broker::Broker;
-use broker::{Message, Unpublished, answered, failed, lasting};
+use broker::{answered, failed};
 use consuming::{Consuming, Out, Trouble};
-pub use forwards::{Forwarded, Forwarding, Forwards};
-pub use jobs::{Buried, DeadAction, JobDelivery, Jobs, PutOff};
+pub use forwards::{Forwarding, Forwards};
+pub use jobs::{JobDelivery, Jobs};
+use publishing::{Message, Unpublished, lasting};
 pub use topology::Missing;
 
-/// The shortest step of the delay ladder.
+/// Shortest delay of a delay queue.
 const SHORTEST_DELAY: Duration = Duration::from_secs(1);
-/// A delayed batch may come so much later.
+/// Time by which a delayed batch may be late.
 const SLACK: Duration = Duration::from_secs(3);
 
-/// A campaign's queue on the broker.
+/// Queue of a campaign on the broker.
 #[derive(Clone)]
 pub struct RabbitMq {
     broker: Broker,
     campaign: CampaignId,
     taking: Arc<Mutex<Consuming>>,
-    /// What keeps batches from being taken.
+    /// Health of the consumer.
     trouble: Trouble,
-    /// Batches of messages that were handed over, which nobody has taken yet.
+    /// Delivered batches that no sender has taken yet.
     ready: Arc<parking_lot::Mutex<Ready>>,
     held: Arc<AtomicU64>,
-    /// When the batches that this worker delayed come back.
+    /// Times at which the batches that this worker delayed are delivered again.
     delayed: Arc<parking_lot::Mutex<Vec<Instant>>>,
 }
 
-/// Batches, each with the message that it came in.
+/// Batches, each with its message.
 type Ready = VecDeque<(QueuedBatch, Arc<Delivered>)>;
 
-/// A message that was handed over. It is acknowledged when all of its batches are done with; if one of
-/// them was let go, all of it comes again, and nothing is left to claim of the others then.
+/// Delivered message.
+///
+/// It is acknowledged with the last of its batches. If one of them is dropped, the whole message is requeued; nothing is left
+/// to claim of its other batches then.
 struct Delivered {
     acker: Acker,
-    /// How many of its batches are not done with.
+    /// Batches that are not acknowledged yet.
     left: AtomicUsize,
     _out: Out,
 }
@@ -78,7 +87,7 @@ impl Drop for Delivered {
     }
 }
 
-/// A batch that was taken.
+/// Receipt of a delivered batch.
 pub struct Receipt {
     message: Arc<Delivered>,
     held: Arc<AtomicU64>,
@@ -90,17 +99,20 @@ impl Receipt {
         Self { message, held }
     }
 
-    /// The batch is done with. On a connection that is gone it comes again, and nothing of it is left to
-    /// claim then.
+    /// Acknowledges the batch.
+    ///
+    /// If the connection is gone, the batch is delivered again, and nothing of it is left to claim.
     async fn acknowledge(self) {
         if self.message.left.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;
         }
         match answered(self.message.acker.ack(BasicAckOptions::default())).await {
             Ok(Ok(_)) => {}
-            Ok(Err(fault)) => tracing::debug!("a batch could not be acknowledged and comes again: {fault}"),
+            Ok(Err(fault)) => {
+                tracing::debug!("cannot acknowledge a batch, which is delivered again: {fault}");
+            }
             Err(fault) => {
-                tracing::debug!("a batch could not be acknowledged and comes again: the broker {fault}");
+                tracing::debug!("cannot acknowledge a batch, which is delivered again: {fault}");
             }
         }
     }
@@ -117,7 +129,7 @@ impl RabbitMq {
         self.delayed.lock()
     }
 
-    /// Publishes, and makes the queue first where there is none.
+    /// Publishes messages; declares the queue if it does not exist.
     async fn put(&self, messages: Vec<Message>) -> Result<(), QueueError> {
         loop {
             match self.broker.publish(&messages).await {
@@ -132,7 +144,7 @@ impl RabbitMq {
         self.ready.lock()
     }
 
-    /// Takes in the batches of a delivery. What holds none is buried: nobody could send it.
+    /// Reads the batches of a delivery. An invalid message is dead-lettered.
     async fn read(&self, delivery: Delivery, out: Out) -> Result<(), QueueError> {
         let is_ours =
             |queued: &QueuedBatch| queued.batch.campaign == self.campaign && queued.batch.is_whole();
@@ -143,10 +155,10 @@ impl RabbitMq {
                 self.ready().extend(batches.into_iter().map(|batch| (batch, message.clone())));
                 return Ok(());
             }
-            Ok(_) => "holds a batch of another campaign, or a damaged one".into(),
+            Ok(_) => "has a batch of another campaign, or a damaged one".into(),
             Err(fault) => fault,
         };
-        tracing::error!(campaign = %self.campaign, "a message in the campaign's queue {fault}");
+        tracing::error!(campaign = %self.campaign, "invalid message in the campaign's queue dead-lettered: it {fault}");
         self.broker.bury(JobDelivery::new(delivery, out), &fault, "").await
     }
 }
@@ -157,7 +169,7 @@ impl Queue for RabbitMq {
     const LASTS: bool = true;
 
     fn open(home: &Broker, campaign: &CampaignId, ahead: usize) -> Self {
-        // Most messages hold several batches: so many that nobody waits for the broker between two.
+        // Most messages have several batches: a quarter of them is enough to keep all senders busy.
         let prefetch = u16::try_from(ahead.div_ceil(4).max(2)).unwrap_or(u16::MAX);
         let consuming = Consuming::of_campaign(home, campaign, prefetch);
         Self {
@@ -188,7 +200,7 @@ impl Queue for RabbitMq {
     async fn next(&self) -> Result<(QueuedBatch, Receipt), QueueError> {
         loop {
             let mut taking = self.taking.lock().await;
-            // A message that another has taken in may hold more than that one needed.
+            // The message that another sender received may have had several batches.
             if let Some((batch, message)) = self.ready().pop_front() {
                 return Ok((batch, Receipt::new(message, self.held.clone())));
             }
@@ -212,7 +224,7 @@ impl Queue for RabbitMq {
             properties: lasting(),
             mandatory: true,
         };
-        // Acknowledged only when the delayed copy is safe.
+        // Acknowledged only after the broker has confirmed the delayed copy.
         self.put(vec![message]).await?;
         self.delayed().push(Instant::now() + wait.max(SHORTEST_DELAY) + SLACK);
         receipt.acknowledge().await;

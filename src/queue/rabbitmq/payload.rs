@@ -1,18 +1,18 @@
-//! What a message in a campaign's queue holds: some batches, as compact bytes.
+//! The encoding of messages in campaigns' queues: several batches, as compact bytes.
 //!
-//! Several batches share a message, because what a message costs the broker hardly depends on its size.
+//! Several batches share a message, because the cost of a message hardly depends on its size.
 
 use super::super::QueuedBatch;
 use crate::campaign::problem::json_error;
 
-/// The layout that is written: this byte, then postcard of a list of batches.
+/// Layout that is written: this byte, then a list of batches in postcard.
 const LAYOUT: u8 = 2;
-/// How many batches share a message at the most.
+/// Maximum of batches in a message.
 const BATCHES: usize = 8;
-/// About how many bytes of values share a message.
+/// Approximate maximum of values in a message, in bytes.
 const BYTES: usize = 128 * 1024;
 
-/// Batches in the parts that share a message each.
+/// Splits batches into the parts that share a message.
 pub(super) fn parts(batches: &[QueuedBatch]) -> impl Iterator<Item = &[QueuedBatch]> {
     let mut rest = batches;
     std::iter::from_fn(move || {
@@ -28,29 +28,31 @@ pub(super) fn parts(batches: &[QueuedBatch]) -> impl Iterator<Item = &[QueuedBat
     })
 }
 
-/// A message's bytes.
+/// Encodes batches as a message.
 pub(super) fn write(batches: &[QueuedBatch]) -> Result<Vec<u8>, String> {
     postcard::to_extend(batches, vec![LAYOUT]).map_err(|fault| fault.to_string())
 }
 
-/// A message's batches.
+/// Decodes the batches of a message.
 ///
 /// # Errors
 ///
-/// What it is instead.
+/// When the bytes are no batches, or have an unknown layout.
 pub(super) fn read(bytes: &[u8]) -> Result<Vec<QueuedBatch>, String> {
     match bytes.split_first() {
-        Some((&LAYOUT, body)) => postcard::from_bytes(body).map_err(|fault| format!("is no batch: {fault}")),
+        Some((&LAYOUT, body)) => {
+            postcard::from_bytes(body).map_err(|fault| format!("is not a batch: {fault}"))
+        }
         // Layout 1: one batch, JSON.
         Some((b'{', _)) => {
             let batch = serde_json::from_slice(bytes)
-                .map_err(|fault| format!("is no batch: {}", json_error(&fault)))?;
+                .map_err(|fault| format!("is not a batch: {}", json_error(&fault)))?;
             Ok(vec![batch])
         }
         Some((other, _)) => {
-            Err(format!("is no batch: its layout is {other}, and this flowcast reads {LAYOUT}"))
+            Err(format!("is not a batch: its layout is {other}, and this flowcast reads {LAYOUT}"))
         }
-        None => Err("is no batch: it is empty".into()),
+        None => Err("is not a batch: it is empty".into()),
     }
 }
 
@@ -83,19 +85,19 @@ mod tests {
     }
 
     #[test]
-    fn what_earlier_versions_wrote_is_read_side_by_side_with_what_this_one_writes() {
-        // As layout 1 was: never changed.
+    fn earlier_layouts_are_read_alongside_the_current_one() {
+        // Layout 1, as it was written. Do not change it.
         let first = r#"{"batch":{"version":1,"campaign":"c1","number":7,"width":1,"json":false,"rows":[[1,"+919876543210"],[9,"+15550001"]],"ends":[1,3],"text":"xé"},"left":[1],"attempt":3}"#;
         let ours = batch(7, "x");
         let shown = serde_json::to_string(&ours).unwrap();
         assert_eq!(read(first.as_bytes()), Ok(vec![ours.clone()]), "{shown}");
-        // As layout 2 is: the bytes of one batch, and of another beside it.
+        // Layout 2: the bytes of two batches.
         let bytes = write(&[ours.clone(), batch(8, "y")]).unwrap();
-        assert_eq!(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), SECOND);
+        assert_eq!(crate::campaign::text::hex(&bytes), SECOND);
         assert_eq!(read(&bytes).unwrap(), [ours, batch(8, "y")]);
     }
 
-    /// Two batches in layout 2. A change of it is another layout.
+    /// Two batches in layout 2. A different encoding needs a new layout.
     const SECOND: &str = "0202010263310701000201eac5a8e7e21a09b18cb5070201030378c3a9010103\
                           010263310801000201eac5a8e7e21a09b18cb5070201030379c3a9010103";
 

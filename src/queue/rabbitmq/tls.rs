@@ -1,5 +1,6 @@
-//! TLS for the connection to RabbitMQ (`amqps://`), with the rustls that HTTP uses and the system's certificates.
-//! lapin's own TLS comes with readers of PKCS#12 and CMS, which nothing here needs. This module never speaks AMQP.
+//! TLS for the connection to RabbitMQ (`amqps://`), with the system's certificates and the same rustls as HTTP.
+//!
+//! lapin's own TLS brings parsers of PKCS#12 and CMS, which flowcast does not need. This module knows no AMQP.
 
 use std::future::Future;
 use std::io::{self, Read, Write};
@@ -21,16 +22,16 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
-use super::broker::CONNECT;
+use super::connections::CONNECT;
 
-/// A stream, plain or within TLS.
+/// Stream, with or without TLS.
 trait Transport: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
 
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Transport for T {}
 
 type Boxed = Compat<Box<dyn Transport>>;
 
-/// tokio's reactor, with streams that may be within TLS.
+/// Tokio's reactor, with streams that may use TLS.
 #[derive(Clone, Debug)]
 struct TlsReactor(Tokio);
 
@@ -67,15 +68,15 @@ fn boxed(stream: impl Transport + 'static) -> Boxed {
     stream.compat()
 }
 
-/// Opens a connection to a node, within TLS where its address says so.
+/// Opens a connection to a node, with TLS for `amqps://`.
 ///
 /// # Errors
 ///
-/// lapin's; also when the node's certificate is not trusted.
+/// Those of lapin, and when the node's certificate is not trusted.
 pub(super) async fn connect(uri: AMQPUri, properties: ConnectionProperties) -> lapin::Result<Connection> {
     let runtime = Runtime::new(RuntimeParts::new(Tokio::current(), TlsReactor(Tokio::current())));
     let open = async |uri: AMQPUri, _| {
-        // lapin calls this on a thread of its own, which ends only when this does.
+        // lapin runs this on a thread of its own, which ends only when this returns.
         let opened = tokio::time::timeout(CONNECT, open(uri)).await;
         Ok(AsyncTcpStream::Plain(opened.map_err(io::Error::other)??))
     };
@@ -90,19 +91,21 @@ async fn open(uri: AMQPUri) -> io::Result<Boxed> {
         AMQPScheme::AMQP => Ok(boxed(stream)),
         AMQPScheme::AMQPS => {
             let name = ServerName::try_from(host).map_err(io::Error::other)?;
-            // Reading the system's certificates blocks.
+            // Blocking: reads the system's certificates.
             let config = tokio::task::spawn_blocking(client_config).await.map_err(io::Error::other)??;
             Ok(boxed(TlsConnector::from(config).connect(name, stream).await?))
         }
     }
 }
 
-/// Returns a configuration that trusts the system's certificates, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
+/// Returns a configuration that trusts the system's certificates.
+///
+/// `SSL_CERT_FILE` and `SSL_CERT_DIR` name others.
 fn client_config() -> io::Result<Arc<ClientConfig>> {
     let loaded = rustls_native_certs::load_native_certs();
     if loaded.certs.is_empty() {
         let why = loaded.errors.first().map_or_else(|| "install ca-certificates".into(), ToString::to_string);
-        return Err(io::Error::other(format!("no certificates to trust: {why}")));
+        return Err(io::Error::other(format!("found no trusted certificates: {why}")));
     }
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(loaded.certs);

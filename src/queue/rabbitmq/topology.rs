@@ -1,7 +1,6 @@
-//! What there is on the broker: its exchanges and queues, their names and arguments.
+//! The exchanges and queues on the broker: names, arguments and declaration.
 //!
-//! Declared at each connection; what is there already stays as it is, and what is there with other
-//! arguments is an error that says how to mend it.
+//! They are declared at each connection. Existing ones stay as they are; one with other arguments is an error with a hint.
 
 use std::time::Duration;
 
@@ -12,44 +11,41 @@ use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 use super::super::QueueError;
 use crate::campaign::CampaignId;
 
-/// Jobs come to this exchange, or straight to the queue of the same name.
+/// Exchange of jobs, and their queue.
 pub(super) const JOBS: &str = "flowcast.jobs";
-/// Jobs and controls that wait for their turn behind those that are read ahead of others.
+/// Queue of the jobs and control documents that were read from [`JOBS`] and wait to be processed in order.
 pub(super) const WAITING: &str = "flowcast.jobs.waiting";
-/// Their key among the batches, which is no campaign's id: what is put off comes back to them.
+/// Routing key of that queue at [`BATCHES`], for postponed jobs; never a campaign's id.
 pub(super) const WAITING_KEY: &str = ":jobs";
-/// The routing key of a job.
+/// Routing key of a job.
 const JOB: &str = "job";
-/// Jobs that can't be read or are refused.
+/// Dead-letter queue: jobs that are invalid or refused.
 pub(super) const DEAD: &str = "flowcast.dead";
-/// What comes back from a delay goes through this exchange to its queue: a campaign's, that of
-/// reports that are handed on, or that of jobs which wait.
+/// Exchange that routes delayed messages to their queue: a campaign's, [`FORWARDS`] or [`WAITING`].
 pub(super) const BATCHES: &str = "flowcast.batches";
-/// What was delayed for a campaign that has ended meanwhile comes here, and goes at once. Without it
-/// the delay queue would try again for ever.
+/// Exchange of delayed messages whose campaign has ended; they expire immediately. Without it the delay queue would retry
+/// them forever.
 pub(super) const ENDED: &str = "flowcast.ended";
-/// The queue of it. A quorum queue as all of them: one that lives on one node can't be declared while that
-/// node is away, and no worker could connect to the others. (The queue `flowcast.ended` of earlier
-/// versions is such a one, and no longer used.)
+/// Queue of that exchange. It is a quorum queue: a queue on a single node cannot be declared while that node is down, and
+/// then no worker could connect to the other nodes. (Earlier versions had such a queue, `flowcast.ended`, which is no longer
+/// used.)
 const ENDED_QUEUE: &str = "flowcast.ended.batches";
-/// Reports that are handed on to jobs' own addresses, and their key among the batches, which is no
-/// campaign's id.
+/// Queue of the reports to forward, and its routing key at [`BATCHES`]; never a campaign's id.
 pub(super) const FORWARDS: &str = "flowcast.forwards";
 pub(super) const FORWARDS_KEY: &str = ":forwards";
-/// Results.
+/// Exchange of events.
 pub(super) const EVENTS: &str = "flowcast.events";
-/// The steps of the delay ladder, in seconds.
+/// Delays of the delay queues, in seconds.
 pub(super) const DELAYS: [u32; 7] = [1, 5, 15, 60, 300, 900, 3600];
-/// Of a batch that was delivered so often, something else is wrong. Workers that restart must never
-/// use it up, and without a limit the broker's own would (20, since RabbitMQ 4.0).
+/// Delivery limit. Workers that restart must never reach it, as they would with RabbitMQ's default of 20 (since 4.0).
 const DELIVERIES: i32 = 1_000_000;
 
-/// A campaign's queue.
+/// Returns the name of a campaign's queue.
 pub(super) fn queue(campaign: &CampaignId) -> String {
     format!("{BATCHES}.{campaign}")
 }
 
-/// The exchange, and queue, of a delay: the longest step that is not longer than the wait.
+/// Returns the exchange of the longest delay up to `wait`, or of the shortest.
 pub(super) fn delay(wait: Duration) -> String {
     let seconds = wait.as_secs();
     let step = DELAYS.iter().rev().find(|step| u64::from(**step) <= seconds).unwrap_or(&DELAYS[0]);
@@ -60,7 +56,7 @@ fn delay_of(seconds: u32) -> String {
     format!("flowcast.delay.{seconds}")
 }
 
-/// A table of arguments.
+/// Returns a table of arguments.
 fn table<const N: usize>(arguments: [(&str, AMQPValue); N]) -> FieldTable {
     let mut table = FieldTable::default();
     for (name, value) in arguments {
@@ -73,14 +69,14 @@ fn text(text: &str) -> AMQPValue {
     AMQPValue::LongString(text.into())
 }
 
-/// A queue from which nothing goes because it was delivered often.
+/// Returns the arguments of a queue that never drops a redelivered message.
 fn lasting() -> FieldTable {
     table([("x-queue-type", text("quorum")), ("x-delivery-limit", AMQPValue::LongInt(DELIVERIES))])
 }
 
-/// Declares all that is there once.
+/// Declares everything except the queues of campaigns.
 pub(super) async fn declare(channel: &Channel) -> Result<(), QueueError> {
-    // No more arguments than this: upstream systems may declare the queue themselves.
+    // No other arguments: upstream systems may declare the queue themselves.
     declare_queue(channel, JOBS, table([("x-queue-type", text("quorum"))])).await?;
     declare_queue(channel, WAITING, lasting()).await?;
     declare_queue(channel, DEAD, table([("x-queue-type", text("quorum"))])).await?;
@@ -119,7 +115,7 @@ pub(super) async fn declare_campaign(channel: &Channel, campaign: &CampaignId) -
     bind(channel, &name, BATCHES, campaign.as_str()).await
 }
 
-/// The queues that are declared once.
+/// Returns the queues that [`declare`] declares.
 fn queues() -> impl Iterator<Item = String> {
     [JOBS, WAITING, DEAD, ENDED_QUEUE, FORWARDS]
         .map(String::from)
@@ -127,17 +123,17 @@ fn queues() -> impl Iterator<Item = String> {
         .chain(DELAYS.into_iter().map(delay_of))
 }
 
-/// The exchanges that are declared once.
+/// Returns the exchanges that [`declare`] declares.
 fn exchanges() -> impl Iterator<Item = String> {
     [JOBS, EVENTS, ENDED, BATCHES].map(String::from).into_iter().chain(DELAYS.into_iter().map(delay_of))
 }
 
-/// What [`declare`] would have to make: queues and exchanges that are not there.
+/// Returns the queues and exchanges that [`declare`] would create.
 pub(super) async fn missing(connection: &Connection) -> Result<Missing, QueueError> {
     let failed = |fault: lapin::Error| super::broker::failed(&fault);
     let mut missing = Missing { names: Vec::new(), is_all: true };
     for (is_queue, name) in queues().map(|name| (true, name)).chain(exchanges().map(|name| (false, name))) {
-        // RabbitMQ closes the channel over one that is not there.
+        // RabbitMQ closes the channel if it does not exist.
         let channel = connection.create_channel().await.map_err(failed)?;
         let (short, none) = (name.as_str().into(), FieldTable::default());
         let declared = if is_queue {
@@ -151,7 +147,7 @@ pub(super) async fn missing(connection: &Connection) -> Result<Missing, QueueErr
             Err(fault) if is_not_found(&fault) => {
                 missing.names.push(format!("{} {name}", if is_queue { "queue" } else { "exchange" }));
             }
-            // Whatever else is wrong with it, it is there.
+            // It exists, whatever else is wrong with it.
             _ => {
                 missing.is_all = false;
                 let _ = channel.close(200, "done".into()).await;
@@ -161,12 +157,12 @@ pub(super) async fn missing(connection: &Connection) -> Result<Missing, QueueErr
     Ok(missing)
 }
 
-/// Queues and exchanges that are not on the broker.
+/// Queues and exchanges that do not exist on the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
-    /// Their kinds and names.
+    /// Kind and name of each.
     pub names: Vec<String>,
-    /// Whether none at all is there, as before the first connection.
+    /// Whether none exists, as before the first connection.
     pub is_all: bool,
 }
 
@@ -197,19 +193,19 @@ async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> Resu
     bound.map_err(|fault| refused("queue", queue, &fault))
 }
 
-/// What stands in the way of a declaration, and how to mend it.
+/// Returns the error of a declaration, with a hint.
 fn refused(what: &str, name: &str, fault: &lapin::Error) -> QueueError {
     let ErrorKind::ProtocolError(amqp) = fault.kind() else { return QueueError::Failed(format!("{fault}")) };
     let text = amqp.get_message();
     match amqp.get_id() {
         406 => QueueError::Refused(format!(
             "{what} {name} exists with other arguments ({text}); when it is empty, delete it \
-             (rabbitmqctl delete_queue {name}, or the management page) and start again"
+             (rabbitmqctl delete_queue {name}, or the management page) and restart"
         )),
         403 => QueueError::Refused(format!(
-            "{what} {name} may not be declared ({text}); give the user configure, write and read on flowcast.*"
+            "cannot declare {what} {name}: {text}; give the user configure, write and read on flowcast.*"
         )),
-        _ => QueueError::Failed(format!("{what} {name} can't be declared: {text}")),
+        _ => QueueError::Failed(format!("cannot declare {what} {name}: {text}")),
     }
 }
 
@@ -218,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_delay_is_never_longer_than_asked_but_for_the_shortest() {
+    fn a_delay_never_exceeds_the_wait_except_the_shortest() {
         let step = |seconds| delay(Duration::from_secs(seconds));
         assert_eq!(
             [step(0), step(4), step(5), step(59), step(400), step(1_000_000)],

@@ -1,0 +1,120 @@
+//! Loading the configuration: the file, then the environment, with errors that name the source.
+
+use std::path::{Path, PathBuf};
+
+use figment::Figment;
+use figment::error::Kind as Fault;
+use figment::providers::{Format, Toml};
+use figment::value::{Dict, Value};
+
+use super::environment::{Environment, misspelt};
+use super::{Config, ConfigError, Settings};
+use crate::campaign::problem::nearest;
+
+/// Default path of the file.
+const DEFAULT_FILE: &str = "flowcast.toml";
+
+impl Config {
+    /// Returns the path of the configuration file, if any.
+    ///
+    /// It is `file`, else `FLOWCAST_CONFIG`, else `./flowcast.toml` if that exists.
+    pub fn file(file: Option<&Path>) -> Option<PathBuf> {
+        let named = || std::env::var_os("FLOWCAST_CONFIG").map(PathBuf::from);
+        let usual = || Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.is_file());
+        file.map(Path::to_path_buf).or_else(named).or_else(usual)
+    }
+
+    /// Loads the configuration from [`Config::file`] and the environment.
+    ///
+    /// # Errors
+    ///
+    /// When the named file does not exist, or a key is invalid.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let mut figment = Figment::new();
+        if let Some(path) = Self::file(file) {
+            if !path.is_file() {
+                return Err(ConfigError(format!("no such configuration file: {}", path.display())));
+            }
+            figment = figment.merge(Toml::file_exact(path));
+        }
+        let figment = figment.merge(Environment);
+        let config: Self = figment.extract().map_err(|error| ConfigError(explain(error)))?;
+        let tables: Dict = figment.extract().map_err(|error| ConfigError(explain(error)))?;
+        let tables = Value::from(tables);
+        if let Some(place) = list_for_table(&tables, &mut Vec::new()) {
+            return Err(ConfigError(format!("{place}: must be a table or a value, not a list")));
+        }
+        Ok(Self { settings: Settings::of(&tables), ..config })
+    }
+
+    /// Warns of variables that look like keys of the configuration, but are not read.
+    pub fn warn_of_misspelt_variables(file: Option<&Path>) {
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        let text = Self::file(file).and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+        for (name, meant) in names.filter_map(|name| Some((name.clone(), misspelt(&name)?))) {
+            // The file may name the variable as the source of a secret.
+            if !text.contains(&name) {
+                tracing::warn!(
+                    "the variable {name} is not read: put two underscores between table and key, as in {meant}"
+                );
+            }
+        }
+    }
+
+    /// Returns what is set, to detect changes later.
+    pub fn settings(&self) -> Settings {
+        self.settings.clone()
+    }
+}
+
+/// Keys of lists.
+const LISTS: [&str; 6] = [
+    "callbacks.keys",
+    "callbacks.stop_words",
+    "http.tokens",
+    "audiences.allow",
+    "events.webhooks",
+    "events.webhooks.events",
+];
+
+/// Finds a list in place of a table.
+///
+/// Serde would read it as the values of the table, in order.
+fn list_for_table(value: &Value, path: &mut Vec<String>) -> Option<String> {
+    let items = match value {
+        Value::Array(_, items) => items,
+        Value::Dict(_, dict) => {
+            return dict.iter().find_map(|(key, value)| {
+                path.push(key.clone());
+                let found = list_for_table(value, path);
+                path.pop();
+                found
+            });
+        }
+        _ => return None,
+    };
+    let is_list = LISTS.contains(&path.join(".").as_str());
+    if !is_list || items.iter().any(|item| matches!(item, Value::Array(..))) {
+        return Some(path.join("."));
+    }
+    items.iter().find_map(|item| list_for_table(item, path))
+}
+
+/// Returns the text of an error, with the key, its source and the most similar name.
+fn explain(fault: figment::Error) -> String {
+    let each = |fault: figment::Error| {
+        let from = fault.metadata.as_ref().map(|metadata| match &metadata.source {
+            Some(source) => format!("{source}: "),
+            None => format!("{}: ", metadata.name),
+        });
+        let key = if fault.path.is_empty() { String::new() } else { format!("{}: ", fault.path.join(".")) };
+        let what = match &fault.kind {
+            Fault::UnknownField(name, known) => {
+                format!("unknown key {name:?}{}", nearest(name, known.iter().copied()))
+            }
+            kind => kind.to_string(),
+        };
+        format!("{}{key}{what}", from.unwrap_or_default())
+    };
+    fault.into_iter().map(each).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,164 @@
+//! The connections to the broker: opened, checked and closed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use lapin::options::ConfirmSelectOptions;
+use lapin::uri::AMQPUri;
+use lapin::{Channel, Connection, ConnectionProperties};
+use tokio::time::Instant;
+
+use super::super::QueueError;
+use super::broker::{answered, failed};
+use super::consuming::Trouble;
+use super::{tls, topology};
+use crate::backoff::Backoff;
+
+/// Interval between heartbeats, in seconds. A frozen worker is detected after two of them.
+const HEARTBEAT: u16 = 10;
+/// Timeout for connecting, and for an answer.
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
+/// Timeout for closing connections.
+pub(super) const CLOSE: Duration = Duration::from_secs(2);
+/// Time for which a person waits for the broker.
+pub(super) const SHORT: Duration = Duration::from_secs(5);
+/// Delays before a connection is tried again.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(100), MAX_RETRY_DELAY);
+/// Longest delay before something is tried again.
+pub(super) const MAX_RETRY_DELAY: Duration = Duration::from_secs(5);
+
+/// State that all clones of a [`super::Broker`] share.
+pub(super) struct Shared {
+    /// Nodes, each of which will do.
+    pub(super) nodes: Vec<AMQPUri>,
+    /// Index of the node that is tried first the next time.
+    pub(super) next: AtomicUsize,
+    /// Whether to wait for the broker forever.
+    pub(super) patient: bool,
+    pub(super) is_here: AtomicBool,
+    /// Health of the consumer of jobs.
+    pub(super) intake: Trouble,
+    pub(super) unconfirmed: AtomicBool,
+}
+
+impl Shared {
+    /// Connects. A patient caller waits for the broker.
+    pub(super) async fn open(&self) -> Result<Link, QueueError> {
+        let since = Instant::now();
+        let mut retry = RETRY;
+        loop {
+            let why = match self.open_any().await {
+                Ok(link) => {
+                    if !self.is_here.swap(true, Ordering::Relaxed) && self.patient {
+                        tracing::info!("connected to RabbitMQ");
+                    }
+                    return Ok(link);
+                }
+                Err(refused @ QueueError::Refused(_)) => return Err(refused),
+                Err(passing) => passing.why().to_owned(),
+            };
+            let is_news = self.is_here.swap(false, Ordering::Relaxed) || retry.is_first();
+            // An impatient caller reports the error itself.
+            if is_news && self.patient {
+                tracing::warn!("RabbitMQ is unreachable: {why}");
+            } else {
+                tracing::debug!("RabbitMQ is still unreachable: {why}");
+            }
+            if !self.patient && since.elapsed() > SHORT {
+                return Err(QueueError::Failed(format!(
+                    "is unreachable: {why}; is RabbitMQ running, and is amqp.url right?"
+                )));
+            }
+            tokio::time::sleep(retry.next_delay()).await;
+        }
+    }
+
+    /// Connects to the first node that accepts it, starting after the last one tried.
+    async fn open_any(&self) -> Result<Link, QueueError> {
+        let nodes = &self.nodes;
+        let mut faults = Vec::new();
+        for _ in nodes {
+            let nth = self.next.fetch_add(1, Ordering::Relaxed) % nodes.len();
+            let Some(node) = nodes.get(nth) else { continue };
+            match open(node).await {
+                Ok(link) => return Ok(link),
+                Err(refused @ QueueError::Refused(_)) => return Err(refused),
+                Err(passing) => faults.push((nth, passing.why().to_owned())),
+            }
+        }
+        faults.sort_unstable();
+        let text = match &faults[..] {
+            [(_, fault)] => fault.clone(),
+            _ => faults
+                .iter()
+                .filter_map(|(nth, fault)| Some((&nodes.get(*nth)?.authority, fault)))
+                .map(|(node, fault)| format!("{}:{} {fault}", node.host, node.port))
+                .collect::<Vec<_>>()
+                .join("; "),
+        };
+        Err(QueueError::Failed(text))
+    }
+}
+
+/// Pair of open connections, and the channel that publishes.
+#[derive(Clone)]
+pub(super) struct Link {
+    pub(super) publishing: Arc<Connection>,
+    pub(super) consuming: Arc<Connection>,
+    pub(super) publisher: Channel,
+}
+
+impl Link {
+    pub(super) fn lives(&self) -> bool {
+        self.publishing.status().connected()
+            && self.consuming.status().connected()
+            && self.publisher.status().connected()
+    }
+
+    /// Closes both. lapin leaves a connection open after its last handle is dropped.
+    pub(super) async fn close(self) {
+        let closing = async {
+            let _ = self.consuming.close(200, "done".into()).await;
+            let _ = self.publishing.close(200, "done".into()).await;
+        };
+        let _ = tokio::time::timeout(CLOSE, closing).await;
+    }
+}
+
+/// Opens a connection to a node.
+pub(super) async fn connect(node: &AMQPUri, name: &str) -> Result<Connection, QueueError> {
+    let mut uri = node.clone();
+    uri.query.heartbeat.get_or_insert(HEARTBEAT);
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let connected = answered(tls::connect(uri, properties)).await?;
+    connected.map_err(|fault| {
+        QueueError::Failed(if fault.is_amqp_error() {
+            format!("refused the connection: {fault}; are user, password and virtual host right?")
+        } else {
+            fault.to_string()
+        })
+    })
+}
+/// Opens both connections to a node, and declares exchanges and queues.
+async fn open(node: &AMQPUri) -> Result<Link, QueueError> {
+    let connect = async |name: &str| connect(node, name).await.map(Arc::new);
+    let publishing = connect("flowcast publishing").await?;
+    let declaring = async {
+        let passing = |fault: lapin::Error| failed(&fault);
+        let channel = publishing.create_channel().await.map_err(passing)?;
+        topology::declare(&channel).await?;
+        let publisher = publishing.create_channel().await.map_err(passing)?;
+        publisher.confirm_select(ConfirmSelectOptions::default()).await.map_err(passing)?;
+        Ok((publisher, connect("flowcast taking").await?))
+    };
+    // On a connection that breaks an answer may never arrive.
+    let declared = tokio::time::timeout(CONNECT * 2, declaring).await;
+    match declared.unwrap_or_else(|_| Err(QueueError::Silent)) {
+        Ok((publisher, consuming)) => Ok(Link { publishing, consuming, publisher }),
+        Err(fault) => {
+            let _ = tokio::time::timeout(CLOSE, publishing.close(200, "declaration failed".into())).await;
+            Err(fault)
+        }
+    }
+}

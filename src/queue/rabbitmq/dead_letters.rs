@@ -1,0 +1,168 @@
+//! The dead-letter queue: refused jobs, which a person requeues or discards.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicQosOptions};
+use lapin::types::{AMQPValue, FieldTable};
+
+use super::super::{Buried, DeadAction, QueueError};
+use super::broker::{Broker, answered, failed};
+use super::jobs::JobDelivery;
+use super::publishing::{Message, json_properties};
+use super::topology::{DEAD, JOBS};
+use crate::campaign::text::shortened;
+
+/// Headers of a dead letter.
+const ERROR: &str = "flowcast-error";
+const POINTER: &str = "flowcast-pointer";
+/// Maximum of each, in bytes. All headers share one frame, which may be as small as 8 KiB.
+const LONGEST_ERROR: usize = 2_048;
+const LONGEST_POINTER: usize = 256;
+/// Maximum of dead letters that are handled together, and of their bytes.
+const TOGETHER: u16 = 256;
+const REQUEUED: usize = 16 << 20;
+/// Time without a delivery after which no dead letters are left.
+const QUIET: Duration = Duration::from_secs(3);
+/// Maximum of bytes that are listed together.
+const LOOKED_AT: usize = 64 << 20;
+
+impl Broker {
+    /// Moves a refused job to the dead-letter queue.
+    ///
+    /// The job stays complete. Reason and JSON pointer are cut to fit a header.
+    ///
+    /// # Errors
+    ///
+    /// When the broker does not confirm it; the job is delivered again.
+    pub async fn bury(&self, job: JobDelivery, error: &str, pointer: &str) -> Result<(), QueueError> {
+        let mut headers = FieldTable::default();
+        headers.insert(ERROR.into(), AMQPValue::LongString((*shortened(error, LONGEST_ERROR)).into()));
+        headers.insert(POINTER.into(), AMQPValue::LongString((*shortened(pointer, LONGEST_POINTER)).into()));
+        let mut properties = job.delivery.properties.clone().with_headers(headers).with_delivery_mode(2);
+        if properties.content_type().is_none() {
+            properties = properties.with_content_type("application/octet-stream".into());
+        }
+        self.put("", DEAD, job.data.clone(), properties).await?;
+        job.acknowledge().await;
+        Ok(())
+    }
+
+    /// Returns dead letters, the oldest first, and the number of the others.
+    ///
+    /// At most `most` letters and about 64 MiB are returned.
+    ///
+    /// They stay in the queue.
+    ///
+    /// # Errors
+    ///
+    /// When the broker is unreachable.
+    pub async fn buried(&self, most: usize) -> Result<(Vec<Buried>, u32), QueueError> {
+        let channel = self.channel().await?;
+        let mut all = Vec::new();
+        let (mut more, mut bytes) = (0, 0);
+        while all.len() < most && bytes < LOOKED_AT {
+            let got = channel.basic_get(DEAD.into(), BasicGetOptions::default()).await;
+            let Some(message) = got.map_err(|fault| failed(&fault))? else { break };
+            more = message.message_count;
+            bytes += message.delivery.data.len();
+            all.push(read(&message.delivery));
+        }
+        // The broker requeues them when the channel is closed.
+        let _ = channel.close(200, "done".into()).await;
+        Ok((all, more))
+    }
+
+    /// Requeues or discards all current dead letters, many at a time.
+    ///
+    /// Returns their number.
+    ///
+    /// # Errors
+    ///
+    /// When the broker is unreachable. Jobs requeued by then may be in the queue twice; a job is registered once.
+    pub async fn unbury_all(&self, what: DeadAction) -> Result<u64, QueueError> {
+        let all = self.waiting(DEAD).await?;
+        let channel = self.channel().await?;
+        let asking = async {
+            channel.basic_qos(TOGETHER, BasicQosOptions::default()).await?;
+            channel
+                .basic_consume(DEAD.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
+                .await
+        };
+        let mut consumer = answered(asking).await?.map_err(|fault| failed(&fault))?;
+        let mut done = 0;
+        while done < all {
+            let (mut some, mut bytes) = (Vec::new(), 0);
+            while some.len() < usize::from(TOGETHER) && done + (some.len() as u64) < all && bytes < REQUEUED {
+                // Another process may have taken the rest.
+                let Ok(Some(next)) = tokio::time::timeout(QUIET, consumer.next()).await else { break };
+                let delivery = next.map_err(|fault| failed(&fault))?;
+                bytes += delivery.data.len();
+                some.push(delivery);
+            }
+            let Some(last) = some.last() else { break };
+            if what == DeadAction::Requeue {
+                let message = |delivery: &Delivery| Message {
+                    exchange: String::new(),
+                    key: JOBS.into(),
+                    payload: delivery.data.clone(),
+                    properties: json_properties(),
+                    mandatory: true,
+                };
+                self.put_all(&some.iter().map(message).collect::<Vec<_>>()).await?;
+            }
+            let all_of_them = BasicAckOptions { multiple: true };
+            last.acker.ack(all_of_them).await.map_err(|fault| failed(&fault))?;
+            done += some.len() as u64;
+        }
+        let _ = channel.close(200, "done".into()).await;
+        Ok(done)
+    }
+
+    /// Requeues or discards the dead letters that `wanted` selects.
+    ///
+    /// Returns their number.
+    ///
+    /// # Errors
+    ///
+    /// When the broker is unreachable. Jobs requeued by then may be in the queue twice; a job is registered once.
+    pub async fn unbury(
+        &self,
+        what: DeadAction,
+        wanted: impl Fn(usize, &Buried) -> bool,
+    ) -> Result<u64, QueueError> {
+        let channel = self.channel().await?;
+        let mut done = 0;
+        for nth in 1.. {
+            let got = channel.basic_get(DEAD.into(), BasicGetOptions::default()).await;
+            let Some(message) = got.map_err(|fault| failed(&fault))? else { break };
+            let buried = read(&message.delivery);
+            if !wanted(nth, &buried) {
+                continue;
+            }
+            if what == DeadAction::Requeue {
+                self.submit(buried.data).await?;
+            }
+            message.delivery.acker.ack(BasicAckOptions::default()).await.map_err(|fault| failed(&fault))?;
+            done += 1;
+        }
+        let _ = channel.close(200, "done".into()).await;
+        Ok(done)
+    }
+}
+
+fn read(delivery: &Delivery) -> Buried {
+    let header = |name: &str| {
+        let value = delivery.properties.headers().as_ref()?.inner().get(name)?;
+        match value {
+            AMQPValue::LongString(text) => Some(text.to_string()),
+            _ => None,
+        }
+    };
+    Buried {
+        data: delivery.data.clone(),
+        error: header(ERROR).unwrap_or_default(),
+        pointer: header(POINTER).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,46 @@
+//! The publication of events.
+
+use super::super::QueueError;
+use super::broker::Broker;
+use super::publishing::{Message, Unpublished, json_properties};
+use super::topology::EVENTS;
+use crate::campaign::Event;
+
+fn message_of(event: &Event, mandatory: bool) -> Message {
+    let name = event.name.as_str();
+    Message {
+        exchange: EVENTS.into(),
+        key: name.into(),
+        payload: event.body.clone(),
+        properties: json_properties().with_type(name.into()).with_message_id(event.id.as_str().into()),
+        mandatory,
+    }
+}
+
+impl Broker {
+    /// Publishes events.
+    ///
+    /// # Errors
+    ///
+    /// When the broker does not confirm it.
+    pub async fn publish_events(&self, events: &[Event]) -> Result<(), QueueError> {
+        let messages: Vec<Message> = events.iter().map(|event| message_of(event, false)).collect();
+        match self.publish(&messages).await {
+            Ok(()) | Err(Unpublished::Nowhere) => Ok(()),
+            Err(Unpublished::Failed(fault)) => Err(fault),
+        }
+    }
+
+    /// Publishes an event; returns whether a queue is bound to its name.
+    ///
+    /// # Errors
+    ///
+    /// When the broker does not confirm it.
+    pub async fn publish_if_heard(&self, event: &Event) -> Result<bool, QueueError> {
+        match self.publish(&[message_of(event, true)]).await {
+            Ok(()) => Ok(true),
+            Err(Unpublished::Nowhere) => Ok(false),
+            Err(Unpublished::Failed(fault)) => Err(fault),
+        }
+    }
+}

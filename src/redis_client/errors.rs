@@ -1,0 +1,133 @@
+//! Classification of Redis errors: transient or not, why writes are refused, and a hint for the operator.
+
+use std::fmt::{self, Write as _};
+
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+/// Reason why a server that answers accepts no writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteRefusal {
+    /// Its memory is at `maxmemory`.
+    Full,
+    /// It cannot write to its disk.
+    Disk,
+    /// It has too few replicas (`min-replicas-to-write`).
+    Replicas,
+}
+
+impl WriteRefusal {
+    pub(super) fn of(fault: &RedisError) -> Option<Self> {
+        let says = |code: &str| has_code(fault, code);
+        let is_full = fault.detail().is_some_and(|text| text.contains("used memory > 'maxmemory'"));
+        if says("OOM") || is_full {
+            Some(Self::Full)
+        } else if says("MISCONF") {
+            Some(Self::Disk)
+        } else {
+            says("NOREPLICAS").then_some(Self::Replicas)
+        }
+    }
+}
+
+impl fmt::Display for WriteRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "Redis is full: give it more memory (maxmemory)",
+            Self::Disk => "Redis cannot write to its disk: check its log and free space",
+            Self::Replicas => "Redis has fewer replicas than its min-replicas-to-write",
+        })
+    }
+}
+
+/// Whether an error, or the error of a command inside a script, has a code.
+fn has_code(fault: &RedisError, code: &str) -> bool {
+    // A script's error contains the text of its command's error.
+    fault.code() == Some(code) || fault.detail().is_some_and(|text| text.contains(&format!("{code} ")))
+}
+
+/// Whether the server does not know a script, e.g. after a restart.
+pub(super) fn is_unknown(fault: &RedisError) -> bool {
+    fault.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
+
+/// Whether the connection must be replaced after an error.
+pub(super) fn is_stale(fault: &RedisError) -> bool {
+    // A master that became a replica answers READONLY, and the connection stays open.
+    fault.is_io_error() || fault.is_cluster_error() || fault.code() == Some("READONLY")
+}
+
+/// Whether an error is transient.
+pub(super) fn passes(fault: &RedisError) -> bool {
+    const PASSING: [&str; 7] =
+        ["LOADING", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "MOVED", "ASK"];
+    fault.is_io_error()
+        || WriteRefusal::of(fault).is_some()
+        || PASSING.iter().any(|code| has_code(fault, code))
+}
+
+/// Returns the text of an error, with a hint. Errors of Redis contain no secrets.
+pub(super) fn words(fault: &RedisError) -> String {
+    let mut text = match (fault.code(), fault.detail()) {
+        (Some(code), Some(detail)) => format!("{code} {detail}"),
+        (None, Some(detail)) if fault.is_io_error() => format!("refuses the connection: {detail}"),
+        _ => fault.to_string(),
+    };
+    let remedy = match fault.code() {
+        Some("READONLY") => Some("it is a replica: point redis.url to the master"),
+        Some("OOM") => Some("it is full: give it more memory (maxmemory)"),
+        Some("MISCONF") => Some("it cannot write to its disk: check the server"),
+        Some("NOAUTH" | "WRONGPASS") => Some("set user and password in redis.url"),
+        _ if fault.kind() == ErrorKind::AuthenticationFailed => Some("set user and password in redis.url"),
+        Some("NOPERM") => {
+            Some("give the user what deploy/redis/users.acl has, on keys flowcast:* and {flowcast:*")
+        }
+        _ if fault.is_connection_refusal() => Some("is it running, and is redis.url right?"),
+        _ => None,
+    };
+    if let Some(remedy) = remedy {
+        let _ = write!(text, " ({remedy})");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn error(kind: ErrorKind, detail: &str) -> RedisError {
+        (kind, "an error", detail.to_owned()).into()
+    }
+
+    #[test]
+    fn every_failure_of_a_connection_is_retried_on_another_one() {
+        use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotConnected, TimedOut};
+        for kind in [BrokenPipe, ConnectionRefused, ConnectionReset, NotConnected, TimedOut] {
+            let error = RedisError::from(io::Error::from(kind));
+            assert!(passes(&error) && is_stale(&error), "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_transient_error_is_retried_also_when_a_script_reports_it() {
+        let script = ErrorKind::Server(ServerErrorKind::ResponseError);
+        for kind in [ServerErrorKind::Moved, ServerErrorKind::BusyLoading, ServerErrorKind::ReadOnly] {
+            assert!(passes(&error(ErrorKind::Server(kind), "")), "{kind:?}");
+        }
+        let full = "OOM command not allowed when used memory > 'maxmemory'.";
+        for (detail, refusal) in [
+            (full, Some(WriteRefusal::Full)),
+            ("MISCONF Redis is configured to save RDB snapshots", Some(WriteRefusal::Disk)),
+            ("NOREPLICAS Not enough good replicas to write.", Some(WriteRefusal::Replicas)),
+            ("LOADING Redis is loading the dataset in memory", None),
+        ] {
+            let error = error(script, detail);
+            assert!(passes(&error), "{detail}");
+            assert_eq!(WriteRefusal::of(&error), refusal, "{detail}");
+        }
+        for detail in ["WRONGTYPE Operation against a key", "user_script:1: attempt to index a nil value"] {
+            assert!(!passes(&error(script, detail)), "{detail}");
+        }
+    }
+}
