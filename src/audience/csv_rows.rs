@@ -1,4 +1,4 @@
-//! Rows of a CSV file, in whatever of the usual dialects it is written.
+//! Rows of a CSV file in any of the usual dialects.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use csv::ByteRecord;
 
-use super::open::{Bytes, failure, name};
+use super::open::{Bytes, failure};
+use super::path::name;
 use super::{AudienceError, Settings};
 use crate::campaign::text::is_invisible;
 use crate::campaign::{Columns, PhoneParser};
 
-/// The delimiters that are looked for in the header.
+/// The delimiters that are detected in the header.
 const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
 
 pub(super) struct CsvRows {
@@ -20,11 +21,11 @@ pub(super) struct CsvRows {
     path: PathBuf,
     columns: Columns,
     record: ByteRecord,
-    /// Tells the bytes where the row begins, so that they can bound its length.
+    /// Offset of the current row, shared with [`Bytes`], which limits the row's length.
     row_start: Arc<AtomicU64>,
     /// Whether `record` is already the next row.
     ahead: bool,
-    /// Whether a line above the header was passed over.
+    /// Whether a title line above the header was skipped.
     has_title: bool,
     empty_rows: u64,
 }
@@ -57,7 +58,7 @@ impl CsvRows {
             return Err(AudienceError::Empty(name(path)));
         }
         let mut header = rows.record.clone();
-        // What stands empty above the header is no row.
+        // Empty lines above the header do not count as rows.
         let mut above = rows.empty_rows;
         if !rows.advance()? {
             rows.columns = self::header(&header, path)?;
@@ -80,12 +81,12 @@ impl CsvRows {
         Ok(rows)
     }
 
-    /// Whether a line above the header was passed over.
+    /// Returns whether a title line above the header was skipped.
     pub(super) fn has_title(&self) -> bool {
         self.has_title
     }
 
-    /// How many rows so far hold nothing.
+    /// Returns the number of empty rows so far.
     pub(super) fn empty_rows(&self) -> u64 {
         self.empty_rows
     }
@@ -112,7 +113,7 @@ impl CsvRows {
         let line = self.reader.position().line();
         self.reader.read_byte_record(&mut self.record).map_err(|fault| match fault.into_kind() {
             csv::ErrorKind::Io(fault) => failure(&self.path, fault, line),
-            // A flexible reader of bytes has no other errors.
+            // A flexible reader of byte records has no other errors.
             other => {
                 let source = std::io::Error::other(format!("{other:?}"));
                 AudienceError::Io { name: name(&self.path), source }
@@ -124,13 +125,13 @@ impl CsvRows {
         self.reader.get_ref()
     }
 
-    /// A value; empty where the row is too short.
+    /// Returns a value; empty if the row is too short.
     pub(super) fn value(&self, column: usize) -> &str {
-        // The bytes are UTF-8 and the delimiter is ASCII, so no character is ever cut.
+        // The bytes are UTF-8 and the delimiter is ASCII, so no character is ever split.
         self.record.get(column).and_then(|value| std::str::from_utf8(value).ok()).unwrap_or_default()
     }
 
-    /// How many values the row has up to the last that holds something.
+    /// Returns the number of values up to the last that is not blank.
     pub(super) fn len(&self) -> usize {
         let trailing = self.record.iter().rev().take_while(|value| is_blank(value)).count();
         self.record.len() - trailing
@@ -146,8 +147,8 @@ fn is_blank(value: &[u8]) -> bool {
     }
 }
 
-/// Whether the first line is a title and not the header: it holds one value where the next line holds more, and that is no name
-/// of a phone column.
+/// Returns whether the first line is a title and not the header: it has one value, which is not the name of a phone
+/// column, and the next line has more.
 fn is_title(first: &ByteRecord, second: &ByteRecord, settings: &Settings) -> bool {
     let mut values = first.iter().filter(|value| !is_blank(value));
     let (Some(only), None) = (values.next(), values.next()) else { return false };
@@ -156,7 +157,7 @@ fn is_title(first: &ByteRecord, second: &ByteRecord, settings: &Settings) -> boo
     !is_phone && second.iter().filter(|value| !is_blank(value)).count() > 1
 }
 
-/// Whether a name in the header is a phone number: then the file has no header.
+/// Returns whether a name in the header is a phone number: then the file has no header.
 fn is_phone_number(name: &[u8], settings: &Settings) -> bool {
     let Ok(text) = std::str::from_utf8(name) else { return false };
     let digits = text.bytes().filter(u8::is_ascii_digit).count();
@@ -165,7 +166,7 @@ fn is_phone_number(name: &[u8], settings: &Settings) -> bool {
             || text.trim().trim_start_matches('+').bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// The delimiter that occurs most in the first line, outside of quotes.
+/// Returns the most frequent delimiter of the first line, outside of quotes.
 fn find_delimiter(start: &[u8]) -> u8 {
     let mut counts = [0_usize; DELIMITERS.len()];
     let mut quoted = false;
@@ -185,7 +186,7 @@ fn find_delimiter(start: &[u8]) -> u8 {
     DELIMITERS[best]
 }
 
-/// A name without what programs leave in a header: hidden characters, line breaks, blanks in a row.
+/// Returns a column name without hidden characters, line breaks and repeated blanks.
 fn clean(field: &[u8]) -> String {
     let text = String::from_utf8_lossy(field);
     let is_shown = |c: &char| c.is_whitespace() || !(c.is_control() || is_invisible(*c));
@@ -193,7 +194,7 @@ fn clean(field: &[u8]) -> String {
     shown.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The columns' names. Two that mean the same name for a placeholder are told apart by nothing.
+/// Reads the column names. Duplicate names are an error.
 fn header(record: &ByteRecord, path: &Path) -> Result<Columns, AudienceError> {
     let mut names: Vec<String> = Vec::with_capacity(record.len());
     let mut known = HashMap::new();
@@ -207,7 +208,7 @@ fn header(record: &ByteRecord, path: &Path) -> Result<Columns, AudienceError> {
         }
         names.push(clean);
     }
-    // Empty columns behind the last name are none.
+    // Empty columns after the last name do not count.
     while names.last().is_some_and(String::is_empty) {
         names.pop();
     }

@@ -1,9 +1,8 @@
-//! How a file's bytes stand for characters, where they are not UTF-8: spreadsheets still write Windows-1252
-//! and UTF-16.
+//! Encodings other than UTF-8: spreadsheets still write Windows-1252 and UTF-16.
 //!
-//! It never guesses where a wrong guess would reach people: a file that is mostly UTF-8 with a byte damaged is refused, since
-//! each of its other characters would become two; and what only might be Windows-1252 is refused, since each of its names would be
-//! misspelt. The job then names the encoding.
+//! An uncertain guess is an error, since recipients would see a wrong one. A file that is UTF-8 except for a damaged
+//! byte is refused: read as Windows-1252, each of its other non-ASCII characters would become two. A file that only
+//! might be Windows-1252 is refused: its names would be misspelt. The job must then name the encoding.
 
 use std::io::{self, BufRead, Read};
 
@@ -12,17 +11,17 @@ use encoding_rs_io::DecodeReaderBytesBuilder;
 
 use crate::campaign::CharacterSet;
 
-/// How characters are written.
+/// The encoding of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Encoding {
-    /// As the rest of the world writes them.
+    /// UTF-8.
     #[default]
     Utf8,
-    /// By the mark at its beginning, or by every other byte being zero.
+    /// UTF-16, recognised by its byte-order mark, or by every other byte being zero.
     Utf16(&'static encoding_rs::Encoding),
-    /// By what its bytes look like.
+    /// Windows-1252, guessed from the bytes.
     Windows1252,
-    /// As the job says.
+    /// The encoding that the job names.
     Named(CharacterSet),
 }
 
@@ -32,7 +31,7 @@ const CP850: &str = "\
     └┴┬├─┼ãÃ╚╔╩╦╠═╬¤ðÐÊËÈıÍÎÏ┘┌█▄¦Ì▀ÓßÔÒõÕµþÞÚÛÙýÝ¯´\u{ad}±‗¾¶§÷¸°¨·¹³²■\u{a0}";
 
 impl Encoding {
-    /// The encoding of a name ([`CharacterSet::named`]).
+    /// Returns the encoding of a name ([`CharacterSet::named`]).
     pub fn named(name: &str) -> Option<Self> {
         Some(match CharacterSet::named(name)? {
             CharacterSet::Whatwg(encoding) if encoding == encoding_rs::UTF_8 => Self::Utf8,
@@ -40,7 +39,8 @@ impl Encoding {
         })
     }
 
-    /// What was assumed, for those who handed the file in; nothing of UTF-8 and of what they named.
+    /// Returns a note about an assumed encoding, for the person who provided the file; `None` for UTF-8 and a named
+    /// one.
     pub fn note(self) -> Option<&'static str> {
         match self {
             Self::Utf8 | Self::Named(_) => None,
@@ -52,7 +52,7 @@ impl Encoding {
         }
     }
 
-    /// Makes UTF-8 of the bytes.
+    /// Converts the bytes to UTF-8.
     pub(super) fn decoded(self, reader: Box<dyn BufRead + Send>) -> Box<dyn Read + Send> {
         let encoding = match self {
             Self::Utf8 => return Box::new(reader),
@@ -65,7 +65,8 @@ impl Encoding {
         Box::new(DecodeReaderBytesBuilder::new().encoding(Some(encoding)).build(reader))
     }
 
-    /// By the first bytes of a file: by its mark, or by every other byte being zero, as in UTF-16 of mostly ASCII.
+    /// Detects UTF-16 from the first bytes of a file: by its byte-order mark, or by every other byte being zero, as
+    /// in mostly ASCII text.
     pub(super) fn by_start(start: &[u8]) -> Option<Self> {
         if start.starts_with(b"\xff\xfe") {
             return Some(Self::Utf16(encoding_rs::UTF_16LE));
@@ -76,7 +77,7 @@ impl Encoding {
         let start = start.get(..start.len().min(4096) & !1).unwrap_or_default();
         let zeros = |offset: usize| start.iter().skip(offset).step_by(2).filter(|byte| **byte == 0).count();
         let (first, second, half) = (zeros(0), zeros(1), start.len() / 2);
-        // ASCII in UTF-16 has one zero in each pair; other scripts have none in either, but for their separators.
+        // ASCII in UTF-16 has one zero in each pair; other scripts have zeros only for their separators.
         let is_most = |one: usize, other: usize| one > half / 10 && one > 0 && other == 0;
         if is_most(second, first) {
             Some(Self::Utf16(encoding_rs::UTF_16LE))
@@ -85,14 +86,14 @@ impl Encoding {
         }
     }
 
-    /// What bytes that are not UTF-8 are, if that can be told.
+    /// Guesses the encoding of bytes that are not UTF-8; `None` if it is uncertain.
     pub(super) fn guess(mut bytes: impl BufRead) -> io::Result<Option<Self>> {
         let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
         let mut plausible = Plausible::default();
         loop {
             let chunk = bytes.fill_buf()?;
             let is_last = chunk.is_empty();
-            // Characters that are right as they are: it is UTF-8, and damaged.
+            // Valid multi-byte characters: the file is damaged UTF-8.
             if chunk.utf8_chunks().any(|part| !part.valid().is_ascii()) {
                 return Ok(None);
             }
@@ -109,13 +110,13 @@ impl Encoding {
     }
 }
 
-/// Whether bytes are unmistakable Windows-1252. Other encodings put other letters in the place of its signs, so that an accented
-/// letter of `MacRoman` or of code page 850 shows as a dash, a quotation mark or an amount within a word.
+/// Checks that bytes can only be Windows-1252. Other encodings have letters where Windows-1252 has signs, so an
+/// accented letter of `MacRoman` or code page 850 shows as a dash, a quotation mark or a currency sign within a word.
 #[derive(Default)]
 struct Plausible {
     /// The last two characters.
     last: [char; 2],
-    /// How many letters beyond ASCII are in a row.
+    /// Number of consecutive non-ASCII letters.
     row: usize,
     is_wrong: bool,
 }
@@ -135,7 +136,7 @@ impl Plausible {
                 self.row = 0;
             } else {
                 self.row = if c.is_alphabetic() { self.row + 1 } else { 0 };
-                // Words of nothing but accents are Cyrillic or Greek.
+                // A word of only accented letters is Cyrillic or Greek.
                 self.is_wrong |= self.row > 2 || is_unlikely(c) || (last.is_alphabetic() && is_glued(c));
             }
             self.last = [last, c];
@@ -156,7 +157,8 @@ fn char_of(byte: u8) -> char {
     text.chars().next().unwrap_or('\u{fffd}')
 }
 
-/// What Windows-1252 has and Western names and prices have not: where these bytes stand, other encodings have letters.
+/// Characters of Windows-1252 that Western names and prices do not contain: other encodings have letters at these
+/// bytes.
 fn is_unlikely(c: char) -> bool {
     matches!(
         c,
@@ -182,17 +184,17 @@ fn is_unlikely(c: char) -> bool {
     ) || matches!(c, 'Š' | 'š' | 'Ž' | 'ž' | 'Ÿ' | 'Ð' | 'ð' | 'Þ' | 'þ' | 'Ý' | 'ý' | '×' | '÷' | '‹' | '›')
 }
 
-/// What never follows a letter within a word.
+/// Characters that never follow a letter within a word.
 fn is_glued(c: char) -> bool {
     matches!(c, '¹' | '²' | '³' | '¿' | '¡' | '£' | '„' | '‚')
 }
 
-/// Makes UTF-8 of a code page of 256 characters.
+/// Converts a code page of 256 characters to UTF-8.
 struct CodePage {
     reader: Box<dyn BufRead + Send>,
     /// The characters of the bytes from 128 on.
     table: Vec<char>,
-    /// What was made and not handed on yet.
+    /// Converted bytes that are not returned yet.
     rest: Vec<u8>,
 }
 
@@ -231,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_surely_windows_1252_is_taken_for_it() {
+    fn only_unmistakable_windows_1252_is_detected() {
         for text in [
             "José Müller, Renée – €5",
             "D’Souza, O’Brien, l’Église, Asha’s “offer”",

@@ -1,118 +1,114 @@
-//! Why an audience as a whole can't be sent to.
+//! Errors of an audience as a whole.
 //!
-//! Every text names the file, the place in it and what to do. None quotes a value of the file.
+//! Each message names the file, the place in it and what to do, and never quotes a value of the file.
 
-use super::open::FileKind;
+use super::FileKind;
 
-/// Something wrong with an audience as a whole. Nothing of it can be sent.
+/// An error that concerns the whole audience: none of it can be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum AudienceError {
-    /// The file is not there.
-    #[error("no such file: {path}; the path is taken from the audience root {root}")]
+    /// The file does not exist.
+    #[error("no such file: {path}; paths are relative to the audience root {root}")]
     NotFound {
-        /// As the job writes it.
+        /// The path as the job writes it.
         path: String,
-        /// The folder below which it must be.
+        /// The audience root.
         root: String,
     },
-    /// The path leads out of the root.
-    #[error(
-        "{path} leads out of the audience root {root}; put the file below it, or set audiences.root in the configuration"
-    )]
+    /// The path is outside the audience root.
+    #[error("{path} is outside the audience root {root}; move the file into it, or change audiences.root")]
     Outside {
-        /// As the job writes it.
+        /// The path as the job writes it.
         path: String,
-        /// The folder below which it must be.
+        /// The audience root.
         root: String,
     },
-    /// A folder, a device, a pipe.
+    /// A folder, a device or a pipe.
     #[error("{0} is not a regular file")]
     NotAFile(String),
-    /// No bytes at all.
+    /// The file has no bytes.
     #[error("{0} is empty; its first line must name the columns")]
     Empty(String),
-    /// A header and nothing else.
-    #[error("{0} has a header and no rows: there is nobody to send to")]
+    /// The file has a header and nothing else.
+    #[error("{0} has a header but no rows; there are no recipients")]
     HeaderOnly(String),
-    /// Not UTF-8.
+    /// The file is not UTF-8.
     #[error(
-        "{name} is not UTF-8: byte {byte} (line {line}); save the file as \"CSV UTF-8\", or name its \"encoding\", as \
+        "{name} is not UTF-8: byte {byte} (line {line}); save the file as \"CSV UTF-8\", or set its \"encoding\", as \
          windows-1252, macintosh or ibm850"
     )]
     NotUtf8 {
         /// The file.
         name: String,
-        /// The offset of the first wrong byte, from 0.
+        /// Offset of the first invalid byte, from 0.
         byte: u64,
-        /// The line it is in, from 1.
+        /// The line, from 1.
         line: u64,
     },
-    /// Bytes that no text of people has, where the file is read in the encoding that it seems to have.
+    /// Bytes that do not occur in ordinary text, so the file was read in the wrong encoding.
     #[error(
-        "{name}: line {line} holds {what}, so the file's encoding is not what it seems; save it as \"CSV UTF-8\", or name its \
+        "{name}: line {line} contains {what}, so the file has another encoding; save it as \"CSV UTF-8\", or name its \
          \"encoding\", as macintosh, ibm850 or windows-1251"
     )]
     Strange {
         /// The file.
         name: String,
-        /// What is strange.
+        /// What was found.
         what: Strange,
-        /// The line it is in, from 1.
+        /// The line, from 1.
         line: u64,
     },
-    /// A file of another kind than its name says.
+    /// The file is of another kind than its extension says.
     #[error("{name} is {kind}")]
     OtherFile {
         /// The file.
         name: String,
-        /// What it is, and what to do.
+        /// The kind, with what to do.
         kind: FileKind,
     },
-    /// A first line of data.
+    /// The first line is data, not a header.
     #[error(
-        "{0}: the first line holds a phone number; put a line above it that names the columns, as phone,name"
+        "{0}: the first line contains a phone number; add a line above it with the column names, e.g. phone,name"
     )]
     NoHeader(String),
-    /// No workbook, or one that can't be read.
-    #[error("{name} can't be read as a workbook: {detail}")]
+    /// The file is not a workbook, or an unreadable one.
+    #[error("cannot read {name} as a workbook: {detail}")]
     Workbook {
         /// The file.
         name: String,
         /// Why.
         detail: String,
     },
-    /// A quote that would swallow other rows.
+    /// An unclosed quote, which would swallow other rows.
     #[error(
-        "{name}: a quote opens in the row on line {line} and is not closed; close it, or double a quote that is meant"
+        "cannot read {name}: the quote on line {line} is never closed; close it, or double a quote inside a value"
     )]
     OpenQuote {
         /// The file.
         name: String,
-        /// Where the row begins.
+        /// The line on which the quoted value begins.
         line: u64,
     },
-    /// A row without an end.
-    #[error(
-        "{name}: the row on line {line} is longer than 1 MiB; no row of an audience is, so look at the file"
-    )]
+    /// A row exceeds [`ROW_LIMIT`](super::ROW_LIMIT).
+    #[error("{name}: the row on line {line} exceeds 1 MiB; check the file")]
     RowTooLong {
         /// The file.
         name: String,
-        /// Where the row begins.
+        /// The line on which the row begins.
         line: u64,
     },
-    /// A packed file that can't be unpacked.
-    #[error("{name} can't be unpacked: {detail}; it is not whole, or not packed as its name says")]
+    /// A compressed file cannot be unpacked.
+    #[error("cannot unpack {name}: {detail}; the file is incomplete, or its extension is wrong")]
     Packed {
         /// The file.
         name: String,
         /// Why.
         detail: String,
     },
-    /// A packed file that unpacks to more than anybody means.
+    /// A compressed file unpacks to more than the limit.
     #[error("{0} unpacks to more than 8 GiB; split it")]
     TooLarge(String),
-    /// Two columns of one name.
+    /// Two columns have the same name.
     #[error(
         "{name}: the column {column:?} occurs twice in the header, as column {} and column {}; rename one", .places.0, .places.1
     )]
@@ -121,47 +117,47 @@ pub enum AudienceError {
         name: String,
         /// The column.
         column: String,
-        /// Which columns have the name, from 1.
+        /// Positions of the two columns, from 1.
         places: (usize, usize),
     },
-    /// More columns than a table has.
+    /// Too many columns.
     #[error(
-        "{name} has {count} columns, and the most are {most}; leave out those that the message does not name, or set \
+        "{name} has {count} columns, and at most {most} are allowed; remove those that the message does not use, or raise \
          audiences.columns"
     )]
     TooManyColumns {
         /// The file.
         name: String,
-        /// How many it has.
+        /// Number of columns.
         count: usize,
-        /// How many are allowed.
+        /// Maximum number of columns.
         most: usize,
     },
-    /// The phone column is not there.
-    #[error("{name}: {fault}; say which column holds the numbers")]
+    /// There is no phone column.
+    #[error("{name}: {fault}; name the phone column")]
     NoPhoneColumn {
         /// The file.
         name: String,
-        /// What was looked for and what is near.
+        /// The names that were tried, and similar columns.
         fault: String,
     },
-    /// No folder and no bucket.
-    #[error("files can't be read: audiences.root is not configured on this worker")]
+    /// Neither a folder nor a bucket is configured.
+    #[error("cannot read files: audiences.root is not configured on this worker")]
     NoRoot,
-    /// An address that must not be read.
+    /// The address is invalid or not allowed.
     #[error("the address {0}")]
     NotAllowed(String),
-    /// Nothing is at an address.
-    #[error("there is no {name} at its address")]
+    /// There is no file at the address.
+    #[error("{name} was not found at its address")]
     Gone {
         /// The file.
         name: String,
     },
-    /// Larger than what is fetched.
-    #[error("{0} is larger than 2 GiB; pack it (.csv.zst), or split it")]
+    /// The file exceeds the limit for fetched files.
+    #[error("{0} is larger than 2 GiB; compress it (.csv.zst), or split it")]
     TooLargeToFetch(String),
-    /// It can't be fetched now.
-    #[error("{name} can't be fetched: {detail}")]
+    /// The file cannot be fetched at the moment.
+    #[error("cannot fetch {name}: {detail}")]
     Unreachable {
         /// The file.
         name: String,
@@ -169,7 +165,7 @@ pub enum AudienceError {
         detail: String,
     },
     /// Reading failed.
-    #[error("can't read {name}: {source}")]
+    #[error("cannot read {name}: {source}")]
     Io {
         /// The file.
         name: String,
@@ -179,7 +175,7 @@ pub enum AudienceError {
 }
 
 impl AudienceError {
-    /// Where in the job the reason lies.
+    /// Returns the JSON pointer of the job's field that causes the error.
     pub fn pointer(&self) -> &'static str {
         match self {
             Self::NotFound { .. } | Self::Outside { .. } | Self::NotAFile(_) | Self::NoRoot => {
@@ -191,7 +187,7 @@ impl AudienceError {
         }
     }
 
-    /// Whether a disk is full on which the audience is unpacked, or to which it is fetched: it may work later.
+    /// Returns whether the disk is full to which the audience is unpacked or fetched, so that a retry may work.
     pub fn lacks_room(&self) -> bool {
         let kind = match self {
             Self::Io { source, .. } => source.kind(),
@@ -200,22 +196,22 @@ impl AudienceError {
         matches!(kind, std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
     }
 
-    /// Whether the machine failed rather than the file being wrong.
+    /// Returns whether the machine or the network failed, rather than the file being wrong.
     pub fn is_outside_failure(&self) -> bool {
         matches!(self, Self::Io { .. } | Self::Unreachable { .. })
     }
 }
 
-/// What no text of people holds.
+/// Bytes that do not occur in ordinary text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strange {
-    /// A zero.
+    /// A zero byte.
     Nul,
     /// A control character of ISO 8859, U+0080 to U+009F.
     Control,
-    /// A carriage return without a line feed, as old Macs end lines.
+    /// A carriage return without a line feed: the line end of old Macs.
     Return,
-    /// Bytes that the named encoding gives no character.
+    /// Bytes that the named encoding does not define.
     Undefined,
 }
 
@@ -225,7 +221,7 @@ impl std::fmt::Display for Strange {
             Self::Nul => "a NUL byte",
             Self::Control => "a control character",
             Self::Return => "a carriage return without a line feed",
-            Self::Undefined => "bytes that its encoding gives no character",
+            Self::Undefined => "bytes that its encoding does not define",
         })
     }
 }

@@ -1,4 +1,5 @@
-//! Rows of a job's own list of recipients. A recipient costs what it has itself, however many names the others have.
+//! Rows of a job's own list of recipients. A recipient takes memory only for its own fields, however many fields the
+//! others have.
 
 use std::collections::HashMap;
 
@@ -9,10 +10,10 @@ use crate::campaign::{Columns, text};
 
 pub(super) struct ListRows {
     columns: Columns,
-    /// The columns by name.
+    /// Column indexes by name.
     places: HashMap<String, usize>,
     list: std::vec::IntoIter<Map<String, Value>>,
-    /// The values of this row as JSON texts, by column, in the columns' order.
+    /// The values of the current row as JSON texts, sorted by column.
     row: Vec<(usize, String)>,
 }
 
@@ -47,13 +48,13 @@ impl ListRows {
         true
     }
 
-    /// A value; empty where the recipient has none.
+    /// Returns a value; empty if the recipient has none.
     pub(super) fn value(&self, column: usize) -> &str {
         let found = self.row.binary_search_by_key(&column, |(column, _)| *column);
         found.ok().and_then(|at| self.row.get(at)).map(|(_, json)| json.as_str()).unwrap_or_default()
     }
 
-    /// A value as text: a JSON string without its quotes.
+    /// Returns a value as text: a JSON string without its quotes.
     pub(super) fn text(&self, column: usize) -> String {
         let json = self.value(column);
         serde_json::from_str::<String>(json).unwrap_or_else(|_| json.into())
@@ -66,7 +67,7 @@ mod tests {
     use crate::campaign::{json, shown_and_number};
 
     #[test]
-    fn the_mark_of_numbers_is_nothing_that_a_job_can_write() {
+    fn a_job_cannot_write_the_number_mark() {
         let job = br#"{"audience":{"recipients":[
             {"phone":"1","of":1499.00},{"phone":"2","of":"a\u001f5"},{"phone":"3","of":"5\u001f7"},{"phone":"4","of":"\u001f"}]}}"#;
         let job = json::read(job).unwrap();

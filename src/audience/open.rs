@@ -1,4 +1,4 @@
-//! An audience's bytes: unpacked by name, held to be UTF-8, digested.
+//! Reads the bytes of a file: unpacks them, converts them to UTF-8, checks and digests them.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
@@ -7,23 +7,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use memchr::{memchr, memchr_iter, memmem};
 
-use super::path::open_real;
+use super::path::{name, open_real};
 use super::quotes::{Quotes, newlines};
-use super::{AudienceError, Encoding, ROW_LIMIT, Settings, Strange, workbook};
+use super::{AudienceError, Encoding, FileKind, ROW_LIMIT, Settings, Strange, workbook};
 
-/// How much is read at a time.
+/// Size of the read buffer, in bytes.
 const CHUNK: usize = 128 * 1024;
 
-/// How many bytes a packed file may unpack to: a hundred million rows.
+/// Maximum size of a compressed file when unpacked, in bytes: about a hundred million rows.
 const LARGEST: u64 = 8 << 30;
 
-/// What a file is called in an error.
-pub(super) fn name(path: &Path) -> String {
-    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
-}
-
-/// The audience's own error out of a reader's.
-/// `line` is where the row begins that was being read.
+/// Converts a reader's error into the audience's. `line` is the line on which the current row begins.
 pub(super) fn failure(path: &Path, fault: io::Error, line: u64) -> AudienceError {
     let name = name(path);
     match fault.get_ref().and_then(|inner| inner.downcast_ref::<ReadError>()) {
@@ -39,12 +33,12 @@ pub(super) fn failure(path: &Path, fault: io::Error, line: u64) -> AudienceError
     }
 }
 
-/// A fault that this reader finds itself, carried through `io::Error`.
+/// An error of this reader, carried through `io::Error`.
 #[derive(Debug, thiserror::Error)]
 enum ReadError {
     #[error("not UTF-8")]
     NotUtf8 { byte: u64, line: u64 },
-    /// With the line on which a quote opened that is not closed by then.
+    /// With the line on which an unclosed quote began.
     #[error("row too long")]
     RowTooLong { quote: Option<u64> },
     #[error("open quote")]
@@ -63,14 +57,14 @@ impl From<ReadError> for io::Error {
     }
 }
 
-/// A file's own bytes, unpacked by its name.
+/// The unpacked bytes of a file.
 pub(super) struct Unpacked {
     pub(super) reader: Box<dyn BufRead + Send>,
-    /// Of a workbook's sheet: how many of its rows are hidden.
+    /// Number of hidden rows, for a sheet of a workbook.
     hidden_rows: Option<u64>,
 }
 
-/// Unpacks a file by its name.
+/// Unpacks a file as its extension says.
 pub(super) fn unpacked(path: &Path, settings: &Settings) -> Result<Unpacked, AudienceError> {
     let failed = |fault| failure(path, fault, 1);
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
@@ -92,62 +86,11 @@ pub(super) fn unpacked(path: &Path, settings: &Settings) -> Result<Unpacked, Aud
     Ok(Unpacked { reader, hidden_rows: None })
 }
 
-/// What a file is by its first bytes, where it is no CSV whatever it is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileKind {
-    /// A workbook that is not called `.xlsx`, or of a kind that is not read (`.xlsb`, `.ods`).
-    Archive,
-    /// A workbook of `LibreOffice` (`.ods`).
-    OpenDocument,
-    /// A workbook of the older kind (`.xls`), or one with a password.
-    Compound,
-    /// A web page, which some systems export as `.xls` or `.csv`.
-    Page,
-    /// A PDF.
-    Pdf,
-}
-
-impl FileKind {
-    pub(super) fn of(start: &[u8]) -> Option<Self> {
-        let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
-        let is_page = |tag: &[u8]| text.get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag));
-        if start.starts_with(b"PK\x03\x04") {
-            // Its first part is not packed, and says so.
-            let is_open =
-                memmem::find(start.get(..128).unwrap_or(start), b"application/vnd.oasis.").is_some();
-            Some(if is_open { Self::OpenDocument } else { Self::Archive })
-        } else if start.starts_with(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1") {
-            Some(Self::Compound)
-        } else if [&b"<!doctype"[..], b"<html", b"<?xml", b"<table", b"<head", b"<body"]
-            .into_iter()
-            .any(is_page)
-        {
-            Some(Self::Page)
-        } else {
-            start.starts_with(b"%PDF-").then_some(Self::Pdf)
-        }
-    }
-}
-
-impl std::fmt::Display for FileKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Archive => "a workbook, and its name does not end in .xlsx: rename it, or save it as .xlsx",
-            Self::OpenDocument => "an OpenDocument file, as .ods: save it as .xlsx",
-            Self::Compound => {
-                "a workbook of the older kind .xls, or one with a password: save it as .xlsx without a password"
-            }
-            Self::Page => "a web page, whatever its name says: open it in a spreadsheet, and save it as .xlsx or CSV",
-            Self::Pdf => "a PDF: export the list as .xlsx or CSV",
-        })
-    }
-}
-
 fn bounded<R: Read>(reader: R) -> BufReader<Bounded<R>> {
     BufReader::with_capacity(CHUNK, Bounded { reader, left: LARGEST })
 }
 
-/// What a packed file unpacks to, up to a bound: a small file may hold more than a machine ever reads.
+/// A reader with a limit: a small compressed file may unpack to more than a machine can read.
 struct Bounded<R> {
     reader: R,
     left: u64,
@@ -155,7 +98,7 @@ struct Bounded<R> {
 
 impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        // What the system does not say the packer says: the file is none, or not whole.
+        // An error without an OS error code is the decompressor's: the file is invalid or incomplete.
         let broken = |fault: io::Error| match fault.raw_os_error() {
             Some(_) => fault,
             None => ReadError::Packed(fault.to_string()).into(),
@@ -166,37 +109,37 @@ impl<R: Read> Read for Bounded<R> {
     }
 }
 
-/// A reader with a copy of its first bytes. One read may give as few as it likes.
+/// Returns the reader with a copy of its first bytes. A single read may return fewer.
 fn begun(reader: Box<dyn BufRead + Send>) -> io::Result<(Box<dyn BufRead + Send>, Vec<u8>)> {
     let (mut start, mut beginning) = (Vec::new(), reader.take(CHUNK as u64));
     beginning.read_to_end(&mut start)?;
     Ok((Box::new(io::Cursor::new(start.clone()).chain(beginning.into_inner())), start))
 }
 
-/// A file's bytes, unpacked, as UTF-8, each of them proven to be UTF-8 and its quotes in order before it is
-/// handed on.
+/// The bytes of a file, unpacked and converted to UTF-8. Each byte is checked to be UTF-8, and its quotes to be
+/// closed, before it is returned.
 pub(super) struct Bytes {
     reader: Box<dyn BufRead + Send>,
-    /// Its first bytes.
+    /// The first bytes.
     start: Vec<u8>,
     encoding: Encoding,
     hidden_rows: Option<u64>,
-    /// The delimiter that the file itself names in a line before its header, `sep=;`.
+    /// The delimiter that the file itself names in a line before its header: `sep=;`.
     named_delimiter: Option<u8>,
-    /// The last two bytes of the chunk before.
+    /// The last two bytes of the previous chunk.
     last: [u8; 2],
-    /// How many bytes were handed on.
+    /// Number of bytes returned so far.
     position: u64,
     /// The line of the next byte, from 1.
     lines: u64,
-    /// A character that is cut by the end of a chunk.
+    /// The bytes of a character that is split across two chunks.
     cut: Vec<u8>,
-    /// Where that character begins.
+    /// Offset of that character.
     cut_at: u64,
-    /// Where the row being read begins; its length is bounded by it.
+    /// Offset of the current row, used to limit its length.
     row_start: Arc<AtomicU64>,
     hasher: blake3::Hasher,
-    /// Once the delimiter is known.
+    /// The quote checker, once the delimiter is known.
     quotes: Option<Quotes>,
 }
 
@@ -215,7 +158,7 @@ impl Bytes {
             (reader, start) = begun(Box::new(BufReader::with_capacity(CHUNK, decoded))).map_err(failed)?;
         }
         let mut named_delimiter = None;
-        // A sheet is written as CSV by us, with commas, whatever its first cell says.
+        // flowcast writes a sheet as CSV with commas, whatever its first cell says.
         if hidden_rows.is_some() {
             named_delimiter = Some(b',');
         } else if let Some((delimiter, length)) = separator_line(&start) {
@@ -240,46 +183,46 @@ impl Bytes {
         })
     }
 
-    /// The offset at which the reader of rows says that a row begins.
+    /// Returns the offset of the current row, which the reader of rows updates.
     pub(super) fn row_start(&self) -> Arc<AtomicU64> {
         self.row_start.clone()
     }
 
-    /// The first bytes, without taking them.
+    /// Returns the first bytes without consuming them.
     pub(super) fn start(&self) -> &[u8] {
         &self.start
     }
 
-    /// Of a workbook's sheet: how many of its rows are hidden.
+    /// Returns the number of hidden rows, for a sheet of a workbook.
     pub(super) fn hidden_rows(&self) -> Option<u64> {
         self.hidden_rows
     }
 
-    /// The delimiter that the file names itself, or that a sheet is written with.
+    /// Returns the delimiter that the file names itself, or that a sheet is written with.
     pub(super) fn named_delimiter(&self) -> Option<u8> {
         self.named_delimiter
     }
 
-    /// How the file's characters are written.
+    /// Returns the encoding of the file.
     pub(super) fn encoding(&self) -> Encoding {
         self.encoding
     }
 
-    /// A digest of all bytes handed on.
+    /// Returns the digest of all bytes returned so far.
     pub(super) fn digest(&self) -> String {
         self.hasher.finalize().to_hex().to_string()
     }
 
-    /// From here on the quotes must be in order, with this delimiter.
+    /// Starts checking quotes with this delimiter.
     pub(super) fn check_quotes(&mut self, delimiter: u8) {
         self.quotes = Some(Quotes::new(delimiter));
     }
 
-    /// Checks what was read, together with what the last chunk cut off.
+    /// Checks a chunk for UTF-8, together with the character that the previous chunk split.
     fn check(&mut self, chunk: &[u8]) -> Result<(), ReadError> {
         let mut rest = chunk;
         while !self.cut.is_empty() && !rest.is_empty() {
-            // At most three bytes are missing to a character that was cut.
+            // A split character lacks at most three bytes.
             self.cut.push(rest[0]);
             rest = &rest[1..];
             match std::str::from_utf8(&self.cut) {
@@ -304,7 +247,7 @@ impl Bytes {
     }
 }
 
-/// The delimiter of a first line `sep=;`, as spreadsheets write and read it, and how long the line is.
+/// Returns the delimiter and the length of a first line `sep=;`, which spreadsheets write and read.
 fn separator_line(start: &[u8]) -> Option<(u8, usize)> {
     let mark = if start.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
     let line = start.get(mark..)?;
@@ -312,16 +255,16 @@ fn separator_line(start: &[u8]) -> Option<(u8, usize)> {
     let text = line.get(..end)?.trim_ascii().strip_prefix(b"\"").unwrap_or(line.get(..end)?).trim_ascii_end();
     let named = text.get(..4).filter(|word| word.eq_ignore_ascii_case(b"sep=")).and(text.get(4..))?;
     let delimiter = match named.strip_suffix(b"\"").unwrap_or(named) {
-        // Any other byte would cut values, or characters, where nobody sees it.
+        // Any other byte would split values, or characters, without notice.
         [byte] if byte.is_ascii() && !byte.is_ascii_alphanumeric() && *byte != b'"' => *byte,
-        // A tab is gone with the blanks around the line.
+        // A tab has been trimmed with the blanks around the line.
         [] => b'\t',
         _ => return None,
     };
     Some((delimiter, mark + end + 1))
 }
 
-/// What no text of people holds, and the place of it: bytes that were read in a wrong encoding.
+/// Returns bytes that do not occur in ordinary text, and their offset: the file was read in the wrong encoding.
 fn strange(chunk: &[u8], last: u8) -> Option<(Strange, usize)> {
     if let Some(at) = memchr(0, chunk) {
         return Some((Strange::Nul, at));
@@ -340,7 +283,7 @@ fn strange(chunk: &[u8], last: u8) -> Option<(Strange, usize)> {
     memchr_iter(b'\r', chunk).find(is_alone).map(|at| (Strange::Return, at))
 }
 
-/// The place of a replacement character, which stands for bytes that the file's encoding gives no character.
+/// Returns the offset of a replacement character: bytes that the file's encoding does not define.
 fn replaced(chunk: &[u8], last: [u8; 2]) -> Option<usize> {
     const REPLACEMENT: &[u8] = "\u{fffd}".as_bytes();
     let seam: Vec<u8> = last.iter().chain(chunk.iter().take(2)).copied().collect();
@@ -358,7 +301,7 @@ impl Read for Bytes {
             return Err(ReadError::NotUtf8 { byte: self.cut_at, line: self.lines }.into());
         }
         self.check(&out[..count])?;
-        // What a workbook's cell holds is text already.
+        // The cells of a workbook are already text.
         if self.hidden_rows.is_none() && count > 0 {
             let chunk = &out[..count];
             let mut found = strange(chunk, self.last[1]);
@@ -375,7 +318,7 @@ impl Read for Bytes {
             };
         }
         if let Some(quotes) = &mut self.quotes {
-            // A byte-order mark is no part of the first value.
+            // A byte-order mark is not part of the first value.
             let mark: &[u8] = if self.position == 0 { b"\xef\xbb\xbf" } else { b"" };
             let chunk = out[..count].strip_prefix(mark).unwrap_or(&out[..count]);
             let followed = if count == 0 { quotes.finish() } else { quotes.follow(chunk) };

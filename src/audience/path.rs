@@ -1,4 +1,4 @@
-//! A job's path below the audience root. There is no way out of it, through links neither.
+//! Resolves a job's path below the audience root. No path leads outside, not even through links.
 
 use std::fs::File;
 use std::io;
@@ -9,16 +9,16 @@ use rustix::io::Errno;
 
 use super::AudienceError;
 
-/// The real path of a job's `path` below `root`.
+/// Returns the real path of a job's `path` below `root`.
 ///
 /// # Errors
 ///
-/// When there is no such file, when it lies outside the root, or is no regular file.
+/// If the file does not exist, is outside the root, or is not a regular file.
 pub fn resolve(root: &Path, path: &str) -> Result<PathBuf, AudienceError> {
     let shown = || root.display().to_string();
     let missing = |_| AudienceError::NotFound { path: path.into(), root: shown() };
     let real_root = root.canonicalize().map_err(missing)?;
-    // Outside is said before missing, so that nobody learns what lies outside.
+    // Check for outside first: an error about a missing file would reveal which files exist outside.
     let outside = Path::new(path).components().any(|part| part == std::path::Component::ParentDir)
         || (Path::new(path).is_absolute() && !Path::new(path).starts_with(&real_root));
     let refused = || AudienceError::Outside { path: path.into(), root: shown() };
@@ -35,12 +35,17 @@ pub fn resolve(root: &Path, path: &str) -> Result<PathBuf, AudienceError> {
     Ok(real)
 }
 
-/// Opens the real path of a file, as [`resolve`] has it. Whoever may write below the root may put a link, or a pipe, into its
-/// place meanwhile: no link is followed on the way, and a pipe, which would be waited for without end, is refused.
+/// Returns the name of a file for an error.
+pub(super) fn name(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Opens the path that [`resolve`] returned. Another process that may write below the root may have replaced the file
+/// by a link or a pipe since: no link is followed, and a pipe, on which a read would block forever, is refused.
 pub(super) fn open_real(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let opened = match rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
-        // Before Linux 5.6, and where system calls are filtered, the last step alone is held.
+        // Before Linux 5.6, and where system calls are filtered, only the last component is checked for a link.
         Err(Errno::NOSYS | Errno::PERM) => rustix::fs::open(path, flags | OFlags::NOFOLLOW, Mode::empty()),
         opened => opened,
     };
@@ -80,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_a_file_when_it_was_looked_at_is_opened_as_one_or_not_at_all() {
+    fn a_file_replaced_after_its_check_is_not_opened() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap().join("root");
         std::fs::create_dir_all(root.join("sub")).unwrap();
@@ -90,7 +95,7 @@ mod tests {
         }
         let (file, deeper) = (resolve(&root, "a.csv").unwrap(), resolve(&root, "sub/b.csv").unwrap());
         assert!(open_real(&file).is_ok() && open_real(&deeper).is_ok());
-        // Somebody is quick.
+        // The files are replaced between the two calls.
         std::fs::remove_file(&file).unwrap();
         std::os::unix::fs::symlink("../outside/a.csv", &file).unwrap();
         std::fs::remove_dir_all(root.join("sub")).unwrap();

@@ -1,5 +1,5 @@
-//! Where audiences may come from: a folder or a bucket, and addresses that the configuration allows. A job is
-//! hostile until it is looked at: nothing else is ever asked.
+//! The sources from which audiences may be read: a folder or a bucket, and the URL prefixes that the configuration
+//! allows. Jobs are untrusted, so nothing else is ever read.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::campaign::Columns;
 use crate::campaign::job::CsvSource;
 use crate::egress::EgressPolicy;
 
-/// Where audiences may come from, and how wide they may be.
+/// The allowed sources of audiences, and the maximum number of columns.
 #[derive(Clone, Debug)]
 pub struct Audiences {
     root: Option<Root>,
@@ -26,27 +26,27 @@ impl Default for Audiences {
     }
 }
 
-/// What a job's paths are below.
+/// The root of a job's paths.
 #[derive(Clone, Debug)]
 pub enum Root {
-    /// A folder of this machine, or one that all workers have mounted.
+    /// A folder on this machine, or one that all workers have mounted.
     Folder(PathBuf),
-    /// A folder of an object store, which all workers see.
+    /// A folder of an object store, which all workers can read.
     Bucket(Bucket),
 }
 
 impl Audiences {
-    /// A folder, and no address.
+    /// Allows a folder and no URL.
     pub fn folder(path: impl Into<PathBuf>) -> Self {
         Self { root: Some(Root::Folder(path.into())), ..Self::default() }
     }
 
-    /// As the configuration has it: `audiences.root`, a path or an address of a bucket, and `audiences.allow`,
-    /// the beginnings of addresses.
+    /// Reads the configuration: `audiences.root`, a path or the address of a bucket, and `audiences.allow`, URL
+    /// prefixes.
     ///
     /// # Errors
     ///
-    /// Which key is wrong, and how.
+    /// The invalid key and the reason.
     pub fn new(root: Option<&str>, allow: &[String]) -> Result<Self, String> {
         let root = match root {
             Some(root) if is_store(root) => {
@@ -63,34 +63,34 @@ impl Audiences {
             let is_known = matches!(url.scheme(), "http" | "https") || is_store(url.as_str());
             match url.host_str() {
                 Some(host) if is_known && !host.is_empty() => Ok(url),
-                _ => Err(wrong("is not the beginning of an address, as https://files.example.com/")),
+                _ => Err(wrong("is not a URL prefix, e.g. https://files.example.com/")),
             }
         };
         let allow = allow.iter().enumerate().map(read).collect::<Result<_, _>>()?;
         Ok(Self { root, allow: Arc::new(allow), ..Self::default() })
     }
 
-    /// The same with so many columns at the most, as `audiences.columns` has it.
+    /// Sets the maximum number of columns (`audiences.columns`).
     #[must_use]
     pub fn with_columns(self, columns: usize) -> Self {
         Self { columns, ..self }
     }
 
-    /// The most columns of an audience.
+    /// Returns the maximum number of columns.
     pub fn columns(&self) -> usize {
         self.columns
     }
 
-    /// What paths are below.
+    /// Returns the root of paths.
     pub fn root(&self) -> Option<&Root> {
         self.root.as_ref()
     }
 
-    /// A job's audience, on this machine; what lies elsewhere is fetched.
+    /// Returns a job's audience, which is fetched if it is not on this machine.
     ///
     /// # Errors
     ///
-    /// When it is not there, is not allowed, or can't be reached.
+    /// If it does not exist, is not allowed, or cannot be reached.
     pub fn find(&self, csv: &CsvSource) -> Result<Source, AudienceError> {
         match (&csv.path, &csv.url) {
             (Some(path), _) => self.find_path(path),
@@ -102,7 +102,7 @@ impl Audiences {
         }
     }
 
-    /// A file below the root.
+    /// Returns a file below the root.
     ///
     /// # Errors
     ///
@@ -115,12 +115,12 @@ impl Audiences {
         }
     }
 
-    /// An address, if the configuration allows it, and where from there may be gone.
+    /// Checks that the configuration allows an address, and returns it with the policy for connections.
     fn allowed(&self, text: &str) -> Result<(Url, EgressPolicy), AudienceError> {
         let refused = |why: &str| AudienceError::NotAllowed(why.to_owned());
-        let url: Url = text.parse().map_err(|_| refused("is no address"))?;
+        let url: Url = text.parse().map_err(|_| refused("is not a URL"))?;
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(refused("must hold no password: let the configuration's store have it"));
+            return Err(refused("must not contain credentials; configure them for the object store"));
         }
         let begins = |allowed: &&Url| {
             let place = |url: &Url| {
@@ -131,17 +131,17 @@ impl Audiences {
             place(allowed) == place(&url) && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         let Some(allowed) = self.allow.iter().find(begins) else {
-            return Err(refused("is none that audiences.allow in the configuration begins with"));
+            return Err(refused("is not allowed by audiences.allow in the configuration"));
         };
-        // A number that the configuration itself names is meant; what a name stands for is looked at.
+        // A prefix with an IP address allows exactly that address, even a private one; the addresses of a host name
+        // are checked.
         let allow_private = matches!(allowed.host(), Some(Host::Ipv4(_) | Host::Ipv6(_)));
         Ok((url, EgressPolicy { allow_private }))
     }
 }
 
-/// The folder of a root, if it is one.
 impl Root {
-    /// A folder of this machine.
+    /// Returns the folder, if the root is one.
     pub fn as_folder(&self) -> Option<&Path> {
         match self {
             Self::Folder(path) => Some(path),
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_place_is_said_with_its_key() {
+    fn an_invalid_source_is_reported_with_its_key() {
         let fault = |root: Option<&str>, allow: &[&str]| {
             Audiences::new(root, &allow.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap_err()
         };

@@ -1,12 +1,12 @@
-//! Holds a CSV file to its quotes (RFC 4180): a quoted value is closed, and nothing but a delimiter
-//! or a line's end stands behind it.
+//! Checks the quotes of a CSV file (RFC 4180): a quoted value must be closed, and a delimiter or a line end must
+//! follow it.
 //!
-//! Without this, a quote that is not closed pairs with the next row's opening one: that row is
-//! swallowed, and stands as text in another person's message.
+//! Without the check, an unclosed quote pairs with the next row's opening quote: that row is swallowed, and its text
+//! appears in another recipient's message.
 
 use memchr::memchr;
 
-/// Follows the quotes of a file, chunk by chunk.
+/// Tracks the quotes of a file, chunk by chunk.
 pub(super) struct Quotes {
     delimiter: u8,
     state: State,
@@ -22,7 +22,7 @@ pub(super) struct Quotes {
 enum State {
     Outside,
     Inside,
-    /// Behind a quote within a quoted value: its end, or the first half of a doubled quote.
+    /// After a quote within a quoted value: the end of the value, or the first half of a doubled quote.
     AtQuote,
 }
 
@@ -31,7 +31,7 @@ impl Quotes {
         Self { delimiter, state: State::Outside, previous: b'\n', line: 1, opened: 1 }
     }
 
-    /// Follows a chunk. The error is the line on which the broken value opened.
+    /// Checks a chunk. The error is the line on which the invalid value began.
     pub(super) fn follow(&mut self, chunk: &[u8]) -> Result<(), u64> {
         let mut at = 0;
         let mut counted = 0;
@@ -52,7 +52,7 @@ impl Quotes {
             }
             self.state = match self.state {
                 State::Inside => State::AtQuote,
-                // A quote opens a value only where a value begins; elsewhere it is text.
+                // A quote opens a value only at the start of the value; elsewhere it is text.
                 _ if self.previous == self.delimiter || matches!(self.previous, b'\r' | b'\n') => {
                     self.line += newlines(&chunk[counted..quote]);
                     counted = quote;
@@ -69,12 +69,12 @@ impl Quotes {
         Ok(())
     }
 
-    /// The line on which a value opened that is not closed yet.
+    /// Returns the line on which the unclosed value began.
     pub(super) fn open(&self) -> Option<u64> {
         (self.state == State::Inside).then_some(self.opened)
     }
 
-    /// The end of the file. The error is the line on which a value opened that is not closed.
+    /// Checks the end of the file. The error is the line on which the unclosed value began.
     pub(super) fn finish(&self) -> Result<(), u64> {
         self.open().map_or(Ok(()), Err)
     }
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_in_order_are_let_through() {
+    fn valid_quotes_are_accepted() {
         for text in [
             "",
             "a,b\nc,d\n",
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_value_is_told_with_its_line() {
+    fn an_unclosed_quote_is_reported_with_its_line() {
         for (text, line) in [
             ("p,n\n1,\"a\n2,b\n", 2),
             ("p,n\n1,a\n2,\"b", 3),
@@ -132,7 +132,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_a_csv_library_writes_is_in_order(
+        fn quotes_of_a_csv_library_are_valid(
             rows in prop::collection::vec(prop::collection::vec("[a,\"\n\r é]{0,6}", 2), 1..6),
             size in 1..9_usize,
         ) {

@@ -1,8 +1,8 @@
-//! Audiences that lie elsewhere: in an object store, or at an address. They are fetched into a file of this
-//! machine, and read there as every other: packed ones and workbooks too.
+//! Fetches audiences from an object store or a URL into a local file, which is read like any other file, compressed
+//! ones and workbooks included.
 //!
-//! A transfer that breaks off goes on where it stood, as long as it is the same object. Redirects are not
-//! followed, and an address that a job names leads to nothing inside our network.
+//! An interrupted transfer resumes where it stopped, as long as the object is unchanged. Redirects are not followed,
+//! and an address that a job names cannot reach private networks.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -26,27 +26,27 @@ use super::AudienceError;
 use crate::backoff::Backoff;
 use crate::egress::EgressPolicy;
 
-/// The largest object, in bytes: as the largest upload.
+/// Maximum size of an object, in bytes: the same as of an upload.
 pub(super) const LARGEST: u64 = 2 << 30;
-/// How often a transfer that makes no progress is taken up again.
+/// Maximum number of retries of a transfer without progress.
 const TRIES: u32 = 5;
-/// Delays before that.
+/// Delays before retries.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(400), Duration::from_secs(10));
-/// No longer may nothing come.
+/// Maximum time without data.
 const SILENCE: Duration = Duration::from_secs(30);
-/// Up to so many bytes an object is written with one request, which fails where one is there already.
+/// Maximum size of an object that is written with one request, in bytes. Such a request fails if the object exists.
 const ONE_REQUEST: usize = 32 << 20;
-/// The schemes of object stores.
+/// URL schemes of object stores.
 const STORES: [&str; 5] = ["s3", "s3a", "gs", "az", "azure"];
 
-/// What transfers run on: whoever waits for one is a thread that reads an audience.
+/// The runtime of transfers. The threads that read audiences wait for it.
 static RUNTIME: LazyLock<Result<Runtime, String>> = LazyLock::new(|| {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let built = builder.worker_threads(1).thread_name("audiences").enable_all().build();
-    built.map_err(|fault| format!("can't start a thread: {fault}"))
+    built.map_err(|fault| format!("cannot start a thread: {fault}"))
 });
 
-/// Runs something to its end on the thread of transfers.
+/// Runs a future to its end on the runtime of transfers.
 pub(super) fn wait_for<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, String> {
@@ -58,7 +58,7 @@ pub(super) fn wait_for<T: Send + 'static>(
     receiver.recv().map_err(|_| "a transfer ended without a result".into())
 }
 
-/// A file that was fetched; it goes with the last of its readers.
+/// A fetched file. It is deleted when its last reader is dropped.
 #[derive(Clone, Debug)]
 pub struct Fetched {
     path: PathBuf,
@@ -66,13 +66,13 @@ pub struct Fetched {
 }
 
 impl Fetched {
-    /// Where it is.
+    /// Returns the path.
     pub fn path(&self) -> &std::path::Path {
         &self.path
     }
 }
 
-/// Connections that go where a configuration says, or outside alone, and nowhere else from there.
+/// Opens connections as the egress policy allows, and follows no redirects.
 #[derive(Debug)]
 struct Connector(EgressPolicy);
 
@@ -97,7 +97,7 @@ impl HttpConnector for Connector {
 /// A folder of an object store.
 #[derive(Clone, Debug)]
 pub struct Bucket {
-    /// As it is configured.
+    /// The address as configured.
     name: String,
     store: Arc<dyn ObjectStore>,
     folder: ObjectPath,
@@ -106,31 +106,32 @@ pub struct Bucket {
 /// An object of a bucket.
 #[derive(Clone, Debug)]
 pub struct Object {
-    /// Its path below the folder.
+    /// The path below the folder.
     pub path: String,
-    /// Its size.
+    /// Size in bytes.
     pub bytes: u64,
-    /// When it was last written, in milliseconds since 1970.
+    /// Time of the last write, in milliseconds since 1970.
     pub at: i64,
 }
 
-/// Whether an address is one of an object store.
+/// Returns whether an address is one of an object store.
 pub(super) fn is_store(address: &str) -> bool {
     address.split_once("://").is_some_and(|(scheme, _)| STORES.contains(&scheme))
 }
 
 impl Bucket {
-    /// The folder at an address, as `s3://bucket/folder`. Credentials and endpoints come from the environment,
-    /// under the names that the makers of each store use.
+    /// Opens the folder at an address, e.g. `s3://bucket/folder`. Credentials and endpoints come from the
+    /// environment, in each store's own variables.
     ///
     /// # Errors
     ///
-    /// What is wrong with the address or the environment.
+    /// Why the address or the environment is invalid.
     pub fn open(address: &str) -> Result<Self, String> {
-        let url: Url = address.parse().map_err(|fault| format!("{address} is no address: {fault}"))?;
+        let url: Url = address.parse().map_err(|fault| format!("{address} is not a URL: {fault}"))?;
         let bucket = url.host_str().filter(|host| !host.is_empty());
-        let bucket = bucket.ok_or_else(|| format!("{address} names no bucket, as s3://bucket/folder"))?;
-        // Whoever configures an endpoint says where it is.
+        let bucket =
+            bucket.ok_or_else(|| format!("{address} has no bucket name; write e.g. s3://bucket/folder"))?;
+        // The operator configures the endpoint, so a private address is allowed.
         let connector = Connector(EgressPolicy { allow_private: true });
         let plain = format!("{}://{bucket}", url.scheme());
         let store: Result<Arc<dyn ObjectStore>, _> = match url.scheme() {
@@ -148,14 +149,14 @@ impl Bucket {
                     MicrosoftAzureBuilder::from_env().with_url(plain).with_http_connector(connector);
                 builder.build().map(|store| Arc::new(store) as _)
             }
-            other => return Err(format!("{other}:// is no object store; s3, gs and az are")),
+            other => return Err(format!("{other}:// is not an object store; use s3, gs or az")),
         };
         let store = store.map_err(|fault| format!("{address}: {fault}"))?;
         let folder = ObjectPath::from_url_path(url.path()).map_err(|fault| format!("{address}: {fault}"))?;
         Ok(Self { name: address.trim_end_matches('/').to_owned(), store, folder })
     }
 
-    /// As it is configured.
+    /// Returns the address as configured.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -173,24 +174,24 @@ impl Bucket {
     ///
     /// # Errors
     ///
-    /// When it is not there, or the store can't be reached.
+    /// If it does not exist, or the store cannot be reached.
     pub fn fetch(&self, path: &str) -> Result<Fetched, AudienceError> {
         let gone = |path| AudienceError::NotFound { path, root: self.name.clone() };
         fetch(self.store.clone(), self.place(path)?, path, gone)
     }
 
-    /// The objects of the folder itself, in no order.
+    /// Lists the objects directly in the folder, unordered.
     ///
     /// # Errors
     ///
-    /// When the store can't be reached.
+    /// If the store cannot be reached.
     pub async fn list(&self) -> Result<Vec<Object>, String> {
         let listed = self.store.list_with_delimiter(Some(&self.folder)).await;
         let object = |meta: ObjectMeta| {
             let path = meta.location.filename()?.to_owned();
             Some(Object { path, bytes: meta.size, at: meta.last_modified.timestamp_millis() })
         };
-        let listed = listed.map_err(|fault| format!("{} can't be listed: {fault}", self.name))?;
+        let listed = listed.map_err(|fault| format!("cannot list {}: {fault}", self.name))?;
         Ok(listed.objects.into_iter().filter_map(object).collect())
     }
 
@@ -198,10 +199,10 @@ impl Bucket {
     ///
     /// # Errors
     ///
-    /// When the store can't be written.
+    /// If the store cannot be written.
     pub async fn delete(&self, name: &str) -> Result<bool, String> {
         let failed =
-            |fault: &dyn std::fmt::Display| format!("{name} can't be deleted from {}: {fault}", self.name);
+            |fault: &dyn std::fmt::Display| format!("cannot delete {name} from {}: {fault}", self.name);
         let place = self.place(name).map_err(|fault| failed(&fault))?;
         match self.store.head(&place).await {
             Ok(_) => {}
@@ -212,14 +213,13 @@ impl Bucket {
         Ok(true)
     }
 
-    /// Writes a file under a name that is free. Returns whether it was.
+    /// Writes a file under a free name. Returns whether the name was free.
     ///
     /// # Errors
     ///
-    /// When the file can't be read, or the store can't be written.
+    /// If the file cannot be read, or the store cannot be written.
     pub async fn put(&self, name: &str, file: PathBuf) -> Result<bool, String> {
-        let failed =
-            |fault: &dyn std::fmt::Display| format!("{name} can't be written to {}: {fault}", self.name);
+        let failed = |fault: &dyn std::fmt::Display| format!("cannot write {name} to {}: {fault}", self.name);
         let place = self.place(name).map_err(|fault| failed(&fault))?;
         match self.store.head(&place).await {
             Ok(_) => return Ok(false),
@@ -236,7 +236,7 @@ impl Bucket {
                 Err(fault) => Err(failed(&fault)),
             };
         }
-        // In parts, and there when the last is: two of one name at the same moment end as one of them.
+        // A multipart upload appears with its last part: of two simultaneous uploads with the same name, one wins.
         let upload = self.store.put_multipart(&place).await.map_err(|fault| failed(&fault))?;
         let mut writer = WriteMultipart::new(upload);
         let mut file = tokio::fs::File::open(&file).await.map_err(|fault| failed(&fault))?;
@@ -255,7 +255,7 @@ impl Bucket {
     }
 }
 
-/// Fetches what is at an address that was allowed: an object of a store, or a file by HTTP.
+/// Fetches an allowed address: an object of a store, or a file by HTTP.
 pub(super) fn fetch_url(url: &Url, egress: EgressPolicy) -> Result<Fetched, AudienceError> {
     let name = url.path_segments().and_then(|mut parts| parts.next_back()).unwrap_or_default().to_owned();
     let failed = |detail: String| AudienceError::Unreachable { name: name.clone(), detail };
@@ -272,13 +272,13 @@ pub(super) fn fetch_url(url: &Url, egress: EgressPolicy) -> Result<Fetched, Audi
     fetch(Arc::new(store), ObjectPath::default(), &name, |name| AudienceError::Gone { name })
 }
 
-/// A fault without the address's query, which may hold a signature.
+/// Returns the text of an error without the URL's query, which may contain a signature.
 fn hidden(fault: &object_store::Error, url: &Url) -> String {
     let text = fault.to_string();
     url.query().map_or(text.clone(), |query| text.replace(query, "…"))
 }
 
-/// Fetches an object into a file, taking the transfer up again where it broke off.
+/// Fetches an object into a file, and resumes interrupted transfers.
 fn fetch(
     store: Arc<dyn ObjectStore>,
     path: ObjectPath,
@@ -290,7 +290,7 @@ fn fetch(
         .canonicalize()
         .and_then(|folder| tempfile::Builder::new().prefix("flowcast-audience-").tempdir_in(folder))
         .map_err(io)?;
-    // Its ending says how it is packed.
+    // Keep the extension: it says how the file is compressed.
     let plain: String =
         name.rsplit('/').next().unwrap_or_default().chars().filter(|c| !c.is_control()).collect();
     let file_name =
@@ -315,7 +315,7 @@ enum Fault {
 }
 
 fn changed() -> Fault {
-    Fault::Broken("it was changed while it was read; hand it in under a new name".into())
+    Fault::Broken("it changed while it was read; upload it under a new name".into())
 }
 
 async fn transfer(store: &dyn ObjectStore, path: &ObjectPath, mut file: std::fs::File) -> Result<(), Fault> {
@@ -324,7 +324,7 @@ async fn transfer(store: &dyn ObjectStore, path: &ObjectPath, mut file: std::fs:
         let before = have;
         let options = GetOptions {
             range: (have > 0).then_some(GetRange::Offset(have)),
-            // What is there now must be what was begun.
+            // A resumed transfer must read the same version.
             if_match: known.as_ref().filter(|_| have > 0).and_then(|meta| meta.e_tag.clone()),
             ..GetOptions::default()
         };
@@ -350,7 +350,7 @@ async fn transfer(store: &dyn ObjectStore, path: &ObjectPath, mut file: std::fs:
                 let mut stream = answer.into_stream().map_err(|fault| fault.to_string());
                 loop {
                     match tokio::time::timeout(SILENCE, stream.next()).await {
-                        Err(_) => break format!("nothing came for {} s", SILENCE.as_secs()),
+                        Err(_) => break format!("no data arrived for {} s", SILENCE.as_secs()),
                         Ok(Some(Err(fault))) => break fault,
                         Ok(Some(Ok(chunk))) => {
                             file.write_all(&chunk).map_err(Fault::Unwritten)?;
@@ -371,7 +371,7 @@ async fn transfer(store: &dyn ObjectStore, path: &ObjectPath, mut file: std::fs:
         if failures > TRIES {
             return Err(Fault::Broken(fault));
         }
-        tracing::warn!("an audience's transfer broke off after {have} bytes and is taken up again");
+        tracing::warn!(bytes = have, failures, "transfer of an audience interrupted; resuming");
         tokio::time::sleep(RETRY.delay_after(failures - 1)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! One pass over a whole audience before anything of it is used.
+//! Reads a whole audience once before any of it is used.
 
 use std::path::Path;
 
@@ -8,29 +8,29 @@ use super::{AudienceError, Encoding, HiddenRows, Settings, Source};
 use crate::campaign::counted;
 use crate::campaign::text::shortened;
 
-/// What one pass over an audience tells without looking at a number.
+/// The facts about an audience from one pass, without parsing its numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scan {
-    /// A digest of its bytes, unpacked. The same digest is the same audience.
+    /// Digest of the unpacked bytes. The same digest means the same audience.
     pub digest: String,
-    /// How many rows it has.
+    /// Number of rows.
     pub rows: u64,
-    /// A file's columns.
+    /// The columns of a file.
     pub columns: Vec<String>,
-    /// How its characters are written.
+    /// The encoding.
     pub encoding: Encoding,
-    /// Values as they were read, where their encoding was guessed: the first that another encoding would change.
+    /// If the encoding was guessed: the first values that another encoding would change.
     pub changed: Vec<String>,
-    /// A line above the header that names nothing, and was passed over.
+    /// Whether a title line above the header was skipped.
     pub title: bool,
-    /// How many rows hold nothing; they are none.
+    /// Number of empty rows, which do not count as rows.
     pub empty_rows: u64,
-    /// How many rows of a sheet are hidden.
+    /// Number of hidden rows of a sheet.
     pub hidden_rows: u64,
 }
 
 impl Scan {
-    /// What was found of a file that whoever handed it in should know, a sentence each.
+    /// Returns notes for the person who provided the file, one sentence each.
     pub fn notes(&self, hidden: HiddenRows) -> Vec<String> {
         let mut notes = Vec::new();
         if let Some(note) = self.encoding.note() {
@@ -50,20 +50,20 @@ impl Scan {
             let is_one = self.hidden_rows == 1;
             notes.push(match (hidden, is_one) {
                 (HiddenRows::Send, true) => {
-                    format!("{rows} of the sheet is hidden, as by a filter, and is sent too")
+                    format!("{rows} of the sheet is hidden, e.g. by a filter, and is sent too")
                 }
                 (HiddenRows::Send, false) => {
-                    format!("{rows} of the sheet are hidden, as by a filter, and are sent too")
+                    format!("{rows} of the sheet are hidden, e.g. by a filter, and are sent too")
                 }
-                (HiddenRows::Skip, true) => format!("{rows} of the sheet is hidden, and left out"),
-                (HiddenRows::Skip, false) => format!("{rows} of the sheet are hidden, and left out"),
+                (HiddenRows::Skip, true) => format!("{rows} of the sheet is hidden and skipped"),
+                (HiddenRows::Skip, false) => format!("{rows} of the sheet are hidden and skipped"),
             });
         }
         notes
     }
 }
 
-/// How many changed values are shown.
+/// Maximum number of changed values.
 const CHANGED: usize = 3;
 
 fn scan_file(path: &Path, settings: &Settings) -> Result<Scan, AudienceError> {
@@ -92,7 +92,7 @@ fn scan_file(path: &Path, settings: &Settings) -> Result<Scan, AudienceError> {
     })
 }
 
-/// The same, whatever its encoding.
+/// Scans a file, and guesses the encoding if it is not UTF-8.
 fn scan_any(path: &Path, settings: &Settings) -> Result<Scan, AudienceError> {
     match scan_file(path, settings) {
         Err(fault @ AudienceError::NotUtf8 { .. }) if settings.encoding == Encoding::Utf8 => {
@@ -106,11 +106,11 @@ fn scan_any(path: &Path, settings: &Settings) -> Result<Scan, AudienceError> {
     }
 }
 
-/// Reads all of an audience once.
+/// Reads a whole audience once.
 ///
 /// # Errors
 ///
-/// When its characters can't be read, a quote is not closed, or the file can't be read.
+/// If the encoding is unknown, a quote is not closed, or the file cannot be read.
 pub fn scan(source: &Source, settings: &Settings) -> Result<Scan, AudienceError> {
     match source {
         Source::File(path) => scan_any(path, settings),

@@ -1,5 +1,6 @@
-//! Workbooks (`.xlsx`): one sheet, as CSV, in a file without a name. A cell is written as the spreadsheet shows it; where that is
-//! not the number itself, as `15%`, the number stands behind a mark. Of a formula its last value counts, and none is ever run.
+//! Converts one sheet of a workbook (`.xlsx`) to CSV in an unnamed temporary file. A cell is written as the
+//! spreadsheet shows it; if that is not the number itself, e.g. `15%`, a mark and the number follow. A formula counts
+//! with its stored value and is never evaluated.
 
 mod number_format;
 mod package;
@@ -10,24 +11,23 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::Path;
 
-use super::open::{FileKind, name};
-use super::path::open_real;
-use super::{AudienceError, HiddenRows, ROW_LIMIT, Settings};
+use super::path::{name, open_real};
+use super::{AudienceError, FileKind, HiddenRows, ROW_LIMIT, Settings};
 use crate::campaign::problem::listed;
 use number_format::DateSystem;
 use package::Package;
 use sheet::{Context, Formats, Texts};
 
-/// How many bytes a workbook's parts may unpack to, and a sheet may have as CSV.
+/// Maximum size of a workbook's unpacked parts, and of a sheet as CSV, in bytes.
 const LARGEST: u64 = 512 << 20;
-/// How many columns a sheet may have.
+/// Maximum number of columns of a sheet.
 const COLUMNS: usize = 16_384;
 
-/// Why a workbook can't be read.
+/// Why a workbook cannot be read.
 enum Fault {
-    /// Something in it.
+    /// Something in the workbook is invalid.
     Broken(String),
-    /// What the system said.
+    /// An I/O error.
     Io(io::Error),
 }
 
@@ -55,11 +55,11 @@ impl From<csv::Error> for Fault {
 /// A sheet as CSV.
 pub(super) struct Sheet {
     pub(super) csv: File,
-    /// How many of its rows are hidden, as by a filter.
+    /// Number of hidden rows, e.g. by a filter.
     pub(super) hidden_rows: u64,
 }
 
-/// The sheet that is meant as CSV.
+/// Converts the selected sheet to CSV.
 pub(super) fn unpack(path: &Path, settings: &Settings) -> Result<Sheet, AudienceError> {
     let opened = open_real(path).map_err(Fault::Io).and_then(|mut file| {
         let mut start = [0; 512];
@@ -86,7 +86,7 @@ fn as_csv(file: File, largest: u64, settings: &Settings) -> Result<Sheet, Fault>
             format!("it has no worksheet {name:?}; it has {}", listed(workbook.worksheets()))
         })?,
         None => workbook.first_sheet().ok_or_else(|| {
-            "it has no worksheet that is not hidden; unhide one, or name it as \"sheet\"".to_owned()
+            "it has no worksheet that is not hidden; unhide one, or set \"sheet\"".to_owned()
         })?,
     };
     let dates = if workbook.from_1904 { DateSystem::From1904 } else { DateSystem::From1900 };
@@ -107,7 +107,7 @@ fn as_csv(file: File, largest: u64, settings: &Settings) -> Result<Sheet, Fault>
     rows.finish()
 }
 
-/// Rows of CSV that are written cell by cell.
+/// Writes rows of CSV cell by cell.
 struct Rows {
     writer: csv::Writer<BufWriter<File>>,
     row: Option<u32>,
@@ -116,9 +116,9 @@ struct Rows {
     hidden_count: u64,
     record: Vec<String>,
     bytes: usize,
-    /// How many columns the first row has.
+    /// Number of columns of the first row.
     width: usize,
-    /// The first column of the table: those left of it are not there.
+    /// The first column of the table; columns left of it are ignored.
     first: Option<u32>,
     largest: u64,
     left: u64,
@@ -168,7 +168,7 @@ impl Rows {
         Ok(())
     }
 
-    /// Writes the row, if anything stands in it. One that is shorter than the header is filled up.
+    /// Writes the row unless it is empty. A row shorter than the header is padded.
     fn end_row(&mut self) -> Result<(), Fault> {
         self.bytes = 0;
         if self.record.is_empty() {
@@ -225,13 +225,13 @@ mod tests {
         for (column, name) in ["phone", "name", "due", "sum", "late"].into_iter().enumerate() {
             sheet.write(2, column as u16 + 1, name).unwrap();
         }
-        // A number that a spreadsheet takes for one, a text with a comma and a quote, a date, a formula.
+        // A phone number as a numeric cell, a text with a comma and a quote, a date, a formula.
         sheet.write(3, 1, 919_876_543_210.0).unwrap();
         sheet.write(3, 2, "Rao, \"Asha\"\nJos\u{e9}").unwrap();
         sheet.write_with_format(3, 3, ExcelDateTime::parse_from_str("2026-11-01").unwrap(), &day).unwrap();
         sheet.write(3, 4, Formula::new("=1+1").set_result("2")).unwrap();
         sheet.write(3, 5, true).unwrap();
-        // A row that is empty, and one that is short.
+        // An empty row, and a short one.
         sheet.write(5, 1, "+919876543211").unwrap();
         workbook.add_worksheet().write(0, 0, "another sheet").unwrap();
         let expected = "phone,name,due,sum,late\n\
@@ -241,18 +241,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_workbook_is_refused() {
+    fn an_invalid_workbook_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("people.xlsx");
         for bytes in [&b"phone,name\n"[..], b"PK\x03\x04 and no more", b""] {
             std::fs::write(&path, bytes).unwrap();
             let fault = unpack(&path, &Settings::default()).err().unwrap().to_string();
-            assert!(fault.starts_with("people.xlsx can't be read as a workbook: "), "{fault}");
+            assert!(fault.starts_with("cannot read people.xlsx as a workbook: "), "{fault}");
         }
     }
 
-    /// A workbook of one sheet, made of parts that are written as they are. Each is its name and what it begins with, what
-    /// is repeated how often, and what it ends with.
+    /// Reads a workbook of one sheet made of raw parts. Each part is its name, its beginning, a repeated text with
+    /// its count, and its end.
     fn hostile(parts: &[(&str, &str, (&str, usize), &str)]) -> Result<String, String> {
         const WORKBOOK: &str =
             r#"<workbook xmlns:r="r"><sheets><sheet name="a" r:id="r1"/></sheets></workbook>"#;
@@ -337,16 +337,16 @@ mod tests {
         for at in ["ZZZZZ2", "A0", "A99999999999", "", "1"] {
             let cell = cell(at);
             let fault = hostile(&[("xl/sheet.xml", &cell, ("", 0), "")]).unwrap_err();
-            assert!(fault.contains("lies outside"), "{at}: {fault}");
+            assert!(fault.contains("is outside the limits"), "{at}: {fault}");
         }
-        // Few bytes of a shared text are many of CSV.
+        // A few references to a shared text become many bytes of CSV.
         let text = format!("<sst><si><t>{}</t></si></sst>", "x".repeat(100_000));
         let long = ("xl/texts.xml", text.as_str(), ("", 0), "");
         let wide = ("xl/sheet.xml", "<worksheet><sheetData><row>", ("<c t=\"s\"><v>0</v></c>", 10_000), "");
         assert!(hostile(&[long, wide]).unwrap_err().contains("row 1 is longer than 1024 KiB"));
         let high = ("xl/sheet.xml", data, ("<row><c t=\"s\"><v>0</v></c></row>", 10_000), "");
         assert!(hostile(&[long, high]).unwrap_err().contains("larger than 8 MiB as CSV"));
-        // Memory of the reader of archives grows with the parts that it is told of.
+        // The ZIP reader's memory grows with the number of parts that the archive claims.
         let mut end = b"PK\x06\x06".to_vec();
         end.extend([0; 28]);
         end.extend(10_001_u64.to_le_bytes());

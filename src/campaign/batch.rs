@@ -5,37 +5,37 @@ use serde::{Deserialize, Serialize};
 use super::id::CampaignId;
 use super::phone::Phone;
 
-/// The most messages in a batch (Exotel, document 001: more than 100 in a request is a 400).
+/// Maximum number of messages of a batch (Exotel, document 001: more than 100 in a request is a 400).
 pub const BATCH_LIMIT: usize = 100;
 
-/// Stands between what a value shows and the number that it is, where a number is shown in a way of its own: `15%` of a
-/// spreadsheet is 0.15, and `1499.00` of JSON is 1499. Readers take it out of what people write.
+/// Separates the shown text of a number from the number itself, if they differ: `15%` of a spreadsheet is 0.15, and
+/// `1499.00` of JSON is 1499. Readers remove it from other values.
 pub const NUMBER_MARK: char = '\u{1f}';
 
-/// What a value shows, and the number that it is, where both are known. What stands behind a mark and is no number belongs
-/// to the value.
+/// Returns the shown text of a value, and the number if it has one. If the part after a mark is not a number, it
+/// belongs to the text.
 pub fn shown_and_number(value: &str) -> (&str, Option<f64>) {
     let marked = value.split_once(NUMBER_MARK);
     let read = marked.and_then(|(shown, number)| Some((shown, Some(number.parse().ok()?))));
     read.unwrap_or((value, None))
 }
 
-/// Up to [`BATCH_LIMIT`] recipients. All values stand in one text, so that a batch costs a few
-/// allocations and not hundreds.
+/// Up to [`BATCH_LIMIT`] recipients. One string holds all values, so that a batch needs a few allocations and not
+/// hundreds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
-    /// The payload's version, for readers of other versions.
+    /// Version of the payload format.
     version: u8,
     /// The campaign.
     pub campaign: CampaignId,
-    /// Its number, from 0.
+    /// The batch's number, from 0.
     pub number: u32,
-    /// How many values each recipient has.
+    /// Number of values of each recipient.
     width: usize,
     /// Whether the values are JSON texts rather than plain ones.
     json: bool,
     rows: Vec<(u64, Phone)>,
-    /// Where each value ends in `text`.
+    /// Offset of the end of each value in `text`.
     ends: Vec<u32>,
     text: String,
 }
@@ -43,11 +43,11 @@ pub struct Batch {
 /// One recipient of a batch.
 #[derive(Clone, Copy)]
 pub struct Recipient<'a> {
-    /// The row of the audience, from 1.
+    /// The audience's row, from 1.
     pub row: u64,
     /// The number.
     pub phone: Phone,
-    /// The place in the batch.
+    /// The index in the batch.
     pub index: usize,
     batch: &'a Batch,
 }
@@ -55,18 +55,18 @@ pub struct Recipient<'a> {
 /// A recipient's value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Field<'a> {
-    /// Nothing but white space.
+    /// An empty value, or only white space.
     Empty,
     /// A text.
     Text(&'a str),
-    /// A number, and how it is shown.
+    /// A shown text and its number.
     Number(&'a str, f64),
     /// A JSON text of any type.
     Json(&'a str),
 }
 
 impl Batch {
-    /// An empty batch whose recipients have `width` values each.
+    /// Creates an empty batch whose recipients have `width` values each.
     pub fn new(campaign: CampaignId, number: u32, width: usize, json: bool) -> Self {
         Self {
             version: 1,
@@ -80,19 +80,19 @@ impl Batch {
         }
     }
 
-    /// Adds a recipient. There must be as many values as the batch is wide.
+    /// Adds a recipient with as many values as the width of the batch.
     pub fn push(&mut self, row: u64, phone: Phone, values: impl Iterator<Item = impl AsRef<str>>) {
         let before = self.ends.len();
         for value in values {
             self.text.push_str(value.as_ref());
-            // A row is at most a few KiB (the reader sees to it), so a batch stays far below 4 GiB.
+            // The reader limits a row to 1 MiB, so a batch stays far below 4 GiB.
             self.ends.push(u32::try_from(self.text.len()).unwrap_or(u32::MAX));
         }
         debug_assert_eq!(self.ends.len() - before, self.width);
         self.rows.push((row, phone));
     }
 
-    /// Takes the last recipient out again.
+    /// Removes the last recipient.
     pub fn pop(&mut self) {
         if self.rows.pop().is_some() {
             self.ends.truncate(self.rows.len() * self.width);
@@ -100,7 +100,7 @@ impl Batch {
         }
     }
 
-    /// Whether it is what [`Batch::push`] makes: one that came from outside may be anything.
+    /// Returns whether the batch is well-formed, as [`Batch::push`] makes it; a batch from outside may not be.
     pub fn is_whole(&self) -> bool {
         self.version == 1
             && self.rows.len() <= BATCH_LIMIT
@@ -109,35 +109,35 @@ impl Batch {
             && self.ends.iter().all(|end| self.text.is_char_boundary(*end as usize))
     }
 
-    /// How many bytes its values have.
+    /// Returns the size of its values, in bytes.
     pub fn bytes(&self) -> usize {
         self.text.len()
     }
 
-    /// How many recipients it has.
+    /// Returns the number of recipients.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether it has none.
+    /// Returns whether it has no recipients.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// The recipient at a place.
+    /// Returns the recipient at an index.
     pub fn recipient(&self, index: usize) -> Option<Recipient<'_>> {
         let (row, phone) = *self.rows.get(index)?;
         Some(Recipient { row, phone, index, batch: self })
     }
 
-    /// All of them, in order.
+    /// Returns all recipients, in order.
     pub fn recipients(&self) -> impl Iterator<Item = Recipient<'_>> {
         (0..self.len()).filter_map(|index| self.recipient(index))
     }
 }
 
 impl<'a> Recipient<'a> {
-    /// The value of a column, by its place among the columns that the template uses.
+    /// Returns the value of a column, by its index among the columns that the template uses.
     pub fn field(&self, column: usize) -> Field<'a> {
         match self.raw(column) {
             blank if blank.trim().is_empty() => Field::Empty,
@@ -150,7 +150,7 @@ impl<'a> Recipient<'a> {
         }
     }
 
-    /// The value of a column as it was planned, with a number behind its mark.
+    /// Returns the value of a column as planned, with a number after its mark.
     pub fn raw(&self, column: usize) -> &'a str {
         let at = self.index * self.batch.width + column;
         let start =
@@ -159,7 +159,7 @@ impl<'a> Recipient<'a> {
         self.batch.text.get(start..end).unwrap_or_default()
     }
 
-    /// All of its values, one after the other.
+    /// Returns all values, concatenated.
     pub fn values(&self) -> &'a str {
         let end = |recipient: usize| {
             let before = (recipient * self.batch.width).checked_sub(1);
@@ -173,14 +173,14 @@ impl<'a> Recipient<'a> {
         &self.batch.campaign
     }
 
-    /// The message's reference ([`MessageRef`](super::MessageRef)), as text.
+    /// Returns the message reference ([`MessageRef`](super::MessageRef)) as text.
     pub fn message_ref(&self) -> String {
         let mut text = Vec::with_capacity(80);
         self.write_ref(&mut text);
         String::from_utf8(text).unwrap_or_default()
     }
 
-    /// Appends the message's reference.
+    /// Appends the message reference.
     pub fn write_ref(&self, out: &mut Vec<u8>) {
         let mut digits = itoa::Buffer::new();
         out.extend_from_slice(self.batch.campaign.as_str().as_bytes());

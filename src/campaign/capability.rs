@@ -1,5 +1,5 @@
-//! Addresses that prove themselves: a message's callback address holds its reference and a keyed MAC, so
-//! that a forged report finds no message.
+//! Capability URLs: a message's callback address has its reference and a keyed MAC, so that a forged report matches
+//! no message.
 
 use std::str::FromStr;
 
@@ -7,41 +7,41 @@ use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 
 use super::id::MessageRef;
 
-/// What a key is for; another program's MACs under the same secret are none of ours.
+/// Context of the keys, so that another program's MACs with the same secret are invalid here.
 const PURPOSE: &str = "flowcast 2026-11 callback capabilities";
-/// What names of keys are derived for.
+/// Context of the names of keys.
 const NAMING: &str = "flowcast 2026 names of callback keys";
-/// Stands for a whole account in the place of a message's reference; no reference is without dots.
+/// Used instead of a message reference for a whole account; every reference has dots.
 const ACCOUNT: &str = "account";
 
-/// Where an account's reports come to, and the keys that seal its addresses.
+/// The callback address of an account, and the keys that sign its capabilities.
 #[derive(Clone)]
 pub struct Callbacks {
-    /// The address of all its reports, with a slash at its end.
+    /// The base URL of its reports, with a trailing slash.
     base: String,
     account: String,
-    /// The first seals, all open: a key can be replaced without losing reports.
+    /// The first key signs, all keys verify: a key can be replaced without losing reports.
     keys: Vec<[u8; 32]>,
 }
 
-/// What an address stands for.
+/// The subject of an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// One message.
     Message(MessageRef),
-    /// Every message of the account: what its reports say of themselves is believed.
+    /// Every message of the account: the reports themselves name their message.
     Account,
 }
 
 impl Callbacks {
-    /// The callbacks of an account below a public address. There must be a key.
+    /// Creates the callbacks of an account below a public URL. At least one key is required.
     ///
     /// # Errors
     ///
-    /// When there is none, or one is shorter than 16 characters.
+    /// If there is no key, or one is shorter than 16 characters.
     pub fn new(public_url: &url::Url, account: &str, keys: &[&str]) -> Result<Self, &'static str> {
         if keys.is_empty() || keys.iter().any(|key| key.len() < 16) {
-            return Err("needs a key of at least 16 characters, as `openssl rand -hex 32` makes one");
+            return Err("needs a key of at least 16 characters, e.g. from `openssl rand -hex 32`");
         }
         let mut base = public_url.clone();
         base.path_segments_mut()
@@ -52,24 +52,24 @@ impl Callbacks {
         Ok(Self { base: base.into(), account: account.into(), keys })
     }
 
-    /// The address without its capability.
+    /// Returns the URL without a capability.
     pub fn base(&self) -> &str {
         &self.base
     }
 
-    /// The address of everything of the account, for providers that take but one.
+    /// Returns the URL of the whole account, for providers that accept only one.
     pub fn of_account(&self) -> String {
         format!("{}{}", self.base, self.seal(ACCOUNT))
     }
 
-    /// The capability of a message's reference.
+    /// Returns the capability of a message reference.
     pub fn seal(&self, subject: &str) -> String {
         let mac = self.keys.first().map(|key| self.mac(key, subject));
         let mac = mac.map(|mac| BASE64_URL_SAFE_NO_PAD.encode(mac.as_bytes())).unwrap_or_default();
         format!("{subject}.{mac}")
     }
 
-    /// What its keys are called where others are told which a worker has: a name says nothing of its key.
+    /// Returns the public names of its keys, which reveal nothing about the keys.
     pub fn key_names(&self) -> Vec<String> {
         let name = |key: &[u8; 32]| {
             blake3::Hash::from_bytes(blake3::derive_key(NAMING, key)).to_hex()[..16].to_owned()
@@ -77,12 +77,13 @@ impl Callbacks {
         self.keys.iter().map(name).collect()
     }
 
-    /// What a capability stands for, if one of the keys has sealed it.
+    /// Returns the subject of a capability, if one of the keys has signed it.
     pub fn open(&self, capability: &str) -> Option<Subject> {
         let (subject, mac) = capability.rsplit_once('.')?;
         let mac: [u8; 32] = BASE64_URL_SAFE_NO_PAD.decode(mac).ok()?.try_into().ok()?;
         let mac = blake3::Hash::from_bytes(mac);
-        // `Hash` is compared in constant time. All keys are tried, so that the time tells none of them.
+        // `Hash` is compared in constant time. All keys are tried, so that the time does not reveal which one
+        // matches.
         let known = self.keys.iter().fold(false, |known, key| known | (self.mac(key, subject) == mac));
         if !known {
             return None;
@@ -93,7 +94,7 @@ impl Callbacks {
         MessageRef::from_str(subject).ok().map(Subject::Message)
     }
 
-    /// An account's name can't be made part of a reference: its length stands before it.
+    /// The length of the account's name precedes it, so that the name and a reference cannot overlap.
     fn mac(&self, key: &[u8; 32], subject: &str) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new_keyed(key);
         hasher.update(&(self.account.len() as u64).to_le_bytes());
@@ -114,7 +115,7 @@ mod tests {
     const NEW: &str = "a newer key of ours!";
 
     #[test]
-    fn a_capability_opens_for_its_account_alone_and_only_unchanged() {
+    fn a_capability_is_valid_only_unchanged_and_for_its_account() {
         let main = callbacks("main", &[NEW]);
         let sealed = main.seal("diwali-2026.v1.7.42");
         let message = Subject::Message("diwali-2026.v1.7.42".parse().unwrap());

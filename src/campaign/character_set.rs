@@ -1,16 +1,16 @@
-//! The names of encodings, as a job may write them.
+//! Names of encodings in a job.
 
-/// How characters are written in a file that says so nowhere itself.
+/// The encoding of a file that does not declare it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CharacterSet {
-    /// One that browsers know.
+    /// An encoding of the WHATWG standard.
     Whatwg(&'static encoding_rs::Encoding),
-    /// That of DOS in Western Europe, which no browser knows.
+    /// Code page 850 (DOS, Western Europe), which WHATWG does not have.
     Cp850,
 }
 
 impl CharacterSet {
-    /// The encoding of a name, as WHATWG or IANA have it: `macintosh`, `ibm850`, `windows-1251`.
+    /// Returns the encoding of a WHATWG or IANA name: `macintosh`, `ibm850`, `windows-1251`.
     pub fn named(name: &str) -> Option<Self> {
         let name = name.trim();
         if ["ibm850", "cp850", "850"].contains(&name.to_ascii_lowercase().as_str()) {

@@ -1,47 +1,48 @@
-//! The columns of an audience, and which of them a placeholder means.
+//! The columns of an audience, and how placeholders name them.
 
 use unicode_ident::{is_xid_continue, is_xid_start};
 
 use super::problem::nearest;
 
-/// What a placeholder may name besides a column.
+/// The names that a placeholder may use besides columns.
 pub const BUILT_IN: [&str; 4] = ["recipient", "campaign_id", "message_ref", "row"];
 
 /// An audience's columns, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Columns(Vec<String>);
 
-/// A name that means no column, or more than one.
+/// A name that matches no column, or several.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoColumn {
-    /// None is called so.
+    /// No column matches.
     #[error("the audience has no column {name:?}{near}")]
     Unknown {
         /// The name.
         name: String,
-        /// The nearest column, as a clause.
+        /// A hint with the nearest column.
         near: String,
     },
-    /// Several differ in case or spaces alone.
+    /// Several columns differ only in case or spaces.
     #[error("{0:?} could mean more than one column of the audience; write it exactly as in the header")]
     Ambiguous(String),
 }
 
 impl Columns {
-    /// The most columns of an audience where the configuration says nothing else.
+    /// Default maximum number of columns of an audience.
     pub const USUAL_LIMIT: usize = 1_000;
 
-    /// The columns of a header.
+    /// Creates the columns of a header.
     pub fn new(names: Vec<String>) -> Self {
         Self(names)
     }
 
-    /// Their names.
+    /// Returns the names.
     pub fn names(&self) -> &[String] {
         &self.0
     }
 
-    /// What a placeholder calls a column: letters and digits of any script stay, all else becomes `_`.
+    /// Returns the name of a column in placeholders: letters and digits of any script stay, other characters become
+    /// `_`.
     ///
     /// ```
     /// use flowcast::campaign::Columns;
@@ -58,11 +59,11 @@ impl Columns {
         }
     }
 
-    /// The column that `name` means: exactly, else without regard to case, spaces and signs.
+    /// Returns the column that `name` matches: exactly, or ignoring case, spaces and signs.
     ///
     /// # Errors
     ///
-    /// When there is none, or more than one.
+    /// If no column matches, or several do.
     pub fn find(&self, name: &str) -> Result<usize, NoColumn> {
         if let Some(index) = self.0.iter().position(|column| column == name) {
             return Ok(index);

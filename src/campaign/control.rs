@@ -1,4 +1,4 @@
-//! The control document: what another system asks to be done to a campaign.
+//! The control document, with which another system controls a campaign.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -10,55 +10,55 @@ use super::rules::{self, Authority, Choice, Object, Rule, Spelled, object, optio
 use super::schema::fixed_schema;
 use super::span::Span;
 
-/// What is done to which campaign.
+/// An action on a campaign.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Control {
     /// The campaign.
     pub id: CampaignId,
-    /// What is done.
+    /// The action.
     #[serde(flatten)]
     pub action: Action,
-    /// Who wants it, for those who ask later.
+    /// Who requested it, for the audit log.
     #[serde(default)]
     pub by: Option<String>,
-    /// When it was asked for, in microseconds since 1970, where it waited in a queue since.
+    /// Time of the request, in microseconds since 1970, if it has waited in a queue.
     #[serde(skip)]
     pub asked_at: Option<i64>,
 }
 
-/// What is done.
+/// An action.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "control", rename_all = "snake_case")]
 pub enum Action {
-    /// Nothing more is sent until it is resumed.
+    /// Stops sending until the campaign is resumed.
     Pause,
-    /// It goes on.
+    /// Resumes the campaign.
     Resume,
-    /// What is not sent yet never is.
+    /// Ends the campaign; unsent messages are never sent.
     Cancel,
-    /// Rejected messages are sent again, with `codes` those alone.
+    /// Sends rejected messages again; with `codes`, only those.
     Retry {
-        /// The provider's codes; none are all.
+        /// The provider's codes; empty means all.
         #[serde(default)]
         codes: Vec<String>,
     },
-    /// Messages in doubt are sent again, or given up.
+    /// Sends messages in doubt again, or gives them up.
     Resolve {
-        /// Which of the two.
+        /// Whether they are sent again.
         resend: bool,
-        /// Only those that have been in doubt for so long; all without it.
+        /// Minimum time in doubt; all messages if absent.
         #[serde(default)]
         older_than: Option<Span>,
     },
 }
 
 impl Action {
-    /// Whether it stops messages: it is read ahead of what else waits.
+    /// Returns whether it stops messages: it is processed before other waiting documents.
     pub fn is_urgent(&self) -> bool {
         matches!(self, Self::Pause | Self::Cancel)
     }
 
-    /// Its name, as in a control document.
+    /// Returns its name in a control document.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Pause => "pause",
@@ -72,7 +72,7 @@ impl Action {
 
 const SPAN: Rule = Rule::Parsed {
     check: |text| text.parse::<Span>().map(drop).map_err(str::to_owned),
-    about: "a time, as 30min or 2h",
+    about: "a time, e.g. 30min or 2h",
     spelled: Spelled::As(Span::PATTERN),
 };
 const ID: Rule = Rule::Parsed {
@@ -129,11 +129,11 @@ pub fn control_schema() -> Value {
 }
 
 impl Control {
-    /// Reads a control document; `None` when the document is not one, but perhaps a job.
+    /// Reads a control document; `None` if the document is not one, e.g. a job.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with its form, each with its place.
+    /// All problems of its form, each with its place.
     pub fn read(json: &[u8]) -> Option<Result<Self, Vec<Problem>>> {
         let document = json::read(json).ok()?;
         document.get("control")?;
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_one_says_where_and_a_job_is_none() {
+    fn an_invalid_document_names_the_place_and_a_job_is_not_one() {
         assert_eq!(read(r#"{"version":1,"id":"a"}"#), None);
         assert_eq!(read("no json"), None);
         let fault = |text: &str| read(text).unwrap().unwrap_err();

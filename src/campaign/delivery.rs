@@ -1,5 +1,5 @@
-//! What becomes of a message after its provider took it: delivery states, replies, and how reports of
-//! them are gathered into one truth, whatever their order and repetition.
+//! The life of a message after its provider accepted it: delivery states and replies, merged from reports in any
+//! order, with repetitions.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,126 +12,126 @@ use super::digest::digest;
 use super::id::MessageRef;
 use super::phone::Phone;
 
-/// How far a message has come. The order is the one in which it moves, and it only moves up: a
-/// delivery that is reported after a failure is real, because a person may have several devices.
+/// The delivery state of a message. States are ordered and only advance: a delivery that is reported after a failure
+/// is real, because a recipient may have several devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Delivery {
-    /// On its way to the person.
+    /// On its way to the recipient.
     Sent,
     /// It could not be delivered.
     Failed,
-    /// On a device of the person.
+    /// On a device of the recipient.
     Delivered,
-    /// The person has opened it.
+    /// The recipient has opened it.
     Read,
 }
 
 super::state::words!(Delivery, Sent = "sent", Failed = "failed", Delivered = "delivered", Read = "read",);
 
-/// What a report says of a message.
+/// A report on a message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
-    /// The message, where the report's body says which. The address that it came to may say it too.
+    /// The message, if the report's body names it. The callback address may name it too.
     pub message: Option<MessageRef>,
-    /// The person's number, where the body has it.
+    /// The recipient's number, if the body has it.
     pub recipient: Option<Phone>,
-    /// The number that it was sent from, where the body has it: the one that the person has answered.
+    /// The sender number, if the body has it: the one that the recipient replied to.
     pub sender: Option<Phone>,
     /// The provider's id of the message.
     pub sid: Option<String>,
-    /// The job's `custom_data`, where the body gives it back.
+    /// The job's `custom_data`, if the body returns it.
     pub custom_data: Option<String>,
-    /// When it happened, in milliseconds since 1970; `None` where the report does not say.
+    /// Time of the event, in milliseconds since 1970, if the report has it.
     pub at: Option<i64>,
-    /// What happened.
+    /// The event.
     pub news: News,
 }
 
-/// What happened to a message.
+/// An event of a message.
 #[derive(Clone, Debug, PartialEq)]
 pub enum News {
-    /// It came so far.
+    /// A delivery state was reached.
     Delivery {
-        /// How far.
+        /// The state.
         state: Delivery,
-        /// Why it failed: the provider's code.
+        /// The provider's code of a failure.
         code: Option<String>,
         /// The provider's text.
         text: String,
     },
-    /// The person answered.
+    /// The recipient replied.
     Reply(Reply),
 }
 
-/// An answer of a person.
+/// A reply of a recipient.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reply {
-    /// The provider's id of the answer: the same one comes more than once.
+    /// The provider's id of the reply, which may be reported more than once.
     pub id: String,
-    /// What is in it.
+    /// The content.
     pub content: ReplyContent,
-    /// What the provider says beside it, by the documents' own names: [`DETAILS`].
+    /// Further details, by the documents' names: [`DETAILS`].
     pub details: BTreeMap<String, String>,
 }
 
-/// What may be said beside an answer: the person's name, the flow's id (document 003), and what a form's bubble
-/// shows and is called (document 004).
+/// Details of a reply: the recipient's name, the flow's id (document 003), the text and name of a form's message
+/// (document 004).
 pub const DETAILS: [&str; 4] = ["profile_name", "flow_id", "body", "name"];
 
-/// The field of a form's answer that comes back as it was sent: nobody answered it.
+/// The field of a form that returns the flow token; the recipient did not fill it in.
 pub const FLOW_TOKEN: &str = "flow_token";
 
 impl Reply {
-    /// What an answer to a message is known by in its campaign. Exotel tells of a form in two ways
-    /// (documents 001 and 003), each with an id of its own: the same fields are the same answer.
+    /// Returns the identity of a reply in its campaign. Exotel reports a form in two ways (documents 001 and 003)
+    /// with different ids: the same fields are the same reply.
     pub fn key(&self, batch: u32, message: u8) -> String {
         let ReplyContent::Flow(fields) = &self.content else { return self.id.clone() };
         let mut fields = fields.clone();
-        // One of the two has the token among the fields.
+        // One of the two has the token among its fields.
         fields.remove(FLOW_TOKEN);
         let digest = digest(&Value::Object(fields)).to_hex();
         format!("{batch}.{message}:{}", &digest[..32])
     }
 }
 
-/// What a person answered.
+/// The content of a reply.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplyContent {
-    /// A form that was filled in: its fields.
+    /// The fields of a form.
     Flow(serde_json::Map<String, Value>),
-    /// Words, or the title of a button or a row that was chosen.
+    /// A text, or the title of a selected button or row.
     Text(String),
-    /// Something else: its type.
+    /// Any other type.
     Other(String),
 }
 
-/// How far a message has come, and when. Reports in any order and any number end in the same.
+/// The delivery progress of a message. Any order and repetition of reports gives the same result.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// How far.
+    /// The delivery state.
     pub state: Option<Delivery>,
-    /// Whether the person has answered.
+    /// Whether the recipient has replied.
     pub replied: bool,
-    /// When each step was first reached: sent, delivered, read, answered; milliseconds, 0 for never.
+    /// Time at which each step was first reached (sent, delivered, read, answered), in milliseconds; 0 for never.
     pub at: [i64; 4],
-    /// Why it failed.
+    /// The code of the failure.
     pub code: String,
 }
 
-/// The steps after the provider took a message, in their order.
+/// The steps after a message was accepted, in order.
 pub const STEPS: [&str; 4] = ["sent", "delivered", "read", "answered"];
 
 impl Progress {
-    /// Takes in a step; `at` is when, `code` why it failed.
+    /// Records a step; `at` is its time, `code` the code of a failure.
     pub fn step(&mut self, state: Delivery, at: i64, code: &str) {
         self.state = self.state.max(Some(state));
         match state {
             Delivery::Sent => self.first(0, at),
             Delivery::Delivered => self.first(1, at),
             Delivery::Read => self.first(2, at),
-            // Of several reasons the same one stays, whichever came first.
+            // Of several codes the same one is kept, whatever the order.
             Delivery::Failed => {
                 if !code.is_empty() && (self.code.is_empty() || code < self.code.as_str()) {
                     self.code = code.into();
@@ -140,7 +140,7 @@ impl Progress {
         }
     }
 
-    /// Takes in an answer.
+    /// Records a reply.
     pub fn reply(&mut self, at: i64) {
         self.replied = true;
         self.first(3, at);
@@ -152,8 +152,8 @@ impl Progress {
         }
     }
 
-    /// How long each step took, in milliseconds, since the nearest step before it that is known;
-    /// `accepted_at` is when the provider took the message.
+    /// Returns the duration of each step, in milliseconds, since the nearest known step before it; `accepted_at` is
+    /// when the provider accepted the message.
     pub fn took(&self, accepted_at: i64) -> [Option<u64>; 4] {
         let mut before = accepted_at;
         self.at.map(|at| {
@@ -166,27 +166,27 @@ impl Progress {
         })
     }
 
-    /// The code of a message that could not be delivered and never was.
+    /// Returns the code of a message that failed and was never delivered.
     pub fn failure(&self) -> Option<&str> {
         (self.state == Some(Delivery::Failed)).then_some(self.code.as_str())
     }
 }
 
-/// How many messages took how long for a step. A few counters, whatever the number of messages: each
-/// is for times up to 19 % longer than the one before.
+/// A histogram of the durations of a step. The number of counters is fixed: each covers durations up to 19 % longer
+/// than the one before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Times(pub BTreeMap<u16, u64>);
 
-/// Four counters for each doubling.
+/// Counters per doubling of the duration.
 const PER_DOUBLING: f64 = 4.0;
 
 impl Times {
-    /// The counter of a time in milliseconds.
+    /// Returns the counter of a duration in milliseconds.
     pub fn bucket(milliseconds: u64) -> u16 {
         ((milliseconds as f64 + 1.0).log2() * PER_DOUBLING).floor() as u16
     }
 
-    /// The time that a share of all stayed below, in milliseconds: 0.5 for the median.
+    /// Returns a quantile, in milliseconds: 0.5 is the median.
     pub fn quantile(&self, share: f64) -> Option<u64> {
         let total: u64 = self.0.values().sum();
         let wanted = (total as f64 * share).ceil().max(1.0) as u64;
@@ -195,7 +195,7 @@ impl Times {
             seen += **count;
             seen >= wanted
         });
-        // The middle of what the counter stands for.
+        // The middle of the counter's range.
         let middle = |bucket: u16| 2_f64.powf((f64::from(bucket) + 0.5) / PER_DOUBLING) - 1.0;
         bucket.map(|(bucket, _)| middle(*bucket).round() as u64)
     }
@@ -226,7 +226,7 @@ mod tests {
         #[test]
         fn any_order_and_repetition_of_reports_ends_in_the_same_state(
             (reports, again) in prop::collection::vec(report(), 1..12).prop_flat_map(|reports| {
-                // Each at least once, some of them again, in any order.
+                // Each at least once, some repeatedly, in any order.
                 let more = prop::collection::vec(prop::sample::select(reports.clone()), 0..30);
                 let all = more.prop_map({
                     let reports = reports.clone();
@@ -271,7 +271,7 @@ mod tests {
         progress.step(Delivery::Delivered, 3_000, "");
         progress.reply(10_000);
         assert_eq!(progress.took(1_500), [Some(500), Some(1_000), Some(6_000), Some(1_000)]);
-        // Clocks that differ give no time below nothing.
+        // Different clocks never give a negative duration.
         assert_eq!(progress.took(2_500)[0], None);
     }
 

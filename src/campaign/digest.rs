@@ -1,8 +1,8 @@
-//! A digest of JSON that says the same, however it is written down.
+//! A digest of JSON that does not depend on the order of fields.
 
 use serde_json::Value;
 
-/// A value's digest, whatever the order of its fields.
+/// Returns a value's digest, whatever the order of its fields.
 pub(super) fn digest(value: &Value) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
     feed(value, &mut hasher);

@@ -1,6 +1,6 @@
-//! Events: what others are told, by the broker and by webhooks. `docs/reference/events.md` describes each of them.
+//! Events that flowcast publishes by the broker and by webhooks. `docs/reference/events.md` describes each.
 //!
-//! What an event is and how it is written; who tells it, and when, is `dispatch/events.rs`.
+//! Defines events and their format; `dispatch/events.rs` publishes them.
 
 use std::collections::BTreeSet;
 
@@ -11,22 +11,22 @@ use serde_json::Value;
 use super::CampaignState;
 use super::time;
 
-/// The version of their form.
+/// Version of the format.
 const VERSION: u8 = 1;
 
 macro_rules! names {
     ($($variant:ident $name:literal $about:literal)*) => {
-        /// What happened.
+        /// The name of an event.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum EventName {
             $(#[doc = $about] $variant,)*
         }
 
         impl EventName {
-            /// All of them.
+            /// All names.
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
 
-            /// Its routing key.
+            /// Returns its routing key.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name),* }
             }
@@ -35,14 +35,14 @@ macro_rules! names {
 }
 
 names! {
-    CampaignScheduled "campaign.scheduled" "Registered, and waits for its start."
-    CampaignRunning "campaign.running" "Sends."
+    CampaignScheduled "campaign.scheduled" "Registered, and waiting for its start."
+    CampaignRunning "campaign.running" "Sending."
     CampaignPaused "campaign.paused" "Stopped by a person."
     CampaignHeld "campaign.held" "Stopped by flowcast; `reason` says why and what to do."
     CampaignCompleted "campaign.completed" "Every row has an outcome."
     CampaignCancelled "campaign.cancelled" "Ended by a person."
     AccountHeld "account.held" "An account is refused, and all its campaigns are held; `reason` says why and what to do."
-    AccountReleased "account.released" "It works again: a request was taken."
+    AccountReleased "account.released" "The account works again: a request was accepted."
     SenderHeld "sender.held" "A sender number is refused, and what is sent from it is held; with `flows_only` only what sends flows."
     SenderReleased "sender.released" "It works again."
     FlowHeld "flow.held" "A flow is blocked, and every campaign that uses it is held."
@@ -63,14 +63,14 @@ names! {
 }
 
 impl EventName {
-    /// What a receiver may ask for: names, all of a kind as `campaign.*`, and `*` for all.
+    /// Returns the filters of a receiver: names, all of a kind, e.g. `campaign.*`, and `*` for all.
     pub fn patterns() -> BTreeSet<String> {
         let kind = |name: &Self| name.as_str().split('.').next().map(|kind| format!("{kind}.*"));
         let names = Self::ALL.iter().map(|name| name.as_str().to_owned());
         names.chain(Self::ALL.iter().filter_map(kind)).chain(["*".to_owned()]).collect()
     }
 
-    /// The event of a campaign's state.
+    /// Returns the event of a campaign's state.
     pub fn of_state(state: CampaignState) -> Self {
         match state {
             CampaignState::Scheduled => Self::CampaignScheduled,
@@ -89,18 +89,18 @@ impl Serialize for EventName {
     }
 }
 
-/// Something that others may want to know.
+/// An event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    /// What happened.
+    /// The name.
     pub name: EventName,
-    /// The same wherever and however often it is told.
+    /// The id, the same wherever and however often the event is published.
     pub id: String,
-    /// Its body, JSON.
+    /// The body, as JSON.
     pub body: Vec<u8>,
 }
 
-/// What all bodies have.
+/// The fields of every body.
 #[derive(Serialize)]
 struct Body<'b, F> {
     version: u8,
@@ -113,8 +113,8 @@ struct Body<'b, F> {
 }
 
 impl Event {
-    /// An event of this name at a time. `identity` is what tells it apart from all others of its name, and is the same when it
-    /// is told again; `fields` are an object.
+    /// Creates an event. `identity` distinguishes it from all others of its name, and is the same when it is
+    /// published again; `fields` is an object.
     pub fn new(name: EventName, at: Timestamp, identity: &[&str], fields: impl Serialize) -> Self {
         let mut hasher = blake3::Hasher::new();
         for part in std::iter::once(&name.as_str()).chain(identity) {
@@ -123,7 +123,7 @@ impl Event {
         }
         let id = format!("evt_{}", &hasher.finalize().to_hex()[..32]);
         let body = Body { version: VERSION, event: name, event_id: &id, at, fields };
-        // Texts, numbers and what was JSON before: none of them can fail to be JSON.
+        // Texts, numbers and JSON values always serialize.
         let body = serde_json::to_vec(&body).unwrap_or_default();
         Self { name, id, body }
     }
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_has_the_same_id_again_and_none_of_another() {
+    fn an_event_keeps_its_id_and_shares_it_with_no_other() {
         let event = |at, identity: &[&str]| {
             Event::new(EventName::CampaignPaused, Timestamp::from_second(at).unwrap(), identity, ()).id
         };

@@ -1,4 +1,4 @@
-//! The names of things: a campaign's id and a message's reference.
+//! Ids of campaigns and references of messages.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,45 +6,45 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// The most characters an id may have.
+/// Maximum length of an id, in characters.
 const ID_LENGTH: usize = 64;
-/// What stands in a test's id behind that of its campaign.
+/// The part of a test's id after its campaign's id.
 const TEST: &str = "-test-";
 
 /// A campaign's id: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`.
 ///
-/// The alphabet keeps an id from escaping the key, path or queue name that it becomes part of.
+/// The alphabet prevents an id from escaping the key, path or queue name that contains it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CampaignId(Arc<str>);
 
-/// A text that is no campaign id.
+/// An invalid campaign id.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("an id has 1 to 64 characters of A-Z a-z 0-9 . _ - and begins with a letter or a digit")]
 pub struct InvalidId;
 
 impl CampaignId {
-    /// What an id is, as a regular expression.
+    /// The form of an id, as a regular expression.
     pub const PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$";
 
-    /// The id of the `nth` test of a campaign: one message to a number of one's own before it is sent. `apart` tells it from
-    /// tests of a draft that had the same id.
+    /// Returns the id of the `nth` test of a campaign: one message to one's own number before sending. `apart`
+    /// distinguishes it from tests of a draft with the same id.
     ///
     /// # Errors
     ///
-    /// When it would be too long.
+    /// If it would be too long.
     pub fn of_test(id: &str, nth: usize, apart: u32) -> Result<Self, InvalidId> {
         format!("{id}{TEST}{nth}-{apart}").parse()
     }
 
-    /// Whether it is the id of a test ([`CampaignId::of_test`]).
+    /// Returns whether it is the id of a test ([`CampaignId::of_test`]).
     pub fn is_test(&self) -> bool {
         let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let numbers = self.0.rsplit_once(TEST).and_then(|(_, numbers)| numbers.split_once('-'));
         numbers.is_some_and(|(nth, apart)| is_number(nth) && is_number(apart))
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -90,16 +90,16 @@ impl fmt::Debug for CampaignId {
     }
 }
 
-/// Names one message for good, across retries and restarts: `campaign.batch.index`.
+/// A permanent name of a message, across retries and restarts: `campaign.batch.index`.
 ///
-/// It travels with the message, so that a delivery report finds its message without an index from SIDs.
+/// It is sent with the message, so that a delivery report can be matched without an index of SIDs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MessageRef {
     /// The campaign.
     pub campaign: CampaignId,
     /// The batch's number, from 0.
     pub batch: u32,
-    /// The message's place in its batch, 0 to 99.
+    /// The message's index in its batch, 0 to 99.
     pub index: u8,
 }
 
@@ -110,7 +110,7 @@ impl fmt::Display for MessageRef {
     }
 }
 
-/// A text that is no message reference.
+/// An invalid message reference.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("a message reference is campaign.batch.index")]
 pub struct InvalidRef;
@@ -119,7 +119,7 @@ impl FromStr for MessageRef {
     type Err = InvalidRef;
 
     fn from_str(text: &str) -> Result<Self, InvalidRef> {
-        // From the right: an id may hold dots itself.
+        // Split from the right: an id may contain dots.
         let mut parts = text.rsplitn(3, '.');
         let mut part = || parts.next().ok_or(InvalidRef);
         let index = part()?.parse().map_err(|_| InvalidRef)?;

@@ -1,5 +1,5 @@
-//! Reading the JSON of jobs and control documents. JSON leaves open what a name that occurs twice means, and what a number
-//! of more digits than a machine's; here the one is an error, and the other keeps its digits.
+//! Reads the JSON of jobs and control documents. JSON does not define duplicate names and numbers beyond 64 bits:
+//! here a duplicate name is an error, and a large number keeps its digits.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -11,11 +11,11 @@ use serde_json::{Map, Number, Value};
 use super::batch::NUMBER_MARK;
 use super::problem::{Problem, json_error, quoted, step};
 
-/// Reads a document. A whole number beyond 64 bits is an identifier and no quantity: it becomes a text of its digits.
+/// Reads a document. A whole number beyond 64 bits is an identifier, so it becomes a text of its digits.
 ///
 /// # Errors
 ///
-/// Where the document is no JSON, or which name occurs twice in one object.
+/// Where the document is not JSON, or which name occurs twice in an object.
 pub fn read(bytes: &[u8]) -> Result<Value, Problem> {
     let text = std::str::from_utf8(bytes)
         .map_err(|fault| Problem::new("", format!("is not UTF-8 (byte {})", fault.valid_up_to())))?;
@@ -28,12 +28,12 @@ pub fn read(bytes: &[u8]) -> Result<Value, Problem> {
     read.map_err(|fault| twice.take().unwrap_or_else(|| Problem::new("", json_error(&fault))))
 }
 
-/// A text in which whole numbers that do not fit into 64 bits stand in quotes; and, of recipients, numbers that would be printed in
-/// another way than they were written, with [`NUMBER_MARK`] between that and the number: `1499.00` is `"1499.00\u001f1499.0"`.
+/// Puts whole numbers beyond 64 bits in quotes; also numbers of recipients that would not be printed as written, with
+/// [`NUMBER_MARK`] between the written text and the number: `1499.00` becomes `"1499.00\u001f1499.0"`.
 fn with_quoted_identifiers(text: &str) -> Cow<'_, str> {
     let bytes = text.as_bytes();
     let (mut out, mut copied, mut at) = (String::new(), 0, 0);
-    // How deep the place is, the names that lead to it, and the last sign that is neither a blank nor in a value.
+    // The nesting depth, the names on the path, and the last character that is neither white space nor in a value.
     let (mut depth, mut names, mut last) = (0_usize, [""; 2], b' ');
     while let Some(byte) = bytes.get(at) {
         match byte {
@@ -57,7 +57,7 @@ fn with_quoted_identifiers(text: &str) -> Cow<'_, str> {
                 let end = at + length.count();
                 let number = text.get(at..end).unwrap_or_default();
                 let digits = number.strip_prefix('-').unwrap_or(number);
-                // What is no JSON number stays, and is refused as it is.
+                // An invalid number stays unchanged and is refused by the parser.
                 let is_whole = digits.bytes().all(|byte| byte.is_ascii_digit())
                     && digits.bytes().next().is_some_and(|first| first != b'0');
                 if is_whole && number.parse::<i64>().is_err() && number.parse::<u64>().is_err() {
@@ -95,7 +95,7 @@ fn with_quoted_identifiers(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A text of a recipient as somebody wrote it. A [`NUMBER_MARK`] that stands in it and was not put there by [`read`] is left out.
+/// Returns a recipient's text without any [`NUMBER_MARK`] that [`read`] did not add.
 pub fn without_foreign_mark(text: &str) -> Cow<'_, str> {
     match text.split_once(NUMBER_MARK) {
         Some((number, printed)) if printed_otherwise(number).as_deref() == Some(printed) => {
@@ -106,13 +106,13 @@ pub fn without_foreign_mark(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// A number as it is printed, where that is not as it was written. What is no number stays as it is.
+/// Returns a number as it is printed, if that differs from how it was written.
 fn printed_otherwise(number: &str) -> Option<String> {
     let read: Number = serde_json::from_str(number).ok()?;
     Some(read.to_string()).filter(|printed| printed != number)
 }
 
-/// Where in a document a value stands.
+/// The place of a value in a document.
 struct Place<'a> {
     above: Option<&'a Place<'a>>,
     name: Cow<'a, str>,
@@ -124,7 +124,7 @@ impl Place<'_> {
     }
 }
 
-/// Reads a value; a name that occurs twice in an object is kept in `twice`, and ends it.
+/// Reads a value. A duplicate name is stored in `twice`, and stops the parser.
 struct Strict<'a> {
     place: &'a Place<'a>,
     twice: &'a RefCell<Option<Problem>>,
@@ -188,7 +188,7 @@ impl<'de> Visitor<'de> for Strict<'_> {
         let mut map = Map::new();
         while let Some(name) = fields.next_key::<String>()? {
             if map.contains_key(&name) {
-                let message = format!("{} occurs twice in this object; leave one out", quoted(&name));
+                let message = format!("{} occurs twice in this object; remove one", quoted(&name));
                 *self.twice.borrow_mut() = Some(Problem::new(self.place.pointer(), message));
                 return Err(A::Error::custom("a name occurs twice"));
             }
@@ -220,7 +220,7 @@ mod tests {
             value(&format!(r#"{{"a":{digits},"b":-{digits}}}"#)),
             json!({ "a": digits, "b": format!("-{digits}") })
         );
-        // Within a text nothing changes, whatever stands before it.
+        // Texts are unchanged, whatever precedes them.
         let text = format!(r#"{{"a\\\"":"x\"{digits}","b":"{digits}"}}"#);
         assert_eq!(value(&text), serde_json::from_str::<Value>(&text).unwrap());
         assert_eq!(
@@ -271,15 +271,15 @@ mod tests {
         let fault = |text: &str| read(text.as_bytes()).unwrap_err().to_string();
         assert_eq!(
             fault(r#"{"id":"a","name":"x","id":"b"}"#),
-            r#"the job: "id" occurs twice in this object; leave one out"#
+            r#"the job: "id" occurs twice in this object; remove one"#
         );
         assert_eq!(
             fault(r#"{"audience":{"recipients":[{"phone":"1"},{"phone":"2","phone":"3"}]}}"#),
-            r#"audience recipient 2: "phone" occurs twice in this object; leave one out (/audience/recipients/1)"#
+            r#"audience recipient 2: "phone" occurs twice in this object; remove one (/audience/recipients/1)"#
         );
         assert_eq!(
             fault(r#"{"+919876543210":1,"+919876543210":1}"#),
-            "the job: this value occurs twice in this object; leave one out"
+            "the job: this value occurs twice in this object; remove one"
         );
     }
 

@@ -1,6 +1,6 @@
 //! The domain: jobs, content, batches, messages and their states.
 //!
-//! Pure: no I/O, no async, no clock, and nothing of the crate outside this folder.
+//! Pure code: no I/O, no async, no clock, and nothing of the crate outside this folder.
 
 pub mod batch;
 pub mod capability;

@@ -1,11 +1,11 @@
-//! An E.164 number as a value. How a person's spelling becomes one is the audience's business.
+//! An E.164 number. `phone_parser.rs` reads other spellings.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// The digits of an E.164 number at the least and at the most: country code and number together.
+/// Minimum and maximum number of digits of an E.164 number, country code included.
 const DIGITS: std::ops::RangeInclusive<usize> = 7..=15;
 
 /// A number in E.164: `+`, a country code that does not begin with 0, and 7 to 15 digits in all.
@@ -23,26 +23,26 @@ const DIGITS: std::ops::RangeInclusive<usize> = 7..=15;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Phone(u64);
 
-/// A text that is no E.164 number.
+/// An invalid E.164 number.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("an E.164 number is a + and 7 to 15 digits, the first not 0")]
 pub struct InvalidPhone;
 
 impl Phone {
-    /// The number whose digits, country code first, are those of `digits`.
+    /// Creates a number from its digits, country code first.
     pub fn from_digits(digits: u64) -> Option<Self> {
         let count = digits.checked_ilog10()? as usize + 1;
         DIGITS.contains(&count).then_some(Self(digits))
     }
 
-    /// The digits, country code first.
+    /// Returns the digits, country code first.
     pub fn digits(self) -> u64 {
         self.0
     }
 
-    /// The one spelling by which a person is known, where `WhatsApp` has two: Mexico with and without `1`, Argentina with and
-    /// without `9` (`52 1`, `54 9`), Brazilian mobile numbers with and without their ninth digit. It is compared and never
-    /// sent to.
+    /// Returns the canonical spelling of a number for which `WhatsApp` has two: Mexico with and without `1` (`52 1`),
+    /// Argentina with and without `9` (`54 9`), Brazilian mobile numbers with and without their ninth digit. It is
+    /// only compared, never sent to.
     ///
     /// ```
     /// use flowcast::campaign::Phone;
@@ -54,9 +54,9 @@ impl Phone {
     /// ```
     #[must_use]
     pub fn person(self) -> Self {
-        /// What stands behind a country code and one digit: ten more.
+        /// Ten digits follow a country code and one digit.
         const TEN: u64 = 10_000_000_000;
-        /// Of a Brazilian number, what stands behind the area's two digits and the ninth one.
+        /// The digits of a Brazilian number after the area code and the ninth digit.
         const EIGHT: u64 = 100_000_000;
         let (front, rest) = (self.0 / TEN, self.0 % TEN);
         match front {
@@ -66,12 +66,12 @@ impl Phone {
         }
         let (front, last) = (self.0 / EIGHT, self.0 % EIGHT);
         let (area, ninth) = (front / 10, front % 10);
-        // Only numbers that are older than the ninth digit have a spelling without it, and those begin with 6 to 9.
+        // Only numbers that are older than the ninth digit have a spelling without it; they begin with 6 to 9.
         let is_old = (5511..=5599).contains(&area) && ninth == 9 && last >= EIGHT / 10 * 6;
         if is_old { Self(area * EIGHT + last) } else { self }
     }
 
-    /// All spellings by which `WhatsApp` may name this person, [`Phone::person`] first.
+    /// Returns all spellings that `WhatsApp` may use for this number, [`Phone::person`] first.
     pub fn spellings(self) -> impl Iterator<Item = Self> {
         const TEN: u64 = 10_000_000_000;
         const EIGHT: u64 = 100_000_000;
@@ -108,7 +108,7 @@ impl FromStr for Phone {
     }
 }
 
-/// Where people read it, it is written as they do; elsewhere its digits are a number.
+/// Human-readable formats have the `+` form; binary formats have the digits as a number.
 impl Serialize for Phone {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_e164_is_taken() {
+    fn only_e164_is_accepted() {
         for bad in
             ["", "+", "919876543210", "+0123456789", "+91 98765", "+123456", "+1234567890123456", "+9１"]
         {
@@ -171,7 +171,7 @@ mod tests {
             assert_eq!(spelled(one), [one, other]);
             assert_eq!(spelled(other), [one, other]);
         }
-        // A mobile number that never had eight digits, a fixed line, other countries, other lengths.
+        // A mobile number that never had eight digits, a fixed-line number, other countries, other lengths.
         for alone in [
             "+5511923456789",
             "+551123456789",

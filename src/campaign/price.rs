@@ -1,5 +1,4 @@
-//! What an account's provider takes for a message, by where it goes: a list that a person writes into the
-//! configuration. It is for a forecast; a bill it is not.
+//! Prices of messages by destination, from the configuration. Used for the forecast only, not for billing.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,10 +8,10 @@ use serde::{Deserialize, Deserializer};
 
 use super::{Phone, thousands};
 
-/// Parts of a price's unit: millionths, so that a sum over ten million messages is exact.
+/// Parts of a price's unit: millionths, so that the sum over ten million messages is exact.
 const PARTS: u64 = 1_000_000;
 
-/// The price of a message, or of many.
+/// The price of one message or of several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Price(u64);
 
@@ -45,7 +44,7 @@ fn prices(_: &mut SchemaGenerator) -> Schema {
 }
 
 impl PriceList {
-    /// What a message to a number costs, where the list says so.
+    /// Returns the price of a message to a number, if the list has one.
     pub fn of(&self, phone: Phone) -> Option<Price> {
         let number = phone.digits().to_string();
         (0..=number.len()).rev().find_map(|end| self.per_message.get(number.get(..end)?)).copied()
@@ -53,7 +52,7 @@ impl PriceList {
 }
 
 impl Price {
-    /// In its unit, as near as a number comes.
+    /// Returns the price in its unit, as a float.
     pub fn value(self) -> f64 {
         self.0 as f64 / PARTS as f64
     }
@@ -85,7 +84,7 @@ impl<'de> Deserialize<'de> for Price {
         #[serde(untagged)]
         enum Either {
             Number(f64),
-            // The environment knows only texts.
+            // Environment variables are always texts.
             Text(String),
         }
         let price = match Either::deserialize(deserializer) {
@@ -94,7 +93,7 @@ impl<'de> Deserialize<'de> for Price {
             Err(_) => None,
         };
         let Some(price) = price.filter(|price| (0.0..=1_000_000.0).contains(price)) else {
-            return Err(serde::de::Error::custom("a price is a number from 0 to 1000000"));
+            return Err(serde::de::Error::custom("a price must be a number from 0 to 1000000"));
         };
         #[expect(
             clippy::cast_possible_truncation,
@@ -111,7 +110,7 @@ impl std::ops::AddAssign for Price {
     }
 }
 
-/// With two digits behind the point, rounded up: a forecast should not be too low.
+/// With two decimals, rounded up: a forecast should not be too low.
 impl fmt::Display for Price {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hundredths = self.0.div_ceil(PARTS / 100);

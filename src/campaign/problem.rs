@@ -1,30 +1,30 @@
-//! What is wrong with a job, said so that a person can mend it: where, which rule, what instead.
+//! Problems of a job, with the place, the rule and a correction.
 
 use std::fmt;
 
 use super::text::{counted, shortened, visible};
 
-/// The longest pointer and message of a problem, in bytes: names and values in them are as long as a sender likes.
+/// Maximum length of a problem's pointer and message, in bytes: the names and values in them may be very long.
 const LONGEST_POINTER: usize = 256;
 const LONGEST_MESSAGE: usize = 1_024;
-/// The longest name that suggestions are sought for, in bytes.
+/// Maximum length of a name for which a similar one is suggested, in bytes.
 const LONGEST_NAME: usize = 64;
 
-/// One thing wrong with a document: a JSON pointer, and what to do about it.
+/// A problem of a document: its place, and what to do.
 ///
 /// The message never quotes a value that came from a recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// A JSON pointer into the job, empty for the whole of it. One of more than 256 bytes is cut.
+    /// A JSON pointer into the job, empty for the whole job; cut to 256 bytes.
     pub pointer: String,
-    /// What is wrong and what would be right, at most 1,024 bytes.
+    /// What is wrong and what would be right; cut to 1,024 bytes.
     pub message: String,
-    /// The field of the object at the pointer that is required and missing, where that is the problem.
+    /// The missing required field of the object at the pointer, if that is the problem.
     pub missing: Option<&'static str>,
 }
 
 impl Problem {
-    /// A problem at a place.
+    /// Creates a problem at a place.
     pub fn new(pointer: impl Into<String>, message: impl Into<String>) -> Self {
         let cut = |text: String, longest| match shortened(&text, longest) {
             std::borrow::Cow::Owned(short) => short,
@@ -37,9 +37,9 @@ impl Problem {
         }
     }
 
-    /// A required field that is missing from the object at a place; `more` follows in the message.
+    /// Creates the problem of a missing required field; `more` follows in the message.
     pub fn missing(pointer: impl Into<String>, field: &'static str, more: &str) -> Self {
-        let message = format!("{field:?} is required and missing{more}");
+        let message = format!("{field:?} is required but missing{more}");
         Self { missing: Some(field), ..Self::new(pointer, message) }
     }
 
@@ -77,7 +77,7 @@ pub fn place(pointer: &str) -> String {
     if words.is_empty() { "the job".into() } else { words.join(" ") }
 }
 
-/// What is wrong with a document: the first 20 problems, and how many more there are. A sender can make a million.
+/// The first 20 problems of a document, and the number of others. A document may have a million.
 #[derive(Debug, Default)]
 pub struct Problems {
     first: Vec<Problem>,
@@ -85,7 +85,7 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// The most problems that are listed.
+    /// Maximum number of problems that are listed.
     const LISTED: usize = 20;
 
     /// Adds a problem.
@@ -97,12 +97,12 @@ impl Problems {
         }
     }
 
-    /// How many there are.
+    /// Returns the number of problems.
     pub fn count(&self) -> u64 {
         self.first.len() as u64 + self.more
     }
 
-    /// The list; behind its problems it says how many more there are.
+    /// Returns the list; its last entry counts the problems that are not listed.
     pub fn into_list(mut self) -> Vec<Problem> {
         if self.more > 0 {
             self.first.push(Problem::new("", format!("and {}", counted(self.more, "more problem"))));
@@ -110,7 +110,7 @@ impl Problems {
         self.first
     }
 
-    /// `value`, or what is wrong.
+    /// Returns `value`, or the problems.
     ///
     /// # Errors
     ///
@@ -120,24 +120,25 @@ impl Problems {
     }
 }
 
-/// Why a JSON text can't be read. It never quotes the text: that may hold what recipients are called.
+/// Returns why a JSON text cannot be read. It never quotes the text, which may contain names of recipients.
 pub fn json_error(fault: &serde_json::Error) -> String {
     match fault.classify() {
         serde_json::error::Category::Data if fault.line() > 0 => {
-            format!("is JSON of another form, at line {} column {}", fault.line(), fault.column())
+            format!("is not the expected JSON, at line {} column {}", fault.line(), fault.column())
         }
-        serde_json::error::Category::Data => "is JSON of another form".into(),
+        serde_json::error::Category::Data => "is not the expected JSON".into(),
         // These are serde_json's own words and a place.
         _ => format!("is not JSON: {fault}"),
     }
 }
 
-/// A JSON pointer one step deeper (RFC 6901).
+/// Extends a JSON pointer by one step (RFC 6901).
 pub fn step(pointer: &str, key: &str) -> String {
     format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"))
 }
 
-/// A word as an error may show it: quoted where it looks like a name, and not where it may be a person's number or text.
+/// Quotes a word for an error if it looks like a name; otherwise it may be a recipient's number or text and is not
+/// shown.
 pub fn quoted(word: &str) -> String {
     let is_name = word.len() <= LONGEST_NAME
         && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
@@ -145,7 +146,7 @@ pub fn quoted(word: &str) -> String {
     if is_name { format!("{word:?}") } else { "this value".into() }
 }
 
-/// `; did you mean "x"?` where one of the known names is near enough to be meant, else the known names.
+/// Returns `; did you mean "x"?` if a known name is similar, otherwise the known names.
 pub fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     let best = known
@@ -156,11 +157,11 @@ pub fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> S
     match best {
         Some((distance, name)) if distance <= 1 + name.len() / 3 => format!("; did you mean {name:?}?"),
         _ if known.is_empty() => String::new(),
-        _ => format!("; known here: {}", listed(known)),
+        _ => format!("; expected one of: {}", listed(known)),
     }
 }
 
-/// Names one behind the other: the first twenty, and how many more there are.
+/// Lists the first twenty names, and the number of others.
 pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.into_iter().collect();
     let (first, more) = names.split_at(names.len().min(Problems::LISTED));
@@ -175,16 +176,16 @@ mod tests {
     #[test]
     fn the_nearest_name_is_offered() {
         assert_eq!(nearest("acount", ["account", "audience"]), r#"; did you mean "account"?"#);
-        assert_eq!(nearest("zzzzzz", ["from", "to"]), "; known here: from, to");
+        assert_eq!(nearest("zzzzzz", ["from", "to"]), "; expected one of: from, to");
         assert_eq!(nearest("x", []), "");
     }
 
     #[test]
     fn an_error_of_json_quotes_nothing() {
         let fault = |json: &str| json_error(&serde_json::from_str::<Vec<u8>>(json).unwrap_err());
-        assert_eq!(fault("\"Asha +919876543210\""), "is JSON of another form, at line 1 column 20");
-        assert_eq!(fault("[919876543210]"), "is JSON of another form, at line 1 column 13");
-        assert_eq!(fault("[919876543210 Asha"), "is JSON of another form, at line 1 column 13");
+        assert_eq!(fault("\"Asha +919876543210\""), "is not the expected JSON, at line 1 column 20");
+        assert_eq!(fault("[919876543210]"), "is not the expected JSON, at line 1 column 13");
+        assert_eq!(fault("[919876543210 Asha"), "is not the expected JSON, at line 1 column 13");
         assert!(fault("Asha").starts_with("is not JSON: expected value at line 1"), "{}", fault("Asha"));
     }
 

@@ -1,4 +1,4 @@
-//! A limit as people write it: `80/s`, `200/min`, `10/h`, `10000/d`, with an optional `,burst=100`.
+//! Rate limits: `80/s`, `200/min`, `10/h`, `10000/d`, with an optional `,burst=100`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// A rate and its burst: in any span of time `t`, at most `rate × t + burst`.
+/// A rate and its burst: at most `rate × t + burst` in any period `t`.
 ///
 /// ```
 /// use flowcast::campaign::Rate;
@@ -52,48 +52,46 @@ impl Per {
     }
 }
 
-/// A text that is no limit.
+/// An invalid limit.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum InvalidRate {
-    /// Not of the form.
+    /// The form is wrong.
     #[error(
-        "a limit is a whole number and a unit, as in 80/s, 200/min, 10/h or 10000/d, with an optional burst: 80/s,burst=100"
+        "a limit is a whole number and a unit, e.g. 80/s, 200/min, 10/h or 10000/d, with an optional burst: 80/s,burst=100"
     )]
     Form,
-    /// Nothing could ever be sent.
-    #[error(
-        "a limit of 0 can never be met: nothing would be sent. Pause the campaign instead, or leave the limit out"
-    )]
+    /// The rate is 0: nothing could ever be sent.
+    #[error("a limit of 0 can never be met; pause the campaign instead, or omit the limit")]
     Zero,
 }
 
 impl Rate {
-    /// How it is written, as a regular expression.
+    /// The form of a limit, as a regular expression.
     pub const PATTERN: &str =
         r"^\s*0*[1-9][0-9]{0,9}\s*/\s*(s|min|h|d)\s*(,\s*burst\s*=\s*0*[1-9][0-9]{0,9}\s*)?$";
 
-    /// The time in which one unit comes back.
+    /// Returns the time in which one unit is refilled.
     pub fn period(self) -> Duration {
         Duration::from_secs(self.per.seconds()) / self.count.get()
     }
 
-    /// How many in its span of time.
+    /// Returns the count per period.
     pub fn count(self) -> u32 {
         self.count.get()
     }
 
-    /// Its span of time.
+    /// Returns the period.
     pub fn per(self) -> Duration {
         Duration::from_secs(self.per.seconds())
     }
 
-    /// How many a second.
+    /// Returns the rate per second.
     pub fn per_second(self) -> f64 {
         f64::from(self.count.get()) / self.per.seconds() as f64
     }
 
-    /// How many may go at once. Without `burst` it is what comes in a second, and at least 1:
-    /// a burst of a whole minute's worth would double the first minute.
+    /// Returns the burst. The default is one second's worth, and at least 1: a burst of a minute's worth would double
+    /// the first minute.
     pub fn burst(self) -> NonZeroU32 {
         self.burst.unwrap_or_else(|| {
             let in_a_second = u64::from(self.count.get()) / self.per.seconds();

@@ -1,4 +1,4 @@
-//! When a campaign may be sent: its start, its daily window, its end. Told the time, never asks for it.
+//! The schedule of a campaign: its start, daily window and end. The time is passed in.
 
 use jiff::civil::{Time, Weekday};
 use jiff::tz::{AmbiguousOffset, TimeZone};
@@ -8,15 +8,15 @@ use serde::{Deserialize, Deserializer};
 /// A job's schedule. An empty one is always open.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Schedule {
-    /// Not before.
+    /// The start.
     pub start_at: Option<Timestamp>,
-    /// Not after: what is left then is skipped as `expired`.
+    /// The end: messages left then are skipped as `expired`.
     pub expires_at: Option<Timestamp>,
-    /// Only within these hours.
+    /// The daily window.
     pub window: Option<Window>,
 }
 
-/// Hours of the day, in a time zone, on some days. `to` before `from` reaches past midnight.
+/// Hours of the day, in a time zone, on some days. If `to` is before `from`, the window spans midnight.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Window {
     from: Time,
@@ -43,22 +43,22 @@ fn zone<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TimeZone, D::Error
     TimeZone::get(&name).map_err(serde::de::Error::custom)
 }
 
-/// Whether a campaign may be sent now.
+/// Whether a campaign may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opening {
-    /// It may, until then.
+    /// Open.
     Open {
-        /// When that ends, where it does.
+        /// When it closes, if it does.
         until: Option<Timestamp>,
     },
-    /// Not yet.
+    /// Closed until this time.
     Opens(Timestamp),
-    /// Never again.
+    /// Expired.
     Expired,
 }
 
 impl Schedule {
-    /// What holds at `now`.
+    /// Returns the state at `now`.
     pub fn at(&self, now: Timestamp) -> Opening {
         if self.expires_at.is_some_and(|end| now >= end) {
             return Opening::Expired;
@@ -80,8 +80,8 @@ impl Schedule {
 }
 
 impl Schedule {
-    /// When something that takes so long is done, begun at `start` and going on while it is open; `None` where
-    /// it expires before, or takes longer than anybody plans.
+    /// Returns when work of a given duration is finished, from `start` and while the schedule is open; `None` if the
+    /// schedule expires before, or the work takes longer than the forecast covers.
     pub fn end_of(&self, start: Timestamp, takes: std::time::Duration) -> Option<Timestamp> {
         let (mut at, mut left) = (start, SignedDuration::try_from(takes).ok()?);
         for _ in 0..OPENINGS {
@@ -97,20 +97,20 @@ impl Schedule {
         None
     }
 
-    /// The zone of its clock, where it has one.
+    /// Returns the time zone of the window, if there is one.
     pub fn timezone(&self) -> Option<&TimeZone> {
         self.window.as_ref().map(|window| &window.timezone)
     }
 }
 
-/// So many times a window opens at the most for what is forecast: about two years of days.
+/// Maximum number of openings in a forecast: about two years of days.
 const OPENINGS: usize = 1500;
 
 impl Window {
     fn at(&self, now: Timestamp) -> Opening {
         let today = now.to_zoned(self.timezone.clone()).date();
-        // From yesterday, whose window may reach past midnight, to the same day of the week after next: next week's may be one
-        // that the clock jumps over.
+        // From yesterday, whose window may span midnight, to the same day of the week after next: the clock may skip
+        // next week's window.
         for day in -1..=15_i64 {
             let Ok(date) = today.checked_add(Span::new().days(day)) else { continue };
             if !self.includes(date.weekday()) {
@@ -122,7 +122,7 @@ impl Window {
             let (Some(opens), Some(closes)) = (opens, self.closes(end_date)) else {
                 continue;
             };
-            // The clock jumps over all of it.
+            // The clock skips the whole window.
             if closes <= opens {
                 continue;
             }
@@ -136,8 +136,8 @@ impl Window {
         Opening::Expired
     }
 
-    /// When it closes on a day. Where the clock jumps over that time, it closes as the clock jumps; where the clock shows
-    /// it twice, the first time: never late.
+    /// Returns when the window closes on a day. If the clock skips that time, it closes at the jump; if the clock
+    /// shows it twice, it closes the first time. So it never closes late.
     fn closes(&self, date: jiff::civil::Date) -> Option<Timestamp> {
         let closes = self.timezone.to_ambiguous_timestamp(date.to_datetime(self.to));
         if let AmbiguousOffset::Gap { .. } = closes.offset() {
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_opens_on_its_days_alone() {
+    fn a_window_opens_only_on_its_days() {
         let schedule = schedule(json!({ "window": {
             "from": "09:00", "to": "21:00", "timezone": "Asia/Kolkata", "days": ["mon", "sat"] } }));
         // 2026-11-21 is a Saturday.
@@ -250,7 +250,7 @@ mod tests {
         let open = at(&spring, "2026-03-29T00:59:59Z");
         assert_eq!(open, Opening::Open { until: Some(time("2026-03-29T01:00:00Z")) });
         assert_eq!(at(&spring, "2026-03-29T01:00:00Z"), Opening::Opens(time("2026-03-29T23:00:00Z")));
-        // What lies within the jump does not open that day, and is not held open by it.
+        // A window within the jump does not open that day.
         let within = berlin("02:10", "02:50");
         assert_eq!(at(&within, "2026-03-29T00:30:00Z"), Opening::Opens(time("2026-03-30T00:10:00Z")));
         // On 25 October the clock shows 02:00 to 03:00 twice.
@@ -258,7 +258,7 @@ mod tests {
         let open = at(&autumn, "2026-10-25T00:29:59Z");
         assert_eq!(open, Opening::Open { until: Some(time("2026-10-25T00:30:00Z")) });
         assert_eq!(at(&autumn, "2026-10-25T01:29:00Z"), Opening::Opens(time("2026-10-26T00:00:00Z")));
-        // A Sunday once a week that the clock jumps over opens the week after.
+        // A weekly window on Sunday that the clock skips opens a week later.
         let sundays = schedule(json!({ "window":
             { "from": "02:10", "to": "02:50", "timezone": "Europe/Berlin", "days": ["sun"] } }));
         assert_eq!(at(&sundays, "2026-03-28T12:00:00Z"), Opening::Opens(time("2026-04-05T00:10:00Z")));

@@ -1,7 +1,7 @@
 //! Rules as JSON Schema (2020-12), for editors and for other programs.
 //!
-//! A schema never refuses what the rule takes, but for what is written in [`job_schema`]'s description: a test
-//! holds the two together. Patterns use what all dialects of regular expressions share.
+//! A schema never refuses what its rule accepts, with the exceptions in [`job_schema`]'s description: a test compares
+//! the two. Patterns use the subset that all dialects of regular expressions share.
 //!
 //! [`job_schema`]: super::job::job_schema
 
@@ -13,9 +13,9 @@ use super::rules::{
 };
 use super::text::titled;
 
-/// A string with a placeholder, whatever stands in its place for a recipient.
+/// Name of the definition of a string with a placeholder.
 pub(super) const TEMPLATE: &str = "Placeholder";
-/// Any value of a free object.
+/// Name of the definition of any value of a free object.
 const ANYTHING: &str = "Anything";
 
 /// Returns an object's rule as JSON Schema. Titles are made of `name`. The schema refers to [`definitions`].
@@ -23,7 +23,7 @@ pub fn schema(object: &Object, name: &str) -> Value {
     Writer { may_wait: true }.object(object, &[], None, name)
 }
 
-/// The same of any rule in which no placeholder means anything.
+/// Returns the schema of a rule without placeholders.
 pub fn fixed_schema(rule: &Rule, name: &str) -> Value {
     Writer { may_wait: false }.rule(rule, name)
 }
@@ -56,7 +56,7 @@ fn reference(definition: &str) -> Value {
 
 #[derive(Clone, Copy)]
 struct Writer {
-    /// Whether placeholders mean something here.
+    /// Whether placeholders are allowed here.
     may_wait: bool,
 }
 
@@ -134,7 +134,7 @@ impl Writer {
         }
         if finished.is_empty() {
         } else if self.may_wait {
-            // A template may be longer than what it renders to.
+            // A template may be longer than its rendered text.
             schema["if"] = json!({ "not": { "pattern": PLACEHOLDER } });
             schema["then"] = finished.into();
         } else if let Some(schema) = schema.as_object_mut() {
@@ -143,7 +143,7 @@ impl Writer {
         schema
     }
 
-    /// The schema, or a placeholder that gives what it asks for.
+    /// Returns the schema, or a placeholder whose value fits it.
     fn or_template(self, schema: Value) -> Value {
         if self.may_wait { json!({ "anyOf": [schema, reference(TEMPLATE)] }) } else { schema }
     }
@@ -190,22 +190,22 @@ impl Writer {
     }
 }
 
-/// A value that a table writes as JSON; a test reads them all.
+/// Parses a value that a table has as JSON; a test parses them all.
 pub(super) fn parsed(json: &str) -> Value {
     serde_json::from_str(json).unwrap_or_else(|_| json.into())
 }
 
-/// A pattern of words in small or capital letters.
+/// Returns a pattern of words in any case.
 fn in_any_case(words: &[String]) -> String {
     let letter = |c: char| format!("[{}{}]", c.to_ascii_uppercase(), c.to_ascii_lowercase());
     let words: Vec<String> = words.iter().map(|word| word.chars().map(letter).collect()).collect();
     format!("^({})$", words.join("|"))
 }
 
-/// The pattern of a finished text, where it has one that all dialects know.
+/// Returns the pattern of a rendered text, if all dialects can express it.
 fn pattern(form: Form) -> Option<String> {
     match form {
-        // No dialects share a class of emoji. What a parameter may hold depends on the job's `whitespace`.
+        // No class of emoji is common to all dialects. The rule of a parameter depends on the job's `whitespace`.
         Form::Any | Form::NoEmoji | Form::Parameter => None,
         Form::Link => Some(super::rules::LINK_PATTERN.into()),
         Form::Trimmed => Some(format!("^([^{WHITE_SPACE}]([\\s\\S]*[^{WHITE_SPACE}])?)?$")),

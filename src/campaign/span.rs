@@ -1,4 +1,4 @@
-//! A span of time as people write it: `30s`, `5min`, `2h`, `30d`.
+//! Durations: `30s`, `5min`, `2h`, `30d`.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// A span of time: a whole number and a unit.
+/// A duration: a whole number and a unit.
 ///
 /// ```
 /// use flowcast::campaign::Span;
@@ -21,11 +21,11 @@ use serde::{Deserialize, Serialize, Serializer};
 pub struct Span(pub Duration);
 
 impl Span {
-    /// How it is written, as a regular expression.
+    /// The form of a duration, as a regular expression.
     pub const PATTERN: &str = r"^\s*\+?0*[1-9][0-9]{0,9}\s*(s|min|h|d)\s*$";
 }
 
-/// In the greatest unit of which it is a whole number.
+/// In the largest unit of which it is a whole number.
 impl std::fmt::Display for Span {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let seconds = self.0.as_secs();
@@ -69,7 +69,7 @@ impl std::str::FromStr for Span {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, &'static str> {
-        let wrong = "a time is a whole number and a unit, as 30s, 5min, 2h or 30d";
+        let wrong = "a time is a whole number and a unit, e.g. 30s, 5min, 2h or 30d";
         let digits = text.trim().trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let seconds = match text.trim().get(digits.len()..) {
             Some("s") => 1,

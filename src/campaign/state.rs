@@ -1,20 +1,20 @@
-//! The states of messages and campaigns, and their legal moves.
+//! The states of messages and campaigns, and their allowed transitions.
 //!
-//! Every change of state in every ledger asks here first.
+//! Every ledger checks each change of state here.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Writes the text forms of an enum once: `as_str`, `Display`, `FromStr` and `ALL`.
+/// Implements the text forms of an enum: `as_str`, `Display`, `FromStr` and `ALL`.
 macro_rules! words {
     ($type:ident, $($variant:ident = $word:literal),+ $(,)?) => {
         impl $type {
-            /// Every one of them.
+            /// All values.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The word in the contract.
+            /// Returns the name in the contract.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word),+ }
             }
@@ -40,7 +40,7 @@ macro_rules! words {
 
 pub(super) use words;
 
-/// What became of a message.
+/// The state of a message.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema,
 )]
@@ -50,13 +50,13 @@ pub enum MessageState {
     Pending,
     /// Claimed: a request may be on its way.
     Sending,
-    /// The provider took it.
+    /// The provider accepted it.
     Accepted,
-    /// The provider refused it.
+    /// The provider rejected it.
     Rejected,
-    /// It may or may not have been taken. Never sent again by itself.
+    /// It may or may not have been accepted. Never resent automatically.
     InDoubt,
-    /// A row that is not sent, with a [`SkipReason`].
+    /// The row is not sent, with a [`SkipReason`].
     Skipped,
 }
 
@@ -71,26 +71,27 @@ words!(
 );
 
 impl MessageState {
-    /// Whether a message may go from this state to `next`.
+    /// Returns whether a message may change from this state to `next`.
     pub fn can_become(self, next: Self) -> bool {
         use MessageState::{Accepted, InDoubt, Pending, Rejected, Sending, Skipped};
         match self {
-            // Accepted by evidence of an earlier try alone: nobody sends it without a claim. In doubt where the
-            // ledger came back older than it was, and nobody knows what it has forgotten.
+            // Accepted only by evidence of an earlier attempt: a message is not sent without a claim. In doubt if the
+            // ledger lost writes.
             Pending => matches!(next, Sending | Skipped | Accepted | InDoubt),
-            // Back to pending only on proof that the provider has not taken it.
+            // Back to pending only with proof that the provider did not accept it.
             Sending => matches!(next, Accepted | Rejected | InDoubt | Pending),
-            // Evidence settles a doubt; pending when the job or a person says to send it again.
+            // Evidence settles a doubt; pending if the job or a person decides to resend it.
             InDoubt => matches!(next, Accepted | Rejected | Pending),
-            // A person's retry; or evidence that it was taken all the same.
+            // A person's retry, or evidence that it was accepted after all.
             Rejected => matches!(next, Pending | Accepted),
-            // A person's retry of one that a report says WhatsApp did not send on, because its flow was throttled.
+            // A person's retry of a message that WhatsApp, by its report, did not send because its flow was
+            // throttled.
             Accepted => matches!(next, Pending),
             Skipped => false,
         }
     }
 
-    /// Whether there is still something to do for it.
+    /// Returns whether it is not settled yet.
     pub fn is_open(self) -> bool {
         matches!(self, Self::Pending | Self::Sending)
     }
@@ -100,11 +101,11 @@ impl MessageState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SkipReason {
-    /// The phone column holds no valid number.
+    /// The phone column has no valid number.
     InvalidNumber,
     /// An earlier row has the same number.
     Duplicate,
-    /// The number must never be messaged.
+    /// The number is on the suppression list.
     Suppressed,
     /// A placeholder's column is empty and has no default.
     MissingVariable,
@@ -127,13 +128,13 @@ words!(
     Cancelled = "cancelled",
 );
 
-/// Where a campaign stands.
+/// The state of a campaign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CampaignState {
-    /// Waits for its `start_at`.
+    /// Waiting for its `start_at`.
     Scheduled,
-    /// Sends, or waits for a limit or its window.
+    /// Sending, or waiting for a limit or its window.
     Running,
     /// Stopped by a person.
     Paused,
@@ -156,21 +157,21 @@ words!(
 );
 
 impl CampaignState {
-    /// Whether it has ended.
+    /// Returns whether it has ended.
     pub fn is_over(self) -> bool {
         matches!(self, Self::Completed | Self::Cancelled)
     }
 
-    /// Whether a campaign may go from this state to `next`.
+    /// Returns whether a campaign may change from this state to `next`.
     pub fn can_become(self, next: Self) -> bool {
         use CampaignState::{Cancelled, Completed, Held, Paused, Running, Scheduled};
         match self {
             Scheduled => matches!(next, Running | Paused | Held | Cancelled),
             Running => matches!(next, Scheduled | Paused | Held | Completed | Cancelled),
-            // Completed without running again where all that was left has expired.
+            // Completed without running again if all remaining messages have expired.
             Paused | Held => self != next,
-            // A retry or a doubt that is resolved makes it run again; an audience that changed
-            // since holds it, because its file now names people whom it never reached.
+            // A retry or a resolved doubt resumes it; an audience that changed since holds it, because its file may
+            // have new recipients.
             Completed => matches!(next, Running | Held),
             Cancelled => false,
         }
@@ -192,7 +193,7 @@ mod tests {
                 if !state.can_become(next) {
                     continue;
                 }
-                // A message in doubt is never sent without becoming pending by a decision first,
+                // A message in doubt is never sent unless a decision makes it pending first,
                 prop_assert!(!(state == MessageState::InDoubt && next == MessageState::Sending));
                 // an accepted one is touched again by a person's retry alone,
                 prop_assert!(!settled_by_provider || next == MessageState::Pending);
@@ -214,7 +215,7 @@ mod tests {
                 }
                 prop_assert_ne!(state, CampaignState::Cancelled);
                 prop_assert_ne!(state, next);
-                // One that waits for its start does not complete.
+                // A scheduled campaign does not complete.
                 if next == CampaignState::Completed {
                     prop_assert!(matches!(state, CampaignState::Running | CampaignState::Paused | CampaignState::Held));
                 }

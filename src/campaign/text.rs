@@ -1,7 +1,7 @@
-//! Text for people: numbers and counts, and text from outside as it may be shown.
+//! Texts for people: numbers, counts, and untrusted text made safe to show.
 //!
-//! Whatever would move a cursor, start a line or turn the reading direction is written out, so that no
-//! job, audience or provider writes over a terminal, a log or a page.
+//! Characters that move the cursor, start a line or change the reading direction are escaped, so that no job,
+//! audience or provider can overwrite a terminal, a log or a page.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -14,13 +14,13 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// A text on one line, with its control characters written as in JSON: `\n`, `\u001b`.
+/// Returns a text on one line, with control characters escaped as in JSON: `\n`, `\u001b`.
 pub fn visible(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false)
 }
 
-/// The same for a text of several lines: line breaks and tabs stay. Inside the strings of a JSON text
-/// the escapes mean what they replace.
+/// Escapes a text of several lines: line breaks and tabs stay. In the strings of a JSON text the escapes do not
+/// change the value.
 pub fn visible_lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| matches!(c, '\n' | '\t'))
 }
@@ -45,14 +45,14 @@ fn escaped(text: &str, stays: fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// A name of a field as a title: `flow_action` is `Flow action`.
+/// Returns a field's name as a title: `flow_action` becomes `Flow action`.
 pub fn titled(name: &str) -> String {
     let name = name.replace('_', " ");
     let mut letters = name.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
-/// A text of at most `longest` bytes: one that is longer is cut, and ends with `…`.
+/// Cuts a text to at most `longest` bytes; a cut text ends with `…`.
 pub fn shortened(text: &str, longest: usize) -> Cow<'_, str> {
     const CUT: char = '…';
     if text.len() <= longest {
@@ -65,8 +65,8 @@ pub fn shortened(text: &str, longest: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{}{CUT}", text.get(..end).unwrap_or_default()))
 }
 
-/// A value as it may stand in a message: without blanks around it, and with the marks of reading direction that it opens closed,
-/// so that a name can't turn the rest of the message around. What shows nothing is empty.
+/// Returns a value for use in a message: trimmed, with balanced marks of reading direction, so that a name cannot
+/// reverse the rest of the message. A value that shows nothing is empty.
 pub fn value(text: &str) -> Cow<'_, str> {
     let is_blank = |c: char| c.is_whitespace() || is_invisible(c) && !is_joiner(c);
     if text.is_ascii() {
@@ -84,12 +84,12 @@ fn is_joiner(c: char) -> bool {
     matches!(c, '\u{200c}' | '\u{200d}')
 }
 
-/// What turns the reading direction until it is closed, and what closes it (Unicode, annex 9).
+/// Marks that change the reading direction until they are closed, with the closing mark (Unicode, annex 9).
 fn is_direction(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A text all of whose marks of direction are in pairs: what closes nothing is left out, and what is open is closed at the end.
+/// Balances the marks of reading direction: removes unmatched closing marks, and closes open ones at the end.
 fn balanced(text: &str) -> String {
     let (mut out, mut open) = (String::with_capacity(text.len() + 8), Vec::new());
     for c in text.chars() {
@@ -106,7 +106,7 @@ fn balanced(text: &str) -> String {
     out
 }
 
-/// A number with its thousands apart: `12,345`.
+/// Formats a number with thousands separators: `12,345`.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -119,18 +119,18 @@ pub fn thousands(number: u64) -> String {
     text
 }
 
-/// A count with what is counted: `1 request`, `1,200 requests`.
+/// Formats a count with its noun: `1 request`, `1,200 requests`.
 pub fn counted(number: u64, what: &str) -> String {
     format!("{} {what}{}", thousands(number), if number == 1 { "" } else { "s" })
 }
 
-/// Characters that show nothing: zero-width ones, marks of direction, byte-order marks.
+/// Returns whether a character is invisible: zero-width, a mark of direction, or a byte-order mark.
 pub fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{ad}')
 }
 
-/// Control characters, separators of lines and paragraphs, and what overrides the direction of
-/// reading. Joiners stay: Indian scripts and emoji need them.
+/// Returns whether a character must be escaped: control characters, line and paragraph separators, and overrides of
+/// the reading direction. Joiners stay: Indian scripts and emoji need them.
 fn is_hidden(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -177,7 +177,7 @@ mod tests {
             ("Asha\u{202c}", "Asha"),
             ("\u{2067}\u{202b}a\u{2069}", "\u{2067}\u{202b}a\u{202c}\u{2069}"),
             ("\u{2067}a\u{2069}", "\u{2067}a\u{2069}"),
-            // Joiners shape what stands beside them.
+            // Joiners shape the letters beside them.
             ("\u{915}\u{94d}\u{200d}", "\u{915}\u{94d}\u{200d}"),
         ] {
             assert_eq!(value(text), shown, "{text:?}");

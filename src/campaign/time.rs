@@ -1,14 +1,14 @@
-//! Moments as every interface has them: RFC 3339 in UTC, with milliseconds.
+//! Timestamps in all interfaces: RFC 3339 in UTC, with milliseconds.
 
 use jiff::Timestamp;
 use serde::Serializer;
 
-/// A moment as text: `2026-11-01T03:30:00.000Z`.
+/// Formats a timestamp: `2026-11-01T03:30:00.000Z`.
 pub fn rfc3339(at: Timestamp) -> String {
     format!("{at:.3}")
 }
 
-/// Serializes a moment.
+/// Serializes a timestamp.
 ///
 /// # Errors
 ///
@@ -17,7 +17,7 @@ pub fn serialize<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, 
     serializer.serialize_str(&rfc3339(*at))
 }
 
-/// Serializes a moment that may not have come.
+/// Serializes an optional timestamp.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! `flowcast sandbox`: a provider to try things on.
+//! `flowcast sandbox`: a simulated provider for tests.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
@@ -12,10 +12,10 @@ use super::{Failure, Outcome, print, write_line};
 use crate::campaign::Rate;
 use crate::sandbox::{self, Behaviour, Reporting};
 
-/// Start a provider to try things on.
+/// Start a simulated provider for testing.
 #[derive(Args)]
 pub(super) struct Sandbox {
-    /// Where to listen; port 0 takes a free one
+    /// Address to listen on; port 0 selects a free port
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8025")]
     listen: SocketAddr,
     #[command(flatten)]
@@ -24,63 +24,63 @@ pub(super) struct Sandbox {
     reports: Reports,
 }
 
-/// What a sandbox may do wrong.
+/// Errors of a sandbox.
 #[derive(Args)]
-#[command(next_help_heading = "The sandbox's faults")]
+#[command(next_help_heading = "Sandbox errors")]
 pub(super) struct Faults {
-    /// How long it takes to answer, as 50ms or 2s
+    /// Delay before each response, e.g. 50ms or 2s
     #[arg(long, value_name = "TIME", value_parser = time)]
     latency: Option<Duration>,
-    /// The share of messages that it accepts, as 0.95 or 95%
+    /// Share of messages that it accepts, e.g. 0.95 or 95%
     #[arg(long, value_name = "SHARE", value_parser = share)]
     accept_rate: Option<f64>,
-    /// The share of requests that it answers with 500 or 503
+    /// Share of requests that get 500 or 503
     #[arg(long, value_name = "SHARE", value_parser = share)]
     error_rate: Option<f64>,
-    /// The share of requests that it takes and whose answer it cuts off
+    /// Share of requests that it accepts but whose response it cuts off
     #[arg(long, value_name = "SHARE", value_parser = share)]
     cut_rate: Option<f64>,
-    /// An error on demand: a provider's code and the share of requests (or messages) that get it, as
-    /// E110=5% or 131026=0.1; entry:503=1% for one message of Exotel's
+    /// Injected error: a provider's code and the share of requests or messages that get it, e.g. E110=5% or
+    /// 131026=0.1; entry:503=1% for single messages with Exotel
     #[arg(long, value_name = "CODE=SHARE", value_parser = fault)]
     fault: Vec<(String, f64)>,
-    /// How many requests it allows, as 200/min; beyond that it answers 429
+    /// Request limit, e.g. 200/min; further requests get 429
     #[arg(long, value_name = "RATE")]
     rate_limit: Option<Rate>,
-    /// What chance begins with
+    /// Seed for the random number generator
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 }
 
-/// How a sandbox reports what became of messages.
+/// Reports of a sandbox.
 #[derive(Args)]
-#[command(next_help_heading = "The sandbox's reports")]
+#[command(next_help_heading = "Sandbox reports")]
 pub(super) struct Reports {
-    /// Where reports go that no message has an address for, as with Kaleyra and Meta
+    /// URL for reports on messages without a callback address (Kaleyra, Meta)
     #[arg(long = "callback-url", value_name = "URL")]
     url: Option<String>,
-    /// Where people's answers go instead: the webhook of the sender number, as document 004 has it
+    /// URL for replies: the webhook of the sender number (document 004)
     #[arg(long = "callback-number-url", value_name = "URL")]
     number_url: Option<String>,
-    /// How late reports come at the latest, as 50ms or 2s
+    /// Maximum delay of reports, e.g. 50ms or 2s
     #[arg(long = "callback-delay", value_name = "TIME", value_parser = time)]
     delay: Option<Duration>,
-    /// The share of messages whose reports come out of order
+    /// Share of messages whose reports come out of order
     #[arg(long = "callback-shuffle", value_name = "SHARE", value_parser = share)]
     shuffle: Option<f64>,
-    /// The share of reports that come twice
+    /// Share of reports that are sent twice
     #[arg(long = "callback-repeat", value_name = "SHARE", value_parser = share)]
     repeat: Option<f64>,
-    /// The share of reports that never come
+    /// Share of reports that are never sent
     #[arg(long = "callback-lose", value_name = "SHARE", value_parser = share)]
     lose: Option<f64>,
-    /// The share of messages that can't be delivered
+    /// Share of messages that fail to be delivered
     #[arg(long = "callback-fail", value_name = "SHARE", value_parser = share)]
     fail: Option<f64>,
-    /// The share of delivered messages that are read
+    /// Share of delivered messages that are read
     #[arg(long = "callback-read", value_name = "SHARE", value_parser = share)]
     read: Option<f64>,
-    /// The share of read messages that are answered
+    /// Share of read messages that get a reply
     #[arg(long = "callback-reply", value_name = "SHARE", value_parser = share)]
     reply: Option<f64>,
 }
@@ -102,7 +102,7 @@ impl Reports {
 }
 
 impl Faults {
-    /// Whether any was asked for.
+    /// Returns whether any is configured.
     pub(super) fn any(&self) -> bool {
         self.latency.is_some()
             || self.accept_rate.is_some()
@@ -129,15 +129,15 @@ impl Faults {
     }
 }
 
-/// A sandbox inside a process that sends to it. Its record would grow with the audiences, and nobody can ask
-/// for it.
+/// Starts a sandbox inside the sending process. It keeps no record, which would grow with the audiences and could not
+/// be read.
 pub(super) async fn inside(
     faults: &Faults,
     reporting: Reporting,
 ) -> Result<(sandbox::Sandbox, Url), Failure> {
     let behaviour = Behaviour { reporting, ..faults.behaviour(false) };
     let started = sandbox::Sandbox::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), behaviour).await;
-    let sandbox = started.map_err(|fault| Failure::Outside(format!("can't start the sandbox: {fault}")))?;
+    let sandbox = started.map_err(|fault| Failure::Outside(format!("cannot start the sandbox: {fault}")))?;
     let address = format!("http://{}", sandbox.address).parse();
     let address = address.map_err(|fault| Failure::Outside(format!("the sandbox's address: {fault}")))?;
     Ok((sandbox, address))
@@ -147,15 +147,15 @@ pub(super) async fn main(sandbox: Sandbox, json: bool) -> Outcome {
     let listen = sandbox.listen;
     let behaviour = Behaviour { reporting: sandbox.reports.reporting(), ..sandbox.faults.behaviour(true) };
     let started = sandbox::Sandbox::start(listen, behaviour).await;
-    let sandbox = started.map_err(|fault| Failure::Outside(format!("can't listen on {listen}: {fault}")))?;
+    let sandbox = started.map_err(|fault| Failure::Outside(format!("cannot listen on {listen}: {fault}")))?;
     let address = sandbox.address;
     print(&if json {
         format!("{}\n", json!({ "listen": address.to_string(), "base_url": format!("http://{address}") }))
     } else {
         format!(
             "sandbox listening on http://{address}\n\
-             in flowcast.toml: base_url = \"http://{address}\"; GET /stats counts, GET /messages lists what it took, \
-             PUT /faults changes its errors\n"
+             in flowcast.toml: base_url = \"http://{address}\"; GET /stats returns counts, GET /messages lists \
+             accepted messages, PUT /faults changes the injected errors\n"
         )
     })?;
     let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -167,7 +167,7 @@ pub(super) async fn main(sandbox: Sandbox, json: bool) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `50ms`, `2s`, or a number of milliseconds.
+/// Parses `50ms`, `2s`, or a number of milliseconds.
 fn time(text: &str) -> Result<Duration, String> {
     let number =
         |digits: &str| digits.trim().parse::<f64>().ok().filter(|number| (0.0..1e9).contains(number));
@@ -178,25 +178,25 @@ fn time(text: &str) -> Result<Duration, String> {
     } else {
         number(text)
     };
-    let milliseconds = milliseconds.ok_or("a time is written as 50ms or 2s")?;
+    let milliseconds = milliseconds.ok_or("invalid time; write e.g. 50ms or 2s")?;
     Ok(Duration::from_secs_f64(milliseconds / 1000.0))
 }
 
-/// `0.95`, `95%`, or `95`: nothing above 1 can be meant as a share.
+/// Parses `0.95`, `95%`, or `95`: a number above 1 is a percentage.
 fn share(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>();
     number
         .ok()
         .map(|number| if text.ends_with('%') || number > 1.0 { number / 100.0 } else { number })
         .filter(|share| (0.0..=1.0).contains(share))
-        .ok_or_else(|| "a share is written as 0.95 or 95%, from 0 to 1".into())
+        .ok_or_else(|| "a share must be a number from 0 to 1, e.g. 0.95 or 95%".into())
 }
 
-/// `E110=5%`.
+/// Parses `E110=5%`.
 fn fault(text: &str) -> Result<(String, f64), String> {
-    let (code, part) = text.rsplit_once('=').ok_or("a fault is written as CODE=SHARE, as E110=5%")?;
+    let (code, part) = text.rsplit_once('=').ok_or("a fault must have the form CODE=SHARE, e.g. E110=5%")?;
     if !sandbox::has_error(code) {
-        return Err(format!("no provider has the code {code:?}; flowcast explain lists the codes"));
+        return Err(format!("unknown code {code:?}: no provider has it; flowcast explain lists the codes"));
     }
     Ok((code.to_owned(), share(part)?))
 }

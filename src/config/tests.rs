@@ -110,7 +110,7 @@ fn an_unknown_provider_or_region_names_the_most_similar() {
     let config = load("[accounts.main]\nprovider = \"kaleyra\"\nregion = \"mumbai\"").unwrap();
     assert_eq!(
         config.accounts["main"].address("main").unwrap_err().0,
-        "accounts.main.region \"mumbai\" is unknown to kaleyra; known here: in, ap, eu"
+        "accounts.main.region \"mumbai\" is unknown to kaleyra; expected one of: in, ap, eu"
     );
 }
 

@@ -1,7 +1,7 @@
-//! Which answers prove what: the table of `docs/architecture.md`, in one place, for every provider.
+//! What a response proves: the table in `docs/architecture.md`, for all providers.
 //!
-//! A provider says what an answer's body says ([`ParsedBody`]); this says what that proves, together with
-//! the HTTP status ([`Answer`]). Whatever is not proven is in doubt.
+//! A provider parses a response's body ([`ParsedBody`]); this module decides what that proves together with the HTTP
+//! status ([`Answer`]). Anything that is not proven is in doubt.
 
 use std::time::Duration;
 
@@ -11,107 +11,107 @@ use super::Reply;
 use crate::campaign::codes::{Code, Effect};
 use crate::campaign::{Doubt, DoubtCause};
 
-/// What the body of an answer says in the provider's own words.
+/// The parsed body of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParsedBody {
     /// An entry for each message, in the request's order.
     Entries(Vec<Entry>),
-    /// An error of the provider's own.
+    /// An error from the provider.
     Error {
-        /// Its code, where it has one.
+        /// The provider's code, if any.
         code: Option<String>,
-        /// What is known of the code.
+        /// The entry of the code table, if the code is known.
         known: Option<&'static Code>,
         /// Its text.
         text: String,
     },
-    /// Nothing that this provider says: what came may be from something between us and it.
+    /// Not a body of this provider: it may come from a proxy.
     Foreign {
-        /// What it says all the same, perhaps.
+        /// The text, if any.
         text: String,
     },
 }
 
-/// What an answer proves of a whole request.
+/// What a response proves about a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// An entry for each message, in the request's order.
     Entries(Vec<Entry>),
-    /// Nothing was taken; some message is wrong.
+    /// No message was accepted; some message is invalid.
     Malformed {
         /// The provider's code.
         code: String,
         /// Its text.
         detail: String,
     },
-    /// Nothing was taken, and nothing of this scope can be sent.
+    /// No message was accepted, and nothing within the scope can be sent.
     Refused {
-        /// What can't be sent.
+        /// The scope that is refused.
         scope: Scope,
-        /// Why, and what to do.
+        /// The reason, and what to do.
         reason: String,
     },
-    /// Nothing was taken; too fast.
+    /// No message was accepted: a rate limit was exceeded.
     Limited {
-        /// Whose limit it is.
+        /// The scope of the limit.
         scope: Scope,
-        /// How long to wait, where the provider says so.
+        /// The delay that the provider asks for, if any.
         retry_after: Option<Duration>,
         /// Its text.
         detail: String,
     },
-    /// Nothing was taken; the same may work later.
+    /// No message was accepted; a retry may succeed.
     TryAgain {
         /// The provider's code.
         code: String,
         /// Its text.
         detail: String,
     },
-    /// Nobody knows what was taken.
+    /// It is unknown which messages were accepted.
     Unknown(Doubt),
 }
 
-/// What an answer says of one message.
+/// What a response proves about one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
-    /// Taken.
+    /// The message was accepted.
     Accepted {
         /// The provider's id of the message.
         sid: String,
     },
-    /// Refused for good.
+    /// The message was rejected.
     Rejected {
         /// The provider's code.
         code: String,
         /// Its text.
         detail: String,
     },
-    /// Not taken, and nothing of this scope can be sent.
+    /// The message was not accepted, and nothing within the scope can be sent.
     Refused {
-        /// What can't be sent.
+        /// The scope that is refused.
         scope: Scope,
-        /// Why, and what to do.
+        /// The reason, and what to do.
         reason: String,
     },
-    /// Not taken: too fast.
+    /// The message was not accepted: a rate limit was exceeded.
     Limited {
-        /// Whose limit it is.
+        /// The scope of the limit.
         scope: Scope,
         /// The provider's text.
         detail: String,
     },
-    /// Not taken, but it may be later.
+    /// The message was not accepted; a retry may succeed.
     TryAgain {
         /// The provider's code.
         code: String,
         /// The provider's text.
         detail: String,
     },
-    /// Taken or not.
+    /// It is unknown whether the message was accepted.
     Unknown(Doubt),
 }
 
-/// How far a refusal or a limit reaches.
+/// The scope of a refusal or a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// All campaigns of the account.
@@ -120,19 +120,19 @@ pub enum Scope {
     Campaign,
     /// All campaigns that use the flow.
     Flow,
-    /// All that send flows from the sender number; of a campaign that sends none, the account.
+    /// All campaigns that send flows from the sender number; for a campaign that sends none, the account.
     Flows,
     /// All campaigns that send from the number.
     Sender,
 }
 
-/// What a reply proves of its request.
+/// Decides what a response proves about its request.
 pub fn classify(reply: &Reply, said: ParsedBody) -> Answer {
     let status = reply.status;
     let (code, known, text, is_theirs) = match said {
         ParsedBody::Entries(entries) => match status {
             200..=299 => return Answer::Entries(entries),
-            // One of the two is not true.
+            // The status and the entries contradict each other.
             _ => return Answer::Unknown(DoubtCause::SuccessInError(status).into()),
         },
         ParsedBody::Error { code, known, text } => (code, known, text, true),
@@ -144,10 +144,10 @@ pub fn classify(reply: &Reply, said: ParsedBody) -> Answer {
     let remedy = known.map_or("", |code| code.remedy);
     let unknown = |cause: DoubtCause| Answer::Unknown(in_doubt(cause, &text));
     match (status, known.map(|code| code.effect)) {
-        // Said to be taken, and no word of what.
+        // A success without entries.
         (200..=299, _) if is_theirs => unknown(DoubtCause::ErrorInSuccess(status)),
         (200..=299, _) => unknown(DoubtCause::UnreadableBody(status)),
-        // Nothing between us and the provider invents its code; and it says more than the status does.
+        // A proxy does not invent a provider's code, and the code says more than the status.
         (300..=599, Some(Effect::HoldAccount)) => refused(Scope::Account, remedy),
         (300..=599, Some(Effect::HoldCampaign)) => refused(Scope::Campaign, remedy),
         (300..=599, Some(Effect::HoldFlow)) => refused(Scope::Flow, remedy),
@@ -170,25 +170,25 @@ pub fn classify(reply: &Reply, said: ParsedBody) -> Answer {
             "the account, or its number, may not use this; ask the provider to enable it",
         ),
         (404, _) => refused(Scope::Campaign, "check account_sid, base_url and the ids in the message"),
-        // RFC 9110: what is asked for is elsewhere, so nothing was done here.
+        // RFC 9110: the resource is elsewhere, so nothing was done here.
         (301 | 302 | 307 | 308, _) => {
             refused(Scope::Campaign, "the provider's address redirects: check region and base_url")
         }
-        // Refused before it was looked at; every message would fare the same.
+        // Refused before any message was processed; every message would be refused.
         (405..=407 | 409..=499, _) => Answer::Refused { scope: Scope::Campaign, reason: detail },
-        // The documents say to try again, and say it for their own answers alone: the same status from
-        // something between us and them proves nothing.
+        // The documents say to retry, but only for the provider's own responses: the same status from a proxy proves
+        // nothing.
         (500 | 503, _) if is_theirs => Answer::TryAgain { code: named(code), detail },
         _ => unknown(DoubtCause::HttpStatus(status)),
     }
 }
 
-/// A doubt with what the response says beside its cause.
+/// Adds the text of the response to the cause of a doubt.
 fn in_doubt(cause: DoubtCause, text: &str) -> Doubt {
     if text.is_empty() { cause.into() } else { Doubt { cause, detail: format!("{cause}: {text}") } }
 }
 
-/// What an entry that says failure proves; nothing of it was taken.
+/// Decides what a failed entry proves. Its message was not accepted.
 pub(super) fn failed_entry(code: String, known: Option<&Code>, detail: String) -> Entry {
     let reason = |code: &Code| format!("{}: {detail}; {}", code.code, code.remedy);
     match known.map(|known| (known.effect, known)) {
@@ -206,7 +206,7 @@ pub(super) fn failed_entry(code: String, known: Option<&Code>, detail: String) -
     }
 }
 
-/// A string or number as text.
+/// Returns a string or number as text.
 pub(super) fn plain(value: Option<&Value>) -> Option<String> {
     match value? {
         Value::String(text) => Some(text.clone()),
@@ -215,8 +215,8 @@ pub(super) fn plain(value: Option<&Value>) -> Option<String> {
     }
 }
 
-/// A text in which runs of seven digits and more are left out, also where they stand in groups, in brackets or in another
-/// script, as people write their numbers: `(0) 98765-43210`.
+/// Removes runs of seven digits or more, also with groups, brackets or digits of another script, as people write
+/// phone numbers: `(0) 98765-43210`.
 fn without_numbers(text: &str) -> String {
     const LEAST: usize = 7;
     let belongs = |c: char| {
@@ -227,7 +227,7 @@ fn without_numbers(text: &str) -> String {
     while let Some(start) = rest.find(|c: char| c.is_numeric() || matches!(c, '+' | '(')) {
         let (before, from) = rest.split_at(start);
         let end = from.find(|c| !belongs(c)).unwrap_or(from.len());
-        // What ends the run and is no digit belongs to the text.
+        // Non-digits at the end of the run belong to the text.
         let run = from.get(..end).unwrap_or_default();
         // `1005 (131026)` are two codes, and `+91 (98765) 43210` is a number.
         let bracket = run.char_indices().skip(1).find(|(_, c)| *c == '(' && !run.starts_with('+'));
@@ -247,8 +247,8 @@ fn without_numbers(text: &str) -> String {
     out
 }
 
-/// A provider's text as it may be kept and shown: one line, not long, without control characters,
-/// and without numbers of people — it is kept once for all messages with its code.
+/// Makes a provider's text safe to store and show: one short line without control characters and without phone
+/// numbers. It is stored once for all messages with its code.
 pub(super) fn short(text: &str) -> String {
     let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let mut line = without_numbers(&clean.split_whitespace().collect::<Vec<_>>().join(" "));

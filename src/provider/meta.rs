@@ -18,7 +18,7 @@ use crate::campaign::notice::Notice;
 use crate::campaign::rules::{Authority, Limit};
 use crate::campaign::{BATCH_LIMIT, Envelope, Job, Phone, Problem};
 
-/// The host, with the version of the interface that this is written for.
+/// The host, with the API version that this is written for.
 pub(super) const META: Kind = Kind {
     name: "meta",
     regions: &[("global", "https://graph.facebook.com/v24.0")],
@@ -59,16 +59,16 @@ impl Provider for Meta {
     fn envelope(&self, job: &Job, takes_reports: bool) -> Result<Envelope, Vec<Problem>> {
         no_extra_info(job)?;
         if job.status_callback.is_some() && !takes_reports {
-            let message = "Meta takes no callback address with a message; with http.public_url flowcast takes its reports, and hands them on there";
+            let message = "Meta accepts no callback address with a message; with http.public_url flowcast receives its reports and forwards them there";
             return Err(vec![Problem::new("/status_callback", message)]);
         }
         let first = json!({ "messaging_product": "whatsapp", "recipient_type": "individual", "to": "{{ recipient }}" });
         let mut message = content(job, first);
-        // As Meta's own examples write a button's index.
+        // Meta's examples write a button's index as a string.
         for index in buttons(&mut message) {
             *index = json!(plain(Some(index)));
         }
-        // The reference comes back with each report; a text of the job's own stands behind it.
+        // Each report returns the reference, followed by the job's `custom_data`.
         let custom_data = job.custom_data.as_ref().map(|text| format!(" {text}")).unwrap_or_default();
         message["biz_opaque_callback_data"] = json!(format!("{{{{ message_ref }}}}{custom_data}"));
         let beside = &["messaging_product", "to", "biz_opaque_callback_data"];
@@ -206,7 +206,7 @@ mod tests {
         }
         let detail = "HTTP 400: (#1) Why: in full".to_string();
         assert_eq!(error(400, 131_026), Answer::Malformed { code: "131026".into(), detail });
-        // One that is not known is judged by its status.
+        // An unknown code is judged by its status.
         assert!(matches!(error(400, 999_999), Answer::Malformed { code, .. } if code == "999999"));
         assert!(matches!(error(500, 999_999), Answer::TryAgain { .. }));
     }

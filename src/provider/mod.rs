@@ -1,9 +1,8 @@
-//! Providers: how a batch goes out, and what an answer proves.
+//! Providers: how a batch is sent, and what a response proves.
 //!
-//! One file a provider, and one line in [`PROVIDERS`]. They build requests and say what an answer's
-//! body says; [`answer`] alone says what that proves, and [`transport`] alone talks to the network.
-//! Nothing here keeps state, waits for a limit or knows a ledger. `docs/providers.md` says how to add
-//! one.
+//! Each provider is one file and one line in [`PROVIDERS`]. Providers build requests and parse bodies; only
+//! [`answer`] decides what a response proves, and only [`transport`] uses the network. Nothing here keeps state,
+//! waits for a limit or uses the ledger. `docs/providers.md` describes how to add a provider.
 
 pub mod answer;
 mod exotel;
@@ -25,106 +24,104 @@ use crate::campaign::{Envelope, Job, Phone, Problem};
 pub use answer::{Answer, Entry, ParsedBody, Scope, classify};
 pub use transport::{Failure, Reply, Transport};
 
-/// The providers that there are. The first is the one of a sandbox when nothing says another.
+/// All providers. The first is a sandbox's default.
 pub const PROVIDERS: &[&Kind] = &[&exotel::EXOTEL, &kaleyra::KALEYRA, &meta::META];
 
-/// A provider, before there is an account at it.
+/// A provider, independent of an account.
 #[derive(Debug)]
 pub struct Kind {
     /// Its name in the configuration.
     pub name: &'static str,
-    /// Its regions and their addresses. Where there is but one, none need be named.
+    /// The regions and their base URLs. A single region need not be configured.
     pub regions: &'static [(&'static str, &'static str)],
-    /// The keys of an account that must be configured, of `account_sid`, `api_key`, `api_token`.
+    /// The required keys of an account, of `account_sid`, `api_key`, `api_token`.
     pub needs: &'static [&'static str],
-    /// How many messages one request takes.
+    /// Maximum number of messages of a request.
     pub per_request: usize,
-    /// What stands in a request's body before its messages, between two of them, and behind the last.
+    /// The text of a request's body before the messages, between two of them, and after the last.
     pub frame: [&'static str; 3],
-    /// How many requests may be under way at once when a worker begins, unless the account says how many;
-    /// it finds by itself whether more are of use.
+    /// Initial number of concurrent requests, unless the account configures it; a worker then tunes it.
     pub concurrency: u16,
-    /// How many requests an account may make, unless it says otherwise; `None` is no limit.
+    /// Default request limit of an account; `None` means no limit.
     pub requests: Option<&'static str>,
-    /// Whether it is told with each message where its reports go; else one address is set in its console.
+    /// Whether each message carries a callback address; otherwise one address is set in the provider's console.
     pub takes_callback: bool,
-    /// What is to be set there besides the address.
+    /// The other settings of the console.
     pub console: &'static str,
-    /// The code of an answer that takes the credentials and does not know the sender number.
+    /// The code of a response that accepts the credentials and does not know the sender number.
     pub unknown_sender: Option<&'static str>,
     /// Opens an account.
     pub open: fn(&Url, &Credentials) -> Opened,
 }
 
-/// An account, or what of its configuration can't be part of a request.
+/// An open account, or the error in its configuration.
 pub type Opened = Result<Box<dyn Provider>, String>;
 
-/// What an account is configured with. What its provider does not need is empty.
+/// The configuration of an account. Fields that the provider does not need are empty.
 #[derive(Default)]
 pub struct Credentials {
-    /// The account's id there.
+    /// The account's id at the provider.
     pub account_sid: String,
-    /// The key.
+    /// The API key.
     pub api_key: SecretString,
-    /// The token.
+    /// The API token.
     pub api_token: SecretString,
-    /// What the fields of its callbacks are called, where its customer decides that.
+    /// The names of callback fields, if the customer chooses them.
     pub callback_fields: BTreeMap<String, String>,
-    /// How the provider knows where its reports go, where it wants that named with each message.
+    /// The id of the callback profile that each message must name.
     pub callback_profile_id: Option<String>,
-    /// A header that callbacks have, and its value.
+    /// The name and value of a header that callbacks carry.
     pub callback_header: Option<(String, SecretString)>,
-    /// What the provider signs its callbacks with.
+    /// The secret with which the provider signs its callbacks.
     pub app_secret: Option<SecretString>,
 }
 
 /// An account at a provider of `WhatsApp` messages.
 pub trait Provider: Send + Sync {
-    /// A message of the job as the provider wants it, with its placeholders. Where flowcast takes
-    /// reports itself (`takes_reports`), a provider that takes an address with each message says where it goes.
+    /// Returns a message of the job in the provider's format, with its placeholders. If flowcast receives reports
+    /// itself (`takes_reports`), a provider that accepts a callback address per message says where it goes.
     ///
     /// # Errors
     ///
-    /// What of the job this provider can't do.
+    /// What in the job this provider does not support.
     fn envelope(&self, job: &Job, takes_reports: bool) -> Result<Envelope, Vec<Problem>>;
 
-    /// Where the requests of a sender number go.
+    /// Returns the URL for requests of a sender number.
     fn endpoint(&self, from: Phone) -> Url;
 
-    /// The request to an endpoint with a body of rendered messages; never more than one request takes.
+    /// Builds the request for an endpoint from a body of rendered messages, at most one request's worth.
     fn request(&self, endpoint: Url, body: RequestBody) -> Request;
 
-    /// Whether a callback is the provider's own, where the account has what proves that. Without it the address
-    /// alone does.
+    /// Returns whether a callback is authentic, if the account has a secret for that. Otherwise only the secret
+    /// address proves it.
     fn proves(&self, _headers: &HeaderMap, _body: &[u8]) -> bool {
         true
     }
 
-    /// What the body of a callback reports. What can't be read reports nothing.
+    /// Parses the reports in the body of a callback. Unreadable ones are ignored.
     fn reports(&self, body: &Value) -> Vec<Report>;
 
-    /// What the body of a callback says of templates and sender numbers.
+    /// Parses notices about templates and sender numbers in the body of a callback.
     fn notices(&self, _body: &Value) -> Vec<Notice> {
         Vec::new()
     }
 
-    /// What the provider calls the request that a reply is to, where it says so: its support asks for it.
+    /// Returns the provider's id of the request, if the response has one: its support asks for it.
     fn request_id(&self, _reply: &Reply) -> Option<String> {
         None
     }
 
-    /// The number under which the provider knows the recipient of the one message that a reply is to, where it says so. It
-    /// may be another spelling, or another number.
+    /// Returns the recipient's number as the provider knows it, if the response to a single message has it. It may be
+    /// another spelling, or another number.
     fn recipient(&self, _reply: &Reply) -> Option<Phone> {
         None
     }
 
-    /// What a reply to `count` messages says.
+    /// Parses the response to a request of `count` messages.
     fn parse(&self, reply: &Reply, count: usize) -> ParsedBody;
 }
 
-/// The body of a request, while messages are written into it. It has no debug print: it holds numbers
-/// of people.
+/// The body of a request, into which messages are written. It has no `Debug`: it holds phone numbers.
 pub struct RequestBody {
     frame: [&'static str; 3],
     bytes: Vec<u8>,
@@ -132,18 +129,18 @@ pub struct RequestBody {
 }
 
 impl RequestBody {
-    /// A body for a provider, of about so many bytes.
+    /// Creates a body for a provider, with a capacity in bytes.
     pub fn new(kind: &Kind, bytes: usize) -> Self {
         let mut body = Self { frame: kind.frame, bytes: Vec::with_capacity(bytes), count: 0 };
         body.bytes.extend_from_slice(body.frame[0].as_bytes());
         body
     }
 
-    /// Has a message written at the end, a JSON text. After an error the body is of no use.
+    /// Appends a message, a JSON text, with `write`. After an error the body must not be used.
     ///
     /// # Errors
     ///
-    /// What `write` says.
+    /// The error of `write`.
     pub fn message<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
         if self.count > 0 {
             self.bytes.extend_from_slice(self.frame[1].as_bytes());
@@ -152,16 +149,16 @@ impl RequestBody {
         write(&mut self.bytes)
     }
 
-    /// The whole of it. Without a message it is JSON all the same.
+    /// Returns the finished body, which is JSON even without a message.
     fn finish(mut self) -> bytes::Bytes {
         self.bytes.extend_from_slice(self.frame[2].as_bytes());
         if self.bytes.is_empty() { bytes::Bytes::from_static(b"{}") } else { self.bytes.into() }
     }
 }
 
-/// A request, ready to go. It has no debug print: it holds credentials and numbers of people.
+/// A request that is ready to be sent. It has no `Debug`: it holds credentials and phone numbers.
 pub struct Request {
-    /// Where to.
+    /// The URL.
     pub url: Url,
     /// The header that carries the credentials.
     pub authorization: (&'static str, SecretString),
@@ -169,12 +166,12 @@ pub struct Request {
     pub body: bytes::Bytes,
 }
 
-/// The provider of a name.
+/// Returns the provider of a name.
 pub fn kind(name: &str) -> Option<&'static Kind> {
     PROVIDERS.iter().copied().find(|kind| kind.name == name)
 }
 
-/// An address with further steps, each escaped: no id can change the path.
+/// Appends path segments to a base URL, each escaped, so that no id can change the path.
 fn address<'s>(base: &Url, steps: impl IntoIterator<Item = &'s str>) -> Result<Url, String> {
     if !base.username().is_empty() || base.password().is_some() {
         return Err("base_url must not hold credentials; set them as keys of the account".into());
@@ -187,7 +184,7 @@ fn address<'s>(base: &Url, steps: impl IntoIterator<Item = &'s str>) -> Result<U
     Ok(url)
 }
 
-/// The content of a job's message, with what every provider writes first.
+/// Returns the content of a job's message, after the fields that every provider writes first.
 fn content(job: &Job, first: Value) -> Value {
     let mut content = first;
     if let (Some(content), Some(message)) = (content.as_object_mut(), job.message.as_object()) {
@@ -196,22 +193,22 @@ fn content(job: &Job, first: Value) -> Value {
     content
 }
 
-/// What only Kaleyra gives back.
+/// Rejects `extra_info`, which only Kaleyra supports.
 fn no_extra_info(job: &Job) -> Result<(), Vec<Problem>> {
     if job.document.get("extra_info").is_none() {
         return Ok(());
     }
-    let message = "goes out with Kaleyra alone; with this account's provider use custom_data";
+    let message = "is supported by Kaleyra only; with this account's provider use custom_data";
     Err(vec![Problem::new("/extra_info", message)])
 }
 
-/// The buttons of a template.
+/// Returns the index fields of a template's buttons.
 fn buttons(content: &mut Value) -> impl Iterator<Item = &mut Value> {
     let components = content.pointer_mut("/template/components").and_then(Value::as_array_mut);
     components.into_iter().flatten().filter_map(|component| component.get_mut("index"))
 }
 
-/// A body of these messages.
+/// Builds a body of these messages.
 #[cfg(test)]
 fn body_of(kind: &Kind, messages: &[&str]) -> RequestBody {
     let mut body = RequestBody::new(kind, 0);

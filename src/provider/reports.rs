@@ -1,4 +1,4 @@
-//! What the reports of several providers have in common: Meta's shape, people's answers, times, numbers.
+//! Shared parsers for callbacks: Meta's format, replies, times, phone numbers.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,14 @@ use super::answer::{plain, short};
 use crate::campaign::delivery::{DETAILS, Delivery, News, Reply, ReplyContent, Report};
 use crate::campaign::{MessageRef, Phone, PhoneParser};
 
-/// The most characters of a person's words that are kept.
+/// Maximum number of characters of a reply that are stored.
 pub(super) const WORDS: usize = 4096;
 
-/// A time with an offset, or seconds since 1970, as milliseconds.
+/// Parses a time with an offset, or seconds since 1970, as milliseconds.
 pub(super) fn time(value: Option<&Value>) -> Option<i64> {
     let text = plain(value)?;
     if let Ok(seconds) = text.parse::<i64>() {
-        // What has more digits counts milliseconds.
+        // A number with more digits is in milliseconds.
         return if seconds.abs() < 100_000_000_000 { seconds.checked_mul(1000) } else { Some(seconds) };
     }
     text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
@@ -28,19 +28,19 @@ pub(super) fn number(value: Option<&Value>) -> Option<Phone> {
     PhoneParser::listed(&if is_digits { format!("+{text}") } else { text }).ok()
 }
 
-/// The reference at the beginning of a text.
+/// Parses the message reference at the start of a text.
 pub(super) fn given_back(value: Option<&Value>) -> Option<String> {
-    /// More than a job's `custom_data` can have, in bytes.
+    /// Maximum length of a text, in bytes: more than a job's `custom_data` can have.
     const LONGEST: usize = 32 * 1024;
     value?.as_str().filter(|text| text.len() <= LONGEST).map(str::to_owned)
 }
 
-/// The message that a reference names.
+/// Parses a message reference.
 pub(super) fn reference(value: Option<&Value>) -> Option<MessageRef> {
     value?.as_str()?.split(' ').next()?.parse().ok()
 }
 
-/// What a word says of a delivery; the words of Meta, and those that others use.
+/// Parses a delivery state, in Meta's words and in those of others.
 pub(super) fn state(word: &str) -> Option<Delivery> {
     match word.to_lowercase().as_str() {
         "sent" | "submitted" | "accepted" | "enroute" => Some(Delivery::Sent),
@@ -53,17 +53,17 @@ pub(super) fn state(word: &str) -> Option<Delivery> {
     }
 }
 
-/// A person's words as they may be kept.
+/// Returns a reply's text as it is stored.
 fn words(text: &str) -> String {
     text.chars().take(WORDS).collect()
 }
 
-/// What comes as a message and answers nothing: a reaction to one, what `WhatsApp` itself can't show, and what it tells of a
-/// person, as a changed number.
+/// Types of incoming messages that are not replies: a reaction, content that `WhatsApp` cannot show, and system
+/// messages, e.g. about a changed number.
 const NO_ANSWERS: [&str; 6] =
     ["reaction", "unsupported", "unknown", "system", "ephemeral", "request_welcome"];
 
-/// What a person sent, in the shape that Meta defines and the providers hand on; `None` where it is no answer.
+/// Parses an incoming message in Meta's format, which the providers forward; `None` if it is not a reply.
 pub(super) fn content(message: &Value) -> Option<ReplyContent> {
     if is_no_answer(message.get("type")) {
         return None;
@@ -81,13 +81,12 @@ pub(super) fn content(message: &Value) -> Option<ReplyContent> {
     Some(said.map_or_else(|| ReplyContent::Other(kind()), ReplyContent::Text))
 }
 
-/// Whether a message of this type answers nothing.
+/// Returns whether a message of this type is not a reply.
 pub(super) fn is_no_answer(kind: Option<&Value>) -> bool {
     kind.and_then(Value::as_str).is_some_and(|kind| NO_ANSWERS.contains(&kind))
 }
 
-/// What stands beside an answer, in the shape that Meta defines and the providers hand on; `profile` is the
-/// person's name.
+/// Parses the details of a reply in Meta's format, which the providers forward; `profile` is the person's name.
 pub(super) fn details(message: &Value, profile: Option<&Value>) -> BTreeMap<String, String> {
     let reply = |name: &str| message.pointer(&format!("/interactive/nfm_reply/{name}"));
     let places = [profile, message.get("flow_id"), reply("body"), reply("name")];
@@ -95,13 +94,13 @@ pub(super) fn details(message: &Value, profile: Option<&Value>) -> BTreeMap<Stri
     named.filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name.to_owned(), words(text))).collect()
 }
 
-/// The name of the person who wrote a message of Meta's webhook.
+/// Returns the name of the person who sent a message in Meta's webhook.
 fn profile<'v>(value: &'v Value, message: &Value) -> Option<&'v Value> {
     let mut contacts = value["contacts"].as_array()?.iter();
     contacts.find(|contact| contact["wa_id"] == message["from"])?.pointer("/profile/name")
 }
 
-/// A form's fields: an object, or JSON text that holds one.
+/// Parses a form's fields: an object, or a JSON text with one.
 pub(super) fn form(value: &Value) -> Option<Map<String, Value>> {
     match value {
         Value::Object(fields) => Some(fields.clone()),
@@ -110,7 +109,7 @@ pub(super) fn form(value: &Value) -> Option<Map<String, Value>> {
     }
 }
 
-/// The reference that a form's token is, where the job made it one.
+/// Parses the message reference in a form's token, if the job put it there.
 pub(super) fn token(content: &ReplyContent) -> Option<MessageRef> {
     match content {
         ReplyContent::Flow(fields) => reference(fields.get("flow_token")),
@@ -118,7 +117,7 @@ pub(super) fn token(content: &ReplyContent) -> Option<MessageRef> {
     }
 }
 
-/// Meta's webhook: statuses and messages, of several entries and changes.
+/// Parses Meta's webhook: the statuses and messages of all entries and changes.
 pub(super) fn of_meta(body: &Value) -> Vec<Report> {
     let list = |value: &Value, name: &str| value[name].as_array().cloned().unwrap_or_default();
     let changes = list(body, "entry").into_iter().flat_map(|entry| list(&entry, "changes"));
@@ -156,7 +155,7 @@ fn status(status: &Value) -> Option<Report> {
         message: reference(status.get("biz_opaque_callback_data")),
         recipient: number(status.get("recipient_id")),
         sender: None,
-        // It stands behind the message's reference.
+        // It follows the message reference.
         custom_data: given_back(status.get("biz_opaque_callback_data"))
             .and_then(|both| both.split_once(' ').map(|(_, own)| own.to_owned())),
         sid: plain(status.get("id")),

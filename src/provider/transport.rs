@@ -1,9 +1,9 @@
-//! The network: posts a request and tells a request that never left from one that may have.
+//! Posts requests, and distinguishes a request that never left from one that may have.
 //!
-//! hyper writes a request's head and asks for its body in one step. So a body that was never asked
-//! for is proof that no message went out, whatever the error says; a body that was asked for may
-//! have been sent, and then the outcome is unknown. The two sides settle it on one atomic: when the
-//! request has failed, the body is closed, and a body that is closed first is never handed out.
+//! hyper writes a request's head and polls its body in one step. So a body that was never polled proves that no
+//! message was sent, whatever the error says; a body that was polled may have been sent, and then the outcome is
+//! unknown. One atomic decides: when the request fails, the body is closed, and a body that is closed first is never
+//! sent.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,46 +20,46 @@ use tokio::time::Instant;
 use super::Request;
 use crate::campaign::{Doubt, DoubtCause};
 
-/// How long a request may take in all.
+/// Default timeout of a request.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a connection may take.
+/// Timeout for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Shorter than what servers keep idle connections for, so that a request seldom meets a
-/// connection that is just being closed: that is one more message in doubt.
+/// Idle time after which a connection is closed. It is shorter than servers' own, so that a request rarely meets a
+/// connection that is being closed, which would put its messages in doubt.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
-/// The longest answer that is read.
+/// Maximum size of a response that is read, in bytes.
 const ANSWER_LIMIT: usize = 1 << 20;
 
-/// What came back.
+/// A response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// The HTTP status.
     pub status: u16,
     /// `Retry-After`, in seconds or as a date.
     pub retry_after: Option<Duration>,
-    /// The body, or what of it could be read.
+    /// The body, or the part of it that could be read.
     pub body: Bytes,
 }
 
 impl Reply {
-    /// Whether the status says success.
+    /// Returns whether the status is a success.
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
 }
 
-/// Why nothing came back.
+/// Why there is no response.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// The request never left: no connection, or closed before it was written.
+    /// The request was never sent: no connection, or it was closed before the request was written.
     #[error("{0}")]
     NotSent(String),
-    /// The request began to go out: it may have been taken.
+    /// The request was at least partly sent, so it may have been accepted.
     #[error("{0}")]
     MayBeSent(Doubt),
 }
 
-/// A pool of connections.
+/// A pool of HTTP connections.
 #[derive(Clone)]
 pub struct Transport {
     client: reqwest::Client,
@@ -68,10 +68,10 @@ pub struct Transport {
     simulated: Option<Arc<dyn SimulatedNetwork>>,
 }
 
-/// A network and a provider behind it, as a simulation has them.
+/// A simulated network with a provider.
 #[cfg(test)]
 pub(crate) trait SimulatedNetwork: Send + Sync {
-    /// What becomes of a request.
+    /// Returns the outcome of a request.
     fn post(
         &self,
         request: Request,
@@ -81,14 +81,14 @@ pub(crate) trait SimulatedNetwork: Send + Sync {
 }
 
 impl Transport {
-    /// A pool that gives a request `timeout` in all. The system's proxy is used only where `proxied`:
-    /// what goes to this very machine must not leave it.
+    /// Creates a pool whose requests have a total `timeout`. The system's proxy is used only if `proxied`: requests
+    /// to this machine must not leave it.
     ///
     /// # Errors
     ///
-    /// When TLS can't be set up, as without any root certificates.
+    /// If TLS cannot be set up, e.g. without root certificates.
     pub fn new(timeout: Duration, proxied: bool) -> Result<Self, String> {
-        // Installed once for the process; a second time changes nothing.
+        // Installed once per process; a second call has no effect.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = reqwest::Client::builder();
         let builder = if proxied { builder } else { builder.no_proxy() };
@@ -97,12 +97,12 @@ impl Transport {
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .tcp_nodelay(true)
-            // A redirect or a retry would be a second request that nobody claimed.
+            // A redirect or a retry would be a second request without a claim.
             .redirect(redirect::Policy::none())
             .retry(reqwest::retry::never())
             .http1_only()
             .build()
-            .map_err(|fault| format!("can't set up HTTP: {}", chain(&fault)))?;
+            .map_err(|fault| format!("cannot set up HTTP: {}", chain(&fault)))?;
         Ok(Self {
             client,
             timeout,
@@ -111,7 +111,7 @@ impl Transport {
         })
     }
 
-    /// A network that is none.
+    /// Creates a simulated pool.
     #[cfg(test)]
     pub(crate) fn simulated(timeout: Duration, network: Arc<dyn SimulatedNetwork>) -> Self {
         static CLIENT: std::sync::LazyLock<Transport> =
@@ -119,12 +119,12 @@ impl Transport {
         Self { client: CLIENT.client.clone(), timeout, simulated: Some(network) }
     }
 
-    /// Posts a request. One that has not begun to go out by `start_by` never does: whoever claimed its
-    /// messages may have lost them then.
+    /// Posts a request. If it has not started by `start_by`, it is never sent: the claim on its messages may have
+    /// expired.
     ///
     /// # Errors
     ///
-    /// Whether the request never left, or may have been taken.
+    /// Whether the request was never sent, or may have been accepted.
     pub async fn post(&self, request: Request, start_by: Option<Instant>) -> Result<Reply, Failure> {
         #[cfg(test)]
         if let Some(network) = &self.simulated {
@@ -167,7 +167,7 @@ impl Transport {
         let header = |name: &str| response.headers().get(name)?.to_str().ok().map(str::to_owned);
         let retry_after =
             header("retry-after").and_then(|text| retry_after(&text, header("date").as_deref()));
-        // The status stands by itself; a body that breaks off is read as far as it came.
+        // The status counts even if the body is truncated.
         let mut body = Vec::new();
         while let Ok(Some(chunk)) = response.chunk().await {
             body.extend_from_slice(&chunk);
@@ -179,8 +179,7 @@ impl Transport {
     }
 }
 
-/// Seconds, or a date of RFC 9110, which is held against the answer's own date: this machine's clock may be
-/// another than the provider's.
+/// Parses seconds or a date (RFC 9110). A date is compared with the response's own date, since clocks may differ.
 fn retry_after(text: &str, answered: Option<&str>) -> Option<Duration> {
     if let Ok(seconds) = text.trim().parse() {
         return Some(Duration::from_secs(seconds));
@@ -190,7 +189,7 @@ fn retry_after(text: &str, answered: Option<&str>) -> Option<Duration> {
     Some(Duration::try_from(read(text)?.duration_since(now)).unwrap_or_default())
 }
 
-/// An error with all its causes, on one line.
+/// Returns an error with all its causes, on one line.
 fn chain(fault: &dyn std::error::Error) -> String {
     let mut text = fault.to_string();
     let mut cause = fault.source();
@@ -204,7 +203,7 @@ fn chain(fault: &dyn std::error::Error) -> String {
     text
 }
 
-/// The innermost cause of an error: what people can act on.
+/// Returns the innermost cause of an error: the part that people can act on.
 fn root_cause(fault: &dyn std::error::Error) -> String {
     let mut cause = fault;
     while let Some(next) = cause.source() {
@@ -217,7 +216,7 @@ const IDLE: u8 = 0;
 const STARTED: u8 = 1;
 const CLOSED: u8 = 2;
 
-/// Whether a body was asked for, or closed before.
+/// Whether a body was polled, or closed before that.
 #[derive(Clone)]
 struct Gate {
     state: Arc<AtomicU8>,
@@ -225,7 +224,7 @@ struct Gate {
 }
 
 impl Gate {
-    /// Whether the body may go out now.
+    /// Opens the gate. Returns whether the body may be sent.
     fn start(&self) -> bool {
         if self.start_by.is_some_and(|latest| Instant::now() >= latest) {
             return false;
@@ -233,13 +232,13 @@ impl Gate {
         self.state.compare_exchange(IDLE, STARTED, Ordering::AcqRel, Ordering::Acquire) != Err(CLOSED)
     }
 
-    /// Whether the body never went out, and from now on never will.
+    /// Closes the gate. Returns whether the body was never sent, which then stays so.
     fn close(&self) -> bool {
         self.state.compare_exchange(IDLE, CLOSED, Ordering::AcqRel, Ordering::Acquire) != Err(STARTED)
     }
 }
 
-/// A body that goes out only through its gate.
+/// A body that is sent only if its gate opens.
 struct GatedBody {
     bytes: Option<Bytes>,
     gate: Gate,
@@ -287,7 +286,7 @@ mod tests {
         Transport::new(Duration::from_secs(1), false).unwrap()
     }
 
-    /// Posts once to a server that does `serve` with its first connection.
+    /// Posts once to a server that handles its first connection with `serve`.
     async fn post_to<F: Future<Output = ()> + Send + 'static>(
         serve: impl FnOnce(TcpStream) -> F + Send + 'static,
     ) -> Result<Reply, Failure> {
@@ -309,7 +308,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_connection_sent_nothing() {
-        // Bound and not listening: nobody else gets the port meanwhile.
+        // Bound but not listening, so that no other process gets the port.
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let port = socket.local_addr().unwrap().port();
@@ -317,7 +316,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_whose_claim_may_have_run_out_is_never_sent() {
+    async fn a_request_whose_claim_may_have_expired_is_never_sent() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let posted = transport().post(request(port), Some(Instant::now())).await;
@@ -410,8 +409,8 @@ mod tests {
         assert_eq!(reply.retry_after, Some(Duration::from_secs(7)));
     }
 
-    /// An idle connection that the server has closed is no reason to doubt: the pool sees the
-    /// close, or hands the request back unwritten and takes another connection.
+    /// An idle connection that the server closed leaves no doubt: the pool sees the close, or returns the request
+    /// unwritten and uses another connection.
     #[tokio::test]
     async fn an_idle_connection_that_was_closed_is_replaced_without_a_doubt() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -462,7 +461,7 @@ mod tests {
         assert_eq!(retry_after("120", None), Some(Duration::from_mins(2)));
         assert_eq!(retry_after("Wed, 21 Oct 2015 07:28:00 GMT", None), Some(Duration::ZERO));
         assert!(retry_after("Tue, 01 Jan 2999 00:00:00 GMT", None).unwrap() > Duration::from_secs(1000));
-        // By the provider's own clock.
+        // By the provider's clock.
         let answered = Some("Wed, 21 Oct 2015 07:27:30 GMT");
         assert_eq!(retry_after("Wed, 21 Oct 2015 07:28:00 GMT", answered), Some(Duration::from_secs(30)));
         assert_eq!(retry_after("soon", answered), None);

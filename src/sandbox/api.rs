@@ -1,5 +1,5 @@
-//! What a provider's interface is to the sandbox: how a request is read, and how each answer looks.
-//! One file an interface, by the providers' documents and not by what flowcast happens to send.
+//! The interface of a provider in the sandbox: how a request is parsed, and what each response contains. Each
+//! interface is one file, written from the provider's documents and not from what flowcast sends.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,101 +12,100 @@ use serde_json::{Value, json};
 
 use crate::campaign::Rate;
 
-/// A message that is reported on.
+/// A message for which reports are sent.
 pub(super) struct Subject {
     pub(super) url: String,
     pub(super) sid: String,
     pub(super) to: String,
-    /// The number that it was sent from, where the request says it.
+    /// The sender number, if the request has it.
     pub(super) from: Option<String>,
     pub(super) reference: Option<String>,
-    /// The token of the flow that it opens.
+    /// The flow token, if the message opens a flow.
     pub(super) flow_token: Option<String>,
 }
 
-/// An interface. It has no state: the sandbox decides, and this says it.
+/// A provider's interface. It has no state: the sandbox decides the outcome, and the interface formats it.
 pub(super) trait Api: 'static {
-    /// Where messages are posted to.
+    /// The route to which messages are posted.
     const PATHS: &'static [&'static str];
 
-    /// Whether a request carries credentials, whichever.
+    /// Returns whether a request has any credentials.
     fn is_authorized(headers: &HeaderMap) -> bool;
 
-    /// Reads a request as strictly as the documents allow. `path` are the parts of its path that stand
-    /// for something, in their order.
+    /// Parses a request as strictly as the documents allow. `path` has the parameters of its path, in order.
     fn read(path: &[String], body: &[u8]) -> Result<Vec<Message>, String>;
 
-    /// The id of a message, as this provider makes them, from what is unique to it.
+    /// Returns a message id in this provider's format, from a unique text.
     fn id(unique: &str) -> String {
         unique.to_owned()
     }
 
-    /// The answer to messages of which each was taken, with its id, or refused, with a code.
+    /// Builds the response to messages, each accepted with an id or rejected with a code.
     fn answer(messages: &[Result<String, String>]) -> Response;
 
-    /// An error by its code, if this interface has it.
+    /// Returns what an error does by its code, if this interface has it.
     fn error(code: &str) -> Option<Error>;
 
-    /// A report of what became of a message.
+    /// Builds a report on a message.
     fn report(event: Event, of: &Subject, at: Timestamp) -> Value;
 
-    /// The code for a request without credentials.
+    /// Code for a request without credentials.
     const UNAUTHORIZED: &'static str;
-    /// The codes of an inner failure.
+    /// Codes of an internal error.
     const BROKEN: &'static [&'static str];
-    /// The codes for a message that is refused by chance.
+    /// Codes for a message that is rejected at random.
     const REFUSALS: &'static [&'static str];
 
-    /// A request that can't be read, and why.
+    /// Builds the response to an invalid request, with the reason.
     fn malformed(why: &str) -> Response;
 
-    /// More requests than are allowed.
+    /// Builds the response to a request over the rate limit.
     fn limited(nth: u64) -> Response;
 }
 
-/// A message of a request that is in order.
+/// A valid message of a request.
 pub(super) struct Message {
     pub(super) to: String,
     pub(super) from: Option<String>,
-    /// The token of the flow that it opens.
+    /// The flow token, if the message opens a flow.
     pub(super) flow_token: Option<String>,
-    /// What the sender wants to know it by.
+    /// The sender's own reference for it.
     pub(super) reference: Option<String>,
     pub(super) status_callback: Option<String>,
 }
 
-/// What becomes of a message after it was taken.
+/// What happens to a message after it was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     Sent,
     Failed,
     Delivered,
     Read,
-    /// The person filled in the form.
+    /// The recipient filled in the form.
     Replied,
 }
 
-/// The form that people of a sandbox fill in; it carries the token of the flow, as document 004 shows.
+/// Returns the form that simulated recipients fill in, with the flow token, as in document 004.
 pub(super) fn form(of: &Subject) -> String {
     let token = of.flow_token.as_deref().unwrap_or("unused");
     json!({ "day": "monday", "time": "10:00", "flow_token": token }).to_string()
 }
 
-/// What an error on demand does.
+/// The effect of an injected error.
 pub(super) enum Error {
-    /// The whole request is refused with it.
+    /// The whole request is refused.
     Whole(Response),
-    /// A message is refused with it, and others of its request are not.
+    /// Only one message of the request is rejected.
     Message,
 }
 
-/// A JSON answer.
+/// Builds a JSON response.
 pub(super) fn json_response(status: u16, body: &Value) -> Response {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (status, [("content-type", "application/json")], body.to_string()).into_response()
 }
 
-/// What something between us and the provider says when it can't reach it.
+/// Builds the response of a proxy that cannot reach the provider.
 pub(super) fn gateway_error(code: &str) -> Option<Error> {
     let status = match code {
         "502" => StatusCode::BAD_GATEWAY,
@@ -118,7 +117,7 @@ pub(super) fn gateway_error(code: &str) -> Option<Error> {
     ))
 }
 
-/// Adds the headers that say when to come back.
+/// Adds the headers that say when to retry.
 pub(super) fn come_back(mut response: Response, wait: Duration, rate: Option<Rate>) -> Response {
     let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -136,12 +135,12 @@ pub(super) fn come_back(mut response: Response, wait: Duration, rate: Option<Rat
     response
 }
 
-/// An answer that begins well and breaks off.
+/// Builds a response that is cut off after a valid start.
 pub(super) fn cut_off() -> Response {
     (StatusCode::ACCEPTED, [("content-length", "1000")], Body::new(CutBody { begun: false })).into_response()
 }
 
-/// A body that breaks off after its first bytes.
+/// A body that ends with an error after its first bytes.
 struct CutBody {
     begun: bool,
 }
@@ -163,7 +162,7 @@ impl http_body::Body for CutBody {
     }
 }
 
-/// An object with no fields but these.
+/// Checks that an object has only these fields.
 pub(super) fn known(value: &Value, place: &str, fields: &[&str]) -> Result<(), String> {
     let map = value.as_object().ok_or_else(|| format!("{place} must be an object"))?;
     match map.keys().find(|key| !fields.contains(&key.as_str())) {
@@ -172,7 +171,7 @@ pub(super) fn known(value: &Value, place: &str, fields: &[&str]) -> Result<(), S
     }
 }
 
-/// A number in E.164: a plus and 7 to 15 digits, the first of them not 0.
+/// Parses an E.164 number: a plus and 7 to 15 digits, of which the first is not 0.
 pub(super) fn number(value: Option<&Value>, place: &str) -> Result<String, String> {
     let number = value.and_then(Value::as_str).unwrap_or_default();
     let digits = number.strip_prefix('+').unwrap_or_default();
@@ -182,7 +181,7 @@ pub(super) fn number(value: Option<&Value>, place: &str) -> Result<String, Strin
     if is_one { Ok(number.to_owned()) } else { Err(format!("{place} must be in e.164 format")) }
 }
 
-/// The token of the flow that content opens.
+/// Returns the flow token of content that opens a flow.
 pub(super) fn flow_token(content: &Value) -> Option<String> {
     let button =
         |component: &Value| component.pointer("/parameters/0/action/flow_token")?.as_str().map(str::to_owned);

@@ -1,4 +1,4 @@
-//! Reports of what became of messages, as the providers send them: late, out of order, repeated, lost.
+//! Sends reports on messages as the providers do: late, out of order, repeated, lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,41 +10,41 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::api::{Api, Event, Subject};
 
-/// How many reports may wait; whoever has one more waits.
+/// Capacity of the report queue; a sender waits when it is full.
 const WAITING: usize = 10_000;
-/// How many messages may have reports to come. Beyond that the sandbox answers slowly, so that whoever sends
-/// goes no faster than its reports are taken, and after a while it loses reports.
+/// Maximum number of messages with outstanding reports. Beyond it the sandbox responds slowly, so that messages are
+/// sent no faster than reports are received, and after a while it drops reports.
 const ROOM: usize = 50_000;
-/// How long an answer waits for room: no request runs out of time for it.
+/// Maximum time that a response waits for capacity; it is shorter than a request's timeout.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How many messages an answer needs room for, at the most.
+/// Maximum number of messages of a request.
 const BATCH: u32 = 100;
-/// How many are sent at once.
+/// Number of concurrent reports.
 const AT_ONCE: usize = 128;
-/// How often a report is sent when its receiver does not take it, and after how long.
+/// Number of attempts for a report, and the delay between them.
 const TRIES: u32 = 5;
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// How a sandbox reports. Shares are from 0 to 1.
+/// How the sandbox sends reports. Shares are from 0 to 1.
 #[derive(Clone, Debug)]
 pub struct Reporting {
-    /// Where reports go that no message has an address for.
+    /// The URL for reports on messages without a callback address.
     pub url: Option<String>,
-    /// Where people's answers go instead: the webhook of the number that they write to (document 004).
+    /// The URL for replies: the webhook of the sender number (document 004).
     pub number_url: Option<String>,
-    /// How late they come, at the latest.
+    /// Maximum delay of a report.
     pub delay: Duration,
-    /// The share of messages whose reports come out of order.
+    /// Share of messages whose reports come out of order.
     pub shuffle: f64,
-    /// The share of reports that come twice.
+    /// Share of reports that are sent twice.
     pub repeat: f64,
-    /// The share of reports that never come.
+    /// Share of reports that are never sent.
     pub lose: f64,
-    /// The share of messages that are not delivered.
+    /// Share of messages that are not delivered.
     pub fail: f64,
-    /// The share of delivered messages that are read.
+    /// Share of delivered messages that are read.
     pub read: f64,
-    /// The share of read messages that are answered.
+    /// Share of read messages that get a reply.
     pub reply: f64,
 }
 
@@ -105,12 +105,12 @@ impl Callbacks {
         Ok(Self { queue, room: Arc::new(Semaphore::new(ROOM)), counts })
     }
 
-    /// Waits until there is room for the reports of a request, but not for long.
+    /// Waits for a limited time until there is capacity for the reports of a request.
     pub(super) async fn make_room(&self) {
         let _ = tokio::time::timeout(PATIENCE, self.room.acquire_many(BATCH)).await;
     }
 
-    /// Reports on a message; `chance` says for each word a number from 0 to 1.
+    /// Schedules the reports on a message; `chance` returns a number from 0 to 1 for each key.
     pub(super) fn report<A: Api>(&self, how: &Reporting, of: Subject, chance: impl Fn(&str) -> f64) {
         let mut events = vec![Event::Sent];
         if chance("fail") < how.fail {
@@ -126,7 +126,7 @@ impl Callbacks {
         }
         let count = events.len() as f64;
         let start = Timestamp::now();
-        // What happened when is not changed by when it is chosen.
+        // Shuffling changes the order of reports, not the times in them.
         let mut chosen: Vec<(Event, Timestamp)> = events
             .into_iter()
             .zip(1_u8..)
@@ -181,7 +181,7 @@ impl Callbacks {
     }
 }
 
-/// Posts a report until it is taken, as the providers do for a while.
+/// Posts a report until it is received, with a limited number of attempts, as the providers do.
 async fn post(client: &reqwest::Client, url: &str, body: String) -> bool {
     for _ in 0..TRIES {
         let sent =
@@ -215,7 +215,7 @@ mod tests {
         for nth in 0..ROOM + 3 {
             callbacks.report::<Exotel>(&how, of(nth), |_| 1.0);
         }
-        // Sent and delivered, of three.
+        // Two reports, sent and delivered, for each of three messages.
         assert_eq!(callbacks.stats()["lost"], 6);
         let start = tokio::time::Instant::now();
         callbacks.make_room().await;

@@ -15,7 +15,7 @@ use crate::campaign::problem::json_error;
 
 pub(super) struct Exotel;
 
-/// What Exotel says beside the HTTP statuses of document 001.
+/// Texts of the HTTP statuses of document 001.
 const STATUSES: [(&str, u16, &str); 7] = [
     ("400", 400, "Something in your header or request body was malformed or missing"),
     ("401", 401, "Necessary credentials were either missing or invalid"),
@@ -25,7 +25,7 @@ const STATUSES: [(&str, u16, &str); 7] = [
     ("500", 500, "Something went wrong at our end. Please try again"),
     ("503", 503, "Something went wrong at our end. Please try again"),
 ];
-/// Message and description of entries that are refused.
+/// Message and description of rejected entries.
 const TEXTS: [(&str, &str, &str); 3] = [
     ("400", "Bad Request", "The recipient is not a valid WhatsApp user"),
     ("403", "Forbidden", "You have no access to the requested resource"),
@@ -33,7 +33,7 @@ const TEXTS: [(&str, &str, &str); 3] = [
 ];
 /// Document 000: "More than 100 messages specified in a request" is a 400.
 const MOST: usize = 100;
-/// A code of an entry alone, where it would be the whole request's otherwise.
+/// Prefix for a code that applies to a single entry instead of the whole request.
 const ENTRY: &str = "entry:";
 
 impl Api for Exotel {
@@ -86,7 +86,7 @@ impl Api for Exotel {
         messages.iter().enumerate().map(read).collect()
     }
 
-    /// Document 000: 202, an entry a message.
+    /// Document 000: status 202, and one entry per message.
     fn answer(messages: &[Result<String, String>]) -> Response {
         let entry = |message: &Result<String, String>| match message {
             Ok(sid) => {
@@ -106,8 +106,8 @@ impl Api for Exotel {
         )
     }
 
-    /// A status of the table refuses the whole request; any other number, or one after `entry:`, a
-    /// single message.
+    /// A status in the table refuses the whole request; any other number, or one after `entry:`, rejects a single
+    /// message.
     fn error(code: &str) -> Option<Error> {
         if code == "429" {
             return Some(Error::Whole(Self::limited(0)));
@@ -119,7 +119,7 @@ impl Api for Exotel {
         gateway_error(code).or_else(|| number.ok().map(|_| Error::Message))
     }
 
-    /// Document 001's reports, and document 004's answer.
+    /// Document 001's reports, and document 004's reply.
     fn report(event: Event, of: &Subject, at: Timestamp) -> Value {
         let (code, status, description) = match event {
             Event::Sent => (30001, "EX_MESSAGE_SENT", "The message has been sent to the user"),
@@ -149,7 +149,7 @@ impl Api for Exotel {
         refused(400, why)
     }
 
-    /// Both shapes of body that occur.
+    /// Uses both formats of the body that occur.
     fn limited(nth: u64) -> Response {
         let message = "Too many requests, slow down";
         let body = if nth.is_multiple_of(2) {
@@ -176,7 +176,7 @@ fn refused_entry(code: &str) -> Value {
     let known = || codes::explain(code).first().map(|code| (code.also, code.meaning));
     let (message, description) = own.or_else(known).unwrap_or(("Refused", "The message was refused"));
     let number: u32 = code.parse().unwrap_or_default();
-    // A code of WhatsApp's own stands in the error; the entry's code is an HTTP status.
+    // The error has WhatsApp's own code; the entry's code is an HTTP status.
     let status = if number < 600 { number } else { 400 };
     json!({
         "code": status, "status": "failure", "data": null,

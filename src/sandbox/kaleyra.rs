@@ -15,7 +15,7 @@ use crate::campaign::problem::json_error;
 
 pub(super) struct Kaleyra;
 
-/// The documented errors: code, HTTP status, text, and the field that names what is wrong.
+/// The documented errors: code, HTTP status, text, and the name of the invalid field.
 const ERRORS: [(&str, u16, &str, &str); 7] = [
     ("RBC001", 401, "Incorrect SID or API key.", "error"),
     ("WA401", 401, "Phone number is not present or does not belong to the account.", "phone_number"),
@@ -31,7 +31,7 @@ const ERRORS: [(&str, u16, &str, &str); 7] = [
     ("WA500", 500, "Please try again later", "error"),
     ("E110", 400, "Please check your balance, You have a low balance!", "balance"),
 ];
-/// Each of the three texts has at most so many characters.
+/// Maximum length of each of the three texts, in characters.
 const REFERENCE: usize = 255;
 
 impl Api for Kaleyra {
@@ -55,7 +55,7 @@ impl Api for Kaleyra {
         let from = path.get(1).map(|from| json!(from));
         let from = number(from.as_ref(), "the path's phone_number")?;
         if from == to {
-            return Err("the path names the business number, and this is the recipient's".into());
+            return Err("the path must contain the business number, not the recipient's".into());
         }
         rules::content(message, "/messaging_object", &["messaging_product", "to"], Dialect::Kaleyra)?;
         let info = request.get("extra_info").cloned().unwrap_or_else(|| json!({}));
@@ -92,7 +92,7 @@ impl Api for Kaleyra {
         gateway_error(code).or_else(|| is_known.then(|| Error::Whole(refused(code))))
     }
 
-    /// With the field names that flowcast expects unless it is told others; answers in Meta's shape.
+    /// With flowcast's default field names; replies in Meta's format.
     fn report(event: Event, of: &Subject, at: Timestamp) -> Value {
         let status = match event {
             Event::Sent => "sent",
@@ -126,9 +126,9 @@ fn refused(code: &str) -> Response {
     let unknown = ("WA400", 400, "Refer to correct payload format", "payload");
     let (code, status, text, field) =
         ERRORS.into_iter().find(|(known, ..)| *known == code).unwrap_or(unknown);
-    // What stands behind the colon tells two errors of one code apart.
+    // The suffix after the colon distinguishes two errors with the same code.
     let code = code.split(':').next().unwrap_or(code);
-    // As the document's sample of it, and of no other.
+    // Only the document's sample of RBC001 has a list.
     let data = if code == "RBC001" { json!([]) } else { json!({}) };
     json_response(status, &json!({ "code": code, "message": text, "data": data, "error": { field: text } }))
 }

@@ -30,7 +30,7 @@ const STATUSES: [(&str, u16); 12] = [
     ("132001", 404),
     ("133004", 503),
 ];
-/// The reference has at most so many characters.
+/// Maximum length of the reference, in characters.
 const OPAQUE: usize = 512;
 
 impl Api for Meta {
@@ -60,7 +60,7 @@ impl Api for Meta {
         Ok(vec![Message { to, from: None, flow_token, reference, status_callback: None }])
     }
 
-    /// As long as Meta's own.
+    /// Ids are as long as Meta's.
     fn id(unique: &str) -> String {
         format!("wamid.{}", BASE64_STANDARD.encode(format!("{unique}0123456789")))
     }
@@ -110,11 +110,11 @@ impl Api for Meta {
     }
 }
 
-/// What stands beside the content.
+/// Fields beside the content.
 const BESIDE: &[&str] = &["messaging_product", "to", "biz_opaque_callback_data"];
 
 fn refused(code: &str, why: &str) -> Response {
-    // There is no such number of Meta's; it stands for the one of a limit.
+    // Meta has no such number; it is used for the rate limit.
     let code = if code == "429" { "130429" } else { code };
     let status = STATUSES.iter().find(|(known, _)| *known == code).map_or(400, |(_, status)| *status);
     let known = codes::of(Source::Meta, code);

@@ -1,9 +1,8 @@
-//! A provider to try things on: every provider's interface on one real port, as strict as the
-//! documents, with each one's errors on demand.
+//! A simulated provider for tests: the interfaces of all providers on one port, as strict as the documents, with
+//! injected errors.
 //!
-//! It knows the domain at most, so that it judges requests by the documents and not by what
-//! flowcast happens to send. It keeps its own record of what it took, which tests hold against the
-//! ledger's.
+//! It uses only the domain, so that it checks requests against the documents and not against what flowcast sends. It
+//! keeps its own record of accepted messages, which tests compare with the ledger.
 
 mod api;
 mod callbacks;
@@ -42,26 +41,26 @@ use meta::Meta;
 use record::Record;
 pub use record::Taken;
 
-/// How a sandbox behaves.
+/// The behaviour of a sandbox.
 #[derive(Clone, Debug)]
 pub struct Behaviour {
-    /// How long it takes to answer.
+    /// Delay before each response.
     pub latency: Duration,
-    /// The share of messages that it accepts, 0 to 1.
+    /// Share of messages that it accepts, 0 to 1.
     pub accept_rate: f64,
-    /// The share of requests that it answers with 500 or 503, having taken nothing.
+    /// Share of requests that get 500 or 503 and of which nothing is accepted.
     pub error_rate: f64,
-    /// The share of requests whose answer it cuts off, having taken them.
+    /// Share of requests that are accepted but whose response is cut off.
     pub cut_rate: f64,
-    /// Errors on demand: a provider's code, and the share of requests or messages that get it.
+    /// Injected errors: a provider's code, and the share of requests or messages that get it.
     pub faults: BTreeMap<String, f64>,
-    /// How it reports what became of messages.
+    /// How it sends reports.
     pub reporting: Reporting,
-    /// How many requests it allows.
+    /// Request limit.
     pub rate_limit: Option<Rate>,
-    /// What chance begins with: the same seed refuses the same recipients.
+    /// Seed of the random numbers: the same seed rejects the same recipients.
     pub seed: u64,
-    /// Whether it remembers each message, for `GET /messages`.
+    /// Whether it records each message, for `GET /messages`.
     pub remember: bool,
 }
 
@@ -81,9 +80,9 @@ impl Default for Behaviour {
     }
 }
 
-/// A sandbox that listens. It ends when it is dropped.
+/// A running sandbox. It stops when it is dropped.
 pub struct Sandbox {
-    /// Where it listens.
+    /// The address on which it listens.
     pub address: SocketAddr,
     shared: Arc<Shared>,
     server: tokio::task::JoinHandle<()>,
@@ -91,7 +90,7 @@ pub struct Sandbox {
 
 struct Shared {
     behaviour: Behaviour,
-    /// Those of the behaviour, until they are changed.
+    /// The injected errors: those of the behaviour, until they are changed.
     faults: RwLock<BTreeMap<String, f64>>,
     limiter: Option<DefaultDirectRateLimiter>,
     requests: AtomicU64,
@@ -100,11 +99,11 @@ struct Shared {
 }
 
 impl Sandbox {
-    /// Starts one; port 0 takes a free port.
+    /// Starts a sandbox; port 0 selects a free port.
     ///
     /// # Errors
     ///
-    /// When the address can't be listened on.
+    /// If it cannot listen on the address.
     pub async fn start(listen: SocketAddr, behaviour: Behaviour) -> std::io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
@@ -128,29 +127,29 @@ impl Sandbox {
             .with_state(shared.clone());
         let server = tokio::spawn(async move {
             if let Err(fault) = axum::serve(listener, router).await {
-                tracing::error!("the sandbox ended: {fault}");
+                tracing::error!(error = %fault, "the sandbox stopped");
             }
         });
         Ok(Self { address, shared, server })
     }
 
-    /// The numbers of `GET /stats`.
+    /// Returns the counts of `GET /stats`.
     pub fn stats(&self) -> Value {
         self.shared.stats()
     }
 
-    /// Changes the errors on demand.
+    /// Changes the injected errors.
     pub fn set_faults(&self, faults: impl IntoIterator<Item = (&'static str, f64)>) {
         let faults = faults.into_iter().map(|(code, share)| (code.to_owned(), share)).collect();
         *self.shared.faults.write() = faults;
     }
 
-    /// How many messages it took.
+    /// Returns the number of accepted messages.
     pub fn count(&self) -> u64 {
         self.shared.record.count()
     }
 
-    /// What it took, in order.
+    /// Returns the accepted messages, in order.
     pub fn taken(&self) -> Vec<Taken> {
         self.shared.record.taken()
     }
@@ -170,12 +169,12 @@ impl Shared {
         stats
     }
 
-    /// The chance of something in a request.
+    /// Returns the random number for an event of a request.
     fn chance_of(&self, what: &str, nth: u64) -> f64 {
         self.chance(&[what.as_bytes(), &nth.to_le_bytes()[..]].concat())
     }
 
-    /// A number from 0 to 1 that depends on the seed and on `what` alone.
+    /// Returns a number from 0 to 1 that depends only on the seed and on `what`.
     fn chance(&self, what: &[u8]) -> f64 {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.behaviour.seed.to_le_bytes()).update(what);
@@ -189,30 +188,31 @@ async fn stats(State(shared): State<Arc<Shared>>) -> Json<Value> {
     Json(shared.stats())
 }
 
-/// Every message that was taken, a JSON object a line.
+/// Returns all accepted messages as JSON lines.
 async fn messages(State(shared): State<Arc<Shared>>) -> String {
     let line = |taken: &Taken| json!({ "sid": taken.sid, "to": taken.to, "custom_data": taken.custom_data });
     shared.record.taken().iter().map(|taken| format!("{}\n", line(taken))).collect()
 }
 
-/// Whether any interface has an error of this code.
+/// Returns whether any interface has an error with this code.
 pub fn has_error(code: &str) -> bool {
     Exotel::error(code).is_some() || Kaleyra::error(code).is_some() || Meta::error(code).is_some()
 }
 
-/// Changes the errors on demand: `{"E110": 1.0}` refuses everything for want of money, `{}` nothing.
+/// Changes the injected errors: `{"E110": 1.0}` refuses every request as for a lack of balance, `{}` none.
 async fn change_faults(
     State(shared): State<Arc<Shared>>,
     Json(faults): Json<BTreeMap<String, f64>>,
 ) -> Response {
     if let Some(code) = faults.keys().find(|code| !has_error(code)) {
-        return (StatusCode::BAD_REQUEST, format!("no provider has the code {code:?}\n")).into_response();
+        return (StatusCode::BAD_REQUEST, format!("unknown code {code:?}: no provider has it\n"))
+            .into_response();
     }
     *shared.faults.write() = faults;
     StatusCode::NO_CONTENT.into_response()
 }
 
-/// The routes of an interface.
+/// Returns the routes of an interface.
 fn speaks<A: Api>() -> Router<Arc<Shared>> {
     A::PATHS.iter().fold(Router::new(), |router, path| router.route(path, post(take::<A>)))
 }
@@ -243,7 +243,7 @@ fn answer<A: Api>(
 ) -> Response {
     let whole = |code: &str| match A::error(code) {
         Some(Error::Whole(response)) => response,
-        _ => A::malformed("the sandbox knows no such error"),
+        _ => A::malformed("unknown error code"),
     };
     if !A::is_authorized(headers) {
         return whole(A::UNAUTHORIZED);
@@ -277,8 +277,8 @@ fn answer<A: Api>(
     A::answer(&answers)
 }
 
-/// Takes one message, or refuses it: on demand, or by chance. By chance the same recipient fares the
-/// same with one seed.
+/// Accepts one message, or rejects it with an injected error or at random. With one seed a recipient always has the
+/// same outcome.
 fn take_message<A: Api>(
     shared: &Arc<Shared>,
     nth: u64,

@@ -1,18 +1,18 @@
-//! The sandbox's own record: what it took, whatever the other side believes.
+//! The sandbox's own record of accepted messages, independent of what the client believes.
 
 use std::collections::{BTreeMap, HashMap};
 
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 
-/// A message that was taken.
+/// An accepted message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taken {
-    /// The id that was given to it.
+    /// The id of the message.
     pub sid: String,
     /// The recipient.
     pub to: String,
-    /// What came with it.
+    /// The custom data of the message.
     pub custom_data: Option<String>,
 }
 
@@ -27,7 +27,7 @@ struct Inner {
     rejected: u64,
     answers: BTreeMap<u16, u64>,
     taken: Vec<Taken>,
-    /// How often each message was taken, by recipient and custom data.
+    /// How often each message was accepted, by recipient and custom data.
     times: HashMap<(String, Option<String>), u64>,
 }
 

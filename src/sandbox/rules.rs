@@ -1,5 +1,5 @@
-//! What content a provider takes, read from the documents once more for the sandbox alone. It shares no rule with the
-//! rest of flowcast, so that it can disagree with it.
+//! Checks which content a provider accepts, implemented from the documents only for the sandbox. It shares no rule
+//! with the rest of flowcast, so that it can detect errors in it.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use unicode_properties::{EmojiStatus, UnicodeEmoji};
 
 type Verdict<T = ()> = Result<T, String>;
 
-/// How providers write what they write each in their own way.
+/// Differences between the providers' formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
     /// Documents 000, 001, 003 and 004.
@@ -19,7 +19,7 @@ pub(super) enum Dialect {
     Meta,
 }
 
-/// Content: its type and the object of that name. `at` is where it stands; fields of `beside` are none of it.
+/// Checks content: its type and the object of that name. `at` is its place; the fields `beside` do not belong to it.
 pub(super) fn content(value: &Value, at: &str, beside: &[&str], dialect: Dialect) -> Verdict {
     let kind = value["type"].as_str().ok_or_else(|| format!("{at}/type is missing"))?;
     let check: fn(&Value, &str, Dialect) -> Verdict = match kind {
@@ -47,7 +47,7 @@ pub(super) fn content(value: &Value, at: &str, beside: &[&str], dialect: Dialect
     check(&value[kind], &format!("{at}/{kind}"), dialect)
 }
 
-/// An object that has each of the first fields, and no others than both.
+/// Checks that an object has the required fields, and no others than these and the optional ones.
 fn fields<'v>(
     value: &'v Value,
     at: &str,
@@ -64,7 +64,7 @@ fn fields<'v>(
     }
 }
 
-/// A text of that many characters; an empty one where it is not there.
+/// Returns a text of the given length; an empty one if it is missing.
 fn text<'v>(
     map: &'v Map<String, Value>,
     at: &str,
@@ -81,7 +81,7 @@ fn text<'v>(
     }
 }
 
-/// Each of these is a text, where it is there.
+/// Checks that each of these fields is a text, if present.
 fn texts(map: &Map<String, Value>, at: &str, names: &[&str]) -> Verdict {
     names.iter().try_for_each(|name| text(map, at, name, 1, usize::MAX).map(drop))
 }
@@ -94,7 +94,7 @@ fn one_of(map: &Map<String, Value>, at: &str, name: &str, words: &[&str]) -> Ver
     }
 }
 
-/// A list whose items pass, of that length.
+/// Checks the length of a list and each of its items.
 fn each(
     value: &Value,
     at: &str,
@@ -136,7 +136,7 @@ fn location(value: &Value, at: &str, dialect: Dialect) -> Verdict {
     texts(map, at, &["name", "address"])
 }
 
-/// Document 001, Contact Object and those in it.
+/// Document 001, Contact Object and the objects in it.
 fn contact(value: &Value, at: &str) -> Verdict {
     let map = fields(value, at, &["name"], &["addresses", "birthday", "emails", "org", "phones", "urls"])?;
     let name = fields(
@@ -208,7 +208,7 @@ fn interactive(value: &Value, at: &str) -> Verdict {
     }
 }
 
-/// A text of 60 characters, or with all but lists an image, a video or a document.
+/// Checks a header: a text of at most 60 characters, or, except in lists, an image, a video or a document.
 fn header(value: &Value, at: &str, of: &str) -> Verdict {
     let kind = value["type"].as_str().ok_or_else(|| format!("{at}/type is missing"))?;
     let map = fields(value, at, &["type", kind], &[])?;
@@ -368,7 +368,7 @@ fn template(value: &Value, at: &str, dialect: Dialect) -> Verdict {
     })
 }
 
-/// Whether a character is shown as an emoji, or makes the one before it one.
+/// Returns whether a character is an emoji, or turns the one before it into one.
 fn is_emoji(c: char) -> bool {
     matches!(c, '\u{fe0f}' | '\u{20e3}')
         || matches!(

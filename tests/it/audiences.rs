@@ -60,7 +60,7 @@ fn the_page_on_audiences_runs() {
         "Dear Asha, dear guest, you owe 1,499.50.",
         "Dear Ravi, you owe 20.",
         "row 3: duplicate",
-        "row 4: invalid_number: the cell holds more than one number",
+        "row 4: invalid_number: the cell contains more than one number",
     ] {
         assert!(out.contains(part), "{part}\n{out}");
     }
@@ -80,7 +80,7 @@ fn a_sheet_of_libreoffice_prints_as_shown_and_computes_as_its_numbers() {
     let found = checked(&world, &text_job("{{ what }} {{ value }} {{ value | int }}", &csv));
     assert_eq!(bodies(&found), ["phone 919876543210 919876543210"]);
     let notes = found["notes"].to_string();
-    assert!(notes.contains("2 rows of the sheet are hidden, as by a filter, and are sent too"), "{notes}");
+    assert!(notes.contains("2 rows of the sheet are hidden, e.g. by a filter, and are sent too"), "{notes}");
 }
 
 #[test]
@@ -213,6 +213,6 @@ fn parameters_of_templates_are_on_one_line() {
     let found = checked(&world, &template("Dear {{ name }}", Some("join")));
     assert_eq!(sent(&found), ["Dear Asha Rao", "Dear Ravi", "Dear a b"]);
     let error = refused(&world, &template("Dear\ncustomer", None));
-    assert!(error.contains("which Meta takes in no parameter"), "{error}");
+    assert!(error.contains("which Meta rejects in a parameter"), "{error}");
     assert_eq!(sent(&checked(&world, &template("Dear\ncustomer", Some("join"))))[0], "Dear customer");
 }

@@ -67,7 +67,7 @@ is_refused! {
     a_workbook_that_is_none: |world: &World| {
         world.write("people.xlsx", "phone,name\n");
         world.write_job(&job_with("/audience/csv/path", json!("people.xlsx")));
-    } => "people.xlsx can't be read as a workbook: ";
+    } => "cannot read people.xlsx as a workbook: ";
     a_draft_flow_to_eleven_people: |world: &World| {
         world.write_audience(11);
         world.write_job(&job_with("/message", json!({
@@ -80,7 +80,7 @@ is_refused! {
     a_packed_file_with_one_endless_row: |world: &World| {
         world.write("audience.csv.gz", packed(&format!("phone,name\n+919876543210,{}", "a".repeat(3 << 20))));
         world.write_job(&job_with("/audience/csv/path", json!("audience.csv.gz")));
-    } => "audience.csv.gz: the row on line 2 is longer than 1 MiB";
+    } => "audience.csv.gz: the row on line 2 exceeds 1 MiB";
     a_caption_over_its_limit: |world: &World| world.write_job(&job_with(
         "/message",
         json!({ "type": "image", "image": { "link": "https://a.example/x.png", "caption": "c".repeat(1025) } }),
@@ -88,19 +88,19 @@ is_refused! {
     a_templates_name_that_is_none: |world: &World| world.write_job(&job_with(
         "/message",
         json!({ "type": "template", "template": { "name": "Order Ready", "language": { "code": "en" } } }),
-    )) => "message template name: must be lower-case letters, digits and underscores alone";
+    )) => "message template name: must contain only lower-case letters, digits and underscores";
     a_quote_that_is_never_closed: |world: &World| csv(world, "phone,name\n+919876543210,\"Asha\n+919876543211,Bo\n")
-        => "audience.csv: a quote opens in the row on line 2 and is not closed";
+        => "cannot read audience.csv: the quote on line 2 is never closed";
     a_quote_that_pairs_with_the_next_rows: |world: &World| csv(
         world,
         "phone,name\n+919876543210,\"Asha\n+919876543211,\"Bo\"\n+919876543212,\"Cy\"\n",
-    ) => "audience.csv: a quote opens in the row on line 2 and is not closed";
+    ) => "cannot read audience.csv: the quote on line 2 is never closed";
     a_body_that_is_too_long_for_everybody: |world: &World| world.write_job(&job_with(
         "/message/text/body",
         json!(format!("{}{{{{ name }}}}", "x".repeat(5000))),
     )) => "message text body: even without its values it is 5,000 characters long; WhatsApp allows 4,096 (Exotel's documentation)";
     an_audience_outside_the_root: |world: &World| world.write_job(&job_with("/audience/csv/path", json!("../x.csv")))
-        => "../x.csv leads out of the audience root";
+        => "../x.csv is outside the audience root";
     a_limit_that_can_not_be_met: |world: &World| world.write_job(&job_with("/limits", json!({ "messages": "0/s" })))
         => "limits messages: a limit of 0 can never be met";
     an_account_that_is_not_configured: |world: &World| world.write_job(&job_with("/account", json!("mian")))
@@ -116,7 +116,7 @@ is_refused! {
     an_account_limit_that_can_not_be_met: |world: &World| world.write_config("http://127.0.0.1:9", "limits = { requests = \"0/min\" }")
         => "accounts.main.limits.requests";
     an_audience_by_address: |world: &World| world.write_job(&job_with("/audience", json!({ "csv": { "url": "https://x.example/a.csv" } })))
-        => "the address is none that audiences.allow in the configuration begins with";
+        => "the address is not allowed by audiences.allow in the configuration";
 }
 
 #[test]

@@ -411,7 +411,7 @@ async fn a_refused_job_is_shown_put_back_and_let_go() {
         assert!(start.elapsed() < Duration::from_secs(30), "{page}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
-    assert!(!page.contains("<b>broken") && page.contains("is required and missing"), "{page}");
+    assert!(!page.contains("<b>broken") && page.contains("is required but missing"), "{page}");
     let digest = page.split("name=\"job\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
     let decide =
         async |what: &str| visitor.post("/refused", &[("job", &digest), ("do", what)]).await.status();

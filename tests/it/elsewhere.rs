@@ -86,7 +86,7 @@ async fn a_bucket_is_a_root_that_needs_no_shared_folder() {
     assert_eq!(service.until_state("c2", "completed").await["counts"]["accepted"], 50);
     for (audience, what) in [
         (json!({ "csv": { "path": "nobody.csv" } }), "no such file"),
-        (json!({ "csv": { "path": "../others/b.csv" } }), "leads out of the audience root"),
+        (json!({ "csv": { "path": "../others/b.csv" } }), "is outside the audience root"),
         (json!({ "csv": { "url": "s3://audiences/sent/people.csv" } }), "audiences.allow"),
         (json!({ "csv": { "url": "s3://audiences/others/none.csv" } }), "there is no none.csv"),
     ] {
@@ -221,12 +221,12 @@ async fn what_an_address_must_not_do_is_refused() {
     .await;
     let named = target.replace("127.0.0.1", "localhost");
     let refused = [
-        (format!("{redirect}a.csv"), redirect.clone(), "can't be fetched"),
+        (format!("{redirect}a.csv"), redirect.clone(), "cannot fetch"),
         (format!("{change}a.csv"), change.clone(), "changed while it was read"),
         (format!("{swap}a.csv"), swap.clone(), "changed while it was read"),
-        (format!("{gone}a.csv?key=s3cr3t"), gone.clone(), "there is no a.csv"),
+        (format!("{gone}a.csv?key=s3cr3t"), gone.clone(), "a.csv was not found"),
         // A name that stands for an address inside, which the configuration does not name as one.
-        (format!("{named}a.csv"), named.clone(), "can't be fetched"),
+        (format!("{named}a.csv"), named.clone(), "cannot fetch"),
         (format!("{target}a.csv"), "https://files.example.com/".into(), "audiences.allow"),
         (format!("{target}b/../../a.csv"), format!("{target}b/"), "audiences.allow"),
     ];

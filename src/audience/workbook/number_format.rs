@@ -1,10 +1,9 @@
 //! Prints a spreadsheet number as its cell's number format shows it.
 //!
-//! A reader sees `09:30` or `15%` in the sheet, not the stored `0.395833333333333` or `0.15`, and will look
-//! for what they saw.
+//! People see `09:30` or `15%` in the sheet, not the stored `0.395833333333333` or `0.15`, and expect the same here.
 //!
-//! The decimal point is `.` and thousands are parted by `,`, because a workbook does not say which language
-//! it was shown in. Only a locale tag without a currency (`[$-407]`) changes them.
+//! The decimal point is `.` and the thousands separator `,`, because a workbook does not record the language in which
+//! it was shown. Only a locale tag without a currency (`[$-407]`) changes them.
 
 mod dates;
 mod decimal;
@@ -18,7 +17,7 @@ use section::{Kind, Op, Piece, Section};
 
 /// Codes longer than this are not read. Spreadsheet programs allow 255 characters.
 const LONGEST_CODE: usize = 1000;
-/// A text is shown this often at most, so that a short code can't make much of a long text.
+/// Maximum number of repetitions of a text, so that a short code cannot multiply a long text.
 const MOST_TEXTS: usize = 4;
 
 /// Which day is number 0.
@@ -41,8 +40,8 @@ pub(super) struct NumberFormat {
 }
 
 impl NumberFormat {
-    /// Reads a format code, as `#,##0.00;[Red]-#,##0.00`. One that can't be read, or longer than 1,000
-    /// bytes, is `General`.
+    /// Reads a format code, e.g. `#,##0.00;[Red]-#,##0.00`. An invalid one, or one longer than 1,000 bytes, is
+    /// `General`.
     pub(super) fn parse(code: &str) -> Self {
         let mut sections = if code.len() <= LONGEST_CODE { section::parse(code) } else { Vec::new() };
         // A lone colour leaves the number as it is. An empty section among others hides it.
@@ -59,8 +58,8 @@ impl NumberFormat {
         Self { numbers: sections, text }
     }
 
-    /// The format of a built-in id (ECMA-376 part 1, 18.8.30), which workbooks do not spell out. Unknown:
-    /// None.
+    /// Returns the format of a built-in id (ECMA-376 part 1, 18.8.30), which workbooks do not spell out; `None` if
+    /// unknown.
     ///
     /// Some of these follow the language of the program. They are given as in American English.
     pub(super) fn builtin(id: u32) -> Option<Self> {
@@ -107,7 +106,7 @@ impl NumberFormat {
         Some(Self::parse(code))
     }
 
-    /// A number as the cell shows it.
+    /// Returns a number as the cell shows it.
     pub(super) fn number(&self, value: f64, dates: DateSystem) -> String {
         if !value.is_finite() {
             return value.to_string();
@@ -128,7 +127,7 @@ impl NumberFormat {
         shown.unwrap_or_else(|| general(value))
     }
 
-    /// A text in such a cell: the fourth section (`@`), else the text itself.
+    /// Returns a text in such a cell: the fourth section (`@`), or the text itself.
     pub(super) fn text(&self, text: &str) -> String {
         let Some(section) = &self.text else { return text.to_owned() };
         let mut shown = String::new();
@@ -146,7 +145,7 @@ impl NumberFormat {
         shown
     }
 
-    /// Whether it shows the number as General does.
+    /// Returns whether it shows the number as General does.
     pub(super) fn is_general(&self) -> bool {
         match self.numbers.as_slice() {
             [] => true,
@@ -161,10 +160,10 @@ impl NumberFormat {
         }
     }
 
-    /// The section for a number, and whether a negative one gets a minus sign in front of it.
+    /// Returns the section for a number, and whether a negative one gets a minus sign.
     ///
-    /// A section that only negative numbers reach shows them in its own way, as in parentheses. Any other has
-    /// to show a sign, or a debt would read as a credit.
+    /// A section only for negative numbers formats them itself, e.g. in parentheses. Any other needs a sign, or a
+    /// debt would read as a credit.
     fn choose(&self, value: f64) -> Option<(&Section, bool)> {
         let holds = |section: &Section| section.condition.is_none_or(|condition| condition.holds(value));
         match self.numbers.as_slice() {
@@ -197,7 +196,7 @@ impl NumberFormat {
     }
 }
 
-/// A number without a format of its own: up to 15 digits.
+/// Formats a number without a format: up to 15 digits.
 ///
 /// A whole number of up to 17 digits keeps them all: it may be a phone number or an account.
 fn general(value: f64) -> String {

@@ -1,4 +1,4 @@
-//! The parts of a workbook: the archive that holds them, and which part is what.
+//! The parts of a workbook: the archive, and the relations that say what each part is.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -11,12 +11,12 @@ use zip::read::ZipFile;
 
 use super::xml::{Budget, Piece, Xml};
 
-/// How many parts it may have.
+/// Maximum number of parts.
 const PARTS: usize = 10_000;
-/// How many sheets it may have, and relations between its parts.
+/// Maximum number of sheets, and of relations between parts.
 const NAMES: usize = 10_000;
 
-/// A workbook's archive.
+/// The archive of a workbook.
 pub(super) struct Package {
     parts: ZipArchive<BufReader<File>>,
     budget: Rc<Budget>,
@@ -25,15 +25,15 @@ pub(super) struct Package {
 /// A sheet of a workbook.
 pub(super) struct Sheet {
     name: String,
-    /// Its relation to the part that holds it.
+    /// The id of its relation to its part.
     relation: String,
     is_hidden: bool,
 }
 
-/// What the workbook says of itself.
+/// The sheets and relations that the workbook lists.
 pub(super) struct Workbook {
     pub(super) sheets: Vec<Sheet>,
-    /// Whether its dates count from 1904.
+    /// Whether dates count from 1904.
     pub(super) from_1904: bool,
     relations: Vec<Relation>,
 }
@@ -45,7 +45,7 @@ struct Relation {
 }
 
 impl Package {
-    /// Opens an archive whose parts may unpack to so many bytes.
+    /// Opens an archive with a limit on the total unpacked bytes of its parts.
     pub(super) fn open(mut file: File, largest: u64) -> Result<Self, String> {
         let too_many = || format!("it has more than {PARTS} parts");
         if claimed_parts(&mut file).map_err(|fault| fault.to_string())? > PARTS as u64 {
@@ -59,9 +59,9 @@ impl Package {
         Ok(Self { parts, budget: Rc::new(Budget::new(largest)) })
     }
 
-    /// A part, if there is one of this name.
+    /// Returns the part of a name, if there is one.
     pub(super) fn part(&mut self, name: &str) -> Result<Option<Xml<ZipFile<'_, BufReader<File>>>>, String> {
-        // Some programs write a name in one case and refer to it in another.
+        // Some programs refer to a name in another case than they wrote it.
         let in_any_case = |parts: &ZipArchive<_>| {
             parts.file_names().position(|known| known.is_ok_and(|known| known.eq_ignore_ascii_case(name)))
         };
@@ -71,7 +71,7 @@ impl Package {
         Ok(Some(Xml::new(part, self.budget.clone())))
     }
 
-    /// What the workbook says of its sheets.
+    /// Reads the list of sheets.
     pub(super) fn workbook(&mut self) -> Result<Workbook, String> {
         let root = self.relations("_rels/.rels", "")?;
         let name = root.iter().find(|relation| relation.is("officeDocument"));
@@ -80,7 +80,7 @@ impl Package {
         let relations = self.relations(&format!("{folder}/_rels/{file}.rels"), folder)?;
         let mut workbook = Workbook { sheets: Vec::new(), from_1904: false, relations };
         if Path::new(&name).extension().is_some_and(|ending| ending.eq_ignore_ascii_case("bin")) {
-            return Err("it is of the kind .xlsb; save it as .xlsx".into());
+            return Err("it is an .xlsb workbook; save it as .xlsx".into());
         }
         let mut xml = self.part(&name)?.ok_or_else(|| format!("it has no {name}"))?;
         while let Some(piece) = xml.next()? {
@@ -126,26 +126,26 @@ impl Package {
 }
 
 impl Relation {
-    /// Whether it leads to a part of this kind; the namespaces before it differ between editions of the standard.
+    /// Returns whether it refers to a part of this kind; the namespaces differ between editions of the standard.
     fn is(&self, kind: &str) -> bool {
         self.kind.rsplit('/').next() == Some(kind)
     }
 }
 
 impl Workbook {
-    /// The part of the first sheet that people see and that has cells: a chart has none.
+    /// Returns the part of the first visible sheet that has cells; a chart has none.
     pub(super) fn first_sheet(&self) -> Option<&str> {
         self.sheets.iter().filter(|sheet| !sheet.is_hidden).find_map(|sheet| self.cells_of(sheet))
     }
 
-    /// The part of the worksheet of a name, hidden or not.
+    /// Returns the part of the worksheet of a name, hidden or not.
     pub(super) fn sheet(&self, name: &str) -> Option<&str> {
         let wanted = name.trim().to_lowercase();
         let is_meant = |sheet: &&Sheet| sheet.name.trim().to_lowercase() == wanted;
         self.sheets.iter().filter(is_meant).find_map(|sheet| self.cells_of(sheet))
     }
 
-    /// The names of its worksheets.
+    /// Returns the names of the worksheets.
     pub(super) fn worksheets(&self) -> impl Iterator<Item = &str> {
         let with_cells = self.sheets.iter().filter(|sheet| self.cells_of(sheet).is_some());
         with_cells.map(|sheet| sheet.name.as_str())
@@ -156,16 +156,16 @@ impl Workbook {
         found.is("worksheet").then_some(found.part.as_str())
     }
 
-    /// The part of a kind that there is once.
+    /// Returns the part of a kind that occurs once.
     pub(super) fn part(&self, kind: &str) -> Option<&str> {
         self.relations.iter().find(|relation| relation.is(kind)).map(|relation| relation.part.as_str())
     }
 }
 
-/// How many parts an archive says it has, where it says so in the way of large archives. Without that it can't say more
-/// than 65,535. The archive's reader holds some hundred bytes of each before anybody can ask how many there are.
+/// Returns the number of parts that a ZIP64 archive claims; other archives cannot claim more than 65,535. The ZIP
+/// reader allocates some hundred bytes for each part before the number can be checked.
 fn claimed_parts(file: &mut File) -> io::Result<u64> {
-    /// The end of the directory of a large archive begins so; 32 bytes on stands how many parts there are.
+    /// The signature of the ZIP64 end of the directory; the number of parts follows at offset 32.
     const SIGNATURE: &[u8] = b"PK\x06\x06";
     const LENGTH: usize = 40;
     let (mut most, mut window) = (0, Vec::new());

@@ -1,4 +1,4 @@
-//! The cells of a sheet, in order, and what they refer to: shared texts and formats.
+//! Reads the cells of a sheet in order, with the shared texts and formats that they refer to.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -8,18 +8,18 @@ use super::number_format::{DateSystem, NumberFormat};
 use super::xml::{Element, Piece, Xml};
 use crate::campaign::NUMBER_MARK;
 
-/// The most bytes of all shared texts, and how many there may be: together at most 80 MiB in memory.
+/// Maximum size and number of all shared texts: together at most 80 MiB in memory.
 const TEXTS: usize = 64 << 20;
 const COUNT: usize = 4 << 20;
-/// The most bytes of one text: 32,767 characters.
+/// Maximum size of one text, in bytes: 32,767 characters.
 const TEXT: usize = 128 * 1024;
-/// The most formats of cells.
+/// Maximum number of cell formats.
 const FORMATS: usize = 65_536;
-/// The most formats of numbers, and how many bytes their codes may have together.
+/// Maximum number of number formats, and of bytes of all their codes.
 const NUMBER_FORMATS: usize = 4_096;
 const CODES: usize = 256 * 1024;
 
-/// The texts that cells share, one behind the other. What the workbook says of their number is not believed.
+/// The shared texts, concatenated. The count that the workbook claims is ignored.
 #[derive(Default)]
 pub(super) struct Texts {
     bytes: String,
@@ -43,7 +43,7 @@ impl Texts {
         if self.bytes.len() + text.len() > TEXTS || self.ends.len() >= COUNT {
             return Err(format!("its texts are more than {} MiB, or {COUNT}", TEXTS >> 20));
         }
-        // Grown in even steps: doubling would hold three times as much for a moment.
+        // Grow in fixed steps: doubling would need three times the memory for a moment.
         if self.bytes.capacity() < self.bytes.len() + text.len() {
             self.bytes.reserve_exact(text.len().max(4 << 20));
         }
@@ -61,7 +61,7 @@ impl Texts {
     }
 }
 
-/// What stands in the `t` elements of a text, but for how it is pronounced.
+/// Collects the `t` elements of a text, without its pronunciation.
 #[derive(Default)]
 struct Text {
     so_far: String,
@@ -95,7 +95,7 @@ impl Text {
     }
 }
 
-/// Characters that XML has not are written as `_x000D_` in a workbook.
+/// A workbook writes characters that XML does not allow as `_x000D_`.
 fn unescaped(text: &str) -> String {
     let (mut out, mut rest) = (String::with_capacity(text.len()), text);
     while let Some(at) = rest.find("_x") {
@@ -117,18 +117,18 @@ fn unescaped(text: &str) -> String {
     out
 }
 
-/// How numbers are shown, by the format of their cell.
+/// Number formats, by the format of a cell.
 #[derive(Default)]
 pub(super) struct Formats {
     numbers: Vec<NumberFormat>,
-    /// Of each format of cells the place of its format of numbers.
+    /// For each cell format, the index of its number format.
     cells: Vec<u16>,
 }
 
 impl Formats {
     pub(super) fn read<R: Read>(xml: &mut Xml<R>) -> Result<Self, String> {
         let mut formats = Self::default();
-        // By the number that the workbook gives them.
+        // By the id that the workbook gives them.
         let mut known: HashMap<u32, u16> = HashMap::new();
         let (mut codes, mut is_inside) = (0, false);
         while let Some(piece) = xml.next()? {
@@ -177,7 +177,7 @@ impl Formats {
     }
 }
 
-/// The number of a cell's format.
+/// Reads the index of a cell's format.
 fn format(value: &[u8]) -> usize {
     std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
@@ -186,14 +186,14 @@ fn number(element: &Element<'_>, name: &str) -> u32 {
     element.attribute(name).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// What a sheet's cells need to be read.
+/// The shared texts, formats and date system for reading cells.
 pub(super) struct Context {
     pub(super) texts: Texts,
     pub(super) formats: Formats,
     pub(super) dates: DateSystem,
 }
 
-/// What a cell holds: the values of its attribute `t`.
+/// The type of a cell: its attribute `t`.
 #[derive(Clone, Copy, Default)]
 enum Kind {
     #[default]
@@ -218,7 +218,7 @@ impl Kind {
     }
 }
 
-/// A cell that is being read.
+/// The cell that is being read.
 #[derive(Default)]
 struct Open {
     kind: Kind,
@@ -226,7 +226,7 @@ struct Open {
     value: Text,
 }
 
-/// Where a cell is: its row and column, from 0.
+/// The position of a cell: row and column, from 0.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     pub(super) row: u32,
@@ -235,7 +235,7 @@ pub(super) struct Place {
     pub(super) is_hidden: bool,
 }
 
-/// Hands on each cell that there is, and what it says.
+/// Calls a function with the position and the text of each cell.
 pub(super) fn cells<R: Read>(
     xml: &mut Xml<R>,
     context: &Context,
@@ -244,7 +244,7 @@ pub(super) fn cells<R: Read>(
     let (mut row, mut column, mut in_data, mut is_hidden) = (0_u32, 0_u32, false, false);
     let mut cell: Option<Open> = None;
     let far = |at: u32| {
-        Fault::Broken(format!("a cell in row {} lies outside of what a sheet may have", at.saturating_add(1)))
+        Fault::Broken(format!("a cell in row {} is outside the limits of a sheet", at.saturating_add(1)))
     };
     while let Some(piece) = xml.next()? {
         match piece {
@@ -290,7 +290,7 @@ pub(super) fn cells<R: Read>(
     Err(Fault::Broken("its sheet does not end".into()))
 }
 
-/// `B7` as row 6 and column 1, within what a sheet may have.
+/// Parses `B7` as row 6 and column 1, within the limits of a sheet.
 fn place(text: &str) -> Option<(u32, u32)> {
     const ROWS: u32 = 1 << 20;
     const COLUMNS: u32 = 1 << 14;
@@ -304,7 +304,7 @@ fn place(text: &str) -> Option<(u32, u32)> {
 }
 
 impl Open {
-    /// What the cell says, as text.
+    /// Returns the cell as text.
     fn says(&mut self, context: &Context) -> String {
         let raw = std::mem::take(&mut self.value.so_far);
         match self.kind {
@@ -316,20 +316,20 @@ impl Open {
             Kind::Date => raw,
             Kind::Bool if raw.trim() == "1" => marked("TRUE".into(), "1"),
             Kind::Bool => marked("FALSE".into(), "0"),
-            // An error, as #N/A.
+            // An error, e.g. #N/A.
             Kind::Error => String::new(),
             Kind::Number => self.number(raw.trim(), context),
         }
     }
 
-    /// A text as it is shown. Whoever writes the mark of numbers in one has meant nothing by it.
+    /// Returns a text as it is shown, without any number mark that it may contain.
     fn text(&self, text: &str, context: &Context) -> String {
         let format = context.formats.of(self.format).filter(|format| !format.is_general());
         let shown = format.map_or_else(|| text.to_owned(), |format| format.text(text));
         if shown.contains(NUMBER_MARK) { shown.replace(NUMBER_MARK, "") } else { shown }
     }
 
-    /// A number as it is shown, and what it is where that is another text.
+    /// Returns a number as it is shown, followed by the number itself if that is another text.
     fn number(&self, raw: &str, context: &Context) -> String {
         let Some(number) = raw.parse::<f64>().ok().filter(|number| number.is_finite()) else {
             return raw.into();
@@ -343,7 +343,7 @@ impl Open {
     }
 }
 
-/// What is shown, with the number behind it where that is another text.
+/// Joins the shown text and the number, if they differ.
 fn marked(mut shown: String, number: &str) -> String {
     if shown != number {
         shown.push(NUMBER_MARK);

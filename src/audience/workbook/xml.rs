@@ -1,5 +1,5 @@
-//! XML parts of a workbook, read piece by piece. A part can neither make the reader hold more than a few hundred KiB nor
-//! unpack more than all parts together may: every length and depth that it claims or has is checked.
+//! Reads the XML parts of a workbook piece by piece. Every length and depth is checked, so a part can neither make
+//! the reader hold more than a few hundred KiB nor exceed the total size of all parts.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -10,14 +10,14 @@ use quick_xml::escape::resolve_predefined_entity;
 use quick_xml::events::{BytesEnd, BytesStart, Event};
 use quick_xml::{Reader, XmlVersion};
 
-/// The most bytes of one tag or one text between two tags: a cell holds 32,767 characters.
+/// Maximum size of a tag or of a text between two tags, in bytes: a cell holds at most 32,767 characters.
 const PIECE: usize = 256 * 1024;
-/// The most pieces of all parts together: ten million cells with a value, which take some seconds.
+/// Maximum number of pieces of all parts: ten million cells with a value, which take some seconds.
 const PIECES: u64 = 50_000_000;
-/// How deep elements may stand in each other. A workbook needs about ten.
+/// Maximum nesting depth of elements. A workbook needs about ten.
 const DEPTH: usize = 64;
 
-/// How many bytes all parts of a workbook may unpack to, how many of them are left, and how many pieces may still be read.
+/// The size limit of all unpacked parts, how many bytes of it are left, and how many pieces may still be read.
 pub(super) struct Budget {
     all: u64,
     left: Cell<u64>,
@@ -30,24 +30,24 @@ impl Budget {
     }
 }
 
-/// A part of a workbook.
+/// A reader of one part of a workbook.
 pub(super) struct Xml<R: Read> {
     reader: Reader<Metered<BufReader<R>>>,
     buffer: Vec<u8>,
-    /// A character that was written as a reference.
+    /// A character that was written as an entity.
     character: [u8; 4],
     depth: usize,
 }
 
-/// A piece of XML, without its namespace.
+/// A piece of XML. Names have no namespace.
 pub(super) enum Piece<'a> {
-    /// An element begins.
+    /// The start of an element.
     Open(Element<'a>),
-    /// An element ends.
+    /// The end of an element.
     Close(End<'a>),
-    /// Text, or part of one.
+    /// A text, or part of one.
     Text(Cow<'a, str>),
-    /// Neither, as a comment.
+    /// Anything else, e.g. a comment.
     Nothing,
 }
 
@@ -55,29 +55,29 @@ pub(super) enum Piece<'a> {
 pub(super) struct End<'a>(BytesEnd<'a>);
 
 impl End<'_> {
-    /// Its name.
+    /// Returns the local name.
     pub(super) fn is(&self, name: &str) -> bool {
         self.0.local_name().as_ref() == name.as_bytes()
     }
 }
 
-/// The beginning of an element.
+/// The start of an element.
 pub(super) struct Element<'a>(BytesStart<'a>);
 
 impl Element<'_> {
-    /// Its name.
+    /// Returns the local name.
     pub(super) fn is(&self, name: &str) -> bool {
         self.0.local_name().as_ref() == name.as_bytes()
     }
 
-    /// Hands on each attribute: its name, and its value as it is written.
+    /// Calls a function with the name and the raw value of each attribute.
     pub(super) fn each_attribute(&self, mut each: impl FnMut(&[u8], &[u8])) {
         for attribute in self.0.attributes().with_checks(false).flatten() {
             each(attribute.key.local_name().as_ref(), &attribute.value);
         }
     }
 
-    /// The value of an attribute.
+    /// Returns the value of an attribute.
     pub(super) fn attribute(&self, name: &str) -> Option<String> {
         let mut attributes = self.0.attributes();
         let mut all = attributes.with_checks(false).flatten();
@@ -99,11 +99,11 @@ impl<R: Read> Xml<R> {
         Self { reader, buffer: Vec::new(), character: [0; 4], depth: 0 }
     }
 
-    /// The next piece; `None` at the end.
+    /// Reads the next piece; `None` at the end.
     ///
     /// # Errors
     ///
-    /// What is wrong with the part.
+    /// Why the part is invalid.
     pub(super) fn next(&mut self) -> Result<Option<Piece<'_>>, String> {
         self.buffer.clear();
         let metered = self.reader.get_mut();
@@ -123,7 +123,7 @@ impl<R: Read> Xml<R> {
             Event::Start(start) => {
                 self.depth += 1;
                 if self.depth > DEPTH {
-                    return Err(format!("its elements stand more than {DEPTH} deep in each other"));
+                    return Err(format!("its elements are nested more than {DEPTH} deep"));
                 }
                 Piece::Open(Element(start))
             }
@@ -148,7 +148,7 @@ impl<R: Read> Xml<R> {
     }
 }
 
-/// A reader that stops where a piece, or all parts together, are too long.
+/// A reader that fails when a piece, or all parts together, exceed their limit.
 struct Metered<R> {
     reader: R,
     budget: Rc<Budget>,

@@ -1,56 +1,56 @@
-//! The codes of providers, delivery reports and flowcast itself: what each means, what flowcast does
-//! about it by itself, and what a person can do.
+//! The codes of providers, delivery reports and flowcast: their meaning, what flowcast does, and what a person can
+//! do.
 //!
-//! One table serves the answers of providers, `flowcast explain`, the reports and `docs/reference/codes.md`.
+//! One table is used for providers' responses, `flowcast explain`, reports and `docs/reference/codes.md`.
 
 mod table;
 
 pub use table::CODES;
 
-/// A code and what to know of it.
+/// A code with its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Code {
-    /// Who says it.
+    /// The source.
     pub source: Source,
-    /// The code, as it is kept with a message.
+    /// The code as it is stored with a message.
     pub code: &'static str,
-    /// The number that document 001 gives to an `EX_…` code, or Meta's name of a number.
+    /// The number of an `EX_…` code in document 001, or Meta's name of a number.
     pub also: &'static str,
-    /// What it does to a message, a campaign, an account.
+    /// The effect on a message, a campaign or an account.
     pub effect: Effect,
-    /// What a person should do.
+    /// The action for a person.
     pub advice: Advice,
-    /// What it means.
+    /// The meaning.
     pub meaning: &'static str,
-    /// What to do, in words.
+    /// The action, in words.
     pub remedy: &'static str,
 }
 
-/// Who says a code.
+/// The source of a code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// Exotel's delivery reports (document 001).
     Exotel,
     /// Kaleyra's answers (document 002).
     Kaleyra,
-    /// Meta's Cloud API; the providers hand its codes on.
+    /// Meta's Cloud API; the providers forward its codes.
     Meta,
-    /// An HTTP status that stands as the code of one message (document 001).
+    /// An HTTP status used as the code of one message (document 001).
     Http,
     /// flowcast.
     Flowcast,
 }
 
-/// What a code does when it comes in an answer. Nothing of a message that is refused so was taken.
+/// The effect of a code in a response. A message refused with it was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// No failure.
     None,
     /// The message is rejected.
     Reject,
-    /// The message is tried again later.
+    /// The message is retried later.
     Retry,
-    /// The account is slowed for every worker, and the message tried again.
+    /// The account is slowed for every worker, and the message is retried.
     Slow,
     /// The flow is slowed for every campaign that uses it.
     SlowFlow,
@@ -66,27 +66,27 @@ pub enum Effect {
     HoldAccount,
 }
 
-/// What a person should do: one of four things, or nothing.
+/// What a person should do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
     /// Nothing.
     None,
     /// Wait, and send it again.
     Wait,
-    /// Leave this person out.
+    /// Skip this recipient.
     SkipPerson,
-    /// Stop, and mend the account, the number or the flow.
+    /// Stop, and fix the account, the number or the flow.
     StopCampaign,
-    /// Mend the template or the content.
+    /// Fix the template or the content.
     FixTemplate,
 }
 
 impl Advice {
-    /// Every one of them.
+    /// All values.
     pub const ALL: [Self; 5] =
         [Self::None, Self::Wait, Self::SkipPerson, Self::StopCampaign, Self::FixTemplate];
 
-    /// In words.
+    /// Returns the words for people.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "nothing to do",
@@ -99,7 +99,7 @@ impl Advice {
 }
 
 impl Source {
-    /// In words.
+    /// Returns the words for people.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Exotel => "Exotel",
@@ -112,7 +112,7 @@ impl Source {
 }
 
 impl Effect {
-    /// What flowcast does by itself when an answer has the code.
+    /// Returns what flowcast does when a response has the code.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "nothing",
@@ -132,7 +132,7 @@ impl Effect {
 }
 
 impl Code {
-    /// Meaning and remedy on one line.
+    /// Returns the meaning and the remedy on one line.
     pub fn summary(&self) -> String {
         let Self { meaning, remedy, advice, .. } = self;
         match advice {
@@ -141,7 +141,7 @@ impl Code {
         }
     }
 
-    /// The same beside a text of the provider, which may say the meaning itself.
+    /// Returns the same for use after the provider's text, which may include the meaning.
     pub fn beside(&self, text: &str) -> String {
         let summary = self.summary();
         let rest = summary.strip_prefix(self.meaning).filter(|_| text.contains(self.meaning));
@@ -154,7 +154,7 @@ fn capitalised(text: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
-/// A code of one source, as an answer has it.
+/// Looks up a code of one source.
 ///
 /// ```
 /// use flowcast::campaign::codes::{self, Effect, Source};
@@ -163,7 +163,7 @@ fn capitalised(text: &str) -> String {
 /// assert_eq!(codes::of(Source::Meta, "130429").unwrap().effect, Effect::Slow);
 /// ```
 pub fn of(source: Source, code: &str) -> Option<&'static Code> {
-    // Meta writes its permissions as a span of numbers.
+    // Meta documents its permission errors as a range of numbers.
     let code = match code.parse::<u32>() {
         Ok(200..=299) if source == Source::Meta => "200",
         _ => code,
@@ -171,30 +171,29 @@ pub fn of(source: Source, code: &str) -> Option<&'static Code> {
     CODES.iter().find(|known| known.source == source && known.code == code)
 }
 
-/// A code of Meta's that a provider hands on. Only its numbers of six digits, and 368, can't be
-/// mistaken for another's.
+/// Looks up a code of Meta's that a provider forwards. Only its six-digit numbers, and 368, are unambiguous.
 pub fn of_meta_handed_on(code: &str) -> Option<&'static Code> {
     (code == "368" || code.len() == 6).then(|| of(Source::Meta, code)).flatten()
 }
 
-/// Whether a report with this code says that a message was not sent on, because its flow was throttled: sent again, it is
-/// the first that its person gets.
+/// Returns whether a report with this code says that a message was not sent because its flow was throttled: resending
+/// it is no duplicate.
 pub fn is_unsent(code: &str) -> bool {
     of_meta_handed_on(code).is_some_and(|known| known.effect == Effect::SlowFlow)
 }
 
-/// A code that stands in a report, where nothing says whose it is; names and numbers both do.
+/// Looks up a code in a report without a source, by name or number.
 pub fn in_report(code: &str) -> Option<&'static Code> {
     explain(code).into_iter().next()
 }
 
-/// The same with the text that came with it: Exotel's own name of a failure says more than its number.
+/// Looks up a code together with its text: Exotel's name of a failure says more than its number.
 pub fn reported(code: &str, text: &str) -> Option<&'static Code> {
     let name = text.split(':').next().filter(|name| name.starts_with("EX_"));
     name.and_then(in_report).or_else(|| in_report(code))
 }
 
-/// All that a code can mean, whoever says it; the likeliest first. Letters may be in any case.
+/// Returns all meanings of a code, from any source, the most likely first. Case is ignored.
 pub fn explain(code: &str) -> Vec<&'static Code> {
     let is = |known: &&Code| known.code.eq_ignore_ascii_case(code);
     let mut found: Vec<&Code> = CODES.iter().filter(is).collect();
@@ -204,7 +203,7 @@ pub fn explain(code: &str) -> Vec<&'static Code> {
     if found.is_empty() {
         found.extend(of(Source::Meta, code));
     }
-    // A short number on a message is an HTTP status more often than one of Meta's.
+    // A short number is more often an HTTP status than a code of Meta's.
     found.sort_by_key(|code| code.source != Source::Http);
     found
 }
@@ -226,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_flowcast_does_by_itself_agrees_with_what_it_advises() {
+    fn effects_agree_with_actions() {
         for code in CODES {
             let fits = match code.effect {
                 Effect::None => code.advice == Advice::None,
@@ -251,7 +250,7 @@ mod tests {
             assert!(found[0].code.starts_with("EX_"), "{number}");
         }
         assert_eq!(explain("ex_message_delivered"), explain("30002"));
-        // The document's example has this number for the same name.
+        // The document's example has this number with the same name.
         assert_eq!(explain("25001"), explain("30002"));
     }
 

@@ -1,4 +1,4 @@
-//! `WhatsApp` content: which types there are, what each may hold, and how a person would see it.
+//! `WhatsApp` content: its types, their rules, warnings and a preview.
 
 mod documents;
 mod preview;

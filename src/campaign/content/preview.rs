@@ -1,10 +1,10 @@
-//! A message as a person would see it in the chat, as plain text.
+//! Shows a message as plain text, as in the chat.
 
 use serde_json::Value;
 
-/// The lines of a rendered message: header, body, footer, then what can be tapped.
+/// Returns the lines of a rendered message: header, body, footer, then buttons and rows.
 ///
-/// A template's text lives with the provider, so only its name and values can be shown.
+/// The provider has a template's text, so only its name and values can be shown.
 pub fn preview(content: &Value) -> Vec<String> {
     let kind = text(content, "/type");
     let object = &content[kind];

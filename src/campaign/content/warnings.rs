@@ -1,11 +1,11 @@
-//! What content may hold and will hardly show as its author means it: told by a check, and no reason to refuse a job.
+//! Warnings about valid content that is unlikely to be shown as intended. They do not refuse a job.
 
 use serde_json::Value;
 
 use super::super::problem::Problem;
 use super::super::rules::{is_template, plain_markdown};
 
-/// What is doubtful of a message, each with its place below `/message`.
+/// Returns the warnings about a message, each with its pointer below `/message`.
 pub fn warnings(message: &Value) -> Vec<Problem> {
     let mut found = Vec::new();
     let text = |pointer: &str| message.pointer(pointer).and_then(Value::as_str);
@@ -25,7 +25,7 @@ pub fn warnings(message: &Value) -> Vec<Problem> {
     {
         warn(
             "/sticker/link",
-            "is not called .webp: a sticker is an image/webp of 512 x 512 pixels and at most 100 KB, an animated one at \
+            "does not end in .webp: a sticker is an image/webp of 512 x 512 pixels and at most 100 KB, an animated one at \
              most 500 KB (Exotel's documentation)",
         );
     }
@@ -35,13 +35,13 @@ pub fn warnings(message: &Value) -> Vec<Problem> {
     {
         warn(
             "/document/filename",
-            "has no extension, and that says how WhatsApp shows the document (Exotel's documentation)",
+            "has no extension, which says how WhatsApp shows the document (Exotel's documentation)",
         );
     }
     if text("/location/address").is_some() && text("/location/name").is_none() {
-        warn("/location/address", "is shown only beside a name (Exotel's documentation)");
+        warn("/location/address", "is shown only with a name (Exotel's documentation)");
     }
-    let markdown = "is shown with its signs: formatting works in a body and a footer, and not here (Exotel's documentation)";
+    let markdown = "is shown with its formatting signs: formatting works only in a body and a footer (Exotel's documentation)";
     for (pointer, text) in plain_places(message) {
         if !is_template(text) && plain_markdown(text) {
             warn(&pointer, markdown);
@@ -50,7 +50,7 @@ pub fn warnings(message: &Value) -> Vec<Problem> {
     found
 }
 
-/// The texts that are shown without formatting: a header, a list's button, a reply's title.
+/// Returns the texts that are shown without formatting: a header, a list's button, a reply's title.
 fn plain_places(message: &Value) -> Vec<(String, &str)> {
     let replies = (0..3).map(|nth| format!("/interactive/action/buttons/{nth}/reply/title"));
     let places = ["/interactive/header/text", "/interactive/action/button"].map(str::to_owned).into_iter();
@@ -71,7 +71,7 @@ fn has_previewed_link(body: &str) -> bool {
     body.split_whitespace().any(host_is_named)
 }
 
-/// The path of an address, without what stands behind it.
+/// Returns the path of a URL, without query and fragment.
 fn path(link: &str) -> String {
     url::Url::parse(link).map(|url| url.path().to_owned()).unwrap_or_default()
 }
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_hardly_shown_as_meant_is_told() {
+    fn content_that_may_not_be_shown_as_intended_gives_a_warning() {
         let sticker = |link: &str| json!({ "type": "sticker", "sticker": { "link": link } });
         assert_eq!(places(&sticker("https://example.com/a.png")), ["/message/sticker/link"]);
         assert!(places(&sticker("https://example.com/a.WEBP?x=1")).is_empty());
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn signs_of_formatting_where_there_is_none_are_told() {
+    fn formatting_signs_outside_a_body_give_a_warning() {
         let list =
             |button: &str| json!({ "interactive": { "type": "list", "action": { "button": button } } });
         assert_eq!(places(&list("*Choose*")), ["/message/interactive/action/button"]);

@@ -44,7 +44,7 @@ const RATE: Rule = Rule::Parsed {
 const TIME: Rule = Rule::Parsed {
     check: |text| {
         reads::<jiff::Timestamp>(text)
-            .map_err(|_| "must be a time with an offset, as 2026-11-01T09:00:00+05:30".into())
+            .map_err(|_| "must be a time with an offset, e.g. 2026-11-01T09:00:00+05:30".into())
     },
     about: "a time with an offset (RFC 3339)",
     spelled: Spelled::As(
@@ -52,7 +52,7 @@ const TIME: Rule = Rule::Parsed {
     ),
 };
 const CLOCK: Rule = Rule::Parsed {
-    check: |text| reads::<jiff::civil::Time>(text).map_err(|_| "must be a time of day, as 09:00".into()),
+    check: |text| reads::<jiff::civil::Time>(text).map_err(|_| "must be a time of day, e.g. 09:00".into()),
     about: "a time of day, as 09:00",
     spelled: Spelled::As(r"^(.*[Tt _])?[0-9]{2}(:?[0-9]{2}){0,2}([.,][0-9]{1,9})?([+-].*)?(\[.*\])*$"),
 };
@@ -60,7 +60,7 @@ const ZONE: Rule = Rule::Parsed {
     check: |text| {
         jiff::tz::TimeZone::get(text)
             .map(drop)
-            .map_err(|_| "must be a time zone of the IANA database, as Asia/Kolkata".into())
+            .map_err(|_| "must be a time zone of the IANA database, e.g. Asia/Kolkata".into())
     },
     about: "a time zone of the IANA database",
     spelled: Spelled::As("^[A-Za-z0-9._+/-]+$"),
@@ -70,7 +70,7 @@ const REGION: Rule = Rule::Parsed {
         if PhoneParser::knows_region(text) {
             Ok(())
         } else {
-            Err("must be a two-letter region in capitals, as IN".into())
+            Err("must be a two-letter region in capitals, e.g. IN".into())
         }
     },
     about: "a two-letter region (ISO 3166), as IN",
@@ -83,7 +83,7 @@ const DELIMITER: Rule = Rule::Parsed {
         {
             Ok(())
         }
-        _ => Err("must be one ASCII character, as \",\" or \";\" or \"\\t\"".into()),
+        _ => Err("must be one ASCII character, e.g. \",\" or \";\" or \"\\t\"".into()),
     },
     about: "one ASCII character; found by itself when left out",
     spelled: Spelled::As(r"^[\u0000-\u0009\u000b\u000c\u000e-!#-/:-@\[-`{-\u007f]$"),
@@ -339,7 +339,9 @@ const NOT_EMPTY: Spelled =
 const ENCODING: Rule = Rule::Parsed {
     check: |text| match CharacterSet::named(text) {
         Some(_) => Ok(()),
-        None => Err("must be an encoding's WHATWG or IANA name, as macintosh, ibm850 or windows-1251".into()),
+        None => {
+            Err("must be an encoding's WHATWG or IANA name, e.g. macintosh, ibm850 or windows-1251".into())
+        }
     },
     about: "how the file's characters are written, as macintosh, ibm850 or windows-1251; found by itself when left out",
     spelled: Spelled::As("^[\t-\r -~\u{a0}]+$"),

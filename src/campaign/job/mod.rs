@@ -183,7 +183,7 @@ impl Job {
             return Err(vec![Problem::new("/version", message)]);
         }
         if let Value::String(_) = document {
-            let message = "must be an object, and is a text; was the job turned into JSON twice?";
+            let message = "must be an object, not a text; was the job turned into JSON twice?";
             return Err(vec![Problem::new("", message)]);
         }
         let findings = rules::check(&Rule::Object(form::JOB), &document, "");
@@ -349,7 +349,7 @@ mod tests {
         let faults = faults(&job).join("\n");
         assert!(faults.contains("from: an E.164 number is"), "{faults}");
         assert!(faults.contains("limits messages: a limit of 0 can never be met"), "{faults}");
-        assert!(faults.contains(r#"the job: "account" is required and missing"#), "{faults}");
+        assert!(faults.contains(r#"the job: "account" is required but missing"#), "{faults}");
     }
 
     #[test]
@@ -358,7 +358,7 @@ mod tests {
         assert!(read(b"{\"version\": 1,\n oops").contains("line 2 column 2"));
         assert!(read(b"\xff\xfe").contains("not UTF-8 (byte 0)"));
         assert!(read(b"").contains("is not JSON"));
-        assert!(read(b"[]").contains("must be an object, and is a list"));
+        assert!(read(b"[]").contains("must be an object, not a list"));
         assert!(read(b"{\"version\": 2}").contains("reads version 1"));
     }
 

@@ -1,6 +1,6 @@
-//! What is plainly a mobile number in the countries with the most users: facts of libphonenumber's plans (9.0.42), as
-//! patterns of ours, because the library keeps its own to itself. Each is part of what the library takes for valid; a test
-//! makes numbers of each pattern and asks the library.
+//! Patterns of mobile numbers in the countries with the most users, from libphonenumber's plans (9.0.42): the library
+//! does not expose its own. Each pattern is a subset of what the library considers valid; a test generates numbers
+//! from each pattern and checks them with the library.
 
 use std::sync::OnceLock;
 
@@ -18,19 +18,19 @@ impl Plan {
         Self { code, pattern, compiled: OnceLock::new() }
     }
 
-    /// The plan of a calling code, where there is one.
+    /// Returns the plan of a calling code, if there is one.
     pub(super) fn of(code: u16) -> Option<&'static Self> {
         PLANS.iter().find(|plan| plan.code == code)
     }
 
-    /// Whether digits within the country are a mobile number there. They must be ASCII.
+    /// Returns whether national digits, in ASCII, are a mobile number.
     pub(super) fn is_mobile(&self, national: &str) -> bool {
         let compile = || RegexBuilder::new(&format!("^(?:{})$", self.pattern)).unicode(false).build().ok();
         self.compiled.get_or_init(compile).as_ref().is_some_and(|pattern| pattern.is_match(national))
     }
 }
 
-/// Those with the most users first.
+/// Sorted by number of users.
 static PLANS: [Plan; 22] = [
     Plan::new(
         91,

@@ -1,9 +1,9 @@
-//! Bounds on what an expression may make, so that no job takes the memory of its worker.
+//! Limits on what an expression may produce, so that no job exhausts a worker's memory.
 //!
-//! Jinja lets a few characters stand for gigabytes: `replace` multiplies lengths, `*` repeats a text,
-//! `~` joins one to itself. Fuel counts steps and not what a step makes, so each way to make a value is
-//! bounded here: filters by what goes in and what comes out, `*` to numbers (`operators.rs`), names by
-//! how often a string uses them. What remains makes at most a few MiB for a message.
+//! In Jinja a few characters can produce gigabytes: `replace` multiplies lengths, `*` repeats a text, `~`
+//! concatenates. Fuel counts steps, not the size of their results, so each way to produce a value is limited: filters
+//! by the size of their input and output, `*` to numbers (`operators.rs`), names by how often a string uses them. A
+//! message then needs at most a few MiB.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -11,27 +11,29 @@ use std::cell::Cell;
 use minijinja::value::{Rest, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value, filters, functions};
 
-use super::expression;
 use super::numbers::{ShownNumber, truth};
+use super::title_case::{capitalized, title};
 
-/// The most bytes of one value, far above the longest message.
+/// Maximum size of a value, in bytes, far above the longest message.
 pub(super) const VALUE: usize = 64 * 1024;
-/// The most bytes that one string may take in and make while it is filled.
+/// The error for a value that no message could contain.
+pub(super) const TOO_LONG: &str = "a value is longer than any message";
+/// Maximum number of input and output bytes while one string is rendered.
 const TOTAL: usize = 1 << 20;
-/// What an item of a list takes besides what is in it.
+/// Overhead of a list item, in bytes.
 const ITEM: usize = 16;
-/// Filters that make more than they take in, or lay out lists for pages.
+/// Unsupported filters: their output is larger than their input, or they lay out lists for pages.
 const NOT_OFFERED: [&str; 10] =
     ["attr", "batch", "chain", "format", "groupby", "indent", "pprint", "slice", "urlencode", "zip"];
-/// Functions that tell of the inside, or keep what a loop gathers.
+/// Unsupported functions: they reveal internals, or keep what a loop collects.
 const NO_FUNCTIONS: [&str; 2] = ["debug", "namespace"];
 
 thread_local! {
-    /// What the string that is being filled on this thread may still take in and make.
+    /// The remaining bytes of the string that this thread is rendering.
     static LEFT: Cell<usize> = const { Cell::new(TOTAL) };
 }
 
-/// Bounds what an environment offers.
+/// Limits the filters and functions of an environment.
 pub(super) fn bound(jinja: &mut Environment<'static>) {
     for name in NOT_OFFERED {
         jinja.remove_filter(name);
@@ -58,16 +60,16 @@ pub(super) fn bound(jinja: &mut Environment<'static>) {
         jinja,
         "bool",
         Value::from_function(|value: Value| {
-            let no_truth = || Error::new(ErrorKind::InvalidOperation, "the value is neither yes nor no");
+            let no_truth = || Error::new(ErrorKind::InvalidOperation, "the value is neither true nor false");
             truth(&value).ok_or_else(no_truth)
         }),
     );
-    // By Unicode's rules, as where no filter of Jinja's is needed.
-    let title = Value::from_function(|text: Cow<'_, str>| expression::title(&text));
+    // By Unicode's rules, as in `placeholder.rs`.
+    let title = Value::from_function(|text: Cow<'_, str>| title(&text));
     bound_filter(jinja, "title", title);
-    let capitalize = Value::from_function(|text: Cow<'_, str>| expression::capitalized(&text));
+    let capitalize = Value::from_function(|text: Cow<'_, str>| capitalized(&text));
     bound_filter(jinja, "capitalize", capitalize);
-    // The number of a value that has one, for operators; other values stay as they are.
+    // For operators: the number of a value that has one; other values are unchanged.
     bound_filter(jinja, "number", Value::from_function(|value: Value| value));
     let range = Value::from_function(functions::range);
     jinja.add_function("range", move |state: &mut State, args: Rest<Value>| {
@@ -77,8 +79,8 @@ pub(super) fn bound(jinja: &mut Environment<'static>) {
     });
 }
 
-/// Begins to fill a string that uses names so often, the longest of whose values has so many bytes.
-/// Returns whether it may be filled at all.
+/// Starts the budget of a string, from the number of its names and the size of their longest value. Returns whether
+/// it may be rendered.
 pub(super) fn begin(names: usize, longest: usize) -> bool {
     LEFT.set(TOTAL);
     longest <= VALUE && names.saturating_mul(longest) <= TOTAL
@@ -96,7 +98,7 @@ fn bound_filter(jinja: &mut Environment<'static>, name: &'static str, filter: Va
             ("join", [items, with, ..]) => {
                 spend(length(with).saturating_mul(items.len().unwrap_or_default()))?;
             }
-            // An indent is as long as its argument says.
+            // An indent has the length that its argument says.
             ("tojson", [_, _, ..]) => return Err(too_much()),
             _ => {}
         }
@@ -107,10 +109,10 @@ fn bound_filter(jinja: &mut Environment<'static>, name: &'static str, filter: Va
 }
 
 fn too_much() -> Error {
-    Error::new(ErrorKind::InvalidOperation, "makes more than any message holds")
+    Error::new(ErrorKind::InvalidOperation, "produces more than a message can contain")
 }
 
-/// Takes bytes from what is left for the string.
+/// Subtracts bytes from the budget of the string.
 fn spend(bytes: usize) -> Result<(), Error> {
     let left = LEFT.get().checked_sub(bytes).filter(|_| bytes <= VALUE).ok_or_else(too_much)?;
     LEFT.set(left);
@@ -121,14 +123,14 @@ fn length(value: &Value) -> usize {
     value.as_str().map_or(0, str::len)
 }
 
-/// How long a text is with each `from` in it replaced.
+/// Returns the length of a text after replacing each `from`.
 fn replaced(text: &Value, from: &Value, to: &Value) -> usize {
     let (Some(text), Some(from)) = (text.as_str(), from.as_str()) else { return 0 };
     text.len().saturating_add(text.matches(from).count().saturating_mul(length(to)))
 }
 
-/// About how many bytes a value takes. What is larger than a value may be is an error, found without
-/// walking through all of it.
+/// Returns the approximate size of a value, in bytes. A value above the limit is an error, which is detected without
+/// a full traversal.
 fn weight(value: &Value) -> Result<usize, Error> {
     fn add(value: &Value, sum: &mut usize, depth: usize) -> Result<(), Error> {
         *sum += ITEM + length(value);
@@ -153,6 +155,6 @@ fn weight(value: &Value) -> Result<usize, Error> {
     }
     let mut sum = 0;
     add(value, &mut sum, 0)?;
-    // The place of the value itself is not counted, so that a text of the full length may be one.
+    // The overhead of the value itself is not counted, so that a text may have the full length.
     Ok(sum - ITEM)
 }

@@ -1,4 +1,4 @@
-//! Numbers that are shown in a way of their own: they print as they are shown, and compute as what they are.
+//! Numbers with a text of their own: they print as that text, and compute as the number.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,12 +6,12 @@ use std::sync::Arc;
 use minijinja::Value;
 use minijinja::value::{Object, ObjectRepr};
 
-/// Filters that want the number, and not how it is shown.
+/// Filters that take the number, not its text.
 const NUMERIC: [&str; 9] = ["abs", "bool", "float", "int", "max", "min", "number", "round", "sum"];
-/// The largest number below which each whole number has a value of its own.
+/// The limit below which every whole number is exact.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// A number as an expression sees it.
+/// A number in an expression.
 #[derive(Debug)]
 pub(super) struct ShownNumber {
     shown: String,
@@ -23,7 +23,7 @@ impl ShownNumber {
         Value::from_object(Self { shown: shown.into(), number })
     }
 
-    /// What a filter gets in place of a value: the number, or the text that is shown. Other values stay as they are.
+    /// Returns the argument of a filter: the number, or its text. Other values are unchanged.
     pub(super) fn for_filter(filter: &str, value: Value) -> Value {
         let Some(shown) = value.downcast_object_ref::<Self>() else { return value };
         if !NUMERIC.contains(&filter) {
@@ -52,7 +52,7 @@ impl Object for ShownNumber {
     }
 }
 
-/// Reads what people and spreadsheets write for yes and no; `None` of anything else.
+/// Parses yes and no as people and spreadsheets write them; `None` for anything else.
 pub(super) fn truth(value: &Value) -> Option<bool> {
     let Some(text) = value.as_str() else { return Some(value.is_true()) };
     match text.trim().to_lowercase().as_str() {

@@ -1,5 +1,5 @@
-//! Reads the operators of a template before it is compiled: `*` stands between numbers only, because
-//! Jinja repeats a text with it; and names are counted, because `~` joins what they stand for.
+//! Checks the operators of a template before it is compiled: `*` is allowed only between numbers, because in Jinja it
+//! repeats a text; names are counted, because `~` concatenates their values.
 
 use std::borrow::Cow;
 
@@ -7,10 +7,10 @@ use unicode_ident::{is_xid_continue, is_xid_start};
 
 /// Filters whose value is a number.
 const NUMERIC: [&str; 6] = ["abs", "count", "float", "int", "length", "round"];
-/// Words that stand between two operands, or before one.
+/// Keywords between two operands, or before one.
 const WORDS: [&str; 8] = ["and", "or", "not", "in", "is", "if", "elif", "else"];
 
-/// The most tokens of a string: the compiler and what it makes recurse over them.
+/// Maximum number of tokens of a string: the compiler and its output recurse over them.
 const TOKENS: usize = 1000;
 
 /// A token of an expression.
@@ -22,17 +22,17 @@ enum Token<'t> {
     /// `(`, `[` or `{`.
     Open(char),
     Close,
-    /// What filters, fields and calls are made of: `|` and `.`.
+    /// The tokens of filters and fields: `|` and `.`.
     Link(char),
-    /// Everything else: it ends an operand.
+    /// Any other token: it ends an operand.
     Operator(&'t str),
 }
 
-/// How many names and texts a template uses.
+/// Returns the number of names and text literals in a template.
 ///
 /// # Errors
 ///
-/// Why it can't be offered: too long, or a `*` beside what may be a text.
+/// Why it is not supported: too long, or a `*` beside a value that may be a text.
 pub(super) fn check(template: &str) -> Result<usize, String> {
     let (mut names, mut count) = (0, 0);
     let mut rest = template;
@@ -44,11 +44,11 @@ pub(super) fn check(template: &str) -> Result<usize, String> {
             return Err(format!("has more than {TOKENS} names, values and operators in its placeholders"));
         }
         if tokens.contains(&Token::Name("recursive")) {
-            return Err("recursive loops are not offered in messages".into());
+            return Err("recursive loops are not supported in messages".into());
         }
         if !is_sound(&tokens) {
             return Err(
-                "\"*\" stands between numbers only; write {{ price | float * 2 }}, with | int or | float behind a name"
+                "\"*\" works only between numbers; write {{ price | float * 2 }}, with | int or | float after a name"
                     .into(),
             );
         }
@@ -57,12 +57,11 @@ pub(super) fn check(template: &str) -> Result<usize, String> {
     Ok(names)
 }
 
-/// Operators that want numbers, beside the words.
+/// Operators on numbers, besides the keywords.
 const ARITHMETIC: [&str; 8] = ["+", "-", "*", "**", "/", "%", "<", ">"];
 
-/// A template whose names are numbers where they are computed with or compared: `price > 1000` becomes
-/// `price|number > 1000`, and `share == "15%"` becomes `share|string == "15%"`. A name that is filtered, called or looked into is
-/// left to that.
+/// Adds filters so that names are numbers in arithmetic and comparisons: `price > 1000` becomes `price|number >
+/// 1000`, and `share == "15%"` becomes `share|string == "15%"`. A name with a filter, a call or a field is unchanged.
 pub(super) fn with_numbers(template: &str) -> Cow<'_, str> {
     let (mut out, mut copied, mut at) = (String::new(), 0, 0);
     while let Some(start) = {
@@ -71,7 +70,7 @@ pub(super) fn with_numbers(template: &str) -> Cow<'_, str> {
     } {
         let inner = template.get(at + start + 2..).unwrap_or_default();
         let (tokens, after) = tokens(inner);
-        // Tokens are parts of the text, so that their places are known.
+        // Tokens are slices of the text, so their offsets are known.
         let place = |word: &str| word.as_ptr() as usize - template.as_ptr() as usize;
         for (nth, token) in tokens.iter().enumerate() {
             let Token::Name(name) = token else { continue };
@@ -90,7 +89,7 @@ pub(super) fn with_numbers(template: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The names that a template asks for as they are, as in `{% if vip %}`: a text is true there whatever it says.
+/// Returns the names that a template uses as conditions, as in `{% if vip %}`, where any text is true.
 pub fn conditions(template: &str) -> Vec<&str> {
     let (mut found, mut rest) = (Vec::new(), template);
     while let Some(start) = rest.find("{{").into_iter().chain(rest.find("{%")).min() {
@@ -112,7 +111,7 @@ pub fn conditions(template: &str) -> Vec<&str> {
     found
 }
 
-/// The names of a template's placeholders and statements.
+/// Returns the names in a template's placeholders and statements.
 pub(super) fn names(template: &str) -> Vec<&str> {
     let (mut found, mut rest) = (Vec::new(), template);
     while let Some(start) = rest.find("{{").into_iter().chain(rest.find("{%")).min() {
@@ -128,7 +127,7 @@ pub(super) fn names(template: &str) -> Vec<&str> {
     found
 }
 
-/// The filter that a name needs where it stands beside an operator.
+/// Returns the filter that a name beside an operator needs.
 fn operand_filter(tokens: &[Token<'_>], nth: usize) -> Option<&'static str> {
     let token = |at: Option<usize>| at.and_then(|at| tokens.get(at)).copied();
     let (before, behind) = (token(nth.checked_sub(1)), token(Some(nth + 1)));
@@ -137,7 +136,7 @@ fn operand_filter(tokens: &[Token<'_>], nth: usize) -> Option<&'static str> {
     {
         return None;
     }
-    // `==` and `!=` are two signs; a single `=` names an argument.
+    // `==` and `!=` have two characters; a single `=` names an argument.
     let is_equality = |first: Option<Token<'_>>, second: Option<Token<'_>>| {
         matches!((first, second), (Some(Token::Operator("=" | "!" | "<" | ">")), Some(Token::Operator("="))))
     };
@@ -160,7 +159,7 @@ fn operand_filter(tokens: &[Token<'_>], nth: usize) -> Option<&'static str> {
     is_right.then_some(if other == Some(Token::Text) { "|string" } else { "|number" })
 }
 
-/// The tokens up to the end of an expression or a statement, and what stands behind it.
+/// Returns the tokens up to the end of an expression or a statement, and the rest of the text.
 fn tokens(text: &str) -> (Vec<Token<'_>>, &str) {
     let mut tokens = Vec::new();
     let mut rest = text;
@@ -201,7 +200,7 @@ fn tokens(text: &str) -> (Vec<Token<'_>>, &str) {
     (tokens, rest)
 }
 
-/// How long a quoted text is, its quotes included.
+/// Returns the length of a quoted text, including its quotes.
 fn closing(text: &str, quote: char) -> usize {
     let mut escaped = false;
     for (at, c) in text.char_indices().skip(1) {
@@ -215,10 +214,10 @@ fn closing(text: &str, quote: char) -> usize {
     text.len()
 }
 
-/// Whether every `*` stands between numbers.
+/// Returns whether every `*` is between numbers.
 fn is_sound(tokens: &[Token<'_>]) -> bool {
     tokens.iter().enumerate().filter(|(_, token)| **token == Token::Operator("*")).all(|(at, _)| {
-        // Behind a sign the operand goes on.
+        // After a sign the operand continues.
         let sign = |token: &&Token<'_>| matches!(token, Token::Operator("-" | "+"));
         let after = &tokens[at + 1..];
         let after = &after[after.iter().take_while(sign).count()..];
@@ -226,7 +225,7 @@ fn is_sound(tokens: &[Token<'_>]) -> bool {
     })
 }
 
-/// Where the operand that ends before a place begins.
+/// Returns the start of the operand that ends before an index.
 fn operand_before(tokens: &[Token<'_>], end: usize) -> usize {
     let mut depth = 0_u32;
     for at in (0..end).rev() {
@@ -240,7 +239,7 @@ fn operand_before(tokens: &[Token<'_>], end: usize) -> usize {
     0
 }
 
-/// Where the operand that begins with the first token ends.
+/// Returns the end of the operand that starts with the first token.
 fn operand_behind(tokens: &[Token<'_>]) -> usize {
     let mut depth = 0_u32;
     for (at, token) in tokens.iter().enumerate() {
@@ -254,8 +253,8 @@ fn operand_behind(tokens: &[Token<'_>]) -> usize {
     tokens.len()
 }
 
-/// Whether an operand is a number whatever its names stand for: a number, a group of arithmetic, or
-/// anything behind a filter that makes a number of it.
+/// Returns whether an operand is always a number: a literal, a group of arithmetic, or any value with a numeric
+/// filter.
 fn is_number(operand: &[Token<'_>]) -> bool {
     let mut depth = 0_u32;
     let mut last_filter = None;
@@ -268,7 +267,7 @@ fn is_number(operand: &[Token<'_>]) -> bool {
         }
     }
     if let Some(at) = last_filter {
-        // Nothing may follow the filter but its own arguments.
+        // Only the filter's arguments may follow it.
         let Some(Token::Name(name)) = operand.get(at + 1) else { return false };
         let arguments = &operand[at + 2..];
         let closes = arguments.is_empty()
@@ -281,7 +280,7 @@ fn is_number(operand: &[Token<'_>]) -> bool {
             let mut rest = inner;
             loop {
                 let end = operand_behind(rest);
-                // An empty operand stands before a sign.
+                // The operand before a sign is empty.
                 if end > 0 && !is_number(&rest[..end]) {
                     return false;
                 }

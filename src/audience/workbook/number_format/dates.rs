@@ -96,7 +96,7 @@ fn gregorian(day: i64) -> (i64, usize, i64) {
     if month > 12 { (year + 1, month - 12, rest + 1) } else { (year, month, rest + 1) }
 }
 
-/// A number as a date or a time. None: it is none.
+/// Formats a number as a date or a time; `None` if it is neither.
 pub(super) fn print(section: &Section, value: f64, dates: DateSystem) -> Option<String> {
     let parts = || {
         section.pieces.iter().filter_map(|p| if let Piece::Date(a, b) = p { Some((*a, *b)) } else { None })

@@ -234,7 +234,7 @@ fn fill(section: &Section, number: &Decimal, sign: &str, power: i32) -> String {
     shown
 }
 
-/// A number as a fraction. None: it is too large for one.
+/// Formats a number as a fraction; `None` if it is too large.
 pub(super) fn fraction(section: &Section, value: f64, sign: &str) -> Option<String> {
     let value = value * 10_f64.powi(section.shift);
     if value >= 1e11 {

@@ -1,19 +1,19 @@
 //! What a locale tag changes: names of months and days, and the marks in numbers and dates.
 
-/// How digits are parted.
+/// How digits are grouped.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Marks {
     pub(super) point: char,
     pub(super) thousands: char,
     /// Lakhs and crores: 12,34,567.
     pub(super) indian: bool,
-    /// What stands for `/` in a date.
+    /// The separator for `/` in a date.
     pub(super) date: char,
 }
 
 pub(super) const ENGLISH_MARKS: Marks = Marks { point: '.', thousands: ',', indian: false, date: '/' };
 
-/// The names of a language, parted by `|`.
+/// The names of a language, separated by `|`.
 #[derive(Debug)]
 pub(super) struct Language {
     pub(super) months: &'static str,
@@ -118,8 +118,7 @@ pub(super) fn id(locale: &str) -> u32 {
         ("pt-pt", 0x816),
         ("pt", 0x416),
     ];
-    // What is before the last four digits tells of a calendar and of the shape of the digits. Further parts
-    // may follow a comma.
+    // The digits before the last four select a calendar and the shape of digits. Other parts may follow a comma.
     let locale = locale.split(',').next().unwrap_or_default();
     if let Ok(id) = u32::from_str_radix(locale, 16)
         && locale.len() > 2
@@ -131,7 +130,7 @@ pub(super) fn id(locale: &str) -> u32 {
     NAMES.iter().find(|(name, _)| named(name)).map_or(0, |(_, id)| *id)
 }
 
-/// How a place parts its digits and its dates.
+/// How a country groups digits and separates dates.
 pub(super) fn marks(id: u32) -> Marks {
     let (point, thousands) = match id {
         0x407 | 0xC07 | 0x40A | 0xC0A | 0x410 | 0x416 | 0x421 => (',', '.'),

@@ -17,7 +17,7 @@ pub(super) enum Kind {
     Scientific,
     Fraction,
     Date,
-    /// A time that may go beyond a day, as `[h]:mm`.
+    /// A time that may exceed a day, e.g. `[h]:mm`.
     Elapsed,
 }
 
@@ -36,7 +36,7 @@ pub(super) enum Piece {
         width: usize,
     },
     Slash,
-    /// A `/` that is no fraction's: in a date, what a language puts between its parts.
+    /// A `/` outside a fraction: in a date, the language's separator.
     DateMark,
     /// A denominator that is given.
     Denominator(u32),
@@ -132,7 +132,7 @@ pub(super) struct Section {
     pub(super) kind: Kind,
     pub(super) marks: Marks,
     pub(super) language: &'static Language,
-    /// Whether thousands are parted.
+    /// Whether there is a thousands separator.
     pub(super) grouped: bool,
     /// By which power of ten the number is multiplied.
     pub(super) shift: i32,
@@ -151,7 +151,7 @@ impl Section {
         }
     }
 
-    /// Its literals alone.
+    /// Returns only its literals.
     pub(super) fn literals(&self) -> String {
         let literal = |piece: &Piece| if let Piece::Literal(literal) = piece { Some(*literal) } else { None };
         self.pieces.iter().filter_map(literal).collect()
@@ -448,8 +448,8 @@ impl Reader {
         true
     }
 
-    /// Reads what square brackets hold: a condition, a tag or an elapsed time. The rest, as colours, does not
-    /// change the text.
+    /// Reads the content of square brackets: a condition, a tag or an elapsed time. Anything else, e.g. a colour,
+    /// does not change the text.
     fn bracket(&mut self, section: &mut Section, system: &mut Option<&'static str>) {
         let rest = self.chars.get(self.at..).unwrap_or_default();
         let Some(length) = rest.iter().position(|next| *next == ']') else {

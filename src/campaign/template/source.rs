@@ -1,0 +1,85 @@
+//! The sources of placeholders' values.
+
+use std::borrow::Cow;
+
+use minijinja::Value as Jinja;
+use minijinja::value::Serde;
+use serde_json::Value;
+
+use super::numbers::ShownNumber;
+use crate::campaign::batch::{Field, Recipient, shown_and_number};
+
+/// The source of a value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Source {
+    /// A column, by its index among the used ones.
+    Column(usize),
+    Recipient,
+    CampaignId,
+    MessageRef,
+    Row,
+}
+
+impl Source {
+    /// Returns the number of bytes that the audience contributes to the value.
+    pub(super) fn length(self, recipient: &Recipient<'_>) -> usize {
+        match self {
+            Self::Column(place) => match recipient.field(place) {
+                Field::Empty => 0,
+                Field::Text(text) | Field::Number(text, _) | Field::Json(text) => text.len(),
+            },
+            _ => 0,
+        }
+    }
+
+    /// Returns the value as text; `None` if it is empty.
+    pub(super) fn text<'r>(self, recipient: &Recipient<'r>) -> Option<Cow<'r, str>> {
+        Some(match self {
+            Self::Column(place) => match recipient.field(place) {
+                Field::Empty => return None,
+                Field::Text(text) | Field::Number(text, _) => Cow::Borrowed(text),
+                Field::Json(_) => match self.value(recipient)? {
+                    Value::String(text) => match shown_and_number(&text) {
+                        (shown, Some(_)) => shown.to_owned().into(),
+                        _ => text.into(),
+                    },
+                    value => Jinja::from(Serde(&value)).to_string().into(),
+                },
+            },
+            Self::Recipient => recipient.phone.to_string().into(),
+            Self::CampaignId => recipient.campaign().as_str().into(),
+            Self::MessageRef => recipient.message_ref().into(),
+            Self::Row => recipient.row.to_string().into(),
+        })
+    }
+
+    /// Returns the value with its type; `None` if it is empty.
+    pub(super) fn value(self, recipient: &Recipient<'_>) -> Option<Value> {
+        match self {
+            Self::Row => Some(recipient.row.into()),
+            Self::Column(place) => match recipient.field(place) {
+                Field::Json(json) => match serde_json::from_str(json).ok()? {
+                    Value::Null => None,
+                    Value::String(text) if text.trim().is_empty() => None,
+                    value => Some(value),
+                },
+                _ => self.text(recipient).map(|text| text.into_owned().into()),
+            },
+            _ => self.text(recipient).map(|text| text.into_owned().into()),
+        }
+    }
+
+    /// Returns the value for Jinja expressions; `None` if it is empty.
+    pub(super) fn in_expressions(self, recipient: &Recipient<'_>) -> Option<Jinja> {
+        if let Self::Column(place) = self
+            && let Field::Number(shown, number) = recipient.field(place)
+        {
+            return Some(ShownNumber::value(shown, number));
+        }
+        let value = self.value(recipient)?;
+        Some(match value.as_str().map(shown_and_number) {
+            Some((shown, Some(number))) => ShownNumber::value(shown, number),
+            _ => Jinja::from(Serde(&value)),
+        })
+    }
+}

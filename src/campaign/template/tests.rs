@@ -1,0 +1,239 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::campaign::Columns;
+use crate::campaign::batch::{Batch, shown_and_number};
+use crate::campaign::problem::Problem;
+
+fn compile(content: &Value, columns: &[&str]) -> Result<Template, Vec<Problem>> {
+    let findings = rules::check(&CONTENT, content, "/message");
+    assert_eq!(findings.problems.into_list(), []);
+    let value = json!({ "to": "{{ recipient }}", "content": content });
+    let envelope = Envelope::new(value, "/content", &[]);
+    let columns = Columns::new(columns.iter().map(ToString::to_string).collect());
+    Template::compile(&envelope, &findings.limits, findings.check_rendered, &columns, None)
+}
+
+fn body(text: &str) -> Value {
+    json!({ "type": "text", "text": { "body": text } })
+}
+
+fn row(template: &Template, values: &[&str], json: bool) -> Batch {
+    let mut batch = Batch::new("c".parse().unwrap(), 7, template.columns().len(), json);
+    let used = template.columns().iter().map(|column| values[*column]);
+    batch.push(12, "+919876543210".parse().unwrap(), used);
+    batch
+}
+
+fn render(template: &Template, values: &[&str]) -> Result<Value, Skip> {
+    let mut out = b"before".to_vec();
+    let rendered = template.render(&row(template, values, false).recipient(0).unwrap(), &mut out);
+    rendered.inspect_err(|_| assert_eq!(out, b"before"))?;
+    Ok(serde_json::from_slice(&out[6..]).unwrap())
+}
+
+fn rendered_body(text: &str, columns: &[&str], values: &[&str]) -> Result<Value, Skip> {
+    render(&compile(&body(text), columns).unwrap(), values).map(|m| m["content"]["text"]["body"].clone())
+}
+
+#[test]
+fn placeholders_are_filled() {
+    let text =
+        "Dear {{ name | default(\"there\") | title }}, row {{ row }} of {{ campaign_id }}: {{ message_ref }}";
+    let values = ["ASHA rao"];
+    assert_eq!(rendered_body(text, &["name"], &values).unwrap(), "Dear Asha Rao, row 12 of c: c.7.0");
+    assert_eq!(rendered_body(text, &["name"], &[" "]).unwrap(), "Dear There, row 12 of c: c.7.0");
+}
+
+#[test]
+fn an_empty_value_without_a_default_skips_the_row() {
+    for text in
+        ["Hi {{ name }}", "{{ name | title }}", "{{ name ~ '!' }}", "Hi {{ name | replace('a', 'b') }}"]
+    {
+        let skip = rendered_body(text, &["name"], &[""]).unwrap_err();
+        assert_eq!(skip.reason, SkipReason::MissingVariable, "{text}");
+        assert_eq!(skip.detail, "the column name is empty and has no default (/message/text/body)");
+    }
+    let text = "{% if name %}Hi {{ name }}{% else %}Hello{% endif %}";
+    assert_eq!(rendered_body(text, &["name"], &[""]).unwrap(), "Hello");
+}
+
+#[test]
+fn a_column_that_the_audience_lacks_refuses_the_job() {
+    let problems = compile(&body("Hi {{ nmae }}"), &["phone", "name"]).err().unwrap();
+    assert_eq!(
+        problems[0].to_string(),
+        r#"message text body: the audience has no column "nmae"; did you mean "name"? (/message/text/body)"#
+    );
+    let problems = compile(&body("{% if nmae %}x{% endif %}"), &["name"]).err().unwrap();
+    assert!(problems[0].message.contains("no column \"nmae\""));
+}
+
+#[test]
+fn a_template_that_can_not_work_is_refused() {
+    for bad in ["{{ name", "{{ name | shout }}", "{% if name %}", "{{ 1 + }}", "{{ name(1) }}x{{ nofunc() }}"]
+    {
+        assert!(compile(&body(bad), &["name"]).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn a_body_over_its_limit_skips_the_row_and_tells_the_length() {
+    let template = compile(&body("Hi {{ name }}"), &["name"]).unwrap();
+    assert!(render(&template, &["é".repeat(4093).as_str()]).is_ok());
+    let skip = render(&template, &["é".repeat(4094).as_str()]).unwrap_err();
+    assert_eq!(skip.reason, SkipReason::InvalidContent);
+    assert_eq!(
+        skip.detail,
+        "the text is 4,097 characters long; WhatsApp allows 4,096 (Exotel's documentation) (/message/text/body)"
+    );
+}
+
+#[test]
+fn a_text_that_is_too_long_without_its_values_refuses_the_job() {
+    let problems = compile(&body(&format!("{}{{{{ name }}}}", "x".repeat(4097))), &["name"]).err().unwrap();
+    assert_eq!(
+        problems[0].message,
+        "even without its values it is 4,097 characters long; WhatsApp allows 4,096 (Exotel's documentation)"
+    );
+}
+
+#[test]
+fn a_link_is_checked_when_it_is_filled() {
+    let image = json!({ "type": "image", "image": { "link": "https://x.example/{{ file }}" } });
+    let template = compile(&image, &["file"]).unwrap();
+    assert!(render(&template, &["a.png"]).is_ok());
+    let skip = render(&template, &["a b.png"]).unwrap_err();
+    assert!(skip.detail.starts_with("message image link: must be an http"), "{}", skip.detail);
+    let bare = json!({ "type": "image", "image": { "link": "{{ file }}" } });
+    assert!(render(&compile(&bare, &["file"]).unwrap(), &["ftp://x/y"]).is_err());
+}
+
+#[test]
+fn a_single_expression_keeps_its_type() {
+    let flow = |data: Value| {
+        json!({ "type": "interactive", "interactive": { "type": "flow", "body": { "text": "b" }, "action": {
+            "name": "flow", "parameters": { "flow_message_version": "3", "flow_token": "t", "flow_id": "1",
+            "flow_cta": "Go", "flow_action": "navigate",
+            "flow_action_payload": { "screen": "S", "data": data } } } } })
+    };
+    let data = "/content/interactive/action/parameters/flow_action_payload/data";
+    let template = compile(
+        &flow(json!({ "price": "{{ price | int }}", "row": "{{ row }}", "text": "{{ price }}", "x": "n {{ price|int }}" })),
+        &["price"],
+    )
+    .unwrap();
+    let message = render(&template, &["7"]).unwrap();
+    assert_eq!(message.pointer(data), Some(&json!({ "price": 7, "row": 12, "text": "7", "x": "n 7" })));
+
+    let template = compile(&flow(json!({ "slots": "{{ slots }}" })), &["slots"]).unwrap();
+    let mut out = Vec::new();
+    let batch = row(&template, &[r#"["10:00","14:00"]"#], true);
+    template.render(&batch.recipient(0).unwrap(), &mut out).unwrap();
+    let message: Value = serde_json::from_slice(&out).unwrap();
+    assert_eq!(message.pointer(data), Some(&json!({ "slots": ["10:00", "14:00"] })));
+}
+
+#[test]
+fn a_single_expression_is_a_text_where_a_text_is_required() {
+    assert_eq!(rendered_body("{{ row }}", &[], &[]).unwrap(), "12");
+    assert_eq!(rendered_body("{{ price | int }}", &["price"], &["7"]).unwrap(), "7");
+    assert_eq!(rendered_body("{{ name }}", &["name"], &["7"]).unwrap(), "7");
+}
+
+#[test]
+fn an_endless_template_is_a_skipped_row_and_no_hang() {
+    let skip = rendered_body(
+        "{% for i in range(9000) %}{% for j in range(9000) %}x{% endfor %}{% endfor %}",
+        &[],
+        &[],
+    );
+    assert_eq!(skip.unwrap_err().reason, SkipReason::InvalidContent);
+}
+
+#[test]
+fn a_template_cannot_produce_more_than_a_message() {
+    for bad in [
+        "{% set a = name ~ name %}{{ a }}",
+        "{%- macro a() %}{{ a() }}{% endmacro %}",
+        "{% with a = name ~ name %}{{ a }}{% endwith %}",
+        "{{ '%1000000000d' | format(1) }}",
+        "{{ name | indent(1000000000) }}",
+        "{{ debug() }}",
+    ] {
+        assert!(compile(&body(bad), &["name"]).is_err(), "{bad}");
+    }
+    let long = "{% for i in range(9000) %}{{ name }}{% endfor %}";
+    assert_eq!(
+        rendered_body(long, &["name"], &["x".repeat(90).as_str()]).unwrap_err().reason,
+        SkipReason::InvalidContent
+    );
+}
+
+#[test]
+fn titles_that_become_the_same_are_refused_for_that_row() {
+    let content = json!({ "type": "interactive", "interactive": { "type": "button", "body": { "text": "b" },
+        "action": { "buttons": [
+            { "type": "reply", "reply": { "id": "1", "title": "Yes" } },
+            { "type": "reply", "reply": { "id": "2", "title": "{{ other }}" } }] } } });
+    let template = compile(&content, &["other"]).unwrap();
+    assert!(render(&template, &["No"]).is_ok());
+    let skip = render(&template, &["Yes"]).unwrap_err();
+    assert!(skip.detail.contains("each button title must be different"), "{}", skip.detail);
+}
+
+proptest! {
+    #[test]
+    fn rendering_yields_valid_json_for_any_values(name in ".*", other in ".*") {
+        // A mark with a number behind it is what a reader of audiences writes, and not a text.
+        prop_assume!([&name, &other].iter().all(|value| shown_and_number(value).1.is_none()));
+        let template = compile(&body("a{{ name | default('d') }}\"b{{ x | default('') | upper }}é"), &["name", "x"]).unwrap();
+        match render(&template, &[&name, &other]) {
+            Ok(message) => {
+                let name = if name.trim().is_empty() { "d" } else { &name };
+                let other = if other.trim().is_empty() { String::new() } else { other.to_uppercase() };
+                prop_assert_eq!(&message["content"]["text"]["body"], &json!(format!("a{name}\"b{other}é")));
+            }
+            Err(skip) => prop_assert!(skip.detail.contains("characters long")),
+        }
+    }
+
+    #[test]
+    fn a_check_agrees_with_rendering(
+        name in "\\PC{0,1100}",
+        text in prop::sample::select(vec![
+            "{{ name }}",
+            "Hi {{ name | title }}, {{ row + 1 }}",
+            "{{ name | upper }}{{ message_ref }}",
+            "{{ name | default('') | trim }}",
+        ]),
+    ) {
+        let content = json!({ "type": "interactive", "interactive": {
+            "type": "button", "body": { "text": text },
+            "action": { "buttons": [{ "type": "reply", "reply": { "id": "1", "title": "Yes" } }] },
+        } });
+        let template = compile(&content, &["name"]).unwrap();
+        let batch = row(&template, &[&name], false);
+        let recipient = batch.recipient(0).unwrap();
+        let checked = template.check(&recipient, &mut Vec::new());
+        prop_assert_eq!(checked, template.render(&recipient, &mut Vec::new()));
+    }
+
+    #[test]
+    fn placeholders_and_jinja_agree(
+        value in "\\PC{0,20}|[ a-zA-Z(é-]{0,12}",
+        default in prop::option::of("[ a-z'é]{0,6}"),
+        filters in prop::collection::vec(prop::sample::select(vec!["title", "upper", "lower", "trim"]), 0..4),
+    ) {
+        let default = default.map_or(String::new(), |d| format!(" | default(\"{d}\")"));
+        let filters: String = filters.iter().map(|f| format!(" | {f}")).collect();
+        let here = format!("<{{{{ v{default}{filters} }}}}>");
+        // A statement sends the same expression to minijinja.
+        let jinja = format!("{{% if true %}}{here}{{% endif %}}");
+        prop_assert_eq!(
+            rendered_body(&here, &["v"], &[&value]).map_err(|s| s.reason),
+            rendered_body(&jinja, &["v"], &[&value]).map_err(|s| s.reason)
+        );
+    }
+}
