@@ -1,5 +1,5 @@
-//! Says what `flowcast --version` shows: the version, and of what is shipped the commit. A build in the dev profile does not ask
-//! for the commit, because each one would compile everything here again.
+//! Sets what `flowcast --version` prints: the version, and in a release build the commit. A development build has no commit,
+//! because every new commit would compile the whole crate again.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,9 +9,9 @@ fn main() {
     println!("cargo::rerun-if-env-changed=FLOWCAST_COMMIT");
     let version = env!("CARGO_PKG_VERSION");
     let is_shipped = std::env::var("PROFILE").is_ok_and(|profile| profile == "release");
-    // An image is built without the repository, and is told.
-    let told = std::env::var("FLOWCAST_COMMIT").ok().filter(|commit| !commit.is_empty());
-    let commit = told.or_else(|| is_shipped.then(commit).flatten());
+    // An image is built without the repository, so the variable names the commit.
+    let given = std::env::var("FLOWCAST_COMMIT").ok().filter(|commit| !commit.is_empty());
+    let commit = given.or_else(|| is_shipped.then(commit).flatten());
     match commit {
         Some(commit) => println!("cargo::rustc-env=FLOWCAST_VERSION={version} ({commit})"),
         None if is_shipped => println!("cargo::rustc-env=FLOWCAST_VERSION={version}"),
@@ -19,7 +19,7 @@ fn main() {
     }
 }
 
-/// The commit and its date, and whether the files are others than it has.
+/// Returns the commit with its date, and whether tracked files differ from it.
 fn commit() -> Option<String> {
     for watched in [".git/HEAD", ".git/logs/HEAD", "src", "Cargo.toml", "Cargo.lock"] {
         if Path::new(watched).exists() {
@@ -32,7 +32,7 @@ fn commit() -> Option<String> {
 }
 
 fn git(args: &[&str]) -> Option<String> {
-    // A folder that lies inside another repository is not that one's.
+    // Without this, git would find the repository of a parent folder.
     let output = Command::new("git").args(args).env("GIT_CEILING_DIRECTORIES", "..").output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Measures a fleet with many campaigns: what those that wait cost, how long many small ones take, and how
-long it is from the publication of a job to its first request. RabbitMQ, Redis with `appendfsync always` and
-two workers, all on this machine.
+"""Measures a fleet with many campaigns: the cost of waiting ones, the duration of many small ones, and the time from
+the publication of a job to its first request. Uses RabbitMQ, Redis with `appendfsync always` and two workers, all on
+this machine.
 
     benches/many.py waiting [--campaigns N]
     benches/many.py small [--campaigns N]
@@ -55,7 +55,7 @@ class Fleet:
             command = [binary, "worker"]
             self.machine.start(f"worker{nth}", command, cwd=self.machine.folder)
         self.workers = [f"worker{nth}" for nth in range(workers)]
-        # The queue of jobs is declared by the first worker.
+        # The first worker declares the job queue.
         deadline = time.monotonic() + 30
         while True:
             try:
@@ -118,7 +118,7 @@ def small(fleet, campaigns):
 
 
 def provider():
-    """A provider that accepts everything; returns when the first request of each campaign came."""
+    """A provider that accepts everything; returns the time of the first request of each campaign."""
     arrived = {}
 
     class Provider(BaseHTTPRequestHandler):

@@ -1,6 +1,6 @@
-//! The parts that every message goes through, on one core: rendering, and reading an audience.
+//! Measures the work for every message on one core: rendering, and reading an audience.
 //!
-//! `cargo bench --bench parts`. The whole is measured by `benches/whole.sh`.
+//! `cargo bench --bench parts`; `benches/whole.sh` measures a whole campaign.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a benchmark that can not go on fails")]
 
@@ -12,7 +12,7 @@ use flowcast::audience::{Audience, Line, Settings, Source, scan};
 use flowcast::campaign::{Batch, Columns, Job, PhoneParser, Template};
 use flowcast::provider::{Credentials, PROVIDERS};
 
-/// Rows of the measured audience.
+/// Number of rows of the measured audience.
 const ROWS: u64 = 200_000;
 
 fn rendering(criterion: &mut Criterion) {

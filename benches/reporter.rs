@@ -1,5 +1,5 @@
-//! Reports as Exotel sends them, for measuring how fast they are taken: each address of a file is told that
-//! its message was sent, and then that it was delivered, over many connections at once.
+//! Sends delivery reports as Exotel does, to measure how fast they are accepted: each URL in a file gets a report that its
+//! message was sent, and then one that it was delivered, over many connections at the same time.
 //!
 //! `cargo run --release --example reporter -- FILE [CONNECTIONS]`
 
@@ -28,7 +28,7 @@ async fn main() -> Result<(), Failed> {
             let mut reporter = None;
             let mut sent = 0_usize;
             loop {
-                // All that were sent first, then all that were delivered.
+                // First the reports `sent` of all messages, then the reports `delivered`.
                 let nth = next.fetch_add(1, Ordering::Relaxed);
                 let Some(address) = addresses.get(nth % addresses.len()) else { return Ok(sent) };
                 let state = match nth / addresses.len() {
@@ -51,7 +51,7 @@ async fn main() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Sends a report and waits until it is answered.
+/// Sends a report and waits for the response.
 async fn report(connection: &mut Option<TcpStream>, address: &str, state: &str) -> Result<(), Failed> {
     let rest = address.strip_prefix("http://").ok_or("an address is not http://")?;
     let (host, path) = rest.split_once('/').ok_or("an address has no path")?;
@@ -71,7 +71,7 @@ async fn report(connection: &mut Option<TcpStream>, address: &str, state: &str) 
     stream.write_all(request.as_bytes()).await?;
     let mut answer = [0; 1024];
     let mut length = 0;
-    // The answer has no body, or a short one that comes with its head.
+    // The response has no body, or a short one that arrives with its head.
     while !answer[..length].windows(4).any(|four| four == b"\r\n\r\n") {
         let count = stream.read(&mut answer[length..]).await?;
         if count == 0 {

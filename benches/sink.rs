@@ -1,8 +1,8 @@
-//! A bare sink for measuring: it takes any request in Exotel's shape or Kaleyra's, counts its messages and
-//! answers that all were accepted. It checks nothing; `flowcast sandbox` does.
+//! A bare sink for measurements: it accepts any request in Exotel's or Kaleyra's format, counts its messages and responds
+//! that all were accepted. It checks nothing; `flowcast sandbox` does.
 //!
-//! `cargo run --release --example sink -- 127.0.0.1:8026 [FILE]`: with a file, the addresses that reports
-//! are to go to are written there, for `reporter.rs`.
+//! `cargo run --release --example sink -- 127.0.0.1:8026 [FILE]`: with a file, it writes the
+//! callback URLs of the messages there, for `reporter.rs`.
 
 use std::fs::File;
 use std::io::Write;
@@ -23,7 +23,7 @@ async fn main() -> std::io::Result<()> {
     let listener = TcpListener::bind(&address).await?;
     loop {
         let (stream, _) = listener.accept().await?;
-        // A client that goes away is no failure of the sink's.
+        // A client that disconnects is not an error of the sink.
         tokio::spawn(async move { drop(serve(stream, file).await) });
     }
 }
@@ -99,7 +99,7 @@ fn write_addresses(body: &[u8], file: &Mutex<File>) -> std::io::Result<()> {
     file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&lines)
 }
 
-/// Where a request's body begins, how long it is, and whether it is in Kaleyra's shape.
+/// Returns where a request's body begins, its length, and whether it is in Kaleyra's format.
 fn head(buffer: &[u8]) -> Option<(usize, usize, bool)> {
     let end = buffer.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let text = std::str::from_utf8(&buffer[..end]).ok()?.to_ascii_lowercase();

@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
-"""Measures a fleet of one worker and what people would write themselves, in turns on this machine:
-RabbitMQ, Redis with `appendfsync always`, a bare sink, no limits.
+"""Compares a fleet of one worker with self-written programs, in turns on this machine, with RabbitMQ, Redis with
+`appendfsync always`, a bare sink and no limits.
 
     benches/system.py [--rows N] [--rounds N] [--only NAME,...] [--binary NAME=PATH ...] [--work WORK]
 
-Prints messages a second and CPU a message for each, the median of the rounds, and the machine. The work
-is `batches` (a hundred messages a request), `single` (one, as Kaleyra takes them; flowcast alone),
-`reports` (two of each message to flowcast, each on disk before it is answered), `pages` (as `batches`,
-flowcast alone and with 200 live pages of the campaign open, in turns), `replicas` (as `batches`, on a Redis
-with a replica, whose claims it does not wait for, or does) or `answers` (as `batches`, without and with an index of
-whom an account wrote to). Needs
-redis-server, rabbitmq-server, node with npm, and python3 with venv (all in Debian); what the peers need
-is installed below target/peers. `--binary` adds another build of flowcast.
+Prints messages per second and CPU per message for each, the median of the rounds, and the machine. The work is:
+
+- `batches`: a hundred messages per request
+- `single`: one message per request, as for Kaleyra; only flowcast
+- `reports`: two reports per message to flowcast, each on disk before the response
+- `pages`: as `batches`, flowcast without and with 200 live pages of the campaign, in turns
+- `replicas`: as `batches`, on a Redis with a replica, without and with claims that wait for it
+- `answers`: as `batches`, without and with the index of recipients
+
+Needs redis-server, rabbitmq-server, node with npm, and python3 with venv (all in Debian); the dependencies of the peers
+are installed below target/peers. `--binary` adds another build of flowcast.
 """
 
 import argparse
@@ -39,7 +42,7 @@ REDIS = "redis://127.0.0.1:6399/0"
 SINK = "http://127.0.0.1:8026/v2/accounts/bench/messages"
 PAGES = 200
 PUBLIC = {"[http]": 'public_url = "http://127.0.0.1:8031"'}
-# What flowcast is measured with, in turns: a line for each section.
+# Configurations of flowcast that are compared: a line for each section.
 VARIANTS = {
     "replicas": {f"flowcast, replicas = {count}": {"[redis]": f"replicas = {count}"} for count in [0, 1]},
     "answers": {
@@ -123,7 +126,7 @@ class Machine:
         self.pids["rabbitmq"] = int((self.folder / "rabbitmq.pid").read_text())
 
     def wait_for(self, port):
-        """Waits until RabbitMQ takes connections."""
+        """Waits until RabbitMQ accepts connections."""
         deadline = time.monotonic() + 60
         while True:
             try:
@@ -139,12 +142,12 @@ class Machine:
             time.sleep(0.2)
 
     def cpu(self, name):
-        """Seconds of CPU that a server has used."""
+        """Returns the CPU time that a server has used, in seconds."""
         fields = Path(f"/proc/{self.pids[name]}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
     def redis(self, *command):
-        """Asks Redis over a connection that stays: a process a question would be part of what is measured."""
+        """Sends a command to Redis over one connection: a process per command would be part of the measurement."""
         if self.connection is None:
             self.connection = socket.create_connection(("127.0.0.1", 6399)).makefile("rwb")
         parts = [f"*{len(command)}", *(line for part in command for line in (f"${len(part)}", part))]
@@ -179,7 +182,7 @@ def audience(path, rows):
 
 
 def peers():
-    """The commands of the peers, built."""
+    """Builds the peers and returns their commands."""
     BUILT.mkdir(parents=True, exist_ok=True)
     env = dict(os.environ, CARGO_TARGET_DIR=str(BUILT / "plain"))
     subprocess.run(["cargo", "build", "-q", "--release"], cwd=PEERS / "plain", env=env, check=True)
@@ -231,7 +234,7 @@ class Pages:
         self.thread.start()
 
     def read(self):
-        # Browsers are on other machines: what this reader takes must not be missing here.
+        # Browsers run on other machines, so the CPU time of this reader must not count.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         while self.open:
             for key, _ in self.selector.select(0.1):

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measures `flowcast run` against a bare sink on the same machine, with the full-sync SQLite ledger:
-# messages a second, and peak memory, at 100,000 and at 1,000,000 rows.
+# Measures `flowcast run` against a bare sink on the same machine, with the full-sync SQLite ledger: messages per second
+# and peak memory, at 100,000 and at 1,000,000 rows.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo build --profile dist --bin flowcast --examples
@@ -37,7 +37,7 @@ for rows in 100000 1000000; do
         (cd "$folder" && FLOWCAST_LOG=error "$bin/flowcast" run job.json --json) > "$folder/out.json" &
         run=$!
         peak=0
-        # The kernel's own high-water mark, read until the process is gone.
+        # The kernel's high-water mark, read until the process exits.
         while mark=$(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$(pgrep -P "$run" -x flowcast || echo "$run")/status" 2>/dev/null) && [ -n "$mark" ]; do
             peak=$mark
             sleep 0.02

@@ -161,7 +161,7 @@ impl Forward {
                         waiting.fetch_add(1, Ordering::Relaxed);
                         drop(queue.send(Held { report, _room: room, waiting: waiting.clone() }));
                     }
-                    Err(_) => count("lost"),
+                    Err(_) => count("dropped"),
                 }
                 Ok(())
             }
@@ -215,7 +215,7 @@ async fn from_memory(
 }
 
 fn count(result: &'static str) {
-    metrics::counter!("flowcast_forwarded_total", "result" => result).increment(1);
+    metrics::counter!("flowcast_forwards_total", "result" => result).increment(1);
 }
 
 impl Sender {
@@ -229,7 +229,7 @@ impl Sender {
         };
         let Some((url, client)) = admitted else {
             tracing::warn!("status_callback is not a public address; report not forwarded");
-            count("refused");
+            count("rejected");
             return None;
         };
         let host = url.host_str().unwrap_or_default().to_owned();
@@ -241,13 +241,13 @@ impl Sender {
                     if self.failing().remove(&host) {
                         tracing::info!(host, "forwarding works again");
                     }
-                    count("taken");
+                    count("accepted");
                     return None;
                 }
                 // The receiver refuses it permanently.
                 Ok(status @ 400..=499) if status != 408 && status != 429 => {
                     tracing::debug!(host, status, "report refused");
-                    count("refused");
+                    count("rejected");
                     return None;
                 }
                 Ok(status) => format!("HTTP {status}"),
@@ -265,7 +265,7 @@ impl Sender {
         let wait = WAITS.get(report.tries as usize).copied().map(Duration::from_secs);
         if wait.is_none() {
             tracing::warn!(host, error = %fault, "report lost: the last attempt to forward it failed");
-            count("lost");
+            count("dropped");
         }
         report.tries += 1;
         wait

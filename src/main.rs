@@ -1,4 +1,4 @@
-//! The command. Reads the command line, starts the runtime, calls [`flowcast::cli`].
+//! The `flowcast` binary. All of it is in [`flowcast::cli`].
 
 use std::process::ExitCode;
 

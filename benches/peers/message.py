@@ -38,7 +38,7 @@ def message(to, name, clinic):
 
 
 def outcomes(rows, answer):
-    """What Redis keeps of a batch: number -> state and SID."""
+    """Returns what Redis keeps of a batch: number -> state and SID."""
     return {
         row[0]: f"accepted {entry['data']['sid']}" if entry["code"] == 202 else f"rejected {entry['code']}"
         for row, entry in zip(rows, answer["response"]["whatsapp"]["messages"])

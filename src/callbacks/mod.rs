@@ -226,7 +226,7 @@ impl<L: Ledger> Reports<L> {
         }
         if reports.is_empty() {
             tracing::debug!("a callback of account {} reports nothing that is known", address.name);
-            metrics::counter!("flowcast_callbacks_total", "result" => "nothing").increment(1);
+            metrics::counter!("flowcast_callbacks_total", "result" => "no_report").increment(1);
             // Whoever wants to have the reports may know what it is.
             if let Subject::Message(message) = &address.subject {
                 self.hand_on(&[Some(message.campaign.clone())], body).await?;
@@ -278,7 +278,7 @@ impl<L: Ledger> Reports<L> {
             metrics::counter!("flowcast_callbacks_total", "result" => "unmatched").increment(1);
             return Ok(None);
         };
-        metrics::counter!("flowcast_callbacks_total", "result" => "taken").increment(1);
+        metrics::counter!("flowcast_callbacks_total", "result" => "accepted").increment(1);
         if effects.settled
             && let Some(message) = &message
             && let Some(stop_when) = self.known(&message.campaign).await?.stop_when
@@ -325,7 +325,7 @@ impl<L: Ledger> Reports<L> {
         if self.known(&message.campaign).await?.account == address.name {
             return Ok(Some(message.clone()));
         }
-        metrics::counter!("flowcast_callbacks_total", "result" => "foreign").increment(1);
+        metrics::counter!("flowcast_callbacks_total", "result" => "other_account").increment(1);
         Ok(None)
     }
 

@@ -1,4 +1,4 @@
-//! Where providers' reports come to: the public address, and the keys that seal what is below it.
+//! The URLs that providers send reports to: the public address, and the keys for the capabilities in the URLs.
 
 use std::sync::Arc;
 
@@ -10,15 +10,16 @@ use crate::campaign::Callbacks;
 use crate::config::Config;
 use crate::ledger::Ledger;
 
-/// Where reports come to, for every account.
+/// The callback URLs of all accounts.
 pub(super) struct CallbackEndpoint {
     public_url: Url,
     keys: Vec<SecretString>,
 }
 
 impl CallbackEndpoint {
-    /// At a public address, with the keys that are configured; where none is, with the one that the ledger
-    /// keeps; and with those of stores that were moved. `None` without an address.
+    /// Returns the callback URLs below a public address, or `None` without an address.
+    ///
+    /// The keys are the configured ones, or else the one that the ledger keeps, and those of stores that were moved.
     pub(super) async fn of(
         config: &Config,
         public_url: Option<&Url>,
@@ -32,8 +33,9 @@ impl CallbackEndpoint {
         Ok(Some(endpoint))
     }
 
-    /// For those who only look at a job: where no key is configured, addresses have their length and
-    /// nothing opens them.
+    /// Returns callback URLs for checking a job.
+    ///
+    /// Without a configured key they have the right length, but no worker accepts them.
     pub(super) fn in_shape(config: &Config) -> Result<Option<Self>, Failure> {
         let endpoint = Self::configured(config, config.http.public_url.as_ref())?;
         Ok(endpoint.map(|mut endpoint| {
@@ -51,7 +53,7 @@ impl CallbackEndpoint {
         Ok(Some(Self { public_url, keys: keys.collect::<Result<_, _>>()? }))
     }
 
-    /// Where an account's reports come to.
+    /// Returns the callback URL of an account.
     pub(super) fn at(&self, account: &str) -> Result<Arc<Callbacks>, Failure> {
         let keys: Vec<&str> = self.keys.iter().map(ExposeSecret::expose_secret).collect();
         let callbacks = Callbacks::new(&self.public_url, account, &keys);

@@ -1,4 +1,4 @@
-//! `flowcast campaigns`: a line a campaign, the newest first.
+//! `flowcast campaigns`: one line per campaign, newest first.
 
 use std::fmt::Write;
 use std::process::ExitCode;

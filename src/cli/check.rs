@@ -1,4 +1,4 @@
-//! `flowcast check`: all of a job and its audience, without sending.
+//! `flowcast check`: checks a job and its audience without sending.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -20,22 +20,22 @@ use crate::views::check::{self as checked, Checked, Rendered};
 /// Check a job and its audience without sending.
 #[derive(Args)]
 pub(super) struct Check {
-    /// The job, a JSON file; `-` is the standard input
+    /// Job, a JSON file; `-` for standard input
     job: PathBuf,
-    /// How many messages to show as a person would see them
+    /// Number of messages to show as a recipient would see them
     #[arg(long, value_name = "N", default_value_t = 3)]
     rows: usize,
-    /// Fetch the media that these messages refer to, and tell what of it will hardly arrive
+    /// Fetch the media these messages refer to and warn about files that are unlikely to be delivered
     #[arg(long)]
     look: bool,
 }
 
 pub(super) async fn main(check: &Check, config: &Config, json: bool) -> Outcome {
     let job = open::job(&check.job)?;
-    // With no account at all there is nothing to hold the job's account against.
+    // Without any account there is none to compare the job's account with.
     if config.accounts.is_empty() {
         write_line(&format!(
-            "the account {:?} is not configured, nor is any other: checked as one at {} without limits",
+            "the account {:?} is not configured, and neither is any other: checked as an account at {} without limits",
             job.account, PROVIDERS[0].name
         ));
     }
@@ -49,7 +49,7 @@ pub(super) async fn main(check: &Check, config: &Config, json: bool) -> Outcome 
     let prepared = prepare(job, &open::audiences_beside(config, &check.job)?, &account)?;
     let mut checked = checked::check(&prepared, &account, check.rows)?;
     if check.look {
-        checked.warnings.extend(look::look(&checked.messages).await.map_err(Failure::Outside)?);
+        checked.warnings.extend(look::fetch_media(&checked.messages).await.map_err(Failure::Outside)?);
     }
     print(&if json { line(&checked)? } else { as_text(&prepared, &account, &checked) })?;
     Ok(ExitCode::SUCCESS)
@@ -110,7 +110,7 @@ fn as_text(prepared: &Prepared, account: &Account, found: &Checked) -> String {
     if let Some(price) = &found.forecast.price {
         let without = match price.unpriced {
             0 => String::new(),
-            count => format!(", and {} to where it has no price", counted(count, "message")),
+            count => format!(", and {} without a price", counted(count, "message")),
         };
         line(format!(
             "price: {} {} by the account's price list{without}",

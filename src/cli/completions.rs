@@ -1,4 +1,4 @@
-//! `flowcast completions`: a script that completes commands and flags in a shell.
+//! `flowcast completions`: a script that completes commands and options in a shell.
 
 use std::process::ExitCode;
 
@@ -10,7 +10,7 @@ use super::{Outcome, print};
 /// Print a completion script for a shell.
 #[derive(Args)]
 pub(super) struct Completions {
-    /// Which shell
+    /// Shell to complete for
     shell: Shell,
 }
 

@@ -1,5 +1,5 @@
-//! `flowcast pause`, `resume`, `cancel`, `retry` and `resolve`: what a person does to a campaign. It is
-//! written to the ledger, and every worker sees it there.
+//! `flowcast pause`, `resume`, `cancel`, `retry` and `resolve`: actions of a person on a campaign. They are written to
+//! the ledger, where every worker sees them.
 
 use std::process::ExitCode;
 
@@ -14,46 +14,45 @@ use crate::config::Config;
 use crate::dispatch::control;
 use crate::ledger::Access;
 
-/// A campaign.
+/// The campaign that an action is for.
 #[derive(Args)]
 pub(super) struct CampaignArgs {
-    /// The campaign's id
+    /// Campaign id
     id: String,
     #[command(flatten)]
     store: open::Store,
 }
 
-/// Send the rejected messages again.
+/// Send the rejected messages of a campaign again.
 #[derive(Args)]
 pub(super) struct Retry {
     #[command(flatten)]
     which: CampaignArgs,
-    /// Only those that were rejected with this code (132069: also those that a report failed with it); may be given
-    /// more than once
+    /// Only messages rejected with this code (132069: also those that a report failed); repeatable
     #[arg(long = "code", value_name = "C")]
     codes: Vec<String>,
 }
 
-/// Decide what becomes of the messages in doubt.
+/// Decide the messages in doubt of a campaign.
 #[derive(Args)]
 pub(super) struct Resolve {
     #[command(flatten)]
     which: CampaignArgs,
     #[command(flatten)]
     how: Age,
-    /// Only those that have been in doubt for so long, as 30min or 2h
+    /// Only messages in doubt for at least this long, e.g. 30min or 2h
     #[arg(long, value_name = "TIME")]
     older_than: Option<Span>,
 }
 
-/// One of the two.
+/// The decision: exactly one of the two.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct Age {
-    /// Send them again: whoever got one may get a second
+    /// Send them again (some recipients may get two)
     #[arg(long)]
     resend: bool,
-    /// Give them up: they count as rejected, with the code `abandoned`
+    /// Give them up: they count as rejected with the code `abandoned`
     #[arg(long)]
     abandon: bool,
 }
@@ -72,7 +71,7 @@ impl Resolve {
 
 pub(super) async fn main((which, action): (CampaignArgs, Action), config: &Config, json: bool) -> Outcome {
     let ledger = which.store.open(config, Access::Change).await?;
-    // A name that is not known is told with the nearest that is.
+    // An unknown id is reported with the nearest known one.
     let id = open::campaign(&ledger, &which.id).await?.id;
     let asked = Control { id: id.clone(), action: action.clone(), by: Some(operator()), asked_at: None };
     let done = control(&ledger, &asked).await?;
@@ -91,7 +90,10 @@ pub(super) async fn main((which, action): (CampaignArgs, Action), config: &Confi
     };
     print(&format!("campaign {id}: {}{what}\n", done.state))?;
     if !done.state.is_over() && done.messages > 0 && done.state != crate::campaign::CampaignState::Running {
-        write_line(&format!("it does not run; to send: flowcast resume {id}{}", which.store.flag()));
+        write_line(&format!(
+            "the campaign is not running; to send: flowcast resume {id}{}",
+            which.store.flag()
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }

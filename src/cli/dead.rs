@@ -1,5 +1,5 @@
-//! `flowcast dead`: jobs that could not be read or were refused. They stay on the broker, whole, until
-//! a person requeues or discards them.
+//! `flowcast dead`: the dead-letter queue, with jobs that could not be read or were refused. They stay on the broker,
+//! unchanged, until a person requeues or discards them.
 
 use std::process::ExitCode;
 
@@ -15,12 +15,12 @@ use crate::queue::rabbitmq::Broker;
 use crate::queue::{Buried, DeadAction, QueueError};
 use crate::redis_client::RetryPolicy;
 
-/// How many are listed.
+/// Maximum number of jobs in the list.
 pub(super) const LISTED: usize = 1000;
-/// How much of a job's digest names it in the list.
+/// Number of digits of a job's digest that name it in the list.
 const NAME: usize = 8;
 
-/// Look at jobs that could not be read or were refused.
+/// List, requeue or discard the jobs in the dead-letter queue.
 #[derive(Args)]
 pub(super) struct Dead {
     #[command(subcommand)]
@@ -29,33 +29,33 @@ pub(super) struct Dead {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// List them, with the reasons
+    /// List the jobs with the reasons
     List,
-    /// Put them back to the jobs
+    /// Requeue them
     Requeue(Wanted),
-    /// Let them go
+    /// Discard them
     Discard(Wanted),
 }
 
-/// Which of them.
+/// The jobs that an action is for.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct Wanted {
-    /// Their names in the list, or the ids of their jobs
+    /// Names or numbers from the list, or ids of jobs
     which: Vec<String>,
-    /// All of them
+    /// All jobs in the queue
     #[arg(long)]
     all: bool,
 }
 
 pub(super) async fn main(dead: Dead, config: &Config, json: bool) -> Outcome {
     if config.amqp.is_none() {
-        // The embedded store refuses a job when it is submitted.
+        // With the embedded store a job is refused on submission.
         if matches!(dead.what, Verb::List) {
-            print(if json { "[]\n" } else { "there is no broker, and so no dead jobs\n" })?;
+            print(if json { "[]\n" } else { "no dead-lettered jobs: no broker is configured\n" })?;
             return Ok(ExitCode::SUCCESS);
         }
-        return Err(Failure::Usage("there is no broker: set amqp.url in the configuration".into()));
+        return Err(Failure::Usage("no broker is configured: set amqp.url in the configuration".into()));
     }
     let broker = open::broker(config, false).await?;
     let text = match dead.what {
@@ -65,12 +65,12 @@ pub(super) async fn main(dead: Dead, config: &Config, json: bool) -> Outcome {
         }
         Verb::Requeue(wanted) => {
             let done = wanted.unbury(&broker, DeadAction::Requeue).await?;
-            log(config, "requeue", &format!("put {} back", counted(done, "refused job"))).await;
+            log(config, "requeue", &format!("requeued {}", counted(done, "refused job"))).await;
             summary(done, "requeued", json)
         }
         Verb::Discard(wanted) => {
             let done = wanted.unbury(&broker, DeadAction::Discard).await?;
-            log(config, "discard", &format!("let {} go", counted(done, "refused job"))).await;
+            log(config, "discard", &format!("discarded {}", counted(done, "refused job"))).await;
             summary(done, "discarded", json)
         }
     };
@@ -79,7 +79,7 @@ pub(super) async fn main(dead: Dead, config: &Config, json: bool) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes down what was done, where the fleet's ledger is. That it can't be reached undoes nothing.
+/// Writes the action to the audit log of the fleet. An unreachable ledger does not undo the action.
 async fn log(config: &Config, what: &str, detail: &str) {
     let Some(redis) = &config.redis else { return };
     let logged = async {
@@ -87,7 +87,7 @@ async fn log(config: &Config, what: &str, detail: &str) {
         Ok::<_, Failure>(ledger.log(Act::new(&operator(), what, None, detail)).await?)
     };
     if let Err(failure) = logged.await {
-        write_line(&format!("done, and not in the audit log: {failure}"));
+        write_line(&format!("done, but not in the audit log: {failure}"));
     }
 }
 
@@ -99,7 +99,7 @@ impl Wanted {
         broker.unbury(what, |nth, job| self.includes(nth, job)).await
     }
 
-    /// A number is its place in the list, which changes as soon as one is taken out.
+    /// Whether a job was named. Numbers are positions in the list, which change when a job is removed.
     fn includes(&self, nth: usize, job: &Buried) -> bool {
         let (id, digest) = (id(job), job.digest());
         let is_named = |which: &String| which.len() >= NAME && digest.starts_with(which.as_str());
@@ -109,7 +109,7 @@ impl Wanted {
     }
 }
 
-/// The id that a job's document gives, if it can be read so far.
+/// Returns the id in a job's document, if it can be read.
 pub(super) fn id(job: &Buried) -> Option<String> {
     let document: Value = serde_json::from_slice(&job.data).ok()?;
     let id = document.get("id")?.as_str()?;
@@ -140,12 +140,12 @@ fn list(buried: &[Buried], more: u32, json: bool) -> String {
         }
     }
     if buried.is_empty() {
-        text += "no dead jobs\n";
+        text += "no dead-lettered jobs\n";
     } else {
         if more > 0 {
             text += &format!("and {more} more\n");
         }
-        text += "put back with: flowcast dead requeue NAME… or ID… or --all; let go with: flowcast dead discard …\n";
+        text += "requeue with: flowcast dead requeue NAME… or ID… or --all; discard with: flowcast dead discard …\n";
     }
     text
 }

@@ -1,5 +1,5 @@
-//! `flowcast doctor`: looks at the configuration and at all that a worker needs, sends nothing, and says
-//! how to mend what is wrong.
+//! `flowcast doctor`: checks the configuration and everything that a worker needs, and says what to fix. It sends
+//! nothing.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -20,12 +20,12 @@ use crate::provider::{Answer, ParsedBody, RequestBody, classify};
 use crate::queue::rabbitmq::Broker;
 use crate::redis_client::{Node, RetryPolicy, survey};
 
-/// The oldest Redis that has all the commands of the scripts.
+/// Oldest version of Redis with all commands that the scripts use.
 const REDIS: (u32, u32) = (6, 2);
-/// The oldest RabbitMQ whose quorum queues take a TTL.
+/// Oldest version of RabbitMQ whose quorum queues support a TTL.
 const RABBITMQ: (u32, u32) = (3, 10);
 
-/// Check the configuration, the broker, Redis, credentials and the clock, and say what to change.
+/// Check configuration, servers and credentials; say what to fix.
 #[derive(Args)]
 pub(super) struct Doctor {}
 
@@ -46,7 +46,7 @@ impl Grade {
     }
 }
 
-/// What was found.
+/// The result of one check.
 struct Finding {
     check: String,
     grade: Grade,
@@ -61,7 +61,7 @@ impl Findings {
         self.0.push(Finding { check: check.into(), grade, text: text.into() });
     }
 
-    /// A finding that is bad, with what to do, or fine.
+    /// Adds a good finding, or a bad one that says what to do.
     fn judge(&mut self, check: &str, fine: Result<String, String>) {
         match fine {
             Ok(text) => self.add(check, Grade::Ok, text),
@@ -72,12 +72,12 @@ impl Findings {
 
 pub(super) async fn main(_: &Doctor, config: &Config, json: bool) -> Outcome {
     let mut findings = Findings::default();
-    look_at_accounts(config, &mut findings).await;
-    look_at_audiences(config, &mut findings);
-    look_at_redis(config, &mut findings).await;
-    look_at_broker(config, &mut findings).await;
+    check_accounts(config, &mut findings).await;
+    check_audiences(config, &mut findings);
+    check_redis(config, &mut findings).await;
+    check_broker(config, &mut findings).await;
     if config.redis.is_some() {
-        look_at_store(config, &mut findings).await;
+        check_store(config, &mut findings).await;
     }
     let bad = findings.0.iter().any(|finding| finding.grade == Grade::Bad);
     let text = if json {
@@ -93,8 +93,8 @@ pub(super) async fn main(_: &Doctor, config: &Config, json: bool) -> Outcome {
     Ok(if bad { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }
 
-/// A store that was used before the fleet was.
-async fn look_at_store(config: &Config, findings: &mut Findings) {
+/// Checks for unfinished campaigns in a store that was used before the fleet.
+async fn check_store(config: &Config, findings: &mut Findings) {
     match UnmovedStore::at(config.store.path.clone()).unfinished().await {
         Ok(None) => {}
         Ok(Some((_, campaigns))) if campaigns.is_empty() => {}
@@ -103,22 +103,22 @@ async fn look_at_store(config: &Config, findings: &mut Findings) {
             Grade::Warning,
             format!(
                 "{store} has {}, which the fleet does not send: move them with `flowcast migrate --store \
-                 {store}`, or let them end with `flowcast worker --embedded --store {store}`",
+                 {store}`, or finish them with `flowcast worker --embedded --store {store}`",
                 counted(campaigns.len() as u64, "unfinished campaign")
             ),
         ),
         Err(error) => findings.add(
             "store",
             Grade::Bad,
-            format!("{error}; until it can be read no new campaign is taken on this machine: move the file away, or mend it"),
+            format!("{error}; this machine accepts no new campaign until the store can be read: repair or remove the file"),
         ),
     }
 }
 
-/// Credentials are tried with a request that holds no message, so that nothing can be sent.
-async fn look_at_accounts(config: &Config, findings: &mut Findings) {
+/// Checks the accounts. Credentials are tested with a request without a message, so that nothing can be sent.
+async fn check_accounts(config: &Config, findings: &mut Findings) {
     if config.accounts.is_empty() {
-        findings.add("accounts", Grade::Bad, "none is configured: describe one under [accounts.NAME]");
+        findings.add("accounts", Grade::Bad, "no account is configured: add one under [accounts.NAME]");
     }
     let endpoint = endpoint(config).await;
     for name in config.accounts.keys() {
@@ -130,11 +130,11 @@ async fn look_at_accounts(config: &Config, findings: &mut Findings) {
         match opened {
             Err(fault) => findings.add(&check, Grade::Bad, fault.to_string()),
             Ok(account) => {
-                let (grade, text) = try_credentials(&account).await;
+                let (grade, text) = test_credentials(&account).await;
                 findings.add(&check, grade, text);
                 let (grade, text) = match &endpoint {
                     Ok(_) => callbacks(&account),
-                    Err(fault) => (Grade::Warning, format!("the address of reports can't be told: {fault}")),
+                    Err(fault) => (Grade::Warning, format!("cannot determine the callback URL: {fault}")),
                 };
                 findings.add(&format!("{check} callbacks"), grade, text);
             }
@@ -142,7 +142,7 @@ async fn look_at_accounts(config: &Config, findings: &mut Findings) {
     }
 }
 
-/// Where reports come to. Where no key is configured, the ledger's is asked for.
+/// Returns the callback URLs. Without a configured key, the key comes from the ledger.
 async fn endpoint(config: &Config) -> Result<Option<CallbackEndpoint>, Failure> {
     if config.http.public_url.is_none() || !config.callbacks.keys.is_empty() {
         return CallbackEndpoint::in_shape(config);
@@ -155,26 +155,26 @@ async fn endpoint(config: &Config) -> Result<Option<CallbackEndpoint>, Failure> 
     CallbackEndpoint::of(config, config.http.public_url.as_ref(), &ledger).await
 }
 
-/// How the provider reports what became of messages.
+/// Checks where the provider sends its reports.
 fn callbacks(account: &Account) -> (Grade, String) {
     match &account.callbacks {
         None => (
             Grade::Warning,
-            "http.public_url is not set: nothing is reported, and messages in doubt must be decided by a person"
+            "http.public_url is not set: no reports arrive, and a person must decide messages in doubt"
                 .into(),
         ),
         Some(callbacks) if account.kind.takes_callback => (
             Grade::Ok,
             format!(
-                "each message says where its reports go; for what people write, set this address, which is as \
-                 secret as a password, as the webhook of each sender number in its console: {}",
+                "each message carries the URL for its reports; for replies, set this URL as the webhook of each sender \
+                 number in the provider's console (it is as secret as a password): {}",
                 callbacks.of_account()
             ),
         ),
         Some(callbacks) => (
             Grade::Ok,
             format!(
-                "set this address, which is as secret as a password, in its console: {}; {}",
+                "set this URL in the provider's console (it is as secret as a password): {}; {}",
                 callbacks.of_account(),
                 account.kind.console
             ),
@@ -182,12 +182,12 @@ fn callbacks(account: &Account) -> (Grade, String) {
     }
 }
 
-async fn try_credentials(account: &Account) -> (Grade, String) {
-    // No job is looked at, so no sender number is known: a made-up one stands in its place.
-    let Some(nobody) = Phone::from_digits(10_000_000) else {
-        return (Grade::Warning, "was not tried".into());
+async fn test_credentials(account: &Account) -> (Grade, String) {
+    // Without a job no sender number is known, so an invented one is used.
+    let Some(invented) = Phone::from_digits(10_000_000) else {
+        return (Grade::Warning, "not tested".into());
     };
-    let endpoint = account.provider.endpoint(nobody);
+    let endpoint = account.provider.endpoint(invented);
     let request = account.provider.request(endpoint, RequestBody::new(account.kind, 0));
     match account.transport.post(request, None).await {
         Ok(reply) => {
@@ -195,30 +195,30 @@ async fn try_credentials(account: &Account) -> (Grade, String) {
             let code = if let ParsedBody::Error { code, .. } = &said { code.clone() } else { None };
             match classify(&reply, said) {
                 _ if code.is_some() && code.as_deref() == account.kind.unknown_sender => {
-                    (Grade::Ok, "the provider takes the credentials".into())
+                    (Grade::Ok, "the provider accepts the credentials".into())
                 }
                 Answer::Refused { reason, .. } => {
-                    (Grade::Bad, format!("the provider refuses them: {reason}"))
+                    (Grade::Bad, format!("the provider refuses the credentials: {reason}"))
                 }
                 Answer::TryAgain { detail, .. } | Answer::Unknown(Doubt { detail, .. }) => {
-                    (Grade::Warning, format!("the provider answers {detail}; try again later"))
+                    (Grade::Warning, format!("the provider responded with {detail}; try again later"))
                 }
-                _ => (Grade::Ok, "the provider takes the credentials".into()),
+                _ => (Grade::Ok, "the provider accepts the credentials".into()),
             }
         }
         Err(fault) => (
             Grade::Bad,
-            format!("the provider can't be reached: {fault}; check region or base_url, and the network"),
+            format!("the provider cannot be reached: {fault}; check region or base_url, and the network"),
         ),
     }
 }
 
-fn look_at_audiences(config: &Config, findings: &mut Findings) {
+fn check_audiences(config: &Config, findings: &mut Findings) {
     match &config.audiences.root {
         None => findings.add(
             "audiences.root",
             Grade::Warning,
-            "is not set: a worker refuses jobs that name a file; set it to a folder that all workers see",
+            "not set: workers refuse jobs that name a file; set it to a folder that all workers can read",
         ),
         Some(root) if Path::new(root).is_dir() => findings.add("audiences.root", Grade::Ok, root.clone()),
         Some(root) if root.contains("://") => match Audiences::new(Some(root), &[]) {
@@ -226,7 +226,11 @@ fn look_at_audiences(config: &Config, findings: &mut Findings) {
             Err(fault) => findings.add("audiences.root", Grade::Bad, fault),
         },
         Some(root) => {
-            findings.add("audiences.root", Grade::Bad, format!("{root} is no folder here; make or mount it"));
+            findings.add(
+                "audiences.root",
+                Grade::Bad,
+                format!("the folder {root} does not exist on this machine; create or mount it"),
+            );
         }
     }
     if let Err(fault) = Audiences::new(None, &config.audiences.allow) {
@@ -234,9 +238,9 @@ fn look_at_audiences(config: &Config, findings: &mut Findings) {
     }
 }
 
-async fn look_at_redis(config: &Config, findings: &mut Findings) {
+async fn check_redis(config: &Config, findings: &mut Findings) {
     let Some(redis) = &config.redis else {
-        let text = format!("is not configured; the embedded store is {}", config.store.path.display());
+        let text = format!("not configured; the embedded store is {}", config.store.path.display());
         findings.add("redis", Grade::Ok, text);
         return;
     };
@@ -253,28 +257,28 @@ async fn look_at_redis(config: &Config, findings: &mut Findings) {
         match node {
             Err(fault) => findings.add(&check, Grade::Bad, fault.to_string()),
             Ok(node) => {
-                look_at_node(&check, &node, findings);
-                look_at_replicas(&check, &node, redis.replicas, findings);
+                check_node(&check, &node, findings);
+                check_replicas(&check, &node, redis.replicas, findings);
             }
         }
     }
 }
 
-fn look_at_node(check: &str, node: &Node, findings: &mut Findings) {
+fn check_node(check: &str, node: &Node, findings: &mut Findings) {
     let version = node.fact("redis_version").unwrap_or("unknown");
     findings.judge(
         check,
         if is_at_least(version, REDIS) {
             Ok(format!(
                 "version {version}, {}",
-                if node.is_cluster() { "of a cluster" } else { "a single server" }
+                if node.is_cluster() { "in a cluster" } else { "a single server" }
             ))
         } else {
             Err(format!("version {version} is too old: flowcast needs {}.{} or newer", REDIS.0, REDIS.1))
         },
     );
     if node.fact("role") == Some("slave") {
-        findings.add(check, Grade::Bad, "is a replica, which takes no writes: point redis.url to the master");
+        findings.add(check, Grade::Bad, "a replica, which accepts no writes: point redis.url to the master");
     }
     let fsync = node.setting("appendfsync");
     match (node.fact("aof_enabled"), fsync) {
@@ -282,15 +286,18 @@ fn look_at_node(check: &str, node: &Node, findings: &mut Findings) {
         (Some("1"), Some(other)) => findings.add(
             check,
             Grade::Warning,
-            format!("appendfsync {other}: a crash of its machine loses the last claims; workers that live write them again, and where one is gone, too, the campaign is held; set appendfsync always"),
+            format!(
+                "appendfsync {other}: a crash of the machine loses the most recent claims; workers write them again, but a \
+                 campaign is held if one of its workers is gone, too; set appendfsync always"
+            ),
         ),
         (Some("1"), None) => {
-            findings.add(check, Grade::Warning, "does not tell its settings; see that appendfsync is always");
+            findings.add(check, Grade::Warning, "does not show its settings; make sure that appendfsync is always");
         }
         _ => findings.add(
             check,
             Grade::Bad,
-            "appendonly no: a restart forgets what was sent; set appendonly yes and appendfsync always",
+            "appendonly no: a restart loses what was sent; set appendonly yes and appendfsync always",
         ),
     }
     match node.fact("maxmemory_policy").or(node.setting("maxmemory-policy")) {
@@ -298,9 +305,9 @@ fn look_at_node(check: &str, node: &Node, findings: &mut Findings) {
         Some(other) => findings.add(
             check,
             Grade::Bad,
-            format!("maxmemory-policy {other}: a full Redis forgets what was sent; set maxmemory-policy noeviction"),
+            format!("maxmemory-policy {other}: a full Redis deletes what was sent; set maxmemory-policy noeviction"),
         ),
-        None => findings.add(check, Grade::Warning, "does not tell its maxmemory-policy; it must be noeviction"),
+        None => findings.add(check, Grade::Warning, "does not show its maxmemory-policy; it must be noeviction"),
     }
     let skew = node.time.duration_since(Timestamp::now()).unsigned_abs();
     findings.judge(
@@ -309,15 +316,15 @@ fn look_at_node(check: &str, node: &Node, findings: &mut Findings) {
             Ok("this machine and Redis agree".into())
         } else {
             Err(format!(
-                "this machine and Redis are {:.1} s apart: campaigns go by Redis' clock; run an NTP client on both",
+                "this machine and Redis are {:.1} s apart: campaigns use Redis' clock; run an NTP client on both",
                 skew.as_secs_f64()
             ))
         },
     );
 }
 
-/// Whether a master has the replicas that a claim waits for.
-fn look_at_replicas(check: &str, node: &Node, wanted: u32, findings: &mut Findings) {
+/// Checks whether a master has the replicas that a claim waits for.
+fn check_replicas(check: &str, node: &Node, wanted: u32, findings: &mut Findings) {
     let has = node.fact("connected_slaves").and_then(|count| count.parse::<u32>().ok()).unwrap_or_default();
     if node.fact("role") != Some("master") || (wanted == 0 && has == 0) {
         return;
@@ -328,32 +335,35 @@ fn look_at_replicas(check: &str, node: &Node, wanted: u32, findings: &mut Findin
             check,
             Grade::Bad,
             format!(
-                "has {replicas}, and redis.replicas is {wanted}: nothing is sent until so many follow it"
+                "has {replicas}, but redis.replicas is {wanted}: nothing is sent until enough replicas are connected"
             ),
         );
     } else if wanted == 0 {
         findings.add(
             check,
             Grade::Warning,
-            format!("has {replicas}, and redis.replicas is 0: a fail-over may send again what a replica had not yet; set redis.replicas = 1"),
+            format!(
+                "has {replicas}, but redis.replicas is 0: after a failover, messages whose claims were not replicated may \
+                 be sent again; set redis.replicas = 1"
+            ),
         );
     } else {
         findings.add(check, Grade::Ok, format!("has {replicas}, and claims wait for {wanted}"));
     }
 }
 
-async fn look_at_broker(config: &Config, findings: &mut Findings) {
+async fn check_broker(config: &Config, findings: &mut Findings) {
     let Some(amqp) = &config.amqp else {
-        let text = "is not configured; jobs are submitted to the embedded store";
+        let text = "not configured; jobs are submitted to the embedded store";
         findings.add("rabbitmq", Grade::Ok, text);
         return;
     };
-    // What is missing is told before connecting declares it.
+    // Asked before connecting, which declares what is missing.
     let missing = match amqp.url.read("amqp.url") {
         Ok(url) => Broker::missing(&url).await,
         Err(fault) => return findings.add("rabbitmq", Grade::Bad, Failure::from(fault).to_string()),
     };
-    // Connecting declares the queues, so one that is there with other arguments is told here.
+    // Connecting declares the queues, so it fails if one exists with other arguments.
     let broker = match open::broker(config, false).await {
         Ok(broker) => broker,
         Err(fault) => return findings.add("rabbitmq", Grade::Bad, fault.to_string()),
@@ -363,34 +373,36 @@ async fn look_at_broker(config: &Config, findings: &mut Findings) {
             findings.add(
                 "rabbitmq",
                 Grade::Ok,
-                "had none of flowcast's queues and exchanges; they are declared now",
+                "had none of flowcast's queues and exchanges; they are now declared",
             );
         }
         Ok(missing) if !missing.names.is_empty() => {
             let text = format!(
-                "did not have {}; declared again now, and what was in a queue or was published to it meanwhile is lost: \
-                 submit jobs of that time again",
+                "did not have {}; declared again now. Messages in a missing queue, or published to it, are lost: submit \
+                 the jobs of that time again",
                 missing.names.join(", ")
             );
             findings.add("rabbitmq", Grade::Warning, text);
         }
-        Ok(_) => findings.add("rabbitmq", Grade::Ok, "queues as they must be"),
-        Err(fault) => findings.add("rabbitmq", Grade::Warning, format!("what it has can't be told: {fault}")),
+        Ok(_) => findings.add("rabbitmq", Grade::Ok, "all queues and exchanges exist"),
+        Err(fault) => {
+            findings.add("rabbitmq", Grade::Warning, format!("cannot list queues and exchanges: {fault}"));
+        }
     }
     let nodes = broker.nodes().await;
-    for (place, told) in &nodes {
+    for (place, version) in &nodes {
         let check = if nodes.len() == 1 { "rabbitmq".into() } else { format!("rabbitmq {place}") };
-        match told {
+        match version {
             Ok(Some(version)) if !is_at_least(version, RABBITMQ) => {
                 let (major, minor) = RABBITMQ;
                 let text = format!("version {version} is too old: flowcast needs {major}.{minor} or newer");
                 findings.add(&check, Grade::Bad, text);
             }
             Ok(Some(version)) => findings.add(&check, Grade::Ok, format!("version {version}")),
-            Ok(None) => findings.add(&check, Grade::Ok, "answers"),
+            Ok(None) => findings.add(&check, Grade::Ok, "responds"),
             Err(fault) => {
                 let text = format!(
-                    "is away: {fault}; the others go on while more than half of the cluster's nodes are there"
+                    "unavailable: {fault}; the cluster works while more than half of its nodes are available"
                 );
                 findings.add(&check, Grade::Warning, text);
             }
@@ -400,16 +412,16 @@ async fn look_at_broker(config: &Config, findings: &mut Findings) {
         Ok((buried, more)) => {
             let count = buried.len() as u64 + u64::from(more);
             if count > 0 {
-                let text = format!("{count} jobs were refused: flowcast dead list");
-                findings.add("dead jobs", Grade::Warning, text);
+                let text = format!("{} in the dead-letter queue: flowcast dead list", counted(count, "job"));
+                findings.add("dead letters", Grade::Warning, text);
             }
         }
-        Err(fault) => findings.add("dead jobs", Grade::Bad, fault.to_string()),
+        Err(fault) => findings.add("dead letters", Grade::Bad, fault.to_string()),
     }
     broker.close().await;
 }
 
-/// Whether a version is new enough.
+/// Returns whether a version is new enough.
 fn is_at_least(version: &str, (major, minor): (u32, u32)) -> bool {
     let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (major, minor)

@@ -1,4 +1,4 @@
-//! `flowcast explain`: what a code means, what flowcast does about it, and what a person can do.
+//! `flowcast explain`: explains a code: its meaning, what flowcast does about it, and what a person can do.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -9,15 +9,13 @@ use super::{Failure, Outcome, line, print};
 use crate::campaign::codes::{self, Advice, CODES, Code, Source};
 use crate::views::codes::{CodeView, near};
 
-/// Say what a code means and what to do.
+/// Explain a code and what to do about it.
 #[derive(Args)]
 pub(super) struct Explain {
-    /// The code, as a status or a report has it: 131026, `EX_NUMBER_ERROR`, 30005, E110; all without one
-    #[arg(
-        help = "The code, as a status or a report has it: 131026, EX_NUMBER_ERROR, 30005, E110; all without one"
-    )]
+    /// Code from a status or report, e.g. 131026, `EX_NUMBER_ERROR`, 30005 or E110 [default: all]
+    #[arg(help = "Code from a status or report, e.g. 131026, EX_NUMBER_ERROR, 30005 or E110 [default: all]")]
     code: Option<String>,
-    /// All of them as a document
+    /// Print all codes as a Markdown document
     #[arg(long, conflicts_with = "code")]
     markdown: bool,
 }
@@ -29,8 +27,7 @@ pub(super) fn main(explain: &Explain, json: bool) -> Outcome {
     };
     if let (Some(code), true) = (&explain.code, found.is_empty()) {
         let near = near(code);
-        let text =
-            format!("nothing is known of the code {code:?}{near}; flowcast explain lists those that are");
+        let text = format!("unknown code {code:?}{near}; flowcast explain lists all codes");
         return Err(Failure::Usage(text));
     }
     let text = if json {
@@ -58,8 +55,7 @@ fn in_full(code: &Code) -> String {
     text
 }
 
-/// Whether flowcast does something about the code when an answer has it: Exotel's own codes come later,
-/// in reports.
+/// Returns whether flowcast acts on the code in a response. Exotel's own codes arrive later, in reports.
 fn acts(code: &Code) -> bool {
     !matches!(code.source, Source::Exotel | Source::Flowcast) && code.advice != Advice::None
 }
@@ -70,7 +66,7 @@ fn table() -> String {
     CODES.iter().map(line).collect()
 }
 
-/// `docs/reference/codes.md`.
+/// Returns the text of `docs/reference/codes.md`.
 fn document() -> String {
     let mut text = String::from(
         "# Codes\n\n\

@@ -1,4 +1,4 @@
-//! How a command that writes many lines is told to write them.
+//! The format of commands that write one line per record.
 
 use std::io::{BufWriter, Stdout, stdout};
 
@@ -6,10 +6,10 @@ use clap::{Args, ValueEnum};
 
 use crate::views::lines::{Format, Lines};
 
-/// How lines are written.
+/// The format of lines.
 #[derive(Args)]
 pub(super) struct LineFormat {
-    /// How the lines are written; CSV, or with --json JSON lines
+    /// Format of the lines [default: csv, with --json: jsonl]
     #[arg(long)]
     format: Option<Named>,
 }
@@ -21,7 +21,7 @@ enum Named {
 }
 
 impl LineFormat {
-    /// The format; with `json` by default JSON lines.
+    /// Returns the format; the default is CSV, with `json` JSON lines.
     pub(super) fn of(&self, json: bool) -> Format {
         match (self.format, json) {
             (Some(Named::Csv), _) | (None, false) => Format::Csv,
@@ -29,7 +29,7 @@ impl LineFormat {
         }
     }
 
-    /// Lines to stdout.
+    /// Returns a writer of lines to stdout.
     pub(super) fn lines(&self, json: bool) -> Lines<BufWriter<Stdout>> {
         Lines::new(self.of(json), BufWriter::new(stdout()))
     }

@@ -1,5 +1,5 @@
-//! What the addresses of a job's media serve, as `WhatsApp` would fetch them: looked at when a person asks for it. No
-//! address is fetched otherwise, and never for somebody who asks over the network.
+//! Fetches the media that a job refers to, as `WhatsApp` would, when a person asks for it. Media are never fetched
+//! otherwise, and never for a request over the network.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,33 +8,33 @@ use serde_json::Value;
 
 use crate::views::check::{Rendered, Warning};
 
-/// How many addresses are looked at.
+/// Maximum number of media that are fetched.
 const MOST: usize = 10;
-/// How long an address may take.
+/// Timeout for one download.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Documents 000 and 001: a sticker is an image/webp of 512 x 512 pixels and at most 100 KB, an animated one at most
 /// 500 KB.
 const STICKER: (usize, usize, usize) = (512, 100 << 10, 500 << 10);
 
-/// Fetches what the messages that are shown refer to, and tells what of it will hardly arrive.
-pub(super) async fn look(messages: &[Rendered]) -> Result<Vec<Warning>, String> {
+/// Fetches the media of the messages that are shown, and returns warnings about those unlikely to be delivered.
+pub(super) async fn fetch_media(messages: &[Rendered]) -> Result<Vec<Warning>, String> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().timeout(TIMEOUT).build();
-    let client = client.map_err(|fault| format!("can't set up HTTP: {fault}"))?;
+    let client = client.map_err(|fault| format!("cannot set up HTTP: {fault}"))?;
     let all: BTreeSet<(String, &str, String)> =
         messages.iter().flat_map(|message| media(&message.content)).collect();
     let mut found = Vec::new();
     for (pointer, kind, link) in all.into_iter().take(MOST) {
         let detail = match client.get(&link).send().await {
             Ok(response) => wrong(kind, response).await,
-            Err(fault) => Some(format!("can't be fetched: {}", fault.without_url())),
+            Err(fault) => Some(format!("cannot be fetched: {}", fault.without_url())),
         };
         found.extend(detail.map(|detail| Warning { pointer, detail }));
     }
     Ok(found)
 }
 
-/// The addresses of media in content: where each stands, of which kind it is, and itself.
+/// Returns the media in content: JSON pointer, kind and URL of each.
 fn media(content: &Value) -> Vec<(String, &'static str, String)> {
     let kinds = ["image", "audio", "video", "document", "sticker"];
     let places = kinds.iter().flat_map(|kind| ["", "/interactive/header"].map(|place| (place, *kind)));
@@ -46,10 +46,10 @@ fn media(content: &Value) -> Vec<(String, &'static str, String)> {
     places.filter_map(media).collect()
 }
 
-/// What is wrong with what an address serves, if anything.
+/// Returns what is wrong with a response, if anything.
 async fn wrong(kind: &str, mut response: reqwest::Response) -> Option<String> {
     if !response.status().is_success() {
-        return Some(format!("answers with {}", response.status()));
+        return Some(format!("responds with {}", response.status()));
     }
     let of = response.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let of = of.split(';').next().unwrap_or_default().trim().to_lowercase();
@@ -60,7 +60,7 @@ async fn wrong(kind: &str, mut response: reqwest::Response) -> Option<String> {
     };
     if !fits {
         let wanted = if kind == "sticker" { "image/webp (Exotel's documentation)" } else { kind };
-        return Some(format!("serves {of:?}, and should serve {wanted}"));
+        return Some(format!("serves {of:?} instead of {wanted}"));
     }
     if kind != "sticker" {
         return None;
@@ -73,18 +73,20 @@ async fn wrong(kind: &str, mut response: reqwest::Response) -> Option<String> {
             break;
         }
     }
-    // The second bit of an extended WebP's flags says that it moves.
+    // The second bit of the flags of an extended WebP marks an animation.
     let moves = bytes.get(12..16) == Some(b"VP8X") && bytes.get(20).is_some_and(|flags| flags & 2 != 0);
     let most = if moves { animated } else { still };
     match imagesize::blob_size(&bytes) {
-        Err(_) => Some("serves no image that can be read".into()),
+        Err(_) => Some("does not serve a readable image".into()),
         Ok(size) if (size.width, size.height) != (side, side) => Some(format!(
-            "serves {} x {} pixels, and a sticker has {side} x {side} (Exotel's documentation)",
+            "serves {} x {} pixels; a sticker has {side} x {side} (Exotel's documentation)",
             size.width, size.height
         )),
         Ok(_) if bytes.len() > most => {
             let most = most >> 10;
-            Some(format!("serves more than the {most} KB of such a sticker (Exotel's documentation)"))
+            Some(format!(
+                "serves more than the {most} KB allowed for such a sticker (Exotel's documentation)"
+            ))
         }
         Ok(_) => None,
     }

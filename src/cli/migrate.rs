@@ -1,4 +1,4 @@
-//! `flowcast migrate`: from the store of one machine to the ledger of a fleet.
+//! `flowcast migrate`: moves the campaigns of a store to the fleet's ledger.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,20 +13,20 @@ use crate::ledger::{Access, Redis, Sqlite, migrate};
 use crate::provider::transport::REQUEST_TIMEOUT;
 use crate::redis_client::RetryPolicy;
 
-/// Move the campaigns of a store to the fleet's Redis, in the middle of a campaign too.
+/// Move the campaigns of a store to the fleet's Redis.
 #[derive(Args)]
 pub(super) struct Migrate {
-    /// The store, else store.path of the configuration
+    /// Store to move [default: store.path of the configuration]
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
-    /// Leave this campaign in the store; may be given more than once
+    /// Leave this campaign in the store; repeatable
     #[arg(long, value_name = "ID")]
     except: Vec<String>,
 }
 
 pub(super) async fn main(command: &Migrate, config: &Config, as_json: bool) -> Outcome {
     let Some(redis) = &config.redis else {
-        let text = "there is no fleet's ledger: set redis.url in the configuration, or FLOWCAST_REDIS__URL";
+        let text = "no Redis is configured for the fleet: set redis.url in the configuration, or FLOWCAST_REDIS__URL";
         return Err(Failure::Usage(text.into()));
     };
     let except = command.except.iter().map(|id| open::campaign_id(id)).collect::<Result<Vec<_>, _>>()?;
@@ -37,10 +37,10 @@ pub(super) async fn main(command: &Migrate, config: &Config, as_json: bool) -> O
         config.accounts.get(account).map_or(ANSWERS_WITHIN, |account| account.answers_within.0)
     };
     let moved = migrate(&store, &fleet, &except, within).await?;
-    // Closed, its file is whole.
+    // Closing the store leaves all of it in one file.
     drop(store);
-    let kept = put_aside(path).map_err(|error| {
-        Failure::Outside(format!("all was moved, but {} can't be renamed: {error}", path.display()))
+    let kept = rename_moved(path).map_err(|error| {
+        Failure::Outside(format!("everything was moved, but {} cannot be renamed: {error}", path.display()))
     })?;
     if as_json {
         let document = json!({
@@ -59,18 +59,21 @@ pub(super) async fn main(command: &Migrate, config: &Config, as_json: bool) -> O
     ))?;
     if moved.in_doubt > 0 {
         let doubts = counted(moved.in_doubt, "message");
-        write_line(&format!("{doubts} in doubt: they were being sent when the worker of the store ended"));
+        write_line(&format!("{doubts} in doubt: in flight when the worker of the store exited"));
     }
     if moved.rehearsals > 0 {
-        write_line(&format!("{} stay in the store", counted(moved.rehearsals, "rehearsal")));
+        write_line(&format!("left in the store: {}", counted(moved.rehearsals, "rehearsal")));
     }
-    write_line(&format!("the store is {} now; keep it until the campaigns have ended", kept.display()));
-    write_line("workers that run already open the addresses of its callbacks within seconds");
+    write_line(&format!(
+        "the store was renamed to {}; keep it until the campaigns have ended",
+        kept.display()
+    ));
+    write_line("running workers accept callbacks for its messages within seconds");
     Ok(ExitCode::SUCCESS)
 }
 
-/// Renames a store that was moved. Returns what it is called then.
-fn put_aside(path: &Path) -> std::io::Result<PathBuf> {
+/// Renames a store that was moved, and returns its new path.
+fn rename_moved(path: &Path) -> std::io::Result<PathBuf> {
     let named = |nth: u32| {
         let mut name = path.as_os_str().to_owned();
         name.push(if nth == 0 { ".moved".to_owned() } else { format!(".moved-{nth}") });
@@ -78,7 +81,7 @@ fn put_aside(path: &Path) -> std::io::Result<PathBuf> {
     };
     let free = (0..1_000).map(named).find(|name| !name.exists()).unwrap_or_else(|| named(0));
     std::fs::rename(path, &free)?;
-    // Where another process has the store open, some of it may still be in the file beside it.
+    // While another process has the store open, part of it may still be in the write-ahead log.
     let log = |path: &Path| {
         let mut name = path.as_os_str().to_owned();
         name.push("-wal");

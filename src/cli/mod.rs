@@ -1,4 +1,4 @@
-//! The command line: one file a command. Results go to stdout, everything else to stderr.
+//! The command line: one file per command. Results go to stdout, everything else to stderr.
 
 mod callback_endpoint;
 mod campaigns;
@@ -41,31 +41,38 @@ use crate::dispatch::{DispatchError, Refusal};
 use crate::ledger::LedgerError;
 use crate::queue::QueueError;
 
-/// Dispatches `WhatsApp` campaigns in bulk. A message is never silently lost and never sent twice.
+/// Dispatch `WhatsApp` campaigns in bulk; no silent loss, no duplicates
 #[derive(Parser)]
-#[command(name = "flowcast", version = env!("FLOWCAST_VERSION"), about, max_term_width = 100)]
-#[command(after_help = "Exit status: 0 done; 1 something outside failed; 2 bad usage, job or configuration;
-3 the campaign ended, or stopped, with messages rejected, in doubt or pending. A campaign that is not there is 2.
-With --json an error is a line on stderr: {\"error\":{\"kind\":…,\"status\":…,\"message\":…}}.")]
+#[command(
+    name = "flowcast",
+    version = env!("FLOWCAST_VERSION"),
+    about = "Dispatch WhatsApp campaigns in bulk; no silent loss, no duplicates",
+    max_term_width = 100
+)]
+#[command(
+    after_help = "Exit status: 0 done; 1 an external system failed; 2 invalid usage, job or configuration, or unknown campaign;
+3 the campaign ended, or stopped, with messages rejected, in doubt or pending.
+With --json an error is one line on stderr: {\"error\":{\"kind\":…,\"status\":…,\"message\":…}}."
+)]
 pub(crate) struct Args {
-    /// The configuration file, else the one that `FLOWCAST_CONFIG` names, else `./flowcast.toml`
+    /// Configuration file; by default `FLOWCAST_CONFIG`, else `./flowcast.toml` if it exists
     #[arg(
         long,
         global = true,
         value_name = "FILE",
-        help = "The configuration file, else $FLOWCAST_CONFIG, else ./flowcast.toml where there is one"
+        help = "Configuration file; by default $FLOWCAST_CONFIG, else ./flowcast.toml if it exists"
     )]
     config: Option<PathBuf>,
     /// Print results as JSON
     #[arg(long, global = true)]
     json: bool,
-    /// Log more: -v what is done, -vv all of it
-    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet", help = "Log more; -vv all of it")]
+    /// Log more: `-v` for debug, `-vv` for trace
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet", help = "Log more: -v for debug, -vv for trace")]
     verbose: u8,
-    /// Log warnings and errors alone
+    /// Log only warnings and errors
     #[arg(short, long, global = true)]
     quiet: bool,
-    /// The embedded store; the commands that have one take it in any place
+    /// Embedded store; may stand before the command or after it
     #[arg(long, global = true, value_name = "FILE", hide = true)]
     store: Option<PathBuf>,
     #[command(subcommand)]
@@ -74,56 +81,59 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Send a campaign from this machine, or go on with it where it stood
+    /// Send a campaign from this machine, or resume an interrupted one
     Run(run::Run),
-    /// Take jobs from the queue and send them, as one of as many workers as wanted
+    /// Run a worker: take jobs from the queue and send them
     Worker(worker::Worker),
     /// Put a job on the queue
     Submit(submit::Submit),
     /// Check a job and its audience without sending
     Check(check::Check),
-    /// List the campaigns
+    /// List campaigns
     Campaigns(open::Store),
     /// Show a campaign in full
     Status(status::Status),
-    /// Write a line for every message
+    /// Write one line per message
     Report(report::Report),
-    /// Write what people answered
+    /// Write the replies of recipients
     Responses(responses::Responses),
-    /// Look after the numbers that must never be messaged
+    /// Manage the suppression list
     Suppress(suppress::Suppress),
     /// Send the rejected messages of a campaign again
     Retry(control::Retry),
-    /// Decide what becomes of a campaign's messages in doubt
+    /// Decide the messages in doubt of a campaign
     Resolve(control::Resolve),
-    /// Show what the ledger has forgotten of a campaign, and have what may have been sent be in doubt
+    /// Show lost writes and mark what may have been sent as in doubt
+    #[command(
+        long_about = "Show which writes Redis lost for a campaign, and mark messages that may have been sent as in doubt"
+    )]
     Recover(recover::Recover),
-    /// Move the campaigns of a store to the fleet's Redis, in the middle of a campaign too
+    /// Move the campaigns of a store to the fleet's Redis
     Migrate(migrate::Migrate),
-    /// Stop a campaign until it is resumed
+    /// Pause a campaign until it is resumed
     Pause(control::CampaignArgs),
-    /// Go on with a campaign that is paused or held
+    /// Resume a campaign that is paused or held
     Resume(control::CampaignArgs),
-    /// End a campaign; what is not sent yet never is
+    /// Cancel a campaign: unsent messages are never sent
     Cancel(control::CampaignArgs),
-    /// Look at jobs that could not be read or were refused
+    /// List, requeue or discard the jobs in the dead-letter queue
     Dead(dead::Dead),
-    /// Check the configuration, the servers and the credentials, and say what to change
+    /// Check configuration, servers and credentials; say what to fix
     Doctor(doctor::Doctor),
-    /// Say what a code means and what to do
+    /// Explain a code and what to do about it
     Explain(explain::Explain),
-    /// Start a provider to try things on
+    /// Start a simulated provider for testing
     Sandbox(sandbox::Sandbox),
     /// Print the JSON Schema of a document
     Schema(schema::Schema),
     /// Print a completion script for a shell
     Completions(completions::Completions),
-    /// Write the manual pages into a folder
+    /// Write the manual pages to a folder
     Man(man::Man),
 }
 
 impl Command {
-    /// Whether it has anything to do with a store.
+    /// Whether the command uses a store.
     fn takes_store(&self) -> bool {
         match self {
             Self::Run(_)
@@ -153,21 +163,21 @@ impl Command {
     }
 }
 
-/// How a command ends when it does not do what was asked.
+/// The reason why a command did not do what was asked.
 pub(crate) enum Failure {
-    /// The job, the configuration or the command line is wrong: 2.
+    /// Invalid job, configuration or command line: exit status 2.
     Usage(String),
-    /// What was named is not there: 2.
+    /// Unknown name, such as a campaign id: exit status 2.
     NotFound(String),
-    /// Something outside failed: 1.
+    /// Failure of an external system: exit status 1.
     Outside(String),
-    /// Whoever read our output has gone: nothing more to say.
+    /// Closed pipe: the reader of the output has exited.
     ReaderGone,
 }
 
 type Outcome = Result<ExitCode, Failure>;
 
-/// The campaign ended, or stopped, with messages rejected, in doubt or pending.
+/// Exit status of a campaign that ended, or stopped, with messages rejected, in doubt or pending.
 const UNSETTLED: u8 = 3;
 
 /// Runs the command that the command line asks for.
@@ -182,15 +192,15 @@ pub fn main() -> ExitCode {
     });
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(fault) => return fail(Failure::Outside(format!("can't start: {fault}")), as_json),
+        Err(fault) => return fail(Failure::Outside(format!("cannot start: {fault}")), as_json),
     };
     let result = runtime.block_on(traced(args));
-    // A blocking read may still wait for its file; nothing hangs on it any more.
+    // A blocking read may still wait for its file; its result is not needed any more.
     runtime.shutdown_background();
     result.unwrap_or_else(|failure| fail(failure, as_json))
 }
 
-/// Does what is asked, and tells its traces where somebody wants them.
+/// Runs the command, and exports its traces if an endpoint is configured.
 async fn traced(args: Args) -> Outcome {
     let exporter = crate::traces::start().map_err(Failure::Usage)?;
     let outcome = dispatch(args).await;
@@ -206,7 +216,7 @@ async fn dispatch(args: Args) -> Outcome {
         Config::load(args.config.as_deref()).map_err(Failure::from)
     };
     if args.store.is_some() && !args.command.takes_store() {
-        return Err(Failure::Usage("this command has nothing to do with a store; leave --store out".into()));
+        return Err(Failure::Usage("this command does not use a store; leave --store out".into()));
     }
     match args.command {
         Command::Run(command) => {
@@ -257,22 +267,22 @@ fn fail(failure: Failure, as_json: bool) -> ExitCode {
     ExitCode::from(status)
 }
 
-/// Writes a result to stdout. What came from outside can't control the terminal.
+/// Writes a result to stdout, with control characters escaped.
 fn print(text: &str) -> Result<(), Failure> {
     write(visible_lines(text).as_bytes())
 }
 
-/// A document on a line.
+/// Returns a document as one line of JSON.
 fn line(document: &impl serde::Serialize) -> Result<String, Failure> {
     let json = serde_json::to_string(document).map_err(io::Error::from)?;
     Ok(format!("{json}\n"))
 }
 
-/// Who is at the keyboard, for those who ask later.
+/// Returns the user and the host, for the audit log.
 fn operator() -> String {
     let user = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
     let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
-    format!("{}@{}", user.as_deref().unwrap_or("somebody"), host.trim())
+    format!("{}@{}", user.as_deref().unwrap_or("unknown"), host.trim())
 }
 
 /// Clears the terminal.
@@ -286,7 +296,7 @@ fn write(bytes: &[u8]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Tells a person something that is no result. A terminal that is gone stops nothing.
+/// Writes a message to stderr. A closed terminal is not an error.
 fn write_line(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", visible_lines(text));
 }
@@ -296,7 +306,7 @@ impl From<io::Error> for Failure {
         if fault.kind() == io::ErrorKind::BrokenPipe {
             return Self::ReaderGone;
         }
-        Self::Outside(format!("can't write the result: {fault}"))
+        Self::Outside(format!("cannot write the result: {fault}"))
     }
 }
 
@@ -328,7 +338,7 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Usage(text) | Self::NotFound(text) | Self::Outside(text) => f.write_str(text),
-            Self::ReaderGone => f.write_str("the reader has gone"),
+            Self::ReaderGone => f.write_str("the reader of the output has exited"),
         }
     }
 }
@@ -360,5 +370,28 @@ impl From<DispatchError> for Failure {
                 Self::Outside(fault.to_string())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Args;
+
+    /// Maximum length of a command's summary, in characters.
+    const MAX_SUMMARY: usize = 70;
+
+    fn check(command: &clap::Command) {
+        let summary = command.get_about().map(ToString::to_string).unwrap_or_default();
+        let length = summary.chars().count();
+        assert!((1..=MAX_SUMMARY).contains(&length), "{}: {summary:?}", command.get_name());
+        command.get_subcommands().for_each(check);
+    }
+
+    #[test]
+    fn every_command_has_a_summary_that_fits_on_a_line() {
+        Args::command().debug_assert();
+        check(&Args::command());
     }
 }

@@ -1,4 +1,4 @@
-//! What several commands open: the ledger, the broker, the job, the accounts.
+//! Opens what several commands use: the ledger, the broker, the job, the accounts.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -23,19 +23,14 @@ use crate::provider::{Credentials, Kind, PROVIDERS, Transport};
 use crate::queue::rabbitmq::Broker;
 use crate::redis_client::{RedisClient, RetryPolicy};
 
-/// What `WhatsApp` lets a sender number send, unless the account says otherwise.
+/// Default limit of a sender number, as `WhatsApp` sets it.
 const MESSAGES: &str = "80/s";
 
-/// Where campaigns are kept.
+/// The store or ledger that a command uses.
 #[derive(Args)]
 pub(super) struct Store {
-    /// The store, else `store.path` of the configuration
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        help = "The embedded store, else Redis where it is configured, else store.path"
-    )]
+    /// Embedded store to use instead of the configured ledger
+    #[arg(long, global = true, value_name = "FILE")]
     store: Option<PathBuf>,
 }
 
@@ -44,17 +39,17 @@ impl Store {
         self.store.as_deref().unwrap_or(&config.store.path)
     }
 
-    /// The flag as the command line has it, to say a command again.
+    /// Returns the option as on the command line, for commands that are suggested.
     pub(super) fn flag(&self) -> String {
         self.store.as_ref().map(|path| format!(" --store {}", path.display())).unwrap_or_default()
     }
 
-    /// The same to change what needs no campaign: a store is made if there is none.
+    /// Opens the ledger for a change that needs no campaign; creates the store if it does not exist.
     pub(super) async fn open_or_make(&self, config: &Config) -> Result<AnyLedger, Failure> {
         self.open(config, Access::Create).await
     }
 
-    /// Opens the fleet's ledger where there is one, else the store.
+    /// Opens the fleet's ledger if one is configured and no store is named, else the store.
     pub(super) async fn open(&self, config: &Config, access: Access) -> Result<AnyLedger, Failure> {
         match &config.redis {
             Some(redis) if self.store.is_none() => {
@@ -66,22 +61,22 @@ impl Store {
     }
 }
 
-/// The configured Redis.
+/// Connects to the configured Redis.
 pub(super) async fn redis_server(redis: &config::Redis, policy: RetryPolicy) -> Result<RedisClient, Failure> {
     let url = redis.url.read("redis.url")?;
     RedisClient::connect(&url, policy).await.map_err(|fault| Failure::Outside(format!("Redis: {fault}")))
 }
 
-/// The configured broker.
+/// Connects to the configured broker.
 pub(super) async fn broker(config: &Config, patient: bool) -> Result<Broker, Failure> {
     let Some(amqp) = &config.amqp else {
-        let text = "there is no broker: set amqp.url in the configuration, or FLOWCAST_AMQP__URL";
+        let text = "no broker is configured: set amqp.url in the configuration, or FLOWCAST_AMQP__URL";
         return Err(Failure::Usage(text.into()));
     };
     Ok(Broker::connect(&amqp.url.read("amqp.url")?, patient).await?)
 }
 
-/// A campaign that a person names.
+/// Returns the campaign with an id, or an error that names the nearest id.
 pub(super) async fn campaign(ledger: &impl Ledger, id: &str) -> Result<Campaign, Failure> {
     let known = campaign_id(id)?;
     if let Some(campaign) = listing::look_at(ledger, &known).await? {
@@ -96,7 +91,7 @@ pub(super) fn campaign_id(id: &str) -> Result<CampaignId, Failure> {
     id.parse().map_err(|fault| Failure::Usage(format!("{id:?}: {fault}")))
 }
 
-/// Reads a job file; `-` is the standard input.
+/// Reads a job file; `-` is standard input.
 pub(super) fn job(path: &Path) -> Result<Job, Failure> {
     let shown = path.display();
     let read = if path == Path::new("-") {
@@ -107,7 +102,7 @@ pub(super) fn job(path: &Path) -> Result<Job, Failure> {
     };
     let json = read.map_err(|fault| match fault.kind() {
         std::io::ErrorKind::NotFound => Failure::Usage(format!("no such file: {shown}")),
-        _ => Failure::Usage(format!("can't read {shown}: {fault}")),
+        _ => Failure::Usage(format!("cannot read {shown}: {fault}")),
     })?;
     Job::read(&json).map_err(|problems| {
         let lines: Vec<String> = problems.iter().map(|problem| format!("{shown}: {problem}")).collect();
@@ -115,12 +110,12 @@ pub(super) fn job(path: &Path) -> Result<Job, Failure> {
     })
 }
 
-/// Where audiences may come from, as the configuration says it.
+/// Returns the places that audiences may come from, as configured.
 pub(super) fn audiences(config: &Config) -> Result<Audiences, Failure> {
     audiences_below(config, config.audiences.root.as_deref())
 }
 
-/// The same for a job that lies in a file: where no root is configured, its own folder is one.
+/// Returns the places for a job in a file; without a configured root its folder is the root.
 pub(super) fn audiences_beside(config: &Config, job: &Path) -> Result<Audiences, Failure> {
     let own = match job.parent() {
         Some(folder) if folder != Path::new("") => folder.to_string_lossy(),
@@ -129,22 +124,22 @@ pub(super) fn audiences_beside(config: &Config, job: &Path) -> Result<Audiences,
     audiences_below(config, Some(config.audiences.root.as_deref().unwrap_or(&own)))
 }
 
-/// The same below a root.
+/// Returns the places with another root.
 pub(super) fn audiences_below(config: &Config, root: Option<&str>) -> Result<Audiences, Failure> {
     let audiences = Audiences::new(root, &config.audiences.allow).map_err(Failure::Usage)?;
     Ok(audiences.with_columns(config.audiences.columns))
 }
 
-/// Where the requests of a process go to.
+/// The destination of the requests of a process.
 pub(super) enum Destination {
-    /// To the providers. The buckets of accounts are in this process, or in a fleet's Redis.
+    /// The providers. The token buckets of accounts are in this process, or in the fleet's Redis.
     Providers(Option<RedisClient>),
-    /// To a sandbox at this address.
+    /// A sandbox at this address.
     Sandbox(Url),
 }
 
 impl Destination {
-    /// The accounts that can be sent from: those that are configured, and at a sandbox, where none is, one of the name `main`.
+    /// Returns the names of the accounts: the configured ones, or `main` for a sandbox without any.
     pub(super) fn names(&self, config: &Config) -> Vec<String> {
         match self {
             Self::Sandbox(_) if config.accounts.is_empty() => vec!["main".into()],
@@ -152,7 +147,9 @@ impl Destination {
         }
     }
 
-    /// Opens an account. One that is open already with the same settings is the same, and gives its limits to one with others.
+    /// Opens an account.
+    ///
+    /// If `known` was opened with the same settings, it is returned; else the new account shares its limits.
     pub(super) fn open(
         &self,
         config: &Config,
@@ -175,8 +172,8 @@ impl Destination {
                     callbacks,
                 }
             }
-            // One that is configured keeps its provider and its limits, so that a rehearsal takes as long as the real campaign;
-            // one that is not has none.
+            // A configured account keeps its provider and its limits, so that a rehearsal takes as long as the real
+            // campaign. An account that is not configured has no limits.
             Self::Sandbox(address) => {
                 let account = config.accounts.get(name);
                 Opening {
@@ -197,12 +194,12 @@ impl Destination {
         opening.account(name, known)
     }
 
-    /// All accounts. One that can't be used is no reason not to work for the others.
+    /// Opens all accounts. An account that cannot be used does not affect the others.
     pub(super) fn accounts(&self, config: &Config, endpoint: Option<&CallbackEndpoint>) -> Accounts {
         let open = |name: String| {
             let opened = self.open(config, &name, endpoint, None).map_err(|failure| failure.to_string());
             if let Err(error) = &opened {
-                tracing::warn!("an account can't be used: {error}");
+                tracing::warn!(account = name, %error, "account cannot be used");
             }
             (name, opened)
         };
@@ -210,7 +207,7 @@ impl Destination {
     }
 }
 
-/// The configured account of a job, for those who send nothing.
+/// Opens the configured account of a job, for commands that send nothing.
 pub(super) fn account(
     config: &Config,
     name: &str,
@@ -221,14 +218,14 @@ pub(super) fn account(
 
 fn not_configured(config: &Config, name: &str) -> Failure {
     let near = if config.accounts.is_empty() {
-        format!("; describe it under [accounts.{name}] in flowcast.toml, or try the job with --sandbox")
+        format!("; add it under [accounts.{name}] in flowcast.toml, or test the job with --sandbox")
     } else {
         nearest(name, config.accounts.keys().map(String::as_str))
     };
     Failure::Usage(format!("the account {name:?} is not configured{near} (/account)"))
 }
 
-/// What an account is opened with.
+/// The settings that an account is opened with.
 struct Opening<'o> {
     kind: &'static Kind,
     credentials: Credentials,
@@ -246,7 +243,7 @@ impl Opening<'_> {
         let least = usize::from(self.kind.concurrency);
         if let Some(known) = known {
             known.limits.concurrency.change(fixed, least);
-            // Its connections are kept, too.
+            // The same account keeps its connections.
             if known.opened_with == Some(digest) {
                 return Ok(known.clone());
             }
@@ -274,14 +271,14 @@ impl Opening<'_> {
         };
         let mut opened = Account::new(kind, provider, transport, limits, callbacks);
         opened.prices = account.and_then(|account| account.prices.clone());
-        // Without an address for them no answers come.
+        // Without a callback URL no replies arrive.
         let within = account.map_or(ANSWERS_WITHIN, |account| account.answers_within.0);
         opened.answers_within = Some(within).filter(|within| opened.callbacks.is_some() && !within.is_zero());
         opened.opened_with = Some(digest);
         Ok(Arc::new(opened))
     }
 
-    /// A digest of all that an account is opened with but its limits, which change while it is open.
+    /// Returns a digest of all settings except the limits, which change while the account is open.
     fn digest(&self) -> blake3::Hash {
         let Self { kind, credentials, address, account, shared: _, callbacks } = self;
         let Credentials {
@@ -314,7 +311,7 @@ impl Opening<'_> {
     }
 }
 
-/// What a configured account is allowed: the provider's own limits, unless it says otherwise.
+/// Returns the limits of a configured account; the defaults are the provider's.
 pub(super) fn rates(account: Option<&AccountConfig>) -> Rates {
     let Some(AccountConfig { limits, provider, .. }) = account else { return Rates::default() };
     Rates {
@@ -324,14 +321,16 @@ pub(super) fn rates(account: Option<&AccountConfig>) -> Rates {
     }
 }
 
-/// The most that is sent of a campaign, as its account and its job allow it.
-pub(super) fn most(config: &Config, account: &str, job: Option<&Job>) -> Option<Rate> {
+/// Returns the highest rate that the account and the job of a campaign allow.
+pub(super) fn max_rate(config: &Config, account: &str, job: Option<&Job>) -> Option<Rate> {
     let own = job.and_then(|job| job.limits.messages);
     let all = rates(config.accounts.get(account)).messages;
     own.into_iter().chain(all).max_by_key(|rate| rate.period())
 }
 
-/// A limit of recipients counts also those whom an earlier process wrote to. A fleet's buckets know them.
+/// Adds the recipients of earlier processes to the account's limit of recipients.
+///
+/// In a fleet the shared token buckets have them already.
 pub(super) async fn remember_recipients(
     ledger: &AnyLedger,
     name: &str,
@@ -344,7 +343,7 @@ pub(super) async fn remember_recipients(
     Ok(())
 }
 
-/// Who may use the API and the dashboard: name, role and token of each.
+/// Returns the users of the API and the dashboard: name, role and token of each.
 pub(super) fn tokens(config: &Config) -> Result<Vec<(String, config::Role, SecretString)>, Failure> {
     let token = |(nth, token): (usize, &config::Token)| {
         Ok((token.name.clone(), token.role, token.token.read(&format!("http.tokens.{nth}.token"))?))

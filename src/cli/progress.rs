@@ -1,5 +1,5 @@
-//! What a person sees while a campaign runs: a live bar on a terminal, a quiet line now and then
-//! elsewhere. It reads the ledger; the engine knows nothing of it.
+//! Shows the progress of a campaign: a live bar on a terminal, otherwise a line every ten seconds. It reads the ledger;
+//! the engine does not know it.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use crate::campaign::{CampaignId, thousands, visible};
 use crate::ledger::{Campaign, Ledger};
 use crate::views::status::eta;
 
-/// How often the bar is drawn.
+/// Interval between updates of the bar.
 const DRAW: Duration = Duration::from_millis(200);
-/// How often a line is written where there is no terminal.
+/// Interval between lines without a terminal.
 const LINE: Duration = Duration::from_secs(10);
 
 /// Shows a campaign's progress until `done` is cancelled.
@@ -27,7 +27,7 @@ pub(super) async fn show(ledger: &impl Ledger, id: &CampaignId, done: &Cancellat
     }
     let mut ticks = tokio::time::interval(if on_terminal { DRAW } else { LINE });
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    // The first tick is due at once, and there is nothing to say yet.
+    // The first tick is immediate, when there is no progress yet.
     ticks.tick().await;
     loop {
         tokio::select! {

@@ -1,5 +1,5 @@
-//! `flowcast recover`: what is known of a ledger that came back older than it was, and what becomes of messages that
-//! may have been sent meanwhile.
+//! `flowcast recover`: shows which writes the ledger lost, and marks messages that may have been sent in that time as in
+//! doubt.
 
 use std::process::ExitCode;
 
@@ -15,18 +15,18 @@ use crate::dispatch::{recover, recover_restored};
 use crate::ledger::listing;
 use crate::ledger::{Access, Gap, Ledger};
 
-/// Show what the ledger has forgotten of a campaign, and have what may have been sent be in doubt.
+/// Show lost writes and mark what may have been sent as in doubt.
 #[derive(Args)]
 pub(super) struct Recover {
-    /// The campaign's id; with --restored all campaigns without it
+    /// Campaign id; optional with --restored: all campaigns
     #[arg(required_unless_present = "restored")]
     id: Option<String>,
     #[command(flatten)]
     store: open::Store,
-    /// Only show what is known
+    /// Only show what is known; change nothing
     #[arg(long)]
     dry_run: bool,
-    /// The ledger is a backup: whatever is pending may have been sent since it was made
+    /// The ledger is a backup: pending messages may have been sent since
     #[arg(long)]
     restored: bool,
 }
@@ -39,7 +39,7 @@ pub(super) async fn main(command: Recover, config: &Config, as_json: bool) -> Ou
     }
 }
 
-/// All campaigns of a ledger that is a backup.
+/// Recovers all campaigns of a ledger that was restored from a backup.
 async fn recover_all(command: &Recover, as_json: bool, ledger: &impl Ledger) -> Outcome {
     let mut all = Vec::new();
     for campaign in listing::all(ledger).await? {
@@ -47,7 +47,7 @@ async fn recover_all(command: &Recover, as_json: bool, ledger: &impl Ledger) -> 
         if command.dry_run {
             let pending = campaign.counts.pending + campaign.counts.sending;
             if pending > 0 && campaign.state != CampaignState::Cancelled && !campaign.rehearsal {
-                print(&format!("campaign {id}: {} of it may have been sent\n", counted(pending, "message")))?;
+                print(&format!("campaign {id}: {} may have been sent\n", counted(pending, "message")))?;
             }
             continue;
         }
@@ -55,7 +55,7 @@ async fn recover_all(command: &Recover, as_json: bool, ledger: &impl Ledger) -> 
             let messages = counted(done.messages, "message");
             if !as_json {
                 print(&format!(
-                    "campaign {id}: {}, {messages} in doubt that may have been sent\n",
+                    "campaign {id}: {}, {messages} that may have been sent are in doubt\n",
                     done.state
                 ))?;
             }
@@ -65,7 +65,7 @@ async fn recover_all(command: &Recover, as_json: bool, ledger: &impl Ledger) -> 
     if as_json {
         print(&format!("{}\n", json!({ "recovered": all })))?;
     } else if all.is_empty() && !command.dry_run {
-        print("nothing in this ledger can be sent any more\n")?;
+        print("no campaign in this ledger has messages left to send\n")?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -84,19 +84,19 @@ async fn recover_in(
         if as_json {
             print(&format!("{}\n", json!({ "id": id, "gap": null })))?;
         } else {
-            print(&format!("campaign {id}: nothing says that the ledger has forgotten anything of it\n"))?;
-            write_line("if the ledger was restored from a backup, say so with --restored");
+            print(&format!("campaign {id}: no lost writes are known\n"))?;
+            write_line("if the ledger was restored from a backup, add --restored");
         }
         return Ok(ExitCode::SUCCESS);
     }
     if campaign.state == CampaignState::Cancelled {
-        let text = format!("campaign {id} is cancelled: nothing of it is sent any more");
+        let text = format!("campaign {id} is cancelled: none of its messages will be sent");
         return Err(Failure::Usage(text));
     }
     if let Some(gap) = &gap
         && !as_json
     {
-        print(&shown(id.as_str(), gap))?;
+        print(&describe(id.as_str(), gap))?;
     }
     let done = if command.dry_run {
         None
@@ -105,7 +105,7 @@ async fn recover_in(
     } else {
         let stored = ledger.job(id).await?;
         let job = Job::read(stored.job.as_bytes()).ok();
-        let rate = open::most(config, &campaign.account, job.as_ref());
+        let rate = open::max_rate(config, &campaign.account, job.as_ref());
         let known = gap.as_ref().filter(|gap| !gap.emptied);
         Some(recover(ledger, id, known, rate, &operator()).await?)
     };
@@ -126,29 +126,32 @@ async fn recover_in(
     let counts = &campaign.counts;
     match done {
         None if !command.dry_run => {
-            print(&format!("campaign {id}: nothing of it can be sent any more\n"))?;
+            print(&format!("campaign {id}: no messages left to send\n"))?;
         }
         None => {
             let pending = counted(counts.pending, "message");
-            print(&format!("{pending} of it are pending, and may have been sent\n"))?;
+            print(&format!("{pending} pending, which may have been sent\n"))?;
             write_line(&format!(
-                "to have them be in doubt and go on with the rest: flowcast recover {id}{}{}",
+                "to mark them as in doubt and continue with the rest: flowcast recover {id}{}{}",
                 if command.restored { " --restored" } else { "" },
                 command.store.flag()
             ));
         }
         Some(done) => {
             let messages = counted(done.messages, "message");
-            print(&format!("campaign {id}: {}, {messages} in doubt that may have been sent\n", done.state))?;
+            print(&format!(
+                "campaign {id}: {}, {messages} that may have been sent are in doubt\n",
+                done.state
+            ))?;
             if !campaign.planned {
                 write_line(&if done.below == u32::MAX {
-                    "the rows that are still to be planned are in doubt, too, as soon as they are".to_owned()
+                    "rows that are not planned yet become in doubt when they are planned".to_owned()
                 } else {
-                    format!("so are those of batches below {} as soon as they are planned", done.below)
+                    format!("messages of batches below {} become in doubt when they are planned", done.below)
                 });
             }
             write_line(&format!(
-                "reports of the provider settle them; to send the others again, or give them up: flowcast resolve {id}{}",
+                "delivery reports settle them; to send the rest again or give them up: flowcast resolve {id}{}",
                 command.store.flag()
             ));
         }
@@ -156,16 +159,17 @@ async fn recover_in(
     Ok(ExitCode::SUCCESS)
 }
 
-/// A gap in words.
-fn shown(id: &str, gap: &Gap) -> String {
+/// Describes the lost writes.
+fn describe(id: &str, gap: &Gap) -> String {
     let time = |at: Option<Timestamp>| at.map_or_else(|| "an unknown time".into(), |at| format!("{at:.0}"));
     let mut text = format!(
-        "campaign {id}: the ledger came back, and may have forgotten what it was told between {} and {}\n",
+        "campaign {id}: the ledger may have lost the writes between {} and {}\n",
         time(gap.from),
         time(gap.to)
     );
     for (worker, at) in &gap.silent {
-        text += &format!("  worker {worker}, last heard at {at:.0}, has not said what it sent\n");
+        text +=
+            &format!("  worker {worker} has not reported what it sent; its last heartbeat was at {at:.0}\n");
     }
     text
 }

@@ -1,5 +1,5 @@
-//! Takes over what changes in the configuration while a worker or a `run` is at work: accounts with their limits, the keys
-//! of callbacks, tokens. Of all else it says that it takes effect with a start. What can't be used changes nothing.
+//! Applies changes of the configuration while a worker or `run` is active: accounts with their limits, callback keys and
+//! tokens. For every other setting it logs that a restart is needed. Invalid settings change nothing.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,46 +18,46 @@ use crate::dispatch::{Account, Accounts, Opened};
 use crate::http;
 use crate::ledger::AnyLedger;
 
-/// How often the configuration and the files of its secrets are read. What is read twice counts: a file that is being written
-/// may be there in part.
+/// Interval between reads of the configuration and its secret files. A change counts when it is read twice, because a
+/// file may be incomplete while it is written.
 const LOOK: Duration = Duration::from_secs(1);
-/// What is taken over, by the beginnings of names.
+/// Name prefixes of the settings that are applied without a restart.
 const FOLLOWED: [&str; 4] = ["accounts.", "callbacks.keys", "http.public_url", "http.tokens"];
 
-/// Accounts that were taken out, by name.
-type Gone = BTreeMap<String, Arc<Account>>;
+/// Accounts that were removed, by name.
+type RemovedAccounts = BTreeMap<String, Arc<Account>>;
 
-/// What follows the configuration of a process.
+/// Follows the configuration of a process.
 pub(super) struct Reloading {
-    /// The configuration's file, where there is one.
+    /// Configuration file, if there is one.
     pub(super) file: Option<PathBuf>,
-    /// What is replaced.
+    /// Accounts to update.
     pub(super) accounts: Accounts,
-    /// The one account that is used, where it is one alone.
+    /// Name of the only account in use, for `run`.
     pub(super) only: Option<String>,
-    /// Where requests go to.
+    /// Destination of requests.
     pub(super) destination: Destination,
-    /// The ledger, which knows whom was written to and may keep the key of callbacks.
+    /// Ledger, which has the recipients of earlier processes and may keep the callback key.
     pub(super) ledger: AnyLedger,
-    /// The HTTP side of a worker; `None` where there is none.
+    /// HTTP side of a worker; `None` for `run`.
     pub(super) http: Option<HttpSide>,
 }
 
-/// What of a worker's HTTP side follows the configuration.
+/// The settings of a worker's HTTP side that follow the configuration.
 pub(super) struct HttpSide {
-    /// Who may use it.
+    /// Users of the API and the dashboard.
     pub(super) access: http::Access,
-    /// Where reports come to when the configuration does not say it.
+    /// Public URL for callbacks if the configuration has none.
     pub(super) public_url: Option<Url>,
 }
 
 impl Reloading {
-    /// Follows the configuration until it is stopped. It has the ledger open until the task ends.
+    /// Follows the configuration until it is stopped. The task holds the ledger open until it ends.
     pub(super) fn start(self, config: &Config, stop: CancellationToken) -> JoinHandle<()> {
         let mut known = config.settings();
         tokio::spawn(async move {
             let (mut read_before, mut said) = (Ok(known.clone()), Vec::new());
-            let mut gone = BTreeMap::new();
+            let mut removed = BTreeMap::new();
             while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
                 let loaded = Config::load(self.file.as_deref()).map_err(|error| error.to_string());
                 let read = loaded.as_ref().map(Config::settings).map_err(Clone::clone);
@@ -67,25 +67,23 @@ impl Reloading {
                 let errors = match loaded {
                     Ok(config) => {
                         let now = config.settings();
-                        say_what_waits(&known, &now);
+                        log_needed_restart(&known, &now);
                         known = now;
-                        self.take_over(&config, &mut gone).await
+                        self.apply(&config, &mut removed).await
                     }
                     Err(error) => vec![error],
                 };
-                // Once, and again when it is another.
+                // Each error is logged once.
                 for error in errors.iter().filter(|error| !said.contains(*error)) {
-                    tracing::error!(
-                        "what the configuration says now can't be used, and stays as it was: {error}"
-                    );
+                    tracing::error!(%error, "the changed configuration is invalid; the previous one stays in effect");
                 }
                 said = errors;
             }
         })
     }
 
-    /// Takes over what is followed; returns what of it can't be used.
-    async fn take_over(&self, config: &Config, gone: &mut Gone) -> Vec<String> {
+    /// Applies the settings that are followed; returns the errors of invalid ones.
+    async fn apply(&self, config: &Config, removed: &mut RemovedAccounts) -> Vec<String> {
         let mut errors = Vec::new();
         if let Some(http) = &self.http {
             match open::tokens(config) {
@@ -98,26 +96,26 @@ impl Reloading {
             }
         }
         match self.endpoint(config).await {
-            Ok(endpoint) => self.take_over_accounts(config, endpoint.as_ref(), gone, &mut errors).await,
-            // A ledger that is away is told elsewhere.
+            Ok(endpoint) => self.apply_accounts(config, endpoint.as_ref(), removed, &mut errors).await,
+            // An unavailable ledger is logged elsewhere.
             Err(Failure::Outside(_)) => {}
             Err(failure) => errors.push(failure.to_string()),
         }
         errors
     }
 
-    /// Where reports come to by now.
+    /// Returns the current callback URLs.
     async fn endpoint(&self, config: &Config) -> Result<Option<CallbackEndpoint>, Failure> {
         let Some(http) = &self.http else { return Ok(None) };
         let public_url = config.http.public_url.as_ref().or(http.public_url.as_ref());
         CallbackEndpoint::of(config, public_url, &self.ledger).await
     }
 
-    async fn take_over_accounts(
+    async fn apply_accounts(
         &self,
         config: &Config,
         endpoint: Option<&CallbackEndpoint>,
-        gone: &mut Gone,
+        removed: &mut RemovedAccounts,
         errors: &mut Vec<String>,
     ) {
         let before = self.accounts.all();
@@ -126,8 +124,8 @@ impl Reloading {
         let names = self.only.clone().map_or_else(|| self.destination.names(config), |name| vec![name]);
         for name in names {
             let known = before.get(&name).and_then(|known| known.as_ref().ok());
-            // One that comes back has the limits that it had.
-            let earlier = known.or_else(|| gone.get(&name));
+            // An account that returns keeps its limits.
+            let earlier = known.or_else(|| removed.get(&name));
             let opened = match self.destination.open(config, &name, endpoint, earlier) {
                 Ok(opened) => self.limit(config, &name, &opened, earlier.is_none()).await.map(|()| opened),
                 Err(failure) => Err(failure),
@@ -136,11 +134,11 @@ impl Reloading {
                 (Ok(opened), Some(known)) if Arc::ptr_eq(&opened, known) => Ok(opened),
                 (Ok(opened), _) => {
                     let how = match before.get(&name) {
-                        None => "is there",
-                        Some(Ok(_)) => "has changed",
-                        Some(Err(_)) => "can be used",
+                        None => "added",
+                        Some(Ok(_)) => "changed",
+                        Some(Err(_)) => "usable again",
                     };
-                    tracing::info!(account = name, "an account {how} now");
+                    tracing::info!(account = name, "account {how}");
                     has_changed = true;
                     Ok(opened)
                 }
@@ -154,8 +152,8 @@ impl Reloading {
             now.insert(name, taken);
         }
         for name in before.keys().filter(|name| !now.contains_key(*name)) {
-            tracing::warn!(account = name, "an account was taken out; its campaigns wait");
-            gone.extend(before[name].as_ref().ok().map(|account| (name.clone(), account.clone())));
+            tracing::warn!(account = name, "account removed; its campaigns wait");
+            removed.extend(before[name].as_ref().ok().map(|account| (name.clone(), account.clone())));
             has_changed = true;
         }
         if has_changed {
@@ -164,7 +162,7 @@ impl Reloading {
         }
     }
 
-    /// Has an account keep to its limits of now, which it shares with the one that it was before.
+    /// Sets the limits of an account, which it shares with its earlier version.
     async fn limit(
         &self,
         config: &Config,
@@ -185,11 +183,11 @@ impl Reloading {
     }
 }
 
-/// Says which settings have changed that take effect with a start alone.
-fn say_what_waits(before: &Settings, now: &Settings) {
+/// Logs changed settings that need a restart.
+fn log_needed_restart(before: &Settings, now: &Settings) {
     let waits = |name: &&str| !FOLLOWED.iter().any(|followed| name.starts_with(followed));
     let names: Vec<&str> = before.changed(now).filter(waits).collect();
     if !names.is_empty() {
-        tracing::warn!("changed, and takes effect when this is started again: {}", names.join(", "));
+        tracing::warn!("settings changed that need a restart: {}", names.join(", "));
     }
 }

@@ -1,4 +1,4 @@
-//! `flowcast report`: a line for every message and every skipped row, in the order of the audience.
+//! `flowcast report`: one line per message and per skipped row, in the order of the audience.
 
 use std::process::ExitCode;
 
@@ -12,10 +12,10 @@ use crate::ledger::report_page;
 use crate::ledger::{Access, Cursor, Ledger};
 use crate::views::report;
 
-/// Write a line for every message.
+/// Write one line per message.
 #[derive(Args)]
 pub(super) struct Report {
-    /// The campaign's id
+    /// Campaign id
     id: String,
     #[command(flatten)]
     written: LineFormat,
@@ -26,7 +26,7 @@ pub(super) struct Report {
     store: open::Store,
 }
 
-/// The states, for completion and for the error.
+/// Parses a state; completions and errors list all of them.
 fn states() -> impl clap::builder::TypedValueParser<Value = MessageState> {
     use clap::builder::TypedValueParser;
     let words = MessageState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>();

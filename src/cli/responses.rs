@@ -1,4 +1,4 @@
-//! `flowcast responses`: what people answered, one column a form field.
+//! `flowcast responses`: the replies of recipients, with one column per form field.
 
 use std::process::ExitCode;
 
@@ -12,10 +12,10 @@ use crate::ledger::{Access, Ledger};
 use crate::views::lines::Format;
 use crate::views::responses;
 
-/// Write what people answered.
+/// Write the replies of recipients.
 #[derive(Args)]
 pub(super) struct Responses {
-    /// The campaign's id
+    /// Campaign id
     id: String,
     #[command(flatten)]
     written: LineFormat,

@@ -1,4 +1,4 @@
-//! `flowcast run`: one machine, no broker and no Redis.
+//! `flowcast run`: sends a campaign from one machine, without a broker and without Redis.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::open::Destination;
 use super::reloading::Reloading;
-use super::sandbox::{Faults, inside};
+use super::sandbox::{Faults, start_in_process};
 use super::text::summary;
 use super::{Failure, Outcome, UNSETTLED, line, open, operator, print, progress, write_line};
 use crate::audience::Audiences;
@@ -22,12 +22,12 @@ use crate::ledger::{Access, AnyLedger, Campaign, Campaigns, LedgerError, Sqlite,
 use crate::sandbox::Reporting;
 use crate::views::status::Status;
 
-/// Send a campaign from this machine, or go on with it where it stood.
+/// Send a campaign from this machine, or resume an interrupted one.
 #[derive(Args)]
 pub(super) struct Run {
-    /// The job, a JSON file; `-` is the standard input
+    /// Job, a JSON file; `-` for standard input
     job: PathBuf,
-    /// Send to a sandbox inside the process: nothing leaves this machine, nothing need be configured
+    /// Send to an in-process sandbox; needs no configuration
     #[arg(long)]
     sandbox: bool,
     #[command(flatten)]
@@ -38,10 +38,11 @@ pub(super) struct Run {
 
 pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json: bool) -> Outcome {
     if run.faults.any() && !run.sandbox {
-        return Err(Failure::Usage("faults can only be asked of a sandbox; add --sandbox".into()));
+        return Err(Failure::Usage("faults need a sandbox; add --sandbox".into()));
     }
     let job = open::job(&run.job)?;
-    let sandbox = if run.sandbox { Some(inside(&run.faults, Reporting::default()).await?) } else { None };
+    let sandbox =
+        if run.sandbox { Some(start_in_process(&run.faults, Reporting::default()).await?) } else { None };
     let destination = match &sandbox {
         Some((_, address)) => Destination::Sandbox(address.clone()),
         None => Destination::Providers(None),
@@ -50,7 +51,7 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
     let audiences = open::audiences_beside(config, &run.job)?;
     let path = run.store.path(config).to_path_buf();
 
-    // Ctrl-C counts from here on: nothing has been sent yet, and nothing will be unrecorded.
+    // Ctrl-C stops cleanly from here on: nothing has been sent yet, and every result will be recorded.
     let stop = CancellationToken::new();
     tokio::spawn(listen_for_signals(stop.clone(), |text| write_line(&format!("flowcast: {text}"))));
 
@@ -62,7 +63,7 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
         Arc::new(prepared.map_err(|fault| Failure::Outside(fault.to_string()))??)
     };
     let ledger = AnyLedger::Embedded(Sqlite::open(&path, Access::Send)?);
-    // A job without an id that is run again is the same campaign: a new id would send all of it again.
+    // A job without an id that runs again is the same campaign: with a new id all of it would be sent again.
     let (campaign, _) = dispatch::register(
         &ledger,
         &prepared,
@@ -75,7 +76,7 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
     if let Some(note) = prepared.scan.encoding.note() {
         write_line(&format!("the audience is {note}"));
     }
-    print_beginning(&campaign, &path);
+    print_start(&campaign, &path);
     let accounts = Accounts::new(BTreeMap::from([(name.clone(), Ok(account.clone()))]));
     let context = Context::new(accounts.clone(), Audiences::default(), Events::default(), run.sandbox);
     open::remember_recipients(&ledger, &name, &account, account.limits.rates()).await?;
@@ -83,14 +84,14 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
     let reloading =
         Reloading { file, accounts, only: Some(name), destination, ledger: ledger.clone(), http: None }
             .start(config, done.clone());
-    let again = again(&run);
+    let again = resume_command(&run);
     let end = send(&ledger, &context, &prepared, &campaign, &stop, json).await;
     done.cancel();
-    // Closed by all, the store is one file.
+    // Once every task has closed the store, it is one file.
     let _ = reloading.await;
     let end = end.map_err(|failure| match failure {
         Failure::Outside(text) => {
-            Failure::Outside(format!("{text}\nwhen that is mended, go on with: {again}"))
+            Failure::Outside(format!("{text}\nfix the cause, then resume with: {again}"))
         }
         other => other,
     })?;
@@ -106,7 +107,7 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
     })
 }
 
-/// Runs the campaign, and shows how it goes.
+/// Runs the campaign and shows its progress.
 async fn send(
     ledger: &AnyLedger,
     context: &Context,
@@ -130,7 +131,7 @@ async fn send(
     Ok(end?)
 }
 
-/// The first Ctrl-C, SIGTERM or closed terminal stops cleanly; a second one at once.
+/// Stops cleanly on the first Ctrl-C, SIGTERM or closed terminal, and immediately on a second Ctrl-C or SIGTERM.
 pub(super) async fn listen_for_signals(stop: CancellationToken, say: fn(&str)) {
     let (Ok(mut terminated), Ok(mut hung_up)) =
         (signal(SignalKind::terminate()), signal(SignalKind::hangup()))
@@ -141,28 +142,28 @@ pub(super) async fn listen_for_signals(stop: CancellationToken, say: fn(&str)) {
         let asked = tokio::select! {
             _ = tokio::signal::ctrl_c() => true,
             _ = terminated.recv() => true,
-            // A terminal that closes tells it more than once; that is nobody's second wish.
+            // A closing terminal sends more than one SIGHUP, so these are not a second request.
             _ = hung_up.recv() => false,
         };
         if stop.is_cancelled() {
             if !asked {
                 continue;
             }
-            say("stopped at once; what was under way is in doubt");
+            say("stopped immediately; messages in flight are in doubt");
             std::process::exit(i32::from(UNSETTLED));
         }
-        say("stopping; what is under way is finished first (again: stop at once)");
+        say("stopping; messages in flight are finished first (repeat to stop immediately)");
         stop.cancel();
     }
 }
 
-fn print_beginning(campaign: &Campaign, store: &Path) {
+fn print_start(campaign: &Campaign, store: &Path) {
     let counts = &campaign.counts;
     match campaign.state {
         CampaignState::Scheduled if counts.total == 0 => {}
-        CampaignState::Completed => write_line(&format!("campaign {} is completed already", campaign.id)),
+        CampaignState::Completed => write_line(&format!("campaign {} is already completed", campaign.id)),
         _ => write_line(&format!(
-            "campaign {} goes on where it stood in {}: {} accepted, {} in doubt",
+            "resuming campaign {} from {}: {} accepted, {} in doubt",
             campaign.id,
             store.display(),
             counts.accepted,
@@ -171,8 +172,8 @@ fn print_beginning(campaign: &Campaign, store: &Path) {
     }
 }
 
-/// The command that goes on with this campaign.
-fn again(run: &Run) -> String {
+/// Returns the command that resumes this campaign.
+fn resume_command(run: &Run) -> String {
     let sandbox = if run.sandbox { " --sandbox" } else { "" };
     format!("flowcast run {}{sandbox}{}", run.job.display(), run.store.flag())
 }
@@ -181,15 +182,15 @@ fn print_end(end: &End, campaign: &Campaign, again: &str, store: &str) {
     let (id, counts) = (&campaign.id, &campaign.counts);
     match end {
         End::Completed => {}
-        End::Stopped => write_line(&format!("to go on where it stands: {again}")),
-        End::Held => write_line(&format!("when that is mended, go on with: {again}")),
+        End::Stopped => write_line(&format!("to resume: {again}")),
+        End::Held => write_line(&format!("fix the cause, then resume with: {again}")),
         End::AudienceChanged => write_line(&format!(
             "flowcast: the audience has changed since campaign {id} was planned; the campaign is held and nothing was sent.\n\
-             Put the old file back to go on, or give the job another id to send to the new one"
+             Restore the old file to continue, or give the job a new id to send to the new one"
         )),
     }
     if counts.rejected + counts.in_doubt > 0 {
         let state = if counts.in_doubt > 0 { "in_doubt" } else { "rejected" };
-        write_line(&format!("a line for each of them: flowcast report {id} --state {state}{store}"));
+        write_line(&format!("one line per message: flowcast report {id} --state {state}{store}"));
     }
 }

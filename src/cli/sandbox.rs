@@ -1,4 +1,4 @@
-//! `flowcast sandbox`: a simulated provider for tests.
+//! `flowcast sandbox`: a simulated provider for testing.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ use crate::sandbox::{self, Behaviour, Reporting};
 /// Start a simulated provider for testing.
 #[derive(Args)]
 pub(super) struct Sandbox {
-    /// Address to listen on; port 0 selects a free port
+    /// Address to listen on; port 0 picks a free port
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8025")]
     listen: SocketAddr,
     #[command(flatten)]
@@ -24,27 +24,27 @@ pub(super) struct Sandbox {
     reports: Reports,
 }
 
-/// Errors of a sandbox.
+/// The faults of a sandbox.
 #[derive(Args)]
-#[command(next_help_heading = "Sandbox errors")]
+#[command(next_help_heading = "Sandbox faults")]
 pub(super) struct Faults {
-    /// Delay before each response, e.g. 50ms or 2s
+    /// Response time, e.g. 50ms or 2s
     #[arg(long, value_name = "TIME", value_parser = time)]
     latency: Option<Duration>,
-    /// Share of messages that it accepts, e.g. 0.95 or 95%
+    /// Share of messages to accept, e.g. 0.95 or 95%
     #[arg(long, value_name = "SHARE", value_parser = share)]
     accept_rate: Option<f64>,
     /// Share of requests that get 500 or 503
     #[arg(long, value_name = "SHARE", value_parser = share)]
     error_rate: Option<f64>,
-    /// Share of requests that it accepts but whose response it cuts off
+    /// Share of requests that are accepted but whose response is cut off
     #[arg(long, value_name = "SHARE", value_parser = share)]
     cut_rate: Option<f64>,
-    /// Injected error: a provider's code and the share of requests or messages that get it, e.g. E110=5% or
-    /// 131026=0.1; entry:503=1% for single messages with Exotel
+    /// Share of requests (or messages) that get a provider's code, e.g. E110=5% or 131026=0.1; entry:503=1% for one
+    /// message of an Exotel request; repeatable
     #[arg(long, value_name = "CODE=SHARE", value_parser = fault)]
     fault: Vec<(String, f64)>,
-    /// Request limit, e.g. 200/min; further requests get 429
+    /// Rate limit of requests, e.g. 200/min; above it requests get 429
     #[arg(long, value_name = "RATE")]
     rate_limit: Option<Rate>,
     /// Seed for the random number generator
@@ -52,29 +52,29 @@ pub(super) struct Faults {
     seed: Option<u64>,
 }
 
-/// Reports of a sandbox.
+/// The delivery reports of a sandbox.
 #[derive(Args)]
 #[command(next_help_heading = "Sandbox reports")]
 pub(super) struct Reports {
-    /// URL for reports on messages without a callback address (Kaleyra, Meta)
+    /// URL for reports of messages that carry no URL, as with Kaleyra and Meta
     #[arg(long = "callback-url", value_name = "URL")]
     url: Option<String>,
-    /// URL for replies: the webhook of the sender number (document 004)
+    /// URL for replies: the webhook of the sender number
     #[arg(long = "callback-number-url", value_name = "URL")]
     number_url: Option<String>,
     /// Maximum delay of reports, e.g. 50ms or 2s
     #[arg(long = "callback-delay", value_name = "TIME", value_parser = time)]
     delay: Option<Duration>,
-    /// Share of messages whose reports come out of order
+    /// Share of messages whose reports arrive out of order
     #[arg(long = "callback-shuffle", value_name = "SHARE", value_parser = share)]
     shuffle: Option<f64>,
-    /// Share of reports that are sent twice
+    /// Share of reports that arrive twice
     #[arg(long = "callback-repeat", value_name = "SHARE", value_parser = share)]
     repeat: Option<f64>,
-    /// Share of reports that are never sent
+    /// Share of reports that never arrive
     #[arg(long = "callback-lose", value_name = "SHARE", value_parser = share)]
     lose: Option<f64>,
-    /// Share of messages that fail to be delivered
+    /// Share of messages that cannot be delivered
     #[arg(long = "callback-fail", value_name = "SHARE", value_parser = share)]
     fail: Option<f64>,
     /// Share of delivered messages that are read
@@ -102,7 +102,7 @@ impl Reports {
 }
 
 impl Faults {
-    /// Returns whether any is configured.
+    /// Returns whether any fault was requested.
     pub(super) fn any(&self) -> bool {
         self.latency.is_some()
             || self.accept_rate.is_some()
@@ -129,9 +129,10 @@ impl Faults {
     }
 }
 
-/// Starts a sandbox inside the sending process. It keeps no record, which would grow with the audiences and could not
-/// be read.
-pub(super) async fn inside(
+/// Starts a sandbox inside the process that sends to it.
+///
+/// It keeps no record of requests: the record would grow with the audiences, and nothing reads it.
+pub(super) async fn start_in_process(
     faults: &Faults,
     reporting: Reporting,
 ) -> Result<(sandbox::Sandbox, Url), Failure> {
@@ -139,7 +140,8 @@ pub(super) async fn inside(
     let started = sandbox::Sandbox::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), behaviour).await;
     let sandbox = started.map_err(|fault| Failure::Outside(format!("cannot start the sandbox: {fault}")))?;
     let address = format!("http://{}", sandbox.address).parse();
-    let address = address.map_err(|fault| Failure::Outside(format!("the sandbox's address: {fault}")))?;
+    let address =
+        address.map_err(|fault| Failure::Outside(format!("invalid address of the sandbox: {fault}")))?;
     Ok((sandbox, address))
 }
 
@@ -154,8 +156,8 @@ pub(super) async fn main(sandbox: Sandbox, json: bool) -> Outcome {
     } else {
         format!(
             "sandbox listening on http://{address}\n\
-             in flowcast.toml: base_url = \"http://{address}\"; GET /stats returns counts, GET /messages lists \
-             accepted messages, PUT /faults changes the injected errors\n"
+             in flowcast.toml: base_url = \"http://{address}\"; GET /stats has counts, GET /messages the accepted \
+             messages, PUT /faults sets errors\n"
         )
     })?;
     let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -178,23 +180,23 @@ fn time(text: &str) -> Result<Duration, String> {
     } else {
         number(text)
     };
-    let milliseconds = milliseconds.ok_or("invalid time; write e.g. 50ms or 2s")?;
+    let milliseconds = milliseconds.ok_or("a time must be written as 50ms or 2s")?;
     Ok(Duration::from_secs_f64(milliseconds / 1000.0))
 }
 
-/// Parses `0.95`, `95%`, or `95`: a number above 1 is a percentage.
+/// Parses `0.95`, `95%` or `95`: a number above 1 is a percentage.
 fn share(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>();
     number
         .ok()
         .map(|number| if text.ends_with('%') || number > 1.0 { number / 100.0 } else { number })
         .filter(|share| (0.0..=1.0).contains(share))
-        .ok_or_else(|| "a share must be a number from 0 to 1, e.g. 0.95 or 95%".into())
+        .ok_or_else(|| "a share must be written as 0.95 or 95%, from 0 to 1".into())
 }
 
 /// Parses `E110=5%`.
 fn fault(text: &str) -> Result<(String, f64), String> {
-    let (code, part) = text.rsplit_once('=').ok_or("a fault must have the form CODE=SHARE, e.g. E110=5%")?;
+    let (code, part) = text.rsplit_once('=').ok_or("a fault must be written as CODE=SHARE, e.g. E110=5%")?;
     if !sandbox::has_error(code) {
         return Err(format!("unknown code {code:?}: no provider has it; flowcast explain lists the codes"));
     }
@@ -206,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_and_shares_are_read_as_people_write_them() {
+    fn times_shares_and_faults_are_parsed() {
         assert_eq!(time("50ms"), Ok(Duration::from_millis(50)));
         assert_eq!(time("1.5s"), Ok(Duration::from_millis(1500)));
         assert_eq!(time("20"), Ok(Duration::from_millis(20)));

@@ -1,4 +1,4 @@
-//! `flowcast schema`: the JSON Schema of a document, for editors and for other programs.
+//! `flowcast schema`: prints the JSON Schema of a document, for editors and for other programs.
 
 use std::process::ExitCode;
 
@@ -13,17 +13,17 @@ use crate::ledger::report_schema;
 /// Print the JSON Schema of a document.
 #[derive(Args)]
 pub(super) struct Schema {
-    /// Which document
+    /// Document to describe
     document: Document,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Document {
-    /// What asks for a campaign
+    /// The JSON document that asks for a campaign
     Job,
     /// `flowcast.toml`
     Config,
-    /// What is published when something happens
+    /// An event that flowcast publishes
     Event,
     /// A line of `report --format jsonl`
     Report,

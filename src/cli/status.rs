@@ -1,4 +1,4 @@
-//! `flowcast status`: one campaign in full, once or until it ends.
+//! `flowcast status`: shows one campaign in full, once or until it ends.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -15,20 +15,20 @@ use crate::ledger::{Access, Campaign, Ledger, LedgerError};
 use crate::ledger::{doubts, listing};
 use crate::views::status::{Status as StatusView, eta};
 
-/// How many of the last acts of people are shown.
+/// Maximum number of audit entries that are shown.
 const SHOWN: usize = 20;
-/// How often a watched campaign is shown.
+/// Interval between updates of a watched campaign.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long a watched campaign is waited for that is not there yet.
+/// Timeout for a watched campaign to appear.
 const APPEARS: Duration = Duration::from_secs(10);
 
 /// Show a campaign in full.
 #[derive(Args)]
 pub(super) struct Status {
-    /// The campaign's id
+    /// Campaign id
     id: String,
-    /// Show it again each second until it ends
+    /// Update every second until the campaign ends
     #[arg(long)]
     watch: bool,
     #[command(flatten)]
@@ -40,14 +40,14 @@ pub(super) async fn main(status: Status, config: &Config, json: bool) -> Outcome
     let shown = show(&status, &opened, json).await;
     match shown {
         Err(Failure::NotFound(why)) => Err(Failure::NotFound(match refusal(config, &status.id).await {
-            Some(error) => format!("{why}; a job of that id was refused: {error} (flowcast dead list)"),
+            Some(error) => format!("{why}; a job with this id was refused: {error} (flowcast dead list)"),
             None => why,
         })),
         shown => shown,
     }
 }
 
-/// Why a job of an id was refused, where one lies among the dead ones.
+/// Returns why a job with an id was refused, if one is in the dead-letter queue.
 async fn refusal(config: &Config, id: &str) -> Option<String> {
     config.amqp.as_ref()?;
     let broker = open::broker(config, false).await.ok()?;
@@ -57,7 +57,7 @@ async fn refusal(config: &Config, id: &str) -> Option<String> {
     Some(refused.error.lines().next().unwrap_or_default().to_owned())
 }
 
-/// Finds the campaign; one that is watched may be a moment away, because a worker is just taking its job.
+/// Finds the campaign. A watched one may appear a moment later, because a worker is just taking its job.
 async fn first(status: &Status, ledger: &impl Ledger) -> Result<Campaign, Failure> {
     let start = Instant::now();
     loop {
@@ -80,7 +80,7 @@ async fn show(status: &Status, ledger: &impl Ledger, json: bool) -> Outcome {
         tokio::time::sleep(LOOK).await;
         let gone = || Failure::from(LedgerError::NoCampaign(campaign.id.clone()));
         let now = listing::look_at(ledger, &campaign.id).await?.ok_or_else(gone)?;
-        // A terminal shows the newest in the place of the one before; a file gets what is new.
+        // A terminal shows the new state in place of the old; a file gets each change.
         if std::io::stdout().is_terminal() && !json {
             clear()?;
         } else if now == campaign {
@@ -92,7 +92,7 @@ async fn show(status: &Status, ledger: &impl Ledger, json: bool) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What waits for an answer, and what people did.
+/// Returns the messages in doubt and the audit entries.
 async fn history(ledger: &impl Ledger, campaign: &Campaign) -> Result<String, Failure> {
     let mut text = String::new();
     if campaign.counts.in_doubt > 0
@@ -100,7 +100,8 @@ async fn history(ledger: &impl Ledger, campaign: &Campaign) -> Result<String, Fa
     {
         let age = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
         text += &format!(
-            "\n  {} in doubt await a callback, the oldest for {} (since {since:.0});\n  without one: flowcast resolve {} --resend or --abandon, with --older-than 2h only those\n",
+            "\n  {} in doubt, waiting for delivery reports, the oldest for {} (since {since:.0});\n  \
+             without a report: flowcast resolve {} --resend or --abandon, e.g. with --older-than 2h\n",
             thousands(campaign.counts.in_doubt),
             duration(age),
             campaign.id,

@@ -1,5 +1,5 @@
-//! `flowcast submit`: puts a job on the queue, confirmed by the broker; without a broker, into the
-//! store of the embedded worker.
+//! `flowcast submit`: puts a job on the queue, confirmed by the broker, or without a broker into the store of the
+//! embedded worker.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,15 +20,16 @@ use crate::ledger::{Access, Sqlite, UnmovedStore};
 /// Put a job on the queue.
 #[derive(Args)]
 pub(super) struct Submit {
-    /// The job, a JSON file; `-` is the standard input
+    /// Job, a JSON file; `-` for standard input
     job: PathBuf,
     #[command(flatten)]
     store: open::Store,
 }
 
-/// Refuses a file that is not there, where this machine has the folder that workers read below: they would refuse it later, where
-/// fewer people look.
-fn look_at_audience(source: &AudienceSource, config: &Config) -> Result<(), Failure> {
+/// Refuses an audience file that does not exist, if this machine has the audience root of the workers.
+///
+/// The workers would refuse the job later, where the submitter does not see it.
+fn check_audience(source: &AudienceSource, config: &Config) -> Result<(), Failure> {
     let (AudienceSource::Csv(csv), Some(root)) = (source, &config.audiences.root) else { return Ok(()) };
     if csv.path.is_some() && std::path::Path::new(root).is_dir() {
         open::audiences(config)?.find(csv)?;
@@ -46,22 +47,22 @@ pub(super) async fn main(submit: Submit, config: &Config, json: bool) -> Outcome
     if config.amqp.is_some() && submit.store.flag().is_empty() {
         let mut document = job.document.clone();
         document["id"] = id.as_str().into();
-        look_at_audience(&job.audience, config)?;
+        check_audience(&job.audience, config)?;
         UnmovedStore::at(config.store.path.clone()).refuse(&id).await?;
         let broker = open::broker(config, false).await?;
         broker.submit(document.to_string().into_bytes()).await?;
         broker.close().await;
     } else {
         if config.redis.is_some() && submit.store.flag().is_empty() {
-            let text = "jobs of the fleet go through the broker: set amqp.url in the configuration, or FLOWCAST_AMQP__URL";
+            let text = "a fleet takes jobs from the broker: set amqp.url in the configuration, or FLOWCAST_AMQP__URL";
             return Err(Failure::Usage(text.into()));
         }
         job.id = Some(id.clone());
         let endpoint = CallbackEndpoint::in_shape(config)?;
         let account = open::account(config, &job.account, endpoint.as_ref())?;
-        // The worker reads the audience below its own root, wherever the job's file is.
+        // The worker reads the audience below its own root, not in the folder of the job's file.
         let prepared = Arc::new(prepare(job, &open::audiences(config)?, &account)?);
-        // It may be a worker's by now, or be made by one at this moment.
+        // A worker may already use the store, or be creating it.
         let ledger = Sqlite::open(submit.store.path(config), Access::Create)?;
         register(&ledger, &prepared, false, false, &operator(), &UnmovedStore::default()).await?;
     }

@@ -1,4 +1,4 @@
-//! `flowcast suppress`: the numbers that must never be messaged.
+//! `flowcast suppress`: manages the suppression list, the numbers that must never be messaged.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,10 +13,10 @@ use crate::campaign::{counted, thousands};
 use crate::config::Config;
 use crate::ledger::{Act, Ledger, OptOutSource, Suppress as Change, Suppressed};
 
-/// How many unreadable rows of a file are named.
+/// Maximum number of unreadable rows that are named.
 const ROWS_NAMED: usize = 20;
 
-/// Look after the numbers that must never be messaged.
+/// Manage the suppression list.
 #[derive(Args)]
 pub(super) struct Suppress {
     #[command(subcommand)]
@@ -27,35 +27,35 @@ pub(super) struct Suppress {
 
 #[derive(Subcommand)]
 enum SuppressCommand {
-    /// Put numbers on the list
+    /// Add numbers to the list
     Add {
-        /// Numbers in international form, as +919876543210
+        /// Numbers in international form, e.g. +919876543210
         #[arg(required = true, value_parser = PhoneParser::international)]
         numbers: Vec<Phone>,
     },
-    /// Take numbers off the list
+    /// Remove numbers from the list
     Remove {
-        /// Numbers in international form, as +919876543210
+        /// Numbers in international form, e.g. +919876543210
         #[arg(required = true, value_parser = PhoneParser::listed)]
         numbers: Vec<Phone>,
     },
     /// Print the list
     List,
-    /// Put the numbers of a CSV file on the list
+    /// Add the numbers of a CSV file to the list
     Import {
-        /// The file
+        /// CSV file
         file: PathBuf,
-        /// The column of the numbers; without it one that is called as such columns are
+        /// Column with the phone numbers [default: detected by name]
         #[arg(long, value_name = "COLUMN")]
         phone: Option<String>,
-        /// The region of numbers without a country code, as IN
+        /// Region of numbers without a country code, e.g. IN
         #[arg(long, value_name = "REGION")]
         default_region: Option<String>,
     },
 }
 
 pub(super) async fn main(suppress: Suppress, config: &Config, json: bool) -> Outcome {
-    // There may be no campaign yet: the list comes first.
+    // The list may be filled before the first campaign, so the store may not exist yet.
     let opened = suppress.store.open_or_make(config).await?;
     run(suppress.what, &opened, json).await
 }
@@ -94,13 +94,13 @@ async fn run(what: SuppressCommand, ledger: &impl Ledger, json: bool) -> Outcome
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads the numbers of a file, and says which rows have none.
+/// Reads the numbers of a file, and prints which rows have none.
 fn read(file: PathBuf, phone: Option<String>, default_region: Option<String>) -> Result<Vec<Phone>, Failure> {
     let read = audience::numbers(&Source::File(file), phone, default_region, ROWS_NAMED);
     let list = read.map_err(|fault| match fault {
-        // The audience's own words name a place in a job.
+        // The error itself names a place in a job.
         AudienceError::NoPhoneColumn { name, fault } => {
-            Failure::Usage(format!("{name}: {fault}; name the column of the numbers with --phone"))
+            Failure::Usage(format!("{name}: {fault}; select the column with --phone"))
         }
         fault => fault.into(),
     })?;
@@ -108,7 +108,7 @@ fn read(file: PathBuf, phone: Option<String>, default_region: Option<String>) ->
         write_line(&format!("{} with a number of an earlier row", counted(list.duplicates, "row")));
     }
     if list.unreadable > 0 {
-        write_line(&format!("{} without a number that can be read:", counted(list.unreadable, "row")));
+        write_line(&format!("{} without a valid number:", counted(list.unreadable, "row")));
         for UnreadableRow { row, reason, .. } in &list.unreadable_rows {
             write_line(&format!("  row {row}: {reason}"));
         }

@@ -1,4 +1,4 @@
-//! How numbers, times and campaigns look to a person.
+//! Formats durations and campaigns for people.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::campaign::delivery::STEPS;
 use crate::campaign::{CampaignState, codes, thousands, visible};
 use crate::ledger::Campaign;
 
-/// A time span as people say it: `850 ms`, `12.3 s`, `4 min 5 s`, `2 h 5 min`.
+/// Formats a duration: `850 ms`, `12.3 s`, `4 min 5 s`, `2 h 5 min`.
 pub(super) fn duration(span: Duration) -> String {
     let seconds = span.as_secs();
     match seconds {
@@ -21,13 +21,13 @@ pub(super) fn duration(span: Duration) -> String {
     }
 }
 
-/// How long a campaign has been running, or ran.
+/// Returns how long a campaign has been running, or ran.
 fn took(campaign: &Campaign) -> Option<Duration> {
     let end = campaign.finished_at.unwrap_or_else(Timestamp::now);
     Duration::try_from(end.duration_since(campaign.started_at?)).ok()
 }
 
-/// A campaign in full: where it stands, its counts, what was skipped and why, failures by code.
+/// Describes a campaign in full: state, counts, skipped rows by reason, failures by code.
 pub(super) fn summary(campaign: &Campaign) -> String {
     let mut text = String::new();
     let counts = &campaign.counts;
@@ -71,7 +71,7 @@ pub(super) fn summary(campaign: &Campaign) -> String {
         let accepted = counts.accepted.max(1) as f64;
         for (step, count, times) in reached {
             let share = count as f64 * 100.0 / accepted;
-            let took = times.map(|[median, most]| format!("   {median} in the middle, 95 % within {most}"));
+            let took = times.map(|[median, most]| format!("   median {median}, 95 % within {most}"));
             let count = thousands(count);
             line(format!("  {step:<22}{count:>14}{share:>8.1} %{}", took.unwrap_or_default()));
         }
@@ -94,8 +94,7 @@ pub(super) fn summary(campaign: &Campaign) -> String {
     text
 }
 
-/// How many came so far at the least, of those that were accepted, and the median and the 95th percentile
-/// of the time that the step took.
+/// Returns for each delivery step how many accepted messages reached it, with median and 95th percentile of its time.
 fn funnel(campaign: &Campaign) -> [(&'static str, u64, Option<[String; 2]>); STEPS.len()] {
     let delivery = campaign.delivery;
     let read = delivery.read;
@@ -116,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_and_times_read_well() {
+    fn numbers_and_durations_are_formatted() {
         let numbers: Vec<String> = [0, 999, 1000, 1_234_567].map(thousands).into();
         assert_eq!(numbers, ["0", "999", "1,000", "1,234,567"]);
         let span = |milliseconds| duration(Duration::from_millis(milliseconds));

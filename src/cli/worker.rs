@@ -1,5 +1,5 @@
-//! `flowcast worker`: takes jobs from the queue and sends them, as many of them at once as there are;
-//! with `--embedded` the same on the store of one machine.
+//! `flowcast worker`: takes jobs from the queue and sends them; with `--embedded` it sends the campaigns in the store of
+//! this machine.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ use super::callback_endpoint::CallbackEndpoint;
 use super::open::Destination;
 use super::reloading::{HttpSide, Reloading};
 use super::run::listen_for_signals;
-use super::sandbox::{Faults, inside};
+use super::sandbox::{Faults, start_in_process};
 use super::{Failure, Outcome, open};
 use crate::callbacks::{Reports, Slot, StopWords, router};
 use crate::campaign::{CampaignId, PhoneParser, counted};
@@ -30,15 +30,15 @@ use crate::queue::{Local, RabbitMq};
 use crate::redis_client::{RedisClient, RetryPolicy};
 use crate::sandbox::Reporting;
 
-/// How many campaigns of a store are named.
+/// Maximum number of campaigns of a store that are named.
 const SHOWN: usize = 5;
-/// How often campaigns are forgotten that ended long ago.
+/// Interval between removals of expired campaigns.
 const CLEAN: Duration = Duration::from_mins(10);
 
-/// Where audiences are handed in to a sandbox where no root is configured.
+/// Audience root of a sandbox if none is configured.
 const AUDIENCES: &str = "audiences";
-/// How the people of a sandbox fare: some can't be reached, most read, some answer, in a few seconds.
-const PEOPLE: Reporting = Reporting {
+/// Behaviour of simulated recipients: a few are unreachable, most read, some reply, within seconds.
+const SIMULATED_RECIPIENTS: Reporting = Reporting {
     url: None,
     number_url: None,
     delay: Duration::from_secs(3),
@@ -50,24 +50,23 @@ const PEOPLE: Reporting = Reporting {
     reply: 0.3,
 };
 
-/// So many campaigns may be registered and not looked at yet.
+/// Capacity of the channel of registered campaigns that no supervisor has yet.
 const REGISTERED: usize = 64;
 
-/// Take jobs from the queue and send them.
+/// Run a worker: take jobs from the queue and send them.
 #[derive(Args)]
 pub(super) struct Worker {
-    /// Send what is in the store of this machine, without a broker and without Redis
+    /// Send from the store of this machine, without broker and Redis
     #[arg(long)]
     embedded: bool,
-    /// The embedded store, else `store.path` of the configuration
+    /// Embedded store [default: `store.path` of the configuration]
     #[arg(long, value_name = "FILE")]
     store: Option<PathBuf>,
-    /// Send to a sandbox inside the process, which reports and answers as people do: nothing leaves this
-    /// machine, nothing need be configured
+    /// Send to an in-process sandbox with simulated recipients; needs no configuration
     #[arg(
         long,
         requires = "embedded",
-        help = "Send to a sandbox inside the process: nothing leaves this machine, nothing need be configured"
+        help = "Send to an in-process sandbox with simulated recipients; needs no configuration"
     )]
     sandbox: bool,
     #[command(flatten)]
@@ -79,24 +78,24 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     let stop = CancellationToken::new();
     tokio::spawn(listen_for_signals(stop.clone(), |text| tracing::info!("{text}")));
     if worker.faults.any() && !worker.sandbox {
-        return Err(Failure::Usage("faults can only be asked of a sandbox; add --sandbox".into()));
+        return Err(Failure::Usage("faults need a sandbox; add --sandbox".into()));
     }
     if worker.store.is_some() && !worker.embedded {
-        return Err(Failure::Usage("a store is for --embedded alone; the fleet's ledger is Redis".into()));
+        return Err(Failure::Usage("--store needs --embedded; the fleet's ledger is Redis".into()));
     }
     if worker.embedded {
         return embedded(&worker, config, file, &stop).await;
     }
     let Some(redis) = &config.redis else {
-        let text = "there is no Redis: set redis.url in the configuration or FLOWCAST_REDIS__URL, or work with --embedded";
+        let text = "no Redis is configured: set redis.url in the configuration or FLOWCAST_REDIS__URL, or add --embedded";
         return Err(Failure::Usage(text.into()));
     };
     if config.amqp.is_none() {
-        let text = "there is no broker: set amqp.url in the configuration or FLOWCAST_AMQP__URL, or work with --embedded";
+        let text = "no broker is configured: set amqp.url in the configuration or FLOWCAST_AMQP__URL, or add --embedded";
         return Err(Failure::Usage(text.into()));
     }
     let health = Health::default();
-    // Served from the start, so that whoever watches sees what it waits for.
+    // Served from the start, so that operators see what the worker waits for.
     let slot = Slot::default();
     let api = Api::default();
     let access = http::Access::new(open::tokens(config)?);
@@ -122,11 +121,11 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     let accounts = destination.accounts(config, endpoint.as_ref());
     let mut context = Context::new(accounts, open::audiences(config)?, events, false);
     context.unmoved = UnmovedStore::at(config.store.path.clone());
-    tell_of_unfinished(&context.unmoved).await;
+    log_unfinished_campaigns(&context.unmoved).await;
     http::count_from_zero(&context.accounts);
     let _ = slot.set(reports(config, &ledger, &context, forward));
     api.open(ledger.clone(), context.clone());
-    watch(&health, &server, &broker);
+    add_health_checks(&health, &server, &broker);
     let progress = LoopProgress::default();
     let recovering = redis_ledger.clone();
     health.watch_loop(progress.clone(), move || recovering.recovery_steps());
@@ -135,7 +134,7 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     let accounts = context.accounts.clone();
     Reloading { file, accounts, only: None, destination, ledger: ledger.clone(), http: http_side }
         .start(config, stop.clone());
-    tokio::spawn(clean(redis_ledger, redis.keep_for.0, stop.clone()));
+    tokio::spawn(remove_expired(redis_ledger, redis.keep_for.0, stop.clone()));
     let done = drain(config, &stop, async {
         let (taken, registered) = mpsc::channel(REGISTERED);
         let work = Box::pin(work::<_, RabbitMq>(&ledger, &broker, &context, registered, &progress, &stop));
@@ -147,23 +146,23 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
     done
 }
 
-/// Says what a store beside the fleet's ledger has that the fleet does not send.
-async fn tell_of_unfinished(unmoved: &UnmovedStore) {
+/// Logs unfinished campaigns of a store on this machine, which the fleet does not send.
+async fn log_unfinished_campaigns(unmoved: &UnmovedStore) {
     match unmoved.unfinished().await {
         Ok(Some((store, campaigns))) if !campaigns.is_empty() => tracing::warn!(
             "the store {store} of this machine has {} ({}), which the fleet does not send: move them \
-             with `flowcast migrate --store {store}`, or let them end with `flowcast worker --embedded --store {store}`",
+             with `flowcast migrate --store {store}`, or finish them with `flowcast worker --embedded --store {store}`",
             counted(campaigns.len() as u64, "unfinished campaign"),
             campaigns.iter().take(SHOWN).map(CampaignId::as_str).collect::<Vec<_>>().join(", "),
         ),
         Ok(_) => {}
         Err(error) => {
-            tracing::error!("{error}; until it can be read no new campaign is taken on this machine");
+            tracing::error!(%error, "this machine accepts no new campaign until the store can be read");
         }
     }
 }
 
-/// Works on the store of this machine.
+/// Runs a worker on the store of this machine.
 async fn embedded(
     worker: &Worker,
     config: &Config,
@@ -179,12 +178,12 @@ async fn embedded(
     let forward = forward(config, None)?;
     let events = events(config, None, &forward);
     let (_sandbox, destination) = if worker.sandbox {
-        let (sandbox, address) = inside(&worker.faults, PEOPLE).await?;
+        let (sandbox, address) = start_in_process(&worker.faults, SIMULATED_RECIPIENTS).await?;
         (Some(sandbox), Destination::Sandbox(address))
     } else {
         (None, Destination::Providers(None))
     };
-    // A sandbox's reports find their way by themselves.
+    // A sandbox sends its reports to this process.
     let own_url = worker.sandbox.then(|| format!("http://{}", http.address).parse().ok()).flatten();
     let public_url = config.http.public_url.as_ref().or(own_url.as_ref());
     let endpoint = CallbackEndpoint::of(config, public_url, &ledger).await?;
@@ -197,14 +196,14 @@ async fn embedded(
     http::count_from_zero(&context.accounts);
     let _ = slot.set(reports(config, &ledger, &context, forward.clone()));
     api.open(ledger.clone(), context.clone());
-    // Ready as soon as everything answers.
+    // The store is open, so the worker is ready.
     health.check("store", || true);
     let progress = LoopProgress::default();
     health.watch_loop(progress.clone(), || 0);
     for (name, account) in context.accounts.usable() {
         open::remember_recipients(&ledger, &name, &account, account.limits.rates()).await?;
     }
-    let sandbox = if worker.sandbox { ", at a sandbox: nothing is really sent" } else { "" };
+    let sandbox = if worker.sandbox { ", with a sandbox: nothing is really sent" } else { "" };
     log_start(&http, &format!("the store {}{sandbox}", path.display()));
     let http_side = Some(HttpSide { access, public_url: own_url });
     let accounts = context.accounts.clone();
@@ -214,25 +213,25 @@ async fn embedded(
     let (_, nothing) = mpsc::channel(1);
     let done = drain(config, stop, work::<_, Local>(&ledger, &(), &context, nothing, &progress, stop)).await;
     stop.cancel();
-    // It holds the store open.
+    // The task holds the store open.
     let _ = reloading.await;
     if forward.waiting() > 0 {
         tracing::warn!(
-            "{} of events and reports end with this worker: their receivers have not taken them, and there is no broker to keep them",
+            "{} with events or reports lost: their receivers did not accept them, and no broker keeps them",
             counted(forward.waiting() as u64, "message")
         );
     }
     done
 }
 
-/// The API and the dashboard.
+/// Returns the routes of the API and the dashboard.
 fn pages(config: &Config, api: &Api, access: &http::Access, health: &Health) -> Router {
     let dashboard =
         http::dashboard_router(api.clone(), access.clone(), health.clone(), config.http.public_url.as_ref());
     dashboard.merge(http::api_router(api.clone(), access.clone(), health.clone()))
 }
 
-/// Hands reports and events on.
+/// Starts forwarding of reports and events.
 fn forward(config: &Config, broker: Option<&Broker>) -> Result<Forward, Failure> {
     let callbacks = &config.callbacks;
     let key = callbacks.signing_key.as_ref().map(|key| key.read("callbacks.signing_key")).transpose()?;
@@ -240,7 +239,7 @@ fn forward(config: &Config, broker: Option<&Broker>) -> Result<Forward, Failure>
     Forward::start(broker, key.as_ref(), callbacks.forward_to_private, webhooks).map_err(Failure::Outside)
 }
 
-/// Whom events go to.
+/// Returns the destinations of events.
 fn events(config: &Config, broker: Option<Broker>, forward: &Forward) -> Events {
     let webhooks = &config.events.webhooks;
     let to = webhooks.iter().map(|webhook| (webhook.url.to_string(), webhook.events.clone())).collect();
@@ -248,7 +247,7 @@ fn events(config: &Config, broker: Option<Broker>, forward: &Forward) -> Events 
     Events { broker, webhooks: to }
 }
 
-/// Takes reports in for a ledger.
+/// Returns the receiver of reports for a ledger.
 fn reports<L: Ledger>(config: &Config, ledger: &L, context: &Context, forward: Forward) -> Reports<L> {
     let callbacks = &config.callbacks;
     let words = StopWords::new(callbacks.stop_words.as_deref());
@@ -259,8 +258,8 @@ fn log_start(http: &Http, on: &str) {
     tracing::info!("working on {on}; the API, health and metrics on http://{}", http.address);
 }
 
-/// Tells whether the worker is ready, from what its connections last saw.
-fn watch(health: &Health, server: &RedisClient, broker: &Broker) {
+/// Adds the health checks, which read the most recent state of the connections.
+fn add_health_checks(health: &Health, server: &RedisClient, broker: &Broker) {
     let (server, broker) = (server.clone(), broker.clone());
     health.check("redis", move || server.is_here() && server.takes_writes());
     let intake = broker.clone();
@@ -268,7 +267,7 @@ fn watch(health: &Health, server: &RedisClient, broker: &Broker) {
     health.check("jobs", move || intake.takes_jobs());
 }
 
-/// Works until it is stopped, and then no longer than the grace.
+/// Works until it is stopped, and then for at most the grace period.
 async fn drain(
     config: &Config,
     stop: &CancellationToken,
@@ -285,20 +284,20 @@ async fn drain(
             Ok(ExitCode::SUCCESS)
         }
         () = over => {
-            let text = format!("was not done within {} s; what was under way is in doubt as soon as its claim has run out", grace.as_secs());
+            let text = format!("did not finish within {} s; in-flight messages become in doubt when their claims expire", grace.as_secs());
             Err(Failure::Outside(text))
         }
     }
 }
 
-/// Forgets campaigns that ended long ago.
-async fn clean(ledger: Redis, keep_for: Duration, stop: CancellationToken) {
+/// Removes campaigns that ended longer ago than they are kept.
+async fn remove_expired(ledger: Redis, keep_for: Duration, stop: CancellationToken) {
     loop {
         let before = ledger.time() - keep_for;
         match ledger.forget_ended(before).await {
             Ok(0) => {}
-            Ok(count) => tracing::info!("{count} campaigns ended long ago and are forgotten"),
-            Err(fault) => tracing::error!("{fault}"),
+            Ok(count) => tracing::info!("{count} expired campaigns removed"),
+            Err(fault) => tracing::error!(error = %fault, "cannot remove expired campaigns"),
         }
         tokio::select! {
             () = stop.cancelled() => return,

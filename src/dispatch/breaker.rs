@@ -57,7 +57,8 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         let is_new = self.ledger.open_breaker(&breaker, why.clone(), breaker.probes()).await?;
         if is_new {
             tracing::error!(campaign = %self.id, "{}", reason(&breaker, &why));
-            metrics::counter!("flowcast_holds_total", "account" => breaker.account.clone()).increment(1);
+            metrics::counter!("flowcast_breaker_opened_total", "account" => breaker.account.clone())
+                .increment(1);
             self.events.publish(&[Events::breaker(self.ledger.time(), &breaker, Some(&why))]).await;
         }
         transitions::suspend(&self.ledger, &self.id, &breaker, reason(&breaker, &why)).await?;

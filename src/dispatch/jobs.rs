@@ -345,7 +345,7 @@ async fn refuse(
 ) -> Result<(), QueueError> {
     let error = shortened(error, LONGEST_ERROR);
     tracing::warn!("a job is refused: {error}");
-    metrics::counter!("flowcast_jobs_refused_total").increment(1);
+    metrics::counter!("flowcast_jobs_dead_lettered_total").increment(1);
     broker.bury(delivery, &error, pointer).await
 }
 
@@ -392,7 +392,7 @@ async fn wait_for_account<L: Ledger>(
     }
     let job = id.as_ref().unwrap_or(&put_off.id);
     tracing::warn!(%job, "a job waits until a worker can send from its account, for an hour at the most: {reason}");
-    metrics::counter!("flowcast_jobs_put_off_total").increment(1);
+    metrics::counter!("flowcast_jobs_deferred_total").increment(1);
     broker.put_off(delivery, wait, &put_off).await
 }
 

@@ -185,7 +185,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             }
         }
         tracing::warn!(campaign = %self.id, "{} messages are pending and in no queue: they are planned again", counts.pending);
-        metrics::counter!("flowcast_lost_messages_total").increment(counts.pending);
+        metrics::counter!("flowcast_messages_replanned_total").increment(counts.pending);
         self.still = None;
         self.stop_planning().await;
         self.replayed.clear();

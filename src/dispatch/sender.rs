@@ -448,6 +448,10 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             let account = self.job.account.clone();
             metrics::counter!("flowcast_messages_total", "account" => account, "state" => state.as_str())
                 .increment(count);
+            if *state == MessageState::InDoubt {
+                metrics::counter!("flowcast_messages_in_doubt_total", "reason" => "no_clear_response")
+                    .increment(count);
+            }
         }
         // Told after the ledger has it.
         self.events.publish(&events).await;

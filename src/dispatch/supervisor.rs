@@ -502,7 +502,8 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         let expired = claims::expire(&self.ledger, &self.id, resend).await?;
         if expired > 0 && !resend {
             tracing::warn!(campaign = %self.id, "{expired} messages were under way when their worker ended: they are in doubt");
-            metrics::counter!("flowcast_claims_expired_total").increment(expired);
+            metrics::counter!("flowcast_messages_in_doubt_total", "reason" => "claim_expired")
+                .increment(expired);
         }
         Ok(())
     }

@@ -166,72 +166,87 @@ impl Drop for Http {
     }
 }
 
-/// Makes every counter that an alert watches be there with 0, those of each account, too: of a series that begins with its
-/// first incident Prometheus sees no increase.
+/// Creates every counter that an alert watches with the value 0, also for each account. Prometheus sees no increase if a
+/// series begins with its first incident.
 pub fn count_from_zero(accounts: &Accounts) {
     for account in accounts.all().keys() {
         for state in ["accepted", "rejected", "in_doubt", "pending"] {
             metrics::counter!("flowcast_messages_total", "account" => account.clone(), "state" => state)
                 .absolute(0);
         }
-        metrics::counter!("flowcast_holds_total", "account" => account.clone()).absolute(0);
+        metrics::counter!("flowcast_breaker_opened_total", "account" => account.clone()).absolute(0);
     }
-    for result in
-        ["taken", "forged", "unreadable", "nothing", "notice", "unmatched", "foreign", "unknown_key"]
-    {
+    for result in [
+        "accepted",
+        "forged",
+        "unreadable",
+        "no_report",
+        "notice",
+        "unmatched",
+        "other_account",
+        "unknown_key",
+    ] {
         metrics::counter!("flowcast_callbacks_total", "result" => result).absolute(0);
     }
-    for result in ["taken", "refused", "lost"] {
-        metrics::counter!("flowcast_forwarded_total", "result" => result).absolute(0);
+    for result in ["accepted", "rejected", "dropped"] {
+        metrics::counter!("flowcast_forwards_total", "result" => result).absolute(0);
+    }
+    for reason in ["claim_expired", "no_clear_response"] {
+        metrics::counter!("flowcast_messages_in_doubt_total", "reason" => reason).absolute(0);
     }
     metrics::counter!("flowcast_events_lost_total").absolute(0);
     metrics::counter!("flowcast_suppressed_total").absolute(0);
-    metrics::counter!("flowcast_claims_expired_total").absolute(0);
-    metrics::counter!("flowcast_lost_messages_total").absolute(0);
+    metrics::counter!("flowcast_messages_replanned_total").absolute(0);
     metrics::counter!("flowcast_restored_messages_total").absolute(0);
-    metrics::counter!("flowcast_jobs_refused_total").absolute(0);
-    metrics::counter!("flowcast_jobs_put_off_total").absolute(0);
+    metrics::counter!("flowcast_jobs_dead_lettered_total").absolute(0);
+    metrics::counter!("flowcast_jobs_deferred_total").absolute(0);
 }
 
 fn describe() {
     use metrics::{describe_counter, describe_gauge, describe_histogram};
-    describe_counter!("flowcast_messages_total", "Messages by the state that the response led to");
-    describe_histogram!("flowcast_request_duration_seconds", "Duration of requests to the provider");
-    describe_gauge!("flowcast_campaigns_supervised", "Campaigns that this worker has work for");
+    describe_counter!("flowcast_messages_total", "Messages by state after a response of the provider");
+    describe_counter!(
+        "flowcast_messages_in_doubt_total",
+        "Messages that became in doubt while a worker was sending, by reason"
+    );
+    describe_histogram!("flowcast_request_duration_seconds", "Response time of the provider, by account");
+    describe_gauge!("flowcast_campaigns_supervised", "Campaigns that this worker supervises");
     describe_counter!("flowcast_callbacks_total", "Provider callbacks by result");
     describe_counter!(
-        "flowcast_forwarded_total",
-        "Attempts to forward reports to status_callback URLs and events to webhooks, by result"
+        "flowcast_forwards_total",
+        "Reports forwarded to a job's status_callback, and events to webhooks, by final result"
     );
     describe_counter!(
         "flowcast_events_lost_total",
         "Events about reports that were not published; the ledger has the facts"
     );
-    describe_counter!("flowcast_suppressed_total", "Recipients who replied with a stop word");
-    describe_counter!("flowcast_holds_total", "Holds of an account, a sender number or a flow");
     describe_counter!(
-        "flowcast_claims_expired_total",
-        "Messages in doubt because the claim of their worker expired"
+        "flowcast_suppressed_total",
+        "Recipients suppressed because they replied with a stop word"
     );
     describe_counter!(
-        "flowcast_lost_messages_total",
-        "Messages of batches that the broker lost and that were planned again"
+        "flowcast_breaker_opened_total",
+        "Breakers opened for an account, a sender number or a Flow"
+    );
+    describe_counter!(
+        "flowcast_messages_replanned_total",
+        "Messages planned again because the broker lost their batches"
     );
     describe_counter!(
         "flowcast_restored_messages_total",
-        "Messages whose outcome Redis lost and that were written again"
+        "Messages whose outcomes Redis lost and a worker wrote again"
     );
-    describe_counter!("flowcast_jobs_refused_total", "Jobs that were dead-lettered");
+    describe_counter!("flowcast_jobs_dead_lettered_total", "Jobs moved to the dead-letter queue");
     describe_counter!(
-        "flowcast_jobs_put_off_total",
-        "Postponements of jobs because their account could not be used"
+        "flowcast_jobs_deferred_total",
+        "Jobs deferred because their account is not configured"
     );
     describe_histogram!(
         "http_server_request_duration_seconds",
         metrics::Unit::Seconds,
-        "Time from a request of the API or the dashboard to the start of the response body"
+        "Response time of the API and the pages until the body begins"
     );
-    describe_gauge!("flowcast_up", "Availability of a component that the worker needs: 1 or 0");
+    describe_gauge!("flowcast_dependency_up", "Availability of what the worker needs: 1 for available");
 }
 
 async fn alive(State(shared): State<Shared>) -> Response {
@@ -254,7 +269,7 @@ async fn ready(State(shared): State<Shared>) -> Response {
 
 async fn render(State(shared): State<Shared>) -> Response {
     for (name, is_here) in shared.health.look().unwrap_or_default() {
-        metrics::gauge!("flowcast_up", "part" => name).set(if is_here { 1.0 } else { 0.0 });
+        metrics::gauge!("flowcast_dependency_up", "dependency" => name).set(if is_here { 1.0 } else { 0.0 });
     }
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (kind, shared.metrics.render()).into_response()

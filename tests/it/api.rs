@@ -415,7 +415,7 @@ async fn a_receiver_that_is_away_is_told_of() {
     assert_eq!(worker.ends().await, Some(0));
     let log = fleet.log();
     assert_eq!(log.matches("cannot forward to a receiver").count(), 1, "{log}");
-    assert!(log.contains("of events and reports end with this worker"), "{log}");
+    assert!(log.contains("with events or reports lost"), "{log}");
 }
 
 /// Systems that use the API alone are told by HTTP, signed, and again until they take it.

@@ -125,9 +125,7 @@ fn a_job_without_any_configuration_says_what_to_do() {
     let ended = world.flowcast(&["run", "job.json"]);
     assert_eq!(ended.status, Some(2));
     assert!(
-        ended
-            .err
-            .contains("describe it under [accounts.main] in flowcast.toml, or try the job with --sandbox")
+        ended.err.contains("add it under [accounts.main] in flowcast.toml, or test the job with --sandbox")
     );
 }
 

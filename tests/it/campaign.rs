@@ -280,7 +280,7 @@ fn a_check_says_what_it_costs_where_the_account_has_prices() {
     let ended = priced("91 = 0.8631");
     assert!(ended.out.contains("price: INR 863.10 by the account's price list\n"), "{ended:?}");
     let ended = priced("1 = 2");
-    let said = "price: INR 0.00 by the account's price list, and 1,000 messages to where it has no price";
+    let said = "price: INR 0.00 by the account's price list, and 1,000 messages without a price";
     assert!(ended.out.contains(said), "{ended:?}");
     let json = world.flowcast(&["--json", "check", "job.json"]);
     let found: Value = serde_json::from_str(&json.out).unwrap();
@@ -396,7 +396,7 @@ fn a_store_is_named_in_any_place() {
     // Where there is none, it is no flag that does nothing.
     for args in [["--store", "a.db", "explain", "500"], ["explain", "500", "--store", "a.db"]] {
         let ended = world.flowcast(&args);
-        assert!(ended.status == Some(2) && ended.err.contains("nothing to do with a store"), "{ended:?}");
+        assert!(ended.status == Some(2) && ended.err.contains("does not use a store"), "{ended:?}");
     }
     let ended = world.flowcast(&["--store", "a.db", "worker"]);
     assert!(ended.status == Some(2) && ended.err.contains("--embedded"), "{ended:?}");

@@ -1562,7 +1562,7 @@ async fn a_check_warns_of_what_is_hardly_shown_and_looks_at_stickers_when_it_is_
         ("heavy.webp", "more than the 100 KB"),
         ("small.webp", "serves 96 x 96 pixels"),
         ("page.webp", "serves \\\"text/html\\\""),
-        ("gone.webp", "answers with 404"),
+        ("gone.webp", "responds with 404"),
     ] {
         let warnings = check(sticker(name), true).await;
         assert!(warnings.len() == 1 && warnings[0].contains(says), "{name}: {warnings:?}");

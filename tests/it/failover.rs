@@ -251,7 +251,7 @@ async fn without_its_replica_nothing_is_sent_and_it_is_said_why() {
     let config = std::fs::read_to_string(fleet.world.path("flowcast.toml")).unwrap();
     fleet.world.write("flowcast.toml", config.replace("[redis]\n", "[redis]\nreplicas = 1\n"));
     let ended = fleet.world.run(&["doctor"]).await;
-    assert!(ended.out.contains("nothing is sent until so many follow it"), "{}", ended.out);
+    assert!(ended.out.contains("nothing is sent until enough replicas are connected"), "{}", ended.out);
     let _worker = fleet.worker();
     fleet.submit().await;
     until("it to say why", || {

@@ -185,7 +185,7 @@ async fn queues_and_exchanges_that_are_deleted_are_declared_again_within_seconds
     assert_eq!(told["grade"], "ok", "{told}");
     assert!(told["text"].as_str().unwrap().contains("had none of flowcast's queues"), "{told}");
     let told = doctor(&empty).await;
-    assert!(told["text"].as_str().unwrap().contains("queues as they must be"), "{told}");
+    assert!(told["text"].as_str().unwrap().contains("all queues and exchanges exist"), "{told}");
 
     for name in ["flowcast.jobs", "flowcast.dead", "flowcast.forwards", "flowcast.delay.5"] {
         channel.queue_delete(name.into(), QueueDeleteOptions::default()).await.unwrap();
@@ -198,7 +198,7 @@ async fn queues_and_exchanges_that_are_deleted_are_declared_again_within_seconds
     fleet.until_state("c1", "completed").await;
     assert_eq!(sandbox.count(), 20);
     let told = doctor(&fleet.amqp).await;
-    assert!(told["text"].as_str().unwrap().contains("queues as they must be"), "{told}");
+    assert!(told["text"].as_str().unwrap().contains("all queues and exchanges exist"), "{told}");
 
     channel.queue_delete("flowcast.dead".into(), QueueDeleteOptions::default()).await.unwrap();
     let told = doctor(&fleet.amqp).await;

@@ -105,7 +105,7 @@ async fn what_is_refused_is_buried_whole_with_the_reason_and_the_worker_goes_on(
     let text = fleet.ok(&["dead", "list"]).await.out;
     assert!(text.contains("is outside the audience root") && !text.contains('\u{1b}'), "{text}");
     assert_eq!(fleet.ok(&["dead", "discard", "--all"]).await.out, format!("discarded: {}\n", jobs.len() - 1));
-    assert!(fleet.ok(&["dead", "list"]).await.out.contains("no dead jobs"));
+    assert!(fleet.ok(&["dead", "list"]).await.out.contains("no dead-lettered jobs"));
     assert_eq!(broker.unbury(DeadAction::Discard, |_, _| true).await.unwrap(), 0);
 }
 
@@ -220,7 +220,10 @@ async fn what_is_refused_is_told_to_who_asks() {
     let name = listed[0]["name"].as_str().unwrap();
     let told = fleet.world.run(&["status", "c1"]).await;
     assert_eq!(told.status, Some(2), "{told:?}");
-    assert!(told.err.contains("a job of that id was refused: ") && told.err.contains("none.csv"), "{told:?}");
+    assert!(
+        told.err.contains("a job with this id was refused: ") && told.err.contains("none.csv"),
+        "{told:?}"
+    );
     // Named by what is in it, as the list has it.
     let done = fleet.ok(&["dead", "discard", &name[..8]]).await;
     assert!(done.out.contains("discarded: 1"), "{done:?}");
@@ -346,8 +349,8 @@ async fn a_worker_says_how_it_is() {
     assert_eq!(status, 200);
     for line in [
         "flowcast_messages_total{account=\"main\",state=\"accepted\"} 30",
-        "flowcast_up{part=\"redis\"} 1",
-        "flowcast_up{part=\"rabbitmq\"} 1",
+        "flowcast_dependency_up{dependency=\"redis\"} 1",
+        "flowcast_dependency_up{dependency=\"rabbitmq\"} 1",
         "flowcast_request_duration_seconds_count{account=\"main\"} 1",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
@@ -391,10 +394,10 @@ async fn the_doctor_names_what_is_wrong_and_how_to_mend_it() {
     let ended = fleet.ok(&["doctor"]).await;
     for part in [
         "accounts.main",
-        "takes the credentials",
+        "accepts the credentials",
         "appendfsync always",
         "noeviction",
-        "queues as they must be",
+        "all queues and exchanges exist",
         "agree",
     ] {
         assert!(ended.out.contains(part), "{part}\n{}", ended.out);
@@ -409,7 +412,7 @@ async fn the_doctor_names_what_is_wrong_and_how_to_mend_it() {
     let texts: String =
         findings.iter().filter(|f| f["grade"] == "bad").map(|f| f["text"].to_string()).collect();
     for part in
-        ["set appendonly yes", "set maxmemory-policy noeviction", "is RabbitMQ running", "can't be reached"]
+        ["set appendonly yes", "set maxmemory-policy noeviction", "is RabbitMQ running", "cannot be reached"]
     {
         assert!(texts.contains(part), "{part}\n{texts}");
     }

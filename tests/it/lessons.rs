@@ -45,8 +45,8 @@ async fn a_resumed_campaign_sends_to_nobody_twice_and_leaves_out_nobody() {
         let before = sandbox.taken().len();
         let ended = interrupted(&world, signal, || sandbox.taken().len() > before + 300).await;
         assert_eq!(ended.status, Some(3), "{ended:?}");
-        assert!(ended.err.contains("what is under way is finished first"), "{}", ended.err);
-        assert!(ended.err.contains("to go on where it stands: flowcast run job.json"), "{}", ended.err);
+        assert!(ended.err.contains("messages in flight are finished first"), "{}", ended.err);
+        assert!(ended.err.contains("to resume: flowcast run job.json"), "{}", ended.err);
         let status = world.status("c1");
         assert_eq!((&status["state"], &status["counts"]["in_doubt"]), (&json!("paused"), &json!(0)));
         assert_eq!(status["counts"]["accepted"].as_u64().unwrap(), sandbox.taken().len() as u64);

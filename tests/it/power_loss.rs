@@ -165,7 +165,7 @@ async fn where_nobody_knows_what_was_sent_the_campaign_is_held_until_a_person_de
     fleet.ok(&["resume", "c1"]).await;
     until("it to be held again", || fleet.status("c1")["state"] == "held").await;
     let shown = fleet.ok(&["recover", "c1", "--dry-run"]).await;
-    assert!(shown.out.contains("has not said what it sent"), "{}", shown.out);
+    assert!(shown.out.contains("has not reported what it sent"), "{}", shown.out);
     assert_eq!(
         (sandbox.count(), &fleet.status("c1")["counts"]["in_doubt"]),
         (then, &status["counts"]["in_doubt"])
@@ -180,7 +180,7 @@ async fn where_nobody_knows_what_was_sent_the_campaign_is_held_until_a_person_de
     // What can't have been sent, at its rate, was sent.
     assert!(status["counts"]["accepted"].as_u64().unwrap() > 1_000, "{status}");
     let again = fleet.ok(&["recover", "c1"]).await;
-    assert!(again.out.contains("nothing says that the ledger has forgotten anything"), "{}", again.out);
+    assert!(again.out.contains("no lost writes are known"), "{}", again.out);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -244,7 +244,7 @@ async fn a_backup_of_redis_is_made_and_restored_as_the_page_says() {
     redis.restart();
     let said = as_on_the_page(&fleet, "recover", &redis).await;
     assert!(
-        said.contains("campaign c1: running, ") && said.contains("in doubt that may have been sent"),
+        said.contains("campaign c1: running, ") && said.contains("that may have been sent are in doubt"),
         "{said}"
     );
     let (_worker, _folder) = elsewhere(&fleet);
@@ -360,7 +360,7 @@ async fn an_emptied_redis_sends_nothing_twice_and_forgets_nobody_who_said_stop()
     fleet.until_state("c1", "held").await;
     let sent = sandbox.count();
     let recovered = fleet.ok(&["recover", "c1"]).await;
-    assert!(recovered.out.contains("in doubt that may have been sent"), "{recovered:?}");
+    assert!(recovered.out.contains("that may have been sent are in doubt"), "{recovered:?}");
     let status = until_completed(&fleet, Duration::from_mins(2)).await;
     let of = |state: &str| status["counts"][state].as_u64().unwrap();
     // What is known as accepted was taken, and nobody got it twice; nobody else was sent to.

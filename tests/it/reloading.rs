@@ -45,7 +45,7 @@ async fn a_campaign_goes_on_with_what_its_account_is_now() {
     fleet.submit().await;
     until("some to be sent", || before.count() > 100).await;
     fleet.configure(&new, LIMITS);
-    until("both workers to know", || fleet.log().matches("an account has changed now").count() >= 2).await;
+    until("both workers to know", || fleet.log().matches("account changed").count() >= 2).await;
     until("the new one to be used", || after.count() > 0).await;
     fleet.until_state("c1", "completed").await;
     assert_eq!(recipients([&before, &after]), 4_000);
@@ -67,7 +67,7 @@ async fn a_campaign_goes_on_with_what_its_account_is_now() {
 
     // What takes effect with a start alone is named.
     fleet.world.write("flowcast.toml", config.replace("root = \".\"", "root = \"elsewhere\""));
-    until("the log to say it", || fleet.log().contains("started again: audiences.root")).await;
+    until("the log to say it", || fleet.log().contains("need a restart: audiences.root")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

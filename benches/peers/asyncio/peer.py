@@ -1,4 +1,4 @@
-"""What one writes with asyncio: uvloop, aio-pika, aiohttp, orjson, redis.asyncio. See ../README.md."""
+"""A peer with asyncio: uvloop, aio-pika, aiohttp, orjson, redis.asyncio. See ../README.md."""
 
 import asyncio
 import csv

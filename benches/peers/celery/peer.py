@@ -1,4 +1,4 @@
-"""Starts a Celery worker, submits a task a batch, and waits until all messages are recorded."""
+"""Starts a Celery worker, submits one task per batch, and waits until all messages are recorded."""
 
 import csv
 import subprocess

@@ -1,4 +1,4 @@
-"""The Celery application: one task a batch. See ../README.md."""
+"""The Celery application: one task per batch. See ../README.md."""
 
 import os
 import sys
