@@ -211,9 +211,14 @@ impl Audience {
         matches!(self.rows, Rows::List(_))
     }
 
-    /// Returns a column's value as it is shown, in the row that was read last, skipped or not.
-    pub fn shown(&self, column: usize) -> String {
-        shown_and_number(&self.rows.cleaned(column)).0.to_owned()
+    /// Returns whether a column holds the phone numbers.
+    pub fn is_phone(&self, column: usize) -> bool {
+        self.phone == column
+    }
+
+    /// Returns a column's value as [`Row::value`] does, in the row that was read last, skipped or not.
+    pub fn value(&self, column: usize) -> Cow<'_, str> {
+        self.rows.cleaned(column)
     }
 
     /// Returns the digest of all bytes read so far from a file. After the last row it equals [`Scan::digest`], unless

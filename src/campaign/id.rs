@@ -39,9 +39,15 @@ impl CampaignId {
 
     /// Returns whether it is the id of a test ([`CampaignId::of_test`]).
     pub fn is_test(&self) -> bool {
+        self.tested().is_some()
+    }
+
+    /// The id of the campaign that it is a test of.
+    pub fn tested(&self) -> Option<&str> {
         let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        let numbers = self.0.rsplit_once(TEST).and_then(|(_, numbers)| numbers.split_once('-'));
-        numbers.is_some_and(|(nth, apart)| is_number(nth) && is_number(apart))
+        let (id, numbers) = self.0.rsplit_once(TEST)?;
+        let (nth, apart) = numbers.split_once('-')?;
+        (is_number(nth) && is_number(apart)).then_some(id)
     }
 
     /// Returns the id as text.
@@ -137,6 +143,7 @@ mod tests {
     fn a_test_is_known_by_its_id() {
         let id = CampaignId::of_test("navratri-test-offer", 2, 12_345).unwrap();
         assert_eq!((id.as_str(), id.is_test()), ("navratri-test-offer-test-2-12345", true));
+        assert_eq!(id.tested(), Some("navratri-test-offer"));
         for other in ["navratri", "a-test-1", "a-test-1-x", "a-test--1", "test-1-2", "a-test-1-2-b"] {
             assert!(!other.parse::<CampaignId>().unwrap().is_test(), "{other}");
         }

@@ -25,7 +25,7 @@ pub struct Phone(u64);
 
 /// An invalid E.164 number.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("an E.164 number is a + and 7 to 15 digits, the first not 0")]
+#[error("write the number with + and the country code, 7 to 15 digits in all, e.g. +912248931479")]
 pub struct InvalidPhone;
 
 impl Phone {

@@ -21,6 +21,17 @@ pub struct Problem {
     pub message: String,
     /// The missing required field of the object at the pointer, if that is the problem.
     pub missing: Option<&'static str>,
+    /// How long the text at the pointer is, where it is too long.
+    pub excess: Option<Excess>,
+}
+
+/// The length of a text that is too long, in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Excess {
+    /// How many it has.
+    pub length: usize,
+    /// How many are allowed.
+    pub max: usize,
 }
 
 impl Problem {
@@ -34,6 +45,7 @@ impl Problem {
             pointer: cut(pointer.into(), LONGEST_POINTER),
             message: cut(message.into(), LONGEST_MESSAGE),
             missing: None,
+            excess: None,
         }
     }
 

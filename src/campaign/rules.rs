@@ -9,6 +9,7 @@ mod whitespace;
 
 use serde_json::{Map, Value};
 
+use super::problem::{Excess, Problem};
 use super::text::thousands;
 pub use check::{Findings, check, check_rendered, kind};
 pub use text::{LINK_PATTERN, PLACEHOLDER, WHITE_SPACE, is_link, is_template, plain_markdown};
@@ -253,6 +254,11 @@ impl Text {
 pub fn too_long(length: usize, max: usize, source: Authority) -> String {
     let (length, max) = (thousands(length as u64), thousands(max as u64));
     format!("is {length} characters long; {} allows {max}{}", source.authority(), source.named())
+}
+
+/// The problem of a text over its limit.
+pub fn exceeds(pointer: impl Into<String>, length: usize, max: usize, source: Authority) -> Problem {
+    Problem { excess: Some(Excess { length, max }), ..Problem::new(pointer, too_long(length, max, source)) }
 }
 
 /// The limit of a string that is rendered for each recipient.

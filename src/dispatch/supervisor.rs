@@ -122,6 +122,11 @@ impl Context {
         numbers.take(count).collect()
     }
 
+    /// Returns the version of the list of suppressed numbers.
+    pub fn suppressed_version(&self) -> u64 {
+        self.suppressed.read().version
+    }
+
     /// Whether a person is on the list, in whatever spelling.
     pub fn is_suppressed(&self, phone: Phone) -> bool {
         self.suppressed.read().contains(phone)

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::campaign::problem::{Problem as JobProblem, place, step};
+use crate::campaign::problem::{Excess, Problem as JobProblem, place, step};
 use crate::campaign::text::shortened;
 use crate::dispatch::{DispatchError, Refusal};
 use crate::ledger::LedgerError;
@@ -44,6 +44,9 @@ pub(super) struct PointedError {
     /// The field of the object there that is missing, where that is the problem.
     #[serde(skip)]
     missing: Option<&'static str>,
+    /// How long a text is that is too long.
+    #[serde(skip)]
+    excess: Option<Excess>,
 }
 
 impl Problem {
@@ -81,9 +84,9 @@ impl Problem {
     }
 
     /// Of a job: where it is wrong, and how, without what is only missing.
-    pub(super) fn mistakes(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(super) fn mistakes(&self) -> impl Iterator<Item = (&str, &str, Option<Excess>)> {
         let present = self.errors.iter().filter(|error| error.missing.is_none());
-        present.map(|error| (&*error.pointer, &*error.detail))
+        present.map(|error| (&*error.pointer, &*error.detail, error.excess))
     }
 
     /// The HTTP status.
@@ -144,6 +147,7 @@ impl From<Vec<JobProblem>> for Problem {
             pointer: problem.pointer,
             detail: problem.message,
             missing: problem.missing,
+            excess: problem.excess,
         };
         Self {
             errors: problems.into_iter().map(pointed).collect(),

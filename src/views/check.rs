@@ -14,7 +14,7 @@ use super::values::{ValueWarnings, placeholders};
 use crate::campaign::content::warnings;
 use crate::campaign::problem::{listed, place};
 use crate::campaign::schedule::Opening;
-use crate::campaign::{CampaignId, Columns, Job, PhoneParser, Price, Problem, SkipReason};
+use crate::campaign::{CampaignId, Columns, Job, PhoneParser, Price, Problem, Recipient, SkipReason};
 use crate::dispatch::{Account, DispatchError, Planner, Prepared, forecast};
 use crate::egress::EgressPolicy;
 
@@ -256,15 +256,8 @@ pub fn check(prepared: &Prepared, account: &Account, shown: usize) -> Result<Che
                 }
             }
         }
-        for recipient in batch.recipients().take(shown - messages.len()) {
-            let mut bytes = Vec::new();
-            let rendered = prepared.template.render(&recipient, &mut bytes);
-            let message = rendered.ok().and_then(|()| serde_json::from_slice::<Value>(&bytes).ok());
-            if let Some(message) = message {
-                let (row, content) = (recipient.row, message["content"].clone());
-                messages.push(Rendered { row, recipient: recipient.phone.to_string(), content });
-            }
-        }
+        let first = batch.recipients().take(shown - messages.len());
+        messages.extend(first.filter_map(|recipient| rendered(prepared, &recipient)));
     }
     let invalid = skipped.get(SkipReason::InvalidNumber.as_str()).copied().unwrap_or_default();
     let phone_column = prepared.phone_column.clone();
@@ -312,6 +305,30 @@ pub fn check(prepared: &Prepared, account: &Account, shown: usize) -> Result<Che
             }),
         },
     })
+}
+
+/// A message with the values of its recipient.
+fn rendered(prepared: &Prepared, recipient: &Recipient<'_>) -> Option<Rendered> {
+    let mut bytes = Vec::new();
+    prepared.template.render(recipient, &mut bytes).ok()?;
+    let message: Value = serde_json::from_slice(&bytes).ok()?;
+    let (row, content) = (recipient.row, message["content"].clone());
+    Some(Rendered { row, recipient: recipient.phone.to_string(), content })
+}
+
+/// The message of the first row that is not skipped.
+///
+/// # Errors
+///
+/// When the audience can't be read so far.
+pub fn first_message(prepared: &Prepared, id: CampaignId) -> Result<Option<Rendered>, DispatchError> {
+    let mut planner = Planner::new(prepared, id, 1, &CancellationToken::new())?;
+    while let Some(step) = planner.next_batch()? {
+        if let Some(batch) = step.batch {
+            return Ok(batch.recipients().find_map(|recipient| rendered(prepared, &recipient)));
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]

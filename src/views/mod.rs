@@ -8,5 +8,6 @@ pub mod lines;
 pub mod report;
 pub mod responses;
 pub mod results;
+mod sheet_numbers;
 pub mod status;
 mod values;

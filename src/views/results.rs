@@ -1,5 +1,5 @@
 //! The results of a campaign: each row of its audience with all its columns, what became of its message, and what the person
-//! answered. CSV, or a workbook of one sheet.
+//! answered. CSV, or a workbook of one sheet, in which numbers and times are what they are.
 //!
 //! The audience is read again; it has to be the one that was sent to. No more is in memory than a page of the ledger.
 
@@ -7,31 +7,60 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, Write};
 
-use rust_xlsxwriter::{Format as CellFormat, Workbook, Worksheet, XlsxError};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use rust_xlsxwriter::{ExcelDateTime, Format as CellFormat, Workbook, Worksheet, XlsxError};
 use serde_json::Value;
 use tokio::sync::mpsc::Receiver;
 
 use super::lines::{cell, plain_cell};
+use super::sheet_numbers::SheetNumber;
 use super::{report, responses};
 use crate::audience::{Audience, AudienceError};
-use crate::campaign::MessageState;
 use crate::campaign::delivery::{Delivery, FLOW_TOKEN};
 use crate::campaign::time::rfc3339;
+use crate::campaign::{MessageState, shown_and_number};
 use crate::ledger::{ReportLine, Response};
 
 /// The columns behind the audience's own, before those of the answers.
-const OURS: [&str; 6] = ["Message state", "Delivery", "Code", "Reason", "Last change", "Reply"];
+const OURS: [&str; 6] = ["Message state", "Delivery", "Code", "Reason", LAST_CHANGE, "Reply"];
+const LAST_CHANGE: &str = "Last change";
 /// The most rows of a sheet, with its header, and the most characters of a cell, as Excel has them.
 pub const SHEET_ROWS: u64 = 1_048_576;
 const CELL: usize = 32_767;
+/// How a workbook shows times, and how wide their column is, in characters.
+const TIME_FORMAT: &str = "yyyy-mm-dd hh:mm:ss";
+const TIME_WIDTH: f64 = 24.0;
+/// The most ways in which numbers of a workbook are shown; a number that would need another one is written as a text.
+const NUMBER_FORMATS: usize = 100;
 
 /// How results are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Format {
-    /// For any program.
+    /// For any program; times are in RFC 3339.
     Csv,
-    /// A workbook, in which every value is a text: no number is changed, and nothing is run.
-    Xlsx,
+    /// A workbook with times in a zone, which its header names. What could be run is a text, and no digit of a phone number is lost.
+    Xlsx(TimeZone),
+}
+
+/// A value of a row.
+enum CellValue {
+    /// As it is.
+    Text(String),
+    /// A number as the audience shows it, and the number.
+    Number(String, SheetNumber),
+    /// When something was.
+    Time(Timestamp),
+}
+
+impl CellValue {
+    /// The value as a text.
+    fn text(&self) -> std::borrow::Cow<'_, str> {
+        match self {
+            Self::Text(text) | Self::Number(text, _) => text.into(),
+            Self::Time(at) => rfc3339(*at).into(),
+        }
+    }
 }
 
 /// Which rows are written; all where nothing is said.
@@ -97,22 +126,22 @@ pub fn write(
         Format::Csv => {
             let mut writer = csv::Writer::from_writer(BufWriter::new(file));
             let error = |error: csv::Error| ResultsError::Write(error.into());
-            rows.each(columns, |row| {
-                writer.write_record(row.iter().map(|value| cell(value))).map_err(error)
+            rows.each(columns, LAST_CHANGE, |row| {
+                writer.write_record(row.iter().map(|value| cell(&value.text()))).map_err(error)
             })?;
             let written = writer.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
             Ok(rewound(written.into_inner().map_err(io::IntoInnerError::into_error)?)?)
         }
-        Format::Xlsx => {
+        Format::Xlsx(zone) => {
             let mut workbook = Workbook::new();
             let sheet = workbook.add_worksheet_with_constant_memory()?;
             sheet.set_name("Results")?.set_freeze_panes(1, 0)?;
-            let (bold, mut nth) = (CellFormat::new().set_bold(), 0);
-            rows.each(columns, |row| {
-                write_row(sheet, nth, row, (nth == 0).then_some(&bold))?;
-                nth += 1;
-                Ok(())
-            })?;
+            let last_change = format!("{LAST_CHANGE} ({})", zone.iana_name().unwrap_or("UTC"));
+            let place = OURS.iter().position(|name| *name == LAST_CHANGE).unwrap_or_default();
+            let place = rows.audience.columns().names().len() + place;
+            sheet.set_column_width(u16::try_from(place).unwrap_or_default(), TIME_WIDTH)?;
+            let mut writer = SheetWriter::new(sheet, zone);
+            rows.each(columns, &last_change, |row| Ok(writer.write(row)?))?;
             let mut file = file;
             workbook.save_to_writer(&mut file)?;
             Ok(rewound(file)?)
@@ -126,25 +155,77 @@ fn rewound(mut file: File) -> io::Result<File> {
     Ok(file)
 }
 
-fn write_row(
-    sheet: &mut Worksheet,
+/// Writes rows into a sheet. The first is the header.
+struct SheetWriter<'s> {
+    sheet: &'s mut Worksheet,
+    zone: TimeZone,
     row: u32,
-    values: &[String],
-    format: Option<&CellFormat>,
-) -> Result<(), XlsxError> {
-    for (column, value) in (0..).zip(values).filter(|(_, value)| !value.is_empty()) {
-        let mut value = plain_cell(value);
+    header: CellFormat,
+    time: CellFormat,
+    /// The formats of numbers, by their text.
+    numbers: HashMap<String, CellFormat>,
+}
+
+impl<'s> SheetWriter<'s> {
+    fn new(sheet: &'s mut Worksheet, zone: TimeZone) -> Self {
+        let (header, time) = (CellFormat::new().set_bold(), CellFormat::new().set_num_format(TIME_FORMAT));
+        Self { sheet, zone, row: 0, header, time, numbers: HashMap::new() }
+    }
+
+    fn write(&mut self, values: &[CellValue]) -> Result<(), XlsxError> {
+        for (column, value) in (0..).zip(values) {
+            match value {
+                CellValue::Text(text) => self.write_text(column, text)?,
+                CellValue::Number(text, number) => self.write_number(column, text, number)?,
+                CellValue::Time(at) => self.write_time(column, *at)?,
+            }
+        }
+        self.row += 1;
+        Ok(())
+    }
+
+    fn write_text(&mut self, column: u16, text: &str) -> Result<(), XlsxError> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        let mut value = plain_cell(text);
         if value.encode_utf16().count() > CELL {
             let end = value.char_indices().nth(CELL / 2).map_or(value.len(), |(at, _)| at);
             value.truncate(end);
             value.push('…');
         }
-        match format {
-            Some(format) => sheet.write_string_with_format(row, column, value, format)?,
-            None => sheet.write_string(row, column, value)?,
-        };
+        if self.row == 0 {
+            self.sheet.write_string_with_format(self.row, column, value, &self.header)?;
+        } else {
+            self.sheet.write_string(self.row, column, value)?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn write_number(&mut self, column: u16, text: &str, number: &SheetNumber) -> Result<(), XlsxError> {
+        if !self.numbers.contains_key(&number.format) {
+            if self.numbers.len() >= NUMBER_FORMATS {
+                return self.write_text(column, text);
+            }
+            let format = CellFormat::new().set_num_format(&number.format);
+            self.numbers.insert(number.format.clone(), format);
+        }
+        if let Some(format) = self.numbers.get(&number.format) {
+            self.sheet.write_number_with_format(self.row, column, number.number, format)?;
+        }
+        Ok(())
+    }
+
+    fn write_time(&mut self, column: u16, at: Timestamp) -> Result<(), XlsxError> {
+        let there = at.to_zoned(self.zone.clone());
+        let part = |part: i8| u8::try_from(part).unwrap_or_default();
+        let year = u16::try_from(there.year()).unwrap_or_default();
+        let time = ExcelDateTime::from_ymd(year, part(there.month()), part(there.day()))?;
+        let time =
+            time.and_hms(part(there.hour()).into(), part(there.minute()), f64::from(there.second()))?;
+        self.sheet.write_datetime_with_format(self.row, column, &time, &self.time)?;
+        Ok(())
+    }
 }
 
 /// The rows of an audience, and what has come of the ledger so far.
@@ -162,10 +243,12 @@ impl Rows {
     fn each(
         mut self,
         columns: &responses::Columns,
-        mut write: impl FnMut(&[String]) -> Result<(), ResultsError>,
+        last_change: &str,
+        mut write: impl FnMut(&[CellValue]) -> Result<(), ResultsError>,
     ) -> Result<(), ResultsError> {
         let width = self.audience.columns().names().len();
-        write(&header(self.audience.columns().names(), columns))?;
+        let names = header(self.audience.columns().names(), columns, last_change);
+        write(&names.into_iter().map(CellValue::Text).collect::<Vec<_>>())?;
         let mut row = 0;
         while self.audience.next_line()?.is_some() {
             row += 1;
@@ -178,23 +261,28 @@ impl Rows {
             if !self.only.lets_through(line.as_ref(), state) {
                 continue;
             }
-            let mut values: Vec<String> = (0..width).map(|column| self.value(column)).collect();
+            let mut values: Vec<CellValue> = (0..width).map(|column| self.value(column)).collect();
             values.extend(outcome(line, state));
-            values.extend(answers(&responses.unwrap_or_default(), columns));
+            values.extend(answers(&responses.unwrap_or_default(), columns).into_iter().map(CellValue::Text));
             write(&values)?;
         }
         Ok(())
     }
 
-    fn value(&self, column: usize) -> String {
-        let value = self.audience.shown(column);
-        if !self.audience.has_json_values() {
-            return value;
+    /// A column's value in the row that was read last.
+    fn value(&self, column: usize) -> CellValue {
+        let value = self.audience.value(column);
+        if self.audience.is_phone(column) {
+            let shown = shown_and_number(&value).0;
+            let text = if self.audience.has_json_values() { of_json(shown).0 } else { shown.to_owned() };
+            return CellValue::Text(text);
         }
-        match serde_json::from_str(&value) {
-            Ok(Value::String(text)) => text,
-            Ok(Value::Null) => String::new(),
-            _ => value,
+        let (text, is_text) =
+            if self.audience.has_json_values() { of_json(&value) } else { (value.into_owned(), false) };
+        let (shown, known) = shown_and_number(&text);
+        match SheetNumber::of(shown, known).filter(|_| !is_text || known.is_some()) {
+            Some(number) => CellValue::Number(shown.to_owned(), number),
+            None => CellValue::Text(shown.to_owned()),
         }
     }
 
@@ -215,10 +303,20 @@ impl Rows {
     }
 }
 
+/// A value of a list of recipients as people see it, and whether it is a text there.
+fn of_json(value: &str) -> (String, bool) {
+    match serde_json::from_str(value) {
+        Ok(Value::String(text)) => (text, true),
+        Ok(Value::Null) => (String::new(), false),
+        _ => (value.to_owned(), false),
+    }
+}
+
 /// The names of all columns, each of them once, so that the results can be an audience again.
-fn header(audience: &[String], columns: &responses::Columns) -> Vec<String> {
+fn header(audience: &[String], columns: &responses::Columns, last_change: &str) -> Vec<String> {
     let mut seen = BTreeSet::new();
-    let ours = OURS.into_iter().chain(columns.names());
+    let ours = OURS.into_iter().map(|name| if name == LAST_CHANGE { last_change } else { name });
+    let ours = ours.chain(columns.names());
     let mut unique = |name: &str| {
         let mut unique = name.to_owned();
         let mut nth = 2;
@@ -232,16 +330,17 @@ fn header(audience: &[String], columns: &responses::Columns) -> Vec<String> {
 }
 
 /// What became of a row's message.
-fn outcome(line: Option<ReportLine>, state: MessageState) -> [String; 5] {
-    let Some(line) = line.map(report::explained) else {
-        return [state.to_string(), String::new(), String::new(), String::new(), String::new()];
-    };
+fn outcome(line: Option<ReportLine>, state: MessageState) -> [CellValue; 5] {
+    let line = line.map(report::explained);
+    let (delivery, code, detail, at) =
+        line.map_or_else(Default::default, |line| (line.delivery, line.code, line.detail, line.updated_at));
+    let text = |text: Option<String>| CellValue::Text(text.unwrap_or_default());
     [
-        state.to_string(),
-        line.delivery.unwrap_or_default(),
-        line.code.unwrap_or_default(),
-        line.detail.unwrap_or_default(),
-        line.updated_at.map(rfc3339).unwrap_or_default(),
+        CellValue::Text(state.to_string()),
+        text(delivery),
+        text(code),
+        text(detail),
+        at.map_or_else(|| text(None), CellValue::Time),
     ]
 }
 

@@ -42,6 +42,7 @@ mod lessons;
 mod limit_models;
 mod line;
 mod many;
+mod marketers;
 mod mixed_faults;
 mod new_campaign;
 mod page_texts;

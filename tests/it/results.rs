@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
+use rust_xlsxwriter::{ExcelDateTime, Format, Workbook};
 use serde_json::{Value, json};
 
 use crate::service::Service;
@@ -14,8 +15,8 @@ use crate::support::job;
 const WANTED: &str = "openpyxl==3.1.5";
 const LONG: Duration = Duration::from_mins(1);
 
-/// The cells of a workbook's only sheet, each with the type that it has.
-fn sheet(path: &Path) -> Vec<Vec<(String, String)>> {
+/// The cells of a workbook's only sheet, each with its type and its format.
+fn sheet(path: &Path) -> Vec<Vec<(String, String, String)>> {
     let tool = Path::new(env!("CARGO_TARGET_TMPDIR")).join(WANTED);
     let bash = "set -euo pipefail\n\
         if [ ! -e \"$TOOL/ready\" ]; then\n\
@@ -25,7 +26,8 @@ fn sheet(path: &Path) -> Vec<Vec<(String, String)>> {
 import json, openpyxl, sys\n\
 book = openpyxl.load_workbook(sys.argv[1])\n\
 assert len(book.worksheets) == 1\n\
-print(json.dumps([[[cell.value or \"\", cell.data_type] for cell in row] for row in book.active.rows]))' \"$FILE\"\n";
+text = lambda cell: \"\" if cell.value is None else str(cell.value)\n\
+print(json.dumps([[[text(cell), cell.data_type, cell.number_format] for cell in row] for row in book.active.rows]))' \"$FILE\"\n";
     let mut read = Command::new("bash");
     read.args(["-c", bash]).env("TOOL", tool).env("WANTED", WANTED).env("FILE", path);
     let read = read.output().unwrap();
@@ -33,12 +35,13 @@ print(json.dumps([[[cell.value or \"\", cell.data_type] for cell in row] for row
     serde_json::from_slice(&read.stdout).unwrap()
 }
 
-async fn ended(service: &Service, id: &str) -> Value {
+/// Waits until a campaign is completed and so many people have answered.
+async fn ended(service: &Service, id: &str, answers: u64) -> Value {
     let start = Instant::now();
     loop {
         let path = format!("/campaigns/{id}");
         let status = service.send(service.request(Method::GET, &path, "")).await.json();
-        if status["state"] == "completed" && status["delivery"]["replied"].as_u64() > Some(0) {
+        if status["state"] == "completed" && status["delivery"]["replied"].as_u64() >= Some(answers) {
             return status;
         }
         assert!(start.elapsed() < LONG, "{status}");
@@ -60,7 +63,7 @@ async fn the_results_are_the_rows_of_the_audience_with_what_became_of_them() {
     job["message"] = json!({ "type": "text", "text": { "body": "Hello" } });
     let submitted = service.send(service.request(Method::POST, "/campaigns", "").json(&job)).await;
     assert_eq!(submitted.status, 201, "{submitted:?}");
-    ended(&service, "c1").await;
+    ended(&service, "c1", 1).await;
     let file_of = async |path: &str| {
         let answer = service.client.get(format!("{}/campaigns/c1/{path}", service.url)).send().await.unwrap();
         let kind = answer.headers()["content-disposition"].to_str().unwrap().to_owned();
@@ -107,19 +110,29 @@ async fn the_results_are_the_rows_of_the_audience_with_what_became_of_them() {
         assert!(csv[row - 1][column("Reply")].contains(&answer[4]), "{answer:?}");
     }
 
-    // The workbook holds the same, and every cell of it is a text.
+    // The workbook holds the same. Numbers and times are what they are, and everything else is a text.
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("results.xlsx");
     std::fs::write(&path, workbook).unwrap();
     let cells = sheet(&path);
     assert_eq!(cells.len(), 302);
-    assert_eq!(cells[0].iter().map(|(text, _)| text.clone()).collect::<Vec<_>>(), header);
+    let names: Vec<String> = cells[0].iter().map(|(text, ..)| text.replace(" (UTC)", "")).collect();
+    assert_eq!(names, header);
     for (row, record) in cells[1..].iter().zip(&csv) {
-        for ((text, kind), value) in row.iter().zip(record) {
+        for ((name, (text, kind, _)), value) in names.iter().zip(row).zip(record) {
+            let is_text = kind == "s" || kind == "inlineStr";
+            match name.as_str() {
+                "Last change" if !value.is_empty() => {
+                    assert_eq!((kind.as_str(), &text[..19]), ("d", value[..19].replace('T', " ").as_str()));
+                    continue;
+                }
+                "No" => assert_eq!(kind, "n"),
+                // A needless zero is a part of a code.
+                "code" => assert_eq!(is_text, value.starts_with('0'), "{value}"),
+                _ => assert!(text.is_empty() || is_text, "{name}: {text} is {kind}"),
+            }
             // A CSV has a mark before what a spreadsheet would run; a text in a workbook needs none.
-            let value = value.strip_prefix('\'').unwrap_or(value);
-            assert_eq!(text, value);
-            assert!(text.is_empty() || kind == "s" || kind == "inlineStr", "{text} is {kind}");
+            assert_eq!(text, value.strip_prefix('\'').unwrap_or(value));
         }
     }
     std::fs::write(&path, file_of("results.xlsx?state=skipped").await).unwrap();
@@ -148,6 +161,60 @@ async fn the_results_are_the_rows_of_the_audience_with_what_became_of_them() {
         service.client.get(format!("{}/campaigns/c1/results.csv", service.url)).send().await.unwrap();
     assert_eq!(refused.status(), 409);
     assert!(refused.text().await.unwrap().contains("has changed since the campaign was made"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbers_of_a_workbook_come_back_as_numbers_and_times_in_the_zone_of_the_header() {
+    let service = Service::configured("", &["worker", "--embedded", "--sandbox"]).await;
+    let mut workbook = Workbook::new();
+    let sheet_of = workbook.add_worksheet();
+    for (column, name) in (0..).zip(["Mobile Number", "Amount", "Visits", "Code", "Day"]) {
+        sheet_of.write(0, column, name).unwrap();
+    }
+    let format = |format: &str| Format::new().set_num_format(format);
+    sheet_of.write(1, 0, 919_876_540_001.0).unwrap();
+    sheet_of.write_with_format(1, 1, 1499.5, &format("#,##0.00")).unwrap();
+    sheet_of.write(1, 2, 3).unwrap();
+    sheet_of.write(1, 3, "007").unwrap();
+    let day = ExcelDateTime::from_ymd(2026, 12, 24).unwrap();
+    sheet_of.write_with_format(1, 4, day, &format("dd/mm/yyyy")).unwrap();
+    let upload = service.request(Method::POST, "/audiences?name=people.xlsx", "");
+    assert_eq!(service.send(upload.body(workbook.save_to_buffer().unwrap())).await.status, 201);
+    let mut job = job();
+    job["audience"] = json!({ "csv": { "path": "people.xlsx", "default_region": "IN" } });
+    job["message"] = json!({ "type": "text", "text": { "body": "Hello" } });
+    let submitted = service.send(service.request(Method::POST, "/campaigns", "").json(&job)).await;
+    assert_eq!(submitted.status, 201, "{submitted:?}");
+    ended(&service, "c1", 0).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("results.xlsx");
+    let read = async |zone: &str| {
+        let address = format!("{}/campaigns/c1/results.xlsx{zone}", service.url);
+        let bytes = service.client.get(address).send().await.unwrap().bytes().await.unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        sheet(&path)
+    };
+    let cells = read("?zone=Asia/Kolkata").await;
+    let of = |column: usize| {
+        let (text, kind, format) = &cells[1][column];
+        (text.as_str(), kind.as_str(), format.as_str())
+    };
+    assert_eq!((of(0).0, of(0).1), ("919876540001", "s"), "no digit of a phone number is lost");
+    assert_eq!(of(1), ("1499.5", "n", "#,##0.00"));
+    assert_eq!(of(2), ("3", "n", "0"));
+    assert_eq!((of(3).0, of(3).1), ("007", "s"));
+    assert_eq!((of(4).0, of(4).1), ("24/12/2026", "s"));
+    let at = cells[0].iter().position(|(name, ..)| name == "Last change (Asia/Kolkata)").unwrap();
+    assert_eq!((of(at).1, of(at).2), ("d", "yyyy-mm-dd hh:mm:ss"));
+    // Half past five ahead of UTC. What is no zone is none.
+    let time = |cells: &[Vec<(String, String, String)>]| -> jiff::civil::DateTime {
+        cells[1][at].0[..19].replace(' ', "T").parse().unwrap()
+    };
+    let utc = read("?zone=Nowhere").await;
+    assert_eq!(utc[0][at].0, "Last change (UTC)");
+    let apart = time(&cells).since(time(&utc)).unwrap().total(jiff::Unit::Minute).unwrap();
+    // A report may have come between the two.
+    assert!((329.0..=330.0).contains(&apart), "{apart}");
 }
 
 fn walk(folder: &Path) -> Vec<std::path::PathBuf> {

@@ -247,7 +247,7 @@ fn spoilt(document: &mut Value, random: &mut SmallRng) {
 /// What flowcast refuses and the schema of a job can't: by a part of the error. `docs/reference/schemas.md` lists them.
 const BEYOND_JOBS: [(&str, &str); 14] = [
     ("A whole number that is written as 1.0", "must be a whole number"),
-    ("Whether the number of `from` can exist", "an E.164 number is"),
+    ("Whether the number of `from` can exist", "write the number with + and the country code"),
     ("Days and hours that there are not", "must be a time with an offset"),
     ("Days and hours that there are not", "must be a time of day"),
     ("Days and hours that there are not", "must be a date in the form YYYY-MM-DD"),

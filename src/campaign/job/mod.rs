@@ -347,7 +347,7 @@ mod tests {
         job["limits"] = json!({ "messages": "0/s" });
         job.as_object_mut().unwrap().remove("account");
         let faults = faults(&job).join("\n");
-        assert!(faults.contains("from: an E.164 number is"), "{faults}");
+        assert!(faults.contains("from: write the number with + and the country code"), "{faults}");
         assert!(faults.contains("limits messages: a limit of 0 can never be met"), "{faults}");
         assert!(faults.contains(r#"the job: "account" is required but missing"#), "{faults}");
     }

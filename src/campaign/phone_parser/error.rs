@@ -21,7 +21,9 @@ pub enum PhoneError {
     #[error("the phone number contains invalid characters")]
     Characters,
     /// No `+`, and no default region.
-    #[error("the number has no country code; write it with + and the country code, or set default_region")]
+    #[error(
+        "the number has no country code; write it with + and the country code, or choose a default country (default_region)"
+    )]
     NoRegion,
     /// Not valid in its country's numbering plan.
     #[error("the number does not exist in its country's numbering plan")]

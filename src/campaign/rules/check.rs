@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Authority, Choice, Field, Form, LONGEST_NAME, LONGEST_PARSED, LONGEST_TEXT, Limit, Object, Rule, Text,
-    Whitespace, is_template, too_long,
+    Whitespace, exceeds, is_template,
 };
 use crate::campaign::problem::{Problem, Problems, nearest, quoted, step};
 use crate::campaign::text::thousands;
@@ -63,8 +63,8 @@ fn walk(rule: &Rule, value: &Value, pointer: &str, findings: &mut Findings) {
     }
     match (rule, value) {
         (Rule::Text(rule), Value::String(text)) => {
-            if let Some(fault) = rule.fault(text) {
-                findings.problem(pointer, fault);
+            if let Some(problem) = rule.problem(text, pointer) {
+                findings.problems.add(problem);
             }
         }
         (Rule::Bool, Value::Bool(_)) => {}
@@ -140,7 +140,7 @@ fn walk_template(rule: &Rule, pointer: &str, findings: &mut Findings) {
 fn has_length(text: &str, most: usize, pointer: &str, findings: &mut Findings) {
     // A string has at most as many characters as bytes.
     if text.len() > most && text.chars().count() > most {
-        findings.problem(pointer, too_long(text.chars().count(), most, Authority::Flowcast));
+        findings.problems.add(exceeds(pointer, text.chars().count(), most, Authority::Flowcast));
     }
 }
 

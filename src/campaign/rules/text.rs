@@ -2,27 +2,29 @@
 
 use unicode_properties::{EmojiStatus, UnicodeEmoji};
 
-use super::{Authority, Form, LONGEST_TEXT, Text, too_long};
+use super::{Authority, Form, LONGEST_TEXT, Text, exceeds};
+use crate::campaign::problem::Problem;
 
 impl Text {
     /// Returns what is wrong with a rendered text, if anything.
-    pub(super) fn fault(&self, text: &str) -> Option<String> {
+    pub(super) fn problem(&self, text: &str, pointer: &str) -> Option<Problem> {
         let by = self.source.named();
         if text.is_empty() && !self.may_be_empty {
-            return Some("is empty".into());
+            return Some(Problem::new(pointer, "is empty"));
         }
         if !self.one_of.is_empty() && !self.one_of.contains(&text) {
             let known = self.one_of.iter().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
-            return Some(format!("must be {}{known}", if self.one_of.len() > 1 { "one of " } else { "" }));
+            let one = if self.one_of.len() > 1 { "one of " } else { "" };
+            return Some(Problem::new(pointer, format!("must be {one}{known}")));
         }
         let length = text.chars().count();
         if self.max > 0 && length > self.max {
-            return Some(too_long(length, self.max, self.source));
+            return Some(exceeds(pointer, length, self.max, self.source));
         }
         if length > LONGEST_TEXT {
-            return Some(too_long(length, LONGEST_TEXT, Authority::Flowcast));
+            return Some(exceeds(pointer, length, LONGEST_TEXT, Authority::Flowcast));
         }
-        match self.form {
+        let violation = match self.form {
             Form::Link if !is_link(text) => {
                 Some(format!("must be an http:// or https:// address with a host{by}"))
             }
@@ -40,7 +42,8 @@ impl Text {
                 Some(format!("must be a two-letter country code{by}"))
             }
             _ => None,
-        }
+        };
+        violation.map(|violation| Problem::new(pointer, violation))
     }
 }
 

@@ -11,7 +11,7 @@ use super::{Envelope, MESSAGE, Op, RenderedCheck, Template, operators};
 use crate::campaign::capability::Callbacks;
 use crate::campaign::columns::{BUILT_IN, Columns};
 use crate::campaign::problem::{Problem, Problems, step};
-use crate::campaign::rules::{Limit, is_template, too_long};
+use crate::campaign::rules::{Limit, exceeds, is_template};
 
 impl Template {
     /// Compiles a message. `limits` are those of the job's strings, by pointer into the job.
@@ -40,8 +40,9 @@ impl Template {
             match compiler.compile(text, limit.is_text) {
                 // Too long even without values: no recipient could get it.
                 Ok(text) if limit.max > 0 && text.least_length() > limit.max => {
-                    let fault = too_long(text.least_length(), limit.max, limit.source);
-                    Err(Problem::new(pointer, format!("even without its values it {fault}")))
+                    let problem = exceeds(pointer, text.least_length(), limit.max, limit.source);
+                    let message = format!("even without its values it {}", problem.message);
+                    Err(Problem { message, ..problem })
                 }
                 Ok(text) => Ok(Op::Text { text, limit, pointer }),
                 Err(fault) => Err(Problem::new(pointer, fault)),
@@ -56,8 +57,8 @@ impl Template {
         let too_long_already = envelope.limits.iter().filter_map(|(place, limit)| {
             let text = envelope.value.pointer(place)?.as_str().filter(|text| !is_template(text))?;
             let length = text.chars().count();
-            let fault = || too_long(length, limit.max, limit.source);
-            (length > limit.max).then(|| Problem::new(envelope.place_in_job(place), fault()))
+            let problem = || exceeds(envelope.place_in_job(place), length, limit.max, limit.source);
+            (length > limit.max).then(problem)
         });
         let problems: Vec<Problem> = too_long_already.collect();
         if !problems.is_empty() {

@@ -11,7 +11,8 @@ use super::super::api::extract::{Params, campaign};
 use super::super::api::live::may_change;
 use super::super::problem::Problem;
 use super::facts::Facts;
-use super::new::drafts;
+use super::first_message;
+use super::new::{drafts, of_test};
 use super::plot::plot;
 use super::render::{Look, page_of, part, serialized};
 use super::words::Known;
@@ -239,7 +240,12 @@ fn head(campaign: &Campaign, acts: &[Act], known: &Known<'_>) -> Value {
         done => words::percent(words::progress(campaign), 1000),
         counts => serialized(campaign.counts),
         people => words::people(campaign),
-        unsent => words::unsent(campaign),
+        rows => words::rows(campaign),
+        skipped_rows => words::skipped(campaign),
+        is_planned => campaign.planned,
+        unsent => if state.is_over() { 0 } else { words::unsent(campaign) },
+        not_sent => words::not_sent(campaign),
+        is_test => campaign.id.is_test(),
         rehearsal => campaign.rehearsal,
         by => campaign.created_by.as_deref().map(words::plain),
         submitted_at => campaign.submitted_at.to_string(),
@@ -441,6 +447,8 @@ pub(super) async fn show(
             is_still => !may_change(&campaign),
             account => campaign.account.clone(),
             facts => serialized(&*material.facts),
+            first => first_message::shown(&dashboard, &campaign, &material.facts).await,
+            tested => of_test(&dashboard, &campaign.id).await?,
             can_duplicate => material.facts.file.is_some(),
             did => did.map(|act| words::as_sentence(&act.detail)),
         }

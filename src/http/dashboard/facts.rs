@@ -6,13 +6,16 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::OnceCell;
 
 use super::super::problem::Problem;
 use super::phone::phone;
 use super::words::plain;
+use crate::campaign::rules::is_template;
 use crate::campaign::{CampaignId, Job, Rate, counted, visible_lines};
 use crate::dispatch::Accounts;
 use crate::ledger::{AnyLedger, Campaign, Campaigns};
+use crate::views::check::Rendered;
 
 /// How many campaigns are known at once.
 const MOST: usize = 2000;
@@ -37,8 +40,16 @@ pub(super) struct Facts {
     pub(super) zone: Option<String>,
     /// The document, without its list of recipients.
     job: String,
-    /// The message as a phone shows it, with its placeholders.
-    phone: String,
+    /// The message as a phone shows it, with its placeholders, and whether it has any.
+    #[serde(skip)]
+    pub(super) phone: String,
+    #[serde(skip)]
+    pub(super) has_placeholders: bool,
+    /// The message of the first recipient, once the audience was read for it; nothing where it is another one by now.
+    #[serde(skip)]
+    pub(super) first: OnceCell<Option<Rendered>>,
+    /// The number that it goes to, where there is one alone in the job itself, as in a test.
+    pub(super) only_recipient: Option<String>,
 }
 
 impl Facts {
@@ -68,6 +79,12 @@ impl Facts {
             zone: text("/schedule/window/timezone"),
             job: shown,
             phone: phone(&job.document["message"]),
+            has_placeholders: is_template(&job.document["message"].to_string()),
+            first: OnceCell::new(),
+            only_recipient: recipients.and_then(|list| match list.as_slice() {
+                [only] => only["phone"].as_str().map(plain),
+                _ => None,
+            }),
         })
     }
 

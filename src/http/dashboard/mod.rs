@@ -15,6 +15,7 @@ mod codes;
 mod countries;
 mod extract;
 mod facts;
+mod first_message;
 mod live;
 mod new;
 mod phone;

@@ -7,6 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::tz::TimeZone;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{self, Sender};
@@ -36,9 +37,18 @@ pub(super) struct ResultsParams {
     state: Option<MessageState>,
     /// Only rows whose message is in this delivery state.
     delivery: Option<Delivery>,
+    /// The reader's time zone, for a campaign without sending hours of its own.
+    zone: Option<String>,
 }
 
 impl ResultsParams {
+    /// The zone of the times in a workbook: that of the campaign's sending hours, else the reader's, else UTC.
+    fn zone(&self, job: &Job) -> TimeZone {
+        let own = job.schedule.timezone().cloned();
+        let readers = || TimeZone::get(self.zone.as_deref()?).ok();
+        own.or_else(readers).unwrap_or(TimeZone::UTC)
+    }
+
     /// What tells the file from one of all rows.
     fn suffix(&self) -> String {
         let words =
@@ -52,7 +62,7 @@ pub(super) async fn csv(
     id: Path<String>,
     asked: Params<ResultsParams>,
 ) -> Result<Response, Problem> {
-    file(&dashboard, &id, &asked.0, Format::Csv).await
+    file(&dashboard, &id, &asked.0, false).await
 }
 
 pub(super) async fn xlsx(
@@ -60,7 +70,7 @@ pub(super) async fn xlsx(
     id: Path<String>,
     asked: Params<ResultsParams>,
 ) -> Result<Response, Problem> {
-    file(&dashboard, &id, &asked.0, Format::Xlsx).await
+    file(&dashboard, &id, &asked.0, true).await
 }
 
 /// An answer that begins once the audience is known to be the one that was sent to. Its body breaks off when the rest fails.
@@ -68,7 +78,7 @@ async fn file(
     dashboard: &Dashboard,
     id: &str,
     asked: &ResultsParams,
-    format: Format,
+    is_workbook: bool,
 ) -> Result<Response, Problem> {
     let campaign = campaign(&dashboard.api, id).await?;
     let backing = dashboard.api.backing()?;
@@ -77,6 +87,7 @@ async fn file(
     let job =
         Job::read(job.as_bytes()).map_err(|_| Problem::not_found("the campaign's job can't be read"))?;
     let audiences = backing.context.audiences.clone();
+    let format = if is_workbook { Format::Xlsx(asked.zone(&job)) } else { Format::Csv };
     // The others wait. It is held until the file is written, also where nobody waits for that any more.
     let permit = WRITERS.acquire().await.map_err(|error| Problem::away(error.to_string()))?;
     let opened = tokio::task::spawn_blocking(move || {
@@ -85,7 +96,7 @@ async fn file(
     });
     let opened = opened.await.map_err(|error| Problem::away(error.to_string()))?;
     let (audience, scan) = opened?;
-    check(&campaign, &scan, format)?;
+    check(&campaign, &scan, is_workbook)?;
     let columns = responses::columns(&ledger, &campaign.id).await?.without(FLOW_TOKEN);
     let (parts, received) = mpsc::channel(AHEAD);
     let (id, only) = (campaign.id.clone(), Only { state: asked.state, delivery: asked.delivery });
@@ -102,9 +113,10 @@ async fn file(
         Ok::<File, std::io::Error>(file)
     };
     let body = stream::once(written).map_ok(|file| ReaderStream::new(tokio::fs::File::from_std(file)));
-    let (media_type, ending) = match format {
-        Format::Csv => ("text/csv; charset=utf-8", "csv"),
-        Format::Xlsx => ("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", "xlsx"),
+    let (media_type, ending) = if is_workbook {
+        ("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", "xlsx")
+    } else {
+        ("text/csv; charset=utf-8", "csv")
     };
     // An id has no character that would have to be escaped there.
     let name = format!("attachment; filename=\"{}-results{}.{ending}\"", campaign.id, asked.suffix());
@@ -112,14 +124,14 @@ async fn file(
     Ok((headers, Body::from_stream(body.try_flatten().boxed())).into_response())
 }
 
-fn check(campaign: &Campaign, scan: &Scan, format: Format) -> Result<(), Problem> {
+fn check(campaign: &Campaign, scan: &Scan, is_workbook: bool) -> Result<(), Problem> {
     if scan.digest != campaign.audience {
         return Err(Problem::new(
             StatusCode::CONFLICT,
             "the audience file has changed since the campaign was made; download the message report instead",
         ));
     }
-    if format == Format::Xlsx && scan.rows >= SHEET_ROWS {
+    if is_workbook && scan.rows >= SHEET_ROWS {
         return Err(Problem::new(
             StatusCode::CONFLICT,
             "the audience has more rows than an Excel sheet can hold; download the results as .csv instead",
@@ -147,4 +159,33 @@ async fn read(ledger: AnyLedger, id: CampaignId, parts: Sender<Part>) -> Result<
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn times_are_in_the_zone_of_the_sending_hours_then_in_the_readers_then_in_utc() {
+        let job = |schedule: serde_json::Value| {
+            let job = json!({
+                "version": 1, "account": "main", "from": "+912248931479", "schedule": schedule,
+                "audience": { "recipients": [{ "phone": "+919876543210" }] },
+                "message": { "type": "text", "text": { "body": "x" } },
+            });
+            Job::read(job.to_string().as_bytes()).unwrap()
+        };
+        let zone = |job: &Job, readers: Option<&str>| {
+            let asked = ResultsParams { state: None, delivery: None, zone: readers.map(str::to_owned) };
+            asked.zone(job).iana_name().unwrap_or("UTC").to_owned()
+        };
+        let window = json!({ "window": { "from": "09:00", "to": "18:00", "timezone": "Asia/Kolkata" } });
+        assert_eq!(zone(&job(window), Some("Europe/Berlin")), "Asia/Kolkata");
+        assert_eq!(zone(&job(json!({})), Some("Europe/Berlin")), "Europe/Berlin");
+        for none in [None, Some("Nowhere"), Some("../etc/passwd")] {
+            assert_eq!(zone(&job(json!({})), none), "UTC");
+        }
+    }
 }

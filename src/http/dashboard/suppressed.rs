@@ -1,5 +1,7 @@
 //! The numbers that must never be messaged: searched, added, imported from a file, removed.
 
+use std::collections::HashMap;
+
 use axum::extract::{Multipart, State};
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Redirect, Response};
@@ -20,7 +22,7 @@ use super::render::{Look, page_of, serialized};
 use super::words::{as_sentence, plain};
 use crate::audience::{self, AudienceError, NumberList, Settings, Source, UnreadableRow};
 use crate::campaign::{Phone, PhoneError, PhoneParser, counted, thousands};
-use crate::ledger::{Audit, OptOutSource, Suppress, Suppression};
+use crate::ledger::{Act, Audit, OptOut, OptOutSource, Suppress, Suppression, SuppressionUpdate};
 use crate::views::lines::cell;
 
 /// How many numbers a page has.
@@ -31,6 +33,11 @@ const ACTS: (usize, usize) = (200, 10);
 const LARGEST: usize = 256 << 20;
 /// How many unreadable rows can be downloaded, and how many are shown.
 const UNREADABLE: (usize, usize) = (10_000, 20);
+/// How many changes of the list are looked at for the numbers of its history, and how many numbers of an entry are shown.
+const CHANGES: u64 = 200;
+const NUMBERS_SHOWN: usize = 3;
+/// How far apart a change and its audit entry are at the most, in milliseconds: one is written right behind the other.
+const APART: u64 = 10_000;
 /// How many row numbers a sentence names.
 const NAMED: usize = 5;
 
@@ -57,6 +64,61 @@ struct Shown<'s> {
     region: &'s str,
     /// What an import did.
     imported: Option<Value>,
+}
+
+/// The latest changes of the list. The audit log says who made a change and when, and names no number: that is in the list's own
+/// record, as long as a number is on it.
+#[derive(Default)]
+struct History {
+    /// Numbers that were added and are on the list, each with when and by whom.
+    added: Vec<(Phone, OptOut)>,
+    /// Numbers that were removed and are not on the list, the latest first.
+    removed: Vec<Phone>,
+}
+
+impl History {
+    async fn read(dashboard: &Dashboard) -> Result<Self, Problem> {
+        let backing = dashboard.api.backing()?;
+        let (list, ledger) = (&backing.context, &backing.ledger);
+        let version = list.suppressed_version();
+        // From version 0 on it would be the whole list.
+        let since = version.saturating_sub(CHANGES).max(1);
+        let changes = match ledger.suppressed(since).await? {
+            Some(SuppressionUpdate::Since { changes, .. }) => changes,
+            Some(SuppressionUpdate::Whole(_)) | None => Vec::new(),
+        };
+        // The first change of all is in no such part.
+        let first = if version <= CHANGES { list.suppressed_from(0, CHANGES as usize) } else { Vec::new() };
+        let first = first.into_iter().filter_map(Phone::from_digits);
+        let mut numbers: Vec<Phone> = Vec::new();
+        let mut removed = Vec::new();
+        for (phone, is_listed) in changes.into_iter().rev().chain(first.map(|phone| (phone, true))) {
+            match list.is_suppressed(phone) {
+                true if !numbers.contains(&phone) => numbers.push(phone),
+                false if !is_listed && !removed.contains(&phone) => removed.push(phone),
+                _ => {}
+            }
+        }
+        let records = ledger.opt_outs(&numbers).await?;
+        let added = numbers.into_iter().zip(records).filter_map(|(phone, record)| Some((phone, record?)));
+        Ok(Self { added: added.collect(), removed })
+    }
+
+    /// The numbers that entries of the audit log added, by the place of the entry.
+    fn added_by(&self, acts: &[&Act]) -> HashMap<usize, Vec<Phone>> {
+        let mut numbers: HashMap<usize, Vec<Phone>> = HashMap::new();
+        for (phone, record) in &self.added {
+            let OptOutSource::Operator(who) = &record.source else { continue };
+            // An entry is written behind the change. A clock that differs may say otherwise.
+            let apart = |act: &Act| act.at.as_millisecond().abs_diff(record.at);
+            let order = |act: &Act| (act.at.as_millisecond() < record.at, apart(act));
+            let own = acts.iter().enumerate().filter(|(_, act)| act.who == *who && apart(act) <= APART);
+            if let Some((nth, _)) = own.min_by_key(|(_, act)| order(act)) {
+                numbers.entry(nth).or_default().push(*phone);
+            }
+        }
+        numbers
+    }
 }
 
 pub(super) async fn list(
@@ -99,12 +161,17 @@ async fn page(
     });
     let numbers: Vec<_> = numbers.collect();
     let page = backing.ledger.acts(None, None, ACTS.0).await?;
-    let acts = page.acts.iter().filter(|act| act.what == "suppress").take(ACTS.1);
-    let acts: Vec<_> = acts
-        .map(
-            |act| context! { at => act.at.to_string(), who => act.who.clone(), detail => act.detail.clone() },
-        )
-        .collect();
+    let history = History::read(dashboard).await?;
+    let acts: Vec<&Act> = page.acts.iter().filter(|act| act.what == "suppress").take(ACTS.1).collect();
+    let mut added = history.added_by(&acts);
+    let acts = acts.iter().enumerate().map(|(nth, act)| {
+        let numbers = added.remove(&nth).unwrap_or_default();
+        let shown: Vec<String> = numbers.iter().take(NUMBERS_SHOWN).map(Phone::to_string).collect();
+        context! { at => act.at.to_string(), who => plain(&act.who), detail => plain(&act.detail), numbers => shown,
+            has_more => numbers.len() > NUMBERS_SHOWN }
+    });
+    let acts: Vec<_> = acts.collect();
+    let gone: Vec<String> = history.removed.iter().take(ACTS.1).map(Phone::to_string).collect();
     // The address says only that something was done; what it was, the audit log says.
     let latest = page.acts.iter().find(|act| act.what == "suppress" && act.who == *who.name);
     let did = latest.filter(|_| asked.added.is_some()).map(|act| as_sentence(&act.detail));
@@ -119,6 +186,7 @@ async fn page(
         is_cut => is_more && !wanted.is_empty(),
         q => asked.q,
         acts,
+        gone,
         did,
         removed,
         errors => shown.errors.iter().map(error).collect::<Vec<_>>(),

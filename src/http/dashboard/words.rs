@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::campaign::{CampaignState, Reason, counted, thousands, visible};
+use crate::campaign::{CampaignState, Reason, SkipReason, counted, thousands, visible};
 use crate::ledger::{Act, Campaign, OpenBreaker};
 use crate::views::status::eta;
 
@@ -65,20 +65,43 @@ pub(super) fn rate(per_second: f64) -> String {
 }
 
 /// How many rows a campaign has, also while they are not planned yet.
-pub(super) fn people(campaign: &Campaign) -> u64 {
+pub(super) fn rows(campaign: &Campaign) -> u64 {
     if campaign.planned { campaign.counts.total } else { campaign.rows.max(campaign.counts.total) }
 }
 
-/// How many of them nothing has been done for yet. With those that are being sent and those that are settled they are all.
+/// How many rows are skipped for what they are.
+pub(super) fn skipped(campaign: &Campaign) -> u64 {
+    campaign.counts.skipped.saturating_sub(ended_before(campaign))
+}
+
+/// How many rows are counted as skipped because the campaign ended before they were sent.
+fn ended_before(campaign: &Campaign) -> u64 {
+    let count = |reason: SkipReason| campaign.skipped.get(reason.as_str()).copied().unwrap_or_default();
+    count(SkipReason::Expired) + count(SkipReason::Cancelled)
+}
+
+/// How many people a campaign goes to: its rows without those that are skipped for what they are.
+pub(super) fn people(campaign: &Campaign) -> u64 {
+    rows(campaign).saturating_sub(skipped(campaign))
+}
+
+/// How many of them nothing has been done for yet.
 pub(super) fn unsent(campaign: &Campaign) -> u64 {
     let counts = &campaign.counts;
-    people(campaign).saturating_sub(counts.total) + counts.pending
+    let unplanned = rows(campaign).saturating_sub(counts.total);
+    unplanned + counts.pending
+}
+
+/// How many of them nothing is sent to any more, because the campaign ended before. With those that wait, those that are being
+/// sent and those that are settled they are all people.
+pub(super) fn not_sent(campaign: &Campaign) -> u64 {
+    ended_before(campaign) + if campaign.state.is_over() { unsent(campaign) } else { 0 }
 }
 
 /// What of a campaign is settled, in thousandths: a picture needs no more.
 pub(super) fn progress(campaign: &Campaign) -> u64 {
     let counts = &campaign.counts;
-    let settled = counts.total - counts.open();
+    let settled = (counts.total - counts.open()).saturating_sub(skipped(campaign));
     (settled * 1000).checked_div(people(campaign)).unwrap_or_default()
 }
 
@@ -118,6 +141,9 @@ pub(super) fn waits_for(reason: &Reason, most: Option<f64>) -> String {
         Reason::RateLimited { seconds, .. } => {
             format!("the provider asked to slow down; sending continues in {}", counted(*seconds, "second"))
         }
+        Reason::Start { opens } => format!("sending starts at {opens:.0}"),
+        Reason::Window { opens } => format!("outside the sending hours; sending continues at {opens:.0}"),
+        Reason::Breaker { breaker, detail, .. } => plain(&format!("{breaker}: {detail}")),
         other => plain(&other.to_string()),
     }
 }
@@ -132,7 +158,10 @@ pub(super) fn sentence(campaign: &Campaign, acts: &[Act], known: &Known<'_>) -> 
     };
     match campaign.state {
         CampaignState::Scheduled if campaign.reason.is_none() => "Queued.".into(),
-        CampaignState::Scheduled => because("Scheduled"),
+        CampaignState::Scheduled => match &campaign.reason {
+            Some(Reason::Start { opens } | Reason::Window { opens }) => format!("Scheduled for {opens:.0}."),
+            _ => because("Scheduled"),
+        },
         CampaignState::Paused => {
             let by = acts.iter().find(|act| act.what == "pause");
             let by = by.map(|act| format!(" by {} at {:.0}", plain(&act.who), act.at)).unwrap_or_default();
@@ -142,24 +171,29 @@ pub(super) fn sentence(campaign: &Campaign, acts: &[Act], known: &Known<'_>) -> 
             (Some(breaker), Some(open)) => {
                 format!("On hold, {}: {}.", plain(&breaker.to_string()), plain(&open.reason))
             }
-            _ => because("On hold"),
+            _ => match &campaign.reason {
+                Some(Reason::Breaker { breaker, detail, .. }) => {
+                    format!("On hold, {}: {}.", plain(breaker), plain(detail).trim_end_matches('.'))
+                }
+                _ => because("On hold"),
+            },
         },
         CampaignState::Cancelled if counts.accepted == 0 => "Cancelled before anything was sent.".into(),
         CampaignState::Cancelled => {
             format!("Cancelled after {} had been accepted.", counted(counts.accepted, "message"))
         }
         CampaignState::Completed => {
-            let people = counts.total - counts.skipped;
             let mut text = format!(
                 "Completed: {} of {} accepted",
                 thousands(counts.accepted),
-                counted(people, "message")
+                counted(people(campaign), "message")
             );
             for (count, what) in [
                 (campaign.delivery.delivered + campaign.delivery.read, "delivered"),
                 (campaign.delivery.replied, "answered"),
                 (counts.rejected, "rejected"),
                 (counts.in_doubt, "in doubt"),
+                (not_sent(campaign), "not sent"),
             ] {
                 if count > 0 {
                     text += &format!(", {} {what}", thousands(count));

@@ -50,6 +50,11 @@ function showPlotTimes(root) {
   }
 }
 
+// A workbook has its times in the reader's zone, where the campaign has none of its own.
+for (const link of document.querySelectorAll("a[href*='/results.xlsx']")) {
+  link.search += `${link.search ? "&" : "?"}zone=${encodeURIComponent(Intl.DateTimeFormat().resolvedOptions().timeZone)}`;
+}
+
 const places = document.querySelector("[data-live]");
 const connection = document.getElementById("connection");
 let source = null;

@@ -485,6 +485,7 @@ pub(super) fn missing(pointer: &str) -> String {
         ["account" | "type" | "flow_action" | "sub_type", ..] => {
             format!("Choose the {first}{}.", letters.as_str())
         }
+        ["text", _, "parameters", ..] => format!("Enter {first}{}.", letters.as_str()),
         _ => format!("Enter the {first}{}.", letters.as_str()),
     }
 }

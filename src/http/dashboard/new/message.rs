@@ -17,11 +17,12 @@ use super::super::phone::phone;
 use super::super::render::{Look, serialized};
 use super::super::{Dashboard, words};
 use super::draft::Draft;
-use super::form::{ELLIPSIS, Filled, Making, SOME_ADDRESS, complete, missing};
+use super::form::{ELLIPSIS, Filled, Making, SOME_ADDRESS, complete, label, missing};
 use super::kinds::{JSON, about, kind_of, kinds};
-use super::{address, errors, left_for, senders, step_page};
-use crate::campaign::Columns;
+use super::{address, errors, left_for, senders, step_page, steps_of};
 use crate::campaign::content::CONTENT;
+use crate::campaign::problem::Excess;
+use crate::campaign::{Columns, thousands};
 use crate::views::check::check;
 
 /// Where the message stands in a job.
@@ -39,6 +40,8 @@ struct Asked {
     json: Option<String>,
     add: String,
     errors: Vec<(String, String)>,
+    /// Whether a sender number was asked for that is none of those that are known.
+    has_other_sender: bool,
 }
 
 pub(super) async fn show(
@@ -56,7 +59,7 @@ async fn page(
     dashboard: &Dashboard,
     who: &Who,
     look: &Look,
-    draft: Draft,
+    mut draft: Draft,
     asked: Asked,
 ) -> Result<Html<String>, Problem> {
     let known = kinds();
@@ -88,13 +91,24 @@ async fn page(
         serde_json::to_string_pretty(&message).unwrap_or_default()
     });
     let backing = dashboard.api.backing()?;
-    let senders: BTreeSet<String> =
-        senders(dashboard).await?.into_iter().map(|sender| sender.number).collect();
     let usable = backing.context.accounts.usable();
     // With a choice it is made by the person.
     let only = usable.first().filter(|_| usable.len() == 1).map(|(name, _)| name.as_str());
     let chosen =
         Some(draft.text("/account")).filter(|account| !account.is_empty()).or(only).unwrap_or_default();
+    let chosen = chosen.to_owned();
+    let mut senders = senders(dashboard).await?;
+    senders.retain(|sender| chosen.is_empty() || sender.account == chosen);
+    if draft.text("/from").is_empty() && !chosen.is_empty() && !asked.has_other_sender {
+        // The number that was used last is the likeliest. It is kept with the form, where it can be changed.
+        draft.set("from", senders.first().map(|sender| sender.number.as_str().into()));
+    }
+    let mut numbers: Vec<String> = Vec::new();
+    for sender in senders {
+        if !numbers.contains(&sender.number) {
+            numbers.push(sender.number);
+        }
+    }
     let accounts = all_accounts(&dashboard.api).await?;
     let preview = preview_of(dashboard, &draft, &asked.kind).await?;
     let named = draft.columns.iter().filter(|name| !name.is_empty());
@@ -108,7 +122,9 @@ async fn page(
         accounts => serialized(accounts),
         account => chosen,
         from => draft.text("/from"),
-        senders,
+        is_other_sender => asked.has_other_sender || !numbers.iter().any(|number| number == draft.text("/from")),
+        senders => numbers,
+        rehearses => backing.context.rehearses,
         columns => identifiers.collect::<Vec<_>>(),
         errors => errors(errors_of.iter().map(|(field, detail)| (&**field, &**detail))),
     };
@@ -247,9 +263,20 @@ async fn phones_of(dashboard: &Dashboard, draft: &Draft) -> Result<Vec<Shown>, P
 fn fill(draft: &mut Draft, fields: &Fields) -> Asked {
     let kind = fields.get("kind").to_owned();
     let mut asked = Asked { kind, ..Asked::default() };
-    for (name, field) in [("account", "account"), ("from", "from")] {
-        let value = fields.get(field).replace([' ', '-'], "");
-        let value = if field == "account" { fields.get(field).to_owned() } else { value };
+    // One that is typed counts, else one that is chosen.
+    let typed = fields.get("from").replace([' ', '-'], "");
+    let (known, is_offered) =
+        (fields.get("known_from"), fields.0.iter().any(|(name, _)| name == "known_from"));
+    asked.has_other_sender = is_offered && (known.is_empty() || !typed.is_empty());
+    // Numbers are offered of one account; of another one the page offers others.
+    let before = draft.text("/account");
+    let is_other_account = !before.is_empty() && before != fields.get("account");
+    let from = match typed.is_empty() {
+        true if is_other_account => String::new(),
+        true => known.to_owned(),
+        false => typed,
+    };
+    for (name, value) in [("account", fields.get("account").to_owned()), ("from", from)] {
         draft.set(name, Some(value).filter(|value| !value.is_empty()).map(Value::from));
     }
     let what = fields.get("do");
@@ -298,9 +325,43 @@ fn described(problem: &Problem) -> Vec<(String, String)> {
         let text = missing(&pointer);
         (pointer, text)
     });
-    let mistakes =
-        problem.mistakes().map(|(pointer, detail)| (pointer.to_owned(), words::as_sentence(detail)));
+    let mistakes = problem.mistakes().map(|(pointer, detail, excess)| {
+        let text = match excess {
+            Some(Excess { length, max }) => {
+                format!("Too long: {} of {} characters.", thousands(length as u64), thousands(max as u64))
+            }
+            None => words::as_sentence(detail),
+        };
+        (pointer.to_owned(), text)
+    });
     missing.chain(mistakes).collect()
+}
+
+/// Something that keeps a draft from being sent: what to do, and the address of the step and the field where it is done.
+pub(super) struct Obstacle {
+    pub(super) text: String,
+    pub(super) address: String,
+}
+
+/// What keeps a draft from being sent, as its pages say it.
+pub(super) fn obstacles(draft: &Draft, problem: &Problem) -> Vec<Obstacle> {
+    let missing: Vec<String> = problem.missing().collect();
+    let mut found = described(problem);
+    if found.is_empty() {
+        found.push((String::new(), words::as_sentence(&problem.plain())));
+    }
+    let obstacle = |(pointer, detail): (String, String)| {
+        let (step, field) = steps_of(&pointer);
+        let text = match pointer.as_str() {
+            MESSAGE if missing.contains(&pointer) => "Write the message.".into(),
+            "" => detail,
+            // What is missing is named in its sentence.
+            _ if missing.contains(&pointer) => detail,
+            _ => format!("{}: {detail}", label(&pointer)),
+        };
+        Obstacle { text, address: format!("/new/{}/{step}{field}", draft.id) }
+    };
+    found.into_iter().map(obstacle).collect()
 }
 
 pub(super) async fn save(

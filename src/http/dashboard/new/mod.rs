@@ -27,9 +27,8 @@ use super::extract::Fields;
 use super::render::{Look, page_of};
 use super::{Dashboard, words};
 use crate::audience::Encoding;
-use crate::campaign::{Job, PhoneParser};
-use crate::ledger::listing;
-use crate::ledger::{CampaignDrafts, CampaignFilter, Campaigns};
+use crate::campaign::{CampaignId, Job, PhoneParser};
+use crate::ledger::{CampaignDrafts, CampaignFilter, Campaigns, listing};
 use crate::routing::{get, post};
 use draft::Draft;
 
@@ -61,6 +60,17 @@ const STEPS: [(&str, &str); 6] = [
     ("test", "Test"),
     ("send", "Send"),
 ];
+
+/// The step in which a field of a job is filled in, and the field's place on its page.
+fn steps_of(pointer: &str) -> (&'static str, String) {
+    match pointer.split('/').nth(1).unwrap_or_default() {
+        "audience" => ("audience", "#phone".into()),
+        "account" | "from" => ("message", format!("#{}", pointer.trim_start_matches('/'))),
+        "message" if pointer != "/message" => ("message", format!("#{pointer}")),
+        "" | "message" => ("message", String::new()),
+        _ => ("when", String::new()),
+    }
+}
 
 /// A page of a step.
 fn step_page(look: &Look, who: &Who, draft: &Draft, step: &str, template: &str, own: Shown) -> Html<String> {
@@ -124,6 +134,20 @@ pub(super) async fn draft_paths(dashboard: &Dashboard) -> Result<Vec<String>, Pr
     let kept = dashboard.api.ledger()?.drafts().await?;
     let drafts = kept.iter().filter_map(|(id, json)| Draft::read(id, json));
     Ok(drafts.map(|draft| draft.text("/audience/csv/path").to_owned()).collect())
+}
+
+/// What a test is of: its draft, or the campaign that was sent after it.
+pub(super) async fn of_test(dashboard: &Dashboard, test: &CampaignId) -> Result<Shown, Problem> {
+    let Some(id) = test.tested() else { return Ok(context! {}) };
+    let ledger = dashboard.api.ledger()?;
+    let kept = ledger.drafts().await?;
+    let mut drafts = kept.iter().filter_map(|(id, json)| Draft::read(id, json));
+    if let Some(draft) = drafts.find(|draft| draft.text("/id") == id) {
+        return Ok(context! { draft => draft.id });
+    }
+    let Ok(id) = id.parse::<CampaignId>() else { return Ok(context! {}) };
+    let sent = listing::look_at(ledger, &id).await?;
+    Ok(context! { campaign => sent.map(|campaign| campaign.id.to_string()) })
 }
 
 /// The first question: what it is called, and whom it goes to. Beside it the drafts that are there.

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use minijinja::{Value as Shown, context};
+use minijinja::context;
 use serde_json::Value;
 
 use super::super::super::access::Who;
@@ -18,6 +18,7 @@ use super::super::phone::phone;
 use super::super::render::{Look, clock};
 use super::super::{Dashboard, words};
 use super::draft::Draft;
+use super::message::obstacles;
 use super::{errors, step_page};
 use crate::campaign::{CampaignId, Job, Opening, PhoneParser, Schedule, SkipReason, thousands};
 use crate::ledger::{CampaignDrafts, listing};
@@ -68,14 +69,18 @@ pub(super) async fn check(
                 limit => job.limits.messages.map(|rate| rate.to_string()),
                 notes => found.notes.iter().filter(|note| matches!(note, Note::Audience(_))).map(ToString::to_string).collect::<Vec<_>>(),
                 warnings => found.warnings.iter().map(Warning::plain).collect::<Vec<_>>(),
-                errors => errors((found.recipients == 0).then_some(("", "No one would get a message. See the skipped rows."))),
+                obstacles => if found.recipients == 0 {
+                    let address = format!("/new/{}/audience", draft.id);
+                    vec![context! { text => "No one would get a message. See the skipped rows.", address }]
+                } else {
+                    Vec::new()
+                },
             }
         }
         Err(problem) if problem.status().is_client_error() => {
-            let found: Vec<(&str, &str)> = problem.errors().collect();
-            let plain = problem.plain();
-            let found = if found.is_empty() { vec![("", &*plain)] } else { found };
-            context! { people => 0, errors => errors(found), is_broken => true }
+            let found = obstacles(&draft, &problem).into_iter();
+            let found = found.map(|one| context! { text => one.text, address => one.address });
+            context! { people => 0, obstacles => found.collect::<Vec<_>>(), is_broken => true }
         }
         Err(problem) => return Err(problem),
     };
@@ -123,17 +128,19 @@ async fn test_page(
     error: Option<String>,
 ) -> Result<Html<String>, Problem> {
     let ids: Vec<CampaignId> = draft.tests.iter().filter_map(|id| id.parse().ok()).collect();
-    let tests = listing::read_each(dashboard.api.ledger()?, ids).await?;
-    let tests: Vec<Shown> = tests
-        .iter()
-        .map(|test| {
-            let (code, text) = test.rejected.keys().next().map_or(("", ""), |code| {
-                (code.as_str(), test.texts.get(code).map_or("", String::as_str))
-            });
-            context! { id => test.id.as_str(), sentence => words::sentence(test, &[], &words::Known::default()), is_over => test.state.is_over(),
-                at => test.submitted_at.to_string(), code, text }
-        })
-        .collect();
+    let ledger = dashboard.api.ledger()?;
+    let mut tests = Vec::new();
+    for test in &listing::read_each(ledger, ids).await? {
+        let (code, text) = test
+            .rejected
+            .keys()
+            .next()
+            .map_or(("", ""), |code| (code.as_str(), test.texts.get(code).map_or("", String::as_str)));
+        let facts = dashboard.facts.of(ledger, &test.id).await?;
+        tests.push(context! { id => test.id.as_str(), sentence => words::sentence(test, &[], &words::Known::default()),
+            is_over => test.state.is_over(), at => test.submitted_at.to_string(), code, text,
+            number => facts.only_recipient.clone() });
+    }
     let rehearses = dashboard.api.backing()?.context.rehearses;
     let own = context! { kind => "test", tests, number, rehearses, errors => errors(error.as_deref().map(|detail| ("number", detail))) };
     Ok(step_page(look, who, draft, "test", "new_send.html", own))
@@ -176,7 +183,8 @@ pub(super) async fn test(
             Ok(super::address(&draft, "test").into_response())
         }
         Err(problem) if problem.status().is_client_error() => {
-            refuse(&draft, format!("The test can’t be sent: {}", problem.plain())).await
+            let found = obstacles(&draft, &problem).into_iter().map(|one| one.text).collect::<Vec<_>>();
+            refuse(&draft, format!("The test can’t be sent. {}", found.join(" "))).await
         }
         Err(problem) => Err(problem),
     }

@@ -1,0 +1,203 @@
+//! The pages as marketers use them for the first time: numbers that agree, errors in their words, ways back.
+
+use flowcast::sandbox::Behaviour;
+use reqwest::Method;
+use reqwest::header::LOCATION;
+use reqwest::multipart::{Form, Part};
+use serde_json::json;
+
+use crate::dashboard::Visitor;
+use crate::service::{Service, TOKENS};
+use crate::support::{job, sandbox};
+
+/// Uploads an audience as the first page does, and returns the address of the draft.
+async fn begin(visitor: &Visitor<'_>, csv: &str) -> String {
+    let part = Part::bytes(csv.as_bytes().to_vec()).file_name("people.csv");
+    let form = Form::new().text("name", "Reminder").part("file", part);
+    let begun = visitor.request(Method::POST, "/new").multipart(form).send().await.unwrap();
+    begun.headers()[LOCATION].to_str().unwrap().trim_end_matches("/audience").to_owned()
+}
+
+/// A page as its reader sees it.
+async fn read(visitor: &Visitor<'_>, path: &str) -> String {
+    shown(&visitor.get(path).await.1)
+}
+
+fn shown(page: &str) -> String {
+    page.replace("&#x2f;", "/").replace("&#x27;", "'").replace("&quot;", "\"")
+}
+
+/// The fields of a text.
+fn text<'f>(from: &'f str, body: &'f str) -> [(&'static str, &'f str); 7] {
+    [
+        ("account", "main"),
+        ("from", from),
+        ("kind", "text"),
+        ("form_kind", "text"),
+        ("/message/type", "text"),
+        ("/message/text/body", body),
+        ("do", "next"),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_people_of_a_campaign_are_those_who_get_a_message() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let visitor = Visitor::new(&service, "act-1").await;
+    let rows = "phone,name\n12,Nobody\n+919876500001,Asha\n+919876500002,Ravi\n+919876500002,Ravi\n+919876500003,Ila\n";
+    service.fleet.world.write("audience.csv", rows);
+    visitor.submit(&job()).await;
+    service.until_state("c1", "completed").await;
+    let list = read(&visitor, "/").await;
+    assert!(list.contains("3 people<span class=\"sep\"> · </span>2 rows skipped"), "{list}");
+    let page = read(&visitor, "/campaigns/c1").await;
+    assert!(
+        page.contains("<dt>People</dt><dd>3</dd>") && page.contains("Completed: 3 of 3 messages"),
+        "{page}"
+    );
+    assert!(page.contains("The audience has 5 rows: 3 people, and 2 skipped rows."), "{page}");
+    // The message is that of the first person, not of the first row, which is skipped.
+    assert!(page.contains("As +919876500001 sees it<") && page.contains("Hello Asha"), "{page}");
+
+    // What a campaign was cancelled before is not sent, and its people stay people.
+    let mut waits = job();
+    waits["id"] = "waits".into();
+    waits["schedule"] = json!({ "start_at": "2099-01-01T09:00:00Z" });
+    visitor.submit(&waits).await;
+    visitor.post("/campaigns/waits/do/cancel", &[("confirmed", "yes"), ("expected", "5")]).await;
+    // Of another file of that name nobody is shown.
+    service.fleet.world.write("audience.csv", rows.replace("Asha", "Usha"));
+    let page = read(&visitor, "/campaigns/waits").await;
+    assert!(page.contains("Hello {{ name }}") && page.contains("shows the placeholders"), "{page}");
+    assert!(page.contains("<dt>Not sent</dt>") && !page.contains("<dt>Still to send</dt>"), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unfinished_draft_says_what_to_do_and_leads_there() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let visitor = Visitor::new(&service, "act-1").await;
+    let draft = begin(&visitor, "phone,name,due\n+919876500001,Asha,2026-12-01 9:30:00\n").await;
+    let page = read(&visitor, &format!("{draft}/audience")).await;
+    assert!(page.contains("exactly as they’re shown here"), "{page}");
+    let page = read(&visitor, &format!("{draft}/check")).await;
+    for (field, said) in [
+        ("#from", "Enter the sender number."),
+        ("#account", "Choose the account."),
+        ("", "Write the message."),
+    ] {
+        assert!(page.contains(&format!("<a href=\"{draft}/message{field}\">{said}</a>")), "{said}: {page}");
+    }
+    assert!(!page.contains("is required"), "{page}");
+    let test = visitor.post(&format!("{draft}/test"), &[("number", "+919876500009")]).await;
+    let page = shown(&test.text().await.unwrap());
+    assert!(page.contains("The test can’t be sent. ") && !page.contains("is required"), "{page}");
+
+    let message = format!("{draft}/message");
+    let long = "x".repeat(5_000);
+    let page = shown(&visitor.post(&message, &text("12", &long)).await.text().await.unwrap());
+    assert!(page.contains("Too long: 5,000 of 4,096 characters."), "{page}");
+    assert!(
+        page.contains(
+            "Write the number with + and the country code, 7 to 15 digits in all, e.g. +912248931479."
+        ),
+        "{page}"
+    );
+    let page = read(&visitor, &format!("{draft}/check")).await;
+    assert!(page.contains("Message text: Too long: 5,000 of 4,096 characters."), "{page}");
+    // What is seen is in reach: the phone is before the buttons, and the file before what few people need of it.
+    let page = read(&visitor, &message).await;
+    assert!(page.find("id=\"phones\"") < page.find("Continue to the schedule"), "{page}");
+    let page = read(&visitor, "/new").await;
+    assert!(page.find("id=\"file\"") < page.find("<summary>Advanced</summary>"), "{page}");
+    assert!(page.find("<summary>Advanced</summary>") < page.find("id=\"encoding\""), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sender_number_that_is_known_is_chosen_and_another_one_typed() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let visitor = Visitor::new(&service, "act-1").await;
+    let draft = begin(&visitor, "phone,name\n+919876500001,Asha\n").await;
+    let message = format!("{draft}/message");
+    let page = read(&visitor, &message).await;
+    assert!(!page.contains("known_from") && page.contains("lists it with your WhatsApp account"), "{page}");
+    visitor.submit(&job()).await;
+    let page = read(&visitor, &message).await;
+    assert!(
+        page.contains("<option value=\"+912248931479\" selected>")
+            && !page.contains("Enter the sender number"),
+        "{page}"
+    );
+    let choose = async |known: &str, typed: &str| {
+        let chosen = [&text(typed, "Hello")[..], &[("known_from", known)]].concat();
+        visitor.post(&message, &chosen).await
+    };
+    assert_eq!(choose("+912248931479", "").await.status(), 303);
+    assert!(read(&visitor, &format!("{draft}/send")).await.contains("from +912248931479"));
+    let refused = choose("", "").await;
+    assert_eq!(refused.status(), 422);
+    let page = shown(&refused.text().await.unwrap());
+    assert!(
+        page.contains("Enter the sender number.")
+            && page.contains("<option value=\"\" selected>Another number"),
+        "{page}"
+    );
+    assert_eq!(choose("+912248931479", "+91 22 4893 1480").await.status(), 303);
+    assert!(read(&visitor, &format!("{draft}/send")).await.contains("from +912248931480"));
+    let page = read(&visitor, &message).await;
+    assert!(page.contains("value=\"+912248931480\" inputmode"), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_test_names_its_number_and_leads_back_to_its_draft() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let visitor = Visitor::new(&service, "act-1").await;
+    let draft = begin(&visitor, "phone,name\n+919876500001,Asha\n").await;
+    visitor.post(&format!("{draft}/message"), &text("+912248931479", "Hello {{ name }}")).await;
+    let sent = visitor.post(&format!("{draft}/test"), &[("number", "+919876500009")]).await;
+    assert_eq!(sent.status(), 303);
+    let page = read(&visitor, &format!("{draft}/test")).await;
+    assert!(page.contains("</a> to +919876500009:"), "{page}");
+    let test = page.split("<a href=\"/campaigns/").nth(1).unwrap().split('"').next().unwrap();
+    let address = format!("/campaigns/{test}");
+    let page = read(&visitor, &address).await;
+    assert!(page.contains("A test, sent to +919876500009."), "{page}");
+    assert!(page.contains(&format!("<a href=\"{draft}/test\">Back to the draft</a>")), "{page}");
+    assert!(page.contains("Hello Asha"), "{page}");
+    // Once the draft is sent, the campaign takes its place.
+    let sent = visitor.post(&format!("{draft}/send"), &[("typed", "1")]).await;
+    let campaign = sent.headers()[LOCATION].to_str().unwrap().split('?').next().unwrap().to_owned();
+    let page = read(&visitor, &address).await;
+    assert!(
+        page.contains(&format!("<a href=\"{campaign}\">The campaign that was sent after it</a>")),
+        "{page}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_history_of_opt_outs_names_numbers_and_the_audit_log_none() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    for is_embedded in [true, false] {
+        let service = Service::start(is_embedded, &provider, TOKENS).await;
+        let visitor = Visitor::new(&service, "act-1").await;
+        for numbers in ["+919876500001", "+919876500002\n+919876500003"] {
+            assert_eq!(visitor.post("/suppressed", &[("numbers", numbers)]).await.status(), 303);
+        }
+        let history = async || {
+            let page = read(&visitor, "/suppressed").await;
+            page.split("id=\"history\"").nth(1).unwrap().to_owned()
+        };
+        let shown = history().await;
+        assert!(shown.contains(">+919876500001</td>"), "{shown}");
+        assert!(shown.contains("+919876500002") && shown.contains("+919876500003"), "{shown}");
+        assert_eq!(visitor.post("/suppressed/remove", &[("number", "+919876500002")]).await.status(), 303);
+        let shown = history().await;
+        assert!(shown.contains("removed 1 number"), "{shown}");
+        assert!(shown.contains("Numbers removed recently, the latest first: +919876500002."), "{shown}");
+        let log = read(&visitor, "/log").await;
+        assert!(log.contains("added 2 numbers") && !log.contains("98765"), "{log}");
+    }
+}
