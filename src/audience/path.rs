@@ -104,7 +104,7 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         let pipe = std::process::Command::new("mkfifo").arg(&file).status().unwrap();
         assert!(pipe.success());
-        assert!(open_real(&file).is_err(), "nobody waits for a pipe");
+        assert!(open_real(&file).is_err(), "a pipe must not block");
         assert!(matches!(resolve(&root, "a.csv"), Err(AudienceError::NotAFile(_))));
     }
 }

@@ -97,7 +97,7 @@ impl fmt::Display for DoubtCause {
             Self::ClaimExpired => {
                 f.write_str("the worker that was sending it went silent, and its claim ran out")
             }
-            Self::ProcessEnded => f.write_str("flowcast ended while the request was under way"),
+            Self::ProcessEnded => f.write_str("flowcast ended while the request was in flight"),
             Self::DataLoss => f.write_str(
                 "the ledger came back older than it was; it may have been sent by a worker that is gone",
             ),

@@ -187,7 +187,7 @@ pub struct Field {
     pub(super) about: &'static str,
     /// An example value, as JSON.
     pub(super) example: &'static str,
-    /// The default, as JSON; empty if there is none.
+    /// The default, as JSON; empty without one.
     pub(super) default: &'static str,
 }
 

@@ -32,7 +32,7 @@ macro_rules! words {
             fn from_str(text: &str) -> Result<Self, String> {
                 let known = || Self::ALL.iter().map(|s| s.as_str()).collect::<Vec<_>>().join(", ");
                 Self::ALL.iter().copied().find(|s| s.as_str() == text)
-                    .ok_or_else(|| format!("{text:?} is none of {}", known()))
+                    .ok_or_else(|| format!("{text:?} is unknown; expected one of {}", known()))
             }
         }
     };

@@ -43,7 +43,7 @@ impl Address {
     /// Parses an address: of a server, of nodes separated by commas, or
     /// `redis+sentinel://user:password@host:26379,host:26379/service/0`.
     pub(super) fn read(text: &SecretString) -> Result<Self, RedisClientError> {
-        let refused = |why: &str| RedisClientError::Refused(format!("has an address that is none: {why}"));
+        let refused = |why: &str| RedisClientError::Refused(format!("has an invalid address: {why}"));
         let text = text.expose_secret().trim();
         for (start, scheme) in SENTINELS {
             if let Some(rest) = text.strip_prefix(start) {

@@ -38,7 +38,7 @@ pub(super) fn content(value: &Value, at: &str, beside: &[&str], dialect: Dialect
         "contacts" => |v, at, _| each(v, at, 1..=usize::MAX, contact),
         "interactive" => |v, at, _| interactive(v, at),
         "template" => template,
-        other => return Err(format!("{at}/type {other:?} is none of the documents'")),
+        other => return Err(format!("{at}/type {other:?} is not in the documents")),
     };
     fields(value, at, &["type", kind], &[&["recipient_type"], beside].concat())?;
     if value.get("recipient_type").is_some_and(|to| to != "individual") {
@@ -217,7 +217,7 @@ fn header(value: &Value, at: &str, of: &str) -> Verdict {
         "text" => text(map, at, "text", 1, 60).map(drop),
         "image" | "video" if of != "list" => media(&map[kind], &place, &["caption"]),
         "document" if of != "list" => media(&map[kind], &place, &["caption", "filename"]),
-        _ => Err(format!("{at}/type {kind:?} is none for this message")),
+        _ => Err(format!("{at}/type {kind:?} is not allowed in this message")),
     }
 }
 

@@ -110,7 +110,7 @@ fn placeholders_as_marketers_write_them_are_told_how_to_be_written() {
     for (body, part) in [
         ("Dear {{ First Name }}", "use {{ First_Name }}"),
         ("Dear {{ first name | title }}", "use {{ first_name | title }}"),
-        ("Dear {{1}}", "{{1}} is a placeholder of a template in WhatsApp Manager"),
+        ("Dear {{1}}", "{{1}} is a placeholder of WhatsApp Manager"),
         ("Row {{ row }}", "could be the audience's column or flowcast's own value; rename the column"),
     ] {
         let error = refused(&world, &text_job(body, &csv()));

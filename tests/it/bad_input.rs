@@ -58,7 +58,7 @@ is_refused! {
         => "audience.csv: no column is called phone, phone_number, mobile";
     a_placeholder_that_is_no_column: |world: &World| csv(world, "phone,nmae\n+919876543210,Asha\n")
         => "message text body: the audience has no column \"name\"; did you mean \"nmae\"?";
-    a_header_only: |world: &World| csv(world, "phone,name\n") => "audience.csv has a header and no rows";
+    a_header_only: |world: &World| csv(world, "phone,name\n") => "audience.csv has a header but no rows";
     an_empty_audience: |world: &World| csv(world, "") => "audience.csv is empty";
     a_column_twice: |world: &World| csv(world, "phone,name,name\n+919876543210,a,b\n")
         => "the column \"name\" occurs twice in the header";

@@ -88,7 +88,7 @@ async fn a_bucket_is_a_root_that_needs_no_shared_folder() {
         (json!({ "csv": { "path": "nobody.csv" } }), "no such file"),
         (json!({ "csv": { "path": "../others/b.csv" } }), "is outside the audience root"),
         (json!({ "csv": { "url": "s3://audiences/sent/people.csv" } }), "audiences.allow"),
-        (json!({ "csv": { "url": "s3://audiences/others/none.csv" } }), "there is no none.csv"),
+        (json!({ "csv": { "url": "s3://audiences/others/none.csv" } }), "none.csv was not found"),
     ] {
         let mut refused = other.clone();
         refused["id"] = "c3".into();

@@ -47,7 +47,7 @@ async fn killed_between_request_and_record_its_messages_are_in_doubt_and_never_r
     assert_eq!((&stats["requests"], &stats["sent_twice"]), (&json!(5), &json!(0)));
     let listed = world.flowcast(&["report", "c1", "--state", "in_doubt"]).out;
     assert_eq!(listed.lines().count(), 201);
-    assert!(listed.contains("flowcast ended while the request was under way"));
+    assert!(listed.contains("flowcast ended while the request was in flight"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

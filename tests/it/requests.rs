@@ -151,17 +151,17 @@ fn what_kaleyra_can_not_do_is_said_before_anything_is_sent() {
     };
     assert!(
         problem("status_callback", json!("https://x.example"))
-            .starts_with("status callback: Kaleyra takes no")
+            .starts_with("status callback: Kaleyra accepts no")
     );
     assert!(
         problem("extra_info", json!({ "ref1": "y" }))
-            .starts_with("extra info ref1: with Kaleyra custom_data")
+            .starts_with("extra info ref1: Kaleyra sends custom_data as ref1")
     );
     let mut others = job_with("/extra_info", json!({ "ref2": "y" }));
     others["custom_data"] = json!("x");
     for provider in ["exotel", "meta"] {
         let problems = open(provider).envelope(&job(&others), false).err().unwrap();
-        assert!(problems[0].to_string().starts_with("extra info: goes out with Kaleyra alone"));
+        assert!(problems[0].to_string().starts_with("extra info: is supported by Kaleyra only"));
     }
     // 255 characters (document 002): what is too long for everybody refuses the job, ...
     let long = job(&job_with("/custom_data", json!("x".repeat(256))));

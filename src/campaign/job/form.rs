@@ -85,7 +85,7 @@ const DELIMITER: Rule = Rule::Parsed {
         }
         _ => Err("must be one ASCII character, e.g. \",\" or \";\" or \"\\t\"".into()),
     },
-    about: "one ASCII character; found by itself when left out",
+    about: "one ASCII character; detected by default",
     spelled: Spelled::As(r"^[\u0000-\u0009\u000b\u000c\u000e-!#-/:-@\[-`{-\u007f]$"),
 };
 const ADDRESS: Rule = Rule::Parsed {
@@ -250,7 +250,7 @@ pub(super) const JOB: Object = Object {
 };
 const ANY: Rule =
     Rule::Parsed { check: |_| Ok(()), about: "an account of the configuration", spelled: Spelled::Any };
-/// It has no address, so that nobody waits for one to answer.
+/// It has no URL, so that no check waits for a server.
 const SCHEMA_ID: &str = r#""urn:flowcast:schema:job:1""#;
 
 const NAME: Rule = Rule::Parsed {
@@ -343,7 +343,7 @@ const ENCODING: Rule = Rule::Parsed {
             Err("must be an encoding's WHATWG or IANA name, e.g. macintosh, ibm850 or windows-1251".into())
         }
     },
-    about: "how the file's characters are written, as macintosh, ibm850 or windows-1251; found by itself when left out",
+    about: "character encoding, e.g. macintosh, ibm850 or windows-1251; detected by default",
     spelled: Spelled::As("^[\t-\r -~\u{a0}]+$"),
 };
 const CSV: Rule = Rule::Object(Object {

@@ -1,4 +1,5 @@
-//! The job: the JSON document that asks for a campaign. Reads it and says all that is wrong with it.
+//! The job: the JSON document that asks for a campaign. Parses it and reports every problem of its form. It reads no audience
+//! and knows no account.
 
 mod form;
 
@@ -18,121 +19,121 @@ use super::rate::Rate;
 use super::rules::{self, Limit, Rule, Whitespace, is_template};
 use super::schedule::Schedule;
 
-/// A job whose form is right. Its audience and account are still to be looked at.
+/// A valid job. Its audience and its account are not checked yet.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Job {
-    /// The campaign's id; a `UUIDv7` is given to one without.
+    /// Id of the campaign; a job without one gets a `UUIDv7`.
     pub id: Option<CampaignId>,
-    /// What people call it.
+    /// Display name.
     pub name: Option<String>,
-    /// The account of the configuration that sends it.
+    /// Name of the account in the configuration.
     pub account: String,
-    /// The business number it is sent from.
+    /// Sender number.
     #[serde(deserialize_with = "sender")]
     pub from: Phone,
-    /// Where its recipients come from.
+    /// Source of the recipients.
     pub audience: AudienceSource,
-    /// The content, with placeholders.
+    /// Message content, with placeholders.
     pub message: Value,
-    /// What the provider gives back with each report, with placeholders.
+    /// Data that the provider returns with each report, with placeholders.
     pub custom_data: Option<String>,
-    /// Where the provider sends each report.
+    /// URL to which reports are forwarded.
     pub status_callback: Option<String>,
-    /// What Kaleyra gives back with each report beside the message's reference, with placeholders.
+    /// Data that Kaleyra returns with each report besides the message reference, with placeholders.
     #[serde(default)]
     pub extra_info: ExtraInfo,
-    /// The campaign's own limits.
+    /// Limits of the campaign.
     #[serde(default)]
     pub limits: JobLimits,
-    /// When it may be sent.
+    /// Start, sending hours and expiry.
     #[serde(default)]
     pub schedule: Schedule,
-    /// When too many rejections hold it.
+    /// Share of rejections that holds the campaign.
     pub stop_when: Option<StopWhen>,
-    /// What becomes of messages in doubt.
+    /// Treatment of messages in doubt.
     #[serde(default)]
     pub on_in_doubt: OnInDoubt,
-    /// What becomes of a template's parameters with line breaks and the like.
+    /// Treatment of whitespace that Meta refuses in template parameters.
     #[serde(default)]
     pub whitespace: Whitespace,
-    /// The document itself, without `id` and `$schema`: what is compared when the same id comes again.
+    /// The document without `id` and `$schema`. It is compared when a job with a known id is submitted.
     #[serde(skip)]
     pub document: Value,
-    /// The strings of `message` and `custom_data` that hold placeholders, by pointer into the job.
+    /// Strings of `message` and `custom_data` with placeholders, by JSON pointer.
     #[serde(skip)]
     pub limits_of_strings: Vec<(String, Limit)>,
-    /// Whether rendered messages must be checked whole.
+    /// Whether each rendered message must be checked as a whole.
     #[serde(skip)]
     pub check_rendered: bool,
 }
 
-/// Where recipients come from.
+/// Source of the recipients.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AudienceSource {
     /// A CSV file.
     Csv(CsvSource),
-    /// A list in the job itself: objects with `phone` and any variables.
+    /// A list in the job: objects with `phone` and any variables.
     Recipients(Vec<Map<String, Value>>),
 }
 
-/// A CSV file and how to read it.
+/// A CSV file or workbook, and how to read it.
 #[derive(Clone, Debug, Deserialize)]
 pub struct CsvSource {
-    /// Its path below the audience root.
+    /// Path below the audience root.
     pub path: Option<String>,
-    /// Its address.
+    /// URL.
     pub url: Option<String>,
-    /// The delimiter, where it should not be found by itself.
+    /// Delimiter; detected if `None`.
     pub delimiter: Option<char>,
-    /// The phone column.
+    /// Name of the phone column; found by name if `None`.
     pub phone: Option<String>,
-    /// The region of numbers without a country code.
+    /// Region of numbers without a country code.
     pub default_region: Option<String>,
-    /// The worksheet of a workbook; without one the first that is not hidden.
+    /// Worksheet of a workbook; the first visible one if `None`.
     pub sheet: Option<String>,
-    /// What becomes of a sheet's hidden rows.
+    /// Treatment of hidden rows of a worksheet.
     #[serde(default)]
     pub hidden_rows: HiddenRows,
-    /// How the file's characters are written, where that is not found by itself.
+    /// Character encoding; detected if `None`.
     pub encoding: Option<String>,
 }
 
-/// What becomes of rows that a filter, or somebody, has hidden in a sheet.
+/// Treatment of rows that a filter or a person has hidden in a worksheet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HiddenRows {
-    /// They are rows like others.
+    /// Hidden rows are sent like others.
     #[default]
     Send,
-    /// They are none.
+    /// Hidden rows are skipped.
     Skip,
 }
 
-/// Kaleyra's two free texts of a message, and where it comes from (document 002).
+/// Kaleyra's two free texts of a message, and its origin (document 002).
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct ExtraInfo {
-    /// The first.
+    /// First text.
     pub ref1: Option<String>,
-    /// The second.
+    /// Second text.
     pub ref2: Option<String>,
-    /// Where a message comes from: one of document 002's words.
+    /// Origin of a message: one of the values of document 002.
     pub wa_source: Option<String>,
 }
 
-/// A job's limits.
+/// Limits of a job.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 pub struct JobLimits {
-    /// Messages of this campaign.
+    /// Rate of messages of this campaign.
     pub messages: Option<Rate>,
 }
 
-/// Holds a campaign before its whole audience is burnt.
+/// Holds a campaign with too many rejections before the whole audience is lost.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub struct StopWhen {
-    /// The share of rejected messages that is too much, in per cent.
+    /// Share of rejected messages that holds the campaign, in per cent.
     pub rejected_percent: u64,
-    /// How many messages must be settled before the share counts.
+    /// Minimum number of settled messages.
     #[serde(default = "StopWhen::after_by_default")]
     pub after: u64,
 }
@@ -142,7 +143,7 @@ impl StopWhen {
         100
     }
 
-    /// Whether so many rejections among so many settled messages are too many.
+    /// Returns whether the share of rejected messages is reached.
     pub fn is_reached(self, rejected: u64, settled: u64) -> bool {
         settled >= self.after
             && u128::from(rejected) * 100 >= u128::from(settled) * u128::from(self.rejected_percent)
@@ -153,15 +154,15 @@ impl StopWhen {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnInDoubt {
-    /// Never sent again by itself.
+    /// They are never sent again automatically.
     #[default]
     Hold,
-    /// Sent again: the job's author takes a duplicate over a gap.
+    /// They are sent again: the job's author prefers a duplicate to a gap.
     Resend,
 }
 
 impl Job {
-    /// Reads a job.
+    /// Parses a job.
     ///
     /// ```
     /// use flowcast::campaign::Job;
@@ -173,7 +174,7 @@ impl Job {
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with its form, each with its place.
+    /// Returns every problem of its form, each with its JSON pointer.
     pub fn read(json: &[u8]) -> Result<Self, Vec<Problem>> {
         let mut document = json::read(json).map_err(|problem| vec![problem])?;
         if let Some(version) = document.get("version").and_then(Value::as_u64)
@@ -202,7 +203,7 @@ impl Job {
         Ok(job)
     }
 
-    /// Refuses or joins the blanks of parameters that are the same for everybody; those with placeholders wait for their values.
+    /// Refuses or joins whitespace of parameters without placeholders; the others are checked when they are rendered.
     fn settle_whitespace(&mut self) -> Result<(), Vec<Problem>> {
         for (_, limit) in &mut self.limits_of_strings {
             limit.whitespace = limit.whitespace.map(|_| self.whitespace);
@@ -231,8 +232,8 @@ impl Job {
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
-    /// What people fill in: a flow's id, or the template that has one among its buttons. `None` where
-    /// there is none, or where it is not the same for everybody.
+    /// Returns the flow that recipients fill in: its id, or the template with a flow button. `None` without a flow, or if it
+    /// differs between recipients.
     pub fn flow(&self) -> Option<String> {
         let text = |pointer: &str| self.message.pointer(pointer)?.as_str().filter(|text| !is_template(text));
         if let Some(id) = text("/interactive/action/parameters/flow_id") {
@@ -243,27 +244,27 @@ impl Job {
         has_flow.then(|| text("/template/name")).flatten().map(|name| format!("template:{name}"))
     }
 
-    /// Whether its messages are flows, or templates with a flow's button.
+    /// Returns whether its messages are flows, or templates with a flow button.
     pub fn sends_flows(&self) -> bool {
         let is_flow = self.message.pointer("/interactive/type").is_some_and(|kind| kind == "flow");
         let components = self.message.pointer("/template/components").and_then(Value::as_array);
         is_flow || components.is_some_and(|all| all.iter().any(|component| component["sub_type"] == "flow"))
     }
 
-    /// What notices of its provider may concern: its template, where it is the same for everybody, and its
-    /// sender number.
+    /// Returns the subjects of notices that concern the job: its template, if all recipients get the same, and its sender
+    /// number.
     pub fn noticed(&self) -> Vec<Noticed> {
         let template = self.message.pointer("/template/name").and_then(Value::as_str);
         let template = template.filter(|name| !is_template(name)).map(|name| Noticed::Template(name.into()));
         template.into_iter().chain([Noticed::Number(self.from.digits().to_string())]).collect()
     }
 
-    /// A digest of what the job asks for, whatever the order of its fields and its id.
+    /// Returns a digest of the job that does not depend on its id and the order of its fields.
     pub fn fingerprint(&self) -> String {
         digest(&self.document).to_hex().to_string()
     }
 
-    /// A digest of what its messages say: it is the same under another id, and with other limits.
+    /// Returns a digest of the message content: the same under another id and with other limits.
     pub fn content_fingerprint(&self) -> String {
         let part = |name: &str| self.document.get(name).cloned().unwrap_or_default();
         let parts = ["message", "custom_data", "extra_info"].map(part);
@@ -271,7 +272,7 @@ impl Job {
     }
 }
 
-/// Reads a sender number in international form.
+/// Parses a sender number in international form.
 fn sender<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Phone, D::Error> {
     let text = String::deserialize(deserializer)?;
     PhoneParser::listed(&text).map_err(|_| de::Error::custom(InvalidPhone))

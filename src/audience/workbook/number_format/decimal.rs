@@ -61,7 +61,7 @@ impl Decimal {
         char::from(b'0' + at.and_then(|at| self.digits.get(at)).copied().unwrap_or(0))
     }
 
-    /// Rounds to so many digits after the point, halves away from zero.
+    /// Rounds to a number of digits after the point, halves away from zero.
     pub(super) fn round(&mut self, places: i32) {
         let keep = self.point.saturating_add(places).min(MOST_DIGITS);
         let Ok(keep) = usize::try_from(keep) else {
