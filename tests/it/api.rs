@@ -71,7 +71,7 @@ async fn a_job_is_checked_refused_and_sent(service: &Service) {
     assert_eq!(refused.json()["errors"][0]["pointer"], "/acount", "{refused:?}");
     let mut wrong = job.clone();
     wrong["audience"]["csv"]["path"] = "../../etc/passwd".into();
-    assert!(service.post("/campaigns", &wrong).await.detail(422).contains("leads out"));
+    assert!(service.post("/campaigns", &wrong).await.detail(422).contains("is outside the audience root"));
     service.send(service.request(Method::POST, "/campaigns", "act-1").body("{")).await.detail(422);
     let response = service.request(Method::POST, "/campaigns", "act-1").json(&job).send().await.unwrap();
     assert_eq!(
@@ -486,7 +486,7 @@ async fn tokens_that_are_changed_in_the_file_count_within_seconds() {
     let unreadable = config.replace("\"look-1\"", "{ file = \"nowhere\" }");
     assert_ne!(unreadable, config);
     world.write("flowcast.toml", unreadable);
-    until("the log to say it", || service.fleet.log().contains("can't read nowhere")).await;
+    until("the log to say it", || service.fleet.log().contains("cannot read nowhere")).await;
     assert_eq!((ask("look-1").await, ask("act-1").await), (200, 200));
     let more = "\n[accounts.other]\nprovider = \"exotel\"\nregion = \"mumbai\"\n";
     world.write("flowcast.toml", format!("{}{more}", config.replace("look-1", "look-2")));

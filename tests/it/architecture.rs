@@ -1,5 +1,7 @@
 //! Dependencies point down, as `src/lib.rs` draws them.
 
+use std::path::{Path, PathBuf};
+
 use crate::support::sources;
 
 /// What each module may use of the crate.
@@ -158,4 +160,109 @@ fn what_a_backend_does_itself_is_handed_on_to_it() {
         }
     }
     assert!(seen > 100, "the test sees nothing: {seen}");
+}
+
+/// Words and phrases that say less than a plain sentence does: the style guide's short list.
+const BANNED: [&str; 19] = [
+    "whoever",
+    "somebody",
+    "nobody",
+    "of late",
+    "lately",
+    "anew",
+    "under way",
+    "by itself",
+    "all the same",
+    "at the most",
+    "at the least",
+    "dead ones",
+    "beginnings of",
+    "handed on",
+    "goes on",
+    "comes again",
+    "so many",
+    "is none of",
+    "are none",
+];
+
+#[test]
+fn no_banned_word_is_used() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = vec![root.join("README.md")];
+    for folder in ["src", "docs", "deploy"] {
+        files_below(&root.join(folder), &mut files);
+    }
+    let mut seen = 0;
+    let mut found = Vec::new();
+    for path in files {
+        // Pictures are not text.
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        seen += 1;
+        for (number, line) in text.lines().enumerate() {
+            let words = words(line);
+            for banned in BANNED.iter().filter(|banned| words.contains(&format!(" {banned} "))) {
+                let path = path.strip_prefix(root).unwrap().display();
+                found.push(format!("{path}:{}: \"{banned}\": {}", number + 1, line.trim()));
+            }
+        }
+    }
+    assert!(seen > 300, "the test sees nothing: {seen}");
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// Returns a line's words in lower case, each between single spaces. A name in code is one word.
+fn words(line: &str) -> String {
+    let plain = line.to_lowercase().replace(|c: char| !c.is_alphanumeric() && !['\'', '_'].contains(&c), " ");
+    format!(" {} ", plain.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+fn files_below(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files_below(&path, files);
+        } else {
+            files.push(path);
+        }
+    }
+}
+
+/// Files that are one table each.
+const TABLES: [&str; 2] = ["src/campaign/codes/table.rs", "src/campaign/content/documents.rs"];
+
+/// A file has one reason to exist, and a function fits on a screen. Unit tests are not counted.
+#[test]
+fn no_file_and_no_function_is_long() {
+    const MAX_FILE_LINES: usize = 500;
+    const MAX_FUNCTION_LINES: usize = 80;
+    let mut found = Vec::new();
+    for (path, text) in sources("src") {
+        let path = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().display().to_string();
+        if TABLES.contains(&path.as_str()) || path.ends_with("tests.rs") {
+            continue;
+        }
+        let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap();
+        let lines: Vec<&str> = code.lines().collect();
+        if lines.len() > MAX_FILE_LINES {
+            found.push(format!("{path} has {} lines", lines.len()));
+        }
+        for (start, line) in lines.iter().enumerate().filter(|(_, line)| is_function(line)) {
+            let indent = line.len() - line.trim_start().len();
+            let end = format!("{}}}", " ".repeat(indent));
+            let length = lines[start..].iter().position(|line| *line == end).map_or(1, |at| at + 1);
+            if length > MAX_FUNCTION_LINES && !line.trim_end().ends_with(';') {
+                found.push(format!("{path}:{}: a function of {length} lines", start + 1));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+fn is_function(line: &str) -> bool {
+    let words = line.split_whitespace().take_while(|word| !word.contains('('));
+    let is_qualifier =
+        |word: &&str| word.starts_with("pub") || ["async", "const", "unsafe", "extern"].contains(word);
+    let line = line.trim_start();
+    !line.starts_with("//")
+        && (line.starts_with("fn ") || words.take_while(is_qualifier).count() > 0 && line.contains("fn "))
 }
