@@ -1,8 +1,7 @@
-//! Gathers reports of one batch that come at the same time, so that a burst of thousands is a few writes.
+//! Combines concurrent reports of a batch, so that a burst of thousands takes few writes.
 //!
-//! A batch's reports are written one write at a time, at once where none is under way; what comes
-//! meanwhile goes with the next. So nobody waits for others to come, and the more come the fewer writes
-//! each of them costs.
+//! A batch has one write in flight. Reports that arrive during it go into the next write; otherwise a report is written at
+//! once. So no report waits for others, and the more arrive, the fewer writes each costs.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -14,14 +13,14 @@ use crate::campaign::CampaignId;
 use crate::ledger::evidence;
 use crate::ledger::{Ledger, LedgerError, MessageReport, ReportEffect};
 
-/// How many reports wait at the most to be looked at; beyond that the providers wait.
-const WAITING: usize = 10_000;
-/// How many batches are written at once.
+/// Maximum number of queued reports; beyond that the providers wait.
+const CHANNEL_CAPACITY: usize = 10_000;
+/// Maximum number of writes in flight.
 const AT_ONCE: usize = 64;
 
 type Answer = Result<Option<ReportEffect>, LedgerError>;
 
-/// The batch that a report is about.
+/// The batch of a report.
 type BatchKey = (CampaignId, u32);
 
 struct ReportRequest {
@@ -30,22 +29,22 @@ struct ReportRequest {
     answer: oneshot::Sender<Answer>,
 }
 
-/// A way into the ledger for single reports.
+/// Writes single reports to the ledger, in combined writes.
 #[derive(Clone)]
 pub(super) struct Collector(mpsc::Sender<ReportRequest>);
 
 impl Collector {
     pub(super) fn start<L: Ledger>(ledger: L) -> Self {
-        let (sender, receiver) = mpsc::channel(WAITING);
+        let (sender, receiver) = mpsc::channel(CHANNEL_CAPACITY);
         tokio::spawn(collect(ledger, receiver));
         Self(sender)
     }
 
-    /// Has a report written down. Returns what it changed, once the ledger has it.
+    /// Writes a report. Returns its effect after the ledger has it.
     pub(super) async fn apply(&self, campaign: CampaignId, batch: u32, report: MessageReport) -> Answer {
         let (answer, effect) = oneshot::channel();
         let asked = ReportRequest { of: (campaign, batch), report, answer };
-        let gone = || LedgerError::Storage("takes no reports any more".into());
+        let gone = || LedgerError::Storage("no longer accepts reports".into());
         self.0.send(asked).await.map_err(|_| gone())?;
         effect.await.map_err(|_| gone())?
     }
@@ -54,7 +53,7 @@ impl Collector {
 type Reports = Vec<(MessageReport, oneshot::Sender<Answer>)>;
 
 async fn collect<L: Ledger>(ledger: L, mut receiver: mpsc::Receiver<ReportRequest>) {
-    // What is to be written next, and of which batches, in their order; none of them is being written.
+    // The reports to write next, and their batches in order. None of these batches has a write in flight.
     let mut waiting = HashMap::<BatchKey, Reports>::new();
     let mut due = VecDeque::<BatchKey>::new();
     let mut writing = HashSet::<BatchKey>::new();
@@ -69,7 +68,7 @@ async fn collect<L: Ledger>(ledger: L, mut receiver: mpsc::Receiver<ReportReques
                     due.push_back(of);
                 }
             }
-            count = receiver.recv_many(&mut arrived, WAITING), if is_open && waiting.len() < WAITING => {
+            count = receiver.recv_many(&mut arrived, CHANNEL_CAPACITY), if is_open && waiting.len() < CHANNEL_CAPACITY => {
                 is_open = count > 0;
                 for ReportRequest { of, report, answer } in arrived.drain(..) {
                     if !waiting.contains_key(&of) && !writing.contains(&of) {
@@ -90,7 +89,7 @@ async fn collect<L: Ledger>(ledger: L, mut receiver: mpsc::Receiver<ReportReques
     }
 }
 
-/// Writes reports of a batch; returns which.
+/// Writes reports of a batch. Returns the batch.
 async fn write<L: Ledger>(ledger: &L, of: BatchKey, reports: Reports) -> BatchKey {
     let (reports, answers): (Vec<MessageReport>, Vec<_>) = reports.into_iter().unzip();
     match evidence::apply_reports(ledger, &of.0, of.1, reports).await {

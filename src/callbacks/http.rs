@@ -13,13 +13,13 @@ use super::{Address, Reports, Taken};
 use crate::ledger::Ledger;
 use crate::routing::{get, post};
 
-/// The longest body: Meta sends up to 3 MiB.
+/// Size limit of a body, in bytes: Meta sends up to 3 MiB.
 const MAX_BODY_BYTES: usize = 4 << 20;
 
-/// Where reports are taken in; empty until the ledger is there.
+/// The receiver of callbacks; empty until the ledger is connected.
 pub type Slot<L> = Arc<OnceLock<Reports<L>>>;
 
-/// The route of reports. A provider that comes before the ledger is there is to come again.
+/// Returns the route of callbacks. Until the ledger is connected, providers are told to try again.
 pub fn router<L: Ledger>(reports: Slot<L>) -> Router {
     Router::new()
         .route("/callbacks/{account}/{capability}", post(take::<L>).merge(get(take_query::<L>)))
@@ -33,10 +33,10 @@ async fn take<L: Ledger>(
     request: Request,
 ) -> Response {
     let Some(reports) = reports.get() else {
-        return problem(StatusCode::SERVICE_UNAVAILABLE, "not connected yet; come again");
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "not connected yet; try again");
     };
     let Some(address) = reports.open(&account, &capability) else {
-        return no_such_address(reports).await;
+        return refuse_unknown(reports).await;
     };
     let headers = request.headers().clone();
     let body = match Bytes::from_request(request, &()).await {
@@ -55,23 +55,23 @@ async fn answer<L: Ledger>(
     if !reports.proves(address, headers, body) {
         return problem(
             StatusCode::FORBIDDEN,
-            "the account wants callbacks to prove themselves, and this does not",
+            "the account requires proof of the sender, and this callback has none",
         );
     }
     match reports.take(address, body).await {
         Ok(Taken::Done) => StatusCode::OK.into_response(),
         Ok(Taken::Challenge(challenge)) => Json(json!({ "challenge": challenge })).into_response(),
-        Ok(Taken::Unreadable) => problem(StatusCode::BAD_REQUEST, "the body is no JSON"),
+        Ok(Taken::Unreadable) => problem(StatusCode::BAD_REQUEST, "the body is not valid JSON"),
         Err(fault) => {
-            tracing::error!("a report can't be kept, and must come again: {fault}");
-            problem(StatusCode::SERVICE_UNAVAILABLE, "can't be kept now; come again")
+            tracing::error!(error = %fault, "cannot store a report; the provider must send it again");
+            problem(StatusCode::SERVICE_UNAVAILABLE, "cannot store the report now; try again")
         }
     }
 }
 
-/// A report whose fields are parameters of the query, as a profile of Kaleyra's may send it; or Meta's
-/// question before it sends anything: it wants its challenge back. Its verify token proves no more than the
-/// address itself does.
+/// Processes a report in query parameters, as a profile of Kaleyra may send it, or answers Meta's verification request.
+///
+/// Meta's verify token is ignored, because it proves no more than the URL itself.
 async fn take_query<L: Ledger>(
     State(reports): State<Slot<L>>,
     Path((account, capability)): Path<(String, String)>,
@@ -79,10 +79,10 @@ async fn take_query<L: Ledger>(
     headers: HeaderMap,
 ) -> Response {
     let Some(reports) = reports.get() else {
-        return problem(StatusCode::SERVICE_UNAVAILABLE, "not connected yet; come again");
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "not connected yet; try again");
     };
     let Some(address) = reports.open(&account, &capability) else {
-        return no_such_address(reports).await;
+        return refuse_unknown(reports).await;
     };
     let query = query.unwrap_or_default();
     let mut fields = Map::new();
@@ -95,18 +95,15 @@ async fn take_query<L: Ledger>(
     answer(reports, &address, &headers, Value::Object(fields).to_string().as_bytes()).await
 }
 
-/// The same for an account that is not there as for a seal that is not ours.
-async fn no_such_address<L: Ledger>(reports: &Reports<L>) -> Response {
+/// Returns the same response for an unknown account as for an invalid seal.
+async fn refuse_unknown<L: Ledger>(reports: &Reports<L>) -> Response {
     if reports.refuse().await {
-        return problem(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "this worker has no key for the address; come again",
-        );
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "this worker has no key for the URL; try again");
     }
-    problem(StatusCode::NOT_FOUND, "no such address")
+    problem(StatusCode::NOT_FOUND, "unknown callback URL")
 }
 
-/// RFC 9457.
+/// Returns a problem document (RFC 9457).
 fn problem(status: StatusCode, detail: &str) -> Response {
     let body = json!({ "title": status.canonical_reason(), "status": status.as_u16(), "detail": detail });
     (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()

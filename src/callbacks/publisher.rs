@@ -1,5 +1,6 @@
-//! Tells others of reports, after the ledger has them. A broker that is slow must not keep a provider
-//! from telling how far messages came; what people answered is told for certain.
+//! Publishes events about reports, after the ledger has them.
+//!
+//! A slow broker must not delay delivery reports, so their events may be lost; replies are confirmed by the broker.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -10,34 +11,36 @@ use crate::campaign::{Event, EventName};
 use crate::dispatch::Events;
 use crate::queue::QueueError;
 
-/// How many events wait to be told; beyond that they are not, as the ledger has the facts.
-const WAITING: usize = 50_000;
-/// How many are told together.
-const TOGETHER: usize = 500;
+/// Maximum number of queued events; beyond that they are dropped, because the ledger has the facts.
+const CHANNEL_CAPACITY: usize = 50_000;
+/// Maximum number of events per publication.
+const MAX_PER_PUBLICATION: usize = 500;
 
-/// For so long it is known whether anybody listens to events of a name.
-const KNOWN: Duration = Duration::from_millis(100);
+/// How long it is cached whether a queue is bound to an event's name.
+const CACHE_TIME: Duration = Duration::from_millis(100);
 
-/// To which events about messages somebody listens, and when that was found. There may be thousands of
-/// them a second, and the broker drops each that no queue is bound to: they are not even published
-/// then. Whoever binds a queue gets them from a tenth of a second later on.
+/// The message events that a queue is bound to, each with the time of the check.
+///
+/// There may be thousands of events a second, and the broker drops those that no queue is bound to, so they are not
+/// published. A new binding gets events after a tenth of a second at the latest.
 #[derive(Default)]
 struct Listeners(HashMap<EventName, (bool, Instant)>);
 
 impl Listeners {
-    /// The names among these of which it must be found out.
+    /// Returns the names among these events that must be checked.
     fn unknown(&self, events: &[Event]) -> BTreeSet<EventName> {
-        let is_known = |name: &EventName| self.0.get(name).is_some_and(|(_, at)| at.elapsed() < KNOWN);
+        let is_known = |name: &EventName| self.0.get(name).is_some_and(|(_, at)| at.elapsed() < CACHE_TIME);
         let names = events.iter().map(|event| event.name);
         names.filter(|name| name.as_str().starts_with("message.") && !is_known(name)).collect()
     }
 
+    /// Returns whether a queue may be bound to a name.
     fn may_hear(&self, name: EventName) -> bool {
         self.0.get(&name).is_none_or(|(is_heard, _)| *is_heard)
     }
 }
 
-/// Tells events.
+/// Publishes events in the background.
 #[derive(Clone)]
 pub(super) struct EventPublisher {
     events: Events,
@@ -46,24 +49,24 @@ pub(super) struct EventPublisher {
 
 impl EventPublisher {
     pub(super) fn start(events: &Events) -> Self {
-        let (waiting, mut receiver) = mpsc::channel(WAITING);
+        let (waiting, mut receiver) = mpsc::channel(CHANNEL_CAPACITY);
         let publisher = Self { events: events.clone(), waiting };
         let events = events.clone();
         tokio::spawn(async move {
             let mut together = Vec::new();
             let mut listeners = Listeners::default();
-            while receiver.recv_many(&mut together, TOGETHER).await > 0 {
+            while receiver.recv_many(&mut together, MAX_PER_PUBLICATION).await > 0 {
                 if let Err(fault) = events.tell_webhooks(&together).await {
-                    tracing::warn!("events were not handed on: {fault}");
+                    tracing::warn!(error = %fault, "events not forwarded");
                 }
                 for name in listeners.unknown(&together) {
-                    // The first of its name is published, and tells whether others would be for nobody.
+                    // Publishing the first event of a name shows whether a queue is bound to it.
                     let Some(at) = together.iter().position(|event| event.name == name) else { continue };
                     match events.publish_if_heard(&together.remove(at)).await {
                         Ok(is_heard) => drop(listeners.0.insert(name, (is_heard, Instant::now()))),
-                        // A broker that is away is not asked for each name.
+                        // The other names are not checked while the broker is unreachable.
                         Err(fault) => {
-                            tracing::warn!("an event was not published: {fault}");
+                            tracing::warn!(error = %fault, "event not published");
                             metrics::counter!("flowcast_events_lost_total").increment(1);
                             break;
                         }
@@ -71,7 +74,7 @@ impl EventPublisher {
                 }
                 together.retain(|event| listeners.may_hear(event.name));
                 if let Err(fault) = events.publish_to_broker(&together).await {
-                    tracing::warn!("{} events were not published: {fault}", together.len());
+                    tracing::warn!(events = together.len(), error = %fault, "events not published");
                 }
                 together.clear();
             }
@@ -79,17 +82,17 @@ impl EventPublisher {
         publisher
     }
 
-    /// Whether anybody could be told.
-    pub(super) fn is_of_use(&self) -> bool {
+    /// Returns whether events have a destination.
+    pub(super) fn has_destination(&self) -> bool {
         self.events.are_published()
     }
 
-    /// Tells events; when it returns, the broker has them.
+    /// Publishes events. When it returns, the broker has them.
     pub(super) async fn publish_confirmed(&self, events: &[Event]) -> Result<(), QueueError> {
         self.events.publish_confirmed(events).await
     }
 
-    /// Tells events some time.
+    /// Queues events for publication, or drops them if the queue is full.
     pub(super) fn publish(&self, events: Vec<Event>) {
         for event in events {
             if self.waiting.try_send(event).is_err() {

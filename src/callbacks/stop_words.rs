@@ -1,27 +1,27 @@
-//! The words with which a person asks for nothing more.
+//! Recognises stop words, with which recipients opt out.
 
 use crate::campaign::delivery::ReplyContent;
 
-/// What is understood without configuration.
+/// The stop words without configuration.
 const USUAL: [&str; 8] = ["STOP", "STOPALL", "STOP ALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT", "OPT OUT"];
 
-/// Words that put who answers with one of them on the list of suppressed numbers.
+/// Words that opt out the recipient who replies with one of them.
 pub struct StopWords(Vec<String>);
 
 impl StopWords {
-    /// These words; without any the usual ones.
+    /// Returns these words, or the usual ones if there are none.
     pub fn new(words: Option<&[String]>) -> Self {
         let usual = || USUAL.iter().map(ToString::to_string).collect();
         Self(words.map_or_else(usual, |words| words.iter().map(|word| plain(word)).collect()))
     }
 
-    /// Whether an answer is one of them, and nothing else.
+    /// Returns whether a reply consists only of a stop word.
     pub(super) fn is_one(&self, content: &ReplyContent) -> bool {
         matches!(content, ReplyContent::Text(text) if self.0.contains(&plain(text)))
     }
 }
 
-/// A text in capitals, without signs and without white space around.
+/// Returns a text in capitals, without punctuation and surrounding white space.
 fn plain(text: &str) -> String {
     let letters: String = text.chars().map(|c| if c.is_alphanumeric() { c } else { ' ' }).collect();
     letters.split_whitespace().collect::<Vec<_>>().join(" ").to_uppercase()
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stop_word_stands_alone_in_any_writing() {
+    fn a_reply_that_is_only_a_stop_word_counts_in_any_spelling() {
         let is_one = |words: &StopWords, text: &str| words.is_one(&ReplyContent::Text(text.into()));
         let usual = StopWords::new(None);
         for text in ["STOP", "stop", " Stop! ", "stop.", "opt-out", "Stop  all"] {

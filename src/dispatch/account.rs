@@ -1,4 +1,4 @@
-//! An account, ready to send: its provider, its connections, its limits; and the accounts of a process.
+//! An account that can send, with its provider, connections and limits; and all accounts of a process.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,36 +13,37 @@ use crate::campaign::{BATCH_LIMIT, Callbacks, PriceList};
 use crate::limiter::AccountLimits;
 use crate::provider::{Kind, Provider, Transport};
 
-/// The most batches that are sent at once where each is many requests.
+/// Maximum number of batches in flight if each takes many requests.
 const AHEAD: usize = 16;
-/// About so many messages are taken from the queue ahead where the account does not say how many requests
-/// may be under way: more would be missing to another worker.
+/// Approximate number of messages taken from the queue ahead if the concurrency is adaptive.
+///
+/// More would keep them from other workers.
 const MESSAGES_AHEAD: usize = 32 * BATCH_LIMIT;
-/// However long a provider says to wait, it is asked again after this.
+/// Longest pause after a 429, whatever the provider asks for.
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 
 /// Credentials and limits at one provider.
 pub struct Account {
-    /// Builds requests and reads answers.
+    /// The provider's adapter: builds requests and parses responses.
     pub provider: Box<dyn Provider>,
-    /// Its connections.
+    /// The connections to the provider.
     pub transport: Transport,
-    /// Its buckets. An account that is opened again with another configuration keeps them.
+    /// The rate limits, which an account keeps when its configuration is reloaded.
     pub limits: Arc<AccountLimits>,
-    /// Where its reports come to, where flowcast takes them.
+    /// The callback URLs, if flowcast receives reports.
     pub callbacks: Option<Arc<Callbacks>>,
-    /// Its provider.
+    /// The kind of provider.
     pub kind: &'static Kind,
-    /// For how long its messages are found by the numbers that answer them; `None` is not at all.
+    /// How long messages are indexed by their recipients' numbers; `None` disables the index.
     pub answers_within: Option<Duration>,
-    /// What a message costs, where the configuration says so.
+    /// The price list, if it is configured.
     pub prices: Option<PriceList>,
-    /// The digest of what it was opened with, which tells whether it must be opened again.
+    /// Digest of the configuration it was opened with, which shows whether it must be reopened.
     pub opened_with: Option<blake3::Hash>,
     limited: AtomicU32,
 }
 
-/// An account, or why it can't be used.
+/// An account, or the reason why it cannot be used.
 pub type Opened = Result<Arc<Account>, String>;
 
 /// The accounts of a process. Clones share them.
@@ -50,27 +51,28 @@ pub type Opened = Result<Arc<Account>, String>;
 pub struct Accounts(Arc<watch::Sender<Arc<BTreeMap<String, Opened>>>>);
 
 impl Accounts {
-    /// Accounts by name.
+    /// Returns accounts from a map by name.
     pub fn new(accounts: BTreeMap<String, Opened>) -> Self {
         Self(Arc::new(watch::Sender::new(Arc::new(accounts))))
     }
 
-    /// From now on these are the accounts. A campaign of one that is another now goes on with it as soon as the requests
-    /// that are out have their outcomes.
+    /// Replaces the accounts.
+    ///
+    /// A campaign continues with the new account as soon as its requests in flight have their outcomes.
     pub fn replace(&self, accounts: BTreeMap<String, Opened>) {
         self.0.send_replace(Arc::new(accounts));
     }
 
-    /// Tells when they are replaced.
+    /// Returns a receiver that is notified when the accounts are replaced.
     pub fn changes(&self) -> watch::Receiver<Arc<BTreeMap<String, Opened>>> {
         self.0.subscribe()
     }
 
-    /// An account, or why it can't be used.
+    /// Returns an account by name.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, and what to do.
+    /// Returns what is wrong with the account, and a hint.
     pub fn get(&self, name: &str) -> Opened {
         let all = self.all();
         all.get(name).cloned().unwrap_or_else(|| {
@@ -79,12 +81,12 @@ impl Accounts {
         })
     }
 
-    /// All of them by name.
+    /// Returns all accounts by name.
     pub fn all(&self) -> Arc<BTreeMap<String, Opened>> {
         self.0.borrow().clone()
     }
 
-    /// Those that can be used, by name.
+    /// Returns the accounts that can be used, by name.
     pub fn usable(&self) -> Vec<(String, Arc<Account>)> {
         let all = self.all();
         all.iter().filter_map(|(name, account)| Some((name.clone(), account.clone().ok()?))).collect()
@@ -92,7 +94,7 @@ impl Accounts {
 }
 
 impl Account {
-    /// An account with its limits.
+    /// Returns an account with default settings.
     pub fn new(
         kind: &'static Kind,
         provider: Box<dyn Provider>,
@@ -113,13 +115,15 @@ impl Account {
         }
     }
 
-    /// How many requests of one batch may be under way at once.
+    /// Returns how many requests of one batch may be in flight.
     pub(super) fn at_once(&self, batch_size: usize) -> usize {
         batch_size.div_ceil(self.kind.per_request).clamp(1, self.limits.concurrency.limit())
     }
 
-    /// How many batches of a campaign are sent at once: as many as fill all slots again as soon as they are
-    /// free, and one more where a batch is many requests, so that its last ones hold nobody up.
+    /// Returns how many senders a campaign needs to use all permits.
+    ///
+    /// If a batch takes one request, that is twice the number of permits, so that a sender is always waiting for the next
+    /// one. If a batch takes many requests, it is one more than needed, so that the last requests of a batch delay no other.
     pub(super) fn senders(&self, batch_size: usize) -> usize {
         let limit = self.limits.concurrency.limit();
         let at_once = self.at_once(batch_size);
@@ -127,7 +131,7 @@ impl Account {
         busy.min(self.ahead(batch_size))
     }
 
-    /// How many batches of such a size a worker takes from the queue ahead.
+    /// Returns how many batches of this size a worker takes from the queue ahead.
     pub(super) fn ahead(&self, batch_size: usize) -> usize {
         let most = 2 * self.limits.concurrency.most();
         if self.kind.per_request == 1 {
@@ -139,14 +143,14 @@ impl Account {
         }
     }
 
-    /// The provider said that it is too much: how long everything of this account must wait.
+    /// Returns how long the account must pause after a 429.
     pub(super) fn pause(&self, retry_after: Option<Duration>) -> Duration {
         let times = self.limited.fetch_add(1, Ordering::Relaxed);
         retry_after.unwrap_or_else(|| RETRY.delay_after(times)).min(LONGEST_PAUSE)
     }
 
-    /// The provider took something again.
-    pub(super) fn went_well(&self) {
+    /// Resets the back-off after an accepted message.
+    pub(super) fn note_accepted(&self) {
         self.limited.store(0, Ordering::Relaxed);
     }
 }

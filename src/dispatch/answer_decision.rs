@@ -1,4 +1,6 @@
-//! What is done about an answer: outcomes for the ledger, and what becomes of the batch.
+//! Decides what follows from a provider's response: outcomes for the ledger, and the next step for the batch.
+//!
+//! It is a pure function: it never sends, waits or writes.
 
 use std::time::Duration;
 
@@ -6,45 +8,47 @@ use crate::campaign::Doubt;
 use crate::ledger::Outcome;
 use crate::provider::{Answer, Entry, Failure, Scope};
 
-/// What follows from an answer.
+/// The decision about a response.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct AnswerDecision {
-    /// What became of each message.
+    /// The outcome of each message.
     pub(super) outcomes: Vec<(u8, Outcome)>,
-    /// What is tried again, and how.
+    /// The next step.
     pub(super) next: FollowUp,
-    /// Messages that are to be tried again later.
+    /// The messages that are retried later.
     pub(super) again: Vec<u8>,
 }
 
+/// The next step after a response.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) enum FollowUp {
-    /// Nothing.
+    /// No further step.
     #[default]
     Done,
-    /// The messages went back; they are sent again in two halves, to find the one that is wrong.
+    /// The messages are sent again in two halves, to find the invalid one.
     Halves,
-    /// A passing failure; after a few in a row the campaign is held for it.
+    /// A temporary failure; after several in a row the campaign is held.
     Later { detail: String },
-    /// The provider said that it is too much.
+    /// The provider reported a rate limit.
     Limited { scope: Scope, retry_after: Option<Duration>, detail: String },
-    /// Nothing more of this scope can be sent.
+    /// No message of this scope can be sent.
     Hold { scope: Scope, reason: String },
-    /// Nobody knows; after a few in a row the campaign is held for it.
+    /// The outcome is unknown; after several in a row the campaign is held.
     InDoubt(Doubt),
 }
 
-/// What the sender knows besides the answer.
+/// What a decision depends on besides the response.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct DecisionInputs {
-    /// The job takes a duplicate over a gap.
+    /// Whether the job prefers a duplicate to a message that is never sent.
     pub(super) resend: bool,
-    /// The last of several tries, while other messages of the campaign are accepted: then a failure
-    /// is the message's own, and it is rejected rather than all others kept waiting for it.
+    /// Whether this is the last attempt while other messages of the campaign are accepted.
+    ///
+    /// Then the failure belongs to the message, which is rejected instead of delaying all others.
     pub(super) gives_up: bool,
 }
 
-/// Reads `docs/architecture.md`, "Which answers classify what", for messages that were claimed.
+/// Implements the table in `docs/architecture.md`, "What each provider response proves".
 pub(super) fn decide(
     answer: Result<Answer, Failure>,
     messages: &[u8],
@@ -110,14 +114,14 @@ fn decide_entries(entries: Vec<Entry>, messages: &[u8], around: DecisionInputs) 
 }
 
 impl FollowUp {
-    /// Of several that follow from one answer, the one that reaches furthest is done.
+    /// Returns the priority among several follow-ups of one response: the widest scope wins.
     fn rank(&self) -> u8 {
         match self {
             Self::Done => 0,
             Self::Halves => 1,
             Self::InDoubt(_) => 2,
             Self::Later { .. } => 3,
-            // A limit holds nothing, and says how long to wait.
+            // A limit holds no campaign, and says how long to wait.
             Self::Limited { scope: Scope::Flow, .. } => 4,
             Self::Limited { .. } => 5,
             Self::Hold { scope: Scope::Flow, .. } => 6,
@@ -141,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_batch_refused_leaves_the_other_half_accepted() {
+    fn each_entry_of_a_response_decides_its_own_message() {
         let decision = decide(
             Ok(Answer::Entries(vec![
                 Entry::Accepted { sid: "s".into() },
@@ -160,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_400_is_split_until_one_message_stands_alone() {
+    fn a_400_is_split_in_halves_until_one_message_is_left() {
         let malformed = || Ok(Answer::Malformed { code: "400".into(), detail: "bad".into() });
         let decision = decide(malformed(), &THREE, DecisionInputs::default());
         assert_eq!(
@@ -172,21 +176,21 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_may_have_gone_out_is_in_doubt_and_not_tried_again() {
+    fn a_request_that_may_have_gone_out_is_in_doubt_and_not_retried() {
         let doubt = || DoubtCause::ConnectionLost.into();
         for answer in [Ok(Answer::Unknown(doubt())), Err(Failure::MayBeSent(doubt()))] {
             let decision = decide(answer, &[1, 2], DecisionInputs::default());
             assert_eq!(states(&decision), ["1 in_doubt", "2 in_doubt"]);
             assert!(decision.again.is_empty());
         }
-        // Unless the job's author takes a duplicate over a gap.
+        // Unless the job prefers a duplicate.
         let resend = DecisionInputs { resend: true, gives_up: false };
         let decision = decide(Err(Failure::MayBeSent(doubt())), &[1], resend);
         assert_eq!((states(&decision), decision.again), (vec!["1 pending".into()], vec![1]));
     }
 
     #[test]
-    fn what_was_not_taken_stays_pending() {
+    fn messages_that_were_not_accepted_stay_pending() {
         for answer in [
             Ok(Answer::Refused { scope: Scope::Account, reason: "r".into() }),
             Ok(Answer::Refused { scope: Scope::Campaign, reason: "r".into() }),
@@ -201,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_reasons_to_stop_the_one_that_reaches_furthest_counts() {
+    fn the_reason_with_the_widest_scope_wins() {
         let entries = vec![
             Entry::TryAgain { code: "500".into(), detail: "later".into() },
             Entry::Refused { scope: Scope::Account, reason: "no money".into() },
@@ -213,11 +217,11 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_keeps_failing_while_others_are_accepted_is_rejected_alone() {
+    fn a_message_that_keeps_failing_while_others_are_accepted_is_rejected() {
         let gives_up = DecisionInputs { resend: false, gives_up: true };
         let try_again = || Ok(Answer::TryAgain { code: "WA500".into(), detail: "d".into() });
         assert_eq!(states(&decide(try_again(), &[7], gives_up)), ["7 rejected"]);
-        // Of several it is not known which one, and what never left says nothing of the message.
+        // Of several messages it is unknown which one fails, and a request that never left proves nothing.
         assert_eq!(states(&decide(try_again(), &[7, 8], gives_up)), ["7 pending", "8 pending"]);
         assert_eq!(states(&decide(Err(Failure::NotSent("x".into())), &[7], gives_up)), ["7 pending"]);
         let entry = Entry::TryAgain { code: "500".into(), detail: "d".into() };

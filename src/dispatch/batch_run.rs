@@ -1,5 +1,6 @@
-//! One run of a batch, through what is left of it: request by request, or many at once where each takes but
-//! one message; and what is done about each answer.
+//! One run through the unsent messages of a batch, and the follow-up to each response.
+//!
+//! Requests go out one after the other, or many at the same time if each takes only one message.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -7,7 +8,9 @@ use std::time::Duration;
 use futures_util::stream::FuturesUnordered;
 
 use super::answer_decision::FollowUp;
-use super::sender::{LONG_WAIT, SendDecision, SendResult, Sending};
+use super::permit::SendDecision;
+use super::request::SendResult;
+use super::sender::{LONG_WAIT, Sending};
 use super::under_way::UnderWay;
 use super::{DispatchError, RETRY, TRIES};
 use crate::campaign::{Doubt, Reason, SkipReason};
@@ -16,40 +19,41 @@ use crate::limiter::batch_size;
 use crate::provider::Scope;
 use crate::queue::{Queue, QueuedBatch};
 
-/// After so many requests in a row whose outcome nobody knows, a campaign is held: something
-/// between us and the provider is broken, and every further request would be a doubt more.
-const DOUBTS: u32 = 5;
-/// After so many failures in a row within a batch nothing more of it is begun.
-const FAILURES: usize = 3;
+/// Number of requests in a row with an unknown outcome after which the campaign is held.
+///
+/// Something between flowcast and the provider is broken, and every further request would be another doubt.
+const MAX_DOUBTS: u32 = 5;
+/// Number of failures in a row after which no further request of the batch begins.
+const MAX_FAILURES: usize = 3;
 
-/// One run of a batch, through what is left of it.
+/// One run through the unsent messages of a batch.
 #[derive(Default)]
 struct BatchRun {
-    /// What is still to be sent, the next one last.
+    /// The messages of each request that is still to be sent, the next one last.
     sets: Vec<Vec<u8>>,
-    /// What is to be tried again later.
+    /// The messages that are retried later.
     again: Vec<u8>,
-    /// And how long to wait until then.
+    /// Delay until the retry.
     wait: Duration,
-    /// Whether something was settled.
+    /// Whether any message was settled.
     settled: bool,
-    /// The last passing failure.
+    /// The most recent temporary failure.
     failed: Option<String>,
-    /// How many such failures came in a row.
+    /// Number of temporary failures in a row.
     failures: usize,
     is_limited: bool,
     proceed: Proceed,
     broken: Option<DispatchError>,
 }
 
-/// Whether more of a batch is begun.
+/// Whether further requests of a batch begin.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Proceed {
     #[default]
     Continue,
-    /// Not now: what is left waits for a while.
+    /// Not now: the unsent messages are delayed.
     Defer,
-    /// The campaign does not run any more: the batch goes back as it is.
+    /// The campaign is no longer running: the batch is requeued unchanged.
     Return,
 }
 
@@ -58,19 +62,19 @@ impl BatchRun {
         Self { sets: sets.rev().collect(), ..Self::default() }
     }
 
-    /// The next messages to send, if any are to be begun.
+    /// Returns the messages of the next request, if one may begin.
     fn next(&mut self) -> Option<Vec<u8>> {
         if self.proceed == Proceed::Continue { self.sets.pop() } else { None }
     }
 
-    /// Begins nothing more for a while.
+    /// Delays the requests that have not begun.
     fn later(&mut self) {
         if self.proceed == Proceed::Continue {
             self.proceed = Proceed::Defer;
         }
     }
 
-    /// What is not settled, in its order.
+    /// Takes the messages that are not settled, in ascending order.
     fn left(&mut self) -> Vec<u8> {
         let mut left = std::mem::take(&mut self.again);
         left.extend(self.sets.drain(..).flatten());
@@ -80,8 +84,9 @@ impl BatchRun {
 }
 
 impl<L: Ledger, Q: Queue> Sending<L, Q> {
-    /// Sends what is left of a batch, several requests of it at once where each takes but one message.
-    /// A batch that is given up in between goes back to the queue when its receipt is dropped.
+    /// Sends the unsent messages of a batch.
+    ///
+    /// A batch that is abandoned on the way is requeued when its receipt is dropped.
     pub(super) async fn send_batch(
         &self,
         mut queued: QueuedBatch,
@@ -92,7 +97,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         if queued.batch.number < self.doubt_below {
             let (left, open) = writer.doubt(queued.left).await?;
             queued.left = left;
-            self.wake_at_the_end(open);
+            self.wake_if_finished(open);
         }
         let mut run = BatchRun::new(queued.left.chunks(self.portion()).map(<[u8]>::to_vec));
         {
@@ -101,9 +106,9 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 while under_way.len() < at_once
                     && let Some(set) = run.next()
                 {
-                    under_way.futures.push(self.send_in_turn(&queued, &writer, set));
+                    under_way.futures.push(self.send_with_permit(&queued, &writer, set));
                 }
-                // What is under way is always finished: a claim whose record is missing is a doubt.
+                // Requests in flight are always finished: a claim without a record becomes a doubt.
                 let Some(sent) = under_way.next().await else { break };
                 if let Err(fault) = under_way.beside(self.follow(&mut run, sent, at_once)).await {
                     run.broken.get_or_insert(fault);
@@ -118,7 +123,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             return Ok(());
         }
         if run.settled {
-            // What fails next is a first failure again.
+            // The next failure counts as the first one.
             queued.attempt = 0;
         }
         if let Some(detail) = run.failed.take() {
@@ -131,12 +136,12 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         }
         let left = run.left();
         if left.is_empty() {
-            // Acknowledged only now, after the ledger has every outcome.
+            // Acknowledged after the ledger has every outcome.
             self.queue.acknowledge(receipt).await?;
         } else {
             queued.left = left;
-            // A worker that is stopped does not wait for a broker that is away: the batch is still the
-            // broker's, and comes again.
+            // A worker that is stopped does not wait for an unreachable broker, which still has the batch and delivers
+            // it again.
             let given_up = async {
                 self.stop.cancelled().await;
                 tokio::time::sleep(LONG_WAIT).await;
@@ -150,20 +155,20 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         Ok(())
     }
 
-    /// How many messages a request takes. Limits may have changed since the batch was cut.
+    /// Returns the number of messages per request, by the current limits.
     pub(super) fn portion(&self) -> usize {
         let account = &self.account;
         batch_size(self.job.limits.messages, account.limits.rates()).min(account.kind.per_request)
     }
 
-    /// Waits for its turn and sends some messages of a batch.
-    async fn send_in_turn(
+    /// Waits for a permit and sends some messages of a batch.
+    async fn send_with_permit(
         &self,
         queued: &QueuedBatch,
         writer: &BatchWriter<L>,
         set: Vec<u8>,
     ) -> Result<SendResult, DispatchError> {
-        match self.wait_for_turn(queued, &set).await? {
+        match self.wait_for_permit(queued, &set).await? {
             SendDecision::Now(place) => {
                 let set = self.without_suppressed(queued, writer, set).await?;
                 if set.is_empty() {
@@ -171,7 +176,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                         asked: 0,
                         next: FollowUp::Done,
                         open: Vec::new(),
-                        slot: None,
+                        permit: None,
                     });
                 }
                 self.send_set(queued, writer, set, Purpose::Send, place).await
@@ -179,23 +184,23 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             SendDecision::Stopped => Ok(SendResult::Stopped),
             SendDecision::Expired => {
                 self.skip(writer, set, SkipReason::Expired, EXPIRED).await?;
-                Ok(SendResult::Answered { asked: 0, next: FollowUp::Done, open: Vec::new(), slot: None })
+                Ok(SendResult::Answered { asked: 0, next: FollowUp::Done, open: Vec::new(), permit: None })
             }
             SendDecision::Later(time) => Ok(SendResult::PutOff(set, time)),
-            // Each waits long for its turn: none is taken for a message that was settled before.
+            // A permit for one message takes long, so settled messages must not wait for one.
             SendDecision::OneByOne => Ok(SendResult::OneByOne(writer.pending(set).await?)),
             SendDecision::Parts(first, rest) => Ok(SendResult::Parts(first, rest)),
         }
     }
 
-    /// Does what an answer asks for, at once as far as it concerns others.
+    /// Applies the follow-up of a response to the batch and, where it concerns others, to the account.
     async fn follow(
         &self,
         run: &mut BatchRun,
         sent: Result<SendResult, DispatchError>,
         at_once: usize,
     ) -> Result<(), DispatchError> {
-        let (asked, next, open, _slot) = match sent? {
+        let (asked, next, open, _permit) = match sent? {
             SendResult::Stopped => {
                 run.proceed = Proceed::Return;
                 return Ok(());
@@ -214,7 +219,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 run.sets.extend([rest, first]);
                 return Ok(());
             }
-            SendResult::Answered { asked, next, open, slot } => (asked, next, open, slot),
+            SendResult::Answered { asked, next, open, permit } => (asked, next, open, permit),
         };
         if open.len() < asked {
             run.settled = true;
@@ -232,7 +237,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 run.later();
             }
             FollowUp::Limited { retry_after, detail, .. } => {
-                // Many answers of one storm are one reason to wait.
+                // Many 429s of the same burst are one reason to wait.
                 if !run.is_limited {
                     run.is_limited = true;
                     let pause = self.slow_down(retry_after).await?;
@@ -245,31 +250,41 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             FollowUp::Later { detail } => {
                 run.failed = Some(detail);
                 run.failures += 1;
-                // One failure among many requests stops no other; some in a row would all fare the same.
-                if run.failures >= at_once.min(FAILURES) {
+                // One failure does not delay the other requests; after several in a row they would fail too.
+                if run.failures >= at_once.min(MAX_FAILURES) {
                     run.later();
                 }
             }
-            FollowUp::InDoubt(Doubt { cause, detail }) => {
-                tracing::info!(campaign = %self.id, cause = %cause.code(), "outcome of a request unknown: {detail}");
-                let doubts = DOUBTS * u32::try_from(at_once).unwrap_or(u32::MAX);
-                if self.state.doubts.fetch_add(1, Ordering::Relaxed) + 1 >= doubts {
-                    self.hold(Reason::Doubts { requests: doubts, detail }).await?;
-                }
-                if !open.is_empty() {
-                    run.wait = run.wait.max(RETRY.delay_after(0));
-                    // The rest of the batch would meet the same; it waits along.
-                    if at_once == 1 {
-                        run.later();
-                    }
-                }
-            }
+            FollowUp::InDoubt(doubt) => self.follow_doubt(run, doubt, &open, at_once).await?,
             FollowUp::Hold { scope, reason } => {
                 run.proceed = Proceed::Return;
                 self.hold_all(scope, reason).await?;
             }
         }
         run.again.extend(open);
+        Ok(())
+    }
+
+    /// Counts a request whose outcome is unknown, and holds the campaign after too many in a row.
+    async fn follow_doubt(
+        &self,
+        run: &mut BatchRun,
+        Doubt { cause, detail }: Doubt,
+        open: &[u8],
+        at_once: usize,
+    ) -> Result<(), DispatchError> {
+        tracing::info!(campaign = %self.id, cause = %cause.code(), detail, "outcome of a request unknown");
+        let doubts = MAX_DOUBTS * u32::try_from(at_once).unwrap_or(u32::MAX);
+        if self.state.doubts.fetch_add(1, Ordering::Relaxed) + 1 >= doubts {
+            self.hold(Reason::Doubts { requests: doubts, detail }).await?;
+        }
+        if !open.is_empty() {
+            run.wait = run.wait.max(RETRY.delay_after(0));
+            // The rest of the batch would probably meet the same, so it waits too.
+            if at_once == 1 {
+                run.later();
+            }
+        }
         Ok(())
     }
 }

@@ -1,8 +1,7 @@
-//! Campaigns that are held together: because their account is refused, or their flow is blocked.
+//! Breakers: stop every campaign that uses a refused account, sender number or flow.
 //!
-//! A breaker stands in the ledger, so that every worker keeps to it and a restart forgets nothing. While
-//! it is down, one request after ever longer waits tries whether it still has to be; the first that
-//! the provider takes lifts it, and every campaign behind it goes on by itself.
+//! A breaker is in the ledger, so it applies to every worker and survives restarts. While it is open, a probe request is
+//! sent after exponentially growing delays; the first accepted one closes it and resumes every campaign behind it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +10,11 @@ use opentelemetry::context::FutureExt;
 use tokio::task::JoinSet;
 
 use super::answer_decision::FollowUp;
-use super::sender::{SendDecision, SendResult, Sending};
-use super::supervisor::{CampaignSupervisor, Next, Rest, Senders};
+use super::permit::SendDecision;
+use super::request::SendResult;
+use super::sender::Sending;
+use super::sender_pool::Senders;
+use super::supervisor::{CampaignSupervisor, Next, Rest};
 use super::{DispatchError, Events};
 use crate::campaign::{CampaignState, Job, Reason};
 use crate::ledger::transitions;
@@ -20,10 +22,10 @@ use crate::ledger::{BatchWriter, Breaker, BreakerScope, Campaign, Lease, Ledger,
 use crate::provider::Scope;
 use crate::queue::Queue;
 
-/// How long a probe waits for something to send.
+/// Timeout for a probe to get a batch.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What can hold a job's campaign together with others.
+/// Returns the breakers that can suspend a job's campaign.
 pub(super) fn breakers(job: &Job) -> impl Iterator<Item = Breaker> {
     let of = |scope| Breaker { account: job.account.clone(), scope };
     let flows = job.sends_flows().then_some(BreakerScope::SenderFlows(job.from));
@@ -36,7 +38,7 @@ fn reason(breaker: &Breaker, why: &str) -> Reason {
 }
 
 impl<L: Ledger, Q: Queue> Sending<L, Q> {
-    /// What a scope is here: a flow that is not known is the campaign's own matter.
+    /// Returns the breaker of a scope, or `None` if only the campaign is concerned.
     fn breaker(&self, scope: Scope) -> Option<Breaker> {
         let scope = match scope {
             Scope::Sender => BreakerScope::Sender(self.job.from),
@@ -48,15 +50,15 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         Some(Breaker { account: self.job.account.clone(), scope })
     }
 
-    /// Nothing of a scope can be sent: holds all that it concerns.
+    /// Opens the breaker of a scope, or holds only the campaign.
     pub(super) async fn hold_all(&self, scope: Scope, why: String) -> Result<(), DispatchError> {
         let Some(breaker) = self.breaker(scope) else {
             return self.hold(Reason::Refused { detail: why }).await;
         };
-        // First the breaker, then the campaign: whoever dies in between leaves nothing held for ever.
+        // The breaker first: a crash in between then leaves no campaign suspended for ever.
         let is_new = self.ledger.open_breaker(&breaker, why.clone(), breaker.probes()).await?;
         if is_new {
-            tracing::error!(campaign = %self.id, "{}", reason(&breaker, &why));
+            tracing::error!(campaign = %self.id, %breaker, reason = why, "breaker opened");
             metrics::counter!("flowcast_breaker_opened_total", "account" => breaker.account.clone())
                 .increment(1);
             self.events.publish(&[Events::breaker(self.ledger.time(), &breaker, Some(&why))]).await;
@@ -66,22 +68,22 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         Ok(())
     }
 
-    /// Sends one request, to see whether a breaker must still be down.
+    /// Sends one request, which shows whether a breaker can be closed.
     pub(super) async fn probe(&self, breaker: &Breaker) -> Result<(), DispatchError> {
-        // What is not sent goes back to the queue with its receipt.
+        // A batch that is not sent is requeued when its receipt is dropped.
         let Ok(next) = tokio::time::timeout(PATIENCE, self.queue.next()).await else { return Ok(()) };
         let (queued, _receipt) = next?;
         let Some(set) = queued.left.chunks(self.portion()).next().map(<[u8]>::to_vec) else { return Ok(()) };
         let traced = self.trace.batch(queued.batch.number, set.len(), queued.attempt);
-        let SendDecision::Now(slot) = self.wait_for_turn(&queued, &set).await? else { return Ok(()) };
+        let SendDecision::Now(permit) = self.wait_for_permit(&queued, &set).await? else { return Ok(()) };
         let writer = BatchWriter::new(&self.ledger, PlannedBatch::from(&queued.batch));
         let set = self.without_suppressed(&queued, &writer, set).await?;
         if !self.ledger.half_open(breaker).await? {
             return Ok(());
         }
-        tracing::info!(campaign = %self.id, "tries whether {breaker} works again");
-        let SendResult::Answered { asked, next, open, slot: _slot } =
-            self.send_set(&queued, &writer, set, Purpose::Probe, slot).with_context(traced).await?
+        tracing::info!(campaign = %self.id, %breaker, "sending a probe");
+        let SendResult::Answered { asked, next, open, permit: _permit } =
+            self.send_set(&queued, &writer, set, Purpose::Probe, permit).with_context(traced).await?
         else {
             return Ok(());
         };
@@ -89,7 +91,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         match next {
             FollowUp::Hold { scope, reason: why } if scope != Scope::Campaign => {
                 self.ledger.open_breaker(breaker, why.clone(), breaker.probes()).await?;
-                // It may be another one by now: then both are open.
+                // The refusal may now concern another scope: then both breakers are open.
                 match self.breaker(scope) {
                     Some(other) if other != *breaker => self.hold_all(scope, why).await,
                     _ => Ok(()),
@@ -98,7 +100,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             FollowUp::Limited { scope: Scope::Account, retry_after, .. } => {
                 self.slow_down(retry_after).await.map(drop)
             }
-            // The provider has looked at the message: whatever it says of it, the account works.
+            // The provider checked the message, so the account works, whatever the result.
             FollowUp::Done if settled => self.lift(breaker).await,
             FollowUp::Halves | FollowUp::Hold { scope: Scope::Campaign, .. }
                 if matches!(breaker.scope, BreakerScope::Account | BreakerScope::Sender(_)) =>
@@ -109,9 +111,10 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         }
     }
 
+    /// Closes a breaker.
     async fn lift(&self, breaker: &Breaker) -> Result<(), DispatchError> {
         if self.ledger.close_breaker(breaker).await? {
-            tracing::info!(campaign = %self.id, "{breaker} works again");
+            tracing::info!(campaign = %self.id, %breaker, "breaker closed");
             self.events.publish(&[Events::breaker(self.ledger.time(), breaker, None)]).await;
         }
         self.wake_up.notify_one();
@@ -120,9 +123,9 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
 }
 
 impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
-    /// Whether a campaign that runs must be held with others; then it is.
+    /// Suspends a running campaign if one of its breakers is open. Returns whether one is.
     pub(super) async fn is_suspended(&mut self, job: &Job, lease: &Lease) -> Result<bool, DispatchError> {
-        // Asked together: each is looked at with every tick.
+        // Concurrently, because every tick reads all of them.
         let breakers: Vec<Breaker> = breakers(job).collect();
         let asked = breakers.iter().map(|breaker| self.ledger.breaker(breaker));
         let holds = futures_util::future::try_join_all(asked).await?;
@@ -140,8 +143,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         Ok(false)
     }
 
-    /// Looks after a campaign that is held with others: plans on, tries now and then, and lets it run
-    /// when the breaker is up.
+    /// Supervises a suspended campaign: plans it, sends probes when they are due, and resumes it when the breaker closes.
     pub(super) async fn stand_by(
         &mut self,
         campaign: &Campaign,
@@ -153,7 +155,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             while senders.tasks.try_join_next().is_some() {}
             !senders.probe || senders.tasks.is_empty()
         });
-        // A probe that is under way is left to end; whatever else sends is stopped.
+        // A probe in flight is finished; other senders are stopped.
         let rests = ended && self.rest().await?;
         let Some(hold) = hold else {
             if lease.leads && rests {
@@ -182,7 +184,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             let (mut tasks, of, breaker) = (JoinSet::new(), Arc::clone(&sending), breaker.clone());
             tasks.spawn(async move {
                 if let Err(fault) = of.probe(&breaker).await {
-                    tracing::error!(campaign = %of.id, "a probe failed: {fault}");
+                    tracing::error!(campaign = %of.id, error = %fault, "probe failed");
                 }
             });
             self.sending = Some(Senders { sending, tasks, probe: true });

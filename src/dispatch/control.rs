@@ -1,46 +1,44 @@
-//! What a person, or a control document, does to a campaign. All of it is a change in the ledger;
-//! workers see it there.
+//! Carries out an operator's action or a control document. Each is a change in the ledger, where workers see it.
 
 use crate::campaign::control::{Action, Control};
 use crate::campaign::{CampaignId, CampaignState, SkipReason, Span, counted};
 use crate::ledger::{Act, Campaign, Decision, Ledger, LedgerError, skip_unplanned};
 use crate::ledger::{decisions, transitions};
 
-/// What was done.
+/// The result of an action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Done {
     /// The campaign's state now.
     pub state: CampaignState,
-    /// How many messages it was done for.
+    /// Number of messages that the action changed.
     pub messages: u64,
 }
 
-/// Does what is asked.
+/// Carries out an action.
 ///
 /// # Errors
 ///
-/// When there is no such campaign, or it is in a state in which that can't be done.
+/// Returns an error if the campaign does not exist or its state does not allow the action.
 pub async fn control(ledger: &impl Ledger, control: &Control) -> Result<Done, LedgerError> {
     let id = &control.id;
-    // What comes up while this is done was not meant: nobody has seen it.
-    let said = ledger.now();
+    // The action does not apply to doubts that arise while it is carried out.
+    let now = ledger.now();
     let until = |older_than: &Option<Span>| {
-        said.saturating_sub(
-            older_than.map_or(0, |span| i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX)),
-        )
+        now.saturating_sub(older_than.map_or(0, |span| i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX)))
     };
-    let asked_at = control.asked_at.unwrap_or(said.saturating_mul(1_000));
+    let asked_at = control.asked_at.unwrap_or(now.saturating_mul(1_000));
     let campaign = find(ledger, id).await?;
-    // What stops messages was read ahead of what was asked for before it.
+    // Pauses and cancellations are taken before documents that were published earlier.
     let is_undone = match campaign.state {
         CampaignState::Paused => control.action == Action::Resume,
         CampaignState::Cancelled => control.action != Action::Cancel,
         _ => false,
     };
     if is_undone && control.asked_at.is_some_and(|at| at < campaign.stop_asked_at) {
-        let who = control.by.as_deref().unwrap_or("somebody");
-        let detail = format!("asked for it before it was {}: nothing was done", campaign.state);
-        ledger.log(Act::new(who, control.action.word(), Some(id), &detail)).await?;
+        let who = control.by.as_deref().unwrap_or("unknown");
+        let action = control.action.word();
+        let detail = format!("requested {action} before the campaign was {}: ignored", campaign.state);
+        ledger.log(Act::new(who, action, Some(id), &detail)).await?;
         return Ok(Done { state: campaign.state, messages: 0 });
     }
     let messages = match &control.action {
@@ -74,14 +72,14 @@ pub async fn control(ledger: &impl Ledger, control: &Control) -> Result<Done, Le
             decisions::decide(ledger, id, Decision::Abandon { until: until(older_than) }).await?
         }
     };
-    let who = control.by.as_deref().unwrap_or("somebody");
+    let who = control.by.as_deref().unwrap_or("unknown");
     ledger.log(Act::new(who, control.action.word(), Some(id), &detail(control, messages))).await?;
-    // Also where its state stays what it was, workers have to look at it.
+    // Workers must check the campaign even if its state is unchanged.
     ledger.touch(id).await?;
     Ok(Done { state: find(ledger, id).await?.state, messages })
 }
 
-/// What was done, in words.
+/// Returns the text of the audit entry.
 fn detail(control: &Control, messages: u64) -> String {
     let messages = counted(messages, "message");
     let aged = |older_than: &Option<Span>| match older_than {
@@ -103,18 +101,20 @@ fn detail(control: &Control, messages: u64) -> String {
     }
 }
 
+/// Returns a campaign, or an error if it does not exist.
 pub(super) async fn find(ledger: &impl Ledger, id: &CampaignId) -> Result<Campaign, LedgerError> {
     ledger.campaign(id).await?.ok_or_else(|| LedgerError::NoCampaign(id.clone()))
 }
 
+/// Resumes a campaign, and closes the breaker that suspends it.
 pub(super) async fn resume(ledger: &impl Ledger, campaign: &Campaign) -> Result<(), LedgerError> {
     if let Some(breaker) = &campaign.suspended_by {
-        // All that it holds goes on: whoever resumes one has mended what they share.
+        // Resumes every campaign behind the breaker: the operator has fixed their common cause.
         ledger.close_breaker(breaker).await?;
     }
     match campaign.state {
         CampaignState::Running | CampaignState::Scheduled => Ok(()),
-        // Its start may still be to come; a worker sees to it.
+        // Its start may be in the future, which a worker checks.
         CampaignState::Paused | CampaignState::Held if campaign.started_at.is_none() => {
             transitions::change_state(ledger, &campaign.id, CampaignState::Scheduled, None).await
         }
@@ -127,8 +127,7 @@ pub(super) async fn resume(ledger: &impl Ledger, campaign: &Campaign) -> Result<
     }
 }
 
-/// A completed campaign that has something to send again runs again; one that is paused or held
-/// stays so until it is resumed.
+/// Sets a completed campaign running if it has open messages again. A paused or held one stays as it is.
 async fn wake(ledger: &impl Ledger, id: &CampaignId) -> Result<(), LedgerError> {
     let campaign = find(ledger, id).await?;
     if campaign.state == CampaignState::Completed && campaign.counts.open() > 0 {

@@ -1,11 +1,11 @@
-//! What ends a run before its time.
+//! The error of the engine.
 
 use crate::audience::AudienceError;
 use crate::campaign::CampaignId;
 use crate::ledger::LedgerError;
 use crate::queue::QueueError;
 
-/// Why a campaign could not go on. What it has sent is in the ledger.
+/// An error that stops a campaign in this process. What was sent is in the ledger.
 #[derive(Debug, thiserror::Error)]
 pub enum DispatchError {
     /// The ledger failed.
@@ -14,13 +14,13 @@ pub enum DispatchError {
     /// The queue failed.
     #[error(transparent)]
     Queue(#[from] QueueError),
-    /// The audience can't be read any more.
+    /// The audience can no longer be read.
     #[error(transparent)]
     Audience(#[from] AudienceError),
-    /// A job that was registered can't be read any more.
-    #[error("the job of campaign {0}: {1}")]
+    /// A registered job is no longer valid.
+    #[error("invalid job of campaign {0}: {1}")]
     Job(CampaignId, String),
-    /// A task of this process ended in an unexpected way.
+    /// A task of this process ended unexpectedly.
     #[error("a task of flowcast failed: {0}")]
     Task(String),
 }

@@ -1,11 +1,12 @@
-//! What others are told: always after the ledger has it. `docs/reference/events.md` describes each event.
+//! Builds events and publishes them, always after the ledger has the change. `docs/reference/events.md` describes each event.
 //!
-//! Each says when it was, by the ledger's clock: a worker's own may be wrong.
+//! The time of an event is the ledger's: a worker's clock may be wrong.
 //!
-//! A change of a campaign's state is told at least once: it is marked as told when the broker has
-//! it. An answer of a person is told at least once, too: its provider comes again until the broker has
-//! it. What became of a message is told once at most: the ledger is the truth, and reports are made
-//! from it.
+//! | event | delivery |
+//! |---|---|
+//! | state of a campaign | at least once: marked as published after the broker has it |
+//! | reply of a recipient | at least once: the provider repeats the callback until the broker has the event |
+//! | outcome of a message | at most once: the ledger has the facts, and reports are made from it |
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,18 +15,20 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::DispatchError;
+use super::supervisor::within;
 use crate::campaign::delivery::{Delivery, News, ReplyContent, Report};
 use crate::campaign::notice::{Notice, Noticed};
 use crate::campaign::{Event, EventName, MessageRef, MessageState, Phone, Recipient};
 use crate::forward::Forward;
-use crate::ledger::{Breaker, BreakerScope, Campaign, Outcome, ReportEffect};
+use crate::ledger::{Breaker, BreakerScope, Campaign, Ledger, Outcome, ReportEffect};
 use crate::queue::QueueError;
 use crate::queue::rabbitmq::Broker;
 
-/// How long a sender waits for the broker to take what it tells.
+/// Timeout for publishing to the broker.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What all events about one message say. There are thousands a second of them.
+/// The fields of all events about one message. There may be thousands of events a second.
 #[derive(Serialize)]
 struct AboutMessage<'n> {
     account: &'n str,
@@ -48,35 +51,35 @@ enum MoreNews<'n> {
     Reply { reply_id: &'n str, response: Value },
 }
 
-/// Where the job of a message's campaign stands in its events.
+/// The fields of a message's events that come from its job.
 #[derive(Clone, Copy)]
 pub struct OfJob<'j> {
-    /// The account that sends it.
+    /// The account that sends the message.
     pub account: &'j str,
-    /// Its `custom_data`, as it was sent.
+    /// The job's `custom_data`, as it was sent.
     pub custom_data: Option<&'j str>,
 }
 
-/// Where events go: to the broker, where there is one, and to webhooks.
+/// The destinations of events: the broker, if there is one, and webhooks.
 #[derive(Clone, Default)]
 pub struct Events {
-    /// The broker of the fleet.
+    /// The fleet's broker.
     pub broker: Option<Broker>,
-    /// Who is told by HTTP.
+    /// The webhooks.
     pub webhooks: Option<Webhooks>,
 }
 
-/// Who is told of events by HTTP, as reports are handed on: signed, and again until they are taken.
+/// Webhooks: events are forwarded like reports, signed, and with retries until they are accepted.
 #[derive(Clone)]
 pub struct Webhooks {
-    /// Hands them on.
+    /// Forwards the events.
     pub forward: Forward,
-    /// Addresses, each with the events that it is told of: names, or `campaign.*`.
+    /// URLs, each with the events it receives: names, or patterns such as `campaign.*`.
     pub to: Arc<Vec<(String, Vec<String>)>>,
 }
 
 impl Webhooks {
-    /// Has an event handed on to those who want it.
+    /// Forwards an event to the webhooks that receive it.
     async fn tell(&self, event: &Event) -> Result<(), QueueError> {
         for (url, wanted) in &*self.to {
             if wanted.iter().any(|wanted| is_wanted(wanted, event.name.as_str())) {
@@ -87,7 +90,7 @@ impl Webhooks {
     }
 }
 
-/// Whether a name is the one that is wanted, or one of its kind.
+/// Returns whether an event's name equals `wanted` or matches its pattern.
 fn is_wanted(wanted: &str, name: &str) -> bool {
     match wanted.strip_suffix('*') {
         Some(kind) => name.starts_with(kind),
@@ -96,7 +99,7 @@ fn is_wanted(wanted: &str, name: &str) -> bool {
 }
 
 impl Events {
-    /// A message that was rejected or is in doubt.
+    /// Returns the event for a message that was rejected or is in doubt.
     pub(super) fn failed(
         at: Timestamp,
         job: OfJob<'_>,
@@ -124,10 +127,10 @@ impl Events {
         Some(Event::new(name, at, &[&message_ref, &at.as_microsecond().to_string()], about))
     }
 
-    /// A campaign's state.
-    pub(super) fn state(at: Timestamp, campaign: &Campaign) -> Event {
+    /// Returns the event for a campaign's state.
+    fn state(at: Timestamp, campaign: &Campaign) -> Event {
         let name = EventName::of_state(campaign.state);
-        // The same id sent again after it was forgotten is another campaign.
+        // The same id, submitted again after it was removed, is another campaign.
         let (submitted, nth) =
             (campaign.submitted_at.as_millisecond().to_string(), campaign.announced.to_string());
         let fields = json!({
@@ -139,7 +142,7 @@ impl Events {
         Event::new(name, at, &[campaign.id.as_str(), &submitted, &nth], fields)
     }
 
-    /// An account, or a part of it, is held, for a reason, or works again.
+    /// Returns the event for a breaker that opened, with its reason, or closed.
     pub fn breaker(at: Timestamp, breaker: &Breaker, reason: Option<&str>) -> Event {
         let is_held = reason.is_some();
         let either = |held, released| if is_held { held } else { released };
@@ -160,24 +163,26 @@ impl Events {
         Event::new(name, at, &[&breaker.to_string(), &at.as_microsecond().to_string()], fields)
     }
 
-    /// A flow is throttled.
+    /// Returns the event for a throttled flow.
     pub fn throttled(at: Timestamp, account: &str, flow: &str, reason: &str) -> Event {
         let fields = json!({ "account": account, "flow": flow, "reason": reason });
         Event::new(EventName::FlowThrottled, at, &[account, flow, &at.as_microsecond().to_string()], fields)
     }
 
-    /// What a provider says of a template or a sender number. `told` is the same when the provider says it again.
-    pub fn notice(at: Timestamp, account: &str, notice: &Notice, told: &str) -> Event {
+    /// Returns the event for a provider's notice about a template or a sender number.
+    ///
+    /// `identity` identifies the notice: it is the same if the provider repeats it.
+    pub fn notice(at: Timestamp, account: &str, notice: &Notice, identity: &str) -> Event {
         let (name, about, of) = match &notice.about {
             Noticed::Template(name) => (EventName::TemplateChanged, "template", name.clone()),
             Noticed::Number(digits) => (EventName::NumberChanged, "number", format!("+{digits}")),
         };
         let mut fields = json!({ "account": account, "change": notice.event, "detail": notice.detail });
         fields[about] = json!(of);
-        Event::new(name, at, &[account, &of, &notice.event, told], fields)
+        Event::new(name, at, &[account, &of, &notice.event, identity], fields)
     }
 
-    /// What a report says of a message.
+    /// Returns the events for a report about a message.
     pub fn news(
         message: &MessageRef,
         job: OfJob<'_>,
@@ -203,7 +208,7 @@ impl Events {
             Event::new(name, at, &[&message_ref, identity], about)
         };
         let accepted = |code, detail| MoreNews::State { state: MessageState::Accepted, code, detail };
-        // A message that was sent again comes as far as before once more, under another SID.
+        // A message that was sent again repeats the same states under another SID.
         let try_of = format!("{} {at}", report.sid.as_deref().unwrap_or_default());
         let mut events = Vec::new();
         if effect.settled {
@@ -233,7 +238,7 @@ impl Events {
         events
     }
 
-    /// A person wants nothing more. `answer` is what tells the stop word apart from others.
+    /// Returns the event for a recipient who opted out. `answer` identifies the reply with the stop word.
     pub fn suppressed(
         at: Timestamp,
         account: &str,
@@ -251,16 +256,16 @@ impl Events {
         Event::new(EventName::RecipientSuppressed, at, &identity, fields)
     }
 
-    /// Whether there is anybody to tell.
+    /// Returns whether there is a broker or a webhook.
     pub fn are_published(&self) -> bool {
         self.broker.is_some() || self.webhooks.is_some()
     }
 
-    /// Tells webhooks. When it returns, what is to be handed on is kept.
+    /// Forwards events to webhooks. When it returns, the events to forward are stored.
     ///
     /// # Errors
     ///
-    /// When the broker does not take it.
+    /// Returns an error if the broker does not accept them.
     pub async fn tell_webhooks(&self, events: &[Event]) -> Result<(), QueueError> {
         let Some(webhooks) = &self.webhooks else { return Ok(()) };
         for event in events {
@@ -269,40 +274,56 @@ impl Events {
         Ok(())
     }
 
-    /// Tells what became of messages, as well as it can be told. A broker that is away must not keep a
-    /// sender that has recorded already.
+    /// Publishes a campaign's state unless it is published, then marks it as published in the ledger.
+    pub(super) async fn publish_state(
+        &self,
+        ledger: &impl Ledger,
+        campaign: &Campaign,
+    ) -> Result<(), DispatchError> {
+        if campaign.published == Some(campaign.state) {
+            return Ok(());
+        }
+        if self.are_published() {
+            let event = [Self::state(ledger.time(), campaign)];
+            within(self.tell_webhooks(&event)).await?;
+            self.publish_to_broker(&event).await?;
+        }
+        Ok(ledger.published(&campaign.id, campaign.state).await?)
+    }
+
+    /// Publishes events, and only logs an error: an unreachable broker must not delay a sender.
     pub async fn publish(&self, events: &[Event]) {
         if let Err(fault) = self.publish_confirmed(events).await {
-            tracing::warn!("{} events were not published: {fault}", events.len());
+            tracing::warn!(events = events.len(), error = %fault, "events not published");
         }
     }
 
-    /// Tells an event, and finds out whether anybody listens to such.
+    /// Publishes an event. Returns whether a queue is bound to it.
     ///
     /// # Errors
     ///
-    /// When the broker does not take it soon.
+    /// Returns an error if the broker does not accept it in time.
     pub async fn publish_if_heard(&self, event: &Event) -> Result<bool, QueueError> {
         let Some(broker) = &self.broker else { return Ok(false) };
         let publishing = tokio::time::timeout(PUBLISH_TIMEOUT, broker.publish_if_heard(event));
         publishing.await.unwrap_or(Err(QueueError::Silent))
     }
 
-    /// Tells events; when it returns, the broker has them.
+    /// Publishes events to webhooks and the broker. When it returns, the broker has them.
     ///
     /// # Errors
     ///
-    /// When the broker does not take them soon.
+    /// Returns an error if the broker does not accept them in time.
     pub async fn publish_confirmed(&self, events: &[Event]) -> Result<(), QueueError> {
         self.tell_webhooks(events).await?;
         self.publish_to_broker(events).await
     }
 
-    /// Tells the broker alone.
+    /// Publishes events only to the broker.
     ///
     /// # Errors
     ///
-    /// As [`Events::publish_confirmed`].
+    /// Returns the errors of [`Events::publish_confirmed`].
     pub async fn publish_to_broker(&self, events: &[Event]) -> Result<(), QueueError> {
         let Some(broker) = self.broker.as_ref().filter(|_| !events.is_empty()) else { return Ok(()) };
         let publishing = tokio::time::timeout(PUBLISH_TIMEOUT, broker.publish_events(events));
@@ -315,7 +336,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_wants_a_kind_of_events_wants_no_other() {
+    fn a_pattern_matches_only_its_kind_of_events() {
         assert!(is_wanted("campaign.*", "campaign.completed"));
         assert!(is_wanted("flow.completed", "flow.completed"));
         assert!(is_wanted("*", "message.sent"));

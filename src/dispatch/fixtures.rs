@@ -1,4 +1,4 @@
-//! A small campaign that is registered, for tests of the engine's parts.
+//! A small registered campaign for unit tests of the engine.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::ledger::{Access, Sqlite, UnmovedStore};
 use crate::limiter::{AccountLimits, Concurrency, Rates};
 use crate::provider::{Credentials, PROVIDERS, Transport};
 
-/// A campaign, and what it is made of.
+/// A registered campaign with its dependencies.
 pub(super) struct Registered {
     pub(super) ledger: Sqlite,
     pub(super) id: CampaignId,
@@ -21,7 +21,7 @@ pub(super) struct Registered {
     _folder: tempfile::TempDir,
 }
 
-/// An account of the name `main` that reaches nobody.
+/// Returns the account `main`, whose provider is unreachable.
 fn account() -> Arc<Account> {
     let url = "http://127.0.0.1:1".parse().unwrap();
     let credentials = Credentials {
@@ -36,7 +36,7 @@ fn account() -> Arc<Account> {
     Arc::new(Account::new(PROVIDERS[0], provider, transport, limits, None))
 }
 
-/// A job whose message needs the column `name`, where its audience has one.
+/// Returns a prepared job whose message needs the column `name`, if its audience has one.
 pub(super) fn prepared(audience: &Value) -> Arc<Prepared> {
     let body = if audience.to_string().contains("\"name\"") { "Hello {{ name }}" } else { "x" };
     let job = json!({
@@ -48,7 +48,7 @@ pub(super) fn prepared(audience: &Value) -> Arc<Prepared> {
     Arc::new(prepare(job, &Audiences::default(), &account()).unwrap())
 }
 
-/// Two recipients and an account of the name `main`, on a store of their own.
+/// Registers a campaign of two recipients and the account `main` in a store of its own.
 pub(super) async fn registered() -> Registered {
     let prepared =
         prepared(&json!({ "recipients": [{ "phone": "+919876543210" }, { "phone": "+919876543211" }] }));

@@ -1,4 +1,4 @@
-//! What a campaign will take: requests and time, from its limits.
+//! Forecasts a campaign's requests and duration from its limits.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use crate::campaign::Rate;
 
 use super::Account;
 
-/// A forecast.
+/// The forecast of a campaign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forecast {
-    /// How many requests.
+    /// Number of requests.
     pub requests: u64,
-    /// How long the limits make it take at the least.
+    /// Shortest duration that the limits allow.
     pub duration: Duration,
 }
 
-/// What `messages` messages will take in batches of `batch_size`.
+/// Returns the forecast for `messages` messages in batches of `batch_size`.
 pub fn forecast(messages: u64, batch_size: usize, campaign: Option<Rate>, account: &Account) -> Forecast {
     let requests = messages.div_ceil(batch_size.max(1) as u64);
     let takes = |count: u64, rate: Option<Rate>| {

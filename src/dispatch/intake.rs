@@ -1,4 +1,4 @@
-//! Intake: checks all of a job — its form, its audience, its templates — and registers it.
+//! Intake: checks a job's form, audience and templates, then registers it. It never sends.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -18,44 +18,44 @@ use super::Account;
 pub struct Prepared {
     /// The job.
     pub job: Job,
-    /// Its audience.
+    /// The audience's source.
     pub source: Source,
-    /// How the audience is read.
+    /// The settings for reading the audience.
     pub settings: Settings,
-    /// Its columns.
+    /// The audience's columns.
     pub columns: Columns,
-    /// The column that the numbers are taken from.
+    /// The column with the phone numbers.
     pub phone_column: String,
-    /// Others that are called as columns of numbers are, where the job names none.
+    /// Other columns that look like phone columns, if the job names none.
     pub other_phone_columns: Vec<String>,
-    /// What one pass over it told.
+    /// The result of reading the audience once.
     pub scan: Scan,
-    /// Its messages.
+    /// The compiled message.
     pub template: Template,
-    /// How many messages a full batch would have with today's limits.
+    /// Number of messages in a full batch, by the current limits.
     pub batch_size: usize,
-    /// When its check began.
+    /// When the check of the job began.
     pub begun: SystemTime,
 }
 
-/// How many people a draft of a flow may go to.
+/// Maximum number of recipients of a draft flow.
 const DRAFT: u64 = 10;
 
-/// Why a job is refused. Nothing of it was sent.
+/// The reason why a job is refused. Nothing of it was sent.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// Something in the job.
+    /// Problems in the job.
     #[error("{}", lines(.0, ToString::to_string))]
     Problems(Vec<Problem>),
-    /// Something in its audience.
+    /// An error in the audience.
     #[error(transparent)]
     Audience(#[from] AudienceError),
 }
 
-/// The most bytes of problems that are shown together, but for the last.
+/// Size limit of the problems shown together, in bytes, without the last one.
 const LONGEST: usize = 1_536;
 
-/// The problems, a line each: as many as are read with ease, and the last, which counts those that are not listed.
+/// Returns problems as lines: as many as fit in [`LONGEST`], and the last one, which counts those that are not listed.
 fn lines(problems: &[Problem], line: impl Fn(&Problem) -> String) -> String {
     let mut lines: Vec<String> = problems.iter().map(line).collect();
     let last = lines.len().saturating_sub(1);
@@ -71,11 +71,11 @@ fn lines(problems: &[Problem], line: impl Fn(&Problem) -> String) -> String {
     lines.join("\n")
 }
 
-/// Checks a job against its audience and its account. Reads the audience once, from end to end.
+/// Checks a job against its audience and its account. Reads the whole audience once.
 ///
 /// # Errors
 ///
-/// Why it can't be sent.
+/// Returns the reason why the job cannot be sent.
 pub fn prepare(job: Job, audiences: &Audiences, account: &Account) -> Result<Prepared, Refusal> {
     let begun = SystemTime::now();
     let (source, settings, scan) = scan_audience(&job, audiences)?;
@@ -88,8 +88,8 @@ pub fn prepare(job: Job, audiences: &Audiences, account: &Account) -> Result<Pre
     let mode = "/interactive/action/parameters/mode";
     if job.message.pointer(mode).is_some_and(|mode| mode == "draft") && scan.rows > DRAFT {
         let fault = format!(
-            "a draft flow is for tests alone (document 004: not to be sent to users), and this audience has {} rows: \
-             publish the flow, or send it to {DRAFT} people at the most",
+            "a draft flow is only for tests (document 004: not to be sent to users), and this audience has {} rows; \
+             publish the flow, or send it to at most {DRAFT} recipients",
             scan.rows
         );
         return Err(Refusal::Problems(vec![Problem::new(format!("/message{mode}"), fault)]));
@@ -109,11 +109,11 @@ pub fn prepare(job: Job, audiences: &Audiences, account: &Account) -> Result<Pre
     })
 }
 
-/// Finds a job's audience, and reads it once from end to end; returns also how it is read.
+/// Finds a job's audience and reads it once. Returns also the settings for reading it.
 ///
 /// # Errors
 ///
-/// When it is not there, may not be read, or is no audience.
+/// Returns an error if the audience is missing, not permitted or invalid.
 pub fn scan_audience(job: &Job, audiences: &Audiences) -> Result<(Source, Settings, Scan), AudienceError> {
     let columns = audiences.columns();
     let (source, mut settings) = match &job.audience {
@@ -138,7 +138,7 @@ pub fn scan_audience(job: &Job, audiences: &Audiences) -> Result<(Source, Settin
     Ok((source, settings, scan))
 }
 
-/// A job's message as its account's provider wants it.
+/// Compiles a job's message for its account's provider.
 pub(super) fn template(job: &Job, columns: &Columns, account: &Account) -> Result<Template, Vec<Problem>> {
     let mut ambiguous = Template::ambiguous(&job.message, "/message", columns);
     if let Some(custom_data) = &job.custom_data {
@@ -153,7 +153,7 @@ pub(super) fn template(job: &Job, columns: &Columns, account: &Account) -> Resul
 }
 
 impl Refusal {
-    /// Returns the reason in words only, a line for each problem. [`Refusal::pointer`] has the first's place.
+    /// Returns the reason without places, a line for each problem. [`Refusal::pointer`] is the first one's place.
     pub fn plain(&self) -> String {
         match self {
             Self::Problems(problems) => lines(problems, Problem::plain),
@@ -161,7 +161,7 @@ impl Refusal {
         }
     }
 
-    /// Where in the job the reason lies.
+    /// Returns the place of the first problem in the job.
     pub fn pointer(&self) -> &str {
         match self {
             Self::Problems(problems) => problems.first().map_or("", |problem| &problem.pointer),
@@ -170,12 +170,14 @@ impl Refusal {
     }
 }
 
-/// Registers a job, or finds the campaign that it already is; returns also whether it is new. `again` says
-/// whether a job without an id may have come before, `by` who wants it; what an `unmoved` store has is not begun again.
+/// Registers a job, or finds its existing campaign. Returns also whether the campaign is new.
+///
+/// `again` is whether a job without an id may have been delivered before; `by` is the name for the audit log. A campaign of
+/// the `unmoved` store is not started again.
 ///
 /// # Errors
 ///
-/// When its id stands for another job, or for a campaign of the unmoved store, or the ledger fails.
+/// Returns an error if the id belongs to another job or to a campaign of the unmoved store, or if the ledger fails.
 pub async fn register(
     ledger: &impl Ledger,
     prepared: &Arc<Prepared>,
@@ -196,7 +198,7 @@ pub async fn register(
     {
         return Err(error);
     }
-    // As it is kept, it has its id, also where it was given one.
+    // The stored job always has an id, even if it was generated.
     let mut document = job.document.clone();
     document["id"] = id.as_str().into();
     let new = NewCampaign {

@@ -1,5 +1,5 @@
-//! What the worker that holds a campaign's lease does for all: plans it, queues what is to be sent
-//! again, finds what the broker has lost, and completes it.
+//! The tasks of the worker that holds a campaign's lease: it plans the campaign, requeues retried messages, replaces
+//! batches that the broker lost, and completes the campaign.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use crate::queue::Queue;
 use crate::runtime;
 use crate::traces::{self, Trace};
 
-/// After standing still for so long with nothing queued, batches are lost.
-const LOST: Duration = Duration::from_secs(5);
-/// How long after a disk was full it is planned again.
-const PLAN_AGAIN: Duration = Duration::from_secs(5);
+/// How long pending messages may be in no queue before their batches count as lost.
+const LOST_AFTER: Duration = Duration::from_secs(5);
+/// Delay before planning is tried again after a full disk.
+const PLAN_RETRY_DELAY: Duration = Duration::from_secs(5);
 
 impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
-    /// Leads a campaign that runs, or is held only together with others.
+    /// Leads a campaign that is running, or suspended by a breaker.
     pub(super) async fn lead(
         &mut self,
         campaign: &Campaign,
@@ -32,7 +32,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         can_send: bool,
         lease: &Lease,
     ) -> Result<(), DispatchError> {
-        // It may have ended after the campaign was read: whether all is planned is known with the next tick.
+        // Planning may have ended after the campaign was read: the next tick knows whether all is planned.
         let has_ended = self.reap_planning().await?;
         let counts = campaign.counts;
         let is_settled = campaign.planned && counts.open() == 0;
@@ -41,7 +41,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             && campaign.too_many_rejected(stop_when).is_some()
             && transitions::judge(&self.ledger, &self.id, stop_when).await?
         {
-            // The worker that recorded the last answer died before judging.
+            // The worker that recorded the last response died before it judged the counts.
             self.wake_up.notify_one();
             return Ok(());
         }
@@ -56,7 +56,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         let is_due = self.plans_at.as_ref().is_none_or(|(at, _)| *at <= Instant::now());
         if !has_ended && self.planning.is_none() && is_unplanned && can_send && is_due {
             if campaign.planned && self.kept().await? >= counts.pending {
-                // All that is left can be queued from what is kept of it.
+                // All pending messages can be requeued from their stored values.
                 self.publish = Publish::News;
             } else {
                 self.plans_at = None;
@@ -70,6 +70,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         Ok(())
     }
 
+    /// Starts planning in a task of its own.
     fn start_planning(&mut self, campaign: &Campaign, job: &Arc<Job>) {
         let stop = self.stop.child_token();
         let (id, ledger, queue, context) =
@@ -112,7 +113,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         self.planning = Some(PlanningTask { stop, task });
     }
 
-    /// Looks whether planning has ended by now, and how.
+    /// Handles the result of planning, if it has ended. Returns whether it has.
     async fn reap_planning(&mut self) -> Result<bool, DispatchError> {
         let Some(planning) = self.planning.take_if(|planning| planning.task.is_finished()) else {
             return Ok(false);
@@ -136,12 +137,13 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         Ok(true)
     }
 
-    /// What keeps the audience from being read may pass.
+    /// Puts planning off: the error may be temporary.
     fn plan_later(&mut self, reason: String) {
-        tracing::warn!(campaign = %self.id, "waits to be planned: {reason}");
-        self.plans_at = Some((Instant::now() + PLAN_AGAIN, reason));
+        tracing::warn!(campaign = %self.id, error = reason, "cannot plan the campaign now; trying again");
+        self.plans_at = Some((Instant::now() + PLAN_RETRY_DELAY, reason));
     }
 
+    /// Stops planning and waits until it has ended.
     pub(super) async fn stop_planning(&mut self) {
         if let Some(planning) = self.planning.take() {
             planning.stop.cancel();
@@ -149,7 +151,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         }
     }
 
-    /// Queues what a person wants sent again, as far as its values are kept.
+    /// Requeues messages that an operator retries or resends, if their values are stored.
     async fn queue_replays(&mut self) -> Result<(), DispatchError> {
         let batches = replays::due(&self.ledger, &self.id, self.replayed.clone()).await?;
         if batches.is_empty() || within(self.queue.waiting()).await? >= AHEAD {
@@ -164,9 +166,10 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         Ok(())
     }
 
-    /// Nothing queued, nothing in anybody's hands, nothing claimed, and yet pending: the queue has
-    /// lost batches, and they are planned again. A batch that was there all the same finds nothing
-    /// left to claim.
+    /// Plans batches again that the queue has lost.
+    ///
+    /// They are lost if messages are pending while no batch is queued or held by a worker and no message is claimed. A batch
+    /// that was not lost finds nothing left to claim.
     async fn watch_for_loss(&mut self, counts: Counts, lease: &Lease) -> Result<(), DispatchError> {
         let idle = counts.pending > 0 && counts.sending == 0 && lease.held == 0;
         if !idle || within(self.queue.waiting()).await? > 0 {
@@ -175,7 +178,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         }
         match self.still {
             Some((since, then)) if then == counts => {
-                if since.elapsed() < LOST {
+                if since.elapsed() < LOST_AFTER {
                     return Ok(());
                 }
             }
@@ -184,12 +187,12 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
                 return Ok(());
             }
         }
-        tracing::warn!(campaign = %self.id, "{} messages are pending and in no queue: they are planned again", counts.pending);
+        tracing::warn!(campaign = %self.id, messages = counts.pending, "pending messages are in no queue; planning them again");
         metrics::counter!("flowcast_messages_replanned_total").increment(counts.pending);
         self.still = None;
         self.stop_planning().await;
         self.replayed.clear();
-        // What is kept needs no audience.
+        // Stored values are requeued without reading the audience.
         if self.kept().await? < counts.pending {
             self.publish = Publish::Unsettled;
         }
@@ -197,7 +200,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         Ok(())
     }
 
-    /// How many pending messages can be sent again from what is kept of them.
+    /// Returns how many pending messages can be requeued from their stored values.
     async fn kept(&self) -> Result<u64, DispatchError> {
         let mut kept = 0;
         let mut known = BTreeMap::new();
@@ -226,7 +229,7 @@ mod tests {
     use crate::queue::Local;
 
     #[tokio::test]
-    async fn planning_that_ends_after_the_campaign_was_read_is_not_begun_again() {
+    async fn planning_that_ends_after_the_campaign_was_read_is_not_started_again() {
         let known = registered().await;
         let accounts = Accounts::new(BTreeMap::from([("main".to_owned(), Ok(known.account.clone()))]));
         let context = Context::new(accounts, Audiences::default(), Events::default(), false);
@@ -240,7 +243,7 @@ mod tests {
             stop.clone(),
         )
         .with(Some(known.prepared.clone()));
-        // As it was read before planning ended: nothing is planned yet.
+        // Read before planning ended, so nothing is planned yet.
         let campaign = known.ledger.campaign(&known.id).await.unwrap().unwrap();
         assert!(!campaign.planned);
         let task = tokio::spawn(async { Ok(Planning::Complete) });
@@ -251,6 +254,6 @@ mod tests {
         let job = Arc::new(known.prepared.job.clone());
         let lease = Lease { leads: true, ..Lease::default() };
         supervisor.lead(&campaign, &job, true, &lease).await.unwrap();
-        assert!(supervisor.planning.is_none(), "its audience would be read once more");
+        assert!(supervisor.planning.is_none(), "the audience would be read again");
     }
 }

@@ -1,17 +1,21 @@
-//! The engine: takes a job in, plans its batches, sends them, and goes on after any interruption.
+//! The engine: takes in jobs, plans their batches, sends them, and continues after any interruption.
 //!
-//! It alone puts the adapters together. The order of writes is its promise:
+//! It is the only module that combines the adapters, and it never knows a provider by name. It guarantees the order of
+//! writes:
 //!
 //! 1. a batch is published before the plan's checkpoint passes it;
 //! 2. messages are claimed before their request goes out;
-//! 3. their outcomes are recorded after the answer;
+//! 3. outcomes are recorded after the response;
 //! 4. a batch is acknowledged after its outcomes are recorded.
 
 mod account;
 mod answer_decision;
+mod arrivals;
 mod batch_run;
 mod breaker;
+mod context;
 mod control;
+mod document_order;
 mod error;
 mod events;
 #[cfg(test)]
@@ -20,14 +24,23 @@ mod forecast;
 mod intake;
 mod jobs;
 mod leading;
+mod outcomes;
+mod permit;
 mod planner;
 mod planning;
 mod progress;
 mod recover;
 mod replay;
+mod request;
 mod run;
+mod schedule;
 mod sender;
+mod sender_pool;
+mod sender_state;
+mod sent_index;
+mod status;
 mod supervisor;
+mod suppression_list;
 mod under_way;
 mod worker;
 
@@ -36,6 +49,7 @@ use std::time::Duration;
 use crate::backoff::Backoff;
 
 pub use account::{Account, Accounts, Opened};
+pub use context::Context;
 pub use control::{Done, control};
 pub use error::DispatchError;
 pub use events::{Events, OfJob, Webhooks};
@@ -46,7 +60,6 @@ pub use planner::{Planned, Planner};
 pub use progress::LoopProgress;
 pub use recover::{Recovered, recover, recover_restored};
 pub use run::{End, run};
-pub use supervisor::Context;
 pub use worker::{Registered, work};
 
 /// Delays before messages whose request failed are sent again.

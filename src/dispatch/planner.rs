@@ -1,7 +1,7 @@
-//! The planner: cuts an audience into batches.
+//! Cuts an audience into batches.
 //!
-//! It is a pure function of job, audience bytes and batch size: the same rows give the same batches
-//! with the same numbers, whoever plans and how often. It publishes nothing itself.
+//! The planner is a pure function of job, audience bytes and batch size: the same rows always give the same batches with the
+//! same numbers. It never publishes.
 
 use tokio_util::sync::CancellationToken;
 
@@ -10,8 +10,8 @@ use crate::audience::{Audience, AudienceError, Line};
 use crate::campaign::{Batch, CampaignId, Template};
 use crate::ledger::{Checkpoint, SkippedRow};
 
-/// How many skipped rows a step has at the most.
-const SKIPPED: usize = 10_000;
+/// Maximum number of skipped rows in a step.
+const MAX_SKIPPED: usize = 10_000;
 
 /// Streams an audience into batches.
 pub struct Planner<'p> {
@@ -21,32 +21,33 @@ pub struct Planner<'p> {
     batch_size: usize,
     next: u32,
     rows: u64,
-    /// Of what the messages say, and of each row what a batch carries of it. Nothing that an operator may change while
-    /// a campaign is planned is part of it: no address, no key, no limit.
+    /// Digest of the message and of each row's values.
+    ///
+    /// It excludes what an operator may change while a campaign is planned: URLs, keys and limits.
     digest: blake3::Hasher,
-    /// What is to be digested of the batch that is being cut.
+    /// The bytes of the current batch that are digested next.
     digested: Vec<u8>,
     scratch: Vec<u8>,
     done: bool,
     stop: CancellationToken,
 }
 
-/// A step of the plan: a batch, and the rows around it that are not sent.
+/// A step of the plan: a batch, and the skipped rows before it.
 pub struct Planned {
-    /// The batch; none behind the last recipient.
+    /// The batch, or `None` after the last recipient.
     pub batch: Option<Batch>,
-    /// Rows that are not sent, since the batch before.
+    /// The skipped rows since the previous batch.
     pub skipped: Vec<SkippedRow>,
-    /// How far the plan is with this.
+    /// The checkpoint after this step.
     pub checkpoint: Checkpoint,
 }
 
 impl<'p> Planner<'p> {
-    /// Starts at the first row.
+    /// Returns a planner at the first row.
     ///
     /// # Errors
     ///
-    /// When the audience can't be read.
+    /// Returns an error if the audience cannot be read.
     pub fn new(
         prepared: &'p Prepared,
         campaign: CampaignId,
@@ -70,16 +71,16 @@ impl<'p> Planner<'p> {
         })
     }
 
-    /// A digest of the audience's bytes, as far as they were read ([`Audience::digest`]).
+    /// Returns the digest of the bytes read so far ([`Audience::digest`]).
     pub fn audience_digest(&self) -> Option<String> {
         self.audience.digest()
     }
 
-    /// The next step, `None` behind the last, and as soon as it is stopped.
+    /// Returns the next step, or `None` after the last one or when it is stopped.
     ///
     /// # Errors
     ///
-    /// When the audience can't be read further.
+    /// Returns an error if the audience can no longer be read.
     pub fn next_batch(&mut self) -> Result<Option<Planned>, AudienceError> {
         if self.done {
             return Ok(None);
@@ -88,9 +89,9 @@ impl<'p> Planner<'p> {
         let json = self.audience.has_json_values();
         let mut batch = Batch::new(self.campaign.clone(), self.next, columns.len(), json);
         let mut skipped = Vec::new();
-        // A batch may end early, so that no more than some thousand rows between two recipients are held in memory.
-        while batch.len() < self.batch_size && skipped.len() < SKIPPED {
-            // A row's template may take long.
+        // A batch may end early, which bounds the number of skipped rows in memory.
+        while batch.len() < self.batch_size && skipped.len() < MAX_SKIPPED {
+            // Checked for each row, because rendering one may take long.
             if self.stop.is_cancelled() {
                 return Ok(None);
             }
@@ -110,7 +111,7 @@ impl<'p> Planner<'p> {
                     batch.push(number, phone, columns.iter().map(|column| row.value(*column)));
                     self.digested.extend(number.to_le_bytes());
                     self.digested.extend(phone.digits().to_le_bytes());
-                    // The sender renders it: values are a tenth of the messages that they make.
+                    // Only checked: the batch carries the values, a tenth of the size of the rendered messages.
                     let checked = batch.recipient(batch.len() - 1).map_or(Ok(()), |recipient| {
                         self.digested.extend_from_slice(recipient.values().as_bytes());
                         self.template.check(&recipient, &mut self.scratch)
@@ -129,8 +130,8 @@ impl<'p> Planner<'p> {
                 }
             }
         }
-        if skipped.len() >= SKIPPED && !batch.is_empty() {
-            // Planned without this rule, the numbers of batches would differ from here on.
+        if skipped.len() >= MAX_SKIPPED && !batch.is_empty() {
+            // A version without this rule would number the next batches differently.
             self.digested.extend_from_slice(b"ends early");
         }
         self.digest.update(&self.digested);
@@ -156,7 +157,7 @@ mod tests {
     use super::super::fixtures::prepared;
     use super::*;
 
-    /// Recipients of whom all but every so many lack what the message needs.
+    /// Returns an audience in which only every `every`th recipient has the column that the message needs.
     fn mostly_skipped(rows: usize, every: usize) -> Arc<Prepared> {
         let recipient = |nth: usize| {
             let phone = format!("+9198{nth:08}");
@@ -170,24 +171,24 @@ mod tests {
     }
 
     #[test]
-    fn planning_ends_within_a_step_when_it_is_stopped() {
+    fn a_stopped_planner_ends_within_a_step() {
         let (prepared, stop) = (mostly_skipped(1_000, 1_001), CancellationToken::new());
         let id = || "c1".parse().unwrap();
         stop.cancel();
         let mut planner = Planner::new(&prepared, id(), 100, &stop).unwrap();
         assert!(planner.next_batch().unwrap().is_none());
-        assert_eq!(planner.rows, 0, "no row was looked at");
+        assert_eq!(planner.rows, 0, "no row was read");
     }
 
     #[test]
-    fn a_step_has_a_bounded_number_of_skipped_rows_and_the_plan_is_the_same_each_time() {
+    fn a_step_has_a_bounded_number_of_skipped_rows_and_the_plan_is_deterministic() {
         let prepared = mostly_skipped(50_000, 12_000);
         let plan = || {
             let stop = CancellationToken::new();
             let mut planner = Planner::new(&prepared, "c1".parse().unwrap(), 100, &stop).unwrap();
             let mut steps = Vec::new();
             while let Some(step) = planner.next_batch().unwrap() {
-                assert!(step.skipped.len() <= SKIPPED);
+                assert!(step.skipped.len() <= MAX_SKIPPED);
                 steps.push((
                     step.batch.map(|batch| (batch.number, batch.len())),
                     step.skipped.len(),

@@ -1,8 +1,8 @@
-//! Planning a campaign: from the audience into the queue, and into the ledger.
+//! Plans a campaign: streams its audience into the queue and the ledger.
 //!
-//! A stream of three stages with bounds between them: a thread reads and cuts, batches are published,
-//! checkpoints are written. Several publications are under way at once; a checkpoint passes a batch only
-//! when the queue has it, and all before it.
+//! It has three stages with bounded channels: a thread reads and cuts batches, batches are published, checkpoints are
+//! written. Several publications are in flight. A checkpoint never passes a batch before the queue has confirmed it and all
+//! batches before it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,42 +21,42 @@ use crate::ledger::{Checkpoint, Ledger, LedgerError, Plan, PlannedBatch, Skipped
 use crate::queue::{Queue, QueueError, QueuedBatch};
 use crate::runtime;
 
-/// How many batches are published together.
-const BATCHES: usize = 16;
-/// How many skipped rows are gathered until they are written down.
-const SKIPPED: usize = 1000;
-/// How many publications are under way at once, and how many parts of the plan wait between two stages.
-const UNDER_WAY: usize = 4;
-/// How many batches planning keeps ahead of sending: few enough for a small broker and a cheap cancel.
+/// Number of batches per publication.
+const BATCHES_PER_PUBLICATION: usize = 16;
+/// Number of skipped rows after which they are written.
+const SKIPPED_PER_PART: usize = 1000;
+/// Maximum number of publications in flight, and of parts between two stages.
+const MAX_IN_FLIGHT: usize = 4;
+/// Maximum number of batches that planning is ahead of sending: small enough for a small broker and a cheap cancel.
 pub(super) const AHEAD: u64 = 256;
-/// How often it is asked whether sending has caught up.
-const POLL: Duration = Duration::from_millis(20);
+/// Interval between checks whether sending has caught up.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Which batches are published.
+/// The batches that planning publishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Publish {
-    /// Those behind the checkpoint: the queue has the others.
+    /// Batches after the checkpoint: the queue has the others.
     News,
-    /// All that are not settled: the queue has lost them.
+    /// All batches that are not settled: the queue has lost them.
     Unsettled,
-    /// None: they are counted only. What is then in no queue is published when the campaign goes on.
+    /// No batches: they are only counted, and published when the campaign continues.
     Nothing,
 }
 
-/// How planning ended.
+/// The result of planning.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Planning {
     /// The whole audience is planned.
     Complete,
-    /// It was stopped, or another worker plans by now.
+    /// Planning was stopped, or another worker has taken over.
     Stopped,
-    /// It can't go on, for this reason.
+    /// Planning cannot continue, for this reason.
     Impossible(Reason),
-    /// It can't go on just now, for this reason.
+    /// Planning must be tried again later, for this reason.
     Later(String),
 }
 
-/// What planning works on.
+/// The input of planning.
 pub(super) struct Plans<L, Q> {
     pub(super) ledger: L,
     pub(super) queue: Q,
@@ -67,7 +67,7 @@ pub(super) struct Plans<L, Q> {
     pub(super) stop: CancellationToken,
 }
 
-/// Some batches, and how far the plan is with them.
+/// Some batches, and the checkpoint after them.
 #[derive(Default)]
 struct Part {
     checkpoint: Option<Checkpoint>,
@@ -79,7 +79,9 @@ struct Part {
 impl Part {
     fn is_due(&self) -> bool {
         let is_end = self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.complete);
-        is_end || self.batches.len().max(self.queued.len()) >= BATCHES || self.skipped.len() >= SKIPPED
+        is_end
+            || self.batches.len().max(self.queued.len()) >= BATCHES_PER_PUBLICATION
+            || self.skipped.len() >= SKIPPED_PER_PART
     }
 
     fn messages(&self) -> u64 {
@@ -88,13 +90,13 @@ impl Part {
 }
 
 impl<L: Ledger, Q: Queue> Plans<L, Q> {
-    /// Streams the audience into the queue, a bounded number of batches ahead of sending.
+    /// Streams the audience into the queue, at most [`AHEAD`] batches ahead of sending.
     pub(super) async fn plan(self) -> Result<Planning, DispatchError> {
         let known = Arc::new(self.ledger.plan(&self.id).await?);
         let ahead = Ahead::new(&self).await?;
-        let (parts, to_publish) = mpsc::channel(UNDER_WAY);
-        let (published, to_write) = mpsc::channel(UNDER_WAY);
-        // Ends the reader when a later stage has failed.
+        let (parts, to_publish) = mpsc::channel(MAX_IN_FLIGHT);
+        let (published, to_write) = mpsc::channel(MAX_IN_FLIGHT);
+        // Stops the reader when a later stage fails.
         let stop = self.stop.child_token();
         let reading = {
             let (prepared, id, stop) = (self.prepared.clone(), self.id.clone(), stop.clone());
@@ -125,7 +127,7 @@ impl<L: Ledger, Q: Queue> Plans<L, Q> {
         }
     }
 
-    /// Publishes, in order, as far ahead of sending as is allowed. Returns whether nothing stopped it.
+    /// Publishes batches in order. Returns `false` if it was stopped.
     async fn send(
         &self,
         mut parts: mpsc::Receiver<Part>,
@@ -135,13 +137,13 @@ impl<L: Ledger, Q: Queue> Plans<L, Q> {
         let mut under_way = UnderWay::new(FuturesOrdered::new());
         let mut is_open = true;
         while is_open || under_way.len() > 0 {
-            let may_begin = is_open && under_way.len() < UNDER_WAY;
+            let may_begin = is_open && under_way.len() < MAX_IN_FLIGHT;
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(false),
                 Some(part) = under_way.next() => {
                     let part: Result<Part, QueueError> = part;
-                    // A writer that has failed says so itself.
+                    // A writer that fails returns its own error.
                     if under_way.beside(published.send(part?)).await.is_err() {
                         return Ok(false);
                     }
@@ -169,8 +171,7 @@ impl<L: Ledger, Q: Queue> Plans<L, Q> {
         Ok(true)
     }
 
-    /// Writes checkpoints: each follows what the queue has, never the other way run. Parts that have
-    /// gathered are one checkpoint. Returns whether nothing stopped it.
+    /// Writes a checkpoint for the parts that the queue has confirmed. Returns `true`.
     async fn write(
         &self,
         mut published: mpsc::Receiver<Part>,
@@ -178,7 +179,7 @@ impl<L: Ledger, Q: Queue> Plans<L, Q> {
         ahead: &Ahead,
     ) -> Result<bool, DispatchError> {
         let mut parts = Vec::new();
-        while published.recv_many(&mut parts, UNDER_WAY).await > 0 {
+        while published.recv_many(&mut parts, MAX_IN_FLIGHT).await > 0 {
             let mut whole = Part::default();
             for part in parts.drain(..) {
                 whole.checkpoint = part.checkpoint.or(whole.checkpoint);
@@ -197,7 +198,7 @@ impl<L: Ledger, Q: Queue> Plans<L, Q> {
     }
 }
 
-/// The stage that reads and cuts, on a thread of its own.
+/// The stage that reads rows and cuts batches, on a thread of its own.
 struct Reader {
     prepared: Arc<Prepared>,
     id: CampaignId,
@@ -211,7 +212,7 @@ impl Reader {
     fn start(self, parts: mpsc::Sender<Part>) -> JoinHandle<Result<Planning, DispatchError>> {
         #[cfg(test)]
         if runtime::simulated::is_on() {
-            // Without a thread, each part is read at once and waits here for its place.
+            // A simulation has no threads, so all parts are read first and then sent.
             return tokio::spawn(async move {
                 let mut read = Vec::new();
                 let planning = self.read(|part| {
@@ -229,17 +230,16 @@ impl Reader {
         runtime::blocking(move || self.read(|part| parts.blocking_send(part).is_ok()))
     }
 
-    /// Reads to the end; `take` gets each part, and says whether more are wanted.
+    /// Reads the audience to its end. `take` gets each part, and returns whether to continue.
     fn read(&self, mut take: impl FnMut(Part) -> bool) -> Result<Planning, DispatchError> {
         let end = &self.known.checkpoint;
-        // The plan is made again up to the checkpoint before anything of it is sent: another result
-        // from the same bytes would be another version's, and its batches would not be the same.
+        // Verifies the plan up to the checkpoint before anything is published: another version of flowcast may cut other
+        // batches from the same bytes.
         if end.rows > 0 && self.digest_at(end.rows)? != end.digest {
             if self.stop.is_cancelled() {
                 return Ok(Planning::Stopped);
             }
-            let reason =
-                "planning again gives other batches than before; finish it with the flowcast that began it";
+            let reason = "planning again gives different batches; finish it with the version of flowcast that began it";
             return Ok(Planning::Impossible(Reason::Unplannable { detail: reason.into() }));
         }
         let mut planner = Planner::new(&self.prepared, self.id.clone(), self.batch_size, &self.stop)?;
@@ -260,14 +260,14 @@ impl Reader {
                     part.queued.push(QueuedBatch::new(batch));
                 }
             }
-            // The end of the audience may be news although all its rows are known.
+            // The end of the audience may be new although all its rows are known.
             if step.checkpoint.rows > end.rows || (step.checkpoint.complete && !end.complete) {
                 part.checkpoint = Some(step.checkpoint);
             }
             if self.stop.is_cancelled() {
                 return Ok(Planning::Stopped);
             }
-            // Later stages that have ended say why themselves.
+            // Later stages that have ended return their own errors.
             if part.is_due() && !take(std::mem::take(&mut part)) {
                 return Ok(Planning::Stopped);
             }
@@ -278,7 +278,7 @@ impl Reader {
         if part.messages() > 0 || part.checkpoint.is_some() {
             take(part);
         }
-        // What was planned must be what was scanned: the file may have been written to meanwhile.
+        // The planned bytes must be the scanned ones: the file may have been changed in between.
         if planner.audience_digest().is_some_and(|digest| digest != self.prepared.scan.digest) {
             return Ok(Planning::Impossible(Reason::Unplannable {
                 detail: "the audience changed while it was being read".into(),
@@ -287,7 +287,7 @@ impl Reader {
         Ok(Planning::Complete)
     }
 
-    /// The plan's digest where so many rows are read.
+    /// Returns the plan's digest after `rows` rows.
     fn digest_at(&self, rows: u64) -> Result<String, DispatchError> {
         let mut planner = Planner::new(&self.prepared, self.id.clone(), self.batch_size, &self.stop)?;
         while let Some(step) = planner.next_batch()? {
@@ -299,18 +299,19 @@ impl Reader {
     }
 }
 
-/// How far planning is ahead of sending, in messages.
+/// How far planning is ahead of sending, as numbers of messages.
 struct Ahead {
-    /// How many were open when it began.
+    /// Open messages when planning began.
     open: u64,
-    /// How many of them the queue had.
+    /// Open messages that the queue had when planning began.
     had: u64,
-    /// How many are in checkpoints since.
+    /// Messages in checkpoints since then.
     planned: AtomicU64,
-    /// How many were published since.
+    /// Messages published since then.
     published: AtomicU64,
+    /// Maximum number of messages ahead of sending.
     most: u64,
-    /// How many can be published before it must be asked again.
+    /// Messages that can be published before the ledger must be read again.
     sure: AtomicU64,
 }
 
@@ -323,16 +324,16 @@ impl Ahead {
         Ok(Self { open, had, planned: AtomicU64::new(0), published: AtomicU64::new(0), most, sure })
     }
 
-    /// Waits until so many messages more may be published. Returns whether planning goes on.
+    /// Waits until `messages` more messages may be published. Returns `false` if planning was stopped.
     async fn wait<L: Ledger, Q: Queue>(
         &self,
         plans: &Plans<L, Q>,
         messages: u64,
     ) -> Result<bool, DispatchError> {
         let published = self.published.load(Ordering::Relaxed);
-        // Sending only lowers what is open, so nothing need be asked before this is used up.
+        // Sending only lowers the number of open messages, so the ledger need not be read before this is used up.
         while published >= self.sure.load(Ordering::Relaxed) {
-            // Read before: what is planned meanwhile makes it seem that less is sent, never more.
+            // Read first: messages that are planned in between make the number sent seem lower, never higher.
             let planned = self.planned.load(Ordering::Relaxed);
             let sent = (self.open + planned).saturating_sub(plans.ledger.open(&plans.id).await?);
             let waiting = (self.had + published).saturating_sub(sent);
@@ -343,7 +344,7 @@ impl Ahead {
             tokio::select! {
                 biased;
                 () = plans.stop.cancelled() => return Ok(false),
-                () = tokio::time::sleep(POLL) => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
         }
         self.published.store(published + messages, Ordering::Relaxed);
@@ -363,7 +364,7 @@ mod tests {
     use crate::ledger::Plans as _;
     use crate::queue::QueueError;
 
-    /// A queue that never says that it has what was published.
+    /// A queue that never confirms a publication.
     #[derive(Clone, Default)]
     struct Silent(Arc<Notify>);
 

@@ -1,5 +1,5 @@
-//! What a person does about a ledger that came back older than it was: what may have been sent by workers that
-//! nobody can ask any more is in doubt, and the campaign goes on.
+//! Recovers a campaign after the ledger lost recent writes: messages that a lost worker may have sent are in doubt, and the
+//! campaign continues.
 
 use std::time::Duration;
 
@@ -9,28 +9,29 @@ use crate::campaign::{CampaignId, CampaignState, Rate, counted};
 use crate::ledger::{Act, Campaign, Decision, Gap, Ledger, LedgerError};
 use crate::ledger::{decisions, transitions};
 
-/// Batches may have been published so many ahead of what the ledger knows, beside those that were sent.
+/// Maximum number of published batches that the ledger may not know, besides those that were sent.
 const PUBLISHED: u64 = AHEAD + 64;
-/// What clocks may differ by, and what a burst adds.
+/// Allowance for clock skew and bursts.
 const MARGIN: Duration = Duration::from_secs(10);
 
-/// What was done.
+/// The result of a recovery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recovered {
-    /// How many messages are in doubt now.
+    /// Number of messages that are now in doubt.
     pub messages: u64,
-    /// Messages of batches below this number that are still to be planned are in doubt as soon as they are.
+    /// Unplanned messages of batches below this number will be in doubt when they are planned.
     pub below: u32,
     /// The campaign's state now.
     pub state: CampaignState,
 }
 
-/// Has all messages be in doubt that may have been sent in a gap, and lets the campaign go on. `rate` is the most that
-/// its account sends; without one, or without a gap that is known, it may be the whole campaign.
+/// Marks messages that may have been sent in a gap as in doubt, and resumes the campaign.
+///
+/// `rate` is the account's limit. Without a limit or a known gap the whole campaign may be in doubt.
 ///
 /// # Errors
 ///
-/// When there is no such campaign, or something is being sent.
+/// Returns an error if the campaign does not exist or has messages in flight.
 pub async fn recover(
     ledger: &impl Ledger,
     id: &CampaignId,
@@ -41,25 +42,29 @@ pub async fn recover(
     let campaign = find(ledger, id).await?;
     let batches = ledger.plan(id).await?.checkpoint.batches;
     let below = below(&campaign, batches, gap, rate);
-    // First: whatever becomes of this process, nothing of it is sent.
+    // First, so that none of these messages is sent if this process dies.
     transitions::mark_in_doubt_below(ledger, id, below).await?;
     let messages = decisions::decide(ledger, id, Decision::Doubt).await?;
     ledger.close_gap(id).await?;
     if campaign.state == CampaignState::Held {
         resume(ledger, &campaign).await?;
     }
-    let detail = format!("recovered it: {} in doubt that may have been sent", counted(messages, "message"));
+    let detail = format!(
+        "recovered the campaign: {} that may have been sent are in doubt",
+        counted(messages, "message")
+    );
     ledger.log(Act::new(by, "recover", Some(id), &detail)).await?;
     ledger.touch(id).await?;
     Ok(Recovered { messages, below, state: find(ledger, id).await?.state })
 }
 
-/// The same of a campaign in a backup: all that is pending in it may have been sent since it was made. One that runs is paused
-/// meanwhile. `None` where nothing of it can be sent any more.
+/// Recovers a campaign of a backup, whose pending messages may have been sent since the backup was made.
+///
+/// A running campaign is paused during the recovery. Returns `None` if the campaign has nothing left to send.
 ///
 /// # Errors
 ///
-/// As [`recover`].
+/// Returns the errors of [`recover`].
 pub async fn recover_restored(
     ledger: &impl Ledger,
     id: &CampaignId,
@@ -82,7 +87,7 @@ pub async fn recover_restored(
     Ok(Some(recovered))
 }
 
-/// Below which number batches may have been sent that the ledger does not know.
+/// Returns the number below which batches may have been sent without the ledger's knowledge.
 fn below(campaign: &Campaign, planned: u32, gap: Option<&Gap>, rate: Option<Rate>) -> u32 {
     let known = gap.and_then(|gap| Some(gap.to?.duration_since(gap.from?)));
     let seconds = known.and_then(|time| Duration::try_from(time).ok()).map(|time| time + MARGIN);

@@ -1,4 +1,4 @@
-//! Messages that are sent again: what is kept of them, and the batch that is made of it.
+//! Stored values of failed messages, and the batches that are built from them for a retry.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::campaign::{Batch, Field, Recipient};
 use crate::ledger::Replay;
 use crate::queue::QueuedBatch;
 
-/// What is kept of a message that failed, as a JSON text: whether its values are JSON, and they.
+/// Returns the stored values of a failed message, as a JSON text: whether they are JSON, and the values.
 pub(super) fn payload(recipient: &Recipient<'_>, width: usize) -> String {
     let mut is_json = false;
     let mut value = |column| match recipient.field(column) {
@@ -20,8 +20,7 @@ pub(super) fn payload(recipient: &Recipient<'_>, width: usize) -> String {
     json!([is_json, values]).to_string()
 }
 
-/// The batch again, with the values that are kept; the others are blank, and are not sent.
-/// `None` when nothing of it is kept.
+/// Returns a batch with the stored values, or `None` if none are stored. Messages without values are blank and not sent.
 pub(super) fn batch(again: &Replay, width: usize) -> Option<QueuedBatch> {
     let kept: Vec<Option<(bool, Vec<String>)>> = (0..again.batch.recipients.len())
         .map(|place| {
@@ -51,7 +50,7 @@ mod tests {
     use crate::ledger::PlannedBatch;
 
     #[test]
-    fn a_message_is_sent_again_with_its_own_values() {
+    fn a_retried_message_keeps_its_values() {
         for is_json in [false, true] {
             let values = if is_json { ["\"A\"", "7"] } else { ["Asha", " padded "] };
             let mut first = Batch::new("c".parse().unwrap(), 3, 2, is_json);

@@ -1,4 +1,4 @@
-//! A campaign on one machine, from wherever it stands to its end.
+//! Runs one campaign on one machine, from its current state to its end.
 
 use std::sync::Arc;
 
@@ -6,33 +6,34 @@ use tokio_util::sync::CancellationToken;
 
 use super::breaker::breakers;
 use super::planning::{Plans, Publish};
-use super::supervisor::{CampaignSupervisor, Context};
-use super::{DispatchError, Prepared};
+use super::supervisor::CampaignSupervisor;
+use super::{Context, DispatchError, Prepared};
 use crate::campaign::job::OnInDoubt;
 use crate::campaign::{CampaignId, CampaignState, Opening, Reason};
 use crate::ledger::{Campaign, Ledger, LedgerError};
 use crate::ledger::{claims, transitions};
 use crate::queue::{Local, Queue};
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Debug)]
 pub enum End {
-    /// Every row is settled.
+    /// Every message is settled.
     Completed,
-    /// It was stopped from outside and can go on.
+    /// The campaign was stopped and can be continued.
     Stopped,
-    /// It is held, for the reason that the campaign has.
+    /// The campaign is held, for the reason in its status.
     Held,
-    /// The audience is not the one that was planned. Nothing was sent.
+    /// The audience differs from the planned one. Nothing was sent.
     AudienceChanged,
 }
 
-/// Runs a campaign until it is completed, held, or `stop` is cancelled; what is in flight then is
-/// finished and recorded.
+/// Runs a campaign until it is completed or held, or `stop` is cancelled.
+///
+/// Requests in flight are finished and recorded before it returns.
 ///
 /// # Errors
 ///
-/// When the ledger or the audience fails on the way.
+/// Returns an error if the ledger fails or the audience cannot be read.
 pub async fn run<L: Ledger>(
     ledger: &L,
     context: &Context,
@@ -44,11 +45,11 @@ pub async fn run<L: Ledger>(
     if campaign.state == CampaignState::Cancelled {
         return Ok(End::Completed);
     }
-    // Nobody else sends from this ledger, so an old claim is one of a process that died.
+    // No other process sends from this ledger, so an old claim belongs to a process that died.
     let resend = prepared.job.on_in_doubt == OnInDoubt::Resend;
     let expired = claims::expire(ledger, id, resend).await?;
     if expired > 0 && !resend {
-        tracing::warn!(campaign = %id, "{expired} messages were under way when flowcast ended: they are in doubt");
+        tracing::warn!(campaign = %id, messages = expired, "messages were in flight when flowcast ended; they are in doubt");
     }
     if campaign.audience != prepared.scan.digest {
         let reason = Reason::AudienceChanged { planned: true };
@@ -59,13 +60,13 @@ pub async fn run<L: Ledger>(
     if campaign.state == CampaignState::Completed && is_done(campaign) && expired == 0 {
         return Ok(End::Completed);
     }
-    // Run again by a person, it goes on from any state.
+    // An operator who runs it again resumes it from any state.
     for breaker in breakers(&prepared.job) {
         ledger.close_breaker(&breaker).await?;
     }
     let (state, reason) = match prepared.job.schedule.at(ledger.time()) {
         Opening::Opens(at) if campaign.state != CampaignState::Completed => {
-            tracing::info!(campaign = %id, "waits until {at}");
+            tracing::info!(campaign = %id, start = %at, "waiting for the campaign's start");
             (CampaignState::Scheduled, Some(Reason::Start { opens: at }))
         }
         _ => (CampaignState::Running, None),
@@ -86,7 +87,7 @@ pub async fn run<L: Ledger>(
     conclude(ledger, &queue, prepared, id, stop).await
 }
 
-/// A campaign completes only when its counts add up.
+/// Completes a campaign if its counts add up, otherwise pauses it or counts the unplanned rows.
 async fn conclude<L: Ledger>(
     ledger: &L,
     queue: &Local,
@@ -102,7 +103,7 @@ async fn conclude<L: Ledger>(
     match campaign.state {
         CampaignState::Completed | CampaignState::Cancelled => Ok(End::Completed),
         CampaignState::Held => {
-            // Its counts tell how many people it has not reached.
+            // So that its counts include the recipients it has not reached.
             count_the_rest(ledger, queue, prepared, &campaign, stop).await?;
             Ok(End::Held)
         }
@@ -117,7 +118,7 @@ async fn conclude<L: Ledger>(
     }
 }
 
-/// Plans a campaign to its end and publishes nothing of it.
+/// Plans a campaign to its end without publishing batches.
 async fn count_the_rest<L: Ledger>(
     ledger: &L,
     queue: &Local,
@@ -138,7 +139,7 @@ async fn count_the_rest<L: Ledger>(
         stop: stop.clone(),
     };
     match plans.plan().await {
-        // It is held already, perhaps for just this.
+        // The campaign is already held, perhaps for this error.
         Ok(_) | Err(DispatchError::Audience(_)) => Ok(()),
         Err(fault) => Err(fault),
     }

@@ -1,18 +1,17 @@
-//! Futures of one task, whose results it takes one after the other.
+//! The futures that a task has in flight, whose results it takes one after the other.
 //!
-//! A future that is not polled keeps its locks, its permits and its places in line. What a task does between two
-//! results may need one of them, or need what another task can't do without them; so it is never done alone: the
-//! others go on beside it.
+//! A future that is not polled keeps its locks, its permits and its place in a queue. What the task does between two results
+//! may depend on them, directly or through another task. So it keeps polling the futures during everything else it does.
 
 use std::collections::VecDeque;
 
 use futures_util::{Stream, StreamExt};
 
-/// Such futures, as a stream of their results.
+/// Futures in flight, as a stream of their results.
 pub(super) struct UnderWay<S: Stream> {
-    /// Those that have not ended.
+    /// The futures that have not ended.
     pub(super) futures: S,
-    /// The results that nobody has taken yet.
+    /// The results that have not been taken.
     ended: VecDeque<S::Item>,
 }
 
@@ -21,12 +20,12 @@ impl<S: Stream + Unpin> UnderWay<S> {
         Self { futures, ended: VecDeque::new() }
     }
 
-    /// How many there are whose result was not taken yet.
+    /// Returns the number of futures whose result has not been taken.
     pub(super) fn len(&self) -> usize {
         self.futures.size_hint().0 + self.ended.len()
     }
 
-    /// The next result, `None` where there is none. Can be given up without a loss.
+    /// Returns the next result, or `None` if there is none. Cancelling it loses nothing.
     pub(super) async fn next(&mut self) -> Option<S::Item> {
         match self.ended.pop_front() {
             Some(result) => Some(result),
@@ -34,7 +33,7 @@ impl<S: Stream + Unpin> UnderWay<S> {
         }
     }
 
-    /// Does something, while these go on.
+    /// Runs `doing` while polling the futures.
     pub(super) async fn beside<T>(&mut self, doing: impl Future<Output = T>) -> T {
         let mut doing = std::pin::pin!(doing);
         loop {
@@ -57,7 +56,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn what_one_of_them_holds_can_be_waited_for_beside_them() {
+    async fn a_lock_that_a_future_in_flight_holds_can_be_waited_for() {
         let lock = Mutex::new(());
         let mut under_way = UnderWay::new(FuturesOrdered::new());
         for nth in 0..3 {
@@ -69,7 +68,7 @@ mod tests {
             });
         }
         assert_eq!(under_way.next().await, Some(0));
-        // The next one holds it by now.
+        // The second future holds the lock.
         let beside = under_way.beside(lock.lock());
         drop(tokio::time::timeout(Duration::from_secs(9), beside).await.unwrap());
         assert_eq!(under_way.len(), 2);

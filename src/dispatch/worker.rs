@@ -1,9 +1,8 @@
-//! The worker: asks once for all campaigns which have changed, supervises those that need it, and drains
-//! when it is stopped.
+//! The worker: asks the ledger which campaigns have changed, supervises those that need it, and drains when it is stopped.
 //!
-//! A campaign that waits — for its start, for its window, for a person — has no supervisor: it costs one
-//! entry where the moment is known, and nothing else. It gets one when it changes, when its moment has
-//! come, and when a worker has gone that may have looked after it.
+//! A campaign that waits for its start, its window or an operator has no supervisor: it costs at most one entry with the
+//! time at which it is checked again. It gets a supervisor when it changes, at that time, and when a worker is gone that may
+//! have supervised it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -25,33 +24,33 @@ use crate::ledger::{Breaker, CLOCK_SKEW, Campaign, Ledger, LedgerError};
 use crate::queue::{Local, Queue};
 use crate::runtime;
 
-/// How often the ledger is asked which campaigns have changed.
-const POLL: Duration = Duration::from_millis(50);
-/// How often a worker says that it is there.
-const PRESENT: Duration = Duration::from_secs(1);
-/// How long a campaign that has ended is remembered: longer than a worker takes to hear of it.
-const OVER: Duration = Duration::from_mins(2);
-/// How long the worker rests after the ledger failed under it.
+/// Interval between queries for changed campaigns.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Interval between presence heartbeats.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// How long an ended campaign is remembered: longer than other workers take to notice its end.
+const ENDED_RETENTION: Duration = Duration::from_mins(2);
+/// Delay after an error of the ledger.
 const REST: Duration = Duration::from_secs(1);
-/// How many campaigns are looked at for the first time at once.
-const LOOKS: usize = 64;
-/// How often a round through all campaigns begins, and how many are looked at in a second: in case that
-/// somebody was ended between a change and saying so.
-const ROUND: Duration = Duration::from_secs(30);
+/// Maximum number of supervisors in their first tick.
+const MAX_FIRST_TICKS: usize = 64;
+/// Interval between full rescans, which catch changes whose notification was lost because a process died.
+const RESCAN_INTERVAL: Duration = Duration::from_secs(30);
+/// Number of campaigns per second during a rescan.
 const A_SECOND: usize = 4;
-/// A campaign of so many batches is sent by the worker that leads it alone, from its memory: a queue on
-/// the broker costs more than they do.
+/// Largest number of batches that only the leading worker sends, from memory: a queue on the broker would cost more.
 const FEW_BATCHES: u64 = 4;
 
-/// Campaigns that this worker has just registered, with what it knows of them.
+/// Campaigns that this worker has just registered, with their prepared jobs.
 pub type Registered = mpsc::Receiver<(CampaignId, Arc<Prepared>)>;
 
-/// Supervises all campaigns until it is stopped; what is in flight then is finished and recorded. Each round
-/// of its loop is counted in `progress`.
+/// Supervises all campaigns until it is stopped. Counts each round of its loop in `progress`.
+///
+/// Requests in flight are finished and recorded before it returns.
 ///
 /// # Errors
 ///
-/// When the embedded ledger fails. One that is shared is waited for.
+/// Returns an error if the embedded ledger fails. After an error of a shared ledger it tries again.
 pub async fn work<L: Ledger, Q: Queue>(
     ledger: &L,
     home: &Q::Home,
@@ -60,39 +59,13 @@ pub async fn work<L: Ledger, Q: Queue>(
     progress: &LoopProgress,
     stop: &CancellationToken,
 ) -> Result<(), DispatchError> {
-    let mut worker = Worker::<L, Q> {
-        ledger: ledger.clone(),
-        home: home.clone(),
-        context: context.clone(),
-        stop: stop.clone(),
-        supervised: HashMap::new(),
-        tasks: JoinSet::new(),
-        queued: VecDeque::new(),
-        looks: Arc::new(Semaphore::new(LOOKS)),
-        due: BTreeSet::new(),
-        suspended: BTreeMap::new(),
-        version: 0,
-        round: VecDeque::new(),
-        next_round: Instant::now() + ROUND,
-        over: VecDeque::new(),
-        others: BTreeSet::new(),
-        is_off: false,
-    };
-    // Before anything is sent, it is known to whom never to.
-    while let Err(fault) = context.follow_suppressed(ledger).await {
-        if !ledger.is_shared() {
-            return Err(fault);
-        }
-        tracing::error!("{fault}");
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(REST) => {}
-        }
+    if !read_suppressed(ledger, context, stop).await? {
+        return Ok(());
     }
+    let mut worker = Worker::<L, Q>::new(ledger, home, context, stop);
     let mut accounts = context.accounts.changes();
-    let mut poll = tokio::time::interval(runtime::often(POLL));
-    let mut present = tokio::time::interval(PRESENT);
+    let mut poll = tokio::time::interval(runtime::often(POLL_INTERVAL));
+    let mut present = tokio::time::interval(HEARTBEAT_INTERVAL);
     for interval in [&mut poll, &mut present] {
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
@@ -101,23 +74,23 @@ pub async fn work<L: Ledger, Q: Queue>(
         let looked = tokio::select! {
             biased;
             () = stop.cancelled() => break Ok(()),
-            // First what comes seldom, so that nothing keeps it waiting for long.
-            _ = present.tick() => worker.see_others().await,
+            // The rare events first, so that frequent ones cannot delay them.
+            _ = present.tick() => worker.check_presence().await,
             _ = poll.tick() => worker.follow().await,
-            // Never closed while the context is there. What waits for an account may be sent now.
+            // Campaigns that wait for an account may be sent now. The context keeps the channel open.
             Ok(()) = accounts.changed() => {
                 worker.version = 0;
                 Ok(())
             }
             Some((id, prepared)) = registered.recv() => {
-                worker.look_at(id, Some(prepared));
+                worker.check(id, Some(prepared));
                 Ok(())
             }
             Some(ended) = worker.tasks.join_next() => match ended {
-                Ok((id, rest)) => worker.put_aside(id, rest),
+                Ok((id, rest)) => worker.schedule_check(id, rest),
                 Err(fault) => Err(DispatchError::Task(fault.to_string())),
             },
-            Ok(permit) = worker.looks.clone().acquire_owned(), if !worker.queued.is_empty() => {
+            Ok(permit) = worker.first_ticks.clone().acquire_owned(), if !worker.queued.is_empty() => {
                 worker.supervise_next(permit);
                 Ok(())
             }
@@ -125,8 +98,8 @@ pub async fn work<L: Ledger, Q: Queue>(
         match looked {
             Ok(()) => {}
             Err(fault) if ledger.is_shared() => {
-                tracing::error!("{fault}");
-                // It may come back with less than it had.
+                tracing::error!(error = %fault, "could not follow the campaigns; trying again");
+                // The ledger may come back without its most recent writes.
                 worker.version = 0;
                 tokio::select! {
                     biased;
@@ -142,138 +115,181 @@ pub async fn work<L: Ledger, Q: Queue>(
     };
     progress.end();
     while worker.tasks.join_next().await.is_some() {}
-    // Told last: the others take over what is left.
+    // Last: from now on other workers take over its campaigns.
     if let Err(fault) = ledger.depart().await {
-        tracing::warn!("{fault}");
+        tracing::warn!(error = %fault, "could not report the end of this worker");
     }
     done
 }
 
-/// What a worker knows of all campaigns.
+/// Reads the suppression list, before anything is sent. Returns `false` if the worker was stopped first.
+async fn read_suppressed<L: Ledger>(
+    ledger: &L,
+    context: &Context,
+    stop: &CancellationToken,
+) -> Result<bool, DispatchError> {
+    while let Err(fault) = context.follow_suppressed(ledger).await {
+        if !ledger.is_shared() {
+            return Err(fault);
+        }
+        tracing::error!(error = %fault, "could not read the suppression list; trying again");
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(false),
+            () = tokio::time::sleep(REST) => {}
+        }
+    }
+    Ok(true)
+}
+
+/// The state of a worker.
 struct Worker<L: Ledger, Q: Queue> {
     ledger: L,
     home: Q::Home,
     context: Context,
     stop: CancellationToken,
-    /// The campaigns with a supervisor, or soon to have one, and what wakes it.
+    /// The campaigns that have a supervisor or will soon get one, with its notification.
     supervised: HashMap<CampaignId, Arc<Notify>>,
     tasks: JoinSet<(CampaignId, Result<Rest, DispatchError>)>,
-    /// Those that are to be looked at next.
+    /// The campaigns that get a supervisor next.
     queued: VecDeque<(CampaignId, Option<Arc<Prepared>>)>,
-    looks: Arc<Semaphore>,
-    /// When campaigns that wait are to be looked at again.
+    /// Permits for first ticks.
+    first_ticks: Arc<Semaphore>,
+    /// The waiting campaigns, by the time at which they are checked again.
     due: BTreeSet<(Timestamp, CampaignId)>,
-    /// The campaigns that wait until their breaker is closed.
+    /// The campaigns that wait for a breaker to close.
     suspended: BTreeMap<Breaker, BTreeSet<CampaignId>>,
-    /// The version of the changes that were seen last.
+    /// The version up to which changes are known.
     version: u64,
-    /// Those that are still to be looked at in this round through all, and when the next one begins.
-    round: VecDeque<CampaignId>,
-    next_round: Instant,
-    /// The campaigns that have ended recently here, and when.
+    /// The campaigns that are left in this rescan.
+    rescan: VecDeque<CampaignId>,
+    /// When the next rescan begins.
+    next_rescan: Instant,
+    /// The campaigns that ended recently in this worker, each with the time.
     over: VecDeque<(Instant, CampaignId)>,
-    /// The workers that were there when it was looked last.
+    /// The workers that had a recent heartbeat at the last check.
     others: BTreeSet<u32>,
-    /// Whether this machine's clock was another than the ledger's when it was looked last.
-    is_off: bool,
+    /// Whether this machine's clock differed from the ledger's at the last check.
+    clock_differs: bool,
 }
 
 impl<L: Ledger, Q: Queue> Worker<L, Q> {
-    /// Looks at what has changed, and at what is due.
+    fn new(ledger: &L, home: &Q::Home, context: &Context, stop: &CancellationToken) -> Self {
+        Self {
+            ledger: ledger.clone(),
+            home: home.clone(),
+            context: context.clone(),
+            stop: stop.clone(),
+            supervised: HashMap::new(),
+            tasks: JoinSet::new(),
+            queued: VecDeque::new(),
+            first_ticks: Arc::new(Semaphore::new(MAX_FIRST_TICKS)),
+            due: BTreeSet::new(),
+            suspended: BTreeMap::new(),
+            version: 0,
+            rescan: VecDeque::new(),
+            next_rescan: Instant::now() + RESCAN_INTERVAL,
+            over: VecDeque::new(),
+            others: BTreeSet::new(),
+            clock_differs: false,
+        }
+    }
+
+    /// Checks the campaigns that have changed and those that are due.
     async fn follow(&mut self) -> Result<(), DispatchError> {
         self.context.follow_suppressed(&self.ledger).await?;
         let changes = self.ledger.changes(self.version).await?;
         self.version = changes.version;
         for id in changes.ids {
-            self.look_at(id, None);
+            self.check(id, None);
         }
         let now = self.ledger.time();
         while self.due.first().is_some_and(|(at, _)| *at <= now)
             && let Some((_, id)) = self.due.pop_first()
         {
-            self.look_at(id, None);
+            self.check(id, None);
         }
         metrics::gauge!("flowcast_campaigns_supervised").set(self.supervised.len() as f64);
         Ok(())
     }
 
-    /// Says when this machine's clock is another than the ledger's, which campaigns go by.
-    fn see_clock(&mut self) {
+    /// Logs when this machine's clock starts or stops to differ from the ledger's.
+    fn check_clock(&mut self) {
         let ahead = Timestamp::now().duration_since(self.ledger.time()).as_secs_f64();
-        let is_off = ahead.abs() > CLOCK_SKEW.as_secs_f64();
-        if is_off && !self.is_off {
+        let clock_differs = ahead.abs() > CLOCK_SKEW.as_secs_f64();
+        if clock_differs && !self.clock_differs {
             let (by, how) = (ahead.abs(), if ahead > 0.0 { "ahead of" } else { "behind" });
             tracing::warn!(
-                "this machine's clock is {by:.1} s {how} the ledger's, which campaigns go by; run an NTP client on both"
+                "this machine's clock is {by:.1} s {how} the ledger's, which campaigns use; run an NTP client on both"
             );
-        } else if self.is_off && !is_off {
+        } else if self.clock_differs && !clock_differs {
             tracing::info!("this machine's clock agrees with the ledger's again");
         }
-        self.is_off = is_off;
+        self.clock_differs = clock_differs;
     }
 
-    /// Says that it is there; whatever a worker looked after that has gone is looked at.
-    async fn see_others(&mut self) -> Result<(), DispatchError> {
+    /// Sends a heartbeat, and checks all campaigns if another worker is gone.
+    async fn check_presence(&mut self) -> Result<(), DispatchError> {
         let others = self.ledger.present().await?;
-        self.see_clock();
+        self.check_clock();
         if !self.others.is_subset(&others) {
-            tracing::info!("a worker has gone; the others look after its campaigns");
+            tracing::info!("a worker is gone; the others take over its campaigns");
             self.version = 0;
             self.remove_queues();
         }
         self.others = others;
-        self.go_round().await?;
-        self.look_at_breakers().await
+        self.rescan().await?;
+        self.check_breakers().await
     }
 
-    /// Removes the queues of campaigns that have ended recently once more: a worker that has gone may have made one again just
-    /// before it heard of the end.
+    /// Removes the queues of recently ended campaigns again.
+    ///
+    /// A worker that is gone may have declared one just before it noticed the end.
     fn remove_queues(&mut self) {
-        self.over.retain(|(at, id)| at.elapsed() < OVER && !self.supervised.contains_key(id));
+        self.over.retain(|(at, id)| at.elapsed() < ENDED_RETENTION && !self.supervised.contains_key(id));
         for (_, id) in &self.over {
             let (ledger, queue, id) = (self.ledger.clone(), Q::open(&self.home, id, 1), id.clone());
             tokio::spawn(async move {
-                // Another worker may have it sent again.
+                // An operator may have retried its messages.
                 let is_over = ledger.campaign(&id).await?.is_none_or(|campaign| campaign.state.is_over());
                 if is_over && let Err(error) = queue.remove().await {
-                    tracing::debug!(campaign = %id, "its queue was not removed again: {error}");
+                    tracing::debug!(campaign = %id, %error, "could not remove the queue again");
                 }
                 Ok::<_, LedgerError>(())
             });
         }
     }
 
-    /// Goes on with the round through all campaigns.
-    async fn go_round(&mut self) -> Result<(), DispatchError> {
-        if self.round.is_empty() && self.next_round <= Instant::now() {
-            self.round = self.ledger.changes(0).await?.ids.into();
-            self.next_round = Instant::now() + ROUND;
+    /// Continues the rescan of all campaigns.
+    async fn rescan(&mut self) -> Result<(), DispatchError> {
+        if self.rescan.is_empty() && self.next_rescan <= Instant::now() {
+            self.rescan = self.ledger.changes(0).await?.ids.into();
+            self.next_rescan = Instant::now() + RESCAN_INTERVAL;
         }
-        for id in self.round.drain(..self.round.len().min(A_SECOND)).collect::<Vec<_>>() {
-            self.look_at(id, None);
+        for id in self.rescan.drain(..self.rescan.len().min(A_SECOND)).collect::<Vec<_>>() {
+            self.check(id, None);
         }
         Ok(())
     }
 
-    /// Looks at what holds campaigns up: once for all that it holds. When it is time to try whether it
-    /// still must, one of them does.
-    async fn look_at_breakers(&mut self) -> Result<(), DispatchError> {
+    /// Checks each breaker once for all campaigns behind it. When a probe is due, one of them sends it.
+    async fn check_breakers(&mut self) -> Result<(), DispatchError> {
         let breakers: Vec<Breaker> = self.suspended.keys().cloned().collect();
         for breaker in breakers {
             match self.ledger.breaker(&breaker).await? {
                 Some(open) if open.probe_is_due => {
-                    // Any of them: one that has nothing to send can't try.
+                    // A random one, because one without pending messages cannot send a probe.
                     let campaigns = self.suspended.get(&breaker);
                     let nth = runtime::one_of(campaigns.map_or(1, BTreeSet::len));
                     if let Some(id) = campaigns.and_then(|all| all.iter().nth(nth).cloned()) {
-                        self.look_at(id, None);
+                        self.check(id, None);
                     }
                 }
                 Some(_) => {}
                 None => {
                     let all = self.suspended.remove(&breaker).unwrap_or_default();
                     for id in all {
-                        self.look_at(id, None);
+                        self.check(id, None);
                     }
                 }
             }
@@ -282,8 +298,8 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
         Ok(())
     }
 
-    /// Has a campaign looked at, once more where it already is.
-    fn look_at(&mut self, id: CampaignId, prepared: Option<Arc<Prepared>>) {
+    /// Notifies a campaign's supervisor, or queues the campaign for one.
+    fn check(&mut self, id: CampaignId, prepared: Option<Arc<Prepared>>) {
         if let Some(wake_up) = self.supervised.get(&id) {
             wake_up.notify_one();
         } else {
@@ -292,7 +308,7 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
         }
     }
 
-    /// Gives the next campaign a supervisor. The permit is its until it has looked once.
+    /// Starts a supervisor for the next campaign. It holds the permit during its first tick.
     fn supervise_next(&mut self, permit: OwnedSemaphorePermit) {
         let Some((id, prepared)) = self.queued.pop_front() else { return };
         let wake_up = self.supervised.entry(id.clone()).or_default().clone();
@@ -302,9 +318,11 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
             let supervised = async {
                 let Some(campaign) = ledger.campaign(&id).await? else { return Ok(Rest::UntilItChanges) };
                 if campaign.rehearsal != context.rehearses {
-                    // What was meant for a sandbox is never really sent, nor the other way round.
-                    let kind = if campaign.rehearsal { "a rehearsal" } else { "no rehearsal" };
-                    tracing::info!(campaign = %id, "left alone: it is {kind}");
+                    // A rehearsal goes only to a sandbox, and nothing else does.
+                    tracing::info!(
+                        campaign = %id, rehearsal = campaign.rehearsal,
+                        "campaign ignored: only a worker with --sandbox sends rehearsals, and sends nothing else"
+                    );
                     return Ok(Rest::UntilItChanges);
                 }
                 if Q::LASTS && is_small(&campaign) {
@@ -322,17 +340,21 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
                 }
             };
             let rest = AssertUnwindSafe(Box::pin(supervised)).catch_unwind().await;
-            let rest = rest.unwrap_or_else(|_| Err(DispatchError::Task("ended by itself".into())));
+            let rest = rest.unwrap_or_else(|_| Err(DispatchError::Task("a supervisor panicked".into())));
             (id, rest)
         });
     }
 
-    /// Remembers when a campaign is to be looked at again.
-    fn put_aside(&mut self, id: CampaignId, rest: Result<Rest, DispatchError>) -> Result<(), DispatchError> {
+    /// Remembers when a campaign is checked again.
+    fn schedule_check(
+        &mut self,
+        id: CampaignId,
+        rest: Result<Rest, DispatchError>,
+    ) -> Result<(), DispatchError> {
         let wake_up = self.supervised.remove(&id);
         let has_changed = wake_up.is_some_and(|wake_up| wake_up.notified().now_or_never().is_some());
         match rest {
-            Ok(_) if has_changed => self.look_at(id, None),
+            Ok(_) if has_changed => self.check(id, None),
             Ok(Rest::Until(at)) => {
                 self.due.insert((at, id));
             }
@@ -341,11 +363,11 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
             }
             Ok(Rest::UntilItChanges) => {}
             Ok(Rest::Over) => {
-                self.over.retain(|(at, _)| at.elapsed() < OVER);
+                self.over.retain(|(at, _)| at.elapsed() < ENDED_RETENTION);
                 self.over.push_back((Instant::now(), id));
             }
             Err(fault) if self.ledger.is_shared() => {
-                tracing::error!(campaign = %id, "{fault}");
+                tracing::error!(campaign = %id, error = %fault, "supervisor failed; trying again");
                 self.due.insert((self.ledger.time() + REST, id));
             }
             Err(fault) => return Err(fault),
@@ -354,12 +376,12 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
     }
 }
 
-/// Whether a campaign has a few batches only.
+/// Returns whether a campaign has at most [`FEW_BATCHES`] batches.
 fn is_small(campaign: &Campaign) -> bool {
     campaign.rows.div_ceil(campaign.batch_size.max(1) as u64) <= FEW_BATCHES
 }
 
-/// The broker hands over so many batches ahead at the most, for any account.
+/// Returns how many batches the broker delivers ahead, for any account.
 fn ahead(context: &Context, batch_size: usize) -> usize {
     context.accounts.usable().iter().map(|(_, account)| account.ahead(batch_size)).max().unwrap_or(1)
 }

@@ -35,7 +35,7 @@ const ANSWER_LIMIT: usize = 1 << 20;
 pub struct Reply {
     /// The HTTP status.
     pub status: u16,
-    /// `Retry-After`, in seconds or as a date.
+    /// The delay of `Retry-After`.
     pub retry_after: Option<Duration>,
     /// The body, or the part of it that could be read.
     pub body: Bytes,
@@ -146,7 +146,7 @@ impl Transport {
             Err(fault) => {
                 let is_unsent = gate.close();
                 let fault = fault.without_url();
-                tracing::debug!(is_unsent, "no answer: {}", chain(&fault));
+                tracing::debug!(is_unsent, error = chain(&fault), "no response");
                 let seconds = self.timeout.as_secs();
                 return Err(match (is_unsent, fault.is_timeout()) {
                     (true, true) => {
@@ -253,7 +253,9 @@ impl http_body::Body for GatedBody {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
         if !self.gate.start() {
-            return Poll::Ready(Some(Err(std::io::Error::other("the request was given up before it began"))));
+            return Poll::Ready(Some(Err(std::io::Error::other(
+                "the request was abandoned before it began",
+            ))));
         }
         Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
     }
@@ -328,7 +330,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_that_is_not_known_sent_nothing() {
+    async fn an_unknown_host_name_sent_nothing() {
         let mut request = request(1);
         request.url = "http://no-such-host.invalid/".parse().unwrap();
         assert!(matches!(transport().post(request, None).await, Err(Failure::NotSent(_))));
@@ -340,7 +342,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
-            stream.write_all(b"this is no TLS at all").await.unwrap();
+            stream.write_all(b"this is not TLS at all").await.unwrap();
         });
         let mut request = request(port);
         request.url = format!("https://127.0.0.1:{port}/").parse().unwrap();
@@ -348,7 +350,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn closed_while_the_request_goes_out_is_unknown() {
+    async fn a_connection_closed_while_the_request_goes_out_is_unknown() {
         let result = post_to(|mut stream| async move {
             let mut some = [0; 100];
             stream.read_exact(&mut some).await.unwrap();
@@ -358,13 +360,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn closed_after_the_request_is_unknown() {
+    async fn a_connection_closed_after_the_request_is_unknown() {
         let result = post_to(|mut stream| async move { read_all(&mut stream).await }).await;
         assert_eq!(result, Err(Failure::MayBeSent(DoubtCause::ConnectionLost.into())));
     }
 
     #[tokio::test]
-    async fn closed_within_the_answers_head_is_unknown() {
+    async fn a_connection_closed_within_the_head_of_the_response_is_unknown() {
         let result = post_to(|mut stream| async move {
             read_all(&mut stream).await;
             stream.write_all(b"HTTP/1.1 202 Acc").await.unwrap();
@@ -395,7 +397,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_cut_off_keeps_the_status_that_came_before_it() {
+    async fn a_truncated_body_keeps_its_status() {
         let reply = post_to(|mut stream| async move {
             read_all(&mut stream).await;
             stream
@@ -446,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gate_lets_out_or_closes_but_never_both() {
+    fn a_gate_either_releases_the_body_or_closes() {
         for _ in 0..2_000 {
             let gate = Gate { state: Arc::default(), start_by: None };
             let other = gate.clone();

@@ -1,4 +1,4 @@
-//! A broker in memory that does to batches what real ones do on bad days.
+//! A broker in memory that loses, duplicates and reorders batches.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::campaign::CampaignId;
 use crate::queue::{Queue, QueueError, QueuedBatch};
 use crate::runtime::one_of;
 
-/// The broker.
+/// The simulated broker.
 #[derive(Clone)]
 pub(super) struct Broker {
     world: Arc<World>,
@@ -31,7 +31,7 @@ struct State {
 #[derive(Default)]
 struct OneQueue {
     ready: VecDeque<QueuedBatch>,
-    /// Batches that a node has taken, by the number of their delivery.
+    /// Batches in flight with their node, by delivery tag.
     taken: BTreeMap<u64, (u32, QueuedBatch)>,
     arrived: Arc<Notify>,
 }
@@ -45,7 +45,7 @@ impl Broker {
         self.state.lock()
     }
 
-    /// A node's connection is gone: what it had taken is there again.
+    /// Requeues the batches that a node holds, as after a lost connection.
     pub(super) fn lose_connection(&self, node: u32) {
         for queue in self.state().queues.values_mut() {
             let theirs: Vec<u64> =
@@ -58,7 +58,7 @@ impl Broker {
         }
     }
 
-    /// Something happens to batches that wait.
+    /// Loses, duplicates or reorders queued batches.
     pub(super) fn misbehave(&self) {
         let mut state = self.state();
         let nth = one_of(state.queues.len());
@@ -79,7 +79,7 @@ impl Broker {
     }
 }
 
-/// A campaign's queue, as a worker sees it.
+/// A campaign's queue, as a worker's client.
 #[derive(Clone)]
 pub(super) struct Batches {
     broker: Broker,
@@ -88,7 +88,7 @@ pub(super) struct Batches {
     held: Arc<AtomicU64>,
 }
 
-/// A batch that a worker has taken.
+/// The receipt of a batch in flight.
 pub(super) struct Receipt {
     queue: Batches,
     tag: Option<u64>,
@@ -136,14 +136,14 @@ impl Queue for Batches {
     async fn publish(&self, batches: Vec<QueuedBatch>) -> Result<(), QueueError> {
         self.node.hop().await;
         if self.fails() {
-            return Err(QueueError::Failed("is away".into()));
+            return Err(QueueError::Failed("is unreachable".into()));
         }
         for batch in batches {
             self.put(batch);
         }
         self.node.hop().await;
-        // It has them, and its answer is lost.
-        if self.fails() { Err(QueueError::Failed("is away".into())) } else { Ok(()) }
+        // The broker has the batches, but the confirmation is lost.
+        if self.fails() { Err(QueueError::Failed("is unreachable".into())) } else { Ok(()) }
     }
 
     async fn next(&self) -> Result<(QueuedBatch, Receipt), QueueError> {
@@ -162,7 +162,7 @@ impl Queue for Batches {
     async fn acknowledge(&self, mut receipt: Receipt) -> Result<(), QueueError> {
         self.node.hop().await;
         if self.fails() {
-            return Err(QueueError::Failed("is away".into()));
+            return Err(QueueError::Failed("is unreachable".into()));
         }
         if let Some(tag) = receipt.tag.take() {
             self.with(|queue| drop(queue.taken.remove(&tag)));
@@ -173,7 +173,7 @@ impl Queue for Batches {
     async fn delay(&self, receipt: Receipt, batch: QueuedBatch, wait: Duration) -> Result<(), QueueError> {
         self.node.hop().await;
         if self.fails() {
-            return Err(QueueError::Failed("is away".into()));
+            return Err(QueueError::Failed("is unreachable".into()));
         }
         let queue = self.clone();
         queue.held.fetch_add(1, Ordering::Relaxed);

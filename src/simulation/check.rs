@@ -1,13 +1,13 @@
-//! What holds at the end of every run.
+//! The invariants at the end of a run.
 
 use std::collections::BTreeMap;
 
 use super::World;
 use crate::campaign::{CampaignId, CampaignState, MessageState, Phone, Rate};
 use crate::ledger::report_page;
-use crate::ledger::{ABANDONED, Campaigns, Cursor, Memory};
+use crate::ledger::{ABANDONED, Campaign, Campaigns, Cursor, Memory};
 
-/// Holds a campaign against what the provider knows.
+/// Compares a campaign's report with what the provider accepted.
 pub(super) async fn campaign(
     world: &World,
     ledger: &Memory,
@@ -30,12 +30,58 @@ pub(super) async fn campaign(
     let (mut states, mut counted) = (BTreeMap::new(), BTreeMap::<&str, u64>::new());
     for line in lines {
         *counted.entry(line.state.as_str()).or_default() += 1;
-        let phone: Phone = line.recipient.parse().map_err(|_| format!("{}: no number", line.recipient))?;
+        let phone: Phone =
+            line.recipient.parse().map_err(|_| format!("{}: invalid number", line.recipient))?;
         if states.insert(phone, line).is_some() {
-            return Err(format!("{id}: {} is there twice", phone.digits()));
+            return Err(format!("{id}: {} is in the report twice", phone.digits()));
         }
     }
+    compare_counts(&campaign, &counted, to.len().saturating_sub(states.len()) as u64)?;
     let counts = &campaign.counts;
+    if counts.open() > 0 {
+        return Err(format!("{id} is over with {} open", counts.open()));
+    }
+    let seen = world.seen();
+    // Recipients that were never planned got no message.
+    let is_cancelled = campaign.state == CampaignState::Cancelled;
+    for phone in to {
+        let taken = seen.taken.get(phone).copied().unwrap_or_default();
+        let allowed = 1 + seen.allowed.get(phone).copied().unwrap_or_default();
+        let who = phone.digits() % 10_000;
+        let Some(line) = states.get(phone) else {
+            if is_cancelled && taken == 0 {
+                continue;
+            }
+            return Err(format!("{id}: {who} is missing from the report; {taken} accepted"));
+        };
+        if taken > allowed {
+            return Err(format!("{id}: {who} got {taken} messages: {line:?}"));
+        }
+        let is_right = match line.state {
+            MessageState::Accepted => taken > 0,
+            // A rejected message was not accepted, but an earlier attempt may have been, if an operator resent it.
+            MessageState::Rejected => {
+                taken == 0 || line.code.as_deref() == Some(ABANDONED) || taken < allowed
+            }
+            MessageState::InDoubt => true,
+            MessageState::Skipped => taken == 0 || allowed > 1,
+            MessageState::Pending | MessageState::Sending => false,
+        };
+        if !is_right {
+            return Err(format!("{id}: {who}: {taken} accepted, which contradicts {line:?}"));
+        }
+        let faults = &world.faults;
+        let may_die = faults.crashes || faults.freezes || faults.is_slow || faults.loses || faults.broker;
+        if line.state == MessageState::InDoubt && !may_die && !seen.unknown.contains(phone) {
+            return Err(format!("{id}: {who} is in doubt without a cause: {line:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Compares a campaign's counts with those of its report.
+fn compare_counts(campaign: &Campaign, counted: &BTreeMap<&str, u64>, unplanned: u64) -> Result<(), String> {
+    let (id, counts) = (&campaign.id, &campaign.counts);
     for (state, count) in [
         ("pending", counts.pending),
         ("sending", counts.sending),
@@ -46,62 +92,25 @@ pub(super) async fn campaign(
     ] {
         let mut found = counted.get(state).copied().unwrap_or_default();
         if state == "skipped" && campaign.state == CampaignState::Cancelled {
-            // Rows that were never planned are in no report.
-            found += to.len() as u64 - states.len() as u64;
+            // A report has no unplanned rows.
+            found += unplanned;
         }
         if found != count {
-            return Err(format!("{id}: {count} are counted {state}, and {found} are"));
-        }
-    }
-    if counts.open() > 0 {
-        return Err(format!("{id} is over with {} open", counts.open()));
-    }
-    let seen = world.seen();
-    // Whoever was never planned was never sent to.
-    let is_cancelled = campaign.state == CampaignState::Cancelled;
-    for phone in to {
-        let taken = seen.taken.get(phone).copied().unwrap_or_default();
-        let allowed = 1 + seen.allowed.get(phone).copied().unwrap_or_default();
-        let who = phone.digits() % 10_000;
-        let Some(line) = states.get(phone) else {
-            if is_cancelled && taken == 0 {
-                continue;
-            }
-            return Err(format!("{id}: {who} is lost, and was taken {taken} times"));
-        };
-        if taken > allowed {
-            return Err(format!("{id}: {who} was sent to {taken} times: {line:?}"));
-        }
-        let is_right = match line.state {
-            MessageState::Accepted => taken > 0,
-            // What was refused was not taken; an earlier try may have been, where a person had it sent again.
-            MessageState::Rejected => {
-                taken == 0 || line.code.as_deref() == Some(ABANDONED) || taken < allowed
-            }
-            MessageState::InDoubt => true,
-            MessageState::Skipped => taken == 0 || allowed > 1,
-            MessageState::Pending | MessageState::Sending => false,
-        };
-        if !is_right {
-            return Err(format!("{id}: {who} was taken {taken} times: {line:?}"));
-        }
-        let faults = &world.faults;
-        let may_die = faults.crashes || faults.freezes || faults.is_slow || faults.loses || faults.broker;
-        if line.state == MessageState::InDoubt && !may_die && !seen.unknown.contains(phone) {
-            return Err(format!("{id}: {who} is in doubt for no reason: {line:?}"));
+            return Err(format!("{id}: the count of {state} is {count}, the report has {found}"));
         }
     }
     Ok(())
 }
 
-/// A send that was admitted may go out so many milliseconds after its limit has changed.
+/// How long after a change of the limit a request may go out by the previous limit, in milliseconds.
 const GRACE: i64 = 22;
 
-/// Holds what reached the provider against a limit as it changed: a bucket never has more than its burst, and a change
-/// gives it no token.
+/// Compares the requests at the provider with the changing limit.
+///
+/// A bucket never has more tokens than its burst, and a change of the limit adds none.
 pub(super) fn limit(world: &World, rates: &[(i64, Rate)]) -> Result<(), String> {
     let seen = world.seen();
-    // A millisecond is as exact as the simulation's clock is: what it was worth before a change stays in the bucket.
+    // The simulated clock is exact to a millisecond, whose tokens by the previous rate stay in the bucket.
     let inexact = rates.iter().map(|(_, rate)| rate.per_second()).fold(0.0, f64::max) / 500.0;
     let (mut rates, Some((mut last, first))) =
         (rates.iter().copied().skip(1).peekable(), rates.first().copied())
@@ -110,7 +119,7 @@ pub(super) fn limit(world: &World, rates: &[(i64, Rate)]) -> Result<(), String> 
     };
     let (mut rate, mut before, mut changed) = (first, first, last);
     let burst = |rate: Rate| f64::from(rate.burst().get());
-    // A bucket that nobody has used is full.
+    // An unused bucket is full.
     let (mut tokens, mut most) = (burst(rate), burst(rate));
     for (nth, (at, messages)) in seen.sent.iter().enumerate() {
         let mut come_back = |until: i64, rate: Rate, tokens: f64, most: f64| {
@@ -121,7 +130,7 @@ pub(super) fn limit(world: &World, rates: &[(i64, Rate)]) -> Result<(), String> 
         while let Some((when, next)) = rates.next_if(|(when, _)| when <= at) {
             let held = come_back(when, rate, tokens, most);
             tokens = if nth == 0 { burst(next) } else { held };
-            // What was admitted just before the change was taken out of the bucket as it was.
+            // Requests that were admitted just before the change used the previous bucket.
             most = tokens.max(burst(next)) + GRACE as f64 / 1000.0 * next.per_second();
             (before, changed, rate) = (rate, when, next);
         }
@@ -129,7 +138,7 @@ pub(super) fn limit(world: &World, rates: &[(i64, Rate)]) -> Result<(), String> 
             most = burst(rate);
         }
         tokens = come_back(*at, rate, tokens, most) - *messages as f64;
-        // What was admitted for a moment behind the change was so by the rate before it, and is owed to the bucket.
+        // Requests that were admitted shortly after the change used the previous rate: the bucket owes the difference.
         let owed = match at - changed {
             since if since < GRACE => {
                 since as f64 / 1000.0 * (before.per_second() - rate.per_second()).max(0.0)

@@ -1,5 +1,5 @@
-//! The ledger in memory, as a worker sees it over a bad network: questions and answers are late or lost, and what was
-//! not answered is asked again, as the client of Redis does.
+//! The ledger in memory behind a bad network: commands and replies are delayed or lost, and a command without a reply is
+//! repeated, as the Redis client does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::ledger::{
     SuppressionUpdate, Swap, Swapped, Texts,
 };
 
-/// A ledger at the other end of a network.
+/// A ledger behind a network.
 #[derive(Clone)]
 pub(super) struct Remote {
     pub(super) inner: Memory,
@@ -28,7 +28,7 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    /// Whether a question or an answer is lost.
+    /// Returns whether a command or a reply is lost.
     fn is_lost(&self) -> bool {
         self.node.world.goes_wrong(self.node.world.faults.loses, 0.004)
     }
@@ -38,7 +38,7 @@ impl Remote {
     }
 }
 
-/// Asks until there is an answer.
+/// Repeats a command until there is a reply.
 macro_rules! ask {
     ($remote:ident, $ledger:ident => $question:expr) => {{
         loop {

@@ -1,15 +1,15 @@
-//! The engine in a world of its own: the ledger in memory behind a bad network, a broker that loses and doubles, a
-//! provider that gives every answer, workers that crash and freeze, people who change their minds, and a clock that
-//! jumps ahead whenever everybody waits. One seed is one run, the same each time.
+//! Runs the engine in a simulated world: a ledger in memory behind a bad network, a broker that loses and duplicates batches,
+//! a provider that gives every response, workers that crash and freeze, operators, and a clock that jumps ahead when all
+//! tasks wait. A seed always gives the same run.
 //!
-//! `network.rs` checks what holds on the way, `check.rs` what holds at the end. The tests run the seeds of the commit and
-//! those that failed before; `just simulate SEEDS` runs many more; `FLOWCAST_SIMULATE_ONE=N` prints the story of one.
+//! `network.rs` checks the invariants during a run, `check.rs` those at its end. The tests run the seeds of the commit and
+//! those that once failed; `just simulate SEEDS` runs many more; `FLOWCAST_SIMULATE_ONE=N` prints the events of one.
 
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stderr,
-    reason = "a simulation that fails says so"
+    reason = "a failed simulation panics and prints its events"
 )]
 
 mod broker;
@@ -26,20 +26,20 @@ use crate::campaign::Phone;
 use crate::runtime::{chance, simulated};
 use parking_lot::{Mutex, MutexGuard};
 
-/// A rule that is broken on purpose, to see that the simulation finds it.
+/// A rule that is broken on purpose, to verify that the simulation detects it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Broken {
-    /// A record is written whatever revision it was made from.
+    /// A record is written without comparing its revision.
     VersionCheck,
-    /// A claim is written after its request went out.
+    /// A claim is written after its request.
     ClaimBeforeRequest,
-    /// A request goes out however old its claim is.
+    /// A request goes out even if its claim is too old.
     Gate,
-    /// What a claim that ran out was sending is sent again.
+    /// Messages of an expired claim are sent again.
     ExpiredIsInDoubt,
-    /// A request that may have gone out counts as one that did not.
+    /// A request that may have gone out counts as not sent.
     UnknownIsInDoubt,
-    /// Batches that the broker has lost are not missed.
+    /// Lost batches are not detected.
     LostBatches,
 }
 
@@ -54,24 +54,25 @@ impl Broken {
     ];
 }
 
-/// What goes wrong in a run. Each seed has some of it: what all of it together hides is found by a part.
+/// The faults of a run. Each seed has a random part of them, because some hide the effects of others.
 #[derive(Clone, Debug)]
-#[allow(clippy::struct_excessive_bools, reason = "each of them is there or not")]
+#[allow(clippy::struct_excessive_bools, reason = "each fault is on or off")]
 struct Faults {
     crashes: bool,
     freezes: bool,
-    /// The network to the ledger is slow now and then.
+    /// The network to the ledger is sometimes slow.
     is_slow: bool,
-    /// It loses questions and answers, which are asked again.
+    /// The network loses commands and replies, which are repeated.
     loses: bool,
-    /// The broker loses, doubles and reorders batches, and forgets who holds them.
+    /// The broker loses, duplicates and reorders batches, and redelivers those in flight.
     broker: bool,
-    /// The provider refuses, limits and breaks.
+    /// The provider refuses, limits and fails requests.
     provider: bool,
-    /// Requests are cut off and answers are lost.
+    /// Requests are cut off and responses are lost.
     cuts: bool,
+    /// Operators change campaigns.
     people: bool,
-    /// By how many milliseconds at the most the workers' clocks are off; they jump in between.
+    /// Largest clock skew of a worker, in milliseconds; the clocks jump.
     drift: i64,
     broken: Option<Broken>,
 }
@@ -94,28 +95,28 @@ impl Faults {
     }
 }
 
-/// What everybody in a run shares.
+/// The state that all parts of a run share.
 struct World {
     faults: Faults,
     state: Mutex<Seen>,
-    /// Whether the story is told as it happens.
+    /// Whether events are printed.
     tells: bool,
 }
 
-/// What is seen from outside of all of them.
+/// The observations of a run.
 #[derive(Default)]
 struct Seen {
-    /// From now on nothing goes wrong any more.
+    /// Whether all faults have ended.
     is_calm: bool,
-    /// How often the provider took a message to each recipient.
+    /// Number of messages that the provider accepted, by recipient.
     taken: BTreeMap<Phone, u32>,
-    /// Whom a person, or the job, has allowed to get it once more.
+    /// Number of duplicates that an operator or the job allowed, by recipient.
     allowed: BTreeMap<Phone, u32>,
-    /// Whose request had an outcome that nobody could know.
+    /// Recipients of requests whose outcome could not be known.
     unknown: BTreeSet<Phone>,
-    /// What should never have happened.
+    /// The first violated invariant.
     wrong: Option<String>,
-    /// When requests reached the provider, in milliseconds, and with how many messages.
+    /// When each request reached the provider, in milliseconds, and its number of messages.
     sent: Vec<(i64, usize)>,
 }
 
@@ -128,11 +129,12 @@ impl World {
         self.seen().is_calm
     }
 
-    /// Whether something of a kind goes wrong now.
+    /// Returns whether a fault of a kind happens now.
     fn goes_wrong(&self, kind: bool, share: f64) -> bool {
         kind && !self.is_calm() && chance() < share
     }
 
+    /// Prints an event, if events are printed.
     fn tell(&self, what: impl FnOnce() -> String) {
         if self.tells {
             let at = simulated::true_time().unwrap_or_default() - simulated::EPOCH;
@@ -141,7 +143,7 @@ impl World {
     }
 }
 
-/// Runs seeds on all processors; ends with the first that fails.
+/// Runs seeds on all processors. Stops at the first that fails.
 fn run_all(seeds: &[u64]) {
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     let failed = Arc::new(Mutex::new(None::<(u64, String)>));
@@ -162,7 +164,7 @@ fn run_all(seeds: &[u64]) {
     });
     if let Some((seed, why)) = failed.lock().take() {
         let _ = run::run(seed, None, true);
-        panic!("seed {seed} (FLOWCAST_SIMULATE_ONE={seed} tells its story): {why}");
+        panic!("seed {seed} (FLOWCAST_SIMULATE_ONE={seed} prints its events): {why}");
     }
 }
 
@@ -171,9 +173,9 @@ fn number(name: &str) -> Option<u64> {
 }
 
 #[test]
-fn nobody_is_sent_to_twice_or_lost_whatever_happens() {
+fn every_message_is_sent_at_most_once_and_none_is_lost() {
     if let Some(seed) = number("FLOWCAST_SIMULATE_ONE") {
-        // What the engine says of itself belongs to the story.
+        // With the engine's own logs.
         let _ = tracing_subscriber::fmt().with_writer(std::io::stderr).without_time().try_init();
         run::run(seed, None, true).unwrap();
         return;
@@ -185,16 +187,16 @@ fn nobody_is_sent_to_twice_or_lost_whatever_happens() {
     run_all(&(first..first + count).collect::<Vec<_>>());
 }
 
-/// How many seeds are run for each change.
+/// Number of seeds for each change.
 const SEEDS: u64 = 2_000;
 
-/// Seeds that once failed. What they found is mended; a change that brings it back is seen at once, as long as the
-/// simulation still plays them alike.
+/// Seeds that once failed. Their causes are fixed; a regression fails again as long as the seeds give the same runs.
 const FAILED_SEEDS: [u64; 6] =
     [10_237, 109_431, 423_398, 2_920_884_765_957, 1_439_306_553_534, 950_498_006_908];
 
-/// Returns the first seed of the commit that is checked out: each commit explores seeds of its own, and the same commit
-/// always the same. Without git, as in a source archive, all start at zero.
+/// Returns the first seed of the current commit, so that each commit explores other seeds.
+///
+/// Without git, e.g. in a source archive, it is zero.
 fn first_seed_of_commit() -> u64 {
     let mut git = std::process::Command::new("git");
     git.args(["rev-parse", "HEAD"]).current_dir(env!("CARGO_MANIFEST_DIR"));
@@ -204,7 +206,7 @@ fn first_seed_of_commit() -> u64 {
 }
 
 #[test]
-fn one_seed_is_one_run() {
+fn a_seed_always_gives_the_same_run() {
     for seed in 0..20 {
         let (one, again) = (run::run(seed, None, false), run::run(seed, None, false));
         assert_eq!(one, again, "seed {seed}");
@@ -212,11 +214,11 @@ fn one_seed_is_one_run() {
 }
 
 #[test]
-fn each_rule_that_is_broken_is_found() {
+fn every_broken_rule_is_detected() {
     for broken in Broken::ALL {
         let found = (0..2_000).find(|seed| run::run(*seed, Some(broken), false).is_err());
-        let seed = found.unwrap_or_else(|| panic!("nobody notices that {broken:?} is broken"));
+        let seed = found.unwrap_or_else(|| panic!("no seed detects that {broken:?} is broken"));
         let why = run::run(seed, Some(broken), false).unwrap_err();
-        eprintln!("{broken:?}: found by seed {seed}: {}", why.lines().next().unwrap_or_default());
+        eprintln!("{broken:?}: detected by seed {seed}: {}", why.lines().next().unwrap_or_default());
     }
 }

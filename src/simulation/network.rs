@@ -1,5 +1,5 @@
-//! The network to a provider, and the provider: every answer of the table, late, cut off, or never. It knows what it
-//! has taken.
+//! The network to a provider, and the provider. It gives every response of the table, also late, truncated or not at all, and
+//! knows what it has accepted.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,19 +16,19 @@ use crate::provider::Request;
 use crate::provider::transport::{Failure, Reply, SimulatedNetwork};
 use crate::runtime::{chance, one_of, simulated};
 
-/// A worker's way to the provider.
+/// A worker's network to the provider.
 pub(super) struct Network {
     pub(super) node: Arc<Node>,
     pub(super) ledger: Memory,
 }
 
-/// What becomes of a request that arrives.
+/// The result of a request that arrives.
 enum Answer {
-    /// Each message is taken or refused, and the answer says so.
+    /// Each message is accepted or rejected, and the response says which.
     Entries,
-    /// Nothing is taken, and the answer says so.
+    /// No message is accepted, and the response says so.
     Refused(u16, Value),
-    /// The answer says nothing that can be relied on; what was taken is known to the provider alone.
+    /// The response proves nothing; only the provider knows what it accepted.
     Unclear(u16, &'static str),
 }
 
@@ -69,18 +69,18 @@ async fn post(
         return Err(Failure::NotSent("refused".into()));
     }
     if world.faults.is_slow && world.goes_wrong(true, 0.02) {
-        // Connecting takes its time.
+        // A slow connection.
         sleep(Duration::from_secs_f64(chance() * 9.0)).await;
     }
     node.proceed().await;
     if start_by.is_some_and(|latest| Instant::now() >= latest) && world.faults.broken != Some(Broken::Gate) {
-        return Err(Failure::NotSent("the request was given up before it began".into()));
+        return Err(Failure::NotSent("the request was abandoned before it began".into()));
     }
     let left = timeout.saturating_sub(begun.elapsed());
     let to = recipients(&request.body);
-    // From here on it is on its way.
+    // The request is now in flight.
     if !ledger.are_being_sent(&to) {
-        let wrong = format!("worker {} sends what it has no claim for: {}", node.number, shown(&to));
+        let wrong = format!("worker {} sends without a claim: {}", node.number, shown(&to));
         world.tell(|| wrong.clone());
         world.seen().wrong.get_or_insert(wrong);
     }
@@ -90,7 +90,7 @@ async fn post(
         Err(Failure::MayBeSent(cause.into()))
     };
     if left.is_zero() || cuts(0.02) {
-        return unknown(DoubtCause::ConnectionLost, "cut off on the way there");
+        return unknown(DoubtCause::ConnectionLost, "the request is cut off");
     }
     world.seen().sent.push((simulated::true_time().unwrap_or_default(), to.len()));
     let (status, body) = match answer(world, &to) {
@@ -98,7 +98,7 @@ async fn post(
             let refused: Vec<bool> =
                 to.iter().map(|_| world.goes_wrong(world.faults.provider, 0.03)).collect();
             take(world, to.iter().zip(&refused).filter(|(_, refused)| !**refused).map(|(to, _)| *to));
-            world.tell(|| format!("worker {}: taken: {}, refused {refused:?}", node.number, shown(&to)));
+            world.tell(|| format!("worker {}: accepted: {}, rejected {refused:?}", node.number, shown(&to)));
             entries(&request.body, &refused)
         }
         Answer::Refused(status, body) => {
@@ -116,11 +116,11 @@ async fn post(
     };
     let latency = Duration::from_millis(if chance() < 0.5 { 0 } else { (chance() * 200.0) as u64 });
     if cuts(0.02) {
-        return unknown(DoubtCause::ConnectionLost, "the answer is cut off");
+        return unknown(DoubtCause::ConnectionLost, "the response is cut off");
     }
     if cuts(0.01) || latency >= left {
         sleep(left).await;
-        return unknown(DoubtCause::NoResponse, "no answer in time");
+        return unknown(DoubtCause::NoResponse, "no response in time");
     }
     sleep(latency).await;
     let retry_after = (status == 429).then(|| Duration::from_secs(1 + one_of(3) as u64));
@@ -135,7 +135,7 @@ fn take(world: &World, to: impl Iterator<Item = Phone>) {
 }
 
 fn answer(world: &World, to: &[Phone]) -> Answer {
-    // Some messages are always refused, with the whole request: it must be split until they stand alone.
+    // Some messages always fail their whole request, which must be split until they are alone.
     if world.faults.provider && to.iter().any(|phone| phone.digits() % 19 == 3) {
         let error = json!({ "code": 400, "message": "bad", "description": "bad" });
         return Answer::Refused(
@@ -162,7 +162,7 @@ fn answer(world: &World, to: &[Phone]) -> Answer {
     }
 }
 
-/// Whom a request goes to.
+/// Returns the recipients of a request.
 fn recipients(body: &[u8]) -> Vec<Phone> {
     let body: Value = serde_json::from_slice(body).unwrap();
     let to = |message: &Value| message["to"].as_str().unwrap().parse().unwrap();
@@ -172,7 +172,7 @@ fn recipients(body: &[u8]) -> Vec<Phone> {
     }
 }
 
-/// The answer that says of each message what became of it, in the interface that the request speaks.
+/// Returns the response with a result for each message, in the request's API.
 fn entries(request: &[u8], refused: &[bool]) -> (u16, String) {
     let request: Value = serde_json::from_slice(request).unwrap();
     let sid = || format!("sid-{:.9}", chance());

@@ -1,4 +1,4 @@
-//! A machine with a worker on it: alive, frozen or gone.
+//! A machine with a worker: alive, frozen or dead.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
@@ -10,12 +10,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::World;
 use crate::runtime::chance;
 
-/// A machine.
+/// A machine with a worker.
 pub(super) struct Node {
     pub(super) world: Arc<World>,
     pub(super) number: u32,
     is_dead: AtomicBool,
-    /// By how many milliseconds its clock is off.
+    /// Skew of its clock, in milliseconds.
     drift: AtomicI64,
     frozen_until: Mutex<Option<Instant>>,
 }
@@ -34,7 +34,7 @@ impl Node {
         Arc::new(node)
     }
 
-    /// Its clock jumps to another time.
+    /// Sets its clock to another random skew.
     pub(super) fn jump(&self) {
         let most = self.world.faults.drift;
         if most != 0 {
@@ -42,12 +42,12 @@ impl Node {
         }
     }
 
-    /// By how many milliseconds its clock is off.
+    /// Returns the skew of its clock, in milliseconds.
     pub(super) fn drift(&self) -> i64 {
         self.drift.load(Ordering::Relaxed)
     }
 
-    /// From here on nothing happens on it any more: whoever is about to do something never does.
+    /// Kills it: its tasks never continue.
     pub(super) fn die(&self) {
         self.is_dead.store(true, Ordering::Relaxed);
     }
@@ -56,12 +56,12 @@ impl Node {
         self.is_dead.load(Ordering::Relaxed)
     }
 
-    /// Stands still for so long.
+    /// Freezes it for a time.
     pub(super) fn freeze(&self, time: Duration) {
         *self.frozen_until.lock() = Some(Instant::now() + time);
     }
 
-    /// Goes on, if it is alive; when it is frozen, only when that is over.
+    /// Waits while it is frozen, and for ever if it is dead.
     pub(super) async fn proceed(&self) {
         loop {
             if self.is_dead() {
@@ -75,7 +75,7 @@ impl Node {
         }
     }
 
-    /// Sends something over the network, or waits for it.
+    /// Takes one way over the network, which may be slow.
     pub(super) async fn hop(&self) {
         self.proceed().await;
         if self.world.faults.is_slow && !self.world.is_calm() {

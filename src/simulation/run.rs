@@ -1,4 +1,4 @@
-//! One run: some campaigns, some workers, everything that happens to them, and a calm end.
+//! One run: campaigns and workers with faults, then a calm period in which all campaigns must end.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -29,13 +29,13 @@ use crate::limiter::{AccountLimits, Concurrency, Rates};
 use crate::provider::{Credentials, PROVIDERS, Transport};
 use crate::runtime::{chance, one_of, simulated};
 
-/// How long a request may take.
+/// Timeout for a request.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// A claim holds so much longer.
+/// How much longer than a request a claim lasts.
 const MARGIN: Duration = Duration::from_secs(10);
-/// After so long nothing goes wrong any more, at the latest.
+/// Longest period with faults, in seconds.
 const STORM: f64 = 60.0;
-/// And after so long more all campaigns are over.
+/// Period without faults within which all campaigns must end.
 const CALM: Duration = Duration::from_mins(30);
 
 /// A campaign of a run.
@@ -45,20 +45,20 @@ struct Sent {
     to: Vec<Phone>,
 }
 
-/// All that a run is made of.
+/// The parts of a run.
 struct Run {
     world: Arc<World>,
     ledger: Memory,
     broker: Broker,
     numbers: AtomicU32,
     kind: usize,
-    /// The limit of the account's messages, if it has one: since when it is what.
+    /// The account's limits of messages over time, each with its start, if it has a limit.
     rates: Vec<(i64, Rate)>,
     campaigns: Vec<Sent>,
     workers: Vec<Worker>,
 }
 
-/// A worker that is at work.
+/// A running worker.
 struct Worker {
     node: Arc<Node>,
     account: Arc<Account>,
@@ -66,7 +66,7 @@ struct Worker {
     task: JoinHandle<()>,
 }
 
-/// Runs a seed. Returns what happened, in a few words, or what should never have.
+/// Runs a seed. Returns a summary, or the violated invariant.
 pub(super) fn run(seed: u64, broken: Option<Broken>, tells: bool) -> Result<String, String> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
@@ -118,7 +118,7 @@ impl Run {
         run
     }
 
-    /// A limit of an account's messages, from now on.
+    /// Returns a random limit of messages that starts now.
     fn limit() -> (i64, Rate) {
         let (rate, burst) = (2 + one_of(20), 1 + one_of(6));
         let rate = format!("{rate}/s,burst={burst}").parse().unwrap();
@@ -133,7 +133,7 @@ impl Run {
             "message": { "type": "text", "text": { "body": "x" } },
         });
         if chance() < 0.7 {
-            // Small batches, so that a few rows are many of them.
+            // Small batches, so that a few rows make several.
             job["limits"] = json!({ "messages": format!("{}/s,burst={}", 5 + one_of(100), 1 + one_of(5)) });
         }
         if chance() < 0.1 {
@@ -142,7 +142,7 @@ impl Run {
         job
     }
 
-    /// What a worker on a node sends from.
+    /// Returns the account of a worker on a node.
     fn account(&self, node: &Arc<Node>) -> Arc<Account> {
         let credentials = Credentials {
             account_sid: "a".into(),
@@ -200,7 +200,7 @@ impl Run {
                 &campaign.prepared,
                 false,
                 false,
-                "a person",
+                "an operator",
                 &crate::ledger::UnmovedStore::default(),
             )
             .await
@@ -212,7 +212,7 @@ impl Run {
             self.happen(&people).await;
         }
         self.world.seen().is_calm = true;
-        self.world.tell(|| "from here on nothing goes wrong any more".into());
+        self.world.tell(|| "the faults end".into());
         if self.living().is_empty() {
             self.begin_worker();
         }
@@ -231,7 +231,7 @@ impl Run {
             }
             sleep(Duration::from_secs(5)).await;
         }
-        // What was under way when they ended is over, too.
+        // Requests that were in flight when the campaigns ended have ended too.
         for worker in self.workers.iter_mut().filter(|worker| !worker.node.is_dead()) {
             worker.stop.cancel();
             let ended = tokio::time::timeout(CALM, &mut worker.task).await;
@@ -261,7 +261,7 @@ impl Run {
         Ok(format!("{story}{} requests, {ended}", self.world.seen().sent.len()))
     }
 
-    /// The places of the workers that are there, and are not to end.
+    /// Returns the indices of the workers that are alive and not stopping.
     fn living(&self) -> Vec<usize> {
         let lives = |worker: &Worker| !worker.node.is_dead() && !worker.stop.is_cancelled();
         (0..self.workers.len()).filter(|nth| lives(&self.workers[*nth])).collect()
@@ -276,7 +276,7 @@ impl Run {
         true
     }
 
-    /// Something happens.
+    /// Causes a random event.
     async fn happen(&mut self, people: &Remote) {
         let faults = self.world.faults.clone();
         let living = self.living();
@@ -294,7 +294,7 @@ impl Run {
                 self.world.tell(|| format!("worker {} freezes for {time:.1?}", worker.node.number));
                 worker.node.freeze(time);
                 if chance() < 0.7 {
-                    // The broker believes that it is gone.
+                    // The broker closes the connection.
                     self.broker.lose_connection(worker.node.number);
                 }
             }
@@ -326,7 +326,7 @@ impl Run {
             }
             7 if !self.rates.is_empty() => {
                 let (at, rate) = Self::limit();
-                self.world.tell(|| format!("the limit is {rate} from now on"));
+                self.world.tell(|| format!("the limit is now {rate}"));
                 self.rates.push((at, rate));
                 for worker in &self.workers {
                     worker.account.limits.set_rates(Rates { messages: Some(rate), ..Rates::default() });
@@ -336,9 +336,9 @@ impl Run {
         }
     }
 
-    /// A person does something to a campaign.
+    /// Carries out an operator's action on a campaign.
     async fn act(&self, people: &Remote, id: &CampaignId, action: Action) {
-        self.world.tell(|| format!("a person: {id} {action:?}"));
+        self.world.tell(|| format!("an operator: {id} {action:?}"));
         if matches!(action, Action::Resolve { resend: true, .. }) {
             let states: HashMap<Phone, MessageState> = self.states(id).await.into_iter().collect();
             let recipients = self.campaigns.iter().filter(|campaign| campaign.id == *id);
@@ -346,8 +346,8 @@ impl Run {
             for phone in recipients.flat_map(|campaign| &campaign.to) {
                 let is_meant = match states.get(phone) {
                     Some(MessageState::InDoubt | MessageState::Sending) => true,
-                    // Where clocks differ, a later doubt may seem to be older than the request to
-                    // resolve, also one about a message that is not planned yet.
+                    // With clock skew, a later doubt may seem older than the action, even one about a message that is
+                    // not planned yet.
                     Some(MessageState::Pending) | None => self.world.faults.drift != 0,
                     Some(_) => false,
                 };
@@ -356,8 +356,8 @@ impl Run {
                 }
             }
         }
-        let asked = Control { id: id.clone(), action, by: Some("a person".into()), asked_at: None };
-        // What a campaign's state does not allow is refused.
+        let asked = Control { id: id.clone(), action, by: Some("an operator".into()), asked_at: None };
+        // An action that the campaign's state does not allow fails.
         let _ = control(people, &asked).await;
     }
 
@@ -373,7 +373,7 @@ impl Run {
         states
     }
 
-    /// The provider reports of some messages that it took.
+    /// Sends delivery reports for some accepted messages.
     async fn report(&self) {
         for Sent { id, .. } in &self.campaigns {
             let written = self.ledger.written(id).await.unwrap();

@@ -565,7 +565,7 @@ async fn a_worker_with_a_sandbox_needs_no_configuration_and_its_rehearsals_are_n
     let more = format!("{FAST}\n[audiences]\nroot = \".\"\n[http]\nlisten = \"127.0.0.1:0\"\n");
     service.fleet.world.write_account("exotel", &provider, &more);
     let _worker = service.fleet.worker_with(&["worker", "--embedded"]);
-    until("the rehearsal to be seen", || service.fleet.log().contains("left alone: it is a rehearsal")).await;
+    until("the rehearsal to be seen", || service.fleet.log().contains("campaign ignored")).await;
     service.fleet.world.write_audience(3);
     service.fleet.world.write_job(&crate::support::job());
     service.fleet.submit().await;

@@ -76,7 +76,7 @@ is_refused! {
                 "flow_message_version": "3", "flow_id": "1", "flow_token": "t", "flow_cta": "Go",
                 "flow_action": "data_exchange", "mode": "draft" } } },
         })));
-    } => "message interactive action parameters mode: a draft flow is for tests alone";
+    } => "message interactive action parameters mode: a draft flow is only for tests";
     a_packed_file_with_one_endless_row: |world: &World| {
         world.write("audience.csv.gz", packed(&format!("phone,name\n+919876543210,{}", "a".repeat(3 << 20))));
         world.write_job(&job_with("/audience/csv/path", json!("audience.csv.gz")));

@@ -216,7 +216,7 @@ async fn a_report_to_an_address_of_another_workers_key_comes_again() {
     until("the worker to be connected", || world.fleet.log().contains("health and metrics")).await;
     let mut answer = report().await;
     for _ in 0..50 {
-        if answer.1.contains("no key for the address") {
+        if answer.1.contains("no key for the URL") {
             break;
         }
         // Not connected yet: that is 503, too.

@@ -378,7 +378,7 @@ async fn batches_that_the_broker_lost_are_planned_again() {
     purge(&fleet.amqp, "flowcast.batches.c1").await;
     let status = fleet.until_state("c1", "completed").await;
     assert_eq!(status["counts"]["accepted"], 20_000, "{status}");
-    assert!(fleet.log().contains("in no queue: they are planned again"), "{}", fleet.log());
+    assert!(fleet.log().contains("pending messages are in no queue; planning them again"), "{}", fleet.log());
     assert_eq!(sandbox.stats()["sent_twice"], 0);
 }
 

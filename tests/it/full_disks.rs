@@ -227,7 +227,7 @@ async fn under_a_workers_own_files() {
     other["audience"]["csv"]["path"] = "people.xlsx".into();
     fleet.world.write_job(&other);
     fleet.submit().await;
-    until("the job to wait", || fleet.log().contains("a job can't be taken now, and is tried again")).await;
+    until("the job to wait", || fleet.log().contains("cannot take a job now; trying again")).await;
     disk.empty();
     let status = fleet.until_state("c1", "completed").await;
     assert_eq!(status["counts"]["accepted"], 20_000, "{status}");

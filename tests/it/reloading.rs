@@ -254,7 +254,7 @@ async fn a_job_that_waits_and_its_original_are_one_campaign() {
     let _worker = fleet.worker();
     until("the original to be sent", || sandbox.count() == 3).await;
     // Its copy comes back, and is known.
-    until("both to be registered", || fleet.log().matches("registered, 3 rows").count() == 2).await;
+    until("both to be registered", || fleet.log().matches("campaign registered").count() == 2).await;
     let listed = fleet.ok(&["campaigns", "--json"]).await.out;
     assert_eq!(serde_json::from_str::<Vec<Value>>(&listed).unwrap().len(), 1, "{listed}");
     assert_eq!(sandbox.count(), 3);
@@ -321,7 +321,7 @@ async fn a_job_waits_an_hour_for_its_account_and_is_refused_then() {
     assert_eq!(buried.remove(1).data, job("long-ago").to_string().into_bytes());
     assert_eq!(buried[1].data, nameless.to_string().into_bytes());
     insta::assert_snapshot!(buried[0].error, @r#"the account "mian" is not configured; did you mean "main"?. It waited for an hour"#);
-    insta::assert_snapshot!(buried[1].error, @r#"the account "mian" is not configured; did you mean "main"?. It has no id and was delivered before, so it may be waiting already under an id that it was given: put it back only if no campaign of it begins within an hour"#);
+    insta::assert_snapshot!(buried[1].error, @r#"the account "mian" is not configured; did you mean "main"?. It has no id and was delivered before, so it may already be waiting under a generated id: requeue it only if no campaign of it begins within an hour"#);
     assert!(buried.iter().all(|job| job.pointer == "/account"));
     assert_eq!(broker.buried(10).await.unwrap().0.len(), 3);
 }
