@@ -1,6 +1,7 @@
-//! Whichever ledger a process was told to use, so that what works on one is compiled once. It decides nothing: it
-//! delegates each call. A method that a trait provides, and a backend does otherwise, has to be here as well
-//! (`tests/it/architecture.rs` looks).
+//! The ledger that a process is configured to use, so that code that works on a ledger is compiled once.
+//!
+//! It decides nothing: it delegates each call. A provided method that a backend overrides must be delegated as well
+//! (`tests/it/architecture.rs` checks that).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -16,12 +17,12 @@ use super::{
 use crate::campaign::notice::{Notice, Noticed};
 use crate::campaign::{CampaignId, CampaignState, MessageRef, Phone, SkipReason};
 
-/// Whichever ledger a process was told to use.
+/// The ledger that a process is configured to use.
 #[derive(Clone)]
 pub enum AnyLedger {
-    /// That of one machine.
+    /// The store of one machine.
     Embedded(Sqlite),
-    /// That of a fleet.
+    /// The ledger of a fleet.
     Fleet(Redis),
 }
 

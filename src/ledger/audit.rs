@@ -1,4 +1,6 @@
-//! The audit log: what people did, whichever way it came. What flowcast does by itself is not in it.
+//! The audit log: actions of people, from the command line, the API and the dashboard.
+//!
+//! It does not contain what flowcast does automatically.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -6,32 +8,33 @@ use serde::{Deserialize, Serialize};
 use super::{LedgerError, Store};
 use crate::campaign::CampaignId;
 
-/// About how many acts are kept at the least, of all and of one campaign; the oldest go first.
+/// Approximate number of entries kept; the oldest are deleted first.
 pub(super) const KEPT: usize = 100_000;
+/// Approximate number of entries kept for one campaign.
 pub(super) const KEPT_OF_ONE: usize = 1000;
-/// The longest name of who did something, and the longest detail, in characters.
+/// Maximum length of a name and of a detail, in characters.
 const LONGEST: (usize, usize) = (100, 300);
 
-/// An act of a person.
+/// An entry of the audit log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Act {
-    /// When.
+    /// Time of the action.
     pub at: Timestamp,
-    /// Who: a token's name, a user at a host, or the way it came.
+    /// Who did it: a token's name, a user at a host, or the interface.
     pub who: String,
-    /// What was done, one word: `submit`, `pause`, `retry` and the like.
+    /// Code of the action, e.g. `submit`, `pause`, `retry`.
     pub what: String,
-    /// To which campaign, if to one.
+    /// The campaign, if the action was on one.
     pub campaign: Option<CampaignId>,
-    /// The same in words.
+    /// The action as a text.
     pub detail: String,
-    /// The path of the audience file that was uploaded or deleted; earlier versions did not keep it.
+    /// Path of the audience file that was uploaded or deleted; earlier versions did not store it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
 }
 
 impl Act {
-    /// An act of now. Names and codes may come from a queue: they stay on one line, and that a short one.
+    /// Returns an entry of now. Texts may come from a queue, so control characters are removed and lengths limited.
     pub fn new(who: &str, what: &str, campaign: Option<&CampaignId>, detail: &str) -> Self {
         let plain = |text: &str, longest| -> String {
             text.chars().filter(|c| !c.is_control()).take(longest).collect()
@@ -46,7 +49,7 @@ impl Act {
         }
     }
 
-    /// The same, done to an audience file.
+    /// Returns the entry with the audience file that it is about.
     #[must_use]
     pub fn to_file(self, path: &str) -> Self {
         Self { file: Some(path.to_owned()), ..self }
@@ -59,22 +62,27 @@ impl std::fmt::Display for Act {
     }
 }
 
-/// A part of the log, the newest first.
+/// A page of the log, newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ActPage {
-    /// The acts.
+    /// The entries.
     pub acts: Vec<Act>,
-    /// Where it goes on, `None` at the end.
+    /// Cursor of the next page, `None` at the end.
     pub next: Option<String>,
 }
 
-/// The log of a ledger.
+/// The audit log.
 pub trait Audit: Store {
-    /// Writes an act down.
+    /// Writes an entry.
     fn log(&self, act: Act) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
-    /// The acts, the newest first, those of one campaign or all: so many, from where a page before says that
-    /// it goes on. What is no such place is the beginning.
+    /// Returns a page of entries, newest first, of one campaign or of all.
+    ///
+    /// `from` is the cursor of the page before.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::NoPlace`] if `from` is not a cursor.
     fn acts(
         &self,
         campaign: Option<&CampaignId>,
@@ -83,7 +91,7 @@ pub trait Audit: Store {
     ) -> impl Future<Output = Result<ActPage, LedgerError>> + Send;
 }
 
-/// A page out of one act more than it has room for, each with its place.
+/// Returns a page from up to `limit + 1` entries with their cursors.
 pub(super) fn page(mut found: Vec<(String, Act)>, limit: usize) -> ActPage {
     let more = found.len() > limit;
     found.truncate(limit);
@@ -96,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_act_of_an_earlier_version_is_read_without_its_file() {
+    fn an_entry_of_an_earlier_version_is_read_without_a_file() {
         let act = Act::new("asha", "upload", None, "uploaded a.csv (1 row)");
         let earlier = serde_json::to_string(&act).unwrap();
         assert!(!earlier.contains("file"), "{earlier}");

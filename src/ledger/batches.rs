@@ -1,55 +1,63 @@
 //! What a backend stores of a campaign's batches: their records, read and replaced by compare-and-swap.
 //!
-//! A backend decides nothing. What may become of a message is decided in `draft.rs`; who asks for it is in `claims.rs`,
-//! `decisions.rs`, `evidence.rs` and `replays.rs`, once for all backends.
+//! A backend decides nothing. The rules for messages are in `draft.rs`; `claims.rs`, `decisions.rs`, `evidence.rs` and
+//! `replays.rs` use them, once for all backends.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::claims::Purpose;
-use super::draft::Change;
+use super::change::Change;
 use super::record::BatchRecord;
 use super::{LedgerError, PlannedBatch, Store};
 use crate::campaign::CampaignId;
 
-/// The code of messages in doubt that a person has given up. A retry takes them only by this name:
-/// they may have been delivered.
+/// Code of messages in doubt that an operator abandoned. They may have been delivered, so a retry includes them only if
+/// it names the code.
 pub const ABANDONED: &str = "abandoned";
-/// How many batches are written at once where many are.
+/// Maximum number of batches written concurrently.
 pub(super) const WINDOW: usize = 64;
-/// How many batches are read together.
+/// Number of batches read with one call.
 pub(super) const PAGE: u32 = 100;
-/// A request must begin so long before its claim runs out, its own time-out not counted.
+/// Time between the latest start of a request plus its timeout, and the expiry of its claim.
 pub(super) const MARGIN: Duration = Duration::from_secs(5);
 
-/// What a backend keeps of a batch.
+/// A batch as a backend stores it.
 #[derive(Clone, Debug)]
 pub struct StoredBatch {
-    /// Whom it goes to.
+    /// Its recipients.
     pub batch: PlannedBatch,
-    /// What became of its messages.
+    /// The states of its messages.
     pub record: BatchRecord,
 }
 
-/// What is to be swapped.
+/// Why messages are claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To send them.
+    Send,
+    /// To probe an open breaker: granted while the breaker suspends the campaign.
+    Probe,
+}
+
+/// A compare-and-swap of a batch.
 #[derive(Clone, Copy)]
 pub struct Swap<'s> {
-    /// The batch. It is written down where it is not known yet.
+    /// The batch. It is stored if it is not yet.
     pub(super) batch: &'s PlannedBatch,
-    /// For what the campaign must admit claims, where it must.
+    /// The purpose for which the campaign must admit claims, if the change contains a claim.
     pub(super) purpose: Option<Purpose>,
-    /// What changes.
+    /// The change.
     pub(super) change: &'s Change,
 }
 
 impl Swap<'_> {
-    /// Whether it claims messages.
+    /// Returns whether it claims messages.
     #[cfg(test)]
     pub(crate) fn is_claim(&self) -> bool {
         self.purpose.is_some()
     }
 
-    /// What it comes to: the batch, and the states of its messages.
+    /// Returns the batch and the new states of its messages, for a trace.
     #[cfg(test)]
     pub(crate) fn shown(&self) -> String {
         let states = self.change.record.iter().flat_map(BatchRecord::each);
@@ -59,27 +67,29 @@ impl Swap<'_> {
     }
 }
 
-/// What became of a swap.
+/// The result of a compare-and-swap.
 #[derive(Debug)]
 pub enum Swapped {
     /// It was written.
     Done {
-        /// How many messages of the campaign are open; or more, where nothing was settled.
+        /// Number of open messages of the campaign; it may be too large if nothing was settled.
         open: u64,
-        /// Whether others are still to be told of each response.
+        /// For each response whether it still has to be published.
         responses: Vec<bool>,
     },
-    /// The record is another one by now: read it again, judge anew.
+    /// Another writer changed the record: read it again and decide again.
     Stale,
     /// The campaign admits no claims.
     NotAdmitted,
-    /// The campaign has ended, and a message would be pending again.
+    /// The campaign has ended, and the change would make a message pending.
     Ended,
 }
 
 impl Swapped {
-    /// What becomes of a swap whose batch is not written down in a campaign that is over: it stays so, because
-    /// nobody would look after its messages. None of them was ever claimed, so there is nothing to record.
+    /// Returns the result for a batch that is not stored when its campaign has ended.
+    ///
+    /// The batch is not stored then, because no worker would send its messages. They were never claimed, so there is
+    /// nothing to record.
     pub(super) fn unplanned(purpose: Option<Purpose>) -> Self {
         match purpose {
             Some(_) => Self::NotAdmitted,
@@ -88,53 +98,54 @@ impl Swapped {
     }
 }
 
-/// Which batches are listed.
+/// A list of batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listed {
-    /// Those with messages pending or being sent.
+    /// Batches with pending or sending messages.
     Open,
-    /// Those with messages rejected or in doubt.
+    /// Batches with rejected messages or messages in doubt.
     Failed,
-    /// All that are written down.
+    /// All stored batches.
     All,
 }
 
 /// The batches of campaigns. All writes are atomic and durable when they return.
 pub trait Batches: Store {
-    /// A token for a claim: no other claim has it, and no other process makes it.
+    /// Returns a token for a claim, unique among all claims of all processes.
     fn token(&self) -> u64;
 
-    /// Whether a claim runs out while its caller lives.
+    /// Returns whether a claim can expire while its process lives.
     fn claims_run_out(&self) -> bool;
 
-    /// What is kept of batches, by their numbers; `None` of one that is not known.
+    /// Returns batches by number, `None` for one that is not stored.
     fn load(
         &self,
         id: &CampaignId,
         numbers: &[u32],
     ) -> impl Future<Output = Result<Vec<Option<StoredBatch>>, LedgerError>> + Send;
 
-    /// Writes a change, if the record is still the one that it was made from.
+    /// Writes a change if the record is still the one that it was made from.
     ///
     /// # Errors
     ///
-    /// When there is no such campaign, or the batch is known with other recipients.
+    /// If the campaign does not exist, or the batch is stored with different recipients.
     fn swap_batch(&self, swap: Swap<'_>) -> impl Future<Output = Result<Swapped, LedgerError>> + Send;
 
-    /// Holds what this worker has written of a campaign lately against what is there, and writes again what is
-    /// gone. Returns whether it did; a ledger that can't go back has nothing to compare.
+    /// Compares this worker's recent writes for a campaign with the ledger, and restores lost ones.
+    ///
+    /// Returns whether it did. The default is for a ledger that cannot lose writes.
     fn compare(&self, id: &CampaignId) -> impl Future<Output = Result<bool, LedgerError>> + Send {
         let _ = id;
         std::future::ready(Ok(false))
     }
 
-    /// The claims whose callers are gone, some of them: token and batch.
+    /// Returns some of the expired claims: token and batch.
     fn due_claims(
         &self,
         id: &CampaignId,
     ) -> impl Future<Output = Result<Vec<(u64, u32)>, LedgerError>> + Send;
 
-    /// A claim that holds nothing any more is forgotten.
+    /// Deletes a claim that holds no messages.
     fn forget_claim(
         &self,
         id: &CampaignId,
@@ -142,27 +153,27 @@ pub trait Batches: Store {
         batch: u32,
     ) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
-    /// The numbers of batches, ascending.
+    /// Returns the numbers of batches, ascending.
     fn listed(
         &self,
         id: &CampaignId,
         listed: Listed,
     ) -> impl Future<Output = Result<Vec<u32>, LedgerError>> + Send;
 
-    /// The batches that are to be queued again, and since when.
+    /// Returns the batches to requeue, each with a number that grows with each decision.
     fn replays(
         &self,
         id: &CampaignId,
     ) -> impl Future<Output = Result<BTreeMap<u32, u64>, LedgerError>> + Send;
 
-    /// The values that are kept of batches.
+    /// Returns the stored values of batches' messages, by position.
     fn payloads(
         &self,
         id: &CampaignId,
         numbers: &[u32],
     ) -> impl Future<Output = Result<Vec<BTreeMap<u8, String>>, LedgerError>> + Send;
 
-    /// How far the messages of batches have come, as it is kept.
+    /// Returns the stored delivery progress of batches.
     fn deliveries(
         &self,
         id: &CampaignId,

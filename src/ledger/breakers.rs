@@ -1,5 +1,6 @@
-//! Circuit breakers: what suspends campaigns together, because their account is refused or a flow is
-//! blocked.
+//! Circuit breakers: they suspend campaigns together, because the provider refuses an account or blocks a Flow.
+//!
+//! When a breaker opens and closes is decided in `dispatch`; this is what a backend stores.
 
 use std::time::Duration;
 
@@ -8,40 +9,40 @@ use jiff::Timestamp;
 use super::{LedgerError, Store};
 use crate::campaign::Phone;
 
-/// What suspends campaigns together when it is open.
+/// A circuit breaker: while it is open, it suspends the campaigns of its scope.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Breaker {
     /// The account.
     pub account: String,
-    /// How much of it.
+    /// The part of the account that it suspends.
     pub scope: BreakerScope,
 }
 
-/// How much of an account a breaker suspends.
+/// The part of an account that a breaker suspends.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum BreakerScope {
-    /// All of it.
+    /// The whole account.
     Account,
-    /// What is sent from a number of it.
+    /// Messages from a sender number.
     Sender(Phone),
-    /// What sends flows, whichever, from a number of it.
+    /// Messages with any Flow from a sender number.
     SenderFlows(Phone),
-    /// What uses a flow.
+    /// Messages with a Flow.
     Flow(String),
 }
 
 impl Breaker {
-    /// The breaker of a whole account.
+    /// Returns the breaker of a whole account.
     pub fn account(account: impl Into<String>) -> Self {
         Self { account: account.into(), scope: BreakerScope::Account }
     }
 
-    /// That of a flow.
+    /// Returns the breaker of a Flow.
     pub fn flow(account: impl Into<String>, flow: impl Into<String>) -> Self {
         Self { account: account.into(), scope: BreakerScope::Flow(flow.into()) }
     }
 
-    /// As it stands beside its account: `account`, `sender NUMBER`, `flows NUMBER`, or `flow ID`.
+    /// Returns the stored scope: `account`, `sender NUMBER`, `flows NUMBER`, or `flow ID`.
     pub fn word(&self) -> String {
         match &self.scope {
             BreakerScope::Account => "account".into(),
@@ -51,7 +52,7 @@ impl Breaker {
         }
     }
 
-    /// The same read again.
+    /// Reads a stored scope.
     pub fn read(account: &str, word: &str) -> Option<Self> {
         let number = |digits: &str| Phone::from_digits(digits.parse().ok()?);
         let scope = match word.split_once(' ') {
@@ -64,7 +65,7 @@ impl Breaker {
         Some(Self { account: account.into(), scope })
     }
 
-    /// Whether it is tried again by itself: a flow that `WhatsApp` has blocked is not, because it must not be sent.
+    /// Returns whether it is probed: a Flow that `WhatsApp` blocked is not, because it must not be sent.
     pub fn probes(&self) -> bool {
         !matches!(self.scope, BreakerScope::Flow(_))
     }
@@ -82,28 +83,29 @@ impl std::fmt::Display for Breaker {
     }
 }
 
-/// Why a breaker is open.
+/// An open breaker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenBreaker {
-    /// Why, and what to do.
+    /// Why it is open, and what to do.
     pub reason: String,
-    /// Since when.
+    /// Time when it opened.
     pub since: Timestamp,
-    /// When it is next tried whether it still has to be; `None` for one that is not tried again by itself.
+    /// Time of the next probe; `None` if it is not probed.
     pub probe_at: Option<Timestamp>,
-    /// Whether that time has come, by the ledger's clock.
+    /// Whether a probe is due, by the ledger's clock.
     pub probe_is_due: bool,
 }
 
-/// After so long an account that is held is first tried again, with one request.
+/// Delay of the first probe, a single request.
 pub const FIRST_PROBE: Duration = Duration::from_secs(5);
-/// The waits between tries double up to this.
+/// Maximum delay between probes; delays double up to it.
 pub const LAST_PROBE: Duration = Duration::from_mins(15);
 
-/// The breakers of all workers. All writes are atomic and durable when they return.
+/// The breakers, shared by all workers. All writes are atomic and durable when they return.
 pub trait Breakers: Store {
-    /// Opens a breaker, or says why one that is open still is. With `probes` it is tried again by itself.
-    /// Returns whether it was closed.
+    /// Opens a breaker, or changes the reason of an open one. Returns whether it was closed.
+    ///
+    /// With `probes` it is probed.
     fn open_breaker(
         &self,
         breaker: &Breaker,
@@ -111,14 +113,13 @@ pub trait Breakers: Store {
         probes: bool,
     ) -> impl Future<Output = Result<bool, LedgerError>> + Send;
 
-    /// Why a breaker is open, if it is.
+    /// Returns a breaker, if it is open.
     fn breaker(
         &self,
         breaker: &Breaker,
     ) -> impl Future<Output = Result<Option<OpenBreaker>, LedgerError>> + Send;
 
-    /// Takes the turn to try whether a breaker must still be open; the next comes after twice the time.
-    /// Only one caller gets it.
+    /// Takes a due probe of a breaker; the delay until the next one doubles. Only one caller gets it.
     fn half_open(&self, breaker: &Breaker) -> impl Future<Output = Result<bool, LedgerError>> + Send;
 
     /// Closes a breaker. Returns whether it was open.
@@ -130,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_breaker_reads_back_whatever_a_job_calls_its_flow() {
+    fn a_stored_breaker_is_read_with_any_name_of_a_flow() {
         let number = || "+912248931479".parse().unwrap();
         let others =
             [BreakerScope::Account, BreakerScope::Sender(number()), BreakerScope::SenderFlows(number())];

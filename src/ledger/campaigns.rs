@@ -1,50 +1,49 @@
-//! Campaigns: registered once, moved from state to state, looked after by one worker at a time.
+//! What a backend stores of campaigns: the job, the state, the counters, and the lease of the worker that leads.
 //!
-//! The legal moves are `campaign/state.rs`'s; what else changes with a move is decided here. A backend
-//! keeps it.
+//! It decides nothing: the legal transitions are in `campaign/state.rs`, what else changes with them in `transitions.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Breaker, DeliveryCounts, LedgerError, Store};
 use crate::campaign::delivery::{STEPS, Times};
 use crate::campaign::{CampaignId, CampaignState, Reason};
 
-/// How long a worker holds the lease of a campaign after its last heartbeat for it.
+/// Time for which a worker holds the lease of a campaign after its last heartbeat.
 pub const LEASE: Duration = Duration::from_secs(10);
-/// How long a worker counts as there after it last said so. Longer than [`LEASE`]: when others see that
-/// it has gone, its leases have run out.
+/// Time for which a worker counts as present after its last presence heartbeat. Longer than [`LEASE`]: when others see
+/// that a worker is gone, its leases have expired.
 pub const PRESENCE: Duration = Duration::from_secs(12);
 
-/// A campaign that asks to be registered.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+/// A campaign to register.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NewCampaign {
     /// Its id.
     pub id: CampaignId,
-    /// Whether the job named the id, rather than being given one.
+    /// Whether the job contains the id; otherwise it was generated.
     pub named: bool,
-    /// What people call it.
+    /// Its display name.
     pub name: Option<String>,
-    /// Whether a campaign without a name may be one that is known: then its content finds it.
+    /// Whether a job without an id may be a known campaign, found by its fingerprint.
     pub again: bool,
     /// The account that sends it.
     pub account: String,
-    /// The job's digest: the same job has the same.
+    /// Digest of the job.
     pub fingerprint: String,
-    /// The job itself, a JSON text.
+    /// The job, JSON.
     pub job: String,
-    /// The audience's columns, so that its batches can be sent where the audience is not.
+    /// The audience's columns, for workers that do not have the audience.
     pub columns: Vec<String>,
-    /// The digest of the audience's bytes.
+    /// Digest of the audience's bytes.
     pub audience: String,
-    /// How many rows the audience has.
+    /// Number of rows of the audience.
     pub rows: u64,
-    /// How many messages a full batch has. Fixed here, so that a later plan cuts the same batches.
+    /// Number of messages of a full batch. Stored, so that a later plan makes the same batches.
     pub batch_size: usize,
-    /// Whether it goes to a sandbox: a rehearsal, which the real campaign replaces.
+    /// Whether it is a rehearsal in a sandbox, which the real campaign replaces.
     pub rehearsal: bool,
     /// Who submitted it.
     #[serde(default)]
@@ -56,24 +55,24 @@ pub struct NewCampaign {
 pub struct Campaign {
     /// Its id.
     pub id: CampaignId,
-    /// What people call it.
+    /// Its display name.
     pub name: Option<String>,
     /// The account that sends it.
     pub account: String,
-    /// Where it stands.
+    /// Its state.
     pub state: CampaignState,
     /// The state that was last published as an event.
     pub published: Option<CampaignState>,
-    /// How many states were published, at the least: it tells an event of one apart from that of the same state before.
+    /// Minimum number of states published: it distinguishes an event from an earlier one of the same state.
     pub announced: u64,
-    /// Why it is held, or what a running one waits for.
+    /// Why it is held, or what it waits for while it runs.
     pub reason: Option<Reason>,
-    /// The breaker that suspends it with others, where one does.
+    /// The breaker that suspends it, if one does.
     pub suspended_by: Option<Breaker>,
-    /// How many messages were rejected and settled before it last began to run: what a person has let
-    /// pass is not counted against it again.
+    /// Numbers of messages rejected and settled before it last started to run: `stop_when` does not count them again
+    /// after an operator resumed the campaign.
     pub forgiven: (u64, u64),
-    /// Whether the whole audience is planned; until then `counts.total` still grows.
+    /// Whether the whole audience is planned; until then `counts.total` grows.
     pub planned: bool,
     /// Messages and skipped rows by state.
     pub counts: Counts,
@@ -81,31 +80,31 @@ pub struct Campaign {
     pub skipped: BTreeMap<String, u64>,
     /// Rejected messages by the provider's code.
     pub rejected: BTreeMap<String, u64>,
-    /// The text to each code of rejected messages.
+    /// Text of each code of messages rejected or not delivered.
     pub texts: BTreeMap<String, String>,
-    /// Messages settled a second, over the last ten seconds.
+    /// Messages settled per second, over the last ten seconds.
     pub rate: f64,
-    /// How many messages have come how far after the provider took them.
+    /// Accepted messages by delivery progress.
     pub delivery: DeliveryCounts,
-    /// Messages that could not be delivered, by the provider's code; `texts` has the texts.
+    /// Messages not delivered, by the provider's code; `texts` has the texts.
     pub undelivered: BTreeMap<String, u64>,
-    /// How long each step took.
+    /// Duration of each delivery step.
     pub took: [Times; STEPS.len()],
-    /// The digest of the audience's bytes.
+    /// Digest of the audience's bytes.
     pub audience: String,
-    /// How many rows the audience has.
+    /// Number of rows of the audience.
     pub rows: u64,
-    /// How many messages a full batch has.
+    /// Number of messages of a full batch.
     pub batch_size: usize,
-    /// When it was last asked to be paused or cancelled, in microseconds since 1970: what was asked for before does not undo
-    /// that. 0 where it never was, and where nothing is asked for by way of a queue.
+    /// Time of the last request to pause or cancel it, in microseconds since 1970: an earlier request does not undo it.
+    /// 0 without one, and in a ledger without a queue for requests.
     pub stop_asked_at: i64,
-    /// Messages of batches below this number that nobody has claimed, as far as the ledger knows, may have been sent
-    /// all the same: they are in doubt. 0 unless the ledger went back and a person said so.
+    /// Batch number below which messages that the ledger knows as never claimed are in doubt. 0 unless the ledger lost
+    /// writes and an operator decided so.
     pub doubt_below: u32,
     /// Whether it went to a sandbox.
     pub rehearsal: bool,
-    /// Who submitted it; not known of those that an earlier version registered.
+    /// Who submitted it; unknown for campaigns that an earlier version registered.
     pub created_by: Option<String>,
     /// When it was registered.
     pub submitted_at: Timestamp,
@@ -115,76 +114,75 @@ pub struct Campaign {
     pub finished_at: Option<Timestamp>,
 }
 
-/// How many messages are in which state. The total is always the sum of the others.
+/// Messages by state. The total is the sum of the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Counts {
-    /// All rows so far.
+    /// All planned rows.
     pub total: u64,
     /// Not sent yet.
     pub pending: u64,
-    /// Claimed.
+    /// Claimed by a worker.
     pub sending: u64,
-    /// Taken by the provider.
+    /// Accepted by the provider.
     pub accepted: u64,
-    /// Refused by it.
+    /// Rejected by the provider.
     pub rejected: u64,
-    /// One of the two.
+    /// Accepted or rejected: unknown which.
     pub in_doubt: u64,
-    /// Rows that are not sent.
+    /// Not sent, on purpose.
     pub skipped: u64,
 }
 
 impl Counts {
-    /// What is still to be done.
+    /// Returns the number of messages that are not settled.
     pub fn open(&self) -> u64 {
         self.pending + self.sending
     }
 }
 
-/// A campaign's job as it was registered.
+/// A campaign's registered job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredJob {
-    /// The JSON text.
+    /// The job, JSON.
     pub job: String,
     /// The audience's columns.
     pub columns: Vec<String>,
 }
 
-/// What workers must look at.
+/// Campaigns that changed since a version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CampaignChanges {
     /// The campaigns.
     pub ids: Vec<CampaignId>,
-    /// The version to ask with next.
+    /// The version for the next call.
     pub version: u64,
 }
 
-/// What a worker learns with its heartbeat for a campaign.
+/// The result of a heartbeat for a campaign.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lease {
-    /// Whether this worker holds it: it plans, completes and publishes.
+    /// Whether this worker leads the campaign: it plans, completes and publishes.
     pub leads: bool,
-    /// How many batches all workers have taken and are not done with.
+    /// Number of batches that all workers hold.
     pub held: u64,
-    /// What the ledger may have forgotten: nothing is sent before that is clear.
+    /// Writes that the ledger may have lost: nothing is sent until that is resolved.
     pub gap: Option<Gap>,
 }
 
-/// The ledger is another one than it was — it was started again, a replica has taken over, a backup was restored —
-/// and may have forgotten the last of what it was told.
+/// Recent writes that the ledger may have lost: it restarted, failed over, or was restored from a backup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gap {
-    /// When the ledger last heard of the campaign before, as it is now.
+    /// Last heartbeat for the campaign before that, as far as the ledger knows.
     pub from: Option<Timestamp>,
-    /// When it was noticed; nothing was claimed since.
+    /// When it was detected; nothing was claimed since.
     pub to: Option<Timestamp>,
-    /// The workers that have not said yet that what they have written is there: session, and when it was last heard.
+    /// The workers that have not compared their journals yet: session and last heartbeat.
     pub silent: Vec<(u32, Timestamp)>,
-    /// Whether the whole ledger was emptied while workers ran: what is there is what those wrote again that still ran.
+    /// Whether the ledger was emptied while workers ran: it contains only what running workers restored.
     pub emptied: bool,
 }
 
-/// For what a campaign admits claims. It is kept beside the state, so that a backend need not know it.
+/// Which claims a campaign admits. It is stored with the state, so that a backend does not interpret the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admits {
     All,
@@ -210,64 +208,65 @@ impl Admits {
     }
 }
 
-/// The campaigns that there are. All writes are atomic and durable when they return.
+/// The campaigns. All writes are atomic and durable when they return.
 pub trait Campaigns: Store {
-    /// Whether another process can take over from this one while it runs.
+    /// Returns whether several processes can send from this ledger.
     fn is_shared(&self) -> bool;
 
-    /// Registers a campaign, or finds it as it is.
+    /// Registers a campaign, or returns the registered one. Returns also whether it is new.
     ///
-    /// A rehearsal gives way to the real campaign of the same id. A job without an id that may be
-    /// known from before is found by its content. Returns also whether it is new.
+    /// A rehearsal is replaced by the real campaign with the same id. A job without an id is found by its fingerprint if
+    /// `again` is set.
     ///
     /// # Errors
     ///
-    /// When the id is taken by other content.
+    /// If the id exists with different content.
     fn register(
         &self,
         new: NewCampaign,
     ) -> impl Future<Output = Result<(Campaign, bool), LedgerError>> + Send;
 
-    /// A campaign, as it is now.
+    /// Returns a campaign.
     fn campaign(&self, id: &CampaignId)
     -> impl Future<Output = Result<Option<Campaign>, LedgerError>> + Send;
 
-    /// How many messages of a campaign are open. Cheaper than all of the campaign.
+    /// Returns the number of open messages of a campaign; cheaper than the whole campaign.
     fn open(&self, id: &CampaignId) -> impl Future<Output = Result<u64, LedgerError>> + Send;
 
-    /// The ids of campaigns, the newest first: so many of those that were registered before one. That one is
-    /// named with the moment of its registration, in milliseconds since 1970, for when it is forgotten: then those
-    /// of the same moment may come again, and none is left out.
+    /// Returns up to `count` ids of campaigns registered before `before`, newest first.
+    ///
+    /// `before` includes the time of registration, in milliseconds since 1970, in case that campaign is removed: then
+    /// campaigns with the same time may be returned again, and none is missed.
     fn ids_before(
         &self,
         before: Option<&(CampaignId, i64)>,
         count: usize,
     ) -> impl Future<Output = Result<Vec<CampaignId>, LedgerError>> + Send;
 
-    /// Which campaigns have changed since version `known`, of those that workers must look after: those
-    /// that have not ended, and those whose end was not published. With 0, all of them. Costs nothing
-    /// for those that have not changed.
+    /// Returns the active campaigns that changed since version `known`; with 0 all active ones.
+    ///
+    /// A campaign is active until it has ended and its end is published. Unchanged campaigns cost nothing.
     fn changes(&self, known: u64) -> impl Future<Output = Result<CampaignChanges, LedgerError>> + Send;
 
-    /// A campaign's job.
+    /// Returns a campaign's job.
     fn job(&self, id: &CampaignId) -> impl Future<Output = Result<StoredJob, LedgerError>> + Send;
 
-    /// Puts a campaign among those that are looked after.
+    /// Makes a campaign active.
     fn activate(&self, id: &CampaignId) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
-    /// Puts a campaign among those that have changed, so that every worker looks at it.
+    /// Marks a campaign as changed, so that every worker reads it.
     fn touch(&self, id: &CampaignId) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
-    /// Says that this worker is there, which counts for [`PRESENCE`], and returns the sessions of all
-    /// that are.
+    /// Sends a presence heartbeat, valid for [`PRESENCE`]. Returns the sessions of all present workers.
     fn present(&self) -> impl Future<Output = Result<BTreeSet<u32>, LedgerError>> + Send;
 
-    /// Says that this worker is gone.
+    /// Removes this worker from the present ones.
     fn depart(&self) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
-    /// Writes what of a campaign moves with its state — the state, its reason and what suspends it, what
-    /// is forgiven, when it started and ended — if the state is still the one that is `known`; with
-    /// `settled` only if it is planned to its end and has nothing open. Returns whether it did.
+    /// Writes the fields that change with a campaign's state, if the state is still `known`. Returns whether it did.
+    ///
+    /// The fields are the state, its reason, the breaker that suspends it, `forgiven`, `stop_asked_at`, `doubt_below`, and the
+    /// times of start and end. With `settled` they are written only if the plan is complete and no message is open.
     fn swap_campaign(
         &self,
         known: CampaignState,
@@ -275,36 +274,37 @@ pub trait Campaigns: Store {
         after: Campaign,
     ) -> impl Future<Output = Result<bool, LedgerError>> + Send;
 
-    /// Writes down that a state was published as an event.
+    /// Records that a state was published as an event.
     fn published(
         &self,
         id: &CampaignId,
         state: CampaignState,
     ) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
-    /// Says that this worker looks after a campaign and holds so many of its batches. It must be said
-    /// again within [`LEASE`], or the worker counts as gone.
+    /// Sends a heartbeat for a campaign: this worker works on it and holds `held` of its batches.
+    ///
+    /// It is valid for [`LEASE`].
     fn heartbeat(
         &self,
         id: &CampaignId,
         held: u64,
     ) -> impl Future<Output = Result<Lease, LedgerError>> + Send;
 
-    /// What the ledger may have forgotten of a campaign, as far as that is not clear yet.
+    /// Returns the writes that the ledger may have lost for a campaign, if that is unresolved.
     fn gap(&self, id: &CampaignId) -> impl Future<Output = Result<Option<Gap>, LedgerError>> + Send {
         let _ = id;
         std::future::ready(Ok(None))
     }
 
-    /// The gap is closed: a person has decided what becomes of what may have been sent in it.
+    /// Closes a gap, after an operator decided about the messages that may have been sent in it.
     fn close_gap(&self, id: &CampaignId) -> impl Future<Output = Result<(), LedgerError>> + Send {
         let _ = id;
         std::future::ready(Ok(()))
     }
 
-    /// Says that this worker does not look after a campaign any more.
+    /// Releases this worker's lease of a campaign, and its heartbeat.
     fn release(&self, id: &CampaignId) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
-    /// Forgets a campaign.
+    /// Removes a campaign.
     fn remove(&self, id: &CampaignId) -> impl Future<Output = Result<(), LedgerError>> + Send;
 }

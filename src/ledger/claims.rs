@@ -1,48 +1,49 @@
 //! Claims: granted before a request, recorded after its response, expired when their worker is gone.
 //!
-//! Every write reads a batch's record, decides on it as a value (`draft.rs`), and has the backend replace it if nobody else
-//! has (compare-and-swap). Nothing here sends a request or knows a backend.
+//! A write decides on a batch's record as a value (`draft.rs`) and lets the backend replace the record by
+//! compare-and-swap; on a conflict it reads the record and decides again. Nothing here sends a request or knows a backend.
 
 use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
 use super::batches::MARGIN;
-use super::draft::{Counter, Draft};
+use super::change::Counter;
+use super::draft::Draft;
 use super::record::BatchRecord;
-use super::{Batches, LedgerError, PlannedBatch, Swap, Swapped};
+use super::{Batches, LedgerError, PlannedBatch, Purpose, Swap, Swapped};
 use crate::campaign::{CampaignId, Doubt, DoubtCause, MessageState, SkipReason};
 
-/// What became of a claimed message, or of a pending one that is not sent at all.
+/// The outcome of a claimed message, or of a pending one that is not sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The provider took it.
+    /// The provider accepted it.
     Accepted {
-        /// Its SID there.
+        /// The provider's id of the message.
         sid: String,
     },
-    /// The provider refused it.
+    /// The provider rejected it.
     Rejected {
-        /// Its code.
+        /// The provider's code.
         code: String,
-        /// Its text; kept once a code.
+        /// Its text; stored once for each code.
         detail: String,
     },
     /// Accepted or rejected: unknown which.
     InDoubt(Doubt),
-    /// Proven not taken: it may be sent again.
+    /// Proven not accepted: it may be sent again.
     Released,
-    /// Never sent.
+    /// Not sent, on purpose.
     Skipped {
         /// Why.
         reason: SkipReason,
-        /// What exactly.
+        /// The reason in detail.
         detail: String,
     },
 }
 
 impl Outcome {
-    /// The state it leads to.
+    /// Returns the state it leads to.
     pub fn state(&self) -> MessageState {
         match self {
             Self::Accepted { .. } => MessageState::Accepted,
@@ -54,36 +55,27 @@ impl Outcome {
     }
 }
 
-/// Why messages are claimed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// To send them.
-    Send,
-    /// To see whether what suspends their campaign still does: granted while it is suspended.
-    Probe,
-}
-
-/// Messages that a caller may send now.
+/// Messages that the caller may send now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claim {
-    /// Their places in the batch.
+    /// Their positions in the batch.
     pub messages: Vec<u8>,
-    /// Whether the campaign runs; if not, nothing was granted, and the batch is to be kept.
+    /// Whether the campaign admits the claim; if not, nothing was granted, and the batch must be kept.
     pub running: bool,
-    /// Names the claim; its outcomes are recorded under it.
+    /// Token of the claim; the outcomes are recorded with it.
     pub token: u64,
-    /// The request must begin before this moment, or not at all: later the claim may have run out.
+    /// Latest start of the request: later, the claim may expire before the request's timeout.
     pub start_by: Option<Instant>,
 }
 
-/// What became of a message, and what is needed to send it again.
+/// The outcome of a message, and the values to send it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
-    /// Its place in the batch.
+    /// Its position in the batch.
     pub message: u8,
-    /// What became of it.
+    /// Its outcome.
     pub outcome: Outcome,
-    /// Its values, kept as long as it may be sent again.
+    /// Its values, stored as long as it may be sent again.
     pub payload: Option<String>,
 }
 
@@ -93,45 +85,46 @@ impl From<(u8, Outcome)> for Recorded {
     }
 }
 
-/// Something that is to be written of a batch.
+/// A write to a batch.
 #[derive(Clone, Debug)]
 pub enum BatchWrite {
-    /// Claims messages, under a token that no other claim has.
+    /// Claims messages.
     Claim {
-        /// The token.
+        /// A token that no other claim has.
         token: u64,
-        /// Which of them.
+        /// Positions of the messages.
         messages: Vec<u8>,
-        /// What for.
+        /// Why they are claimed.
         purpose: Purpose,
     },
-    /// Records what became of messages, under the token of their claim.
+    /// Records the outcomes of messages.
     Record {
-        /// The token.
+        /// The token of their claim.
         token: u64,
-        /// What became of them.
+        /// The outcomes.
         outcomes: Vec<Recorded>,
-        /// What the provider calls the request that says so.
+        /// The provider's id of the request.
         request: Option<String>,
     },
-    /// Messages are in doubt that nobody has claimed, as far as the ledger knows: it came back older than it was.
+    /// Puts messages in doubt that the ledger knows as never claimed, because it lost recent writes.
     Doubt {
-        /// Which of them.
+        /// Positions of the messages.
         messages: Vec<u8>,
     },
 }
 
-/// What a write came to.
+/// The result of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {
-    /// What a claim was granted.
+    /// The granted claim.
     Claimed(Claim),
-    /// How many messages of the campaign are open.
+    /// Number of open messages of the campaign.
     Recorded(u64),
 }
 
-/// Writes some things of a batch, together. `known` is its record, where it is known; afterwards it
-/// is what was written.
+/// Writes to a batch, several writes in one step.
+///
+/// `known` is the batch's record, if it is known; afterwards it is the written one.
 ///
 /// # Errors
 ///
@@ -143,7 +136,7 @@ pub async fn write<L: Batches>(
     writes: &[BatchWrite],
 ) -> Result<Vec<Written>, LedgerError> {
     let (mut admits, mut has_ended) = (true, false);
-    // A batch that nobody has touched is the usual case; a swap finds it out where it is not.
+    // An unchanged batch is the usual case; the compare-and-swap fails if it is not.
     let mut record = known.take().unwrap_or_else(|| BatchRecord::new(batch.recipients.len()));
     let last = record.revision;
     let mut is_read = false;
@@ -165,8 +158,7 @@ pub async fn write<L: Batches>(
                     Written::Claimed(Claim { messages, running: true, token: *token, start_by })
                 }
                 BatchWrite::Claim { token, messages, .. } => {
-                    // An earlier try under this token may have been written, and is not followed by
-                    // a request any more.
+                    // An earlier attempt with this token may have been written: no request follows it.
                     let released = messages.iter().map(|message| (*message, Outcome::Released).into());
                     draft.settle(*token, &released.collect::<Vec<_>>());
                     Written::Claimed(Claim { token: *token, ..Claim::default() })
@@ -183,12 +175,12 @@ pub async fn write<L: Batches>(
             });
         }
         let change = draft.finish();
-        // Nothing is compared where nothing is written: that there is nothing to write is judged by
-        // a record that was just read.
+        // Without a write nothing is compared: only a record that was just read proves that there is
+        // nothing to write.
         if change.record.is_some() || is_read {
             match ledger.swap_batch(Swap { batch, purpose, change: &change }).await? {
-                // An answer that took long may tell of a claim that is old already; asked for
-                // again under the same token, it holds anew.
+                // After a slow response the claim may be old already: claimed again with the same token, it gets
+                // a new deadline.
                 Swapped::Done { .. }
                     if purpose.is_some() && ledger.claims_run_out() && asked.elapsed() >= MARGIN => {}
                 Swapped::Done { open, .. } => {
@@ -208,13 +200,13 @@ pub async fn write<L: Batches>(
         record = record_of(ledger, batch).await?;
         is_read = true;
         if record.revision < last && ledger.compare(&batch.campaign).await? {
-            // What this worker had written was gone, and is there again.
+            // A write of this worker was lost, and is restored now.
             record = record_of(ledger, batch).await?;
         }
     }
 }
 
-/// A batch's record, as it is now.
+/// Reads a batch's record.
 pub async fn record_of<L: Batches>(ledger: &L, batch: &PlannedBatch) -> Result<BatchRecord, LedgerError> {
     match ledger.load(&batch.campaign, &[batch.number]).await?.pop().flatten() {
         Some(stored) if stored.batch == *batch => Ok(stored.record),
@@ -223,13 +215,14 @@ pub async fn record_of<L: Batches>(ledger: &L, batch: &PlannedBatch) -> Result<B
     }
 }
 
-/// Claims messages of a batch before their request goes out; returns those that were pending
-/// and are this caller's now. No other caller gets them until they are recorded. A campaign
-/// that does not run grants nothing, but for a probe.
+/// Claims pending messages of a batch before their request. Returns those that were granted.
+///
+/// No other caller gets them until their outcomes are recorded. A campaign that does not run grants nothing, except to
+/// a probe while a breaker suspends it.
 ///
 /// # Errors
 ///
-/// When the batch is known with other recipients.
+/// If the batch is stored with different recipients.
 pub async fn claim<L: Batches>(
     ledger: &L,
     batch: PlannedBatch,
@@ -243,9 +236,10 @@ pub async fn claim<L: Batches>(
     }
 }
 
-/// Records what became of messages, after the answer. A move that is not legal from the state
-/// in which the message is by now changes nothing; a message goes back to pending only for the
-/// claim that holds it. Returns how many messages of the campaign are open.
+/// Records the outcomes of messages after the response. Returns the number of open messages of the campaign.
+///
+/// An outcome that is illegal in the message's present state changes nothing; only the claim that holds a message can
+/// make it pending again.
 pub async fn record<L: Batches>(
     ledger: &L,
     id: &CampaignId,
@@ -261,10 +255,11 @@ pub async fn record<L: Batches>(
     }
 }
 
-/// Turns the claims of callers that are gone to in doubt, or with `resend` to pending again.
-/// Returns how many messages that were.
+/// Expires claims whose deadline has passed: their messages become in doubt, or with `resend` pending.
+///
+/// Returns the number of messages.
 pub async fn expire<L: Batches>(ledger: &L, id: &CampaignId, resend: bool) -> Result<u64, LedgerError> {
-    // Where no claim runs out nobody else could have taken over: its caller is certainly gone.
+    // If claims cannot expire while their process lives, the process is certainly gone.
     let cause = if ledger.claims_run_out() { DoubtCause::ClaimExpired } else { DoubtCause::ProcessEnded };
     let mut expired = 0;
     loop {
@@ -277,7 +272,7 @@ pub async fn expire<L: Batches>(ledger: &L, id: &CampaignId, resend: bool) -> Re
                 ledger.forget_claim(id, token, batch).await?;
                 continue;
             };
-            // Its caller may have renewed it before the record was read; if after, the swap fails.
+            // It may have been renewed before the record was read; if after, the compare-and-swap fails.
             if !ledger.due_claims(id).await?.contains(&claim) {
                 continue;
             }
@@ -296,8 +291,9 @@ pub async fn expire<L: Batches>(ledger: &L, id: &CampaignId, resend: bool) -> Re
     }
 }
 
-/// Writes again what is known of one batch and is gone: its record as it was, the SIDs of its messages by place,
-/// and texts. Returns how many messages that were.
+/// Restores lost writes of a batch: its record, the SIDs of its messages by position, and texts.
+///
+/// Returns the number of restored messages.
 pub(super) async fn restore(
     ledger: &impl Batches,
     batch: &PlannedBatch,

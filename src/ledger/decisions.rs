@@ -1,48 +1,49 @@
-//! What a person decides about messages: retry, resend, give up, cancel.
+//! Decisions of an operator about messages: retry, resend, abandon, cancel.
 //!
-//! A decision changes records only; what is to be sent again goes to the queue by `replays.rs`.
+//! A decision changes records only: `replays.rs` lists the batches to requeue.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::batches::WINDOW;
 use super::draft::Draft;
-use super::{Batches, LedgerError, Listed, Swap, Swapped};
-use crate::campaign::CampaignId;
+use super::{Batches, Campaigns, LedgerError, Listed, PlannedSoFar, Plans, Reporting, Swap, Swapped};
 use crate::campaign::codes::is_unsent;
+use crate::campaign::{CampaignId, SkipReason};
 
-/// Which messages a person decides about, and how.
+/// A decision about messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Rejected ones are sent again; with codes, those with one of them, and those that a report failed with one that
-    /// says they were not sent on ([`codes::is_unsent`](crate::campaign::codes::is_unsent)).
+    /// Sends rejected messages again; with codes only those with one of the codes, and those that a report failed with one
+    /// of the codes if it means that they were not sent on ([`codes::is_unsent`](crate::campaign::codes::is_unsent)).
     Retry(Vec<String>),
-    /// Those in doubt are sent again.
+    /// Sends messages in doubt again.
     Resend {
-        /// Since this time at the latest, in milliseconds since 1970: nobody has seen a doubt that came up later.
+        /// Only those in doubt since this time or earlier, in milliseconds since 1970: the operator did not see later ones.
         until: i64,
     },
-    /// Those in doubt count as rejected, under [`ABANDONED`].
+    /// Rejects messages in doubt, with the code [`ABANDONED`](super::ABANDONED).
     Abandon {
-        /// Since this time at the latest, in milliseconds since 1970.
+        /// Only those in doubt since this time or earlier, in milliseconds since 1970.
         until: i64,
     },
-    /// Pending ones are skipped, because the campaign was cancelled.
+    /// Skips pending messages, because the campaign was cancelled.
     Cancel,
-    /// Pending ones are skipped, because the campaign's `expires_at` has passed while nothing of it was sent.
+    /// Skips pending messages, because the campaign's `expires_at` passed before they were sent.
     Expire,
-    /// Pending ones are in doubt, because the ledger came back older than it was.
+    /// Puts pending messages in doubt, because the ledger lost recent writes.
     Doubt,
 }
 
 impl Decision {
-    /// Whether it is also about messages that the provider took and a report failed.
+    /// Returns whether it includes accepted messages that a report failed.
     fn is_of_unsent(&self) -> bool {
         matches!(self, Self::Retry(codes) if codes.iter().any(|code| is_unsent(code)))
     }
 }
 
-/// Does what a person decided; returns for how many messages. Those that are to be sent again
-/// are pending then, and their batches among [`replays::due`](super::replays::due).
+/// Applies a decision. Returns the number of messages that it changed.
+///
+/// Messages to send again become pending, and [`replays::due`](super::replays::due) returns their batches.
 pub async fn decide<L: Batches>(ledger: &L, id: &CampaignId, decision: Decision) -> Result<u64, LedgerError> {
     let listed = match decision {
         Decision::Cancel | Decision::Expire | Decision::Doubt => Listed::Open,
@@ -55,7 +56,7 @@ pub async fn decide<L: Batches>(ledger: &L, id: &CampaignId, decision: Decision)
     window.try_fold(0, |sum, done| async move { Ok(sum + done) }).await
 }
 
-/// Does what a person decided for one batch, again as often as somebody else was quicker.
+/// Applies a decision to one batch, until no other writer interferes.
 async fn decide_batch(
     ledger: &impl Batches,
     id: &CampaignId,
@@ -72,6 +73,34 @@ async fn decide_batch(
         let swap = Swap { batch: &stored.batch, purpose: None, change: &change };
         if change.is_empty() || matches!(ledger.swap_batch(swap).await?, Swapped::Done { .. }) {
             return Ok(decided);
+        }
+    }
+}
+
+/// Counts the unplanned rows of a campaign that has ended as skipped. Returns their number.
+///
+/// Their number is known from the intake. They are in no report, because they were never read. If the ledger lost
+/// writes and some of the rows may have been sent, none is counted.
+///
+/// # Errors
+///
+/// If the ledger fails.
+pub async fn skip_unplanned(
+    ledger: &(impl Campaigns + Plans + Reporting),
+    id: &CampaignId,
+    reason: SkipReason,
+) -> Result<u64, LedgerError> {
+    loop {
+        let batches = ledger.written(id).await?;
+        let rows = ledger.plan(id).await?.checkpoint.rows;
+        let Some(campaign) = ledger.campaign(id).await? else { return Ok(0) };
+        // Some of the rows may have been sent in batches that the ledger lost.
+        if campaign.planned || campaign.doubt_below > batches {
+            return Ok(0);
+        }
+        let unplanned = campaign.rows.saturating_sub(campaign.counts.total);
+        if ledger.count_unplanned(id, PlannedSoFar { rows, batches }, unplanned, reason).await? {
+            return Ok(unplanned);
         }
     }
 }

@@ -1,86 +1,88 @@
-//! How far the messages of a batch have come, as reports say: the logic stands here, and a ledger keeps
-//! the bytes and the counters.
+//! Delivery progress of a batch's messages, as delivery reports say. A ledger stores the bytes and the counters.
+//!
+//! It decides what a report changes; whether it proves that the provider accepted a message is decided here, too, and
+//! applied in `draft/reports.rs`.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::change::Counter;
 use crate::campaign::codes::is_unsent;
-use crate::campaign::delivery::{Delivery, News, Progress, Reply, STEPS, Times};
+use crate::campaign::delivery::{Delivery, News, Progress, Reply, ReplyContent, STEPS, Times};
 use crate::campaign::{MessageState, Phone};
 
-/// What a report says of one message of a batch.
+/// A delivery report or a reply, for one message of a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MessageReport {
-    /// Its place in the batch.
+    /// The message's position in the batch.
     pub message: u8,
     /// The provider's id of the message.
     pub sid: Option<String>,
-    /// When it happened, in milliseconds since 1970.
+    /// Time of the event, in milliseconds since 1970.
     pub at: i64,
     /// What happened.
     pub news: News,
 }
 
 impl MessageReport {
-    /// Whether it is a person's answer.
+    /// Returns whether it is a reply.
     pub(super) fn is_answer(&self) -> bool {
         matches!(self.news, News::Reply(_))
     }
 }
 
-/// What a report has changed.
+/// The effect of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportEffect {
-    /// Whom the message went to.
+    /// The recipient.
     pub recipient: Phone,
-    /// Its row.
+    /// The recipient's row of the audience.
     pub row: u64,
-    /// Its place in the batch.
+    /// The message's position in the batch.
     pub message: u8,
-    /// Whether the message was not known to be taken before.
+    /// Whether the report proved that the provider accepted the message.
     pub settled: bool,
-    /// Whether that was news: a repeated report is none, and an answer is until others were told of it.
+    /// Whether it must be published: not for a repeated report; for a reply until it is published.
     pub is_news: bool,
 }
 
-/// How many messages have come how far, and no further.
+/// Accepted messages by their last delivery state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct DeliveryCounts {
-    /// On their way.
+    /// Sent, not delivered yet.
     pub sent: u64,
-    /// On a device.
+    /// Delivered to a device.
     pub delivered: u64,
-    /// Opened.
+    /// Read by the recipient.
     pub read: u64,
-    /// Could not be delivered.
+    /// Not delivered.
     pub failed: u64,
-    /// Answered, whatever the reports say besides.
+    /// Replied to, in any of the states above.
     pub replied: u64,
 }
 
-/// A counter: its kind and its word. A ledger keeps it under a name of its own.
-pub(super) type Counter = (&'static str, String);
-
-/// Kinds of counters.
+/// Kind of the counters of messages by delivery state.
 pub(super) const DELIVERY: &str = "delivery";
+/// Kind of the counters of messages not delivered, by code.
 pub(super) const UNDELIVERED: &str = "undelivered";
+/// Kind of the counters of messages by step and duration.
 pub(super) const TOOK: &str = "took";
 
-/// What changes with some reports.
+/// Changes by reports.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    /// By how much each counter moves.
+    /// Changes of counters.
     pub(super) counters: BTreeMap<Counter, i64>,
-    /// The text to each code of messages that could not be delivered.
+    /// Text of each code of messages not delivered.
     pub(super) texts: BTreeMap<String, String>,
 }
 
-/// The progress of a batch's messages.
+/// Delivery progress of a batch's messages, by position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Deliveries(Vec<Progress>);
 
-/// How it is kept: times as distances from the first, so that a message takes a few bytes.
+/// The stored form: times are relative to the earliest, so that a message takes a few bytes.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     base: i64,
@@ -88,7 +90,7 @@ struct Kept {
 }
 
 impl Deliveries {
-    /// Reads what was kept; what can't be read is as if there were nothing.
+    /// Reads the stored form; bytes that cannot be read are treated as empty.
     pub(super) fn read(bytes: &[u8]) -> Self {
         let Ok(kept) = postcard::from_bytes::<Kept>(bytes) else { return Self::default() };
         let message = |(state, replied, at, code): (u8, bool, [u32; 4], String)| Progress {
@@ -103,7 +105,7 @@ impl Deliveries {
     pub(super) fn bytes(&self) -> Vec<u8> {
         let times = self.0.iter().flat_map(|progress| progress.at).filter(|at| *at > 0);
         let base = times.min().unwrap_or_default();
-        // Distances end after 49 days; what is later is kept as that.
+        // Relative times end after 49 days; later times are stored as that.
         let distance = |at: i64| if at == 0 { 0 } else { u32::try_from(at - base + 1).unwrap_or(u32::MAX) };
         let message = |progress: &Progress| {
             let state = progress.state.map_or(0, |state| state as u8 + 1);
@@ -117,7 +119,7 @@ impl Deliveries {
         self.0.get(usize::from(message))
     }
 
-    /// Forgets how far a message came, as if it were still to be sent; the provider took it at `accepted_at`.
+    /// Resets the progress of a message that is sent again. The provider had accepted it at `accepted_at`.
     pub(super) fn forget(&mut self, message: u8, accepted_at: i64, changes: &mut Changes) {
         if let Some(progress) = self.0.get_mut(usize::from(message)) {
             let before = std::mem::take(progress);
@@ -125,8 +127,9 @@ impl Deliveries {
         }
     }
 
-    /// Takes in a report of a message that the provider took at `accepted_at` (0: nobody knows when).
-    /// Returns whether it was news.
+    /// Applies a report for a message that the provider accepted at `accepted_at` (0: unknown).
+    ///
+    /// Returns whether it changed anything.
     pub(super) fn take(&mut self, report: &MessageReport, accepted_at: i64, changes: &mut Changes) -> bool {
         let place = usize::from(report.message);
         if self.0.len() <= place {
@@ -171,9 +174,10 @@ impl Changes {
     }
 }
 
-/// Whether a report proves that the provider took a message that is not known to be taken. A failure
-/// is no proof for a message that the provider refused: it may report just that. Nor is one that says that it was
-/// not sent on, for a message that is to go out again: that is why.
+/// Returns whether a report proves that the provider accepted a message that is not in state accepted.
+///
+/// A failure proves nothing for a rejected message, because it may report the rejection. A failure as not sent on proves
+/// nothing for a pending message, because it is the reason why the message is sent again.
 pub(super) fn proves_taken(state: MessageState, attempts: u32, news: &News) -> bool {
     let failed = matches!(news, News::Delivery { state: Delivery::Failed, .. });
     let was_unsent =
@@ -186,7 +190,7 @@ pub(super) fn proves_taken(state: MessageState, attempts: u32, news: &News) -> b
     }
 }
 
-/// The counters read back into what people see.
+/// Returns the counts of deliveries from their counters.
 pub(super) fn counts(counter: impl Fn(&str, &str) -> u64) -> DeliveryCounts {
     let count = |word| counter(DELIVERY, word);
     DeliveryCounts {
@@ -198,7 +202,7 @@ pub(super) fn counts(counter: impl Fn(&str, &str) -> u64) -> DeliveryCounts {
     }
 }
 
-/// The times of each step, out of its counters `step:bucket`.
+/// Returns the durations of each step from its counters `step:bucket`.
 pub(super) fn times<'w>(counters: impl Iterator<Item = (&'w str, u64)>) -> [Times; STEPS.len()] {
     let mut times: [Times; STEPS.len()] = Default::default();
     for (word, count) in counters {
@@ -211,28 +215,28 @@ pub(super) fn times<'w>(counters: impl Iterator<Item = (&'w str, u64)>) -> [Time
     times
 }
 
-/// An answer of a person, as it is kept and exported.
+/// A reply of a recipient, as it is stored and exported.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Response {
-    /// Whose it is.
+    /// The recipient.
     pub recipient: Phone,
-    /// Their row of the audience.
+    /// The recipient's row of the audience.
     pub row: u64,
-    /// The message that was answered.
+    /// The batch of the message replied to.
     pub batch: u32,
-    /// Its place in the batch.
+    /// The message's position in the batch.
     pub message: u8,
-    /// When, in milliseconds since 1970.
+    /// Time of the reply, in milliseconds since 1970.
     pub at: i64,
-    /// The answer.
-    pub content: crate::campaign::delivery::ReplyContent,
-    /// What the provider said beside it, by [`DETAILS`](crate::campaign::delivery::DETAILS).
+    /// The reply.
+    pub content: ReplyContent,
+    /// Further facts of the provider, by [`DETAILS`](crate::campaign::delivery::DETAILS).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub details: BTreeMap<String, String>,
 }
 
 impl Response {
-    /// Answers in the order of the audience, from what was kept.
+    /// Returns stored replies in the order of the audience.
     pub(super) fn in_order(kept: &[String]) -> Vec<Self> {
         let mut all: Vec<Self> = kept.iter().filter_map(|json| serde_json::from_str(json).ok()).collect();
         all.sort_by_key(|response| (response.row, response.at));
@@ -263,7 +267,7 @@ mod tests {
             Some(state) => News::Delivery { state: *state, code: Some("131026".into()), text: "why".into() },
             None => News::Reply(Reply {
                 id: "r".into(),
-                content: crate::campaign::delivery::ReplyContent::Text("yes".into()),
+                content: ReplyContent::Text("yes".into()),
                 details: BTreeMap::new(),
             }),
         };
@@ -272,14 +276,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn counters_are_what_the_messages_say_whatever_the_order(
+        fn counters_match_the_messages_for_reports_in_any_order(
             reports in prop::collection::vec((0..4_u8, 0..5_usize, 1_000..9_000_i64), 0..30),
         ) {
             let mut counters = BTreeMap::<Counter, i64>::new();
             let mut deliveries = Deliveries::default();
             for (message, state, at) in &reports {
                 let mut changes = Changes::default();
-                // What is kept in between is what was there.
+                // Storing and reading does not change it.
                 deliveries = Deliveries::read(&deliveries.bytes());
                 deliveries.take(&report(*message, *state, *at), 900, &mut changes);
                 for (counter, by) in changes.counters {

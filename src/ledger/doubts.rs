@@ -1,4 +1,4 @@
-//! Messages in doubt: which they are, and since when.
+//! Messages in doubt: which they are, and since when. It only reads.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::report::batch_lines;
 use super::{Batches, LedgerError, Listed, ReportLine, Reporting};
 use crate::campaign::{CampaignId, MessageState};
 
-/// Since when the oldest message in doubt is so.
+/// Returns since when the oldest message in doubt is in doubt.
 pub async fn oldest<L: Batches>(ledger: &L, id: &CampaignId) -> Result<Option<Timestamp>, LedgerError> {
     let mut oldest = None;
     for numbers in ledger.listed(id, Listed::Failed).await?.chunks(PAGE as usize) {
@@ -22,7 +22,7 @@ pub async fn oldest<L: Batches>(ledger: &L, id: &CampaignId) -> Result<Option<Ti
     Ok(oldest.and_then(|at| Timestamp::from_millisecond(at).ok()))
 }
 
-/// Messages in doubt, the first so many in the order of the batches.
+/// Returns up to `most` messages in doubt, in the order of the batches.
 pub async fn first<L: Reporting>(
     ledger: &L,
     id: &CampaignId,

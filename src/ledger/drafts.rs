@@ -1,27 +1,28 @@
-//! Campaigns that somebody still works on: kept until they are sent or thrown away. Nothing is sent from
-//! them. `draft.rs` is something else: it judges batches.
+//! Drafts of campaigns in the dashboard: stored until they are submitted or discarded. Nothing is sent from them.
+//!
+//! `draft.rs` is something else: the state machine of a batch.
 
 use super::{LedgerError, Store};
 
-/// The most drafts that are kept.
+/// Maximum number of drafts.
 pub const MOST_DRAFTS: usize = 200;
-/// The largest draft, in bytes.
+/// Maximum size of a draft, in bytes.
 pub const LARGEST_DRAFT: usize = 64 << 10;
 
-/// The drafts of all people. What is in one is for the pages alone to know.
+/// The drafts of all users. Only the dashboard interprets their content.
 pub trait CampaignDrafts: Store {
-    /// All drafts, by their names, in no order.
+    /// Returns all drafts: name and content, in no order.
     fn drafts(&self) -> impl Future<Output = Result<Vec<(String, String)>, LedgerError>> + Send;
 
-    /// The names of all drafts, without what is in them.
+    /// Returns the names of all drafts.
     fn draft_names(&self) -> impl Future<Output = Result<Vec<String>, LedgerError>> + Send;
 
-    /// A draft.
+    /// Returns a draft, if it exists.
     fn draft(&self, name: &str) -> impl Future<Output = Result<Option<String>, LedgerError>> + Send;
 
-    /// Keeps a draft in place of the one of its name.
+    /// Stores a draft and replaces the one with the same name.
     fn keep_draft(&self, name: &str, draft: String) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
-    /// Forgets a draft.
+    /// Removes a draft.
     fn remove_draft(&self, name: &str) -> impl Future<Output = Result<(), LedgerError>> + Send;
 }

@@ -1,39 +1,35 @@
-//! How a ledger fails.
+//! Errors of a ledger, one variant for each that a caller decides on.
 
 use crate::campaign::{CampaignId, CampaignState};
 
-/// A ledger's own failure.
+/// An error of a ledger.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// The store can't be read or written. Sending stops.
+    /// The store cannot be read or written. Sending stops.
     #[error("the store {0}")]
     Storage(String),
-    /// Redis can't be reached or does not take writes. Sending stops until it does.
+    /// Redis is unreachable or rejects writes. Sending stops until it accepts them.
     #[error("Redis {0}")]
     Away(String),
-    /// There is no store to look into.
-    #[error(
-        "no such store: {0}; nothing was sent from here yet (--store FILE, or store.path in the configuration)"
-    )]
+    /// The store does not exist.
+    #[error("no such store: {0}; nothing was sent from here yet, or --store FILE or store.path is wrong")]
     NoStore(String),
     /// Another process sends from this store.
     #[error("{0}")]
     InUse(String),
-    /// There is no such campaign.
+    /// The campaign does not exist.
     #[error("there is no campaign {0}")]
     NoCampaign(CampaignId),
-    /// The same id stands for another job.
-    #[error(
-        "campaign {0} is known with other content; a job that has changed is another campaign: give it another id"
-    )]
+    /// The id exists with a different job.
+    #[error("campaign {0} already exists with different content; give the changed job a new id")]
     OtherContent(CampaignId),
-    /// A rehearsal would overwrite what was really sent.
-    #[error("campaign {0} has really been sent; rehearse it under another id, or with --store FILE")]
+    /// A rehearsal has the id of a real campaign.
+    #[error("cannot rehearse campaign {0}: it exists as a real campaign; use another id, or --store FILE")]
     NotARehearsal(CampaignId),
-    /// The campaign is in a store of this machine, and not in the fleet's ledger.
+    /// The campaign is in a store of this machine, not in the fleet's ledger.
     #[error(
-        "campaign {id} is in the store {store} of this machine, and may have been sent from there: move it to the fleet with \
-         `flowcast migrate --store {store}`, let it end with `flowcast worker --embedded --store {store}`, or give the job another id"
+        "campaign {id} is in the store {store} of this machine, and may have been sent from there; move the store to the fleet with \
+         `flowcast migrate --store {store}`, finish it with `flowcast worker --embedded --store {store}`, or give the job another id"
     )]
     InStore {
         /// The campaign.
@@ -41,29 +37,29 @@ pub enum LedgerError {
         /// The store's path.
         store: String,
     },
-    /// A campaign can't be moved from a store: the fleet has others of the same ids.
+    /// Campaigns cannot be moved from a store: the fleet has other campaigns with the same ids.
     #[error(
-        "the fleet has campaigns with the same ids that did not come from this store: {0}; nothing was moved. Leave them in the store \
-         with --except ID, or cancel the fleet's and wait until it is forgotten"
+        "cannot move the store: the fleet has other campaigns with these ids: {0}; leave them in the store with --except ID, or \
+         cancel the fleet's campaign and wait until it is removed"
     )]
     InFleet(String),
-    /// A move that no campaign makes.
-    #[error("campaign {id} is {from} and can't become {to}")]
+    /// An illegal transition.
+    #[error("campaign {id} is {from} and cannot become {to}")]
     IllegalMove {
         /// The campaign.
         id: CampaignId,
         /// Its state.
         from: CampaignState,
-        /// The state asked for.
+        /// The requested state.
         to: CampaignState,
     },
-    /// A batch was planned with other recipients before.
-    #[error("batch {1} of campaign {0} was planned with other recipients before")]
+    /// The batch is stored with different recipients.
+    #[error("batch {1} of campaign {0} exists with different recipients")]
     OtherPlan(CampaignId, u32),
-    /// A list does not go on there.
-    #[error("the cursor is none that a page of this list gave")]
+    /// An invalid cursor.
+    #[error("invalid cursor")]
     NoPlace,
-    /// Another planner has gone on with the plan meanwhile, or the campaign is over.
-    #[error("campaign {0} is planned by another worker by now, or is over")]
+    /// Another worker continued the plan, or the campaign has ended.
+    #[error("campaign {0} was taken over by another worker, or has ended")]
     StalePlan(CampaignId),
 }

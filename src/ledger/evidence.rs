@@ -1,20 +1,21 @@
-//! Evidence: what delivery reports prove of messages, whenever and however often they come.
+//! Evidence: what delivery reports prove about messages, in any order and any number of times.
 
 use super::deliveries::{MessageReport, ReportEffect};
 use super::draft::Draft;
 use super::{Batches, LedgerError, Swap, Swapped};
 use crate::campaign::CampaignId;
 
-/// Takes in what reports say of a batch's messages: what became of them after the provider took
-/// them, and that it did take what is not known to be taken. In any order and repetition it ends
-/// the same. Returns what each changed, `None` of a message that there is not.
+/// Applies delivery reports to a batch. Returns the effect of each, `None` for a message that does not exist.
+///
+/// A report changes delivery progress, and proves that the provider accepted a message. The result does not depend on
+/// the order or on repetitions.
 pub async fn apply_reports<L: Batches>(
     ledger: &L,
     id: &CampaignId,
     batch: u32,
     reports: Vec<MessageReport>,
 ) -> Result<Vec<Option<ReportEffect>>, LedgerError> {
-    // Which report settled a message: the first that proves it, also when all is read again.
+    // A retry applies the reports from the beginning, so the effects are always those of one pass.
     loop {
         let numbers = [batch];
         let reading = (ledger.load(id, &numbers), ledger.deliveries(id, &numbers));
@@ -31,7 +32,7 @@ pub async fn apply_reports<L: Batches>(
         }
         let swap = Swap { batch: &stored.batch, purpose: None, change: &change };
         let Swapped::Done { responses, .. } = ledger.swap_batch(swap).await? else { continue };
-        // An answer is news until others were told of it.
+        // A reply counts as new until it is published.
         let answers = effects.iter_mut().zip(&reports).filter(|(_, report)| report.is_answer());
         for (effect, is_news) in answers.filter_map(|(effect, _)| effect.as_mut()).zip(responses) {
             effect.is_news = is_news;

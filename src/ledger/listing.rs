@@ -1,26 +1,26 @@
-//! Lists of campaigns: filtered, and page by page.
+//! Lists of campaigns: filtered, and page by page. It only reads.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{Campaign, Campaigns, Ledger, LedgerError};
 use crate::campaign::{CampaignId, CampaignState, Reason};
 
-/// How many campaigns are read at once where many are.
+/// Maximum number of campaigns read concurrently.
 const READ: usize = 64;
 
-/// How many are read at the least to find those that a filter lets through.
+/// Minimum number of campaigns read to find those that pass a filter.
 const READ_AHEAD: usize = 64;
 
-/// Which campaigns are listed.
+/// A filter of campaigns.
 #[derive(Clone, Debug, Default)]
 pub struct CampaignFilter {
     /// Those in this state.
     pub state: Option<CampaignState>,
-    /// Those whose id or name has this text in it, whatever the case.
+    /// Those whose id or name contains this text, in any case.
     pub text: Option<String>,
     /// Those of this account.
     pub account: Option<String>,
-    /// Only tests, or everything but tests.
+    /// Only tests, or only other campaigns.
     pub tests: Option<bool>,
 }
 
@@ -38,32 +38,33 @@ impl CampaignFilter {
     }
 }
 
-/// A part of the campaigns, the newest first.
+/// A page of campaigns, newest first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CampaignPage {
     /// The campaigns.
     pub campaigns: Vec<Campaign>,
-    /// Where it goes on, `None` at the end.
+    /// Cursor of the next page, `None` at the end.
     pub next: Option<String>,
 }
 
-/// All campaigns, the newest first.
+/// Returns all campaigns, newest first.
 pub async fn all<L: Campaigns>(ledger: &L) -> Result<Vec<Campaign>, LedgerError> {
     read_each(ledger, ledger.ids_before(None, usize::MAX).await?).await
 }
 
-/// Campaigns as they are now, without those that are gone.
+/// Reads campaigns, without those that were removed.
 pub async fn read_each<L: Campaigns>(ledger: &L, ids: Vec<CampaignId>) -> Result<Vec<Campaign>, LedgerError> {
     let each = stream::iter(ids).map(|id| async move { ledger.campaign(&id).await }).buffered(READ);
     each.try_filter_map(|campaign| async move { Ok(campaign) }).try_collect().await
 }
 
-/// Some of the campaigns that a filter lets through, the newest first, from where a page before says that
-/// it goes on. Campaigns that are registered meanwhile change nothing of what follows.
+/// Returns a page of the campaigns that pass a filter, newest first.
+///
+/// `from` is the cursor of the page before. Campaigns that are registered between two pages do not change the second one.
 ///
 /// # Errors
 ///
-/// When `from` is no place that a page before named.
+/// If `from` is not a cursor.
 pub async fn page<L: Campaigns>(
     ledger: &L,
     filter: &CampaignFilter,
@@ -72,7 +73,7 @@ pub async fn page<L: Campaigns>(
 ) -> Result<CampaignPage, LedgerError> {
     let mut before = from.map(|place| read_place(place).ok_or(LedgerError::NoPlace)).transpose()?;
     if filter.state.is_some_and(|state| !state.is_over()) {
-        // Those that are looked after are few, however many have ended.
+        // Active campaigns are few, however many have ended.
         let mut found = read_each(ledger, ledger.changes(0).await?.ids).await?;
         found.retain(|campaign| filter.lets_through(campaign));
         return Ok(page_of(found, before.as_ref(), limit));
@@ -92,13 +93,13 @@ pub async fn page<L: Campaigns>(
             }
             before = Some(place);
         }
-        // It may be one that is listed and not there.
+        // The last id may be that of a campaign that was removed.
         let at = before.map_or_else(|| ledger.now(), |(_, at)| at);
         before = Some((last, at));
     }
 }
 
-/// A page out of campaigns in no order, behind a place.
+/// Returns a page of unsorted campaigns, after a cursor.
 fn page_of(mut found: Vec<Campaign>, behind: Option<&(CampaignId, i64)>, limit: usize) -> CampaignPage {
     let place = |campaign: &Campaign| (campaign.submitted_at.as_millisecond(), campaign.id.clone());
     if let Some((id, at)) = behind {
@@ -111,14 +112,15 @@ fn page_of(mut found: Vec<Campaign>, behind: Option<&(CampaignId, i64)>, limit: 
     CampaignPage { campaigns: found, next: last.map(|(at, id)| format!("{at}.{id}")) }
 }
 
-/// The campaign behind which a page goes on, and when it was registered.
+/// Reads a cursor: the last campaign of the page before, and when it was registered.
 fn read_place(place: &str) -> Option<(CampaignId, i64)> {
     let (at, id) = place.split_once('.')?;
     Some((id.parse().ok()?, at.parse().ok()?))
 }
 
-/// A campaign as it is now. Where nothing can be written, what it waits for is not in the ledger either, and
-/// stands in its reason all the same.
+/// Reads a campaign for display.
+///
+/// If the ledger rejects writes, the campaign's reason cannot be stored: it is set here.
 pub async fn look_at<L: Ledger>(ledger: &L, id: &CampaignId) -> Result<Option<Campaign>, LedgerError> {
     let Some(mut campaign) = ledger.campaign(id).await? else { return Ok(None) };
     if !campaign.state.is_over()

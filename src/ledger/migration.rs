@@ -1,26 +1,27 @@
-//! Moves the campaigns of an embedded store to a fleet's Redis, in the middle of a campaign too.
+//! Moves the campaigns of an embedded store to a fleet's Redis, also in the middle of a campaign. It sends nothing.
 //!
-//! All that takes long comes first and starts nothing: the keys of each campaign but its hash, without which nobody sees it.
-//! Then the store is marked, and from that moment no worker opens it. Only then do the campaigns begin in Redis. Killed at
-//! any moment, it is done by running it again: before the mark the store has everything, after it Redis does.
+//! 1. All keys of each campaign are written except its hash. Without the hash no worker sees the campaign.
+//! 2. The store is marked as moved. From then on no worker opens it.
+//! 3. The hashes are written, and the campaigns continue in Redis.
+//!
+//! If it is killed, it can be run again: before the mark the store has everything, after the mark Redis has.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::redis::Redis;
 use super::{
-    Act, Batches, Breaker, Breakers, Campaign, CampaignDrafts, Ledger, LedgerError, Point, Sqlite, Suppress,
-    Suppression, SuppressionUpdate,
+    Act, Batches, Breaker, Breakers, Campaign, CampaignDrafts, Ledger, LedgerError, Listed, Point, Sqlite,
+    Suppress, Suppression, SuppressionUpdate, claims, listing,
 };
-use super::{claims, listing};
 use crate::campaign::{CampaignId, Phone};
 
-/// How many batches are read and written together.
+/// Number of batches read and written with one call.
 const TOGETHER: usize = 64;
-/// The same for suppressed numbers.
+/// Number of suppressed numbers read and written with one call.
 const NUMBERS: usize = 10_000;
 
-/// All that a store keeps of a campaign, without its batches.
+/// Everything that a store has of a campaign, except its batches.
 pub(super) struct WholeCampaign {
     pub(super) campaign: Campaign,
     pub(super) fingerprint: String,
@@ -29,20 +30,20 @@ pub(super) struct WholeCampaign {
     pub(super) columns: String,
     /// Batches, rows and digest of its checkpoint.
     pub(super) plan: (u32, u64, String),
-    /// Counters, by kind and word.
+    /// Counters: kind, code, count.
     pub(super) tallies: Vec<(String, String, u64)>,
-    /// Texts, by kind and word.
+    /// Texts: kind, code, text.
     pub(super) texts: Vec<(String, String, String)>,
-    /// The skipped rows: row, recipient, reason, detail, and when.
+    /// Skipped rows: row, recipient, reason, detail, time.
     pub(super) skipped: Vec<(u64, String, String, String, i64)>,
     pub(super) points: Vec<Point>,
     pub(super) acts: Vec<Act>,
-    /// To whom messages went lately: number, batch, place, and when.
+    /// Recent messages: number, batch, position, time.
     pub(super) sent: Vec<(Phone, u32, u8, i64)>,
 }
 
 impl WholeCampaign {
-    /// Tells it apart from a campaign of the same id that did not come from this store.
+    /// Returns a digest that identifies the campaign, unlike its id, across ledgers.
     pub(super) fn origin(&self) -> String {
         let at = self.campaign.submitted_at.as_millisecond();
         let text = format!("{} {at} {}", self.campaign.id, self.fingerprint);
@@ -50,7 +51,7 @@ impl WholeCampaign {
     }
 }
 
-/// All that a store keeps of a batch.
+/// Everything that a store has of a batch.
 pub(super) struct WholeBatch {
     pub(super) number: u32,
     pub(super) plan: Vec<u8>,
@@ -59,37 +60,37 @@ pub(super) struct WholeBatch {
     pub(super) request: Option<String>,
     pub(super) is_open: bool,
     pub(super) is_failed: bool,
-    /// When it was decided that it is queued again, if it is to be.
+    /// Time of the decision to requeue it, if it must be requeued.
     pub(super) replay: Option<u64>,
     pub(super) payloads: Vec<(u8, String)>,
     pub(super) deliveries: Option<Vec<u8>>,
-    /// What people answered: its key, JSON, and whether others were told.
+    /// Replies: key, JSON, whether published.
     pub(super) responses: Vec<(String, String, bool)>,
 }
 
-/// What was moved.
+/// The result of a move.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Moved {
-    /// The campaigns that the fleet has now.
+    /// The moved campaigns.
     pub campaigns: Vec<CampaignId>,
-    /// How many messages they have.
+    /// Number of their messages.
     pub messages: u64,
-    /// How many of those a worker that was killed had claimed: they are in doubt.
+    /// Number of messages put in doubt, because a killed worker had claimed them.
     pub in_doubt: u64,
-    /// How many numbers came onto the fleet's list of suppressed ones.
+    /// Number of numbers added to the fleet's suppression list.
     pub suppressed: u64,
-    /// How many unfinished campaigns of the dashboard.
+    /// Number of moved campaign drafts of the dashboard.
     pub drafts: u64,
-    /// Rehearsals that stay where they are: they have sent nothing.
+    /// Number of rehearsals, which are not moved: they have sent nothing.
     pub rehearsals: u64,
 }
 
-/// Moves what a store has. `within` says of an account for how long answers find their message by the number.
+/// Moves a store to a fleet's ledger. `within` returns for how long an account matches replies by number.
 ///
 /// # Errors
 ///
-/// [`LedgerError::InFleet`] where the fleet has campaigns of the same ids that are others, and when one of the two ledgers can't be
-/// used. Nothing is lost then: it can be done again.
+/// [`LedgerError::InFleet`] if the fleet has other campaigns with the same ids, and the errors of both ledgers. Nothing is
+/// lost then: it can be run again.
 pub async fn migrate(
     store: &Sqlite,
     fleet: &Redis,
@@ -105,7 +106,7 @@ pub async fn migrate(
             campaigns.push(campaign.id);
         }
     }
-    // The oldest first, so that the fleet has them in their order.
+    // Oldest first, so that the fleet lists them in the same order.
     campaigns.reverse();
     let mut strangers = Vec::new();
     for id in &campaigns {
@@ -120,21 +121,42 @@ pub async fn migrate(
     let is_marked = store.is_marked_as_moved().await?;
     for id in &campaigns {
         if !is_marked {
-            // Nobody sends from the store: what is claimed was claimed by a process that is dead.
+            // No process sends from the store, so every claim is that of a dead process.
             moved.in_doubt += claims::expire(store, id, false).await?;
         }
         let whole = store.whole(id).await?;
         moved.messages += whole.campaign.counts.total;
         if fleet.origin(id).await?.is_some() {
-            // It began, and goes on by itself.
+            // An earlier run has moved it.
             continue;
         }
         fleet.keep_whole(&whole, within(&whole.campaign.account)).await?;
-        let numbers = store.listed(id, super::Listed::All).await?;
+        let numbers = store.listed(id, Listed::All).await?;
         for some in numbers.chunks(TOGETHER) {
             fleet.keep_batches(id, store.whole_batches(id, some).await?).await?;
         }
     }
+    move_shared(store, fleet, is_marked, &mut moved).await?;
+    fleet.keep_callback_key(&store.callback_key().await?).await?;
+    store.mark_as_moved().await?;
+    for id in &campaigns {
+        let whole = store.whole(id).await?;
+        let last = store.listed(id, Listed::All).await?.last().map_or(0, |last| last + 1);
+        if !fleet.begin(&whole, last).await? {
+            return Err(LedgerError::InFleet(id.to_string()));
+        }
+    }
+    moved.campaigns = campaigns;
+    Ok(moved)
+}
+
+/// Moves what campaigns share: suppressed numbers, open breakers, notices, campaign drafts.
+async fn move_shared(
+    store: &Sqlite,
+    fleet: &Redis,
+    is_marked: bool,
+    moved: &mut Moved,
+) -> Result<(), LedgerError> {
     if let Some(SuppressionUpdate::Whole(list)) = store.suppressed(0).await? {
         let numbers: Vec<Phone> = list.numbers.iter().filter_map(Phone::from_digits).collect();
         for some in numbers.chunks(NUMBERS) {
@@ -149,7 +171,7 @@ pub async fn migrate(
         }
     }
     if !is_marked {
-        // Moved once: the fleet may have removed it since.
+        // Only before the mark: the fleet may have cleared a moved notice since.
         for (account, about, stored) in store.notices().await? {
             fleet.keep_notice(&account, &about, &stored).await?;
         }
@@ -160,15 +182,5 @@ pub async fn migrate(
             moved.drafts += 1;
         }
     }
-    fleet.keep_callback_key(&store.callback_key().await?).await?;
-    store.mark_as_moved().await?;
-    for id in &campaigns {
-        let whole = store.whole(id).await?;
-        let last = store.listed(id, super::Listed::All).await?.last().map_or(0, |last| last + 1);
-        if !fleet.begin(&whole, last).await? {
-            return Err(LedgerError::InFleet(id.to_string()));
-        }
-    }
-    moved.campaigns = campaigns;
-    Ok(moved)
+    Ok(())
 }

@@ -1,14 +1,15 @@
-//! The ledger: what became of every message.
+//! The ledger: the state of every message.
 //!
-//! A message's state is written before its request (the claim) and after its answer (the record).
-//! Whatever lies between the two when a worker dies is in doubt. Ledgers keep states and counts;
-//! they send nothing, render nothing and know no provider.
+//! A message's state is written before its request (the claim) and after the response (the record). A message that is
+//! between the two when its worker dies becomes in doubt. The ledger stores states and counts; it sends nothing, renders
+//! nothing and knows no provider.
 //!
-//! A seam for each thing that is kept: [`Campaigns`], [`Plans`], [`Batches`], [`Breakers`],
-//! [`Notices`], [`Suppression`], [`Reporting`], [`SentMessages`], [`Audit`], [`Series`], [`CampaignDrafts`],
-//! [`Sessions`]; [`Ledger`] is all of them. What may become of a message is decided in
-//! `draft.rs`, on a batch's record as a value (`record.rs`); how far messages come after that in
-//! `deliveries.rs`. A backend keeps bytes and swaps them if nobody else has. All of them pass one suite
+//! There is one trait for each topic: [`Campaigns`], [`Plans`], [`Batches`], [`Breakers`], [`Notices`], [`Suppression`],
+//! [`Reporting`], [`SentMessages`], [`Audit`], [`Series`], [`CampaignDrafts`], [`Sessions`]; [`Ledger`] is all of them.
+//! A trait holds what a backend must store. What is decided is a function over the traits, once for all backends:
+//! `claims.rs`, `decisions.rs`, `evidence.rs`, `replays.rs`, `doubts.rs`, `transitions.rs`, `listing.rs`, `replies.rs`.
+//! The rules for a message are in `draft.rs`, on a batch's record as a value (`record.rs`); delivery progress is in
+//! `deliveries.rs`. A backend stores bytes and replaces them by compare-and-swap. All backends pass one suite
 //! (`tests/it/ledger.rs`).
 
 mod any;
@@ -16,6 +17,7 @@ mod audit;
 mod batches;
 mod breakers;
 mod campaigns;
+mod change;
 pub mod claims;
 pub mod decisions;
 mod deliveries;
@@ -53,22 +55,22 @@ use crate::campaign::CampaignId;
 pub use self::redis::{Redis, RetryPolicy};
 pub use any::AnyLedger;
 pub use audit::{Act, ActPage, Audit};
-pub use batches::{ABANDONED, Batches, Listed, StoredBatch, Swap, Swapped};
+pub use batches::{ABANDONED, Batches, Listed, Purpose, StoredBatch, Swap, Swapped};
 pub use breakers::{Breaker, BreakerScope, Breakers, FIRST_PROBE, LAST_PROBE, OpenBreaker};
 pub use campaigns::{
     Campaign, CampaignChanges, Campaigns, Counts, Gap, LEASE, Lease, NewCampaign, PRESENCE, StoredJob,
 };
-pub use claims::{BatchWrite, Claim, Outcome, Purpose, Recorded, Written};
-pub use decisions::Decision;
+pub use claims::{BatchWrite, Claim, Outcome, Recorded, Written};
+pub use decisions::{Decision, skip_unplanned};
 pub use deliveries::{DeliveryCounts, MessageReport, ReportEffect, Response};
-pub(crate) use draft::EXPIRED;
+pub(crate) use draft::decisions::EXPIRED;
 pub use drafts::{CampaignDrafts, LARGEST_DRAFT, MOST_DRAFTS};
 pub use error::LedgerError;
 pub use listing::{CampaignFilter, CampaignPage};
 pub use memory::{Clock, Memory};
 pub use migration::{Moved, migrate};
 pub use notices::{Notices, StoredNotice};
-pub use plans::{Checkpoint, Plan, PlannedBatch, PlannedSoFar, Plans, SkippedRow, skip_unplanned};
+pub use plans::{Checkpoint, Plan, PlannedBatch, PlannedSoFar, Plans, SkippedRow};
 pub use record::BatchRecord;
 pub use replays::Replay;
 pub use replies::Answer;
@@ -83,22 +85,23 @@ pub use suppression::{OptOut, OptOutSource, Suppress, Suppressed, Suppression, S
 pub use unmoved::UnmovedStore;
 pub use writer::BatchWriter;
 
-/// A machine's clock that is further from the ledger's is worth a word.
+/// Clock skew above which a machine's clock is reported.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(2);
 
-/// Where a ledger keeps things.
+/// The clock of a ledger.
 pub trait Store: Clone + Send + Sync + 'static {
-    /// Its clock, in milliseconds since 1970.
+    /// Returns the ledger's time, in milliseconds since 1970.
     fn now(&self) -> i64;
 
-    /// The same as a time. Schedules, and whatever others are told, go by it: the clock of a worker's own machine
-    /// may be wrong.
+    /// Returns the ledger's time.
+    ///
+    /// Schedules and published times use it, because the clock of a worker's machine may be wrong.
     fn time(&self) -> Timestamp {
         Timestamp::from_millisecond(self.now()).unwrap_or_default()
     }
 }
 
-/// A record of every message.
+/// A ledger with all its topics.
 pub trait Ledger:
     Campaigns
     + Plans
@@ -112,42 +115,47 @@ pub trait Ledger:
     + CampaignDrafts
     + Sessions
 {
-    /// The key that seals the addresses of reports where none is configured: made when it is first asked
-    /// for, the same for all workers ever after.
+    /// Returns the key that signs callback URLs if none is configured.
+    ///
+    /// The first call creates it; it is the same for all workers from then on.
     fn callback_key(&self) -> impl Future<Output = Result<String, LedgerError>> + Send;
 
-    /// Keys that open addresses of reports besides those that are configured or made here: of stores that were moved.
+    /// Returns the callback keys of stores that were moved to this ledger.
     fn further_callback_keys(&self) -> impl Future<Output = Result<Vec<String>, LedgerError>> + Send {
         std::future::ready(Ok(Vec::new()))
     }
 
-    /// Says which keys a worker opens addresses with, by their names, each behind its account's name; and returns those that any
-    /// worker has said in the last seven days.
+    /// Records the names of this worker's callback keys, and returns those of all workers.
+    ///
+    /// Each name follows the name of its account. A name is kept for seven days after a worker last recorded it.
     fn callback_key_names(
         &self,
         own: Vec<String>,
     ) -> impl Future<Output = Result<Vec<String>, LedgerError>> + Send {
-        // One worker is alone with its ledger.
+        // The default is for a ledger with one worker.
         std::future::ready(Ok(own))
     }
 
-    /// Remembers the id that a job without one is given before it is registered, by the job's fingerprint: delivered again, it is
-    /// that campaign.
+    /// Records which id a job without an id got, by the job's fingerprint.
+    ///
+    /// It is recorded before the campaign is registered, so that a redelivered job finds the same campaign.
     fn reserve_id(
         &self,
         _fingerprint: &str,
         _id: &CampaignId,
     ) -> impl Future<Output = Result<(), LedgerError>> + Send {
-        // On one machine no jobs are delivered.
+        // The default is for a ledger without a job queue.
         std::future::ready(Ok(()))
     }
 
-    /// What keeps claims from being granted, for whoever asks why nothing is sent.
+    /// Returns why no claims are granted, if they are not.
     fn trouble(&self) -> Option<String> {
         None
     }
 
-    /// What keeps a campaign from being written to, as the store says when it is asked; for whoever does not write.
+    /// Returns why the store rejects writes to a campaign, if it does.
+    ///
+    /// It asks the store, for callers that do not write themselves.
     fn write_trouble(
         &self,
         _: &CampaignId,
@@ -156,7 +164,7 @@ pub trait Ledger:
     }
 }
 
-/// A new key for callbacks: 32 random bytes in hexadecimal digits.
+/// Returns a new callback key: 32 random bytes in hexadecimal digits.
 fn new_key() -> String {
     crate::campaign::text::hex(&rand::random::<[u8; 32]>())
 }

@@ -1,29 +1,31 @@
-//! Notices: what a provider says of a template or a sender number, until it says better. They hold nothing.
+//! Notices: what a provider reports about a template or a sender number, until it reports that it has cleared.
+//!
+//! A notice is only shown: it holds no campaign.
 
 use jiff::Timestamp;
 
 use super::{LedgerError, Store};
 use crate::campaign::notice::{KeptNotice, Notice, Noticed};
 
-/// A notice that stands.
+/// A notice that has not cleared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredNotice {
-    /// What the provider says.
+    /// The notice.
     pub notice: KeptNotice,
-    /// Since when it says so.
+    /// Time of its first report.
     pub since: Timestamp,
 }
 
 impl StoredNotice {
-    /// Whether it is a notice.
+    /// Returns whether it equals a notice.
     pub(super) fn is(&self, notice: &Notice) -> bool {
         matches!(&self.notice, KeptNotice::Notice(known) if known == notice)
     }
 }
 
-/// The notices of all workers. All writes are atomic and durable when they return.
+/// The notices, shared by all workers. All writes are atomic and durable when they return.
 pub trait Notices: Store {
-    /// Stores a notice in place of the one before of the same subject. A repeated one keeps its time.
+    /// Stores a notice and replaces the one of the same subject. A repeated notice keeps its time.
     fn store_notice(
         &self,
         account: &str,

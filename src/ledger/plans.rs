@@ -1,29 +1,31 @@
-//! The plan of a campaign: which batches there are, and how far it is made.
+//! What a backend stores of a campaign's plan: its batches, its skipped rows, and the checkpoint.
+//!
+//! The plan is made elsewhere (`dispatch`): nothing here reads an audience.
 
 use roaring::RoaringBitmap;
 
-use super::{Campaigns, LedgerError, Reporting, Store};
+use super::{LedgerError, Store};
 use crate::campaign::{Batch, CampaignId, Phone, SkipReason};
 
-/// How far a campaign is planned. It never runs ahead of what the queue has confirmed.
+/// How far a campaign is planned. It is never ahead of what the queue has confirmed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// How many batches.
+    /// Number of batches.
     pub batches: u32,
-    /// How many rows of the audience.
+    /// Number of rows of the audience.
     pub rows: u64,
-    /// A digest of everything planned so far.
+    /// Digest of everything planned so far.
     pub digest: String,
-    /// Whether that is all.
+    /// Whether the plan is complete.
     pub complete: bool,
 }
 
-/// What is already planned.
+/// A stored plan.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// How far.
+    /// Its checkpoint.
     pub checkpoint: Checkpoint,
-    /// The batches with nothing left to send.
+    /// Numbers of the batches without open messages.
     pub settled: RoaringBitmap,
 }
 
@@ -32,15 +34,15 @@ pub struct Plan {
 pub struct SkippedRow {
     /// The row, from 1.
     pub row: u64,
-    /// The number, or what stands in its place.
+    /// The number, or the invalid text in its place.
     pub recipient: String,
     /// Why.
     pub reason: SkipReason,
-    /// What exactly.
+    /// The reason in detail.
     pub detail: String,
 }
 
-/// What the ledger must know of a batch: whom it goes to.
+/// A batch as the ledger stores it: its recipients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedBatch {
     /// The campaign.
@@ -61,11 +63,11 @@ impl From<&Batch> for PlannedBatch {
     }
 }
 
-/// The digest by which a batch's recipients are known again.
+/// Length of the digest of a batch's recipients, in bytes.
 pub(super) const DIGEST: usize = 8;
 
 impl PlannedBatch {
-    /// A digest of whom it goes to.
+    /// Returns a digest of the recipients.
     pub(super) fn digest(&self) -> [u8; DIGEST] {
         let mut hasher = blake3::Hasher::new();
         let mut bytes = Vec::with_capacity(self.recipients.len() * 16);
@@ -78,31 +80,29 @@ impl PlannedBatch {
         digest
     }
 
-    /// Whether each recipient has a number of its own. So it is planned; what comes from a queue may be
-    /// anything.
+    /// Returns whether all numbers are distinct. In a plan they are; a batch from a queue may contain anything.
     pub(super) fn are_distinct(&self) -> bool {
         let mut phones: Vec<Phone> = self.recipients.iter().map(|(_, phone)| *phone).collect();
         phones.sort_unstable();
         phones.is_sorted_by(|one, next| one < next)
     }
 
-    /// Whom it goes to, as bytes: the digest, then of each the distance of its row from the one before,
-    /// and its digits.
+    /// Returns the recipients as bytes: the digest, then for each the difference to the previous row and the digits.
     pub(super) fn bytes(&self) -> Vec<u8> {
         let mut before = 0;
         let step = |(row, phone): &(u64, Phone)| {
             (row.saturating_sub(std::mem::replace(&mut before, *row)), phone.digits())
         };
         let steps: Vec<(u64, u64)> = self.recipients.iter().map(step).collect();
-        // Writing to memory does not fail.
+        // Writing to memory cannot fail.
         postcard::to_extend(&steps, self.digest().to_vec()).unwrap_or_default()
     }
 
-    /// The same read again.
+    /// Reads the recipients of a batch from bytes.
     ///
     /// # Errors
     ///
-    /// When the bytes are none of a plan.
+    /// If the bytes are not those of a plan.
     pub(super) fn read(campaign: &CampaignId, batch: u32, bytes: &[u8]) -> Result<Self, LedgerError> {
         let damaged = || LedgerError::Storage(format!("has a damaged plan of batch {batch} of {campaign}"));
         let steps = bytes.get(DIGEST..).ok_or_else(damaged)?;
@@ -120,15 +120,16 @@ impl PlannedBatch {
 
 /// The plans of campaigns. All writes are atomic and durable when they return.
 pub trait Plans: Store {
-    /// What is planned already.
+    /// Returns the plan of a campaign.
     fn plan(&self, id: &CampaignId) -> impl Future<Output = Result<Plan, LedgerError>> + Send;
 
-    /// Writes down how far the plan is, with the batches and skipped rows since the checkpoint at row
-    /// `after`. A checkpoint that is known already changes nothing.
+    /// Writes a checkpoint, with the batches and skipped rows since the checkpoint at row `after`.
+    ///
+    /// It is idempotent: a checkpoint that is stored already changes nothing.
     ///
     /// # Errors
     ///
-    /// [`LedgerError::StalePlan`] when another planner has gone on from there, or the campaign is over.
+    /// [`LedgerError::StalePlan`] if another planner continued from there, or the campaign has ended.
     fn checkpoint(
         &self,
         id: &CampaignId,
@@ -138,7 +139,8 @@ pub trait Plans: Store {
         skipped: Vec<SkippedRow>,
     ) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
-    /// Counts rows that are never planned as skipped, and the plan as complete, if it is still as far as `known`.
+    /// Counts unplanned rows as skipped and completes the plan, if it is still as far as `known`.
+    ///
     /// Returns whether it did.
     fn count_unplanned(
         &self,
@@ -149,40 +151,13 @@ pub trait Plans: Store {
     ) -> impl Future<Output = Result<bool, LedgerError>> + Send;
 }
 
-/// How far a plan is: its checkpoint, and the batches that are written down, also ahead of it.
+/// How far a plan is: its checkpoint, and the stored batches, also those ahead of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlannedSoFar {
-    /// Rows of the audience up to the checkpoint.
+    /// Number of rows of the audience up to the checkpoint.
     pub rows: u64,
-    /// Batches.
+    /// Number of stored batches.
     pub batches: u32,
-}
-
-/// Counts the rows of a campaign that are not planned as skipped: nothing of it is sent any more, and how many rows there
-/// are is known since its intake. They are in no report, for nobody has read them. Returns how many: none where some may
-/// have been sent.
-///
-/// # Errors
-///
-/// The ledger's.
-pub async fn skip_unplanned(
-    ledger: &(impl Campaigns + Plans + Reporting),
-    id: &CampaignId,
-    reason: SkipReason,
-) -> Result<u64, LedgerError> {
-    loop {
-        let batches = ledger.written(id).await?;
-        let rows = ledger.plan(id).await?.checkpoint.rows;
-        let Some(campaign) = ledger.campaign(id).await? else { return Ok(0) };
-        // Of what a ledger has forgotten that came back older than it was, some may have been sent.
-        if campaign.planned || campaign.doubt_below > batches {
-            return Ok(0);
-        }
-        let unplanned = campaign.rows.saturating_sub(campaign.counts.total);
-        if ledger.count_unplanned(id, PlannedSoFar { rows, batches }, unplanned, reason).await? {
-            return Ok(unplanned);
-        }
-    }
 }
 
 #[cfg(test)]

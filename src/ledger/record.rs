@@ -1,51 +1,52 @@
-//! A batch's record: the state of each of its messages, in a few bytes a batch.
+//! A batch's record: the state of each of its messages, in a few bytes per batch.
 //!
-//! It is a value. What may become of it is decided in `draft.rs`; a backend keeps its bytes and swaps
-//! them if nobody else has. Who the messages go to is no part of it (`PlannedBatch`), nor are SIDs: those
-//! are written once and never judged.
+//! It is a value: `draft.rs` decides how it changes, and a backend replaces its bytes by compare-and-swap. It does not
+//! contain the recipients (`PlannedBatch`) or the SIDs, because no decision depends on them.
+
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
 use super::LedgerError;
 use crate::campaign::MessageState;
 
-/// The layout that [`BatchRecord::bytes`] writes.
+/// Layout version that [`BatchRecord::bytes`] writes.
 const LAYOUT: u8 = 1;
-/// How many bytes stand before a record's own: its revision, little-endian, and the layout.
+/// Length of a record's header, in bytes: the revision (little-endian) and the layout.
 const HEAD: usize = 5;
 
-/// What became of the messages of a batch.
+/// The states of a batch's messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BatchRecord {
-    /// Grows with each change; 0 is a batch that nobody has touched.
+    /// Number of the last change; 0 if the batch was never changed.
     pub(super) revision: u32,
-    /// Whether some of it is to be queued again.
+    /// Whether some of its messages must be requeued.
     pub(super) replay: bool,
     pub(super) messages: Vec<Message>,
-    /// Codes, reasons and the like, each once.
+    /// Codes and reasons, each once.
     words: Vec<String>,
 }
 
-/// What became of one message.
+/// The state of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Message {
     pub(super) state: MessageState,
-    /// How often it was claimed, up to 255.
+    /// Number of claims, up to 255.
     pub(super) attempts: u8,
-    /// The last change, in milliseconds since 1970; 0 when it was never touched.
+    /// Time of the last change, in milliseconds since 1970; 0 if it was never changed.
     pub(super) at: i64,
-    /// The claim that holds it, or that ran out while it did; 0 is none.
+    /// Token of the claim that holds it, or that expired while it held it; 0 without one.
     pub(super) claim: u64,
-    /// Whether its values are kept, so that it can be sent again without the audience.
+    /// Whether its values are stored, so that it can be sent again without the audience.
     pub(super) kept: bool,
-    /// Its place among the words, from 1; 0 is none.
+    /// Position of its code in `words`, from 1; 0 without one.
     pub(super) word: u16,
 }
 
 const UNTOUCHED: Message =
     Message { state: MessageState::Pending, attempts: 0, at: 0, claim: 0, kept: false, word: 0 };
 
-/// How it is kept: messages that have fared alike are one run, times are distances from the first.
+/// The stored form: equal messages in a row are one run, times are relative to the earliest.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     replay: bool,
@@ -60,34 +61,34 @@ struct Run {
     count: u8,
     state: MessageState,
     attempts: u8,
-    /// The distance from the base and one; 0 is never.
+    /// Time since the base plus one, in milliseconds; 0 if it was never changed.
     at: u64,
-    /// The place among the claims, from 1.
+    /// Position of the claim in `claims`, from 1; 0 without one.
     claim: u8,
     kept: bool,
     word: u16,
 }
 
 impl BatchRecord {
-    /// The record of a batch of so many messages that nobody has touched.
+    /// Returns the record of an unchanged batch of `size` messages.
     pub fn new(size: usize) -> Self {
         Self { messages: vec![UNTOUCHED; size], ..Self::default() }
     }
 
-    /// Reads a record of a batch of so many messages; no bytes are an untouched one.
+    /// Reads the record of a batch of `size` messages; empty bytes are an unchanged one.
     ///
     /// # Errors
     ///
-    /// When the bytes are none of a record of that size.
+    /// If the bytes are not a record of that size.
     pub(super) fn read(bytes: &[u8], size: usize) -> Result<Self, LedgerError> {
         if bytes.is_empty() {
             return Ok(Self::new(size));
         }
-        let damaged = || LedgerError::Storage("has a damaged record of a batch".into());
+        let damaged = || LedgerError::Storage("has a damaged batch record".into());
         let (head, body) = bytes.split_at_checked(HEAD).ok_or_else(damaged)?;
         let (revision, layout) = (revision(head).ok_or_else(damaged)?, head[HEAD - 1]);
         if layout != LAYOUT {
-            let text = format!("has a record of layout {layout}, and this flowcast reads {LAYOUT}");
+            let text = format!("has a record of layout {layout}, and this flowcast reads layout {LAYOUT}");
             return Err(LedgerError::Storage(text));
         }
         let stored: Stored = postcard::from_bytes(body).map_err(|_| damaged())?;
@@ -115,7 +116,7 @@ impl BatchRecord {
         Ok(Self { revision, replay: stored.replay, messages, words: stored.words })
     }
 
-    /// The record as bytes. The first four are its revision, so that a backend can compare it.
+    /// Returns the record as bytes. The first four are its revision, which a backend compares.
     pub(super) fn bytes(&self) -> Vec<u8> {
         let base = self.messages.iter().map(|message| message.at).filter(|at| *at > 0).min().unwrap_or(0);
         let mut claims = Vec::new();
@@ -150,30 +151,31 @@ impl BatchRecord {
         let mut bytes = Vec::with_capacity(64);
         bytes.extend(self.revision.to_le_bytes());
         bytes.push(LAYOUT);
-        // Writing to memory does not fail.
+        // Writing to memory cannot fail.
         postcard::to_extend(&stored, bytes).unwrap_or_default()
     }
 
-    /// A message, `None` where there is none at that place.
+    /// Returns the message at a position, if there is one.
     pub(super) fn message(&self, place: u8) -> Option<&Message> {
         self.messages.get(usize::from(place))
     }
 
-    /// What stands behind a message's state: code, reason, or the code of a doubt's cause. Earlier versions
-    /// wrote a digest of the doubt's text.
+    /// Returns a message's code: of a rejection, a skip reason or the cause of a doubt.
+    ///
+    /// Earlier versions wrote a digest of the doubt's text instead.
     pub(super) fn word(&self, message: &Message) -> &str {
         let at = usize::from(message.word).checked_sub(1);
         at.and_then(|at| self.words.get(at)).map_or("", String::as_str)
     }
 
-    /// Sets a message, and the word behind its state.
+    /// Sets a message and its code.
     pub(super) fn set(&mut self, place: u8, message: Message, word: &str) {
         let word = if word.is_empty() {
             0
         } else {
             let known = self.words.iter().position(|known| known == word);
             let at = known.unwrap_or_else(|| {
-                // A batch has at most as many words as messages; those that nobody uses any more go first.
+                // A batch has at most as many codes as messages: an unused one is removed first.
                 self.forget_words();
                 self.words.push(word.to_owned());
                 self.words.len() - 1
@@ -195,30 +197,30 @@ impl BatchRecord {
         }
     }
 
-    /// Places and messages.
+    /// Returns the messages with their positions.
     pub(super) fn each(&self) -> impl Iterator<Item = (u8, &Message)> {
         (0..=u8::MAX).zip(&self.messages)
     }
 
-    /// The claims that hold messages which are being sent.
-    pub(super) fn claims(&self) -> std::collections::BTreeSet<u64> {
+    /// Returns the tokens of the claims that hold messages.
+    pub(super) fn claims(&self) -> BTreeSet<u64> {
         let sending = self.messages.iter().filter(|message| message.state == MessageState::Sending);
         sending.map(|message| message.claim).collect()
     }
 
-    /// Whether some message is pending or being sent.
+    /// Returns whether a message is pending or sending.
     pub(super) fn is_open(&self) -> bool {
         self.messages.iter().any(|message| message.state.is_open())
     }
 
-    /// Whether some message is rejected or in doubt.
+    /// Returns whether a message is rejected or in doubt.
     pub(super) fn is_failed(&self) -> bool {
         let failed = [MessageState::Rejected, MessageState::InDoubt];
         self.messages.iter().any(|message| failed.contains(&message.state))
     }
 }
 
-/// The revision with which a record's bytes begin.
+/// Returns the revision at the beginning of a record's bytes.
 fn revision(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?))
 }
@@ -274,7 +276,7 @@ mod tests {
                 bytes[at] = byte;
             }
             if let Ok(read) = BatchRecord::read(&bytes, messages.len()) {
-                // Whatever it says, it can be used.
+                // A record that can be read can be used.
                 prop_assert_eq!(read.messages.len(), messages.len());
                 let _ = (read.claims(), read.bytes(), read.each().map(|(_, m)| read.word(m).len()).sum::<usize>());
             }
@@ -292,7 +294,7 @@ mod tests {
 
     #[test]
     fn what_layout_1_wrote_is_read_by_every_later_version() {
-        // Kept as it was written: never changed.
+        // Never change these bytes: stores contain them.
         const KEPT: &str = "07000000010180b083c59868014d0106313331303236\
                             0401010101010000010202060000000103010100010101000000000000";
         let mut record = BatchRecord { revision: 7, replay: true, ..BatchRecord::new(4) };

@@ -1,4 +1,6 @@
-//! Batches with messages that are to be queued again.
+//! Batches to requeue, with the stored values of their messages.
+//!
+//! It only lists them: the worker that leads a campaign queues them.
 
 use std::collections::BTreeMap;
 
@@ -6,19 +8,20 @@ use super::batches::WINDOW;
 use super::{Batches, LedgerError, PlannedBatch, StoredBatch};
 use crate::campaign::{CampaignId, MessageState};
 
-/// A batch with messages that are to be queued again.
+/// A batch with messages to requeue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replay {
-    /// Whom it goes to.
+    /// Its recipients.
     pub batch: PlannedBatch,
-    /// When it was decided, as a number that grows.
+    /// Number that grows with each decision.
     pub since: u64,
-    /// The pending messages whose values are kept, with these.
+    /// Stored values of its pending messages, by position.
     pub payloads: BTreeMap<u8, String>,
 }
 
-/// Batches whose messages are to be queued again, some at a time, with what is kept of them;
-/// without those that are `known` since then. They are told of until nothing of them is open.
+/// Returns some of the batches to requeue, without those that are `known` with the same number.
+///
+/// A batch is returned until none of its messages is open.
 pub async fn due<L: Batches>(
     ledger: &L,
     id: &CampaignId,

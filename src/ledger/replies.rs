@@ -1,23 +1,25 @@
-//! Which message a recipient replies to.
+//! Finds the message that a recipient replies to. It only reads.
 
 use std::time::Duration;
 
 use super::{LedgerError, SentMessages};
 use crate::campaign::{CampaignId, MessageRef, MessageState, Phone};
 
-/// What an answer says of the message that it is to.
+/// A reply, as far as it identifies a message.
 #[derive(Clone, Copy)]
 pub struct Answer<'a> {
-    /// Whose answer it is.
+    /// The sender of the reply.
     pub phone: Phone,
-    /// The SID of the message, where it is named.
+    /// SID of the message, if the reply quotes it.
     pub sid: Option<&'a str>,
-    /// Whether it is a form that was filled in.
+    /// Whether it is a completed form.
     pub is_form: bool,
 }
 
-/// The message that somebody answers: the one with the SID that they name, else the last one that went to them
-/// within that time, of the campaigns that are meant. A message that was never tried, or was refused, is none.
+/// Returns the message that a reply belongs to, among the campaigns for which `is_meant` is true.
+///
+/// It is the message with the quoted SID, or else the last one sent to the number within `within`. A message that was
+/// never sent or was rejected is ignored.
 pub async fn find_message<L: SentMessages, F: Future<Output = Result<bool, LedgerError>> + Send>(
     ledger: &L,
     account: &str,
@@ -37,7 +39,7 @@ pub async fn find_message<L: SentMessages, F: Future<Output = Result<bool, Ledge
         }
         let place = message.index;
         let stored = ledger.load(&message.campaign, &[message.batch]).await?;
-        // Whose message it is decides what was noted: the provider may know the person under another number.
+        // The recipient is not compared: the provider may report the recipient under another number.
         let known = stored.iter().flatten().find_map(|stored| stored.record.message(place).copied());
         let Some(known) = known else { continue };
         if known.attempts == 0 || matches!(known.state, MessageState::Rejected | MessageState::Skipped) {
@@ -47,7 +49,7 @@ pub async fn find_message<L: SentMessages, F: Future<Output = Result<bool, Ledge
             let sids = ledger.sids(&stored).await?;
             match sids.first().and_then(|sids| sids.get(&place)) {
                 Some(sid) if sid == named => return Ok(Some(message)),
-                // They answered something else. A form is kept all the same: nobody else asks for it.
+                // The reply quotes another message. A form is accepted anyway: only flowcast asks for it.
                 Some(_) if !answer.is_form => continue,
                 _ => {}
             }

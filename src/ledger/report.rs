@@ -1,6 +1,9 @@
-//! What became of every row, a part at a time.
+//! Reports: the state of every row and the replies, page by page.
+//!
+//! It only reads, and renders nothing but JSON: views render the lines.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -9,17 +12,18 @@ use serde_json::{Map, Value, json};
 use super::LedgerError;
 use super::batches::{Batches, PAGE, StoredBatch};
 use super::deliveries::{Deliveries, Response, UNDELIVERED};
+use super::record::Message;
 use crate::campaign::delivery::Progress;
-use crate::campaign::{CampaignId, DoubtCause, MessageState, text, time};
+use crate::campaign::{CampaignId, DoubtCause, MessageState, Phone, text, time};
 
 /// A line of a report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportLine {
-    /// The number; of a skipped row what stands in its place.
+    /// The number; in a skipped row the text in its place.
     pub recipient: String,
     /// The row of the audience, from 1.
     pub row: u64,
-    /// The batch, where it is in one.
+    /// The batch, if it is in one.
     pub batch: Option<u32>,
     /// The state.
     pub state: MessageState,
@@ -27,16 +31,16 @@ pub struct ReportLine {
     pub sid: Option<String>,
     /// The provider's code, or the reason of a skipped row.
     pub code: Option<String>,
-    /// The text to the code.
+    /// The text of the code.
     pub detail: Option<String>,
-    /// How often it was claimed.
+    /// Number of claims.
     pub attempts: u32,
-    /// What the delivery reports say.
+    /// The delivery state, as delivery reports say.
     pub delivery: Option<String>,
-    /// The last change.
+    /// Time of the last change.
     #[serde(serialize_with = "time::serialize_option")]
     pub updated_at: Option<Timestamp>,
-    /// What the provider calls the last request of its batch: its support asks for it first.
+    /// The provider's id of the last request of its batch; its support asks for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
 }
@@ -58,7 +62,7 @@ pub fn report_schema() -> Value {
         property(
             "recipient",
             json!({ "type": "string" }),
-            "The number; of a skipped row what stands in its place.",
+            "The number; in a skipped row the text in its place.",
             json!("+919876543210"),
         ),
         property(
@@ -70,7 +74,7 @@ pub fn report_schema() -> Value {
         property(
             "batch",
             json!({ "type": ["integer", "null"], "minimum": 0 }),
-            "The batch, from 0; null of a skipped row.",
+            "The batch, from 0; null for a skipped row.",
             json!(0),
         ),
         property("state", json!({ "enum": MessageState::ALL }), "The state.", json!("accepted")),
@@ -84,26 +88,26 @@ pub fn report_schema() -> Value {
         property(
             "detail",
             text_or_null(),
-            "The text to the code, and what to do.",
+            "The text of the code, and what to do.",
             json!("Message undeliverable"),
         ),
         property(
             "attempts",
             json!({ "type": "integer", "minimum": 0 }),
-            "How often it was claimed for sending.",
+            "Number of claims for sending.",
             json!(1),
         ),
-        property("delivery", deliveries, "What the delivery reports say.", json!("delivered")),
+        property("delivery", deliveries, "The delivery state, as delivery reports say.", json!("delivered")),
         property(
             "updated_at",
             json!({ "type": ["string", "null"], "format": "date-time" }),
-            "The last change, in UTC.",
+            "Time of the last change, in UTC.",
             json!("2026-11-01T03:30:00.000Z"),
         ),
         property(
             "request_id",
             text_or_null(),
-            "What the provider calls the last request of its batch.",
+            "The provider's id of the last request of its batch.",
             json!("9f1c"),
         ),
     ];
@@ -113,7 +117,7 @@ pub fn report_schema() -> Value {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": "urn:flowcast:schema:report:1",
         "title": "Report line",
-        "description": "What became of one message, or of one row that was skipped. New fields may be added.",
+        "description": "The state of one message, or one skipped row. New fields may be added.",
         "type": "object",
         "required": required,
         "properties": properties.iter().cloned().collect::<Map<_, _>>(),
@@ -121,7 +125,7 @@ pub fn report_schema() -> Value {
 }
 
 impl ReportLine {
-    /// Adds what reports say of the message.
+    /// Adds the delivery progress.
     fn deliver(&mut self, progress: &Progress, text: impl Fn(&str) -> Option<String>) {
         self.delivery = progress.state.map(|state| state.as_str().to_owned());
         if let Some(code) = progress.failure() {
@@ -131,62 +135,62 @@ impl ReportLine {
     }
 }
 
-/// Where a report goes on.
+/// The position of the next page of a report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
     /// The next batch.
     batch: u32,
-    /// The next skipped row, in the order in which they were planned.
+    /// The next skipped row, in the order of planning.
     skipped: u64,
 }
 
-/// A part of a report, in the order of the audience's rows.
+/// A page of a report, in the order of the audience's rows.
 #[derive(Clone, Debug, Default)]
 pub struct ReportPage {
     /// Its lines.
     pub lines: Vec<ReportLine>,
-    /// Where it goes on, `None` at the end.
+    /// Cursor of the next page, `None` at the end.
     pub next: Option<Cursor>,
 }
 
-/// A part of what people answered, in the order of the audience's rows.
+/// A page of replies, in the order of the audience's rows.
 #[derive(Clone, Debug, Default)]
 pub struct ResponsePage {
-    /// The answers.
+    /// The replies.
     pub responses: Vec<Response>,
-    /// The batch from which it goes on, `None` at the end.
+    /// First batch of the next page, `None` at the end.
     pub next: Option<u32>,
 }
 
-/// Texts of a campaign, by kind and word.
+/// Texts of a campaign, by kind and code.
 pub type Texts = BTreeMap<(String, String), String>;
 
-/// Reads what is kept of a campaign's rows.
+/// What a backend stores of a campaign's rows besides their records.
 pub trait Reporting: Batches {
-    /// How many batches are written down, those that were claimed before their checkpoint among them.
+    /// Returns the number of stored batches, including those claimed before their checkpoint.
     ///
     /// # Errors
     ///
-    /// When there is no such campaign, or it is being removed.
+    /// If the campaign does not exist, or is being removed.
     fn written(&self, id: &CampaignId) -> impl Future<Output = Result<u32, LedgerError>> + Send;
 
-    /// The SIDs of batches' accepted messages, by place.
+    /// Returns the SIDs of batches' accepted messages, by position.
     fn sids(
         &self,
         batches: &[Option<StoredBatch>],
     ) -> impl Future<Output = Result<Vec<BTreeMap<u8, String>>, LedgerError>> + Send;
 
-    /// What the provider calls the last request of each batch that it answered.
+    /// Returns the provider's id of the last answered request of each batch.
     fn requests(
         &self,
         id: &CampaignId,
         numbers: &[u32],
     ) -> impl Future<Output = Result<Vec<Option<String>>, LedgerError>> + Send;
 
-    /// The texts of a campaign, by kind and word.
+    /// Returns the texts of a campaign, by kind and code.
     fn texts(&self, id: &CampaignId) -> impl Future<Output = Result<Texts, LedgerError>> + Send;
 
-    /// Skipped rows that were never messages: from a place in their order up to a row.
+    /// Returns rows that were skipped by the plan: from a position in their order up to a row of the audience.
     fn skipped(
         &self,
         id: &CampaignId,
@@ -194,14 +198,14 @@ pub trait Reporting: Batches {
         to: u64,
     ) -> impl Future<Output = Result<Vec<ReportLine>, LedgerError>> + Send;
 
-    /// What people answered to the messages of some batches, JSON.
+    /// Returns the replies to messages of a range of batches, JSON.
     fn answers(
         &self,
         id: &CampaignId,
-        numbers: std::ops::Range<u32>,
+        numbers: Range<u32>,
     ) -> impl Future<Output = Result<Vec<String>, LedgerError>> + Send;
 
-    /// Others were told of an answer to a message of a batch, by its key: from now on it is no news.
+    /// Records that a reply was published, by its key.
     fn answer_published(
         &self,
         id: &CampaignId,
@@ -210,11 +214,11 @@ pub trait Reporting: Batches {
     ) -> impl Future<Output = Result<(), LedgerError>> + Send;
 }
 
-/// A part of the report: a line for each message and each skipped row.
+/// Returns a page of a report: a line for each message and each skipped row.
 ///
 /// # Errors
 ///
-/// When the campaign is gone, also if it went while this was read: what was read is not all of it.
+/// If the campaign does not exist, also if it was removed in the middle of the call: the page would be incomplete.
 pub async fn report_page<L: Reporting>(
     ledger: &L,
     id: &CampaignId,
@@ -238,7 +242,7 @@ pub async fn report_page<L: Reporting>(
         }
     }
     let is_last = end == written;
-    // Skipped rows stand between the messages, so they are taken up to the page's last row.
+    // Skipped rows are between the messages, so the page contains them up to its last row.
     let last = if is_last { u64::MAX } else { lines.last().map_or(u64::MAX, |line| line.row) };
     let skipped = ledger.skipped(id, from.skipped, last).await?;
     let next = from.skipped + skipped.len() as u64;
@@ -249,7 +253,7 @@ pub async fn report_page<L: Reporting>(
     Ok(ReportPage { lines, next })
 }
 
-/// A part of what people answered, from a batch on.
+/// Returns a page of replies, beginning with a batch.
 ///
 /// # Errors
 ///
@@ -269,7 +273,7 @@ pub async fn response_page<L: Reporting>(
     Ok(ResponsePage { responses, next: (end < written).then_some(end) })
 }
 
-/// The lines of a batch's messages.
+/// Returns the lines of a batch's messages.
 pub(super) fn batch_lines(
     stored: &StoredBatch,
     sids: &BTreeMap<u8, String>,
@@ -278,13 +282,10 @@ pub(super) fn batch_lines(
 ) -> Vec<ReportLine> {
     let StoredBatch { batch, record } = stored;
     let text = |kind: &str, word: &str| texts.get(&(kind.to_owned(), word.to_owned())).cloned();
-    let line = |((place, message), (row, phone)): (
-        (u8, &super::record::Message),
-        &(u64, crate::campaign::Phone),
-    )| {
+    let line = |((place, message), (row, phone)): ((u8, &Message), &(u64, Phone))| {
         let (state, word) = (message.state, record.word(message));
         let coded = matches!(state, MessageState::Rejected | MessageState::Skipped);
-        // The text of a doubt can be made again where it is not kept, unless another version wrote the word.
+        // If the text of a doubt is not stored, it is made from the code, unless an earlier version wrote a digest.
         let cause = || DoubtCause::from_code(word).filter(|_| state == MessageState::InDoubt);
         let mut line = ReportLine {
             recipient: phone.to_string(),
@@ -315,16 +316,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::campaign::{CampaignState, Phone};
-    use crate::ledger::draft::Change;
-    use crate::ledger::record::{BatchRecord, Message};
+    use crate::campaign::CampaignState;
+    use crate::ledger::change::Change;
+    use crate::ledger::record::BatchRecord;
     use crate::ledger::{
         Access, Decision, Ledger, Memory, NewCampaign, Outcome, PlannedBatch, Purpose, Recorded, Sqlite,
-        Swap, Swapped,
+        Swap, Swapped, claims, decisions, doubts, transitions,
     };
-    use crate::ledger::{claims, decisions, doubts, transitions};
 
-    /// What earlier versions wrote of a doubt, and under which digest.
+    /// Digest and text of a doubt, as earlier versions wrote them.
     const EARLIER: (&str, &str) = ("9c0e41aa", "error sending request: operation timed out");
 
     fn id() -> CampaignId {
@@ -336,7 +336,7 @@ mod tests {
         PlannedBatch { campaign: id(), number: 0, recipients: (1..=3).map(recipient).collect() }
     }
 
-    /// A running campaign whose first message an earlier version has put in doubt.
+    /// Writes a running campaign whose first message was put in doubt by an earlier version.
     async fn kept_by_an_earlier_version(ledger: &impl Ledger) {
         let new = NewCampaign {
             id: id(),
@@ -399,7 +399,7 @@ mod tests {
         for word in [EARLIER.0, "connection_lost", "http_502"] {
             assert!(texts.contains_key(&("in_doubt".to_owned(), word.to_owned())), "{word}: {texts:?}");
         }
-        // A person decides about all of them alike.
+        // A decision includes all of them.
         assert_eq!(decisions::decide(ledger, &id(), Decision::Resend { until: i64::MAX }).await.unwrap(), 3);
     }
 

@@ -1,18 +1,19 @@
-//! To whom messages went lately: an answer that names no message finds its own by its number.
+//! An index of recent messages by recipient: it finds the message of a reply that quotes none.
 //!
-//! It is noted beside the request and before its answer is recorded, so that nobody waits for it and whoever can
-//! answer is known. Where an account wants no answers found, nothing is noted. It is an index and proves nothing:
-//! what it names is looked up in the records.
+//! An entry is written concurrently with the request and before its response is recorded, so that no request waits for
+//! it and it exists before a recipient can reply. Nothing is written for an account that does not match replies. The
+//! index proves nothing: the caller reads the records of the messages that it returns.
 
 use std::time::Duration;
 
 use super::{LedgerError, Reporting};
 use crate::campaign::{CampaignId, MessageRef, Phone};
 
-/// The messages of late, by account and number. Each is known for `within` after it was noted, and is forgotten
-/// soon after that; a campaign's only message to a number is known once.
+/// Recent messages, by account and number.
+///
+/// An entry is found for `within` after it was written, and deleted soon after that. A campaign has one entry per number.
 pub trait SentMessages: Reporting {
-    /// Notes to whom messages of a batch are sent now, each with its place in it.
+    /// Writes entries for messages of a batch that are sent now: recipient and position.
     fn note_sent(
         &self,
         account: &str,
@@ -22,7 +23,7 @@ pub trait SentMessages: Reporting {
         messages: &[(Phone, u8)],
     ) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
-    /// The messages to a number that were noted lately, in no order.
+    /// Returns the recent messages to a number, in no order.
     fn sent_to(
         &self,
         account: &str,

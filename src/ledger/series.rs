@@ -1,55 +1,55 @@
-//! How a campaign went over time: its counts now and then, a bounded number of them, for a picture.
+//! Points of a campaign's chart: its counts over time, a bounded number of them.
 //!
-//! The worker that leads a campaign writes them, about one a second at first. The longer a campaign lasts
-//! the wider they lie apart, so that a day needs hardly more of them than a minute.
+//! The worker that leads the campaign writes them, about one per second at first. The interval grows with the campaign's
+//! duration, so that a day needs hardly more points than a minute. Nothing is decided on them.
 
 use super::{Counts, LedgerError, Store};
 use crate::campaign::CampaignId;
 
-/// The most points of a campaign.
+/// Maximum number of points of a campaign.
 pub const MOST_POINTS: usize = 240;
-/// The nearest that two points lie to each other, in milliseconds.
+/// Minimum interval between two points, in milliseconds.
 const NEAREST: i64 = 1000;
-/// In about so many parts the time since the first point is cut.
+/// Approximate number of intervals since the first point.
 const PARTS: i64 = 120;
 
-/// What was settled up to a moment.
+/// The messages settled up to a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Point {
-    /// The moment, in milliseconds since 1970.
+    /// The time, in milliseconds since 1970.
     pub at: i64,
-    /// Messages that the provider took.
+    /// Messages that the provider accepted.
     pub accepted: u64,
-    /// Messages that it refused.
+    /// Messages that the provider rejected.
     pub rejected: u64,
     /// Messages in doubt.
     pub in_doubt: u64,
 }
 
 impl Point {
-    /// The counts of a moment.
+    /// Returns the point of a time and its counts.
     pub fn new(at: i64, counts: &Counts) -> Self {
         let Counts { accepted, rejected, in_doubt, .. } = *counts;
         Self { at, accepted, rejected, in_doubt }
     }
 
-    /// All that were settled.
+    /// Returns the number of settled messages.
     pub fn settled(&self) -> u64 {
         self.accepted + self.rejected + self.in_doubt
     }
 }
 
-/// What is to be written after a look at a campaign.
+/// What to write for a new point.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     Nothing,
-    /// These follow.
+    /// Append these.
     Add(Vec<Point>),
-    /// These are all.
+    /// Replace all points with these.
     Replace(Vec<Point>),
 }
 
-/// What a new point means for those that are known. `is_last` is one that must not be missing.
+/// Returns what to write for a new point. With `is_last` the point must not be dropped.
 fn step(known: &[Point], new: Point, is_last: bool) -> Step {
     let (Some(first), Some(last)) = (known.first(), known.last()) else { return Step::Add(vec![new]) };
     let apart = NEAREST.max((last.at - first.at) / PARTS);
@@ -60,7 +60,7 @@ fn step(known: &[Point], new: Point, is_last: bool) -> Step {
     }
     let mut points = Vec::with_capacity(2);
     if since > 3 * apart {
-        // It stood still meanwhile: what came then came at the end.
+        // Nothing changed for some time: the change came at the end.
         points.push(Point { at: new.at - apart, ..*last });
     }
     points.push(new);
@@ -73,10 +73,10 @@ fn step(known: &[Point], new: Point, is_last: bool) -> Step {
 
 /// The points of campaigns.
 pub trait Series: Store {
-    /// All points of a campaign, in their order.
+    /// Returns all points of a campaign, in order.
     fn points(&self, id: &CampaignId) -> impl Future<Output = Result<Vec<Point>, LedgerError>> + Send;
 
-    /// Adds points behind those that are there; with `all` they take their place.
+    /// Appends points; with `all` it replaces the stored ones.
     fn write_points(
         &self,
         id: &CampaignId,
@@ -84,8 +84,10 @@ pub trait Series: Store {
         all: bool,
     ) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
-    /// Writes down where a campaign stands, if it is time to. `known` is what is there, read where it is
-    /// not known yet; `is_last` says that nothing follows for now.
+    /// Writes the point of the present counts, if it is due.
+    ///
+    /// `known` holds the stored points, read at the first call. With `is_last` no point follows for now, so this one is
+    /// written even if it is not due.
     fn sample(
         &self,
         id: &CampaignId,

@@ -1,13 +1,14 @@
-//! Sessions of the dashboard that were ended before their time: what a copy of their cookie would open stays closed at
-//! every worker. Sessions themselves are sealed cookies, and kept nowhere.
+//! Dashboard sessions that were ended before they expired, so that every worker rejects copies of their cookies.
+//!
+//! Other sessions are not stored: they are signed cookies.
 
 use super::{LedgerError, Store};
 
-/// Sessions that were ended, by their digests.
+/// Ended sessions, by digest.
 pub trait Sessions: Store {
-    /// Ends a session that would end by itself at `ends`, in milliseconds since 1970; until then it is remembered.
+    /// Ends a session, and stores that until `ends`, when it would have expired, in milliseconds since 1970.
     fn end_session(&self, digest: &str, ends: i64) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
-    /// Whether a session was ended.
+    /// Returns whether a session was ended.
     fn is_session_ended(&self, digest: &str) -> impl Future<Output = Result<bool, LedgerError>> + Send;
 }

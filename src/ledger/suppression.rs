@@ -1,21 +1,23 @@
-//! The numbers that must never be messaged.
+//! The suppression list: numbers that must never be messaged.
+//!
+//! A worker holds a copy and follows the changes. Senders check the copy; nothing is checked here.
 
 use roaring::RoaringTreemap;
 
 use super::{LedgerError, Store};
 use crate::campaign::{Phone, counted};
 
-/// Whether numbers are put on the list, or taken off it.
+/// Whether numbers are added to the list or removed from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suppress {
-    /// Put on it.
+    /// Add them.
     Add,
-    /// Taken off it.
+    /// Remove them.
     Remove,
 }
 
 impl Suppress {
-    /// Returns what was done to `count` numbers, as the audit log has it.
+    /// Returns the text of the audit log for a change of `count` numbers.
     pub fn summary(self, count: u64) -> String {
         let numbers = counted(count, "number");
         match self {
@@ -25,26 +27,26 @@ impl Suppress {
     }
 }
 
-/// Who put a number on the list.
+/// Who added a number to the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OptOutSource {
-    /// The person, with a stop word.
+    /// The recipient, with a stop word.
     Reply,
-    /// Whoever added or imported it, as the audit log has their name.
+    /// An operator, with the name as in the audit log.
     Operator(String),
 }
 
-/// When a number was put on the list, and by whom.
+/// When a number was added to the list, and by whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OptOut {
-    /// When, in milliseconds since 1970.
+    /// Time, in milliseconds since 1970.
     pub at: i64,
-    /// By whom.
+    /// Who added it.
     pub source: OptOutSource,
 }
 
 impl OptOut {
-    /// The text that ledgers keep: `<milliseconds> reply`, or `<milliseconds> operator <name>`.
+    /// Returns the stored text: `<milliseconds> reply`, or `<milliseconds> operator <name>`.
     pub(super) fn text(&self) -> String {
         match &self.source {
             OptOutSource::Reply => format!("{} reply", self.at),
@@ -52,7 +54,7 @@ impl OptOut {
         }
     }
 
-    /// The same, read.
+    /// Reads the stored text.
     pub(super) fn read(text: &str) -> Option<Self> {
         let (at, source) = text.split_once(' ')?;
         let source = match source.split_once(' ') {
@@ -64,31 +66,31 @@ impl OptOut {
     }
 }
 
-/// The list, as a worker holds it once.
+/// A worker's copy of the list.
 #[derive(Clone, Debug, Default)]
 pub struct Suppressed {
-    /// Grows with each change.
+    /// Number of changes.
     pub version: u64,
-    /// Their digits.
+    /// The digits of the numbers.
     pub numbers: RoaringTreemap,
 }
 
-/// What has become of the list since a version.
+/// Changes of the list since a version.
 #[derive(Clone, Debug)]
 pub enum SuppressionUpdate {
     /// The whole list.
     Whole(Suppressed),
-    /// What was added and removed since, in order, and the version with it.
+    /// The single changes, in order.
     Since {
-        /// The list's version by now.
+        /// The list's present version.
         version: u64,
-        /// Numbers, and whether they are on the list from then on.
+        /// Numbers, and whether they are on the list after the change.
         changes: Vec<(Phone, bool)>,
     },
 }
 
 impl SuppressionUpdate {
-    /// The list's version by now.
+    /// Returns the list's present version.
     pub fn version(&self) -> u64 {
         match self {
             Self::Whole(list) => list.version,
@@ -98,12 +100,12 @@ impl SuppressionUpdate {
 }
 
 impl Suppressed {
-    /// Whether a person is on it, in whatever spelling.
+    /// Returns whether a number is on the list, in any of its spellings.
     pub fn contains(&self, phone: Phone) -> bool {
         phone.spellings().any(|phone| self.numbers.contains(phone.digits()))
     }
 
-    /// Takes an update over.
+    /// Applies an update.
     pub fn apply(&mut self, update: SuppressionUpdate) {
         match update {
             SuppressionUpdate::Whole(list) => *self = list,
@@ -121,13 +123,14 @@ impl Suppressed {
     }
 }
 
-/// How many changes are remembered one by one. Who is further behind reads the whole list.
+/// Number of single changes stored. A worker that is further behind reads the whole list.
 pub(super) const REMEMBERED: usize = 10_000;
 
-/// The list of all workers. All writes are atomic and durable when they return.
+/// The list, shared by all workers. All writes are atomic and durable when they return.
 pub trait Suppression: Store {
-    /// Changes the list, and remembers of numbers that are added who did so, where that is told. Returns how many numbers were
-    /// changed.
+    /// Changes the list. Returns the number of numbers that changed.
+    ///
+    /// With `source` it stores who added the numbers.
     fn suppress(
         &self,
         numbers: Vec<Phone>,
@@ -135,13 +138,13 @@ pub trait Suppression: Store {
         source: Option<OptOutSource>,
     ) -> impl Future<Output = Result<u64, LedgerError>> + Send;
 
-    /// When numbers of the list were put on it, and by whom, as far as that is known.
+    /// Returns when numbers were added to the list and by whom, as far as that is known.
     fn opt_outs(
         &self,
         numbers: &[Phone],
     ) -> impl Future<Output = Result<Vec<Option<OptOut>>, LedgerError>> + Send;
 
-    /// What has become of the list since version `known` (0 for none), if it has changed.
+    /// Returns the changes since version `known` (0 for none), if there are any.
     fn suppressed(
         &self,
         known: u64,

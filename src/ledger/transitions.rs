@@ -1,6 +1,6 @@
-//! How campaigns move from state to state.
+//! Transitions of campaigns from state to state.
 //!
-//! The legal moves are those of `campaign/state.rs`; what else changes with a move is decided here, on the campaign as a
+//! The legal transitions are in `campaign/state.rs`; what else changes with them is decided here, on the campaign as a
 //! value. The backend writes it if the state is still the one that was read.
 
 use jiff::Timestamp;
@@ -11,8 +11,9 @@ use crate::campaign::job::StopWhen;
 use crate::campaign::{CampaignId, CampaignState, Reason};
 
 impl Campaign {
-    /// The campaign in another state, or with another reason in its own; `None` where that is no legal
-    /// move. `now` is the ledger's clock.
+    /// Returns the campaign in another state, or with another reason in the same state.
+    ///
+    /// `None` if the transition is illegal. `now` is the ledger's time.
     fn moved(&self, to: CampaignState, reason: Option<Reason>, now: Timestamp) -> Option<Self> {
         if self.state != to && !self.state.can_become(to) {
             return None;
@@ -20,7 +21,7 @@ impl Campaign {
         let mut after = Self { state: to, reason, suspended_by: None, ..self.clone() };
         if to == CampaignState::Running {
             if self.state != to {
-                // What a person has let pass is not counted against it again.
+                // An operator accepted these: they do not count for `stop_when` again.
                 let Counts { accepted, rejected, in_doubt, .. } = self.counts;
                 after.forgiven = (rejected, accepted + rejected + in_doubt);
             }
@@ -32,8 +33,9 @@ impl Campaign {
         Some(after)
     }
 
-    /// Why a running campaign is to be held by its job's `stop_when`, if it is. What a person has let pass by resuming
-    /// it is not counted again.
+    /// Returns why a running campaign must be held by its job's `stop_when`, if it must.
+    ///
+    /// Messages from before an operator resumed it do not count.
     pub fn too_many_rejected(&self, stop_when: StopWhen) -> Option<Reason> {
         let Counts { accepted, rejected, in_doubt, .. } = self.counts;
         let settled = (accepted + rejected + in_doubt).saturating_sub(self.forgiven.1);
@@ -42,18 +44,19 @@ impl Campaign {
         is_reached.then_some(Reason::TooManyRejected { rejected, settled, limit: stop_when.rejected_percent })
     }
 
-    /// For what claims of its messages are admitted.
+    /// Returns which claims the campaign admits.
     pub(super) fn admits(&self) -> Admits {
         Admits::of(self.state, self.suspended_by.is_some())
     }
 }
 
-/// Changes a campaign, again as often as somebody else was quicker. `None` changes nothing. Returns
-/// whether something was changed.
+/// Changes a campaign by compare-and-swap, until no other writer interferes.
+///
+/// A change to `None` writes nothing. Returns whether something was written.
 ///
 /// # Errors
 ///
-/// When there is no such campaign, and what the change says.
+/// If the campaign does not exist, and the errors of `change`.
 pub async fn change<L: Campaigns>(
     ledger: &L,
     id: &CampaignId,
@@ -65,13 +68,12 @@ pub async fn change<L: Campaigns>(
         let known = found.ok_or_else(|| LedgerError::NoCampaign(id.clone()))?;
         let Some(after) = change(&known)? else { return Ok(false) };
         if after.state != known.state {
-            // Whatever its new state, somebody must look after it until that is published.
+            // It must be active until its new state is published.
             ledger.activate(id).await?;
         }
         if ledger.swap_campaign(known.state, settled, after.clone()).await? {
             if after.state != known.state {
-                // Puts it back, too, where a worker that was just done with the state before
-                // has taken it off.
+                // Also makes it active again if a worker that published the state before has just deactivated it.
                 ledger.touch(id).await?;
             }
             return Ok(true);
@@ -79,11 +81,11 @@ pub async fn change<L: Campaigns>(
     }
 }
 
-/// Moves a campaign to another state; to its own state it only changes the reason.
+/// Moves a campaign to another state; a move to its own state only changes the reason.
 ///
 /// # Errors
 ///
-/// When that is no legal move.
+/// If the transition is illegal.
 pub async fn change_state<L: Campaigns>(
     ledger: &L,
     id: &CampaignId,
@@ -98,8 +100,9 @@ pub async fn change_state<L: Campaigns>(
     change(ledger, id, false, moved).await.map(drop)
 }
 
-/// Moves a campaign from the state in which a worker has seen it. One that somebody else has moved meanwhile stays
-/// as it is: a worker that comes late undoes no pause, and wakes nothing that has ended.
+/// Moves a campaign if it is still in the state that a worker saw.
+///
+/// So a late worker does not undo a pause, and does not restart a campaign that has ended.
 pub async fn move_from<L: Campaigns>(
     ledger: &L,
     id: &CampaignId,
@@ -114,7 +117,7 @@ pub async fn move_from<L: Campaigns>(
     change(ledger, id, false, moved).await.map(drop)
 }
 
-/// Says what a running campaign waits for. One that does not run by now keeps its reason.
+/// Sets what a running campaign waits for. In other states it keeps its reason.
 pub async fn note<L: Campaigns>(
     ledger: &L,
     id: &CampaignId,
@@ -127,8 +130,9 @@ pub async fn note<L: Campaigns>(
     change(ledger, id, false, noted).await.map(drop)
 }
 
-/// Holds a running campaign whose counts are what its job's `stop_when` forbids. Returns whether it did. To be asked
-/// after every change of the counts that an answer or a report made.
+/// Holds a running campaign if its counts reach the limit of its job's `stop_when`. Returns whether it did.
+///
+/// To be called after each response or report that changes the counts.
 pub async fn judge<L: Campaigns>(
     ledger: &L,
     id: &CampaignId,
@@ -141,8 +145,9 @@ pub async fn judge<L: Campaigns>(
     change(ledger, id, false, held).await
 }
 
-/// Completes a running campaign that is planned to its end and has nothing open, unless `stop_when` holds it.
-/// Returns whether it did.
+/// Completes a running campaign that is fully planned and has no open messages. Returns whether it did.
+///
+/// If the counts reach the limit of `stop_when`, the campaign is held instead.
 pub async fn complete<L: Campaigns>(
     ledger: &L,
     id: &CampaignId,
@@ -162,23 +167,23 @@ pub async fn complete<L: Campaigns>(
     change(ledger, id, true, completed).await
 }
 
-/// Completes a paused or held campaign of which nothing is left, because it has expired.
+/// Completes a paused or held campaign that has expired and has no open messages.
 pub async fn complete_expired<L: Campaigns>(ledger: &L, id: &CampaignId) -> Result<bool, LedgerError> {
     let completed = |campaign: &Campaign| {
         let Campaign { state, planned, counts, .. } = campaign;
-        let stands = matches!(state, CampaignState::Paused | CampaignState::Held);
-        let is_done = stands && *planned && counts.open() == 0;
+        let is_stopped = matches!(state, CampaignState::Paused | CampaignState::Held);
+        let is_done = is_stopped && *planned && counts.open() == 0;
         let reason = Some(Reason::Expired);
         Ok(campaign.moved(CampaignState::Completed, reason, ledger.time()).filter(|_| is_done))
     };
     change(ledger, id, true, completed).await
 }
 
-/// Pauses or cancels a campaign for a person, or notes that this was asked for once more.
+/// Pauses or cancels a campaign for an operator, or records the time of a repeated request.
 ///
 /// # Errors
 ///
-/// When it is over.
+/// If the campaign has ended.
 pub async fn stop<L: Campaigns>(
     ledger: &L,
     id: &CampaignId,
@@ -197,8 +202,7 @@ pub async fn stop<L: Campaigns>(
     change(ledger, id, false, stopped).await.map(drop)
 }
 
-/// Has the messages of batches below a number be in doubt that nobody has claimed yet, as far as the ledger
-/// knows.
+/// Marks unclaimed messages of batches below a number as in doubt.
 pub async fn mark_in_doubt_below<L: Campaigns>(
     ledger: &L,
     id: &CampaignId,
@@ -211,8 +215,7 @@ pub async fn mark_in_doubt_below<L: Campaigns>(
     change(ledger, id, false, changed).await.map(drop)
 }
 
-/// Holds a campaign that runs, or says why one that is held is. One that a person has paused, or that has ended
-/// meanwhile, stays as it is.
+/// Holds a running campaign, or changes the reason of a held one. Other states are unchanged.
 pub async fn hold<L: Campaigns>(ledger: &L, id: &CampaignId, reason: Reason) -> Result<(), LedgerError> {
     let held = |campaign: &Campaign| {
         let goes_on = matches!(campaign.state, CampaignState::Running | CampaignState::Held);
@@ -221,7 +224,7 @@ pub async fn hold<L: Campaigns>(ledger: &L, id: &CampaignId, reason: Reason) -> 
     change(ledger, id, false, held).await.map(drop)
 }
 
-/// Suspends a campaign that runs, together with others, until its breaker is closed again.
+/// Suspends a running campaign until its breaker is closed.
 pub async fn suspend<L: Campaigns>(
     ledger: &L,
     id: &CampaignId,

@@ -1,6 +1,7 @@
-//! The embedded store that lies beside a fleet's configuration: what was begun there is not begun again.
+//! The embedded store at the configured path of a machine whose workers use a fleet's ledger.
 //!
-//! Its messages may have been sent; the fleet's ledger knows nothing of them.
+//! Its messages may have been sent and the fleet's ledger does not know them, so a campaign of the store must not start in
+//! the fleet. The store is only read.
 
 use std::path::PathBuf;
 
@@ -8,13 +9,14 @@ use super::{Access, Campaigns, LedgerError, Sqlite, listing};
 use crate::campaign::{CampaignId, CampaignState};
 use crate::runtime::blocking;
 
-/// A store of this machine that a fleet has not taken over, if there is one. It is looked at anew each time: it may be
-/// put there, or taken away, while workers run.
+/// A store of this machine that was not moved to the fleet, if there is one.
+///
+/// It is opened for each call, because it may appear or disappear while workers run.
 #[derive(Clone, Debug, Default)]
 pub struct UnmovedStore(Option<PathBuf>);
 
 impl UnmovedStore {
-    /// The store at a path, where there is one.
+    /// Returns the store at a path, which need not exist.
     pub fn at(path: PathBuf) -> Self {
         Self(Some(path))
     }
@@ -24,17 +26,17 @@ impl UnmovedStore {
         let shown = path.display().to_string();
         let opened = blocking(move || path.is_file().then(|| Sqlite::open(&path, Access::Read))).await;
         match opened.map_err(|error| LedgerError::Storage(error.to_string()))? {
-            // It may have gone away just now.
+            // It may have been removed since the check.
             None | Some(Err(LedgerError::NoStore(_))) => Ok(None),
             Some(opened) => Ok(Some((opened?, shown))),
         }
     }
 
-    /// Refuses a campaign that the store has, whatever became of it there. Rehearsals have sent nothing.
+    /// Rejects a campaign that the store has, in any state. Rehearsals are ignored: they have sent nothing.
     ///
     /// # Errors
     ///
-    /// [`LedgerError::InStore`], and when the store can't be read: what it has is not known then.
+    /// [`LedgerError::InStore`], and if the store cannot be read, because its campaigns are unknown then.
     pub async fn refuse(&self, id: &CampaignId) -> Result<(), LedgerError> {
         let Some((store, path)) = self.open().await? else { return Ok(()) };
         match store.campaign(id).await? {
@@ -43,11 +45,11 @@ impl UnmovedStore {
         }
     }
 
-    /// The campaigns of the store that have not ended, with its path. Rehearsals are none.
+    /// Returns the store's path and its campaigns that have not ended, without rehearsals.
     ///
     /// # Errors
     ///
-    /// When the store can't be read.
+    /// If the store cannot be read.
     pub async fn unfinished(&self) -> Result<Option<(String, Vec<CampaignId>)>, LedgerError> {
         let Some((store, path)) = self.open().await? else { return Ok(None) };
         let campaigns = listing::all(&store).await?;

@@ -1,16 +1,15 @@
-//! Writes what many senders of one batch want at the same time, together.
+//! Combines concurrent writes of one batch.
 //!
-//! Where a request takes one message, a hundred of a batch are claimed and recorded at about the same
-//! time. Each write waits for the one before it, so what has gathered meanwhile goes with the next: a
-//! few swaps, and never two that spoil each other. The record is known after each write, so the next
-//! needs no read.
+//! If a request contains one message, a hundred messages of a batch are claimed and recorded at about the same time. Each
+//! write waits for the one before, and the waiting ones are written together: a few compare-and-swaps, and no conflicts
+//! between them. The record is known after each write, so the next needs no read. The writer decides nothing.
 
 use super::claims;
 use super::{BatchRecord, BatchWrite, Batches, Claim, LedgerError, PlannedBatch, Purpose, Recorded, Written};
 use crate::campaign::MessageState;
 use crate::micro_batch::MicroBatch;
 
-/// A batch that this worker has taken from the queue.
+/// The writer of a batch that this worker holds.
 pub struct BatchWriter<L> {
     ledger: L,
     batch: PlannedBatch,
@@ -19,12 +18,12 @@ pub struct BatchWriter<L> {
 }
 
 impl<L: Batches> BatchWriter<L> {
-    /// A batch of which nothing is known.
+    /// Returns the writer of a batch whose record is not known.
     pub fn new(ledger: &L, batch: PlannedBatch) -> Self {
         Self { ledger: ledger.clone(), batch, writes: MicroBatch::default() }
     }
 
-    /// Claims messages before their request goes out, as [`claims::claim`] does.
+    /// Claims messages before their request, as [`claims::claim`].
     ///
     /// # Errors
     ///
@@ -37,7 +36,7 @@ impl<L: Batches> BatchWriter<L> {
         }
     }
 
-    /// Records what became of messages, after the answer, as [`claims::record`] does.
+    /// Records the outcomes of messages after the response, as [`claims::record`].
     ///
     /// # Errors
     ///
@@ -46,7 +45,7 @@ impl<L: Batches> BatchWriter<L> {
         self.record_answer(token, outcomes, None).await
     }
 
-    /// The same, with what the provider calls the request.
+    /// Records outcomes as [`BatchWriter::record`], with the provider's id of the request.
     ///
     /// # Errors
     ///
@@ -63,8 +62,9 @@ impl<L: Batches> BatchWriter<L> {
         }
     }
 
-    /// Messages that nobody has claimed are in doubt, as [`BatchWrite::Doubt`] says. Returns those that are pending
-    /// all the same, and how many of the campaign are open.
+    /// Puts unclaimed messages in doubt, as [`BatchWrite::Doubt`].
+    ///
+    /// Returns those that are still pending, and the number of open messages of the campaign.
     ///
     /// # Errors
     ///
@@ -78,7 +78,7 @@ impl<L: Batches> BatchWriter<L> {
         Ok((self.pending(messages).await?, open))
     }
 
-    /// Those of some messages that are pending, as far as this worker knows.
+    /// Returns which messages are pending, as far as this worker knows.
     ///
     /// # Errors
     ///
@@ -109,8 +109,9 @@ impl<L: Batches> BatchWriter<L> {
     }
 }
 
-/// Makes claims that are written together one claim of several requests: they begin at the same moment, and
-/// would run out at the same moment. Each of them still settles its own messages alone.
+/// Gives claims that are written together one token: they start and expire at the same time.
+///
+/// Each sender still settles only its own messages.
 fn share_token(writes: &mut [BatchWrite]) {
     let mut shared = None;
     for write in writes {
@@ -120,7 +121,7 @@ fn share_token(writes: &mut [BatchWrite]) {
     }
 }
 
-/// Whoever was writing has been given up, and what it wrote with it.
+/// Returns the error of a write whose task was dropped.
 fn gone() -> LedgerError {
-    LedgerError::Storage("was given up while a batch was written".into())
+    LedgerError::Storage("did not finish a write of a batch: its task was dropped".into())
 }

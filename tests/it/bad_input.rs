@@ -224,7 +224,7 @@ async fn the_same_id_with_other_content_is_refused() {
     world.write_job(&other);
     let ended = world.run(&["run", "job.json"]).await;
     assert_eq!(ended.status, Some(2));
-    assert!(ended.err.contains("campaign c1 is known with other content"), "{}", ended.err);
+    assert!(ended.err.contains("campaign c1 already exists with different content"), "{}", ended.err);
     assert_eq!(sandbox.stats()["accepted"], 3);
 }
 
@@ -235,9 +235,7 @@ fn a_second_sender_on_one_store_is_turned_away() {
     let _first = Sqlite::open(&world.path("flowcast.db"), Access::Send).unwrap();
     let ended = world.flowcast(&["run", "job.json", "--sandbox"]);
     assert_eq!(ended.status, Some(1), "{ended:?}");
-    assert!(
-        ended.err.contains("is sending from flowcast.db; wait for it, or give this one a store of its own")
-    );
+    assert!(ended.err.contains("is sending from flowcast.db; wait until it ends, or use another store"));
 }
 
 #[test]

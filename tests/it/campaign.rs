@@ -206,7 +206,7 @@ async fn a_rehearsal_does_not_stand_in_for_the_real_campaign() {
     assert_eq!(sandbox.stats()["accepted"], 10);
     let rehearsal = world.run(&["run", "job.json", "--sandbox"]).await;
     assert_eq!(rehearsal.status, Some(2));
-    assert!(rehearsal.err.contains("has really been sent"), "{}", rehearsal.err);
+    assert!(rehearsal.err.contains("exists as a real campaign"), "{}", rehearsal.err);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -122,7 +122,7 @@ async fn under_the_embedded_store() {
     disk.empty();
     completes(&fleet, &sandbox, 4_000).await;
     let log = fleet.log();
-    assert!(log.contains("sending stops: the disk of") && log.contains("has room again"), "{log}");
+    assert!(log.contains("sending stops: the disk of") && log.contains("has free space again"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -212,7 +212,7 @@ async fn under_a_workers_own_files() {
     fleet.submit().await;
     until("it to be on its way", || sandbox.count() > 300).await;
     disk.fill(0);
-    stops(&fleet, &sandbox, "the journal of a worker can't be written").await;
+    stops(&fleet, &sandbox, "cannot write the worker's journal").await;
     // A workbook is unpacked there: it is taken when there is room.
     let mut book = rust_xlsxwriter::Workbook::new();
     let sheet = book.add_worksheet();

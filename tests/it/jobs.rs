@@ -62,7 +62,7 @@ async fn what_is_refused_is_buried_whole_with_the_reason_and_the_worker_goes_on(
         (Vec::new(), "is not JSON", ""),
         (large.to_string().into_bytes(), "a job has at most", ""),
         (with("/version", json!(9), "v"), "this flowcast reads version 1", "/version"),
-        (changed.to_string().into_bytes(), "is known with other content", "/id"),
+        (changed.to_string().into_bytes(), "already exists with different content", "/id"),
         (with("/audience", csv("none.csv"), "b"), "no such file", "/audience/csv/path"),
         (with("/audience", csv("../secret.csv"), "d"), "is outside the audience root", "/audience/csv/path"),
         (with("/audience", csv("/etc/passwd"), "e"), "is outside the audience root", "/audience/csv/path"),

@@ -1694,7 +1694,7 @@ fn the_database_of_another_program_is_left_alone() {
     let before = std::fs::read(&path).unwrap();
     for access in [Access::Send, Access::Read] {
         let fault = Sqlite::open(&path, access).err().unwrap();
-        assert!(fault.to_string().contains("is no store of flowcast"), "{fault}");
+        assert!(fault.to_string().contains("is not a flowcast store"), "{fault}");
     }
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }

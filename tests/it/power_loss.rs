@@ -119,7 +119,7 @@ async fn what_a_loss_of_power_took_is_written_again_before_anything_is_sent() {
         eprintln!("{bytes} bytes lost, sending again for a second after {:.1?}", begun.elapsed());
     }
     let status = until_completed(&fleet, Duration::from_secs(rows / RATE + 60)).await;
-    assert!(fleet.log().contains("Redis had forgotten what became of"), "{}", fleet.log());
+    assert!(fleet.log().contains("restored outcomes that Redis lost"), "{}", fleet.log());
     nobody_twice_nobody_lost(&fleet, &sandbox, rows, &status);
     assert!(status["counts"]["in_doubt"].as_u64().unwrap() <= losses() * 160, "{status}");
 }

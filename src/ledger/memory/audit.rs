@@ -1,4 +1,4 @@
-//! The audit log in memory.
+//! The audit log in memory: a list.
 
 use super::Memory;
 use crate::campaign::CampaignId;

@@ -1,4 +1,4 @@
-//! Batches in memory.
+//! Batches in memory: a compare-and-swap under one lock.
 
 use std::collections::BTreeMap;
 
@@ -23,8 +23,8 @@ impl Stored {
 }
 
 impl Memory {
-    /// Writes a change. With `is_forced` whatever the record is by now: a simulation wants to see that found.
-    #[allow(clippy::unused_async, reason = "it stands where other ledgers wait")]
+    /// Writes a change. With `is_forced` it skips the comparison, so that a simulation can show that its checks find that.
+    #[allow(clippy::unused_async, reason = "other ledgers wait here")]
     pub(crate) async fn swap(&self, swap: Swap<'_>, is_forced: bool) -> Result<Swapped, LedgerError> {
         let (now, holds) = (self.now(), self.holds.as_millis() as i64);
         let Swap { batch, purpose, change } = swap;
@@ -107,8 +107,7 @@ impl Memory {
 
 #[cfg(test)]
 impl Memory {
-    /// Whether all of some people are being sent a message just now, as far as this knows. A report of an earlier
-    /// try may have said meanwhile that they have it.
+    /// Returns whether each of `phones` has a message that is sending, or accepted by a report of an earlier attempt.
     pub(crate) fn are_being_sent(&self, phones: &[Phone]) -> bool {
         let state = self.state();
         let is_sent = |phone: &Phone| {
@@ -123,7 +122,7 @@ impl Memory {
         phones.iter().all(is_sent)
     }
 
-    /// Writes a change, some time after it is said that it is written: a simulation wants to see that found.
+    /// Writes a change some time later, so that a simulation can show that its checks find an early confirmation.
     pub(crate) fn swap_late(&self, swap: Swap<'_>, late: std::time::Duration) {
         let (ledger, batch, purpose, change) =
             (self.clone(), swap.batch.clone(), swap.purpose, swap.change.clone());

@@ -1,18 +1,16 @@
-//! Campaigns and their plans in memory.
+//! Campaigns in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use roaring::RoaringBitmap;
 
 use super::{Memory, Stored};
-use crate::campaign::{CampaignId, CampaignState, SkipReason};
+use crate::campaign::{CampaignId, CampaignState};
 use crate::ledger::deliveries::{self, TOOK, UNDELIVERED};
 use crate::ledger::rate::{SECONDS, rate};
-use crate::ledger::record::BatchRecord;
 use crate::ledger::{
     Campaign, CampaignChanges, Campaigns, Checkpoint, Counts, LEASE, Lease, LedgerError, NewCampaign,
-    PRESENCE, Plan, PlannedBatch, PlannedSoFar, Plans, SkippedRow, Store, StoredJob,
+    PRESENCE, Store, StoredJob,
 };
 
 impl Stored {
@@ -61,7 +59,7 @@ impl Stored {
             batches: BTreeMap::new(),
             claims: BTreeMap::new(),
             replays: BTreeMap::new(),
-            unpublished: std::collections::BTreeSet::new(),
+            unpublished: BTreeSet::new(),
             workers: BTreeMap::new(),
             leader: None,
             ticks: BTreeMap::new(),
@@ -107,7 +105,7 @@ impl Stored {
         }
     }
 
-    /// Counts messages that were settled just now.
+    /// Counts messages settled now.
     pub(super) fn tick(&mut self, settled: u64, now: i64) {
         let second = now / 1000;
         self.ticks.retain(|at, _| *at > second - SECONDS);
@@ -262,71 +260,5 @@ impl Campaigns for Memory {
         state.campaigns.remove(id);
         state.active.remove(id);
         Ok(())
-    }
-}
-
-impl Plans for Memory {
-    async fn plan(&self, id: &CampaignId) -> Result<Plan, LedgerError> {
-        let mut state = self.state();
-        let stored = state.campaign(id)?;
-        let mut settled = RoaringBitmap::new();
-        for (number, batch) in &stored.batches {
-            if !BatchRecord::read(&batch.record, batch.recipients.len())?.is_open() {
-                settled.insert(*number);
-            }
-        }
-        Ok(Plan { checkpoint: stored.checkpoint.clone(), settled })
-    }
-
-    async fn checkpoint(
-        &self,
-        id: &CampaignId,
-        after: u64,
-        checkpoint: Checkpoint,
-        batches: Vec<PlannedBatch>,
-        skipped: Vec<SkippedRow>,
-    ) -> Result<(), LedgerError> {
-        let now = self.now();
-        let mut state = self.state();
-        let stored = state.campaign(id)?;
-        match stored.checkpoint.rows {
-            known if known == after => {}
-            known if known >= checkpoint.rows => return Ok(()),
-            _ => return Err(LedgerError::StalePlan(id.clone())),
-        }
-        // Nobody would look after what is planned by now.
-        if stored.head.state.is_over() {
-            return Err(LedgerError::StalePlan(id.clone()));
-        }
-        for batch in &batches {
-            stored.plan(batch)?;
-        }
-        for row in skipped {
-            *stored.counters.entry(("skipped", String::new())).or_default() += 1;
-            *stored.counters.entry(("skipped", row.reason.as_str().into())).or_default() += 1;
-            stored.skipped.push((row, now));
-        }
-        stored.checkpoint = checkpoint;
-        Ok(())
-    }
-
-    async fn count_unplanned(
-        &self,
-        id: &CampaignId,
-        known: PlannedSoFar,
-        rows: u64,
-        reason: SkipReason,
-    ) -> Result<bool, LedgerError> {
-        let mut state = self.state();
-        let stored = state.campaign(id)?;
-        let batches = stored.batches.keys().next_back().map_or(0, |last| last + 1);
-        if stored.checkpoint.complete || known != (PlannedSoFar { rows: stored.checkpoint.rows, batches }) {
-            return Ok(false);
-        }
-        let count = i64::try_from(rows).unwrap_or(i64::MAX);
-        *stored.counters.entry(("skipped", String::new())).or_default() += count;
-        *stored.counters.entry(("skipped", reason.as_str().into())).or_default() += count;
-        stored.checkpoint.complete = true;
-        Ok(true)
     }
 }

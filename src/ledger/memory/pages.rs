@@ -1,4 +1,4 @@
-//! What the pages show beside campaigns, in memory.
+//! Points of charts, campaign drafts and ended sessions in memory.
 
 use super::Memory;
 use crate::campaign::CampaignId;

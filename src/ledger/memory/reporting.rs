@@ -1,4 +1,4 @@
-//! What is read back from memory, row by row.
+//! Reports in memory.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! The audit log in Redis: a stream of all acts, and one of each campaign's.
+//! The audit log in Redis: a stream of all entries, and one for each campaign.
 
 use std::collections::HashMap;
 
@@ -8,15 +8,15 @@ use crate::campaign::CampaignId;
 use crate::ledger::audit::{KEPT, KEPT_OF_ONE, page};
 use crate::ledger::{Act, ActPage, Audit, LedgerError};
 
-/// All acts.
+/// Key of the stream of all entries.
 const AUDIT: &str = "flowcast:audit";
-/// The field of an act, JSON.
+/// Field of an entry, JSON.
 const ACT: &str = "act";
 
 impl Audit for Redis {
     async fn log(&self, act: Act) -> Result<(), LedgerError> {
         let json = serde_json::to_string(&act)
-            .map_err(|fault| LedgerError::Storage(format!("can't keep an act: {fault}")))?;
+            .map_err(|fault| LedgerError::Storage(format!("cannot save an audit entry: {fault}")))?;
         let add = |key: String, kept: usize| {
             let mut add = redis::cmd("XADD");
             add.arg(key).arg("MAXLEN").arg("~").arg(kept).arg("*").arg(ACT).arg(&json);
@@ -51,7 +51,7 @@ impl Audit for Redis {
     }
 }
 
-/// Whether it is the id of an entry of a stream.
+/// Returns whether a text is the id of a stream entry.
 fn is_place(text: &str) -> bool {
     text.split_once('-').is_some_and(|(at, nth)| at.parse::<u64>().is_ok() && nth.parse::<u64>().is_ok())
 }

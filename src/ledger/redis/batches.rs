@@ -1,4 +1,4 @@
-//! Batches in Redis: whom a batch goes to and its record are strings, its outcomes a hash for people.
+//! Batches in Redis: the recipients and the record are strings, the outcomes a hash for other systems.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -10,24 +10,24 @@ use super::Redis;
 use super::dump::HashDump;
 use super::journal::Journal;
 use super::layout::{Keys, field};
-use super::transaction::{Command, Done, Transaction};
+use super::transaction::{Command, Done, Key, Transaction};
 use crate::campaign::{CampaignId, CampaignState, Phone};
 use crate::ledger::batches::MARGIN;
 use crate::ledger::campaigns::Admits;
-use crate::ledger::draft::Change;
+use crate::ledger::change::Change;
 use crate::ledger::plans::DIGEST;
 use crate::ledger::rate::SECONDS;
 use crate::ledger::record::BatchRecord;
 use crate::ledger::{Batches, LedgerError, Listed, PlannedBatch, Purpose, Store, StoredBatch, Swap, Swapped};
 use crate::redis_client::RedisClientError;
 
-/// About how many bytes an outcome takes: a number, a state, a SID.
+/// Approximate size of an outcome (number, state, SID), in bytes.
 const FIELD: usize = 64;
-/// A wait before a claim that too few replicas have is said again.
+/// Delay before a claim is repeated that too few replicas have.
 const REPLICA_WAIT: Duration = Duration::from_millis(200);
-/// How often a full disk is looked at.
+/// Interval between checks of a full disk.
 const ROOM_WAIT: Duration = Duration::from_millis(200);
-/// How many claims that ran out are read together.
+/// Number of expired claims read with one call.
 const DUE: u32 = 100;
 
 fn damaged(fault: &redis::ParsingError) -> LedgerError {
@@ -35,7 +35,7 @@ fn damaged(fault: &redis::ParsingError) -> LedgerError {
 }
 
 impl Redis {
-    /// Reads a value of each of some batches. There must be one of them at the least.
+    /// Reads a value of each batch, with one pipeline.
     pub(super) async fn of_each<T: FromRedisValue>(
         &self,
         numbers: &[u32],
@@ -87,15 +87,15 @@ impl Batches for Redis {
         if let Some(journal) = &self.journal {
             self.wait_for_room(journal).await;
         }
-        // Only what is followed by a request must outlive its master.
+        // Only a claim, which a request follows, must survive a failover.
         let replicas = if swap.purpose.is_some() { self.replicas } else { 0 };
         loop {
             let (done, is_replicated) = match transaction.run(&self.client, replicas).await {
-                // It comes first, so nothing is written yet.
+                // RESTORE is the first command, so nothing is written yet.
                 Err(RedisClientError::Refused(why)) if transaction.restores() => {
-                    // A hash that is there already says nothing of the next one.
+                    // An existing hash does not mean that the server rejects the next payload.
                     if !why.contains("BUSYKEY") {
-                        tracing::info!("outcomes are written field by field from now on: Redis {why}");
+                        tracing::info!(error = %why, "Redis rejected RESTORE; falling back to HSET");
                         self.takes_dumps.store(false, Ordering::Relaxed);
                     }
                     transaction = self.transaction(&swap, false);
@@ -105,7 +105,7 @@ impl Batches for Redis {
             };
             let (check, found) = match done {
                 Done::Written(_) if replicas > 0 && !self.heeds_replicas(is_replicated) => {
-                    // It is asked for again under its token, and holds anew once enough replicas have it.
+                    // It is claimed again with the same token, and gets a new deadline when enough replicas have it.
                     tokio::time::sleep(REPLICA_WAIT).await;
                     return Ok(Swapped::Stale);
                 }
@@ -117,9 +117,9 @@ impl Batches for Redis {
                 }
                 Done::Failed { check, found } => (check, found),
             };
-            // A record that is known was written beside this very plan: only an unknown one is checked.
+            // A known record was written together with this plan, so the plan is checked only without one.
             match check + i64::from(swap.change.known > 0) {
-                // It was claimed before its checkpoint.
+                // The batch is claimed before its checkpoint.
                 1 if found.is_empty() => {
                     if !self.plan_batch(swap.batch).await? {
                         return Ok(Swapped::unplanned(swap.purpose));
@@ -127,7 +127,7 @@ impl Batches for Redis {
                 }
                 1 => return Err(LedgerError::OtherPlan(swap.batch.campaign.clone(), swap.batch.number)),
                 2 => return Ok(Swapped::NotAdmitted),
-                // The server may have forgotten claims: nothing is granted before that is clear.
+                // The server may have lost claims: nothing is granted until that is resolved.
                 3 if swap.purpose.is_some() => return Ok(Swapped::NotAdmitted),
                 check if swap.change.reopens && check == 3 + i64::from(swap.purpose.is_some()) => {
                     return Ok(Swapped::Ended);
@@ -142,7 +142,7 @@ impl Batches for Redis {
     }
 
     async fn due_claims(&self, id: &CampaignId) -> Result<Vec<(u64, u32)>, LedgerError> {
-        // By the clock of this worker, which follows the server's; the margin bounds how far they differ.
+        // This worker's clock follows the server's; the margin covers the difference.
         let mut due = redis::cmd("ZRANGE");
         due.arg(Keys(id).claims()).arg("-inf").arg(self.now() * 1000);
         due.arg("BYSCORE").arg("LIMIT").arg(0).arg(DUE);
@@ -193,12 +193,13 @@ impl Batches for Redis {
 }
 
 impl Redis {
-    /// Waits until what is written to Redis can be written to the journal, too: what was claimed and then failed
-    /// here would be in doubt, and was never sent.
+    /// Waits until the journal has room for the next write.
+    ///
+    /// A claim that is in Redis and not in the journal would be in doubt, although it was never sent.
     async fn wait_for_room(&self, journal: &Journal) {
         while let Err(fault) = journal.reserve() {
             let why = format!(
-                "the journal of a worker can't be written to the folder for temporary files (TMPDIR): {fault}"
+                "cannot write the worker's journal to the folder for temporary files (TMPDIR): {fault}"
             );
             let known = self.lacks_room.lock().replace(why.clone());
             if known.is_none() {
@@ -207,26 +208,26 @@ impl Redis {
             tokio::time::sleep(ROOM_WAIT).await;
         }
         if self.lacks_room.lock().take().is_some() {
-            tracing::info!("the journal has room again");
+            tracing::info!("the worker's journal can be written again");
         }
     }
 
-    /// Takes in whether enough replicas have a claim, and says so when that changes.
+    /// Records whether enough replicas have a claim, and logs changes of that.
     fn heeds_replicas(&self, is_replicated: bool) -> bool {
         if self.lacks_replicas.swap(!is_replicated, Ordering::Relaxed) == is_replicated {
             if is_replicated {
-                tracing::info!("Redis has its replicas again");
+                tracing::info!("Redis has enough replicas again");
             } else {
-                tracing::warn!("sending stops until Redis has {} replicas that follow it", self.replicas);
+                tracing::warn!(required = self.replicas, "sending stops: Redis has too few replicas in step");
             }
         }
         is_replicated
     }
 
-    /// What a swap is made of. With `dumps` the first outcomes of a batch are written as a payload.
+    /// Returns the transaction of a compare-and-swap. With `dumps` the first outcomes of a batch are a payload.
     fn transaction(&self, swap: &Swap<'_>, dumps: bool) -> Transaction {
         let Swap { batch, purpose, change } = swap;
-        let (keys, number) = (Keys(&batch.campaign), batch.number.to_string());
+        let keys = Keys(&batch.campaign);
         let mut transaction = Transaction::default();
         let campaign = transaction.key(keys.campaign());
         if change.known == 0 {
@@ -250,84 +251,114 @@ impl Redis {
             transaction.check_field(campaign, "state", &going.collect::<Vec<_>>());
         }
         write_outcomes(&mut transaction, batch, change, dumps);
-        if let Some(record) = &change.record {
-            let key = transaction.key(keys.record(batch.number));
-            let known = change.known.to_le_bytes();
-            transaction.check_start(key, if change.known == 0 { b"" } else { &known }, false);
-            transaction.command(Command::Set, key, &[record.bytes()]);
-        }
-        if let Some((before, after)) = &change.deliveries {
-            let key = transaction.key(keys.deliveries(batch.number));
-            transaction.check_start(key, before, true);
-            transaction.command(Command::Set, key, &[after]);
-        }
-        if !change.claimed.is_empty() || !change.released.is_empty() {
-            let claims = transaction.key(keys.claims());
-            let holds = (self.request_timeout + MARGIN * 2).as_micros().to_string();
-            for token in &change.claimed {
-                transaction.command(Command::Due, claims, &[&holds, &format!("{token}:{number}")]);
-            }
-            let released: Vec<String> =
-                change.released.iter().map(|token| format!("{token}:{number}")).collect();
-            if !released.is_empty() {
-                transaction.command(Command::ZRem, claims, &released);
-            }
-        }
-        for (counter, by) in &change.counters {
-            transaction.add(campaign, &field(counter), *by);
-        }
-        if !change.texts.is_empty() {
-            let texts = transaction.key(keys.texts());
-            for (text, words) in &change.texts {
-                transaction.command(Command::HSetNx, texts, &[&field(text), words]);
-            }
-        }
-        if !change.payloads.is_empty() {
-            let payloads = transaction.key(keys.payload(batch.number));
-            for (place, payload) in &change.payloads {
-                let place = place.to_string();
-                match payload {
-                    Some(payload) => transaction.command(Command::HSet, payloads, &[&place, payload]),
-                    None => transaction.command(Command::HDel, payloads, &[&place]),
-                }
-            }
-        }
-        if let Some(request) = &change.request {
-            let requests = transaction.key(keys.requests());
-            transaction.command(Command::HSet, requests, &[&number, request]);
-        }
-        for (listed, key) in [(change.open, keys.open()), (change.failed, keys.failed())] {
-            if let Some(listed) = listed {
-                let key = transaction.key(key);
-                transaction.command(if listed { Command::SAdd } else { Command::SRem }, key, &[&number]);
-            }
-        }
-        if let Some(replay) = change.replay {
-            let key = transaction.key(keys.replays());
-            transaction.command(if replay { Command::Stamp } else { Command::HDel }, key, &[&number]);
-        }
+        write_record(&mut transaction, batch, change);
+        self.write_claims(&mut transaction, batch, change);
+        write_counters(&mut transaction, campaign, batch, change);
+        write_lists(&mut transaction, batch, change);
         if change.settled > 0 {
             let tick = transaction.key(keys.tick(self.now() / 1000));
             let (settled, seconds) = (change.settled.to_string(), (SECONDS + 5).to_string());
             transaction.command(Command::Tick, tick, &[settled, seconds]);
         }
-        if !change.responses.is_empty() {
-            let responses = transaction.key(keys.responses(batch.number));
-            let unpublished = transaction.key(keys.unpublished());
-            for (key, json) in &change.responses {
-                transaction.command_if(1, Command::HSetNx, responses, &[key, json]);
-                transaction.command(Command::SAdd, unpublished, &[key]);
-                transaction.command(Command::SIsMember, unpublished, &[key]);
-            }
-        }
+        write_responses(&mut transaction, batch, change);
         if asks_what_is_open(swap) {
             transaction.command(Command::HMGet, campaign, &["pending", "sending"]);
         }
         transaction
     }
+
+    /// Adds the new claims with their deadlines, and removes the released ones.
+    fn write_claims(&self, transaction: &mut Transaction, batch: &PlannedBatch, change: &Change) {
+        if change.claimed.is_empty() && change.released.is_empty() {
+            return;
+        }
+        let (claims, number) = (transaction.key(Keys(&batch.campaign).claims()), batch.number);
+        let holds = (self.request_timeout + MARGIN * 2).as_micros().to_string();
+        for token in &change.claimed {
+            transaction.command(Command::Due, claims, &[&holds, &format!("{token}:{number}")]);
+        }
+        let released: Vec<String> = change.released.iter().map(|token| format!("{token}:{number}")).collect();
+        if !released.is_empty() {
+            transaction.command(Command::ZRem, claims, &released);
+        }
+    }
 }
 
-/// Writes the outcomes of a batch's messages, for people and other systems: number, then state and word.
+/// Replaces the record and the delivery progress, each if it is still the one that the change was made from.
+fn write_record(transaction: &mut Transaction, batch: &PlannedBatch, change: &Change) {
+    let keys = Keys(&batch.campaign);
+    if let Some(record) = &change.record {
+        let key = transaction.key(keys.record(batch.number));
+        let known = change.known.to_le_bytes();
+        transaction.check_start(key, if change.known == 0 { b"" } else { &known }, false);
+        transaction.command(Command::Set, key, &[record.bytes()]);
+    }
+    if let Some((before, after)) = &change.deliveries {
+        let key = transaction.key(keys.deliveries(batch.number));
+        transaction.check_start(key, before, true);
+        transaction.command(Command::Set, key, &[after]);
+    }
+}
+
+/// Writes the campaign's counters and texts, and the provider's id of the request.
+fn write_counters(transaction: &mut Transaction, campaign: Key, batch: &PlannedBatch, change: &Change) {
+    let keys = Keys(&batch.campaign);
+    for (counter, by) in &change.counters {
+        transaction.add(campaign, &field(counter), *by);
+    }
+    if !change.texts.is_empty() {
+        let texts = transaction.key(keys.texts());
+        for (text, words) in &change.texts {
+            transaction.command(Command::HSetNx, texts, &[&field(text), words]);
+        }
+    }
+    if let Some(request) = &change.request {
+        let requests = transaction.key(keys.requests());
+        transaction.command(Command::HSet, requests, &[&batch.number.to_string(), request]);
+    }
+}
+
+/// Writes the stored values of messages, and the batch's entries in the campaign's lists.
+fn write_lists(transaction: &mut Transaction, batch: &PlannedBatch, change: &Change) {
+    let (keys, number) = (Keys(&batch.campaign), batch.number.to_string());
+    if !change.payloads.is_empty() {
+        let payloads = transaction.key(keys.payload(batch.number));
+        for (place, payload) in &change.payloads {
+            let place = place.to_string();
+            match payload {
+                Some(payload) => transaction.command(Command::HSet, payloads, &[&place, payload]),
+                None => transaction.command(Command::HDel, payloads, &[&place]),
+            }
+        }
+    }
+    for (listed, key) in [(change.open, keys.open()), (change.failed, keys.failed())] {
+        if let Some(listed) = listed {
+            let key = transaction.key(key);
+            transaction.command(if listed { Command::SAdd } else { Command::SRem }, key, &[&number]);
+        }
+    }
+    if let Some(replay) = change.replay {
+        let key = transaction.key(keys.replays());
+        transaction.command(if replay { Command::Stamp } else { Command::HDel }, key, &[&number]);
+    }
+}
+
+/// Writes replies, and asks whether they still have to be published.
+fn write_responses(transaction: &mut Transaction, batch: &PlannedBatch, change: &Change) {
+    if change.responses.is_empty() {
+        return;
+    }
+    let keys = Keys(&batch.campaign);
+    let responses = transaction.key(keys.responses(batch.number));
+    let unpublished = transaction.key(keys.unpublished());
+    for (key, json) in &change.responses {
+        transaction.command_if(1, Command::HSetNx, responses, &[key, json]);
+        transaction.command(Command::SAdd, unpublished, &[key]);
+        transaction.command(Command::SIsMember, unpublished, &[key]);
+    }
+}
+
+/// Writes the outcomes of a batch's messages for other systems: number, then state and code.
 fn write_outcomes(transaction: &mut Transaction, batch: &PlannedBatch, change: &Change, dumps: bool) {
     let (mut set, mut removed) = (Vec::with_capacity(change.outcomes.len()), Vec::new());
     for (place, outcome) in &change.outcomes {
@@ -363,12 +394,12 @@ fn write_outcomes(transaction: &mut Transaction, batch: &PlannedBatch, change: &
     }
 }
 
-/// Whether it matters how much is open: a claim brings no campaign to its end.
+/// Returns whether the number of open messages is needed: a claim alone cannot complete a campaign.
 fn asks_what_is_open(swap: &Swap<'_>) -> bool {
     swap.purpose.is_none() || swap.change.settled > 0
 }
 
-/// What a swap that was written tells: of each response whether it is news, and how much is open.
+/// Reads the answers of a transaction that was written: which replies to publish, and the number of open messages.
 fn written(swap: &Swap<'_>, mut answers: Vec<Value>) -> Result<Swapped, LedgerError> {
     let mut open = u64::MAX;
     if asks_what_is_open(swap) {

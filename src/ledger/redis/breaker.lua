@@ -1,7 +1,7 @@
--- Why a breaker is open.
+-- Reads an open breaker.
 -- KEYS  1 breaker
--- Returns nothing, or the reason, since when (milliseconds), whether a probe is due (0 or 1), and when it is (milliseconds, 0 for
--- never).
+-- Returns nothing if it is closed; else the reason, the time it opened (milliseconds), whether a probe is due (0 or 1), and the
+-- time of the next probe (milliseconds, 0: never).
 local known = redis.call('HMGET', KEYS[1], 'reason', 'since', 'probe_at')
 if not known[2] then
   return {}

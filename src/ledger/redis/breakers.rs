@@ -1,4 +1,4 @@
-//! Breakers in Redis: a hash each, by the server's clock.
+//! Breakers in Redis: a hash for each, by the server's clock.
 
 use std::sync::LazyLock;
 

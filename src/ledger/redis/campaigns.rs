@@ -1,154 +1,44 @@
-//! Campaigns in Redis: a hash each, a list of all, a set of those that are looked after.
+//! Campaigns in Redis: a hash for each, a sorted set of all, a sorted set of the active ones.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::LazyLock;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
+use super::campaign_hash::{Fields, campaign_of, head};
 use super::history::{self, FORGOTTEN};
 use super::layout::{Keys, REMOVED};
 use super::transaction::{Command, Done, Transaction};
 use super::{Redis, WINDOW};
-use crate::campaign::{CampaignId, CampaignState, Reason};
+use crate::campaign::{CampaignId, CampaignState};
 use crate::ledger::campaigns::Admits;
-use crate::ledger::deliveries::{self, TOOK, UNDELIVERED};
 use crate::ledger::rate::{SECONDS, rate};
 use crate::ledger::{
-    Breaker, Campaign, CampaignChanges, Campaigns, Counts, Gap, Lease, LedgerError, NewCampaign, PRESENCE,
-    Store, StoredJob,
+    Campaign, CampaignChanges, Campaigns, Gap, Lease, LedgerError, NewCampaign, PRESENCE, Store, StoredJob,
 };
 use crate::redis_client::{Arg, Script};
 
-/// The campaigns, by the time of their registration.
+/// All campaigns, by the time of their registration.
 const CAMPAIGNS: &str = "flowcast:campaigns";
-/// The campaigns that a worker must look after, each with the version of its last change; a member
-/// without a name has the version of the last change of all.
+/// The active campaigns, each with the version of its last change; the empty member has the last version.
 const ACTIVE: &str = "flowcast:active";
-/// The workers' sessions, by the time until which they count as there.
+/// Sessions of the present workers, by the time until which they count as present.
 const WORKERS: &str = "flowcast:workers";
 
 static TOUCH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("touch.lua")));
 static PRESENT: LazyLock<Script> = LazyLock::new(|| history::script(include_str!("present.lua")));
 static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("release.lua")));
 
-/// A hash as Redis answers it.
+/// A hash as Redis returns it.
 type Hash = HashMap<String, String>;
 
-/// A campaign's hash.
-pub(super) struct Fields(pub(super) HashMap<String, String>);
-
-impl Fields {
-    pub(super) fn text(&self, field: &str) -> Option<String> {
-        self.0.get(field).filter(|text| !text.is_empty()).cloned()
-    }
-
-    pub(super) fn number(&self, field: &str) -> u64 {
-        self.0.get(field).and_then(|text| text.parse().ok()).unwrap_or_default()
-    }
-
-    pub(super) fn time(&self, field: &str) -> Option<Timestamp> {
-        Timestamp::from_millisecond(self.0.get(field)?.parse().ok()?).ok()
-    }
-
-    pub(super) fn state(&self, field: &str) -> Option<CampaignState> {
-        self.0.get(field)?.parse().ok()
-    }
-
-    /// The counts by code or reason.
-    pub(super) fn tally(&self, of: &str) -> BTreeMap<String, u64> {
-        let fields = self.0.iter().filter_map(|(field, count)| {
-            let word = field.strip_prefix(of)?.strip_prefix(':')?;
-            Some((word.to_owned(), count.parse().ok()?))
-        });
-        fields.filter(|(_, count)| *count > 0).collect()
-    }
-}
-
-/// A campaign out of its hash, the texts beside it, and how fast it goes.
-fn campaign_of(
-    id: &CampaignId,
-    fields: &Fields,
-    texts: &HashMap<String, String>,
-    rate: f64,
-) -> Option<Campaign> {
-    let state = fields.state("state")?;
-    let mut counts = Counts {
-        total: 0,
-        pending: fields.number("pending"),
-        sending: fields.number("sending"),
-        accepted: fields.number("accepted"),
-        rejected: fields.number("rejected"),
-        in_doubt: fields.number("in_doubt"),
-        skipped: fields.number("skipped"),
-    };
-    counts.total = counts.open() + counts.accepted + counts.rejected + counts.in_doubt + counts.skipped;
-    let rejected = fields.tally("rejected");
-    let text = |code: &String| texts.get(&format!("rejected:{code}")).cloned().unwrap_or_default();
-    Some(Campaign {
-        id: id.clone(),
-        name: fields.text("name"),
-        account: fields.text("account").unwrap_or_default(),
-        state,
-        published: fields.state("published"),
-        announced: fields.number("announced"),
-        reason: Reason::read(fields.text("reason").as_deref(), fields.text("reason_data").as_deref()),
-        suspended_by: fields
-            .text("suspended_by")
-            .and_then(|word| Breaker::read(&fields.text("account").unwrap_or_default(), &word)),
-        forgiven: (fields.number("forgiven_rejected"), fields.number("forgiven_settled")),
-        stop_asked_at: i64::try_from(fields.number("stop_asked_at")).unwrap_or_default(),
-        planned: fields.number("planned") == 1,
-        counts,
-        skipped: fields.tally("skipped"),
-        texts: {
-            let undelivered = fields.tally(UNDELIVERED);
-            let why =
-                |code: &String| texts.get(&format!("{UNDELIVERED}:{code}")).cloned().unwrap_or_default();
-            let failed = undelivered.keys().map(|code| (code.clone(), why(code)));
-            failed.chain(rejected.keys().map(|code| (code.clone(), text(code)))).collect()
-        },
-        rejected,
-        rate,
-        audience: fields.text("audience").unwrap_or_default(),
-        rows: fields.number("rows"),
-        batch_size: usize::try_from(fields.number("batch_size")).unwrap_or(1),
-        doubt_below: u32::try_from(fields.number("doubt_below")).unwrap_or(u32::MAX),
-        rehearsal: fields.number("rehearsal") == 1,
-        created_by: fields.text("created_by"),
-        delivery: deliveries::counts(|kind, word| fields.number(&format!("{kind}:{word}"))),
-        undelivered: fields.tally(UNDELIVERED),
-        took: deliveries::times(fields.tally(TOOK).iter().map(|(word, count)| (word.as_str(), *count))),
-        submitted_at: fields.time("submitted_at").unwrap_or_default(),
-        started_at: fields.time("started_at"),
-        finished_at: fields.time("finished_at"),
-    })
-}
-
-/// The fields that say for what a campaign admits claims, and what moves with its state.
-pub(super) fn head(campaign: &Campaign) -> Vec<(&'static str, String)> {
-    let time = |at: Option<Timestamp>| at.map(|at| at.as_millisecond().to_string()).unwrap_or_default();
-    vec![
-        ("state", campaign.state.as_str().into()),
-        ("admits", campaign.admits().as_str().into()),
-        ("reason", campaign.reason.as_ref().map(ToString::to_string).unwrap_or_default()),
-        ("reason_data", campaign.reason.as_ref().and_then(Reason::data).unwrap_or_default()),
-        ("suspended_by", campaign.suspended_by.as_ref().map(Breaker::word).unwrap_or_default()),
-        ("forgiven_rejected", campaign.forgiven.0.to_string()),
-        ("forgiven_settled", campaign.forgiven.1.to_string()),
-        ("doubt_below", campaign.doubt_below.to_string()),
-        ("stop_asked_at", campaign.stop_asked_at.to_string()),
-        ("started_at", time(campaign.started_at)),
-        ("finished_at", time(campaign.finished_at)),
-    ]
-}
-
 impl Redis {
-    /// Forgets campaigns that ended so long ago. Returns how many.
+    /// Removes campaigns that ended before a time. Returns their number.
     ///
     /// # Errors
     ///
-    /// When Redis is away.
+    /// If Redis fails.
     pub async fn forget_ended(&self, before: Timestamp) -> Result<u64, LedgerError> {
         let mut forgotten = 0;
         for id in self.ids_before(None, usize::MAX).await? {
@@ -166,14 +56,14 @@ impl Redis {
         Ok(forgotten)
     }
 
-    /// Whether an id was put on the list just now, before its campaign.
+    /// Returns whether an id was listed within the last hour: its campaign may not be written yet.
     async fn is_new(&self, id: &CampaignId) -> Result<bool, LedgerError> {
         let score: Option<f64> =
             self.client.command(redis::cmd("ZSCORE").arg(CAMPAIGNS).arg(id.as_str())).await?;
         Ok(score.is_some_and(|at| at > (self.now() - 3_600_000) as f64))
     }
 
-    /// The campaign that stands for a job without an id, by its content; else it is this one.
+    /// Returns the campaign of a job without an id: a known one with the same fingerprint, or else the new one.
     async fn unnamed(&self, new: &NewCampaign) -> Result<CampaignId, LedgerError> {
         let key = format!("flowcast:unnamed:{}", new.fingerprint);
         let known: Option<String> =
@@ -185,15 +75,14 @@ impl Redis {
         Ok(new.id.clone())
     }
 
-    /// Remembers which campaign a job without an id is, long enough for every redelivery of the job.
+    /// Records the campaign of a job without an id, for 30 days: longer than a job is redelivered.
     pub(super) async fn name_unnamed(&self, fingerprint: &str, id: &CampaignId) -> Result<(), LedgerError> {
         let mut set = redis::cmd("SET");
         set.arg(format!("flowcast:unnamed:{fingerprint}")).arg(id.as_str()).arg("EX").arg(30 * 86_400);
         Ok(self.client.command::<()>(&set).await?)
     }
 
-    /// Lists a campaign before it is there: one that nobody looks after would be lost, an empty name on a
-    /// list is only forgotten again.
+    /// Lists a campaign before it is written: an unlisted campaign would be lost, an unused id is removed later.
     async fn list(&self, id: &CampaignId) -> Result<(), LedgerError> {
         let mut list = redis::cmd("ZADD");
         list.arg(CAMPAIGNS).arg("NX").arg(self.now()).arg(id.as_str());
@@ -201,8 +90,7 @@ impl Redis {
         self.activate(id).await
     }
 
-    /// The same of a campaign that was registered at a time. One that has ended, and of which others were told, is looked
-    /// after by nobody.
+    /// Lists a campaign that was registered at `since`. It is not active if its end is published.
     pub(super) async fn list_since(
         &self,
         id: &CampaignId,
@@ -219,15 +107,16 @@ impl Redis {
         Ok(())
     }
 
-    /// Writes a campaign down that Redis has forgotten, as one of another history: nothing of it is sent before
-    /// workers have said what they sent.
+    /// Registers a campaign again that Redis lost.
+    ///
+    /// It gets another replication epoch (`history`), so nothing is claimed until the workers have compared their journals.
     pub(super) async fn register_again(&self, new: &NewCampaign, history: &str) -> Result<(), LedgerError> {
         self.list(&new.id).await?;
         self.create(&new.id, new, Some(history)).await?;
         self.touch(&new.id).await
     }
 
-    /// Writes a campaign down, unless its id is taken. Returns whether it did.
+    /// Writes a campaign, unless its id exists. Returns whether it did.
     async fn create(
         &self,
         id: &CampaignId,
@@ -282,7 +171,7 @@ impl Campaigns for Redis {
 
     async fn register(&self, new: NewCampaign) -> Result<(Campaign, bool), LedgerError> {
         if self.journal.is_some() {
-            // A server that was emptied a moment ago knows nothing of an id that was sent: first it is told.
+            // An emptied server does not know an id that was sent, so lost campaigns are restored first.
             self.present().await?;
             self.wait_for_the_others().await;
         }
@@ -310,7 +199,7 @@ impl Campaigns for Redis {
         {
             journal.campaign(self.now(), &NewCampaign { id: id.clone(), named: true, ..new })?;
         }
-        // Now it is there to be looked at.
+        // Workers can read it now.
         self.touch(&id).await?;
         let campaign = self.campaign(&id).await?.ok_or(LedgerError::NoCampaign(id))?;
         Ok((campaign, is_new))
@@ -352,7 +241,7 @@ impl Campaigns for Redis {
             first = if let Some(rank) = rank {
                 rank + 1
             } else {
-                // It was forgotten meanwhile.
+                // It was removed since.
                 let mut newer = redis::cmd("ZCOUNT");
                 newer.arg(CAMPAIGNS).arg(format!("({at}")).arg("+inf");
                 self.client.command(&newer).await?
@@ -369,7 +258,7 @@ impl Campaigns for Redis {
         let mut from = known;
         loop {
             let mut range = redis::cmd("ZRANGE");
-            // The version itself comes along, so that one that has gone back is noticed.
+            // The range includes the known version: if nothing is found, the server has lost writes.
             range.arg(ACTIVE).arg(from).arg("+inf").arg("BYSCORE").arg("WITHSCORES");
             let found: Vec<(String, u64)> = self.client.command(&range).await?;
             if found.is_empty() && from > 0 {
@@ -441,7 +330,7 @@ impl Campaigns for Redis {
     }
 
     async fn published(&self, id: &CampaignId, state: CampaignState) -> Result<(), LedgerError> {
-        // First the count: one too many is no harm, one too few would give two events the same id.
+        // The count first: one too many does no harm, one too few would give two events the same id.
         let mut count = redis::cmd("HINCRBY");
         count.arg(Keys(id).campaign()).arg("announced").arg(1);
         let _: u64 = self.client.command(&count).await?;
@@ -450,7 +339,7 @@ impl Campaigns for Redis {
         let _: u64 = self.client.command(&set).await?;
         if state.is_over() {
             let _: u64 = self.client.command(redis::cmd("ZREM").arg(ACTIVE).arg(id.as_str())).await?;
-            // A retry may have woken it in between; then it is to be looked after again.
+            // A retry may have restarted it in between: then it must be active again.
             let now: Option<String> =
                 self.client.command(redis::cmd("HGET").arg(Keys(id).campaign()).arg("state")).await?;
             if now.as_deref() != Some(state.as_str()) {
@@ -482,11 +371,11 @@ impl Campaigns for Redis {
 
     async fn remove(&self, id: &CampaignId) -> Result<(), LedgerError> {
         let keys = Keys(id);
-        // First: a worker that still knows of it would think that Redis had lost it, and write it again.
+        // First, so that a worker whose journal has it does not restore it.
         let mut mark = redis::cmd("SET");
         mark.arg(keys.forgotten()).arg(self.now()).arg("EX").arg(FORGOTTEN.as_secs());
         let _: () = self.client.command(&mark).await?;
-        // From here on a report of it breaks off, in place of ending early.
+        // From here on a report fails instead of being incomplete.
         let _: u64 = self.client.command(redis::cmd("HSET").arg(keys.campaign()).arg(REMOVED).arg(1)).await?;
         let unlink = |number: u32| {
             let mut unlink = redis::cmd("UNLINK");

@@ -1,4 +1,5 @@
--- A person has decided what becomes of what the server may have forgotten of a campaign.
+-- Closes the gap of a campaign: the campaign gets the server's replication epoch, and workers that have not compared their
+-- journals are removed.
 -- KEYS  1 campaign  2 workers
 local history = server_history()
 if redis.call('EXISTS', KEYS[1]) == 1 then

@@ -1,6 +1,6 @@
--- What a worker has written of a campaign is there, in this history of the server's data.
+-- Records that a worker's writes for a campaign exist in a replication epoch.
 -- KEYS  1 workers
--- ARGV  1 worker  2 history
+-- ARGV  1 worker  2 epoch
 local entry = redis.call('HGET', KEYS[1], ARGV[1])
 if entry then
   redis.call('HSET', KEYS[1], ARGV[1], string.match(entry, '^%d+ %d+') .. ' ' .. ARGV[2])

@@ -1,25 +1,24 @@
-//! A hash as `DUMP` writes it, so that `RESTORE` makes it at once: a batch's hundred outcomes are one
-//! argument then, and nobody searches a growing list for each of its fields. That is an eighth of what
-//! `HSET` costs the server.
+//! A hash in the format of `DUMP`, for `RESTORE`: a batch's hundred outcomes are one argument, and the server does not
+//! search a growing list for each field. That costs the server an eighth of `HSET`.
 //!
-//! The format is Redis' own, and kept by it: a payload of an older version is read by every later one.
-//! A hash in the compact encoding (`listpack`) has stood in it since version 10, which is Redis 7.0.
-//! `tests/it/redis_ledger.rs` holds these bytes against a server's.
+//! The format is Redis' own: every version reads the payloads of older ones. Hashes in the compact encoding (`listpack`)
+//! exist since version 10 of the format, which is Redis 7.0. `tests/it/redis_ledger.rs` compares these bytes with a
+//! server's. It sends no command.
 
 use crc::{CRC_64_REDIS, Crc, Table};
 
-/// The type of a hash that is one listpack.
+/// Type code of a hash that is one listpack.
 const HASH_LISTPACK: u8 = 16;
-/// The version of the format, that of Redis 7.0.
+/// Version of the format, that of Redis 7.0.
 const VERSION: u16 = 10;
-/// A listpack begins with its length in bytes, and in entries.
+/// Length of a listpack's header, in bytes: its length in bytes and in entries.
 const HEAD: usize = 6;
-/// The longest text of an entry whose length takes twelve bits.
+/// Maximum length of an entry's text, in bytes: a length of twelve bits.
 const LONGEST: usize = 4095;
 
 static CRC: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_REDIS);
 
-/// A hash that is being written. Each field must be new to it: that is up to the caller.
+/// A hash that is being written. The caller must not add a field twice.
 pub(super) struct HashDump {
     listpack: Vec<u8>,
     entries: u16,
@@ -33,7 +32,7 @@ impl HashDump {
         Self { listpack, entries: 0, is_representable: true }
     }
 
-    /// Adds a field. Its name and its value are given in parts.
+    /// Adds a field, with name and value in parts.
     pub(super) fn field(&mut self, name: &[&str], value: &[&str]) {
         self.entry(name);
         self.entry(value);
@@ -45,7 +44,7 @@ impl HashDump {
             self.is_representable = false;
             return;
         }
-        // A text of 6 bits of length, or of 12.
+        // The length of a text: 6 bits or 12.
         let head = if length < 64 {
             self.listpack.push(0x80 | length as u8);
             1
@@ -56,7 +55,7 @@ impl HashDump {
         for part in parts {
             self.listpack.extend_from_slice(part.as_bytes());
         }
-        // How long the entry was, to be read backwards: seven bits a byte.
+        // The entry's length, to be read backwards: seven bits per byte.
         let back = head + length;
         if back < 128 {
             self.listpack.push(back as u8);
@@ -66,7 +65,7 @@ impl HashDump {
         self.entries += 1;
     }
 
-    /// The payload, `None` where there is no field, or where one is too long for what is written here.
+    /// Returns the payload, `None` without fields or if a field is too long.
     pub(super) fn payload(mut self) -> Option<Vec<u8>> {
         if !self.is_representable || self.entries == 0 {
             return None;
@@ -77,7 +76,7 @@ impl HashDump {
         self.listpack[4..HEAD].copy_from_slice(&self.entries.to_le_bytes());
         let mut payload = Vec::with_capacity(self.listpack.len() + 16);
         payload.push(HASH_LISTPACK);
-        // The length of a text: in 6 bits, in 14, or in 32.
+        // The length of a text: 6 bits, 14 or 32.
         match length {
             0..0x40 => payload.push(length as u8),
             0x40..0x4000 => payload.extend((0x4000 | length as u16).to_be_bytes()),
@@ -99,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_what_redis_7_0_15_dumps() {
+    fn a_payload_equals_the_dump_of_redis_7_0_15() {
         // HSET h +919876543210 "accepted s1", and DUMP h with `rdbcompression no`.
         let mut hash = HashDump::with_capacity(0);
         hash.field(&["+", "919876543210"], &["accepted", " ", "s1"]);
@@ -108,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_written_here_is_left_to_the_server() {
+    fn an_empty_hash_and_a_long_field_have_no_payload() {
         assert!(HashDump::with_capacity(0).payload().is_none());
         let mut hash = HashDump::with_capacity(0);
         hash.field(&["a"], &[&"x".repeat(LONGEST + 1)]);

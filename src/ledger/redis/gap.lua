@@ -1,10 +1,9 @@
--- What the server may have forgotten of a campaign.
+-- Reads the gap of a campaign: writes that the server may have lost.
 -- KEYS  1 campaign  2 workers
 -- ARGV  1 worker
--- Returns nothing where there is no gap; else the server's history, when this worker last said that it is there,
--- when the gap was noticed, when any of the workers was last heard before, and those that have not said yet that what
--- they have written is there, with when they were last heard, and the campaign's own history. Times are milliseconds, 0
--- is none.
+-- Returns nothing without a gap; else the server's epoch, this worker's last heartbeat, when the gap was detected, the last
+-- heartbeat of any worker that has not compared its journal yet, those workers with their last heartbeats, and the
+-- campaign's epoch. Times are milliseconds, 0 for none.
 local known = redis.call('HMGET', KEYS[1], 'history', 'gap', 'gap_since')
 local history = server_history()
 if not known[1] or known[1] == history then

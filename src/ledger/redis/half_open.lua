@@ -1,7 +1,7 @@
--- Takes the turn to try an open breaker, if it is due.
+-- Takes the probe of an open breaker, if it is due.
 -- KEYS  1 breaker
--- ARGV  1 the longest wait between probes, in microseconds
--- Returns 1 to the one who has it.
+-- ARGV  1 maximum delay between probes, in microseconds
+-- Returns 1 to the caller that got it, else 0.
 local known = redis.call('HMGET', KEYS[1], 'probe_at', 'wait')
 local time = redis.call('TIME')
 local probe_at, now = tonumber(known[1] or 0), time[1] * 1000000 + time[2]

@@ -1,13 +1,11 @@
--- A worker says that it looks after a campaign, and takes its lease if that is free. Where the server's data are of
--- another history than the campaign's, workers must say first that what they have written is there.
--- KEYS  1 campaign  2 workers (hash: worker -> batches it holds, when it said so in microseconds, and of which
---         history that was)
--- ARGV  1 worker  2 batches it holds  3 how long it counts as there, in microseconds  4 the history for which it
---         has compared what it has written ('': none)  5 for how long a new history waits for workers at least,
---         in microseconds
--- Returns whether it leads (0 or 1), how many batches all hold, and whether the history is the campaign's. If not,
--- also the history, when this worker last said that it is there, when it was noticed, when any of the workers was
--- last heard before, the silent ones with when they were last heard, and the campaign's own history.
+-- A worker's heartbeat for a campaign: it also takes the lease if that is free. If the server's replication epoch is not the
+-- campaign's, all workers must compare their journals before the campaign gets the new epoch.
+-- KEYS  1 campaign  2 workers (hash: worker -> batches it holds, time of its heartbeat in microseconds, epoch)
+-- ARGV  1 worker  2 batches it holds  3 validity of the heartbeat, in microseconds  4 the epoch for which it has compared
+--         its journal ('': none)  5 minimum time that a new epoch waits for workers, in microseconds
+-- Returns whether it leads (0 or 1), the number of batches that all workers hold, and whether the epoch is the campaign's. If
+-- not, also the server's epoch, this worker's last heartbeat, when the epoch was detected, the last heartbeat of any silent
+-- worker, the silent workers with their last heartbeats, and the campaign's epoch. Those times are milliseconds.
 if redis.call('EXISTS', KEYS[1]) == 0 then
   return { 0, 0, 1 }
 end
@@ -16,7 +14,7 @@ local now, lease = time[1] * 1000000 + time[2], tonumber(ARGV[3])
 local history = server_history()
 local known = redis.call('HMGET', KEYS[1], 'leader', 'lease_until', 'history', 'gap', 'gap_since')
 if not known[3] then
-  -- The campaign is from before this was written down.
+  -- An earlier version registered the campaign.
   redis.call('HSET', KEYS[1], 'history', history)
   known[3] = history
 end
@@ -54,7 +52,7 @@ end
 if known[3] == history then
   return { leads, held, 1 }
 end
--- What was written of a campaign of an emptied server nobody knows for certain: a person decides.
+-- If the server was emptied, the lost writes are unknown: an operator decides.
 if #silent == 0 and known[5] + ARGV[5] <= now and known[3] ~= 'emptied' then
   redis.call('HSET', KEYS[1], 'history', history)
   redis.call('HDEL', KEYS[1], 'gap', 'gap_since')

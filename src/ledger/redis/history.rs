@@ -1,13 +1,17 @@
-//! What Redis has forgotten: found, written again, or reported.
+//! Writes that Redis lost: detected, restored from journals, or reported.
 //!
-//! A Redis that loses power, whose replica takes over, or that is restored from a backup comes back with data of an
-//! earlier moment, and says nothing of it. But its replication id is another one then: it names a history of the
-//! data. A campaign names the history in which all that was written of it is known to be there; in another one no
-//! claim is granted (`swap.lua`). Each worker that looks after the campaign compares what it has written lately
-//! (`journal.rs`), writes again what is gone, and says so with its heartbeat. When all have, the campaign goes on.
-//! What is forgotten is always the last of what was written, so a worker whose journal reaches back to its last
-//! heartbeat that is there knows all that it has lost. A worker that has died is spoken for by those on its machine.
-//! Where nobody knows, this says so, and decides nothing.
+//! After a power loss, a failover or a restored backup, Redis has the data of an earlier time and does not report it. But
+//! it has a new replication id: it identifies an epoch of the data (in the code and the keys: `history`). A campaign
+//! stores the epoch in which all its writes are known to exist; in another epoch no claim is granted (`swap.lua`). Then:
+//!
+//! 1. Each worker of the campaign compares its recent writes (`journal.rs`) with Redis, restores lost ones, and reports
+//!    that with its heartbeat.
+//! 2. Redis always loses the most recent writes. So a journal that reaches back to the worker's last heartbeat in
+//!    Redis contains everything that the worker lost.
+//! 3. The journal of a dead worker is compared by a worker on the same machine.
+//! 4. When all workers are compared, the campaign gets the new epoch and continues.
+//!
+//! If a journal is missing or too short, the lost writes are unknown: that is reported as a gap, and an operator decides.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -21,19 +25,18 @@ use tokio::time::Instant;
 use super::journal::{Journal, Known, KnownCampaign};
 use super::layout::Keys;
 use super::{Redis, WINDOW};
-use crate::campaign::{CampaignId, counted};
+use crate::campaign::CampaignId;
 use crate::ledger::{
     Batches, Campaigns, Gap, LEASE, Lease, LedgerError, PRESENCE, PlannedBatch, Store, claims,
 };
 use crate::redis_client::{Arg, Script};
 
-/// For how long a new history waits for workers at least: for one that was there and that it has forgotten.
+/// Minimum time that a new epoch waits for workers, because Redis may have lost a worker's heartbeat.
 const GRACE: Duration = Duration::from_millis(2500);
-/// For how long it is known that a campaign was forgotten on purpose. What a worker registered longer ago is not
-/// registered again.
+/// Time for which the removal of a campaign is stored. A registration older than that is not restored.
 pub(super) const FORGOTTEN: Duration = Duration::from_hours(30 * 24);
 
-/// A script that asks for the history of the server's data.
+/// Returns a script that can read the server's replication epoch.
 pub(super) fn script(text: &str) -> Script {
     Script::new(&format!("{}{text}", include_str!("server_history.lua")))
 }
@@ -43,41 +46,41 @@ static GAP: LazyLock<Script> = LazyLock::new(|| script(include_str!("gap.lua")))
 static CONFIRM: LazyLock<Script> = LazyLock::new(|| script(include_str!("confirm.lua")));
 static CLOSE_GAP: LazyLock<Script> = LazyLock::new(|| script(include_str!("close_gap.lua")));
 
-/// The history of campaigns that were written again into a server which somebody had emptied. No server has it, so
-/// nothing of them is claimed until a person has decided.
+/// Epoch of campaigns that were restored after the server was emptied. No server has it, so nothing is claimed until an
+/// operator decides.
 const EMPTIED: &str = "emptied";
-/// Within this time each worker notices that the server was emptied: it says once a second that it is there.
+/// Time within which each worker detects that the server was emptied, by its presence heartbeat (once a second).
 const NOTICED: Duration = Duration::from_secs(5);
-/// How often it is looked whether another worker has written a campaign.
+/// Interval between checks whether another worker has restored a campaign.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What this worker knows of histories.
+/// What this worker knows of replication epochs.
 #[derive(Default)]
 pub(super) struct Compared {
-    /// Until when this worker counts as there, by the server's clock: so long its entry can't have run out.
+    /// Time until which this worker's presence entry cannot have expired, by the server's clock.
     there_until: i64,
-    /// Of which history the data were when they were last asked for it.
+    /// The server's epoch when it was last read.
     latest: String,
-    /// For which history the data of campaigns were compared.
+    /// Epoch for which each campaign was compared.
     campaigns: HashMap<CampaignId, String>,
-    /// Since when this worker looks after campaigns.
+    /// Time since which this worker works on each campaign.
     joined: HashMap<CampaignId, i64>,
-    /// How many campaigns were looked at to compare them.
+    /// Number of campaigns compared.
     steps: u64,
-    /// When this worker noticed that the server was emptied.
+    /// Time when this worker detected that the server was emptied.
     emptied_at: Option<Instant>,
 }
 
-/// What a server says of a history that is not the campaign's.
+/// The answer of a server whose epoch is not the campaign's.
 #[derive(Debug)]
 struct OtherHistory {
     history: String,
-    /// When this worker was last heard before; 0 is never.
+    /// Last heartbeat of this worker before that; 0 without one.
     own: i64,
     since: i64,
     last: i64,
     silent: Vec<(u32, i64)>,
-    /// The campaign's own history.
+    /// The campaign's own epoch.
     campaigns: String,
 }
 
@@ -98,7 +101,7 @@ impl OtherHistory {
                 campaigns: String::from_redis_value(campaigns).ok()?,
             })
         };
-        read().ok_or_else(|| LedgerError::Storage("answered something else about its history".into()))
+        read().ok_or_else(|| LedgerError::Storage("sent an invalid answer about its epoch".into()))
     }
 
     fn gap(&self) -> Gap {
@@ -110,7 +113,7 @@ impl OtherHistory {
 }
 
 impl Redis {
-    /// Says that this worker looks after a campaign; compares first what must be compared.
+    /// Sends a heartbeat for a campaign, and compares this worker's journal if the epoch has changed.
     pub(super) async fn beat(&self, id: &CampaignId, held: u64) -> Result<Lease, LedgerError> {
         let now = self.now();
         self.compared().joined.entry(id.clone()).or_insert(now);
@@ -130,7 +133,7 @@ impl Redis {
             let head: Vec<u64> =
                 answer.into_iter().filter_map(|value| u64::from_redis_value(value).ok()).collect();
             let [leads, held, is_whole] = head[..] else {
-                return Err(LedgerError::Storage("answered something else to a heartbeat".into()));
+                return Err(LedgerError::Storage("sent an invalid answer to a heartbeat".into()));
             };
             let lease = Lease { leads: leads == 1, held, gap: None };
             if is_whole == 1 {
@@ -148,7 +151,7 @@ impl Redis {
         }
     }
 
-    /// What the server may have forgotten of a campaign.
+    /// Returns the gap of a campaign, if it has one.
     pub(super) async fn find_gap(&self, id: &CampaignId) -> Result<Option<Gap>, LedgerError> {
         Ok(self.other_history(id).await?.map(|other| other.gap()))
     }
@@ -160,13 +163,13 @@ impl Redis {
         if answer.is_empty() { Ok(None) } else { OtherHistory::read(answer).map(Some) }
     }
 
-    /// A person has decided.
+    /// Closes the gap of a campaign.
     pub(super) async fn forget_gap(&self, id: &CampaignId) -> Result<(), LedgerError> {
         let _: u64 = self.client.run(&CLOSE_GAP, &[Keys(id).campaign(), Keys(id).workers()], &[]).await?;
         Ok(())
     }
 
-    /// Holds what this worker has written of a campaign against what is there, if the history is another one.
+    /// Compares this worker's journal for a campaign, if the epoch has changed.
     pub(super) async fn compare_campaign(&self, id: &CampaignId) -> Result<bool, LedgerError> {
         match self.other_history(id).await? {
             Some(other) if !other.is_of_emptied() => self.compare_with(id, &other).await,
@@ -174,10 +177,10 @@ impl Redis {
         }
     }
 
-    /// The server's data are of this history. If they were of another one when it was last asked, all that this
-    /// worker has written lately is compared. `was_there` says whether this worker was among those that are there, and
-    /// `now` is the server's time: a worker that has vanished in the same history, and before its time, was erased with
-    /// all else.
+    /// Applies the server's epoch: if it has changed, this worker's whole journal is compared.
+    ///
+    /// `was_there` is whether this worker was among the present ones, `now` the server's time. A worker whose entry
+    /// disappears in the same epoch before it expires was deleted with everything else: the server was emptied.
     pub(super) async fn heed_history(
         &self,
         history: String,
@@ -194,10 +197,8 @@ impl Redis {
             return if was_there || now >= until { Ok(()) } else { self.heed_emptied(journal).await };
         }
         if !latest.is_empty() {
-            tracing::warn!(
-                "Redis was started again or another one has taken its place: what this worker wrote is compared"
-            );
-            // Read once for all of them.
+            tracing::warn!("Redis was restarted or failed over; comparing this worker's journal");
+            // The journal is read once for all campaigns.
             let _turn = self.comparing.lock().await;
             let ids = journal.campaigns().map_err(|fault| unreadable(&fault))?;
             let known = self.known(journal, &ids).await?;
@@ -208,7 +209,7 @@ impl Redis {
                     && *at > self.now() - FORGOTTEN.as_millis() as i64
                     && self.campaign(&id).await?.is_none()
                 {
-                    tracing::warn!(campaign = %id, "Redis had forgotten the campaign: it is registered again");
+                    tracing::warn!(campaign = %id, "Redis lost the campaign; registering it again");
                     self.register_again(new, &latest).await?;
                 }
                 if let Some(other) = self.other_history(&id).await?
@@ -222,12 +223,12 @@ impl Redis {
         Ok(())
     }
 
-    /// Somebody has emptied the server (`FLUSHALL`). All that this worker knows is written again, and held: what others
-    /// wrote that are gone by now, nobody knows.
+    /// Restores what this worker knows after the server was emptied (`FLUSHALL`), and holds it.
+    ///
+    /// It is held because the writes of workers that have exited are unknown.
     async fn heed_emptied(&self, journal: &Journal) -> Result<(), LedgerError> {
         tracing::error!(
-            "Redis was emptied while this worker ran: what it knows of campaigns is written again, and they are held until \
-             a person has decided (flowcast recover)"
+            "Redis was emptied while this worker ran; restoring campaigns from its journal, held until `flowcast recover`"
         );
         let _turn = self.comparing.lock().await;
         self.compared().campaigns.clear();
@@ -238,7 +239,7 @@ impl Redis {
             self.compared().steps += 1;
             match &campaign.registered {
                 Some((at, new)) if *at > self.now() - FORGOTTEN.as_millis() as i64 => {
-                    // Where its job came again meanwhile it is there, as if nothing of it had been sent.
+                    // If its job was submitted again since, it exists as if nothing had been sent.
                     self.register_again(new, EMPTIED).await?;
                     self.put_in_doubt(&id).await?;
                     self.restore(&id, Some(campaign)).await?;
@@ -246,7 +247,7 @@ impl Redis {
                 _ => unregistered.push((id, campaign)),
             }
         }
-        // The worker that registered one of the others writes it when it notices.
+        // The worker that registered such a campaign restores it when it detects the loss.
         let until = Instant::now() + NOTICED;
         while !unregistered.is_empty() {
             let mut missing = Vec::new();
@@ -265,13 +266,18 @@ impl Redis {
             tokio::time::sleep(LOOK).await;
         }
         for (id, _) in unregistered {
-            tracing::error!(campaign = %id, "the campaign is gone, and this worker knows only some of its messages: submit it again under another id for those who got nothing");
+            tracing::error!(
+                campaign = %id,
+                "the campaign is lost, and this worker's journal has only some of its messages; submit it under another id for \
+                 recipients without a message"
+            );
         }
         Ok(())
     }
 
-    /// Waits until the other workers have noticed, too, that the server was emptied, and have written what they know: a
-    /// campaign that is registered before that would be sent from its beginning, and this worker need not know of it.
+    /// Waits until the other workers have detected an emptied server, too, and restored what they know.
+    ///
+    /// A campaign that is registered before that would be sent from the beginning, and only another worker may know it.
     pub(super) async fn wait_for_the_others(&self) {
         let emptied_at = self.compared().emptied_at;
         if let Some(noticed) = emptied_at.map(|at| at + NOTICED)
@@ -281,7 +287,7 @@ impl Redis {
         }
     }
 
-    /// Has nothing of a campaign be claimed until a person has decided.
+    /// Prevents claims for a campaign until an operator decides.
     async fn put_in_doubt(&self, id: &CampaignId) -> Result<(), LedgerError> {
         let mut set = redis::cmd("HSET");
         set.arg(Keys(id).campaign()).arg("history").arg(EMPTIED);
@@ -289,10 +295,10 @@ impl Redis {
         self.touch(id).await
     }
 
-    /// Compares, and confirms where this worker knows all that may be missing. Returns whether it does.
+    /// Compares this worker's journal for a campaign. Returns whether it covers everything that may be lost.
     async fn compare_with(&self, id: &CampaignId, other: &OtherHistory) -> Result<bool, LedgerError> {
         let Some(journal) = &self.journal else { return Ok(false) };
-        // One at a time: each reads the journal, and many campaigns may be looked at together.
+        // One at a time, because each reads the journal, and many campaigns may be compared concurrently.
         let _turn = self.comparing.lock().await;
         if self.compared().campaigns.get(id) == Some(&other.history) {
             return Ok(true);
@@ -303,13 +309,13 @@ impl Redis {
         self.compare_known(id, other, known.dropped, campaign).await
     }
 
-    /// What this worker knows; nothing of what was forgotten on purpose of these campaigns.
+    /// Reads the journal, without entries of campaigns that were removed after them.
     async fn known(&self, journal: &Journal, ids: &[CampaignId]) -> Result<Known, LedgerError> {
         let forgotten = self.forgotten(ids).await?;
         journal.known(&forgotten).map_err(|fault| unreadable(&fault))
     }
 
-    /// When campaigns were forgotten on purpose, those that were.
+    /// Returns which campaigns were removed on purpose, and when.
     async fn forgotten(&self, ids: &[CampaignId]) -> Result<HashMap<CampaignId, i64>, LedgerError> {
         let each = stream::iter(ids.iter().cloned().map(|id| async move {
             let get = redis::cmd("GET").arg(Keys(&id).forgotten()).clone();
@@ -320,7 +326,9 @@ impl Redis {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// Compares with what this worker knows of the campaign; entries up to `dropped` may be missing.
+    /// Restores a campaign's journal entries, and confirms them if the journal reaches back far enough.
+    ///
+    /// Entries up to `dropped` may be missing. Returns whether it reaches back.
     async fn compare_known(
         &self,
         id: &CampaignId,
@@ -335,7 +343,7 @@ impl Redis {
         } || dropped == 0;
         self.restore(id, campaign).await?;
         if !reaches_back {
-            tracing::error!(campaign = %id, "Redis has forgotten more than this worker knows of what it sent");
+            tracing::error!(campaign = %id, "Redis lost writes that are no longer in this worker's journal");
             return Ok(false);
         }
         self.compared().campaigns.insert(id.clone(), other.history.clone());
@@ -343,7 +351,7 @@ impl Redis {
         Ok(true)
     }
 
-    /// Says what workers knew that have died on this machine. Returns whether there was one.
+    /// Restores and confirms the journals of dead workers of this machine. Returns whether there was one.
     async fn speak_for_dead(&self, id: &CampaignId, other: &OtherHistory) -> Result<bool, LedgerError> {
         let Some(journal) = &self.journal else { return Ok(false) };
         let mut has_spoken = false;
@@ -356,7 +364,7 @@ impl Redis {
             let reaches_back = known.dropped == 0 || known.dropped < *at;
             self.restore(id, known.campaigns.remove(id)).await?;
             if reaches_back {
-                tracing::info!(campaign = %id, "what worker {session} wrote before it died on this machine is compared");
+                tracing::info!(campaign = %id, worker = session, "compared the journal of a dead worker of this machine");
                 self.confirm(id, *session, &other.history).await?;
                 has_spoken = true;
             }
@@ -370,7 +378,7 @@ impl Redis {
         Ok(())
     }
 
-    /// Writes again what is known of a campaign and is gone.
+    /// Restores lost writes of a campaign's batches.
     async fn restore(&self, id: &CampaignId, known: Option<KnownCampaign>) -> Result<(), LedgerError> {
         let Some(KnownCampaign { batches, .. }) = known else { return Ok(()) };
         let each = stream::iter(batches.into_iter().map(|(number, batch)| async move {
@@ -388,14 +396,15 @@ impl Redis {
         let restored: u64 =
             each.buffer_unordered(WINDOW).try_fold(0, |sum, one| async move { Ok(sum + one) }).await?;
         if restored > 0 {
-            tracing::warn!(campaign = %id, "Redis had forgotten what became of {}: it is written again", counted(restored, "message"));
+            tracing::warn!(campaign = %id, messages = restored, "restored outcomes that Redis lost");
             metrics::counter!("flowcast_restored_messages_total").increment(restored);
         }
         Ok(())
     }
 
-    /// Returns a number that grows while this worker tries commands again or compares what it wrote: who waits for the
-    /// ledger then has not stalled.
+    /// Returns a number that grows while this worker retries commands or compares its journal.
+    ///
+    /// A loop that waits for the ledger in that time has not stalled.
     pub fn recovery_steps(&self) -> u64 {
         self.client.retries() + self.compared().steps
     }
@@ -404,7 +413,7 @@ impl Redis {
         self.compared.lock()
     }
 
-    /// This worker does not look after a campaign any more.
+    /// Forgets a campaign that this worker released.
     pub(super) fn leave(&self, id: &CampaignId) {
         let mut compared = self.compared();
         compared.joined.remove(id);
@@ -413,8 +422,8 @@ impl Redis {
 }
 
 fn unreadable(fault: &std::io::Error) -> LedgerError {
-    LedgerError::Storage(format!("has a journal beside it that can't be read: {fault}"))
+    LedgerError::Storage(format!("has a journal that cannot be read: {fault}"))
 }
 
-/// Shared by the clones of a ledger.
+/// State of comparisons, shared by the clones of a ledger.
 pub(super) type SharedCompared = Arc<parking_lot::Mutex<Compared>>;

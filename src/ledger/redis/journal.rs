@@ -1,9 +1,9 @@
-//! What a worker has written lately, in a file of its own: Redis may come back without the last of it.
+//! A worker's journal: its recent writes, in a file of its own, because Redis may lose them.
 //!
-//! Redis answers before its disk has what it was told, and a replica that takes over may lack the last of it,
-//! too. So a worker keeps what it has written of batches beside Redis, and can write it again (`history.rs`). The
-//! file outlives the process, not the machine: what a worker that was killed has sent is known to those beside it.
-//! It is never read while all is well, is bounded, and proves nothing of other workers.
+//! Redis answers before a write is on its disk, and a replica that takes over may lack the most recent writes. So a
+//! worker also keeps its writes to batches in a file, from which they can be restored (`history.rs`). The file outlives
+//! the process, not the machine: other workers of the machine can read what a killed worker sent. It is bounded, is only
+//! read after a loss, and proves nothing about other workers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
@@ -16,18 +16,19 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::campaign::{CampaignId, MessageState};
-use crate::ledger::draft::{Change, Counter};
+use crate::ledger::change::{Change, Counter};
 use crate::ledger::record::BatchRecord;
 use crate::ledger::{LedgerError, NewCampaign, PlannedBatch};
 
-/// How large a file may be. There are two of them: the older one goes when the newer one is full.
+/// Maximum size of a file, in bytes. There are two: the older one is deleted when the newer one is full.
 const LARGEST: u64 = 32 << 20;
-/// More than an entry takes, and how much room on the disk is reserved ahead.
+/// Upper bound of an entry's size, in bytes.
 const ENTRY: u64 = 256 << 10;
+/// Disk space reserved ahead, in bytes.
 const AHEAD: u64 = 1 << 20;
-/// How long the file of a worker that is gone is kept.
+/// Retention of a dead worker's files.
 const KEPT: Duration = Duration::from_hours(1);
-/// Changes whenever the machine was started: what was written before may be gone with what was not yet on disk.
+/// File with the id of the machine's boot: after a restart, entries that were not on disk are lost.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The journal of this worker.
@@ -35,37 +36,36 @@ pub(super) struct Journal {
     folder: PathBuf,
     session: u32,
     inner: Mutex<Inner>,
-    /// Held as long as the worker lives; the system lets it go when it dies.
+    /// Lock of a living worker; the system releases it when the process ends.
     _lock: File,
 }
 
 struct Inner {
     file: File,
     bytes: u64,
-    /// Up to where there is room for certain.
+    /// Position up to which disk space is reserved.
     reserved: u64,
-    /// The time of the last entry.
+    /// Time of the last entry.
     newest: i64,
-    /// The time of the last entry in the older file.
+    /// Time of the last entry in the older file.
     older: i64,
 }
 
-/// The first line of a file: the boot during which it was written, and the time up to which entries are in
-/// neither file any more, 0 if there are no such.
+/// The first line of a file: the machine's boot, and the time up to which entries were deleted (0: none).
 #[derive(Serialize, Deserialize)]
 struct Head {
     boot: String,
     dropped: i64,
 }
 
-/// Something that was written to Redis. Times are the ledger's, in milliseconds since 1970.
+/// A write to Redis. Times are the ledger's, in milliseconds since 1970.
 #[derive(Serialize, Deserialize)]
 enum Entry {
-    /// A campaign was registered; as it was written before it had a time.
+    /// A campaign was registered, in the form of earlier versions.
     UntimedCampaign(NewCampaign),
     /// A batch was changed.
     Batch(BatchEntry),
-    /// A campaign was registered, at that time.
+    /// A campaign was registered, and when.
     Campaign(i64, NewCampaign),
 }
 
@@ -74,7 +74,7 @@ struct BatchEntry {
     at: i64,
     campaign: String,
     number: u32,
-    /// Whom it goes to, where that may not be in Redis yet.
+    /// The recipients, if they may not be in Redis yet.
     plan: Option<Vec<u8>>,
     size: u8,
     record: Vec<u8>,
@@ -82,55 +82,55 @@ struct BatchEntry {
     texts: Vec<(String, String, String)>,
 }
 
-/// What is known of a batch from a journal.
+/// A batch as a journal has it.
 pub(super) struct KnownBatch {
-    /// Whom it goes to, as bytes, where that may not be in Redis.
+    /// The recipients as bytes, if they may not be in Redis.
     pub(super) plan: Option<Vec<u8>>,
-    /// How many messages it has.
+    /// Number of messages.
     size: u8,
-    /// The record as it was written last.
+    /// The record as last written.
     record: Vec<u8>,
-    /// The SIDs of its messages, by place.
+    /// The SIDs of its messages, by position.
     pub(super) sids: BTreeMap<u8, String>,
-    /// Texts to codes.
+    /// Texts of codes.
     pub(super) texts: BTreeMap<Counter, String>,
 }
 
 impl KnownBatch {
-    /// The record.
+    /// Returns the record.
     ///
     /// # Errors
     ///
-    /// When its bytes are none.
+    /// If its bytes are damaged.
     pub(super) fn record(&self) -> Result<BatchRecord, LedgerError> {
         BatchRecord::read(&self.record, usize::from(self.size))
     }
 }
 
-/// What is known of a campaign from a journal.
+/// A campaign as a journal has it.
 #[derive(Default)]
 pub(super) struct KnownCampaign {
-    /// The campaign, and when, where it was registered by that worker.
+    /// The time of registration and the campaign, if that worker registered it.
     pub(super) registered: Option<(i64, NewCampaign)>,
     /// Batches, by their number.
     pub(super) batches: BTreeMap<u32, KnownBatch>,
 }
 
-/// All that is known from a journal.
+/// The content of a journal.
 #[derive(Default)]
 pub(super) struct Known {
-    /// Entries up to this time may be missing; 0 if none is.
+    /// Time up to which entries may be missing; 0 if none is.
     pub(super) dropped: i64,
     /// The campaigns.
     pub(super) campaigns: HashMap<CampaignId, KnownCampaign>,
 }
 
 impl Journal {
-    /// Begins the journal of a worker in a folder for all journals of this user, made for it alone.
+    /// Creates the journal of a worker, in a folder for all journals of this user.
     ///
     /// # Errors
     ///
-    /// What the system says of the folder.
+    /// If the folder or the files cannot be created.
     pub(super) fn create(parent: &Path, session: u32) -> io::Result<Self> {
         let folder = folder(parent)?;
         forget_old(&folder);
@@ -142,11 +142,11 @@ impl Journal {
         Ok(Self { folder, session, inner, _lock: lock })
     }
 
-    /// Reserves room for an entry, so that what is written to Redis next can be written down here, too.
+    /// Reserves disk space for an entry, so that the next write to Redis fits into the journal.
     ///
     /// # Errors
     ///
-    /// When there is none.
+    /// If there is no space.
     pub(super) fn reserve(&self) -> io::Result<()> {
         let mut inner = self.inner.lock();
         if inner.bytes + ENTRY > LARGEST {
@@ -155,7 +155,7 @@ impl Journal {
         if inner.reserved < inner.bytes + ENTRY {
             let flags = rustix::fs::FallocateFlags::KEEP_SIZE;
             match rustix::fs::fallocate(&inner.file, flags, inner.bytes, AHEAD) {
-                // There are disks that promise nothing.
+                // Some file systems cannot reserve space.
                 Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => inner.reserved = inner.bytes + AHEAD,
                 Err(fault) => return Err(fault.into()),
             }
@@ -163,9 +163,9 @@ impl Journal {
         Ok(())
     }
 
-    /// Goes on in the next file; the older one goes.
+    /// Continues in a new file, and deletes the older one.
     fn turn(&self, inner: &mut Inner) -> io::Result<()> {
-        // First the next file is there: where the disk is full, nothing has changed, and it is tried again.
+        // The new file first: if the disk is full, nothing has changed, and the call can be repeated.
         let (file, bytes) = begin(&self.folder, self.session, inner.older)?;
         let [old, new, next] = ["old", "new", "next"].map(|kind| path(&self.folder, self.session, kind));
         fs::rename(&new, old)?;
@@ -174,11 +174,11 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes down that a batch was changed. To be done before anything follows from the change.
+    /// Appends a change of a batch. To be called before anything follows from the change.
     ///
     /// # Errors
     ///
-    /// When it can't be written: then nobody could write it to Redis again.
+    /// If it cannot be written: then the change could not be restored.
     pub(super) fn batch(&self, at: i64, batch: &PlannedBatch, change: &Change) -> Result<(), LedgerError> {
         let Some(record) = &change.record else { return Ok(()) };
         let sid = |(place, outcome): &(u8, Option<(MessageState, String)>)| {
@@ -204,7 +204,7 @@ impl Journal {
         )
     }
 
-    /// Writes down that a campaign was registered.
+    /// Appends the registration of a campaign.
     ///
     /// # Errors
     ///
@@ -222,54 +222,58 @@ impl Journal {
             if inner.bytes + bytes.len() as u64 > LARGEST {
                 self.turn(&mut inner)?;
             }
-            // At its place: half an entry that a full disk has left is written over.
+            // At the end of the last complete entry: a part of an entry that a full disk left is overwritten.
             inner.file.write_all_at(&bytes, inner.bytes)?;
             inner.bytes += bytes.len() as u64;
             inner.newest = inner.newest.max(at);
             Ok(())
         };
         written().map_err(|fault| {
-            LedgerError::Storage(format!("has no journal beside it: {}: {fault}", self.folder.display()))
+            LedgerError::Storage(format!(
+                "has no journal: cannot write to {}: {fault}",
+                self.folder.display()
+            ))
         })
     }
 
-    /// The campaigns that it knows something of.
+    /// Returns the campaigns with entries in this journal.
     ///
     /// # Errors
     ///
-    /// What the system says of the files.
+    /// If the files cannot be read.
     pub(super) fn campaigns(&self) -> io::Result<Vec<CampaignId>> {
         Ok(self.known(&HashMap::new())?.campaigns.into_keys().collect())
     }
 
-    /// What it knows, without what it wrote of a campaign up to the time that it was forgotten on purpose.
+    /// Reads this journal, without the entries of campaigns from before their removal.
     ///
     /// # Errors
     ///
-    /// What the system says of the files.
+    /// If the files cannot be read.
     pub(super) fn known(&self, forgotten: &HashMap<CampaignId, i64>) -> io::Result<Known> {
         let _still = self.inner.lock();
         read(&self.folder, self.session, forgotten)
     }
 
-    /// What another worker of this machine knew, if that has died since the machine was started.
+    /// Reads the journal of another worker of this machine, if that worker is dead and the machine did not restart.
     pub(super) fn of_dead(&self, session: u32, forgotten: &HashMap<CampaignId, i64>) -> Option<Known> {
         let lock = File::open(path(&self.folder, session, "lock")).ok()?;
-        // Whoever lives holds it, also while it is frozen.
+        // A living worker holds the lock, also while it is frozen.
         lock.try_lock().ok()?;
         read(&self.folder, session, forgotten).ok()
     }
 }
 
-/// The files of a journal: the lock, the older entries, the newer ones, and those that will be newer.
+/// The files of a journal: the lock, the older entries, the newer ones, and the file that will be the newer one.
 const KINDS: [&str; 4] = ["lock", "old", "new", "next"];
 
 fn path(folder: &Path, session: u32, kind: &str) -> PathBuf {
     folder.join(format!("{session}.{kind}"))
 }
 
-/// The folder of all journals of this user. It holds phone numbers: nobody else gets in, and one that somebody
-/// else has made is not used.
+/// Returns the folder of all journals of this user, and creates it if necessary.
+///
+/// The files contain phone numbers, so only this user may have access, and a folder of another user is not used.
 fn folder(parent: &Path) -> io::Result<PathBuf> {
     let user = fs::metadata("/proc/self")?.uid();
     let folder = parent.join(format!("flowcast-{user}"));
@@ -279,7 +283,7 @@ fn folder(parent: &Path) -> io::Result<PathBuf> {
     }
     let found = fs::symlink_metadata(&folder)?;
     if !found.is_dir() || found.uid() != user || found.mode() & 0o077 != 0 {
-        let text = format!("{} is not this user's alone", folder.display());
+        let text = format!("{} must belong to this user, without access for others", folder.display());
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
     }
     Ok(folder)
@@ -289,7 +293,7 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
-/// Begins the next file. Returns also how long it is.
+/// Creates the next file. Returns also its size, in bytes.
 fn begin(folder: &Path, session: u32, dropped: i64) -> io::Result<(File, u64)> {
     let mut file = open(&path(folder, session, "next"))?;
     let mut head = serde_json::to_vec(&Head { boot: boot()?, dropped })?;
@@ -302,7 +306,7 @@ fn boot() -> io::Result<String> {
     Ok(fs::read_to_string(BOOT)?.trim().to_owned())
 }
 
-/// Journals of workers that died long ago go.
+/// Deletes old journals of dead workers.
 fn forget_old(folder: &Path) {
     let Ok(found) = fs::read_dir(folder) else { return };
     for file in found.flatten() {
@@ -330,11 +334,11 @@ fn read(folder: &Path, session: u32, forgotten: &HashMap<CampaignId, i64>) -> io
         let end = bytes.iter().position(|byte| *byte == b'\n').ok_or_else(damaged)?;
         let head: Head = serde_json::from_slice(&bytes[..end])?;
         if head.boot != boot {
-            return Err(io::Error::other("is from before the machine was started"));
+            return Err(io::Error::other("it is older than the last restart of the machine"));
         }
         known.dropped = known.dropped.max(head.dropped);
         let mut rest = &bytes[end + 1..];
-        // The last entry may be cut where its worker was killed: it had not gone on from it.
+        // The last entry may be incomplete if its worker was killed: nothing followed from it.
         while let Some((length, behind)) = rest.split_first_chunk::<4>() {
             let Some((entry, behind)) = behind.split_at_checked(u32::from_le_bytes(*length) as usize) else {
                 break;
@@ -347,7 +351,7 @@ fn read(folder: &Path, session: u32, forgotten: &HashMap<CampaignId, i64>) -> io
 }
 
 fn damaged() -> io::Error {
-    io::Error::other("is damaged")
+    io::Error::other("it is damaged")
 }
 
 impl Known {
@@ -407,13 +411,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_known_to_others_when_its_worker_is_dead_and_not_before() {
+    fn a_journal_is_read_by_others_only_when_its_worker_is_dead() {
         let folder = tempfile::tempdir().unwrap();
         let (one, other) =
             (Journal::create(folder.path(), 1).unwrap(), Journal::create(folder.path(), 2).unwrap());
         one.batch(5, &batch(3), &claimed(&batch(3))).unwrap();
         assert!(other.of_dead(1, &HashMap::new()).is_none(), "it lives");
-        // Half an entry, as a kill leaves it.
+        // An incomplete entry, as after a kill.
         let (file, bytes) = {
             let inner = one.inner.lock();
             (inner.file.try_clone().unwrap(), inner.bytes)
@@ -421,7 +425,7 @@ mod tests {
         file.write_all_at(&[200, 0, 0, 0, 1], bytes).unwrap();
         drop(one);
         let known = other.of_dead(1, &HashMap::new()).unwrap();
-        // What was forgotten on purpose is not known any more.
+        // Entries of a removed campaign are ignored.
         let forgotten = HashMap::from([("c1".parse().unwrap(), 5)]);
         assert!(other.of_dead(1, &forgotten).unwrap().campaigns.is_empty());
         let campaign = &known.campaigns[&"c1".parse().unwrap()];
@@ -431,14 +435,14 @@ mod tests {
     }
 
     #[test]
-    fn it_is_bounded_and_says_from_when_on_it_knows_all() {
+    fn a_journal_is_bounded_and_has_the_time_of_its_last_deleted_entry() {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::create(folder.path(), 1).unwrap();
         let mut at = 0;
         for _ in 0..3 {
             at += 1000;
             journal.batch(at, &batch(at as u32), &claimed(&batch(at as u32))).unwrap();
-            // As if it were full by now.
+            // As if the file were full.
             journal.inner.lock().bytes = LARGEST;
         }
         let known = journal.known(&HashMap::new()).unwrap();
@@ -454,6 +458,6 @@ mod tests {
         let folder = fs::read_dir(parent.path()).unwrap().next().unwrap().unwrap().path();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
         let fault = Journal::create(parent.path(), 2).err().unwrap().to_string();
-        assert!(fault.contains("is not this user's alone"), "{fault}");
+        assert!(fault.contains("must belong to this user"), "{fault}");
     }
 }

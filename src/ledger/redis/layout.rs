@@ -1,15 +1,15 @@
-//! How a campaign is written down in Redis: the names of its keys, and what stands in them.
+//! The layout of a campaign in Redis: names of keys and fields, and the format of lines. It sends no command.
 
 use serde_json::{Value, json};
 
 use crate::campaign::CampaignId;
-use crate::ledger::draft::Counter;
+use crate::ledger::change::Counter;
 use crate::ledger::{Breaker, BreakerScope, SkippedRow};
 
-/// The field of a campaign that is being removed.
+/// Field of a campaign that is being removed.
 pub(super) const REMOVED: &str = "removed";
 
-/// The keys of a campaign. Its id is in braces: all of them are on one node of a cluster.
+/// The keys of a campaign. The id in braces is the hash tag: all keys are on one node of a cluster.
 pub(super) struct Keys<'i>(pub(super) &'i CampaignId);
 
 impl Keys<'_> {
@@ -25,92 +25,92 @@ impl Keys<'_> {
         self.key("job")
     }
 
-    /// The numbers of the batches with open messages.
+    /// Numbers of the batches with open messages.
     pub(super) fn open(&self) -> String {
         self.key("open")
     }
 
-    /// The claims, sorted by their deadlines.
+    /// The claims, by their deadlines.
     pub(super) fn claims(&self) -> String {
         self.key("claims")
     }
 
-    /// The rows that were never messages, in their order.
+    /// The skipped rows, in order.
     pub(super) fn skipped(&self) -> String {
         self.key("skipped")
     }
 
-    /// The text to each code, reason and doubt.
+    /// The text of each code, reason and doubt.
     pub(super) fn texts(&self) -> String {
         self.key("texts")
     }
 
-    /// The numbers of the batches with rejected messages or such in doubt.
+    /// Numbers of the batches with rejected messages or messages in doubt.
     pub(super) fn failed(&self) -> String {
         self.key("failed")
     }
 
-    /// The numbers of the batches that are to be queued again, with the time of the decision.
+    /// Numbers of the batches to requeue, with the time of the decision.
     pub(super) fn replays(&self) -> String {
         self.key("replays")
     }
 
-    /// Which worker holds how many batches.
+    /// The campaign's workers, with the number of batches that each holds.
     pub(super) fn workers(&self) -> String {
         self.key("workers")
     }
 
-    /// How many messages were settled in a second since 1970.
+    /// Number of messages settled in a second since 1970.
     pub(super) fn tick(&self, second: i64) -> String {
         self.key(format_args!("tick:{second}"))
     }
 
-    /// The outcomes of a batch's messages, by number, for people and other systems.
+    /// The outcomes of a batch's messages, by phone number, for other systems.
     pub(super) fn batch(&self, number: u32) -> String {
         self.key(format_args!("batch:{number}"))
     }
 
-    /// Whom a batch goes to.
+    /// A batch's recipients.
     pub(super) fn plan(&self, number: u32) -> String {
         self.key(format_args!("plan:{number}"))
     }
 
-    /// What became of a batch's messages.
+    /// A batch's record.
     pub(super) fn record(&self, number: u32) -> String {
         self.key(format_args!("record:{number}"))
     }
 
-    /// What reports say of a batch's messages.
+    /// Delivery progress of a batch's messages.
     pub(super) fn deliveries(&self, number: u32) -> String {
         self.key(format_args!("deliveries:{number}"))
     }
 
-    /// What people answered to a batch's messages.
+    /// Replies to a batch's messages.
     pub(super) fn responses(&self, number: u32) -> String {
         self.key(format_args!("responses:{number}"))
     }
 
-    /// What people did, and when.
+    /// The campaign's audit log.
     pub(super) fn audit(&self) -> String {
         self.key("audit")
     }
 
-    /// How it went over time.
-    /// Written to see whether the server takes writes; gone at once.
+    /// Written to check whether the server accepts writes; expires after a millisecond.
     pub(super) fn probe(&self) -> String {
         self.key("probe")
     }
 
+    /// The points of the campaign's chart.
     pub(super) fn series(&self) -> String {
         self.key("series")
     }
 
-    /// The answers that were not published yet.
+    /// Keys of the replies that are not published yet.
     pub(super) fn unpublished(&self) -> String {
         self.key("unpublished")
     }
 
-    /// What the provider calls the last request of each batch.
+    /// The provider's id of the last request of each batch.
     pub(super) fn requests(&self) -> String {
         self.key("requests")
     }
@@ -119,12 +119,12 @@ impl Keys<'_> {
         self.key(format_args!("payload:{number}"))
     }
 
-    /// When it was forgotten, while journals may know of it.
+    /// Time of its removal, stored as long as journals may contain it.
     pub(super) fn forgotten(&self) -> String {
         self.key("forgotten")
     }
 
-    /// Those that are there once a campaign.
+    /// Returns the keys that exist once per campaign.
     pub(super) fn whole(&self) -> [String; 13] {
         [
             self.campaign(),
@@ -144,7 +144,7 @@ impl Keys<'_> {
     }
 }
 
-/// The key of a breaker. It shares the hash tag of its account's buckets.
+/// Returns the key of a breaker. It shares the hash tag of its account's buckets.
 pub(super) fn breaker_key(breaker: &Breaker) -> String {
     let account = &breaker.account;
     match &breaker.scope {
@@ -155,7 +155,7 @@ pub(super) fn breaker_key(breaker: &Breaker) -> String {
         BreakerScope::SenderFlows(number) => {
             format!("flowcast:{{account:{account}}}:breaker:flows:{}", number.digits())
         }
-        // A job may call its flow whatever it likes; the reason says which it is.
+        // A job may use any name of a Flow; the reason contains the name.
         BreakerScope::Flow(flow) => {
             let digest = blake3::hash(flow.as_bytes()).to_hex();
             format!("flowcast:{{account:{account}}}:breaker:flow:{}", &digest[..16])
@@ -163,12 +163,12 @@ pub(super) fn breaker_key(breaker: &Breaker) -> String {
     }
 }
 
-/// The key of an account's notices. It shares the hash tag of its breakers.
+/// Returns the key of an account's notices. It shares the hash tag of the account's breakers.
 pub(super) fn notices_key(account: &str) -> String {
     format!("flowcast:{{account:{account}}}:notices")
 }
 
-/// The field of a counter, or of a text: its kind, and its word where it has one.
+/// Returns the field of a counter or a text: its kind, and its code if it has one.
 pub(super) fn field((kind, word): &Counter) -> String {
     field_of(kind, word)
 }
@@ -177,12 +177,12 @@ pub(super) fn field_of(kind: &str, word: &str) -> String {
     if word.is_empty() { kind.to_owned() } else { format!("{kind}:{word}") }
 }
 
-/// A skipped row as a line of its list.
+/// Returns the line of a skipped row.
 pub(super) fn skipped_line(row: &SkippedRow, now: i64) -> String {
     json!([row.row, row.recipient, row.reason, row.detail, now]).to_string()
 }
 
-/// The line read again: row, recipient, reason, detail, time.
+/// Reads the line of a skipped row: row, recipient, reason, detail, time.
 pub(super) fn read_skipped(line: &str) -> Option<(u64, String, String, String, i64)> {
     let line: Value = serde_json::from_str(line).ok()?;
     let text = |at: usize| line[at].as_str().map(str::to_owned);
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_campaign_has_its_keys_in_one_slot_and_no_id_leaves_it() {
+    fn all_keys_of_a_campaign_are_in_one_slot_for_every_valid_id() {
         let id = "diwali-2026".parse().unwrap();
         assert_eq!(Keys(&id).batch(7), "flowcast:{diwali-2026}:batch:7");
         assert!(Keys(&id).whole().iter().all(|key| key.starts_with("flowcast:{diwali-2026}:")));

@@ -1,15 +1,16 @@
 //! The fleet's ledger: Redis, one server or a cluster.
 //!
-//! Whatever others change too is changed by one script (`swap.lua`), which compares what a worker has
-//! judged with what is there and writes if it is the same. Keys of a campaign share its hash tag, so that
-//! they are on one node of a cluster. Times are the server's. `docs/redis.md` has the layout for people.
+//! Data that several workers change are written by one script (`swap.lua`), which compares what a worker's decision was
+//! based on with the present data, and writes if they are equal. Keys of a campaign share its hash tag, so that they are
+//! on one node of a cluster. Times are the server's. `docs/redis.md` describes the layout.
 //!
-//! Each call may be made twice, because a lost connection leaves open whether the first was taken: a
-//! claim is known by its token, a checkpoint by the row it goes on from, an outcome by the state.
+//! Each call is idempotent, because a lost connection leaves open whether the first call was executed: a claim is
+//! identified by its token, a checkpoint by the row it continues from, an outcome by the state.
 
 mod audit;
 mod batches;
 mod breakers;
+mod campaign_hash;
 mod campaigns;
 mod dump;
 mod history;
@@ -32,47 +33,46 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use secrecy::SecretString;
 
-use layout::Keys;
-
+use self::layout::Keys;
 use super::{Ledger, LedgerError, Store, new_key};
 use crate::campaign::{CampaignId, counted};
 pub use crate::redis_client::RetryPolicy;
 use crate::redis_client::{RedisClient, RedisClientError};
 
-/// The key that seals the addresses of reports where none is configured.
+/// The callback key that is used if none is configured.
 const CALLBACK_KEY: &str = "flowcast:callback_key";
-/// Which keys workers open addresses of reports with, by name.
+/// Names of the callback keys of all workers, by the time when a worker last recorded them.
 const KEY_NAMES: &str = "flowcast:callback_key_names";
-/// As long as providers come again with a report.
+/// Retention of the names, in milliseconds: as long as providers repeat a report.
 const KEY_NAMES_KEPT_MS: i64 = 7 * 86_400_000;
-/// Keys of stores that were moved here.
+/// Callback keys of stores that were moved here.
 const FURTHER_KEYS: &str = "flowcast:further_callback_keys";
-/// How many commands are on their way at once where many are sent.
+/// Maximum number of concurrent commands.
 const WINDOW: usize = 64;
 
 /// A ledger in Redis.
 #[derive(Clone)]
 pub struct Redis {
     client: RedisClient,
-    /// Names this worker, and with a number its claims.
+    /// Identifies this worker, and with a number its claims.
     session: u32,
     claims: Arc<AtomicU64>,
     request_timeout: Duration,
-    /// How many replicas must have a claim before its request goes out.
+    /// Number of replicas that must have a claim before its request.
     replicas: u32,
-    /// Whether the last claim waited for replicas in vain.
+    /// Whether too few replicas had the last claim.
     lacks_replicas: Arc<AtomicBool>,
-    /// Whether the server makes hashes from payloads (`dump.rs`): unless it has refused one.
+    /// Whether the server accepts hashes as payloads (`dump.rs`): until it rejects one.
     takes_dumps: Arc<AtomicBool>,
-    /// What this worker has written lately; none where nothing is sent.
+    /// The recent writes of this worker, if it sends.
     journal: Option<Arc<journal::Journal>>,
-    /// Why the journal can't be written to.
+    /// Why the journal cannot be written.
     lacks_room: Arc<Mutex<Option<String>>>,
     compared: history::SharedCompared,
-    /// One comparison at a time: each reads the journal.
+    /// Allows one comparison at a time, because each reads the journal.
     comparing: Arc<tokio::sync::Mutex<()>>,
-    /// Held while the worker says that it is there, until what it learned by that is done: a job that comes meanwhile is
-    /// not registered as if nothing of it had been sent.
+    /// Locked during a presence heartbeat and the comparison that may follow it, so that no job is registered before an
+    /// emptied server is detected.
     presence: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -86,12 +86,13 @@ impl From<RedisClientError> for LedgerError {
 }
 
 impl Redis {
-    /// The ledger at an address. `request_timeout` is the longest that a request of this worker takes:
-    /// a claim holds a little longer.
+    /// Connects to the ledger.
+    ///
+    /// `request_timeout` is the maximum duration of a request of this worker; claims are valid a little longer.
     ///
     /// # Errors
     ///
-    /// When the server can't be reached or used.
+    /// If the server is unreachable or cannot be used.
     pub async fn connect(
         addresses: &SecretString,
         policy: RetryPolicy,
@@ -101,7 +102,7 @@ impl Redis {
         Ok(Self::on(client, request_timeout))
     }
 
-    /// The ledger on a server that is known.
+    /// Returns the ledger on a connected client.
     pub fn on(client: RedisClient, request_timeout: Duration) -> Self {
         Self {
             client,
@@ -118,27 +119,27 @@ impl Redis {
             presence: Arc::default(),
         }
     }
-}
 
-impl Redis {
-    /// The same, where so many replicas must have a claim before its request goes out: then a fail-over to
-    /// one of those forgets no message that may have been sent.
+    /// Returns the ledger with the number of replicas that must have a claim before its request.
+    ///
+    /// A failover to one of them loses no message that may have been sent.
     #[must_use]
     pub fn with_replicas(self, replicas: u32) -> Self {
         Self { replicas, ..self }
     }
 
-    /// The same, for a worker that sends: it keeps what it has written lately in a file in a folder of this machine,
-    /// in case that the server forgets it.
+    /// Returns the ledger with a journal, for a worker that sends.
+    ///
+    /// The journal is a file in `folder` with the recent writes of the worker, in case the server loses them.
     ///
     /// # Errors
     ///
-    /// When the file can't be made.
+    /// If the file cannot be created.
     pub fn with_journal(self, folder: &Path) -> Result<Self, LedgerError> {
         let journal = journal::Journal::create(folder, self.session).map_err(|fault| {
             let folder = folder.display();
             LedgerError::Storage(format!(
-                "needs a journal beside it, in the folder for temporary files (TMPDIR): {folder}: {fault}"
+                "needs a journal: cannot create it in the folder for temporary files (TMPDIR), {folder}: {fault}"
             ))
         })?;
         Ok(Self { journal: Some(Arc::new(journal)), ..self })
@@ -163,7 +164,7 @@ impl Ledger for Redis {
     }
 
     async fn write_trouble(&self, id: &CampaignId) -> Result<Option<String>, LedgerError> {
-        // A write says it, on the node that has the campaign: what a server tells of itself may be of a moment before.
+        // Only a write shows it, on the node that has the campaign: a server's own report may be outdated.
         let mut probe = redis::cmd("SET");
         probe.arg(Keys(id).probe()).arg(1).arg("PX").arg(1);
         Ok(self.client.refusal_to_write(&probe).await.map(|refusal| refusal.to_string()))

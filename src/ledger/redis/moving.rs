@@ -1,12 +1,13 @@
-//! Takes over campaigns of an embedded store. All keys are written but a campaign's hash, and then that: it is there whole,
-//! or not at all.
+//! Writes the campaigns of an embedded store to Redis, for `migration.rs`.
+//!
+//! All keys of a campaign are written first and its hash last, so that a campaign exists completely or not at all.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::campaigns::head;
+use super::campaign_hash::head;
 use super::layout::{Keys, field_of};
 use super::pages::line;
 use super::sent::{key as sent_key, lasts, slice};
@@ -17,13 +18,13 @@ use crate::ledger::migration::{WholeBatch, WholeCampaign};
 use crate::ledger::record::BatchRecord;
 use crate::ledger::{Audit, LedgerError, PlannedBatch};
 
-/// The field that says which store a campaign came from.
+/// Field with the origin of a campaign that was moved from a store.
 const ORIGIN: &str = "moved_from";
-/// How many entries of a list are written together.
+/// Number of entries written with one command.
 const TOGETHER: usize = 500;
 
 impl Redis {
-    /// Where a campaign of an id came from; empty where it began here. `None` where there is none.
+    /// Returns the origin of a campaign: empty if it was registered here, `None` if it does not exist.
     pub(in crate::ledger) async fn origin(&self, id: &CampaignId) -> Result<Option<String>, LedgerError> {
         let mut ask = redis::cmd("HMGET");
         ask.arg(Keys(id).campaign()).arg(&["fingerprint", ORIGIN]);
@@ -31,7 +32,7 @@ impl Redis {
         Ok(fingerprint.map(|_| origin.unwrap_or_default()))
     }
 
-    /// Keeps what a campaign has besides its batches and its hash. Done again, it is the same.
+    /// Writes everything of a campaign except its batches and its hash. It is idempotent.
     pub(in crate::ledger) async fn keep_whole(
         &self,
         whole: &WholeCampaign,
@@ -56,7 +57,7 @@ impl Redis {
             pipe.cmd("RPUSH").arg(keys.series()).arg(some.iter().map(line).collect::<Vec<_>>()).ignore();
         }
         let _: redis::Value = self.client.pipeline(&pipe).await?;
-        // Whoever answers finds the message here, too.
+        // Replies are matched in the fleet, too.
         let length = slice(within);
         let mut notes: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
         for (phone, batch, place, at) in &whole.sent {
@@ -74,7 +75,7 @@ impl Redis {
         Ok(())
     }
 
-    /// Keeps batches of a campaign whose hash is not there yet. Done again, it is the same.
+    /// Writes batches of a campaign whose hash does not exist yet. It is idempotent.
     pub(in crate::ledger) async fn keep_batches(
         &self,
         id: &CampaignId,
@@ -123,8 +124,9 @@ impl Redis {
         Ok(())
     }
 
-    /// Has a campaign whose other keys are there begin: `batches` is one more than its last batch. Returns `false` where there is
-    /// another of its id.
+    /// Writes the hash of a campaign whose other keys exist, and lists it. `batches` is the number of its last batch plus one.
+    ///
+    /// Returns `false` if there is another campaign with its id.
     pub(in crate::ledger) async fn begin(
         &self,
         whole: &WholeCampaign,
@@ -197,7 +199,7 @@ impl Redis {
         Ok(matches!(transaction.run(&self.client, 0).await?.0, Done::Written(_)))
     }
 
-    /// Keeps the key that sealed the addresses of a store's reports: as the fleet's own where it has none, else beside it.
+    /// Stores the callback key of a store: as the fleet's own if it has none, otherwise as a further key.
     pub(in crate::ledger) async fn keep_callback_key(&self, key: &str) -> Result<(), LedgerError> {
         let mut own = redis::cmd("SET");
         own.arg(CALLBACK_KEY).arg(key).arg("NX").arg("GET");
@@ -209,7 +211,7 @@ impl Redis {
     }
 }
 
-/// The outcomes of a batch's messages, for people: number, then state and word.
+/// Returns the outcomes of a batch's messages for other systems: number, then state and code.
 fn outcomes(
     id: &CampaignId,
     batch: &WholeBatch,

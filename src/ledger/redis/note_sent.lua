@@ -1,6 +1,6 @@
--- Notes to whom messages are sent.
--- KEYS  hashes of an account (field: number and campaign; value: the message's place)
--- ARGV  1 how long a hash lasts, in milliseconds; then for each key how many fields, and each with its value
+-- Adds messages to the index of recent messages.
+-- KEYS  hashes of an account (field: number and campaign; value: batch and position of the message)
+-- ARGV  1 retention of a hash, in milliseconds; then for each key the number of fields, and each field with its value
 local at = 2
 for _, key in ipairs(KEYS) do
   local count = tonumber(ARGV[at])

@@ -1,7 +1,7 @@
-//! Notices in Redis: a hash of each account, by subject. It shares the hash tag of its account's breakers.
+//! Notices in Redis: a hash for each account, by subject. It shares the hash tag of the account's breakers.
 //!
-//! Earlier versions kept a notice as the breaker of a flow whose name no flow has. Such a breaker counts as the notice until
-//! one of the same subject is stored or removed; then it is removed with it.
+//! Earlier versions stored a notice as the breaker of a Flow with an impossible name. Such a breaker is read as the notice
+//! until a notice of the same subject is stored or removed; then it is removed, too.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,14 +10,14 @@ use super::layout::{breaker_key, notices_key};
 use crate::campaign::notice::{KeptNotice, Notice, Noticed};
 use crate::ledger::{Breaker, LedgerError, Notices, Store, StoredNotice};
 
-/// A notice as it is written down.
+/// The stored form of a notice.
 #[derive(Serialize, Deserialize)]
 struct Written {
-    /// Not there where the detail is the text that an earlier version kept.
+    /// Missing if the detail is the text that an earlier version stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     event: Option<String>,
     detail: String,
-    /// Milliseconds since 1970.
+    /// Time, in milliseconds since 1970.
     since: i64,
 }
 
@@ -49,7 +49,7 @@ impl Notices for Redis {
         pipe.cmd("HMGET").arg(earlier_key(account, about)).arg(&["reason", "since"]);
         let (written, earlier): (Option<String>, (Option<String>, Option<String>)) =
             self.client.pipeline(&pipe).await?;
-        // Where both are there, a worker of an earlier version has written its own since.
+        // If both exist, a worker of an earlier version wrote its own later.
         if let (Some(text), Some(since)) = earlier {
             let since = since.parse().ok().and_then(|since| jiff::Timestamp::from_microsecond(since).ok());
             let since = since.unwrap_or_default();
@@ -64,7 +64,7 @@ impl Notices for Redis {
 }
 
 impl Redis {
-    /// Keeps a notice of a store, unless the fleet has one of its own.
+    /// Stores a notice of a moved store, unless the fleet has one.
     pub(in crate::ledger) async fn keep_notice(
         &self,
         account: &str,
@@ -83,10 +83,10 @@ fn write(stored: &StoredNotice) -> Result<String, LedgerError> {
     let since = stored.since.as_millisecond();
     let written = Written { event: event.map(str::to_owned), detail: detail.to_owned(), since };
     serde_json::to_string(&written)
-        .map_err(|fault| LedgerError::Storage(format!("cannot store a notice: {fault}")))
+        .map_err(|fault| LedgerError::Storage(format!("cannot save a notice: {fault}")))
 }
 
-/// The key of the breaker that earlier versions kept a notice as.
+/// Returns the key of the breaker in which earlier versions stored a notice.
 fn earlier_key(account: &str, about: &Noticed) -> String {
     breaker_key(&Breaker::flow(account, format!("(notice) {}", about.word())))
 }

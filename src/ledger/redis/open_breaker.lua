@@ -1,7 +1,7 @@
--- Opens a breaker, or says why one that is open still is.
+-- Opens a breaker, or changes the reason of an open one.
 -- KEYS  1 breaker (hash: reason, since, probe_at (0: never), wait; times in microseconds)
--- ARGV  1 reason  2 the first wait for a probe (0: none)
--- Returns 1 if it was closed.
+-- ARGV  1 reason  2 delay of the first probe, in microseconds (0: no probes)
+-- Returns 1 if it was closed, else 0.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local was_closed = redis.call('HSETNX', KEYS[1], 'since', string.format('%.0f', now))

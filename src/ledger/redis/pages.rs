@@ -1,4 +1,4 @@
-//! What the pages show beside campaigns, in Redis: points of a picture, drafts, and sessions that were ended.
+//! Points of charts, campaign drafts and ended sessions in Redis.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use super::layout::Keys;
 use crate::campaign::CampaignId;
 use crate::ledger::{CampaignDrafts, LedgerError, Point, Series, Sessions};
 
-/// The drafts, by their names.
+/// Key of the drafts, by name.
 const DRAFTS: &str = "flowcast:drafts";
 
 impl Series for Redis {
@@ -32,7 +32,7 @@ impl Series for Redis {
     }
 }
 
-/// A point as it stands in the list: milliseconds since 1970, accepted, rejected, in doubt.
+/// Returns the line of a point: milliseconds since 1970, accepted, rejected, in doubt.
 pub(super) fn line(point: &Point) -> String {
     let Point { at, accepted, rejected, in_doubt } = point;
     format!("{at} {accepted} {rejected} {in_doubt}")

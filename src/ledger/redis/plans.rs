@@ -1,27 +1,25 @@
-//! Plans in Redis: a checkpoint is written with its batches and skipped rows, from the row it goes on
-//! from.
+//! Plans in Redis: a checkpoint is written with its batches and skipped rows, if the plan is still at the row before them.
 
 use std::collections::{BTreeMap, HashMap};
 
 use roaring::RoaringBitmap;
 
 use super::Redis;
-use super::campaigns::Fields;
+use super::campaign_hash::Fields;
 use super::layout::{Keys, skipped_line};
 use super::transaction::{Command, Done, Key, Transaction};
 use crate::campaign::{CampaignId, CampaignState, MessageState, SkipReason};
 use crate::ledger::{Checkpoint, LedgerError, Plan, PlannedBatch, PlannedSoFar, Plans, SkippedRow, Store};
 
 impl Redis {
-    /// How many batches are written down, those that were claimed before their checkpoint among them.
+    /// Returns the number of stored batches, including those claimed before their checkpoint.
     pub(super) async fn batches_of(&self, id: &CampaignId) -> Result<u32, LedgerError> {
         let count: Option<u32> =
             self.client.command(redis::cmd("HGET").arg(Keys(id).campaign()).arg("batches")).await?;
         Ok(count.unwrap_or_default())
     }
 
-    /// Writes a batch down before the checkpoint that will pass it. Returns whether it was: nothing is planned
-    /// into a campaign that is over.
+    /// Stores a batch before its checkpoint. Returns `false` if the campaign has ended: then it is not stored.
     pub(super) async fn plan_batch(&self, batch: &PlannedBatch) -> Result<bool, LedgerError> {
         let keys = Keys(&batch.campaign);
         let mut transaction = Transaction::default();
@@ -38,14 +36,14 @@ impl Redis {
     }
 }
 
-/// A campaign that is over takes no batches any more: nobody would look after them.
+/// Checks that the campaign has not ended: no worker would send further batches.
 fn check_goes_on(transaction: &mut Transaction, campaign: Key) {
     let going: Vec<&str> =
         CampaignState::ALL.iter().filter(|state| !state.is_over()).map(|state| state.as_str()).collect();
     transaction.check_field(campaign, "state", &going);
 }
 
-/// Writes a batch down, if it is not yet.
+/// Stores a batch, if it is not stored yet.
 fn plan(transaction: &mut Transaction, campaign: Key, open: Key, batch: &PlannedBatch) {
     let (number, size) = (batch.number.to_string(), batch.recipients.len().to_string());
     let extent = (u64::from(batch.number) + 1).to_string();
@@ -71,8 +69,8 @@ impl Plans for Redis {
             digest: fields.text("plan_digest").unwrap_or_default(),
             complete: fields.number("planned") == 1,
         };
-        // A batch that was claimed and settled before the checkpoint that passes it is in no set; it is
-        // published again, and finds nothing to claim.
+        // A batch that was claimed and settled before its checkpoint is not in the set either; it is queued
+        // again, and nothing of it can be claimed.
         let mut settled = RoaringBitmap::new();
         settled.insert_range(0..checkpoint.batches);
         for number in open {
@@ -108,7 +106,7 @@ impl Plans for Redis {
         let now = self.now();
         let lines: Vec<String> = skipped.iter().map(|row| skipped_line(row, now)).collect();
         let list = transaction.key(keys.skipped());
-        // Lua takes some thousands of arguments at once.
+        // Lua's stack holds some thousands of arguments.
         for lines in lines.chunks(1000) {
             transaction.command(Command::RPush, list, lines);
         }
@@ -149,7 +147,7 @@ impl Plans for Redis {
         let (far, batches) = (known.rows.to_string(), known.batches.to_string());
         transaction.check_field(campaign, "planned", &["0"]);
         transaction.check_field(campaign, "plan_rows", &[&far]);
-        // A campaign of which no batch was written down has no such field.
+        // A campaign without stored batches may not have the field.
         let batches: &[&str] = if known.batches == 0 { &["", "0"] } else { &[&batches] };
         transaction.check_field(campaign, "batches", batches);
         let count = i64::try_from(rows).unwrap_or(i64::MAX);

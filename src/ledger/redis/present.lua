@@ -1,8 +1,7 @@
--- A worker says that it is there.
--- KEYS  1 workers (sorted set: worker -> until when it counts as there, in microseconds)
--- ARGV  1 worker  2 how long it counts as there, in microseconds
--- Returns the history of the server's data, all that are there, whether this one was among them, and the time in
--- milliseconds.
+-- A worker's presence heartbeat.
+-- KEYS  1 workers (sorted set: worker -> until when it counts as present, in microseconds)
+-- ARGV  1 worker  2 validity of the heartbeat, in microseconds
+-- Returns the server's replication epoch, all present workers, whether this one was among them, and the time in milliseconds.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local was_there = redis.call('ZSCORE', KEYS[1], ARGV[1]) and 1 or 0

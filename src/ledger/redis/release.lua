@@ -1,4 +1,4 @@
--- A worker does not look after a campaign any more, and gives its lease back.
+-- Removes a worker from a campaign, and releases its lease.
 -- KEYS  1 campaign  2 workers
 -- ARGV  1 worker
 redis.call('HDEL', KEYS[2], ARGV[1])

@@ -1,4 +1,4 @@
-//! What is read back from Redis, row by row.
+//! Reports in Redis.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -11,7 +11,7 @@ use crate::campaign::{CampaignId, MessageState, Phone};
 use crate::ledger::report::Texts;
 use crate::ledger::{LedgerError, ReportLine, Reporting, StoredBatch};
 
-/// How many skipped rows are read together.
+/// Number of skipped rows read with one command.
 const PAGE: u64 = 1000;
 
 impl Reporting for Redis {

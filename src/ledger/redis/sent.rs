@@ -1,5 +1,6 @@
-//! To whom messages went lately, in Redis: many small hashes for a slice of time, so that the server keeps each in
-//! its short form; they are gone by themselves.
+//! The index of recent messages in Redis: many small hashes for each slice of time, which expire.
+//!
+//! They are small so that the server stores each in its compact form.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -12,27 +13,27 @@ use crate::redis_client::{Arg, Script};
 
 static NOTE_SENT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("note_sent.lua")));
 
-/// The time in which messages are found is cut into so many slices, each forgotten as a whole.
+/// Number of slices of the time in which messages are found; each slice expires as a whole.
 const SLICES: i64 = 4;
-/// The hashes of a slice. Up to 512 messages each, Redis's own bound for the short form, it keeps 8 million
-/// of an account in it.
+/// Number of hashes of a slice. With up to 512 messages each, Redis' bound for the compact form, a slice holds 8
+/// million messages of an account in it.
 const SHARDS: u64 = 1 << 14;
-/// How many fields are read together.
+/// Number of fields read with one command.
 const PAGE: u64 = 1000;
 
-/// How long a slice is, in milliseconds.
+/// Returns the length of a slice, in milliseconds.
 pub(super) fn slice(within: Duration) -> i64 {
     (i64::try_from(within.as_millis()).unwrap_or(i64::MAX) / SLICES).max(1)
 }
 
-/// How long a slice is kept, in milliseconds: the one that ends last is looked into until the whole time has passed since.
+/// Returns the retention of a slice, in milliseconds: the last one is read until the whole time has passed after its end.
 pub(super) fn lasts(within: Duration) -> u64 {
     slice(within).saturating_mul(SLICES + 2).unsigned_abs()
 }
 
-/// The hash of a number in a slice. It shares the hash tag of its account's buckets.
+/// Returns the key of a number's hash in a slice. It shares the hash tag of its account's buckets.
 pub(super) fn key(account: &str, slice: i64, phone: Phone) -> String {
-    // The last digits of numbers are the ones that differ.
+    // The last digits of numbers differ most.
     format!("flowcast:{{account:{account}}}:sent:{slice}:{}", phone.digits() % SHARDS)
 }
 
@@ -78,7 +79,7 @@ impl SentMessages for Redis {
                 scan.arg(key(account, slice, phone)).arg(cursor);
                 scan.arg("MATCH").arg(format!("{field}*")).arg("COUNT").arg(PAGE);
                 let (next, page): (u64, Vec<(String, String)>) = self.client.command(&scan).await?;
-                // A note that was made again in a later slice names the same message.
+                // An entry that was written again in a later slice names the same message.
                 found.extend(page.iter().filter_map(|(known, place)| {
                     format!("{}.{place}", known.strip_prefix(&field)?).parse::<MessageRef>().ok()
                 }));

@@ -1,9 +1,9 @@
--- Changes the list of suppressed numbers, and remembers each change, so that readers follow.
--- KEYS  1 numbers (set)  2 version  3 changes (sorted by the version: '<version> <+ or -><number>')
---       4 when each was added and by whom (hash by the number)
--- ARGV  1 SADD or SREM  2 + or -  3 how many changes are remembered  4 what is kept of numbers that are added, '' for nothing
+-- Changes the suppression list, and stores each change, so that workers can follow.
+-- KEYS  1 numbers (set)  2 version  3 changes (sorted by version: '<version> <+ or -><number>')
+--       4 when and by whom each number was added (hash by number)
+-- ARGV  1 SADD or SREM  2 + or -  3 number of changes to keep  4 the text to store of added numbers, '' for none
 --       then the numbers
--- Returns how many were changed.
+-- Returns the number of numbers that changed.
 local version = tonumber(redis.call('GET', KEYS[2]) or 0)
 local changed = 0
 for nth = 5, #ARGV do

@@ -1,4 +1,4 @@
-//! The list of suppressed numbers in Redis: a set, and the changes of late, so that workers follow.
+//! The suppression list in Redis: a set, and the recent changes, which workers follow.
 
 use std::sync::LazyLock;
 
@@ -12,13 +12,15 @@ use crate::ledger::{
 };
 use crate::redis_client::{Arg, Script};
 
-/// The numbers, how often they have changed, the changes of late, and when each was added by whom. The hash tag of the others is the
-/// first's name, so that a script finds all of them on one node.
+/// Key of the numbers. It is the hash tag of the keys below, so that a script finds all of them on one node.
 const NUMBERS: &str = "flowcast:suppressed";
+/// Key of the number of changes.
 const VERSION: &str = "{flowcast:suppressed}:version";
+/// Key of the recent changes, by version.
 const CHANGES: &str = "{flowcast:suppressed}:changes";
+/// Key of when and by whom numbers were added.
 const ADDED: &str = "{flowcast:suppressed}:added";
-/// How many numbers are read together.
+/// Number of numbers read with one command.
 const PAGE: u64 = 10_000;
 
 static SUPPRESS: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("suppress.lua")));
@@ -37,7 +39,7 @@ impl Suppression for Redis {
             Suppress::Remove => ("SREM", "-"),
         };
         let mut changed = 0;
-        // In one script: a number whose version was not raised would still be written to.
+        // In one script: workers would miss a number that was added without a new version.
         for some in numbers.chunks(1000) {
             let mut args = vec![
                 Arg::from(command),
@@ -76,7 +78,7 @@ impl Suppression for Redis {
             let members: Vec<String> = self.client.command(&since).await?;
             let changes: Option<Vec<(u64, Phone, bool)>> =
                 members.iter().map(|member| read(member)).collect();
-            // The first one missing, the log has been cut since, and the whole list is read.
+            // If the first change is missing, the log was cut since: the whole list is read.
             if let Some(changes) = changes.filter(|all| all.first().is_some_and(|(at, ..)| *at == known + 1))
             {
                 let version = changes.last().map_or(version, |(at, ..)| *at);
@@ -98,7 +100,7 @@ impl Suppression for Redis {
     }
 }
 
-/// A change as it is remembered: its version, the number, and whether it is listed from then on.
+/// Reads a stored change: its version, the number, and whether the number is on the list after it.
 fn read(member: &str) -> Option<(u64, Phone, bool)> {
     let (version, change) = member.split_once(' ')?;
     let is_listed = change.starts_with('+');
@@ -107,7 +109,7 @@ fn read(member: &str) -> Option<(u64, Phone, bool)> {
 }
 
 impl Redis {
-    /// Keeps when numbers of another ledger's list were put on it, and by whom. What is known here stays.
+    /// Stores when numbers of a moved store's list were added, and by whom. Known entries are unchanged.
     pub(in crate::ledger) async fn keep_opt_outs(
         &self,
         added: impl Iterator<Item = (Phone, Option<OptOut>)>,

@@ -1,23 +1,15 @@
--- Checks, and commands that are done if all checks pass: the one way in which the ledger changes what
--- others change too. It knows no state of a message or a campaign; the worker has judged, and names what
--- its judgement was made of.
+-- Runs commands if all checks pass: the only way to write what several workers write. It knows no state of a message or a
+-- campaign: the worker has decided, and names what its decision was based on.
 --
--- What is asked for stands in few arguments, because each of them costs the server more than a byte does.
--- `commands` is a list of names that stands before this text (`transaction.rs`).
---
--- ARGV  1 bytes: how many checks there are, four bytes of each, then six of each command:
---         a check     1 field, 2 start or 3 history · its key's place among KEYS (2) · how many values are allowed
---         a command   its place among `commands` · its key's place (2) · how many of those behind it are
---                     left out if it answers 0 · how many arguments (2)
---       then of each check the field's name or the last byte of the start ('' with 3: the server's data must
---       be of the history that the campaign names), and the allowed values ('' is none); then the arguments of each command. Beside Redis' own commands there are
---         DUE    adds a member to a sorted set at so many microseconds from now
---         STAMP  sets a field to the present moment, in microseconds
---         MAX    sets a field to a number, unless it has a larger one
---         TICK   adds to a counter that is gone so many seconds after it began
---         HISTORY  sets a field to the history of the server's data (`server_history.lua`)
--- Returns 0 and what each command answered, or which check failed and what it found; the server's clock,
--- in milliseconds, stands between.
+-- ARGV  1 the program, then the values that it refers to; `transaction.rs` has the format and an example.
+-- `commands` is the list of names that `transaction.rs` puts before this text. Beside Redis' own commands there are
+--   DUE      adds a member to a sorted set with the score "now + n microseconds"
+--   STAMP    sets a field to the present time, in microseconds
+--   MAX      sets a field to a number, unless it has a larger one
+--   TICK     adds to a counter that expires n seconds after it began
+--   HISTORY  sets a field to the server's replication epoch (`server_history.lua`)
+-- Returns 0, the clock, and what each command answered; or the number of the check that failed, the clock, and what the check
+-- found. The clock is the server's, in milliseconds.
 local call, byte = redis.call, string.byte
 local time = call('TIME')
 local now = time[1] * 1000000 + time[2]

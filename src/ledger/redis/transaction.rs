@@ -1,4 +1,44 @@
-//! A transaction: checks, and the commands that are done if they pass, in one script.
+//! A transaction: checks, and the commands that run if all checks pass, in one call of one script (`swap.lua`).
+//!
+//! It decides nothing: the checks name what a decision was based on, so a concurrent change makes them fail.
+//!
+//! # The program
+//!
+//! Each argument costs the server more than a byte, so a transaction is sent as one argument of bytes (the program)
+//! and the values that it refers to. The script reads the program from its beginning to its end and takes the values
+//! in their order. A key is its position among `KEYS`, from 1. Numbers of two bytes are big-endian.
+//!
+//! | bytes | of | content |
+//! |---|---|---|
+//! | 1 | the program | number of checks |
+//! | 4 | each check | kind (1 field, 2 start of a string, 3 replication epoch); key (2 bytes); number of allowed values |
+//! | 6 | each command | position in `Command::NAMES`, from 1; key (2); commands to skip if it answers 0; number of arguments (2) |
+//!
+//! The values of a check are what it reads (the field's name; the position of the last byte of the start, -1 for the
+//! whole string; an empty text for an epoch), then the allowed values. An empty allowed value means a missing
+//! field or string. A check of kind 3 passes if the campaign has no epoch or the server's. The values of a command are its
+//! arguments after the key. The values of the checks come first.
+//!
+//! # Example
+//!
+//! Batch 7 of campaign `c` is stored if the campaign is scheduled or running, and its two messages are counted if the
+//! batch was not stored before:
+//!
+//! ```text
+//! KEYS     1  flowcast:{c}:campaign
+//!          2  flowcast:{c}:plan:7
+//! program  01                   one check
+//!          01 0001 02           a field of key 1, two allowed values
+//!          02 0002 01 0001      SETNX on key 2; if it answers 0, skip one command; one argument
+//!          06 0001 00 0002      HINCRBY on key 1; skip no command; two arguments
+//! values   state  scheduled  running       the check: field, allowed values
+//!          <the plan>                      SETNX
+//!          pending  2                      HINCRBY
+//! ```
+//!
+//! The script answers 0, the server's clock in milliseconds, and what each command answered (0 for a skipped one), e.g.
+//! `0 1790000000000 1 2`. If a check fails, no command runs and it answers the number of the check, the clock, and what it
+//! found, e.g. `1 1790000000000 cancelled`.
 
 use std::sync::LazyLock;
 
@@ -12,7 +52,7 @@ static SWAP: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&format!("local commands = {{ {names} }}\n{history}{swap}"))
 });
 
-/// What can be done to a key. The last five are the script's own (`swap.lua`).
+/// A command on a key. The last five are the script's own (`swap.lua`).
 #[derive(Clone, Copy)]
 pub(super) enum Command {
     Set,
@@ -36,7 +76,7 @@ pub(super) enum Command {
 }
 
 impl Command {
-    /// In the order of the variants.
+    /// Names in the order of the variants.
     const NAMES: [&str; 18] = [
         "SET",
         "SETNX",
@@ -59,12 +99,13 @@ impl Command {
     ];
 }
 
-/// A key of a transaction: its place among them, from 1.
+/// A key of a transaction: its position, from 1.
 #[derive(Clone, Copy)]
 pub(super) struct Key(u16);
 
-/// Checks and commands on keys of one slot. Said twice, because an answer was lost, it fails at its
-/// checks the second time: whoever says it reads again then.
+/// Checks and commands on keys of one slot.
+///
+/// If an answer is lost and the transaction is run again, its checks fail: then the caller reads the data again.
 #[derive(Default)]
 pub(super) struct Transaction {
     keys: Vec<String>,
@@ -74,41 +115,42 @@ pub(super) struct Transaction {
     restores: bool,
 }
 
-/// What is to be done, and the arguments to it, as `swap.lua` wants them.
+/// A part of the program, and its values.
 #[derive(Default)]
 struct Part {
     program: Vec<u8>,
     args: Packed,
 }
 
-/// How a transaction ended.
+/// The result of a transaction.
 pub(super) enum Done {
-    /// What each command answered.
+    /// The answer of each command.
     Written(Vec<Value>),
     /// The check that failed, from 1, and what it found.
     Failed { check: i64, found: Vec<u8> },
 }
 
 impl Transaction {
-    /// Names a key.
+    /// Adds a key.
     pub(super) fn key(&mut self, key: String) -> Key {
         self.keys.push(key);
         Key(u16::try_from(self.keys.len()).unwrap_or(u16::MAX))
     }
 
-    /// A field must have one of these values; an empty one stands for none.
+    /// Adds a check that a field has one of these values; an empty value means a missing field.
     pub(super) fn check_field(&mut self, key: Key, field: &str, allowed: &[&str]) {
         self.check(1, key, field, allowed);
     }
 
-    /// A string must begin with these bytes; of one that must not be there they are none. With
-    /// `whole` it must be these bytes.
+    /// Adds a check that a string starts with these bytes; empty bytes mean a missing string.
+    ///
+    /// With `whole` the string must equal the bytes.
     pub(super) fn check_start(&mut self, key: Key, start: &[u8], whole: bool) {
         let last = if whole { -1 } else { start.len().saturating_sub(1).cast_signed() };
         self.check(2, key, itoa::Buffer::new().format(last), &[start]);
     }
 
-    /// The server's data must be of the history that a campaign names.
+    /// Adds a check that the server's replication epoch is the campaign's.
     pub(super) fn check_history(&mut self, campaign: Key) {
         self.check::<&[u8]>(3, campaign, "", &[]);
     }
@@ -123,12 +165,12 @@ impl Transaction {
         }
     }
 
-    /// A command on a key.
+    /// Adds a command.
     pub(super) fn command<A: AsRef<[u8]>>(&mut self, command: Command, key: Key, args: &[A]) {
         self.command_if(0, command, key, args);
     }
 
-    /// A command that, if it answers 0, leaves out so many of those behind it.
+    /// Adds a command; if it answers 0, the next `skip` commands are skipped.
     pub(super) fn command_if<A: AsRef<[u8]>>(&mut self, skip: u8, command: Command, key: Key, args: &[A]) {
         let [high, low] = key.0.to_be_bytes();
         let [many, few] = u16::try_from(args.len()).unwrap_or(u16::MAX).to_be_bytes();
@@ -138,31 +180,39 @@ impl Transaction {
         }
     }
 
-    /// Makes a key of a payload (`dump.rs`). To be the first command: a server that refuses it has written
-    /// nothing then.
+    /// Adds a command that creates a key from a payload (`dump.rs`).
+    ///
+    /// It must be the first command, so that a server that rejects it has written nothing.
     pub(super) fn restore(&mut self, key: Key, payload: &[u8]) {
         self.command(Command::Restore, key, &[b"0".as_slice(), payload]);
         self.restores = true;
     }
 
-    /// Whether it makes a key of a payload.
+    /// Returns whether it creates a key from a payload.
     pub(super) fn restores(&self) -> bool {
         self.restores
     }
 
-    /// Adds to a counter.
+    /// Adds a command that adds to a counter.
     pub(super) fn add(&mut self, key: Key, field: &str, by: i64) {
         self.command(Command::HIncrBy, key, &[field, itoa::Buffer::new().format(by)]);
     }
 
-    /// Says it. With `replicas` it waits until so many have it; returns also whether they have.
+    /// Returns the program: the number of checks, the checks, the commands.
+    fn program(&self) -> Vec<u8> {
+        [&[self.count], &*self.checks.program, &*self.commands.program].concat()
+    }
+
+    /// Runs the transaction, and waits until `replicas` replicas have it.
+    ///
+    /// Returns also whether they have.
     pub(super) async fn run(
         &self,
         client: &RedisClient,
         replicas: u32,
     ) -> Result<(Done, bool), RedisClientError> {
         let mut first = Packed::default();
-        first.push(&[&[self.count], &*self.checks.program, &*self.commands.program].concat());
+        first.push(&self.program());
         let args = [&first, &self.checks.args, &self.commands.args];
         let (answer, have): (Vec<Value>, u32) = match replicas {
             0 => (client.run_packed(&SWAP, &self.keys, &args).await?, 0),
@@ -182,8 +232,52 @@ impl Transaction {
                 };
                 Done::Failed { check, found }
             }
-            _ => return Err(RedisClientError::Refused("answered something else".into())),
+            _ => return Err(RedisClientError::Refused("sent an invalid answer to a transaction".into())),
         };
         Ok((done, have >= replicas))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::ToRedisArgs;
+
+    use super::*;
+
+    #[test]
+    fn the_example_in_the_module_head_is_what_is_sent() {
+        let mut transaction = Transaction::default();
+        let campaign = transaction.key("flowcast:{c}:campaign".into());
+        let plan = transaction.key("flowcast:{c}:plan:7".into());
+        transaction.check_field(campaign, "state", &["scheduled", "running"]);
+        transaction.command_if(1, Command::SetNx, plan, &["<the plan>"]);
+        transaction.add(campaign, "pending", 2);
+        assert_eq!(transaction.keys, ["flowcast:{c}:campaign", "flowcast:{c}:plan:7"]);
+        let program = [
+            &[1][..],            // one check
+            &[1, 0, 1, 2],       // a field of key 1, two allowed values
+            &[2, 0, 2, 1, 0, 1], // SETNX
+            &[6, 0, 1, 0, 0, 2], // HINCRBY
+        ];
+        assert_eq!(transaction.program(), program.concat());
+        let values = |part: &Part| -> Vec<String> {
+            let args = part.args.to_redis_args();
+            args.into_iter().map(|arg| String::from_utf8(arg).unwrap()).collect()
+        };
+        assert_eq!(values(&transaction.checks), ["state", "scheduled", "running"]);
+        assert_eq!(values(&transaction.commands), ["<the plan>", "pending", "2"]);
+    }
+
+    #[test]
+    fn a_command_is_at_the_position_of_its_name() {
+        for (command, name) in [
+            (Command::Set, "SET"),
+            (Command::SetNx, "SETNX"),
+            (Command::HIncrBy, "HINCRBY"),
+            (Command::Restore, "RESTORE"),
+            (Command::History, "HISTORY"),
+        ] {
+            assert_eq!(Command::NAMES[command as usize], name);
+        }
     }
 }

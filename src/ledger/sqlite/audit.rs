@@ -1,4 +1,4 @@
-//! The audit log in the embedded store: a row an act.
+//! The audit log in the embedded store: a row for each entry.
 
 use rusqlite::{Connection, Row, Transaction, params};
 

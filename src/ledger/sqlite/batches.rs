@@ -1,4 +1,4 @@
-//! Batches in the embedded store: a row each.
+//! Batches in the embedded store: a row for each.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -6,23 +6,24 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::campaigns::{open, tally, tick};
+use super::campaigns::{open, state, tally, tick};
 use super::plans::plan_batch;
 use super::{Sqlite, batch_key, batch_number, key, now, signed, unsigned};
 use crate::campaign::{CampaignId, CampaignState, MessageState, Phone};
 use crate::ledger::campaigns::Admits;
-use crate::ledger::draft::Change;
+use crate::ledger::change::Change;
 use crate::ledger::plans::DIGEST;
 use crate::ledger::record::BatchRecord;
 use crate::ledger::{Batches, LedgerError, Listed, PlannedBatch, Purpose, StoredBatch, Swap, Swapped};
 
 impl Sqlite {
-    /// Whom an account wrote to within a span of time, and how long ago: a limit of recipients outlives
-    /// the process that keeps it.
+    /// Returns the recipients of an account within a time span, and how long ago each got a message.
+    ///
+    /// With it a new process continues the account's limit of recipients.
     ///
     /// # Errors
     ///
-    /// When the store can't be read.
+    /// If the store cannot be read.
     pub async fn recipients(
         &self,
         account: &str,
@@ -41,8 +42,9 @@ impl Sqlite {
             let mut all = Vec::new();
             while let Some(row) = rows.next()? {
                 let id: String = row.get(0)?;
-                let id =
-                    id.parse().map_err(|fault| LedgerError::Storage(format!("has a wrong id: {fault}")))?;
+                let id = id
+                    .parse()
+                    .map_err(|fault| LedgerError::Storage(format!("has an invalid campaign id: {fault}")))?;
                 let stored = stored(&id, row)?;
                 let went_out = [MessageState::Accepted, MessageState::InDoubt];
                 let each = stored.record.each().zip(&stored.batch.recipients);
@@ -57,7 +59,7 @@ impl Sqlite {
     }
 }
 
-/// A batch out of the columns `key`, `plan`, `record`.
+/// Reads a batch from the columns `key`, `plan`, `record`.
 fn stored(id: &CampaignId, row: &Row<'_>) -> Result<StoredBatch, LedgerError> {
     let number = batch_number(row.get("key")?);
     let bytes =
@@ -67,7 +69,7 @@ fn stored(id: &CampaignId, row: &Row<'_>) -> Result<StoredBatch, LedgerError> {
     Ok(StoredBatch { batch, record })
 }
 
-/// Reads something of each of some batches, the default where there is nothing.
+/// Reads a value of each batch, the default for a batch without one.
 fn of_each<T: Default>(
     connection: &Connection,
     id: &CampaignId,
@@ -128,7 +130,7 @@ impl Batches for Sqlite {
         self.store.read(read).await
     }
 
-    /// A batch's claims are those of its record.
+    /// Does nothing, because a batch's claims are those of its record.
     async fn forget_claim(&self, _: &CampaignId, _: u64, _: u32) -> Result<(), LedgerError> {
         Ok(())
     }
@@ -195,13 +197,13 @@ fn deliveries(connection: &Connection, key: i64) -> rusqlite::Result<Vec<u8>> {
     Ok(statement.query_row([key], |row| row.get(0)).optional()?.unwrap_or_default())
 }
 
-/// Tokens, 8 bytes each, little-endian.
+/// Reads tokens of 8 bytes each, little-endian.
 fn tokens(bytes: &[u8]) -> Vec<u64> {
     let token = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).unwrap_or_default();
     bytes.chunks_exact(8).map(token).collect()
 }
 
-/// Writes a change, if the record is still the one that it was made from.
+/// Writes a change if the record is still the one that it was made from.
 fn write(
     transaction: &Transaction<'_>,
     batch: &PlannedBatch,
@@ -257,6 +259,18 @@ fn write(
             .execute(params![at, request])?;
     }
     write_counters(transaction, campaign, change)?;
+    write_payloads(transaction, at, change)?;
+    if let Some((_, after)) = &change.deliveries {
+        transaction
+            .prepare_cached("INSERT OR REPLACE INTO delivery (batch, kept) VALUES (?1, ?2)")?
+            .execute(params![at, after])?;
+    }
+    let responses = write_responses(transaction, at, change)?;
+    Ok(Swapped::Done { open: open(transaction, campaign)?, responses })
+}
+
+/// Stores and deletes values of messages.
+fn write_payloads(transaction: &Transaction<'_>, at: i64, change: &Change) -> rusqlite::Result<()> {
     for (message, payload) in &change.payloads {
         match payload {
             Some(payload) => transaction
@@ -267,11 +281,11 @@ fn write(
                 .execute(params![at, message])?,
         };
     }
-    if let Some((_, after)) = &change.deliveries {
-        transaction
-            .prepare_cached("INSERT OR REPLACE INTO delivery (batch, kept) VALUES (?1, ?2)")?
-            .execute(params![at, after])?;
-    }
+    Ok(())
+}
+
+/// Stores replies. Returns for each whether it still has to be published.
+fn write_responses(transaction: &Transaction<'_>, at: i64, change: &Change) -> rusqlite::Result<Vec<bool>> {
     let mut responses = Vec::with_capacity(change.responses.len());
     for (answer, json) in &change.responses {
         transaction
@@ -282,7 +296,7 @@ fn write(
             .query_row(params![at, answer], |row| row.get(0))?;
         responses.push(is_news);
     }
-    Ok(Swapped::Done { open: open(transaction, campaign)?, responses })
+    Ok(responses)
 }
 
 fn admits(transaction: &Transaction<'_>, campaign: i64) -> rusqlite::Result<Admits> {
@@ -292,12 +306,6 @@ fn admits(transaction: &Transaction<'_>, campaign: i64) -> rusqlite::Result<Admi
         let state = row.get_ref(0)?.as_str()?.parse();
         Ok(state.map_or(Admits::None, |state| Admits::of(state, row.get(1).unwrap_or_default())))
     })
-}
-
-/// Where a campaign stands.
-pub(super) fn state(transaction: &Transaction<'_>, campaign: i64) -> rusqlite::Result<Option<CampaignState>> {
-    let mut statement = transaction.prepare_cached("SELECT state FROM campaign WHERE key = ?1")?;
-    statement.query_row([campaign], |row| Ok(row.get_ref(0)?.as_str()?.parse().ok()))
 }
 
 fn write_record(
@@ -312,7 +320,7 @@ fn write_record(
     let claims = record.claims();
     let bytes: Vec<u8> = claims.iter().flat_map(|token| token.to_le_bytes()).collect();
     let session = claims.first().map(|token| (token >> 32) as u32);
-    // By the time of a record the batches of a moving day are found.
+    // The time of a record finds the batches of a rolling 24 hours.
     let recorded = (!change.outcomes.is_empty()).then(now);
     let replay = change.replay.map(|replay| if replay { now() } else { 0 });
     transaction
@@ -335,7 +343,7 @@ fn write_record(
     Ok(())
 }
 
-/// Keeps the SIDs of messages that are accepted.
+/// Stores the SIDs of accepted messages.
 fn write_sids(transaction: &Transaction<'_>, at: i64, change: &Change) -> Result<(), LedgerError> {
     let mut sids = sids(transaction, at)?;
     let before = sids.clone();
@@ -347,7 +355,7 @@ fn write_sids(transaction: &Transaction<'_>, at: i64, change: &Change) -> Result
     }
     if sids != before {
         let bytes = postcard::to_stdvec(&sids)
-            .map_err(|fault| LedgerError::Storage(format!("can't write a batch: {fault}")))?;
+            .map_err(|fault| LedgerError::Storage(format!("cannot save the SIDs of a batch: {fault}")))?;
         transaction
             .prepare_cached("UPDATE batch SET sids = ?2 WHERE key = ?1")?
             .execute(params![at, bytes])?;
@@ -355,7 +363,7 @@ fn write_sids(transaction: &Transaction<'_>, at: i64, change: &Change) -> Result
     Ok(())
 }
 
-/// The SIDs of a batch's accepted messages.
+/// Returns the SIDs of a batch's accepted messages, by position.
 pub(super) fn sids(connection: &Connection, at: i64) -> Result<BTreeMap<u8, String>, LedgerError> {
     let mut statement = connection.prepare_cached("SELECT sids FROM batch WHERE key = ?1")?;
     let bytes: Option<Option<Vec<u8>>> = statement.query_row([at], |row| row.get(0)).optional()?;

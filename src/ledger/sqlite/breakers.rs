@@ -1,4 +1,4 @@
-//! Breakers in the embedded store: a row each.
+//! Breakers in the embedded store: a row for each.
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 

@@ -1,4 +1,4 @@
-//! Campaigns in the embedded store: a row each, and the tallies beside it.
+//! Campaigns in the embedded store: a row for each, and a row for each counter with a code.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,10 +12,10 @@ use crate::ledger::{
     Breaker, Campaign, CampaignChanges, Campaigns, Counts, Lease, LedgerError, NewCampaign, StoredJob,
 };
 
-/// The kind of tally that counts the messages that were settled in a second.
+/// Kind of the counters of messages settled in a second.
 const TICK: &str = "tick";
 
-/// A word of a state column, back as its type.
+/// Reads a column with a code into its type.
 fn word<T: std::str::FromStr<Err = String>>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
     row.get_ref(column)?.as_str()?.parse().map_err(|fault: String| {
         rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, fault.into())
@@ -23,6 +23,37 @@ fn word<T: std::str::FromStr<Err = String>>(row: &Row<'_>, column: &str) -> rusq
 }
 
 const CAMPAIGN: &str = "SELECT * FROM campaign";
+
+/// The counters of a campaign that are not in its row.
+#[derive(Default)]
+struct Tallies {
+    /// Counters, by kind and code.
+    by_kind: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Text of each code of messages rejected or not delivered.
+    texts: BTreeMap<String, String>,
+    /// Number of messages settled in each of the last seconds.
+    ticks: Vec<(i64, u64)>,
+}
+
+fn tallies_of(connection: &Connection, campaign: i64) -> rusqlite::Result<Tallies> {
+    let mut tallies = Tallies::default();
+    let mut statement = connection
+        .prepare_cached("SELECT kind, word, count, detail FROM tally WHERE campaign = ?1 AND count > 0")?;
+    let mut rows = statement.query([campaign])?;
+    while let Some(tally) = rows.next()? {
+        let kind: String = tally.get(0)?;
+        if kind == TICK {
+            let second: String = tally.get(3)?;
+            tallies.ticks.push((second.parse().unwrap_or_default(), unsigned(tally.get(2)?)));
+            continue;
+        }
+        if matches!(kind.as_str(), "rejected" | UNDELIVERED) {
+            tallies.texts.insert(tally.get(1)?, tally.get(3)?);
+        }
+        tallies.by_kind.entry(kind).or_default().insert(tally.get(1)?, unsigned(tally.get(2)?));
+    }
+    Ok(tallies)
+}
 
 fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Campaign> {
     let mut counts = Counts {
@@ -38,23 +69,7 @@ fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Campa
     let key: i64 = row.get("key")?;
     let state = word(row, "state")?;
     let started_at: Option<i64> = row.get("started_at")?;
-    let mut tallies = BTreeMap::<String, BTreeMap<String, u64>>::new();
-    let (mut texts, mut ticks) = (BTreeMap::new(), Vec::new());
-    let mut statement = connection
-        .prepare_cached("SELECT kind, word, count, detail FROM tally WHERE campaign = ?1 AND count > 0")?;
-    let mut rows = statement.query([key])?;
-    while let Some(tally) = rows.next()? {
-        let kind: String = tally.get(0)?;
-        if kind == TICK {
-            let second: String = tally.get(3)?;
-            ticks.push((second.parse().unwrap_or_default(), unsigned(tally.get(2)?)));
-            continue;
-        }
-        if matches!(kind.as_str(), "rejected" | UNDELIVERED) {
-            texts.insert(tally.get(1)?, tally.get(3)?);
-        }
-        tallies.entry(kind).or_default().insert(tally.get(1)?, unsigned(tally.get(2)?));
-    }
+    let Tallies { by_kind: mut tallies, texts, ticks } = tallies_of(connection, key)?;
     let delivery = deliveries::counts(|kind, word| {
         tallies.get(kind).and_then(|words| words.get(word)).copied().unwrap_or_default()
     });
@@ -88,7 +103,7 @@ fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Campa
             word.and_then(|word| Breaker::read(row.get_ref("account").ok()?.as_str().ok()?, &word))
         },
         forgiven: (count(row, "forgiven_rejected")?, count(row, "forgiven_settled")?),
-        // Nothing reaches an embedded worker by way of a queue.
+        // An embedded worker gets no requests from a queue.
         stop_asked_at: 0,
         planned: row.get("planned")?,
         counts,
@@ -111,7 +126,7 @@ fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Campa
     })
 }
 
-/// Counts messages that were settled just now.
+/// Counts messages settled now.
 pub(super) fn tick(transaction: &Transaction<'_>, key: i64, settled: u64) -> Result<(), LedgerError> {
     let second = now() / 1000;
     transaction
@@ -190,8 +205,8 @@ impl Campaigns for Sqlite {
             let sql = if new.named {
                 "SELECT key, fingerprint, rehearsal, id FROM campaign WHERE id = ?1"
             } else {
-                // A job without an id that is run again is the same campaign: a new id would send
-                // everything a second time.
+                // A job without an id that is run again is the same campaign: with a new id, everything
+                // would be sent twice.
                 "SELECT key, fingerprint, rehearsal, id FROM campaign
                  WHERE named = 0 AND ?2 AND fingerprint = ?1 ORDER BY key DESC LIMIT 1"
             };
@@ -293,7 +308,7 @@ impl Campaigns for Sqlite {
         self.store.read(read).await
     }
 
-    /// A campaign is active by its state.
+    /// Does nothing, because the state defines whether a campaign is active.
     async fn activate(&self, _: &CampaignId) -> Result<(), LedgerError> {
         Ok(())
     }
@@ -311,7 +326,7 @@ impl Campaigns for Sqlite {
         self.store.write(write).await
     }
 
-    /// Nobody else sends from this store.
+    /// Returns only this process, because no other one sends from the store.
     async fn present(&self) -> Result<BTreeSet<u32>, LedgerError> {
         Ok(BTreeSet::from([self.session]))
     }
@@ -366,7 +381,7 @@ impl Campaigns for Sqlite {
         self.store.write(write).await
     }
 
-    /// Nobody else sends from this store, so this process leads and holds all there is.
+    /// Returns that this process leads, because no other one sends from the store.
     async fn heartbeat(&self, _: &CampaignId, held: u64) -> Result<Lease, LedgerError> {
         Ok(Lease { leads: true, held, gap: None })
     }
@@ -381,10 +396,16 @@ impl Campaigns for Sqlite {
     }
 }
 
-/// How many messages are open.
+/// Returns the number of open messages.
 pub(super) fn open(connection: &Connection, key: i64) -> Result<u64, LedgerError> {
     let mut statement = connection.prepare_cached("SELECT pending + sending FROM campaign WHERE key = ?1")?;
     Ok(unsigned(statement.query_row([key], |row| row.get(0))?))
+}
+
+/// Returns a campaign's state.
+pub(super) fn state(transaction: &Transaction<'_>, campaign: i64) -> rusqlite::Result<Option<CampaignState>> {
+    let mut statement = transaction.prepare_cached("SELECT state FROM campaign WHERE key = ?1")?;
+    statement.query_row([campaign], |row| Ok(row.get_ref(0)?.as_str()?.parse().ok()))
 }
 
 fn word_id(row: &Row<'_>) -> rusqlite::Result<CampaignId> {

@@ -1,10 +1,10 @@
-//! The layouts of the store, and how an earlier one becomes the present one.
+//! The layout versions of the store, and the upgrades between them.
 
 use rusqlite::{Connection, TransactionBehavior};
 
-/// The layout that this program writes.
+/// Layout version that this program writes.
 pub(super) const VERSION: i64 = 14;
-/// What makes a layout the next one, from the oldest that is brought up to date.
+/// Statements that upgrade a layout to the next one, from the oldest that is supported.
 pub(super) const UPGRADES: [(i64, &str); 7] = [
     (7, "ALTER TABLE campaign ADD COLUMN doubt_below INTEGER NOT NULL DEFAULT 0"),
     (
@@ -22,7 +22,7 @@ pub(super) const UPGRADES: [(i64, &str); 7] = [
         "ALTER TABLE suppressed ADD COLUMN added TEXT;
          ALTER TABLE campaign ADD COLUMN reason_data TEXT;",
     ),
-    // Notices were kept as breakers of flows with names that no flow has.
+    // Notices were stored as breakers of Flows with impossible names.
     (
         13,
         "CREATE TABLE notice (account TEXT NOT NULL, subject TEXT NOT NULL, event TEXT, detail TEXT NOT NULL,
@@ -35,18 +35,18 @@ pub(super) const UPGRADES: [(i64, &str); 7] = [
          ALTER TABLE act ADD COLUMN file TEXT;",
     ),
 ];
-/// What the last layouts of stores that may have been moved added, the latest first: the layout, and a column.
+/// Layouts that a moved store may have, latest first: the layout, and a column that it added (table and name).
 const COLUMNS: [(i64, &str, &str); 2] = [(14, "act", "file"), (13, "campaign", "reason_data")];
-/// The earliest layout of a store that was moved.
+/// Earliest layout of a moved store.
 const FIRST_MOVED: i64 = 12;
-/// The layout of a store that a fleet has taken over: nobody sends from it any more, and older versions do not open it.
+/// Layout version that marks a moved store: no process sends from it, and older versions do not open it.
 pub(super) const MOVED: i64 = -1;
 
-/// Brings an older layout up to date, step by step, all of it or nothing.
+/// Upgrades a store, all steps or none.
 pub(super) fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for (from, step) in UPGRADES {
-        // Another process may have been quicker.
+        // Another process may have upgraded it.
         if transaction.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? == from {
             transaction.execute_batch(step)?;
             transaction.pragma_update(None, "user_version", from + 1)?;
@@ -55,13 +55,13 @@ pub(super) fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// Brings a store up to date that an earlier version has moved. Its number does not say its layout; its columns do.
+/// Upgrades a store that an earlier version moved. Its layout is found by its columns, because its version is [`MOVED`].
 pub(super) fn upgrade_moved(connection: &mut Connection) -> rusqlite::Result<()> {
     if moved_layout(connection)? == VERSION {
         return Ok(());
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // Another process may have been quicker.
+    // Another process may have upgraded it.
     let layout = moved_layout(&transaction)?;
     for (_, step) in UPGRADES.iter().filter(|(from, _)| *from >= layout) {
         transaction.execute_batch(step)?;
@@ -83,7 +83,7 @@ fn moved_layout(connection: &Connection) -> rusqlite::Result<i64> {
 mod tests {
     use super::*;
 
-    /// A store with a notice as layout 13 kept it.
+    /// Returns a store with notices in layout 13.
     fn layout_13() -> Connection {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch(include_str!("schema.sql")).unwrap();
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn notices_that_were_kept_as_breakers_become_notices() {
+    fn notices_that_were_stored_as_breakers_become_notices() {
         let mut connection = layout_13();
         connection.pragma_update(None, "user_version", 13).unwrap();
         upgrade(&mut connection).unwrap();
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_an_earlier_version_moved_is_brought_up_to_date_and_stays_moved() {
+    fn a_store_that_an_earlier_version_moved_is_upgraded_and_stays_moved() {
         let mut connection = layout_13();
         connection.pragma_update(None, "user_version", MOVED).unwrap();
         for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! The embedded ledger: `SQLite` in WAL mode with full sync, writes gathered into shared commits.
+//! The embedded ledger: `SQLite` in WAL mode with full sync; concurrent writes share a commit.
 
 mod audit;
 mod batches;
@@ -30,7 +30,7 @@ use store::Store;
 #[derive(Clone)]
 pub struct Sqlite {
     store: Arc<Store>,
-    /// Marks this process's claims: any other is of a process that is dead, because only one sends.
+    /// Identifies this process' claims: all others are those of dead processes, because only one process sends.
     session: u32,
     claims: Arc<AtomicU32>,
 }
@@ -46,14 +46,14 @@ impl Sqlite {
     ///
     /// # Errors
     ///
-    /// When another process sends from it, or it can't be read or made.
+    /// If another process sends from it, or it cannot be read or created.
     pub fn open(path: &Path, access: Access) -> Result<Self, LedgerError> {
         let store = Arc::new(Store::open(path, access)?);
         Ok(Self { store, session: rand::random(), claims: Arc::default() })
     }
 }
 
-/// The ledger's clock.
+/// Returns the time of the ledger's clock, in milliseconds since 1970.
 fn now() -> i64 {
     Timestamp::now().as_millisecond()
 }
@@ -66,7 +66,7 @@ fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or_default()
 }
 
-/// `SQLite` counts in signed numbers; ours stay far below their end.
+/// Converts a number for `SQLite`, which has only signed ones; ours are far below the maximum.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -75,7 +75,7 @@ fn count(row: &Row<'_>, column: &str) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(unsigned)
 }
 
-/// The key of a campaign's row.
+/// Returns the key of a campaign's row.
 fn key(connection: &Connection, id: &CampaignId) -> Result<i64, LedgerError> {
     connection
         .prepare_cached("SELECT key FROM campaign WHERE id = ?1")?
@@ -84,12 +84,12 @@ fn key(connection: &Connection, id: &CampaignId) -> Result<i64, LedgerError> {
         .ok_or_else(|| LedgerError::NoCampaign(id.clone()))
 }
 
-/// The key of a batch's row.
+/// Returns the key of a batch's row.
 fn batch_key(campaign: i64, number: u32) -> i64 {
     (campaign << 32) | i64::from(number)
 }
 
-/// The number of a batch, from the key of its row.
+/// Returns a batch's number from the key of its row.
 fn batch_number(key: i64) -> u32 {
     u32::try_from(key & 0xffff_ffff).unwrap_or_default()
 }
@@ -115,7 +115,7 @@ impl Ledger for Sqlite {
                 "INSERT OR IGNORE INTO callback_key (one, key) VALUES (1, ?1)",
                 params![new_key()],
             )?;
-            read_key(transaction)?.ok_or_else(|| LedgerError::Storage("keeps no key".into()))
+            read_key(transaction)?.ok_or_else(|| LedgerError::Storage("has no callback key".into()))
         };
         match self.store.read(read_key).await? {
             Some(key) => Ok(key),

@@ -1,4 +1,4 @@
-//! What a store keeps of its campaigns as a whole, for a fleet's ledger that takes them over.
+//! Reads everything that a store has of its campaigns, for `migration.rs`, and marks the store as moved.
 
 use rusqlite::{Connection, Transaction, params};
 
@@ -10,11 +10,11 @@ use crate::campaign::{CampaignId, Phone};
 use crate::ledger::migration::{WholeBatch, WholeCampaign};
 use crate::ledger::{Audit, Campaigns, LedgerError, Series, StoredNotice};
 
-/// The most acts of a campaign that are moved.
+/// Maximum number of audit entries of a campaign that are moved.
 const ACTS: usize = 1_000;
 
 impl Sqlite {
-    /// Whether a fleet has taken the store over.
+    /// Returns whether the store is marked as moved.
     pub(in crate::ledger) async fn is_marked_as_moved(&self) -> Result<bool, LedgerError> {
         let read = |connection: &Connection| {
             let layout: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -23,7 +23,7 @@ impl Sqlite {
         self.store.read(read).await
     }
 
-    /// From now on no worker opens the store, of whatever version.
+    /// Marks the store as moved: from then on no worker of any version opens it.
     pub(in crate::ledger) async fn mark_as_moved(&self) -> Result<(), LedgerError> {
         let write = |transaction: &Transaction<'_>| {
             transaction.pragma_update(None, "user_version", MOVED)?;
@@ -32,7 +32,7 @@ impl Sqlite {
         self.store.write(write).await
     }
 
-    /// Account, word and reason of each open breaker.
+    /// Returns account, stored scope and reason of each open breaker.
     pub(in crate::ledger) async fn open_breakers(
         &self,
     ) -> Result<Vec<(String, String, String)>, LedgerError> {
@@ -44,7 +44,7 @@ impl Sqlite {
         self.store.read(read).await
     }
 
-    /// Account and subject of each notice, and the notice.
+    /// Returns account and subject of each notice, and the notice.
     pub(in crate::ledger) async fn notices(
         &self,
     ) -> Result<Vec<(String, Noticed, StoredNotice)>, LedgerError> {
@@ -63,7 +63,7 @@ impl Sqlite {
         self.store.read(read).await
     }
 
-    /// All that is kept of a campaign, without its batches.
+    /// Returns everything of a campaign, except its batches.
     pub(in crate::ledger) async fn whole(&self, id: &CampaignId) -> Result<WholeCampaign, LedgerError> {
         let campaign = self.campaign(id).await?.ok_or_else(|| LedgerError::NoCampaign(id.clone()))?;
         let points = self.points(id).await?;
@@ -129,7 +129,7 @@ impl Sqlite {
         self.store.read(read).await
     }
 
-    /// All that is kept of some batches.
+    /// Returns everything of some batches.
     pub(in crate::ledger) async fn whole_batches(
         &self,
         id: &CampaignId,

@@ -1,4 +1,4 @@
-//! Notices in the embedded store: a row each.
+//! Notices in the embedded store: a row for each.
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 

@@ -1,4 +1,4 @@
-//! What the pages show beside campaigns, in the embedded store: points of a picture, drafts, and sessions that were ended.
+//! Points of charts, campaign drafts and ended sessions in the embedded store.
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 

@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 use roaring::RoaringBitmap;
 use rusqlite::{Connection, Transaction, params};
 
-use super::batches::state;
-use super::campaigns::tally;
+use super::campaigns::{state, tally};
 use super::{Sqlite, batch_key, key, now, signed, unsigned};
 use crate::campaign::{CampaignId, CampaignState, SkipReason};
 use crate::ledger::{Checkpoint, LedgerError, Plan, PlannedBatch, PlannedSoFar, Plans, SkippedRow};
 
-/// Writes a batch down, if it is not yet.
+/// Stores a batch, if it is not stored yet.
 pub(super) fn plan_batch(
     transaction: &Transaction<'_>,
     key: i64,
@@ -73,7 +72,7 @@ impl Plans for Sqlite {
                 known if known >= checkpoint.rows => return Ok(()),
                 _ => return Err(LedgerError::StalePlan(id)),
             }
-            // Nobody would look after what is planned by now.
+            // No worker would send what is planned now.
             if state(transaction, key)?.is_none_or(CampaignState::is_over) {
                 return Err(LedgerError::StalePlan(id));
             }

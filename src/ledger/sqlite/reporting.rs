@@ -1,4 +1,4 @@
-//! What is read back from the embedded store, row by row.
+//! Reports in the embedded store.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! To whom messages went lately, in the embedded store.
+//! The index of recent messages in the embedded store.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use super::{Sqlite, key, now, signed};
 use crate::campaign::{CampaignId, MessageRef, Phone};
 use crate::ledger::{LedgerError, SentMessages};
 
-/// The most notes that are forgotten with one write: those of a batch, and as many again.
+/// Maximum number of expired entries deleted with one write: twice a batch.
 const FORGOTTEN: i64 = 200;
 
-/// The moment before which nothing is found any more.
+/// Returns the time before which entries have expired.
 fn since(within: Duration) -> i64 {
     now().saturating_sub(i64::try_from(within.as_millis()).unwrap_or(i64::MAX))
 }
@@ -25,7 +25,7 @@ impl SentMessages for Sqlite {
         batch: u32,
         messages: &[(Phone, u8)],
     ) -> Result<(), LedgerError> {
-        // A store has campaigns of few accounts: which it is stands with the campaign.
+        // A store has campaigns of few accounts: the account is in the campaign's row.
         let _ = account;
         let (campaign, messages) = (campaign.clone(), messages.to_vec());
         let write = move |transaction: &Transaction<'_>| {
@@ -63,8 +63,9 @@ impl SentMessages for Sqlite {
             let mut found = Vec::new();
             while let Some(row) = rows.next()? {
                 let id: String = row.get(0)?;
-                let campaign =
-                    id.parse().map_err(|fault| LedgerError::Storage(format!("has a wrong id: {fault}")))?;
+                let campaign = id
+                    .parse()
+                    .map_err(|fault| LedgerError::Storage(format!("has an invalid campaign id: {fault}")))?;
                 found.push(MessageRef { campaign, batch: row.get(1)?, index: row.get(2)? });
             }
             Ok(found)

@@ -1,5 +1,6 @@
-//! The file: opened once for sending, written by one thread that gathers what waits into one
-//! transaction, so that many batches share one sync to disk.
+//! The file of a store: opened by one sending process, written by one thread.
+//!
+//! The thread writes all waiting work in one transaction, so that many batches share one sync to disk. It knows no table.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -13,33 +14,32 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
-use super::super::LedgerError;
 use super::layout::{MOVED, UPGRADES, VERSION, upgrade, upgrade_moved};
+use crate::ledger::LedgerError;
 
-/// Marks a file as a store of this program ("flow").
+/// Application id of a store of this program ("flow").
 const APPLICATION: i64 = 0x666c_6f77;
-/// The most writes that share a transaction.
+/// Maximum number of writes in one transaction.
 const GROUP: usize = 512;
-/// The least room on its disk, in bytes, with which something of a campaign is written: a commit needs less, so
-/// none is cut short by a disk that is full.
+/// Minimum free disk space for a write, in bytes. A commit needs less, so a full disk interrupts none.
 const ROOM: u64 = 8 << 20;
-/// How long it is waited for a file that another process has locked.
+/// Timeout for a file that another process has locked.
 const BUSY: Duration = Duration::from_secs(10);
-/// How often a full disk is looked at.
+/// Interval between checks of a full disk.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// What a caller wants of a store.
+/// The purpose for which a store is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// To send: nobody else may send from it meanwhile, and the file is made if it is not there.
+    /// To send: excludes other sending processes, and creates the file.
     Send,
-    /// To change what is kept, also while another process sends from it.
+    /// To change data, also while another process sends.
     Change,
-    /// The same, and the file is made if it is not there.
+    /// As `Change`, and creates the file.
     Create,
-    /// To look, also while another process sends.
+    /// To read, also while another process sends.
     Read,
-    /// To move what is in it to a fleet, also where that was begun before. Nobody may send from it meanwhile.
+    /// To move it to a fleet, also if a move was started before. Excludes sending processes.
     Move,
 }
 
@@ -49,17 +49,17 @@ pub(super) struct Store {
     writer: Option<mpsc::Sender<Work>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     path: PathBuf,
-    /// Whether nobody will write any more.
+    /// Whether the store is being closed.
     closing: Arc<AtomicBool>,
-    /// Held as long as the store is open; the system releases it when the process dies.
+    /// Lock of the sending process; the system releases it when the process ends.
     lock: Option<File>,
 }
 
-/// A write: done in the transaction, answered when it is on disk.
+/// A write: done in the transaction, answered when the transaction is on disk.
 type Work = Box<dyn FnOnce(&Transaction<'_>) -> Done + Send>;
 
 struct Done {
-    /// Whether the store itself failed: then nothing of the transaction may stay.
+    /// Whether the store itself failed: then the transaction must be rolled back.
     broken: bool,
     answer: Box<dyn FnOnce(Result<(), LedgerError>) + Send>,
 }
@@ -77,31 +77,31 @@ impl Store {
             return Err(LedgerError::NoStore(path.display().to_string()));
         }
         let mut connection = connect(path).map_err(|fault| broken(&fault))?;
-        // Nothing is written to a file before it is known to be ours.
+        // Nothing is written to a file that is not a store.
         match kind(&connection).map_err(|fault| broken(&fault))? {
             Kind::Store(VERSION) => {}
-            // What was left in it, and what was moved, can still be looked at.
+            // A moved store can still be read, including the campaigns that were not moved.
             Kind::Store(MOVED) if matches!(access, Access::Move | Access::Read) => {
                 upgrade_moved(&mut connection).map_err(|fault| broken(&fault))?;
             }
             Kind::Store(MOVED) => {
                 return Err(broken(
-                    &"was moved to a fleet's ledger; finish that with `flowcast migrate`, or name another file",
+                    &"was moved to a fleet's ledger; finish the move with `flowcast migrate`, or use another file",
                 ));
             }
-            // Also to look: what is added is in nobody's way, not even in that of the flowcast that wrote it.
+            // Also for reading: the additions do not disturb any version, not even the one that wrote it.
             Kind::Store(older) if UPGRADES.iter().any(|(from, _)| *from == older) => {
                 upgrade(&mut connection).map_err(|fault| broken(&fault))?;
             }
-            // A file that a person has made, or where the file system knows no links.
+            // A file that an operator created, or on a file system without links.
             Kind::Empty if access != Access::Read => {
                 create(&mut connection).map_err(|fault| broken(&fault))?;
             }
-            Kind::Empty => return Err(broken(&"holds no campaigns yet")),
-            Kind::Foreign => return Err(broken(&"is no store of flowcast; name another file")),
+            Kind::Empty => return Err(broken(&"has no campaigns yet")),
+            Kind::Foreign => return Err(broken(&"is not a flowcast store; use another file")),
             Kind::Store(other) => {
                 return Err(broken(&format!(
-                    "has layout {other}, and this flowcast reads {VERSION}; use the flowcast that wrote it, or name \
+                    "has layout {other}, and this flowcast reads layout {VERSION}; use the flowcast that wrote it, or \
                      another file"
                 )));
             }
@@ -113,7 +113,7 @@ impl Store {
         } else {
             let (sender, receiver) = mpsc::channel();
             let (name, closed) = (path.to_path_buf(), closing.clone());
-            // A person who only changes something is told what is wrong; what sends waits for room.
+            // A sending process waits for disk space; other writes fail with an error.
             let waits = access == Access::Send;
             let has_room = move |path: &Path| !waits || wait_for_room(path, &closed);
             let thread = std::thread::Builder::new()
@@ -125,32 +125,32 @@ impl Store {
         Ok(Self { reader, writer, thread: Mutex::new(thread), path: path.into(), closing, lock })
     }
 
-    /// What keeps it from being written to, if anything.
+    /// Returns why the store cannot be written, if it cannot.
     pub(super) fn trouble(&self) -> Option<String> {
         lacks_room(&self.path)
     }
 
-    /// Reads, on a connection of its own, so that it never waits for a write.
+    /// Reads on a separate connection, which never waits for a write.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, LedgerError> + Send + 'static,
     ) -> Result<T, LedgerError> {
         let (sender, receiver) = oneshot::channel();
         let reader = self.reader.clone();
-        // Boxed, as each type that is spawned is compiled through the whole of the runtime.
+        // Boxed, because the runtime is compiled for each type that is spawned.
         let work: Box<dyn FnOnce() + Send> = Box::new(move || {
             let result = read(&reader.lock());
-            // Before the answer: a process that ends right after it must find the connection closed, or what was
-            // written stays in the store's write-ahead log.
+            // Before the answer: if the process ends right after it, the connection must be closed, or the writes
+            // stay in the write-ahead log.
             drop(reader);
-            // A caller that has gone away wants no answer.
+            // A caller that was dropped does not wait for the result.
             let _ = sender.send(result);
         });
         tokio::task::spawn_blocking(work);
         receiver.await.map_err(|_| storage(&self.path, &"could not be read"))?
     }
 
-    /// Writes; when it returns, the write is on disk.
+    /// Writes. When it returns, the write is on disk.
     pub(super) async fn write<T: Send + 'static>(
         &self,
         write: impl FnOnce(&Transaction<'_>) -> Result<T, LedgerError> + Send + 'static,
@@ -160,7 +160,7 @@ impl Store {
             let result = write(transaction);
             let broken = matches!(result, Err(LedgerError::Storage(_)));
             let answer = Box::new(move |committed: Result<(), LedgerError>| {
-                // A caller that has gone away wants no answer.
+                // A caller that was dropped does not wait for the result.
                 let _ = sender.send(result.and_then(|value| committed.map(|()| value)));
             });
             Done { broken, answer }
@@ -173,13 +173,13 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        // The thread ends when nobody can write any more; then the lock may go.
+        // The thread ends when the channel is closed; then the lock can be released.
         self.writer = None;
         self.closing.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.lock().take() {
             let _ = thread.join();
         }
-        // Not left to the file's end: a child process that is just being started holds a copy of it.
+        // Explicitly, because a child process that is being started holds a copy of the file.
         if let Some(lock) = &self.lock {
             let _ = lock.unlock();
         }
@@ -190,8 +190,10 @@ pub(super) fn storage(path: &Path, fault: &dyn std::fmt::Display) -> LedgerError
     LedgerError::Storage(format!("{}: {fault}", path.display()))
 }
 
-/// One process sends from a store. That makes claims of the past certainly dead, and the limits of
-/// an account exact, since they are kept in the process.
+/// Locks a store for sending.
+///
+/// Only one process sends from a store. So all earlier claims are those of dead processes, and the limits of an
+/// account, which the process keeps, are exact.
 fn lock(path: &Path) -> Result<File, LedgerError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
@@ -205,7 +207,7 @@ fn lock(path: &Path) -> Result<File, LedgerError> {
             let _ = file.read_to_string(&mut pid);
             let pid = pid.trim();
             return Err(LedgerError::InUse(format!(
-                "another flowcast (process {pid}) is sending from {}; wait for it, or give this one a store of its own with --store FILE",
+                "another flowcast (process {pid}) is sending from {}; wait until it ends, or use another store with --store FILE",
                 path.display()
             )));
         }
@@ -219,15 +221,14 @@ fn lock(path: &Path) -> Result<File, LedgerError> {
     Ok(file)
 }
 
-/// Makes the file if it is not there, as a whole: nobody ever sees a half of it. Whoever comes second finds the first
-/// one's.
+/// Creates the file if it does not exist, atomically. If two processes create it, one uses the other's file.
 fn make(path: &Path) -> Result<(), LedgerError> {
     if path.exists() {
         return Ok(());
     }
     let broken = |fault: &dyn std::fmt::Display| storage(path, fault);
     let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-    // For its owner alone: it holds phone numbers.
+    // Readable only by its owner, because it contains phone numbers.
     let new = tempfile::Builder::new()
         .prefix(".flowcast-new-")
         .tempfile_in(folder)
@@ -242,7 +243,7 @@ fn make(path: &Path) -> Result<(), LedgerError> {
     }
 }
 
-/// The same where the file system knows no links: empty at first.
+/// Creates an empty file, on a file system without links.
 fn make_in_place(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
@@ -253,15 +254,15 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(64);
-    // Full: a commit is on disk when it returns, through a loss of power too.
+    // Full: a commit is on disk when it returns, and survives a power loss.
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
-    // 2 MiB: batches are appended and touched twice soon after, so a larger cache only holds memory.
+    // 2 MiB: batches are appended and changed twice soon after, so a larger cache only uses memory.
     connection.pragma_update(None, "cache_size", -2048)?;
     Ok(connection)
 }
 
-/// What a database is.
+/// The kind of a database file.
 enum Kind {
     Empty,
     Store(i64),
@@ -278,11 +279,11 @@ fn kind(connection: &Connection) -> rusqlite::Result<Kind> {
     })
 }
 
-/// Makes an empty file a store. Another process may be doing the same.
+/// Creates the tables in an empty file. Another process may do the same concurrently.
 fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     let since = Instant::now();
     while let Err(fault) = create_now(connection) {
-        // SQLite does not wait for a lock where the kind of journal changes.
+        // SQLite does not wait for a lock when the journal mode changes.
         let is_busy = fault.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy);
         if !is_busy || since.elapsed() > BUSY {
             return Err(fault);
@@ -308,7 +309,7 @@ fn create_now(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// Takes all that waits, writes it in one transaction, answers when that is on disk.
+/// Writes all waiting work in one transaction and answers when it is on disk, until the channel is closed.
 fn write_loop(
     mut connection: Connection,
     receiver: &mpsc::Receiver<Work>,
@@ -317,7 +318,7 @@ fn write_loop(
 ) {
     while let Ok(first) = receiver.recv() {
         if !has_room(path) {
-            // Work that is dropped undone tells its caller that nothing was written.
+            // Dropped work reports to its caller that nothing was written.
             continue;
         }
         let waiting = std::iter::once(first).chain(receiver.try_iter()).take(GROUP);
@@ -330,17 +331,17 @@ fn write_loop(
     }
 }
 
-/// What is wrong where there is hardly any room on the disk of a store.
+/// Returns why a store's disk is too full, if it is.
 fn lacks_room(path: &Path) -> Option<String> {
     let disk = rustix::fs::statvfs(path).ok()?;
     let room = disk.f_bavail.saturating_mul(disk.f_frsize);
     (room < ROOM).then(|| {
         let (path, least) = (path.display(), ROOM >> 20);
-        format!("the disk of {path} is full; it goes on when {least} MiB of it are free")
+        format!("the disk of {path} is full; sending continues when {least} MiB are free")
     })
 }
 
-/// Waits until there is room to write. Returns false where the store is closed meanwhile.
+/// Waits until there is disk space to write. Returns `false` if the store is closed before.
 fn wait_for_room(path: &Path, closing: &AtomicBool) -> bool {
     let Some(why) = lacks_room(path) else { return true };
     tracing::warn!("sending stops: {why}");
@@ -350,14 +351,14 @@ fn wait_for_room(path: &Path, closing: &AtomicBool) -> bool {
         }
         std::thread::sleep(LOOK);
     }
-    tracing::info!("the disk of {} has room again", path.display());
+    tracing::info!("the disk of {} has free space again", path.display());
     true
 }
 
 type Answers = Vec<Box<dyn FnOnce(Result<(), LedgerError>) + Send>>;
 
 fn write_group(connection: &mut Connection, group: Vec<Work>, answers: &mut Answers) -> Result<(), String> {
-    // Work that is dropped undone tells its caller that nothing was written.
+    // Dropped work reports to its caller that nothing was written.
     let begun = connection.transaction_with_behavior(TransactionBehavior::Immediate);
     let transaction = begun.map_err(|fault| fault.to_string())?;
     let mut broken = false;
@@ -367,9 +368,9 @@ fn write_group(connection: &mut Connection, group: Vec<Work>, answers: &mut Answ
         broken |= done.broken;
     }
     if broken {
-        // A write that failed half-way takes the whole group with it: better none than a half.
+        // A write that failed in the middle rolls back the whole group, so that no partial write is stored.
         let _ = transaction.rollback();
-        return Err("a write failed, and nothing written together with it was kept".into());
+        return Err("a write failed, and all writes of its transaction were rolled back".into());
     }
     transaction.commit().map_err(|fault| fault.to_string())
 }
@@ -379,7 +380,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_store_of_another_layout_is_left_alone() {
+    fn a_store_of_an_unknown_layout_is_not_changed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("flowcast.db");
         drop(Store::open(&path, Access::Send).unwrap());
@@ -391,7 +392,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_read_holds_no_connection_when_its_caller_goes_on() {
+    async fn a_read_releases_its_connection_before_it_returns() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("flowcast.db"), Access::Send).unwrap();
         for _ in 0..2_000 {
@@ -401,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_that_open_a_new_store_at_once_make_it_once() {
+    fn concurrent_processes_create_a_new_store_once() {
         for _ in 0..20 {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("flowcast.db");
@@ -434,7 +435,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_write_that_fails_half_way_keeps_nothing_and_says_why() {
+    async fn a_failed_write_stores_nothing_and_returns_the_cause() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("flowcast.db"), Access::Send).unwrap();
         let insert = "INSERT INTO tally (campaign, kind, word, count) VALUES (1, 'rejected', '400', 1)";

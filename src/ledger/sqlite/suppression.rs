@@ -1,4 +1,4 @@
-//! The list of suppressed numbers in the embedded store.
+//! The suppression list in the embedded store.
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
