@@ -5,15 +5,15 @@ use std::process::ExitCode;
 
 use clap::Args;
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Failure, Outcome, open, operator, print, write_line};
 use crate::campaign::time::rfc3339;
 use crate::campaign::{CampaignState, Job, counted};
 use crate::config::Config;
-use crate::dispatch::{recover, recover_restored};
+use crate::dispatch::{Recovered, recover, recover_restored};
 use crate::ledger::listing;
-use crate::ledger::{Access, Gap, Ledger};
+use crate::ledger::{Access, Campaign, Gap, Ledger};
 
 /// Show lost writes and mark what may have been sent as in doubt.
 #[derive(Args)]
@@ -110,26 +110,37 @@ async fn recover_in(
         Some(recover(ledger, id, known, rate, &operator()).await?)
     };
     if as_json {
-        let time = |at: Option<Timestamp>| at.map(rfc3339);
-        let gap = gap.map(|gap| {
-            let silent: Vec<_> = gap
-                .silent
-                .iter()
-                .map(|(worker, at)| json!({ "worker": worker.to_string(), "last_heard_at": rfc3339(*at) }))
-                .collect();
-            json!({ "from": time(gap.from), "to": time(gap.to), "silent": silent })
-        });
-        let done = done.map(|done| json!({ "state": done.state, "messages": done.messages }));
-        print(&format!("{}\n", json!({ "id": id, "gap": gap, "recovered": done })))?;
-        return Ok(ExitCode::SUCCESS);
+        print(&format!("{}\n", as_document(id.as_str(), gap.as_ref(), done.as_ref())))?;
+    } else {
+        print_done(command, &campaign, done.as_ref())?;
     }
-    let counts = &campaign.counts;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the lost writes and what was recovered, as JSON.
+fn as_document(id: &str, gap: Option<&Gap>, done: Option<&Recovered>) -> Value {
+    let time = |at: Option<Timestamp>| at.map(rfc3339);
+    let gap = gap.map(|gap| {
+        let silent: Vec<_> = gap
+            .silent
+            .iter()
+            .map(|(worker, at)| json!({ "worker": worker.to_string(), "last_heard_at": rfc3339(*at) }))
+            .collect();
+        json!({ "from": time(gap.from), "to": time(gap.to), "silent": silent })
+    });
+    let done = done.map(|done| json!({ "state": done.state, "messages": done.messages }));
+    json!({ "id": id, "gap": gap, "recovered": done })
+}
+
+/// Prints what was recovered, or with `--dry-run` what would be.
+fn print_done(command: &Recover, campaign: &Campaign, done: Option<&Recovered>) -> Result<(), Failure> {
+    let id = &campaign.id;
     match done {
         None if !command.dry_run => {
             print(&format!("campaign {id}: no messages left to send\n"))?;
         }
         None => {
-            let pending = counted(counts.pending, "message");
+            let pending = counted(campaign.counts.pending, "message");
             print(&format!("{pending} pending, which may have been sent\n"))?;
             write_line(&format!(
                 "to mark them as in doubt and continue with the rest: flowcast recover {id}{}{}",
@@ -156,7 +167,7 @@ async fn recover_in(
             ));
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Describes the lost writes.

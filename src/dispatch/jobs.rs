@@ -20,7 +20,8 @@ use crate::campaign::{CampaignId, Job, Problem};
 use crate::ledger::{Ledger, LedgerError};
 use crate::queue::rabbitmq::{Broker, JobDelivery};
 use crate::queue::{PutOff, QueueError};
-use crate::{runtime, traces};
+use crate::runtime;
+use crate::traces;
 
 /// Size limit of a job, in bytes: a list of a hundred thousand recipients.
 pub const JOB_LIMIT: usize = 16 << 20;

@@ -247,10 +247,14 @@ fn no_file_and_no_function_is_long() {
             found.push(format!("{path} has {} lines", lines.len()));
         }
         for (start, line) in lines.iter().enumerate().filter(|(_, line)| is_function(line)) {
-            let indent = line.len() - line.trim_start().len();
-            let end = format!("{}}}", " ".repeat(indent));
+            // A declaration without a body ends with a semicolon.
+            let signature = lines[start..].iter().find(|line| line.ends_with(['{', '}', ';']));
+            if !signature.is_some_and(|line| line.ends_with('{')) {
+                continue;
+            }
+            let end = format!("{}}}", " ".repeat(line.len() - line.trim_start().len()));
             let length = lines[start..].iter().position(|line| *line == end).map_or(1, |at| at + 1);
-            if length > MAX_FUNCTION_LINES && !line.trim_end().ends_with(';') {
+            if length > MAX_FUNCTION_LINES {
                 found.push(format!("{path}:{}: a function of {length} lines", start + 1));
             }
         }
