@@ -1,6 +1,6 @@
-//! Routes whose handlers are behind one type. axum wraps each handler in some twenty types of its own before it is a route;
-//! finding out what of those is to be compiled for each of a hundred handlers took 13 of the 16 seconds that rustc spent so on this
-//! crate. This module never decides what is served where.
+//! Routes whose handlers share one type. axum wraps each handler in about twenty types; collecting the code to generate for
+//! those of a hundred handlers took 13 of the 16 seconds that rustc spent collecting for this crate. This module never decides what
+//! is served where.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use axum::handler::Handler;
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter};
 
-/// What a handler that is a function gives.
+/// The future of a handler.
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
-/// A handler of which only its state is known.
+/// A handler of which only the type of its state is known.
 struct Erased<S>(Arc<dyn Fn(Request, S) -> Answer + Send + Sync>);
 
 impl<S> Clone for Erased<S> {

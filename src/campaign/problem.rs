@@ -161,13 +161,8 @@ pub fn quoted(word: &str) -> String {
 /// Returns `; did you mean "x"?` if a known name is similar, otherwise the known names.
 pub fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
-    let best = known
-        .iter()
-        .filter(|name| unknown.len().max(name.len()) <= LONGEST_NAME)
-        .map(|name| (strsim::damerau_levenshtein(&unknown.to_lowercase(), &name.to_lowercase()), *name))
-        .min();
-    match best {
-        Some((distance, name)) if distance <= 1 + name.len() / 3 => format!("; did you mean {name:?}?"),
+    match similar(unknown, known.iter().copied()) {
+        Some(name) => format!("; did you mean {name:?}?"),
         _ if known.is_empty() => String::new(),
         _ => format!("; expected one of: {}", listed(known)),
     }
@@ -179,6 +174,16 @@ pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let (first, more) = names.split_at(names.len().min(Problems::LISTED));
     let first = first.join(", ");
     if more.is_empty() { first } else { format!("{first}, and {} more", more.len()) }
+}
+
+/// Returns the known name that is most similar to an unknown one, if any is similar enough to be meant.
+pub fn similar<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let best = known
+        .into_iter()
+        .filter(|name| unknown.len().max(name.len()) <= LONGEST_NAME)
+        .map(|name| (strsim::damerau_levenshtein(&unknown.to_lowercase(), &name.to_lowercase()), name))
+        .min();
+    best.filter(|(distance, name)| *distance <= 1 + name.len() / 3).map(|(_, name)| name)
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Why a campaign stands where it stands: what holds it, what a running one waits for, who has stopped it. The text is made here and
-//! nowhere read.
+//! Why a campaign is in its state: what holds it, what it waits for, who stopped it. The text is created here, and no decision is
+//! made by it.
 
 use std::fmt;
 
@@ -13,153 +13,153 @@ use super::{CampaignId, CampaignState, counted};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum Reason {
-    /// It waits for its start.
+    /// Waits for the start of the schedule.
     Start {
-        /// When its schedule opens.
+        /// Start of the schedule.
         opens: Timestamp,
     },
-    /// It waits for its window.
+    /// Waits for the sending window.
     Window {
-        /// When that opens.
+        /// Start of the window.
         opens: Timestamp,
     },
-    /// It waits for tokens of its limits.
+    /// Waits for permits of its limits.
     Limits {
-        /// When what is put off is due, where it has to wait long.
+        /// When the deferred messages are due, after a long wait.
         due: Option<Timestamp>,
-        /// What was said of its flow when that was throttled.
+        /// The provider's text about its flow, if that is throttled.
         throttled: Option<String>,
     },
-    /// Its flow is throttled.
+    /// The flow is throttled.
     Throttled {
         /// The flow.
         flow: String,
-        /// What the provider said.
+        /// The provider's text.
         detail: String,
     },
-    /// The provider asked to wait.
+    /// The provider asked flowcast to slow down.
     RateLimited {
-        /// How many seconds nothing is sent.
+        /// Pause in sending, in seconds.
         seconds: u64,
-        /// What the provider said.
+        /// The provider's text.
         detail: String,
     },
-    /// A request failed and is made again.
+    /// A request failed and is retried.
     Retrying {
-        /// The try that follows, from 1.
+        /// Number of the next attempt, from 1.
         attempt: u32,
-        /// How many there are at the most.
+        /// Maximum number of attempts.
         of: u32,
-        /// What went wrong with the last one.
+        /// Why the last one failed.
         detail: String,
     },
-    /// Nobody who works on it can send from its account.
+    /// No worker of the campaign can send from its account.
     Account {
-        /// What is wrong with the account.
+        /// The problem of the account.
         detail: String,
     },
-    /// Its audience can't be read now.
+    /// The audience is temporarily unreadable.
     Planning {
-        /// What keeps it from being read.
+        /// The cause.
         detail: String,
     },
-    /// The ledger can't be written to, or the queue does not work.
+    /// The ledger refuses writes, or the queue is unavailable.
     Backend {
-        /// What is wrong with it.
+        /// The problem.
         detail: String,
     },
-    /// The ledger came back older than it was, and workers compare it with what they know.
+    /// Redis may have lost recent writes, and workers compare it with what they wrote.
     Comparing {
-        /// How many have still to do so.
+        /// Number of workers that have not finished.
         workers: u64,
     },
-    /// What the provider says of something that the campaign uses.
+    /// The provider has published a notice about something that the campaign uses.
     Notice {
-        /// What it says; earlier versions kept the text only, as `detail`.
+        /// The notice; earlier versions stored only its text, as `detail`.
         #[serde(alias = "detail")]
         notice: KeptNotice,
-        /// What it waits for besides.
+        /// What the campaign also waits for.
         beside: Option<Box<Self>>,
     },
-    /// A breaker holds it, together with others.
+    /// An open breaker holds it together with other campaigns.
     Breaker {
-        /// What is held, as people call it.
+        /// What the breaker is for, in words.
         breaker: String,
-        /// Whether it is tried again by itself.
+        /// Whether a worker probes it automatically.
         retries: bool,
-        /// Why it is held.
+        /// Why it is open.
         detail: String,
     },
-    /// All tries of a request failed.
+    /// All attempts of a request failed.
     TriesFailed {
-        /// How many there were.
+        /// Number of attempts.
         tries: u32,
-        /// What went wrong with the last one.
+        /// Why the last one failed.
         detail: String,
     },
     /// The outcome of many requests in a row is unknown.
     Doubts {
-        /// How many.
+        /// Number of requests.
         requests: u32,
-        /// Why that of the last one is.
+        /// Why the outcome of the last one is unknown.
         detail: String,
     },
-    /// The provider refuses the campaign as it is.
+    /// The provider refuses the campaign.
     Refused {
-        /// What it says.
+        /// The provider's text.
         detail: String,
     },
-    /// It can't be planned: something is wrong with its job or its audience.
+    /// It cannot be planned because of a problem with its job or audience.
     Unplannable {
-        /// What is wrong.
+        /// The problem.
         detail: String,
     },
-    /// Its audience is not what it was.
+    /// The audience has changed.
     AudienceChanged {
-        /// Whether batches of it were planned already.
+        /// Whether batches were already planned.
         planned: bool,
     },
-    /// The ledger was emptied while workers ran.
+    /// Redis was emptied while workers ran.
     Emptied {
         /// The campaign.
         id: CampaignId,
     },
-    /// The ledger came back older than it was, and workers that may have sent are gone.
+    /// Redis lost recent writes, and workers that may have sent messages are gone.
     Forgotten {
         /// The campaign.
         id: CampaignId,
-        /// How many workers.
+        /// Number of workers that are gone.
         workers: u64,
-        /// From when on they may have sent.
+        /// Time from which they may have sent messages.
         from: Option<Timestamp>,
     },
-    /// As many messages were rejected as its job's `stop_when` forbids.
+    /// The share of rejected messages reached the job's `stop_when`.
     TooManyRejected {
-        /// How many were rejected.
+        /// Number of rejected messages.
         rejected: u64,
-        /// Of how many.
+        /// Number of settled messages.
         settled: u64,
-        /// The share that `stop_when` says, in percent.
+        /// The limit of `stop_when`, in per cent.
         limit: u64,
     },
-    /// What was left of it has expired.
+    /// The campaign expired before all messages were sent.
     Expired,
-    /// A person has put it into this state.
+    /// A person changed the state.
     Person {
-        /// The state.
+        /// The new state.
         state: CampaignState,
     },
-    /// The process that sent it was stopped.
+    /// The sending process was interrupted.
     Stopped,
-    /// What an earlier version said.
+    /// A text of an earlier version.
     Text {
-        /// Its words.
+        /// The text.
         text: String,
     },
 }
 
 impl Reason {
-    /// The JSON that a ledger keeps with the text; none of an earlier version's words.
+    /// Returns the JSON to store with the text, unless it is the text of an earlier version.
     pub fn data(&self) -> Option<String> {
         match self {
             Self::Text { .. } => None,
@@ -167,8 +167,9 @@ impl Reason {
         }
     }
 
-    /// Reads what a ledger keeps: the text, and the JSON behind it. Where the two differ, another version has written the text
-    /// since, and that counts.
+    /// Reads a stored reason: its text and its JSON.
+    ///
+    /// If the two differ, another version wrote the text, and the text is the reason.
     pub fn read(text: Option<&str>, data: Option<&str>) -> Option<Self> {
         let text = text.filter(|text| !text.is_empty())?;
         let typed = data.and_then(|data| serde_json::from_str::<Self>(data).ok());
@@ -176,7 +177,7 @@ impl Reason {
         Some(typed.unwrap_or_else(|| Self::Text { text: text.to_owned() }))
     }
 
-    /// Whether it says that a backend is in trouble, and which.
+    /// Returns whether it reports this problem of a backend.
     pub fn tells_of(&self, trouble: &str) -> bool {
         match self {
             Self::Backend { detail } => detail == trouble,
@@ -185,7 +186,7 @@ impl Reason {
         }
     }
 
-    /// Whether it passes a notice on.
+    /// Returns whether it includes a notice.
     pub fn passes_on(&self, notice: &KeptNotice) -> bool {
         matches!(self, Self::Notice { notice: known, .. } if known == notice)
     }
@@ -195,43 +196,44 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Start { opens } => write!(f, "its schedule opens at {opens}"),
-            Self::Window { opens } => write!(f, "outside its sending window, which opens at {opens}"),
+            Self::Window { opens } => write!(f, "outside the sending window, which opens at {opens}"),
             Self::Limits { due, throttled } => {
                 f.write_str("waits for its limits")?;
                 if let Some(detail) = throttled {
                     write!(f, " ({detail})")?;
                 }
-                due.map_or(Ok(()), |due| write!(f, "; what is put off is due at {due:.0}"))
+                due.map_or(Ok(()), |due| write!(f, "; deferred messages are due at {due:.0}"))
             }
             Self::Throttled { flow, detail } => {
-                write!(f, "flow {flow} is throttled, and sent at 10 messages an hour at first: {detail}")
+                write!(f, "flow {flow} is throttled to 10 messages an hour at first: {detail}")
             }
             Self::RateLimited { seconds, detail } => {
-                write!(f, "the provider limits the rate, on in {seconds} s: {detail}")
+                write!(f, "rate-limited by the provider; resumes in {seconds} s: {detail}")
             }
-            Self::Retrying { attempt, of, detail } => write!(f, "try {attempt} of {of} follows: {detail}"),
+            Self::Retrying { attempt, of, detail } => {
+                write!(f, "waits for attempt {attempt} of {of}: {detail}")
+            }
             Self::Account { detail } => {
                 write!(f, "waits for a worker that can send from its account: {detail}")
             }
             Self::Planning { detail } | Self::Backend { detail } => write!(f, "waits: {detail}"),
             Self::Comparing { workers } => write!(
                 f,
-                "waits: the ledger came back, and may have forgotten the last of what it was told; {} still to compare",
+                "waits: Redis was restarted or failed over and may have lost recent writes; still to compare: {}",
                 counted(*workers, "worker")
             ),
             Self::Notice { notice, beside: Some(beside) } => write!(f, "{notice}; {beside}"),
             Self::Notice { notice, beside: None } => notice.fmt(f),
             Self::Breaker { breaker, retries: true, detail } => {
-                write!(f, "{breaker} is held, and a worker tries it again by itself: {detail}")
+                write!(f, "{breaker} is held; a worker retries it automatically: {detail}")
             }
             Self::Breaker { breaker, retries: false, detail } => write!(f, "{breaker} is held: {detail}"),
             Self::TriesFailed { tries, detail } => {
-                write!(f, "{tries} tries in a row failed, the last: {detail}")
+                write!(f, "{tries} attempts in a row failed; the last: {detail}")
             }
-            Self::Doubts { requests, detail } => write!(
-                f,
-                "the outcome of {requests} requests in a row is unknown, of the last because: {detail}"
-            ),
+            Self::Doubts { requests, detail } => {
+                write!(f, "the outcome of {requests} requests in a row is unknown; the last: {detail}")
+            }
             Self::Refused { detail } | Self::Unplannable { detail } => f.write_str(detail),
             Self::AudienceChanged { planned: true } => {
                 f.write_str("the audience has changed since the campaign was planned")
@@ -241,27 +243,27 @@ impl fmt::Display for Reason {
             }
             Self::Emptied { id } => write!(
                 f,
-                "the ledger was emptied while workers ran; what they know of this campaign is written again, and what \
-                 others sent before is gone: to have all that may have been sent be in doubt, and go on: flowcast \
-                 recover {id}"
+                "Redis was emptied while workers ran; they wrote what they know about this campaign again, but the \
+                 outcomes of earlier workers are lost; to mark messages that may have been sent as in doubt and resume, \
+                 run: flowcast recover {id}"
             ),
             Self::Forgotten { id, workers, from } => {
                 let workers = counted(*workers, "worker");
-                write!(
-                    f,
-                    "the ledger came back older than it was, and {workers} that may have sent messages"
-                )?;
+                write!(f, "Redis lost recent writes, and {workers} that may have sent messages")?;
                 if let Some(from) = from {
-                    write!(f, " between {from:.0} and its return")?;
+                    write!(f, " since {from:.0}")?;
                 }
-                write!(f, " can't say which; to see it and go on: flowcast recover {id}")
+                write!(f, " can't say which ones; to review and resume, run: flowcast recover {id}")
             }
             Self::TooManyRejected { rejected, settled, limit } => {
-                write!(f, "{rejected} of {settled} messages were rejected, and stop_when says {limit} %")
+                write!(
+                    f,
+                    "{rejected} of {settled} messages were rejected; the limit in stop_when is {limit} %"
+                )
             }
-            Self::Expired => f.write_str("its expires_at passed"),
+            Self::Expired => f.write_str("expires_at has passed"),
             Self::Person { state } => write!(f, "{state} by a person"),
-            Self::Stopped => f.write_str("stopped from the keyboard or by a signal"),
+            Self::Stopped => f.write_str("interrupted from the keyboard or by a signal"),
             Self::Text { text } => f.write_str(text),
         }
     }
@@ -272,21 +274,21 @@ mod tests {
     use super::super::notice::{Notice, Noticed};
     use super::*;
 
-    /// A notice that is passed on while the disk is full.
-    fn passed_on(notice: &KeptNotice) -> Reason {
+    /// Returns a notice of a campaign that also waits for disk space.
+    fn with_full_disk(notice: &KeptNotice) -> Reason {
         let beside = Some(Box::new(Reason::Backend { detail: "no room".into() }));
         Reason::Notice { notice: notice.clone(), beside }
     }
 
     #[test]
-    fn what_is_stored_is_read_again_and_earlier_words_stay() {
+    fn a_stored_reason_is_read_and_a_text_of_an_earlier_version_stays() {
         let paused = KeptNotice::Notice(Notice {
             about: Noticed::Template("offer".into()),
             event: "paused".into(),
             detail: "low quality".into(),
         });
         let text = "WhatsApp says: the template offer is paused (low quality)";
-        let notice = passed_on(&paused);
+        let notice = with_full_disk(&paused);
         for reason in [
             Reason::Start { opens: Timestamp::UNIX_EPOCH },
             Reason::Person { state: CampaignState::Paused },
@@ -299,7 +301,7 @@ mod tests {
             assert_eq!(Reason::read(Some(&text), data.as_deref()), Some(reason));
         }
         assert_eq!(Reason::read(Some(""), None), None);
-        // An earlier version changes the text alone.
+        // An earlier version changes only the text.
         let data = Reason::Expired.data();
         let earlier = Reason::Text { text: "no money".into() };
         assert_eq!(Reason::read(Some("no money"), data.as_deref()), Some(earlier));
@@ -309,14 +311,14 @@ mod tests {
     }
 
     #[test]
-    fn a_notice_that_an_earlier_version_kept_as_text_is_read() {
+    fn a_notice_that_an_earlier_version_stored_as_text_is_read() {
         let text = "WhatsApp says: the template offer is paused";
         let data = format!(
             r#"{{"code":"notice","detail":"{text}","beside":{{"code":"backend","detail":"no room"}}}}"#
         );
         let notice = KeptNotice::Text(text.into());
         let reason = Reason::read(Some(&format!("{text}; waits: no room")), Some(&data));
-        assert_eq!(reason, Some(passed_on(&notice)));
+        assert_eq!(reason, Some(with_full_disk(&notice)));
         assert!(reason.unwrap().passes_on(&notice));
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::campaign::delivery::STEPS;
 use crate::campaign::{CampaignState, codes, thousands, visible};
 use crate::ledger::Campaign;
+use crate::views::funnel::Funnel;
 
 /// Formats a duration: `850 ms`, `12.3 s`, `4 min 5 s`, `2 h 5 min`.
 pub(super) fn duration(span: Duration) -> String {
@@ -65,19 +65,19 @@ pub(super) fn summary(campaign: &Campaign) -> String {
     if counts.sending > 0 {
         row("sending", counts.sending);
     }
-    let reached = funnel(campaign);
-    if reached.iter().any(|(_, count, _)| *count > 0) || campaign.delivery.failed > 0 {
+    let funnel = Funnel::from(campaign);
+    if !funnel.is_empty() {
         line(String::new());
         let accepted = counts.accepted.max(1) as f64;
-        for (step, count, times) in reached {
-            let share = count as f64 * 100.0 / accepted;
-            let took = times.map(|[median, most]| format!("   median {median}, 95 % within {most}"));
-            let count = thousands(count);
-            line(format!("  {step:<22}{count:>14}{share:>8.1} %{}", took.unwrap_or_default()));
+        for step in &funnel.steps {
+            let share = step.count as f64 * 100.0 / accepted;
+            let times = step.times.map(|times| times.map(duration));
+            let times = times.map(|[median, most]| format!("   median {median}, 95 % within {most}"));
+            let (name, count) = (step.name, thousands(step.count));
+            line(format!("  {name:<22}{count:>14}{share:>8.1} %{}", times.unwrap_or_default()));
         }
-        let failed = campaign.delivery.failed;
-        let share = failed as f64 * 100.0 / accepted;
-        line(format!("  {:<22}{:>14}{share:>8.1} %", "not delivered", thousands(failed)));
+        let share = funnel.failed as f64 * 100.0 / accepted;
+        line(format!("  {:<22}{:>14}{share:>8.1} %", "not delivered", thousands(funnel.failed)));
         for (code, count) in &campaign.undelivered {
             line(format!("    {:<20}{:>14}", visible(code), thousands(*count)));
         }
@@ -92,22 +92,6 @@ pub(super) fn summary(campaign: &Campaign) -> String {
         }
     }
     text
-}
-
-/// Returns for each delivery step how many accepted messages reached it, with median and 95th percentile of its time.
-fn funnel(campaign: &Campaign) -> [(&'static str, u64, Option<[String; 2]>); STEPS.len()] {
-    let delivery = campaign.delivery;
-    let read = delivery.read;
-    let delivered = read + delivery.delivered;
-    let reached = [delivered + delivery.sent, delivered, read, delivery.replied];
-    std::array::from_fn(|nth| {
-        let time = |share| {
-            campaign.took[nth]
-                .quantile(share)
-                .map(|milliseconds| duration(Duration::from_millis(milliseconds)))
-        };
-        (STEPS[nth], reached[nth], time(0.5).zip(time(0.95)).map(|(median, most)| [median, most]))
-    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! Who may do what: tokens with roles, and without any the people at this machine alone.
+//! Authentication and authorization: tokens with roles. Without tokens, only requests from this machine are allowed.
 //!
-//! A token is known by its digest, and digests are compared in constant time. It is never logged.
+//! Only digests of tokens are stored, and they are compared in constant time. A token is never logged.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use secrecy::{ExposeSecret, SecretString};
 use super::problem::Problem;
 use crate::config::Role;
 
-/// Who asks.
+/// The caller of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Who {
-    /// The token's name, as the audit log has it.
+    /// The token's name, as in the audit log.
     pub(super) name: Arc<str>,
     role: Role,
 }
 
 impl Who {
-    /// Whether more than looking is allowed.
+    /// Returns whether the caller may change something.
     pub(super) fn may_act(&self) -> bool {
         self.role == Role::Operator
     }
@@ -34,11 +34,11 @@ impl Who {
 /// A session of the dashboard.
 #[derive(Clone, Debug)]
 pub(super) struct Session {
-    /// Whose it is.
+    /// The person who signed in.
     pub(super) who: Who,
-    /// Under which it is known when it was ended before its time.
+    /// The key under which a session that was ended early is stored.
     pub(super) digest: String,
-    /// When it ends by itself, in seconds since 1970.
+    /// When it expires, in seconds since 1970.
     pub(super) ends: i64,
 }
 
@@ -46,26 +46,26 @@ pub(super) struct Session {
 struct Known {
     who: Who,
     digest: blake3::Hash,
-    /// Seals the sessions that begin with this token.
+    /// Key that signs the sessions of this token.
     session_key: [u8; 32],
 }
 
-/// What the keys of sessions are made for, and for nothing else.
+/// Context of the key derivation; session keys are used for nothing else.
 const SESSIONS: &str = "flowcast 2026-11-26 sessions of the dashboard";
 
-/// The tokens there are. Clones share them.
+/// The configured tokens. Clones share them.
 #[derive(Clone, Default)]
 pub struct Access(Arc<RwLock<Arc<Vec<Known>>>>);
 
 impl Access {
-    /// Tokens by name.
+    /// Creates it from names, roles and tokens.
     pub fn new(tokens: impl IntoIterator<Item = (String, Role, SecretString)>) -> Self {
         let access = Self::default();
         access.replace(tokens);
         access
     }
 
-    /// From now on these are the tokens, for requests and sessions alike. Returns whether they were others before.
+    /// Replaces the tokens, for requests and sessions; returns whether they have changed.
     pub fn replace(&self, tokens: impl IntoIterator<Item = (String, Role, SecretString)>) -> bool {
         let known = |(name, role, token): (String, Role, SecretString)| Known {
             who: Who { name: name.into(), role },
@@ -83,12 +83,12 @@ impl Access {
         self.0.read().clone()
     }
 
-    /// Whether there are no tokens, and only people at this machine are answered.
+    /// Returns whether there are no tokens, so that only requests from this machine are allowed.
     pub(super) fn is_open(&self) -> bool {
         self.all().is_empty()
     }
 
-    /// A token that there is. All of them are compared, each in constant time.
+    /// Looks up a token. All of them are compared, each in constant time.
     fn known(&self, token: &[u8]) -> Option<Known> {
         let digest = blake3::hash(token);
         let all = self.all();
@@ -101,7 +101,7 @@ impl Access {
         self.known(token).map(|known| known.who)
     }
 
-    /// A session of the holder of a token that ends at a second since 1970: `end.number.seal`. No two are alike.
+    /// Creates a session for a token: `end.number.seal`, with the end in seconds since 1970 and a random number.
     pub(super) fn session(&self, token: &[u8], ends: i64) -> Option<String> {
         let known = self.known(token)?;
         let sealed = format!("{ends}.{:016x}", rand::random::<u64>());
@@ -109,7 +109,7 @@ impl Access {
         Some(format!("{sealed}.{seal}"))
     }
 
-    /// A session that has not ended by now, as far as its cookie tells.
+    /// Returns a session whose cookie is valid and has not expired.
     pub(super) fn of_session(&self, session: &str, now: i64) -> Option<Session> {
         let (sealed, seal) = session.rsplit_once('.')?;
         let seal = blake3::Hash::from_hex(seal).ok()?;
@@ -124,7 +124,7 @@ impl Access {
         Some(Session { who: who?.clone(), digest, ends })
     }
 
-    /// Who asks, if it is somebody who may look.
+    /// Returns the caller, if the request is allowed to read.
     pub(super) fn who(&self, headers: &HeaderMap, peer: SocketAddr) -> Result<Who, Problem> {
         if self.is_open() {
             return at_this_machine(headers, peer);
@@ -134,34 +134,31 @@ impl Access {
             scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
         });
         let refused = |detail| Problem::new(StatusCode::UNAUTHORIZED, detail);
-        let token = bearer.ok_or_else(|| refused("a token is missing: send Authorization: Bearer TOKEN"))?;
-        self.of(token).ok_or_else(|| refused("the token is none of http.tokens"))
+        let token = bearer.ok_or_else(|| refused("missing token; send Authorization: Bearer TOKEN"))?;
+        self.of(token).ok_or_else(|| refused("unknown token"))
     }
 }
 
-/// Without tokens it answers people at this machine: not others whom a proxy lets in, and no page of
-/// another site in their browser.
+/// Allows requests from this machine, but not through a proxy and not from another site's page in a browser.
 fn at_this_machine(headers: &HeaderMap, peer: SocketAddr) -> Result<Who, Problem> {
     let refused = |detail| Err(Problem::new(StatusCode::FORBIDDEN, detail));
     if !peer.ip().to_canonical().is_loopback() {
-        return refused("without http.tokens in the configuration it answers on loopback only");
+        return refused("only requests from loopback are allowed unless http.tokens is set");
     }
     if ["forwarded", "x-forwarded-for", "x-real-ip"].iter().any(|name| headers.contains_key(*name)) {
-        return refused("comes through a proxy: that needs http.tokens in the configuration");
+        return refused("requests through a proxy are not allowed unless http.tokens is set");
     }
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     if !host.is_some_and(is_loopback) {
-        return refused(
-            "was asked under another name than localhost: that needs http.tokens in the configuration",
-        );
+        return refused("requests must use `localhost` as the host name unless http.tokens is set");
     }
     if comes_from_elsewhere(headers) {
-        return refused("comes from a page of another site");
+        return refused("requests from pages of other sites are not allowed");
     }
     Ok(Who { name: "someone on this computer".into(), role: Role::Operator })
 }
 
-/// Whether a browser says that a page of another site asks.
+/// Returns whether a browser reports that a page of another site sent the request.
 pub(super) fn comes_from_elsewhere(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let origin = headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
@@ -177,7 +174,7 @@ fn is_loopback(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Lets those through who may: who only looks, with any role; who changes something, as an operator.
+/// Requires a token of any role to read, and the operator role to change something.
 pub(super) async fn guard(
     State(access): State<Access>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -190,8 +187,7 @@ pub(super) async fn guard(
     };
     let only_looks = matches!(*request.method(), Method::GET | Method::HEAD);
     if !only_looks && who.role != Role::Operator {
-        let detail =
-            format!("the token {:?} may look and change nothing: it needs the role operator", who.name);
+        let detail = format!("the token {:?} is read-only; this request needs the operator role", who.name);
         return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
     }
     request.extensions_mut().insert(who);
@@ -207,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_known_by_all_of_it() {
+    fn only_a_complete_token_is_accepted() {
         let access = Access::new([
             ("looks".into(), Role::Viewer, "secret-1".into()),
             ("acts".into(), Role::Operator, "secret-2".into()),
@@ -225,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_its_tokens_and_ends() {
+    fn a_session_belongs_to_its_token_and_expires() {
         let access = |token: &str| {
             Access::new([
                 ("looks".into(), Role::Viewer, token.into()),
@@ -235,7 +231,7 @@ mod tests {
         let known = access("secret-1");
         let session = known.session(b"secret-1", 1000).unwrap();
         assert_eq!(&*known.of_session(&session, 999).unwrap().who.name, "looks");
-        assert_ne!(session, known.session(b"secret-1", 1000).unwrap(), "each is its own");
+        assert_ne!(session, known.session(b"secret-1", 1000).unwrap(), "sessions differ");
         assert!(known.of_session(&session, 1000).is_none());
         assert!(known.session(b"secret-3", 1000).is_none());
         assert!(access("another").of_session(&session, 999).is_none(), "it ends with its token");
@@ -254,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn without_tokens_only_this_machine_itself_is_answered() {
+    fn without_tokens_only_this_machine_is_allowed() {
         let access = Access::default();
         let here: SocketAddr = "127.0.0.1:9".parse().unwrap();
         let may = |pairs: &[(&'static str, &str)], peer| access.who(&headers(pairs), peer).is_ok();

@@ -1,5 +1,5 @@
-//! Connections of the HTTP side: so many at once, and none that is held by saying nothing. Whoever is on
-//! the other side may be a stranger; what is asked is the router's matter.
+//! The HTTP server's connections: limits on their number and on idle time, because clients are not trusted. The router handles
+//! the requests.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -25,18 +25,17 @@ use tokio::task::JoinSet;
 use tower_http::timeout::TimeoutBody;
 use tower_service::Service;
 
-/// How long a request's head may take from its first to its last byte, and a connection may say nothing
-/// between two requests.
+/// Timeout for a request's head from its first to its last byte, and for an idle connection between two requests.
 const HEAD: Duration = Duration::from_secs(30);
-/// How long a body may say nothing.
+/// Timeout between two parts of a body.
 const BODY: Duration = Duration::from_secs(30);
-/// How long, and for how many bytes, a client that was answered is listened to.
+/// How long, and up to how many bytes, is read from a client after the response.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: u64 = 32 << 20;
-/// A wait after a connection could not be taken, as where the process has too many files open.
+/// Delay after a connection could not be accepted, e.g. because the process has too many open files.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// Serves until it is dropped; so many connections at once, the others wait in the kernel.
+/// Serves up to `places` connections at once until it is dropped; others wait in the kernel.
 pub(super) async fn serve(listener: TcpListener, router: Router, places: usize) {
     let places = Arc::new(Semaphore::new(places));
     let mut open = JoinSet::new();
@@ -51,7 +50,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, places: usize) 
                 });
             }
             Err(fault) => {
-                tracing::warn!("a connection can't be taken: {fault}");
+                tracing::warn!(error = %fault, "could not accept a connection");
                 tokio::time::sleep(AGAIN).await;
             }
         }
@@ -70,7 +69,7 @@ async fn serve_one(stream: TcpStream, address: SocketAddr, router: Router) {
         async move {
             let mut answer = router.call(request).await?;
             if !is_read.load(Ordering::Relaxed) {
-                // What is left of the body is never read as a request, so nothing more can be asked on this connection.
+                // The rest of the body must not be read as a request, so the connection cannot be reused.
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(answer)
@@ -78,13 +77,13 @@ async fn serve_one(stream: TcpStream, address: SocketAddr, router: Router) {
     });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD);
-    // A client that goes away or is too slow is its own matter.
+    // A client that disconnects or is too slow is not an error.
     if let Ok(ended) = server.serve_connection(TokioIo::new(stream), answer).without_shutdown().await {
         linger(ended.io.into_inner()).await;
     }
 }
 
-/// A request's body, and whether it was read to its end.
+/// A request's body that records whether it was read to its end.
 struct Watched {
     body: Incoming,
     is_read: Arc<AtomicBool>,
@@ -114,8 +113,8 @@ impl hyper::body::Body for Watched {
     }
 }
 
-/// Takes what a client still sends that was answered before its end, as with a refusal: were the connection closed at once, the
-/// system would reset it, and the client lose the answer.
+/// Discards the rest of a request that was answered before its end, e.g. with an error. If the connection were closed
+/// immediately, the system would reset it, and the client would lose the response.
 async fn linger(mut stream: TcpStream) {
     if stream.shutdown().await.is_err() {
         return;

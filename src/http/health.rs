@@ -1,5 +1,5 @@
-//! Whether a worker is alive and ready, from what its connections and its loop last did. It never sends a request to a
-//! server: a health check must not wait.
+//! Liveness and readiness of a worker, from the last activity of its connections and its loop. It never sends a request to a
+//! server because a health check must not wait.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,21 +7,21 @@ use std::time::Duration;
 use crate::dispatch::LoopProgress;
 use parking_lot::{Mutex, MutexGuard};
 
-/// How often the worker's loop is looked at.
+/// Interval between checks of the worker's loop.
 pub(super) const LOOP_INTERVAL: Duration = Duration::from_secs(1);
-/// Looks in a row without progress after which the loop counts as stalled: 30 s.
+/// Number of checks in a row without progress after which the loop counts as stalled: 30 s.
 const STALL_LOOKS: u32 = 30;
-/// Name of the loop among the parts of a worker.
+/// Name of the loop among a worker's dependencies.
 const LOOP: &str = "loop";
 
-/// A server that must be available, by its name.
+/// Name of a server that must be available, and its check.
 type Check = (&'static str, Box<dyn Fn() -> bool + Send + Sync>);
 
-/// The parts that a worker needs to be alive and ready.
+/// The dependencies that a worker needs to be alive and ready.
 #[derive(Clone, Default)]
 pub struct Health(Arc<Mutex<Watched>>);
 
-/// The loop that must make progress, and the steps of what it may wait for.
+/// The loop that must make progress, and the recovery steps of the ledger that it may wait for.
 struct WorkLoop {
     progress: LoopProgress,
     recovery_steps: Box<dyn Fn() -> u64 + Send + Sync>,
@@ -29,12 +29,12 @@ struct WorkLoop {
 
 #[derive(Default)]
 struct Watched {
-    /// `None` until it is connected.
+    /// `None` until the worker is connected.
     checks: Option<Vec<Check>>,
     work_loop: Option<WorkLoop>,
-    /// The rounds of the loop and the steps of the ledger's recovery at the last look.
+    /// Rounds of the loop and recovery steps of the ledger at the last check.
     seen: (Option<u64>, u64),
-    /// How many looks have found no progress since.
+    /// Number of checks without progress since then.
     idle_looks: u32,
 }
 
@@ -50,8 +50,9 @@ impl Health {
         self.watched().checks.get_or_insert_default().push((name, Box::new(is_here)));
     }
 
-    /// Sets the loop that must make progress for the worker to be alive. `recovery_steps` grows while the ledger, for
-    /// which the loop may wait, recovers.
+    /// Sets the loop that must make progress for the worker to be alive.
+    ///
+    /// `recovery_steps` grows while the ledger recovers, which the loop may wait for.
     pub fn watch_loop(
         &self,
         progress: LoopProgress,
@@ -60,8 +61,10 @@ impl Health {
         self.watched().work_loop = Some(WorkLoop { progress, recovery_steps: Box::new(recovery_steps) });
     }
 
-    /// Checks the loop's progress; called every [`LOOP_INTERVAL`]. A loop that waits for a ledger that recovers counts
-    /// as alive. Looks are counted and not time: while a process is frozen, neither its loop nor this advances.
+    /// Checks the loop's progress; called every [`LOOP_INTERVAL`].
+    ///
+    /// A loop that waits for a recovering ledger counts as alive. Checks are counted instead of time because a frozen process
+    /// runs neither its loop nor these checks.
     pub(super) fn look_at_loop(&self) {
         let mut watched = self.watched();
         let now = watched
@@ -89,13 +92,13 @@ impl Health {
         self.watched().is_stalled()
     }
 
-    /// Returns the names of the parts that are unavailable, or `None` before anything is connected.
+    /// Returns the names of unavailable dependencies, or `None` before the worker is connected.
     pub(super) fn missing(&self) -> Option<Vec<&'static str>> {
         let checks = self.look()?.into_iter().filter(|(_, is_here)| !is_here);
         Some(checks.map(|(name, _)| name).collect())
     }
 
-    /// Returns each part, the loop among them, and whether it is available.
+    /// Returns each dependency, including the loop, and whether it is available.
     pub(super) fn look(&self) -> Option<Vec<(&'static str, bool)>> {
         let watched = self.watched();
         let servers = watched.checks.as_ref()?.iter().map(|(name, is_here)| (*name, is_here()));
@@ -118,17 +121,17 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_is_stalled_after_thirty_looks_without_progress() {
+    fn a_loop_is_stalled_after_thirty_checks_without_progress() {
         let (health, progress) = (Health::default(), LoopProgress::default());
         health.check("redis", || true);
         let steps = Arc::new(AtomicU64::new(0));
         let recovering = steps.clone();
         health.watch_loop(progress.clone(), move || recovering.load(Ordering::Relaxed));
         look(&health, 2 * STALL_LOOKS);
-        assert!(!health.is_stalled(), "it has not begun");
+        assert!(!health.is_stalled(), "the loop has not started");
         progress.advance();
         look(&health, STALL_LOOKS);
-        assert!(!health.is_stalled(), "one look is the one that saw it move");
+        assert!(!health.is_stalled(), "the first check sees progress");
         assert_eq!(health.missing().unwrap(), [""; 0]);
         look(&health, 1);
         assert!(health.is_stalled());
@@ -140,9 +143,9 @@ mod tests {
         assert!(health.is_stalled());
         steps.fetch_add(1, Ordering::Relaxed);
         look(&health, 1);
-        assert!(!health.is_stalled(), "it waits for the ledger");
+        assert!(!health.is_stalled(), "the loop waits for the ledger");
         progress.end();
         look(&health, 2 * STALL_LOOKS);
-        assert!(!health.is_stalled(), "it has ended");
+        assert!(!health.is_stalled(), "the loop has ended");
     }
 }

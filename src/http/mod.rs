@@ -1,4 +1,4 @@
-//! The HTTP side of a worker: whether it lives, whether it is ready, its metrics, the API and the dashboard.
+//! The HTTP server of a worker: liveness, readiness, metrics, the API and the dashboard.
 
 mod access;
 mod api;
@@ -31,19 +31,19 @@ use crate::dispatch::Accounts;
 use crate::routing::get;
 use crate::traces;
 
-/// The most connections that are open at once.
+/// Maximum number of open connections.
 const CONNECTIONS: usize = 4096;
-/// The header with a request's id, and how long a client's own may be.
+/// Header with a request's id, and the maximum length of an id that a client chose.
 const REQUEST_ID: &str = "x-request-id";
 const REQUEST_ID_LENGTH: usize = 128;
-/// How often the metrics' histograms are tidied.
+/// Interval between upkeep runs of the metrics' histograms.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// The bounds of the time that requests take, in seconds.
+/// Histogram buckets for durations, in seconds.
 const SECONDS: [f64; 10] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
 
 /// A server that runs until this is dropped.
 pub struct Http {
-    /// Where it listens.
+    /// The address it listens on.
     pub address: SocketAddr,
     server: tokio::task::JoinHandle<()>,
 }
@@ -55,29 +55,30 @@ struct Shared {
 }
 
 impl Http {
-    /// Starts to listen, and to collect metrics for the whole process. A port that is taken, as by
-    /// another worker on this machine, gives way to a free one: sending must not wait for it. `more` are
-    /// routes of others.
+    /// Starts to listen, and to collect metrics for the whole process.
+    ///
+    /// If the port is in use, e.g. by another worker on this machine, a free one is used, because sending must not fail for
+    /// that. `more` has additional routes.
     ///
     /// # Errors
     ///
-    /// When the address is none.
+    /// When the address is invalid, or cannot be listened on.
     pub async fn start(listen: &str, health: Health, more: Router) -> Result<Self, String> {
-        let taken = |fault| format!("can't listen on {listen} (http.listen): {fault}");
+        let cannot_listen = |fault| format!("cannot listen on {listen} (http.listen): {fault}");
         let listener = match (TcpListener::bind(listen).await, listen.parse::<SocketAddr>()) {
             (Err(fault), Ok(address)) if fault.kind() == ErrorKind::AddrInUse => {
                 tracing::warn!(
-                    "{listen} (http.listen) is taken, perhaps by another worker; a free port is used"
+                    "the address {listen} (http.listen) is in use, possibly by another worker; using a free port"
                 );
-                TcpListener::bind((address.ip(), 0)).await.map_err(taken)?
+                TcpListener::bind((address.ip(), 0)).await.map_err(cannot_listen)?
             }
-            (bound, _) => bound.map_err(taken)?,
+            (bound, _) => bound.map_err(cannot_listen)?,
         };
-        let address = listener.local_addr().map_err(taken)?;
+        let address = listener.local_addr().map_err(cannot_listen)?;
         let metrics = PrometheusBuilder::new()
             .set_buckets(&SECONDS)
             .and_then(PrometheusBuilder::install_recorder)
-            .map_err(|fault| format!("can't collect metrics: {fault}"))?;
+            .map_err(|fault| format!("cannot collect metrics: {fault}"))?;
         describe();
         let router = Router::new()
             .route("/healthz", get(alive))
@@ -110,8 +111,7 @@ impl Http {
     }
 }
 
-/// How many connections may be open at once: half of what the process may open at all, as sending needs
-/// some, too.
+/// Returns the maximum number of open connections: half of the process's open-file limit, because sending needs the rest.
 fn places() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let open = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
@@ -119,7 +119,7 @@ fn places() -> usize {
     most.map_or(CONNECTIONS, |most| (most / 2).min(CONNECTIONS)).max(16)
 }
 
-/// The id of a request, for its log lines and its answer: the client's own, where it is one that may stand there.
+/// Returns the id of a request for its log lines and its response: the client's, if it is valid, otherwise a new one.
 fn request_id(request: &Request) -> String {
     let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let is_plain = |id: &&str| {
@@ -128,8 +128,9 @@ fn request_id(request: &Request) -> String {
     given.filter(is_plain).map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned)
 }
 
-/// Measures how long an answer takes until its body begins, and takes over the id and the trace that a request is part
-/// of. Routes are told as they are written in the router: an id in a path would make a series of its own.
+/// Measures the time until the response body begins, and adopts the request's id and trace.
+///
+/// The metric's label is the route's pattern, because each id in a path would create a series.
 async fn observed(request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let id = request_id(&request);
@@ -251,7 +252,7 @@ fn describe() {
 
 async fn alive(State(shared): State<Shared>) -> Response {
     if shared.health.is_stalled() {
-        return Problem::away("the worker's loop makes no progress; start the worker again").into_response();
+        return Problem::away("the worker's loop makes no progress; restart the worker").into_response();
     }
     "ok\n".into_response()
 }
@@ -263,7 +264,7 @@ async fn ready(State(shared): State<Shared>) -> Response {
     if missing.is_empty() {
         "ready\n".into_response()
     } else {
-        Problem::away(format!("away: {}", missing.join(", "))).into_response()
+        Problem::away(format!("unavailable: {}", missing.join(", "))).into_response()
     }
 }
 

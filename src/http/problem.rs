@@ -1,4 +1,4 @@
-//! Problem documents (RFC 9457): what went wrong, said so that a person or a program can act on it.
+//! Problem documents (RFC 9457): errors that a person or a program can act on.
 
 use std::borrow::Cow;
 
@@ -12,36 +12,36 @@ use crate::campaign::text::shortened;
 use crate::dispatch::{DispatchError, Refusal};
 use crate::ledger::LedgerError;
 
-/// The media type.
+/// Media type of problem documents.
 pub(super) const MEDIA_TYPE: &str = "application/problem+json";
 
-/// The longest detail, in bytes: what is asked for may be quoted in it.
+/// Maximum length of a detail, in bytes: it may quote the request.
 const LONGEST_DETAIL: usize = 4_096;
 
-/// A problem.
+/// A problem document (RFC 9457).
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct Problem {
-    /// What kind of problem; `about:blank` is one that the status says all of.
+    /// The kind of problem; `about:blank` if the status says everything.
     r#type: &'static str,
     /// The status in words.
     title: String,
     /// The HTTP status.
     status: u16,
-    /// What went wrong, and what to do.
+    /// What is wrong, and what to do.
     detail: String,
-    /// Of a job: each thing that is wrong with it.
+    /// The errors of a job, by place.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<PointedError>,
 }
 
-/// One thing that is wrong with a job.
+/// An error of a job.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct PointedError {
-    /// A JSON pointer into the job; empty for the whole of it.
+    /// A JSON pointer into the job; empty for the whole job.
     pointer: String,
-    /// What is wrong and what would be right.
+    /// What is wrong, and what is expected.
     detail: String,
-    /// The field of the object there that is missing, where that is the problem.
+    /// The missing field of the object at the pointer, if that is the problem.
     #[serde(skip)]
     missing: Option<&'static str>,
     /// How long a text is that is too long.
@@ -64,7 +64,7 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
-    /// Returns what went wrong and what to do, without JSON pointers: what a page shows.
+    /// Returns the detail for a page, without JSON pointers.
     pub(super) fn plain(&self) -> Cow<'_, str> {
         if self.errors.is_empty() {
             return Cow::Borrowed(&self.detail);
@@ -73,23 +73,23 @@ impl Problem {
         shortened(&lines.collect::<Vec<_>>().join("\n"), LONGEST_DETAIL).into_owned().into()
     }
 
-    /// Of a job: where it is wrong, and how.
+    /// Returns the pointers and details of a job's errors.
     pub(super) fn errors(&self) -> impl Iterator<Item = (&str, &str)> {
         self.errors.iter().map(|error| (&*error.pointer, &*error.detail))
     }
 
-    /// Of a job: the pointers of required fields that are missing.
+    /// Returns the pointers of a job's missing required fields.
     pub(super) fn missing(&self) -> impl Iterator<Item = String> {
         self.errors.iter().filter_map(|error| Some(step(&error.pointer, error.missing?)))
     }
 
-    /// Of a job: where it is wrong, and how, without what is only missing.
+    /// Returns the pointers and details of a job's errors, without missing fields.
     pub(super) fn mistakes(&self) -> impl Iterator<Item = (&str, &str, Option<Excess>)> {
         let present = self.errors.iter().filter(|error| error.missing.is_none());
         present.map(|error| (&*error.pointer, &*error.detail, error.excess))
     }
 
-    /// The HTTP status.
+    /// Returns the HTTP status.
     pub(super) fn status(&self) -> StatusCode {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
@@ -110,7 +110,7 @@ impl IntoResponse for Problem {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
         }
-        // For whoever makes a page of it.
+        // The dashboard renders it as a page.
         response.extensions_mut().insert(self);
         response
     }
@@ -134,7 +134,7 @@ impl From<LedgerError> for Problem {
             | LedgerError::InUse(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            tracing::error!("a request can't be answered: {fault}");
+            tracing::error!(error = %fault, "cannot answer a request");
         }
         Self::new(status, fault.to_string())
     }
@@ -172,7 +172,7 @@ impl From<DispatchError> for Problem {
             DispatchError::Ledger(fault) => fault.into(),
             DispatchError::Audience(fault) => Refusal::Audience(fault).into(),
             DispatchError::Queue(_) | DispatchError::Job(..) | DispatchError::Task(_) => {
-                tracing::error!("a request can't be answered: {fault}");
+                tracing::error!(error = %fault, "cannot answer a request");
                 Self::away(fault.to_string())
             }
         }
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_shows_words_and_a_program_gets_the_pointer_too() {
+    fn a_page_shows_the_place_in_words_and_a_program_also_gets_the_pointer() {
         let problem: Problem =
             vec![JobProblem::new("/limits/messages", "a limit of 0 can never be met")].into();
         assert_eq!(problem.plain(), "limits messages: a limit of 0 can never be met");

@@ -1,4 +1,4 @@
-//! What people answered, counted by form field.
+//! The replies to a campaign, counted by form field.
 
 use std::collections::BTreeMap;
 
@@ -11,41 +11,41 @@ use crate::campaign::delivery::FLOW_TOKEN;
 use crate::ledger::response_page;
 use crate::ledger::{Ledger, LedgerError};
 
-/// How many answers are looked at: a picture needs no more, and an export has all.
+/// Maximum number of replies that are counted; an export has all of them.
 const LOOKED_AT: u64 = 20_000;
-/// How many fields, and how many values of each, are told apart.
+/// Maximum number of fields, and of distinct values of each.
 const FIELDS: usize = 40;
 const VALUES: usize = 200;
-/// How many values of a field are shown.
+/// Maximum number of values that are shown for a field.
 const SHOWN: usize = 8;
-/// The longest value that is shown, in characters.
+/// Maximum length of a shown value, in characters.
 const LONGEST: usize = 80;
 
-/// The answers to a campaign.
+/// The counted replies to a campaign.
 #[derive(Debug, Default, Serialize)]
 pub struct Answers {
-    /// How many were looked at.
+    /// Number of counted replies.
     pub count: u64,
-    /// Whether there are more.
+    /// Whether there are more replies.
     pub more: bool,
-    /// Fields of the form, in the order of their names.
+    /// Form fields, sorted by name.
     pub fields: Vec<Answered>,
 }
 
-/// A field of a form.
+/// A form field.
 #[derive(Debug, Serialize)]
 pub struct Answered {
-    /// Its name.
+    /// Name of the field.
     pub name: String,
-    /// How many people filled it in.
+    /// Number of replies with a value.
     pub count: u64,
-    /// The values, the most frequent first.
+    /// Values with their counts, most frequent first.
     pub values: Vec<(String, u64)>,
-    /// How many gave other ones.
+    /// Number of replies with another value.
     pub others: u64,
 }
 
-/// Counts what people answered.
+/// Counts the replies to a campaign.
 ///
 /// # Errors
 ///
@@ -58,9 +58,9 @@ pub async fn answers(ledger: &impl Ledger, id: &CampaignId) -> Result<Answers, L
         for response in &page.responses {
             answers.count += 1;
             let (reply, form) = parts(response);
-            // What people wrote themselves is theirs to be read in the export, one by one.
+            // Free text is only counted; the export has it.
             let said = reply.map(|_| ("in their own words".to_owned(), Value::from("a message")));
-            // What came back of ourselves is no answer.
+            // The flow token is our own.
             let form = form.into_iter().filter(|(name, _)| name != FLOW_TOKEN);
             for (name, value) in form.chain(said) {
                 count(&mut fields, name, &value);
@@ -88,7 +88,7 @@ fn count(fields: &mut BTreeMap<String, BTreeMap<String, u64>>, name: String, val
     }
     let values = fields.entry(name).or_default();
     let known = values.contains_key(&value) || values.len() < VALUES;
-    // Under no value at all stand those that are too many to tell apart.
+    // The empty key counts values beyond the maximum.
     *values.entry(if known { value } else { String::new() }).or_default() += 1;
 }
 
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_counted_and_too_many_of_them_are_one() {
+    fn values_beyond_the_maximum_are_counted_as_others() {
         let mut fields = BTreeMap::new();
         for nth in 0..500 {
             count(&mut fields, "slot".into(), &json!(if nth % 5 == 0 { "evening" } else { "morning" }));

@@ -1,4 +1,4 @@
-//! What a check of a job and its audience found.
+//! The check of a job and its audience: messages, problems, warnings and a forecast, without sending.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,63 +14,64 @@ use super::values::{ValueWarnings, placeholders};
 use crate::campaign::content::warnings;
 use crate::campaign::problem::{listed, place};
 use crate::campaign::schedule::Opening;
-use crate::campaign::{CampaignId, Columns, Job, PhoneParser, Price, Problem, Recipient, SkipReason};
+use crate::campaign::{Batch, CampaignId, Columns, Job, PhoneParser, Price, Problem, Recipient, SkipReason};
 use crate::dispatch::{Account, DispatchError, Planner, Prepared, forecast};
 use crate::egress::EgressPolicy;
+use crate::ledger::SkippedRow;
 
-/// How many numbers that can't be read are looked at for what would help.
-const UNREAD: usize = 200;
-/// How many skipped rows are listed; all are counted.
-const LISTED: usize = 20;
+/// Maximum number of invalid phone numbers for which a region is sought.
+const MAX_UNPARSED: usize = 200;
+/// Maximum number of skipped rows that are listed; all are counted.
+const MAX_PROBLEMS: usize = 20;
 
-/// All of it.
+/// The result of a check.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Checked {
-    /// The campaign's id, where the job names one.
+    /// The campaign's id, if the job has one.
     #[schema(required = true)]
     pub id: Option<String>,
-    /// What was found of the audience that its owner should know, a sentence each.
+    /// Notes about the audience, a sentence each.
     #[schema(value_type = Vec<String>)]
     pub notes: Vec<Note>,
-    /// The columns, and what a placeholder calls each.
+    /// The columns, with their names in placeholders.
     pub columns: Vec<ColumnView>,
-    /// The column that the numbers are taken from.
+    /// The column with the phone numbers.
     pub phone_column: String,
-    /// The region in which most numbers that can't be read could be, where there is one.
+    /// A `default_region` with which most invalid numbers would be valid, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suggested_region: Option<String>,
-    /// How many rows the audience has.
+    /// Number of rows of the audience.
     pub rows: u64,
-    /// How many of them are sent to.
+    /// Number of rows that are sent to.
     pub recipients: u64,
     /// Skipped rows by reason.
     pub skipped: BTreeMap<&'static str, u64>,
-    /// The first of the skipped rows.
+    /// The first skipped rows.
     pub problems: Vec<RowProblem>,
-    /// What the message holds and will hardly show as meant, with its place in the job.
+    /// Likely mistakes in the job, with their places.
     pub warnings: Vec<Warning>,
     /// The first messages.
     pub messages: Vec<Rendered>,
-    /// What sending will take.
+    /// Requests, duration and price.
     pub forecast: ForecastView,
 }
 
-/// Something that the owner of an audience should know.
+/// A note about an audience.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// Of the file and how it is read.
+    /// About the file and how it is read.
     Audience(String),
-    /// Most numbers that can't be read would be valid in a region.
+    /// Most invalid numbers would be valid in a region.
     Region {
-        /// The two letters of ISO 3166.
+        /// The region's ISO 3166 code, e.g. `IN`.
         region: String,
-        /// How many would be valid.
+        /// Number of tried numbers that would be valid.
         valid: usize,
-        /// How many were tried.
+        /// Number of tried numbers.
         tried: usize,
-        /// How many can't be read.
+        /// Number of invalid numbers.
         invalid: u64,
-        /// Whether they begin with the region's calling code and only lack the `+`.
+        /// Whether they begin with the region's calling code and lack only the `+`.
         is_certain: bool,
     },
 }
@@ -84,7 +85,7 @@ impl fmt::Display for Note {
                 if *invalid > *tried as u64 {
                     write!(f, "the first {tried} of ")?;
                 }
-                write!(f, "{invalid} numbers that can't be read would be valid with default_region {region}")
+                write!(f, "{invalid} invalid phone numbers would be valid with default_region {region}")
             }
         }
     }
@@ -96,17 +97,17 @@ impl Serialize for Note {
     }
 }
 
-/// Something of a job that is no reason to refuse it.
+/// A likely mistake in a job that does not refuse it.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Warning {
-    /// Its place in the job, a JSON pointer.
+    /// A JSON pointer into the job.
     pub pointer: String,
-    /// What may go wrong.
+    /// The possible problem.
     pub detail: String,
 }
 
 impl Warning {
-    /// Returns the place and what may go wrong there, in words only.
+    /// Returns the place and the possible problem in words.
     pub fn plain(&self) -> String {
         format!("{}: {}", place(&self.pointer), self.detail)
     }
@@ -115,76 +116,76 @@ impl Warning {
 /// A column of the audience.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ColumnView {
-    /// As the file has it.
+    /// Name in the file.
     pub name: String,
-    /// As a placeholder has it: `First Name` is `First_Name`.
+    /// Name in placeholders: `First Name` becomes `First_Name`.
     pub identifier: String,
 }
 
-/// A row that is not sent.
+/// A skipped row.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct RowProblem {
-    /// The row, from 1.
+    /// Row number, from 1.
     pub row: u64,
-    /// Why.
+    /// Why it is skipped.
     #[schema(value_type = String)]
     pub reason: crate::campaign::SkipReason,
-    /// The same in words.
+    /// The reason in words.
     pub detail: String,
 }
 
-/// A message as its recipient would get it.
+/// A message with its recipient's values.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Rendered {
-    /// The row, from 1.
+    /// Row number, from 1.
     pub row: u64,
-    /// The number.
+    /// The recipient's number.
     pub recipient: String,
-    /// The content, as the provider gets it.
+    /// The content as sent to the provider.
     pub content: Value,
 }
 
-/// What sending will take.
+/// Requests, duration and price of a campaign.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ForecastView {
-    /// How many requests.
+    /// Number of requests.
     pub requests: u64,
-    /// How long the limits make it take at the least, in seconds.
+    /// Minimum duration because of the limits, in seconds.
     pub duration_s: f64,
-    /// The same, exactly.
+    /// The exact duration.
     #[serde(skip)]
     pub duration: Duration,
-    /// What the messages cost, where the account has a price list.
+    /// The price, if the account has a price list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub price: Option<PriceView>,
 }
 
-/// What messages cost by an account's price list.
+/// The price of messages by an account's price list.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct PriceView {
-    /// The sum, as `1,234.50`.
+    /// The sum, e.g. `1,234.50`.
     pub amount: String,
-    /// The same as a number.
+    /// The sum as a number.
     pub value: f64,
-    /// What it is in, as `INR`.
+    /// The currency, e.g. `INR`.
     pub currency: String,
-    /// How many messages go where the list has no price; they are not in the sum.
+    /// Number of messages without a price in the list; they are not in the sum.
     pub unpriced: u64,
 }
 
-/// What is doubtful of a job beside its message.
-fn of_job(job: &Job) -> Vec<Problem> {
+/// Returns likely mistakes in a job outside of its message.
+fn job_warnings(job: &Job) -> Vec<Problem> {
     let mut found = Vec::new();
     if job.schedule.at(Timestamp::now()) == Opening::Expired {
         let why = match job.schedule.expires_at {
-            Some(at) if at <= Timestamp::now() => "has passed: nothing would be sent",
-            _ => "is before the window opens: nothing would be sent",
+            Some(at) if at <= Timestamp::now() => "is in the past; nothing would be sent",
+            _ => "is before the window opens; nothing would be sent",
         };
         found.push(Problem::new("/schedule/expires_at", why));
     }
     let inside = |url: &String| EgressPolicy { allow_private: false }.admitted(url).is_none();
     if job.status_callback.as_ref().is_some_and(inside) {
-        let why = "is an address inside a network, or has a user name in it: no report is handed on to it, unless \
+        let why = "is a private address or contains a user name; no reports are forwarded to it unless \
                    callbacks.allow_private is set";
         found.push(Problem::new("/status_callback", why));
     }
@@ -196,8 +197,8 @@ fn column_views(columns: &Columns) -> Vec<ColumnView> {
     named.map(|name| ColumnView { name: name.clone(), identifier: Columns::identifier(name) }).collect()
 }
 
-/// The region in which most numbers that can't be read would be valid, with the note that says so.
-fn region_for(
+/// Returns the region in which most invalid numbers would be valid, with its note.
+fn suggest_region(
     prepared: &Prepared,
     unread: &[String],
     invalid: u64,
@@ -210,7 +211,7 @@ fn region_for(
     let known = prepared.settings.default_region.as_deref();
     let is_better = match known {
         Some(known) if known == region => false,
-        // In place of a region that reads more people it would lose them.
+        // It must not replace a region with which more numbers are valid.
         Some(_) => valid as u64 > recipients,
         None => true,
     };
@@ -219,95 +220,152 @@ fn region_for(
         .then(|| (region.clone(), Note::Region { region, valid, tried, invalid, is_certain }))
 }
 
-/// Plans the whole campaign, sends nothing, and keeps the first of everything: so many messages.
+/// What a check collects while it plans the campaign.
+struct Findings<'a> {
+    prepared: &'a Prepared,
+    account: &'a Account,
+    /// Maximum number of rendered messages.
+    max_messages: usize,
+    rows: u64,
+    recipients: u64,
+    skipped: BTreeMap<&'static str, u64>,
+    problems: Vec<RowProblem>,
+    /// The first phone numbers that could not be parsed.
+    unparsed: Vec<String>,
+    messages: Vec<Rendered>,
+    price: Price,
+    unpriced: u64,
+    values: ValueWarnings<'a>,
+}
+
+impl<'a> Findings<'a> {
+    fn new(prepared: &'a Prepared, account: &'a Account, max_messages: usize) -> Self {
+        Self {
+            prepared,
+            account,
+            max_messages,
+            rows: 0,
+            recipients: 0,
+            skipped: BTreeMap::new(),
+            problems: Vec::new(),
+            unparsed: Vec::new(),
+            messages: Vec::new(),
+            price: Price::default(),
+            unpriced: 0,
+            values: ValueWarnings::new(prepared),
+        }
+    }
+
+    fn add_skipped(&mut self, line: SkippedRow) {
+        if line.reason == SkipReason::InvalidNumber && self.unparsed.len() < MAX_UNPARSED {
+            self.unparsed.push(line.recipient);
+        }
+        *self.skipped.entry(line.reason.as_str()).or_default() += 1;
+        if self.problems.len() < MAX_PROBLEMS {
+            self.problems.push(RowProblem { row: line.row, reason: line.reason, detail: line.detail });
+        }
+    }
+
+    fn add_batch(&mut self, batch: &Batch) {
+        self.recipients += batch.len() as u64;
+        self.values.see(batch);
+        if let Some(list) = &self.account.prices {
+            for recipient in batch.recipients() {
+                match list.of(recipient.phone) {
+                    Some(one) => self.price += one,
+                    None => self.unpriced += 1,
+                }
+            }
+        }
+        let first = batch.recipients().take(self.max_messages - self.messages.len());
+        self.messages.extend(first.filter_map(|recipient| rendered(self.prepared, &recipient)));
+    }
+
+    fn audience_notes(&self) -> Vec<Note> {
+        let prepared = self.prepared;
+        let notes = prepared.scan.notes(prepared.settings.hidden_rows);
+        let mut notes: Vec<Note> = notes.into_iter().map(Note::Audience).collect();
+        if !prepared.other_phone_columns.is_empty() {
+            let others = prepared.other_phone_columns.iter().map(String::as_str);
+            notes.push(Note::Audience(format!(
+                "the phone numbers are read from the column {:?}, not from {}; set \"phone\" to use another column",
+                prepared.phone_column,
+                listed(others)
+            )));
+        }
+        notes
+    }
+
+    fn warnings(&self) -> Vec<Warning> {
+        let job = &self.prepared.job;
+        let problems = job_warnings(job)
+            .into_iter()
+            .chain(warnings(&job.message))
+            .chain(placeholders(job, &self.prepared.columns))
+            .chain(self.values.found());
+        problems.map(|found| Warning { pointer: found.pointer, detail: found.message }).collect()
+    }
+
+    fn forecast(&self) -> ForecastView {
+        let prepared = self.prepared;
+        let forecast =
+            forecast(self.recipients, prepared.batch_size, prepared.job.limits.messages, self.account);
+        ForecastView {
+            requests: forecast.requests,
+            duration_s: forecast.duration.as_secs_f64().ceil(),
+            duration: forecast.duration,
+            price: self.account.prices.as_ref().map(|list| PriceView {
+                amount: self.price.to_string(),
+                value: self.price.value(),
+                currency: list.currency.clone(),
+                unpriced: self.unpriced,
+            }),
+        }
+    }
+}
+
+/// Plans the whole campaign without sending, and renders the first `shown` messages.
 ///
 /// # Errors
 ///
-/// When the audience can't be read to its end.
+/// When the audience cannot be read to its end.
 pub fn check(prepared: &Prepared, account: &Account, shown: usize) -> Result<Checked, DispatchError> {
     let job = &prepared.job;
     let id = job.id.clone().map_or_else(|| "check".parse::<CampaignId>(), Ok);
     let id = id.map_err(|fault| DispatchError::Task(fault.to_string()))?;
     let mut planner = Planner::new(prepared, id, prepared.batch_size, &CancellationToken::new())?;
-    let (mut rows, mut recipients, mut skipped) = (0, 0, BTreeMap::new());
-    let (mut problems, mut messages) = (Vec::new(), Vec::new());
-    let (mut price, mut unpriced) = (Price::default(), 0);
-    let mut unread: Vec<String> = Vec::new();
-    let mut values = ValueWarnings::new(prepared);
+    let mut findings = Findings::new(prepared, account, shown);
     while let Some(step) = planner.next_batch()? {
-        rows = step.checkpoint.rows;
-        for line in step.skipped {
-            if line.reason == SkipReason::InvalidNumber && unread.len() < UNREAD {
-                unread.push(line.recipient);
-            }
-            *skipped.entry(line.reason.as_str()).or_default() += 1;
-            if problems.len() < LISTED {
-                problems.push(RowProblem { row: line.row, reason: line.reason, detail: line.detail });
-            }
+        findings.rows = step.checkpoint.rows;
+        step.skipped.into_iter().for_each(|line| findings.add_skipped(line));
+        if let Some(batch) = step.batch {
+            findings.add_batch(&batch);
         }
-        let Some(batch) = step.batch else { continue };
-        recipients += batch.len() as u64;
-        values.see(&batch);
-        if let Some(list) = &account.prices {
-            for recipient in batch.recipients() {
-                match list.of(recipient.phone) {
-                    Some(one) => price += one,
-                    None => unpriced += 1,
-                }
-            }
-        }
-        let first = batch.recipients().take(shown - messages.len());
-        messages.extend(first.filter_map(|recipient| rendered(prepared, &recipient)));
     }
-    let invalid = skipped.get(SkipReason::InvalidNumber.as_str()).copied().unwrap_or_default();
-    let phone_column = prepared.phone_column.clone();
-    let notes = prepared.scan.notes(prepared.settings.hidden_rows);
-    let mut notes: Vec<Note> = notes.into_iter().map(Note::Audience).collect();
-    if !prepared.other_phone_columns.is_empty() {
-        let others = prepared.other_phone_columns.iter().map(String::as_str);
-        notes.push(Note::Audience(format!(
-            "the numbers are taken from the column {phone_column:?}, and not from {}; name another one as \"phone\"",
-            listed(others)
-        )));
-    }
-    let suggested_region = region_for(prepared, &unread, invalid, recipients).map(|(region, note)| {
+    let invalid = findings.skipped.get(SkipReason::InvalidNumber.as_str()).copied().unwrap_or_default();
+    let region = suggest_region(prepared, &findings.unparsed, invalid, findings.recipients);
+    let mut notes = findings.audience_notes();
+    let suggested_region = region.map(|(region, note)| {
         notes.push(note);
         region
     });
-    let forecast = forecast(recipients, prepared.batch_size, job.limits.messages, account);
     Ok(Checked {
         id: job.id.as_ref().map(ToString::to_string),
         notes,
         columns: column_views(&prepared.columns),
-        phone_column,
+        phone_column: prepared.phone_column.clone(),
         suggested_region,
-        rows,
-        recipients,
-        skipped,
-        problems,
-        warnings: of_job(job)
-            .into_iter()
-            .chain(warnings(&job.message))
-            .chain(placeholders(job, &prepared.columns))
-            .chain(values.found())
-            .map(|found| Warning { pointer: found.pointer, detail: found.message })
-            .collect(),
-        messages,
-        forecast: ForecastView {
-            requests: forecast.requests,
-            duration_s: forecast.duration.as_secs_f64().ceil(),
-            duration: forecast.duration,
-            price: account.prices.as_ref().map(|list| PriceView {
-                amount: price.to_string(),
-                value: price.value(),
-                currency: list.currency.clone(),
-                unpriced,
-            }),
-        },
+        rows: findings.rows,
+        recipients: findings.recipients,
+        warnings: findings.warnings(),
+        forecast: findings.forecast(),
+        skipped: findings.skipped,
+        problems: findings.problems,
+        messages: findings.messages,
     })
 }
 
-/// A message with the values of its recipient.
+/// Renders the message of a recipient.
 fn rendered(prepared: &Prepared, recipient: &Recipient<'_>) -> Option<Rendered> {
     let mut bytes = Vec::new();
     prepared.template.render(recipient, &mut bytes).ok()?;
@@ -316,11 +374,11 @@ fn rendered(prepared: &Prepared, recipient: &Recipient<'_>) -> Option<Rendered> 
     Some(Rendered { row, recipient: recipient.phone.to_string(), content })
 }
 
-/// The message of the first row that is not skipped.
+/// Returns the message of the first row that is not skipped.
 ///
 /// # Errors
 ///
-/// When the audience can't be read so far.
+/// If the audience cannot be read up to that row.
 pub fn first_message(prepared: &Prepared, id: CampaignId) -> Result<Option<Rendered>, DispatchError> {
     let mut planner = Planner::new(prepared, id, 1, &CancellationToken::new())?;
     while let Some(step) = planner.next_batch()? {
@@ -338,7 +396,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_that_has_passed_and_an_address_inside_are_warned_of() {
+    fn an_expired_job_and_a_private_callback_url_are_warned_about() {
         let places = |schedule: Value, callback: &str| -> Vec<String> {
             let job = json!({
                 "version": 1, "account": "main", "from": "+912248931479", "schedule": schedule,
@@ -347,7 +405,7 @@ mod tests {
                 "message": { "type": "text", "text": { "body": "x" } },
             });
             let job = Job::read(job.to_string().as_bytes()).unwrap();
-            of_job(&job).into_iter().map(|problem| problem.pointer).collect()
+            job_warnings(&job).into_iter().map(|problem| problem.pointer).collect()
         };
         let passed = json!({ "expires_at": "2020-01-01T00:00:00Z" });
         assert_eq!(places(passed, "https://example.com/x"), ["/schedule/expires_at"]);

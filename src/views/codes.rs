@@ -1,27 +1,27 @@
-//! What is known of codes.
+//! The codes of providers, as `explain` and the API show them.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::campaign::codes::{CODES, Code};
-use crate::campaign::problem::nearest;
+use crate::campaign::problem::similar;
 
-/// A code: what it means, what flowcast does about it, and what a person can do.
+/// A code with its meaning, what flowcast does, and what a person can do.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct CodeView {
-    /// The code, as a status or a report has it.
+    /// The code, as in a status or a report.
     pub code: &'static str,
-    /// Other names of it.
+    /// Other names of the code.
     pub also: &'static str,
-    /// Whose code it is.
+    /// The source, e.g. a provider.
     pub source: &'static str,
-    /// What it means.
+    /// The meaning.
     pub meaning: &'static str,
-    /// What kind of thing to do.
+    /// The kind of action for a person.
     pub action: &'static str,
-    /// What to do.
+    /// The action in detail.
     pub remedy: &'static str,
-    /// What flowcast does by itself.
+    /// What flowcast does automatically.
     pub flowcast: &'static str,
 }
 
@@ -39,8 +39,8 @@ impl From<&Code> for CodeView {
     }
 }
 
-/// The nearest code, where one is near: a list of all would be of no help.
+/// Returns `; did you mean "X"?` if a known code is similar. A list of all codes would not help.
 pub fn near(code: &str) -> String {
-    let text = nearest(code, CODES.iter().map(|code| code.code));
-    if text.contains("did you mean") { text } else { String::new() }
+    let near = similar(code, CODES.iter().map(|code| code.code));
+    near.map_or_else(String::new, |near| format!("; did you mean {near:?}?"))
 }

@@ -1,4 +1,4 @@
-//! A result of many lines, written as it is read: CSV for spreadsheets, JSON lines for programs.
+//! Results of many lines, written as they are read: CSV for spreadsheets, JSON lines for programs.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -8,25 +8,25 @@ use serde::Serialize;
 use crate::campaign::text::is_invisible;
 use crate::campaign::visible_lines;
 
-/// How lines are written.
+/// The format of lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// For spreadsheets.
+    /// CSV, for spreadsheets.
     Csv,
-    /// A JSON document a line.
+    /// One JSON document per line.
     Jsonl,
 }
 
-/// Lines on their way to a writer.
+/// Writes lines in a format.
 pub enum Lines<W: Write> {
-    /// For spreadsheets.
+    /// CSV, for spreadsheets.
     Csv(Box<csv::Writer<W>>),
-    /// A JSON document a line.
+    /// One JSON document per line.
     Jsonl(W),
 }
 
 impl<W: Write> Lines<W> {
-    /// Lines to a writer.
+    /// Creates it for a writer.
     pub fn new(format: Format, writer: W) -> Self {
         match format {
             Format::Csv => Self::Csv(Box::new(csv::Writer::from_writer(writer))),
@@ -34,7 +34,7 @@ impl<W: Write> Lines<W> {
         }
     }
 
-    /// Writes the names of a CSV's columns. They stand there also when no line follows.
+    /// Writes the names of a CSV's columns, also if no lines follow.
     ///
     /// # Errors
     ///
@@ -49,7 +49,7 @@ impl<W: Write> Lines<W> {
         }
     }
 
-    /// Writes a line: what it is to a program, and the fields that a person sees of it.
+    /// Writes a line: the document as JSON, or the fields as CSV.
     ///
     /// # Errors
     ///
@@ -80,17 +80,17 @@ impl<W: Write> Lines<W> {
     }
 }
 
-/// Returns a text of others as a spreadsheet may show it: nothing in it hides what follows, or is run as a formula.
+/// Returns an untrusted text for a spreadsheet: invisible characters are escaped, and no formula is run.
 pub fn cell(text: &str) -> String {
     harmless(&visible_lines(text)).into_owned()
 }
 
-/// The same for a cell that is a text whatever it looks like, as in a workbook.
+/// Does the same for a cell that is always text, as in a workbook.
 pub(super) fn plain_cell(text: &str) -> String {
     visible_lines(text).into_owned()
 }
 
-/// The writer's own error out of the CSV library's, so that a reader who has gone is known as one.
+/// Returns the writer's own error, so that a closed pipe is recognized.
 fn cause(fault: csv::Error) -> io::Error {
     match fault.into_kind() {
         csv::ErrorKind::Io(fault) => fault,
@@ -98,11 +98,10 @@ fn cause(fault: csv::Error) -> io::Error {
     }
 }
 
-/// What others wrote is opened in a spreadsheet: a text that one would run as a formula is made none.
+/// Quotes a text that a spreadsheet would run as a formula.
 ///
-/// A formula begins with one of a few signs, behind what a spreadsheet may take away: spaces, line breaks, signs that show
-/// nothing. It may begin within a text as well, where a spreadsheet that separates its columns by semicolons or tabs cuts
-/// what is between commas.
+/// A formula begins with one of a few characters, after spaces, line breaks and invisible characters that a spreadsheet may drop.
+/// It may also begin within a text, because a spreadsheet may split columns at semicolons or tabs instead of commas.
 fn harmless(text: &str) -> Cow<'_, str> {
     let mut starts = Vec::new();
     let mut may_begin = true;
@@ -111,11 +110,11 @@ fn harmless(text: &str) -> Cow<'_, str> {
             ';' | '\t' | '\n' | '\r' => may_begin = true,
             _ if character.is_whitespace() || is_invisible(character) => {}
             '=' | '+' | '-' | '@' | '＝' | '＋' | '－' | '＠' if may_begin => {
-                // Written before the sign itself, so that nothing stands between the two.
+                // The quote goes directly before this character.
                 starts.push(at);
                 may_begin = false;
             }
-            // A quote that begins a text would be taken away.
+            // A spreadsheet drops a quote at the beginning of a text.
             '"' | '\'' => {}
             _ => may_begin = false,
         }
@@ -127,7 +126,7 @@ fn harmless(text: &str) -> Cow<'_, str> {
     let mut from = 0;
     for at in starts {
         let before = text.get(..at).unwrap_or_default();
-        // At the beginning it stands before all of the text, and makes it one; behind a separator another cell begins.
+        // At the beginning, a quote before everything makes the whole text a text; after a separator another cell begins.
         if before.chars().all(|c| c.is_whitespace() || is_invisible(c)) {
             out.push('\'');
             if !before.contains(['\t', '\n', '\r']) {
@@ -142,7 +141,7 @@ fn harmless(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A number is no formula, whatever its sign: those of recipients stay as they are.
+/// Returns whether a text is a number, which is never a formula: phone numbers stay unchanged.
 fn is_number(text: &str) -> bool {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     digits.bytes().any(|byte| byte.is_ascii_digit())
@@ -154,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_spreadsheet_would_run_is_made_a_text() {
+    fn a_formula_is_quoted() {
         for (text, safe) in [
             ("=HYPERLINK(\"x\")", "'=HYPERLINK(\"x\")"),
             ("@x", "'@x"),
@@ -196,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_and_column_is_made_harmless() {
+    fn formulas_are_quoted_in_all_fields_and_columns() {
         let mut lines = Lines::new(Format::Csv, Vec::new());
         lines.header(["=1", "b"]).unwrap();
         lines.write(&serde_json::json!({}), || vec!["＝2".into(), "\u{1b}c;=3".into()]).unwrap();

@@ -1,9 +1,10 @@
-//! What people and systems are shown of campaigns: the same documents and lines, whether the command line or
-//! the HTTP side shows them. Reads ledgers; changes nothing and asks nobody.
+//! The documents and lines that the command line and the HTTP server show about campaigns. Reads ledgers; never changes anything and
+//! never contacts a provider.
 
 pub mod answers;
 pub mod check;
 pub mod codes;
+pub mod funnel;
 pub mod lines;
 pub mod report;
 pub mod responses;

@@ -1,4 +1,4 @@
-//! The report: a line for every message and every skipped row.
+//! The report: a line for each message and each skipped row.
 
 use std::io::{self, Write};
 
@@ -7,11 +7,11 @@ use crate::campaign::time::rfc3339;
 use crate::campaign::{MessageState, codes, visible};
 use crate::ledger::ReportLine;
 
-/// The columns.
+/// Names of the columns.
 pub const HEADER: [&str; 10] =
     ["recipient", "row", "batch", "state", "sid", "code", "detail", "attempts", "delivery", "updated_at"];
 
-/// Writes the lines in a state, or all.
+/// Writes all lines, or those in a state.
 ///
 /// # Errors
 ///
@@ -28,7 +28,7 @@ pub fn write<W: Write>(
     Ok(())
 }
 
-/// The provider's text, and what is known of its code.
+/// Adds the explanation of the code to the provider's text.
 pub(super) fn explained(mut line: ReportLine) -> ReportLine {
     let failed = line.state == MessageState::Rejected || line.delivery.as_deref() == Some("failed");
     let code = line.code.as_deref().filter(|_| failed);
@@ -41,7 +41,7 @@ pub(super) fn explained(mut line: ReportLine) -> ReportLine {
     line
 }
 
-/// The fields of a line, in the order of the header.
+/// Returns the fields of a line, in the order of the header.
 fn fields(line: &ReportLine) -> Vec<String> {
     let text = |text: &Option<String>| visible(text.as_deref().unwrap_or_default()).into_owned();
     vec![

@@ -1,4 +1,4 @@
-//! What people answered, one column a form field.
+//! The replies to a campaign, with a column for each form field.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -13,15 +13,15 @@ use crate::campaign::time::rfc3339;
 use crate::ledger::response_page;
 use crate::ledger::{Ledger, LedgerError, Response};
 
-/// The columns before those of the form.
+/// The columns before those of the form fields.
 const FIRST: [&str; 5] = ["recipient", "row", "batch", "at", "reply"];
 
-/// The most fields with a column of their own. Answers may come with as many names as somebody likes.
+/// Maximum number of fields with their own column. A sender can reply with any number of fields.
 const FIELDS: usize = 500;
-/// The column of all other fields, as JSON.
+/// The column with all other fields, as JSON.
 const OTHERS: &str = "other_fields";
 
-/// The columns behind the first.
+/// The columns of the form fields.
 #[derive(Debug, Default)]
 pub struct Columns {
     fields: BTreeSet<String>,
@@ -30,19 +30,19 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// Their names.
+    /// Returns the names.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.fields.iter().map(String::as_str).chain(self.has_others.then_some(OTHERS))
     }
 
-    /// The same without a field.
+    /// Removes a field.
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {
         self.fields.remove(name);
         self
     }
 
-    /// The values of a form, in the order of the columns.
+    /// Returns the values of a form, in the order of the columns.
     pub(super) fn values(&self, mut form: serde_json::Map<String, Value>) -> Vec<String> {
         let mut values: Vec<String> = self
             .fields
@@ -70,13 +70,13 @@ impl Columns {
     }
 }
 
-/// The fields of a campaign's form, as far as people filled them in.
+/// Returns columns for the form fields of all replies to a campaign.
 ///
 /// # Errors
 ///
 /// The ledger's.
 pub async fn columns(ledger: &impl Ledger, id: &CampaignId) -> Result<Columns, LedgerError> {
-    // No more answers are in memory than a page.
+    // Only one page of replies is in memory.
     let (mut columns, mut next) = (Columns::default(), Some(0));
     while let Some(from) = next {
         let page = response_page(ledger, id, from).await?;
@@ -90,15 +90,15 @@ fn is_ours(name: &str) -> bool {
     FIRST.contains(&name) || name == OTHERS
 }
 
-/// The names of all columns.
+/// Returns the names of all columns.
 pub fn header(columns: &Columns) -> Vec<String> {
-    // A field that is called as one of ours is told apart.
+    // A field with the name of a fixed column gets a prefix.
     let named = |name: &String| if is_ours(name) { format!("field.{name}") } else { name.clone() };
     let others = columns.has_others.then(|| OTHERS.to_owned());
     FIRST.iter().map(ToString::to_string).chain(columns.fields.iter().map(named)).chain(others).collect()
 }
 
-/// Writes answers, in a CSV with these columns behind the first.
+/// Writes replies; in a CSV, with the columns of the form fields after the fixed ones.
 ///
 /// # Errors
 ///
@@ -119,7 +119,7 @@ fn line(response: &Response) -> Value {
     })
 }
 
-/// A person's words, and the fields of a form.
+/// Returns the text and the form fields of a reply.
 pub(super) fn parts(response: &Response) -> (Option<String>, serde_json::Map<String, Value>) {
     match &response.content {
         ReplyContent::Flow(fields) => (None, fields.clone()),
@@ -128,7 +128,7 @@ pub(super) fn parts(response: &Response) -> (Option<String>, serde_json::Map<Str
     }
 }
 
-/// The fields of a line, in the order of the header.
+/// Returns the fields of a line, in the order of the header.
 fn fields(response: &Response, columns: &Columns) -> Vec<String> {
     let (reply, form) = parts(response);
     let first = [
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_form_of_very_many_fields_has_columns_for_some_and_the_rest_in_one() {
+    fn fields_beyond_the_maximum_share_one_column() {
         let answer = |nth: usize| {
             let fields = (0..20_000).map(|field| (format!("f{:05}", field * 10 + nth), json!(field)));
             Response {

@@ -1,7 +1,7 @@
-//! The results of a campaign: each row of its audience with all its columns, what became of its message, and what the person
-//! answered. CSV, or a workbook of one sheet, in which numbers and times are what they are.
+//! The results of a campaign: each row of its audience with all columns, the outcome of its message, and the replies. CSV, or a
+//! workbook with one sheet, with number cells and date cells.
 //!
-//! The audience is read again; it has to be the one that was sent to. No more is in memory than a page of the ledger.
+//! The audience is read again and must be unchanged. Only one page of the ledger is in memory.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -22,10 +22,10 @@ use crate::campaign::time::rfc3339;
 use crate::campaign::{MessageState, shown_and_number};
 use crate::ledger::{ReportLine, Response};
 
-/// The columns behind the audience's own, before those of the answers.
+/// The columns after the audience's, before those of the form fields.
 const OURS: [&str; 6] = ["Message state", "Delivery", "Code", "Reason", LAST_CHANGE, "Reply"];
 const LAST_CHANGE: &str = "Last change";
-/// The most rows of a sheet, with its header, and the most characters of a cell, as Excel has them.
+/// Excel's maximum numbers of rows of a sheet, with its header, and of characters of a cell.
 pub const SHEET_ROWS: u64 = 1_048_576;
 const CELL: usize = 32_767;
 /// How a workbook shows times, and how wide their column is, in characters.
@@ -34,27 +34,27 @@ const TIME_WIDTH: f64 = 24.0;
 /// The most ways in which numbers of a workbook are shown; a number that would need another one is written as a text.
 const NUMBER_FORMATS: usize = 100;
 
-/// How results are written.
+/// The file format of results.
 #[derive(Clone, Debug)]
 pub enum Format {
-    /// For any program; times are in RFC 3339.
+    /// CSV, for any program; times are RFC 3339.
     Csv,
-    /// A workbook with times in a zone, which its header names. What could be run is a text, and no digit of a phone number is lost.
+    /// A workbook with times in a zone, which the header names. Formulas and phone numbers are text.
     Xlsx(TimeZone),
 }
 
 /// A value of a row.
 enum CellValue {
-    /// As it is.
+    /// Text.
     Text(String),
-    /// A number as the audience shows it, and the number.
+    /// A number, as the audience shows it and as a value.
     Number(String, SheetNumber),
-    /// When something was.
+    /// A time.
     Time(Timestamp),
 }
 
 impl CellValue {
-    /// The value as a text.
+    /// Returns the value as text.
     fn text(&self) -> std::borrow::Cow<'_, str> {
         match self {
             Self::Text(text) | Self::Number(text, _) => text.into(),
@@ -63,12 +63,12 @@ impl CellValue {
     }
 }
 
-/// Which rows are written; all where nothing is said.
+/// Filter for rows; all rows by default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Only {
-    /// Those whose message is in this state.
+    /// Only rows whose message is in this state.
     pub state: Option<MessageState>,
-    /// Those whose message is in this delivery state.
+    /// Only rows whose message is in this delivery state.
     pub delivery: Option<Delivery>,
 }
 
@@ -80,39 +80,39 @@ impl Only {
     }
 }
 
-/// What the ledger has of some rows, in the order of the audience.
+/// The ledger's data for some rows, in the order of the audience.
 #[derive(Default)]
 pub struct Part {
-    /// Their lines in the report.
+    /// Lines of the report.
     pub lines: Vec<ReportLine>,
-    /// Their answers.
+    /// Replies.
     pub responses: Vec<Response>,
-    /// Whether no more follow.
+    /// Whether this is the last part.
     pub is_last: bool,
 }
 
-/// Why results can't be written.
+/// Why results cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum ResultsError {
-    /// The ledger did not give all of it, or the reader has gone.
-    #[error("the report broke off")]
+    /// The ledger failed, or the reader disconnected.
+    #[error("the report is incomplete")]
     Incomplete,
-    /// The audience can't be read to its end.
+    /// The audience cannot be read to its end.
     #[error(transparent)]
     Audience(#[from] AudienceError),
-    /// The file can't be written.
-    #[error("the results can't be written: {0}")]
+    /// The file cannot be written.
+    #[error("cannot write the results: {0}")]
     Write(#[from] io::Error),
-    /// The workbook can't be written.
-    #[error("the results can't be written: {0}")]
+    /// The workbook cannot be written.
+    #[error("cannot write the results: {0}")]
     Sheet(#[from] XlsxError),
 }
 
-/// Writes rows of an audience with what comes of them, into a file. Blocks.
+/// Writes the rows of an audience with their outcomes into a file. Blocks.
 ///
 /// # Errors
 ///
-/// When the audience can't be read, or the file can't be written.
+/// When the audience cannot be read, or the file cannot be written.
 pub fn write(
     audience: Audience,
     parts: Receiver<Part>,
@@ -228,14 +228,14 @@ impl<'s> SheetWriter<'s> {
     }
 }
 
-/// The rows of an audience, and what has come of the ledger so far.
+/// The rows of an audience, and the ledger's data received so far.
 struct Rows {
     audience: Audience,
     parts: Receiver<Part>,
     only: Only,
     lines: HashMap<u64, ReportLine>,
     responses: HashMap<u64, Vec<Response>>,
-    /// The last row that the ledger has told of.
+    /// The last row with data.
     known: u64,
 }
 
@@ -256,7 +256,7 @@ impl Rows {
                 self.read_on()?;
             }
             let (line, responses) = (self.lines.remove(&row), self.responses.remove(&row));
-            // What is not planned yet is pending.
+            // A row without a line is not planned yet.
             let state = line.as_ref().map_or(MessageState::Pending, |line| line.state);
             if !self.only.lets_through(line.as_ref(), state) {
                 continue;
@@ -286,7 +286,7 @@ impl Rows {
         }
     }
 
-    /// Takes the next part of the ledger in. One that ends before its last part was not whole.
+    /// Receives the next part. The parts are incomplete if they end before the last one.
     fn read_on(&mut self) -> Result<(), ResultsError> {
         let part = self.parts.blocking_recv().ok_or(ResultsError::Incomplete)?;
         if part.is_last {
@@ -303,7 +303,7 @@ impl Rows {
     }
 }
 
-/// A value of a list of recipients as people see it, and whether it is a text there.
+/// Returns a value of a job's list of recipients as it is shown, and whether it is a JSON string.
 fn of_json(value: &str) -> (String, bool) {
     match serde_json::from_str(value) {
         Ok(Value::String(text)) => (text, true),
@@ -312,7 +312,7 @@ fn of_json(value: &str) -> (String, bool) {
     }
 }
 
-/// The names of all columns, each of them once, so that the results can be an audience again.
+/// Returns unique names for all columns, so that the results can be used as an audience.
 fn header(audience: &[String], columns: &responses::Columns, last_change: &str) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let ours = OURS.into_iter().map(|name| if name == LAST_CHANGE { last_change } else { name });
@@ -329,7 +329,7 @@ fn header(audience: &[String], columns: &responses::Columns, last_change: &str) 
     audience.iter().map(String::as_str).chain(ours).map(&mut unique).collect()
 }
 
-/// What became of a row's message.
+/// Returns the outcome of a row's message.
 fn outcome(line: Option<ReportLine>, state: MessageState) -> [CellValue; 5] {
     let line = line.map(report::explained);
     let (delivery, code, detail, at) =
@@ -344,7 +344,7 @@ fn outcome(line: Option<ReportLine>, state: MessageState) -> [CellValue; 5] {
     ]
 }
 
-/// What a person answered: the words of all replies, and of each field the latest value.
+/// Returns the texts of all replies, and the latest value of each field.
 fn answers(responses: &[Response], columns: &responses::Columns) -> Vec<String> {
     let (mut replies, mut form) = (Vec::new(), serde_json::Map::<String, Value>::new());
     for response in responses {

@@ -1,4 +1,4 @@
-//! A campaign's status, as the contract has it.
+//! A campaign's status, as the command line and the API show it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,20 +10,20 @@ use utoipa::ToSchema;
 use crate::campaign::{CampaignState, time};
 use crate::ledger::{Campaign, Counts, DeliveryCounts};
 
-/// Where a campaign stands.
+/// The status of a campaign.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Status {
-    /// Its id.
+    /// Id of the campaign.
     pub id: String,
-    /// What people call it.
+    /// Name for people.
     #[schema(required = true)]
     pub name: Option<String>,
-    /// Its state.
+    /// State of the campaign.
     pub state: CampaignState,
-    /// Why it is held, or what it waits for.
+    /// Why the campaign is held, or what it waits for.
     #[schema(required = true)]
     pub reason: Option<String>,
-    /// Whether the whole audience is planned; until then the total still grows.
+    /// Whether the whole audience is planned; until then the total grows.
     pub planned: bool,
     /// Messages by state; the total is the sum of the others.
     pub counts: Counts,
@@ -31,14 +31,14 @@ pub struct Status {
     pub skipped: BTreeMap<String, u64>,
     /// Rejected messages by the provider's code.
     pub rejected: BTreeMap<String, u64>,
-    /// Accepted messages by how far they came.
+    /// Accepted messages by delivery state.
     pub delivery: DeliveryCounts,
-    /// Messages settled a second, over the last ten seconds.
+    /// Settled messages per second, over the last ten seconds.
     pub rate: f64,
-    /// What is left at that rate, in seconds.
+    /// Time remaining at that rate, in seconds.
     #[schema(required = true)]
     pub eta_s: Option<u64>,
-    /// When it was registered.
+    /// When the campaign was registered.
     #[serde(serialize_with = "time::serialize")]
     #[schema(value_type = String, format = DateTime)]
     pub submitted_at: Timestamp,
@@ -50,12 +50,12 @@ pub struct Status {
     #[serde(serialize_with = "time::serialize_option")]
     #[schema(value_type = Option<String>, format = DateTime, required = true)]
     pub finished_at: Option<Timestamp>,
-    /// The account that sends it.
+    /// The account that it is sent from.
     pub account: String,
-    /// Whether it went to a sandbox, and nothing of it to a person.
+    /// Whether it is sent to a sandbox only.
     pub sandbox: bool,
-    /// Who submitted it: a token's name, a user at a host, or the way it came; null of one that an earlier version
-    /// registered.
+    /// Who submitted it: a token's name, a user at a host, or the way it was submitted; null if an earlier version
+    /// registered it.
     #[schema(required = true)]
     pub created_by: Option<String>,
 }
@@ -84,7 +84,7 @@ impl From<&Campaign> for Status {
     }
 }
 
-/// What is left, at the rate of the last seconds.
+/// Returns the time remaining at the current rate.
 pub fn eta(campaign: &Campaign) -> Option<Duration> {
     if campaign.state != CampaignState::Running || campaign.rate <= 0.0 {
         return None;

@@ -1,4 +1,4 @@
-//! What a check warns of in the values of an audience, and in what was meant as a placeholder.
+//! Warnings of a check about the values of an audience, and about texts that look like placeholders.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -11,20 +11,20 @@ use crate::campaign::template::conditions;
 use crate::campaign::{Batch, Columns, Field, Job, Problem, counted};
 use crate::dispatch::Prepared;
 
-/// What programs write where a value is missing.
+/// Texts that programs write for a missing value.
 const NO_VALUES: [&str; 10] =
     ["null", "none", "nan", "undefined", "n/a", "#n/a", "#ref!", "#value!", "#name?", "#div/0!"];
-/// What people and programs write for yes and no.
+/// Texts for yes and no.
 const TRUTHS: [&str; 8] = ["true", "false", "yes", "no", "1", "0", "y", "n"];
-/// Those of them that mean no.
+/// Texts for no.
 const FALSEHOODS: [&str; 4] = ["false", "no", "0", "n"];
-/// The longest of all these.
+/// Length of the longest of these texts.
 const LONGEST_WORD: usize = 9;
 
-/// At most so many places are looked at: each costs a walk through all columns.
+/// Maximum number of placeholders that are checked: each is compared with all columns.
 const LOOKED_AT: usize = 1_000;
 
-/// What is counted of a column that messages use.
+/// Counts of a column that messages use.
 #[derive(Default)]
 struct Seen {
     values: u64,
@@ -33,7 +33,7 @@ struct Seen {
     falsehoods: u64,
 }
 
-/// Looks at the values of all messages.
+/// Counts suspicious values of all messages.
 pub(super) struct ValueWarnings<'p> {
     prepared: &'p Prepared,
     seen: Vec<Seen>,
@@ -51,11 +51,11 @@ impl<'p> ValueWarnings<'p> {
                 let text = match recipient.field(place) {
                     Field::Text(text) => text,
                     Field::Json(json) if json.starts_with('"') => json.trim_matches('"'),
-                    // A number, or a truth that is one already.
+                    // A number, or a JSON value with its own type.
                     Field::Empty | Field::Number(..) | Field::Json(_) => continue,
                 };
                 seen.values += 1;
-                // Most values begin with another letter, or are longer.
+                // A quick check, because most values begin with another letter or are longer.
                 let first = text.bytes().next().map_or(b' ', |first| first.to_ascii_lowercase());
                 if text.len() > LONGEST_WORD || !b"nu#tfy01".contains(&first) {
                     continue;
@@ -68,7 +68,7 @@ impl<'p> ValueWarnings<'p> {
         }
     }
 
-    /// What is doubtful of them.
+    /// Returns the warnings.
     pub(super) fn found(&self) -> Vec<Problem> {
         let columns = self.prepared.template.columns();
         let name = |column: &usize| self.prepared.columns.names().get(*column).cloned().unwrap_or_default();
@@ -76,7 +76,7 @@ impl<'p> ValueWarnings<'p> {
         for (column, seen) in columns.iter().zip(&self.seen).filter(|(_, seen)| seen.no_values > 0) {
             let count = counted(seen.no_values, "value");
             let why = format!(
-                "{count} of the column {:?} {} NULL, #N/A or the like, and would be sent as such; empty them, or write a default",
+                "{count} of the column {:?} {} NULL, #N/A or similar and would be sent literally; empty them or use a default",
                 name(column),
                 if seen.no_values == 1 { "is" } else { "are" }
             );
@@ -89,7 +89,7 @@ impl<'p> ValueWarnings<'p> {
                 let seen = column.and_then(|column| by_column.get(&column));
                 if seen.is_some_and(|seen| seen.falsehoods > 0 && seen.truths == seen.values) {
                     let why = format!(
-                        "{{% if {word} %}} is true for every row that has a value, also for FALSE, no and 0; write {{% if {word} | bool %}}"
+                        "{{% if {word} %}} is true for every non-empty value, including FALSE, no and 0; write {{% if {word} | bool %}}"
                     );
                     found.push(Problem::new(pointer, why));
                 }
@@ -99,7 +99,7 @@ impl<'p> ValueWarnings<'p> {
     }
 }
 
-/// What other programs take for a placeholder, of a column that there is: it is sent as it stands.
+/// Warns about placeholders of other programs that name a column: they are sent literally.
 pub(super) fn placeholders(job: &Job, columns: &Columns) -> Vec<Problem> {
     static FOREIGN: LazyLock<Option<Regex>> = LazyLock::new(|| {
         Regex::new(r"\{\{.*?\}\}|\{%.*?%\}|\[\[([^\[\]]{1,60})\]\]|\{([^{}]{1,60})\}|<([^<>]{1,60})>|%([^%\s][^%]{0,59})%").ok()
@@ -113,10 +113,8 @@ pub(super) fn placeholders(job: &Job, columns: &Columns) -> Vec<Problem> {
             let column = columns.find(name.as_str().trim()).ok();
             if let Some(column) = column.and_then(|column| columns.names().get(column)) {
                 let written = meant.get(0).map_or("", |whole| whole.as_str());
-                let why = format!(
-                    "{written} is sent as it stands; write {{{{ {} }}}}",
-                    Columns::identifier(column)
-                );
+                let why =
+                    format!("{written} is sent literally; write {{{{ {} }}}}", Columns::identifier(column));
                 found.push(Problem::new(pointer, why));
             }
         }
@@ -124,7 +122,7 @@ pub(super) fn placeholders(job: &Job, columns: &Columns) -> Vec<Problem> {
     found
 }
 
-/// Hands on each text that a job sends, with its place.
+/// Calls `each` with every text that a job sends, and its place.
 fn each_text(job: &Job, each: &mut impl FnMut(&str, &str)) {
     fn walk(value: &Value, pointer: &str, each: &mut impl FnMut(&str, &str)) {
         match value {

@@ -179,7 +179,7 @@ async fn the_rest_answers(service: &Service) {
     // In words, not a library's.
     for path in ["/campaigns?state=odd", "/campaigns?limit=many", "/campaigns?limit=1&limit=2"] {
         let told = service.get(path).await.detail(400);
-        assert!(told.starts_with("the query can't be read: ") && !told.contains("eserialize"), "{told}");
+        assert!(told.starts_with("cannot read the query: ") && !told.contains("eserialize"), "{told}");
     }
     let refused = service.request(Method::PUT, "/campaigns", "act-1").send().await.unwrap();
     assert_eq!(refused.headers()["allow"], "POST,GET,HEAD");
@@ -591,7 +591,7 @@ async fn while_redis_is_away_it_says_so_and_goes_on_by_itself() {
     redis.kill();
     for path in ["/campaigns", "/campaigns/waits", "/accounts", "/audit"] {
         let detail = service.get(path).await.detail(503);
-        assert!(detail.contains("Redis is away") || detail.contains("does not answer"), "{detail}");
+        assert!(detail.contains("Redis is unavailable") || detail.contains("does not respond"), "{detail}");
     }
     service.post("/campaigns/waits/pause", &Value::Null).await.detail(503);
     redis.restart();

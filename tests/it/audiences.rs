@@ -131,7 +131,7 @@ fn placeholders_as_marketers_write_them_are_told_how_to_be_written() {
     for written in ["{First Name}", "[[First Name]]", "%First Name%", "<first_name>"] {
         let found = checked(&world, &text_job(written, &csv()));
         let warnings = found["warnings"].to_string();
-        assert!(warnings.contains("is sent as it stands; write {{ First_Name }}"), "{written}: {warnings}");
+        assert!(warnings.contains("is sent literally; write {{ First_Name }}"), "{written}: {warnings}");
     }
     for fine in ["{other}", "100 % of <b>", "{{ First_Name }}"] {
         assert_eq!(checked(&world, &text_job(fine, &csv()))["warnings"], json!([]), "{fine}");
@@ -148,10 +148,7 @@ fn values_that_are_hardly_meant_are_counted() {
     let csv = || json!({ "path": "people.csv" });
     let found = checked(&world, &text_job("{% if vip %}VIP {% endif %}{{ name }}", &csv()));
     let warnings = found["warnings"].to_string();
-    assert!(
-        warnings.contains("2 values of the column \\\"name\\\" are NULL, #N/A or the like"),
-        "{warnings}"
-    );
+    assert!(warnings.contains("2 values of the column \\\"name\\\" are NULL, #N/A or similar"), "{warnings}");
     assert!(warnings.contains("write {% if vip | bool %}"), "{warnings}");
     let found = checked(&world, &text_job("{% if vip | bool %}VIP {% endif %}.", &csv()));
     assert_eq!((bodies(&found), &found["warnings"]), (vec![".", "VIP .", "."], &json!([])));
@@ -167,7 +164,7 @@ fn what_would_help_numbers_that_can_not_be_read_is_said() {
     let found = checked(&world, &text_job("x", &json!({ "path": "people.csv" })));
     let notes = found["notes"].to_string();
     assert!(
-        notes.contains("22 of 25 numbers that can't be read would be valid with default_region IN"),
+        notes.contains("22 of 25 invalid phone numbers would be valid with default_region IN"),
         "{notes}"
     );
     assert_eq!(found["suggested_region"], "IN");
@@ -179,7 +176,7 @@ fn what_would_help_numbers_that_can_not_be_read_is_said() {
     let found = checked(&world, &text_job("x", &json!({ "path": "people.csv" })));
     let notes = found["notes"].to_string();
     assert!(
-        notes.contains("the numbers are taken from the column \\\"phone\\\", and not from mobile"),
+        notes.contains("the phone numbers are read from the column \\\"phone\\\", not from mobile"),
         "{notes}"
     );
 }

@@ -45,7 +45,7 @@ async fn an_account_without_money_holds_all_its_campaigns_and_releases_them_by_i
     for status in [status, second] {
         let reason = status["reason"].as_str().unwrap();
         assert!(
-            reason.starts_with("account main is held, and a worker tries it again by itself: HTTP 400: E110"),
+            reason.starts_with("account main is held; a worker retries it automatically: HTTP 400: E110"),
             "{reason}"
         );
         assert!(reason.contains("top up the account"), "{reason}");
@@ -306,7 +306,7 @@ async fn what_was_let_pass_does_not_stop_a_campaign_a_second_time() {
     fleet.world.write_job(&job);
     fleet.submit().await;
     let status = fleet.until_state("c1", "held").await;
-    assert!(status["reason"].as_str().unwrap().contains("stop_when says 20 %"), "{status}");
+    assert!(status["reason"].as_str().unwrap().contains("the limit in stop_when is 20 %"), "{status}");
     // What is still under way is rejected as often, and is let pass by whoever resumes it after that.
     until("nothing to be under way", || fleet.status("c1")["counts"]["sending"] == 0).await;
     let status = fleet.status("c1");

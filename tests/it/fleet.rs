@@ -605,7 +605,7 @@ async fn a_limit_of_recipients_is_used_up_and_holds_when_it_is_lowered() {
     };
     let fleet = Fleet::new(1_000, &url, &limits("250/d"));
     let is_put_off = |id: &str| {
-        fleet.status(id)["reason"].as_str().is_some_and(|reason| reason.contains("what is put off is due"))
+        fleet.status(id)["reason"].as_str().is_some_and(|reason| reason.contains("deferred messages are due"))
     };
     let _workers = [fleet.worker(), fleet.worker()];
     fleet.submit().await;
@@ -618,7 +618,7 @@ async fn a_limit_of_recipients_is_used_up_and_holds_when_it_is_lowered() {
     // Another fleet, whose limit is lowered while it sends.
     let fleet = Fleet::new(1_000, &url, &limits("1000/d"));
     let is_put_off = |id: &str| {
-        fleet.status(id)["reason"].as_str().is_some_and(|reason| reason.contains("what is put off is due"))
+        fleet.status(id)["reason"].as_str().is_some_and(|reason| reason.contains("deferred messages are due"))
     };
     let _workers = [fleet.worker(), fleet.worker()];
     let before = sandbox.count();

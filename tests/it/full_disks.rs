@@ -257,7 +257,7 @@ async fn under_the_audience_root() {
     };
     disk.fill(64 << 10);
     let detail = upload().await.detail(503);
-    assert!(detail.contains("can't be written") && detail.contains("No space left"), "{detail}");
+    assert!(detail.contains("cannot write the file") && detail.contains("No space left"), "{detail}");
     disk.empty();
     assert_eq!(upload().await.status, 201);
     assert_eq!(std::fs::read_dir(&root).unwrap().count(), 1, "nothing half is left");

@@ -385,7 +385,7 @@ async fn two_workers_with_one_configuration_run_on_one_machine() {
     until("the first", || fleet.log().contains(&format!("http://127.0.0.1:{port}"))).await;
     let _second = fleet.worker();
     until("the second", || fleet.log().matches("health and metrics on").count() == 2).await;
-    assert!(fleet.log().contains("is taken, perhaps by another worker"), "{}", fleet.log());
+    assert!(fleet.log().contains("is in use, possibly by another worker"), "{}", fleet.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

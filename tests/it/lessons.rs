@@ -193,7 +193,7 @@ async fn too_many_rejections_hold_a_campaign_before_its_audience_is_burnt() {
     let ended = world.run(&["run", "job.json", "--json"]).await;
     let status: Value = serde_json::from_str(&ended.out).unwrap();
     assert_eq!((ended.status, &status["state"]), (Some(3), &json!("held")));
-    assert!(status["reason"].as_str().unwrap().contains("stop_when says 20 %"), "{status}");
+    assert!(status["reason"].as_str().unwrap().contains("the limit in stop_when is 20 %"), "{status}");
     assert!(sandbox.stats()["requests"].as_u64().unwrap() <= 6, "{}", sandbox.stats());
 }
 
@@ -317,7 +317,7 @@ async fn early_rejections_hold_a_campaign_once_enough_is_settled() {
     let ended = world.run(&["run", "job.json", "--json"]).await;
     let status: Value = serde_json::from_str(&ended.out).unwrap();
     assert_eq!((ended.status, &status["state"]), (Some(3), &json!("held")), "{status}");
-    assert_eq!(status["reason"], "150 of 300 messages were rejected, and stop_when says 30 %");
+    assert_eq!(status["reason"], "150 of 300 messages were rejected; the limit in stop_when is 30 %");
     assert_eq!(sandbox.count(), 150, "what was settled when it was held, and no more");
 }
 

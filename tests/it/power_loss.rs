@@ -139,7 +139,7 @@ async fn a_worker_that_died_with_it_is_spoken_for_by_those_on_its_machine() {
     redis.restart();
     let _third = fleet.worker();
     let status = until_completed(&fleet, Duration::from_mins(2)).await;
-    assert!(fleet.log().contains("before it died on this machine is compared"), "{}", fleet.log());
+    assert!(fleet.log().contains("compared the journal of a dead worker of this machine"), "{}", fleet.log());
     nobody_twice_nobody_lost(&fleet, &sandbox, rows, &status);
 }
 
@@ -293,7 +293,7 @@ async fn a_campaign_that_was_forgotten_on_purpose_stays_so() {
     // The first still knows of it, and of all that it sent.
     redis.kill();
     redis.restart();
-    until("it to be compared", || fleet.log().contains("what this worker wrote is compared")).await;
+    until("it to be compared", || fleet.log().contains("comparing this worker's journal")).await;
     let mut other = crate::support::job();
     other["id"] = "c2".into();
     other["audience"] = serde_json::json!({ "recipients": [{ "phone": "+919700000001", "name": "Asha" }] });
@@ -301,7 +301,7 @@ async fn a_campaign_that_was_forgotten_on_purpose_stays_so() {
     fleet.submit().await;
     fleet.until_state("c2", "completed").await;
     assert!(fleet.status("c1").is_null(), "{}", fleet.log());
-    assert!(!fleet.log().contains("registered again"), "{}", fleet.log());
+    assert!(!fleet.log().contains("registering it again"), "{}", fleet.log());
     assert_eq!((sandbox.count(), &sandbox.stats()["sent_twice"]), (301, &serde_json::json!(0)));
     // Its id is free, and what was sent under it before is nothing to the new one.
     redis.kill();
@@ -345,7 +345,7 @@ async fn an_emptied_redis_sends_nothing_twice_and_forgets_nobody_who_said_stop()
     fleet.submit().await;
     let status = fleet.until_state("c1", "held").await;
     let reason = status["reason"].as_str().unwrap();
-    assert!(reason.contains("the ledger was emptied") && reason.contains("flowcast recover c1"), "{reason}");
+    assert!(reason.contains("Redis was emptied") && reason.contains("flowcast recover c1"), "{reason}");
     // What a worker says later holds it again.
     until("both workers to have written what they know", || {
         fleet.log().matches("Redis was emptied while this worker ran").count() == 2

@@ -180,7 +180,7 @@ async fn a_retry_after_beyond_all_reason_is_no_panic() {
     loop {
         assert!(start.elapsed() < LONG, "it does not wait");
         let ended = world.run(&["status", "c1", "--json"]).await;
-        if ended.out.contains("the provider limits the rate, on in 3600 s") {
+        if ended.out.contains("rate-limited by the provider; resumes in 3600 s") {
             break;
         }
         assert_eq!(child.try_wait().unwrap(), None, "it ended: {ended:?}");
@@ -227,7 +227,7 @@ async fn a_500_that_does_not_end_holds_the_campaign_with_the_reason() {
     })
     .await;
     assert_eq!((code, &now["state"], &now["counts"]["pending"]), (Some(3), &json!("held"), &json!(3)));
-    assert_eq!(now["reason"], "6 tries in a row failed, the last: HTTP 503: maintenance");
+    assert_eq!(now["reason"], "6 attempts in a row failed; the last: HTTP 503: maintenance");
     assert_eq!(provider.requests().len(), 6);
 }
 

@@ -167,7 +167,7 @@ async fn an_inner_failure_that_does_not_end_holds_the_campaign<S: Speaks>() {
     let (_, _, code, now) = run::<S>(|_, _| answer(S::error(S::BROKEN))).await;
     assert_eq!((code, &now["state"], &now["counts"]["pending"]), (Some(3), &json!("held"), &json!(3)));
     assert!(
-        now["reason"].as_str().unwrap().starts_with("6 tries in a row failed, the last: HTTP 5"),
+        now["reason"].as_str().unwrap().starts_with("6 attempts in a row failed; the last: HTTP 5"),
         "{now}"
     );
 }

@@ -1,4 +1,4 @@
-//! Accounts: their limits, what of them is used, and what holds them. Never a secret.
+//! The accounts with their limits, usage and holds. Never a secret.
 
 use axum::Json;
 use axum::extract::State;
@@ -13,32 +13,32 @@ use crate::campaign::{CampaignState, Rate, time};
 use crate::ledger::listing;
 use crate::ledger::{Breaker, Breakers, CampaignFilter};
 
-/// How many running campaigns are looked at for what is used.
+/// Maximum number of running campaigns that are counted as usage.
 const RUNNING: usize = 1000;
 
 /// An account at a provider.
 #[derive(Serialize, ToSchema)]
 pub(in crate::http) struct AccountView {
-    /// Its name in the configuration.
+    /// Name in the configuration.
     name: String,
-    /// Its provider; null where the account can't be used.
+    /// Provider; null if the account cannot be used.
     #[schema(required = true)]
     provider: Option<&'static str>,
-    /// What the provider allows it.
+    /// Configured limits.
     limits: Limits,
-    /// The same in numbers.
+    /// The limits in numbers.
     rates: Rates,
-    /// What of them is used now.
+    /// Current usage.
     used: Used,
-    /// Why it is held, if it is.
+    /// The hold, if the account is held.
     #[schema(required = true)]
     held: Option<Held>,
-    /// Why it can't be used, if it can't.
+    /// Why the account cannot be used, if it cannot.
     #[schema(required = true)]
     problem: Option<String>,
 }
 
-/// Limits as the configuration has them, `80/s` and the like; null is none.
+/// Limits as in the configuration, e.g. `80/s`; null for no limit.
 #[derive(Default, Serialize, ToSchema)]
 struct Limits {
     /// Requests of the account.
@@ -52,7 +52,7 @@ struct Limits {
     recipients: Option<String>,
 }
 
-/// Limits in numbers; null is none.
+/// Limits in numbers; null for no limit.
 #[derive(Default, Serialize, ToSchema)]
 struct Rates {
     /// Requests of the account.
@@ -66,14 +66,14 @@ struct Rates {
     recipients: Option<RateView>,
 }
 
-/// A limit: how many in how long.
+/// A limit in numbers.
 #[derive(Serialize, ToSchema)]
 struct RateView {
-    /// How many.
+    /// Number allowed in the period.
     count: u32,
-    /// In how long, in seconds.
+    /// The period, in seconds.
     seconds: u64,
-    /// How many at once at the most.
+    /// Maximum number at once.
     burst: u32,
 }
 
@@ -83,45 +83,45 @@ impl From<Rate> for RateView {
     }
 }
 
-/// What is used now.
+/// Current usage of an account.
 #[derive(Default, Serialize, ToSchema)]
 struct Used {
-    /// Messages a second of all its campaigns, over the last ten seconds.
+    /// Messages per second of all its campaigns, over the last ten seconds.
     messages_per_second: f64,
-    /// How many of its campaigns run.
+    /// Number of its running campaigns.
     running: u64,
-    /// How many requests this worker may have under way at once.
+    /// Maximum number of this worker's requests in flight.
     #[schema(required = true)]
     concurrency: Option<u64>,
 }
 
-/// What holds an account.
+/// The hold of an account.
 #[derive(Serialize, ToSchema)]
 struct Held {
-    /// Why, and what to do.
+    /// The reason, and what to do.
     reason: String,
-    /// Since when.
+    /// When the hold began.
     #[serde(serialize_with = "time::serialize")]
     #[schema(value_type = String, format = DateTime)]
     since: Timestamp,
 }
 
-/// All accounts.
+/// The accounts.
 #[derive(Serialize, ToSchema)]
 pub(super) struct AccountList {
-    /// By name.
+    /// Sorted by name.
     items: Vec<AccountView>,
 }
 
 /// Lists the accounts.
 ///
-/// By name, with the limits of each, what of them is used now, and what holds it. Never a secret.
+/// Sorted by name, with the limits, current usage and hold of each. Never a secret.
 #[utoipa::path(get, path = "/accounts", tag = "accounts", operation_id = "listAccounts", responses((status = 200, description = "The accounts", body = AccountList), OnList))]
 pub(super) async fn list(State(api): State<Api>) -> Result<Json<AccountList>, Problem> {
     Ok(Json(AccountList { items: all(&api).await? }))
 }
 
-/// All accounts, by name.
+/// Returns all accounts, sorted by name.
 pub(in crate::http) async fn all(api: &Api) -> Result<Vec<AccountView>, Problem> {
     let backing = api.backing()?;
     let filter = CampaignFilter { state: Some(CampaignState::Running), ..CampaignFilter::default() };

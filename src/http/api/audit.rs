@@ -1,4 +1,4 @@
-//! What people did, whichever way.
+//! The audit log: what people did by the command line, the queue, the API or the dashboard.
 
 use axum::Json;
 use axum::extract::State;
@@ -16,30 +16,30 @@ use crate::ledger::{Act, Audit};
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListParams {
-    /// Those to this campaign.
+    /// Only actions on this campaign.
     campaign: Option<String>,
-    /// How many.
+    /// Maximum number of items.
     #[param(minimum = 1, maximum = 200, default = 50)]
     limit: Option<usize>,
-    /// Where the page before said that it goes on.
+    /// The `next` of the previous page.
     cursor: Option<String>,
 }
 
-/// An act of a person.
+/// An action of a person.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ActView {
-    /// When.
+    /// When it was done.
     #[serde(serialize_with = "time::serialize")]
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
-    /// Who: a token's name, a user at a host, or the way it came.
+    /// Who did it: a token's name, a user at a host, or the way it was submitted.
     who: String,
-    /// What, one word.
+    /// The action, in one word.
     what: String,
-    /// To which campaign, if to one.
+    /// The campaign, if the action concerns one.
     #[schema(required = true)]
     campaign: Option<String>,
-    /// The same in words.
+    /// Description of the action.
     detail: String,
 }
 
@@ -50,28 +50,28 @@ impl From<Act> for ActView {
     }
 }
 
-/// A part of the log.
+/// A page of the audit log.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Acts {
-    /// The newest first.
+    /// Actions, newest first.
     items: Vec<ActView>,
     /// The cursor of the next page; null at the end.
     #[schema(required = true)]
     next: Option<String>,
 }
 
-/// Lists what people did, the newest first.
+/// Lists the actions of people, newest first.
 ///
 /// By the command line, the queue, the API or the dashboard.
 #[utoipa::path(
-    get, path = "/audit", tag = "audit", operation_id = "listAudit", params(ListParams), responses((status = 200, description = "A page of the log", body = Acts), OnList)
+    get, path = "/audit", tag = "audit", operation_id = "listAudit", params(ListParams), responses((status = 200, description = "A page of the audit log", body = Acts), OnList)
 )]
 pub(super) async fn list(
     State(api): State<Api>,
     Params(asked): Params<ListParams>,
 ) -> Result<Json<Acts>, Problem> {
     let limit = limit(asked.limit, 50, 200)?;
-    let wrong = |fault| Problem::bad_request(format!("campaign: {fault}"));
+    let wrong = |fault| Problem::bad_request(format!("invalid campaign id: {fault}"));
     let id = asked.campaign.map(|id| id.parse::<CampaignId>().map_err(wrong)).transpose()?;
     let from = asked.cursor.as_deref();
     let page = api.ledger()?.acts(id.as_ref(), from, limit).await?;

@@ -1,4 +1,4 @@
-//! Campaigns: sent, listed, shown, and what people do to them.
+//! Campaigns: submitting, listing, showing and controlling them.
 
 use std::sync::Arc;
 
@@ -22,29 +22,29 @@ use crate::ledger::{Campaign, CampaignFilter, listing};
 use crate::views::check::{Checked, check};
 use crate::views::status::Status;
 
-/// How many messages a check shows.
+/// Number of messages that a check shows.
 const SHOWN: usize = 3;
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct CreateParams {
-    /// Check the job and its audience; nothing is registered.
+    /// Whether to only check the job and its audience, without registering it.
     #[serde(default)]
     check: bool,
 }
 
-/// Sends a campaign, or finds the one that the job already is.
+/// Submits a job as a campaign.
 ///
-/// A job with an `id` may be handed in as often as wanted: it is one campaign. With `check` nothing is registered, and the
-/// answer says what would be sent.
+/// A job with an `id` may be submitted repeatedly: it is one campaign. With `check` nothing is registered, and the response
+/// says what would be sent.
 #[utoipa::path(
     post, path = "/campaigns", tag = "campaigns", operation_id = "createCampaign", params(CreateParams),
     request_body(content = Object, description = "A job", content_type = "application/json"),
     responses(
-        (status = 200, description = "The same job again, with the status of its campaign; or what a check found",
+        (status = 200, description = "The status, if the job was already registered; or the result of a check",
          body = StatusOrChecked),
         (status = 201, description = "Registered", body = Status,
-         headers(("Location" = String, description = "Where the campaign is"))),
+         headers(("Location" = String, description = "Path of the campaign"))),
         OnJob,
     )
 )]
@@ -69,7 +69,7 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, [(header::LOCATION, place)], status).into_response())
 }
 
-/// Checks a job against its audience and its account, and does something with what comes out.
+/// Checks a job against its audience and its account, and runs `work` with the result.
 pub(in crate::http) async fn with_prepared<T: Send + 'static>(
     api: &Api,
     job: Job,
@@ -79,14 +79,14 @@ pub(in crate::http) async fn with_prepared<T: Send + 'static>(
     let account =
         context.accounts.get(&job.account).map_err(|fault| vec![JobProblem::new("/account", fault)])?;
     let prepare = move || work(dispatch::prepare(job, &context.audiences, &account)?, &account);
-    // Each of them reads its audience: the others wait.
+    // Each check reads a whole audience, so their number is limited.
     let turn = api.backing()?.intake.acquire().await;
     let done = tokio::task::spawn_blocking(prepare).await;
     drop(turn);
     done.map_err(|fault| Problem::away(fault.to_string()))?
 }
 
-/// Registers a job, or finds the campaign that it already is; returns also whether it is new.
+/// Registers a job, or finds its campaign; also returns whether it is new.
 pub(in crate::http) async fn submit(api: &Api, who: &Who, job: Job) -> Result<(Campaign, bool), Problem> {
     let prepared = with_prepared(api, job, |prepared, _| Ok(Arc::new(prepared))).await?;
     let (ledger, who) = (api.ledger()?.clone(), who.name.clone());
@@ -99,10 +99,10 @@ pub(in crate::http) async fn submit(api: &Api, who: &Who, job: Job) -> Result<(C
     registered.await
 }
 
-/// For the description alone.
+/// The two bodies of a response, for the `OpenAPI` document.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "it describes two answers")]
+#[expect(dead_code, reason = "it describes two responses")]
 pub(super) enum StatusOrChecked {
     Status(Box<Status>),
     Checked(Box<Checked>),
@@ -111,32 +111,32 @@ pub(super) enum StatusOrChecked {
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListParams {
-    /// Those in this state.
+    /// Only campaigns in this state.
     state: Option<CampaignState>,
-    /// Those whose id or name has this text in it.
+    /// Only campaigns whose id or name contains this text.
     q: Option<String>,
-    /// Those of this account.
+    /// Only campaigns of this account.
     account: Option<String>,
-    /// How many.
+    /// Maximum number of items.
     #[param(minimum = 1, maximum = 200, default = 50)]
     limit: Option<usize>,
-    /// Where the page before said that it goes on.
+    /// The `next` of the previous page.
     cursor: Option<String>,
 }
 
-/// A part of the campaigns.
+/// A page of campaigns.
 #[derive(Serialize, ToSchema)]
 pub(super) struct CampaignList {
-    /// The newest first.
+    /// Campaigns, newest first.
     items: Vec<Status>,
     /// The cursor of the next page; null at the end.
     #[schema(required = true)]
     next: Option<String>,
 }
 
-/// Lists campaigns, the newest first.
+/// Lists campaigns, newest first.
 ///
-/// A cursor stays right while campaigns are registered.
+/// A cursor stays valid while campaigns are registered.
 #[utoipa::path(
     get, path = "/campaigns", tag = "campaigns", operation_id = "listCampaigns", params(ListParams),
     responses(
@@ -155,11 +155,11 @@ pub(super) async fn list(
     Ok(Json(CampaignList { items: page.campaigns.iter().map(Status::from).collect(), next: page.next }))
 }
 
-/// Shows a campaign.
+/// Returns a campaign's status.
 ///
-/// As `flowcast status --json` prints it.
+/// The same document as `flowcast status --json` prints.
 #[utoipa::path(
-    get, path = "/campaigns/{id}", tag = "campaigns", operation_id = "getCampaign", params(("id" = String, Path, description = "Its id")),
+    get, path = "/campaigns/{id}", tag = "campaigns", operation_id = "getCampaign", params(("id" = String, Path, description = "The campaign's id")),
     responses(
         (status = 200, description = "The status", body = Status),
         OnCampaign,
@@ -169,7 +169,7 @@ pub(super) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Resu
     Ok(Json(Status::from(&campaign(&api, &id).await?)))
 }
 
-/// Does something to a campaign; returns its status after it, and for how many messages it was done.
+/// Performs an action on a campaign; returns its new status and the number of affected messages.
 pub(in crate::http) async fn act(
     api: &Api,
     who: &Who,
@@ -184,14 +184,14 @@ pub(in crate::http) async fn act(
     Ok((Status::from(&campaign(api, id).await?), done.messages))
 }
 
-/// Stops a campaign until it is resumed: nothing more goes out, what is under way is finished.
+/// Pauses a campaign until it is resumed.
 ///
-/// Nothing more of it is sent until it is resumed; requests that have gone out are finished.
+/// No more messages are sent until it is resumed; requests in flight are completed.
 #[utoipa::path(
     post, path = "/campaigns/{id}/pause", tag = "campaigns", operation_id = "pauseCampaign",
-    params(("id" = String, Path, description = "Its id")),
+    params(("id" = String, Path, description = "The campaign's id")),
     responses(
-        (status = 200, description = "The status after it", body = Status),
+        (status = 200, description = "The new status", body = Status),
         OnCampaign,
     )
 )]
@@ -203,14 +203,14 @@ pub(super) async fn pause(
     Ok(Json(act(&api, &who, &id, Action::Pause).await?.0))
 }
 
-/// Goes on with a campaign that is paused or held.
+/// Resumes a paused or held campaign.
 ///
-/// One that is paused or held goes on; what held it and others is tried again, too.
+/// If a breaker holds it and other campaigns, the breaker is probed again, too.
 #[utoipa::path(
     post, path = "/campaigns/{id}/resume", tag = "campaigns", operation_id = "resumeCampaign",
-    params(("id" = String, Path, description = "Its id")),
+    params(("id" = String, Path, description = "The campaign's id")),
     responses(
-        (status = 200, description = "The status after it", body = Status),
+        (status = 200, description = "The new status", body = Status),
         OnCampaign,
     )
 )]
@@ -222,14 +222,14 @@ pub(super) async fn resume(
     Ok(Json(act(&api, &who, &id, Action::Resume).await?.0))
 }
 
-/// Ends a campaign; what is not sent yet never is.
+/// Cancels a campaign; unsent messages are never sent.
 ///
-/// Messages that are not sent yet are skipped, for good; requests that have gone out are finished.
+/// Unsent messages are skipped; requests in flight are completed.
 #[utoipa::path(
     post, path = "/campaigns/{id}/cancel", tag = "campaigns", operation_id = "cancelCampaign",
-    params(("id" = String, Path, description = "Its id")),
+    params(("id" = String, Path, description = "The campaign's id")),
     responses(
-        (status = 200, description = "The status after it", body = Status),
+        (status = 200, description = "The new status", body = Status),
         OnCampaign,
     )
 )]
@@ -244,27 +244,28 @@ pub(super) async fn cancel(
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RetryBody {
-    /// Only those that were rejected with one of these codes (132069: also those that a report failed with it); all
-    /// rejected ones without it.
+    /// Only messages that were rejected with one of these codes (132069: also those whose report failed with it); all
+    /// rejected messages by default.
     #[serde(default)]
     codes: Vec<String>,
 }
 
-/// For how many messages something was done.
+/// The number of affected messages.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Messages {
+    /// Affected messages.
     messages: u64,
 }
 
 /// Sends rejected messages again.
 ///
-/// All of them, or those with some codes. People who get enough marketing already (131049) are taken by that code alone
-/// for a day.
+/// All of them, or those with certain codes. Messages rejected with 131049 (the recipient gets too much marketing) within the
+/// last day are only included if that code is listed.
 #[utoipa::path(
     post, path = "/campaigns/{id}/retry", tag = "campaigns", operation_id = "retryCampaign",
-    params(("id" = String, Path, description = "Its id")), request_body = Option<RetryBody>,
+    params(("id" = String, Path, description = "The campaign's id")), request_body = Option<RetryBody>,
     responses(
-        (status = 200, description = "How many messages are sent again", body = Messages),
+        (status = 200, description = "The number of messages that are sent again", body = Messages),
         OnCampaign,
     )
 )]
@@ -281,22 +282,23 @@ pub(super) async fn retry(
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ResolveBody {
-    /// Whether they are sent again: whoever got one may get a second. Without it they are given up.
+    /// Whether to send the messages again; some recipients may get two. If false, the messages are abandoned.
     #[schema(required = true, nullable = false)]
     resend: Option<bool>,
-    /// Only those that have been in doubt for so long, as `30min` or `2h`.
+    /// Only messages that have been in doubt for at least this time, e.g. `30min` or `2h`.
     #[schema(value_type = Option<String>)]
     older_than: Option<Span>,
 }
 
-/// Decides what becomes of messages in doubt.
+/// Resolves messages in doubt.
 ///
-/// Whether the provider has them is not known: sent again, a person may get a second one; given up, they count as rejected.
+/// The provider may have accepted them. If they are sent again, some recipients may get two; if they are abandoned, they count
+/// as rejected.
 #[utoipa::path(
     post, path = "/campaigns/{id}/resolve", tag = "campaigns", operation_id = "resolveCampaign",
-    params(("id" = String, Path, description = "Its id")), request_body = ResolveBody,
+    params(("id" = String, Path, description = "The campaign's id")), request_body = ResolveBody,
     responses(
-        (status = 200, description = "How many messages it is about", body = Messages),
+        (status = 200, description = "The number of resolved messages", body = Messages),
         OnCampaign,
     )
 )]
@@ -307,7 +309,7 @@ pub(super) async fn resolve(
     Document(asked): Document<ResolveBody>,
 ) -> Result<Json<Messages>, Problem> {
     let missing =
-        || vec![JobProblem::new("/resend", "is missing: true sends them again, false gives them up")];
+        || vec![JobProblem::new("/resend", "missing; true sends the messages again, false abandons them")];
     let resend = asked.resend.ok_or_else(missing)?;
     let (_, messages) =
         act(&api, &who, &id, Action::Resolve { resend, older_than: asked.older_than }).await?;

@@ -1,6 +1,6 @@
-//! The `OpenAPI` document: made from the routes, with what their types can't say.
+//! The `OpenAPI` document: generated from the routes, with additions that their types cannot express.
 //!
-//! It is also the rule for queries: a parameter that it does not name is refused.
+//! It also decides which query parameters are allowed: others are refused.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -21,17 +21,17 @@ use crate::campaign::problem::nearest;
 use crate::campaign::text::shortened;
 use crate::campaign::{SkipReason, visible};
 
-/// What the operations are about, by tag.
+/// Descriptions of the operations' tags.
 const TAGS: [(&str, &str); 7] = [
-    ("campaigns", "Campaigns, from the job to what people do to them"),
-    ("reports", "What became of each message, and what people answered"),
-    ("audiences", "Files of recipients"),
+    ("campaigns", "Submit, list and control campaigns"),
+    ("reports", "The outcome of each message, and the replies"),
+    ("audiences", "Files with recipients"),
     ("suppressed", "Numbers that are never messaged"),
-    ("accounts", "Accounts at providers: their limits, and what holds them"),
-    ("codes", "What the codes of a report mean"),
-    ("audit", "What people did"),
+    ("accounts", "Accounts at providers, with their limits and holds"),
+    ("codes", "The meanings of codes in reports"),
+    ("audit", "The actions of people"),
 ];
-/// A job as it may be handed in.
+/// Example of a job.
 const EXAMPLE: &str = r#"{
     "version": 1,
     "id": "diwali-2026",
@@ -41,15 +41,15 @@ const EXAMPLE: &str = r#"{
     "message": { "type": "text", "text": { "body": "Dear {{ name }}, we are open until nine." } },
     "limits": { "messages": "50/s" }
 }"#;
-/// What the log calls what people do.
+/// The actions of the audit log.
 const ACTS: [&str; 11] = [
     "submit", "pause", "resume", "cancel", "retry", "resolve", "recover", "suppress", "upload", "requeue",
     "discard",
 ];
-/// The longest name of a parameter that is quoted, in bytes.
+/// Maximum length of a parameter's name in an error, in bytes.
 const LONGEST_NAME: usize = 100;
 
-/// The document, as it is answered.
+/// Returns the complete document.
 pub(super) fn document(described: &OpenApi) -> Value {
     let mut document = serde_json::to_value(described).unwrap_or_default();
     let tags = TAGS.map(|(name, description)| json!({ "name": name, "description": description }));
@@ -57,7 +57,7 @@ pub(super) fn document(described: &OpenApi) -> Value {
     let mut job = job_schema();
     if let Some(map) = job.as_object_mut() {
         map.shift_remove("$schema");
-        // With an id of its own its references would not be looked for in this document.
+        // With its own id, its references would not be resolved in this document.
         map.shift_remove("$id");
         for (name, mut definition) in map.shift_remove("$defs").and_then(into_object).into_iter().flatten() {
             refer_to_components(&mut definition);
@@ -96,7 +96,7 @@ fn into_object(value: Value) -> Option<Map<String, Value>> {
     if let Value::Object(map) = value { Some(map) } else { None }
 }
 
-/// Makes references to a schema's own definitions references to the document's.
+/// Rewrites references to a schema's definitions as references to the document's components.
 fn refer_to_components(schema: &mut Value) {
     match schema {
         Value::Object(map) => {
@@ -110,13 +110,13 @@ fn refer_to_components(schema: &mut Value) {
     }
 }
 
-/// The parameters that queries may have, by method and route.
+/// The allowed query parameters by method and route.
 pub(super) struct Queries(HashMap<(Method, String), BTreeSet<String>>);
 
 impl Queries {
-    /// As a document describes them.
+    /// Reads them from a document.
     pub(super) fn of(document: &Value) -> Self {
-        // The document does not describe itself.
+        // The document does not include its own route.
         let mut known = HashMap::from([((Method::GET, format!("{BASE}/openapi.json")), BTreeSet::new())]);
         let paths = document["paths"].as_object().into_iter().flatten();
         for (path, operations) in paths {
@@ -132,18 +132,18 @@ impl Queries {
         Self(known)
     }
 
-    /// The first parameter of a query that the route does not have, with what may have been meant.
+    /// Returns the error for the first parameter of a query that the route does not have.
     fn unknown(&self, method: &Method, route: &str, query: &str) -> Option<String> {
         let method = if *method == Method::HEAD { Method::GET } else { method.clone() };
         let known = self.0.get(&(method, route.to_owned()))?;
         let mut given = form_urlencoded::parse(query.as_bytes());
         let (name, _) = given.find(|(name, _)| !known.contains(&**name))?;
         let near = nearest(&name, known.iter().map(String::as_str));
-        Some(format!("there is no parameter {:?}{near}", shortened(&visible(&name), LONGEST_NAME)))
+        Some(format!("unknown parameter {:?}{near}", shortened(&visible(&name), LONGEST_NAME)))
     }
 }
 
-/// Refuses parameters that a route does not have: one that is misspelt would change what is done without a word.
+/// Refuses parameters that a route does not have, because a misspelt one would be silently ignored.
 pub(super) async fn refuse_unknown(
     State(queries): State<Arc<Queries>>,
     route: Option<MatchedPath>,

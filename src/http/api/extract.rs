@@ -1,4 +1,4 @@
-//! What handlers take out of a request. What can't be read is answered with a problem document.
+//! Extractors of handlers. A request that cannot be read gets a problem document.
 
 use std::error::Error;
 
@@ -17,7 +17,7 @@ use crate::campaign::CampaignId;
 use crate::dispatch::JOB_LIMIT;
 use crate::ledger::{Campaign, LedgerError, listing};
 
-/// The parameters of a query. One without a value is one that is not there.
+/// The parameters of a query. A parameter without a value counts as missing.
 pub(in crate::http) struct Params<T>(pub(in crate::http) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
@@ -33,23 +33,23 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
         query.map(|Query(params)| Self(params)).map_err(|error| {
             let what = error.source().map(ToString::to_string).unwrap_or_default();
             Problem::bad_request(format!(
-                "the query can't be read: {what}; the description lists its parameters"
+                "cannot read the query: {what}; see /api/v1/openapi.json for its parameters"
             ))
         })
     }
 }
 
-/// Who asks.
+/// The caller that the guard has authenticated.
 impl<S: Send + Sync> FromRequestParts<S> for Who {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let who = parts.extensions.get::<Self>().cloned();
-        who.ok_or_else(|| Problem::new(axum::http::StatusCode::UNAUTHORIZED, "nobody asks"))
+        who.ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "authentication required"))
     }
 }
 
-/// A body of JSON; nothing, or null, is what `T` is by default.
+/// A JSON body; the default of `T` if it is empty or null.
 pub(super) struct Document<T>(pub(super) T);
 
 impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for Document<T> {
@@ -62,24 +62,24 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for Document<
         }
         let document = serde_json::from_slice::<Option<T>>(&bytes);
         document.map(|document| Self(document.unwrap_or_default())).map_err(|fault| {
-            Problem::new(axum::http::StatusCode::UNPROCESSABLE_ENTITY, format!("the body: {fault}"))
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("cannot read the body: {fault}"))
         })
     }
 }
 
-/// The bytes of a body, up to the limit of its route.
+/// Reads a body, up to the size limit of its route.
 pub(super) async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
     let bytes = Bytes::from_request(request, state).await;
     bytes.map_err(|error| match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!("the body has more than {} MiB; put recipients into a file", JOB_LIMIT >> 20),
+            format!("the body is larger than {} MiB; put the recipients into a file", JOB_LIMIT >> 20),
         ),
-        status => Problem::new(status, "the body did not come to its end"),
+        status => Problem::new(status, "the body is incomplete"),
     })
 }
 
-/// A campaign that a path names.
+/// Returns the campaign that a path names.
 pub(in crate::http) async fn campaign(api: &Api, id: &str) -> Result<Campaign, Problem> {
     let none = || Problem::not_found(format!("there is no campaign {:?}", crate::campaign::visible(id)));
     let id: CampaignId = id.parse().map_err(|_| none())?;
@@ -87,18 +87,17 @@ pub(in crate::http) async fn campaign(api: &Api, id: &str) -> Result<Campaign, P
     found.ok_or(LedgerError::NoCampaign(id)).map_err(Problem::from)
 }
 
-/// Does something to its end, also where whoever asks goes away meanwhile: half of it would be worse than
-/// none.
+/// Runs work to its end even if the client disconnects, because partial work would be worse than none.
 pub(in crate::http) async fn finish<T: Send + 'static>(
     work: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<T, Problem> {
     tokio::spawn(work.with_current_context()).await.map_err(|fault| Problem::away(fault.to_string()))?
 }
 
-/// How many items a page has: what is asked for, within bounds.
+/// Returns the number of items of a page, if it is within bounds.
 pub(super) fn limit(asked: Option<usize>, usual: usize, most: usize) -> Result<usize, Problem> {
     match asked.unwrap_or(usual) {
         limit if (1..=most).contains(&limit) => Ok(limit),
-        _ => Err(Problem::bad_request(format!("limit is from 1 to {most}"))),
+        _ => Err(Problem::bad_request(format!("limit must be from 1 to {most}"))),
     }
 }

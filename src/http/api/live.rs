@@ -1,5 +1,4 @@
-//! A campaign's status as it changes, by server-sent events. However many look at a campaign, the ledger is
-//! asked for it once.
+//! Server-sent events with a campaign's status as it changes. The ledger is asked once for all followers of a campaign.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -23,81 +22,82 @@ use crate::campaign::CampaignId;
 use crate::ledger::{AnyLedger, Campaign, Campaigns};
 use crate::views::status::Status;
 
-/// How often a campaign is looked at: at most twice a second something is told.
+/// Interval between reads of a campaign: an event at most twice a second.
 const LOOK: Duration = Duration::from_millis(500);
-/// Where many campaigns are looked at, one in each of these: however many pages are open, sending goes on.
+/// Minimum time between two reads if many campaigns are followed, so that open pages do not slow sending down.
 const PACE: Duration = Duration::from_millis(5);
 
-/// A campaign as it was last seen, and what is made of that once, however many are told.
+/// A campaign as last read, with what is rendered once for all followers.
 pub(in crate::http) struct Seen {
     pub(in crate::http) campaign: Campaign,
-    /// The status, JSON.
+    /// The status as JSON.
     json: String,
-    /// The parts of its page, each with its name.
+    /// The named parts of its page.
     pub(in crate::http) parts: OnceCell<Vec<Part>>,
-    /// Its row in the list.
+    /// The row in the list.
     pub(in crate::http) row: OnceLock<Part>,
 }
 
-/// A part of a page: its name, and the event that puts it there, ready to be sent.
+/// A part of a page: its name, and its event, ready to be sent.
 pub(in crate::http) type Part = (String, Bytes);
-type Told = Arc<Seen>;
 
-/// The campaigns that somebody looks at.
+type Snapshot = Arc<Seen>;
+
+/// The campaigns that are followed.
 pub(in crate::http) struct Live {
     ledger: AnyLedger,
     seen: Followed,
 }
 
-/// The campaigns that somebody follows, and what tells them.
-type Followed = Arc<Mutex<HashMap<CampaignId, watch::Sender<Told>>>>;
+/// Followed campaigns, with the channel to their followers.
+type Followed = Arc<Mutex<HashMap<CampaignId, watch::Sender<Snapshot>>>>;
 
 impl Live {
     pub(super) fn new(ledger: AnyLedger) -> Self {
         Self { ledger, seen: Arc::default() }
     }
 
-    /// Follows a campaign, from what is known of it now.
-    pub(in crate::http) fn follow(&self, campaign: &Campaign) -> watch::Receiver<Told> {
+    /// Follows a campaign, starting with its current state.
+    pub(in crate::http) fn follow(&self, campaign: &Campaign) -> watch::Receiver<Snapshot> {
         let mut seen = self.seen.lock();
         if let Some(known) = seen.get(&campaign.id) {
-            // It may have been retried since it was looked at.
-            tell(known, campaign);
+            // The campaign may have been retried since the last read.
+            publish(known, campaign);
             return known.subscribe();
         }
-        let (sender, receiver) = watch::channel(told(campaign));
+        let (sender, receiver) = watch::channel(snapshot(campaign));
         seen.insert(campaign.id.clone(), sender);
         tokio::spawn(look(self.ledger.clone(), self.seen.clone(), campaign.id.clone()));
         receiver
     }
 }
 
-/// How long after its end reports and answers of a campaign come.
+/// Time after a campaign's end in which reports and replies arrive.
 const REPORTS: Duration = Duration::from_hours(72);
 
-/// Whether anything of a campaign may still change.
+/// Returns whether a campaign may still change.
 pub(in crate::http) fn may_change(campaign: &Campaign) -> bool {
     let is_recent = |at| Timestamp::now().duration_since(at).unsigned_abs() < REPORTS;
     !campaign.state.is_over() || campaign.finished_at.is_some_and(is_recent)
 }
 
-/// Tells what is new of a campaign.
-fn tell(sender: &watch::Sender<Told>, campaign: &Campaign) {
+/// Sends a campaign to its followers if it has changed.
+fn publish(sender: &watch::Sender<Snapshot>, campaign: &Campaign) {
     sender.send_if_modified(|known| {
         let has_changed = known.campaign != *campaign;
         if has_changed {
-            *known = told(campaign);
+            *known = snapshot(campaign);
         }
         has_changed
     });
 }
 
-fn told(campaign: &Campaign) -> Told {
+fn snapshot(campaign: &Campaign) -> Snapshot {
     let json = serde_json::to_string(&Status::from(campaign)).unwrap_or_default();
     Arc::new(Seen { campaign: campaign.clone(), json, parts: OnceCell::new(), row: OnceLock::new() })
 }
 
-/// Looks at a campaign as long as it may change and somebody follows it.
+/// Reads a campaign periodically while it may change and has followers.
 async fn look(ledger: AnyLedger, seen: Followed, id: CampaignId) {
     let all = || seen.lock();
     loop {
@@ -105,7 +105,7 @@ async fn look(ledger: AnyLedger, seen: Followed, id: CampaignId) {
         sleep(LOOK.max(PACE * count)).await;
         {
             let mut all = all();
-            let is_followed = |sender: &watch::Sender<Told>| {
+            let is_followed = |sender: &watch::Sender<Snapshot>| {
                 sender.receiver_count() > 0 && may_change(&sender.borrow().campaign)
             };
             if !all.get(&id).is_some_and(is_followed) {
@@ -116,28 +116,28 @@ async fn look(ledger: AnyLedger, seen: Followed, id: CampaignId) {
         match ledger.campaign(&id).await {
             Ok(Some(campaign)) => {
                 if let Some(sender) = all().get(&id) {
-                    tell(sender, &campaign);
+                    publish(sender, &campaign);
                 }
             }
-            // It is forgotten: there is nothing more to tell.
+            // The campaign was removed.
             Ok(None) => {
                 all().remove(&id);
                 return;
             }
-            // Away for a while; who looks sees what was known last.
-            Err(fault) => tracing::debug!("a campaign can't be followed now: {fault}"),
+            // Followers keep the last state until the ledger is available again.
+            Err(fault) => tracing::debug!(campaign = %id, error = %fault, "cannot read a followed campaign"),
         }
     }
 }
 
-/// The status of a campaign, at once and after each change, until it has ended.
+/// Follows a campaign's status until it has ended.
 ///
-/// Server-sent events: one at once, and one after each change, at most twice a second, until the campaign has ended.
+/// Server-sent events: one immediately, and one after each change, at most twice a second, until the campaign has ended.
 #[utoipa::path(
     get, path = "/campaigns/{id}/events", tag = "campaigns", operation_id = "followCampaign",
-    params(("id" = String, Path, description = "Its id")),
+    params(("id" = String, Path, description = "The campaign's id")),
     responses(
-        (status = 200, description = "Events `status`, each with the status as data", body = String,
+        (status = 200, description = "Events named `status`, with the status as data", body = String,
          content_type = "text/event-stream"),
         OnOne,
     )

@@ -1,5 +1,5 @@
-//! The API below `/api/v1`, on every worker, for the fleet's ledger and the embedded one alike. It does what
-//! the command line does, with the same code; `openapi.json` describes all of it.
+//! The HTTP API below `/api/v1` of every worker, for the fleet's ledger and the embedded one. It uses the same code as the command
+//! line; `openapi.json` describes it.
 
 pub(super) mod accounts;
 pub(super) mod audiences;
@@ -38,17 +38,17 @@ use crate::ledger::AnyLedger;
 use crate::routing::{Answer, get, on};
 use description::Queries;
 
-/// Where it begins.
+/// Path prefix of the API.
 const BASE: &str = "/api/v1";
 
-/// How many jobs are checked at once.
+/// Maximum number of jobs that are checked at once.
 const AT_ONCE: usize = 16;
-/// How long an answer may take.
+/// Timeout for a response.
 const LONGEST: Duration = Duration::from_secs(10);
-/// The parts without which there is no answer, as [`Health`] and as people call them.
-const LEDGERS: [(&str, &str); 2] = [("redis", "Redis"), ("store", "The store")];
+/// The ledgers that requests need: their names in [`Health`] and for people.
+const LEDGERS: [(&str, &str); 2] = [("redis", "Redis"), ("store", "the store")];
 
-/// What the API works on; empty until the ledger is there.
+/// The state of the API; empty until the ledger is connected.
 #[derive(Clone, Default)]
 pub struct Api(Arc<OnceLock<Backing>>);
 
@@ -56,19 +56,19 @@ pub(super) struct Backing {
     pub(super) ledger: AnyLedger,
     pub(super) context: Context,
     pub(super) live: live::Live,
-    /// Who may have a job checked now.
+    /// Permits to check a job.
     pub(super) intake: Semaphore,
 }
 
 impl Api {
-    /// From now on it answers.
+    /// Sets the state; from now on requests are handled.
     pub fn open(&self, ledger: AnyLedger, context: Context) {
         let live = live::Live::new(ledger.clone());
         let _ = self.0.set(Backing { ledger, context, live, intake: Semaphore::new(AT_ONCE) });
     }
 
     pub(super) fn backing(&self) -> Result<&Backing, Problem> {
-        self.0.get().ok_or_else(|| Problem::away("not connected yet; come again"))
+        self.0.get().ok_or_else(|| Problem::away("not connected yet; retry later"))
     }
 
     pub(super) fn ledger(&self) -> Result<&AnyLedger, Problem> {
@@ -76,7 +76,7 @@ impl Api {
     }
 }
 
-/// The routes, for those whom `access` lets in.
+/// Returns the routes, for requests that `access` allows.
 pub fn router(api: Api, access: Access, health: Health) -> Router {
     let (routes, described) = described();
     let document = description::document(&described);
@@ -85,15 +85,13 @@ pub fn router(api: Api, access: Access, health: Health) -> Router {
     let json = [(header::CONTENT_TYPE, "application/json")];
     let routes = routes
         .route("/openapi.json", get(move || async move { (json, document) }))
-        // Below the guard: who may not ask is told so first.
+        // Inside the guard, so that a missing permission is reported first.
         .route_layer(middleware::from_fn_with_state(queries, description::refuse_unknown))
-        .fallback(async || {
-            Problem::not_found("there is nothing here; GET /api/v1/openapi.json lists what there is")
-        })
+        .fallback(async || Problem::not_found("unknown path; GET /api/v1/openapi.json lists all paths"))
         .method_not_allowed_fallback(async || {
             Problem::new(
                 axum::http::StatusCode::METHOD_NOT_ALLOWED,
-                "this path has no such method; the Allow header lists those that it has",
+                "method not allowed on this path; see the Allow header",
             )
         })
         .layer(middleware::from_fn_with_state(health, in_time))
@@ -102,36 +100,37 @@ pub fn router(api: Api, access: Access, health: Health) -> Router {
     Router::new().nest(BASE, routes)
 }
 
-/// What of the ledger is away, as people call it.
+/// Returns the name of the ledger, if it is unavailable.
 pub(super) fn away(health: &Health) -> Option<&'static str> {
     let missing = health.missing().unwrap_or_default();
     LEDGERS.iter().find(|(name, _)| missing.contains(name)).map(|(_, shown)| *shown)
 }
 
-/// Answers also while the ledger is away: the engine waits for it without end, and nobody at a page does.
+/// Limits the time of a request: the engine waits indefinitely for an unavailable ledger, but a person should not.
 pub(super) async fn in_time(State(health): State<Health>, request: Request, next: Next) -> Response {
     if let Some(away) = away(&health) {
-        return Problem::away(format!("{away} is away; sending goes on by itself when it is back"))
-            .into_response();
+        return Problem::away(format!(
+            "{away} is unavailable; sending resumes automatically when it is back"
+        ))
+        .into_response();
     }
-    // What is handed in takes as long as it takes.
+    // Submissions and uploads have no time limit.
     let path = request.uri().path();
     let is_long = *request.method() == Method::POST
         && matches!(path, "/campaigns" | "/audiences" | "/suppressed/import");
-    // Reads the whole audience before it answers.
+    // Results need the whole audience before the response begins.
     let reads_audience = path.ends_with("/results.csv") || path.ends_with("/results.xlsx");
     if is_long || reads_audience || path.starts_with("/new") {
         return next.run(request).await;
     }
     let answered = tokio::time::timeout(LONGEST, next.run(request)).await;
     answered.unwrap_or_else(|_| {
-        let detail =
-            "the ledger does not answer; what was asked for may be done nevertheless, and can be asked again";
+        let detail = "the ledger does not respond; the request may still take effect, and can be repeated";
         Problem::away(detail).into_response()
     })
 }
 
-/// The routes of handlers that share a path, and what the document says of them.
+/// The routes of handlers that share a path, with their part of the document.
 macro_rules! routes {
     ($($module:ident::$handler:ident),+) => {{
         let mut routes = UtoipaMethodRouter::default();
@@ -155,7 +154,7 @@ where
     paths.add_path_operation(P::path(), methods, operation);
 }
 
-/// The routes, and the `OpenAPI` document of all of them.
+/// Returns the routes and their `OpenAPI` document.
 fn described() -> (Router<Api>, OpenApi) {
     let token = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
@@ -169,8 +168,8 @@ fn described() -> (Router<Api>, OpenApi) {
                 .version(env!("CARGO_PKG_VERSION"))
                 .description(Some(
                     "Campaigns, their reports, audiences, suppressed numbers, accounts and codes. Errors are \
-                     problem documents (RFC 9457). A path that is not there is 404; a method that a path does not have is \
-                     405, with those that it has in the Allow header.",
+                     problem documents (RFC 9457). An unknown path is 404; a method that a path does not allow is 405, with \
+                     the allowed methods in the Allow header.",
                 ))
                 .license(Some(License::new(env!("CARGO_PKG_LICENSE"))))
                 .build(),
@@ -179,7 +178,7 @@ fn described() -> (Router<Api>, OpenApi) {
         .security(Some([utoipa::openapi::security::SecurityRequirement::new("token", [] as [&str; 0])]))
         .servers(Some([utoipa::openapi::Server::new(BASE)]))
         .build();
-    // A file is counted while it is written.
+    // An upload's size is limited while it is written.
     let files = OpenApiRouter::new()
         .routes(routes!(audiences::upload, audiences::list))
         .layer(DefaultBodyLimit::disable());

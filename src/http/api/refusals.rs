@@ -1,4 +1,4 @@
-//! How the descriptions say what may be refused, and with which status.
+//! The error responses that the `OpenAPI` document lists for each operation.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ fn refusals(statuses: &[StatusCode]) -> Responses {
     statuses.iter().map(refusal).collect()
 }
 
-/// Everywhere: a parameter that there is not, no valid token, too small a role, the servers away.
+/// Of every operation: an unknown parameter, an invalid token, an insufficient role, unavailable servers.
 const ALWAYS: [StatusCode; 4] = [
     StatusCode::BAD_REQUEST,
     StatusCode::UNAUTHORIZED,
@@ -28,7 +28,7 @@ const ALWAYS: [StatusCode; 4] = [
     StatusCode::SERVICE_UNAVAILABLE,
 ];
 
-/// Of a list.
+/// Errors of an operation on a list.
 pub(super) struct OnList;
 
 impl IntoResponses for OnList {
@@ -37,7 +37,7 @@ impl IntoResponses for OnList {
     }
 }
 
-/// Of one thing that is looked at.
+/// Errors of an operation that reads one item.
 pub(super) struct OnOne;
 
 impl IntoResponses for OnOne {
@@ -46,7 +46,7 @@ impl IntoResponses for OnOne {
     }
 }
 
-/// Of something that is done to a campaign.
+/// Errors of an action on a campaign.
 pub(super) struct OnCampaign;
 
 impl IntoResponses for OnCampaign {
@@ -61,7 +61,7 @@ impl IntoResponses for OnCampaign {
     }
 }
 
-/// Of a job, an audience or numbers that are handed in.
+/// Errors of submitting a job, an audience or numbers.
 pub(super) struct OnJob;
 
 impl IntoResponses for OnJob {

@@ -1,4 +1,4 @@
-//! Reports and answers, streamed a page of the ledger at a time: no more of them is in memory.
+//! Reports and replies, streamed page by page from the ledger, so that only one page is in memory.
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
@@ -28,9 +28,9 @@ pub(in crate::http) struct ReportParams {
     state: Option<MessageState>,
 }
 
-/// A line for every message and every skipped row, in the order of the audience.
+/// Streams the report as CSV.
 ///
-/// A line for each message, in the order of the audience. One that breaks off was not whole.
+/// A line for each message and each skipped row, in the order of the audience. A response that breaks off is incomplete.
 #[utoipa::path(
     get, path = "/campaigns/{id}/report.csv", tag = "reports", operation_id = "getReportCsv",
     params(("id" = String, Path, description = "The campaign's id"), ReportParams),
@@ -50,9 +50,9 @@ pub(in crate::http) async fn report_csv(
     ))
 }
 
-/// The same as JSON lines.
+/// Streams the report as JSON lines.
 ///
-/// A line for each message, in the order of the audience. One that breaks off was not whole.
+/// A line for each message and each skipped row, in the order of the audience. A response that breaks off is incomplete.
 #[utoipa::path(
     get, path = "/campaigns/{id}/report.jsonl", tag = "reports", operation_id = "getReportJsonLines",
     params(("id" = String, Path, description = "The campaign's id"), ReportParams),
@@ -68,13 +68,13 @@ pub(in crate::http) async fn report_jsonl(
     Ok(streamed(Format::Jsonl, &id, "report", pages))
 }
 
-/// What people answered, one column a form field.
+/// Streams the replies as CSV.
 ///
-/// A line for each answer; a form has a column for each of its fields.
+/// A line for each reply, with a column for each form field.
 #[utoipa::path(
     get, path = "/campaigns/{id}/responses.csv", tag = "reports", operation_id = "getResponsesCsv",
     params(("id" = String, Path, description = "The campaign's id")),
-    responses((status = 200, description = "The answers", body = String, content_type = "text/csv"), OnOne)
+    responses((status = 200, description = "The replies", body = String, content_type = "text/csv"), OnOne)
 )]
 pub(in crate::http) async fn responses_csv(
     State(api): State<Api>,
@@ -87,13 +87,13 @@ pub(in crate::http) async fn responses_csv(
     Ok(streamed(Format::Csv, &id, "responses", pages))
 }
 
-/// The same as JSON lines.
+/// Streams the replies as JSON lines.
 ///
-/// A line for each answer, with the fields of a form by name.
+/// A line for each reply, with the form fields by name.
 #[utoipa::path(
     get, path = "/campaigns/{id}/responses.jsonl", tag = "reports", operation_id = "getResponsesJsonLines",
     params(("id" = String, Path, description = "The campaign's id")),
-    responses((status = 200, description = "The answers", body = String, content_type = "application/x-ndjson"), OnOne)
+    responses((status = 200, description = "The replies", body = String, content_type = "application/x-ndjson"), OnOne)
 )]
 pub(in crate::http) async fn responses_jsonl(
     State(api): State<Api>,
@@ -105,8 +105,9 @@ pub(in crate::http) async fn responses_jsonl(
     Ok(streamed(Format::Jsonl, &id, "responses", pages))
 }
 
-/// An answer whose body is written page by page. A ledger that fails in between breaks it off: whoever
-/// reads sees that it is not whole.
+/// Returns a response whose body is written page by page.
+///
+/// If the ledger fails in between, the body breaks off, so that the client sees that it is incomplete.
 fn streamed(
     format: Format,
     id: &CampaignId,
@@ -117,14 +118,14 @@ fn streamed(
         Format::Csv => (CSV, "csv"),
         Format::Jsonl => (JSONL, "jsonl"),
     };
-    // An id has no character that would have to be escaped there.
+    // A campaign's id has no characters that need escaping in the header.
     let name = format!("attachment; filename=\"{id}-{what}.{ending}\"");
     let headers = [(header::CONTENT_TYPE, media_type.to_owned()), (header::CONTENT_DISPOSITION, name)];
     (headers, Body::from_stream(pages)).into_response()
 }
 
 fn written(fault: &std::io::Error) -> LedgerError {
-    LedgerError::Storage(format!("can't be written out: {fault}"))
+    LedgerError::Storage(format!("cannot write the lines: {fault}"))
 }
 
 fn report_pages(

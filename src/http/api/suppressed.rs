@@ -1,4 +1,4 @@
-//! The numbers that must never be messaged.
+//! The suppression list: numbers that must never be messaged.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -18,24 +18,24 @@ use crate::ledger::{Act, Audit, OptOutSource, Suppress, Suppression};
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListParams {
-    /// How many.
+    /// Maximum number of items.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<usize>,
-    /// Where the page before said that it goes on.
+    /// The `next` of the previous page.
     cursor: Option<String>,
 }
 
-/// A part of the numbers.
+/// A page of the suppression list.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Numbers {
-    /// In E.164, in the order of their digits.
+    /// Numbers in E.164, in ascending order.
     items: Vec<String>,
     /// The cursor of the next page; null at the end.
     #[schema(required = true)]
     next: Option<String>,
 }
 
-/// Lists numbers.
+/// Lists the suppressed numbers.
 ///
 /// In ascending order.
 #[utoipa::path(
@@ -58,40 +58,41 @@ pub(super) async fn list(
     Ok(Json(Numbers { items: found.iter().map(|digits| format!("+{digits}")).collect(), next }))
 }
 
-/// Numbers to be put on the list.
+/// Numbers to add to the suppression list.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AddBody {
-    /// In E.164, as `+919876543210`.
+    /// Numbers in E.164, e.g. `+919876543210`.
     #[schema(required = true, nullable = false)]
     numbers: Option<Vec<String>>,
 }
 
-/// How many numbers were not on the list before.
+/// The number of numbers that were added.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Added {
+    /// Numbers that were not on the list before.
     added: u64,
 }
 
-/// Puts numbers on the list.
+/// Adds numbers to the suppression list.
 ///
-/// They are never messaged again, by no campaign. Numbers that are on the list already change nothing.
+/// No campaign messages them again. Numbers that are already on the list change nothing.
 #[utoipa::path(
     post, path = "/suppressed", tag = "suppressed", operation_id = "addSuppressed", request_body = AddBody,
-    responses((status = 200, description = "How many are new", body = Added), OnJob)
+    responses((status = 200, description = "The number of added numbers", body = Added), OnJob)
 )]
 pub(super) async fn add(
     State(api): State<Api>,
     who: Who,
     Document(asked): Document<AddBody>,
 ) -> Result<Json<Added>, Problem> {
-    let missing = || vec![JobProblem::new("/numbers", "is missing: a list of numbers")];
+    let missing = || vec![JobProblem::new("/numbers", "missing; expected a list of phone numbers")];
     let asked = asked.numbers.ok_or_else(missing)?;
     let (mut numbers, mut wrong) = (Vec::with_capacity(asked.len()), Vec::new());
     for (nth, text) in asked.iter().enumerate() {
         match PhoneParser::international(text) {
             Ok(number) => numbers.push(number),
-            // The number itself is not said again: it is a person's.
+            // The number is personal data and is not repeated.
             Err(error) => wrong.push(JobProblem::new(format!("/numbers/{nth}"), error.to_string())),
         }
     }
@@ -102,25 +103,27 @@ pub(super) async fn add(
     Ok(Json(Added { added }))
 }
 
-/// Takes a number off the list.
+/// Removes a number from the suppression list.
 ///
-/// One that is not on the list changes nothing.
+/// A number that is not on the list changes nothing.
 #[utoipa::path(
     delete, path = "/suppressed/{number}", tag = "suppressed", operation_id = "removeSuppressed",
-    params(("number" = String, Path, description = "In E.164, as `+919876543210`")),
-    responses((status = 204, description = "It is not on the list any more"), OnOne)
+    params(("number" = String, Path, description = "The number in E.164, e.g. `+919876543210`")),
+    responses((status = 204, description = "The number is not on the list"), OnOne)
 )]
 pub(super) async fn remove(
     State(api): State<Api>,
     who: Who,
     Path(number): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let number = PhoneParser::listed(&number)
-        .map_err(|_| Problem::not_found("that is no number in international form, as +919876543210"))?;
+    let number = PhoneParser::listed(&number).map_err(|_| {
+        Problem::not_found("invalid phone number; use the international form, e.g. +919876543210")
+    })?;
     change(&api, &who, vec![number], Suppress::Remove).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Adds or removes numbers, writes an audit entry, and returns how many have changed.
 pub(in crate::http) async fn change(
     api: &Api,
     who: &Who,
@@ -129,7 +132,7 @@ pub(in crate::http) async fn change(
 ) -> Result<u64, Problem> {
     let (ledger, who) = (api.ledger()?.clone(), who.name.clone());
     let changing = finish(async move {
-        // Whoever is taken off is so in every spelling.
+        // A number may be on the list in more than one spelling.
         let numbers = match how {
             Suppress::Remove => numbers.into_iter().flat_map(Phone::spellings).collect(),
             Suppress::Add => numbers,

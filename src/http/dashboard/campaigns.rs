@@ -26,6 +26,7 @@ use crate::ledger::{
     Point, ReportLine, Series,
 };
 use crate::ledger::{doubts, listing};
+use crate::views::funnel::Funnel;
 
 /// What stands for the newest campaign where there is none: no id begins like that, and an empty value is none in a query.
 const NO_CAMPAIGN: &str = "-";
@@ -331,21 +332,14 @@ fn held(material: &Material) -> Value {
 }
 
 fn funnel(campaign: &Campaign) -> Value {
-    let (counts, delivery) = (&campaign.counts, &campaign.delivery);
-    let delivered = delivery.read + delivery.delivered;
-    let sent = delivered + delivery.sent;
-    let steps = [
-        ("Accepted by the provider", counts.accepted),
-        ("Sent", sent.max(delivered)),
-        ("Delivered", delivered),
-        ("Read", delivery.read),
-        ("Answered", delivery.replied),
-    ];
-    let steps = steps.map(|(name, count)| {
-        context! { name, count, share => words::percent(count, counts.accepted),
-        width => (count * 1000).checked_div(counts.accepted).unwrap_or_default().min(1000) }
+    let funnel = Funnel::from(campaign);
+    let accepted = ("Accepted by the provider".to_owned(), funnel.accepted);
+    let steps = funnel.steps.iter().map(|step| (titled(step.name), step.count));
+    let steps = std::iter::once(accepted).chain(steps).map(|(name, count)| {
+        context! { name, count, share => words::percent(count, funnel.accepted),
+        width => (count * 1000).checked_div(funnel.accepted).unwrap_or_default().min(1000) }
     });
-    context! { steps => steps.to_vec(), failed => delivery.failed, knows_more => sent + delivery.failed + delivery.replied > 0 }
+    context! { steps => steps.collect::<Vec<_>>(), failed => funnel.failed, knows_more => !funnel.is_empty() }
 }
 
 fn failures(campaign: &Campaign) -> Value {

@@ -20,7 +20,7 @@ use minijinja::{Value as Shown, context};
 use serde_json::Value;
 
 use super::super::access::Who;
-use super::super::api::audiences::{Arrival, Taken, all, has_known_ending, take_in};
+use super::super::api::audiences::{Arrival, NameError, Taken, all, check_name, name_of_upload, take_in};
 use super::super::api::extract::campaign;
 use super::super::problem::Problem;
 use super::extract::Fields;
@@ -36,7 +36,7 @@ use draft::Draft;
 const PICKED: usize = 50;
 /// How many campaigns are looked at for sender numbers.
 const LOOKED_AT: usize = 50;
-/// The longest name of a file that an upload is given, in characters.
+/// Maximum length of a campaign's name, in characters.
 const NAME: usize = 100;
 
 pub(super) fn routes() -> Router<Dashboard> {
@@ -213,8 +213,8 @@ pub(super) async fn create(
             Some("encoding") => encoding = field.text().await.map_err(|fault| wrong(fault.body_text()))?,
             Some("pick") => pick = field.text().await.map_err(|fault| wrong(fault.body_text()))?,
             Some("file") if field.file_name().is_some_and(|name| !name.is_empty()) => {
-                let file = file_name(field.file_name().unwrap_or_default());
-                if !has_known_ending(&file) {
+                let file = name_of_upload(field.file_name().unwrap_or_default());
+                if check_name(&file) == Err(NameError::Ending) {
                     let wrong = [("file", format!("{file} isn’t a .csv or .xlsx file."))];
                     let page = first(&dashboard, &who, &look, &name, &wrong).await?;
                     return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
@@ -260,16 +260,6 @@ pub(super) async fn create(
     Ok(address(&draft, "audience").into_response())
 }
 
-/// A name that a file may have here, out of what a browser calls it.
-fn file_name(name: &str) -> String {
-    let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
-    let plain: String = last.chars().map(|c| if c.is_control() || c == ':' { '-' } else { c }).collect();
-    let plain = plain.trim_start_matches('.');
-    let count = plain.chars().count();
-    // The ending says what it is.
-    plain.chars().skip(count.saturating_sub(NAME)).collect()
-}
-
 /// Begins a draft with everything that a campaign was sent with, but for its times.
 pub(super) async fn duplicate(
     State(dashboard): State<Dashboard>,
@@ -303,17 +293,4 @@ async fn remove(
     let draft = Draft::find(&dashboard, &id).await?;
     dashboard.api.ledger()?.remove_draft(&draft.id).await?;
     Ok(Redirect::to("/new").into_response())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_gets_a_name_that_leads_nowhere() {
-        assert_eq!(file_name("people.csv"), "people.csv");
-        assert_eq!(file_name("C:\\Users\\a\\..people.csv"), "people.csv");
-        assert_eq!(file_name("../../etc/x:y\n.csv"), "x-y-.csv");
-        assert_eq!(file_name(&format!("{}.csv", "a".repeat(500))), format!("{}.csv", "a".repeat(NAME - 4)));
-    }
 }
