@@ -1,4 +1,4 @@
-//! The accounts: their limits and what of them is used, their sender numbers, and what holds them.
+//! The accounts page: limits and their current use, sender numbers, and what is on hold. An operator can resume it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ use crate::campaign::CampaignState;
 use crate::ledger::listing;
 use crate::ledger::{Act, Audit, Breaker, BreakerScope, Breakers, CampaignFilter};
 
-/// How many campaigns are looked at for sender numbers, and for flows that are held.
+/// Number of recent campaigns that are searched for sender numbers and for parts of accounts on hold.
 const LOOKED_AT: usize = 100;
 
 pub(super) async fn list(
@@ -35,7 +35,7 @@ pub(super) async fn list(
         let facts = dashboard.facts.of(ledger, &campaign.id).await?;
         senders.entry(&campaign.account).or_default().insert(facts.from.clone());
     }
-    // What is held of an account: sender numbers, flows.
+    // Parts of an account on hold, such as a sender number or a flow.
     let mut parts: BTreeMap<&Breaker, String> = BTreeMap::new();
     for campaign in &held.campaigns {
         if let Some(breaker) = campaign.suspended_by.as_ref().filter(|of| of.scope != BreakerScope::Account) {
@@ -56,7 +56,7 @@ pub(super) async fn list(
     Ok(page_of(&look, Some(&who), "lists.html", "Accounts", own))
 }
 
-/// Goes on with all that an account, or a part of it, holds.
+/// Resumes an account, or a part of it, that is on hold.
 pub(super) async fn resume(
     State(dashboard): State<Dashboard>,
     who: Who,

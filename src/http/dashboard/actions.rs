@@ -1,8 +1,7 @@
-//! What people do to a campaign. What can't be taken back is asked for first, with its number; for very many
-//! the number must be typed.
+//! Actions on a campaign. Irreversible ones are confirmed first, with the number of messages; for many messages the person
+//! types the number. The action itself is the API's.
 
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use minijinja::context;
 use serde::Deserialize;
@@ -12,16 +11,16 @@ use super::super::api::campaigns::act as act_on;
 use super::super::api::extract::{Params, campaign};
 use super::super::problem::Problem;
 use super::extract::Fields;
-use super::render::{Look, page_of};
+use super::render::{Look, page_of, unprocessable};
 use super::{Dashboard, words};
 use crate::campaign::control::Action;
 use crate::campaign::{Span, counted, thousands};
 use crate::ledger::Campaign;
 
-/// From so many messages on, their number must be typed.
+/// Number of messages from which the person must type it to confirm.
 const TYPED: u64 = 1000;
 
-/// What may be done.
+/// An action, as addresses name it.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum What {
@@ -35,11 +34,11 @@ pub(super) enum What {
 
 #[derive(Default, Deserialize)]
 pub(super) struct Which {
-    /// Of rejected messages, those with this code.
+    /// Code of the rejected messages to retry; all of them if omitted.
     code: Option<String>,
 }
 
-/// What would be done, to how many, and what that means.
+/// The question that confirms an action: what it does, and to how many messages.
 struct Question {
     title: String,
     text: String,
@@ -66,7 +65,7 @@ fn question(what: What, campaign: &Campaign, code: Option<&str>) -> Option<Quest
         What::Retry => {
             let messages = match code {
                 Some(code) => campaign.rejected.get(code).copied().unwrap_or_default(),
-                // Those that a person gave up may have been delivered: they are retried by name alone.
+                // Messages that a person marked as failed may have been delivered: only their own code retries them.
                 None => {
                     counts.rejected
                         - campaign.rejected.get(crate::ledger::ABANDONED).copied().unwrap_or_default()
@@ -106,7 +105,7 @@ fn are(number: u64, what: &str) -> String {
     format!("{} {}", counted(number, what), if number == 1 { "is" } else { "are" })
 }
 
-/// Asks before something is done.
+/// Asks for confirmation of an action.
 pub(super) async fn confirm(
     State(dashboard): State<Dashboard>,
     who: Who,
@@ -155,7 +154,7 @@ fn word(what: What) -> &'static str {
     }
 }
 
-/// Does something, and leads back to the campaign, which says what was done.
+/// Performs an action, and redirects to the campaign, which shows what was done.
 pub(super) async fn act(
     State(dashboard): State<Dashboard>,
     who: Who,
@@ -165,15 +164,12 @@ pub(super) async fn act(
 ) -> Result<Response, Problem> {
     let known = campaign(&dashboard.api, &id).await?;
     let which = Which { code: Some(fields.get("code").to_owned()).filter(|code| !code.is_empty()) };
-    let again = |error: &str| {
-        let page = ask(&look, &who, &known, what, &which, error)?;
-        Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response())
-    };
+    let again = |error: &str| Ok(unprocessable(ask(&look, &who, &known, what, &which, error)?));
     if let Some(question) = question(what, &known, which.code.as_deref()) {
         if fields.get("confirmed") != "yes" {
             return Ok(ask(&look, &who, &known, what, &which, "")?.into_response());
         }
-        // More than a few may have come since; the number that was seen is the one that counts.
+        // The number may have changed since: the person confirms the number that the page showed.
         let expected = fields.number("expected").unwrap_or_default();
         if question.messages >= TYPED && fields.number("typed").ok() != Some(expected) {
             return again("Type the number shown above to confirm. Nothing was done.");
@@ -203,8 +199,7 @@ pub(super) async fn act(
             None => "Nothing to do: another person or a delivery report was faster.".into(),
         };
         let campaign = campaign(&dashboard.api, known.id.as_str()).await?;
-        let page = ask(&look, &who, &campaign, what, &which, &error)?;
-        return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
+        return Ok(unprocessable(ask(&look, &who, &campaign, what, &which, &error)?));
     }
     Ok(Redirect::to(&format!("/campaigns/{}?done={logged}", known.id)).into_response())
 }

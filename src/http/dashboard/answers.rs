@@ -1,4 +1,4 @@
-//! What people answered, beside the campaign that they answered to.
+//! The answers to a campaign, counted by field and value for its page. Never shows who answered what.
 
 use std::collections::HashMap;
 
@@ -11,15 +11,15 @@ use crate::campaign::CampaignId;
 use crate::ledger::{AnyLedger, Campaign};
 use crate::views::answers::answers;
 
-/// How many campaigns' answers are remembered.
+/// Maximum number of campaigns in the cache.
 const REMEMBERED: usize = 100;
 
-/// The answers to campaigns, counted again when there are more.
+/// Cache of counted answers. A campaign's answers are counted again when their number has changed.
 #[derive(Default)]
 pub(super) struct KnownAnswers(Mutex<HashMap<CampaignId, (u64, Value)>>);
 
 impl KnownAnswers {
-    /// The answers to a campaign, where there are any.
+    /// Returns the answers to a campaign, if it has any.
     pub(super) async fn of(&self, ledger: &AnyLedger, campaign: &Campaign) -> Result<Option<Value>, Problem> {
         let replied = campaign.delivery.replied;
         if replied == 0 {

@@ -1,5 +1,5 @@
-//! The style, the script and the icon: compiled in, and kept by browsers for good, because each has the digest
-//! of its content in its address.
+//! The style sheet, the script and the icon. They are compiled in. Each address contains the digest of the content, so that
+//! browsers cache it forever.
 
 use std::sync::LazyLock;
 
@@ -14,7 +14,7 @@ const FILES: [(&str, &str, &str); 3] = [
     ("live.js", "text/javascript; charset=utf-8", include_str!("assets/live.js")),
     ("icon.svg", "image/svg+xml", include_str!("assets/icon.svg")),
 ];
-/// A year.
+/// Cache policy of one year: an address never changes its content.
 const FOR_GOOD: &str = "public, max-age=31536000, immutable";
 
 static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| {
@@ -25,7 +25,7 @@ static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| {
     FILES.iter().map(name).collect()
 });
 
-/// The address of a file.
+/// Returns the address of a file.
 pub(super) fn address(name: &str) -> String {
     let place = FILES.iter().position(|(known, ..)| *known == name);
     place.map_or_else(String::new, |place| format!("/assets/{}", NAMES[place]))

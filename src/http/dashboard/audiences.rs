@@ -1,4 +1,5 @@
-//! The uploaded audiences: what they hold, who uploaded them, where they are used. One that nothing needs any more can be deleted.
+//! The uploaded audiences: their rows and columns, who uploaded them, and what uses them. A file that a draft or an active
+//! campaign needs is never deleted.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -14,6 +15,7 @@ use super::super::api::extract::Params;
 use super::super::problem::Problem;
 use super::Dashboard;
 use super::extract::Fields;
+use super::log::just_done;
 use super::new::draft_paths;
 use super::render::{Look, page_of};
 use super::words;
@@ -22,30 +24,30 @@ use crate::campaign::CampaignId;
 use crate::ledger::listing;
 use crate::ledger::{Audit, Campaign, CampaignFilter, Campaigns};
 
-/// How many files are listed.
+/// Maximum number of files in the list.
 const LISTED: usize = 100;
-/// How many campaigns are searched for where a file was used: each one's job is read, and may be long.
+/// Number of recent campaigns that are searched for uses of a file. The job of each is read, and may be long.
 const CAMPAIGNS: usize = 100;
-/// How many audit entries are searched for who uploaded a file.
+/// Number of audit entries that are searched for the upload of a file.
 const ENTRIES: usize = 500;
-/// The largest file whose rows and columns are looked up for the list, in bytes.
+/// Size up to which a file is read for its rows and columns, in bytes.
 const LOOKED_INTO: u64 = 32 << 20;
-/// How many files' rows and columns are remembered.
+/// Maximum number of files in the cache.
 const REMEMBERED: usize = 1_000;
-/// How many columns and campaigns a row names.
+/// Maximum number of columns, and of campaigns, that a row names.
 const NAMED: usize = 5;
 
-/// The rows and columns of files, by path, size and time.
+/// Cache of the rows and columns of files, by path, size and upload time.
 #[derive(Default)]
 pub(super) struct KnownAudiences(Mutex<HashMap<(String, u64, i64), Looked>>);
 
-/// The rows and columns of a file, where it can be read.
+/// Number of rows, and the columns, of a file that can be read.
 type Looked = Option<(u64, Vec<String>)>;
 
 impl KnownAudiences {
     async fn of(&self, dashboard: &Dashboard, file: &AudienceFile) -> Result<Looked, Problem> {
         let context = &dashboard.api.backing()?.context;
-        // What lies in a bucket would have to be fetched.
+        // A file in a bucket would have to be downloaded.
         if file.bytes > LOOKED_INTO || context.audiences.root().and_then(Root::as_folder).is_none() {
             return Ok(None);
         }
@@ -70,9 +72,9 @@ impl KnownAudiences {
 
 #[derive(Default, Deserialize)]
 pub(super) struct ListParams {
-    /// The file that a person wants to delete.
+    /// Path of the file that the person wants to delete.
     delete: Option<String>,
-    /// Whether one was just deleted.
+    /// Present if a file was just deleted.
     deleted: Option<String>,
 }
 
@@ -128,13 +130,12 @@ pub(super) async fn list(
         rows,
         more => files.len().saturating_sub(LISTED),
         deletes => asked.delete.filter(|path| files.iter().any(|file| file.path == *path)),
-        did => asked.deleted.is_some().then(|| page.acts.iter().find(|act| act.what == "delete" && act.who == *who.name))
-            .flatten().map(|act| words::as_sentence(&act.detail)),
+        did => asked.deleted.and_then(|_| just_done(&page.acts, &who, &["delete"])),
     };
     Ok(page_of(&look, Some(&who), "audiences.html", "Audiences", own))
 }
 
-/// What uses a file.
+/// The campaigns and drafts that use a file.
 #[derive(Default)]
 struct Uses {
     campaigns: Vec<Campaign>,
@@ -142,13 +143,15 @@ struct Uses {
 }
 
 impl Uses {
-    /// Whether something is still to be read from it.
+    /// Returns whether the file will still be read.
     fn need_it(&self) -> bool {
         self.drafts > 0 || self.campaigns.iter().any(|campaign| !campaign.state.is_over())
     }
 }
 
-/// What uses which file: all drafts and the most recent campaigns; where it counts also all that have not ended.
+/// Returns the uses of each file by drafts and recent campaigns.
+///
+/// `with_all_active` adds all campaigns that have not ended.
 async fn uses(dashboard: &Dashboard, with_all_active: bool) -> Result<BTreeMap<String, Uses>, Problem> {
     let ledger = dashboard.api.ledger()?;
     let mut campaigns = listing::page(ledger, &CampaignFilter::default(), None, CAMPAIGNS).await?.campaigns;
@@ -169,7 +172,7 @@ async fn uses(dashboard: &Dashboard, with_all_active: bool) -> Result<BTreeMap<S
     Ok(uses)
 }
 
-/// Deletes a file that nothing needs any more.
+/// Deletes a file that is no longer needed.
 pub(super) async fn delete(
     State(dashboard): State<Dashboard>,
     who: Who,

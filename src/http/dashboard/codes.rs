@@ -1,4 +1,4 @@
-//! What codes mean, and what to do.
+//! The page of failure codes: meaning and remedy of each. It is a view of the table in `campaign::codes`.
 
 use axum::response::Html;
 use minijinja::context;

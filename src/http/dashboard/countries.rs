@@ -1,21 +1,21 @@
-//! The countries of phone numbers, as people call them. Which of them exist, and their calling codes, is the phone library's to
-//! say; here are only their English names (CLDR).
+//! The English names of the countries of phone numbers (CLDR). The phone library decides which countries exist, and their
+//! calling codes.
 
 use std::sync::LazyLock;
 
 use crate::campaign::PhoneParser;
 
-/// A country that can be chosen.
+/// A country to choose.
 #[derive(Clone, Debug, serde::Serialize)]
 pub(super) struct Country {
-    /// The two letters of ISO 3166.
+    /// ISO 3166 code of two letters.
     pub(super) code: &'static str,
     pub(super) name: &'static str,
-    /// The name with the calling code, such as `India (+91)`.
+    /// Name with the calling code, e.g. `India (+91)`.
     title: String,
 }
 
-/// All countries, by name.
+/// Returns all countries, by name.
 pub(super) fn countries() -> &'static [Country] {
     static COUNTRIES: LazyLock<Vec<Country>> = LazyLock::new(|| {
         let country = |(code, name): &(&'static str, &'static str)| {

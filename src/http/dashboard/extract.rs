@@ -1,4 +1,4 @@
-//! What pages take out of a request.
+//! Extractors of the pages. Text from a form is only trimmed: the code that uses a field validates it.
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
@@ -16,7 +16,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Look {
     }
 }
 
-/// A form as it was sent: fields in their order, some of them more than once.
+/// The fields of a submitted form, in their order. A name may occur more than once.
 pub(super) struct Fields(pub(super) Vec<(String, String)>);
 
 impl<S: Send + Sync> FromRequest<S> for Fields {
@@ -26,23 +26,23 @@ impl<S: Send + Sync> FromRequest<S> for Fields {
         let bytes = axum::body::Bytes::from_request(request, state).await;
         let bytes = bytes.map_err(|fault| Problem::new(fault.status(), fault.body_text()))?;
         let pairs = form_urlencoded::parse(&bytes);
-        // Browsers end lines with both characters; a message has one.
+        // Browsers submit line breaks as CR LF; a message has LF.
         Ok(Self(pairs.map(|(name, value)| (name.into_owned(), value.replace("\r\n", "\n"))).collect()))
     }
 }
 
 impl Fields {
-    /// A field's value without spaces around it; empty where there is none.
+    /// Returns a field's trimmed value; empty if the field is missing.
     pub(super) fn get(&self, name: &str) -> &str {
         self.0.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.trim())
     }
 
-    /// The values of a field that may be there more than once.
+    /// Returns all trimmed values of a field.
     pub(super) fn all(&self, name: &str) -> Vec<String> {
         self.0.iter().filter(|(known, _)| known == name).map(|(_, value)| value.trim().to_owned()).collect()
     }
 
-    /// A number as people type it: `18,412`.
+    /// Returns a number, typed with or without separators, e.g. `18,412`.
     pub(super) fn number(&self, name: &str) -> Result<u64, Problem> {
         let digits: String =
             self.get(name).chars().filter(|c| !matches!(c, ',' | ' ' | '.' | '\u{a0}')).collect();

@@ -1,4 +1,4 @@
-//! What a campaign's job says of it. A job never changes, so it is read once.
+//! What the pages show of a campaign's job. A job never changes, so it is read once and cached.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,38 +17,40 @@ use crate::dispatch::Accounts;
 use crate::ledger::{AnyLedger, Campaign, Campaigns};
 use crate::views::check::Rendered;
 
-/// How many campaigns are known at once.
+/// Maximum number of campaigns in the cache.
 const MOST: usize = 2000;
-/// The longest job that is shown, in bytes.
+/// Maximum length of a job that is shown, in bytes.
 const SHOWN: usize = 20_000;
 
-/// What a page needs of a job.
+/// The facts of a job that pages show.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Facts {
-    /// The number that it is sent from.
+    /// Sender number.
     pub(super) from: String,
-    /// Where its people come from.
+    /// Source of the audience: a path, a URL, or a count of recipients in the job.
     audience: String,
-    /// The path of the uploaded file that it is, if it is one.
+    /// Path of the audience file, if it was uploaded.
     #[serde(skip)]
     pub(super) file: Option<String>,
-    /// The campaign's own limit.
+    /// The campaign's own limit, as text.
     limit: Option<String>,
+    /// The campaign's own limit.
     #[serde(skip)]
     own: Option<Rate>,
-    /// The zone of its clock.
+    /// Time zone of the sending hours.
     pub(super) zone: Option<String>,
-    /// The document, without its list of recipients.
+    /// Job document without its list of recipients.
     job: String,
-    /// The message as a phone shows it, with its placeholders, and whether it has any.
+    /// HTML of the message on a phone, with its placeholders.
     #[serde(skip)]
     pub(super) phone: String,
+    /// Whether the message has placeholders.
     #[serde(skip)]
     pub(super) has_placeholders: bool,
-    /// The message of the first recipient, once the audience was read for it; nothing where it is another one by now.
+    /// Message of the first recipient, once the audience has been read; `None` if the audience has changed since.
     #[serde(skip)]
     pub(super) first: OnceCell<Option<Rendered>>,
-    /// The number that it goes to, where there is one alone in the job itself, as in a test.
+    /// The recipient, if the job itself lists a single one, as a test does.
     pub(super) only_recipient: Option<String>,
 }
 
@@ -88,7 +90,7 @@ impl Facts {
         })
     }
 
-    /// How many messages a second may go out at most, by the campaign's limit and its account's.
+    /// Returns the campaign's or its account's limit, the lower one, per second.
     pub(super) fn most(&self, campaign: &Campaign, accounts: &Accounts) -> Option<f64> {
         let account = accounts.get(&campaign.account).ok();
         let theirs = account.and_then(|account| account.limits.rates().messages);
@@ -96,12 +98,12 @@ impl Facts {
     }
 }
 
-/// The facts of the campaigns that were looked at of late.
+/// Cache of the facts of recently viewed campaigns.
 #[derive(Default)]
 pub(super) struct KnownFacts(Mutex<HashMap<CampaignId, Arc<Facts>>>);
 
 impl KnownFacts {
-    /// A campaign's facts.
+    /// Returns a campaign's facts.
     pub(super) async fn of(&self, ledger: &AnyLedger, id: &CampaignId) -> Result<Arc<Facts>, Problem> {
         if let Some(known) = self.0.lock().get(id) {
             return Ok(known.clone());

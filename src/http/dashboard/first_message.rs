@@ -1,4 +1,4 @@
-//! A campaign's message as the phone of its first recipient shows it. The audience is read for it, once for each campaign.
+//! A campaign's message on the phone of its first recipient. The audience is read once per campaign, and never downloaded.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,12 @@ use crate::campaign::{CampaignId, Job};
 use crate::ledger::{Campaign, Campaigns};
 use crate::views::check::{Rendered, first_message};
 
-/// How long a page waits for it. A large audience is read on for the next look.
+/// Maximum time that a page waits for the audience. Reading continues in the background for the next request.
 const WAIT: Duration = Duration::from_secs(2);
 
-/// The message with the values of the first row; with its placeholders, and why, where they can't be known.
+/// Returns the message with the values of the first row.
+///
+/// If they are unknown, it has its placeholders and a note that says why.
 pub(super) async fn shown(dashboard: &Dashboard, campaign: &Campaign, facts: &Arc<Facts>) -> Value {
     let reading = {
         let (dashboard, facts) = (dashboard.clone(), facts.clone());
@@ -38,14 +40,14 @@ pub(super) async fn shown(dashboard: &Dashboard, campaign: &Campaign, facts: &Ar
     context! { phone => facts.phone.clone(), note => facts.has_placeholders.then_some(note) }
 }
 
-/// What it can't be read for may change, and is asked again: that is an error, which nobody sees.
+/// A failure that may pass. It is not cached, so that the next request reads again; no page shows it.
 struct Unread;
 
 async fn read(dashboard: &Dashboard, id: CampaignId, digest: String) -> Result<Option<Rendered>, Unread> {
     let backing = dashboard.api.backing().map_err(|_| Unread)?;
     let stored = backing.ledger.job(&id).await.map_err(|_| Unread)?;
     let job = Job::read(stored.job.as_bytes()).map_err(|_| Unread)?;
-    // What lies elsewhere would have to be fetched.
+    // An audience elsewhere would have to be downloaded.
     let is_list = job.document.pointer("/audience/recipients").is_some();
     let is_file = job.document.pointer("/audience/csv/path").is_some()
         && backing.context.audiences.root().and_then(Root::as_folder).is_some();
@@ -53,7 +55,7 @@ async fn read(dashboard: &Dashboard, id: CampaignId, digest: String) -> Result<O
         return Ok(None);
     }
     let reading = with_prepared(&dashboard.api, job, move |prepared, _| {
-        // Another file of the same name has other people.
+        // The file may have been replaced by another one with the same name.
         if prepared.scan.digest == digest { Ok(first_message(&prepared, id)?) } else { Ok(None) }
     });
     reading.await.map_err(|_| Unread)

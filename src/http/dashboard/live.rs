@@ -1,5 +1,5 @@
-//! What changed on a page, as it changes: server-sent events `part`, each with the name of a place and what
-//! stands there now. Whatever many pages show is made once.
+//! Live updates of pages, as server-sent events `part`: the ID of an element and its new HTML. A part that many pages show is
+//! rendered once. Nothing here changes a campaign.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -19,36 +19,39 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::api::away;
-use super::super::api::extract::{Params, campaign};
+use super::super::api::extract::{Params, campaign as find_campaign};
 use super::super::api::live::{Part, Seen, may_change};
 use super::super::problem::Problem;
 use super::Dashboard;
-use super::campaigns::{self, Material};
+use super::campaign::{self, Material};
+use super::campaigns;
 use super::render::part;
 use crate::campaign::CampaignId;
 use crate::ledger::CampaignFilter;
 use crate::ledger::listing;
 
-/// A page that is changed more often than this is restless.
+/// Minimum interval between two updates of a campaign.
 const REST: Duration = Duration::from_secs(2);
-/// How often it is looked whether the ledger is away while there is no news.
+/// Interval between health checks of the ledger while no event is sent.
 const LOOK: Duration = Duration::from_secs(1);
-/// After so many looks without news a line is sent all the same, so that nobody in between closes the
-/// connection.
+/// Number of health checks without an event after which a comment is sent, so that proxies keep the connection open.
 const ALIVE: u8 = 15;
-/// How often it is looked for new campaigns.
+/// Interval between checks for new campaigns.
 const LOOK_FOR_NEW: Duration = Duration::from_secs(5);
-/// The most campaigns that one page follows.
+/// Maximum number of campaigns that a page follows.
 const MOST: usize = 50;
 
-/// An event as it is sent, whoever it is sent to: hundreds of pages may show one campaign.
+/// Returns an event as it is sent.
+///
+/// It is the same for every page, as hundreds may show one campaign.
 fn event(name: &str, html: &str) -> Part {
     let data = json!({ "id": name, "html": html });
     (name.to_owned(), format!("event: part\ndata: {data}\n\n").into())
 }
 
-/// Events as they come, and a sign of life where none do. While the ledger is away they end: the page then
-/// says since when it shows what was, and comes again.
+/// Streams events, with comments in between as a heartbeat.
+///
+/// The stream ends when the ledger becomes unavailable: the page then says since when it is out of date, and reconnects.
 fn answer(dashboard: &Dashboard, events: impl Stream<Item = Bytes> + Send + 'static) -> Response {
     let health = dashboard.health.clone();
     let kept = stream::unfold((Box::pin(events), health), |(mut events, health)| async move {
@@ -66,19 +69,19 @@ fn answer(dashboard: &Dashboard, events: impl Stream<Item = Bytes> + Send + 'sta
     (kind, Body::from_stream(kept.map(Ok::<_, Infallible>))).into_response()
 }
 
-/// The parts of a campaign's page.
+/// Streams the parts of a campaign's page.
 pub(super) async fn parts(
     State(dashboard): State<Dashboard>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let campaign = campaign(&dashboard.api, &id).await?;
+    let campaign = find_campaign(&dashboard.api, &id).await?;
     let receiver = dashboard.api.backing()?.live.follow(&campaign);
     let page = dashboard.clone();
     let told = changes(receiver).then(move |seen| {
         let dashboard = dashboard.clone();
         async move { parts_of(&dashboard, &seen).await }
     });
-    // What a page has already is not sent again.
+    // A part that has not changed is not sent again.
     let mut known: HashMap<String, Bytes> = HashMap::new();
     let news = told.flat_map(move |parts| {
         let mut news = Vec::new();
@@ -97,14 +100,14 @@ async fn parts_of(dashboard: &Dashboard, seen: &Seen) -> Vec<Part> {
     let make = || async {
         let material = Material::gather(dashboard, &seen.campaign).await?;
         let accounts = &dashboard.api.backing()?.context.accounts;
-        let parts = campaigns::parts(&seen.campaign, &material, accounts);
+        let parts = campaign::parts(&seen.campaign, &material, accounts);
         Ok::<_, Problem>(parts.iter().map(|(name, html)| event(name, html)).collect())
     };
-    // Away for a while: the page shows what it knows, and says since when.
+    // While the ledger is unavailable the page keeps what it shows.
     seen.parts.get_or_try_init(make).await.cloned().unwrap_or_default()
 }
 
-/// A campaign whenever it has changed, as long as it may, and not too often.
+/// Streams a campaign after its changes, at most once per `REST`.
 fn changes(mut receiver: watch::Receiver<Arc<Seen>>) -> impl Stream<Item = Arc<Seen>> + Send {
     receiver.mark_changed();
     stream::unfold((receiver, false, true), |(mut receiver, is_still, is_first)| async move {
@@ -123,13 +126,13 @@ fn changes(mut receiver: watch::Receiver<Arc<Seen>>) -> impl Stream<Item = Arc<S
 
 #[derive(Deserialize)]
 pub(super) struct Followed {
-    /// Ids, with commas between them.
+    /// Campaign IDs, separated by commas.
     campaigns: Option<String>,
-    /// The first campaign of the list, where new ones are to be told; no campaign's id where there is none yet.
+    /// ID of the first campaign in the list, if newer ones are to be announced; for an empty list a text that is no ID.
     newest: Option<String>,
 }
 
-/// The rows of some campaigns in the list.
+/// Streams the rows of the listed campaigns.
 pub(super) async fn rows(
     State(dashboard): State<Dashboard>,
     Params(asked): Params<Followed>,
@@ -147,7 +150,7 @@ pub(super) async fn rows(
         });
         all.push(told.boxed());
     }
-    // A page with nothing to follow keeps its connection, so that it does not ask again and again.
+    // A page with nothing to follow keeps its connection, so that it does not reconnect again and again.
     let rest = match asked.newest {
         Some(newest) => newer_than(dashboard.clone(), newest).boxed(),
         None => stream::pending::<Bytes>().boxed(),
@@ -155,7 +158,7 @@ pub(super) async fn rows(
     Ok(answer(&dashboard, stream::select(all, rest)))
 }
 
-/// The newest campaign, looked up once for all pages that are open.
+/// Cache of the newest campaign's ID, shared by all open pages.
 #[derive(Default)]
 pub(super) struct KnownNewest(Mutex<Option<(Instant, Option<CampaignId>)>>);
 
@@ -173,7 +176,7 @@ impl KnownNewest {
     }
 }
 
-/// Says once that there is a campaign newer than the first of the list.
+/// Streams one event once there is a campaign newer than the first in the list.
 fn newer_than(dashboard: Dashboard, newest: String) -> impl Stream<Item = Bytes> + Send {
     let found = async move {
         loop {

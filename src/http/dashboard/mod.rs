@@ -1,15 +1,15 @@
-//! The pages for the people who run campaigns, at `/`. They are made here, on the server, and work without a
-//! script; with one they are live. They do what the API does, with the same code, and know nothing that it
-//! does not.
+//! The dashboard: the pages at `/` for people who run campaigns. They are rendered on the server and work without a script; with
+//! it they update live. They call the same code as the API and never do anything that the API cannot do.
 //!
-//! Nothing from outside is trusted: templates escape all of it, and the content security policy allows
-//! neither scripts nor styles but our own.
+//! No input is trusted: templates escape all of it, and the content security policy only allows this server's own scripts and
+//! styles.
 
 mod accounts;
 mod actions;
 mod answers;
 mod assets;
 mod audiences;
+mod campaign;
 mod campaigns;
 mod codes;
 mod countries;
@@ -17,13 +17,16 @@ mod extract;
 mod facts;
 mod first_message;
 mod live;
+mod log;
 mod new;
+mod paging;
 mod phone;
 mod plot;
 mod refused;
 mod render;
 mod results;
 mod session;
+mod skipped;
 mod suppressed;
 mod words;
 
@@ -47,13 +50,13 @@ use facts::KnownFacts;
 use live::KnownNewest;
 use render::{Look, error_page};
 
-/// What a form may hold, in bytes: more is no form of ours.
+/// Size limit of a submitted form without a file, in bytes.
 const FORM: usize = 1 << 20;
-/// Nothing but what this server sends itself, and no code inside a page.
+/// Content security policy: only resources of this server, and no code inside a page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
                       connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// What the pages work on.
+/// The state of the pages.
 #[derive(Clone)]
 pub(super) struct Dashboard {
     api: Api,
@@ -63,12 +66,12 @@ pub(super) struct Dashboard {
     audiences: Arc<KnownAudiences>,
     newest: Arc<KnownNewest>,
     health: Health,
-    /// Whether people come to it by TLS.
+    /// Whether browsers reach it over TLS, so that cookies are marked `Secure`.
     is_secure: bool,
 }
 
 impl Dashboard {
-    /// Whether jobs of other systems come by a queue.
+    /// Returns whether there is a job queue.
     fn has_queue(&self) -> bool {
         self.api.backing().is_ok_and(|backing| backing.context.events.broker.is_some())
     }
@@ -80,7 +83,7 @@ impl FromRef<Dashboard> for Api {
     }
 }
 
-/// The routes of the pages.
+/// Returns the routes of the pages.
 pub fn router(api: Api, access: Access, health: Health, public_url: Option<&Url>) -> Router {
     let is_secure = public_url.is_some_and(|url| url.scheme() == "https");
     let dashboard = Dashboard {
@@ -93,7 +96,7 @@ pub fn router(api: Api, access: Access, health: Health, public_url: Option<&Url>
         health: health.clone(),
         is_secure,
     };
-    // An audience is counted while it is written.
+    // The size of an upload is limited while it is written.
     let uploads = Router::new()
         .route("/new", get(new::begin).merge(post(new::create)))
         .route("/suppressed/import", post(suppressed::import))
@@ -101,7 +104,7 @@ pub fn router(api: Api, access: Access, health: Health, public_url: Option<&Url>
     let pages = Router::new()
         .route("/", get(campaigns::list))
         .route("/live", get(live::rows))
-        .route("/campaigns/{id}", get(campaigns::show))
+        .route("/campaigns/{id}", get(campaign::show))
         .route("/campaigns/{id}/live", get(live::parts))
         .route("/campaigns/{id}/confirm/{what}", get(actions::confirm))
         .route("/campaigns/{id}/do/{what}", post(actions::act))
@@ -121,12 +124,12 @@ pub fn router(api: Api, access: Access, health: Health, public_url: Option<&Url>
         .route("/suppressed/remove", post(suppressed::remove))
         .route("/refused", get(refused::list).merge(post(refused::decide)))
         .route("/codes", get(codes::list))
-        .route("/log", get(campaigns::log))
+        .route("/log", get(log::list))
         .layer(DefaultBodyLimit::max(FORM))
         .merge(uploads)
         .layer(middleware::from_fn_with_state(dashboard.clone(), session::guard))
         .route("/sign-out", post(session::sign_out))
-        // Outside of the guard, which asks the ledger whose session was ended.
+        // Outside the guard, because the guard reads ended sessions from the ledger.
         .layer(middleware::from_fn_with_state(health, in_time));
     Router::new()
         .route("/sign-in", get(session::page).merge(post(session::sign_in)))
@@ -143,10 +146,10 @@ fn is_page(response: &Response) -> bool {
     kind.is_some_and(|kind| kind.starts_with("text/html"))
 }
 
-/// Makes a page of a problem, and says what a browser may do with all of them.
+/// Renders problems as pages, and sets the security and cache headers.
 async fn dressed(State(dashboard): State<Dashboard>, request: Request, next: Next) -> Response {
     let theme = session::theme_of(request.headers());
-    // What was posted can't be asked for again: the way back is the list.
+    // A posted address cannot be requested again: its error page links to the list.
     let address = match *request.method() {
         Method::GET | Method::HEAD => request.uri().path_and_query().map_or("/", |address| address.as_str()),
         _ => "/",
@@ -158,14 +161,14 @@ async fn dressed(State(dashboard): State<Dashboard>, request: Request, next: Nex
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         response = error_page(&problem, &look);
     } else if response.status().is_client_error() && !is_page(&response) {
-        // An address, a query or a form that is none of ours.
+        // An extractor refused the address, the query or the form.
         response = error_page(&Problem::new(response.status(), "check the address"), &look);
     }
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
-    // The answer to a form is kept for the way back to it: without it the browser would have to send the form again.
+    // The response to a form is cached for the Back button: otherwise the browser would submit the form again.
     let kept = if is_posted { "private, no-cache" } else { "no-store" };
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static(kept));
     response.into_response()

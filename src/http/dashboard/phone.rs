@@ -1,16 +1,16 @@
-//! A message as the phone shows it: header, body with its bold and italic words, footer, what can be tapped.
+//! A message as a phone shows it: header, body with bold and italic words, footer, buttons. All of its text is escaped.
 
 use minijinja::{HtmlEscape, Value as Shown, context};
 use serde_json::Value;
 
 use super::render::part;
 
-/// From so many characters on, a phone folds a text.
+/// Number of characters after which a phone folds a text.
 const FOLDED: usize = 700;
-/// The marks of a chat, and what they mean.
+/// The formatting marks of WhatsApp, and their HTML elements.
 const MARKS: [(char, &str); 3] = [('*', "strong"), ('_', "em"), ('~', "s")];
 
-/// The phone with a message in it.
+/// Renders a phone with a message.
 pub(super) fn phone(content: &Value) -> String {
     part("phone.html", bubble(content))
 }
@@ -71,7 +71,7 @@ fn interactive(object: &Value) -> Shown {
     }
 }
 
-/// A template's text is kept by the provider: only its name and what is put into it are known here.
+/// Returns a template's name and variables. Its text is only known to the provider.
 fn template(object: &Value) -> Shown {
     let mut values = Vec::new();
     let mut buttons = Vec::new();
@@ -89,7 +89,7 @@ fn template(object: &Value) -> Shown {
     context! { template => text(object, "/name"), language => text(object, "/language/code"), values, buttons }
 }
 
-/// A text with the marks of a chat made into what they mean, and folded where the phone folds it.
+/// Renders a text with its formatting marks, folded where a phone folds it.
 fn chat(body: &str) -> Shown {
     let is_long = body.chars().count() > FOLDED;
     let shown: String = body.chars().take(FOLDED).collect();
@@ -106,7 +106,9 @@ fn chat(body: &str) -> Shown {
     Shown::from_safe_string(html)
 }
 
-/// Writes a line; a mark counts where a word begins behind it and one ends before its twin.
+/// Renders a line.
+///
+/// A pair of marks counts if a word begins after the first and ends before the second.
 fn marked(line: &str, html: &mut String) {
     let found = line.char_indices().find_map(|(at, c)| {
         let (_, tag) = MARKS.iter().find(|(mark, _)| *mark == c)?;
@@ -142,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_marks_of_a_chat_mean_what_they_do_on_a_phone() {
+    fn formatting_marks_are_rendered_as_on_a_phone() {
         assert_eq!(line("a *bold _and_* word"), "a <strong>bold <em>and</em></strong> word");
         assert_eq!(line("2*3*4 and snake_case_name"), "2*3*4 and snake_case_name");
         assert_eq!(line("* not bold * ~gone~"), "* not bold * <s>gone</s>");
@@ -151,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_message_looks_like_one() {
+    fn a_flow_message_shows_header_body_footer_and_button() {
         let content = json!({ "type": "interactive", "interactive": { "type": "flow",
             "header": { "type": "text", "text": "Book <now>" }, "body": { "text": "Dear *Asha*,\ncome in" },
             "footer": { "text": "Reply STOP" }, "action": { "parameters": { "flow_cta": "Book" } } } });
@@ -165,7 +167,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn nothing_of_a_message_gets_out_of_its_text(body in "[*_~<>&\"' a-zé]{0,60}") {
+        fn a_message_cannot_inject_html(body in "[*_~<>&\"' a-zé]{0,60}") {
             let html = line(&body);
             let plain = ["strong", "em", "s"].iter().fold(html, |html, tag| {
                 html.replace(&format!("<{tag}>"), "").replace(&format!("</{tag}>"), "")

@@ -1,5 +1,5 @@
-//! The picture of messages over time, drawn here: a line of what was settled a second, with the limit as a
-//! second line, axes with their units, and the same numbers as a table for those who can't see it.
+//! The plot of a campaign's rate: settled messages per second over time, with the limit as a second line, axes with units, and
+//! the same numbers as a table for screen readers. Nothing is read here: the points are passed in.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -7,42 +7,44 @@ use serde::Serialize;
 
 use crate::ledger::Point;
 
-/// The size of the picture and the margins around the plot itself, in its own units.
+/// Size of the picture and its margins, in SVG units.
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 200.0;
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 30.0;
 const BOTTOM: f64 = 26.0;
-/// In so many parts the time is cut at the most, and none is shorter than a second: a bucket that refills within a second would
-/// else show a rate above its limit.
+/// Maximum number of parts that the time is divided into.
 const PARTS: f64 = 80.0;
+/// Minimum length of a part, in milliseconds. In a shorter part the limiter's burst would show as a rate above the limit.
 const SHORTEST: f64 = 1000.0;
-/// How many rows the table has at the most.
+/// Approximate maximum number of rows of the table.
 const ROWS: usize = 12;
 
-/// A picture, ready for its template.
+/// A plot, for its template.
 #[derive(Debug, Serialize)]
 pub(super) struct Plot {
     width: f64,
     height: f64,
-    /// The points of the line, and the area below it.
+    /// SVG points of the line, and of the area below it.
     line: String,
     area: String,
-    /// Where the limit lies, and what it is.
+    /// Height and caption of the limit.
     limit: Option<(f64, String)>,
-    /// The marks of the axes: where, and what they show; a time also as a program reads it.
+    /// Marks of the time axis.
     across: Vec<Mark>,
+    /// Marks of the rate axis: height and caption.
     up: Vec<(f64, String)>,
-    /// What of a time its marks show: `day`, `minute` or `second`.
+    /// Precision of the times: `day`, `minute` or `second`.
     precision: &'static str,
-    /// The zone of the marks, by its name.
+    /// Name of the time zone of the marks.
     zone: String,
     left: f64,
     right: f64,
     bottom: f64,
-    /// Show as table: the time, messages a second, and all up to then.
+    /// Rows of the table: time, messages per second, and messages settled in total.
     rows: Vec<(String, String, u64)>,
+    /// Highest rate.
     most: String,
 }
 
@@ -51,17 +53,18 @@ pub(super) struct Plot {
 struct Mark {
     x: f64,
     text: String,
+    /// The time in RFC 3339.
     at: String,
 }
 
-/// Messages a second between two moments, in milliseconds since the first point.
+/// A part of the time. Times are in milliseconds since the first point, the rate is in messages per second.
 struct Slice {
     from: f64,
     to: f64,
     rate: f64,
 }
 
-/// Draws points, with times in a zone; nothing of less than a second.
+/// Plots points, with times in a zone. Returns `None` for less than a second.
 pub(super) fn plot(points: &[Point], limit: Option<f64>, zone: &TimeZone) -> Option<Plot> {
     let (first, last) = (points.first()?, points.last()?);
     let whole = (last.at - first.at) as f64;
@@ -73,7 +76,7 @@ pub(super) fn plot(points: &[Point], limit: Option<f64>, zone: &TimeZone) -> Opt
         settle_earlier(&mut slices, limit);
     }
     let most = slices.iter().map(|slice| slice.rate).fold(0.0, f64::max);
-    // A limit far above what happens would press the line flat: then it is said in words alone.
+    // A limit far above the rate would flatten the line: then only the caption mentions it.
     let shown = limit.filter(|limit| *limit <= most * 4.0);
     let top = round_up(most.max(shown.unwrap_or_default()).max(1.0) * 1.05);
     let x = |at: f64| LEFT + at / whole * (WIDTH - LEFT - RIGHT);
@@ -125,7 +128,7 @@ pub(super) fn plot(points: &[Point], limit: Option<f64>, zone: &TimeZone) -> Opt
     })
 }
 
-/// The rate between points, over parts of the time that are wide enough.
+/// Returns the rates between points, over parts of at least the minimum length.
 fn slices(points: &[Point], begin: i64, whole: f64) -> Vec<Slice> {
     let narrowest = (whole / PARTS).max(SHORTEST);
     let mut ends = vec![points[0]];
@@ -134,7 +137,7 @@ fn slices(points: &[Point], begin: i64, whole: f64) -> Vec<Slice> {
             ends.push(*to);
         }
     }
-    // What is left at the end is too short to be a part of its own.
+    // A rest that is too short for a part of its own extends the last part.
     let last = points[points.len() - 1];
     match ends.len() {
         1 => ends.push(last),
@@ -149,11 +152,13 @@ fn slices(points: &[Point], begin: i64, whole: f64) -> Vec<Slice> {
     ends.windows(2).filter_map(slice).collect()
 }
 
-/// How long before it is recorded a message may have been sent, in milliseconds.
+/// Maximum time between sending and recording a message, in milliseconds.
 const RECORDED_LATE: f64 = 30_000.0;
 
-/// Moves what a part has above the limit to the parts just before it that are below: more cannot have been sent in it, so the
-/// answers came late. What finds no room there stays, such as a burst at the start, or the rate of an earlier limit.
+/// Moves the excess of a part over the limit to preceding parts below it.
+///
+/// No more than the limit can have been sent in the part, so the responses came late. An excess without room before it stays, such
+/// as a burst at the start or the rate of an earlier limit.
 fn settle_earlier(slices: &mut [Slice], limit: f64) {
     for late in (1..slices.len()).rev() {
         let (width, from) = (slices[late].to - slices[late].from, slices[late].from);
@@ -168,7 +173,7 @@ fn settle_earlier(slices: &mut [Slice], limit: f64) {
     }
 }
 
-/// The next number that people count in: 1, 2, 5, 10, 20, 50 and so on.
+/// Rounds up to a number that suits an axis, e.g. 1, 2, 5, 10, 20, 50.
 fn round_up(number: f64) -> f64 {
     let unit = 10.0_f64.powf(number.log10().floor());
     [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0]
@@ -214,8 +219,8 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_come_late_are_no_rate_above_the_limit() {
-        // Sixty a second; those of the fifth second are recorded in the sixth, and the first has the burst.
+    fn late_responses_do_not_show_a_rate_above_the_limit() {
+        // 60 per second; those of the fifth second are recorded in the sixth, and the first second has the burst.
         let settled = [0, 120, 180, 240, 300, 300, 420, 480];
         let each: Vec<_> = (0..).zip(settled).map(|(second, settled)| (second * 1000, settled)).collect();
         let mut slices = slices(&points(&each), 0, 7000.0);
@@ -225,15 +230,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_picture_is_none() {
+    fn too_few_points_are_not_plotted() {
         for each in [&[][..], &[(5, 1)], &[(5, 1), (5, 2)], &[(0, 1), (999, 80)]] {
             assert!(plot(&points(each), None, &TimeZone::UTC).is_none(), "{each:?}");
         }
     }
 
     #[test]
-    fn no_part_is_shorter_than_a_second_and_no_label_is_there_twice() {
-        // Eighty messages in a burst, then eighty a second, told every 100 ms.
+    fn parts_last_at_least_a_second_and_labels_are_unique() {
+        // A burst of 80 messages, then 80 per second, recorded every 100 ms.
         let each: Vec<_> = (0..=25).map(|tenth: i64| (tenth * 100, (tenth / 10) as u64 * 80)).collect();
         let plot = plot(&points(&each), Some(80.0), &TimeZone::get("Asia/Kolkata").unwrap()).unwrap();
         assert_eq!(
@@ -250,7 +255,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_points_make_it_panic(each in proptest::collection::vec((0..1_000_000_i64, 0..1_000_000_u64), 0..300), limit in proptest::option::of(0.0..1e6)) {
+        fn plotting_never_panics(each in proptest::collection::vec((0..1_000_000_i64, 0..1_000_000_u64), 0..300), limit in proptest::option::of(0.0..1e6)) {
             let mut each = each;
             each.sort_unstable();
             let _ = plot(&points(&each), limit, &TimeZone::UTC);

@@ -1,4 +1,5 @@
-//! Refused jobs: why, and a person's decision about each.
+//! Refused jobs: the dead-letter queue of jobs, with the reason of each. An operator requeues or discards them; nothing here does
+//! so automatically.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,18 +13,18 @@ use super::super::api::extract::{Params, finish};
 use super::super::problem::Problem;
 use super::Dashboard;
 use super::extract::Fields;
+use super::log::just_done;
 use super::render::{Look, page_of};
-use super::words::as_sentence;
 use crate::campaign::{counted, visible_lines};
 use crate::dispatch::DispatchError;
 use crate::ledger::{Act, Audit};
 use crate::queue::{Buried, DeadAction};
 
-/// How many are listed.
+/// Maximum number of jobs in the list.
 const LISTED: usize = 100;
-/// How many audit entries are searched for what was just done.
+/// Number of audit entries that are searched for the action that was just done.
 const ACTS: usize = 50;
-/// How much of a job is shown, in characters.
+/// Maximum length of a job that is shown, in characters.
 const SHOWN: usize = 4000;
 
 #[derive(Default, serde::Deserialize)]
@@ -53,11 +54,7 @@ pub(super) async fn list(
         context! { digest => job.digest(), id, bytes => job.data.len(), problems, is_cut => text.len() > shown.len(), job => shown }
     };
     let page = backing.ledger.acts(None, None, ACTS).await?;
-    let latest = page
-        .acts
-        .iter()
-        .find(|act| matches!(act.what.as_str(), "requeue" | "discard") && act.who == *who.name);
-    let did = latest.filter(|_| asked.done.is_some()).map(|act| as_sentence(&act.detail));
+    let did = asked.done.and_then(|_| just_done(&page.acts, &who, &["requeue", "discard"]));
     let own = context! {
         has_broker => true,
         jobs => buried.iter().map(job).collect::<Vec<_>>(),
@@ -67,7 +64,7 @@ pub(super) async fn list(
     Ok(page_of(&look, Some(&who), "refused.html", "Refused jobs", own))
 }
 
-/// Requeues a job, or deletes it.
+/// Requeues or discards a job.
 pub(super) async fn decide(
     State(dashboard): State<Dashboard>,
     who: Who,
@@ -83,7 +80,7 @@ pub(super) async fn decide(
     };
     let (wanted, ledger) = (fields.get("job").to_owned(), backing.ledger.clone());
     let done = finish(async move {
-        // Of several that are the same, one: each is listed.
+        // Equal jobs are listed one by one, so only one of them is taken.
         let is_found = AtomicBool::new(false);
         let is_wanted = |_, job: &Buried| job.digest() == wanted && !is_found.swap(true, Ordering::Relaxed);
         let done = broker.unbury(what, is_wanted).await.map_err(DispatchError::from)?;

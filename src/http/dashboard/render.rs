@@ -1,4 +1,5 @@
-//! Templates: compiled in, read once, and everything that is put into them escaped.
+//! Renders pages from the templates, which are compiled in. Templates escape every value; only HTML that was rendered here is
+//! inserted unescaped.
 
 use std::sync::LazyLock;
 
@@ -15,7 +16,7 @@ use super::words::{self, about};
 use crate::campaign::problem::place;
 use crate::campaign::thousands;
 
-/// A template by its name.
+/// Lists templates by name with their source.
 macro_rules! templates {
     ($($name:literal),+ $(,)?) => {
         [$(($name, include_str!(concat!("templates/", $name)))),+]
@@ -66,22 +67,24 @@ static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     environment.add_filter("with_times", |text: &str| Value::from_safe_string(with_times(text)));
     environment.add_function("asset", |name: &str| assets::address(name));
     for (name, source) in TEMPLATES {
-        // A test renders all of them.
+        // A test loads every template.
         if let Err(fault) = environment.add_template(name, source) {
-            tracing::error!("the template {name}: {fault:#}");
+            tracing::error!(template = name, error = format!("{fault:#}"), "template not loaded");
         }
     }
     environment
 });
 
-/// A time that the page's script shows in the zone of whoever reads it; without it in UTC.
+/// Renders a time in UTC. The page's script changes it to the reader's zone.
 fn time(at: &str) -> String {
     let Ok(at) = at.parse::<Timestamp>() else { return String::new() };
     let plain = at.strftime("%-d %B %Y, %H:%M UTC");
     format!("<time datetime=\"{at:.0}\">{plain}</time>")
 }
 
-/// A time on a campaign's own clock; the page's script adds the reader's where it differs.
+/// Renders a time in a campaign's zone.
+///
+/// The page's script adds the reader's time if it differs.
 pub(super) fn clock(at: Timestamp, zone: &TimeZone) -> Value {
     let shown = at.to_zoned(zone.clone());
     let year = if shown.year() == Timestamp::now().to_zoned(zone.clone()).year() { "" } else { " %Y" };
@@ -91,7 +94,7 @@ pub(super) fn clock(at: Timestamp, zone: &TimeZone) -> Value {
     Value::from_safe_string(format!("<time datetime=\"{at:.0}\" data-zone=\"{name}\">{text}</time>"))
 }
 
-/// A text with the times in it made into such as the page's script shows in the reader's zone.
+/// Renders a text with its times, so that the script can change their zone.
 fn with_times(text: &str) -> String {
     let mut html = String::new();
     for (nth, word) in text.split(' ').enumerate() {
@@ -107,34 +110,34 @@ fn with_times(text: &str) -> String {
     html
 }
 
-/// How a page is looked at.
+/// How a browser views a page.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Look {
-    /// `light`, `dark`, or nothing: as the system has it.
+    /// `light`, `dark`, or empty for the system's theme.
     pub(super) theme: &'static str,
-    /// Whether there is a session that can be ended.
+    /// Whether the person has a session to sign out of.
     pub(super) is_signed_in: bool,
-    /// The address of the page: its path and query.
+    /// Path and query of the page.
     pub(super) address: String,
-    /// Whether there is a job queue, so that jobs of other systems may be refused.
+    /// Whether there is a job queue, and with it a page of refused jobs.
     pub(super) has_queue: bool,
 }
 
-/// A document as a value of a template.
+/// Converts a document to a template's value.
 pub(super) fn serialized(document: impl serde::Serialize) -> Value {
     Value::from(minijinja::value::Serde(document))
 }
 
-/// Renders a template alone.
+/// Renders a template without the frame of a page.
 pub(super) fn part(template: &str, context: Value) -> String {
     let rendered = ENVIRONMENT.get_template(template).and_then(|template| template.render(context));
     rendered.unwrap_or_else(|fault| {
-        tracing::error!("the template {template}: {fault}");
+        tracing::error!(template, error = %fault, "template not rendered");
         "This part of the page could not be made; the worker's log says why.".into()
     })
 }
 
-/// A whole page.
+/// Renders a whole page.
 pub(super) fn page_of(
     look: &Look,
     who: Option<&Who>,
@@ -157,7 +160,12 @@ pub(super) fn page_of(
     Html(part(template, context! { ..own, ..frame }))
 }
 
-/// What went wrong, as a page.
+/// Returns a page with status 422, for refused input.
+pub(super) fn unprocessable(page: Html<String>) -> Response {
+    (StatusCode::UNPROCESSABLE_ENTITY, page).into_response()
+}
+
+/// Renders a problem as a page.
 pub(super) fn error_page(problem: &Problem, look: &Look) -> Response {
     let status = problem.status();
     let title = match status {
@@ -193,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_a_time_for_programs_and_people() {
+    fn a_time_is_readable_for_scripts_and_people() {
         let shown = time("2026-11-01T09:05:00.123Z");
         assert_eq!(shown, "<time datetime=\"2026-11-01T09:05:00Z\">1 November 2026, 09:05 UTC</time>");
         assert_eq!(time("<b>"), "");

@@ -1,4 +1,4 @@
-//! The results of a campaign as a file: its audience with what became of each row.
+//! The results of a campaign as a file: its audience, with the outcome of each row. The file is streamed and never stored.
 
 use std::fs::File;
 
@@ -26,30 +26,33 @@ use crate::ledger::{report_page, response_page};
 use crate::views::responses;
 use crate::views::results::{self, Format, Only, Part, SHEET_ROWS};
 
-/// How many parts of the ledger are read ahead of the audience.
+/// Number of parts of the ledger that are read ahead of the audience.
 const AHEAD: usize = 2;
-/// How many results are written at once. Each keeps a thread while the ledger, which may need one of its own, is read.
+/// Limits how many result files are written at once. Each occupies a thread while it waits for the ledger, which may need threads
+/// of its own.
 static WRITERS: Semaphore = Semaphore::const_new(2);
 
 #[derive(Deserialize)]
 pub(super) struct ResultsParams {
-    /// Only rows whose message is in this state.
+    /// Message state of the rows to include.
     state: Option<MessageState>,
-    /// Only rows whose message is in this delivery state.
+    /// Delivery state of the rows to include.
     delivery: Option<Delivery>,
-    /// The reader's time zone, for a campaign without sending hours of its own.
+    /// The reader's time zone, for a campaign without sending hours.
     zone: Option<String>,
 }
 
 impl ResultsParams {
-    /// The zone of the times in a workbook: that of the campaign's sending hours, else the reader's, else UTC.
+    /// Returns the time zone of a workbook.
+    ///
+    /// It is that of the campaign's sending hours, else the reader's, else UTC.
     fn zone(&self, job: &Job) -> TimeZone {
         let own = job.schedule.timezone().cloned();
         let readers = || TimeZone::get(self.zone.as_deref()?).ok();
         own.or_else(readers).unwrap_or(TimeZone::UTC)
     }
 
-    /// What tells the file from one of all rows.
+    /// Returns the suffix of the file name, which names the filters.
     fn suffix(&self) -> String {
         let words =
             [self.state.map(|state| state.to_string()), self.delivery.map(|state| state.as_str().into())];
@@ -73,7 +76,9 @@ pub(super) async fn xlsx(
     file(&dashboard, &id, &asked.0, true).await
 }
 
-/// An answer that begins once the audience is known to be the one that was sent to. Its body breaks off when the rest fails.
+/// Returns the file, once the audience is known to be unchanged.
+///
+/// The body is cut off if a later step fails.
 async fn file(
     dashboard: &Dashboard,
     id: &str,
@@ -88,7 +93,7 @@ async fn file(
         Job::read(job.as_bytes()).map_err(|_| Problem::not_found("the campaign's job can't be read"))?;
     let audiences = backing.context.audiences.clone();
     let format = if is_workbook { Format::Xlsx(asked.zone(&job)) } else { Format::Csv };
-    // The others wait. It is held until the file is written, also where nobody waits for that any more.
+    // The permit is held until the file is written, also after the reader has disconnected.
     let permit = WRITERS.acquire().await.map_err(|error| Problem::away(error.to_string()))?;
     let opened = tokio::task::spawn_blocking(move || {
         let (source, settings, scan) = scan_audience(&job, &audiences)?;
@@ -101,7 +106,7 @@ async fn file(
     let (parts, received) = mpsc::channel(AHEAD);
     let (id, only) = (campaign.id.clone(), Only { state: asked.state, delivery: asked.delivery });
     let written = async move {
-        // Ends with a reader who goes away, and the writing with it.
+        // Reading is aborted when the reader disconnects, and that ends the writing.
         let read = AbortOnDropHandle::new(tokio::spawn(read(ledger, id, parts)));
         let file = tempfile::tempfile()?;
         let write = move || {
@@ -118,7 +123,7 @@ async fn file(
     } else {
         ("text/csv; charset=utf-8", "csv")
     };
-    // An id has no character that would have to be escaped there.
+    // A campaign ID has no character that needs escaping in a header.
     let name = format!("attachment; filename=\"{}-results{}.{ending}\"", campaign.id, asked.suffix());
     let headers = [(header::CONTENT_TYPE, media_type.to_owned()), (header::CONTENT_DISPOSITION, name)];
     Ok((headers, Body::from_stream(body.try_flatten().boxed())).into_response())
@@ -140,13 +145,15 @@ fn check(campaign: &Campaign, scan: &Scan, is_workbook: bool) -> Result<(), Prob
     Ok(())
 }
 
-/// Hands the report and the answers of a campaign over, a part at a time. Ends early where nobody takes them any more.
+/// Sends the report and the answers of a campaign in parts.
+///
+/// Ends early if the receiver is gone.
 async fn read(ledger: AnyLedger, id: CampaignId, parts: Sender<Part>) -> Result<(), LedgerError> {
     let (mut report, mut answers) = (Some(Cursor::default()), Some(0));
     while let Some(from) = report {
         let page = report_page(&ledger, &id, from).await?;
         let mut part = Part { lines: page.lines, responses: Vec::new(), is_last: page.next.is_none() };
-        // An answer is there no later than the line of its message.
+        // Answers are sent no later than the report line of their message.
         let last = part.lines.iter().filter_map(|line| line.batch).max();
         while let Some(from) = answers.filter(|from| last.is_some_and(|last| *from <= last)) {
             let page = response_page(&ledger, &id, from).await?;

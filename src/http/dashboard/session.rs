@@ -1,8 +1,7 @@
-//! Who looks at the pages: people who signed in with a token, and without any tokens the people at this
-//! machine.
+//! Sessions of the pages: people sign in with a token. Without configured tokens only people on this machine have access.
 //!
-//! A session is a cookie that says whose it is and when it ends, sealed with a key that is made from the token:
-//! every worker knows it, none keeps it, and it ends with the token. The ledger keeps those that were ended before.
+//! A session is a cookie with its owner and its end, sealed with a key derived from the token. Every worker can verify it, no
+//! worker stores it, and removing the token ends it. The ledger only stores sessions that were signed out of.
 
 use axum::Form;
 use axum::extract::{ConnectInfo, Query, Request, State};
@@ -23,19 +22,19 @@ use crate::ledger::Sessions as _;
 
 const COOKIE: &str = "flowcast_session";
 const THEME: &str = "flowcast_theme";
-/// How long a session lasts: a long working day.
+/// Lifetime of a session, in seconds: a long working day.
 const LASTS: i64 = 12 * 3600;
-/// Who tries tokens waits after each.
+/// Delay after a wrong token, which slows down guessing.
 const AFTER_A_WRONG_ONE: Duration = Duration::from_millis(500);
 
-/// A cookie's value.
+/// Returns a cookie's value.
 fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.find(|(known, _)| *known == name).map(|(_, value)| value)
 }
 
-/// How the pages look to whoever asks: `light`, `dark`, or as the system has it.
+/// Returns the browser's theme: `light`, `dark`, or empty for the system's.
 pub(super) fn theme_of(headers: &HeaderMap) -> &'static str {
     match cookie(headers, THEME) {
         Some("dark") => "dark",
@@ -44,7 +43,7 @@ pub(super) fn theme_of(headers: &HeaderMap) -> &'static str {
     }
 }
 
-/// Lets those through who may look, and of them operators who act.
+/// Lets viewers read and operators act; redirects all others to the sign-in page.
 pub(super) async fn guard(
     State(dashboard): State<Dashboard>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -97,9 +96,9 @@ fn sign_in_address(back: &str) -> String {
     format!("/sign-in?{query}")
 }
 
-/// A path of ours, and nothing that leads elsewhere.
+/// Returns the path if it leads to this server, else `/`.
 fn own_path(path: &str) -> &str {
-    // Resolved as a browser does: it leaves out tabs and line breaks, and reads a backslash as a slash.
+    // Resolved as a browser does: it ignores tabs and line breaks, and reads a backslash as a slash.
     let resolves = |own: &str| {
         let own = url::Url::parse(own).ok()?;
         let there = own.join(path).ok()?;
@@ -118,7 +117,7 @@ pub(super) struct WayBack {
     next: String,
 }
 
-/// Asks for a token.
+/// Shows the sign-in page.
 pub(super) async fn page(
     State(dashboard): State<Dashboard>,
     Query(asked): Query<WayBack>,
@@ -145,7 +144,7 @@ pub(super) struct SignIn {
     next: String,
 }
 
-/// Begins a session.
+/// Signs a person in with a token.
 pub(super) async fn sign_in(
     State(dashboard): State<Dashboard>,
     headers: HeaderMap,
@@ -168,13 +167,15 @@ pub(super) async fn sign_in(
     (set_cookie(COOKIE, &value, LASTS, dashboard.is_secure), Redirect::to(next)).into_response()
 }
 
-/// Whether somebody has signed out of a session: a copy of its cookie opens nothing any more, at no worker.
+/// Returns whether a session was signed out of.
+///
+/// Copies of its cookie are then rejected by every worker.
 async fn was_ended(dashboard: &Dashboard, session: &Session) -> Result<bool, Problem> {
     let ledger = dashboard.api.ledger()?;
     Ok(ledger.is_session_ended(&session.digest).await?)
 }
 
-/// Ends a session, wherever its cookie was copied to.
+/// Signs a person out, also where the cookie was copied to.
 pub(super) async fn sign_out(State(dashboard): State<Dashboard>, headers: HeaderMap) -> Response {
     if comes_from_elsewhere(&headers) {
         return refused("comes from a page of another site");
@@ -187,7 +188,7 @@ pub(super) async fn sign_out(State(dashboard): State<Dashboard>, headers: Header
             ledger.end_session(&session.digest, ends).await?;
             Ok::<_, Problem>(())
         };
-        // Half of signing out would be taken for all of it.
+        // Only removing the cookie would look like signing out while copies of it stay valid.
         if let Err(problem) = ended.await {
             return problem.into_response();
         }
@@ -203,7 +204,7 @@ pub(super) struct Theme {
     next: String,
 }
 
-/// Changes how the pages look.
+/// Stores the theme in a cookie.
 pub(super) async fn theme(State(dashboard): State<Dashboard>, Form(asked): Form<Theme>) -> Response {
     let theme = match asked.theme.as_str() {
         "dark" => "dark",
@@ -231,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_way_back_leads_to_a_page_of_ours_alone() {
+    fn a_redirect_never_leads_to_another_site() {
         for own in ["/", "/campaigns/a?x=1"] {
             assert_eq!(own_path(own), own);
         }

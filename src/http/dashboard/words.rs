@@ -1,4 +1,5 @@
-//! Numbers, spans and states as the pages say them.
+//! The words of the pages: numbers, durations and states of campaigns as sentences. Decides nothing: it reads typed states and
+//! reasons.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use crate::campaign::{CampaignState, Reason, SkipReason, counted, thousands, vis
 use crate::ledger::{Act, Campaign, OpenBreaker};
 use crate::views::status::eta;
 
-/// A span as people say it: `about 12 minutes`.
+/// Returns a rounded duration, e.g. `about 12 minutes`.
 pub(super) fn about(seconds: u64) -> String {
     let (number, unit) = match seconds {
         0..10 => return "a few seconds".into(),
@@ -20,7 +21,7 @@ pub(super) fn about(seconds: u64) -> String {
     format!("about {}", counted(number, unit))
 }
 
-/// A share of a whole, to a tenth below 10% and above 99%, where that says more.
+/// Returns a share in percent, with one decimal below 10% and above 99%.
 pub(super) fn percent(part: u64, whole: u64) -> String {
     if whole == 0 {
         return "–".into();
@@ -36,7 +37,7 @@ pub(super) fn percent(part: u64, whole: u64) -> String {
     }
 }
 
-/// The size of a file.
+/// Returns the size of a file with its unit.
 pub(super) fn bytes(size: u64) -> String {
     match size {
         0..1000 => counted(size, "byte"),
@@ -45,17 +46,19 @@ pub(super) fn bytes(size: u64) -> String {
     }
 }
 
-/// How long ago something was.
+/// Returns the seconds since a time.
 pub(super) fn age(at: Timestamp) -> u64 {
     u64::try_from(Timestamp::now().duration_since(at).as_secs()).unwrap_or_default()
 }
 
-/// A measured rate, never above the limit: what is measured comes in bursts, as the answers do.
+/// Caps a measured rate at the limit.
+///
+/// Responses arrive in bursts, so the measured rate may exceed it.
 pub(super) fn within(rate: f64, most: Option<f64>) -> f64 {
     most.map_or(rate, |most| rate.min(most))
 }
 
-/// A rate: `48/s`, `0.5/s`.
+/// Returns a rate, e.g. `48/s` or `0.5/s`.
 pub(super) fn rate(per_second: f64) -> String {
     if per_second >= 10.0 || per_second.fract() == 0.0 {
         format!("{}/s", thousands(per_second.round() as u64))
@@ -64,68 +67,73 @@ pub(super) fn rate(per_second: f64) -> String {
     }
 }
 
-/// How many rows a campaign has, also while they are not planned yet.
+/// Returns the number of rows of a campaign, including those not planned yet.
 pub(super) fn rows(campaign: &Campaign) -> u64 {
     if campaign.planned { campaign.counts.total } else { campaign.rows.max(campaign.counts.total) }
 }
 
-/// How many rows are skipped for what they are.
+/// Returns the number of rows skipped because of their content.
 pub(super) fn skipped(campaign: &Campaign) -> u64 {
     campaign.counts.skipped.saturating_sub(ended_before(campaign))
 }
 
-/// How many rows are counted as skipped because the campaign ended before they were sent.
+/// Returns the number of rows skipped because the campaign ended first.
 fn ended_before(campaign: &Campaign) -> u64 {
     let count = |reason: SkipReason| campaign.skipped.get(reason.as_str()).copied().unwrap_or_default();
     count(SkipReason::Expired) + count(SkipReason::Cancelled)
 }
 
-/// How many people a campaign goes to: its rows without those that are skipped for what they are.
+/// Returns the number of recipients.
+///
+/// These are the rows without those skipped because of their content.
 pub(super) fn people(campaign: &Campaign) -> u64 {
     rows(campaign).saturating_sub(skipped(campaign))
 }
 
-/// How many of them nothing has been done for yet.
+/// Returns the number of recipients whose message is still pending.
 pub(super) fn unsent(campaign: &Campaign) -> u64 {
     let counts = &campaign.counts;
     let unplanned = rows(campaign).saturating_sub(counts.total);
     unplanned + counts.pending
 }
 
-/// How many of them nothing is sent to any more, because the campaign ended before. With those that wait, those that are being
-/// sent and those that are settled they are all people.
+/// Returns the number of recipients who get nothing because the campaign ended.
+///
+/// Together with pending, in-flight and settled messages they are all recipients.
 pub(super) fn not_sent(campaign: &Campaign) -> u64 {
     ended_before(campaign) + if campaign.state.is_over() { unsent(campaign) } else { 0 }
 }
 
-/// What of a campaign is settled, in thousandths: a picture needs no more.
+/// Returns the settled share of a campaign, in thousandths.
 pub(super) fn progress(campaign: &Campaign) -> u64 {
     let counts = &campaign.counts;
     let settled = (counts.total - counts.open()).saturating_sub(skipped(campaign));
     (settled * 1000).checked_div(people(campaign)).unwrap_or_default()
 }
 
-/// A text of others on one line, with nothing in it that hides or turns what follows.
+/// Returns text from outside on one line, with nothing that hides the rest.
 pub(super) fn plain(text: &str) -> String {
     visible(text).into_owned()
 }
 
-/// What people call a campaign.
+/// Returns a campaign's name, or its ID if it has none.
 pub(super) fn name(campaign: &Campaign) -> String {
     let named = campaign.name.as_deref().filter(|name| !name.trim().is_empty());
     plain(named.unwrap_or(campaign.id.as_str()))
 }
 
-/// What is known of a campaign beside itself.
+/// Facts about a campaign from outside its record.
 #[derive(Default)]
 pub(super) struct Known<'k> {
-    /// Its limit, in messages per second.
+    /// Limit, in messages per second.
     pub(super) most: Option<f64>,
-    /// What holds it together with others.
+    /// The open breaker that holds it.
     pub(super) held: Option<&'k OpenBreaker>,
 }
 
-/// What a campaign waits for, or why it is held, as people are told. `most` is its limit, in messages per second.
+/// Returns what a campaign waits for, or why it is on hold.
+///
+/// `most` is its limit, in messages per second.
 pub(super) fn waits_for(reason: &Reason, most: Option<f64>) -> String {
     match reason {
         Reason::Limits { due: None, throttled: None } => match most {
@@ -148,8 +156,9 @@ pub(super) fn waits_for(reason: &Reason, most: Option<f64>) -> String {
     }
 }
 
-/// Returns the state of a campaign in a sentence. `acts` are its audit entries, the newest first, as far as they are known, and
-/// `known` is what else is known of it.
+/// Returns the state of a campaign in a sentence.
+///
+/// `acts` are its known audit entries, the newest first.
 pub(super) fn sentence(campaign: &Campaign, acts: &[Act], known: &Known<'_>) -> String {
     let counts = &campaign.counts;
     let because = |what: &str| match &campaign.reason {
@@ -218,10 +227,10 @@ pub(super) fn sentence(campaign: &Campaign, acts: &[Act], known: &Known<'_>) -> 
     }
 }
 
-/// A text that begins with a capital and ends with a stop.
+/// Returns a text as a sentence: with a capital and a full stop.
 pub(super) fn as_sentence(text: &str) -> String {
     let mut letters = text.trim().trim_end_matches('.').chars();
-    // A file or a field keeps its name.
+    // The name of a file or a field keeps its lower case.
     let is_name = text.split_whitespace().next().is_some_and(|word| word.contains(['.', '_', '/']));
     let upper = |first: char| if is_name { first.into() } else { first.to_uppercase().to_string() };
     let first = letters.next().map(upper).unwrap_or_default();
@@ -230,7 +239,7 @@ pub(super) fn as_sentence(text: &str) -> String {
     format!("{first}{rest}{stop}")
 }
 
-/// A span of hours and minutes for a forecast, exact enough to plan with.
+/// Returns the duration of a forecast, rounded.
 pub(super) fn span(duration: Duration) -> String {
     about(duration.as_secs_f64().ceil() as u64)
 }
@@ -240,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_shares_and_sizes_read_well() {
+    fn durations_shares_and_sizes_have_units() {
         let spans = [3, 42, 89, 90, 725, 5399, 7300, 200_000].map(about);
         let expected = [
             "a few seconds",

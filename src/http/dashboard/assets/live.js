@@ -1,10 +1,10 @@
-// What a page does beyond what it does without a script: it is live, shows times in the zone of whoever reads
-// it, and shows a message while it is written. Nothing here decides anything.
+// Enhancements of the pages: live updates, times in the reader's zone, and a preview while a message is written. Every page
+// works without this script, and nothing is decided here.
 "use strict";
 
 document.documentElement.classList.add("scripted");
 
-// Times stand there in UTC; here they are shown in the reader's own zone.
+// The server renders times in UTC. They are changed to the reader's zone.
 const shown = new Intl.DateTimeFormat(undefined, {
   day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", timeZoneName: "short",
 });
@@ -15,7 +15,7 @@ function showTimes(root, withDates = false) {
     const at = new Date(time.dateTime);
     if (Number.isNaN(at.getTime())) continue;
     if (time.dataset.zone) {
-      // A campaign's own clock stays; the reader's stands behind it where it differs.
+      // A time in a campaign's zone stays, followed by the reader's time if it differs.
       const parts = { year: "numeric", month: "numeric", day: "numeric", hour: "numeric", minute: "numeric" };
       const there = new Intl.DateTimeFormat("en", { ...parts, timeZone: time.dataset.zone }).format(at);
       const here = new Intl.DateTimeFormat("en", parts).format(at);
@@ -29,11 +29,11 @@ function showTimes(root, withDates = false) {
   }
 }
 
-// Paper is read on another day.
+// Printed pages need the date with each time.
 window.addEventListener("beforeprint", () => showTimes(document, true));
 window.addEventListener("afterprint", () => showTimes(document));
 
-// The times below a plot are in the campaign's zone; here in the reader's, as all others on the page.
+// The server renders the times of a plot in the campaign's zone. They are changed to the reader's, like all others.
 const precisions = {
   day: { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" },
   minute: { hour: "2-digit", minute: "2-digit" },
@@ -50,7 +50,7 @@ function showPlotTimes(root) {
   }
 }
 
-// A workbook has its times in the reader's zone, where the campaign has none of its own.
+// A workbook has its times in the reader's zone if the campaign has no sending hours.
 for (const link of document.querySelectorAll("a[href*='/results.xlsx']")) {
   link.search += `${link.search ? "&" : "?"}zone=${encodeURIComponent(Intl.DateTimeFormat().resolvedOptions().timeZone)}`;
 }
@@ -65,7 +65,7 @@ function say(text) {
   connection.textContent = text;
 }
 
-// What somebody points at, or has marked, stays as it is until they go on.
+// An element under the pointer, or with selected text, is updated later.
 const POINTS_FOR = 3000;
 const waits = new Map();
 let pointed = 0;
@@ -90,7 +90,7 @@ function put(part) {
     waits.set(id, part);
     return;
   }
-  // Whoever stands on something in there, or has opened something, stays where they are.
+  // Focus and opened details survive the update.
   const focused = place.contains(document.activeElement) ? document.activeElement : null;
   const way = focused && (focused.getAttribute("href") || focused.closest("form")?.getAttribute("action"));
   const open = [...place.querySelectorAll("details")].map((details) => details.open);
@@ -113,7 +113,7 @@ function follow() {
   source.addEventListener("part", (event) => { lostSince = null; say(""); put(JSON.parse(event.data)); });
   source.addEventListener("error", () => {
     lostSince ??= new Date();
-    // The end of a campaign ends its stream, too: only a silence that lasts is worth a word.
+    // The stream also ends when the campaign ends: only a lasting interruption is reported.
     window.setTimeout(() => {
       if (lostSince) say(`No connection since ${today.format(lostSince)}. What you see is from then; trying again.`);
     }, 3000);
@@ -124,7 +124,7 @@ function follow() {
   });
 }
 
-// A page that nobody sees asks for nothing.
+// A hidden page has no connection.
 document.addEventListener("visibilitychange", () => {
   if (document.hidden && source) {
     source.close();
@@ -135,15 +135,15 @@ document.addEventListener("visibilitychange", () => {
   }
 });
 
-// A choice that changes what is asked for is sent at once where it was made with a pointer. With the keys one moves through
-// the choices, and a button sends it.
+// A select that changes the form submits it at once if it was changed with a pointer. Keyboard users pass through the options, so
+// they submit it with a button.
 let isByPointer = false;
 document.addEventListener("pointerdown", () => { isByPointer = true; }, true);
 document.addEventListener("keydown", () => { isByPointer = false; }, true);
 document.addEventListener("change", (event) => {
   const field = event.target;
   if (field.dataset.click && isByPointer) document.getElementById(field.dataset.click)?.click();
-  // The colours change under what was typed.
+  // The theme changes without a reload, so that typed text is kept.
   if (field.id === "theme") {
     if (field.value) document.documentElement.dataset.theme = field.value;
     else delete document.documentElement.dataset.theme;
@@ -151,7 +151,7 @@ document.addEventListener("change", (event) => {
   }
 });
 
-// A placeholder goes to where the cursor was.
+// A placeholder is inserted at the cursor.
 let lastField = null;
 document.addEventListener("focusin", (event) => {
   if (event.target.matches("form input:not([type]), form textarea")) lastField = event.target;
@@ -166,8 +166,7 @@ document.addEventListener("click", (event) => {
   field.dispatchEvent(new Event("input", { bubbles: true }));
 });
 
-// The phone beside a message, while it is written.
-// A step is left with what was typed in it.
+// Leaving a step saves what was typed in it.
 const typed = document.querySelector("form[data-step]");
 for (const step of typed ? document.querySelectorAll(".steps a") : []) {
   step.addEventListener("click", (event) => {
@@ -179,6 +178,7 @@ for (const step of typed ? document.querySelectorAll(".steps a") : []) {
   });
 }
 
+// The preview of a message is updated while it is written.
 const form = document.querySelector("form[data-preview]");
 if (form) {
   let waiting = 0;
@@ -190,7 +190,7 @@ if (form) {
       const mine = asked;
       const answer = await fetch(form.dataset.preview, { method: "POST", body: new URLSearchParams(new FormData(form)) })
         .catch(() => null);
-      // What can't be shown yet leaves what was shown last.
+      // If the preview fails, the last one stays.
       if (answer?.ok && mine === asked) document.getElementById("phones").innerHTML = await answer.text();
     }, 400);
   });

@@ -1,4 +1,4 @@
-//! A draft: a job that somebody still works on, and what is known of its audience.
+//! A draft: an unfinished job, and what is known of its audience. A draft is never sent: sending submits a job made from it.
 
 use std::collections::BTreeMap;
 
@@ -14,70 +14,73 @@ use super::super::Dashboard;
 use crate::campaign::Job;
 use crate::ledger::{CampaignDrafts, LARGEST_DRAFT, MOST_DRAFTS};
 
-/// How many characters of a campaign's name its id has.
+/// Maximum length of the name's part of a campaign ID, in characters.
 const SLUG: usize = 40;
-/// The most tests that are remembered.
+/// Maximum number of tests in a draft.
 const TESTS: usize = 10;
 
-/// A country in which unreadable numbers would be valid.
+/// A default country that would make unreadable numbers valid.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Suggestion {
-    /// The two letters of ISO 3166.
+    /// ISO 3166 code of two letters.
     pub(super) region: String,
-    /// How many numbers would be valid, of how many that were tried.
+    /// Number of phone numbers that would be valid.
     pub(super) valid: usize,
+    /// Number of phone numbers that were tried.
     pub(super) tried: usize,
-    /// Whether they begin with the country's calling code and only lack the `+`.
+    /// Whether the numbers begin with the country's calling code and only lack the `+`.
     pub(super) is_certain: bool,
 }
 
-/// A draft.
+/// A draft, as it is stored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Draft {
-    /// Its name among the drafts.
+    /// Key of the draft.
     #[serde(skip)]
     pub(super) id: String,
-    /// Who began it.
+    /// Name of the person who changed it last.
     pub(super) by: String,
-    /// When it was last changed.
+    /// Time of the last change.
     pub(super) updated_at: Timestamp,
-    /// The job so far.
+    /// The unfinished job.
     pub(super) job: Value,
-    /// What was typed for messages of other kinds, by kind; of what is written by hand its text.
+    /// Messages of other kinds that were typed before, by kind; for JSON its text.
     #[serde(default)]
     pub(super) other_messages: BTreeMap<String, Value>,
-    /// The audience's columns.
+    /// Columns of the audience.
     pub(super) columns: Vec<String>,
-    /// How many rows it has, and how many people that are.
+    /// Number of rows.
     pub(super) rows: u64,
+    /// Number of recipients.
     pub(super) people: u64,
-    /// Why rows are no people: how many of each reason, and the first of them.
+    /// Number of skipped rows, by code of the reason.
     pub(super) skipped: BTreeMap<String, u64>,
+    /// The first skipped rows: row number, code of the reason, and detail.
     pub(super) problems: Vec<(u64, String, String)>,
-    /// What was found of it that its owner should know.
+    /// Notes on the audience, for the person.
     #[serde(default)]
     pub(super) notes: Vec<String>,
-    /// The country in which most unreadable numbers would be valid.
+    /// The default country that would make most unreadable numbers valid.
     #[serde(default)]
     pub(super) suggestion: Option<Suggestion>,
-    /// The column that the numbers are taken from.
+    /// Phone column.
     #[serde(default)]
     pub(super) phone_column: String,
-    /// Whether the default country was chosen here, and by nobody yet.
+    /// Whether the default country was assumed and not confirmed yet.
     #[serde(default)]
     pub(super) is_assumed: bool,
-    /// Some rows, as recipients of a job, with the number as `phone`.
+    /// Sample rows, as recipients of a job, with the number as `phone`.
     pub(super) sample: Vec<Map<String, Value>>,
-    /// Whether the audience can be read as it is.
+    /// Whether the audience was read with the current settings.
     pub(super) is_read: bool,
-    /// The zone in which its times are typed.
+    /// Time zone of the schedule's times.
     pub(super) zone: String,
-    /// The campaigns that were tests of it.
+    /// Campaign IDs of its tests, the newest first.
     pub(super) tests: Vec<String>,
 }
 
 impl Draft {
-    /// A draft of a campaign with a name and an audience.
+    /// Begins a draft of a campaign with a name and an audience.
     pub(super) fn new(by: &str, name: &str, path: &str) -> Self {
         let id = Uuid::now_v7().simple().to_string();
         let job = json!({ "version": 1, "id": campaign_id(name, &id), "name": name,
@@ -104,13 +107,13 @@ impl Draft {
         }
     }
 
-    /// A draft as it is kept; `None` where another version kept something else.
+    /// Parses a stored draft. Returns `None` for the format of another version.
     pub(super) fn read(id: &str, json: &str) -> Option<Self> {
         let draft: Self = serde_json::from_str(json).ok()?;
         Some(Self { id: id.to_owned(), ..draft })
     }
 
-    /// The draft that an address names.
+    /// Reads the draft of an address.
     pub(super) async fn find(dashboard: &Dashboard, id: &str) -> Result<Self, Problem> {
         let none = || Problem::not_found("this draft was already sent or deleted");
         if id.len() > 40 {
@@ -120,14 +123,14 @@ impl Draft {
         json.and_then(|json| Self::read(id, &json)).ok_or_else(none)
     }
 
-    /// Keeps it as it is now.
+    /// Stores the draft, with the person as its last editor.
     pub(super) async fn keep(&mut self, dashboard: &Dashboard, who: &Who) -> Result<(), Problem> {
         self.updated_at = Timestamp::now();
         who.name.as_ref().clone_into(&mut self.by);
         let too_large = |detail: &str| Problem::new(axum::http::StatusCode::PAYLOAD_TOO_LARGE, detail);
         let mut json = serde_json::to_string(self).unwrap_or_default();
         if json.len() > LARGEST_DRAFT {
-            // Rows with very long values: the pages do without.
+            // Sample rows with very long values are dropped: the pages work without them.
             self.sample.truncate(1);
             json = serde_json::to_string(self).unwrap_or_default();
         }
@@ -149,17 +152,17 @@ impl Draft {
         .await
     }
 
-    /// What people call it.
+    /// Returns the campaign's name.
     pub(super) fn name(&self) -> &str {
         self.text("/name")
     }
 
-    /// A text of the job; empty where there is none.
+    /// Returns a text of the job; empty if it is missing.
     pub(super) fn text(&self, pointer: &str) -> &str {
         self.job.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// Sets a field of the job, or takes it away.
+    /// Sets or removes a field of the job.
     pub(super) fn set(&mut self, field: &str, value: Option<Value>) {
         let Some(job) = self.job.as_object_mut() else { return };
         match value {
@@ -168,7 +171,7 @@ impl Draft {
         };
     }
 
-    /// The step that is to be done next.
+    /// Returns the first unfinished step.
     pub(super) fn next_step(&self) -> &'static str {
         if !self.is_read || self.people == 0 {
             "audience"
@@ -179,12 +182,12 @@ impl Draft {
         }
     }
 
-    /// The job as it is, or what is wrong with it.
+    /// Validates the draft as a job.
     pub(super) fn whole(&self) -> Result<Job, Problem> {
         Ok(Job::read(self.job.to_string().as_bytes())?)
     }
 
-    /// The same message to other people: some rows, or one's own number with the values of the first row.
+    /// Returns a job with the same message for other recipients: sample rows, or the person's own number. It has no schedule.
     pub(super) fn to(&self, recipients: &[Map<String, Value>], id: &str, name: &str) -> Result<Job, Problem> {
         let mut job = self.job.clone();
         job["audience"] = json!({ "recipients": recipients });
@@ -198,14 +201,16 @@ impl Draft {
         Ok(Job::read(job.to_string().as_bytes())?)
     }
 
-    /// Remembers a test.
+    /// Records a test.
     pub(super) fn tested(&mut self, id: &str) {
         self.tests.insert(0, id.to_owned());
         self.tests.truncate(TESTS);
     }
 }
 
-/// An id that people recognise: the name's plain letters, and some of the draft's.
+/// Returns a recognisable campaign ID.
+///
+/// It has the ASCII letters of the name, and the end of the draft's key.
 fn campaign_id(name: &str, draft: &str) -> String {
     let mut slug = String::new();
     for c in name.to_lowercase().chars().filter(|c| c.is_ascii() || c.is_alphanumeric()) {
@@ -229,7 +234,7 @@ mod tests {
     use crate::campaign::CampaignId;
 
     #[test]
-    fn a_campaign_has_an_id_that_people_recognise() {
+    fn a_campaign_id_resembles_the_name() {
         for (name, id) in [
             ("Diwali appointments", "diwali-appointments-abcdef"),
             ("दीवाली", "campaign-abcdef"),

@@ -1,25 +1,25 @@
-//! What a message may be, and what a form for it begins with.
+//! The kinds of messages that have a form, and the starter message of each. The rules of a message are in `campaign::content`.
 
 use serde_json::{Value, json};
 
-/// The kind that is written by hand.
+/// The kind that is edited as JSON.
 pub(super) const JSON: &str = "json";
 
 /// A kind of message.
 pub(super) struct Kind {
     pub(super) name: &'static str,
-    /// What people call it.
+    /// Caption.
     pub(super) title: &'static str,
-    /// When to use it.
+    /// When to use it, as a sentence.
     pub(super) about: &'static str,
-    /// A message of it with everything still to be filled in.
+    /// Starter message, with all required fields empty.
     pub(super) message: Value,
 }
 
 const WINDOW: &str =
     "It reaches only people who wrote to you in the last 24 hours; to start a conversation, use a template.";
 
-/// The kinds, the simplest first.
+/// Returns the kinds, the simplest first.
 pub(super) fn kinds() -> Vec<Kind> {
     let interactive = |kind: &str, action: Value| {
         json!({ "type": "interactive",
@@ -105,7 +105,7 @@ pub(super) fn about(name: &str) -> String {
     if name.ends_with("template") { kind.about.into() } else { format!("{} {WINDOW}", kind.about) }
 }
 
-/// The kind that a message is.
+/// Returns the kind of a message.
 pub(super) fn kind_of(message: &Value) -> &'static str {
     let kind = message["type"].as_str().unwrap_or_default();
     let wanted = match kind {
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_is_known_by_its_message() {
+    fn the_kind_of_every_starter_message_is_recognised() {
         for kind in kinds() {
             assert_eq!(kind_of(&kind.message), kind.name);
         }

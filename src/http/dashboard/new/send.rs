@@ -1,99 +1,92 @@
-//! The last steps: a check of all of it, a test to one's own number, and the send, which wants the number of
-//! people typed.
+//! The last steps: the review, a test to one's own number, and the send, which requires the number of recipients typed.
+//!
+//! The campaign is submitted as the draft has it, with the code behind the API. A test is a campaign of its own.
 
-use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use minijinja::context;
+use minijinja::{Value as Shown, context};
 use serde_json::Value;
 
-use super::super::super::access::Who;
 use super::super::super::api::campaigns::{submit, with_prepared};
 use super::super::super::problem::Problem;
-use super::super::campaigns::{skip_meaning, skip_title};
 use super::super::extract::Fields;
 use super::super::phone::phone;
-use super::super::render::{Look, clock};
-use super::super::{Dashboard, words};
+use super::super::render::{clock, unprocessable};
+use super::super::skipped::skipped_rows;
+use super::super::words;
 use super::draft::Draft;
-use super::message::obstacles;
-use super::{errors, step_page};
-use crate::campaign::{CampaignId, Job, Opening, PhoneParser, Schedule, SkipReason, thousands};
+use super::obstacles::obstacles;
+use super::page::{DraftPage, errors};
+use crate::campaign::{CampaignId, Job, Opening, PhoneParser, Schedule, thousands};
 use crate::ledger::{CampaignDrafts, listing};
 use crate::views::check::{Checked, Note, Warning, check as checked};
 
-/// How many people's phones are shown.
+/// Number of recipients whose phones are shown.
 const SHOWN: usize = 3;
 
-/// Checks all of a draft; what is wrong with it is on the page.
-pub(super) async fn check(
-    State(dashboard): State<Dashboard>,
-    who: Who,
-    look: Look,
-    Path(id): Path<String>,
-) -> Result<Html<String>, Problem> {
-    let draft = Draft::find(&dashboard, &id).await?;
-    let own = match all_of_it(&dashboard, &draft).await {
-        Ok((job, found)) => {
-            let schedule = &job.schedule;
-            let zone = zone_of(&draft, schedule);
-            let now = Timestamp::now();
-            let starts = start_of(schedule, now);
-            let end = schedule.end_of(now, found.forecast.duration);
-            let clock = |at: Timestamp| clock(at, &zone);
-            let skipped = found.skipped.iter().map(|(reason, count)| {
-                let known: Option<SkipReason> = reason.parse().ok();
-                let rows = found.problems.iter().filter(|row| row.reason.as_str() == *reason);
-                let rows: Vec<String> = rows.take(10).map(|row| row.row.to_string()).collect();
-                context! { title => known.map_or_else(|| (*reason).to_owned(), skip_title), count => *count, meaning => known.map(skip_meaning), rows => rows.join(", ") }
-            });
-            let phones = found.messages.iter().map(|message| {
-                context! { recipient => message.recipient.clone(), html => phone(&message.content) }
-            });
-            context! {
-                rows => found.rows,
-                people => found.recipients,
-                skipped => skipped.collect::<Vec<_>>(),
-                phones => phones.collect::<Vec<_>>(),
-                duration => words::span(found.forecast.duration),
-                price => found.forecast.price.as_ref().map(|price| context! {
-                    amount => price.amount.clone(), currency => price.currency.clone(), unpriced => price.unpriced,
-                }),
-                starts => starts.map(clock),
-                outside_hours => starts.is_some_and(|at| schedule.start_at.is_none_or(|start| start < at)),
-                start_has_passed => schedule.start_at.is_some_and(|start| start < now),
-                ends => end.map(clock),
-                expires => schedule.expires_at.map(clock),
-                limit => job.limits.messages.map(|rate| rate.to_string()),
-                notes => found.notes.iter().filter(|note| matches!(note, Note::Audience(_))).map(ToString::to_string).collect::<Vec<_>>(),
-                warnings => found.warnings.iter().map(Warning::plain).collect::<Vec<_>>(),
-                obstacles => if found.recipients == 0 {
-                    let address = format!("/new/{}/audience", draft.id);
-                    vec![context! { text => "No one would get a message. See the skipped rows.", address }]
-                } else {
-                    Vec::new()
-                },
-            }
-        }
+/// Checks a whole draft and shows the forecast, or why it cannot be sent.
+pub(super) async fn check(page: DraftPage) -> Result<Html<String>, Problem> {
+    let own = match check_all(&page).await {
+        Ok((job, found)) => forecast(&page.draft, &job, &found),
         Err(problem) if problem.status().is_client_error() => {
-            let found = obstacles(&draft, &problem).into_iter();
+            let found = obstacles(&page.draft, &problem).into_iter();
             let found = found.map(|one| context! { text => one.text, address => one.address });
             context! { people => 0, obstacles => found.collect::<Vec<_>>(), is_broken => true }
         }
         Err(problem) => return Err(problem),
     };
-    Ok(step_page(&look, &who, &draft, "check", "new_check.html", own))
+    Ok(page.render("check", "new_check.html", own))
 }
 
-/// The zone in which the times of a draft are shown.
+/// Returns what the review shows of a valid draft, for its template.
+fn forecast(draft: &Draft, job: &Job, found: &Checked) -> Shown {
+    let schedule = &job.schedule;
+    let zone = zone_of(draft, schedule);
+    let now = Timestamp::now();
+    let starts = start_of(schedule, now);
+    let end = schedule.end_of(now, found.forecast.duration);
+    let clock = |at: Timestamp| clock(at, &zone);
+    let skipped = found.skipped.iter().map(|(reason, count)| {
+        let rows = found.problems.iter().filter(|row| row.reason.as_str() == *reason);
+        skipped_rows(reason, *count, rows.map(|row| row.row))
+    });
+    let phones = found.messages.iter().map(|message| {
+        context! { recipient => message.recipient.clone(), html => phone(&message.content) }
+    });
+    let notes = found.notes.iter().filter(|note| matches!(note, Note::Audience(_)));
+    let no_recipients = (found.recipients == 0).then(|| {
+        let address = format!("/new/{}/audience", draft.id);
+        context! { text => "No one would get a message. See the skipped rows.", address }
+    });
+    context! {
+        rows => found.rows,
+        people => found.recipients,
+        skipped => skipped.collect::<Vec<_>>(),
+        phones => phones.collect::<Vec<_>>(),
+        duration => words::span(found.forecast.duration),
+        price => found.forecast.price.as_ref().map(|price| context! {
+            amount => price.amount.clone(), currency => price.currency.clone(), unpriced => price.unpriced,
+        }),
+        starts => starts.map(clock),
+        outside_hours => starts.is_some_and(|at| schedule.start_at.is_none_or(|start| start < at)),
+        start_has_passed => schedule.start_at.is_some_and(|start| start < now),
+        ends => end.map(clock),
+        expires => schedule.expires_at.map(clock),
+        limit => job.limits.messages.map(|rate| rate.to_string()),
+        notes => notes.map(ToString::to_string).collect::<Vec<_>>(),
+        warnings => found.warnings.iter().map(Warning::plain).collect::<Vec<_>>(),
+        obstacles => no_recipients.into_iter().collect::<Vec<_>>(),
+    }
+}
+
+/// Returns the zone that the times of a draft are shown in.
 fn zone_of(draft: &Draft, schedule: &Schedule) -> TimeZone {
     let own = schedule.timezone().cloned();
     own.unwrap_or_else(|| TimeZone::get(&draft.zone).unwrap_or(TimeZone::UTC))
 }
 
-/// When a campaign that is sent now starts, if not at once.
+/// Returns when a campaign that is submitted now starts; `None` for at once.
 fn start_of(schedule: &Schedule, now: Timestamp) -> Option<Timestamp> {
     match schedule.at(now) {
         Opening::Opens(at) => Some(at),
@@ -101,32 +94,21 @@ fn start_of(schedule: &Schedule, now: Timestamp) -> Option<Timestamp> {
     }
 }
 
-async fn all_of_it(dashboard: &Dashboard, draft: &Draft) -> Result<(Job, Checked), Problem> {
-    let job = draft.whole()?;
-    let found = with_prepared(&dashboard.api, job.clone(), |prepared, account| {
+/// Checks a whole draft: every row of its audience with its message.
+async fn check_all(page: &DraftPage) -> Result<(Job, Checked), Problem> {
+    let job = page.draft.whole()?;
+    let found = with_prepared(&page.dashboard.api, job.clone(), |prepared, account| {
         Ok(checked(&prepared, account, SHOWN)?)
     });
     Ok((job, found.await?))
 }
 
-pub(super) async fn show_test(
-    State(dashboard): State<Dashboard>,
-    who: Who,
-    look: Look,
-    Path(id): Path<String>,
-) -> Result<Html<String>, Problem> {
-    let draft = Draft::find(&dashboard, &id).await?;
-    test_page(&dashboard, &who, &look, &draft, "", None).await
+pub(super) async fn show_test(page: DraftPage) -> Result<Html<String>, Problem> {
+    render_test(&page, "", None).await
 }
 
-async fn test_page(
-    dashboard: &Dashboard,
-    who: &Who,
-    look: &Look,
-    draft: &Draft,
-    number: &str,
-    error: Option<String>,
-) -> Result<Html<String>, Problem> {
+async fn render_test(page: &DraftPage, number: &str, error: Option<String>) -> Result<Html<String>, Problem> {
+    let (draft, dashboard) = (&page.draft, &page.dashboard);
     let ids: Vec<CampaignId> = draft.tests.iter().filter_map(|id| id.parse().ok()).collect();
     let ledger = dashboard.api.ledger()?;
     let mut tests = Vec::new();
@@ -143,114 +125,90 @@ async fn test_page(
     }
     let rehearses = dashboard.api.backing()?.context.rehearses;
     let own = context! { kind => "test", tests, number, rehearses, errors => errors(error.as_deref().map(|detail| ("number", detail))) };
-    Ok(step_page(look, who, draft, "test", "new_send.html", own))
+    Ok(page.render("test", "new_send.html", own))
 }
 
-/// Sends the message to one number, with the values of the first row.
-pub(super) async fn test(
-    State(dashboard): State<Dashboard>,
-    who: Who,
-    look: Look,
-    Path(id): Path<String>,
-    fields: Fields,
-) -> Result<Response, Problem> {
-    let mut draft = Draft::find(&dashboard, &id).await?;
+/// Sends the message to one number, with the values of the first sample row.
+pub(super) async fn test(mut page: DraftPage, fields: Fields) -> Result<Response, Problem> {
     let typed = fields.get("number");
-    let refuse = async |draft: &Draft, error: String| {
-        let page = test_page(&dashboard, &who, &look, draft, typed, Some(error)).await?;
-        Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response())
+    let refuse = async |page: &DraftPage, error: String| {
+        Ok(unprocessable(render_test(page, typed, Some(error)).await?))
     };
     let Ok(number) = PhoneParser::international(typed) else {
-        return refuse(&draft, "Enter your number with the country code, for example +919876543210.".into())
+        return refuse(&page, "Enter your number with the country code, for example +919876543210.".into())
             .await;
     };
+    let draft = &page.draft;
     let mut values = draft.sample.first().cloned().unwrap_or_default();
     values.insert("phone".into(), Value::from(number.to_string()));
     let nth = draft.tests.len() + 1;
     let apart = (Timestamp::now().as_second() % 100_000) as u32;
     let Ok(test) = CampaignId::of_test(draft.text("/id"), nth, apart) else {
-        return refuse(&draft, "The test can’t be sent: the campaign’s ID is too long.".into()).await;
+        return refuse(&page, "The test can’t be sent: the campaign’s ID is too long.".into()).await;
     };
     let name = format!("Test: {}", draft.name());
     let sent = match draft.to(&[values], test.as_str(), &name) {
-        Ok(job) => submit(&dashboard.api, &who, job).await,
+        Ok(job) => submit(&page.dashboard.api, &page.who, job).await,
         Err(problem) => Err(problem),
     };
     match sent {
         Ok((campaign, _)) => {
-            draft.tested(campaign.id.as_str());
-            draft.keep(&dashboard, &who).await?;
-            Ok(super::address(&draft, "test").into_response())
+            page.draft.tested(campaign.id.as_str());
+            page.keep().await?;
+            Ok(page.redirect("test").into_response())
         }
         Err(problem) if problem.status().is_client_error() => {
-            let found = obstacles(&draft, &problem).into_iter().map(|one| one.text).collect::<Vec<_>>();
-            refuse(&draft, format!("The test can’t be sent. {}", found.join(" "))).await
+            let found = obstacles(draft, &problem).into_iter().map(|one| one.text).collect::<Vec<_>>();
+            refuse(&page, format!("The test can’t be sent. {}", found.join(" "))).await
         }
         Err(problem) => Err(problem),
     }
 }
 
-pub(super) async fn confirm(
-    State(dashboard): State<Dashboard>,
-    who: Who,
-    look: Look,
-    Path(id): Path<String>,
-) -> Result<Response, Problem> {
-    let draft = Draft::find(&dashboard, &id).await?;
-    let (job, found) = match all_of_it(&dashboard, &draft).await {
+pub(super) async fn confirm(page: DraftPage) -> Result<Response, Problem> {
+    let (job, found) = match check_all(&page).await {
         // The review names what is missing, each with a link to it.
         Err(problem) if problem.status().is_client_error() => {
-            return Ok(super::address(&draft, "check").into_response());
+            return Ok(page.redirect("check").into_response());
         }
         found => found?,
     };
-    let page = send_page(&dashboard, &who, &look, &draft, &job, found.recipients, None)?;
-    Ok(page.into_response())
+    Ok(render_send(&page, &job, found.recipients, None)?.into_response())
 }
 
-fn send_page(
-    dashboard: &Dashboard,
-    who: &Who,
-    look: &Look,
-    draft: &Draft,
+fn render_send(
+    page: &DraftPage,
     job: &Job,
     people: u64,
     error: Option<&str>,
 ) -> Result<Html<String>, Problem> {
-    let rehearses = dashboard.api.backing()?.context.rehearses;
+    let draft = &page.draft;
+    let starts = start_of(&job.schedule, Timestamp::now());
     let own = context! {
         kind => "send",
         people,
         from => draft.text("/from"),
         account => draft.text("/account"),
-        starts => start_of(&job.schedule, Timestamp::now()).map(|at| clock(at, &zone_of(draft, &job.schedule))),
-        rehearses,
+        starts => starts.map(|at| clock(at, &zone_of(draft, &job.schedule))),
+        rehearses => page.dashboard.api.backing()?.context.rehearses,
         errors => errors(error.map(|detail| ("typed", detail))),
     };
-    Ok(step_page(look, who, draft, "send", "new_send.html", own))
+    Ok(page.render("send", "new_send.html", own))
 }
 
-/// Submits the campaign, if the number that was typed is the number of its people.
-pub(super) async fn send(
-    State(dashboard): State<Dashboard>,
-    who: Who,
-    look: Look,
-    Path(id): Path<String>,
-    fields: Fields,
-) -> Result<Response, Problem> {
-    let draft = Draft::find(&dashboard, &id).await?;
-    let (job, found) = match all_of_it(&dashboard, &draft).await {
+/// Submits the campaign if the typed number is the number of its recipients.
+pub(super) async fn send(page: DraftPage, fields: Fields) -> Result<Response, Problem> {
+    let (job, found) = match check_all(&page).await {
         Err(problem) if problem.status().is_client_error() => {
-            return Ok(super::address(&draft, "check").into_response());
+            return Ok(page.redirect("check").into_response());
         }
         found => found?,
     };
     if fields.number("typed").ok() != Some(found.recipients) || found.recipients == 0 {
         let error = format!("Type {} to confirm. Nothing has been sent.", thousands(found.recipients));
-        let page = send_page(&dashboard, &who, &look, &draft, &job, found.recipients, Some(&error))?;
-        return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
+        return Ok(unprocessable(render_send(&page, &job, found.recipients, Some(&error))?));
     }
-    let (campaign, _) = submit(&dashboard.api, &who, job).await?;
-    dashboard.api.ledger()?.remove_draft(&draft.id).await?;
+    let (campaign, _) = submit(&page.dashboard.api, &page.who, job).await?;
+    page.dashboard.api.ledger()?.remove_draft(&page.draft.id).await?;
     Ok(Redirect::to(&format!("/campaigns/{}?done=submit", campaign.id)).into_response())
 }

@@ -1,7 +1,5 @@
-//! The third step: speed, start, end, sending hours, and when the campaign pauses automatically.
+//! The schedule step: speed, start, end, sending hours, and automatic pausing. All of it is optional.
 
-use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -9,13 +7,11 @@ use jiff::{Timestamp, Zoned};
 use minijinja::context;
 use serde_json::{Map, Value, json};
 
-use super::super::super::access::Who;
 use super::super::super::problem::Problem;
-use super::super::Dashboard;
 use super::super::extract::Fields;
-use super::super::render::Look;
+use super::super::render::unprocessable;
 use super::draft::Draft;
-use super::{address, errors, left_for, step_page};
+use super::page::{DraftPage, errors, left_for};
 use crate::campaign::{Opening, Schedule};
 
 const DAYS: [(&str, &str); 7] = [
@@ -30,24 +26,19 @@ const DAYS: [(&str, &str); 7] = [
 
 type Errors = Vec<(&'static str, String)>;
 
-pub(super) async fn show(
-    State(dashboard): State<Dashboard>,
-    who: Who,
-    look: Look,
-    Path(id): Path<String>,
-) -> Result<Html<String>, Problem> {
-    let draft = Draft::find(&dashboard, &id).await?;
-    Ok(page(&dashboard, &who, &look, &draft, &Vec::new()))
+pub(super) async fn show(page: DraftPage) -> Html<String> {
+    render(&page, &Vec::new())
 }
 
-fn page(dashboard: &Dashboard, who: &Who, look: &Look, draft: &Draft, wrong: &Errors) -> Html<String> {
+fn render(page: &DraftPage, wrong: &Errors) -> Html<String> {
+    let draft = &page.draft;
     let zone = if draft.zone.is_empty() { "Asia/Kolkata" } else { &draft.zone };
     let local = |pointer: &str| -> String {
         let at = draft.text(pointer).parse::<Timestamp>().ok();
         let zone = TimeZone::get(zone).unwrap_or(TimeZone::UTC);
         at.map_or_else(String::new, |at| at.to_zoned(zone).strftime("%Y-%m-%dT%H:%M").to_string())
     };
-    // Abbreviations and links of the database are no names that people choose from.
+    // Abbreviations and aliases of the time zone database are not offered.
     let mut zones: Vec<String> = jiff::tz::db().available().map(|name| name.to_string()).collect();
     zones.retain(|name| name == "UTC" || (name.contains('/') && !name.starts_with("Etc/")));
     let days = draft.job.pointer("/schedule/window/days").and_then(Value::as_array);
@@ -55,7 +46,7 @@ fn page(dashboard: &Dashboard, who: &Who, look: &Look, draft: &Draft, wrong: &Er
         let is_on = days.is_none_or(|days| days.iter().any(|day| day == name));
         context! { name, title, is_on }
     });
-    let context = dashboard.api.backing().ok().map(|backing| &backing.context);
+    let context = page.dashboard.api.backing().ok().map(|backing| &backing.context);
     let account = context.and_then(|context| context.accounts.get(draft.text("/account")).ok());
     let number = |pointer: &str| draft.job.pointer(pointer).and_then(Value::as_u64);
     let own = context! {
@@ -72,10 +63,10 @@ fn page(dashboard: &Dashboard, who: &Who, look: &Look, draft: &Draft, wrong: &Er
         after => number("/stop_when/after"),
         errors => errors(wrong.iter().map(|(field, detail)| (*field, &**detail))),
     };
-    step_page(look, who, draft, "when", "new_when.html", own)
+    page.render("when", "new_when.html", own)
 }
 
-/// A time as it was typed, in a zone.
+/// Parses a typed time in a zone.
 fn moment(text: &str, zone: &TimeZone) -> Option<Zoned> {
     text.parse::<DateTime>().ok()?.to_zoned(zone.clone()).ok()
 }
@@ -138,7 +129,7 @@ fn fill(draft: &mut Draft, fields: &Fields) -> Errors {
 
 const CHOOSE_ZONE: &str = "Choose a time zone from the list.";
 
-/// Returns what a field is to hold.
+/// Returns the error message of a field.
 fn wording(field: &str) -> &'static str {
     match field {
         "limit" => "Enter a number, for example 80.",
@@ -150,7 +141,7 @@ fn wording(field: &str) -> &'static str {
     }
 }
 
-/// Returns what is wrong with a start and an end, which are both well written.
+/// Returns the errors of a start and an end that are valid times.
 fn misplaced(schedule: &Schedule, now: Timestamp) -> Errors {
     let mut wrong = Errors::new();
     if schedule.start_at.is_some_and(|start| start < now) {
@@ -172,7 +163,7 @@ fn misplaced(schedule: &Schedule, now: Timestamp) -> Errors {
     wrong
 }
 
-/// The field of the page that a place of the job is.
+/// Returns the page's field for a JSON pointer of the job.
 fn field_of(pointer: &str) -> &'static str {
     match pointer {
         _ if pointer.starts_with("/limits") => "limit",
@@ -188,20 +179,13 @@ fn field_of(pointer: &str) -> &'static str {
     }
 }
 
-pub(super) async fn save(
-    State(dashboard): State<Dashboard>,
-    who: Who,
-    look: Look,
-    Path(id): Path<String>,
-    fields: Fields,
-) -> Result<Response, Problem> {
-    let mut draft = Draft::find(&dashboard, &id).await?;
-    let mut wrong = fill(&mut draft, &fields);
-    let schedule = draft.job.get("schedule").cloned().unwrap_or_else(|| json!({}));
+pub(super) async fn save(mut page: DraftPage, fields: Fields) -> Result<Response, Problem> {
+    let mut wrong = fill(&mut page.draft, &fields);
+    let schedule = page.draft.job.get("schedule").cloned().unwrap_or_else(|| json!({}));
     if let Ok(schedule) = serde_json::from_value::<Schedule>(schedule) {
         wrong.extend(misplaced(&schedule, Timestamp::now()));
     }
-    if let Err(problem) = draft.whole() {
+    if let Err(problem) = page.draft.whole() {
         for field in problem.errors().map(|(pointer, _)| field_of(pointer)) {
             let is_said = |known: &str| {
                 known == field || (matches!(known, "from" | "to") && matches!(field, "from" | "to"))
@@ -212,8 +196,8 @@ pub(super) async fn save(
         }
     }
     if wrong.is_empty() {
-        draft.keep(&dashboard, &who).await?;
-        return Ok(address(&draft, left_for(&fields).unwrap_or("check")).into_response());
+        page.keep().await?;
+        return Ok(page.redirect(left_for(&fields).unwrap_or("check")).into_response());
     }
-    Ok((StatusCode::UNPROCESSABLE_ENTITY, page(&dashboard, &who, &look, &draft, &wrong)).into_response())
+    Ok(unprocessable(render(&page, &wrong)))
 }

@@ -1,0 +1,153 @@
+//! The first page of a new campaign: its name and its audience. It begins a draft, also as a copy of a sent campaign, and
+//! sends nothing.
+
+use axum::extract::{Multipart, Path, State};
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse, Response};
+use minijinja::context;
+use serde_json::Value;
+
+use super::super::super::access::Who;
+use super::super::super::api::audiences::{
+    Arrival, NameError, Taken, all, check_name, name_of_upload, take_in,
+};
+use super::super::super::api::extract::campaign;
+use super::super::super::problem::Problem;
+use super::super::render::{Look, page_of, unprocessable};
+use super::super::{Dashboard, words};
+use super::draft::Draft;
+use super::inspection::inspect_new;
+use super::page::{address, errors};
+use super::{drafts, senders};
+use crate::audience::Encoding;
+use crate::campaign::{Job, PhoneParser};
+use crate::ledger::Campaigns;
+
+/// Maximum number of uploaded audiences to choose from.
+const PICKED: usize = 50;
+/// Maximum length of a campaign's name, in characters.
+const NAME: usize = 100;
+
+/// Shows the first page: name and audience, and the existing drafts.
+pub(in super::super) async fn begin(
+    State(dashboard): State<Dashboard>,
+    who: Who,
+    look: Look,
+) -> Result<Html<String>, Problem> {
+    first(&dashboard, &who, &look, "", &[]).await
+}
+
+async fn first(
+    dashboard: &Dashboard,
+    who: &Who,
+    look: &Look,
+    name: &str,
+    wrong: &[(&str, String)],
+) -> Result<Html<String>, Problem> {
+    let (files, no_root) = match all(&dashboard.api).await {
+        Ok(files) => (files, None),
+        Err(problem) => (Vec::new(), Some(problem.plain().into_owned())),
+    };
+    let files = files.iter().take(PICKED).map(|file| {
+        context! { path => file.path.clone(), bytes => file.bytes, at => file.uploaded_at.to_string() }
+    });
+    let own = context! {
+        drafts => drafts(dashboard).await?,
+        files => files.collect::<Vec<_>>(),
+        no_root,
+        name,
+        errors => errors(wrong.iter().map(|(field, detail)| (*field, &**detail))),
+    };
+    Ok(page_of(look, Some(who), "new.html", "New campaign", own))
+}
+
+/// Stores an uploaded audience and begins a draft.
+pub(in super::super) async fn create(
+    State(dashboard): State<Dashboard>,
+    who: Who,
+    look: Look,
+    mut form: Multipart,
+) -> Result<Response, Problem> {
+    let wrong = |detail: String| Problem::bad_request(format!("the form: {detail}"));
+    let (mut name, mut pick, mut uploaded) = (String::new(), String::new(), None);
+    let mut encoding = String::new();
+    while let Some(field) = form.next_field().await.map_err(|fault| wrong(fault.body_text()))? {
+        match field.name() {
+            Some("name") => {
+                field.text().await.map_err(|fault| wrong(fault.body_text()))?.trim().clone_into(&mut name);
+            }
+            Some("encoding") => encoding = field.text().await.map_err(|fault| wrong(fault.body_text()))?,
+            Some("pick") => pick = field.text().await.map_err(|fault| wrong(fault.body_text()))?,
+            Some("file") if field.file_name().is_some_and(|name| !name.is_empty()) => {
+                let file = name_of_upload(field.file_name().unwrap_or_default());
+                if check_name(&file) == Err(NameError::Ending) {
+                    let wrong = [("file", format!("{file} isn’t a .csv or .xlsx file."))];
+                    let page = first(&dashboard, &who, &look, &name, &wrong).await?;
+                    return Ok(unprocessable(page));
+                }
+                let read_as = Encoding::named(&encoding).unwrap_or_default();
+                let arrival = Arrival { name: file, taken: Taken::Rename, encoding: read_as };
+                match take_in(&dashboard.api, &who, arrival, field).await {
+                    Ok((file, _)) => uploaded = Some(file.path),
+                    Err(problem) if problem.status().is_client_error() => {
+                        let wrong = [("file", format!("{}.", problem.plain()))];
+                        let page = first(&dashboard, &who, &look, &name, &wrong).await?;
+                        return Ok(unprocessable(page));
+                    }
+                    Err(problem) => return Err(problem),
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut missing = Vec::new();
+    if name.is_empty() || name.chars().count() > NAME {
+        missing.push(("name", format!("Give the campaign a name, of at most {NAME} characters.")));
+    }
+    let path = uploaded.unwrap_or(pick);
+    if path.is_empty() {
+        missing.push(("file", "Choose a file, or an uploaded one.".into()));
+    }
+    if !missing.is_empty() {
+        let page = first(&dashboard, &who, &look, &name, &missing).await?;
+        return Ok(unprocessable(page));
+    }
+    let mut draft = Draft::new(&who.name, &name, &path);
+    if Encoding::named(&encoding).is_some() {
+        draft.job["audience"]["csv"]["encoding"] = encoding.into();
+    }
+    // Numbers without a country code are most likely from the country of the most recent sender number.
+    let country = senders(&dashboard).await?.first().and_then(|sender| sender.number.parse().ok());
+    if let Some(region) = country.and_then(PhoneParser::region) {
+        draft.job["audience"]["csv"]["default_region"] = region.into();
+    }
+    inspect_new(&dashboard, &mut draft).await?;
+    draft.keep(&dashboard, &who).await?;
+    Ok(address(&draft, "audience").into_response())
+}
+
+/// Begins a draft with the settings of a sent campaign, except its schedule.
+pub(in super::super) async fn duplicate(
+    State(dashboard): State<Dashboard>,
+    who: Who,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let campaign = campaign(&dashboard.api, &id).await?;
+    let ledger = dashboard.api.ledger()?;
+    let stored = ledger.job(&campaign.id).await?;
+    let job = Job::read(stored.job.as_bytes())?;
+    let Some(path) = job.document.pointer("/audience/csv/path").and_then(Value::as_str) else {
+        return Err(Problem::new(
+            StatusCode::CONFLICT,
+            "only a campaign with an uploaded audience can be duplicated",
+        ));
+    };
+    let name: String = format!("Copy of {}", words::name(&campaign)).chars().take(NAME).collect();
+    let mut draft = Draft::new(&who.name, &name, path);
+    for field in ["account", "from", "audience", "message", "limits", "stop_when"] {
+        draft.set(field, job.document.get(field).cloned());
+    }
+    inspect_new(&dashboard, &mut draft).await?;
+    draft.keep(&dashboard, &who).await?;
+    Ok(address(&draft, "audience").into_response())
+}

@@ -1,0 +1,152 @@
+//! The preview of a message while it is written: the phones of some recipients, and what is left to do.
+//!
+//! Fillers and repairs go into a copy of the draft. Nothing is stored and nothing is sent.
+
+use std::collections::{BTreeSet, HashMap};
+
+use axum::response::Html;
+use minijinja::{Value as Shown, context};
+use serde_json::{Value, json};
+
+use super::super::super::api::campaigns::with_prepared;
+use super::super::super::problem::Problem;
+use super::super::extract::Fields;
+use super::super::phone::phone;
+use super::super::render::part;
+use super::super::{Dashboard, words};
+use super::draft::Draft;
+use super::form::{ELLIPSIS, Filled, Making, SOME_ADDRESS, complete, missing};
+use super::kinds::kinds;
+use super::message::{FIXED, fill};
+use super::obstacles::{MESSAGE, described};
+use super::page::DraftPage;
+use crate::campaign::content::CONTENT;
+use crate::views::check::{Rendered, check};
+
+/// A sender number for previews of drafts without one; nothing is sent from it.
+const SOME_NUMBER: &str = "+10000000000";
+
+/// Returns the message that the unchanged form of a kind submits.
+fn starter(kind: &str) -> Option<Value> {
+    let kind = kinds().into_iter().find(|known| known.name == kind)?;
+    let making = Making { errors: &HashMap::new(), add: "", fixed: &FIXED };
+    let values = making.form(&CONTENT, Some(&kind.message), MESSAGE).values();
+    Filled { values: &values, remove: "" }.value(&CONTENT, MESSAGE).or(Some(kind.message))
+}
+
+/// Maximum number of repairs before a preview is given up.
+const REPAIRS: usize = 12;
+
+/// Returns the preview of an unfinished message, for its template.
+pub(super) async fn preview_of(dashboard: &Dashboard, draft: &Draft, kind: &str) -> Result<Shown, Problem> {
+    let found = look_over(dashboard, draft, kind).await?;
+    let to_do: Vec<String> = found.wrong.into_iter().map(|(_, detail)| detail).collect();
+    Ok(context! { phones => found.phones, to_do })
+}
+
+/// The findings of a check of an unfinished message.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Error messages, each with its field.
+    pub(super) wrong: Vec<(String, String)>,
+    /// The message on the phones of some recipients, with fillers for what is not written yet.
+    phones: Vec<Shown>,
+}
+
+/// Checks and renders an unfinished message, with fillers where it is wrong.
+pub(super) async fn look_over(dashboard: &Dashboard, draft: &Draft, kind: &str) -> Result<Found, Problem> {
+    let mut found = Found::default();
+    let mut draft = draft.clone();
+    let usable = dashboard.api.backing()?.context.accounts.usable();
+    let account = usable.first().map(|(name, _)| Value::from(name.as_str()));
+    if draft.text("/account").is_empty() {
+        if usable.len() > 1 {
+            found.wrong.push(("account".into(), missing("/account")));
+        }
+        draft.set("account", account);
+    }
+    if draft.text("/from").is_empty() {
+        found.wrong.push(("from".into(), missing("/from")));
+        draft.set("from", Some(SOME_NUMBER.into()));
+    }
+    let written = draft.job.get("message").cloned().or_else(|| starter(kind));
+    if written.is_none() {
+        found.wrong.push((MESSAGE.into(), missing(MESSAGE)));
+        return Ok(found);
+    }
+    let mut empty = Vec::new();
+    draft.set("message", Some(complete(&CONTENT, written.as_ref(), MESSAGE, &mut empty)));
+    found.wrong.extend(empty.iter().map(|pointer| (pointer.clone(), missing(pointer))));
+    let mut repaired = BTreeSet::new();
+    for _ in 0..REPAIRS {
+        let problem = match phones_of(dashboard, &draft).await {
+            Ok(phones) => {
+                found.phones = phones;
+                break;
+            }
+            Err(problem) if problem.status().is_client_error() => problem,
+            Err(problem) => return Err(problem),
+        };
+        let mut is_repaired = false;
+        let mut described = described(&problem);
+        if described.is_empty() {
+            described.push((MESSAGE.into(), words::as_sentence(&problem.plain())));
+        }
+        for (pointer, detail) in described {
+            if !repaired.insert(pointer.clone()) {
+                continue;
+            }
+            if !empty.contains(&pointer) {
+                let field = if pointer.starts_with(MESSAGE) {
+                    pointer.as_str()
+                } else {
+                    pointer.trim_start_matches('/')
+                };
+                found.wrong.push((field.to_owned(), detail));
+            }
+            is_repaired |= repair(&mut draft.job, &pointer);
+        }
+        if !is_repaired {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// Replaces a wrong value by a filler. Returns whether the value can be replaced.
+fn repair(job: &mut Value, pointer: &str) -> bool {
+    let Some((parent, name)) = pointer.rsplit_once('/') else { return false };
+    let filler = match pointer {
+        "/from" => json!(SOME_NUMBER),
+        _ if !parent.starts_with(MESSAGE) => return false,
+        _ if name == "flow_action_payload" => json!({ "screen": ELLIPSIS }),
+        _ if job.pointer(pointer).and_then(Value::as_str).is_some_and(|text| text.contains("://")) => {
+            json!(SOME_ADDRESS)
+        }
+        _ => json!(ELLIPSIS),
+    };
+    let Some(Value::Object(object)) = job.pointer_mut(parent) else { return false };
+    object.insert(name.into(), filler);
+    true
+}
+
+/// Renders the message of every sample row.
+async fn phones_of(dashboard: &Dashboard, draft: &Draft) -> Result<Vec<Shown>, Problem> {
+    let count = draft.sample.len();
+    let job = draft.to(&draft.sample, "preview", "preview")?;
+    let checked =
+        with_prepared(&dashboard.api, job, move |prepared, account| Ok(check(&prepared, account, count)?));
+    let messages = checked.await?.messages;
+    let shown = |message: &Rendered| {
+        let html = phone(&message.content).replace(SOME_ADDRESS, ELLIPSIS);
+        context! { recipient => message.recipient.clone(), html }
+    };
+    Ok(messages.iter().map(shown).collect())
+}
+
+/// Renders the preview of an unsaved form, for the page's script. Stores nothing.
+pub(super) async fn preview(mut page: DraftPage, fields: Fields) -> Result<Html<String>, Problem> {
+    let asked = fill(&mut page.draft, &fields);
+    let preview = preview_of(&page.dashboard, &page.draft, &asked.kind).await?;
+    Ok(Html(part("phones.html", preview)))
+}

@@ -1,0 +1,69 @@
+//! The recent changes of the opt-out list. The audit log says who made a change and when, and names no number; the numbers come
+//! from the list's own records, which exist as long as a number is on the list.
+
+use std::collections::HashMap;
+
+use super::super::super::problem::Problem;
+use super::super::Dashboard;
+use crate::campaign::Phone;
+use crate::ledger::{Act, OptOut, OptOutSource, Suppression, SuppressionUpdate};
+
+/// Number of recent changes that are searched for the numbers of the history.
+const CHANGES: u64 = 200;
+/// Maximum time between a change and its audit entry, in milliseconds: the entry is written right after the change.
+const APART: u64 = 10_000;
+
+/// Recent changes of the list.
+#[derive(Default)]
+pub(super) struct History {
+    /// Added numbers that are still on the list, each with its record.
+    added: Vec<(Phone, OptOut)>,
+    /// Removed numbers that are not on the list again, the latest first.
+    pub(super) removed: Vec<Phone>,
+}
+
+impl History {
+    /// Reads the recent changes.
+    pub(super) async fn read(dashboard: &Dashboard) -> Result<Self, Problem> {
+        let backing = dashboard.api.backing()?;
+        let (list, ledger) = (&backing.context, &backing.ledger);
+        let version = list.suppressed_version();
+        // Version 0 returns the whole list.
+        let since = version.saturating_sub(CHANGES).max(1);
+        let changes = match ledger.suppressed(since).await? {
+            Some(SuppressionUpdate::Since { changes, .. }) => changes,
+            Some(SuppressionUpdate::Whole(_)) | None => Vec::new(),
+        };
+        // Changes since version 1 omit the first change.
+        let first = if version <= CHANGES { list.suppressed_from(0, CHANGES as usize) } else { Vec::new() };
+        let first = first.into_iter().filter_map(Phone::from_digits);
+        let mut numbers: Vec<Phone> = Vec::new();
+        let mut removed = Vec::new();
+        for (phone, is_listed) in changes.into_iter().rev().chain(first.map(|phone| (phone, true))) {
+            match list.is_suppressed(phone) {
+                true if !numbers.contains(&phone) => numbers.push(phone),
+                false if !is_listed && !removed.contains(&phone) => removed.push(phone),
+                _ => {}
+            }
+        }
+        let records = ledger.opt_outs(&numbers).await?;
+        let added = numbers.into_iter().zip(records).filter_map(|(phone, record)| Some((phone, record?)));
+        Ok(Self { added: added.collect(), removed })
+    }
+
+    /// Returns the numbers that each audit entry added, by the entry's index.
+    pub(super) fn added_by(&self, acts: &[&Act]) -> HashMap<usize, Vec<Phone>> {
+        let mut numbers: HashMap<usize, Vec<Phone>> = HashMap::new();
+        for (phone, record) in &self.added {
+            let OptOutSource::Operator(who) = &record.source else { continue };
+            // An entry is written after its change, but clocks may differ.
+            let apart = |act: &Act| act.at.as_millisecond().abs_diff(record.at);
+            let order = |act: &Act| (act.at.as_millisecond() < record.at, apart(act));
+            let own = acts.iter().enumerate().filter(|(_, act)| act.who == *who && apart(act) <= APART);
+            if let Some((nth, _)) = own.min_by_key(|(_, act)| order(act)) {
+                numbers.entry(nth).or_default().push(*phone);
+            }
+        }
+        numbers
+    }
+}
