@@ -265,8 +265,8 @@ fn callbacks(bytes: &[u8], _: &Path) {
 fn configuration(bytes: &[u8], folder: &Path) {
     let file = folder.join("flowcast.toml");
     if std::fs::write(&file, bytes).is_ok()
-        && let Err(fault) = Config::load(Some(&file))
+        && let Err(error) = Config::load(Some(&file))
     {
-        assert!(!fault.0.is_empty() && fault.0.len() < 64 * (bytes.len() + 1024));
+        assert!(!error.0.is_empty() && error.0.len() < 64 * (bytes.len() + 1024));
     }
 }

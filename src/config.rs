@@ -26,7 +26,7 @@ pub use self::schema::config_schema;
 pub use self::secret::Secret;
 pub use self::settings::Settings;
 use crate::campaign::EventName;
-pub use crate::campaign::Span as Time;
+pub use crate::campaign::HumanDuration as Time;
 use crate::campaign::problem::nearest;
 use crate::campaign::rules::is_link;
 
@@ -45,7 +45,7 @@ pub struct Config {
     pub worker: Worker,
     /// The embedded store, which is the ledger without `redis`.
     #[schemars(example = json!({ "path": "flowcast.db" }))]
-    pub store: Store,
+    pub store: StoreConfig,
     /// The HTTP server of a worker.
     #[schemars(example = json!({ "listen": "127.0.0.1:8080" }))]
     pub http: Http,
@@ -114,13 +114,13 @@ impl Default for Worker {
 /// The embedded store.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Store {
+pub struct StoreConfig {
     /// Path of the store's file.
     #[schemars(example = json!("flowcast.db"))]
     pub path: PathBuf,
 }
 
-impl Default for Store {
+impl Default for StoreConfig {
     fn default() -> Self {
         Self { path: "flowcast.db".into() }
     }

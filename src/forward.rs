@@ -22,19 +22,19 @@ use crate::queue::rabbitmq::Broker;
 use crate::queue::{Forwarded, QueueError};
 
 /// Maximum of concurrent requests.
-const AT_ONCE: u16 = 64;
+const CONCURRENCY: u16 = 64;
 /// Timeout for a request.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Delays before retries, in seconds. On the broker they are those of its delay queues; in memory they get jitter.
-const WAITS: [u64; 6] = [1, 5, 15, 60, 300, 900];
+const RETRY_DELAYS: [u64; 6] = [1, 5, 15, 60, 300, 900];
 /// Time for which a host that did not answer gets no requests, so that it does not delay those to others.
-const REST: Duration = Duration::from_secs(10);
+const HOST_RETRY_DELAY: Duration = Duration::from_secs(10);
 /// Maximum of hosts that are remembered for that.
-const REMEMBERED: usize = 1000;
+const MAX_HOSTS: usize = 1000;
 /// Timeout for the broker to confirm a report. A provider waits for 10 s.
 const KEEP: Duration = Duration::from_secs(5);
 /// Maximum of reports in memory, in KiB.
-const ROOM: usize = 64 * 1024;
+const CHANNEL_CAPACITY_KIB: usize = 64 * 1024;
 /// Header with the signature `t=SECONDS,v1=HEX`, HMAC-SHA256 of `SECONDS.BODY`. It stays for existing receivers.
 const SIGNATURE: &str = "flowcast-signature";
 /// Headers of Standard Webhooks: id, time, and the signature `v1,BASE64`, HMAC-SHA256 of `ID.SECONDS.BODY`.
@@ -106,7 +106,7 @@ impl Forward {
                 .no_proxy()
                 .dns_resolver(Arc::new(egress))
                 .build()
-                .map_err(|fault| format!("cannot set up HTTP: {fault}"))
+                .map_err(|error| format!("cannot set up HTTP: {error}"))
         };
         let webhooks = webhooks.into_iter().map(|url| url.to_string()).collect();
         let webhooks = (webhooks, client(EgressPolicy { allow_private: true })?);
@@ -126,7 +126,7 @@ impl Forward {
         }
         let (queue, receiver) = mpsc::unbounded_channel();
         tokio::spawn(from_memory(sender, queue.clone(), receiver));
-        let (room, waiting) = (Arc::new(Semaphore::new(ROOM)), Arc::default());
+        let (room, waiting) = (Arc::new(Semaphore::new(CHANNEL_CAPACITY_KIB)), Arc::default());
         Ok(Self(Waiting::Memory { queue, room, waiting }))
     }
 
@@ -170,19 +170,19 @@ impl Forward {
 }
 
 async fn from_broker(sender: Arc<Sender>, broker: Broker) {
-    let mut forwards = broker.forwards(AT_ONCE);
+    let mut forwards = broker.forwards(CONCURRENCY);
     loop {
         let mut forwarding = match forwards.next().await {
             Ok(forwarding) => forwarding,
-            Err(fault) => {
-                tracing::error!("cannot forward reports: {fault}");
-                tokio::time::sleep(spread(REST)).await;
+            Err(error) => {
+                tracing::error!("cannot forward reports: {error}");
+                tokio::time::sleep(spread(HOST_RETRY_DELAY)).await;
                 continue;
             }
         };
         let (sender, broker) = (sender.clone(), broker.clone());
         tokio::spawn(async move {
-            if let Some(wait) = sender.hand_on(&mut forwarding.report).await
+            if let Some(wait) = sender.forward(&mut forwarding.report).await
                 && broker.forward(&forwarding.report, Some(wait)).await.is_err()
             {
                 return forwarding.give_back().await;
@@ -198,12 +198,12 @@ async fn from_memory(
     queue: mpsc::UnboundedSender<Held>,
     mut receiver: mpsc::UnboundedReceiver<Held>,
 ) {
-    let places = Arc::new(Semaphore::new(AT_ONCE.into()));
+    let places = Arc::new(Semaphore::new(CONCURRENCY.into()));
     while let Some(mut held) = receiver.recv().await {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         let (sender, queue) = (sender.clone(), queue.clone());
         tokio::spawn(async move {
-            let wait = sender.hand_on(&mut held.report).await;
+            let wait = sender.forward(&mut held.report).await;
             // Others are sent while this one waits.
             drop(place);
             if let Some(wait) = wait {
@@ -220,7 +220,7 @@ fn count(result: &'static str) {
 
 impl Sender {
     /// Sends a report; returns the delay before a retry, if one is needed.
-    async fn hand_on(&self, report: &mut Forwarded) -> Option<Duration> {
+    async fn forward(&self, report: &mut Forwarded) -> Option<Duration> {
         let (known, anywhere) = &self.webhooks;
         let admitted = if known.contains(&report.url) {
             report.url.parse().ok().map(|url| (url, anywhere))
@@ -233,7 +233,7 @@ impl Sender {
             return None;
         };
         let host = url.host_str().unwrap_or_default().to_owned();
-        let fault = if self.resting().get(&host).is_some_and(|until| *until > Instant::now()) {
+        let error = if self.resting().get(&host).is_some_and(|until| *until > Instant::now()) {
             "did not answer recently".into()
         } else {
             match self.post(client, url, report).await {
@@ -251,20 +251,20 @@ impl Sender {
                     return None;
                 }
                 Ok(status) => format!("HTTP {status}"),
-                Err(fault) => {
-                    if fault.is_timeout() {
-                        self.rest(host.clone());
+                Err(error) => {
+                    if error.is_timeout() {
+                        self.pause_host(host.clone());
                     }
-                    fault.without_url().to_string()
+                    error.without_url().to_string()
                 }
             }
         };
         if self.fails(&host) {
-            tracing::warn!(host, error = %fault, "cannot forward to a receiver; retrying for 21 minutes");
+            tracing::warn!(host, error = %error, "cannot forward to a receiver; retrying for 21 minutes");
         }
-        let wait = WAITS.get(report.tries as usize).copied().map(Duration::from_secs);
+        let wait = RETRY_DELAYS.get(report.tries as usize).copied().map(Duration::from_secs);
         if wait.is_none() {
-            tracing::warn!(host, error = %fault, "report lost: the last attempt to forward it failed");
+            tracing::warn!(host, error = %error, "report lost: the last attempt to forward it failed");
             count("dropped");
         }
         report.tries += 1;
@@ -282,18 +282,18 @@ impl Sender {
     /// Marks a host as failing; returns whether it was not failing before.
     fn fails(&self, host: &str) -> bool {
         let mut failing = self.failing();
-        if failing.len() >= REMEMBERED {
+        if failing.len() >= MAX_HOSTS {
             failing.clear();
         }
         failing.insert(host.to_owned())
     }
 
-    fn rest(&self, host: String) {
+    fn pause_host(&self, host: String) {
         let mut resting = self.resting();
-        if resting.len() >= REMEMBERED {
+        if resting.len() >= MAX_HOSTS {
             resting.clear();
         }
-        resting.insert(host, Instant::now() + REST);
+        resting.insert(host, Instant::now() + HOST_RETRY_DELAY);
     }
 
     async fn post(
@@ -371,12 +371,12 @@ mod tests {
         for _ in 0..200 {
             forward.send("rep_1".into(), url.clone(), vec![b'x'; 1 << 20]).await.unwrap();
         }
-        assert_eq!(room.available_permits(), ROOM % 1025);
-        assert_eq!(forward.waiting(), ROOM / 1025);
+        assert_eq!(room.available_permits(), CHANNEL_CAPACITY_KIB % 1025);
+        assert_eq!(forward.waiting(), CHANNEL_CAPACITY_KIB / 1025);
         assert_eq!(waiting.load(Ordering::Relaxed), forward.waiting());
         let small = forward.send("rep_2".into(), url, vec![b'x'; 100]);
         small.await.unwrap();
-        assert_eq!(room.available_permits(), ROOM % 1025 - 1);
+        assert_eq!(room.available_permits(), CHANNEL_CAPACITY_KIB % 1025 - 1);
     }
 
     #[test]

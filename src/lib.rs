@@ -13,7 +13,7 @@
 //!
 //! - `egress` decides which addresses flowcast may connect to because a job names them.
 //! - `backoff` has the delays between retries, with jitter; `micro_batch` handles together what many tasks ask for at once.
-//! - `connection_slot` is a connection that many tasks share, opened once for all and again after a failure.
+//! - `shared_connection` is a connection that many tasks share, opened once for all and again after a failure.
 //! - [`redis_client`] is a Redis server, cluster or sentinel setup, with scripts, reconnection, retries and replicas.
 //! - `routing` puts the handlers of routes behind one type, which makes builds faster.
 //! - `runtime` is the source of randomness and of blocking threads, so that a simulation can replace them.
@@ -46,7 +46,6 @@ pub mod callbacks;
 pub mod campaign;
 pub mod cli;
 pub mod config;
-mod connection_slot;
 pub mod dispatch;
 mod egress;
 pub mod forward;
@@ -60,6 +59,7 @@ pub mod redis_client;
 mod routing;
 mod runtime;
 pub mod sandbox;
+mod shared_connection;
 #[cfg(test)]
 mod simulation;
 pub mod telemetry;

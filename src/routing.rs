@@ -11,10 +11,10 @@ use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter};
 
 /// The future of a handler.
-pub(crate) type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
+pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 /// A handler of which only the type of its state is known.
-struct Erased<S>(Arc<dyn Fn(Request, S) -> Answer + Send + Sync>);
+struct Erased<S>(Arc<dyn Fn(Request, S) -> HandlerFuture + Send + Sync>);
 
 impl<S> Clone for Erased<S> {
     fn clone(&self) -> Self {
@@ -23,9 +23,9 @@ impl<S> Clone for Erased<S> {
 }
 
 impl<S: Send + Sync + 'static> Handler<Self, S> for Erased<S> {
-    type Future = Answer;
+    type Future = HandlerFuture;
 
-    fn call(self, request: Request, state: S) -> Answer {
+    fn call(self, request: Request, state: S) -> HandlerFuture {
         (self.0)(request, state)
     }
 }
@@ -33,7 +33,7 @@ impl<S: Send + Sync + 'static> Handler<Self, S> for Erased<S> {
 /// Routes a method to a handler.
 pub(crate) fn on<S, T, H>(method: MethodFilter, handler: H) -> MethodRouter<S>
 where
-    H: Handler<T, S, Future = Answer> + Sync,
+    H: Handler<T, S, Future = HandlerFuture> + Sync,
     S: Clone + Send + Sync + 'static,
 {
     let call = move |request, state| handler.clone().call(request, state);
@@ -43,7 +43,7 @@ where
 /// Routes `GET` and `HEAD`.
 pub(crate) fn get<S, T, H>(handler: H) -> MethodRouter<S>
 where
-    H: Handler<T, S, Future = Answer> + Sync,
+    H: Handler<T, S, Future = HandlerFuture> + Sync,
     S: Clone + Send + Sync + 'static,
 {
     on(MethodFilter::GET, handler)
@@ -52,7 +52,7 @@ where
 /// Routes `POST`.
 pub(crate) fn post<S, T, H>(handler: H) -> MethodRouter<S>
 where
-    H: Handler<T, S, Future = Answer> + Sync,
+    H: Handler<T, S, Future = HandlerFuture> + Sync,
     S: Clone + Send + Sync + 'static,
 {
     on(MethodFilter::POST, handler)

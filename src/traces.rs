@@ -76,9 +76,9 @@ pub fn start() -> Result<Option<Exporter>, String> {
     };
     let exporter = SpanExporter::builder()
         .with_http()
-        .with_http_client(Poster::new(timeout)?)
+        .with_http_client(OtlpHttpClient::new(timeout)?)
         .build()
-        .map_err(|fault| format!("cannot export traces: {fault}"))?;
+        .map_err(|error| format!("cannot export traces: {error}"))?;
     let mut resource = Resource::builder()
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
         .with_attribute(KeyValue::new("service.instance.id", Uuid::now_v7().to_string()));
@@ -89,7 +89,7 @@ pub fn start() -> Result<Option<Exporter>, String> {
     }
     let provider = SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
-        .with_id_generator(Ids::default())
+        .with_id_generator(DeterministicIdGenerator::default())
         .with_resource(resource.build())
         .build();
     let _ = TRACER.set(provider.tracer("flowcast"));
@@ -101,8 +101,8 @@ impl Exporter {
     pub async fn end(self) {
         // The shutdown blocks its thread until the endpoint answers, and the answer needs the runtime.
         let ended = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(LAST)).await;
-        if let Ok(Err(fault)) = ended {
-            tracing::warn!(error = %fault, "cannot export the last spans");
+        if let Ok(Err(error)) = ended {
+            tracing::warn!(error = %error, "cannot export the last spans");
         }
     }
 }
@@ -122,11 +122,11 @@ pub fn trace_id(context: &Context) -> Option<String> {
 
 /// Trace of a campaign.
 #[derive(Clone, Copy)]
-pub struct Trace(Option<(TraceId, SpanId)>);
+pub struct TraceHandle(Option<(TraceId, SpanId)>);
 
-impl Trace {
+impl TraceHandle {
     /// Returns the trace of a campaign, the same in all workers.
-    pub fn of(id: &CampaignId, submitted_at: Timestamp) -> Self {
+    pub fn for_campaign(id: &CampaignId, submitted_at: Timestamp) -> Self {
         if TRACER.get().is_none() {
             return Self(None);
         }
@@ -240,9 +240,9 @@ thread_local! {
 
 /// Generator of ids: those in `NEXT`, or random ones.
 #[derive(Debug, Default)]
-struct Ids(RandomIdGenerator);
+struct DeterministicIdGenerator(RandomIdGenerator);
 
-impl IdGenerator for Ids {
+impl IdGenerator for DeterministicIdGenerator {
     fn new_trace_id(&self) -> TraceId {
         NEXT.get().map_or_else(|| self.0.new_trace_id(), |(trace, _)| trace)
     }
@@ -254,14 +254,14 @@ impl IdGenerator for Ids {
 
 /// HTTP client of the exporter. The exporter has its own thread; the connections belong to the runtime.
 #[derive(Debug)]
-struct Poster {
+struct OtlpHttpClient {
     client: reqwest::Client,
     runtime: Handle,
     /// Whether the last export failed.
     is_away: AtomicBool,
 }
 
-impl Poster {
+impl OtlpHttpClient {
     fn new(timeout: Duration) -> Result<Self, String> {
         // Installing it again has no effect.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -269,13 +269,13 @@ impl Poster {
             .timeout(timeout)
             .redirect(reqwest::redirect::Policy::none())
             .build()
-            .map_err(|fault| format!("cannot export traces: {fault}"))?;
+            .map_err(|error| format!("cannot export traces: {error}"))?;
         Ok(Self { client, runtime: Handle::current(), is_away: AtomicBool::new(false) })
     }
 }
 
 #[async_trait]
-impl HttpClient for Poster {
+impl HttpClient for OtlpHttpClient {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let client = self.client.clone();
         let answered = self.runtime.spawn(async move {
@@ -290,7 +290,7 @@ impl HttpClient for Poster {
         let trouble = match &answered {
             Ok(answer) if answer.status().is_success() => None,
             Ok(answer) => Some(format!("the endpoint answered {}", answer.status())),
-            Err(fault) => Some(fault.to_string()),
+            Err(error) => Some(error.to_string()),
         };
         // Logged once, not for each export.
         match (trouble, self.is_away.load(Ordering::Relaxed)) {

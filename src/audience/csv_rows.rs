@@ -111,8 +111,8 @@ impl CsvRows {
     fn read(&mut self) -> Result<bool, AudienceError> {
         self.row_start.store(self.reader.position().byte(), Ordering::Relaxed);
         let line = self.reader.position().line();
-        self.reader.read_byte_record(&mut self.record).map_err(|fault| match fault.into_kind() {
-            csv::ErrorKind::Io(fault) => failure(&self.path, fault, line),
+        self.reader.read_byte_record(&mut self.record).map_err(|error| match error.into_kind() {
+            csv::ErrorKind::Io(error) => failure(&self.path, error, line),
             // A flexible reader of byte records has no other errors.
             other => {
                 let source = std::io::Error::other(format!("{other:?}"));

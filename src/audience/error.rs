@@ -134,12 +134,12 @@ pub enum AudienceError {
         most: usize,
     },
     /// There is no phone column.
-    #[error("{name}: {fault}; name the phone column")]
+    #[error("{name}: {error}; name the phone column")]
     NoPhoneColumn {
         /// The file.
         name: String,
         /// The names that were tried, and similar columns.
-        fault: String,
+        error: String,
     },
     /// Neither a folder nor a bucket is configured.
     #[error("cannot read files: audiences.root is not configured on this worker")]

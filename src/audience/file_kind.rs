@@ -18,7 +18,7 @@ pub enum FileKind {
 }
 
 impl FileKind {
-    pub(super) fn of(start: &[u8]) -> Option<Self> {
+    pub(super) fn detect(start: &[u8]) -> Option<Self> {
         let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start).trim_ascii_start();
         let is_page = |tag: &[u8]| text.get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag));
         if start.starts_with(b"PK\x03\x04") {

@@ -11,11 +11,11 @@ mod list_rows;
 mod number_list;
 mod open;
 mod path;
-mod places;
-mod quotes;
+mod quote_check;
 mod remote;
 mod rows;
 mod scan;
+mod sources;
 mod workbook;
 
 use std::borrow::Cow;
@@ -28,9 +28,9 @@ pub use error::{AudienceError, Strange};
 pub use file_kind::FileKind;
 pub use number_list::{NumberList, UnreadableRow, numbers};
 pub use path::resolve;
-pub use places::{Audiences, Root};
 pub use remote::{Bucket, Fetched, Object};
 pub use scan::{Scan, scan};
+pub use sources::{Audiences, Root};
 
 pub use crate::campaign::job::HiddenRows;
 use crate::campaign::problem::listed;
@@ -182,7 +182,7 @@ impl Audience {
             return Err(AudienceError::TooManyColumns { name, count, most });
         }
         let phone = phone_column(&columns, settings.phone.as_deref())
-            .map_err(|fault| AudienceError::NoPhoneColumn { name, fault })?;
+            .map_err(|error| AudienceError::NoPhoneColumn { name, error })?;
         let numbers = PhoneParser::new(settings.default_region.as_deref());
         Ok(Self { columns, phone, rows, numbers, seen: RoaringTreemap::new(), row: 0 })
     }
@@ -270,7 +270,7 @@ pub fn has_phone_column(columns: &Columns) -> bool {
 
 fn phone_column(columns: &Columns, named: Option<&str>) -> Result<usize, String> {
     match named {
-        Some(name) => columns.find(name).map_err(|fault| fault.to_string()),
+        Some(name) => columns.find(name).map_err(|error| error.to_string()),
         None => PHONE_NAMES.iter().find_map(|name| columns.find(name).ok()).ok_or_else(|| {
             let names = columns.names().iter().map(String::as_str);
             format!("no column is called {}; the columns are {}", PHONE_NAMES.join(", "), listed(names))

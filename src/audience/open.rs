@@ -8,19 +8,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use memchr::{memchr, memchr_iter, memmem};
 
 use super::path::{name, open_real};
-use super::quotes::{Quotes, newlines};
+use super::quote_check::{Quotes, newlines};
 use super::{AudienceError, Encoding, FileKind, ROW_LIMIT, Settings, Strange, workbook};
 
 /// Size of the read buffer, in bytes.
 const CHUNK: usize = 128 * 1024;
 
 /// Maximum size of a compressed file when unpacked, in bytes: about a hundred million rows.
-const LARGEST: u64 = 8 << 30;
+const MAX_UNPACKED_BYTES: u64 = 8 << 30;
 
 /// Converts a reader's error into the audience's. `line` is the line on which the current row begins.
-pub(super) fn failure(path: &Path, fault: io::Error, line: u64) -> AudienceError {
+pub(super) fn failure(path: &Path, error: io::Error, line: u64) -> AudienceError {
     let name = name(path);
-    match fault.get_ref().and_then(|inner| inner.downcast_ref::<ReadError>()) {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<ReadError>()) {
         Some(ReadError::NotUtf8 { byte, line }) => AudienceError::NotUtf8 { name, byte: *byte, line: *line },
         Some(ReadError::RowTooLong { quote: None }) => AudienceError::RowTooLong { name, line },
         Some(ReadError::RowTooLong { quote: Some(line) } | ReadError::OpenQuote { line }) => {
@@ -29,7 +29,7 @@ pub(super) fn failure(path: &Path, fault: io::Error, line: u64) -> AudienceError
         Some(ReadError::Strange { what, line }) => AudienceError::Strange { name, what: *what, line: *line },
         Some(ReadError::TooLarge) => AudienceError::TooLarge(name),
         Some(ReadError::Packed(detail)) => AudienceError::Packed { name, detail: detail.clone() },
-        None => AudienceError::Io { name, source: fault },
+        None => AudienceError::Io { name, source: error },
     }
 }
 
@@ -52,8 +52,8 @@ enum ReadError {
 }
 
 impl From<ReadError> for io::Error {
-    fn from(fault: ReadError) -> Self {
-        Self::new(io::ErrorKind::InvalidData, fault)
+    fn from(error: ReadError) -> Self {
+        Self::new(io::ErrorKind::InvalidData, error)
     }
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Unpacked {
 
 /// Unpacks a file as its extension says.
 pub(super) fn unpacked(path: &Path, settings: &Settings) -> Result<Unpacked, AudienceError> {
-    let failed = |fault| failure(path, fault, 1);
+    let failed = |error| failure(path, error, 1);
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
     if ending == "xlsx" {
         let sheet = workbook::unpack(path, settings)?;
@@ -80,14 +80,14 @@ pub(super) fn unpacked(path: &Path, settings: &Settings) -> Result<Unpacked, Aud
         _ => Box::new(BufReader::with_capacity(CHUNK, file)),
     };
     let start = reader.fill_buf().map_err(failed)?;
-    if let Some(kind) = FileKind::of(start) {
+    if let Some(kind) = FileKind::detect(start) {
         return Err(AudienceError::OtherFile { name: name(path), kind });
     }
     Ok(Unpacked { reader, hidden_rows: None })
 }
 
 fn bounded<R: Read>(reader: R) -> BufReader<Bounded<R>> {
-    BufReader::with_capacity(CHUNK, Bounded { reader, left: LARGEST })
+    BufReader::with_capacity(CHUNK, Bounded { reader, left: MAX_UNPACKED_BYTES })
 }
 
 /// A reader with a limit: a small compressed file may unpack to more than a machine can read.
@@ -99,9 +99,9 @@ struct Bounded<R> {
 impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         // An error without an OS error code is the decompressor's: the file is invalid or incomplete.
-        let broken = |fault: io::Error| match fault.raw_os_error() {
-            Some(_) => fault,
-            None => ReadError::Packed(fault.to_string()).into(),
+        let broken = |error: io::Error| match error.raw_os_error() {
+            Some(_) => error,
+            None => ReadError::Packed(error.to_string()).into(),
         };
         let count = self.reader.read(out).map_err(broken)?;
         self.left = self.left.checked_sub(count as u64).ok_or(ReadError::TooLarge)?;
@@ -145,7 +145,7 @@ pub(super) struct Bytes {
 
 impl Bytes {
     pub(super) fn open(path: &Path, settings: &Settings) -> Result<Self, AudienceError> {
-        let failed = |fault| failure(path, fault, 1);
+        let failed = |error| failure(path, error, 1);
         let Unpacked { reader, hidden_rows } = unpacked(path, settings)?;
         let (mut reader, mut start) = begun(reader).map_err(failed)?;
         if start.is_empty() {
@@ -227,16 +227,16 @@ impl Bytes {
             rest = &rest[1..];
             match std::str::from_utf8(&self.cut) {
                 Ok(_) => self.cut.clear(),
-                Err(fault) if fault.error_len().is_some() => {
+                Err(error) if error.error_len().is_some() => {
                     return Err(ReadError::NotUtf8 { byte: self.cut_at, line: self.lines });
                 }
                 Err(_) => {}
             }
         }
         let skipped = (chunk.len() - rest.len()) as u64;
-        if let Err(fault) = std::str::from_utf8(rest) {
-            let (good, bad) = rest.split_at(fault.valid_up_to());
-            if fault.error_len().is_some() {
+        if let Err(error) = std::str::from_utf8(rest) {
+            let (good, bad) = rest.split_at(error.valid_up_to());
+            if error.error_len().is_some() {
                 let line = self.lines + newlines(good);
                 return Err(ReadError::NotUtf8 { byte: self.position + skipped + good.len() as u64, line });
             }
@@ -340,9 +340,9 @@ mod tests {
     #[test]
     fn a_packed_file_without_end_is_refused() {
         let mut reader = Bounded { reader: io::repeat(b'x'), left: 10 };
-        let fault = reader.read_to_end(&mut Vec::new()).unwrap_err();
+        let error = reader.read_to_end(&mut Vec::new()).unwrap_err();
         assert!(
-            matches!(failure(Path::new("a.csv.gz"), fault, 1), AudienceError::TooLarge(name) if name == "a.csv.gz")
+            matches!(failure(Path::new("a.csv.gz"), error, 1), AudienceError::TooLarge(name) if name == "a.csv.gz")
         );
         let mut reader = Bounded { reader: &[b'x'; 10][..], left: 10 };
         assert_eq!(reader.read_to_end(&mut Vec::new()).unwrap(), 10);
@@ -367,7 +367,7 @@ mod tests {
                 match bytes.read(&mut chunk) {
                     Ok(0) => break Ok(()),
                     Ok(_) => {}
-                    Err(fault) => break Err(failure(&path, fault, 1)),
+                    Err(error) => break Err(failure(&path, error, 1)),
                 }
             };
             match (std::str::from_utf8(&content), result) {

@@ -27,13 +27,13 @@ use crate::backoff::Backoff;
 use crate::egress::EgressPolicy;
 
 /// Maximum size of an object, in bytes: the same as of an upload.
-pub(super) const LARGEST: u64 = 2 << 30;
+pub(super) const MAX_BYTES: u64 = 2 << 30;
 /// Maximum number of retries of a transfer without progress.
 const TRIES: u32 = 5;
 /// Delays before retries.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(400), Duration::from_secs(10));
 /// Maximum time without data.
-const SILENCE: Duration = Duration::from_secs(30);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum size of an object that is written with one request, in bytes. Such a request fails if the object exists.
 const ONE_REQUEST: usize = 32 << 20;
 /// URL schemes of object stores.
@@ -43,7 +43,7 @@ const STORES: [&str; 5] = ["s3", "s3a", "gs", "az", "azure"];
 static RUNTIME: LazyLock<Result<Runtime, String>> = LazyLock::new(|| {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let built = builder.worker_threads(1).thread_name("audiences").enable_all().build();
-    built.map_err(|fault| format!("cannot start a thread: {fault}"))
+    built.map_err(|error| format!("cannot start a thread: {error}"))
 });
 
 /// Runs a future to its end on the runtime of transfers.
@@ -84,7 +84,7 @@ impl HttpConnector for Connector {
         let client = reqwest::Client::builder()
             .user_agent(concat!("flowcast/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from_secs(10))
-            .read_timeout(SILENCE)
+            .read_timeout(IDLE_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .dns_resolver(Arc::new(self.0))
             .http1_only()
@@ -127,7 +127,7 @@ impl Bucket {
     ///
     /// Why the address or the environment is invalid.
     pub fn open(address: &str) -> Result<Self, String> {
-        let url: Url = address.parse().map_err(|fault| format!("{address} is not a URL: {fault}"))?;
+        let url: Url = address.parse().map_err(|error| format!("{address} is not a URL: {error}"))?;
         let bucket = url.host_str().filter(|host| !host.is_empty());
         let bucket =
             bucket.ok_or_else(|| format!("{address} has no bucket name; write e.g. s3://bucket/folder"))?;
@@ -151,8 +151,8 @@ impl Bucket {
             }
             other => return Err(format!("{other}:// is not an object store; use s3, gs or az")),
         };
-        let store = store.map_err(|fault| format!("{address}: {fault}"))?;
-        let folder = ObjectPath::from_url_path(url.path()).map_err(|fault| format!("{address}: {fault}"))?;
+        let store = store.map_err(|error| format!("{address}: {error}"))?;
+        let folder = ObjectPath::from_url_path(url.path()).map_err(|error| format!("{address}: {error}"))?;
         Ok(Self { name: address.trim_end_matches('/').to_owned(), store, folder })
     }
 
@@ -161,7 +161,7 @@ impl Bucket {
         &self.name
     }
 
-    fn place(&self, path: &str) -> Result<ObjectPath, AudienceError> {
+    fn object_path(&self, path: &str) -> Result<ObjectPath, AudienceError> {
         let refused = || AudienceError::Outside { path: path.into(), root: self.name.clone() };
         let below = ObjectPath::parse(path).map_err(|_| refused())?;
         if below.parts().any(|part| matches!(part.as_ref(), "." | ".." | "%2E%2E" | "%2E")) {
@@ -177,7 +177,7 @@ impl Bucket {
     /// If it does not exist, or the store cannot be reached.
     pub fn fetch(&self, path: &str) -> Result<Fetched, AudienceError> {
         let gone = |path| AudienceError::NotFound { path, root: self.name.clone() };
-        fetch(self.store.clone(), self.place(path)?, path, gone)
+        fetch(self.store.clone(), self.object_path(path)?, path, gone)
     }
 
     /// Lists the objects directly in the folder, unordered.
@@ -191,7 +191,7 @@ impl Bucket {
             let path = meta.location.filename()?.to_owned();
             Some(Object { path, bytes: meta.size, at: meta.last_modified.timestamp_millis() })
         };
-        let listed = listed.map_err(|fault| format!("cannot list {}: {fault}", self.name))?;
+        let listed = listed.map_err(|error| format!("cannot list {}: {error}", self.name))?;
         Ok(listed.objects.into_iter().filter_map(object).collect())
     }
 
@@ -202,14 +202,14 @@ impl Bucket {
     /// If the store cannot be written.
     pub async fn delete(&self, name: &str) -> Result<bool, String> {
         let failed =
-            |fault: &dyn std::fmt::Display| format!("cannot delete {name} from {}: {fault}", self.name);
-        let place = self.place(name).map_err(|fault| failed(&fault))?;
+            |error: &dyn std::fmt::Display| format!("cannot delete {name} from {}: {error}", self.name);
+        let place = self.object_path(name).map_err(|error| failed(&error))?;
         match self.store.head(&place).await {
             Ok(_) => {}
             Err(object_store::Error::NotFound { .. }) => return Ok(false),
-            Err(fault) => return Err(failed(&fault)),
+            Err(error) => return Err(failed(&error)),
         }
-        self.store.delete(&place).await.map_err(|fault| failed(&fault))?;
+        self.store.delete(&place).await.map_err(|error| failed(&error))?;
         Ok(true)
     }
 
@@ -218,39 +218,39 @@ impl Bucket {
     /// # Errors
     ///
     /// If the file cannot be read, or the store cannot be written.
-    pub async fn put(&self, name: &str, file: PathBuf) -> Result<bool, String> {
-        let failed = |fault: &dyn std::fmt::Display| format!("cannot write {name} to {}: {fault}", self.name);
-        let place = self.place(name).map_err(|fault| failed(&fault))?;
+    pub async fn upload(&self, name: &str, file: PathBuf) -> Result<bool, String> {
+        let failed = |error: &dyn std::fmt::Display| format!("cannot write {name} to {}: {error}", self.name);
+        let place = self.object_path(name).map_err(|error| failed(&error))?;
         match self.store.head(&place).await {
             Ok(_) => return Ok(false),
             Err(object_store::Error::NotFound { .. }) => {}
-            Err(fault) => return Err(failed(&fault)),
+            Err(error) => return Err(failed(&error)),
         }
-        let size = tokio::fs::metadata(&file).await.map_err(|fault| failed(&fault))?.len();
+        let size = tokio::fs::metadata(&file).await.map_err(|error| failed(&error))?.len();
         if size <= ONE_REQUEST as u64 {
-            let bytes = tokio::fs::read(&file).await.map_err(|fault| failed(&fault))?;
+            let bytes = tokio::fs::read(&file).await.map_err(|error| failed(&error))?;
             let create = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
             return match self.store.put_opts(&place, bytes.into(), create).await {
                 Ok(_) => Ok(true),
                 Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
-                Err(fault) => Err(failed(&fault)),
+                Err(error) => Err(failed(&error)),
             };
         }
         // A multipart upload appears with its last part: of two simultaneous uploads with the same name, one wins.
-        let upload = self.store.put_multipart(&place).await.map_err(|fault| failed(&fault))?;
+        let upload = self.store.put_multipart(&place).await.map_err(|error| failed(&error))?;
         let mut writer = WriteMultipart::new(upload);
-        let mut file = tokio::fs::File::open(&file).await.map_err(|fault| failed(&fault))?;
+        let mut file = tokio::fs::File::open(&file).await.map_err(|error| failed(&error))?;
         let mut chunk = vec![0; 1 << 20];
         loop {
             let count = tokio::io::AsyncReadExt::read(&mut file, &mut chunk).await;
-            let count = count.map_err(|fault| failed(&fault))?;
+            let count = count.map_err(|error| failed(&error))?;
             if count == 0 {
                 break;
             }
-            writer.wait_for_capacity(4).await.map_err(|fault| failed(&fault))?;
+            writer.wait_for_capacity(4).await.map_err(|error| failed(&error))?;
             writer.write(&chunk[..count]);
         }
-        writer.finish().await.map_err(|fault| failed(&fault))?;
+        writer.finish().await.map_err(|error| failed(&error))?;
         Ok(true)
     }
 }
@@ -262,19 +262,19 @@ pub(super) fn fetch_url(url: &Url, egress: EgressPolicy) -> Result<Fetched, Audi
     if is_store(url.as_str()) {
         let bucket = format!("{}://{}", url.scheme(), url.host_str().unwrap_or_default());
         let bucket = Bucket::open(&bucket).map_err(failed)?;
-        let path = ObjectPath::from_url_path(url.path()).map_err(|fault| failed(fault.to_string()))?;
+        let path = ObjectPath::from_url_path(url.path()).map_err(|error| failed(error.to_string()))?;
         return fetch(bucket.store, path, &name, |name| AudienceError::Gone { name });
     }
     let options = ClientOptions::new().with_allow_http(true);
     let builder = HttpBuilder::new().with_url(url.as_str()).with_client_options(options);
     let store = builder.with_http_connector(Connector(egress)).build();
-    let store = store.map_err(|fault| failed(hidden(&fault, url)))?;
+    let store = store.map_err(|error| failed(hidden(&error, url)))?;
     fetch(Arc::new(store), ObjectPath::default(), &name, |name| AudienceError::Gone { name })
 }
 
 /// Returns the text of an error without the URL's query, which may contain a signature.
-fn hidden(fault: &object_store::Error, url: &Url) -> String {
-    let text = fault.to_string();
+fn hidden(error: &object_store::Error, url: &Url) -> String {
+    let text = error.to_string();
     url.query().map_or(text.clone(), |query| text.replace(query, "…"))
 }
 
@@ -298,27 +298,31 @@ fn fetch(
     let target = folder.path().join(file_name);
     let file = std::fs::File::create(&target).map_err(io)?;
     let moved = wait_for(async move { transfer(&*store, &path, file).await });
-    match moved.unwrap_or_else(|fault| Err(Fault::Broken(fault))) {
+    match moved.unwrap_or_else(|error| Err(TransferError::Broken(error))) {
         Ok(()) => Ok(Fetched { path: target, _folder: Arc::new(folder) }),
-        Err(Fault::Gone) => Err(gone(name.into())),
-        Err(Fault::TooLarge) => Err(AudienceError::TooLargeToFetch(name.into())),
-        Err(Fault::Unwritten(fault)) => Err(io(fault)),
-        Err(Fault::Broken(detail)) => Err(AudienceError::Unreachable { name: name.into(), detail }),
+        Err(TransferError::Gone) => Err(gone(name.into())),
+        Err(TransferError::TooLarge) => Err(AudienceError::TooLargeToFetch(name.into())),
+        Err(TransferError::Unwritten(error)) => Err(io(error)),
+        Err(TransferError::Broken(detail)) => Err(AudienceError::Unreachable { name: name.into(), detail }),
     }
 }
 
-enum Fault {
+enum TransferError {
     Gone,
     TooLarge,
     Unwritten(std::io::Error),
     Broken(String),
 }
 
-fn changed() -> Fault {
-    Fault::Broken("it changed while it was read; upload it under a new name".into())
+fn changed() -> TransferError {
+    TransferError::Broken("it changed while it was read; upload it under a new name".into())
 }
 
-async fn transfer(store: &dyn ObjectStore, path: &ObjectPath, mut file: std::fs::File) -> Result<(), Fault> {
+async fn transfer(
+    store: &dyn ObjectStore,
+    path: &ObjectPath,
+    mut file: std::fs::File,
+) -> Result<(), TransferError> {
     let (mut known, mut have, mut failures) = (None::<ObjectMeta>, 0_u64, 0);
     loop {
         let before = have;
@@ -328,16 +332,16 @@ async fn transfer(store: &dyn ObjectStore, path: &ObjectPath, mut file: std::fs:
             if_match: known.as_ref().filter(|_| have > 0).and_then(|meta| meta.e_tag.clone()),
             ..GetOptions::default()
         };
-        let fault = match store.get_opts(path, options).await {
-            Err(object_store::Error::NotFound { .. }) => return Err(Fault::Gone),
+        let error = match store.get_opts(path, options).await {
+            Err(object_store::Error::NotFound { .. }) => return Err(TransferError::Gone),
             Err(object_store::Error::Precondition { .. }) => {
                 return Err(changed());
             }
-            Err(fault) => fault.to_string(),
+            Err(error) => error.to_string(),
             Ok(answer) => {
                 let size = answer.meta.size;
-                if size > LARGEST {
-                    return Err(Fault::TooLarge);
+                if size > MAX_BYTES {
+                    return Err(TransferError::TooLarge);
                 }
                 let is_other = |meta: &ObjectMeta| {
                     let own = (size, &answer.meta.e_tag, answer.meta.last_modified);
@@ -347,20 +351,20 @@ async fn transfer(store: &dyn ObjectStore, path: &ObjectPath, mut file: std::fs:
                     return Err(changed());
                 }
                 known.get_or_insert(answer.meta.clone());
-                let mut stream = answer.into_stream().map_err(|fault| fault.to_string());
+                let mut stream = answer.into_stream().map_err(|error| error.to_string());
                 loop {
-                    match tokio::time::timeout(SILENCE, stream.next()).await {
-                        Err(_) => break format!("no data arrived for {} s", SILENCE.as_secs()),
-                        Ok(Some(Err(fault))) => break fault,
+                    match tokio::time::timeout(IDLE_TIMEOUT, stream.next()).await {
+                        Err(_) => break format!("no data arrived for {} s", IDLE_TIMEOUT.as_secs()),
+                        Ok(Some(Err(error))) => break error,
                         Ok(Some(Ok(chunk))) => {
-                            file.write_all(&chunk).map_err(Fault::Unwritten)?;
+                            file.write_all(&chunk).map_err(TransferError::Unwritten)?;
                             have += chunk.len() as u64;
-                            if have > LARGEST {
-                                return Err(Fault::TooLarge);
+                            if have > MAX_BYTES {
+                                return Err(TransferError::TooLarge);
                             }
                         }
                         Ok(None) if have == size => {
-                            return file.sync_all().map_err(Fault::Unwritten);
+                            return file.sync_all().map_err(TransferError::Unwritten);
                         }
                         Ok(None) => break format!("it ended after {have} of {size} bytes"),
                     }
@@ -369,7 +373,7 @@ async fn transfer(store: &dyn ObjectStore, path: &ObjectPath, mut file: std::fs:
         };
         failures = if have > before { 1 } else { failures + 1 };
         if failures > TRIES {
-            return Err(Fault::Broken(fault));
+            return Err(TransferError::Broken(error));
         }
         tracing::warn!(bytes = have, failures, "transfer of an audience interrupted; resuming");
         tokio::time::sleep(RETRY.delay_after(failures - 1)).await;

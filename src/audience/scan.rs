@@ -64,19 +64,19 @@ impl Scan {
 }
 
 /// Maximum number of changed values.
-const CHANGED: usize = 3;
+const SHOWN_CHANGES: usize = 3;
 
 fn scan_file(path: &Path, settings: &Settings) -> Result<Scan, AudienceError> {
     let mut rows = CsvRows::open(path, settings)?;
     let (mut count, mut changed) = (0, Vec::new());
     while rows.advance()? {
         count += 1;
-        if settings.encoding == Encoding::Windows1252 && changed.len() < CHANGED {
+        if settings.encoding == Encoding::Windows1252 && changed.len() < SHOWN_CHANGES {
             let values = (0..rows.len()).map(|column| rows.value(column));
             changed.extend(
                 values.filter(|value| !value.is_ascii()).map(|value| shortened(value, 60).into_owned()),
             );
-            changed.truncate(CHANGED);
+            changed.truncate(SHOWN_CHANGES);
         }
     }
     let columns = rows.columns().names().to_vec();
@@ -95,11 +95,11 @@ fn scan_file(path: &Path, settings: &Settings) -> Result<Scan, AudienceError> {
 /// Scans a file, and guesses the encoding if it is not UTF-8.
 fn scan_any(path: &Path, settings: &Settings) -> Result<Scan, AudienceError> {
     match scan_file(path, settings) {
-        Err(fault @ AudienceError::NotUtf8 { .. }) if settings.encoding == Encoding::Utf8 => {
+        Err(error @ AudienceError::NotUtf8 { .. }) if settings.encoding == Encoding::Utf8 => {
             let guessed = Encoding::guess(unpacked(path, settings)?.reader);
-            match guessed.map_err(|fault| failure(path, fault, 1))? {
+            match guessed.map_err(|error| failure(path, error, 1))? {
                 Some(encoding) => scan_file(path, &Settings { encoding, ..settings.clone() }),
-                None => Err(fault),
+                None => Err(error),
             }
         }
         scan => scan,
@@ -154,8 +154,8 @@ mod tests {
         // Read as Windows-1252, Zo\u{eb} would be sent as two characters.
         let (_folder, source) =
             file("a.csv", b"phone,name\n+919876543210,Zo\xc3\xab\n+919876543211,Jos\xe9\n");
-        let fault = scan(&source, &Settings::default()).unwrap_err().to_string();
-        assert!(fault.starts_with("a.csv is not UTF-8: byte 47 (line 3); save"), "{fault}");
+        let error = scan(&source, &Settings::default()).unwrap_err().to_string();
+        assert!(error.starts_with("a.csv is not UTF-8: byte 47 (line 3); save"), "{error}");
     }
 
     #[test]

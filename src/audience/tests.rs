@@ -6,7 +6,7 @@ fn lines(text: &str, settings: &Settings) -> Vec<String> {
     std::fs::write(&path, text).unwrap();
     let mut audience = match Audience::open(&Source::File(path), settings) {
         Ok(audience) => audience,
-        Err(fault) => return vec![fault.to_string()],
+        Err(error) => return vec![error.to_string()],
     };
     let width = audience.columns().names().len();
     let mut lines = Vec::new();
@@ -18,7 +18,7 @@ fn lines(text: &str, settings: &Settings) -> Vec<String> {
                 format!("{} {} {}", row.row, row.phone, values.join("|"))
             }
             Ok(Some(Line::Skipped { row, reason, .. })) => format!("{row} {reason}"),
-            Err(fault) => return vec![fault.to_string()],
+            Err(error) => return vec![error.to_string()],
         });
     }
 }
@@ -67,15 +67,15 @@ fn headers_come_in_any_case_and_with_hidden_characters() {
 
 #[test]
 fn an_audience_that_can_not_be_used_says_why() {
-    let fault = |text: &str| lines(text, &indian()).remove(0);
-    assert_eq!(fault(""), "a.csv is empty; its first line must name the columns");
-    assert_eq!(fault("\n\n"), "a.csv is empty; its first line must name the columns");
-    assert_eq!(fault("phone,name\n"), "a.csv has a header but no rows; there are no recipients");
+    let error = |text: &str| lines(text, &indian()).remove(0);
+    assert_eq!(error(""), "a.csv is empty; its first line must name the columns");
+    assert_eq!(error("\n\n"), "a.csv is empty; its first line must name the columns");
+    assert_eq!(error("phone,name\n"), "a.csv has a header but no rows; there are no recipients");
     assert_eq!(
-        fault("phone,a,a\n1,2,3\n"),
+        error("phone,a,a\n1,2,3\n"),
         "a.csv: the column \"a\" occurs twice in the header, as column 2 and column 3; rename one"
     );
-    assert!(fault("name,age\nx,1\n").contains("no column is called phone, phone_number"));
+    assert!(error("name,age\nx,1\n").contains("no column is called phone, phone_number"));
     let named = Settings { phone: Some("fone".into()), ..indian() };
     assert!(lines("phone\n9876543210\n", &named)[0].contains("did you mean \"phone\"?"));
 }
@@ -101,10 +101,10 @@ fn recipients_take_memory_only_for_their_own_fields() {
             (nth.to_string().into(), "".into())
         );
     }
-    let fault = Audience::open(&Source::List(list(1_000)), &Settings::default()).err().unwrap().to_string();
+    let error = Audience::open(&Source::List(list(1_000)), &Settings::default()).err().unwrap().to_string();
     assert!(
-        fault.starts_with("the job's list of recipients has 1001 columns, and at most 1000 are allowed"),
-        "{fault}"
+        error.starts_with("the job's list of recipients has 1001 columns, and at most 1000 are allowed"),
+        "{error}"
     );
     assert!(Audience::open(&Source::List(list(999)), &Settings::default()).is_ok());
 }
@@ -112,13 +112,13 @@ fn recipients_take_memory_only_for_their_own_fields() {
 #[test]
 fn a_header_of_very_many_columns_is_read_and_refused() {
     let header = (0..100_000).map(|nth| format!("c{nth}")).collect::<Vec<_>>().join(",");
-    let fault = lines(&format!("phone,{header}\n+919876543210\n"), &indian()).remove(0);
-    assert!(fault.contains("has 100001 columns, and at most 1000 are allowed"), "{fault}");
+    let error = lines(&format!("phone,{header}\n+919876543210\n"), &indian()).remove(0);
+    assert!(error.contains("has 100001 columns, and at most 1000 are allowed"), "{error}");
     let some = (0..900).map(|nth| format!("c{nth}")).collect::<Vec<_>>().join(",");
-    let fault = lines(&format!("{some}\n1\n"), &indian()).remove(0);
+    let error = lines(&format!("{some}\n1\n"), &indian()).remove(0);
     assert!(
-        fault.contains("the columns are c0, c1, ") && fault.contains("and 880 more") && fault.len() < 1_000,
-        "{fault}"
+        error.contains("the columns are c0, c1, ") && error.contains("and 880 more") && error.len() < 1_000,
+        "{error}"
     );
 }
 
@@ -126,8 +126,8 @@ fn a_header_of_very_many_columns_is_read_and_refused() {
 fn a_quote_that_is_never_closed_does_not_swallow_the_file() {
     for rows in [1, 10, 200_000] {
         let text = format!("phone,name\n9876543212,b\n9876543210,\"a\n{}", "+919876543211,b\n".repeat(rows));
-        let fault = lines(&text, &indian()).remove(0);
-        assert!(fault.contains("the quote on line 3 is never closed"), "{fault}");
+        let error = lines(&text, &indian()).remove(0);
+        assert!(error.contains("the quote on line 3 is never closed"), "{error}");
     }
     // The same lines with the quote closed are in order, with and without a last line break.
     for end in ["\n", ""] {

@@ -16,37 +16,37 @@ use super::{AudienceError, FileKind, HiddenRows, ROW_LIMIT, Settings};
 use crate::campaign::problem::listed;
 use number_format::DateSystem;
 use package::Package;
-use sheet::{Context, Formats, Texts};
+use sheet::{Context, Formats, SharedStrings};
 
 /// Maximum size of a workbook's unpacked parts, and of a sheet as CSV, in bytes.
-const LARGEST: u64 = 512 << 20;
+const MAX_UNPACKED_BYTES: u64 = 512 << 20;
 /// Maximum number of columns of a sheet.
 const COLUMNS: usize = 16_384;
 
 /// Why a workbook cannot be read.
-enum Fault {
+enum WorkbookError {
     /// Something in the workbook is invalid.
     Broken(String),
     /// An I/O error.
     Io(io::Error),
 }
 
-impl From<String> for Fault {
+impl From<String> for WorkbookError {
     fn from(detail: String) -> Self {
         Self::Broken(detail)
     }
 }
 
-impl From<io::Error> for Fault {
-    fn from(fault: io::Error) -> Self {
-        Self::Io(fault)
+impl From<io::Error> for WorkbookError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
     }
 }
 
-impl From<csv::Error> for Fault {
-    fn from(fault: csv::Error) -> Self {
-        Self::Io(match fault.into_kind() {
-            csv::ErrorKind::Io(fault) => fault,
+impl From<csv::Error> for WorkbookError {
+    fn from(error: csv::Error) -> Self {
+        Self::Io(match error.into_kind() {
+            csv::ErrorKind::Io(error) => error,
             other => io::Error::other(format!("{other:?}")),
         })
     }
@@ -61,24 +61,24 @@ pub(super) struct Sheet {
 
 /// Converts the selected sheet to CSV.
 pub(super) fn unpack(path: &Path, settings: &Settings) -> Result<Sheet, AudienceError> {
-    let opened = open_real(path).map_err(Fault::Io).and_then(|mut file| {
+    let opened = open_real(path).map_err(WorkbookError::Io).and_then(|mut file| {
         let mut start = [0; 512];
         let length = file.read(&mut start)?;
         file.rewind()?;
-        let kind = start.get(..length).and_then(FileKind::of).filter(|kind| *kind != FileKind::Archive);
+        let kind = start.get(..length).and_then(FileKind::detect).filter(|kind| *kind != FileKind::Archive);
         Ok((file, kind))
     });
     if let Ok((_, Some(kind))) = opened {
         return Err(AudienceError::OtherFile { name: name(path), kind });
     }
-    let written = opened.and_then(|(file, _)| as_csv(file, LARGEST, settings));
-    written.map_err(|fault| match fault {
-        Fault::Io(source) => AudienceError::Io { name: name(path), source },
-        Fault::Broken(detail) => AudienceError::Workbook { name: name(path), detail },
+    let written = opened.and_then(|(file, _)| as_csv(file, MAX_UNPACKED_BYTES, settings));
+    written.map_err(|error| match error {
+        WorkbookError::Io(source) => AudienceError::Io { name: name(path), source },
+        WorkbookError::Broken(detail) => AudienceError::Workbook { name: name(path), detail },
     })
 }
 
-fn as_csv(file: File, largest: u64, settings: &Settings) -> Result<Sheet, Fault> {
+fn as_csv(file: File, largest: u64, settings: &Settings) -> Result<Sheet, WorkbookError> {
     let mut package = Package::open(file, largest)?;
     let workbook = package.workbook()?;
     let part = match &settings.sheet {
@@ -90,11 +90,11 @@ fn as_csv(file: File, largest: u64, settings: &Settings) -> Result<Sheet, Fault>
         })?,
     };
     let dates = if workbook.from_1904 { DateSystem::From1904 } else { DateSystem::From1900 };
-    let mut context = Context { texts: Texts::default(), formats: Formats::default(), dates };
+    let mut context = Context { texts: SharedStrings::default(), formats: Formats::default(), dates };
     if let Some(part) = workbook.part("sharedStrings")
         && let Some(mut xml) = package.part(part)?
     {
-        context.texts = Texts::read(&mut xml)?;
+        context.texts = SharedStrings::read(&mut xml)?;
     }
     if let Some(part) = workbook.part("styles")
         && let Some(mut xml) = package.part(part)?
@@ -142,7 +142,7 @@ impl Rows {
         }
     }
 
-    fn cell(&mut self, place: sheet::Place, text: &str) -> Result<(), Fault> {
+    fn cell(&mut self, place: sheet::Place, text: &str) -> Result<(), WorkbookError> {
         let sheet::Place { row, column, is_hidden } = place;
         if self.row != Some(row) {
             self.end_row()?;
@@ -155,11 +155,15 @@ impl Rows {
         let first = *self.first.get_or_insert(column);
         let Some(place) = column.checked_sub(first).map(|place| place as usize) else { return Ok(()) };
         if place >= COLUMNS {
-            return Err(Fault::Broken(format!("row {} has more than {COLUMNS} columns", row + 1)));
+            return Err(WorkbookError::Broken(format!("row {} has more than {COLUMNS} columns", row + 1)));
         }
         self.bytes += text.len();
         if self.bytes as u64 > ROW_LIMIT {
-            return Err(Fault::Broken(format!("row {} is longer than {} KiB", row + 1, ROW_LIMIT >> 10)));
+            return Err(WorkbookError::Broken(format!(
+                "row {} is longer than {} KiB",
+                row + 1,
+                ROW_LIMIT >> 10
+            )));
         }
         if place >= self.record.len() {
             self.record.resize(place + 1, String::new());
@@ -169,7 +173,7 @@ impl Rows {
     }
 
     /// Writes the row unless it is empty. A row shorter than the header is padded.
-    fn end_row(&mut self) -> Result<(), Fault> {
+    fn end_row(&mut self) -> Result<(), WorkbookError> {
         self.bytes = 0;
         if self.record.is_empty() {
             return Ok(());
@@ -192,10 +196,10 @@ impl Rows {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Sheet, Fault> {
+    fn finish(mut self) -> Result<Sheet, WorkbookError> {
         self.end_row()?;
-        let buffered = self.writer.into_inner().map_err(|fault| Fault::Io(fault.into_error()))?;
-        let mut out = buffered.into_inner().map_err(|fault| Fault::Io(fault.into_error()))?;
+        let buffered = self.writer.into_inner().map_err(|error| WorkbookError::Io(error.into_error()))?;
+        let mut out = buffered.into_inner().map_err(|error| WorkbookError::Io(error.into_error()))?;
         out.flush()?;
         out.rewind()?;
         Ok(Sheet { csv: out, hidden_rows: self.hidden_count })
@@ -246,8 +250,8 @@ mod tests {
         let path = folder.path().join("people.xlsx");
         for bytes in [&b"phone,name\n"[..], b"PK\x03\x04 and no more", b""] {
             std::fs::write(&path, bytes).unwrap();
-            let fault = unpack(&path, &Settings::default()).err().unwrap().to_string();
-            assert!(fault.starts_with("cannot read people.xlsx as a workbook: "), "{fault}");
+            let error = unpack(&path, &Settings::default()).err().unwrap().to_string();
+            assert!(error.starts_with("cannot read people.xlsx as a workbook: "), "{error}");
         }
     }
 
@@ -283,9 +287,9 @@ mod tests {
         archive.finish().unwrap();
         let mut text = String::new();
         let sheet = as_csv(File::open(&path).unwrap(), 8 << 20, &Settings::default());
-        let mut sheet = sheet.map_err(|fault| match fault {
-            Fault::Broken(detail) => detail,
-            Fault::Io(fault) => panic!("{fault}"),
+        let mut sheet = sheet.map_err(|error| match error {
+            WorkbookError::Broken(detail) => detail,
+            WorkbookError::Io(error) => panic!("{error}"),
         })?;
         sheet.csv.read_to_string(&mut text).unwrap();
         Ok(text)
@@ -325,9 +329,9 @@ mod tests {
             ),
             (&[("xl/styles.xml", "<styleSheet><cellXfs>", ("<xf/>", 100_000), "")], "formats"),
         ];
-        for (parts, error) in cases {
-            let fault = hostile(parts).unwrap_err();
-            assert!(fault.contains(error), "{error}: {fault}");
+        for (parts, expected) in cases {
+            let error = hostile(parts).unwrap_err();
+            assert!(error.contains(expected), "{expected}: {error}");
         }
         let cell = |at: &str| {
             format!(
@@ -336,8 +340,8 @@ mod tests {
         };
         for at in ["ZZZZZ2", "A0", "A99999999999", "", "1"] {
             let cell = cell(at);
-            let fault = hostile(&[("xl/sheet.xml", &cell, ("", 0), "")]).unwrap_err();
-            assert!(fault.contains("is outside the limits"), "{at}: {fault}");
+            let error = hostile(&[("xl/sheet.xml", &cell, ("", 0), "")]).unwrap_err();
+            assert!(error.contains("is outside the limits"), "{at}: {error}");
         }
         // A few references to a shared text become many bytes of CSV.
         let text = format!("<sst><si><t>{}</t></si></sst>", "x".repeat(100_000));

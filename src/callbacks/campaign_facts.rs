@@ -27,7 +27,7 @@ pub(super) struct CampaignFacts {
 
 impl<L: Ledger> Reports<L> {
     /// Returns the facts of a campaign's job, or empty ones if the campaign was removed.
-    pub(super) async fn known(&self, campaign: &CampaignId) -> Result<CampaignFacts, LedgerError> {
+    pub(super) async fn campaign_facts(&self, campaign: &CampaignId) -> Result<CampaignFacts, LedgerError> {
         let jobs = || self.known.lock();
         if let Some(known) = jobs().get(campaign) {
             return Ok(known.clone());

@@ -16,9 +16,9 @@ use crate::ledger::{Ledger, LedgerError, MessageReport, ReportEffect};
 /// Maximum number of queued reports; beyond that the providers wait.
 const CHANNEL_CAPACITY: usize = 10_000;
 /// Maximum number of writes in flight.
-const AT_ONCE: usize = 64;
+const CONCURRENCY: usize = 64;
 
-type Answer = Result<Option<ReportEffect>, LedgerError>;
+type ReportResult = Result<Option<ReportEffect>, LedgerError>;
 
 /// The batch of a report.
 type BatchKey = (CampaignId, u32);
@@ -26,7 +26,7 @@ type BatchKey = (CampaignId, u32);
 struct ReportRequest {
     of: BatchKey,
     report: MessageReport,
-    answer: oneshot::Sender<Answer>,
+    answer: oneshot::Sender<ReportResult>,
 }
 
 /// Writes single reports to the ledger, in combined writes.
@@ -41,7 +41,12 @@ impl Collector {
     }
 
     /// Writes a report. Returns its effect after the ledger has it.
-    pub(super) async fn apply(&self, campaign: CampaignId, batch: u32, report: MessageReport) -> Answer {
+    pub(super) async fn apply(
+        &self,
+        campaign: CampaignId,
+        batch: u32,
+        report: MessageReport,
+    ) -> ReportResult {
         let (answer, effect) = oneshot::channel();
         let asked = ReportRequest { of: (campaign, batch), report, answer };
         let gone = || LedgerError::Storage("no longer accepts reports".into());
@@ -50,7 +55,7 @@ impl Collector {
     }
 }
 
-type Reports = Vec<(MessageReport, oneshot::Sender<Answer>)>;
+type Reports = Vec<(MessageReport, oneshot::Sender<ReportResult>)>;
 
 async fn collect<L: Ledger>(ledger: L, mut receiver: mpsc::Receiver<ReportRequest>) {
     // The reports to write next, and their batches in order. None of these batches has a write in flight.
@@ -79,7 +84,7 @@ async fn collect<L: Ledger>(ledger: L, mut receiver: mpsc::Receiver<ReportReques
             }
             else => break,
         }
-        while under_way.len() < AT_ONCE
+        while under_way.len() < CONCURRENCY
             && let Some(of) = due.pop_front()
         {
             let reports = waiting.remove(&of).unwrap_or_default();
@@ -98,9 +103,9 @@ async fn write<L: Ledger>(ledger: &L, of: BatchKey, reports: Reports) -> BatchKe
                 let _ = answer.send(Ok(effect));
             }
         }
-        Err(fault) => {
+        Err(error) => {
             for answer in answers {
-                let _ = answer.send(Err(fault.clone()));
+                let _ = answer.send(Err(error.clone()));
             }
         }
     }

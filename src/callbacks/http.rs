@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
 
-use super::{Address, Reports, Taken};
+use super::{CallbackAddress, CallbackOutcome, Reports};
 use crate::ledger::Ledger;
 use crate::routing::{get, post};
 
@@ -22,12 +22,12 @@ pub type Slot<L> = Arc<OnceLock<Reports<L>>>;
 /// Returns the route of callbacks. Until the ledger is connected, providers are told to try again.
 pub fn router<L: Ledger>(reports: Slot<L>) -> Router {
     Router::new()
-        .route("/callbacks/{account}/{capability}", post(take::<L>).merge(get(take_query::<L>)))
+        .route("/callbacks/{account}/{capability}", post(receive::<L>).merge(get(take_query::<L>)))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(reports)
 }
 
-async fn take<L: Ledger>(
+async fn receive<L: Ledger>(
     State(reports): State<Slot<L>>,
     Path((account, capability)): Path<(String, String)>,
     request: Request,
@@ -41,14 +41,14 @@ async fn take<L: Ledger>(
     let headers = request.headers().clone();
     let body = match Bytes::from_request(request, &()).await {
         Ok(body) => body,
-        Err(fault) => return problem(fault.status(), &fault.body_text()),
+        Err(error) => return problem(error.status(), &error.body_text()),
     };
     answer(reports, &address, &headers, &body).await
 }
 
 async fn answer<L: Ledger>(
     reports: &Reports<L>,
-    address: &Address,
+    address: &CallbackAddress,
     headers: &HeaderMap,
     body: &[u8],
 ) -> Response {
@@ -58,12 +58,12 @@ async fn answer<L: Ledger>(
             "the account requires proof of the sender, and this callback has none",
         );
     }
-    match reports.take(address, body).await {
-        Ok(Taken::Done) => StatusCode::OK.into_response(),
-        Ok(Taken::Challenge(challenge)) => Json(json!({ "challenge": challenge })).into_response(),
-        Ok(Taken::Unreadable) => problem(StatusCode::BAD_REQUEST, "the body is not valid JSON"),
-        Err(fault) => {
-            tracing::error!(error = %fault, "cannot store a report; the provider must send it again");
+    match reports.receive(address, body).await {
+        Ok(CallbackOutcome::Done) => StatusCode::OK.into_response(),
+        Ok(CallbackOutcome::Challenge(challenge)) => Json(json!({ "challenge": challenge })).into_response(),
+        Ok(CallbackOutcome::Unreadable) => problem(StatusCode::BAD_REQUEST, "the body is not valid JSON"),
+        Err(error) => {
+            tracing::error!(error = %error, "cannot store a report; the provider must send it again");
             problem(StatusCode::SERVICE_UNAVAILABLE, "cannot store the report now; try again")
         }
     }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Address, Reports};
-use crate::campaign::delivery::{News, ReplyContent, Report};
+use super::{CallbackAddress, Reports};
+use crate::campaign::delivery::{DeliveryReport, DeliveryUpdate, ReplyContent};
 use crate::campaign::{CampaignId, MessageRef, Subject};
-use crate::ledger::{Answer, Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, ReplyTarget};
 use crate::ledger::{listing, replies};
 
 /// Maximum number of batches searched for a SID, i.e. two million messages, and number of batches per read.
@@ -19,15 +19,15 @@ impl<L: Ledger> Reports<L> {
     /// account's messages, because references can be guessed.
     pub(super) async fn named_message(
         &self,
-        address: &Address,
-        report: &Report,
+        address: &CallbackAddress,
+        report: &DeliveryReport,
     ) -> Result<Option<MessageRef>, LedgerError> {
         let message = match (&address.subject, &report.message) {
             (Subject::Message(message), _) => return Ok(Some(message.clone())),
             (Subject::Account, None) => return Ok(None),
             (Subject::Account, Some(message)) => message,
         };
-        if self.known(&message.campaign).await?.account == address.name {
+        if self.campaign_facts(&message.campaign).await?.account == address.name {
             return Ok(Some(message.clone()));
         }
         metrics::counter!("flowcast_callbacks_total", "result" => "other_account").increment(1);
@@ -39,10 +39,11 @@ impl<L: Ledger> Reports<L> {
     /// The webhook of a number (document 004) reports such replies with the message's SID, or only with the number.
     pub(super) async fn replied_message(
         &self,
-        address: &Address,
-        report: &Report,
+        address: &CallbackAddress,
+        report: &DeliveryReport,
     ) -> Result<Option<MessageRef>, LedgerError> {
-        let (Some(within), News::Reply(reply)) = (address.account.answers_within, &report.news) else {
+        let (Some(within), DeliveryUpdate::Reply(reply)) = (address.account.answers_within, &report.news)
+        else {
             return Ok(None);
         };
         let phone = match (report.recipient, report.sid.as_deref()) {
@@ -56,11 +57,11 @@ impl<L: Ledger> Reports<L> {
         };
         // A reply belongs to a message from the number that received it.
         let is_meant = async |campaign: CampaignId| {
-            let known = self.known(&campaign).await?;
+            let known = self.campaign_facts(&campaign).await?;
             Ok(report.sender.is_none_or(|number| known.from.is_none_or(|from| from == number)))
         };
         let is_form = matches!(reply.content, ReplyContent::Flow(_));
-        let answer = Answer { phone, sid: report.sid.as_deref(), is_form };
+        let answer = ReplyTarget { phone, sid: report.sid.as_deref(), is_form };
         let found = replies::find_message(&self.ledger, &address.name, within, answer, is_meant).await?;
         // A reply from an unknown number may belong to another program's message. There may be many, so only one is searched
         // for at a time, and the others do not wait for it.

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::campaign::codes::{self, Effect};
-use crate::campaign::delivery::{Delivery, News, Report};
+use crate::campaign::delivery::{Delivery, DeliveryReport, DeliveryUpdate};
 use crate::campaign::notice::Notice;
 use crate::campaign::rules::is_template;
 use crate::campaign::{CampaignId, MessageRef, Subject};
@@ -55,7 +55,7 @@ pub struct Reports<L: Ledger> {
 }
 
 /// A callback URL that is sealed with one of our keys.
-pub struct Address {
+pub struct CallbackAddress {
     name: String,
     account: Arc<Account>,
     subject: Subject,
@@ -63,7 +63,7 @@ pub struct Address {
 
 /// The result of a callback.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Taken {
+pub enum CallbackOutcome {
     /// The ledger has the callback's reports.
     Done,
     /// The provider verifies the URL and expects this text as the response.
@@ -106,11 +106,11 @@ impl<L: Ledger> Reports<L> {
     }
 
     /// Returns the address of a callback URL, if it is sealed with one of our keys. No body is read before this.
-    pub fn open(&self, account: &str, capability: &str) -> Option<Address> {
+    pub fn open(&self, account: &str, capability: &str) -> Option<CallbackAddress> {
         let known = self.accounts.get(account).ok();
         known.and_then(|known| {
             let subject = known.callbacks.as_ref()?.open(capability)?;
-            Some(Address { name: account.into(), account: known, subject })
+            Some(CallbackAddress { name: account.into(), account: known, subject })
         })
     }
 
@@ -123,7 +123,7 @@ impl<L: Ledger> Reports<L> {
     }
 
     /// Returns whether a callback came from its provider, as far as that can be verified.
-    pub fn proves(&self, address: &Address, headers: &HeaderMap, body: &[u8]) -> bool {
+    pub fn proves(&self, address: &CallbackAddress, headers: &HeaderMap, body: &[u8]) -> bool {
         let is_own = address.account.provider.proves(headers, body);
         if !is_own {
             metrics::counter!("flowcast_callbacks_total", "result" => "forged").increment(1);
@@ -136,44 +136,48 @@ impl<L: Ledger> Reports<L> {
     /// # Errors
     ///
     /// Returns an error if it cannot be stored now: the provider should repeat it.
-    pub async fn take(&self, address: &Address, body: &[u8]) -> Result<Taken, CallbackError> {
+    pub async fn receive(
+        &self,
+        address: &CallbackAddress,
+        body: &[u8],
+    ) -> Result<CallbackOutcome, CallbackError> {
         let Ok(json) = serde_json::from_slice::<Value>(body) else {
             metrics::counter!("flowcast_callbacks_total", "result" => "unreadable").increment(1);
-            return Ok(Taken::Unreadable);
+            return Ok(CallbackOutcome::Unreadable);
         };
         if json["type"] == "verification"
             && let Some(challenge) = json["challenge"].as_str()
         {
-            return Ok(Taken::Challenge(challenge.into()));
+            return Ok(CallbackOutcome::Challenge(challenge.into()));
         }
         let notices = address.account.provider.notices(&json);
         for notice in &notices {
-            self.heed(&address.name, notice, body).await?;
+            self.apply_notice(&address.name, notice, body).await?;
         }
         let reports = address.account.provider.reports(&json);
         if reports.is_empty() && !notices.is_empty() {
-            return Ok(Taken::Done);
+            return Ok(CallbackOutcome::Done);
         }
         if reports.is_empty() {
             tracing::debug!(account = address.name, "a callback has no known report");
             metrics::counter!("flowcast_callbacks_total", "result" => "no_report").increment(1);
             // The receiver of forwarded reports may understand it.
             if let Subject::Message(message) = &address.subject {
-                self.hand_on(&[Some(message.campaign.clone())], body).await?;
+                self.forward(&[Some(message.campaign.clone())], body).await?;
             }
-            return Ok(Taken::Done);
+            return Ok(CallbackOutcome::Done);
         }
-        let learning = reports.iter().map(|report| self.learn(address, report));
+        let learning = reports.iter().map(|report| self.record_report(address, report));
         let effects = futures_util::future::try_join_all(learning).await?;
         let concerned: Vec<_> = effects.into_iter().map(|message| Some(message?.campaign)).collect();
-        self.hand_on(&concerned, body).await?;
-        Ok(Taken::Done)
+        self.forward(&concerned, body).await?;
+        Ok(CallbackOutcome::Done)
     }
 
     /// Stores a notice about a template or a number until the provider clears it, and publishes it.
     ///
     /// The campaigns that use the template or number show it in their status.
-    async fn heed(&self, account: &str, notice: &Notice, body: &[u8]) -> Result<(), CallbackError> {
+    async fn apply_notice(&self, account: &str, notice: &Notice, body: &[u8]) -> Result<(), CallbackError> {
         metrics::counter!("flowcast_callbacks_total", "result" => "notice").increment(1);
         tracing::warn!(account, %notice, "notice from the provider");
         if notice.is_bad() {
@@ -187,7 +191,11 @@ impl<L: Ledger> Reports<L> {
     }
 
     /// Processes one report. Returns its message, if it is known.
-    async fn learn(&self, address: &Address, report: &Report) -> Result<Option<MessageRef>, CallbackError> {
+    async fn record_report(
+        &self,
+        address: &CallbackAddress,
+        report: &DeliveryReport,
+    ) -> Result<Option<MessageRef>, CallbackError> {
         let mut message = self.named_message(address, report).await?;
         let now = self.ledger.now();
         let mut effects = self.apply(message.as_ref(), report, now).await?;
@@ -198,11 +206,11 @@ impl<L: Ledger> Reports<L> {
             effects = self.apply(Some(&answered), report, now).await?;
             message = Some(answered);
         }
-        if let News::Reply(reply) = &report.news
+        if let DeliveryUpdate::Reply(reply) = &report.news
             && effects.as_ref().is_none_or(|effects| effects.is_news)
             && self.stop_words.is_one(&reply.content)
         {
-            let people = self.who_says_so(&address.subject, effects.as_ref(), report.recipient).await?;
+            let people = self.authenticate(&address.subject, effects.as_ref(), report.recipient).await?;
             self.opt_out(&address.name, people, message.as_ref(), &reply.id).await?;
         }
         let Some(effects) = effects else {
@@ -212,7 +220,7 @@ impl<L: Ledger> Reports<L> {
         metrics::counter!("flowcast_callbacks_total", "result" => "accepted").increment(1);
         if effects.settled
             && let Some(message) = &message
-            && let Some(stop_when) = self.known(&message.campaign).await?.stop_when
+            && let Some(stop_when) = self.campaign_facts(&message.campaign).await?.stop_when
             && transitions::judge(&self.ledger, &message.campaign, stop_when).await?
         {
             tracing::warn!(campaign = %message.campaign, "campaign held: stop_when reached");
@@ -221,16 +229,16 @@ impl<L: Ledger> Reports<L> {
             let at = report.at.unwrap_or(now);
             let events = if self.publisher.has_destination() {
                 // A text with placeholders was rendered, and only the report has the result.
-                let custom_data = self.known(&message.campaign).await?.custom_data;
+                let custom_data = self.campaign_facts(&message.campaign).await?.custom_data;
                 let custom_data = custom_data.and_then(|text| {
                     if is_template(&text) { report.custom_data.clone() } else { Some(text) }
                 });
                 let job = OfJob { account: &address.name, custom_data: custom_data.as_deref() };
-                Events::news(message, job, &effects, report, at)
+                Events::message_event(message, job, &effects, report, at)
             } else {
                 Vec::new()
             };
-            if let News::Reply(reply) = &report.news {
+            if let DeliveryUpdate::Reply(reply) = &report.news {
                 // Published, then marked as published, then acknowledged to the provider, which repeats the callback if
                 // this process dies in between. So a reply is never lost.
                 self.publisher.publish_confirmed(&events).await?;
@@ -248,7 +256,7 @@ impl<L: Ledger> Reports<L> {
     async fn apply(
         &self,
         message: Option<&MessageRef>,
-        report: &Report,
+        report: &DeliveryReport,
         now: i64,
     ) -> Result<Option<ReportEffect>, LedgerError> {
         let Some(message) = message else { return Ok(None) };
@@ -266,13 +274,20 @@ impl<L: Ledger> Reports<L> {
     /// Slows down or holds a flow if a report says that it is throttled or blocked.
     ///
     /// Only the report shows it if the provider accepted the message and `WhatsApp` did not.
-    async fn check_flow(&self, address: &Address, id: &CampaignId, news: &News) -> Result<(), LedgerError> {
-        let News::Delivery { state: Delivery::Failed, code: Some(code), text } = news else { return Ok(()) };
+    async fn check_flow(
+        &self,
+        address: &CallbackAddress,
+        id: &CampaignId,
+        news: &DeliveryUpdate,
+    ) -> Result<(), LedgerError> {
+        let DeliveryUpdate::Delivery { state: Delivery::Failed, code: Some(code), text } = news else {
+            return Ok(());
+        };
         let Some(known) = codes::of_meta_handed_on(code) else { return Ok(()) };
         if !matches!(known.effect, Effect::SlowFlow | Effect::HoldFlow) {
             return Ok(());
         }
-        let Some(flow) = self.known(id).await?.flow else { return Ok(()) };
+        let Some(flow) = self.campaign_facts(id).await?.flow else { return Ok(()) };
         if known.effect == Effect::SlowFlow {
             if address.account.limits.throttle(&flow).await? {
                 self.publisher.publish(vec![Events::throttled(
@@ -296,11 +311,11 @@ impl<L: Ledger> Reports<L> {
     /// Forwards a body to the `status_callback` of its campaign's job.
     ///
     /// A body for several URLs is forwarded to none of them, because each would get the recipients of the others.
-    async fn hand_on(&self, concerned: &[Option<CampaignId>], body: &[u8]) -> Result<(), CallbackError> {
+    async fn forward(&self, concerned: &[Option<CampaignId>], body: &[u8]) -> Result<(), CallbackError> {
         let mut address: Option<String> = None;
         for campaign in concerned {
             let wanted = match campaign {
-                Some(campaign) => self.known(campaign).await?.status_callback,
+                Some(campaign) => self.campaign_facts(campaign).await?.status_callback,
                 None => None,
             };
             match (wanted, &address) {

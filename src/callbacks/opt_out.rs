@@ -10,7 +10,7 @@ impl<L: Ledger> Reports<L> {
     ///
     /// An opt-out counts even if its message is unknown. But a reply at the URL of a known message that does not match that
     /// message suppresses no number.
-    pub(super) async fn who_says_so(
+    pub(super) async fn authenticate(
         &self,
         subject: &Subject,
         effects: Option<&ReportEffect>,

@@ -35,7 +35,7 @@ impl Listeners {
     }
 
     /// Returns whether a queue may be bound to a name.
-    fn may_hear(&self, name: EventName) -> bool {
+    fn has_bindings(&self, name: EventName) -> bool {
         self.0.get(&name).is_none_or(|(is_heard, _)| *is_heard)
     }
 }
@@ -56,25 +56,25 @@ impl EventPublisher {
             let mut together = Vec::new();
             let mut listeners = Listeners::default();
             while receiver.recv_many(&mut together, MAX_PER_PUBLICATION).await > 0 {
-                if let Err(fault) = events.tell_webhooks(&together).await {
-                    tracing::warn!(error = %fault, "events not forwarded");
+                if let Err(error) = events.publish_webhook_events(&together).await {
+                    tracing::warn!(error = %error, "events not forwarded");
                 }
                 for name in listeners.unknown(&together) {
                     // Publishing the first event of a name shows whether a queue is bound to it.
                     let Some(at) = together.iter().position(|event| event.name == name) else { continue };
-                    match events.publish_if_heard(&together.remove(at)).await {
+                    match events.publish_if_bound(&together.remove(at)).await {
                         Ok(is_heard) => drop(listeners.0.insert(name, (is_heard, Instant::now()))),
                         // The other names are not checked while the broker is unreachable.
-                        Err(fault) => {
-                            tracing::warn!(error = %fault, "event not published");
+                        Err(error) => {
+                            tracing::warn!(error = %error, "event not published");
                             metrics::counter!("flowcast_events_lost_total").increment(1);
                             break;
                         }
                     }
                 }
-                together.retain(|event| listeners.may_hear(event.name));
-                if let Err(fault) = events.publish_to_broker(&together).await {
-                    tracing::warn!(events = together.len(), error = %fault, "events not published");
+                together.retain(|event| listeners.has_bindings(event.name));
+                if let Err(error) = events.publish_to_broker(&together).await {
+                    tracing::warn!(events = together.len(), error = %error, "events not published");
                 }
                 together.clear();
             }

@@ -12,17 +12,17 @@ impl StopWords {
     /// Returns these words, or the usual ones if there are none.
     pub fn new(words: Option<&[String]>) -> Self {
         let usual = || USUAL.iter().map(ToString::to_string).collect();
-        Self(words.map_or_else(usual, |words| words.iter().map(|word| plain(word)).collect()))
+        Self(words.map_or_else(usual, |words| words.iter().map(|word| normalize(word)).collect()))
     }
 
     /// Returns whether a reply consists only of a stop word.
     pub(super) fn is_one(&self, content: &ReplyContent) -> bool {
-        matches!(content, ReplyContent::Text(text) if self.0.contains(&plain(text)))
+        matches!(content, ReplyContent::Text(text) if self.0.contains(&normalize(text)))
     }
 }
 
 /// Returns a text in capitals, without punctuation and surrounding white space.
-fn plain(text: &str) -> String {
+fn normalize(text: &str) -> String {
     let letters: String = text.chars().map(|c| if c.is_alphanumeric() { c } else { ' ' }).collect();
     letters.split_whitespace().collect::<Vec<_>>().join(" ").to_uppercase()
 }

@@ -68,8 +68,8 @@ impl Columns {
         if let Some(index) = self.0.iter().position(|column| column == name) {
             return Ok(index);
         }
-        let wanted = plain(name);
-        let mut alike = (0..self.0.len()).filter(|index| plain(&self.0[*index]) == wanted);
+        let wanted = normalize(name);
+        let mut alike = (0..self.0.len()).filter(|index| normalize(&self.0[*index]) == wanted);
         match (alike.next(), alike.next()) {
             (Some(index), None) => Ok(index),
             (Some(_), Some(_)) => Err(NoColumn::Ambiguous(name.into())),
@@ -81,7 +81,7 @@ impl Columns {
     }
 }
 
-fn plain(name: &str) -> String {
+fn normalize(name: &str) -> String {
     Columns::identifier(name.trim()).to_lowercase()
 }
 
@@ -95,8 +95,8 @@ mod tests {
         assert_eq!(columns.find("phone"), Ok(0));
         assert_eq!(columns.find("first_name"), Ok(1));
         assert_eq!(columns.find("Order_ID"), Ok(2));
-        let fault = columns.find("firstname").unwrap_err().to_string();
-        assert_eq!(fault, r#"the audience has no column "firstname"; did you mean "First Name"?"#);
+        let error = columns.find("firstname").unwrap_err().to_string();
+        assert_eq!(error, r#"the audience has no column "firstname"; did you mean "First Name"?"#);
     }
 
     #[test]

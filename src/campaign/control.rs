@@ -3,12 +3,12 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::human_duration::HumanDuration;
 use super::id::CampaignId;
 use super::json;
 use super::problem::{Problem, json_error};
 use super::rules::{self, Authority, Choice, Object, Rule, Spelled, object, optional, required, text};
 use super::schema::fixed_schema;
-use super::span::Span;
 
 /// An action on a campaign.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -48,7 +48,7 @@ pub enum Action {
         resend: bool,
         /// Minimum time in doubt; all messages if absent.
         #[serde(default)]
-        older_than: Option<Span>,
+        older_than: Option<HumanDuration>,
     },
 }
 
@@ -59,7 +59,7 @@ impl Action {
     }
 
     /// Returns its name in a control document.
-    pub fn word(&self) -> &'static str {
+    pub fn code(&self) -> &'static str {
         match self {
             Self::Pause => "pause",
             Self::Resume => "resume",
@@ -71,12 +71,12 @@ impl Action {
 }
 
 const SPAN: Rule = Rule::Parsed {
-    check: |text| text.parse::<Span>().map(drop).map_err(str::to_owned),
+    check: |text| text.parse::<HumanDuration>().map(drop).map_err(str::to_owned),
     about: "a time, e.g. 30min or 2h",
-    spelled: Spelled::As(Span::PATTERN),
+    spelled: Spelled::As(HumanDuration::PATTERN),
 };
 const ID: Rule = Rule::Parsed {
-    check: |text| text.parse::<CampaignId>().map(drop).map_err(|fault| fault.to_string()),
+    check: |text| text.parse::<CampaignId>().map(drop).map_err(|error| error.to_string()),
     about: "a campaign's id",
     spelled: Spelled::As(CampaignId::PATTERN),
 };
@@ -139,7 +139,7 @@ impl Control {
         document.get("control")?;
         let findings = rules::check(&Rule::Fixed(&DOCUMENT), &document, "");
         Some(findings.problems.or(document).and_then(|document| {
-            serde_json::from_value(document).map_err(|fault| vec![Problem::new("", json_error(&fault))])
+            serde_json::from_value(document).map_err(|error| vec![Problem::new("", json_error(&error))])
         }))
     }
 }
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(of(r#""cancel""#), Ok(Action::Cancel));
         assert_eq!(of(r#""retry""#), Ok(Action::Retry { codes: Vec::new() }));
         assert_eq!(of(r#""retry","codes":["500"]"#), Ok(Action::Retry { codes: vec!["500".into()] }));
-        let aged = Some(Span(std::time::Duration::from_hours(2)));
+        let aged = Some(HumanDuration(std::time::Duration::from_hours(2)));
         assert_eq!(of(r#""resolve","resend":true"#), Ok(Action::Resolve { resend: true, older_than: None }));
         assert_eq!(
             of(r#""resolve","resend":false,"older_than":"2h""#),
@@ -174,11 +174,11 @@ mod tests {
     fn an_invalid_document_names_the_place_and_a_job_is_not_one() {
         assert_eq!(read(r#"{"version":1,"id":"a"}"#), None);
         assert_eq!(read("no json"), None);
-        let fault = |text: &str| read(text).unwrap().unwrap_err();
-        assert!(fault(r#"{"version":1,"id":"a","control":"pausse"}"#).contains(r#"did you mean "pause"?"#));
-        assert!(fault(r#"{"version":1,"id":"a}:b","control":"pause"}"#).starts_with("id: "));
-        assert!(fault(r#"{"version":1,"id":"a","control":"resolve"}"#).contains("resend"));
-        assert!(fault(r#"{"version":1,"id":"a","control":"pause","codes":[]}"#).starts_with("codes: "));
-        assert!(fault(r#"{"version":2,"id":"a","control":"pause"}"#).starts_with("version: "));
+        let error = |text: &str| read(text).unwrap().unwrap_err();
+        assert!(error(r#"{"version":1,"id":"a","control":"pausse"}"#).contains(r#"did you mean "pause"?"#));
+        assert!(error(r#"{"version":1,"id":"a}:b","control":"pause"}"#).starts_with("id: "));
+        assert!(error(r#"{"version":1,"id":"a","control":"resolve"}"#).contains("resend"));
+        assert!(error(r#"{"version":1,"id":"a","control":"pause","codes":[]}"#).starts_with("codes: "));
+        assert!(error(r#"{"version":2,"id":"a","control":"pause"}"#).starts_with("version: "));
     }
 }

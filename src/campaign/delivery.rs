@@ -31,7 +31,7 @@ super::state::words!(Delivery, Sent = "sent", Failed = "failed", Delivered = "de
 
 /// A report on a message.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Report {
+pub struct DeliveryReport {
     /// The message, if the report's body names it. The callback address may name it too.
     pub message: Option<MessageRef>,
     /// The recipient's number, if the body has it.
@@ -45,12 +45,12 @@ pub struct Report {
     /// Time of the event, in milliseconds since 1970, if the report has it.
     pub at: Option<i64>,
     /// The event.
-    pub news: News,
+    pub news: DeliveryUpdate,
 }
 
 /// An event of a message.
 #[derive(Clone, Debug, PartialEq)]
-pub enum News {
+pub enum DeliveryUpdate {
     /// A delivery state was reached.
     Delivery {
         /// The state.
@@ -154,7 +154,7 @@ impl Progress {
 
     /// Returns the duration of each step, in milliseconds, since the nearest known step before it; `accepted_at` is
     /// when the provider accepted the message.
-    pub fn took(&self, accepted_at: i64) -> [Option<u64>; 4] {
+    pub fn stage_times(&self, accepted_at: i64) -> [Option<u64>; 4] {
         let mut before = accepted_at;
         self.at.map(|at| {
             if at == 0 {
@@ -175,12 +175,12 @@ impl Progress {
 /// A histogram of the durations of a step. The number of counters is fixed: each covers durations up to 19 % longer
 /// than the one before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Times(pub BTreeMap<u16, u64>);
+pub struct StageTimings(pub BTreeMap<u16, u64>);
 
 /// Counters per doubling of the duration.
 const PER_DOUBLING: f64 = 4.0;
 
-impl Times {
+impl StageTimings {
     /// Returns the counter of a duration in milliseconds.
     pub fn bucket(milliseconds: u64) -> u16 {
         ((milliseconds as f64 + 1.0).log2() * PER_DOUBLING).floor() as u16
@@ -267,19 +267,19 @@ mod tests {
         let mut progress = Progress::default();
         progress.step(Delivery::Read, 9_000, "");
         progress.step(Delivery::Sent, 2_000, "");
-        assert_eq!(progress.took(1_500), [Some(500), None, Some(7_000), None]);
+        assert_eq!(progress.stage_times(1_500), [Some(500), None, Some(7_000), None]);
         progress.step(Delivery::Delivered, 3_000, "");
         progress.reply(10_000);
-        assert_eq!(progress.took(1_500), [Some(500), Some(1_000), Some(6_000), Some(1_000)]);
+        assert_eq!(progress.stage_times(1_500), [Some(500), Some(1_000), Some(6_000), Some(1_000)]);
         // Different clocks never give a negative duration.
-        assert_eq!(progress.took(2_500)[0], None);
+        assert_eq!(progress.stage_times(2_500)[0], None);
     }
 
     #[test]
     fn quantiles_are_near_what_they_stand_for() {
-        let mut times = Times::default();
+        let mut times = StageTimings::default();
         for time in 1..=1000_u64 {
-            *times.0.entry(Times::bucket(time)).or_default() += 1;
+            *times.0.entry(StageTimings::bucket(time)).or_default() += 1;
         }
         let near = |share, expected: f64| {
             let found = times.quantile(share).unwrap() as f64;
@@ -287,8 +287,8 @@ mod tests {
         };
         near(0.5, 500.0);
         near(0.95, 950.0);
-        assert_eq!(Times::default().quantile(0.5), None);
-        let once = Times(BTreeMap::from([(Times::bucket(0), 1)]));
+        assert_eq!(StageTimings::default().quantile(0.5), None);
+        let once = StageTimings(BTreeMap::from([(StageTimings::bucket(0), 1)]));
         assert_eq!(once.quantile(0.95), Some(0));
     }
 }

@@ -18,14 +18,14 @@ use super::problem::{Problem, json_error, quoted, step};
 /// Where the document is not JSON, or which name occurs twice in an object.
 pub fn read(bytes: &[u8]) -> Result<Value, Problem> {
     let text = std::str::from_utf8(bytes)
-        .map_err(|fault| Problem::new("", format!("is not UTF-8 (byte {})", fault.valid_up_to())))?;
+        .map_err(|error| Problem::new("", format!("is not UTF-8 (byte {})", error.valid_up_to())))?;
     let text = with_quoted_identifiers(text.trim_start_matches('\u{feff}'));
     let twice = RefCell::new(None);
     let mut deserializer = serde_json::Deserializer::from_str(&text);
     let place = Place { above: None, name: Cow::Borrowed("") };
     let read = Strict { place: &place, twice: &twice }.deserialize(&mut deserializer);
     let read = read.and_then(|value| deserializer.end().map(|()| value));
-    read.map_err(|fault| twice.take().unwrap_or_else(|| Problem::new("", json_error(&fault))))
+    read.map_err(|error| twice.take().unwrap_or_else(|| Problem::new("", json_error(&error))))
 }
 
 /// Puts whole numbers beyond 64 bits in quotes; also numbers of recipients that would not be printed as written, with
@@ -268,17 +268,17 @@ mod tests {
 
     #[test]
     fn a_name_that_occurs_twice_is_refused_with_its_place() {
-        let fault = |text: &str| read(text.as_bytes()).unwrap_err().to_string();
+        let error = |text: &str| read(text.as_bytes()).unwrap_err().to_string();
         assert_eq!(
-            fault(r#"{"id":"a","name":"x","id":"b"}"#),
+            error(r#"{"id":"a","name":"x","id":"b"}"#),
             r#"the job: "id" occurs twice in this object; remove one"#
         );
         assert_eq!(
-            fault(r#"{"audience":{"recipients":[{"phone":"1"},{"phone":"2","phone":"3"}]}}"#),
+            error(r#"{"audience":{"recipients":[{"phone":"1"},{"phone":"2","phone":"3"}]}}"#),
             r#"audience recipient 2: "phone" occurs twice in this object; remove one (/audience/recipients/1)"#
         );
         assert_eq!(
-            fault(r#"{"+919876543210":1,"+919876543210":1}"#),
+            error(r#"{"+919876543210":1,"+919876543210":1}"#),
             "the job: this value occurs twice in this object; remove one"
         );
     }

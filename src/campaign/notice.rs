@@ -8,28 +8,28 @@ use serde_json::Value;
 use super::text::visible;
 
 /// The longest reason that is shown, in characters.
-const LONGEST: usize = 200;
+const MAX_DETAIL_CHARS: usize = 200;
 
 /// What a notice is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Noticed {
+pub enum NoticeSubject {
     /// A template, by its name.
     Template(String),
     /// A sender number, by its digits.
     Number(String),
 }
 
-impl Noticed {
+impl NoticeSubject {
     /// Returns the subject as a ledger keeps it: `template NAME` or `number DIGITS`.
-    pub fn word(&self) -> String {
+    pub fn code(&self) -> String {
         match self {
             Self::Template(name) => format!("template {name}"),
             Self::Number(digits) => format!("number {digits}"),
         }
     }
 
-    /// Reads the subject that [`Self::word`] wrote.
+    /// Reads the subject that [`Self::code`] wrote.
     pub fn read(word: &str) -> Option<Self> {
         match word.split_once(' ')? {
             ("template", name) => Some(Self::Template(name.into())),
@@ -43,7 +43,7 @@ impl Noticed {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
     /// What it is about.
-    pub about: Noticed,
+    pub about: NoticeSubject,
     /// What happened, in small letters: `paused`, `flagged`, `approved`.
     pub event: String,
     /// Why, or the limit that holds now.
@@ -56,10 +56,10 @@ impl Notice {
     pub fn read(body: &Value) -> Option<Self> {
         let text = |name: &str| body[name].as_str().map(str::trim).filter(|text| !text.is_empty());
         let event = text("event")?.to_lowercase();
-        let short = |text: &str| -> String { visible(text).chars().take(LONGEST).collect() };
+        let short = |text: &str| -> String { visible(text).chars().take(MAX_DETAIL_CHARS).collect() };
         if let Some(name) = text("message_template_name") {
             let detail = text("reason").filter(|reason| !reason.eq_ignore_ascii_case("none")).map(short);
-            let about = Noticed::Template(short(name));
+            let about = NoticeSubject::Template(short(name));
             return Some(Self { about, event: short(&event), detail: detail.unwrap_or_default() });
         }
         let digits: String = text("display_phone_number")?.chars().filter(char::is_ascii_digit).collect();
@@ -68,7 +68,7 @@ impl Notice {
         }
         let detail = text("current_limit").map(|limit| format!("its limit is {}", short(limit)));
         Some(Self {
-            about: Noticed::Number(digits),
+            about: NoticeSubject::Number(digits),
             event: short(&event),
             detail: detail.unwrap_or_default(),
         })
@@ -86,8 +86,12 @@ impl Notice {
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.about {
-            Noticed::Template(name) => write!(f, "WhatsApp says: the template {name} is {}", self.event)?,
-            Noticed::Number(digits) => write!(f, "WhatsApp says: the number +{digits} is {}", self.event)?,
+            NoticeSubject::Template(name) => {
+                write!(f, "WhatsApp says: the template {name} is {}", self.event)?;
+            }
+            NoticeSubject::Number(digits) => {
+                write!(f, "WhatsApp says: the number +{digits} is {}", self.event)?;
+            }
         }
         if self.detail.is_empty() { Ok(()) } else { write!(f, " ({})", self.detail) }
     }
@@ -113,7 +117,7 @@ impl KeptNotice {
     }
 
     /// Reads the notice whose parts are these.
-    pub fn from_parts(about: &Noticed, event: Option<String>, detail: String) -> Self {
+    pub fn from_parts(about: &NoticeSubject, event: Option<String>, detail: String) -> Self {
         match event {
             Some(event) => Self::Notice(Notice { about: about.clone(), event, detail }),
             None => Self::Text(detail),
@@ -140,12 +144,12 @@ mod tests {
     fn notices_of_templates_and_numbers_are_read() {
         let paused = json!({ "event": "Paused", "message_template_name": "offer", "reason": "low quality" });
         let notice = Notice::read(&paused).unwrap();
-        assert_eq!(notice.about, Noticed::Template("offer".into()));
+        assert_eq!(notice.about, NoticeSubject::Template("offer".into()));
         assert!(notice.is_bad());
         assert_eq!(notice.to_string(), "WhatsApp says: the template offer is paused (low quality)");
         let flagged = json!({ "display_phone_number": "91 22489 31479", "event": "FLAGGED", "current_limit": "TIER_10K" });
         let notice = Notice::read(&flagged).unwrap();
-        assert_eq!(notice.about, Noticed::Number("912248931479".into()));
+        assert_eq!(notice.about, NoticeSubject::Number("912248931479".into()));
         assert_eq!(
             notice.to_string(),
             "WhatsApp says: the number +912248931479 is flagged (its limit is TIER_10K)"
@@ -159,8 +163,9 @@ mod tests {
 
     #[test]
     fn subjects_and_parts_are_read_again() {
-        for about in [Noticed::Template("a b  c".into()), Noticed::Number("912248931479".into())] {
-            assert_eq!(Noticed::read(&about.word()), Some(about.clone()));
+        for about in [NoticeSubject::Template("a b  c".into()), NoticeSubject::Number("912248931479".into())]
+        {
+            assert_eq!(NoticeSubject::read(&about.code()), Some(about.clone()));
             let notice = Notice { about: about.clone(), event: "paused".into(), detail: String::new() };
             for kept in [KeptNotice::Notice(notice), KeptNotice::Text("it is paused".into())] {
                 let (event, detail) = kept.parts();
@@ -168,7 +173,7 @@ mod tests {
                 assert_eq!(KeptNotice::from_parts(&about, event, detail), kept);
             }
         }
-        assert_eq!(Noticed::read("flow 1"), None);
-        assert_eq!(Noticed::read("template"), None);
+        assert_eq!(NoticeSubject::read("flow 1"), None);
+        assert_eq!(NoticeSubject::read("template"), None);
     }
 }

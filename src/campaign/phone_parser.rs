@@ -18,10 +18,10 @@ use rlibphonenumber::{
 use super::phone::Phone;
 pub use error::PhoneError;
 use plans::Plan;
-use spelling::{LONGEST, Part, SHORTEST, Spelling};
+use spelling::{DigitRun, MAX_DIGITS, SHORTEST, Spelling};
 
 /// The regions with the most users of `WhatsApp`, the largest first.
-const LARGEST: [&str; 10] = ["IN", "BR", "ID", "US", "MX", "NG", "PK", "DE", "ES", "IT"];
+const LARGEST_REGIONS: [&str; 10] = ["IN", "BR", "ID", "US", "MX", "NG", "PK", "DE", "ES", "IT"];
 
 /// Parses numbers with a default region. A number that begins with `+` or `00` does not depend on the region.
 ///
@@ -115,13 +115,13 @@ impl PhoneParser {
             return Ok(phone);
         }
         let spelling = Spelling::read(text)?;
-        let is_number = |part: &Part| self.resolve(*part, &spelling.digits).is_ok();
+        let is_number = |part: &DigitRun| self.resolve(*part, &spelling.digits).is_ok();
         if spelling.parts.iter().any(|part| part.is_strict && is_number(part)) {
             return Err(PhoneError::Several);
         }
         let whole = spelling.whole();
         self.resolve(whole, &spelling.digits).map_err(|error| {
-            let is_long = whole.to > LONGEST;
+            let is_long = whole.to > MAX_DIGITS;
             let mut more = spelling.parts.iter().filter(|part| whole.to - part.to >= SHORTEST);
             if more.any(|part| is_long || is_number(part)) { PhoneError::Several } else { error }
         })
@@ -152,7 +152,10 @@ impl PhoneParser {
         let rank = |region: Region| {
             let name = region.as_region_str();
             std::cmp::Reverse(
-                LARGEST.iter().position(|known| *known == name.as_str()).unwrap_or(LARGEST.len()),
+                LARGEST_REGIONS
+                    .iter()
+                    .position(|known| *known == name.as_str())
+                    .unwrap_or(LARGEST_REGIONS.len()),
             )
         };
         let counted = PHONE_NUMBER_UTIL.get_supported_regions().map(|region| (count(region), region));
@@ -164,7 +167,7 @@ impl PhoneParser {
     }
 
     /// Resolves digits as written.
-    fn resolve(self, part: Part, digits: &str) -> Result<Phone, PhoneError> {
+    fn resolve(self, part: DigitRun, digits: &str) -> Result<Phone, PhoneError> {
         let national = digits.get(..part.to).unwrap_or_default();
         if part.is_international {
             return valid(PHONE_NUMBER_UTIL.parse(format!("+{national}"), None));
@@ -191,7 +194,7 @@ impl PhoneParser {
             Some(digits) => (digits, None),
             None => (text, Some(self.plain_code?)),
         };
-        if digits.len() > LONGEST || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        if digits.len() > MAX_DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
         }
         let (code, national) = match code {
@@ -200,10 +203,10 @@ impl PhoneParser {
             None => (1..=3).find_map(|length| {
                 let (code, national) = digits.split_at_checked(length)?;
                 let code = code.parse().ok().filter(|_| !code.starts_with('0'))?;
-                Plan::of(code).map(|_| (code, national))
+                Plan::for_country(code).map(|_| (code, national))
             })?,
         };
-        if !Plan::of(code)?.is_mobile(national) {
+        if !Plan::for_country(code)?.is_mobile(national) {
             return None;
         }
         let national_number: u64 = national.parse().ok()?;

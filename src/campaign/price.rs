@@ -45,7 +45,7 @@ fn prices(_: &mut SchemaGenerator) -> Schema {
 
 impl PriceList {
     /// Returns the price of a message to a number, if the list has one.
-    pub fn of(&self, phone: Phone) -> Option<Price> {
+    pub fn for_phone(&self, phone: Phone) -> Option<Price> {
         let number = phone.digits().to_string();
         (0..=number.len()).rev().find_map(|end| self.per_message.get(number.get(..end)?)).copied()
     }
@@ -126,12 +126,13 @@ mod tests {
 
     fn list(per_message: &Value) -> Result<PriceList, String> {
         serde_json::from_value(json!({ "currency": "INR", "per_message": per_message }))
-            .map_err(|fault| fault.to_string())
+            .map_err(|error| error.to_string())
     }
 
     #[test]
     fn the_longest_prefix_counts_and_what_no_prefix_fits_has_no_price() {
-        let price = |list: &PriceList, number: &str| list.of(number.parse().unwrap()).map(|p| p.to_string());
+        let price =
+            |list: &PriceList, number: &str| list.for_phone(number.parse().unwrap()).map(|p| p.to_string());
         let known = list(&json!({ "91": 0.8631, "9198": 1, "1": 2.5 })).unwrap();
         assert_eq!(price(&known, "+917012345678").as_deref(), Some("0.87"));
         assert_eq!(price(&known, "+919812345678").as_deref(), Some("1.00"));
@@ -143,7 +144,8 @@ mod tests {
 
     #[test]
     fn sums_are_exact_and_rounded_up_once() {
-        let one = list(&json!({ "other": 0.8631 })).unwrap().of("+919876543210".parse().unwrap()).unwrap();
+        let one =
+            list(&json!({ "other": 0.8631 })).unwrap().for_phone("+919876543210".parse().unwrap()).unwrap();
         let mut sum = Price::default();
         for _ in 0..10_000 {
             sum += one;

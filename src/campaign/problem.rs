@@ -56,22 +56,22 @@ impl Problem {
     }
 
     /// Returns the place and what is wrong there, in words only: what a page shows.
-    pub fn plain(&self) -> String {
-        format!("{}: {}", place(&self.pointer), visible(&self.message))
+    pub fn to_text(&self) -> String {
+        format!("{}: {}", location(&self.pointer), visible(&self.message))
     }
 }
 
 /// The plain words, and the JSON pointer behind them for engineers.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.plain())?;
+        f.write_str(&self.to_text())?;
         if self.pointer.is_empty() { Ok(()) } else { write!(f, " ({})", visible(&self.pointer)) }
     }
 }
 
 /// Returns the words for a place in a job: `message text body`, `audience recipient 2 phone`, `the job`.
 /// Items of a list are counted from 1.
-pub fn place(pointer: &str) -> String {
+pub fn location(pointer: &str) -> String {
     let mut words: Vec<String> = Vec::new();
     for step in pointer.split('/').skip(1) {
         let step = step.replace("~1", "/").replace("~0", "~");
@@ -98,11 +98,11 @@ pub struct Problems {
 
 impl Problems {
     /// Maximum number of problems that are listed.
-    const LISTED: usize = 20;
+    const MAX_LISTED: usize = 20;
 
     /// Adds a problem.
     pub fn add(&mut self, problem: Problem) {
-        if self.first.len() < Self::LISTED {
+        if self.first.len() < Self::MAX_LISTED {
             self.first.push(problem);
         } else {
             self.more += 1;
@@ -133,14 +133,14 @@ impl Problems {
 }
 
 /// Returns why a JSON text cannot be read. It never quotes the text, which may contain names of recipients.
-pub fn json_error(fault: &serde_json::Error) -> String {
-    match fault.classify() {
-        serde_json::error::Category::Data if fault.line() > 0 => {
-            format!("is not the expected JSON, at line {} column {}", fault.line(), fault.column())
+pub fn json_error(error: &serde_json::Error) -> String {
+    match error.classify() {
+        serde_json::error::Category::Data if error.line() > 0 => {
+            format!("is not the expected JSON, at line {} column {}", error.line(), error.column())
         }
         serde_json::error::Category::Data => "is not the expected JSON".into(),
         // These are serde_json's own words and a place.
-        _ => format!("is not JSON: {fault}"),
+        _ => format!("is not JSON: {error}"),
     }
 }
 
@@ -171,7 +171,7 @@ pub fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str>) -> S
 /// Lists the first twenty names, and the number of others.
 pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.into_iter().collect();
-    let (first, more) = names.split_at(names.len().min(Problems::LISTED));
+    let (first, more) = names.split_at(names.len().min(Problems::MAX_LISTED));
     let first = first.join(", ");
     if more.is_empty() { first } else { format!("{first}, and {} more", more.len()) }
 }
@@ -199,11 +199,11 @@ mod tests {
 
     #[test]
     fn an_error_of_json_quotes_nothing() {
-        let fault = |json: &str| json_error(&serde_json::from_str::<Vec<u8>>(json).unwrap_err());
-        assert_eq!(fault("\"Asha +919876543210\""), "is not the expected JSON, at line 1 column 20");
-        assert_eq!(fault("[919876543210]"), "is not the expected JSON, at line 1 column 13");
-        assert_eq!(fault("[919876543210 Asha"), "is not the expected JSON, at line 1 column 13");
-        assert!(fault("Asha").starts_with("is not JSON: expected value at line 1"), "{}", fault("Asha"));
+        let error = |json: &str| json_error(&serde_json::from_str::<Vec<u8>>(json).unwrap_err());
+        assert_eq!(error("\"Asha +919876543210\""), "is not the expected JSON, at line 1 column 20");
+        assert_eq!(error("[919876543210]"), "is not the expected JSON, at line 1 column 13");
+        assert_eq!(error("[919876543210 Asha"), "is not the expected JSON, at line 1 column 13");
+        assert!(error("Asha").starts_with("is not JSON: expected value at line 1"), "{}", error("Asha"));
     }
 
     #[test]
@@ -219,13 +219,16 @@ mod tests {
 
     #[test]
     fn a_place_is_said_in_words() {
-        assert_eq!(place(""), "the job");
-        assert_eq!(place("/limits/messages"), "limits messages");
-        assert_eq!(place("/audience/recipients/1/phone"), "audience recipient 2 phone");
-        assert_eq!(place("/message/template/components/0/sub_type"), "message template component 1 sub type");
-        assert_eq!(place("/extra_info/a~1b"), "extra info a/b");
+        assert_eq!(location(""), "the job");
+        assert_eq!(location("/limits/messages"), "limits messages");
+        assert_eq!(location("/audience/recipients/1/phone"), "audience recipient 2 phone");
+        assert_eq!(
+            location("/message/template/components/0/sub_type"),
+            "message template component 1 sub type"
+        );
+        assert_eq!(location("/extra_info/a~1b"), "extra info a/b");
         let problem = Problem::new("/limits/messages", "a limit of 0 can never be met");
-        assert_eq!(problem.plain(), "limits messages: a limit of 0 can never be met");
+        assert_eq!(problem.to_text(), "limits messages: a limit of 0 can never be met");
         assert_eq!(problem.to_string(), "limits messages: a limit of 0 can never be met (/limits/messages)");
         assert_eq!(Problem::new("", "is no object").to_string(), "the job: is no object");
     }

@@ -271,7 +271,7 @@ impl fmt::Display for Reason {
 
 #[cfg(test)]
 mod tests {
-    use super::super::notice::{Notice, Noticed};
+    use super::super::notice::{Notice, NoticeSubject};
     use super::*;
 
     /// Returns a notice of a campaign that also waits for disk space.
@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn a_stored_reason_is_read_and_a_text_of_an_earlier_version_stays() {
         let paused = KeptNotice::Notice(Notice {
-            about: Noticed::Template("offer".into()),
+            about: NoticeSubject::Template("offer".into()),
             event: "paused".into(),
             detail: "low quality".into(),
         });

@@ -20,7 +20,7 @@ impl CallbackEndpoint {
     /// Returns the callback URLs below a public address, or `None` without an address.
     ///
     /// The keys are the configured ones, or else the one that the ledger keeps, and those of stores that were moved.
-    pub(super) async fn of(
+    pub(super) async fn open(
         config: &Config,
         public_url: Option<&Url>,
         ledger: &impl Ledger,
@@ -59,6 +59,6 @@ impl CallbackEndpoint {
         let callbacks = Callbacks::new(&self.public_url, account, &keys);
         callbacks
             .map(Arc::new)
-            .map_err(|fault| Failure::Usage(format!("http.public_url and callbacks.keys: {fault}")))
+            .map_err(|error| Failure::Usage(format!("http.public_url and callbacks.keys: {error}")))
     }
 }

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::ledger::{Access, listing};
 use crate::views::status::Status;
 
-pub(super) async fn main(store: &open::Store, config: &Config, json: bool) -> Outcome {
+pub(super) async fn main(store: &open::StoreArgs, config: &Config, json: bool) -> Outcome {
     let opened = store.open(config, Access::Read).await?;
     let campaigns = listing::all(&opened).await?;
     if json {

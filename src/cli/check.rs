@@ -13,7 +13,7 @@ use crate::campaign::content::preview;
 use crate::campaign::problem::listed;
 use crate::campaign::{counted, thousands, visible};
 use crate::config::Config;
-use crate::dispatch::{Account, Prepared, prepare};
+use crate::dispatch::{Account, LoadedJob, prepare};
 use crate::provider::PROVIDERS;
 use crate::views::check::{self as checked, Checked, Rendered};
 
@@ -41,7 +41,7 @@ pub(super) async fn main(check: &Check, config: &Config, json: bool) -> Outcome 
     }
     let account = if config.accounts.is_empty() {
         let nowhere = "http://127.0.0.1:9".parse();
-        let nowhere = nowhere.map_err(|fault| Failure::Outside(format!("{fault}")))?;
+        let nowhere = nowhere.map_err(|error| Failure::Outside(format!("{error}")))?;
         open::Destination::Sandbox(nowhere).open(config, &job.account, None, None)?
     } else {
         open::account(config, &job.account, CallbackEndpoint::in_shape(config)?.as_ref())?
@@ -55,7 +55,7 @@ pub(super) async fn main(check: &Check, config: &Config, json: bool) -> Outcome 
     Ok(ExitCode::SUCCESS)
 }
 
-fn as_text(prepared: &Prepared, account: &Account, found: &Checked) -> String {
+fn as_text(prepared: &LoadedJob, account: &Account, found: &Checked) -> String {
     let mut text = String::new();
     let mut line = |line: String| {
         let _ = writeln!(text, "{line}");
@@ -88,7 +88,7 @@ fn as_text(prepared: &Prepared, account: &Account, found: &Checked) -> String {
         line(format!("  and {} more", thousands(more)));
     }
     for warning in &found.warnings {
-        line(format!("warning: {} ({})", visible(&warning.plain()), visible(&warning.pointer)));
+        line(format!("warning: {} ({})", visible(&warning.to_text()), visible(&warning.pointer)));
     }
     line(String::new());
     let job = &prepared.job;

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Outcome, open, operator, print, write_line};
-use crate::campaign::Span;
+use crate::campaign::HumanDuration;
 use crate::campaign::control::{Action, Control};
 use crate::campaign::counted;
 use crate::config::Config;
@@ -20,7 +20,7 @@ pub(super) struct CampaignArgs {
     /// Campaign id
     id: String,
     #[command(flatten)]
-    store: open::Store,
+    store: open::StoreArgs,
 }
 
 /// Send the rejected messages of a campaign again.
@@ -42,7 +42,7 @@ pub(super) struct Resolve {
     how: Age,
     /// Only messages in doubt for at least this long, e.g. 30min or 2h
     #[arg(long, value_name = "TIME")]
-    older_than: Option<Span>,
+    older_than: Option<HumanDuration>,
 }
 
 /// The decision: exactly one of the two.

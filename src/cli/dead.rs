@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 use super::{Failure, Outcome, open, operator, print, write_line};
 use crate::campaign::{CampaignId, counted, visible, visible_lines};
 use crate::config::Config;
-use crate::ledger::{Act, Audit, Redis};
+use crate::ledger::{Audit, AuditEntry, Redis};
 use crate::provider::transport::REQUEST_TIMEOUT;
 use crate::queue::rabbitmq::Broker;
-use crate::queue::{Buried, DeadAction, QueueError};
+use crate::queue::{DeadLetter, DeadLetterAction, QueueError};
 use crate::redis_client::RetryPolicy;
 
 /// Maximum number of jobs in the list.
-pub(super) const LISTED: usize = 1000;
+pub(super) const MAX_LISTED: usize = 1000;
 /// Number of digits of a job's digest that name it in the list.
 const NAME: usize = 8;
 
@@ -60,16 +60,16 @@ pub(super) async fn main(dead: Dead, config: &Config, json: bool) -> Outcome {
     let broker = open::broker(config, false).await?;
     let text = match dead.what {
         Verb::List => {
-            let (buried, more) = broker.buried(LISTED).await?;
+            let (buried, more) = broker.buried(MAX_LISTED).await?;
             list(&buried, more, json)
         }
         Verb::Requeue(wanted) => {
-            let done = wanted.unbury(&broker, DeadAction::Requeue).await?;
+            let done = wanted.unbury(&broker, DeadLetterAction::Requeue).await?;
             log(config, "requeue", &format!("requeued {}", counted(done, "refused job"))).await;
             summary(done, "requeued", json)
         }
         Verb::Discard(wanted) => {
-            let done = wanted.unbury(&broker, DeadAction::Discard).await?;
+            let done = wanted.unbury(&broker, DeadLetterAction::Discard).await?;
             log(config, "discard", &format!("discarded {}", counted(done, "refused job"))).await;
             summary(done, "discarded", json)
         }
@@ -84,7 +84,7 @@ async fn log(config: &Config, what: &str, detail: &str) {
     let Some(redis) = &config.redis else { return };
     let logged = async {
         let ledger = Redis::on(open::redis_server(redis, RetryPolicy::Short).await?, REQUEST_TIMEOUT);
-        Ok::<_, Failure>(ledger.log(Act::new(&operator(), what, None, detail)).await?)
+        Ok::<_, Failure>(ledger.log(AuditEntry::new(&operator(), what, None, detail)).await?)
     };
     if let Err(failure) = logged.await {
         write_line(&format!("done, but not in the audit log: {failure}"));
@@ -92,7 +92,7 @@ async fn log(config: &Config, what: &str, detail: &str) {
 }
 
 impl Wanted {
-    async fn unbury(&self, broker: &Broker, what: DeadAction) -> Result<u64, QueueError> {
+    async fn unbury(&self, broker: &Broker, what: DeadLetterAction) -> Result<u64, QueueError> {
         if self.all {
             return broker.unbury_all(what).await;
         }
@@ -100,7 +100,7 @@ impl Wanted {
     }
 
     /// Whether a job was named. Numbers are positions in the list, which change when a job is removed.
-    fn includes(&self, nth: usize, job: &Buried) -> bool {
+    fn includes(&self, nth: usize, job: &DeadLetter) -> bool {
         let (id, digest) = (id(job), job.digest());
         let is_named = |which: &String| which.len() >= NAME && digest.starts_with(which.as_str());
         self.which
@@ -110,7 +110,7 @@ impl Wanted {
 }
 
 /// Returns the id in a job's document, if it can be read.
-pub(super) fn id(job: &Buried) -> Option<String> {
+pub(super) fn id(job: &DeadLetter) -> Option<String> {
     let document: Value = serde_json::from_slice(&job.data).ok()?;
     let id = document.get("id")?.as_str()?;
     id.parse::<CampaignId>().is_ok().then(|| id.to_owned())
@@ -120,9 +120,9 @@ fn summary(count: u64, what: &str, json: bool) -> String {
     if json { format!("{}\n", json!({ what: count })) } else { format!("{what}: {count}\n") }
 }
 
-fn list(buried: &[Buried], more: u32, json: bool) -> String {
+fn list(buried: &[DeadLetter], more: u32, json: bool) -> String {
     if json {
-        let line = |(nth, job): (usize, &Buried)| {
+        let line = |(nth, job): (usize, &DeadLetter)| {
             json!({
                 "number": nth + 1, "name": job.digest(), "id": id(job), "error": job.error, "pointer": job.pointer,
                 "bytes": job.data.len(), "job": String::from_utf8_lossy(&job.data),

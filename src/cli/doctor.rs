@@ -16,9 +16,9 @@ use crate::campaign::{Doubt, Phone, counted};
 use crate::config::Config;
 use crate::dispatch::Account;
 use crate::ledger::{Access, CLOCK_SKEW, Redis, Sqlite, UnmovedStore};
-use crate::provider::{Answer, ParsedBody, RequestBody, classify};
+use crate::provider::{ParsedBody, ProviderResponse, RequestBody, classify};
 use crate::queue::rabbitmq::Broker;
-use crate::redis_client::{Node, RetryPolicy, survey};
+use crate::redis_client::{RedisNode, RetryPolicy, probe_nodes};
 
 /// Oldest version of Redis with all commands that the scripts use.
 const REDIS: (u32, u32) = (6, 2);
@@ -128,13 +128,13 @@ async fn check_accounts(config: &Config, findings: &mut Findings) {
             Err(_) => open::account(config, name, None),
         };
         match opened {
-            Err(fault) => findings.add(&check, Grade::Bad, fault.to_string()),
+            Err(error) => findings.add(&check, Grade::Bad, error.to_string()),
             Ok(account) => {
                 let (grade, text) = test_credentials(&account).await;
                 findings.add(&check, grade, text);
                 let (grade, text) = match &endpoint {
                     Ok(_) => callbacks(&account),
-                    Err(fault) => (Grade::Warning, format!("cannot determine the callback URL: {fault}")),
+                    Err(error) => (Grade::Warning, format!("cannot determine the callback URL: {error}")),
                 };
                 findings.add(&format!("{check} callbacks"), grade, text);
             }
@@ -149,10 +149,10 @@ async fn endpoint(config: &Config) -> Result<Option<CallbackEndpoint>, Failure> 
     }
     if let Some(redis) = &config.redis {
         let ledger = Redis::on(open::redis_server(redis, RetryPolicy::Short).await?, Duration::ZERO);
-        return CallbackEndpoint::of(config, config.http.public_url.as_ref(), &ledger).await;
+        return CallbackEndpoint::open(config, config.http.public_url.as_ref(), &ledger).await;
     }
     let ledger = Sqlite::open(&config.store.path, Access::Change)?;
-    CallbackEndpoint::of(config, config.http.public_url.as_ref(), &ledger).await
+    CallbackEndpoint::open(config, config.http.public_url.as_ref(), &ledger).await
 }
 
 /// Checks where the provider sends its reports.
@@ -197,18 +197,19 @@ async fn test_credentials(account: &Account) -> (Grade, String) {
                 _ if code.is_some() && code.as_deref() == account.kind.unknown_sender => {
                     (Grade::Ok, "the provider accepts the credentials".into())
                 }
-                Answer::Refused { reason, .. } => {
+                ProviderResponse::Refused { reason, .. } => {
                     (Grade::Bad, format!("the provider refuses the credentials: {reason}"))
                 }
-                Answer::TryAgain { detail, .. } | Answer::Unknown(Doubt { detail, .. }) => {
+                ProviderResponse::TryAgain { detail, .. }
+                | ProviderResponse::Unknown(Doubt { detail, .. }) => {
                     (Grade::Warning, format!("the provider responded with {detail}; try again later"))
                 }
                 _ => (Grade::Ok, "the provider accepts the credentials".into()),
             }
         }
-        Err(fault) => (
+        Err(error) => (
             Grade::Bad,
-            format!("the provider cannot be reached: {fault}; check region or base_url, and the network"),
+            format!("the provider cannot be reached: {error}; check region or base_url, and the network"),
         ),
     }
 }
@@ -223,7 +224,7 @@ fn check_audiences(config: &Config, findings: &mut Findings) {
         Some(root) if Path::new(root).is_dir() => findings.add("audiences.root", Grade::Ok, root.clone()),
         Some(root) if root.contains("://") => match Audiences::new(Some(root), &[]) {
             Ok(_) => findings.add("audiences.root", Grade::Ok, root.clone()),
-            Err(fault) => findings.add("audiences.root", Grade::Bad, fault),
+            Err(error) => findings.add("audiences.root", Grade::Bad, error),
         },
         Some(root) => {
             findings.add(
@@ -233,8 +234,8 @@ fn check_audiences(config: &Config, findings: &mut Findings) {
             );
         }
     }
-    if let Err(fault) = Audiences::new(None, &config.audiences.allow) {
-        findings.add("audiences.allow", Grade::Bad, fault);
+    if let Err(error) = Audiences::new(None, &config.audiences.allow) {
+        findings.add("audiences.allow", Grade::Bad, error);
     }
 }
 
@@ -246,16 +247,16 @@ async fn check_redis(config: &Config, findings: &mut Findings) {
     };
     let url = match redis.url.read("redis.url") {
         Ok(url) => url,
-        Err(fault) => return findings.add("redis", Grade::Bad, fault.to_string()),
+        Err(error) => return findings.add("redis", Grade::Bad, error.to_string()),
     };
-    let nodes = match survey(&url).await {
+    let nodes = match probe_nodes(&url).await {
         Ok(nodes) => nodes,
-        Err(fault) => return findings.add("redis", Grade::Bad, fault.to_string()),
+        Err(error) => return findings.add("redis", Grade::Bad, error.to_string()),
     };
     for (nth, node) in nodes.into_iter().enumerate() {
         let check = if nth == 0 { "redis".to_owned() } else { format!("redis (node {})", nth + 1) };
         match node {
-            Err(fault) => findings.add(&check, Grade::Bad, fault.to_string()),
+            Err(error) => findings.add(&check, Grade::Bad, error.to_string()),
             Ok(node) => {
                 check_node(&check, &node, findings);
                 check_replicas(&check, &node, redis.replicas, findings);
@@ -264,7 +265,7 @@ async fn check_redis(config: &Config, findings: &mut Findings) {
     }
 }
 
-fn check_node(check: &str, node: &Node, findings: &mut Findings) {
+fn check_node(check: &str, node: &RedisNode, findings: &mut Findings) {
     let version = node.fact("redis_version").unwrap_or("unknown");
     findings.judge(
         check,
@@ -324,7 +325,7 @@ fn check_node(check: &str, node: &Node, findings: &mut Findings) {
 }
 
 /// Checks whether a master has the replicas that a claim waits for.
-fn check_replicas(check: &str, node: &Node, wanted: u32, findings: &mut Findings) {
+fn check_replicas(check: &str, node: &RedisNode, wanted: u32, findings: &mut Findings) {
     let has = node.fact("connected_slaves").and_then(|count| count.parse::<u32>().ok()).unwrap_or_default();
     if node.fact("role") != Some("master") || (wanted == 0 && has == 0) {
         return;
@@ -361,12 +362,12 @@ async fn check_broker(config: &Config, findings: &mut Findings) {
     // Asked before connecting, which declares what is missing.
     let missing = match amqp.url.read("amqp.url") {
         Ok(url) => Broker::missing(&url).await,
-        Err(fault) => return findings.add("rabbitmq", Grade::Bad, Failure::from(fault).to_string()),
+        Err(error) => return findings.add("rabbitmq", Grade::Bad, Failure::from(error).to_string()),
     };
     // Connecting declares the queues, so it fails if one exists with other arguments.
     let broker = match open::broker(config, false).await {
         Ok(broker) => broker,
-        Err(fault) => return findings.add("rabbitmq", Grade::Bad, fault.to_string()),
+        Err(error) => return findings.add("rabbitmq", Grade::Bad, error.to_string()),
     };
     match missing {
         Ok(missing) if missing.is_all => {
@@ -385,8 +386,8 @@ async fn check_broker(config: &Config, findings: &mut Findings) {
             findings.add("rabbitmq", Grade::Warning, text);
         }
         Ok(_) => findings.add("rabbitmq", Grade::Ok, "all queues and exchanges exist"),
-        Err(fault) => {
-            findings.add("rabbitmq", Grade::Warning, format!("cannot list queues and exchanges: {fault}"));
+        Err(error) => {
+            findings.add("rabbitmq", Grade::Warning, format!("cannot list queues and exchanges: {error}"));
         }
     }
     let nodes = broker.nodes().await;
@@ -400,9 +401,9 @@ async fn check_broker(config: &Config, findings: &mut Findings) {
             }
             Ok(Some(version)) => findings.add(&check, Grade::Ok, format!("version {version}")),
             Ok(None) => findings.add(&check, Grade::Ok, "responds"),
-            Err(fault) => {
+            Err(error) => {
                 let text = format!(
-                    "unavailable: {fault}; the cluster works while more than half of its nodes are available"
+                    "unavailable: {error}; the cluster works while more than half of its nodes are available"
                 );
                 findings.add(&check, Grade::Warning, text);
             }
@@ -416,7 +417,7 @@ async fn check_broker(config: &Config, findings: &mut Findings) {
                 findings.add("dead letters", Grade::Warning, text);
             }
         }
-        Err(fault) => findings.add("dead letters", Grade::Bad, fault.to_string()),
+        Err(error) => findings.add("dead letters", Grade::Bad, error.to_string()),
     }
     broker.close().await;
 }

@@ -4,7 +4,7 @@ use std::io::{BufWriter, Stdout, stdout};
 
 use clap::{Args, ValueEnum};
 
-use crate::views::lines::{Format, Lines};
+use crate::views::lines::{Format, LineWriter};
 
 /// The format of lines.
 #[derive(Args)]
@@ -22,7 +22,7 @@ enum Named {
 
 impl LineFormat {
     /// Returns the format; the default is CSV, with `json` JSON lines.
-    pub(super) fn of(&self, json: bool) -> Format {
+    pub(super) fn for_output(&self, json: bool) -> Format {
         match (self.format, json) {
             (Some(Named::Csv), _) | (None, false) => Format::Csv,
             (Some(Named::Jsonl), _) | (None, true) => Format::Jsonl,
@@ -30,7 +30,7 @@ impl LineFormat {
     }
 
     /// Returns a writer of lines to stdout.
-    pub(super) fn lines(&self, json: bool) -> Lines<BufWriter<Stdout>> {
-        Lines::new(self.of(json), BufWriter::new(stdout()))
+    pub(super) fn lines(&self, json: bool) -> LineWriter<BufWriter<Stdout>> {
+        LineWriter::new(self.for_output(json), BufWriter::new(stdout()))
     }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::views::check::{Rendered, Warning};
 
 /// Maximum number of media that are fetched.
-const MOST: usize = 10;
+const MAX_ADDRESSES: usize = 10;
 /// Timeout for one download.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Documents 000 and 001: a sticker is an image/webp of 512 x 512 pixels and at most 100 KB, an animated one at most
@@ -20,14 +20,14 @@ const STICKER: (usize, usize, usize) = (512, 100 << 10, 500 << 10);
 pub(super) async fn fetch_media(messages: &[Rendered]) -> Result<Vec<Warning>, String> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().timeout(TIMEOUT).build();
-    let client = client.map_err(|fault| format!("cannot set up HTTP: {fault}"))?;
+    let client = client.map_err(|error| format!("cannot set up HTTP: {error}"))?;
     let all: BTreeSet<(String, &str, String)> =
         messages.iter().flat_map(|message| media(&message.content)).collect();
     let mut found = Vec::new();
-    for (pointer, kind, link) in all.into_iter().take(MOST) {
+    for (pointer, kind, link) in all.into_iter().take(MAX_ADDRESSES) {
         let detail = match client.get(&link).send().await {
             Ok(response) => wrong(kind, response).await,
-            Err(fault) => Some(format!("cannot be fetched: {}", fault.without_url())),
+            Err(error) => Some(format!("cannot be fetched: {}", error.without_url())),
         };
         found.extend(detail.map(|detail| Warning { pointer, detail }));
     }

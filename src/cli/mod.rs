@@ -82,19 +82,19 @@ pub(crate) struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Send a campaign from this machine, or resume an interrupted one
-    Run(run::Run),
+    Run(run::RunArgs),
     /// Run a worker: take jobs from the queue and send them
-    Worker(worker::Worker),
+    Worker(worker::WorkerArgs),
     /// Put a job on the queue
     Submit(submit::Submit),
     /// Check a job and its audience without sending
     Check(check::Check),
     /// List campaigns
-    Campaigns(open::Store),
+    Campaigns(open::StoreArgs),
     /// Show a campaign in full
     Status(status::Status),
     /// Write one line per message
-    Report(report::Report),
+    Report(report::ReportArgs),
     /// Write the replies of recipients
     Responses(responses::Responses),
     /// Manage the suppression list
@@ -192,7 +192,7 @@ pub fn main() -> ExitCode {
     });
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(fault) => return fail(Failure::Outside(format!("cannot start: {fault}")), as_json),
+        Err(error) => return fail(Failure::Outside(format!("cannot start: {error}")), as_json),
     };
     let result = runtime.block_on(traced(args));
     // A blocking read may still wait for its file; its result is not needed any more.
@@ -302,35 +302,35 @@ fn write_line(text: &str) {
 }
 
 impl From<io::Error> for Failure {
-    fn from(fault: io::Error) -> Self {
-        if fault.kind() == io::ErrorKind::BrokenPipe {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
             return Self::ReaderGone;
         }
-        Self::Outside(format!("cannot write the result: {fault}"))
+        Self::Outside(format!("cannot write the result: {error}"))
     }
 }
 
 impl From<ConfigError> for Failure {
-    fn from(fault: ConfigError) -> Self {
-        Self::Usage(fault.to_string())
+    fn from(error: ConfigError) -> Self {
+        Self::Usage(error.to_string())
     }
 }
 
 impl From<LedgerError> for Failure {
-    fn from(fault: LedgerError) -> Self {
-        match fault {
+    fn from(error: LedgerError) -> Self {
+        match error {
             LedgerError::Storage(_) | LedgerError::InUse(_) | LedgerError::Away(_) => {
-                Self::Outside(fault.to_string())
+                Self::Outside(error.to_string())
             }
-            LedgerError::NoCampaign(_) | LedgerError::NoStore(_) => Self::NotFound(fault.to_string()),
-            _ => Self::Usage(fault.to_string()),
+            LedgerError::NoCampaign(_) | LedgerError::NoStore(_) => Self::NotFound(error.to_string()),
+            _ => Self::Usage(error.to_string()),
         }
     }
 }
 
 impl From<QueueError> for Failure {
-    fn from(fault: QueueError) -> Self {
-        Self::Outside(fault.to_string())
+    fn from(error: QueueError) -> Self {
+        Self::Outside(error.to_string())
     }
 }
 
@@ -344,30 +344,30 @@ impl std::fmt::Display for Failure {
 }
 
 impl From<AudienceError> for Failure {
-    fn from(fault: AudienceError) -> Self {
-        if fault.is_outside_failure() {
-            return Self::Outside(fault.to_string());
+    fn from(error: AudienceError) -> Self {
+        if error.is_outside_failure() {
+            return Self::Outside(error.to_string());
         }
-        Self::Usage(fault.to_string())
+        Self::Usage(error.to_string())
     }
 }
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Audience(fault) => fault.into(),
+            Refusal::Audience(error) => error.into(),
             Refusal::Problems(_) => Self::Usage(refusal.to_string()),
         }
     }
 }
 
 impl From<DispatchError> for Failure {
-    fn from(fault: DispatchError) -> Self {
-        match fault {
-            DispatchError::Ledger(fault) => fault.into(),
-            DispatchError::Audience(fault) => fault.into(),
+    fn from(error: DispatchError) -> Self {
+        match error {
+            DispatchError::Ledger(error) => error.into(),
+            DispatchError::Audience(error) => error.into(),
             DispatchError::Queue(_) | DispatchError::Task(_) | DispatchError::Job(..) => {
-                Self::Outside(fault.to_string())
+                Self::Outside(error.to_string())
             }
         }
     }

@@ -28,13 +28,13 @@ const MESSAGES: &str = "80/s";
 
 /// The store or ledger that a command uses.
 #[derive(Args)]
-pub(super) struct Store {
+pub(super) struct StoreArgs {
     /// Embedded store to use instead of the configured ledger
     #[arg(long, global = true, value_name = "FILE")]
     store: Option<PathBuf>,
 }
 
-impl Store {
+impl StoreArgs {
     pub(super) fn path<'a>(&'a self, config: &'a Config) -> &'a Path {
         self.store.as_deref().unwrap_or(&config.store.path)
     }
@@ -64,7 +64,7 @@ impl Store {
 /// Connects to the configured Redis.
 pub(super) async fn redis_server(redis: &config::Redis, policy: RetryPolicy) -> Result<RedisClient, Failure> {
     let url = redis.url.read("redis.url")?;
-    RedisClient::connect(&url, policy).await.map_err(|fault| Failure::Outside(format!("Redis: {fault}")))
+    RedisClient::connect(&url, policy).await.map_err(|error| Failure::Outside(format!("Redis: {error}")))
 }
 
 /// Connects to the configured broker.
@@ -88,7 +88,7 @@ pub(super) async fn campaign(ledger: &impl Ledger, id: &str) -> Result<Campaign,
 }
 
 pub(super) fn campaign_id(id: &str) -> Result<CampaignId, Failure> {
-    id.parse().map_err(|fault| Failure::Usage(format!("{id:?}: {fault}")))
+    id.parse().map_err(|error| Failure::Usage(format!("{id:?}: {error}")))
 }
 
 /// Reads a job file; `-` is standard input.
@@ -100,9 +100,9 @@ pub(super) fn job(path: &Path) -> Result<Job, Failure> {
     } else {
         std::fs::read(path)
     };
-    let json = read.map_err(|fault| match fault.kind() {
+    let json = read.map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Failure::Usage(format!("no such file: {shown}")),
-        _ => Failure::Usage(format!("cannot read {shown}: {fault}")),
+        _ => Failure::Usage(format!("cannot read {shown}: {error}")),
     })?;
     Job::read(&json).map_err(|problems| {
         let lines: Vec<String> = problems.iter().map(|problem| format!("{shown}: {problem}")).collect();
@@ -250,7 +250,7 @@ impl Opening<'_> {
         }
         let Self { kind, credentials, address, account, shared, callbacks } = self;
         let provider = (kind.open)(&address, &credentials)
-            .map_err(|fault| Failure::Usage(format!("accounts.{name}: {fault}")))?;
+            .map_err(|error| Failure::Usage(format!("accounts.{name}: {error}")))?;
         let is_here = match address.host() {
             Some(Host::Ipv4(ip)) => ip.is_loopback(),
             Some(Host::Ipv6(ip)) => ip.is_loopback(),
@@ -262,7 +262,7 @@ impl Opening<'_> {
         let limits = if let Some(known) = known {
             known.limits.clone()
         } else {
-            let concurrency = fixed.map_or_else(|| Concurrency::found_from(least), Concurrency::fixed);
+            let concurrency = fixed.map_or_else(|| Concurrency::adaptive(least), Concurrency::fixed);
             let rates = rates(account);
             Arc::new(match shared {
                 Some(server) => AccountLimits::shared(name, rates, concurrency, server.clone()),
@@ -338,7 +338,7 @@ pub(super) async fn remember_recipients(
     rates: Rates,
 ) -> Result<(), Failure> {
     if let (AnyLedger::Embedded(ledger), Some(rate)) = (ledger, rates.recipients) {
-        account.limits.remember(ledger.recipients(name, rate.per()).await?);
+        account.limits.cache(ledger.recipients(name, rate.per()).await?);
     }
     Ok(())
 }

@@ -11,9 +11,9 @@ use super::{Failure, Outcome, open, operator, print, write_line};
 use crate::campaign::time::rfc3339;
 use crate::campaign::{CampaignState, Job, counted};
 use crate::config::Config;
-use crate::dispatch::{Recovered, recover, recover_restored};
+use crate::dispatch::{Recovered, recover_campaign, recover_restored};
 use crate::ledger::listing;
-use crate::ledger::{Access, Campaign, Gap, Ledger};
+use crate::ledger::{Access, Campaign, Ledger, LostWrites};
 
 /// Show lost writes and mark what may have been sent as in doubt.
 #[derive(Args)]
@@ -22,7 +22,7 @@ pub(super) struct Recover {
     #[arg(required_unless_present = "restored")]
     id: Option<String>,
     #[command(flatten)]
-    store: open::Store,
+    store: open::StoreArgs,
     /// Only show what is known; change nothing
     #[arg(long)]
     dry_run: bool,
@@ -107,7 +107,7 @@ async fn recover_in(
         let job = Job::read(stored.job.as_bytes()).ok();
         let rate = open::max_rate(config, &campaign.account, job.as_ref());
         let known = gap.as_ref().filter(|gap| !gap.emptied);
-        Some(recover(ledger, id, known, rate, &operator()).await?)
+        Some(recover_campaign(ledger, id, known, rate, &operator()).await?)
     };
     if as_json {
         print(&format!("{}\n", as_document(id.as_str(), gap.as_ref(), done.as_ref())))?;
@@ -118,7 +118,7 @@ async fn recover_in(
 }
 
 /// Returns the lost writes and what was recovered, as JSON.
-fn as_document(id: &str, gap: Option<&Gap>, done: Option<&Recovered>) -> Value {
+fn as_document(id: &str, gap: Option<&LostWrites>, done: Option<&Recovered>) -> Value {
     let time = |at: Option<Timestamp>| at.map(rfc3339);
     let gap = gap.map(|gap| {
         let silent: Vec<_> = gap
@@ -171,7 +171,7 @@ fn print_done(command: &Recover, campaign: &Campaign, done: Option<&Recovered>) 
 }
 
 /// Describes the lost writes.
-fn describe(id: &str, gap: &Gap) -> String {
+fn describe(id: &str, gap: &LostWrites) -> String {
     let time = |at: Option<Timestamp>| at.map_or_else(|| "an unknown time".into(), |at| format!("{at:.0}"));
     let mut text = format!(
         "campaign {id}: the ledger may have lost the writes between {} and {}\n",

@@ -14,15 +14,15 @@ use super::Failure;
 use super::callback_endpoint::CallbackEndpoint;
 use super::open::{self, Destination};
 use crate::config::{Config, Settings};
-use crate::dispatch::{Account, Accounts, Opened};
+use crate::dispatch::{Account, Accounts, OpenAccount};
 use crate::http;
 use crate::ledger::AnyLedger;
 
 /// Interval between reads of the configuration and its secret files. A change counts when it is read twice, because a
 /// file may be incomplete while it is written.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Name prefixes of the settings that are applied without a restart.
-const FOLLOWED: [&str; 4] = ["accounts.", "callbacks.keys", "http.public_url", "http.tokens"];
+const RELOADED_PREFIXES: [&str; 4] = ["accounts.", "callbacks.keys", "http.public_url", "http.tokens"];
 
 /// Accounts that were removed, by name.
 type RemovedAccounts = BTreeMap<String, Arc<Account>>;
@@ -58,7 +58,7 @@ impl Reloading {
         tokio::spawn(async move {
             let (mut read_before, mut said) = (Ok(known.clone()), Vec::new());
             let mut removed = BTreeMap::new();
-            while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+            while stop.run_until_cancelled(tokio::time::sleep(POLL_INTERVAL)).await.is_some() {
                 let loaded = Config::load(self.file.as_deref()).map_err(|error| error.to_string());
                 let read = loaded.as_ref().map(Config::settings).map_err(Clone::clone);
                 if read != std::mem::replace(&mut read_before, read.clone()) {
@@ -108,7 +108,7 @@ impl Reloading {
     async fn endpoint(&self, config: &Config) -> Result<Option<CallbackEndpoint>, Failure> {
         let Some(http) = &self.http else { return Ok(None) };
         let public_url = config.http.public_url.as_ref().or(http.public_url.as_ref());
-        CallbackEndpoint::of(config, public_url, &self.ledger).await
+        CallbackEndpoint::open(config, public_url, &self.ledger).await
     }
 
     async fn apply_accounts(
@@ -119,7 +119,7 @@ impl Reloading {
         errors: &mut Vec<String>,
     ) {
         let before = self.accounts.all();
-        let mut now = BTreeMap::<String, Opened>::new();
+        let mut now = BTreeMap::<String, OpenAccount>::new();
         let mut has_changed = false;
         let names = self.only.clone().map_or_else(|| self.destination.names(config), |name| vec![name]);
         for name in names {
@@ -185,7 +185,7 @@ impl Reloading {
 
 /// Logs changed settings that need a restart.
 fn log_needed_restart(before: &Settings, now: &Settings) {
-    let waits = |name: &&str| !FOLLOWED.iter().any(|followed| name.starts_with(followed));
+    let waits = |name: &&str| !RELOADED_PREFIXES.iter().any(|followed| name.starts_with(followed));
     let names: Vec<&str> = before.changed(now).filter(waits).collect();
     if !names.is_empty() {
         tracing::warn!("settings changed that need a restart: {}", names.join(", "));

@@ -14,7 +14,7 @@ use crate::views::report;
 
 /// Write one line per message.
 #[derive(Args)]
-pub(super) struct Report {
+pub(super) struct ReportArgs {
     /// Campaign id
     id: String,
     #[command(flatten)]
@@ -23,7 +23,7 @@ pub(super) struct Report {
     #[arg(long, value_name = "S", value_parser = states())]
     state: Option<MessageState>,
     #[command(flatten)]
-    store: open::Store,
+    store: open::StoreArgs,
 }
 
 /// Parses a state; completions and errors list all of them.
@@ -33,12 +33,12 @@ fn states() -> impl clap::builder::TypedValueParser<Value = MessageState> {
     clap::builder::PossibleValuesParser::new(words).try_map(|word| word.parse())
 }
 
-pub(super) async fn main(report: Report, config: &Config, json: bool) -> Outcome {
+pub(super) async fn main(report: ReportArgs, config: &Config, json: bool) -> Outcome {
     let opened = report.store.open(config, Access::Read).await?;
     write(&report, &opened, json).await
 }
 
-async fn write(asked: &Report, ledger: &impl Ledger, json: bool) -> Outcome {
+async fn write(asked: &ReportArgs, ledger: &impl Ledger, json: bool) -> Outcome {
     let id = open::campaign(ledger, &asked.id).await?.id;
     let mut lines = asked.written.lines(json);
     lines.header(report::HEADER)?;

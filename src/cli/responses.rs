@@ -20,7 +20,7 @@ pub(super) struct Responses {
     #[command(flatten)]
     written: LineFormat,
     #[command(flatten)]
-    store: open::Store,
+    store: open::StoreArgs,
 }
 
 pub(super) async fn main(responses: Responses, config: &Config, json: bool) -> Outcome {
@@ -31,7 +31,7 @@ pub(super) async fn main(responses: Responses, config: &Config, json: bool) -> O
 async fn write(asked: &Responses, ledger: &impl Ledger, json: bool) -> Outcome {
     let id = open::campaign(ledger, &asked.id).await?.id;
     let (mut lines, mut columns) = (asked.written.lines(json), responses::Columns::default());
-    if asked.written.of(json) == Format::Csv {
+    if asked.written.for_output(json) == Format::Csv {
         columns = responses::columns(ledger, &id).await?;
         lines.header(responses::header(&columns))?;
     }

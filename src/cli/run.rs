@@ -24,19 +24,19 @@ use crate::views::status::Status;
 
 /// Send a campaign from this machine, or resume an interrupted one.
 #[derive(Args)]
-pub(super) struct Run {
+pub(super) struct RunArgs {
     /// Job, a JSON file; `-` for standard input
     job: PathBuf,
     /// Send to an in-process sandbox; needs no configuration
     #[arg(long)]
     sandbox: bool,
     #[command(flatten)]
-    store: open::Store,
+    store: open::StoreArgs,
     #[command(flatten)]
     faults: Faults,
 }
 
-pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json: bool) -> Outcome {
+pub(super) async fn main(run: RunArgs, config: &Config, file: Option<PathBuf>, json: bool) -> Outcome {
     if run.faults.any() && !run.sandbox {
         return Err(Failure::Usage("faults need a sandbox; add --sandbox".into()));
     }
@@ -60,7 +60,7 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
         let account = account.clone();
         let prepare = move || dispatch::prepare(job, &audiences, &account);
         let prepared = tokio::task::spawn_blocking(prepare).await;
-        Arc::new(prepared.map_err(|fault| Failure::Outside(fault.to_string()))??)
+        Arc::new(prepared.map_err(|error| Failure::Outside(error.to_string()))??)
     };
     let ledger = AnyLedger::Embedded(Sqlite::open(&path, Access::Send)?);
     // A job without an id that runs again is the same campaign: with a new id all of it would be sent again.
@@ -111,7 +111,7 @@ pub(super) async fn main(run: Run, config: &Config, file: Option<PathBuf>, json:
 async fn send(
     ledger: &AnyLedger,
     context: &Context,
-    prepared: &Arc<dispatch::Prepared>,
+    prepared: &Arc<dispatch::LoadedJob>,
     campaign: &Campaign,
     stop: &CancellationToken,
     json: bool,
@@ -173,7 +173,7 @@ fn print_start(campaign: &Campaign, store: &Path) {
 }
 
 /// Returns the command that resumes this campaign.
-fn resume_command(run: &Run) -> String {
+fn resume_command(run: &RunArgs) -> String {
     let sandbox = if run.sandbox { " --sandbox" } else { "" };
     format!("flowcast run {}{sandbox}{}", run.job.display(), run.store.flag())
 }

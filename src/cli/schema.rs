@@ -36,7 +36,7 @@ pub(super) fn main(schema: &Schema) -> Outcome {
         Document::Event => event_schema(),
         Document::Report => report_schema(),
     };
-    let text = serde_json::to_string_pretty(&value).map_err(|fault| Failure::Outside(fault.to_string()))?;
+    let text = serde_json::to_string_pretty(&value).map_err(|error| Failure::Outside(error.to_string()))?;
     print(&format!("{text}\n"))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -16,9 +16,9 @@ use crate::ledger::{doubts, listing};
 use crate::views::status::{Status as StatusView, eta};
 
 /// Maximum number of audit entries that are shown.
-const SHOWN: usize = 20;
+const MAX_ENTRIES: usize = 20;
 /// Interval between updates of a watched campaign.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Timeout for a watched campaign to appear.
 const APPEARS: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ pub(super) struct Status {
     #[arg(long)]
     watch: bool,
     #[command(flatten)]
-    store: open::Store,
+    store: open::StoreArgs,
 }
 
 pub(super) async fn main(status: Status, config: &Config, json: bool) -> Outcome {
@@ -51,7 +51,7 @@ pub(super) async fn main(status: Status, config: &Config, json: bool) -> Outcome
 async fn refusal(config: &Config, id: &str) -> Option<String> {
     config.amqp.as_ref()?;
     let broker = open::broker(config, false).await.ok()?;
-    let (buried, _) = broker.buried(super::dead::LISTED).await.ok()?;
+    let (buried, _) = broker.buried(super::dead::MAX_LISTED).await.ok()?;
     broker.close().await;
     let refused = buried.iter().rev().find(|job| super::dead::id(job).as_deref() == Some(id))?;
     Some(refused.error.lines().next().unwrap_or_default().to_owned())
@@ -63,7 +63,7 @@ async fn first(status: &Status, ledger: &impl Ledger) -> Result<Campaign, Failur
     loop {
         match open::campaign(ledger, &status.id).await {
             Err(Failure::NotFound(_)) if status.watch && start.elapsed() < APPEARS => {
-                tokio::time::sleep(LOOK / 4).await;
+                tokio::time::sleep(POLL_INTERVAL / 4).await;
             }
             found => return found,
         }
@@ -74,10 +74,10 @@ async fn show(status: &Status, ledger: &impl Ledger, json: bool) -> Outcome {
     let mut campaign = first(status, ledger).await?;
     print(&text(&campaign, json)?)?;
     if !json {
-        print(&history(ledger, &campaign).await?)?;
+        print(&audit_lines(ledger, &campaign).await?)?;
     }
     while status.watch && !campaign.state.is_over() {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
         let gone = || Failure::from(LedgerError::NoCampaign(campaign.id.clone()));
         let now = listing::look_at(ledger, &campaign.id).await?.ok_or_else(gone)?;
         // A terminal shows the new state in place of the old; a file gets each change.
@@ -93,7 +93,7 @@ async fn show(status: &Status, ledger: &impl Ledger, json: bool) -> Outcome {
 }
 
 /// Returns the messages in doubt and the audit entries.
-async fn history(ledger: &impl Ledger, campaign: &Campaign) -> Result<String, Failure> {
+async fn audit_lines(ledger: &impl Ledger, campaign: &Campaign) -> Result<String, Failure> {
     let mut text = String::new();
     if campaign.counts.in_doubt > 0
         && let Some(since) = doubts::oldest(ledger, &campaign.id).await?
@@ -107,7 +107,7 @@ async fn history(ledger: &impl Ledger, campaign: &Campaign) -> Result<String, Fa
             campaign.id,
         );
     }
-    let acts = ledger.acts(Some(&campaign.id), None, SHOWN).await?.acts;
+    let acts = ledger.acts(Some(&campaign.id), None, MAX_ENTRIES).await?.acts;
     if !acts.is_empty() {
         let lines: Vec<_> = acts.iter().rev().map(|act| visible(&act.to_string()).into_owned()).collect();
         text += &format!("\n  {}\n", lines.join("\n  "));

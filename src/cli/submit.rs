@@ -23,7 +23,7 @@ pub(super) struct Submit {
     /// Job, a JSON file; `-` for standard input
     job: PathBuf,
     #[command(flatten)]
-    store: open::Store,
+    store: open::StoreArgs,
 }
 
 /// Refuses an audience file that does not exist, if this machine has the audience root of the workers.
@@ -42,7 +42,7 @@ pub(super) async fn main(submit: Submit, config: &Config, json: bool) -> Outcome
     let given = || Uuid::now_v7().to_string().parse::<CampaignId>();
     let id = match &job.id {
         Some(id) => id.clone(),
-        None => given().map_err(|fault| Failure::Outside(fault.to_string()))?,
+        None => given().map_err(|error| Failure::Outside(error.to_string()))?,
     };
     if config.amqp.is_some() && submit.store.flag().is_empty() {
         let mut document = job.document.clone();

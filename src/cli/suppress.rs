@@ -11,7 +11,7 @@ use crate::audience::{self, AudienceError, Source, UnreadableRow};
 use crate::campaign::{Phone, PhoneParser};
 use crate::campaign::{counted, thousands};
 use crate::config::Config;
-use crate::ledger::{Act, Ledger, OptOutSource, Suppress as Change, Suppressed};
+use crate::ledger::{AuditEntry, Ledger, OptOutSource, Suppress as Change, Suppressed};
 
 /// Maximum number of unreadable rows that are named.
 const ROWS_NAMED: usize = 20;
@@ -22,7 +22,7 @@ pub(super) struct Suppress {
     #[command(subcommand)]
     what: SuppressCommand,
     #[command(flatten)]
-    store: open::Store,
+    store: open::StoreArgs,
 }
 
 #[derive(Subcommand)]
@@ -85,7 +85,7 @@ async fn run(what: SuppressCommand, ledger: &impl Ledger, json: bool) -> Outcome
         }
     };
     let done = ledger.suppress(numbers, how, Some(OptOutSource::Operator(operator()))).await?;
-    ledger.log(Act::new(&operator(), "suppress", None, &how.summary(done))).await?;
+    ledger.log(AuditEntry::new(&operator(), "suppress", None, &how.summary(done))).await?;
     print(&if json {
         format!("{}\n", json!({ word: done }))
     } else {
@@ -97,12 +97,12 @@ async fn run(what: SuppressCommand, ledger: &impl Ledger, json: bool) -> Outcome
 /// Reads the numbers of a file, and prints which rows have none.
 fn read(file: PathBuf, phone: Option<String>, default_region: Option<String>) -> Result<Vec<Phone>, Failure> {
     let read = audience::numbers(&Source::File(file), phone, default_region, ROWS_NAMED);
-    let list = read.map_err(|fault| match fault {
+    let list = read.map_err(|error| match error {
         // The error itself names a place in a job.
-        AudienceError::NoPhoneColumn { name, fault } => {
-            Failure::Usage(format!("{name}: {fault}; select the column with --phone"))
+        AudienceError::NoPhoneColumn { name, error } => {
+            Failure::Usage(format!("{name}: {error}; select the column with --phone"))
         }
-        fault => fault.into(),
+        error => error.into(),
     })?;
     if list.duplicates > 0 {
         write_line(&format!("{} with a number of an earlier row", counted(list.duplicates, "row")));

@@ -22,7 +22,7 @@ pub(super) fn duration(span: Duration) -> String {
 }
 
 /// Returns how long a campaign has been running, or ran.
-fn took(campaign: &Campaign) -> Option<Duration> {
+fn elapsed(campaign: &Campaign) -> Option<Duration> {
     let end = campaign.finished_at.unwrap_or_else(Timestamp::now);
     Duration::try_from(end.duration_since(campaign.started_at?)).ok()
 }
@@ -36,7 +36,7 @@ pub(super) fn summary(campaign: &Campaign) -> String {
     };
     let name = campaign.name.as_deref().map(|name| format!(" ({})", visible(name))).unwrap_or_default();
     let rehearsal = if campaign.rehearsal { ", in the sandbox: nothing was really sent" } else { "" };
-    let time = match (campaign.state, took(campaign)) {
+    let time = match (campaign.state, elapsed(campaign)) {
         (CampaignState::Completed, Some(time)) => format!(" in {}", duration(time)),
         _ => String::new(),
     };
@@ -87,7 +87,7 @@ pub(super) fn summary(campaign: &Campaign) -> String {
         for (code, detail) in &campaign.texts {
             line(format!("  {}: {}", visible(code), visible(detail)));
             if let Some(known) = codes::reported(code, detail) {
-                line(format!("    {}", known.beside(detail)));
+                line(format!("    {}", known.with_text(detail)));
             }
         }
     }

@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::dispatch::{Context, Events, LoopProgress, Webhooks, take_jobs, work};
 use crate::forward::Forward;
 use crate::http::{self, Api, Health, Http};
-use crate::ledger::{Access, AnyLedger, Ledger, Redis, Sqlite, Store, UnmovedStore};
+use crate::ledger::{Access, AnyLedger, Clock, Ledger, Redis, Sqlite, UnmovedStore};
 use crate::provider::transport::REQUEST_TIMEOUT;
 use crate::queue::rabbitmq::Broker;
 use crate::queue::{Local, RabbitMq};
@@ -31,7 +31,7 @@ use crate::redis_client::{RedisClient, RetryPolicy};
 use crate::sandbox::Reporting;
 
 /// Maximum number of campaigns of a store that are named.
-const SHOWN: usize = 5;
+const MAX_NAMED: usize = 5;
 /// Interval between removals of expired campaigns.
 const CLEAN: Duration = Duration::from_mins(10);
 
@@ -51,11 +51,11 @@ const SIMULATED_RECIPIENTS: Reporting = Reporting {
 };
 
 /// Capacity of the channel of registered campaigns that no supervisor has yet.
-const REGISTERED: usize = 64;
+const CHANNEL_CAPACITY: usize = 64;
 
 /// Run a worker: take jobs from the queue and send them.
 #[derive(Args)]
-pub(super) struct Worker {
+pub(super) struct WorkerArgs {
     /// Send from the store of this machine, without broker and Redis
     #[arg(long)]
     embedded: bool,
@@ -73,7 +73,7 @@ pub(super) struct Worker {
     faults: Faults,
 }
 
-pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>) -> Outcome {
+pub(super) async fn main(worker: WorkerArgs, config: &Config, file: Option<PathBuf>) -> Outcome {
     tokio::task::spawn_blocking(PhoneParser::load);
     let stop = CancellationToken::new();
     tokio::spawn(listen_for_signals(stop.clone(), |text| tracing::info!("{text}")));
@@ -107,7 +107,7 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
         let broker = open::broker(config, true).await?;
         let ledger = Redis::on(server.clone(), longest.unwrap_or(REQUEST_TIMEOUT));
         let ledger = ledger.with_replicas(redis.replicas).with_journal(&std::env::temp_dir())?;
-        let endpoint = CallbackEndpoint::of(config, config.http.public_url.as_ref(), &ledger).await?;
+        let endpoint = CallbackEndpoint::open(config, config.http.public_url.as_ref(), &ledger).await?;
         Ok::<_, Failure>((server, broker, ledger, endpoint))
     };
     let (server, broker, redis_ledger, endpoint) = tokio::select! {
@@ -136,7 +136,7 @@ pub(super) async fn main(worker: Worker, config: &Config, file: Option<PathBuf>)
         .start(config, stop.clone());
     tokio::spawn(remove_expired(redis_ledger, redis.keep_for.0, stop.clone()));
     let done = drain(config, &stop, async {
-        let (taken, registered) = mpsc::channel(REGISTERED);
+        let (taken, registered) = mpsc::channel(CHANNEL_CAPACITY);
         let work = Box::pin(work::<_, RabbitMq>(&ledger, &broker, &context, registered, &progress, &stop));
         let jobs = Box::pin(take_jobs(&ledger, &broker, &context, &taken, &stop));
         tokio::join!(work, jobs).0
@@ -153,7 +153,7 @@ async fn log_unfinished_campaigns(unmoved: &UnmovedStore) {
             "the store {store} of this machine has {} ({}), which the fleet does not send: move them \
              with `flowcast migrate --store {store}`, or finish them with `flowcast worker --embedded --store {store}`",
             counted(campaigns.len() as u64, "unfinished campaign"),
-            campaigns.iter().take(SHOWN).map(CampaignId::as_str).collect::<Vec<_>>().join(", "),
+            campaigns.iter().take(MAX_NAMED).map(CampaignId::as_str).collect::<Vec<_>>().join(", "),
         ),
         Ok(_) => {}
         Err(error) => {
@@ -164,7 +164,7 @@ async fn log_unfinished_campaigns(unmoved: &UnmovedStore) {
 
 /// Runs a worker on the store of this machine.
 async fn embedded(
-    worker: &Worker,
+    worker: &WorkerArgs,
     config: &Config,
     file: Option<PathBuf>,
     stop: &CancellationToken,
@@ -186,7 +186,7 @@ async fn embedded(
     // A sandbox sends its reports to this process.
     let own_url = worker.sandbox.then(|| format!("http://{}", http.address).parse().ok()).flatten();
     let public_url = config.http.public_url.as_ref().or(own_url.as_ref());
-    let endpoint = CallbackEndpoint::of(config, public_url, &ledger).await?;
+    let endpoint = CallbackEndpoint::open(config, public_url, &ledger).await?;
     let audiences = match &config.audiences.root {
         None if worker.sandbox => open::audiences_below(config, Some(AUDIENCES))?,
         _ => open::audiences(config)?,
@@ -297,7 +297,7 @@ async fn remove_expired(ledger: Redis, keep_for: Duration, stop: CancellationTok
         match ledger.forget_ended(before).await {
             Ok(0) => {}
             Ok(count) => tracing::info!("{count} expired campaigns removed"),
-            Err(fault) => tracing::error!(error = %fault, "cannot remove expired campaigns"),
+            Err(error) => tracing::error!(error = %error, "cannot remove expired campaigns"),
         }
         tokio::select! {
             () = stop.cancelled() => return,

@@ -92,7 +92,7 @@ fn answers_within<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Time, D:
     match String::deserialize(deserializer)?.as_str() {
         "0s" => Ok(Time(Duration::ZERO)),
         text => {
-            text.parse().map_err(|fault| serde::de::Error::custom(format!("{fault}; use 0s to turn it off")))
+            text.parse().map_err(|error| serde::de::Error::custom(format!("{error}; use 0s to turn it off")))
         }
     }
 }

@@ -44,7 +44,7 @@ impl Config {
         if let Some(place) = list_for_table(&tables, &mut Vec::new()) {
             return Err(ConfigError(format!("{place}: must be a table or a value, not a list")));
         }
-        Ok(Self { settings: Settings::of(&tables), ..config })
+        Ok(Self { settings: Settings::from_tables(&tables), ..config })
     }
 
     /// Warns of variables that look like keys of the configuration, but are not read.
@@ -101,14 +101,14 @@ fn list_for_table(value: &Value, path: &mut Vec<String>) -> Option<String> {
 }
 
 /// Returns the text of an error, with the key, its source and the most similar name.
-fn explain(fault: figment::Error) -> String {
-    let each = |fault: figment::Error| {
-        let from = fault.metadata.as_ref().map(|metadata| match &metadata.source {
+fn explain(error: figment::Error) -> String {
+    let each = |error: figment::Error| {
+        let from = error.metadata.as_ref().map(|metadata| match &metadata.source {
             Some(source) => format!("{source}: "),
             None => format!("{}: ", metadata.name),
         });
-        let key = if fault.path.is_empty() { String::new() } else { format!("{}: ", fault.path.join(".")) };
-        let what = match &fault.kind {
+        let key = if error.path.is_empty() { String::new() } else { format!("{}: ", error.path.join(".")) };
+        let what = match &error.kind {
             Fault::UnknownField(name, known) => {
                 format!("unknown key {name:?}{}", nearest(name, known.iter().copied()))
             }
@@ -116,5 +116,5 @@ fn explain(fault: figment::Error) -> String {
         };
         format!("{}{key}{what}", from.unwrap_or_default())
     };
-    fault.into_iter().map(each).collect::<Vec<_>>().join("\n")
+    error.into_iter().map(each).collect::<Vec<_>>().join("\n")
 }

@@ -44,8 +44,8 @@ impl Secret {
         let secret = match self {
             Self::Plain(secret) => secret.clone(),
             Self::File { file } => {
-                let text = std::fs::read_to_string(file).map_err(|fault| {
-                    ConfigError(format!("{key}: cannot read {}: {fault}", file.display()))
+                let text = std::fs::read_to_string(file).map_err(|error| {
+                    ConfigError(format!("{key}: cannot read {}: {error}", file.display()))
                 })?;
                 text.trim_end_matches(['\r', '\n']).to_string().into()
             }

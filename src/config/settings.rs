@@ -9,7 +9,7 @@ use figment::value::Value;
 pub struct Settings(BTreeMap<String, blake3::Hash>);
 
 impl Settings {
-    pub(super) fn of(tables: &Value) -> Self {
+    pub(super) fn from_tables(tables: &Value) -> Self {
         fn add(value: &Value, name: &str, to: &mut BTreeMap<String, blake3::Hash>) {
             if let Value::Dict(_, dict) = value {
                 for (key, value) in dict {

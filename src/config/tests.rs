@@ -11,7 +11,7 @@ fn load(toml: &str) -> Result<Config, ConfigError> {
     let path = folder.path().join("flowcast.toml");
     std::fs::write(&path, toml).unwrap();
     Config::load(Some(&path))
-        .map_err(|fault| ConfigError(fault.0.replace(&folder.path().display().to_string(), "")))
+        .map_err(|error| ConfigError(error.0.replace(&folder.path().display().to_string(), "")))
 }
 
 #[test]
@@ -82,12 +82,12 @@ fn the_example_of_the_contract_is_loaded() {
 
 #[test]
 fn an_unknown_key_is_named_with_its_file_and_the_most_similar_key() {
-    let fault = load("[accounts.main]\nprovider = \"exotel\"\nacount_sid = \"x\"").unwrap_err().0;
-    assert!(fault.contains("flowcast.toml: accounts.main"), "{fault}");
-    assert!(fault.contains("unknown key \"acount_sid\"; did you mean \"account_sid\"?"), "{fault}");
-    let fault =
+    let error = load("[accounts.main]\nprovider = \"exotel\"\nacount_sid = \"x\"").unwrap_err().0;
+    assert!(error.contains("flowcast.toml: accounts.main"), "{error}");
+    assert!(error.contains("unknown key \"acount_sid\"; did you mean \"account_sid\"?"), "{error}");
+    let error =
         load("[accounts.main]\nprovider = \"exotel\"\nlimits = { messages = \"0/s\" }").unwrap_err().0;
-    assert!(fault.contains("accounts.main.limits.messages") && fault.contains("can never be met"), "{fault}");
+    assert!(error.contains("accounts.main.limits.messages") && error.contains("can never be met"), "{error}");
 }
 
 #[test]
@@ -99,14 +99,14 @@ fn replies_are_matched_for_three_days_by_default_or_another_time_or_never() {
     assert_eq!(within("").unwrap(), Duration::from_hours(72));
     assert_eq!(within("answers_within = \"2h\"").unwrap(), Duration::from_hours(2));
     assert_eq!(within("answers_within = \"0s\"").unwrap(), Duration::ZERO);
-    let fault = within("answers_within = \"soon\"").unwrap_err().0;
-    assert!(fault.contains("accounts.main.answers_within") && fault.contains("0s"), "{fault}");
+    let error = within("answers_within = \"soon\"").unwrap_err().0;
+    assert!(error.contains("accounts.main.answers_within") && error.contains("0s"), "{error}");
 }
 
 #[test]
 fn an_unknown_provider_or_region_names_the_most_similar() {
-    let fault = load("[accounts.main]\nprovider = \"kaleira\"").unwrap_err().0;
-    assert!(fault.contains("unknown provider \"kaleira\"; did you mean \"kaleyra\"?"), "{fault}");
+    let error = load("[accounts.main]\nprovider = \"kaleira\"").unwrap_err().0;
+    assert!(error.contains("unknown provider \"kaleira\"; did you mean \"kaleyra\"?"), "{error}");
     let config = load("[accounts.main]\nprovider = \"kaleyra\"\nregion = \"mumbai\"").unwrap();
     assert_eq!(
         config.accounts["main"].address("main").unwrap_err().0,
@@ -126,9 +126,9 @@ fn times_have_defaults() {
 #[test]
 fn a_missing_credential_names_key_and_variable() {
     let config = load("[accounts.main]\nprovider = \"exotel\"\naccount_sid = \"a\"").unwrap();
-    let fault = config.accounts["main"].credentials("main").err().unwrap().0;
+    let error = config.accounts["main"].credentials("main").err().unwrap().0;
     assert_eq!(
-        fault,
+        error,
         "accounts.main.api_key is missing: set it in the configuration, or as FLOWCAST_ACCOUNTS__MAIN__API_KEY"
     );
     let env = Secret::Env { env: "FLOWCAST_NO_SUCH".into() };
@@ -142,8 +142,8 @@ fn numbers_may_be_texts_as_in_the_environment() {
         assert_eq!(with(replicas).unwrap().redis.unwrap().replicas, 2);
     }
     for replicas in ["-1", "\"two\"", "[]"] {
-        let fault = with(replicas).unwrap_err().to_string();
-        assert!(fault.contains("redis.replicas") && fault.contains("whole number from 0"), "{fault}");
+        let error = with(replicas).unwrap_err().to_string();
+        assert!(error.contains("redis.replicas") && error.contains("whole number from 0"), "{error}");
     }
 }
 

@@ -44,27 +44,27 @@ pub struct Account {
 }
 
 /// An account, or the reason why it cannot be used.
-pub type Opened = Result<Arc<Account>, String>;
+pub type OpenAccount = Result<Arc<Account>, String>;
 
 /// The accounts of a process. Clones share them.
 #[derive(Clone, Default)]
-pub struct Accounts(Arc<watch::Sender<Arc<BTreeMap<String, Opened>>>>);
+pub struct Accounts(Arc<watch::Sender<Arc<BTreeMap<String, OpenAccount>>>>);
 
 impl Accounts {
     /// Returns accounts from a map by name.
-    pub fn new(accounts: BTreeMap<String, Opened>) -> Self {
+    pub fn new(accounts: BTreeMap<String, OpenAccount>) -> Self {
         Self(Arc::new(watch::Sender::new(Arc::new(accounts))))
     }
 
     /// Replaces the accounts.
     ///
     /// A campaign continues with the new account as soon as its requests in flight have their outcomes.
-    pub fn replace(&self, accounts: BTreeMap<String, Opened>) {
+    pub fn replace(&self, accounts: BTreeMap<String, OpenAccount>) {
         self.0.send_replace(Arc::new(accounts));
     }
 
     /// Returns a receiver that is notified when the accounts are replaced.
-    pub fn changes(&self) -> watch::Receiver<Arc<BTreeMap<String, Opened>>> {
+    pub fn changes(&self) -> watch::Receiver<Arc<BTreeMap<String, OpenAccount>>> {
         self.0.subscribe()
     }
 
@@ -73,7 +73,7 @@ impl Accounts {
     /// # Errors
     ///
     /// Returns what is wrong with the account, and a hint.
-    pub fn get(&self, name: &str) -> Opened {
+    pub fn get(&self, name: &str) -> OpenAccount {
         let all = self.all();
         all.get(name).cloned().unwrap_or_else(|| {
             let near = nearest(name, all.keys().map(String::as_str));
@@ -82,7 +82,7 @@ impl Accounts {
     }
 
     /// Returns all accounts by name.
-    pub fn all(&self) -> Arc<BTreeMap<String, Opened>> {
+    pub fn all(&self) -> Arc<BTreeMap<String, OpenAccount>> {
         self.0.borrow().clone()
     }
 

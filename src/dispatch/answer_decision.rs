@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::campaign::Doubt;
 use crate::ledger::Outcome;
-use crate::provider::{Answer, Entry, Failure, Scope};
+use crate::provider::{Entry, Failure, ProviderResponse, Scope};
 
 /// The decision about a response.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -14,14 +14,14 @@ pub(super) struct AnswerDecision {
     /// The outcome of each message.
     pub(super) outcomes: Vec<(u8, Outcome)>,
     /// The next step.
-    pub(super) next: FollowUp,
+    pub(super) next: AfterResponse,
     /// The messages that are retried later.
     pub(super) again: Vec<u8>,
 }
 
 /// The next step after a response.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) enum FollowUp {
+pub(super) enum AfterResponse {
     /// No further step.
     #[default]
     Done,
@@ -50,7 +50,7 @@ pub(super) struct DecisionInputs {
 
 /// Implements the table in `docs/architecture.md`, "What each provider response proves".
 pub(super) fn decide(
-    answer: Result<Answer, Failure>,
+    answer: Result<ProviderResponse, Failure>,
     messages: &[u8],
     around: DecisionInputs,
 ) -> AnswerDecision {
@@ -63,22 +63,24 @@ pub(super) fn decide(
     let unknown = |doubt: Doubt| {
         let outcome = if around.resend { Outcome::Released } else { Outcome::InDoubt(doubt.clone()) };
         let again = if around.resend { messages.to_vec() } else { Vec::new() };
-        AnswerDecision { outcomes: all(outcome), next: FollowUp::InDoubt(doubt), again }
+        AnswerDecision { outcomes: all(outcome), next: AfterResponse::InDoubt(doubt), again }
     };
     let is_one = messages.len() == 1;
     match answer {
-        Ok(Answer::Entries(entries)) => decide_entries(entries, messages, around),
-        Ok(Answer::Malformed { code, detail }) if is_one => rejected(code, detail),
-        Ok(Answer::Malformed { .. }) => released(FollowUp::Halves),
-        Ok(Answer::Refused { scope, reason }) => released(FollowUp::Hold { scope, reason }),
-        Ok(Answer::Limited { scope, retry_after, detail }) => {
-            released(FollowUp::Limited { scope, retry_after, detail })
+        Ok(ProviderResponse::Entries(entries)) => decide_entries(entries, messages, around),
+        Ok(ProviderResponse::Malformed { code, detail }) if is_one => rejected(code, detail),
+        Ok(ProviderResponse::Malformed { .. }) => released(AfterResponse::Halves),
+        Ok(ProviderResponse::Refused { scope, reason }) => released(AfterResponse::Hold { scope, reason }),
+        Ok(ProviderResponse::Limited { scope, retry_after, detail }) => {
+            released(AfterResponse::Limited { scope, retry_after, detail })
         }
-        Ok(Answer::TryAgain { code, detail }) if is_one && around.gives_up => rejected(code, detail),
-        Ok(Answer::TryAgain { detail, .. }) | Err(Failure::NotSent(detail)) => {
-            released(FollowUp::Later { detail })
+        Ok(ProviderResponse::TryAgain { code, detail }) if is_one && around.gives_up => {
+            rejected(code, detail)
         }
-        Ok(Answer::Unknown(doubt)) | Err(Failure::MayBeSent(doubt)) => unknown(doubt),
+        Ok(ProviderResponse::TryAgain { detail, .. }) | Err(Failure::NotSent(detail)) => {
+            released(AfterResponse::Later { detail })
+        }
+        Ok(ProviderResponse::Unknown(doubt)) | Err(Failure::MayBeSent(doubt)) => unknown(doubt),
     }
 }
 
@@ -87,20 +89,20 @@ fn decide_entries(entries: Vec<Entry>, messages: &[u8], around: DecisionInputs) 
     let mut decision = AnswerDecision { outcomes, ..AnswerDecision::default() };
     for (index, entry) in messages.iter().zip(entries) {
         let (outcome, next) = match entry {
-            Entry::Accepted { sid } => (Outcome::Accepted { sid }, FollowUp::Done),
-            Entry::Rejected { code, detail } => (Outcome::Rejected { code, detail }, FollowUp::Done),
+            Entry::Accepted { sid } => (Outcome::Accepted { sid }, AfterResponse::Done),
+            Entry::Rejected { code, detail } => (Outcome::Rejected { code, detail }, AfterResponse::Done),
             Entry::TryAgain { code, detail } if around.gives_up => {
-                (Outcome::Rejected { code, detail }, FollowUp::Done)
+                (Outcome::Rejected { code, detail }, AfterResponse::Done)
             }
-            Entry::TryAgain { detail, .. } => (Outcome::Released, FollowUp::Later { detail }),
-            Entry::Refused { scope, reason } => (Outcome::Released, FollowUp::Hold { scope, reason }),
+            Entry::TryAgain { detail, .. } => (Outcome::Released, AfterResponse::Later { detail }),
+            Entry::Refused { scope, reason } => (Outcome::Released, AfterResponse::Hold { scope, reason }),
             Entry::Limited { scope, detail } => {
-                (Outcome::Released, FollowUp::Limited { scope, retry_after: None, detail })
+                (Outcome::Released, AfterResponse::Limited { scope, retry_after: None, detail })
             }
             Entry::Unknown(doubt) if around.resend => {
-                (Outcome::Released, FollowUp::Later { detail: doubt.detail })
+                (Outcome::Released, AfterResponse::Later { detail: doubt.detail })
             }
-            Entry::Unknown(doubt) => (Outcome::InDoubt(doubt), FollowUp::Done),
+            Entry::Unknown(doubt) => (Outcome::InDoubt(doubt), AfterResponse::Done),
         };
         if outcome == Outcome::Released {
             decision.again.push(*index);
@@ -113,7 +115,7 @@ fn decide_entries(entries: Vec<Entry>, messages: &[u8], around: DecisionInputs) 
     decision
 }
 
-impl FollowUp {
+impl AfterResponse {
     /// Returns the priority among several follow-ups of one response: the widest scope wins.
     fn rank(&self) -> u8 {
         match self {
@@ -147,7 +149,7 @@ mod tests {
     #[test]
     fn each_entry_of_a_response_decides_its_own_message() {
         let decision = decide(
-            Ok(Answer::Entries(vec![
+            Ok(ProviderResponse::Entries(vec![
                 Entry::Accepted { sid: "s".into() },
                 Entry::Rejected { code: "400".into(), detail: String::new() },
                 Entry::Limited { scope: Scope::Account, detail: "slow".into() },
@@ -159,26 +161,26 @@ mod tests {
         assert_eq!(decision.again, [9]);
         assert_eq!(
             decision.next,
-            FollowUp::Limited { scope: Scope::Account, retry_after: None, detail: "slow".into() }
+            AfterResponse::Limited { scope: Scope::Account, retry_after: None, detail: "slow".into() }
         );
     }
 
     #[test]
     fn a_400_is_split_in_halves_until_one_message_is_left() {
-        let malformed = || Ok(Answer::Malformed { code: "400".into(), detail: "bad".into() });
+        let malformed = || Ok(ProviderResponse::Malformed { code: "400".into(), detail: "bad".into() });
         let decision = decide(malformed(), &THREE, DecisionInputs::default());
         assert_eq!(
             (states(&decision), decision.next),
-            (vec!["4 pending".into(), "5 pending".into(), "9 pending".into()], FollowUp::Halves)
+            (vec!["4 pending".into(), "5 pending".into(), "9 pending".into()], AfterResponse::Halves)
         );
         let alone = decide(malformed(), &[5], DecisionInputs::default());
-        assert_eq!((states(&alone), alone.next), (vec!["5 rejected".into()], FollowUp::Done));
+        assert_eq!((states(&alone), alone.next), (vec!["5 rejected".into()], AfterResponse::Done));
     }
 
     #[test]
     fn a_request_that_may_have_gone_out_is_in_doubt_and_not_retried() {
         let doubt = || DoubtCause::ConnectionLost.into();
-        for answer in [Ok(Answer::Unknown(doubt())), Err(Failure::MayBeSent(doubt()))] {
+        for answer in [Ok(ProviderResponse::Unknown(doubt())), Err(Failure::MayBeSent(doubt()))] {
             let decision = decide(answer, &[1, 2], DecisionInputs::default());
             assert_eq!(states(&decision), ["1 in_doubt", "2 in_doubt"]);
             assert!(decision.again.is_empty());
@@ -192,10 +194,10 @@ mod tests {
     #[test]
     fn messages_that_were_not_accepted_stay_pending() {
         for answer in [
-            Ok(Answer::Refused { scope: Scope::Account, reason: "r".into() }),
-            Ok(Answer::Refused { scope: Scope::Campaign, reason: "r".into() }),
-            Ok(Answer::Limited { scope: Scope::Account, retry_after: None, detail: "d".into() }),
-            Ok(Answer::TryAgain { code: "500".into(), detail: "d".into() }),
+            Ok(ProviderResponse::Refused { scope: Scope::Account, reason: "r".into() }),
+            Ok(ProviderResponse::Refused { scope: Scope::Campaign, reason: "r".into() }),
+            Ok(ProviderResponse::Limited { scope: Scope::Account, retry_after: None, detail: "d".into() }),
+            Ok(ProviderResponse::TryAgain { code: "500".into(), detail: "d".into() }),
             Err(Failure::NotSent("d".into())),
         ] {
             let decision = decide(answer, &[1, 2], DecisionInputs::default());
@@ -211,20 +213,23 @@ mod tests {
             Entry::Refused { scope: Scope::Account, reason: "no money".into() },
             Entry::Refused { scope: Scope::Flow, reason: "blocked".into() },
         ];
-        let decision = decide(Ok(Answer::Entries(entries)), &THREE, DecisionInputs::default());
+        let decision = decide(Ok(ProviderResponse::Entries(entries)), &THREE, DecisionInputs::default());
         assert_eq!(decision.again, THREE);
-        assert_eq!(decision.next, FollowUp::Hold { scope: Scope::Account, reason: "no money".into() });
+        assert_eq!(decision.next, AfterResponse::Hold { scope: Scope::Account, reason: "no money".into() });
     }
 
     #[test]
     fn a_message_that_keeps_failing_while_others_are_accepted_is_rejected() {
         let gives_up = DecisionInputs { resend: false, gives_up: true };
-        let try_again = || Ok(Answer::TryAgain { code: "WA500".into(), detail: "d".into() });
+        let try_again = || Ok(ProviderResponse::TryAgain { code: "WA500".into(), detail: "d".into() });
         assert_eq!(states(&decide(try_again(), &[7], gives_up)), ["7 rejected"]);
         // Of several messages it is unknown which one fails, and a request that never left proves nothing.
         assert_eq!(states(&decide(try_again(), &[7, 8], gives_up)), ["7 pending", "8 pending"]);
         assert_eq!(states(&decide(Err(Failure::NotSent("x".into())), &[7], gives_up)), ["7 pending"]);
         let entry = Entry::TryAgain { code: "500".into(), detail: "d".into() };
-        assert_eq!(states(&decide(Ok(Answer::Entries(vec![entry])), &[7], gives_up)), ["7 rejected"]);
+        assert_eq!(
+            states(&decide(Ok(ProviderResponse::Entries(vec![entry])), &[7], gives_up)),
+            ["7 rejected"]
+        );
     }
 }

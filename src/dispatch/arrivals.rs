@@ -5,9 +5,9 @@
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, future};
 
-use super::jobs::{AGAIN, AT_ONCE, Intake, take_or_log};
+use super::in_flight::InFlight;
+use super::jobs::{CONCURRENCY, Intake, RETRY_DELAY, take_or_log};
 use super::sender::LONG_WAIT;
-use super::under_way::UnderWay;
 use crate::campaign::control::Control;
 use crate::ledger::Ledger;
 
@@ -28,7 +28,7 @@ enum Arrival {
 }
 
 impl Arrival {
-    async fn of(ledger: &impl Ledger, data: &[u8]) -> Self {
+    async fn from_delivery(ledger: &impl Ledger, data: &[u8]) -> Self {
         /// The only fields that are kept of a long document.
         #[derive(serde::Deserialize)]
         struct Head {
@@ -55,31 +55,31 @@ impl Arrival {
 pub(super) async fn sort<L: Ledger>(intake: &Intake<'_, L>) {
     let Intake { ledger, broker, stop, .. } = *intake;
     let mut arrivals = broker.arrivals(SORTED_AT_ONCE);
-    let mut nameless = UnderWay::new(FuturesUnordered::new());
+    let mut nameless = InFlight::new(FuturesUnordered::new());
     let mut last = 0;
     loop {
         let first = tokio::select! {
             biased;
             () = stop.cancelled() => break,
             Some(()) = nameless.next() => continue,
-            next = arrivals.next(), if nameless.len() < usize::from(AT_ONCE) => next,
+            next = arrivals.next(), if nameless.len() < usize::from(CONCURRENCY) => next,
         };
         let (mut urgent, mut others) = (Vec::new(), Vec::new());
         let mut next = Some(first);
         while let Some(arrival) = next.take() {
             let mut arrival = match arrival {
                 Ok(arrival) => arrival,
-                Err(fault) => {
-                    tracing::error!(error = %fault, "could not read documents; trying again");
-                    nameless.beside(tokio::time::sleep(AGAIN)).await;
+                Err(error) => {
+                    tracing::error!(error = %error, "could not read documents; trying again");
+                    nameless.poll_while(tokio::time::sleep(RETRY_DELAY)).await;
                     break;
                 }
             };
             // Increases with every document, also within a millisecond.
             last = (ledger.now() * 1_000).max(last + 1);
             arrival.read_at = Some(last);
-            match nameless.beside(Arrival::of(ledger, &arrival.data)).await {
-                _ if arrival.is_poison() => urgent.push(arrival),
+            match nameless.poll_while(Arrival::from_delivery(ledger, &arrival.data)).await {
+                _ if arrival.is_malformed() => urgent.push(arrival),
                 Arrival::Urgent => urgent.push(arrival),
                 Arrival::Nameless => {
                     nameless.futures.push(take_or_log(intake, arrival));
@@ -88,7 +88,7 @@ pub(super) async fn sort<L: Ledger>(intake: &Intake<'_, L>) {
             }
             let bytes: usize = others.iter().map(|other| other.data.len()).sum();
             let is_full = urgent.len() + others.len() >= usize::from(SORTED_AT_ONCE)
-                || nameless.len() >= usize::from(AT_ONCE)
+                || nameless.len() >= usize::from(CONCURRENCY)
                 || bytes > SORTED_BYTES;
             if !is_full {
                 next = arrivals.next().now_or_never();
@@ -102,9 +102,9 @@ pub(super) async fn sort<L: Ledger>(intake: &Intake<'_, L>) {
                 tokio::time::sleep(LONG_WAIT).await;
             };
             let put = async {
-                if let Err(fault) = broker.let_wait(others).await {
-                    tracing::error!(error = %fault, "could not queue documents; trying again");
-                    tokio::time::sleep(AGAIN).await;
+                if let Err(error) = broker.let_wait(others).await {
+                    tracing::error!(error = %error, "could not queue documents; trying again");
+                    tokio::time::sleep(RETRY_DELAY).await;
                 }
             };
             tokio::select! {
@@ -113,7 +113,7 @@ pub(super) async fn sort<L: Ledger>(intake: &Intake<'_, L>) {
                 () = given_up => {}
             }
         };
-        nameless.beside(future::join(waiting, future::join_all(urgent))).await;
+        nameless.poll_while(future::join(waiting, future::join_all(urgent))).await;
     }
     while nameless.next().await.is_some() {}
 }

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 
-use super::answer_decision::FollowUp;
-use super::permit::SendDecision;
+use super::answer_decision::AfterResponse;
+use super::in_flight::InFlight;
+use super::permit::SendPermit;
 use super::request::SendResult;
-use super::sender::{LONG_WAIT, Sending};
-use super::under_way::UnderWay;
+use super::sender::{LONG_WAIT, SenderContext};
 use super::{DispatchError, RETRY, TRIES};
 use crate::campaign::{Doubt, Reason, SkipReason};
-use crate::ledger::{BatchWriter, EXPIRED, Ledger, PlannedBatch, Purpose};
+use crate::ledger::{BatchWriter, EXPIRED, Ledger, PlannedBatch, ReadIntent};
 use crate::limiter::batch_size;
 use crate::provider::Scope;
 use crate::queue::{Queue, QueuedBatch};
@@ -83,7 +83,7 @@ impl BatchRun {
     }
 }
 
-impl<L: Ledger, Q: Queue> Sending<L, Q> {
+impl<L: Ledger, Q: Queue> SenderContext<L, Q> {
     /// Sends the unsent messages of a batch.
     ///
     /// A batch that is abandoned on the way is requeued when its receipt is dropped.
@@ -101,7 +101,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         }
         let mut run = BatchRun::new(queued.left.chunks(self.portion()).map(<[u8]>::to_vec));
         {
-            let mut under_way = UnderWay::new(FuturesUnordered::new());
+            let mut under_way = InFlight::new(FuturesUnordered::new());
             loop {
                 while under_way.len() < at_once
                     && let Some(set) = run.next()
@@ -110,14 +110,14 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 }
                 // Requests in flight are always finished: a claim without a record becomes a doubt.
                 let Some(sent) = under_way.next().await else { break };
-                if let Err(fault) = under_way.beside(self.follow(&mut run, sent, at_once)).await {
-                    run.broken.get_or_insert(fault);
+                if let Err(error) = under_way.poll_while(self.follow(&mut run, sent, at_once)).await {
+                    run.broken.get_or_insert(error);
                     run.proceed = Proceed::Return;
                 }
             }
         }
-        if let Some(fault) = run.broken {
-            return Err(fault);
+        if let Some(error) = run.broken {
+            return Err(error);
         }
         if run.proceed == Proceed::Return {
             return Ok(());
@@ -169,27 +169,32 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         set: Vec<u8>,
     ) -> Result<SendResult, DispatchError> {
         match self.wait_for_permit(queued, &set).await? {
-            SendDecision::Now(place) => {
+            SendPermit::Now(place) => {
                 let set = self.without_suppressed(queued, writer, set).await?;
                 if set.is_empty() {
                     return Ok(SendResult::Answered {
                         asked: 0,
-                        next: FollowUp::Done,
+                        next: AfterResponse::Done,
                         open: Vec::new(),
                         permit: None,
                     });
                 }
-                self.send_set(queued, writer, set, Purpose::Send, place).await
+                self.send_set(queued, writer, set, ReadIntent::Send, place).await
             }
-            SendDecision::Stopped => Ok(SendResult::Stopped),
-            SendDecision::Expired => {
+            SendPermit::Stopped => Ok(SendResult::Stopped),
+            SendPermit::Expired => {
                 self.skip(writer, set, SkipReason::Expired, EXPIRED).await?;
-                Ok(SendResult::Answered { asked: 0, next: FollowUp::Done, open: Vec::new(), permit: None })
+                Ok(SendResult::Answered {
+                    asked: 0,
+                    next: AfterResponse::Done,
+                    open: Vec::new(),
+                    permit: None,
+                })
             }
-            SendDecision::Later(time) => Ok(SendResult::PutOff(set, time)),
+            SendPermit::Later(time) => Ok(SendResult::PutOff(set, time)),
             // A permit for one message takes long, so settled messages must not wait for one.
-            SendDecision::OneByOne => Ok(SendResult::OneByOne(writer.pending(set).await?)),
-            SendDecision::Parts(first, rest) => Ok(SendResult::Parts(first, rest)),
+            SendPermit::OneByOne => Ok(SendResult::OneByOne(writer.pending(set).await?)),
+            SendPermit::Parts(first, rest) => Ok(SendResult::Parts(first, rest)),
         }
     }
 
@@ -226,17 +231,17 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             run.failures = 0;
         }
         match next {
-            FollowUp::Done => {}
-            FollowUp::Halves => {
+            AfterResponse::Done => {}
+            AfterResponse::Halves => {
                 let (first, second) = open.split_at(open.len() / 2);
                 run.sets.extend([second.to_vec(), first.to_vec()]);
                 return Ok(());
             }
-            FollowUp::Limited { scope: Scope::Flow, detail, .. } if self.flow.is_some() => {
+            AfterResponse::Limited { scope: Scope::Flow, detail, .. } if self.flow.is_some() => {
                 self.throttle(detail).await?;
                 run.later();
             }
-            FollowUp::Limited { retry_after, detail, .. } => {
+            AfterResponse::Limited { retry_after, detail, .. } => {
                 // Many 429s of the same burst are one reason to wait.
                 if !run.is_limited {
                     run.is_limited = true;
@@ -247,7 +252,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 }
                 run.later();
             }
-            FollowUp::Later { detail } => {
+            AfterResponse::Later { detail } => {
                 run.failed = Some(detail);
                 run.failures += 1;
                 // One failure does not delay the other requests; after several in a row they would fail too.
@@ -255,10 +260,10 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                     run.later();
                 }
             }
-            FollowUp::InDoubt(doubt) => self.follow_doubt(run, doubt, &open, at_once).await?,
-            FollowUp::Hold { scope, reason } => {
+            AfterResponse::InDoubt(doubt) => self.follow_doubt(run, doubt, &open, at_once).await?,
+            AfterResponse::Hold { scope, reason } => {
                 run.proceed = Proceed::Return;
-                self.hold_all(scope, reason).await?;
+                self.trip_breaker(scope, reason).await?;
             }
         }
         run.again.extend(open);

@@ -9,21 +9,21 @@ use std::time::Duration;
 use opentelemetry::context::FutureExt;
 use tokio::task::JoinSet;
 
-use super::answer_decision::FollowUp;
-use super::permit::SendDecision;
+use super::answer_decision::AfterResponse;
+use super::permit::SendPermit;
 use super::request::SendResult;
-use super::sender::Sending;
-use super::sender_pool::Senders;
-use super::supervisor::{CampaignSupervisor, Next, Rest};
+use super::sender::SenderContext;
+use super::sender_pool::SenderPool;
+use super::supervisor::{CampaignSupervisor, Idle, TickOutcome};
 use super::{DispatchError, Events};
 use crate::campaign::{CampaignState, Job, Reason};
 use crate::ledger::transitions;
-use crate::ledger::{BatchWriter, Breaker, BreakerScope, Campaign, Lease, Ledger, PlannedBatch, Purpose};
+use crate::ledger::{BatchWriter, Breaker, BreakerScope, Campaign, Lease, Ledger, PlannedBatch, ReadIntent};
 use crate::provider::Scope;
 use crate::queue::Queue;
 
 /// Timeout for a probe to get a batch.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Returns the breakers that can suspend a job's campaign.
 pub(super) fn breakers(job: &Job) -> impl Iterator<Item = Breaker> {
@@ -37,7 +37,7 @@ fn reason(breaker: &Breaker, why: &str) -> Reason {
     Reason::Breaker { breaker: breaker.to_string(), retries: breaker.probes(), detail: why.to_owned() }
 }
 
-impl<L: Ledger, Q: Queue> Sending<L, Q> {
+impl<L: Ledger, Q: Queue> SenderContext<L, Q> {
     /// Returns the breaker of a scope, or `None` if only the campaign is concerned.
     fn breaker(&self, scope: Scope) -> Option<Breaker> {
         let scope = match scope {
@@ -51,7 +51,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
     }
 
     /// Opens the breaker of a scope, or holds only the campaign.
-    pub(super) async fn hold_all(&self, scope: Scope, why: String) -> Result<(), DispatchError> {
+    pub(super) async fn trip_breaker(&self, scope: Scope, why: String) -> Result<(), DispatchError> {
         let Some(breaker) = self.breaker(scope) else {
             return self.hold(Reason::Refused { detail: why }).await;
         };
@@ -71,11 +71,11 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
     /// Sends one request, which shows whether a breaker can be closed.
     pub(super) async fn probe(&self, breaker: &Breaker) -> Result<(), DispatchError> {
         // A batch that is not sent is requeued when its receipt is dropped.
-        let Ok(next) = tokio::time::timeout(PATIENCE, self.queue.next()).await else { return Ok(()) };
+        let Ok(next) = tokio::time::timeout(PROBE_TIMEOUT, self.queue.next()).await else { return Ok(()) };
         let (queued, _receipt) = next?;
         let Some(set) = queued.left.chunks(self.portion()).next().map(<[u8]>::to_vec) else { return Ok(()) };
         let traced = self.trace.batch(queued.batch.number, set.len(), queued.attempt);
-        let SendDecision::Now(permit) = self.wait_for_permit(&queued, &set).await? else { return Ok(()) };
+        let SendPermit::Now(permit) = self.wait_for_permit(&queued, &set).await? else { return Ok(()) };
         let writer = BatchWriter::new(&self.ledger, PlannedBatch::from(&queued.batch));
         let set = self.without_suppressed(&queued, &writer, set).await?;
         if !self.ledger.half_open(breaker).await? {
@@ -83,36 +83,36 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         }
         tracing::info!(campaign = %self.id, %breaker, "sending a probe");
         let SendResult::Answered { asked, next, open, permit: _permit } =
-            self.send_set(&queued, &writer, set, Purpose::Probe, permit).with_context(traced).await?
+            self.send_set(&queued, &writer, set, ReadIntent::Probe, permit).with_context(traced).await?
         else {
             return Ok(());
         };
         let settled = open.len() < asked;
         match next {
-            FollowUp::Hold { scope, reason: why } if scope != Scope::Campaign => {
+            AfterResponse::Hold { scope, reason: why } if scope != Scope::Campaign => {
                 self.ledger.open_breaker(breaker, why.clone(), breaker.probes()).await?;
                 // The refusal may now concern another scope: then both breakers are open.
                 match self.breaker(scope) {
-                    Some(other) if other != *breaker => self.hold_all(scope, why).await,
+                    Some(other) if other != *breaker => self.trip_breaker(scope, why).await,
                     _ => Ok(()),
                 }
             }
-            FollowUp::Limited { scope: Scope::Account, retry_after, .. } => {
+            AfterResponse::Limited { scope: Scope::Account, retry_after, .. } => {
                 self.slow_down(retry_after).await.map(drop)
             }
             // The provider checked the message, so the account works, whatever the result.
-            FollowUp::Done if settled => self.lift(breaker).await,
-            FollowUp::Halves | FollowUp::Hold { scope: Scope::Campaign, .. }
+            AfterResponse::Done if settled => self.close(breaker).await,
+            AfterResponse::Halves | AfterResponse::Hold { scope: Scope::Campaign, .. }
                 if matches!(breaker.scope, BreakerScope::Account | BreakerScope::Sender(_)) =>
             {
-                self.lift(breaker).await
+                self.close(breaker).await
             }
             _ => Ok(()),
         }
     }
 
     /// Closes a breaker.
-    async fn lift(&self, breaker: &Breaker) -> Result<(), DispatchError> {
+    async fn close(&self, breaker: &Breaker) -> Result<(), DispatchError> {
         if self.ledger.close_breaker(breaker).await? {
             tracing::info!(campaign = %self.id, %breaker, "breaker closed");
             self.events.publish(&[Events::breaker(self.ledger.time(), breaker, None)]).await;
@@ -131,7 +131,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         let holds = futures_util::future::try_join_all(asked).await?;
         for (breaker, hold) in breakers.into_iter().zip(holds) {
             if let Some(hold) = hold {
-                self.rest().await?;
+                self.idle().await?;
                 if lease.leads {
                     transitions::suspend(&self.ledger, &self.id, &breaker, reason(&breaker, &hold.reason))
                         .await?;
@@ -144,19 +144,19 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     }
 
     /// Supervises a suspended campaign: plans it, sends probes when they are due, and resumes it when the breaker closes.
-    pub(super) async fn stand_by(
+    pub(super) async fn wait_for_leadership(
         &mut self,
         campaign: &Campaign,
         lease: &Lease,
-    ) -> Result<Next, DispatchError> {
-        let Some(breaker) = &campaign.suspended_by else { return Ok(Next::Tick) };
+    ) -> Result<TickOutcome, DispatchError> {
+        let Some(breaker) = &campaign.suspended_by else { return Ok(TickOutcome::Tick) };
         let hold = self.ledger.breaker(breaker).await?;
         let ended = self.sending.as_mut().is_none_or(|senders| {
             while senders.tasks.try_join_next().is_some() {}
             !senders.probe || senders.tasks.is_empty()
         });
         // A probe in flight is finished; other senders are stopped.
-        let rests = ended && self.rest().await?;
+        let rests = ended && self.idle().await?;
         let Some(hold) = hold else {
             if lease.leads && rests {
                 transitions::move_from(
@@ -169,13 +169,17 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
                 .await?;
                 self.wake_up.notify_one();
             }
-            return Ok(Next::Tick);
+            return Ok(TickOutcome::Tick);
         };
         if !lease.leads || !rests {
             let waits = rests && self.is_idle(campaign);
-            return Ok(if waits { Next::Rest(Rest::UntilClosed(breaker.clone())) } else { Next::Tick });
+            return Ok(if waits {
+                TickOutcome::Rest(Idle::UntilClosed(breaker.clone()))
+            } else {
+                TickOutcome::Tick
+            });
         }
-        let job = self.known().await?.job.clone();
+        let job = self.load_job().await?.job.clone();
         let can_send = self.context.accounts.get(&job.account).is_ok();
         self.lead(campaign, &job, can_send, lease).await?;
         let has_some = campaign.counts.pending > 0;
@@ -183,13 +187,13 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             let sending = self.sending(campaign, &job).await?;
             let (mut tasks, of, breaker) = (JoinSet::new(), Arc::clone(&sending), breaker.clone());
             tasks.spawn(async move {
-                if let Err(fault) = of.probe(&breaker).await {
-                    tracing::error!(campaign = %of.id, error = %fault, "probe failed");
+                if let Err(error) = of.probe(&breaker).await {
+                    tracing::error!(campaign = %of.id, error = %error, "probe failed");
                 }
             });
-            self.sending = Some(Senders { sending, tasks, probe: true });
+            self.sending = Some(SenderPool { sending, tasks, probe: true });
         }
         let waits = self.is_idle(campaign) && (campaign.planned || !can_send);
-        Ok(if waits { Next::Rest(Rest::UntilClosed(breaker.clone())) } else { Next::Tick })
+        Ok(if waits { TickOutcome::Rest(Idle::UntilClosed(breaker.clone())) } else { TickOutcome::Tick })
     }
 }

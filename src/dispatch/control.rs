@@ -1,13 +1,13 @@
 //! Carries out an operator's action or a control document. Each is a change in the ledger, where workers see it.
 
 use crate::campaign::control::{Action, Control};
-use crate::campaign::{CampaignId, CampaignState, SkipReason, Span, counted};
-use crate::ledger::{Act, Campaign, Decision, Ledger, LedgerError, skip_unplanned};
+use crate::campaign::{CampaignId, CampaignState, HumanDuration, SkipReason, counted};
+use crate::ledger::{AuditEntry, Campaign, Decision, Ledger, LedgerError, skip_unplanned};
 use crate::ledger::{decisions, transitions};
 
 /// The result of an action.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Done {
+pub struct ControlOutcome {
     /// The campaign's state now.
     pub state: CampaignState,
     /// Number of messages that the action changed.
@@ -19,11 +19,11 @@ pub struct Done {
 /// # Errors
 ///
 /// Returns an error if the campaign does not exist or its state does not allow the action.
-pub async fn control(ledger: &impl Ledger, control: &Control) -> Result<Done, LedgerError> {
+pub async fn control(ledger: &impl Ledger, control: &Control) -> Result<ControlOutcome, LedgerError> {
     let id = &control.id;
     // The action does not apply to doubts that arise while it is carried out.
     let now = ledger.now();
-    let until = |older_than: &Option<Span>| {
+    let until = |older_than: &Option<HumanDuration>| {
         now.saturating_sub(older_than.map_or(0, |span| i64::try_from(span.0.as_millis()).unwrap_or(i64::MAX)))
     };
     let asked_at = control.asked_at.unwrap_or(now.saturating_mul(1_000));
@@ -36,10 +36,10 @@ pub async fn control(ledger: &impl Ledger, control: &Control) -> Result<Done, Le
     };
     if is_undone && control.asked_at.is_some_and(|at| at < campaign.stop_asked_at) {
         let who = control.by.as_deref().unwrap_or("unknown");
-        let action = control.action.word();
+        let action = control.action.code();
         let detail = format!("requested {action} before the campaign was {}: ignored", campaign.state);
-        ledger.log(Act::new(who, action, Some(id), &detail)).await?;
-        return Ok(Done { state: campaign.state, messages: 0 });
+        ledger.log(AuditEntry::new(who, action, Some(id), &detail)).await?;
+        return Ok(ControlOutcome { state: campaign.state, messages: 0 });
     }
     let messages = match &control.action {
         Action::Pause => {
@@ -73,16 +73,16 @@ pub async fn control(ledger: &impl Ledger, control: &Control) -> Result<Done, Le
         }
     };
     let who = control.by.as_deref().unwrap_or("unknown");
-    ledger.log(Act::new(who, control.action.word(), Some(id), &detail(control, messages))).await?;
+    ledger.log(AuditEntry::new(who, control.action.code(), Some(id), &detail(control, messages))).await?;
     // Workers must check the campaign even if its state is unchanged.
     ledger.touch(id).await?;
-    Ok(Done { state: find(ledger, id).await?.state, messages })
+    Ok(ControlOutcome { state: find(ledger, id).await?.state, messages })
 }
 
 /// Returns the text of the audit entry.
 fn detail(control: &Control, messages: u64) -> String {
     let messages = counted(messages, "message");
-    let aged = |older_than: &Option<Span>| match older_than {
+    let aged = |older_than: &Option<HumanDuration>| match older_than {
         Some(span) => format!(" for {span} or more"),
         None => String::new(),
     };

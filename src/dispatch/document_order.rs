@@ -8,8 +8,8 @@ use std::collections::HashSet;
 use futures_util::stream::FuturesUnordered;
 use tokio_util::sync::CancellationToken;
 
-use super::jobs::{AGAIN, AT_ONCE};
-use super::under_way::UnderWay;
+use super::in_flight::InFlight;
+use super::jobs::{CONCURRENCY, RETRY_DELAY};
 use crate::campaign::CampaignId;
 use crate::campaign::control::Control;
 use crate::queue::QueueError;
@@ -23,7 +23,7 @@ pub(super) enum Document {
 }
 
 impl Document {
-    pub(super) fn of(data: &[u8]) -> Self {
+    pub(super) fn from_data(data: &[u8]) -> Self {
         match Control::read(data) {
             Some(Ok(control)) => Self::Control(control.id),
             _ => Self::Job,
@@ -62,14 +62,14 @@ impl Documents {
     }
 }
 
-/// Takes documents until it is stopped, at most [`AT_ONCE`] at the same time, then finishes those in flight.
+/// Takes documents until it is stopped, at most [`CONCURRENCY`] at the same time, then finishes those in flight.
 pub(super) async fn take_in_order<D, F: Future<Output = ()>>(
     mut next: impl AsyncFnMut() -> Result<D, QueueError>,
     read: impl Fn(&D) -> Document,
     take: impl Fn(D) -> F,
     stop: &CancellationToken,
 ) {
-    let (mut under_way, mut documents) = (UnderWay::new(FuturesUnordered::new()), Documents::default());
+    let (mut under_way, mut documents) = (InFlight::new(FuturesUnordered::new()), Documents::default());
     loop {
         let next = tokio::select! {
             biased;
@@ -78,7 +78,7 @@ pub(super) async fn take_in_order<D, F: Future<Output = ()>>(
                 documents.end(done);
                 continue;
             }
-            next = next(), if under_way.len() < usize::from(AT_ONCE) => next,
+            next = next(), if under_way.len() < usize::from(CONCURRENCY) => next,
         };
         match next {
             Ok(delivery) => {
@@ -95,9 +95,9 @@ pub(super) async fn take_in_order<D, F: Future<Output = ()>>(
                     document
                 });
             }
-            Err(fault) => {
-                tracing::error!(error = %fault, "could not read documents; trying again");
-                under_way.beside(tokio::time::sleep(AGAIN)).await;
+            Err(error) => {
+                tracing::error!(error = %error, "could not read documents; trying again");
+                under_way.poll_while(tokio::time::sleep(RETRY_DELAY)).await;
             }
         }
     }
@@ -135,7 +135,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(500)).await;
             done.lock().push(begun.elapsed().as_millis());
         };
-        take_in_order(next, |document: &String| Document::of(document.as_bytes()), take, &stop).await;
+        take_in_order(next, |document: &String| Document::from_data(document.as_bytes()), take, &stop).await;
         done.into_inner()
     }
 

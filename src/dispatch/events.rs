@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 
 use super::DispatchError;
 use super::supervisor::within;
-use crate::campaign::delivery::{Delivery, News, ReplyContent, Report};
-use crate::campaign::notice::{Notice, Noticed};
+use crate::campaign::delivery::{Delivery, DeliveryReport, DeliveryUpdate, ReplyContent};
+use crate::campaign::notice::{Notice, NoticeSubject};
 use crate::campaign::{Event, EventName, MessageRef, MessageState, Phone, Recipient};
 use crate::forward::Forward;
 use crate::ledger::{Breaker, BreakerScope, Campaign, Ledger, Outcome, ReportEffect};
@@ -41,12 +41,12 @@ struct AboutMessage<'n> {
     row: u64,
     batch: u32,
     #[serde(flatten)]
-    more: MoreNews<'n>,
+    more: MessageUpdates<'n>,
 }
 
 #[derive(Serialize)]
 #[serde(untagged)]
-enum MoreNews<'n> {
+enum MessageUpdates<'n> {
     State { state: MessageState, code: Option<&'n str>, detail: &'n str },
     Reply { reply_id: &'n str, response: Value },
 }
@@ -80,7 +80,7 @@ pub struct Webhooks {
 
 impl Webhooks {
     /// Forwards an event to the webhooks that receive it.
-    async fn tell(&self, event: &Event) -> Result<(), QueueError> {
+    async fn publish(&self, event: &Event) -> Result<(), QueueError> {
         for (url, wanted) in &*self.to {
             if wanted.iter().any(|wanted| is_wanted(wanted, event.name.as_str())) {
                 self.forward.send(event.id.clone(), url.clone(), event.body.clone()).await?;
@@ -122,7 +122,7 @@ impl Events {
             recipient: recipient.phone,
             row: recipient.row,
             batch: recipient.batch_number(),
-            more: MoreNews::State { state: outcome.state(), code, detail },
+            more: MessageUpdates::State { state: outcome.state(), code, detail },
         };
         Some(Event::new(name, at, &[&message_ref, &at.as_microsecond().to_string()], about))
     }
@@ -174,8 +174,8 @@ impl Events {
     /// `identity` identifies the notice: it is the same if the provider repeats it.
     pub fn notice(at: Timestamp, account: &str, notice: &Notice, identity: &str) -> Event {
         let (name, about, of) = match &notice.about {
-            Noticed::Template(name) => (EventName::TemplateChanged, "template", name.clone()),
-            Noticed::Number(digits) => (EventName::NumberChanged, "number", format!("+{digits}")),
+            NoticeSubject::Template(name) => (EventName::TemplateChanged, "template", name.clone()),
+            NoticeSubject::Number(digits) => (EventName::NumberChanged, "number", format!("+{digits}")),
         };
         let mut fields = json!({ "account": account, "change": notice.event, "detail": notice.detail });
         fields[about] = json!(of);
@@ -183,15 +183,15 @@ impl Events {
     }
 
     /// Returns the events for a report about a message.
-    pub fn news(
+    pub fn message_event(
         message: &MessageRef,
         job: OfJob<'_>,
         effect: &ReportEffect,
-        report: &Report,
+        report: &DeliveryReport,
         at: i64,
     ) -> Vec<Event> {
         let message_ref = message.to_string();
-        let event = |name: EventName, identity: &str, more: MoreNews<'_>| {
+        let event = |name: EventName, identity: &str, more: MessageUpdates<'_>| {
             let about = AboutMessage {
                 account: job.account,
                 id: message.campaign.as_str(),
@@ -207,7 +207,7 @@ impl Events {
             let at = Timestamp::from_millisecond(at).unwrap_or_default();
             Event::new(name, at, &[&message_ref, identity], about)
         };
-        let accepted = |code, detail| MoreNews::State { state: MessageState::Accepted, code, detail };
+        let accepted = |code, detail| MessageUpdates::State { state: MessageState::Accepted, code, detail };
         // A message that was sent again repeats the same states under another SID.
         let try_of = format!("{} {at}", report.sid.as_deref().unwrap_or_default());
         let mut events = Vec::new();
@@ -215,7 +215,7 @@ impl Events {
             events.push(event(EventName::MessageAccepted, &try_of, accepted(None, "")));
         }
         match &report.news {
-            News::Delivery { state, code, text } => {
+            DeliveryUpdate::Delivery { state, code, text } => {
                 let name = match state {
                     Delivery::Sent => EventName::MessageSent,
                     Delivery::Delivered => EventName::MessageDelivered,
@@ -224,7 +224,7 @@ impl Events {
                 };
                 events.push(event(name, &try_of, accepted(code.as_deref(), text)));
             }
-            News::Reply(reply) => {
+            DeliveryUpdate::Reply(reply) => {
                 let reply_id = &reply.key(message.batch, message.index);
                 let (name, response) = match &reply.content {
                     ReplyContent::Flow(fields) => (EventName::FlowCompleted, Value::Object(fields.clone())),
@@ -232,7 +232,7 @@ impl Events {
                         (EventName::MessageReplied, words.as_str().into())
                     }
                 };
-                events.push(event(name, reply_id, MoreNews::Reply { reply_id, response }));
+                events.push(event(name, reply_id, MessageUpdates::Reply { reply_id, response }));
             }
         }
         events
@@ -266,10 +266,10 @@ impl Events {
     /// # Errors
     ///
     /// Returns an error if the broker does not accept them.
-    pub async fn tell_webhooks(&self, events: &[Event]) -> Result<(), QueueError> {
+    pub async fn publish_webhook_events(&self, events: &[Event]) -> Result<(), QueueError> {
         let Some(webhooks) = &self.webhooks else { return Ok(()) };
         for event in events {
-            webhooks.tell(event).await?;
+            webhooks.publish(event).await?;
         }
         Ok(())
     }
@@ -285,7 +285,7 @@ impl Events {
         }
         if self.are_published() {
             let event = [Self::state(ledger.time(), campaign)];
-            within(self.tell_webhooks(&event)).await?;
+            within(self.publish_webhook_events(&event)).await?;
             self.publish_to_broker(&event).await?;
         }
         Ok(ledger.published(&campaign.id, campaign.state).await?)
@@ -293,8 +293,8 @@ impl Events {
 
     /// Publishes events, and only logs an error: an unreachable broker must not delay a sender.
     pub async fn publish(&self, events: &[Event]) {
-        if let Err(fault) = self.publish_confirmed(events).await {
-            tracing::warn!(events = events.len(), error = %fault, "events not published");
+        if let Err(error) = self.publish_confirmed(events).await {
+            tracing::warn!(events = events.len(), error = %error, "events not published");
         }
     }
 
@@ -303,9 +303,9 @@ impl Events {
     /// # Errors
     ///
     /// Returns an error if the broker does not accept it in time.
-    pub async fn publish_if_heard(&self, event: &Event) -> Result<bool, QueueError> {
+    pub async fn publish_if_bound(&self, event: &Event) -> Result<bool, QueueError> {
         let Some(broker) = &self.broker else { return Ok(false) };
-        let publishing = tokio::time::timeout(PUBLISH_TIMEOUT, broker.publish_if_heard(event));
+        let publishing = tokio::time::timeout(PUBLISH_TIMEOUT, broker.publish_if_bound(event));
         publishing.await.unwrap_or(Err(QueueError::Silent))
     }
 
@@ -315,7 +315,7 @@ impl Events {
     ///
     /// Returns an error if the broker does not accept them in time.
     pub async fn publish_confirmed(&self, events: &[Event]) -> Result<(), QueueError> {
-        self.tell_webhooks(events).await?;
+        self.publish_webhook_events(events).await?;
         self.publish_to_broker(events).await
     }
 

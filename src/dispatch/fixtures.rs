@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Account, Prepared, prepare, register};
+use super::{Account, LoadedJob, prepare, register};
 use crate::audience::Audiences;
 use crate::campaign::{CampaignId, Job};
 use crate::ledger::{Access, Sqlite, UnmovedStore};
@@ -17,7 +17,7 @@ pub(super) struct Registered {
     pub(super) ledger: Sqlite,
     pub(super) id: CampaignId,
     pub(super) account: Arc<Account>,
-    pub(super) prepared: Arc<Prepared>,
+    pub(super) prepared: Arc<LoadedJob>,
     _folder: tempfile::TempDir,
 }
 
@@ -37,7 +37,7 @@ fn account() -> Arc<Account> {
 }
 
 /// Returns a prepared job whose message needs the column `name`, if its audience has one.
-pub(super) fn prepared(audience: &Value) -> Arc<Prepared> {
+pub(super) fn prepared(audience: &Value) -> Arc<LoadedJob> {
     let body = if audience.to_string().contains("\"name\"") { "Hello {{ name }}" } else { "x" };
     let job = json!({
         "version": 1, "id": "c1", "account": "main", "from": "+912248931479",

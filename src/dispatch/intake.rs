@@ -8,14 +8,14 @@ use uuid::Uuid;
 use crate::audience::{self, Audience, AudienceError, Audiences, Encoding, Scan, Settings, Source};
 use crate::campaign::job::AudienceSource;
 use crate::campaign::{CampaignId, Columns, Job, Problem, Template, counted};
-use crate::ledger::{Act, Campaign, Ledger, LedgerError, NewCampaign, UnmovedStore};
+use crate::ledger::{AuditEntry, Campaign, Ledger, LedgerError, NewCampaign, UnmovedStore};
 use crate::limiter::batch_size;
-use crate::traces::Trace;
+use crate::traces::TraceHandle;
 
 use super::Account;
 
 /// A job that can be sent.
-pub struct Prepared {
+pub struct LoadedJob {
     /// The job.
     pub job: Job,
     /// The audience's source.
@@ -53,16 +53,16 @@ pub enum Refusal {
 }
 
 /// Size limit of the problems shown together, in bytes, without the last one.
-const LONGEST: usize = 1_536;
+const MAX_PROBLEM_BYTES: usize = 1_536;
 
-/// Returns problems as lines: as many as fit in [`LONGEST`], and the last one, which counts those that are not listed.
+/// Returns problems as lines: as many as fit in [`MAX_PROBLEM_BYTES`], and the last one, which counts those that are not listed.
 fn lines(problems: &[Problem], line: impl Fn(&Problem) -> String) -> String {
     let mut lines: Vec<String> = problems.iter().map(line).collect();
     let last = lines.len().saturating_sub(1);
     let mut bytes = 0;
     let fit = lines.iter().take_while(|line| {
         bytes += line.len();
-        bytes <= LONGEST
+        bytes <= MAX_PROBLEM_BYTES
     });
     let fit = fit.count().max(1);
     if fit < last {
@@ -76,7 +76,7 @@ fn lines(problems: &[Problem], line: impl Fn(&Problem) -> String) -> String {
 /// # Errors
 ///
 /// Returns the reason why the job cannot be sent.
-pub fn prepare(job: Job, audiences: &Audiences, account: &Account) -> Result<Prepared, Refusal> {
+pub fn prepare(job: Job, audiences: &Audiences, account: &Account) -> Result<LoadedJob, Refusal> {
     let begun = SystemTime::now();
     let (source, settings, scan) = scan_audience(&job, audiences)?;
     let opened = Audience::open(&source, &settings)?;
@@ -87,15 +87,15 @@ pub fn prepare(job: Job, audiences: &Audiences, account: &Account) -> Result<Pre
     let template = template(&job, &columns, account).map_err(Refusal::Problems)?;
     let mode = "/interactive/action/parameters/mode";
     if job.message.pointer(mode).is_some_and(|mode| mode == "draft") && scan.rows > DRAFT {
-        let fault = format!(
+        let error = format!(
             "a draft flow is only for tests (document 004: not to be sent to users), and this audience has {} rows; \
              publish the flow, or send it to at most {DRAFT} recipients",
             scan.rows
         );
-        return Err(Refusal::Problems(vec![Problem::new(format!("/message{mode}"), fault)]));
+        return Err(Refusal::Problems(vec![Problem::new(format!("/message{mode}"), error)]));
     }
     let batch_size = batch_size(job.limits.messages, account.limits.rates());
-    Ok(Prepared {
+    Ok(LoadedJob {
         job,
         source,
         settings,
@@ -154,10 +154,10 @@ pub(super) fn template(job: &Job, columns: &Columns, account: &Account) -> Resul
 
 impl Refusal {
     /// Returns the reason without places, a line for each problem. [`Refusal::pointer`] is the first one's place.
-    pub fn plain(&self) -> String {
+    pub fn to_text(&self) -> String {
         match self {
-            Self::Problems(problems) => lines(problems, Problem::plain),
-            Self::Audience(fault) => fault.to_string(),
+            Self::Problems(problems) => lines(problems, Problem::to_text),
+            Self::Audience(error) => error.to_string(),
         }
     }
 
@@ -165,7 +165,7 @@ impl Refusal {
     pub fn pointer(&self) -> &str {
         match self {
             Self::Problems(problems) => problems.first().map_or("", |problem| &problem.pointer),
-            Self::Audience(fault) => fault.pointer(),
+            Self::Audience(error) => error.pointer(),
         }
     }
 }
@@ -180,7 +180,7 @@ impl Refusal {
 /// Returns an error if the id belongs to another job or to a campaign of the unmoved store, or if the ledger fails.
 pub async fn register(
     ledger: &impl Ledger,
-    prepared: &Arc<Prepared>,
+    prepared: &Arc<LoadedJob>,
     rehearsal: bool,
     again: bool,
     by: &str,
@@ -190,7 +190,7 @@ pub async fn register(
     let given = || Uuid::now_v7().to_string().parse::<CampaignId>();
     let id = match &job.id {
         Some(id) => id.clone(),
-        None => given().map_err(|fault| LedgerError::Storage(fault.to_string()))?,
+        None => given().map_err(|error| LedgerError::Storage(error.to_string()))?,
     };
     if !rehearsal
         && let Err(error) = unmoved.refuse(&id).await
@@ -221,8 +221,12 @@ pub async fn register(
         let rows = counted(campaign.rows, "row");
         let note = prepared.scan.encoding.note().map(|note| format!(", {note}")).unwrap_or_default();
         let detail = format!("submitted the campaign ({rows}{note})");
-        ledger.log(Act::new(by, "submit", Some(&campaign.id), &detail)).await?;
-        Trace::of(&campaign.id, campaign.submitted_at).job(prepared.begun, &job.account, campaign.rows);
+        ledger.log(AuditEntry::new(by, "submit", Some(&campaign.id), &detail)).await?;
+        TraceHandle::for_campaign(&campaign.id, campaign.submitted_at).job(
+            prepared.begun,
+            &job.account,
+            campaign.rows,
+        );
     }
     Ok((campaign, is_new))
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::arrivals::sort;
 use super::document_order::{Document, take_in_order};
-use super::{Context, Prepared, Refusal, control, prepare, register};
+use super::{Context, LoadedJob, Refusal, control, prepare, register};
 use crate::campaign::control::Control;
 use crate::campaign::text::shortened;
 use crate::campaign::{CampaignId, Job, Problem};
@@ -26,15 +26,15 @@ use crate::traces;
 /// Size limit of a job, in bytes: a list of a hundred thousand recipients.
 pub const JOB_LIMIT: usize = 16 << 20;
 /// Maximum number of documents in flight; the broker keeps the others for other workers.
-pub(super) const AT_ONCE: u16 = 16;
+pub(super) const CONCURRENCY: u16 = 16;
 /// Size limit of the reason of a refusal, in bytes.
 const LONGEST_ERROR: usize = 2_048;
 /// Name in the audit log for documents without one.
 const QUEUE: &str = "the queue";
 /// Delay before a failed operation is tried again.
-pub(super) const AGAIN: Duration = Duration::from_secs(1);
+pub(super) const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Longest delay between attempts.
-const SELDOM: Duration = Duration::from_secs(30);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 /// How long a job waits for its account, in milliseconds: longer than a new configuration needs to reach all workers.
 const LONGEST_WAIT_MS: i64 = 3_600_000;
 /// Bounds of a delay, which is about as long as the job has waited so far.
@@ -60,17 +60,17 @@ impl From<Vec<Problem>> for JobError {
 impl From<Refusal> for JobError {
     fn from(refusal: Refusal) -> Self {
         match &refusal {
-            Refusal::Audience(fault) if fault.lacks_room() => Self::Later(fault.to_string()),
-            _ => Self::Refused { error: refusal.plain(), pointer: refusal.pointer().into() },
+            Refusal::Audience(error) if error.lacks_room() => Self::Later(error.to_string()),
+            _ => Self::Refused { error: refusal.to_text(), pointer: refusal.pointer().into() },
         }
     }
 }
 
 impl From<LedgerError> for JobError {
-    fn from(fault: LedgerError) -> Self {
-        match fault {
-            LedgerError::Away(_) | LedgerError::Storage(_) => Self::Later(fault.to_string()),
-            _ => Self::Refused { error: fault.to_string(), pointer: "/id".into() },
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::Away(_) | LedgerError::Storage(_) => Self::Later(error.to_string()),
+            _ => Self::Refused { error: error.to_string(), pointer: "/id".into() },
         }
     }
 }
@@ -82,12 +82,12 @@ pub async fn take_jobs<L: Ledger>(
     ledger: &L,
     broker: &Broker,
     context: &Context,
-    registered: &mpsc::Sender<(CampaignId, Arc<Prepared>)>,
+    registered: &mpsc::Sender<(CampaignId, Arc<LoadedJob>)>,
     stop: &CancellationToken,
 ) {
     let intake = Intake { ledger, broker, context, registered, stop };
-    let mut waiting = broker.jobs(AT_ONCE);
-    let document = |delivery: &JobDelivery| Document::of(&delivery.data);
+    let mut waiting = broker.jobs(CONCURRENCY);
+    let document = |delivery: &JobDelivery| Document::from_data(&delivery.data);
     let take = |delivery| take_or_log(&intake, delivery);
     tokio::join!(sort(&intake), take_in_order(async || waiting.next().await, document, take, stop));
 }
@@ -97,23 +97,23 @@ pub(super) struct Intake<'i, L> {
     pub(super) ledger: &'i L,
     pub(super) broker: &'i Broker,
     pub(super) context: &'i Context,
-    pub(super) registered: &'i mpsc::Sender<(CampaignId, Arc<Prepared>)>,
+    pub(super) registered: &'i mpsc::Sender<(CampaignId, Arc<LoadedJob>)>,
     pub(super) stop: &'i CancellationToken,
 }
 
 /// Takes a document. An error of the broker is logged, followed by a delay.
 pub(super) async fn take_or_log<L: Ledger>(intake: &Intake<'_, L>, delivery: JobDelivery) {
-    if let Err(fault) = take(intake, delivery).await {
-        tracing::error!(error = %fault, "could not take a document");
-        tokio::time::sleep(AGAIN).await;
+    if let Err(error) = take_job(intake, delivery).await {
+        tracing::error!(error = %error, "could not take a document");
+        tokio::time::sleep(RETRY_DELAY).await;
     }
 }
 
-async fn take<L: Ledger>(intake: &Intake<'_, L>, delivery: JobDelivery) -> Result<(), QueueError> {
+async fn take_job<L: Ledger>(intake: &Intake<'_, L>, delivery: JobDelivery) -> Result<(), QueueError> {
     let Intake { broker, stop, .. } = *intake;
-    let mut wait = AGAIN;
+    let mut wait = RETRY_DELAY;
     loop {
-        let done = if delivery.is_poison() {
+        let done = if delivery.is_malformed() {
             Err(JobError::Refused {
                 error: "was delivered ten times, and its worker ended each time".into(),
                 pointer: String::new(),
@@ -140,7 +140,7 @@ async fn take<L: Ledger>(intake: &Intake<'_, L>, delivery: JobDelivery) -> Resul
                     delivery.give_back().await;
                     return Ok(());
                 }
-                wait = (wait * 2).min(SELDOM);
+                wait = (wait * 2).min(MAX_RETRY_DELAY);
             }
         }
     }
@@ -155,7 +155,7 @@ async fn refuse(
     let error = shortened(error, LONGEST_ERROR);
     tracing::warn!("job refused: {error}");
     metrics::counter!("flowcast_jobs_dead_lettered_total").increment(1);
-    broker.bury(delivery, &error, pointer).await
+    broker.dead_letter(delivery, &error, pointer).await
 }
 
 /// Defers a job whose account cannot be used here: another worker may have the account, or this one may soon.
@@ -224,7 +224,7 @@ async fn read<L: Ledger>(intake: &Intake<'_, L>, delivery: &JobDelivery) -> Resu
         });
         let done = control(ledger, &document).await?;
         tracing::info!(
-            campaign = %document.id, action = document.action.word(), messages = done.messages, state = %done.state,
+            campaign = %document.id, action = document.action.code(), messages = done.messages, state = %done.state,
             "control document carried out"
         );
         return Ok(());
@@ -240,7 +240,7 @@ async fn read<L: Ledger>(intake: &Intake<'_, L>, delivery: &JobDelivery) -> Resu
     }
     let audiences = context.audiences.clone();
     let prepared = runtime::blocking(move || prepare(job, &audiences, &account)).await;
-    let prepared = Arc::new(prepared.map_err(|fault| JobError::Later(fault.to_string()))??);
+    let prepared = Arc::new(prepared.map_err(|error| JobError::Later(error.to_string()))??);
     let (campaign, _) =
         register(ledger, &prepared, false, delivery.redelivered, QUEUE, &context.unmoved).await?;
     tracing::info!(campaign = %campaign.id, rows = campaign.rows, "campaign registered");

@@ -21,13 +21,14 @@ mod events;
 #[cfg(test)]
 mod fixtures;
 mod forecast;
+mod in_flight;
 mod intake;
 mod jobs;
-mod leading;
+mod leader;
 mod outcomes;
 mod permit;
+mod plan_pipeline;
 mod planner;
-mod planning;
 mod progress;
 mod recover;
 mod replay;
@@ -41,24 +42,23 @@ mod sent_index;
 mod status;
 mod supervisor;
 mod suppression_list;
-mod under_way;
 mod worker;
 
 use std::time::Duration;
 
 use crate::backoff::Backoff;
 
-pub use account::{Account, Accounts, Opened};
+pub use account::{Account, Accounts, OpenAccount};
 pub use context::Context;
-pub use control::{Done, control};
+pub use control::{ControlOutcome, control};
 pub use error::DispatchError;
 pub use events::{Events, OfJob, Webhooks};
 pub use forecast::{Forecast, forecast};
-pub use intake::{Prepared, Refusal, prepare, register, scan_audience};
+pub use intake::{LoadedJob, Refusal, prepare, register, scan_audience};
 pub use jobs::{JOB_LIMIT, take_jobs};
 pub use planner::{Planned, Planner};
 pub use progress::LoopProgress;
-pub use recover::{Recovered, recover, recover_restored};
+pub use recover::{Recovered, recover_campaign, recover_restored};
 pub use run::{End, run};
 pub use worker::{Registered, work};
 

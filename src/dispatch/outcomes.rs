@@ -3,18 +3,18 @@
 use std::sync::atomic::Ordering;
 
 use super::events::{Events, OfJob};
-use super::sender::Sending;
+use super::sender::SenderContext;
 use super::{DispatchError, replay};
 use crate::campaign::{MessageState, Recipient, SkipReason};
 use crate::ledger::transitions;
-use crate::ledger::{BatchWriter, Claim, Ledger, Outcome, Recorded};
+use crate::ledger::{BatchWriter, Claim, Ledger, Outcome, RecordOutcome};
 use crate::queue::{Queue, QueuedBatch};
 
 /// The states that `flowcast_messages_total` counts.
 const COUNTED_STATES: [MessageState; 4] =
     [MessageState::Accepted, MessageState::Rejected, MessageState::InDoubt, MessageState::Pending];
 
-impl<L: Ledger, Q: Queue> Sending<L, Q> {
+impl<L: Ledger, Q: Queue> SenderContext<L, Q> {
     /// Returns the job's `custom_data` as it was sent.
     fn custom_data(&self, recipient: &Recipient<'_>) -> Option<String> {
         let text = self.job.custom_data.as_ref()?;
@@ -50,7 +50,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             }
             let payload =
                 recipient.map(|recipient| replay::payload(&recipient, self.template.columns().len()));
-            recorded.push(Recorded { message, outcome, payload });
+            recorded.push(RecordOutcome { message, outcome, payload });
         }
         let open = writer.record_answer(claim.token, recorded, request).await?;
         // Judged before anything can complete the campaign.

@@ -7,7 +7,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::DispatchError;
-use super::sender::{LONG_WAIT, Sending};
+use super::sender::{LONG_WAIT, SenderContext};
 use crate::campaign::{Opening, Phone, Reason};
 use crate::ledger::{Ledger, LedgerError};
 use crate::limiter::{Admission, LONGEST_WAIT};
@@ -17,7 +17,7 @@ use crate::queue::{Queue, QueuedBatch};
 const LONGEST_DEFERRAL: Duration = Duration::from_mins(5);
 
 /// The result of waiting for a permit.
-pub(super) enum SendDecision {
+pub(super) enum SendPermit {
     Now(OwnedSemaphorePermit),
     /// Denied for this long: the batch goes back to the queue until then.
     Later(Duration),
@@ -29,7 +29,7 @@ pub(super) enum SendDecision {
     Stopped,
 }
 
-impl<L: Ledger, Q: Queue> Sending<L, Q> {
+impl<L: Ledger, Q: Queue> SenderContext<L, Q> {
     /// Waits for the buckets within the window.
     ///
     /// Tokens that are granted after the window closed are not used: they must not add to those of the next window.
@@ -37,14 +37,14 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         &self,
         queued: &QueuedBatch,
         set: &[u8],
-    ) -> Result<SendDecision, DispatchError> {
+    ) -> Result<SendPermit, DispatchError> {
         let is_open = || self.job.schedule.at(self.ledger.time());
         match is_open() {
             Opening::Open { .. } => {}
-            Opening::Expired => return Ok(SendDecision::Expired),
+            Opening::Expired => return Ok(SendPermit::Expired),
             Opening::Opens(_) => {
                 self.halt();
-                return Ok(SendDecision::Stopped);
+                return Ok(SendPermit::Stopped);
             }
         }
         // WhatsApp counts recipients, whatever the spelling of their number.
@@ -52,14 +52,14 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         let recipients: Vec<Phone> = set.iter().filter_map(person).collect();
         let admission = tokio::select! {
             biased;
-            () = self.stop.cancelled() => return Ok(SendDecision::Stopped),
+            () = self.stop.cancelled() => return Ok(SendPermit::Stopped),
             admission = self.wait_for_buckets(&recipients) => admission?,
         };
         match (admission, is_open()) {
-            (_, Opening::Expired) => Ok(SendDecision::Expired),
+            (_, Opening::Expired) => Ok(SendPermit::Expired),
             (_, Opening::Opens(_)) => {
                 self.halt();
-                Ok(SendDecision::Stopped)
+                Ok(SendPermit::Stopped)
             }
             (Admission::Deferred(wait), _) => {
                 let asked_again = wait.clamp(LONGEST_WAIT, LONGEST_DEFERRAL);
@@ -72,21 +72,21 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                 let due = self.ledger.time() + wait;
                 let throttled = self.state.throttled().map(|why| why.to_string());
                 self.note(Some(Reason::Limits { due: Some(due), throttled })).await?;
-                Ok(SendDecision::Later(asked_again))
+                Ok(SendPermit::Later(asked_again))
             }
-            (Admission::OneByOne, _) => Ok(SendDecision::OneByOne),
+            (Admission::OneByOne, _) => Ok(SendPermit::OneByOne),
             (Admission::Only(places), _) => {
                 let first: Vec<u8> = places.iter().filter_map(|place| set.get(*place).copied()).collect();
                 let rest = set.iter().copied().filter(|index| !first.contains(index)).collect();
-                Ok(SendDecision::Parts(first, rest))
+                Ok(SendPermit::Parts(first, rest))
             }
-            (Admission::Granted(place), _) => Ok(SendDecision::Now(place)),
+            (Admission::Granted(place), _) => Ok(SendPermit::Now(place)),
         }
     }
 
     /// Waits for the buckets. The campaign's status shows a long wait.
     async fn wait_for_buckets(&self, recipients: &[Phone]) -> Result<Admission, DispatchError> {
-        let taking = std::pin::pin!(self.account.limits.take(&self.limits, self.job.from, recipients));
+        let taking = std::pin::pin!(self.account.limits.acquire(&self.limits, self.job.from, recipients));
         // Both are polled together: the reservation may hold a lock that writing the note needs.
         let noting = std::pin::pin!(async {
             tokio::time::sleep(LONG_WAIT).await;

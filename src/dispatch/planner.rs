@@ -5,7 +5,7 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::Prepared;
+use super::LoadedJob;
 use crate::audience::{Audience, AudienceError, Line};
 use crate::campaign::{Batch, CampaignId, Template};
 use crate::ledger::{Checkpoint, SkippedRow};
@@ -49,7 +49,7 @@ impl<'p> Planner<'p> {
     ///
     /// Returns an error if the audience cannot be read.
     pub fn new(
-        prepared: &'p Prepared,
+        prepared: &'p LoadedJob,
         campaign: CampaignId,
         batch_size: usize,
         stop: &CancellationToken,
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     /// Returns an audience in which only every `every`th recipient has the column that the message needs.
-    fn mostly_skipped(rows: usize, every: usize) -> Arc<Prepared> {
+    fn mostly_skipped(rows: usize, every: usize) -> Arc<LoadedJob> {
         let recipient = |nth: usize| {
             let phone = format!("+9198{nth:08}");
             if nth.is_multiple_of(every) {

@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use super::control::{find, resume};
-use super::planning::AHEAD;
+use super::plan_pipeline::AHEAD;
 use crate::campaign::{CampaignId, CampaignState, Rate, counted};
-use crate::ledger::{Act, Campaign, Decision, Gap, Ledger, LedgerError};
+use crate::ledger::{AuditEntry, Campaign, Decision, Ledger, LedgerError, LostWrites};
 use crate::ledger::{decisions, transitions};
 
 /// Maximum number of published batches that the ledger may not know, besides those that were sent.
-const PUBLISHED: u64 = AHEAD + 64;
+const MAX_PUBLISHED_AHEAD: u64 = AHEAD + 64;
 /// Allowance for clock skew and bursts.
 const MARGIN: Duration = Duration::from_secs(10);
 
@@ -32,10 +32,10 @@ pub struct Recovered {
 /// # Errors
 ///
 /// Returns an error if the campaign does not exist or has messages in flight.
-pub async fn recover(
+pub async fn recover_campaign(
     ledger: &impl Ledger,
     id: &CampaignId,
-    gap: Option<&Gap>,
+    gap: Option<&LostWrites>,
     rate: Option<Rate>,
     by: &str,
 ) -> Result<Recovered, LedgerError> {
@@ -53,7 +53,7 @@ pub async fn recover(
         "recovered the campaign: {} that may have been sent are in doubt",
         counted(messages, "message")
     );
-    ledger.log(Act::new(by, "recover", Some(id), &detail)).await?;
+    ledger.log(AuditEntry::new(by, "recover", Some(id), &detail)).await?;
     ledger.touch(id).await?;
     Ok(Recovered { messages, below, state: find(ledger, id).await?.state })
 }
@@ -64,7 +64,7 @@ pub async fn recover(
 ///
 /// # Errors
 ///
-/// Returns the errors of [`recover`].
+/// Returns the errors of [`recover_campaign`].
 pub async fn recover_restored(
     ledger: &impl Ledger,
     id: &CampaignId,
@@ -79,7 +79,7 @@ pub async fn recover_restored(
     if was_running {
         transitions::change_state(ledger, id, CampaignState::Paused, None).await?;
     }
-    let mut recovered = recover(ledger, id, None, None, by).await?;
+    let mut recovered = recover_campaign(ledger, id, None, None, by).await?;
     if was_running {
         resume(ledger, &find(ledger, id).await?).await?;
         recovered.state = find(ledger, id).await?.state;
@@ -88,12 +88,12 @@ pub async fn recover_restored(
 }
 
 /// Returns the number below which batches may have been sent without the ledger's knowledge.
-fn below(campaign: &Campaign, planned: u32, gap: Option<&Gap>, rate: Option<Rate>) -> u32 {
+fn below(campaign: &Campaign, planned: u32, gap: Option<&LostWrites>, rate: Option<Rate>) -> u32 {
     let known = gap.and_then(|gap| Some(gap.to?.duration_since(gap.from?)));
     let seconds = known.and_then(|time| Duration::try_from(time).ok()).map(|time| time + MARGIN);
     let (Some(seconds), Some(rate)) = (seconds, rate) else { return u32::MAX };
     let sent = (seconds.as_secs_f64() / rate.period().as_secs_f64()).ceil() + f64::from(rate.burst().get());
     let sent = if sent.is_finite() && sent < u32::MAX.into() { sent as u64 } else { return u32::MAX };
     let batches = sent.div_ceil(campaign.batch_size.max(1) as u64);
-    u32::try_from(u64::from(planned) + PUBLISHED + batches).unwrap_or(u32::MAX)
+    u32::try_from(u64::from(planned) + MAX_PUBLISHED_AHEAD + batches).unwrap_or(u32::MAX)
 }

@@ -8,10 +8,10 @@ use tokio::time::Instant;
 
 use super::DispatchError;
 use super::TRIES;
-use super::answer_decision::{DecisionInputs, FollowUp, decide};
-use super::sender::Sending;
+use super::answer_decision::{AfterResponse, DecisionInputs, decide};
+use super::sender::SenderContext;
 use crate::campaign::job::OnInDoubt;
-use crate::ledger::{BatchWriter, Ledger, Outcome, Purpose};
+use crate::ledger::{BatchWriter, Ledger, Outcome, ReadIntent};
 use crate::provider::{Failure, Reply, RequestBody, Scope, classify};
 use crate::queue::{Queue, QueuedBatch};
 use crate::traces;
@@ -21,7 +21,7 @@ pub(super) enum SendResult {
     /// The response's follow-up, the number of messages requested, and those that are still open.
     ///
     /// The permit is kept until the follow-up is done, so that no further request meets the same condition.
-    Answered { asked: usize, next: FollowUp, open: Vec<u8>, permit: Option<OwnedSemaphorePermit> },
+    Answered { asked: usize, next: AfterResponse, open: Vec<u8>, permit: Option<OwnedSemaphorePermit> },
     /// The messages are deferred for this long.
     PutOff(Vec<u8>, Duration),
     /// The messages need a permit each.
@@ -32,14 +32,14 @@ pub(super) enum SendResult {
     Stopped,
 }
 
-impl<L: Ledger, Q: Queue> Sending<L, Q> {
+impl<L: Ledger, Q: Queue> SenderContext<L, Q> {
     /// Claims, sends and records some messages.
     pub(super) async fn send_set(
         &self,
         queued: &QueuedBatch,
         writer: &BatchWriter<L>,
         set: Vec<u8>,
-        purpose: Purpose,
+        purpose: ReadIntent,
         permit: OwnedSemaphorePermit,
     ) -> Result<SendResult, DispatchError> {
         let asked = set.len();
@@ -51,14 +51,19 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         }
         let claimed = &claim.messages;
         if claimed.is_empty() {
-            return Ok(SendResult::Answered { asked, next: FollowUp::Done, open: Vec::new(), permit: None });
+            return Ok(SendResult::Answered {
+                asked,
+                next: AfterResponse::Done,
+                open: Vec::new(),
+                permit: None,
+            });
         }
         let body = match self.render(queued, claimed) {
             Ok(body) => body,
             Err(reason) => {
                 let outcomes = claimed.iter().map(|index| (*index, Outcome::Released).into()).collect();
                 writer.record(claim.token, outcomes).await?;
-                let next = FollowUp::Hold { scope: Scope::Campaign, reason };
+                let next = AfterResponse::Hold { scope: Scope::Campaign, reason };
                 return Ok(SendResult::Answered { asked, next, open: Vec::new(), permit: Some(permit) });
             }
         };
@@ -76,7 +81,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         };
         let decision = decide(answer, claimed, around);
         let (next, open) = (decision.next, decision.again);
-        let went_well = matches!(next, FollowUp::Done);
+        let went_well = matches!(next, AfterResponse::Done);
         self.account.limits.concurrency.answered(latency, went_well);
         let is = |state: fn(&Outcome) -> bool| decision.outcomes.iter().any(|(_, outcome)| state(outcome));
         let taken = is(|outcome| matches!(outcome, Outcome::Accepted { .. }));
@@ -98,7 +103,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
         self.record(queued, writer, &claim, decision.outcomes, request).await?;
         let permit = (!went_well).then_some(permit);
 
-        if !matches!(next, FollowUp::InDoubt(_)) {
+        if !matches!(next, AfterResponse::InDoubt(_)) {
             self.state.doubts.store(0, Ordering::Relaxed);
         }
         if taken {
@@ -145,9 +150,9 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
             (answer, begun.elapsed())
         };
         let ((answer, latency), noted) = tokio::join!(sending, self.note_sent(queued, claimed));
-        if let Err(fault) = noted {
+        if let Err(error) = noted {
             tracing::warn!(
-                campaign = %self.id, error = %fault,
+                campaign = %self.id, error = %error,
                 "could not index sent messages; replies without a reference may not be matched"
             );
         }

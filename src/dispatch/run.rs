@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::breaker::breakers;
-use super::planning::{Plans, Publish};
+use super::plan_pipeline::{PlanContext, PublishScope};
 use super::supervisor::CampaignSupervisor;
-use super::{Context, DispatchError, Prepared};
+use super::{Context, DispatchError, LoadedJob};
 use crate::campaign::job::OnInDoubt;
 use crate::campaign::{CampaignId, CampaignState, Opening, Reason};
 use crate::ledger::{Campaign, Ledger, LedgerError};
@@ -37,7 +37,7 @@ pub enum End {
 pub async fn run<L: Ledger>(
     ledger: &L,
     context: &Context,
-    prepared: &Arc<Prepared>,
+    prepared: &Arc<LoadedJob>,
     campaign: &Campaign,
     stop: &CancellationToken,
 ) -> Result<End, DispatchError> {
@@ -91,7 +91,7 @@ pub async fn run<L: Ledger>(
 async fn conclude<L: Ledger>(
     ledger: &L,
     queue: &Local,
-    prepared: &Arc<Prepared>,
+    prepared: &Arc<LoadedJob>,
     id: &CampaignId,
     stop: &CancellationToken,
 ) -> Result<End, DispatchError> {
@@ -122,25 +122,25 @@ async fn conclude<L: Ledger>(
 async fn count_the_rest<L: Ledger>(
     ledger: &L,
     queue: &Local,
-    prepared: &Arc<Prepared>,
+    prepared: &Arc<LoadedJob>,
     campaign: &Campaign,
     stop: &CancellationToken,
 ) -> Result<(), DispatchError> {
     if campaign.planned {
         return Ok(());
     }
-    let plans = Plans {
+    let plans = PlanContext {
         ledger: ledger.clone(),
         queue: queue.clone(),
         id: campaign.id.clone(),
         prepared: prepared.clone(),
         batch_size: campaign.batch_size,
-        publish: Publish::Nothing,
+        publish: PublishScope::Nothing,
         stop: stop.clone(),
     };
     match plans.plan().await {
         // The campaign is already held, perhaps for this error.
         Ok(_) | Err(DispatchError::Audience(_)) => Ok(()),
-        Err(fault) => Err(fault),
+        Err(error) => Err(error),
     }
 }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::DispatchError;
-use super::supervisor::{CampaignSupervisor, Rest};
+use super::supervisor::{CampaignSupervisor, Idle};
 use crate::campaign::{CampaignState, Opening, Reason, SkipReason};
 use crate::ledger::{Campaign, Decision, Ledger, skip_unplanned};
 use crate::ledger::{decisions, transitions};
@@ -11,7 +11,7 @@ use crate::queue::Queue;
 
 impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     /// Returns until when a campaign needs no supervisor, or `None` if it needs one now.
-    pub(super) async fn waits(&mut self, campaign: &Campaign) -> Result<Option<Rest>, DispatchError> {
+    pub(super) async fn waits(&mut self, campaign: &Campaign) -> Result<Option<Idle>, DispatchError> {
         if !self.is_idle(campaign) {
             return Ok(None);
         }
@@ -20,11 +20,11 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         Ok(match campaign.state {
             _ if expires.is_some_and(|at| at <= now) => None,
             CampaignState::Paused | CampaignState::Held if campaign.suspended_by.is_none() => {
-                Some(expires.map_or(Rest::UntilItChanges, Rest::Until))
+                Some(expires.map_or(Idle::UntilItChanges, Idle::Until))
             }
-            CampaignState::Scheduled => match self.known().await?.job.schedule.at(now) {
+            CampaignState::Scheduled => match self.load_job().await?.job.schedule.at(now) {
                 Opening::Opens(at) if campaign.reason == Some(Reason::Start { opens: at }) => {
-                    Some(Rest::Until(at))
+                    Some(Idle::Until(at))
                 }
                 _ => None,
             },
@@ -35,7 +35,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     /// Returns when the unsent messages of a paused or held campaign expire.
     async fn expires_at(&mut self, campaign: &Campaign) -> Result<Option<Timestamp>, DispatchError> {
         match campaign.state {
-            CampaignState::Paused | CampaignState::Held => Ok(self.known().await?.job.schedule.expires_at),
+            CampaignState::Paused | CampaignState::Held => Ok(self.load_job().await?.job.schedule.expires_at),
             _ => Ok(None),
         }
     }
@@ -47,7 +47,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             return Ok(false);
         }
         self.stop_planning().await;
-        if !self.rest().await? {
+        if !self.idle().await? {
             return Ok(false);
         }
         let messages = decisions::decide(&self.ledger, &self.id, Decision::Expire).await?
@@ -62,7 +62,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     /// Waits for the campaign's start, then sets it running.
     pub(super) async fn wait_for_start(&mut self, campaign: &Campaign) -> Result<(), DispatchError> {
         let now = self.ledger.time();
-        let (state, reason) = match self.known().await?.job.schedule.at(now) {
+        let (state, reason) = match self.load_job().await?.job.schedule.at(now) {
             Opening::Opens(at) => (CampaignState::Scheduled, Some(Reason::Start { opens: at })),
             Opening::Open { .. } | Opening::Expired => (CampaignState::Running, None),
         };

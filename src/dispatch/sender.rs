@@ -14,22 +14,22 @@ use tracing::Instrument;
 use url::Url;
 
 use super::events::Events;
-use super::sender_state::State;
+use super::sender_state::SenderState;
 use super::{Account, DispatchError};
 use crate::campaign::{CampaignId, Job, Reason, Template};
 use crate::ledger::transitions;
 use crate::ledger::{Ledger, LedgerError, Suppressed};
 use crate::limiter::CampaignLimits;
 use crate::queue::Queue;
-use crate::traces::{self, Trace};
+use crate::traces::{self, TraceHandle};
 
 /// A longer wait for tokens is shown in the campaign's status. A worker that is stopped waits no longer for the broker.
 pub(super) const LONG_WAIT: Duration = Duration::from_secs(3);
 
 /// The state that all senders of a campaign in this worker share.
-pub(super) struct Sending<L, Q> {
+pub(super) struct SenderContext<L, Q> {
     pub(super) id: CampaignId,
-    pub(super) trace: Trace,
+    pub(super) trace: TraceHandle,
     pub(super) ledger: L,
     pub(super) queue: Q,
     pub(super) account: Arc<Account>,
@@ -49,10 +49,10 @@ pub(super) struct Sending<L, Q> {
     pub(super) wake_up: Arc<Notify>,
     /// Unclaimed messages of batches below this number may have been sent: they are in doubt.
     pub(super) doubt_below: u32,
-    pub(super) state: State,
+    pub(super) state: SenderState,
 }
 
-impl<L: Ledger, Q: Queue> Sending<L, Q> {
+impl<L: Ledger, Q: Queue> SenderContext<L, Q> {
     /// Sends batches until the senders are stopped.
     pub(super) async fn send_batches(&self) {
         loop {
@@ -74,10 +74,10 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
                     }
                     sent
                 }
-                Err(fault) => Err(fault.into()),
+                Err(error) => Err(error.into()),
             };
-            if let Err(fault) = sent {
-                self.state.broken.lock().get_or_insert(fault);
+            if let Err(error) = sent {
+                self.state.broken.lock().get_or_insert(error);
                 return self.halt();
             }
         }
@@ -120,7 +120,7 @@ impl<L: Ledger, Q: Queue> Sending<L, Q> {
     /// Updates the reason in the campaign's status when it changes.
     pub(super) async fn note(&self, note: Option<Reason>) -> Result<(), DispatchError> {
         // The supervisor shows an error of the ledger or the queue, which matters more.
-        if self.ledger.trouble().or_else(|| self.queue.trouble()).is_some() {
+        if self.ledger.health_error().or_else(|| self.queue.health_error()).is_some() {
             // The note is written again afterwards.
             *self.state.note.lock() = None;
             return Ok(());

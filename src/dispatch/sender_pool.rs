@@ -6,25 +6,25 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::intake::template;
-use super::sender::Sending;
-use super::sender_state::State;
-use super::supervisor::{CampaignSupervisor, Involved, REST};
+use super::sender::SenderContext;
+use super::sender_state::SenderState;
+use super::supervisor::{CampaignSupervisor, Involvement, RETRY_DELAY};
 use super::{Account, DispatchError};
 use crate::campaign::Job;
 use crate::ledger::{Campaign, Ledger};
 use crate::limiter::CampaignLimits;
 use crate::queue::Queue;
-use crate::traces::Trace;
+use crate::traces::TraceHandle;
 
 /// The senders of one campaign in this worker.
-pub(super) struct Senders<L, Q> {
-    pub(super) sending: Arc<Sending<L, Q>>,
+pub(super) struct SenderPool<L, Q> {
+    pub(super) sending: Arc<SenderContext<L, Q>>,
     pub(super) tasks: JoinSet<()>,
     /// Whether they only send the probe of the breaker that suspends the campaign.
     pub(super) probe: bool,
 }
 
-impl<L: Ledger, Q: Queue> Senders<L, Q> {
+impl<L: Ledger, Q: Queue> SenderPool<L, Q> {
     /// Starts senders until at least `wanted` are running.
     fn begin(&mut self, wanted: usize) {
         for _ in self.tasks.len()..wanted {
@@ -63,15 +63,15 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
                 return Ok(());
             }
             // They stopped after an error, were a probe, or the account was replaced.
-            if !self.rest().await? {
+            if !self.idle().await? {
                 return Ok(());
             }
         }
         let sending = self.sending(campaign, job).await?;
         let wanted = wanted(&sending.account);
-        let mut senders = Senders { sending, tasks: JoinSet::new(), probe: false };
+        let mut senders = SenderPool { sending, tasks: JoinSet::new(), probe: false };
         senders.begin(wanted);
-        self.involved = Involved::Sends;
+        self.involved = Involvement::Sends;
         self.sending = Some(senders);
         Ok(())
     }
@@ -81,16 +81,16 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         &mut self,
         campaign: &Campaign,
         job: &Arc<Job>,
-    ) -> Result<Arc<Sending<L, Q>>, DispatchError> {
+    ) -> Result<Arc<SenderContext<L, Q>>, DispatchError> {
         let account = self.context.accounts.get(&job.account).map_err(DispatchError::Task)?;
-        let columns = &self.known().await?.columns;
+        let columns = &self.load_job().await?.columns;
         let template = template(job, columns, &account).map_err(|problems| {
             let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
             DispatchError::Job(self.id.clone(), text)
         })?;
-        Ok(Arc::new(Sending {
+        Ok(Arc::new(SenderContext {
             id: self.id.clone(),
-            trace: Trace::of(&self.id, campaign.submitted_at),
+            trace: TraceHandle::for_campaign(&self.id, campaign.submitted_at),
             ledger: self.ledger.clone(),
             queue: self.queue.clone(),
             endpoint: account.provider.endpoint(job.from),
@@ -104,16 +104,16 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             stop: self.stop.child_token(),
             wake_up: self.wake_up.clone(),
             doubt_below: campaign.doubt_below,
-            state: State::default(),
+            state: SenderState::default(),
         }))
     }
 
     /// Stops the senders. Returns whether all of them have ended.
-    pub(super) async fn rest(&mut self) -> Result<bool, DispatchError> {
+    pub(super) async fn idle(&mut self) -> Result<bool, DispatchError> {
         let Some(senders) = &mut self.sending else { return Ok(true) };
         senders.sending.stop.cancel();
         while let Some(ended) = senders.tasks.try_join_next() {
-            ended.map_err(|fault| DispatchError::Task(fault.to_string()))?;
+            ended.map_err(|error| DispatchError::Task(error.to_string()))?;
         }
         if !senders.tasks.is_empty() {
             return Ok(false);
@@ -121,9 +121,9 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         let broken = senders.sending.state.broken();
         self.sending = None;
         self.queue.close().await;
-        if let Some(fault) = broken {
-            self.rest_until = Some(Instant::now() + REST);
-            return Err(fault);
+        if let Some(error) = broken {
+            self.rest_until = Some(Instant::now() + RETRY_DELAY);
+            return Err(error);
         }
         Ok(true)
     }

@@ -16,7 +16,7 @@ const THROTTLED_SHOWN: Duration = Duration::from_hours(24);
 
 /// The state that changes while a campaign is sent.
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct SenderState {
     /// Whether the whole audience is planned: then any outcome may complete the campaign.
     pub(super) planned: AtomicBool,
     /// Size of the longest request body so far, in bytes: the capacity of the next one.
@@ -39,7 +39,7 @@ pub(super) struct State {
     pub(super) broken: Mutex<Option<DispatchError>>,
 }
 
-impl State {
+impl SenderState {
     /// Notes that the provider accepted a message.
     pub(super) fn note_accepted(&self) {
         *self.taken_at.lock() = Some(Instant::now());

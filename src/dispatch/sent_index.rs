@@ -1,11 +1,11 @@
 //! The index of sent messages, which matches replies without a reference to their message.
 
-use super::sender::Sending;
+use super::sender::SenderContext;
 use crate::campaign::Phone;
 use crate::ledger::{Ledger, LedgerError};
 use crate::queue::{Queue, QueuedBatch};
 
-impl<L: Ledger, Q: Queue> Sending<L, Q> {
+impl<L: Ledger, Q: Queue> SenderContext<L, Q> {
     /// Indexes messages by their recipients' numbers, if the account has `answers_within`.
     pub(super) async fn note_sent(&self, queued: &QueuedBatch, claimed: &[u8]) -> Result<(), LedgerError> {
         let Some(within) = self.account.answers_within else { return Ok(()) };

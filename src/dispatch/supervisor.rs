@@ -16,13 +16,13 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::planning::{Planning, Publish};
-use super::sender_pool::Senders;
-use super::{Context, DispatchError, Prepared};
+use super::plan_pipeline::{Planning, PublishScope};
+use super::sender_pool::SenderPool;
+use super::{Context, DispatchError, LoadedJob};
 use crate::campaign::job::OnInDoubt;
 use crate::campaign::notice::KeptNotice;
 use crate::campaign::{CampaignId, CampaignState, Columns, Job, Opening, Reason, SkipReason};
-use crate::ledger::{Breaker, Campaign, Counts, Decision, Gap, Lease, Ledger, Point, skip_unplanned};
+use crate::ledger::{Breaker, Campaign, Counts, Decision, Lease, Ledger, LostWrites, Point, skip_unplanned};
 use crate::ledger::{claims, decisions};
 use crate::queue::{Queue, QueueError};
 
@@ -33,19 +33,19 @@ const BROKER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Timeout for workers that must confirm their writes after the ledger lost recent ones.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(15);
 /// Delay before senders start again after an error.
-pub(super) const REST: Duration = Duration::from_secs(1);
+pub(super) const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// What happens after a tick.
-pub(super) enum Next {
+pub(super) enum TickOutcome {
     /// Another tick.
     Tick,
     /// The supervisor ends.
-    Rest(Rest),
+    Rest(Idle),
 }
 
 /// How far this worker has been involved in a campaign.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Involved {
+pub(super) enum Involvement {
     No,
     /// The ledger has a heartbeat of this worker.
     Supervised,
@@ -55,7 +55,7 @@ pub(super) enum Involved {
 
 /// How long a campaign needs no supervisor.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Rest {
+pub(super) enum Idle {
     Until(Timestamp),
     UntilClosed(Breaker),
     UntilItChanges,
@@ -77,10 +77,10 @@ pub(super) struct CampaignSupervisor<L: Ledger, Q: Queue> {
     /// Notified by the worker when the campaign has changed.
     changed: Arc<Notify>,
     known: Option<CampaignJob>,
-    pub(super) prepared: Option<Arc<Prepared>>,
-    pub(super) sending: Option<Senders<L, Q>>,
+    pub(super) prepared: Option<Arc<LoadedJob>>,
+    pub(super) sending: Option<SenderPool<L, Q>>,
     pub(super) planning: Option<PlanningTask>,
-    pub(super) publish: Publish,
+    pub(super) publish: PublishScope,
     /// Batches that this worker has requeued, each with the version of the decision.
     pub(super) replayed: BTreeMap<u32, u64>,
     /// When pending messages were first found in no queue, with the counts at that time.
@@ -91,7 +91,7 @@ pub(super) struct CampaignSupervisor<L: Ledger, Q: Queue> {
     pub(super) noticed: Option<(Instant, Option<KeptNotice>)>,
     /// The reason that this supervisor last wrote to the status.
     pub(super) shown: Option<Reason>,
-    pub(super) involved: Involved,
+    pub(super) involved: Involvement,
     expired_once: bool,
     pub(super) rest_until: Option<Instant>,
     /// When planning is tried again, and why it was put off, e.g. a full disk.
@@ -132,13 +132,13 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             sending: None,
             planning: None,
             // A queue in memory is empty now, however much is planned.
-            publish: if Q::LASTS { Publish::News } else { Publish::Unsettled },
+            publish: if Q::DURABLE { PublishScope::News } else { PublishScope::Unsettled },
             replayed: BTreeMap::new(),
             still: None,
             points: None,
             noticed: None,
             shown: None,
-            involved: Involved::No,
+            involved: Involvement::No,
             expired_once: false,
             rest_until: None,
             plans_at: None,
@@ -146,7 +146,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     }
 
     /// Sets the prepared job, if the audience was already read.
-    pub(super) fn with(mut self, prepared: Option<Arc<Prepared>>) -> Self {
+    pub(super) fn with(mut self, prepared: Option<Arc<LoadedJob>>) -> Self {
         self.prepared = prepared;
         self
     }
@@ -163,29 +163,29 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     pub(super) async fn supervise(
         mut self,
         mut first: Option<OwnedSemaphorePermit>,
-    ) -> Result<Rest, DispatchError> {
+    ) -> Result<Idle, DispatchError> {
         let stop = self.stop.clone();
         let done = loop {
             let ticked = tokio::select! {
                 biased;
-                () = stop.cancelled() => break Ok(Rest::UntilItChanges),
+                () = stop.cancelled() => break Ok(Idle::UntilItChanges),
                 next = self.tick() => next,
             };
             first.take();
             match ticked {
-                Ok(Next::Rest(rest)) => break Ok(rest),
-                Ok(Next::Tick) => {}
+                Ok(TickOutcome::Rest(rest)) => break Ok(rest),
+                Ok(TickOutcome::Tick) => {}
                 // The error may be temporary, and other workers depend on this ledger too.
-                Err(fault) if self.ledger.is_shared() => {
-                    tracing::error!(campaign = %self.id, error = %fault, "tick failed; trying again");
-                    tokio::time::sleep(REST).await;
+                Err(error) if self.ledger.is_shared() => {
+                    tracing::error!(campaign = %self.id, error = %error, "tick failed; trying again");
+                    tokio::time::sleep(RETRY_DELAY).await;
                 }
-                Err(fault) => break Err(fault),
+                Err(error) => break Err(error),
             }
             let (wake_up, changed) = (self.wake_up.clone(), self.changed.clone());
             tokio::select! {
                 biased;
-                () = stop.cancelled() => break Ok(Rest::UntilItChanges),
+                () = stop.cancelled() => break Ok(Idle::UntilItChanges),
                 () = changed.notified() => {}
                 () = wake_up.notified() => {}
                 () = self.senders_end() => {}
@@ -196,30 +196,30 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         if let Some(mut senders) = self.sending.take() {
             senders.sending.stop.cancel();
             while senders.tasks.join_next().await.is_some() {}
-            if let (Ok(_), Some(fault)) = (&done, senders.sending.state.broken())
+            if let (Ok(_), Some(error)) = (&done, senders.sending.state.broken())
                 && !self.ledger.is_shared()
             {
-                return Err(fault);
+                return Err(error);
             }
         }
         self.queue.close().await;
-        if self.involved != Involved::No {
+        if self.involved != Involvement::No {
             self.ledger.release(&self.id).await?;
         }
         done
     }
 
     /// Does once what the campaign's state requires.
-    async fn tick(&mut self) -> Result<Next, DispatchError> {
+    async fn tick(&mut self) -> Result<TickOutcome, DispatchError> {
         let Some(campaign) = self.ledger.campaign(&self.id).await? else {
-            return Ok(Next::Rest(Rest::UntilItChanges));
+            return Ok(TickOutcome::Rest(Idle::UntilItChanges));
         };
         if self.ends {
             self.context.follow_suppressed(&self.ledger).await?;
         } else if let Some(rest) = self.waits(&campaign).await? {
-            return Ok(Next::Rest(rest));
+            return Ok(TickOutcome::Rest(rest));
         }
-        self.involved = self.involved.max(Involved::Supervised);
+        self.involved = self.involved.max(Involvement::Supervised);
         let lease = self.ledger.heartbeat(&self.id, self.queue.held()).await?;
         let is_sent = campaign.state == CampaignState::Running || campaign.suspended_by.is_some();
         if let Some(gap) = lease.gap.as_ref().filter(|_| is_sent) {
@@ -232,31 +232,35 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         if !lease.leads {
             self.stop_planning().await;
             self.points = None;
-            if self.ledger.is_shared() && !Q::LASTS {
+            if self.ledger.is_shared() && !Q::DURABLE {
                 // The batches are in the memory of the worker that leads.
-                let has_ended = self.rest().await?;
+                let has_ended = self.idle().await?;
                 self.queue.remove().await?;
-                self.publish = Publish::Unsettled;
-                return Ok(if has_ended { Next::Rest(Rest::UntilItChanges) } else { Next::Tick });
+                self.publish = PublishScope::Unsettled;
+                return Ok(if has_ended {
+                    TickOutcome::Rest(Idle::UntilItChanges)
+                } else {
+                    TickOutcome::Tick
+                });
             }
         }
         if lease.leads && lease.gap.is_none() && self.expire(&campaign).await? {
-            return Ok(Next::Tick);
+            return Ok(TickOutcome::Tick);
         }
         let next = match campaign.state {
             CampaignState::Running => self.run(&campaign, &lease).await?,
             CampaignState::Held if campaign.suspended_by.is_some() && !self.ends => {
-                self.stand_by(&campaign, &lease).await?
+                self.wait_for_leadership(&campaign, &lease).await?
             }
             CampaignState::Scheduled => {
                 self.wait_for_start(&campaign).await?;
-                Next::Tick
+                TickOutcome::Tick
             }
             _ => {
                 self.stop_planning().await;
-                let has_ended = self.rest().await?;
+                let has_ended = self.idle().await?;
                 if self.ends && has_ended {
-                    return Ok(Next::Rest(Rest::UntilItChanges));
+                    return Ok(TickOutcome::Rest(Idle::UntilItChanges));
                 }
                 if has_ended
                     && lease.leads
@@ -265,13 +269,13 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
                     return self.end(&campaign).await;
                 }
                 if has_ended && !lease.leads {
-                    if campaign.state.is_over() && self.involved == Involved::Sends {
+                    if campaign.state.is_over() && self.involved == Involvement::Sends {
                         // Senders of this worker may have declared the queue again after it was removed.
                         within(self.queue.remove()).await?;
                     }
-                    return Ok(Next::Rest(Rest::UntilItChanges));
+                    return Ok(TickOutcome::Rest(Idle::UntilItChanges));
                 }
-                Next::Tick
+                TickOutcome::Tick
             }
         };
         // A campaign whose end was published has no supervisor: messages in flight are settled first.
@@ -291,18 +295,18 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     async fn wait_for_workers(
         &mut self,
         campaign: &Campaign,
-        gap: &Gap,
+        gap: &LostWrites,
         leads: bool,
-    ) -> Result<Next, DispatchError> {
+    ) -> Result<TickOutcome, DispatchError> {
         self.stop_planning().await;
-        self.rest().await?;
+        self.idle().await?;
         let (now, id) = (self.ledger.now(), &self.id);
         let waited = gap.to.map_or(0, |to| now - to.as_millisecond());
         if gap.emptied {
             if leads {
                 self.hold(Reason::Emptied { id: id.clone() }).await?;
             }
-            return Ok(Next::Tick);
+            return Ok(TickOutcome::Tick);
         }
         let workers = gap.silent.len() as u64;
         if leads && waited > CONFIRM_TIMEOUT.as_millis() as i64 && !gap.silent.is_empty() {
@@ -310,7 +314,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         } else {
             self.show_wait(campaign, Some(Reason::Comparing { workers })).await?;
         }
-        Ok(Next::Tick)
+        Ok(TickOutcome::Tick)
     }
 
     /// Returns whether nothing of the campaign is in flight, in this or another worker.
@@ -323,7 +327,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
 
     /// Marks messages of expired claims as in doubt, or as pending if the job resends them.
     async fn expire_claims(&mut self) -> Result<(), DispatchError> {
-        let resend = self.known().await?.job.on_in_doubt == OnInDoubt::Resend;
+        let resend = self.load_job().await?.job.on_in_doubt == OnInDoubt::Resend;
         let expired = claims::expire(&self.ledger, &self.id, resend).await?;
         if expired > 0 && !resend {
             tracing::warn!(campaign = %self.id, messages = expired, "claims expired; their messages are in doubt");
@@ -334,28 +338,28 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     }
 
     /// Runs a running campaign's senders within its window and, as the leader, leads it.
-    async fn run(&mut self, campaign: &Campaign, lease: &Lease) -> Result<Next, DispatchError> {
+    async fn run(&mut self, campaign: &Campaign, lease: &Lease) -> Result<TickOutcome, DispatchError> {
         let (job, opening) = {
-            let job = self.known().await?.job.clone();
+            let job = self.load_job().await?.job.clone();
             let opening = job.schedule.at(self.ledger.time());
             (job, opening)
         };
         if self.is_suspended(&job, lease).await? {
-            return Ok(Next::Tick);
+            return Ok(TickOutcome::Tick);
         }
         let account = self.context.accounts.get(&job.account);
         let (mut waits_for, mut until) = (None, None);
         match (opening, &account) {
             (Opening::Opens(at), _) => {
-                self.rest().await?;
+                self.idle().await?;
                 waits_for = Some(Reason::Window { opens: at });
-                until = Some(Rest::Until(at));
+                until = Some(Idle::Until(at));
             }
-            (_, Err(fault)) => {
-                self.rest().await?;
+            (_, Err(error)) => {
+                self.idle().await?;
                 // Another worker may have the account; the one that leads reports what it lacks.
-                waits_for = lease.leads.then(|| Reason::Account { detail: fault.clone() });
-                until = Some(Rest::UntilItChanges);
+                waits_for = lease.leads.then(|| Reason::Account { detail: error.clone() });
+                until = Some(Idle::UntilItChanges);
             }
             (_, Ok(_)) => self.send(&job, campaign).await?,
         }
@@ -363,7 +367,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             waits_for = Some(Reason::Planning { detail: why.clone() });
         }
         let reason = campaign.reason.as_ref();
-        if let Some(trouble) = self.ledger.trouble().or_else(|| self.queue.trouble()) {
+        if let Some(trouble) = self.ledger.health_error().or_else(|| self.queue.health_error()) {
             if lease.leads && !reason.is_some_and(|reason| reason.tells_of(&trouble)) {
                 // A sender of another worker has replaced the reason.
                 self.shown = None;
@@ -391,13 +395,13 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         }
         let is_done = !lease.leads || campaign.planned || account.is_err();
         Ok(match until {
-            Some(rest) if is_done && !self.ends && self.is_idle(campaign) => Next::Rest(rest),
-            _ => Next::Tick,
+            Some(rest) if is_done && !self.ends && self.is_idle(campaign) => TickOutcome::Rest(rest),
+            _ => TickOutcome::Tick,
         })
     }
 
     /// Returns the campaign's job, read from the ledger once.
-    pub(super) async fn known(&mut self) -> Result<&CampaignJob, DispatchError> {
+    pub(super) async fn load_job(&mut self) -> Result<&CampaignJob, DispatchError> {
         if self.known.is_none() {
             let stored = self.ledger.job(&self.id).await?;
             let job = Job::read(stored.job.as_bytes()).map_err(|problems| {
@@ -410,23 +414,23 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     }
 
     /// Finishes a campaign that has ended: removes its queue and publishes its state.
-    async fn end(&mut self, campaign: &Campaign) -> Result<Next, DispatchError> {
+    async fn end(&mut self, campaign: &Campaign) -> Result<TickOutcome, DispatchError> {
         let has_more = campaign.counts.pending > 0 || !campaign.planned;
         if campaign.state == CampaignState::Cancelled && has_more {
             // The process that cancelled it died before it had finished.
             decisions::decide(&self.ledger, &self.id, Decision::Cancel).await?;
             skip_unplanned(&self.ledger, &self.id, SkipReason::Cancelled).await?;
             self.wake_up.notify_one();
-            return Ok(Next::Tick);
+            return Ok(TickOutcome::Tick);
         }
         if campaign.counts.sending > 0 {
             // Another worker finishes the requests, or their claims expire.
-            return Ok(Next::Tick);
+            return Ok(TickOutcome::Tick);
         }
         within(self.queue.remove()).await?;
         self.context.events.publish_state(&self.ledger, campaign).await?;
         // A retry that starts it again also notifies the worker.
-        Ok(Next::Rest(Rest::Over))
+        Ok(TickOutcome::Rest(Idle::Over))
     }
 }
 

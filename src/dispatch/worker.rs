@@ -17,8 +17,8 @@ use tokio::time::Instant;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::supervisor::{CampaignSupervisor, Rest};
-use super::{Context, DispatchError, LoopProgress, Prepared};
+use super::supervisor::{CampaignSupervisor, Idle};
+use super::{Context, DispatchError, LoadedJob, LoopProgress};
 use crate::campaign::CampaignId;
 use crate::ledger::{Breaker, CLOCK_SKEW, Campaign, Ledger, LedgerError};
 use crate::queue::{Local, Queue};
@@ -31,18 +31,18 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// How long an ended campaign is remembered: longer than other workers take to notice its end.
 const ENDED_RETENTION: Duration = Duration::from_mins(2);
 /// Delay after an error of the ledger.
-const REST: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Maximum number of supervisors in their first tick.
 const MAX_FIRST_TICKS: usize = 64;
 /// Interval between full rescans, which catch changes whose notification was lost because a process died.
 const RESCAN_INTERVAL: Duration = Duration::from_secs(30);
 /// Number of campaigns per second during a rescan.
-const A_SECOND: usize = 4;
+const RESCAN_PER_SECOND: usize = 4;
 /// Largest number of batches that only the leading worker sends, from memory: a queue on the broker would cost more.
 const FEW_BATCHES: u64 = 4;
 
 /// Campaigns that this worker has just registered, with their prepared jobs.
-pub type Registered = mpsc::Receiver<(CampaignId, Arc<Prepared>)>;
+pub type Registered = mpsc::Receiver<(CampaignId, Arc<LoadedJob>)>;
 
 /// Supervises all campaigns until it is stopped. Counts each round of its loop in `progress`.
 ///
@@ -88,7 +88,7 @@ pub async fn work<L: Ledger, Q: Queue>(
             }
             Some(ended) = worker.tasks.join_next() => match ended {
                 Ok((id, rest)) => worker.schedule_check(id, rest),
-                Err(fault) => Err(DispatchError::Task(fault.to_string())),
+                Err(error) => Err(DispatchError::Task(error.to_string())),
             },
             Ok(permit) = worker.first_ticks.clone().acquire_owned(), if !worker.queued.is_empty() => {
                 worker.supervise_next(permit);
@@ -97,27 +97,27 @@ pub async fn work<L: Ledger, Q: Queue>(
         };
         match looked {
             Ok(()) => {}
-            Err(fault) if ledger.is_shared() => {
-                tracing::error!(error = %fault, "could not follow the campaigns; trying again");
+            Err(error) if ledger.is_shared() => {
+                tracing::error!(error = %error, "could not follow the campaigns; trying again");
                 // The ledger may come back without its most recent writes.
                 worker.version = 0;
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => {}
-                    () = tokio::time::sleep(REST) => {}
+                    () = tokio::time::sleep(RETRY_DELAY) => {}
                 }
             }
-            Err(fault) => {
+            Err(error) => {
                 stop.cancel();
-                break Err(fault);
+                break Err(error);
             }
         }
     };
     progress.end();
     while worker.tasks.join_next().await.is_some() {}
     // Last: from now on other workers take over its campaigns.
-    if let Err(fault) = ledger.depart().await {
-        tracing::warn!(error = %fault, "could not report the end of this worker");
+    if let Err(error) = ledger.depart().await {
+        tracing::warn!(error = %error, "could not report the end of this worker");
     }
     done
 }
@@ -128,15 +128,15 @@ async fn read_suppressed<L: Ledger>(
     context: &Context,
     stop: &CancellationToken,
 ) -> Result<bool, DispatchError> {
-    while let Err(fault) = context.follow_suppressed(ledger).await {
+    while let Err(error) = context.follow_suppressed(ledger).await {
         if !ledger.is_shared() {
-            return Err(fault);
+            return Err(error);
         }
-        tracing::error!(error = %fault, "could not read the suppression list; trying again");
+        tracing::error!(error = %error, "could not read the suppression list; trying again");
         tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(false),
-            () = tokio::time::sleep(REST) => {}
+            () = tokio::time::sleep(RETRY_DELAY) => {}
         }
     }
     Ok(true)
@@ -150,9 +150,9 @@ struct Worker<L: Ledger, Q: Queue> {
     stop: CancellationToken,
     /// The campaigns that have a supervisor or will soon get one, with its notification.
     supervised: HashMap<CampaignId, Arc<Notify>>,
-    tasks: JoinSet<(CampaignId, Result<Rest, DispatchError>)>,
+    tasks: JoinSet<(CampaignId, Result<Idle, DispatchError>)>,
     /// The campaigns that get a supervisor next.
-    queued: VecDeque<(CampaignId, Option<Arc<Prepared>>)>,
+    queued: VecDeque<(CampaignId, Option<Arc<LoadedJob>>)>,
     /// Permits for first ticks.
     first_ticks: Arc<Semaphore>,
     /// The waiting campaigns, by the time at which they are checked again.
@@ -266,7 +266,7 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
             self.rescan = self.ledger.changes(0).await?.ids.into();
             self.next_rescan = Instant::now() + RESCAN_INTERVAL;
         }
-        for id in self.rescan.drain(..self.rescan.len().min(A_SECOND)).collect::<Vec<_>>() {
+        for id in self.rescan.drain(..self.rescan.len().min(RESCAN_PER_SECOND)).collect::<Vec<_>>() {
             self.check(id, None);
         }
         Ok(())
@@ -299,7 +299,7 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
     }
 
     /// Notifies a campaign's supervisor, or queues the campaign for one.
-    fn check(&mut self, id: CampaignId, prepared: Option<Arc<Prepared>>) {
+    fn check(&mut self, id: CampaignId, prepared: Option<Arc<LoadedJob>>) {
         if let Some(wake_up) = self.supervised.get(&id) {
             wake_up.notify_one();
         } else {
@@ -316,16 +316,16 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
         let stop = self.stop.child_token();
         self.tasks.spawn(async move {
             let supervised = async {
-                let Some(campaign) = ledger.campaign(&id).await? else { return Ok(Rest::UntilItChanges) };
+                let Some(campaign) = ledger.campaign(&id).await? else { return Ok(Idle::UntilItChanges) };
                 if campaign.rehearsal != context.rehearses {
                     // A rehearsal goes only to a sandbox, and nothing else does.
                     tracing::info!(
                         campaign = %id, rehearsal = campaign.rehearsal,
                         "campaign ignored: only a worker with --sandbox sends rehearsals, and sends nothing else"
                     );
-                    return Ok(Rest::UntilItChanges);
+                    return Ok(Idle::UntilItChanges);
                 }
-                if Q::LASTS && is_small(&campaign) {
+                if Q::DURABLE && is_small(&campaign) {
                     let queue = Local::open(&(), &id, ahead(&context, campaign.batch_size));
                     CampaignSupervisor::new(id.clone(), ledger, queue, context, wake_up, stop)
                         .with(prepared)
@@ -349,28 +349,28 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
     fn schedule_check(
         &mut self,
         id: CampaignId,
-        rest: Result<Rest, DispatchError>,
+        rest: Result<Idle, DispatchError>,
     ) -> Result<(), DispatchError> {
         let wake_up = self.supervised.remove(&id);
         let has_changed = wake_up.is_some_and(|wake_up| wake_up.notified().now_or_never().is_some());
         match rest {
             Ok(_) if has_changed => self.check(id, None),
-            Ok(Rest::Until(at)) => {
+            Ok(Idle::Until(at)) => {
                 self.due.insert((at, id));
             }
-            Ok(Rest::UntilClosed(breaker)) => {
+            Ok(Idle::UntilClosed(breaker)) => {
                 self.suspended.entry(breaker).or_default().insert(id);
             }
-            Ok(Rest::UntilItChanges) => {}
-            Ok(Rest::Over) => {
+            Ok(Idle::UntilItChanges) => {}
+            Ok(Idle::Over) => {
                 self.over.retain(|(at, _)| at.elapsed() < ENDED_RETENTION);
                 self.over.push_back((Instant::now(), id));
             }
-            Err(fault) if self.ledger.is_shared() => {
-                tracing::error!(campaign = %id, error = %fault, "supervisor failed; trying again");
-                self.due.insert((self.ledger.time() + REST, id));
+            Err(error) if self.ledger.is_shared() => {
+                tracing::error!(campaign = %id, error = %error, "supervisor failed; trying again");
+                self.due.insert((self.ledger.time() + RETRY_DELAY, id));
             }
-            Err(fault) => return Err(fault),
+            Err(error) => return Err(error),
         }
         Ok(())
     }

@@ -18,13 +18,13 @@ use crate::config::Role;
 
 /// The caller of a request.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Who {
+pub(super) struct Caller {
     /// The token's name, as in the audit log.
     pub(super) name: Arc<str>,
     role: Role,
 }
 
-impl Who {
+impl Caller {
     /// Returns whether the caller may change something.
     pub(super) fn may_act(&self) -> bool {
         self.role == Role::Operator
@@ -35,7 +35,7 @@ impl Who {
 #[derive(Clone, Debug)]
 pub(super) struct Session {
     /// The person who signed in.
-    pub(super) who: Who,
+    pub(super) who: Caller,
     /// The key under which a session that was ended early is stored.
     pub(super) digest: String,
     /// When it expires, in seconds since 1970.
@@ -43,8 +43,8 @@ pub(super) struct Session {
 }
 
 #[derive(Clone, PartialEq)]
-struct Known {
-    who: Who,
+struct KnownToken {
+    who: Caller,
     digest: blake3::Hash,
     /// Key that signs the sessions of this token.
     session_key: [u8; 32],
@@ -55,7 +55,7 @@ const SESSIONS: &str = "flowcast 2026-11-26 sessions of the dashboard";
 
 /// The configured tokens. Clones share them.
 #[derive(Clone, Default)]
-pub struct Access(Arc<RwLock<Arc<Vec<Known>>>>);
+pub struct Access(Arc<RwLock<Arc<Vec<KnownToken>>>>);
 
 impl Access {
     /// Creates it from names, roles and tokens.
@@ -67,19 +67,19 @@ impl Access {
 
     /// Replaces the tokens, for requests and sessions; returns whether they have changed.
     pub fn replace(&self, tokens: impl IntoIterator<Item = (String, Role, SecretString)>) -> bool {
-        let known = |(name, role, token): (String, Role, SecretString)| Known {
-            who: Who { name: name.into(), role },
+        let known = |(name, role, token): (String, Role, SecretString)| KnownToken {
+            who: Caller { name: name.into(), role },
             digest: blake3::hash(token.expose_secret().as_bytes()),
             session_key: blake3::derive_key(SESSIONS, token.expose_secret().as_bytes()),
         };
-        let tokens: Arc<Vec<Known>> = Arc::new(tokens.into_iter().map(known).collect());
+        let tokens: Arc<Vec<KnownToken>> = Arc::new(tokens.into_iter().map(known).collect());
         let mut known = self.0.write();
         let is_new = *known != tokens;
         *known = tokens;
         is_new
     }
 
-    fn all(&self) -> Arc<Vec<Known>> {
+    fn all(&self) -> Arc<Vec<KnownToken>> {
         self.0.read().clone()
     }
 
@@ -89,7 +89,7 @@ impl Access {
     }
 
     /// Looks up a token. All of them are compared, each in constant time.
-    fn known(&self, token: &[u8]) -> Option<Known> {
+    fn find_token(&self, token: &[u8]) -> Option<KnownToken> {
         let digest = blake3::hash(token);
         let all = self.all();
         let found =
@@ -97,13 +97,13 @@ impl Access {
         found.cloned()
     }
 
-    fn of(&self, token: &[u8]) -> Option<Who> {
-        self.known(token).map(|known| known.who)
+    fn authenticate(&self, token: &[u8]) -> Option<Caller> {
+        self.find_token(token).map(|known| known.who)
     }
 
     /// Creates a session for a token: `end.number.seal`, with the end in seconds since 1970 and a random number.
     pub(super) fn session(&self, token: &[u8], ends: i64) -> Option<String> {
-        let known = self.known(token)?;
+        let known = self.find_token(token)?;
         let sealed = format!("{ends}.{:016x}", rand::random::<u64>());
         let seal = blake3::keyed_hash(&known.session_key, sealed.as_bytes()).to_hex();
         Some(format!("{sealed}.{seal}"))
@@ -117,7 +117,7 @@ impl Access {
         if ends <= now {
             return None;
         }
-        let is_its = |known: &Known| blake3::keyed_hash(&known.session_key, sealed.as_bytes()) == seal;
+        let is_its = |known: &KnownToken| blake3::keyed_hash(&known.session_key, sealed.as_bytes()) == seal;
         let all = self.all();
         let who = all.iter().fold(None, |found, known| if is_its(known) { Some(&known.who) } else { found });
         let digest = blake3::hash(session.as_bytes()).to_hex().to_string();
@@ -125,7 +125,7 @@ impl Access {
     }
 
     /// Returns the caller, if the request is allowed to read.
-    pub(super) fn who(&self, headers: &HeaderMap, peer: SocketAddr) -> Result<Who, Problem> {
+    pub(super) fn who(&self, headers: &HeaderMap, peer: SocketAddr) -> Result<Caller, Problem> {
         if self.is_open() {
             return at_this_machine(headers, peer);
         }
@@ -135,12 +135,12 @@ impl Access {
         });
         let refused = |detail| Problem::new(StatusCode::UNAUTHORIZED, detail);
         let token = bearer.ok_or_else(|| refused("missing token; send Authorization: Bearer TOKEN"))?;
-        self.of(token).ok_or_else(|| refused("unknown token"))
+        self.authenticate(token).ok_or_else(|| refused("unknown token"))
     }
 }
 
 /// Allows requests from this machine, but not through a proxy and not from another site's page in a browser.
-fn at_this_machine(headers: &HeaderMap, peer: SocketAddr) -> Result<Who, Problem> {
+fn at_this_machine(headers: &HeaderMap, peer: SocketAddr) -> Result<Caller, Problem> {
     let refused = |detail| Err(Problem::new(StatusCode::FORBIDDEN, detail));
     if !peer.ip().to_canonical().is_loopback() {
         return refused("only requests from loopback are allowed unless http.tokens is set");
@@ -155,7 +155,7 @@ fn at_this_machine(headers: &HeaderMap, peer: SocketAddr) -> Result<Who, Problem
     if comes_from_elsewhere(headers) {
         return refused("requests from pages of other sites are not allowed");
     }
-    Ok(Who { name: "someone on this computer".into(), role: Role::Operator })
+    Ok(Caller { name: "someone on this computer".into(), role: Role::Operator })
 }
 
 /// Returns whether a browser reports that a page of another site sent the request.

@@ -33,7 +33,7 @@ const BODY: Duration = Duration::from_secs(30);
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: u64 = 32 << 20;
 /// Delay after a connection could not be accepted, e.g. because the process has too many open files.
-const AGAIN: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Serves up to `places` connections at once until it is dropped; others wait in the kernel.
 pub(super) async fn serve(listener: TcpListener, router: Router, places: usize) {
@@ -49,9 +49,9 @@ pub(super) async fn serve(listener: TcpListener, router: Router, places: usize) 
                     serve_one(stream, address, router).await;
                 });
             }
-            Err(fault) => {
-                tracing::warn!(error = %fault, "could not accept a connection");
-                tokio::time::sleep(AGAIN).await;
+            Err(error) => {
+                tracing::warn!(error = %error, "could not accept a connection");
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
             }
         }
         while open.try_join_next().is_some() {}

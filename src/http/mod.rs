@@ -49,7 +49,7 @@ pub struct Http {
 }
 
 #[derive(Clone)]
-struct Shared {
+struct ServerState {
     health: Health,
     metrics: PrometheusHandle,
 }
@@ -64,9 +64,9 @@ impl Http {
     ///
     /// When the address is invalid, or cannot be listened on.
     pub async fn start(listen: &str, health: Health, more: Router) -> Result<Self, String> {
-        let cannot_listen = |fault| format!("cannot listen on {listen} (http.listen): {fault}");
+        let cannot_listen = |error| format!("cannot listen on {listen} (http.listen): {error}");
         let listener = match (TcpListener::bind(listen).await, listen.parse::<SocketAddr>()) {
-            (Err(fault), Ok(address)) if fault.kind() == ErrorKind::AddrInUse => {
+            (Err(error), Ok(address)) if error.kind() == ErrorKind::AddrInUse => {
                 tracing::warn!(
                     "the address {listen} (http.listen) is in use, possibly by another worker; using a free port"
                 );
@@ -78,15 +78,15 @@ impl Http {
         let metrics = PrometheusBuilder::new()
             .set_buckets(&SECONDS)
             .and_then(PrometheusBuilder::install_recorder)
-            .map_err(|fault| format!("cannot collect metrics: {fault}"))?;
+            .map_err(|error| format!("cannot collect metrics: {error}"))?;
         describe();
         let router = Router::new()
             .route("/healthz", get(alive))
             .route("/readyz", get(ready))
             .route("/metrics", get(render))
-            .with_state(Shared { health: health.clone(), metrics: metrics.clone() })
+            .with_state(ServerState { health: health.clone(), metrics: metrics.clone() })
             .merge(more)
-            .layer(middleware::from_fn(observed));
+            .layer(middleware::from_fn(with_metrics));
         let places = places();
         let server = tokio::spawn(async move {
             let upkeep = async {
@@ -131,7 +131,7 @@ fn request_id(request: &Request) -> String {
 /// Measures the time until the response body begins, and adopts the request's id and trace.
 ///
 /// The metric's label is the route's pattern, because each id in a path would create a series.
-async fn observed(request: Request, next: Next) -> Response {
+async fn with_metrics(request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let id = request_id(&request);
     let matched = request.extensions().get::<MatchedPath>();
@@ -250,14 +250,14 @@ fn describe() {
     describe_gauge!("flowcast_dependency_up", "Availability of what the worker needs: 1 for available");
 }
 
-async fn alive(State(shared): State<Shared>) -> Response {
+async fn alive(State(shared): State<ServerState>) -> Response {
     if shared.health.is_stalled() {
         return Problem::away("the worker's loop makes no progress; restart the worker").into_response();
     }
     "ok\n".into_response()
 }
 
-async fn ready(State(shared): State<Shared>) -> Response {
+async fn ready(State(shared): State<ServerState>) -> Response {
     let Some(missing) = shared.health.missing() else {
         return Problem::away("not connected yet").into_response();
     };
@@ -268,7 +268,7 @@ async fn ready(State(shared): State<Shared>) -> Response {
     }
 }
 
-async fn render(State(shared): State<Shared>) -> Response {
+async fn render(State(shared): State<ServerState>) -> Response {
     for (name, is_here) in shared.health.look().unwrap_or_default() {
         metrics::gauge!("flowcast_dependency_up", "dependency" => name).set(if is_here { 1.0 } else { 0.0 });
     }

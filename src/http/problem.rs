@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::campaign::problem::{Excess, Problem as JobProblem, place, step};
+use crate::campaign::problem::{Excess, Problem as JobProblem, location, step};
 use crate::campaign::text::shortened;
 use crate::dispatch::{DispatchError, Refusal};
 use crate::ledger::LedgerError;
@@ -65,11 +65,11 @@ impl Problem {
     }
 
     /// Returns the detail for a page, without JSON pointers.
-    pub(super) fn plain(&self) -> Cow<'_, str> {
+    pub(super) fn to_text(&self) -> Cow<'_, str> {
         if self.errors.is_empty() {
             return Cow::Borrowed(&self.detail);
         }
-        let lines = self.errors.iter().map(|error| format!("{}: {}", place(&error.pointer), error.detail));
+        let lines = self.errors.iter().map(|error| format!("{}: {}", location(&error.pointer), error.detail));
         shortened(&lines.collect::<Vec<_>>().join("\n"), LONGEST_DETAIL).into_owned().into()
     }
 
@@ -117,8 +117,8 @@ impl IntoResponse for Problem {
 }
 
 impl From<LedgerError> for Problem {
-    fn from(fault: LedgerError) -> Self {
-        let status = match &fault {
+    fn from(error: LedgerError) -> Self {
+        let status = match &error {
             LedgerError::NoCampaign(_) => StatusCode::NOT_FOUND,
             LedgerError::OtherContent(_)
             | LedgerError::NotARehearsal(_)
@@ -134,9 +134,9 @@ impl From<LedgerError> for Problem {
             | LedgerError::InUse(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            tracing::error!(error = %fault, "cannot answer a request");
+            tracing::error!(error = %error, "cannot answer a request");
         }
-        Self::new(status, fault.to_string())
+        Self::new(status, error.to_string())
     }
 }
 
@@ -160,20 +160,20 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Problems(problems) => problems.into(),
-            Refusal::Audience(fault) if fault.is_outside_failure() => Self::away(fault.to_string()),
-            Refusal::Audience(fault) => vec![JobProblem::new(fault.pointer(), fault.to_string())].into(),
+            Refusal::Audience(error) if error.is_outside_failure() => Self::away(error.to_string()),
+            Refusal::Audience(error) => vec![JobProblem::new(error.pointer(), error.to_string())].into(),
         }
     }
 }
 
 impl From<DispatchError> for Problem {
-    fn from(fault: DispatchError) -> Self {
-        match fault {
-            DispatchError::Ledger(fault) => fault.into(),
-            DispatchError::Audience(fault) => Refusal::Audience(fault).into(),
+    fn from(error: DispatchError) -> Self {
+        match error {
+            DispatchError::Ledger(error) => error.into(),
+            DispatchError::Audience(error) => Refusal::Audience(error).into(),
             DispatchError::Queue(_) | DispatchError::Job(..) | DispatchError::Task(_) => {
-                tracing::error!(error = %fault, "cannot answer a request");
-                Self::away(fault.to_string())
+                tracing::error!(error = %error, "cannot answer a request");
+                Self::away(error.to_string())
             }
         }
     }
@@ -187,7 +187,7 @@ mod tests {
     fn a_page_shows_the_place_in_words_and_a_program_also_gets_the_pointer() {
         let problem: Problem =
             vec![JobProblem::new("/limits/messages", "a limit of 0 can never be met")].into();
-        assert_eq!(problem.plain(), "limits messages: a limit of 0 can never be met");
+        assert_eq!(problem.to_text(), "limits messages: a limit of 0 can never be met");
         assert_eq!(problem.detail, "limits messages: a limit of 0 can never be met (/limits/messages)");
         assert_eq!(problem.errors().next(), Some(("/limits/messages", "a limit of 0 can never be met")));
     }

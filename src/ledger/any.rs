@@ -8,13 +8,13 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::{
-    Act, ActPage, Audit, Batches, Breaker, Breakers, Campaign, CampaignChanges, CampaignDrafts, Campaigns,
-    Checkpoint, Gap, Lease, Ledger, LedgerError, Listed, NewCampaign, Notices, OpenBreaker, OptOut,
-    OptOutSource, Plan, PlannedBatch, PlannedSoFar, Plans, Point, Redis, ReportLine, Reporting, SentMessages,
-    Series, Sessions, SkippedRow, Sqlite, Store, StoredBatch, StoredJob, StoredNotice, Suppress, Suppression,
-    SuppressionUpdate, Swap, Swapped, Texts,
+    Audit, AuditEntry, AuditPage, BatchUpdate, Batches, Breaker, Breakers, Campaign, CampaignChanges,
+    CampaignDrafts, Campaigns, CasOutcome, Checkpoint, Clock, Lease, Ledger, LedgerError, ListEntry,
+    LostWrites, NewCampaign, Notices, OpenBreaker, OptOut, OptOutSource, OutcomeTexts, Plan, PlannedBatch,
+    PlannedSoFar, Plans, Point, Redis, ReportLine, Reporting, SentMessages, Series, Sessions, SkippedRow,
+    Sqlite, StoredBatch, StoredJob, StoredNotice, Suppress, Suppression, SuppressionUpdate,
 };
-use crate::campaign::notice::{Notice, Noticed};
+use crate::campaign::notice::{Notice, NoticeSubject};
 use crate::campaign::{CampaignId, CampaignState, MessageRef, Phone, SkipReason};
 
 /// The ledger that a process is configured to use.
@@ -68,7 +68,7 @@ impl Campaigns for AnyLedger {
         ) -> Result<bool, LedgerError>;
         async fn published(&self, id: &CampaignId, state: CampaignState) -> Result<(), LedgerError>;
         async fn heartbeat(&self, id: &CampaignId, held: u64) -> Result<Lease, LedgerError>;
-        async fn gap(&self, id: &CampaignId) -> Result<Option<Gap>, LedgerError>;
+        async fn gap(&self, id: &CampaignId) -> Result<Option<LostWrites>, LedgerError>;
         async fn close_gap(&self, id: &CampaignId) -> Result<(), LedgerError>;
         async fn release(&self, id: &CampaignId) -> Result<(), LedgerError>;
         async fn remove(&self, id: &CampaignId) -> Result<(), LedgerError>;
@@ -94,11 +94,11 @@ impl Batches for AnyLedger {
         async fn load(
             &self, id: &CampaignId, numbers: &[u32]
         ) -> Result<Vec<Option<StoredBatch>>, LedgerError>;
-        async fn swap_batch(&self, swap: Swap<'_>) -> Result<Swapped, LedgerError>;
+        async fn update_batch(&self, swap: BatchUpdate<'_>) -> Result<CasOutcome, LedgerError>;
         async fn compare(&self, id: &CampaignId) -> Result<bool, LedgerError>;
         async fn due_claims(&self, id: &CampaignId) -> Result<Vec<(u64, u32)>, LedgerError>;
         async fn forget_claim(&self, id: &CampaignId, token: u64, batch: u32) -> Result<(), LedgerError>;
-        async fn listed(&self, id: &CampaignId, listed: Listed) -> Result<Vec<u32>, LedgerError>;
+        async fn listed(&self, id: &CampaignId, listed: ListEntry) -> Result<Vec<u32>, LedgerError>;
         async fn replays(&self, id: &CampaignId) -> Result<BTreeMap<u32, u64>, LedgerError>;
         async fn payloads(
             &self, id: &CampaignId, numbers: &[u32]
@@ -121,8 +121,8 @@ impl Breakers for AnyLedger {
 impl Notices for AnyLedger {
     delegate! {
         async fn store_notice(&self, account: &str, notice: &Notice) -> Result<(), LedgerError>;
-        async fn clear_notice(&self, account: &str, about: &Noticed) -> Result<(), LedgerError>;
-        async fn notice(&self, account: &str, about: &Noticed) -> Result<Option<StoredNotice>, LedgerError>;
+        async fn clear_notice(&self, account: &str, about: &NoticeSubject) -> Result<(), LedgerError>;
+        async fn notice(&self, account: &str, about: &NoticeSubject) -> Result<Option<StoredNotice>, LedgerError>;
     }
 }
 
@@ -148,7 +148,7 @@ impl Reporting for AnyLedger {
         async fn requests(
             &self, id: &CampaignId, numbers: &[u32]
         ) -> Result<Vec<Option<String>>, LedgerError>;
-        async fn texts(&self, id: &CampaignId) -> Result<Texts, LedgerError>;
+        async fn texts(&self, id: &CampaignId) -> Result<OutcomeTexts, LedgerError>;
         async fn skipped(&self, id: &CampaignId, from: u64, to: u64) -> Result<Vec<ReportLine>, LedgerError>;
         async fn answers(&self, id: &CampaignId, numbers: Range<u32>) -> Result<Vec<String>, LedgerError>;
         async fn answer_published(
@@ -170,10 +170,10 @@ impl SentMessages for AnyLedger {
 
 impl Audit for AnyLedger {
     delegate! {
-        async fn log(&self, act: Act) -> Result<(), LedgerError>;
+        async fn log(&self, act: AuditEntry) -> Result<(), LedgerError>;
         async fn acts(
             &self, campaign: Option<&CampaignId>, from: Option<&str>, limit: usize
-        ) -> Result<ActPage, LedgerError>;
+        ) -> Result<AuditPage, LedgerError>;
     }
 }
 
@@ -203,7 +203,7 @@ impl Sessions for AnyLedger {
     }
 }
 
-impl Store for AnyLedger {
+impl Clock for AnyLedger {
     delegate! {
         fn now(&self) -> i64;
     }
@@ -215,7 +215,7 @@ impl Ledger for AnyLedger {
         async fn further_callback_keys(&self) -> Result<Vec<String>, LedgerError>;
         async fn callback_key_names(&self, own: Vec<String>) -> Result<Vec<String>, LedgerError>;
         async fn reserve_id(&self, fingerprint: &str, id: &CampaignId) -> Result<(), LedgerError>;
-        fn trouble(&self) -> Option<String>;
+        fn health_error(&self) -> Option<String>;
         async fn write_trouble(&self, id: &CampaignId) -> Result<Option<String>, LedgerError>;
     }
 }

@@ -5,19 +5,19 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{LedgerError, Store};
+use super::{Clock, LedgerError};
 use crate::campaign::CampaignId;
 
 /// Approximate number of entries kept; the oldest are deleted first.
-pub(super) const KEPT: usize = 100_000;
+pub(super) const RETAINED: usize = 100_000;
 /// Approximate number of entries kept for one campaign.
-pub(super) const KEPT_OF_ONE: usize = 1000;
+pub(super) const RETAINED_PER_CAMPAIGN: usize = 1000;
 /// Maximum length of a name and of a detail, in characters.
-const LONGEST: (usize, usize) = (100, 300);
+const MAX_CHARS: (usize, usize) = (100, 300);
 
 /// An entry of the audit log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Act {
+pub struct AuditEntry {
     /// Time of the action.
     pub at: Timestamp,
     /// Who did it: a token's name, a user at a host, or the interface.
@@ -33,7 +33,7 @@ pub struct Act {
     pub file: Option<String>,
 }
 
-impl Act {
+impl AuditEntry {
     /// Returns an entry of now. Texts may come from a queue, so control characters are removed and lengths limited.
     pub fn new(who: &str, what: &str, campaign: Option<&CampaignId>, detail: &str) -> Self {
         let plain = |text: &str, longest| -> String {
@@ -41,10 +41,10 @@ impl Act {
         };
         Self {
             at: Timestamp::now(),
-            who: plain(who, LONGEST.0),
+            who: plain(who, MAX_CHARS.0),
             what: what.into(),
             campaign: campaign.cloned(),
-            detail: plain(detail, LONGEST.1),
+            detail: plain(detail, MAX_CHARS.1),
             file: None,
         }
     }
@@ -56,7 +56,7 @@ impl Act {
     }
 }
 
-impl std::fmt::Display for Act {
+impl std::fmt::Display for AuditEntry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:.0} {}: {}", self.at, self.who, self.detail)
     }
@@ -64,17 +64,17 @@ impl std::fmt::Display for Act {
 
 /// A page of the log, newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ActPage {
+pub struct AuditPage {
     /// The entries.
-    pub acts: Vec<Act>,
+    pub acts: Vec<AuditEntry>,
     /// Cursor of the next page, `None` at the end.
     pub next: Option<String>,
 }
 
 /// The audit log.
-pub trait Audit: Store {
+pub trait Audit: Clock {
     /// Writes an entry.
-    fn log(&self, act: Act) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    fn log(&self, act: AuditEntry) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
     /// Returns a page of entries, newest first, of one campaign or of all.
     ///
@@ -88,15 +88,15 @@ pub trait Audit: Store {
         campaign: Option<&CampaignId>,
         from: Option<&str>,
         limit: usize,
-    ) -> impl Future<Output = Result<ActPage, LedgerError>> + Send;
+    ) -> impl Future<Output = Result<AuditPage, LedgerError>> + Send;
 }
 
 /// Returns a page from up to `limit + 1` entries with their cursors.
-pub(super) fn page(mut found: Vec<(String, Act)>, limit: usize) -> ActPage {
+pub(super) fn page(mut found: Vec<(String, AuditEntry)>, limit: usize) -> AuditPage {
     let more = found.len() > limit;
     found.truncate(limit);
     let next = found.last().filter(|_| more).map(|(place, _)| place.clone());
-    ActPage { acts: found.into_iter().map(|(_, act)| act).collect(), next }
+    AuditPage { acts: found.into_iter().map(|(_, act)| act).collect(), next }
 }
 
 #[cfg(test)]
@@ -105,12 +105,12 @@ mod tests {
 
     #[test]
     fn an_entry_of_an_earlier_version_is_read_without_a_file() {
-        let act = Act::new("asha", "upload", None, "uploaded a.csv (1 row)");
+        let act = AuditEntry::new("asha", "upload", None, "uploaded a.csv (1 row)");
         let earlier = serde_json::to_string(&act).unwrap();
         assert!(!earlier.contains("file"), "{earlier}");
-        assert_eq!(serde_json::from_str::<Act>(&earlier).unwrap(), act);
+        assert_eq!(serde_json::from_str::<AuditEntry>(&earlier).unwrap(), act);
         let act = act.to_file("a.csv");
         let json = serde_json::to_string(&act).unwrap();
-        assert_eq!(serde_json::from_str::<Act>(&json).unwrap(), act);
+        assert_eq!(serde_json::from_str::<AuditEntry>(&json).unwrap(), act);
     }
 }

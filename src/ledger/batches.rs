@@ -1,6 +1,6 @@
 //! What a backend stores of a campaign's batches: their records, read and replaced by compare-and-swap.
 //!
-//! A backend decides nothing. The rules for messages are in `draft.rs`; `claims.rs`, `decisions.rs`, `evidence.rs` and
+//! A backend decides nothing. The rules for messages are in `batch_machine.rs`; `claims.rs`, `decisions.rs`, `evidence.rs` and
 //! `replays.rs` use them, once for all backends.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::change::Change;
 use super::record::BatchRecord;
-use super::{LedgerError, PlannedBatch, Store};
+use super::{Clock, LedgerError, PlannedBatch};
 use crate::campaign::CampaignId;
 
 /// Code of messages in doubt that an operator abandoned. They may have been delivered, so a retry includes them only if
@@ -32,7 +32,7 @@ pub struct StoredBatch {
 
 /// Why messages are claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub enum ReadIntent {
     /// To send them.
     Send,
     /// To probe an open breaker: granted while the breaker suspends the campaign.
@@ -41,16 +41,16 @@ pub enum Purpose {
 
 /// A compare-and-swap of a batch.
 #[derive(Clone, Copy)]
-pub struct Swap<'s> {
+pub struct BatchUpdate<'s> {
     /// The batch. It is stored if it is not yet.
     pub(super) batch: &'s PlannedBatch,
     /// The purpose for which the campaign must admit claims, if the change contains a claim.
-    pub(super) purpose: Option<Purpose>,
+    pub(super) purpose: Option<ReadIntent>,
     /// The change.
     pub(super) change: &'s Change,
 }
 
-impl Swap<'_> {
+impl BatchUpdate<'_> {
     /// Returns whether it claims messages.
     #[cfg(test)]
     pub(crate) fn is_claim(&self) -> bool {
@@ -69,7 +69,7 @@ impl Swap<'_> {
 
 /// The result of a compare-and-swap.
 #[derive(Debug)]
-pub enum Swapped {
+pub enum CasOutcome {
     /// It was written.
     Done {
         /// Number of open messages of the campaign; it may be too large if nothing was settled.
@@ -85,12 +85,12 @@ pub enum Swapped {
     Ended,
 }
 
-impl Swapped {
+impl CasOutcome {
     /// Returns the result for a batch that is not stored when its campaign has ended.
     ///
     /// The batch is not stored then, because no worker would send its messages. They were never claimed, so there is
     /// nothing to record.
-    pub(super) fn unplanned(purpose: Option<Purpose>) -> Self {
+    pub(super) fn unplanned(purpose: Option<ReadIntent>) -> Self {
         match purpose {
             Some(_) => Self::NotAdmitted,
             None => Self::Done { open: 1, responses: Vec::new() },
@@ -100,7 +100,7 @@ impl Swapped {
 
 /// A list of batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Listed {
+pub enum ListEntry {
     /// Batches with pending or sending messages.
     Open,
     /// Batches with rejected messages or messages in doubt.
@@ -110,7 +110,7 @@ pub enum Listed {
 }
 
 /// The batches of campaigns. All writes are atomic and durable when they return.
-pub trait Batches: Store {
+pub trait Batches: Clock {
     /// Returns a token for a claim, unique among all claims of all processes.
     fn token(&self) -> u64;
 
@@ -129,7 +129,10 @@ pub trait Batches: Store {
     /// # Errors
     ///
     /// If the campaign does not exist, or the batch is stored with different recipients.
-    fn swap_batch(&self, swap: Swap<'_>) -> impl Future<Output = Result<Swapped, LedgerError>> + Send;
+    fn update_batch(
+        &self,
+        swap: BatchUpdate<'_>,
+    ) -> impl Future<Output = Result<CasOutcome, LedgerError>> + Send;
 
     /// Compares this worker's recent writes for a campaign with the ledger, and restores lost ones.
     ///
@@ -157,7 +160,7 @@ pub trait Batches: Store {
     fn listed(
         &self,
         id: &CampaignId,
-        listed: Listed,
+        listed: ListEntry,
     ) -> impl Future<Output = Result<Vec<u32>, LedgerError>> + Send;
 
     /// Returns the batches to requeue, each with a number that grows with each decision.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{LedgerError, Store};
+use super::{Clock, LedgerError};
 use crate::campaign::Phone;
 
 /// A circuit breaker: while it is open, it suspends the campaigns of its scope.
@@ -43,7 +43,7 @@ impl Breaker {
     }
 
     /// Returns the stored scope: `account`, `sender NUMBER`, `flows NUMBER`, or `flow ID`.
-    pub fn word(&self) -> String {
+    pub fn code(&self) -> String {
         match &self.scope {
             BreakerScope::Account => "account".into(),
             BreakerScope::Sender(number) => format!("sender {}", number.digits()),
@@ -102,7 +102,7 @@ pub const FIRST_PROBE: Duration = Duration::from_secs(5);
 pub const LAST_PROBE: Duration = Duration::from_mins(15);
 
 /// The breakers, shared by all workers. All writes are atomic and durable when they return.
-pub trait Breakers: Store {
+pub trait Breakers: Clock {
     /// Opens a breaker, or changes the reason of an open one. Returns whether it was closed.
     ///
     /// With `probes` it is probed.
@@ -138,7 +138,7 @@ mod tests {
         let flows = ["1323", "a b  c", "", "account"].map(|flow| BreakerScope::Flow(flow.into()));
         for scope in others.into_iter().chain(flows) {
             let breaker = Breaker { account: "main".into(), scope };
-            assert_eq!(Breaker::read("main", &breaker.word()), Some(breaker));
+            assert_eq!(Breaker::read("main", &breaker.code()), Some(breaker));
         }
         assert_eq!(Breaker::read("main", "sender x"), None);
         assert_eq!(Breaker::read("main", "other"), None);

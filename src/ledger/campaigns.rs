@@ -8,8 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Breaker, DeliveryCounts, LedgerError, Store};
-use crate::campaign::delivery::{STEPS, Times};
+use super::{Breaker, Clock, DeliveryCounts, LedgerError};
+use crate::campaign::delivery::{STEPS, StageTimings};
 use crate::campaign::{CampaignId, CampaignState, Reason};
 
 /// Time for which a worker holds the lease of a campaign after its last heartbeat.
@@ -89,7 +89,7 @@ pub struct Campaign {
     /// Messages not delivered, by the provider's code; `texts` has the texts.
     pub undelivered: BTreeMap<String, u64>,
     /// Duration of each delivery step.
-    pub took: [Times; STEPS.len()],
+    pub took: [StageTimings; STEPS.len()],
     /// Digest of the audience's bytes.
     pub audience: String,
     /// Number of rows of the audience.
@@ -166,12 +166,12 @@ pub struct Lease {
     /// Number of batches that all workers hold.
     pub held: u64,
     /// Writes that the ledger may have lost: nothing is sent until that is resolved.
-    pub gap: Option<Gap>,
+    pub gap: Option<LostWrites>,
 }
 
 /// Recent writes that the ledger may have lost: it restarted, failed over, or was restored from a backup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Gap {
+pub struct LostWrites {
     /// Last heartbeat for the campaign before that, as far as the ledger knows.
     pub from: Option<Timestamp>,
     /// When it was detected; nothing was claimed since.
@@ -184,14 +184,14 @@ pub struct Gap {
 
 /// Which claims a campaign admits. It is stored with the state, so that a backend does not interpret the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Admits {
+pub(super) enum ClaimAdmission {
     All,
     Probes,
     None,
 }
 
-impl Admits {
-    pub(super) fn of(state: CampaignState, is_suspended: bool) -> Self {
+impl ClaimAdmission {
+    pub(super) fn for_state(state: CampaignState, is_suspended: bool) -> Self {
         match state {
             CampaignState::Running => Self::All,
             CampaignState::Held if is_suspended => Self::Probes,
@@ -209,7 +209,7 @@ impl Admits {
 }
 
 /// The campaigns. All writes are atomic and durable when they return.
-pub trait Campaigns: Store {
+pub trait Campaigns: Clock {
     /// Returns whether several processes can send from this ledger.
     fn is_shared(&self) -> bool;
 
@@ -291,7 +291,7 @@ pub trait Campaigns: Store {
     ) -> impl Future<Output = Result<Lease, LedgerError>> + Send;
 
     /// Returns the writes that the ledger may have lost for a campaign, if that is unresolved.
-    fn gap(&self, id: &CampaignId) -> impl Future<Output = Result<Option<Gap>, LedgerError>> + Send {
+    fn gap(&self, id: &CampaignId) -> impl Future<Output = Result<Option<LostWrites>, LedgerError>> + Send {
         let _ = id;
         std::future::ready(Ok(None))
     }

@@ -1,6 +1,6 @@
 //! A change of a batch: what a backend writes together with the record, all of it or nothing.
 //!
-//! `draft.rs` makes changes. This file decides nothing and stores nothing.
+//! `batch_machine.rs` makes changes. This file decides nothing and stores nothing.
 
 use std::collections::BTreeMap;
 

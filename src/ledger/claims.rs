@@ -1,17 +1,17 @@
 //! Claims: granted before a request, recorded after its response, expired when their worker is gone.
 //!
-//! A write decides on a batch's record as a value (`draft.rs`) and lets the backend replace the record by
+//! A write decides on a batch's record as a value (`batch_machine.rs`) and lets the backend replace the record by
 //! compare-and-swap; on a conflict it reads the record and decides again. Nothing here sends a request or knows a backend.
 
 use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
+use super::batch_machine::BatchMachine;
 use super::batches::MARGIN;
 use super::change::Counter;
-use super::draft::Draft;
 use super::record::BatchRecord;
-use super::{Batches, LedgerError, PlannedBatch, Purpose, Swap, Swapped};
+use super::{BatchUpdate, Batches, CasOutcome, LedgerError, PlannedBatch, ReadIntent};
 use crate::campaign::{CampaignId, Doubt, DoubtCause, MessageState, SkipReason};
 
 /// The outcome of a claimed message, or of a pending one that is not sent.
@@ -70,7 +70,7 @@ pub struct Claim {
 
 /// The outcome of a message, and the values to send it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recorded {
+pub struct RecordOutcome {
     /// Its position in the batch.
     pub message: u8,
     /// Its outcome.
@@ -79,7 +79,7 @@ pub struct Recorded {
     pub payload: Option<String>,
 }
 
-impl From<(u8, Outcome)> for Recorded {
+impl From<(u8, Outcome)> for RecordOutcome {
     fn from((message, outcome): (u8, Outcome)) -> Self {
         Self { message, outcome, payload: None }
     }
@@ -95,14 +95,14 @@ pub enum BatchWrite {
         /// Positions of the messages.
         messages: Vec<u8>,
         /// Why they are claimed.
-        purpose: Purpose,
+        purpose: ReadIntent,
     },
     /// Records the outcomes of messages.
     Record {
         /// The token of their claim.
         token: u64,
         /// The outcomes.
-        outcomes: Vec<Recorded>,
+        outcomes: Vec<RecordOutcome>,
         /// The provider's id of the request.
         request: Option<String>,
     },
@@ -115,7 +115,7 @@ pub enum BatchWrite {
 
 /// The result of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Written {
+pub enum WriteOutcome {
     /// The granted claim.
     Claimed(Claim),
     /// Number of open messages of the campaign.
@@ -128,13 +128,13 @@ pub enum Written {
 ///
 /// # Errors
 ///
-/// As [`Batches::swap_batch`].
+/// As [`Batches::update_batch`].
 pub async fn write<L: Batches>(
     ledger: &L,
     batch: &PlannedBatch,
     known: &mut Option<BatchRecord>,
     writes: &[BatchWrite],
-) -> Result<Vec<Written>, LedgerError> {
+) -> Result<Vec<WriteOutcome>, LedgerError> {
     let (mut admits, mut has_ended) = (true, false);
     // An unchanged batch is the usual case; the compare-and-swap fails if it is not.
     let mut record = known.take().unwrap_or_else(|| BatchRecord::new(batch.recipients.len()));
@@ -142,7 +142,7 @@ pub async fn write<L: Batches>(
     let mut is_read = false;
     loop {
         let asked = Instant::now();
-        let mut draft = Draft::new(batch, record, ledger.now());
+        let mut draft = BatchMachine::new(batch, record, ledger.now());
         if has_ended {
             draft = draft.of_ended();
         }
@@ -150,27 +150,27 @@ pub async fn write<L: Batches>(
         for write in writes {
             written.push(match write {
                 BatchWrite::Claim { token, messages, purpose: wanted } if admits => {
-                    if purpose != Some(Purpose::Send) {
+                    if purpose != Some(ReadIntent::Send) {
                         purpose = Some(*wanted);
                     }
                     let messages = draft.claim(*token, messages);
                     let start_by = ledger.claims_run_out().then(|| asked + MARGIN);
-                    Written::Claimed(Claim { messages, running: true, token: *token, start_by })
+                    WriteOutcome::Claimed(Claim { messages, running: true, token: *token, start_by })
                 }
                 BatchWrite::Claim { token, messages, .. } => {
                     // An earlier attempt with this token may have been written: no request follows it.
                     let released = messages.iter().map(|message| (*message, Outcome::Released).into());
                     draft.settle(*token, &released.collect::<Vec<_>>());
-                    Written::Claimed(Claim { token: *token, ..Claim::default() })
+                    WriteOutcome::Claimed(Claim { token: *token, ..Claim::default() })
                 }
                 BatchWrite::Record { token, outcomes, request } => {
                     draft.settle(*token, outcomes);
                     draft.answered_by(request.as_deref());
-                    Written::Recorded(0)
+                    WriteOutcome::Recorded(0)
                 }
                 BatchWrite::Doubt { messages } => {
-                    draft.doubt_untouched(messages);
-                    Written::Recorded(0)
+                    draft.mark_unreported_in_doubt(messages);
+                    WriteOutcome::Recorded(0)
                 }
             });
         }
@@ -178,23 +178,23 @@ pub async fn write<L: Batches>(
         // Without a write nothing is compared: only a record that was just read proves that there is
         // nothing to write.
         if change.record.is_some() || is_read {
-            match ledger.swap_batch(Swap { batch, purpose, change: &change }).await? {
+            match ledger.update_batch(BatchUpdate { batch, purpose, change: &change }).await? {
                 // After a slow response the claim may be old already: claimed again with the same token, it gets
                 // a new deadline.
-                Swapped::Done { .. }
+                CasOutcome::Done { .. }
                     if purpose.is_some() && ledger.claims_run_out() && asked.elapsed() >= MARGIN => {}
-                Swapped::Done { open, .. } => {
+                CasOutcome::Done { open, .. } => {
                     for written in &mut written {
-                        if let Written::Recorded(left) = written {
+                        if let WriteOutcome::Recorded(left) = written {
                             *left = open;
                         }
                     }
                     *known = change.record;
                     return Ok(written);
                 }
-                Swapped::Stale => {}
-                Swapped::NotAdmitted => admits = false,
-                Swapped::Ended => has_ended = true,
+                CasOutcome::Stale => {}
+                CasOutcome::NotAdmitted => admits = false,
+                CasOutcome::Ended => has_ended = true,
             }
         }
         record = record_of(ledger, batch).await?;
@@ -227,11 +227,11 @@ pub async fn claim<L: Batches>(
     ledger: &L,
     batch: PlannedBatch,
     messages: Vec<u8>,
-    purpose: Purpose,
+    purpose: ReadIntent,
 ) -> Result<Claim, LedgerError> {
     let claim = BatchWrite::Claim { token: ledger.token(), messages, purpose };
     match write(ledger, &batch, &mut None, &[claim]).await?.pop() {
-        Some(Written::Claimed(claim)) => Ok(claim),
+        Some(WriteOutcome::Claimed(claim)) => Ok(claim),
         _ => Ok(Claim::default()),
     }
 }
@@ -245,12 +245,12 @@ pub async fn record<L: Batches>(
     id: &CampaignId,
     batch: u32,
     token: u64,
-    outcomes: Vec<Recorded>,
+    outcomes: Vec<RecordOutcome>,
 ) -> Result<u64, LedgerError> {
     let Some(stored) = ledger.load(id, &[batch]).await?.pop().flatten() else { return Ok(0) };
     let record = BatchWrite::Record { token, outcomes, request: None };
     match write(ledger, &stored.batch, &mut Some(stored.record), &[record]).await?.pop() {
-        Some(Written::Recorded(open)) => Ok(open),
+        Some(WriteOutcome::Recorded(open)) => Ok(open),
         _ => Ok(0),
     }
 }
@@ -276,15 +276,15 @@ pub async fn expire<L: Batches>(ledger: &L, id: &CampaignId, resend: bool) -> Re
             if !ledger.due_claims(id).await?.contains(&claim) {
                 continue;
             }
-            let mut draft = Draft::new(&stored.batch, stored.record, ledger.now());
+            let mut draft = BatchMachine::new(&stored.batch, stored.record, ledger.now());
             let count = draft.expire(token, resend, cause);
             let change = draft.finish();
             if count == 0 {
                 ledger.forget_claim(id, token, batch).await?;
                 continue;
             }
-            let swap = Swap { batch: &stored.batch, purpose: None, change: &change };
-            if let Swapped::Done { .. } = ledger.swap_batch(swap).await? {
+            let swap = BatchUpdate { batch: &stored.batch, purpose: None, change: &change };
+            if let CasOutcome::Done { .. } = ledger.update_batch(swap).await? {
                 expired += count;
             }
         }
@@ -303,15 +303,15 @@ pub(super) async fn restore(
 ) -> Result<u64, LedgerError> {
     loop {
         let record = record_of(ledger, batch).await?;
-        let mut draft = Draft::new(batch, record, ledger.now());
+        let mut draft = BatchMachine::new(batch, record, ledger.now());
         let restored = draft.restore(known, sids);
         let mut change = draft.finish();
         if restored == 0 {
             return Ok(0);
         }
         change.texts.extend(texts.clone());
-        let swap = Swap { batch, purpose: None, change: &change };
-        if let Swapped::Done { .. } = ledger.swap_batch(swap).await? {
+        let swap = BatchUpdate { batch, purpose: None, change: &change };
+        if let CasOutcome::Done { .. } = ledger.update_batch(swap).await? {
             return Ok(restored);
         }
     }

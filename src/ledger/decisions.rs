@@ -4,9 +4,11 @@
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use super::batch_machine::BatchMachine;
 use super::batches::WINDOW;
-use super::draft::Draft;
-use super::{Batches, Campaigns, LedgerError, Listed, PlannedSoFar, Plans, Reporting, Swap, Swapped};
+use super::{
+    BatchUpdate, Batches, Campaigns, CasOutcome, LedgerError, ListEntry, PlannedSoFar, Plans, Reporting,
+};
 use crate::campaign::codes::is_unsent;
 use crate::campaign::{CampaignId, SkipReason};
 
@@ -46,9 +48,9 @@ impl Decision {
 /// Messages to send again become pending, and [`replays::due`](super::replays::due) returns their batches.
 pub async fn decide<L: Batches>(ledger: &L, id: &CampaignId, decision: Decision) -> Result<u64, LedgerError> {
     let listed = match decision {
-        Decision::Cancel | Decision::Expire | Decision::Doubt => Listed::Open,
-        _ if decision.is_of_unsent() => Listed::All,
-        _ => Listed::Failed,
+        Decision::Cancel | Decision::Expire | Decision::Doubt => ListEntry::Open,
+        _ if decision.is_of_unsent() => ListEntry::All,
+        _ => ListEntry::Failed,
     };
     let batches = ledger.listed(id, listed).await?;
     let decide = batches.into_iter().map(|number| decide_batch(ledger, id, number, &decision));
@@ -67,11 +69,11 @@ async fn decide_batch(
         let Some(stored) = ledger.load(id, &[number]).await?.pop().flatten() else { return Ok(0) };
         let known =
             if decision.is_of_unsent() { ledger.deliveries(id, &[number]).await?.pop() } else { None };
-        let mut draft = Draft::new(&stored.batch, stored.record, ledger.now());
+        let mut draft = BatchMachine::new(&stored.batch, stored.record, ledger.now());
         let decided = draft.decide(decision) + draft.retry_unsent(decision, &known.unwrap_or_default());
         let change = draft.finish();
-        let swap = Swap { batch: &stored.batch, purpose: None, change: &change };
-        if change.is_empty() || matches!(ledger.swap_batch(swap).await?, Swapped::Done { .. }) {
+        let swap = BatchUpdate { batch: &stored.batch, purpose: None, change: &change };
+        if change.is_empty() || matches!(ledger.update_batch(swap).await?, CasOutcome::Done { .. }) {
             return Ok(decided);
         }
     }

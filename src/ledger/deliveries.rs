@@ -1,7 +1,7 @@
 //! Delivery progress of a batch's messages, as delivery reports say. A ledger stores the bytes and the counters.
 //!
 //! It decides what a report changes; whether it proves that the provider accepted a message is decided here, too, and
-//! applied in `draft/reports.rs`.
+//! applied in `batch_machine/reports.rs`.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::change::Counter;
 use crate::campaign::codes::is_unsent;
-use crate::campaign::delivery::{Delivery, News, Progress, Reply, ReplyContent, STEPS, Times};
+use crate::campaign::delivery::{
+    Delivery, DeliveryUpdate, Progress, Reply, ReplyContent, STEPS, StageTimings,
+};
 use crate::campaign::{MessageState, Phone};
 
 /// A delivery report or a reply, for one message of a batch.
@@ -22,13 +24,13 @@ pub struct MessageReport {
     /// Time of the event, in milliseconds since 1970.
     pub at: i64,
     /// What happened.
-    pub news: News,
+    pub news: DeliveryUpdate,
 }
 
 impl MessageReport {
     /// Returns whether it is a reply.
     pub(super) fn is_answer(&self) -> bool {
-        matches!(self.news, News::Reply(_))
+        matches!(self.news, DeliveryUpdate::Reply(_))
     }
 }
 
@@ -115,7 +117,7 @@ impl Deliveries {
         postcard::to_stdvec(&kept).unwrap_or_default()
     }
 
-    pub(super) fn of(&self, message: u8) -> Option<&Progress> {
+    pub(super) fn for_message(&self, message: u8) -> Option<&Progress> {
         self.0.get(usize::from(message))
     }
 
@@ -130,7 +132,7 @@ impl Deliveries {
     /// Applies a report for a message that the provider accepted at `accepted_at` (0: unknown).
     ///
     /// Returns whether it changed anything.
-    pub(super) fn take(&mut self, report: &MessageReport, accepted_at: i64, changes: &mut Changes) -> bool {
+    pub(super) fn apply(&mut self, report: &MessageReport, accepted_at: i64, changes: &mut Changes) -> bool {
         let place = usize::from(report.message);
         if self.0.len() <= place {
             self.0.resize(place + 1, Progress::default());
@@ -138,14 +140,14 @@ impl Deliveries {
         let before = self.0[place].clone();
         let after = &mut self.0[place];
         match &report.news {
-            News::Delivery { state, code, text } => {
+            DeliveryUpdate::Delivery { state, code, text } => {
                 let code = code.as_deref().unwrap_or_default();
                 after.step(*state, report.at, code);
                 if *state == Delivery::Failed && !text.is_empty() {
                     changes.texts.entry(code.into()).or_insert_with(|| text.clone());
                 }
             }
-            News::Reply(_) => after.reply(report.at),
+            DeliveryUpdate::Reply(_) => after.reply(report.at),
         }
         changes.add(&before, accepted_at, -1);
         changes.add(after, accepted_at, 1);
@@ -165,9 +167,9 @@ impl Changes {
         if let Some(code) = progress.failure() {
             count(UNDELIVERED, code);
         }
-        for (step, took) in STEPS.iter().zip(progress.took(accepted_at)) {
+        for (step, took) in STEPS.iter().zip(progress.stage_times(accepted_at)) {
             if let Some(took) = took {
-                count(TOOK, &format!("{step}:{}", Times::bucket(took)));
+                count(TOOK, &format!("{step}:{}", StageTimings::bucket(took)));
             }
         }
         self.counters.retain(|_, by| *by != 0);
@@ -178,10 +180,9 @@ impl Changes {
 ///
 /// A failure proves nothing for a rejected message, because it may report the rejection. A failure as not sent on proves
 /// nothing for a pending message, because it is the reason why the message is sent again.
-pub(super) fn proves_taken(state: MessageState, attempts: u32, news: &News) -> bool {
-    let failed = matches!(news, News::Delivery { state: Delivery::Failed, .. });
-    let was_unsent =
-        matches!(news, News::Delivery { state: Delivery::Failed, code: Some(code), .. } if is_unsent(code));
+pub(super) fn proves_taken(state: MessageState, attempts: u32, news: &DeliveryUpdate) -> bool {
+    let failed = matches!(news, DeliveryUpdate::Delivery { state: Delivery::Failed, .. });
+    let was_unsent = matches!(news, DeliveryUpdate::Delivery { state: Delivery::Failed, code: Some(code), .. } if is_unsent(code));
     match state {
         MessageState::InDoubt | MessageState::Sending => true,
         MessageState::Pending => attempts > 0 && !was_unsent,
@@ -203,8 +204,8 @@ pub(super) fn counts(counter: impl Fn(&str, &str) -> u64) -> DeliveryCounts {
 }
 
 /// Returns the durations of each step from its counters `step:bucket`.
-pub(super) fn times<'w>(counters: impl Iterator<Item = (&'w str, u64)>) -> [Times; STEPS.len()] {
-    let mut times: [Times; STEPS.len()] = Default::default();
+pub(super) fn times<'w>(counters: impl Iterator<Item = (&'w str, u64)>) -> [StageTimings; STEPS.len()] {
+    let mut times: [StageTimings; STEPS.len()] = Default::default();
     for (word, count) in counters {
         let Some((step, bucket)) = word.split_once(':') else { continue };
         let step = STEPS.iter().position(|known| *known == step);
@@ -264,8 +265,10 @@ mod tests {
 
     fn report(message: u8, state: usize, at: i64) -> MessageReport {
         let news = match Delivery::ALL.get(state) {
-            Some(state) => News::Delivery { state: *state, code: Some("131026".into()), text: "why".into() },
-            None => News::Reply(Reply {
+            Some(state) => {
+                DeliveryUpdate::Delivery { state: *state, code: Some("131026".into()), text: "why".into() }
+            }
+            None => DeliveryUpdate::Reply(Reply {
                 id: "r".into(),
                 content: ReplyContent::Text("yes".into()),
                 details: BTreeMap::new(),
@@ -285,7 +288,7 @@ mod tests {
                 let mut changes = Changes::default();
                 // Storing and reading does not change it.
                 deliveries = Deliveries::read(&deliveries.bytes());
-                deliveries.take(&report(*message, *state, *at), 900, &mut changes);
+                deliveries.apply(&report(*message, *state, *at), 900, &mut changes);
                 for (counter, by) in changes.counters {
                     *counters.entry(counter).or_default() += by;
                 }
@@ -304,7 +307,7 @@ mod tests {
         let start = 1_790_000_000_000;
         for message in 0..100 {
             for (state, after) in [(0, 900), (2, 2_100), (3, 3_600_000)] {
-                deliveries.take(&report(message, state, start + after), start, &mut changes);
+                deliveries.apply(&report(message, state, start + after), start, &mut changes);
             }
         }
         assert!(deliveries.bytes().len() < 1_500, "{}", deliveries.bytes().len());

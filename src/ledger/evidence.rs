@@ -1,8 +1,8 @@
 //! Evidence: what delivery reports prove about messages, in any order and any number of times.
 
+use super::batch_machine::BatchMachine;
 use super::deliveries::{MessageReport, ReportEffect};
-use super::draft::Draft;
-use super::{Batches, LedgerError, Swap, Swapped};
+use super::{BatchUpdate, Batches, CasOutcome, LedgerError};
 use crate::campaign::CampaignId;
 
 /// Applies delivery reports to a batch. Returns the effect of each, `None` for a message that does not exist.
@@ -24,14 +24,14 @@ pub async fn apply_reports<L: Batches>(
             return Ok(vec![None; reports.len()]);
         };
         let before = before.into_iter().next().unwrap_or_default();
-        let mut draft = Draft::new(&stored.batch, stored.record, ledger.now());
+        let mut draft = BatchMachine::new(&stored.batch, stored.record, ledger.now());
         let mut effects = draft.report(&reports, &before)?;
         let change = draft.finish();
         if change.is_empty() {
             return Ok(effects);
         }
-        let swap = Swap { batch: &stored.batch, purpose: None, change: &change };
-        let Swapped::Done { responses, .. } = ledger.swap_batch(swap).await? else { continue };
+        let swap = BatchUpdate { batch: &stored.batch, purpose: None, change: &change };
+        let CasOutcome::Done { responses, .. } = ledger.update_batch(swap).await? else { continue };
         // A reply counts as new until it is published.
         let answers = effects.iter_mut().zip(&reports).filter(|(_, report)| report.is_answer());
         for (effect, is_news) in answers.filter_map(|(effect, _)| effect.as_mut()).zip(responses) {

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use super::redis::Redis;
 use super::{
-    Act, Batches, Breaker, Breakers, Campaign, CampaignDrafts, Ledger, LedgerError, Listed, Point, Sqlite,
-    Suppress, Suppression, SuppressionUpdate, claims, listing,
+    AuditEntry, Batches, Breaker, Breakers, Campaign, CampaignDrafts, Ledger, LedgerError, ListEntry, Point,
+    Sqlite, Suppress, Suppression, SuppressionUpdate, claims, listing,
 };
 use crate::campaign::{CampaignId, Phone};
 
@@ -37,7 +37,7 @@ pub(super) struct WholeCampaign {
     /// Skipped rows: row, recipient, reason, detail, time.
     pub(super) skipped: Vec<(u64, String, String, String, i64)>,
     pub(super) points: Vec<Point>,
-    pub(super) acts: Vec<Act>,
+    pub(super) acts: Vec<AuditEntry>,
     /// Recent messages: number, batch, position, time.
     pub(super) sent: Vec<(Phone, u32, u8, i64)>,
 }
@@ -131,7 +131,7 @@ pub async fn migrate(
             continue;
         }
         fleet.keep_whole(&whole, within(&whole.campaign.account)).await?;
-        let numbers = store.listed(id, Listed::All).await?;
+        let numbers = store.listed(id, ListEntry::All).await?;
         for some in numbers.chunks(TOGETHER) {
             fleet.keep_batches(id, store.whole_batches(id, some).await?).await?;
         }
@@ -141,7 +141,7 @@ pub async fn migrate(
     store.mark_as_moved().await?;
     for id in &campaigns {
         let whole = store.whole(id).await?;
-        let last = store.listed(id, Listed::All).await?.last().map_or(0, |last| last + 1);
+        let last = store.listed(id, ListEntry::All).await?.last().map_or(0, |last| last + 1);
         if !fleet.begin(&whole, last).await? {
             return Err(LedgerError::InFleet(id.to_string()));
         }

@@ -8,22 +8,22 @@
 //! [`Reporting`], [`SentMessages`], [`Audit`], [`Series`], [`CampaignDrafts`], [`Sessions`]; [`Ledger`] is all of them.
 //! A trait holds what a backend must store. What is decided is a function over the traits, once for all backends:
 //! `claims.rs`, `decisions.rs`, `evidence.rs`, `replays.rs`, `doubts.rs`, `transitions.rs`, `listing.rs`, `replies.rs`.
-//! The rules for a message are in `draft.rs`, on a batch's record as a value (`record.rs`); delivery progress is in
+//! The rules for a message are in `batch_machine.rs`, on a batch's record as a value (`record.rs`); delivery progress is in
 //! `deliveries.rs`. A backend stores bytes and replaces them by compare-and-swap. All backends pass one suite
 //! (`tests/it/ledger.rs`).
 
 mod any;
 mod audit;
+mod batch_machine;
 mod batches;
 mod breakers;
+mod campaign_drafts;
 mod campaigns;
 mod change;
 pub mod claims;
 pub mod decisions;
 mod deliveries;
 pub mod doubts;
-mod draft;
-mod drafts;
 mod error;
 pub mod evidence;
 pub mod listing;
@@ -31,7 +31,6 @@ mod memory;
 mod migration;
 mod notices;
 mod plans;
-mod rate;
 mod record;
 mod redis;
 pub mod replays;
@@ -42,6 +41,7 @@ mod series;
 mod sessions;
 mod sqlite;
 mod suppression;
+mod throughput;
 pub mod transitions;
 mod unmoved;
 mod writer;
@@ -54,28 +54,29 @@ use crate::campaign::CampaignId;
 
 pub use self::redis::{Redis, RetryPolicy};
 pub use any::AnyLedger;
-pub use audit::{Act, ActPage, Audit};
-pub use batches::{ABANDONED, Batches, Listed, Purpose, StoredBatch, Swap, Swapped};
+pub use audit::{Audit, AuditEntry, AuditPage};
+pub(crate) use batch_machine::decisions::EXPIRED;
+pub use batches::{ABANDONED, BatchUpdate, Batches, CasOutcome, ListEntry, ReadIntent, StoredBatch};
 pub use breakers::{Breaker, BreakerScope, Breakers, FIRST_PROBE, LAST_PROBE, OpenBreaker};
+pub use campaign_drafts::{CampaignDrafts, LARGEST_DRAFT, MOST_DRAFTS};
 pub use campaigns::{
-    Campaign, CampaignChanges, Campaigns, Counts, Gap, LEASE, Lease, NewCampaign, PRESENCE, StoredJob,
+    Campaign, CampaignChanges, Campaigns, Counts, LEASE, Lease, LostWrites, NewCampaign, PRESENCE, StoredJob,
 };
-pub use claims::{BatchWrite, Claim, Outcome, Recorded, Written};
+pub use claims::{BatchWrite, Claim, Outcome, RecordOutcome, WriteOutcome};
 pub use decisions::{Decision, skip_unplanned};
 pub use deliveries::{DeliveryCounts, MessageReport, ReportEffect, Response};
-pub(crate) use draft::decisions::EXPIRED;
-pub use drafts::{CampaignDrafts, LARGEST_DRAFT, MOST_DRAFTS};
 pub use error::LedgerError;
 pub use listing::{CampaignFilter, CampaignPage};
-pub use memory::{Clock, Memory};
+pub use memory::{ClockFn, Memory};
 pub use migration::{Moved, migrate};
 pub use notices::{Notices, StoredNotice};
 pub use plans::{Checkpoint, Plan, PlannedBatch, PlannedSoFar, Plans, SkippedRow};
 pub use record::BatchRecord;
 pub use replays::Replay;
-pub use replies::Answer;
+pub use replies::ReplyTarget;
 pub use report::{
-    Cursor, ReportLine, ReportPage, Reporting, ResponsePage, Texts, report_page, report_schema, response_page,
+    Cursor, OutcomeTexts, ReportLine, ReportPage, Reporting, ResponsePage, report_page, report_schema,
+    response_page,
 };
 pub use sent::SentMessages;
 pub use series::{MOST_POINTS, Point, Series};
@@ -89,7 +90,7 @@ pub use writer::BatchWriter;
 pub const CLOCK_SKEW: Duration = Duration::from_secs(2);
 
 /// The clock of a ledger.
-pub trait Store: Clone + Send + Sync + 'static {
+pub trait Clock: Clone + Send + Sync + 'static {
     /// Returns the ledger's time, in milliseconds since 1970.
     fn now(&self) -> i64;
 
@@ -149,7 +150,7 @@ pub trait Ledger:
     }
 
     /// Returns why no claims are granted, if they are not.
-    fn trouble(&self) -> Option<String> {
+    fn health_error(&self) -> Option<String> {
         None
     }
 

@@ -4,8 +4,8 @@
 
 use jiff::Timestamp;
 
-use super::{LedgerError, Store};
-use crate::campaign::notice::{KeptNotice, Notice, Noticed};
+use super::{Clock, LedgerError};
+use crate::campaign::notice::{KeptNotice, Notice, NoticeSubject};
 
 /// A notice that has not cleared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl StoredNotice {
 }
 
 /// The notices, shared by all workers. All writes are atomic and durable when they return.
-pub trait Notices: Store {
+pub trait Notices: Clock {
     /// Stores a notice and replaces the one of the same subject. A repeated notice keeps its time.
     fn store_notice(
         &self,
@@ -36,13 +36,13 @@ pub trait Notices: Store {
     fn clear_notice(
         &self,
         account: &str,
-        about: &Noticed,
+        about: &NoticeSubject,
     ) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
     /// Returns the notice of a subject, if there is one.
     fn notice(
         &self,
         account: &str,
-        about: &Noticed,
+        about: &NoticeSubject,
     ) -> impl Future<Output = Result<Option<StoredNotice>, LedgerError>> + Send;
 }

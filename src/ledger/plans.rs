@@ -4,7 +4,7 @@
 
 use roaring::RoaringBitmap;
 
-use super::{LedgerError, Store};
+use super::{Clock, LedgerError};
 use crate::campaign::{Batch, CampaignId, Phone, SkipReason};
 
 /// How far a campaign is planned. It is never ahead of what the queue has confirmed.
@@ -119,7 +119,7 @@ impl PlannedBatch {
 }
 
 /// The plans of campaigns. All writes are atomic and durable when they return.
-pub trait Plans: Store {
+pub trait Plans: Clock {
     /// Returns the plan of a campaign.
     fn plan(&self, id: &CampaignId) -> impl Future<Output = Result<Plan, LedgerError>> + Send;
 

@@ -1,6 +1,6 @@
 //! A batch's record: the state of each of its messages, in a few bytes per batch.
 //!
-//! It is a value: `draft.rs` decides how it changes, and a backend replaces its bytes by compare-and-swap. It does not
+//! It is a value: `batch_machine.rs` decides how it changes, and a backend replaces its bytes by compare-and-swap. It does not
 //! contain the recipients (`PlannedBatch`) or the SIDs, because no decision depends on them.
 
 use std::collections::BTreeSet;
@@ -163,7 +163,7 @@ impl BatchRecord {
     /// Returns a message's code: of a rejection, a skip reason or the cause of a doubt.
     ///
     /// Earlier versions wrote a digest of the doubt's text instead.
-    pub(super) fn word(&self, message: &Message) -> &str {
+    pub(super) fn code(&self, message: &Message) -> &str {
         let at = usize::from(message.word).checked_sub(1);
         at.and_then(|at| self.words.get(at)).map_or("", String::as_str)
     }
@@ -255,7 +255,7 @@ mod tests {
             }
             let read = BatchRecord::read(&record.bytes(), messages.len()).unwrap();
             for ((_, message), (expected, word)) in read.each().zip(&messages) {
-                prop_assert_eq!(read.word(message), *word);
+                prop_assert_eq!(read.code(message), *word);
                 prop_assert_eq!(Message { word: 0, ..*message }, *expected);
             }
             prop_assert_eq!((read.revision, read.replay), (revision, replay));
@@ -278,7 +278,7 @@ mod tests {
             if let Ok(read) = BatchRecord::read(&bytes, messages.len()) {
                 // A record that can be read can be used.
                 prop_assert_eq!(read.messages.len(), messages.len());
-                let _ = (read.claims(), read.bytes(), read.each().map(|(_, m)| read.word(m).len()).sum::<usize>());
+                let _ = (read.claims(), read.bytes(), read.each().map(|(_, m)| read.code(m).len()).sum::<usize>());
             }
         }
 

@@ -7,7 +7,7 @@ use crate::campaign::{CampaignId, MessageRef, MessageState, Phone};
 
 /// A reply, as far as it identifies a message.
 #[derive(Clone, Copy)]
-pub struct Answer<'a> {
+pub struct ReplyTarget<'a> {
     /// The sender of the reply.
     pub phone: Phone,
     /// SID of the message, if the reply quotes it.
@@ -24,7 +24,7 @@ pub async fn find_message<L: SentMessages, F: Future<Output = Result<bool, Ledge
     ledger: &L,
     account: &str,
     within: Duration,
-    answer: Answer<'_>,
+    answer: ReplyTarget<'_>,
     is_meant: impl Fn(CampaignId) -> F + Send + Sync,
 ) -> Result<Option<MessageRef>, LedgerError> {
     let since = ledger.now().saturating_sub(i64::try_from(within.as_millis()).unwrap_or(i64::MAX));

@@ -163,7 +163,7 @@ pub struct ResponsePage {
 }
 
 /// Texts of a campaign, by kind and code.
-pub type Texts = BTreeMap<(String, String), String>;
+pub type OutcomeTexts = BTreeMap<(String, String), String>;
 
 /// What a backend stores of a campaign's rows besides their records.
 pub trait Reporting: Batches {
@@ -188,7 +188,7 @@ pub trait Reporting: Batches {
     ) -> impl Future<Output = Result<Vec<Option<String>>, LedgerError>> + Send;
 
     /// Returns the texts of a campaign, by kind and code.
-    fn texts(&self, id: &CampaignId) -> impl Future<Output = Result<Texts, LedgerError>> + Send;
+    fn texts(&self, id: &CampaignId) -> impl Future<Output = Result<OutcomeTexts, LedgerError>> + Send;
 
     /// Returns rows that were skipped by the plan: from a position in their order up to a row of the audience.
     fn skipped(
@@ -278,12 +278,12 @@ pub(super) fn batch_lines(
     stored: &StoredBatch,
     sids: &BTreeMap<u8, String>,
     deliveries: &Deliveries,
-    texts: &Texts,
+    texts: &OutcomeTexts,
 ) -> Vec<ReportLine> {
     let StoredBatch { batch, record } = stored;
     let text = |kind: &str, word: &str| texts.get(&(kind.to_owned(), word.to_owned())).cloned();
     let line = |((place, message), (row, phone)): ((u8, &Message), &(u64, Phone))| {
-        let (state, word) = (message.state, record.word(message));
+        let (state, word) = (message.state, record.code(message));
         let coded = matches!(state, MessageState::Rejected | MessageState::Skipped);
         // If the text of a doubt is not stored, it is made from the code, unless an earlier version wrote a digest.
         let cause = || DoubtCause::from_code(word).filter(|_| state == MessageState::InDoubt);
@@ -302,7 +302,7 @@ pub(super) fn batch_lines(
             updated_at: (message.at > 0).then(|| Timestamp::from_millisecond(message.at).unwrap_or_default()),
             request_id: None,
         };
-        if let Some(progress) = deliveries.of(place) {
+        if let Some(progress) = deliveries.for_message(place) {
             line.deliver(progress, |code| text(UNDELIVERED, code));
         }
         line
@@ -320,8 +320,8 @@ mod tests {
     use crate::ledger::change::Change;
     use crate::ledger::record::BatchRecord;
     use crate::ledger::{
-        Access, Decision, Ledger, Memory, NewCampaign, Outcome, PlannedBatch, Purpose, Recorded, Sqlite,
-        Swap, Swapped, claims, decisions, doubts, transitions,
+        Access, BatchUpdate, CasOutcome, Decision, Ledger, Memory, NewCampaign, Outcome, PlannedBatch,
+        ReadIntent, RecordOutcome, Sqlite, claims, decisions, doubts, transitions,
     };
 
     /// Digest and text of a doubt, as earlier versions wrote them.
@@ -375,15 +375,15 @@ mod tests {
             ..Change::default()
         };
         let swapped =
-            ledger.swap_batch(Swap { batch: &batch, purpose: None, change: &change }).await.unwrap();
-        assert!(matches!(swapped, Swapped::Done { .. }), "{swapped:?}");
+            ledger.update_batch(BatchUpdate { batch: &batch, purpose: None, change: &change }).await.unwrap();
+        assert!(matches!(swapped, CasOutcome::Done { .. }), "{swapped:?}");
     }
 
     async fn digests_of_earlier_versions_are_shown_beside_codes(ledger: &impl Ledger) {
         kept_by_an_earlier_version(ledger).await;
-        let claim = claims::claim(ledger, batch(), vec![1, 2], Purpose::Send).await.unwrap();
+        let claim = claims::claim(ledger, batch(), vec![1, 2], ReadIntent::Send).await.unwrap();
         let doubt = |cause: DoubtCause| Outcome::InDoubt(cause.into());
-        let outcomes: Vec<Recorded> = vec![
+        let outcomes: Vec<RecordOutcome> = vec![
             (1, doubt(DoubtCause::ConnectionLost)).into(),
             (2, doubt(DoubtCause::HttpStatus(502))).into(),
         ];
@@ -423,7 +423,7 @@ mod tests {
         record.set(1, in_state(MessageState::InDoubt), EARLIER.0);
         record.set(2, in_state(MessageState::Rejected), "http_502");
         let stored = StoredBatch { batch, record };
-        let lines = batch_lines(&stored, &BTreeMap::new(), &Deliveries::default(), &Texts::new());
+        let lines = batch_lines(&stored, &BTreeMap::new(), &Deliveries::default(), &OutcomeTexts::new());
         let details: Vec<_> = lines.iter().map(|line| line.detail.as_deref()).collect();
         assert_eq!(details, [Some("HTTP 502"), None, None]);
     }

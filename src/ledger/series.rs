@@ -3,7 +3,7 @@
 //! The worker that leads the campaign writes them, about one per second at first. The interval grows with the campaign's
 //! duration, so that a day needs hardly more points than a minute. Nothing is decided on them.
 
-use super::{Counts, LedgerError, Store};
+use super::{Clock, Counts, LedgerError};
 use crate::campaign::CampaignId;
 
 /// Maximum number of points of a campaign.
@@ -72,7 +72,7 @@ fn step(known: &[Point], new: Point, is_last: bool) -> Step {
 }
 
 /// The points of campaigns.
-pub trait Series: Store {
+pub trait Series: Clock {
     /// Returns all points of a campaign, in order.
     fn points(&self, id: &CampaignId) -> impl Future<Output = Result<Vec<Point>, LedgerError>> + Send;
 

@@ -2,10 +2,10 @@
 //!
 //! Other sessions are not stored: they are signed cookies.
 
-use super::{LedgerError, Store};
+use super::{Clock, LedgerError};
 
 /// Ended sessions, by digest.
-pub trait Sessions: Store {
+pub trait Sessions: Clock {
     /// Ends a session, and stores that until `ends`, when it would have expired, in milliseconds since 1970.
     fn end_session(&self, digest: &str, ends: i64) -> impl Future<Output = Result<(), LedgerError>> + Send;
 

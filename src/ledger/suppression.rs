@@ -4,7 +4,7 @@
 
 use roaring::RoaringTreemap;
 
-use super::{LedgerError, Store};
+use super::{Clock, LedgerError};
 use crate::campaign::{Phone, counted};
 
 /// Whether numbers are added to the list or removed from it.
@@ -124,10 +124,10 @@ impl Suppressed {
 }
 
 /// Number of single changes stored. A worker that is further behind reads the whole list.
-pub(super) const REMEMBERED: usize = 10_000;
+pub(super) const MAX_CHANGES: usize = 10_000;
 
 /// The list, shared by all workers. All writes are atomic and durable when they return.
-pub trait Suppression: Store {
+pub trait Suppression: Clock {
     /// Changes the list. Returns the number of numbers that changed.
     ///
     /// With `source` it stores who added the numbers.

@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 
-use super::campaigns::Admits;
+use super::campaigns::ClaimAdmission;
 use super::{Breaker, Campaign, Campaigns, Counts, LedgerError};
 use crate::campaign::job::StopWhen;
 use crate::campaign::{CampaignId, CampaignState, Reason};
@@ -45,8 +45,8 @@ impl Campaign {
     }
 
     /// Returns which claims the campaign admits.
-    pub(super) fn admits(&self) -> Admits {
-        Admits::of(self.state, self.suspended_by.is_some())
+    pub(super) fn admits(&self) -> ClaimAdmission {
+        ClaimAdmission::for_state(self.state, self.suspended_by.is_some())
     }
 }
 

@@ -5,7 +5,10 @@
 //! between them. The record is known after each write, so the next needs no read. The writer decides nothing.
 
 use super::claims;
-use super::{BatchRecord, BatchWrite, Batches, Claim, LedgerError, PlannedBatch, Purpose, Recorded, Written};
+use super::{
+    BatchRecord, BatchWrite, Batches, Claim, LedgerError, PlannedBatch, ReadIntent, RecordOutcome,
+    WriteOutcome,
+};
 use crate::campaign::MessageState;
 use crate::micro_batch::MicroBatch;
 
@@ -14,7 +17,7 @@ pub struct BatchWriter<L> {
     ledger: L,
     batch: PlannedBatch,
     /// The writes that wait, and the record, where it is known; locked while it is written.
-    writes: MicroBatch<Option<BatchRecord>, BatchWrite, Result<Written, LedgerError>>,
+    writes: MicroBatch<Option<BatchRecord>, BatchWrite, Result<WriteOutcome, LedgerError>>,
 }
 
 impl<L: Batches> BatchWriter<L> {
@@ -28,11 +31,11 @@ impl<L: Batches> BatchWriter<L> {
     /// # Errors
     ///
     /// As [`claims::claim`].
-    pub async fn claim(&self, messages: Vec<u8>, purpose: Purpose) -> Result<Claim, LedgerError> {
+    pub async fn claim(&self, messages: Vec<u8>, purpose: ReadIntent) -> Result<Claim, LedgerError> {
         let token = self.ledger.token();
         match self.write(BatchWrite::Claim { token, messages, purpose }).await? {
-            Written::Claimed(claim) => Ok(claim),
-            Written::Recorded(_) => Ok(Claim::default()),
+            WriteOutcome::Claimed(claim) => Ok(claim),
+            WriteOutcome::Recorded(_) => Ok(Claim::default()),
         }
     }
 
@@ -41,7 +44,7 @@ impl<L: Batches> BatchWriter<L> {
     /// # Errors
     ///
     /// As [`claims::record`].
-    pub async fn record(&self, token: u64, outcomes: Vec<Recorded>) -> Result<u64, LedgerError> {
+    pub async fn record(&self, token: u64, outcomes: Vec<RecordOutcome>) -> Result<u64, LedgerError> {
         self.record_answer(token, outcomes, None).await
     }
 
@@ -53,12 +56,12 @@ impl<L: Batches> BatchWriter<L> {
     pub async fn record_answer(
         &self,
         token: u64,
-        outcomes: Vec<Recorded>,
+        outcomes: Vec<RecordOutcome>,
         request: Option<String>,
     ) -> Result<u64, LedgerError> {
         match self.write(BatchWrite::Record { token, outcomes, request }).await? {
-            Written::Recorded(open) => Ok(open),
-            Written::Claimed(_) => Ok(0),
+            WriteOutcome::Recorded(open) => Ok(open),
+            WriteOutcome::Claimed(_) => Ok(0),
         }
     }
 
@@ -72,8 +75,8 @@ impl<L: Batches> BatchWriter<L> {
     pub async fn doubt(&self, messages: Vec<u8>) -> Result<(Vec<u8>, u64), LedgerError> {
         let write = BatchWrite::Doubt { messages: messages.clone() };
         let open = match self.write(write).await? {
-            Written::Recorded(open) => open,
-            Written::Claimed(_) => 0,
+            WriteOutcome::Recorded(open) => open,
+            WriteOutcome::Claimed(_) => 0,
         };
         Ok((self.pending(messages).await?, open))
     }
@@ -95,13 +98,13 @@ impl<L: Batches> BatchWriter<L> {
         Ok(messages.into_iter().filter(is_pending).collect())
     }
 
-    async fn write(&self, write: BatchWrite) -> Result<Written, LedgerError> {
+    async fn write(&self, write: BatchWrite) -> Result<WriteOutcome, LedgerError> {
         let all = |waiting: &mut dyn Iterator<Item = &BatchWrite>| waiting.count();
         let write_all = |mut known: Option<BatchRecord>, mut writes: Vec<BatchWrite>| async move {
             share_token(&mut writes);
             let written = match claims::write(&self.ledger, &self.batch, &mut known, &writes).await {
                 Ok(written) => written.into_iter().map(Ok).collect(),
-                Err(fault) => vec![Err(fault); writes.len()],
+                Err(error) => vec![Err(error); writes.len()],
             };
             (known, written)
         };

@@ -9,9 +9,10 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::process::Buckets;
-use super::shared::{self, Asker};
+use super::shared::{self, ReservationBatcher};
 use super::{
-    Admission, Asked, CampaignLimits, Concurrency, EARLIER, LONGEST_WAIT, Line, Rates, SENDERS, STEP, Wanted,
+    Admission, CampaignLimits, Concurrency, EARLIER, LONGEST_WAIT, Line, Rates, Reservation, SENDERS, STEP,
+    Wanted,
 };
 use crate::campaign::Phone;
 use crate::redis_client::{RedisClient, RedisClientError};
@@ -97,9 +98,9 @@ impl AccountLimits {
     /// how long ago.
     ///
     /// Shared buckets have them already.
-    pub fn remember(&self, recipients: Vec<(Phone, Duration)>) {
+    pub fn cache(&self, recipients: Vec<(Phone, Duration)>) {
         if let Backend::Process(buckets) = &self.buckets {
-            buckets.remember(recipients);
+            buckets.cache(recipients);
         }
     }
 
@@ -110,7 +111,7 @@ impl AccountLimits {
     /// # Errors
     ///
     /// When Redis refuses. While Redis is unreachable, this waits.
-    pub async fn take(
+    pub async fn acquire(
         &self,
         campaign: &CampaignLimits,
         from: Phone,
@@ -131,7 +132,7 @@ impl AccountLimits {
             }
             if place.is_none() {
                 // Never closed, so a permit becomes free eventually.
-                place = Some(match self.concurrency.slot().await {
+                place = Some(match self.concurrency.permit().await {
                     Some(place) => place,
                     None => return Ok(Admission::Deferred(STEP)),
                 });
@@ -142,21 +143,21 @@ impl AccountLimits {
             let wanted = Wanted { rates: *changes.borrow_and_update(), campaign, from, recipients };
             let asked = self.ask(wanted, has_room).await?;
             let (wait, line) = match (asked, place.take()) {
-                (Asked::At(due, _), Some(granted)) => {
+                (Reservation::At(due, _), Some(granted)) => {
                     // Other senders of the account need not wait until then; those of the number are due later anyway.
                     drop(in_account.take());
                     wait_exactly(due).await;
                     return Ok(Admission::Granted(granted));
                 }
-                (Asked::Full(wait), _) => return Ok(Admission::Deferred(wait)),
-                (Asked::OneByOne, _) => return Ok(Admission::OneByOne),
-                (Asked::Only(some), _) => return Ok(Admission::Only(some)),
-                (Asked::Later(wait, line), kept) => {
+                (Reservation::Full(wait), _) => return Ok(Admission::Deferred(wait)),
+                (Reservation::OneByOne, _) => return Ok(Admission::OneByOne),
+                (Reservation::Only(some), _) => return Ok(Admission::Only(some)),
+                (Reservation::Later(wait, line), kept) => {
                     // A wait for the whole account keeps all locks, and so the order of the senders.
                     place = kept.filter(|_| line == Line::Account);
                     (wait, line)
                 }
-                (Asked::At(..), None) => continue,
+                (Reservation::At(..), None) => continue,
             };
             // In a single process a wait of any length ends as soon as a limit is raised.
             if wait > LONGEST_WAIT && matches!(self.buckets, Backend::Shared(_)) {
@@ -180,16 +181,20 @@ impl AccountLimits {
     }
 
     /// Asks the buckets for tokens, alone or together with others of the campaign.
-    async fn ask(&self, wanted: Wanted<'_>, together: bool) -> Result<Asked, RedisClientError> {
+    async fn ask(&self, wanted: Wanted<'_>, together: bool) -> Result<Reservation, RedisClientError> {
         let asked = match &self.buckets {
             Backend::Process(buckets) => buckets.ask(&wanted),
             Backend::Shared(server) => {
-                let asker =
-                    Asker { server, account: &self.name, wanted, concurrency: self.concurrency.limit() };
+                let asker = ReservationBatcher {
+                    server,
+                    account: &self.name,
+                    wanted,
+                    concurrency: self.concurrency.limit(),
+                };
                 if together { asker.ask_together().await? } else { asker.ask().await? }
             }
         };
-        self.has_room.store(matches!(asked, Asked::At(_, true)), Ordering::Relaxed);
+        self.has_room.store(matches!(asked, Reservation::At(_, true)), Ordering::Relaxed);
         Ok(asked)
     }
 

@@ -95,7 +95,7 @@ impl Bucket {
     }
 
     /// Takes tokens at a time at which it has them.
-    pub(super) fn take(&self, count: u32, at: u64) {
+    pub(super) fn consume(&self, count: u32, at: u64) {
         self.check(count, at, true);
     }
 
@@ -136,7 +136,7 @@ mod tests {
     fn a_query_takes_no_tokens() {
         let bucket = Bucket::new(rate("10/s"), 1.0).unwrap();
         assert_eq!([bucket.due(10, 0), bucket.due(10, 0)], [0, 0]);
-        bucket.take(10, 0);
+        bucket.consume(10, 0);
         assert_eq!([bucket.due(1, 0), bucket.due(10, 0)], [SECOND / 10, SECOND]);
         assert!(!bucket.is_full(SECOND - 1) && bucket.is_full(SECOND));
     }
@@ -144,11 +144,11 @@ mod tests {
     #[test]
     fn a_change_of_rate_keeps_the_tokens_and_adds_none() {
         let mut bucket = Bucket::new(rate("80/s"), 1.0).unwrap();
-        bucket.take(60, 0);
+        bucket.consume(60, 0);
         // Twenty are left, of which a burst of ten holds ten.
         bucket.change(rate("10/s"), 1.0, 0);
         assert_eq!([bucket.due(10, 0), bucket.burst().into()], [0, 10]);
-        bucket.take(10, 0);
+        bucket.consume(10, 0);
         bucket.change(rate("80/s"), 1.0, 0);
         assert_eq!(bucket.due(1, 0), SECOND / 80);
         // Half the rate, and then all of it again.

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 /// Maximum of an adaptive limit: with most providers each request in flight needs a connection.
-const MOST: usize = 512;
+const MAX_CONCURRENCY: usize = 512;
 /// Shortest period that is evaluated: fewer answers say nothing.
 const WINDOW: Duration = Duration::from_millis(50);
 /// Period of the lowest latency. It is discarded after one or two of these, as a provider may have become slower.
@@ -57,7 +57,7 @@ impl Concurrency {
     }
 
     /// Creates an adaptive limit with a minimum.
-    pub fn found_from(least: usize) -> Self {
+    pub fn adaptive(least: usize) -> Self {
         Self { answers: Mutex::new(Some(Answers::new(least))), ..Self::fixed(least) }
     }
 
@@ -103,11 +103,11 @@ impl Concurrency {
 
     /// Returns the highest value that the limit may reach.
     pub fn most(&self) -> usize {
-        if self.is_fixed() { self.limit() } else { MOST.max(self.limit()) }
+        if self.is_fixed() { self.limit() } else { MAX_CONCURRENCY.max(self.limit()) }
     }
 
     /// Waits for a permit. `None` is never returned, as the semaphore is never closed.
-    pub(super) async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
         if let Ok(slot) = self.slots.clone().try_acquire_owned() {
             return Some(slot);
         }
@@ -171,7 +171,7 @@ impl Answers {
         if has_failed || median > best * 2 + NOISE * 2 {
             limit.min(self.least.max(limit * 3 / 4))
         } else if was_short && median <= best * 3 / 2 + NOISE {
-            limit.max((limit + limit.div_ceil(2)).min(MOST))
+            limit.max((limit + limit.div_ceil(2)).min(MAX_CONCURRENCY))
         } else {
             limit
         }
@@ -203,7 +203,7 @@ mod tests {
     #[tokio::test]
     async fn a_lowered_limit_holds_before_another_sender_gets_a_permit() {
         let limit = Concurrency::fixed(3);
-        let held = [limit.slot().await, limit.slot().await];
+        let held = [limit.permit().await, limit.permit().await];
         limit.change(Some(1), 8);
         assert_eq!((limit.limit(), limit.is_fixed()), (1, true));
         let next = tokio::spawn({
@@ -224,15 +224,15 @@ mod tests {
         assert_eq!((limit.limit(), limit.slots.available_permits()), (4, 3));
         limit.change(None, 8);
         assert!(!limit.is_fixed());
-        assert_eq!((limit.limit(), limit.most()), (4, MOST));
+        assert_eq!((limit.limit(), limit.most()), (4, MAX_CONCURRENCY));
     }
 
     #[test]
     fn it_grows_while_latency_stays_low_and_senders_wait_for_permits() {
-        let found = Concurrency::found_from(8);
+        let found = Concurrency::adaptive(8);
         assert_eq!(after(&found, 3, |_| (FAST, true)), 27);
-        assert_eq!(after(&found, 30, |_| (FAST, true)), MOST);
-        let idle = Concurrency::found_from(8);
+        assert_eq!(after(&found, 30, |_| (FAST, true)), MAX_CONCURRENCY);
+        let idle = Concurrency::adaptive(8);
         for _ in 0..1000 {
             idle.answered(FAST, true);
         }
@@ -244,25 +244,25 @@ mod tests {
     #[test]
     fn it_stops_growing_where_more_requests_in_flight_only_raise_latency() {
         // A provider that handles 40 requests at a time, each for 150 ms.
-        let found = Concurrency::found_from(8);
+        let found = Concurrency::adaptive(8);
         let limit = after(&found, 50, |limit| (FAST * limit.max(40) as u32 / 40, true));
         assert!((40..=80).contains(&limit), "{limit}");
     }
 
     #[test]
     fn failures_reduce_it_to_its_minimum() {
-        let found = Concurrency::found_from(8);
-        assert_eq!(after(&found, 30, |_| (FAST, true)), MOST);
+        let found = Concurrency::adaptive(8);
+        assert_eq!(after(&found, 30, |_| (FAST, true)), MAX_CONCURRENCY);
         assert_eq!(after(&found, 30, |_| (FAST, false)), 8);
     }
 
     #[tokio::test]
     async fn permits_in_use_are_removed_when_they_are_released() {
-        let found = Concurrency::found_from(2);
+        let found = Concurrency::adaptive(2);
         assert_eq!(after(&found, 3, |_| (FAST, true)), 8);
         let mut held = Vec::new();
         for _ in 0..8 {
-            held.push(found.slot().await);
+            held.push(found.permit().await);
         }
         assert_eq!(after(&found, 5, |_| (FAST * 10, true)), 8);
         held.clear();

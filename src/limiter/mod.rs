@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use crate::campaign::{BATCH_LIMIT, CampaignId, Phone, Rate};
 pub use account::AccountLimits;
 pub use concurrency::Concurrency;
-use shared::Gathered;
+use shared::PendingReservations;
 
 /// Longest wait inside the limiter. A longer one is returned to the sender, so that it does not hold its batch.
 pub const LONGEST_WAIT: Duration = Duration::from_mins(1);
@@ -41,11 +41,11 @@ const LEAST_SHARE: f64 = 0.1;
 /// Period over which the messages of a throttled flow are counted.
 const HOUR: Duration = Duration::from_hours(1);
 /// Messages an hour that `WhatsApp` allows a throttled flow (document 004).
-const THROTTLED: u32 = 10;
+const THROTTLED_PER_HOUR: u32 = 10;
 /// Doublings of that limit, after which it exceeds the limit of a sender number.
 const DOUBLINGS: u32 = 15;
 /// Time for which a throttled flow is kept after its last message.
-const REMEMBERED: Duration = Duration::from_hours(7 * 24);
+const THROTTLE_RETENTION: Duration = Duration::from_hours(7 * 24);
 /// Interval after which a slowed account gets back a tenth of its rate.
 const STEP: Duration = Duration::from_secs(10);
 
@@ -80,7 +80,7 @@ pub struct CampaignLimits {
     turn: Mutex<()>,
     /// Keys of its shared buckets, once known, and the requests that ask for their tokens together.
     keys: OnceLock<[String; 6]>,
-    gathered: Gathered,
+    gathered: PendingReservations,
 }
 
 /// Answer to a sender.
@@ -107,7 +107,7 @@ struct Wanted<'w> {
 
 /// Answer of the buckets.
 #[derive(Clone)]
-enum Asked {
+enum Reservation {
     /// The tokens are taken, and the send is due at this time. The flag says whether the buckets also have room for as many
     /// more requests as the worker has in flight.
     At(Instant, bool),
@@ -144,7 +144,7 @@ impl CampaignLimits {
             rate: messages,
             turn: Mutex::default(),
             keys: OnceLock::new(),
-            gathered: Gathered::default(),
+            gathered: PendingReservations::default(),
         }
     }
 }
@@ -153,7 +153,7 @@ impl CampaignLimits {
 ///
 /// `None` means that it is no longer limited.
 fn throttled(doublings: u32) -> Option<u32> {
-    (doublings < DOUBLINGS).then(|| THROTTLED << doublings)
+    (doublings < DOUBLINGS).then(|| THROTTLED_PER_HOUR << doublings)
 }
 
 /// Returns an account's share of its rate some time after it was slowed to `share`.

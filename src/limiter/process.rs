@@ -7,7 +7,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::bucket::Bucket;
-use super::{Asked, EARLIER, HOUR, Line, Rates, SENDERS, Wanted, slowed, throttled};
+use super::{EARLIER, HOUR, Line, Rates, Reservation, SENDERS, Wanted, slowed, throttled};
 use crate::campaign::{CampaignId, Phone, Rate};
 
 /// Number of campaigns from which full buckets are removed.
@@ -95,7 +95,7 @@ impl Buckets {
     /// Takes the tokens of a request from all of its buckets, or from none.
     ///
     /// They are taken for the time at which all buckets have them.
-    pub(super) fn ask(&self, wanted: &Wanted<'_>) -> Asked {
+    pub(super) fn ask(&self, wanted: &Wanted<'_>) -> Reservation {
         let Wanted { rates, campaign, from, recipients } = *wanted;
         let mut inner = self.inner();
         let inner = &mut *inner;
@@ -120,11 +120,11 @@ impl Buckets {
         let own = inner.campaigns.get(&campaign.id).filter(|_| campaign.rate.is_some());
         let flow = campaign.flow.as_deref().and_then(|flow| of_flow(&mut inner.flows, flow));
         if flow.is_some() && count > 1 {
-            return Asked::OneByOne;
+            return Reservation::OneByOne;
         }
         let bursts = [messages, own].into_iter().flatten().map(Bucket::burst);
         if let Some(burst) = bursts.min().filter(|burst| *burst < count) {
-            return Asked::Only((0..burst as usize).collect());
+            return Reservation::Only((0..burst as usize).collect());
         }
 
         let paused = inner.paused_until.map_or(now, |until| self.since_begun(until).max(now));
@@ -140,23 +140,23 @@ impl Buckets {
                 () if of_sender == due => Line::Sender,
                 () => Line::Campaign,
             };
-            return Asked::Later(wait, line);
+            return Reservation::Later(wait, line);
         }
         if let Some(rate) = rates.recipients
-            && let Some(cut) = inner.recipients.take(rate, recipients, instant + wait)
+            && let Some(cut) = inner.recipients.reserve(rate, recipients, instant + wait)
         {
             return cut;
         }
         for (bucket, count) in [(requests, 1), (messages, count), (own, count)] {
             if let Some(bucket) = bucket {
-                bucket.take(count, due);
+                bucket.consume(count, due);
             }
         }
         if let Some(flow) = flow {
-            flow.bucket.take(1, due);
+            flow.bucket.consume(1, due);
             flow.count = flow.count.saturating_add(1);
         }
-        Asked::At(instant + wait, false)
+        Reservation::At(instant + wait, false)
     }
 
     /// Changes the rates of the existing buckets.
@@ -202,7 +202,7 @@ impl Buckets {
     }
 
     /// Restores recipients, and how long ago each was messaged.
-    pub(super) fn remember(&self, recipients: Vec<(Phone, Duration)>) {
+    pub(super) fn cache(&self, recipients: Vec<(Phone, Duration)>) {
         let (mut inner, now) = (self.inner(), Instant::now());
         let known = &mut inner.recipients;
         for (phone, ago) in recipients {
@@ -256,7 +256,7 @@ impl Recipients {
     /// Records that all recipients are messaged at a time.
     ///
     /// If the limit does not allow all of them, records none and returns which fit.
-    fn take(&mut self, rate: Rate, recipients: &[Phone], at: Instant) -> Option<Asked> {
+    fn reserve(&mut self, rate: Rate, recipients: &[Phone], at: Instant) -> Option<Reservation> {
         let span = rate.per();
         while let Some((then, phone)) = self.order.front().copied() {
             if self.last.get(&phone) == Some(&then) {
@@ -284,10 +284,10 @@ impl Recipients {
             let leaves = self.order.iter().filter(fresh).nth(known.saturating_sub(limit));
             let room_at = leaves.map_or(at, |(then, _)| *then) + span;
             let wait = room_at.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
-            return Some(Asked::Full(wait));
+            return Some(Reservation::Full(wait));
         }
         if fits.len() < recipients.len() {
-            return Some(Asked::Only(fits));
+            return Some(Reservation::Only(fits));
         }
         for phone in recipients {
             self.last.insert(*phone, at);

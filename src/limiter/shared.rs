@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Asked, DOUBLINGS, EARLIER, HOUR, LEAST_SHARE, Line, REMEMBERED, STEP, THROTTLED, Wanted};
+use super::{
+    DOUBLINGS, EARLIER, HOUR, LEAST_SHARE, Line, Reservation, STEP, THROTTLE_RETENTION, THROTTLED_PER_HOUR,
+    Wanted,
+};
 use crate::campaign::Rate;
 use crate::micro_batch::MicroBatch;
 use crate::redis_client::{Arg, RedisClient, RedisClientError, Script};
@@ -20,27 +23,27 @@ static THROTTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("t
 static SLOW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("slow.lua")));
 
 /// Requests of a campaign that ask for their tokens together, each as its count of messages.
-pub(super) type Gathered = MicroBatch<(), usize, Result<Asked, RedisClientError>>;
+pub(super) type PendingReservations = MicroBatch<(), usize, Result<Reservation, RedisClientError>>;
 
 /// Send that asks for its tokens.
 #[derive(Clone, Copy)]
-pub(super) struct Asker<'a> {
+pub(super) struct ReservationBatcher<'a> {
     pub(super) server: &'a RedisClient,
     pub(super) account: &'a str,
     pub(super) wanted: Wanted<'a>,
     pub(super) concurrency: usize,
 }
 
-impl Asker<'_> {
+impl ReservationBatcher<'_> {
     /// Takes the tokens of a request from all buckets of its account and campaign.
-    pub(super) async fn ask(&self) -> Result<Asked, RedisClientError> {
+    pub(super) async fn ask(&self) -> Result<Reservation, RedisClientError> {
         self.ask_for(1, self.wanted.recipients.len()).await
     }
 
     /// Takes them together with other requests of the campaign.
     ///
     /// Where recipients are limited, each request asks separately.
-    pub(super) async fn ask_together(&self) -> Result<Asked, RedisClientError> {
+    pub(super) async fn ask_together(&self) -> Result<Reservation, RedisClientError> {
         let Wanted { rates, campaign, recipients, .. } = self.wanted;
         if rates.recipients.is_some() {
             return self.ask().await;
@@ -67,7 +70,7 @@ impl Asker<'_> {
         }
     }
 
-    async fn ask_for(&self, requests: usize, messages: usize) -> Result<Asked, RedisClientError> {
+    async fn ask_for(&self, requests: usize, messages: usize) -> Result<Reservation, RedisClientError> {
         let Self { server, account, concurrency, .. } = *self;
         let Wanted { rates, campaign, from, recipients } = self.wanted;
         // A campaign has one account and one sender number.
@@ -106,9 +109,9 @@ impl Asker<'_> {
             rates.recipients.map_or(0, |rate| rate.per().as_micros() as u64).into(),
         ];
         args.extend([Arg::from(campaign.flow.is_some()), (HOUR.as_micros() as u64).into()]);
-        args.extend([Arg::from(u64::from(THROTTLED)), u64::from(DOUBLINGS).into()]);
+        args.extend([Arg::from(u64::from(THROTTLED_PER_HOUR)), u64::from(DOUBLINGS).into()]);
         args.extend([Arg::from(concurrency as u64), Arg::from(requests as u64)]);
-        args.push(Arg::from(REMEMBERED.as_millis() as u64));
+        args.push(Arg::from(THROTTLE_RETENTION.as_millis() as u64));
         args.extend(numbers.iter().map(Arg::from));
         let answer: Vec<u64> = server.run(&RESERVE, keys, &args).await?;
         let [kind, wait, what, back, some @ ..] = answer.as_slice() else {
@@ -120,11 +123,14 @@ impl Asker<'_> {
         }
         let wait = Duration::from_micros(*wait);
         Ok(match kind {
-            1 => Asked::At(Instant::now() + wait, *what == 1),
-            2 => Asked::OneByOne,
-            3 => Asked::Only(some.iter().map(|place| *place as usize).collect()),
-            4 => Asked::Full(wait),
-            _ => Asked::Later(wait, [Line::Campaign, Line::Sender, Line::Account][(*what as usize).min(2)]),
+            1 => Reservation::At(Instant::now() + wait, *what == 1),
+            2 => Reservation::OneByOne,
+            3 => Reservation::Only(some.iter().map(|place| *place as usize).collect()),
+            4 => Reservation::Full(wait),
+            _ => Reservation::Later(
+                wait,
+                [Line::Campaign, Line::Sender, Line::Account][(*what as usize).min(2)],
+            ),
         })
     }
 }
@@ -142,7 +148,7 @@ pub(super) async fn throttle(
     account: &str,
     flow: &str,
 ) -> Result<bool, RedisClientError> {
-    let args = [Arg::from(REMEMBERED.as_millis() as u64)];
+    let args = [Arg::from(THROTTLE_RETENTION.as_millis() as u64)];
     let is_new: u64 = server.run(&THROTTLE, &[flow_key(account, flow)], &args).await?;
     Ok(is_new == 1)
 }

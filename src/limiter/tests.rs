@@ -22,7 +22,7 @@ fn campaign(messages: Option<Rate>) -> CampaignLimits {
 }
 
 async fn take(limits: &AccountLimits, campaign: &CampaignLimits, count: usize) {
-    let turn = limits.take(campaign, phones(1)[0], &phones(count)).await.unwrap();
+    let turn = limits.acquire(campaign, phones(1)[0], &phones(count)).await.unwrap();
     assert!(matches!(turn, Admission::Granted(_)));
 }
 
@@ -133,7 +133,7 @@ async fn a_campaign_has_a_limit_of_its_own() {
 #[tokio::test]
 async fn more_than_the_burst_is_cut_to_it() {
     let limits = account(None, rate("1000/s,burst=10"));
-    let cut = limits.take(&campaign(None), phones(1)[0], &phones(100)).await.unwrap();
+    let cut = limits.acquire(&campaign(None), phones(1)[0], &phones(100)).await.unwrap();
     assert!(matches!(cut, Admission::Only(some) if some == (0..10).collect::<Vec<_>>()));
 }
 
@@ -191,12 +191,12 @@ async fn a_throttled_flow_slows_only_its_campaigns_and_one_message_at_a_time() {
     assert!(limits.throttle("f1").await.unwrap());
     assert!(!limits.throttle("f1").await.unwrap());
     let all = phones(2);
-    assert!(matches!(limits.take(&first, all[0], &all).await.unwrap(), Admission::OneByOne));
+    assert!(matches!(limits.acquire(&first, all[0], &all).await.unwrap(), Admission::OneByOne));
     take(&limits, &first, 1).await;
     // The next message is due in six minutes, for either campaign.
     for waits in [&first, &second] {
         let soon = Duration::from_millis(50);
-        assert!(tokio::time::timeout(soon, limits.take(waits, all[0], &all[..1])).await.is_err());
+        assert!(tokio::time::timeout(soon, limits.acquire(waits, all[0], &all[..1])).await.is_err());
     }
     take(&limits, &other, 100).await;
     take(&limits, &campaign(None), 100).await;
@@ -232,7 +232,7 @@ async fn unique_recipients_are_counted_in_a_rolling_day() {
     let limits =
         AccountLimits::new(Rates { recipients: rate("10/d"), ..Rates::default() }, Concurrency::fixed(1));
     let (campaign, all) = (campaign(None), phones(20));
-    let ask = async |who: &[Phone]| match limits.take(&campaign, all[0], who).await.unwrap() {
+    let ask = async |who: &[Phone]| match limits.acquire(&campaign, all[0], who).await.unwrap() {
         Admission::Granted(_) => 0,
         Admission::Deferred(wait) => wait.as_secs(),
         Admission::OneByOne => panic!(),
@@ -281,13 +281,13 @@ async fn a_number_that_waits_for_its_own_limit_delays_no_other() {
     for nth in 0..10 {
         let (limits, all) = (limits.clone(), all.clone());
         let own = CampaignLimits::new(format!("c{nth}").parse().unwrap(), None, None);
-        tokio::spawn(async move { limits.take(&own, all[0], &all[..2]).await.map(drop) });
+        tokio::spawn(async move { limits.acquire(&own, all[0], &all[..2]).await.map(drop) });
     }
     tokio::task::yield_now().await;
     let start = Instant::now();
     let other = campaign(None);
     for _ in 0..6 {
-        let taken = limits.take(&other, all[1], &all[2..]).await.unwrap();
+        let taken = limits.acquire(&other, all[1], &all[2..]).await.unwrap();
         assert!(matches!(taken, Admission::Granted(_)));
     }
     let took = start.elapsed().as_secs_f64();

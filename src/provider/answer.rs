@@ -1,7 +1,7 @@
 //! What a response proves: the table in `docs/architecture.md`, for all providers.
 //!
 //! A provider parses a response's body ([`ParsedBody`]); this module decides what that proves together with the HTTP
-//! status ([`Answer`]). Anything that is not proven is in doubt.
+//! status ([`ProviderResponse`]). Anything that is not proven is in doubt.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub enum ParsedBody {
 
 /// What a response proves about a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum ProviderResponse {
     /// An entry for each message, in the request's order.
     Entries(Vec<Entry>),
     /// No message was accepted; some message is invalid.
@@ -127,22 +127,23 @@ pub enum Scope {
 }
 
 /// Decides what a response proves about its request.
-pub fn classify(reply: &Reply, said: ParsedBody) -> Answer {
+pub fn classify(reply: &Reply, said: ParsedBody) -> ProviderResponse {
     let status = reply.status;
     let (code, known, text, is_theirs) = match said {
         ParsedBody::Entries(entries) => match status {
-            200..=299 => return Answer::Entries(entries),
+            200..=299 => return ProviderResponse::Entries(entries),
             // The status and the entries contradict each other.
-            _ => return Answer::Unknown(DoubtCause::SuccessInError(status).into()),
+            _ => return ProviderResponse::Unknown(DoubtCause::SuccessInError(status).into()),
         },
         ParsedBody::Error { code, known, text } => (code, known, text, true),
         ParsedBody::Foreign { text } => (None, None, text, false),
     };
     let detail = if text.is_empty() { format!("HTTP {status}") } else { format!("HTTP {status}: {text}") };
     let named = |code: Option<String>| code.unwrap_or_else(|| status.to_string());
-    let refused = |scope, what: &str| Answer::Refused { scope, reason: format!("{detail}; {what}") };
+    let refused =
+        |scope, what: &str| ProviderResponse::Refused { scope, reason: format!("{detail}; {what}") };
     let remedy = known.map_or("", |code| code.remedy);
-    let unknown = |cause: DoubtCause| Answer::Unknown(in_doubt(cause, &text));
+    let unknown = |cause: DoubtCause| ProviderResponse::Unknown(in_doubt(cause, &text));
     match (status, known.map(|code| code.effect)) {
         // A success without entries.
         (200..=299, _) if is_theirs => unknown(DoubtCause::ErrorInSuccess(status)),
@@ -154,14 +155,15 @@ pub fn classify(reply: &Reply, said: ParsedBody) -> Answer {
         (300..=599, Some(Effect::HoldFlows)) => refused(Scope::Flows, remedy),
         (300..=599, Some(Effect::HoldSender)) => refused(Scope::Sender, remedy),
         (300..=599, Some(Effect::SlowFlow)) => {
-            Answer::Limited { scope: Scope::Flow, retry_after: reply.retry_after, detail }
+            ProviderResponse::Limited { scope: Scope::Flow, retry_after: reply.retry_after, detail }
         }
-        (300..=599, Some(Effect::Slow)) => {
-            Answer::Limited { scope: Scope::Account, retry_after: reply.retry_after, detail }
+        (300..=599, Some(Effect::Slow)) | (429, _) => {
+            ProviderResponse::Limited { scope: Scope::Account, retry_after: reply.retry_after, detail }
         }
-        (429, _) => Answer::Limited { scope: Scope::Account, retry_after: reply.retry_after, detail },
-        (300..=599, Some(Effect::Retry)) => Answer::TryAgain { code: named(code), detail },
-        (300..=499, Some(Effect::Reject)) | (400, _) => Answer::Malformed { code: named(code), detail },
+        (300..=599, Some(Effect::Retry)) => ProviderResponse::TryAgain { code: named(code), detail },
+        (300..=499, Some(Effect::Reject)) | (400, _) => {
+            ProviderResponse::Malformed { code: named(code), detail }
+        }
         (401, _) => refused(Scope::Account, "check the credentials of the account"),
         (402, _) => refused(Scope::Account, "check the account's plan and balance"),
         // Document 003: flows are not enabled for the WhatsApp business account of the number.
@@ -175,10 +177,10 @@ pub fn classify(reply: &Reply, said: ParsedBody) -> Answer {
             refused(Scope::Campaign, "the provider's address redirects: check region and base_url")
         }
         // Refused before any message was processed; every message would be refused.
-        (405..=407 | 409..=499, _) => Answer::Refused { scope: Scope::Campaign, reason: detail },
+        (405..=407 | 409..=499, _) => ProviderResponse::Refused { scope: Scope::Campaign, reason: detail },
         // The documents say to retry, but only for the provider's own responses: the same status from a proxy proves
         // nothing.
-        (500 | 503, _) if is_theirs => Answer::TryAgain { code: named(code), detail },
+        (500 | 503, _) if is_theirs => ProviderResponse::TryAgain { code: named(code), detail },
         _ => unknown(DoubtCause::HttpStatus(status)),
     }
 }
@@ -207,7 +209,7 @@ pub(super) fn failed_entry(code: String, known: Option<&Code>, detail: String) -
 }
 
 /// Returns a string or number as text.
-pub(super) fn plain(value: Option<&Value>) -> Option<String> {
+pub(super) fn to_text(value: Option<&Value>) -> Option<String> {
     match value? {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
@@ -218,7 +220,7 @@ pub(super) fn plain(value: Option<&Value>) -> Option<String> {
 /// Removes runs of seven digits or more, also with groups, brackets or digits of another script, as people write
 /// phone numbers: `(0) 98765-43210`.
 fn without_numbers(text: &str) -> String {
-    const LEAST: usize = 7;
+    const MIN_DIGITS: usize = 7;
     let belongs = |c: char| {
         c.is_numeric()
             || matches!(c, ' ' | '+' | '-' | '.' | '/' | '(' | ')' | '\u{a0}' | '\u{2010}'..='\u{2015}')
@@ -234,7 +236,7 @@ fn without_numbers(text: &str) -> String {
         let run = bracket.and_then(|(at, _)| run.get(..at)).unwrap_or(run);
         let run = run.trim_end_matches(|c: char| !c.is_numeric());
         out.push_str(before);
-        if run.chars().filter(|c| c.is_numeric()).count() >= LEAST {
+        if run.chars().filter(|c| c.is_numeric()).count() >= MIN_DIGITS {
             out.push('…');
             rest = from.get(run.len()..).unwrap_or_default();
         } else {
@@ -268,16 +270,16 @@ mod tests {
         Reply { status, retry_after: None, body: "".into() }
     }
 
-    fn theirs(status: u16) -> Answer {
+    fn theirs(status: u16) -> ProviderResponse {
         classify(&reply(status), ParsedBody::Error { code: None, known: None, text: "why".into() })
     }
 
-    fn foreign(status: u16) -> Answer {
+    fn foreign(status: u16) -> ProviderResponse {
         classify(&reply(status), ParsedBody::Foreign { text: String::new() })
     }
 
-    fn coded(status: u16, source: Source, code: &str) -> Answer {
-        let known = codes::of(source, code);
+    fn coded(status: u16, source: Source, code: &str) -> ProviderResponse {
+        let known = codes::lookup(source, code);
         classify(&reply(status), ParsedBody::Error { code: Some(code.into()), known, text: "why".into() })
     }
 
@@ -315,12 +317,12 @@ mod tests {
     #[test]
     fn a_status_proves_what_the_table_says() {
         let scope = |answer| match answer {
-            Answer::Refused { scope, .. } => scope,
+            ProviderResponse::Refused { scope, .. } => scope,
             other => panic!("{other:?}"),
         };
         for answers in [theirs, foreign] {
-            assert!(matches!(answers(200), Answer::Unknown(_)));
-            assert!(matches!(answers(400), Answer::Malformed { code, .. } if code == "400"));
+            assert!(matches!(answers(200), ProviderResponse::Unknown(_)));
+            assert!(matches!(answers(400), ProviderResponse::Malformed { code, .. } if code == "400"));
             for status in [401, 402] {
                 assert_eq!(scope(answers(status)), Scope::Account, "{status}");
             }
@@ -328,14 +330,14 @@ mod tests {
             for status in [301, 302, 307, 308, 404, 405, 413, 415] {
                 assert_eq!(scope(answers(status)), Scope::Campaign, "{status}");
             }
-            assert!(matches!(answers(429), Answer::Limited { scope: Scope::Account, .. }));
+            assert!(matches!(answers(429), ProviderResponse::Limited { scope: Scope::Account, .. }));
             for status in [300, 303, 304, 408, 502, 504, 599] {
-                assert!(matches!(answers(status), Answer::Unknown { .. }), "{status}");
+                assert!(matches!(answers(status), ProviderResponse::Unknown { .. }), "{status}");
             }
         }
         for status in [500, 503] {
-            assert!(matches!(theirs(status), Answer::TryAgain { .. }), "{status}");
-            assert!(matches!(foreign(status), Answer::Unknown { .. }), "{status}");
+            assert!(matches!(theirs(status), ProviderResponse::TryAgain { .. }), "{status}");
+            assert!(matches!(foreign(status), ProviderResponse::Unknown { .. }), "{status}");
         }
     }
 
@@ -347,23 +349,38 @@ mod tests {
                 codes.into_iter().flat_map(|code| [400, 401, 500].map(|status| (code, status)))
             {
                 let answer = coded(status, Source::Kaleyra, code);
-                assert!(matches!(answer, Answer::Refused { scope, .. } if scope == expected), "{code}");
+                assert!(
+                    matches!(answer, ProviderResponse::Refused { scope, .. } if scope == expected),
+                    "{code}"
+                );
             }
         }
         assert!(
-            matches!(coded(400, Source::Kaleyra, "WA400"), Answer::Malformed { code, .. } if code == "WA400")
+            matches!(coded(400, Source::Kaleyra, "WA400"), ProviderResponse::Malformed { code, .. } if code == "WA400")
         );
-        assert!(matches!(coded(500, Source::Kaleyra, "WA500"), Answer::TryAgain { .. }));
-        assert!(matches!(coded(400, Source::Meta, "130429"), Answer::Limited { scope: Scope::Account, .. }));
-        assert!(matches!(coded(400, Source::Meta, "132069"), Answer::Limited { scope: Scope::Flow, .. }));
-        assert!(matches!(coded(400, Source::Meta, "132068"), Answer::Refused { scope: Scope::Flow, .. }));
-        assert!(matches!(coded(400, Source::Meta, "132001"), Answer::Refused { scope: Scope::Campaign, .. }));
+        assert!(matches!(coded(500, Source::Kaleyra, "WA500"), ProviderResponse::TryAgain { .. }));
+        assert!(matches!(
+            coded(400, Source::Meta, "130429"),
+            ProviderResponse::Limited { scope: Scope::Account, .. }
+        ));
+        assert!(matches!(
+            coded(400, Source::Meta, "132069"),
+            ProviderResponse::Limited { scope: Scope::Flow, .. }
+        ));
+        assert!(matches!(
+            coded(400, Source::Meta, "132068"),
+            ProviderResponse::Refused { scope: Scope::Flow, .. }
+        ));
+        assert!(matches!(
+            coded(400, Source::Meta, "132001"),
+            ProviderResponse::Refused { scope: Scope::Campaign, .. }
+        ));
     }
 
     #[test]
     fn a_doubt_says_what_was_seen_and_its_cause_only_what_is_true_of_all_such() {
         let doubt = |answer| match answer {
-            Answer::Unknown(doubt) => (doubt.cause, doubt.detail),
+            ProviderResponse::Unknown(doubt) => (doubt.cause, doubt.detail),
             other => panic!("{other:?}"),
         };
         let of = |cause, detail: &str| (cause, detail.to_owned());
@@ -382,7 +399,7 @@ mod tests {
     #[test]
     fn a_success_that_says_failure_proves_nothing() {
         let cause = |answer| match answer {
-            Answer::Unknown(doubt) => doubt.cause,
+            ProviderResponse::Unknown(doubt) => doubt.cause,
             other => panic!("{other:?}"),
         };
         assert_eq!(cause(coded(202, Source::Kaleyra, "E110")), DoubtCause::ErrorInSuccess(202));
@@ -396,7 +413,7 @@ mod tests {
     fn the_providers_wait_is_kept() {
         let reply = Reply { status: 429, retry_after: Some(Duration::from_secs(9)), body: "".into() };
         let answer = classify(&reply, ParsedBody::Foreign { text: "slow".into() });
-        let expected = Answer::Limited {
+        let expected = ProviderResponse::Limited {
             scope: Scope::Account,
             retry_after: Some(Duration::from_secs(9)),
             detail: "HTTP 429: slow".into(),

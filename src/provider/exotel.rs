@@ -10,11 +10,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use super::answer::{ParsedBody, plain};
+use super::answer::{ParsedBody, to_text};
 use super::{
     Credentials, Kind, Provider, Reply, Request, RequestBody, address, buttons, content, no_extra_info,
 };
-use crate::campaign::delivery::Report;
+use crate::campaign::delivery::DeliveryReport;
 use crate::campaign::{BATCH_LIMIT, Envelope, Job, Phone, Problem};
 
 /// Hosts: document 000. 200 requests a minute: `docs/providers.md`.
@@ -59,7 +59,7 @@ impl Provider for Exotel {
             *language = Map::from_iter([("policy".into(), json!("deterministic")), ("code".into(), code)]);
         }
         for index in buttons(&mut content) {
-            *index = json!(plain(Some(index)));
+            *index = json!(to_text(Some(index)));
         }
         // Document 001: longitude and latitude are strings.
         for place in ["/location/longitude", "/location/latitude"] {
@@ -97,7 +97,7 @@ impl Provider for Exotel {
         }
     }
 
-    fn reports(&self, body: &Value) -> Vec<Report> {
+    fn reports(&self, body: &Value) -> Vec<DeliveryReport> {
         let one = std::slice::from_ref(body);
         let list =
             ["/whatsapp/messages", "/messages"].iter().find_map(|place| body.pointer(place)?.as_array());

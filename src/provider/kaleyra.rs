@@ -10,12 +10,12 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::answer::{ParsedBody, plain};
+use super::answer::{ParsedBody, to_text};
 use super::reports::of_meta;
 use super::{
     Credentials, Kind, Provider, Reply as HttpReply, Request, RequestBody, address, buttons, content,
 };
-use crate::campaign::delivery::Report;
+use crate::campaign::delivery::DeliveryReport;
 use crate::campaign::notice::Notice;
 use crate::campaign::problem::nearest;
 use crate::campaign::rules::{Authority, Limit};
@@ -104,7 +104,7 @@ impl Provider for Kaleyra {
             language.remove("policy");
         }
         for index in buttons(&mut content) {
-            *index = json!(plain(Some(index)).and_then(|text| text.parse::<u8>().ok()));
+            *index = json!(to_text(Some(index)).and_then(|text| text.parse::<u8>().ok()));
         }
         // The order of fields in the document's sample.
         let mut info = json!({ "ref": "{{ message_ref }}" });
@@ -140,7 +140,7 @@ impl Provider for Kaleyra {
     }
 
     /// The customer names the fields of a status; replies may come in Meta's format.
-    fn reports(&self, body: &Value) -> Vec<Report> {
+    fn reports(&self, body: &Value) -> Vec<DeliveryReport> {
         if body.get("entry").is_some() {
             return of_meta(body);
         }

@@ -7,13 +7,13 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::answer::{Entry, ParsedBody, plain, short};
+use super::answer::{Entry, ParsedBody, short, to_text};
 use super::reports::{number, of_meta};
 use super::{
     Credentials, Kind, Provider, Reply, Request, RequestBody, address, buttons, content, no_extra_info,
 };
 use crate::campaign::codes::{self, Source};
-use crate::campaign::delivery::Report;
+use crate::campaign::delivery::DeliveryReport;
 use crate::campaign::notice::Notice;
 use crate::campaign::rules::{Authority, Limit};
 use crate::campaign::{BATCH_LIMIT, Envelope, Job, Phone, Problem};
@@ -66,7 +66,7 @@ impl Provider for Meta {
         let mut message = content(job, first);
         // Meta's examples write a button's index as a string.
         for index in buttons(&mut message) {
-            *index = json!(plain(Some(index)));
+            *index = json!(to_text(Some(index)));
         }
         // Each report returns the reference, followed by the job's `custom_data`.
         let custom_data = job.custom_data.as_ref().map(|text| format!(" {text}")).unwrap_or_default();
@@ -99,7 +99,7 @@ impl Provider for Meta {
         bytes.is_some_and(|signature| hmac::verify(key, body, &signature).is_ok())
     }
 
-    fn reports(&self, body: &Value) -> Vec<Report> {
+    fn reports(&self, body: &Value) -> Vec<DeliveryReport> {
         of_meta(body)
     }
 
@@ -120,19 +120,19 @@ impl Provider for Meta {
         let Ok(json) = serde_json::from_slice::<Value>(&reply.body) else {
             return ParsedBody::Foreign { text: String::new() };
         };
-        if let Some(sid) = plain(json.pointer("/messages/0/id")).filter(|sid| !sid.is_empty()) {
+        if let Some(sid) = to_text(json.pointer("/messages/0/id")).filter(|sid| !sid.is_empty()) {
             return ParsedBody::Entries(vec![Entry::Accepted { sid }]);
         }
         let Some(error) = json.get("error").filter(|error| error.is_object()) else {
             return ParsedBody::Foreign { text: String::new() };
         };
-        let code = plain(error.get("code"));
+        let code = to_text(error.get("code"));
         let text = |pointer| error.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let text = match (text("/message"), text("/error_data/details")) {
             (one, "") | ("", one) => short(one),
             (message, details) => short(&format!("{message}: {details}")),
         };
-        let known = code.as_deref().and_then(|code| codes::of(Source::Meta, code));
+        let known = code.as_deref().and_then(|code| codes::lookup(Source::Meta, code));
         ParsedBody::Error { code, known, text }
     }
 }
@@ -150,7 +150,7 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::super::answer::Scope;
     use super::super::body_of;
-    use super::super::{Answer, classify};
+    use super::super::{ProviderResponse, classify};
     use super::*;
 
     fn meta() -> Meta {
@@ -164,12 +164,12 @@ mod tests {
         Meta::new(&base, &credentials).unwrap()
     }
 
-    fn read(status: u16, body: &str) -> Answer {
+    fn read(status: u16, body: &str) -> ProviderResponse {
         let reply = Reply { status, retry_after: None, body: body.to_string().into() };
         classify(&reply, meta().parse(&reply, 1))
     }
 
-    fn error(status: u16, code: u32) -> Answer {
+    fn error(status: u16, code: u32) -> ProviderResponse {
         let error = json!({ "message": "(#1) Why", "type": "OAuthException", "code": code,
             "error_data": { "messaging_product": "whatsapp", "details": "in full" }, "fbtrace_id": "A" });
         read(status, &json!({ "error": error }).to_string())
@@ -187,28 +187,37 @@ mod tests {
     #[test]
     fn a_message_with_an_id_is_accepted() {
         let body = r#"{"messaging_product":"whatsapp","contacts":[{"input":"+91","wa_id":"91"}],"messages":[{"id":"wamid.X","message_status":"accepted"}]}"#;
-        assert_eq!(read(200, body), Answer::Entries(vec![Entry::Accepted { sid: "wamid.X".into() }]));
+        assert_eq!(
+            read(200, body),
+            ProviderResponse::Entries(vec![Entry::Accepted { sid: "wamid.X".into() }])
+        );
         for odd in ["", "{}", "[]", r#"{"messages":[]}"#, r#"{"messages":[{"id":""}]}"#, r#"{"error":7}"#] {
-            assert!(matches!(read(200, odd), Answer::Unknown { .. }), "{odd}");
+            assert!(matches!(read(200, odd), ProviderResponse::Unknown { .. }), "{odd}");
         }
     }
 
     #[test]
     fn a_code_does_what_the_catalogue_says_whatever_the_status() {
         for code in [0, 10, 190, 200, 251, 368, 131_031, 131_042, 133_010] {
-            assert!(matches!(error(400, code), Answer::Refused { scope: Scope::Account, .. }), "{code}");
+            assert!(
+                matches!(error(400, code), ProviderResponse::Refused { scope: Scope::Account, .. }),
+                "{code}"
+            );
         }
         for code in [4, 80_007, 130_429] {
-            assert!(matches!(error(400, code), Answer::Limited { scope: Scope::Account, .. }), "{code}");
+            assert!(
+                matches!(error(400, code), ProviderResponse::Limited { scope: Scope::Account, .. }),
+                "{code}"
+            );
         }
         for code in [1, 2, 131_000, 131_056] {
-            assert!(matches!(error(400, code), Answer::TryAgain { .. }), "{code}");
+            assert!(matches!(error(400, code), ProviderResponse::TryAgain { .. }), "{code}");
         }
         let detail = "HTTP 400: (#1) Why: in full".to_string();
-        assert_eq!(error(400, 131_026), Answer::Malformed { code: "131026".into(), detail });
+        assert_eq!(error(400, 131_026), ProviderResponse::Malformed { code: "131026".into(), detail });
         // An unknown code is judged by its status.
-        assert!(matches!(error(400, 999_999), Answer::Malformed { code, .. } if code == "999999"));
-        assert!(matches!(error(500, 999_999), Answer::TryAgain { .. }));
+        assert!(matches!(error(400, 999_999), ProviderResponse::Malformed { code, .. } if code == "999999"));
+        assert!(matches!(error(500, 999_999), ProviderResponse::TryAgain { .. }));
     }
 
     #[test]

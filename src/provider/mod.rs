@@ -18,10 +18,10 @@ use secrecy::SecretString;
 use serde_json::Value;
 use url::Url;
 
-use crate::campaign::delivery::Report;
+use crate::campaign::delivery::DeliveryReport;
 use crate::campaign::notice::Notice;
 use crate::campaign::{Envelope, Job, Phone, Problem};
-pub use answer::{Answer, Entry, ParsedBody, Scope, classify};
+pub use answer::{Entry, ParsedBody, ProviderResponse, Scope, classify};
 pub use transport::{Failure, Reply, Transport};
 
 /// All providers. The first is a sandbox's default.
@@ -51,11 +51,11 @@ pub struct Kind {
     /// The code of a response that accepts the credentials and does not know the sender number.
     pub unknown_sender: Option<&'static str>,
     /// Opens an account.
-    pub open: fn(&Url, &Credentials) -> Opened,
+    pub open: fn(&Url, &Credentials) -> OpenProvider,
 }
 
 /// An open account, or the error in its configuration.
-pub type Opened = Result<Box<dyn Provider>, String>;
+pub type OpenProvider = Result<Box<dyn Provider>, String>;
 
 /// The configuration of an account. Fields that the provider does not need are empty.
 #[derive(Default)]
@@ -99,7 +99,7 @@ pub trait Provider: Send + Sync {
     }
 
     /// Parses the reports in the body of a callback. Unreadable ones are ignored.
-    fn reports(&self, body: &Value) -> Vec<Report>;
+    fn reports(&self, body: &Value) -> Vec<DeliveryReport>;
 
     /// Parses notices about templates and sender numbers in the body of a callback.
     fn notices(&self, _body: &Value) -> Vec<Notice> {

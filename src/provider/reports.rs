@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::answer::{plain, short};
-use crate::campaign::delivery::{DETAILS, Delivery, News, Reply, ReplyContent, Report};
+use super::answer::{short, to_text};
+use crate::campaign::delivery::{DETAILS, Delivery, DeliveryReport, DeliveryUpdate, Reply, ReplyContent};
 use crate::campaign::{MessageRef, Phone, PhoneParser};
 
 /// Maximum number of characters of a reply that are stored.
@@ -13,7 +13,7 @@ pub(super) const WORDS: usize = 4096;
 
 /// Parses a time with an offset, or seconds since 1970, as milliseconds.
 pub(super) fn time(value: Option<&Value>) -> Option<i64> {
-    let text = plain(value)?;
+    let text = to_text(value)?;
     if let Ok(seconds) = text.parse::<i64>() {
         // A number with more digits is in milliseconds.
         return if seconds.abs() < 100_000_000_000 { seconds.checked_mul(1000) } else { Some(seconds) };
@@ -23,7 +23,7 @@ pub(super) fn time(value: Option<&Value>) -> Option<i64> {
 
 /// Reads a number in international form, with or without its plus.
 pub(super) fn number(value: Option<&Value>) -> Option<Phone> {
-    let text = plain(value)?;
+    let text = to_text(value)?;
     let is_digits = text.starts_with(|first: char| first.is_ascii_digit() && first != '0');
     PhoneParser::listed(&if is_digits { format!("+{text}") } else { text }).ok()
 }
@@ -31,8 +31,8 @@ pub(super) fn number(value: Option<&Value>) -> Option<Phone> {
 /// Parses the message reference at the start of a text.
 pub(super) fn given_back(value: Option<&Value>) -> Option<String> {
     /// Maximum length of a text, in bytes: more than a job's `custom_data` can have.
-    const LONGEST: usize = 32 * 1024;
-    value?.as_str().filter(|text| text.len() <= LONGEST).map(str::to_owned)
+    const MAX_BYTES: usize = 32 * 1024;
+    value?.as_str().filter(|text| text.len() <= MAX_BYTES).map(str::to_owned)
 }
 
 /// Parses a message reference.
@@ -118,22 +118,22 @@ pub(super) fn token(content: &ReplyContent) -> Option<MessageRef> {
 }
 
 /// Parses Meta's webhook: the statuses and messages of all entries and changes.
-pub(super) fn of_meta(body: &Value) -> Vec<Report> {
+pub(super) fn of_meta(body: &Value) -> Vec<DeliveryReport> {
     let list = |value: &Value, name: &str| value[name].as_array().cloned().unwrap_or_default();
     let changes = list(body, "entry").into_iter().flat_map(|entry| list(&entry, "changes"));
     let mut reports = Vec::new();
     for value in changes.map(|change| change["value"].clone()) {
         reports.extend(list(&value, "statuses").iter().filter_map(status));
         for message in list(&value, "messages") {
-            let Some((id, content)) = plain(message.get("id")).zip(content(&message)) else { continue };
-            reports.push(Report {
+            let Some((id, content)) = to_text(message.get("id")).zip(content(&message)) else { continue };
+            reports.push(DeliveryReport {
                 message: token(&content),
                 recipient: number(message.get("from")),
                 sender: number(value.pointer("/metadata/display_phone_number")),
                 custom_data: None,
-                sid: plain(message.pointer("/context/id")),
+                sid: to_text(message.pointer("/context/id")),
                 at: time(message.get("timestamp")),
-                news: News::Reply(Reply {
+                news: DeliveryUpdate::Reply(Reply {
                     id,
                     details: details(&message, profile(&value, &message)),
                     content,
@@ -144,25 +144,25 @@ pub(super) fn of_meta(body: &Value) -> Vec<Report> {
     reports
 }
 
-fn status(status: &Value) -> Option<Report> {
+fn status(status: &Value) -> Option<DeliveryReport> {
     let error = |pointer: &str| status.pointer(pointer);
     let text = |pointer: &str| error(pointer).and_then(Value::as_str).unwrap_or_default();
     let text = match (text("/errors/0/title"), text("/errors/0/error_data/details")) {
         (one, "") | ("", one) => short(one),
         (title, details) => short(&format!("{title}: {details}")),
     };
-    Some(Report {
+    Some(DeliveryReport {
         message: reference(status.get("biz_opaque_callback_data")),
         recipient: number(status.get("recipient_id")),
         sender: None,
         // It follows the message reference.
         custom_data: given_back(status.get("biz_opaque_callback_data"))
             .and_then(|both| both.split_once(' ').map(|(_, own)| own.to_owned())),
-        sid: plain(status.get("id")),
+        sid: to_text(status.get("id")),
         at: time(status.get("timestamp")),
-        news: News::Delivery {
+        news: DeliveryUpdate::Delivery {
             state: state(status["status"].as_str()?)?,
-            code: plain(error("/errors/0/code")),
+            code: to_text(error("/errors/0/code")),
             text,
         },
     })
@@ -213,11 +213,11 @@ mod tests {
         let reports = of_meta(&body);
         assert_eq!(reports.len(), 3);
         assert_eq!(reports[0].message.as_ref().unwrap().to_string(), "c1.7.3");
-        assert!(matches!(&reports[1].news, News::Delivery { state: Delivery::Failed, code, text }
+        assert!(matches!(&reports[1].news, DeliveryUpdate::Delivery { state: Delivery::Failed, code, text }
             if code.as_deref() == Some("131026") && text == "Message undeliverable: why"));
         assert_eq!(reports[2].message.as_ref().unwrap().to_string(), "c1.7.3");
         assert!(
-            matches!(&reports[2].news, News::Reply(reply) if matches!(&reply.content, ReplyContent::Flow(_)))
+            matches!(&reports[2].news, DeliveryUpdate::Reply(reply) if matches!(&reply.content, ReplyContent::Flow(_)))
         );
     }
 }

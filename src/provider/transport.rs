@@ -102,7 +102,7 @@ impl Transport {
             .retry(reqwest::retry::never())
             .http1_only()
             .build()
-            .map_err(|fault| format!("cannot set up HTTP: {}", chain(&fault)))?;
+            .map_err(|error| format!("cannot set up HTTP: {}", chain(&error)))?;
         Ok(Self {
             client,
             timeout,
@@ -143,17 +143,17 @@ impl Transport {
             .await;
         let mut response = match sent {
             Ok(response) => response,
-            Err(fault) => {
+            Err(error) => {
                 let is_unsent = gate.close();
-                let fault = fault.without_url();
-                tracing::debug!(is_unsent, error = chain(&fault), "no response");
+                let error = error.without_url();
+                tracing::debug!(is_unsent, error = chain(&error), "no response");
                 let seconds = self.timeout.as_secs();
-                return Err(match (is_unsent, fault.is_timeout()) {
+                return Err(match (is_unsent, error.is_timeout()) {
                     (true, true) => {
                         Failure::NotSent("cannot connect to the provider: no connection in time".into())
                     }
                     (true, false) => {
-                        Failure::NotSent(format!("cannot connect to the provider: {}", root_cause(&fault)))
+                        Failure::NotSent(format!("cannot connect to the provider: {}", root_cause(&error)))
                     }
                     (false, true) => {
                         let detail = format!("the provider did not answer within {seconds} s");
@@ -190,22 +190,22 @@ fn retry_after(text: &str, answered: Option<&str>) -> Option<Duration> {
 }
 
 /// Returns an error with all its causes, on one line.
-fn chain(fault: &dyn std::error::Error) -> String {
-    let mut text = fault.to_string();
-    let mut cause = fault.source();
-    while let Some(fault) = cause {
-        let next = fault.to_string();
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
         if !text.contains(&next) {
             text = format!("{text}: {next}");
         }
-        cause = fault.source();
+        cause = error.source();
     }
     text
 }
 
 /// Returns the innermost cause of an error: the part that people can act on.
-fn root_cause(fault: &dyn std::error::Error) -> String {
-    let mut cause = fault;
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
     while let Some(next) = cause.source() {
         cause = next;
     }

@@ -14,11 +14,11 @@ use crate::campaign::CampaignId;
 /// Queue of batches in memory. The planner keeps it short.
 #[derive(Clone, Default)]
 pub struct Local {
-    shared: Arc<Shared>,
+    shared: Arc<LocalState>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct LocalState {
     ready: Mutex<VecDeque<QueuedBatch>>,
     arrived: Notify,
     held: AtomicU64,
@@ -26,12 +26,12 @@ struct Shared {
 
 /// Receipt of a delivered batch.
 pub struct Receipt {
-    shared: Arc<Shared>,
+    shared: Arc<LocalState>,
     /// Batch that is requeued when the receipt is dropped.
     batch: Option<QueuedBatch>,
 }
 
-impl Shared {
+impl LocalState {
     fn ready(&self) -> MutexGuard<'_, VecDeque<QueuedBatch>> {
         self.ready.lock()
     }
@@ -46,7 +46,7 @@ impl Shared {
 impl Queue for Local {
     type Receipt = Receipt;
     type Home = ();
-    const LASTS: bool = false;
+    const DURABLE: bool = false;
 
     fn open((): &(), _: &CampaignId, _: usize) -> Self {
         Self::default()
@@ -116,7 +116,7 @@ impl Queue for Local {
         Ok(())
     }
 
-    fn trouble(&self) -> Option<String> {
+    fn health_error(&self) -> Option<String> {
         None
     }
 }

@@ -13,7 +13,7 @@ pub struct PutOff {
 
 /// Job in the dead-letter queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Buried {
+pub struct DeadLetter {
     /// Body of the job.
     pub data: Vec<u8>,
     /// Reason why it was refused.
@@ -22,7 +22,7 @@ pub struct Buried {
     pub pointer: String,
 }
 
-impl Buried {
+impl DeadLetter {
     /// Returns a name from its content, because its position in the queue changes.
     pub fn digest(&self) -> String {
         let mut hasher = blake3::Hasher::new();
@@ -33,7 +33,7 @@ impl Buried {
 
 /// Action on dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeadAction {
+pub enum DeadLetterAction {
     /// Move to the queue of jobs.
     Requeue,
     /// Delete.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use local::Local;
-pub use messages::{Buried, DeadAction, Forwarded, PutOff};
+pub use messages::{DeadLetter, DeadLetterAction, Forwarded, PutOff};
 pub use rabbitmq::RabbitMq;
 
 use crate::campaign::{Batch, CampaignId};
@@ -67,7 +67,7 @@ pub trait Queue: Clone + Send + Sync + 'static {
     /// Home of the queues of all campaigns.
     type Home: Clone + Send + Sync + 'static;
     /// Whether batches survive the process that published them.
-    const LASTS: bool;
+    const DURABLE: bool;
 
     /// Opens a campaign's queue for a worker that sends `ahead` batches concurrently.
     ///
@@ -104,5 +104,5 @@ pub trait Queue: Clone + Send + Sync + 'static {
     fn remove(&self) -> impl Future<Output = Result<(), QueueError>> + Send;
 
     /// Returns what keeps batches from being published or consumed, if anything.
-    fn trouble(&self) -> Option<String>;
+    fn health_error(&self) -> Option<String>;
 }

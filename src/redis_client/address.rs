@@ -18,7 +18,7 @@ use super::{ANSWER, CONNECT, RedisClientError};
 /// Timeout for the error that a server sends on its own.
 const REFUSAL: Duration = Duration::from_millis(500);
 /// Timeout for sentinels to name the master.
-const NAMED: Duration = Duration::from_secs(5);
+const MASTER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Default port of a sentinel.
 const SENTINEL: u16 = 26379;
 /// Prefixes of sentinel addresses, and the schemes of the servers that they name.
@@ -52,7 +52,7 @@ impl Address {
         }
         let nodes: Vec<SecretString> = text.split(',').map(|node| node.trim().to_owned().into()).collect();
         for node in &nodes {
-            Client::open(node.expose_secret()).map_err(|fault| refused(&words(&fault)))?;
+            Client::open(node.expose_secret()).map_err(|error| refused(&words(&error)))?;
         }
         Ok(Self::Nodes(nodes))
     }
@@ -126,7 +126,7 @@ async fn master(
 ) -> Result<Client, RedisError> {
     // Queried each time: an isolated sentinel may name an earlier master.
     let mut asked = Sentinel::build(sentinels.to_vec())?;
-    let named = tokio::time::timeout(NAMED, asked.async_master_for(service, Some(node))).await;
+    let named = tokio::time::timeout(MASTER_TIMEOUT, asked.async_master_for(service, Some(node))).await;
     named.unwrap_or_else(|_| Err((ErrorKind::Io, "no sentinel named a master that answers").into()))
 }
 
@@ -148,7 +148,7 @@ async fn open_nodes(nodes: &[SecretString]) -> Result<Connection, RedisError> {
                     .build()?;
                 return Ok(Connection::Cluster(client.get_async_connection().await?));
             }
-            Err(fault) => last = Some(refusal(&client).await.unwrap_or(fault)),
+            Err(error) => last = Some(refusal(&client).await.unwrap_or(error)),
         }
     }
     Err(last.unwrap_or_else(|| (ErrorKind::InvalidClientConfig, "no address").into()))
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Address, String> {
-        Address::read(&text.to_owned().into()).map_err(|fault| fault.to_string())
+        Address::read(&text.to_owned().into()).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Connection {
         let answers = match self {
             Self::One(connection) => connection.req_packed_commands(&both, 0, 2).await?,
             Self::Cluster(connection) => {
-                let slot = slot(keys.first().map_or("", String::as_str));
+                let slot = hash_slot(keys.first().map_or("", String::as_str));
                 let route = SingleNodeRoutingInfo::SpecificNode(Route::new(slot, SlotAddr::Master));
                 connection.route_pipeline(both, 0, 2, route).await?
             }
@@ -72,7 +72,7 @@ impl Connection {
 }
 
 /// Returns the slot of a key in a cluster: that of its hash tag, if it has one.
-fn slot(key: &str) -> u16 {
+fn hash_slot(key: &str) -> u16 {
     let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
     let hashed = tag.filter(|tag| !tag.is_empty()).unwrap_or(key);
     crc::Crc::<u16>::new(&crc::CRC_16_XMODEM).checksum(hashed.as_bytes()) % SLOTS

@@ -16,9 +16,9 @@ pub enum WriteRefusal {
 }
 
 impl WriteRefusal {
-    pub(super) fn of(fault: &RedisError) -> Option<Self> {
-        let says = |code: &str| has_code(fault, code);
-        let is_full = fault.detail().is_some_and(|text| text.contains("used memory > 'maxmemory'"));
+    pub(super) fn classify(error: &RedisError) -> Option<Self> {
+        let says = |code: &str| has_code(error, code);
+        let is_full = error.detail().is_some_and(|text| text.contains("used memory > 'maxmemory'"));
         if says("OOM") || is_full {
             Some(Self::Full)
         } else if says("MISCONF") {
@@ -40,48 +40,48 @@ impl fmt::Display for WriteRefusal {
 }
 
 /// Whether an error, or the error of a command inside a script, has a code.
-fn has_code(fault: &RedisError, code: &str) -> bool {
+fn has_code(error: &RedisError, code: &str) -> bool {
     // A script's error contains the text of its command's error.
-    fault.code() == Some(code) || fault.detail().is_some_and(|text| text.contains(&format!("{code} ")))
+    error.code() == Some(code) || error.detail().is_some_and(|text| text.contains(&format!("{code} ")))
 }
 
 /// Whether the server does not know a script, e.g. after a restart.
-pub(super) fn is_unknown(fault: &RedisError) -> bool {
-    fault.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+pub(super) fn is_unknown(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
 /// Whether the connection must be replaced after an error.
-pub(super) fn is_stale(fault: &RedisError) -> bool {
+pub(super) fn is_stale(error: &RedisError) -> bool {
     // A master that became a replica answers READONLY, and the connection stays open.
-    fault.is_io_error() || fault.is_cluster_error() || fault.code() == Some("READONLY")
+    error.is_io_error() || error.is_cluster_error() || error.code() == Some("READONLY")
 }
 
 /// Whether an error is transient.
-pub(super) fn passes(fault: &RedisError) -> bool {
+pub(super) fn passes(error: &RedisError) -> bool {
     const PASSING: [&str; 7] =
         ["LOADING", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "MOVED", "ASK"];
-    fault.is_io_error()
-        || WriteRefusal::of(fault).is_some()
-        || PASSING.iter().any(|code| has_code(fault, code))
+    error.is_io_error()
+        || WriteRefusal::classify(error).is_some()
+        || PASSING.iter().any(|code| has_code(error, code))
 }
 
 /// Returns the text of an error, with a hint. Errors of Redis contain no secrets.
-pub(super) fn words(fault: &RedisError) -> String {
-    let mut text = match (fault.code(), fault.detail()) {
+pub(super) fn words(error: &RedisError) -> String {
+    let mut text = match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),
-        (None, Some(detail)) if fault.is_io_error() => format!("refuses the connection: {detail}"),
-        _ => fault.to_string(),
+        (None, Some(detail)) if error.is_io_error() => format!("refuses the connection: {detail}"),
+        _ => error.to_string(),
     };
-    let remedy = match fault.code() {
+    let remedy = match error.code() {
         Some("READONLY") => Some("it is a replica: point redis.url to the master"),
         Some("OOM") => Some("it is full: give it more memory (maxmemory)"),
         Some("MISCONF") => Some("it cannot write to its disk: check the server"),
         Some("NOAUTH" | "WRONGPASS") => Some("set user and password in redis.url"),
-        _ if fault.kind() == ErrorKind::AuthenticationFailed => Some("set user and password in redis.url"),
+        _ if error.kind() == ErrorKind::AuthenticationFailed => Some("set user and password in redis.url"),
         Some("NOPERM") => {
             Some("give the user what deploy/redis/users.acl has, on keys flowcast:* and {flowcast:*")
         }
-        _ if fault.is_connection_refusal() => Some("is it running, and is redis.url right?"),
+        _ if error.is_connection_refusal() => Some("is it running, and is redis.url right?"),
         _ => None,
     };
     if let Some(remedy) = remedy {
@@ -124,7 +124,7 @@ mod tests {
         ] {
             let error = error(script, detail);
             assert!(passes(&error), "{detail}");
-            assert_eq!(WriteRefusal::of(&error), refusal, "{detail}");
+            assert_eq!(WriteRefusal::classify(&error), refusal, "{detail}");
         }
         for detail in ["WRONGTYPE Operation against a key", "user_script:1: attempt to index a nil value"] {
             assert!(!passes(&error(script, detail)), "{detail}");

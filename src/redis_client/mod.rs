@@ -21,9 +21,9 @@ use tokio::time::Instant;
 
 pub use self::arguments::{Arg, Packed, Script};
 pub use self::errors::WriteRefusal;
-pub use self::survey::{Node, survey};
+pub use self::survey::{RedisNode, probe_nodes};
 use crate::backoff::Backoff;
-use crate::connection_slot::ConnectionSlot;
+use crate::shared_connection::SharedConnection;
 use address::Address;
 use connection::Connection;
 use errors::{is_stale, is_unknown, passes, words};
@@ -70,14 +70,14 @@ pub enum RedisClientError {
 /// Client of a server or of a cluster. Cheap to clone; clones share the connections.
 #[derive(Clone)]
 pub struct RedisClient {
-    shared: Arc<Shared>,
+    shared: Arc<ClientState>,
 }
 
-struct Shared {
+struct ClientState {
     address: Arc<Address>,
     policy: RetryPolicy,
     /// Connections: one for commands, and one for writes that wait for replicas, because a wait blocks its connection.
-    connections: [ConnectionSlot<Connection, RedisError>; 2],
+    connections: [SharedConnection<Connection, RedisError>; 2],
     /// Permits for waits for replicas. Without them a queue of waits would look like an unreachable server.
     replica_waits: Semaphore,
     /// Whether the last command was answered.
@@ -105,7 +105,7 @@ impl RedisClient {
         // Installing it again has no effect.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let address = Address::read(addresses)?;
-        let shared = Shared {
+        let shared = ClientState {
             address: Arc::new(address),
             policy,
             connections: Default::default(),
@@ -164,7 +164,7 @@ impl RedisClient {
         keys: &[String],
         args: &[&Packed],
     ) -> Result<T, RedisClientError> {
-        self.ask(Question::Script(script, keys, args)).await
+        self.ask(Request::Script(script, keys, args)).await
     }
 
     /// Runs a script, and waits up to 500 ms until replicas have what it wrote.
@@ -182,7 +182,7 @@ impl RedisClient {
         replicas: u32,
     ) -> Result<(T, u32), RedisClientError> {
         let _turn = self.shared.replica_waits.acquire().await;
-        self.ask(Question::Replicated(script, keys, args, replicas)).await
+        self.ask(Request::Replicated(script, keys, args, replicas)).await
     }
 
     /// Returns the server's clock, in milliseconds since 1970.
@@ -207,7 +207,7 @@ impl RedisClient {
     ///
     /// See [`RedisClient::run`].
     pub async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisClientError> {
-        self.ask(Question::Command(command)).await
+        self.ask(Request::Command(command)).await
     }
 
     /// Runs a pipeline of commands on keys of one slot.
@@ -219,7 +219,7 @@ impl RedisClient {
         &self,
         pipeline: &redis::Pipeline,
     ) -> Result<T, RedisClientError> {
-        self.ask(Question::Pipeline(pipeline)).await
+        self.ask(Request::Pipeline(pipeline)).await
     }
 
     /// Whether no write is being refused.
@@ -233,38 +233,38 @@ impl RedisClient {
     pub async fn refusal_to_write(&self, command: &Cmd) -> Option<WriteRefusal> {
         let (_, mut connection) = self.connection(0).await.ok()?;
         let asked: Result<Value, RedisError> = command.query_async(&mut connection).await;
-        WriteRefusal::of(&asked.err()?)
+        WriteRefusal::classify(&asked.err()?)
     }
 
-    async fn ask<T: FromRedisValue>(&self, question: Question<'_>) -> Result<T, RedisClientError> {
+    async fn ask<T: FromRedisValue>(&self, question: Request<'_>) -> Result<T, RedisClientError> {
         let since = Instant::now();
         let mut retry = RETRY;
         let mut refused = None;
         loop {
-            let fault = match self.connection(question.lane()).await {
-                Ok((nth, mut connection)) => match question.put(&mut connection).await {
+            let error = match self.connection(question.connection_index()).await {
+                Ok((nth, mut connection)) => match question.send(&mut connection).await {
                     Ok(answer) => {
                         self.shared.is_here.store(true, Ordering::Relaxed);
                         if self.shared.was_reported.swap(false, Ordering::Relaxed) {
                             tracing::info!("Redis is back");
                         }
-                        return T::from_redis_value(answer).map_err(|fault| {
-                            RedisClientError::Refused(format!("returned an unexpected value: {fault}"))
+                        return T::from_redis_value(answer).map_err(|error| {
+                            RedisClientError::Refused(format!("returned an unexpected value: {error}"))
                         });
                     }
-                    Err(fault) => {
-                        if is_stale(&fault) {
-                            self.shared.connections[question.lane()].forget(nth);
+                    Err(error) => {
+                        if is_stale(&error) {
+                            self.shared.connections[question.connection_index()].forget(nth);
                         }
-                        fault
+                        error
                     }
                 },
-                Err(fault) => fault,
+                Err(error) => error,
             };
-            if !passes(&fault) {
-                return Err(RedisClientError::Refused(format!("refused: {}", words(&fault))));
+            if !passes(&error) {
+                return Err(RedisClientError::Refused(format!("refused: {}", words(&error))));
             }
-            let refusal = WriteRefusal::of(&fault);
+            let refusal = WriteRefusal::classify(&error);
             if let Some(refusal) = refusal {
                 refused.get_or_insert_with(|| Refused::begins(&self.shared, refusal));
             } else {
@@ -276,10 +276,10 @@ impl RedisClient {
                 && self.shared.policy == RetryPolicy::Endless
                 && !self.shared.was_reported.swap(true, Ordering::Relaxed)
             {
-                tracing::warn!("Redis is unreachable; sending stops until it is back: {}", words(&fault));
+                tracing::warn!("Redis is unreachable; sending stops until it is back: {}", words(&error));
             }
             if self.shared.policy.is_over(since) {
-                return Err(RedisClientError::Away(words(&fault)));
+                return Err(RedisClientError::Away(words(&error)));
             }
             tokio::time::sleep(retry.next_delay()).await;
         }
@@ -296,10 +296,10 @@ impl RedisClient {
 }
 
 /// Counts a command while it is retried because the server refuses writes.
-struct Refused<'a>(&'a Shared);
+struct Refused<'a>(&'a ClientState);
 
 impl<'a> Refused<'a> {
-    fn begins(shared: &'a Shared, refusal: WriteRefusal) -> Self {
+    fn begins(shared: &'a ClientState, refusal: WriteRefusal) -> Self {
         if shared.refused_writes.fetch_add(1, Ordering::Relaxed) == 0 && shared.policy == RetryPolicy::Endless
         {
             tracing::warn!("{refusal}; sending stops until it accepts writes again");
@@ -318,7 +318,7 @@ impl Drop for Refused<'_> {
 }
 
 /// Command for a server.
-enum Question<'q> {
+enum Request<'q> {
     Script(&'q Script, &'q [String], &'q [&'q Packed]),
     Command(&'q Cmd),
     Pipeline(&'q redis::Pipeline),
@@ -326,14 +326,14 @@ enum Question<'q> {
     Replicated(&'q Script, &'q [String], &'q [&'q Packed], u32),
 }
 
-impl Question<'_> {
-    async fn put(&self, connection: &mut Connection) -> Result<Value, RedisError> {
+impl Request<'_> {
+    async fn send(&self, connection: &mut Connection) -> Result<Value, RedisError> {
         match self {
             Self::Command(command) => command.query_async(connection).await,
             Self::Pipeline(pipeline) => pipeline.query_async(connection).await,
             Self::Script(script, keys, args) => {
                 match script.by_digest(keys, args).query_async(connection).await {
-                    Err(fault) if is_unknown(&fault) => {
+                    Err(error) if is_unknown(&error) => {
                         script.by_text(keys, args).query_async(connection).await
                     }
                     answer => answer,
@@ -341,7 +341,7 @@ impl Question<'_> {
             }
             Self::Replicated(script, keys, args, replicas) => {
                 match connection.replicate(script.by_digest(keys, args), keys, *replicas).await {
-                    Err(fault) if is_unknown(&fault) => {
+                    Err(error) if is_unknown(&error) => {
                         connection.replicate(script.by_text(keys, args), keys, *replicas).await
                     }
                     answer => answer,
@@ -351,7 +351,7 @@ impl Question<'_> {
     }
 
     /// Returns the index of its connection.
-    fn lane(&self) -> usize {
+    fn connection_index(&self) -> usize {
         usize::from(matches!(self, Self::Replicated(..)))
     }
 }

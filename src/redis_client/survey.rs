@@ -10,14 +10,14 @@ use super::address::{Address, config, refusal};
 use super::errors::words;
 
 /// State and settings of a server.
-pub struct Node {
+pub struct RedisNode {
     facts: HashMap<String, String>,
     settings: HashMap<String, String>,
     /// Clock of the server.
     pub time: jiff::Timestamp,
 }
 
-impl Node {
+impl RedisNode {
     /// Returns a value of its `INFO`.
     pub fn fact(&self, name: &str) -> Option<&str> {
         self.facts.get(name).map(String::as_str)
@@ -39,25 +39,25 @@ impl Node {
 /// # Errors
 ///
 /// When the address is invalid.
-pub async fn survey(
+pub async fn probe_nodes(
     addresses: &SecretString,
-) -> Result<Vec<Result<Node, RedisClientError>>, RedisClientError> {
+) -> Result<Vec<Result<RedisNode, RedisClientError>>, RedisClientError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut nodes = Vec::new();
     for client in Address::read(addresses)?.each().await {
         let asked = match client {
             Ok(client) => ask_node(&client).await,
-            Err(fault) => Err(fault),
+            Err(error) => Err(error),
         };
-        nodes.push(asked.map_err(|fault| RedisClientError::Away(words(&fault))));
+        nodes.push(asked.map_err(|error| RedisClientError::Away(words(&error))));
     }
     Ok(nodes)
 }
 
-async fn ask_node(client: &Client) -> Result<Node, RedisError> {
+async fn ask_node(client: &Client) -> Result<RedisNode, RedisError> {
     let mut one = match client.get_multiplexed_async_connection_with_config(&config()).await {
         Ok(one) => one,
-        Err(fault) => return Err(refusal(client).await.unwrap_or(fault)),
+        Err(error) => return Err(refusal(client).await.unwrap_or(error)),
     };
     let info: String = redis::cmd("INFO").query_async(&mut one).await?;
     let lines = info.lines().filter_map(|line| line.split_once(':'));
@@ -74,5 +74,5 @@ async fn ask_node(client: &Client) -> Result<Node, RedisError> {
             redis::cmd("CONFIG").arg("GET").arg(name).query_async(&mut one).await;
         settings.extend(asked.unwrap_or_default());
     }
-    Ok(Node { facts, settings, time })
+    Ok(RedisNode { facts, settings, time })
 }

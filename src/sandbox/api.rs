@@ -163,7 +163,7 @@ impl http_body::Body for CutBody {
 }
 
 /// Checks that an object has only these fields.
-pub(super) fn known(value: &Value, place: &str, fields: &[&str]) -> Result<(), String> {
+pub(super) fn check_fields(value: &Value, place: &str, fields: &[&str]) -> Result<(), String> {
     let map = value.as_object().ok_or_else(|| format!("{place} must be an object"))?;
     match map.keys().find(|key| !fields.contains(&key.as_str())) {
         Some(unknown) => Err(format!("{place}/{unknown} is unknown")),

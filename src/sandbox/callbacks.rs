@@ -14,16 +14,16 @@ use super::api::{Api, Event, Subject};
 const WAITING: usize = 10_000;
 /// Maximum number of messages with outstanding reports. Beyond it the sandbox responds slowly, so that messages are
 /// sent no faster than reports are received, and after a while it drops reports.
-const ROOM: usize = 50_000;
+const CHANNEL_CAPACITY: usize = 50_000;
 /// Maximum time that a response waits for capacity; it is shorter than a request's timeout.
-const PATIENCE: Duration = Duration::from_secs(5);
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of messages of a request.
 const BATCH: u32 = 100;
 /// Number of concurrent reports.
-const AT_ONCE: usize = 128;
+const CONCURRENCY: usize = 128;
 /// Number of attempts for a report, and the delay between them.
-const TRIES: u32 = 5;
-const AGAIN: Duration = Duration::from_millis(500);
+const MAX_ATTEMPTS: u32 = 5;
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// How the sandbox sends reports. Shares are from 0 to 1.
 #[derive(Clone, Debug)]
@@ -90,7 +90,7 @@ impl Callbacks {
         let (queue, receiver) = mpsc::channel::<(String, Value)>(WAITING);
         let receiver = Arc::new(tokio::sync::Mutex::new(receiver));
         let counts = Arc::new(Counts::default());
-        for _ in 0..AT_ONCE {
+        for _ in 0..CONCURRENCY {
             let (client, receiver, counts) = (client.clone(), receiver.clone(), counts.clone());
             tokio::spawn(async move {
                 loop {
@@ -102,12 +102,12 @@ impl Callbacks {
                 }
             });
         }
-        Ok(Self { queue, room: Arc::new(Semaphore::new(ROOM)), counts })
+        Ok(Self { queue, room: Arc::new(Semaphore::new(CHANNEL_CAPACITY)), counts })
     }
 
     /// Waits for a limited time until there is capacity for the reports of a request.
     pub(super) async fn make_room(&self) {
-        let _ = tokio::time::timeout(PATIENCE, self.room.acquire_many(BATCH)).await;
+        let _ = tokio::time::timeout(SEND_TIMEOUT, self.room.acquire_many(BATCH)).await;
     }
 
     /// Schedules the reports on a message; `chance` returns a number from 0 to 1 for each key.
@@ -183,13 +183,13 @@ impl Callbacks {
 
 /// Posts a report until it is received, with a limited number of attempts, as the providers do.
 async fn post(client: &reqwest::Client, url: &str, body: String) -> bool {
-    for _ in 0..TRIES {
+    for _ in 0..MAX_ATTEMPTS {
         let sent =
             client.post(url).header("content-type", "application/json").body(body.clone()).send().await;
         if sent.is_ok_and(|response| response.status().is_success()) {
             return true;
         }
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(RETRY_DELAY).await;
     }
     false
 }
@@ -212,13 +212,13 @@ mod tests {
             reference: None,
             flow_token: None,
         };
-        for nth in 0..ROOM + 3 {
+        for nth in 0..CHANNEL_CAPACITY + 3 {
             callbacks.report::<Exotel>(&how, of(nth), |_| 1.0);
         }
         // Two reports, sent and delivered, for each of three messages.
         assert_eq!(callbacks.stats()["lost"], 6);
         let start = tokio::time::Instant::now();
         callbacks.make_room().await;
-        assert_eq!(start.elapsed(), PATIENCE, "an answer waits, and not for ever");
+        assert_eq!(start.elapsed(), SEND_TIMEOUT, "an answer waits, and not for ever");
     }
 }

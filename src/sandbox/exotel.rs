@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::api::{
-    Api, Error, Event, Message, Subject, flow_token, form, gateway_error, json_response, known, number,
+    Api, Error, Event, Message, Subject, check_fields, flow_token, form, gateway_error, json_response, number,
 };
 use super::rules::{self, Dialect};
 use crate::campaign::codes;
@@ -32,7 +32,7 @@ const TEXTS: [(&str, &str, &str); 3] = [
     ("131047", "Re-engagement", "More than 24 hours have passed since the recipient last replied"),
 ];
 /// Document 000: "More than 100 messages specified in a request" is a 400.
-const MOST: usize = 100;
+const MAX_MESSAGES: usize = 100;
 /// Prefix for a code that applies to a single entry instead of the whole request.
 const ENTRY: &str = "entry:";
 
@@ -55,16 +55,16 @@ impl Api for Exotel {
 
     fn read(_: &[String], body: &[u8]) -> Result<Vec<Message>, String> {
         let request: Value = serde_json::from_slice(body).map_err(|fault| json_error(&fault))?;
-        known(&request, "", &["custom_data", "status_callback", "whatsapp"])?;
+        check_fields(&request, "", &["custom_data", "status_callback", "whatsapp"])?;
         let channel = &request["whatsapp"];
-        known(channel, "/whatsapp", &["custom_data", "status_callback", "messages"])?;
+        check_fields(channel, "/whatsapp", &["custom_data", "status_callback", "messages"])?;
         let messages = channel["messages"].as_array().ok_or("/whatsapp/messages is missing")?;
-        if messages.is_empty() || messages.len() > MOST {
+        if messages.is_empty() || messages.len() > MAX_MESSAGES {
             return Err("More than 100 messages specified in a request, or none".into());
         }
         let read = |(index, message): (usize, &Value)| {
             let place = format!("/whatsapp/messages/{index}");
-            known(message, &place, &["custom_data", "status_callback", "from", "to", "content"])?;
+            check_fields(message, &place, &["custom_data", "status_callback", "from", "to", "content"])?;
             let from = number(message.get("from"), &format!("{place}/from"))?;
             let to = number(message.get("to"), &format!("{place}/to"))?;
             let content = &message["content"];

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::api::{
-    Api, Error, Event, Message, Subject, flow_token, gateway_error, json_response, known, number,
+    Api, Error, Event, Message, Subject, check_fields, flow_token, gateway_error, json_response, number,
 };
 use super::rules::{self, Dialect};
 
@@ -46,7 +46,7 @@ impl Api for Kaleyra {
 
     fn read(path: &[String], body: &[u8]) -> Result<Vec<Message>, String> {
         let request: Value = serde_json::from_slice(body).map_err(|fault| json_error(&fault))?;
-        known(&request, "", &["messaging_object", "extra_info", "callback_profile_id"])?;
+        check_fields(&request, "", &["messaging_object", "extra_info", "callback_profile_id"])?;
         let message = &request["messaging_object"];
         if message["messaging_product"] != "whatsapp" {
             return Err("/messaging_object/messaging_product must be \"whatsapp\"".into());
@@ -59,7 +59,7 @@ impl Api for Kaleyra {
         }
         rules::content(message, "/messaging_object", &["messaging_product", "to"], Dialect::Kaleyra)?;
         let info = request.get("extra_info").cloned().unwrap_or_else(|| json!({}));
-        known(&info, "/extra_info", &["ref", "ref1", "ref2", "wa_source"])?;
+        check_fields(&info, "/extra_info", &["ref", "ref1", "ref2", "wa_source"])?;
         for name in ["ref", "ref1", "ref2"] {
             if info[name].as_str().is_some_and(|text| text.chars().count() > REFERENCE) {
                 return Err(format!("/extra_info/{name} is longer than {REFERENCE} characters"));

@@ -78,7 +78,7 @@ impl Api for Meta {
     }
 
     fn error(code: &str) -> Option<Error> {
-        let is_known = code == "429" || codes::of(Source::Meta, code).is_some();
+        let is_known = code == "429" || codes::lookup(Source::Meta, code).is_some();
         gateway_error(code).or_else(|| is_known.then(|| Error::Whole(refused(code, ""))))
     }
 
@@ -117,7 +117,7 @@ fn refused(code: &str, why: &str) -> Response {
     // Meta has no such number; it is used for the rate limit.
     let code = if code == "429" { "130429" } else { code };
     let status = STATUSES.iter().find(|(known, _)| *known == code).map_or(400, |(_, status)| *status);
-    let known = codes::of(Source::Meta, code);
+    let known = codes::lookup(Source::Meta, code);
     let title = known.map_or("Error", |code| code.also);
     let details = if why.is_empty() { known.map_or("", |code| code.meaning) } else { why };
     let number: u32 = code.parse().unwrap_or_default();

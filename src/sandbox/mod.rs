@@ -38,8 +38,8 @@ pub use callbacks::Reporting;
 use exotel::Exotel;
 use kaleyra::Kaleyra;
 use meta::Meta;
+pub use record::AcceptedMessage;
 use record::Record;
-pub use record::Taken;
 
 /// The behaviour of a sandbox.
 #[derive(Clone, Debug)]
@@ -84,11 +84,11 @@ impl Default for Behaviour {
 pub struct Sandbox {
     /// The address on which it listens.
     pub address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<SandboxState>,
     server: tokio::task::JoinHandle<()>,
 }
 
-struct Shared {
+struct SandboxState {
     behaviour: Behaviour,
     /// The injected errors: those of the behaviour, until they are changed.
     faults: RwLock<BTreeMap<String, f64>>,
@@ -108,7 +108,7 @@ impl Sandbox {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let quota = |rate: Rate| Some(Quota::with_period(rate.period())?.allow_burst(rate.burst()));
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SandboxState {
             limiter: behaviour.rate_limit.and_then(quota).map(RateLimiter::direct),
             requests: AtomicU64::new(0),
             record: Record::new(behaviour.remember),
@@ -150,7 +150,7 @@ impl Sandbox {
     }
 
     /// Returns the accepted messages, in order.
-    pub fn taken(&self) -> Vec<Taken> {
+    pub fn taken(&self) -> Vec<AcceptedMessage> {
         self.shared.record.taken()
     }
 }
@@ -161,7 +161,7 @@ impl Drop for Sandbox {
     }
 }
 
-impl Shared {
+impl SandboxState {
     fn stats(&self) -> Value {
         let mut stats = self.record.stats();
         stats["requests"] = json!(self.requests.load(Ordering::Relaxed));
@@ -184,13 +184,13 @@ impl Shared {
     }
 }
 
-async fn stats(State(shared): State<Arc<Shared>>) -> Json<Value> {
+async fn stats(State(shared): State<Arc<SandboxState>>) -> Json<Value> {
     Json(shared.stats())
 }
 
 /// Returns all accepted messages as JSON lines.
-async fn messages(State(shared): State<Arc<Shared>>) -> String {
-    let line = |taken: &Taken| json!({ "sid": taken.sid, "to": taken.to, "custom_data": taken.custom_data });
+async fn messages(State(shared): State<Arc<SandboxState>>) -> String {
+    let line = |taken: &AcceptedMessage| json!({ "sid": taken.sid, "to": taken.to, "custom_data": taken.custom_data });
     shared.record.taken().iter().map(|taken| format!("{}\n", line(taken))).collect()
 }
 
@@ -201,7 +201,7 @@ pub fn has_error(code: &str) -> bool {
 
 /// Changes the injected errors: `{"E110": 1.0}` refuses every request as for a lack of balance, `{}` none.
 async fn change_faults(
-    State(shared): State<Arc<Shared>>,
+    State(shared): State<Arc<SandboxState>>,
     Json(faults): Json<BTreeMap<String, f64>>,
 ) -> Response {
     if let Some(code) = faults.keys().find(|code| !has_error(code)) {
@@ -213,12 +213,12 @@ async fn change_faults(
 }
 
 /// Returns the routes of an interface.
-fn speaks<A: Api>() -> Router<Arc<Shared>> {
-    A::PATHS.iter().fold(Router::new(), |router, path| router.route(path, post(take::<A>)))
+fn speaks<A: Api>() -> Router<Arc<SandboxState>> {
+    A::PATHS.iter().fold(Router::new(), |router, path| router.route(path, post(receive::<A>)))
 }
 
-async fn take<A: Api>(
-    State(shared): State<Arc<Shared>>,
+async fn receive<A: Api>(
+    State(shared): State<Arc<SandboxState>>,
     path: RawPathParams,
     headers: HeaderMap,
     body: Bytes,
@@ -235,7 +235,7 @@ async fn take<A: Api>(
 }
 
 fn answer<A: Api>(
-    shared: &Arc<Shared>,
+    shared: &Arc<SandboxState>,
     nth: u64,
     path: &[String],
     headers: &HeaderMap,
@@ -280,7 +280,7 @@ fn answer<A: Api>(
 /// Accepts one message, or rejects it with an injected error or at random. With one seed a recipient always has the
 /// same outcome.
 fn take_message<A: Api>(
-    shared: &Arc<Shared>,
+    shared: &Arc<SandboxState>,
     nth: u64,
     message: &Message,
     faults: &BTreeMap<String, f64>,

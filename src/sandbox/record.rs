@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 /// An accepted message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct AcceptedMessage {
     /// The id of the message.
     pub sid: String,
     /// The recipient.
@@ -18,15 +18,15 @@ pub struct Taken {
 
 pub(super) struct Record {
     remember: bool,
-    inner: Mutex<Inner>,
+    inner: Mutex<RecordState>,
 }
 
 #[derive(Default)]
-struct Inner {
+struct RecordState {
     accepted: u64,
     rejected: u64,
     answers: BTreeMap<u16, u64>,
-    taken: Vec<Taken>,
+    taken: Vec<AcceptedMessage>,
     /// How often each message was accepted, by recipient and custom data.
     times: HashMap<(String, Option<String>), u64>,
 }
@@ -42,7 +42,7 @@ impl Record {
         if self.remember {
             let custom_data = custom_data.map(str::to_owned);
             *inner.times.entry((to.into(), custom_data.clone())).or_default() += 1;
-            inner.taken.push(Taken { sid: sid.into(), to: to.into(), custom_data });
+            inner.taken.push(AcceptedMessage { sid: sid.into(), to: to.into(), custom_data });
         }
     }
 
@@ -58,7 +58,7 @@ impl Record {
         self.inner().accepted
     }
 
-    pub(super) fn taken(&self) -> Vec<Taken> {
+    pub(super) fn taken(&self) -> Vec<AcceptedMessage> {
         self.inner().taken.clone()
     }
 
@@ -74,7 +74,7 @@ impl Record {
         stats
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    fn inner(&self) -> MutexGuard<'_, RecordState> {
         self.inner.lock()
     }
 }

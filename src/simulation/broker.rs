@@ -19,11 +19,11 @@ use crate::runtime::one_of;
 #[derive(Clone)]
 pub(super) struct Broker {
     world: Arc<World>,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<SimulatedQueues>>,
 }
 
 #[derive(Default)]
-struct State {
+struct SimulatedQueues {
     queues: BTreeMap<CampaignId, OneQueue>,
     next: u64,
 }
@@ -41,7 +41,7 @@ impl Broker {
         Self { world: world.clone(), state: Arc::default() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, SimulatedQueues> {
         self.state.lock()
     }
 
@@ -99,14 +99,14 @@ impl Batches {
         does(self.broker.state().queues.entry(self.campaign.clone()).or_default())
     }
 
-    fn put(&self, batch: QueuedBatch) {
+    fn publish(&self, batch: QueuedBatch) {
         self.with(|queue| {
             queue.ready.push_back(batch);
             queue.arrived.notify_waiters();
         });
     }
 
-    fn take(&self) -> Option<(QueuedBatch, u64)> {
+    fn deliver(&self) -> Option<(QueuedBatch, u64)> {
         let tag = {
             let mut state = self.broker.state();
             state.next += 1;
@@ -127,7 +127,7 @@ impl Batches {
 impl Queue for Batches {
     type Receipt = Receipt;
     type Home = (Broker, Arc<Node>);
-    const LASTS: bool = true;
+    const DURABLE: bool = true;
 
     fn open((broker, node): &Self::Home, campaign: &CampaignId, _: usize) -> Self {
         Self { broker: broker.clone(), node: node.clone(), campaign: campaign.clone(), held: Arc::default() }
@@ -139,7 +139,7 @@ impl Queue for Batches {
             return Err(QueueError::Failed("is unreachable".into()));
         }
         for batch in batches {
-            self.put(batch);
+            self.publish(batch);
         }
         self.node.hop().await;
         // The broker has the batches, but the confirmation is lost.
@@ -151,7 +151,7 @@ impl Queue for Batches {
             self.node.proceed().await;
             let arrived = self.with(|queue| queue.arrived.clone());
             let wakes = arrived.notified();
-            if let Some((batch, tag)) = self.take() {
+            if let Some((batch, tag)) = self.deliver() {
                 self.held.fetch_add(1, Ordering::Relaxed);
                 return Ok((batch, Receipt { queue: self.clone(), tag: Some(tag) }));
             }
@@ -179,7 +179,7 @@ impl Queue for Batches {
         queue.held.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
             sleep(wait).await;
-            queue.put(batch);
+            queue.publish(batch);
             queue.held.fetch_sub(1, Ordering::Relaxed);
         });
         self.acknowledge(receipt).await
@@ -208,7 +208,7 @@ impl Queue for Batches {
         Ok(())
     }
 
-    fn trouble(&self) -> Option<String> {
+    fn health_error(&self) -> Option<String> {
         None
     }
 }

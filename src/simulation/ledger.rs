@@ -9,15 +9,15 @@ use tokio::time::sleep;
 
 use super::Broken;
 use super::node::Node;
-use crate::campaign::notice::{Notice, Noticed};
+use crate::campaign::notice::{Notice, NoticeSubject};
 use crate::campaign::{CampaignId, CampaignState, MessageRef, Phone, SkipReason};
 use crate::ledger::claims;
 use crate::ledger::{
-    Act, ActPage, Audit, Batches, Breaker, Breakers, Campaign, CampaignChanges, CampaignDrafts, Campaigns,
-    Checkpoint, Lease, Ledger, LedgerError, Listed, Memory, NewCampaign, Notices, OpenBreaker, OptOut,
-    OptOutSource, Plan, PlannedBatch, PlannedSoFar, Plans, Point, ReportLine, Reporting, SentMessages,
-    Series, Sessions, SkippedRow, Store, StoredBatch, StoredJob, StoredNotice, Suppress, Suppression,
-    SuppressionUpdate, Swap, Swapped, Texts,
+    Audit, AuditEntry, AuditPage, BatchUpdate, Batches, Breaker, Breakers, Campaign, CampaignChanges,
+    CampaignDrafts, Campaigns, CasOutcome, Checkpoint, Clock, Lease, Ledger, LedgerError, ListEntry, Memory,
+    NewCampaign, Notices, OpenBreaker, OptOut, OptOutSource, OutcomeTexts, Plan, PlannedBatch, PlannedSoFar,
+    Plans, Point, ReportLine, Reporting, SentMessages, Series, Sessions, SkippedRow, StoredBatch, StoredJob,
+    StoredNotice, Suppress, Suppression, SuppressionUpdate,
 };
 
 /// A ledger behind a network.
@@ -56,7 +56,7 @@ macro_rules! ask {
     }};
 }
 
-impl Store for Remote {
+impl Clock for Remote {
     fn now(&self) -> i64 {
         self.inner.now() + self.node.drift()
     }
@@ -183,11 +183,11 @@ impl Batches for Remote {
         ask!(self, ledger => ledger.load(id, numbers))
     }
 
-    async fn swap_batch(&self, swap: Swap<'_>) -> Result<Swapped, LedgerError> {
+    async fn update_batch(&self, swap: BatchUpdate<'_>) -> Result<CasOutcome, LedgerError> {
         if swap.is_claim() && self.breaks(Broken::ClaimBeforeRequest) {
             self.node.hop().await;
             self.inner.swap_late(swap, Duration::from_millis(5));
-            return Ok(Swapped::Done { open: 1, responses: Vec::new() });
+            return Ok(CasOutcome::Done { open: 1, responses: Vec::new() });
         }
         let is_forced = self.breaks(Broken::VersionCheck);
         let swapped = ask!(self, ledger => ledger.swap(swap, is_forced))?;
@@ -206,7 +206,7 @@ impl Batches for Remote {
         ask!(self, ledger => ledger.forget_claim(id, token, batch))
     }
 
-    async fn listed(&self, id: &CampaignId, listed: Listed) -> Result<Vec<u32>, LedgerError> {
+    async fn listed(&self, id: &CampaignId, listed: ListEntry) -> Result<Vec<u32>, LedgerError> {
         ask!(self, ledger => ledger.listed(id, listed))
     }
 
@@ -255,11 +255,15 @@ impl Notices for Remote {
         ask!(self, ledger => ledger.store_notice(account, notice))
     }
 
-    async fn clear_notice(&self, account: &str, about: &Noticed) -> Result<(), LedgerError> {
+    async fn clear_notice(&self, account: &str, about: &NoticeSubject) -> Result<(), LedgerError> {
         ask!(self, ledger => ledger.clear_notice(account, about))
     }
 
-    async fn notice(&self, account: &str, about: &Noticed) -> Result<Option<StoredNotice>, LedgerError> {
+    async fn notice(
+        &self,
+        account: &str,
+        about: &NoticeSubject,
+    ) -> Result<Option<StoredNotice>, LedgerError> {
         ask!(self, ledger => ledger.notice(account, about))
     }
 }
@@ -318,7 +322,7 @@ impl Reporting for Remote {
         ask!(self, ledger => ledger.requests(id, numbers))
     }
 
-    async fn texts(&self, id: &CampaignId) -> Result<Texts, LedgerError> {
+    async fn texts(&self, id: &CampaignId) -> Result<OutcomeTexts, LedgerError> {
         ask!(self, ledger => ledger.texts(id))
     }
 
@@ -340,7 +344,7 @@ impl Reporting for Remote {
 }
 
 impl Audit for Remote {
-    async fn log(&self, act: Act) -> Result<(), LedgerError> {
+    async fn log(&self, act: AuditEntry) -> Result<(), LedgerError> {
         ask!(self, ledger => ledger.log(act.clone()))
     }
 
@@ -349,7 +353,7 @@ impl Audit for Remote {
         campaign: Option<&CampaignId>,
         from: Option<&str>,
         limit: usize,
-    ) -> Result<ActPage, LedgerError> {
+    ) -> Result<AuditPage, LedgerError> {
         ask!(self, ledger => ledger.acts(campaign, from, limit))
     }
 }

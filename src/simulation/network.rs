@@ -23,7 +23,7 @@ pub(super) struct Network {
 }
 
 /// The result of a request that arrives.
-enum Answer {
+enum ScriptedResponse {
     /// Each message is accepted or rejected, and the response says which.
     Entries,
     /// No message is accepted, and the response says so.
@@ -94,20 +94,20 @@ async fn post(
     }
     world.seen().sent.push((simulated::true_time().unwrap_or_default(), to.len()));
     let (status, body) = match answer(world, &to) {
-        Answer::Entries => {
+        ScriptedResponse::Entries => {
             let refused: Vec<bool> =
                 to.iter().map(|_| world.goes_wrong(world.faults.provider, 0.03)).collect();
-            take(world, to.iter().zip(&refused).filter(|(_, refused)| !**refused).map(|(to, _)| *to));
+            accept(world, to.iter().zip(&refused).filter(|(_, refused)| !**refused).map(|(to, _)| *to));
             world.tell(|| format!("worker {}: accepted: {}, rejected {refused:?}", node.number, shown(&to)));
             entries(&request.body, &refused)
         }
-        Answer::Refused(status, body) => {
+        ScriptedResponse::Refused(status, body) => {
             world.tell(|| format!("worker {}: {status}: {}", node.number, shown(&to)));
             (status, body.to_string())
         }
-        Answer::Unclear(status, body) => {
+        ScriptedResponse::Unclear(status, body) => {
             if chance() < 0.5 {
-                take(world, to.iter().copied());
+                accept(world, to.iter().copied());
             }
             world.seen().unknown.extend(&to);
             world.tell(|| format!("worker {}: {status} {body:?}: {}", node.number, shown(&to)));
@@ -127,28 +127,31 @@ async fn post(
     Ok(Reply { status, retry_after, body: body.into() })
 }
 
-fn take(world: &World, to: impl Iterator<Item = Phone>) {
+fn accept(world: &World, to: impl Iterator<Item = Phone>) {
     let mut seen = world.seen();
     for phone in to {
         *seen.taken.entry(phone).or_default() += 1;
     }
 }
 
-fn answer(world: &World, to: &[Phone]) -> Answer {
+fn answer(world: &World, to: &[Phone]) -> ScriptedResponse {
     // Some messages always fail their whole request, which must be split until they are alone.
     if world.faults.provider && to.iter().any(|phone| phone.digits() % 19 == 3) {
         let error = json!({ "code": 400, "message": "bad", "description": "bad" });
-        return Answer::Refused(
+        return ScriptedResponse::Refused(
             400,
             json!({ "code": "WA400", "message": "bad", "response": { "error_data": error } }),
         );
     }
     if !world.goes_wrong(world.faults.provider, 0.12) {
-        return Answer::Entries;
+        return ScriptedResponse::Entries;
     }
     let whole = |status: u16, code: &str| {
         let error = json!({ "code": status, "message": "no", "description": "no" });
-        Answer::Refused(status, json!({ "code": code, "message": "no", "response": { "error_data": error } }))
+        ScriptedResponse::Refused(
+            status,
+            json!({ "code": code, "message": "no", "response": { "error_data": error } }),
+        )
     };
     match one_of(9) {
         0 => whole(401, "RBC001"),
@@ -156,9 +159,9 @@ fn answer(world: &World, to: &[Phone]) -> Answer {
         2 => whole(503, "WA500"),
         3 => whole(404, "WA404"),
         4 | 5 => whole(429, "WA429"),
-        6 => Answer::Unclear(502, "<html>nothing behind this</html>"),
-        7 => Answer::Unclear(202, "{\"request_id\":"),
-        _ => Answer::Unclear(202, "{\"response\":{\"whatsapp\":{\"messages\":[]}}}"),
+        6 => ScriptedResponse::Unclear(502, "<html>nothing behind this</html>"),
+        7 => ScriptedResponse::Unclear(202, "{\"request_id\":"),
+        _ => ScriptedResponse::Unclear(202, "{\"response\":{\"whatsapp\":{\"messages\":[]}}}"),
     }
 }
 

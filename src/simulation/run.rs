@@ -18,10 +18,10 @@ use super::node::Node;
 use super::{Broken, Faults, World, check};
 use crate::audience::Audiences;
 use crate::campaign::control::{Action, Control};
-use crate::campaign::delivery::{Delivery, News};
+use crate::campaign::delivery::{Delivery, DeliveryUpdate};
 use crate::campaign::{CampaignId, CampaignState, Job, MessageState, Phone, Rate};
 use crate::dispatch::{
-    Account, Accounts, Context, Events, LoopProgress, Prepared, control, prepare, register, work,
+    Account, Accounts, Context, Events, LoadedJob, LoopProgress, control, prepare, register, work,
 };
 use crate::ledger::{Batches, Campaigns, Cursor, Memory, MessageReport, Reporting};
 use crate::ledger::{evidence, report_page};
@@ -41,12 +41,12 @@ const CALM: Duration = Duration::from_mins(30);
 /// A campaign of a run.
 struct Sent {
     id: CampaignId,
-    prepared: Arc<Prepared>,
+    prepared: Arc<LoadedJob>,
     to: Vec<Phone>,
 }
 
 /// The parts of a run.
-struct Run {
+struct SimulationRun {
     world: Arc<World>,
     ledger: Memory,
     broker: Broker,
@@ -55,11 +55,11 @@ struct Run {
     /// The account's limits of messages over time, each with its start, if it has a limit.
     rates: Vec<(i64, Rate)>,
     campaigns: Vec<Sent>,
-    workers: Vec<Worker>,
+    workers: Vec<RunningWorker>,
 }
 
 /// A running worker.
-struct Worker {
+struct RunningWorker {
     node: Arc<Node>,
     account: Arc<Account>,
     stop: CancellationToken,
@@ -77,14 +77,14 @@ pub(super) fn run(seed: u64, broken: Option<Broken>, tells: bool) -> Result<Stri
             eprintln!("seed {seed}: {faults:?}");
         }
         let world = Arc::new(World { faults, state: parking_lot::Mutex::default(), tells });
-        let run = Run::new(&world);
+        let run = SimulationRun::new(&world);
         run.whole().await
     });
     simulated::end();
     done
 }
 
-impl Run {
+impl SimulationRun {
     fn new(world: &Arc<World>) -> Self {
         let clock = Arc::new(|| simulated::true_time().unwrap_or_default());
         let mut run = Self {
@@ -183,7 +183,7 @@ impl Run {
             .await
             .unwrap();
         });
-        self.workers.push(Worker { node, account, stop, task });
+        self.workers.push(RunningWorker { node, account, stop, task });
     }
 
     async fn whole(mut self) -> Result<String, String> {
@@ -236,7 +236,7 @@ impl Run {
             worker.stop.cancel();
             let ended = tokio::time::timeout(CALM, &mut worker.task).await;
             let ended = ended.map_err(|_| format!("worker {} does not end", worker.node.number))?;
-            ended.map_err(|fault| format!("worker {}: {fault}", worker.node.number))?;
+            ended.map_err(|error| format!("worker {}: {error}", worker.node.number))?;
         }
         if let Some(wrong) = self.world.seen().wrong.take() {
             return Err(wrong);
@@ -263,7 +263,7 @@ impl Run {
 
     /// Returns the indices of the workers that are alive and not stopping.
     fn living(&self) -> Vec<usize> {
-        let lives = |worker: &Worker| !worker.node.is_dead() && !worker.stop.is_cancelled();
+        let lives = |worker: &RunningWorker| !worker.node.is_dead() && !worker.stop.is_cancelled();
         (0..self.workers.len()).filter(|nth| lives(&self.workers[*nth])).collect()
     }
 
@@ -382,8 +382,11 @@ impl Run {
                 let mut reports = Vec::new();
                 for (place, (_, phone)) in (0..).zip(&stored.batch.recipients) {
                     if self.world.seen().taken.contains_key(phone) && chance() < 0.3 {
-                        let news =
-                            News::Delivery { state: Delivery::Delivered, code: None, text: String::new() };
+                        let news = DeliveryUpdate::Delivery {
+                            state: Delivery::Delivered,
+                            code: None,
+                            text: String::new(),
+                        };
                         let at = simulated::true_time().unwrap_or_default();
                         let sid = Some("sid-reported".to_owned());
                         reports.push(MessageReport { message: place, sid, at, news });

@@ -17,9 +17,9 @@ const LOOKED_AT: u64 = 20_000;
 const FIELDS: usize = 40;
 const VALUES: usize = 200;
 /// Maximum number of values that are shown for a field.
-const SHOWN: usize = 8;
+const MAX_VALUES: usize = 8;
 /// Maximum length of a shown value, in characters.
-const LONGEST: usize = 80;
+const MAX_CHARS: usize = 80;
 
 /// The counted replies to a campaign.
 #[derive(Debug, Default, Serialize)]
@@ -97,10 +97,10 @@ fn answered(name: String, mut values: BTreeMap<String, u64>) -> Answered {
     let mut others = values.remove("").unwrap_or_default();
     let mut values: Vec<(String, u64)> = values.into_iter().collect();
     values.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    others += values.drain(SHOWN.min(values.len())..).map(|(_, count)| count).sum::<u64>();
+    others += values.drain(MAX_VALUES.min(values.len())..).map(|(_, count)| count).sum::<u64>();
     for (value, _) in &mut values {
-        if value.chars().count() > LONGEST {
-            *value = value.chars().take(LONGEST).chain(['…']).collect();
+        if value.chars().count() > MAX_CHARS {
+            *value = value.chars().take(MAX_CHARS).chain(['…']).collect();
         }
     }
     Answered { name, count, values, others }
@@ -124,8 +124,11 @@ mod tests {
         assert_eq!(slot.values, [("morning".into(), 400), ("evening".into(), 100)]);
         assert_eq!((slot.count, slot.others), (500, 0));
         let comment = answered("comment".into(), fields.remove("comment").unwrap());
-        assert_eq!((comment.values.len(), comment.count, comment.others), (SHOWN, 500, 500 - SHOWN as u64));
-        assert!(comment.values[0].0.chars().count() <= LONGEST + 1);
+        assert_eq!(
+            (comment.values.len(), comment.count, comment.others),
+            (MAX_VALUES, 500, 500 - MAX_VALUES as u64)
+        );
+        assert!(comment.values[0].0.chars().count() <= MAX_CHARS + 1);
         assert!(fields.is_empty());
     }
 }

@@ -12,10 +12,10 @@ use utoipa::ToSchema;
 
 use super::values::{ValueWarnings, placeholders};
 use crate::campaign::content::warnings;
-use crate::campaign::problem::{listed, place};
+use crate::campaign::problem::{listed, location};
 use crate::campaign::schedule::Opening;
 use crate::campaign::{Batch, CampaignId, Columns, Job, PhoneParser, Price, Problem, Recipient, SkipReason};
-use crate::dispatch::{Account, DispatchError, Planner, Prepared, forecast};
+use crate::dispatch::{Account, DispatchError, LoadedJob, Planner, forecast};
 use crate::egress::EgressPolicy;
 use crate::ledger::SkippedRow;
 
@@ -108,8 +108,8 @@ pub struct Warning {
 
 impl Warning {
     /// Returns the place and the possible problem in words.
-    pub fn plain(&self) -> String {
-        format!("{}: {}", place(&self.pointer), self.detail)
+    pub fn to_text(&self) -> String {
+        format!("{}: {}", location(&self.pointer), self.detail)
     }
 }
 
@@ -199,7 +199,7 @@ fn column_views(columns: &Columns) -> Vec<ColumnView> {
 
 /// Returns the region in which most invalid numbers would be valid, with its note.
 fn suggest_region(
-    prepared: &Prepared,
+    prepared: &LoadedJob,
     unread: &[String],
     invalid: u64,
     recipients: u64,
@@ -222,7 +222,7 @@ fn suggest_region(
 
 /// What a check collects while it plans the campaign.
 struct Findings<'a> {
-    prepared: &'a Prepared,
+    prepared: &'a LoadedJob,
     account: &'a Account,
     /// Maximum number of rendered messages.
     max_messages: usize,
@@ -239,7 +239,7 @@ struct Findings<'a> {
 }
 
 impl<'a> Findings<'a> {
-    fn new(prepared: &'a Prepared, account: &'a Account, max_messages: usize) -> Self {
+    fn new(prepared: &'a LoadedJob, account: &'a Account, max_messages: usize) -> Self {
         Self {
             prepared,
             account,
@@ -271,7 +271,7 @@ impl<'a> Findings<'a> {
         self.values.see(batch);
         if let Some(list) = &self.account.prices {
             for recipient in batch.recipients() {
-                match list.of(recipient.phone) {
+                match list.for_phone(recipient.phone) {
                     Some(one) => self.price += one,
                     None => self.unpriced += 1,
                 }
@@ -329,10 +329,10 @@ impl<'a> Findings<'a> {
 /// # Errors
 ///
 /// When the audience cannot be read to its end.
-pub fn check(prepared: &Prepared, account: &Account, shown: usize) -> Result<Checked, DispatchError> {
+pub fn check(prepared: &LoadedJob, account: &Account, shown: usize) -> Result<Checked, DispatchError> {
     let job = &prepared.job;
     let id = job.id.clone().map_or_else(|| "check".parse::<CampaignId>(), Ok);
-    let id = id.map_err(|fault| DispatchError::Task(fault.to_string()))?;
+    let id = id.map_err(|error| DispatchError::Task(error.to_string()))?;
     let mut planner = Planner::new(prepared, id, prepared.batch_size, &CancellationToken::new())?;
     let mut findings = Findings::new(prepared, account, shown);
     while let Some(step) = planner.next_batch()? {
@@ -366,7 +366,7 @@ pub fn check(prepared: &Prepared, account: &Account, shown: usize) -> Result<Che
 }
 
 /// Renders the message of a recipient.
-fn rendered(prepared: &Prepared, recipient: &Recipient<'_>) -> Option<Rendered> {
+fn rendered(prepared: &LoadedJob, recipient: &Recipient<'_>) -> Option<Rendered> {
     let mut bytes = Vec::new();
     prepared.template.render(recipient, &mut bytes).ok()?;
     let message: Value = serde_json::from_slice(&bytes).ok()?;
@@ -379,7 +379,7 @@ fn rendered(prepared: &Prepared, recipient: &Recipient<'_>) -> Option<Rendered> 
 /// # Errors
 ///
 /// If the audience cannot be read up to that row.
-pub fn first_message(prepared: &Prepared, id: CampaignId) -> Result<Option<Rendered>, DispatchError> {
+pub fn first_message(prepared: &LoadedJob, id: CampaignId) -> Result<Option<Rendered>, DispatchError> {
     let mut planner = Planner::new(prepared, id, 1, &CancellationToken::new())?;
     while let Some(step) = planner.next_batch()? {
         if let Some(batch) = step.batch {

@@ -18,14 +18,14 @@ pub enum Format {
 }
 
 /// Writes lines in a format.
-pub enum Lines<W: Write> {
+pub enum LineWriter<W: Write> {
     /// CSV, for spreadsheets.
     Csv(Box<csv::Writer<W>>),
     /// One JSON document per line.
     Jsonl(W),
 }
 
-impl<W: Write> Lines<W> {
+impl<W: Write> LineWriter<W> {
     /// Creates it for a writer.
     pub fn new(format: Format, writer: W) -> Self {
         match format {
@@ -91,9 +91,9 @@ pub(super) fn plain_cell(text: &str) -> String {
 }
 
 /// Returns the writer's own error, so that a closed pipe is recognized.
-fn cause(fault: csv::Error) -> io::Error {
-    match fault.into_kind() {
-        csv::ErrorKind::Io(fault) => fault,
+fn cause(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
         other => io::Error::other(format!("{other:?}")),
     }
 }
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn formulas_are_quoted_in_all_fields_and_columns() {
-        let mut lines = Lines::new(Format::Csv, Vec::new());
+        let mut lines = LineWriter::new(Format::Csv, Vec::new());
         lines.header(["=1", "b"]).unwrap();
         lines.write(&serde_json::json!({}), || vec!["＝2".into(), "\u{1b}c;=3".into()]).unwrap();
         assert_eq!(String::from_utf8(lines.end().unwrap()).unwrap(), "'=1,b\n'＝2,\\u001bc;'=3\n");

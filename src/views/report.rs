@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::lines::Lines;
+use super::lines::LineWriter;
 use crate::campaign::time::rfc3339;
 use crate::campaign::{MessageState, codes, visible};
 use crate::ledger::ReportLine;
@@ -17,7 +17,7 @@ pub const HEADER: [&str; 10] =
 ///
 /// The writer's.
 pub fn write<W: Write>(
-    lines: &mut Lines<W>,
+    lines: &mut LineWriter<W>,
     page: Vec<ReportLine>,
     state: Option<MessageState>,
 ) -> io::Result<()> {
@@ -36,7 +36,7 @@ pub(super) fn explained(mut line: ReportLine) -> ReportLine {
     if let Some(known) = known {
         let detail = line.detail.get_or_insert_default();
         let gap = if detail.is_empty() { "" } else { " — " };
-        *detail = format!("{detail}{gap}{}", known.beside(detail));
+        *detail = format!("{detail}{gap}{}", known.with_text(detail));
     }
     line
 }

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::lines::Lines;
+use super::lines::LineWriter;
 use crate::campaign::CampaignId;
 use crate::campaign::delivery::ReplyContent;
 use crate::campaign::time::rfc3339;
@@ -103,7 +103,7 @@ pub fn header(columns: &Columns) -> Vec<String> {
 /// # Errors
 ///
 /// The writer's.
-pub fn write<W: Write>(lines: &mut Lines<W>, page: &[Response], columns: &Columns) -> io::Result<()> {
+pub fn write<W: Write>(lines: &mut LineWriter<W>, page: &[Response], columns: &Columns) -> io::Result<()> {
     page.iter().try_for_each(|response| lines.write(&line(response), || fields(response, columns)))
 }
 
@@ -172,7 +172,7 @@ mod tests {
             (header.len(), header.last().map(String::as_str)),
             (FIRST.len() + FIELDS + 1, Some(OTHERS))
         );
-        let mut lines = Lines::new(Format::Csv, Vec::new());
+        let mut lines = LineWriter::new(Format::Csv, Vec::new());
         write(&mut lines, &page, &columns).unwrap();
         let csv = lines.end().unwrap();
         let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(&csv[..]);

@@ -82,7 +82,7 @@ impl Only {
 
 /// The ledger's data for some rows, in the order of the audience.
 #[derive(Default)]
-pub struct Part {
+pub struct ResultChunk {
     /// Lines of the report.
     pub lines: Vec<ReportLine>,
     /// Replies.
@@ -115,7 +115,7 @@ pub enum ResultsError {
 /// When the audience cannot be read, or the file cannot be written.
 pub fn write(
     audience: Audience,
-    parts: Receiver<Part>,
+    parts: Receiver<ResultChunk>,
     columns: &responses::Columns,
     only: Only,
     format: Format,
@@ -231,7 +231,7 @@ impl<'s> SheetWriter<'s> {
 /// The rows of an audience, and the ledger's data received so far.
 struct Rows {
     audience: Audience,
-    parts: Receiver<Part>,
+    parts: Receiver<ResultChunk>,
     only: Only,
     lines: HashMap<u64, ReportLine>,
     responses: HashMap<u64, Vec<Response>>,
@@ -280,7 +280,7 @@ impl Rows {
         let (text, is_text) =
             if self.audience.has_json_values() { of_json(&value) } else { (value.into_owned(), false) };
         let (shown, known) = shown_and_number(&text);
-        match SheetNumber::of(shown, known).filter(|_| !is_text || known.is_some()) {
+        match SheetNumber::parse(shown, known).filter(|_| !is_text || known.is_some()) {
             Some(number) => CellValue::Number(shown.to_owned(), number),
             None => CellValue::Text(shown.to_owned()),
         }

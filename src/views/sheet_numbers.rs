@@ -20,16 +20,16 @@ impl SheetNumber {
     ///
     /// Nothing that begins with `+` or with a needless zero is one: that is a phone number or a code. Nor is a date, which is a
     /// number to a spreadsheet alone.
-    pub(super) fn of(shown: &str, known: Option<f64>) -> Option<Self> {
+    pub(super) fn parse(shown: &str, known: Option<f64>) -> Option<Self> {
         match known {
             Some(number) => formatted(shown, number),
-            None => plain(shown),
+            None => without_format(shown),
         }
     }
 }
 
 /// A text that is a number and nothing else, written as a spreadsheet writes one.
-fn plain(shown: &str) -> Option<SheetNumber> {
+fn without_format(shown: &str) -> Option<SheetNumber> {
     let digits = shown.strip_prefix('-').unwrap_or(shown);
     let decimals = decimals_of(digits)?;
     if digits.contains(',') {
@@ -113,7 +113,7 @@ mod tests {
             ("1499.00", Some(1499.0), 1499.0, "0.00"),
         ] {
             let expected = SheetNumber { number, format: format.into() };
-            assert_eq!(SheetNumber::of(shown, known), Some(expected), "{shown}");
+            assert_eq!(SheetNumber::parse(shown, known), Some(expected), "{shown}");
         }
     }
 
@@ -133,7 +133,7 @@ mod tests {
             "-",
             "١",
         ] {
-            assert_eq!(SheetNumber::of(shown, None), None, "{shown}");
+            assert_eq!(SheetNumber::parse(shown, None), None, "{shown}");
         }
         for (shown, known) in [
             ("24/12/2026", 46_380.0),
@@ -144,7 +144,7 @@ mod tests {
             ("(12)", -12.0),
             ("\"a\" 12", 12.0),
         ] {
-            assert_eq!(SheetNumber::of(shown, Some(known)), None, "{shown}");
+            assert_eq!(SheetNumber::parse(shown, Some(known)), None, "{shown}");
         }
     }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::campaign::problem::step;
 use crate::campaign::template::conditions;
 use crate::campaign::{Batch, Columns, Field, Job, Problem, counted};
-use crate::dispatch::Prepared;
+use crate::dispatch::LoadedJob;
 
 /// Texts that programs write for a missing value.
 const NO_VALUES: [&str; 10] =
@@ -35,12 +35,12 @@ struct Seen {
 
 /// Counts suspicious values of all messages.
 pub(super) struct ValueWarnings<'p> {
-    prepared: &'p Prepared,
+    prepared: &'p LoadedJob,
     seen: Vec<Seen>,
 }
 
 impl<'p> ValueWarnings<'p> {
-    pub(super) fn new(prepared: &'p Prepared) -> Self {
+    pub(super) fn new(prepared: &'p LoadedJob) -> Self {
         let seen = prepared.template.columns().iter().map(|_| Seen::default()).collect();
         Self { prepared, seen }
     }

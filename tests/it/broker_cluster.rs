@@ -83,11 +83,11 @@ async fn a_node_after_the_other_goes_wrong_and_nobody_is_sent_to_twice() {
     let mut longest = Duration::ZERO;
     let first = chance.random_range(0..FAULTS.len());
     for nth in 0..faults() {
-        let fault = FAULTS[(first + usize::try_from(nth).unwrap()) % FAULTS.len()];
+        let error = FAULTS[(first + usize::try_from(nth).unwrap()) % FAULTS.len()];
         let node = chance.random_range(0..3);
         limit_to(&fleet, RATE);
         let (begun, then) = (Instant::now(), sandbox.count());
-        match fault {
+        match error {
             Fault::Kill => cluster.kill(node),
             Fault::Freeze => cluster.signal(node, Signal::SIGSTOP),
             Fault::Cut => cluster.cut(node, true),
@@ -107,7 +107,7 @@ async fn a_node_after_the_other_goes_wrong_and_nobody_is_sent_to_twice() {
         let took = begun.elapsed();
         longest = longest.max(gap);
         limit_to(&fleet, SLOW);
-        match fault {
+        match error {
             Fault::Kill => cluster.restart(node),
             Fault::Freeze => cluster.signal(node, Signal::SIGCONT),
             Fault::Cut => cluster.cut(node, false),
@@ -115,7 +115,7 @@ async fn a_node_after_the_other_goes_wrong_and_nobody_is_sent_to_twice() {
         }
         cluster.await_whole(&[node]);
         eprintln!(
-            "node {node} {fault:?}: {gap:.1?} without sending, 1,000 more after {took:.1?}, all nodes again after {:.1?}",
+            "node {node} {error:?}: {gap:.1?} without sending, 1,000 more after {took:.1?}, all nodes again after {:.1?}",
             begun.elapsed()
         );
     }

@@ -97,7 +97,7 @@ impl Browser {
             builder.capabilities(capabilities.as_object().unwrap().clone());
             match builder.connect(&format!("http://127.0.0.1:{port}")).await {
                 Ok(client) => break client,
-                Err(fault) => assert!(start.elapsed() < LONG, "no browser: {fault}"),
+                Err(error) => assert!(start.elapsed() < LONG, "no browser: {error}"),
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         };
@@ -112,7 +112,7 @@ impl Browser {
         let found = self.client.wait().at_most(LONG).for_element(Locator::Css(css)).await;
         match found {
             Ok(element) => element,
-            Err(fault) => panic!("{css}: {fault}\n{}", self.text().await),
+            Err(error) => panic!("{css}: {error}\n{}", self.text().await),
         }
     }
 
@@ -122,11 +122,11 @@ impl Browser {
         loop {
             let text = match self.client.find(Locator::Css("body")).await {
                 Ok(body) => body.text().await,
-                Err(fault) => Err(fault),
+                Err(error) => Err(error),
             };
             match text {
                 Ok(text) => return text,
-                Err(fault) => assert!(start.elapsed() < LONG, "no page: {fault}"),
+                Err(error) => assert!(start.elapsed() < LONG, "no page: {error}"),
             }
         }
     }
@@ -198,14 +198,14 @@ impl Browser {
             let pressed = match self.client.find(Locator::XPath(&path)).await {
                 Ok(_) if self.by_keys => match self.reach(&Locator::XPath(&path)).await {
                     Ok(element) => element.send_keys(&Key::Enter).await,
-                    Err(fault) => Err(fault),
+                    Err(error) => Err(error),
                 },
                 Ok(element) => element.click().await,
-                Err(fault) => Err(fault),
+                Err(error) => Err(error),
             };
             match pressed {
                 Ok(()) => return,
-                Err(fault) => assert!(start.elapsed() < LONG, "{words}: {fault}\n{}", self.text().await),
+                Err(error) => assert!(start.elapsed() < LONG, "{words}: {error}\n{}", self.text().await),
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -4,7 +4,8 @@
 use flowcast::campaign::codes;
 use flowcast::campaign::{BATCH_LIMIT, Batch, Columns, Job, Phone, Template};
 use flowcast::provider::{
-    Answer, Credentials, Entry, PROVIDERS, Provider, Reply, RequestBody, Scope, Transport, classify, kind,
+    Credentials, Entry, PROVIDERS, Provider, ProviderResponse, Reply, RequestBody, Scope, Transport,
+    classify, kind,
 };
 use flowcast::sandbox::Behaviour;
 use serde_json::{Value, json};
@@ -975,7 +976,7 @@ async fn what_stands_beside_kaleyras_content_is_as_its_document_has_it() {
 }
 
 /// What an answer of a provider to `count` messages proves.
-fn read(provider: &str, status: u16, body: &Value, count: usize) -> Answer {
+fn read(provider: &str, status: u16, body: &Value, count: usize) -> ProviderResponse {
     let reply = Reply { status, retry_after: None, body: body.to_string().into() };
     let said = open(provider).parse(&reply, count);
     classify(&reply, said)
@@ -985,7 +986,7 @@ fn entry(entry: &Value) -> Entry {
     let body = json!({ "request_id": "b434e927a5844175b23059cd96feea3d", "method": "POST", "http_code": 202,
         "metadata": { "failed": 0, "total": 1, "success": 1 }, "response": { "whatsapp": { "messages": [entry] } } });
     match read("exotel", 202, &body, 1) {
-        Answer::Entries(mut entries) => entries.remove(0),
+        ProviderResponse::Entries(mut entries) => entries.remove(0),
         other => panic!("{other:?}"),
     }
 }
@@ -1035,22 +1036,22 @@ fn exotels_answers_are_read_as_the_documents_describe_them() {
     let body = json!({ "request_id": "r", "metadata": { "failed": 1, "total": 1, "success": 0 },
         "response": { "whatsapp": { "messages": [success] } } });
     assert!(
-        matches!(&read("exotel", 202, &body, 1), Answer::Entries(entries) if matches!(entries[0], Entry::Accepted { .. }))
+        matches!(&read("exotel", 202, &body, 1), ProviderResponse::Entries(entries) if matches!(entries[0], Entry::Accepted { .. }))
     );
     // Document 003's other shape.
     let other = json!({ "response": { "code": 200, "status": "success", "data": { "message_id": "msg_flow_001", "status": "sent" } } });
     assert_eq!(
         read("exotel", 200, &other, 1),
-        Answer::Entries(vec![Entry::Accepted { sid: "msg_flow_001".into() }])
+        ProviderResponse::Entries(vec![Entry::Accepted { sid: "msg_flow_001".into() }])
     );
     let error = |status: u16| read("exotel", status, &json!({ "http_code": status, "request_id": "r" }), 2);
-    assert!(matches!(error(400), Answer::Malformed { .. }));
+    assert!(matches!(error(400), ProviderResponse::Malformed { .. }));
     for status in [401, 402, 403] {
-        assert!(matches!(error(status), Answer::Refused { .. }), "{status}");
+        assert!(matches!(error(status), ProviderResponse::Refused { .. }), "{status}");
     }
-    assert!(matches!(error(404), Answer::Refused { scope: Scope::Campaign, .. }));
+    assert!(matches!(error(404), ProviderResponse::Refused { scope: Scope::Campaign, .. }));
     for status in [500, 503] {
-        assert!(matches!(error(status), Answer::TryAgain { .. }), "{status}");
+        assert!(matches!(error(status), ProviderResponse::TryAgain { .. }), "{status}");
     }
 }
 
@@ -1060,7 +1061,7 @@ async fn kaleyras_answers_are_read_as_its_document_shows_them() {
     let taken = json!({ "code": "WA202", "message": "Request Accepted", "data": { "message_id": "AXXX" }, "error": {} });
     assert_eq!(
         read("kaleyra", 202, &taken, 1),
-        Answer::Entries(vec![Entry::Accepted { sid: "AXXX".into() }])
+        ProviderResponse::Entries(vec![Entry::Accepted { sid: "AXXX".into() }])
     );
     let refused = |status: u16, code: &str, data: Value, field: &str, text: &str| {
         read(
@@ -1070,8 +1071,8 @@ async fn kaleyras_answers_are_read_as_its_document_shows_them() {
             1,
         )
     };
-    let scope = |answer: Answer| match answer {
-        Answer::Refused { scope, reason } => (scope, reason),
+    let scope = |answer: ProviderResponse| match answer {
+        ProviderResponse::Refused { scope, reason } => (scope, reason),
         other => panic!("{other:?}"),
     };
     let (whose, _) = scope(refused(401, "RBC001", json!([]), "error", "Incorrect SID or API key."));
@@ -1082,11 +1083,11 @@ async fn kaleyras_answers_are_read_as_its_document_shows_them() {
     assert!(reason.contains("phone_number"), "the field is named: {reason}");
     assert!(matches!(
         refused(400, "WA400", json!({}), "payload", "Refer to correct payload format"),
-        Answer::Malformed { .. }
+        ProviderResponse::Malformed { .. }
     ));
     assert!(matches!(
         refused(500, "WA500", json!({}), "error", "Please try again later"),
-        Answer::TryAgain { .. }
+        ProviderResponse::TryAgain { .. }
     ));
     let (whose, _) = scope(refused(
         400,
@@ -1123,7 +1124,7 @@ async fn kaleyras_answers_are_read_as_its_document_shows_them() {
 /// Document 001, the status callback parameters; documents 003 and 004, people's answers.
 #[test]
 fn exotels_callbacks_are_read_field_by_field() {
-    use flowcast::campaign::delivery::{Delivery, News, ReplyContent};
+    use flowcast::campaign::delivery::{Delivery, DeliveryUpdate, ReplyContent};
     let exotel = open("exotel");
     let dlr = json!({ "callback_type": "dlr", "sid": "1234", "to": "+12365564965", "exo_status_code": 25001,
         "exo_detailed_status": "EX_MESSAGE_DELIVERED", "description": "Message delivered",
@@ -1135,7 +1136,7 @@ fn exotels_callbacks_are_read_field_by_field() {
     assert_eq!(report.at, Some(1_670_412_600_000));
     assert_eq!(report.message.unwrap().to_string(), "c1.7.3");
     // By its name: another table gives it the number 25001.
-    assert!(matches!(report.news, News::Delivery { state: Delivery::Delivered, .. }));
+    assert!(matches!(report.news, DeliveryUpdate::Delivery { state: Delivery::Delivered, .. }));
     // "Possible values: dlr, icm", and document 004's incoming_message.
     for kind in ["icm", "incoming_message"] {
         let report = one(json!({ "callback_type": kind, "sid": "4743da54", "from": "+918871206831",
@@ -1148,7 +1149,7 @@ fn exotels_callbacks_are_read_field_by_field() {
             (Some("f317c729"), "+918871206831".parse().ok())
         );
         assert_eq!((report.sender, report.at), ("+912248931479".parse().ok(), Some(1_697_871_900_000)));
-        let News::Reply(reply) = report.news else { panic!("{kind} is an answer") };
+        let DeliveryUpdate::Reply(reply) = report.news else { panic!("{kind} is an answer") };
         assert_eq!(reply.id, "4743da54");
         let said: Vec<(&str, &str)> =
             reply.details.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
@@ -1162,7 +1163,7 @@ fn exotels_callbacks_are_read_field_by_field() {
         "response_json": { "appointment_date": "2024-06-20" }, "timestamp": "2024-06-15T10:40:00.000Z" });
     let report = exotel.reports(&webhook).pop().unwrap();
     assert_eq!((report.sid.as_deref(), report.message), (Some("msg_flow_001"), None));
-    let News::Reply(reply) = report.news else { panic!("it is an answer") };
+    let DeliveryUpdate::Reply(reply) = report.news else { panic!("it is an answer") };
     assert_eq!(reply.details["flow_id"], "flow_abc123");
 }
 

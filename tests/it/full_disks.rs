@@ -54,7 +54,7 @@ impl Disk {
                 Ok(()) => taken += piece,
                 // Somebody has taken some of it meanwhile.
                 Err(rustix::io::Errno::NOSPC) => piece = (piece / 2).max(PAGE),
-                Err(fault) => panic!("the disk can't be filled: {fault}"),
+                Err(error) => panic!("the disk can't be filled: {error}"),
             }
         }
     }

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use flowcast::queue::rabbitmq::Broker;
-use flowcast::queue::{Buried, DeadAction};
+use flowcast::queue::{DeadLetter, DeadLetterAction};
 use flowcast::sandbox::Behaviour;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
@@ -27,7 +27,7 @@ async fn fleet(rows: u64) -> (Fleet, flowcast::sandbox::Sandbox, Broker) {
     (fleet, sandbox, broker)
 }
 
-async fn buried(broker: &Broker, count: usize) -> Vec<Buried> {
+async fn buried(broker: &Broker, count: usize) -> Vec<DeadLetter> {
     let start = std::time::Instant::now();
     loop {
         let (buried, _) = broker.buried(100).await.unwrap();
@@ -106,7 +106,7 @@ async fn what_is_refused_is_buried_whole_with_the_reason_and_the_worker_goes_on(
     assert!(text.contains("is outside the audience root") && !text.contains('\u{1b}'), "{text}");
     assert_eq!(fleet.ok(&["dead", "discard", "--all"]).await.out, format!("discarded: {}\n", jobs.len() - 1));
     assert!(fleet.ok(&["dead", "list"]).await.out.contains("no dead-lettered jobs"));
-    assert_eq!(broker.unbury(DeadAction::Discard, |_, _| true).await.unwrap(), 0);
+    assert_eq!(broker.unbury(DeadLetterAction::Discard, |_, _| true).await.unwrap(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,7 +195,7 @@ connection.close()
         .unwrap();
     let value = String::from_utf8(read.stdout).unwrap();
     assert!(value.starts_with("accepted ") && value.trim().len() == 9 + 32, "{value}");
-    until("the control document", || fleet.log().contains("Retry")).await;
+    until("the control document", || fleet.log().contains("\"action\":\"retry\"")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,9 @@
 //! What every ledger keeps to. A new backend is one more call of `ledger_suite!`.
 
 use flowcast::campaign::MessageState::{Accepted, InDoubt, Pending, Rejected, Sending};
-use flowcast::campaign::delivery::{Delivery, News, Reply, ReplyContent};
+use flowcast::campaign::delivery::{Delivery, DeliveryUpdate, Reply, ReplyContent};
 use flowcast::campaign::job::StopWhen;
-use flowcast::campaign::notice::{KeptNotice, Notice, Noticed};
+use flowcast::campaign::notice::{KeptNotice, Notice, NoticeSubject};
 use flowcast::campaign::{
     CampaignId, CampaignState, Doubt, DoubtCause, MessageState, Phone, Reason, SkipReason,
 };
@@ -18,11 +18,11 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 
 use flowcast::ledger::{
-    ABANDONED, Access, Act, ActPage, Answer, Audit, BatchWriter, Breaker, Breakers, Campaign, CampaignDrafts,
-    CampaignFilter, Campaigns, Checkpoint, Claim, Cursor, Decision, FIRST_PROBE, Lease, Ledger, LedgerError,
-    Memory, MessageReport, NewCampaign, Notices, OptOutSource, Outcome, PlannedBatch, Plans, Point, Purpose,
-    Recorded, Redis, ReportLine, Reporting, SentMessages, Series, SkippedRow, Sqlite, Suppress, Suppressed,
-    Suppression, SuppressionUpdate,
+    ABANDONED, Access, Audit, AuditEntry, AuditPage, BatchWriter, Breaker, Breakers, Campaign,
+    CampaignDrafts, CampaignFilter, Campaigns, Checkpoint, Claim, Cursor, Decision, FIRST_PROBE, Lease,
+    Ledger, LedgerError, Memory, MessageReport, NewCampaign, Notices, OptOutSource, Outcome, PlannedBatch,
+    Plans, Point, ReadIntent, RecordOutcome, Redis, ReplyTarget, ReportLine, Reporting, SentMessages, Series,
+    SkippedRow, Sqlite, Suppress, Suppressed, Suppression, SuppressionUpdate,
 };
 use flowcast::ledger::{PlannedSoFar, skip_unplanned};
 
@@ -150,13 +150,13 @@ async fn running(ledger: &impl Ledger) {
 }
 
 async fn claim(ledger: &impl Ledger, batch: PlannedBatch, messages: Vec<u8>) -> Claim {
-    let claim = claims::claim(ledger, batch, messages, Purpose::Send).await.unwrap();
+    let claim = claims::claim(ledger, batch, messages, ReadIntent::Send).await.unwrap();
     assert!(claim.running);
     claim
 }
 
 async fn record(ledger: &impl Ledger, claim: &Claim, batch: u32, outcomes: Vec<(u8, Outcome)>) -> u64 {
-    let outcomes = outcomes.into_iter().map(Recorded::from).collect();
+    let outcomes = outcomes.into_iter().map(RecordOutcome::from).collect();
     claims::record(ledger, &id(), batch, claim.token, outcomes).await.unwrap()
 }
 
@@ -226,7 +226,7 @@ async fn a_rehearsal_gives_way_to_the_real_campaign_and_not_the_other_way_round(
     let rehearsal = || NewCampaign { rehearsal: true, ..new_campaign() };
     ledger.register(rehearsal()).await.unwrap();
     transitions::change_state(&ledger, &id(), CampaignState::Running, None).await.unwrap();
-    claims::claim(&ledger, batch(0, 3), all(3), Purpose::Send).await.unwrap();
+    claims::claim(&ledger, batch(0, 3), all(3), ReadIntent::Send).await.unwrap();
     assert_eq!(counts(&ledger).await, [0, 3, 0, 0, 0, 0]);
     let real = registered(&ledger).await;
     assert!(!real.rehearsal);
@@ -248,9 +248,9 @@ async fn a_campaign_behind_an_open_breaker_is_held_and_only_a_probe_claims(store
         let held = now(&ledger).await;
         assert_eq!((held.state, held.reason), (CampaignState::Held, Some(because("no money"))));
         assert_eq!(held.suspended_by, Some(breaker));
-        let refused = claims::claim(&ledger, batch(0, 3), vec![0], Purpose::Send).await.unwrap();
+        let refused = claims::claim(&ledger, batch(0, 3), vec![0], ReadIntent::Send).await.unwrap();
         assert!(!refused.running && refused.messages.is_empty());
-        let probe = claims::claim(&ledger, batch(0, 3), vec![0], Purpose::Probe).await.unwrap();
+        let probe = claims::claim(&ledger, batch(0, 3), vec![0], ReadIntent::Probe).await.unwrap();
         assert_eq!((probe.running, &probe.messages[..]), (true, &[0_u8][..]));
         record(&ledger, &probe, 0, vec![(0, Outcome::Released)]).await;
         transitions::change_state(&ledger, &id(), CampaignState::Running, None).await.unwrap();
@@ -259,7 +259,7 @@ async fn a_campaign_behind_an_open_breaker_is_held_and_only_a_probe_claims(store
     // A person's pause, and any other hold, are probed by nobody and left alone by a breaker.
     for state in [CampaignState::Paused, CampaignState::Held] {
         transitions::change_state(&ledger, &id(), state, Some(because("so"))).await.unwrap();
-        assert!(!claims::claim(&ledger, batch(0, 3), vec![0], Purpose::Probe).await.unwrap().running);
+        assert!(!claims::claim(&ledger, batch(0, 3), vec![0], ReadIntent::Probe).await.unwrap().running);
         transitions::suspend(&ledger, &id(), &account_breaker(), because("no money")).await.unwrap();
         assert_eq!((now(&ledger).await.state, now(&ledger).await.suspended_by), (state, None));
     }
@@ -312,7 +312,7 @@ async fn a_probe_comes_after_a_while_and_is_one_callers_alone(store: impl Store)
 
 async fn a_notice_stands_until_it_is_removed_and_is_no_breaker(store: impl Store) {
     let ledger = store.open().await;
-    let about = Noticed::Template("of fer :{x}".into());
+    let about = NoticeSubject::Template("of fer :{x}".into());
     let paused = Notice { about: about.clone(), event: "paused".into(), detail: "low \"quality\"".into() };
     assert_eq!(ledger.notice("main", &about).await.unwrap(), None);
     ledger.clear_notice("main", &about).await.unwrap();
@@ -320,7 +320,7 @@ async fn a_notice_stands_until_it_is_removed_and_is_no_breaker(store: impl Store
     let stored = ledger.notice("main", &about).await.unwrap().unwrap();
     assert_eq!(stored.notice, KeptNotice::Notice(paused.clone()));
     assert!(stored.since.duration_since(jiff::Timestamp::now()).as_secs().abs() < 60);
-    let number = Noticed::Number("912248931479".into());
+    let number = NoticeSubject::Number("912248931479".into());
     for (account, other) in [("main", &number), ("other", &about)] {
         assert_eq!(ledger.notice(account, other).await.unwrap(), None);
     }
@@ -435,9 +435,9 @@ async fn an_outcome_is_recorded_also_when_another_claim_was_granted_nothing(stor
     let ledger = &store.open().await;
     running(ledger).await;
     let writer = BatchWriter::new(ledger, batch(0, 3));
-    let first = writer.claim(vec![0, 1], Purpose::Send).await.unwrap();
+    let first = writer.claim(vec![0, 1], ReadIntent::Send).await.unwrap();
     // Somebody else asks for the same, and the writer knows nothing of the batch any more.
-    let second = writer.claim(vec![0], Purpose::Send).await.unwrap();
+    let second = writer.claim(vec![0], ReadIntent::Send).await.unwrap();
     assert_eq!((first.messages.len(), second.messages.len()), (2, 0));
     writer.record(first.token, vec![(0, accepted("s0")).into()]).await.unwrap();
     assert_eq!(counts(ledger).await, [1, 1, 1, 0, 0, 0]);
@@ -451,7 +451,7 @@ async fn requests_that_are_claimed_together_settle_their_own_messages_alone(stor
         let ledger = &store.open().await;
         running(ledger).await;
         let writer = &BatchWriter::new(ledger, batch(0, 20));
-        let asked = all(20).into_iter().map(|message| writer.claim(vec![message], Purpose::Send));
+        let asked = all(20).into_iter().map(|message| writer.claim(vec![message], ReadIntent::Send));
         let claims = try_join_all(asked).await.unwrap();
         let granted: Vec<u8> = claims.iter().flat_map(|claim| claim.messages.clone()).collect();
         assert_eq!(granted, all(20));
@@ -585,7 +585,7 @@ async fn a_batch_with_other_recipients_is_refused(store: impl Store) {
     claim(&ledger, batch(0, 2), vec![0]).await;
     let other = PlannedBatch { number: 0, ..batch(5, 2) };
     assert!(matches!(
-        claims::claim(&ledger, other, all(2), Purpose::Send).await,
+        claims::claim(&ledger, other, all(2), ReadIntent::Send).await,
         Err(LedgerError::OtherPlan(_, 0))
     ));
     assert_eq!(counts(&ledger).await, [1, 1, 0, 0, 0, 0]);
@@ -670,14 +670,14 @@ async fn a_claim_needs_a_campaign_that_runs(store: impl Store) {
     let ledger = store.open().await;
     registered(&ledger).await;
     for state in [CampaignState::Paused, CampaignState::Held, CampaignState::Cancelled] {
-        let claim = claims::claim(&ledger, batch(0, 3), all(3), Purpose::Send).await.unwrap();
+        let claim = claims::claim(&ledger, batch(0, 3), all(3), ReadIntent::Send).await.unwrap();
         assert!(!claim.running && claim.messages.is_empty());
         transitions::change_state(&ledger, &id(), state, None).await.unwrap();
     }
     assert_eq!(counts(&ledger).await, [3, 0, 0, 0, 0, 0]);
     let nobody = PlannedBatch { campaign: "nobody".parse().unwrap(), ..batch(0, 3) };
     assert!(matches!(
-        claims::claim(&ledger, nobody, all(3), Purpose::Send).await,
+        claims::claim(&ledger, nobody, all(3), ReadIntent::Send).await,
         Err(LedgerError::NoCampaign(_))
     ));
 }
@@ -732,7 +732,7 @@ async fn nothing_is_planned_into_a_campaign_that_is_over(store: impl Store) {
     ledger.checkpoint(&id(), 0, to(1), vec![batch(0, 3)], Vec::new()).await.unwrap();
     let late = ledger.checkpoint(&id(), 3, to(2), vec![batch(1, 3)], Vec::new()).await;
     assert!(matches!(late, Err(LedgerError::StalePlan(_))), "{late:?}");
-    let claim = claims::claim(&ledger, batch(1, 3), all(3), Purpose::Send).await.unwrap();
+    let claim = claims::claim(&ledger, batch(1, 3), all(3), ReadIntent::Send).await.unwrap();
     assert_eq!((claim.messages.len(), claim.running), (0, false));
     record(&ledger, &claim, 1, vec![(0, Outcome::Released), (1, rejected("7", "x"))]).await;
     assert_eq!(counts(&ledger).await[0], 3);
@@ -902,7 +902,7 @@ async fn with_failures(ledger: &impl Ledger) {
     ledger.checkpoint(&id(), 0, checkpoint, vec![batch(0, 6)], Vec::new()).await.unwrap();
     let claimed = claim(ledger, batch(0, 6), vec![0, 1, 2, 3, 4]).await;
     let kept =
-        |message: u8, outcome| Recorded { message, outcome, payload: Some(format!("values {message}")) };
+        |message: u8, outcome| RecordOutcome { message, outcome, payload: Some(format!("values {message}")) };
     let outcomes = vec![
         (0, accepted("s")).into(),
         kept(1, rejected("400", "bad")),
@@ -996,13 +996,13 @@ async fn what_is_in_doubt_is_decided_by_a_person(store: impl Store) {
 }
 
 fn delivery_report(message: u8, state: Delivery, at: i64) -> MessageReport {
-    let news = News::Delivery { state, code: Some("30016".into()), text: "no media".into() };
+    let news = DeliveryUpdate::Delivery { state, code: Some("30016".into()), text: "no media".into() };
     MessageReport { message, sid: Some(format!("sid-{message}")), at, news }
 }
 
 fn answered(message: u8, id: &str, at: i64) -> MessageReport {
     let content = ReplyContent::Text("yes".into());
-    let news = News::Reply(Reply { id: id.into(), content, details: BTreeMap::new() });
+    let news = DeliveryUpdate::Reply(Reply { id: id.into(), content, details: BTreeMap::new() });
     MessageReport { message, sid: None, at, news }
 }
 
@@ -1121,7 +1121,8 @@ async fn what_a_throttled_flow_did_not_send_on_is_sent_again_by_its_code(store: 
     let outcomes = (0..4).map(|place| (place, accepted(&format!("sid-{place}")))).collect();
     record(&ledger, &claimed, 0, outcomes).await;
     let failed = |place: u8, code: &str| {
-        let news = News::Delivery { state: Delivery::Failed, code: Some(code.into()), text: "why".into() };
+        let news =
+            DeliveryUpdate::Delivery { state: Delivery::Failed, code: Some(code.into()), text: "why".into() };
         MessageReport { message: place, sid: None, at: 5_000, news }
     };
     let delivered = delivery_report(3, Delivery::Delivered, 6_000);
@@ -1169,7 +1170,7 @@ async fn an_answer_finds_its_message_by_the_sid_that_it_names_or_by_its_number(s
         .await;
     let find =
         async |account: &str, within: Duration, place: usize, sid: Option<&'static str>, is_form: bool| {
-            let answer = Answer { phone: people[place].0, sid, is_form };
+            let answer = ReplyTarget { phone: people[place].0, sid, is_form };
             let found = replies::find_message(&ledger, account, within, answer, |_| async { Ok(true) })
                 .await
                 .unwrap();
@@ -1194,11 +1195,11 @@ async fn an_answer_finds_its_message_by_the_sid_that_it_names_or_by_its_number(s
     let theirs = PlannedBatch { campaign: other.clone(), ..batch(0, 4) };
     let claimed = claim(&ledger, theirs, vec![0]).await;
     ledger.note_sent("main", hour, &other, 0, &people[..1]).await.unwrap();
-    let taken = vec![Recorded::from((0, accepted("sid-9")))];
+    let taken = vec![RecordOutcome::from((0, accepted("sid-9")))];
     claims::record(&ledger, &other, 0, claimed.token, taken).await.unwrap();
     assert_eq!(find("main", hour, 0, None, false).await, Some("c2.0.0".into()));
     assert_eq!(find("main", hour, 0, Some("sid-0"), false).await, first);
-    let answer = Answer { phone: people[0].0, sid: None, is_form: false };
+    let answer = ReplyTarget { phone: people[0].0, sid: None, is_form: false };
     let meant =
         replies::find_message(&ledger, "main", hour, answer, async |id: CampaignId| Ok(id.as_str() == "c1"))
             .await;
@@ -1213,7 +1214,7 @@ async fn what_the_provider_calls_a_request_stands_in_the_report(store: impl Stor
     running(&ledger).await;
     let writer = BatchWriter::new(&ledger, batch(0, 3));
     for (place, request) in [(0, Some("r-1")), (1, Some("r-2")), (2, None)] {
-        let claimed = writer.claim(vec![place], Purpose::Send).await.unwrap();
+        let claimed = writer.claim(vec![place], ReadIntent::Send).await.unwrap();
         let outcomes = vec![(place, accepted("s")).into()];
         writer.record_answer(claimed.token, outcomes, request.map(str::to_owned)).await.unwrap();
     }
@@ -1330,7 +1331,7 @@ async fn the_list_of_suppressed_numbers_is_read_when_it_has_changed(store: impl 
 }
 
 async fn it_is_known_who_put_a_number_on_the_list_and_when(store: impl Store) {
-    use flowcast::ledger::Store as _;
+    use flowcast::ledger::Clock as _;
 
     let ledger = store.open().await;
     let [one, two, three]: [Phone; 3] =
@@ -1385,14 +1386,14 @@ async fn what_people_did_is_remembered_the_newest_first(store: impl Store) {
     for nth in 0..7 {
         let id = id();
         let campaign = (nth % 2 == 0).then_some(&id);
-        ledger.log(Act::new("asha\n", "pause", campaign, &format!("act {nth}"))).await.unwrap();
+        ledger.log(AuditEntry::new("asha\n", "pause", campaign, &format!("act {nth}"))).await.unwrap();
     }
-    let details = |page: &ActPage| page.acts.iter().map(|act| act.detail.clone()).collect::<Vec<_>>();
+    let details = |page: &AuditPage| page.acts.iter().map(|act| act.detail.clone()).collect::<Vec<_>>();
     let first = ledger.acts(None, None, 3).await.unwrap();
     assert_eq!(details(&first), ["act 6", "act 5", "act 4"]);
     assert_eq!((first.acts[0].who.as_str(), first.acts[0].campaign.clone()), ("asha", Some(id())));
     // What comes meanwhile changes nothing of what follows.
-    ledger.log(Act::new("asha", "upload", None, "later").to_file("a.csv")).await.unwrap();
+    ledger.log(AuditEntry::new("asha", "upload", None, "later").to_file("a.csv")).await.unwrap();
     let later = ledger.acts(None, None, 2).await.unwrap();
     let files: Vec<_> = later.acts.iter().map(|act| act.file.as_deref()).collect();
     assert_eq!(files, [Some("a.csv"), None]);
@@ -1405,7 +1406,7 @@ async fn what_people_did_is_remembered_the_newest_first(store: impl Store) {
         (details(&own), own.next),
         (["act 6", "act 4", "act 2", "act 0"].map(str::to_owned).into(), None)
     );
-    assert_eq!(ledger.acts(Some(&"other".parse().unwrap()), None, 10).await.unwrap(), ActPage::default());
+    assert_eq!(ledger.acts(Some(&"other".parse().unwrap()), None, 10).await.unwrap(), AuditPage::default());
     drop(ledger);
     assert_eq!(store.open().await.acts(None, None, 10).await.unwrap().acts.len(), 8);
 }
@@ -1452,7 +1453,7 @@ async fn a_draft_is_kept_until_it_is_removed(store: impl Store) {
 }
 
 async fn a_session_that_was_ended_stays_so(store: impl Store) {
-    use flowcast::ledger::{Sessions as _, Store as _};
+    use flowcast::ledger::{Clock as _, Sessions as _};
     let ledger = store.open().await;
     let (one, other) = (uuid::Uuid::now_v7().to_string(), uuid::Uuid::now_v7().to_string());
     assert!(!ledger.is_session_ended(&one).await.unwrap());
@@ -1693,8 +1694,8 @@ fn the_database_of_another_program_is_left_alone() {
     drop(theirs);
     let before = std::fs::read(&path).unwrap();
     for access in [Access::Send, Access::Read] {
-        let fault = Sqlite::open(&path, access).err().unwrap();
-        assert!(fault.to_string().contains("is not a flowcast store"), "{fault}");
+        let error = Sqlite::open(&path, access).err().unwrap();
+        assert!(error.to_string().contains("is not a flowcast store"), "{error}");
     }
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }

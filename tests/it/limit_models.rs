@@ -93,7 +93,7 @@ async fn send_on(
         let mut who: Vec<Phone> =
             (0..count).map(|nth| Phone::from_digits(919_800_000_000 + nth).unwrap()).collect();
         while !who.is_empty() {
-            match limits.take(&campaign, from, &who).await.unwrap() {
+            match limits.acquire(&campaign, from, &who).await.unwrap() {
                 Admission::Granted(_) => {
                     sends.lock().unwrap().push((start.elapsed().as_secs_f64(), sender, nth, who.len()));
                     break;

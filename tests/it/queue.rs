@@ -87,7 +87,7 @@ async fn what_waits_and_what_is_held_is_known(queue: impl Queue) {
     assert_eq!(queue.held(), 1);
     queue.remove().await.unwrap();
     assert_eq!(queue.waiting().await.unwrap(), 0);
-    assert_eq!(queue.trouble(), None);
+    assert_eq!(queue.health_error(), None);
 }
 
 async fn many_takers_get_every_batch_once(queue: impl Queue) {

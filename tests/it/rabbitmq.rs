@@ -47,9 +47,9 @@ async fn a_queue_with_other_arguments_is_an_error_that_says_how_to_mend_it() {
     let declared =
         channel.queue_declare("flowcast.dead".into(), QueueDeclareOptions::durable(), FieldTable::default());
     declared.await.unwrap();
-    let fault = Broker::connect(&url.as_str().into(), true).await.err().unwrap().to_string();
-    assert!(fault.contains("flowcast.dead exists with other arguments"), "{fault}");
-    assert!(fault.contains("rabbitmqctl delete_queue flowcast.dead"), "{fault}");
+    let error = Broker::connect(&url.as_str().into(), true).await.err().unwrap().to_string();
+    assert!(error.contains("flowcast.dead exists with other arguments"), "{error}");
+    assert!(error.contains("rabbitmqctl delete_queue flowcast.dead"), "{error}");
     // The worker says the same, and ends.
     let fleet = Fleet::on(World::new(1), &redis_url(), &url, "http://127.0.0.1:1", "");
     assert_eq!(fleet.worker().ends().await, Some(1));
@@ -71,7 +71,7 @@ async fn a_killed_broker_comes_back_with_what_it_had_and_everything_goes_on() {
         tokio::spawn(async move { queue.publish(vec![batch(3)]).await })
     };
     queue.acknowledge(receipt).await.unwrap();
-    until("the loss to be noticed", || queue.trouble().is_some()).await;
+    until("the loss to be noticed", || queue.health_error().is_some()).await;
     rabbit.restart();
     timeout(LONG, publishing).await.unwrap().unwrap().unwrap();
     // What could not be acknowledged comes again, what was not confirmed may come twice.
@@ -79,7 +79,7 @@ async fn a_killed_broker_comes_back_with_what_it_had_and_everything_goes_on() {
     while got.len() < 4 {
         got.insert(next(&queue).await);
     }
-    assert_eq!(queue.trouble(), None);
+    assert_eq!(queue.health_error(), None);
 }
 
 /// Queues that were just made when their node was killed, and the node after its restart. RabbitMQ may know of such a queue and
@@ -252,9 +252,9 @@ async fn a_job_that_ends_its_worker_each_time_is_buried() {
         let taker = Broker::connect(&url.as_str().into(), true).await.unwrap();
         let mut jobs = taker.arrivals(1);
         let delivery = timeout(LONG, jobs.next()).await.unwrap().unwrap();
-        assert!(!delivery.is_poison());
+        assert!(!delivery.is_malformed());
         taker.close().await;
     }
     let mut jobs = broker.arrivals(1);
-    assert!(timeout(LONG, jobs.next()).await.unwrap().unwrap().is_poison());
+    assert!(timeout(LONG, jobs.next()).await.unwrap().unwrap().is_malformed());
 }

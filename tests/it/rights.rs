@@ -50,6 +50,6 @@ async fn a_fleet_works_with_the_least_rights() {
         let mut command = redis::cmd(refused[0]);
         command.arg(&refused[1..]);
         let answer = command.query::<redis::Value>(&mut connection);
-        assert!(answer.is_err_and(|fault| fault.code() == Some("NOPERM")), "{refused:?}");
+        assert!(answer.is_err_and(|error| error.code() == Some("NOPERM")), "{refused:?}");
     }
 }

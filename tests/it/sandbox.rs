@@ -21,7 +21,7 @@ impl Drop for Running {
 
 fn start(world: &World, faults: &[&str]) -> Running {
     let args = ["sandbox", "--listen", "127.0.0.1:0", "--json"];
-    let faults = faults.iter().flat_map(|fault| ["--fault", fault]);
+    let faults = faults.iter().flat_map(|error| ["--fault", error]);
     let mut command = world.command(&args.into_iter().chain(faults).collect::<Vec<_>>());
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();

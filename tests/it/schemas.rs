@@ -260,7 +260,7 @@ const BEYOND_JOBS: [(&str, &str); 14] = [
     ("Rows of all sections together, and ids or titles that occur twice", "over all sections"),
     (
         "Rows of all sections together, and ids or titles that occur twice",
-        "must be different, and two are the same",
+        "must be different, but two are the same",
     ),
     ("The range of a number that is written as a text", "must be a number from"),
 ];

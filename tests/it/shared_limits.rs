@@ -144,7 +144,7 @@ async fn assert_shared_exactly(bucket: Bucket, rates: Rates, own: Option<Rate>, 
             tokio::spawn(async move {
                 loop {
                     let who = phones(0, count);
-                    let turn = limits.0.take(&limits.1, who[0], &who).await.unwrap();
+                    let turn = limits.0.acquire(&limits.1, who[0], &who).await.unwrap();
                     assert!(matches!(turn, Admission::Granted(_)));
                     if sent.send(SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64()).is_err() {
                         return;
@@ -204,7 +204,7 @@ async fn three_workers_share_a_campaigns_own_limit() {
 async fn a_limit_below_one_a_second_is_told_and_not_waited_for() {
     let store = redis_store();
     let limits = limits(&store, Rates { requests: rate("10/h"), ..Rates::default() }).await;
-    let ask = async || limits.take(&campaign(None), phones(0, 1)[0], &phones(0, 1)).await.unwrap();
+    let ask = async || limits.acquire(&campaign(None), phones(0, 1)[0], &phones(0, 1)).await.unwrap();
     assert!(matches!(ask().await, Admission::Granted(_)));
     let Admission::Deferred(wait) = ask().await else { panic!("the second is due in six minutes") };
     assert!(wait > Duration::from_secs(355) && wait <= Duration::from_mins(6), "{wait:?}");
@@ -217,7 +217,7 @@ async fn what_one_worker_is_told_slows_all_and_passes() {
     let (one, two) = (limits(&redis.store, rates).await, limits(&redis.store, rates).await);
     let ask = async |limits: &AccountLimits| {
         let start = Instant::now();
-        let turn = limits.take(&campaign(None), phones(0, 1)[0], &phones(0, 1)).await.unwrap();
+        let turn = limits.acquire(&campaign(None), phones(0, 1)[0], &phones(0, 1)).await.unwrap();
         assert!(matches!(turn, Admission::Granted(_)));
         start.elapsed()
     };
@@ -248,7 +248,7 @@ async fn a_throttled_flow_is_slowed_for_all_workers_and_doubles_after_an_hours_w
     let (first, second, other) = (flow("c1", "1323 :}{"), flow("c2", "1323 :}{"), flow("c3", "9"));
     let who = phones(0, 2);
     let take = async |limits: &AccountLimits, campaign: &CampaignLimits, count: usize| {
-        limits.take(campaign, who[0], &who[..count]).await.unwrap()
+        limits.acquire(campaign, who[0], &who[..count]).await.unwrap()
     };
     assert!(matches!(take(&one, &first, 2).await, Admission::Granted(_)));
     assert!(one.throttle("1323 :}{").await.unwrap());
@@ -299,7 +299,7 @@ async fn unique_recipients_of_a_moving_day_are_counted_for_all_workers() {
     let (one, two) = (limits(&store, rates).await, limits(&store, rates).await);
     let ask = async |limits: &AccountLimits, from, count| {
         let who = phones(from, count);
-        match limits.take(&campaign(None), who[0], &who).await.unwrap() {
+        match limits.acquire(&campaign(None), who[0], &who).await.unwrap() {
             Admission::Granted(_) => Duration::ZERO,
             Admission::Deferred(wait) => wait,
             Admission::OneByOne => panic!("no flow is throttled"),
@@ -342,16 +342,16 @@ async fn a_campaign_that_waits_for_its_own_limit_holds_no_other_up() {
     let limits = Arc::new(limits(&store, Rates { requests: rate("1000/s"), ..Rates::default() }).await);
     let slow = Arc::new(campaign(rate("6/min,burst=1")));
     let who = phones(0, 1);
-    limits.take(&slow, who[0], &who).await.unwrap();
+    limits.acquire(&slow, who[0], &who).await.unwrap();
     let waiting = {
         let (limits, slow, who) = (limits.clone(), slow.clone(), who.clone());
-        tokio::spawn(async move { limits.take(&slow, who[0], &who).await.map(drop) })
+        tokio::spawn(async move { limits.acquire(&slow, who[0], &who).await.map(drop) })
     };
     tokio::task::yield_now().await;
     let start = Instant::now();
     for _ in 0..10 {
         let other = CampaignLimits::new("c2".parse().unwrap(), None, None);
-        assert!(matches!(limits.take(&other, who[0], &who).await.unwrap(), Admission::Granted(_)));
+        assert!(matches!(limits.acquire(&other, who[0], &who).await.unwrap(), Admission::Granted(_)));
     }
     assert!(start.elapsed() < Duration::from_secs(5) && !waiting.is_finished());
     waiting.abort();
@@ -370,7 +370,7 @@ async fn a_number_that_waits_for_its_own_limit_holds_no_other_up() {
             tokio::spawn(async move {
                 let own = CampaignLimits::new(format!("busy{nth}").parse().unwrap(), None, None);
                 loop {
-                    limits.take(&own, from, &who).await.unwrap();
+                    limits.acquire(&own, from, &who).await.unwrap();
                 }
             })
         })
@@ -378,7 +378,7 @@ async fn a_number_that_waits_for_its_own_limit_holds_no_other_up() {
     let own = CampaignLimits::new("other".parse().unwrap(), None, None);
     let (who, start) = (phones(20, 5), Instant::now());
     for _ in 0..9 {
-        assert!(matches!(limits.take(&own, numbers[1], &who).await.unwrap(), Admission::Granted(_)));
+        assert!(matches!(limits.acquire(&own, numbers[1], &who).await.unwrap(), Admission::Granted(_)));
     }
     // Forty behind the burst take two seconds; behind the first number's they would take three times that.
     let took = start.elapsed();
@@ -392,7 +392,7 @@ async fn a_redis_whose_clock_goes_back_stalls_no_limit() {
     let rates = Rates { requests: rate("20/s,burst=2"), messages: rate("100/s"), ..Rates::default() };
     let limits = limits(&store, rates).await;
     let who = phones(0, 10);
-    let take = async || limits.take(&campaign(None), who[0], &who).await.unwrap();
+    let take = async || limits.acquire(&campaign(None), who[0], &who).await.unwrap();
     take().await;
     limits.slow_down(Duration::from_millis(300)).await.unwrap();
     // All that the buckets know is an hour later than the server's clock.
@@ -438,7 +438,7 @@ async fn no_window_has_more_than_a_shared_limit_allows_while_it_changes() {
             let own = CampaignLimits::new(format!("c{nth}").parse().unwrap(), None, None);
             let who = phones(0, 20);
             loop {
-                limits.take(&own, who[0], &who).await.unwrap();
+                limits.acquire(&own, who[0], &who).await.unwrap();
             }
         }));
     }

@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 
 use flowcast::campaign::MessageState::{Accepted, InDoubt, Pending, Rejected, Sending, Skipped};
-use flowcast::campaign::delivery::{Delivery, News};
+use flowcast::campaign::delivery::{Delivery, DeliveryUpdate};
 use flowcast::campaign::{CampaignState, DoubtCause, MessageState, SkipReason};
 use flowcast::ledger::{
-    ABANDONED, Access, Campaigns, Checkpoint, Claim, Decision, Ledger, MessageReport, Outcome, Purpose,
-    Recorded, Sqlite, migrate,
+    ABANDONED, Access, Campaigns, Checkpoint, Claim, Decision, Ledger, MessageReport, Outcome, ReadIntent,
+    RecordOutcome, Sqlite, migrate,
 };
 use flowcast::ledger::{claims, decisions, evidence, transitions};
 use rand::rngs::SmallRng;
@@ -221,7 +221,7 @@ async fn claim(
 ) -> String {
     let (number, places) = some(random);
     let size = u64::from(SIZE);
-    let claim = claims::claim(ledger, batch(number, size), places.clone(), Purpose::Send).await.unwrap();
+    let claim = claims::claim(ledger, batch(number, size), places.clone(), ReadIntent::Send).await.unwrap();
     let runs = model.state == CampaignState::Running;
     let free = |message: &Message| runs && message.state == Pending;
     let mut granted = Vec::new();
@@ -269,7 +269,7 @@ async fn answer(
         }
     }
     let step = format!("answers {outcomes:?} to claim {:x} of batch {number}", claim.token);
-    let recorded: Vec<Recorded> = outcomes.into_iter().map(Recorded::from).collect();
+    let recorded: Vec<RecordOutcome> = outcomes.into_iter().map(RecordOutcome::from).collect();
     claims::record(ledger, &id(), *number, claim.token, recorded).await.unwrap();
     step
 }
@@ -278,7 +278,7 @@ async fn call_back(ledger: &impl Ledger, model: &mut Model, random: &mut SmallRn
     let (number, place) = (random.random_range(0..BATCHES), random.random_range(0..SIZE));
     let state = *[Delivery::Sent, Delivery::Read, Delivery::Failed].choose(random).unwrap();
     let sid = format!("reported-{number}-{place}");
-    let news = News::Delivery { state, code: Some("30016".into()), text: "no media".into() };
+    let news = DeliveryUpdate::Delivery { state, code: Some("30016".into()), text: "no media".into() };
     let report = MessageReport { message: place, sid: Some(sid.clone()), at: 5_000, news };
     evidence::apply_reports(ledger, &id(), number, vec![report]).await.unwrap();
     model.messages.get_mut(&(number, place)).unwrap().reported(state, &sid);

@@ -121,8 +121,8 @@ impl NumberFormat {
             Kind::Date => dates::print(section, value, dates),
             Kind::Elapsed => dates::print(section, value.abs(), dates).map(|shown| format!("{sign}{shown}")),
             Kind::Fraction => decimal::fraction(section, value.abs(), sign),
-            Kind::Scientific => Some(decimal::scientific(section, Decimal::of(value), sign)),
-            Kind::Number => Some(decimal::number(section, Decimal::of(value), sign)),
+            Kind::Scientific => Some(decimal::scientific(section, Decimal::from_value(value), sign)),
+            Kind::Number => Some(decimal::number(section, Decimal::from_value(value), sign)),
         };
         shown.unwrap_or_else(|| general(value))
     }
@@ -200,7 +200,7 @@ impl NumberFormat {
 ///
 /// A whole number of up to 17 digits keeps them all: it may be a phone number or an account.
 fn general(value: f64) -> String {
-    let mut number = Decimal::of(value);
+    let mut number = Decimal::from_value(value);
     let sign = if value < 0.0 { "-" } else { "" };
     if !(number.is_whole() && number.point <= 17) {
         number.round(15_i32.saturating_sub(number.point));
@@ -209,9 +209,9 @@ fn general(value: f64) -> String {
     let power = number.point - 1;
     let places = number.places();
     if power <= 16 && (power >= -4 || (power >= -9 && places <= 16)) {
-        return format!("{sign}{}", number.plain());
+        return format!("{sign}{}", number.to_text());
     }
     let exponent = if power < 0 { format!("-{:02}", -power) } else { format!("+{power:02}") };
     number.point = 1;
-    format!("{sign}{}E{exponent}", number.plain())
+    format!("{sign}{}E{exponent}", number.to_text())
 }

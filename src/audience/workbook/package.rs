@@ -48,11 +48,11 @@ impl Package {
     /// Opens an archive with a limit on the total unpacked bytes of its parts.
     pub(super) fn open(mut file: File, largest: u64) -> Result<Self, String> {
         let too_many = || format!("it has more than {PARTS} parts");
-        if claimed_parts(&mut file).map_err(|fault| fault.to_string())? > PARTS as u64 {
+        if claimed_parts(&mut file).map_err(|error| error.to_string())? > PARTS as u64 {
             return Err(too_many());
         }
-        file.rewind().map_err(|fault| fault.to_string())?;
-        let parts = ZipArchive::new(BufReader::new(file)).map_err(|fault| fault.to_string())?;
+        file.rewind().map_err(|error| error.to_string())?;
+        let parts = ZipArchive::new(BufReader::new(file)).map_err(|error| error.to_string())?;
         if parts.len() > PARTS {
             return Err(too_many());
         }
@@ -67,7 +67,7 @@ impl Package {
         };
         let index = self.parts.index_for_name(name).or_else(|| in_any_case(&self.parts));
         let Some(index) = index else { return Ok(None) };
-        let part = self.parts.by_index(index).map_err(|fault| fault.to_string())?;
+        let part = self.parts.by_index(index).map_err(|error| error.to_string())?;
         Ok(Some(Xml::new(part, self.budget.clone())))
     }
 

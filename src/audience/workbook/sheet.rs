@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::Read;
 
-use super::Fault;
+use super::WorkbookError;
 use super::number_format::{DateSystem, NumberFormat};
 use super::xml::{Element, Piece, Xml};
 use crate::campaign::NUMBER_MARK;
@@ -21,18 +21,18 @@ const CODES: usize = 256 * 1024;
 
 /// The shared texts, concatenated. The count that the workbook claims is ignored.
 #[derive(Default)]
-pub(super) struct Texts {
+pub(super) struct SharedStrings {
     bytes: String,
     ends: Vec<u32>,
 }
 
-impl Texts {
+impl SharedStrings {
     pub(super) fn read<R: Read>(xml: &mut Xml<R>) -> Result<Self, String> {
         let mut texts = Self::default();
         let mut text = Text::default();
         while let Some(piece) = xml.next()? {
             match piece {
-                Piece::Close(end) if end.is("si") => texts.push(&text.take())?,
+                Piece::Close(end) if end.is("si") => texts.push(&text.finish())?,
                 piece => text.see(piece)?,
             }
         }
@@ -90,7 +90,7 @@ impl Text {
         Ok(())
     }
 
-    fn take(&mut self) -> String {
+    fn finish(&mut self) -> String {
         unescaped(&std::mem::take(&mut self.so_far))
     }
 }
@@ -172,7 +172,7 @@ impl Formats {
         place.ok_or_else(|| format!("it has more than {NUMBER_FORMATS} number formats"))
     }
 
-    fn of(&self, cell: usize) -> Option<&NumberFormat> {
+    fn format_of(&self, cell: usize) -> Option<&NumberFormat> {
         self.numbers.get(usize::from(*self.cells.get(cell)?))
     }
 }
@@ -188,7 +188,7 @@ fn number(element: &Element<'_>, name: &str) -> u32 {
 
 /// The shared texts, formats and date system for reading cells.
 pub(super) struct Context {
-    pub(super) texts: Texts,
+    pub(super) texts: SharedStrings,
     pub(super) formats: Formats,
     pub(super) dates: DateSystem,
 }
@@ -239,12 +239,15 @@ pub(super) struct Place {
 pub(super) fn cells<R: Read>(
     xml: &mut Xml<R>,
     context: &Context,
-    mut each: impl FnMut(Place, &str) -> Result<(), Fault>,
-) -> Result<(), Fault> {
+    mut each: impl FnMut(Place, &str) -> Result<(), WorkbookError>,
+) -> Result<(), WorkbookError> {
     let (mut row, mut column, mut in_data, mut is_hidden) = (0_u32, 0_u32, false, false);
     let mut cell: Option<Open> = None;
     let far = |at: u32| {
-        Fault::Broken(format!("a cell in row {} is outside the limits of a sheet", at.saturating_add(1)))
+        WorkbookError::Broken(format!(
+            "a cell in row {} is outside the limits of a sheet",
+            at.saturating_add(1)
+        ))
     };
     while let Some(piece) = xml.next()? {
         match piece {
@@ -263,7 +266,7 @@ pub(super) fn cells<R: Read>(
                 let mut open = Open::default();
                 let mut at = Some((row, column));
                 element.each_attribute(|name, value| match name {
-                    b"r" => at = std::str::from_utf8(value).ok().and_then(place),
+                    b"r" => at = std::str::from_utf8(value).ok().and_then(cell_position),
                     b"t" => open.kind = Kind::read(value),
                     b"s" => open.format = format(value),
                     _ => {}
@@ -287,11 +290,11 @@ pub(super) fn cells<R: Read>(
             }
         }
     }
-    Err(Fault::Broken("its sheet does not end".into()))
+    Err(WorkbookError::Broken("its sheet does not end".into()))
 }
 
 /// Parses `B7` as row 6 and column 1, within the limits of a sheet.
-fn place(text: &str) -> Option<(u32, u32)> {
+fn cell_position(text: &str) -> Option<(u32, u32)> {
     const ROWS: u32 = 1 << 20;
     const COLUMNS: u32 = 1 << 14;
     let letters = text.bytes().take_while(u8::is_ascii_alphabetic).count();
@@ -324,7 +327,7 @@ impl Open {
 
     /// Returns a text as it is shown, without any number mark that it may contain.
     fn text(&self, text: &str, context: &Context) -> String {
-        let format = context.formats.of(self.format).filter(|format| !format.is_general());
+        let format = context.formats.format_of(self.format).filter(|format| !format.is_general());
         let shown = format.map_or_else(|| text.to_owned(), |format| format.text(text));
         if shown.contains(NUMBER_MARK) { shown.replace(NUMBER_MARK, "") } else { shown }
     }
@@ -335,7 +338,7 @@ impl Open {
             return raw.into();
         };
         let general = || NumberFormat::parse("General").number(number, context.dates);
-        let shown = match context.formats.of(self.format) {
+        let shown = match context.formats.format_of(self.format) {
             Some(format) if !format.is_general() => format.number(number, context.dates),
             _ => general(),
         };
@@ -358,21 +361,21 @@ mod tests {
 
     #[test]
     fn a_cells_place_is_within_a_sheet() {
-        assert_eq!(place("A1"), Some((0, 0)));
-        assert_eq!(place("XFD1048576"), Some((1_048_575, 16_383)));
+        assert_eq!(cell_position("A1"), Some((0, 0)));
+        assert_eq!(cell_position("XFD1048576"), Some((1_048_575, 16_383)));
         for far in ["", "A", "1", "A0", "XFE1", "A1048577", "ZZZZZZZZZZZZZ1", "A99999999999", "A-1", "A1B"] {
-            assert_eq!(place(far), None, "{far}");
+            assert_eq!(cell_position(far), None, "{far}");
         }
     }
 
     #[test]
     fn texts_are_bounded_in_bytes_and_number() {
-        let (mut texts, longest) = (Texts::default(), "x".repeat(TEXT));
+        let (mut texts, longest) = (SharedStrings::default(), "x".repeat(TEXT));
         let fit = (0..10_000).take_while(|_| texts.push(&longest).is_ok()).count();
         assert_eq!(fit, TEXTS / TEXT);
         assert!(texts.bytes.capacity() <= TEXTS + (8 << 20), "{}", texts.bytes.capacity());
         assert_eq!((texts.get(fit - 1), texts.get(fit)), (Some(longest.as_str()), None));
-        let mut texts = Texts::default();
+        let mut texts = SharedStrings::default();
         assert_eq!((0..2 * COUNT).take_while(|_| texts.push("").is_ok()).count(), COUNT);
     }
 

@@ -113,9 +113,9 @@ impl<R: Read> Xml<R> {
             return Err("it has more than ten million cells".into());
         }
         metered.budget.pieces.set(pieces - 1);
-        let malformed = |fault: &dyn std::fmt::Display| format!("it is not well-formed: {fault}");
-        let event = self.reader.read_event_into(&mut self.buffer).map_err(|fault| match fault {
-            quick_xml::Error::Io(fault) => fault.to_string(),
+        let malformed = |error: &dyn std::fmt::Display| format!("it is not well-formed: {error}");
+        let event = self.reader.read_event_into(&mut self.buffer).map_err(|error| match error {
+            quick_xml::Error::Io(error) => error.to_string(),
             other => malformed(&other),
         })?;
         Ok(Some(match event {
@@ -131,14 +131,14 @@ impl<R: Read> Xml<R> {
                 self.depth -= 1;
                 Piece::Close(End(end))
             }
-            Event::Text(text) => Piece::Text(text.xml10_content().map_err(|fault| malformed(&fault))?),
-            Event::CData(text) => Piece::Text(text.xml10_content().map_err(|fault| malformed(&fault))?),
+            Event::Text(text) => Piece::Text(text.xml10_content().map_err(|error| malformed(&error))?),
+            Event::CData(text) => Piece::Text(text.xml10_content().map_err(|error| malformed(&error))?),
             Event::GeneralRef(reference) => {
-                let character = reference.resolve_char_ref().map_err(|fault| malformed(&fault))?;
+                let character = reference.resolve_char_ref().map_err(|error| malformed(&error))?;
                 Piece::Text(Cow::Borrowed(if let Some(character) = character {
                     character.encode_utf8(&mut self.character)
                 } else {
-                    let name = reference.decode().map_err(|fault| malformed(&fault))?;
+                    let name = reference.decode().map_err(|error| malformed(&error))?;
                     resolve_predefined_entity(&name).ok_or_else(|| format!("it has an entity {name:?}"))?
                 }))
             }

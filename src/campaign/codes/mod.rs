@@ -142,7 +142,7 @@ impl Code {
     }
 
     /// Returns the same for use after the provider's text, which may include the meaning.
-    pub fn beside(&self, text: &str) -> String {
+    pub fn with_text(&self, text: &str) -> String {
         let summary = self.summary();
         let rest = summary.strip_prefix(self.meaning).filter(|_| text.contains(self.meaning));
         rest.map_or(summary.as_str(), str::trim_start).to_owned()
@@ -159,10 +159,10 @@ fn capitalised(text: &str) -> String {
 /// ```
 /// use flowcast::campaign::codes::{self, Effect, Source};
 ///
-/// assert_eq!(codes::of(Source::Kaleyra, "E110").unwrap().effect, Effect::HoldAccount);
-/// assert_eq!(codes::of(Source::Meta, "130429").unwrap().effect, Effect::Slow);
+/// assert_eq!(codes::lookup(Source::Kaleyra, "E110").unwrap().effect, Effect::HoldAccount);
+/// assert_eq!(codes::lookup(Source::Meta, "130429").unwrap().effect, Effect::Slow);
 /// ```
-pub fn of(source: Source, code: &str) -> Option<&'static Code> {
+pub fn lookup(source: Source, code: &str) -> Option<&'static Code> {
     // Meta documents its permission errors as a range of numbers.
     let code = match code.parse::<u32>() {
         Ok(200..=299) if source == Source::Meta => "200",
@@ -173,7 +173,7 @@ pub fn of(source: Source, code: &str) -> Option<&'static Code> {
 
 /// Looks up a code of Meta's that a provider forwards. Only its six-digit numbers, and 368, are unambiguous.
 pub fn of_meta_handed_on(code: &str) -> Option<&'static Code> {
-    (code == "368" || code.len() == 6).then(|| of(Source::Meta, code)).flatten()
+    (code == "368" || code.len() == 6).then(|| lookup(Source::Meta, code)).flatten()
 }
 
 /// Returns whether a report with this code says that a message was not sent because its flow was throttled: resending
@@ -201,7 +201,7 @@ pub fn explain(code: &str) -> Vec<&'static Code> {
         known.source == Source::Exotel && !is(known) && known.also.split(", ").any(|also| also == code)
     }));
     if found.is_empty() {
-        found.extend(of(Source::Meta, code));
+        found.extend(lookup(Source::Meta, code));
     }
     // A short number is more often an HTTP status than a code of Meta's.
     found.sort_by_key(|code| code.source != Source::Http);

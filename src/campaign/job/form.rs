@@ -16,7 +16,7 @@ use super::super::schema::{definitions, parsed, schema};
 
 /// Reads a type from its text, with the type's own error.
 fn reads<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<(), String> {
-    text.parse::<T>().map(drop).map_err(|fault| fault.to_string())
+    text.parse::<T>().map(drop).map_err(|error| error.to_string())
 }
 
 fn not_empty(text: &str) -> Result<(), String> {

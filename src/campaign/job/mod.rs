@@ -11,7 +11,7 @@ pub use form::job_schema;
 use super::digest::digest;
 use super::id::CampaignId;
 use super::json;
-use super::notice::Noticed;
+use super::notice::NoticeSubject;
 use super::phone::{InvalidPhone, Phone};
 use super::phone_parser::PhoneParser;
 use super::problem::{Problem, json_error};
@@ -191,7 +191,7 @@ impl Job {
         let (limits, check_rendered) = (findings.limits, findings.check_rendered);
         findings.problems.or(())?;
         let mut job: Self = serde_json::from_value(document.clone())
-            .map_err(|fault| vec![Problem::new("", json_error(&fault))])?;
+            .map_err(|error| vec![Problem::new("", json_error(&error))])?;
         if let Some(map) = document.as_object_mut() {
             map.shift_remove("id");
             map.shift_remove("$schema");
@@ -224,7 +224,7 @@ impl Job {
                     Whitespace::Join => *text = Whitespace::joined(text),
                     Whitespace::Refuse => {
                         let pointer = format!("/message/template/components/{nth}/parameters/{place}/text");
-                        problems.push(Problem::new(pointer, Whitespace::REFUSED));
+                        problems.push(Problem::new(pointer, Whitespace::REFUSED_WHITESPACE));
                     }
                 }
             }
@@ -253,10 +253,11 @@ impl Job {
 
     /// Returns the subjects of notices that concern the job: its template, if all recipients get the same, and its sender
     /// number.
-    pub fn noticed(&self) -> Vec<Noticed> {
+    pub fn noticed(&self) -> Vec<NoticeSubject> {
         let template = self.message.pointer("/template/name").and_then(Value::as_str);
-        let template = template.filter(|name| !is_template(name)).map(|name| Noticed::Template(name.into()));
-        template.into_iter().chain([Noticed::Number(self.from.digits().to_string())]).collect()
+        let template =
+            template.filter(|name| !is_template(name)).map(|name| NoticeSubject::Template(name.into()));
+        template.into_iter().chain([NoticeSubject::Number(self.from.digits().to_string())]).collect()
     }
 
     /// Returns a digest of the job that does not depend on its id and the order of its fields.

@@ -19,7 +19,7 @@ impl Plan {
     }
 
     /// Returns the plan of a calling code, if there is one.
-    pub(super) fn of(code: u16) -> Option<&'static Self> {
+    pub(super) fn for_country(code: u16) -> Option<&'static Self> {
         PLANS.iter().find(|plan| plan.code == code)
     }
 

@@ -10,7 +10,7 @@ use crate::campaign::text::is_invisible;
 
 /// A prefix of the digits of a text.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Part {
+pub(super) struct DigitRun {
     pub(super) to: usize,
     /// Whether a `+` precedes them.
     pub(super) is_international: bool,
@@ -23,7 +23,7 @@ pub(super) struct Spelling {
     pub(super) digits: String,
     pub(super) is_international: bool,
     /// Prefixes after which a second number may begin. If one of them is a number, the text has two.
-    pub(super) parts: Vec<Part>,
+    pub(super) parts: Vec<DigitRun>,
 }
 
 /// Labels that programs write before a number.
@@ -35,11 +35,11 @@ const EXTENSIONS: [&str; 9] = ["x", "ext", "extn", "extension", "int", "anexo", 
 /// Minimum length of a number, in digits; fewer digits after a separator are a part of it, or an extension.
 pub(super) const SHORTEST: usize = 6;
 /// Maximum length of an E.164 number, in digits.
-pub(super) const LONGEST: usize = 15;
+pub(super) const MAX_DIGITS: usize = 15;
 
 impl Spelling {
-    pub(super) fn whole(&self) -> Part {
-        Part { to: self.digits.len(), is_international: self.is_international, is_strict: false }
+    pub(super) fn whole(&self) -> DigitRun {
+        DigitRun { to: self.digits.len(), is_international: self.is_international, is_strict: false }
     }
 
     pub(super) fn read(text: &str) -> Result<Self, PhoneError> {
@@ -62,7 +62,7 @@ impl Spelling {
                 let to = spelling.digits.len();
                 if is_separated && to >= SHORTEST {
                     let is_international = spelling.is_international;
-                    spelling.parts.push(Part { to, is_international, is_strict });
+                    spelling.parts.push(DigitRun { to, is_international, is_strict });
                 }
                 (is_separated, is_strict) = (false, false);
                 spelling.digits.push(c);
@@ -87,7 +87,7 @@ impl Spelling {
             return Err(if is_several { PhoneError::Several } else { PhoneError::Characters });
         }
         // `0812-3456-785 / 6`: an alternative last digit follows the slash.
-        let is_ending = |part: &Part| part.is_strict && whole.to - part.to <= 2;
+        let is_ending = |part: &DigitRun| part.is_strict && whole.to - part.to <= 2;
         if spelling.parts.last().is_some_and(is_ending) {
             return Err(PhoneError::Several);
         }

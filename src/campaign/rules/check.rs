@@ -100,8 +100,8 @@ fn walk(rule: &Rule, value: &Value, pointer: &str, findings: &mut Findings) {
             findings.problem(pointer, format!("is {length} bytes long; flowcast allows {most}"));
         }
         (Rule::Parsed { check, .. }, Value::String(text)) => {
-            if let Err(fault) = check(text) {
-                findings.problem(pointer, fault);
+            if let Err(error) = check(text) {
+                findings.problem(pointer, error);
             }
         }
         (Rule::Either(first, _), value) if fits(first, value) => walk(first, value, pointer, findings),

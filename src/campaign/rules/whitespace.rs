@@ -38,6 +38,6 @@ impl Whitespace {
     }
 
     /// The error for a parameter that Meta rejects.
-    pub const REFUSED: &str = "contains a line break, a tab or five spaces in a row, which Meta rejects in a parameter; remove them, or set \
+    pub const REFUSED_WHITESPACE: &str = "contains a line break, a tab or five spaces in a row, which Meta rejects in a parameter; remove them, or set \
                                \"whitespace\": \"join\" in the job";
 }

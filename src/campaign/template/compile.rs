@@ -45,13 +45,13 @@ impl Template {
                     Err(Problem { message, ..problem })
                 }
                 Ok(text) => Ok(Op::Text { text, limit, pointer }),
-                Err(fault) => Err(Problem::new(pointer, fault)),
+                Err(error) => Err(Problem::new(pointer, error)),
             }
         });
         builder.flush();
         if builder.least_bytes > MESSAGE {
-            let fault = format!("exceeds {MESSAGE} bytes even without its values");
-            builder.problems.add(Problem::new("/message", fault));
+            let error = format!("exceeds {MESSAGE} bytes even without its values");
+            builder.problems.add(Problem::new("/message", error));
         }
         builder.problems.or(())?;
         let too_long_already = envelope.limits.iter().filter_map(|(place, limit)| {

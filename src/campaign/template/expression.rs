@@ -116,10 +116,10 @@ impl<'a> Compiler<'a> {
         let source =
             expression.map_or_else(|| text.into(), |inner| format!("{{% set {RESULT} = ({inner}) %}}"));
         let name = format!("t{}", self.jinja.templates().count());
-        self.jinja.add_template_owned(name.clone(), source).map_err(|fault| {
-            format!("is not a valid template: {}", fault.detail().unwrap_or("syntax error"))
+        self.jinja.add_template_owned(name.clone(), source).map_err(|error| {
+            format!("is not a valid template: {}", error.detail().unwrap_or("syntax error"))
         })?;
-        let template = self.jinja.get_template(&name).map_err(|fault| fault.to_string())?;
+        let template = self.jinja.get_template(&name).map_err(|error| error.to_string())?;
         let globals = ["range", "dict"];
         let mut names: Vec<String> = template.undeclared_variables(false).into_iter().collect();
         names.retain(|name| !globals.contains(&name.as_str()));
@@ -133,9 +133,9 @@ impl<'a> Compiler<'a> {
         let sample: BTreeMap<&str, Value> =
             used.iter().map(|(name, source)| (name.as_str(), sample(source))).collect();
         begin(0, 0);
-        if let Err(fault) = self.jinja.get_template(&name).and_then(|t| t.render(Jinja::from(Serde(&sample))))
+        if let Err(error) = self.jinja.get_template(&name).and_then(|t| t.render(Jinja::from(Serde(&sample))))
             && matches!(
-                fault.kind(),
+                error.kind(),
                 ErrorKind::UnknownFilter
                     | ErrorKind::UnknownFunction
                     | ErrorKind::UnknownTest
@@ -146,8 +146,8 @@ impl<'a> Compiler<'a> {
         {
             return Err(format!(
                 "is not a valid template: {}: {}",
-                fault.kind(),
-                fault.detail().unwrap_or_default()
+                error.kind(),
+                error.detail().unwrap_or_default()
             ));
         }
         Ok(Text::Jinja(Expression { name, alone: expression.is_some(), used, names: uses }))
@@ -214,7 +214,7 @@ impl<'a> Compiler<'a> {
             "message_ref" => Ok(Source::MessageRef),
             "row" => Ok(Source::Row),
             column => {
-                let index = self.columns.find(column).map_err(|fault| fault.to_string())?;
+                let index = self.columns.find(column).map_err(|error| error.to_string())?;
                 let place = self.used.iter().position(|used| *used == index).unwrap_or_else(|| {
                     self.used.push(index);
                     self.used.len() - 1
@@ -261,7 +261,7 @@ pub(super) fn evaluate(
         let name = used.iter().map(|(name, _)| name).find(|name| !context.contains_key(name.as_str()));
         name.cloned().unwrap_or_else(|| "a value".into())
     };
-    let cause = |fault: minijinja::Error| match fault.kind() {
+    let cause = |error: minijinja::Error| match error.kind() {
         ErrorKind::UndefinedError => Cause::Missing(missing()),
         // Only the kind: the detail may quote the recipient's value.
         kind => Cause::Failed(kind.to_string()),

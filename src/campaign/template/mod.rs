@@ -226,7 +226,7 @@ impl Template {
             && Whitespace::is_refused(&value)
         {
             if whitespace == Whitespace::Refuse {
-                let detail = format!("the value {} ({pointer})", Whitespace::REFUSED);
+                let detail = format!("the value {} ({pointer})", Whitespace::REFUSED_WHITESPACE);
                 return Err(Skip { reason: SkipReason::InvalidContent, detail });
             }
             out.truncate(start);
@@ -279,15 +279,15 @@ impl Template {
 impl RenderedCheck {
     /// Checks the rendered content against the rules.
     fn whole(&self, message: &[u8]) -> Result<(), Skip> {
-        let fault = |detail| Skip { reason: SkipReason::InvalidContent, detail };
+        let error = |detail| Skip { reason: SkipReason::InvalidContent, detail };
         let mut message: Value =
-            serde_json::from_slice(message).map_err(|fault_| fault(fault_.to_string()))?;
+            serde_json::from_slice(message).map_err(|fault_| error(fault_.to_string()))?;
         let mut content = message.pointer_mut(self.pointer).map(Value::take).unwrap_or_default();
         if let Some(content) = content.as_object_mut() {
             content.retain(|name, _| !self.beside.contains(&name.as_str()));
         }
         match rules::check_rendered(&CONTENT, &content, "/message").into_iter().next() {
-            Some(problem) => Err(fault(problem.to_string())),
+            Some(problem) => Err(error(problem.to_string())),
             None => Ok(()),
         }
     }
@@ -307,12 +307,12 @@ fn check_size(bytes: usize) -> Result<(), Skip> {
 }
 
 fn check_length(length: Option<usize>, limit: &Limit, pointer: &str) -> Result<(), Skip> {
-    let fault = match length {
+    let error = match length {
         Some(0) if !limit.may_be_empty => "is empty".into(),
         Some(length) if limit.max > 0 && length > limit.max => too_long(length, limit.max, limit.source),
         _ => return Ok(()),
     };
-    Err(Skip { reason: SkipReason::InvalidContent, detail: format!("the text {fault} ({pointer})") })
+    Err(Skip { reason: SkipReason::InvalidContent, detail: format!("the text {error} ({pointer})") })
 }
 
 impl Cause {
@@ -322,9 +322,9 @@ impl Cause {
                 reason: SkipReason::MissingVariable,
                 detail: format!("the column {name} is empty and has no default ({pointer})"),
             },
-            Self::Failed(fault) => Skip {
+            Self::Failed(error) => Skip {
                 reason: SkipReason::InvalidContent,
-                detail: format!("cannot render the text: {fault} ({pointer})"),
+                detail: format!("cannot render the text: {error} ({pointer})"),
             },
         }
     }

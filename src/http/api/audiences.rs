@@ -14,15 +14,15 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::super::access::Who;
+use super::super::access::Caller;
 use super::super::problem::Problem;
 use super::Api;
 use super::extract::Params;
 use super::refusals::{OnJob, OnList};
 use crate::audience::{Encoding, Object, Root};
 use crate::campaign::time;
-use crate::ledger::{Act, Audit};
-pub(in crate::http) use incoming::{Arrival, Taken, take_in};
+use crate::ledger::{Audit, AuditEntry};
+pub(in crate::http) use incoming::{Arrival, NameConflict, take_in};
 
 /// Maximum length of a file name, in bytes.
 const MAX_NAME_BYTES: usize = 200;
@@ -72,7 +72,7 @@ pub(in crate::http) struct Uploaded {
 )]
 pub(super) async fn upload(
     State(api): State<Api>,
-    who: Who,
+    who: Caller,
     Params(asked): Params<UploadParams>,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -84,14 +84,15 @@ pub(super) async fn upload(
     };
     let encoding =
         asked.encoding.as_deref().map(|name| Encoding::named(name).ok_or_else(unknown)).transpose()?;
-    let arrival = Arrival { name: asked.name, taken: Taken::Refuse, encoding: encoding.unwrap_or_default() };
+    let arrival =
+        Arrival { name: asked.name, taken: NameConflict::Refuse, encoding: encoding.unwrap_or_default() };
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let (uploaded, is_new) = if kind.is_some_and(|kind| kind.starts_with("multipart/form-data")) {
         let wrong = |detail: String| Problem::bad_request(format!("cannot read the form: {detail}"));
         let form = Multipart::from_request(request, &api).await;
-        let mut form = form.map_err(|fault| wrong(fault.body_text()))?;
+        let mut form = form.map_err(|error| wrong(error.body_text()))?;
         loop {
-            let field = form.next_field().await.map_err(|fault| wrong(fault.body_text()))?;
+            let field = form.next_field().await.map_err(|error| wrong(error.body_text()))?;
             let field = field.ok_or_else(|| wrong("the field `file` is missing".into()))?;
             if field.name() == Some("file") {
                 break take_in(&api, &who, arrival, field).await?;
@@ -111,13 +112,13 @@ fn root(api: &Api) -> Result<Root, Problem> {
 }
 
 /// Deletes a file of the audience root.
-pub(in crate::http) async fn delete(api: &Api, who: &Who, name: &str) -> Result<(), Problem> {
+pub(in crate::http) async fn delete(api: &Api, who: &Caller, name: &str) -> Result<(), Problem> {
     check_name(name)?;
     let gone = || Problem::not_found("the file was already deleted");
     match root(api)? {
         Root::Folder(root) => match tokio::fs::remove_file(root.join(name)).await {
-            Err(fault) if fault.kind() == ErrorKind::NotFound => return Err(gone()),
-            Err(fault) => return Err(Problem::away(format!("cannot delete the file: {fault}"))),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(gone()),
+            Err(error) => return Err(Problem::away(format!("cannot delete the file: {error}"))),
             Ok(()) => {}
         },
         Root::Bucket(bucket) => {
@@ -127,7 +128,7 @@ pub(in crate::http) async fn delete(api: &Api, who: &Who, name: &str) -> Result<
         }
     }
     let detail = format!("deleted {name}");
-    api.ledger()?.log(Act::new(&who.name, "delete", None, &detail).to_file(name)).await?;
+    api.ledger()?.log(AuditEntry::new(&who.name, "delete", None, &detail).to_file(name)).await?;
     Ok(())
 }
 
@@ -219,8 +220,8 @@ pub(in crate::http) async fn all(api: &Api) -> Result<Vec<AudienceFile>, Problem
     let mut files = match root(api)? {
         Root::Folder(root) => {
             let files = tokio::task::spawn_blocking(move || files(&root)).await;
-            let away = |fault| Problem::away(format!("cannot read the audience root: {fault}"));
-            files.map_err(|fault| Problem::away(fault.to_string()))?.map_err(away)?
+            let away = |error| Problem::away(format!("cannot read the audience root: {error}"));
+            files.map_err(|error| Problem::away(error.to_string()))?.map_err(away)?
         }
         Root::Bucket(bucket) => {
             let objects = bucket.list().await.map_err(Problem::away)?;
@@ -240,7 +241,7 @@ pub(in crate::http) async fn all(api: &Api) -> Result<Vec<AudienceFile>, Problem
 fn files(root: &Path) -> std::io::Result<Vec<AudienceFile>> {
     let mut files = Vec::new();
     let entries = match std::fs::read_dir(root) {
-        Err(fault) if fault.kind() == ErrorKind::NotFound => return Ok(files),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(files),
         entries => entries?,
     };
     for entry in entries {

@@ -11,7 +11,7 @@ use super::Api;
 use super::extract::{Params, limit};
 use super::refusals::OnList;
 use crate::campaign::{CampaignId, time};
-use crate::ledger::{Act, Audit};
+use crate::ledger::{Audit, AuditEntry};
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -43,8 +43,8 @@ pub(super) struct ActView {
     detail: String,
 }
 
-impl From<Act> for ActView {
-    fn from(act: Act) -> Self {
+impl From<AuditEntry> for ActView {
+    fn from(act: AuditEntry) -> Self {
         let campaign = act.campaign.map(|id| id.to_string());
         Self { at: act.at, who: act.who, what: act.what, campaign, detail: act.detail }
     }
@@ -71,7 +71,7 @@ pub(super) async fn list(
     Params(asked): Params<ListParams>,
 ) -> Result<Json<Acts>, Problem> {
     let limit = limit(asked.limit, 50, 200)?;
-    let wrong = |fault| Problem::bad_request(format!("invalid campaign id: {fault}"));
+    let wrong = |error| Problem::bad_request(format!("invalid campaign id: {error}"));
     let id = asked.campaign.map(|id| id.parse::<CampaignId>().map_err(wrong)).transpose()?;
     let from = asked.cursor.as_deref();
     let page = api.ledger()?.acts(id.as_ref(), from, limit).await?;

@@ -9,21 +9,21 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::super::access::Who;
+use super::super::access::Caller;
 use super::super::problem::Problem;
 use super::Api;
 use super::extract::{Document, Params, body, campaign, finish, limit};
 use super::refusals::{OnCampaign, OnJob, OnList};
 use crate::campaign::control::{Action, Control};
 use crate::campaign::problem::Problem as JobProblem;
-use crate::campaign::{CampaignState, Job, Span};
-use crate::dispatch::{self, Account, Prepared};
+use crate::campaign::{CampaignState, HumanDuration, Job};
+use crate::dispatch::{self, Account, LoadedJob};
 use crate::ledger::{Campaign, CampaignFilter, listing};
 use crate::views::check::{Checked, check};
 use crate::views::status::Status;
 
 /// Number of messages that a check shows.
-const SHOWN: usize = 3;
+const PREVIEWED_MESSAGES: usize = 3;
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -50,14 +50,15 @@ pub(super) struct CreateParams {
 )]
 pub(super) async fn create(
     State(api): State<Api>,
-    who: Who,
+    who: Caller,
     Params(asked): Params<CreateParams>,
     request: Request,
 ) -> Result<Response, Problem> {
     let bytes = body(request, &api).await?;
     let job = Job::read(&bytes)?;
     if asked.check {
-        let checked = with_prepared(&api, job, |prepared, account| Ok(check(&prepared, account, SHOWN)?));
+        let checked =
+            with_prepared(&api, job, |prepared, account| Ok(check(&prepared, account, PREVIEWED_MESSAGES)?));
         return Ok(Json(checked.await?).into_response());
     }
     let (campaign, is_new) = submit(&api, &who, job).await?;
@@ -73,21 +74,21 @@ pub(super) async fn create(
 pub(in crate::http) async fn with_prepared<T: Send + 'static>(
     api: &Api,
     job: Job,
-    work: impl FnOnce(Prepared, &Account) -> Result<T, Problem> + Send + 'static,
+    work: impl FnOnce(LoadedJob, &Account) -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
     let context = api.backing()?.context.clone();
     let account =
-        context.accounts.get(&job.account).map_err(|fault| vec![JobProblem::new("/account", fault)])?;
+        context.accounts.get(&job.account).map_err(|error| vec![JobProblem::new("/account", error)])?;
     let prepare = move || work(dispatch::prepare(job, &context.audiences, &account)?, &account);
     // Each check reads a whole audience, so their number is limited.
     let turn = api.backing()?.intake.acquire().await;
     let done = tokio::task::spawn_blocking(prepare).await;
     drop(turn);
-    done.map_err(|fault| Problem::away(fault.to_string()))?
+    done.map_err(|error| Problem::away(error.to_string()))?
 }
 
 /// Registers a job, or finds its campaign; also returns whether it is new.
-pub(in crate::http) async fn submit(api: &Api, who: &Who, job: Job) -> Result<(Campaign, bool), Problem> {
+pub(in crate::http) async fn submit(api: &Api, who: &Caller, job: Job) -> Result<(Campaign, bool), Problem> {
     let prepared = with_prepared(api, job, |prepared, _| Ok(Arc::new(prepared))).await?;
     let (ledger, who) = (api.ledger()?.clone(), who.name.clone());
     let context = api.backing()?.context.clone();
@@ -172,7 +173,7 @@ pub(super) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Resu
 /// Performs an action on a campaign; returns its new status and the number of affected messages.
 pub(in crate::http) async fn act(
     api: &Api,
-    who: &Who,
+    who: &Caller,
     id: &str,
     action: Action,
 ) -> Result<(Status, u64), Problem> {
@@ -197,7 +198,7 @@ pub(in crate::http) async fn act(
 )]
 pub(super) async fn pause(
     State(api): State<Api>,
-    who: Who,
+    who: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Status>, Problem> {
     Ok(Json(act(&api, &who, &id, Action::Pause).await?.0))
@@ -216,7 +217,7 @@ pub(super) async fn pause(
 )]
 pub(super) async fn resume(
     State(api): State<Api>,
-    who: Who,
+    who: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Status>, Problem> {
     Ok(Json(act(&api, &who, &id, Action::Resume).await?.0))
@@ -235,7 +236,7 @@ pub(super) async fn resume(
 )]
 pub(super) async fn cancel(
     State(api): State<Api>,
-    who: Who,
+    who: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Status>, Problem> {
     Ok(Json(act(&api, &who, &id, Action::Cancel).await?.0))
@@ -271,7 +272,7 @@ pub(super) struct Messages {
 )]
 pub(super) async fn retry(
     State(api): State<Api>,
-    who: Who,
+    who: Caller,
     Path(id): Path<String>,
     Document(asked): Document<RetryBody>,
 ) -> Result<Json<Messages>, Problem> {
@@ -287,7 +288,7 @@ pub(super) struct ResolveBody {
     resend: Option<bool>,
     /// Only messages that have been in doubt for at least this time, e.g. `30min` or `2h`.
     #[schema(value_type = Option<String>)]
-    older_than: Option<Span>,
+    older_than: Option<HumanDuration>,
 }
 
 /// Resolves messages in doubt.
@@ -304,7 +305,7 @@ pub(super) struct ResolveBody {
 )]
 pub(super) async fn resolve(
     State(api): State<Api>,
-    who: Who,
+    who: Caller,
     Path(id): Path<String>,
     Document(asked): Document<ResolveBody>,
 ) -> Result<Json<Messages>, Problem> {

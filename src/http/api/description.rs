@@ -115,7 +115,7 @@ pub(super) struct Queries(HashMap<(Method, String), BTreeSet<String>>);
 
 impl Queries {
     /// Reads them from a document.
-    pub(super) fn of(document: &Value) -> Self {
+    pub(super) fn read(document: &Value) -> Self {
         // The document does not include its own route.
         let mut known = HashMap::from([((Method::GET, format!("{BASE}/openapi.json")), BTreeSet::new())]);
         let paths = document["paths"].as_object().into_iter().flatten();

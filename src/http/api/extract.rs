@@ -10,7 +10,7 @@ use opentelemetry::context::FutureExt;
 use serde::de::DeserializeOwned;
 use url::form_urlencoded;
 
-use super::super::access::Who;
+use super::super::access::Caller;
 use super::super::problem::Problem;
 use super::Api;
 use crate::campaign::CampaignId;
@@ -40,7 +40,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
 }
 
 /// The caller that the guard has authenticated.
-impl<S: Send + Sync> FromRequestParts<S> for Who {
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
@@ -61,8 +61,8 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for Document<
             return Ok(Self(T::default()));
         }
         let document = serde_json::from_slice::<Option<T>>(&bytes);
-        document.map(|document| Self(document.unwrap_or_default())).map_err(|fault| {
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("cannot read the body: {fault}"))
+        document.map(|document| Self(document.unwrap_or_default())).map_err(|error| {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("cannot read the body: {error}"))
         })
     }
 }
@@ -91,7 +91,7 @@ pub(in crate::http) async fn campaign(api: &Api, id: &str) -> Result<Campaign, P
 pub(in crate::http) async fn finish<T: Send + 'static>(
     work: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<T, Problem> {
-    tokio::spawn(work.with_current_context()).await.map_err(|fault| Problem::away(fault.to_string()))?
+    tokio::spawn(work.with_current_context()).await.map_err(|error| Problem::away(error.to_string()))?
 }
 
 /// Returns the number of items of a page, if it is within bounds.

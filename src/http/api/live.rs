@@ -23,7 +23,7 @@ use crate::ledger::{AnyLedger, Campaign, Campaigns};
 use crate::views::status::Status;
 
 /// Interval between reads of a campaign: an event at most twice a second.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Minimum time between two reads if many campaigns are followed, so that open pages do not slow sending down.
 const PACE: Duration = Duration::from_millis(5);
 
@@ -33,13 +33,13 @@ pub(in crate::http) struct Seen {
     /// The status as JSON.
     json: String,
     /// The named parts of its page.
-    pub(in crate::http) parts: OnceCell<Vec<Part>>,
+    pub(in crate::http) parts: OnceCell<Vec<PageFragment>>,
     /// The row in the list.
-    pub(in crate::http) row: OnceLock<Part>,
+    pub(in crate::http) row: OnceLock<PageFragment>,
 }
 
 /// A part of a page: its name, and its event, ready to be sent.
-pub(in crate::http) type Part = (String, Bytes);
+pub(in crate::http) type PageFragment = (String, Bytes);
 
 type Snapshot = Arc<Seen>;
 
@@ -102,7 +102,7 @@ async fn look(ledger: AnyLedger, seen: Followed, id: CampaignId) {
     let all = || seen.lock();
     loop {
         let count = u32::try_from(all().len()).unwrap_or(u32::MAX);
-        sleep(LOOK.max(PACE * count)).await;
+        sleep(POLL_INTERVAL.max(PACE * count)).await;
         {
             let mut all = all();
             let is_followed = |sender: &watch::Sender<Snapshot>| {
@@ -125,7 +125,7 @@ async fn look(ledger: AnyLedger, seen: Followed, id: CampaignId) {
                 return;
             }
             // Followers keep the last state until the ledger is available again.
-            Err(fault) => tracing::debug!(campaign = %id, error = %fault, "cannot read a followed campaign"),
+            Err(error) => tracing::debug!(campaign = %id, error = %error, "cannot read a followed campaign"),
         }
     }
 }

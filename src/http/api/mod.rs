@@ -35,16 +35,16 @@ use super::problem::Problem;
 use crate::campaign::MessageState;
 use crate::dispatch::{Context, JOB_LIMIT};
 use crate::ledger::AnyLedger;
-use crate::routing::{Answer, get, on};
+use crate::routing::{HandlerFuture, get, on};
 use description::Queries;
 
 /// Path prefix of the API.
 const BASE: &str = "/api/v1";
 
 /// Maximum number of jobs that are checked at once.
-const AT_ONCE: usize = 16;
+const CONCURRENT_CHECKS: usize = 16;
 /// Timeout for a response.
-const LONGEST: Duration = Duration::from_secs(10);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The ledgers that requests need: their names in [`Health`] and for people.
 const LEDGERS: [(&str, &str); 2] = [("redis", "Redis"), ("store", "the store")];
 
@@ -64,7 +64,7 @@ impl Api {
     /// Sets the state; from now on requests are handled.
     pub fn open(&self, ledger: AnyLedger, context: Context) {
         let live = live::Live::new(ledger.clone());
-        let _ = self.0.set(Backing { ledger, context, live, intake: Semaphore::new(AT_ONCE) });
+        let _ = self.0.set(Backing { ledger, context, live, intake: Semaphore::new(CONCURRENT_CHECKS) });
     }
 
     pub(super) fn backing(&self) -> Result<&Backing, Problem> {
@@ -80,7 +80,7 @@ impl Api {
 pub fn router(api: Api, access: Access, health: Health) -> Router {
     let (routes, described) = described();
     let document = description::document(&described);
-    let queries = Arc::new(Queries::of(&document));
+    let queries = Arc::new(Queries::read(&document));
     let document = axum::body::Bytes::from(document.to_string());
     let json = [(header::CONTENT_TYPE, "application/json")];
     let routes = routes
@@ -94,7 +94,7 @@ pub fn router(api: Api, access: Access, health: Health) -> Router {
                 "method not allowed on this path; see the Allow header",
             )
         })
-        .layer(middleware::from_fn_with_state(health, in_time))
+        .layer(middleware::from_fn_with_state(health, with_deadline))
         .layer(middleware::from_fn_with_state(access, guard))
         .with_state(api);
     Router::new().nest(BASE, routes)
@@ -107,7 +107,7 @@ pub(super) fn away(health: &Health) -> Option<&'static str> {
 }
 
 /// Limits the time of a request: the engine waits indefinitely for an unavailable ledger, but a person should not.
-pub(super) async fn in_time(State(health): State<Health>, request: Request, next: Next) -> Response {
+pub(super) async fn with_deadline(State(health): State<Health>, request: Request, next: Next) -> Response {
     if let Some(away) = away(&health) {
         return Problem::away(format!(
             "{away} is unavailable; sending resumes automatically when it is back"
@@ -123,7 +123,7 @@ pub(super) async fn in_time(State(health): State<Health>, request: Request, next
     if is_long || reads_audience || path.starts_with("/new") {
         return next.run(request).await;
     }
-    let answered = tokio::time::timeout(LONGEST, next.run(request)).await;
+    let answered = tokio::time::timeout(RESPONSE_TIMEOUT, next.run(request)).await;
     answered.unwrap_or_else(|_| {
         let detail = "the ledger does not respond; the request may still take effect, and can be repeated";
         Problem::away(detail).into_response()
@@ -142,7 +142,7 @@ macro_rules! routes {
 fn add<P, T, H>((schemas, paths, router): &mut UtoipaMethodRouter<Api>, handler: &H)
 where
     P: utoipa::Path + SchemaReferences + for<'tag> Tags<'tag>,
-    H: Handler<T, Api, Future = Answer> + Sync,
+    H: Handler<T, Api, Future = HandlerFuture> + Sync,
 {
     let methods = P::methods();
     for method in &methods {

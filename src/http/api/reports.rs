@@ -15,7 +15,7 @@ use super::refusals::OnOne;
 use crate::campaign::{CampaignId, MessageState};
 use crate::ledger::{AnyLedger, Cursor, LedgerError};
 use crate::ledger::{report_page, response_page};
-use crate::views::lines::{Format, Lines};
+use crate::views::lines::{Format, LineWriter};
 use crate::views::{report, responses};
 
 const CSV: &str = "text/csv; charset=utf-8";
@@ -124,8 +124,8 @@ fn streamed(
     (headers, Body::from_stream(pages)).into_response()
 }
 
-fn written(fault: &std::io::Error) -> LedgerError {
-    LedgerError::Storage(format!("cannot write the lines: {fault}"))
+fn written(error: &std::io::Error) -> LedgerError {
+    LedgerError::Storage(format!("cannot write the lines: {error}"))
 }
 
 fn report_pages(
@@ -139,15 +139,15 @@ fn report_pages(
         async move {
             let Some(from) = cursor else { return Ok(None) };
             let page = report_page(&ledger, &id, from).await?;
-            let mut lines = Lines::new(format, Vec::new());
-            let write = |lines: &mut Lines<Vec<u8>>| {
+            let mut lines = LineWriter::new(format, Vec::new());
+            let write = |lines: &mut LineWriter<Vec<u8>>| {
                 if from == Cursor::default() {
                     lines.header(report::HEADER)?;
                 }
                 report::write(lines, page.lines, state)
             };
-            write(&mut lines).map_err(|fault| written(&fault))?;
-            Ok(Some((lines.end().map_err(|fault| written(&fault))?.into(), page.next)))
+            write(&mut lines).map_err(|error| written(&error))?;
+            Ok(Some((lines.end().map_err(|error| written(&error))?.into(), page.next)))
         }
     })
 }
@@ -164,15 +164,15 @@ fn response_pages(
         async move {
             let Some(from) = cursor else { return Ok(None) };
             let page = response_page(&ledger, &id, from).await?;
-            let mut lines = Lines::new(format, Vec::new());
-            let write = |lines: &mut Lines<Vec<u8>>| {
+            let mut lines = LineWriter::new(format, Vec::new());
+            let write = |lines: &mut LineWriter<Vec<u8>>| {
                 if from == 0 {
                     lines.header(responses::header(&columns))?;
                 }
                 responses::write(lines, &page.responses, &columns)
             };
-            write(&mut lines).map_err(|fault| written(&fault))?;
-            Ok(Some((lines.end().map_err(|fault| written(&fault))?.into(), page.next)))
+            write(&mut lines).map_err(|error| written(&error))?;
+            Ok(Some((lines.end().map_err(|error| written(&error))?.into(), page.next)))
         }
     })
 }

@@ -6,14 +6,14 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::super::access::Who;
+use super::super::access::Caller;
 use super::super::problem::Problem;
 use super::Api;
 use super::extract::{Document, Params, finish, limit};
 use super::refusals::{OnJob, OnList, OnOne};
 use crate::campaign::problem::Problem as JobProblem;
 use crate::campaign::{Phone, PhoneParser};
-use crate::ledger::{Act, Audit, OptOutSource, Suppress, Suppression};
+use crate::ledger::{Audit, AuditEntry, OptOutSource, Suppress, Suppression};
 
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -83,7 +83,7 @@ pub(super) struct Added {
 )]
 pub(super) async fn add(
     State(api): State<Api>,
-    who: Who,
+    who: Caller,
     Document(asked): Document<AddBody>,
 ) -> Result<Json<Added>, Problem> {
     let missing = || vec![JobProblem::new("/numbers", "missing; expected a list of phone numbers")];
@@ -113,7 +113,7 @@ pub(super) async fn add(
 )]
 pub(super) async fn remove(
     State(api): State<Api>,
-    who: Who,
+    who: Caller,
     Path(number): Path<String>,
 ) -> Result<StatusCode, Problem> {
     let number = PhoneParser::listed(&number).map_err(|_| {
@@ -126,7 +126,7 @@ pub(super) async fn remove(
 /// Adds or removes numbers, writes an audit entry, and returns how many have changed.
 pub(in crate::http) async fn change(
     api: &Api,
-    who: &Who,
+    who: &Caller,
     numbers: Vec<Phone>,
     how: Suppress,
 ) -> Result<u64, Problem> {
@@ -138,7 +138,7 @@ pub(in crate::http) async fn change(
             Suppress::Add => numbers,
         };
         let changed = ledger.suppress(numbers, how, Some(OptOutSource::Operator(who.to_string()))).await?;
-        ledger.log(Act::new(&who, "suppress", None, &how.summary(changed))).await?;
+        ledger.log(AuditEntry::new(&who, "suppress", None, &how.summary(changed))).await?;
         Ok(changed)
     });
     changing.await

@@ -6,24 +6,24 @@ use axum::extract::State;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use minijinja::context;
 
-use super::super::access::Who;
+use super::super::access::Caller;
 use super::super::api::accounts::all;
 use super::super::api::extract::finish;
 use super::super::problem::Problem;
 use super::Dashboard;
 use super::extract::Fields;
-use super::render::{Look, page_of, serialized};
+use super::render::{Viewer, page_of, serialized};
 use crate::campaign::CampaignState;
 use crate::ledger::listing;
-use crate::ledger::{Act, Audit, Breaker, BreakerScope, Breakers, CampaignFilter};
+use crate::ledger::{Audit, AuditEntry, Breaker, BreakerScope, Breakers, CampaignFilter};
 
 /// Number of recent campaigns that are searched for sender numbers and for parts of accounts on hold.
 const LOOKED_AT: usize = 100;
 
 pub(super) async fn list(
     State(dashboard): State<Dashboard>,
-    who: Who,
-    look: Look,
+    who: Caller,
+    look: Viewer,
 ) -> Result<Html<String>, Problem> {
     let ledger = dashboard.api.ledger()?;
     let accounts = all(&dashboard.api).await?;
@@ -32,7 +32,7 @@ pub(super) async fn list(
     let held = listing::page(ledger, &held, None, LOOKED_AT).await?;
     let mut senders: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for campaign in &latest.campaigns {
-        let facts = dashboard.facts.of(ledger, &campaign.id).await?;
+        let facts = dashboard.facts.for_campaign(ledger, &campaign.id).await?;
         senders.entry(&campaign.account).or_default().insert(facts.from.clone());
     }
     // Parts of an account on hold, such as a sender number or a flow.
@@ -44,7 +44,7 @@ pub(super) async fn list(
         }
     }
     let parts = parts.into_iter().map(|(breaker, reason)| {
-        let (account, word, name) = (&breaker.account, breaker.word(), breaker.to_string());
+        let (account, word, name) = (&breaker.account, breaker.code(), breaker.to_string());
         context! { account, word, name, reason }
     });
     let own = context! {
@@ -59,7 +59,7 @@ pub(super) async fn list(
 /// Resumes an account, or a part of it, that is on hold.
 pub(super) async fn resume(
     State(dashboard): State<Dashboard>,
-    who: Who,
+    who: Caller,
     fields: Fields,
 ) -> Result<Response, Problem> {
     let context = &dashboard.api.backing()?.context;
@@ -72,7 +72,7 @@ pub(super) async fn resume(
     finish(async move {
         if ledger.close_breaker(&breaker).await? {
             let detail = format!("resumed the {breaker}");
-            ledger.log(Act::new(&who.name, "resume", None, &detail)).await?;
+            ledger.log(AuditEntry::new(&who.name, "resume", None, &detail)).await?;
         }
         Ok(())
     })

@@ -6,24 +6,24 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use minijinja::context;
 use serde::Deserialize;
 
-use super::super::access::Who;
+use super::super::access::Caller;
 use super::super::api::campaigns::act as act_on;
 use super::super::api::extract::{Params, campaign};
 use super::super::problem::Problem;
 use super::extract::Fields;
-use super::render::{Look, page_of, unprocessable};
-use super::{Dashboard, words};
-use crate::campaign::control::Action;
-use crate::campaign::{Span, counted, thousands};
+use super::render::{Viewer, page_of, unprocessable};
+use super::{Dashboard, captions};
+use crate::campaign::control;
+use crate::campaign::{HumanDuration, counted, thousands};
 use crate::ledger::Campaign;
 
 /// Number of messages from which the person must type it to confirm.
-const TYPED: u64 = 1000;
+const CONFIRM_FROM: u64 = 1000;
 
 /// An action, as addresses name it.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum What {
+pub(super) enum ActionKind {
     Pause,
     Resume,
     Cancel,
@@ -33,25 +33,25 @@ pub(super) enum What {
 }
 
 #[derive(Default, Deserialize)]
-pub(super) struct Which {
+pub(super) struct ActionFilter {
     /// Code of the rejected messages to retry; all of them if omitted.
     code: Option<String>,
 }
 
 /// The question that confirms an action: what it does, and to how many messages.
-struct Question {
+struct Confirmation {
     title: String,
     text: String,
     button: String,
     messages: u64,
 }
 
-fn question(what: What, campaign: &Campaign, code: Option<&str>) -> Option<Question> {
+fn question(what: ActionKind, campaign: &Campaign, code: Option<&str>) -> Option<Confirmation> {
     let counts = &campaign.counts;
     let (messages, title, text, button) = match what {
-        What::Pause | What::Resume => return None,
-        What::Cancel => {
-            let left = words::unsent(campaign);
+        ActionKind::Pause | ActionKind::Resume => return None,
+        ActionKind::Cancel => {
+            let left = captions::unsent(campaign);
             (
                 left,
                 "Cancel this campaign?".into(),
@@ -62,7 +62,7 @@ fn question(what: What, campaign: &Campaign, code: Option<&str>) -> Option<Quest
                 "Cancel the campaign".into(),
             )
         }
-        What::Retry => {
+        ActionKind::Retry => {
             let messages = match code {
                 Some(code) => campaign.rejected.get(code).copied().unwrap_or_default(),
                 // Messages that a person marked as failed may have been delivered: only their own code retries them.
@@ -81,20 +81,20 @@ fn question(what: What, campaign: &Campaign, code: Option<&str>) -> Option<Quest
                 format!("Send to {}", people(messages)),
             )
         }
-        What::Resend => (
+        ActionKind::Resend => (
             counts.in_doubt,
             "Resend what is in doubt?".into(),
             format!("{} in doubt. Anyone who did get it will get it twice.", are(counts.in_doubt, "message")),
             format!("Send to {}", people(counts.in_doubt)),
         ),
-        What::GiveUp => (
+        ActionKind::GiveUp => (
             counts.in_doubt,
             "Mark as failed what is in doubt?".into(),
             format!("{} will be marked as failed and not sent again.", counted(counts.in_doubt, "message")),
             format!("Mark {} as failed", counted(counts.in_doubt, "message")),
         ),
     };
-    Some(Question { title, text, button, messages })
+    Some(Confirmation { title, text, button, messages })
 }
 
 fn people(number: u64) -> String {
@@ -108,62 +108,62 @@ fn are(number: u64, what: &str) -> String {
 /// Asks for confirmation of an action.
 pub(super) async fn confirm(
     State(dashboard): State<Dashboard>,
-    who: Who,
-    look: Look,
-    Path((id, what)): Path<(String, What)>,
-    Params(which): Params<Which>,
+    who: Caller,
+    look: Viewer,
+    Path((id, what)): Path<(String, ActionKind)>,
+    Params(which): Params<ActionFilter>,
 ) -> Result<Response, Problem> {
     let campaign = campaign(&dashboard.api, &id).await?;
     Ok(ask(&look, &who, &campaign, what, &which, "")?.into_response())
 }
 
 fn ask(
-    look: &Look,
-    who: &Who,
+    look: &Viewer,
+    who: &Caller,
     campaign: &Campaign,
-    what: What,
-    which: &Which,
+    what: ActionKind,
+    which: &ActionFilter,
     error: &str,
 ) -> Result<Html<String>, Problem> {
     let none = || Problem::not_found("there’s nothing to confirm here");
     let question = question(what, campaign, which.code.as_deref()).ok_or_else(none)?;
     let own = context! {
         id => campaign.id.as_str(),
-        name => words::name(campaign),
-        what => word(what),
+        name => captions::name(campaign),
+        what => code(what),
         code => which.code.clone(),
         text => question.text,
         button => question.button,
         messages => question.messages,
-        is_typed => question.messages >= TYPED,
+        is_typed => question.messages >= CONFIRM_FROM,
         is_nothing => question.messages == 0,
-        asks_age => matches!(what, What::Resend | What::GiveUp),
+        asks_age => matches!(what, ActionKind::Resend | ActionKind::GiveUp),
         error,
     };
     Ok(page_of(look, Some(who), "confirm.html", &question.title, own))
 }
 
-fn word(what: What) -> &'static str {
+fn code(what: ActionKind) -> &'static str {
     match what {
-        What::Pause => "pause",
-        What::Resume => "resume",
-        What::Cancel => "cancel",
-        What::Retry => "retry",
-        What::Resend => "resend",
-        What::GiveUp => "give-up",
+        ActionKind::Pause => "pause",
+        ActionKind::Resume => "resume",
+        ActionKind::Cancel => "cancel",
+        ActionKind::Retry => "retry",
+        ActionKind::Resend => "resend",
+        ActionKind::GiveUp => "give-up",
     }
 }
 
 /// Performs an action, and redirects to the campaign, which shows what was done.
 pub(super) async fn act(
     State(dashboard): State<Dashboard>,
-    who: Who,
-    look: Look,
-    Path((id, what)): Path<(String, What)>,
+    who: Caller,
+    look: Viewer,
+    Path((id, what)): Path<(String, ActionKind)>,
     fields: Fields,
 ) -> Result<Response, Problem> {
     let known = campaign(&dashboard.api, &id).await?;
-    let which = Which { code: Some(fields.get("code").to_owned()).filter(|code| !code.is_empty()) };
+    let which = ActionFilter { code: Some(fields.get("code").to_owned()).filter(|code| !code.is_empty()) };
     let again = |error: &str| Ok(unprocessable(ask(&look, &who, &known, what, &which, error)?));
     if let Some(question) = question(what, &known, which.code.as_deref()) {
         if fields.get("confirmed") != "yes" {
@@ -171,28 +171,28 @@ pub(super) async fn act(
         }
         // The number may have changed since: the person confirms the number that the page showed.
         let expected = fields.number("expected").unwrap_or_default();
-        if question.messages >= TYPED && fields.number("typed").ok() != Some(expected) {
+        if question.messages >= CONFIRM_FROM && fields.number("typed").ok() != Some(expected) {
             return again("Type the number shown above to confirm. Nothing was done.");
         }
     }
     let older_than = match fields.get("older_than") {
         "" => None,
-        text => match text.parse::<Span>() {
+        text => match text.parse::<HumanDuration>() {
             Ok(span) => Some(span),
             Err(_) => return again("Enter a time such as 30min or 2h. Nothing was done."),
         },
     };
     let action = match what {
-        What::Pause => Action::Pause,
-        What::Resume => Action::Resume,
-        What::Cancel => Action::Cancel,
-        What::Retry => Action::Retry { codes: which.code.iter().cloned().collect() },
-        What::Resend => Action::Resolve { resend: true, older_than },
-        What::GiveUp => Action::Resolve { resend: false, older_than },
+        ActionKind::Pause => control::Action::Pause,
+        ActionKind::Resume => control::Action::Resume,
+        ActionKind::Cancel => control::Action::Cancel,
+        ActionKind::Retry => control::Action::Retry { codes: which.code.iter().cloned().collect() },
+        ActionKind::Resend => control::Action::Resolve { resend: true, older_than },
+        ActionKind::GiveUp => control::Action::Resolve { resend: false, older_than },
     };
-    let logged = action.word();
+    let logged = action.code();
     let (_, messages) = act_on(&dashboard.api, &who, known.id.as_str(), action).await?;
-    let asks_again = matches!(what, What::Retry | What::Resend | What::GiveUp);
+    let asks_again = matches!(what, ActionKind::Retry | ActionKind::Resend | ActionKind::GiveUp);
     if asks_again && messages == 0 {
         let error = match older_than {
             Some(span) => format!("Nothing to do: no message has been in doubt for {span} or more."),

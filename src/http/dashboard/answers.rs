@@ -6,13 +6,13 @@ use minijinja::{Value, context};
 use parking_lot::Mutex;
 
 use super::super::problem::Problem;
-use super::words;
+use super::captions;
 use crate::campaign::CampaignId;
 use crate::ledger::{AnyLedger, Campaign};
 use crate::views::answers::answers;
 
 /// Maximum number of campaigns in the cache.
-const REMEMBERED: usize = 100;
+const CACHE_SIZE: usize = 100;
 
 /// Cache of counted answers. A campaign's answers are counted again when their number has changed.
 #[derive(Default)]
@@ -20,7 +20,11 @@ pub(super) struct KnownAnswers(Mutex<HashMap<CampaignId, (u64, Value)>>);
 
 impl KnownAnswers {
     /// Returns the answers to a campaign, if it has any.
-    pub(super) async fn of(&self, ledger: &AnyLedger, campaign: &Campaign) -> Result<Option<Value>, Problem> {
+    pub(super) async fn for_campaign(
+        &self,
+        ledger: &AnyLedger,
+        campaign: &Campaign,
+    ) -> Result<Option<Value>, Problem> {
         let replied = campaign.delivery.replied;
         if replied == 0 {
             return Ok(None);
@@ -31,7 +35,7 @@ impl KnownAnswers {
         }
         let answers = counted(ledger, &campaign.id).await?;
         let mut known = known();
-        if known.len() >= REMEMBERED {
+        if known.len() >= CACHE_SIZE {
             known.clear();
         }
         known.insert(campaign.id.clone(), (replied, answers.clone()));
@@ -43,7 +47,7 @@ async fn counted(ledger: &AnyLedger, id: &CampaignId) -> Result<Value, Problem> 
     let answers = answers(ledger, id).await?;
     let fields = answers.fields.iter().map(|field| {
         let values = field.values.iter().map(|(value, count)| {
-            context! { value => value.clone(), count => *count, share => words::percent(*count, field.count),
+            context! { value => value.clone(), count => *count, share => captions::percent(*count, field.count),
                 width => (count * 1000).checked_div(field.count).unwrap_or_default() }
         });
         context! { name => field.name.clone(), count => field.count, others => field.others, values => values.collect::<Vec<_>>() }

@@ -9,23 +9,23 @@ use minijinja::{Value, context};
 use parking_lot::Mutex;
 use serde::Deserialize;
 
-use super::super::access::Who;
+use super::super::access::Caller;
 use super::super::api::audiences::{AudienceFile, all, delete as delete_file};
 use super::super::api::extract::Params;
 use super::super::problem::Problem;
 use super::Dashboard;
+use super::captions;
 use super::extract::Fields;
 use super::log::just_done;
 use super::new::draft_paths;
-use super::render::{Look, page_of};
-use super::words;
+use super::render::{Viewer, page_of};
 use crate::audience::{self, Root, Settings};
 use crate::campaign::CampaignId;
 use crate::ledger::listing;
 use crate::ledger::{Audit, Campaign, CampaignFilter, Campaigns};
 
 /// Maximum number of files in the list.
-const LISTED: usize = 100;
+const PAGE_SIZE: usize = 100;
 /// Number of recent campaigns that are searched for uses of a file. The job of each is read, and may be long.
 const CAMPAIGNS: usize = 100;
 /// Number of audit entries that are searched for the upload of a file.
@@ -33,9 +33,9 @@ const ENTRIES: usize = 500;
 /// Size up to which a file is read for its rows and columns, in bytes.
 const LOOKED_INTO: u64 = 32 << 20;
 /// Maximum number of files in the cache.
-const REMEMBERED: usize = 1_000;
+const CACHE_SIZE: usize = 1_000;
 /// Maximum number of columns, and of campaigns, that a row names.
-const NAMED: usize = 5;
+const MAX_NAMES: usize = 5;
 
 /// Cache of the rows and columns of files, by path, size and upload time.
 #[derive(Default)]
@@ -45,7 +45,7 @@ pub(super) struct KnownAudiences(Mutex<HashMap<(String, u64, i64), Looked>>);
 type Looked = Option<(u64, Vec<String>)>;
 
 impl KnownAudiences {
-    async fn of(&self, dashboard: &Dashboard, file: &AudienceFile) -> Result<Looked, Problem> {
+    async fn for_file(&self, dashboard: &Dashboard, file: &AudienceFile) -> Result<Looked, Problem> {
         let context = &dashboard.api.backing()?.context;
         // A file in a bucket would have to be downloaded.
         if file.bytes > LOOKED_INTO || context.audiences.root().and_then(Root::as_folder).is_none() {
@@ -60,9 +60,9 @@ impl KnownAudiences {
             let source = audiences.find_path(&path).ok()?;
             audience::scan(&source, &Settings::default()).ok().map(|scan| (scan.rows, scan.columns))
         });
-        let looked = scanned.await.map_err(|fault| Problem::away(fault.to_string()))?;
+        let looked = scanned.await.map_err(|error| Problem::away(error.to_string()))?;
         let mut known = self.0.lock();
-        if known.len() >= REMEMBERED {
+        if known.len() >= CACHE_SIZE {
             known.clear();
         }
         known.insert(key, looked.clone());
@@ -80,8 +80,8 @@ pub(super) struct ListParams {
 
 pub(super) async fn list(
     State(dashboard): State<Dashboard>,
-    who: Who,
-    look: Look,
+    who: Caller,
+    look: Viewer,
     Params(asked): Params<ListParams>,
 ) -> Result<Html<String>, Problem> {
     let files = match all(&dashboard.api).await {
@@ -100,26 +100,26 @@ pub(super) async fn list(
     let uses = uses(&dashboard, false).await?;
     let page = dashboard.api.ledger()?.acts(None, None, ENTRIES).await?;
     let mut rows = Vec::new();
-    for file in files.iter().take(LISTED) {
-        let looked = dashboard.audiences.of(&dashboard, file).await?;
+    for file in files.iter().take(PAGE_SIZE) {
+        let looked = dashboard.audiences.for_file(&dashboard, file).await?;
         let by = page.acts.iter().find(|act| act.what == "upload" && act.file.as_ref() == Some(&file.path));
         let used = uses.get(&file.path);
         let campaigns: Vec<Value> = used
             .iter()
-            .flat_map(|uses| uses.campaigns.iter().take(NAMED))
-            .map(|campaign| context! { id => campaign.id.as_str(), name => words::name(campaign) })
+            .flat_map(|uses| uses.campaigns.iter().take(MAX_NAMES))
+            .map(|campaign| context! { id => campaign.id.as_str(), name => captions::name(campaign) })
             .collect();
         let columns =
-            looked.as_ref().map(|(_, columns)| columns.iter().take(NAMED).cloned().collect::<Vec<_>>());
+            looked.as_ref().map(|(_, columns)| columns.iter().take(MAX_NAMES).cloned().collect::<Vec<_>>());
         rows.push(context! {
             path => file.path.clone(),
             bytes => file.bytes,
             at => file.uploaded_at.to_string(),
-            by => by.map(|act| words::plain(&act.who)),
+            by => by.map(|act| captions::without_markup(&act.who)),
             rows => looked.as_ref().map(|(rows, _)| *rows),
-            more_columns => looked.as_ref().map_or(0, |(_, columns)| columns.len().saturating_sub(NAMED)),
+            more_columns => looked.as_ref().map_or(0, |(_, columns)| columns.len().saturating_sub(MAX_NAMES)),
             columns => columns.unwrap_or_default(),
-            more_campaigns => used.map_or(0, |uses| uses.campaigns.len().saturating_sub(NAMED)),
+            more_campaigns => used.map_or(0, |uses| uses.campaigns.len().saturating_sub(MAX_NAMES)),
             campaigns,
             drafts => used.map_or(0, |uses| uses.drafts),
             is_needed => used.is_some_and(Uses::need_it),
@@ -128,7 +128,7 @@ pub(super) async fn list(
     let own = context! {
         is_off => false,
         rows,
-        more => files.len().saturating_sub(LISTED),
+        more => files.len().saturating_sub(PAGE_SIZE),
         deletes => asked.delete.filter(|path| files.iter().any(|file| file.path == *path)),
         did => asked.deleted.and_then(|_| just_done(&page.acts, &who, &["delete"])),
     };
@@ -162,7 +162,7 @@ async fn uses(dashboard: &Dashboard, with_all_active: bool) -> Result<BTreeMap<S
     }
     let mut uses: BTreeMap<String, Uses> = BTreeMap::new();
     for campaign in campaigns {
-        if let Some(path) = &dashboard.facts.of(ledger, &campaign.id).await?.file {
+        if let Some(path) = &dashboard.facts.for_campaign(ledger, &campaign.id).await?.file {
             uses.entry(path.clone()).or_default().campaigns.push(campaign);
         }
     }
@@ -175,7 +175,7 @@ async fn uses(dashboard: &Dashboard, with_all_active: bool) -> Result<BTreeMap<S
 /// Deletes a file that is no longer needed.
 pub(super) async fn delete(
     State(dashboard): State<Dashboard>,
-    who: Who,
+    who: Caller,
     fields: Fields,
 ) -> Result<Response, Problem> {
     let path = fields.get("path");

@@ -5,16 +5,16 @@ use axum::response::Html;
 use minijinja::{Value, context};
 use serde::{Deserialize, Serialize};
 
-use super::super::access::Who;
+use super::super::access::Caller;
 use super::super::api::extract::Params;
 use super::super::api::live::may_change;
 use super::super::problem::Problem;
 use super::campaign::head;
+use super::captions::CampaignContext;
 use super::new::drafts;
 use super::paging::next_page;
-use super::render::{Look, page_of, part, serialized};
-use super::words::Known;
-use super::{Dashboard, words};
+use super::render::{Viewer, page_of, part, serialized};
+use super::{Dashboard, captions};
 use crate::campaign::CampaignState;
 use crate::ledger::listing;
 use crate::ledger::{AnyLedger, Campaign, CampaignDrafts, CampaignFilter, LedgerError};
@@ -22,9 +22,9 @@ use crate::ledger::{AnyLedger, Campaign, CampaignDrafts, CampaignFilter, LedgerE
 /// Stands for the newest campaign of an empty list. No campaign ID begins with it, and an empty parameter counts as missing.
 const NO_CAMPAIGN: &str = "-";
 /// Number of campaigns on a page of the list.
-const LISTED: usize = 30;
+const PAGE_SIZE: usize = 30;
 /// Maximum number of recent campaigns that are sorted.
-const SORTED: usize = 1_000;
+const MAX_SORTED: usize = 1_000;
 
 #[derive(Default, Deserialize)]
 pub(super) struct ListParams {
@@ -59,11 +59,11 @@ impl Sort {
     /// Sorts campaigns. Equal ones keep their order: the newest first.
     fn apply(self, campaigns: &mut [Campaign]) {
         match self {
-            Self::Name => campaigns.sort_by_key(|campaign| words::name(campaign).to_lowercase()),
+            Self::Name => campaigns.sort_by_key(|campaign| captions::name(campaign).to_lowercase()),
             Self::Start => campaigns.sort_by_key(|campaign| {
                 std::cmp::Reverse(campaign.started_at.unwrap_or(campaign.submitted_at))
             }),
-            Self::People => campaigns.sort_by_key(|campaign| std::cmp::Reverse(words::people(campaign))),
+            Self::People => campaigns.sort_by_key(|campaign| std::cmp::Reverse(captions::people(campaign))),
             Self::State => campaigns
                 .sort_by_key(|campaign| CampaignState::ALL.iter().position(|state| *state == campaign.state)),
         }
@@ -71,7 +71,7 @@ impl Sort {
 }
 
 /// A page of the list.
-struct Listed {
+struct CampaignPage {
     campaigns: Vec<Campaign>,
     /// Cursor of the next page.
     next: Option<String>,
@@ -79,7 +79,7 @@ struct Listed {
     has_older: bool,
 }
 
-impl Listed {
+impl CampaignPage {
     /// Reads a page.
     ///
     /// A sorted list is sorted again for each page, and its cursor is the number of rows before it.
@@ -89,28 +89,28 @@ impl Listed {
         asked: &ListParams,
     ) -> Result<Self, LedgerError> {
         let Some(sort) = asked.sort else {
-            let page = match listing::page(ledger, filter, asked.cursor.as_deref(), LISTED).await {
+            let page = match listing::page(ledger, filter, asked.cursor.as_deref(), PAGE_SIZE).await {
                 // The cursor is invalid, e.g. from an earlier version: start over.
-                Err(LedgerError::NoPlace) => listing::page(ledger, filter, None, LISTED).await?,
+                Err(LedgerError::NoPlace) => listing::page(ledger, filter, None, PAGE_SIZE).await?,
                 page => page?,
             };
             return Ok(Self { campaigns: page.campaigns, next: page.next, has_older: false });
         };
-        let page = listing::page(ledger, filter, None, SORTED).await?;
+        let page = listing::page(ledger, filter, None, MAX_SORTED).await?;
         let mut campaigns = page.campaigns;
         sort.apply(&mut campaigns);
         let from = asked.cursor.as_deref().and_then(|cursor| cursor.parse().ok()).unwrap_or(0_usize);
-        let end = from.saturating_add(LISTED);
+        let end = from.saturating_add(PAGE_SIZE);
         let next = (end < campaigns.len()).then(|| end.to_string());
-        let campaigns = campaigns.into_iter().skip(from).take(LISTED).collect();
+        let campaigns = campaigns.into_iter().skip(from).take(PAGE_SIZE).collect();
         Ok(Self { campaigns, next, has_older: page.next.is_some() })
     }
 }
 
 pub(super) async fn list(
     State(dashboard): State<Dashboard>,
-    who: Who,
-    look: Look,
+    who: Caller,
+    look: Viewer,
     Params(asked): Params<ListParams>,
 ) -> Result<Html<String>, Problem> {
     let backing = dashboard.api.backing()?;
@@ -122,7 +122,7 @@ pub(super) async fn list(
         CampaignFilter { state: asked.state, text: asked.q.clone(), account: asked.account.clone(), tests };
     let is_filtered =
         filter.state.is_some() || filter.text.is_some() || filter.account.is_some() || tests.is_some();
-    let page = Listed::read(&backing.ledger, &filter, &asked).await?;
+    let page = CampaignPage::read(&backing.ledger, &filter, &asked).await?;
     let mut rows = Vec::with_capacity(page.campaigns.len());
     for campaign in &page.campaigns {
         rows.push(context! { id => campaign.id.as_str(), html => row(&dashboard, campaign).await? });
@@ -158,7 +158,7 @@ pub(super) async fn list(
         follow => followed.join(","),
         kind => serialized(asked.kind),
         sort => serialized(asked.sort),
-        sorted => page.has_older.then_some(SORTED),
+        sorted => page.has_older.then_some(MAX_SORTED),
         draft_count => if is_newest_first { backing.ledger.draft_names().await?.len() } else { 0 },
         newest => is_newest_first.then(|| page.campaigns.first().map_or(NO_CAMPAIGN, |campaign| campaign.id.as_str())),
         rehearses => backing.context.rehearses,
@@ -169,8 +169,8 @@ pub(super) async fn list(
 /// Renders the list with drafts in place of campaigns.
 async fn drafts_page(
     dashboard: &Dashboard,
-    who: &Who,
-    look: &Look,
+    who: &Caller,
+    look: &Viewer,
     asked: ListParams,
 ) -> Result<Html<String>, Problem> {
     let accounts: Vec<String> = dashboard.api.backing()?.context.accounts.all().keys().cloned().collect();
@@ -194,7 +194,7 @@ pub(super) async fn row(dashboard: &Dashboard, campaign: &Campaign) -> Result<St
     let backing = dashboard.api.backing()?;
     let mut most = None;
     if campaign.state == CampaignState::Running {
-        let facts = dashboard.facts.of(&backing.ledger, &campaign.id).await?;
+        let facts = dashboard.facts.for_campaign(&backing.ledger, &campaign.id).await?;
         most = facts.most(campaign, &backing.context.accounts);
     }
     let is_running = campaign.state == CampaignState::Running;
@@ -202,10 +202,10 @@ pub(super) async fn row(dashboard: &Dashboard, campaign: &Campaign) -> Result<St
     Ok(part(
         "campaign_row.html",
         context! {
-            ..head(campaign, &[], &Known { most, held: None }),
+            ..head(campaign, &[], &CampaignContext { most, held: None }),
             ..context! {
-                rate => is_running.then(|| words::rate(words::within(campaign.rate, most))),
-                limit => most.map(words::rate),
+                rate => is_running.then(|| captions::rate(captions::within(campaign.rate, most))),
+                limit => most.map(captions::rate),
                 left,
             }
         },

@@ -4,10 +4,10 @@ use axum::response::Html;
 use minijinja::context;
 use serde::Deserialize;
 
-use super::super::access::Who;
+use super::super::access::Caller;
 use super::super::api::extract::Params;
 use super::super::problem::Problem;
-use super::render::{Look, page_of, serialized};
+use super::render::{Viewer, page_of, serialized};
 use crate::campaign::codes::CODES;
 use crate::views::codes::CodeView;
 
@@ -17,8 +17,8 @@ pub(super) struct ListParams {
 }
 
 pub(super) async fn list(
-    who: Who,
-    look: Look,
+    who: Caller,
+    look: Viewer,
     Params(asked): Params<ListParams>,
 ) -> Result<Html<String>, Problem> {
     let wanted = asked.q.as_deref().unwrap_or_default().trim().to_lowercase();

@@ -6,9 +6,9 @@ use axum::http::request::Parts;
 use url::form_urlencoded;
 
 use super::super::problem::Problem;
-use super::render::Look;
+use super::render::Viewer;
 
-impl<S: Send + Sync> FromRequestParts<S> for Look {
+impl<S: Send + Sync> FromRequestParts<S> for Viewer {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
@@ -24,7 +24,7 @@ impl<S: Send + Sync> FromRequest<S> for Fields {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let bytes = axum::body::Bytes::from_request(request, state).await;
-        let bytes = bytes.map_err(|fault| Problem::new(fault.status(), fault.body_text()))?;
+        let bytes = bytes.map_err(|error| Problem::new(error.status(), error.body_text()))?;
         let pairs = form_urlencoded::parse(&bytes);
         // Browsers submit line breaks as CR LF; a message has LF.
         Ok(Self(pairs.map(|(name, value)| (name.into_owned(), value.replace("\r\n", "\n"))).collect()))

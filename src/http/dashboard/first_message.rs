@@ -7,7 +7,7 @@ use minijinja::{Value, context};
 
 use super::super::api::campaigns::with_prepared;
 use super::Dashboard;
-use super::facts::Facts;
+use super::job_cache::JobFacts;
 use super::phone::phone;
 use crate::audience::Root;
 use crate::campaign::{CampaignId, Job};
@@ -20,7 +20,7 @@ const WAIT: Duration = Duration::from_secs(2);
 /// Returns the message with the values of the first row.
 ///
 /// If they are unknown, it has its placeholders and a note that says why.
-pub(super) async fn shown(dashboard: &Dashboard, campaign: &Campaign, facts: &Arc<Facts>) -> Value {
+pub(super) async fn shown(dashboard: &Dashboard, campaign: &Campaign, facts: &Arc<JobFacts>) -> Value {
     let reading = {
         let (dashboard, facts) = (dashboard.clone(), facts.clone());
         let (id, digest) = (campaign.id.clone(), campaign.audience.clone());

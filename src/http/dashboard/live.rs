@@ -20,10 +20,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::super::api::away;
 use super::super::api::extract::{Params, campaign as find_campaign};
-use super::super::api::live::{Part, Seen, may_change};
+use super::super::api::live::{PageFragment, Seen, may_change};
 use super::super::problem::Problem;
 use super::Dashboard;
-use super::campaign::{self, Material};
+use super::campaign::{self, CampaignPageData};
 use super::campaigns;
 use super::render::part;
 use crate::campaign::CampaignId;
@@ -31,20 +31,20 @@ use crate::ledger::CampaignFilter;
 use crate::ledger::listing;
 
 /// Minimum interval between two updates of a campaign.
-const REST: Duration = Duration::from_secs(2);
+const MIN_UPDATE_INTERVAL: Duration = Duration::from_secs(2);
 /// Interval between health checks of the ledger while no event is sent.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Number of health checks without an event after which a comment is sent, so that proxies keep the connection open.
 const ALIVE: u8 = 15;
 /// Interval between checks for new campaigns.
 const LOOK_FOR_NEW: Duration = Duration::from_secs(5);
 /// Maximum number of campaigns that a page follows.
-const MOST: usize = 50;
+const MAX_CAMPAIGNS: usize = 50;
 
 /// Returns an event as it is sent.
 ///
 /// It is the same for every page, as hundreds may show one campaign.
-fn event(name: &str, html: &str) -> Part {
+fn event(name: &str, html: &str) -> PageFragment {
     let data = json!({ "id": name, "html": html });
     (name.to_owned(), format!("event: part\ndata: {data}\n\n").into())
 }
@@ -56,7 +56,7 @@ fn answer(dashboard: &Dashboard, events: impl Stream<Item = Bytes> + Send + 'sta
     let health = dashboard.health.clone();
     let kept = stream::unfold((Box::pin(events), health), |(mut events, health)| async move {
         for _ in 0..ALIVE {
-            if let Ok(event) = timeout(LOOK, events.next()).await {
+            if let Ok(event) = timeout(POLL_INTERVAL, events.next()).await {
                 return event.map(|event| (event, (events, health)));
             }
             if away(&health).is_some() {
@@ -96,9 +96,9 @@ pub(super) async fn parts(
     Ok(answer(&page, news))
 }
 
-async fn parts_of(dashboard: &Dashboard, seen: &Seen) -> Vec<Part> {
+async fn parts_of(dashboard: &Dashboard, seen: &Seen) -> Vec<PageFragment> {
     let make = || async {
-        let material = Material::gather(dashboard, &seen.campaign).await?;
+        let material = CampaignPageData::gather(dashboard, &seen.campaign).await?;
         let accounts = &dashboard.api.backing()?.context.accounts;
         let parts = campaign::parts(&seen.campaign, &material, accounts);
         Ok::<_, Problem>(parts.iter().map(|(name, html)| event(name, html)).collect())
@@ -107,7 +107,7 @@ async fn parts_of(dashboard: &Dashboard, seen: &Seen) -> Vec<Part> {
     seen.parts.get_or_try_init(make).await.cloned().unwrap_or_default()
 }
 
-/// Streams a campaign after its changes, at most once per `REST`.
+/// Streams a campaign after its changes, at most once per `MIN_UPDATE_INTERVAL`.
 fn changes(mut receiver: watch::Receiver<Arc<Seen>>) -> impl Stream<Item = Arc<Seen>> + Send {
     receiver.mark_changed();
     stream::unfold((receiver, false, true), |(mut receiver, is_still, is_first)| async move {
@@ -115,7 +115,7 @@ fn changes(mut receiver: watch::Receiver<Arc<Seen>>) -> impl Stream<Item = Arc<S
             return None;
         }
         if !is_first {
-            sleep(REST).await;
+            sleep(MIN_UPDATE_INTERVAL).await;
         }
         receiver.changed().await.ok()?;
         let seen = receiver.borrow_and_update().clone();
@@ -138,7 +138,7 @@ pub(super) async fn rows(
     Params(asked): Params<Followed>,
 ) -> Result<Response, Problem> {
     let ids = asked.campaigns.unwrap_or_default();
-    let ids: Vec<CampaignId> = ids.split(',').take(MOST).filter_map(|id| id.parse().ok()).collect();
+    let ids: Vec<CampaignId> = ids.split(',').take(MAX_CAMPAIGNS).filter_map(|id| id.parse().ok()).collect();
     let backing = dashboard.api.backing()?;
     let found = listing::read_each(&backing.ledger, ids).await?;
     let mut all = SelectAll::new();
@@ -163,7 +163,7 @@ pub(super) async fn rows(
 pub(super) struct KnownNewest(Mutex<Option<(Instant, Option<CampaignId>)>>);
 
 impl KnownNewest {
-    async fn of(&self, dashboard: &Dashboard) -> Option<CampaignId> {
+    async fn campaign(&self, dashboard: &Dashboard) -> Option<CampaignId> {
         let mut known = self.0.lock().await;
         if let Some((_, newest)) = known.as_ref().filter(|(at, _)| at.elapsed() < LOOK_FOR_NEW) {
             return newest.clone();
@@ -181,7 +181,7 @@ fn newer_than(dashboard: Dashboard, newest: String) -> impl Stream<Item = Bytes>
     let found = async move {
         loop {
             sleep(LOOK_FOR_NEW).await;
-            if dashboard.newest.of(&dashboard).await.is_some_and(|first| first.as_str() != newest) {
+            if dashboard.newest.campaign(&dashboard).await.is_some_and(|first| first.as_str() != newest) {
                 return event("new-campaigns", &part("new_campaigns.html", context! {})).1;
             }
         }
@@ -189,7 +189,7 @@ fn newer_than(dashboard: Dashboard, newest: String) -> impl Stream<Item = Bytes>
     stream::once(found).chain(stream::pending())
 }
 
-async fn row_of(dashboard: &Dashboard, seen: &Seen) -> Option<Part> {
+async fn row_of(dashboard: &Dashboard, seen: &Seen) -> Option<PageFragment> {
     if let Some(made) = seen.row.get() {
         return Some(made.clone());
     }

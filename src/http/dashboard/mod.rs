@@ -11,11 +11,12 @@ mod assets;
 mod audiences;
 mod campaign;
 mod campaigns;
+mod captions;
 mod codes;
 mod countries;
 mod extract;
-mod facts;
 mod first_message;
+mod job_cache;
 mod live;
 mod log;
 mod new;
@@ -28,7 +29,6 @@ mod results;
 mod session;
 mod skipped;
 mod suppressed;
-mod words;
 
 use std::sync::Arc;
 
@@ -41,14 +41,14 @@ use url::Url;
 
 use super::Health;
 use super::access::Access;
-use super::api::{Api, in_time, reports};
+use super::api::{Api, reports, with_deadline};
 use super::problem::Problem;
 use crate::routing::{get, post};
 use answers::KnownAnswers;
 use audiences::KnownAudiences;
-use facts::KnownFacts;
+use job_cache::JobCache;
 use live::KnownNewest;
-use render::{Look, error_page};
+use render::{Viewer, error_page};
 
 /// Size limit of a submitted form without a file, in bytes.
 const FORM: usize = 1 << 20;
@@ -61,7 +61,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 pub(super) struct Dashboard {
     api: Api,
     access: Access,
-    facts: Arc<KnownFacts>,
+    facts: Arc<JobCache>,
     answers: Arc<KnownAnswers>,
     audiences: Arc<KnownAudiences>,
     newest: Arc<KnownNewest>,
@@ -130,14 +130,14 @@ pub fn router(api: Api, access: Access, health: Health, public_url: Option<&Url>
         .layer(middleware::from_fn_with_state(dashboard.clone(), session::guard))
         .route("/sign-out", post(session::sign_out))
         // Outside the guard, because the guard reads ended sessions from the ledger.
-        .layer(middleware::from_fn_with_state(health, in_time));
+        .layer(middleware::from_fn_with_state(health, with_deadline));
     Router::new()
         .route("/sign-in", get(session::page).merge(post(session::sign_in)))
         .route("/theme", post(session::theme))
         .route("/assets/{name}", get(assets::serve))
         .merge(pages)
         .fallback(async || Problem::not_found("this page doesn’t exist"))
-        .layer(middleware::from_fn_with_state(dashboard.clone(), dressed))
+        .layer(middleware::from_fn_with_state(dashboard.clone(), render_page))
         .with_state(dashboard)
 }
 
@@ -147,7 +147,7 @@ fn is_page(response: &Response) -> bool {
 }
 
 /// Renders problems as pages, and sets the security and cache headers.
-async fn dressed(State(dashboard): State<Dashboard>, request: Request, next: Next) -> Response {
+async fn render_page(State(dashboard): State<Dashboard>, request: Request, next: Next) -> Response {
     let theme = session::theme_of(request.headers());
     // A posted address cannot be requested again: its error page links to the list.
     let address = match *request.method() {
@@ -155,7 +155,7 @@ async fn dressed(State(dashboard): State<Dashboard>, request: Request, next: Nex
         _ => "/",
     };
     let look =
-        Look { theme, address: address.to_owned(), has_queue: dashboard.has_queue(), ..Look::default() };
+        Viewer { theme, address: address.to_owned(), has_queue: dashboard.has_queue(), ..Viewer::default() };
     let is_posted = request.method() == Method::POST;
     let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {

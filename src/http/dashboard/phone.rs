@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::render::part;
 
 /// Number of characters after which a phone folds a text.
-const FOLDED: usize = 700;
-/// The formatting marks of WhatsApp, and their HTML elements.
+const FOLD_CHARS: usize = 700;
+/// The formatting marks of a chat, and their HTML elements.
 const MARKS: [(char, &str); 3] = [('*', "strong"), ('_', "em"), ('~', "s")];
 
 /// Renders a phone with a message.
@@ -91,8 +91,8 @@ fn template(object: &Value) -> Shown {
 
 /// Renders a text with its formatting marks, folded where a phone folds it.
 fn chat(body: &str) -> Shown {
-    let is_long = body.chars().count() > FOLDED;
-    let shown: String = body.chars().take(FOLDED).collect();
+    let is_long = body.chars().count() > FOLD_CHARS;
+    let shown: String = body.chars().take(FOLD_CHARS).collect();
     let mut html = String::new();
     for (nth, line) in shown.split('\n').enumerate() {
         if nth > 0 {
@@ -162,7 +162,7 @@ mod tests {
             assert!(shown.contains(part), "{shown}");
         }
         let long = phone(&json!({ "type": "text", "text": { "body": "x".repeat(2000) } }));
-        assert!(long.contains("Read more") && !long.contains(&"x".repeat(FOLDED + 1)));
+        assert!(long.contains("Read more") && !long.contains(&"x".repeat(FOLD_CHARS + 1)));
     }
 
     proptest::proptest! {

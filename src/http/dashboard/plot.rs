@@ -108,7 +108,7 @@ pub(super) fn plot(points: &[Point], limit: Option<f64>, zone: &TimeZone) -> Opt
     let rows = slices.iter().step_by(every.max(1)).map(|slice| {
         let upto = points.iter().take_while(|point| (point.at - first.at) as f64 <= slice.to).last();
         let settled = upto.map_or(0, Point::settled);
-        (moment(slice.to).to_string(), super::words::rate(slice.rate), settled)
+        (moment(slice.to).to_string(), super::captions::rate(slice.rate), settled)
     });
     Some(Plot {
         width: WIDTH,
@@ -116,15 +116,15 @@ pub(super) fn plot(points: &[Point], limit: Option<f64>, zone: &TimeZone) -> Opt
         rows: rows.collect(),
         line,
         area,
-        limit: shown.map(|limit| (y(limit), super::words::rate(limit))),
+        limit: shown.map(|limit| (y(limit), super::captions::rate(limit))),
         across,
         precision,
         zone: zone.iana_name().unwrap_or("UTC").to_owned(),
-        up: up.map(|rate| (y(rate), plain(rate))).to_vec(),
+        up: up.map(|rate| (y(rate), format_rate(rate))).to_vec(),
         left: LEFT,
         right: WIDTH - RIGHT,
         bottom: HEIGHT - BOTTOM,
-        most: super::words::rate(most),
+        most: super::captions::rate(most),
     })
 }
 
@@ -183,9 +183,9 @@ fn round_up(number: f64) -> f64 {
         .unwrap_or(number)
 }
 
-fn plain(rate: f64) -> String {
+fn format_rate(rate: f64) -> String {
     if rate >= 10_000.0 {
-        format!("{}k", plain(rate / 1000.0))
+        format!("{}k", format_rate(rate / 1000.0))
     } else if rate >= 10.0 || rate == 0.0 {
         crate::campaign::thousands(rate.round() as u64)
     } else {
@@ -250,7 +250,7 @@ mod tests {
         let mut once = texts.clone();
         once.dedup();
         assert_eq!(texts, once);
-        assert_eq!([9_999.0, 12_000.0].map(plain), ["9,999", "12k"]);
+        assert_eq!([9_999.0, 12_000.0].map(format_rate), ["9,999", "12k"]);
     }
 
     proptest::proptest! {

@@ -9,11 +9,11 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use minijinja::{Environment, HtmlEscape, Value, context};
 
-use super::super::access::Who;
+use super::super::access::Caller;
 use super::super::problem::Problem;
 use super::assets;
-use super::words::{self, about};
-use crate::campaign::problem::place;
+use super::captions::{self, about};
+use crate::campaign::problem::location;
 use crate::campaign::thousands;
 
 /// Lists templates by name with their source.
@@ -59,17 +59,17 @@ static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(minijinja::UndefinedBehavior::SemiStrict);
     environment.add_filter("number", |number: u64| thousands(number));
-    environment.add_filter("percent", words::percent);
+    environment.add_filter("percent", captions::percent);
     environment.add_filter("about", |seconds: u64| about(seconds));
-    environment.add_filter("bytes", words::bytes);
-    environment.add_filter("place", |pointer: &str| place(pointer));
+    environment.add_filter("bytes", captions::bytes);
+    environment.add_filter("place", |pointer: &str| location(pointer));
     environment.add_filter("time", |at: &str| Value::from_safe_string(time(at)));
     environment.add_filter("with_times", |text: &str| Value::from_safe_string(with_times(text)));
     environment.add_function("asset", |name: &str| assets::address(name));
     for (name, source) in TEMPLATES {
         // A test loads every template.
-        if let Err(fault) = environment.add_template(name, source) {
-            tracing::error!(template = name, error = format!("{fault:#}"), "template not loaded");
+        if let Err(error) = environment.add_template(name, source) {
+            tracing::error!(template = name, error = format!("{error:#}"), "template not loaded");
         }
     }
     environment
@@ -112,7 +112,7 @@ fn with_times(text: &str) -> String {
 
 /// How a browser views a page.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Look {
+pub(super) struct Viewer {
     /// `light`, `dark`, or empty for the system's theme.
     pub(super) theme: &'static str,
     /// Whether the person has a session to sign out of.
@@ -131,16 +131,16 @@ pub(super) fn serialized(document: impl serde::Serialize) -> Value {
 /// Renders a template without the frame of a page.
 pub(super) fn part(template: &str, context: Value) -> String {
     let rendered = ENVIRONMENT.get_template(template).and_then(|template| template.render(context));
-    rendered.unwrap_or_else(|fault| {
-        tracing::error!(template, error = %fault, "template not rendered");
+    rendered.unwrap_or_else(|error| {
+        tracing::error!(template, error = %error, "template not rendered");
         "This part of the page could not be made; the worker's log says why.".into()
     })
 }
 
 /// Renders a whole page.
 pub(super) fn page_of(
-    look: &Look,
-    who: Option<&Who>,
+    look: &Viewer,
+    who: Option<&Caller>,
     template: &str,
     title: &str,
     own: Value,
@@ -155,7 +155,7 @@ pub(super) fn page_of(
             path => look.address.split('?').next().unwrap_or_default(),
         },
         who => who.map(|who| who.name.to_string()),
-        may_act => who.is_some_and(Who::may_act),
+        may_act => who.is_some_and(Caller::may_act),
     };
     Html(part(template, context! { ..own, ..frame }))
 }
@@ -166,7 +166,7 @@ pub(super) fn unprocessable(page: Html<String>) -> Response {
 }
 
 /// Renders a problem as a page.
-pub(super) fn error_page(problem: &Problem, look: &Look) -> Response {
+pub(super) fn error_page(problem: &Problem, look: &Viewer) -> Response {
     let status = problem.status();
     let title = match status {
         StatusCode::NOT_FOUND => "Page not found",
@@ -178,7 +178,7 @@ pub(super) fn error_page(problem: &Problem, look: &Look) -> Response {
     };
     let own = context! {
         status => status.as_u16(),
-        detail => words::as_sentence(&problem.plain()),
+        detail => captions::as_sentence(&problem.to_text()),
         is_away => status == StatusCode::SERVICE_UNAVAILABLE,
         is_error => true,
     };
@@ -193,8 +193,8 @@ mod tests {
     fn every_template_is_read_and_what_comes_from_outside_is_escaped() {
         assert_eq!(ENVIRONMENT.templates().count(), TEMPLATES.len());
         let problem = Problem::not_found("there is no campaign \"<script>alert(1)</script>\"");
-        let look = Look { theme: "dark", address: "/\"><img>".into(), ..Look::default() };
-        let own = context! { status => 404, detail => problem.plain(), is_away => false, is_error => true };
+        let look = Viewer { theme: "dark", address: "/\"><img>".into(), ..Viewer::default() };
+        let own = context! { status => 404, detail => problem.to_text(), is_away => false, is_error => true };
         let Html(page) = page_of(&look, None, "error.html", "a < b", own);
         assert!(page.contains("&lt;script&gt;alert(1)") && page.contains("a &lt; b"), "{page}");
         assert!(!page.contains("<script>alert") && !page.contains("\"><img>"), "{page}");

@@ -24,7 +24,7 @@ use crate::dispatch::{Refusal, scan_audience};
 use crate::ledger::{AnyLedger, Campaign, Campaigns, Cursor, LedgerError};
 use crate::ledger::{report_page, response_page};
 use crate::views::responses;
-use crate::views::results::{self, Format, Only, Part, SHEET_ROWS};
+use crate::views::results::{self, Format, Only, ResultChunk, SHEET_ROWS};
 
 /// Number of parts of the ledger that are read ahead of the audience.
 const AHEAD: usize = 2;
@@ -148,11 +148,11 @@ fn check(campaign: &Campaign, scan: &Scan, is_workbook: bool) -> Result<(), Prob
 /// Sends the report and the answers of a campaign in parts.
 ///
 /// Ends early if the receiver is gone.
-async fn read(ledger: AnyLedger, id: CampaignId, parts: Sender<Part>) -> Result<(), LedgerError> {
+async fn read(ledger: AnyLedger, id: CampaignId, parts: Sender<ResultChunk>) -> Result<(), LedgerError> {
     let (mut report, mut answers) = (Some(Cursor::default()), Some(0));
     while let Some(from) = report {
         let page = report_page(&ledger, &id, from).await?;
-        let mut part = Part { lines: page.lines, responses: Vec::new(), is_last: page.next.is_none() };
+        let mut part = ResultChunk { lines: page.lines, responses: Vec::new(), is_last: page.next.is_none() };
         // Answers are sent no later than the report line of their message.
         let last = part.lines.iter().filter_map(|line| line.batch).max();
         while let Some(from) = answers.filter(|from| last.is_some_and(|last| *from <= last)) {

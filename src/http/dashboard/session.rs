@@ -17,13 +17,13 @@ use std::time::Duration;
 use super::super::access::{Session, comes_from_elsewhere};
 use super::super::problem::Problem;
 use super::Dashboard;
-use super::render::{Look, page_of};
+use super::render::{Viewer, page_of};
 use crate::ledger::Sessions as _;
 
 const COOKIE: &str = "flowcast_session";
 const THEME: &str = "flowcast_theme";
 /// Lifetime of a session, in seconds: a long working day.
-const LASTS: i64 = 12 * 3600;
+const SESSION_SECONDS: i64 = 12 * 3600;
 /// Delay after a wrong token, which slows down guessing.
 const AFTER_A_WRONG_ONE: Duration = Duration::from_millis(500);
 
@@ -81,7 +81,7 @@ pub(super) async fn guard(
         return refused("you have view-only access; ask an operator to do this");
     }
     let address = request.uri().path_and_query().map_or("/", |address| address.as_str()).to_owned();
-    let look = Look { theme: theme_of(headers), is_signed_in, address, has_queue: dashboard.has_queue() };
+    let look = Viewer { theme: theme_of(headers), is_signed_in, address, has_queue: dashboard.has_queue() };
     request.extensions_mut().insert(who);
     request.extensions_mut().insert(look);
     next.run(request).await
@@ -112,7 +112,7 @@ fn own_path(path: &str) -> &str {
 }
 
 #[derive(Deserialize)]
-pub(super) struct WayBack {
+pub(super) struct BackLink {
     #[serde(default)]
     next: String,
 }
@@ -120,7 +120,7 @@ pub(super) struct WayBack {
 /// Shows the sign-in page.
 pub(super) async fn page(
     State(dashboard): State<Dashboard>,
-    Query(asked): Query<WayBack>,
+    Query(asked): Query<BackLink>,
     headers: HeaderMap,
 ) -> Response {
     if dashboard.access.is_open() {
@@ -130,7 +130,7 @@ pub(super) async fn page(
 }
 
 fn form(headers: &HeaderMap, next: &str, error: &str) -> Response {
-    let look = Look { theme: theme_of(headers), address: "/sign-in".into(), ..Look::default() };
+    let look = Viewer { theme: theme_of(headers), address: "/sign-in".into(), ..Viewer::default() };
     let page = page_of(&look, None, "sign_in.html", "Sign in", context! { next, error });
     let status = if error.is_empty() { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
     (status, page).into_response()
@@ -154,7 +154,7 @@ pub(super) async fn sign_in(
         return refused("comes from a page of another site");
     }
     let next = own_path(&asked.next);
-    let ends = Timestamp::now().as_second() + LASTS;
+    let ends = Timestamp::now().as_second() + SESSION_SECONDS;
     let Some(value) = dashboard.access.session(asked.token.trim().as_bytes(), ends) else {
         tokio::time::sleep(AFTER_A_WRONG_ONE).await;
         let error = if asked.token.trim().is_empty() {
@@ -164,7 +164,7 @@ pub(super) async fn sign_in(
         };
         return form(&headers, next, error);
     };
-    (set_cookie(COOKIE, &value, LASTS, dashboard.is_secure), Redirect::to(next)).into_response()
+    (set_cookie(COOKIE, &value, SESSION_SECONDS, dashboard.is_secure), Redirect::to(next)).into_response()
 }
 
 /// Returns whether a session was signed out of.

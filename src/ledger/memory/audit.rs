@@ -3,10 +3,10 @@
 use super::Memory;
 use crate::campaign::CampaignId;
 use crate::ledger::audit::page;
-use crate::ledger::{Act, ActPage, Audit, LedgerError};
+use crate::ledger::{Audit, AuditEntry, AuditPage, LedgerError};
 
 impl Audit for Memory {
-    async fn log(&self, act: Act) -> Result<(), LedgerError> {
+    async fn log(&self, act: AuditEntry) -> Result<(), LedgerError> {
         self.state().acts.push(act);
         Ok(())
     }
@@ -16,7 +16,7 @@ impl Audit for Memory {
         campaign: Option<&CampaignId>,
         from: Option<&str>,
         limit: usize,
-    ) -> Result<ActPage, LedgerError> {
+    ) -> Result<AuditPage, LedgerError> {
         let before = from.map_or(Ok(usize::MAX), |place| place.parse().map_err(|_| LedgerError::NoPlace))?;
         let state = self.state();
         let acts = state.acts.iter().enumerate().rev().filter(|(nth, act)| {

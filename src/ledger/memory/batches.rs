@@ -6,9 +6,11 @@ use super::{KeptBatch, Memory, Stored};
 #[cfg(test)]
 use crate::campaign::Phone;
 use crate::campaign::{CampaignId, MessageState};
-use crate::ledger::campaigns::Admits;
+use crate::ledger::campaigns::ClaimAdmission;
 use crate::ledger::record::BatchRecord;
-use crate::ledger::{Batches, LedgerError, Listed, PlannedBatch, Purpose, Store, StoredBatch, Swap, Swapped};
+use crate::ledger::{
+    BatchUpdate, Batches, CasOutcome, Clock, LedgerError, ListEntry, PlannedBatch, ReadIntent, StoredBatch,
+};
 
 impl KeptBatch {
     fn record(&self) -> Result<BatchRecord, LedgerError> {
@@ -25,33 +27,37 @@ impl Stored {
 impl Memory {
     /// Writes a change. With `is_forced` it skips the comparison, so that a simulation can show that its checks find that.
     #[allow(clippy::unused_async, reason = "other ledgers wait here")]
-    pub(crate) async fn swap(&self, swap: Swap<'_>, is_forced: bool) -> Result<Swapped, LedgerError> {
+    pub(crate) async fn swap(
+        &self,
+        swap: BatchUpdate<'_>,
+        is_forced: bool,
+    ) -> Result<CasOutcome, LedgerError> {
         let (now, holds) = (self.now(), self.holds.as_millis() as i64);
-        let Swap { batch, purpose, change } = swap;
+        let BatchUpdate { batch, purpose, change } = swap;
         let mut state = self.state();
         state.order += 1;
         let order = state.order;
         let stored = state.campaign(&batch.campaign)?;
         if stored.head.state.is_over() && !stored.batches.contains_key(&batch.number) {
-            return Ok(Swapped::unplanned(purpose));
+            return Ok(CasOutcome::unplanned(purpose));
         }
         let kept = stored.plan(batch)?;
         let is_stale = change.record.is_some() && kept.record()?.revision != change.known
             || change.deliveries.as_ref().is_some_and(|(before, _)| *before != kept.deliveries);
         if is_stale && !is_forced {
-            return Ok(Swapped::Stale);
+            return Ok(CasOutcome::Stale);
         }
         let admits = stored.head.admits();
         let is_admitted = match purpose {
             None => true,
-            Some(Purpose::Send) => admits == Admits::All,
-            Some(Purpose::Probe) => admits != Admits::None,
+            Some(ReadIntent::Send) => admits == ClaimAdmission::All,
+            Some(ReadIntent::Probe) => admits != ClaimAdmission::None,
         };
         if !is_admitted {
-            return Ok(Swapped::NotAdmitted);
+            return Ok(CasOutcome::NotAdmitted);
         }
         if change.reopens && stored.head.state.is_over() {
-            return Ok(Swapped::Ended);
+            return Ok(CasOutcome::Ended);
         }
         let kept = stored.plan(batch)?;
         if let Some(record) = &change.record {
@@ -101,7 +107,7 @@ impl Memory {
         if change.settled > 0 {
             stored.tick(change.settled, now);
         }
-        Ok(Swapped::Done { open: stored.open(), responses })
+        Ok(CasOutcome::Done { open: stored.open(), responses })
     }
 }
 
@@ -123,12 +129,12 @@ impl Memory {
     }
 
     /// Writes a change some time later, so that a simulation can show that its checks find an early confirmation.
-    pub(crate) fn swap_late(&self, swap: Swap<'_>, late: std::time::Duration) {
+    pub(crate) fn swap_late(&self, swap: BatchUpdate<'_>, late: std::time::Duration) {
         let (ledger, batch, purpose, change) =
             (self.clone(), swap.batch.clone(), swap.purpose, swap.change.clone());
         tokio::spawn(async move {
             tokio::time::sleep(late).await;
-            let _ = ledger.swap(Swap { batch: &batch, purpose, change: &change }, false).await;
+            let _ = ledger.swap(BatchUpdate { batch: &batch, purpose, change: &change }, false).await;
         });
     }
 }
@@ -156,7 +162,7 @@ impl Batches for Memory {
         numbers.iter().map(load).collect()
     }
 
-    async fn swap_batch(&self, swap: Swap<'_>) -> Result<Swapped, LedgerError> {
+    async fn update_batch(&self, swap: BatchUpdate<'_>) -> Result<CasOutcome, LedgerError> {
         self.swap(swap, false).await
     }
 
@@ -172,15 +178,15 @@ impl Batches for Memory {
         Ok(())
     }
 
-    async fn listed(&self, id: &CampaignId, listed: Listed) -> Result<Vec<u32>, LedgerError> {
+    async fn listed(&self, id: &CampaignId, listed: ListEntry) -> Result<Vec<u32>, LedgerError> {
         let mut state = self.state();
         let mut numbers = Vec::new();
         for (number, kept) in &state.campaign(id)?.batches {
             let record = kept.record()?;
             let is_listed = match listed {
-                Listed::Open => record.is_open(),
-                Listed::Failed => record.is_failed(),
-                Listed::All => true,
+                ListEntry::Open => record.is_open(),
+                ListEntry::Failed => record.is_failed(),
+                ListEntry::All => true,
             };
             numbers.extend(is_listed.then_some(*number));
         }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::Memory;
-use crate::ledger::{Breaker, Breakers, FIRST_PROBE, LAST_PROBE, LedgerError, OpenBreaker, Store};
+use crate::ledger::{Breaker, Breakers, Clock, FIRST_PROBE, LAST_PROBE, LedgerError, OpenBreaker};
 
 /// An open breaker. Times are milliseconds since 1970.
 pub(super) struct Open {
@@ -23,7 +23,7 @@ impl Breakers for Memory {
     ) -> Result<bool, LedgerError> {
         let (now, wait) = (self.now(), FIRST_PROBE.as_millis() as i64);
         let mut state = self.state();
-        let key = (breaker.account.clone(), breaker.word());
+        let key = (breaker.account.clone(), breaker.code());
         if let Some(open) = state.breakers.get_mut(&key) {
             open.reason = reason;
             return Ok(false);
@@ -41,13 +41,13 @@ impl Breakers for Memory {
             probe_at: open.probe_at.and_then(|at| Timestamp::from_millisecond(at).ok()),
             probe_is_due: open.probe_at.is_some_and(|at| at <= now),
         };
-        Ok(self.state().breakers.get(&(breaker.account.clone(), breaker.word())).map(open))
+        Ok(self.state().breakers.get(&(breaker.account.clone(), breaker.code())).map(open))
     }
 
     async fn half_open(&self, breaker: &Breaker) -> Result<bool, LedgerError> {
         let now = self.now();
         let mut state = self.state();
-        let open = state.breakers.get_mut(&(breaker.account.clone(), breaker.word()));
+        let open = state.breakers.get_mut(&(breaker.account.clone(), breaker.code()));
         let Some(open) = open.filter(|open| open.probe_at.is_some_and(|at| at <= now)) else {
             return Ok(false);
         };
@@ -57,6 +57,6 @@ impl Breakers for Memory {
     }
 
     async fn close_breaker(&self, breaker: &Breaker) -> Result<bool, LedgerError> {
-        Ok(self.state().breakers.remove(&(breaker.account.clone(), breaker.word())).is_some())
+        Ok(self.state().breakers.remove(&(breaker.account.clone(), breaker.code())).is_some())
     }
 }

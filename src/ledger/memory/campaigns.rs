@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use super::{Memory, Stored};
 use crate::campaign::{CampaignId, CampaignState};
 use crate::ledger::deliveries::{self, TOOK, UNDELIVERED};
-use crate::ledger::rate::{SECONDS, rate};
+use crate::ledger::throughput::{SECONDS, rate};
 use crate::ledger::{
-    Campaign, CampaignChanges, Campaigns, Checkpoint, Counts, LEASE, Lease, LedgerError, NewCampaign,
-    PRESENCE, Store, StoredJob,
+    Campaign, CampaignChanges, Campaigns, Checkpoint, Clock, Counts, LEASE, Lease, LedgerError, NewCampaign,
+    PRESENCE, StoredJob,
 };
 
 impl Stored {

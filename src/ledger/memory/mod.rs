@@ -22,27 +22,27 @@ use roaring::RoaringTreemap;
 
 use super::change::Counter;
 use super::{
-    Act, Campaign, Checkpoint, Ledger, LedgerError, NewCampaign, OptOut, PlannedBatch, Point, SkippedRow,
-    Store, StoredNotice, new_key,
+    AuditEntry, Campaign, Checkpoint, Clock, Ledger, LedgerError, NewCampaign, OptOut, PlannedBatch, Point,
+    SkippedRow, StoredNotice, new_key,
 };
 use crate::campaign::{CampaignId, CampaignState, MessageRef, Phone};
 use crate::runtime;
 
 /// Returns the time, in milliseconds since 1970.
-pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+pub type ClockFn = Arc<dyn Fn() -> i64 + Send + Sync>;
 
 /// A ledger in memory, as one worker sees it. Workers that share it have different sessions.
 #[derive(Clone)]
 pub struct Memory {
-    shared: Arc<Mutex<State>>,
-    clock: Clock,
+    shared: Arc<Mutex<MemoryState>>,
+    clock: ClockFn,
     session: u32,
     /// Validity of a claim.
     holds: Duration,
 }
 
 #[derive(Default)]
-struct State {
+struct MemoryState {
     campaigns: BTreeMap<CampaignId, Stored>,
     /// Last number given to campaigns and replays, for their order.
     order: u64,
@@ -60,7 +60,7 @@ struct State {
     opt_outs: BTreeMap<u64, OptOut>,
     changes: Vec<(Phone, bool)>,
     callback_key: Option<String>,
-    acts: Vec<Act>,
+    acts: Vec<AuditEntry>,
     drafts: BTreeMap<String, String>,
     ended_sessions: BTreeSet<String>,
     /// Recent messages by account and number, with their times.
@@ -105,7 +105,7 @@ struct KeptBatch {
 
 impl Memory {
     /// Returns an empty ledger with a clock. A claim is valid for `holds`.
-    pub fn new(clock: Clock, holds: Duration) -> Self {
+    pub fn new(clock: ClockFn, holds: Duration) -> Self {
         Self { shared: Arc::default(), clock, session: session(), holds }
     }
 
@@ -115,12 +115,12 @@ impl Memory {
         Self { session: session(), ..self.clone() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, MemoryState> {
         self.shared.lock()
     }
 }
 
-impl State {
+impl MemoryState {
     fn touch(&mut self, id: &CampaignId) {
         self.version += 1;
         self.active.insert(id.clone(), self.version);
@@ -167,7 +167,7 @@ fn session() -> u32 {
     (runtime::chance() * f64::from(u32::MAX)) as u32
 }
 
-impl Store for Memory {
+impl Clock for Memory {
     fn now(&self) -> i64 {
         (self.clock)()
     }

@@ -5,7 +5,7 @@ use roaring::RoaringBitmap;
 use super::Memory;
 use crate::campaign::{CampaignId, SkipReason};
 use crate::ledger::record::BatchRecord;
-use crate::ledger::{Checkpoint, LedgerError, Plan, PlannedBatch, PlannedSoFar, Plans, SkippedRow, Store};
+use crate::ledger::{Checkpoint, Clock, LedgerError, Plan, PlannedBatch, PlannedSoFar, Plans, SkippedRow};
 
 impl Plans for Memory {
     async fn plan(&self, id: &CampaignId) -> Result<Plan, LedgerError> {

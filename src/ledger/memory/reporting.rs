@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::Memory;
 use crate::campaign::{CampaignId, MessageState};
-use crate::ledger::report::Texts;
+use crate::ledger::report::OutcomeTexts;
 use crate::ledger::{LedgerError, ReportLine, Reporting, StoredBatch};
 
 impl Reporting for Memory {
@@ -28,7 +28,7 @@ impl Reporting for Memory {
         Ok(self.state().campaign(id)?.kept(numbers, |kept| kept.request.clone()))
     }
 
-    async fn texts(&self, id: &CampaignId) -> Result<Texts, LedgerError> {
+    async fn texts(&self, id: &CampaignId) -> Result<OutcomeTexts, LedgerError> {
         let mut state = self.state();
         let texts = state.campaign(id)?.texts.iter();
         Ok(texts.map(|((kind, word), text)| (((*kind).to_owned(), word.clone()), text.clone())).collect())

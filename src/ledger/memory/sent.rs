@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Memory;
 use crate::campaign::{CampaignId, MessageRef, Phone};
-use crate::ledger::{LedgerError, SentMessages, Store};
+use crate::ledger::{Clock, LedgerError, SentMessages};
 
 impl SentMessages for Memory {
     async fn note_sent(

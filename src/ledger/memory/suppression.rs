@@ -2,9 +2,9 @@
 
 use super::Memory;
 use crate::campaign::Phone;
-use crate::ledger::suppression::REMEMBERED;
+use crate::ledger::suppression::MAX_CHANGES;
 use crate::ledger::{
-    LedgerError, OptOut, OptOutSource, Store, Suppress, Suppressed, Suppression, SuppressionUpdate,
+    Clock, LedgerError, OptOut, OptOutSource, Suppress, Suppressed, Suppression, SuppressionUpdate,
 };
 
 impl Suppression for Memory {
@@ -48,7 +48,7 @@ impl Suppression for Memory {
         }
         let since = usize::try_from(known).unwrap_or(usize::MAX);
         Ok(Some(match state.changes.get(since..) {
-            Some(changes) if known > 0 && changes.len() <= REMEMBERED => {
+            Some(changes) if known > 0 && changes.len() <= MAX_CHANGES => {
                 SuppressionUpdate::Since { version, changes: changes.to_vec() }
             }
             _ => SuppressionUpdate::Whole(Suppressed { version, numbers: state.suppressed.clone() }),

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use super::Redis;
 use super::layout::Keys;
 use crate::campaign::CampaignId;
-use crate::ledger::audit::{KEPT, KEPT_OF_ONE, page};
-use crate::ledger::{Act, ActPage, Audit, LedgerError};
+use crate::ledger::audit::{RETAINED, RETAINED_PER_CAMPAIGN, page};
+use crate::ledger::{Audit, AuditEntry, AuditPage, LedgerError};
 
 /// Key of the stream of all entries.
 const AUDIT: &str = "flowcast:audit";
@@ -14,18 +14,18 @@ const AUDIT: &str = "flowcast:audit";
 const ACT: &str = "act";
 
 impl Audit for Redis {
-    async fn log(&self, act: Act) -> Result<(), LedgerError> {
+    async fn log(&self, act: AuditEntry) -> Result<(), LedgerError> {
         let json = serde_json::to_string(&act)
-            .map_err(|fault| LedgerError::Storage(format!("cannot save an audit entry: {fault}")))?;
+            .map_err(|error| LedgerError::Storage(format!("cannot save an audit entry: {error}")))?;
         let add = |key: String, kept: usize| {
             let mut add = redis::cmd("XADD");
             add.arg(key).arg("MAXLEN").arg("~").arg(kept).arg("*").arg(ACT).arg(&json);
             add
         };
         if let Some(id) = &act.campaign {
-            let _: String = self.client.command(&add(Keys(id).audit(), KEPT_OF_ONE)).await?;
+            let _: String = self.client.command(&add(Keys(id).audit(), RETAINED_PER_CAMPAIGN)).await?;
         }
-        let _: String = self.client.command(&add(AUDIT.into(), KEPT)).await?;
+        let _: String = self.client.command(&add(AUDIT.into(), RETAINED)).await?;
         Ok(())
     }
 
@@ -34,7 +34,7 @@ impl Audit for Redis {
         campaign: Option<&CampaignId>,
         from: Option<&str>,
         limit: usize,
-    ) -> Result<ActPage, LedgerError> {
+    ) -> Result<AuditPage, LedgerError> {
         let mut range = redis::cmd("XREVRANGE");
         range.arg(campaign.map_or_else(|| AUDIT.into(), |id| Keys(id).audit()));
         match from {

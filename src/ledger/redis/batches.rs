@@ -7,18 +7,20 @@ use std::time::Duration;
 use redis::{FromRedisValue, Value};
 
 use super::Redis;
-use super::dump::HashDump;
+use super::hash_payload::HashDump;
 use super::journal::Journal;
 use super::layout::{Keys, field};
-use super::transaction::{Command, Done, Key, Transaction};
+use super::transaction::{Command, Key, Transaction, TransactionOutcome};
 use crate::campaign::{CampaignId, CampaignState, Phone};
 use crate::ledger::batches::MARGIN;
-use crate::ledger::campaigns::Admits;
+use crate::ledger::campaigns::ClaimAdmission;
 use crate::ledger::change::Change;
 use crate::ledger::plans::DIGEST;
-use crate::ledger::rate::SECONDS;
 use crate::ledger::record::BatchRecord;
-use crate::ledger::{Batches, LedgerError, Listed, PlannedBatch, Purpose, Store, StoredBatch, Swap, Swapped};
+use crate::ledger::throughput::SECONDS;
+use crate::ledger::{
+    BatchUpdate, Batches, CasOutcome, Clock, LedgerError, ListEntry, PlannedBatch, ReadIntent, StoredBatch,
+};
 use crate::redis_client::RedisClientError;
 
 /// Approximate size of an outcome (number, state, SID), in bytes.
@@ -30,8 +32,8 @@ const ROOM_WAIT: Duration = Duration::from_millis(200);
 /// Number of expired claims read with one call.
 const DUE: u32 = 100;
 
-fn damaged(fault: &redis::ParsingError) -> LedgerError {
-    LedgerError::Storage(format!("has a damaged batch: {fault}"))
+fn damaged(error: &redis::ParsingError) -> LedgerError {
+    LedgerError::Storage(format!("has a damaged batch: {error}"))
 }
 
 impl Redis {
@@ -82,7 +84,7 @@ impl Batches for Redis {
         Ok(batches)
     }
 
-    async fn swap_batch(&self, swap: Swap<'_>) -> Result<Swapped, LedgerError> {
+    async fn update_batch(&self, swap: BatchUpdate<'_>) -> Result<CasOutcome, LedgerError> {
         let mut transaction = self.transaction(&swap, self.takes_dumps.load(Ordering::Relaxed));
         if let Some(journal) = &self.journal {
             self.wait_for_room(journal).await;
@@ -104,35 +106,35 @@ impl Batches for Redis {
                 done => done?,
             };
             let (check, found) = match done {
-                Done::Written(_) if replicas > 0 && !self.heeds_replicas(is_replicated) => {
+                TransactionOutcome::Written(_) if replicas > 0 && !self.heeds_replicas(is_replicated) => {
                     // It is claimed again with the same token, and gets a new deadline when enough replicas have it.
                     tokio::time::sleep(REPLICA_WAIT).await;
-                    return Ok(Swapped::Stale);
+                    return Ok(CasOutcome::Stale);
                 }
-                Done::Written(answers) => {
+                TransactionOutcome::Written(answers) => {
                     if let Some(journal) = &self.journal {
                         journal.batch(self.now(), swap.batch, swap.change)?;
                     }
                     return written(&swap, answers);
                 }
-                Done::Failed { check, found } => (check, found),
+                TransactionOutcome::Failed { check, found } => (check, found),
             };
             // A known record was written together with this plan, so the plan is checked only without one.
             match check + i64::from(swap.change.known > 0) {
                 // The batch is claimed before its checkpoint.
                 1 if found.is_empty() => {
                     if !self.plan_batch(swap.batch).await? {
-                        return Ok(Swapped::unplanned(swap.purpose));
+                        return Ok(CasOutcome::unplanned(swap.purpose));
                     }
                 }
                 1 => return Err(LedgerError::OtherPlan(swap.batch.campaign.clone(), swap.batch.number)),
-                2 => return Ok(Swapped::NotAdmitted),
+                2 => return Ok(CasOutcome::NotAdmitted),
                 // The server may have lost claims: nothing is granted until that is resolved.
-                3 if swap.purpose.is_some() => return Ok(Swapped::NotAdmitted),
+                3 if swap.purpose.is_some() => return Ok(CasOutcome::NotAdmitted),
                 check if swap.change.reopens && check == 3 + i64::from(swap.purpose.is_some()) => {
-                    return Ok(Swapped::Ended);
+                    return Ok(CasOutcome::Ended);
                 }
-                _ => return Ok(Swapped::Stale),
+                _ => return Ok(CasOutcome::Stale),
             }
         }
     }
@@ -161,11 +163,11 @@ impl Batches for Redis {
         Ok(())
     }
 
-    async fn listed(&self, id: &CampaignId, listed: Listed) -> Result<Vec<u32>, LedgerError> {
+    async fn listed(&self, id: &CampaignId, listed: ListEntry) -> Result<Vec<u32>, LedgerError> {
         let key = match listed {
-            Listed::Open => Keys(id).open(),
-            Listed::Failed => Keys(id).failed(),
-            Listed::All => return Ok((0..self.batches_of(id).await?).collect()),
+            ListEntry::Open => Keys(id).open(),
+            ListEntry::Failed => Keys(id).failed(),
+            ListEntry::All => return Ok((0..self.batches_of(id).await?).collect()),
         };
         let mut numbers: Vec<u32> = self.client.command(redis::cmd("SMEMBERS").arg(key)).await?;
         numbers.sort_unstable();
@@ -197,9 +199,9 @@ impl Redis {
     ///
     /// A claim that is in Redis and not in the journal would be in doubt, although it was never sent.
     async fn wait_for_room(&self, journal: &Journal) {
-        while let Err(fault) = journal.reserve() {
+        while let Err(error) = journal.reserve() {
             let why = format!(
-                "cannot write the worker's journal to the folder for temporary files (TMPDIR): {fault}"
+                "cannot write the worker's journal to the folder for temporary files (TMPDIR): {error}"
             );
             let known = self.lacks_room.lock().replace(why.clone());
             if known.is_none() {
@@ -225,8 +227,8 @@ impl Redis {
     }
 
     /// Returns the transaction of a compare-and-swap. With `dumps` the first outcomes of a batch are a payload.
-    fn transaction(&self, swap: &Swap<'_>, dumps: bool) -> Transaction {
-        let Swap { batch, purpose, change } = swap;
+    fn transaction(&self, swap: &BatchUpdate<'_>, dumps: bool) -> Transaction {
+        let BatchUpdate { batch, purpose, change } = swap;
         let keys = Keys(&batch.campaign);
         let mut transaction = Transaction::default();
         let campaign = transaction.key(keys.campaign());
@@ -235,10 +237,11 @@ impl Redis {
             let digest: [u8; DIGEST] = batch.digest();
             transaction.check_start(plan, &digest, false);
         }
-        let all = [Admits::All, Admits::Probes, Admits::None].map(Admits::as_str);
+        let all =
+            [ClaimAdmission::All, ClaimAdmission::Probes, ClaimAdmission::None].map(ClaimAdmission::as_str);
         let admits = match purpose {
-            Some(Purpose::Send) => &all[..1],
-            Some(Purpose::Probe) => &all[..2],
+            Some(ReadIntent::Send) => &all[..1],
+            Some(ReadIntent::Probe) => &all[..2],
             None => &all[..],
         };
         transaction.check_field(campaign, "admits", admits);
@@ -395,19 +398,19 @@ fn write_outcomes(transaction: &mut Transaction, batch: &PlannedBatch, change: &
 }
 
 /// Returns whether the number of open messages is needed: a claim alone cannot complete a campaign.
-fn asks_what_is_open(swap: &Swap<'_>) -> bool {
+fn asks_what_is_open(swap: &BatchUpdate<'_>) -> bool {
     swap.purpose.is_none() || swap.change.settled > 0
 }
 
 /// Reads the answers of a transaction that was written: which replies to publish, and the number of open messages.
-fn written(swap: &Swap<'_>, mut answers: Vec<Value>) -> Result<Swapped, LedgerError> {
+fn written(swap: &BatchUpdate<'_>, mut answers: Vec<Value>) -> Result<CasOutcome, LedgerError> {
     let mut open = u64::MAX;
     if asks_what_is_open(swap) {
         let counts = FromRedisValue::from_redis_value(answers.pop().unwrap_or(Value::Nil));
-        let (pending, sending): (u64, u64) = counts.map_err(|fault| damaged(&fault))?;
+        let (pending, sending): (u64, u64) = counts.map_err(|error| damaged(&error))?;
         open = pending + sending;
     }
     let responses = answers.split_off(answers.len() - swap.change.responses.len() * 3);
     let responses = responses.chunks(3).map(|answers| answers[2] == Value::Int(1)).collect();
-    Ok(Swapped::Done { open, responses })
+    Ok(CasOutcome::Done { open, responses })
 }

@@ -106,7 +106,7 @@ pub(super) fn head(campaign: &Campaign) -> Vec<(&'static str, String)> {
         ("admits", campaign.admits().as_str().into()),
         ("reason", campaign.reason.as_ref().map(ToString::to_string).unwrap_or_default()),
         ("reason_data", campaign.reason.as_ref().and_then(Reason::data).unwrap_or_default()),
-        ("suspended_by", campaign.suspended_by.as_ref().map(Breaker::word).unwrap_or_default()),
+        ("suspended_by", campaign.suspended_by.as_ref().map(Breaker::code).unwrap_or_default()),
         ("forgiven_rejected", campaign.forgiven.0.to_string()),
         ("forgiven_settled", campaign.forgiven.1.to_string()),
         ("doubt_below", campaign.doubt_below.to_string()),

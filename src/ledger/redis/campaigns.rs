@@ -7,15 +7,16 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
 use super::campaign_hash::{Fields, campaign_of, head};
-use super::history::{self, FORGOTTEN};
+use super::data_loss::{self, FORGOTTEN};
 use super::layout::{Keys, REMOVED};
-use super::transaction::{Command, Done, Transaction};
+use super::transaction::{Command, Transaction, TransactionOutcome};
 use super::{Redis, WINDOW};
 use crate::campaign::{CampaignId, CampaignState};
-use crate::ledger::campaigns::Admits;
-use crate::ledger::rate::{SECONDS, rate};
+use crate::ledger::campaigns::ClaimAdmission;
+use crate::ledger::throughput::{SECONDS, rate};
 use crate::ledger::{
-    Campaign, CampaignChanges, Campaigns, Gap, Lease, LedgerError, NewCampaign, PRESENCE, Store, StoredJob,
+    Campaign, CampaignChanges, Campaigns, Clock, Lease, LedgerError, LostWrites, NewCampaign, PRESENCE,
+    StoredJob,
 };
 use crate::redis_client::{Arg, Script};
 
@@ -27,7 +28,7 @@ const ACTIVE: &str = "flowcast:active";
 const WORKERS: &str = "flowcast:workers";
 
 static TOUCH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("touch.lua")));
-static PRESENT: LazyLock<Script> = LazyLock::new(|| history::script(include_str!("present.lua")));
+static PRESENT: LazyLock<Script> = LazyLock::new(|| data_loss::script(include_str!("present.lua")));
 static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("release.lua")));
 
 /// A hash as Redis returns it.
@@ -137,7 +138,7 @@ impl Redis {
             ("rows", &rows),
             ("batch_size", &size),
             ("state", CampaignState::Scheduled.as_str()),
-            ("admits", Admits::None.as_str()),
+            ("admits", ClaimAdmission::None.as_str()),
             ("planned", "0"),
             ("batches", "0"),
             ("plan_batches", "0"),
@@ -160,7 +161,7 @@ impl Redis {
             Some(history) => transaction.command(Command::HSet, campaign, &["history", history]),
             None => transaction.command(Command::History, campaign, &["history"]),
         }
-        Ok(matches!(transaction.run(&self.client, 0).await?.0, Done::Written(_)))
+        Ok(matches!(transaction.run(&self.client, 0).await?.0, TransactionOutcome::Written(_)))
     }
 }
 
@@ -278,7 +279,7 @@ impl Campaigns for Redis {
         let (job, columns): (Option<String>, Option<String>) = self.client.pipeline(&pipe).await?;
         let job = job.ok_or_else(|| LedgerError::NoCampaign(id.clone()))?;
         let columns = serde_json::from_str(&columns.unwrap_or_default())
-            .map_err(|fault| LedgerError::Storage(format!("has damaged columns of {id}: {fault}")))?;
+            .map_err(|error| LedgerError::Storage(format!("has damaged columns of {id}: {error}")))?;
         Ok(StoredJob { job, columns })
     }
 
@@ -326,7 +327,7 @@ impl Campaigns for Redis {
         let head = head(&after);
         let fields: Vec<&str> = head.iter().flat_map(|(field, value)| [*field, value.as_str()]).collect();
         transaction.command(Command::HSet, campaign, &fields);
-        Ok(matches!(transaction.run(&self.client, 0).await?.0, Done::Written(_)))
+        Ok(matches!(transaction.run(&self.client, 0).await?.0, TransactionOutcome::Written(_)))
     }
 
     async fn published(&self, id: &CampaignId, state: CampaignState) -> Result<(), LedgerError> {
@@ -353,7 +354,7 @@ impl Campaigns for Redis {
         self.beat(id, held).await
     }
 
-    async fn gap(&self, id: &CampaignId) -> Result<Option<Gap>, LedgerError> {
+    async fn gap(&self, id: &CampaignId) -> Result<Option<LostWrites>, LedgerError> {
         self.find_gap(id).await
     }
 

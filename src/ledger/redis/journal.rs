@@ -1,7 +1,7 @@
 //! A worker's journal: its recent writes, in a file of its own, because Redis may lose them.
 //!
 //! Redis answers before a write is on its disk, and a replica that takes over may lack the most recent writes. So a
-//! worker also keeps its writes to batches in a file, from which they can be restored (`history.rs`). The file outlives
+//! worker also keeps its writes to batches in a file, from which they can be restored (`data_loss.rs`). The file outlives
 //! the process, not the machine: other workers of the machine can read what a killed worker sent. It is bounded, is only
 //! read after a loss, and proves nothing about other workers.
 
@@ -21,13 +21,13 @@ use crate::ledger::record::BatchRecord;
 use crate::ledger::{LedgerError, NewCampaign, PlannedBatch};
 
 /// Maximum size of a file, in bytes. There are two: the older one is deleted when the newer one is full.
-const LARGEST: u64 = 32 << 20;
+const MAX_FILE_BYTES: u64 = 32 << 20;
 /// Upper bound of an entry's size, in bytes.
 const ENTRY: u64 = 256 << 10;
 /// Disk space reserved ahead, in bytes.
 const AHEAD: u64 = 1 << 20;
 /// Retention of a dead worker's files.
-const KEPT: Duration = Duration::from_hours(1);
+const RETENTION: Duration = Duration::from_hours(1);
 /// File with the id of the machine's boot: after a restart, entries that were not on disk are lost.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -83,7 +83,7 @@ struct BatchEntry {
 }
 
 /// A batch as a journal has it.
-pub(super) struct KnownBatch {
+pub(super) struct JournaledBatch {
     /// The recipients as bytes, if they may not be in Redis.
     pub(super) plan: Option<Vec<u8>>,
     /// Number of messages.
@@ -96,7 +96,7 @@ pub(super) struct KnownBatch {
     pub(super) texts: BTreeMap<Counter, String>,
 }
 
-impl KnownBatch {
+impl JournaledBatch {
     /// Returns the record.
     ///
     /// # Errors
@@ -109,20 +109,20 @@ impl KnownBatch {
 
 /// A campaign as a journal has it.
 #[derive(Default)]
-pub(super) struct KnownCampaign {
+pub(super) struct JournaledCampaign {
     /// The time of registration and the campaign, if that worker registered it.
     pub(super) registered: Option<(i64, NewCampaign)>,
     /// Batches, by their number.
-    pub(super) batches: BTreeMap<u32, KnownBatch>,
+    pub(super) batches: BTreeMap<u32, JournaledBatch>,
 }
 
 /// The content of a journal.
 #[derive(Default)]
-pub(super) struct Known {
+pub(super) struct JournalContents {
     /// Time up to which entries may be missing; 0 if none is.
     pub(super) dropped: i64,
     /// The campaigns.
-    pub(super) campaigns: HashMap<CampaignId, KnownCampaign>,
+    pub(super) campaigns: HashMap<CampaignId, JournaledCampaign>,
 }
 
 impl Journal {
@@ -133,7 +133,7 @@ impl Journal {
     /// If the folder or the files cannot be created.
     pub(super) fn create(parent: &Path, session: u32) -> io::Result<Self> {
         let folder = folder(parent)?;
-        forget_old(&folder);
+        delete_expired(&folder);
         let lock = open(&path(&folder, session, "lock"))?;
         lock.try_lock().map_err(io::Error::from)?;
         let (file, bytes) = begin(&folder, session, 0)?;
@@ -149,22 +149,22 @@ impl Journal {
     /// If there is no space.
     pub(super) fn reserve(&self) -> io::Result<()> {
         let mut inner = self.inner.lock();
-        if inner.bytes + ENTRY > LARGEST {
-            self.turn(&mut inner)?;
+        if inner.bytes + ENTRY > MAX_FILE_BYTES {
+            self.rotate(&mut inner)?;
         }
         if inner.reserved < inner.bytes + ENTRY {
             let flags = rustix::fs::FallocateFlags::KEEP_SIZE;
             match rustix::fs::fallocate(&inner.file, flags, inner.bytes, AHEAD) {
                 // Some file systems cannot reserve space.
                 Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => inner.reserved = inner.bytes + AHEAD,
-                Err(fault) => return Err(fault.into()),
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(())
     }
 
     /// Continues in a new file, and deletes the older one.
-    fn turn(&self, inner: &mut Inner) -> io::Result<()> {
+    fn rotate(&self, inner: &mut Inner) -> io::Result<()> {
         // The new file first: if the disk is full, nothing has changed, and the call can be repeated.
         let (file, bytes) = begin(&self.folder, self.session, inner.older)?;
         let [old, new, next] = ["old", "new", "next"].map(|kind| path(&self.folder, self.session, kind));
@@ -219,8 +219,8 @@ impl Journal {
             let length = u32::try_from(bytes.len() - 4).map_err(io::Error::other)?;
             bytes[..4].copy_from_slice(&length.to_le_bytes());
             let mut inner = self.inner.lock();
-            if inner.bytes + bytes.len() as u64 > LARGEST {
-                self.turn(&mut inner)?;
+            if inner.bytes + bytes.len() as u64 > MAX_FILE_BYTES {
+                self.rotate(&mut inner)?;
             }
             // At the end of the last complete entry: a part of an entry that a full disk left is overwritten.
             inner.file.write_all_at(&bytes, inner.bytes)?;
@@ -228,9 +228,9 @@ impl Journal {
             inner.newest = inner.newest.max(at);
             Ok(())
         };
-        written().map_err(|fault| {
+        written().map_err(|error| {
             LedgerError::Storage(format!(
-                "has no journal: cannot write to {}: {fault}",
+                "has no journal: cannot write to {}: {error}",
                 self.folder.display()
             ))
         })
@@ -242,7 +242,7 @@ impl Journal {
     ///
     /// If the files cannot be read.
     pub(super) fn campaigns(&self) -> io::Result<Vec<CampaignId>> {
-        Ok(self.known(&HashMap::new())?.campaigns.into_keys().collect())
+        Ok(self.read(&HashMap::new())?.campaigns.into_keys().collect())
     }
 
     /// Reads this journal, without the entries of campaigns from before their removal.
@@ -250,13 +250,17 @@ impl Journal {
     /// # Errors
     ///
     /// If the files cannot be read.
-    pub(super) fn known(&self, forgotten: &HashMap<CampaignId, i64>) -> io::Result<Known> {
+    pub(super) fn read(&self, forgotten: &HashMap<CampaignId, i64>) -> io::Result<JournalContents> {
         let _still = self.inner.lock();
         read(&self.folder, self.session, forgotten)
     }
 
     /// Reads the journal of another worker of this machine, if that worker is dead and the machine did not restart.
-    pub(super) fn of_dead(&self, session: u32, forgotten: &HashMap<CampaignId, i64>) -> Option<Known> {
+    pub(super) fn read_dead_worker(
+        &self,
+        session: u32,
+        forgotten: &HashMap<CampaignId, i64>,
+    ) -> Option<JournalContents> {
         let lock = File::open(path(&self.folder, session, "lock")).ok()?;
         // A living worker holds the lock, also while it is frozen.
         lock.try_lock().ok()?;
@@ -278,7 +282,7 @@ fn folder(parent: &Path) -> io::Result<PathBuf> {
     let user = fs::metadata("/proc/self")?.uid();
     let folder = parent.join(format!("flowcast-{user}"));
     match fs::DirBuilder::new().mode(0o700).create(&folder) {
-        Err(fault) if fault.kind() != io::ErrorKind::AlreadyExists => return Err(fault),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
     let found = fs::symlink_metadata(&folder)?;
@@ -307,14 +311,14 @@ fn boot() -> io::Result<String> {
 }
 
 /// Deletes old journals of dead workers.
-fn forget_old(folder: &Path) {
+fn delete_expired(folder: &Path) {
     let Ok(found) = fs::read_dir(folder) else { return };
     for file in found.flatten() {
         let is_old = |file: &fs::DirEntry| file.metadata().ok()?.modified().ok()?.elapsed().ok();
         let name = file.file_name();
         let session = name.to_str().and_then(|name| name.split_once('.')?.0.parse().ok());
         if let Some(session) = session
-            && is_old(&file).is_some_and(|age| age > KEPT)
+            && is_old(&file).is_some_and(|age| age > RETENTION)
             && File::open(path(folder, session, "lock")).is_ok_and(|lock| lock.try_lock().is_ok())
         {
             for kind in KINDS {
@@ -324,11 +328,11 @@ fn forget_old(folder: &Path) {
     }
 }
 
-fn read(folder: &Path, session: u32, forgotten: &HashMap<CampaignId, i64>) -> io::Result<Known> {
-    let (boot, mut known) = (boot()?, Known::default());
+fn read(folder: &Path, session: u32, forgotten: &HashMap<CampaignId, i64>) -> io::Result<JournalContents> {
+    let (boot, mut known) = (boot()?, JournalContents::default());
     for kind in ["old", "new"] {
         let bytes = match fs::read(path(folder, session, kind)) {
-            Err(fault) if fault.kind() == io::ErrorKind::NotFound && kind == "old" => continue,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && kind == "old" => continue,
             bytes => bytes?,
         };
         let end = bytes.iter().position(|byte| *byte == b'\n').ok_or_else(damaged)?;
@@ -344,7 +348,7 @@ fn read(folder: &Path, session: u32, forgotten: &HashMap<CampaignId, i64>) -> io
                 break;
             };
             rest = behind;
-            known.take(postcard::from_bytes(entry).map_err(|_| damaged())?, forgotten)?;
+            known.apply(postcard::from_bytes(entry).map_err(|_| damaged())?, forgotten)?;
         }
     }
     Ok(known)
@@ -354,8 +358,8 @@ fn damaged() -> io::Error {
     io::Error::other("it is damaged")
 }
 
-impl Known {
-    fn take(&mut self, entry: Entry, forgotten: &HashMap<CampaignId, i64>) -> io::Result<()> {
+impl JournalContents {
+    fn apply(&mut self, entry: Entry, forgotten: &HashMap<CampaignId, i64>) -> io::Result<()> {
         let is_forgotten = |id: &CampaignId, at: i64| forgotten.get(id).is_some_and(|then| at <= *then);
         match entry {
             Entry::UntimedCampaign(new) if !is_forgotten(&new.id, 0) => {
@@ -373,7 +377,7 @@ impl Known {
                     return Ok(());
                 }
                 let batches = &mut self.campaigns.entry(id).or_default().batches;
-                let batch = batches.entry(entry.number).or_insert_with(|| KnownBatch {
+                let batch = batches.entry(entry.number).or_insert_with(|| JournaledBatch {
                     plan: None,
                     size: entry.size,
                     record: Vec::new(),
@@ -397,7 +401,7 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::draft::Draft;
+    use crate::ledger::batch_machine::BatchMachine;
 
     fn batch(number: u32) -> PlannedBatch {
         let phone = "+919876543210".parse().unwrap();
@@ -405,7 +409,7 @@ mod tests {
     }
 
     fn claimed(batch: &PlannedBatch) -> Change {
-        let mut draft = Draft::new(batch, BatchRecord::new(1), 5);
+        let mut draft = BatchMachine::new(batch, BatchRecord::new(1), 5);
         draft.claim(7, &[0]);
         draft.finish()
     }
@@ -416,7 +420,7 @@ mod tests {
         let (one, other) =
             (Journal::create(folder.path(), 1).unwrap(), Journal::create(folder.path(), 2).unwrap());
         one.batch(5, &batch(3), &claimed(&batch(3))).unwrap();
-        assert!(other.of_dead(1, &HashMap::new()).is_none(), "it lives");
+        assert!(other.read_dead_worker(1, &HashMap::new()).is_none(), "it lives");
         // An incomplete entry, as after a kill.
         let (file, bytes) = {
             let inner = one.inner.lock();
@@ -424,10 +428,10 @@ mod tests {
         };
         file.write_all_at(&[200, 0, 0, 0, 1], bytes).unwrap();
         drop(one);
-        let known = other.of_dead(1, &HashMap::new()).unwrap();
+        let known = other.read_dead_worker(1, &HashMap::new()).unwrap();
         // Entries of a removed campaign are ignored.
         let forgotten = HashMap::from([("c1".parse().unwrap(), 5)]);
-        assert!(other.of_dead(1, &forgotten).unwrap().campaigns.is_empty());
+        assert!(other.read_dead_worker(1, &forgotten).unwrap().campaigns.is_empty());
         let campaign = &known.campaigns[&"c1".parse().unwrap()];
         assert_eq!(campaign.batches[&3].record().unwrap().claims().into_iter().collect::<Vec<_>>(), [7]);
         assert_eq!(campaign.batches[&3].plan.as_deref(), Some(&*batch(3).bytes()));
@@ -443,9 +447,9 @@ mod tests {
             at += 1000;
             journal.batch(at, &batch(at as u32), &claimed(&batch(at as u32))).unwrap();
             // As if the file were full.
-            journal.inner.lock().bytes = LARGEST;
+            journal.inner.lock().bytes = MAX_FILE_BYTES;
         }
-        let known = journal.known(&HashMap::new()).unwrap();
+        let known = journal.read(&HashMap::new()).unwrap();
         let numbers: Vec<_> = known.campaigns[&"c1".parse().unwrap()].batches.keys().copied().collect();
         assert_eq!((numbers, known.dropped), (vec![2000, 3000], 1000));
     }
@@ -457,7 +461,7 @@ mod tests {
         drop(Journal::create(parent.path(), 1).unwrap());
         let folder = fs::read_dir(parent.path()).unwrap().next().unwrap().unwrap().path();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
-        let fault = Journal::create(parent.path(), 2).err().unwrap().to_string();
-        assert!(fault.contains("must belong to this user"), "{fault}");
+        let error = Journal::create(parent.path(), 2).err().unwrap().to_string();
+        assert!(error.contains("must belong to this user"), "{error}");
     }
 }

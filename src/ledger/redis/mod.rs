@@ -12,8 +12,8 @@ mod batches;
 mod breakers;
 mod campaign_hash;
 mod campaigns;
-mod dump;
-mod history;
+mod data_loss;
+mod hash_payload;
 mod journal;
 mod layout;
 mod moving;
@@ -34,7 +34,7 @@ use parking_lot::Mutex;
 use secrecy::SecretString;
 
 use self::layout::Keys;
-use super::{Ledger, LedgerError, Store, new_key};
+use super::{Clock, Ledger, LedgerError, new_key};
 use crate::campaign::{CampaignId, counted};
 pub use crate::redis_client::RetryPolicy;
 use crate::redis_client::{RedisClient, RedisClientError};
@@ -62,13 +62,13 @@ pub struct Redis {
     replicas: u32,
     /// Whether too few replicas had the last claim.
     lacks_replicas: Arc<AtomicBool>,
-    /// Whether the server accepts hashes as payloads (`dump.rs`): until it rejects one.
+    /// Whether the server accepts hashes as payloads (`hash_payload.rs`): until it rejects one.
     takes_dumps: Arc<AtomicBool>,
     /// The recent writes of this worker, if it sends.
     journal: Option<Arc<journal::Journal>>,
     /// Why the journal cannot be written.
     lacks_room: Arc<Mutex<Option<String>>>,
-    compared: history::SharedCompared,
+    compared: data_loss::SharedCompared,
     /// Allows one comparison at a time, because each reads the journal.
     comparing: Arc<tokio::sync::Mutex<()>>,
     /// Locked during a presence heartbeat and the comparison that may follow it, so that no job is registered before an
@@ -77,8 +77,8 @@ pub struct Redis {
 }
 
 impl From<RedisClientError> for LedgerError {
-    fn from(fault: RedisClientError) -> Self {
-        match fault {
+    fn from(error: RedisClientError) -> Self {
+        match error {
             RedisClientError::Away(text) => Self::Away(format!("is away: {text}")),
             RedisClientError::Refused(text) => Self::Away(text),
         }
@@ -136,24 +136,24 @@ impl Redis {
     ///
     /// If the file cannot be created.
     pub fn with_journal(self, folder: &Path) -> Result<Self, LedgerError> {
-        let journal = journal::Journal::create(folder, self.session).map_err(|fault| {
+        let journal = journal::Journal::create(folder, self.session).map_err(|error| {
             let folder = folder.display();
             LedgerError::Storage(format!(
-                "needs a journal: cannot create it in the folder for temporary files (TMPDIR), {folder}: {fault}"
+                "needs a journal: cannot create it in the folder for temporary files (TMPDIR), {folder}: {error}"
             ))
         })?;
         Ok(Self { journal: Some(Arc::new(journal)), ..self })
     }
 }
 
-impl Store for Redis {
+impl Clock for Redis {
     fn now(&self) -> i64 {
         self.client.clock()
     }
 }
 
 impl Ledger for Redis {
-    fn trouble(&self) -> Option<String> {
+    fn health_error(&self) -> Option<String> {
         if let Some(why) = self.lacks_room.lock().clone() {
             return Some(why);
         }

@@ -11,7 +11,7 @@ use super::campaign_hash::head;
 use super::layout::{Keys, field_of};
 use super::pages::line;
 use super::sent::{key as sent_key, lasts, slice};
-use super::transaction::{Command, Done, Transaction};
+use super::transaction::{Command, Transaction, TransactionOutcome};
 use super::{CALLBACK_KEY, FURTHER_KEYS, Redis};
 use crate::campaign::{CampaignId, MessageState};
 use crate::ledger::migration::{WholeBatch, WholeCampaign};
@@ -196,7 +196,7 @@ impl Redis {
             transaction.command(Command::HSet, key, &some);
         }
         transaction.command(Command::History, key, &["history"]);
-        Ok(matches!(transaction.run(&self.client, 0).await?.0, Done::Written(_)))
+        Ok(matches!(transaction.run(&self.client, 0).await?.0, TransactionOutcome::Written(_)))
     }
 
     /// Stores the callback key of a store: as the fleet's own if it has none, otherwise as a further key.
@@ -224,7 +224,7 @@ fn outcomes(
     Ok(settled
         .map(|((place, message), (_, phone))| {
             let sid = batch.sids.get(&place).filter(|_| message.state == MessageState::Accepted);
-            let word = sid.map_or_else(|| record.word(message), String::as_str);
+            let word = sid.map_or_else(|| record.code(message), String::as_str);
             let space = if word.is_empty() { "" } else { " " };
             (phone.to_string(), format!("{}{space}{word}", message.state.as_str()))
         })

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Redis;
 use super::layout::{breaker_key, notices_key};
-use crate::campaign::notice::{KeptNotice, Notice, Noticed};
-use crate::ledger::{Breaker, LedgerError, Notices, Store, StoredNotice};
+use crate::campaign::notice::{KeptNotice, Notice, NoticeSubject};
+use crate::ledger::{Breaker, Clock, LedgerError, Notices, StoredNotice};
 
 /// The stored form of a notice.
 #[derive(Serialize, Deserialize)]
@@ -28,24 +28,28 @@ impl Notices for Redis {
         let written = write(&StoredNotice { notice: KeptNotice::Notice(notice.clone()), since })?;
         let mut pipe = redis::pipe();
         pipe.atomic();
-        pipe.cmd("HSET").arg(notices_key(account)).arg(notice.about.word()).arg(written).ignore();
+        pipe.cmd("HSET").arg(notices_key(account)).arg(notice.about.code()).arg(written).ignore();
         pipe.cmd("DEL").arg(earlier_key(account, &notice.about)).ignore();
         let _: redis::Value = self.client.pipeline(&pipe).await?;
         Ok(())
     }
 
-    async fn clear_notice(&self, account: &str, about: &Noticed) -> Result<(), LedgerError> {
+    async fn clear_notice(&self, account: &str, about: &NoticeSubject) -> Result<(), LedgerError> {
         let mut pipe = redis::pipe();
         pipe.atomic();
-        pipe.cmd("HDEL").arg(notices_key(account)).arg(about.word()).ignore();
+        pipe.cmd("HDEL").arg(notices_key(account)).arg(about.code()).ignore();
         pipe.cmd("DEL").arg(earlier_key(account, about)).ignore();
         let _: redis::Value = self.client.pipeline(&pipe).await?;
         Ok(())
     }
 
-    async fn notice(&self, account: &str, about: &Noticed) -> Result<Option<StoredNotice>, LedgerError> {
+    async fn notice(
+        &self,
+        account: &str,
+        about: &NoticeSubject,
+    ) -> Result<Option<StoredNotice>, LedgerError> {
         let mut pipe = redis::pipe();
-        pipe.cmd("HGET").arg(notices_key(account)).arg(about.word());
+        pipe.cmd("HGET").arg(notices_key(account)).arg(about.code());
         pipe.cmd("HMGET").arg(earlier_key(account, about)).arg(&["reason", "since"]);
         let (written, earlier): (Option<String>, (Option<String>, Option<String>)) =
             self.client.pipeline(&pipe).await?;
@@ -68,11 +72,11 @@ impl Redis {
     pub(in crate::ledger) async fn keep_notice(
         &self,
         account: &str,
-        about: &Noticed,
+        about: &NoticeSubject,
         stored: &StoredNotice,
     ) -> Result<(), LedgerError> {
         let mut keep = redis::cmd("HSETNX");
-        keep.arg(notices_key(account)).arg(about.word()).arg(write(stored)?);
+        keep.arg(notices_key(account)).arg(about.code()).arg(write(stored)?);
         let _: u64 = self.client.command(&keep).await?;
         Ok(())
     }
@@ -83,10 +87,10 @@ fn write(stored: &StoredNotice) -> Result<String, LedgerError> {
     let since = stored.since.as_millisecond();
     let written = Written { event: event.map(str::to_owned), detail: detail.to_owned(), since };
     serde_json::to_string(&written)
-        .map_err(|fault| LedgerError::Storage(format!("cannot save a notice: {fault}")))
+        .map_err(|error| LedgerError::Storage(format!("cannot save a notice: {error}")))
 }
 
 /// Returns the key of the breaker in which earlier versions stored a notice.
-fn earlier_key(account: &str, about: &Noticed) -> String {
-    breaker_key(&Breaker::flow(account, format!("(notice) {}", about.word())))
+fn earlier_key(account: &str, about: &NoticeSubject) -> String {
+    breaker_key(&Breaker::flow(account, format!("(notice) {}", about.code())))
 }

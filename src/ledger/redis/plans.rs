@@ -7,9 +7,9 @@ use roaring::RoaringBitmap;
 use super::Redis;
 use super::campaign_hash::Fields;
 use super::layout::{Keys, skipped_line};
-use super::transaction::{Command, Done, Key, Transaction};
+use super::transaction::{Command, Key, Transaction, TransactionOutcome};
 use crate::campaign::{CampaignId, CampaignState, MessageState, SkipReason};
-use crate::ledger::{Checkpoint, LedgerError, Plan, PlannedBatch, PlannedSoFar, Plans, SkippedRow, Store};
+use crate::ledger::{Checkpoint, Clock, LedgerError, Plan, PlannedBatch, PlannedSoFar, Plans, SkippedRow};
 
 impl Redis {
     /// Returns the number of stored batches, including those claimed before their checkpoint.
@@ -27,11 +27,11 @@ impl Redis {
         check_goes_on(&mut transaction, campaign);
         plan(&mut transaction, campaign, open, batch);
         match transaction.run(&self.client, 0).await?.0 {
-            Done::Written(_) => Ok(true),
-            Done::Failed { found, .. } if found.is_empty() => {
+            TransactionOutcome::Written(_) => Ok(true),
+            TransactionOutcome::Failed { found, .. } if found.is_empty() => {
                 Err(LedgerError::NoCampaign(batch.campaign.clone()))
             }
-            Done::Failed { .. } => Ok(false),
+            TransactionOutcome::Failed { .. } => Ok(false),
         }
     }
 }
@@ -124,9 +124,9 @@ impl Plans for Redis {
         ];
         transaction.command(Command::HSet, campaign, &fields);
         let found = match transaction.run(&self.client, 0).await?.0 {
-            Done::Written(_) => return Ok(()),
-            Done::Failed { check: 1, found } => String::from_utf8_lossy(&found).into_owned(),
-            Done::Failed { .. } => return Err(LedgerError::StalePlan(id.clone())),
+            TransactionOutcome::Written(_) => return Ok(()),
+            TransactionOutcome::Failed { check: 1, found } => String::from_utf8_lossy(&found).into_owned(),
+            TransactionOutcome::Failed { .. } => return Err(LedgerError::StalePlan(id.clone())),
         };
         match found.parse::<u64>() {
             Err(_) => Err(LedgerError::NoCampaign(id.clone())),
@@ -154,6 +154,6 @@ impl Plans for Redis {
         transaction.add(campaign, &format!("skipped:{reason}"), count);
         transaction.add(campaign, MessageState::Skipped.as_str(), count);
         transaction.command(Command::HSet, campaign, &["planned", "1"]);
-        Ok(matches!(transaction.run(&self.client, 0).await?.0, Done::Written(_)))
+        Ok(matches!(transaction.run(&self.client, 0).await?.0, TransactionOutcome::Written(_)))
     }
 }

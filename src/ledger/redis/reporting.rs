@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::Redis;
 use super::layout::{Keys, REMOVED, read_skipped};
 use crate::campaign::{CampaignId, MessageState, Phone};
-use crate::ledger::report::Texts;
+use crate::ledger::report::OutcomeTexts;
 use crate::ledger::{LedgerError, ReportLine, Reporting, StoredBatch};
 
 /// Number of skipped rows read with one command.
@@ -64,7 +64,7 @@ impl Reporting for Redis {
         Ok(self.client.command(redis::cmd("HMGET").arg(Keys(id).requests()).arg(numbers)).await?)
     }
 
-    async fn texts(&self, id: &CampaignId) -> Result<Texts, LedgerError> {
+    async fn texts(&self, id: &CampaignId) -> Result<OutcomeTexts, LedgerError> {
         let texts: HashMap<String, String> =
             self.client.command(redis::cmd("HGETALL").arg(Keys(id).texts())).await?;
         let text = |(field, text): (String, String)| {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Redis;
 use crate::campaign::{CampaignId, MessageRef, Phone};
-use crate::ledger::{LedgerError, SentMessages, Store};
+use crate::ledger::{Clock, LedgerError, SentMessages};
 use crate::redis_client::{Arg, Script};
 
 static NOTE_SENT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("note_sent.lua")));

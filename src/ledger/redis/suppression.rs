@@ -6,9 +6,9 @@ use roaring::RoaringTreemap;
 
 use super::Redis;
 use crate::campaign::Phone;
-use crate::ledger::suppression::REMEMBERED;
+use crate::ledger::suppression::MAX_CHANGES;
 use crate::ledger::{
-    LedgerError, OptOut, OptOutSource, Store as _, Suppress, Suppressed, Suppression, SuppressionUpdate,
+    Clock as _, LedgerError, OptOut, OptOutSource, Suppress, Suppressed, Suppression, SuppressionUpdate,
 };
 use crate::redis_client::{Arg, Script};
 
@@ -44,7 +44,7 @@ impl Suppression for Redis {
             let mut args = vec![
                 Arg::from(command),
                 Arg::from(sign),
-                Arg::from(REMEMBERED as u64),
+                Arg::from(MAX_CHANGES as u64),
                 Arg::from(added.as_str()),
             ];
             args.extend(some.iter().map(|phone| Arg::from(phone.digits())));

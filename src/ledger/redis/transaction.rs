@@ -109,21 +109,21 @@ pub(super) struct Key(u16);
 #[derive(Default)]
 pub(super) struct Transaction {
     keys: Vec<String>,
-    checks: Part,
-    commands: Part,
+    checks: Step,
+    commands: Step,
     count: u8,
     restores: bool,
 }
 
 /// A part of the program, and its values.
 #[derive(Default)]
-struct Part {
+struct Step {
     program: Vec<u8>,
     args: Packed,
 }
 
 /// The result of a transaction.
-pub(super) enum Done {
+pub(super) enum TransactionOutcome {
     /// The answer of each command.
     Written(Vec<Value>),
     /// The check that failed, from 1, and what it found.
@@ -180,7 +180,7 @@ impl Transaction {
         }
     }
 
-    /// Adds a command that creates a key from a payload (`dump.rs`).
+    /// Adds a command that creates a key from a payload (`hash_payload.rs`).
     ///
     /// It must be the first command, so that a server that rejects it has written nothing.
     pub(super) fn restore(&mut self, key: Key, payload: &[u8]) {
@@ -210,7 +210,7 @@ impl Transaction {
         &self,
         client: &RedisClient,
         replicas: u32,
-    ) -> Result<(Done, bool), RedisClientError> {
+    ) -> Result<(TransactionOutcome, bool), RedisClientError> {
         let mut first = Packed::default();
         first.push(&self.program());
         let args = [&first, &self.checks.args, &self.commands.args];
@@ -224,13 +224,13 @@ impl Transaction {
             client.set_clock(clock);
         }
         let done = match check {
-            Some(Value::Int(0)) => Done::Written(answer.collect()),
+            Some(Value::Int(0)) => TransactionOutcome::Written(answer.collect()),
             Some(Value::Int(check)) => {
                 let found = match answer.next() {
                     Some(Value::BulkString(found)) => found,
                     _ => Vec::new(),
                 };
-                Done::Failed { check, found }
+                TransactionOutcome::Failed { check, found }
             }
             _ => return Err(RedisClientError::Refused("sent an invalid answer to a transaction".into())),
         };
@@ -260,7 +260,7 @@ mod tests {
             &[6, 0, 1, 0, 0, 2], // HINCRBY
         ];
         assert_eq!(transaction.program(), program.concat());
-        let values = |part: &Part| -> Vec<String> {
+        let values = |part: &Step| -> Vec<String> {
             let args = part.args.to_redis_args();
             args.into_iter().map(|arg| String::from_utf8(arg).unwrap()).collect()
         };

@@ -4,11 +4,11 @@ use rusqlite::{Connection, Row, Transaction, params};
 
 use super::{Sqlite, signed, time};
 use crate::campaign::CampaignId;
-use crate::ledger::audit::{KEPT, page};
-use crate::ledger::{Act, ActPage, Audit, LedgerError};
+use crate::ledger::audit::{RETAINED, page};
+use crate::ledger::{Audit, AuditEntry, AuditPage, LedgerError};
 
 impl Audit for Sqlite {
-    async fn log(&self, act: Act) -> Result<(), LedgerError> {
+    async fn log(&self, act: AuditEntry) -> Result<(), LedgerError> {
         let write = move |transaction: &Transaction<'_>| {
             let campaign = act.campaign.as_ref().map(CampaignId::as_str);
             transaction
@@ -25,7 +25,7 @@ impl Audit for Sqlite {
                 ])?;
             transaction
                 .prepare_cached("DELETE FROM act WHERE key <= (SELECT max(key) FROM act) - ?1")?
-                .execute([signed(KEPT as u64)])?;
+                .execute([signed(RETAINED as u64)])?;
             Ok(())
         };
         self.store.write(write).await
@@ -36,7 +36,7 @@ impl Audit for Sqlite {
         campaign: Option<&CampaignId>,
         from: Option<&str>,
         limit: usize,
-    ) -> Result<ActPage, LedgerError> {
+    ) -> Result<AuditPage, LedgerError> {
         let campaign = campaign.cloned();
         let before = from.map_or(Ok(i64::MAX), |place| place.parse().map_err(|_| LedgerError::NoPlace))?;
         let read = move |connection: &Connection| {
@@ -52,9 +52,9 @@ impl Audit for Sqlite {
     }
 }
 
-fn act(row: &Row<'_>) -> rusqlite::Result<(String, Act)> {
+fn act(row: &Row<'_>) -> rusqlite::Result<(String, AuditEntry)> {
     let (key, campaign): (i64, Option<String>) = (row.get(0)?, row.get(4)?);
-    let act = Act {
+    let act = AuditEntry {
         at: time(row.get(1)?),
         who: row.get(2)?,
         what: row.get(3)?,

@@ -10,11 +10,13 @@ use super::campaigns::{open, state, tally, tick};
 use super::plans::plan_batch;
 use super::{Sqlite, batch_key, batch_number, key, now, signed, unsigned};
 use crate::campaign::{CampaignId, CampaignState, MessageState, Phone};
-use crate::ledger::campaigns::Admits;
+use crate::ledger::campaigns::ClaimAdmission;
 use crate::ledger::change::Change;
 use crate::ledger::plans::DIGEST;
 use crate::ledger::record::BatchRecord;
-use crate::ledger::{Batches, LedgerError, Listed, PlannedBatch, Purpose, StoredBatch, Swap, Swapped};
+use crate::ledger::{
+    BatchUpdate, Batches, CasOutcome, LedgerError, ListEntry, PlannedBatch, ReadIntent, StoredBatch,
+};
 
 impl Sqlite {
     /// Returns the recipients of an account within a time span, and how long ago each got a message.
@@ -44,7 +46,7 @@ impl Sqlite {
                 let id: String = row.get(0)?;
                 let id = id
                     .parse()
-                    .map_err(|fault| LedgerError::Storage(format!("has an invalid campaign id: {fault}")))?;
+                    .map_err(|error| LedgerError::Storage(format!("has an invalid campaign id: {error}")))?;
                 let stored = stored(&id, row)?;
                 let went_out = [MessageState::Accepted, MessageState::InDoubt];
                 let each = stored.record.each().zip(&stored.batch.recipients);
@@ -105,7 +107,7 @@ impl Batches for Sqlite {
         self.store.read(read).await
     }
 
-    async fn swap_batch(&self, swap: Swap<'_>) -> Result<Swapped, LedgerError> {
+    async fn update_batch(&self, swap: BatchUpdate<'_>) -> Result<CasOutcome, LedgerError> {
         let (batch, purpose, change) = (swap.batch.clone(), swap.purpose, swap.change.clone());
         self.store.write(move |transaction| write(transaction, &batch, purpose, &change)).await
     }
@@ -135,12 +137,12 @@ impl Batches for Sqlite {
         Ok(())
     }
 
-    async fn listed(&self, id: &CampaignId, listed: Listed) -> Result<Vec<u32>, LedgerError> {
+    async fn listed(&self, id: &CampaignId, listed: ListEntry) -> Result<Vec<u32>, LedgerError> {
         let id = id.clone();
         let which = match listed {
-            Listed::Open => "open > 0",
-            Listed::Failed => "failed > 0",
-            Listed::All => "true",
+            ListEntry::Open => "open > 0",
+            ListEntry::Failed => "failed > 0",
+            ListEntry::All => "true",
         };
         let read = move |connection: &Connection| {
             let sql = format!(
@@ -207,9 +209,9 @@ fn tokens(bytes: &[u8]) -> Vec<u64> {
 fn write(
     transaction: &Transaction<'_>,
     batch: &PlannedBatch,
-    purpose: Option<Purpose>,
+    purpose: Option<ReadIntent>,
     change: &Change,
-) -> Result<Swapped, LedgerError> {
+) -> Result<CasOutcome, LedgerError> {
     let campaign = key(transaction, &batch.campaign)?;
     let at = batch_key(campaign, batch.number);
     let known = |transaction: &Transaction<'_>| {
@@ -224,7 +226,7 @@ fn write(
         known
     } else {
         if state(transaction, campaign)?.is_none_or(CampaignState::is_over) {
-            return Ok(Swapped::unplanned(purpose));
+            return Ok(CasOutcome::unplanned(purpose));
         }
         plan_batch(transaction, campaign, batch)?;
         (batch.digest().to_vec(), None)
@@ -234,12 +236,12 @@ fn write(
     }
     if let Some(purpose) = purpose {
         let admits = admits(transaction, campaign)?;
-        if admits == Admits::None || purpose == Purpose::Send && admits != Admits::All {
-            return Ok(Swapped::NotAdmitted);
+        if admits == ClaimAdmission::None || purpose == ReadIntent::Send && admits != ClaimAdmission::All {
+            return Ok(CasOutcome::NotAdmitted);
         }
     }
     if change.reopens && state(transaction, campaign)?.is_none_or(CampaignState::is_over) {
-        return Ok(Swapped::Ended);
+        return Ok(CasOutcome::Ended);
     }
     let revision = revision.and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes);
     let is_stale = change.record.is_some() && revision != change.known
@@ -248,7 +250,7 @@ fn write(
             None => false,
         };
     if is_stale {
-        return Ok(Swapped::Stale);
+        return Ok(CasOutcome::Stale);
     }
     if let Some(record) = &change.record {
         write_record(transaction, at, record, change)?;
@@ -266,7 +268,7 @@ fn write(
             .execute(params![at, after])?;
     }
     let responses = write_responses(transaction, at, change)?;
-    Ok(Swapped::Done { open: open(transaction, campaign)?, responses })
+    Ok(CasOutcome::Done { open: open(transaction, campaign)?, responses })
 }
 
 /// Stores and deletes values of messages.
@@ -299,12 +301,14 @@ fn write_responses(transaction: &Transaction<'_>, at: i64, change: &Change) -> r
     Ok(responses)
 }
 
-fn admits(transaction: &Transaction<'_>, campaign: i64) -> rusqlite::Result<Admits> {
+fn admits(transaction: &Transaction<'_>, campaign: i64) -> rusqlite::Result<ClaimAdmission> {
     let mut statement =
         transaction.prepare_cached("SELECT state, suspended_by IS NOT NULL FROM campaign WHERE key = ?1")?;
     statement.query_row([campaign], |row| {
         let state = row.get_ref(0)?.as_str()?.parse();
-        Ok(state.map_or(Admits::None, |state| Admits::of(state, row.get(1).unwrap_or_default())))
+        Ok(state.map_or(ClaimAdmission::None, |state| {
+            ClaimAdmission::for_state(state, row.get(1).unwrap_or_default())
+        }))
     })
 }
 
@@ -355,7 +359,7 @@ fn write_sids(transaction: &Transaction<'_>, at: i64, change: &Change) -> Result
     }
     if sids != before {
         let bytes = postcard::to_stdvec(&sids)
-            .map_err(|fault| LedgerError::Storage(format!("cannot save the SIDs of a batch: {fault}")))?;
+            .map_err(|error| LedgerError::Storage(format!("cannot save the SIDs of a batch: {error}")))?;
         transaction
             .prepare_cached("UPDATE batch SET sids = ?2 WHERE key = ?1")?
             .execute(params![at, bytes])?;

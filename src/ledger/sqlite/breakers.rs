@@ -21,11 +21,11 @@ impl Breakers for Sqlite {
                     "INSERT OR IGNORE INTO breaker (account, word, reason, since, probe_at, wait)
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 )?
-                .execute(params![breaker.account, breaker.word(), reason, now(), probe_at, wait * 2])?;
+                .execute(params![breaker.account, breaker.code(), reason, now(), probe_at, wait * 2])?;
             if inserted == 0 {
                 transaction
                     .prepare_cached("UPDATE breaker SET reason = ?3 WHERE account = ?1 AND word = ?2")?
-                    .execute(params![breaker.account, breaker.word(), reason])?;
+                    .execute(params![breaker.account, breaker.code(), reason])?;
             }
             Ok(inserted == 1)
         };
@@ -39,7 +39,7 @@ impl Breakers for Sqlite {
             let mut statement = connection.prepare_cached(
                 "SELECT reason, since, probe_at FROM breaker WHERE account = ?1 AND word = ?2",
             )?;
-            let open = statement.query_row(params![breaker.account, breaker.word()], |row| {
+            let open = statement.query_row(params![breaker.account, breaker.code()], |row| {
                 let probe_at: Option<i64> = row.get(2)?;
                 Ok(OpenBreaker {
                     reason: row.get(0)?,
@@ -61,7 +61,7 @@ impl Breakers for Sqlite {
                     "UPDATE breaker SET probe_at = ?3 + wait, wait = min(wait * 2, ?4)
                      WHERE account = ?1 AND word = ?2 AND probe_at <= ?3",
                 )?
-                .execute(params![breaker.account, breaker.word(), now(), LAST_PROBE.as_millis() as i64])?;
+                .execute(params![breaker.account, breaker.code(), now(), LAST_PROBE.as_millis() as i64])?;
             Ok(taken == 1)
         };
         self.store.write(write).await
@@ -72,7 +72,7 @@ impl Breakers for Sqlite {
         let write = move |transaction: &Transaction<'_>| {
             let closed = transaction
                 .prepare_cached("DELETE FROM breaker WHERE account = ?1 AND word = ?2")?
-                .execute(params![breaker.account, breaker.word()])?;
+                .execute(params![breaker.account, breaker.code()])?;
             Ok(closed == 1)
         };
         self.store.write(write).await

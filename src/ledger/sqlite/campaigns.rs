@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use super::{Sqlite, count, key, now, signed, time, unsigned};
 use crate::campaign::{CampaignId, CampaignState, Reason};
 use crate::ledger::deliveries::{self, TOOK, UNDELIVERED};
-use crate::ledger::rate::{SECONDS, rate};
+use crate::ledger::throughput::{SECONDS, rate};
 use crate::ledger::{
     Breaker, Campaign, CampaignChanges, Campaigns, Counts, Lease, LedgerError, NewCampaign, StoredJob,
 };
@@ -16,9 +16,9 @@ use crate::ledger::{
 const TICK: &str = "tick";
 
 /// Reads a column with a code into its type.
-fn word<T: std::str::FromStr<Err = String>>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
-    row.get_ref(column)?.as_str()?.parse().map_err(|fault: String| {
-        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, fault.into())
+fn parse_column<T: std::str::FromStr<Err = String>>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
+    row.get_ref(column)?.as_str()?.parse().map_err(|error: String| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into())
     })
 }
 
@@ -67,7 +67,7 @@ fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Campa
     };
     counts.total = counts.open() + counts.accepted + counts.rejected + counts.in_doubt + counts.skipped;
     let key: i64 = row.get("key")?;
-    let state = word(row, "state")?;
+    let state = parse_column(row, "state")?;
     let started_at: Option<i64> = row.get("started_at")?;
     let Tallies { by_kind: mut tallies, texts, ticks } = tallies_of(connection, key)?;
     let delivery = deliveries::counts(|kind, word| {
@@ -81,8 +81,8 @@ fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Campa
         _ => 0.0,
     };
     let id: String = row.get("id")?;
-    let id = id.parse().map_err(|fault| {
-        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(fault))
+    let id = id.parse().map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
     })?;
     Ok(Campaign {
         id,
@@ -90,7 +90,7 @@ fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Campa
         account: row.get("account")?,
         published: match row.get_ref("published")? {
             rusqlite::types::ValueRef::Null => None,
-            _ => Some(word(row, "published")?),
+            _ => Some(parse_column(row, "published")?),
         },
         announced: count(row, "announced")?,
         state,
@@ -302,7 +302,7 @@ impl Campaigns for Sqlite {
                 .optional()?;
             let (job, columns) = found.ok_or(LedgerError::NoCampaign(id))?;
             let columns = serde_json::from_str(&columns)
-                .map_err(|fault| LedgerError::Storage(format!("has damaged columns: {fault}")))?;
+                .map_err(|error| LedgerError::Storage(format!("has damaged columns: {error}")))?;
             Ok(StoredJob { job, columns })
         };
         self.store.read(read).await
@@ -354,7 +354,7 @@ impl Campaigns for Sqlite {
                     known.as_str(),
                     after.state.as_str(),
                     after.reason.as_ref().map(ToString::to_string),
-                    after.suspended_by.as_ref().map(Breaker::word),
+                    after.suspended_by.as_ref().map(Breaker::code),
                     signed(after.forgiven.0),
                     signed(after.forgiven.1),
                     time(after.started_at),
@@ -410,7 +410,7 @@ pub(super) fn state(transaction: &Transaction<'_>, campaign: i64) -> rusqlite::R
 
 fn word_id(row: &Row<'_>) -> rusqlite::Result<CampaignId> {
     let id: String = row.get(0)?;
-    id.parse().map_err(|fault| {
-        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(fault))
+    id.parse().map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
     })
 }

@@ -24,20 +24,20 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use super::{Ledger, LedgerError, new_key};
 use crate::campaign::CampaignId;
 pub use store::Access;
-use store::Store;
+use store::SqliteStore;
 
 /// A ledger in a file.
 #[derive(Clone)]
 pub struct Sqlite {
-    store: Arc<Store>,
+    store: Arc<SqliteStore>,
     /// Identifies this process' claims: all others are those of dead processes, because only one process sends.
     session: u32,
     claims: Arc<AtomicU32>,
 }
 
 impl From<rusqlite::Error> for LedgerError {
-    fn from(fault: rusqlite::Error) -> Self {
-        Self::Storage(format!("failed: {fault}"))
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Storage(format!("failed: {error}"))
     }
 }
 
@@ -48,7 +48,7 @@ impl Sqlite {
     ///
     /// If another process sends from it, or it cannot be read or created.
     pub fn open(path: &Path, access: Access) -> Result<Self, LedgerError> {
-        let store = Arc::new(Store::open(path, access)?);
+        let store = Arc::new(SqliteStore::open(path, access)?);
         Ok(Self { store, session: rand::random(), claims: Arc::default() })
     }
 }
@@ -94,19 +94,19 @@ fn batch_number(key: i64) -> u32 {
     u32::try_from(key & 0xffff_ffff).unwrap_or_default()
 }
 
-impl super::Store for Sqlite {
+impl super::Clock for Sqlite {
     fn now(&self) -> i64 {
         now()
     }
 }
 
 impl Ledger for Sqlite {
-    fn trouble(&self) -> Option<String> {
-        self.store.trouble()
+    fn health_error(&self) -> Option<String> {
+        self.store.health_error()
     }
 
     async fn write_trouble(&self, _: &CampaignId) -> Result<Option<String>, LedgerError> {
-        Ok(self.store.trouble())
+        Ok(self.store.health_error())
     }
 
     async fn callback_key(&self) -> Result<String, LedgerError> {

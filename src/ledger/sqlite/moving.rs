@@ -5,7 +5,7 @@ use rusqlite::{Connection, Transaction, params};
 use super::batches::sids;
 use super::layout::MOVED;
 use super::{Sqlite, batch_key, batch_number, key, time, unsigned};
-use crate::campaign::notice::{KeptNotice, Noticed};
+use crate::campaign::notice::{KeptNotice, NoticeSubject};
 use crate::campaign::{CampaignId, Phone};
 use crate::ledger::migration::{WholeBatch, WholeCampaign};
 use crate::ledger::{Audit, Campaigns, LedgerError, Series, StoredNotice};
@@ -47,14 +47,14 @@ impl Sqlite {
     /// Returns account and subject of each notice, and the notice.
     pub(in crate::ledger) async fn notices(
         &self,
-    ) -> Result<Vec<(String, Noticed, StoredNotice)>, LedgerError> {
+    ) -> Result<Vec<(String, NoticeSubject, StoredNotice)>, LedgerError> {
         let read = |connection: &Connection| {
             let mut statement =
                 connection.prepare("SELECT account, subject, event, detail, since FROM notice")?;
             let mut rows = statement.query([])?;
             let mut notices = Vec::new();
             while let Some(row) = rows.next()? {
-                let Some(about) = Noticed::read(&row.get::<_, String>(1)?) else { continue };
+                let Some(about) = NoticeSubject::read(&row.get::<_, String>(1)?) else { continue };
                 let notice = KeptNotice::from_parts(&about, row.get(2)?, row.get(3)?);
                 notices.push((row.get(0)?, about, StoredNotice { notice, since: time(row.get(4)?) }));
             }

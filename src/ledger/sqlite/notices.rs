@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::{Sqlite, now, time};
-use crate::campaign::notice::{KeptNotice, Notice, Noticed};
+use crate::campaign::notice::{KeptNotice, Notice, NoticeSubject};
 use crate::ledger::{LedgerError, Notices, StoredNotice};
 
 impl Notices for Sqlite {
@@ -18,14 +18,14 @@ impl Notices for Sqlite {
                                       THEN since ELSE excluded.since END,
                          event = excluded.event, detail = excluded.detail",
                 )?
-                .execute(params![account, notice.about.word(), notice.event, notice.detail, now()])?;
+                .execute(params![account, notice.about.code(), notice.event, notice.detail, now()])?;
             Ok(())
         };
         self.store.write(write).await
     }
 
-    async fn clear_notice(&self, account: &str, about: &Noticed) -> Result<(), LedgerError> {
-        let (account, subject) = (account.to_owned(), about.word());
+    async fn clear_notice(&self, account: &str, about: &NoticeSubject) -> Result<(), LedgerError> {
+        let (account, subject) = (account.to_owned(), about.code());
         let write = move |transaction: &Transaction<'_>| {
             transaction
                 .prepare_cached("DELETE FROM notice WHERE account = ?1 AND subject = ?2")?
@@ -35,13 +35,17 @@ impl Notices for Sqlite {
         self.store.write(write).await
     }
 
-    async fn notice(&self, account: &str, about: &Noticed) -> Result<Option<StoredNotice>, LedgerError> {
+    async fn notice(
+        &self,
+        account: &str,
+        about: &NoticeSubject,
+    ) -> Result<Option<StoredNotice>, LedgerError> {
         let (account, about) = (account.to_owned(), about.clone());
         let read = move |connection: &Connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT event, detail, since FROM notice WHERE account = ?1 AND subject = ?2",
             )?;
-            let stored = statement.query_row(params![account, about.word()], |row| {
+            let stored = statement.query_row(params![account, about.code()], |row| {
                 let notice = KeptNotice::from_parts(&about, row.get(0)?, row.get(1)?);
                 Ok(StoredNotice { notice, since: time(row.get(2)?) })
             });

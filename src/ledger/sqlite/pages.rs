@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::{Sqlite, key, signed, unsigned};
 use crate::campaign::CampaignId;
-use crate::ledger::{CampaignDrafts, LedgerError, Point, Series, Sessions, Store as _};
+use crate::ledger::{CampaignDrafts, Clock as _, LedgerError, Point, Series, Sessions};
 
 impl Series for Sqlite {
     async fn points(&self, id: &CampaignId) -> Result<Vec<Point>, LedgerError> {

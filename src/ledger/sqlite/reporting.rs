@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use super::batches::sids;
 use super::{Sqlite, batch_key, batch_number, count, key, signed, time};
 use crate::campaign::{CampaignId, MessageState};
-use crate::ledger::report::Texts;
+use crate::ledger::report::OutcomeTexts;
 use crate::ledger::{LedgerError, ReportLine, Reporting, StoredBatch};
 
 impl Reporting for Sqlite {
@@ -56,7 +56,7 @@ impl Reporting for Sqlite {
         self.store.read(read).await
     }
 
-    async fn texts(&self, id: &CampaignId) -> Result<Texts, LedgerError> {
+    async fn texts(&self, id: &CampaignId) -> Result<OutcomeTexts, LedgerError> {
         let id = id.clone();
         let read = move |connection: &Connection| {
             let mut statement = connection.prepare_cached(

@@ -65,7 +65,7 @@ impl SentMessages for Sqlite {
                 let id: String = row.get(0)?;
                 let campaign = id
                     .parse()
-                    .map_err(|fault| LedgerError::Storage(format!("has an invalid campaign id: {fault}")))?;
+                    .map_err(|error| LedgerError::Storage(format!("has an invalid campaign id: {error}")))?;
                 found.push(MessageRef { campaign, batch: row.get(1)?, index: row.get(2)? });
             }
             Ok(found)

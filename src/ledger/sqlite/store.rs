@@ -22,11 +22,11 @@ const APPLICATION: i64 = 0x666c_6f77;
 /// Maximum number of writes in one transaction.
 const GROUP: usize = 512;
 /// Minimum free disk space for a write, in bytes. A commit needs less, so a full disk interrupts none.
-const ROOM: u64 = 8 << 20;
+const RESERVED_BYTES: u64 = 8 << 20;
 /// Timeout for a file that another process has locked.
 const BUSY: Duration = Duration::from_secs(10);
 /// Interval between checks of a full disk.
-const LOOK: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The purpose for which a store is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub enum Access {
 }
 
 /// An open store.
-pub(super) struct Store {
+pub(super) struct SqliteStore {
     reader: Arc<Mutex<Connection>>,
     writer: Option<mpsc::Sender<Work>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
@@ -56,17 +56,17 @@ pub(super) struct Store {
 }
 
 /// A write: done in the transaction, answered when the transaction is on disk.
-type Work = Box<dyn FnOnce(&Transaction<'_>) -> Done + Send>;
+type Work = Box<dyn FnOnce(&Transaction<'_>) -> CompletedWrite + Send>;
 
-struct Done {
+struct CompletedWrite {
     /// Whether the store itself failed: then the transaction must be rolled back.
     broken: bool,
     answer: Box<dyn FnOnce(Result<(), LedgerError>) + Send>,
 }
 
-impl Store {
+impl SqliteStore {
     pub(super) fn open(path: &Path, access: Access) -> Result<Self, LedgerError> {
-        let broken = |fault: &dyn std::fmt::Display| storage(path, fault);
+        let broken = |error: &dyn std::fmt::Display| storage(path, error);
         let lock = match access {
             Access::Read | Access::Change | Access::Create => None,
             Access::Send | Access::Move => Some(lock(path)?),
@@ -76,13 +76,13 @@ impl Store {
         } else if !path.is_file() {
             return Err(LedgerError::NoStore(path.display().to_string()));
         }
-        let mut connection = connect(path).map_err(|fault| broken(&fault))?;
+        let mut connection = connect(path).map_err(|error| broken(&error))?;
         // Nothing is written to a file that is not a store.
-        match kind(&connection).map_err(|fault| broken(&fault))? {
+        match kind(&connection).map_err(|error| broken(&error))? {
             Kind::Store(VERSION) => {}
             // A moved store can still be read, including the campaigns that were not moved.
             Kind::Store(MOVED) if matches!(access, Access::Move | Access::Read) => {
-                upgrade_moved(&mut connection).map_err(|fault| broken(&fault))?;
+                upgrade_moved(&mut connection).map_err(|error| broken(&error))?;
             }
             Kind::Store(MOVED) => {
                 return Err(broken(
@@ -91,11 +91,11 @@ impl Store {
             }
             // Also for reading: the additions do not disturb any version, not even the one that wrote it.
             Kind::Store(older) if UPGRADES.iter().any(|(from, _)| *from == older) => {
-                upgrade(&mut connection).map_err(|fault| broken(&fault))?;
+                upgrade(&mut connection).map_err(|error| broken(&error))?;
             }
             // A file that an operator created, or on a file system without links.
             Kind::Empty if access != Access::Read => {
-                create(&mut connection).map_err(|fault| broken(&fault))?;
+                create(&mut connection).map_err(|error| broken(&error))?;
             }
             Kind::Empty => return Err(broken(&"has no campaigns yet")),
             Kind::Foreign => return Err(broken(&"is not a flowcast store; use another file")),
@@ -106,7 +106,7 @@ impl Store {
                 )));
             }
         }
-        let reader = Arc::new(Mutex::new(connect(path).map_err(|fault| broken(&fault))?));
+        let reader = Arc::new(Mutex::new(connect(path).map_err(|error| broken(&error))?));
         let closing = Arc::new(AtomicBool::new(false));
         let (writer, thread) = if access == Access::Read {
             (None, None)
@@ -119,14 +119,14 @@ impl Store {
             let thread = std::thread::Builder::new()
                 .name("ledger".into())
                 .spawn(move || write_loop(connection, &receiver, &name, has_room))
-                .map_err(|fault| broken(&fault))?;
+                .map_err(|error| broken(&error))?;
             (Some(sender), Some(thread))
         };
         Ok(Self { reader, writer, thread: Mutex::new(thread), path: path.into(), closing, lock })
     }
 
     /// Returns why the store cannot be written, if it cannot.
-    pub(super) fn trouble(&self) -> Option<String> {
+    pub(super) fn health_error(&self) -> Option<String> {
         lacks_room(&self.path)
     }
 
@@ -163,7 +163,7 @@ impl Store {
                 // A caller that was dropped does not wait for the result.
                 let _ = sender.send(result.and_then(|value| committed.map(|()| value)));
             });
-            Done { broken, answer }
+            CompletedWrite { broken, answer }
         });
         let closed = || storage(&self.path, &"is closed for writing");
         self.writer.as_ref().ok_or_else(closed)?.send(work).map_err(|_| closed())?;
@@ -171,7 +171,7 @@ impl Store {
     }
 }
 
-impl Drop for Store {
+impl Drop for SqliteStore {
     fn drop(&mut self) {
         // The thread ends when the channel is closed; then the lock can be released.
         self.writer = None;
@@ -186,8 +186,8 @@ impl Drop for Store {
     }
 }
 
-pub(super) fn storage(path: &Path, fault: &dyn std::fmt::Display) -> LedgerError {
-    LedgerError::Storage(format!("{}: {fault}", path.display()))
+pub(super) fn storage(path: &Path, error: &dyn std::fmt::Display) -> LedgerError {
+    LedgerError::Storage(format!("{}: {error}", path.display()))
 }
 
 /// Locks a store for sending.
@@ -199,7 +199,7 @@ fn lock(path: &Path) -> Result<File, LedgerError> {
     name.push(".lock");
     let name = PathBuf::from(name);
     let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&name);
-    let mut file = open().map_err(|fault| storage(&name, &fault))?;
+    let mut file = open().map_err(|error| storage(&name, &error))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -211,13 +211,13 @@ fn lock(path: &Path) -> Result<File, LedgerError> {
                 path.display()
             )));
         }
-        Err(TryLockError::Error(fault)) => return Err(storage(&name, &fault)),
+        Err(TryLockError::Error(error)) => return Err(storage(&name, &error)),
     }
     let written = file
         .set_len(0)
         .and_then(|()| file.rewind())
         .and_then(|()| file.write_all(std::process::id().to_string().as_bytes()));
-    written.map_err(|fault| storage(&name, &fault))?;
+    written.map_err(|error| storage(&name, &error))?;
     Ok(file)
 }
 
@@ -226,20 +226,20 @@ fn make(path: &Path) -> Result<(), LedgerError> {
     if path.exists() {
         return Ok(());
     }
-    let broken = |fault: &dyn std::fmt::Display| storage(path, fault);
+    let broken = |error: &dyn std::fmt::Display| storage(path, error);
     let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
     // Readable only by its owner, because it contains phone numbers.
     let new = tempfile::Builder::new()
         .prefix(".flowcast-new-")
         .tempfile_in(folder)
-        .map_err(|fault| broken(&fault))?;
-    let mut connection = connect(new.path()).map_err(|fault| broken(&fault))?;
-    create(&mut connection).map_err(|fault| broken(&fault))?;
-    connection.close().map_err(|(_, fault)| broken(&fault))?;
+        .map_err(|error| broken(&error))?;
+    let mut connection = connect(new.path()).map_err(|error| broken(&error))?;
+    create(&mut connection).map_err(|error| broken(&error))?;
+    connection.close().map_err(|(_, error)| broken(&error))?;
     match std::fs::hard_link(new.path(), path) {
-        Ok(()) => File::open(folder).and_then(|folder| folder.sync_all()).map_err(|fault| broken(&fault)),
-        Err(fault) if fault.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(_) => make_in_place(path).map_err(|fault| broken(&fault)),
+        Ok(()) => File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| broken(&error)),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(_) => make_in_place(path).map_err(|error| broken(&error)),
     }
 }
 
@@ -282,11 +282,11 @@ fn kind(connection: &Connection) -> rusqlite::Result<Kind> {
 /// Creates the tables in an empty file. Another process may do the same concurrently.
 fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     let since = Instant::now();
-    while let Err(fault) = create_now(connection) {
+    while let Err(error) = create_now(connection) {
         // SQLite does not wait for a lock when the journal mode changes.
-        let is_busy = fault.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy);
+        let is_busy = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy);
         if !is_busy || since.elapsed() > BUSY {
-            return Err(fault);
+            return Err(error);
         }
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -324,7 +324,7 @@ fn write_loop(
         let waiting = std::iter::once(first).chain(receiver.try_iter()).take(GROUP);
         let mut answers = Vec::new();
         let committed = write_group(&mut connection, waiting.collect(), &mut answers);
-        let committed = committed.map_err(|fault| storage(path, &fault));
+        let committed = committed.map_err(|error| storage(path, &error));
         for answer in answers {
             answer(committed.clone());
         }
@@ -335,8 +335,8 @@ fn write_loop(
 fn lacks_room(path: &Path) -> Option<String> {
     let disk = rustix::fs::statvfs(path).ok()?;
     let room = disk.f_bavail.saturating_mul(disk.f_frsize);
-    (room < ROOM).then(|| {
-        let (path, least) = (path.display(), ROOM >> 20);
+    (room < RESERVED_BYTES).then(|| {
+        let (path, least) = (path.display(), RESERVED_BYTES >> 20);
         format!("the disk of {path} is full; sending continues when {least} MiB are free")
     })
 }
@@ -349,7 +349,7 @@ fn wait_for_room(path: &Path, closing: &AtomicBool) -> bool {
         if closing.load(Ordering::Relaxed) {
             return false;
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
     }
     tracing::info!("the disk of {} has free space again", path.display());
     true
@@ -360,7 +360,7 @@ type Answers = Vec<Box<dyn FnOnce(Result<(), LedgerError>) + Send>>;
 fn write_group(connection: &mut Connection, group: Vec<Work>, answers: &mut Answers) -> Result<(), String> {
     // Dropped work reports to its caller that nothing was written.
     let begun = connection.transaction_with_behavior(TransactionBehavior::Immediate);
-    let transaction = begun.map_err(|fault| fault.to_string())?;
+    let transaction = begun.map_err(|error| error.to_string())?;
     let mut broken = false;
     for work in group {
         let done = work(&transaction);
@@ -372,7 +372,7 @@ fn write_group(connection: &mut Connection, group: Vec<Work>, answers: &mut Answ
         let _ = transaction.rollback();
         return Err("a write failed, and all writes of its transaction were rolled back".into());
     }
-    transaction.commit().map_err(|fault| fault.to_string())
+    transaction.commit().map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -383,18 +383,18 @@ mod tests {
     fn a_store_of_an_unknown_layout_is_not_changed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("flowcast.db");
-        drop(Store::open(&path, Access::Send).unwrap());
+        drop(SqliteStore::open(&path, Access::Send).unwrap());
         connect(&path).unwrap().pragma_update(None, "user_version", 4).unwrap();
         for access in [Access::Send, Access::Read] {
-            let fault = Store::open(&path, access).err().unwrap().to_string();
-            assert!(fault.contains("has layout 4"), "{fault}");
+            let error = SqliteStore::open(&path, access).err().unwrap().to_string();
+            assert!(error.contains("has layout 4"), "{error}");
         }
     }
 
     #[tokio::test]
     async fn a_read_releases_its_connection_before_it_returns() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("flowcast.db"), Access::Send).unwrap();
+        let store = SqliteStore::open(&folder.path().join("flowcast.db"), Access::Send).unwrap();
         for _ in 0..2_000 {
             store.read(|_| Ok(())).await.unwrap();
             assert_eq!(Arc::strong_count(&store.reader), 1);
@@ -410,7 +410,7 @@ mod tests {
                 for nth in 0..8 {
                     let access = if nth == 0 { Access::Send } else { Access::Create };
                     let path = &path;
-                    scope.spawn(move || Store::open(path, access).unwrap());
+                    scope.spawn(move || SqliteStore::open(path, access).unwrap());
                 }
             });
             assert!(matches!(kind(&connect(&path).unwrap()).unwrap(), Kind::Store(VERSION)));
@@ -428,7 +428,7 @@ mod tests {
         std::thread::scope(|scope| {
             for access in [Access::Send, Access::Create, Access::Change] {
                 let path = &path;
-                scope.spawn(move || Store::open(path, access).unwrap());
+                scope.spawn(move || SqliteStore::open(path, access).unwrap());
             }
         });
         assert!(matches!(kind(&connect(&path).unwrap()).unwrap(), Kind::Store(VERSION)));
@@ -437,14 +437,14 @@ mod tests {
     #[tokio::test]
     async fn a_failed_write_stores_nothing_and_returns_the_cause() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("flowcast.db"), Access::Send).unwrap();
+        let store = SqliteStore::open(&folder.path().join("flowcast.db"), Access::Send).unwrap();
         let insert = "INSERT INTO tally (campaign, kind, word, count) VALUES (1, 'rejected', '400', 1)";
         let failed = store.write(move |transaction| {
             transaction.execute(insert, [])?;
             Ok(transaction.execute("INSERT INTO nowhere VALUES (1)", []).map(drop)?)
         });
-        let fault = failed.await.unwrap_err().to_string();
-        assert!(fault.contains("no such table: nowhere"), "{fault}");
+        let error = failed.await.unwrap_err().to_string();
+        assert!(error.contains("no such table: nowhere"), "{error}");
         let count = |connection: &Connection| {
             Ok(connection.query_row("SELECT count(*) FROM tally", [], |row| row.get::<_, i64>(0))?)
         };

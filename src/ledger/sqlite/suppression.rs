@@ -4,9 +4,9 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{Sqlite, signed, unsigned};
 use crate::campaign::Phone;
-use crate::ledger::suppression::REMEMBERED;
+use crate::ledger::suppression::MAX_CHANGES;
 use crate::ledger::{
-    LedgerError, OptOut, OptOutSource, Store as _, Suppress, Suppressed, Suppression, SuppressionUpdate,
+    Clock as _, LedgerError, OptOut, OptOutSource, Suppress, Suppressed, Suppression, SuppressionUpdate,
 };
 
 impl Suppression for Sqlite {
@@ -39,7 +39,7 @@ impl Suppression for Sqlite {
             if changed > 0 {
                 transaction.execute(
                     "DELETE FROM suppression WHERE version <= (SELECT max(version) FROM suppression) - ?1",
-                    [signed(REMEMBERED as u64)],
+                    [signed(MAX_CHANGES as u64)],
                 )?;
             }
             Ok(changed)

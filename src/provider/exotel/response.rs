@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Reply;
 use crate::campaign::codes::{self, Code, Source};
 use crate::campaign::{Doubt, DoubtCause};
-use crate::provider::answer::{Entry, ParsedBody, failed_entry, plain, short};
+use crate::provider::answer::{Entry, ParsedBody, failed_entry, short, to_text};
 
 /// Parses the response to a request of `count` messages.
 pub(super) fn parse(reply: &Reply, count: usize) -> ParsedBody {
@@ -103,7 +103,7 @@ fn compare_metadata(json: &Value, entries: &[Entry]) {
     };
     let success = entries.iter().filter(|entry| matches!(entry, Entry::Accepted { .. })).count();
     if !metadata.agrees_with([entries.len(), success, entries.len() - success]) {
-        let request = plain(json.get("request_id")).map(|id| short(&id)).unwrap_or_default();
+        let request = to_text(json.get("request_id")).map(|id| short(&id)).unwrap_or_default();
         tracing::warn!(
             %request,
             entries = entries.len(),
@@ -149,18 +149,18 @@ pub(super) fn entries(json: &Value) -> Option<Vec<Entry>> {
 fn entry(entry: &Value, judges_others: bool) -> Entry {
     let status = entry.get("status").and_then(Value::as_str).unwrap_or_default();
     let error = entry.get("error_data").filter(|error| !error.is_null());
-    let number = |value: Option<&Value>| plain(value).and_then(|code| code.parse::<u32>().ok());
+    let number = |value: Option<&Value>| to_text(value).and_then(|code| code.parse::<u32>().ok());
     let own = number(entry.get("code"));
     let fine = own.is_none_or(|code| (200..300).contains(&code));
     if status == "success" && fine && error.is_none() {
-        let sid = ["/data/sid", "/data/message_id"].iter().find_map(|path| plain(entry.pointer(path)));
+        let sid = ["/data/sid", "/data/message_id"].iter().find_map(|path| to_text(entry.pointer(path)));
         // A success must have an id (documents 000, 001).
         return match sid.filter(|sid| !sid.trim().is_empty()) {
             Some(sid) => Entry::Accepted { sid },
             None => Entry::Unknown(DoubtCause::NoMessageId.into()),
         };
     }
-    let code = plain(error.and_then(|error| error.get("code"))).or_else(|| plain(entry.get("code")));
+    let code = to_text(error.and_then(|error| error.get("code"))).or_else(|| to_text(entry.get("code")));
     let failed = matches!(status, "failure" | "failed" | "error") || error.is_some() || !fine;
     if !failed || status == "success" {
         return Entry::Unknown(DoubtCause::UnclearEntry.into());
@@ -173,13 +173,13 @@ fn entry(entry: &Value, judges_others: bool) -> Entry {
         (message, description) if message == description => short(message),
         (message, description) => short(&format!("{message}: {description}")),
     };
-    failed_entry(code.clone(), known(own, &code, judges_others), detail)
+    failed_entry(code.clone(), lookup(own, &code, judges_others), detail)
 }
 
 /// Looks up an entry's code, the HTTP code of a single message (documents 000, 001): 401, 402 and 403 concern the
 /// account, 429 and 5xx are temporary, and none of them rejects the message; Meta's codes are forwarded. Any other
 /// code is a rejection, and so is a 403 if the response accepts or rejects others: the account has access then.
-fn known(own: Option<u32>, code: &str, judges_others: bool) -> Option<&'static Code> {
+fn lookup(own: Option<u32>, code: &str, judges_others: bool) -> Option<&'static Code> {
     let inner = code.parse().ok();
     // Prefer the entry's own code: the code inside may come from elsewhere.
     let of_account = own.or(inner).filter(|code| match code {
@@ -188,8 +188,8 @@ fn known(own: Option<u32>, code: &str, judges_others: bool) -> Option<&'static C
     });
     let of_the_moment = own.into_iter().chain(inner).find(|code| *code == 429 || (500..600).contains(code));
     match of_account.or(of_the_moment) {
-        Some(code @ (401..=403 | 429)) => codes::of(Source::Http, &code.to_string()),
-        Some(_) => codes::of(Source::Http, "500"),
+        Some(code @ (401..=403 | 429)) => codes::lookup(Source::Http, &code.to_string()),
+        Some(_) => codes::lookup(Source::Http, "500"),
         None => codes::of_meta_handed_on(code),
     }
 }

@@ -1,8 +1,8 @@
 use super::response::{all_accepted, entries};
 use super::*;
-use crate::campaign::delivery::{Delivery, News, ReplyContent};
+use crate::campaign::delivery::{Delivery, DeliveryUpdate, ReplyContent};
 use crate::provider::answer::{Entry, Scope};
-use crate::provider::{Answer, body_of, classify};
+use crate::provider::{ProviderResponse, body_of, classify};
 
 fn exotel() -> Exotel {
     let base = "http://127.0.0.1:8025".parse().unwrap();
@@ -15,7 +15,7 @@ fn exotel() -> Exotel {
     Exotel::new(&base, &credentials).unwrap()
 }
 
-fn read(status: u16, body: &str, count: usize) -> Answer {
+fn read(status: u16, body: &str, count: usize) -> ProviderResponse {
     let reply = Reply { status, retry_after: None, body: body.to_string().into() };
     let said = exotel().parse(&reply, count);
     classify(&reply, said)
@@ -23,7 +23,7 @@ fn read(status: u16, body: &str, count: usize) -> Answer {
 
 fn entry_of(entry: &str) -> Entry {
     match read(202, &format!(r#"{{"response":{{"whatsapp":{{"messages":[{entry}]}}}}}}"#), 1) {
-        Answer::Entries(mut entries) => entries.remove(0),
+        ProviderResponse::Entries(mut entries) => entries.remove(0),
         other => panic!("{other:?}"),
     }
 }
@@ -45,7 +45,7 @@ fn an_entry_about_the_account_rejects_no_message() {
     let both =
         |code| format!(r#"{{"response":{{"whatsapp":{{"messages":[{success},{}]}}}}}}"#, failure(code));
     let second = |code| match read(202, &both(code), 2) {
-        Answer::Entries(mut entries) => entries.remove(1),
+        ProviderResponse::Entries(mut entries) => entries.remove(1),
         other => panic!("{other:?}"),
     };
     assert!(matches!(second(403), Entry::Rejected { code, .. } if code == "403"));
@@ -77,7 +77,7 @@ fn success_is_accepted_with_its_sid() {
     // Document 003's shape.
     let other =
         r#"{"response":{"code":200,"status":"success","data":{"message_id":"2Fdi","status":"sent"}}}"#;
-    assert_eq!(read(202, other, 1), Answer::Entries(vec![taken]));
+    assert_eq!(read(202, other, 1), ProviderResponse::Entries(vec![taken]));
 }
 
 #[test]
@@ -124,10 +124,10 @@ fn an_unreadable_response_is_in_doubt() {
     for body in
         ["", "<html>", "{}", "[]", r#"{"response":{}}"#, r#"{"response":{"whatsapp":{"messages":{}}}}"#]
     {
-        assert!(matches!(read(202, body, 2), Answer::Unknown(_)), "{body}");
+        assert!(matches!(read(202, body, 2), ProviderResponse::Unknown(_)), "{body}");
     }
     let more = r#"{"response":{"whatsapp":{"messages":[{"status":"success"},{"status":"success"}]}}}"#;
-    let Answer::Entries(entries) = read(202, more, 1) else { panic!() };
+    let ProviderResponse::Entries(entries) = read(202, more, 1) else { panic!() };
     assert!(matches!(entries[..], [Entry::Unknown(_)]));
     for odd in [
         "{}",
@@ -148,12 +148,12 @@ fn another_number_of_entries_than_of_messages_leaves_all_in_doubt() {
         [(vec![], 1), (vec![taken], 3), (vec![refused], 2), (vec![taken, refused], 3), (vec![taken; 3], 2)]
     {
         let body = format!(r#"{{"response":{{"whatsapp":{{"messages":[{}]}}}}}}"#, list.join(","));
-        let Answer::Entries(entries) = read(202, &body, count) else { panic!("{body}") };
+        let ProviderResponse::Entries(entries) = read(202, &body, count) else { panic!("{body}") };
         assert_eq!(entries.len(), count);
         assert!(entries.iter().all(|entry| matches!(entry, Entry::Unknown(_))), "{entries:?}");
         // An error status and an accepted entry contradict each other.
         let answer = read(400, &body, count);
-        assert_eq!(matches!(answer, Answer::Unknown(_)), list.contains(&taken), "{answer:?}");
+        assert_eq!(matches!(answer, ProviderResponse::Unknown(_)), list.contains(&taken), "{answer:?}");
     }
 }
 
@@ -190,7 +190,7 @@ proptest::proptest! {
         body in "\\PC{0,40}|(\\{|\\}|\\[|\\]|:|,|\"response\"|\"whatsapp\"|\"messages\"|\"status\"|\"failure\"|\"code\"|202|400|null){0,20}",
     ) {
         let answer = read(status, &body, 3);
-        let accepts = matches!(&answer, Answer::Entries(entries) if entries.iter().any(|e| matches!(e, Entry::Accepted { .. })));
+        let accepts = matches!(&answer, ProviderResponse::Entries(entries) if entries.iter().any(|e| matches!(e, Entry::Accepted { .. })));
         proptest::prop_assert!(!accepts, "{answer:?}");
     }
 }
@@ -200,12 +200,15 @@ fn a_refusal_is_quoted_in_either_shape() {
     for body in
         [r#"{"RestException":{"Message":"Slow down"}}"#, r#"{"response":{"error":{"message":"Slow down"}}}"#]
     {
-        let Answer::Limited { detail, .. } = read(429, body, 5) else { panic!("{body}") };
+        let ProviderResponse::Limited { detail, .. } = read(429, body, 5) else { panic!("{body}") };
         assert_eq!(detail, "HTTP 429: Slow down");
     }
     for status in [500, 503] {
-        assert!(matches!(read(status, r#"{"http_code":500}"#, 5), Answer::TryAgain { .. }), "{status}");
-        assert!(matches!(read(status, "<html>Bad</html>", 5), Answer::Unknown(_)), "{status}");
+        assert!(
+            matches!(read(status, r#"{"http_code":500}"#, 5), ProviderResponse::TryAgain { .. }),
+            "{status}"
+        );
+        assert!(matches!(read(status, "<html>Bad</html>", 5), ProviderResponse::Unknown(_)), "{status}");
     }
 }
 
@@ -220,7 +223,10 @@ fn the_documents_reports_are_read() {
         let report = one(body);
         assert_eq!((report.sid.as_deref(), report.at), (Some("1234"), Some(1_670_412_600_000)));
         assert_eq!((report.message, report.recipient), (None, "+919876543210".parse().ok()));
-        assert!(matches!(report.news, News::Delivery { state: Delivery::Delivered, code: None, .. }));
+        assert!(matches!(
+            report.news,
+            DeliveryUpdate::Delivery { state: Delivery::Delivered, code: None, .. }
+        ));
     }
     // Document 004's answer: JSON text inside JSON.
     let reply = json!({ "whatsapp": { "messages": [{ "callback_type": "incoming_message", "sid": "4743",
@@ -230,13 +236,15 @@ fn the_documents_reports_are_read() {
                 "response_json": "{\"terms\":true,\"name\":\"Javed\"}" } } } }] } });
     let report = one(reply);
     assert_eq!(report.sid.as_deref(), Some("f317"));
-    let News::Reply(reply) = report.news else { panic!() };
+    let DeliveryUpdate::Reply(reply) = report.news else { panic!() };
     let expected = json!({ "terms": true, "name": "Javed" }).as_object().unwrap().clone();
     assert_eq!((reply.id.as_str(), reply.content), ("4743", ReplyContent::Flow(expected)));
     // Document 003's.
     let flow = json!({ "event": "flow_response", "message_id": "msg_flow_001", "from": "+919876543210",
         "flow_token": "t", "response_json": { "reason": "Product" }, "timestamp": "2024-06-15T10:40:00.000Z" });
-    assert!(matches!(one(flow).news, News::Reply(reply) if matches!(reply.content, ReplyContent::Flow(_))));
+    assert!(
+        matches!(one(flow).news, DeliveryUpdate::Reply(reply) if matches!(reply.content, ReplyContent::Flow(_)))
+    );
 }
 
 #[test]
@@ -247,7 +255,7 @@ fn a_failure_keeps_its_number_and_is_judged_by_its_name() {
         exotel().reports(&body).pop().map(|report| report.news)
     };
     let expected = |code: &str, text: &str| {
-        Some(News::Delivery { state: Delivery::Failed, code: Some(code.into()), text: text.into() })
+        Some(DeliveryUpdate::Delivery { state: Delivery::Failed, code: Some(code.into()), text: text.into() })
     };
     assert_eq!(failed(30_016, "EX_MEDIA_DOWNLOAD_ERROR"), expected("30016", "EX_MEDIA_DOWNLOAD_ERROR: why"));
     assert_eq!(failed(30_002, "EX_NUMBER_ERROR"), expected("30002", "EX_NUMBER_ERROR: why"));

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::Kaleyra;
-use crate::campaign::delivery::{News, Reply, ReplyContent, Report};
-use crate::provider::answer::{plain, short};
+use crate::campaign::delivery::{DeliveryReport, DeliveryUpdate, Reply, ReplyContent};
+use crate::provider::answer::{short, to_text};
 use crate::provider::reports::{
     WORDS, content as content_of, details, form, given_back, is_no_answer, number, reference, state, time,
     token,
@@ -36,18 +36,18 @@ impl Kaleyra {
         self.field(report, "status").is_some_and(|status| *status != json!(""))
     }
 
-    pub(super) fn report(&self, report: &Value) -> Option<Report> {
+    pub(super) fn report(&self, report: &Value) -> Option<DeliveryReport> {
         let field = |what: &str| self.field(report, what);
-        Some(Report {
+        Some(DeliveryReport {
             message: reference(field("ref")),
             recipient: number(field("recipient")),
             sender: None,
             custom_data: given_back(field("custom_data")),
-            sid: plain(field("id")),
+            sid: to_text(field("id")),
             at: time(field("at")),
-            news: News::Delivery {
+            news: DeliveryUpdate::Delivery {
                 state: state(field("status")?.as_str()?)?,
-                code: plain(field("code")),
+                code: to_text(field("code")),
                 text: field("text").and_then(Value::as_str).map(short).unwrap_or_default(),
             },
         })
@@ -55,7 +55,7 @@ impl Kaleyra {
 }
 
 /// Parses a reply from the profile of incoming messages, with its placeholders under their own names.
-pub(super) fn incoming(report: &Value) -> Option<Report> {
+pub(super) fn incoming(report: &Value) -> Option<DeliveryReport> {
     let field = |name: &str| report.get(name).filter(|value| **value != json!(""));
     let text = |name: &str| field(name).and_then(Value::as_str);
     let recipient = number(field("from")).or_else(|| number(field("mobile")))?;
@@ -73,15 +73,15 @@ pub(super) fn incoming(report: &Value) -> Option<Report> {
     } else {
         ReplyContent::Other(text("type")?.into())
     };
-    Some(Report {
+    Some(DeliveryReport {
         message: token(&content),
         recipient: Some(recipient),
         sender: number(field("wanumber")),
         custom_data: None,
-        sid: plain(field("reply_to")),
+        sid: to_text(field("reply_to")),
         at: time(field("created_at")),
         // It has no id of its own: a repeated callback is identical.
-        news: News::Reply(Reply {
+        news: DeliveryUpdate::Reply(Reply {
             id: blake3::hash(report.to_string().as_bytes()).to_hex()[..32].into(),
             content,
             details: details(message.unwrap_or(report), field("name")),

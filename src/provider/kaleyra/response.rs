@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::HttpReply;
 use crate::campaign::DoubtCause;
 use crate::campaign::codes::{self, Source};
-use crate::provider::answer::{Entry, ParsedBody, plain, short};
+use crate::provider::answer::{Entry, ParsedBody, short, to_text};
 
 /// The code of an accepted message.
 const TAKEN: &str = "WA202";
@@ -22,7 +22,7 @@ pub(super) fn parse(reply: &HttpReply) -> ParsedBody {
         return ParsedBody::Foreign { text: String::new() };
     };
     if code != TAKEN {
-        let known = codes::of(Source::Kaleyra, &code).or_else(|| codes::of_meta_handed_on(&code));
+        let known = codes::lookup(Source::Kaleyra, &code).or_else(|| codes::of_meta_handed_on(&code));
         let text = match error {
             Some((field, why)) => format!("{code}: {message} ({field}: {why})"),
             None => format!("{code}: {message}"),
@@ -64,14 +64,14 @@ fn taken(body: &[u8]) -> Option<&str> {
 fn words(body: &[u8]) -> Option<Words> {
     if let Ok(json) = serde_json::from_slice::<Value>(body) {
         return Some(Words {
-            code: plain(json.get("code")),
-            message: plain(json.get("message")).unwrap_or_default(),
-            message_id: plain(json.pointer("/data/message_id")),
+            code: to_text(json.get("code")),
+            message: to_text(json.get("message")).unwrap_or_default(),
+            message_id: to_text(json.pointer("/data/message_id")),
             error: json
                 .get("error")
                 .and_then(Value::as_object)
                 .and_then(|error| {
-                    error.iter().find_map(|(field, why)| Some((field.clone(), plain(Some(why))?)))
+                    error.iter().find_map(|(field, why)| Some((field.clone(), to_text(Some(why))?)))
                 })
                 .filter(|(field, _)| field != "error"),
         });

@@ -1,7 +1,7 @@
 use super::*;
-use crate::campaign::delivery::{News, ReplyContent};
+use crate::campaign::delivery::{DeliveryUpdate, ReplyContent};
 use crate::provider::answer::{Entry, Scope};
-use crate::provider::{Answer, body_of, classify};
+use crate::provider::{ProviderResponse, body_of, classify};
 
 fn kaleyra() -> Kaleyra {
     let base = "https://api.in.kaleyra.io".parse().unwrap();
@@ -14,13 +14,13 @@ fn kaleyra() -> Kaleyra {
     Kaleyra::new(&base, &credentials).unwrap()
 }
 
-fn read(status: u16, body: &str) -> Answer {
+fn read(status: u16, body: &str) -> ProviderResponse {
     let reply = HttpReply { status, retry_after: None, body: body.to_string().into() };
     classify(&reply, kaleyra().parse(&reply, 1))
 }
 
-fn taken(sid: &str) -> Answer {
-    Answer::Entries(vec![Entry::Accepted { sid: sid.into() }])
+fn taken(sid: &str) -> ProviderResponse {
+    ProviderResponse::Entries(vec![Entry::Accepted { sid: sid.into() }])
 }
 
 #[test]
@@ -53,11 +53,11 @@ fn an_unreadable_response_is_in_doubt() {
     let deep = "[".repeat(1 << 20);
     let deep_data = format!(r#"{{"code":"WA202","data":{}"#, "{\"data\":".repeat(100_000));
     for body in ["", "<html>", "{}", "[]", "null", r#"{"code":"WA299"}"#, cut, &deep, &deep_data] {
-        assert!(matches!(read(202, body), Answer::Unknown(_)), "{}", &body[..body.len().min(80)]);
+        assert!(matches!(read(202, body), ProviderResponse::Unknown(_)), "{}", &body[..body.len().min(80)]);
     }
     let nameless = r#"{"code":"WA202","data":{}}"#;
     assert!(
-        matches!(read(202, nameless), Answer::Entries(entries) if matches!(entries[..], [Entry::Unknown(_)]))
+        matches!(read(202, nameless), ProviderResponse::Entries(entries) if matches!(entries[..], [Entry::Unknown(_)]))
     );
 }
 
@@ -71,7 +71,9 @@ fn each_documented_error_does_what_the_table_says() {
         (401, "WA-401", Scope::Sender),
         (400, "E110", Scope::Account),
     ] {
-        let Answer::Refused { scope, reason } = read(status, &error(code)) else { panic!("{code}") };
+        let ProviderResponse::Refused { scope, reason } = read(status, &error(code)) else {
+            panic!("{code}")
+        };
         assert_eq!(scope, expected, "{code}");
         // The invalid field is named.
         assert!(reason.starts_with(&format!("HTTP {status}: {code}: Why (x: Why); ")), "{reason}");
@@ -79,11 +81,12 @@ fn each_documented_error_does_what_the_table_says() {
     // Document 002: RBC001 has a list for its data.
     let listed =
         r#"{"code":"RBC001","message":"Incorrect SID or API key.","data":[],"error":{"error":"Why"}}"#;
-    assert!(matches!(read(401, listed), Answer::Refused { scope: Scope::Account, .. }));
-    let wrong = Answer::Malformed { code: "WA400".into(), detail: "HTTP 400: WA400: Why (x: Why)".into() };
+    assert!(matches!(read(401, listed), ProviderResponse::Refused { scope: Scope::Account, .. }));
+    let wrong =
+        ProviderResponse::Malformed { code: "WA400".into(), detail: "HTTP 400: WA400: Why (x: Why)".into() };
     assert_eq!(read(400, &error("WA400")), wrong);
-    assert!(matches!(read(500, &error("WA500")), Answer::TryAgain { .. }));
-    assert!(matches!(read(500, "<html>"), Answer::Unknown(_)));
+    assert!(matches!(read(500, &error("WA500")), ProviderResponse::TryAgain { .. }));
+    assert!(matches!(read(500, "<html>"), ProviderResponse::Unknown(_)));
 }
 
 #[test]
@@ -105,10 +108,10 @@ fn a_callbacks_fields_are_called_as_its_customer_likes() {
     let own = Kaleyra::new(&base, &credentials).unwrap();
     let body = json!([{ "extra": { "ref": "c1.0.3" }, "state": "failed", "error": 131_026 }]);
     let report = own.reports(&body).remove(0);
-    assert!(matches!(report.news, News::Delivery { code: Some(code), .. } if code == "131026"));
+    assert!(matches!(report.news, DeliveryUpdate::Delivery { code: Some(code), .. } if code == "131026"));
     credentials.callback_fields.insert("reff".into(), "x".into());
-    let fault = Kaleyra::new(&base, &credentials).err().unwrap();
-    assert_eq!(fault, "callback_fields.reff is unknown; did you mean \"ref\"?");
+    let error = Kaleyra::new(&base, &credentials).err().unwrap();
+    assert_eq!(error, "callback_fields.reff is unknown; did you mean \"ref\"?");
 }
 
 proptest::proptest! {
@@ -117,7 +120,7 @@ proptest::proptest! {
         status in 100..600_u16,
         body in "\\PC{0,40}|(\\{|\\}|\\[|\\]|:|,|\"code\"|\"data\"|\"message_id\"|\"WA202\"|\"WA400\"|400|null){0,20}",
     ) {
-        let accepts = matches!(read(status, &body), Answer::Entries(entries) if matches!(entries[..], [Entry::Accepted { .. }]));
+        let accepts = matches!(read(status, &body), ProviderResponse::Entries(entries) if matches!(entries[..], [Entry::Accepted { .. }]));
         let is_said = body.contains("WA202") && body.contains("message_id") && (200..300).contains(&status);
         proptest::prop_assert!(!accepts || is_said, "{body}");
     }
@@ -131,7 +134,7 @@ fn replies_are_read_by_the_placeholders_of_their_profile() {
     assert_eq!((words.sid.as_deref(), words.at), (Some("A1"), Some(1_670_412_600_000)));
     assert_eq!(words.recipient.unwrap().to_string(), "+919876543210");
     assert!(
-        matches!(&words.news, News::Reply(reply) if reply.content == ReplyContent::Text("Monday, please".into()))
+        matches!(&words.news, DeliveryUpdate::Reply(reply) if reply.content == ReplyContent::Text("Monday, please".into()))
     );
     let form = read(json!({ "from": "919876543210", "type": "interactive", "body": "",
         "custom_response": "{\"flow_token\":\"c1.0.3\",\"day\":\"monday\"}" }));
@@ -139,7 +142,7 @@ fn replies_are_read_by_the_placeholders_of_their_profile() {
     let image =
         read(json!({ "from": "919876543210", "type": "image", "body": "", "media_url": "https://x" }));
     assert!(
-        matches!(&image.news, News::Reply(reply) if reply.content == ReplyContent::Other("image".into()))
+        matches!(&image.news, DeliveryUpdate::Reply(reply) if reply.content == ReplyContent::Other("image".into()))
     );
     let sent = json!({ "status": "queued", "from": "912248931479", "body": "STOP" });
     for nothing in [json!({}), json!({ "from": "x", "body": "y" }), json!({ "from": "919876543210" }), sent] {

@@ -78,8 +78,8 @@ mod tests {
             ("amqp://a:s3cr3t@one:1/v,http://two/v", "2 of 2"),
             ("amqp://a:s3cr3t@one:1,two:x/v", "2 of 2"),
         ] {
-            let fault = read(text).unwrap_err().to_string();
-            assert!(fault.contains(nth) && !fault.contains("s3cr3t"), "{fault}");
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains(nth) && !error.contains("s3cr3t"), "{error}");
         }
         assert!(read("s3cr3t").unwrap_err().to_string().contains("the form is amqp://user"));
     }

@@ -12,18 +12,18 @@ use lapin::types::FieldTable;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::super::QueueError;
-use super::connections::{CLOSE, CONNECT, Link, Shared, connect};
-use super::consuming::Trouble;
+use super::connections::{BrokerState, CLOSE, CONNECT, ConnectionPair, connect};
+use super::consuming::ConsumerHealth;
 use super::topology::Missing;
 use super::{addresses, topology};
 use crate::campaign::CampaignId;
-use crate::connection_slot::ConnectionSlot;
+use crate::shared_connection::SharedConnection;
 
 /// Client of the broker. Clones share the connections.
 #[derive(Clone)]
 pub struct Broker {
-    pub(super) shared: Arc<Shared>,
-    pub(super) link: ConnectionSlot<Link, QueueError>,
+    pub(super) shared: Arc<BrokerState>,
+    pub(super) link: SharedConnection<ConnectionPair, QueueError>,
 }
 
 impl Broker {
@@ -38,17 +38,17 @@ impl Broker {
         // Installed once for the process; a second time changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let nodes = addresses::read(uri.expose_secret())?;
-        let shared = Shared {
+        let shared = BrokerState {
             // A queue's leader is usually on the node where the queue was declared. Workers choose their node at random, so
             // leaders are spread over the nodes.
             next: AtomicUsize::new(rand::random_range(0..nodes.len())),
             nodes,
             patient,
             is_here: AtomicBool::new(false),
-            intake: Trouble::default(),
+            intake: ConsumerHealth::default(),
             unconfirmed: AtomicBool::new(false),
         };
-        let broker = Self { shared: Arc::new(shared), link: ConnectionSlot::default() };
+        let broker = Self { shared: Arc::new(shared), link: SharedConnection::default() };
         broker.link().await?;
         Ok(broker)
     }
@@ -64,7 +64,7 @@ impl Broker {
     }
 
     /// Returns the health of the consumer of jobs, which that consumer updates.
-    pub(super) fn intake(&self) -> Trouble {
+    pub(super) fn intake(&self) -> ConsumerHealth {
         self.shared.intake.clone()
     }
 
@@ -75,7 +75,7 @@ impl Broker {
     /// When no node accepts a connection.
     pub async fn missing(uri: &SecretString) -> Result<Missing, QueueError> {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut fault = QueueError::Silent;
+        let mut error = QueueError::Silent;
         for node in addresses::read(uri.expose_secret())? {
             match connect(&node, "flowcast doctor").await {
                 Ok(connection) => {
@@ -83,15 +83,15 @@ impl Broker {
                     let _ = tokio::time::timeout(CLOSE, connection.close(200, "done".into())).await;
                     return missing;
                 }
-                Err(refused) => fault = refused,
+                Err(refused) => error = refused,
             }
         }
-        Err(fault)
+        Err(error)
     }
 
     /// Returns what keeps messages from being published, if anything.
-    pub(super) fn trouble(&self) -> Option<String> {
-        if self.link.is(|link| link.publishing.status().blocked()) {
+    pub(super) fn health_error(&self) -> Option<String> {
+        if self.link.matches(|link| link.publishing.status().blocked()) {
             return Some("the broker accepts no messages, because it is short of memory or disk".into());
         }
         if !self.is_here() {
@@ -112,12 +112,12 @@ impl Broker {
     /// Opens a channel to consume on.
     pub(super) async fn channel(&self) -> Result<Channel, QueueError> {
         let link = self.link().await?;
-        answered(link.consuming.create_channel()).await?.map_err(|fault| failed(&fault))
+        answered(link.consuming.create_channel()).await?.map_err(|error| failed(&error))
     }
 
     /// Returns the connections; opens them again if they are closed.
-    pub(super) async fn link(&self) -> Result<Link, QueueError> {
-        let open = |useless: Option<Link>| {
+    pub(super) async fn link(&self) -> Result<ConnectionPair, QueueError> {
+        let open = |useless: Option<ConnectionPair>| {
             let shared = self.shared.clone();
             async move {
                 // One of the two may still be open, with consumers on it.
@@ -127,7 +127,7 @@ impl Broker {
                 shared.open().await
             }
         };
-        let (_, link) = self.link.get(Link::lives, open).await?;
+        let (_, link) = self.link.get(ConnectionPair::lives, open).await?;
         Ok(link)
     }
 
@@ -139,8 +139,8 @@ impl Broker {
         let declared = answered(channel.queue_declare(queue.into(), options, FieldTable::default())).await?;
         match declared {
             Ok(queue) => Ok(u64::from(queue.message_count())),
-            Err(fault) if fault.is_amqp_soft_error() => Ok(0),
-            Err(fault) => Err(failed(&fault)),
+            Err(error) if error.is_amqp_soft_error() => Ok(0),
+            Err(error) => Err(failed(&error)),
         }
     }
 
@@ -148,7 +148,7 @@ impl Broker {
     pub(super) async fn declare_all(&self) -> Result<(), QueueError> {
         let link = self.link().await?;
         let declaring = async {
-            let channel = link.publishing.create_channel().await.map_err(|fault| failed(&fault))?;
+            let channel = link.publishing.create_channel().await.map_err(|error| failed(&error))?;
             let declared = topology::declare(&channel).await;
             let _ = channel.close(200, "done".into()).await;
             declared
@@ -160,7 +160,7 @@ impl Broker {
     pub(super) async fn declare(&self, campaign: &CampaignId) -> Result<(), QueueError> {
         let link = self.link().await?;
         let declaring = async {
-            let channel = link.publishing.create_channel().await.map_err(|fault| failed(&fault))?;
+            let channel = link.publishing.create_channel().await.map_err(|error| failed(&error))?;
             let declared = topology::declare_campaign(&channel, campaign).await;
             let _ = channel.close(200, "done".into()).await;
             declared
@@ -181,6 +181,6 @@ pub(super) async fn answered<T>(asked: impl Future<Output = T>) -> Result<T, Que
     tokio::time::timeout(CONNECT, asked).await.map_err(|_| QueueError::Silent)
 }
 
-pub(super) fn failed(fault: &lapin::Error) -> QueueError {
-    QueueError::Failed(format!("failed: {fault}"))
+pub(super) fn failed(error: &lapin::Error) -> QueueError {
+    QueueError::Failed(format!("failed: {error}"))
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::super::QueueError;
 use super::broker::{answered, failed};
-use super::consuming::Trouble;
+use super::consuming::ConsumerHealth;
 use super::{tls, topology};
 use crate::backoff::Backoff;
 
@@ -29,7 +29,7 @@ const RETRY: Backoff = Backoff::new(Duration::from_millis(100), MAX_RETRY_DELAY)
 pub(super) const MAX_RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// State that all clones of a [`super::Broker`] share.
-pub(super) struct Shared {
+pub(super) struct BrokerState {
     /// Nodes, each of which will do.
     pub(super) nodes: Vec<AMQPUri>,
     /// Index of the node that is tried first the next time.
@@ -38,13 +38,13 @@ pub(super) struct Shared {
     pub(super) patient: bool,
     pub(super) is_here: AtomicBool,
     /// Health of the consumer of jobs.
-    pub(super) intake: Trouble,
+    pub(super) intake: ConsumerHealth,
     pub(super) unconfirmed: AtomicBool,
 }
 
-impl Shared {
+impl BrokerState {
     /// Connects. A patient caller waits for the broker.
-    pub(super) async fn open(&self) -> Result<Link, QueueError> {
+    pub(super) async fn open(&self) -> Result<ConnectionPair, QueueError> {
         let since = Instant::now();
         let mut retry = RETRY;
         loop {
@@ -75,7 +75,7 @@ impl Shared {
     }
 
     /// Connects to the first node that accepts it, starting after the last one tried.
-    async fn open_any(&self) -> Result<Link, QueueError> {
+    async fn open_any(&self) -> Result<ConnectionPair, QueueError> {
         let nodes = &self.nodes;
         let mut faults = Vec::new();
         for _ in nodes {
@@ -89,11 +89,11 @@ impl Shared {
         }
         faults.sort_unstable();
         let text = match &faults[..] {
-            [(_, fault)] => fault.clone(),
+            [(_, error)] => error.clone(),
             _ => faults
                 .iter()
-                .filter_map(|(nth, fault)| Some((&nodes.get(*nth)?.authority, fault)))
-                .map(|(node, fault)| format!("{}:{} {fault}", node.host, node.port))
+                .filter_map(|(nth, error)| Some((&nodes.get(*nth)?.authority, error)))
+                .map(|(node, error)| format!("{}:{} {error}", node.host, node.port))
                 .collect::<Vec<_>>()
                 .join("; "),
         };
@@ -103,13 +103,13 @@ impl Shared {
 
 /// Pair of open connections, and the channel that publishes.
 #[derive(Clone)]
-pub(super) struct Link {
+pub(super) struct ConnectionPair {
     pub(super) publishing: Arc<Connection>,
     pub(super) consuming: Arc<Connection>,
     pub(super) publisher: Channel,
 }
 
-impl Link {
+impl ConnectionPair {
     pub(super) fn lives(&self) -> bool {
         self.publishing.status().connected()
             && self.consuming.status().connected()
@@ -132,20 +132,20 @@ pub(super) async fn connect(node: &AMQPUri, name: &str) -> Result<Connection, Qu
     uri.query.heartbeat.get_or_insert(HEARTBEAT);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let connected = answered(tls::connect(uri, properties)).await?;
-    connected.map_err(|fault| {
-        QueueError::Failed(if fault.is_amqp_error() {
-            format!("refused the connection: {fault}; are user, password and virtual host right?")
+    connected.map_err(|error| {
+        QueueError::Failed(if error.is_amqp_error() {
+            format!("refused the connection: {error}; are user, password and virtual host right?")
         } else {
-            fault.to_string()
+            error.to_string()
         })
     })
 }
 /// Opens both connections to a node, and declares exchanges and queues.
-async fn open(node: &AMQPUri) -> Result<Link, QueueError> {
+async fn open(node: &AMQPUri) -> Result<ConnectionPair, QueueError> {
     let connect = async |name: &str| connect(node, name).await.map(Arc::new);
     let publishing = connect("flowcast publishing").await?;
     let declaring = async {
-        let passing = |fault: lapin::Error| failed(&fault);
+        let passing = |error: lapin::Error| failed(&error);
         let channel = publishing.create_channel().await.map_err(passing)?;
         topology::declare(&channel).await?;
         let publisher = publishing.create_channel().await.map_err(passing)?;
@@ -155,10 +155,10 @@ async fn open(node: &AMQPUri) -> Result<Link, QueueError> {
     // On a connection that breaks an answer may never arrive.
     let declared = tokio::time::timeout(CONNECT * 2, declaring).await;
     match declared.unwrap_or_else(|_| Err(QueueError::Silent)) {
-        Ok((publisher, consuming)) => Ok(Link { publishing, consuming, publisher }),
-        Err(fault) => {
+        Ok((publisher, consuming)) => Ok(ConnectionPair { publishing, consuming, publisher }),
+        Err(error) => {
             let _ = tokio::time::timeout(CLOSE, publishing.close(200, "declaration failed".into())).await;
-            Err(fault)
+            Err(error)
         }
     }
 }

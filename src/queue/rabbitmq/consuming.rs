@@ -28,33 +28,33 @@ const GONE: Duration = Duration::from_secs(2);
 /// Time after which a failure is reported.
 const TROUBLE: Duration = Duration::from_secs(3);
 /// Time after which a campaign's queue that does not answer, while others do, is created again.
-const STUCK: Duration = Duration::from_secs(30);
+const STUCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Consumer of a queue.
-pub(super) struct Consuming {
+pub(super) struct QueueConsumer {
     broker: Broker,
     queue: String,
     /// Campaign of the queue, which is created if it does not exist.
     campaign: Option<CampaignId>,
     /// Maximum of unacknowledged deliveries.
     prefetch: u16,
-    taking: Option<Taking>,
+    taking: Option<Subscription>,
     declared: Option<Instant>,
     out: Arc<AtomicUsize>,
-    trouble: Trouble,
+    trouble: ConsumerHealth,
 }
 
 /// Subscription, and its channel.
-struct Taking {
+struct Subscription {
     channel: Channel,
     consumer: Consumer,
 }
 
 /// Health of a consumer: what keeps it from consuming, if anything. Clones share it.
 #[derive(Clone, Default)]
-pub(super) struct Trouble(Arc<parking_lot::Mutex<Option<String>>>);
+pub(super) struct ConsumerHealth(Arc<parking_lot::Mutex<Option<String>>>);
 
-impl Trouble {
+impl ConsumerHealth {
     fn slot(&self) -> MutexGuard<'_, Option<String>> {
         self.0.lock()
     }
@@ -65,9 +65,9 @@ impl Trouble {
 }
 
 /// Counter of an unacknowledged delivery.
-pub(super) struct Out(Arc<AtomicUsize>);
+pub(super) struct Outstanding(Arc<AtomicUsize>);
 
-impl Drop for Out {
+impl Drop for Outstanding {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -80,7 +80,7 @@ fn is_of_channel(error: &lapin::Error) -> bool {
     matches!(error.kind(), ErrorKind::ProtocolError(amqp) if matches!(amqp.kind(), AMQPErrorKind::Soft(_)))
 }
 
-impl Consuming {
+impl QueueConsumer {
     pub(super) fn new(broker: &Broker, queue: &str, prefetch: u16) -> Self {
         Self {
             broker: broker.clone(),
@@ -90,7 +90,7 @@ impl Consuming {
             taking: None,
             declared: None,
             out: Arc::default(),
-            trouble: Trouble::default(),
+            trouble: ConsumerHealth::default(),
         }
     }
 
@@ -105,7 +105,7 @@ impl Consuming {
         Self { campaign: Some(campaign.clone()), ..Self::new(broker, &queue, prefetch) }
     }
 
-    pub(super) fn trouble(&self) -> Trouble {
+    pub(super) fn health(&self) -> ConsumerHealth {
         self.trouble.clone()
     }
 
@@ -127,14 +127,14 @@ impl Consuming {
         self.declared = Some(Instant::now());
         match declared {
             Ok(()) => self.tell_end(),
-            Err(fault) if self.campaign.is_none() => {
-                self.tell(format!("cannot consume {} on RabbitMQ: {fault}", self.queue));
+            Err(error) if self.campaign.is_none() => {
+                self.report(format!("cannot consume {} on RabbitMQ: {error}", self.queue));
             }
-            Err(fault) => tracing::debug!("cannot declare {}: {fault}", self.queue),
+            Err(error) => tracing::debug!("cannot declare {}: {error}", self.queue),
         }
     }
 
-    async fn consume(&mut self) -> Result<Taking, QueueError> {
+    async fn consume(&mut self) -> Result<Subscription, QueueError> {
         self.declare().await?;
         let channel = self.broker.channel().await?;
         let asking = async {
@@ -142,45 +142,45 @@ impl Consuming {
             let (queue, options) = (self.queue.as_str().into(), BasicConsumeOptions::default());
             channel.basic_consume(queue, "".into(), options, FieldTable::default()).await
         };
-        let consumer = answered(asking).await?.map_err(|fault| failed(&fault))?;
-        Ok(Taking { channel, consumer })
+        let consumer = answered(asking).await?.map_err(|error| failed(&error))?;
+        Ok(Subscription { channel, consumer })
     }
 
     /// Subscribes. Waits for the broker and for the queue.
-    async fn set_up(&mut self) -> Result<&mut Taking, QueueError> {
+    async fn set_up(&mut self) -> Result<&mut Subscription, QueueError> {
         let (mut since, mut retry) = (Instant::now(), RETRY);
         loop {
             // A permanent refusal is an error; a transient one is retried.
-            if let Err(fault) = self.broker.link().await {
-                self.tell(format!("cannot consume {} on RabbitMQ: RabbitMQ {fault}", self.queue));
-                return Err(fault);
+            if let Err(error) = self.broker.link().await {
+                self.report(format!("cannot consume {} on RabbitMQ: RabbitMQ {error}", self.queue));
+                return Err(error);
             }
             match self.consume().await {
                 Ok(taking) => {
                     self.tell_end();
                     return Ok(self.taking.insert(taking));
                 }
-                Err(fault) => {
-                    tracing::debug!("cannot consume {}: {fault}", self.queue);
+                Err(error) => {
+                    tracing::debug!("cannot consume {}: {error}", self.queue);
                     if since.elapsed() > TROUBLE {
-                        self.tell(format!(
+                        self.report(format!(
                             "cannot consume {} on RabbitMQ, e.g. because most of its nodes are down; this ends when they \
-                             are back: {fault}",
+                             are back: {error}",
                             self.queue
                         ));
                     }
                     // A queue that refuses is not stuck.
-                    let is_silent = matches!(fault, QueueError::Silent);
-                    if self.campaign.is_some() && is_silent && since.elapsed() > STUCK {
+                    let is_silent = matches!(error, QueueError::Silent);
+                    if self.campaign.is_some() && is_silent && since.elapsed() > STUCK_TIMEOUT {
                         since = Instant::now();
                         match self.broker.delete_stuck(&self.queue).await {
                             Ok(true) => tracing::warn!(
                                 "{} has not answered for {} s, and others have; recreating it, and planning its batches again",
                                 self.queue,
-                                STUCK.as_secs()
+                                STUCK_TIMEOUT.as_secs()
                             ),
                             Ok(false) => {}
-                            Err(fault) => tracing::debug!("cannot delete {}: {fault}", self.queue),
+                            Err(error) => tracing::debug!("cannot delete {}: {error}", self.queue),
                         }
                     }
                     tokio::time::sleep(retry.next_delay()).await;
@@ -190,7 +190,7 @@ impl Consuming {
     }
 
     /// Sets what keeps it from consuming, and logs it once.
-    fn tell(&self, trouble: String) {
+    fn report(&self, trouble: String) {
         let mut slot = self.trouble.slot();
         if slot.is_none() {
             tracing::warn!("{trouble}");
@@ -210,7 +210,7 @@ impl Consuming {
     /// # Errors
     ///
     /// When the broker refuses permanently.
-    pub(super) async fn next(&mut self) -> Result<(Delivery, Out), QueueError> {
+    pub(super) async fn next(&mut self) -> Result<(Delivery, Outstanding), QueueError> {
         loop {
             // Queues and exchanges may have been deleted.
             if self.taking.is_some() && self.declared.is_none_or(|at| at.elapsed() > QUIET) {
@@ -224,7 +224,7 @@ impl Consuming {
             match tokio::time::timeout(QUIET, taking.consumer.next()).await {
                 Ok(Some(Ok(delivery))) => {
                     self.out.fetch_add(1, Ordering::Relaxed);
-                    return Ok((delivery, Out(self.out.clone())));
+                    return Ok((delivery, Outstanding(self.out.clone())));
                 }
                 // The connection, the channel or the queue is gone.
                 Ok(ended) => {

@@ -7,10 +7,10 @@ use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
 
-use super::super::{Buried, DeadAction, QueueError};
+use super::super::{DeadLetter, DeadLetterAction, QueueError};
 use super::broker::{Broker, answered, failed};
 use super::jobs::JobDelivery;
-use super::publishing::{Message, json_properties};
+use super::publishing::{OutgoingMessage, json_properties};
 use super::topology::{DEAD, JOBS};
 use crate::campaign::text::shortened;
 
@@ -36,7 +36,7 @@ impl Broker {
     /// # Errors
     ///
     /// When the broker does not confirm it; the job is delivered again.
-    pub async fn bury(&self, job: JobDelivery, error: &str, pointer: &str) -> Result<(), QueueError> {
+    pub async fn dead_letter(&self, job: JobDelivery, error: &str, pointer: &str) -> Result<(), QueueError> {
         let mut headers = FieldTable::default();
         headers.insert(ERROR.into(), AMQPValue::LongString((*shortened(error, LONGEST_ERROR)).into()));
         headers.insert(POINTER.into(), AMQPValue::LongString((*shortened(pointer, LONGEST_POINTER)).into()));
@@ -44,7 +44,7 @@ impl Broker {
         if properties.content_type().is_none() {
             properties = properties.with_content_type("application/octet-stream".into());
         }
-        self.put("", DEAD, job.data.clone(), properties).await?;
+        self.publish_job("", DEAD, job.data.clone(), properties).await?;
         job.acknowledge().await;
         Ok(())
     }
@@ -58,13 +58,13 @@ impl Broker {
     /// # Errors
     ///
     /// When the broker is unreachable.
-    pub async fn buried(&self, most: usize) -> Result<(Vec<Buried>, u32), QueueError> {
+    pub async fn buried(&self, most: usize) -> Result<(Vec<DeadLetter>, u32), QueueError> {
         let channel = self.channel().await?;
         let mut all = Vec::new();
         let (mut more, mut bytes) = (0, 0);
         while all.len() < most && bytes < LOOKED_AT {
             let got = channel.basic_get(DEAD.into(), BasicGetOptions::default()).await;
-            let Some(message) = got.map_err(|fault| failed(&fault))? else { break };
+            let Some(message) = got.map_err(|error| failed(&error))? else { break };
             more = message.message_count;
             bytes += message.delivery.data.len();
             all.push(read(&message.delivery));
@@ -81,7 +81,7 @@ impl Broker {
     /// # Errors
     ///
     /// When the broker is unreachable. Jobs requeued by then may be in the queue twice; a job is registered once.
-    pub async fn unbury_all(&self, what: DeadAction) -> Result<u64, QueueError> {
+    pub async fn unbury_all(&self, what: DeadLetterAction) -> Result<u64, QueueError> {
         let all = self.waiting(DEAD).await?;
         let channel = self.channel().await?;
         let asking = async {
@@ -90,20 +90,20 @@ impl Broker {
                 .basic_consume(DEAD.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
                 .await
         };
-        let mut consumer = answered(asking).await?.map_err(|fault| failed(&fault))?;
+        let mut consumer = answered(asking).await?.map_err(|error| failed(&error))?;
         let mut done = 0;
         while done < all {
             let (mut some, mut bytes) = (Vec::new(), 0);
             while some.len() < usize::from(TOGETHER) && done + (some.len() as u64) < all && bytes < REQUEUED {
                 // Another process may have taken the rest.
                 let Ok(Some(next)) = tokio::time::timeout(QUIET, consumer.next()).await else { break };
-                let delivery = next.map_err(|fault| failed(&fault))?;
+                let delivery = next.map_err(|error| failed(&error))?;
                 bytes += delivery.data.len();
                 some.push(delivery);
             }
             let Some(last) = some.last() else { break };
-            if what == DeadAction::Requeue {
-                let message = |delivery: &Delivery| Message {
+            if what == DeadLetterAction::Requeue {
+                let message = |delivery: &Delivery| OutgoingMessage {
                     exchange: String::new(),
                     key: JOBS.into(),
                     payload: delivery.data.clone(),
@@ -113,7 +113,7 @@ impl Broker {
                 self.put_all(&some.iter().map(message).collect::<Vec<_>>()).await?;
             }
             let all_of_them = BasicAckOptions { multiple: true };
-            last.acker.ack(all_of_them).await.map_err(|fault| failed(&fault))?;
+            last.acker.ack(all_of_them).await.map_err(|error| failed(&error))?;
             done += some.len() as u64;
         }
         let _ = channel.close(200, "done".into()).await;
@@ -129,22 +129,22 @@ impl Broker {
     /// When the broker is unreachable. Jobs requeued by then may be in the queue twice; a job is registered once.
     pub async fn unbury(
         &self,
-        what: DeadAction,
-        wanted: impl Fn(usize, &Buried) -> bool,
+        what: DeadLetterAction,
+        wanted: impl Fn(usize, &DeadLetter) -> bool,
     ) -> Result<u64, QueueError> {
         let channel = self.channel().await?;
         let mut done = 0;
         for nth in 1.. {
             let got = channel.basic_get(DEAD.into(), BasicGetOptions::default()).await;
-            let Some(message) = got.map_err(|fault| failed(&fault))? else { break };
+            let Some(message) = got.map_err(|error| failed(&error))? else { break };
             let buried = read(&message.delivery);
             if !wanted(nth, &buried) {
                 continue;
             }
-            if what == DeadAction::Requeue {
+            if what == DeadLetterAction::Requeue {
                 self.submit(buried.data).await?;
             }
-            message.delivery.acker.ack(BasicAckOptions::default()).await.map_err(|fault| failed(&fault))?;
+            message.delivery.acker.ack(BasicAckOptions::default()).await.map_err(|error| failed(&error))?;
             done += 1;
         }
         let _ = channel.close(200, "done".into()).await;
@@ -152,7 +152,7 @@ impl Broker {
     }
 }
 
-fn read(delivery: &Delivery) -> Buried {
+fn read(delivery: &Delivery) -> DeadLetter {
     let header = |name: &str| {
         let value = delivery.properties.headers().as_ref()?.inner().get(name)?;
         match value {
@@ -160,7 +160,7 @@ fn read(delivery: &Delivery) -> Buried {
             _ => None,
         }
     };
-    Buried {
+    DeadLetter {
         data: delivery.data.clone(),
         error: header(ERROR).unwrap_or_default(),
         pointer: header(POINTER).unwrap_or_default(),

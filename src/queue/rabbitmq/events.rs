@@ -2,13 +2,13 @@
 
 use super::super::QueueError;
 use super::broker::Broker;
-use super::publishing::{Message, Unpublished, json_properties};
+use super::publishing::{OutgoingMessage, PublishError, json_properties};
 use super::topology::EVENTS;
 use crate::campaign::Event;
 
-fn message_of(event: &Event, mandatory: bool) -> Message {
+fn message_of(event: &Event, mandatory: bool) -> OutgoingMessage {
     let name = event.name.as_str();
-    Message {
+    OutgoingMessage {
         exchange: EVENTS.into(),
         key: name.into(),
         payload: event.body.clone(),
@@ -24,10 +24,10 @@ impl Broker {
     ///
     /// When the broker does not confirm it.
     pub async fn publish_events(&self, events: &[Event]) -> Result<(), QueueError> {
-        let messages: Vec<Message> = events.iter().map(|event| message_of(event, false)).collect();
+        let messages: Vec<OutgoingMessage> = events.iter().map(|event| message_of(event, false)).collect();
         match self.publish(&messages).await {
-            Ok(()) | Err(Unpublished::Nowhere) => Ok(()),
-            Err(Unpublished::Failed(fault)) => Err(fault),
+            Ok(()) | Err(PublishError::Nowhere) => Ok(()),
+            Err(PublishError::Failed(error)) => Err(error),
         }
     }
 
@@ -36,11 +36,11 @@ impl Broker {
     /// # Errors
     ///
     /// When the broker does not confirm it.
-    pub async fn publish_if_heard(&self, event: &Event) -> Result<bool, QueueError> {
+    pub async fn publish_if_bound(&self, event: &Event) -> Result<bool, QueueError> {
         match self.publish(&[message_of(event, true)]).await {
             Ok(()) => Ok(true),
-            Err(Unpublished::Nowhere) => Ok(false),
-            Err(Unpublished::Failed(fault)) => Err(fault),
+            Err(PublishError::Nowhere) => Ok(false),
+            Err(PublishError::Failed(error)) => Err(error),
         }
     }
 }

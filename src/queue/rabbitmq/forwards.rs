@@ -9,7 +9,7 @@ use lapin::{Acker, message::Delivery};
 
 use super::super::{Forwarded, QueueError};
 use super::broker::{Broker, answered};
-use super::consuming::{Consuming, Out};
+use super::consuming::{Outstanding, QueueConsumer};
 use super::publishing::json_properties;
 use super::topology::{BATCHES, FORWARDS, FORWARDS_KEY, delay};
 
@@ -22,7 +22,7 @@ pub struct Forwarding {
     /// Report to forward.
     pub report: Forwarded,
     acker: Acker,
-    _out: Out,
+    _out: Outstanding,
 }
 
 impl Forwarding {
@@ -39,7 +39,7 @@ impl Forwarding {
 }
 
 /// Consumer of reports to forward.
-pub struct Forwards(Consuming);
+pub struct Forwards(QueueConsumer);
 
 impl Forwards {
     /// Waits for the next report.
@@ -72,7 +72,7 @@ fn read(delivery: &Delivery) -> Option<Forwarded> {
 impl Broker {
     /// Opens a consumer of reports to forward, with at most `at_once` unacknowledged.
     pub fn forwards(&self, at_once: u16) -> Forwards {
-        Forwards(Consuming::new(self, FORWARDS, at_once))
+        Forwards(QueueConsumer::new(self, FORWARDS, at_once))
     }
 
     /// Queues a report to forward, immediately or after a delay.
@@ -88,6 +88,6 @@ impl Broker {
         headers.insert(TRIES.into(), AMQPValue::LongUInt(report.tries));
         let exchange = wait.map_or_else(|| BATCHES.into(), delay);
         let properties = json_properties().with_headers(headers).with_message_id(report.id.as_str().into());
-        self.put(&exchange, FORWARDS_KEY, report.body.clone(), properties).await
+        self.publish_job(&exchange, FORWARDS_KEY, report.body.clone(), properties).await
     }
 }

@@ -9,8 +9,8 @@ use lapin::types::{AMQPValue, FieldTable};
 
 use super::super::{PutOff, QueueError};
 use super::broker::{Broker, answered};
-use super::consuming::{Consuming, Out};
-use super::publishing::{Message, Unpublished, json_properties};
+use super::consuming::{Outstanding, QueueConsumer};
+use super::publishing::{OutgoingMessage, PublishError, json_properties};
 use super::topology::{JOBS, WAITING, WAITING_KEY, delay};
 
 /// Number of deliveries after which a job must be what crashes its workers.
@@ -18,7 +18,7 @@ const DELIVERIES: i64 = 10;
 /// Headers of a job in the queue [`WAITING`]: when it was read from [`JOBS`], in microseconds since 1970, and whether it may be
 /// a redelivery.
 const READ_AT: &str = "flowcast-read-at";
-const AGAIN: &str = "flowcast-again";
+const RETRY_HEADER: &str = "flowcast-again";
 /// Headers of a postponed job: since when, in milliseconds since 1970, and the id that a job without an id was given.
 const PUT_OFF_AT: &str = "flowcast-put-off-at";
 const ID: &str = "flowcast-id";
@@ -35,15 +35,15 @@ pub struct JobDelivery {
     /// Data of a postponed job.
     pub put_off: Option<PutOff>,
     pub(super) delivery: Delivery,
-    _out: Out,
+    _out: Outstanding,
 }
 
 impl JobDelivery {
-    pub(super) fn new(mut delivery: Delivery, out: Out) -> Self {
+    pub(super) fn new(mut delivery: Delivery, out: Outstanding) -> Self {
         let data = std::mem::take(&mut delivery.data);
         let headers = delivery.properties.headers().as_ref();
         let header = |name: &str| headers.and_then(|headers| headers.inner().get(name).cloned());
-        let redelivered = delivery.redelivered || header(AGAIN) == Some(AMQPValue::Boolean(true));
+        let redelivered = delivery.redelivered || header(RETRY_HEADER) == Some(AMQPValue::Boolean(true));
         let read_at = match header(READ_AT) {
             Some(AMQPValue::LongLongInt(at)) => Some(at),
             _ => None,
@@ -59,7 +59,7 @@ impl JobDelivery {
     }
 
     /// Whether it was delivered so often that it must be what crashes its workers.
-    pub fn is_poison(&self) -> bool {
+    pub fn is_malformed(&self) -> bool {
         let headers = self.delivery.properties.headers().as_ref();
         let count = headers.and_then(|headers| headers.inner().get("x-delivery-count"));
         matches!(count, Some(AMQPValue::LongLongInt(count)) if *count >= DELIVERIES)
@@ -87,12 +87,13 @@ impl JobDelivery {
 }
 
 /// Returns a job as it is published again, with the headers of flowcast.
-fn again(job: &JobDelivery, exchange: String, key: &str, put_off: Option<&PutOff>) -> Message {
+fn again(job: &JobDelivery, exchange: String, key: &str, put_off: Option<&PutOff>) -> OutgoingMessage {
     let kept = job.delivery.properties.headers().clone().unwrap_or_default();
     // The counters of the broker start over.
     let broker = ["x-delivery-count", "x-death", "x-first-death-", "x-last-death-"];
     let is_own = |name: &str| {
-        [READ_AT, AGAIN, PUT_OFF_AT, ID].contains(&name) || broker.iter().any(|own| name.starts_with(own))
+        [READ_AT, RETRY_HEADER, PUT_OFF_AT, ID].contains(&name)
+            || broker.iter().any(|own| name.starts_with(own))
     };
     let mut headers = FieldTable::default();
     for (name, value) in kept.inner().iter().filter(|(name, _)| !is_own(name.as_str())) {
@@ -105,8 +106,8 @@ fn again(job: &JobDelivery, exchange: String, key: &str, put_off: Option<&PutOff
         headers.insert(PUT_OFF_AT.into(), AMQPValue::LongLongInt(put_off.since));
         headers.insert(ID.into(), AMQPValue::LongString(put_off.id.as_str().into()));
     }
-    headers.insert(AGAIN.into(), AMQPValue::Boolean(job.redelivered));
-    Message {
+    headers.insert(RETRY_HEADER.into(), AMQPValue::Boolean(job.redelivered));
+    OutgoingMessage {
         exchange,
         key: key.into(),
         payload: job.data.clone(),
@@ -116,7 +117,7 @@ fn again(job: &JobDelivery, exchange: String, key: &str, put_off: Option<&PutOff
 }
 
 /// Consumer of jobs.
-pub struct Jobs(Consuming);
+pub struct Jobs(QueueConsumer);
 
 impl Jobs {
     /// Waits for the next job.
@@ -134,12 +135,12 @@ impl Broker {
     ///
     /// The others are for other workers.
     pub fn arrivals(&self, at_once: u16) -> Jobs {
-        Jobs(Consuming::of_jobs(self, JOBS, at_once))
+        Jobs(QueueConsumer::of_jobs(self, JOBS, at_once))
     }
 
     /// Opens a consumer of the jobs that wait.
     pub fn jobs(&self, at_once: u16) -> Jobs {
-        Jobs(Consuming::new(self, WAITING, at_once))
+        Jobs(QueueConsumer::new(self, WAITING, at_once))
     }
 
     /// Moves published jobs behind those that wait, in their order.
@@ -157,7 +158,7 @@ impl Broker {
         if arrivals.is_empty() {
             return Ok(());
         }
-        let messages: Vec<Message> =
+        let messages: Vec<OutgoingMessage> =
             arrivals.iter().map(|job| again(job, String::new(), WAITING, job.put_off.as_ref())).collect();
         self.put_all(&messages).await?;
         for job in arrivals {
@@ -188,40 +189,45 @@ impl Broker {
     ///
     /// When the broker does not confirm it.
     pub async fn submit(&self, document: Vec<u8>) -> Result<(), QueueError> {
-        self.put("", JOBS, document, json_properties()).await
+        self.publish_job("", JOBS, document, json_properties()).await
     }
 
     /// Publishes a message that a queue must accept.
-    pub(super) async fn put(
+    pub(super) async fn publish_job(
         &self,
         exchange: &str,
         key: &str,
         payload: Vec<u8>,
         properties: BasicProperties,
     ) -> Result<(), QueueError> {
-        let message =
-            Message { exchange: exchange.into(), key: key.into(), payload, properties, mandatory: true };
+        let message = OutgoingMessage {
+            exchange: exchange.into(),
+            key: key.into(),
+            payload,
+            properties,
+            mandatory: true,
+        };
         self.put_all(&[message]).await
     }
 
     /// Publishes messages. A queue that was deleted is declared again.
-    pub(super) async fn put_all(&self, messages: &[Message]) -> Result<(), QueueError> {
+    pub(super) async fn put_all(&self, messages: &[OutgoingMessage]) -> Result<(), QueueError> {
         match self.publish(messages).await {
-            Err(Unpublished::Nowhere) => {
+            Err(PublishError::Nowhere) => {
                 let key = messages.first().map_or("", |message| &message.key);
                 tracing::warn!("the queue of {key} on RabbitMQ was deleted; declaring it again");
                 self.declare_all().await?;
             }
             Ok(()) => return Ok(()),
-            Err(Unpublished::Failed(fault)) => return Err(fault),
+            Err(PublishError::Failed(error)) => return Err(error),
         }
         match self.publish(messages).await {
             Ok(()) => Ok(()),
-            Err(Unpublished::Nowhere) => {
+            Err(PublishError::Nowhere) => {
                 let key = messages.first().map_or("", |message| &message.key);
                 Err(QueueError::Failed(format!("lost the queue of {key}")))
             }
-            Err(Unpublished::Failed(fault)) => Err(fault),
+            Err(PublishError::Failed(error)) => Err(error),
         }
     }
 }

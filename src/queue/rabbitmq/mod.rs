@@ -34,10 +34,10 @@ use super::{Queue, QueueError, QueuedBatch};
 use crate::campaign::CampaignId;
 pub use broker::Broker;
 use broker::{answered, failed};
-use consuming::{Consuming, Out, Trouble};
+use consuming::{ConsumerHealth, Outstanding, QueueConsumer};
 pub use forwards::{Forwarding, Forwards};
 pub use jobs::{JobDelivery, Jobs};
-use publishing::{Message, Unpublished, lasting};
+use publishing::{OutgoingMessage, PublishError, durable_properties};
 pub use topology::Missing;
 
 /// Shortest delay of a delay queue.
@@ -50,9 +50,9 @@ const SLACK: Duration = Duration::from_secs(3);
 pub struct RabbitMq {
     broker: Broker,
     campaign: CampaignId,
-    taking: Arc<Mutex<Consuming>>,
+    taking: Arc<Mutex<QueueConsumer>>,
     /// Health of the consumer.
-    trouble: Trouble,
+    trouble: ConsumerHealth,
     /// Delivered batches that no sender has taken yet.
     ready: Arc<parking_lot::Mutex<Ready>>,
     held: Arc<AtomicU64>,
@@ -71,7 +71,7 @@ struct Delivered {
     acker: Acker,
     /// Batches that are not acknowledged yet.
     left: AtomicUsize,
-    _out: Out,
+    _out: Outstanding,
 }
 
 impl Drop for Delivered {
@@ -108,11 +108,11 @@ impl Receipt {
         }
         match answered(self.message.acker.ack(BasicAckOptions::default())).await {
             Ok(Ok(_)) => {}
-            Ok(Err(fault)) => {
-                tracing::debug!("cannot acknowledge a batch, which is delivered again: {fault}");
+            Ok(Err(error)) => {
+                tracing::debug!("cannot acknowledge a batch, which is delivered again: {error}");
             }
-            Err(fault) => {
-                tracing::debug!("cannot acknowledge a batch, which is delivered again: {fault}");
+            Err(error) => {
+                tracing::debug!("cannot acknowledge a batch, which is delivered again: {error}");
             }
         }
     }
@@ -130,12 +130,12 @@ impl RabbitMq {
     }
 
     /// Publishes messages; declares the queue if it does not exist.
-    async fn put(&self, messages: Vec<Message>) -> Result<(), QueueError> {
+    async fn publish_batches(&self, messages: Vec<OutgoingMessage>) -> Result<(), QueueError> {
         loop {
             match self.broker.publish(&messages).await {
                 Ok(()) => return Ok(()),
-                Err(Unpublished::Nowhere) => self.broker.declare(&self.campaign).await?,
-                Err(Unpublished::Failed(fault)) => return Err(fault),
+                Err(PublishError::Nowhere) => self.broker.declare(&self.campaign).await?,
+                Err(PublishError::Failed(error)) => return Err(error),
             }
         }
     }
@@ -145,10 +145,10 @@ impl RabbitMq {
     }
 
     /// Reads the batches of a delivery. An invalid message is dead-lettered.
-    async fn read(&self, delivery: Delivery, out: Out) -> Result<(), QueueError> {
+    async fn read(&self, delivery: Delivery, out: Outstanding) -> Result<(), QueueError> {
         let is_ours =
             |queued: &QueuedBatch| queued.batch.campaign == self.campaign && queued.batch.is_whole();
-        let fault = match payload::read(&delivery.data) {
+        let error = match payload::read(&delivery.data) {
             Ok(batches) if !batches.is_empty() && batches.iter().all(is_ours) => {
                 let left = AtomicUsize::new(batches.len());
                 let message = Arc::new(Delivered { acker: delivery.acker, left, _out: out });
@@ -156,26 +156,26 @@ impl RabbitMq {
                 return Ok(());
             }
             Ok(_) => "has a batch of another campaign, or a damaged one".into(),
-            Err(fault) => fault,
+            Err(error) => error,
         };
-        tracing::error!(campaign = %self.campaign, "invalid message in the campaign's queue dead-lettered: it {fault}");
-        self.broker.bury(JobDelivery::new(delivery, out), &fault, "").await
+        tracing::error!(campaign = %self.campaign, "invalid message in the campaign's queue dead-lettered: it {error}");
+        self.broker.dead_letter(JobDelivery::new(delivery, out), &error, "").await
     }
 }
 
 impl Queue for RabbitMq {
     type Receipt = Receipt;
     type Home = Broker;
-    const LASTS: bool = true;
+    const DURABLE: bool = true;
 
     fn open(home: &Broker, campaign: &CampaignId, ahead: usize) -> Self {
         // Most messages have several batches: a quarter of them is enough to keep all senders busy.
         let prefetch = u16::try_from(ahead.div_ceil(4).max(2)).unwrap_or(u16::MAX);
-        let consuming = Consuming::of_campaign(home, campaign, prefetch);
+        let consuming = QueueConsumer::of_campaign(home, campaign, prefetch);
         Self {
             broker: home.clone(),
             campaign: campaign.clone(),
-            trouble: consuming.trouble(),
+            trouble: consuming.health(),
             taking: Arc::new(Mutex::new(consuming)),
             ready: Arc::default(),
             held: Arc::default(),
@@ -185,16 +185,16 @@ impl Queue for RabbitMq {
 
     async fn publish(&self, batches: Vec<QueuedBatch>) -> Result<(), QueueError> {
         let message = |batches: &[QueuedBatch]| {
-            Ok(Message {
+            Ok(OutgoingMessage {
                 exchange: String::new(),
                 key: topology::queue(&self.campaign),
                 payload: payload::write(batches)
-                    .map_err(|fault| QueueError::Failed(format!("failed: {fault}")))?,
-                properties: lasting(),
+                    .map_err(|error| QueueError::Failed(format!("failed: {error}")))?,
+                properties: durable_properties(),
                 mandatory: true,
             })
         };
-        self.put(payload::parts(&batches).map(message).collect::<Result<_, QueueError>>()?).await
+        self.publish_batches(payload::parts(&batches).map(message).collect::<Result<_, QueueError>>()?).await
     }
 
     async fn next(&self) -> Result<(QueuedBatch, Receipt), QueueError> {
@@ -216,16 +216,16 @@ impl Queue for RabbitMq {
 
     async fn delay(&self, receipt: Receipt, batch: QueuedBatch, wait: Duration) -> Result<(), QueueError> {
         let payload = payload::write(std::slice::from_ref(&batch));
-        let payload = payload.map_err(|fault| QueueError::Failed(format!("failed: {fault}")))?;
-        let message = Message {
+        let payload = payload.map_err(|error| QueueError::Failed(format!("failed: {error}")))?;
+        let message = OutgoingMessage {
             exchange: topology::delay(wait),
             key: self.campaign.as_str().into(),
             payload,
-            properties: lasting(),
+            properties: durable_properties(),
             mandatory: true,
         };
         // Acknowledged only after the broker has confirmed the delayed copy.
-        self.put(vec![message]).await?;
+        self.publish_batches(vec![message]).await?;
         self.delayed().push(Instant::now() + wait.max(SHORTEST_DELAY) + SLACK);
         receipt.acknowledge().await;
         Ok(())
@@ -252,10 +252,10 @@ impl Queue for RabbitMq {
         let channel = self.broker.channel().await?;
         let queue = topology::queue(&self.campaign);
         let deleted = answered(channel.queue_delete(queue.into(), QueueDeleteOptions::default())).await?;
-        deleted.map(drop).map_err(|fault| failed(&fault))
+        deleted.map(drop).map_err(|error| failed(&error))
     }
 
-    fn trouble(&self) -> Option<String> {
-        self.broker.trouble().or_else(|| self.trouble.get())
+    fn health_error(&self) -> Option<String> {
+        self.broker.health_error().or_else(|| self.trouble.get())
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn parts(batches: &[QueuedBatch]) -> impl Iterator<Item = &[QueuedBat
 
 /// Encodes batches as a message.
 pub(super) fn write(batches: &[QueuedBatch]) -> Result<Vec<u8>, String> {
-    postcard::to_extend(batches, vec![LAYOUT]).map_err(|fault| fault.to_string())
+    postcard::to_extend(batches, vec![LAYOUT]).map_err(|error| error.to_string())
 }
 
 /// Decodes the batches of a message.
@@ -41,12 +41,12 @@ pub(super) fn write(batches: &[QueuedBatch]) -> Result<Vec<u8>, String> {
 pub(super) fn read(bytes: &[u8]) -> Result<Vec<QueuedBatch>, String> {
     match bytes.split_first() {
         Some((&LAYOUT, body)) => {
-            postcard::from_bytes(body).map_err(|fault| format!("is not a batch: {fault}"))
+            postcard::from_bytes(body).map_err(|error| format!("is not a batch: {error}"))
         }
         // Layout 1: one batch, JSON.
         Some((b'{', _)) => {
             let batch = serde_json::from_slice(bytes)
-                .map_err(|fault| format!("is not a batch: {}", json_error(&fault)))?;
+                .map_err(|error| format!("is not a batch: {}", json_error(&error)))?;
             Ok(vec![batch])
         }
         Some((other, _)) => {

@@ -12,18 +12,18 @@ use tokio::time::Instant;
 
 use super::super::QueueError;
 use super::broker::Broker;
-use super::connections::{Link, MAX_RETRY_DELAY, SHORT};
+use super::connections::{ConnectionPair, MAX_RETRY_DELAY, SHORT};
 use crate::backoff::Backoff;
 
 /// Interval between checks of the connection.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Time after which a confirm counts as lost, unless the broker blocks.
 const CONFIRM: Duration = Duration::from_secs(10);
 /// Delays before messages that the broker refused are published again. Mostly, their queue was just being created.
 const REFUSED: Backoff = Backoff::new(Duration::from_millis(10), MAX_RETRY_DELAY);
 
 /// Message to publish.
-pub(super) struct Message {
+pub(super) struct OutgoingMessage {
     pub(super) exchange: String,
     pub(super) key: String,
     pub(super) payload: Vec<u8>,
@@ -33,17 +33,17 @@ pub(super) struct Message {
 }
 
 /// Returns the properties of a durable message.
-pub(super) fn lasting() -> BasicProperties {
+pub(super) fn durable_properties() -> BasicProperties {
     BasicProperties::default().with_delivery_mode(2)
 }
 
 /// Returns the properties of a durable message with JSON.
 pub(super) fn json_properties() -> BasicProperties {
-    lasting().with_content_type("application/json".into())
+    durable_properties().with_content_type("application/json".into())
 }
 
 /// Reason why a message was not published.
-pub(super) enum Unpublished {
+pub(super) enum PublishError {
     /// No queue accepts it.
     Nowhere,
     Failed(QueueError),
@@ -62,20 +62,20 @@ impl Broker {
     /// Publishes messages together; once it returns, the broker has all of them.
     ///
     /// Messages without a confirm are published again.
-    pub(super) async fn publish(&self, messages: &[Message]) -> Result<(), Unpublished> {
+    pub(super) async fn publish(&self, messages: &[OutgoingMessage]) -> Result<(), PublishError> {
         let longest = messages.iter().map(|message| header_size(&message.properties)).max();
         // Dropped with this future, e.g. when the worker stops while it waits.
         let _over = ClearOnDrop(&self.shared.unconfirmed);
-        let mut left: Vec<&Message> = messages.iter().collect();
+        let mut left: Vec<&OutgoingMessage> = messages.iter().collect();
         let mut retry = REFUSED;
         let since = Instant::now();
         loop {
-            let link = self.link().await.map_err(Unpublished::Failed)?;
+            let link = self.link().await.map_err(PublishError::Failed)?;
             // The broker would close the connection each time.
             let most = link.publishing.configuration().frame_max() as usize;
             if let Some(longest) = longest.filter(|longest| *longest > most) {
                 let text = format!("accepts no headers of {longest} bytes; the maximum is {most}");
-                return Err(Unpublished::Failed(QueueError::Failed(text)));
+                return Err(PublishError::Failed(QueueError::Failed(text)));
             }
             let mut confirms = Vec::with_capacity(left.len());
             let publishing = async {
@@ -94,7 +94,7 @@ impl Broker {
             for (message, confirm) in confirms {
                 match self.confirmed(&link, confirm).await {
                     Some(Confirmation::Ack(None) | Confirmation::NotRequested) => {}
-                    Some(Confirmation::Ack(Some(_))) => return Err(Unpublished::Nowhere),
+                    Some(Confirmation::Ack(Some(_))) => return Err(PublishError::Nowhere),
                     // Refused or unconfirmed. Published again, it may be in the queue twice.
                     Some(Confirmation::Nack(_)) | None => failures.push(message),
                 }
@@ -107,8 +107,8 @@ impl Broker {
                 self.shared.unconfirmed.store(true, Ordering::Relaxed);
             }
             if !self.shared.patient && since.elapsed() > SHORT {
-                let trouble = self.trouble().unwrap_or_else(|| "the broker does not confirm".into());
-                return Err(Unpublished::Failed(QueueError::Failed(format!("failed: {trouble}"))));
+                let trouble = self.health_error().unwrap_or_else(|| "the broker does not confirm".into());
+                return Err(PublishError::Failed(QueueError::Failed(format!("failed: {trouble}"))));
             }
             left = failures;
             tokio::time::sleep(retry.next_delay()).await;
@@ -116,7 +116,11 @@ impl Broker {
     }
 
     /// Waits for a confirm, and notices when the broker blocks or disconnects.
-    async fn confirmed(&self, link: &Link, confirm: lapin::PublisherConfirm) -> Option<Confirmation> {
+    async fn confirmed(
+        &self,
+        link: &ConnectionPair,
+        confirm: lapin::PublisherConfirm,
+    ) -> Option<Confirmation> {
         let mut confirm = std::pin::pin!(confirm);
         // Most of the messages that were published together are confirmed already.
         if let Some(done) = (&mut confirm).now_or_never() {
@@ -125,7 +129,7 @@ impl Broker {
         }
         let mut unblocked = Instant::now();
         loop {
-            if let Ok(done) = tokio::time::timeout(LOOK, &mut confirm).await {
+            if let Ok(done) = tokio::time::timeout(POLL_INTERVAL, &mut confirm).await {
                 self.shared.unconfirmed.store(false, Ordering::Relaxed);
                 return done.ok();
             }
@@ -143,8 +147,8 @@ impl Broker {
                 self.shared.unconfirmed.store(true, Ordering::Relaxed);
                 // A quorum queue that is recovering may never confirm on this connection. Another task may have replaced the
                 // connection already.
-                let is_ours = |kept: &mut Link| Arc::ptr_eq(&kept.publishing, &link.publishing);
-                if let Some(link) = self.link.take_if(is_ours) {
+                let is_ours = |kept: &mut ConnectionPair| Arc::ptr_eq(&kept.publishing, &link.publishing);
+                if let Some(link) = self.link.invalidate(is_ours) {
                     tokio::spawn(link.close());
                 }
                 return None;
@@ -167,7 +171,7 @@ fn header_size(properties: &BasicProperties) -> usize {
 
 pub(super) async fn publish_one(
     channel: &Channel,
-    message: &Message,
+    message: &OutgoingMessage,
 ) -> lapin::Result<lapin::PublisherConfirm> {
     let options = BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() };
     channel
@@ -187,7 +191,7 @@ pub(super) async fn publish_one(
 async fn while_connected<T>(connection: &Connection, asked: impl Future<Output = T>) -> Option<T> {
     let mut asked = std::pin::pin!(asked);
     loop {
-        if let Ok(done) = tokio::time::timeout(LOOK, &mut asked).await {
+        if let Ok(done) = tokio::time::timeout(POLL_INTERVAL, &mut asked).await {
             return Some(done);
         }
         if !connection.status().connected() {

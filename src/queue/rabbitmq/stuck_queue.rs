@@ -7,7 +7,7 @@ use lapin::options::{ConfirmSelectOptions, QueueDeleteOptions};
 
 use super::super::QueueError;
 use super::broker::{Broker, answered, failed};
-use super::publishing::{Message, lasting, publish_one};
+use super::publishing::{OutgoingMessage, durable_properties, publish_one};
 use super::topology;
 
 /// Timeout for deleting a queue that does not answer. RabbitMQ itself waits for it for 5 s.
@@ -24,11 +24,11 @@ impl Broker {
         // A separate channel: one that has published to a stuck queue does not answer either.
         let channel = self.channel().await?;
         // Messages of that exchange expire immediately.
-        let probe = Message {
-            exchange: topology::ENDED.into(),
+        let probe = OutgoingMessage {
+            exchange: topology::ENDED_EXCHANGE.into(),
             key: String::new(),
             payload: Vec::new(),
-            properties: lasting(),
+            properties: durable_properties(),
             mandatory: false,
         };
         let confirmed = async {
@@ -41,6 +41,6 @@ impl Broker {
         let deleting = channel.queue_delete(queue.into(), QueueDeleteOptions::default());
         let silent = |_| QueueError::Silent;
         let deleted = tokio::time::timeout(DELETE, deleting).await.map_err(silent)?;
-        deleted.map(|_| true).map_err(|fault| failed(&fault))
+        deleted.map(|_| true).map_err(|error| failed(&error))
     }
 }

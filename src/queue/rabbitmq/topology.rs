@@ -25,7 +25,7 @@ pub(super) const DEAD: &str = "flowcast.dead";
 pub(super) const BATCHES: &str = "flowcast.batches";
 /// Exchange of delayed messages whose campaign has ended; they expire immediately. Without it the delay queue would retry
 /// them forever.
-pub(super) const ENDED: &str = "flowcast.ended";
+pub(super) const ENDED_EXCHANGE: &str = "flowcast.ended";
 /// Queue of that exchange. It is a quorum queue: a queue on a single node cannot be declared while that node is down, and
 /// then no worker could connect to the other nodes. (Earlier versions had such a queue, `flowcast.ended`, which is no longer
 /// used.)
@@ -70,7 +70,7 @@ fn text(text: &str) -> AMQPValue {
 }
 
 /// Returns the arguments of a queue that never drops a redelivered message.
-fn lasting() -> FieldTable {
+fn durable_arguments() -> FieldTable {
     table([("x-queue-type", text("quorum")), ("x-delivery-limit", AMQPValue::LongInt(DELIVERIES))])
 }
 
@@ -78,19 +78,24 @@ fn lasting() -> FieldTable {
 pub(super) async fn declare(channel: &Channel) -> Result<(), QueueError> {
     // No other arguments: upstream systems may declare the queue themselves.
     declare_queue(channel, JOBS, table([("x-queue-type", text("quorum"))])).await?;
-    declare_queue(channel, WAITING, lasting()).await?;
+    declare_queue(channel, WAITING, durable_arguments()).await?;
     declare_queue(channel, DEAD, table([("x-queue-type", text("quorum"))])).await?;
     declare_exchange(channel, JOBS, ExchangeKind::Direct, FieldTable::default()).await?;
     bind(channel, JOBS, JOBS, JOB).await?;
     declare_exchange(channel, EVENTS, ExchangeKind::Topic, FieldTable::default()).await?;
-    declare_exchange(channel, ENDED, ExchangeKind::Fanout, FieldTable::default()).await?;
+    declare_exchange(channel, ENDED_EXCHANGE, ExchangeKind::Fanout, FieldTable::default()).await?;
     let arguments = table([("x-queue-type", text("quorum")), ("x-message-ttl", AMQPValue::LongInt(0))]);
     declare_queue(channel, ENDED_QUEUE, arguments).await?;
-    bind(channel, ENDED_QUEUE, ENDED, "").await?;
-    declare_exchange(channel, BATCHES, ExchangeKind::Direct, table([("alternate-exchange", text(ENDED))]))
-        .await?;
+    bind(channel, ENDED_QUEUE, ENDED_EXCHANGE, "").await?;
+    declare_exchange(
+        channel,
+        BATCHES,
+        ExchangeKind::Direct,
+        table([("alternate-exchange", text(ENDED_EXCHANGE))]),
+    )
+    .await?;
     bind(channel, WAITING, BATCHES, WAITING_KEY).await?;
-    declare_queue(channel, FORWARDS, lasting()).await?;
+    declare_queue(channel, FORWARDS, durable_arguments()).await?;
     bind(channel, FORWARDS, BATCHES, FORWARDS_KEY).await?;
     for step in DELAYS {
         let name = delay_of(step);
@@ -111,7 +116,7 @@ pub(super) async fn declare(channel: &Channel) -> Result<(), QueueError> {
 /// Declares a campaign's queue.
 pub(super) async fn declare_campaign(channel: &Channel, campaign: &CampaignId) -> Result<(), QueueError> {
     let name = queue(campaign);
-    declare_queue(channel, &name, lasting()).await?;
+    declare_queue(channel, &name, durable_arguments()).await?;
     bind(channel, &name, BATCHES, campaign.as_str()).await
 }
 
@@ -125,12 +130,15 @@ fn queues() -> impl Iterator<Item = String> {
 
 /// Returns the exchanges that [`declare`] declares.
 fn exchanges() -> impl Iterator<Item = String> {
-    [JOBS, EVENTS, ENDED, BATCHES].map(String::from).into_iter().chain(DELAYS.into_iter().map(delay_of))
+    [JOBS, EVENTS, ENDED_EXCHANGE, BATCHES]
+        .map(String::from)
+        .into_iter()
+        .chain(DELAYS.into_iter().map(delay_of))
 }
 
 /// Returns the queues and exchanges that [`declare`] would create.
 pub(super) async fn missing(connection: &Connection) -> Result<Missing, QueueError> {
-    let failed = |fault: lapin::Error| super::broker::failed(&fault);
+    let failed = |error: lapin::Error| super::broker::failed(&error);
     let mut missing = Missing { names: Vec::new(), is_all: true };
     for (is_queue, name) in queues().map(|name| (true, name)).chain(exchanges().map(|name| (false, name))) {
         // RabbitMQ closes the channel if it does not exist.
@@ -144,7 +152,7 @@ pub(super) async fn missing(connection: &Connection) -> Result<Missing, QueueErr
             channel.exchange_declare(short, ExchangeKind::Direct, options, none).await
         };
         match declared {
-            Err(fault) if is_not_found(&fault) => {
+            Err(error) if is_not_found(&error) => {
                 missing.names.push(format!("{} {name}", if is_queue { "queue" } else { "exchange" }));
             }
             // It exists, whatever else is wrong with it.
@@ -166,13 +174,13 @@ pub struct Missing {
     pub is_all: bool,
 }
 
-fn is_not_found(fault: &lapin::Error) -> bool {
-    matches!(fault.kind(), ErrorKind::ProtocolError(amqp) if amqp.get_id() == 404)
+fn is_not_found(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(amqp) if amqp.get_id() == 404)
 }
 
 async fn declare_queue(channel: &Channel, name: &str, arguments: FieldTable) -> Result<(), QueueError> {
     let declared = channel.queue_declare(name.into(), QueueDeclareOptions::durable(), arguments).await;
-    declared.map(drop).map_err(|fault| refused("queue", name, &fault))
+    declared.map(drop).map_err(|error| refused("queue", name, &error))
 }
 
 async fn declare_exchange(
@@ -183,19 +191,19 @@ async fn declare_exchange(
 ) -> Result<(), QueueError> {
     let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
     let declared = channel.exchange_declare(name.into(), kind, options, arguments).await;
-    declared.map_err(|fault| refused("exchange", name, &fault))
+    declared.map_err(|error| refused("exchange", name, &error))
 }
 
 async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> Result<(), QueueError> {
     let options = QueueBindOptions::default();
     let bound =
         channel.queue_bind(queue.into(), exchange.into(), key.into(), options, FieldTable::default()).await;
-    bound.map_err(|fault| refused("queue", queue, &fault))
+    bound.map_err(|error| refused("queue", queue, &error))
 }
 
 /// Returns the error of a declaration, with a hint.
-fn refused(what: &str, name: &str, fault: &lapin::Error) -> QueueError {
-    let ErrorKind::ProtocolError(amqp) = fault.kind() else { return QueueError::Failed(format!("{fault}")) };
+fn refused(what: &str, name: &str, error: &lapin::Error) -> QueueError {
+    let ErrorKind::ProtocolError(amqp) = error.kind() else { return QueueError::Failed(format!("{error}")) };
     let text = amqp.get_message();
     match amqp.get_id() {
         406 => QueueError::Refused(format!(

@@ -43,5 +43,5 @@ async fn version(node: &AMQPUri) -> Result<Option<String>, String> {
         });
         Ok(text)
     };
-    asked.await.map_err(|fault: std::io::Error| fault.to_string())
+    asked.await.map_err(|error: std::io::Error| error.to_string())
 }

@@ -207,7 +207,7 @@ async fn main() -> Result<(), Fault> {
                                 done.notify_one();
                             }
                         }
-                        Err(fault) => eprintln!("{fault}"),
+                        Err(error) => eprintln!("{error}"),
                     }
                     drop(permit);
                 });

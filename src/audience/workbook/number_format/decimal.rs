@@ -18,7 +18,7 @@ pub(super) struct Decimal {
 }
 
 impl Decimal {
-    pub(super) fn of(value: f64) -> Self {
+    pub(super) fn from_value(value: f64) -> Self {
         let text = format!("{:e}", value.abs());
         let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
         let digits = digits.bytes().filter(u8::is_ascii_digit).map(|digit| digit - b'0').collect();
@@ -86,7 +86,7 @@ impl Decimal {
     }
 
     /// Without powers of ten.
-    pub(super) fn plain(&self) -> String {
+    pub(super) fn to_text(&self) -> String {
         let mut shown: String = (0..self.point.max(1)).rev().map(|power| self.digit(power)).collect();
         if !self.is_whole() {
             shown.push('.');
@@ -271,11 +271,11 @@ pub(super) fn fraction(section: &Section, value: f64, sign: &str) -> Option<Stri
     let asks = pieces.iter().take(slash).rev().take(above).any(|piece| *piece == Piece::Digit('0'));
     let blank = top == 0 && whole_places > 0 && !asks;
 
-    let whole_number = Decimal::of(if whole_places > 0 { whole } else { 0.0 });
+    let whole_number = Decimal::from_value(if whole_places > 0 { whole } else { 0.0 });
     let none = top == 0 && whole_number.is_zero();
     let mut shown = String::from(if none { "" } else { sign });
     let mut whole_fill = Whole::new(&whole_number, section, whole_places);
-    let top_number = Decimal::of(top as f64);
+    let top_number = Decimal::from_value(top as f64);
     let mut top_fill = Whole::new(&top_number, section, above);
     top_fill.marks = None;
     for (at, piece) in pieces.iter().enumerate() {

@@ -303,7 +303,7 @@ impl Reader {
     }
 
     /// Whether this word is next, in any case. It is read then.
-    fn word(&mut self, word: &str) -> bool {
+    fn eat_word(&mut self, word: &str) -> bool {
         let rest = self.chars.get(self.at..).unwrap_or_default();
         let length = word.chars().count();
         let found = rest.len() >= length && word.chars().zip(rest).all(|(a, b)| a.eq_ignore_ascii_case(b));
@@ -326,7 +326,7 @@ impl Reader {
         // A tag that stands for the date or time format of the system, which replaces the section.
         let mut system = None;
         while self.peek(0).is_some_and(|next| next != ';') {
-            if self.word("General") {
+            if self.eat_word("General") {
                 section.pieces.push(Piece::General);
                 continue;
             }
@@ -415,11 +415,11 @@ impl Reader {
     /// Reads a part of a date or a time, if that is next.
     fn date_part(&mut self, section: &mut Section) -> bool {
         let Some(next) = self.peek(0) else { return false };
-        if self.word("AM/PM") {
+        if self.eat_word("AM/PM") {
             section.pieces.push(Piece::Date(Part::HalfDay, 0));
             return true;
         }
-        if self.word("A/P") {
+        if self.eat_word("A/P") {
             section.pieces.push(Piece::Date(Part::HalfDayLetter, usize::from(next == 'A')));
             return true;
         }

@@ -13,13 +13,13 @@ use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
 
-use super::super::super::access::Who;
+use super::super::super::access::Caller;
 use super::super::super::problem::Problem;
 use super::super::Api;
 use super::{MAX_COPIES, Uploaded, check_name, copy_name, root};
 use crate::audience::{Bucket, Encoding, Root, Settings, Source, scan};
 use crate::campaign::counted;
-use crate::ledger::{Act, Audit};
+use crate::ledger::{Audit, AuditEntry};
 
 /// Maximum size of a file, in bytes: about twenty million rows.
 const MAX_BYTES: u64 = 2 << 30;
@@ -30,7 +30,7 @@ const ABANDONED_AFTER: Duration = Duration::from_hours(24);
 
 /// What to do if another file has the name.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::http) enum Taken {
+pub(in crate::http) enum NameConflict {
     /// Refuse the upload.
     Refuse,
     /// Name it `name-2.csv` or similar.
@@ -40,7 +40,7 @@ pub(in crate::http) enum Taken {
 /// An upload.
 pub(in crate::http) struct Arrival {
     pub(in crate::http) name: String,
-    pub(in crate::http) taken: Taken,
+    pub(in crate::http) taken: NameConflict,
     /// The character encoding.
     pub(in crate::http) encoding: Encoding,
 }
@@ -48,7 +48,7 @@ pub(in crate::http) struct Arrival {
 /// Stores an upload under a name; also returns whether the file is new.
 pub(in crate::http) async fn take_in<E: std::fmt::Display>(
     api: &Api,
-    who: &Who,
+    who: &Caller,
     arrival: Arrival,
     stream: impl Stream<Item = Result<Bytes, E>>,
 ) -> Result<(Uploaded, bool), Problem> {
@@ -57,27 +57,27 @@ pub(in crate::http) async fn take_in<E: std::fmt::Display>(
     check_name(&name)?;
     let (uploaded, is_new) = match root {
         Root::Folder(root) => {
-            let arriving = Arriving::new(&root, &name).map_err(|fault| unwritten(&fault))?;
+            let arriving = Arriving::new(&root, &name).map_err(|error| unwritten(&error))?;
             let bytes = write(stream, &arriving.file).await?;
             let keep =
                 move || keep(&arriving, &root, &name, taken, || read(&arriving.file, &name, bytes, encoding));
             let kept = tokio::task::spawn_blocking(keep).await;
-            kept.map_err(|fault| Problem::away(fault.to_string()))??
+            kept.map_err(|error| Problem::away(error.to_string()))??
         }
         Root::Bucket(bucket) => {
-            let temporary = std::env::temp_dir().canonicalize().map_err(|fault| unwritten(&fault))?;
-            let folder = tempfile::tempdir_in(temporary).map_err(|fault| unwritten(&fault))?;
+            let temporary = std::env::temp_dir().canonicalize().map_err(|error| unwritten(&error))?;
+            let folder = tempfile::tempdir_in(temporary).map_err(|error| unwritten(&error))?;
             let file = folder.path().join(&name);
             let bytes = write(stream, &file).await?;
             let (path, called) = (file.clone(), name.clone());
             let scanned = tokio::task::spawn_blocking(move || read(&path, &called, bytes, encoding)).await;
-            let uploaded = scanned.map_err(|fault| Problem::away(fault.to_string()))??;
+            let uploaded = scanned.map_err(|error| Problem::away(error.to_string()))??;
             keep_in_bucket(&bucket, file, name, uploaded, taken).await?
         }
     };
     if is_new {
         let detail = format!("uploaded {} ({})", uploaded.path, counted(uploaded.rows, "row"));
-        let act = Act::new(&who.name, "upload", None, &detail).to_file(&uploaded.path);
+        let act = AuditEntry::new(&who.name, "upload", None, &detail).to_file(&uploaded.path);
         api.ledger()?.log(act).await?;
     }
     Ok((uploaded, is_new))
@@ -126,11 +126,11 @@ async fn write<E: std::fmt::Display>(
 ) -> Result<u64, Problem> {
     // It has personal data: no other user of the machine may read it.
     let made = File::options().write(true).create_new(true).mode(0o600).open(path).await;
-    let mut file = made.map_err(|fault| unwritten(&fault))?;
+    let mut file = made.map_err(|error| unwritten(&error))?;
     let (mut stream, mut count) = (std::pin::pin!(stream), 0);
     while let Some(chunk) = stream.next().await {
         let chunk =
-            chunk.map_err(|fault| Problem::bad_request(format!("the upload ended early: {fault}")))?;
+            chunk.map_err(|error| Problem::bad_request(format!("the upload ended early: {error}")))?;
         count += chunk.len() as u64;
         if count > MAX_BYTES {
             let detail = format!(
@@ -139,15 +139,15 @@ async fn write<E: std::fmt::Display>(
             );
             return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
         }
-        file.write_all(&chunk).await.map_err(|fault| unwritten(&fault))?;
+        file.write_all(&chunk).await.map_err(|error| unwritten(&error))?;
     }
-    file.sync_all().await.map_err(|fault| unwritten(&fault))?;
+    file.sync_all().await.map_err(|error| unwritten(&error))?;
     Ok(count)
 }
 
-fn unwritten(fault: &std::io::Error) -> Problem {
-    tracing::error!(error = %fault, "could not write an audience");
-    Problem::away(format!("cannot write the file: {fault}"))
+fn unwritten(error: &std::io::Error) -> Problem {
+    tracing::error!(error = %error, "could not write an audience");
+    Problem::away(format!("cannot write the file: {error}"))
 }
 
 /// Scans the file, and gives it its name if it is an audience and the name is free; also returns whether it is new.
@@ -155,11 +155,11 @@ fn keep(
     arriving: &Arriving,
     root: &Path,
     name: &str,
-    taken: Taken,
+    taken: NameConflict,
     read: impl FnOnce() -> Result<Uploaded, Problem>,
 ) -> Result<(Uploaded, bool), Problem> {
     let mut uploaded = read()?;
-    let tries = if taken == Taken::Rename { MAX_COPIES } else { 1 };
+    let tries = if taken == NameConflict::Rename { MAX_COPIES } else { 1 };
     for nth in 1..=tries {
         uploaded.path = copy_name(name, nth);
         let path = root.join(&uploaded.path);
@@ -167,15 +167,15 @@ fn keep(
         match std::fs::hard_link(&arriving.file, &path) {
             Ok(()) => {
                 let folder = std::fs::File::open(root).and_then(|folder| folder.sync_all());
-                folder.map_err(|fault| unwritten(&fault))?;
+                folder.map_err(|error| unwritten(&error))?;
                 return Ok((uploaded, true));
             }
-            Err(fault) if fault.kind() == ErrorKind::AlreadyExists => {
-                if same(&arriving.file, &path).map_err(|fault| unwritten(&fault))? {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                if same(&arriving.file, &path).map_err(|error| unwritten(&error))? {
                     return Ok((uploaded, false));
                 }
             }
-            Err(fault) => return Err(unwritten(&fault)),
+            Err(error) => return Err(unwritten(&error)),
         }
     }
     Err(taken_name(name))
@@ -184,11 +184,11 @@ fn keep(
 /// Scans an uploaded file.
 fn read(file: &Path, name: &str, bytes: u64, encoding: Encoding) -> Result<Uploaded, Problem> {
     let settings = Settings { encoding, ..Settings::default() };
-    let scan = scan(&Source::File(file.to_owned()), &settings).map_err(|fault| {
-        if fault.is_outside_failure() {
-            Problem::away(fault.to_string())
+    let scan = scan(&Source::File(file.to_owned()), &settings).map_err(|error| {
+        if error.is_outside_failure() {
+            Problem::away(error.to_string())
         } else {
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, fault.to_string())
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
         }
     })?;
     let notes = scan.notes(settings.hidden_rows);
@@ -201,20 +201,20 @@ async fn keep_in_bucket(
     file: PathBuf,
     name: String,
     mut uploaded: Uploaded,
-    taken: Taken,
+    taken: NameConflict,
 ) -> Result<(Uploaded, bool), Problem> {
-    let tries = if taken == Taken::Rename { MAX_COPIES } else { 1 };
+    let tries = if taken == NameConflict::Rename { MAX_COPIES } else { 1 };
     for nth in 1..=tries {
         uploaded.path = copy_name(&name, nth);
-        if bucket.put(&uploaded.path, file.clone()).await.map_err(Problem::away)? {
+        if bucket.upload(&uploaded.path, file.clone()).await.map_err(Problem::away)? {
             return Ok((uploaded, true));
         }
         let (bucket, path, file) = (bucket.clone(), uploaded.path.clone(), file.clone());
         let is_same = tokio::task::spawn_blocking(move || {
-            let there = bucket.fetch(&path).map_err(|fault| Problem::away(fault.to_string()))?;
-            same(&file, there.path()).map_err(|fault| unwritten(&fault))
+            let there = bucket.fetch(&path).map_err(|error| Problem::away(error.to_string()))?;
+            same(&file, there.path()).map_err(|error| unwritten(&error))
         });
-        if is_same.await.map_err(|fault| Problem::away(fault.to_string()))?? {
+        if is_same.await.map_err(|error| Problem::away(error.to_string()))?? {
             return Ok((uploaded, false));
         }
     }
@@ -255,13 +255,13 @@ mod tests {
                 read(&arriving.file, "a.csv", text.len() as u64, Encoding::Utf8)
             })
         };
-        let hand_in = |text: &str| take(text, Taken::Refuse).map(|(_, is_new)| is_new);
+        let hand_in = |text: &str| take(text, NameConflict::Refuse).map(|(_, is_new)| is_new);
         assert!(hand_in("phone\n").is_err(), "a header without rows is not an audience");
         assert!(hand_in("phone\n\"x").is_err());
         assert!(hand_in("phone\n+919876543210\n").unwrap());
         assert!(!hand_in("phone\n+919876543210\n").unwrap());
         assert!(hand_in("phone\n+919876543211\n").is_err());
-        let renamed = || take("phone\n+919876543211\n", Taken::Rename).unwrap();
+        let renamed = || take("phone\n+919876543211\n", NameConflict::Rename).unwrap();
         assert_eq!((renamed().0.path, renamed().1), ("a-2.csv".into(), false));
         std::fs::remove_file(root.path().join("a-2.csv")).unwrap();
         assert_eq!(super::super::files(root.path()).unwrap().len(), 1);

@@ -9,13 +9,13 @@ use super::super::countries::{countries, country};
 use super::super::extract::Fields;
 use super::super::render::{serialized, unprocessable};
 use super::super::skipped::skipped_rows;
-use super::draft::Draft;
+use super::draft::CampaignDraft;
 use super::inspection::{Wrong, inspect};
 use super::page::{DraftPage, errors};
 use crate::campaign::thousands;
 
 /// Maximum length of a value of a sample row, in characters.
-const SHOWN: usize = 60;
+const MAX_VALUE_CHARS: usize = 60;
 
 pub(super) async fn show(mut page: DraftPage) -> Result<Html<String>, Problem> {
     let wrong = if page.draft.is_read { None } else { inspect(&page.dashboard, &mut page.draft).await? };
@@ -24,7 +24,7 @@ pub(super) async fn show(mut page: DraftPage) -> Result<Html<String>, Problem> {
 
 fn render(page: &DraftPage, wrong: Option<&Wrong>) -> Html<String> {
     let draft = &page.draft;
-    let cut = |value: &str| -> String { value.chars().take(SHOWN).collect() };
+    let cut = |value: &str| -> String { value.chars().take(MAX_VALUE_CHARS).collect() };
     let rows = draft.sample.iter().map(|row| {
         let value = |name: &String| cut(row.get(name).and_then(Value::as_str).unwrap_or_default());
         let number = row.get("phone").and_then(Value::as_str).unwrap_or_default();
@@ -39,7 +39,7 @@ fn render(page: &DraftPage, wrong: Option<&Wrong>) -> Html<String> {
         Some(context! { valid => suggestion.valid, tried => suggestion.tried, code => country.code, name => country.name })
     });
     let no_recipients = (draft.is_read && draft.people == 0).then(|| no_recipients(draft));
-    let detail = wrong.map(Wrong::plain).or(no_recipients.as_deref());
+    let detail = wrong.map(Wrong::text).or(no_recipients.as_deref());
     let own = context! {
         path => draft.text("/audience/csv/path"),
         phone => draft.text("/audience/csv/phone"),
@@ -63,7 +63,7 @@ fn render(page: &DraftPage, wrong: Option<&Wrong>) -> Html<String> {
 }
 
 /// Returns what the page says about an audience without valid numbers.
-fn no_recipients(draft: &Draft) -> String {
+fn no_recipients(draft: &CampaignDraft) -> String {
     let rows = if draft.rows == 1 {
         "The row has no".into()
     } else {

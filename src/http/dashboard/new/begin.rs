@@ -7,15 +7,15 @@ use axum::response::{Html, IntoResponse, Response};
 use minijinja::context;
 use serde_json::Value;
 
-use super::super::super::access::Who;
+use super::super::super::access::Caller;
 use super::super::super::api::audiences::{
-    Arrival, NameError, Taken, all, check_name, name_of_upload, take_in,
+    Arrival, NameConflict, NameError, all, check_name, name_of_upload, take_in,
 };
 use super::super::super::api::extract::campaign;
 use super::super::super::problem::Problem;
-use super::super::render::{Look, page_of, unprocessable};
-use super::super::{Dashboard, words};
-use super::draft::Draft;
+use super::super::render::{Viewer, page_of, unprocessable};
+use super::super::{Dashboard, captions};
+use super::draft::CampaignDraft;
 use super::inspection::inspect_new;
 use super::page::{address, errors};
 use super::{drafts, senders};
@@ -31,22 +31,22 @@ const NAME: usize = 100;
 /// Shows the first page: name and audience, and the existing drafts.
 pub(in super::super) async fn begin(
     State(dashboard): State<Dashboard>,
-    who: Who,
-    look: Look,
+    who: Caller,
+    look: Viewer,
 ) -> Result<Html<String>, Problem> {
     first(&dashboard, &who, &look, "", &[]).await
 }
 
 async fn first(
     dashboard: &Dashboard,
-    who: &Who,
-    look: &Look,
+    who: &Caller,
+    look: &Viewer,
     name: &str,
     wrong: &[(&str, String)],
 ) -> Result<Html<String>, Problem> {
     let (files, no_root) = match all(&dashboard.api).await {
         Ok(files) => (files, None),
-        Err(problem) => (Vec::new(), Some(problem.plain().into_owned())),
+        Err(problem) => (Vec::new(), Some(problem.to_text().into_owned())),
     };
     let files = files.iter().take(PICKED).map(|file| {
         context! { path => file.path.clone(), bytes => file.bytes, at => file.uploaded_at.to_string() }
@@ -64,20 +64,20 @@ async fn first(
 /// Stores an uploaded audience and begins a draft.
 pub(in super::super) async fn create(
     State(dashboard): State<Dashboard>,
-    who: Who,
-    look: Look,
+    who: Caller,
+    look: Viewer,
     mut form: Multipart,
 ) -> Result<Response, Problem> {
     let wrong = |detail: String| Problem::bad_request(format!("the form: {detail}"));
     let (mut name, mut pick, mut uploaded) = (String::new(), String::new(), None);
     let mut encoding = String::new();
-    while let Some(field) = form.next_field().await.map_err(|fault| wrong(fault.body_text()))? {
+    while let Some(field) = form.next_field().await.map_err(|error| wrong(error.body_text()))? {
         match field.name() {
             Some("name") => {
-                field.text().await.map_err(|fault| wrong(fault.body_text()))?.trim().clone_into(&mut name);
+                field.text().await.map_err(|error| wrong(error.body_text()))?.trim().clone_into(&mut name);
             }
-            Some("encoding") => encoding = field.text().await.map_err(|fault| wrong(fault.body_text()))?,
-            Some("pick") => pick = field.text().await.map_err(|fault| wrong(fault.body_text()))?,
+            Some("encoding") => encoding = field.text().await.map_err(|error| wrong(error.body_text()))?,
+            Some("pick") => pick = field.text().await.map_err(|error| wrong(error.body_text()))?,
             Some("file") if field.file_name().is_some_and(|name| !name.is_empty()) => {
                 let file = name_of_upload(field.file_name().unwrap_or_default());
                 if check_name(&file) == Err(NameError::Ending) {
@@ -86,11 +86,11 @@ pub(in super::super) async fn create(
                     return Ok(unprocessable(page));
                 }
                 let read_as = Encoding::named(&encoding).unwrap_or_default();
-                let arrival = Arrival { name: file, taken: Taken::Rename, encoding: read_as };
+                let arrival = Arrival { name: file, taken: NameConflict::Rename, encoding: read_as };
                 match take_in(&dashboard.api, &who, arrival, field).await {
                     Ok((file, _)) => uploaded = Some(file.path),
                     Err(problem) if problem.status().is_client_error() => {
-                        let wrong = [("file", format!("{}.", problem.plain()))];
+                        let wrong = [("file", format!("{}.", problem.to_text()))];
                         let page = first(&dashboard, &who, &look, &name, &wrong).await?;
                         return Ok(unprocessable(page));
                     }
@@ -112,7 +112,7 @@ pub(in super::super) async fn create(
         let page = first(&dashboard, &who, &look, &name, &missing).await?;
         return Ok(unprocessable(page));
     }
-    let mut draft = Draft::new(&who.name, &name, &path);
+    let mut draft = CampaignDraft::new(&who.name, &name, &path);
     if Encoding::named(&encoding).is_some() {
         draft.job["audience"]["csv"]["encoding"] = encoding.into();
     }
@@ -129,7 +129,7 @@ pub(in super::super) async fn create(
 /// Begins a draft with the settings of a sent campaign, except its schedule.
 pub(in super::super) async fn duplicate(
     State(dashboard): State<Dashboard>,
-    who: Who,
+    who: Caller,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let campaign = campaign(&dashboard.api, &id).await?;
@@ -142,8 +142,8 @@ pub(in super::super) async fn duplicate(
             "only a campaign with an uploaded audience can be duplicated",
         ));
     };
-    let name: String = format!("Copy of {}", words::name(&campaign)).chars().take(NAME).collect();
-    let mut draft = Draft::new(&who.name, &name, path);
+    let name: String = format!("Copy of {}", captions::name(&campaign)).chars().take(NAME).collect();
+    let mut draft = CampaignDraft::new(&who.name, &name, path);
     for field in ["account", "from", "audience", "message", "limits", "stop_when"] {
         draft.set(field, job.document.get(field).cloned());
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::super::super::access::Who;
+use super::super::super::access::Caller;
 use super::super::super::api::extract::finish;
 use super::super::super::problem::Problem;
 use super::super::Dashboard;
@@ -34,7 +34,7 @@ pub(super) struct Suggestion {
 
 /// A draft, as it is stored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Draft {
+pub(super) struct CampaignDraft {
     /// Key of the draft.
     #[serde(skip)]
     pub(super) id: String,
@@ -79,7 +79,7 @@ pub(super) struct Draft {
     pub(super) tests: Vec<String>,
 }
 
-impl Draft {
+impl CampaignDraft {
     /// Begins a draft of a campaign with a name and an audience.
     pub(super) fn new(by: &str, name: &str, path: &str) -> Self {
         let id = Uuid::now_v7().simple().to_string();
@@ -124,7 +124,7 @@ impl Draft {
     }
 
     /// Stores the draft, with the person as its last editor.
-    pub(super) async fn keep(&mut self, dashboard: &Dashboard, who: &Who) -> Result<(), Problem> {
+    pub(super) async fn keep(&mut self, dashboard: &Dashboard, who: &Caller) -> Result<(), Problem> {
         self.updated_at = Timestamp::now();
         who.name.as_ref().clone_into(&mut self.by);
         let too_large = |detail: &str| Problem::new(axum::http::StatusCode::PAYLOAD_TOO_LARGE, detail);

@@ -6,11 +6,11 @@ use serde_json::{Map, Value, json};
 use super::super::super::api::campaigns::with_prepared;
 use super::super::super::problem::Problem;
 use super::super::Dashboard;
-use super::super::words::as_sentence;
-use super::draft::{Draft, Suggestion};
+use super::super::captions::as_sentence;
+use super::draft::{CampaignDraft, Suggestion};
 use crate::audience::{self, Audience, Encoding, Line, Settings};
 use crate::campaign::{Columns, Job};
-use crate::dispatch::Prepared;
+use crate::dispatch::LoadedJob;
 use crate::views::check::{Checked, Note, check};
 
 /// Number of sample rows.
@@ -26,7 +26,7 @@ pub(super) enum Wrong {
 
 impl Wrong {
     /// Returns the reason as the page shows it.
-    pub(super) fn plain(&self) -> &str {
+    pub(super) fn text(&self) -> &str {
         match self {
             Self::NoPhoneColumn => "We couldn’t find the phone column. Choose it below.",
             Self::Other(text) => text,
@@ -40,7 +40,10 @@ type SampleRow = Map<String, Value>;
 /// Reads a draft's audience from end to end.
 ///
 /// Returns why nothing can be sent to it, if so.
-pub(super) async fn inspect(dashboard: &Dashboard, draft: &mut Draft) -> Result<Option<Wrong>, Problem> {
+pub(super) async fn inspect(
+    dashboard: &Dashboard,
+    draft: &mut CampaignDraft,
+) -> Result<Option<Wrong>, Problem> {
     draft.is_read = false;
     if let Some(wrong) = find_columns(dashboard, draft).await? {
         return Ok(Some(wrong));
@@ -69,7 +72,7 @@ pub(super) async fn inspect(dashboard: &Dashboard, draft: &mut Draft) -> Result<
         }
         Err(problem) if problem.status().is_client_error() => {
             let first = problem.errors().next().map(|(_, detail)| detail.to_owned());
-            let text = first.unwrap_or_else(|| problem.plain().into_owned());
+            let text = first.unwrap_or_else(|| problem.to_text().into_owned());
             Ok(Some(Wrong::Other(as_sentence(&text))))
         }
         Err(problem) => Err(problem),
@@ -80,7 +83,7 @@ pub(super) async fn inspect(dashboard: &Dashboard, draft: &mut Draft) -> Result<
 ///
 /// If all numbers begin with the calling code of one country and only lack the `+`, that country becomes the default country,
 /// and the page says so.
-pub(super) async fn inspect_new(dashboard: &Dashboard, draft: &mut Draft) -> Result<(), Problem> {
+pub(super) async fn inspect_new(dashboard: &Dashboard, draft: &mut CampaignDraft) -> Result<(), Problem> {
     // The audience page inspects again and shows what is wrong.
     let _ = inspect(dashboard, draft).await?;
     let certain = draft.suggestion.as_ref().filter(|suggestion| suggestion.is_certain && draft.people == 0);
@@ -93,7 +96,7 @@ pub(super) async fn inspect_new(dashboard: &Dashboard, draft: &mut Draft) -> Res
 }
 
 /// Reads the columns, unless they are known, and looks for the phone column.
-async fn find_columns(dashboard: &Dashboard, draft: &mut Draft) -> Result<Option<Wrong>, Problem> {
+async fn find_columns(dashboard: &Dashboard, draft: &mut CampaignDraft) -> Result<Option<Wrong>, Problem> {
     let context = &dashboard.api.backing()?.context;
     let path = draft.text("/audience/csv/path").to_owned();
     let named = |pointer: &str| Some(draft.text(pointer).to_owned()).filter(|text| !text.is_empty());
@@ -106,10 +109,10 @@ async fn find_columns(dashboard: &Dashboard, draft: &mut Draft) -> Result<Option
         let audiences = context.audiences.clone();
         let scanned =
             tokio::task::spawn_blocking(move || audience::scan(&audiences.find_path(&path)?, &settings));
-        match scanned.await.map_err(|fault| Problem::away(fault.to_string()))? {
+        match scanned.await.map_err(|error| Problem::away(error.to_string()))? {
             Ok(scan) => (draft.columns, draft.rows) = (scan.columns, scan.rows),
-            Err(fault) if fault.is_outside_failure() => return Err(Problem::away(fault.to_string())),
-            Err(fault) => return Ok(Some(Wrong::Other(as_sentence(&fault.to_string())))),
+            Err(error) if error.is_outside_failure() => return Err(Problem::away(error.to_string())),
+            Err(error) => return Ok(Some(Wrong::Other(as_sentence(&error.to_string())))),
         }
     }
     let is_named = !draft.text("/audience/csv/phone").is_empty();
@@ -119,13 +122,13 @@ async fn find_columns(dashboard: &Dashboard, draft: &mut Draft) -> Result<Option
 }
 
 /// Reads the first rows that have a recipient.
-fn first_rows(prepared: &Prepared) -> Result<Vec<SampleRow>, Problem> {
+fn first_rows(prepared: &LoadedJob) -> Result<Vec<SampleRow>, Problem> {
     let mut audience = Audience::open(&prepared.source, &prepared.settings)
-        .map_err(|fault| Problem::away(fault.to_string()))?;
+        .map_err(|error| Problem::away(error.to_string()))?;
     let names = audience.columns().names().to_vec();
     let mut sample = Vec::new();
     while sample.len() < SAMPLE {
-        match audience.next_line().map_err(|fault| Problem::away(fault.to_string()))? {
+        match audience.next_line().map_err(|error| Problem::away(error.to_string()))? {
             None => break,
             Some(Line::Skipped { .. }) => {}
             Some(Line::Recipient(row)) => {
@@ -141,7 +144,7 @@ fn first_rows(prepared: &Prepared) -> Result<Vec<SampleRow>, Problem> {
 }
 
 /// Stores the findings of a check in the draft.
-fn record(draft: &mut Draft, checked: Checked, sample: Vec<SampleRow>) {
+fn record(draft: &mut CampaignDraft, checked: Checked, sample: Vec<SampleRow>) {
     draft.rows = checked.rows;
     draft.people = checked.recipients;
     draft.phone_column = checked.phone_column;

@@ -12,8 +12,8 @@ use super::super::super::api::accounts::all as all_accounts;
 use super::super::super::problem::Problem;
 use super::super::extract::Fields;
 use super::super::render::{serialized, unprocessable};
-use super::draft::Draft;
-use super::form::{Filled, Making};
+use super::draft::CampaignDraft;
+use super::form::{FormContext, FormValues};
 use super::kinds::{JSON, about, kind_of, kinds};
 use super::obstacles::MESSAGE;
 use super::page::{DraftPage, errors, left_for};
@@ -23,11 +23,11 @@ use crate::campaign::Columns;
 use crate::campaign::content::CONTENT;
 
 /// JSON pointers of the choices that the kind of message makes.
-pub(super) const FIXED: [&str; 2] = ["/message/type", "/message/interactive/type"];
+pub(super) const FIXED_TAGS: [&str; 2] = ["/message/type", "/message/interactive/type"];
 
 /// The input of the page besides the draft.
 #[derive(Default)]
-pub(super) struct Asked {
+pub(super) struct MessageQuery {
     pub(super) kind: String,
     /// The text of the JSON editor.
     json: Option<String>,
@@ -41,10 +41,10 @@ pub(super) struct Asked {
 
 pub(super) async fn show(page: DraftPage) -> Result<Html<String>, Problem> {
     let kind = page.draft.job.get("message").map_or("text", kind_of).to_owned();
-    render(page, Asked { kind, ..Asked::default() }).await
+    render(page, MessageQuery { kind, ..MessageQuery::default() }).await
 }
 
-async fn render(mut page: DraftPage, asked: Asked) -> Result<Html<String>, Problem> {
+async fn render(mut page: DraftPage, asked: MessageQuery) -> Result<Html<String>, Problem> {
     let (account, numbers) = choose_sender(&mut page, &asked).await?;
     let draft = &page.draft;
     let known = kinds();
@@ -55,7 +55,7 @@ async fn render(mut page: DraftPage, asked: Asked) -> Result<Html<String>, Probl
         None => starter,
     };
     let form = |errors: &HashMap<String, String>| {
-        Making { errors, add: &asked.add, fixed: &FIXED }.form(&CONTENT, message.as_ref(), MESSAGE)
+        FormContext { errors, add: &asked.add, fixed: &FIXED_TAGS }.form(&CONTENT, message.as_ref(), MESSAGE)
     };
     let mut errors_of = asked.errors.clone();
     if asked.kind != JSON {
@@ -98,7 +98,7 @@ async fn render(mut page: DraftPage, asked: Asked) -> Result<Html<String>, Probl
 }
 
 /// Returns the account that is chosen and the sender numbers to offer, the most recently used first. Fills in the sender.
-async fn choose_sender(page: &mut DraftPage, asked: &Asked) -> Result<(String, Vec<String>), Problem> {
+async fn choose_sender(page: &mut DraftPage, asked: &MessageQuery) -> Result<(String, Vec<String>), Problem> {
     let usable = page.dashboard.api.backing()?.context.accounts.usable();
     // With several accounts the person has to choose.
     let only = usable.first().filter(|_| usable.len() == 1).map(|(name, _)| name.as_str());
@@ -132,9 +132,9 @@ fn over(mut base: Value, values: &Value) -> Value {
 }
 
 /// Puts the submitted form into the draft.
-pub(super) fn fill(draft: &mut Draft, fields: &Fields) -> Asked {
+pub(super) fn fill(draft: &mut CampaignDraft, fields: &Fields) -> MessageQuery {
     let kind = fields.get("kind").to_owned();
-    let mut asked = Asked { kind, ..Asked::default() };
+    let mut asked = MessageQuery { kind, ..MessageQuery::default() };
     // A typed number wins over a chosen one.
     let typed = fields.get("from").replace([' ', '-'], "");
     let (known, is_offered) =
@@ -164,13 +164,13 @@ pub(super) fn fill(draft: &mut Draft, fields: &Fields) -> Asked {
                 draft.set("message", Some(message.unwrap_or(value)));
             }
             Err(_) if shown != asked.kind => {}
-            Err(fault) => asked.errors.push(("json".into(), format!("This isn’t valid JSON: {fault}."))),
+            Err(error) => asked.errors.push(("json".into(), format!("This isn’t valid JSON: {error}."))),
         }
     } else {
         let values: HashMap<String, String> =
             fields.0.iter().filter(|(name, _)| name.starts_with(MESSAGE)).cloned().collect();
         let remove = what.strip_prefix("remove:").unwrap_or_default();
-        draft.set("message", Filled { values: &values, remove }.value(&CONTENT, MESSAGE));
+        draft.set("message", FormValues { values: &values, remove }.value(&CONTENT, MESSAGE));
         what.strip_prefix("add:").unwrap_or_default().clone_into(&mut asked.add);
     }
     if shown == asked.kind {

@@ -26,7 +26,7 @@ use crate::campaign::CampaignId;
 use crate::ledger::{CampaignDrafts, CampaignFilter, listing};
 use crate::routing::{get, post};
 pub(super) use begin::{begin, create, duplicate};
-use draft::Draft;
+use draft::CampaignDraft;
 use page::DraftPage;
 
 /// Number of recent campaigns that are searched for sender numbers.
@@ -57,7 +57,7 @@ async fn senders(dashboard: &Dashboard) -> Result<Vec<SenderNumber>, Problem> {
     let mut senders: Vec<SenderNumber> = Vec::new();
     for campaign in &latest.campaigns {
         // A campaign that was just removed has no job; it is skipped, so that the page still works.
-        let Ok(facts) = dashboard.facts.of(ledger, &campaign.id).await else { continue };
+        let Ok(facts) = dashboard.facts.for_campaign(ledger, &campaign.id).await else { continue };
         let number = facts.from.clone();
         let account = &campaign.account;
         if !senders.iter().any(|known| known.number == number && known.account == *account) {
@@ -70,7 +70,7 @@ async fn senders(dashboard: &Dashboard) -> Result<Vec<SenderNumber>, Problem> {
 /// Returns the audience paths of all drafts.
 pub(super) async fn draft_paths(dashboard: &Dashboard) -> Result<Vec<String>, Problem> {
     let kept = dashboard.api.ledger()?.drafts().await?;
-    let drafts = kept.iter().filter_map(|(id, json)| Draft::read(id, json));
+    let drafts = kept.iter().filter_map(|(id, json)| CampaignDraft::read(id, json));
     Ok(drafts.map(|draft| draft.text("/audience/csv/path").to_owned()).collect())
 }
 
@@ -79,7 +79,7 @@ pub(super) async fn of_test(dashboard: &Dashboard, test: &CampaignId) -> Result<
     let Some(id) = test.tested() else { return Ok(context! {}) };
     let ledger = dashboard.api.ledger()?;
     let kept = ledger.drafts().await?;
-    let mut drafts = kept.iter().filter_map(|(id, json)| Draft::read(id, json));
+    let mut drafts = kept.iter().filter_map(|(id, json)| CampaignDraft::read(id, json));
     if let Some(draft) = drafts.find(|draft| draft.text("/id") == id) {
         return Ok(context! { draft => draft.id });
     }
@@ -91,7 +91,8 @@ pub(super) async fn of_test(dashboard: &Dashboard, test: &CampaignId) -> Result<
 /// Returns all drafts for a template, the last changed first.
 pub(super) async fn drafts(dashboard: &Dashboard) -> Result<Vec<Shown>, Problem> {
     let kept = dashboard.api.ledger()?.drafts().await?;
-    let mut drafts: Vec<Draft> = kept.iter().filter_map(|(id, json)| Draft::read(id, json)).collect();
+    let mut drafts: Vec<CampaignDraft> =
+        kept.iter().filter_map(|(id, json)| CampaignDraft::read(id, json)).collect();
     drafts.sort_by_key(|draft| std::cmp::Reverse(draft.updated_at));
     let drafts = drafts.iter().map(|draft| {
         context! { id => draft.id.clone(), name => draft.name(), by => draft.by.clone(), at => draft.updated_at.to_string(),

@@ -1,8 +1,8 @@
 //! What keeps a draft from being sent, in the words of its pages. Reads the typed errors of a check, never their texts.
 
 use super::super::super::problem::Problem;
-use super::super::words;
-use super::draft::Draft;
+use super::super::captions;
+use super::draft::CampaignDraft;
 use super::form::{label, missing};
 use crate::campaign::problem::Excess;
 use crate::campaign::thousands;
@@ -21,7 +21,7 @@ pub(super) fn described(problem: &Problem) -> Vec<(String, String)> {
             Some(Excess { length, max }) => {
                 format!("Too long: {} of {} characters.", thousands(length as u64), thousands(max as u64))
             }
-            None => words::as_sentence(detail),
+            None => captions::as_sentence(detail),
         };
         (pointer.to_owned(), text)
     });
@@ -37,11 +37,11 @@ pub(super) struct Obstacle {
 }
 
 /// Returns the reasons why a draft cannot be sent.
-pub(super) fn obstacles(draft: &Draft, problem: &Problem) -> Vec<Obstacle> {
+pub(super) fn obstacles(draft: &CampaignDraft, problem: &Problem) -> Vec<Obstacle> {
     let missing: Vec<String> = problem.missing().collect();
     let mut found = described(problem);
     if found.is_empty() {
-        found.push((String::new(), words::as_sentence(&problem.plain())));
+        found.push((String::new(), captions::as_sentence(&problem.to_text())));
     }
     let obstacle = |(pointer, detail): (String, String)| {
         let (step, field) = steps_of(&pointer);

@@ -5,12 +5,12 @@ use axum::http::request::Parts;
 use axum::response::{Html, Redirect};
 use minijinja::{Value as Shown, context};
 
-use super::super::super::access::Who;
+use super::super::super::access::Caller;
 use super::super::super::problem::Problem;
 use super::super::Dashboard;
 use super::super::extract::Fields;
-use super::super::render::{Look, page_of};
-use super::draft::Draft;
+use super::super::render::{Viewer, page_of};
+use super::draft::CampaignDraft;
 
 /// The steps of a draft in their order: the last part of the address, and the title.
 const STEPS: [(&str, &str); 6] = [
@@ -25,20 +25,20 @@ const STEPS: [(&str, &str); 6] = [
 /// A request for a step of a draft.
 pub(super) struct DraftPage {
     pub(super) dashboard: Dashboard,
-    pub(super) who: Who,
-    pub(super) look: Look,
-    pub(super) draft: Draft,
+    pub(super) who: Caller,
+    pub(super) look: Viewer,
+    pub(super) draft: CampaignDraft,
 }
 
 impl FromRequestParts<Dashboard> for DraftPage {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, dashboard: &Dashboard) -> Result<Self, Problem> {
-        let who = Who::from_request_parts(parts, dashboard).await?;
-        let look = Look::from_request_parts(parts, dashboard).await?;
+        let who = Caller::from_request_parts(parts, dashboard).await?;
+        let look = Viewer::from_request_parts(parts, dashboard).await?;
         let id = Path::<String>::from_request_parts(parts, dashboard).await;
         let Path(id) = id.map_err(|error| Problem::new(error.status(), "check the address"))?;
-        let draft = Draft::find(dashboard, &id).await?;
+        let draft = CampaignDraft::find(dashboard, &id).await?;
         Ok(Self { dashboard: dashboard.clone(), who, look, draft })
     }
 }
@@ -73,7 +73,7 @@ impl DraftPage {
 }
 
 /// Redirects to a step of a draft.
-pub(super) fn address(draft: &Draft, step: &str) -> Redirect {
+pub(super) fn address(draft: &CampaignDraft, step: &str) -> Redirect {
     Redirect::to(&format!("/new/{}/{step}", draft.id))
 }
 

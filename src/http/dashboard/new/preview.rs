@@ -13,11 +13,11 @@ use super::super::super::problem::Problem;
 use super::super::extract::Fields;
 use super::super::phone::phone;
 use super::super::render::part;
-use super::super::{Dashboard, words};
-use super::draft::Draft;
-use super::form::{ELLIPSIS, Filled, Making, SOME_ADDRESS, complete, missing};
+use super::super::{Dashboard, captions};
+use super::draft::CampaignDraft;
+use super::form::{ELLIPSIS, FormContext, FormValues, SOME_ADDRESS, complete, missing};
 use super::kinds::kinds;
-use super::message::{FIXED, fill};
+use super::message::{FIXED_TAGS, fill};
 use super::obstacles::{MESSAGE, described};
 use super::page::DraftPage;
 use crate::campaign::content::CONTENT;
@@ -29,16 +29,20 @@ const SOME_NUMBER: &str = "+10000000000";
 /// Returns the message that the unchanged form of a kind submits.
 fn starter(kind: &str) -> Option<Value> {
     let kind = kinds().into_iter().find(|known| known.name == kind)?;
-    let making = Making { errors: &HashMap::new(), add: "", fixed: &FIXED };
+    let making = FormContext { errors: &HashMap::new(), add: "", fixed: &FIXED_TAGS };
     let values = making.form(&CONTENT, Some(&kind.message), MESSAGE).values();
-    Filled { values: &values, remove: "" }.value(&CONTENT, MESSAGE).or(Some(kind.message))
+    FormValues { values: &values, remove: "" }.value(&CONTENT, MESSAGE).or(Some(kind.message))
 }
 
 /// Maximum number of repairs before a preview is given up.
 const REPAIRS: usize = 12;
 
 /// Returns the preview of an unfinished message, for its template.
-pub(super) async fn preview_of(dashboard: &Dashboard, draft: &Draft, kind: &str) -> Result<Shown, Problem> {
+pub(super) async fn preview_of(
+    dashboard: &Dashboard,
+    draft: &CampaignDraft,
+    kind: &str,
+) -> Result<Shown, Problem> {
     let found = look_over(dashboard, draft, kind).await?;
     let to_do: Vec<String> = found.wrong.into_iter().map(|(_, detail)| detail).collect();
     Ok(context! { phones => found.phones, to_do })
@@ -54,7 +58,11 @@ pub(super) struct Found {
 }
 
 /// Checks and renders an unfinished message, with fillers where it is wrong.
-pub(super) async fn look_over(dashboard: &Dashboard, draft: &Draft, kind: &str) -> Result<Found, Problem> {
+pub(super) async fn look_over(
+    dashboard: &Dashboard,
+    draft: &CampaignDraft,
+    kind: &str,
+) -> Result<Found, Problem> {
     let mut found = Found::default();
     let mut draft = draft.clone();
     let usable = dashboard.api.backing()?.context.accounts.usable();
@@ -90,7 +98,7 @@ pub(super) async fn look_over(dashboard: &Dashboard, draft: &Draft, kind: &str) 
         let mut is_repaired = false;
         let mut described = described(&problem);
         if described.is_empty() {
-            described.push((MESSAGE.into(), words::as_sentence(&problem.plain())));
+            described.push((MESSAGE.into(), captions::as_sentence(&problem.to_text())));
         }
         for (pointer, detail) in described {
             if !repaired.insert(pointer.clone()) {
@@ -131,7 +139,7 @@ fn repair(job: &mut Value, pointer: &str) -> bool {
 }
 
 /// Renders the message of every sample row.
-async fn phones_of(dashboard: &Dashboard, draft: &Draft) -> Result<Vec<Shown>, Problem> {
+async fn phones_of(dashboard: &Dashboard, draft: &CampaignDraft) -> Result<Vec<Shown>, Problem> {
     let count = draft.sample.len();
     let job = draft.to(&draft.sample, "preview", "preview")?;
     let checked =

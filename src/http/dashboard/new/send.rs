@@ -10,12 +10,12 @@ use serde_json::Value;
 
 use super::super::super::api::campaigns::{submit, with_prepared};
 use super::super::super::problem::Problem;
+use super::super::captions;
 use super::super::extract::Fields;
 use super::super::phone::phone;
 use super::super::render::{clock, unprocessable};
 use super::super::skipped::skipped_rows;
-use super::super::words;
-use super::draft::Draft;
+use super::draft::CampaignDraft;
 use super::obstacles::obstacles;
 use super::page::{DraftPage, errors};
 use crate::campaign::{CampaignId, Job, Opening, PhoneParser, Schedule, thousands};
@@ -23,7 +23,7 @@ use crate::ledger::{CampaignDrafts, listing};
 use crate::views::check::{Checked, Note, Warning, check as checked};
 
 /// Number of recipients whose phones are shown.
-const SHOWN: usize = 3;
+const PREVIEWED_RECIPIENTS: usize = 3;
 
 /// Checks a whole draft and shows the forecast, or why it cannot be sent.
 pub(super) async fn check(page: DraftPage) -> Result<Html<String>, Problem> {
@@ -40,7 +40,7 @@ pub(super) async fn check(page: DraftPage) -> Result<Html<String>, Problem> {
 }
 
 /// Returns what the review shows of a valid draft, for its template.
-fn forecast(draft: &Draft, job: &Job, found: &Checked) -> Shown {
+fn forecast(draft: &CampaignDraft, job: &Job, found: &Checked) -> Shown {
     let schedule = &job.schedule;
     let zone = zone_of(draft, schedule);
     let now = Timestamp::now();
@@ -64,7 +64,7 @@ fn forecast(draft: &Draft, job: &Job, found: &Checked) -> Shown {
         people => found.recipients,
         skipped => skipped.collect::<Vec<_>>(),
         phones => phones.collect::<Vec<_>>(),
-        duration => words::span(found.forecast.duration),
+        duration => captions::span(found.forecast.duration),
         price => found.forecast.price.as_ref().map(|price| context! {
             amount => price.amount.clone(), currency => price.currency.clone(), unpriced => price.unpriced,
         }),
@@ -75,13 +75,13 @@ fn forecast(draft: &Draft, job: &Job, found: &Checked) -> Shown {
         expires => schedule.expires_at.map(clock),
         limit => job.limits.messages.map(|rate| rate.to_string()),
         notes => notes.map(ToString::to_string).collect::<Vec<_>>(),
-        warnings => found.warnings.iter().map(Warning::plain).collect::<Vec<_>>(),
+        warnings => found.warnings.iter().map(Warning::to_text).collect::<Vec<_>>(),
         obstacles => no_recipients.into_iter().collect::<Vec<_>>(),
     }
 }
 
 /// Returns the zone that the times of a draft are shown in.
-fn zone_of(draft: &Draft, schedule: &Schedule) -> TimeZone {
+fn zone_of(draft: &CampaignDraft, schedule: &Schedule) -> TimeZone {
     let own = schedule.timezone().cloned();
     own.unwrap_or_else(|| TimeZone::get(&draft.zone).unwrap_or(TimeZone::UTC))
 }
@@ -98,7 +98,7 @@ fn start_of(schedule: &Schedule, now: Timestamp) -> Option<Timestamp> {
 async fn check_all(page: &DraftPage) -> Result<(Job, Checked), Problem> {
     let job = page.draft.whole()?;
     let found = with_prepared(&page.dashboard.api, job.clone(), |prepared, account| {
-        Ok(checked(&prepared, account, SHOWN)?)
+        Ok(checked(&prepared, account, PREVIEWED_RECIPIENTS)?)
     });
     Ok((job, found.await?))
 }
@@ -118,8 +118,8 @@ async fn render_test(page: &DraftPage, number: &str, error: Option<String>) -> R
             .keys()
             .next()
             .map_or(("", ""), |code| (code.as_str(), test.texts.get(code).map_or("", String::as_str)));
-        let facts = dashboard.facts.of(ledger, &test.id).await?;
-        tests.push(context! { id => test.id.as_str(), sentence => words::sentence(test, &[], &words::Known::default()),
+        let facts = dashboard.facts.for_campaign(ledger, &test.id).await?;
+        tests.push(context! { id => test.id.as_str(), sentence => captions::sentence(test, &[], &captions::CampaignContext::default()),
             is_over => test.state.is_over(), at => test.submitted_at.to_string(), code, text,
             number => facts.only_recipient.clone() });
     }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::super::super::problem::Problem;
 use super::super::extract::Fields;
 use super::super::render::unprocessable;
-use super::draft::Draft;
+use super::draft::CampaignDraft;
 use super::page::{DraftPage, errors, left_for};
 use crate::campaign::{Opening, Schedule};
 
@@ -71,7 +71,7 @@ fn moment(text: &str, zone: &TimeZone) -> Option<Zoned> {
     text.parse::<DateTime>().ok()?.to_zoned(zone.clone()).ok()
 }
 
-fn fill(draft: &mut Draft, fields: &Fields) -> Errors {
+fn fill(draft: &mut CampaignDraft, fields: &Fields) -> Errors {
     let mut wrong = Errors::new();
     let limit = fields.get("limit");
     let limit = if limit.is_empty() || limit.contains('/') { limit.to_owned() } else { format!("{limit}/s") };

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::super::super::problem::Problem;
 use super::super::Dashboard;
 use crate::campaign::Phone;
-use crate::ledger::{Act, OptOut, OptOutSource, Suppression, SuppressionUpdate};
+use crate::ledger::{AuditEntry, OptOut, OptOutSource, Suppression, SuppressionUpdate};
 
 /// Number of recent changes that are searched for the numbers of the history.
 const CHANGES: u64 = 200;
@@ -52,13 +52,13 @@ impl History {
     }
 
     /// Returns the numbers that each audit entry added, by the entry's index.
-    pub(super) fn added_by(&self, acts: &[&Act]) -> HashMap<usize, Vec<Phone>> {
+    pub(super) fn added_by(&self, acts: &[&AuditEntry]) -> HashMap<usize, Vec<Phone>> {
         let mut numbers: HashMap<usize, Vec<Phone>> = HashMap::new();
         for (phone, record) in &self.added {
             let OptOutSource::Operator(who) = &record.source else { continue };
             // An entry is written after its change, but clocks may differ.
-            let apart = |act: &Act| act.at.as_millisecond().abs_diff(record.at);
-            let order = |act: &Act| (act.at.as_millisecond() < record.at, apart(act));
+            let apart = |act: &AuditEntry| act.at.as_millisecond().abs_diff(record.at);
+            let order = |act: &AuditEntry| (act.at.as_millisecond() < record.at, apart(act));
             let own = acts.iter().enumerate().filter(|(_, act)| act.who == *who && apart(act) <= APART);
             if let Some((nth, _)) = own.min_by_key(|(_, act)| order(act)) {
                 numbers.entry(nth).or_default().push(*phone);

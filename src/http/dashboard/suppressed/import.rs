@@ -7,13 +7,13 @@ use minijinja::{Value, context};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 
-use super::super::super::access::Who;
+use super::super::super::access::Caller;
 use super::super::super::api::suppressed::change;
 use super::super::super::problem::Problem;
 use super::super::Dashboard;
+use super::super::captions::as_sentence;
 use super::super::countries::country;
-use super::super::render::{Look, unprocessable};
-use super::super::words::as_sentence;
+use super::super::render::{Viewer, unprocessable};
 use super::{ListParams, Shown, page};
 use crate::audience::{self, AudienceError, NumberList, Settings, Source, UnreadableRow};
 use crate::campaign::{counted, thousands};
@@ -21,11 +21,11 @@ use crate::ledger::Suppress;
 use crate::views::lines::cell;
 
 /// Size limit of an imported file, in bytes.
-const LARGEST: usize = 256 << 20;
+const MAX_BYTES: usize = 256 << 20;
 /// Maximum number of unreadable rows in the download, and on the page.
 const UNREADABLE: (usize, usize) = (10_000, 20);
 /// Maximum number of row numbers in a sentence.
-const NAMED: usize = 5;
+const MAX_NAMED_ROWS: usize = 5;
 
 /// A submitted form with a file.
 struct Upload {
@@ -43,18 +43,18 @@ impl Upload {
     /// Reads the form, and writes its file to a temporary folder.
     async fn read(mut form: Multipart) -> Result<Self, Problem> {
         let wrong = |detail: String| Problem::bad_request(format!("the form: {detail}"));
-        let failed = |fault: std::io::Error| Problem::away(format!("the file can't be written: {fault}"));
+        let failed = |error: std::io::Error| Problem::away(format!("the file can't be written: {error}"));
         let folder = tempfile::tempdir().map_err(failed)?;
         let path = folder.path().join("numbers.csv");
         let mut upload =
             Self { folder, name: String::new(), path, bytes: 0, phone: String::new(), region: String::new() };
-        while let Some(mut field) = form.next_field().await.map_err(|fault| wrong(fault.body_text()))? {
+        while let Some(mut field) = form.next_field().await.map_err(|error| wrong(error.body_text()))? {
             match field.name() {
                 Some("phone") => {
-                    upload.phone = field.text().await.map_err(|fault| wrong(fault.body_text()))?;
+                    upload.phone = field.text().await.map_err(|error| wrong(error.body_text()))?;
                 }
                 Some("region") => {
-                    upload.region = field.text().await.map_err(|fault| wrong(fault.body_text()))?;
+                    upload.region = field.text().await.map_err(|error| wrong(error.body_text()))?;
                 }
                 Some("file") => {
                     upload.name = field.file_name().unwrap_or_default().to_owned();
@@ -62,9 +62,9 @@ impl Upload {
                     let ending = if matches!(ending, "xlsx" | "gz" | "zst") { ending } else { "csv" };
                     upload.path.set_extension(ending);
                     let mut file = tokio::fs::File::create(&upload.path).await.map_err(failed)?;
-                    while let Some(chunk) = field.chunk().await.map_err(|fault| wrong(fault.body_text()))? {
+                    while let Some(chunk) = field.chunk().await.map_err(|error| wrong(error.body_text()))? {
                         upload.bytes += chunk.len();
-                        if upload.bytes > LARGEST {
+                        if upload.bytes > MAX_BYTES {
                             let detail = "the file is too large; split it";
                             return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
                         }
@@ -84,14 +84,14 @@ impl Upload {
     fn numbers(&self) -> Result<NumberList, (AudienceError, Vec<String>)> {
         let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
         let source = Source::File(self.path.clone());
-        audience::numbers(&source, given(&self.phone), given(&self.region), UNREADABLE.0).map_err(|fault| {
-            let columns = match &fault {
+        audience::numbers(&source, given(&self.phone), given(&self.region), UNREADABLE.0).map_err(|error| {
+            let columns = match &error {
                 AudienceError::NoPhoneColumn { .. } => {
                     audience::scan(&source, &Settings::default()).map(|scan| scan.columns).unwrap_or_default()
                 }
                 _ => Vec::new(),
             };
-            (fault, columns)
+            (error, columns)
         })
     }
 }
@@ -99,8 +99,8 @@ impl Upload {
 /// Adds the numbers of a file, and shows why rows could not be read.
 pub(in super::super) async fn import(
     State(dashboard): State<Dashboard>,
-    who: Who,
-    look: Look,
+    who: Caller,
+    look: Viewer,
     form: Multipart,
 ) -> Result<Response, Problem> {
     let upload = Upload::read(form).await?;
@@ -116,7 +116,7 @@ pub(in super::super) async fn import(
         return refuse("region", "Choose a country from the list.".into(), Vec::new()).await;
     }
     let read = tokio::task::spawn_blocking(move || (upload.numbers(), upload)).await;
-    let (read, upload) = read.map_err(|fault| Problem::away(fault.to_string()))?;
+    let (read, upload) = read.map_err(|error| Problem::away(error.to_string()))?;
     drop(upload.folder);
     let name = upload.name;
     let list = match read {
@@ -126,11 +126,11 @@ pub(in super::super) async fn import(
                 format!("We couldn’t find the phone column of {name}. Choose it, and the file again.");
             return refuse("column", error, columns).await;
         }
-        Err((fault, _)) => {
+        Err((error, _)) => {
             // The person knows the file by its own name, not by that of the temporary copy.
-            let fault = fault.to_string();
+            let error = error.to_string();
             let stored = upload.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            return refuse("file", as_sentence(&fault.replace(stored, &name)), Vec::new()).await;
+            return refuse("file", as_sentence(&error.replace(stored, &name)), Vec::new()).await;
         }
     };
     if list.numbers.is_empty() {
@@ -158,8 +158,8 @@ fn report(name: &str, list: &NumberList, added: u64) -> Value {
     }
     if list.unreadable > 0 {
         let named: Vec<String> =
-            list.unreadable_rows.iter().take(NAMED).map(|one| thousands(one.row)).collect();
-        let more = if list.unreadable > NAMED as u64 { " …" } else { "" };
+            list.unreadable_rows.iter().take(MAX_NAMED_ROWS).map(|one| thousands(one.row)).collect();
+        let more = if list.unreadable > MAX_NAMED_ROWS as u64 { " …" } else { "" };
         let which = if list.unreadable == 1 { "row" } else { "rows" };
         let rows = counted(list.unreadable, "row");
         parts.push(format!("{rows} couldn’t be read ({which} {}{more})", named.join(", ")));

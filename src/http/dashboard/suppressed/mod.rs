@@ -10,24 +10,24 @@ use jiff::Timestamp;
 use minijinja::{Value, context};
 use serde::Deserialize;
 
-use super::super::access::Who;
+use super::super::access::Caller;
 use super::super::api::extract::Params;
 use super::super::api::suppressed::change;
 use super::super::problem::Problem;
 use super::Dashboard;
+use super::captions::without_markup;
 use super::countries::countries;
 use super::extract::Fields;
 use super::log::just_done;
 use super::paging::{cut, next_page};
-use super::render::{Look, page_of, serialized, unprocessable};
-use super::words::plain;
+use super::render::{Viewer, page_of, serialized, unprocessable};
 use crate::campaign::{Phone, PhoneError, PhoneParser};
-use crate::ledger::{Act, AnyLedger, Audit, LedgerError, OptOutSource, Suppress, Suppression};
+use crate::ledger::{AnyLedger, Audit, AuditEntry, LedgerError, OptOutSource, Suppress, Suppression};
 use history::History;
 pub(super) use import::import;
 
 /// Number of phone numbers on a page of the list.
-const LISTED: usize = 50;
+const PAGE_SIZE: usize = 50;
 /// Number of audit entries that are searched for changes of this list, and maximum number that are shown.
 const ACTS: (usize, usize) = (200, 10);
 /// Maximum number of phone numbers that an entry of the history shows.
@@ -61,8 +61,8 @@ struct Shown<'s> {
 
 pub(super) async fn list(
     State(dashboard): State<Dashboard>,
-    who: Who,
-    look: Look,
+    who: Caller,
+    look: Viewer,
     Params(asked): Params<ListParams>,
 ) -> Result<Html<String>, Problem> {
     page(&dashboard, &who, &look, asked, Shown::default()).await
@@ -70,8 +70,8 @@ pub(super) async fn list(
 
 async fn page(
     dashboard: &Dashboard,
-    who: &Who,
-    look: &Look,
+    who: &Caller,
+    look: &Viewer,
     asked: ListParams,
     shown: Shown<'_>,
 ) -> Result<Html<String>, Problem> {
@@ -81,11 +81,11 @@ async fn page(
     let wanted: String =
         asked.q.as_deref().unwrap_or_default().chars().filter(char::is_ascii_digit).collect();
     let mut numbers = if wanted.is_empty() {
-        list.suppressed_from(asked.cursor.unwrap_or_default(), LISTED + 1)
+        list.suppressed_from(asked.cursor.unwrap_or_default(), PAGE_SIZE + 1)
     } else {
-        list.suppressed_with(wanted.clone(), LISTED + 1).await
+        list.suppressed_with(wanted.clone(), PAGE_SIZE + 1).await
     };
-    let next = cut(&mut numbers, LISTED);
+    let next = cut(&mut numbers, PAGE_SIZE);
     let phones: Vec<Phone> = numbers.iter().filter_map(|digits| Phone::from_digits(*digits)).collect();
     let numbers = rows(&backing.ledger, &phones).await?;
     let page = backing.ledger.acts(None, None, ACTS.0).await?;
@@ -123,7 +123,7 @@ async fn rows(ledger: &AnyLedger, phones: &[Phone]) -> Result<Vec<Value>, Ledger
     let rows = phones.iter().zip(&added).map(|(phone, added)| {
         let by = added.as_ref().map(|added| match &added.source {
             OptOutSource::Reply => "Replied with a stop word".to_owned(),
-            OptOutSource::Operator(name) => plain(name),
+            OptOutSource::Operator(name) => without_markup(name),
         });
         let at = added.as_ref().and_then(|added| Timestamp::from_millisecond(added.at).ok());
         context! { number => phone.to_string(), by, at => at.map(|at| at.to_string()) }
@@ -132,13 +132,13 @@ async fn rows(ledger: &AnyLedger, phones: &[Phone]) -> Result<Vec<Value>, Ledger
 }
 
 /// Returns the list's audit entries, each with the first numbers it added.
-fn entries(acts: &[Act], history: &History) -> Vec<Value> {
-    let acts: Vec<&Act> = acts.iter().filter(|act| act.what == "suppress").take(ACTS.1).collect();
+fn entries(acts: &[AuditEntry], history: &History) -> Vec<Value> {
+    let acts: Vec<&AuditEntry> = acts.iter().filter(|act| act.what == "suppress").take(ACTS.1).collect();
     let mut added = history.added_by(&acts);
-    let entry = |(nth, act): (usize, &&Act)| {
+    let entry = |(nth, act): (usize, &&AuditEntry)| {
         let numbers = added.remove(&nth).unwrap_or_default();
         let shown: Vec<String> = numbers.iter().take(NUMBERS_SHOWN).map(Phone::to_string).collect();
-        context! { at => act.at.to_string(), who => plain(&act.who), detail => plain(&act.detail), numbers => shown,
+        context! { at => act.at.to_string(), who => without_markup(&act.who), detail => without_markup(&act.detail), numbers => shown,
         has_more => numbers.len() > NUMBERS_SHOWN }
     };
     acts.iter().enumerate().map(entry).collect()
@@ -146,8 +146,8 @@ fn entries(acts: &[Act], history: &History) -> Vec<Value> {
 
 pub(super) async fn add(
     State(dashboard): State<Dashboard>,
-    who: Who,
-    look: Look,
+    who: Caller,
+    look: Viewer,
     fields: Fields,
 ) -> Result<Response, Problem> {
     let typed = fields.get("numbers");
@@ -174,7 +174,7 @@ pub(super) async fn add(
 
 pub(super) async fn remove(
     State(dashboard): State<Dashboard>,
-    who: Who,
+    who: Caller,
     fields: Fields,
 ) -> Result<Response, Problem> {
     let number = PhoneParser::listed(fields.get("number"));

@@ -10,14 +10,14 @@ use crate::campaign::problem::step;
 use crate::campaign::rules::{Field, Object, Rule, Text};
 
 /// A submitted form.
-pub(in super::super) struct Filled<'f> {
+pub(in super::super) struct FormValues<'f> {
     /// Submitted values, by JSON pointer.
     pub(in super::super) values: &'f HashMap<String, String>,
     /// JSON pointer of the list item to remove; empty for none.
     pub(in super::super) remove: &'f str,
 }
 
-impl Filled<'_> {
+impl FormValues<'_> {
     /// Returns the value at a pointer, if the form has one.
     pub(in super::super) fn value(&self, rule: &Rule, pointer: &str) -> Option<Value> {
         if !self.remove.is_empty() && self.remove == pointer {

@@ -20,7 +20,7 @@ use captions::{item_label, word_label};
 pub(super) use captions::{label, missing};
 pub(super) use completion::{ELLIPSIS, SOME_ADDRESS, complete};
 use defaults::{default_of, is_advanced, steps};
-pub(super) use filled::Filled;
+pub(super) use filled::FormValues;
 
 /// Maximum number of items of a list in a form.
 const ITEMS: usize = 30;
@@ -58,7 +58,7 @@ impl NodeKind {
 /// A field of a form, or a group of fields.
 #[derive(Debug, Default, PartialEq, Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "the template reads each of them")]
-pub(super) struct Node {
+pub(super) struct FormField {
     kind: NodeKind,
     /// JSON pointer of the value.
     name: String,
@@ -68,14 +68,14 @@ pub(super) struct Node {
     error: String,
     is_required: bool,
     options: Vec<(String, String)>,
-    children: Vec<Node>,
+    children: Vec<FormField>,
     /// Whether a group is shown open.
     is_open: bool,
     can_add: bool,
     can_remove: bool,
 }
 
-impl Node {
+impl FormField {
     /// Returns the names of all fields in this node.
     pub(super) fn names(&self) -> Vec<String> {
         let own = (!self.kind.is_container()).then(|| self.name.clone());
@@ -90,7 +90,7 @@ impl Node {
 }
 
 /// Builds the form of a rule with a value.
-pub(super) struct Making<'m> {
+pub(super) struct FormContext<'m> {
     /// Error messages, by JSON pointer.
     pub(super) errors: &'m HashMap<String, String>,
     /// JSON pointer of the list that gets one more item; empty for none.
@@ -99,40 +99,40 @@ pub(super) struct Making<'m> {
     pub(super) fixed: &'m [&'static str],
 }
 
-impl Making<'_> {
+impl FormContext<'_> {
     /// Builds the form of a rule with a value.
-    pub(super) fn form(&self, rule: &Rule, value: Option<&Value>, pointer: &str) -> Node {
+    pub(super) fn form(&self, rule: &Rule, value: Option<&Value>, pointer: &str) -> FormField {
         self.node(rule, value, pointer, true)
     }
 
-    fn node(&self, rule: &Rule, value: Option<&Value>, pointer: &str, is_required: bool) -> Node {
+    fn node(&self, rule: &Rule, value: Option<&Value>, pointer: &str, is_required: bool) -> FormField {
         let given = shown(value);
         // A starter message contains optional fields with an empty value: they get their default too.
         let is_asked = is_required || value.is_some();
         let default = Some(pointer).filter(|_| is_asked && given.is_empty()).and_then(default_of);
-        let base = Node {
+        let base = FormField {
             name: pointer.to_owned(),
             label: label(pointer),
             error: self.errors.get(pointer).cloned().unwrap_or_default(),
             value: default.unwrap_or(given),
             is_required,
-            ..Node::default()
+            ..FormField::default()
         };
         match rule {
             Rule::Text(text) => text_node(base, text),
             Rule::Bool => {
                 let options = [("true", "On"), ("false", "Off")];
                 let options = options.map(|(value, title)| (value.into(), title.into())).to_vec();
-                Node { kind: NodeKind::Select, options, ..base }
+                FormField { kind: NodeKind::Select, options, ..base }
             }
             Rule::Number { range } => {
-                Node { hint: format!("A number from {} to {}.", range.0, range.1), ..base }
+                FormField { hint: format!("A number from {} to {}.", range.0, range.1), ..base }
             }
-            Rule::Integer { .. } => Node { hint: "A whole number.".into(), ..base },
+            Rule::Integer { .. } => FormField { hint: "A whole number.".into(), ..base },
             Rule::Parsed { about, .. } => {
                 let mut about = about.chars();
                 let first = about.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
-                Node { hint: format!("{first}{}.", about.as_str()), ..base }
+                FormField { hint: format!("{first}{}.", about.as_str()), ..base }
             }
             Rule::AnyObject { .. } => json_node(base, value),
             Rule::Fixed(rule) | Rule::Either(rule, _) => self.node(rule, value, pointer, is_required),
@@ -140,18 +140,24 @@ impl Making<'_> {
             Rule::Object(Object { fields: [only], .. }) if matches!(only.rule(), Rule::Text(_)) => {
                 let value = value.and_then(|object| object.get(only.name()));
                 let field = self.node(only.rule(), value, &step(pointer, only.name()), is_required);
-                Node { label: base.label, ..field }
+                FormField { label: base.label, ..field }
             }
             Rule::Object(object) => {
                 let children = self.fields(object.fields, value, pointer);
-                Node { kind: NodeKind::Group, is_open: is_required || value.is_some(), children, ..base }
+                FormField { kind: NodeKind::Group, is_open: is_required || value.is_some(), children, ..base }
             }
             Rule::Choice(choice) => self.choice(choice, value, pointer, base),
             Rule::List { of, min, max } => self.list(of, (*min, *max), value, base),
         }
     }
 
-    fn list(&self, of: &Rule, (min, max): (usize, usize), value: Option<&Value>, base: Node) -> Node {
+    fn list(
+        &self,
+        of: &Rule,
+        (min, max): (usize, usize),
+        value: Option<&Value>,
+        base: FormField,
+    ) -> FormField {
         let pointer = base.name.as_str();
         let items = value.and_then(Value::as_array).map_or(0, Vec::len);
         let least = min.min(1) * usize::from(base.is_required);
@@ -166,10 +172,10 @@ impl Making<'_> {
         };
         let children = (0..count).map(item).collect();
         let (is_open, can_add) = (count > 0, count < max.min(ITEMS));
-        Node { kind: NodeKind::List, children, is_open, can_add, ..base }
+        FormField { kind: NodeKind::List, children, is_open, can_add, ..base }
     }
 
-    fn fields(&self, fields: &[Field], value: Option<&Value>, pointer: &str) -> Vec<Node> {
+    fn fields(&self, fields: &[Field], value: Option<&Value>, pointer: &str) -> Vec<FormField> {
         let (required, optional): (Vec<&Field>, Vec<&Field>) =
             fields.iter().partition(|field| field.is_required());
         let node = |field: &Field| {
@@ -180,7 +186,7 @@ impl Making<'_> {
         with_advanced(required.into_iter().chain(optional).map(node).collect(), pointer)
     }
 
-    fn choice(&self, choice: &Choice, value: Option<&Value>, pointer: &str, base: Node) -> Node {
+    fn choice(&self, choice: &Choice, value: Option<&Value>, pointer: &str, base: FormField) -> FormField {
         let place = step(pointer, choice.tag);
         let is_fixed = self.fixed.contains(&place.as_str());
         let word = value.and_then(|object| object.get(choice.tag)).and_then(Value::as_str);
@@ -188,7 +194,7 @@ impl Making<'_> {
         let word = word.or(only.filter(|_| base.is_required)).unwrap_or_default();
         let words = choice.arms.iter().map(|(word, _)| ((*word).to_owned(), word_label(word)));
         let is_hidden = is_fixed || (only.is_some() && base.is_required);
-        let tag = Node {
+        let tag = FormField {
             kind: if is_hidden { NodeKind::Hidden } else { NodeKind::Choice },
             name: place.clone(),
             label: label(&place),
@@ -196,7 +202,7 @@ impl Making<'_> {
             options: words.collect(),
             error: self.errors.get(&place).cloned().unwrap_or_default(),
             is_required: base.is_required,
-            ..Node::default()
+            ..FormField::default()
         };
         let mut children = vec![tag];
         if let Some((_, arm)) = choice.arms.iter().find(|(known, _)| *known == word) {
@@ -204,11 +210,11 @@ impl Making<'_> {
             children.extend(self.fields(arm.fields, value, pointer));
         }
         let children = with_advanced(children, pointer);
-        Node { kind: NodeKind::Group, is_open: base.is_required || value.is_some(), children, ..base }
+        FormField { kind: NodeKind::Group, is_open: base.is_required || value.is_some(), children, ..base }
     }
 }
 
-fn json_node(base: Node, value: Option<&Value>) -> Node {
+fn json_node(base: FormField, value: Option<&Value>) -> FormField {
     let value = match value {
         Some(value @ (Value::Object(_) | Value::Array(_))) => {
             serde_json::to_string_pretty(value).unwrap_or_default()
@@ -216,24 +222,24 @@ fn json_node(base: Node, value: Option<&Value>) -> Node {
         other => shown(other),
     };
     let hint = "JSON, for example {\"name\": \"{{ name }}\"}.".into();
-    Node { kind: NodeKind::Json, value, hint, ..base }
+    FormField { kind: NodeKind::Json, value, hint, ..base }
 }
 
-fn text_node(base: Node, text: &Text) -> Node {
+fn text_node(base: FormField, text: &Text) -> FormField {
     if base.is_required
         && !base.value.is_empty()
         && matches!(steps(&base.name).as_slice(), ["name", "action", ..])
     {
-        return Node { kind: NodeKind::Hidden, ..base };
+        return FormField { kind: NodeKind::Hidden, ..base };
     }
     if let [only] = text.one_of {
         // The only allowed word is filled in if it is required, and kept as it is if it is optional.
         let value = if base.is_required { (*only).to_owned() } else { base.value.clone() };
-        return Node { kind: NodeKind::Hidden, value, ..base };
+        return FormField { kind: NodeKind::Hidden, value, ..base };
     }
     if !text.one_of.is_empty() {
         let options = text.one_of.iter().map(|word| ((*word).to_owned(), word_label(word))).collect();
-        return Node { kind: NodeKind::Select, options, ..base };
+        return FormField { kind: NodeKind::Select, options, ..base };
     }
     let mut hint = String::new();
     if text.max > 0 {
@@ -251,7 +257,7 @@ fn text_node(base: Node, text: &Text) -> Node {
     // Prose gets several lines; URLs and IDs get one, however long they may be.
     let is_prose = matches!(base.name.rsplit('/').next(), Some("body" | "text" | "caption"));
     let kind = if is_prose && text.max >= LINES { NodeKind::Lines } else { NodeKind::Text };
-    Node { kind, hint: hint.trim().to_owned(), ..base }
+    FormField { kind, hint: hint.trim().to_owned(), ..base }
 }
 
 fn shown(value: Option<&Value>) -> String {
@@ -263,10 +269,10 @@ fn shown(value: Option<&Value>) -> String {
 }
 
 /// Moves rarely changed fields into a collapsed group at the end.
-fn with_advanced(children: Vec<Node>, pointer: &str) -> Vec<Node> {
-    let (advanced, mut children): (Vec<Node>, Vec<Node>) =
+fn with_advanced(children: Vec<FormField>, pointer: &str) -> Vec<FormField> {
+    let (advanced, mut children): (Vec<FormField>, Vec<FormField>) =
         children.into_iter().partition(|child| child.kind == NodeKind::Advanced || is_advanced(&child.name));
-    let advanced: Vec<Node> = advanced
+    let advanced: Vec<FormField> = advanced
         .into_iter()
         .flat_map(|child| if child.kind == NodeKind::Advanced { child.children } else { vec![child] })
         .collect();
@@ -275,13 +281,13 @@ fn with_advanced(children: Vec<Node>, pointer: &str) -> Vec<Node> {
         return children;
     }
     let is_open = advanced.iter().any(|child| !child.error.is_empty());
-    children.push(Node {
+    children.push(FormField {
         kind: NodeKind::Advanced,
         name: format!("{pointer}-advanced"),
         label: "Advanced".into(),
         is_open,
         children: advanced,
-        ..Node::default()
+        ..FormField::default()
     });
     children
 }
@@ -293,15 +299,15 @@ mod tests {
     use crate::campaign::content::CONTENT;
     use crate::campaign::rules::check;
 
-    fn making(errors: &HashMap<String, String>) -> Making<'_> {
-        Making { errors, add: "", fixed: &["/message/type", "/message/interactive/type"] }
+    fn making(errors: &HashMap<String, String>) -> FormContext<'_> {
+        FormContext { errors, add: "", fixed: &["/message/type", "/message/interactive/type"] }
     }
 
     fn there_and_back(message: &Value) -> Option<Value> {
         let errors = HashMap::new();
         let form = making(&errors).form(&CONTENT, Some(message), "/message");
         let values = form.values();
-        Filled { values: &values, remove: "" }.value(&CONTENT, "/message")
+        FormValues { values: &values, remove: "" }.value(&CONTENT, "/message")
     }
 
     #[test]
@@ -356,7 +362,7 @@ mod tests {
         let message = kinds().into_iter().find(|kind| kind.name == "button").unwrap().message;
         let errors = HashMap::new();
         let list = "/message/interactive/action/buttons";
-        let making = Making { add: list, ..making(&errors) };
+        let making = FormContext { add: list, ..making(&errors) };
         let form = making.form(&CONTENT, Some(&message), "/message");
         let mut values = form.values();
         assert!(values.contains_key(&format!("{list}/1/reply/title")), "{values:?}");
@@ -365,7 +371,7 @@ mod tests {
             values.insert(format!("{list}/{nth}/reply/id"), title.into());
         }
         let remove = format!("{list}/0");
-        let left = Filled { values: &values, remove: &remove }.value(&CONTENT, "/message").unwrap();
+        let left = FormValues { values: &values, remove: &remove }.value(&CONTENT, "/message").unwrap();
         let buttons = left.pointer("/interactive/action/buttons").unwrap().as_array().unwrap().clone();
         assert_eq!(buttons.len(), 1);
         assert_eq!(buttons[0]["reply"]["title"], "No");

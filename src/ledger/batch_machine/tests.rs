@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::campaign::delivery::{Delivery, News};
+use crate::campaign::delivery::{Delivery, DeliveryUpdate};
 use crate::campaign::{DoubtCause, Phone, SkipReason};
 use crate::ledger::change::Counter;
 use crate::ledger::deliveries::MessageReport;
@@ -70,7 +70,7 @@ fn batch() -> PlannedBatch {
 }
 
 /// Applies an event. Returns the positions that a claim was granted.
-fn happen(draft: &mut Draft<'_>, event: &Event) -> Vec<u8> {
+fn happen(draft: &mut BatchMachine<'_>, event: &Event) -> Vec<u8> {
     match event {
         Event::Claim { token, places } => return draft.claim(*token, places),
         Event::Settle { token, place, outcome: nth } => {
@@ -78,9 +78,10 @@ fn happen(draft: &mut Draft<'_>, event: &Event) -> Vec<u8> {
         }
         Event::Expire { token, resend } => drop(draft.expire(*token, *resend, DoubtCause::ClaimExpired)),
         Event::Decide { decision: nth } => drop(draft.decide(&decision(*nth))),
-        Event::Doubt { place } => draft.doubt_untouched(&[*place]),
+        Event::Doubt { place } => draft.mark_unreported_in_doubt(&[*place]),
         Event::Report { place, state } => {
-            let news = News::Delivery { state: Delivery::ALL[*state], code: None, text: String::new() };
+            let news =
+                DeliveryUpdate::Delivery { state: Delivery::ALL[*state], code: None, text: String::new() };
             let report = MessageReport { message: *place, sid: None, at: 5_000, news };
             drop(draft.report(&[report], &[]));
         }
@@ -95,7 +96,7 @@ fn counters(record: &BatchRecord) -> BTreeMap<Counter, i64> {
         let state = message.state.as_str();
         *counters.entry((state, String::new())).or_default() += 1;
         if matches!(message.state, MessageState::Rejected | MessageState::Skipped) {
-            *counters.entry((state, record.word(message).to_owned())).or_default() += 1;
+            *counters.entry((state, record.code(message).to_owned())).or_default() += 1;
         }
     }
     counters
@@ -114,7 +115,7 @@ proptest! {
         let (mut is_open, mut is_failed, mut claims) = (true, false, BTreeSet::new());
         for (nth, event) in (0..).zip(&events) {
             let before = record.clone();
-            let mut draft = Draft::new(&batch, record.clone(), 1_000 + nth);
+            let mut draft = BatchMachine::new(&batch, record.clone(), 1_000 + nth);
             let granted = happen(&mut draft, event);
             let change = draft.finish();
             record = change.record.clone().unwrap_or(record);
@@ -157,7 +158,7 @@ proptest! {
             });
             prop_assert_eq!(&claims, &record.claims());
             // An event that is repeated changes nothing.
-            let mut again = Draft::new(&batch, record.clone(), 2_000);
+            let mut again = BatchMachine::new(&batch, record.clone(), 2_000);
             if matches!(event, Event::Settle { .. } | Event::Expire { .. }) {
                 happen(&mut again, event);
                 prop_assert!(again.finish().record.is_none());
@@ -176,12 +177,12 @@ proptest! {
         let mut records = vec![BatchRecord::new(usize::from(SIZE))];
         for (nth, event) in (0..).zip(&events) {
             let record = records[records.len() - 1].clone();
-            let mut draft = Draft::new(&batch, record.clone(), 1_000 + nth);
+            let mut draft = BatchMachine::new(&batch, record.clone(), 1_000 + nth);
             happen(&mut draft, event);
             records.push(draft.finish().record.unwrap_or(record));
         }
         let (known, then) = (&records[records.len() - 1], cut.get(&records));
-        let mut draft = Draft::new(&batch, then.clone(), 5_000);
+        let mut draft = BatchMachine::new(&batch, then.clone(), 5_000);
         draft.restore(known, &BTreeMap::new());
         let change = draft.finish();
         let restored = change.record.as_ref().unwrap_or(then);
@@ -197,7 +198,7 @@ proptest! {
         prop_assert_eq!(counted, counters(restored));
         // Restoring is idempotent, and an older record changes nothing.
         for known in [known, then] {
-            let mut again = Draft::new(&batch, restored.clone(), 6_000);
+            let mut again = BatchMachine::new(&batch, restored.clone(), 6_000);
             prop_assert_eq!(again.restore(known, &BTreeMap::new()), 0);
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use opentelemetry::context::FutureExt;
 use tokio::time::Instant;
 
-use super::planning::{AHEAD, Planning, Plans, Publish};
+use super::plan_pipeline::{AHEAD, PlanContext, Planning, PublishScope};
 use super::supervisor::{CampaignSupervisor, PlanningTask, within};
 use super::{DispatchError, Refusal, prepare, replay};
 use crate::campaign::{Job, Reason};
@@ -16,7 +16,7 @@ use crate::ledger::{Campaign, Counts, Lease, Ledger};
 use crate::ledger::{replays, transitions};
 use crate::queue::Queue;
 use crate::runtime;
-use crate::traces::{self, Trace};
+use crate::traces::{self, TraceHandle};
 
 /// How long pending messages may be in no queue before their batches count as lost.
 const LOST_AFTER: Duration = Duration::from_secs(5);
@@ -52,12 +52,13 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             self.wake_up.notify_one();
             return Ok(());
         }
-        let is_unplanned = !campaign.planned || (self.publish == Publish::Unsettled && counts.open() > 0);
+        let is_unplanned =
+            !campaign.planned || (self.publish == PublishScope::Unsettled && counts.open() > 0);
         let is_due = self.plans_at.as_ref().is_none_or(|(at, _)| *at <= Instant::now());
         if !has_ended && self.planning.is_none() && is_unplanned && can_send && is_due {
             if campaign.planned && self.kept().await? >= counts.pending {
                 // All pending messages can be requeued from their stored values.
-                self.publish = Publish::News;
+                self.publish = PublishScope::News;
             } else {
                 self.plans_at = None;
                 self.start_planning(campaign, job);
@@ -78,7 +79,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         let (prepared, job, wake_up) = (self.prepared.clone(), job.clone(), self.wake_up.clone());
         let (batch_size, audience, publish) = (campaign.batch_size, campaign.audience.clone(), self.publish);
         let stopped = stop.clone();
-        let traced = Trace::of(&self.id, campaign.submitted_at).plan();
+        let traced = TraceHandle::for_campaign(&self.id, campaign.submitted_at).plan();
         let task = tokio::spawn(async move {
             let planning = async {
                 let prepared = if let Some(prepared) = prepared {
@@ -87,10 +88,10 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
                     let account = context.accounts.get(&job.account).map_err(DispatchError::Task)?;
                     let audiences = context.audiences.clone();
                     let prepared = runtime::blocking(move || prepare((*job).clone(), &audiences, &account));
-                    match prepared.await.map_err(|fault| DispatchError::Task(fault.to_string()))? {
+                    match prepared.await.map_err(|error| DispatchError::Task(error.to_string()))? {
                         Ok(prepared) => Arc::new(prepared),
-                        Err(Refusal::Audience(fault)) if fault.lacks_room() => {
-                            return Ok(Planning::Later(fault.to_string()));
+                        Err(Refusal::Audience(error)) if error.lacks_room() => {
+                            return Ok(Planning::Later(error.to_string()));
                         }
                         Err(refusal) => {
                             let detail = refusal.to_string();
@@ -101,7 +102,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
                 if prepared.scan.digest != audience {
                     return Ok(Planning::Impossible(Reason::AudienceChanged { planned: false }));
                 }
-                Plans { ledger, queue, id, prepared, batch_size, publish, stop: stopped }.plan().await
+                PlanContext { ledger, queue, id, prepared, batch_size, publish, stop: stopped }.plan().await
             };
             let planned = planning.with_context(traced.clone()).await;
             if planned.is_err() {
@@ -119,20 +120,20 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             return Ok(false);
         };
         self.wake_up.notify_one();
-        let planned = planning.task.await.map_err(|fault| DispatchError::Task(fault.to_string()))?;
+        let planned = planning.task.await.map_err(|error| DispatchError::Task(error.to_string()))?;
         match planned {
             Ok(Planning::Complete) => {
-                self.publish = Publish::News;
+                self.publish = PublishScope::News;
                 self.prepared = None;
             }
             Ok(Planning::Stopped) => {}
             Ok(Planning::Impossible(reason)) => self.hold(reason).await?,
             Ok(Planning::Later(reason)) => self.plan_later(reason),
-            Err(DispatchError::Audience(fault)) if fault.lacks_room() => self.plan_later(fault.to_string()),
-            Err(DispatchError::Audience(fault)) => {
-                self.hold(Reason::Unplannable { detail: fault.to_string() }).await?;
+            Err(DispatchError::Audience(error)) if error.lacks_room() => self.plan_later(error.to_string()),
+            Err(DispatchError::Audience(error)) => {
+                self.hold(Reason::Unplannable { detail: error.to_string() }).await?;
             }
-            Err(fault) => return Err(fault),
+            Err(error) => return Err(error),
         }
         Ok(true)
     }
@@ -194,7 +195,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         self.replayed.clear();
         // Stored values are requeued without reading the audience.
         if self.kept().await? < counts.pending {
-            self.publish = Publish::Unsettled;
+            self.publish = PublishScope::Unsettled;
         }
         self.wake_up.notify_one();
         Ok(())

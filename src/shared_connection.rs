@@ -12,9 +12,9 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 /// Connection that is open, being opened or closed. Clones share it.
-pub(crate) struct ConnectionSlot<T, E>(Arc<Mutex<State<T, E>>>);
+pub(crate) struct SharedConnection<T, E>(Arc<Mutex<ConnectionState<T, E>>>);
 
-struct State<T, E> {
+struct ConnectionState<T, E> {
     /// Number of the connection that is open or being opened.
     nth: u64,
     connection: Option<T>,
@@ -26,20 +26,20 @@ struct Opening<T, E> {
     task: AbortHandle,
 }
 
-impl<T, E> Clone for ConnectionSlot<T, E> {
+impl<T, E> Clone for SharedConnection<T, E> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<T, E> Default for ConnectionSlot<T, E> {
+impl<T, E> Default for SharedConnection<T, E> {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(State { nth: 0, connection: None, opening: None })))
+        Self(Arc::new(Mutex::new(ConnectionState { nth: 0, connection: None, opening: None })))
     }
 }
 
-impl<T, E> ConnectionSlot<T, E> {
-    fn state(&self) -> MutexGuard<'_, State<T, E>> {
+impl<T, E> SharedConnection<T, E> {
+    fn state(&self) -> MutexGuard<'_, ConnectionState<T, E>> {
         self.0.lock()
     }
 
@@ -52,7 +52,7 @@ impl<T, E> ConnectionSlot<T, E> {
     }
 
     /// Takes the connection if it matches.
-    pub(crate) fn take_if(&self, is_meant: impl FnOnce(&mut T) -> bool) -> Option<T> {
+    pub(crate) fn invalidate(&self, is_meant: impl FnOnce(&mut T) -> bool) -> Option<T> {
         self.state().connection.take_if(is_meant)
     }
 
@@ -66,12 +66,12 @@ impl<T, E> ConnectionSlot<T, E> {
     }
 
     /// Whether there is a connection that matches.
-    pub(crate) fn is(&self, like: impl FnOnce(&T) -> bool) -> bool {
+    pub(crate) fn matches(&self, like: impl FnOnce(&T) -> bool) -> bool {
         self.state().connection.as_ref().is_some_and(like)
     }
 }
 
-impl<T: Clone + Send + Sync + 'static, E: Clone + Send + Sync + 'static> ConnectionSlot<T, E> {
+impl<T: Clone + Send + Sync + 'static, E: Clone + Send + Sync + 'static> SharedConnection<T, E> {
     /// Returns the connection and its number; opens another if it is not usable.
     ///
     /// `open` gets the unusable connection. If one is being opened already, this waits for it.
@@ -121,7 +121,7 @@ impl<T: Clone + Send + Sync + 'static, E: Clone + Send + Sync + 'static> Connect
 
     fn begin(
         &self,
-        state: &mut State<T, E>,
+        state: &mut ConnectionState<T, E>,
         opening: impl Future<Output = Result<T, E>> + Send + 'static,
     ) -> watch::Receiver<Option<Result<T, E>>> {
         state.nth += 1;
@@ -152,7 +152,7 @@ mod tests {
 
     use super::*;
 
-    type Slot = ConnectionSlot<u32, &'static str>;
+    type Slot = SharedConnection<u32, &'static str>;
 
     /// Opens a connection, which takes a second.
     async fn open(slot: &Slot, count: &Arc<AtomicU32>) -> Result<(u64, u32), &'static str> {
@@ -185,7 +185,7 @@ mod tests {
         slot.forget(7);
         assert_eq!(open(&slot, &count).await, Ok((1, 0)));
         slot.forget(1);
-        assert!(!slot.is(|_| true));
+        assert!(!slot.matches(|_| true));
         assert_eq!(open(&slot, &count).await, Ok((2, 1)));
         // The unusable connection is passed to `open`.
         let next =

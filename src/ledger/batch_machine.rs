@@ -17,8 +17,8 @@ use super::record::{BatchRecord, Message};
 use super::{Outcome, PlannedBatch};
 use crate::campaign::MessageState;
 
-/// A batch whose record is being changed. (A campaign's draft is something else: `drafts.rs`.)
-pub(super) struct Draft<'b> {
+/// A batch whose record is being changed. (A campaign's draft is something else: `campaign_drafts.rs`.)
+pub(super) struct BatchMachine<'b> {
     batch: &'b PlannedBatch,
     before: BatchRecord,
     record: BatchRecord,
@@ -31,7 +31,7 @@ pub(super) struct Draft<'b> {
     has_ended: bool,
 }
 
-impl<'b> Draft<'b> {
+impl<'b> BatchMachine<'b> {
     pub(super) fn new(batch: &'b PlannedBatch, record: BatchRecord, now: i64) -> Self {
         let change = Change { known: record.revision, ..Change::default() };
         Self {
@@ -104,7 +104,7 @@ impl<'b> Draft<'b> {
             Outcome::Skipped { reason, detail } => (reason.as_str().into(), detail.into()),
         };
         if message.state == MessageState::Rejected {
-            let code = self.record.word(&message).to_owned();
+            let code = self.record.code(&message).to_owned();
             self.count(MessageState::Rejected.as_str(), code, -1);
         }
         if matches!(to, MessageState::Rejected | MessageState::Skipped) {
@@ -127,7 +127,7 @@ impl<'b> Draft<'b> {
         }
         let changed = Message { claim: 0, kept, ..message };
         // SIDs are not part of the record.
-        self.put(place, changed, to, if to == MessageState::Accepted { "" } else { &word });
+        self.set_state(place, changed, to, if to == MessageState::Accepted { "" } else { &word });
         if to == MessageState::Pending {
             // A message that is released from a claim has no outcome to remove.
             if message.state != MessageState::Sending {
@@ -146,7 +146,7 @@ impl<'b> Draft<'b> {
         }
     }
 
-    fn put(&mut self, place: u8, message: Message, to: MessageState, word: &str) {
+    fn set_state(&mut self, place: u8, message: Message, to: MessageState, word: &str) {
         self.moved[message.state as usize] -= 1;
         self.moved[to as usize] += 1;
         self.record.set(place, Message { state: to, at: self.now, ..message }, word);

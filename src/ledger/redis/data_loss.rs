@@ -22,12 +22,12 @@ use jiff::Timestamp;
 use redis::{FromRedisValue, Value};
 use tokio::time::Instant;
 
-use super::journal::{Journal, Known, KnownCampaign};
+use super::journal::{Journal, JournalContents, JournaledCampaign};
 use super::layout::Keys;
 use super::{Redis, WINDOW};
 use crate::campaign::CampaignId;
 use crate::ledger::{
-    Batches, Campaigns, Gap, LEASE, Lease, LedgerError, PRESENCE, PlannedBatch, Store, claims,
+    Batches, Campaigns, Clock, LEASE, Lease, LedgerError, LostWrites, PRESENCE, PlannedBatch, claims,
 };
 use crate::redis_client::{Arg, Script};
 
@@ -50,13 +50,13 @@ static CLOSE_GAP: LazyLock<Script> = LazyLock::new(|| script(include_str!("close
 /// operator decides.
 const EMPTIED: &str = "emptied";
 /// Time within which each worker detects that the server was emptied, by its presence heartbeat (once a second).
-const NOTICED: Duration = Duration::from_secs(5);
+const DETECTION_TIME: Duration = Duration::from_secs(5);
 /// Interval between checks whether another worker has restored a campaign.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What this worker knows of replication epochs.
 #[derive(Default)]
-pub(super) struct Compared {
+pub(super) struct Reconciliation {
     /// Time until which this worker's presence entry cannot have expired, by the server's clock.
     there_until: i64,
     /// The server's epoch when it was last read.
@@ -104,11 +104,11 @@ impl OtherHistory {
         read().ok_or_else(|| LedgerError::Storage("sent an invalid answer about its epoch".into()))
     }
 
-    fn gap(&self) -> Gap {
+    fn gap(&self) -> LostWrites {
         let time = |at: i64| Timestamp::from_millisecond(at).ok().filter(|_| at > 0);
         let silent = self.silent.iter().filter_map(|(worker, at)| Some((*worker, time(*at)?)));
         let (from, to) = (time(self.last), time(self.since));
-        Gap { from, to, silent: silent.collect(), emptied: self.is_of_emptied() }
+        LostWrites { from, to, silent: silent.collect(), emptied: self.is_of_emptied() }
     }
 }
 
@@ -152,7 +152,7 @@ impl Redis {
     }
 
     /// Returns the gap of a campaign, if it has one.
-    pub(super) async fn find_gap(&self, id: &CampaignId) -> Result<Option<Gap>, LedgerError> {
+    pub(super) async fn find_gap(&self, id: &CampaignId) -> Result<Option<LostWrites>, LedgerError> {
         Ok(self.other_history(id).await?.map(|other| other.gap()))
     }
 
@@ -200,8 +200,8 @@ impl Redis {
             tracing::warn!("Redis was restarted or failed over; comparing this worker's journal");
             // The journal is read once for all campaigns.
             let _turn = self.comparing.lock().await;
-            let ids = journal.campaigns().map_err(|fault| unreadable(&fault))?;
-            let known = self.known(journal, &ids).await?;
+            let ids = journal.campaigns().map_err(|error| unreadable(&error))?;
+            let known = self.read_journal(journal, &ids).await?;
             let dropped = known.dropped;
             for (id, campaign) in known.campaigns {
                 self.compared().steps += 1;
@@ -233,7 +233,7 @@ impl Redis {
         let _turn = self.comparing.lock().await;
         self.compared().campaigns.clear();
         self.compared().emptied_at = Some(Instant::now());
-        let known = journal.known(&HashMap::new()).map_err(|fault| unreadable(&fault))?;
+        let known = journal.read(&HashMap::new()).map_err(|error| unreadable(&error))?;
         let mut unregistered = Vec::new();
         for (id, campaign) in known.campaigns {
             self.compared().steps += 1;
@@ -248,7 +248,7 @@ impl Redis {
             }
         }
         // The worker that registered such a campaign restores it when it detects the loss.
-        let until = Instant::now() + NOTICED;
+        let until = Instant::now() + DETECTION_TIME;
         while !unregistered.is_empty() {
             let mut missing = Vec::new();
             for (id, campaign) in unregistered {
@@ -263,7 +263,7 @@ impl Redis {
             if Instant::now() > until {
                 break;
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         for (id, _) in unregistered {
             tracing::error!(
@@ -280,7 +280,7 @@ impl Redis {
     /// A campaign that is registered before that would be sent from the beginning, and only another worker may know it.
     pub(super) async fn wait_for_the_others(&self) {
         let emptied_at = self.compared().emptied_at;
-        if let Some(noticed) = emptied_at.map(|at| at + NOTICED)
+        if let Some(noticed) = emptied_at.map(|at| at + DETECTION_TIME)
             && noticed > Instant::now()
         {
             tokio::time::sleep_until(noticed).await;
@@ -304,15 +304,19 @@ impl Redis {
             return Ok(true);
         }
         self.compared().steps += 1;
-        let mut known = self.known(journal, std::slice::from_ref(id)).await?;
+        let mut known = self.read_journal(journal, std::slice::from_ref(id)).await?;
         let campaign = known.campaigns.remove(id);
         self.compare_known(id, other, known.dropped, campaign).await
     }
 
     /// Reads the journal, without entries of campaigns that were removed after them.
-    async fn known(&self, journal: &Journal, ids: &[CampaignId]) -> Result<Known, LedgerError> {
+    async fn read_journal(
+        &self,
+        journal: &Journal,
+        ids: &[CampaignId],
+    ) -> Result<JournalContents, LedgerError> {
         let forgotten = self.forgotten(ids).await?;
-        journal.known(&forgotten).map_err(|fault| unreadable(&fault))
+        journal.read(&forgotten).map_err(|error| unreadable(&error))
     }
 
     /// Returns which campaigns were removed on purpose, and when.
@@ -334,7 +338,7 @@ impl Redis {
         id: &CampaignId,
         other: &OtherHistory,
         dropped: i64,
-        campaign: Option<KnownCampaign>,
+        campaign: Option<JournaledCampaign>,
     ) -> Result<bool, LedgerError> {
         let joined = self.compared().joined.get(id).copied();
         let reaches_back = match other.own {
@@ -360,7 +364,7 @@ impl Redis {
                 continue;
             }
             let forgotten = self.forgotten(std::slice::from_ref(id)).await?;
-            let Some(mut known) = journal.of_dead(*session, &forgotten) else { continue };
+            let Some(mut known) = journal.read_dead_worker(*session, &forgotten) else { continue };
             let reaches_back = known.dropped == 0 || known.dropped < *at;
             self.restore(id, known.campaigns.remove(id)).await?;
             if reaches_back {
@@ -379,8 +383,8 @@ impl Redis {
     }
 
     /// Restores lost writes of a campaign's batches.
-    async fn restore(&self, id: &CampaignId, known: Option<KnownCampaign>) -> Result<(), LedgerError> {
-        let Some(KnownCampaign { batches, .. }) = known else { return Ok(()) };
+    async fn restore(&self, id: &CampaignId, known: Option<JournaledCampaign>) -> Result<(), LedgerError> {
+        let Some(JournaledCampaign { batches, .. }) = known else { return Ok(()) };
         let each = stream::iter(batches.into_iter().map(|(number, batch)| async move {
             let planned = match &batch.plan {
                 Some(plan) => Some(PlannedBatch::read(id, number, plan)?),
@@ -409,7 +413,7 @@ impl Redis {
         self.client.retries() + self.compared().steps
     }
 
-    fn compared(&self) -> parking_lot::MutexGuard<'_, Compared> {
+    fn compared(&self) -> parking_lot::MutexGuard<'_, Reconciliation> {
         self.compared.lock()
     }
 
@@ -421,9 +425,9 @@ impl Redis {
     }
 }
 
-fn unreadable(fault: &std::io::Error) -> LedgerError {
-    LedgerError::Storage(format!("has a journal that cannot be read: {fault}"))
+fn unreadable(error: &std::io::Error) -> LedgerError {
+    LedgerError::Storage(format!("has a journal that cannot be read: {error}"))
 }
 
 /// State of comparisons, shared by the clones of a ledger.
-pub(super) type SharedCompared = Arc<parking_lot::Mutex<Compared>>;
+pub(super) type SharedCompared = Arc<parking_lot::Mutex<Reconciliation>>;

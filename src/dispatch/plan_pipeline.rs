@@ -13,9 +13,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::in_flight::InFlight;
 use super::planner::Planner;
-use super::under_way::UnderWay;
-use super::{DispatchError, Prepared};
+use super::{DispatchError, LoadedJob};
 use crate::campaign::{CampaignId, Reason};
 use crate::ledger::{Checkpoint, Ledger, LedgerError, Plan, PlannedBatch, SkippedRow};
 use crate::queue::{Queue, QueueError, QueuedBatch};
@@ -34,7 +34,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The batches that planning publishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Publish {
+pub(super) enum PublishScope {
     /// Batches after the checkpoint: the queue has the others.
     News,
     /// All batches that are not settled: the queue has lost them.
@@ -57,26 +57,26 @@ pub(super) enum Planning {
 }
 
 /// The input of planning.
-pub(super) struct Plans<L, Q> {
+pub(super) struct PlanContext<L, Q> {
     pub(super) ledger: L,
     pub(super) queue: Q,
     pub(super) id: CampaignId,
-    pub(super) prepared: Arc<Prepared>,
+    pub(super) prepared: Arc<LoadedJob>,
     pub(super) batch_size: usize,
-    pub(super) publish: Publish,
+    pub(super) publish: PublishScope,
     pub(super) stop: CancellationToken,
 }
 
 /// Some batches, and the checkpoint after them.
 #[derive(Default)]
-struct Part {
+struct PlanChunk {
     checkpoint: Option<Checkpoint>,
     batches: Vec<PlannedBatch>,
     skipped: Vec<SkippedRow>,
     queued: Vec<QueuedBatch>,
 }
 
-impl Part {
+impl PlanChunk {
     fn is_due(&self) -> bool {
         let is_end = self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.complete);
         is_end
@@ -89,11 +89,11 @@ impl Part {
     }
 }
 
-impl<L: Ledger, Q: Queue> Plans<L, Q> {
+impl<L: Ledger, Q: Queue> PlanContext<L, Q> {
     /// Streams the audience into the queue, at most [`AHEAD`] batches ahead of sending.
     pub(super) async fn plan(self) -> Result<Planning, DispatchError> {
         let known = Arc::new(self.ledger.plan(&self.id).await?);
-        let ahead = Ahead::new(&self).await?;
+        let ahead = Lookahead::new(&self).await?;
         let (parts, to_publish) = mpsc::channel(MAX_IN_FLIGHT);
         let (published, to_write) = mpsc::channel(MAX_IN_FLIGHT);
         // Stops the reader when a later stage fails.
@@ -118,11 +118,11 @@ impl<L: Ledger, Q: Queue> Plans<L, Q> {
             Ok::<bool, DispatchError>(sent? & written?)
         };
         let done = both.await;
-        let read = reading.await.map_err(|fault| DispatchError::Task(fault.to_string()))?;
+        let read = reading.await.map_err(|error| DispatchError::Task(error.to_string()))?;
         match (done, read) {
             (Err(DispatchError::Ledger(LedgerError::StalePlan(_))), _)
             | (Ok(false), Ok(Planning::Complete)) => Ok(Planning::Stopped),
-            (Err(fault), _) => Err(fault),
+            (Err(error), _) => Err(error),
             (Ok(_), read) => read,
         }
     }
@@ -130,11 +130,11 @@ impl<L: Ledger, Q: Queue> Plans<L, Q> {
     /// Publishes batches in order. Returns `false` if it was stopped.
     async fn send(
         &self,
-        mut parts: mpsc::Receiver<Part>,
-        published: mpsc::Sender<Part>,
-        ahead: &Ahead,
+        mut parts: mpsc::Receiver<PlanChunk>,
+        published: mpsc::Sender<PlanChunk>,
+        ahead: &Lookahead,
     ) -> Result<bool, DispatchError> {
-        let mut under_way = UnderWay::new(FuturesOrdered::new());
+        let mut under_way = InFlight::new(FuturesOrdered::new());
         let mut is_open = true;
         while is_open || under_way.len() > 0 {
             let may_begin = is_open && under_way.len() < MAX_IN_FLIGHT;
@@ -142,9 +142,9 @@ impl<L: Ledger, Q: Queue> Plans<L, Q> {
                 biased;
                 () = self.stop.cancelled() => return Ok(false),
                 Some(part) = under_way.next() => {
-                    let part: Result<Part, QueueError> = part;
+                    let part: Result<PlanChunk, QueueError> = part;
                     // A writer that fails returns its own error.
-                    if under_way.beside(published.send(part?)).await.is_err() {
+                    if under_way.poll_while(published.send(part?)).await.is_err() {
                         return Ok(false);
                     }
                 }
@@ -153,8 +153,8 @@ impl<L: Ledger, Q: Queue> Plans<L, Q> {
                     Some(mut part) => {
                         let queued = std::mem::take(&mut part.queued);
                         let messages: u64 = queued.iter().map(|queued| queued.batch.len() as u64).sum();
-                        if self.publish != Publish::Nothing
-                            && !under_way.beside(ahead.wait(self, messages)).await?
+                        if self.publish != PublishScope::Nothing
+                            && !under_way.poll_while(ahead.wait(self, messages)).await?
                         {
                             return Ok(false);
                         }
@@ -174,13 +174,13 @@ impl<L: Ledger, Q: Queue> Plans<L, Q> {
     /// Writes a checkpoint for the parts that the queue has confirmed. Returns `true`.
     async fn write(
         &self,
-        mut published: mpsc::Receiver<Part>,
+        mut published: mpsc::Receiver<PlanChunk>,
         mut after: u64,
-        ahead: &Ahead,
+        ahead: &Lookahead,
     ) -> Result<bool, DispatchError> {
         let mut parts = Vec::new();
         while published.recv_many(&mut parts, MAX_IN_FLIGHT).await > 0 {
-            let mut whole = Part::default();
+            let mut whole = PlanChunk::default();
             for part in parts.drain(..) {
                 whole.checkpoint = part.checkpoint.or(whole.checkpoint);
                 whole.batches.extend(part.batches);
@@ -200,16 +200,16 @@ impl<L: Ledger, Q: Queue> Plans<L, Q> {
 
 /// The stage that reads rows and cuts batches, on a thread of its own.
 struct Reader {
-    prepared: Arc<Prepared>,
+    prepared: Arc<LoadedJob>,
     id: CampaignId,
     batch_size: usize,
-    publish: Publish,
+    publish: PublishScope,
     known: Arc<Plan>,
     stop: CancellationToken,
 }
 
 impl Reader {
-    fn start(self, parts: mpsc::Sender<Part>) -> JoinHandle<Result<Planning, DispatchError>> {
+    fn start(self, parts: mpsc::Sender<PlanChunk>) -> JoinHandle<Result<Planning, DispatchError>> {
         #[cfg(test)]
         if runtime::simulated::is_on() {
             // A simulation has no threads, so all parts are read first and then sent.
@@ -231,7 +231,7 @@ impl Reader {
     }
 
     /// Reads the audience to its end. `take` gets each part, and returns whether to continue.
-    fn read(&self, mut take: impl FnMut(Part) -> bool) -> Result<Planning, DispatchError> {
+    fn read(&self, mut take: impl FnMut(PlanChunk) -> bool) -> Result<Planning, DispatchError> {
         let end = &self.known.checkpoint;
         // Verifies the plan up to the checkpoint before anything is published: another version of flowcast may cut other
         // batches from the same bytes.
@@ -243,7 +243,7 @@ impl Reader {
             return Ok(Planning::Impossible(Reason::Unplannable { detail: reason.into() }));
         }
         let mut planner = Planner::new(&self.prepared, self.id.clone(), self.batch_size, &self.stop)?;
-        let mut part = Part::default();
+        let mut part = PlanChunk::default();
         while let Some(step) = planner.next_batch()? {
             part.skipped.extend(step.skipped.into_iter().filter(|line| line.row > end.rows));
             if let Some(batch) = step.batch {
@@ -252,9 +252,9 @@ impl Reader {
                     part.batches.push(PlannedBatch::from(&batch));
                 }
                 let is_published = match self.publish {
-                    Publish::News => is_new,
-                    Publish::Unsettled => !self.known.settled.contains(batch.number),
-                    Publish::Nothing => false,
+                    PublishScope::News => is_new,
+                    PublishScope::Unsettled => !self.known.settled.contains(batch.number),
+                    PublishScope::Nothing => false,
                 };
                 if is_published {
                     part.queued.push(QueuedBatch::new(batch));
@@ -300,7 +300,7 @@ impl Reader {
 }
 
 /// How far planning is ahead of sending, as numbers of messages.
-struct Ahead {
+struct Lookahead {
     /// Open messages when planning began.
     open: u64,
     /// Open messages that the queue had when planning began.
@@ -315,10 +315,10 @@ struct Ahead {
     sure: AtomicU64,
 }
 
-impl Ahead {
-    async fn new<L: Ledger, Q: Queue>(plans: &Plans<L, Q>) -> Result<Self, DispatchError> {
+impl Lookahead {
+    async fn new<L: Ledger, Q: Queue>(plans: &PlanContext<L, Q>) -> Result<Self, DispatchError> {
         let open = plans.ledger.open(&plans.id).await?;
-        let had = if plans.publish == Publish::News { open } else { 0 };
+        let had = if plans.publish == PublishScope::News { open } else { 0 };
         let most = AHEAD * plans.batch_size.max(1) as u64;
         let sure = AtomicU64::new(most.saturating_sub(had));
         Ok(Self { open, had, planned: AtomicU64::new(0), published: AtomicU64::new(0), most, sure })
@@ -327,7 +327,7 @@ impl Ahead {
     /// Waits until `messages` more messages may be published. Returns `false` if planning was stopped.
     async fn wait<L: Ledger, Q: Queue>(
         &self,
-        plans: &Plans<L, Q>,
+        plans: &PlanContext<L, Q>,
         messages: u64,
     ) -> Result<bool, DispatchError> {
         let published = self.published.load(Ordering::Relaxed);
@@ -371,7 +371,7 @@ mod tests {
     impl Queue for Silent {
         type Receipt = ();
         type Home = ();
-        const LASTS: bool = true;
+        const DURABLE: bool = true;
 
         fn open((): &(), _: &CampaignId, _: usize) -> Self {
             Self::default()
@@ -408,7 +408,7 @@ mod tests {
             Ok(())
         }
 
-        fn trouble(&self) -> Option<String> {
+        fn health_error(&self) -> Option<String> {
             None
         }
     }
@@ -419,8 +419,8 @@ mod tests {
         let (queue, stop) = (Silent::default(), CancellationToken::new());
         let planning = {
             let (ledger, queue, id, stop) = (ledger.clone(), queue.clone(), id.clone(), stop.clone());
-            let (prepared, batch_size, publish) = (prepared.clone(), 100, Publish::News);
-            let plans = Plans { ledger, queue, id, prepared, batch_size, publish, stop };
+            let (prepared, batch_size, publish) = (prepared.clone(), 100, PublishScope::News);
+            let plans = PlanContext { ledger, queue, id, prepared, batch_size, publish, stop };
             tokio::spawn(plans.plan())
         };
         queue.0.notified().await;

@@ -10,23 +10,23 @@ use serde::{Deserialize, Serialize, Serializer};
 /// A duration: a whole number and a unit.
 ///
 /// ```
-/// use flowcast::campaign::Span;
+/// use flowcast::campaign::HumanDuration;
 ///
-/// let span: Span = "2h".parse()?;
-/// assert_eq!(span.0.as_secs(), 7200);
+/// let duration: HumanDuration = "2h".parse()?;
+/// assert_eq!(duration.0.as_secs(), 7200);
 /// # Ok::<(), &'static str>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Span(pub Duration);
+pub struct HumanDuration(pub Duration);
 
-impl Span {
+impl HumanDuration {
     /// The form of a duration, as a regular expression.
     pub const PATTERN: &str = r"^\s*\+?0*[1-9][0-9]{0,9}\s*(s|min|h|d)\s*$";
 }
 
 /// In the largest unit of which it is a whole number.
-impl std::fmt::Display for Span {
+impl std::fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let seconds = self.0.as_secs();
         let unit = [(86_400, "d"), (3_600, "h"), (60, "min")]
@@ -37,13 +37,13 @@ impl std::fmt::Display for Span {
     }
 }
 
-impl Serialize for Span {
+impl Serialize for HumanDuration {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl JsonSchema for Span {
+impl JsonSchema for HumanDuration {
     fn schema_name() -> Cow<'static, str> {
         "Span".into()
     }
@@ -57,7 +57,7 @@ impl JsonSchema for Span {
     }
 }
 
-impl TryFrom<String> for Span {
+impl TryFrom<String> for HumanDuration {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, &'static str> {
@@ -65,7 +65,7 @@ impl TryFrom<String> for Span {
     }
 }
 
-impl std::str::FromStr for Span {
+impl std::str::FromStr for HumanDuration {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, &'static str> {
@@ -92,13 +92,13 @@ mod tests {
 
     #[test]
     fn times_are_read_as_people_write_them() {
-        let time = |text: &str| text.parse::<Span>().map(|time| time.0.as_secs());
+        let time = |text: &str| text.parse::<HumanDuration>().map(|time| time.0.as_secs());
         assert_eq!(
             [time("40s"), time("2min"), time("1h"), time("30d")],
             [Ok(40), Ok(120), Ok(3600), Ok(2_592_000)]
         );
         for text in ["40s", "2min", "1h", "30d", "36h"] {
-            assert_eq!(text.parse::<Span>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<HumanDuration>().unwrap().to_string(), text);
         }
         for bad in ["", "40", "s", "0s", "-1s", "1.5h", "1 week", "99999999999d"] {
             assert!(time(bad).is_err(), "{bad:?}");

@@ -50,7 +50,7 @@ impl Audiences {
     pub fn new(root: Option<&str>, allow: &[String]) -> Result<Self, String> {
         let root = match root {
             Some(root) if is_store(root) => {
-                Some(Root::Bucket(Bucket::open(root).map_err(|fault| format!("audiences.root: {fault}"))?))
+                Some(Root::Bucket(Bucket::open(root).map_err(|error| format!("audiences.root: {error}"))?))
             }
             Some(root) if root.contains("://") => {
                 return Err(format!("audiences.root: {root} is neither a folder nor a bucket (s3, gs, az)"));
@@ -58,8 +58,8 @@ impl Audiences {
             root => root.map(|root| Root::Folder(root.into())),
         };
         let read = |(nth, text): (usize, &String)| {
-            let wrong = |fault: &str| format!("audiences.allow.{nth}: {text}: {fault}");
-            let url: Url = text.parse().map_err(|fault| wrong(&format!("{fault}")))?;
+            let wrong = |error: &str| format!("audiences.allow.{nth}: {text}: {error}");
+            let url: Url = text.parse().map_err(|error| wrong(&format!("{error}")))?;
             let is_known = matches!(url.scheme(), "http" | "https") || is_store(url.as_str());
             match url.host_str() {
                 Some(host) if is_known && !host.is_empty() => Ok(url),
@@ -190,12 +190,12 @@ mod tests {
 
     #[test]
     fn an_invalid_source_is_reported_with_its_key() {
-        let fault = |root: Option<&str>, allow: &[&str]| {
+        let error = |root: Option<&str>, allow: &[&str]| {
             Audiences::new(root, &allow.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap_err()
         };
-        assert!(fault(Some("ftp://x/y"), &[]).starts_with("audiences.root: ftp://x/y is neither"));
-        assert!(fault(Some("s3:///folder"), &[]).starts_with("audiences.root: "));
-        assert!(fault(None, &["files.example.com"]).starts_with("audiences.allow.0: "));
-        assert!(fault(None, &["https://a.example/", "file:///etc/"]).starts_with("audiences.allow.1: "));
+        assert!(error(Some("ftp://x/y"), &[]).starts_with("audiences.root: ftp://x/y is neither"));
+        assert!(error(Some("s3:///folder"), &[]).starts_with("audiences.root: "));
+        assert!(error(None, &["files.example.com"]).starts_with("audiences.allow.0: "));
+        assert!(error(None, &["https://a.example/", "file:///etc/"]).starts_with("audiences.allow.1: "));
     }
 }

@@ -1,14 +1,14 @@
 //! Delivery reports: what they prove about a batch's messages.
 
-use super::Draft;
+use super::BatchMachine;
 use crate::campaign::MessageState;
-use crate::campaign::delivery::News;
+use crate::campaign::delivery::DeliveryUpdate;
 use crate::ledger::deliveries::{
     Changes, Deliveries, MessageReport, ReportEffect, Response, UNDELIVERED, proves_taken,
 };
 use crate::ledger::{LedgerError, Outcome};
 
-impl Draft<'_> {
+impl BatchMachine<'_> {
     /// Applies delivery reports: delivery progress, and that the provider accepted a message.
     ///
     /// Returns the effect of each report, `None` if there is no such message or the report proves nothing.
@@ -38,12 +38,12 @@ impl Draft<'_> {
             // The time of acceptance is unknown if only a report proves it.
             let was_accepted = self.before.message(place).is_some_and(|m| m.state == MessageState::Accepted);
             let accepted_at = if was_accepted { message.at } else { 0 };
-            let is_news = deliveries.take(report, accepted_at, &mut changes) || settles;
+            let is_news = deliveries.apply(report, accepted_at, &mut changes) || settles;
             let effect = ReportEffect { recipient, row, message: place, settled: settles, is_news };
-            if let News::Reply(reply) = &report.news {
+            if let DeliveryUpdate::Reply(reply) = &report.news {
                 let response = Response::new(&effect, self.batch.number, report.at, reply);
                 let json = serde_json::to_string(&response)
-                    .map_err(|fault| LedgerError::Storage(format!("cannot save a reply: {fault}")))?;
+                    .map_err(|error| LedgerError::Storage(format!("cannot save a reply: {error}")))?;
                 self.change.responses.push((reply.key(self.batch.number, place), json));
             }
             effects.push(Some(effect));

@@ -9,7 +9,7 @@ use memchr::memchr;
 /// Tracks the quotes of a file, chunk by chunk.
 pub(super) struct Quotes {
     delimiter: u8,
-    state: State,
+    state: QuoteState,
     /// The byte before the next one.
     previous: u8,
     /// The line of the next byte, from 1.
@@ -19,7 +19,7 @@ pub(super) struct Quotes {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum QuoteState {
     Outside,
     Inside,
     /// After a quote within a quoted value: the end of the value, or the first half of a doubled quote.
@@ -28,7 +28,7 @@ enum State {
 
 impl Quotes {
     pub(super) fn new(delimiter: u8) -> Self {
-        Self { delimiter, state: State::Outside, previous: b'\n', line: 1, opened: 1 }
+        Self { delimiter, state: QuoteState::Outside, previous: b'\n', line: 1, opened: 1 }
     }
 
     /// Checks a chunk. The error is the line on which the invalid value began.
@@ -36,10 +36,10 @@ impl Quotes {
         let mut at = 0;
         let mut counted = 0;
         while at < chunk.len() {
-            if self.state == State::AtQuote {
+            if self.state == QuoteState::AtQuote {
                 self.state = match chunk[at] {
-                    b'"' => State::Inside,
-                    byte if byte == self.delimiter || matches!(byte, b'\r' | b'\n') => State::Outside,
+                    b'"' => QuoteState::Inside,
+                    byte if byte == self.delimiter || matches!(byte, b'\r' | b'\n') => QuoteState::Outside,
                     _ => return Err(self.opened),
                 };
                 self.previous = chunk[at];
@@ -51,13 +51,13 @@ impl Quotes {
                 self.previous = chunk[quote - 1];
             }
             self.state = match self.state {
-                State::Inside => State::AtQuote,
+                QuoteState::Inside => QuoteState::AtQuote,
                 // A quote opens a value only at the start of the value; elsewhere it is text.
                 _ if self.previous == self.delimiter || matches!(self.previous, b'\r' | b'\n') => {
                     self.line += newlines(&chunk[counted..quote]);
                     counted = quote;
                     self.opened = self.line;
-                    State::Inside
+                    QuoteState::Inside
                 }
                 state => state,
             };
@@ -71,7 +71,7 @@ impl Quotes {
 
     /// Returns the line on which the unclosed value began.
     pub(super) fn open(&self) -> Option<u64> {
-        (self.state == State::Inside).then_some(self.opened)
+        (self.state == QuoteState::Inside).then_some(self.opened)
     }
 
     /// Checks the end of the file. The error is the line on which the unclosed value began.

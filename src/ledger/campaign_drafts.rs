@@ -1,8 +1,8 @@
 //! Drafts of campaigns in the dashboard: stored until they are submitted or discarded. Nothing is sent from them.
 //!
-//! `draft.rs` is something else: the state machine of a batch.
+//! `batch_machine.rs` is something else: the state machine of a batch.
 
-use super::{LedgerError, Store};
+use super::{Clock, LedgerError};
 
 /// Maximum number of drafts.
 pub const MOST_DRAFTS: usize = 200;
@@ -10,7 +10,7 @@ pub const MOST_DRAFTS: usize = 200;
 pub const LARGEST_DRAFT: usize = 64 << 10;
 
 /// The drafts of all users. Only the dashboard interprets their content.
-pub trait CampaignDrafts: Store {
+pub trait CampaignDrafts: Clock {
     /// Returns all drafts: name and content, in no order.
     fn drafts(&self) -> impl Future<Output = Result<Vec<(String, String)>, LedgerError>> + Send;
 

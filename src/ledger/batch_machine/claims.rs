@@ -1,11 +1,11 @@
 //! Events of a claim: it is granted, its outcomes are recorded, it expires.
 
-use super::Draft;
+use super::BatchMachine;
 use crate::campaign::{DoubtCause, MessageState};
 use crate::ledger::record::Message;
-use crate::ledger::{Outcome, Recorded};
+use crate::ledger::{Outcome, RecordOutcome};
 
-impl Draft<'_> {
+impl BatchMachine<'_> {
     /// Claims pending messages. Returns the positions of the messages that the claim holds.
     ///
     /// It is idempotent: called again with the same token, it returns the same positions.
@@ -17,7 +17,7 @@ impl Draft<'_> {
                 MessageState::Pending => {
                     let attempts = message.attempts.saturating_add(1);
                     let claimed = Message { attempts, claim: token, ..message };
-                    self.put(*place, claimed, MessageState::Sending, "");
+                    self.set_state(*place, claimed, MessageState::Sending, "");
                     granted.push(*place);
                 }
                 MessageState::Sending if message.claim == token => granted.push(*place),
@@ -32,8 +32,8 @@ impl Draft<'_> {
     }
 
     /// Applies the outcomes that a sender saw. One that is not legal in the present state changes nothing.
-    pub(in crate::ledger) fn settle(&mut self, token: u64, outcomes: &[Recorded]) {
-        for Recorded { message: place, outcome, payload } in outcomes {
+    pub(in crate::ledger) fn settle(&mut self, token: u64, outcomes: &[RecordOutcome]) {
+        for RecordOutcome { message: place, outcome, payload } in outcomes {
             let Some(message) = self.record.message(*place).copied() else { continue };
             let (from, to) = (message.state, outcome.state());
             let is_own = token != 0 && message.claim == token;
@@ -79,7 +79,7 @@ impl Draft<'_> {
             self.apply(*place, *message, &outcome, None);
             if !resend && let Some(doubt) = self.record.message(*place).copied() {
                 // The token stays: its worker may come back with proof.
-                let word = self.record.word(&doubt).to_owned();
+                let word = self.record.code(&doubt).to_owned();
                 self.record.set(*place, Message { claim: token, ..doubt }, &word);
             }
         }

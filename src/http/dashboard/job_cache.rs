@@ -9,8 +9,8 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use super::super::problem::Problem;
+use super::captions::without_markup;
 use super::phone::phone;
-use super::words::plain;
 use crate::campaign::rules::is_template;
 use crate::campaign::{CampaignId, Job, Rate, counted, visible_lines};
 use crate::dispatch::Accounts;
@@ -18,13 +18,13 @@ use crate::ledger::{AnyLedger, Campaign, Campaigns};
 use crate::views::check::Rendered;
 
 /// Maximum number of campaigns in the cache.
-const MOST: usize = 2000;
+const CACHE_SIZE: usize = 2000;
 /// Maximum length of a job that is shown, in bytes.
-const SHOWN: usize = 20_000;
+const MAX_JOB_BYTES: usize = 20_000;
 
 /// The facts of a job that pages show.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Facts {
+pub(super) struct JobFacts {
     /// Sender number.
     pub(super) from: String,
     /// Source of the audience: a path, a URL, or a count of recipients in the job.
@@ -54,8 +54,8 @@ pub(super) struct Facts {
     pub(super) only_recipient: Option<String>,
 }
 
-impl Facts {
-    fn of(text: &str) -> Option<Self> {
+impl JobFacts {
+    fn parse(text: &str) -> Option<Self> {
         let job = Job::read(text.as_bytes()).ok()?;
         let mut document = job.document.clone();
         let text = |pointer: &str| job.document.pointer(pointer)?.as_str().map(str::to_owned);
@@ -69,13 +69,13 @@ impl Facts {
         }
         let mut shown =
             visible_lines(&serde_json::to_string_pretty(&document).unwrap_or_default()).into_owned();
-        if shown.len() > SHOWN {
+        if shown.len() > MAX_JOB_BYTES {
             shown = "too long to be shown here".into();
         }
         Some(Self {
             from: job.from.to_string(),
             file: text("/audience/csv/path"),
-            audience: plain(&audience),
+            audience: without_markup(&audience),
             limit: job.limits.messages.map(|rate| rate.to_string()),
             own: job.limits.messages,
             zone: text("/schedule/window/timezone"),
@@ -84,7 +84,7 @@ impl Facts {
             has_placeholders: is_template(&job.document["message"].to_string()),
             first: OnceCell::new(),
             only_recipient: recipients.and_then(|list| match list.as_slice() {
-                [only] => only["phone"].as_str().map(plain),
+                [only] => only["phone"].as_str().map(without_markup),
                 _ => None,
             }),
         })
@@ -100,19 +100,23 @@ impl Facts {
 
 /// Cache of the facts of recently viewed campaigns.
 #[derive(Default)]
-pub(super) struct KnownFacts(Mutex<HashMap<CampaignId, Arc<Facts>>>);
+pub(super) struct JobCache(Mutex<HashMap<CampaignId, Arc<JobFacts>>>);
 
-impl KnownFacts {
+impl JobCache {
     /// Returns a campaign's facts.
-    pub(super) async fn of(&self, ledger: &AnyLedger, id: &CampaignId) -> Result<Arc<Facts>, Problem> {
+    pub(super) async fn for_campaign(
+        &self,
+        ledger: &AnyLedger,
+        id: &CampaignId,
+    ) -> Result<Arc<JobFacts>, Problem> {
         if let Some(known) = self.0.lock().get(id) {
             return Ok(known.clone());
         }
         let stored = ledger.job(id).await?;
         let unread = || Problem::not_found("the campaign's job can't be read");
-        let facts = Arc::new(Facts::of(&stored.job).ok_or_else(unread)?);
+        let facts = Arc::new(JobFacts::parse(&stored.job).ok_or_else(unread)?);
         let mut known = self.0.lock();
-        if known.len() >= MOST {
+        if known.len() >= CACHE_SIZE {
             known.clear();
         }
         known.insert(id.clone(), facts.clone());

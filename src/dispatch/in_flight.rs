@@ -8,14 +8,14 @@ use std::collections::VecDeque;
 use futures_util::{Stream, StreamExt};
 
 /// Futures in flight, as a stream of their results.
-pub(super) struct UnderWay<S: Stream> {
+pub(super) struct InFlight<S: Stream> {
     /// The futures that have not ended.
     pub(super) futures: S,
     /// The results that have not been taken.
     ended: VecDeque<S::Item>,
 }
 
-impl<S: Stream + Unpin> UnderWay<S> {
+impl<S: Stream + Unpin> InFlight<S> {
     pub(super) fn new(futures: S) -> Self {
         Self { futures, ended: VecDeque::new() }
     }
@@ -34,7 +34,7 @@ impl<S: Stream + Unpin> UnderWay<S> {
     }
 
     /// Runs `doing` while polling the futures.
-    pub(super) async fn beside<T>(&mut self, doing: impl Future<Output = T>) -> T {
+    pub(super) async fn poll_while<T>(&mut self, doing: impl Future<Output = T>) -> T {
         let mut doing = std::pin::pin!(doing);
         loop {
             tokio::select! {
@@ -58,7 +58,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lock_that_a_future_in_flight_holds_can_be_waited_for() {
         let lock = Mutex::new(());
-        let mut under_way = UnderWay::new(FuturesOrdered::new());
+        let mut under_way = InFlight::new(FuturesOrdered::new());
         for nth in 0..3 {
             let lock = &lock;
             under_way.futures.push_back(async move {
@@ -69,7 +69,7 @@ mod tests {
         }
         assert_eq!(under_way.next().await, Some(0));
         // The second future holds the lock.
-        let beside = under_way.beside(lock.lock());
+        let beside = under_way.poll_while(lock.lock());
         drop(tokio::time::timeout(Duration::from_secs(9), beside).await.unwrap());
         assert_eq!(under_way.len(), 2);
         assert_eq!(under_way.next().await, Some(1));

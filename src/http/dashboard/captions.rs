@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::campaign::{CampaignState, Reason, SkipReason, counted, thousands, visible};
-use crate::ledger::{Act, Campaign, OpenBreaker};
+use crate::ledger::{AuditEntry, Campaign, OpenBreaker};
 use crate::views::status::eta;
 
 /// Returns a rounded duration, e.g. `about 12 minutes`.
@@ -112,19 +112,19 @@ pub(super) fn progress(campaign: &Campaign) -> u64 {
 }
 
 /// Returns text from outside on one line, with nothing that hides the rest.
-pub(super) fn plain(text: &str) -> String {
+pub(super) fn without_markup(text: &str) -> String {
     visible(text).into_owned()
 }
 
 /// Returns a campaign's name, or its ID if it has none.
 pub(super) fn name(campaign: &Campaign) -> String {
     let named = campaign.name.as_deref().filter(|name| !name.trim().is_empty());
-    plain(named.unwrap_or(campaign.id.as_str()))
+    without_markup(named.unwrap_or(campaign.id.as_str()))
 }
 
 /// Facts about a campaign from outside its record.
 #[derive(Default)]
-pub(super) struct Known<'k> {
+pub(super) struct CampaignContext<'k> {
     /// Limit, in messages per second.
     pub(super) most: Option<f64>,
     /// The open breaker that holds it.
@@ -144,22 +144,25 @@ pub(super) fn waits_for(reason: &Reason, most: Option<f64>) -> String {
             format!("sending at the limit; the next messages go out at {due:.0}")
         }
         Reason::Retrying { attempt, of, detail } => {
-            format!("the provider is having trouble ({}); retrying, attempt {attempt} of {of}", plain(detail))
+            format!(
+                "the provider is having trouble ({}); retrying, attempt {attempt} of {of}",
+                without_markup(detail)
+            )
         }
         Reason::RateLimited { seconds, .. } => {
             format!("the provider asked to slow down; sending continues in {}", counted(*seconds, "second"))
         }
         Reason::Start { opens } => format!("sending starts at {opens:.0}"),
         Reason::Window { opens } => format!("outside the sending hours; sending continues at {opens:.0}"),
-        Reason::Breaker { breaker, detail, .. } => plain(&format!("{breaker}: {detail}")),
-        other => plain(&other.to_string()),
+        Reason::Breaker { breaker, detail, .. } => without_markup(&format!("{breaker}: {detail}")),
+        other => without_markup(&other.to_string()),
     }
 }
 
 /// Returns the state of a campaign in a sentence.
 ///
 /// `acts` are its known audit entries, the newest first.
-pub(super) fn sentence(campaign: &Campaign, acts: &[Act], known: &Known<'_>) -> String {
+pub(super) fn sentence(campaign: &Campaign, acts: &[AuditEntry], known: &CampaignContext<'_>) -> String {
     let counts = &campaign.counts;
     let because = |what: &str| match &campaign.reason {
         Some(reason) => format!("{what}: {}.", waits_for(reason, known.most)),
@@ -173,16 +176,26 @@ pub(super) fn sentence(campaign: &Campaign, acts: &[Act], known: &Known<'_>) -> 
         },
         CampaignState::Paused => {
             let by = acts.iter().find(|act| act.what == "pause");
-            let by = by.map(|act| format!(" by {} at {:.0}", plain(&act.who), act.at)).unwrap_or_default();
+            let by = by
+                .map(|act| format!(" by {} at {:.0}", without_markup(&act.who), act.at))
+                .unwrap_or_default();
             format!("Paused{by}. Nothing is sent until you resume.")
         }
         CampaignState::Held => match (&campaign.suspended_by, known.held) {
             (Some(breaker), Some(open)) => {
-                format!("On hold, {}: {}.", plain(&breaker.to_string()), plain(&open.reason))
+                format!(
+                    "On hold, {}: {}.",
+                    without_markup(&breaker.to_string()),
+                    without_markup(&open.reason)
+                )
             }
             _ => match &campaign.reason {
                 Some(Reason::Breaker { breaker, detail, .. }) => {
-                    format!("On hold, {}: {}.", plain(breaker), plain(detail).trim_end_matches('.'))
+                    format!(
+                        "On hold, {}: {}.",
+                        without_markup(breaker),
+                        without_markup(detail).trim_end_matches('.')
+                    )
                 }
                 _ => because("On hold"),
             },

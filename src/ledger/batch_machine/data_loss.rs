@@ -3,16 +3,16 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use super::Draft;
+use super::BatchMachine;
 use crate::campaign::{DoubtCause, MessageState};
 use crate::ledger::Outcome;
 use crate::ledger::record::{BatchRecord, Message};
 
-impl Draft<'_> {
+impl BatchMachine<'_> {
     /// Puts messages in doubt that the ledger knows as never claimed.
     ///
     /// For a ledger that lost recent writes: another worker may have sent them.
-    pub(in crate::ledger) fn doubt_untouched(&mut self, places: &[u8]) {
+    pub(in crate::ledger) fn mark_unreported_in_doubt(&mut self, places: &[u8]) {
         for place in places {
             if let Some(message) = self.record.message(*place).copied()
                 && message.state == MessageState::Pending
@@ -34,7 +34,7 @@ impl Draft<'_> {
                 continue;
             };
             restored += 1;
-            let (was, is) = (self.record.word(&now).to_owned(), known.word(then).to_owned());
+            let (was, is) = (self.record.code(&now).to_owned(), known.code(then).to_owned());
             for (message, word, by) in [(&now, &was, -1), (then, &is, 1)] {
                 if matches!(message.state, MessageState::Rejected | MessageState::Skipped) {
                     self.count(message.state.as_str(), word.clone(), by);

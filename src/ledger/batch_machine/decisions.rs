@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Draft;
+use super::BatchMachine;
 use crate::campaign::codes::is_unsent;
 use crate::campaign::{DoubtCause, MessageState, SkipReason};
 use crate::ledger::deliveries::{Changes, Deliveries};
@@ -19,7 +19,7 @@ pub(crate) const EXPIRED: &str = "the campaign's expires_at passed first";
 /// then a retry includes such messages only if it names the code.
 const RESTING: (&str, Duration) = ("131049", Duration::from_hours(24));
 
-impl Draft<'_> {
+impl BatchMachine<'_> {
     /// Applies a decision. Returns the number of messages that it changed.
     pub(in crate::ledger) fn decide(&mut self, decision: &Decision) -> u64 {
         let (from, outcome) = match decision {
@@ -44,7 +44,7 @@ impl Draft<'_> {
             let ago = Duration::from_millis(u64::try_from(now - message.at).unwrap_or_default());
             message.state == from
                 && match decision {
-                    Decision::Retry(codes) => is_retried(record.word(message), ago, codes),
+                    Decision::Retry(codes) => is_retried(record.code(message), ago, codes),
                     Decision::Resend { until } | Decision::Abandon { until } => message.at <= *until,
                     Decision::Cancel | Decision::Expire | Decision::Doubt => true,
                 }
@@ -65,7 +65,7 @@ impl Draft<'_> {
     pub(in crate::ledger) fn retry_unsent(&mut self, decision: &Decision, before: &[u8]) -> u64 {
         let Decision::Retry(codes) = decision else { return 0 };
         let mut deliveries = Deliveries::read(before);
-        let failed = |place: u8| deliveries.of(place)?.failure().map(str::to_owned);
+        let failed = |place: u8| deliveries.for_message(place)?.failure().map(str::to_owned);
         let is_meant =
             |place: u8| failed(place).is_some_and(|code| is_unsent(&code) && codes.contains(&code));
         let meant: Vec<(u8, Message)> = self

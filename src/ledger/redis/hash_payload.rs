@@ -14,7 +14,7 @@ const VERSION: u16 = 10;
 /// Length of a listpack's header, in bytes: its length in bytes and in entries.
 const HEAD: usize = 6;
 /// Maximum length of an entry's text, in bytes: a length of twelve bits.
-const LONGEST: usize = 4095;
+const MAX_LISTPACK_STRING: usize = 4095;
 
 static CRC: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_REDIS);
 
@@ -40,7 +40,7 @@ impl HashDump {
 
     fn entry(&mut self, parts: &[&str]) {
         let length: usize = parts.iter().map(|part| part.len()).sum();
-        if length > LONGEST {
+        if length > MAX_LISTPACK_STRING {
             self.is_representable = false;
             return;
         }
@@ -110,7 +110,7 @@ mod tests {
     fn an_empty_hash_and_a_long_field_have_no_payload() {
         assert!(HashDump::with_capacity(0).payload().is_none());
         let mut hash = HashDump::with_capacity(0);
-        hash.field(&["a"], &[&"x".repeat(LONGEST + 1)]);
+        hash.field(&["a"], &[&"x".repeat(MAX_LISTPACK_STRING + 1)]);
         assert!(hash.payload().is_none());
     }
 }
