@@ -71,7 +71,7 @@ power-loss LOSSES="20":
 
 # Run SEEDS seeds of the simulation, starting at FROM; prints the history of the first that fails
 simulate SEEDS="20000" FROM="0":
-    FLOWCAST_SIMULATE={{SEEDS}} FLOWCAST_SIMULATE_FROM={{FROM}} cargo test --release --lib simulation::nobody -- --nocapture
+    FLOWCAST_SIMULATE={{SEEDS}} FLOWCAST_SIMULATE_FROM={{FROM}} cargo test --release --lib simulation::every_message -- --nocapture
 
 # Fail Redis over 20 times during a campaign, with sentinels and in a cluster
 failover COUNT="20":

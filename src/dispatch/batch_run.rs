@@ -14,7 +14,7 @@ use super::request::SendResult;
 use super::sender::{LONG_WAIT, SenderContext};
 use super::{DispatchError, RETRY, TRIES};
 use crate::campaign::{Doubt, Reason, SkipReason};
-use crate::ledger::{BatchWriter, EXPIRED, Ledger, PlannedBatch, ReadIntent};
+use crate::ledger::{BatchWriter, ClaimPurpose, EXPIRED, Ledger, PlannedBatch};
 use crate::limiter::batch_size;
 use crate::provider::Scope;
 use crate::queue::{Queue, QueuedBatch};
@@ -179,7 +179,7 @@ impl<L: Ledger, Q: Queue> SenderContext<L, Q> {
                         permit: None,
                     });
                 }
-                self.send_set(queued, writer, set, ReadIntent::Send, place).await
+                self.send_set(queued, writer, set, ClaimPurpose::Send, place).await
             }
             SendPermit::Stopped => Ok(SendResult::Stopped),
             SendPermit::Expired => {

@@ -18,7 +18,9 @@ use super::supervisor::{CampaignSupervisor, Idle, TickOutcome};
 use super::{DispatchError, Events};
 use crate::campaign::{CampaignState, Job, Reason};
 use crate::ledger::transitions;
-use crate::ledger::{BatchWriter, Breaker, BreakerScope, Campaign, Lease, Ledger, PlannedBatch, ReadIntent};
+use crate::ledger::{
+    BatchWriter, Breaker, BreakerScope, Campaign, ClaimPurpose, Lease, Ledger, PlannedBatch,
+};
 use crate::provider::Scope;
 use crate::queue::Queue;
 
@@ -83,7 +85,7 @@ impl<L: Ledger, Q: Queue> SenderContext<L, Q> {
         }
         tracing::info!(campaign = %self.id, %breaker, "sending a probe");
         let SendResult::Answered { asked, next, open, permit: _permit } =
-            self.send_set(&queued, &writer, set, ReadIntent::Probe, permit).with_context(traced).await?
+            self.send_set(&queued, &writer, set, ClaimPurpose::Probe, permit).with_context(traced).await?
         else {
             return Ok(());
         };

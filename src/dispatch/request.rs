@@ -11,7 +11,7 @@ use super::TRIES;
 use super::answer_decision::{AfterResponse, DecisionInputs, decide};
 use super::sender::SenderContext;
 use crate::campaign::job::OnInDoubt;
-use crate::ledger::{BatchWriter, Ledger, Outcome, ReadIntent};
+use crate::ledger::{BatchWriter, ClaimPurpose, Ledger, Outcome};
 use crate::provider::{Failure, Reply, RequestBody, Scope, classify};
 use crate::queue::{Queue, QueuedBatch};
 use crate::traces;
@@ -39,7 +39,7 @@ impl<L: Ledger, Q: Queue> SenderContext<L, Q> {
         queued: &QueuedBatch,
         writer: &BatchWriter<L>,
         set: Vec<u8>,
-        purpose: ReadIntent,
+        purpose: ClaimPurpose,
         permit: OwnedSemaphorePermit,
     ) -> Result<SendResult, DispatchError> {
         let asked = set.len();

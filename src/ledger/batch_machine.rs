@@ -1,7 +1,7 @@
 //! The state machine of a batch's record: every rule about the state of a message.
 //!
 //! It is pure: a record and an event go in, a [`Change`] comes out. A backend writes the change if the record is still
-//! the one that went in. The rules are in `draft/`, by kind of event; this file has what they share.
+//! the one that went in. The rules are in `batch_machine/`, by kind of event; this file has what they share.
 
 mod claims;
 mod data_loss;
@@ -17,7 +17,7 @@ use super::record::{BatchRecord, Message};
 use super::{Outcome, PlannedBatch};
 use crate::campaign::MessageState;
 
-/// A batch whose record is being changed. (A campaign's draft is something else: `campaign_drafts.rs`.)
+/// A batch whose record is being changed.
 pub(super) struct BatchMachine<'b> {
     batch: &'b PlannedBatch,
     before: BatchRecord,
@@ -45,7 +45,7 @@ impl<'b> BatchMachine<'b> {
         }
     }
 
-    /// Returns the draft for a campaign that has ended.
+    /// Marks the campaign as ended.
     pub(super) fn of_ended(self) -> Self {
         Self { has_ended: true, ..self }
     }

@@ -32,7 +32,7 @@ pub struct StoredBatch {
 
 /// Why messages are claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadIntent {
+pub enum ClaimPurpose {
     /// To send them.
     Send,
     /// To probe an open breaker: granted while the breaker suspends the campaign.
@@ -45,7 +45,7 @@ pub struct BatchUpdate<'s> {
     /// The batch. It is stored if it is not yet.
     pub(super) batch: &'s PlannedBatch,
     /// The purpose for which the campaign must admit claims, if the change contains a claim.
-    pub(super) purpose: Option<ReadIntent>,
+    pub(super) purpose: Option<ClaimPurpose>,
     /// The change.
     pub(super) change: &'s Change,
 }
@@ -74,7 +74,7 @@ pub enum CasOutcome {
     Done {
         /// Number of open messages of the campaign; it may be too large if nothing was settled.
         open: u64,
-        /// For each response whether it still has to be published.
+        /// For each reply, whether it still has to be published.
         responses: Vec<bool>,
     },
     /// Another writer changed the record: read it again and decide again.
@@ -90,7 +90,7 @@ impl CasOutcome {
     ///
     /// The batch is not stored then, because no worker would send its messages. They were never claimed, so there is
     /// nothing to record.
-    pub(super) fn unplanned(purpose: Option<ReadIntent>) -> Self {
+    pub(super) fn unplanned(purpose: Option<ClaimPurpose>) -> Self {
         match purpose {
             Some(_) => Self::NotAdmitted,
             None => Self::Done { open: 1, responses: Vec::new() },

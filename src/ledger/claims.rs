@@ -11,7 +11,7 @@ use super::batch_machine::BatchMachine;
 use super::batches::MARGIN;
 use super::change::Counter;
 use super::record::BatchRecord;
-use super::{BatchUpdate, Batches, CasOutcome, LedgerError, PlannedBatch, ReadIntent};
+use super::{BatchUpdate, Batches, CasOutcome, ClaimPurpose, LedgerError, PlannedBatch};
 use crate::campaign::{CampaignId, Doubt, DoubtCause, MessageState, SkipReason};
 
 /// The outcome of a claimed message, or of a pending one that is not sent.
@@ -95,7 +95,7 @@ pub enum BatchWrite {
         /// Positions of the messages.
         messages: Vec<u8>,
         /// Why they are claimed.
-        purpose: ReadIntent,
+        purpose: ClaimPurpose,
     },
     /// Records the outcomes of messages.
     Record {
@@ -150,7 +150,7 @@ pub async fn write<L: Batches>(
         for write in writes {
             written.push(match write {
                 BatchWrite::Claim { token, messages, purpose: wanted } if admits => {
-                    if purpose != Some(ReadIntent::Send) {
+                    if purpose != Some(ClaimPurpose::Send) {
                         purpose = Some(*wanted);
                     }
                     let messages = draft.claim(*token, messages);
@@ -227,7 +227,7 @@ pub async fn claim<L: Batches>(
     ledger: &L,
     batch: PlannedBatch,
     messages: Vec<u8>,
-    purpose: ReadIntent,
+    purpose: ClaimPurpose,
 ) -> Result<Claim, LedgerError> {
     let claim = BatchWrite::Claim { token: ledger.token(), messages, purpose };
     match write(ledger, &batch, &mut None, &[claim]).await?.pop() {

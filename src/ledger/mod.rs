@@ -56,7 +56,7 @@ pub use self::redis::{Redis, RetryPolicy};
 pub use any::AnyLedger;
 pub use audit::{Audit, AuditEntry, AuditPage};
 pub(crate) use batch_machine::decisions::EXPIRED;
-pub use batches::{ABANDONED, BatchUpdate, Batches, CasOutcome, ListEntry, ReadIntent, StoredBatch};
+pub use batches::{ABANDONED, BatchUpdate, Batches, CasOutcome, ClaimPurpose, ListEntry, StoredBatch};
 pub use breakers::{Breaker, BreakerScope, Breakers, FIRST_PROBE, LAST_PROBE, OpenBreaker};
 pub use campaign_drafts::{CampaignDrafts, LARGEST_DRAFT, MOST_DRAFTS};
 pub use campaigns::{

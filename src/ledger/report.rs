@@ -320,8 +320,8 @@ mod tests {
     use crate::ledger::change::Change;
     use crate::ledger::record::BatchRecord;
     use crate::ledger::{
-        Access, BatchUpdate, CasOutcome, Decision, Ledger, Memory, NewCampaign, Outcome, PlannedBatch,
-        ReadIntent, RecordOutcome, Sqlite, claims, decisions, doubts, transitions,
+        Access, BatchUpdate, CasOutcome, ClaimPurpose, Decision, Ledger, Memory, NewCampaign, Outcome,
+        PlannedBatch, RecordOutcome, Sqlite, claims, decisions, doubts, transitions,
     };
 
     /// Digest and text of a doubt, as earlier versions wrote them.
@@ -381,7 +381,7 @@ mod tests {
 
     async fn digests_of_earlier_versions_are_shown_beside_codes(ledger: &impl Ledger) {
         kept_by_an_earlier_version(ledger).await;
-        let claim = claims::claim(ledger, batch(), vec![1, 2], ReadIntent::Send).await.unwrap();
+        let claim = claims::claim(ledger, batch(), vec![1, 2], ClaimPurpose::Send).await.unwrap();
         let doubt = |cause: DoubtCause| Outcome::InDoubt(cause.into());
         let outcomes: Vec<RecordOutcome> = vec![
             (1, doubt(DoubtCause::ConnectionLost)).into(),

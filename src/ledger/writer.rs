@@ -6,7 +6,7 @@
 
 use super::claims;
 use super::{
-    BatchRecord, BatchWrite, Batches, Claim, LedgerError, PlannedBatch, ReadIntent, RecordOutcome,
+    BatchRecord, BatchWrite, Batches, Claim, ClaimPurpose, LedgerError, PlannedBatch, RecordOutcome,
     WriteOutcome,
 };
 use crate::campaign::MessageState;
@@ -31,7 +31,7 @@ impl<L: Batches> BatchWriter<L> {
     /// # Errors
     ///
     /// As [`claims::claim`].
-    pub async fn claim(&self, messages: Vec<u8>, purpose: ReadIntent) -> Result<Claim, LedgerError> {
+    pub async fn claim(&self, messages: Vec<u8>, purpose: ClaimPurpose) -> Result<Claim, LedgerError> {
         let token = self.ledger.token();
         match self.write(BatchWrite::Claim { token, messages, purpose }).await? {
             WriteOutcome::Claimed(claim) => Ok(claim),

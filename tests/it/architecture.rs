@@ -269,3 +269,43 @@ fn is_function(line: &str) -> bool {
     !line.starts_with("//")
         && (line.starts_with("fn ") || words.take_while(is_qualifier).count() > 0 && line.contains("fn "))
 }
+
+/// A filter that matches no test passes without a word.
+#[test]
+fn recipes_name_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let code = [sources("src"), sources("tests/it")].concat();
+    let exists = |filter: &str| {
+        let (module, function) = filter.split_once("::").unwrap_or(("", filter));
+        code.iter().any(|(path, text)| {
+            let path = path.to_string_lossy();
+            let is_module =
+                |name: &str| path.contains(&format!("/{name}.rs")) || path.contains(&format!("/{name}/"));
+            (module.is_empty() || is_module(module))
+                && (module.is_empty() && is_module(function)
+                    || text
+                        .split("fn ")
+                        .skip(1)
+                        .any(|rest| rest.split('(').next().unwrap().contains(function)))
+        })
+    };
+    let mut seen = 0;
+    for file in ["justfile", "scripts/nightly", "CONTRIBUTING.md"] {
+        let text = std::fs::read_to_string(root.join(file)).unwrap();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            // `cargo test … --lib FILTER`, `cargo test … --test it FILTER`, and the function `tests FILTER` of the script.
+            let before: &[&str] =
+                if file == "scripts/nightly" { &["--lib ", " tests "] } else { &["--lib ", "--test it "] };
+            let rest = before.iter().find_map(|before| line.split_once(before));
+            let Some(filter) = rest.and_then(|(_, rest)| rest.split([' ', ';', '`', '\n']).next()) else {
+                continue;
+            };
+            if filter.is_empty() || !filter.starts_with(|c: char| c.is_ascii_lowercase()) {
+                continue;
+            }
+            seen += 1;
+            assert!(exists(filter), "{file}: no test matches {filter}: {line}");
+        }
+    }
+    assert!(seen > 15, "the test sees nothing: {seen}");
+}

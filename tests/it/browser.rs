@@ -274,10 +274,12 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver does not take its browser with it.
-        let id = self.driver.id();
-        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
-        for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
+        // The driver does not take its browser with it, which is a child of one of its threads.
+        let threads =
+            std::fs::read_dir(format!("/proc/{}/task", self.driver.id())).into_iter().flatten().flatten();
+        let children =
+            threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+        for child in children.collect::<String>().split_whitespace().filter_map(|child| child.parse().ok()) {
             let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
         }
         let _ = self.driver.kill();

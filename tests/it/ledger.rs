@@ -19,10 +19,10 @@ use futures_util::future::try_join_all;
 
 use flowcast::ledger::{
     ABANDONED, Access, Audit, AuditEntry, AuditPage, BatchWriter, Breaker, Breakers, Campaign,
-    CampaignDrafts, CampaignFilter, Campaigns, Checkpoint, Claim, Cursor, Decision, FIRST_PROBE, Lease,
-    Ledger, LedgerError, Memory, MessageReport, NewCampaign, Notices, OptOutSource, Outcome, PlannedBatch,
-    Plans, Point, ReadIntent, RecordOutcome, Redis, ReplyTarget, ReportLine, Reporting, SentMessages, Series,
-    SkippedRow, Sqlite, Suppress, Suppressed, Suppression, SuppressionUpdate,
+    CampaignDrafts, CampaignFilter, Campaigns, Checkpoint, Claim, ClaimPurpose, Cursor, Decision,
+    FIRST_PROBE, Lease, Ledger, LedgerError, Memory, MessageReport, NewCampaign, Notices, OptOutSource,
+    Outcome, PlannedBatch, Plans, Point, RecordOutcome, Redis, ReplyTarget, ReportLine, Reporting,
+    SentMessages, Series, SkippedRow, Sqlite, Suppress, Suppressed, Suppression, SuppressionUpdate,
 };
 use flowcast::ledger::{PlannedSoFar, skip_unplanned};
 
@@ -150,7 +150,7 @@ async fn running(ledger: &impl Ledger) {
 }
 
 async fn claim(ledger: &impl Ledger, batch: PlannedBatch, messages: Vec<u8>) -> Claim {
-    let claim = claims::claim(ledger, batch, messages, ReadIntent::Send).await.unwrap();
+    let claim = claims::claim(ledger, batch, messages, ClaimPurpose::Send).await.unwrap();
     assert!(claim.running);
     claim
 }
@@ -226,7 +226,7 @@ async fn a_rehearsal_gives_way_to_the_real_campaign_and_not_the_other_way_round(
     let rehearsal = || NewCampaign { rehearsal: true, ..new_campaign() };
     ledger.register(rehearsal()).await.unwrap();
     transitions::change_state(&ledger, &id(), CampaignState::Running, None).await.unwrap();
-    claims::claim(&ledger, batch(0, 3), all(3), ReadIntent::Send).await.unwrap();
+    claims::claim(&ledger, batch(0, 3), all(3), ClaimPurpose::Send).await.unwrap();
     assert_eq!(counts(&ledger).await, [0, 3, 0, 0, 0, 0]);
     let real = registered(&ledger).await;
     assert!(!real.rehearsal);
@@ -248,9 +248,9 @@ async fn a_campaign_behind_an_open_breaker_is_held_and_only_a_probe_claims(store
         let held = now(&ledger).await;
         assert_eq!((held.state, held.reason), (CampaignState::Held, Some(because("no money"))));
         assert_eq!(held.suspended_by, Some(breaker));
-        let refused = claims::claim(&ledger, batch(0, 3), vec![0], ReadIntent::Send).await.unwrap();
+        let refused = claims::claim(&ledger, batch(0, 3), vec![0], ClaimPurpose::Send).await.unwrap();
         assert!(!refused.running && refused.messages.is_empty());
-        let probe = claims::claim(&ledger, batch(0, 3), vec![0], ReadIntent::Probe).await.unwrap();
+        let probe = claims::claim(&ledger, batch(0, 3), vec![0], ClaimPurpose::Probe).await.unwrap();
         assert_eq!((probe.running, &probe.messages[..]), (true, &[0_u8][..]));
         record(&ledger, &probe, 0, vec![(0, Outcome::Released)]).await;
         transitions::change_state(&ledger, &id(), CampaignState::Running, None).await.unwrap();
@@ -259,7 +259,7 @@ async fn a_campaign_behind_an_open_breaker_is_held_and_only_a_probe_claims(store
     // A person's pause, and any other hold, are probed by nobody and left alone by a breaker.
     for state in [CampaignState::Paused, CampaignState::Held] {
         transitions::change_state(&ledger, &id(), state, Some(because("so"))).await.unwrap();
-        assert!(!claims::claim(&ledger, batch(0, 3), vec![0], ReadIntent::Probe).await.unwrap().running);
+        assert!(!claims::claim(&ledger, batch(0, 3), vec![0], ClaimPurpose::Probe).await.unwrap().running);
         transitions::suspend(&ledger, &id(), &account_breaker(), because("no money")).await.unwrap();
         assert_eq!((now(&ledger).await.state, now(&ledger).await.suspended_by), (state, None));
     }
@@ -435,9 +435,9 @@ async fn an_outcome_is_recorded_also_when_another_claim_was_granted_nothing(stor
     let ledger = &store.open().await;
     running(ledger).await;
     let writer = BatchWriter::new(ledger, batch(0, 3));
-    let first = writer.claim(vec![0, 1], ReadIntent::Send).await.unwrap();
+    let first = writer.claim(vec![0, 1], ClaimPurpose::Send).await.unwrap();
     // Somebody else asks for the same, and the writer knows nothing of the batch any more.
-    let second = writer.claim(vec![0], ReadIntent::Send).await.unwrap();
+    let second = writer.claim(vec![0], ClaimPurpose::Send).await.unwrap();
     assert_eq!((first.messages.len(), second.messages.len()), (2, 0));
     writer.record(first.token, vec![(0, accepted("s0")).into()]).await.unwrap();
     assert_eq!(counts(ledger).await, [1, 1, 1, 0, 0, 0]);
@@ -451,7 +451,7 @@ async fn requests_that_are_claimed_together_settle_their_own_messages_alone(stor
         let ledger = &store.open().await;
         running(ledger).await;
         let writer = &BatchWriter::new(ledger, batch(0, 20));
-        let asked = all(20).into_iter().map(|message| writer.claim(vec![message], ReadIntent::Send));
+        let asked = all(20).into_iter().map(|message| writer.claim(vec![message], ClaimPurpose::Send));
         let claims = try_join_all(asked).await.unwrap();
         let granted: Vec<u8> = claims.iter().flat_map(|claim| claim.messages.clone()).collect();
         assert_eq!(granted, all(20));
@@ -585,7 +585,7 @@ async fn a_batch_with_other_recipients_is_refused(store: impl Store) {
     claim(&ledger, batch(0, 2), vec![0]).await;
     let other = PlannedBatch { number: 0, ..batch(5, 2) };
     assert!(matches!(
-        claims::claim(&ledger, other, all(2), ReadIntent::Send).await,
+        claims::claim(&ledger, other, all(2), ClaimPurpose::Send).await,
         Err(LedgerError::OtherPlan(_, 0))
     ));
     assert_eq!(counts(&ledger).await, [1, 1, 0, 0, 0, 0]);
@@ -670,14 +670,14 @@ async fn a_claim_needs_a_campaign_that_runs(store: impl Store) {
     let ledger = store.open().await;
     registered(&ledger).await;
     for state in [CampaignState::Paused, CampaignState::Held, CampaignState::Cancelled] {
-        let claim = claims::claim(&ledger, batch(0, 3), all(3), ReadIntent::Send).await.unwrap();
+        let claim = claims::claim(&ledger, batch(0, 3), all(3), ClaimPurpose::Send).await.unwrap();
         assert!(!claim.running && claim.messages.is_empty());
         transitions::change_state(&ledger, &id(), state, None).await.unwrap();
     }
     assert_eq!(counts(&ledger).await, [3, 0, 0, 0, 0, 0]);
     let nobody = PlannedBatch { campaign: "nobody".parse().unwrap(), ..batch(0, 3) };
     assert!(matches!(
-        claims::claim(&ledger, nobody, all(3), ReadIntent::Send).await,
+        claims::claim(&ledger, nobody, all(3), ClaimPurpose::Send).await,
         Err(LedgerError::NoCampaign(_))
     ));
 }
@@ -732,7 +732,7 @@ async fn nothing_is_planned_into_a_campaign_that_is_over(store: impl Store) {
     ledger.checkpoint(&id(), 0, to(1), vec![batch(0, 3)], Vec::new()).await.unwrap();
     let late = ledger.checkpoint(&id(), 3, to(2), vec![batch(1, 3)], Vec::new()).await;
     assert!(matches!(late, Err(LedgerError::StalePlan(_))), "{late:?}");
-    let claim = claims::claim(&ledger, batch(1, 3), all(3), ReadIntent::Send).await.unwrap();
+    let claim = claims::claim(&ledger, batch(1, 3), all(3), ClaimPurpose::Send).await.unwrap();
     assert_eq!((claim.messages.len(), claim.running), (0, false));
     record(&ledger, &claim, 1, vec![(0, Outcome::Released), (1, rejected("7", "x"))]).await;
     assert_eq!(counts(&ledger).await[0], 3);
@@ -1214,7 +1214,7 @@ async fn what_the_provider_calls_a_request_stands_in_the_report(store: impl Stor
     running(&ledger).await;
     let writer = BatchWriter::new(&ledger, batch(0, 3));
     for (place, request) in [(0, Some("r-1")), (1, Some("r-2")), (2, None)] {
-        let claimed = writer.claim(vec![place], ReadIntent::Send).await.unwrap();
+        let claimed = writer.claim(vec![place], ClaimPurpose::Send).await.unwrap();
         let outcomes = vec![(place, accepted("s")).into()];
         writer.record_answer(claimed.token, outcomes, request.map(str::to_owned)).await.unwrap();
     }

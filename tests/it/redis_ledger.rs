@@ -6,9 +6,9 @@ use std::time::Duration;
 use flowcast::campaign::notice::{KeptNotice, Notice, NoticeSubject};
 use flowcast::campaign::{CampaignId, CampaignState, Phone};
 use flowcast::ledger::{
-    Access, Breaker, Breakers, Campaigns, Checkpoint, Cursor, Decision, LedgerError, NewCampaign, Notices,
-    Outcome, PlannedBatch, Plans, ReadIntent, RecordOutcome, Redis, RetryPolicy, SentMessages, Sqlite,
-    migrate,
+    Access, Breaker, Breakers, Campaigns, Checkpoint, ClaimPurpose, Cursor, Decision, LedgerError,
+    NewCampaign, Notices, Outcome, PlannedBatch, Plans, RecordOutcome, Redis, RetryPolicy, SentMessages,
+    Sqlite, migrate,
 };
 use flowcast::ledger::{claims, decisions, listing, report_page, transitions};
 use redis::Commands;
@@ -64,7 +64,7 @@ async fn sent(ledger: &Redis, batches: u32) {
             .await
             .unwrap();
         let claim =
-            claims::claim(ledger, batch(number, 100), (0..100).collect(), ReadIntent::Send).await.unwrap();
+            claims::claim(ledger, batch(number, 100), (0..100).collect(), ClaimPurpose::Send).await.unwrap();
         let accepted = |message: &u8| {
             let sid = format!("{:032x}", u64::from(number) * 100 + u64::from(*message));
             RecordOutcome::from((*message, Outcome::Accepted { sid }))
@@ -131,7 +131,7 @@ async fn accepted(
 ) -> BTreeMap<String, String> {
     let batch = batch(number, sids.len() as u64);
     let all: Vec<u8> = (0..).take(sids.len()).collect();
-    let claim = claims::claim(ledger, batch, all, ReadIntent::Send).await.unwrap();
+    let claim = claims::claim(ledger, batch, all, ClaimPurpose::Send).await.unwrap();
     let outcome = |(message, sid): (&u8, &String)| {
         RecordOutcome::from((*message, Outcome::Accepted { sid: sid.clone() }))
     };
@@ -202,9 +202,9 @@ async fn a_server_that_forgot_the_scripts_is_told_them_again() {
     let store = redis_store();
     let ledger = store.ledger().await;
     running(&ledger).await;
-    claims::claim(&ledger, batch(0, 3), vec![0], ReadIntent::Send).await.unwrap();
+    claims::claim(&ledger, batch(0, 3), vec![0], ClaimPurpose::Send).await.unwrap();
     let _: () = redis::cmd("SCRIPT").arg("FLUSH").query(&mut connection(&store)).unwrap();
-    assert_eq!(claims::claim(&ledger, batch(0, 3), vec![1], ReadIntent::Send).await.unwrap().messages, [1]);
+    assert_eq!(claims::claim(&ledger, batch(0, 3), vec![1], ClaimPurpose::Send).await.unwrap().messages, [1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -212,7 +212,7 @@ async fn what_a_claim_that_ran_out_was_told_is_taken_as_far_as_it_proves_somethi
     let store = redis_store();
     let (slow, other) = (store.ledger().await, store.ledger().await);
     running(&slow).await;
-    let stale = claims::claim(&slow, batch(0, 5), vec![0, 1, 2, 3, 4], ReadIntent::Send).await.unwrap();
+    let stale = claims::claim(&slow, batch(0, 5), vec![0, 1, 2, 3, 4], ClaimPurpose::Send).await.unwrap();
     assert_eq!(claims::expire(&other, &id(), false).await.unwrap(), 0, "it holds by the store's clock");
     store.let_claims_run_out().await;
     assert_eq!(claims::expire(&other, &id(), false).await.unwrap(), 5);
@@ -223,7 +223,7 @@ async fn what_a_claim_that_ran_out_was_told_is_taken_as_far_as_it_proves_somethi
     assert_eq!((counts.pending, counts.accepted, counts.in_doubt), (1, 1, 3));
     // A person has the others sent again, and another worker has them in its hands now.
     decisions::decide(&other, &id(), Decision::Resend { until: i64::MAX }).await.unwrap();
-    let fresh = claims::claim(&other, batch(0, 5), vec![2, 3, 4], ReadIntent::Send).await.unwrap();
+    let fresh = claims::claim(&other, batch(0, 5), vec![2, 3, 4], ClaimPurpose::Send).await.unwrap();
     assert_eq!(fresh.messages, [2, 3, 4]);
     let late = vec![
         (2, Outcome::Released).into(),
@@ -268,7 +268,7 @@ async fn a_killed_redis_comes_back_with_all_that_was_written() {
     let ledger =
         Redis::connect(&url.as_str().into(), RetryPolicy::Endless, Duration::from_secs(1)).await.unwrap();
     running(&ledger).await;
-    let claim = claims::claim(&ledger, batch(0, 3), vec![0, 1], ReadIntent::Send).await.unwrap();
+    let claim = claims::claim(&ledger, batch(0, 3), vec![0, 1], ClaimPurpose::Send).await.unwrap();
     server.kill();
     let recording = {
         let ledger = ledger.clone();
@@ -299,22 +299,22 @@ async fn a_replica_and_a_full_server_are_waited_for_with_what_to_do() {
         let _: () = redis::cmd("CONFIG").arg("SET").arg(name).arg(value).query(&mut redis).unwrap();
     };
     config("maxmemory", "1");
-    let error = claims::claim(&ledger, batch(0, 3), vec![0], ReadIntent::Send).await.unwrap_err();
+    let error = claims::claim(&ledger, batch(0, 3), vec![0], ClaimPurpose::Send).await.unwrap_err();
     assert!(matches!(error, LedgerError::Away(_)) && error.to_string().contains("maxmemory"), "{error}");
     config("maxmemory", "0");
-    assert_eq!(claims::claim(&ledger, batch(0, 3), vec![0], ReadIntent::Send).await.unwrap().messages, [0]);
+    assert_eq!(claims::claim(&ledger, batch(0, 3), vec![0], ClaimPurpose::Send).await.unwrap().messages, [0]);
     config("replica-read-only", "yes");
     let _: () = redis::cmd("REPLICAOF").arg("127.0.0.1").arg(1).query(&mut redis).unwrap();
-    let error = claims::claim(&ledger, batch(0, 3), vec![1], ReadIntent::Send).await.unwrap_err();
+    let error = claims::claim(&ledger, batch(0, 3), vec![1], ClaimPurpose::Send).await.unwrap_err();
     assert!(error.to_string().contains("point redis.url to the master"), "{error}");
     let _: () = redis::cmd("REPLICAOF").arg("NO").arg("ONE").query(&mut redis).unwrap();
     // It is a master again, and may have forgotten something: nobody here knows what was written before.
-    let claim = claims::claim(&ledger, batch(0, 3), vec![1], ReadIntent::Send).await.unwrap();
+    let claim = claims::claim(&ledger, batch(0, 3), vec![1], ClaimPurpose::Send).await.unwrap();
     assert!(claim.messages.is_empty() && !claim.running, "{claim:?}");
     assert!(ledger.heartbeat(&id(), 0).await.unwrap().gap.is_some());
     ledger.close_gap(&id()).await.unwrap();
     assert_eq!(ledger.heartbeat(&id(), 0).await.unwrap().gap, None);
-    assert_eq!(claims::claim(&ledger, batch(0, 3), vec![1], ReadIntent::Send).await.unwrap().messages, [1]);
+    assert_eq!(claims::claim(&ledger, batch(0, 3), vec![1], ClaimPurpose::Send).await.unwrap().messages, [1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -365,7 +365,7 @@ async fn a_campaign_that_is_being_removed_has_no_report() {
     let store = redis_store();
     let ledger = store.ledger().await;
     running(&ledger).await;
-    claims::claim(&ledger, batch(0, 3), vec![0], ReadIntent::Send).await.unwrap();
+    claims::claim(&ledger, batch(0, 3), vec![0], ClaimPurpose::Send).await.unwrap();
     assert_eq!(report_page(&ledger, &id(), Cursor::default()).await.unwrap().lines.len(), 3);
     // As a removal leaves it that has just begun.
     let mut field = redis::cmd("HSET");

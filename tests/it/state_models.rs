@@ -10,7 +10,7 @@ use flowcast::campaign::MessageState::{Accepted, InDoubt, Pending, Rejected, Sen
 use flowcast::campaign::delivery::{Delivery, DeliveryUpdate};
 use flowcast::campaign::{CampaignState, DoubtCause, MessageState, SkipReason};
 use flowcast::ledger::{
-    ABANDONED, Access, Campaigns, Checkpoint, Claim, Decision, Ledger, MessageReport, Outcome, ReadIntent,
+    ABANDONED, Access, Campaigns, Checkpoint, Claim, ClaimPurpose, Decision, Ledger, MessageReport, Outcome,
     RecordOutcome, Sqlite, migrate,
 };
 use flowcast::ledger::{claims, decisions, evidence, transitions};
@@ -221,7 +221,7 @@ async fn claim(
 ) -> String {
     let (number, places) = some(random);
     let size = u64::from(SIZE);
-    let claim = claims::claim(ledger, batch(number, size), places.clone(), ReadIntent::Send).await.unwrap();
+    let claim = claims::claim(ledger, batch(number, size), places.clone(), ClaimPurpose::Send).await.unwrap();
     let runs = model.state == CampaignState::Running;
     let free = |message: &Message| runs && message.state == Pending;
     let mut granted = Vec::new();

@@ -9,7 +9,7 @@ use crate::campaign::{CampaignId, MessageState};
 use crate::ledger::campaigns::ClaimAdmission;
 use crate::ledger::record::BatchRecord;
 use crate::ledger::{
-    BatchUpdate, Batches, CasOutcome, Clock, LedgerError, ListEntry, PlannedBatch, ReadIntent, StoredBatch,
+    BatchUpdate, Batches, CasOutcome, ClaimPurpose, Clock, LedgerError, ListEntry, PlannedBatch, StoredBatch,
 };
 
 impl KeptBatch {
@@ -50,8 +50,8 @@ impl Memory {
         let admits = stored.head.admits();
         let is_admitted = match purpose {
             None => true,
-            Some(ReadIntent::Send) => admits == ClaimAdmission::All,
-            Some(ReadIntent::Probe) => admits != ClaimAdmission::None,
+            Some(ClaimPurpose::Send) => admits == ClaimAdmission::All,
+            Some(ClaimPurpose::Probe) => admits != ClaimAdmission::None,
         };
         if !is_admitted {
             return Ok(CasOutcome::NotAdmitted);

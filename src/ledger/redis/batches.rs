@@ -19,7 +19,7 @@ use crate::ledger::plans::DIGEST;
 use crate::ledger::record::BatchRecord;
 use crate::ledger::throughput::SECONDS;
 use crate::ledger::{
-    BatchUpdate, Batches, CasOutcome, Clock, LedgerError, ListEntry, PlannedBatch, ReadIntent, StoredBatch,
+    BatchUpdate, Batches, CasOutcome, ClaimPurpose, Clock, LedgerError, ListEntry, PlannedBatch, StoredBatch,
 };
 use crate::redis_client::RedisClientError;
 
@@ -240,8 +240,8 @@ impl Redis {
         let all =
             [ClaimAdmission::All, ClaimAdmission::Probes, ClaimAdmission::None].map(ClaimAdmission::as_str);
         let admits = match purpose {
-            Some(ReadIntent::Send) => &all[..1],
-            Some(ReadIntent::Probe) => &all[..2],
+            Some(ClaimPurpose::Send) => &all[..1],
+            Some(ClaimPurpose::Probe) => &all[..2],
             None => &all[..],
         };
         transaction.check_field(campaign, "admits", admits);

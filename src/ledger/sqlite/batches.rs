@@ -15,7 +15,7 @@ use crate::ledger::change::Change;
 use crate::ledger::plans::DIGEST;
 use crate::ledger::record::BatchRecord;
 use crate::ledger::{
-    BatchUpdate, Batches, CasOutcome, LedgerError, ListEntry, PlannedBatch, ReadIntent, StoredBatch,
+    BatchUpdate, Batches, CasOutcome, ClaimPurpose, LedgerError, ListEntry, PlannedBatch, StoredBatch,
 };
 
 impl Sqlite {
@@ -209,7 +209,7 @@ fn tokens(bytes: &[u8]) -> Vec<u64> {
 fn write(
     transaction: &Transaction<'_>,
     batch: &PlannedBatch,
-    purpose: Option<ReadIntent>,
+    purpose: Option<ClaimPurpose>,
     change: &Change,
 ) -> Result<CasOutcome, LedgerError> {
     let campaign = key(transaction, &batch.campaign)?;
@@ -236,7 +236,7 @@ fn write(
     }
     if let Some(purpose) = purpose {
         let admits = admits(transaction, campaign)?;
-        if admits == ClaimAdmission::None || purpose == ReadIntent::Send && admits != ClaimAdmission::All {
+        if admits == ClaimAdmission::None || purpose == ClaimPurpose::Send && admits != ClaimAdmission::All {
             return Ok(CasOutcome::NotAdmitted);
         }
     }
