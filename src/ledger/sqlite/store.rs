@@ -395,7 +395,7 @@ mod tests {
     async fn a_read_releases_its_connection_before_it_returns() {
         let folder = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&folder.path().join("flowcast.db"), Access::Send).unwrap();
-        for _ in 0..2_000 {
+        for _ in 0..10_000 {
             store.read(|_| Ok(())).await.unwrap();
             assert_eq!(Arc::strong_count(&store.reader), 1);
         }
