@@ -74,7 +74,9 @@ impl Columns {
             (Some(index), None) => Ok(index),
             (Some(_), Some(_)) => Err(NoColumn::Ambiguous(name.into())),
             (None, _) => {
-                let known = self.0.iter().map(String::as_str).chain(BUILT_IN);
+                // A hint is written as placeholders need it, so that it can be copied.
+                let known: Vec<String> = self.0.iter().map(|column| Self::identifier(column)).collect();
+                let known = known.iter().map(String::as_str).chain(BUILT_IN);
                 Err(NoColumn::Unknown { name: name.into(), near: nearest(name, known) })
             }
         }
@@ -96,7 +98,7 @@ mod tests {
         assert_eq!(columns.find("first_name"), Ok(1));
         assert_eq!(columns.find("Order_ID"), Ok(2));
         let error = columns.find("firstname").unwrap_err().to_string();
-        assert_eq!(error, r#"the audience has no column "firstname"; did you mean "First Name"?"#);
+        assert_eq!(error, r#"the audience has no column "firstname"; did you mean "First_Name"?"#);
     }
 
     #[test]

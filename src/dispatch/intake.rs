@@ -220,7 +220,7 @@ pub async fn register(
     if is_new {
         let rows = counted(campaign.rows, "row");
         let note = prepared.scan.encoding.note().map(|note| format!(", {note}")).unwrap_or_default();
-        let detail = format!("submitted the campaign ({rows}{note})");
+        let detail = format!("submitted the campaign ({rows} in the audience{note})");
         ledger.log(AuditEntry::new(by, "submit", Some(&campaign.id), &detail)).await?;
         TraceHandle::for_campaign(&campaign.id, campaign.submitted_at).job(
             prepared.begun,

@@ -132,6 +132,9 @@ pub struct RowProblem {
     pub reason: crate::campaign::SkipReason,
     /// The reason in words.
     pub detail: String,
+    /// The recipient's number as the audience has it; for pages only.
+    #[serde(skip)]
+    pub recipient: String,
 }
 
 /// A message with its recipient's values.
@@ -258,11 +261,12 @@ impl<'a> Findings<'a> {
 
     fn add_skipped(&mut self, line: SkippedRow) {
         if line.reason == SkipReason::InvalidNumber && self.unparsed.len() < MAX_UNPARSED {
-            self.unparsed.push(line.recipient);
+            self.unparsed.push(line.recipient.clone());
         }
         *self.skipped.entry(line.reason.as_str()).or_default() += 1;
         if self.problems.len() < MAX_PROBLEMS {
-            self.problems.push(RowProblem { row: line.row, reason: line.reason, detail: line.detail });
+            let SkippedRow { row, reason, detail, recipient, .. } = line;
+            self.problems.push(RowProblem { row, reason, detail, recipient });
         }
     }
 

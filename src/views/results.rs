@@ -23,8 +23,8 @@ use crate::campaign::{MessageState, shown_and_number};
 use crate::ledger::{ReportLine, Response};
 
 /// The columns after the audience's, before those of the form fields.
-const OURS: [&str; 6] = ["Message state", "Delivery", "Code", "Reason", LAST_CHANGE, "Reply"];
-const LAST_CHANGE: &str = "Last change";
+const OURS: [&str; 6] = ["Message state", "Delivery", "Code", "Reason", STATE_SINCE, "Reply"];
+const STATE_SINCE: &str = "State since";
 /// Excel's maximum numbers of rows of a sheet, with its header, and of characters of a cell.
 pub const SHEET_ROWS: u64 = 1_048_576;
 const CELL: usize = 32_767;
@@ -126,7 +126,7 @@ pub fn write(
         Format::Csv => {
             let mut writer = csv::Writer::from_writer(BufWriter::new(file));
             let error = |error: csv::Error| ResultsError::Write(error.into());
-            rows.each(columns, LAST_CHANGE, |row| {
+            rows.each(columns, STATE_SINCE, |row| {
                 writer.write_record(row.iter().map(|value| cell(&value.text()))).map_err(error)
             })?;
             let written = writer.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
@@ -136,12 +136,12 @@ pub fn write(
             let mut workbook = Workbook::new();
             let sheet = workbook.add_worksheet_with_constant_memory()?;
             sheet.set_name("Results")?.set_freeze_panes(1, 0)?;
-            let last_change = format!("{LAST_CHANGE} ({})", zone.iana_name().unwrap_or("UTC"));
-            let place = OURS.iter().position(|name| *name == LAST_CHANGE).unwrap_or_default();
+            let state_since = format!("{STATE_SINCE} ({})", zone.iana_name().unwrap_or("UTC"));
+            let place = OURS.iter().position(|name| *name == STATE_SINCE).unwrap_or_default();
             let place = rows.audience.columns().names().len() + place;
             sheet.set_column_width(u16::try_from(place).unwrap_or_default(), TIME_WIDTH)?;
             let mut writer = SheetWriter::new(sheet, zone);
-            rows.each(columns, &last_change, |row| Ok(writer.write(row)?))?;
+            rows.each(columns, &state_since, |row| Ok(writer.write(row)?))?;
             let mut file = file;
             workbook.save_to_writer(&mut file)?;
             Ok(rewound(file)?)
@@ -243,11 +243,11 @@ impl Rows {
     fn each(
         mut self,
         columns: &responses::Columns,
-        last_change: &str,
+        state_since: &str,
         mut write: impl FnMut(&[CellValue]) -> Result<(), ResultsError>,
     ) -> Result<(), ResultsError> {
         let width = self.audience.columns().names().len();
-        let names = header(self.audience.columns().names(), columns, last_change);
+        let names = header(self.audience.columns().names(), columns, state_since);
         write(&names.into_iter().map(CellValue::Text).collect::<Vec<_>>())?;
         let mut row = 0;
         while self.audience.next_line()?.is_some() {
@@ -313,9 +313,9 @@ fn of_json(value: &str) -> (String, bool) {
 }
 
 /// Returns unique names for all columns, so that the results can be used as an audience.
-fn header(audience: &[String], columns: &responses::Columns, last_change: &str) -> Vec<String> {
+fn header(audience: &[String], columns: &responses::Columns, state_since: &str) -> Vec<String> {
     let mut seen = BTreeSet::new();
-    let ours = OURS.into_iter().map(|name| if name == LAST_CHANGE { last_change } else { name });
+    let ours = OURS.into_iter().map(|name| if name == STATE_SINCE { state_since } else { name });
     let ours = ours.chain(columns.names());
     let mut unique = |name: &str| {
         let mut unique = name.to_owned();

@@ -102,7 +102,7 @@ impl<'p> ValueWarnings<'p> {
 /// Warns about placeholders of other programs that name a column: they are sent literally.
 pub(super) fn placeholders(job: &Job, columns: &Columns) -> Vec<Problem> {
     static FOREIGN: LazyLock<Option<Regex>> = LazyLock::new(|| {
-        Regex::new(r"\{\{.*?\}\}|\{%.*?%\}|\[\[([^\[\]]{1,60})\]\]|\{([^{}]{1,60})\}|<([^<>]{1,60})>|%([^%\s][^%]{0,59})%").ok()
+        Regex::new(r"\{\{.*?\}\}|\{%.*?%\}|\[\[([^\[\]]{1,60})\]\]|\[([^\[\]]{1,60})\]|\{([^{}]{1,60})\}|<([^<>]{1,60})>|%([^%\s][^%]{0,59})%").ok()
     });
     let Some(foreign) = FOREIGN.as_ref() else { return Vec::new() };
     let (mut found, mut left) = (Vec::new(), LOOKED_AT);

@@ -128,7 +128,7 @@ fn placeholders_as_marketers_write_them_are_told_how_to_be_written() {
         .map(|column| column["identifier"].as_str().unwrap())
         .collect();
     assert_eq!(identifiers, ["phone", "First_Name", "row", "\u{928}\u{93e}\u{92e}"]);
-    for written in ["{First Name}", "[[First Name]]", "%First Name%", "<first_name>"] {
+    for written in ["{First Name}", "[First Name]", "[[First Name]]", "%First Name%", "<first_name>"] {
         let found = checked(&world, &text_job(written, &csv()));
         let warnings = found["warnings"].to_string();
         assert!(warnings.contains("is sent literally; write {{ First_Name }}"), "{written}: {warnings}");

@@ -201,3 +201,64 @@ async fn the_history_of_opt_outs_names_numbers_and_the_audit_log_none() {
         assert!(log.contains("added 2 numbers") && !log.contains("98765"), "{log}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_test_number_without_a_country_code_has_the_country_of_the_audience() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let visitor = Visitor::new(&service, "act-1").await;
+    let draft = begin(&visitor, "phone,name\n919876500001,Asha\n").await;
+    visitor.post(&format!("{draft}/message"), &text("+442079460018", "Hello {{ name }}")).await;
+    let page = read(&visitor, &format!("{draft}/test")).await;
+    assert!(page.contains("Without + it’s read as a number of India (+91)."), "{page}");
+    for typed in ["9876500009", "919876500009", "098765 00009", "+919876500009"] {
+        let sent = visitor.post(&format!("{draft}/test"), &[("number", typed)]).await;
+        assert_eq!(sent.status(), 303, "{typed}");
+    }
+    let page = read(&visitor, &format!("{draft}/test")).await;
+    assert_eq!(page.matches("</a> to +919876500009:").count(), 4, "{page}");
+    let refused = visitor.post(&format!("{draft}/test"), &[("number", "98765")]).await;
+    assert_eq!(refused.status(), 422);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_column_in_the_marks_of_another_program_is_warned_about_while_it_is_typed() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let visitor = Visitor::new(&service, "act-1").await;
+    let draft = begin(&visitor, "phone,First Name\n+919876500001,Asha\n").await;
+    for written in ["<First Name>", "[First Name]", "{First Name}"] {
+        let fields = text("+912248931479", written);
+        let warning = format!("Message text: {written} is sent literally; write {{{{ First_Name }}}}.");
+        let preview = visitor.post(&format!("{draft}/preview"), &fields).await.text().await.unwrap();
+        let preview = shown(&preview).replace("&lt;", "<").replace("&gt;", ">");
+        assert!(preview.contains(&warning), "{preview}");
+        visitor.post(&format!("{draft}/message"), &fields).await;
+        let review = read(&visitor, &format!("{draft}/check")).await;
+        assert!(review.replace("&lt;", "<").replace("&gt;", ">").contains(&warning), "{review}");
+    }
+    // A name that no column has leads to what can be written.
+    let preview = visitor.post(&format!("{draft}/preview"), &text("+912248931479", "{{ FirstName }}")).await;
+    let preview = shown(&preview.text().await.unwrap());
+    assert!(preview.contains("did you mean \"First_Name\"?"), "{preview}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn skipped_rows_are_shown_as_a_spreadsheet_numbers_them_with_their_values() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    let service = Service::start(true, &provider, TOKENS).await;
+    let visitor = Visitor::new(&service, "act-1").await;
+    let rows = "phone,name\n+919876500001,Asha\n98-<b>,Ravi\n,Ila\n+919876500001,Asha\n";
+    let draft = begin(&visitor, rows).await;
+    let page = read(&visitor, &format!("{draft}/audience")).await;
+    for row in ["<li>3: 98-&lt;b&gt;</li>", "<li>4: empty</li>", "<li>5: +919876500001</li>"] {
+        assert!(page.contains(row), "{row}: {page}");
+    }
+    visitor.post(&format!("{draft}/message"), &text("+912248931479", "Hello {{ name }}")).await;
+    let review = read(&visitor, &format!("{draft}/check")).await;
+    assert!(review.contains("<li>3: 98-&lt;b&gt;</li>"), "{review}");
+    for fact in ["<dd>Reminder</dd>", "<dd>+912248931479 (account main)</dd>", "<dd>people.csv</dd>"] {
+        assert!(review.contains(fact), "{fact}: {review}");
+    }
+    assert!(review.contains("only to people who wrote to you in the last 24 hours"), "{review}");
+}

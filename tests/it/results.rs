@@ -122,7 +122,7 @@ async fn the_results_are_the_rows_of_the_audience_with_what_became_of_them() {
         for ((name, (text, kind, _)), value) in names.iter().zip(row).zip(record) {
             let is_text = kind == "s" || kind == "inlineStr";
             match name.as_str() {
-                "Last change" if !value.is_empty() => {
+                "State since" if !value.is_empty() => {
                     assert_eq!((kind.as_str(), &text[..19]), ("d", value[..19].replace('T', " ").as_str()));
                     continue;
                 }
@@ -204,14 +204,14 @@ async fn numbers_of_a_workbook_come_back_as_numbers_and_times_in_the_zone_of_the
     assert_eq!(of(2), ("3", "n", "0"));
     assert_eq!((of(3).0, of(3).1), ("007", "s"));
     assert_eq!((of(4).0, of(4).1), ("24/12/2026", "s"));
-    let at = cells[0].iter().position(|(name, ..)| name == "Last change (Asia/Kolkata)").unwrap();
+    let at = cells[0].iter().position(|(name, ..)| name == "State since (Asia/Kolkata)").unwrap();
     assert_eq!((of(at).1, of(at).2), ("d", "yyyy-mm-dd hh:mm:ss"));
     // Half past five ahead of UTC. What is no zone is none.
     let time = |cells: &[Vec<(String, String, String)>]| -> jiff::civil::DateTime {
         cells[1][at].0[..19].replace(' ', "T").parse().unwrap()
     };
     let utc = read("?zone=Nowhere").await;
-    assert_eq!(utc[0][at].0, "Last change (UTC)");
+    assert_eq!(utc[0][at].0, "State since (UTC)");
     let apart = time(&cells).since(time(&utc)).unwrap().total(jiff::Unit::Minute).unwrap();
     // A report may have come between the two.
     assert!((329.0..=330.0).contains(&apart), "{apart}");

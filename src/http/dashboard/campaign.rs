@@ -172,8 +172,7 @@ fn failures(campaign: &Campaign) -> Value {
     };
     let (rejected, more) = sorted(&campaign.rejected);
     let (undelivered, _) = sorted(&campaign.undelivered);
-    let skipped =
-        campaign.skipped.iter().map(|(reason, count)| skipped_rows(reason, *count, std::iter::empty()));
+    let skipped = campaign.skipped.iter().map(|(reason, count)| skipped_rows(reason, *count, &[]));
     context! {
         rejected => rejected.iter().map(|(code, count)| each((code, count))).collect::<Vec<_>>(),
         more,

@@ -240,6 +240,27 @@ pub(super) fn sentence(campaign: &Campaign, acts: &[AuditEntry], known: &Campaig
     }
 }
 
+/// Returns what became of a test, which has one recipient, in a sentence.
+pub(super) fn sentence_of_test(test: &Campaign) -> String {
+    let (counts, delivery) = (&test.counts, &test.delivery);
+    let furthest = [
+        (delivery.replied, "Answered."),
+        (delivery.read, "Read."),
+        (delivery.delivered, "Delivered."),
+        (delivery.failed, "Not delivered."),
+        (delivery.sent, "Sent; not delivered yet."),
+        (counts.accepted, "Accepted by the provider; no delivery report yet."),
+        (counts.rejected, "Rejected by the provider."),
+        (counts.in_doubt, "In doubt: no answer from the provider; we will not send again until we know."),
+    ];
+    match furthest.into_iter().find(|(count, _)| *count > 0) {
+        Some((_, text)) => text.into(),
+        None if counts.skipped > 0 => "Not sent: this number is skipped.".into(),
+        None if test.state == CampaignState::Running || test.state.is_over() => "Being sent.".into(),
+        None => sentence(test, &[], &CampaignContext::default()),
+    }
+}
+
 /// Returns a text as a sentence: with a capital and a full stop.
 pub(super) fn as_sentence(text: &str) -> String {
     let mut letters = text.trim().trim_end_matches('.').chars();

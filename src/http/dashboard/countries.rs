@@ -12,7 +12,7 @@ pub(super) struct Country {
     pub(super) code: &'static str,
     pub(super) name: &'static str,
     /// Name with the calling code, e.g. `India (+91)`.
-    title: String,
+    pub(super) title: String,
 }
 
 /// Returns all countries, by name.

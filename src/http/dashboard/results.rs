@@ -54,8 +54,11 @@ impl ResultsParams {
 
     /// Returns the suffix of the file name, which names the filters.
     fn suffix(&self) -> String {
-        let words =
-            [self.state.map(|state| state.to_string()), self.delivery.map(|state| state.as_str().into())];
+        let delivery = self.delivery.map(|state| match state {
+            Delivery::Failed => "not-delivered",
+            other => other.as_str(),
+        });
+        let words = [self.state.map(|state| state.to_string()), delivery.map(str::to_owned)];
         words.into_iter().flatten().map(|word| format!("-{word}")).collect()
     }
 }

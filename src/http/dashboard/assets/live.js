@@ -106,6 +106,20 @@ function put(part) {
   showPlotTimes(place);
 }
 
+// A part that has no live updates of its own is read again with the page.
+const REFRESH = 3000;
+const refreshed = document.querySelector("[data-refresh]");
+if (refreshed) {
+  window.setInterval(async () => {
+    if (document.hidden) return;
+    const answer = await fetch(location.href).catch(() => null);
+    if (!answer?.ok) return;
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const html = page.getElementById(refreshed.id)?.innerHTML;
+    if (html) put({ id: refreshed.id, html });
+  }, REFRESH);
+}
+
 function follow() {
   if (!places || "still" in places.dataset || source || document.hidden) return;
   source = new EventSource(places.dataset.live);

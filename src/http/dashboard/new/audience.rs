@@ -30,10 +30,8 @@ fn render(page: &DraftPage, wrong: Option<&Wrong>) -> Html<String> {
         let number = row.get("phone").and_then(Value::as_str).unwrap_or_default();
         context! { number, values => draft.columns.iter().map(value).collect::<Vec<_>>() }
     });
-    let skipped = draft.skipped.iter().map(|(reason, count)| {
-        let rows = draft.problems.iter().filter(|(_, why, _)| why == reason);
-        skipped_rows(reason, *count, rows.map(|(row, ..)| *row))
-    });
+    let skipped = draft.skipped.iter();
+    let skipped = skipped.map(|(reason, count)| skipped_rows(reason, *count, &draft.skipped_examples));
     let suggestion = draft.suggestion.as_ref().and_then(|suggestion| {
         let country = country(&suggestion.region)?;
         Some(context! { valid => suggestion.valid, tried => suggestion.tried, code => country.code, name => country.name })

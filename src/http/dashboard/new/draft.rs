@@ -11,6 +11,7 @@ use super::super::super::access::Caller;
 use super::super::super::api::extract::finish;
 use super::super::super::problem::Problem;
 use super::super::Dashboard;
+use super::super::skipped::SkippedExample;
 use crate::campaign::Job;
 use crate::ledger::{CampaignDrafts, LARGEST_DRAFT, MOST_DRAFTS};
 
@@ -55,8 +56,9 @@ pub(super) struct CampaignDraft {
     pub(super) people: u64,
     /// Number of skipped rows, by code of the reason.
     pub(super) skipped: BTreeMap<String, u64>,
-    /// The first skipped rows: row number, code of the reason, and detail.
-    pub(super) problems: Vec<(u64, String, String)>,
+    /// The first skipped rows.
+    #[serde(default)]
+    pub(super) skipped_examples: Vec<SkippedExample>,
     /// Notes on the audience, for the person.
     #[serde(default)]
     pub(super) notes: Vec<String>,
@@ -95,7 +97,7 @@ impl CampaignDraft {
             rows: 0,
             people: 0,
             skipped: BTreeMap::new(),
-            problems: Vec::new(),
+            skipped_examples: Vec::new(),
             notes: Vec::new(),
             suggestion: None,
             is_assumed: false,

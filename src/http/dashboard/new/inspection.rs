@@ -7,6 +7,7 @@ use super::super::super::api::campaigns::with_prepared;
 use super::super::super::problem::Problem;
 use super::super::Dashboard;
 use super::super::captions::as_sentence;
+use super::super::skipped::SkippedExample;
 use super::draft::{CampaignDraft, Suggestion};
 use crate::audience::{self, Audience, Encoding, Line, Settings};
 use crate::campaign::{Columns, Job};
@@ -149,8 +150,7 @@ fn record(draft: &mut CampaignDraft, checked: Checked, sample: Vec<SampleRow>) {
     draft.people = checked.recipients;
     draft.phone_column = checked.phone_column;
     draft.skipped = checked.skipped.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect();
-    let problems = checked.problems.into_iter();
-    draft.problems = problems.map(|row| (row.row, row.reason.to_string(), row.detail)).collect();
+    draft.skipped_examples = checked.problems.iter().map(SkippedExample::from).collect();
     (draft.notes, draft.suggestion) = (Vec::new(), None);
     for note in checked.notes {
         match note {

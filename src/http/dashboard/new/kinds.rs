@@ -16,9 +16,6 @@ pub(super) struct Kind {
     pub(super) message: Value,
 }
 
-const WINDOW: &str =
-    "It reaches only people who wrote to you in the last 24 hours; to start a conversation, use a template.";
-
 /// Returns the kinds, the simplest first.
 pub(super) fn kinds() -> Vec<Kind> {
     let interactive = |kind: &str, action: Value| {
@@ -98,11 +95,14 @@ pub(super) fn kinds() -> Vec<Kind> {
 }
 
 /// Returns when to use a kind.
-pub(super) fn about(name: &str) -> String {
-    let Some(kind) = kinds().into_iter().find(|kind| kind.name == name) else {
-        return "For engineers: WhatsApp’s own document of the message.".into();
-    };
-    if name.ends_with("template") { kind.about.into() } else { format!("{} {WINDOW}", kind.about) }
+pub(super) fn about(name: &str) -> &'static str {
+    let kind = kinds().into_iter().find(|kind| kind.name == name);
+    kind.map_or("For engineers: WhatsApp’s own document of the message.", |kind| kind.about)
+}
+
+/// Returns whether a kind reaches only people who wrote in the last 24 hours.
+pub(super) fn needs_conversation(name: &str) -> bool {
+    !name.ends_with("template") && name != JSON
 }
 
 /// Returns the kind of a message.

@@ -14,7 +14,7 @@ use super::super::extract::Fields;
 use super::super::render::{serialized, unprocessable};
 use super::draft::CampaignDraft;
 use super::form::{FormContext, FormValues};
-use super::kinds::{JSON, about, kind_of, kinds};
+use super::kinds::{JSON, about, kind_of, kinds, needs_conversation};
 use super::obstacles::MESSAGE;
 use super::page::{DraftPage, errors, left_for};
 use super::preview::{look_over, preview_of};
@@ -22,6 +22,8 @@ use super::senders;
 use crate::campaign::Columns;
 use crate::campaign::content::CONTENT;
 
+/// The sender number that the sandbox starts with.
+const SANDBOX_SENDER: &str = "+912248931479";
 /// JSON pointers of the choices that the kind of message makes.
 pub(super) const FIXED_TAGS: [&str; 2] = ["/message/type", "/message/interactive/type"];
 
@@ -37,6 +39,8 @@ pub(super) struct MessageQuery {
     errors: Vec<(String, String)>,
     /// Whether the person wants a sender number that is not offered.
     has_other_sender: bool,
+    /// Whether the draft was just saved on request.
+    is_saved: bool,
 }
 
 pub(super) async fn show(page: DraftPage) -> Result<Html<String>, Problem> {
@@ -78,9 +82,11 @@ async fn render(mut page: DraftPage, asked: MessageQuery) -> Result<Html<String>
     let accounts = all_accounts(&page.dashboard.api).await?;
     let preview = preview_of(&page.dashboard, draft, &asked.kind).await?;
     let named = draft.columns.iter().filter(|name| !name.is_empty());
-    let identifiers = named.map(|name| Columns::identifier(name));
+    let columns = named.map(|name| context! { name, identifier => Columns::identifier(name) });
     let own = context! {
         about => about(&asked.kind),
+        needs_conversation => needs_conversation(&asked.kind),
+        is_saved => asked.is_saved,
         kind => asked.kind,
         kinds => known.iter().map(|kind| context! { name => kind.name, title => kind.title }).collect::<Vec<_>>(),
         form => form.map(serialized),
@@ -91,7 +97,7 @@ async fn render(mut page: DraftPage, asked: MessageQuery) -> Result<Html<String>
         is_other_sender => asked.has_other_sender || !numbers.iter().any(|number| number == draft.text("/from")),
         senders => numbers,
         rehearses => page.dashboard.api.backing()?.context.rehearses,
-        columns => identifiers.collect::<Vec<_>>(),
+        columns => columns.collect::<Vec<_>>(),
         errors => errors(errors_of.iter().map(|(field, detail)| (&**field, &**detail))),
     };
     Ok(page.render("message", "new_message.html", context! { ..own, ..preview }))
@@ -107,8 +113,11 @@ async fn choose_sender(page: &mut DraftPage, asked: &MessageQuery) -> Result<(St
     let mut senders = senders(&page.dashboard).await?;
     senders.retain(|sender| account.is_empty() || sender.account == account);
     if page.draft.text("/from").is_empty() && !account.is_empty() && !asked.has_other_sender {
-        // The most recently used number is the likeliest. The draft keeps it once the form is saved.
-        page.draft.set("from", senders.first().map(|sender| sender.number.as_str().into()));
+        // The most recently used number is the likeliest, and in the sandbox any number works. The draft keeps it once the form
+        // is saved.
+        let rehearses = page.dashboard.api.backing()?.context.rehearses;
+        let number = senders.first().map(|sender| sender.number.as_str());
+        page.draft.set("from", number.or(rehearses.then_some(SANDBOX_SENDER)).map(Value::from));
     }
     let mut numbers: Vec<String> = Vec::new();
     for sender in senders {
@@ -198,6 +207,7 @@ pub(super) async fn save(mut page: DraftPage, fields: Fields) -> Result<Response
         return Ok(page.redirect(step).into_response());
     }
     if fields.get("do") != "next" {
+        asked.is_saved = fields.get("do") == "save" && asked.errors.is_empty();
         return Ok(render(page, asked).await?.into_response());
     }
     if asked.errors.is_empty() {

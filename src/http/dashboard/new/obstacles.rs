@@ -6,6 +6,7 @@ use super::draft::CampaignDraft;
 use super::form::{label, missing};
 use crate::campaign::problem::Excess;
 use crate::campaign::thousands;
+use crate::views::check::Warning;
 
 /// JSON pointer of the message in a job.
 pub(super) const MESSAGE: &str = "/message";
@@ -26,6 +27,11 @@ pub(super) fn described(problem: &Problem) -> Vec<(String, String)> {
         (pointer.to_owned(), text)
     });
     missing.chain(mistakes).collect()
+}
+
+/// Returns a likely mistake with the caption of its field.
+pub(super) fn warned(warning: &Warning) -> String {
+    format!("{}: {}", label(&warning.pointer), captions::as_sentence(&warning.detail))
 }
 
 /// A reason why a draft cannot be sent.

@@ -18,10 +18,10 @@ use super::draft::CampaignDraft;
 use super::form::{ELLIPSIS, FormContext, FormValues, SOME_ADDRESS, complete, missing};
 use super::kinds::kinds;
 use super::message::{FIXED_TAGS, fill};
-use super::obstacles::{MESSAGE, described};
+use super::obstacles::{MESSAGE, described, warned};
 use super::page::DraftPage;
 use crate::campaign::content::CONTENT;
-use crate::views::check::{Rendered, check};
+use crate::views::check::{Checked, Rendered, check};
 
 /// A sender number for previews of drafts without one; nothing is sent from it.
 const SOME_NUMBER: &str = "+10000000000";
@@ -45,7 +45,7 @@ pub(super) async fn preview_of(
 ) -> Result<Shown, Problem> {
     let found = look_over(dashboard, draft, kind).await?;
     let to_do: Vec<String> = found.wrong.into_iter().map(|(_, detail)| detail).collect();
-    Ok(context! { phones => found.phones, to_do })
+    Ok(context! { phones => found.phones, warnings => found.warnings, to_do })
 }
 
 /// The findings of a check of an unfinished message.
@@ -55,6 +55,8 @@ pub(super) struct Found {
     pub(super) wrong: Vec<(String, String)>,
     /// The message on the phones of some recipients, with fillers for what is not written yet.
     phones: Vec<Shown>,
+    /// Likely mistakes that do not keep the message from being sent.
+    warnings: Vec<String>,
 }
 
 /// Checks and renders an unfinished message, with fillers where it is wrong.
@@ -87,9 +89,15 @@ pub(super) async fn look_over(
     found.wrong.extend(empty.iter().map(|pointer| (pointer.clone(), missing(pointer))));
     let mut repaired = BTreeSet::new();
     for _ in 0..REPAIRS {
-        let problem = match phones_of(dashboard, &draft).await {
-            Ok(phones) => {
-                found.phones = phones;
+        let problem = match check_sample(dashboard, &draft).await {
+            Ok(checked) => {
+                found.warnings = checked
+                    .warnings
+                    .iter()
+                    .filter(|one| one.pointer.starts_with(MESSAGE))
+                    .map(warned)
+                    .collect();
+                found.phones = checked.messages.iter().map(shown).collect();
                 break;
             }
             Err(problem) if problem.status().is_client_error() => problem,
@@ -138,18 +146,16 @@ fn repair(job: &mut Value, pointer: &str) -> bool {
     true
 }
 
-/// Renders the message of every sample row.
-async fn phones_of(dashboard: &Dashboard, draft: &CampaignDraft) -> Result<Vec<Shown>, Problem> {
+/// Checks the message with every sample row.
+async fn check_sample(dashboard: &Dashboard, draft: &CampaignDraft) -> Result<Checked, Problem> {
     let count = draft.sample.len();
     let job = draft.to(&draft.sample, "preview", "preview")?;
-    let checked =
-        with_prepared(&dashboard.api, job, move |prepared, account| Ok(check(&prepared, account, count)?));
-    let messages = checked.await?.messages;
-    let shown = |message: &Rendered| {
-        let html = phone(&message.content).replace(SOME_ADDRESS, ELLIPSIS);
-        context! { recipient => message.recipient.clone(), html }
-    };
-    Ok(messages.iter().map(shown).collect())
+    with_prepared(&dashboard.api, job, move |prepared, account| Ok(check(&prepared, account, count)?)).await
+}
+
+fn shown(message: &Rendered) -> Shown {
+    let html = phone(&message.content).replace(SOME_ADDRESS, ELLIPSIS);
+    context! { recipient => message.recipient.clone(), html }
 }
 
 /// Renders the preview of an unsaved form, for the page's script. Stores nothing.

@@ -11,16 +11,18 @@ use serde_json::Value;
 use super::super::super::api::campaigns::{submit, with_prepared};
 use super::super::super::problem::Problem;
 use super::super::captions;
+use super::super::countries::country;
 use super::super::extract::Fields;
 use super::super::phone::phone;
 use super::super::render::{clock, unprocessable};
-use super::super::skipped::skipped_rows;
+use super::super::skipped::{SkippedExample, skipped_rows};
 use super::draft::CampaignDraft;
-use super::obstacles::obstacles;
+use super::kinds::{kind_of, needs_conversation};
+use super::obstacles::{obstacles, warned};
 use super::page::{DraftPage, errors};
 use crate::campaign::{CampaignId, Job, Opening, PhoneParser, Schedule, thousands};
 use crate::ledger::{CampaignDrafts, listing};
-use crate::views::check::{Checked, Note, Warning, check as checked};
+use crate::views::check::{Checked, Note, check as checked};
 
 /// Number of recipients whose phones are shown.
 const PREVIEWED_RECIPIENTS: usize = 3;
@@ -28,7 +30,10 @@ const PREVIEWED_RECIPIENTS: usize = 3;
 /// Checks a whole draft and shows the forecast, or why it cannot be sent.
 pub(super) async fn check(page: DraftPage) -> Result<Html<String>, Problem> {
     let own = match check_all(&page).await {
-        Ok((job, found)) => forecast(&page.draft, &job, &found),
+        Ok((job, found)) => {
+            let rehearses = page.dashboard.api.backing()?.context.rehearses;
+            context! { rehearses, ..forecast(&page.draft, &job, &found) }
+        }
         Err(problem) if problem.status().is_client_error() => {
             let found = obstacles(&page.draft, &problem).into_iter();
             let found = found.map(|one| context! { text => one.text, address => one.address });
@@ -47,10 +52,8 @@ fn forecast(draft: &CampaignDraft, job: &Job, found: &Checked) -> Shown {
     let starts = start_of(schedule, now);
     let end = schedule.end_of(now, found.forecast.duration);
     let clock = |at: Timestamp| clock(at, &zone);
-    let skipped = found.skipped.iter().map(|(reason, count)| {
-        let rows = found.problems.iter().filter(|row| row.reason.as_str() == *reason);
-        skipped_rows(reason, *count, rows.map(|row| row.row))
-    });
+    let examples: Vec<SkippedExample> = found.problems.iter().map(SkippedExample::from).collect();
+    let skipped = found.skipped.iter().map(|(reason, count)| skipped_rows(reason, *count, &examples));
     let phones = found.messages.iter().map(|message| {
         context! { recipient => message.recipient.clone(), html => phone(&message.content) }
     });
@@ -75,7 +78,11 @@ fn forecast(draft: &CampaignDraft, job: &Job, found: &Checked) -> Shown {
         expires => schedule.expires_at.map(clock),
         limit => job.limits.messages.map(|rate| rate.to_string()),
         notes => notes.map(ToString::to_string).collect::<Vec<_>>(),
-        warnings => found.warnings.iter().map(Warning::to_text).collect::<Vec<_>>(),
+        warnings => found.warnings.iter().map(warned).collect::<Vec<_>>(),
+        from => draft.text("/from"),
+        account => draft.text("/account"),
+        file => draft.text("/audience/csv/path"),
+        needs_conversation => needs_conversation(kind_of(&draft.job["message"])),
         obstacles => no_recipients.into_iter().collect::<Vec<_>>(),
     }
 }
@@ -119,13 +126,20 @@ async fn render_test(page: &DraftPage, number: &str, error: Option<String>) -> R
             .next()
             .map_or(("", ""), |code| (code.as_str(), test.texts.get(code).map_or("", String::as_str)));
         let facts = dashboard.facts.for_campaign(ledger, &test.id).await?;
-        tests.push(context! { id => test.id.as_str(), sentence => captions::sentence(test, &[], &captions::CampaignContext::default()),
-            is_over => test.state.is_over(), at => test.submitted_at.to_string(), code, text,
+        tests.push(context! { id => test.id.as_str(), sentence => captions::sentence_of_test(test), at => test.submitted_at.to_string(), code, text,
             number => facts.only_recipient.clone() });
     }
     let rehearses = dashboard.api.backing()?.context.rehearses;
-    let own = context! { kind => "test", tests, number, rehearses, errors => errors(error.as_deref().map(|detail| ("number", detail))) };
+    let country = region_of(draft).as_deref().and_then(country).map(|country| country.title.as_str());
+    let own = context! { kind => "test", tests, number, country, rehearses, errors => errors(error.as_deref().map(|detail| ("number", detail))) };
     Ok(page.render("test", "new_send.html", own))
+}
+
+/// Returns the country of a test's number that has no country code: the audience's, else the sender's.
+fn region_of(draft: &CampaignDraft) -> Option<String> {
+    let own = draft.text("/audience/csv/default_region");
+    let sender = || draft.text("/from").parse().ok().and_then(PhoneParser::region);
+    if own.is_empty() { sender() } else { Some(own.to_owned()) }
 }
 
 /// Sends the message to one number, with the values of the first sample row.
@@ -134,11 +148,11 @@ pub(super) async fn test(mut page: DraftPage, fields: Fields) -> Result<Response
     let refuse = async |page: &DraftPage, error: String| {
         Ok(unprocessable(render_test(page, typed, Some(error)).await?))
     };
-    let Ok(number) = PhoneParser::international(typed) else {
+    let draft = &page.draft;
+    let Ok(number) = PhoneParser::new(region_of(draft).as_deref()).parse(typed) else {
         return refuse(&page, "Enter your number with the country code, for example +919876543210.".into())
             .await;
     };
-    let draft = &page.draft;
     let mut values = draft.sample.first().cloned().unwrap_or_default();
     values.insert("phone".into(), Value::from(number.to_string()));
     let nth = draft.tests.len() + 1;
