@@ -419,7 +419,7 @@ async fn a_refused_job_is_shown_put_back_and_let_go() {
     assert_eq!(decide("discard").await, 303);
     assert_eq!(decide("discard").await, 404, "it is gone");
     let (_, log) = visitor.get("/log").await;
-    assert!(log.contains("deleted 1 refused job"), "{log}");
+    assert!(log.contains("Deleted 1 refused job"), "{log}");
 }
 
 /// A draft of a campaign to everybody, and the address of its message.
@@ -588,7 +588,7 @@ async fn of_two_refused_jobs_that_are_the_same_one_is_put_back() {
     let digest = page.split("name=\"job\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
     assert_eq!(visitor.post("/refused", &[("job", &digest), ("do", "discard")]).await.status(), 303);
     let (_, log) = visitor.get("/log").await;
-    assert!(log.contains("deleted 1 refused job"), "{log}");
+    assert!(log.contains("Deleted 1 refused job"), "{log}");
     let (_, page) = visitor.get("/refused").await;
     assert_eq!(page.matches("name=\"job\" value").count(), 1, "{page}");
 }

@@ -195,10 +195,10 @@ async fn the_history_of_opt_outs_names_numbers_and_the_audit_log_none() {
         assert!(shown.contains("+919876500002") && shown.contains("+919876500003"), "{shown}");
         assert_eq!(visitor.post("/suppressed/remove", &[("number", "+919876500002")]).await.status(), 303);
         let shown = history().await;
-        assert!(shown.contains("removed 1 number"), "{shown}");
+        assert!(shown.contains("Removed 1 number"), "{shown}");
         assert!(shown.contains("Numbers removed recently, the latest first: +919876500002."), "{shown}");
         let log = read(&visitor, "/log").await;
-        assert!(log.contains("added 2 numbers") && !log.contains("98765"), "{log}");
+        assert!(log.contains("Added 2 numbers") && !log.contains("98765"), "{log}");
     }
 }
 

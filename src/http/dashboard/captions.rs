@@ -261,6 +261,12 @@ pub(super) fn sentence_of_test(test: &Campaign) -> String {
     }
 }
 
+/// Returns a text with a capital first letter.
+pub(super) fn capitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
 /// Returns a text as a sentence: with a capital and a full stop.
 pub(super) fn as_sentence(text: &str) -> String {
     let mut letters = text.trim().trim_end_matches('.').chars();

@@ -62,6 +62,7 @@ static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     environment.add_filter("percent", captions::percent);
     environment.add_filter("about", |seconds: u64| about(seconds));
     environment.add_filter("bytes", captions::bytes);
+    environment.add_filter("capitalized", captions::capitalized);
     environment.add_filter("place", |pointer: &str| location(pointer));
     environment.add_filter("time", |at: &str| Value::from_safe_string(time(at)));
     environment.add_filter("with_times", |text: &str| Value::from_safe_string(with_times(text)));
