@@ -47,7 +47,7 @@ pub(super) async fn main(check: &Check, config: &Config, json: bool) -> Outcome 
         open::account(config, &job.account, CallbackEndpoint::in_shape(config)?.as_ref())?
     };
     let prepared = prepare(job, &open::audiences_beside(config, &check.job)?, &account)?;
-    let mut checked = checked::check(&prepared, &account, check.rows)?;
+    let mut checked = checked::check(&prepared, &account, &|_| false, check.rows)?;
     if check.look {
         checked.warnings.extend(look::fetch_media(&checked.messages).await.map_err(Failure::Outside)?);
     }

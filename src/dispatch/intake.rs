@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::audience::{self, Audience, AudienceError, Audiences, Encoding, Scan, Settings, Source};
 use crate::campaign::job::AudienceSource;
-use crate::campaign::{CampaignId, Columns, Job, Problem, Template, counted};
+use crate::campaign::{CampaignId, Columns, Job, Problem, Template};
 use crate::ledger::{AuditEntry, Campaign, Ledger, LedgerError, NewCampaign, UnmovedStore};
 use crate::limiter::batch_size;
 use crate::traces::TraceHandle;
@@ -218,9 +218,8 @@ pub async fn register(
     };
     let (campaign, is_new) = ledger.register(new).await?;
     if is_new {
-        let rows = counted(campaign.rows, "row");
-        let note = prepared.scan.encoding.note().map(|note| format!(", {note}")).unwrap_or_default();
-        let detail = format!("submitted the campaign ({rows} in the audience{note})");
+        let note = prepared.scan.encoding.note().map(|note| format!(" ({note})")).unwrap_or_default();
+        let detail = format!("submitted the campaign{note}");
         ledger.log(AuditEntry::new(by, "submit", Some(&campaign.id), &detail)).await?;
         TraceHandle::for_campaign(&campaign.id, campaign.submitted_at).job(
             prepared.begun,

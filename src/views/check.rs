@@ -14,7 +14,9 @@ use super::values::{ValueWarnings, placeholders};
 use crate::campaign::content::warnings;
 use crate::campaign::problem::{listed, location};
 use crate::campaign::schedule::Opening;
-use crate::campaign::{Batch, CampaignId, Columns, Job, PhoneParser, Price, Problem, Recipient, SkipReason};
+use crate::campaign::{
+    Batch, CampaignId, Columns, Job, Phone, PhoneParser, Price, Problem, Recipient, SkipReason,
+};
 use crate::dispatch::{Account, DispatchError, LoadedJob, Planner, forecast};
 use crate::egress::EgressPolicy;
 use crate::ledger::SkippedRow;
@@ -227,6 +229,8 @@ fn suggest_region(
 struct Findings<'a> {
     prepared: &'a LoadedJob,
     account: &'a Account,
+    /// Whether a number is on the suppression list.
+    is_suppressed: &'a dyn Fn(Phone) -> bool,
     /// Maximum number of rendered messages.
     max_messages: usize,
     rows: u64,
@@ -242,10 +246,16 @@ struct Findings<'a> {
 }
 
 impl<'a> Findings<'a> {
-    fn new(prepared: &'a LoadedJob, account: &'a Account, max_messages: usize) -> Self {
+    fn new(
+        prepared: &'a LoadedJob,
+        account: &'a Account,
+        is_suppressed: &'a dyn Fn(Phone) -> bool,
+        max_messages: usize,
+    ) -> Self {
         Self {
             prepared,
             account,
+            is_suppressed,
             max_messages,
             rows: 0,
             recipients: 0,
@@ -271,18 +281,24 @@ impl<'a> Findings<'a> {
     }
 
     fn add_batch(&mut self, batch: &Batch) {
-        self.recipients += batch.len() as u64;
         self.values.see(batch);
-        if let Some(list) = &self.account.prices {
-            for recipient in batch.recipients() {
-                match list.for_phone(recipient.phone) {
-                    Some(one) => self.price += one,
-                    None => self.unpriced += 1,
-                }
+        for recipient in batch.recipients() {
+            if (self.is_suppressed)(recipient.phone) {
+                let (row, recipient) = (recipient.row, recipient.phone.to_string());
+                let (reason, detail) = (SkipReason::Suppressed, "on the suppression list".into());
+                self.add_skipped(SkippedRow { row, recipient, reason, detail });
+                continue;
+            }
+            self.recipients += 1;
+            match self.account.prices.as_ref().map(|list| list.for_phone(recipient.phone)) {
+                Some(Some(one)) => self.price += one,
+                Some(None) => self.unpriced += 1,
+                None => {}
+            }
+            if self.messages.len() < self.max_messages {
+                self.messages.extend(rendered(self.prepared, &recipient));
             }
         }
-        let first = batch.recipients().take(self.max_messages - self.messages.len());
-        self.messages.extend(first.filter_map(|recipient| rendered(self.prepared, &recipient)));
     }
 
     fn audience_notes(&self) -> Vec<Note> {
@@ -330,15 +346,22 @@ impl<'a> Findings<'a> {
 
 /// Plans the whole campaign without sending, and renders the first `shown` messages.
 ///
+/// Recipients for whom `is_suppressed` is true count as skipped, as they will be when the campaign is sent.
+///
 /// # Errors
 ///
 /// When the audience cannot be read to its end.
-pub fn check(prepared: &LoadedJob, account: &Account, shown: usize) -> Result<Checked, DispatchError> {
+pub fn check(
+    prepared: &LoadedJob,
+    account: &Account,
+    is_suppressed: &dyn Fn(Phone) -> bool,
+    shown: usize,
+) -> Result<Checked, DispatchError> {
     let job = &prepared.job;
     let id = job.id.clone().map_or_else(|| "check".parse::<CampaignId>(), Ok);
     let id = id.map_err(|error| DispatchError::Task(error.to_string()))?;
     let mut planner = Planner::new(prepared, id, prepared.batch_size, &CancellationToken::new())?;
-    let mut findings = Findings::new(prepared, account, shown);
+    let mut findings = Findings::new(prepared, account, is_suppressed, shown);
     while let Some(step) = planner.next_batch()? {
         findings.rows = step.checkpoint.rows;
         step.skipped.into_iter().for_each(|line| findings.add_skipped(line));

@@ -1,6 +1,6 @@
 //! Warnings of a check about the values of an audience, and about texts that look like placeholders.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use regex::Regex;
@@ -100,23 +100,36 @@ impl<'p> ValueWarnings<'p> {
 }
 
 /// Warns about placeholders of other programs that name a column: they are sent literally.
+///
+/// Where one of a text names a column, its other ones in the same marks are meant as placeholders, too.
 pub(super) fn placeholders(job: &Job, columns: &Columns) -> Vec<Problem> {
     static FOREIGN: LazyLock<Option<Regex>> = LazyLock::new(|| {
-        Regex::new(r"\{\{.*?\}\}|\{%.*?%\}|\[\[([^\[\]]{1,60})\]\]|\[([^\[\]]{1,60})\]|\{([^{}]{1,60})\}|<([^<>]{1,60})>|%([^%\s][^%]{0,59})%").ok()
+        Regex::new(r"\{\{.*?\}\}|\{%.*?%\}|\[\[([^\[\]]{1,60})\]\]|\[([^\[\]]{1,60})\]|\{([^{}]{1,60})\}|<([^<>]{1,60})>|«([^«»]{1,60})»|%([^%\s][^%]{0,59})%").ok()
     });
     let Some(foreign) = FOREIGN.as_ref() else { return Vec::new() };
     let (mut found, mut left) = (Vec::new(), LOOKED_AT);
     each_text(job, &mut |pointer, text| {
-        for meant in foreign.captures_iter(text).take(left) {
+        let mut meant = Vec::new();
+        for written in foreign.captures_iter(text).take(left) {
             left -= 1;
-            let Some(name) = meant.iter().skip(1).flatten().next() else { continue };
+            let Some((marks, name)) = (1..written.len()).find_map(|marks| Some((marks, written.get(marks)?)))
+            else {
+                continue;
+            };
             let column = columns.find(name.as_str().trim()).ok();
-            if let Some(column) = column.and_then(|column| columns.names().get(column)) {
-                let written = meant.get(0).map_or("", |whole| whole.as_str());
-                let why =
-                    format!("{written} is sent literally; write {{{{ {} }}}}", Columns::identifier(column));
-                found.push(Problem::new(pointer, why));
-            }
+            let column = column.and_then(|column| columns.names().get(column));
+            meant.push((marks, written.get(0).map_or("", |whole| whole.as_str()), column));
+        }
+        let marks: BTreeSet<usize> =
+            meant.iter().filter(|(_, _, column)| column.is_some()).map(|(marks, ..)| *marks).collect();
+        for (_, written, column) in meant.into_iter().filter(|(own, ..)| marks.contains(own)) {
+            let why = match column {
+                Some(column) => {
+                    format!("{written} is sent literally; write {{{{ {} }}}}", Columns::identifier(column))
+                }
+                None => format!("{written} is sent literally; the audience has no column of this name"),
+            };
+            found.push(Problem::new(pointer, why));
         }
     });
     found

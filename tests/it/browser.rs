@@ -491,7 +491,7 @@ impl Person {
         assert_eq!(self.provider.times("+919876500000"), 0);
         self.browser.fill("#typed", "40").await;
         self.browser.press("Send to 40").await;
-        self.browser.says("Submitted the campaign (").await;
+        self.browser.says("Submitted the campaign").await;
         let id = self.browser.path().await.rsplit('/').next().unwrap().to_owned();
         assert!(self.browser.text().await.contains("Diwali <b>appointments</b>"), "it is text, not HTML");
         id

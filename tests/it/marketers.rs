@@ -237,10 +237,48 @@ async fn a_column_in_the_marks_of_another_program_is_warned_about_while_it_is_ty
         let review = read(&visitor, &format!("{draft}/check")).await;
         assert!(review.replace("&lt;", "<").replace("&gt;", ">").contains(&warning), "{review}");
     }
+    // The others in the same marks are meant as columns, too.
+    let fields = text("+912248931479", "Dear <First Name>, until <date> [sic] <b");
+    let preview = visitor.post(&format!("{draft}/preview"), &fields).await.text().await.unwrap();
+    let preview = shown(&preview).replace("&lt;", "<").replace("&gt;", ">");
+    assert!(
+        preview.contains("<date> is sent literally; the audience has no column of this name."),
+        "{preview}"
+    );
+    assert!(!preview.contains("[sic] is sent"), "{preview}");
     // A name that no column has leads to what can be written.
     let preview = visitor.post(&format!("{draft}/preview"), &text("+912248931479", "{{ FirstName }}")).await;
     let preview = shown(&preview.text().await.unwrap());
     assert!(preview.contains("did you mean \"First_Name\"?"), "{preview}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn people_who_opted_out_are_not_counted_before_sending_either() {
+    let (_sandbox, provider) = sandbox(Behaviour::default()).await;
+    for is_embedded in [true, false] {
+        let service = Service::start(is_embedded, &provider, TOKENS).await;
+        let visitor = Visitor::new(&service, "act-1").await;
+        assert_eq!(visitor.post("/suppressed", &[("numbers", "+919876500002")]).await.status(), 303);
+        let draft = begin(&visitor, "phone,name\n+919876500001,Asha\n+919876500002,Ravi\n").await;
+        let page = read(&visitor, &format!("{draft}/audience")).await;
+        assert!(page.contains("<strong>1</strong> person from 2 rows"), "{page}");
+        assert!(page.contains(">Opted out<") && page.contains("<li>3: +919876500002</li>"), "{page}");
+        visitor.post(&format!("{draft}/message"), &text("+912248931479", "Hello {{ name }}")).await;
+        let page = read(&visitor, &format!("{draft}/send")).await;
+        assert!(page.contains("Send to 1 person?"), "{page}");
+        let sent = visitor.post(&format!("{draft}/send"), &[("typed", "1")]).await;
+        let campaign = sent.headers()[LOCATION].to_str().unwrap().split('?').next().unwrap().to_owned();
+        service.until_state(campaign.rsplit('/').next().unwrap(), "completed").await;
+        let page = read(&visitor, &campaign).await;
+        assert!(page.contains("<dt>People</dt><dd>1</dd>"), "{page}");
+        // The check of the API counts like the pages.
+        let mut checked = job();
+        checked["audience"] = json!({ "recipients": [{ "phone": "+919876500001", "name": "Asha" }, { "phone": "+919876500002", "name": "Ravi" }] });
+        let request = service.request(Method::POST, "/campaigns?check=true", "act-1").json(&checked);
+        let checked = service.send(request).await;
+        assert_eq!(checked.json()["skipped"], json!({ "suppressed": 1 }), "{checked:?}");
+        assert_eq!(checked.json()["recipients"], 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

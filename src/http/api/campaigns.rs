@@ -16,7 +16,7 @@ use super::extract::{Document, Params, body, campaign, finish, limit};
 use super::refusals::{OnCampaign, OnJob, OnList};
 use crate::campaign::control::{Action, Control};
 use crate::campaign::problem::Problem as JobProblem;
-use crate::campaign::{CampaignState, HumanDuration, Job};
+use crate::campaign::{CampaignState, HumanDuration, Job, Phone};
 use crate::dispatch::{self, Account, LoadedJob};
 use crate::ledger::{Campaign, CampaignFilter, listing};
 use crate::views::check::{Checked, check};
@@ -57,9 +57,7 @@ pub(super) async fn create(
     let bytes = body(request, &api).await?;
     let job = Job::read(&bytes)?;
     if asked.check {
-        let checked =
-            with_prepared(&api, job, |prepared, account| Ok(check(&prepared, account, PREVIEWED_MESSAGES)?));
-        return Ok(Json(checked.await?).into_response());
+        return Ok(Json(check_job(&api, job, PREVIEWED_MESSAGES).await?).into_response());
     }
     let (campaign, is_new) = submit(&api, &who, job).await?;
     let status = Json(Status::from(&campaign));
@@ -85,6 +83,23 @@ pub(in crate::http) async fn with_prepared<T: Send + 'static>(
     let done = tokio::task::spawn_blocking(prepare).await;
     drop(turn);
     done.map_err(|error| Problem::away(error.to_string()))?
+}
+
+/// Returns whether a number is on the suppression list, as the list is now.
+pub(in crate::http) async fn suppression(
+    api: &Api,
+) -> Result<impl Fn(Phone) -> bool + Send + use<>, Problem> {
+    let backing = api.backing()?;
+    let context = backing.context.clone();
+    context.follow_suppressed(&backing.ledger).await?;
+    Ok(move |phone| context.is_suppressed(phone))
+}
+
+/// Checks a job and its audience, and renders the first `shown` messages.
+pub(in crate::http) async fn check_job(api: &Api, job: Job, shown: usize) -> Result<Checked, Problem> {
+    let is_suppressed = suppression(api).await?;
+    with_prepared(api, job, move |prepared, account| Ok(check(&prepared, account, &is_suppressed, shown)?))
+        .await
 }
 
 /// Registers a job, or finds its campaign; also returns whether it is new.

@@ -149,7 +149,8 @@ fn funnel(campaign: &Campaign) -> Value {
         context! { name, count, share => captions::percent(count, funnel.accepted),
         width => (count * 1000).checked_div(funnel.accepted).unwrap_or_default().min(1000) }
     });
-    context! { steps => steps.collect::<Vec<_>>(), failed => funnel.failed, knows_more => !funnel.is_empty() }
+    context! { steps => steps.collect::<Vec<_>>(), failed => funnel.failed, knows_more => !funnel.is_empty(),
+    unreported => may_change(campaign) && campaign.delivery.sent + campaign.delivery.delivered > 0 }
 }
 
 fn failures(campaign: &Campaign) -> Value {

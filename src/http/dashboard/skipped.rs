@@ -42,7 +42,11 @@ pub(super) fn skipped_rows(reason: &str, count: u64, examples: &[SkippedExample]
     let known: Option<SkipReason> = reason.parse().ok();
     let rows = examples.iter().filter(|row| row.reason == reason).take(ROWS_SHOWN);
     let rows = rows.map(|row| context! { number => row.row + 1, what => row.what.clone() });
-    let title = known.map_or_else(|| reason.to_owned(), |reason| titled(reason.as_str()));
+    let title = match known {
+        Some(SkipReason::Suppressed) => "Opted out".into(),
+        Some(known) => titled(known.as_str()),
+        None => reason.to_owned(),
+    };
     context! { title, count, meaning => known.map(meaning), rows => rows.collect::<Vec<_>>() }
 }
 

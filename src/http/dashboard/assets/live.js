@@ -51,8 +51,12 @@ function showPlotTimes(root) {
 }
 
 // A workbook has its times in the reader's zone if the campaign has no sending hours.
-for (const link of document.querySelectorAll("a[href*='/results.xlsx']")) {
-  link.search += `${link.search ? "&" : "?"}zone=${encodeURIComponent(Intl.DateTimeFormat().resolvedOptions().timeZone)}`;
+function addZone(root) {
+  for (const link of root.querySelectorAll("a[href*='/results.xlsx']")) {
+    const query = new URLSearchParams(link.search);
+    query.set("zone", Intl.DateTimeFormat().resolvedOptions().timeZone);
+    link.search = query;
+  }
 }
 
 const places = document.querySelector("[data-live]");
@@ -104,6 +108,7 @@ function put(part) {
   }
   showTimes(place);
   showPlotTimes(place);
+  addZone(place);
 }
 
 // A part that has no live updates of its own is read again with the page.
@@ -168,14 +173,15 @@ document.addEventListener("change", (event) => {
 // A placeholder is inserted at the cursor.
 let lastField = null;
 document.addEventListener("focusin", (event) => {
-  if (event.target.matches("form input:not([type]), form textarea")) lastField = event.target;
+  if (event.target.matches("#message-form [name^='/message'], #message-form textarea")) lastField = event.target;
 });
 document.addEventListener("click", (event) => {
   const chip = event.target.closest("[data-insert]");
   if (!chip) return;
   const field = lastField ?? document.querySelector("#message-form textarea");
   if (!field) return;
-  field.setRangeText(chip.dataset.insert, field.selectionStart, field.selectionEnd, "end");
+  const [start, end] = lastField ? [field.selectionStart, field.selectionEnd] : [field.value.length, field.value.length];
+  field.setRangeText(chip.dataset.insert, start, end, "end");
   field.focus();
   field.dispatchEvent(new Event("input", { bubbles: true }));
 });
@@ -212,5 +218,6 @@ if (form) {
 
 showTimes(document);
 showPlotTimes(document);
+addZone(document);
 document.getElementById("summary")?.focus();
 follow();

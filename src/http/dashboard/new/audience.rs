@@ -67,7 +67,12 @@ fn no_recipients(draft: &CampaignDraft) -> String {
     } else {
         format!("None of the {} rows has a", thousands(draft.rows))
     };
-    format!("{rows} valid number. If numbers lack the + and the country code, choose a default country.")
+    let what_to_do = if draft.text("/audience/csv/default_region").is_empty() {
+        "If numbers lack the + and the country code, choose a default country."
+    } else {
+        "Choose the column with the phone numbers."
+    };
+    format!("{rows} valid number. {what_to_do}")
 }
 
 pub(super) async fn save(mut page: DraftPage, fields: Fields) -> Result<Response, Problem> {

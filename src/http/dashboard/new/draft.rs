@@ -12,7 +12,7 @@ use super::super::super::api::extract::finish;
 use super::super::super::problem::Problem;
 use super::super::Dashboard;
 use super::super::skipped::SkippedExample;
-use crate::campaign::Job;
+use crate::campaign::{Job, PhoneParser};
 use crate::ledger::{CampaignDrafts, LARGEST_DRAFT, MOST_DRAFTS};
 
 /// Maximum length of the name's part of a campaign ID, in characters.
@@ -162,6 +162,13 @@ impl CampaignDraft {
     /// Returns a text of the job; empty if it is missing.
     pub(super) fn text(&self, pointer: &str) -> &str {
         self.job.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// Returns the country of a typed number without a country code: the audience's, else the sender's.
+    pub(super) fn region(&self) -> Option<String> {
+        let own = self.text("/audience/csv/default_region");
+        let sender = || self.text("/from").parse().ok().and_then(PhoneParser::region);
+        if own.is_empty() { sender() } else { Some(own.to_owned()) }
     }
 
     /// Sets or removes a field of the job.

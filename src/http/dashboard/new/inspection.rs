@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::super::super::api::campaigns::with_prepared;
+use super::super::super::api::campaigns::{suppression, with_prepared};
 use super::super::super::problem::Problem;
 use super::super::Dashboard;
 use super::super::captions::as_sentence;
@@ -62,8 +62,9 @@ pub(super) async fn inspect(
             return Ok(first.map(|problem| Wrong::Other(as_sentence(&problem.message))));
         }
     };
-    let read = with_prepared(&dashboard.api, job, |prepared, account| {
-        let checked = check(&prepared, account, 0)?;
+    let is_suppressed = suppression(&dashboard.api).await?;
+    let read = with_prepared(&dashboard.api, job, move |prepared, account| {
+        let checked = check(&prepared, account, &is_suppressed, 0)?;
         Ok((checked, first_rows(&prepared)?))
     });
     match read.await {

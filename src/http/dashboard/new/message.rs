@@ -19,8 +19,8 @@ use super::obstacles::MESSAGE;
 use super::page::{DraftPage, errors, left_for};
 use super::preview::{look_over, preview_of};
 use super::senders;
-use crate::campaign::Columns;
 use crate::campaign::content::CONTENT;
+use crate::campaign::{Columns, PhoneParser};
 
 /// The sender number that the sandbox starts with.
 const SANDBOX_SENDER: &str = "+912248931479";
@@ -145,7 +145,10 @@ pub(super) fn fill(draft: &mut CampaignDraft, fields: &Fields) -> MessageQuery {
     let kind = fields.get("kind").to_owned();
     let mut asked = MessageQuery { kind, ..MessageQuery::default() };
     // A typed number wins over a chosen one.
-    let typed = fields.get("from").replace([' ', '-'], "");
+    let typed = fields.get("from");
+    let typed = PhoneParser::new(draft.region().as_deref())
+        .parse(typed)
+        .map_or_else(|_| typed.replace([' ', '-'], ""), |number| number.to_string());
     let (known, is_offered) =
         (fields.get("known_from"), fields.0.iter().any(|(name, _)| name == "known_from"));
     asked.has_other_sender = is_offered && (known.is_empty() || !typed.is_empty());

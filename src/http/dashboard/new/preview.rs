@@ -8,7 +8,7 @@ use axum::response::Html;
 use minijinja::{Value as Shown, context};
 use serde_json::{Value, json};
 
-use super::super::super::api::campaigns::with_prepared;
+use super::super::super::api::campaigns::check_job;
 use super::super::super::problem::Problem;
 use super::super::extract::Fields;
 use super::super::phone::phone;
@@ -21,7 +21,7 @@ use super::message::{FIXED_TAGS, fill};
 use super::obstacles::{MESSAGE, described, warned};
 use super::page::DraftPage;
 use crate::campaign::content::CONTENT;
-use crate::views::check::{Checked, Rendered, check};
+use crate::views::check::{Checked, Rendered};
 
 /// A sender number for previews of drafts without one; nothing is sent from it.
 const SOME_NUMBER: &str = "+10000000000";
@@ -150,7 +150,7 @@ fn repair(job: &mut Value, pointer: &str) -> bool {
 async fn check_sample(dashboard: &Dashboard, draft: &CampaignDraft) -> Result<Checked, Problem> {
     let count = draft.sample.len();
     let job = draft.to(&draft.sample, "preview", "preview")?;
-    with_prepared(&dashboard.api, job, move |prepared, account| Ok(check(&prepared, account, count)?)).await
+    check_job(&dashboard.api, job, count).await
 }
 
 fn shown(message: &Rendered) -> Shown {

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use minijinja::{Value as Shown, context};
 use serde_json::Value;
 
-use super::super::super::api::campaigns::{submit, with_prepared};
+use super::super::super::api::campaigns::{check_job, submit};
 use super::super::super::problem::Problem;
 use super::super::captions;
 use super::super::countries::country;
@@ -22,7 +22,7 @@ use super::obstacles::{obstacles, warned};
 use super::page::{DraftPage, errors};
 use crate::campaign::{CampaignId, Job, Opening, PhoneParser, Schedule, thousands};
 use crate::ledger::{CampaignDrafts, listing};
-use crate::views::check::{Checked, Note, check as checked};
+use crate::views::check::{Checked, Note};
 
 /// Number of recipients whose phones are shown.
 const PREVIEWED_RECIPIENTS: usize = 3;
@@ -78,7 +78,7 @@ fn forecast(draft: &CampaignDraft, job: &Job, found: &Checked) -> Shown {
         expires => schedule.expires_at.map(clock),
         limit => job.limits.messages.map(|rate| rate.to_string()),
         notes => notes.map(ToString::to_string).collect::<Vec<_>>(),
-        warnings => found.warnings.iter().map(warned).collect::<Vec<_>>(),
+        mistakes => found.warnings.iter().map(warned).collect::<Vec<_>>(),
         from => draft.text("/from"),
         account => draft.text("/account"),
         file => draft.text("/audience/csv/path"),
@@ -104,10 +104,8 @@ fn start_of(schedule: &Schedule, now: Timestamp) -> Option<Timestamp> {
 /// Checks a whole draft: every row of its audience with its message.
 async fn check_all(page: &DraftPage) -> Result<(Job, Checked), Problem> {
     let job = page.draft.whole()?;
-    let found = with_prepared(&page.dashboard.api, job.clone(), |prepared, account| {
-        Ok(checked(&prepared, account, PREVIEWED_RECIPIENTS)?)
-    });
-    Ok((job, found.await?))
+    let found = check_job(&page.dashboard.api, job.clone(), PREVIEWED_RECIPIENTS).await?;
+    Ok((job, found))
 }
 
 pub(super) async fn show_test(page: DraftPage) -> Result<Html<String>, Problem> {
@@ -130,16 +128,9 @@ async fn render_test(page: &DraftPage, number: &str, error: Option<String>) -> R
             number => facts.only_recipient.clone() });
     }
     let rehearses = dashboard.api.backing()?.context.rehearses;
-    let country = region_of(draft).as_deref().and_then(country).map(|country| country.title.as_str());
+    let country = draft.region().as_deref().and_then(country).map(|country| country.title.as_str());
     let own = context! { kind => "test", tests, number, country, rehearses, errors => errors(error.as_deref().map(|detail| ("number", detail))) };
     Ok(page.render("test", "new_send.html", own))
-}
-
-/// Returns the country of a test's number that has no country code: the audience's, else the sender's.
-fn region_of(draft: &CampaignDraft) -> Option<String> {
-    let own = draft.text("/audience/csv/default_region");
-    let sender = || draft.text("/from").parse().ok().and_then(PhoneParser::region);
-    if own.is_empty() { sender() } else { Some(own.to_owned()) }
 }
 
 /// Sends the message to one number, with the values of the first sample row.
@@ -149,7 +140,7 @@ pub(super) async fn test(mut page: DraftPage, fields: Fields) -> Result<Response
         Ok(unprocessable(render_test(page, typed, Some(error)).await?))
     };
     let draft = &page.draft;
-    let Ok(number) = PhoneParser::new(region_of(draft).as_deref()).parse(typed) else {
+    let Ok(number) = PhoneParser::new(draft.region().as_deref()).parse(typed) else {
         return refuse(&page, "Enter your number with the country code, for example +919876543210.".into())
             .await;
     };
@@ -187,24 +178,25 @@ pub(super) async fn confirm(page: DraftPage) -> Result<Response, Problem> {
         }
         found => found?,
     };
-    Ok(render_send(&page, &job, found.recipients, None)?.into_response())
+    Ok(render_send(&page, &job, &found, None)?.into_response())
 }
 
 fn render_send(
     page: &DraftPage,
     job: &Job,
-    people: u64,
+    found: &Checked,
     error: Option<&str>,
 ) -> Result<Html<String>, Problem> {
     let draft = &page.draft;
     let starts = start_of(&job.schedule, Timestamp::now());
     let own = context! {
         kind => "send",
-        people,
+        people => found.recipients,
         from => draft.text("/from"),
         account => draft.text("/account"),
         starts => starts.map(|at| clock(at, &zone_of(draft, &job.schedule))),
         rehearses => page.dashboard.api.backing()?.context.rehearses,
+        warnings => found.warnings.iter().map(warned).collect::<Vec<_>>(),
         errors => errors(error.map(|detail| ("typed", detail))),
     };
     Ok(page.render("send", "new_send.html", own))
@@ -220,7 +212,7 @@ pub(super) async fn send(page: DraftPage, fields: Fields) -> Result<Response, Pr
     };
     if fields.number("typed").ok() != Some(found.recipients) || found.recipients == 0 {
         let error = format!("Type {} to confirm. Nothing has been sent.", thousands(found.recipients));
-        return Ok(unprocessable(render_send(&page, &job, found.recipients, Some(&error))?));
+        return Ok(unprocessable(render_send(&page, &job, &found, Some(&error))?));
     }
     let (campaign, _) = submit(&page.dashboard.api, &page.who, job).await?;
     page.dashboard.api.ledger()?.remove_draft(&page.draft.id).await?;
