@@ -1,4 +1,4 @@
-//! The API, asked as other systems ask it: real workers, the fleet's ledger and the embedded one.
+//! The API as other systems call it: with real workers, on the fleet's ledger and on the embedded one.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,28 +15,28 @@ use crate::servers::RedisProcess;
 use crate::service::{FAST, Service, TOKENS};
 use crate::support::{Reaction, Scripted, job, job_with, sandbox};
 
-/// An audience of three rows, two of them one person.
+/// An audience of three rows, two of them with the same number.
 const ROWS: &str = "phone,name\n+919876543210,Asha\n+919876543211,=1+1\n+919876543210,Asha\n";
 
-async fn the_whole_way(is_embedded: bool) {
+async fn run_a_campaign_through_the_api(is_embedded: bool) {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::start(is_embedded, &provider, TOKENS).await;
-    audiences_are_handed_in(&service).await;
-    a_job_is_checked_refused_and_sent(&service).await;
-    what_became_of_it_is_what_the_command_line_has(&service).await;
-    people_act_and_it_is_known_who(&service).await;
-    the_rest_answers(&service).await;
+    upload_audiences(&service).await;
+    check_and_submit_jobs(&service).await;
+    compare_results_with_the_command_line(&service).await;
+    control_the_campaign_and_read_the_audit_log(&service).await;
+    call_the_remaining_routes(&service).await;
 }
 
-async fn audiences_are_handed_in(service: &Service) {
+async fn upload_audiences(service: &Service) {
     let upload = |name: &str, bytes: &'static str| {
         service.send(service.request(Method::POST, &format!("/audiences?name={name}"), "act-1").body(bytes))
     };
-    let made = upload("people.csv", ROWS).await;
-    assert_eq!(made.status, 201, "{made:?}");
+    let created = upload("people.csv", ROWS).await;
+    assert_eq!(created.status, 201, "{created:?}");
     let expected =
         json!({ "path": "people.csv", "bytes": ROWS.len(), "rows": 3, "columns": ["phone", "name"] });
-    assert_eq!(made.json(), expected);
+    assert_eq!(created.json(), expected);
     assert_eq!(upload("people.csv", ROWS).await.status, 200);
     assert!(upload("people.csv", "phone\n+919876543212\n").await.detail(409).contains("another file"));
     assert!(upload("bad.csv", "phone,name\n+91987,\"x\n").await.detail(422).contains("line 2"));
@@ -46,15 +46,15 @@ async fn audiences_are_handed_in(service: &Service) {
     }
     let form = reqwest::multipart::Form::new()
         .part("file", reqwest::multipart::Part::bytes(ROWS.as_bytes()).file_name("x"));
-    let made = service.request(Method::POST, "/audiences?name=form.csv", "act-1").multipart(form);
-    assert_eq!(service.send(made).await.status, 201);
+    let created = service.request(Method::POST, "/audiences?name=form.csv", "act-1").multipart(form);
+    assert_eq!(service.send(created).await.status, 201);
     let files = service.get("/audiences").await.json();
     let names: Vec<&str> =
         files["items"].as_array().unwrap().iter().map(|f| f["path"].as_str().unwrap()).collect();
     assert!(names.contains(&"people.csv") && names.contains(&"form.csv"), "{files}");
 }
 
-async fn a_job_is_checked_refused_and_sent(service: &Service) {
+async fn check_and_submit_jobs(service: &Service) {
     let mut job = job_with("/audience", json!({ "csv": { "path": "people.csv" } }));
     job["id"] = "api-1".into();
     let checked = service.post("/campaigns?check=true", &job).await;
@@ -64,28 +64,28 @@ async fn a_job_is_checked_refused_and_sent(service: &Service) {
         "{checked:?}"
     );
     service.get("/campaigns/api-1").await.detail(404);
-    let mut wrong = job.clone();
-    wrong["acount"] = "x".into();
-    let refused = service.post("/campaigns", &wrong).await;
+    let mut invalid = job.clone();
+    invalid["acount"] = "x".into();
+    let refused = service.post("/campaigns", &invalid).await;
     refused.detail(422);
     assert_eq!(refused.json()["errors"][0]["pointer"], "/acount", "{refused:?}");
-    let mut wrong = job.clone();
-    wrong["audience"]["csv"]["path"] = "../../etc/passwd".into();
-    assert!(service.post("/campaigns", &wrong).await.detail(422).contains("is outside the audience root"));
+    let mut invalid = job.clone();
+    invalid["audience"]["csv"]["path"] = "../../etc/passwd".into();
+    assert!(service.post("/campaigns", &invalid).await.detail(422).contains("is outside the audience root"));
     service.send(service.request(Method::POST, "/campaigns", "act-1").body("{")).await.detail(422);
     let response = service.request(Method::POST, "/campaigns", "act-1").json(&job).send().await.unwrap();
     assert_eq!(
         (response.status().as_u16(), &response.headers()["location"]),
         (201, &"/api/v1/campaigns/api-1".parse().unwrap())
     );
-    let again = service.post("/campaigns", &job).await;
-    assert_eq!((again.status.as_u16(), again.json()["id"].as_str()), (200, Some("api-1")));
+    let resubmitted = service.post("/campaigns", &job).await;
+    assert_eq!((resubmitted.status.as_u16(), resubmitted.json()["id"].as_str()), (200, Some("api-1")));
     let mut other = job.clone();
     other["name"] = "Another".into();
     service.post("/campaigns", &other).await.detail(409);
 }
 
-async fn what_became_of_it_is_what_the_command_line_has(service: &Service) {
+async fn compare_results_with_the_command_line(service: &Service) {
     let status = service.until_state("api-1", "completed").await;
     assert_eq!(
         (status["counts"]["accepted"].as_u64(), status["skipped"]["duplicate"].as_u64()),
@@ -109,14 +109,14 @@ async fn what_became_of_it_is_what_the_command_line_has(service: &Service) {
         world.flowcast(&["report", "api-1", "--format", "jsonl", "--state", "skipped"]).out
     );
     assert_eq!(lines.text.lines().count(), 1);
-    let answers = service.get("/campaigns/api-1/responses.csv").await;
-    assert_eq!(answers.text, world.flowcast(&["responses", "api-1"]).out);
+    let replies = service.get("/campaigns/api-1/responses.csv").await;
+    assert_eq!(replies.text, world.flowcast(&["responses", "api-1"]).out);
     let events = service.get("/campaigns/api-1/events").await;
     assert_eq!(events.kind, "text/event-stream");
     assert!(events.text.starts_with("event: status\ndata: {\"id\":\"api-1\""), "{events:?}");
 }
 
-async fn people_act_and_it_is_known_who(service: &Service) {
+async fn control_the_campaign_and_read_the_audit_log(service: &Service) {
     service.post("/campaigns/api-1/pause", &Value::Null).await.detail(409);
     assert_eq!(service.post("/campaigns/api-1/retry", &json!({})).await.json(), json!({ "messages": 0 }));
     let retried = service.send(service.request(Method::POST, "/campaigns/api-1/retry", "act-1")).await;
@@ -127,22 +127,22 @@ async fn people_act_and_it_is_known_who(service: &Service) {
     let resolved =
         service.post("/campaigns/api-1/resolve", &json!({ "resend": false, "older_than": "2h" })).await;
     assert_eq!(resolved.json(), json!({ "messages": 0 }));
-    let acts = service.get("/audit?campaign=api-1").await.json();
-    let did: Vec<_> = acts["items"]
+    let audit = service.get("/audit?campaign=api-1").await.json();
+    let actions: Vec<_> = audit["items"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|act| (act["who"].as_str(), act["what"].as_str()))
+        .map(|entry| (entry["who"].as_str(), entry["what"].as_str()))
         .collect();
-    let who = Some("marketing");
-    assert_eq!(did, ["resolve", "retry", "retry", "retry", "submit"].map(|what| (who, Some(what))));
+    let actor = Some("marketing");
+    assert_eq!(actions, ["resolve", "retry", "retry", "retry", "submit"].map(|action| (actor, Some(action))));
     assert!(service.get("/audit?limit=2").await.json()["next"].is_string());
     service.get("/audit?cursor=zz").await.detail(400);
 }
 
-async fn the_rest_answers(service: &Service) {
+async fn call_the_remaining_routes(service: &Service) {
     let added = service.post("/suppressed", &json!({ "numbers": ["+919876500001", "+919876500002"] })).await;
-    // On the servers that tests share another may have put them there.
+    // Another test may have added them on the shared servers.
     assert!(added.json()["added"].as_u64() <= Some(2), "{added:?}");
     service.post("/suppressed", &json!({ "numbers": ["12"] })).await.detail(422);
     let mut cursor = String::new();
@@ -169,17 +169,17 @@ async fn the_rest_answers(service: &Service) {
     assert!(service.get("/codes/13102").await.detail(404).contains("did you mean"));
     assert!(service.get("/codes").await.json().as_array().unwrap().len() > 100);
     service.get("/nothing").await.detail(404);
-    // As the contract writes it: what has no value is not asked for.
+    // The contract says that a parameter without a value is ignored.
     assert_eq!(service.get("/campaigns?state=&q=&limit=&cursor=").await.status, 200);
     service.post("/suppressed", &json!({})).await.detail(422);
     service.get("/campaigns?limit=0").await.detail(400);
     service.get("/campaigns?state=odd").await.detail(400);
     service.get("/campaigns?cursor=odd").await.detail(400);
     service.get("/openapi.json?x=1").await.detail(400);
-    // In words, not a library's.
+    // The error is our own text, not a library's.
     for path in ["/campaigns?state=odd", "/campaigns?limit=many", "/campaigns?limit=1&limit=2"] {
-        let told = service.get(path).await.detail(400);
-        assert!(told.starts_with("cannot read the query: ") && !told.contains("eserialize"), "{told}");
+        let detail = service.get(path).await.detail(400);
+        assert!(detail.starts_with("cannot read the query: ") && !detail.contains("eserialize"), "{detail}");
     }
     let refused = service.request(Method::PUT, "/campaigns", "act-1").send().await.unwrap();
     assert_eq!(refused.headers()["allow"], "POST,GET,HEAD");
@@ -187,22 +187,22 @@ async fn the_rest_answers(service: &Service) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_whole_way_on_the_embedded_store() {
-    the_whole_way(true).await;
+async fn a_campaign_runs_through_the_api_on_the_embedded_store() {
+    run_a_campaign_through_the_api(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_whole_way_on_the_fleet() {
-    the_whole_way(false).await;
+async fn a_campaign_runs_through_the_api_on_a_fleet() {
+    run_a_campaign_through_the_api(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_route_of_the_description_asks_for_a_token_and_for_its_role() {
+async fn every_documented_route_requires_a_token_and_its_role() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::start(true, &provider, TOKENS).await;
     let document = service.get("/openapi.json").await.json();
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"), "{}", document["openapi"]);
-    let mut walked = 0;
+    let mut checked = 0;
     for (path, operations) in document["paths"].as_object().unwrap() {
         let path = path.replace("{id}", "none").replace("{number}", "+919876500009").replace("{code}", "500");
         for method in operations.as_object().unwrap().keys() {
@@ -210,27 +210,27 @@ async fn every_route_of_the_description_asks_for_a_token_and_for_its_role() {
             let ask = async |token: &str| service.send(service.request(method.clone(), &path, token)).await;
             ask("").await.detail(401);
             ask("look-2").await.detail(401);
-            let looks = ask("look-1").await;
+            let as_viewer = ask("look-1").await;
             if method == Method::GET {
-                assert!(![401, 403].contains(&looks.status.as_u16()), "{path}: {looks:?}");
+                assert!(![401, 403].contains(&as_viewer.status.as_u16()), "{path}: {as_viewer:?}");
             } else {
-                assert!(looks.detail(403).contains("operator"));
+                assert!(as_viewer.detail(403).contains("operator"));
             }
-            let acts = ask("act-1").await;
-            assert!(![401, 403].contains(&acts.status.as_u16()), "{path}: {acts:?}");
-            assert!(acts.status.as_u16() < 500, "{path}: {acts:?}");
-            walked += 1;
+            let as_operator = ask("act-1").await;
+            assert!(![401, 403].contains(&as_operator.status.as_u16()), "{path}: {as_operator:?}");
+            assert!(as_operator.status.as_u16() < 500, "{path}: {as_operator:?}");
+            checked += 1;
         }
     }
-    assert!(walked >= 19, "{walked}");
-    // Open to all.
+    assert!(checked >= 19, "{checked}");
+    // These need no token.
     for path in ["/healthz", "/readyz", "/metrics"] {
         assert_eq!(service.client.get(format!("{}{path}", service.url)).send().await.unwrap().status(), 200);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_tokens_no_page_of_another_site_changes_anything() {
+async fn without_tokens_requests_from_other_sites_change_nothing() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::start(true, &provider, "").await;
     let list = || service.request(Method::GET, "/campaigns", "");
@@ -247,7 +247,7 @@ async fn without_tokens_no_page_of_another_site_changes_anything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_of_a_list_stay_right_and_events_follow_a_campaign() {
+async fn list_pages_stay_consistent_and_events_follow_a_campaign() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::start(true, &provider, TOKENS).await;
     let submit = async |id: &str, start_at: &str| {
@@ -276,14 +276,14 @@ async fn pages_of_a_list_stay_right_and_events_follow_a_campaign() {
     );
     assert_eq!(ids(&service.get("/campaigns?q=WAIT-3&state=scheduled").await.json()), ["wait-3"]);
 
-    // Many look at one campaign; a person pauses it, resumes it, cancels it.
-    let all_look = tokio::sync::Barrier::new(51);
-    let look = || async {
+    // Many clients follow one campaign while an operator pauses, resumes and cancels it.
+    let all_connected = tokio::sync::Barrier::new(51);
+    let follow = || async {
         let mut response =
             service.request(Method::GET, "/campaigns/wait-0/events", "look-1").send().await.unwrap();
         let first = response.chunk().await.unwrap().unwrap();
         let mut text = std::str::from_utf8(&first).unwrap().to_owned();
-        all_look.wait().await;
+        all_connected.wait().await;
         while let Some(chunk) = response.chunk().await.unwrap() {
             text += std::str::from_utf8(&chunk).unwrap();
         }
@@ -291,17 +291,17 @@ async fn pages_of_a_list_stay_right_and_events_follow_a_campaign() {
         data.map(|json| serde_json::from_str::<Value>(json).unwrap()["state"].as_str().unwrap().to_owned())
             .collect::<Vec<_>>()
     };
-    // Who acts looks too, and goes on when it has seen what it did.
-    let act = async {
-        all_look.wait().await;
+    // The operator follows the events, too, and waits for each change before the next action.
+    let operate = async {
+        all_connected.wait().await;
         let events = service.request(Method::GET, "/campaigns/wait-0/events", "look-1");
         let mut events = events.send().await.unwrap();
-        for act in ["pause", "resume", "cancel"] {
+        for action in ["pause", "resume", "cancel"] {
             assert!(events.chunk().await.unwrap().unwrap().starts_with(b"event: status"));
-            assert_eq!(service.post(&format!("/campaigns/wait-0/{act}"), &Value::Null).await.status, 200);
+            assert_eq!(service.post(&format!("/campaigns/wait-0/{action}"), &Value::Null).await.status, 200);
         }
     };
-    let (seen, ()) = tokio::join!(join_all((0..50).map(|_| look())), act);
+    let (seen, ()) = tokio::join!(join_all((0..50).map(|_| follow())), operate);
     for states in seen {
         assert_eq!(states.first().map(String::as_str), Some("scheduled"));
         assert_eq!(states.last().map(String::as_str), Some("cancelled"));
@@ -310,7 +310,7 @@ async fn pages_of_a_list_stay_right_and_events_follow_a_campaign() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_uploads_at_once_and_one_that_breaks_off_leave_whole_files_alone() {
+async fn concurrent_and_interrupted_uploads_leave_only_complete_files() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::start(true, &provider, TOKENS).await;
     let rows = |nth: usize| format!("phone,name\n+9198765432{nth:02},Asha\n");
@@ -319,21 +319,21 @@ async fn a_hundred_uploads_at_once_and_one_that_breaks_off_leave_whole_files_alo
         service.send(service.request(Method::POST, &path, "act-1").body(rows(nth % 20)))
     };
     let mut count = BTreeMap::<u16, usize>::new();
-    for answer in join_all((0..100).map(upload)).await {
-        *count.entry(answer.status.as_u16()).or_default() += 1;
+    for response in join_all((0..100).map(upload)).await {
+        *count.entry(response.status.as_u16()).or_default() += 1;
     }
-    // Ten names, two contents of each: the first is taken, its like is the same again, the other is refused.
+    // Ten names with two contents each: the first upload is accepted, the same content again is fine, other content is refused.
     assert_eq!((count[&201], count[&200] + count[&409]), (10, 90), "{count:?}");
-    let broken = futures_util::stream::iter([
+    let interrupted = futures_util::stream::iter([
         Ok(bytes::Bytes::from("phone,name\n+919876543210,Asha\n")),
         Err(std::io::Error::other("gone")),
     ]);
-    let broken = service
+    let interrupted = service
         .request(Method::POST, "/audiences?name=broken.csv", "act-1")
-        .body(reqwest::Body::wrap_stream(broken));
-    assert!(broken.send().await.is_err());
+        .body(reqwest::Body::wrap_stream(interrupted));
+    assert!(interrupted.send().await.is_err());
     let root = service.fleet.world.path("");
-    until("what broke off to be gone", || {
+    until("the partial file to be removed", || {
         let names = std::fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().file_name());
         !names.into_iter().any(|name| name.to_string_lossy().starts_with(".upload-"))
     })
@@ -341,14 +341,14 @@ async fn a_hundred_uploads_at_once_and_one_that_breaks_off_leave_whole_files_alo
     assert!(!root.join("broken.csv").exists());
 }
 
-/// What schemathesis makes up from the description is answered as the description says, and never with a 5xx.
+/// Requests that schemathesis generates from the description get the documented responses, and never a 5xx.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn schemathesis_finds_no_answer_outside_the_description() {
+async fn schemathesis_finds_no_undocumented_response() {
     const WANTED: &str = "schemathesis==4.32.0";
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::start(true, &provider, TOKENS).await;
     assert_eq!(service.post("/campaigns", &job()).await.status, 201);
-    // Installed once, beside what else is built.
+    // Installed once, into cargo's folder for the files of tests.
     let tool = Path::new(env!("CARGO_TARGET_TMPDIR")).join(WANTED);
     let script = "set -euo pipefail\n\
         if [ ! -x \"$TOOL/bin/st\" ]; then\n\
@@ -369,71 +369,72 @@ async fn schemathesis_finds_no_answer_outside_the_description() {
     assert!(out.contains("passed"), "{out}");
 }
 
-/// Who follows, retries and follows again is not told the end of before.
+/// A client that follows a campaign, retries it and follows it again does not get the previous end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_that_is_opened_after_a_retry_tells_the_retry() {
+async fn a_stream_opened_after_a_retry_shows_the_retried_run() {
     let behaviour =
         Behaviour { latency: Duration::from_millis(300), accept_rate: 0.5, ..Behaviour::default() };
     let (_sandbox, provider) = sandbox(behaviour).await;
     let service = Service::start(true, &provider, TOKENS).await;
     assert_eq!(service.post("/campaigns", &job()).await.status, 201);
-    let followed = async || -> Vec<Value> {
-        let told = service.get("/campaigns/c1/events").await.text;
-        told.lines()
+    let follow = async || -> Vec<Value> {
+        let stream = service.get("/campaigns/c1/events").await.text;
+        stream
+            .lines()
             .filter_map(|line| line.strip_prefix("data: "))
             .map(|data| serde_json::from_str(data).unwrap())
             .collect()
     };
-    let mut ended = followed().await.pop().unwrap();
+    let mut ended = follow().await.pop().unwrap();
     for _ in 0..3 {
         assert_eq!(ended["state"], "completed");
         let rejected = &ended["counts"]["rejected"];
         assert_eq!(service.post("/campaigns/c1/retry", &json!({})).await.json()["messages"], *rejected);
-        let told = followed().await;
-        assert_eq!(told[0]["state"], "running", "{told:?}");
-        let again = told.last().unwrap().clone();
-        assert_ne!(again["finished_at"], ended["finished_at"], "{told:?}");
-        ended = again;
+        let events = follow().await;
+        assert_eq!(events[0]["state"], "running", "{events:?}");
+        let last = events.last().unwrap().clone();
+        assert_ne!(last["finished_at"], ended["finished_at"], "{events:?}");
+        ended = last;
     }
 }
 
-/// A receiver that is away is named once, and what it did not get by the worker's end is counted.
+/// An unreachable receiver is logged once; what it did not receive before the worker ended is counted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_receiver_that_is_away_is_told_of() {
+async fn an_unreachable_receiver_is_logged_once_and_lost_events_are_counted() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let webhooks = format!("{TOKENS}\n[events]\nwebhooks = [{{ url = \"http://127.0.0.1:9/\" }}]\n");
     let service = Service::start(true, &provider, &webhooks).await;
     assert_eq!(service.post("/campaigns", &job()).await.status, 201);
     service.until_state("c1", "completed").await;
-    until("the log to name it", || {
+    until("the log to name the receiver", || {
         let log = service.fleet.log();
         log.lines().any(|line| line.contains("cannot forward to a receiver") && line.contains("127.0.0.1"))
     })
     .await;
     let Service { fleet, worker, .. } = service;
     worker.signal(nix::sys::signal::Signal::SIGTERM);
-    assert_eq!(worker.ends().await, Some(0));
+    assert_eq!(worker.exit_status().await, Some(0));
     let log = fleet.log();
     assert_eq!(log.matches("cannot forward to a receiver").count(), 1, "{log}");
     assert!(log.contains("with events or reports lost"), "{log}");
 }
 
-/// Systems that use the API alone are told by HTTP, signed, and again until they take it.
+/// Webhooks get signed events, which are retried until the receiver accepts them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn campaign_events_are_told_to_webhooks() {
+async fn campaign_events_are_sent_to_webhooks() {
     const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     for is_embedded in [true, false] {
         let receiver = Scripted::start(|nth, _| {
-            // It is away at first.
+            // The first request fails.
             Reaction::Answer(if nth == 0 { 503 } else { 200 }, "", String::new())
         })
         .await;
-        let deaf = Scripted::start(|_, _| Reaction::Answer(200, "", String::new())).await;
+        let unrelated = Scripted::start(|_, _| Reaction::Answer(200, "", String::new())).await;
         let webhooks = format!(
             "{TOKENS}\n[events]\nwebhooks = [{{ url = \"{}/hook\" }}, {{ url = \"{}\", events = [\"flow.completed\"] }}]\n\
              [callbacks]\nsigning_key = \"{KEY}\"\n",
-            receiver.url, deaf.url
+            receiver.url, unrelated.url
         );
         let service = Service::start(is_embedded, &provider, &webhooks).await;
         assert_eq!(service.post("/campaigns", &job()).await.status, 201);
@@ -444,26 +445,26 @@ async fn campaign_events_are_told_to_webhooks() {
             };
             bodies.iter().map(name).collect()
         };
-        until("the end to be told", || names().contains(&"campaign.completed".to_owned())).await;
-        let told = receiver.raw();
-        assert!(told.iter().all(|(head, _)| head.contains("flowcast-signature: t=")), "{told:?}");
-        assert!(told[0].0.starts_with("post /hook "), "{told:?}");
-        until("what was not taken to be told again", || {
-            told[0].1
+        until("the completion event", || names().contains(&"campaign.completed".to_owned())).await;
+        let requests = receiver.raw();
+        assert!(requests.iter().all(|(head, _)| head.contains("flowcast-signature: t=")), "{requests:?}");
+        assert!(requests[0].0.starts_with("post /hook "), "{requests:?}");
+        until("the refused event to be retried", || {
+            requests[0].1
                 == receiver.raw()[1..]
                     .iter()
-                    .find(|(_, body)| *body == told[0].1)
+                    .find(|(_, body)| *body == requests[0].1)
                     .map_or("", |(_, body)| body)
         })
         .await;
-        assert_eq!(deaf.raw().len(), 0);
-        let told = receiver.raw();
+        assert_eq!(unrelated.raw().len(), 0);
+        let requests = receiver.raw();
         let checked = tokio::task::spawn_blocking(move || {
-            let (head, body) = &told[0];
+            let (head, body) = &requests[0];
             assert_genuine(head, body, KEY);
             let id = serde_json::from_str::<Value>(body).unwrap()["event_id"].as_str().unwrap().to_owned();
-            let again = told[1..].iter().find(|(_, other)| other == body).unwrap();
-            for (head, _) in [&told[0], again] {
+            let retried = requests[1..].iter().find(|(_, other)| other == body).unwrap();
+            for (head, _) in [&requests[0], retried] {
                 assert!(head.contains(&format!("webhook-id: {id}")), "{head}");
             }
         });
@@ -472,7 +473,7 @@ async fn campaign_events_are_told_to_webhooks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_that_are_changed_in_the_file_count_within_seconds() {
+async fn changed_tokens_apply_within_seconds() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::start(true, &provider, TOKENS).await;
     let ask = async |token: &str| {
@@ -482,43 +483,45 @@ async fn tokens_that_are_changed_in_the_file_count_within_seconds() {
     assert_eq!((ask("look-1").await, ask("look-2").await), (200, 401));
     let world = &service.fleet.world;
     let config = std::fs::read_to_string(world.path("flowcast.toml")).unwrap();
-    // A token that can't be read leaves all as they were.
+    // If one token cannot be read, all tokens stay as they were.
     let unreadable = config.replace("\"look-1\"", "{ file = \"nowhere\" }");
     assert_ne!(unreadable, config);
     world.write("flowcast.toml", unreadable);
-    until("the log to say it", || service.fleet.log().contains("cannot read nowhere")).await;
+    until("the error to be logged", || service.fleet.log().contains("cannot read nowhere")).await;
     assert_eq!((ask("look-1").await, ask("act-1").await), (200, 200));
     let more = "\n[accounts.other]\nprovider = \"exotel\"\nregion = \"mumbai\"\n";
     world.write("flowcast.toml", format!("{}{more}", config.replace("look-1", "look-2")));
     until("the tokens to change", || service.fleet.log().contains("tokens changed")).await;
     assert_eq!((ask("look-1").await, ask("look-2").await, ask("act-1").await), (401, 200, 200));
-    // An account without credentials is told.
-    until("the account to be told", || service.fleet.log().contains("accounts.other.account_sid is missing"))
-        .await;
+    // An account without credentials is logged.
+    until("the missing credentials to be logged", || {
+        service.fleet.log().contains("accounts.other.account_sid is missing")
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_has_an_id_in_its_answer_and_in_the_log() {
+async fn a_request_id_is_in_the_response_and_in_the_log() {
     let service = Service::configured("", &["worker", "--embedded", "-v"]).await;
-    let answered = async |given: Option<&str>| {
+    let returned_id = async |given: Option<&str>| {
         let mut request = service.client.get(format!("{}/api/v1/codes", service.url));
         if let Some(given) = given {
             request = request.header("x-request-id", given);
         }
-        let answer = request.send().await.unwrap();
-        answer.headers()["x-request-id"].to_str().unwrap().to_owned()
+        let response = request.send().await.unwrap();
+        response.headers()["x-request-id"].to_str().unwrap().to_owned()
     };
-    assert_eq!(answered(Some("crm-17")).await, "crm-17");
-    until("the log to have it", || service.fleet.log().contains("\"request_id\":\"crm-17\"")).await;
+    assert_eq!(returned_id(Some("crm-17")).await, "crm-17");
+    until("the request id to be logged", || service.fleet.log().contains("\"request_id\":\"crm-17\"")).await;
     for given in [None, Some("two words"), Some("x".repeat(129).as_str())] {
-        let made = answered(given).await;
-        assert!(made.parse::<uuid::Uuid>().is_ok(), "{made}");
+        let generated = returned_id(given).await;
+        assert!(generated.parse::<uuid::Uuid>().is_ok(), "{generated}");
     }
 }
 
-/// The lines of `docs/reference/api.md`, as they stand.
+/// Runs the examples of `docs/reference/api.md` unchanged.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_lines_of_the_documentation_run() {
+async fn the_examples_of_the_documentation_run() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::start(true, &provider, TOKENS).await;
     let page = include_str!("../../docs/reference/api.md");
@@ -535,7 +538,7 @@ async fn the_lines_of_the_documentation_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_with_a_sandbox_needs_no_configuration_and_its_rehearsals_are_never_really_sent() {
+async fn a_sandbox_worker_needs_no_configuration_and_its_rehearsals_never_reach_recipients() {
     let (real, provider) = sandbox(Behaviour::default()).await;
     let mut service = Service::configured("", &["worker", "--embedded", "--sandbox"]).await;
     let rows: String = (0..50).map(|row| format!("+9198765432{row:02},Asha\n")).collect();
@@ -545,7 +548,7 @@ async fn a_worker_with_a_sandbox_needs_no_configuration_and_its_rehearsals_are_n
     let mut job = job_with("/audience", json!({ "csv": { "path": "people.csv" } }));
     job["id"] = "rehearsed".into();
     assert_eq!(service.send(service.request(Method::POST, "/campaigns", "").json(&job)).await.status, 201);
-    // It is sent, and people read and answer.
+    // It is sent, and simulated recipients read the messages and reply.
     let status = async || service.send(service.request(Method::GET, "/campaigns/rehearsed", "")).await.json();
     let mut shown = status().await;
     while shown["state"] != "completed" || shown["delivery"]["replied"] == 0 {
@@ -553,19 +556,21 @@ async fn a_worker_with_a_sandbox_needs_no_configuration_and_its_rehearsals_are_n
         shown = status().await;
     }
     assert_eq!(shown["counts"]["accepted"], 50, "{shown}");
-    // One that is under way when the worker dies.
+    // A second rehearsal is running when the worker is killed.
     job["id"] = "half".into();
     job["limits"] = json!({ "messages": "1/s" });
     assert_eq!(service.send(service.request(Method::POST, "/campaigns", "").json(&job)).await.status, 201);
-    until("some of it to be sent", || service.fleet.status("half")["counts"]["accepted"].as_u64() > Some(0))
-        .await;
+    until("some messages to be sent", || {
+        service.fleet.status("half")["counts"]["accepted"].as_u64() > Some(0)
+    })
+    .await;
     service.worker.kill();
 
-    // A real worker on the same store leaves it alone, and sends what is meant for people.
+    // A worker without --sandbox on the same store ignores it and sends only real campaigns.
     let more = format!("{FAST}\n[audiences]\nroot = \".\"\n[http]\nlisten = \"127.0.0.1:0\"\n");
     service.fleet.world.write_account("exotel", &provider, &more);
     let _worker = service.fleet.worker_with(&["worker", "--embedded"]);
-    until("the rehearsal to be seen", || service.fleet.log().contains("campaign ignored")).await;
+    until("the rehearsal to be ignored", || service.fleet.log().contains("campaign ignored")).await;
     service.fleet.world.write_audience(3);
     service.fleet.world.write_job(&crate::support::job());
     service.fleet.submit().await;
@@ -577,7 +582,7 @@ async fn a_worker_with_a_sandbox_needs_no_configuration_and_its_rehearsals_are_n
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_redis_is_away_it_says_so_and_goes_on_by_itself() {
+async fn the_api_reports_an_outage_of_redis_and_recovers() {
     let mut redis = RedisProcess::start("--appendonly yes --appendfsync always");
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::on(false, redis.url(), &provider, TOKENS, FAST).await;
@@ -597,7 +602,7 @@ async fn while_redis_is_away_it_says_so_and_goes_on_by_itself() {
     redis.restart();
     service.until_state("waits", "scheduled").await;
     assert_eq!(service.post("/campaigns/waits/cancel", &Value::Null).await.json()["state"], "cancelled");
-    // Who was looking sees it on the same line.
+    // An open event stream shows the change on the same connection.
     let mut seen = String::new();
     while let Some(chunk) = live.chunk().await.unwrap() {
         seen += std::str::from_utf8(&chunk).unwrap();

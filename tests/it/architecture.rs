@@ -1,10 +1,10 @@
-//! Dependencies point down, as `src/lib.rs` draws them.
+//! Rules for the source code: dependencies point down, as `src/lib.rs` shows, and the style guide is followed.
 
 use std::path::{Path, PathBuf};
 
 use crate::support::sources;
 
-/// What each module may use of the crate.
+/// The modules of the crate that each module may use.
 const MAY_USE: [(&str, &[&str]); 24] = [
     ("campaign", &[]),
     ("audience", &["campaign", "backoff", "egress"]),
@@ -65,7 +65,7 @@ const MAY_USE: [(&str, &[&str]); 24] = [
 ];
 
 #[test]
-fn arrows_point_down_only() {
+fn dependencies_point_down_only() {
     let mut seen = 0;
     for (path, text) in sources("src") {
         let inside = path.strip_prefix(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).unwrap().to_path_buf();
@@ -74,18 +74,18 @@ fn arrows_point_down_only() {
             continue;
         }
         let (_, allowed) =
-            MAY_USE.iter().find(|(name, _)| *name == module).expect("a module that is not drawn");
+            MAY_USE.iter().find(|(name, _)| *name == module).expect("every module is in MAY_USE");
         for used in text.split("crate::").skip(1) {
             let used: String = used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             seen += 1;
             assert!(used == module || allowed.contains(&used.as_str()), "{} uses {used}", path.display());
         }
     }
-    assert!(seen > 50, "the test sees nothing: {seen}");
+    assert!(seen > 50, "the test found too little: {seen}");
 }
 
 #[test]
-fn the_tests_that_the_threat_model_names_are_there() {
+fn the_tests_named_in_the_threat_model_exist() {
     let text =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations/security.md")).unwrap();
     let code: String =
@@ -93,14 +93,17 @@ fn the_tests_that_the_threat_model_names_are_there() {
     // The last column of the table.
     let named = text.lines().filter(|line| line.starts_with('|')).filter_map(|line| line.rsplit('|').nth(1));
     let named: Vec<&str> = named.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
-    assert!(named.len() > 20, "the test sees nothing: {named:?}");
+    assert!(named.len() > 20, "the test found too little: {named:?}");
     for name in named {
-        assert!(code.contains(&format!("fn {name}()")), "there is no test {name}");
+        assert!(
+            code.contains(&format!("fn {name}()")),
+            "docs/operations/security.md names {name}, which must be a test"
+        );
     }
 }
 
 #[test]
-fn the_domain_does_no_io_and_asks_no_clock() {
+fn the_domain_does_no_io_and_reads_no_clock() {
     for (path, text) in sources("src/campaign") {
         for forbidden in
             ["tokio", "std::fs", "std::net", "std::time::Instant", "SystemTime", "Timestamp::now", "async fn"]
@@ -111,7 +114,7 @@ fn the_domain_does_no_io_and_asks_no_clock() {
 }
 
 #[test]
-fn no_code_but_the_providers_own_knows_one_by_name() {
+fn only_provider_code_names_a_provider() {
     let mut seen = 0;
     for folder in ["dispatch", "ledger", "limiter", "queue", "http", "audience"] {
         for (path, text) in sources(&format!("src/{folder}")) {
@@ -122,27 +125,27 @@ fn no_code_but_the_providers_own_knows_one_by_name() {
             }
         }
     }
-    assert!(seen > 30, "the test sees nothing: {seen}");
+    assert!(seen > 30, "the test found too little: {seen}");
 }
 
-/// A method that a trait provides and a backend does otherwise would be done as the trait provides it, and nobody would notice.
+/// `AnyLedger` must forward every method that a backend implements: otherwise the trait's default would run, unnoticed.
 #[test]
-fn what_a_backend_does_itself_is_handed_on_to_it() {
-    let handed_on =
+fn any_ledger_forwards_every_method_of_a_backend() {
+    let forwarding =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/ledger/any.rs")).unwrap();
     let mut seen = 0;
     for (path, text) in [sources("src/ledger/redis"), sources("src/ledger/sqlite")].concat() {
         for backend in ["Redis", "Sqlite"] {
-            for of_trait in
+            for block in
                 text.split("\nimpl ").skip(1).filter(|part| part.contains(&format!(" for {backend} {{\n")))
             {
-                let of_trait = of_trait.split("\n}\n").next().unwrap();
-                let first = of_trait.lines().next().unwrap();
+                let block = block.split("\n}\n").next().unwrap();
+                let first = block.lines().next().unwrap();
                 let name = first.split(' ').next().unwrap().rsplit("::").next().unwrap();
-                if !handed_on.contains(&format!("impl {name} for AnyLedger {{")) {
+                if !forwarding.contains(&format!("impl {name} for AnyLedger {{")) {
                     continue;
                 }
-                for method in of_trait.lines().filter_map(|line| line.strip_prefix("    ")) {
+                for method in block.lines().filter_map(|line| line.strip_prefix("    ")) {
                     let method = method.strip_prefix("async ").unwrap_or(method);
                     let Some(method) =
                         method.strip_prefix("fn ").and_then(|method| method.split(['(', '<']).next())
@@ -151,7 +154,7 @@ fn what_a_backend_does_itself_is_handed_on_to_it() {
                     };
                     seen += 1;
                     assert!(
-                        handed_on.contains(&format!("fn {method}(")),
+                        forwarding.contains(&format!("fn {method}(")),
                         "{}: {name}::{method}",
                         path.display()
                     );
@@ -159,7 +162,7 @@ fn what_a_backend_does_itself_is_handed_on_to_it() {
             }
         }
     }
-    assert!(seen > 100, "the test sees nothing: {seen}");
+    assert!(seen > 100, "the test found too little: {seen}");
 }
 
 /// Words and phrases that say less than a plain sentence does: the style guide's short list.
@@ -205,7 +208,7 @@ fn no_banned_word_is_used() {
             }
         }
     }
-    assert!(seen > 300, "the test sees nothing: {seen}");
+    assert!(seen > 300, "the test found too little: {seen}");
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
@@ -270,7 +273,7 @@ fn is_function(line: &str) -> bool {
         && (line.starts_with("fn ") || words.take_while(is_qualifier).count() > 0 && line.contains("fn "))
 }
 
-/// A filter that matches no test passes without a word.
+/// A filter that matches no test would pass silently.
 #[test]
 fn recipes_name_tests_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -294,9 +297,9 @@ fn recipes_name_tests_that_exist() {
         let text = std::fs::read_to_string(root.join(file)).unwrap();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             // `cargo test … --lib FILTER`, `cargo test … --test it FILTER`, and the function `tests FILTER` of the script.
-            let before: &[&str] =
+            let prefixes: &[&str] =
                 if file == "scripts/nightly" { &["--lib ", " tests "] } else { &["--lib ", "--test it "] };
-            let rest = before.iter().find_map(|before| line.split_once(before));
+            let rest = prefixes.iter().find_map(|prefix| line.split_once(prefix));
             let Some(filter) = rest.and_then(|(_, rest)| rest.split([' ', ';', '`', '\n']).next()) else {
                 continue;
             };
@@ -304,8 +307,8 @@ fn recipes_name_tests_that_exist() {
                 continue;
             }
             seen += 1;
-            assert!(exists(filter), "{file}: no test matches {filter}: {line}");
+            assert!(exists(filter), "{file}: a test must match {filter}: {line}");
         }
     }
-    assert!(seen > 15, "the test sees nothing: {seen}");
+    assert!(seen > 15, "the test found too little: {seen}");
 }

@@ -1,26 +1,26 @@
-//! Audiences as people have them: what `docs/guide/audiences.md` says, and files of other programs, through the commands.
+//! Audiences through the commands: what `docs/guide/audiences.md` says, and files of other programs.
 
 use serde_json::{Value, json};
 
 use crate::support::{World, job, job_with};
 
-/// A folder with a configuration.
+/// Creates a folder with a configuration.
 fn world() -> World {
     let world = World::new(0);
     world.write_config("http://127.0.0.1:9", "");
     world
 }
 
-/// What a check of a job says, as JSON.
-fn checked(world: &World, job: &Value) -> Value {
+/// Checks a job and returns the result.
+fn check(world: &World, job: &Value) -> Value {
     world.write_job(job);
     let found = world.flowcast(&["check", "job.json", "--json"]);
     assert_eq!(found.status, Some(0), "{found:?}");
     serde_json::from_str(&found.out).unwrap()
 }
 
-/// What is said of a job that is refused.
-fn refused(world: &World, job: &Value) -> String {
+/// Checks a job that must be refused and returns the error.
+fn check_refused(world: &World, job: &Value) -> String {
     world.write_job(job);
     let found = world.flowcast(&["check", "job.json"]);
     assert_eq!(found.status, Some(2), "{found:?}");
@@ -39,7 +39,7 @@ fn bodies(checked: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn the_page_on_audiences_runs() {
+fn the_examples_of_the_page_on_audiences_run() {
     let world = world();
     let page = include_str!("../../docs/guide/audiences.md");
     let block = page.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
@@ -67,30 +67,30 @@ fn the_page_on_audiences_runs() {
 }
 
 #[test]
-fn a_sheet_of_libreoffice_prints_as_shown_and_computes_as_its_numbers() {
+fn a_libreoffice_cell_prints_as_shown_and_computes_as_a_number() {
     let world = world();
     let book = include_bytes!("../fixtures/workbooks/libreoffice.xlsx");
     world.write("book.xlsx", book);
     let found = world.flowcast(&["check", "job.json", "--json"]);
     assert_eq!(found.status, Some(2));
-    // Its column of values has one telephone number; here only what the file is matters.
-    let error = refused(&world, &text_job("{{ what }}", &json!({ "path": "book.xlsx" })));
+    // Only one cell of the column `value` is a phone number; this test is about the values.
+    let error = check_refused(&world, &text_job("{{ what }}", &json!({ "path": "book.xlsx" })));
     assert!(error.contains("no column is called phone"), "{error}");
     let csv = json!({ "path": "book.xlsx", "phone": "value", "default_region": "IN" });
-    let found = checked(&world, &text_job("{{ what }} {{ value }} {{ value | int }}", &csv));
+    let found = check(&world, &text_job("{{ what }} {{ value }} {{ value | int }}", &csv));
     assert_eq!(bodies(&found), ["phone 919876543210 919876543210"]);
     let notes = found["notes"].to_string();
     assert!(notes.contains("2 rows of the sheet are hidden, e.g. by a filter, and are sent too"), "{notes}");
 }
 
 #[test]
-fn numbers_that_are_shown_in_their_own_way_compute_as_numbers() {
+fn numbers_print_as_written_and_compute_as_numbers() {
     let mut job = job();
     job["audience"] = json!({ "recipients": [{ "phone": "+919876543210" }] });
     job["message"] = json!({ "type": "text", "text": { "body":
         "{{ sum }} {% if sum > 1000 %}much{% else %}little{% endif %} {{ (sum | float * 2) | int }} {{ sum | int }}" } });
     let world = world();
-    // As it was written, which a JSON library would not keep.
+    // Written by hand, because a JSON library would change 1499.00.
     let text =
         job.to_string().replace(r#""phone":"+919876543210""#, r#""phone":"+919876543210","sum":1499.00"#);
     world.write("job.json", text);
@@ -100,7 +100,7 @@ fn numbers_that_are_shown_in_their_own_way_compute_as_numbers() {
 }
 
 #[test]
-fn placeholders_as_marketers_write_them_are_told_how_to_be_written() {
+fn mistyped_placeholders_are_reported_with_the_right_form() {
     let world = world();
     world.write(
         "people.csv",
@@ -113,10 +113,10 @@ fn placeholders_as_marketers_write_them_are_told_how_to_be_written() {
         ("Dear {{1}}", "{{1}} is a placeholder of WhatsApp Manager"),
         ("Row {{ row }}", "could be the audience's column or flowcast's own value; rename the column"),
     ] {
-        let error = refused(&world, &text_job(body, &csv()));
+        let error = check_refused(&world, &text_job(body, &csv()));
         assert!(error.contains(part), "{body}: {error}");
     }
-    let found = checked(
+    let found = check(
         &world,
         &text_job("{{ First_Name }} {{ first_name | upper }} {{ \u{928}\u{93e}\u{92e} }}", &csv()),
     );
@@ -129,51 +129,51 @@ fn placeholders_as_marketers_write_them_are_told_how_to_be_written() {
         .collect();
     assert_eq!(identifiers, ["phone", "First_Name", "row", "\u{928}\u{93e}\u{92e}"]);
     for written in ["{First Name}", "[First Name]", "[[First Name]]", "%First Name%", "<first_name>"] {
-        let found = checked(&world, &text_job(written, &csv()));
+        let found = check(&world, &text_job(written, &csv()));
         let warnings = found["warnings"].to_string();
         assert!(warnings.contains("is sent literally; write {{ First_Name }}"), "{written}: {warnings}");
     }
     for fine in ["{other}", "100 % of <b>", "{{ First_Name }}"] {
-        assert_eq!(checked(&world, &text_job(fine, &csv()))["warnings"], json!([]), "{fine}");
+        assert_eq!(check(&world, &text_job(fine, &csv()))["warnings"], json!([]), "{fine}");
     }
 }
 
 #[test]
-fn values_that_are_hardly_meant_are_counted() {
+fn values_that_are_probably_mistakes_are_counted() {
     let world = world();
     world.write(
         "people.csv",
         "phone,name,vip\n+919876543210,NULL,FALSE\n+919876543211,#N/A,yes\n+919876543212,Asha,no\n",
     );
     let csv = || json!({ "path": "people.csv" });
-    let found = checked(&world, &text_job("{% if vip %}VIP {% endif %}{{ name }}", &csv()));
+    let found = check(&world, &text_job("{% if vip %}VIP {% endif %}{{ name }}", &csv()));
     let warnings = found["warnings"].to_string();
     assert!(warnings.contains("2 values of the column \\\"name\\\" are NULL, #N/A or similar"), "{warnings}");
     assert!(warnings.contains("write {% if vip | bool %}"), "{warnings}");
-    let found = checked(&world, &text_job("{% if vip | bool %}VIP {% endif %}.", &csv()));
+    let found = check(&world, &text_job("{% if vip | bool %}VIP {% endif %}.", &csv()));
     assert_eq!((bodies(&found), &found["warnings"]), (vec![".", "VIP .", "."], &json!([])));
 }
 
 #[test]
-fn what_would_help_numbers_that_can_not_be_read_is_said() {
+fn a_check_suggests_how_to_read_invalid_numbers() {
     let world = world();
     let rows: String = (0..25)
         .map(|row| if row < 22 { format!("98765432{row:02},a\n") } else { format!("{row},a\n") })
         .collect();
     world.write("people.csv", format!("phone,name\n{rows}"));
-    let found = checked(&world, &text_job("x", &json!({ "path": "people.csv" })));
+    let found = check(&world, &text_job("x", &json!({ "path": "people.csv" })));
     let notes = found["notes"].to_string();
     assert!(
         notes.contains("22 of 25 invalid phone numbers would be valid with default_region IN"),
         "{notes}"
     );
     assert_eq!(found["suggested_region"], "IN");
-    // A region in which one more number could be read, and all others not, is no help.
+    // A region is not suggested if it makes one more number valid and all others invalid.
     world.write("people.csv", format!("phone,name\n{}12345,b\n", &rows[..22 * 13]));
-    let found = checked(&world, &text_job("x", &json!({ "path": "people.csv", "default_region": "IN" })));
+    let found = check(&world, &text_job("x", &json!({ "path": "people.csv", "default_region": "IN" })));
     assert_eq!((&found["recipients"], &found["suggested_region"]), (&json!(22), &Value::Null), "{found}");
     world.write("people.csv", "phone,mobile\n+912248931479,+919876543210\n");
-    let found = checked(&world, &text_job("x", &json!({ "path": "people.csv" })));
+    let found = check(&world, &text_job("x", &json!({ "path": "people.csv" })));
     let notes = found["notes"].to_string();
     assert!(
         notes.contains("the phone numbers are read from the column \\\"phone\\\", not from mobile"),
@@ -182,7 +182,7 @@ fn what_would_help_numbers_that_can_not_be_read_is_said() {
 }
 
 #[test]
-fn parameters_of_templates_are_on_one_line() {
+fn template_parameters_are_on_one_line() {
     let world = world();
     world.write(
         "people.csv",
@@ -202,14 +202,14 @@ fn parameters_of_templates_are_on_one_line() {
         let messages = checked["messages"].as_array().unwrap().iter();
         messages.map(|message| message.pointer(pointer).unwrap().as_str().unwrap().to_owned()).collect()
     };
-    let found = checked(&world, &template("Dear {{ name }}", None));
+    let found = check(&world, &template("Dear {{ name }}", None));
     assert_eq!(
         (sent(&found), &found["skipped"]),
         (vec!["Dear Ravi".to_owned()], &json!({ "invalid_content": 2 }))
     );
-    let found = checked(&world, &template("Dear {{ name }}", Some("join")));
+    let found = check(&world, &template("Dear {{ name }}", Some("join")));
     assert_eq!(sent(&found), ["Dear Asha Rao", "Dear Ravi", "Dear a b"]);
-    let error = refused(&world, &template("Dear\ncustomer", None));
+    let error = check_refused(&world, &template("Dear\ncustomer", None));
     assert!(error.contains("which Meta rejects in a parameter"), "{error}");
-    assert_eq!(sent(&checked(&world, &template("Dear\ncustomer", Some("join"))))[0], "Dear customer");
+    assert_eq!(sent(&check(&world, &template("Dear\ncustomer", Some("join"))))[0], "Dear customer");
 }

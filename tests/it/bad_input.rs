@@ -1,4 +1,4 @@
-//! Bad input: a message that says what, where and what to do; exit status 2; nothing sent.
+//! Invalid input: the error says what is wrong, where, and what to do; the exit status is 2; nothing is sent.
 
 use std::io::Write;
 
@@ -7,15 +7,15 @@ use serde_json::{Value, json};
 
 use crate::support::{World, job, job_with, phone, sandbox};
 
-/// Runs a job that must be refused, for real and in a check, and returns what is said.
-async fn refused(prepare: impl FnOnce(&World)) -> String {
+/// Runs and checks a job that must be refused, and returns the error.
+async fn run_refused(prepare: impl FnOnce(&World)) -> String {
     let world = World::new(3);
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     world.write_config(&url, "");
     prepare(&world);
     let ended = world.run(&["run", "job.json"]).await;
     assert_eq!(ended.status, Some(2), "{ended:?}");
-    assert_eq!(sandbox.stats()["requests"], 0, "something was sent");
+    assert_eq!(sandbox.stats()["requests"], 0, "nothing must be sent");
     assert_eq!(ended.out, "");
     let checked = world.run(&["check", "job.json"]).await;
     assert_eq!((checked.status, &checked.err), (Some(2), &ended.err));
@@ -23,21 +23,21 @@ async fn refused(prepare: impl FnOnce(&World)) -> String {
 }
 
 macro_rules! is_refused {
-    ($($test:ident: $prepare:expr => $said:expr;)+) => {
+    ($($test:ident: $prepare:expr => $error:expr;)+) => {
         $(
             #[tokio::test(flavor = "multi_thread")]
             async fn $test() {
-                let said = refused($prepare).await;
-                assert!(said.contains($said), "{said}");
+                let error = run_refused($prepare).await;
+                assert!(error.contains($error), "{error}");
             }
         )+
     };
 }
 
-fn packed(text: &str) -> Vec<u8> {
-    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    packer.write_all(text.as_bytes()).unwrap();
-    packer.finish().unwrap()
+fn compress(text: &str) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(text.as_bytes()).unwrap();
+    encoder.finish().unwrap()
 }
 
 fn csv(world: &World, content: &str) {
@@ -45,30 +45,30 @@ fn csv(world: &World, content: &str) {
 }
 
 is_refused! {
-    a_job_that_is_not_there: |world: &World| std::fs::remove_file(world.path("job.json")).unwrap()
+    a_missing_job_is_refused: |world: &World| std::fs::remove_file(world.path("job.json")).unwrap()
         => "no such file: job.json";
-    an_audience_that_is_not_there: |world: &World| std::fs::remove_file(world.path("audience.csv")).unwrap()
+    a_missing_audience_is_refused: |world: &World| std::fs::remove_file(world.path("audience.csv")).unwrap()
         => "no such file: audience.csv";
-    a_job_that_is_not_json: |world: &World| world.write("job.json", "{\n  \"version\": 1,\n  oops\n}")
+    a_job_that_is_not_json_is_refused: |world: &World| world.write("job.json", "{\n  \"version\": 1,\n  oops\n}")
         => "job.json: the job: is not JSON: key must be a string at line 3 column 3";
-    an_empty_job: |world: &World| world.write("job.json", "") => "is not JSON";
-    an_unknown_field: |world: &World| world.write_job(&job_with("/acount", json!("main")))
+    an_empty_job_is_refused: |world: &World| world.write("job.json", "") => "is not JSON";
+    an_unknown_field_is_refused: |world: &World| world.write_job(&job_with("/acount", json!("main")))
         => "job.json: acount: unknown field; did you mean \"account\"? (/acount)";
-    a_phone_column_that_is_missing: |world: &World| csv(world, "number,name\n+919876543210,Asha\n")
+    a_missing_phone_column_is_refused: |world: &World| csv(world, "number,name\n+919876543210,Asha\n")
         => "audience.csv: no column is called phone, phone_number, mobile";
-    a_placeholder_that_is_no_column: |world: &World| csv(world, "phone,nmae\n+919876543210,Asha\n")
+    a_placeholder_without_a_column_is_refused: |world: &World| csv(world, "phone,nmae\n+919876543210,Asha\n")
         => "message text body: the audience has no column \"name\"; did you mean \"nmae\"?";
-    a_header_only: |world: &World| csv(world, "phone,name\n") => "audience.csv has a header but no rows";
-    an_empty_audience: |world: &World| csv(world, "") => "audience.csv is empty";
-    a_column_twice: |world: &World| csv(world, "phone,name,name\n+919876543210,a,b\n")
+    an_audience_without_rows_is_refused: |world: &World| csv(world, "phone,name\n") => "audience.csv has a header but no rows";
+    an_empty_audience_is_refused: |world: &World| csv(world, "") => "audience.csv is empty";
+    a_duplicate_column_is_refused: |world: &World| csv(world, "phone,name,name\n+919876543210,a,b\n")
         => "the column \"name\" occurs twice in the header";
-    an_audience_that_is_not_utf8: |world: &World| world.write("audience.csv", b"phone,name\n+919876543210,Zo\xc3\xab\n+919876543211,Jos\xe9\n")
+    an_audience_that_is_not_utf8_is_refused: |world: &World| world.write("audience.csv", b"phone,name\n+919876543210,Zo\xc3\xab\n+919876543211,Jos\xe9\n")
         => "audience.csv is not UTF-8: byte 47 (line 3); save the file as \"CSV UTF-8\"";
-    a_workbook_that_is_none: |world: &World| {
+    an_invalid_workbook_is_refused: |world: &World| {
         world.write("people.xlsx", "phone,name\n");
         world.write_job(&job_with("/audience/csv/path", json!("people.xlsx")));
     } => "cannot read people.xlsx as a workbook: ";
-    a_draft_flow_to_eleven_people: |world: &World| {
+    a_draft_flow_to_eleven_recipients_is_refused: |world: &World| {
         world.write_audience(11);
         world.write_job(&job_with("/message", json!({
             "type": "interactive",
@@ -77,50 +77,50 @@ is_refused! {
                 "flow_action": "data_exchange", "mode": "draft" } } },
         })));
     } => "message interactive action parameters mode: a draft flow is only for tests";
-    a_packed_file_with_one_endless_row: |world: &World| {
-        world.write("audience.csv.gz", packed(&format!("phone,name\n+919876543210,{}", "a".repeat(3 << 20))));
+    a_compressed_file_with_an_endless_row_is_refused: |world: &World| {
+        world.write("audience.csv.gz", compress(&format!("phone,name\n+919876543210,{}", "a".repeat(3 << 20))));
         world.write_job(&job_with("/audience/csv/path", json!("audience.csv.gz")));
     } => "audience.csv.gz: the row on line 2 exceeds 1 MiB";
-    a_caption_over_its_limit: |world: &World| world.write_job(&job_with(
+    a_caption_over_its_limit_is_refused: |world: &World| world.write_job(&job_with(
         "/message",
         json!({ "type": "image", "image": { "link": "https://a.example/x.png", "caption": "c".repeat(1025) } }),
     )) => "message image caption: is 1,025 characters long; WhatsApp allows 1,024 (Meta's documentation)";
-    a_templates_name_that_is_none: |world: &World| world.write_job(&job_with(
+    an_invalid_template_name_is_refused: |world: &World| world.write_job(&job_with(
         "/message",
         json!({ "type": "template", "template": { "name": "Order Ready", "language": { "code": "en" } } }),
     )) => "message template name: must contain only lower-case letters, digits and underscores";
-    a_quote_that_is_never_closed: |world: &World| csv(world, "phone,name\n+919876543210,\"Asha\n+919876543211,Bo\n")
+    an_unclosed_quote_is_refused: |world: &World| csv(world, "phone,name\n+919876543210,\"Asha\n+919876543211,Bo\n")
         => "cannot read audience.csv: the quote on line 2 is never closed";
-    a_quote_that_pairs_with_the_next_rows: |world: &World| csv(
+    an_unclosed_quote_that_pairs_with_a_later_row_is_refused: |world: &World| csv(
         world,
         "phone,name\n+919876543210,\"Asha\n+919876543211,\"Bo\"\n+919876543212,\"Cy\"\n",
     ) => "cannot read audience.csv: the quote on line 2 is never closed";
-    a_body_that_is_too_long_for_everybody: |world: &World| world.write_job(&job_with(
+    a_body_too_long_for_every_recipient_is_refused: |world: &World| world.write_job(&job_with(
         "/message/text/body",
         json!(format!("{}{{{{ name }}}}", "x".repeat(5000))),
     )) => "message text body: even without its values it is 5,000 characters long; WhatsApp allows 4,096 (Exotel's documentation)";
-    an_audience_outside_the_root: |world: &World| world.write_job(&job_with("/audience/csv/path", json!("../x.csv")))
+    an_audience_outside_the_root_is_refused: |world: &World| world.write_job(&job_with("/audience/csv/path", json!("../x.csv")))
         => "../x.csv is outside the audience root";
-    a_limit_that_can_not_be_met: |world: &World| world.write_job(&job_with("/limits", json!({ "messages": "0/s" })))
+    a_limit_that_can_never_be_met_is_refused: |world: &World| world.write_job(&job_with("/limits", json!({ "messages": "0/s" })))
         => "limits messages: a limit of 0 can never be met";
-    an_account_that_is_not_configured: |world: &World| world.write_job(&job_with("/account", json!("mian")))
+    an_unconfigured_account_is_refused: |world: &World| world.write_job(&job_with("/account", json!("mian")))
         => "the account \"mian\" is not configured; did you mean \"main\"? (/account)";
-    credentials_that_are_missing: |world: &World| world.write(
+    missing_credentials_are_refused: |world: &World| world.write(
         "flowcast.toml",
         "[accounts.main]\nprovider = \"exotel\"\nregion = \"mumbai\"\naccount_sid = \"a\"\napi_key = \"k\"\n",
     ) => "accounts.main.api_token is missing: set it in the configuration, or as FLOWCAST_ACCOUNTS__MAIN__API_TOKEN";
-    a_credential_whose_variable_is_not_set: |world: &World| world.write(
+    a_credential_from_an_unset_variable_is_refused: |world: &World| world.write(
         "flowcast.toml",
         "[accounts.main]\nprovider = \"exotel\"\nregion = \"mumbai\"\naccount_sid = \"a\"\napi_key = { env = \"NOT_SET_AT_ALL\" }\n",
     ) => "accounts.main.api_key: the variable NOT_SET_AT_ALL is not set";
-    an_account_limit_that_can_not_be_met: |world: &World| world.write_config("http://127.0.0.1:9", "limits = { requests = \"0/min\" }")
+    an_account_limit_that_can_never_be_met_is_refused: |world: &World| world.write_config("http://127.0.0.1:9", "limits = { requests = \"0/min\" }")
         => "accounts.main.limits.requests";
-    an_audience_by_address: |world: &World| world.write_job(&job_with("/audience", json!({ "csv": { "url": "https://x.example/a.csv" } })))
+    an_audience_url_that_is_not_allowed_is_refused: |world: &World| world.write_job(&job_with("/audience", json!({ "csv": { "url": "https://x.example/a.csv" } })))
         => "the address is not allowed by audiences.allow in the configuration";
 }
 
 #[test]
-fn a_job_without_any_configuration_says_what_to_do() {
+fn the_error_without_a_configuration_says_what_to_do() {
     let world = World::new(3);
     let ended = world.flowcast(&["run", "job.json"]);
     assert_eq!(ended.status, Some(2));
@@ -130,7 +130,7 @@ fn a_job_without_any_configuration_says_what_to_do() {
 }
 
 #[test]
-fn usage_errors_end_with_2_as_well() {
+fn usage_errors_exit_with_2() {
     let world = World::new(3);
     for args in [
         &["run"][..],
@@ -148,7 +148,7 @@ fn usage_errors_end_with_2_as_well() {
 }
 
 #[test]
-fn a_campaign_that_is_not_known_is_said_with_the_nearest() {
+fn an_unknown_campaign_is_reported_with_the_nearest_id() {
     let world = World::new(3);
     assert!(world.flowcast(&["status", "c1"]).err.contains("no such store: flowcast.db"));
     assert_eq!(world.flowcast(&["run", "job.json", "--sandbox"]).status, Some(0));
@@ -162,7 +162,7 @@ fn a_campaign_that_is_not_known_is_said_with_the_nearest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_is_too_long_for_some_skips_them_and_the_others_go() {
+async fn recipients_whose_body_is_too_long_are_skipped_and_the_others_are_sent() {
     let world = World::new(3);
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     world.write_config(&url, "");
@@ -182,7 +182,7 @@ async fn a_body_that_is_too_long_for_some_skips_them_and_the_others_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_audience_that_changed_between_two_runs_is_held_and_not_sent() {
+async fn a_campaign_is_held_if_its_audience_changed_between_two_runs() {
     for change in [
         |csv: String| csv.replace("name 2", "name 22"),
         |csv: String| csv + "+919811111111,one more\n",
@@ -205,7 +205,7 @@ async fn an_audience_that_changed_between_two_runs_is_held_and_not_sent() {
         let status = world.status("c1");
         assert_eq!(status["state"], "held");
         assert!(status["reason"].as_str().unwrap().contains("audience has changed"));
-        // The old file put back, everything is as it was.
+        // With the old file restored, the campaign completes without sending more.
         world.write("audience.csv", old);
         assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
         assert_eq!(world.status("c1")["state"], "completed");
@@ -229,7 +229,7 @@ async fn the_same_id_with_other_content_is_refused() {
 }
 
 #[test]
-fn a_second_sender_on_one_store_is_turned_away() {
+fn a_second_sender_on_one_store_is_refused() {
     use flowcast::ledger::{Access, Sqlite};
     let world = World::new(3);
     let _first = Sqlite::open(&world.path("flowcast.db"), Access::Send).unwrap();
@@ -239,7 +239,7 @@ fn a_second_sender_on_one_store_is_turned_away() {
 }
 
 #[test]
-fn a_store_that_can_not_be_written_is_a_failure_of_the_outside() {
+fn a_store_that_cannot_be_written_exits_with_1() {
     let world = World::new(3);
     let ended = world.flowcast(&["run", "job.json", "--sandbox", "--store", "no/such/folder/x.db"]);
     assert_eq!(ended.status, Some(1), "{ended:?}");
@@ -247,7 +247,7 @@ fn a_store_that_can_not_be_written_is_a_failure_of_the_outside() {
 }
 
 #[test]
-fn what_a_job_says_can_not_write_over_a_terminal() {
+fn control_characters_of_a_job_are_escaped() {
     let world = World::new(2);
     let mut job = job_with("/name", json!("sale \u{1b}[2J\r\nfake: line\u{9b}31m"));
     job["message"]["text"]["body"] = json!("Hi \u{1b}]0;title\u{7} {{ name }}");
@@ -262,17 +262,17 @@ fn what_a_job_says_can_not_write_over_a_terminal() {
     ] {
         let ended = world.flowcast(args);
         assert_eq!(ended.status, Some(0), "{ended:?}");
-        let said = ended.out + &ended.err;
-        let hidden = |c: char| c.is_control() && c != '\n';
-        assert!(!said.contains(hidden), "{args:?}: {said:?}");
-        assert!(!said.lines().any(|line| line.starts_with("fake")), "{args:?}: {said}");
+        let printed = ended.out + &ended.err;
+        let is_control = |c: char| c.is_control() && c != '\n';
+        assert!(!printed.contains(is_control), "{args:?}: {printed:?}");
+        assert!(!printed.lines().any(|line| line.starts_with("fake")), "{args:?}: {printed}");
     }
     let shown = world.flowcast(&["status", "c1"]).out;
     assert!(shown.contains("(sale \\u001b[2J\\r\\nfake: line\\u009b31m)"), "{shown}");
 }
 
 #[test]
-fn a_check_says_that_no_account_is_configured() {
+fn a_check_reports_an_unconfigured_account() {
     let world = World::new(1);
     let ended = world.flowcast(&["check", "job.json"]);
     assert_eq!(ended.status, Some(0));

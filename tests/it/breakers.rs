@@ -1,16 +1,16 @@
-//! Campaigns that are held together: by their account, by a flow. And those that are slowed with a flow.
+//! Campaigns that one breaker holds together (of an account, a sender number or a flow), or that are slowed with a flow.
 
 use flowcast::sandbox::{Behaviour, Sandbox};
 use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, until};
-use crate::jobs::{listen, next};
+use crate::jobs::{listen, next_event};
 use crate::servers::{amqp_url, redis_url};
 use crate::support::{Reaction, Scripted, World, accept, entries, failure, job, job_with, phone, sandbox};
 
 const FAST: &str = "limits = { messages = \"100000/s\", requests = \"10000/s\" }\nconcurrency = 4";
 
-/// A fleet at a provider, and the sandbox that stands for it.
+/// Returns a fleet that sends to a provider, and the sandbox that simulates the provider.
 async fn fleet(provider: &str, rows: u64, faults: &[(&'static str, f64)]) -> (Fleet, Sandbox) {
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     sandbox.set_faults(faults.iter().copied());
@@ -34,7 +34,7 @@ fn flow_message(id: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_without_money_holds_all_its_campaigns_and_releases_them_by_itself() {
+async fn an_account_without_balance_holds_its_campaigns_and_releases_them_automatically() {
     let (fleet, sandbox) = fleet("kaleyra", 500, &[("E110", 1.0)]).await;
     let mut events = listen(&fleet, &["account.#"]).await;
     let _workers = [fleet.worker(), fleet.worker()];
@@ -51,10 +51,10 @@ async fn an_account_without_money_holds_all_its_campaigns_and_releases_them_by_i
         assert!(reason.contains("top up the account"), "{reason}");
         assert_eq!(status["counts"]["rejected"], 0);
     }
-    // The first tries come after five and after ten seconds more, with one request each.
+    // The first probes come after five and after ten more seconds, with one request each.
     let requests = || sandbox.stats()["requests"].as_u64().unwrap();
     let before = requests();
-    assert!(before <= 20, "more than what was under way: {before}");
+    assert!(before <= 20, "only the requests in flight must be sent: {before}");
     until("the second probe", || requests() >= before + 2).await;
     assert_eq!((requests(), fleet.status("c1")["state"].clone()), (before + 2, json!("held")));
     sandbox.set_faults([]);
@@ -65,17 +65,17 @@ async fn an_account_without_money_holds_all_its_campaigns_and_releases_them_by_i
     let stats = sandbox.stats();
     assert_eq!((&stats["accepted"], &stats["sent_twice"]), (&json!(1000), &json!(0)), "{stats}");
     assert!(fleet.log().contains("breaker closed"));
-    assert_eq!(next(&mut events).await["event"], "account.held");
-    assert_eq!(next(&mut events).await["event"], "account.released");
+    assert_eq!(next_event(&mut events).await["event"], "account.held");
+    assert_eq!(next_event(&mut events).await["event"], "account.released");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_exhausted_plan_in_the_entries_burns_nobody() {
+async fn an_exhausted_plan_in_the_entries_rejects_no_recipient() {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     let is_renewed = Arc::new(AtomicBool::new(false));
     let renewed = is_renewed.clone();
-    // From the third batch on each entry of a 202 says that the plan is used up.
+    // From the third batch on, each entry of a 202 says that the plan is exhausted.
     let provider = Scripted::start(move |nth, to| {
         if nth < 2 || renewed.load(Ordering::Relaxed) {
             return accept(to);
@@ -93,24 +93,24 @@ async fn an_exhausted_plan_in_the_entries_burns_nobody() {
     let status = fleet.until_state("c1", "held").await;
     let reason = status["reason"].as_str().unwrap();
     assert!(reason.starts_with("account main is held") && reason.contains("402: plan exhausted"), "{reason}");
-    // But for the moment of a probe.
-    let waits = || {
+    // Except while a probe is in flight.
+    let all_others_wait = || {
         let counts = &fleet.status("c1")["counts"];
         (&counts["accepted"], &counts["pending"]) == (&json!(200), &json!(800))
     };
-    until("all but the first two batches to wait", waits).await;
+    until("all but the first two batches to wait", all_others_wait).await;
     is_renewed.store(true, Ordering::Relaxed);
     let counts = fleet.until_state("c1", "completed").await["counts"].clone();
     assert_eq!((&counts["accepted"], &counts["rejected"]), (&json!(1000), &json!(0)), "{counts}");
-    // Whoever was in a request that failed is in another; nobody was taken twice.
-    let taken = provider.requests().iter().map(Vec::len).sum::<usize>();
-    let failed = taken - 1_000;
-    assert_eq!(failed % 100, 0, "{taken}");
+    // Each recipient of a failed request is in another request; none was accepted twice.
+    let requested = provider.requests().iter().map(Vec::len).sum::<usize>();
+    let failed = requested - 1_000;
+    assert_eq!(failed % 100, 0, "{requested}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mistyped_sender_number_holds_what_is_sent_from_it_and_no_other() {
-    // Those of the first ten rows are written to from a number that is not the account's.
+async fn a_mistyped_sender_number_holds_only_the_campaigns_that_use_it() {
+    // The campaign for the first ten rows uses a sender number that is not the account's.
     let provider = Scripted::start(|_, to| {
         let is_mistyped = (1..=10).any(|row| to[0] == phone(row));
         let (status, body) = if is_mistyped {
@@ -134,22 +134,22 @@ async fn a_mistyped_sender_number_holds_what_is_sent_from_it_and_no_other() {
     let status = fleet.until_state("c1", "held").await;
     let reason = status["reason"].as_str().unwrap();
     assert!(reason.starts_with("sender number +912248931470 of account main is held"), "{reason}");
-    // The field that is wrong is named.
+    // The reason names the invalid field.
     assert!(reason.contains("phone_number: Phone number is not present"), "{reason}");
-    let event = next(&mut events).await;
+    let event = next_event(&mut events).await;
     assert_eq!((&event["event"], &event["from"]), (&json!("sender.held"), &json!("+912248931470")));
-    let people: String = (100..400).map(|row| format!("{},x\n", phone(row))).collect();
-    fleet.world.write("audience.csv", format!("phone,name\n{people}"));
+    let recipients: String = (100..400).map(|row| format!("{},x\n", phone(row))).collect();
+    fleet.world.write("audience.csv", format!("phone,name\n{recipients}"));
     submit(&fleet, "c2", None).await;
     assert_eq!(fleet.until_state("c2", "completed").await["counts"]["accepted"], 300);
-    // But for the moment of a probe, all of them wait.
-    until("all to wait", || fleet.status("c1")["counts"]["pending"] == 10).await;
+    // All of them wait, except while a probe is in flight.
+    until("all messages to wait", || fleet.status("c1")["counts"]["pending"] == 10).await;
     assert_eq!(fleet.status("c1")["counts"]["rejected"], 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_number_that_may_not_send_flows_still_sends_texts() {
-    // Those of the first ten rows are sent a flow.
+async fn a_number_that_may_not_send_flows_still_sends_text() {
+    // The campaign for the first ten rows sends a flow.
     let provider = Scripted::start(|_, to| {
         if (1..=10).any(|row| to[0] == phone(row)) {
             let body = json!({ "http_code": 403, "response": { "message": "Flows not enabled on WABA" } });
@@ -165,22 +165,22 @@ async fn a_number_that_may_not_send_flows_still_sends_texts() {
     let status = fleet.until_state("c1", "held").await;
     let reason = status["reason"].as_str().unwrap();
     assert!(reason.starts_with("every flow from +912248931479 of account main is held"), "{reason}");
-    let people: String = (100..400).map(|row| format!("{},x\n", phone(row))).collect();
-    fleet.world.write("audience.csv", format!("phone,name\n{people}"));
+    let recipients: String = (100..400).map(|row| format!("{},x\n", phone(row))).collect();
+    fleet.world.write("audience.csv", format!("phone,name\n{recipients}"));
     submit(&fleet, "c2", None).await;
     assert_eq!(fleet.until_state("c2", "completed").await["counts"]["accepted"], 300);
-    // Another flow, to people for whom the provider's answer is the same: whichever campaign is asked for a probe.
-    let people: String = (1..=10).map(|row| format!("{},x\n", phone(row))).collect();
-    fleet.world.write("audience.csv", format!("phone,name\n{people}"));
+    // Another flow, to the recipients for whom the provider refuses it: the probe may belong to either campaign.
+    let recipients: String = (1..=10).map(|row| format!("{},x\n", phone(row))).collect();
+    fleet.world.write("audience.csv", format!("phone,name\n{recipients}"));
     submit(&fleet, "c3", Some(flow_message("1400"))).await;
     fleet.until_state("c3", "held").await;
-    // But for the moment of a probe, all of them wait.
-    until("all to wait", || fleet.status("c3")["counts"]["pending"] == 10).await;
+    // All of them wait, except while a probe is in flight.
+    until("all messages to wait", || fleet.status("c3")["counts"]["pending"] == 10).await;
     assert_eq!(fleet.status("c3")["counts"]["rejected"], 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn resume_releases_an_account_at_once() {
+async fn resume_releases_an_account_immediately() {
     let (fleet, sandbox) = fleet("exotel", 300, &[("401", 1.0)]).await;
     let mut events = listen(&fleet, &["account.#", "campaign.held"]).await;
     let _worker = fleet.worker();
@@ -192,14 +192,14 @@ async fn resume_releases_an_account_at_once() {
         assert!(status["reason"].as_str().unwrap().contains("check the credentials"), "{status}");
     }
     // One event for the account, and one for each of its campaigns.
-    let mut told = Vec::new();
+    let mut names = Vec::new();
     for _ in 0..3 {
-        let event = next(&mut events).await;
+        let event = next_event(&mut events).await;
         assert!(event["reason"].as_str().unwrap().contains("check the credentials"), "{event}");
-        told.push(event["event"].as_str().unwrap().to_owned());
+        names.push(event["event"].as_str().unwrap().to_owned());
     }
-    told.sort();
-    assert_eq!(told, ["account.held", "campaign.held", "campaign.held"]);
+    names.sort();
+    assert_eq!(names, ["account.held", "campaign.held", "campaign.held"]);
     sandbox.set_faults([]);
     fleet.ok(&["resume", "c2"]).await;
     for id in ["c1", "c2"] {
@@ -209,7 +209,7 @@ async fn resume_releases_an_account_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pause_holds_also_where_the_account_is_held() {
+async fn a_paused_campaign_stays_paused_when_its_account_is_released() {
     let (fleet, sandbox) = fleet("exotel", 300, &[("402", 1.0)]).await;
     let _worker = fleet.worker();
     submit(&fleet, "c1", None).await;
@@ -245,7 +245,7 @@ async fn an_embedded_worker_holds_and_releases_an_account_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_blocked_flow_holds_the_campaigns_that_use_it_and_no_others() {
+async fn a_blocked_flow_holds_only_the_campaigns_that_use_it() {
     let (fleet, sandbox) = fleet("exotel", 100, &[("132068", 1.0)]).await;
     let _worker = fleet.worker();
     submit(&fleet, "c1", Some(flow_message("f1"))).await;
@@ -261,7 +261,7 @@ async fn a_blocked_flow_holds_the_campaigns_that_use_it_and_no_others() {
     fleet.until_state("other", "completed").await;
     fleet.until_state("c2", "held").await;
     assert_eq!((sandbox.count(), fleet.status("c2")["counts"]["accepted"].clone()), (200, json!(0)));
-    // Nothing but a person's word releases it: the documents call this state the last.
+    // Only an operator releases it: the documents call this state final.
     fleet.ok(&["resume", "c1"]).await;
     fleet.until_state("c1", "completed").await;
     fleet.until_state("c2", "completed").await;
@@ -269,7 +269,7 @@ async fn a_blocked_flow_holds_the_campaigns_that_use_it_and_no_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_throttled_flow_slows_the_campaigns_that_use_it_and_no_others() {
+async fn a_throttled_flow_slows_only_the_campaigns_that_use_it() {
     let (fleet, sandbox) = fleet("exotel", 100, &[("132069", 1.0)]).await;
     let mut events = listen(&fleet, &["flow.#"]).await;
     let _worker = fleet.worker();
@@ -280,7 +280,7 @@ async fn a_throttled_flow_slows_the_campaigns_that_use_it_and_no_others() {
     .await;
     assert_eq!(fleet.status("c1")["counts"]["rejected"], 0);
     sandbox.set_faults([]);
-    // What asked before goes out one by one, and the next is due in six minutes, whichever campaign's.
+    // Messages that already waited for a permit go out one by one; the next one of either campaign is due in six minutes.
     submit(&fleet, "c2", Some(flow_message("f1"))).await;
     submit(&fleet, "text", None).await;
     fleet.until_state("text", "completed").await;
@@ -293,12 +293,12 @@ async fn a_throttled_flow_slows_the_campaigns_that_use_it_and_no_others() {
     })
     .await;
     assert!(sandbox.count() <= 101, "{}", sandbox.count());
-    let event = next(&mut events).await;
+    let event = next_event(&mut events).await;
     assert_eq!((&event["event"], &event["flow"]), (&json!("flow.throttled"), &json!("f1")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_let_pass_does_not_stop_a_campaign_a_second_time() {
+async fn rejections_forgiven_by_a_resume_do_not_hold_the_campaign_again() {
     let (fleet, sandbox) = fleet("exotel", 2_000, &[("131026", 0.5)]).await;
     let _worker = fleet.worker();
     let mut job = job_with("/stop_when", json!({ "rejected_percent": 20, "after": 300 }));
@@ -307,11 +307,11 @@ async fn what_was_let_pass_does_not_stop_a_campaign_a_second_time() {
     fleet.submit().await;
     let status = fleet.until_state("c1", "held").await;
     assert!(status["reason"].as_str().unwrap().contains("the limit in stop_when is 20 %"), "{status}");
-    // What is still under way is rejected as often, and is let pass by whoever resumes it after that.
-    until("nothing to be under way", || fleet.status("c1")["counts"]["sending"] == 0).await;
+    // Messages still in flight are rejected at the same rate; a resume after that forgives them, too.
+    until("nothing to be in flight", || fleet.status("c1")["counts"]["sending"] == 0).await;
     let status = fleet.status("c1");
     let rejected = status["counts"]["rejected"].as_u64().unwrap();
-    // At the most what was under way when the share was reached.
+    // At most the messages that were in flight when the limit was reached.
     assert!(rejected <= 700, "{status}");
     sandbox.set_faults([("131026", 0.1)]);
     fleet.ok(&["resume", "c1"]).await;

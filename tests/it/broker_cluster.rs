@@ -1,5 +1,5 @@
-//! RabbitMQ as a cluster of three nodes, real processes: killed, frozen, cut off from each other and from
-//! the workers while a campaign runs.
+//! A RabbitMQ cluster of three real nodes that are killed, frozen, and cut off from each other and from the workers while a
+//! campaign runs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,43 +14,43 @@ use crate::line::Line;
 use crate::servers::{RabbitCluster, redis_url};
 use crate::support::{World, sandbox};
 
-/// How many faults there are, of kinds in turns from one by chance on; `FLOWCAST_BROKER_FAULTS=20` is full size.
+/// Returns the number of faults; `FLOWCAST_BROKER_FAULTS=20` is full size. Their kinds follow in turn after a random one.
 fn faults() -> u64 {
     std::env::var("FLOWCAST_BROKER_FAULTS").ok().and_then(|count| count.parse().ok()).unwrap_or(1)
 }
 
-/// How many messages are sent a second while a node is missing.
+/// Messages per second while a node is missing.
 const RATE: u64 = 200;
-/// How many while it comes back, which may take minutes on a busy machine: the campaign is to outlast it.
+/// Messages per second while a node comes back: few, because that may take minutes and must end before the campaign does.
 const SLOW: u64 = 20;
 
-/// How a node goes wrong.
+/// A fault of a node.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     Kill,
     Freeze,
-    /// From the other nodes: it sees that it is alone, and pauses.
+    /// Cuts the node off from the others: it has no majority and pauses.
     Cut,
-    /// The workers' lines to it.
+    /// Cuts the workers' connections to the node.
     Lines,
 }
 
 const FAULTS: [Fault; 4] = [Fault::Kill, Fault::Freeze, Fault::Cut, Fault::Lines];
 
-/// Changes how many messages a second may go out.
+/// Changes the limit of messages per second.
 fn limit_to(fleet: &Fleet, rate: u64) {
     let config = std::fs::read_to_string(fleet.world.path("flowcast.toml")).unwrap();
-    let (before, behind) = config.split_once("messages = \"").unwrap();
-    let (_, rest) = behind.split_once("/s").unwrap();
+    let (before, after) = config.split_once("messages = \"").unwrap();
+    let (_, rest) = after.split_once("/s").unwrap();
     fleet.world.write("flowcast.toml", format!("{before}messages = \"{rate}/s{rest}"));
 }
 
-/// Nothing more goes wrong: what is left goes out as fast as it can, which is told by its going on.
+/// Sends the remaining messages at full speed after the last fault; fails if sending stops.
 async fn send_the_rest(fleet: &Fleet, sandbox: &Sandbox, rows: u64) {
     limit_to(fleet, 100_000);
     while sandbox.count() < rows {
-        let then = sandbox.count();
-        until("more to be sent", || sandbox.count() > then).await;
+        let before = sandbox.count();
+        until("more to be sent", || sandbox.count() > before).await;
     }
 }
 
@@ -64,10 +64,10 @@ async fn lines(cluster: &RabbitCluster) -> (Vec<Arc<Line>>, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_after_the_other_goes_wrong_and_nobody_is_sent_to_twice() {
+async fn faults_of_one_node_after_another_send_nothing_twice() {
     let seed = rand::random_range(0..1_000_000);
-    let mut chance = StdRng::seed_from_u64(seed);
-    // More than goes out meanwhile, however slow the machine is.
+    let mut rng = StdRng::seed_from_u64(seed);
+    // More than is sent during the faults, even on a slow machine.
     let rows = faults() * 8_000;
     eprintln!("seed {seed}, {} faults over {rows} messages", faults());
     let behaviour = Behaviour { latency: Duration::from_millis(50), ..Behaviour::default() };
@@ -79,35 +79,35 @@ async fn a_node_after_the_other_goes_wrong_and_nobody_is_sent_to_twice() {
         Fleet::on(World::new(rows), &redis_url(), &url, &provider, &format!("{limits}\nconcurrency = 4"));
     let _workers = [fleet.worker(), fleet.worker()];
     fleet.submit().await;
-    until("it to be on its way", || sandbox.count() > 200).await;
+    until("the campaign to be sending", || sandbox.count() > 200).await;
     let mut longest = Duration::ZERO;
-    let first = chance.random_range(0..FAULTS.len());
+    let first = rng.random_range(0..FAULTS.len());
     for nth in 0..faults() {
-        let error = FAULTS[(first + usize::try_from(nth).unwrap()) % FAULTS.len()];
-        let node = chance.random_range(0..3);
+        let fault = FAULTS[(first + usize::try_from(nth).unwrap()) % FAULTS.len()];
+        let node = rng.random_range(0..3);
         limit_to(&fleet, RATE);
-        let (begun, then) = (Instant::now(), sandbox.count());
-        match error {
+        let (start, before) = (Instant::now(), sandbox.count());
+        match fault {
             Fault::Kill => cluster.kill(node),
             Fault::Freeze => cluster.signal(node, Signal::SIGSTOP),
             Fault::Cut => cluster.cut(node, true),
             Fault::Lines => lines[node].cut(),
         }
-        // As much as two workers have in hand, and some more.
-        let (mut last, mut gap) = ((then, Instant::now()), Duration::ZERO);
-        until("sending to go on", || {
+        // More than two workers have already claimed.
+        let (mut last, mut gap) = ((before, Instant::now()), Duration::ZERO);
+        until("sending to continue", || {
             let count = sandbox.count();
             gap = gap.max(last.1.elapsed());
             if count != last.0 {
                 last = (count, Instant::now());
             }
-            count > then + 5 * RATE
+            count > before + 5 * RATE
         })
         .await;
-        let took = begun.elapsed();
+        let took = start.elapsed();
         longest = longest.max(gap);
         limit_to(&fleet, SLOW);
-        match error {
+        match fault {
             Fault::Kill => cluster.restart(node),
             Fault::Freeze => cluster.signal(node, Signal::SIGCONT),
             Fault::Cut => cluster.cut(node, false),
@@ -115,11 +115,11 @@ async fn a_node_after_the_other_goes_wrong_and_nobody_is_sent_to_twice() {
         }
         cluster.await_whole(&[node]);
         eprintln!(
-            "node {node} {error:?}: {gap:.1?} without sending, 1,000 more after {took:.1?}, all nodes again after {:.1?}",
-            begun.elapsed()
+            "node {node} {fault:?}: {gap:.1?} without sending, 1,000 more after {took:.1?}, all nodes again after {:.1?}",
+            start.elapsed()
         );
     }
-    assert!(sandbox.count() < rows, "seed {seed}: all was sent before the last fault was over");
+    assert!(sandbox.count() < rows, "seed {seed}: the campaign must outlast the last fault");
     send_the_rest(&fleet, &sandbox, rows).await;
     let status = fleet.until_state("c1", "completed").await;
     assert_eq!(status["counts"]["accepted"], rows, "seed {seed}: {status}");
@@ -129,7 +129,7 @@ async fn a_node_after_the_other_goes_wrong_and_nobody_is_sent_to_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_most_of_its_nodes_the_status_says_so_and_it_goes_on_by_itself() {
+async fn without_a_majority_of_nodes_the_status_says_so_and_sending_resumes_automatically() {
     let (sandbox, provider) = sandbox(Behaviour::default()).await;
     let mut cluster = RabbitCluster::start();
     let (lines, url) = lines(&cluster).await;
@@ -138,8 +138,8 @@ async fn without_most_of_its_nodes_the_status_says_so_and_it_goes_on_by_itself()
     let fleet = Fleet::on(World::new(rows), &redis_url(), &url, &provider, &limits);
     let _workers = [fleet.worker(), fleet.worker()];
     fleet.submit().await;
-    until("it to be on its way", || sandbox.count() > 100).await;
-    let says = async |part: &str| {
+    until("the campaign to be sending", || sandbox.count() > 100).await;
+    let await_reason = async |part: &str| {
         let mut reason = String::new();
         until(&format!("the status to say {part:?}"), || {
             let now = fleet.status("c1")["reason"].to_string();
@@ -151,31 +151,31 @@ async fn without_most_of_its_nodes_the_status_says_so_and_it_goes_on_by_itself()
         })
         .await;
     };
-    // A node that is alone pauses.
+    // A node without a majority pauses.
     cluster.kill(1);
     cluster.kill(2);
-    says("cannot connect to any of the 3 RabbitMQ nodes").await;
+    await_reason("cannot connect to any of the 3 RabbitMQ nodes").await;
     let ended = fleet.world.run(&["doctor"]).await;
     assert!(ended.out.contains(&format!("127.0.0.1:{}", lines[1].port)), "{}", ended.out);
     cluster.restart(1);
     cluster.restart(2);
     cluster.await_whole(&[1, 2]);
-    until("the status to be quiet", || fleet.status("c1")["reason"].is_null()).await;
-    let then = sandbox.count();
-    until("sending to go on", || sandbox.count() > then + 200).await;
-    // One that is told to ignore it takes connections, and its queues have no leader.
+    until("the status to have no reason", || fleet.status("c1")["reason"].is_null()).await;
+    let before = sandbox.count();
+    until("sending to continue", || sandbox.count() > before + 200).await;
+    // A node that ignores partitions accepts connections, but its queues have no leader.
     for node in &cluster.nodes {
         node.evaluate("application:set_env(rabbit, cluster_partition_handling, ignore).");
     }
     cluster.kill(0);
     cluster.kill(1);
-    says("most of").await;
+    await_reason("most of").await;
     cluster.restart(0);
     cluster.restart(1);
-    until("the status to be quiet", || fleet.status("c1")["reason"].is_null()).await;
-    let then = sandbox.count();
-    until("sending to go on", || sandbox.count() > then + 200).await;
-    assert!(sandbox.count() < rows, "all was sent before the nodes were back");
+    until("the status to have no reason", || fleet.status("c1")["reason"].is_null()).await;
+    let before = sandbox.count();
+    until("sending to continue", || sandbox.count() > before + 200).await;
+    assert!(sandbox.count() < rows, "the campaign must outlast the outage");
     send_the_rest(&fleet, &sandbox, rows).await;
     let status = fleet.until_state("c1", "completed").await;
     assert_eq!(status["counts"]["accepted"], rows, "{status}");

@@ -1,4 +1,4 @@
-//! A campaign as its user sees it: `run`, `status`, `report`, and what the provider got.
+//! A campaign as its user sees it: `run`, `status`, `report`, and the requests that the provider received.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ fn sum(value: &Value) -> u64 {
     value.as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum()
 }
 
-/// A time is RFC 3339 in UTC, with milliseconds: `2026-11-01T03:30:00.000Z`.
+/// Asserts that a time is RFC 3339 in UTC with milliseconds: `2026-11-01T03:30:00.000Z`.
 fn assert_millis(time: &str) {
     let at: jiff::Timestamp = time.parse().unwrap();
     assert_eq!(format!("{at:.3}"), time);
@@ -61,15 +61,15 @@ fn the_fixture_runs_in_the_sandbox_and_all_counts_add_up() {
     assert_eq!(states["accepted"], counts["accepted"].as_u64().unwrap());
     assert_eq!(states["skipped"], counts["skipped"].as_u64().unwrap());
 
-    // The summary for a person lists the skipped rows by reason.
+    // The summary lists the skipped rows by reason.
     let summary = world.flowcast(&["status", "appointment-demo"]).out;
-    for word in ["completed", "invalid_number", "duplicate", "missing_variable", "invalid_content"] {
-        assert!(summary.contains(word), "{summary}");
+    for part in ["completed", "invalid_number", "duplicate", "missing_variable", "invalid_content"] {
+        assert!(summary.contains(part), "{summary}");
     }
 }
 
 #[test]
-fn a_job_is_read_from_the_standard_input_too() {
+fn a_job_is_read_from_standard_input() {
     let world = World::new(3);
     world.write_config("http://127.0.0.1:1", "");
     let checked = |input: &str| {
@@ -91,7 +91,7 @@ fn a_job_is_read_from_the_standard_input_too() {
 }
 
 #[test]
-fn what_the_environment_says_in_vain_is_told() {
+fn ignored_environment_variables_are_reported() {
     let world = World::new(1);
     let ended = world
         .command(&["campaigns"])
@@ -105,7 +105,7 @@ fn what_the_environment_says_in_vain_is_told() {
 }
 
 #[test]
-fn with_refusals_it_ends_with_status_3_and_the_failures_by_code() {
+fn a_run_with_rejections_exits_with_3_and_lists_them_by_code() {
     let world = World::new(1);
     let ended = world.flowcast(&[
         "run",
@@ -132,7 +132,7 @@ fn with_refusals_it_ends_with_status_3_and_the_failures_by_code() {
 }
 
 #[test]
-fn the_other_fixtures_run_too() {
+fn the_other_fixtures_run() {
     let world = World::new(1);
     for (job, id) in
         [("offer-template.json", "offer-template-demo"), ("reminder-text.json", "reminder-text-demo")]
@@ -160,12 +160,13 @@ async fn every_message_reaches_the_provider_once_with_its_sid_in_the_report() {
         (&stats["accepted"], &stats["sent_twice"], &stats["requests"]),
         (&json!(1234), &json!(0), &json!(13))
     );
-    let taken: BTreeMap<String, String> = sandbox.taken().into_iter().map(|t| (t.to, t.sid)).collect();
+    let sids: BTreeMap<String, String> =
+        sandbox.taken().into_iter().map(|message| (message.to, message.sid)).collect();
     for line in world.report("c1") {
-        assert_eq!(taken[line["recipient"].as_str().unwrap()], line["sid"].as_str().unwrap());
+        assert_eq!(sids[line["recipient"].as_str().unwrap()], line["sid"].as_str().unwrap());
     }
-    // The message reference travels along, where the job has no custom data of its own.
-    let refs: Vec<String> = sandbox.taken().into_iter().filter_map(|taken| taken.custom_data).collect();
+    // A job without custom data sends the message reference instead.
+    let refs: Vec<String> = sandbox.taken().into_iter().filter_map(|message| message.custom_data).collect();
     assert!(refs.contains(&"c1.0.0".to_string()) && refs.contains(&"c1.12.33".to_string()));
 }
 
@@ -181,7 +182,7 @@ async fn a_completed_campaign_that_is_run_again_sends_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_without_an_id_is_not_sent_twice_either() {
+async fn a_job_without_an_id_is_not_sent_twice() {
     let world = World::new(10);
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     world.write_config(&url, "");
@@ -196,7 +197,7 @@ async fn a_job_without_an_id_is_not_sent_twice_either() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rehearsal_does_not_stand_in_for_the_real_campaign() {
+async fn a_rehearsal_does_not_replace_the_real_campaign() {
     let world = World::new(10);
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     world.write_config(&url, "");
@@ -210,7 +211,7 @@ async fn a_rehearsal_does_not_stand_in_for_the_real_campaign() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn credentials_and_numbers_stay_out_of_what_is_printed() {
+async fn credentials_and_numbers_are_never_printed() {
     let world = World::new(200);
     let provider = Scripted::start(|nth, to| match nth {
         0 => Reaction::Close,
@@ -240,7 +241,7 @@ async fn batches_shrink_to_the_burst() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_configuration_comes_from_the_environment_too() {
+async fn environment_variables_override_the_configuration() {
     let world = World::new(5);
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     world.write_config("http://127.0.0.1:9", "");
@@ -270,7 +271,7 @@ fn a_check_shows_messages_problems_and_a_forecast_and_sends_nothing() {
 }
 
 #[test]
-fn a_check_says_what_it_costs_where_the_account_has_prices() {
+fn a_check_shows_the_price_if_the_account_has_prices() {
     let world = World::new(1_000);
     let priced = |per_message: &str| {
         let prices = format!("prices = {{ currency = \"INR\", per_message = {{ {per_message} }} }}");
@@ -280,8 +281,8 @@ fn a_check_says_what_it_costs_where_the_account_has_prices() {
     let ended = priced("91 = 0.8631");
     assert!(ended.out.contains("price: INR 863.10 by the account's price list\n"), "{ended:?}");
     let ended = priced("1 = 2");
-    let said = "price: INR 0.00 by the account's price list, and 1,000 messages without a price";
-    assert!(ended.out.contains(said), "{ended:?}");
+    let expected = "price: INR 0.00 by the account's price list, and 1,000 messages without a price";
+    assert!(ended.out.contains(expected), "{ended:?}");
     let json = world.flowcast(&["--json", "check", "job.json"]);
     let found: Value = serde_json::from_str(&json.out).unwrap();
     let price = json!({ "amount": "0.00", "value": 0.0, "currency": "INR", "unpriced": 1000 });
@@ -317,7 +318,7 @@ async fn the_sandbox_sends_delivery_reports() {
     world.write_config(&url, "");
     world.write_job(&job_with("/status_callback", json!(callback)));
     assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
-    let sids: Vec<String> = sandbox.taken().into_iter().map(|taken| taken.sid).collect();
+    let sids: Vec<String> = sandbox.taken().into_iter().map(|message| message.sid).collect();
     for _ in 0..4 {
         let report = reports.recv().await.unwrap();
         let message = &report["whatsapp"]["messages"][0];
@@ -366,13 +367,13 @@ fn each_command_has_a_manual_page() {
     assert!(count > 20, "{help}");
     let page = std::fs::read_to_string(world.path("pages/man1/flowcast-status.1")).unwrap();
     assert!(page.contains("Show a campaign in full") && page.contains(r"\-\-watch"), "{page}");
-    // A folder that can't be made.
+    // A folder that cannot be created.
     world.write("file", "");
     assert_eq!(world.flowcast(&["man", "file/man1"]).status, Some(1));
 }
 
 #[test]
-fn a_store_is_named_in_any_place() {
+fn the_store_option_is_accepted_anywhere_in_a_command() {
     let world = World::new(0);
     for (nth, args) in [
         "--store a.db suppress add +919876543210",
@@ -393,7 +394,7 @@ fn a_store_is_named_in_any_place() {
     assert!(!world.path("flowcast.db").exists());
     let ended = world.flowcast(&["--store", "a.db", "campaigns"]);
     assert_eq!(ended.status, Some(0), "{ended:?}");
-    // Where there is none, it is no flag that does nothing.
+    // A command that uses no store refuses the option.
     for args in [["--store", "a.db", "explain", "500"], ["explain", "500", "--store", "a.db"]] {
         let ended = world.flowcast(&args);
         assert!(ended.status == Some(2) && ended.err.contains("does not use a store"), "{ended:?}");

@@ -1,4 +1,4 @@
-//! Clients that others generate from the description of the API.
+//! Clients that are generated from the API's description.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::support::sandbox;
 
 const TOKENS: &str = "tokens = [{ name = \"reports\", role = \"viewer\", token = \"look-1\" }, { name = \"marketing\", role = \"operator\", token = \"act-1\" }]";
 
-/// What the page on the API has for the generator of Python clients.
+/// Returns the settings that the page on the API has for the generator of Python clients.
 fn generator_settings() -> String {
     let page =
         std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/api.md")).unwrap();
@@ -19,7 +19,7 @@ fn generator_settings() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_python_client_is_generated_without_a_warning_and_leads_a_campaigns_life() {
+async fn a_generated_python_client_has_no_warnings_and_runs_a_campaign() {
     let (sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::start(true, &provider, TOKENS).await;
     let world = &service.fleet.world;
@@ -39,15 +39,15 @@ async fn a_python_client_is_generated_without_a_warning_and_leads_a_campaigns_li
     let ended = bash.output().await.unwrap();
     let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
     assert!(ended.status.success(), "{out}\n{err}");
-    for said in [&out, &err] {
-        assert!(!said.to_lowercase().contains("warning"), "{said}");
+    for output in [&out, &err] {
+        assert!(!output.to_lowercase().contains("warning"), "{output}");
     }
     assert!(out.contains("the campaign has led its life"), "{out}");
     assert_eq!(sandbox.count(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_typescript_client_is_generated_without_a_warning_and_leads_a_campaigns_life() {
+async fn a_generated_typescript_client_has_no_warnings_and_runs_a_campaign() {
     let (sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::start(true, &provider, TOKENS).await;
     let world = &service.fleet.world;
@@ -55,7 +55,7 @@ async fn a_typescript_client_is_generated_without_a_warning_and_leads_a_campaign
     world.write("life.ts", include_str!("../clients/life.ts"));
     world.write("package.json", r#"{ "type": "module" }"#);
     let (folder, url) = (world.path(""), format!("{}/api/v1", service.url));
-    let lived = tokio::task::spawn_blocking(move || {
+    let client = tokio::task::spawn_blocking(move || {
         let generate = [
             "node_modules/openapi-typescript/bin/cli.js",
             "openapi.json",
@@ -69,12 +69,12 @@ async fn a_typescript_client_is_generated_without_a_warning_and_leads_a_campaign
         run(node(&folder).arg("node_modules/typescript/bin/tsc").args(strict.split(' ')));
         run(node(&folder).arg("life.ts").env("URL", url))
     });
-    assert!(lived.await.unwrap().contains("the campaign has led its life"));
+    assert!(client.await.unwrap().contains("the campaign has led its life"));
     assert_eq!(sandbox.count(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_parameter_that_there_is_not_is_refused_with_what_may_have_been_meant() {
+async fn an_unknown_parameter_is_refused_with_a_suggestion() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::start(true, &provider, TOKENS).await;
     let refused = async |path: &str| service.get(path).await.detail(400);
@@ -87,9 +87,9 @@ async fn a_parameter_that_there_is_not_is_refused_with_what_may_have_been_meant(
     let posted = service.post("/campaigns?chek=true", &crate::support::job()).await;
     assert_eq!(posted.detail(400), "unknown parameter \"chek\"; did you mean \"check\"?");
     service.get("/campaigns/c1").await.detail(404);
-    // Who may not ask is not told what there is.
+    // Without a token, the response does not reveal which parameters exist.
     service.send(service.request(reqwest::Method::GET, "/codes?x=1", "")).await.detail(401);
-    // A value that is empty is one that is not there; its name is looked at all the same.
+    // An empty value counts as absent, but its name is checked anyway.
     assert_eq!(service.get("/campaigns?state=&q=").await.status, 200);
     service.get("/campaigns?x=").await.detail(400);
 }

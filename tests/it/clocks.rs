@@ -1,4 +1,4 @@
-//! Workers whose machines' clocks are an hour off. Campaigns go by the ledger's.
+//! Workers whose clocks are an hour off: campaigns use the ledger's clock.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use serde_json::json;
 use crate::fleet::{Fleet, Worker, until};
 use crate::support::{job, sandbox};
 
-/// A worker whose clock is off by so many seconds.
+/// Starts a worker whose clock is off by a number of seconds.
 fn worker(fleet: &Fleet, seconds: i64) -> Worker {
     let mut command = fleet.world.command(&["worker"]);
     shift(&mut command, seconds);
     fleet.start(command)
 }
 
-/// Has a command see another time of day; time that only passes is as it is.
+/// Shifts the wall clock that a command sees; its monotonic clock stays right.
 fn shift(command: &mut std::process::Command, seconds: i64) {
     let found = std::fs::read_dir("/usr/lib").unwrap().flatten().find_map(|entry| {
         let library = entry.path().join("faketime/libfaketimeMT.so.1");
@@ -34,7 +34,7 @@ fn shift(command: &mut std::process::Command, seconds: i64) {
 const ACCOUNT: &str = "limits = { messages = \"100/s,burst=10\", requests = \"1000/s\" }\nconcurrency = 4";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn workers_an_hour_off_open_no_window_early_and_lose_no_claim() {
+async fn workers_an_hour_off_start_no_campaign_early_and_lose_no_claim() {
     let behaviour = Behaviour { latency: Duration::from_millis(200), ..Behaviour::default() };
     let (sandbox, url) = sandbox(behaviour).await;
     let fleet = Fleet::new(600, &url, ACCOUNT);
@@ -46,13 +46,16 @@ async fn workers_an_hour_off_open_no_window_early_and_lose_no_claim() {
     let _workers = [worker(&fleet, 3600), worker(&fleet, -3600)];
     fleet.submit().await;
     let mut seen = 0;
-    until("its start", || {
+    until("the campaign's start", || {
         seen = sandbox.count();
-        assert!(seen == 0 || Timestamp::now() >= start, "{seen} messages went out before the start");
+        assert!(
+            seen == 0 || Timestamp::now() >= start,
+            "no message must be sent before the start, but {seen} were"
+        );
         seen > 0
     })
     .await;
-    // The one that is behind opens it, too, and not an hour later.
+    // The worker that is behind starts it, too, and not an hour later.
     let status = fleet.until_state("c1", "completed").await;
     assert_eq!(status["counts"]["accepted"], 600, "{status}");
     assert_eq!(sandbox.stats()["sent_twice"], 0);
@@ -64,7 +67,7 @@ async fn workers_an_hour_off_open_no_window_early_and_lose_no_claim() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_window_that_is_open_now_is_open_for_workers_an_hour_off() {
+async fn an_open_window_is_open_for_workers_an_hour_off() {
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     let fleet = Fleet::new(100, &url, ACCOUNT);
     // A zone in which it is about noon, so that the window does not cross midnight.
@@ -83,7 +86,7 @@ async fn a_window_that_is_open_now_is_open_for_workers_an_hour_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_an_hour_off_that_dies_leaves_no_more_in_doubt_than_it_was_sending() {
+async fn a_killed_worker_an_hour_off_leaves_only_what_it_was_sending_in_doubt() {
     let behaviour = Behaviour { latency: Duration::from_millis(300), ..Behaviour::default() };
     let (sandbox, url) = sandbox(behaviour).await;
     let fleet = Fleet::new(1_500, &url, &format!("{ACCOUNT}\ntimeout = \"2s\""));
@@ -92,9 +95,9 @@ async fn a_worker_an_hour_off_that_dies_leaves_no_more_in_doubt_than_it_was_send
     fleet.world.write_job(&slow);
     let mut ahead = worker(&fleet, 3600);
     fleet.submit().await;
-    until("it to be on its way", || sandbox.count() > 100).await;
+    until("the campaign to be sending", || sandbox.count() > 100).await;
     ahead.kill();
-    // Its claims run out by the ledger's clock, for one that is behind too.
+    // Its claims expire by the ledger's clock, also for a worker that is behind.
     let _behind = worker(&fleet, -3600);
     let status = fleet.until_state("c1", "completed").await;
     let of = |state: &str| status["counts"][state].as_u64().unwrap();
@@ -104,7 +107,7 @@ async fn a_worker_an_hour_off_that_dies_leaves_no_more_in_doubt_than_it_was_send
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn doctor_says_how_far_the_clocks_are_apart() {
+async fn doctor_reports_how_far_the_clocks_are_apart() {
     let (_sandbox, url) = sandbox(Behaviour::default()).await;
     let fleet = Fleet::new(1, &url, ACCOUNT);
     let mut command = fleet.world.command(&["doctor"]);

@@ -1,4 +1,4 @@
-//! Clients that hold connections and say nothing.
+//! Clients that hold connections and send nothing.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,9 +13,10 @@ use crate::servers::free_port;
 use crate::service::{Service, TOKENS};
 use crate::support::{World, ask, sandbox};
 
-struct Ends(Child);
+/// A process that is killed when the test ends.
+struct KillOnDrop(Child);
 
-impl Drop for Ends {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -27,7 +28,7 @@ fn is_alive(port: u16) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_that_say_nothing_stop_no_campaign_and_lose_their_places() {
+async fn idle_clients_stop_no_campaign_and_lose_their_connections() {
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     let world = World::new(2_000);
     let port = free_port();
@@ -36,7 +37,7 @@ async fn clients_that_say_nothing_stop_no_campaign_and_lose_their_places() {
          [http]\nlisten = \"127.0.0.1:{port}\"\n"
     );
     world.write_config(&url, &more);
-    // 200 files: a hundred places, all of which are taken.
+    // 200 files allow a hundred connections; the clients hold all of them.
     let worker = Command::new("bash")
         .args(["-c", "ulimit -n 200; exec \"$0\" worker --embedded", env!("CARGO_BIN_EXE_flowcast")])
         .current_dir(world.path("."))
@@ -44,25 +45,25 @@ async fn clients_that_say_nothing_stop_no_campaign_and_lose_their_places() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let _worker = Ends(worker);
+    let _worker = KillOnDrop(worker);
     until("the worker", || is_alive(port)).await;
-    let begun = Instant::now();
-    let mut silent = Vec::new();
+    let start = Instant::now();
+    let mut idle = Vec::new();
     for nth in 0..120 {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(50))).unwrap();
-        let said = match nth % 3 {
+        let request = match nth % 3 {
             0 => "",
             1 => "GET /healthz HTTP/1.1\r\nhost: x\r\nx-slow: ",
-            // Whose body is read only by the deadline for it.
+            // This body never completes, so it is read until its deadline.
             _ => {
                 "POST /api/v1/campaigns HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{"
             }
         };
-        stream.write_all(said.as_bytes()).unwrap();
-        silent.push(stream);
+        stream.write_all(request.as_bytes()).unwrap();
+        idle.push(stream);
     }
-    assert!(!is_alive(port), "there are places left");
+    assert!(!is_alive(port), "all connections must be in use");
     let ended = world.run(&["submit", "job.json"]).await;
     assert_eq!(ended.status, Some(0), "{ended:?}");
     until("the campaign's end", || {
@@ -72,13 +73,16 @@ async fn clients_that_say_nothing_stop_no_campaign_and_lose_their_places() {
     })
     .await;
     assert_eq!(sandbox.count(), 2_000);
-    assert!(begun.elapsed() < Duration::from_secs(25), "it was sent before anybody lost a place");
-    until("a place", || is_alive(port)).await;
+    assert!(
+        start.elapsed() < Duration::from_secs(25),
+        "the campaign must complete before a client loses its connection"
+    );
+    until("a free connection", || is_alive(port)).await;
     let mut closed = Vec::new();
-    assert!(silent[0].read_to_end(&mut closed).is_ok(), "it is closed from the other side");
+    assert!(idle[0].read_to_end(&mut closed).is_ok(), "the worker must close the connection");
 }
 
-/// Whoever is refused before all is sent gets the answer, and no connection that breaks off.
+/// A client that is refused while it still sends gets the response and not a connection error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusal_reaches_a_client_that_is_still_sending() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
@@ -87,9 +91,9 @@ async fn a_refusal_reaches_a_client_that_is_still_sending() {
     let body = bytes::Bytes::from(vec![b'['; 3 << 20]);
     for _ in 0..100 {
         for (path, status) in [("/callbacks/main/x", 404), ("/api/v1/campaigns", 401)] {
-            let answer =
+            let response =
                 client.post(format!("{}{path}", service.url)).body(body.clone()).send().await.unwrap();
-            assert_eq!(answer.status(), status);
+            assert_eq!(response.status(), status);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The pages, asked as no browser of ours asks them: sessions from elsewhere, hostile texts, many campaigns, a
-//! ledger that goes away.
+//! The pages, requested without a browser: sessions used by other sites, hostile texts, many campaigns, and a ledger that
+//! becomes unavailable.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::servers::{RedisProcess, broker};
 use crate::service::{FAST, Service, TOKENS};
 use crate::support::{job, sandbox};
 
-/// Somebody who is signed in.
+/// A signed-in user.
 pub struct Visitor<'s> {
     service: &'s Service,
     client: Client,
@@ -23,16 +23,17 @@ pub struct Visitor<'s> {
 }
 
 impl<'s> Visitor<'s> {
+    /// Signs in with a token.
     pub async fn new(service: &'s Service, token: &str) -> Self {
         let client = Client::builder().no_proxy().redirect(Policy::none()).build().unwrap();
         let form =
             client.post(format!("{}/sign-in", service.url)).form(&[("token", token), ("next", "/codes")]);
-        let answer = form.send().await.unwrap();
+        let response = form.send().await.unwrap();
         assert_eq!(
-            (answer.status(), &answer.headers()[LOCATION]),
+            (response.status(), &response.headers()[LOCATION]),
             (StatusCode::SEE_OTHER, &"/codes".parse().unwrap())
         );
-        let cookie = answer.headers()[SET_COOKIE].to_str().unwrap();
+        let cookie = response.headers()[SET_COOKIE].to_str().unwrap();
         assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
         let cookie = cookie.split(';').next().unwrap().to_owned();
         Self { service, client, cookie }
@@ -43,10 +44,10 @@ impl<'s> Visitor<'s> {
     }
 
     pub async fn get(&self, path: &str) -> (StatusCode, String) {
-        let answer = self.request(Method::GET, path).send().await.unwrap();
-        let policy = answer.headers()["content-security-policy"].to_str().unwrap().to_owned();
+        let response = self.request(Method::GET, path).send().await.unwrap();
+        let policy = response.headers()["content-security-policy"].to_str().unwrap().to_owned();
         assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
-        (answer.status(), answer.text().await.unwrap())
+        (response.status(), response.text().await.unwrap())
     }
 
     pub async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Response {
@@ -54,12 +55,12 @@ impl<'s> Visitor<'s> {
     }
 
     pub async fn submit(&self, job: &Value) {
-        let answer = self.service.post("/campaigns", job).await;
-        assert_eq!(answer.status, 201, "{answer:?}");
+        let response = self.service.post("/campaigns", job).await;
+        assert_eq!(response.status, 201, "{response:?}");
     }
 }
 
-fn waiting(id: &str) -> Value {
+fn scheduled_job(id: &str) -> Value {
     let mut job = job();
     job["id"] = id.into();
     job["schedule"] = json!({ "start_at": "2099-01-01T09:00:00Z" });
@@ -67,24 +68,24 @@ fn waiting(id: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_from_elsewhere_changes_nothing() {
+async fn a_session_used_by_another_site_changes_nothing() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::start(true, &provider, TOKENS).await;
     let operator = Visitor::new(&service, "act-1").await;
-    operator.submit(&waiting("waits")).await;
-    // A page of another site has the cookie and nothing else.
+    operator.submit(&scheduled_job("waits")).await;
+    // A page of another site may send the cookie, but not our origin.
     for (name, value) in
         [("origin", "https://evil.example"), ("sec-fetch-site", "cross-site"), ("origin", "null")]
     {
-        let act = operator.request(Method::POST, "/campaigns/waits/do/pause").header(name, value);
-        assert_eq!(act.form(&[("a", "b")]).send().await.unwrap().status(), 403, "{name}: {value}");
+        let pause = operator.request(Method::POST, "/campaigns/waits/do/pause").header(name, value);
+        assert_eq!(pause.form(&[("a", "b")]).send().await.unwrap().status(), 403, "{name}: {value}");
     }
     assert_eq!(service.get("/campaigns/waits").await.json()["state"], "scheduled");
     let own = operator.request(Method::POST, "/campaigns/waits/do/pause").header(ORIGIN, &service.url);
     assert_eq!(own.form(&[("a", "b")]).send().await.unwrap().status(), 303);
     assert_eq!(service.get("/campaigns/waits").await.json()["state"], "paused");
 
-    // Whoever may look sees no button, and what the buttons do is refused.
+    // A viewer sees no buttons, and the actions behind them are refused.
     let viewer = Visitor::new(&service, "look-1").await;
     let (status, page) = viewer.get("/campaigns/waits").await;
     assert_eq!((status, page.contains("<body class=\"viewer\">")), (StatusCode::OK, true));
@@ -93,34 +94,34 @@ async fn a_session_from_elsewhere_changes_nothing() {
     assert!(refused.text().await.unwrap().contains("view-only access"));
     assert_eq!(service.get("/campaigns/waits").await.json()["state"], "paused");
 
-    // A session is sealed, and signing out ends it for the browser.
+    // A session cookie is sealed, and signing out removes it from the browser.
     for forged in ["flowcast_session=", "flowcast_session=9999999999.00", "flowcast_session=x"] {
-        let asked =
+        let response =
             operator.client.get(format!("{}/", service.url)).header(COOKIE, forged).send().await.unwrap();
-        assert_eq!(asked.headers()[LOCATION], "/sign-in?next=%2F");
+        assert_eq!(response.headers()[LOCATION], "/sign-in?next=%2F");
     }
-    // A copy of the cookie opens nothing either, and another session of the same person goes on.
+    // A copy of the cookie is invalid, too, and another session of the same user continues.
     let form = [("token", "act-1"), ("next", "/")];
-    let elsewhere = || operator.client.post(format!("{}/sign-in", service.url)).form(&form).send();
-    let cookie = |answer: &reqwest::Response| {
-        answer.headers()[SET_COOKIE].to_str().unwrap().split(';').next().unwrap().to_owned()
+    let sign_in = || operator.client.post(format!("{}/sign-in", service.url)).form(&form).send();
+    let cookie = |response: &reqwest::Response| {
+        response.headers()[SET_COOKIE].to_str().unwrap().split(';').next().unwrap().to_owned()
     };
-    let (copied, other) = (cookie(&elsewhere().await.unwrap()), cookie(&elsewhere().await.unwrap()));
-    let opens = async |cookie: &str| {
-        let asked =
+    let (copied, other) = (cookie(&sign_in().await.unwrap()), cookie(&sign_in().await.unwrap()));
+    let is_valid = async |cookie: &str| {
+        let response =
             operator.client.get(format!("{}/", service.url)).header(COOKIE, cookie).send().await.unwrap();
-        asked.status() == StatusCode::OK
+        response.status() == StatusCode::OK
     };
-    assert!(opens(&copied).await && opens(&other).await);
-    let out = operator
+    assert!(is_valid(&copied).await && is_valid(&other).await);
+    let signed_out = operator
         .client
         .post(format!("{}/sign-out", service.url))
         .header(COOKIE, &copied)
         .send()
         .await
         .unwrap();
-    assert!(out.headers()[SET_COOKIE].to_str().unwrap().contains("Max-Age=0"));
-    assert!(!opens(&copied).await && opens(&other).await);
+    assert!(signed_out.headers()[SET_COOKIE].to_str().unwrap().contains("Max-Age=0"));
+    assert!(!is_valid(&copied).await && is_valid(&other).await);
     for next in [
         "//evil.example/x",
         "/\t/evil.example/",
@@ -135,28 +136,28 @@ async fn a_session_from_elsewhere_changes_nothing() {
         "",
     ] {
         let form = [("token", "act-1"), ("next", next)];
-        let answer =
+        let response =
             operator.client.post(format!("{}/sign-in", service.url)).form(&form).send().await.unwrap();
-        assert_eq!(answer.headers()[LOCATION], "/", "the way back is a way to us: {next:?}");
+        assert_eq!(response.headers()[LOCATION], "/", "the redirect must stay on this site: {next:?}");
     }
     let form = [("token", "act-1"), ("next", "/campaigns?q=a%09b#c")];
-    let answer = operator.client.post(format!("{}/sign-in", service.url)).form(&form).send().await.unwrap();
-    assert_eq!(answer.headers()[LOCATION], "/campaigns?q=a%09b#c");
+    let response = operator.client.post(format!("{}/sign-in", service.url)).form(&form).send().await.unwrap();
+    assert_eq!(response.headers()[LOCATION], "/campaigns?q=a%09b#c");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_people_who_act_at_once_are_both_answered() {
+async fn two_concurrent_actions_both_get_a_response() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::start(true, &provider, TOKENS).await;
     let visitor = Visitor::new(&service, "act-1").await;
-    visitor.submit(&waiting("waits")).await;
+    visitor.submit(&scheduled_job("waits")).await;
     for _ in 0..20 {
         let (pause, resume) = tokio::join!(
             visitor.post("/campaigns/waits/do/pause", &[]),
             visitor.post("/campaigns/waits/do/resume", &[])
         );
-        for answer in [pause, resume] {
-            assert!([303, 409].contains(&answer.status().as_u16()), "{answer:?}");
+        for response in [pause, resume] {
+            assert!([303, 409].contains(&response.status().as_u16()), "{response:?}");
         }
         let state = service.get("/campaigns/waits").await.json()["state"].clone();
         assert!(["paused", "scheduled"].map(Value::from).contains(&state), "{state}");
@@ -164,12 +165,12 @@ async fn two_people_who_act_at_once_are_both_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_comes_from_outside_is_text_on_every_page() {
+async fn foreign_text_is_escaped_on_every_page() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::start(true, &provider, TOKENS).await;
     let visitor = Visitor::new(&service, "act-1").await;
     let hostile = "<img src=x onerror=alert(1)>\"'</script>\u{202e}\u{1b}[2J";
-    let mut job = waiting("hostile");
+    let mut job = scheduled_job("hostile");
     job["name"] = hostile.into();
     job["custom_data"] = "<script>alert(2)</script>".into();
     visitor.submit(&job).await;
@@ -179,14 +180,14 @@ async fn what_comes_from_outside_is_text_on_every_page() {
         "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\r\n--{boundary}\r\nContent-Disposition: form-data; \
          name=\"file\"; filename=\"<u>x.csv\"\r\n\r\n{csv}\r\n--{boundary}--\r\n"
     );
-    let begun = visitor
+    let created = visitor
         .request(Method::POST, "/new")
         .header("content-type", format!("multipart/form-data; boundary={boundary}"))
         .body(body)
         .send()
         .await
         .unwrap();
-    let draft = begun.headers()[LOCATION].to_str().unwrap().to_owned();
+    let draft = created.headers()[LOCATION].to_str().unwrap().to_owned();
     let search = format!("/?q={}", "%3Cscript%3Ealert(3)%3C/script%3E");
     let message = draft.replace("/audience", "/message");
     for path in [
@@ -201,15 +202,18 @@ async fn what_comes_from_outside_is_text_on_every_page() {
     ] {
         let (status, page) = visitor.get(path).await;
         assert_eq!(status, 200, "{path}: {page}");
-        assert!(!page.contains(['\u{202e}', '\u{1b}']) || path.starts_with("/new"), "{path} hides something");
+        assert!(
+            !page.contains(['\u{202e}', '\u{1b}']) || path.starts_with("/new"),
+            "{path} must escape control characters"
+        );
         for tag in ["<img", "<script>", "<i>", "<u>", "</b>", "onclick"] {
-            assert!(!page.contains(tag), "{path} has {tag}:\n{page}");
+            assert!(!page.contains(tag), "{path} must not contain {tag}:\n{page}");
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_can_not_be_taken_back_is_asked_for_with_its_number() {
+async fn irreversible_actions_require_typing_their_number() {
     let (_sandbox, provider) = sandbox(Behaviour { accept_rate: 0.0, ..Behaviour::default() }).await;
     let service = Service::start(true, &provider, TOKENS).await;
     let visitor = Visitor::new(&service, "act-1").await;
@@ -218,21 +222,25 @@ async fn what_can_not_be_taken_back_is_asked_for_with_its_number() {
     let done = service.until_state("c1", "completed").await;
     assert_eq!(done["counts"]["rejected"], 1200, "{done}");
     let retry = "/campaigns/c1/do/retry";
-    // Not confirmed, it is asked.
-    let asked = visitor.post(retry, &[]).await.text().await.unwrap();
-    assert!(asked.contains("Send to 1,200 people") && asked.contains("Type 1,200 to confirm"), "{asked}");
+    // Without a confirmation, the page asks for it.
+    let confirmation = visitor.post(retry, &[]).await.text().await.unwrap();
+    assert!(
+        confirmation.contains("Send to 1,200 people") && confirmation.contains("Type 1,200 to confirm"),
+        "{confirmation}"
+    );
     for typed in ["", "12", "1201"] {
-        let answer =
+        let response =
             visitor.post(retry, &[("confirmed", "yes"), ("expected", "1200"), ("typed", typed)]).await;
-        assert_eq!(answer.status(), 422, "{typed}");
+        assert_eq!(response.status(), 422, "{typed}");
     }
     assert_eq!(service.get("/campaigns/c1").await.json()["state"], "completed");
-    let answer = visitor.post(retry, &[("confirmed", "yes"), ("expected", "1200"), ("typed", "1,200")]).await;
-    assert_eq!(answer.headers()[LOCATION], "/campaigns/c1?done=retry");
+    let response =
+        visitor.post(retry, &[("confirmed", "yes"), ("expected", "1200"), ("typed", "1,200")]).await;
+    assert_eq!(response.headers()[LOCATION], "/campaigns/c1?done=retry");
     let (_, page) = visitor.get("/campaigns/c1?done=retry").await;
     assert!(page.contains("Retried 1,200 messages that failed."), "{page}");
     let (_, page) = visitor.get("/campaigns/c1?done=pause").await;
-    assert!(!page.contains("class=\"did\""), "what was not done is not said");
+    assert!(!page.contains("class=\"did\""), "an action that was not done must not be shown");
     for path in
         ["/campaigns/c1/confirm/nothing", "/campaigns/c1/confirm/pause", "/new/nope/message", "/assets/x"]
     {
@@ -241,9 +249,9 @@ async fn what_can_not_be_taken_back_is_asked_for_with_its_number() {
     }
 }
 
-/// The lines of `docs/guide/dashboard.md`, as they stand.
+/// Runs the examples of `docs/guide/dashboard.md` unchanged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_lines_of_the_documentation_run() {
+async fn the_examples_of_the_documentation_run() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::start(true, &provider, TOKENS).await;
     service.fleet.world.write_audience(3);
@@ -261,12 +269,14 @@ async fn the_lines_of_the_documentation_run() {
     assert!(ended.status.success(), "{out}\n{err}");
 }
 
-/// The parts that a stream of a page has told so far.
-async fn parts(answer: Response, until: impl Fn(&[Value]) -> bool) -> Vec<Value> {
-    let (mut stream, mut text, mut parts) = (answer.bytes_stream(), String::new(), Vec::new());
-    while !until(&parts) {
+/// Reads the parts in a page's event stream until a condition holds.
+async fn parts(response: Response, is_done: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+    let (mut stream, mut text, mut parts) = (response.bytes_stream(), String::new(), Vec::new());
+    while !is_done(&parts) {
         let next = tokio::time::timeout(LONG, stream.next()).await;
-        let Some(chunk) = next.unwrap_or_else(|_| panic!("nothing more came: {parts:?}")) else { break };
+        let Some(chunk) = next.unwrap_or_else(|_| panic!("no further event arrived: {parts:?}")) else {
+            break;
+        };
         text += std::str::from_utf8(&chunk.unwrap()).unwrap();
         while let Some(end) = text.find("\n\n") {
             let event: String = text.drain(..end + 2).collect();
@@ -279,11 +289,11 @@ async fn parts(answer: Response, until: impl Fn(&[Value]) -> bool) -> Vec<Value>
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_page_is_told_what_changed_and_nothing_else() {
+async fn a_page_gets_only_the_parts_that_changed() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::start(true, &provider, TOKENS).await;
     let visitor = Visitor::new(&service, "act-1").await;
-    visitor.submit(&waiting("waits")).await;
+    visitor.submit(&scheduled_job("waits")).await;
     let open = || async { visitor.request(Method::GET, "/campaigns/waits/live").send().await.unwrap() };
     let (page, row) =
         (open().await, visitor.request(Method::GET, "/live?campaigns=waits,nobody").send().await.unwrap());
@@ -295,27 +305,31 @@ async fn a_page_is_told_what_changed_and_nothing_else() {
     }));
     visitor.post("/campaigns/waits/do/pause", &[]).await;
     visitor.post("/campaigns/waits/do/cancel", &[("confirmed", "yes")]).await;
-    let told = pages.await.unwrap();
-    let names: Vec<&str> = told.iter().map(|part| part["id"].as_str().unwrap()).collect();
+    let updates = pages.await.unwrap();
+    let names: Vec<&str> = updates.iter().map(|part| part["id"].as_str().unwrap()).collect();
     assert_eq!(names[..7], ["head", "plot", "funnel", "failures", "doubts", "log", "answers"]);
-    assert_eq!(names.iter().filter(|name| **name == "funnel").count(), 1, "it never changed: {names:?}");
+    assert_eq!(
+        names.iter().filter(|name| **name == "funnel").count(),
+        1,
+        "a part that never changed must be sent once: {names:?}"
+    );
     assert!(rows.await.unwrap().iter().all(|part| part["id"] == "row-waits"));
-    // Of what has ended, the whole is told; more comes with reports alone.
+    // A campaign that has ended gets all parts once; only reports add more.
     let ended = parts(open().await, |parts| parts.len() == 7).await;
     assert!(ended[0]["html"].as_str().unwrap().contains("cancelled"), "{ended:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_page_that_is_open_while_redis_goes_away_goes_on_when_it_is_back() {
+async fn an_open_page_recovers_when_redis_is_back() {
     let mut redis = RedisProcess::start("--appendonly yes --appendfsync always");
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::on(false, redis.url(), &provider, TOKENS, FAST).await;
     let visitor = Visitor::new(&service, "act-1").await;
-    visitor.submit(&waiting("waits")).await;
+    visitor.submit(&scheduled_job("waits")).await;
     let live = visitor.request(Method::GET, "/campaigns/waits/live").send().await.unwrap();
     let (shown, is_shown) = std::sync::mpsc::channel();
-    let told = tokio::spawn(parts(live, move |parts| {
-        // Whoever waits for the first has gone when the second comes.
+    let old_updates = tokio::spawn(parts(live, move |parts| {
+        // The receiver is dropped after the first notification.
         let _ = if parts.is_empty() { Ok(()) } else { shown.send(()) };
         false
     }));
@@ -330,35 +344,35 @@ async fn a_page_that_is_open_while_redis_goes_away_goes_on_when_it_is_back() {
         }
         assert!(start.elapsed() < Duration::from_mins(1));
     }
-    // The page learns that what it shows is old: its events end, and it asks again until they come.
-    assert!(!told.await.unwrap().is_empty());
-    let again = visitor.request(Method::GET, "/campaigns/waits/live").send().await.unwrap();
-    assert_eq!(again.status(), 503);
+    // The page's event stream ends, so the page knows that its content is stale, and reconnects until events arrive.
+    assert!(!old_updates.await.unwrap().is_empty());
+    let reconnected = visitor.request(Method::GET, "/campaigns/waits/live").send().await.unwrap();
+    assert_eq!(reconnected.status(), 503);
     redis.restart();
     service.until_state("waits", "scheduled").await;
     let live = visitor.request(Method::GET, "/campaigns/waits/live").send().await.unwrap();
-    let told = tokio::spawn(parts(live, |parts| {
+    let updates = tokio::spawn(parts(live, |parts| {
         parts.iter().any(|part| part["html"].as_str().unwrap().contains("was cancelled"))
     }));
     assert_eq!(visitor.post("/campaigns/waits/do/cancel", &[("confirmed", "yes")]).await.status(), 303);
-    assert!(!told.await.unwrap().is_empty());
+    assert!(!updates.await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_draft_is_kept_for_all_and_thrown_away() {
+async fn a_draft_is_shared_and_can_be_deleted() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     for is_embedded in [true, false] {
         let account = format!("{FAST}\nprices = {{ currency = \"INR\", per_message = {{ 91 = 0.5 }} }}");
         let service = Service::start_with(is_embedded, &provider, TOKENS, &account).await;
         let visitor = Visitor::new(&service, "act-1").await;
         let form = reqwest::multipart::Form::new().text("name", "Reminder").text("pick", "audience.csv");
-        let begun = visitor.request(Method::POST, "/new").multipart(form).send().await.unwrap();
-        let step = begun.headers()[LOCATION].to_str().unwrap().to_owned();
+        let created = visitor.request(Method::POST, "/new").multipart(form).send().await.unwrap();
+        let step = created.headers()[LOCATION].to_str().unwrap().to_owned();
         let (status, page) = visitor.get(&step).await;
         assert!(status == 200 && page.contains("<strong>200</strong> people"), "{page}");
         let (_, page) = visitor.get("/new").await;
         assert!(page.contains("Reminder"), "{page}");
-        // A message that is pasted: a whole job will do.
+        // A pasted message may be a whole job.
         let message = step.replace("/audience", "/message");
         let pasted =
             json!({ "version": 1, "message": { "type": "text", "text": { "body": "Hi {{ nmae }}" } } });
@@ -375,26 +389,31 @@ async fn a_draft_is_kept_for_all_and_thrown_away() {
         assert_eq!(refused.status(), 422);
         let page = refused.text().await.unwrap();
         assert!(page.contains("did you mean"), "{page}");
-        let broken = post(fields("{ oops")).await.unwrap().text().await.unwrap();
-        assert!(broken.contains("This isn’t valid JSON") && broken.contains("{ oops"), "{broken}");
-        let right = pasted.to_string().replace("nmae", "name");
-        assert_eq!(post(fields(&right)).await.unwrap().status(), 303);
+        let invalid = post(fields("{ oops")).await.unwrap().text().await.unwrap();
+        assert!(invalid.contains("This isn’t valid JSON") && invalid.contains("{ oops"), "{invalid}");
+        let corrected = pasted.to_string().replace("nmae", "name");
+        assert_eq!(post(fields(&corrected)).await.unwrap().status(), 303);
         let (_, page) = visitor.get(&step.replace("/audience", "/check")).await;
         assert!(page.contains("<strong>200</strong> people."), "{page}");
         assert!(page.contains("100.00 INR, by the account’s price list<"), "{page}");
-        let gone = visitor.post(&step.replace("/audience", "/remove"), &[]).await;
-        assert_eq!(gone.status(), 303);
+        let deleted = visitor.post(&step.replace("/audience", "/remove"), &[]).await;
+        assert_eq!(deleted.status(), 303);
         assert_eq!(visitor.get(&step).await.0, 404);
         let campaigns = service.get("/campaigns").await.json();
         assert_eq!(
-            campaigns["items"].as_array().unwrap().iter().filter(|one| one["name"] == "Reminder").count(),
+            campaigns["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|campaign| campaign["name"] == "Reminder")
+                .count(),
             0
         );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_job_is_shown_put_back_and_let_go() {
+async fn a_refused_job_is_shown_and_discarded() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::start(false, &provider, TOKENS).await;
     let visitor = Visitor::new(&service, "act-1").await;
@@ -414,23 +433,23 @@ async fn a_refused_job_is_shown_put_back_and_let_go() {
     assert!(!page.contains("<b>broken") && page.contains("is required but missing"), "{page}");
     let digest = page.split("name=\"job\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
     let decide =
-        async |what: &str| visitor.post("/refused", &[("job", &digest), ("do", what)]).await.status();
+        async |action: &str| visitor.post("/refused", &[("job", &digest), ("do", action)]).await.status();
     assert_eq!(decide("eat").await, 400);
     assert_eq!(decide("discard").await, 303);
-    assert_eq!(decide("discard").await, 404, "it is gone");
+    assert_eq!(decide("discard").await, 404, "the job must be gone");
     let (_, log) = visitor.get("/log").await;
     assert!(log.contains("Deleted 1 refused job"), "{log}");
 }
 
-/// A draft of a campaign to everybody, and the address of its message.
+/// Creates a draft for the whole audience and returns the path of its message.
 async fn draft_message(visitor: &Visitor<'_>) -> String {
     let form = reqwest::multipart::Form::new().text("name", "Reminder").text("pick", "audience.csv");
-    let begun = visitor.request(Method::POST, "/new").multipart(form).send().await.unwrap();
-    begun.headers()[LOCATION].to_str().unwrap().replace("/audience", "/message")
+    let created = visitor.request(Method::POST, "/new").multipart(form).send().await.unwrap();
+    created.headers()[LOCATION].to_str().unwrap().replace("/audience", "/message")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_typed_for_a_kind_of_message_is_there_when_it_is_chosen_again() {
+async fn input_for_a_kind_of_message_is_kept_when_the_kind_is_chosen_again() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::start(true, &provider, TOKENS).await;
     let visitor = Visitor::new(&service, "act-1").await;
@@ -444,26 +463,26 @@ async fn what_was_typed_for_a_kind_of_message_is_there_when_it_is_chosen_again()
     let page = post("text", "image", &text).await;
     assert!(!page.contains("typed as a text"), "{page}");
     let image = [("/message/type", "image"), ("/message/image/link", "https://example.com/typed.png")];
-    // What can't be read yet as JSON is kept as it stands.
+    // Invalid JSON is kept as it was typed.
     let page = post("image", "json", &image).await;
-    assert!(page.contains("typed.png"), "it begins with the message of the form: {page}");
+    assert!(page.contains("typed.png"), "the JSON must start with the message of the form: {page}");
     let page = post("json", "text", &[("json", "{ half typed")]).await;
     assert!(page.contains("typed as a text"), "{page}");
     let page = post("text", "image", &text).await;
     assert!(page.contains("typed.png"), "{page}");
     let page = post("image", "json", &image).await;
     assert!(page.contains("{ half typed"), "{page}");
-    // Another person, later.
+    // Another user sees it later.
     let (_, page) = visitor.get(&message).await;
     assert!(page.contains("typed.png"), "{page}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_page_leads_back_to_itself_when_its_colours_change() {
+async fn every_page_returns_to_itself_after_a_change_of_theme() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::start(true, &provider, TOKENS).await;
     let visitor = Visitor::new(&service, "act-1").await;
-    visitor.submit(&waiting("waits")).await;
+    visitor.submit(&scheduled_job("waits")).await;
     let message = draft_message(&visitor).await;
     let audience = message.replace("/message", "/audience");
     for path in ["/", "/?state=scheduled&q=wai", "/campaigns/waits", "/codes", &message, &audience] {
@@ -474,18 +493,18 @@ async fn every_page_leads_back_to_itself_when_its_colours_change() {
         let changed = visitor.post("/theme", &[("theme", "dark"), ("next", &next)]).await;
         assert_eq!(changed.headers()[LOCATION], path);
     }
-    // An error has ways on, too.
+    // An error page has navigation, too.
     let (status, page) = visitor.get("/campaigns/nobody").await;
     assert!(status == 404 && page.contains("<nav aria-label=\"Pages\">"), "{page}");
 }
 
-/// What a campaign's page counts.
-fn counted(page: &str) -> std::collections::BTreeMap<String, u64> {
+/// Reads the counts of a campaign's page.
+fn read_counts(page: &str) -> std::collections::BTreeMap<String, u64> {
     let list = page.split("<dl class=\"counts\">").nth(1).unwrap().split("</dl>").next().unwrap();
     list.split("<dt>")
         .skip(1)
-        .map(|one| {
-            let (name, rest) = one.split_once("</dt><dd>").unwrap();
+        .map(|item| {
+            let (name, rest) = item.split_once("</dt><dd>").unwrap();
             let number = rest.split('<').next().unwrap().replace(',', "");
             (name.to_owned(), number.parse().unwrap())
         })
@@ -493,20 +512,21 @@ fn counted(page: &str) -> std::collections::BTreeMap<String, u64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_counts_of_a_campaign_add_up_at_every_moment() {
+async fn the_counts_of_a_campaign_always_add_up() {
     const ROWS: u64 = 50_000;
     let (_sandbox, provider) = sandbox(Behaviour { accept_rate: 0.9, ..Behaviour::default() }).await;
     let service = Service::start(true, &provider, TOKENS).await;
     let visitor = Visitor::new(&service, "act-1").await;
     service.fleet.world.write_audience(ROWS);
-    visitor.submit(&waiting("waits")).await;
-    // Nothing is planned, and all is still to be sent.
+    visitor.submit(&scheduled_job("waits")).await;
+    // Nothing is planned yet, and all messages are still to be sent.
     let (_, page) = visitor.get("/campaigns/waits").await;
-    assert_eq!((counted(&page)["People, at most"], counted(&page)["Still to send"]), (ROWS, ROWS));
-    let (_, asked) = visitor.get("/campaigns/waits/confirm/cancel").await;
+    assert_eq!((read_counts(&page)["People, at most"], read_counts(&page)["Still to send"]), (ROWS, ROWS));
+    let (_, confirmation) = visitor.get("/campaigns/waits/confirm/cancel").await;
     assert!(
-        asked.contains("50,000 messages will never be sent") && asked.contains("Type 50,000 to confirm"),
-        "{asked}"
+        confirmation.contains("50,000 messages will never be sent")
+            && confirmation.contains("Type 50,000 to confirm"),
+        "{confirmation}"
     );
     let cancel = [("confirmed", "yes"), ("expected", "50000"), ("typed", "1")];
     assert_eq!(visitor.post("/campaigns/waits/do/cancel", &cancel).await.status(), 422);
@@ -514,31 +534,31 @@ async fn the_counts_of_a_campaign_add_up_at_every_moment() {
     assert_eq!(visitor.post("/campaigns/waits/do/cancel", &cancel).await.status(), 303);
 
     visitor.submit(&job()).await;
-    let mut looks = 0;
+    let mut reads = 0;
     let start = Instant::now();
     loop {
-        assert!(start.elapsed() < LONG, "it does not end");
+        assert!(start.elapsed() < LONG, "the campaign must complete");
         let (_, page) = visitor.get("/campaigns/c1").await;
-        let counts = counted(&page);
-        // It is so many at most until all of it is planned.
+        let counts = read_counts(&page);
+        // The number is an upper bound until all rows are planned.
         let (all, parts): (Vec<_>, Vec<_>) = counts.iter().partition(|(name, _)| name.starts_with("People"));
-        let people: u64 = all.iter().map(|(_, count)| **count).sum();
+        let total: u64 = all.iter().map(|(_, count)| **count).sum();
         let parts: u64 = parts.iter().map(|(_, count)| **count).sum();
-        assert_eq!((people, parts), (ROWS, ROWS), "{counts:?}");
-        looks += 1;
+        assert_eq!((total, parts), (ROWS, ROWS), "{counts:?}");
+        reads += 1;
         if page.contains("class=\"state completed\"") {
             break;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(looks > 3, "it was over at once");
+    assert!(reads > 3, "the campaign must take several reads");
     let (_, page) = visitor.get("/campaigns/c1").await;
-    assert!(!page.contains("confirm/cancel"), "there is nothing left to be cancelled");
+    assert!(!page.contains("confirm/cancel"), "a completed campaign must not offer to cancel");
 }
 
-/// Reports and answers come after the end of a campaign, and its page tells them.
+/// Delivery reports and replies arrive after a campaign's end, and its page shows them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_completed_campaign_is_live_as_long_as_reports_come() {
+async fn the_page_of_a_completed_campaign_updates_while_reports_arrive() {
     let service = Service::configured("", &["worker", "--embedded", "--sandbox"]).await;
     let rows: String = (0..50).map(|row| format!("+9198765432{row:02},Asha\n")).collect();
     let upload =
@@ -551,24 +571,24 @@ async fn a_completed_campaign_is_live_as_long_as_reports_come() {
     let status = async || service.send(service.request(Method::GET, "/campaigns/c1", "")).await.json();
     let start = Instant::now();
     while status().await["state"] != "completed" {
-        assert!(start.elapsed() < LONG, "it does not end");
+        assert!(start.elapsed() < LONG, "the campaign must complete");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let page = service.client.get(format!("{}/campaigns/c1", service.url)).send().await.unwrap();
     assert!(!page.text().await.unwrap().contains("data-still"));
     let live = service.client.get(format!("{}/campaigns/c1/live", service.url)).send().await.unwrap();
-    let told = parts(live, |parts| {
+    let updates = parts(live, |parts| {
         parts
             .iter()
             .any(|part| part["id"] == "answers" && part["html"].as_str().unwrap().contains("Responses"))
     })
     .await;
-    // What comes back of ourselves is no answer.
-    assert!(told.iter().all(|part| !part["html"].as_str().unwrap().contains("flow_token")), "{told:?}");
+    // Our own token comes back with a form and is not shown as a reply.
+    assert!(updates.iter().all(|part| !part["html"].as_str().unwrap().contains("flow_token")), "{updates:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_refused_jobs_that_are_the_same_one_is_put_back() {
+async fn discarding_one_of_two_identical_refused_jobs_keeps_the_other() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::start(false, &provider, TOKENS).await;
     let visitor = Visitor::new(&service, "act-1").await;
@@ -594,40 +614,40 @@ async fn of_two_refused_jobs_that_are_the_same_one_is_put_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_done_is_said_until_something_else_happens() {
+async fn the_last_action_is_shown_until_another_one_follows() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::start(true, &provider, TOKENS).await;
     let visitor = Visitor::new(&service, "act-1").await;
-    visitor.submit(&waiting("waits")).await;
-    let act = async |what: &str| {
-        let done = visitor.post(&format!("/campaigns/waits/do/{what}"), &[]).await;
+    visitor.submit(&scheduled_job("waits")).await;
+    let act = async |action: &str| {
+        let done = visitor.post(&format!("/campaigns/waits/do/{action}"), &[]).await;
         done.headers()[LOCATION].to_str().unwrap().to_owned()
     };
-    let said = async |address: &str| visitor.get(address).await.1.contains("class=\"did\"");
+    let shows_action = async |address: &str| visitor.get(address).await.1.contains("class=\"did\"");
     let paused = act("pause").await;
-    assert!(said(&paused).await);
-    // By the API, and so not told by this page.
+    assert!(shows_action(&paused).await);
+    // Done through the API, so this page does not show it as its own action.
     assert_eq!(service.post("/campaigns/waits/resume", &Value::Null).await.status, 200);
-    assert!(!said(&paused).await, "it is not paused any more");
+    assert!(!shows_action(&paused).await, "the earlier pause must not be shown");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_open_list_says_that_there_are_new_campaigns() {
+async fn an_open_list_shows_that_there_are_new_campaigns() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::start(true, &provider, TOKENS).await;
     let visitor = Visitor::new(&service, "act-1").await;
     let (_, page) = visitor.get("/").await;
-    assert!(page.contains("/live?campaigns=&amp;newest=-\""), "an empty list is live, too: {page}");
-    // The answer begins with the first event.
+    assert!(page.contains("/live?campaigns=&amp;newest=-\""), "an empty list must be live, too: {page}");
+    // The response starts with the first event.
     let follow = async |newest: &str| {
         let address = format!("/live?campaigns=&newest={newest}");
-        let answer = visitor.request(Method::GET, &address).send().await.unwrap();
-        parts(answer, |parts| parts.iter().any(|part| part["id"] == "new-campaigns")).await
+        let response = visitor.request(Method::GET, &address).send().await.unwrap();
+        parts(response, |parts| parts.iter().any(|part| part["id"] == "new-campaigns")).await
     };
-    let campaign = waiting("waits");
+    let campaign = scheduled_job("waits");
     let (empty, other, ()) = tokio::join!(follow("-"), follow("before"), visitor.submit(&campaign));
-    for told in [empty, other] {
-        assert!(told[0]["html"].as_str().unwrap().contains("There are new campaigns."), "{told:?}");
+    for updates in [empty, other] {
+        assert!(updates[0]["html"].as_str().unwrap().contains("There are new campaigns."), "{updates:?}");
     }
     let (_, page) = visitor.get("/").await;
     assert!(page.contains("&amp;newest=waits\""), "{page}");
@@ -639,14 +659,13 @@ async fn the_list_is_sorted_and_shows_campaigns_tests_or_drafts() {
     for is_embedded in [true, false] {
         let service = Service::start(is_embedded, &provider, TOKENS).await;
         let visitor = Visitor::new(&service, "act-1").await;
-        for (id, name, people) in
-            [("one", "beta", 2), ("two", "Alpha", 3), ("one-test-1-77", "Test: beta", 1)]
+        for (id, name, count) in [("one", "beta", 2), ("two", "Alpha", 3), ("one-test-1-77", "Test: beta", 1)]
         {
-            let mut job = waiting(id);
+            let mut job = scheduled_job(id);
             job["name"] = name.into();
-            let people =
-                (0..people).map(|nth| json!({ "phone": format!("+9198765432{nth:02}"), "name": "A" }));
-            job["audience"] = json!({ "recipients": people.collect::<Vec<_>>() });
+            let recipients =
+                (0..count).map(|nth| json!({ "phone": format!("+9198765432{nth:02}"), "name": "A" }));
+            job["audience"] = json!({ "recipients": recipients.collect::<Vec<_>>() });
             visitor.submit(&job).await;
         }
         let listed = async |query: &str| {
@@ -668,9 +687,9 @@ async fn the_list_is_sorted_and_shows_campaigns_tests_or_drafts() {
         visitor.request(Method::POST, "/new").multipart(form).send().await.unwrap();
         let (_, page) = visitor.get("/?kind=drafts").await;
         assert!(page.contains(">Reminder</a>") && !page.contains("row-one"), "{page}");
-        // More than a page of them.
+        // More than one page of campaigns.
         for nth in 0..30 {
-            let mut job = waiting(&format!("more-{nth:02}"));
+            let mut job = scheduled_job(&format!("more-{nth:02}"));
             job["name"] = format!("C {nth:02}").into();
             visitor.submit(&job).await;
         }

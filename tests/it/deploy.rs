@@ -1,4 +1,4 @@
-//! What is shipped for those who watch: the alerts and the dashboard ask for metrics that there are.
+//! The alerts and the dashboard that are shipped: they query only metrics that exist.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -15,14 +15,14 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(format!("{ROOT}/{path}")).unwrap()
 }
 
-/// How our metrics begin: our own name, or that of OpenTelemetry's conventions for servers.
+/// Prefixes of our metrics: our own name, and that of OpenTelemetry's conventions for servers.
 const OURS: [&str; 2] = ["flowcast_", "http_server_"];
 
 fn is_ours(name: &str) -> bool {
     OURS.iter().any(|start| name.len() > start.len() && name.starts_with(start))
 }
 
-/// The metrics in a text, without what Prometheus adds to a histogram's name.
+/// Returns the metrics in a text, without the suffixes that Prometheus adds to a histogram's name.
 fn metrics(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_lowercase() && c != '_');
     let names = words.filter(|word| is_ours(word));
@@ -33,7 +33,7 @@ fn metrics(text: &str) -> BTreeSet<String> {
     names.map(plain).collect()
 }
 
-/// Those that the code describes.
+/// Returns the metrics that the code describes.
 fn described() -> BTreeSet<String> {
     let all: String = sources("src").into_iter().map(|(_, text)| text).collect();
     let names = all.split("describe_").skip(1).filter_map(|rest| rest.split('"').nth(1));
@@ -41,10 +41,10 @@ fn described() -> BTreeSet<String> {
 }
 
 #[test]
-fn every_metric_is_described_documented_and_shown_and_no_other_is_asked_for() {
+fn every_metric_is_described_documented_and_shown_and_no_other_is_queried() {
     let known = described();
-    assert!(known.len() > 10, "the test sees nothing: {known:?}");
-    let counted: BTreeSet<String> = sources("src")
+    assert!(known.len() > 10, "the test found too little: {known:?}");
+    let recorded: BTreeSet<String> = sources("src")
         .into_iter()
         .flat_map(|(_, text)| {
             let macros = [" metrics::counter!(", " metrics::gauge!(", " metrics::histogram!("];
@@ -55,19 +55,19 @@ fn every_metric_is_described_documented_and_shown_and_no_other_is_asked_for() {
             names.concat()
         })
         .collect();
-    assert_eq!(counted, known, "what is counted is described");
+    assert_eq!(recorded, known, "every recorded metric must be described");
     let board: Value = serde_json::from_str(&read("deploy/grafana/flowcast.json")).unwrap();
     let panels = board["panels"].as_array().unwrap();
-    let asked: BTreeSet<String> = panels
+    let queried: BTreeSet<String> = panels
         .iter()
         .flat_map(|panel| panel["targets"].as_array().unwrap())
         .flat_map(|target| metrics(target["expr"].as_str().unwrap()))
         .collect();
-    assert_eq!(asked, known, "the dashboard shows all of them");
+    assert_eq!(queried, known, "the dashboard must show every metric");
     for panel in panels {
         assert!(
             !panel["title"].as_str().unwrap().ends_with('?'),
-            "a title is a noun phrase: {}",
+            "a title must be a noun phrase: {}",
             panel["title"]
         );
         assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{}", panel["title"]);
@@ -75,11 +75,11 @@ fn every_metric_is_described_documented_and_shown_and_no_other_is_asked_for() {
     assert!(metrics(&read("deploy/prometheus/flowcast.rules.yml")).is_subset(&known));
     let documented = metrics(&read("docs/operations/monitoring.md"));
     let missing: Vec<_> = known.difference(&documented).collect();
-    assert!(missing.is_empty(), "docs/operations/monitoring.md says nothing of {missing:?}");
+    assert!(missing.is_empty(), "docs/operations/monitoring.md must document {missing:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_counter_that_an_alert_watches_is_there_with_zero_from_the_start() {
+async fn every_counter_of_an_alert_starts_at_zero() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     for is_embedded in [true, false] {
         let service = Service::start(is_embedded, &provider, "").await;
@@ -112,7 +112,7 @@ async fn every_counter_that_an_alert_watches_is_there_with_zero_from_the_start()
 }
 
 #[test]
-fn the_alerts_are_what_prometheus_takes_and_fire_when_they_should() {
+fn the_alerts_are_valid_and_fire_as_expected() {
     for args in [
         ["check", "rules", "deploy/prometheus/flowcast.rules.yml"],
         ["test", "rules", "deploy/prometheus/flowcast.test.yml"],

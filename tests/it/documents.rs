@@ -1,5 +1,5 @@
-//! The providers' documents 000 to 004, item by item in their own order: what a field may hold at its limit, and what is
-//! one beyond it. Each is asked of flowcast, and of the sandbox, which has rules of its own.
+//! The providers' documents 000 to 004, item by item in their order: values at the limit of each field and just beyond it.
+//! Both flowcast and the sandbox, which has its own rules, must judge each value right.
 
 use flowcast::campaign::codes;
 use flowcast::campaign::{BATCH_LIMIT, Batch, Columns, Job, Phone, Template};
@@ -12,35 +12,35 @@ use serde_json::{Value, json};
 
 use crate::support::{job_with, sandbox};
 
-/// Stands for a field that is left out.
-const GONE: Value = Value::Null;
+/// Stands for a field that is absent.
+const ABSENT: Value = Value::Null;
 
-/// An item of a document: where it stands, the document's words, a message of its kind, the field, what it may hold and
-/// what not.
+/// An item of a document: its place, the document's wording, the kind of message, the pointer to the field, and valid and
+/// invalid values.
 struct Item {
     document: &'static str,
     name: &'static str,
     words: &'static str,
     kind: &'static str,
     at: &'static str,
-    fine: Vec<Value>,
-    beyond: Vec<Value>,
+    valid: Vec<Value>,
+    invalid: Vec<Value>,
 }
 
 fn item(
     [document, name, words]: [&'static str; 3],
     [kind, at]: [&'static str; 2],
-    fine: impl Into<Vec<Value>>,
-    beyond: impl Into<Vec<Value>>,
+    valid: impl Into<Vec<Value>>,
+    invalid: impl Into<Vec<Value>>,
 ) -> Item {
-    Item { document, name, words, kind, at, fine: fine.into(), beyond: beyond.into() }
+    Item { document, name, words, kind, at, valid: valid.into(), invalid: invalid.into() }
 }
 
 fn long(count: usize) -> Value {
     json!("é".repeat(count))
 }
 
-/// A message of each kind, as small as the documents allow.
+/// Returns the smallest message of a kind that the documents allow.
 fn message(kind: &str) -> Value {
     let link = json!({ "link": "https://example.com/a" });
     let flow = json!({ "type": "flow", "body": { "text": "b" }, "action": { "name": "flow", "parameters": {
@@ -63,7 +63,7 @@ fn message(kind: &str) -> Value {
         "template" => json!({ "type": "template", "template": { "name": "t", "language": { "code": "en" },
             "components": [{ "type": "button", "sub_type": "flow", "index": "0", "parameters": [
                 { "type": "action", "action": { "flow_token": "t" } }] }] } }),
-        other => panic!("{other} is no kind"),
+        other => panic!("unknown kind {other}"),
     }
 }
 
@@ -83,120 +83,120 @@ fn replies(count: usize) -> Value {
         .collect()
 }
 
-/// Documents 000 and 001, Message Object of the content. What both have stands where the first has it.
+/// Returns the items of documents 000 and 001 for the content's Message Object; items of both are listed under the first.
 #[expect(clippy::too_many_lines, reason = "it is a table")]
-fn content() -> Vec<Item> {
-    let link = || vec![json!("http://example.com/a"), json!("https://example.com/a?b=c")];
-    let no_link =
-        || vec![GONE, json!(""), json!("example.com/a"), json!("ftp://example.com/a"), json!("https://")];
-    let caption = || vec![GONE, json!("c"), long(1024)];
+fn content_items() -> Vec<Item> {
+    let links = || vec![json!("http://example.com/a"), json!("https://example.com/a?b=c")];
+    let invalid_links =
+        || vec![ABSENT, json!(""), json!("example.com/a"), json!("ftp://example.com/a"), json!("https://")];
+    let caption = || vec![ABSENT, json!("c"), long(1024)];
     let picture = json!({ "link": "https://example.com/a", "caption": "c" });
     let paper = json!({ "link": "https://example.com/a.pdf", "caption": "c", "filename": "a.pdf" });
     vec![
         item(
             ["000", "recepient_type", "Mandatory; set this as an individual"],
             ["text", "/recipient_type"],
-            [GONE, json!("individual")],
+            [ABSENT, json!("individual")],
             [json!("group"), json!("")],
         ),
         item(
             ["000", "type", "Text, Image, Audio, Video, Document, Sticker, Location, Contact, Interactive"],
             ["text", "/type"],
             [json!("text")],
-            [GONE, json!("sms"), json!("image")],
+            [ABSENT, json!("sms"), json!("image")],
         ),
         item(
             ["000", "text", "Mandatory when type is text"],
             ["text", "/text"],
             [json!({ "body": "b" })],
-            [GONE],
+            [ABSENT],
         ),
         item(
             ["000", "image", "Mandatory when the type is an image"],
             ["image", "/image"],
             [json!({ "link": "https://example.com" })],
-            [GONE],
+            [ABSENT],
         ),
         item(
             ["000", "audio", "Mandatory when the type is an audio"],
             ["audio", "/audio"],
             [json!({ "link": "https://example.com" })],
-            [GONE],
+            [ABSENT],
         ),
         item(
             ["000", "video", "Mandatory when type is video"],
             ["video", "/video"],
             [json!({ "link": "https://example.com" })],
-            [GONE],
+            [ABSENT],
         ),
         item(
             ["000", "document", "Mandatory when type is a document"],
             ["document", "/document"],
             [json!({ "link": "https://example.com" })],
-            [GONE],
+            [ABSENT],
         ),
         item(
             ["000", "sticker", "Mandatory when the type is a sticker"],
             ["sticker", "/sticker"],
             [json!({ "link": "https://example.com/a.webp" })],
-            [GONE],
+            [ABSENT],
         ),
         item(
             ["000", "location", "Mandatory when type is location"],
             ["location", "/location"],
             [json!({ "longitude": "1", "latitude": "1" })],
-            [GONE],
+            [ABSENT],
         ),
         item(
             ["000", "contacts", "Mandatory when type is contacts"],
             ["contacts", "/contacts"],
             [message("contacts")["contacts"].clone()],
-            [GONE, json!([])],
+            [ABSENT, json!([])],
         ),
         item(
             ["000", "interactive", "Mandatory when type is interactive"],
             ["flow", "/interactive"],
             [message("list")["interactive"].clone()],
-            [GONE],
+            [ABSENT],
         ),
         item(
             ["000", "text.body", "Mandatory. Maximum length: 4096 characters"],
             ["text", "/text/body"],
             [json!("b"), long(4096)],
-            [GONE, json!(""), long(4097), json!(7)],
+            [ABSENT, json!(""), long(4097), json!(7)],
         ),
         item(
             ["000", "text.preview_url", "Boolean, Optional"],
             ["text", "/text/preview_url"],
-            [GONE, json!(true), json!(false)],
+            [ABSENT, json!(true), json!(false)],
             [json!("Yes"), json!(1)],
         ),
         item(
             ["000", "image.link", "Use only with HTTP/HTTPS URLs"],
             ["image", "/image/link"],
-            link(),
-            no_link(),
+            links(),
+            invalid_links(),
         ),
         item(["000", "image.caption", "Optional"], ["image", "/image/caption"], caption(), [long(1025)]),
         item(
             ["000", "audio.link", "Use only with HTTP/HTTPS URLs"],
             ["audio", "/audio/link"],
-            link(),
-            no_link(),
+            links(),
+            invalid_links(),
         ),
-        item(["000", "audio", "no caption"], ["audio", "/audio/caption"], [GONE], [json!("c")]),
+        item(["000", "audio", "no caption"], ["audio", "/audio/caption"], [ABSENT], [json!("c")]),
         item(
             ["000", "video.link", "Use only with HTTP/HTTPS URLs"],
             ["video", "/video/link"],
-            link(),
-            no_link(),
+            links(),
+            invalid_links(),
         ),
         item(["000", "video.caption", "Optional"], ["video", "/video/caption"], caption(), [long(1025)]),
         item(
             ["000", "document.link", "Use only with HTTP/HTTPS URLs"],
             ["document", "/document/link"],
-            link(),
-            no_link(),
+            links(),
+            invalid_links(),
         ),
         item(
             ["000", "document.caption", "Optional"],
@@ -207,44 +207,44 @@ fn content() -> Vec<Item> {
         item(
             ["000", "document.filename", "Optional; use only document media"],
             ["document", "/document/filename"],
-            [GONE, json!("a.pdf")],
+            [ABSENT, json!("a.pdf")],
             [json!(1)],
         ),
         item(
             ["000", "filename", "use only document media"],
             ["image", "/image/filename"],
-            [GONE],
+            [ABSENT],
             [json!("a.png")],
         ),
         item(
             ["000", "interactive.type", "flow"],
             ["flow", "/interactive/type"],
             [json!("flow")],
-            [GONE, json!("product")],
+            [ABSENT, json!("product")],
         ),
         item(
             ["000", "interactive.header", "Optional"],
             ["flow", "/interactive/header"],
-            [GONE, json!({ "type": "text", "text": "h" })],
+            [ABSENT, json!({ "type": "text", "text": "h" })],
             [json!("h"), json!({ "type": "sticker" })],
         ),
         item(
             ["000", "interactive.body", "Required for other message types"],
             ["flow", "/interactive/body"],
             [json!({ "text": "b" })],
-            [GONE],
+            [ABSENT],
         ),
         item(
             ["000", "interactive.footer", "Optional"],
             ["flow", "/interactive/footer"],
-            [GONE, json!({ "text": "f" })],
+            [ABSENT, json!({ "text": "f" })],
             [json!({})],
         ),
         item(
             ["000", "interactive.action", "what the user performs"],
             ["flow", "/interactive/action"],
             [message("flow")["interactive"]["action"].clone()],
-            [GONE, json!({})],
+            [ABSENT, json!({})],
         ),
         item(
             ["000", "header.type", "text: used for List Messages, Reply Buttons"],
@@ -255,19 +255,19 @@ fn content() -> Vec<Item> {
         item(
             ["000", "header.type", "video: used for Reply Buttons"],
             ["list", "/interactive/header"],
-            [GONE],
+            [ABSENT],
             [json!({ "type": "video", "video": picture })],
         ),
         item(
             ["000", "header.type", "image: used for Reply Buttons"],
             ["list", "/interactive/header"],
-            [GONE],
+            [ABSENT],
             [json!({ "type": "image", "image": picture })],
         ),
         item(
             ["000", "header.type", "document: used for Reply Buttons"],
             ["list", "/interactive/header"],
-            [GONE],
+            [ABSENT],
             [json!({ "type": "document", "document": paper })],
         ),
         item(
@@ -298,7 +298,7 @@ fn content() -> Vec<Item> {
             ["000", "body.text", "Maximum length: 1024 characters"],
             ["flow", "/interactive/body/text"],
             [json!("b"), long(1024)],
-            [GONE, json!(""), long(1025)],
+            [ABSENT, json!(""), long(1025)],
         ),
         item(
             ["000", "footer.text", "Maximum length: 60 characters"],
@@ -311,38 +311,38 @@ fn content() -> Vec<Item> {
             ["flow", "/interactive/action/name"],
             // On premises (document 004).
             [json!("flow"), json!("galaxy_message")],
-            [GONE, json!("list")],
+            [ABSENT, json!("list")],
         ),
         item(
             ["000", "mode", "draft or published"],
             ["flow", "/interactive/action/parameters/mode"],
-            [GONE, json!("published"), json!("draft")],
+            [ABSENT, json!("published"), json!("draft")],
             [json!("deprecated")],
         ),
         item(
             ["000", "flow_message_version", "Value must be \"3\""],
             ["flow", "/interactive/action/parameters/flow_message_version"],
             [json!("3")],
-            [GONE, json!("2"), json!(3)],
+            [ABSENT, json!("2"), json!(3)],
         ),
         item(
             ["000", "flow_token", "String, Mandatory"],
             ["flow", "/interactive/action/parameters/flow_token"],
             [json!("flows-builder-97XXXXX")],
-            [GONE, json!("")],
+            [ABSENT, json!("")],
         ),
         item(
             ["000", "flow_id", "String, Mandatory"],
             ["flow", "/interactive/action/parameters/flow_id"],
             [json!("1323XXXXXXXXX")],
-            [GONE, json!("")],
+            [ABSENT, json!("")],
         ),
         item(
             ["000", "flow_cta", "Character limit - 20 characters (no emoji)"],
             ["flow", "/interactive/action/parameters/flow_cta"],
             [json!("Click Here"), long(20), json!("★ ✓ ⌘ © 5#")],
             [
-                GONE,
+                ABSENT,
                 json!(""),
                 long(21),
                 json!("Go 🌸"),
@@ -356,7 +356,7 @@ fn content() -> Vec<Item> {
             ["000", "flow_action", "navigate or data_exchange"],
             ["flow", "/interactive/action/parameters/flow_action"],
             [json!("navigate")],
-            [GONE, json!("open"), json!("data_exchange")],
+            [ABSENT, json!("open"), json!("data_exchange")],
         ),
         item(
             [
@@ -366,55 +366,55 @@ fn content() -> Vec<Item> {
             ],
             ["flow", "/interactive/action/parameters/flow_action_payload"],
             [json!({ "screen": "S" })],
-            [GONE, json!({})],
+            [ABSENT, json!({})],
         ),
         item(
             ["000", "flow_action_payload.screen", "Mandatory"],
             ["flow", "/interactive/action/parameters/flow_action_payload/screen"],
             [json!("screen_name")],
-            [GONE, json!("")],
+            [ABSENT, json!("")],
         ),
         item(
             ["000", "flow_action_payload.data", "Optional; must be a non-empty object"],
             ["flow", "/interactive/action/parameters/flow_action_payload/data"],
-            [GONE, json!({ "product_price": 1, "product_name": "test" })],
+            [ABSENT, json!({ "product_price": 1, "product_name": "test" })],
             [json!({}), json!("x"), json!([])],
         ),
         item(
             ["001", "sticker.link", "Use only with HTTP/HTTPS URLs"],
             ["sticker", "/sticker/link"],
-            link(),
-            no_link(),
+            links(),
+            invalid_links(),
         ),
         item(
             ["001", "location.longitude", "String, Mandatory"],
             ["location", "/location/longitude"],
             [json!("-180"), json!("180")],
-            [GONE, json!("181"), json!("east")],
+            [ABSENT, json!("181"), json!("east")],
         ),
         item(
             ["001", "location.latitude", "String, Mandatory"],
             ["location", "/location/latitude"],
             [json!("-90"), json!("90")],
-            [GONE, json!("91"), json!("")],
+            [ABSENT, json!("91"), json!("")],
         ),
         item(
             ["001", "location.name", "Optional"],
             ["location", "/location/name"],
-            [GONE, json!("n")],
+            [ABSENT, json!("n")],
             [json!(1)],
         ),
         item(
             ["001", "location.address", "Optional. Only displayed if name is present"],
             ["location", "/location/address"],
-            [GONE, json!("a")],
+            [ABSENT, json!("a")],
             [json!(1)],
         ),
         item(
             ["001", "contact.addresses", "Optional"],
             ["contacts", "/contacts/0/addresses"],
             [
-                GONE,
+                ABSENT,
                 json!([]),
                 json!([{ "city": "c", "country": "India", "country_code": "IN", "state": "MH", "street": "s",
                 "type": "HOME", "zip": "400001" }]),
@@ -424,37 +424,37 @@ fn content() -> Vec<Item> {
         item(
             ["001", "contact.birthday", "YYYY-MM-DD"],
             ["contacts", "/contacts/0/birthday"],
-            [GONE, json!("1990-01-31")],
+            [ABSENT, json!("1990-01-31")],
             [json!("31-01-1990"), json!("1990-1-31"), json!("")],
         ),
         item(
             ["001", "contact.emails", "Optional"],
             ["contacts", "/contacts/0/emails"],
-            [GONE, json!([{ "email": "a@example.com", "type": "WORK" }])],
+            [ABSENT, json!([{ "email": "a@example.com", "type": "WORK" }])],
             [json!("a@example.com")],
         ),
         item(
             ["001", "contact.name", "Mandatory"],
             ["contacts", "/contacts/0/name"],
             [json!({ "formatted_name": "A B", "last_name": "B" })],
-            [GONE, json!("A B")],
+            [ABSENT, json!("A B")],
         ),
         item(
             ["001", "contact.org", "Optional"],
             ["contacts", "/contacts/0/org"],
-            [GONE, json!({ "company": "c", "department": "d", "title": "t" })],
+            [ABSENT, json!({ "company": "c", "department": "d", "title": "t" })],
             [json!("c"), json!({ "boss": "b" })],
         ),
         item(
             ["001", "contact.phones", "Optional"],
             ["contacts", "/contacts/0/phones"],
-            [GONE, json!([{ "phone": "+1 555 0100", "type": "CELL", "wa_id": "15550100" }])],
+            [ABSENT, json!([{ "phone": "+1 555 0100", "type": "CELL", "wa_id": "15550100" }])],
             [json!(["+1"])],
         ),
         item(
             ["001", "contact.urls", "Optional"],
             ["contacts", "/contacts/0/urls"],
-            [GONE, json!([{ "url": "example.com", "type": "HOME" }])],
+            [ABSENT, json!([{ "url": "example.com", "type": "HOME" }])],
             [json!([{ "URL": "example.com" }])],
         ),
         item(
@@ -485,7 +485,7 @@ fn content() -> Vec<Item> {
             ["001", "name.formatted_name", "Mandatory"],
             ["contacts", "/contacts/0/name/formatted_name"],
             [json!("A")],
-            [GONE, json!("")],
+            [ABSENT, json!("")],
         ),
         item(
             ["001", "name.middle_name", "Optional"],
@@ -521,19 +521,19 @@ fn content() -> Vec<Item> {
             ["001", "action.button", "Maximum length: 20 characters; cannot be an empty string"],
             ["list", "/interactive/action/button"],
             [json!("🌸"), long(20)],
-            [GONE, json!(""), long(21)],
+            [ABSENT, json!(""), long(21)],
         ),
         item(
             ["001", "action.sections", "Minimum of 1, maximum of 10"],
             ["list", "/interactive/action/sections"],
             [sections(1), sections(10)],
-            [GONE, json!([]), sections(11)],
+            [ABSENT, json!([]), sections(11)],
         ),
         item(
             ["001", "action.buttons", "up to 3 buttons"],
             ["button", "/interactive/action/buttons"],
             [replies(1), replies(3)],
-            [GONE, json!([]), replies(4)],
+            [ABSENT, json!([]), replies(4)],
         ),
         item(
             ["001", "section.title", "Required if more than one section. Maximum length: 24 characters"],
@@ -559,43 +559,43 @@ fn content() -> Vec<Item> {
             ["001", "row.id", "Maximum length: 200 characters"],
             ["list", "/interactive/action/sections/0/rows/0/id"],
             [long(200)],
-            [GONE, json!(""), long(201)],
+            [ABSENT, json!(""), long(201)],
         ),
         item(
             ["001", "row.title", "Maximum length: 24 characters"],
             ["list", "/interactive/action/sections/0/rows/0/title"],
             [long(24)],
-            [GONE, json!(""), long(25)],
+            [ABSENT, json!(""), long(25)],
         ),
         item(
             ["001", "row.description", "Maximum length: 72 characters, optional"],
             ["list", "/interactive/action/sections/0/rows/0/description"],
-            [GONE, long(72)],
+            [ABSENT, long(72)],
             [long(73)],
         ),
         item(
             ["001", "button.type", "Only supported type is reply"],
             ["button", "/interactive/action/buttons/0/type"],
             [json!("reply")],
-            [GONE, json!("url")],
+            [ABSENT, json!("url")],
         ),
         item(
             ["001", "button.reply", "Mandatory"],
             ["button", "/interactive/action/buttons/0/reply"],
             [json!({ "id": "1", "title": "t" })],
-            [GONE, json!({})],
+            [ABSENT, json!({})],
         ),
         item(
             ["001", "reply.id", "Maximum length: 256 characters; no leading or trailing spaces"],
             ["button", "/interactive/action/buttons/0/reply/id"],
             [long(256)],
-            [GONE, json!(""), long(257), json!(" 1"), json!("1 ")],
+            [ABSENT, json!(""), long(257), json!(" 1"), json!("1 ")],
         ),
         item(
             ["001", "reply.title", "Maximum length: 20 characters; cannot be empty; unique"],
             ["button", "/interactive/action/buttons/0/reply/title"],
             [json!("🌸"), long(20)],
-            [GONE, json!(""), long(21)],
+            [ABSENT, json!(""), long(21)],
         ),
         item(
             ["001", "reply.title", "must be unique within the message"],
@@ -612,49 +612,49 @@ fn content() -> Vec<Item> {
         item(
             ["004", "buttons.flow_id", "id of a flow"],
             ["template", "/template/flow_id"],
-            [GONE],
+            [ABSENT],
             [json!("1323")],
         ),
         item(
             ["004", "buttons.navigate_screen", "required if flow_action is navigate"],
             ["template", "/template/components/0/navigate_screen"],
-            [GONE],
+            [ABSENT],
             [json!("S")],
         ),
         item(
             ["004", "buttons.flow_action", "navigate or data_exchange"],
             ["template", "/template/components/0/flow_action"],
-            [GONE],
+            [ABSENT],
             [json!("navigate")],
         ),
         item(
             ["004", "Template Name", "to be passed"],
             ["template", "/template/name"],
             [json!("flow_template20"), json!("a".repeat(512))],
-            [GONE, json!(""), json!("a".repeat(513))],
+            [ABSENT, json!(""), json!("a".repeat(513))],
         ),
         item(
             ["004", "Language Code", "to be passed"],
             ["template", "/template/language/code"],
             [json!("en_US")],
-            [GONE, json!("")],
+            [ABSENT, json!("")],
         ),
         item(
             ["004", "Flow Token", "Optional"],
             ["template", "/template/components/0/parameters/0/action/flow_token"],
-            [GONE, json!("0000")],
+            [ABSENT, json!("0000")],
             [json!("")],
         ),
     ]
 }
 
-/// Document 002, the attributes of `messaging_object` and `extra_info`.
-fn kaleyra() -> Vec<Item> {
+/// Returns the items of document 002: the attributes of `messaging_object` and `extra_info`.
+fn kaleyra_items() -> Vec<Item> {
     vec![
         item(
             ["002", "recipient_type", "The only allowed value is 'individual'. No"],
             ["template", "/recipient_type"],
-            [GONE, json!("individual")],
+            [ABSENT, json!("individual")],
             [json!("group")],
         ),
         item(["002", "type", "'template'"], ["template", "/type"], [json!("template")], [json!("flow")]),
@@ -662,83 +662,83 @@ fn kaleyra() -> Vec<Item> {
             ["002", "template", "Yes"],
             ["template", "/template"],
             [message("template")["template"].clone()],
-            [GONE],
+            [ABSENT],
         ),
         item(
             ["002", "template.name", "Yes"],
             ["template", "/template/name"],
             [json!("flow_template20")],
-            [GONE],
+            [ABSENT],
         ),
         item(
             ["002", "template.language", "Yes"],
             ["template", "/template/language"],
             [json!({ "code": "en_US" })],
-            [GONE, json!("en_US")],
+            [ABSENT, json!("en_US")],
         ),
         item(
             ["002", "template.components", "Yes"],
             ["template", "/template/components"],
             [json!([])],
-            [GONE],
+            [ABSENT],
         ),
         item(
             ["002", "components.type", "button, Yes"],
             ["template", "/template/components/0/type"],
             [json!("button")],
-            [GONE, json!("footer")],
+            [ABSENT, json!("footer")],
         ),
         item(
             ["002", "components.sub_type", "flow, Yes"],
             ["template", "/template/components/0/sub_type"],
             [json!("flow")],
-            [GONE, json!("form")],
+            [ABSENT, json!("form")],
         ),
         item(
             ["002", "components.index", "Numeric, Yes"],
             ["template", "/template/components/0/index"],
             [json!(0), json!(9)],
-            [GONE, json!(10)],
+            [ABSENT, json!(10)],
         ),
         item(
             ["002", "components.parameters", "Yes"],
             ["template", "/template/components/0/parameters"],
             [json!([{ "type": "action", "action": {} }])],
-            [GONE, json!([])],
+            [ABSENT, json!([])],
         ),
         item(
             ["002", "parameters.type", "action, Yes"],
             ["template", "/template/components/0/parameters/0/type"],
             [json!("action")],
-            [GONE, json!("text")],
+            [ABSENT, json!("text")],
         ),
         item(
             ["002", "parameters.action", "Yes"],
             ["template", "/template/components/0/parameters/0/action"],
             [json!({ "flow_token": "t" })],
-            [GONE],
+            [ABSENT],
         ),
         item(
             ["002", "action.flow_token", "No"],
             ["template", "/template/components/0/parameters/0/action/flow_token"],
-            [GONE, json!("xxxxxAACS5FpgQ_cAAAAAD0xxxx")],
+            [ABSENT, json!("xxxxxAACS5FpgQ_cAAAAAD0xxxx")],
             [json!("")],
         ),
         item(
             ["002", "action.flow_action_data", "No"],
             ["template", "/template/components/0/parameters/0/action/flow_action_data"],
-            // The sample over the table, which calls it an array.
-            [GONE, json!({}), json!({ "a": 1 })],
+            // As in the sample; the table calls it an array.
+            [ABSENT, json!({}), json!({ "a": 1 })],
             [json!([]), json!("navigate")],
         ),
     ]
 }
 
-fn open(name: &str) -> Box<dyn Provider> {
-    open_at(name, kind(name).unwrap().regions[0].1)
+fn open_provider(name: &str) -> Box<dyn Provider> {
+    open_provider_at(name, kind(name).unwrap().regions[0].1)
 }
 
-fn open_at(name: &str, base: &str) -> Box<dyn Provider> {
+fn open_provider_at(name: &str, base: &str) -> Box<dyn Provider> {
     let credentials = Credentials {
         account_sid: "acme1".into(),
         api_key: "key".into(),
@@ -748,11 +748,11 @@ fn open_at(name: &str, base: &str) -> Box<dyn Provider> {
     (kind(name).unwrap().open)(&base.parse().unwrap(), &credentials).unwrap()
 }
 
-/// The request that flowcast makes of a job, or that it refuses the job.
+/// Returns the request that flowcast builds from a job, or why it refuses the job.
 fn request(provider: &str, job: &Value) -> Result<Value, String> {
     let refused = |problems: Vec<flowcast::campaign::Problem>| problems[0].to_string();
     let job = Job::read(job.to_string().as_bytes()).map_err(refused)?;
-    let provider_ = open(provider);
+    let provider_ = open_provider(provider);
     let envelope = provider_.envelope(&job, false).map_err(refused)?;
     let columns = Columns::new(Vec::new());
     let template = Template::compile(&envelope, &job.limits_of_strings, job.check_rendered, &columns, None)
@@ -766,10 +766,10 @@ fn request(provider: &str, job: &Value) -> Result<Value, String> {
     Ok(serde_json::from_slice(&request.body).unwrap())
 }
 
-/// A value with something else in one place.
-fn with(mut value: Value, at: &str, is: &Value) -> Value {
+/// Replaces or removes the value at a pointer.
+fn set_at(mut value: Value, at: &str, is: &Value) -> Value {
     let (parent, name) = at.rsplit_once('/').unwrap();
-    let parent = value.pointer_mut(parent).unwrap_or_else(|| panic!("{at} stands nowhere"));
+    let parent = value.pointer_mut(parent).unwrap_or_else(|| panic!("{at} does not exist"));
     match (parent, is) {
         (Value::Object(map), Value::Null) => drop(map.shift_remove(name)),
         (parent, is) => parent[name] = is.clone(),
@@ -777,8 +777,8 @@ fn with(mut value: Value, at: &str, is: &Value) -> Value {
     value
 }
 
-/// What the sandbox answers to a request.
-async fn ask(url: &str, provider: &str, body: &Value) -> (u16, Value) {
+/// Sends a request to the sandbox and returns the response's status and body.
+async fn post_to_sandbox(url: &str, provider: &str, body: &Value) -> (u16, Value) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let request = match provider {
@@ -790,115 +790,117 @@ async fn ask(url: &str, provider: &str, body: &Value) -> (u16, Value) {
     (response.status().as_u16(), serde_json::from_slice(&response.bytes().await.unwrap()).unwrap())
 }
 
-/// Both agree about every item.
-async fn check(items: Vec<Item>, provider: &str, place: &str) {
+/// Checks that flowcast and the sandbox agree about every item; `prefix` is the content's place in a request.
+async fn check(items: Vec<Item>, provider: &str, prefix: &str) {
     let (_sandbox, url) = sandbox(Behaviour::default()).await;
-    let mut wrong = Vec::new();
-    for Item { document, name, words, kind, at, fine, beyond } in &items {
-        let of = |value: &Value| {
+    let mut errors = Vec::new();
+    for Item { document, name, words, kind, at, valid, invalid } in &items {
+        let describe = |value: &Value| {
             let shown: String = value.to_string().chars().take(60).collect();
             format!("{document} {name} ({words}): {shown}")
         };
-        for value in fine {
-            match request(provider, &job_with("/message", with(message(kind), at, value))) {
-                Err(why) => wrong.push(format!("{}: flowcast refuses it: {why}", of(value))),
+        for value in valid {
+            match request(provider, &job_with("/message", set_at(message(kind), at, value))) {
+                Err(error) => errors.push(format!("{}: flowcast refuses it: {error}", describe(value))),
                 Ok(body) => {
-                    let (status, said) = ask(&url, provider, &body).await;
+                    let (status, response) = post_to_sandbox(&url, provider, &body).await;
                     if status != 202 {
-                        wrong.push(format!("{}: the sandbox refuses it: {said}", of(value)));
+                        errors.push(format!("{}: the sandbox refuses it: {response}", describe(value)));
                     }
                 }
             }
         }
-        for value in beyond {
-            if let Ok(body) = request(provider, &job_with("/message", with(message(kind), at, value))) {
-                wrong.push(format!("{}: flowcast takes it: {body}", of(value)));
+        for value in invalid {
+            if let Ok(body) = request(provider, &job_with("/message", set_at(message(kind), at, value))) {
+                errors.push(format!("{}: flowcast accepts it: {body}", describe(value)));
             }
-            // As a program would send it that checks nothing.
+            // As a program without checks would send it.
             let body = request(provider, &job_with("/message", message(kind))).unwrap();
-            let (status, _) = ask(&url, provider, &with(body, &format!("{place}{at}"), value)).await;
+            let (status, _) =
+                post_to_sandbox(&url, provider, &set_at(body, &format!("{prefix}{at}"), value)).await;
             if status != 400 {
-                wrong.push(format!("{}: the sandbox takes it", of(value)));
+                errors.push(format!("{}: the sandbox accepts it", describe(value)));
             }
         }
     }
-    assert!(wrong.is_empty(), "{} of {} items:\n{}", wrong.len(), items.len(), wrong.join("\n"));
+    assert!(errors.is_empty(), "{} of {} items:\n{}", errors.len(), items.len(), errors.join("\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_field_of_exotels_content_ends_where_its_documents_say() {
-    check(content(), "exotel", "/whatsapp/messages/0/content").await;
+async fn every_field_of_exotels_content_has_the_documented_limits() {
+    check(content_items(), "exotel", "/whatsapp/messages/0/content").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_field_of_kaleyras_content_ends_where_its_document_says() {
-    check(kaleyra(), "kaleyra", "/messaging_object").await;
+async fn every_field_of_kaleyras_content_has_the_documented_limits() {
+    check(kaleyra_items(), "kaleyra", "/messaging_object").await;
 }
 
-/// Documents 000 and 001, the POST parameters, the channel and the message: what goes out, in which of the places.
+/// Documents 000 and 001, the POST parameters, the channel and the message: what is sent, and at which level.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_stands_around_the_content_of_a_request_to_exotel_is_as_the_documents_have_it() {
+async fn the_parameters_around_exotels_content_are_as_documented() {
     let mut job = job_with("/message", message("text"));
     job["custom_data"] = json!("ORDXXXXXXX");
     job["status_callback"] = json!("https://webhook.example.com");
     let body = request("exotel", &job).unwrap();
-    // custom_data and status_callback may stand in three places; the innermost wins, so they stand there.
-    let message_ = &body["whatsapp"]["messages"][0];
-    assert_eq!(message_["custom_data"], "ORDXXXXXXX");
-    assert_eq!(message_["status_callback"], "https://webhook.example.com");
-    assert_eq!(message_["from"], "+912248931479");
-    assert_eq!(message_["to"], "+919876543210");
-    // The tables misspell it, the examples do not.
+    // custom_data and status_callback are allowed at three levels; the innermost wins, so flowcast uses it.
+    let sent = &body["whatsapp"]["messages"][0];
+    assert_eq!(sent["custom_data"], "ORDXXXXXXX");
+    assert_eq!(sent["status_callback"], "https://webhook.example.com");
+    assert_eq!(sent["from"], "+912248931479");
+    assert_eq!(sent["to"], "+919876543210");
+    // The tables misspell recipient_type, the examples do not.
     assert_eq!(
-        (&message_["content"]["recipient_type"], &message_["content"]["recepient_type"]),
-        (&json!("individual"), &GONE)
+        (&sent["content"]["recipient_type"], &sent["content"]["recepient_type"]),
+        (&json!("individual"), &ABSENT)
     );
-    // The template that document 004 asks for, with a button's index as a string.
+    // Document 004 has a button's index as a string.
     let template = request("exotel", &job_with("/message", message("template"))).unwrap();
     let template = &template["whatsapp"]["messages"][0]["content"]["template"];
     assert_eq!(template["components"][0]["index"], "0");
     let (_sandbox, url) = sandbox(Behaviour::default()).await;
-    for place in ["", "/whatsapp", "/whatsapp/messages/0"] {
+    for level in ["", "/whatsapp", "/whatsapp/messages/0"] {
         for name in ["custom_data", "status_callback"] {
-            let body = with(body.clone(), &format!("{place}/{name}"), &json!("https://example.com"));
-            assert_eq!(ask(&url, "exotel", &body).await.0, 202, "{place}/{name} is allowed");
+            let body = set_at(body.clone(), &format!("{level}/{name}"), &json!("https://example.com"));
+            assert_eq!(post_to_sandbox(&url, "exotel", &body).await.0, 202, "{level}/{name} must be allowed");
         }
     }
     let refused = [
-        ("/whatsapp", GONE),
-        ("/whatsapp/messages", GONE),
+        ("/whatsapp", ABSENT),
+        ("/whatsapp/messages", ABSENT),
         ("/whatsapp/messages", json!([])),
-        ("/whatsapp/messages/0/from", GONE),
-        ("/whatsapp/messages/0/to", GONE),
+        ("/whatsapp/messages/0/from", ABSENT),
+        ("/whatsapp/messages/0/to", ABSENT),
         ("/whatsapp/messages/0/to", json!("++919999999999")),
-        ("/whatsapp/messages/0/content", GONE),
+        ("/whatsapp/messages/0/content", ABSENT),
         ("/whatsapp/messages/0/content/recepient_type", json!("individual")),
         // "Content", as a sample of document 001 has it.
         ("/whatsapp/messages/0/Content", json!({})),
     ];
     for (at, value) in refused {
-        assert_eq!(ask(&url, "exotel", &with(body.clone(), at, &value)).await.0, 400, "{at}");
+        assert_eq!(post_to_sandbox(&url, "exotel", &set_at(body.clone(), at, &value)).await.0, 400, "{at}");
     }
     // "More than 100 messages specified in a request".
-    let many = |count: usize| with(body.clone(), "/whatsapp/messages", &json!(vec![message_.clone(); count]));
-    assert_eq!(ask(&url, "exotel", &many(BATCH_LIMIT)).await.0, 202);
-    assert_eq!(ask(&url, "exotel", &many(BATCH_LIMIT + 1)).await.0, 400);
+    let repeated =
+        |count: usize| set_at(body.clone(), "/whatsapp/messages", &json!(vec![sent.clone(); count]));
+    assert_eq!(post_to_sandbox(&url, "exotel", &repeated(BATCH_LIMIT)).await.0, 202);
+    assert_eq!(post_to_sandbox(&url, "exotel", &repeated(BATCH_LIMIT + 1)).await.0, 400);
     assert_eq!((BATCH_LIMIT, kind("exotel").unwrap().per_request), (100, 100));
 }
 
 #[test]
-fn the_numbers_of_document_000_are_numbers() {
+fn phone_numbers_are_parsed_as_in_document_000() {
     for number in ["+10000000000", "+919888888888", "+919876543210"] {
         assert!(number.parse::<Phone>().is_ok(), "{number}");
     }
-    for none in ["919876543210", "++919999000000", "+0", "+91 98765 43210", "2365564965"] {
-        assert!(none.parse::<Phone>().is_err(), "{none}");
+    for invalid in ["919876543210", "++919999000000", "+0", "+91 98765 43210", "2365564965"] {
+        assert!(invalid.parse::<Phone>().is_err(), "{invalid}");
     }
 }
 
 /// The hosts, the paths, the credentials and the content type of documents 000, 001 and 002.
 #[test]
-fn requests_go_where_the_documents_say() {
+fn requests_use_the_documented_hosts_and_paths() {
     let expected = [
         ("exotel", "singapore", "https://api.exotel.com/v2/accounts/acme1/messages"),
         ("exotel", "mumbai", "https://api.in.exotel.com/v2/accounts/acme1/messages"),
@@ -911,7 +913,7 @@ fn requests_go_where_the_documents_say() {
     for (name, region, url) in expected {
         let kind = kind(name).unwrap();
         let host = kind.regions.iter().find(|(known, _)| *known == region).unwrap().1;
-        let provider = open_at(name, host);
+        let provider = open_provider_at(name, host);
         assert_eq!(provider.endpoint(from).as_str(), url);
         let request = provider.request(provider.endpoint(from), RequestBody::new(kind, 0));
         let header = if name == "exotel" { "authorization" } else { "api-key" };
@@ -922,21 +924,21 @@ fn requests_go_where_the_documents_say() {
     assert_eq!(regions, all);
 }
 
-/// Document 002: `extra_info`, each at most 255 characters; `wa_source` is one of thirteen words.
+/// Document 002: `extra_info`, each at most 255 characters; `wa_source` is one of thirteen values.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_stands_beside_kaleyras_content_is_as_its_document_has_it() {
+async fn the_parameters_besides_kaleyras_content_are_as_documented() {
     let (_sandbox, url) = sandbox(Behaviour::default()).await;
-    let of = |name: &str, value: Value| {
-        with(job_with("/message", message("template")), "/extra_info", &json!({ name: value }))
+    let job_with_extra_info = |name: &str, value: Value| {
+        set_at(job_with("/message", message("template")), "/extra_info", &json!({ name: value }))
     };
     for name in ["ref1", "ref2"] {
-        let body = request("kaleyra", &of(name, json!("x".repeat(255)))).unwrap();
+        let body = request("kaleyra", &job_with_extra_info(name, json!("x".repeat(255)))).unwrap();
         assert_eq!(body["extra_info"][name].as_str().unwrap().len(), 255);
-        assert_eq!(body["extra_info"]["ref"], "c1.0.0", "ref is the message's reference");
-        assert_eq!(ask(&url, "kaleyra", &body).await.0, 202);
-        assert!(request("kaleyra", &of(name, json!("x".repeat(256)))).is_err());
-        let body = with(body, &format!("/extra_info/{name}"), &json!("x".repeat(256)));
-        assert_eq!(ask(&url, "kaleyra", &body).await.0, 400);
+        assert_eq!(body["extra_info"]["ref"], "c1.0.0", "ref must be the message's reference");
+        assert_eq!(post_to_sandbox(&url, "kaleyra", &body).await.0, 202);
+        assert!(request("kaleyra", &job_with_extra_info(name, json!("x".repeat(256)))).is_err());
+        let body = set_at(body, &format!("/extra_info/{name}"), &json!("x".repeat(256)));
+        assert_eq!(post_to_sandbox(&url, "kaleyra", &body).await.0, 400);
     }
     let sources = [
         "api",
@@ -954,38 +956,42 @@ async fn what_stands_beside_kaleyras_content_is_as_its_document_has_it() {
         "moengage",
     ];
     for source in sources {
-        let body = request("kaleyra", &of("wa_source", json!(source))).unwrap();
+        let body = request("kaleyra", &job_with_extra_info("wa_source", json!(source))).unwrap();
         assert_eq!(body["extra_info"]["wa_source"], source);
-        assert_eq!(ask(&url, "kaleyra", &body).await.0, 202);
+        assert_eq!(post_to_sandbox(&url, "kaleyra", &body).await.0, 202);
     }
-    assert!(request("kaleyra", &of("wa_source", json!("mailchimp"))).is_err());
-    let usual = request("kaleyra", &job_with("/message", message("template"))).unwrap();
-    assert_eq!(usual["extra_info"]["wa_source"], "api");
-    let object = &usual["messaging_object"];
+    assert!(request("kaleyra", &job_with_extra_info("wa_source", json!("mailchimp"))).is_err());
+    let default = request("kaleyra", &job_with("/message", message("template"))).unwrap();
+    assert_eq!(default["extra_info"]["wa_source"], "api");
+    let object = &default["messaging_object"];
     assert_eq!(object["messaging_product"], "whatsapp");
     assert_eq!(object["to"], "+919876543210");
-    assert_eq!(object["template"]["components"][0]["index"], 0, "a number here");
+    assert_eq!(object["template"]["components"][0]["index"], 0, "Kaleyra's index must be a number");
     for (at, value) in [
-        ("/messaging_object", GONE),
+        ("/messaging_object", ABSENT),
         ("/messaging_object/messaging_product", json!("sms")),
         ("/messaging_object/to", json!("+91xxxxxxxxxx")),
         ("/messaging_object/template/components/0/index", json!("0")),
     ] {
-        assert_eq!(ask(&url, "kaleyra", &with(usual.clone(), at, &value)).await.0, 400, "{at}");
+        assert_eq!(
+            post_to_sandbox(&url, "kaleyra", &set_at(default.clone(), at, &value)).await.0,
+            400,
+            "{at}"
+        );
     }
 }
 
-/// What an answer of a provider to `count` messages proves.
-fn read(provider: &str, status: u16, body: &Value, count: usize) -> ProviderResponse {
+/// Returns what a provider's response to `count` messages proves.
+fn classify_response(provider: &str, status: u16, body: &Value, count: usize) -> ProviderResponse {
     let reply = Reply { status, retry_after: None, body: body.to_string().into() };
-    let said = open(provider).parse(&reply, count);
-    classify(&reply, said)
+    let parsed = open_provider(provider).parse(&reply, count);
+    classify(&reply, parsed)
 }
 
-fn entry(entry: &Value) -> Entry {
+fn classify_entry(entry: &Value) -> Entry {
     let body = json!({ "request_id": "b434e927a5844175b23059cd96feea3d", "method": "POST", "http_code": 202,
         "metadata": { "failed": 0, "total": 1, "success": 1 }, "response": { "whatsapp": { "messages": [entry] } } });
-    match read("exotel", 202, &body, 1) {
+    match classify_response("exotel", 202, &body, 1) {
         ProviderResponse::Entries(mut entries) => entries.remove(0),
         other => panic!("{other:?}"),
     }
@@ -993,58 +999,62 @@ fn entry(entry: &Value) -> Entry {
 
 /// Documents 000 and 001, the response parameters and the HTTP error codes.
 #[test]
-fn exotels_answers_are_read_as_the_documents_describe_them() {
+fn exotels_responses_are_parsed_as_documented() {
     let success = json!({ "code": 202, "error_data": null, "status": "success", "data": { "sid": "2FdiiEQUosckPhpZfuVwfjxiSlc16a4" } });
-    assert_eq!(entry(&success), Entry::Accepted { sid: "2FdiiEQUosckPhpZfuVwfjxiSlc16a4".into() });
+    assert_eq!(classify_entry(&success), Entry::Accepted { sid: "2FdiiEQUosckPhpZfuVwfjxiSlc16a4".into() });
     // data.sid: Mandatory.
-    assert!(matches!(entry(&with(success.clone(), "/data", &json!({}))), Entry::Unknown { .. }));
-    assert!(matches!(entry(&with(success.clone(), "/data", &GONE)), Entry::Unknown { .. }));
+    assert!(matches!(classify_entry(&set_at(success.clone(), "/data", &json!({}))), Entry::Unknown { .. }));
+    assert!(matches!(classify_entry(&set_at(success.clone(), "/data", &ABSENT)), Entry::Unknown { .. }));
     // status: Mandatory.
-    assert!(matches!(entry(&with(success.clone(), "/status", &GONE)), Entry::Unknown { .. }));
+    assert!(matches!(classify_entry(&set_at(success.clone(), "/status", &ABSENT)), Entry::Unknown { .. }));
     // code: "Response code for the individual message".
     let failed = |code: u32| {
         json!({ "code": code, "status": "failure", "data": null,
         "error_data": { "code": code, "message": "brief", "description": "detailed" } })
     };
-    let Entry::Rejected { code, detail } = entry(&failed(400)) else { panic!("400 is the message's") };
+    let Entry::Rejected { code, detail } = classify_entry(&failed(400)) else {
+        panic!("400 must reject the message")
+    };
     // error_data: code, message "Brief description", description "Detailed explanation".
     assert_eq!((code.as_str(), detail.as_str()), ("400", "brief: detailed"));
     for (code, scope) in [(401, Scope::Account), (402, Scope::Account), (403, Scope::Flows)] {
-        let found = entry(&failed(code));
+        let found = classify_entry(&failed(code));
         assert!(matches!(&found, Entry::Refused { scope: of, .. } if *of == scope), "{code}: {found:?}");
     }
     for code in [429, 500, 503] {
-        let found = entry(&failed(code));
+        let found = classify_entry(&failed(code));
         assert!(!matches!(found, Entry::Rejected { .. } | Entry::Accepted { .. }), "{code}: {found:?}");
     }
     // request_id: "useful for debugging and tracing purposes".
     let reply = |body: &Value| Reply { status: 202, retry_after: None, body: body.to_string().into() };
-    let id = |body: Value| open("exotel").request_id(&reply(&body));
+    let id = |body: Value| open_provider("exotel").request_id(&reply(&body));
     assert_eq!(
         id(json!({ "request_id": "b434e927a5844175b23059cd96feea3d" })).as_deref(),
         Some("b434e927a5844175b23059cd96feea3d")
     );
-    for none in [
+    for invalid in [
         json!({}),
         json!({ "request_id": "" }),
         json!({ "request_id": "a\nb" }),
         json!({ "request_id": "x".repeat(65) }),
     ] {
-        assert_eq!(id(none), None);
+        assert_eq!(id(invalid), None);
     }
-    // metadata: an answer that contradicts itself is read by its entries.
+    // metadata: the entries of a contradictory response count.
     let body = json!({ "request_id": "r", "metadata": { "failed": 1, "total": 1, "success": 0 },
         "response": { "whatsapp": { "messages": [success] } } });
     assert!(
-        matches!(&read("exotel", 202, &body, 1), ProviderResponse::Entries(entries) if matches!(entries[0], Entry::Accepted { .. }))
+        matches!(&classify_response("exotel", 202, &body, 1), ProviderResponse::Entries(entries) if matches!(entries[0], Entry::Accepted { .. }))
     );
     // Document 003's other shape.
     let other = json!({ "response": { "code": 200, "status": "success", "data": { "message_id": "msg_flow_001", "status": "sent" } } });
     assert_eq!(
-        read("exotel", 200, &other, 1),
+        classify_response("exotel", 200, &other, 1),
         ProviderResponse::Entries(vec![Entry::Accepted { sid: "msg_flow_001".into() }])
     );
-    let error = |status: u16| read("exotel", status, &json!({ "http_code": status, "request_id": "r" }), 2);
+    let error = |status: u16| {
+        classify_response("exotel", status, &json!({ "http_code": status, "request_id": "r" }), 2)
+    };
     assert!(matches!(error(400), ProviderResponse::Malformed { .. }));
     for status in [401, 402, 403] {
         assert!(matches!(error(status), ProviderResponse::Refused { .. }), "{status}");
@@ -1055,32 +1065,32 @@ fn exotels_answers_are_read_as_the_documents_describe_them() {
     }
 }
 
-/// Document 002, the sample answers, each with its text.
+/// Document 002, the sample responses, each with its text.
 #[tokio::test(flavor = "multi_thread")]
-async fn kaleyras_answers_are_read_as_its_document_shows_them() {
-    let taken = json!({ "code": "WA202", "message": "Request Accepted", "data": { "message_id": "AXXX" }, "error": {} });
+async fn kaleyras_responses_are_parsed_as_documented() {
+    let accepted = json!({ "code": "WA202", "message": "Request Accepted", "data": { "message_id": "AXXX" }, "error": {} });
     assert_eq!(
-        read("kaleyra", 202, &taken, 1),
+        classify_response("kaleyra", 202, &accepted, 1),
         ProviderResponse::Entries(vec![Entry::Accepted { sid: "AXXX".into() }])
     );
     let refused = |status: u16, code: &str, data: Value, field: &str, text: &str| {
-        read(
+        classify_response(
             "kaleyra",
             status,
             &json!({ "code": code, "message": text, "data": data, "error": { field: text } }),
             1,
         )
     };
-    let scope = |answer: ProviderResponse| match answer {
+    let scope = |response: ProviderResponse| match response {
         ProviderResponse::Refused { scope, reason } => (scope, reason),
         other => panic!("{other:?}"),
     };
-    let (whose, _) = scope(refused(401, "RBC001", json!([]), "error", "Incorrect SID or API key."));
-    assert_eq!(whose, Scope::Account);
+    let (found, _) = scope(refused(401, "RBC001", json!([]), "error", "Incorrect SID or API key."));
+    assert_eq!(found, Scope::Account);
     let text = "Phone number is not present or does not belong to the account.";
-    let (whose, reason) = scope(refused(401, "WA401", json!({}), "phone_number", text));
-    assert_eq!(whose, Scope::Sender);
-    assert!(reason.contains("phone_number"), "the field is named: {reason}");
+    let (found, reason) = scope(refused(401, "WA401", json!({}), "phone_number", text));
+    assert_eq!(found, Scope::Sender);
+    assert!(reason.contains("phone_number"), "the reason must name the field: {reason}");
     assert!(matches!(
         refused(400, "WA400", json!({}), "payload", "Refer to correct payload format"),
         ProviderResponse::Malformed { .. }
@@ -1089,18 +1099,18 @@ async fn kaleyras_answers_are_read_as_its_document_shows_them() {
         refused(500, "WA500", json!({}), "error", "Please try again later"),
         ProviderResponse::TryAgain { .. }
     ));
-    let (whose, _) = scope(refused(
+    let (found, _) = scope(refused(
         400,
         "E110",
         json!({}),
         "balance",
         "Please check your balance, You have a low balance!",
     ));
-    assert_eq!(whose, Scope::Account);
+    assert_eq!(found, Scope::Account);
     let version = "The phone number you're using is associated with different Version of our WA API.";
-    let (whose, _) = scope(refused(401, "WA-401", json!({}), "phone_number", version));
-    assert_eq!(whose, Scope::Sender);
-    // The sandbox says each of them as the document does.
+    let (found, _) = scope(refused(401, "WA-401", json!({}), "phone_number", version));
+    assert_eq!(found, Scope::Sender);
+    // The sandbox returns each of them as documented.
     for (code, status, field) in [
         ("RBC001", 401, "error"),
         ("WA401", 401, "phone_number"),
@@ -1113,19 +1123,19 @@ async fn kaleyras_answers_are_read_as_its_document_shows_them() {
         let faults = [(code.to_owned(), 1.0)].into();
         let (_sandbox, url) = sandbox(Behaviour { faults, ..Behaviour::default() }).await;
         let body = request("kaleyra", &job_with("/message", message("template"))).unwrap();
-        let (answered, said) = ask(&url, "kaleyra", &body).await;
-        let shown = code.split(':').next().unwrap();
-        assert_eq!((answered, &said["code"]), (status, &json!(shown)), "{code}");
-        assert!(said["error"][field].is_string(), "{said}");
-        assert_eq!(said["data"], if code == "RBC001" { json!([]) } else { json!({}) });
+        let (returned, error) = post_to_sandbox(&url, "kaleyra", &body).await;
+        let expected = code.split(':').next().unwrap();
+        assert_eq!((returned, &error["code"]), (status, &json!(expected)), "{code}");
+        assert!(error["error"][field].is_string(), "{error}");
+        assert_eq!(error["data"], if code == "RBC001" { json!([]) } else { json!({}) });
     }
 }
 
-/// Document 001, the status callback parameters; documents 003 and 004, people's answers.
+/// Document 001, the status callback parameters; documents 003 and 004, replies.
 #[test]
-fn exotels_callbacks_are_read_field_by_field() {
+fn exotels_callbacks_are_parsed_field_by_field() {
     use flowcast::campaign::delivery::{Delivery, DeliveryUpdate, ReplyContent};
-    let exotel = open("exotel");
+    let exotel = open_provider("exotel");
     let dlr = json!({ "callback_type": "dlr", "sid": "1234", "to": "+12365564965", "exo_status_code": 25001,
         "exo_detailed_status": "EX_MESSAGE_DELIVERED", "description": "Message delivered",
         "timestamp": "2022-12-07T17:00:00.000+05:30", "custom_data": "c1.7.3" });
@@ -1135,7 +1145,7 @@ fn exotels_callbacks_are_read_field_by_field() {
     assert_eq!(report.recipient, "+12365564965".parse().ok());
     assert_eq!(report.at, Some(1_670_412_600_000));
     assert_eq!(report.message.unwrap().to_string(), "c1.7.3");
-    // By its name: another table gives it the number 25001.
+    // The name counts: another table gives it the number 25001.
     assert!(matches!(report.news, DeliveryUpdate::Delivery { state: Delivery::Delivered, .. }));
     // "Possible values: dlr, icm", and document 004's incoming_message.
     for kind in ["icm", "incoming_message"] {
@@ -1149,12 +1159,12 @@ fn exotels_callbacks_are_read_field_by_field() {
             (Some("f317c729"), "+918871206831".parse().ok())
         );
         assert_eq!((report.sender, report.at), ("+912248931479".parse().ok(), Some(1_697_871_900_000)));
-        let DeliveryUpdate::Reply(reply) = report.news else { panic!("{kind} is an answer") };
+        let DeliveryUpdate::Reply(reply) = report.news else { panic!("{kind} must be a reply") };
         assert_eq!(reply.id, "4743da54");
-        let said: Vec<(&str, &str)> =
+        let details: Vec<(&str, &str)> =
             reply.details.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
-        assert_eq!(said, [("body", "Sent"), ("name", "galaxy_message"), ("profile_name", "Javed")]);
-        let ReplyContent::Flow(fields) = reply.content else { panic!("it is a form") };
+        assert_eq!(details, [("body", "Sent"), ("name", "galaxy_message"), ("profile_name", "Javed")]);
+        let ReplyContent::Flow(fields) = reply.content else { panic!("the reply must be a form") };
         assert_eq!(fields["vehicle_number"], "74785");
     }
     // Document 003.
@@ -1163,7 +1173,7 @@ fn exotels_callbacks_are_read_field_by_field() {
         "response_json": { "appointment_date": "2024-06-20" }, "timestamp": "2024-06-15T10:40:00.000Z" });
     let report = exotel.reports(&webhook).pop().unwrap();
     assert_eq!((report.sid.as_deref(), report.message), (Some("msg_flow_001"), None));
-    let DeliveryUpdate::Reply(reply) = report.news else { panic!("it is an answer") };
+    let DeliveryUpdate::Reply(reply) = report.news else { panic!("flow_response must be a reply") };
     assert_eq!(reply.details["flow_id"], "flow_abc123");
 }
 
@@ -1220,7 +1230,7 @@ fn each_of_the_41_codes_has_the_number_and_the_name_of_document_001() {
     }
 }
 
-/// What each document lists, in its order. Each is an item above, or of a test of its own here.
+/// The fields of each document, in its order. Each is an item of a table above, or has its own test here.
 const OUTLINE: [(&str, &[&str]); 5] = [
     (
         "000",
@@ -1274,12 +1284,12 @@ const OUTLINE: [(&str, &[&str]); 5] = [
             "flow_action_payload",
             "flow_action_payload.screen",
             "flow_action_payload.data",
-            "answer: request_id",
-            "answer: metadata",
-            "answer: code",
-            "answer: error_data",
-            "answer: status",
-            "answer: sid",
+            "response: request_id",
+            "response: metadata",
+            "response: code",
+            "response: error_data",
+            "response: status",
+            "response: sid",
             "HTTP codes",
             "dlr",
         ],
@@ -1346,12 +1356,12 @@ const OUTLINE: [(&str, &[&str]); 5] = [
             "button.reply",
             "reply.id",
             "reply.title",
-            "answer: request_id",
-            "answer: metadata",
-            "answer: code",
-            "answer: error_data",
-            "answer: status",
-            "answer: sid",
+            "response: request_id",
+            "response: metadata",
+            "response: code",
+            "response: error_data",
+            "response: status",
+            "response: sid",
             "HTTP codes",
             "dlr",
             "EX codes",
@@ -1385,7 +1395,7 @@ const OUTLINE: [(&str, &[&str]); 5] = [
             "ref1",
             "ref2",
             "wa_source",
-            "answers",
+            "responses",
         ],
     ),
     (
@@ -1397,7 +1407,7 @@ const OUTLINE: [(&str, &[&str]); 5] = [
             "flow_token",
             "flow_message_version",
             "flow_action_payload",
-            "answer: message_id",
+            "response: message_id",
             "flow_response",
             "HTTP codes",
         ],
@@ -1427,20 +1437,20 @@ const OUTLINE: [(&str, &[&str]); 5] = [
     ),
 ];
 
-/// What is no field of content, and has a test of its own here.
-const ELSEWHERE: [&str; 31] = [
+/// Fields outside the content; each has its own test here.
+const OUTSIDE_CONTENT: [&str; 31] = [
     "custom_data",
     "status_callback",
     "messages",
     "from",
     "to",
     "content",
-    "answer: request_id",
-    "answer: metadata",
-    "answer: code",
-    "answer: error_data",
-    "answer: status",
-    "answer: sid",
+    "response: request_id",
+    "response: metadata",
+    "response: code",
+    "response: error_data",
+    "response: status",
+    "response: sid",
     "HTTP codes",
     "dlr",
     "EX codes",
@@ -1454,8 +1464,8 @@ const ELSEWHERE: [&str; 31] = [
     "ref1",
     "ref2",
     "wa_source",
-    "answers",
-    "answer: message_id",
+    "responses",
+    "response: message_id",
     "flow_response",
     "incoming_message",
     "recipient_type",
@@ -1463,22 +1473,22 @@ const ELSEWHERE: [&str; 31] = [
 ];
 
 #[test]
-fn every_item_of_the_documents_stands_in_a_table() {
-    let items: Vec<Item> = content().into_iter().chain(kaleyra()).collect();
+fn every_item_of_the_documents_is_in_a_table() {
+    let items: Vec<Item> = content_items().into_iter().chain(kaleyra_items()).collect();
     for (document, names) in OUTLINE {
         for name in names {
-            let is_here = items.iter().any(|item| item.name == *name) || ELSEWHERE.contains(name);
-            assert!(is_here, "{name} of document {document} is in no table");
+            let is_here = items.iter().any(|item| item.name == *name) || OUTSIDE_CONTENT.contains(name);
+            assert!(is_here, "{name} of document {document} must be in a table");
         }
     }
-    // And none is of another place.
+    // The tables have no other items.
     for item in &items {
         let is_listed =
             |(document, names): &(&str, &[&str])| *document == item.document && names.contains(&item.name);
         let is_extra = ["audio", "filename"].contains(&item.name);
         assert!(
             is_extra || OUTLINE.iter().any(is_listed),
-            "{} is no item of document {}",
+            "{} is not an item of document {}",
             item.name,
             item.document
         );
@@ -1487,7 +1497,7 @@ fn every_item_of_the_documents_stands_in_a_table() {
 
 /// "The only allowed value is application/json" (document 002); the samples of 000 say the same.
 #[tokio::test]
-async fn requests_say_what_they_hold_and_carry_their_credentials() {
+async fn requests_have_their_content_type_and_credentials() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     for (name, header) in [("exotel", "authorization: basic a2v5onrva2vu"), ("kaleyra", "api-key: key")] {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -1504,7 +1514,7 @@ async fn requests_say_what_they_hold_and_carry_their_credentials() {
             String::from_utf8_lossy(&head).to_lowercase()
         });
         let kind = kind(name).unwrap();
-        let provider = open_at(name, &base);
+        let provider = open_provider_at(name, &base);
         let transport = Transport::new(std::time::Duration::from_secs(10), false).unwrap();
         let endpoint = provider.endpoint("+912248931479".parse().unwrap());
         transport.post(provider.request(endpoint, RequestBody::new(kind, 0)), None).await.unwrap();
@@ -1515,14 +1525,14 @@ async fn requests_say_what_they_hold_and_carry_their_credentials() {
     }
 }
 
-/// The head of a WebP file, with so many bytes behind it.
-fn webp(side: u32, moves: bool, bytes: usize) -> Vec<u8> {
-    let measure = (side - 1).to_le_bytes();
+/// Returns a WebP file of a size in bytes; only its header is valid.
+fn webp(side: u32, is_animated: bool, bytes: usize) -> Vec<u8> {
+    let size = (side - 1).to_le_bytes();
     let head = [
         &b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0"[..],
-        &[if moves { 2 } else { 0 }, 0, 0, 0],
-        &measure[..3],
-        &measure[..3],
+        &[if is_animated { 2 } else { 0 }, 0, 0, 0],
+        &size[..3],
+        &size[..3],
     ]
     .concat();
     let mut file = head;
@@ -1531,7 +1541,7 @@ fn webp(side: u32, moves: bool, bytes: usize) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_check_warns_of_what_is_hardly_shown_and_looks_at_stickers_when_it_is_asked_to() {
+async fn a_check_warns_of_content_that_is_not_shown_and_fetches_stickers_only_on_request() {
     use axum::response::IntoResponse;
     let serve = |kind: &'static str, bytes: Vec<u8>| {
         axum::routing::get(move || async move { ([("content-type", kind)], bytes).into_response() })
@@ -1548,30 +1558,30 @@ async fn a_check_warns_of_what_is_hardly_shown_and_looks_at_stickers_when_it_is_
     let world = crate::support::World::new(3);
     let check = async |message: Value, look: bool| {
         world.write_job(&job_with("/message", message));
-        let asked: &[&str] = if look { &["--look"] } else { &[] };
-        let ended = world.run(&[&["check", "job.json", "--json"], asked].concat()).await;
+        let option: &[&str] = if look { &["--look"] } else { &[] };
+        let ended = world.run(&[&["check", "job.json", "--json"], option].concat()).await;
         assert_eq!(ended.status, Some(0), "{ended:?}");
         let found: Value = serde_json::from_str(&ended.out).unwrap();
         let warnings = found["warnings"].as_array().unwrap().clone();
         warnings.iter().map(|found| format!("{} {}", found["pointer"], found["detail"])).collect::<Vec<_>>()
     };
     let sticker = |name: &str| json!({ "type": "sticker", "sticker": { "link": format!("{url}/{name}") } });
-    for fine in ["fine.webp", "moves.webp"] {
-        assert_eq!(check(sticker(fine), true).await, [""; 0], "{fine}");
+    for name in ["fine.webp", "moves.webp"] {
+        assert_eq!(check(sticker(name), true).await, [""; 0], "{name}");
     }
-    for (name, says) in [
+    for (name, expected) in [
         ("heavy.webp", "more than the 100 KB"),
         ("small.webp", "serves 96 x 96 pixels"),
         ("page.webp", "serves \\\"text/html\\\""),
         ("gone.webp", "responds with 404"),
     ] {
         let warnings = check(sticker(name), true).await;
-        assert!(warnings.len() == 1 && warnings[0].contains(says), "{name}: {warnings:?}");
-        assert_eq!(check(sticker(name), false).await, [""; 0], "nothing is fetched unasked");
+        assert!(warnings.len() == 1 && warnings[0].contains(expected), "{name}: {warnings:?}");
+        assert_eq!(check(sticker(name), false).await, [""; 0], "nothing must be fetched without --look");
     }
     let text = json!({ "type": "text", "text": { "body": "see 192.0.2.7", "preview_url": true } });
     assert!(check(text, false).await[0].starts_with("\"/message/text/preview_url\" "));
-    // And so it stands for a person.
+    // The output as text has the same warning.
     let ended = world.run(&["check", "job.json"]).await;
     assert!(ended.out.contains("warning: message text preview url: shows no preview: "), "{}", ended.out);
 }

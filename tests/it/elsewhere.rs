@@ -1,5 +1,5 @@
-//! Audiences that lie elsewhere: in an object store, which speaks the real protocol, and at addresses whose servers
-//! have bad days. And audiences as people have them: the same rows whatever the file.
+//! Remote audiences, in an object store with the real protocol and at URLs of unreliable servers; and audience files of
+//! several formats, which must give the same rows.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use crate::service::{FAST, Service, TOKENS};
 use crate::support::{World, job, job_with, sandbox};
 
-/// An object store in a folder, and the environment that leads to it.
+/// Starts an object store in a folder and returns the environment variables to reach it.
 async fn object_store(folder: &std::path::Path) -> Vec<(String, String)> {
     let mut service = S3ServiceBuilder::new(s3s_fs::FileSystem::new(folder).unwrap());
     service.set_auth(SimpleAuth::from_single("key", "secret"));
@@ -45,7 +45,7 @@ async fn object_store(folder: &std::path::Path) -> Vec<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bucket_is_a_root_that_needs_no_shared_folder() {
+async fn a_bucket_can_be_the_audience_root_without_a_shared_folder() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(folder.path().join("audiences/sent")).unwrap();
@@ -75,7 +75,7 @@ async fn a_bucket_is_a_root_that_needs_no_shared_folder() {
     assert_eq!(service.post("/campaigns", &sent).await.status, 201);
     assert_eq!(service.until_state("c1", "completed").await["counts"]["accepted"], 50);
 
-    // An object elsewhere, where the configuration allows it.
+    // An object outside the root that the configuration allows.
     std::fs::create_dir_all(folder.path().join("audiences/others")).unwrap();
     std::fs::write(folder.path().join("audiences/others/b.csv"), format!("phone,name\n{}", rows(100)))
         .unwrap();
@@ -84,7 +84,7 @@ async fn a_bucket_is_a_root_that_needs_no_shared_folder() {
     other["audience"] = json!({ "csv": { "url": "s3://audiences/others/b.csv" } });
     assert_eq!(service.post("/campaigns", &other).await.status, 201);
     assert_eq!(service.until_state("c2", "completed").await["counts"]["accepted"], 50);
-    for (audience, what) in [
+    for (audience, expected) in [
         (json!({ "csv": { "path": "nobody.csv" } }), "no such file"),
         (json!({ "csv": { "path": "../others/b.csv" } }), "is outside the audience root"),
         (json!({ "csv": { "url": "s3://audiences/sent/people.csv" } }), "audiences.allow"),
@@ -94,15 +94,15 @@ async fn a_bucket_is_a_root_that_needs_no_shared_folder() {
         refused["id"] = "c3".into();
         refused["audience"] = audience;
         let detail = service.post("/campaigns", &refused).await.detail(422);
-        assert!(detail.contains(what), "{detail}");
+        assert!(detail.contains(expected), "{detail}");
     }
 }
 
-/// How a server of files fares with one request: it is given the head.
+/// Builds a file server's response from the request's number, its head and the file.
 type Script = Arc<dyn Fn(usize, &str, &[u8]) -> Vec<u8> + Send + Sync>;
 
-/// A server of one file, which answers by script and closes. Returns its address and the heads that it saw.
-async fn files(content: Vec<u8>, script: Script) -> (String, Arc<Mutex<Vec<String>>>) {
+/// Starts a server of one file that responds by script and closes. Returns its URL and the heads that it received.
+async fn serve_file(content: Vec<u8>, script: Script) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -132,8 +132,8 @@ async fn files(content: Vec<u8>, script: Script) -> (String, Arc<Mutex<Vec<Strin
     (url, seen)
 }
 
-/// A whole answer from an offset, of which so much is sent.
-fn answer(head: &str, content: &[u8], etag: &str, sent: usize) -> Vec<u8> {
+/// Returns a response from the requested offset on, cut after `sent` bytes of content.
+fn response(head: &str, content: &[u8], etag: &str, sent: usize) -> Vec<u8> {
     let from =
         head.split("range: bytes=").nth(1).and_then(|rest| rest.split('-').next()?.parse::<usize>().ok());
     let (status, range) = match from {
@@ -161,19 +161,19 @@ async fn run_from(url: &str, allow: &str, provider: &str) -> crate::support::End
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_transfer_that_breaks_off_goes_on_where_it_stood() {
+async fn an_interrupted_transfer_resumes_where_it_stopped() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let rows: String = (0..5000).map(|row| format!("{},n{row}\n", crate::support::phone(row))).collect();
     let content = format!("phone,name\n{rows}").into_bytes();
     let size = content.len();
-    let (url, seen) = files(
+    let (url, seen) = serve_file(
         content.clone(),
         Arc::new(move |nth, head, content| match nth {
-            0 | 2 => answer(head, content, "one", size / 3),
+            0 | 2 => response(head, content, "one", size / 3),
             1 => {
                 b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec()
             }
-            _ => answer(head, content, "one", size),
+            _ => response(head, content, "one", size),
         }),
     )
     .await;
@@ -191,28 +191,28 @@ async fn a_transfer_that_breaks_off_goes_on_where_it_stood() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_an_address_must_not_do_is_refused() {
+async fn unsafe_audience_urls_are_refused() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let content = b"phone,name\n+919876543210,Asha\n".to_vec();
-    let (target, asked) =
-        files(content.clone(), Arc::new(|_, head, content| answer(head, content, "one", 1000))).await;
-    let elsewhere = target.clone();
+    let (target, target_requests) =
+        serve_file(content.clone(), Arc::new(|_, head, content| response(head, content, "one", 1000))).await;
+    let location = target.clone();
     let redirects: Script = Arc::new(move |_, _, _| {
-        format!("HTTP/1.1 302 Found\r\nLocation: {elsewhere}secret.csv\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into_bytes()
+        format!("HTTP/1.1 302 Found\r\nLocation: {location}secret.csv\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into_bytes()
     });
-    let (redirect, _) = files(content.clone(), redirects).await;
+    let (redirect, _) = serve_file(content.clone(), redirects).await;
     let changes: Script = Arc::new(|nth, head, content| match nth {
-        0 => answer(head, content, "one", 5),
+        0 => response(head, content, "one", 5),
         _ => b"HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec(),
     });
-    let (change, _) = files(content.clone(), changes).await;
-    // One that does not ask which it was, and gives the rest of another.
+    let (change, _) = serve_file(content.clone(), changes).await;
+    // A server that ignores which version was requested and sends the rest of another one.
     let swaps: Script = Arc::new(|nth, head, content| match nth {
-        0 => answer(head, content, "one", 5),
-        _ => answer(head, content, "two", 1000),
+        0 => response(head, content, "one", 5),
+        _ => response(head, content, "two", 1000),
     });
-    let (swap, _) = files(content.clone(), swaps).await;
-    let (gone, _) = files(
+    let (swap, _) = serve_file(content.clone(), swaps).await;
+    let (gone, _) = serve_file(
         content,
         Arc::new(|_, _, _| {
             b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec()
@@ -225,36 +225,36 @@ async fn what_an_address_must_not_do_is_refused() {
         (format!("{change}a.csv"), change.clone(), "changed while it was read"),
         (format!("{swap}a.csv"), swap.clone(), "changed while it was read"),
         (format!("{gone}a.csv?key=s3cr3t"), gone.clone(), "a.csv was not found"),
-        // A name that stands for an address inside, which the configuration does not name as one.
+        // A host name that resolves to an internal address is refused although its URL prefix is allowed.
         (format!("{named}a.csv"), named.clone(), "cannot fetch"),
         (format!("{target}a.csv"), "https://files.example.com/".into(), "audiences.allow"),
         (format!("{target}b/../../a.csv"), format!("{target}b/"), "audiences.allow"),
     ];
-    // All at once: some are tried again for a while.
-    let runs = refused.map(|(url, allow, says)| {
+    // All at the same time, because some are retried for a while.
+    let runs = refused.map(|(url, allow, expected)| {
         let provider = &provider;
         async move {
             let ended = run_from(&url, &allow, provider).await;
             assert_ne!(ended.status, Some(0), "{url}: {ended:?}");
-            assert!(ended.err.contains(says), "{url}: {ended:?}");
+            assert!(ended.err.contains(expected), "{url}: {ended:?}");
             assert!(!ended.err.contains("s3cr3t"), "{ended:?}");
         }
     });
     futures_util::future::join_all(runs).await;
-    assert_eq!(asked.lock().unwrap().len(), 0, "nobody was led there");
+    assert_eq!(target_requests.lock().unwrap().len(), 0, "no redirect must be followed");
 }
 
-/// Rows with names that are written differently in each encoding, and numbers that spreadsheets like to spoil.
-const PEOPLE: [(&str, &str, &str); 4] = [
+/// Rows with names whose bytes differ between encodings, and with numbers that spreadsheets may change.
+const ROWS: [(&str, &str, &str); 4] = [
     ("919876543210", "José Müller", "monday"),
     ("919876543211", "Renée – “Zoë”", "=1+1"),
     ("919876543212", "Ünal €5", ""),
     ("12", "Nobody", "x"),
 ];
 
-fn people(ending: &str) -> Vec<u8> {
+fn audience_file(ending: &str) -> Vec<u8> {
     let mut text = String::from("phone,name,slot\n");
-    for (phone, name, slot) in PEOPLE {
+    for (phone, name, slot) in ROWS {
         text += &format!("{phone},{name},{slot}\n");
     }
     match ending {
@@ -268,8 +268,8 @@ fn people(ending: &str) -> Vec<u8> {
             for (column, name) in ["phone", "name", "slot"].into_iter().enumerate() {
                 sheet.write(0, u16::try_from(column).unwrap(), name).unwrap();
             }
-            for (row, (phone, name, slot)) in (1..).zip(PEOPLE) {
-                // A number as a spreadsheet has it.
+            for (row, (phone, name, slot)) in (1..).zip(ROWS) {
+                // Stored as a number, as spreadsheets do.
                 sheet.write(row, 0, phone.parse::<f64>().unwrap()).unwrap();
                 sheet.write(row, 1, name).unwrap();
                 sheet.write(row, 2, slot).unwrap();
@@ -280,8 +280,8 @@ fn people(ending: &str) -> Vec<u8> {
     }
 }
 
-/// What a report says of each row, without SIDs and times.
-fn essence(report: &str) -> Vec<Value> {
+/// Returns the rows of a report without SIDs and times.
+fn rows_of(report: &str) -> Vec<Value> {
     let line = |line: &str| {
         let line: Value = serde_json::from_str(line).unwrap();
         json!([line["row"], line["recipient"], line["state"], line["code"]])
@@ -290,7 +290,7 @@ fn essence(report: &str) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_workbook_and_other_encodings_give_the_rows_of_their_utf8_twin_whichever_way() {
+async fn workbooks_and_other_encodings_give_the_same_rows_as_utf8() {
     let (_sandbox, provider) = sandbox(Behaviour::default()).await;
     let service = Service::start(false, &provider, TOKENS).await;
     let world = &service.fleet.world;
@@ -298,7 +298,7 @@ async fn a_workbook_and_other_encodings_give_the_rows_of_their_utf8_twin_whichev
     for (nth, ending) in ["utf-8.csv", "windows-1252.csv", "utf-16.csv", "xlsx"].into_iter().enumerate() {
         let name = format!("people-{nth}.{ending}");
         let upload = service.request(Method::POST, &format!("/audiences?name={name}"), "act-1");
-        let uploaded = service.send(upload.body(people(ending))).await;
+        let uploaded = service.send(upload.body(audience_file(ending))).await;
         assert_eq!(uploaded.status, 201, "{ending}: {uploaded:?}");
         let uploaded = uploaded.json();
         assert_eq!(
@@ -315,11 +315,11 @@ async fn a_workbook_and_other_encodings_give_the_rows_of_their_utf8_twin_whichev
             world.write_job(&job);
             let report = match way {
                 "run" => {
-                    // On one machine, with a store of its own.
+                    // On one machine, with its own store.
                     let config = std::fs::read_to_string(world.path("flowcast.toml")).unwrap();
-                    let alone =
+                    let single =
                         config.split("[redis]").next().unwrap().to_owned() + "[audiences]\nroot = \".\"\n";
-                    world.write("alone.toml", alone);
+                    world.write("alone.toml", single);
                     let ended = world.run(&["--config", "alone.toml", "run", "job.json", "--json"]).await;
                     assert_eq!(ended.status, Some(0), "{ending}: {ended:?}");
                     world.run(&["--config", "alone.toml", "report", &id, "--format", "jsonl"]).await.out
@@ -336,11 +336,11 @@ async fn a_workbook_and_other_encodings_give_the_rows_of_their_utf8_twin_whichev
                     service.get(&format!("/campaigns/{id}/report.jsonl")).await.text
                 }
             };
-            seen.push((way, essence(&report)));
+            seen.push((way, rows_of(&report)));
         }
         let columns = json!([uploaded["rows"], uploaded["columns"]]);
         let (rows, first) = expected.get_or_insert_with(|| (seen[0].1.clone(), columns.clone()));
-        assert_eq!(rows.len(), PEOPLE.len());
+        assert_eq!(rows.len(), ROWS.len());
         assert_eq!(&columns, first, "{ending}");
         for (way, found) in seen {
             assert_eq!(&found, rows, "{ending} by {way}");

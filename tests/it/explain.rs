@@ -1,4 +1,4 @@
-//! `flowcast explain`, and what status and report say of a code.
+//! `flowcast explain`, and how status and report explain a code.
 
 use flowcast::sandbox::Behaviour;
 use serde_json::Value;
@@ -21,18 +21,18 @@ fn a_code_is_explained_by_its_name_or_its_number() {
 }
 
 #[test]
-fn a_code_that_is_not_known_names_the_nearest() {
+fn an_unknown_code_is_refused_with_the_nearest() {
     let ended = World::new(1).flowcast(&["explain", "EX_NUMBER_EROR"]);
     assert_eq!(ended.status, Some(2));
     assert!(ended.err.contains("did you mean \"EX_NUMBER_ERROR\"?"), "{ended:?}");
 }
 
 #[test]
-fn the_document_of_codes_is_the_table() {
+fn the_page_of_codes_matches_the_table() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/codes.md");
     let document = std::fs::read_to_string(path).unwrap_or_default();
     let ended = World::new(1).flowcast(&["explain", "--markdown"]);
-    assert!(ended.out == document, "docs/reference/codes.md is not what the table says: just codes");
+    assert!(ended.out == document, "docs/reference/codes.md must match the table: run `just codes`");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! Masters that die and freeze: with Sentinel and in a cluster, real processes all of them.
+//! Redis masters that are killed and frozen, with Sentinel and in a cluster of real processes.
 
 use std::time::{Duration, Instant};
 
@@ -10,35 +10,36 @@ use crate::fleet::{Fleet, until};
 use crate::servers::{DURABLE, RedisProcess, amqp_url, free_port, wait};
 use crate::support::{World, phone, sandbox};
 
-/// How many fail-overs there are; `FLOWCAST_FAILOVERS=20` is the whole of it.
+/// Returns the number of fail-overs; `FLOWCAST_FAILOVERS=20` is full size.
 fn failovers() -> u64 {
     std::env::var("FLOWCAST_FAILOVERS").ok().and_then(|count| count.parse().ok()).unwrap_or(2)
 }
 
-/// How many messages are sent a second.
+/// Messages per second.
 const RATE: u64 = 400;
 
-/// Servers of which one takes the place of another that is gone.
+/// Redis servers that fail over.
 trait Servers {
     fn url(&self) -> String;
     fn all(&mut self) -> &mut Vec<RedisProcess>;
-    /// The place of the master that the campaign's keys are on, where there is one.
+    /// Returns the index of the master with the campaign's keys, if there is one.
     fn master(&self) -> Option<usize>;
-    /// Whether a master that follows another has a replica of its own.
+    /// Whether a master that was promoted has a replica.
     const HAS_ANOTHER_REPLICA: bool;
 }
 
 /// A master, two replicas, and three sentinels.
-struct Watched {
+struct WithSentinels {
     servers: Vec<RedisProcess>,
     sentinels: Vec<RedisProcess>,
 }
 
+/// Returns the options of [`DURABLE`] as lines of a configuration file.
 fn durable() -> String {
     DURABLE.split(" --").map(|option| option.trim_start_matches("--").to_owned() + "\n").collect()
 }
 
-impl Watched {
+impl WithSentinels {
     fn start() -> Self {
         let quick = "repl-diskless-sync-delay 0\nrepl-ping-replica-period 1\n";
         let master = RedisProcess::configured("", &format!("{}{quick}", durable()));
@@ -64,7 +65,7 @@ impl Watched {
     }
 }
 
-impl Servers for Watched {
+impl Servers for WithSentinels {
     const HAS_ANOTHER_REPLICA: bool = true;
 
     fn url(&self) -> String {
@@ -136,7 +137,7 @@ impl Servers for Cluster {
     }
 
     fn master(&self) -> Option<usize> {
-        // Whoever has not the slot says MOVED.
+        // A node that does not own the slot responds with MOVED.
         let owns = |node: &RedisProcess| {
             node.says("INFO replication", "role:master")
                 && node.says("EXISTS flowcast:{c1}:campaign", ":1\r\n")
@@ -145,7 +146,7 @@ impl Servers for Cluster {
     }
 }
 
-/// A server that was killed, or frozen, is there again.
+/// Restarts a killed server, or thaws a frozen one.
 fn bring_back(server: &mut RedisProcess, is_frozen: bool) {
     if is_frozen {
         server.signal(Signal::SIGCONT);
@@ -154,8 +155,8 @@ fn bring_back(server: &mut RedisProcess, is_frozen: bool) {
     }
 }
 
-/// Kills and freezes masters in turns while a campaign runs.
-async fn nobody_is_sent_to_twice<S: Servers>(mut servers: S, name: &str) {
+/// Kills and freezes masters in turn while a campaign runs.
+async fn send_during_failovers<S: Servers>(mut servers: S, name: &str) {
     let rows = failovers() * 15 * RATE;
     let behaviour = Behaviour { latency: Duration::from_millis(100), ..Behaviour::default() };
     let (sandbox, url) = sandbox(behaviour).await;
@@ -165,12 +166,12 @@ async fn nobody_is_sent_to_twice<S: Servers>(mut servers: S, name: &str) {
     let config = std::fs::read_to_string(fleet.world.path("flowcast.toml")).unwrap();
     fleet.world.write("flowcast.toml", config.replace("[redis]\n", "[redis]\nreplicas = 1\n"));
     let mut job = crate::support::job();
-    // Small requests: many claims are under way when a master dies.
+    // Small requests, so that many claims are in flight when a master is killed.
     job["limits"] = json!({ "messages": format!("{RATE}/s,burst=10") });
     fleet.world.write_job(&job);
     let _workers = [fleet.worker(), fleet.worker()];
     fleet.submit().await;
-    until("it to be on its way", || sandbox.count() > 200).await;
+    until("the campaign to be sending", || sandbox.count() > 200).await;
     for nth in 0..failovers() {
         let mut master = None;
         until("a master", || {
@@ -179,28 +180,28 @@ async fn nobody_is_sent_to_twice<S: Servers>(mut servers: S, name: &str) {
         })
         .await;
         let old = master.unwrap();
-        let (freezes, begun) = (nth % 2 == 1, Instant::now());
+        let (freezes, start) = (nth % 2 == 1, Instant::now());
         if freezes {
             servers.all()[old].signal(Signal::SIGSTOP);
         } else {
             servers.all()[old].kill();
         }
-        let then = sandbox.count();
+        let before = sandbox.count();
         until("another master", || servers.master().is_some_and(|new| new != old)).await;
-        let named = begun.elapsed();
+        let named = start.elapsed();
         if !S::HAS_ANOTHER_REPLICA {
             bring_back(&mut servers.all()[old], freezes);
         }
-        until("sending to go on", || sandbox.count() > then + RATE).await;
+        until("sending to continue", || sandbox.count() > before + RATE).await;
         let how = if freezes { "frozen" } else { "killed" };
         eprintln!(
             "{name}: {how}, another master after {named:.1?}, sending again after {:.1?}",
-            begun.elapsed()
+            start.elapsed()
         );
         if S::HAS_ANOTHER_REPLICA {
             bring_back(&mut servers.all()[old], freezes);
         }
-        // It follows the new one before that may die.
+        // The old master must follow the new one before the next fault.
         until("the old master to follow", || {
             let server = &servers.all()[old];
             server.says("INFO replication", "role:slave")
@@ -209,42 +210,42 @@ async fn nobody_is_sent_to_twice<S: Servers>(mut servers: S, name: &str) {
         .await;
     }
     let mut status = serde_json::Value::Null;
-    // What is left may take as long as all of it, and what is in doubt a little longer.
-    let longest = Duration::from_secs(rows / RATE) + Duration::from_mins(2);
-    let waited = tokio::time::timeout(longest, async {
+    // The rest may take as long as the whole campaign, and expired claims a little longer.
+    let timeout = Duration::from_secs(rows / RATE) + Duration::from_mins(2);
+    let waited = tokio::time::timeout(timeout, async {
         while status["state"] != "completed" {
             tokio::time::sleep(Duration::from_millis(200)).await;
             status = fleet.status("c1");
         }
     });
-    assert!(waited.await.is_ok(), "it does not end: {status}");
+    assert!(waited.await.is_ok(), "the campaign must complete: {status}");
     let stats = sandbox.stats();
     assert_eq!(stats["sent_twice"], 0, "{stats} {status}");
     let counts = &status["counts"];
     let of = |state: &str| counts[state].as_u64().unwrap();
     assert_eq!((of("total"), of("accepted") + of("in_doubt")), (rows, rows), "{status}");
     eprintln!("{name}: accepted {}, in doubt {}, sent twice 0", of("accepted"), of("in_doubt"));
-    // Nobody is lost: who is not in doubt got it.
-    let taken: std::collections::HashSet<String> =
-        sandbox.taken().into_iter().map(|taken| taken.to).collect();
+    // No message is lost: all that are not in doubt were accepted.
+    let accepted: std::collections::HashSet<String> =
+        sandbox.taken().into_iter().map(|message| message.to).collect();
     for line in fleet.world.report("c1") {
-        let is_known = line["state"] == "in_doubt" || taken.contains(line["recipient"].as_str().unwrap());
+        let is_known = line["state"] == "in_doubt" || accepted.contains(line["recipient"].as_str().unwrap());
         assert!(is_known, "{line}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_sentinels_nobody_is_sent_to_twice() {
-    nobody_is_sent_to_twice(Watched::start(), "sentinel").await;
+async fn failovers_with_sentinels_send_nothing_twice() {
+    send_during_failovers(WithSentinels::start(), "sentinel").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_a_cluster_nobody_is_sent_to_twice() {
-    nobody_is_sent_to_twice(Cluster::start(), "cluster").await;
+async fn failovers_in_a_cluster_send_nothing_twice() {
+    send_during_failovers(Cluster::start(), "cluster").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_its_replica_nothing_is_sent_and_it_is_said_why() {
+async fn without_enough_replicas_nothing_is_sent_and_the_status_says_why() {
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     let master = RedisProcess::start(DURABLE);
     let fleet = Fleet::on(World::new(300), &master.url(), &amqp_url(), &url, "timeout = \"1s\"");
@@ -254,20 +255,20 @@ async fn without_its_replica_nothing_is_sent_and_it_is_said_why() {
     assert!(ended.out.contains("nothing is sent until enough replicas are connected"), "{}", ended.out);
     let _worker = fleet.worker();
     fleet.submit().await;
-    until("it to say why", || {
+    until("the status to say why", || {
         let status = fleet.status("c1");
         status["reason"].as_str().is_some_and(|reason| reason.contains("fewer than 1 replica"))
     })
     .await;
     assert_eq!(sandbox.count(), 0);
-    // Paused meanwhile, what was claimed and not sent is no doubt.
+    // After a pause, messages that were claimed and not sent are not in doubt.
     fleet.ok(&["pause", "c1"]).await;
-    until("what was claimed to be given back", || fleet.status("c1")["counts"]["sending"] == 0).await;
+    until("the claims to be released", || fleet.status("c1")["counts"]["sending"] == 0).await;
     assert_eq!(fleet.status("c1")["counts"]["in_doubt"], 0);
     let _replica = RedisProcess::start(&format!("{DURABLE} --replicaof 127.0.0.1 {}", master.port));
     fleet.ok(&["resume", "c1"]).await;
     let status = fleet.until_state("c1", "completed").await;
     assert_eq!(status["counts"]["accepted"], 300, "{status}");
-    assert!(sandbox.taken().iter().any(|taken| taken.to == phone(1)));
+    assert!(sandbox.taken().iter().any(|message| message.to == phone(1)));
     assert_eq!(sandbox.stats()["sent_twice"], 0);
 }

@@ -11,24 +11,24 @@ use serde_json::{Value, json};
 use crate::servers::{amqp_url, redis_url};
 use crate::support::{Ended, Reaction, Scripted, World, accept, job, job_with, phone, sandbox};
 
-/// Far longer than anything here takes.
+/// Timeout of a wait: far longer than anything here takes.
 pub const LONG: Duration = Duration::from_mins(3);
 
-/// Waits for something that will be true.
+/// Waits until a condition holds.
 pub async fn until(what: &str, mut is_true: impl FnMut() -> bool) {
     let start = Instant::now();
     loop {
-        let asked = Instant::now();
+        let checked = Instant::now();
         if is_true() {
             return;
         }
-        assert!(start.elapsed() < LONG, "waited in vain for {what}");
-        // A question that starts a process is asked less often: the answer's makers share its cores.
-        tokio::time::sleep((2 * asked.elapsed()).max(Duration::from_millis(20))).await;
+        assert!(start.elapsed() < LONG, "timed out waiting for {what}");
+        // A check that starts a process is repeated less often, because it shares the cores with what it waits for.
+        tokio::time::sleep((2 * checked.elapsed()).max(Duration::from_millis(20))).await;
     }
 }
 
-/// A worker that ends with the test.
+/// A worker process that is killed when the test ends.
 pub struct Worker {
     child: Child,
 }
@@ -42,13 +42,14 @@ impl Worker {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
     }
 
-    /// `kill -9`.
+    /// Kills the worker with SIGKILL.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    pub async fn ends(mut self) -> Option<i32> {
+    /// Waits until the worker ends, and returns its exit status.
+    pub async fn exit_status(mut self) -> Option<i32> {
         tokio::task::spawn_blocking(move || self.child.wait().unwrap().code()).await.unwrap()
     }
 }
@@ -68,14 +69,14 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// On servers of its own; `account` is more TOML of the account.
+    /// Creates a fleet on its own servers; `account` is more TOML of the account.
     pub fn on(world: World, redis: &str, amqp: &str, provider: &str, account: &str) -> Self {
         let fleet = Self { world, redis: redis.into(), amqp: amqp.into() };
         fleet.configure(provider, account);
         fleet
     }
 
-    /// On the servers that tests share.
+    /// Creates a fleet on the servers that tests share.
     pub fn new(rows: u64, provider: &str, account: &str) -> Self {
         Self::on(World::new(rows), &redis_url(), &amqp_url(), provider, account)
     }
@@ -100,7 +101,7 @@ impl Fleet {
         self.start(self.world.command(args))
     }
 
-    /// One that keeps what it knows in another folder.
+    /// Starts a worker whose journal is in another folder.
     pub fn worker_in(&self, folder: &std::path::Path) -> Worker {
         let mut command = self.world.command(&["worker"]);
         command.env("TMPDIR", folder);
@@ -121,7 +122,7 @@ impl Fleet {
         assert_eq!(ended.status, Some(0), "{ended:?}");
     }
 
-    /// The campaign's status, null while there is none.
+    /// Returns the campaign's status, or null if there is none yet.
     pub fn status(&self, id: &str) -> Value {
         let ended = self.world.flowcast(&["status", id, "--json"]);
         serde_json::from_str(&ended.out).unwrap_or_default()
@@ -158,15 +159,15 @@ async fn a_submitted_job_is_sent_by_all_workers_and_completed() {
     assert!(status["started_at"].is_string() && status["finished_at"].is_string());
     let stats = sandbox.stats();
     assert_eq!((&stats["accepted"], &stats["sent_twice"]), (&json!(5_000), &json!(0)));
-    // Each message's SID stands in the report, and is the provider's.
+    // The report has the provider's SID of each message.
     let report = fleet.world.report("c1");
     assert_eq!(report.len(), 5_000);
-    let taken = sandbox.taken();
+    let messages = sandbox.taken();
     assert!(report.iter().all(|line| line["state"] == "accepted" && line["attempts"] == 1));
     let line = report.iter().find(|line| line["recipient"] == phone(77)).unwrap();
-    let message = taken.iter().find(|taken| taken.to == phone(77)).unwrap();
+    let message = messages.iter().find(|message| message.to == phone(77)).unwrap();
     assert_eq!(line["sid"], message.sid);
-    // And under the contract's keys.
+    // So do the contract's keys.
     let mut redis = redis::Client::open(fleet.redis.as_str()).unwrap().get_connection().unwrap();
     let value: String =
         redis::cmd("HGET").arg("flowcast:{c1}:batch:0").arg(phone(77)).query(&mut redis).unwrap();
@@ -187,7 +188,7 @@ async fn a_small_campaign_behind_a_big_one_finishes_in_seconds() {
         Fleet::new(100_000, &url, "limits = { messages = \"2000/s,burst=100\", requests = \"10000/s\" }");
     let _worker = fleet.worker();
     fleet.submit().await;
-    until("the big one to be on its way", || sandbox.count() > 1000).await;
+    until("the big campaign to be sending", || sandbox.count() > 1000).await;
     let small: Vec<Value> =
         (0..200).map(|nth| json!({ "phone": phone(500_000 + nth), "name": "x" })).collect();
     let mut job = job_with("/audience", json!({ "recipients": small }));
@@ -197,7 +198,7 @@ async fn a_small_campaign_behind_a_big_one_finishes_in_seconds() {
     fleet.submit().await;
     let status = fleet.until_state("small", "completed").await;
     assert_eq!(status["counts"]["accepted"], 200);
-    // The big one takes fifty.
+    // The big campaign takes fifty seconds.
     assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
     assert_eq!(fleet.status("c1")["state"], "running");
     // Planning stays a bounded number of batches ahead of sending.
@@ -206,33 +207,33 @@ async fn a_small_campaign_behind_a_big_one_finishes_in_seconds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_address_key_and_limit_go_on_with_a_plan_that_a_dead_worker_began() {
+async fn a_worker_with_another_url_key_and_limit_continues_the_plan_of_a_dead_worker() {
     let (sandbox, url) =
         sandbox(Behaviour { latency: Duration::from_millis(5), ..Behaviour::default() }).await;
     let account = |limit: &str, more: &str| {
         format!("limits = {{ messages = \"{limit}\", requests = \"10000/s\" }}\ntimeout = \"1s\"\n{more}")
     };
     let fleet = Fleet::new(40_000, &url, &account("4000/s,burst=100", ""));
-    let operator = |address: &str, key: char| {
+    let set_url_and_key = |host: &str, key: char| {
         let key = key.to_string().repeat(32);
         let config = std::fs::read_to_string(fleet.world.path("flowcast.toml")).unwrap();
-        let http = format!("[http]\npublic_url = \"https://{address}\"");
+        let http = format!("[http]\npublic_url = \"https://{host}\"");
         let config = config.replace("[http]", &http);
         fleet.world.write("flowcast.toml", format!("{config}[callbacks]\nkeys = [\"{key}\"]\n"));
     };
-    operator("first.example", 'a');
+    set_url_and_key("first.example", 'a');
     let mut first = fleet.worker();
     fleet.submit().await;
-    until("the campaign to be on its way", || sandbox.count() > 2_000).await;
+    until("the campaign to be sending", || sandbox.count() > 2_000).await;
     first.kill();
-    assert_eq!(fleet.status("c1")["planned"], false, "it was killed in the midst of planning");
+    assert_eq!(fleet.status("c1")["planned"], false, "the worker must be killed while it plans");
     fleet.configure(&url, &account("50000/s,burst=70", ""));
-    operator("second.example/under", 'b');
+    set_url_and_key("second.example/under", 'b');
     let mut second = fleet.worker();
     let before = sandbox.count();
-    until("another worker to go on", || sandbox.count() > before + 2_000).await;
+    until("the second worker to continue", || sandbox.count() > before + 2_000).await;
     second.kill();
-    // And with no address at all.
+    // The third worker has no URL at all.
     fleet.configure(&url, &account("50000/s", ""));
     let _third = fleet.worker();
     let counts = fleet.until_state("c1", "completed").await["counts"].clone();
@@ -245,15 +246,15 @@ async fn another_address_key_and_limit_go_on_with_a_plan_that_a_dead_worker_bega
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_is_stopped_finishes_what_is_under_way() {
+async fn a_stopped_worker_finishes_requests_in_flight() {
     let (sandbox, url) =
         sandbox(Behaviour { latency: Duration::from_millis(300), ..Behaviour::default() }).await;
     let fleet = Fleet::new(20_000, &url, FAST);
     let worker = fleet.worker();
     fleet.submit().await;
-    until("requests under way", || sandbox.stats()["requests"].as_u64().unwrap() >= 4).await;
+    until("requests in flight", || sandbox.stats()["requests"].as_u64().unwrap() >= 4).await;
     worker.signal(Signal::SIGTERM);
-    assert_eq!(worker.ends().await, Some(0), "{}", fleet.log());
+    assert_eq!(worker.exit_status().await, Some(0), "{}", fleet.log());
     let counts = &fleet.status("c1")["counts"];
     assert_eq!((&counts["sending"], &counts["in_doubt"]), (&json!(0), &json!(0)));
     assert_eq!(counts["accepted"], sandbox.count());
@@ -271,26 +272,26 @@ async fn a_campaign_is_paused_resumed_and_cancelled() {
         Fleet::new(50_000, &url, "limits = { messages = \"2000/s,burst=50\", requests = \"10000/s\" }");
     let _workers = [fleet.worker(), fleet.worker()];
     fleet.submit().await;
-    until("the campaign to be on its way", || sandbox.count() > 500).await;
+    until("the campaign to be sending", || sandbox.count() > 500).await;
     fleet.ok(&["pause", "c1"]).await;
-    until("nothing under way", || fleet.status("c1")["counts"]["sending"] == 0).await;
+    until("nothing in flight", || fleet.status("c1")["counts"]["sending"] == 0).await;
     let sent = sandbox.count();
     let status = fleet.status("c1");
     assert_eq!((&status["state"], &status["reason"]), (&json!("paused"), &json!("paused by a person")));
     assert_eq!(status["counts"]["accepted"], sent);
-    // The workers have looked at all campaigns when another one is completed.
+    // When another campaign is completed, the workers have checked all campaigns.
     let mut other =
         job_with("/audience", json!({ "recipients": [{ "phone": "+919700000001", "name": "Asha" }] }));
     other["id"] = json!("c2");
     fleet.world.write_job(&other);
     fleet.submit().await;
     fleet.until_state("c2", "completed").await;
-    assert_eq!(sandbox.count(), sent + 1, "a paused campaign sends nothing");
+    assert_eq!(sandbox.count(), sent + 1, "a paused campaign must send nothing");
     let sent = sent + 1;
     fleet.ok(&["resume", "c1"]).await;
-    until("the campaign to go on", || sandbox.count() > sent + 500).await;
+    until("the campaign to continue", || sandbox.count() > sent + 500).await;
     fleet.ok(&["cancel", "c1"]).await;
-    until("its end", || {
+    until("the campaign to end", || {
         let counts = fleet.status("c1")["counts"].clone();
         counts["pending"] == 0 && counts["sending"] == 0
     })
@@ -304,8 +305,8 @@ async fn a_campaign_is_paused_resumed_and_cancelled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rejected_messages_are_sent_again_although_the_audience_is_gone() {
-    // At first every tenth number is refused.
+async fn rejected_messages_are_sent_again_without_the_audience() {
+    // At first every tenth number is rejected.
     let provider = Scripted::start(|nth, to| {
         let refuse = |to: &str| nth < 10 && to.ends_with('0');
         let entries = to.iter().map(|to| {
@@ -319,16 +320,16 @@ async fn rejected_messages_are_sent_again_although_the_audience_is_gone() {
     fleet.submit().await;
     let status = fleet.until_state("c1", "completed").await;
     assert_eq!(status["rejected"], json!({ "500001": 100 }), "{status}");
-    // Nothing of the audience is left, nor the worker that read it.
+    // Neither the audience nor the worker that read it is left.
     std::fs::remove_file(fleet.world.path("audience.csv")).unwrap();
     worker.signal(Signal::SIGTERM);
-    worker.ends().await;
+    worker.exit_status().await;
     let _worker = fleet.worker();
     let ended = fleet.ok(&["retry", "c1", "--code", "no-such-code"]).await;
     assert!(ended.out.contains("0 messages sent again"), "{ended:?}");
     let ended = fleet.ok(&["retry", "c1", "--json"]).await;
     assert_eq!(serde_json::from_str::<Value>(&ended.out).unwrap()["messages"], 100);
-    until("all to be accepted", || fleet.status("c1")["counts"]["accepted"] == 1000).await;
+    until("all messages to be accepted", || fleet.status("c1")["counts"]["accepted"] == 1000).await;
     let status = fleet.until_state("c1", "completed").await;
     assert_eq!(status["rejected"], json!({}));
     assert_eq!((provider.times(&phone(10)), provider.times(&phone(11))), (2, 1));
@@ -338,8 +339,8 @@ async fn rejected_messages_are_sent_again_although_the_audience_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_dead_worker_was_sending_is_in_doubt_and_decided_by_a_person() {
-    // The first request is taken and never answered.
+async fn messages_of_a_dead_worker_are_in_doubt_until_an_operator_decides() {
+    // The first request never gets a response.
     let provider = Scripted::start(|nth, to| if nth == 0 { Reaction::Hang } else { accept(to) }).await;
     let fleet = Fleet::new(
         300,
@@ -354,12 +355,12 @@ async fn what_a_dead_worker_was_sending_is_in_doubt_and_decided_by_a_person() {
     let _second = fleet.worker();
     let status = fleet.until_state("c1", "completed").await;
     assert_eq!((&status["counts"]["in_doubt"], &status["counts"]["accepted"]), (&json!(100), &json!(200)));
-    assert_eq!(provider.requests().len(), 3, "what may have gone out is never repeated by itself");
+    assert_eq!(provider.requests().len(), 3, "messages in doubt must not be sent again automatically");
     let listed = fleet.ok(&["report", "c1", "--state", "in_doubt"]).await.out;
     assert_eq!(listed.lines().count(), 101);
     assert!(listed.contains("its claim ran out"), "{listed}");
     fleet.ok(&["resolve", "c1", "--resend"]).await;
-    until("all to be accepted", || fleet.status("c1")["counts"]["accepted"] == 300).await;
+    until("all messages to be accepted", || fleet.status("c1")["counts"]["accepted"] == 300).await;
     assert_eq!(provider.times(&phone(1)) + provider.times(&phone(101)) + provider.times(&phone(201)), 4);
 }
 
@@ -374,7 +375,7 @@ async fn batches_that_the_broker_lost_are_planned_again() {
     );
     let _worker = fleet.worker();
     fleet.submit().await;
-    until("the campaign to be on its way", || sandbox.count() > 1000).await;
+    until("the campaign to be sending", || sandbox.count() > 1000).await;
     purge(&fleet.amqp, "flowcast.batches.c1").await;
     let status = fleet.until_state("c1", "completed").await;
     assert_eq!(status["counts"]["accepted"], 20_000, "{status}");
@@ -389,9 +390,9 @@ async fn purge(amqp: &str, queue: &str) {
     connection.close(200, "done".into()).await.unwrap();
 }
 
-/// What is submitted is watched at once, as the README does, whether a worker has taken it or not.
+/// Watches a campaign right after it was submitted, as the README does: a worker may not have registered it yet.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watched_campaign_may_be_a_moment_away() {
+async fn a_campaign_can_be_watched_before_it_is_registered() {
     let (_sandbox, url) = sandbox(Behaviour::default()).await;
     let fleet = Fleet::new(3, &url, "");
     let watching = fleet.ok(&["status", "c1", "--watch", "--json"]);
@@ -404,7 +405,7 @@ async fn a_watched_campaign_may_be_a_moment_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_embedded_worker_does_the_same_on_one_machine() {
+async fn an_embedded_worker_pauses_resumes_and_recovers_on_one_machine() {
     let (sandbox, url) =
         sandbox(Behaviour { latency: Duration::from_millis(5), ..Behaviour::default() }).await;
     let world = World::new(20_000);
@@ -417,28 +418,28 @@ async fn an_embedded_worker_does_the_same_on_one_machine() {
     fleet.submit().await;
     assert_eq!(fleet.status("c1")["state"], "scheduled");
     let mut worker = fleet.worker_with(&["worker", "--embedded"]);
-    until("the campaign to be on its way", || sandbox.count() > 500).await;
+    until("the campaign to be sending", || sandbox.count() > 500).await;
     fleet.ok(&["pause", "c1"]).await;
-    until("nothing under way", || fleet.status("c1")["counts"]["sending"] == 0).await;
+    until("nothing in flight", || fleet.status("c1")["counts"]["sending"] == 0).await;
     let sent = sandbox.count();
     assert_eq!(fleet.status("c1")["counts"]["accepted"], sent);
     fleet.ok(&["resume", "c1"]).await;
-    until("the campaign to go on", || sandbox.count() > sent + 500).await;
+    until("the campaign to continue", || sandbox.count() > sent + 500).await;
     worker.kill();
     let worker = fleet.worker_with(&["worker", "--embedded"]);
     let status = fleet.until_state("c1", "completed").await;
     let counts = &status["counts"];
     assert_eq!(counts["accepted"].as_u64().unwrap() + counts["in_doubt"].as_u64().unwrap(), 20_000);
     assert_eq!(sandbox.stats()["sent_twice"], 0);
-    // What is watched ends when the campaign has.
+    // Watching ends when the campaign has ended.
     let watched = fleet.ok(&["status", "c1", "--watch", "--json"]).await;
     assert_eq!(watched.out.lines().count(), 1);
     worker.signal(Signal::SIGTERM);
-    assert_eq!(worker.ends().await, Some(0));
+    assert_eq!(worker.exit_status().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_embedded_worker_sends_rejected_messages_again_although_the_audience_is_gone() {
+async fn an_embedded_worker_sends_rejected_messages_again_without_the_audience() {
     let provider = Scripted::start(|nth, to| {
         let entries = to.iter().map(|to| {
             if nth == 0 { crate::support::failure(500_001, "no") } else { crate::support::success(to) }
@@ -459,18 +460,18 @@ async fn an_embedded_worker_sends_rejected_messages_again_although_the_audience_
     assert!(rejected > 0, "{status}");
     std::fs::remove_file(fleet.world.path("audience.csv")).unwrap();
     fleet.ok(&["retry", "c1"]).await;
-    // Also when the worker ends before it has sent them.
+    // Even if the worker ends before it has sent them.
     worker.signal(Signal::SIGTERM);
-    worker.ends().await;
+    worker.exit_status().await;
     let _worker = fleet.worker_with(&["worker", "--embedded"]);
-    until("all to be accepted", || fleet.status("c1")["counts"]["accepted"] == 150).await;
+    until("all messages to be accepted", || fleet.status("c1")["counts"]["accepted"] == 150).await;
     fleet.until_state("c1", "completed").await;
     let sent: usize = provider.requests().iter().map(Vec::len).sum();
     assert_eq!(sent as u64, 150 + rejected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_about_nothing_makes_no_store() {
+async fn a_command_for_an_unknown_campaign_creates_no_store() {
     let world = World::new(1);
     let ended = world.run(&["pause", "c1"]).await;
     assert_eq!(ended.status, Some(2), "{ended:?}");
@@ -478,8 +479,8 @@ async fn a_command_about_nothing_makes_no_store() {
     assert!(!world.path("flowcast.db").exists());
 }
 
-/// A campaign that a person stops ends with all its rows accounted for, wherever it stands then.
-async fn is_accounted_for(fleet: Fleet, arguments: &[&str]) {
+/// Checks that a campaign that an operator stops accounts for all its rows, in whatever state it was.
+async fn check_stopped_campaigns(fleet: Fleet, arguments: &[&str]) {
     let job = |id: &str, schedule: Value| {
         let mut job = job_with("/schedule", schedule);
         job["id"] = json!(id);
@@ -498,12 +499,13 @@ async fn is_accounted_for(fleet: Fleet, arguments: &[&str]) {
     fleet.submit().await;
     let _worker = fleet.worker_with(arguments);
     // Cancelled before anything of it was planned.
-    until("it to be known", || fleet.world.flowcast(&["status", "later"]).status == Some(0)).await;
+    until("the campaign to be registered", || fleet.world.flowcast(&["status", "later"]).status == Some(0))
+        .await;
     fleet.ok(&["cancel", "later"]).await;
     let status = fleet.until_state("later", "cancelled").await;
     assert_eq!((&status["counts"]["total"], &status["skipped"]["cancelled"]), (&json!(3_000), &json!(3_000)));
-    // Paused until it ends.
-    until("some to be sent", || {
+    // Paused until it expires.
+    until("some messages to be sent", || {
         let status = fleet.world.flowcast(&["status", "paused", "--json"]);
         status.status == Some(0)
             && serde_json::from_str::<Value>(&status.out).unwrap()["counts"]["accepted"].as_u64() > Some(0)
@@ -519,12 +521,12 @@ async fn is_accounted_for(fleet: Fleet, arguments: &[&str]) {
     );
     let accepted = counts["accepted"].as_u64().unwrap();
     assert_eq!(skipped["expired"].as_u64(), Some(3_000 - accepted), "{status}");
-    // One that waits for its start stays as it is.
+    // A campaign that waits for its start is unchanged.
     assert_eq!(fleet.status("ends")["state"], "scheduled");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_were_never_planned_are_accounted_for_by_an_embedded_worker() {
+async fn unplanned_rows_are_accounted_for_by_an_embedded_worker() {
     let (_sandbox, url) = sandbox(Behaviour::default()).await;
     let world = World::new(3_000);
     let limits = "limits = { messages = \"100/s,burst=50\" }";
@@ -532,31 +534,34 @@ async fn rows_that_were_never_planned_are_accounted_for_by_an_embedded_worker() 
         &url,
         &format!("{limits}\n[audiences]\nroot = \".\"\n[http]\nlisten = \"127.0.0.1:0\""),
     );
-    is_accounted_for(Fleet { world, redis: String::new(), amqp: String::new() }, &["worker", "--embedded"])
-        .await;
+    check_stopped_campaigns(
+        Fleet { world, redis: String::new(), amqp: String::new() },
+        &["worker", "--embedded"],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_were_never_planned_are_accounted_for_by_a_fleet() {
+async fn unplanned_rows_are_accounted_for_by_a_fleet() {
     let (_sandbox, url) = sandbox(Behaviour::default()).await;
     let fleet = Fleet::new(3_000, &url, "limits = { messages = \"100/s,burst=50\" }");
-    is_accounted_for(fleet, &["worker"]).await;
+    check_stopped_campaigns(fleet, &["worker"]).await;
 }
 
-/// A worker makes a queue again that was deleted under it; if it ends before it hears that the campaign is over, others
-/// remove that queue.
+/// A worker declares a deleted queue again. If it is killed before it sees that the campaign has ended, other workers remove
+/// the queue.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_that_a_worker_left_behind_is_removed_when_it_has_gone() {
+async fn a_queue_left_by_a_dead_worker_is_removed() {
     let (_sandbox, url) = sandbox(Behaviour::default()).await;
     let fleet = Fleet::new(3_000, &url, FAST);
-    let _stays = fleet.worker();
+    let _survivor = fleet.worker();
     fleet.submit().await;
     fleet.until_state("c1", "completed").await;
-    let mut goes = fleet.worker();
-    until("both to be there", || fleet.log().matches("health and metrics").count() == 2).await;
+    let mut killed = fleet.worker();
+    until("both workers to start", || fleet.log().matches("health and metrics").count() == 2).await;
     let connection =
         lapin::Connection::connect(&fleet.amqp, lapin::ConnectionProperties::default()).await.unwrap();
-    let there = async |is_passive: bool| {
+    let queue_exists = async |is_passive: bool| {
         let channel = connection.create_channel().await.unwrap();
         let options =
             lapin::options::QueueDeclareOptions { passive: is_passive, durable: true, ..Default::default() };
@@ -564,13 +569,13 @@ async fn a_queue_that_a_worker_left_behind_is_removed_when_it_has_gone() {
         arguments.insert("x-queue-type".into(), lapin::types::AMQPValue::LongString("quorum".into()));
         channel.queue_declare("flowcast.batches.c1".into(), options, arguments).await.is_ok()
     };
-    while there(true).await {
+    while queue_exists(true).await {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(there(false).await);
-    // Until each has told twice that it is there, and so has seen the other.
+    assert!(queue_exists(false).await);
+    // After two heartbeats each worker has seen the other one.
     let mut redis = redis::Client::open(fleet.redis.as_str()).unwrap().get_connection().unwrap();
-    let mut told = || -> std::collections::BTreeMap<String, String> {
+    let mut heartbeats = || -> std::collections::BTreeMap<String, String> {
         redis::cmd("ZRANGE")
             .arg("flowcast:workers")
             .arg(0)
@@ -580,23 +585,23 @@ async fn a_queue_that_a_worker_left_behind_is_removed_when_it_has_gone() {
             .unwrap()
     };
     for _ in 0..2 {
-        let before = told();
-        until("both to tell", || {
-            let now = told();
+        let before = heartbeats();
+        until("a heartbeat of both workers", || {
+            let now = heartbeats();
             now.len() == 2 && now.iter().all(|(worker, at)| before.get(worker) != Some(at))
         })
         .await;
     }
-    goes.kill();
+    killed.kill();
     let start = Instant::now();
-    while there(true).await {
-        assert!(start.elapsed() < LONG, "the queue stays");
+    while queue_exists(true).await {
+        assert!(start.elapsed() < LONG, "the queue must be removed");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_limit_of_recipients_is_used_up_and_holds_when_it_is_lowered() {
+async fn a_recipient_limit_is_used_up_and_applies_when_it_is_lowered() {
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     let limits = |recipients: &str| {
         format!(
@@ -604,32 +609,32 @@ async fn a_limit_of_recipients_is_used_up_and_holds_when_it_is_lowered() {
         )
     };
     let fleet = Fleet::new(1_000, &url, &limits("250/d"));
-    let is_put_off = |id: &str| {
+    let is_deferred = |id: &str| {
         fleet.status(id)["reason"].as_str().is_some_and(|reason| reason.contains("deferred messages are due"))
     };
     let _workers = [fleet.worker(), fleet.worker()];
     fleet.submit().await;
-    // No multiple of a batch.
+    // The limit is not a multiple of a batch.
     until("the limit to be used up", || sandbox.count() >= 250).await;
-    until("the rest to be put off", || is_put_off("c1")).await;
+    until("the rest to be deferred", || is_deferred("c1")).await;
     assert_eq!(sandbox.count(), 250);
     fleet.ok(&["cancel", "c1"]).await;
 
     // Another fleet, whose limit is lowered while it sends.
     let fleet = Fleet::new(1_000, &url, &limits("1000/d"));
-    let is_put_off = |id: &str| {
+    let is_deferred = |id: &str| {
         fleet.status(id)["reason"].as_str().is_some_and(|reason| reason.contains("deferred messages are due"))
     };
     let _workers = [fleet.worker(), fleet.worker()];
     let before = sandbox.count();
     fleet.submit().await;
-    until("some to be sent", || sandbox.count() > before + 100).await;
+    until("some messages to be sent", || sandbox.count() > before + 100).await;
     fleet.configure(&url, &limits("50/d"));
-    until("both workers to know", || fleet.log().matches("limits changed").count() >= 2).await;
-    let known = sandbox.count();
-    until("the rest to be put off", || is_put_off("c1")).await;
-    // What was admitted before it was known, one batch of each worker at the most.
-    let late = sandbox.count() - known;
-    assert!(late <= 200, "{late} were sent after the limit was lowered");
-    assert!(sandbox.count() - before < 1_000, "the old limit was used up");
+    until("both workers to apply the limit", || fleet.log().matches("limits changed").count() >= 2).await;
+    let at_change = sandbox.count();
+    until("the rest to be deferred", || is_deferred("c1")).await;
+    // At most one batch of each worker was admitted before the limit applied.
+    let late = sandbox.count() - at_change;
+    assert!(late <= 200, "only one batch of each worker may be sent after the change: {late}");
+    assert!(sandbox.count() - before < 1_000, "the old limit must not be used up");
 }

@@ -1,7 +1,7 @@
-//! Disks that are full: under the embedded store, Redis, RabbitMQ, a worker's own files and the audience root.
-//! Sending stops, it is said why, and it goes on by itself.
+//! Full disks of the embedded store, Redis, RabbitMQ, a worker's own files and the audience root: sending stops, the status
+//! says why, and sending resumes automatically.
 //!
-//! Each disk is a small one in memory. Who may not mount one is told that nothing was shown.
+//! Each disk is a small tmpfs. A user who may not mount one only sees that the test was skipped.
 
 use std::path::Path;
 use std::process::Command;
@@ -15,7 +15,7 @@ use crate::servers::{RabbitProcess, RedisProcess, amqp_url, redis_url};
 use crate::service::{Service, TOKENS};
 use crate::support::{World, ask, job, sandbox};
 
-/// A disk of so many MiB.
+/// A tmpfs of a given size.
 struct Disk(tempfile::TempDir);
 
 impl Disk {
@@ -27,7 +27,7 @@ impl Disk {
         if mounted.is_ok_and(|mounted| mounted.status.success()) {
             return Some(Self(folder));
         }
-        eprintln!("not shown: this user may not mount a disk");
+        eprintln!("skipped: this user may not mount a disk");
         None
     }
 
@@ -35,26 +35,26 @@ impl Disk {
         self.0.path()
     }
 
-    /// Leaves so many bytes of it.
+    /// Fills the disk except for `left` bytes.
     ///
-    /// It is taken in pieces: an allocation that finds less than it asks for gives all of it back, and beside a
-    /// server that writes, one piece of the whole would be asked for in vain for ever.
+    /// The space is allocated in pieces: an allocation that is too large frees all of it again, and next to a server that
+    /// writes, one piece of the whole size would never succeed.
     fn fill(&self, left: u64) {
         const PAGE: u64 = 4096;
         let file = std::fs::File::create(self.path().join("filler")).unwrap();
-        let (mut taken, mut piece) = (0, 1 << 20);
+        let (mut allocated, mut piece) = (0, 1 << 20);
         loop {
             let disk = rustix::fs::statvfs(self.path()).unwrap();
-            let room = (disk.f_bavail * disk.f_frsize).saturating_sub(left);
-            if room == 0 {
+            let available = (disk.f_bavail * disk.f_frsize).saturating_sub(left);
+            if available == 0 {
                 return;
             }
-            piece = piece.min(room);
-            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), taken, piece) {
-                Ok(()) => taken += piece,
-                // Somebody has taken some of it meanwhile.
+            piece = piece.min(available);
+            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), allocated, piece) {
+                Ok(()) => allocated += piece,
+                // The server has used some of the space.
                 Err(rustix::io::Errno::NOSPC) => piece = (piece / 2).max(PAGE),
-                Err(error) => panic!("the disk can't be filled: {error}"),
+                Err(error) => panic!("cannot fill the disk: {error}"),
             }
         }
     }
@@ -72,13 +72,13 @@ impl Drop for Disk {
 
 const ACCOUNT: &str = "limits = { messages = \"400/s,burst=10\", requests = \"1000/s\" }\nconcurrency = 4";
 
-/// The campaign says why it waits, and what was under way is all that still goes out.
-async fn stops(fleet: &Fleet, sandbox: &Sandbox, why: &str) {
+/// Waits until the status says why the campaign waits, and until only requests in flight were still sent.
+async fn await_stop(fleet: &Fleet, sandbox: &Sandbox, why: &str) {
     until(&format!("the status to say {why:?}"), || {
         fleet.status("c1")["reason"].as_str().is_some_and(|reason| reason.contains(why))
     })
     .await;
-    // What was under way ends within a request's time; then nothing goes out.
+    // Requests in flight end within the timeout; then nothing is sent.
     let mut last = (sandbox.count(), std::time::Instant::now());
     until("sending to stop", || {
         if sandbox.count() != last.0 {
@@ -89,20 +89,20 @@ async fn stops(fleet: &Fleet, sandbox: &Sandbox, why: &str) {
     .await;
 }
 
-async fn completes(fleet: &Fleet, sandbox: &Sandbox, rows: u64) {
+async fn await_completion(fleet: &Fleet, sandbox: &Sandbox, rows: u64) {
     let status = fleet.until_state("c1", "completed").await;
     assert_eq!(status["counts"]["accepted"], rows, "{status}");
     assert_eq!((sandbox.count(), &sandbox.stats()["sent_twice"]), (rows, &json!(0)));
 }
 
-fn slow() -> serde_json::Value {
-    let mut slow = job();
-    slow["limits"] = json!({ "messages": "400/s,burst=10" });
-    slow
+fn slow_job() -> serde_json::Value {
+    let mut job = job();
+    job["limits"] = json!({ "messages": "400/s,burst=10" });
+    job
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn under_the_embedded_store() {
+async fn a_full_disk_of_the_embedded_store_stops_sending_until_there_is_space() {
     let Some(disk) = Disk::new(32) else { return };
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     let fleet = Fleet { world: World::new(4_000), redis: String::new(), amqp: String::new() };
@@ -112,37 +112,37 @@ async fn under_the_embedded_store() {
         store.display()
     );
     fleet.world.write_config(&url, &servers);
-    fleet.world.write_job(&slow());
+    fleet.world.write_job(&slow_job());
     let _worker = fleet.worker_with(&["worker", "--embedded"]);
     until("the store", || store.exists()).await;
     fleet.submit().await;
-    until("it to be on its way", || sandbox.count() > 500).await;
+    until("the campaign to be sending", || sandbox.count() > 500).await;
     disk.fill(1 << 20);
-    stops(&fleet, &sandbox, "flowcast.db is full").await;
+    await_stop(&fleet, &sandbox, "flowcast.db is full").await;
     disk.empty();
-    completes(&fleet, &sandbox, 4_000).await;
+    await_completion(&fleet, &sandbox, 4_000).await;
     let log = fleet.log();
     assert!(log.contains("sending stops: the disk of") && log.contains("has free space again"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn under_redis() {
+async fn a_full_disk_of_redis_stops_sending_until_there_is_space() {
     let Some(disk) = Disk::new(32) else { return };
-    // With `always` Redis ends itself where it can't write, and comes back when it is started again.
+    // With `appendfsync always`, Redis would exit when it cannot write, until it is restarted.
     let redis = RedisProcess::start(&format!(
         "--appendonly yes --appendfsync everysec --maxmemory-policy noeviction --dir {}",
         disk.path().display()
     ));
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     let fleet = Fleet::on(World::new(8_000), &redis.url(), &amqp_url(), &url, ACCOUNT);
-    fleet.world.write_job(&slow());
+    fleet.world.write_job(&slow_job());
     let _workers = [fleet.worker(), fleet.worker()];
     fleet.submit().await;
-    until("it to be on its way", || sandbox.count() > 500).await;
+    until("the campaign to be sending", || sandbox.count() > 500).await;
     disk.fill(0);
-    stops(&fleet, &sandbox, "Redis cannot write to its disk").await;
+    await_stop(&fleet, &sandbox, "Redis cannot write to its disk").await;
     disk.empty();
-    completes(&fleet, &sandbox, 8_000).await;
+    await_completion(&fleet, &sandbox, 8_000).await;
     let log = fleet.log();
     assert!(
         log.contains("Redis cannot write to its disk") && log.contains("Redis accepts writes again"),
@@ -152,55 +152,55 @@ async fn under_redis() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_at_its_maxmemory() {
+async fn redis_at_its_maxmemory_stops_sending_until_there_is_memory() {
     let redis = RedisProcess::start("--maxmemory-policy noeviction");
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     let fleet = Fleet::on(World::new(8_000), &redis.url(), &amqp_url(), &url, ACCOUNT);
-    fleet.world.write_job(&slow());
+    fleet.world.write_job(&slow_job());
     let _worker = fleet.worker();
     fleet.submit().await;
-    until("it to be on its way", || sandbox.count() > 500).await;
-    // It answers all who only look.
+    until("the campaign to be sending", || sandbox.count() > 500).await;
+    // Redis still serves reads.
     assert!(redis.says("CONFIG SET maxmemory 1000000", "+OK"));
-    stops(&fleet, &sandbox, "Redis is full: give it more memory (maxmemory)").await;
+    await_stop(&fleet, &sandbox, "Redis is full: give it more memory (maxmemory)").await;
     let log = fleet.log();
     let port = log.split("http://127.0.0.1:").nth(1).unwrap().split('"').next().unwrap().parse().unwrap();
     let readyz = || ask(port, "GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-    until("the worker to be not ready", || {
-        let said = readyz();
-        said.starts_with("HTTP/1.1 503") && said.contains("redis")
+    until("the worker not to be ready", || {
+        let response = readyz();
+        response.starts_with("HTTP/1.1 503") && response.contains("redis")
     })
     .await;
     assert!(redis.says("CONFIG SET maxmemory 0", "+OK"));
-    completes(&fleet, &sandbox, 8_000).await;
+    await_completion(&fleet, &sandbox, 8_000).await;
     until("the worker to be ready", || readyz().starts_with("HTTP/1.1 200")).await;
     let log = fleet.log();
     assert!(log.matches("Redis is full").count() < 5 && log.contains("Redis accepts writes again"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn under_rabbitmq() {
+async fn a_full_disk_of_rabbitmq_stops_sending_until_there_is_space() {
     let Some(disk) = Disk::new(400) else { return };
     let rabbit = RabbitProcess::with_data_in(Some(disk.path()));
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     let fleet = Fleet::on(World::new(12_000), &redis_url(), &rabbit.url(), &url, ACCOUNT);
-    fleet.world.write_job(&slow());
+    fleet.world.write_job(&slow_job());
     let _worker = fleet.worker();
     fleet.submit().await;
-    until("it to be on its way", || sandbox.count() > 500).await;
-    // Below its own limit of 50 MB: it looks every ten seconds.
+    until("the campaign to be sending", || sandbox.count() > 500).await;
+    // Below RabbitMQ's limit of 50 MB, which it checks every ten seconds.
     disk.fill(20 << 20);
     until("the status to say so", || {
         fleet.status("c1")["reason"].as_str().is_some_and(|reason| reason.contains("short of memory or disk"))
     })
     .await;
     disk.empty();
-    completes(&fleet, &sandbox, 12_000).await;
+    await_completion(&fleet, &sandbox, 12_000).await;
     drop(rabbit);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn under_a_workers_own_files() {
+async fn a_full_disk_of_a_workers_own_files_stops_sending_until_there_is_space() {
     let Some(disk) = Disk::new(4) else { return };
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     let fast = "limits = { messages = \"1500/s,burst=10\", requests = \"1000/s\" }\nconcurrency = 4";
@@ -210,10 +210,10 @@ async fn under_a_workers_own_files() {
     fleet.world.write_job(&small);
     let _worker = fleet.worker_in(disk.path());
     fleet.submit().await;
-    until("it to be on its way", || sandbox.count() > 300).await;
+    until("the campaign to be sending", || sandbox.count() > 300).await;
     disk.fill(0);
-    stops(&fleet, &sandbox, "cannot write the worker's journal").await;
-    // A workbook is unpacked there: it is taken when there is room.
+    await_stop(&fleet, &sandbox, "cannot write the worker's journal").await;
+    // A workbook is unpacked on this disk, so its job is accepted when there is space.
     let mut book = rust_xlsxwriter::Workbook::new();
     let sheet = book.add_worksheet();
     sheet.write_string(0, 0, "phone").unwrap().write_string(0, 1, "name").unwrap();
@@ -237,7 +237,7 @@ async fn under_a_workers_own_files() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn under_the_audience_root() {
+async fn an_upload_to_a_full_disk_is_refused_and_leaves_no_partial_file() {
     let Some(disk) = Disk::new(4) else { return };
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     let world = World::new(10);
@@ -245,10 +245,12 @@ async fn under_the_audience_root() {
     std::fs::create_dir(&root).unwrap();
     let more = format!("[audiences]\nroot = {:?}\n", root.display());
     let service = Service::in_world(world, "", &url, TOKENS, &more).await;
-    let people: String = (0..20_000).map(|row| format!("+91{}\n", 9_800_000_000_u64 + row)).collect();
+    let numbers: String = (0..20_000).map(|row| format!("+91{}\n", 9_800_000_000_u64 + row)).collect();
     let upload = async || {
-        let form = reqwest::multipart::Form::new()
-            .part("file", reqwest::multipart::Part::text(format!("phone\n{people}")).file_name("people.csv"));
+        let form = reqwest::multipart::Form::new().part(
+            "file",
+            reqwest::multipart::Part::text(format!("phone\n{numbers}")).file_name("people.csv"),
+        );
         service
             .send(
                 service.request(reqwest::Method::POST, "/audiences?name=people.csv", "act-1").multipart(form),
@@ -260,6 +262,6 @@ async fn under_the_audience_root() {
     assert!(detail.contains("cannot write the file") && detail.contains("No space left"), "{detail}");
     disk.empty();
     assert_eq!(upload().await.status, 201);
-    assert_eq!(std::fs::read_dir(&root).unwrap().count(), 1, "nothing half is left");
+    assert_eq!(std::fs::read_dir(&root).unwrap().count(), 1, "no partial file must be left");
     drop(sandbox);
 }

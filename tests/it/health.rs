@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::fleet::until;
 use crate::support::ask;
 
-fn says(http: &Http, path: &str, status: &str) -> bool {
+fn responds_with(http: &Http, path: &str, status: &str) -> bool {
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     ask(http.address.port(), &request).starts_with(&format!("HTTP/1.1 {status}"))
 }
@@ -56,20 +56,21 @@ async fn a_stalled_loop_fails_the_health_check_until_it_recovers() {
             .block_on(work::<Memory, Local>(&ledger, &(), &context, registered, &progress, &stopped))
             .unwrap();
     });
-    until("the worker to be ready", || says(&http, "/readyz", "200")).await;
-    until("the health check to pass", || says(&http, "/healthz", "200")).await;
+    until("the worker to be ready", || responds_with(&http, "/readyz", "200")).await;
+    until("the health check to pass", || responds_with(&http, "/healthz", "200")).await;
 
     stop_clock(true);
-    until("the health check to fail", || says(&http, "/healthz", "503")).await;
-    until("the worker not to be ready", || says(&http, "/readyz", "503")).await;
-    // A loop that waits for a ledger that recovers is alive: to start the worker again would not help.
+    until("the health check to fail", || responds_with(&http, "/healthz", "503")).await;
+    until("the worker not to be ready", || responds_with(&http, "/readyz", "503")).await;
+    // A loop that waits for a ledger that recovers is alive: a restart of the worker would not help.
     recovers.store(true, Ordering::Relaxed);
-    until("the health check to pass while the ledger recovers", || says(&http, "/healthz", "200")).await;
+    until("the health check to pass while the ledger recovers", || responds_with(&http, "/healthz", "200"))
+        .await;
     recovers.store(false, Ordering::Relaxed);
-    until("the health check to fail again", || says(&http, "/healthz", "503")).await;
+    until("the health check to fail again", || responds_with(&http, "/healthz", "503")).await;
     stop_clock(false);
-    until("the health check to pass", || says(&http, "/healthz", "200")).await;
-    until("the worker to be ready again", || says(&http, "/readyz", "200")).await;
+    until("the health check to pass", || responds_with(&http, "/healthz", "200")).await;
+    until("the worker to be ready again", || responds_with(&http, "/readyz", "200")).await;
 
     stop.cancel();
     worker.join().unwrap();

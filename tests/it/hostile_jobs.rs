@@ -1,5 +1,5 @@
-//! Jobs that are made to stop a worker: each is refused whole at its first delivery, in a few KiB of words, and the
-//! worker goes on.
+//! Jobs that are made to stop a worker: each is dead-lettered unchanged at its first delivery, with an error of a few KiB, and
+//! the worker continues.
 
 use std::io::Write as _;
 
@@ -15,15 +15,15 @@ use crate::servers::broker;
 use crate::support::{World, ask, job, job_with, phone, sandbox};
 
 const FAST: &str = "limits = { messages = \"100000/s\", requests = \"10000/s\" }";
-/// A frame of RabbitMQ.
+/// Size of a RabbitMQ frame, in bytes.
 const FRAME: usize = 128 << 10;
 
-/// The bytes of a job in which something is put at a place.
-fn with(pointer: &str, value: Value) -> Vec<u8> {
+/// Returns the bytes of a job with a value at a pointer.
+fn job_bytes(pointer: &str, value: Value) -> Vec<u8> {
     job_with(pointer, value).to_string().into_bytes()
 }
 
-/// Documents that are made to stop intake, each with what its refusal says.
+/// Returns documents that are made to stop intake, each with a part of its error.
 fn hostile_documents() -> Vec<(Vec<u8>, &'static str)> {
     let long = |length: usize| "x".repeat(length);
     let many = |count: usize| -> Value {
@@ -50,25 +50,31 @@ fn hostile_documents() -> Vec<(Vec<u8>, &'static str)> {
         (just_over.to_string().into_bytes(), "unknown field"),
         (many(100_000).to_string().into_bytes(), "and 99,980 more problems"),
         (
-            with("/status_callback", json!(format!("https://example.com/{}", long(200_000)))),
+            job_bytes("/status_callback", json!(format!("https://example.com/{}", long(200_000)))),
             "flowcast allows 2,048",
         ),
-        (with("/id", json!(long(FRAME))), "flowcast allows 2,048"),
-        (with("/name", json!(long(FRAME))), "flowcast allows 2,048"),
-        (with("/account", json!(long(FRAME))), "flowcast allows 2,048"),
-        (with("/from", json!(long(FRAME))), "flowcast allows 2,048"),
-        (with("/on_in_doubt", json!(long(FRAME))), "must be one of"),
-        (with("/message/type", json!(long(FRAME))), "is unknown"),
-        (with("/message/text/body", json!(long(FRAME))), "characters long"),
-        (with("/message/text/body", json!(format!("{{{{ {} }}}}", long(FRAME)))), "characters long"),
-        (with("/message/text/body", json!(format!("{{{{ {} }}}}", long(60_000)))), "has no column"),
-        (with("/custom_data", json!(long(FRAME))), "flowcast allows 4,096"),
-        (with("/extra_info", json!({ "ref1": long(FRAME) })), "flowcast allows 4,096"),
-        (with("/audience", json!({ "csv": { "path": long(FRAME) } })), "flowcast allows 2,048"),
-        (with("/audience", json!({ "csv": { "path": format!("{}.csv", long(2_000)) } })), ""),
-        (with("/audience", json!({ "recipients": [wide] })), "its name has more than the 200 characters"),
-        (with("/audience", json!({ "recipients": [deep] })), "flowcast allows 65,536"),
-        (with("/audience", json!({ "recipients": vec![json!({}); 50_000] })), "and 49,980 more problems"),
+        (job_bytes("/id", json!(long(FRAME))), "flowcast allows 2,048"),
+        (job_bytes("/name", json!(long(FRAME))), "flowcast allows 2,048"),
+        (job_bytes("/account", json!(long(FRAME))), "flowcast allows 2,048"),
+        (job_bytes("/from", json!(long(FRAME))), "flowcast allows 2,048"),
+        (job_bytes("/on_in_doubt", json!(long(FRAME))), "must be one of"),
+        (job_bytes("/message/type", json!(long(FRAME))), "is unknown"),
+        (job_bytes("/message/text/body", json!(long(FRAME))), "characters long"),
+        (job_bytes("/message/text/body", json!(format!("{{{{ {} }}}}", long(FRAME)))), "characters long"),
+        (job_bytes("/message/text/body", json!(format!("{{{{ {} }}}}", long(60_000)))), "has no column"),
+        (job_bytes("/custom_data", json!(long(FRAME))), "flowcast allows 4,096"),
+        (job_bytes("/extra_info", json!({ "ref1": long(FRAME) })), "flowcast allows 4,096"),
+        (job_bytes("/audience", json!({ "csv": { "path": long(FRAME) } })), "flowcast allows 2,048"),
+        (job_bytes("/audience", json!({ "csv": { "path": format!("{}.csv", long(2_000)) } })), ""),
+        (
+            job_bytes("/audience", json!({ "recipients": [wide] })),
+            "its name has more than the 200 characters",
+        ),
+        (job_bytes("/audience", json!({ "recipients": [deep] })), "flowcast allows 65,536"),
+        (
+            job_bytes("/audience", json!({ "recipients": vec![json!({}); 50_000] })),
+            "and 49,980 more problems",
+        ),
         (
             json!({ "version": 1, "control": "pause", "id": long(FRAME) }).to_string().into_bytes(),
             "allows 2,048",
@@ -81,9 +87,9 @@ fn hostile_documents() -> Vec<(Vec<u8>, &'static str)> {
             "200",
         ),
         (format!("{}1{}", "[".repeat(FRAME), "]".repeat(FRAME)).into_bytes(), "is not JSON"),
-        // Each string compares itself with all others, where they are in a list.
+        // Takes quadratic time if each string of a list is compared with all others.
         (
-            with(
+            job_bytes(
                 "/message",
                 json!({ "type": "text", "text": { "body": "x", "all": vec!["{{ name }}"; 200_000] } }),
             ),
@@ -105,15 +111,15 @@ async fn long_names_and_long_lists_are_refused_at_their_first_delivery() {
     }
     let mut dead = Vec::new();
     until("all of them to be refused", || {
-        let looked =
+        let listed =
             tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(broker.buried(100)));
-        dead = looked.unwrap().0;
+        dead = listed.unwrap().0;
         dead.len() >= jobs.len()
     })
     .await;
     assert_eq!(dead.len(), jobs.len());
     for (data, error) in &jobs {
-        let found = dead.iter().find(|dead| dead.data == *data).expect("dead-lettered whole");
+        let found = dead.iter().find(|dead| dead.data == *data).expect("dead-lettered unchanged");
         assert!(found.error.contains(error), "{error:?}: {}", found.error);
         assert!(found.error.len() <= 2_048 && found.pointer.len() <= 256, "{}", found.error.len());
     }
@@ -121,18 +127,18 @@ async fn long_names_and_long_lists_are_refused_at_their_first_delivery() {
     fleet.until_state("c1", "completed").await;
     assert_eq!(sandbox.count(), 20);
     let log = fleet.log();
-    assert_eq!(log.matches("job refused").count(), jobs.len(), "each was delivered once");
-    assert_eq!(log.matches("connected to RabbitMQ").count(), 1, "its connection stood");
+    assert_eq!(log.matches("job refused").count(), jobs.len(), "each job must be delivered once");
+    assert_eq!(log.matches("connected to RabbitMQ").count(), 1, "the connection must not be lost");
     assert!(log.len() < 100_000, "{} bytes of log", log.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_refused_is_never_quoted() {
+async fn errors_never_quote_what_they_refuse() {
     let fleet = Fleet::new(1, "http://127.0.0.1:9", FAST);
     let broker = broker(&fleet.amqp).await;
     let _worker = fleet.worker();
-    let (who, name) = (phone(7), "Ashalata");
-    let inside = json!({ "phone": who, "name": name }).to_string();
+    let (number, name) = (phone(7), "Ashalata");
+    let inside = json!({ "phone": number, "name": name }).to_string();
     let list = json!([inside]);
     let jobs = [
         json!(inside),
@@ -147,24 +153,24 @@ async fn what_is_refused_is_never_quoted() {
         job_with("/schedule", json!(inside)),
         job_with("/limits", json!({ "messages": inside })),
         job_with("/from", json!(inside)),
-        job_with("/from", json!(format!("{who}0000000000"))),
+        job_with("/from", json!(format!("{number}0000000000"))),
         job_with("/account", json!(inside)),
         job_with("/on_in_doubt", json!(inside)),
     ];
     for job in &jobs {
         broker.submit(job.to_string().into_bytes()).await.unwrap();
     }
-    // One waits for its account.
+    // One job waits for its account.
     until("all but one to be refused", || fleet.log().matches("job refused").count() >= jobs.len() - 1).await;
-    until("one to wait", || fleet.log().contains("a job waits until")).await;
+    until("one job to wait", || fleet.log().contains("a job waits until")).await;
     let listed = fleet.ok(&["dead", "list"]).await.out;
     for text in [fleet.log(), listed] {
-        assert!(!text.contains(&who[3..]) && !text.contains(name), "{text}");
+        assert!(!text.contains(&number[3..]) && !text.contains(name), "{text}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn queues_and_exchanges_that_are_deleted_are_declared_again_within_seconds() {
+async fn deleted_queues_and_exchanges_are_declared_again_within_seconds() {
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     let fleet =
         Fleet::on(World::new(20), &crate::servers::redis_url(), &crate::servers::amqp_url(), &url, FAST);
@@ -172,54 +178,57 @@ async fn queues_and_exchanges_that_are_deleted_are_declared_again_within_seconds
     until("the worker to listen", || fleet.log().contains("connected to RabbitMQ")).await;
     let connection = Connection::connect(&fleet.amqp, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
-    // Before anything else is there, a person is told what is missing, and it is no alarm.
+    // On an empty broker, doctor says what was missing, and that is not a warning.
     let empty = crate::servers::amqp_url();
     let doctor = async |amqp: &str| {
         let mut command = fleet.world.command(&["doctor", "--json"]);
-        let said = command.env("FLOWCAST_AMQP__URL", amqp).output().unwrap();
-        let said: Vec<Value> = serde_json::from_slice(&said.stdout).unwrap();
-        said.into_iter().find(|line| line["check"] == "rabbitmq").unwrap()
+        let output = command.env("FLOWCAST_AMQP__URL", amqp).output().unwrap();
+        let findings: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+        findings.into_iter().find(|line| line["check"] == "rabbitmq").unwrap()
     };
-    let told = doctor(&empty).await;
-    assert_eq!(told["grade"], "ok", "{told}");
-    assert!(told["text"].as_str().unwrap().contains("had none of flowcast's queues"), "{told}");
-    let told = doctor(&empty).await;
-    assert!(told["text"].as_str().unwrap().contains("all queues and exchanges exist"), "{told}");
+    let finding = doctor(&empty).await;
+    assert_eq!(finding["grade"], "ok", "{finding}");
+    assert!(finding["text"].as_str().unwrap().contains("had none of flowcast's queues"), "{finding}");
+    let finding = doctor(&empty).await;
+    assert!(finding["text"].as_str().unwrap().contains("all queues and exchanges exist"), "{finding}");
 
     for name in ["flowcast.jobs", "flowcast.dead", "flowcast.forwards", "flowcast.delay.5"] {
         channel.queue_delete(name.into(), QueueDeleteOptions::default()).await.unwrap();
         channel.exchange_delete(name.into(), ExchangeDeleteOptions::default()).await.unwrap();
     }
     channel.exchange_delete("flowcast.batches".into(), ExchangeDeleteOptions::default()).await.unwrap();
-    until("the log to say so", || fleet.log().contains("RabbitMQ ended the consumer of flowcast.jobs")).await;
-    // A job that goes nowhere is told to whoever submits it, so one that is taken is safe.
+    until("the lost consumer to be logged", || {
+        fleet.log().contains("RabbitMQ ended the consumer of flowcast.jobs")
+    })
+    .await;
+    // The submitter of a job that cannot be routed gets an error, so an accepted job is safe.
     fleet.submit().await;
     fleet.until_state("c1", "completed").await;
     assert_eq!(sandbox.count(), 20);
-    let told = doctor(&fleet.amqp).await;
-    assert!(told["text"].as_str().unwrap().contains("all queues and exchanges exist"), "{told}");
+    let finding = doctor(&fleet.amqp).await;
+    assert!(finding["text"].as_str().unwrap().contains("all queues and exchanges exist"), "{finding}");
 
     channel.queue_delete("flowcast.dead".into(), QueueDeleteOptions::default()).await.unwrap();
-    let told = doctor(&fleet.amqp).await;
-    assert_eq!(told["grade"], "warning", "{told}");
+    let finding = doctor(&fleet.amqp).await;
+    assert_eq!(finding["grade"], "warning", "{finding}");
     assert!(
-        told["text"].as_str().unwrap().starts_with("did not have queue flowcast.dead; declared again"),
-        "{told}"
+        finding["text"].as_str().unwrap().starts_with("did not have queue flowcast.dead; declared again"),
+        "{finding}"
     );
-    // Gone once more just when a job is refused: it is declared again for it.
+    // The queue is deleted again just before a job is refused, and is declared again for that job.
     channel.queue_delete("flowcast.dead".into(), QueueDeleteOptions::default()).await.unwrap();
     let broker = broker(&fleet.amqp).await;
     broker.submit(b"no job".to_vec()).await.unwrap();
     until("the refused job to be kept", || {
-        let looked =
+        let listed =
             tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(broker.buried(1)));
-        looked.is_ok_and(|(dead, _)| !dead.is_empty())
+        listed.is_ok_and(|(dead, _)| !dead.is_empty())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_takes_no_jobs_is_not_ready() {
+async fn a_worker_that_cannot_consume_jobs_is_not_ready() {
     let fleet = Fleet::new(1, "http://127.0.0.1:9", FAST);
     let worker = fleet.worker();
     let mut port = 0;
@@ -233,8 +242,8 @@ async fn a_worker_that_takes_no_jobs_is_not_ready() {
         port > 0 && readyz(port).starts_with("HTTP/1.1 200")
     })
     .await;
-    // Somebody takes the queue for itself: the worker may not take from it until a person has mended it. It stands still
-    // meanwhile, because it would be as quick to declare the queue.
+    // Another connection declares the queue as exclusive, so the worker cannot consume it until an operator fixes that. The
+    // worker is frozen during the change, because it might declare the queue first.
     let connection = Connection::connect(&fleet.amqp, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     worker.signal(Signal::SIGSTOP);
@@ -242,9 +251,9 @@ async fn a_worker_that_takes_no_jobs_is_not_ready() {
     let options = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
     channel.queue_declare("flowcast.jobs".into(), options, FieldTable::default()).await.unwrap();
     worker.signal(Signal::SIGCONT);
-    until("the worker to say that it takes no jobs", || {
-        let said = readyz(port);
-        said.starts_with("HTTP/1.1 503") && said.contains("jobs")
+    until("the worker not to be ready", || {
+        let response = readyz(port);
+        response.starts_with("HTTP/1.1 503") && response.contains("jobs")
     })
     .await;
     assert!(fleet.log().contains("cannot consume flowcast.jobs on RabbitMQ"), "{}", fleet.log());
@@ -257,18 +266,18 @@ fn readyz(port: u16) -> String {
     ask(port, "GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
 }
 
-/// The rows of the campaign that goes on beside it all; `FLOWCAST_SURVIVAL_ROWS=100000` is full size.
+/// Returns the rows of the campaign that runs during hostile input; `FLOWCAST_SURVIVAL_ROWS=100000` is full size.
 fn rows() -> u64 {
     std::env::var("FLOWCAST_SURVIVAL_ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(4_000)
 }
 
-/// A workbook of one sheet whose texts are repeated so often.
-fn workbook(start: &str, again: &str, times: usize) -> Vec<u8> {
+/// Returns a workbook of one sheet; its texts are `start` and then `repeated`, `times` times.
+fn workbook(start: &str, repeated: &str, times: usize) -> Vec<u8> {
     let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    let mut part = |name: &str, text: &str, again: &str, times: usize| {
+    let mut part = |name: &str, text: &str, repeated: &str, times: usize| {
         archive.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
         archive.write_all(text.as_bytes()).unwrap();
-        let block = again.repeat(10_000);
+        let block = repeated.repeat(10_000);
         (0..times / 10_000).for_each(|_| archive.write_all(block.as_bytes()).unwrap());
     };
     part("xl/workbook.xml", r#"<workbook><sheets><sheet name="a" r:id="r1"/></sheets></workbook>"#, "", 0);
@@ -280,12 +289,12 @@ fn workbook(start: &str, again: &str, times: usize) -> Vec<u8> {
         "",
         0,
     );
-    part("xl/texts.xml", start, again, times);
+    part("xl/texts.xml", start, repeated, times);
     archive.finish().unwrap().into_inner()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_with_little_memory_survives_it_all_while_it_sends() {
+async fn a_worker_with_little_memory_keeps_sending_during_hostile_input() {
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     let account = "limits = { messages = \"1000/s,burst=100\", requests = \"1000/s\" }";
     let fleet = Fleet::new(rows(), &url, account);
@@ -299,7 +308,7 @@ async fn a_worker_with_little_memory_survives_it_all_while_it_sends() {
         .env("MALLOC_ARENA_MAX", "4");
     let worker = fleet.start(command);
     fleet.submit().await;
-    until("it to be on its way", || sandbox.count() > 200).await;
+    until("the campaign to be sending", || sandbox.count() > 200).await;
     let port: u16 = {
         let log = fleet.log();
         log.split("http://127.0.0.1:").nth(1).unwrap().split('"').next().unwrap().parse().unwrap()
@@ -336,13 +345,13 @@ async fn a_worker_with_little_memory_survives_it_all_while_it_sends() {
         let upload = client
             .post(format!("http://127.0.0.1:{port}/api/v1/audiences?name=up-{name}"))
             .body(bytes.clone());
-        let answer = upload.send().await.unwrap();
+        let response = upload.send().await.unwrap();
         assert!(
-            answer.status().is_client_error() || *name == "comments.xlsx" || *name == "wide.csv",
-            "{name}: {answer:?}"
+            response.status().is_client_error() || *name == "comments.xlsx" || *name == "wide.csv",
+            "{name}: {response:?}"
         );
     }
-    // Each recipient with a column of its own.
+    // Each recipient has its own column.
     let own: Vec<Value> = (0..8_000)
         .map(|nth| {
             let mut recipient = json!({ "phone": phone(600_000 + nth) });
@@ -357,22 +366,22 @@ async fn a_worker_with_little_memory_survives_it_all_while_it_sends() {
     for path in ["/callbacks/main/c1.0.0", "/callbacks/main/x", "/api/v1/campaigns"] {
         let sent =
             client.post(format!("http://127.0.0.1:{port}{path}")).body("[".repeat(500_000)).send().await;
-        assert!(sent.is_ok_and(|answer| answer.status().is_client_error()), "{path}");
+        assert!(sent.is_ok_and(|response| response.status().is_client_error()), "{path}");
     }
 
     let mut dead = Vec::new();
-    until("all of it to be refused", || {
-        let looked =
+    until("all of them to be refused", || {
+        let listed =
             tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(broker.buried(100)));
-        dead = looked.unwrap().0;
+        dead = listed.unwrap().0;
         dead.len() >= expected
     })
     .await;
     assert_eq!(dead.len(), expected);
     let error = |name: &str| {
-        let of =
+        let dead_letter =
             dead.iter().find(|dead| String::from_utf8_lossy(&dead.data).contains(&format!("\"{name}\"")));
-        of.map(|dead| dead.error.clone()).unwrap()
+        dead_letter.map(|dead| dead.error.clone()).unwrap()
     };
     assert!(error("texts.xlsx").contains("its texts are more than"), "{}", error("texts.xlsx"));
     assert!(error("long.xlsx").contains("longer than 256 KiB"), "{}", error("long.xlsx"));
@@ -381,10 +390,10 @@ async fn a_worker_with_little_memory_survives_it_all_while_it_sends() {
     let status = fleet.until_state("c1", "completed").await;
     assert_eq!(status["counts"]["accepted"], rows(), "{status}");
     assert_eq!((sandbox.count(), &sandbox.stats()["sent_twice"]), (rows(), &json!(0)));
-    assert!(readyz(port).starts_with("HTTP/1.1 200"), "it is the same worker");
+    assert!(readyz(port).starts_with("HTTP/1.1 200"), "the worker must still be ready");
     worker.signal(Signal::SIGTERM);
-    assert_eq!(worker.ends().await, Some(0));
-    let left = std::fs::read_dir(fleet.world.path("")).unwrap();
-    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    assert!(left.iter().all(|name| !name.starts_with(".upload-")), "{left:?}");
+    assert_eq!(worker.exit_status().await, Some(0));
+    let files = std::fs::read_dir(fleet.world.path("")).unwrap();
+    let files: Vec<_> = files.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(files.iter().all(|name| !name.starts_with(".upload-")), "{files:?}");
 }

@@ -1,5 +1,5 @@
-//! Jobs and control documents as other systems put them on the queue; what is wrong with them goes to
-//! the dead ones, whole, and the worker goes on.
+//! Jobs and control documents that other systems publish; invalid ones go unchanged to the dead-letter queue, and the worker
+//! continues.
 
 use std::process::Command;
 use std::sync::LazyLock;
@@ -27,20 +27,21 @@ async fn fleet(rows: u64) -> (Fleet, flowcast::sandbox::Sandbox, Broker) {
     (fleet, sandbox, broker)
 }
 
-async fn buried(broker: &Broker, count: usize) -> Vec<DeadLetter> {
+/// Waits until the dead-letter queue has at least `count` jobs, and returns them.
+async fn dead_letters(broker: &Broker, count: usize) -> Vec<DeadLetter> {
     let start = std::time::Instant::now();
     loop {
-        let (buried, _) = broker.buried(100).await.unwrap();
-        if buried.len() >= count {
-            return buried;
+        let (found, _) = broker.buried(100).await.unwrap();
+        if found.len() >= count {
+            return found;
         }
-        assert!(start.elapsed() < std::time::Duration::from_mins(1), "{buried:?}");
+        assert!(start.elapsed() < std::time::Duration::from_mins(1), "{found:?}");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_refused_is_buried_whole_with_the_reason_and_the_worker_goes_on() {
+async fn a_refused_job_is_dead_lettered_unchanged_with_the_reason_and_the_worker_continues() {
     let (fleet, sandbox, broker) = fleet(20).await;
     let _worker = fleet.worker();
     let with = |pointer: &str, value: Value, id: &str| {
@@ -80,21 +81,21 @@ async fn what_is_refused_is_buried_whole_with_the_reason_and_the_worker_goes_on(
     for (job, ..) in &jobs {
         broker.submit(job.clone()).await.unwrap();
     }
-    let dead = buried(&broker, jobs.len()).await;
+    let dead = dead_letters(&broker, jobs.len()).await;
     assert_eq!(dead.len(), jobs.len());
     for (data, error, pointer) in &jobs {
-        let found = dead.iter().find(|dead| dead.data == *data).expect("buried whole");
+        let found = dead.iter().find(|dead| dead.data == *data).expect("dead-lettered unchanged");
         assert!(found.error.contains(error), "{error:?}: {}", found.error);
         assert_eq!(found.pointer, *pointer, "{}", found.error);
     }
-    // The worker goes on.
+    // The worker continues.
     fleet.world.write_job(&json!({ "version": 1, "id": "after", "account": "main", "from": "+912248931479",
         "audience": { "csv": { "path": "audience.csv" } }, "message": { "type": "text", "text": { "body": "x" } } }));
     fleet.submit().await;
     fleet.until_state("after", "completed").await;
     assert_eq!(sandbox.count(), 40);
 
-    // A person looks at them, mends what is wrong, and puts one back.
+    // An operator lists them, fixes one and requeues it.
     let listed = fleet.ok(&["dead", "list", "--json"]).await;
     let listed: Vec<Value> = serde_json::from_str(&listed.out).unwrap();
     assert_eq!(listed.len(), jobs.len());
@@ -110,7 +111,7 @@ async fn what_is_refused_is_buried_whole_with_the_reason_and_the_worker_goes_on(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_job_twice_at_once_is_one_campaign() {
+async fn concurrent_copies_of_a_job_are_one_campaign() {
     let (fleet, sandbox, broker) = fleet(300).await;
     let job = job().to_string().into_bytes();
     for _ in 0..4 {
@@ -129,7 +130,7 @@ async fn the_same_job_twice_at_once_is_one_campaign() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn jobs_without_an_id_are_campaigns_of_their_own() {
+async fn each_job_without_an_id_is_its_own_campaign() {
     let (fleet, sandbox, broker) = fleet(3).await;
     let mut job = job();
     job.as_object_mut().unwrap().remove("id");
@@ -137,13 +138,13 @@ async fn jobs_without_an_id_are_campaigns_of_their_own() {
         broker.submit(job.to_string().into_bytes()).await.unwrap();
     }
     let _worker = fleet.worker();
-    until("both", || sandbox.count() == 6).await;
+    until("both campaigns to be sent", || sandbox.count() == 6).await;
     let listed = fleet.ok(&["campaigns", "--json"]).await;
     assert_eq!(serde_json::from_str::<Vec<Value>>(&listed.out).unwrap().len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_languages_client_submits_controls_and_listens() {
+async fn a_python_client_submits_controls_and_receives_events() {
     let (fleet, _sandbox, _broker) = fleet(250).await;
     let _worker = fleet.worker();
     until("the worker", || fleet.log().contains("health and metrics")).await;
@@ -188,7 +189,7 @@ connection.close()
     });
     assert!(judged.await.unwrap().iter().all(|passes| *passes), "{out}");
     assert!(out.contains("campaign.running c1") && out.contains("\"accepted\": 250"), "{out}");
-    // Its SIDs, read as a person would.
+    // An operator can read the SIDs with redis-cli.
     let read = Command::new("redis-cli")
         .args(["-u", &fleet.redis, "HGET", "flowcast:{c1}:batch:2", &phone(250)])
         .output()
@@ -199,9 +200,9 @@ connection.close()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_refused_is_told_to_who_asks() {
+async fn the_submitter_and_the_status_get_the_reason_of_a_refusal() {
     let (fleet, _sandbox, broker) = fleet(3).await;
-    // The folder of audiences is here, and the file is not in it.
+    // `submit` can read the audience folder, and the file is not in it.
     fleet.world.write_job(&job_with("/audience", json!({ "csv": { "path": "nowhere.csv" } })));
     let refused = fleet.world.run(&["submit", "job.json", "--json"]).await;
     assert_eq!(refused.status, Some(2), "{refused:?}");
@@ -209,22 +210,22 @@ async fn what_is_refused_is_told_to_who_asks() {
     assert!(error["error"]["message"].as_str().unwrap().contains("nowhere.csv"), "{error}");
     assert_eq!(broker.buried(10).await.unwrap().0, []);
 
-    // Another system does not look, and the worker refuses it.
+    // Another system does not check its job, and the worker refuses it.
     let mut document = job();
     document["audience"] = json!({ "csv": { "path": "none.csv" } });
     broker.submit(document.to_string().into_bytes()).await.unwrap();
     let _worker = fleet.worker();
-    until("it to be refused", || fleet.log().contains("refused")).await;
+    until("the job to be refused", || fleet.log().contains("refused")).await;
     let listed = fleet.ok(&["dead", "list", "--json"]).await;
     let listed: Value = serde_json::from_str(&listed.out).unwrap();
     let name = listed[0]["name"].as_str().unwrap();
-    let told = fleet.world.run(&["status", "c1"]).await;
-    assert_eq!(told.status, Some(2), "{told:?}");
+    let status = fleet.world.run(&["status", "c1"]).await;
+    assert_eq!(status.status, Some(2), "{status:?}");
     assert!(
-        told.err.contains("a job with this id was refused: ") && told.err.contains("none.csv"),
-        "{told:?}"
+        status.err.contains("a job with this id was refused: ") && status.err.contains("none.csv"),
+        "{status:?}"
     );
-    // Named by what is in it, as the list has it.
+    // Named by its digest, as in the list.
     let done = fleet.ok(&["dead", "discard", &name[..8]]).await;
     assert!(done.out.contains("discarded: 1"), "{done:?}");
 }
@@ -236,22 +237,22 @@ async fn control_documents_do_what_the_commands_do() {
     let broker = broker(&fleet.amqp).await;
     let _worker = fleet.worker();
     fleet.submit().await;
-    until("the campaign to be on its way", || sandbox.count() > 100).await;
-    let ask = async |control: &str| {
+    until("the campaign to be sending", || sandbox.count() > 100).await;
+    let submit = async |control: &str| {
         let document = json!({ "version": 1, "id": "c1", "control": control });
         broker.submit(document.to_string().into_bytes()).await.unwrap();
     };
-    ask("pause").await;
+    submit("pause").await;
     fleet.until_state("c1", "paused").await;
-    ask("resume").await;
+    submit("resume").await;
     fleet.until_state("c1", "running").await;
-    ask("cancel").await;
+    submit("cancel").await;
     fleet.until_state("c1", "cancelled").await;
     assert_eq!(broker.buried(10).await.unwrap().0, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn failed_messages_are_told_as_events_after_the_ledger_has_them() {
+async fn rejected_messages_are_published_as_events_after_the_ledger_has_them() {
     let (_sandbox, url) = sandbox(Behaviour { accept_rate: 0.5, ..Behaviour::default() }).await;
     let fleet = Fleet::new(40, &url, FAST);
     let mut events = listen(&fleet, &["message.#"]).await;
@@ -261,7 +262,7 @@ async fn failed_messages_are_told_as_events_after_the_ledger_has_them() {
     let rejected = status["counts"]["rejected"].as_u64().unwrap();
     assert!(rejected > 0);
     for _ in 0..rejected {
-        let event = next(&mut events).await;
+        let event = next_event(&mut events).await;
         assert_eq!((&event["event"], &event["id"]), (&json!("message.rejected"), &json!("c1")));
         assert!(event["recipient"].as_str().unwrap().starts_with("+91"), "{event}");
         assert!(event["message_ref"].as_str().unwrap().starts_with("c1.0."), "{event}");
@@ -269,7 +270,7 @@ async fn failed_messages_are_told_as_events_after_the_ledger_has_them() {
     }
 }
 
-/// What is published from now on.
+/// Binds a queue to the events and consumes it: gets what is published from now on.
 pub async fn listen(fleet: &Fleet, keys: &[&str]) -> lapin::Consumer {
     broker(&fleet.amqp).await;
     let connection =
@@ -287,8 +288,8 @@ pub async fn listen(fleet: &Fleet, keys: &[&str]) -> lapin::Consumer {
     channel.basic_consume(name, "".into(), options, FieldTable::default()).await.unwrap()
 }
 
-/// The next event, as it is documented.
-pub async fn next(events: &mut lapin::Consumer) -> Value {
+/// Returns the next event and checks it against the documentation.
+pub async fn next_event(events: &mut lapin::Consumer) -> Value {
     use futures_util::StreamExt;
     let event = tokio::time::timeout(std::time::Duration::from_mins(1), events.next()).await;
     let event = serde_json::from_slice(&event.unwrap().unwrap().unwrap().data).unwrap();
@@ -296,8 +297,8 @@ pub async fn next(events: &mut lapin::Consumer) -> Value {
     event
 }
 
-/// Holds an event against its schema, as far as names, kinds and words go. A whole validator is asked in
-/// [`another_languages_client_submits_controls_and_listens`].
+/// Checks the names, types and enumerated values of an event against its schema. A full validator does so in
+/// [`a_python_client_submits_controls_and_receives_events`].
 fn assert_as_documented(event: &Value) {
     static SCHEMA: LazyLock<Value> = LazyLock::new(|| crate::schemas::schema("event"));
     let name = event["event"].as_str().unwrap();
@@ -305,11 +306,11 @@ fn assert_as_documented(event: &Value) {
         |arm: &&Value| arm["properties"]["event"]["enum"].as_array().unwrap().contains(&event["event"]);
     let arm = SCHEMA["oneOf"].as_array().unwrap().iter().find(is_meant).unwrap();
     for field in arm["required"].as_array().unwrap() {
-        assert!(event.get(field.as_str().unwrap()).is_some(), "{field} is missing: {event}");
+        assert!(event.get(field.as_str().unwrap()).is_some(), "an event must have {field}: {event}");
     }
     for (field, value) in event.as_object().unwrap() {
         let rule = arm["properties"].get(field);
-        let rule = rule.unwrap_or_else(|| panic!("{field} is not documented: {event}"));
+        let rule = rule.unwrap_or_else(|| panic!("{field} must be documented: {event}"));
         let kind = match value {
             Value::Null => "null",
             Value::Bool(_) => "boolean",
@@ -323,14 +324,14 @@ fn assert_as_documented(event: &Value) {
             Value::Array(kinds) => kinds.contains(&json!(kind)),
             _ => rule["enum"].as_array().is_none_or(|words| words.contains(value)),
         };
-        assert!(is_kind, "{field} is not as documented: {event}");
+        assert!(is_kind, "{field} must be as documented: {event}");
     }
     let page = include_str!("../../docs/reference/events.md");
-    assert!(page.contains(&format!("`{name}`")), "{name} is not documented");
+    assert!(page.contains(&format!("`{name}`")), "{name} must be documented");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_says_how_it_is() {
+async fn a_worker_provides_health_metrics_and_a_log() {
     let (fleet, _sandbox, _broker) = fleet(30).await;
     let _worker = fleet.worker();
     until("the worker", || fleet.log().contains("health and metrics on http://")).await;
@@ -355,23 +356,23 @@ async fn a_worker_says_how_it_is() {
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }
-    // Its log is JSON and shows nobody's number.
+    // Its log is JSON and contains no phone number.
     let log = fleet.log();
     assert!(log.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{log}");
     assert!(!log.contains("+9198") && !log.contains("s3cr3t"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_waits_for_its_servers_says_so() {
+async fn a_worker_that_waits_for_its_servers_logs_it() {
     let mut redis = crate::servers::RedisProcess::start("");
     redis.kill();
     let (_refuses, url) = crate::support::refusing();
     let fleet =
         Fleet::on(crate::support::World::new(1), &redis.url(), &crate::servers::amqp_url(), &url, FAST);
     let _worker = fleet.worker();
-    until("it to say what is away", || fleet.log().contains("Redis is unreachable")).await;
+    until("the missing server to be logged", || fleet.log().contains("Redis is unreachable")).await;
     redis.restart();
-    until("it to work", || fleet.log().contains("working on Redis and RabbitMQ")).await;
+    until("the worker to work", || fleet.log().contains("working on Redis and RabbitMQ")).await;
     assert!(fleet.log().contains("Redis is back"), "{}", fleet.log());
 }
 
@@ -382,14 +383,14 @@ async fn two_workers_with_one_configuration_run_on_one_machine() {
     let config = std::fs::read_to_string(fleet.world.path("flowcast.toml")).unwrap();
     fleet.world.write("flowcast.toml", config.replace("127.0.0.1:0", &format!("127.0.0.1:{port}")));
     let _first = fleet.worker();
-    until("the first", || fleet.log().contains(&format!("http://127.0.0.1:{port}"))).await;
+    until("the first worker", || fleet.log().contains(&format!("http://127.0.0.1:{port}"))).await;
     let _second = fleet.worker();
-    until("the second", || fleet.log().matches("health and metrics on").count() == 2).await;
+    until("the second worker", || fleet.log().matches("health and metrics on").count() == 2).await;
     assert!(fleet.log().contains("is in use, possibly by another worker"), "{}", fleet.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_doctor_names_what_is_wrong_and_how_to_mend_it() {
+async fn doctor_says_what_is_wrong_and_how_to_fix_it() {
     let (fleet, _sandbox, _broker) = fleet(1).await;
     let ended = fleet.ok(&["doctor"]).await;
     for part in [
@@ -402,7 +403,7 @@ async fn the_doctor_names_what_is_wrong_and_how_to_mend_it() {
     ] {
         assert!(ended.out.contains(part), "{part}\n{}", ended.out);
     }
-    // A Redis that forgets, a broker that is not there, an account that nobody answers for.
+    // A Redis without persistence, and a broker and a provider that cannot be reached.
     let redis = crate::servers::RedisProcess::start("--appendonly no --maxmemory-policy allkeys-lru");
     let world = World::new(1);
     let bad = Fleet::on(world, &redis.url(), "amqp://guest:guest@127.0.0.1:1/%2f", "http://127.0.0.1:1", "");
@@ -419,32 +420,32 @@ async fn the_doctor_names_what_is_wrong_and_how_to_mend_it() {
     assert!(!ended.out.contains("s3cr3t"));
 }
 
-/// How many control documents are ahead of one that is urgent; `FLOWCAST_CONTROLS=10000` is full size.
+/// Returns the number of control documents ahead of an urgent one; `FLOWCAST_CONTROLS=10000` is full size.
 fn controls() -> u32 {
     std::env::var("FLOWCAST_CONTROLS").ok().and_then(|count| count.parse().ok()).unwrap_or(1_000)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pause_is_not_kept_waiting_by_control_documents_of_other_campaigns() {
+async fn a_pause_does_not_wait_for_control_documents_of_other_campaigns() {
     let (fleet, sandbox, broker) = fleet(2_000).await;
     let mut slow = job();
     slow["limits"] = json!({ "messages": "10/s" });
     fleet.world.write_job(&slow);
     let _worker = fleet.worker();
     fleet.submit().await;
-    until("it to be on its way", || sandbox.count() > 0).await;
+    until("the campaign to be sending", || sandbox.count() > 0).await;
     for nth in 0..controls() {
         let document = json!({ "version": 1, "control": "resume", "id": format!("nobody-{nth}") });
         broker.submit(document.to_string().into_bytes()).await.unwrap();
     }
     broker.submit(br#"{"version":1,"control":"pause","id":"c1"}"#.to_vec()).await.unwrap();
-    let begun = std::time::Instant::now();
+    let start = std::time::Instant::now();
     fleet.until_state("c1", "paused").await;
-    eprintln!("paused {:.1?} after the last of {} control documents", begun.elapsed(), controls());
+    eprintln!("paused {:.1?} after the last of {} control documents", start.elapsed(), controls());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_stops_messages_is_read_ahead_and_undone_by_nothing_that_was_asked_before() {
+async fn pause_and_cancel_are_read_ahead_and_not_undone_by_earlier_controls() {
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     let fleet = Fleet::new(50_000, &url, "limits = { messages = \"500/s,burst=50\", requests = \"1000/s\" }");
     let broker = broker(&fleet.amqp).await;
@@ -460,10 +461,10 @@ async fn what_stops_messages_is_read_ahead_and_undone_by_nothing_that_was_asked_
     };
     let worker = fleet.worker();
     fleet.until_state("c2", "completed").await;
-    until("the campaign to be on its way", || sandbox.count() > 100).await;
+    until("the campaign to be sending", || sandbox.count() > 100).await;
     worker.signal(Signal::SIGTERM);
-    worker.ends().await;
-    // Nobody reads while all of it is published.
+    worker.exit_status().await;
+    // No worker consumes while all of it is published.
     broker.submit(document("c1", "resume")).await.unwrap();
     for _ in 0..1_000 {
         broker.submit(document("c2", "retry")).await.unwrap();
@@ -479,17 +480,17 @@ async fn what_stops_messages_is_read_ahead_and_undone_by_nothing_that_was_asked_
         queue.await.unwrap().message_count()
     };
     fleet.until_state("c1", "paused").await;
-    assert!(waiting().await > 0, "the pause waited for all that was asked before it");
-    // Whatever came before it, it stays paused, and nothing was wrong with any of it. A job behind all of that is done last.
+    assert!(waiting().await > 0, "the pause must not wait for earlier controls");
+    // The campaign stays paused, and the earlier controls are not errors. A job behind all of them is done last.
     other["id"] = json!("c3");
     broker.submit(other.to_string().into_bytes()).await.unwrap();
     fleet.until_state("c3", "completed").await;
     assert_eq!(fleet.status("c1")["state"], "paused");
     assert_eq!(broker.buried(10).await.unwrap().0, []);
-    // What is asked afterwards is done.
+    // Later controls take effect.
     broker.submit(document("c1", "resume")).await.unwrap();
     fleet.until_state("c1", "running").await;
-    // A cancellation is final, and what was asked before it is no error.
+    // A cancellation is final, and earlier controls are not errors.
     for control in ["pause", "retry", "cancel"] {
         broker.submit(document("c1", control)).await.unwrap();
     }
@@ -502,7 +503,7 @@ async fn what_stops_messages_is_read_ahead_and_undone_by_nothing_that_was_asked_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_refused_jobs_are_put_back_or_let_go_many_at_a_time() {
+async fn all_dead_lettered_jobs_are_requeued_or_discarded_in_bulk() {
     const MANY: u64 = 600;
     let (fleet, _sandbox, broker) = fleet(1).await;
     let channel = crate::rabbitmq::channel(&fleet.amqp).await;
@@ -524,12 +525,12 @@ async fn all_refused_jobs_are_put_back_or_let_go_many_at_a_time() {
             .unwrap();
     }
     let count = || async { broker.buried(1).await.unwrap() };
-    until_async("all to be there", async || count().await.1 == MANY as u32 - 1).await;
-    // Put back they are refused again, once each.
+    until_async("all jobs to be listed", async || count().await.1 == MANY as u32 - 1).await;
+    // Requeued jobs are refused again, once each.
     let _worker = fleet.worker();
     let done = fleet.ok(&["dead", "requeue", "--all"]).await;
     assert!(done.out.contains(&format!("requeued: {MANY}")), "{}", done.out);
-    until_async("all to be refused again", async || count().await.1 == MANY as u32 - 1).await;
+    until_async("all jobs to be refused again", async || count().await.1 == MANY as u32 - 1).await;
     let done = fleet.ok(&["dead", "discard", "--all"]).await;
     assert!(done.out.contains(&format!("discarded: {MANY}")), "{}", done.out);
     assert_eq!(count().await, (Vec::new(), 0));
@@ -537,11 +538,11 @@ async fn all_refused_jobs_are_put_back_or_let_go_many_at_a_time() {
     assert!(done.out.contains("discarded: 0"), "{}", done.out);
 }
 
-/// Waits for something that will be true.
+/// Waits until a condition holds.
 async fn until_async(what: &str, is_true: impl AsyncFn() -> bool) {
     let start = std::time::Instant::now();
     while !is_true().await {
-        assert!(start.elapsed() < Duration::from_mins(5), "waited in vain for {what}");
+        assert!(start.elapsed() < Duration::from_mins(5), "timed out waiting for {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

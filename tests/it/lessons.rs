@@ -1,4 +1,4 @@
-//! What went wrong for others, as tests. Each is named by its sentence.
+//! Bugs of similar tools, as tests. Each name is the behaviour that excludes the bug.
 
 use std::time::{Duration, Instant};
 
@@ -9,20 +9,20 @@ use serde_json::{Value, json};
 
 use crate::support::{Ended, Reaction, Scripted, World, accept, job_with, phone, sandbox};
 
-/// Far longer than anything here takes.
+/// Timeout of a wait: far longer than anything here takes.
 const LONG: Duration = Duration::from_mins(1);
 
-/// Waits for something that will be true.
+/// Waits until a condition holds.
 async fn until(what: &str, mut is_true: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_true() {
-        assert!(start.elapsed() < LONG, "waited in vain for {what}");
+        assert!(start.elapsed() < LONG, "timed out waiting for {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Starts a run, interrupts it as soon as `ready` says so, and waits for its end.
-async fn interrupted(world: &World, signal: Signal, ready: impl FnMut() -> bool) -> Ended {
+/// Starts a run, interrupts it as soon as `ready` returns true, and waits for its end.
+async fn run_and_interrupt(world: &World, signal: Signal, ready: impl FnMut() -> bool) -> Ended {
     let child = world
         .command(&["run", "job.json"])
         .stdout(std::process::Stdio::piped())
@@ -30,20 +30,20 @@ async fn interrupted(world: &World, signal: Signal, ready: impl FnMut() -> bool)
         .spawn()
         .unwrap();
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
-    until("the campaign to be on its way", ready).await;
+    until("the campaign to be sending", ready).await;
     kill(pid, signal).unwrap();
     tokio::task::spawn_blocking(move || child.wait_with_output().unwrap().into()).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_resumed_campaign_sends_to_nobody_twice_and_leaves_out_nobody() {
+async fn a_resumed_campaign_sends_nothing_twice_and_skips_no_recipient() {
     let world = World::new(4_000);
     let (sandbox, url) =
         sandbox(Behaviour { latency: Duration::from_millis(20), ..Behaviour::default() }).await;
     world.write_config(&url, "limits = { messages = \"2000/s,burst=50\", requests = \"1000/s\" }");
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let before = sandbox.taken().len();
-        let ended = interrupted(&world, signal, || sandbox.taken().len() > before + 300).await;
+        let ended = run_and_interrupt(&world, signal, || sandbox.taken().len() > before + 300).await;
         assert_eq!(ended.status, Some(3), "{ended:?}");
         assert!(ended.err.contains("messages in flight are finished first"), "{}", ended.err);
         assert!(ended.err.contains("to resume: flowcast run job.json"), "{}", ended.err);
@@ -60,23 +60,23 @@ async fn a_resumed_campaign_sends_to_nobody_twice_and_leaves_out_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_takes_effect_also_while_a_sender_waits_for_tokens() {
+async fn a_stop_takes_effect_even_while_a_sender_waits_for_tokens() {
     let world = World::new(50);
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     // After the first message the next one is due in six minutes.
     world.write_job(&job_with("/limits", json!({ "messages": "10/h" })));
     world.write_config(&url, "");
     let start = Instant::now();
-    let ended = interrupted(&world, Signal::SIGINT, || sandbox.taken().len() == 1).await;
+    let ended = run_and_interrupt(&world, Signal::SIGINT, || sandbox.taken().len() == 1).await;
     assert_eq!(ended.status, Some(3), "{ended:?}");
     assert!(start.elapsed() < LONG);
     assert_eq!(world.status("c1")["state"], "paused");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_campaign_that_was_interrupted_before_anything_was_sent_goes_on() {
+async fn a_campaign_interrupted_before_its_first_message_resumes() {
     let world = World::new(20);
-    // Far enough for a busy machine to be asked for the status before it.
+    // Far enough ahead for a busy machine to show the status before it.
     let start = (jiff::Timestamp::now() + Duration::from_secs(10)).to_string();
     world.write_job(&job_with("/schedule", json!({ "start_at": start })));
     let (sandbox, url) = sandbox(Behaviour::default()).await;
@@ -85,7 +85,7 @@ async fn a_campaign_that_was_interrupted_before_anything_was_sent_goes_on() {
         let ended = world.flowcast(&["status", "c1", "--json"]);
         ended.status == Some(0) && ended.out.contains("its schedule opens at")
     };
-    let ended = interrupted(&world, Signal::SIGINT, is_scheduled).await;
+    let ended = run_and_interrupt(&world, Signal::SIGINT, is_scheduled).await;
     assert_eq!(ended.status, Some(3), "{ended:?}");
     assert_eq!(world.status("c1")["state"], "scheduled");
     assert_eq!(sandbox.taken().len(), 0);
@@ -119,14 +119,14 @@ async fn the_send_window_holds_and_the_status_says_so() {
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     world.write_config(&url, "");
     let says_why = || world.flowcast(&["status", "c1", "--json"]).out.contains("its schedule opens at");
-    let ended = interrupted(&world, Signal::SIGINT, says_why).await;
+    let ended = run_and_interrupt(&world, Signal::SIGINT, says_why).await;
     assert_eq!((ended.status, sandbox.taken().len()), (Some(3), 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_delays_and_never_fails_a_message() {
     let world = World::new(200);
-    // The provider allows far less than the account believes.
+    // The provider allows far less than the account's limits.
     let rate_limit = Some("4/s,burst=2".parse().unwrap());
     let (sandbox, url) = sandbox(Behaviour { rate_limit, ..Behaviour::default() }).await;
     world.write_config(&url, "limits = { messages = \"1000/s,burst=20\", requests = \"1000/s\" }");
@@ -169,7 +169,7 @@ async fn batches_may_finish_out_of_order_and_the_lowest_may_fail() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_rate_used_is_the_rate_asked_whatever_the_latency() {
+async fn the_configured_rate_is_used_whatever_the_latency() {
     let world = World::new(1_100);
     let (sandbox, url) = sandbox(Behaviour { latency: Duration::from_secs(2), ..Behaviour::default() }).await;
     world.write_job(&job_with("/limits", json!({ "messages": "200/s,burst=100" })));
@@ -177,15 +177,15 @@ async fn the_rate_used_is_the_rate_asked_whatever_the_latency() {
     let start = Instant::now();
     assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
     let took = start.elapsed().as_secs_f64();
-    // 1,000 messages behind the burst take 5 s, and the last answer 2 s. Eleven batches one after the
-    // other would take 22 s: a busy machine has the time in between.
-    assert!(took > 5.0, "faster than the limit: {took}");
-    assert!(took < 20.0, "the limit is not used: {took}");
+    // 1,000 messages after the burst take 5 s, and the last response 2 s. Eleven batches one after the other would take 22 s,
+    // so a busy machine may take up to 20 s.
+    assert!(took > 5.0, "must not be faster than the limit: {took}");
+    assert!(took < 20.0, "must be nearly as fast as the limit: {took}");
     assert_eq!(sandbox.stats()["accepted"], 1100);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn too_many_rejections_hold_a_campaign_before_its_audience_is_burnt() {
+async fn too_many_rejections_hold_a_campaign_before_its_audience_is_used_up() {
     let world = World::new(5_000);
     world.write_job(&job_with("/stop_when", json!({ "rejected_percent": 20, "after": 300 })));
     let (sandbox, url) = sandbox(Behaviour { accept_rate: 0.5, ..Behaviour::default() }).await;
@@ -198,7 +198,7 @@ async fn too_many_rejections_hold_a_campaign_before_its_audience_is_burnt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_held_campaign_says_how_many_it_has_not_reached_and_releases_them() {
+async fn a_held_campaign_counts_its_unsent_messages_and_sends_them_later() {
     let world = World::new(12_345);
     let provider =
         Scripted::start(
@@ -228,13 +228,13 @@ async fn a_held_campaign_says_how_many_it_has_not_reached_and_releases_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_audience_that_is_written_to_while_it_is_sent_holds_the_campaign() {
-    // More batches than planning keeps ahead.
+async fn an_audience_that_changes_during_sending_holds_the_campaign() {
+    // More batches than are planned ahead.
     let world = World::new(6_000);
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     world.write_config(&url, "limits = { messages = \"2000/s,burst=10\", requests = \"1000/s\" }");
     let mut child = world.command(&["run", "job.json"]).stdout(std::process::Stdio::null()).spawn().unwrap();
-    until("the campaign to be on its way", || sandbox.count() > 100).await;
+    until("the campaign to be sending", || sandbox.count() > 100).await;
     let mut csv = std::fs::read_to_string(world.path("audience.csv")).unwrap();
     csv += "+919811111111,one more\n";
     world.write("audience.csv", csv);
@@ -262,7 +262,7 @@ async fn limits_change_while_a_campaign_runs_without_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_limit_of_recipients_holds_over_a_restart() {
+async fn a_recipient_limit_holds_across_a_restart() {
     let world = World::new(30);
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     world.write_config(
@@ -270,7 +270,7 @@ async fn a_limit_of_recipients_holds_over_a_restart() {
         "limits = { recipients = \"30/d\", messages = \"1000/s\", requests = \"1000/s\" }",
     );
     assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
-    // The same people again are no new recipients; one more is.
+    // The same recipients do not count again; one more does.
     for (id, rows, sent) in [("again", 30, 60), ("more", 31, 60)] {
         world.write_audience(rows);
         let mut job = job_with("/name", json!("again"));
@@ -294,14 +294,14 @@ async fn a_limit_of_recipients_holds_over_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn early_rejections_hold_a_campaign_once_enough_is_settled() {
+async fn early_rejections_hold_a_campaign_once_enough_messages_are_settled() {
     let world = World::new(1_000);
     let behaviour = || Behaviour { accept_rate: 0.5, ..Behaviour::default() };
     let limits = "limits = { messages = \"100000/s\", requests = \"1000/s\" }\nconcurrency = 1";
     let (_first, url) = sandbox(behaviour()).await;
     world.write_config(&url, limits);
     assert_eq!(world.run(&["run", "job.json"]).await.status, Some(3));
-    // The same seed refuses the same recipients: 150 of the first 300 are refused, and nobody after them.
+    // The same seed rejects the same recipients: 150 of the first 300 are rejected, and none after them.
     let of = |state: &str| -> Vec<String> {
         let report = world.flowcast(&["report", "c1", "--state", state]).out;
         report.lines().skip(1).map(|line| line.split(',').next().unwrap().to_owned()).collect()
@@ -318,11 +318,11 @@ async fn early_rejections_hold_a_campaign_once_enough_is_settled() {
     let status: Value = serde_json::from_str(&ended.out).unwrap();
     assert_eq!((ended.status, &status["state"]), (Some(3), &json!("held")), "{status}");
     assert_eq!(status["reason"], "150 of 300 messages were rejected; the limit in stop_when is 30 %");
-    assert_eq!(sandbox.count(), 150, "what was settled when it was held, and no more");
+    assert_eq!(sandbox.count(), 150, "nothing must be sent after the hold");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_report_of_what_failed_is_an_audience_again() {
+async fn a_report_of_rejected_messages_is_a_valid_audience() {
     let world = World::new(100);
     let (refusing, url) = sandbox(Behaviour { accept_rate: 0.7, ..Behaviour::default() }).await;
     world.write_config(&url, "");
@@ -338,7 +338,7 @@ async fn a_report_of_what_failed_is_an_audience_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_goes_to_this_machine_goes_through_no_proxy() {
+async fn requests_to_this_machine_use_no_proxy() {
     let world = World::new(3);
     let mut command = world.command(&["run", "job.json", "--sandbox"]);
     command.env("HTTP_PROXY", "http://127.0.0.1:9").env("http_proxy", "http://127.0.0.1:9");
@@ -359,6 +359,6 @@ async fn one_number_in_two_spellings_is_one_recipient() {
     let (sandbox, url) = sandbox(Behaviour::default()).await;
     world.write_config(&url, "");
     assert_eq!(world.run(&["run", "job.json"]).await.status, Some(0));
-    assert_eq!(sandbox.taken().iter().map(|taken| taken.to.as_str()).collect::<Vec<_>>(), [phone(1)]);
+    assert_eq!(sandbox.taken().iter().map(|message| message.to.as_str()).collect::<Vec<_>>(), [phone(1)]);
     assert_eq!(world.status("c1")["skipped"], json!({ "duplicate": 2, "invalid_number": 1 }));
 }

@@ -1,4 +1,4 @@
-//! A line to a server that can be cut and stalled.
+//! A proxy whose connections to a server can be cut and stalled.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-/// A line between workers and a server that can be cut and stalled.
+/// A proxy between workers and a server. Its connections can be cut and stalled.
 pub struct Line {
     pub port: u16,
     cut: std::sync::Mutex<CancellationToken>,
@@ -16,6 +16,7 @@ pub struct Line {
 }
 
 impl Line {
+    /// Starts a proxy to a port of this machine.
     pub async fn to(server: u16) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -33,8 +34,8 @@ impl Line {
                     let (there_in, there_out) = there.into_split();
                     tokio::select! {
                         () = cut.cancelled() => {}
-                        () = carry(here_in, there_out, &stalled) => {}
-                        () = carry(there_in, here_out, &stalled) => {}
+                        () = copy(here_in, there_out, &stalled) => {}
+                        () = copy(there_in, here_out, &stalled) => {}
                     }
                 });
             }
@@ -42,13 +43,14 @@ impl Line {
         line
     }
 
-    /// Closes every connection on it.
+    /// Closes all its connections.
     pub fn cut(&self) {
         std::mem::take(&mut *self.cut.lock().unwrap()).cancel();
     }
 }
 
-async fn carry(
+/// Copies bytes from one connection to another; pauses while the proxy is stalled.
+async fn copy(
     mut from: impl tokio::io::AsyncRead + Unpin,
     mut to: impl tokio::io::AsyncWrite + Unpin,
     stalled: &AtomicBool,

@@ -391,15 +391,15 @@ const RUN: [(&str, &str, usize, &str); 19] = [
         3,
         "the_readme_and_what_goes_on_from_it_run_from_an_empty_folder",
     ),
-    ("docs/reference/api.md", "sh", 7, "api::the_lines_of_the_documentation_run"),
+    ("docs/reference/api.md", "sh", 7, "api::the_examples_of_the_documentation_run"),
     (
         "docs/reference/api.md",
         "yaml",
         1,
-        "clients::a_python_client_is_generated_without_a_warning_and_leads_a_campaigns_life",
+        "clients::a_generated_python_client_has_no_warnings_and_runs_a_campaign",
     ),
     ("docs/architecture.md", "", 1, "the_house_is_as_the_page_on_the_architecture_draws_it"),
-    ("docs/guide/audiences.md", "sh", 1, "audiences::the_page_on_audiences_runs"),
+    ("docs/guide/audiences.md", "sh", 1, "audiences::the_examples_of_the_page_on_audiences_run"),
     // What was measured.
     ("docs/benchmarks.md", "", 6, ""),
     (
@@ -408,7 +408,7 @@ const RUN: [(&str, &str, usize, &str); 19] = [
         2,
         "the_readme_and_what_goes_on_from_it_run_from_an_empty_folder",
     ),
-    ("docs/guide/dashboard.md", "sh", 4, "dashboard::the_lines_of_the_documentation_run"),
+    ("docs/guide/dashboard.md", "sh", 4, "dashboard::the_examples_of_the_documentation_run"),
     ("docs/reference/events.md", "python", 2, "the_readme_and_what_goes_on_from_it_run_from_an_empty_folder"),
     ("docs/reference/events.md", "js", 1, "schemas::assert_genuine"),
     (

@@ -194,7 +194,7 @@ async fn a_backup_that_was_restored_sends_nothing_again() {
     let backup = std::fs::read(growing(&redis)).unwrap();
     until_completed(&fleet, Duration::from_mins(1)).await;
     worker.signal(Signal::SIGTERM);
-    assert_eq!(worker.ends().await, Some(0));
+    assert_eq!(worker.exit_status().await, Some(0));
     redis.kill();
     std::fs::write(growing(&redis), backup).unwrap();
     redis.restart();
@@ -238,7 +238,7 @@ async fn a_backup_of_redis_is_made_and_restored_as_the_page_says() {
     let then = sandbox.count();
     until("more to be sent", || sandbox.count() > then + 400).await;
     worker.signal(Signal::SIGTERM);
-    assert_eq!(worker.ends().await, Some(0));
+    assert_eq!(worker.exit_status().await, Some(0));
     redis.kill();
     as_on_the_page(&fleet, "restore", &redis).await;
     redis.restart();

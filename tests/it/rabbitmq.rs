@@ -52,7 +52,7 @@ async fn a_queue_with_other_arguments_is_an_error_that_says_how_to_mend_it() {
     assert!(error.contains("rabbitmqctl delete_queue flowcast.dead"), "{error}");
     // The worker says the same, and ends.
     let fleet = Fleet::on(World::new(1), &redis_url(), &url, "http://127.0.0.1:1", "");
-    assert_eq!(fleet.worker().ends().await, Some(1));
+    assert_eq!(fleet.worker().exit_status().await, Some(1));
     assert!(fleet.log().contains("delete_queue flowcast.dead"), "{}", fleet.log());
 }
 

@@ -66,7 +66,7 @@ impl Soak {
     /// Writes an audience and a job, and submits it.
     async fn begin(&mut self, nth: u64, kind: Kind) {
         let id = format!("soak-{nth}");
-        let rows: u64 = if kind == Kind::Few { 5 } else { self.scene.chance.random_range(100..700) };
+        let rows: u64 = if kind == Kind::Few { 5 } else { self.scene.rng.random_range(100..700) };
         let phone = |row: u64| format!("+91{}", 7_000_000_000 + nth * 1_000 + row);
         let mut job = job();
         job["id"] = id.as_str().into();
@@ -137,9 +137,7 @@ impl Soak {
                 }
                 "held" | "paused" => "resume",
                 "running" if kind == Kind::Cancelled && sent > 20 => "cancel",
-                "running" if kind == Kind::Paused && sent > 20 && self.scene.chance.random_bool(0.3) => {
-                    "pause"
-                }
+                "running" if kind == Kind::Paused && sent > 20 && self.scene.rng.random_bool(0.3) => "pause",
                 _ => continue,
             };
             world.run(&[word, &id]).await;
@@ -245,8 +243,8 @@ async fn what_is_there_at_the_end_is_what_was_there_at_the_beginning() {
         }
         if Instant::now() >= next_fault {
             next_fault += fault_every;
-            let kind = soak.scene.chance.random_range(0..8);
-            *faults.entry(soak.scene.fault(kind).await).or_default() += 1;
+            let kind = soak.scene.rng.random_range(0..8);
+            *faults.entry(soak.scene.inject_fault(kind).await).or_default() += 1;
             let now = held(pid);
             most = Held { memory: most.memory.max(now.memory), files: most.files.max(now.files) };
             eprintln!(

@@ -18,7 +18,7 @@ use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
-use crate::ledger::{SqliteFile, Store, batch, id, now, registered, report};
+use crate::ledger::{SqliteFile, Store, batch, id, read_campaign, register_campaign, report};
 use crate::servers::redis_store;
 use crate::support::first_seed_of_commit;
 
@@ -164,7 +164,7 @@ struct Life {
 
 impl Life {
     async fn begin(ledger: &impl Ledger, seed: u64) -> Self {
-        registered(ledger).await;
+        register_campaign(ledger).await;
         transitions::change_state(ledger, &id(), CampaignState::Running, None).await.unwrap();
         let size = u64::from(SIZE);
         let rows = u64::from(BATCHES) * size;
@@ -371,7 +371,7 @@ async fn decide(ledger: &impl Ledger, model: &mut Model, random: &mut SmallRng) 
 }
 
 async fn assert_same(ledger: &impl Ledger, model: &Model, so_far: &str) {
-    let campaign = now(ledger).await;
+    let campaign = read_campaign(ledger).await;
     assert_eq!(campaign.state, model.state, "{so_far}");
     let counts = &campaign.counts;
     for (state, count) in [

@@ -229,7 +229,7 @@ async fn redis_keeps_what_it_writes() {
     fleet.ok(&["pause", "c1"]).await;
     until("nothing to be under way", || fleet.status("c1")["counts"]["sending"] == 0).await;
     worker.signal(Signal::SIGTERM);
-    assert_eq!(worker.ends().await, Some(0));
+    assert_eq!(worker.exit_status().await, Some(0));
     assert!(redis.says("SAVE", "+OK"));
     std::fs::copy(redis.folder.path().join("dump.rdb"), keep(REDIS, &fleet.world).join("dump.rdb")).unwrap();
 }
