@@ -64,7 +64,7 @@ async fn lines(cluster: &RabbitCluster) -> (Vec<Arc<Line>>, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn faults_of_one_node_after_another_send_nothing_twice() {
+async fn nodes_that_fail_one_after_another_cause_no_second_send() {
     let seed = rand::random_range(0..1_000_000);
     let mut rng = StdRng::seed_from_u64(seed);
     // More than is sent during the faults, even on a slow machine.

@@ -147,7 +147,7 @@ impl Scene {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn during_faults_nothing_is_sent_twice_and_nothing_is_lost() {
+async fn a_fleet_that_fails_at_random_sends_nothing_twice_and_loses_nothing() {
     let (rows, faults) = (number("FLOWCAST_CHAOS_ROWS", 5_000), number("FLOWCAST_CHAOS_FAULTS", 10));
     let seed = number("FLOWCAST_CHAOS_SEED", rand::random_range(0..1_000_000));
     eprintln!("seed {seed}, {faults} faults over {rows} messages");
