@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Clock, LedgerError};
+use super::{Clock, LedgerFuture};
 use crate::campaign::CampaignId;
 
 /// Approximate number of entries kept; the oldest are deleted first.
@@ -74,7 +74,7 @@ pub struct AuditPage {
 /// The audit log.
 pub trait Audit: Clock {
     /// Writes an entry.
-    fn log(&self, act: AuditEntry) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    fn log(&self, act: AuditEntry) -> impl LedgerFuture<()>;
 
     /// Returns a page of entries, newest first, of one campaign or of all.
     ///
@@ -88,7 +88,7 @@ pub trait Audit: Clock {
         campaign: Option<&CampaignId>,
         from: Option<&str>,
         limit: usize,
-    ) -> impl Future<Output = Result<AuditPage, LedgerError>> + Send;
+    ) -> impl LedgerFuture<AuditPage>;
 }
 
 /// Returns a page from up to `limit + 1` entries with their cursors.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::change::Change;
 use super::record::BatchRecord;
-use super::{Clock, LedgerError, PlannedBatch};
+use super::{Clock, LedgerFuture, PlannedBatch};
 use crate::campaign::CampaignId;
 
 /// Code of messages in doubt that an operator abandoned. They may have been delivered, so a retry includes them only if
@@ -118,68 +118,38 @@ pub trait Batches: Clock {
     fn claims_run_out(&self) -> bool;
 
     /// Returns batches by number, `None` for one that is not stored.
-    fn load(
-        &self,
-        id: &CampaignId,
-        numbers: &[u32],
-    ) -> impl Future<Output = Result<Vec<Option<StoredBatch>>, LedgerError>> + Send;
+    fn load(&self, id: &CampaignId, numbers: &[u32]) -> impl LedgerFuture<Vec<Option<StoredBatch>>>;
 
     /// Writes a change if the record is still the one that it was made from.
     ///
     /// # Errors
     ///
     /// If the campaign does not exist, or the batch is stored with different recipients.
-    fn update_batch(
-        &self,
-        swap: BatchUpdate<'_>,
-    ) -> impl Future<Output = Result<CasOutcome, LedgerError>> + Send;
+    fn update_batch(&self, swap: BatchUpdate<'_>) -> impl LedgerFuture<CasOutcome>;
 
     /// Compares this worker's recent writes for a campaign with the ledger, and restores lost ones.
     ///
     /// Returns whether it did. The default is for a ledger that cannot lose writes.
-    fn compare(&self, id: &CampaignId) -> impl Future<Output = Result<bool, LedgerError>> + Send {
+    fn compare(&self, id: &CampaignId) -> impl LedgerFuture<bool> {
         let _ = id;
         std::future::ready(Ok(false))
     }
 
     /// Returns some of the expired claims: token and batch.
-    fn due_claims(
-        &self,
-        id: &CampaignId,
-    ) -> impl Future<Output = Result<Vec<(u64, u32)>, LedgerError>> + Send;
+    fn due_claims(&self, id: &CampaignId) -> impl LedgerFuture<Vec<(u64, u32)>>;
 
     /// Deletes a claim that holds no messages.
-    fn forget_claim(
-        &self,
-        id: &CampaignId,
-        token: u64,
-        batch: u32,
-    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    fn forget_claim(&self, id: &CampaignId, token: u64, batch: u32) -> impl LedgerFuture<()>;
 
     /// Returns the numbers of batches, ascending.
-    fn listed(
-        &self,
-        id: &CampaignId,
-        listed: ListEntry,
-    ) -> impl Future<Output = Result<Vec<u32>, LedgerError>> + Send;
+    fn listed(&self, id: &CampaignId, listed: ListEntry) -> impl LedgerFuture<Vec<u32>>;
 
     /// Returns the batches to requeue, each with a number that grows with each decision.
-    fn replays(
-        &self,
-        id: &CampaignId,
-    ) -> impl Future<Output = Result<BTreeMap<u32, u64>, LedgerError>> + Send;
+    fn replays(&self, id: &CampaignId) -> impl LedgerFuture<BTreeMap<u32, u64>>;
 
     /// Returns the stored values of batches' messages, by position.
-    fn payloads(
-        &self,
-        id: &CampaignId,
-        numbers: &[u32],
-    ) -> impl Future<Output = Result<Vec<BTreeMap<u8, String>>, LedgerError>> + Send;
+    fn payloads(&self, id: &CampaignId, numbers: &[u32]) -> impl LedgerFuture<Vec<BTreeMap<u8, String>>>;
 
     /// Returns the stored delivery progress of batches.
-    fn deliveries(
-        &self,
-        id: &CampaignId,
-        numbers: &[u32],
-    ) -> impl Future<Output = Result<Vec<Vec<u8>>, LedgerError>> + Send;
+    fn deliveries(&self, id: &CampaignId, numbers: &[u32]) -> impl LedgerFuture<Vec<Vec<u8>>>;
 }

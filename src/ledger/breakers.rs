@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Clock, LedgerError};
+use super::{Clock, LedgerFuture};
 use crate::campaign::Phone;
 
 /// A circuit breaker: while it is open, it suspends the campaigns of its scope.
@@ -106,24 +106,16 @@ pub trait Breakers: Clock {
     /// Opens a breaker, or changes the reason of an open one. Returns whether it was closed.
     ///
     /// With `probes` it is probed.
-    fn open_breaker(
-        &self,
-        breaker: &Breaker,
-        reason: String,
-        probes: bool,
-    ) -> impl Future<Output = Result<bool, LedgerError>> + Send;
+    fn open_breaker(&self, breaker: &Breaker, reason: String, probes: bool) -> impl LedgerFuture<bool>;
 
     /// Returns a breaker, if it is open.
-    fn breaker(
-        &self,
-        breaker: &Breaker,
-    ) -> impl Future<Output = Result<Option<OpenBreaker>, LedgerError>> + Send;
+    fn breaker(&self, breaker: &Breaker) -> impl LedgerFuture<Option<OpenBreaker>>;
 
     /// Takes a due probe of a breaker; the delay until the next one doubles. Only one caller gets it.
-    fn half_open(&self, breaker: &Breaker) -> impl Future<Output = Result<bool, LedgerError>> + Send;
+    fn half_open(&self, breaker: &Breaker) -> impl LedgerFuture<bool>;
 
     /// Closes a breaker. Returns whether it was open.
-    fn close_breaker(&self, breaker: &Breaker) -> impl Future<Output = Result<bool, LedgerError>> + Send;
+    fn close_breaker(&self, breaker: &Breaker) -> impl LedgerFuture<bool>;
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Breaker, Clock, DeliveryCounts, LedgerError};
+use super::{Breaker, Clock, DeliveryCounts, LedgerFuture};
 use crate::campaign::delivery::{STEPS, StageTimings};
 use crate::campaign::{CampaignId, CampaignState, Reason};
 
@@ -221,17 +221,13 @@ pub trait Campaigns: Clock {
     /// # Errors
     ///
     /// If the id exists with different content.
-    fn register(
-        &self,
-        new: NewCampaign,
-    ) -> impl Future<Output = Result<(Campaign, bool), LedgerError>> + Send;
+    fn register(&self, new: NewCampaign) -> impl LedgerFuture<(Campaign, bool)>;
 
     /// Returns a campaign.
-    fn campaign(&self, id: &CampaignId)
-    -> impl Future<Output = Result<Option<Campaign>, LedgerError>> + Send;
+    fn campaign(&self, id: &CampaignId) -> impl LedgerFuture<Option<Campaign>>;
 
     /// Returns the number of open messages of a campaign; cheaper than the whole campaign.
-    fn open(&self, id: &CampaignId) -> impl Future<Output = Result<u64, LedgerError>> + Send;
+    fn open(&self, id: &CampaignId) -> impl LedgerFuture<u64>;
 
     /// Returns up to `count` ids of campaigns registered before `before`, newest first.
     ///
@@ -241,70 +237,57 @@ pub trait Campaigns: Clock {
         &self,
         before: Option<&(CampaignId, i64)>,
         count: usize,
-    ) -> impl Future<Output = Result<Vec<CampaignId>, LedgerError>> + Send;
+    ) -> impl LedgerFuture<Vec<CampaignId>>;
 
     /// Returns the active campaigns that changed since version `known`; with 0 all active ones.
     ///
     /// A campaign is active until it has ended and its end is published. Unchanged campaigns cost nothing.
-    fn changes(&self, known: u64) -> impl Future<Output = Result<CampaignChanges, LedgerError>> + Send;
+    fn changes(&self, known: u64) -> impl LedgerFuture<CampaignChanges>;
 
     /// Returns a campaign's job.
-    fn job(&self, id: &CampaignId) -> impl Future<Output = Result<StoredJob, LedgerError>> + Send;
+    fn job(&self, id: &CampaignId) -> impl LedgerFuture<StoredJob>;
 
     /// Makes a campaign active.
-    fn activate(&self, id: &CampaignId) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    fn activate(&self, id: &CampaignId) -> impl LedgerFuture<()>;
 
     /// Marks a campaign as changed, so that every worker reads it.
-    fn touch(&self, id: &CampaignId) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    fn touch(&self, id: &CampaignId) -> impl LedgerFuture<()>;
 
     /// Sends a presence heartbeat, valid for [`PRESENCE`]. Returns the sessions of all present workers.
-    fn present(&self) -> impl Future<Output = Result<BTreeSet<u32>, LedgerError>> + Send;
+    fn present(&self) -> impl LedgerFuture<BTreeSet<u32>>;
 
     /// Removes this worker from the present ones.
-    fn depart(&self) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    fn depart(&self) -> impl LedgerFuture<()>;
 
     /// Writes the fields that change with a campaign's state, if the state is still `known`. Returns whether it did.
     ///
     /// The fields are the state, its reason, the breaker that suspends it, `forgiven`, `stop_asked_at`, `doubt_below`, and the
     /// times of start and end. With `settled` they are written only if the plan is complete and no message is open.
-    fn swap_campaign(
-        &self,
-        known: CampaignState,
-        settled: bool,
-        after: Campaign,
-    ) -> impl Future<Output = Result<bool, LedgerError>> + Send;
+    fn swap_campaign(&self, known: CampaignState, settled: bool, after: Campaign) -> impl LedgerFuture<bool>;
 
     /// Records that a state was published as an event.
-    fn published(
-        &self,
-        id: &CampaignId,
-        state: CampaignState,
-    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    fn published(&self, id: &CampaignId, state: CampaignState) -> impl LedgerFuture<()>;
 
     /// Sends a heartbeat for a campaign: this worker works on it and holds `held` of its batches.
     ///
     /// It is valid for [`LEASE`].
-    fn heartbeat(
-        &self,
-        id: &CampaignId,
-        held: u64,
-    ) -> impl Future<Output = Result<Lease, LedgerError>> + Send;
+    fn heartbeat(&self, id: &CampaignId, held: u64) -> impl LedgerFuture<Lease>;
 
     /// Returns the writes that the ledger may have lost for a campaign, if that is unresolved.
-    fn gap(&self, id: &CampaignId) -> impl Future<Output = Result<Option<LostWrites>, LedgerError>> + Send {
+    fn gap(&self, id: &CampaignId) -> impl LedgerFuture<Option<LostWrites>> {
         let _ = id;
         std::future::ready(Ok(None))
     }
 
     /// Closes a gap, after an operator decided about the messages that may have been sent in it.
-    fn close_gap(&self, id: &CampaignId) -> impl Future<Output = Result<(), LedgerError>> + Send {
+    fn close_gap(&self, id: &CampaignId) -> impl LedgerFuture<()> {
         let _ = id;
         std::future::ready(Ok(()))
     }
 
     /// Releases this worker's lease of a campaign, and its heartbeat.
-    fn release(&self, id: &CampaignId) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    fn release(&self, id: &CampaignId) -> impl LedgerFuture<()>;
 
     /// Removes a campaign.
-    fn remove(&self, id: &CampaignId) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    fn remove(&self, id: &CampaignId) -> impl LedgerFuture<()>;
 }

@@ -102,6 +102,11 @@ pub trait Clock: Clone + Send + Sync + 'static {
     }
 }
 
+/// A call of a ledger: the future of its result.
+pub trait LedgerFuture<T>: Future<Output = Result<T, LedgerError>> + Send {}
+
+impl<T, F: Future<Output = Result<T, LedgerError>> + Send> LedgerFuture<T> for F {}
+
 /// A ledger with all its topics.
 pub trait Ledger:
     Campaigns
@@ -119,20 +124,17 @@ pub trait Ledger:
     /// Returns the key that signs callback URLs if none is configured.
     ///
     /// The first call creates it; it is the same for all workers from then on.
-    fn callback_key(&self) -> impl Future<Output = Result<String, LedgerError>> + Send;
+    fn callback_key(&self) -> impl LedgerFuture<String>;
 
     /// Returns the callback keys of stores that were moved to this ledger.
-    fn further_callback_keys(&self) -> impl Future<Output = Result<Vec<String>, LedgerError>> + Send {
+    fn further_callback_keys(&self) -> impl LedgerFuture<Vec<String>> {
         std::future::ready(Ok(Vec::new()))
     }
 
     /// Records the names of this worker's callback keys, and returns those of all workers.
     ///
     /// Each name follows the name of its account. A name is kept for seven days after a worker last recorded it.
-    fn callback_key_names(
-        &self,
-        own: Vec<String>,
-    ) -> impl Future<Output = Result<Vec<String>, LedgerError>> + Send {
+    fn callback_key_names(&self, own: Vec<String>) -> impl LedgerFuture<Vec<String>> {
         // The default is for a ledger with one worker.
         std::future::ready(Ok(own))
     }
@@ -140,11 +142,7 @@ pub trait Ledger:
     /// Records which id a job without an id got, by the job's fingerprint.
     ///
     /// It is recorded before the campaign is registered, so that a redelivered job finds the same campaign.
-    fn reserve_id(
-        &self,
-        _fingerprint: &str,
-        _id: &CampaignId,
-    ) -> impl Future<Output = Result<(), LedgerError>> + Send {
+    fn reserve_id(&self, _fingerprint: &str, _id: &CampaignId) -> impl LedgerFuture<()> {
         // The default is for a ledger without a job queue.
         std::future::ready(Ok(()))
     }
@@ -157,10 +155,7 @@ pub trait Ledger:
     /// Returns why the store rejects writes to a campaign, if it does.
     ///
     /// It asks the store, for callers that do not write themselves.
-    fn write_trouble(
-        &self,
-        _: &CampaignId,
-    ) -> impl Future<Output = Result<Option<String>, LedgerError>> + Send {
+    fn write_trouble(&self, _: &CampaignId) -> impl LedgerFuture<Option<String>> {
         async { Ok(None) }
     }
 }

@@ -4,7 +4,7 @@
 
 use jiff::Timestamp;
 
-use super::{Clock, LedgerError};
+use super::{Clock, LedgerFuture};
 use crate::campaign::notice::{KeptNotice, Notice, NoticeSubject};
 
 /// A notice that has not cleared.
@@ -26,23 +26,11 @@ impl StoredNotice {
 /// The notices, shared by all workers. All writes are atomic and durable when they return.
 pub trait Notices: Clock {
     /// Stores a notice and replaces the one of the same subject. A repeated notice keeps its time.
-    fn store_notice(
-        &self,
-        account: &str,
-        notice: &Notice,
-    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    fn store_notice(&self, account: &str, notice: &Notice) -> impl LedgerFuture<()>;
 
     /// Removes the notice of a subject, if there is one.
-    fn clear_notice(
-        &self,
-        account: &str,
-        about: &NoticeSubject,
-    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    fn clear_notice(&self, account: &str, about: &NoticeSubject) -> impl LedgerFuture<()>;
 
     /// Returns the notice of a subject, if there is one.
-    fn notice(
-        &self,
-        account: &str,
-        about: &NoticeSubject,
-    ) -> impl Future<Output = Result<Option<StoredNotice>, LedgerError>> + Send;
+    fn notice(&self, account: &str, about: &NoticeSubject) -> impl LedgerFuture<Option<StoredNotice>>;
 }

@@ -4,7 +4,7 @@
 
 use roaring::RoaringBitmap;
 
-use super::{Clock, LedgerError};
+use super::{Clock, LedgerError, LedgerFuture};
 use crate::campaign::{Batch, CampaignId, Phone, SkipReason};
 
 /// How far a campaign is planned. It is never ahead of what the queue has confirmed.
@@ -121,7 +121,7 @@ impl PlannedBatch {
 /// The plans of campaigns. All writes are atomic and durable when they return.
 pub trait Plans: Clock {
     /// Returns the plan of a campaign.
-    fn plan(&self, id: &CampaignId) -> impl Future<Output = Result<Plan, LedgerError>> + Send;
+    fn plan(&self, id: &CampaignId) -> impl LedgerFuture<Plan>;
 
     /// Writes a checkpoint, with the batches and skipped rows since the checkpoint at row `after`.
     ///
@@ -137,7 +137,7 @@ pub trait Plans: Clock {
         checkpoint: Checkpoint,
         batches: Vec<PlannedBatch>,
         skipped: Vec<SkippedRow>,
-    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    ) -> impl LedgerFuture<()>;
 
     /// Counts unplanned rows as skipped and completes the plan, if it is still as far as `known`.
     ///
@@ -148,7 +148,7 @@ pub trait Plans: Clock {
         known: PlannedSoFar,
         rows: u64,
         reason: SkipReason,
-    ) -> impl Future<Output = Result<bool, LedgerError>> + Send;
+    ) -> impl LedgerFuture<bool>;
 }
 
 /// How far a plan is: its checkpoint, and the stored batches, also those ahead of it.

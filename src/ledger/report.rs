@@ -9,10 +9,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::LedgerError;
 use super::batches::{Batches, PAGE, StoredBatch};
 use super::deliveries::{Deliveries, Response, UNDELIVERED};
 use super::record::Message;
+use super::{LedgerError, LedgerFuture};
 use crate::campaign::delivery::Progress;
 use crate::campaign::{CampaignId, DoubtCause, MessageState, Phone, text, time};
 
@@ -172,46 +172,25 @@ pub trait Reporting: Batches {
     /// # Errors
     ///
     /// If the campaign does not exist, or is being removed.
-    fn written(&self, id: &CampaignId) -> impl Future<Output = Result<u32, LedgerError>> + Send;
+    fn written(&self, id: &CampaignId) -> impl LedgerFuture<u32>;
 
     /// Returns the SIDs of batches' accepted messages, by position.
-    fn sids(
-        &self,
-        batches: &[Option<StoredBatch>],
-    ) -> impl Future<Output = Result<Vec<BTreeMap<u8, String>>, LedgerError>> + Send;
+    fn sids(&self, batches: &[Option<StoredBatch>]) -> impl LedgerFuture<Vec<BTreeMap<u8, String>>>;
 
     /// Returns the provider's id of the last answered request of each batch.
-    fn requests(
-        &self,
-        id: &CampaignId,
-        numbers: &[u32],
-    ) -> impl Future<Output = Result<Vec<Option<String>>, LedgerError>> + Send;
+    fn requests(&self, id: &CampaignId, numbers: &[u32]) -> impl LedgerFuture<Vec<Option<String>>>;
 
     /// Returns the texts of a campaign, by kind and code.
-    fn texts(&self, id: &CampaignId) -> impl Future<Output = Result<OutcomeTexts, LedgerError>> + Send;
+    fn texts(&self, id: &CampaignId) -> impl LedgerFuture<OutcomeTexts>;
 
     /// Returns rows that were skipped by the plan: from a position in their order up to a row of the audience.
-    fn skipped(
-        &self,
-        id: &CampaignId,
-        from: u64,
-        to: u64,
-    ) -> impl Future<Output = Result<Vec<ReportLine>, LedgerError>> + Send;
+    fn skipped(&self, id: &CampaignId, from: u64, to: u64) -> impl LedgerFuture<Vec<ReportLine>>;
 
     /// Returns the replies to messages of a range of batches, JSON.
-    fn answers(
-        &self,
-        id: &CampaignId,
-        numbers: Range<u32>,
-    ) -> impl Future<Output = Result<Vec<String>, LedgerError>> + Send;
+    fn answers(&self, id: &CampaignId, numbers: Range<u32>) -> impl LedgerFuture<Vec<String>>;
 
     /// Records that a reply was published, by its key.
-    fn answer_published(
-        &self,
-        id: &CampaignId,
-        batch: u32,
-        answer: String,
-    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    fn answer_published(&self, id: &CampaignId, batch: u32, answer: String) -> impl LedgerFuture<()>;
 }
 
 /// Returns a page of a report: a line for each message and each skipped row.

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{LedgerError, Reporting};
+use super::{LedgerFuture, Reporting};
 use crate::campaign::{CampaignId, MessageRef, Phone};
 
 /// Recent messages, by account and number.
@@ -21,13 +21,8 @@ pub trait SentMessages: Reporting {
         campaign: &CampaignId,
         batch: u32,
         messages: &[(Phone, u8)],
-    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    ) -> impl LedgerFuture<()>;
 
     /// Returns the recent messages to a number, in no order.
-    fn sent_to(
-        &self,
-        account: &str,
-        within: Duration,
-        phone: Phone,
-    ) -> impl Future<Output = Result<Vec<MessageRef>, LedgerError>> + Send;
+    fn sent_to(&self, account: &str, within: Duration, phone: Phone) -> impl LedgerFuture<Vec<MessageRef>>;
 }

@@ -3,7 +3,7 @@
 //! The worker that leads the campaign writes them, about one per second at first. The interval grows with the campaign's
 //! duration, so that a day needs hardly more points than a minute. Nothing is decided on them.
 
-use super::{Clock, Counts, LedgerError};
+use super::{Clock, Counts, LedgerFuture};
 use crate::campaign::CampaignId;
 
 /// Maximum number of points of a campaign.
@@ -74,15 +74,10 @@ fn step(known: &[Point], new: Point, is_last: bool) -> Step {
 /// The points of campaigns.
 pub trait Series: Clock {
     /// Returns all points of a campaign, in order.
-    fn points(&self, id: &CampaignId) -> impl Future<Output = Result<Vec<Point>, LedgerError>> + Send;
+    fn points(&self, id: &CampaignId) -> impl LedgerFuture<Vec<Point>>;
 
     /// Appends points; with `all` it replaces the stored ones.
-    fn write_points(
-        &self,
-        id: &CampaignId,
-        points: Vec<Point>,
-        all: bool,
-    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    fn write_points(&self, id: &CampaignId, points: Vec<Point>, all: bool) -> impl LedgerFuture<()>;
 
     /// Writes the point of the present counts, if it is due.
     ///
@@ -94,7 +89,7 @@ pub trait Series: Clock {
         known: &mut Option<Vec<Point>>,
         counts: &Counts,
         is_last: bool,
-    ) -> impl Future<Output = Result<(), LedgerError>> + Send {
+    ) -> impl LedgerFuture<()> {
         async move {
             let points = match known.take() {
                 Some(points) => points,

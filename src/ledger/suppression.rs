@@ -4,7 +4,7 @@
 
 use roaring::RoaringTreemap;
 
-use super::{Clock, LedgerError};
+use super::{Clock, LedgerFuture};
 use crate::campaign::{Phone, counted};
 
 /// Whether numbers are added to the list or removed from it.
@@ -136,17 +136,11 @@ pub trait Suppression: Clock {
         numbers: Vec<Phone>,
         how: Suppress,
         source: Option<OptOutSource>,
-    ) -> impl Future<Output = Result<u64, LedgerError>> + Send;
+    ) -> impl LedgerFuture<u64>;
 
     /// Returns when numbers were added to the list and by whom, as far as that is known.
-    fn opt_outs(
-        &self,
-        numbers: &[Phone],
-    ) -> impl Future<Output = Result<Vec<Option<OptOut>>, LedgerError>> + Send;
+    fn opt_outs(&self, numbers: &[Phone]) -> impl LedgerFuture<Vec<Option<OptOut>>>;
 
     /// Returns the changes since version `known` (0 for none), if there are any.
-    fn suppressed(
-        &self,
-        known: u64,
-    ) -> impl Future<Output = Result<Option<SuppressionUpdate>, LedgerError>> + Send;
+    fn suppressed(&self, known: u64) -> impl LedgerFuture<Option<SuppressionUpdate>>;
 }
