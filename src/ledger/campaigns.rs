@@ -3,6 +3,7 @@
 //! It decides nothing: the legal transitions are in `campaign/state.rs`, what else changes with them in `transitions.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -134,6 +135,18 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Returns the counts from the number of messages in each state, by its code.
+    pub(super) fn from_states(count: impl Fn(&str) -> u64) -> Self {
+        Self::try_from_states(|state| Ok::<_, Infallible>(count(state))).unwrap_or_default()
+    }
+
+    /// Returns the counts from the number of messages in each state, by its code, if all can be read.
+    pub(super) fn try_from_states<E>(count: impl Fn(&str) -> Result<u64, E>) -> Result<Self, E> {
+        let [pending, sending, accepted] = [count("pending")?, count("sending")?, count("accepted")?];
+        let [rejected, in_doubt, skipped] = [count("rejected")?, count("in_doubt")?, count("skipped")?];
+        let total = pending + sending + accepted + rejected + in_doubt + skipped;
+        Ok(Self { total, pending, sending, accepted, rejected, in_doubt, skipped })
+    }
     /// Returns the number of messages that are not settled.
     pub fn open(&self) -> u64 {
         self.pending + self.sending

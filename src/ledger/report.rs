@@ -125,6 +125,23 @@ pub fn report_schema() -> Value {
 }
 
 impl ReportLine {
+    /// Returns the line of a skipped row. `at` is in milliseconds since 1970.
+    pub(super) fn skipped(row: u64, recipient: String, reason: String, detail: String, at: i64) -> Self {
+        Self {
+            recipient,
+            row,
+            batch: None,
+            state: MessageState::Skipped,
+            sid: None,
+            code: Some(reason),
+            detail: Some(detail),
+            attempts: 0,
+            delivery: None,
+            updated_at: Timestamp::from_millisecond(at).ok(),
+            request_id: None,
+        }
+    }
+
     /// Adds the delivery progress.
     fn deliver(&mut self, progress: &Progress, text: impl Fn(&str) -> Option<String>) {
         self.delivery = progress.state.map(|state| state.as_str().to_owned());

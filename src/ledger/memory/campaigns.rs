@@ -68,17 +68,6 @@ impl Stored {
     }
 
     fn read(&self, now: i64) -> Campaign {
-        let count = |state: &'static str| self.count(state, "");
-        let mut counts = Counts {
-            total: 0,
-            pending: count("pending"),
-            sending: count("sending"),
-            accepted: count("accepted"),
-            rejected: count("rejected"),
-            in_doubt: count("in_doubt"),
-            skipped: count("skipped"),
-        };
-        counts.total = counts.open() + counts.accepted + counts.rejected + counts.in_doubt + counts.skipped;
         let (rejected, undelivered) = (self.tally("rejected"), self.tally(UNDELIVERED));
         let text = |kind: &'static str, code: &String| {
             let text = self.texts.get(&(kind, code.clone())).cloned().unwrap_or_default();
@@ -92,7 +81,7 @@ impl Stored {
         Campaign {
             published: self.published,
             planned: self.checkpoint.complete,
-            counts,
+            counts: Counts::from_states(|state| self.count(state, "")),
             skipped: self.tally("skipped"),
             texts,
             rejected,

@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use jiff::Timestamp;
-
 use super::Memory;
-use crate::campaign::{CampaignId, MessageState};
+use crate::campaign::CampaignId;
 use crate::ledger::report::OutcomeTexts;
-use crate::ledger::{LedgerError, ReportLine, Reporting, StoredBatch};
+use crate::ledger::{LedgerError, ReportLine, Reporting, SkippedRow, StoredBatch};
 
 impl Reporting for Memory {
     async fn written(&self, id: &CampaignId) -> Result<u32, LedgerError> {
@@ -39,18 +37,9 @@ impl Reporting for Memory {
         let skipped = &state.campaign(id)?.skipped;
         let from = usize::try_from(from).unwrap_or(usize::MAX);
         let lines = skipped.iter().skip(from).take_while(|(row, _)| row.row <= to);
-        let line = |(row, at): &(crate::ledger::SkippedRow, i64)| ReportLine {
-            recipient: row.recipient.clone(),
-            row: row.row,
-            batch: None,
-            state: MessageState::Skipped,
-            sid: None,
-            code: Some(row.reason.as_str().into()),
-            detail: Some(row.detail.clone()),
-            attempts: 0,
-            delivery: None,
-            updated_at: Timestamp::from_millisecond(*at).ok(),
-            request_id: None,
+        let line = |(row, at): &(SkippedRow, i64)| {
+            let SkippedRow { row, recipient, reason, detail } = row.clone();
+            ReportLine::skipped(row, recipient, reason.as_str().into(), detail, *at)
         };
         Ok(lines.map(line).collect())
     }

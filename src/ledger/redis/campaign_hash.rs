@@ -46,16 +46,7 @@ pub(super) fn campaign_of(
     rate: f64,
 ) -> Option<Campaign> {
     let state = fields.state("state")?;
-    let mut counts = Counts {
-        total: 0,
-        pending: fields.number("pending"),
-        sending: fields.number("sending"),
-        accepted: fields.number("accepted"),
-        rejected: fields.number("rejected"),
-        in_doubt: fields.number("in_doubt"),
-        skipped: fields.number("skipped"),
-    };
-    counts.total = counts.open() + counts.accepted + counts.rejected + counts.in_doubt + counts.skipped;
+
     let rejected = fields.tally("rejected");
     let text = |code: &String| texts.get(&format!("rejected:{code}")).cloned().unwrap_or_default();
     Some(Campaign {
@@ -72,7 +63,7 @@ pub(super) fn campaign_of(
         forgiven: (fields.number("forgiven_rejected"), fields.number("forgiven_settled")),
         stop_asked_at: i64::try_from(fields.number("stop_asked_at")).unwrap_or_default(),
         planned: fields.number("planned") == 1,
-        counts,
+        counts: Counts::from_states(|state| fields.number(state)),
         skipped: fields.tally("skipped"),
         texts: {
             let undelivered = fields.tally(UNDELIVERED);

@@ -3,8 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-use jiff::Timestamp;
-
 use super::Redis;
 use super::layout::{Keys, REMOVED, read_skipped};
 use crate::campaign::{CampaignId, MessageState, Phone};
@@ -89,19 +87,7 @@ impl Reporting for Redis {
                 if row > to {
                     return Ok(all);
                 }
-                all.push(ReportLine {
-                    recipient,
-                    row,
-                    batch: None,
-                    state: MessageState::Skipped,
-                    sid: None,
-                    code: Some(reason),
-                    detail: Some(detail),
-                    attempts: 0,
-                    delivery: None,
-                    updated_at: Timestamp::from_millisecond(at).ok(),
-                    request_id: None,
-                });
+                all.push(ReportLine::skipped(row, recipient, reason, detail, at));
             }
         }
     }

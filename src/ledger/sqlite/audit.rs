@@ -1,8 +1,8 @@
 //! The audit log in the embedded store: a row for each entry.
 
-use rusqlite::{Connection, Row, Transaction, params};
+use rusqlite::{Row, Transaction, params};
 
-use super::{Sqlite, signed, time};
+use super::{Sqlite, execute, signed, time};
 use crate::campaign::CampaignId;
 use crate::ledger::audit::{RETAINED, page};
 use crate::ledger::{Audit, AuditEntry, AuditPage, LedgerError};
@@ -11,21 +11,12 @@ impl Audit for Sqlite {
     async fn log(&self, act: AuditEntry) -> Result<(), LedgerError> {
         let write = move |transaction: &Transaction<'_>| {
             let campaign = act.campaign.as_ref().map(CampaignId::as_str);
-            transaction
-                .prepare_cached(
-                    "INSERT INTO act (at, who, what, campaign, detail, file) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                )?
-                .execute(params![
-                    act.at.as_millisecond(),
-                    act.who,
-                    act.what,
-                    campaign,
-                    act.detail,
-                    act.file
-                ])?;
-            transaction
-                .prepare_cached("DELETE FROM act WHERE key <= (SELECT max(key) FROM act) - ?1")?
-                .execute([signed(RETAINED as u64)])?;
+            let sql =
+                "INSERT INTO act (at, who, what, campaign, detail, file) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+            let values = params![act.at.as_millisecond(), act.who, act.what, campaign, act.detail, act.file];
+            execute(transaction, sql, values)?;
+            let sql = "DELETE FROM act WHERE key <= (SELECT max(key) FROM act) - ?1";
+            execute(transaction, sql, [signed(RETAINED as u64)])?;
             Ok(())
         };
         self.store.write(write).await
@@ -37,18 +28,12 @@ impl Audit for Sqlite {
         from: Option<&str>,
         limit: usize,
     ) -> Result<AuditPage, LedgerError> {
-        let campaign = campaign.cloned();
+        let campaign = campaign.map(ToString::to_string);
         let before = from.map_or(Ok(i64::MAX), |place| place.parse().map_err(|_| LedgerError::NoPlace))?;
-        let read = move |connection: &Connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT key, at, who, what, campaign, detail, file FROM act
-                 WHERE key < ?1 AND (?2 IS NULL OR campaign = ?2) ORDER BY key DESC LIMIT ?3",
-            )?;
-            let campaign = campaign.as_ref().map(CampaignId::as_str);
-            let acts = statement.query_map(params![before, campaign, signed(limit as u64 + 1)], act)?;
-            Ok(page(acts.collect::<rusqlite::Result<_>>()?, limit))
-        };
-        self.store.read(read).await
+        let sql = "SELECT key, at, who, what, campaign, detail, file FROM act
+             WHERE key < ?1 AND (?2 IS NULL OR campaign = ?2) ORDER BY key DESC LIMIT ?3";
+        let acts = self.store.each_row(sql, (before, campaign, signed(limit as u64 + 1)), act).await?;
+        Ok(page(acts, limit))
     }
 }
 

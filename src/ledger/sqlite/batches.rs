@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, Row, Transaction, params, params_from_iter};
 
 use super::campaigns::{open, state, tally, tick};
 use super::plans::plan_batch;
-use super::{Sqlite, batch_key, batch_number, key, now, signed, unsigned};
+use super::{
+    Sqlite, batch_key, batch_number, each_row, execute, first_row, id_of, key, now, signed, unsigned,
+};
 use crate::campaign::{CampaignId, CampaignState, MessageState, Phone};
 use crate::ledger::campaigns::ClaimAdmission;
 use crate::ledger::change::Change;
@@ -43,11 +45,7 @@ impl Sqlite {
             let mut rows = statement.query(params![account, since])?;
             let mut all = Vec::new();
             while let Some(row) = rows.next()? {
-                let id: String = row.get(0)?;
-                let id = id
-                    .parse()
-                    .map_err(|error| LedgerError::Storage(format!("has an invalid campaign id: {error}")))?;
-                let stored = stored(&id, row)?;
+                let stored = stored(&id_of(row)?, row)?;
                 let went_out = [MessageState::Accepted, MessageState::InDoubt];
                 let each = stored.record.each().zip(&stored.batch.recipients);
                 let written_to =
@@ -115,19 +113,13 @@ impl Batches for Sqlite {
     async fn due_claims(&self, id: &CampaignId) -> Result<Vec<(u64, u32)>, LedgerError> {
         let (id, session) = (id.clone(), self.session);
         let read = move |connection: &Connection| {
-            let campaign = key(connection, &id)?;
-            let mut statement = connection.prepare_cached(
-                "SELECT key, claims FROM batch
-                 WHERE key >= ?1 << 32 AND key < (?1 + 1) << 32 AND claims IS NOT NULL AND session <> ?2",
-            )?;
-            let mut rows = statement.query(params![campaign, session])?;
-            let mut due = Vec::new();
-            while let Some(row) = rows.next()? {
-                let number = batch_number(row.get(0)?);
-                let claims: Vec<u8> = row.get(1)?;
-                due.extend(tokens(&claims).into_iter().map(|token| (token, number)));
-            }
-            Ok(due)
+            let sql = "SELECT key, claims FROM batch
+                 WHERE key >= ?1 << 32 AND key < (?1 + 1) << 32 AND claims IS NOT NULL AND session <> ?2";
+            let claims = |row: &Row<'_>| Ok((batch_number(row.get(0)?), tokens(row.get_ref(1)?.as_blob()?)));
+            let due: Vec<_> = each_row(connection, sql, params![key(connection, &id)?, session], claims)?;
+            let each =
+                |(number, tokens): (u32, Vec<u64>)| tokens.into_iter().map(move |token| (token, number));
+            Ok(due.into_iter().flat_map(each).collect())
         };
         self.store.read(read).await
     }
@@ -148,9 +140,7 @@ impl Batches for Sqlite {
             let sql = format!(
                 "SELECT key FROM batch WHERE {which} AND key >= ?1 << 32 AND key < (?1 + 1) << 32 ORDER BY key"
             );
-            let mut statement = connection.prepare_cached(&sql)?;
-            let numbers = statement.query_map([key(connection, &id)?], |row| row.get(0).map(batch_number))?;
-            Ok(numbers.collect::<rusqlite::Result<_>>()?)
+            Ok(each_row(connection, &sql, [key(connection, &id)?], |row| row.get(0).map(batch_number))?)
         };
         self.store.read(read).await
     }
@@ -158,12 +148,10 @@ impl Batches for Sqlite {
     async fn replays(&self, id: &CampaignId) -> Result<BTreeMap<u32, u64>, LedgerError> {
         let id = id.clone();
         let read = move |connection: &Connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT key, replay FROM batch WHERE replay > 0 AND key >= ?1 << 32 AND key < (?1 + 1) << 32",
-            )?;
+            let sql =
+                "SELECT key, replay FROM batch WHERE replay > 0 AND key >= ?1 << 32 AND key < (?1 + 1) << 32";
             let replay = |row: &Row<'_>| Ok((batch_number(row.get(0)?), unsigned(row.get(1)?)));
-            let replays = statement.query_map([key(connection, &id)?], replay)?;
-            Ok(replays.collect::<rusqlite::Result<_>>()?)
+            Ok(each_row(connection, sql, [key(connection, &id)?], replay)?)
         };
         self.store.read(read).await
     }
@@ -176,10 +164,8 @@ impl Batches for Sqlite {
         let (id, numbers) = (id.clone(), numbers.to_vec());
         let read = move |connection: &Connection| {
             of_each(connection, &id, &numbers, |key| {
-                let mut statement =
-                    connection.prepare_cached("SELECT message, payload FROM payload WHERE batch = ?1")?;
-                let rows = statement.query_map([key], |row| Ok((row.get(0)?, row.get(1)?)))?;
-                Ok(rows.collect::<rusqlite::Result<_>>()?)
+                let sql = "SELECT message, payload FROM payload WHERE batch = ?1";
+                Ok(each_row(connection, sql, [key], |row| Ok((row.get(0)?, row.get(1)?)))?)
             })
         };
         self.store.read(read).await
@@ -195,8 +181,8 @@ impl Batches for Sqlite {
 }
 
 fn deliveries(connection: &Connection, key: i64) -> rusqlite::Result<Vec<u8>> {
-    let mut statement = connection.prepare_cached("SELECT kept FROM delivery WHERE batch = ?1")?;
-    Ok(statement.query_row([key], |row| row.get(0)).optional()?.unwrap_or_default())
+    let kept = first_row(connection, "SELECT kept FROM delivery WHERE batch = ?1", [key], |row| row.get(0))?;
+    Ok(kept.unwrap_or_default())
 }
 
 /// Reads tokens of 8 bytes each, little-endian.
@@ -214,15 +200,10 @@ fn write(
 ) -> Result<CasOutcome, LedgerError> {
     let campaign = key(transaction, &batch.campaign)?;
     let at = batch_key(campaign, batch.number);
-    let known = |transaction: &Transaction<'_>| {
-        transaction
-            .prepare_cached("SELECT substr(plan, 1, ?2), substr(record, 1, 4) FROM batch WHERE key = ?1")?
-            .query_row(params![at, signed(DIGEST as u64)], |row| {
-                Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Option<Vec<u8>>>(1)?))
-            })
-            .optional()
-    };
-    let (digest, revision) = if let Some(known) = known(transaction)? {
+    let sql = "SELECT substr(plan, 1, ?2), substr(record, 1, 4) FROM batch WHERE key = ?1";
+    let known: Option<(Vec<u8>, Option<Vec<u8>>)> =
+        first_row(transaction, sql, [at, signed(DIGEST as u64)], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (digest, revision) = if let Some(known) = known {
         known
     } else {
         if state(transaction, campaign)?.is_none_or(CampaignState::is_over) {
@@ -256,16 +237,13 @@ fn write(
         write_record(transaction, at, record, change)?;
     }
     if let Some(request) = &change.request {
-        transaction
-            .prepare_cached("UPDATE batch SET request = ?2 WHERE key = ?1")?
-            .execute(params![at, request])?;
+        execute(transaction, "UPDATE batch SET request = ?2 WHERE key = ?1", params![at, request])?;
     }
     write_counters(transaction, campaign, change)?;
     write_payloads(transaction, at, change)?;
     if let Some((_, after)) = &change.deliveries {
-        transaction
-            .prepare_cached("INSERT OR REPLACE INTO delivery (batch, kept) VALUES (?1, ?2)")?
-            .execute(params![at, after])?;
+        let sql = "INSERT OR REPLACE INTO delivery (batch, kept) VALUES (?1, ?2)";
+        execute(transaction, sql, params![at, after])?;
     }
     let responses = write_responses(transaction, at, change)?;
     Ok(CasOutcome::Done { open: open(transaction, campaign)?, responses })
@@ -274,14 +252,13 @@ fn write(
 /// Stores and deletes values of messages.
 fn write_payloads(transaction: &Transaction<'_>, at: i64, change: &Change) -> rusqlite::Result<()> {
     for (message, payload) in &change.payloads {
-        match payload {
-            Some(payload) => transaction
-                .prepare_cached("INSERT OR REPLACE INTO payload VALUES (?1, ?2, ?3)")?
-                .execute(params![at, message, payload])?,
-            None => transaction
-                .prepare_cached("DELETE FROM payload WHERE batch = ?1 AND message = ?2")?
-                .execute(params![at, message])?,
-        };
+        if let Some(payload) = payload {
+            let sql = "INSERT OR REPLACE INTO payload VALUES (?1, ?2, ?3)";
+            execute(transaction, sql, params![at, message, payload])?;
+        } else {
+            let sql = "DELETE FROM payload WHERE batch = ?1 AND message = ?2";
+            execute(transaction, sql, params![at, message])?;
+        }
     }
     Ok(())
 }
@@ -290,9 +267,8 @@ fn write_payloads(transaction: &Transaction<'_>, at: i64, change: &Change) -> ru
 fn write_responses(transaction: &Transaction<'_>, at: i64, change: &Change) -> rusqlite::Result<Vec<bool>> {
     let mut responses = Vec::with_capacity(change.responses.len());
     for (answer, json) in &change.responses {
-        transaction
-            .prepare_cached("INSERT OR IGNORE INTO response (batch, id, response) VALUES (?1, ?2, ?3)")?
-            .execute(params![at, answer, json])?;
+        let sql = "INSERT OR IGNORE INTO response (batch, id, response) VALUES (?1, ?2, ?3)";
+        execute(transaction, sql, params![at, answer, json])?;
         let is_news = transaction
             .prepare_cached("SELECT NOT published FROM response WHERE batch = ?1 AND id = ?2")?
             .query_row(params![at, answer], |row| row.get(0))?;
@@ -327,23 +303,12 @@ fn write_record(
     // The time of a record finds the batches of a rolling 24 hours.
     let recorded = (!change.outcomes.is_empty()).then(now);
     let replay = change.replay.map(|replay| if replay { now() } else { 0 });
-    transaction
-        .prepare_cached(
-            "UPDATE batch SET record = ?2, claims = ?3, session = ?4, open = coalesce(?5, open),
-               failed = coalesce(?6, failed), updated_at = coalesce(?7, updated_at),
-               replay = CASE WHEN ?8 > 0 THEN max(replay + 1, ?8) ELSE coalesce(?8, replay) END
-             WHERE key = ?1",
-        )?
-        .execute(params![
-            at,
-            record.bytes(),
-            (!bytes.is_empty()).then_some(bytes),
-            session,
-            change.open,
-            change.failed,
-            recorded,
-            replay
-        ])?;
+    let sql = "UPDATE batch SET record = ?2, claims = ?3, session = ?4, open = coalesce(?5, open),
+           failed = coalesce(?6, failed), updated_at = coalesce(?7, updated_at),
+           replay = CASE WHEN ?8 > 0 THEN max(replay + 1, ?8) ELSE coalesce(?8, replay) END
+         WHERE key = ?1";
+    let (claims, Change { open, failed, .. }) = ((!bytes.is_empty()).then_some(bytes), change);
+    execute(transaction, sql, params![at, record.bytes(), claims, session, open, failed, recorded, replay])?;
     Ok(())
 }
 
@@ -360,41 +325,27 @@ fn write_sids(transaction: &Transaction<'_>, at: i64, change: &Change) -> Result
     if sids != before {
         let bytes = postcard::to_stdvec(&sids)
             .map_err(|error| LedgerError::Storage(format!("cannot save the SIDs of a batch: {error}")))?;
-        transaction
-            .prepare_cached("UPDATE batch SET sids = ?2 WHERE key = ?1")?
-            .execute(params![at, bytes])?;
+        execute(transaction, "UPDATE batch SET sids = ?2 WHERE key = ?1", params![at, bytes])?;
     }
     Ok(())
 }
 
 /// Returns the SIDs of a batch's accepted messages, by position.
 pub(super) fn sids(connection: &Connection, at: i64) -> Result<BTreeMap<u8, String>, LedgerError> {
-    let mut statement = connection.prepare_cached("SELECT sids FROM batch WHERE key = ?1")?;
-    let bytes: Option<Option<Vec<u8>>> = statement.query_row([at], |row| row.get(0)).optional()?;
+    let bytes: Option<Option<Vec<u8>>> =
+        first_row(connection, "SELECT sids FROM batch WHERE key = ?1", [at], |row| row.get(0))?;
     let damaged = |_| LedgerError::Storage("has damaged SIDs of a batch".into());
     bytes.flatten().map_or_else(|| Ok(BTreeMap::new()), |bytes| postcard::from_bytes(&bytes).map_err(damaged))
 }
 
 fn write_counters(transaction: &Transaction<'_>, campaign: i64, change: &Change) -> Result<(), LedgerError> {
-    let of = |state: MessageState| {
-        change.counters.get(&(state.as_str(), String::new())).copied().unwrap_or_default()
-    };
-    let moved = MessageState::ALL.iter().any(|state| of(*state) != 0);
-    if moved {
-        transaction
-            .prepare_cached(
-                "UPDATE campaign SET pending = pending + ?2, sending = sending + ?3, accepted = accepted + ?4,
-                   rejected = rejected + ?5, in_doubt = in_doubt + ?6, skipped = skipped + ?7 WHERE key = ?1",
-            )?
-            .execute(params![
-                campaign,
-                of(MessageState::Pending),
-                of(MessageState::Sending),
-                of(MessageState::Accepted),
-                of(MessageState::Rejected),
-                of(MessageState::InDoubt),
-                of(MessageState::Skipped)
-            ])?;
+    let by = |state: &str| change.counters.get(&(state, String::new())).copied().unwrap_or_default();
+    let moved = ["pending", "sending", "accepted", "rejected", "in_doubt", "skipped"].map(by);
+    if moved.iter().any(|by| *by != 0) {
+        let sql =
+            "UPDATE campaign SET pending = pending + ?1, sending = sending + ?2, accepted = accepted + ?3,
+               rejected = rejected + ?4, in_doubt = in_doubt + ?5, skipped = skipped + ?6 WHERE key = ?7";
+        execute(transaction, sql, params_from_iter(moved.into_iter().chain([campaign])))?;
     }
     for ((kind, word), by) in change.counters.iter().filter(|((_, word), _)| !word.is_empty()) {
         tally(transaction, campaign, kind, word, *by, "")?;

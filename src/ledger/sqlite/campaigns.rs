@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::{Sqlite, count, key, now, signed, time, unsigned};
+use super::{Sqlite, count, each_row, execute, first_row, id_of, key, now, parsed, signed, time, unsigned};
 use crate::campaign::{CampaignId, CampaignState, Reason};
 use crate::ledger::deliveries::{self, TOOK, UNDELIVERED};
 use crate::ledger::throughput::{SECONDS, rate};
@@ -14,15 +14,6 @@ use crate::ledger::{
 
 /// Kind of the counters of messages settled in a second.
 const TICK: &str = "tick";
-
-/// Reads a column with a code into its type.
-fn parse_column<T: std::str::FromStr<Err = String>>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
-    row.get_ref(column)?.as_str()?.parse().map_err(|error: String| {
-        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into())
-    })
-}
-
-const CAMPAIGN: &str = "SELECT * FROM campaign";
 
 /// The counters of a campaign that are not in its row.
 #[derive(Default)]
@@ -56,18 +47,8 @@ fn tallies_of(connection: &Connection, campaign: i64) -> rusqlite::Result<Tallie
 }
 
 fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Campaign> {
-    let mut counts = Counts {
-        total: 0,
-        pending: count(row, "pending")?,
-        sending: count(row, "sending")?,
-        accepted: count(row, "accepted")?,
-        rejected: count(row, "rejected")?,
-        in_doubt: count(row, "in_doubt")?,
-        skipped: count(row, "skipped")?,
-    };
-    counts.total = counts.open() + counts.accepted + counts.rejected + counts.in_doubt + counts.skipped;
     let key: i64 = row.get("key")?;
-    let state = parse_column(row, "state")?;
+    let state = parsed(row.get_ref("state")?.as_str()?)?;
     let started_at: Option<i64> = row.get("started_at")?;
     let Tallies { by_kind: mut tallies, texts, ticks } = tallies_of(connection, key)?;
     let delivery = deliveries::counts(|kind, word| {
@@ -80,18 +61,11 @@ fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Campa
         CampaignState::Running => rate(ticks.into_iter(), started_at.unwrap_or(now()), now()),
         _ => 0.0,
     };
-    let id: String = row.get("id")?;
-    let id = id.parse().map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
-    })?;
     Ok(Campaign {
-        id,
+        id: parsed(row.get_ref("id")?.as_str()?)?,
         name: row.get("name")?,
         account: row.get("account")?,
-        published: match row.get_ref("published")? {
-            rusqlite::types::ValueRef::Null => None,
-            _ => Some(parse_column(row, "published")?),
-        },
+        published: row.get_ref("published")?.as_str_or_null()?.map(parsed).transpose()?,
         announced: count(row, "announced")?,
         state,
         reason: Reason::read(
@@ -106,7 +80,7 @@ fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Campa
         // An embedded worker gets no requests from a queue.
         stop_asked_at: 0,
         planned: row.get("planned")?,
-        counts,
+        counts: Counts::try_from_states(|state| count(row, state))?,
         skipped,
         rejected,
         texts,
@@ -129,13 +103,11 @@ fn campaign_of(connection: &Connection, row: &Row<'_>) -> rusqlite::Result<Campa
 /// Counts messages settled now.
 pub(super) fn tick(transaction: &Transaction<'_>, key: i64, settled: u64) -> Result<(), LedgerError> {
     let second = now() / 1000;
-    transaction
-        .prepare_cached(
-            "INSERT INTO tally (campaign, kind, word, count, detail) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT DO UPDATE SET detail = excluded.detail,
-               count = excluded.count + CASE WHEN detail = excluded.detail THEN count ELSE 0 END",
-        )?
-        .execute(params![key, TICK, (second % SECONDS).to_string(), signed(settled), second.to_string()])?;
+    let sql = "INSERT INTO tally (campaign, kind, word, count, detail) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT DO UPDATE SET detail = excluded.detail,
+           count = excluded.count + CASE WHEN detail = excluded.detail THEN count ELSE 0 END";
+    let (slot, settled, second) = ((second % SECONDS).to_string(), signed(settled), second.to_string());
+    execute(transaction, sql, params![key, TICK, slot, settled, second])?;
     Ok(())
 }
 
@@ -147,13 +119,10 @@ pub(super) fn tally(
     count: i64,
     detail: &str,
 ) -> Result<(), LedgerError> {
-    transaction
-        .prepare_cached(
-            "INSERT INTO tally (campaign, kind, word, count, detail) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT DO UPDATE SET count = count + excluded.count,
-               detail = CASE WHEN detail = '' THEN excluded.detail ELSE detail END",
-        )?
-        .execute(params![key, kind, word, count, detail])?;
+    let sql = "INSERT INTO tally (campaign, kind, word, count, detail) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT DO UPDATE SET count = count + excluded.count,
+           detail = CASE WHEN detail = '' THEN excluded.detail ELSE detail END";
+    execute(transaction, sql, params![key, kind, word, count, detail])?;
     Ok(())
 }
 
@@ -237,8 +206,8 @@ impl Campaigns for Sqlite {
                 insert(transaction, &new)?;
                 new.id.as_str().into()
             };
-            let sql = format!("{CAMPAIGN} WHERE id = ?1");
-            Ok((transaction.query_row(&sql, [id], |row| campaign_of(transaction, row))?, is_new))
+            let sql = "SELECT * FROM campaign WHERE id = ?1";
+            Ok((transaction.query_row(sql, [id], |row| campaign_of(transaction, row))?, is_new))
         };
         self.store.write(register).await
     }
@@ -246,8 +215,8 @@ impl Campaigns for Sqlite {
     async fn campaign(&self, id: &CampaignId) -> Result<Option<Campaign>, LedgerError> {
         let id = id.clone();
         let read = move |connection: &Connection| {
-            let mut statement = connection.prepare_cached(&format!("{CAMPAIGN} WHERE id = ?1"))?;
-            Ok(statement.query_row([id.as_str()], |row| campaign_of(connection, row)).optional()?)
+            let sql = "SELECT * FROM campaign WHERE id = ?1";
+            Ok(first_row(connection, sql, [id.as_str()], |row| campaign_of(connection, row))?)
         };
         self.store.read(read).await
     }
@@ -262,29 +231,21 @@ impl Campaigns for Sqlite {
         before: Option<&(CampaignId, i64)>,
         count: usize,
     ) -> Result<Vec<CampaignId>, LedgerError> {
-        let before = before.cloned();
-        let read = move |connection: &Connection| {
-            let sql = "SELECT id FROM campaign
-                 WHERE ?1 IS NULL
-                    OR key < coalesce((SELECT key FROM campaign WHERE id = ?1),
-                                      (SELECT max(key) + 1 FROM campaign WHERE submitted_at <= ?2))
-                 ORDER BY key DESC LIMIT ?3";
-            let (id, at) = before.as_ref().map_or((None, 0), |(id, at)| (Some(id.as_str()), *at));
-            let mut statement = connection.prepare_cached(sql)?;
-            let ids =
-                statement.query_map(params![id, at, signed(count.min(i64::MAX as usize) as u64)], word_id)?;
-            Ok(ids.collect::<rusqlite::Result<_>>()?)
-        };
-        self.store.read(read).await
+        let sql = "SELECT id FROM campaign
+             WHERE ?1 IS NULL
+                OR key < coalesce((SELECT key FROM campaign WHERE id = ?1),
+                                  (SELECT max(key) + 1 FROM campaign WHERE submitted_at <= ?2))
+             ORDER BY key DESC LIMIT ?3";
+        let (id, at) = before.map_or((None, 0), |(id, at)| (Some(id.to_string()), *at));
+        self.store.each_row(sql, (id, at, signed(count as u64)), id_of).await
     }
 
     async fn changes(&self, known: u64) -> Result<CampaignChanges, LedgerError> {
         let read = move |connection: &Connection| {
-            let mut statement = connection.prepare_cached(
+            let sql =
                 "SELECT id FROM campaign WHERE changed > ?1 AND (state NOT IN ('completed', 'cancelled')
-                   OR published IS NULL OR published <> state) ORDER BY changed",
-            )?;
-            let ids = statement.query_map([signed(known)], word_id)?.collect::<rusqlite::Result<_>>()?;
+                   OR published IS NULL OR published <> state) ORDER BY changed";
+            let ids = each_row(connection, sql, [signed(known)], id_of)?;
             let mut statement =
                 connection.prepare_cached("SELECT coalesce(max(changed), 0) FROM campaign")?;
             let version = statement.query_row([], |row| Ok(unsigned(row.get(0)?)))?;
@@ -294,18 +255,13 @@ impl Campaigns for Sqlite {
     }
 
     async fn job(&self, id: &CampaignId) -> Result<StoredJob, LedgerError> {
-        let id = id.clone();
-        let read = move |connection: &Connection| {
-            let found = connection
-                .prepare_cached("SELECT job, columns FROM campaign WHERE id = ?1")?
-                .query_row([id.as_str()], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))
-                .optional()?;
-            let (job, columns) = found.ok_or(LedgerError::NoCampaign(id))?;
-            let columns = serde_json::from_str(&columns)
-                .map_err(|error| LedgerError::Storage(format!("has damaged columns: {error}")))?;
-            Ok(StoredJob { job, columns })
-        };
-        self.store.read(read).await
+        let sql = "SELECT job, columns FROM campaign WHERE id = ?1";
+        let job = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, String>(1)?));
+        let found = self.store.first_row(sql, [id.to_string()], job).await?;
+        let (job, columns) = found.ok_or_else(|| LedgerError::NoCampaign(id.clone()))?;
+        let columns = serde_json::from_str(&columns)
+            .map_err(|error| LedgerError::Storage(format!("has damaged columns: {error}")))?;
+        Ok(StoredJob { job, columns })
     }
 
     /// Does nothing, because the state defines whether a campaign is active.
@@ -314,16 +270,9 @@ impl Campaigns for Sqlite {
     }
 
     async fn touch(&self, id: &CampaignId) -> Result<(), LedgerError> {
-        let id = id.clone();
-        let write = move |transaction: &Transaction<'_>| {
-            transaction
-                .prepare_cached(
-                    "UPDATE campaign SET changed = max(?2, (SELECT max(changed) + 1 FROM campaign)) WHERE id = ?1",
-                )?
-                .execute(params![id.as_str(), now()])?;
-            Ok(())
-        };
-        self.store.write(write).await
+        let sql =
+            "UPDATE campaign SET changed = max(?2, (SELECT max(changed) + 1 FROM campaign)) WHERE id = ?1";
+        self.store.execute(sql, (id.to_string(), now())).await.map(drop)
     }
 
     /// Returns only this process, because no other one sends from the store.
@@ -341,44 +290,30 @@ impl Campaigns for Sqlite {
         settled: bool,
         after: Campaign,
     ) -> Result<bool, LedgerError> {
-        let write = move |transaction: &Transaction<'_>| {
-            let time = |at: Option<jiff::Timestamp>| at.map(jiff::Timestamp::as_millisecond);
-            let changed = transaction
-                .prepare_cached(
-                    "UPDATE campaign SET state = ?3, reason = ?4, suspended_by = ?5, forgiven_rejected = ?6,
-                       forgiven_settled = ?7, started_at = ?8, finished_at = ?9, doubt_below = ?11, reason_data = ?12
-                     WHERE id = ?1 AND state = ?2 AND (NOT ?10 OR planned AND pending + sending = 0)",
-                )?
-                .execute(params![
-                    after.id.as_str(),
-                    known.as_str(),
-                    after.state.as_str(),
-                    after.reason.as_ref().map(ToString::to_string),
-                    after.suspended_by.as_ref().map(Breaker::code),
-                    signed(after.forgiven.0),
-                    signed(after.forgiven.1),
-                    time(after.started_at),
-                    time(after.finished_at),
-                    settled,
-                    after.doubt_below,
-                    after.reason.as_ref().and_then(Reason::data)
-                ])?;
-            Ok(changed == 1)
-        };
-        self.store.write(write).await
+        let time = |at: Option<jiff::Timestamp>| at.map(jiff::Timestamp::as_millisecond);
+        let sql = "UPDATE campaign SET state = ?3, reason = ?4, suspended_by = ?5, forgiven_rejected = ?6,
+               forgiven_settled = ?7, started_at = ?8, finished_at = ?9, doubt_below = ?11, reason_data = ?12
+             WHERE id = ?1 AND state = ?2 AND (NOT ?10 OR planned AND pending + sending = 0)";
+        let values = (
+            after.id.to_string(),
+            known.as_str(),
+            after.state.as_str(),
+            after.reason.as_ref().map(ToString::to_string),
+            after.suspended_by.as_ref().map(Breaker::code),
+            signed(after.forgiven.0),
+            signed(after.forgiven.1),
+            time(after.started_at),
+            time(after.finished_at),
+            settled,
+            after.doubt_below,
+            after.reason.as_ref().and_then(Reason::data),
+        );
+        Ok(self.store.execute(sql, values).await? == 1)
     }
 
     async fn published(&self, id: &CampaignId, state: CampaignState) -> Result<(), LedgerError> {
-        let id = id.clone();
-        let write = move |transaction: &Transaction<'_>| {
-            transaction
-                .prepare_cached(
-                    "UPDATE campaign SET published = ?2, announced = announced + 1 WHERE id = ?1",
-                )?
-                .execute(params![id.as_str(), state.as_str()])?;
-            Ok(())
-        };
-        self.store.write(write).await
+        let sql = "UPDATE campaign SET published = ?2, announced = announced + 1 WHERE id = ?1";
+        self.store.execute(sql, (id.to_string(), state.as_str())).await.map(drop)
     }
 
     /// Returns that this process leads, because no other one sends from the store.
@@ -406,11 +341,4 @@ pub(super) fn open(connection: &Connection, key: i64) -> Result<u64, LedgerError
 pub(super) fn state(transaction: &Transaction<'_>, campaign: i64) -> rusqlite::Result<Option<CampaignState>> {
     let mut statement = transaction.prepare_cached("SELECT state FROM campaign WHERE key = ?1")?;
     statement.query_row([campaign], |row| Ok(row.get_ref(0)?.as_str()?.parse().ok()))
-}
-
-fn word_id(row: &Row<'_>) -> rusqlite::Result<CampaignId> {
-    let id: String = row.get(0)?;
-    id.parse().map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
-    })
 }

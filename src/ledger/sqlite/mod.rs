@@ -15,11 +15,13 @@ mod store;
 mod suppression;
 
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::types::Type;
+use rusqlite::{Connection, Error, OptionalExtension, Params, Row, Transaction};
 
 use super::{Ledger, LedgerError, new_key};
 use crate::campaign::CampaignId;
@@ -75,13 +77,49 @@ fn count(row: &Row<'_>, column: &str) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(unsigned)
 }
 
+/// Runs a statement. Returns the number of rows that it changed.
+fn execute(connection: &Connection, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
+    connection.prepare_cached(sql)?.execute(params)
+}
+
+/// Reads the first row of a query, if there is one.
+fn first_row<T>(
+    connection: &Connection,
+    sql: &str,
+    params: impl Params,
+    read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Option<T>> {
+    connection.prepare_cached(sql)?.query_row(params, read).optional()
+}
+
+/// Reads each row of a query.
+fn each_row<T, C: FromIterator<T>>(
+    connection: &Connection,
+    sql: &str,
+    params: impl Params,
+    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<C> {
+    connection.prepare_cached(sql)?.query_map(params, read)?.collect()
+}
+
+/// Reads a campaign's id from the first column.
+fn id_of(row: &Row<'_>) -> rusqlite::Result<CampaignId> {
+    parsed(row.get_ref(0)?.as_str()?)
+}
+
+/// Reads a text of a column into its type.
+fn parsed<T: FromStr>(text: &str) -> rusqlite::Result<T>
+where
+    T::Err: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    text.parse().map_err(|error: T::Err| Error::FromSqlConversionFailure(0, Type::Text, error.into()))
+}
+
 /// Returns the key of a campaign's row.
 fn key(connection: &Connection, id: &CampaignId) -> Result<i64, LedgerError> {
-    connection
-        .prepare_cached("SELECT key FROM campaign WHERE id = ?1")?
-        .query_row([id.as_str()], |row| row.get(0))
-        .optional()?
-        .ok_or_else(|| LedgerError::NoCampaign(id.clone()))
+    let key =
+        first_row(connection, "SELECT key FROM campaign WHERE id = ?1", [id.as_str()], |row| row.get(0))?;
+    key.ok_or_else(|| LedgerError::NoCampaign(id.clone()))
 }
 
 /// Returns the key of a batch's row.
@@ -111,9 +149,10 @@ impl Ledger for Sqlite {
 
     async fn callback_key(&self) -> Result<String, LedgerError> {
         let make = |transaction: &Transaction<'_>| {
-            transaction.execute(
+            execute(
+                transaction,
                 "INSERT OR IGNORE INTO callback_key (one, key) VALUES (1, ?1)",
-                params![new_key()],
+                [new_key()],
             )?;
             read_key(transaction)?.ok_or_else(|| LedgerError::Storage("has no callback key".into()))
         };
@@ -125,6 +164,5 @@ impl Ledger for Sqlite {
 }
 
 fn read_key(connection: &Connection) -> Result<Option<String>, LedgerError> {
-    let mut statement = connection.prepare_cached("SELECT key FROM callback_key")?;
-    Ok(statement.query_row([], |row| row.get(0)).optional()?)
+    Ok(first_row(connection, "SELECT key FROM callback_key", [], |row| row.get(0))?)
 }

@@ -1,10 +1,10 @@
 //! Reads everything that a store has of its campaigns, for `migration.rs`, and marks the store as moved.
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, Row, Transaction, params};
 
 use super::batches::sids;
 use super::layout::MOVED;
-use super::{Sqlite, batch_key, batch_number, key, time, unsigned};
+use super::{Sqlite, batch_key, batch_number, each_row, key, time, unsigned};
 use crate::campaign::notice::{KeptNotice, NoticeSubject};
 use crate::campaign::{CampaignId, Phone};
 use crate::ledger::migration::{WholeBatch, WholeCampaign};
@@ -36,31 +36,22 @@ impl Sqlite {
     pub(in crate::ledger) async fn open_breakers(
         &self,
     ) -> Result<Vec<(String, String, String)>, LedgerError> {
-        let read = |connection: &Connection| {
-            let mut statement = connection.prepare("SELECT account, word, reason FROM breaker")?;
-            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-            Ok(rows.collect::<Result<_, _>>()?)
-        };
-        self.store.read(read).await
+        let open = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        self.store.each_row("SELECT account, word, reason FROM breaker", [], open).await
     }
 
     /// Returns account and subject of each notice, and the notice.
     pub(in crate::ledger) async fn notices(
         &self,
     ) -> Result<Vec<(String, NoticeSubject, StoredNotice)>, LedgerError> {
-        let read = |connection: &Connection| {
-            let mut statement =
-                connection.prepare("SELECT account, subject, event, detail, since FROM notice")?;
-            let mut rows = statement.query([])?;
-            let mut notices = Vec::new();
-            while let Some(row) = rows.next()? {
-                let Some(about) = NoticeSubject::read(&row.get::<_, String>(1)?) else { continue };
-                let notice = KeptNotice::from_parts(&about, row.get(2)?, row.get(3)?);
-                notices.push((row.get(0)?, about, StoredNotice { notice, since: time(row.get(4)?) }));
-            }
-            Ok(notices)
+        let notice = |row: &Row<'_>| {
+            let Some(about) = NoticeSubject::read(row.get_ref(1)?.as_str()?) else { return Ok(None) };
+            let notice = KeptNotice::from_parts(&about, row.get(2)?, row.get(3)?);
+            Ok(Some((row.get(0)?, about, StoredNotice { notice, since: time(row.get(4)?) })))
         };
-        self.store.read(read).await
+        let sql = "SELECT account, subject, event, detail, since FROM notice";
+        let notices: Vec<_> = self.store.each_row(sql, [], notice).await?;
+        Ok(notices.into_iter().flatten().collect())
     }
 
     /// Returns everything of a campaign, except its batches.
@@ -95,22 +86,18 @@ impl Sqlite {
                     tallies.push((kind, word, unsigned(count)));
                 }
             }
-            let mut statement = connection.prepare(
-                "SELECT row, recipient, reason, detail, at FROM skipped WHERE campaign = ?1 ORDER BY row",
-            )?;
-            let skipped = statement.query_map([campaign_key], |row| {
+            let sql =
+                "SELECT row, recipient, reason, detail, at FROM skipped WHERE campaign = ?1 ORDER BY row";
+            let skipped = each_row(connection, sql, [campaign_key], |row| {
                 Ok((unsigned(row.get(0)?), row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
             })?;
-            let skipped = skipped.collect::<Result<_, _>>()?;
-            let mut statement =
-                connection.prepare("SELECT number, batch, message, at FROM sent WHERE campaign = ?1")?;
-            let sent = statement.query_map([campaign_key], |row| {
-                Ok((unsigned(row.get(0)?), row.get(1)?, row.get(2)?, row.get(3)?))
-            })?;
-            let sent: Vec<(u64, u32, u8, i64)> = sent.collect::<Result<_, _>>()?;
-            let sent = sent.into_iter().filter_map(|(digits, batch, place, at)| {
-                Some((Phone::from_digits(digits)?, batch, place, at))
-            });
+            let sql = "SELECT number, batch, message, at FROM sent WHERE campaign = ?1";
+            let sent: Vec<(Option<Phone>, u32, u8, i64)> =
+                each_row(connection, sql, [campaign_key], |row| {
+                    Ok((Phone::from_digits(unsigned(row.get(0)?)), row.get(1)?, row.get(2)?, row.get(3)?))
+                })?;
+            let sent =
+                sent.into_iter().filter_map(|(phone, batch, place, at)| Some((phone?, batch, place, at)));
             let sent = sent.collect();
             Ok(WholeCampaign {
                 campaign,
@@ -146,13 +133,10 @@ impl Sqlite {
 
 fn whole_batch(connection: &Connection, at: i64) -> Result<WholeBatch, LedgerError> {
     let sids = sids(connection, at)?;
-    let mut statement = connection.prepare_cached("SELECT message, payload FROM payload WHERE batch = ?1")?;
-    let payloads = statement.query_map([at], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let payloads = payloads.collect::<Result<_, _>>()?;
-    let mut statement =
-        connection.prepare_cached("SELECT id, response, published FROM response WHERE batch = ?1")?;
-    let responses = statement.query_map([at], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    let responses = responses.collect::<Result<_, _>>()?;
+    let sql = "SELECT message, payload FROM payload WHERE batch = ?1";
+    let payloads = each_row(connection, sql, [at], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let sql = "SELECT id, response, published FROM response WHERE batch = ?1";
+    let responses = each_row(connection, sql, [at], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let mut statement = connection.prepare_cached(
         "SELECT plan, record, request, open, failed, replay, (SELECT kept FROM delivery WHERE batch = ?1)
          FROM batch WHERE key = ?1",

@@ -1,8 +1,8 @@
 //! Points of charts, campaign drafts and ended sessions in the embedded store.
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, Row, Transaction, params};
 
-use super::{Sqlite, key, signed, unsigned};
+use super::{Sqlite, each_row, execute, key, signed, unsigned};
 use crate::campaign::CampaignId;
 use crate::ledger::{CampaignDrafts, Clock as _, LedgerError, Point, Series, Sessions};
 
@@ -11,14 +11,12 @@ impl Series for Sqlite {
         let id = id.clone();
         let read = move |connection: &Connection| {
             let key = key(connection, &id)?;
-            let mut statement = connection.prepare_cached(
-                "SELECT at, accepted, rejected, in_doubt FROM point WHERE campaign = ?1 ORDER BY at",
-            )?;
-            let point = |row: &rusqlite::Row<'_>| {
+            let sql = "SELECT at, accepted, rejected, in_doubt FROM point WHERE campaign = ?1 ORDER BY at";
+            let point = |row: &Row<'_>| {
                 let count = |nth| row.get(nth).map(unsigned);
                 Ok(Point { at: row.get(0)?, accepted: count(1)?, rejected: count(2)?, in_doubt: count(3)? })
             };
-            Ok(statement.query_map([key], point)?.collect::<rusqlite::Result<_>>()?)
+            Ok(each_row(connection, sql, [key], point)?)
         };
         self.store.read(read).await
     }
@@ -28,13 +26,12 @@ impl Series for Sqlite {
         let write = move |transaction: &Transaction<'_>| {
             let key = key(transaction, &id)?;
             if all {
-                transaction.prepare_cached("DELETE FROM point WHERE campaign = ?1")?.execute([key])?;
+                execute(transaction, "DELETE FROM point WHERE campaign = ?1", [key])?;
             }
-            let mut insert =
-                transaction.prepare_cached("INSERT OR REPLACE INTO point VALUES (?1, ?2, ?3, ?4, ?5)")?;
             for Point { at, accepted, rejected, in_doubt } in points {
-                let counts = [accepted, rejected, in_doubt].map(signed);
-                insert.execute(params![key, at, counts[0], counts[1], counts[2]])?;
+                let [accepted, rejected, in_doubt] = [accepted, rejected, in_doubt].map(signed);
+                let sql = "INSERT OR REPLACE INTO point VALUES (?1, ?2, ?3, ?4, ?5)";
+                execute(transaction, sql, [key, at, accepted, rejected, in_doubt])?;
             }
             Ok(())
         };
@@ -44,51 +41,26 @@ impl Series for Sqlite {
 
 impl CampaignDrafts for Sqlite {
     async fn drafts(&self) -> Result<Vec<(String, String)>, LedgerError> {
-        let read = |connection: &Connection| {
-            let mut statement = connection.prepare_cached("SELECT name, draft FROM campaign_draft")?;
-            let drafts = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            Ok(drafts.collect::<rusqlite::Result<_>>()?)
-        };
-        self.store.read(read).await
+        let draft = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        self.store.each_row("SELECT name, draft FROM campaign_draft", [], draft).await
     }
 
     async fn draft_names(&self) -> Result<Vec<String>, LedgerError> {
-        let read = |connection: &Connection| {
-            let mut statement = connection.prepare_cached("SELECT name FROM campaign_draft")?;
-            let names = statement.query_map([], |row| row.get(0))?;
-            Ok(names.collect::<rusqlite::Result<_>>()?)
-        };
-        self.store.read(read).await
+        self.store.each_row("SELECT name FROM campaign_draft", [], |row| row.get(0)).await
     }
 
     async fn draft(&self, name: &str) -> Result<Option<String>, LedgerError> {
-        let name = name.to_owned();
-        let read = move |connection: &Connection| {
-            let mut statement =
-                connection.prepare_cached("SELECT draft FROM campaign_draft WHERE name = ?1")?;
-            Ok(statement.query_row([name], |row| row.get(0)).optional()?)
-        };
-        self.store.read(read).await
+        let sql = "SELECT draft FROM campaign_draft WHERE name = ?1";
+        self.store.first_row(sql, [name.to_owned()], |row| row.get(0)).await
     }
 
     async fn keep_draft(&self, name: &str, draft: String) -> Result<(), LedgerError> {
-        let name = name.to_owned();
-        let write = move |transaction: &Transaction<'_>| {
-            transaction
-                .prepare_cached("INSERT OR REPLACE INTO campaign_draft VALUES (?1, ?2)")?
-                .execute([name, draft])?;
-            Ok(())
-        };
-        self.store.write(write).await
+        let sql = "INSERT OR REPLACE INTO campaign_draft VALUES (?1, ?2)";
+        self.store.execute(sql, [name.to_owned(), draft]).await.map(drop)
     }
 
     async fn remove_draft(&self, name: &str) -> Result<(), LedgerError> {
-        let name = name.to_owned();
-        let write = move |transaction: &Transaction<'_>| {
-            transaction.prepare_cached("DELETE FROM campaign_draft WHERE name = ?1")?.execute([name])?;
-            Ok(())
-        };
-        self.store.write(write).await
+        self.store.execute("DELETE FROM campaign_draft WHERE name = ?1", [name.to_owned()]).await.map(drop)
     }
 }
 
@@ -96,21 +68,16 @@ impl Sessions for Sqlite {
     async fn end_session(&self, digest: &str, ends: i64) -> Result<(), LedgerError> {
         let (digest, now) = (digest.to_owned(), self.now());
         let write = move |transaction: &Transaction<'_>| {
-            transaction.prepare_cached("DELETE FROM ended_session WHERE ends <= ?1")?.execute([now])?;
-            transaction
-                .prepare_cached("INSERT OR REPLACE INTO ended_session VALUES (?1, ?2)")?
-                .execute(params![digest, ends])?;
+            execute(transaction, "DELETE FROM ended_session WHERE ends <= ?1", [now])?;
+            let sql = "INSERT OR REPLACE INTO ended_session VALUES (?1, ?2)";
+            execute(transaction, sql, params![digest, ends])?;
             Ok(())
         };
         self.store.write(write).await
     }
 
     async fn is_session_ended(&self, digest: &str) -> Result<bool, LedgerError> {
-        let digest = digest.to_owned();
-        let read = move |connection: &Connection| {
-            let mut statement = connection.prepare_cached("SELECT 1 FROM ended_session WHERE digest = ?1")?;
-            Ok(statement.exists([digest])?)
-        };
-        self.store.read(read).await
+        let sql = "SELECT 1 FROM ended_session WHERE digest = ?1";
+        Ok(self.store.first_row(sql, [digest.to_owned()], |_| Ok(())).await?.is_some())
     }
 }

@@ -6,7 +6,7 @@ use roaring::RoaringBitmap;
 use rusqlite::{Connection, Transaction, params};
 
 use super::campaigns::{state, tally};
-use super::{Sqlite, batch_key, key, now, signed, unsigned};
+use super::{Sqlite, batch_key, each_row, execute, key, now, signed, unsigned};
 use crate::campaign::{CampaignId, CampaignState, SkipReason};
 use crate::ledger::{Checkpoint, LedgerError, Plan, PlannedBatch, PlannedSoFar, Plans, SkippedRow};
 
@@ -16,13 +16,11 @@ pub(super) fn plan_batch(
     key: i64,
     batch: &PlannedBatch,
 ) -> Result<(), LedgerError> {
-    let inserted = transaction
-        .prepare_cached("INSERT OR IGNORE INTO batch (key, plan) VALUES (?1, ?2)")?
-        .execute(params![batch_key(key, batch.number), batch.bytes()])?;
+    let sql = "INSERT OR IGNORE INTO batch (key, plan) VALUES (?1, ?2)";
+    let inserted = execute(transaction, sql, params![batch_key(key, batch.number), batch.bytes()])?;
     if inserted > 0 {
-        transaction
-            .prepare_cached("UPDATE campaign SET pending = pending + ?2 WHERE key = ?1")?
-            .execute(params![key, signed(batch.recipients.len() as u64)])?;
+        let sql = "UPDATE campaign SET pending = pending + ?2 WHERE key = ?1";
+        execute(transaction, sql, [key, signed(batch.recipients.len() as u64)])?;
     }
     Ok(())
 }
@@ -44,11 +42,9 @@ impl Plans for Sqlite {
                     })
                 },
             )?;
-            let mut statement = connection.prepare(
-                "SELECT key & 0xffffffff FROM batch WHERE key >= ?1 << 32 AND key < (?1 + 1) << 32 AND open = 0",
-            )?;
-            let settled = statement.query_map([key], |row| row.get::<_, u32>(0))?;
-            Ok(Plan { checkpoint, settled: settled.collect::<rusqlite::Result<RoaringBitmap>>()? })
+            let sql = "SELECT key & 0xffffffff FROM batch WHERE key >= ?1 << 32 AND key < (?1 + 1) << 32 AND open = 0";
+            let settled: RoaringBitmap = each_row(connection, sql, [key], |row| row.get::<_, u32>(0))?;
+            Ok(Plan { checkpoint, settled })
         };
         self.store.read(read).await
     }
@@ -82,39 +78,21 @@ impl Plans for Sqlite {
             let at = now();
             let mut new = BTreeMap::<&str, usize>::new();
             for line in &skipped {
-                let inserted = transaction
-                    .prepare_cached(
-                        "INSERT OR IGNORE INTO skipped (campaign, row, recipient, reason, detail, at)
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                    )?
-                    .execute(params![
-                        key,
-                        signed(line.row),
-                        line.recipient,
-                        line.reason.as_str(),
-                        line.detail,
-                        at
-                    ])?;
-                *new.entry(line.reason.as_str()).or_default() += inserted;
+                let sql = "INSERT OR IGNORE INTO skipped (campaign, row, recipient, reason, detail, at)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+                let (row, reason) = (signed(line.row), line.reason.as_str());
+                let values = params![key, row, line.recipient, reason, line.detail, at];
+                *new.entry(reason).or_default() += execute(transaction, sql, values)?;
             }
             let all: usize = new.values().sum();
-            transaction
-                .prepare_cached("UPDATE campaign SET skipped = skipped + ?2 WHERE key = ?1")?
-                .execute(params![key, signed(all as u64)])?;
+            let sql = "UPDATE campaign SET skipped = skipped + ?2 WHERE key = ?1";
+            execute(transaction, sql, [key, signed(all as u64)])?;
             for (reason, count) in new {
                 tally(transaction, key, "skipped", reason, signed(count as u64), "")?;
             }
-            transaction
-                .prepare_cached(
-                    "UPDATE campaign SET plan_batches = ?2, plan_rows = ?3, plan_digest = ?4, planned = ?5 WHERE key = ?1",
-                )?
-                .execute(params![
-                    key,
-                    checkpoint.batches,
-                    signed(checkpoint.rows),
-                    checkpoint.digest,
-                    checkpoint.complete
-                ])?;
+            let sql = "UPDATE campaign SET plan_batches = ?2, plan_rows = ?3, plan_digest = ?4, planned = ?5 WHERE key = ?1";
+            let Checkpoint { batches, rows, digest, complete } = checkpoint;
+            execute(transaction, sql, params![key, batches, signed(rows), digest, complete])?;
             Ok(())
         };
         self.store.write(write).await
@@ -138,10 +116,8 @@ impl Plans for Sqlite {
                 |row| row.get(0),
             )?;
             if is_known {
-                transaction.execute(
-                    "UPDATE campaign SET skipped = skipped + ?2, planned = true WHERE key = ?1",
-                    params![key, signed(rows)],
-                )?;
+                let sql = "UPDATE campaign SET skipped = skipped + ?2, planned = true WHERE key = ?1";
+                execute(transaction, sql, [key, signed(rows)])?;
                 tally(transaction, key, "skipped", reason.as_str(), signed(rows), "")?;
             }
             Ok(is_known)

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Row, Transaction, params};
 
-use super::{Sqlite, key, now, signed};
+use super::{Sqlite, execute, id_of, key, now, signed};
 use crate::campaign::{CampaignId, MessageRef, Phone};
 use crate::ledger::{LedgerError, SentMessages};
 
@@ -30,17 +30,12 @@ impl SentMessages for Sqlite {
         let (campaign, messages) = (campaign.clone(), messages.to_vec());
         let write = move |transaction: &Transaction<'_>| {
             let (campaign, now) = (key(transaction, &campaign)?, now());
-            transaction
-                .prepare_cached(
-                    "DELETE FROM sent WHERE (number, campaign) IN
-                       (SELECT number, campaign FROM sent WHERE at < ?1 ORDER BY at LIMIT ?2)",
-                )?
-                .execute([since(within), FORGOTTEN])?;
-            let mut note = transaction.prepare_cached(
-                "INSERT OR REPLACE INTO sent (number, campaign, batch, message, at) VALUES (?1, ?2, ?3, ?4, ?5)",
-            )?;
+            let sql = "DELETE FROM sent WHERE (number, campaign) IN
+                 (SELECT number, campaign FROM sent WHERE at < ?1 ORDER BY at LIMIT ?2)";
+            execute(transaction, sql, [since(within), FORGOTTEN])?;
             for (phone, place) in &messages {
-                note.execute(params![signed(phone.digits()), campaign, batch, place, now])?;
+                let sql = "INSERT OR REPLACE INTO sent (number, campaign, batch, message, at) VALUES (?1, ?2, ?3, ?4, ?5)";
+                execute(transaction, sql, params![signed(phone.digits()), campaign, batch, place, now])?;
             }
             Ok(())
         };
@@ -53,23 +48,11 @@ impl SentMessages for Sqlite {
         within: Duration,
         phone: Phone,
     ) -> Result<Vec<MessageRef>, LedgerError> {
-        let account = account.to_owned();
-        let read = move |connection: &Connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT campaign.id, batch, message FROM sent JOIN campaign ON campaign.key = sent.campaign
-                 WHERE number = ?1 AND account = ?2 AND at >= ?3",
-            )?;
-            let mut rows = statement.query(params![signed(phone.digits()), account, since(within)])?;
-            let mut found = Vec::new();
-            while let Some(row) = rows.next()? {
-                let id: String = row.get(0)?;
-                let campaign = id
-                    .parse()
-                    .map_err(|error| LedgerError::Storage(format!("has an invalid campaign id: {error}")))?;
-                found.push(MessageRef { campaign, batch: row.get(1)?, index: row.get(2)? });
-            }
-            Ok(found)
-        };
-        self.store.read(read).await
+        let sql = "SELECT campaign.id, batch, message FROM sent JOIN campaign ON campaign.key = sent.campaign
+             WHERE number = ?1 AND account = ?2 AND at >= ?3";
+        let sent = (signed(phone.digits()), account.to_owned(), since(within));
+        let message =
+            |row: &Row<'_>| Ok(MessageRef { campaign: id_of(row)?, batch: row.get(1)?, index: row.get(2)? });
+        self.store.each_row(sql, sent, message).await
     }
 }

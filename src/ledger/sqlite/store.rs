@@ -11,10 +11,11 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, Params, Row, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 
 use super::layout::{MOVED, UPGRADES, VERSION, upgrade, upgrade_moved};
+use super::{each_row, execute, first_row};
 use crate::ledger::LedgerError;
 
 /// Application id of a store of this program ("flow").
@@ -148,6 +149,35 @@ impl SqliteStore {
         });
         tokio::task::spawn_blocking(work);
         receiver.await.map_err(|_| storage(&self.path, &"could not be read"))?
+    }
+
+    /// Reads each row of a query.
+    pub(super) async fn each_row<T, C: FromIterator<T> + Send + 'static>(
+        &self,
+        sql: &'static str,
+        params: impl Params + Send + 'static,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<C, LedgerError> {
+        self.read(move |connection| Ok(each_row(connection, sql, params, read)?)).await
+    }
+
+    /// Reads the first row of a query, if there is one.
+    pub(super) async fn first_row<T: Send + 'static>(
+        &self,
+        sql: &'static str,
+        params: impl Params + Send + 'static,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<Option<T>, LedgerError> {
+        self.read(move |connection| Ok(first_row(connection, sql, params, read)?)).await
+    }
+
+    /// Runs one statement as a write. Returns the number of rows that it changed.
+    pub(super) async fn execute(
+        &self,
+        sql: &'static str,
+        params: impl Params + Send + 'static,
+    ) -> Result<usize, LedgerError> {
+        self.write(move |transaction| Ok(execute(transaction, sql, params)?)).await
     }
 
     /// Writes. When it returns, the write is on disk.
