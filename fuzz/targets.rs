@@ -10,7 +10,7 @@ use flowcast::audience::{Audiences, Settings, Source, numbers, scan};
 use flowcast::campaign::control::Control;
 use flowcast::campaign::{Batch, Columns, Job, Problem, Template};
 use flowcast::config::Config;
-use flowcast::provider::{Credentials, Kind, PROVIDERS, Provider, Reply, classify};
+use flowcast::provider::{Credentials, HttpResponse, Kind, PROVIDERS, Provider, classify};
 
 /// A target by its name: its function, and how the name of a file that it reads ends.
 pub type Target = (&'static str, fn(&[u8], &Path));
@@ -242,7 +242,7 @@ fn answers(bytes: &[u8], _: &Path) {
     for provider in PROVIDERS_OPEN.iter() {
         for status in [200, 202, 207, 301, 400, 401, 429, 500, 502] {
             let retry_after = Some(Duration::from_secs(1));
-            let reply = Reply { status, retry_after, body: bytes.to_vec().into() };
+            let reply = HttpResponse { status, retry_after, body: bytes.to_vec().into() };
             for count in [1, 3] {
                 let answer = classify(&reply, provider.parse(&reply, count));
                 assert!(format!("{answer:?}").len() < 64 * (bytes.len() + 1024));

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use ring::hmac;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -18,8 +18,7 @@ use url::Url;
 use crate::backoff::spread;
 use crate::campaign::text::hex;
 use crate::egress::EgressPolicy;
-use crate::queue::rabbitmq::Broker;
-use crate::queue::{Forwarded, QueueError};
+use crate::queue::{Forwarded, QueueError, rabbitmq::Broker};
 
 /// Maximum of concurrent requests.
 const CONCURRENCY: u16 = 64;
@@ -175,7 +174,7 @@ async fn from_broker(sender: Arc<Sender>, broker: Broker) {
         let mut forwarding = match forwards.next().await {
             Ok(forwarding) => forwarding,
             Err(error) => {
-                tracing::error!("cannot forward reports: {error}");
+                tracing::error!(%error, "cannot forward reports");
                 tokio::time::sleep(spread(HOST_RETRY_DELAY)).await;
                 continue;
             }
@@ -233,12 +232,12 @@ impl Sender {
             return None;
         };
         let host = url.host_str().unwrap_or_default().to_owned();
-        let error = if self.resting().get(&host).is_some_and(|until| *until > Instant::now()) {
+        let error = if self.resting.lock().get(&host).is_some_and(|until| *until > Instant::now()) {
             "did not answer recently".into()
         } else {
             match self.post(client, url, report).await {
                 Ok(200..=299) => {
-                    if self.failing().remove(&host) {
+                    if self.failing.lock().remove(&host) {
                         tracing::info!(host, "forwarding works again");
                     }
                     count("accepted");
@@ -271,17 +270,9 @@ impl Sender {
         wait
     }
 
-    fn resting(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
-        self.resting.lock()
-    }
-
-    fn failing(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.failing.lock()
-    }
-
     /// Marks a host as failing; returns whether it was not failing before.
     fn fails(&self, host: &str) -> bool {
-        let mut failing = self.failing();
+        let mut failing = self.failing.lock();
         if failing.len() >= MAX_HOSTS {
             failing.clear();
         }
@@ -289,7 +280,7 @@ impl Sender {
     }
 
     fn pause_host(&self, host: String) {
-        let mut resting = self.resting();
+        let mut resting = self.resting.lock();
         if resting.len() >= MAX_HOSTS {
             resting.clear();
         }

@@ -2,13 +2,10 @@
 //! those of a hundred handlers took 13 of the 16 seconds that rustc spent collecting for this crate. This module never decides what
 //! is served where.
 
-use std::pin::Pin;
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
-use axum::extract::Request;
-use axum::handler::Handler;
-use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter};
+use axum::{extract::Request, handler::Handler, response::Response};
 
 /// The future of a handler.
 pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = Response> + Send>>;

@@ -7,9 +7,8 @@
 
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::watch;
-use tokio::task::AbortHandle;
+use parking_lot::Mutex;
+use tokio::{sync::watch, task::AbortHandle};
 
 /// Connection that is open, being opened or closed. Clones share it.
 pub(crate) struct SharedConnection<T, E>(Arc<Mutex<ConnectionState<T, E>>>);
@@ -39,13 +38,9 @@ impl<T, E> Default for SharedConnection<T, E> {
 }
 
 impl<T, E> SharedConnection<T, E> {
-    fn state(&self) -> MutexGuard<'_, ConnectionState<T, E>> {
-        self.0.lock()
-    }
-
     /// Drops a connection by its number, unless it was replaced already.
     pub(crate) fn forget(&self, nth: u64) {
-        let mut state = self.state();
+        let mut state = self.0.lock();
         if state.nth == nth {
             state.connection = None;
         }
@@ -53,12 +48,12 @@ impl<T, E> SharedConnection<T, E> {
 
     /// Takes the connection if it matches.
     pub(crate) fn invalidate(&self, is_meant: impl FnOnce(&mut T) -> bool) -> Option<T> {
-        self.state().connection.take_if(is_meant)
+        self.0.lock().connection.take_if(is_meant)
     }
 
     /// Takes the connection; cancels the opening of one.
     pub(crate) fn close(&self) -> Option<T> {
-        let mut state = self.state();
+        let mut state = self.0.lock();
         if let Some(opening) = state.opening.take() {
             opening.task.abort();
         }
@@ -67,7 +62,7 @@ impl<T, E> SharedConnection<T, E> {
 
     /// Whether there is a connection that matches.
     pub(crate) fn matches(&self, like: impl FnOnce(&T) -> bool) -> bool {
-        self.state().connection.as_ref().is_some_and(like)
+        self.0.lock().connection.as_ref().is_some_and(like)
     }
 }
 
@@ -89,7 +84,7 @@ impl<T: Clone + Send + Sync + 'static, E: Clone + Send + Sync + 'static> SharedC
     {
         loop {
             let (nth, mut opened) = {
-                let mut state = self.state();
+                let mut state = self.0.lock();
                 if let Some(connection) = state.connection.as_ref().filter(|connection| is_of_use(connection))
                 {
                     return Ok((state.nth, connection.clone()));
@@ -113,7 +108,7 @@ impl<T: Clone + Send + Sync + 'static, E: Clone + Send + Sync + 'static> SharedC
     }
 
     fn give_up(&self, nth: u64) {
-        let mut state = self.state();
+        let mut state = self.0.lock();
         if state.nth == nth {
             state.opening = None;
         }
@@ -130,7 +125,7 @@ impl<T: Clone + Send + Sync + 'static, E: Clone + Send + Sync + 'static> SharedC
         let task = tokio::spawn(async move {
             let opened = opening.await;
             {
-                let mut state = slot.state();
+                let mut state = slot.0.lock();
                 if state.nth != nth || state.opening.take().is_none() {
                     return;
                 }

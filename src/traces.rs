@@ -5,25 +5,21 @@
 //!
 //! All workers derive the same trace id from the id of a campaign and its time of submission.
 
-use std::cell::Cell;
-use std::collections::HashMap;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
+use std::{cell::Cell, collections::HashMap, sync::OnceLock};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{
     Link, Span as _, SpanBuilder, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags,
     TraceId, TraceState, Tracer as _, TracerProvider as _,
 };
-use opentelemetry::{Context, KeyValue};
+use opentelemetry::{Context, KeyValue, propagation::TextMapPropagator};
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{SpanExporter, WithHttpConfig};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SdkTracer, SdkTracerProvider};
+use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator};
 use tokio::runtime::Handle;
 use url::Url;
 use uuid::Uuid;
@@ -287,21 +283,15 @@ impl HttpClient for OtlpHttpClient {
             Ok::<_, reqwest::Error>(answer)
         });
         let answered = answered.await?.map_err(reqwest::Error::without_url);
-        let trouble = match &answered {
+        let error = match &answered {
             Ok(answer) if answer.status().is_success() => None,
             Ok(answer) => Some(format!("the endpoint answered {}", answer.status())),
             Err(error) => Some(error.to_string()),
         };
         // Logged once, not for each export.
-        match (trouble, self.is_away.load(Ordering::Relaxed)) {
-            (Some(trouble), false) => {
-                self.is_away.store(true, Ordering::Relaxed);
-                tracing::warn!(error = %trouble, "dropping spans: cannot export them");
-            }
-            (None, true) => {
-                self.is_away.store(false, Ordering::Relaxed);
-                tracing::info!("exporting spans again");
-            }
+        match (&error, self.is_away.swap(error.is_some(), Ordering::Relaxed)) {
+            (Some(error), false) => tracing::warn!(error, "dropping spans: cannot export them"),
+            (None, true) => tracing::info!("exporting spans again"),
             _ => {}
         }
         Ok(answered?)

@@ -1,8 +1,7 @@
 //! The facts of campaigns' jobs that callbacks need, cached.
 
 use super::Reports;
-use crate::campaign::job::StopWhen;
-use crate::campaign::{CampaignId, Job, Phone};
+use crate::campaign::{CampaignId, Job, Phone, job::StopWhen};
 use crate::ledger::{Ledger, LedgerError};
 
 /// Maximum number of cached campaigns.
@@ -36,25 +35,20 @@ impl<L: Ledger> Reports<L> {
             Err(LedgerError::NoCampaign(_)) => return Ok(CampaignFacts::default()),
             stored => stored?,
         };
-        let known = match Job::read(stored.job.as_bytes()) {
-            Ok(job) => CampaignFacts {
+        let known = if let Ok(job) = Job::read(stored.job.as_bytes()) {
+            CampaignFacts {
                 flow: job.flow(),
                 from: Some(job.from),
                 stop_when: job.stop_when,
                 account: job.account,
                 status_callback: job.status_callback,
                 custom_data: job.custom_data,
-            },
+            }
+        } else {
             // An older version of flowcast accepted the job, and this one does not: its reports are still processed.
-            Err(_) => CampaignFacts {
-                account: self
-                    .ledger
-                    .campaign(campaign)
-                    .await?
-                    .map(|campaign| campaign.account)
-                    .unwrap_or_default(),
-                ..CampaignFacts::default()
-            },
+            let stored = self.ledger.campaign(campaign).await?;
+            let account = stored.map(|campaign| campaign.account).unwrap_or_default();
+            CampaignFacts { account, ..CampaignFacts::default() }
         };
         let mut jobs = jobs();
         if jobs.len() >= MAX_CACHED {

@@ -5,13 +5,11 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::campaign::CampaignId;
-use crate::ledger::evidence;
-use crate::ledger::{Ledger, LedgerError, MessageReport, ReportEffect};
+use crate::ledger::{Ledger, LedgerError, MessageReport, ReportEffect, evidence};
 
 /// Maximum number of queued reports; beyond that the providers wait.
 const CHANNEL_CAPACITY: usize = 10_000;
@@ -62,12 +60,12 @@ async fn collect<L: Ledger>(ledger: L, mut receiver: mpsc::Receiver<ReportReques
     let mut waiting = HashMap::<BatchKey, Reports>::new();
     let mut due = VecDeque::<BatchKey>::new();
     let mut writing = HashSet::<BatchKey>::new();
-    let mut under_way = FuturesUnordered::new();
+    let mut in_flight = FuturesUnordered::new();
     let mut arrived = Vec::new();
     let mut is_open = true;
-    while is_open || !under_way.is_empty() {
+    while is_open || !in_flight.is_empty() {
         tokio::select! {
-            Some(of) = under_way.next(), if !under_way.is_empty() => {
+            Some(of) = in_flight.next(), if !in_flight.is_empty() => {
                 writing.remove(&of);
                 if waiting.contains_key(&of) {
                     due.push_back(of);
@@ -84,12 +82,12 @@ async fn collect<L: Ledger>(ledger: L, mut receiver: mpsc::Receiver<ReportReques
             }
             else => break,
         }
-        while under_way.len() < CONCURRENCY
+        while in_flight.len() < CONCURRENCY
             && let Some(of) = due.pop_front()
         {
             let reports = waiting.remove(&of).unwrap_or_default();
             writing.insert(of.clone());
-            under_way.push(write(&ledger, of, reports));
+            in_flight.push(write(&ledger, of, reports));
         }
     }
 }

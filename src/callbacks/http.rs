@@ -2,11 +2,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::{Json, Router};
+use axum::{Json, Router, body::Bytes};
 use serde_json::{Map, Value, json};
 
 use super::{CallbackAddress, CallbackOutcome, Reports};

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::Reports;
-use super::campaign_facts::CampaignFacts;
+use super::{Reports, campaign_facts::CampaignFacts};
 use crate::campaign::CampaignId;
 use crate::dispatch::{Account, Accounts};
 use crate::ledger::Ledger;

@@ -5,8 +5,7 @@ use std::time::Duration;
 use super::{CallbackAddress, Reports};
 use crate::campaign::delivery::{DeliveryReport, DeliveryUpdate, ReplyContent};
 use crate::campaign::{CampaignId, MessageRef, Subject};
-use crate::ledger::{Ledger, LedgerError, ReplyTarget};
-use crate::ledger::{listing, replies};
+use crate::ledger::{Ledger, LedgerError, ReplyTarget, listing, replies};
 
 /// Maximum number of batches searched for a SID, i.e. two million messages, and number of batches per read.
 const SEARCHED_BATCHES: u32 = 20_000;

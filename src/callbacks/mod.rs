@@ -12,9 +12,7 @@ mod opt_out;
 mod publisher;
 mod stop_words;
 
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Instant;
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use axum::http::HeaderMap;
 use parking_lot::Mutex;
@@ -22,13 +20,10 @@ use serde_json::Value;
 
 use crate::campaign::codes::{self, Effect};
 use crate::campaign::delivery::{Delivery, DeliveryReport, DeliveryUpdate};
-use crate::campaign::notice::Notice;
-use crate::campaign::rules::is_template;
-use crate::campaign::{CampaignId, MessageRef, Subject};
+use crate::campaign::{CampaignId, MessageRef, Subject, notice::Notice, rules::is_template};
 use crate::dispatch::{Account, Accounts, Events, OfJob};
 use crate::forward::Forward;
-use crate::ledger::transitions;
-use crate::ledger::{Breaker, Ledger, LedgerError, MessageReport, ReportEffect};
+use crate::ledger::{Breaker, Ledger, LedgerError, MessageReport, ReportEffect, transitions};
 use crate::queue::QueueError;
 use campaign_facts::CampaignFacts;
 use collector::Collector;
@@ -97,21 +92,15 @@ impl<L: Ledger> Reports<L> {
             sid_searches: Arc::default(),
             known: Arc::default(),
         };
-        tokio::spawn(report_keys(
-            reports.ledger.clone(),
-            reports.accounts.clone(),
-            Arc::downgrade(&reports.known),
-        ));
+        tokio::spawn(report_keys(ledger.clone(), accounts.clone(), Arc::downgrade(&reports.known)));
         reports
     }
 
     /// Returns the address of a callback URL, if it is sealed with one of our keys. No body is read before this.
     pub fn open(&self, account: &str, capability: &str) -> Option<CallbackAddress> {
-        let known = self.accounts.get(account).ok();
-        known.and_then(|known| {
-            let subject = known.callbacks.as_ref()?.open(capability)?;
-            Some(CallbackAddress { name: account.into(), account: known, subject })
-        })
+        let known = self.accounts.get(account).ok()?;
+        let subject = known.callbacks.as_ref()?.open(capability)?;
+        Some(CallbackAddress { name: account.into(), account: known, subject })
     }
 
     /// Counts a callback to an unknown URL. Returns whether the provider should repeat it.
@@ -187,7 +176,7 @@ impl<L: Ledger> Reports<L> {
         }
         let identity = blake3::hash(body).to_hex();
         let event = Events::notice(self.ledger.time(), account, notice, &identity);
-        Ok(self.publisher.publish_confirmed(&[event]).await?)
+        Ok(self.publisher.events.publish_confirmed(&[event]).await?)
     }
 
     /// Processes one report. Returns its message, if it is known.
@@ -227,7 +216,7 @@ impl<L: Ledger> Reports<L> {
         }
         if let Some(message) = message.as_ref().filter(|_| effects.is_news) {
             let at = report.at.unwrap_or(now);
-            let events = if self.publisher.has_destination() {
+            let events = if self.publisher.events.are_published() {
                 // A text with placeholders was rendered, and only the report has the result.
                 let custom_data = self.campaign_facts(&message.campaign).await?.custom_data;
                 let custom_data = custom_data.and_then(|text| {
@@ -241,7 +230,7 @@ impl<L: Ledger> Reports<L> {
             if let DeliveryUpdate::Reply(reply) = &report.news {
                 // Published, then marked as published, then acknowledged to the provider, which repeats the callback if
                 // this process dies in between. So a reply is never lost.
-                self.publisher.publish_confirmed(&events).await?;
+                self.publisher.events.publish_confirmed(&events).await?;
                 let answer = reply.key(message.batch, message.index);
                 self.ledger.answer_published(&message.campaign, message.batch, answer).await?;
             } else {
@@ -278,9 +267,9 @@ impl<L: Ledger> Reports<L> {
         &self,
         address: &CallbackAddress,
         id: &CampaignId,
-        news: &DeliveryUpdate,
+        update: &DeliveryUpdate,
     ) -> Result<(), LedgerError> {
-        let DeliveryUpdate::Delivery { state: Delivery::Failed, code: Some(code), text } = news else {
+        let DeliveryUpdate::Delivery { state: Delivery::Failed, code: Some(code), text } = update else {
             return Ok(());
         };
         let Some(known) = codes::of_meta_handed_on(code) else { return Ok(()) };
@@ -290,12 +279,8 @@ impl<L: Ledger> Reports<L> {
         let Some(flow) = self.campaign_facts(id).await?.flow else { return Ok(()) };
         if known.effect == Effect::SlowFlow {
             if address.account.limits.throttle(&flow).await? {
-                self.publisher.publish(vec![Events::throttled(
-                    self.ledger.time(),
-                    &address.name,
-                    &flow,
-                    text,
-                )]);
+                let event = Events::throttled(self.ledger.time(), &address.name, &flow, text);
+                self.publisher.publish(vec![event]);
             }
             return Ok(());
         }
@@ -325,13 +310,9 @@ impl<L: Ledger> Reports<L> {
                 _ => return Ok(()),
             }
         }
-        match address {
-            Some(url) => {
-                // A repeated callback has the same id.
-                let id = format!("rep_{}", &blake3::hash(body).to_hex()[..32]);
-                Ok(self.forward.send(id, url, body.to_vec()).await?)
-            }
-            None => Ok(()),
-        }
+        let Some(url) = address else { return Ok(()) };
+        // A repeated callback has the same id.
+        let id = format!("rep_{}", &blake3::hash(body).to_hex()[..32]);
+        Ok(self.forward.send(id, url, body.to_vec()).await?)
     }
 }

@@ -46,6 +46,6 @@ impl<L: Ledger> Reports<L> {
         let now = self.ledger.time();
         let suppressed = |person| Events::suppressed(now, account, person, message, answer);
         let events: Vec<_> = people.into_iter().map(suppressed).collect();
-        Ok(self.publisher.publish_confirmed(&events).await?)
+        Ok(self.publisher.events.publish_confirmed(&events).await?)
     }
 }

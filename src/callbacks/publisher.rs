@@ -9,7 +9,6 @@ use tokio::sync::mpsc;
 
 use crate::campaign::{Event, EventName};
 use crate::dispatch::Events;
-use crate::queue::QueueError;
 
 /// Maximum number of queued events; beyond that they are dropped, because the ledger has the facts.
 const CHANNEL_CAPACITY: usize = 50_000;
@@ -43,7 +42,8 @@ impl Listeners {
 /// Publishes events in the background.
 #[derive(Clone)]
 pub(super) struct EventPublisher {
-    events: Events,
+    /// The destinations.
+    pub(super) events: Events,
     waiting: mpsc::Sender<Event>,
 }
 
@@ -80,16 +80,6 @@ impl EventPublisher {
             }
         });
         publisher
-    }
-
-    /// Returns whether events have a destination.
-    pub(super) fn has_destination(&self) -> bool {
-        self.events.are_published()
-    }
-
-    /// Publishes events. When it returns, the broker has them.
-    pub(super) async fn publish_confirmed(&self, events: &[Event]) -> Result<(), QueueError> {
-        self.events.publish_confirmed(events).await
     }
 
     /// Queues events for publication, or drops them if the queue is full.

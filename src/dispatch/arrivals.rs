@@ -2,12 +2,10 @@
 //!
 //! A document that stops messages never waits for one that takes long.
 
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, future};
+use futures_util::{FutureExt, future, stream::FuturesUnordered};
 
-use super::in_flight::InFlight;
 use super::jobs::{CONCURRENCY, Intake, RETRY_DELAY, take_or_log};
-use super::sender::LONG_WAIT;
+use super::{in_flight::InFlight, sender::until_given_up};
 use crate::campaign::control::Control;
 use crate::ledger::Ledger;
 
@@ -95,25 +93,13 @@ pub(super) async fn sort<L: Ledger>(intake: &Intake<'_, L>) {
             }
         }
         let urgent = urgent.into_iter().map(|one| take_or_log(intake, one));
-        let waiting = async {
-            // A worker that is stopped does not wait for an unreachable broker, which delivers the documents again.
-            let given_up = async {
-                stop.cancelled().await;
-                tokio::time::sleep(LONG_WAIT).await;
-            };
-            let put = async {
-                if let Err(error) = broker.let_wait(others).await {
-                    tracing::error!(error = %error, "could not queue documents; trying again");
-                    tokio::time::sleep(RETRY_DELAY).await;
-                }
-            };
-            tokio::select! {
-                biased;
-                () = put => {}
-                () = given_up => {}
+        let queueing = until_given_up(stop, async {
+            if let Err(error) = broker.let_wait(others).await {
+                tracing::error!(error = %error, "could not queue documents; trying again");
+                tokio::time::sleep(RETRY_DELAY).await;
             }
-        };
-        nameless.poll_while(future::join(waiting, future::join_all(urgent))).await;
+        });
+        nameless.poll_while(future::join(queueing, future::join_all(urgent))).await;
     }
     while nameless.next().await.is_some() {}
 }

@@ -2,17 +2,15 @@
 //!
 //! Requests go out one after the other, or many at the same time if each takes only one message.
 
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use futures_util::stream::FuturesUnordered;
 
-use super::answer_decision::AfterResponse;
-use super::in_flight::InFlight;
-use super::permit::SendPermit;
-use super::request::SendResult;
-use super::sender::{LONG_WAIT, SenderContext};
-use super::{DispatchError, RETRY, TRIES};
+use super::sender::{SenderContext, until_given_up};
+use super::{
+    DispatchError, RETRY, TRIES, answer_decision::AfterResponse, in_flight::InFlight, permit::SendPermit,
+    request::SendResult,
+};
 use crate::campaign::{Doubt, Reason, SkipReason};
 use crate::ledger::{BatchWriter, ClaimPurpose, EXPIRED, Ledger, PlannedBatch};
 use crate::limiter::batch_size;
@@ -101,16 +99,16 @@ impl<L: Ledger, Q: Queue> SenderContext<L, Q> {
         }
         let mut run = BatchRun::new(queued.left.chunks(self.portion()).map(<[u8]>::to_vec));
         {
-            let mut under_way = InFlight::new(FuturesUnordered::new());
+            let mut in_flight = InFlight::new(FuturesUnordered::new());
             loop {
-                while under_way.len() < at_once
+                while in_flight.len() < at_once
                     && let Some(set) = run.next()
                 {
-                    under_way.futures.push(self.send_with_permit(&queued, &writer, set));
+                    in_flight.futures.push(self.send_with_permit(&queued, &writer, set));
                 }
                 // Requests in flight are always finished: a claim without a record becomes a doubt.
-                let Some(sent) = under_way.next().await else { break };
-                if let Err(error) = under_way.poll_while(self.follow(&mut run, sent, at_once)).await {
+                let Some(sent) = in_flight.next().await else { break };
+                if let Err(error) = in_flight.poll_while(self.follow(&mut run, sent, at_once)).await {
                     run.broken.get_or_insert(error);
                     run.proceed = Proceed::Return;
                 }
@@ -132,7 +130,8 @@ impl<L: Ledger, Q: Queue> SenderContext<L, Q> {
                 return self.hold(Reason::TriesFailed { tries: TRIES, detail }).await;
             }
             run.wait = run.wait.max(RETRY.delay_after(queued.attempt - 1));
-            self.note(Some(Reason::Retrying { attempt: queued.attempt + 1, of: TRIES, detail })).await?;
+            self.show_reason(Some(Reason::Retrying { attempt: queued.attempt + 1, of: TRIES, detail }))
+                .await?;
         }
         let left = run.left();
         if left.is_empty() {
@@ -140,17 +139,8 @@ impl<L: Ledger, Q: Queue> SenderContext<L, Q> {
             self.queue.acknowledge(receipt).await?;
         } else {
             queued.left = left;
-            // A worker that is stopped does not wait for an unreachable broker, which still has the batch and delivers
-            // it again.
-            let given_up = async {
-                self.stop.cancelled().await;
-                tokio::time::sleep(LONG_WAIT).await;
-            };
-            tokio::select! {
-                biased;
-                delayed = self.queue.delay(receipt, queued, run.wait) => delayed?,
-                () = given_up => {}
-            }
+            let delaying = self.queue.delay(receipt, queued, run.wait);
+            until_given_up(&self.stop, delaying).await.transpose()?;
         }
         Ok(())
     }
@@ -172,26 +162,16 @@ impl<L: Ledger, Q: Queue> SenderContext<L, Q> {
             SendPermit::Now(place) => {
                 let set = self.without_suppressed(queued, writer, set).await?;
                 if set.is_empty() {
-                    return Ok(SendResult::Answered {
-                        asked: 0,
-                        next: AfterResponse::Done,
-                        open: Vec::new(),
-                        permit: None,
-                    });
+                    return Ok(SendResult::nothing(0));
                 }
                 self.send_set(queued, writer, set, ClaimPurpose::Send, place).await
             }
             SendPermit::Stopped => Ok(SendResult::Stopped),
             SendPermit::Expired => {
                 self.skip(writer, set, SkipReason::Expired, EXPIRED).await?;
-                Ok(SendResult::Answered {
-                    asked: 0,
-                    next: AfterResponse::Done,
-                    open: Vec::new(),
-                    permit: None,
-                })
+                Ok(SendResult::nothing(0))
             }
-            SendPermit::Later(time) => Ok(SendResult::PutOff(set, time)),
+            SendPermit::Later(time) => Ok(SendResult::Delayed(set, time)),
             // A permit for one message takes long, so settled messages must not wait for one.
             SendPermit::OneByOne => Ok(SendResult::OneByOne(writer.pending(set).await?)),
             SendPermit::Parts(first, rest) => Ok(SendResult::Parts(first, rest)),
@@ -210,7 +190,7 @@ impl<L: Ledger, Q: Queue> SenderContext<L, Q> {
                 run.proceed = Proceed::Return;
                 return Ok(());
             }
-            SendResult::PutOff(set, time) => {
+            SendResult::Delayed(set, time) => {
                 run.again.extend(set);
                 run.wait = run.wait.max(time);
                 run.later();
@@ -248,7 +228,7 @@ impl<L: Ledger, Q: Queue> SenderContext<L, Q> {
                     let pause = self.slow_down(retry_after).await?;
                     run.wait = run.wait.max(pause);
                     let seconds = pause.as_secs_f64().ceil() as u64;
-                    self.note(Some(Reason::RateLimited { seconds, detail })).await?;
+                    self.show_reason(Some(Reason::RateLimited { seconds, detail })).await?;
                 }
                 run.later();
             }

@@ -3,19 +3,16 @@
 //! A breaker is in the ledger, so it applies to every worker and survives restarts. While it is open, a probe request is
 //! sent after exponentially growing delays; the first accepted one closes it and resumes every campaign behind it.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use opentelemetry::context::FutureExt;
 use tokio::task::JoinSet;
 
-use super::answer_decision::AfterResponse;
-use super::permit::SendPermit;
-use super::request::SendResult;
-use super::sender::SenderContext;
-use super::sender_pool::SenderPool;
-use super::supervisor::{CampaignSupervisor, Idle, TickOutcome};
-use super::{DispatchError, Events};
+use super::supervisor::{CampaignSupervisor, Idle};
+use super::{
+    DispatchError, Events, answer_decision::AfterResponse, permit::SendPermit, request::SendResult,
+    sender::SenderContext, sender_pool::SenderPool,
+};
 use crate::campaign::{CampaignState, Job, Reason};
 use crate::ledger::transitions;
 use crate::ledger::{
@@ -135,8 +132,8 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             if let Some(hold) = hold {
                 self.idle().await?;
                 if lease.leads {
-                    transitions::suspend(&self.ledger, &self.id, &breaker, reason(&breaker, &hold.reason))
-                        .await?;
+                    let reason = reason(&breaker, &hold.reason);
+                    transitions::suspend(&self.ledger, &self.id, &breaker, reason).await?;
                     self.wake_up.notify_one();
                 }
                 return Ok(true);
@@ -146,12 +143,14 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     }
 
     /// Supervises a suspended campaign: plans it, sends probes when they are due, and resumes it when the breaker closes.
+    ///
+    /// Returns how long the campaign needs no supervisor, or `None` if it needs another tick.
     pub(super) async fn wait_for_leadership(
         &mut self,
         campaign: &Campaign,
         lease: &Lease,
-    ) -> Result<TickOutcome, DispatchError> {
-        let Some(breaker) = &campaign.suspended_by else { return Ok(TickOutcome::Tick) };
+    ) -> Result<Option<Idle>, DispatchError> {
+        let Some(breaker) = &campaign.suspended_by else { return Ok(None) };
         let hold = self.ledger.breaker(breaker).await?;
         let ended = self.sending.as_mut().is_none_or(|senders| {
             while senders.tasks.try_join_next().is_some() {}
@@ -161,25 +160,15 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         let rests = ended && self.idle().await?;
         let Some(hold) = hold else {
             if lease.leads && rests {
-                transitions::move_from(
-                    &self.ledger,
-                    &self.id,
-                    CampaignState::Held,
-                    CampaignState::Running,
-                    None,
-                )
-                .await?;
+                let (held, running) = (CampaignState::Held, CampaignState::Running);
+                transitions::move_from(&self.ledger, &self.id, held, running, None).await?;
                 self.wake_up.notify_one();
             }
-            return Ok(TickOutcome::Tick);
+            return Ok(None);
         };
         if !lease.leads || !rests {
             let waits = rests && self.is_idle(campaign);
-            return Ok(if waits {
-                TickOutcome::Rest(Idle::UntilClosed(breaker.clone()))
-            } else {
-                TickOutcome::Tick
-            });
+            return Ok(waits.then(|| Idle::UntilClosed(breaker.clone())));
         }
         let job = self.load_job().await?.job.clone();
         let can_send = self.context.accounts.get(&job.account).is_ok();
@@ -196,6 +185,6 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             self.sending = Some(SenderPool { sending, tasks, probe: true });
         }
         let waits = self.is_idle(campaign) && (campaign.planned || !can_send);
-        Ok(if waits { TickOutcome::Rest(Idle::UntilClosed(breaker.clone())) } else { TickOutcome::Tick })
+        Ok(waits.then(|| Idle::UntilClosed(breaker.clone())))
     }
 }

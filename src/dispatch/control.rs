@@ -118,11 +118,7 @@ pub(super) async fn resume(ledger: &impl Ledger, campaign: &Campaign) -> Result<
         CampaignState::Paused | CampaignState::Held if campaign.started_at.is_none() => {
             transitions::change_state(ledger, &campaign.id, CampaignState::Scheduled, None).await
         }
-        CampaignState::Completed if campaign.counts.open() == 0 => Err(LedgerError::IllegalMove {
-            id: campaign.id.clone(),
-            from: campaign.state,
-            to: CampaignState::Running,
-        }),
+        CampaignState::Completed if campaign.counts.open() == 0 => Err(cannot_run(campaign)),
         _ => transitions::change_state(ledger, &campaign.id, CampaignState::Running, None).await,
     }
 }
@@ -137,12 +133,9 @@ async fn wake(ledger: &impl Ledger, id: &CampaignId) -> Result<(), LedgerError> 
 }
 
 fn refuse_if_cancelled(campaign: &Campaign) -> Result<(), LedgerError> {
-    if campaign.state == CampaignState::Cancelled {
-        return Err(LedgerError::IllegalMove {
-            id: campaign.id.clone(),
-            from: campaign.state,
-            to: CampaignState::Running,
-        });
-    }
-    Ok(())
+    if campaign.state == CampaignState::Cancelled { Err(cannot_run(campaign)) } else { Ok(()) }
+}
+
+fn cannot_run(campaign: &Campaign) -> LedgerError {
+    LedgerError::IllegalMove { id: campaign.id.clone(), from: campaign.state, to: CampaignState::Running }
 }

@@ -10,8 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::in_flight::InFlight;
 use super::jobs::{CONCURRENCY, RETRY_DELAY};
-use crate::campaign::CampaignId;
-use crate::campaign::control::Control;
+use crate::campaign::{CampaignId, control::Control};
 use crate::queue::QueueError;
 
 /// Kind of a document, as far as others must wait for it.
@@ -69,39 +68,39 @@ pub(super) async fn take_in_order<D, F: Future<Output = ()>>(
     take: impl Fn(D) -> F,
     stop: &CancellationToken,
 ) {
-    let (mut under_way, mut documents) = (InFlight::new(FuturesUnordered::new()), Documents::default());
+    let (mut in_flight, mut documents) = (InFlight::new(FuturesUnordered::new()), Documents::default());
     loop {
         let next = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            Some(done) = under_way.next() => {
+            Some(done) = in_flight.next() => {
                 documents.end(done);
                 continue;
             }
-            next = next(), if under_way.len() < usize::from(CONCURRENCY) => next,
+            next = next(), if in_flight.len() < usize::from(CONCURRENCY) => next,
         };
         match next {
             Ok(delivery) => {
                 let document = read(&delivery);
                 while !documents.admit(&document)
-                    && let Some(done) = under_way.next().await
+                    && let Some(done) = in_flight.next().await
                 {
                     documents.end(done);
                 }
                 documents.begin(&document);
                 let taking = take(delivery);
-                under_way.futures.push(async move {
+                in_flight.futures.push(async move {
                     taking.await;
                     document
                 });
             }
             Err(error) => {
                 tracing::error!(error = %error, "could not read documents; trying again");
-                under_way.poll_while(tokio::time::sleep(RETRY_DELAY)).await;
+                in_flight.poll_while(tokio::time::sleep(RETRY_DELAY)).await;
             }
         }
     }
-    while under_way.next().await.is_some() {}
+    while in_flight.next().await.is_some() {}
 }
 
 #[cfg(test)]

@@ -8,22 +8,19 @@
 //! | reply of a recipient | at least once: the provider repeats the callback until the broker has the event |
 //! | outcome of a message | at most once: the ledger has the facts, and reports are made from it |
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::DispatchError;
-use super::supervisor::within;
+use super::{DispatchError, supervisor::within};
 use crate::campaign::delivery::{Delivery, DeliveryReport, DeliveryUpdate, ReplyContent};
 use crate::campaign::notice::{Notice, NoticeSubject};
 use crate::campaign::{Event, EventName, MessageRef, MessageState, Phone, Recipient};
 use crate::forward::Forward;
 use crate::ledger::{Breaker, BreakerScope, Campaign, Ledger, Outcome, ReportEffect};
-use crate::queue::QueueError;
-use crate::queue::rabbitmq::Broker;
+use crate::queue::{QueueError, rabbitmq::Broker};
 
 /// Timeout for publishing to the broker.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(3);

@@ -1,7 +1,6 @@
 //! A small registered campaign for unit tests of the engine.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 

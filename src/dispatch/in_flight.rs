@@ -58,22 +58,22 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lock_that_a_future_in_flight_holds_can_be_waited_for() {
         let lock = Mutex::new(());
-        let mut under_way = InFlight::new(FuturesOrdered::new());
+        let mut in_flight = InFlight::new(FuturesOrdered::new());
         for nth in 0..3 {
             let lock = &lock;
-            under_way.futures.push_back(async move {
+            in_flight.futures.push_back(async move {
                 let _held = lock.lock().await;
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 nth
             });
         }
-        assert_eq!(under_way.next().await, Some(0));
+        assert_eq!(in_flight.next().await, Some(0));
         // The second future holds the lock.
-        let beside = under_way.poll_while(lock.lock());
+        let beside = in_flight.poll_while(lock.lock());
         drop(tokio::time::timeout(Duration::from_secs(9), beside).await.unwrap());
-        assert_eq!(under_way.len(), 2);
-        assert_eq!(under_way.next().await, Some(1));
-        assert_eq!(under_way.next().await, Some(2));
-        assert_eq!(under_way.next().await, None);
+        assert_eq!(in_flight.len(), 2);
+        assert_eq!(in_flight.next().await, Some(1));
+        assert_eq!(in_flight.next().await, Some(2));
+        assert_eq!(in_flight.next().await, None);
     }
 }

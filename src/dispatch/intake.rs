@@ -1,13 +1,11 @@
 //! Intake: checks a job's form, audience and templates, then registers it. It never sends.
 
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use uuid::Uuid;
 
 use crate::audience::{self, Audience, AudienceError, Audiences, Encoding, Scan, Settings, Source};
-use crate::campaign::job::AudienceSource;
-use crate::campaign::{CampaignId, Columns, Job, Problem, Template};
+use crate::campaign::{CampaignId, Columns, Job, Problem, Template, job::AudienceSource};
 use crate::ledger::{AuditEntry, Campaign, Ledger, LedgerError, NewCampaign, UnmovedStore};
 use crate::limiter::batch_size;
 use crate::traces::TraceHandle;

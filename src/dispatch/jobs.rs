@@ -3,23 +3,19 @@
 //! A job is acknowledged after it is registered. A job that cannot be read or is refused is dead-lettered unchanged, with the
 //! reason and its place in the job.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use opentelemetry::context::FutureExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::arrivals::sort;
 use super::document_order::{Document, take_in_order};
-use super::{Context, LoadedJob, Refusal, control, prepare, register};
-use crate::campaign::control::Control;
-use crate::campaign::text::shortened;
-use crate::campaign::{CampaignId, Job, Problem};
+use super::{Context, LoadedJob, Refusal, arrivals::sort, control, prepare, register};
+use crate::campaign::{CampaignId, Job, Problem, control::Control, text::shortened};
 use crate::ledger::{Ledger, LedgerError};
 use crate::queue::rabbitmq::{Broker, JobDelivery};
-use crate::queue::{PutOff, QueueError};
+use crate::queue::{Postponed, QueueError};
 use crate::runtime;
 use crate::traces;
 
@@ -38,8 +34,8 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 /// How long a job waits for its account, in milliseconds: longer than a new configuration needs to reach all workers.
 const LONGEST_WAIT_MS: i64 = 3_600_000;
 /// Bounds of a delay, which is about as long as the job has waited so far.
-const SHORTEST_PUT_OFF: Duration = Duration::from_secs(5);
-const LONGEST_PUT_OFF: Duration = Duration::from_mins(1);
+const SHORTEST_DELAY: Duration = Duration::from_secs(5);
+const LONGEST_DELAY: Duration = Duration::from_mins(1);
 
 /// The reason why a document was not carried out.
 enum JobError {
@@ -169,7 +165,7 @@ async fn wait_for_account<L: Ledger>(
     const POINTER: &str = "/account";
     let Intake { ledger, broker, .. } = *intake;
     let now = ledger.now();
-    if id.is_none() && delivery.put_off.is_none() && delivery.redelivered {
+    if id.is_none() && delivery.postponed.is_none() && delivery.redelivered {
         // It may be waiting under the id that it was given then; under another id it would be sent twice.
         let error = format!(
             "{reason}. It has no id and was delivered before, so it may already be waiting under a generated id: \
@@ -177,32 +173,32 @@ async fn wait_for_account<L: Ledger>(
         );
         return refuse(broker, delivery, &error, POINTER).await;
     }
-    let put_off = match &delivery.put_off {
+    let postponed = match &delivery.postponed {
         // Anyone can set headers: a time in the future would make the job wait for ever.
-        Some(PutOff { since, id }) => PutOff { since: (*since).min(now), id: id.clone() },
+        Some(Postponed { since, id }) => Postponed { since: (*since).min(now), id: id.clone() },
         None => match Uuid::now_v7().to_string().parse() {
-            Ok(id) => PutOff { since: now, id },
+            Ok(id) => Postponed { since: now, id },
             Err(error) => return refuse(broker, delivery, &error.to_string(), "").await,
         },
     };
-    let waited = now.saturating_sub(put_off.since);
+    let waited = now.saturating_sub(postponed.since);
     if waited >= LONGEST_WAIT_MS {
         return refuse(broker, delivery, &format!("{reason}. It waited for an hour"), POINTER).await;
     }
-    let wait = Duration::from_millis(waited.unsigned_abs()).clamp(SHORTEST_PUT_OFF, LONGEST_PUT_OFF);
+    let wait = Duration::from_millis(waited.unsigned_abs()).clamp(SHORTEST_DELAY, LONGEST_DELAY);
     // Before the copy is published, because the original may be delivered again to a worker that has the account.
     if id.is_none()
-        && delivery.put_off.is_none()
-        && let Err(error) = ledger.reserve_id(fingerprint, &put_off.id).await
+        && delivery.postponed.is_none()
+        && let Err(error) = ledger.reserve_id(fingerprint, &postponed.id).await
     {
         tracing::error!(%error, "could not reserve an id for a deferred job");
         delivery.give_back().await;
         return Ok(());
     }
-    let job = id.as_ref().unwrap_or(&put_off.id);
+    let job = id.as_ref().unwrap_or(&postponed.id);
     tracing::warn!(%job, "a job waits until a worker can send from its account, at most an hour: {reason}");
     metrics::counter!("flowcast_jobs_deferred_total").increment(1);
-    broker.put_off(delivery, wait, &put_off).await
+    broker.postpone(delivery, wait, &postponed).await
 }
 
 async fn read<L: Ledger>(intake: &Intake<'_, L>, delivery: &JobDelivery) -> Result<(), JobError> {
@@ -235,8 +231,8 @@ async fn read<L: Ledger>(intake: &Intake<'_, L>, delivery: &JobDelivery) -> Resu
         id: job.id.clone(),
         fingerprint: job.fingerprint(),
     })?;
-    if let (None, Some(put_off)) = (&job.id, &delivery.put_off) {
-        job.id = Some(put_off.id.clone());
+    if let (None, Some(postponed)) = (&job.id, &delivery.postponed) {
+        job.id = Some(postponed.id.clone());
     }
     let audiences = context.audiences.clone();
     let prepared = runtime::blocking(move || prepare(job, &audiences, &account)).await;

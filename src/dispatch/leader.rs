@@ -1,9 +1,7 @@
 //! The tasks of the worker that holds a campaign's lease: it plans the campaign, requeues retried messages, replaces
 //! batches that the broker lost, and completes the campaign.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use opentelemetry::context::FutureExt;
 use tokio::time::Instant;
@@ -12,8 +10,7 @@ use super::plan_pipeline::{AHEAD, PlanContext, Planning, PublishScope};
 use super::supervisor::{CampaignSupervisor, PlanningTask, within};
 use super::{DispatchError, Refusal, prepare, replay};
 use crate::campaign::{Job, Reason};
-use crate::ledger::{Campaign, Counts, Lease, Ledger};
-use crate::ledger::{replays, transitions};
+use crate::ledger::{Campaign, Counts, Lease, Ledger, replays, series, transitions};
 use crate::queue::Queue;
 use crate::runtime;
 use crate::traces::{self, TraceHandle};
@@ -36,7 +33,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         let has_ended = self.reap_planning().await?;
         let counts = campaign.counts;
         let is_settled = campaign.planned && counts.open() == 0;
-        self.ledger.sample(&self.id, &mut self.points, &counts, is_settled).await?;
+        series::sample(&self.ledger, &self.id, &mut self.points, &counts, is_settled).await?;
         if let Some(stop_when) = job.stop_when
             && campaign.too_many_rejected(stop_when).is_some()
             && transitions::judge(&self.ledger, &self.id, stop_when).await?
@@ -138,7 +135,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         Ok(true)
     }
 
-    /// Puts planning off: the error may be temporary.
+    /// Postpones planning: the error may be temporary.
     fn plan_later(&mut self, reason: String) {
         tracing::warn!(campaign = %self.id, error = reason, "cannot plan the campaign now; trying again");
         self.plans_at = Some((Instant::now() + PLAN_RETRY_DELAY, reason));
@@ -178,11 +175,8 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             return Ok(());
         }
         match self.still {
-            Some((since, then)) if then == counts => {
-                if since.elapsed() < LOST_AFTER {
-                    return Ok(());
-                }
-            }
+            Some((since, then)) if then == counts && since.elapsed() >= LOST_AFTER => {}
+            Some((_, then)) if then == counts => return Ok(()),
             _ => {
                 self.still = Some((Instant::now(), counts));
                 return Ok(());

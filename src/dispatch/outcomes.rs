@@ -3,11 +3,9 @@
 use std::sync::atomic::Ordering;
 
 use super::events::{Events, OfJob};
-use super::sender::SenderContext;
-use super::{DispatchError, replay};
+use super::{DispatchError, replay, sender::SenderContext};
 use crate::campaign::{MessageState, Recipient, SkipReason};
-use crate::ledger::transitions;
-use crate::ledger::{BatchWriter, Claim, Ledger, Outcome, RecordOutcome};
+use crate::ledger::{BatchWriter, Claim, Ledger, Outcome, RecordOutcome, transitions};
 use crate::queue::{Queue, QueuedBatch};
 
 /// The states that `flowcast_messages_total` counts.

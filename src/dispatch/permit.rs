@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::{self, Either};
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use super::DispatchError;
 use super::sender::{LONG_WAIT, SenderContext};
@@ -64,14 +63,14 @@ impl<L: Ledger, Q: Queue> SenderContext<L, Q> {
             (Admission::Deferred(wait), _) => {
                 let asked_again = wait.clamp(LONGEST_WAIT, LONGEST_DEFERRAL);
                 {
-                    // Set before the note, so that another sender's success does not remove it.
+                    // Set before the reason, so that another sender's success does not remove it.
                     let until = Instant::now() + asked_again;
-                    let mut put_off = self.state.put_off.lock();
-                    *put_off = put_off.map_or(Some(until), |known| Some(known.max(until)));
+                    let mut delayed_until = self.state.delayed_until.lock();
+                    *delayed_until = (*delayed_until).max(Some(until));
                 }
                 let due = self.ledger.time() + wait;
                 let throttled = self.state.throttled().map(|why| why.to_string());
-                self.note(Some(Reason::Limits { due: Some(due), throttled })).await?;
+                self.show_reason(Some(Reason::Limits { due: Some(due), throttled })).await?;
                 Ok(SendPermit::Later(asked_again))
             }
             (Admission::OneByOne, _) => Ok(SendPermit::OneByOne),
@@ -87,15 +86,15 @@ impl<L: Ledger, Q: Queue> SenderContext<L, Q> {
     /// Waits for the buckets. The campaign's status shows a long wait.
     async fn wait_for_buckets(&self, recipients: &[Phone]) -> Result<Admission, DispatchError> {
         let taking = std::pin::pin!(self.account.limits.acquire(&self.limits, self.job.from, recipients));
-        // Both are polled together: the reservation may hold a lock that writing the note needs.
-        let noting = std::pin::pin!(async {
+        // Both are polled together: the reservation may hold a lock that writing the reason needs.
+        let showing = std::pin::pin!(async {
             tokio::time::sleep(LONG_WAIT).await;
-            self.note(Some(Reason::Limits { due: None, throttled: None })).await
+            self.show_reason(Some(Reason::Limits { due: None, throttled: None })).await
         });
-        let taken = match future::select(taking, noting).await {
+        let taken = match future::select(taking, showing).await {
             Either::Left((taken, _)) => taken,
-            Either::Right((noted, taking)) => {
-                noted?;
+            Either::Right((shown, taking)) => {
+                shown?;
                 taking.await
             }
         };

@@ -4,18 +4,14 @@
 //! written. Several publications are in flight. A checkpoint never passes a batch before the queue has confirmed it and all
 //! batches before it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::stream::FuturesOrdered;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::in_flight::InFlight;
-use super::planner::Planner;
-use super::{DispatchError, LoadedJob};
+use super::{DispatchError, LoadedJob, in_flight::InFlight, planner::Planner};
 use crate::campaign::{CampaignId, Reason};
 use crate::ledger::{Checkpoint, Ledger, LedgerError, Plan, PlannedBatch, SkippedRow};
 use crate::queue::{Queue, QueueError, QueuedBatch};
@@ -98,24 +94,22 @@ impl<L: Ledger, Q: Queue> PlanContext<L, Q> {
         let (published, to_write) = mpsc::channel(MAX_IN_FLIGHT);
         // Stops the reader when a later stage fails.
         let stop = self.stop.child_token();
-        let reading = {
-            let (prepared, id, stop) = (self.prepared.clone(), self.id.clone(), stop.clone());
-            let reader = Reader {
-                prepared,
-                id,
-                batch_size: self.batch_size,
-                publish: self.publish,
-                known: known.clone(),
-                stop,
-            };
-            reader.start(parts)
+        let reader = Reader {
+            prepared: self.prepared.clone(),
+            id: self.id.clone(),
+            batch_size: self.batch_size,
+            publish: self.publish,
+            known: known.clone(),
+            stop: stop.clone(),
         };
+        let reading = reader.start(parts);
         let after = known.checkpoint.rows;
         let both = async {
             let (sent, written) =
                 tokio::join!(self.send(to_publish, published, &ahead), self.write(to_write, after, &ahead));
             stop.cancel();
-            Ok::<bool, DispatchError>(sent? & written?)
+            let sent = sent?;
+            written.map(|()| sent)
         };
         let done = both.await;
         let read = reading.await.map_err(|error| DispatchError::Task(error.to_string()))?;
@@ -134,31 +128,31 @@ impl<L: Ledger, Q: Queue> PlanContext<L, Q> {
         published: mpsc::Sender<PlanChunk>,
         ahead: &Lookahead,
     ) -> Result<bool, DispatchError> {
-        let mut under_way = InFlight::new(FuturesOrdered::new());
+        let mut in_flight = InFlight::new(FuturesOrdered::new());
         let mut is_open = true;
-        while is_open || under_way.len() > 0 {
-            let may_begin = is_open && under_way.len() < MAX_IN_FLIGHT;
+        while is_open || in_flight.len() > 0 {
+            let may_begin = is_open && in_flight.len() < MAX_IN_FLIGHT;
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return Ok(false),
-                Some(part) = under_way.next() => {
+                Some(part) = in_flight.next() => {
                     let part: Result<PlanChunk, QueueError> = part;
                     // A writer that fails returns its own error.
-                    if under_way.poll_while(published.send(part?)).await.is_err() {
+                    if in_flight.poll_while(published.send(part?)).await.is_err() {
                         return Ok(false);
                     }
                 }
                 part = parts.recv(), if may_begin => match part {
                     None => is_open = false,
                     Some(mut part) => {
+                        let messages = part.messages();
                         let queued = std::mem::take(&mut part.queued);
-                        let messages: u64 = queued.iter().map(|queued| queued.batch.len() as u64).sum();
                         if self.publish != PublishScope::Nothing
-                            && !under_way.poll_while(ahead.wait(self, messages)).await?
+                            && !in_flight.poll_while(ahead.wait(self, messages)).await?
                         {
                             return Ok(false);
                         }
-                        under_way.futures.push_back(async move {
+                        in_flight.futures.push_back(async move {
                             if !queued.is_empty() {
                                 self.queue.publish(queued).await?;
                             }
@@ -171,13 +165,13 @@ impl<L: Ledger, Q: Queue> PlanContext<L, Q> {
         Ok(true)
     }
 
-    /// Writes a checkpoint for the parts that the queue has confirmed. Returns `true`.
+    /// Writes a checkpoint for the parts that the queue has confirmed.
     async fn write(
         &self,
         mut published: mpsc::Receiver<PlanChunk>,
         mut after: u64,
         ahead: &Lookahead,
-    ) -> Result<bool, DispatchError> {
+    ) -> Result<(), DispatchError> {
         let mut parts = Vec::new();
         while published.recv_many(&mut parts, MAX_IN_FLIGHT).await > 0 {
             let mut whole = PlanChunk::default();
@@ -194,7 +188,7 @@ impl<L: Ledger, Q: Queue> PlanContext<L, Q> {
                 after = rows;
             }
         }
-        Ok(true)
+        Ok(())
     }
 }
 
@@ -341,10 +335,8 @@ impl Lookahead {
                 self.sure.store(published + (self.most - waiting), Ordering::Relaxed);
                 break;
             }
-            tokio::select! {
-                biased;
-                () = plans.stop.cancelled() => return Ok(false),
-                () = tokio::time::sleep(POLL_INTERVAL) => {}
+            if plans.stop.run_until_cancelled(tokio::time::sleep(POLL_INTERVAL)).await.is_none() {
+                return Ok(false);
             }
         }
         self.published.store(published + messages, Ordering::Relaxed);

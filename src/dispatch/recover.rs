@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::control::{find, resume};
 use super::plan_pipeline::AHEAD;
 use crate::campaign::{CampaignId, CampaignState, Rate, counted};
-use crate::ledger::{AuditEntry, Campaign, Decision, Ledger, LedgerError, LostWrites};
-use crate::ledger::{decisions, transitions};
+use crate::ledger::{
+    AuditEntry, Campaign, Decision, Ledger, LedgerError, LostWrites, decisions, transitions,
+};
 
 /// Maximum number of published batches that the ledger may not know, besides those that were sent.
 const MAX_PUBLISHED_AHEAD: u64 = AHEAD + 64;

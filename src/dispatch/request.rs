@@ -1,18 +1,14 @@
 //! One request: its messages are claimed and rendered, it is posted, and the outcomes are recorded, in that order.
 
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
-use super::DispatchError;
-use super::TRIES;
 use super::answer_decision::{AfterResponse, DecisionInputs, decide};
-use super::sender::SenderContext;
+use super::{DispatchError, TRIES, sender::SenderContext};
 use crate::campaign::job::OnInDoubt;
 use crate::ledger::{BatchWriter, ClaimPurpose, Ledger, Outcome};
-use crate::provider::{Failure, Reply, RequestBody, Scope, classify};
+use crate::provider::{Failure, HttpResponse, RequestBody, Scope, classify};
 use crate::queue::{Queue, QueuedBatch};
 use crate::traces;
 
@@ -22,14 +18,21 @@ pub(super) enum SendResult {
     ///
     /// The permit is kept until the follow-up is done, so that no further request meets the same condition.
     Answered { asked: usize, next: AfterResponse, open: Vec<u8>, permit: Option<OwnedSemaphorePermit> },
-    /// The messages are deferred for this long.
-    PutOff(Vec<u8>, Duration),
+    /// The messages are delayed for this long.
+    Delayed(Vec<u8>, Duration),
     /// The messages need a permit each.
     OneByOne(Vec<u8>),
     /// The messages need two permits.
     Parts(Vec<u8>, Vec<u8>),
     /// The campaign is no longer running.
     Stopped,
+}
+
+impl SendResult {
+    /// Returns the result for messages of which none had to be sent.
+    pub(super) fn nothing(asked: usize) -> Self {
+        Self::Answered { asked, next: AfterResponse::Done, open: Vec::new(), permit: None }
+    }
 }
 
 impl<L: Ledger, Q: Queue> SenderContext<L, Q> {
@@ -51,12 +54,7 @@ impl<L: Ledger, Q: Queue> SenderContext<L, Q> {
         }
         let claimed = &claim.messages;
         if claimed.is_empty() {
-            return Ok(SendResult::Answered {
-                asked,
-                next: AfterResponse::Done,
-                open: Vec::new(),
-                permit: None,
-            });
+            return Ok(SendResult::nothing(asked));
         }
         let body = match self.render(queued, claimed) {
             Ok(body) => body,
@@ -71,10 +69,7 @@ impl<L: Ledger, Q: Queue> SenderContext<L, Q> {
         let provider = &self.account.provider;
         let request = answer.as_ref().ok().and_then(|reply| provider.request_id(reply));
         let known_as = answer.as_ref().ok().and_then(|reply| provider.recipient(reply));
-        let answer = answer.map(|reply| {
-            let said = provider.parse(&reply, claimed.len());
-            classify(&reply, said)
-        });
+        let answer = answer.map(|reply| classify(&reply, provider.parse(&reply, claimed.len())));
         let around = DecisionInputs {
             resend: self.job.on_in_doubt == OnInDoubt::Resend,
             gives_up: queued.attempt + 1 >= TRIES && self.state.has_recent_success(),
@@ -109,7 +104,7 @@ impl<L: Ledger, Q: Queue> SenderContext<L, Q> {
         if taken {
             self.state.note_accepted();
             self.account.note_accepted();
-            self.note(None).await?;
+            self.show_reason(None).await?;
         }
         Ok(SendResult::Answered { asked, next, open, permit })
     }
@@ -138,7 +133,7 @@ impl<L: Ledger, Q: Queue> SenderContext<L, Q> {
         claimed: &[u8],
         start_by: Option<Instant>,
         body: RequestBody,
-    ) -> (Result<Reply, Failure>, Duration) {
+    ) -> (Result<HttpResponse, Failure>, Duration) {
         let request = self.account.provider.request(self.endpoint.clone(), body);
         self.state.body_bytes.fetch_max(request.body.len(), Ordering::Relaxed);
 

@@ -4,14 +4,12 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::breaker::breakers;
 use super::plan_pipeline::{PlanContext, PublishScope};
-use super::supervisor::CampaignSupervisor;
-use super::{Context, DispatchError, LoadedJob};
-use crate::campaign::job::OnInDoubt;
-use crate::campaign::{CampaignId, CampaignState, Opening, Reason};
-use crate::ledger::{Campaign, Ledger, LedgerError};
-use crate::ledger::{claims, transitions};
+use super::{
+    Context, DispatchError, LoadedJob, breaker::breakers, control::find, supervisor::CampaignSupervisor,
+};
+use crate::campaign::{CampaignId, CampaignState, Opening, Reason, job::OnInDoubt};
+use crate::ledger::{Campaign, Ledger, claims, transitions};
 use crate::queue::{Local, Queue};
 
 /// The result of a run.
@@ -95,11 +93,7 @@ async fn conclude<L: Ledger>(
     id: &CampaignId,
     stop: &CancellationToken,
 ) -> Result<End, DispatchError> {
-    let find = async || {
-        let campaign = ledger.campaign(id).await?;
-        campaign.ok_or_else(|| DispatchError::from(LedgerError::NoCampaign(id.clone())))
-    };
-    let campaign = find().await?;
+    let campaign = find(ledger, id).await?;
     match campaign.state {
         CampaignState::Completed | CampaignState::Cancelled => Ok(End::Completed),
         CampaignState::Held => {

@@ -5,8 +5,7 @@ use jiff::Timestamp;
 use super::DispatchError;
 use super::supervisor::{CampaignSupervisor, Idle};
 use crate::campaign::{CampaignState, Opening, Reason, SkipReason};
-use crate::ledger::{Campaign, Decision, Ledger, skip_unplanned};
-use crate::ledger::{decisions, transitions};
+use crate::ledger::{Campaign, Decision, Ledger, decisions, skip_unplanned, transitions};
 use crate::queue::Queue;
 
 impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {

@@ -2,29 +2,39 @@
 //!
 //! For each request a sender waits for a permit, claims, sends and records, in that order; then it acknowledges the batch.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use opentelemetry::context::FutureExt;
 use parking_lot::RwLock;
-use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use url::Url;
 
-use super::events::Events;
-use super::sender_state::SenderState;
-use super::{Account, DispatchError};
+use super::{Account, DispatchError, events::Events, sender_state::SenderState};
 use crate::campaign::{CampaignId, Job, Reason, Template};
-use crate::ledger::transitions;
-use crate::ledger::{Ledger, LedgerError, Suppressed};
+use crate::ledger::{Ledger, LedgerError, Suppressed, transitions};
 use crate::limiter::CampaignLimits;
 use crate::queue::Queue;
 use crate::traces::{self, TraceHandle};
 
 /// A longer wait for tokens is shown in the campaign's status. A worker that is stopped waits no longer for the broker.
 pub(super) const LONG_WAIT: Duration = Duration::from_secs(3);
+
+/// Waits for the broker, but no longer than [`LONG_WAIT`] after the worker is stopped.
+///
+/// An unreachable broker still has what was to be moved, and delivers it again.
+pub(super) async fn until_given_up<T>(stop: &CancellationToken, asked: impl Future<Output = T>) -> Option<T> {
+    let given_up = async {
+        stop.cancelled().await;
+        tokio::time::sleep(LONG_WAIT).await;
+    };
+    tokio::select! {
+        biased;
+        answer = asked => Some(answer),
+        () = given_up => None,
+    }
+}
 
 /// The state that all senders of a campaign in this worker share.
 pub(super) struct SenderContext<L, Q> {
@@ -108,39 +118,38 @@ impl<L: Ledger, Q: Queue> SenderContext<L, Q> {
     pub(super) async fn throttle(&self, detail: String) -> Result<(), DispatchError> {
         let Some(flow) = &self.flow else { return Ok(()) };
         if self.account.limits.throttle(flow).await.map_err(LedgerError::from)? {
-            self.events
-                .publish(&[Events::throttled(self.ledger.time(), &self.job.account, flow, &detail)])
-                .await;
+            let event = Events::throttled(self.ledger.time(), &self.job.account, flow, &detail);
+            self.events.publish(&[event]).await;
         }
-        let note = Reason::Throttled { flow: flow.clone(), detail };
-        *self.state.throttled.lock() = Some((Instant::now(), note.clone()));
-        self.note(Some(note)).await
+        let reason = Reason::Throttled { flow: flow.clone(), detail };
+        *self.state.throttled.lock() = Some((Instant::now(), reason.clone()));
+        self.show_reason(Some(reason)).await
     }
 
     /// Updates the reason in the campaign's status when it changes.
-    pub(super) async fn note(&self, note: Option<Reason>) -> Result<(), DispatchError> {
+    pub(super) async fn show_reason(&self, reason: Option<Reason>) -> Result<(), DispatchError> {
         // The supervisor shows an error of the ledger or the queue, which matters more.
         if self.ledger.health_error().or_else(|| self.queue.health_error()).is_some() {
-            // The note is written again afterwards.
-            *self.state.note.lock() = None;
+            // The reason is written again afterwards.
+            *self.state.shown.lock() = None;
             return Ok(());
         }
-        let put_off = *self.state.put_off.lock();
-        if note.is_none() && put_off.is_some_and(|until| until > Instant::now()) {
+        let delayed_until = *self.state.delayed_until.lock();
+        if reason.is_none() && delayed_until.is_some_and(|until| until > Instant::now()) {
             return Ok(());
         }
         {
-            let mut known = self.state.note.lock();
-            if *known == note {
+            let mut shown = self.state.shown.lock();
+            if *shown == reason {
                 return Ok(());
             }
-            known.clone_from(&note);
+            shown.clone_from(&reason);
         }
-        if let Some(note) = &note {
-            tracing::debug!(campaign = %self.id, "waits: {note}");
+        if let Some(reason) = &reason {
+            tracing::debug!(campaign = %self.id, "waits: {reason}");
         } else {
             tracing::debug!(campaign = %self.id, "sending again");
         }
-        Ok(transitions::note(&self.ledger, &self.id, note).await?)
+        Ok(transitions::set_reason(&self.ledger, &self.id, reason).await?)
     }
 }

@@ -2,14 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::{task::JoinSet, time::Instant};
 
-use super::intake::template;
-use super::sender::SenderContext;
-use super::sender_state::SenderState;
 use super::supervisor::{CampaignSupervisor, Involvement, RETRY_DELAY};
-use super::{Account, DispatchError};
+use super::{Account, DispatchError, intake::template, sender::SenderContext, sender_state::SenderState};
 use crate::campaign::Job;
 use crate::ledger::{Campaign, Ledger};
 use crate::limiter::CampaignLimits;
@@ -118,7 +114,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         if !senders.tasks.is_empty() {
             return Ok(false);
         }
-        let broken = senders.sending.state.broken();
+        let broken = senders.sending.state.broken.lock().take();
         self.sending = None;
         self.queue.close().await;
         if let Some(error) = broken {

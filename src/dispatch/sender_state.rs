@@ -26,9 +26,9 @@ pub(super) struct SenderState {
     /// When the provider last accepted a message of the campaign.
     taken_at: Mutex<Option<Instant>>,
     /// The reason that was last written to the campaign's status.
-    pub(super) note: Mutex<Option<Reason>>,
+    pub(super) shown: Mutex<Option<Reason>>,
     /// Until when a limit defers a batch, which the status shows.
-    pub(super) put_off: Mutex<Option<Instant>>,
+    pub(super) delayed_until: Mutex<Option<Instant>>,
     /// When the provider throttled the flow, and the reason.
     pub(super) throttled: Mutex<Option<(Instant, Reason)>>,
     /// Number of recorded responses.
@@ -40,7 +40,7 @@ pub(super) struct SenderState {
 }
 
 impl SenderState {
-    /// Notes that the provider accepted a message.
+    /// Records that the provider accepted a message.
     pub(super) fn note_accepted(&self) {
         *self.taken_at.lock() = Some(Instant::now());
     }
@@ -55,10 +55,5 @@ impl SenderState {
     pub(super) fn throttled(&self) -> Option<Reason> {
         let throttled = self.throttled.lock().clone();
         throttled.filter(|(at, _)| at.elapsed() < THROTTLED_SHOWN).map(|(_, why)| why)
-    }
-
-    /// Takes the error that stopped a sender, if there is one.
-    pub(super) fn broken(&self) -> Option<DispatchError> {
-        self.broken.lock().take()
     }
 }

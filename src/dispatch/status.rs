@@ -4,12 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::DispatchError;
-use super::supervisor::CampaignSupervisor;
-use crate::campaign::notice::KeptNotice;
-use crate::campaign::{Job, Reason};
-use crate::ledger::transitions;
-use crate::ledger::{Campaign, Ledger};
+use super::{DispatchError, supervisor::CampaignSupervisor};
+use crate::campaign::{Job, Reason, notice::KeptNotice};
+use crate::ledger::{Campaign, Ledger, transitions};
 use crate::queue::Queue;
 
 /// Interval between lookups of the provider's notices about templates and numbers.
@@ -51,7 +48,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         }
         // A reason that another worker has written since is kept.
         if waits_for.is_some() || campaign.reason == self.shown {
-            transitions::note(&self.ledger, &self.id, waits_for.clone()).await?;
+            transitions::set_reason(&self.ledger, &self.id, waits_for.clone()).await?;
         }
         self.shown = waits_for;
         Ok(())

@@ -5,20 +5,15 @@
 //! is nothing to do, and returns when there may be something again. It never keeps state that another worker would need:
 //! that is in the ledger, so any worker can continue where another one ended.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use jiff::Timestamp;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
-use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::plan_pipeline::{Planning, PublishScope};
-use super::sender_pool::SenderPool;
-use super::{Context, DispatchError, LoadedJob};
+use super::{Context, DispatchError, LoadedJob, sender_pool::SenderPool};
 use crate::campaign::job::OnInDoubt;
 use crate::campaign::notice::KeptNotice;
 use crate::campaign::{CampaignId, CampaignState, Columns, Job, Opening, Reason, SkipReason};
@@ -34,14 +29,6 @@ const BROKER_TIMEOUT: Duration = Duration::from_secs(3);
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(15);
 /// Delay before senders start again after an error.
 pub(super) const RETRY_DELAY: Duration = Duration::from_secs(1);
-
-/// What happens after a tick.
-pub(super) enum TickOutcome {
-    /// Another tick.
-    Tick,
-    /// The supervisor ends.
-    Rest(Idle),
-}
 
 /// How far this worker has been involved in a campaign.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,7 +81,7 @@ pub(super) struct CampaignSupervisor<L: Ledger, Q: Queue> {
     pub(super) involved: Involvement,
     expired_once: bool,
     pub(super) rest_until: Option<Instant>,
-    /// When planning is tried again, and why it was put off, e.g. a full disk.
+    /// When planning is tried again, and why it was postponed, e.g. a full disk.
     pub(super) plans_at: Option<(Instant, String)>,
 }
 
@@ -173,8 +160,8 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             };
             first.take();
             match ticked {
-                Ok(TickOutcome::Rest(rest)) => break Ok(rest),
-                Ok(TickOutcome::Tick) => {}
+                Ok(Some(rest)) => break Ok(rest),
+                Ok(None) => {}
                 // The error may be temporary, and other workers depend on this ledger too.
                 Err(error) if self.ledger.is_shared() => {
                     tracing::error!(campaign = %self.id, error = %error, "tick failed; trying again");
@@ -196,7 +183,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         if let Some(mut senders) = self.sending.take() {
             senders.sending.stop.cancel();
             while senders.tasks.join_next().await.is_some() {}
-            if let (Ok(_), Some(error)) = (&done, senders.sending.state.broken())
+            if let (Ok(_), Some(error)) = (&done, senders.sending.state.broken.lock().take())
                 && !self.ledger.is_shared()
             {
                 return Err(error);
@@ -210,20 +197,22 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     }
 
     /// Does once what the campaign's state requires.
-    async fn tick(&mut self) -> Result<TickOutcome, DispatchError> {
+    ///
+    /// Returns how long the campaign needs no supervisor, or `None` if it needs another tick.
+    async fn tick(&mut self) -> Result<Option<Idle>, DispatchError> {
         let Some(campaign) = self.ledger.campaign(&self.id).await? else {
-            return Ok(TickOutcome::Rest(Idle::UntilItChanges));
+            return Ok(Some(Idle::UntilItChanges));
         };
         if self.ends {
             self.context.follow_suppressed(&self.ledger).await?;
         } else if let Some(rest) = self.waits(&campaign).await? {
-            return Ok(TickOutcome::Rest(rest));
+            return Ok(Some(rest));
         }
         self.involved = self.involved.max(Involvement::Supervised);
         let lease = self.ledger.heartbeat(&self.id, self.queue.held()).await?;
         let is_sent = campaign.state == CampaignState::Running || campaign.suspended_by.is_some();
         if let Some(gap) = lease.gap.as_ref().filter(|_| is_sent) {
-            return self.wait_for_workers(&campaign, gap, lease.leads).await;
+            return self.wait_for_workers(&campaign, gap, lease.leads).await.map(|()| None);
         }
         if lease.leads && lease.gap.is_none() && (self.ledger.is_shared() || !self.expired_once) {
             self.expire_claims().await?;
@@ -237,15 +226,11 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
                 let has_ended = self.idle().await?;
                 self.queue.remove().await?;
                 self.publish = PublishScope::Unsettled;
-                return Ok(if has_ended {
-                    TickOutcome::Rest(Idle::UntilItChanges)
-                } else {
-                    TickOutcome::Tick
-                });
+                return Ok(has_ended.then_some(Idle::UntilItChanges));
             }
         }
         if lease.leads && lease.gap.is_none() && self.expire(&campaign).await? {
-            return Ok(TickOutcome::Tick);
+            return Ok(None);
         }
         let next = match campaign.state {
             CampaignState::Running => self.run(&campaign, &lease).await?,
@@ -254,13 +239,13 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             }
             CampaignState::Scheduled => {
                 self.wait_for_start(&campaign).await?;
-                TickOutcome::Tick
+                None
             }
             _ => {
                 self.stop_planning().await;
                 let has_ended = self.idle().await?;
                 if self.ends && has_ended {
-                    return Ok(TickOutcome::Rest(Idle::UntilItChanges));
+                    return Ok(Some(Idle::UntilItChanges));
                 }
                 if has_ended
                     && lease.leads
@@ -273,9 +258,9 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
                         // Senders of this worker may have declared the queue again after it was removed.
                         within(self.queue.remove()).await?;
                     }
-                    return Ok(TickOutcome::Rest(Idle::UntilItChanges));
+                    return Ok(Some(Idle::UntilItChanges));
                 }
-                TickOutcome::Tick
+                None
             }
         };
         // A campaign whose end was published has no supervisor: messages in flight are settled first.
@@ -297,7 +282,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         campaign: &Campaign,
         gap: &LostWrites,
         leads: bool,
-    ) -> Result<TickOutcome, DispatchError> {
+    ) -> Result<(), DispatchError> {
         self.stop_planning().await;
         self.idle().await?;
         let (now, id) = (self.ledger.now(), &self.id);
@@ -306,7 +291,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             if leads {
                 self.hold(Reason::Emptied { id: id.clone() }).await?;
             }
-            return Ok(TickOutcome::Tick);
+            return Ok(());
         }
         let workers = gap.silent.len() as u64;
         if leads && waited > CONFIRM_TIMEOUT.as_millis() as i64 && !gap.silent.is_empty() {
@@ -314,7 +299,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
         } else {
             self.show_wait(campaign, Some(Reason::Comparing { workers })).await?;
         }
-        Ok(TickOutcome::Tick)
+        Ok(())
     }
 
     /// Returns whether nothing of the campaign is in flight, in this or another worker.
@@ -338,14 +323,11 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     }
 
     /// Runs a running campaign's senders within its window and, as the leader, leads it.
-    async fn run(&mut self, campaign: &Campaign, lease: &Lease) -> Result<TickOutcome, DispatchError> {
-        let (job, opening) = {
-            let job = self.load_job().await?.job.clone();
-            let opening = job.schedule.at(self.ledger.time());
-            (job, opening)
-        };
+    async fn run(&mut self, campaign: &Campaign, lease: &Lease) -> Result<Option<Idle>, DispatchError> {
+        let job = self.load_job().await?.job.clone();
+        let opening = job.schedule.at(self.ledger.time());
         if self.is_suspended(&job, lease).await? {
-            return Ok(TickOutcome::Tick);
+            return Ok(None);
         }
         let account = self.context.accounts.get(&job.account);
         let (mut waits_for, mut until) = (None, None);
@@ -367,12 +349,12 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             waits_for = Some(Reason::Planning { detail: why.clone() });
         }
         let reason = campaign.reason.as_ref();
-        if let Some(trouble) = self.ledger.health_error().or_else(|| self.queue.health_error()) {
-            if lease.leads && !reason.is_some_and(|reason| reason.tells_of(&trouble)) {
+        if let Some(error) = self.ledger.health_error().or_else(|| self.queue.health_error()) {
+            if lease.leads && !reason.is_some_and(|reason| reason.tells_of(&error)) {
                 // A sender of another worker has replaced the reason.
                 self.shown = None;
             }
-            waits_for = Some(Reason::Backend { detail: trouble });
+            waits_for = Some(Reason::Backend { detail: error });
         }
         if lease.leads
             && let Some(notice) = self.notice(&job).await?
@@ -394,10 +376,7 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
             self.ledger.touch(&self.id).await?;
         }
         let is_done = !lease.leads || campaign.planned || account.is_err();
-        Ok(match until {
-            Some(rest) if is_done && !self.ends && self.is_idle(campaign) => TickOutcome::Rest(rest),
-            _ => TickOutcome::Tick,
-        })
+        Ok(until.filter(|_| is_done && !self.ends && self.is_idle(campaign)))
     }
 
     /// Returns the campaign's job, read from the ledger once.
@@ -414,23 +393,23 @@ impl<L: Ledger, Q: Queue> CampaignSupervisor<L, Q> {
     }
 
     /// Finishes a campaign that has ended: removes its queue and publishes its state.
-    async fn end(&mut self, campaign: &Campaign) -> Result<TickOutcome, DispatchError> {
+    async fn end(&mut self, campaign: &Campaign) -> Result<Option<Idle>, DispatchError> {
         let has_more = campaign.counts.pending > 0 || !campaign.planned;
         if campaign.state == CampaignState::Cancelled && has_more {
             // The process that cancelled it died before it had finished.
             decisions::decide(&self.ledger, &self.id, Decision::Cancel).await?;
             skip_unplanned(&self.ledger, &self.id, SkipReason::Cancelled).await?;
             self.wake_up.notify_one();
-            return Ok(TickOutcome::Tick);
+            return Ok(None);
         }
         if campaign.counts.sending > 0 {
             // Another worker finishes the requests, or their claims expire.
-            return Ok(TickOutcome::Tick);
+            return Ok(None);
         }
         within(self.queue.remove()).await?;
         self.context.events.publish_state(&self.ledger, campaign).await?;
         // A retry that starts it again also notifies the worker.
-        Ok(TickOutcome::Rest(Idle::Over))
+        Ok(Some(Idle::Over))
     }
 }
 

@@ -5,16 +5,13 @@
 //! have supervised it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::supervisor::{CampaignSupervisor, Idle};
@@ -101,11 +98,7 @@ pub async fn work<L: Ledger, Q: Queue>(
                 tracing::error!(error = %error, "could not follow the campaigns; trying again");
                 // The ledger may come back without its most recent writes.
                 worker.version = 0;
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => {}
-                    () = tokio::time::sleep(RETRY_DELAY) => {}
-                }
+                stop.run_until_cancelled(tokio::time::sleep(RETRY_DELAY)).await;
             }
             Err(error) => {
                 stop.cancel();
@@ -133,10 +126,8 @@ async fn read_suppressed<L: Ledger>(
             return Err(error);
         }
         tracing::error!(error = %error, "could not read the suppression list; trying again");
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return Ok(false),
-            () = tokio::time::sleep(RETRY_DELAY) => {}
+        if stop.run_until_cancelled(tokio::time::sleep(RETRY_DELAY)).await.is_none() {
+            return Ok(false);
         }
     }
     Ok(true)
@@ -325,18 +316,15 @@ impl<L: Ledger, Q: Queue> Worker<L, Q> {
                     );
                     return Ok(Idle::UntilItChanges);
                 }
+                let ahead = ahead(&context, campaign.batch_size);
                 if Q::DURABLE && is_small(&campaign) {
-                    let queue = Local::open(&(), &id, ahead(&context, campaign.batch_size));
-                    CampaignSupervisor::new(id.clone(), ledger, queue, context, wake_up, stop)
-                        .with(prepared)
-                        .supervise(Some(permit))
-                        .await
+                    let queue = Local::open(&(), &id, ahead);
+                    let new = CampaignSupervisor::new(id.clone(), ledger, queue, context, wake_up, stop);
+                    new.with(prepared).supervise(Some(permit)).await
                 } else {
-                    let queue = Q::open(&home, &id, ahead(&context, campaign.batch_size));
-                    CampaignSupervisor::new(id.clone(), ledger, queue, context, wake_up, stop)
-                        .with(prepared)
-                        .supervise(Some(permit))
-                        .await
+                    let queue = Q::open(&home, &id, ahead);
+                    let new = CampaignSupervisor::new(id.clone(), ledger, queue, context, wake_up, stop);
+                    new.with(prepared).supervise(Some(permit)).await
                 }
             };
             let rest = AssertUnwindSafe(Box::pin(supervised)).catch_unwind().await;

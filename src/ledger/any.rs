@@ -4,8 +4,7 @@
 //! (`tests/it/architecture.rs` checks that).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use super::{
     Audit, AuditEntry, AuditPage, BatchUpdate, Batches, Breaker, Breakers, Campaign, CampaignChanges,
@@ -216,6 +215,6 @@ impl Ledger for AnyLedger {
         async fn callback_key_names(&self, own: Vec<String>) -> Result<Vec<String>, LedgerError>;
         async fn reserve_id(&self, fingerprint: &str, id: &CampaignId) -> Result<(), LedgerError>;
         fn health_error(&self) -> Option<String>;
-        async fn write_trouble(&self, id: &CampaignId) -> Result<Option<String>, LedgerError>;
+        async fn write_error(&self, id: &CampaignId) -> Result<Option<String>, LedgerError>;
     }
 }

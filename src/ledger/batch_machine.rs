@@ -12,9 +12,8 @@ mod tests;
 
 use std::borrow::Cow;
 
-use super::change::Change;
 use super::record::{BatchRecord, Message};
-use super::{Outcome, PlannedBatch};
+use super::{Outcome, PlannedBatch, change::Change};
 use crate::campaign::MessageState;
 
 /// A batch whose record is being changed.
@@ -34,15 +33,8 @@ pub(super) struct BatchMachine<'b> {
 impl<'b> BatchMachine<'b> {
     pub(super) fn new(batch: &'b PlannedBatch, record: BatchRecord, now: i64) -> Self {
         let change = Change { known: record.revision, ..Change::default() };
-        Self {
-            batch,
-            before: record.clone(),
-            record,
-            change,
-            moved: [0; MessageState::ALL.len()],
-            now,
-            has_ended: false,
-        }
+        let moved = [0; MessageState::ALL.len()];
+        Self { batch, before: record.clone(), record, change, moved, now, has_ended: false }
     }
 
     /// Marks the campaign as ended.
@@ -62,13 +54,9 @@ impl<'b> BatchMachine<'b> {
         self.change.failed = moved(self.record.is_failed(), self.before.is_failed());
         self.record.replay &= self.record.is_open();
         // A batch that was decided about again is listed again.
-        let is_new = self.record.messages != self.before.messages
-            && self
-                .record
-                .messages
-                .iter()
-                .zip(&self.before.messages)
-                .any(|(after, before)| after.state == MessageState::Pending && !before.state.is_open());
+        let mut changes = self.record.messages.iter().zip(&self.before.messages);
+        let is_new =
+            changes.any(|(after, before)| after.state == MessageState::Pending && !before.state.is_open());
         self.change.replay = match (self.record.replay, self.before.replay) {
             (true, false) => Some(true),
             (true, true) if is_new => Some(true),

@@ -3,12 +3,9 @@
 //! A backend decides nothing. The rules for messages are in `batch_machine.rs`; `claims.rs`, `decisions.rs`, `evidence.rs` and
 //! `replays.rs` use them, once for all backends.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use super::change::Change;
-use super::record::BatchRecord;
-use super::{Clock, LedgerFuture, PlannedBatch};
+use super::{Clock, LedgerFuture, PlannedBatch, change::Change, record::BatchRecord};
 use crate::campaign::CampaignId;
 
 /// Code of messages in doubt that an operator abandoned. They may have been delivered, so a retry includes them only if

@@ -3,8 +3,7 @@
 //! It decides nothing: the legal transitions are in `campaign/state.rs`, what else changes with them in `transitions.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

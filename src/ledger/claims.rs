@@ -7,53 +7,11 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use super::batch_machine::BatchMachine;
-use super::batches::MARGIN;
-use super::change::Counter;
-use super::record::BatchRecord;
-use super::{BatchUpdate, Batches, CasOutcome, ClaimPurpose, LedgerError, PlannedBatch};
-use crate::campaign::{CampaignId, Doubt, DoubtCause, MessageState, SkipReason};
-
-/// The outcome of a claimed message, or of a pending one that is not sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The provider accepted it.
-    Accepted {
-        /// The provider's id of the message.
-        sid: String,
-    },
-    /// The provider rejected it.
-    Rejected {
-        /// The provider's code.
-        code: String,
-        /// Its text; stored once for each code.
-        detail: String,
-    },
-    /// Accepted or rejected: unknown which.
-    InDoubt(Doubt),
-    /// Proven not accepted: it may be sent again.
-    Released,
-    /// Not sent, on purpose.
-    Skipped {
-        /// Why.
-        reason: SkipReason,
-        /// The reason in detail.
-        detail: String,
-    },
-}
-
-impl Outcome {
-    /// Returns the state it leads to.
-    pub fn state(&self) -> MessageState {
-        match self {
-            Self::Accepted { .. } => MessageState::Accepted,
-            Self::Rejected { .. } => MessageState::Rejected,
-            Self::InDoubt(_) => MessageState::InDoubt,
-            Self::Released => MessageState::Pending,
-            Self::Skipped { .. } => MessageState::Skipped,
-        }
-    }
-}
+use super::{
+    BatchUpdate, Batches, CasOutcome, ClaimPurpose, LedgerError, Outcome, PlannedBatch, RecordOutcome,
+    batch_machine::BatchMachine, batches::MARGIN, change::Counter, record::BatchRecord,
+};
+use crate::campaign::{CampaignId, DoubtCause};
 
 /// Messages that the caller may send now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,23 +24,6 @@ pub struct Claim {
     pub token: u64,
     /// Latest start of the request: later, the claim may expire before the request's timeout.
     pub start_by: Option<Instant>,
-}
-
-/// The outcome of a message, and the values to send it again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RecordOutcome {
-    /// Its position in the batch.
-    pub message: u8,
-    /// Its outcome.
-    pub outcome: Outcome,
-    /// Its values, stored as long as it may be sent again.
-    pub payload: Option<String>,
-}
-
-impl From<(u8, Outcome)> for RecordOutcome {
-    fn from((message, outcome): (u8, Outcome)) -> Self {
-        Self { message, outcome, payload: None }
-    }
 }
 
 /// A write to a batch.
@@ -142,9 +83,9 @@ pub async fn write<L: Batches>(
     let mut is_read = false;
     loop {
         let asked = Instant::now();
-        let mut draft = BatchMachine::new(batch, record, ledger.now());
+        let mut machine = BatchMachine::new(batch, record, ledger.now());
         if has_ended {
-            draft = draft.of_ended();
+            machine = machine.of_ended();
         }
         let (mut purpose, mut written) = (None, Vec::with_capacity(writes.len()));
         for write in writes {
@@ -153,28 +94,28 @@ pub async fn write<L: Batches>(
                     if purpose != Some(ClaimPurpose::Send) {
                         purpose = Some(*wanted);
                     }
-                    let messages = draft.claim(*token, messages);
+                    let messages = machine.claim(*token, messages);
                     let start_by = ledger.claims_run_out().then(|| asked + MARGIN);
                     WriteOutcome::Claimed(Claim { messages, running: true, token: *token, start_by })
                 }
                 BatchWrite::Claim { token, messages, .. } => {
                     // An earlier attempt with this token may have been written: no request follows it.
                     let released = messages.iter().map(|message| (*message, Outcome::Released).into());
-                    draft.settle(*token, &released.collect::<Vec<_>>());
+                    machine.settle(*token, &released.collect::<Vec<_>>());
                     WriteOutcome::Claimed(Claim { token: *token, ..Claim::default() })
                 }
                 BatchWrite::Record { token, outcomes, request } => {
-                    draft.settle(*token, outcomes);
-                    draft.answered_by(request.as_deref());
+                    machine.settle(*token, outcomes);
+                    machine.answered_by(request.as_deref());
                     WriteOutcome::Recorded(0)
                 }
                 BatchWrite::Doubt { messages } => {
-                    draft.mark_unreported_in_doubt(messages);
+                    machine.mark_unreported_in_doubt(messages);
                     WriteOutcome::Recorded(0)
                 }
             });
         }
-        let change = draft.finish();
+        let change = machine.finish();
         // Without a write nothing is compared: only a record that was just read proves that there is
         // nothing to write.
         if change.record.is_some() || is_read {
@@ -276,9 +217,9 @@ pub async fn expire<L: Batches>(ledger: &L, id: &CampaignId, resend: bool) -> Re
             if !ledger.due_claims(id).await?.contains(&claim) {
                 continue;
             }
-            let mut draft = BatchMachine::new(&stored.batch, stored.record, ledger.now());
-            let count = draft.expire(token, resend, cause);
-            let change = draft.finish();
+            let mut machine = BatchMachine::new(&stored.batch, stored.record, ledger.now());
+            let count = machine.expire(token, resend, cause);
+            let change = machine.finish();
             if count == 0 {
                 ledger.forget_claim(id, token, batch).await?;
                 continue;
@@ -303,9 +244,9 @@ pub(super) async fn restore(
 ) -> Result<u64, LedgerError> {
     loop {
         let record = record_of(ledger, batch).await?;
-        let mut draft = BatchMachine::new(batch, record, ledger.now());
-        let restored = draft.restore(known, sids);
-        let mut change = draft.finish();
+        let mut machine = BatchMachine::new(batch, record, ledger.now());
+        let restored = machine.restore(known, sids);
+        let mut change = machine.finish();
         if restored == 0 {
             return Ok(0);
         }

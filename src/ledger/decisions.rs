@@ -4,44 +4,11 @@
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::batch_machine::BatchMachine;
-use super::batches::WINDOW;
 use super::{
-    BatchUpdate, Batches, Campaigns, CasOutcome, LedgerError, ListEntry, PlannedSoFar, Plans, Reporting,
+    BatchUpdate, Batches, Campaigns, CasOutcome, Decision, LedgerError, ListEntry, PlannedSoFar, Plans,
+    Reporting, batch_machine::BatchMachine, batches::WINDOW,
 };
-use crate::campaign::codes::is_unsent;
 use crate::campaign::{CampaignId, SkipReason};
-
-/// A decision about messages.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Sends rejected messages again; with codes only those with one of the codes, and those that a report failed with one
-    /// of the codes if it means that they were not sent on ([`codes::is_unsent`](crate::campaign::codes::is_unsent)).
-    Retry(Vec<String>),
-    /// Sends messages in doubt again.
-    Resend {
-        /// Only those in doubt since this time or earlier, in milliseconds since 1970: the operator did not see later ones.
-        until: i64,
-    },
-    /// Rejects messages in doubt, with the code [`ABANDONED`](super::ABANDONED).
-    Abandon {
-        /// Only those in doubt since this time or earlier, in milliseconds since 1970.
-        until: i64,
-    },
-    /// Skips pending messages, because the campaign was cancelled.
-    Cancel,
-    /// Skips pending messages, because the campaign's `expires_at` passed before they were sent.
-    Expire,
-    /// Puts pending messages in doubt, because the ledger lost recent writes.
-    Doubt,
-}
-
-impl Decision {
-    /// Returns whether it includes accepted messages that a report failed.
-    fn is_of_unsent(&self) -> bool {
-        matches!(self, Self::Retry(codes) if codes.iter().any(|code| is_unsent(code)))
-    }
-}
 
 /// Applies a decision. Returns the number of messages that it changed.
 ///
@@ -69,9 +36,9 @@ async fn decide_batch(
         let Some(stored) = ledger.load(id, &[number]).await?.pop().flatten() else { return Ok(0) };
         let known =
             if decision.is_of_unsent() { ledger.deliveries(id, &[number]).await?.pop() } else { None };
-        let mut draft = BatchMachine::new(&stored.batch, stored.record, ledger.now());
-        let decided = draft.decide(decision) + draft.retry_unsent(decision, &known.unwrap_or_default());
-        let change = draft.finish();
+        let mut machine = BatchMachine::new(&stored.batch, stored.record, ledger.now());
+        let decided = machine.decide(decision) + machine.retry_unsent(decision, &known.unwrap_or_default());
+        let change = machine.finish();
         let swap = BatchUpdate { batch: &stored.batch, purpose: None, change: &change };
         if change.is_empty() || matches!(ledger.update_batch(swap).await?, CasOutcome::Done { .. }) {
             return Ok(decided);

@@ -8,11 +8,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::change::Counter;
-use crate::campaign::codes::is_unsent;
 use crate::campaign::delivery::{
     Delivery, DeliveryUpdate, Progress, Reply, ReplyContent, STEPS, StageTimings,
 };
-use crate::campaign::{MessageState, Phone};
+use crate::campaign::{MessageState, Phone, codes::is_unsent};
 
 /// A delivery report or a reply, for one message of a batch.
 #[derive(Clone, Debug, PartialEq)]
@@ -180,9 +179,13 @@ impl Changes {
 ///
 /// A failure proves nothing for a rejected message, because it may report the rejection. A failure as not sent on proves
 /// nothing for a pending message, because it is the reason why the message is sent again.
-pub(super) fn proves_taken(state: MessageState, attempts: u32, news: &DeliveryUpdate) -> bool {
-    let failed = matches!(news, DeliveryUpdate::Delivery { state: Delivery::Failed, .. });
-    let was_unsent = matches!(news, DeliveryUpdate::Delivery { state: Delivery::Failed, code: Some(code), .. } if is_unsent(code));
+pub(super) fn proves_taken(state: MessageState, attempts: u32, update: &DeliveryUpdate) -> bool {
+    let (failed, was_unsent) = match update {
+        DeliveryUpdate::Delivery { state: Delivery::Failed, code, .. } => {
+            (true, code.as_deref().is_some_and(is_unsent))
+        }
+        _ => (false, false),
+    };
     match state {
         MessageState::InDoubt | MessageState::Sending => true,
         MessageState::Pending => attempts > 0 && !was_unsent,

@@ -1,8 +1,7 @@
 //! Evidence: what delivery reports prove about messages, in any order and any number of times.
 
-use super::batch_machine::BatchMachine;
 use super::deliveries::{MessageReport, ReportEffect};
-use super::{BatchUpdate, Batches, CasOutcome, LedgerError};
+use super::{BatchUpdate, Batches, CasOutcome, LedgerError, batch_machine::BatchMachine};
 use crate::campaign::CampaignId;
 
 /// Applies delivery reports to a batch. Returns the effect of each, `None` for a message that does not exist.
@@ -24,9 +23,9 @@ pub async fn apply_reports<L: Batches>(
             return Ok(vec![None; reports.len()]);
         };
         let before = before.into_iter().next().unwrap_or_default();
-        let mut draft = BatchMachine::new(&stored.batch, stored.record, ledger.now());
-        let mut effects = draft.report(&reports, &before)?;
-        let change = draft.finish();
+        let mut machine = BatchMachine::new(&stored.batch, stored.record, ledger.now());
+        let mut effects = machine.report(&reports, &before)?;
+        let change = machine.finish();
         if change.is_empty() {
             return Ok(effects);
         }

@@ -124,9 +124,9 @@ fn read_place(place: &str) -> Option<(CampaignId, i64)> {
 pub async fn look_at<L: Ledger>(ledger: &L, id: &CampaignId) -> Result<Option<Campaign>, LedgerError> {
     let Some(mut campaign) = ledger.campaign(id).await? else { return Ok(None) };
     if !campaign.state.is_over()
-        && let Some(trouble) = ledger.write_trouble(id).await?
+        && let Some(error) = ledger.write_error(id).await?
     {
-        campaign.reason = Some(Reason::Backend { detail: trouble });
+        campaign.reason = Some(Reason::Backend { detail: error });
     }
     Ok(Some(campaign))
 }

@@ -6,13 +6,11 @@
 //!
 //! If it is killed, it can be run again: before the mark the store has everything, after the mark Redis has.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use super::redis::Redis;
 use super::{
     AuditEntry, Batches, Breaker, Breakers, Campaign, CampaignDrafts, Ledger, LedgerError, ListEntry, Point,
-    Sqlite, Suppress, Suppression, SuppressionUpdate, claims, listing,
+    Sqlite, Suppress, Suppression, SuppressionUpdate, claims, listing, redis::Redis,
 };
 use crate::campaign::{CampaignId, Phone};
 

@@ -8,9 +8,9 @@
 //! [`Reporting`], [`SentMessages`], [`Audit`], [`Series`], [`CampaignDrafts`], [`Sessions`]; [`Ledger`] is all of them.
 //! A trait holds what a backend must store. What is decided is a function over the traits, once for all backends:
 //! `claims.rs`, `decisions.rs`, `evidence.rs`, `replays.rs`, `doubts.rs`, `transitions.rs`, `listing.rs`, `replies.rs`.
-//! The rules for a message are in `batch_machine.rs`, on a batch's record as a value (`record.rs`); delivery progress is in
-//! `deliveries.rs`. A backend stores bytes and replaces them by compare-and-swap. All backends pass one suite
-//! (`tests/it/ledger.rs`).
+//! The rules for a message are in `batch_machine.rs`: they apply outcomes and decisions (`outcome.rs`) to a batch's record
+//! as a value (`record.rs`); delivery progress is in `deliveries.rs`. A backend stores bytes and replaces them by
+//! compare-and-swap. All backends pass one suite (`tests/it/ledger.rs`).
 
 mod any;
 mod audit;
@@ -30,6 +30,7 @@ pub mod listing;
 mod memory;
 mod migration;
 mod notices;
+mod outcome;
 mod plans;
 mod record;
 mod redis;
@@ -37,7 +38,7 @@ pub mod replays;
 pub mod replies;
 mod report;
 mod sent;
-mod series;
+pub mod series;
 mod sessions;
 mod sqlite;
 mod suppression;
@@ -62,14 +63,15 @@ pub use campaign_drafts::{CampaignDrafts, LARGEST_DRAFT, MOST_DRAFTS};
 pub use campaigns::{
     Campaign, CampaignChanges, Campaigns, Counts, LEASE, Lease, LostWrites, NewCampaign, PRESENCE, StoredJob,
 };
-pub use claims::{BatchWrite, Claim, Outcome, RecordOutcome, WriteOutcome};
-pub use decisions::{Decision, skip_unplanned};
+pub use claims::{BatchWrite, Claim, WriteOutcome};
+pub use decisions::skip_unplanned;
 pub use deliveries::{DeliveryCounts, MessageReport, ReportEffect, Response};
 pub use error::LedgerError;
 pub use listing::{CampaignFilter, CampaignPage};
 pub use memory::{ClockFn, Memory};
 pub use migration::{Moved, migrate};
 pub use notices::{Notices, StoredNotice};
+pub use outcome::{Decision, Outcome, RecordOutcome};
 pub use plans::{Checkpoint, Plan, PlannedBatch, PlannedSoFar, Plans, SkippedRow};
 pub use record::BatchRecord;
 pub use replays::Replay;
@@ -155,7 +157,7 @@ pub trait Ledger:
     /// Returns why the store rejects writes to a campaign, if it does.
     ///
     /// It asks the store, for callers that do not write themselves.
-    fn write_trouble(&self, _: &CampaignId) -> impl LedgerFuture<Option<String>> {
+    fn write_error(&self, _: &CampaignId) -> impl LedgerFuture<Option<String>> {
         async { Ok(None) }
     }
 }

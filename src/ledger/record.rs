@@ -24,7 +24,7 @@ pub struct BatchRecord {
     pub(super) replay: bool,
     pub(super) messages: Vec<Message>,
     /// Codes and reasons, each once.
-    words: Vec<String>,
+    codes: Vec<String>,
 }
 
 /// The state of one message.
@@ -39,12 +39,12 @@ pub(super) struct Message {
     pub(super) claim: u64,
     /// Whether its values are stored, so that it can be sent again without the audience.
     pub(super) kept: bool,
-    /// Position of its code in `words`, from 1; 0 without one.
-    pub(super) word: u16,
+    /// Position of its code in `codes`, from 1; 0 without one.
+    pub(super) code: u16,
 }
 
 const UNTOUCHED: Message =
-    Message { state: MessageState::Pending, attempts: 0, at: 0, claim: 0, kept: false, word: 0 };
+    Message { state: MessageState::Pending, attempts: 0, at: 0, claim: 0, kept: false, code: 0 };
 
 /// The stored form: equal messages in a row are one run, times are relative to the earliest.
 #[derive(Serialize, Deserialize)]
@@ -52,7 +52,7 @@ struct Stored {
     replay: bool,
     base: i64,
     claims: Vec<u64>,
-    words: Vec<String>,
+    codes: Vec<String>,
     runs: Vec<Run>,
 }
 
@@ -66,7 +66,7 @@ struct Run {
     /// Position of the claim in `claims`, from 1; 0 without one.
     claim: u8,
     kept: bool,
-    word: u16,
+    code: u16,
 }
 
 impl BatchRecord {
@@ -98,7 +98,7 @@ impl BatchRecord {
                 None => 0,
                 Some(place) => *stored.claims.get(place).ok_or_else(damaged)?,
             };
-            if usize::from(run.word) > stored.words.len() || messages.len() + usize::from(run.count) > size {
+            if usize::from(run.code) > stored.codes.len() || messages.len() + usize::from(run.count) > size {
                 return Err(damaged());
             }
             let at = i64::try_from(run.at).map_err(|_| damaged())?;
@@ -108,12 +108,12 @@ impl BatchRecord {
                 at: if at == 0 { 0 } else { stored.base.saturating_add(at - 1) },
                 claim,
                 kept: run.kept,
-                word: run.word,
+                code: run.code,
             };
             messages.extend(std::iter::repeat_n(message, usize::from(run.count)));
         }
         messages.resize(size, UNTOUCHED);
-        Ok(Self { revision, replay: stored.replay, messages, words: stored.words })
+        Ok(Self { revision, replay: stored.replay, messages, codes: stored.codes })
     }
 
     /// Returns the record as bytes. The first four are its revision, which a backend compares.
@@ -144,10 +144,10 @@ impl BatchRecord {
                 at: if message.at == 0 { 0 } else { message.at.abs_diff(base) + 1 },
                 claim: u8::try_from(claim).unwrap_or(u8::MAX),
                 kept: message.kept,
-                word: message.word,
+                code: message.code,
             });
         }
-        let stored = Stored { replay: self.replay, base, claims, words: self.words.clone(), runs };
+        let stored = Stored { replay: self.replay, base, claims, codes: self.codes.clone(), runs };
         let mut bytes = Vec::with_capacity(64);
         bytes.extend(self.revision.to_le_bytes());
         bytes.push(LAYOUT);
@@ -164,35 +164,35 @@ impl BatchRecord {
     ///
     /// Earlier versions wrote a digest of the doubt's text instead.
     pub(super) fn code(&self, message: &Message) -> &str {
-        let at = usize::from(message.word).checked_sub(1);
-        at.and_then(|at| self.words.get(at)).map_or("", String::as_str)
+        let at = usize::from(message.code).checked_sub(1);
+        at.and_then(|at| self.codes.get(at)).map_or("", String::as_str)
     }
 
     /// Sets a message and its code.
-    pub(super) fn set(&mut self, place: u8, message: Message, word: &str) {
-        let word = if word.is_empty() {
+    pub(super) fn set(&mut self, place: u8, message: Message, code: &str) {
+        let code = if code.is_empty() {
             0
         } else {
-            let known = self.words.iter().position(|known| known == word);
+            let known = self.codes.iter().position(|known| known == code);
             let at = known.unwrap_or_else(|| {
                 // A batch has at most as many codes as messages: an unused one is removed first.
-                self.forget_words();
-                self.words.push(word.to_owned());
-                self.words.len() - 1
+                self.forget_unused_code();
+                self.codes.push(code.to_owned());
+                self.codes.len() - 1
             });
             u16::try_from(at + 1).unwrap_or_default()
         };
         if let Some(slot) = self.messages.get_mut(usize::from(place)) {
-            *slot = Message { word, ..message };
+            *slot = Message { code, ..message };
         }
     }
 
-    fn forget_words(&mut self) {
-        let used = |nth: usize| self.messages.iter().any(|message| usize::from(message.word) == nth + 1);
-        if let Some(unused) = (0..self.words.len()).find(|nth| !used(*nth)) {
-            self.words.remove(unused);
+    fn forget_unused_code(&mut self) {
+        let used = |nth: usize| self.messages.iter().any(|message| usize::from(message.code) == nth + 1);
+        if let Some(unused) = (0..self.codes.len()).find(|nth| !used(*nth)) {
+            self.codes.remove(unused);
             for message in &mut self.messages {
-                message.word -= u16::from(usize::from(message.word) > unused);
+                message.code -= u16::from(usize::from(message.code) > unused);
             }
         }
     }
@@ -234,10 +234,10 @@ mod tests {
     fn message() -> impl Strategy<Value = (Message, &'static str)> {
         let state = prop::sample::select(MessageState::ALL.to_vec());
         let at = prop_oneof![Just(0_i64), 1_700_000_000_000..1_900_000_000_000_i64];
-        let word = prop::sample::select(vec!["", "400", "131026", "expired"]);
-        (state, any::<u8>(), at, 0..4_u64, any::<bool>(), word).prop_map(
-            |(state, attempts, at, claim, kept, word)| {
-                (Message { state, attempts, at, claim, kept, word: 0 }, word)
+        let code = prop::sample::select(vec!["", "400", "131026", "expired"]);
+        (state, any::<u8>(), at, 0..4_u64, any::<bool>(), code).prop_map(
+            |(state, attempts, at, claim, kept, code)| {
+                (Message { state, attempts, at, claim, kept, code: 0 }, code)
             },
         )
     }
@@ -250,13 +250,13 @@ mod tests {
             replay in any::<bool>(),
         ) {
             let mut record = BatchRecord { revision, replay, ..BatchRecord::new(messages.len()) };
-            for (place, (message, word)) in (0..).zip(&messages) {
-                record.set(place, *message, word);
+            for (place, (message, code)) in (0..).zip(&messages) {
+                record.set(place, *message, code);
             }
             let read = BatchRecord::read(&record.bytes(), messages.len()).unwrap();
-            for ((_, message), (expected, word)) in read.each().zip(&messages) {
-                prop_assert_eq!(read.code(message), *word);
-                prop_assert_eq!(Message { word: 0, ..*message }, *expected);
+            for ((_, message), (expected, code)) in read.each().zip(&messages) {
+                prop_assert_eq!(read.code(message), *code);
+                prop_assert_eq!(Message { code: 0, ..*message }, *expected);
             }
             prop_assert_eq!((read.revision, read.replay), (revision, replay));
         }
@@ -267,8 +267,8 @@ mod tests {
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         ) {
             let mut record = BatchRecord::new(messages.len());
-            for (place, (message, word)) in (0..).zip(&messages) {
-                record.set(place, *message, word);
+            for (place, (message, code)) in (0..).zip(&messages) {
+                record.set(place, *message, code);
             }
             let mut bytes = record.bytes();
             for (at, byte) in changes {

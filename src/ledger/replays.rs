@@ -4,8 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::batches::WINDOW;
-use super::{Batches, LedgerError, PlannedBatch, StoredBatch};
+use super::{Batches, LedgerError, PlannedBatch, StoredBatch, batches::WINDOW};
 use crate::campaign::{CampaignId, MessageState};
 
 /// A batch with messages to requeue.
@@ -28,8 +27,8 @@ pub async fn due<L: Batches>(
     known: BTreeMap<u32, u64>,
 ) -> Result<Vec<Replay>, LedgerError> {
     let all = ledger.replays(id).await?;
-    let news = all.into_iter().filter(|(number, since)| known.get(number) != Some(since));
-    let wanted: Vec<(u32, u64)> = news.take(WINDOW).collect();
+    let updates = all.into_iter().filter(|(number, since)| known.get(number) != Some(since));
+    let wanted: Vec<(u32, u64)> = updates.take(WINDOW).collect();
     let numbers: Vec<u32> = wanted.iter().map(|(number, _)| *number).collect();
     if numbers.is_empty() {
         return Ok(Vec::new());

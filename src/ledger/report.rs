@@ -2,8 +2,7 @@
 //!
 //! It only reads, and renders nothing but JSON: views render the lines.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,10 +10,8 @@ use serde_json::{Map, Value, json};
 
 use super::batches::{Batches, PAGE, StoredBatch};
 use super::deliveries::{Deliveries, Response, UNDELIVERED};
-use super::record::Message;
-use super::{LedgerError, LedgerFuture};
-use crate::campaign::delivery::Progress;
-use crate::campaign::{CampaignId, DoubtCause, MessageState, Phone, text, time};
+use super::{LedgerError, LedgerFuture, record::Message};
+use crate::campaign::{CampaignId, DoubtCause, MessageState, Phone, delivery::Progress, text, time};
 
 /// A line of a report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +45,7 @@ pub struct ReportLine {
 /// Returns the JSON Schema of a report's line (2020-12). The columns of CSV are its properties, in this order, without
 /// `request_id`.
 pub fn report_schema() -> Value {
-    let property = |name: &str, kind: Value, about: &str, example: Value| {
+    let property = |(name, kind, about, example): (&str, Value, &str, Value)| {
         let mut property =
             json!({ "title": text::titled(name), "description": about, "examples": [example] });
         if let (Some(property), Value::Object(kind)) = (property.as_object_mut(), kind) {
@@ -56,63 +53,31 @@ pub fn report_schema() -> Value {
         }
         (name.to_owned(), property)
     };
-    let text_or_null = || json!({ "type": ["string", "null"] });
+    let number = |least: u64| json!({ "type": "integer", "minimum": least });
+    let number_or_null = json!({ "type": ["integer", "null"], "minimum": 0 });
+    let (string, string_or_null) = (json!({ "type": "string" }), || json!({ "type": ["string", "null"] }));
+    let time_or_null = json!({ "type": ["string", "null"], "format": "date-time" });
     let deliveries = json!({ "enum": [null, "sent", "delivered", "read", "failed"] });
     let properties = [
-        property(
-            "recipient",
-            json!({ "type": "string" }),
-            "The number; in a skipped row the text in its place.",
-            json!("+919876543210"),
-        ),
-        property(
-            "row",
-            json!({ "type": "integer", "minimum": 1 }),
-            "The row of the audience, from 1.",
-            json!(18),
-        ),
-        property(
-            "batch",
-            json!({ "type": ["integer", "null"], "minimum": 0 }),
-            "The batch, from 0; null for a skipped row.",
-            json!(0),
-        ),
-        property("state", json!({ "enum": MessageState::ALL }), "The state.", json!("accepted")),
-        property("sid", text_or_null(), "The provider's id of the message.", json!("wamid.1")),
-        property(
-            "code",
-            text_or_null(),
-            "The provider's code, or the reason of a skipped row.",
-            json!("131026"),
-        ),
-        property(
-            "detail",
-            text_or_null(),
-            "The text of the code, and what to do.",
-            json!("Message undeliverable"),
-        ),
-        property(
-            "attempts",
-            json!({ "type": "integer", "minimum": 0 }),
-            "Number of claims for sending.",
-            json!(1),
-        ),
-        property("delivery", deliveries, "The delivery state, as delivery reports say.", json!("delivered")),
-        property(
-            "updated_at",
-            json!({ "type": ["string", "null"], "format": "date-time" }),
-            "Time of the last change, in UTC.",
-            json!("2026-11-01T03:30:00.000Z"),
-        ),
-        property(
+        ("recipient", string, "The number; in a skipped row the text in its place.", "+919876543210".into()),
+        ("row", number(1), "The row of the audience, from 1.", 18.into()),
+        ("batch", number_or_null, "The batch, from 0; null for a skipped row.", 0.into()),
+        ("state", json!({ "enum": MessageState::ALL }), "The state.", "accepted".into()),
+        ("sid", string_or_null(), "The provider's id of the message.", "wamid.1".into()),
+        ("code", string_or_null(), "The provider's code, or the reason of a skipped row.", "131026".into()),
+        ("detail", string_or_null(), "The text of the code, and what to do.", "Message undeliverable".into()),
+        ("attempts", number(0), "Number of claims for sending.", 1.into()),
+        ("delivery", deliveries, "The delivery state, as delivery reports say.", "delivered".into()),
+        ("updated_at", time_or_null, "Time of the last change, in UTC.", "2026-11-01T03:30:00.000Z".into()),
+        (
             "request_id",
-            text_or_null(),
+            string_or_null(),
             "The provider's id of the last request of its batch.",
-            json!("9f1c"),
+            "9f1c".into(),
         ),
     ];
     let required: Vec<&str> =
-        properties.iter().map(|(name, _)| name.as_str()).filter(|name| *name != "request_id").collect();
+        properties.iter().map(|(name, ..)| *name).filter(|name| *name != "request_id").collect();
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": "urn:flowcast:schema:report:1",
@@ -120,7 +85,7 @@ pub fn report_schema() -> Value {
         "description": "The state of one message, or one skipped row. New fields may be added.",
         "type": "object",
         "required": required,
-        "properties": properties.iter().cloned().collect::<Map<_, _>>(),
+        "properties": properties.map(property).into_iter().collect::<Map<_, _>>(),
     })
 }
 

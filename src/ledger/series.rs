@@ -3,7 +3,7 @@
 //! The worker that leads the campaign writes them, about one per second at first. The interval grows with the campaign's
 //! duration, so that a day needs hardly more points than a minute. Nothing is decided on them.
 
-use super::{Clock, Counts, LedgerFuture};
+use super::{Clock, Counts, LedgerError, LedgerFuture};
 use crate::campaign::CampaignId;
 
 /// Maximum number of points of a campaign.
@@ -78,38 +78,36 @@ pub trait Series: Clock {
 
     /// Appends points; with `all` it replaces the stored ones.
     fn write_points(&self, id: &CampaignId, points: Vec<Point>, all: bool) -> impl LedgerFuture<()>;
+}
 
-    /// Writes the point of the present counts, if it is due.
-    ///
-    /// `known` holds the stored points, read at the first call. With `is_last` no point follows for now, so this one is
-    /// written even if it is not due.
-    fn sample(
-        &self,
-        id: &CampaignId,
-        known: &mut Option<Vec<Point>>,
-        counts: &Counts,
-        is_last: bool,
-    ) -> impl LedgerFuture<()> {
-        async move {
-            let points = match known.take() {
-                Some(points) => points,
-                None => self.points(id).await?,
-            };
-            let points = known.insert(points);
-            match step(points, Point::new(self.now(), counts), is_last) {
-                Step::Nothing => {}
-                Step::Add(new) => {
-                    self.write_points(id, new.clone(), false).await?;
-                    points.extend(new);
-                }
-                Step::Replace(all) => {
-                    self.write_points(id, all.clone(), true).await?;
-                    *points = all;
-                }
-            }
-            Ok(())
+/// Writes the point of the present counts, if it is due.
+///
+/// `known` holds the stored points, read at the first call. With `is_last` no point follows for now, so this one is
+/// written even if it is not due.
+pub async fn sample(
+    ledger: &impl Series,
+    id: &CampaignId,
+    known: &mut Option<Vec<Point>>,
+    counts: &Counts,
+    is_last: bool,
+) -> Result<(), LedgerError> {
+    let points = match known.take() {
+        Some(points) => points,
+        None => ledger.points(id).await?,
+    };
+    let points = known.insert(points);
+    match step(points, Point::new(ledger.now(), counts), is_last) {
+        Step::Nothing => {}
+        Step::Add(new) => {
+            ledger.write_points(id, new.clone(), false).await?;
+            points.extend(new);
+        }
+        Step::Replace(all) => {
+            ledger.write_points(id, all.clone(), true).await?;
+            *points = all;
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -5,10 +5,8 @@
 
 use jiff::Timestamp;
 
-use super::campaigns::ClaimAdmission;
-use super::{Breaker, Campaign, Campaigns, Counts, LedgerError};
-use crate::campaign::job::StopWhen;
-use crate::campaign::{CampaignId, CampaignState, Reason};
+use super::{Breaker, Campaign, Campaigns, Counts, LedgerError, campaigns::ClaimAdmission};
+use crate::campaign::{CampaignId, CampaignState, Reason, job::StopWhen};
 
 impl Campaign {
     /// Returns the campaign in another state, or with another reason in the same state.
@@ -118,16 +116,16 @@ pub async fn move_from<L: Campaigns>(
 }
 
 /// Sets what a running campaign waits for. In other states it keeps its reason.
-pub async fn note<L: Campaigns>(
+pub async fn set_reason<L: Campaigns>(
     ledger: &L,
     id: &CampaignId,
-    note: Option<Reason>,
+    reason: Option<Reason>,
 ) -> Result<(), LedgerError> {
-    let noted = |campaign: &Campaign| {
+    let changed = |campaign: &Campaign| {
         let runs = campaign.state == CampaignState::Running;
-        Ok(runs.then(|| Campaign { reason: note.clone(), ..campaign.clone() }))
+        Ok(runs.then(|| Campaign { reason: reason.clone(), ..campaign.clone() }))
     };
-    change(ledger, id, false, noted).await.map(drop)
+    change(ledger, id, false, changed).await.map(drop)
 }
 
 /// Holds a running campaign if its counts reach the limit of its job's `stop_when`. Returns whether it did.
@@ -218,8 +216,8 @@ pub async fn mark_in_doubt_below<L: Campaigns>(
 /// Holds a running campaign, or changes the reason of a held one. Other states are unchanged.
 pub async fn hold<L: Campaigns>(ledger: &L, id: &CampaignId, reason: Reason) -> Result<(), LedgerError> {
     let held = |campaign: &Campaign| {
-        let goes_on = matches!(campaign.state, CampaignState::Running | CampaignState::Held);
-        Ok(campaign.moved(CampaignState::Held, Some(reason.clone()), ledger.time()).filter(|_| goes_on))
+        let may_hold = matches!(campaign.state, CampaignState::Running | CampaignState::Held);
+        Ok(campaign.moved(CampaignState::Held, Some(reason.clone()), ledger.time()).filter(|_| may_hold))
     };
     change(ledger, id, false, held).await.map(drop)
 }

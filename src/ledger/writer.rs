@@ -4,10 +4,9 @@
 //! write waits for the one before, and the waiting ones are written together: a few compare-and-swaps, and no conflicts
 //! between them. The record is known after each write, so the next needs no read. The writer decides nothing.
 
-use super::claims;
 use super::{
     BatchRecord, BatchWrite, Batches, Claim, ClaimPurpose, LedgerError, PlannedBatch, RecordOutcome,
-    WriteOutcome,
+    WriteOutcome, claims,
 };
 use crate::campaign::MessageState;
 use crate::micro_batch::MicroBatch;

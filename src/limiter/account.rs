@@ -1,18 +1,15 @@
 //! The limits of an account, and how a sender waits for its permit.
 
-use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::process::Buckets;
 use super::shared::{self, ReservationBatcher};
 use super::{
     Admission, CampaignLimits, Concurrency, EARLIER, LONGEST_WAIT, Line, Rates, Reservation, SENDERS, STEP,
-    Wanted,
+    Wanted, process::Buckets,
 };
 use crate::campaign::Phone;
 use crate::redis_client::{RedisClient, RedisClientError};

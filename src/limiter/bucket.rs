@@ -2,15 +2,11 @@
 //!
 //! Times are nanoseconds since the buckets of the process were created. It never waits and reads no clock.
 
-use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::{num::NonZeroU32, sync::Arc};
 
-use governor::clock::Clock;
-use governor::middleware::NoOpMiddleware;
-use governor::nanos::Nanos;
 use governor::state::{NotKeyed, StateStore};
-use governor::{Quota, RateLimiter};
+use governor::{Quota, RateLimiter, clock::Clock, middleware::NoOpMiddleware, nanos::Nanos};
 
 use crate::campaign::Rate;
 

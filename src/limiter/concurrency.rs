@@ -4,11 +4,10 @@
 //! answers as quickly as before, and shrinks when answers are late or are failures. It never raises the send rate above
 //! what the buckets allow.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -65,7 +64,7 @@ impl Concurrency {
     ///
     /// When it falls, permits in use are removed as they are released, before another sender gets one.
     pub fn change(&self, fixed: Option<usize>, least: usize) {
-        let mut answers = self.answers();
+        let mut answers = self.answers.lock();
         let limit = self.limit();
         match (fixed, &mut *answers) {
             (None, Some(known)) if known.least == least => {}
@@ -87,10 +86,6 @@ impl Concurrency {
         }
     }
 
-    fn answers(&self) -> MutexGuard<'_, Option<Answers>> {
-        self.answers.lock()
-    }
-
     /// Returns the current limit.
     pub fn limit(&self) -> usize {
         self.limit.load(Ordering::Relaxed)
@@ -98,7 +93,7 @@ impl Concurrency {
 
     /// Whether the limit is fixed.
     pub fn is_fixed(&self) -> bool {
-        self.answers().is_none()
+        self.answers.lock().is_none()
     }
 
     /// Returns the highest value that the limit may reach.
@@ -117,7 +112,7 @@ impl Concurrency {
 
     /// Reports the latency of an answer, and whether the provider accepted the request.
     pub fn answered(&self, latency: Duration, went_well: bool) {
-        let mut answers = self.answers();
+        let mut answers = self.answers.lock();
         let Some(answers) = &mut *answers else { return };
         answers.has_failed |= !went_well;
         answers.latencies.push(latency);
@@ -190,7 +185,7 @@ mod tests {
             let limit = concurrency.limit();
             let (latency, went_well) = latency(limit);
             concurrency.was_short.store(true, Ordering::Relaxed);
-            if let Some(answers) = &mut *concurrency.answers() {
+            if let Some(answers) = &mut *concurrency.answers.lock() {
                 answers.since = Instant::now().checked_sub(WINDOW).unwrap();
             }
             for _ in 0..limit {

@@ -19,8 +19,7 @@ mod shared;
 #[cfg(test)]
 mod tests;
 
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
 use tokio::sync::{Mutex, OwnedSemaphorePermit};
 use tokio::time::Instant;

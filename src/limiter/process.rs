@@ -3,11 +3,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::bucket::Bucket;
-use super::{EARLIER, HOUR, Line, Rates, Reservation, SENDERS, Wanted, slowed, throttled};
+use super::{EARLIER, HOUR, Line, Rates, Reservation, SENDERS, Wanted, bucket::Bucket, slowed, throttled};
 use crate::campaign::{CampaignId, Phone, Rate};
 
 /// Number of campaigns from which full buckets are removed.
@@ -84,10 +83,6 @@ fn kept_of<K: std::hash::Hash + Eq + Clone>(
 }
 
 impl Buckets {
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock()
-    }
-
     fn since_begun(&self, at: Instant) -> u64 {
         u64::try_from(at.saturating_duration_since(self.begun).as_nanos()).unwrap_or(u64::MAX)
     }
@@ -97,7 +92,7 @@ impl Buckets {
     /// They are taken for the time at which all buckets have them.
     pub(super) fn ask(&self, wanted: &Wanted<'_>) -> Reservation {
         let Wanted { rates, campaign, from, recipients } = *wanted;
-        let mut inner = self.inner();
+        let mut inner = self.inner.lock();
         let inner = &mut *inner;
         let (instant, now) = (Instant::now(), self.since_begun(Instant::now()));
         let count = u32::try_from(recipients.len()).unwrap_or(u32::MAX);
@@ -161,7 +156,7 @@ impl Buckets {
 
     /// Changes the rates of the existing buckets.
     pub(super) fn change(&self, rates: Rates) {
-        let mut inner = self.inner();
+        let mut inner = self.inner.lock();
         let now = self.since_begun(Instant::now());
         let share = inner.slowed.map_or(1.0, |(since, share)| slowed(share, since.elapsed()));
         if let (Some(bucket), Some(rate)) = (&mut inner.requests, rates.requests) {
@@ -176,7 +171,7 @@ impl Buckets {
 
     /// Throttles a flow; returns whether it was not throttled before.
     pub(super) fn throttle(&self, flow: &str) -> bool {
-        let mut inner = self.inner();
+        let mut inner = self.inner.lock();
         match inner.flows.get_mut(flow) {
             // The bucket stays: a repeated report allows no extra message.
             Some(known) if known.doublings == 0 => {
@@ -190,20 +185,20 @@ impl Buckets {
     /// Returns the messages an hour of a flow, if it is throttled.
     #[cfg(test)]
     pub(super) fn hourly(&self, flow: &str) -> Option<u32> {
-        of_flow(&mut self.inner().flows, flow).and_then(|known| throttled(known.doublings))
+        of_flow(&mut self.inner.lock().flows, flow).and_then(|known| throttled(known.doublings))
     }
 
     /// Counts messages of a throttled flow.
     #[cfg(test)]
     pub(super) fn sent_of(&self, flow: &str, count: u32) {
-        if let Some(known) = self.inner().flows.get_mut(flow) {
+        if let Some(known) = self.inner.lock().flows.get_mut(flow) {
             known.count += count;
         }
     }
 
     /// Restores recipients, and how long ago each was messaged.
     pub(super) fn cache(&self, recipients: Vec<(Phone, Duration)>) {
-        let (mut inner, now) = (self.inner(), Instant::now());
+        let (mut inner, now) = (self.inner.lock(), Instant::now());
         let known = &mut inner.recipients;
         for (phone, ago) in recipients {
             // A time before the machine started cannot be expressed; it becomes the present.
@@ -218,7 +213,7 @@ impl Buckets {
 
     /// Pauses all sends, then reduces the rate.
     pub(super) fn slow_down(&self, wait: Duration) {
-        let mut inner = self.inner();
+        let mut inner = self.inner.lock();
         let now = Instant::now();
         let paused = inner.paused_until.is_some_and(|until| until > now);
         let until = now + wait;

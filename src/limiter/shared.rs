@@ -5,8 +5,7 @@
 //!
 //! The keys of an account share the hash tag `{account:NAME}`, which is never a campaign's id.
 
-use std::sync::LazyLock;
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use tokio::time::Instant;
 
@@ -16,7 +15,7 @@ use super::{
 };
 use crate::campaign::Rate;
 use crate::micro_batch::MicroBatch;
-use crate::redis_client::{Arg, RedisClient, RedisClientError, Script};
+use crate::redis_client::{RedisClient, RedisClientError, Script};
 
 static RESERVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("reserve.lua")));
 static THROTTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("throttle.lua")));
@@ -88,32 +87,18 @@ impl ReservationBatcher<'_> {
         let period =
             |rate: Option<Rate>| rate.map_or("0".into(), |rate| format!("{:.6}", 1e6 / rate.per_second()));
         let burst = |rate: Option<Rate>| rate.map_or(0, |rate| u64::from(rate.burst().get()));
-        let periods = [period(rates.requests), period(rates.messages), period(campaign.rate)];
-        let numbers: Vec<String> = match rates.recipients {
-            Some(_) => recipients.iter().map(|phone| phone.digits().to_string()).collect(),
-            None => Vec::new(),
-        };
-        let least = LEAST_SHARE.to_string();
-        let mut args: Vec<Arg> = vec![
-            (messages as u64).into(),
-            Arg::from(&periods[0]),
-            burst(rates.requests).into(),
-            Arg::from(&periods[1]),
-            burst(rates.messages).into(),
-            Arg::from(&periods[2]),
-            burst(campaign.rate).into(),
-            (EARLIER.as_micros() as u64).into(),
-            (STEP.as_micros() as u64).into(),
-            Arg::from(&least),
-            rates.recipients.map_or(0, |rate| u64::from(rate.count())).into(),
-            rates.recipients.map_or(0, |rate| rate.per().as_micros() as u64).into(),
-        ];
-        args.extend([Arg::from(campaign.flow.is_some()), (HOUR.as_micros() as u64).into()]);
-        args.extend([Arg::from(u64::from(THROTTLED_PER_HOUR)), u64::from(DOUBLINGS).into()]);
-        args.extend([Arg::from(concurrency as u64), Arg::from(requests as u64)]);
-        args.push(Arg::from(THROTTLE_RETENTION.as_millis() as u64));
-        args.extend(numbers.iter().map(Arg::from));
-        let answer: Vec<u64> = server.run(&RESERVE, keys, &args).await?;
+
+        let bucket = |rate: Option<Rate>| (period(rate), burst(rate));
+        let buckets = (bucket(rates.requests), bucket(rates.messages), bucket(campaign.rate));
+        let times = (EARLIER.as_micros() as u64, STEP.as_micros() as u64, LEAST_SHARE.to_string());
+        let (count, per) =
+            rates.recipients.map_or((0, 0), |rate| (rate.count(), rate.per().as_micros() as u64));
+        let flow = (campaign.flow.is_some(), HOUR.as_micros() as u64, THROTTLED_PER_HOUR, DOUBLINGS);
+        let retention = THROTTLE_RETENTION.as_millis() as u64;
+        let numbers = recipients.iter().filter(|_| rates.recipients.is_some());
+        let numbers: Vec<u64> = numbers.map(|phone| phone.digits()).collect();
+        let args = (messages, buckets, times, count, per, flow, concurrency, requests, retention, numbers);
+        let answer: Vec<u64> = server.run(&RESERVE, keys, args).await?;
         let [kind, wait, what, back, some @ ..] = answer.as_slice() else {
             return Err(RedisClientError::Refused("returned too few values for a rate limit".into()));
         };
@@ -148,9 +133,8 @@ pub(super) async fn throttle(
     account: &str,
     flow: &str,
 ) -> Result<bool, RedisClientError> {
-    let args = [Arg::from(THROTTLE_RETENTION.as_millis() as u64)];
-    let is_new: u64 = server.run(&THROTTLE, &[flow_key(account, flow)], &args).await?;
-    Ok(is_new == 1)
+    let retention = THROTTLE_RETENTION.as_millis() as u64;
+    Ok(server.run::<u64>(&THROTTLE, &[flow_key(account, flow)], retention).await? == 1)
 }
 
 /// Pauses an account for all workers, then reduces its rate.
@@ -160,8 +144,6 @@ pub(super) async fn slow_down(
     wait: Duration,
 ) -> Result<(), RedisClientError> {
     let key = format!("flowcast:{{account:{account}}}:state");
-    let least = LEAST_SHARE.to_string();
-    let args = [Arg::from(wait.as_micros() as u64), Arg::from(STEP.as_micros() as u64), Arg::from(&least)];
-    server.run::<u64>(&SLOW, &[key], &args).await?;
-    Ok(())
+    let args = (wait.as_micros() as u64, STEP.as_micros() as u64, LEAST_SHARE.to_string());
+    server.run(&SLOW, &[key], args).await
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Reply;
+use super::HttpResponse;
 use crate::campaign::codes::{Code, Effect};
 use crate::campaign::{Doubt, DoubtCause};
 
@@ -127,7 +127,7 @@ pub enum Scope {
 }
 
 /// Decides what a response proves about its request.
-pub fn classify(reply: &Reply, said: ParsedBody) -> ProviderResponse {
+pub fn classify(reply: &HttpResponse, said: ParsedBody) -> ProviderResponse {
     let status = reply.status;
     let (code, known, text, is_theirs) = match said {
         ParsedBody::Entries(entries) => match status {
@@ -266,8 +266,8 @@ mod tests {
     use super::*;
     use crate::campaign::codes::{self, Source};
 
-    fn reply(status: u16) -> Reply {
-        Reply { status, retry_after: None, body: "".into() }
+    fn reply(status: u16) -> HttpResponse {
+        HttpResponse { status, retry_after: None, body: "".into() }
     }
 
     fn theirs(status: u16) -> ProviderResponse {
@@ -411,7 +411,7 @@ mod tests {
 
     #[test]
     fn the_providers_wait_is_kept() {
-        let reply = Reply { status: 429, retry_after: Some(Duration::from_secs(9)), body: "".into() };
+        let reply = HttpResponse { status: 429, retry_after: Some(Duration::from_secs(9)), body: "".into() };
         let answer = classify(&reply, ParsedBody::Foreign { text: "slow".into() });
         let expected = ProviderResponse::Limited {
             scope: Scope::Account,

@@ -12,7 +12,7 @@ use url::Url;
 
 use super::answer::{ParsedBody, to_text};
 use super::{
-    Credentials, Kind, Provider, Reply, Request, RequestBody, address, buttons, content, no_extra_info,
+    Credentials, HttpResponse, Kind, Provider, Request, RequestBody, address, buttons, content, no_extra_info,
 };
 use crate::campaign::delivery::DeliveryReport;
 use crate::campaign::{BATCH_LIMIT, Envelope, Job, Phone, Problem};
@@ -105,7 +105,7 @@ impl Provider for Exotel {
     }
 
     /// Documents 000 and 001, `request_id`: "useful for debugging and tracing purposes".
-    fn request_id(&self, reply: &Reply) -> Option<String> {
+    fn request_id(&self, reply: &HttpResponse) -> Option<String> {
         #[derive(Deserialize)]
         struct Body<'b> {
             request_id: &'b str,
@@ -116,7 +116,7 @@ impl Provider for Exotel {
         ((1..=REQUEST_ID).contains(&id.len()) && id.bytes().all(is_plain)).then(|| id.to_owned())
     }
 
-    fn parse(&self, reply: &Reply, count: usize) -> ParsedBody {
+    fn parse(&self, reply: &HttpResponse, count: usize) -> ParsedBody {
         response::parse(reply, count)
     }
 }

@@ -12,9 +12,7 @@ use url::Url;
 
 use super::answer::{ParsedBody, to_text};
 use super::reports::of_meta;
-use super::{
-    Credentials, Kind, Provider, Reply as HttpReply, Request, RequestBody, address, buttons, content,
-};
+use super::{Credentials, HttpResponse, Kind, Provider, Request, RequestBody, address, buttons, content};
 use crate::campaign::delivery::DeliveryReport;
 use crate::campaign::notice::Notice;
 use crate::campaign::problem::nearest;
@@ -164,7 +162,7 @@ impl Provider for Kaleyra {
         headers.get(name).is_some_and(|value| blake3::hash(value.as_bytes()) == *digest)
     }
 
-    fn parse(&self, reply: &HttpReply, _: usize) -> ParsedBody {
+    fn parse(&self, reply: &HttpResponse, _: usize) -> ParsedBody {
         response::parse(reply)
     }
 }

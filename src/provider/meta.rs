@@ -10,7 +10,7 @@ use url::Url;
 use super::answer::{Entry, ParsedBody, short, to_text};
 use super::reports::{number, of_meta};
 use super::{
-    Credentials, Kind, Provider, Reply, Request, RequestBody, address, buttons, content, no_extra_info,
+    Credentials, HttpResponse, Kind, Provider, Request, RequestBody, address, buttons, content, no_extra_info,
 };
 use crate::campaign::codes::{self, Source};
 use crate::campaign::delivery::DeliveryReport;
@@ -111,12 +111,12 @@ impl Provider for Meta {
     }
 
     /// `contacts[0].wa_id`.
-    fn recipient(&self, reply: &Reply) -> Option<Phone> {
+    fn recipient(&self, reply: &HttpResponse) -> Option<Phone> {
         let json: Value = serde_json::from_slice(&reply.body).ok()?;
         number(json.pointer("/contacts/0/wa_id"))
     }
 
-    fn parse(&self, reply: &Reply, _: usize) -> ParsedBody {
+    fn parse(&self, reply: &HttpResponse, _: usize) -> ParsedBody {
         let Ok(json) = serde_json::from_slice::<Value>(&reply.body) else {
             return ParsedBody::Foreign { text: String::new() };
         };
@@ -165,7 +165,7 @@ mod tests {
     }
 
     fn read(status: u16, body: &str) -> ProviderResponse {
-        let reply = Reply { status, retry_after: None, body: body.to_string().into() };
+        let reply = HttpResponse { status, retry_after: None, body: body.to_string().into() };
         classify(&reply, meta().parse(&reply, 1))
     }
 

@@ -22,7 +22,7 @@ use crate::campaign::delivery::DeliveryReport;
 use crate::campaign::notice::Notice;
 use crate::campaign::{Envelope, Job, Phone, Problem};
 pub use answer::{Entry, ParsedBody, ProviderResponse, Scope, classify};
-pub use transport::{Failure, Reply, Transport};
+pub use transport::{Failure, HttpResponse, Transport};
 
 /// All providers. The first is a sandbox's default.
 pub const PROVIDERS: &[&Kind] = &[&exotel::EXOTEL, &kaleyra::KALEYRA, &meta::META];
@@ -107,18 +107,18 @@ pub trait Provider: Send + Sync {
     }
 
     /// Returns the provider's id of the request, if the response has one: its support asks for it.
-    fn request_id(&self, _reply: &Reply) -> Option<String> {
+    fn request_id(&self, _reply: &HttpResponse) -> Option<String> {
         None
     }
 
     /// Returns the recipient's number as the provider knows it, if the response to a single message has it. It may be
     /// another spelling, or another number.
-    fn recipient(&self, _reply: &Reply) -> Option<Phone> {
+    fn recipient(&self, _reply: &HttpResponse) -> Option<Phone> {
         None
     }
 
     /// Parses the response to a request of `count` messages.
-    fn parse(&self, reply: &Reply, count: usize) -> ParsedBody;
+    fn parse(&self, reply: &HttpResponse, count: usize) -> ParsedBody;
 }
 
 /// The body of a request, into which messages are written. It has no `Debug`: it holds phone numbers.

@@ -32,7 +32,7 @@ const ANSWER_LIMIT: usize = 1 << 20;
 
 /// A response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
+pub struct HttpResponse {
     /// The HTTP status.
     pub status: u16,
     /// The delay of `Retry-After`.
@@ -41,7 +41,7 @@ pub struct Reply {
     pub body: Bytes,
 }
 
-impl Reply {
+impl HttpResponse {
     /// Returns whether the status is a success.
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
@@ -77,7 +77,7 @@ pub(crate) trait SimulatedNetwork: Send + Sync {
         request: Request,
         start_by: Option<Instant>,
         timeout: Duration,
-    ) -> Pin<Box<dyn Future<Output = Result<Reply, Failure>> + Send>>;
+    ) -> Pin<Box<dyn Future<Output = Result<HttpResponse, Failure>> + Send>>;
 }
 
 impl Transport {
@@ -125,7 +125,7 @@ impl Transport {
     /// # Errors
     ///
     /// Whether the request was never sent, or may have been accepted.
-    pub async fn post(&self, request: Request, start_by: Option<Instant>) -> Result<Reply, Failure> {
+    pub async fn post(&self, request: Request, start_by: Option<Instant>) -> Result<HttpResponse, Failure> {
         #[cfg(test)]
         if let Some(network) = &self.simulated {
             return network.post(request, start_by, self.timeout).await;
@@ -175,7 +175,7 @@ impl Transport {
                 break;
             }
         }
-        Ok(Reply { status, retry_after, body: body.into() })
+        Ok(HttpResponse { status, retry_after, body: body.into() })
     }
 }
 
@@ -291,7 +291,7 @@ mod tests {
     /// Posts once to a server that handles its first connection with `serve`.
     async fn post_to<F: Future<Output = ()> + Send + 'static>(
         serve: impl FnOnce(TcpStream) -> F + Send + 'static,
-    ) -> Result<Reply, Failure> {
+    ) -> Result<HttpResponse, Failure> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let server = tokio::spawn(async move { serve(listener.accept().await.unwrap().0).await });

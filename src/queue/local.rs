@@ -1,11 +1,9 @@
 //! The queue in memory, of a single process.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{Queue, QueueError, QueuedBatch};
@@ -32,13 +30,9 @@ pub struct Receipt {
 }
 
 impl LocalState {
-    fn ready(&self) -> MutexGuard<'_, VecDeque<QueuedBatch>> {
-        self.ready.lock()
-    }
-
     /// Requeues a batch at the front: it was planned before the others.
     fn give_back(&self, batch: QueuedBatch) {
-        self.ready().push_front(batch);
+        self.ready.lock().push_front(batch);
         self.arrived.notify_one();
     }
 }
@@ -53,7 +47,7 @@ impl Queue for Local {
     }
 
     async fn publish(&self, batches: Vec<QueuedBatch>) -> Result<(), QueueError> {
-        self.shared.ready().extend(batches);
+        self.shared.ready.lock().extend(batches);
         self.shared.arrived.notify_one();
         Ok(())
     }
@@ -62,7 +56,7 @@ impl Queue for Local {
         loop {
             let arrived = self.shared.arrived.notified();
             let (batch, more) = {
-                let mut ready = self.shared.ready();
+                let mut ready = self.shared.ready.lock();
                 (ready.pop_front(), !ready.is_empty())
             };
             if let Some(batch) = batch {
@@ -102,7 +96,7 @@ impl Queue for Local {
     }
 
     async fn waiting(&self) -> Result<u64, QueueError> {
-        Ok(self.shared.ready().len() as u64)
+        Ok(self.shared.ready.lock().len() as u64)
     }
 
     fn held(&self) -> u64 {
@@ -112,7 +106,7 @@ impl Queue for Local {
     async fn close(&self) {}
 
     async fn remove(&self) -> Result<(), QueueError> {
-        self.shared.ready().clear();
+        self.shared.ready.lock().clear();
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use crate::campaign::CampaignId;
 
 /// Data of a postponed job.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PutOff {
+pub struct Postponed {
     /// Time at which it was first postponed, in milliseconds since 1970.
     pub since: i64,
     /// Id under which a job without an id is registered, so that a duplicate becomes no second campaign.
@@ -39,6 +39,7 @@ pub enum DeadLetterAction {
     /// Delete.
     Discard,
 }
+
 /// Report to forward.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Forwarded {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use local::Local;
-pub use messages::{DeadLetter, DeadLetterAction, Forwarded, PutOff};
+pub use messages::{DeadLetter, DeadLetterAction, Forwarded, Postponed};
 pub use rabbitmq::RabbitMq;
 
 use crate::campaign::{Batch, CampaignId};

@@ -8,12 +8,9 @@ use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisError, TlsMode,
 };
 use secrecy::{ExposeSecret, SecretString};
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::{io::AsyncReadExt, net::TcpStream};
 
-use super::connection::Connection;
-use super::errors::words;
-use super::{ANSWER, CONNECT, RedisClientError};
+use super::{ANSWER, CONNECT, RedisClientError, connection::Connection, errors::words};
 
 /// Timeout for the error that a server sends on its own.
 const REFUSAL: Duration = Duration::from_millis(500);

@@ -23,17 +23,6 @@ impl Script {
     }
 }
 
-/// Argument of a script.
-#[derive(Clone, Copy, Debug)]
-pub enum Arg<'a> {
-    /// A text.
-    Text(&'a str),
-    /// Bytes.
-    Bytes(&'a [u8]),
-    /// A number.
-    Number(u64),
-}
-
 /// Arguments of a script, packed into one buffer.
 #[derive(Clone, Debug, Default)]
 pub struct Packed {
@@ -48,20 +37,6 @@ impl Packed {
         self.bytes.extend_from_slice(arg);
         self.ends.push(self.bytes.len());
     }
-
-    /// Adds a number.
-    pub fn push_number(&mut self, number: usize) {
-        self.push(number.to_string().as_bytes());
-    }
-
-    /// Adds an argument of any kind.
-    pub(super) fn push_arg(&mut self, arg: Arg<'_>) {
-        match arg {
-            Arg::Text(text) => self.push(text.as_bytes()),
-            Arg::Bytes(bytes) => self.push(bytes),
-            Arg::Number(number) => self.push(number.to_string().as_bytes()),
-        }
-    }
 }
 
 impl ToRedisArgs for Packed {
@@ -75,29 +50,5 @@ impl ToRedisArgs for Packed {
 
     fn num_of_args(&self) -> usize {
         self.ends.len()
-    }
-}
-
-impl<'a> From<&'a str> for Arg<'a> {
-    fn from(text: &'a str) -> Self {
-        Self::Text(text)
-    }
-}
-
-impl<'a> From<&'a String> for Arg<'a> {
-    fn from(text: &'a String) -> Self {
-        Self::Text(text)
-    }
-}
-
-impl From<u64> for Arg<'_> {
-    fn from(number: u64) -> Self {
-        Self::Number(number)
-    }
-}
-
-impl From<bool> for Arg<'_> {
-    fn from(flag: bool) -> Self {
-        Self::Number(u64::from(flag))
     }
 }

@@ -1,9 +1,8 @@
 //! A connection to a server or to a cluster.
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{Route, SingleNodeRoutingInfo, SlotAddr};
-use redis::{Cmd, RedisError, RedisFuture, Value};
+use redis::{Cmd, RedisError, RedisFuture, Value, cluster_async::ClusterConnection};
 
 /// Timeout for replicas, in milliseconds.
 const REPLICAS: u32 = 500;

@@ -17,14 +17,11 @@ pub enum WriteRefusal {
 
 impl WriteRefusal {
     pub(super) fn classify(error: &RedisError) -> Option<Self> {
-        let says = |code: &str| has_code(error, code);
-        let is_full = error.detail().is_some_and(|text| text.contains("used memory > 'maxmemory'"));
-        if says("OOM") || is_full {
-            Some(Self::Full)
-        } else if says("MISCONF") {
-            Some(Self::Disk)
-        } else {
-            says("NOREPLICAS").then_some(Self::Replicas)
+        match code(error)? {
+            "OOM" => Some(Self::Full),
+            "MISCONF" => Some(Self::Disk),
+            "NOREPLICAS" => Some(Self::Replicas),
+            _ => None,
         }
     }
 }
@@ -39,10 +36,20 @@ impl fmt::Display for WriteRefusal {
     }
 }
 
-/// Whether an error, or the error of a command inside a script, has a code.
-fn has_code(error: &RedisError, code: &str) -> bool {
-    // A script's error contains the text of its command's error.
-    error.code() == Some(code) || error.detail().is_some_and(|text| text.contains(&format!("{code} ")))
+/// Returns the code of an error, or of the command inside a script that failed.
+///
+/// Before version 7, Redis puts the line of the command's error behind the script's own, e.g.
+/// `ERR Error running script (call to f_1): @user_script:1: -OOM command not allowed`.
+pub(super) fn code(error: &RedisError) -> Option<&str> {
+    let of_command = || {
+        let detail = error.detail()?;
+        let line = detail.split_once(": -").map_or(detail, |(_, line)| line);
+        line.split_once(' ').map(|(code, _)| code)
+    };
+    match error.code() {
+        Some("ERR") => of_command().or(Some("ERR")),
+        code => code,
+    }
 }
 
 /// Whether the server does not know a script, e.g. after a restart.
@@ -62,7 +69,7 @@ pub(super) fn passes(error: &RedisError) -> bool {
         ["LOADING", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "MOVED", "ASK"];
     error.is_io_error()
         || WriteRefusal::classify(error).is_some()
-        || PASSING.iter().any(|code| has_code(error, code))
+        || code(error).is_some_and(|code| PASSING.contains(&code))
 }
 
 /// Returns the text of an error, with a hint. Errors of Redis contain no secrets.
@@ -121,6 +128,14 @@ mod tests {
             ("MISCONF Redis is configured to save RDB snapshots", Some(WriteRefusal::Disk)),
             ("NOREPLICAS Not enough good replicas to write.", Some(WriteRefusal::Replicas)),
             ("LOADING Redis is loading the dataset in memory", None),
+            (
+                "Error running script (call to f_1): @user_script:1: @user_script: 1: -READONLY You can't write",
+                None,
+            ),
+            (
+                "Error running script (call to f_1): @user_script:1: -OOM command not allowed",
+                Some(WriteRefusal::Full),
+            ),
         ] {
             let error = error(script, detail);
             assert!(passes(&error), "{detail}");

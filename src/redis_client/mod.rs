@@ -10,23 +10,21 @@ mod connection;
 mod errors;
 mod survey;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use redis::{Cmd, FromRedisValue, RedisError, Value};
+use redis::{Cmd, FromRedisValue, RedisError, ToRedisArgs, Value};
 use secrecy::SecretString;
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 
-pub use self::arguments::{Arg, Packed, Script};
+pub use self::arguments::{Packed, Script};
 pub use self::errors::WriteRefusal;
 pub use self::survey::{RedisNode, probe_nodes};
 use crate::backoff::Backoff;
 use crate::shared_connection::SharedConnection;
 use address::Address;
 use connection::Connection;
-use errors::{is_stale, is_unknown, passes, words};
+use errors::{code, is_stale, is_unknown, passes, words};
 
 /// Timeout for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -65,6 +63,9 @@ pub enum RedisClientError {
     /// Redis refused permanently.
     #[error("{0}")]
     Refused(String),
+    /// Redis refused to restore a key that exists.
+    #[error("{0}")]
+    KeyExists(String),
 }
 
 /// Client of a server or of a cluster. Cheap to clone; clones share the connections.
@@ -74,7 +75,7 @@ pub struct RedisClient {
 }
 
 struct ClientState {
-    address: Arc<Address>,
+    address: Address,
     policy: RetryPolicy,
     /// Connections: one for commands, and one for writes that wait for replicas, because a wait blocks its connection.
     connections: [SharedConnection<Connection, RedisError>; 2],
@@ -92,6 +93,7 @@ struct ClientState {
     clock: AtomicI64,
     since: Instant,
 }
+
 impl RedisClient {
     /// Connects to a server, a cluster or the master that sentinels name.
     ///
@@ -104,9 +106,8 @@ impl RedisClient {
     pub async fn connect(addresses: &SecretString, policy: RetryPolicy) -> Result<Self, RedisClientError> {
         // Installing it again has no effect.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let address = Address::read(addresses)?;
         let shared = ClientState {
-            address: Arc::new(address),
+            address: Address::read(addresses)?,
             policy,
             connections: Default::default(),
             replica_waits: Semaphore::new(REPLICA_WAITS),
@@ -144,11 +145,11 @@ impl RedisClient {
         &self,
         script: &Script,
         keys: &[String],
-        args: &[Arg<'_>],
+        args: impl ToRedisArgs,
     ) -> Result<T, RedisClientError> {
         let mut packed = Packed::default();
-        for arg in args {
-            packed.push_arg(*arg);
+        for arg in args.to_redis_args() {
+            packed.push(&arg);
         }
         self.run_packed(script, keys, &[&packed]).await
     }
@@ -262,7 +263,11 @@ impl RedisClient {
                 Err(error) => error,
             };
             if !passes(&error) {
-                return Err(RedisClientError::Refused(format!("refused: {}", words(&error))));
+                let refused = format!("refused: {}", words(&error));
+                return Err(match code(&error) {
+                    Some("BUSYKEY") => RedisClientError::KeyExists(refused),
+                    _ => RedisClientError::Refused(refused),
+                });
             }
             let refusal = WriteRefusal::classify(&error);
             if let Some(refusal) = refusal {
@@ -276,7 +281,7 @@ impl RedisClient {
                 && self.shared.policy == RetryPolicy::Endless
                 && !self.shared.was_reported.swap(true, Ordering::Relaxed)
             {
-                tracing::warn!("Redis is unreachable; sending stops until it is back: {}", words(&error));
+                tracing::warn!(error = words(&error), "Redis is unreachable; sending stops until it is back");
             }
             if self.shared.policy.is_over(since) {
                 return Err(RedisClientError::Away(words(&error)));
@@ -288,8 +293,8 @@ impl RedisClient {
     /// Returns a connection; opens it if necessary.
     async fn connection(&self, lane: usize) -> Result<(u64, Connection), RedisError> {
         let open = |_| {
-            let address = self.shared.address.clone();
-            async move { address.open().await }
+            let shared = self.shared.clone();
+            async move { shared.address.open().await }
         };
         self.shared.connections[lane].get(|_| true, open).await
     }
@@ -302,7 +307,7 @@ impl<'a> Refused<'a> {
     fn begins(shared: &'a ClientState, refusal: WriteRefusal) -> Self {
         if shared.refused_writes.fetch_add(1, Ordering::Relaxed) == 0 && shared.policy == RetryPolicy::Endless
         {
-            tracing::warn!("{refusal}; sending stops until it accepts writes again");
+            tracing::warn!(error = %refusal, "sending stops until Redis accepts writes again");
         }
         Self(shared)
     }

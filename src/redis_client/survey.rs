@@ -5,9 +5,8 @@ use std::collections::HashMap;
 use redis::{Client, RedisError};
 use secrecy::SecretString;
 
-use super::RedisClientError;
 use super::address::{Address, config, refusal};
-use super::errors::words;
+use super::{RedisClientError, errors::words};
 
 /// State and settings of a server.
 pub struct RedisNode {

@@ -13,7 +13,7 @@ use super::{Broken, World};
 use crate::campaign::{DoubtCause, Phone};
 use crate::ledger::Memory;
 use crate::provider::Request;
-use crate::provider::transport::{Failure, Reply, SimulatedNetwork};
+use crate::provider::transport::{Failure, HttpResponse, SimulatedNetwork};
 use crate::runtime::{chance, one_of, simulated};
 
 /// A worker's network to the provider.
@@ -38,7 +38,7 @@ impl SimulatedNetwork for Network {
         request: Request,
         start_by: Option<Instant>,
         timeout: Duration,
-    ) -> Pin<Box<dyn Future<Output = Result<Reply, Failure>> + Send>> {
+    ) -> Pin<Box<dyn Future<Output = Result<HttpResponse, Failure>> + Send>> {
         let (node, ledger) = (self.node.clone(), self.ledger.clone());
         Box::pin(async move {
             let (world, begun) = (node.world.clone(), Instant::now());
@@ -61,7 +61,7 @@ async fn post(
     start_by: Option<Instant>,
     timeout: Duration,
     begun: Instant,
-) -> Result<Reply, Failure> {
+) -> Result<HttpResponse, Failure> {
     let world = &node.world;
     let cuts = |share| world.goes_wrong(world.faults.cuts, share);
     node.hop().await;
@@ -124,7 +124,7 @@ async fn post(
     }
     sleep(latency).await;
     let retry_after = (status == 429).then(|| Duration::from_secs(1 + one_of(3) as u64));
-    Ok(Reply { status, retry_after, body: body.into() })
+    Ok(HttpResponse { status, retry_after, body: body.into() })
 }
 
 fn accept(world: &World, to: impl Iterator<Item = Phone>) {

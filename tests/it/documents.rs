@@ -4,7 +4,7 @@
 use flowcast::campaign::codes;
 use flowcast::campaign::{BATCH_LIMIT, Batch, Columns, Job, Phone, Template};
 use flowcast::provider::{
-    Credentials, Entry, PROVIDERS, Provider, ProviderResponse, Reply, RequestBody, Scope, Transport,
+    Credentials, Entry, HttpResponse, PROVIDERS, Provider, ProviderResponse, RequestBody, Scope, Transport,
     classify, kind,
 };
 use flowcast::sandbox::Behaviour;
@@ -983,7 +983,7 @@ async fn the_parameters_besides_kaleyras_content_are_as_documented() {
 
 /// Returns what a provider's response to `count` messages proves.
 fn classify_response(provider: &str, status: u16, body: &Value, count: usize) -> ProviderResponse {
-    let reply = Reply { status, retry_after: None, body: body.to_string().into() };
+    let reply = HttpResponse { status, retry_after: None, body: body.to_string().into() };
     let parsed = open_provider(provider).parse(&reply, count);
     classify(&reply, parsed)
 }
@@ -1026,7 +1026,7 @@ fn exotels_responses_are_parsed_as_documented() {
         assert!(!matches!(found, Entry::Rejected { .. } | Entry::Accepted { .. }), "{code}: {found:?}");
     }
     // request_id: "useful for debugging and tracing purposes".
-    let reply = |body: &Value| Reply { status: 202, retry_after: None, body: body.to_string().into() };
+    let reply = |body: &Value| HttpResponse { status: 202, retry_after: None, body: body.to_string().into() };
     let id = |body: Value| open_provider("exotel").request_id(&reply(&body));
     assert_eq!(
         id(json!({ "request_id": "b434e927a5844175b23059cd96feea3d" })).as_deref(),

@@ -198,7 +198,7 @@ async fn deleted_queues_and_exchanges_are_declared_again_within_seconds() {
     }
     channel.exchange_delete("flowcast.batches".into(), ExchangeDeleteOptions::default()).await.unwrap();
     until("the lost consumer to be logged", || {
-        fleet.log().contains("RabbitMQ ended the consumer of flowcast.jobs")
+        fleet.log().contains("RabbitMQ ended a consumer")
     })
     .await;
     // The submitter of a job that cannot be routed gets an error, so an accepted job is safe.
@@ -259,7 +259,7 @@ async fn a_worker_that_cannot_consume_jobs_is_not_ready() {
     assert!(fleet.log().contains("cannot consume flowcast.jobs on RabbitMQ"), "{}", fleet.log());
     channel.queue_delete("flowcast.jobs".into(), QueueDeleteOptions::default()).await.unwrap();
     until("the worker to be ready again", || readyz(port).starts_with("HTTP/1.1 200")).await;
-    assert!(fleet.log().contains("consuming flowcast.jobs again"));
+    assert!(fleet.log().contains("consuming again"));
 }
 
 fn readyz(port: u16) -> String {

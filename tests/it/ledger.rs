@@ -872,12 +872,12 @@ async fn a_campaign_completes_only_when_its_counts_add_up(store: impl Store) {
 async fn a_note_does_not_start_a_paused_campaign(store: impl Store) {
     let ledger = store.open().await;
     register_running(&ledger).await;
-    transitions::note(&ledger, &id(), Some(text_reason("waits for its limits"))).await.unwrap();
+    transitions::set_reason(&ledger, &id(), Some(text_reason("waits for its limits"))).await.unwrap();
     assert_eq!(read_campaign(&ledger).await.reason, Some(text_reason("waits for its limits")));
     transitions::change_state(&ledger, &id(), CampaignState::Paused, Some(text_reason("by a person")))
         .await
         .unwrap();
-    transitions::note(&ledger, &id(), None).await.unwrap();
+    transitions::set_reason(&ledger, &id(), None).await.unwrap();
     let campaign = read_campaign(&ledger).await;
     assert_eq!((campaign.state, campaign.reason), (CampaignState::Paused, Some(text_reason("by a person"))));
 }
@@ -906,7 +906,7 @@ async fn only_campaigns_changed_since_a_version_are_listed(store: impl Store) {
     let all = ledger.changes(before.version).await.unwrap();
     assert_eq!(all.ids.iter().collect::<BTreeSet<_>>(), BTreeSet::from([&id(), &other]));
     // A note is not a change.
-    transitions::note(&ledger, &id(), Some(text_reason("waits"))).await.unwrap();
+    transitions::set_reason(&ledger, &id(), Some(text_reason("waits"))).await.unwrap();
     let none = ledger.changes(all.version).await.unwrap();
     assert_eq!((none.ids, none.version), (vec![], all.version));
     transitions::change_state(&ledger, &id(), CampaignState::Paused, None).await.unwrap();
@@ -1473,8 +1473,8 @@ async fn the_series_of_a_campaign_is_kept_and_removed_with_it(store: impl Store)
     // A sample adds a point if something has changed.
     let mut known = None;
     let counts = flowcast::ledger::Counts { accepted: 4000, ..Default::default() };
-    ledger.sample(&id(), &mut known, &counts, false).await.unwrap();
-    ledger.sample(&id(), &mut known, &counts, true).await.unwrap();
+    flowcast::ledger::series::sample(&ledger, &id(), &mut known, &counts, false).await.unwrap();
+    flowcast::ledger::series::sample(&ledger, &id(), &mut known, &counts, true).await.unwrap();
     let points = ledger.points(&id()).await.unwrap();
     assert_eq!(points.last().unwrap().accepted, 4000);
     assert_eq!(known.unwrap(), points);

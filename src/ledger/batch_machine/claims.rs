@@ -2,8 +2,7 @@
 
 use super::BatchMachine;
 use crate::campaign::{DoubtCause, MessageState};
-use crate::ledger::record::Message;
-use crate::ledger::{Outcome, RecordOutcome};
+use crate::ledger::{Outcome, RecordOutcome, record::Message};
 
 impl BatchMachine<'_> {
     /// Claims pending messages. Returns the positions of the messages that the claim holds.

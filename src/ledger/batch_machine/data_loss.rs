@@ -1,7 +1,6 @@
 //! Writes that the ledger lost: restored from a journal, or in doubt.
 
-use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::{cmp::Ordering, collections::BTreeMap};
 
 use super::BatchMachine;
 use crate::campaign::{DoubtCause, MessageState};

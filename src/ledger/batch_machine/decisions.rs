@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::BatchMachine;
-use crate::campaign::codes::is_unsent;
-use crate::campaign::{DoubtCause, MessageState, SkipReason};
+use crate::campaign::{DoubtCause, MessageState, SkipReason, codes::is_unsent};
 use crate::ledger::deliveries::{Changes, Deliveries};
 use crate::ledger::record::{BatchRecord, Message};
 use crate::ledger::{ABANDONED, Decision, Outcome};
@@ -68,12 +67,8 @@ impl BatchMachine<'_> {
         let failed = |place: u8| deliveries.for_message(place)?.failure().map(str::to_owned);
         let is_meant =
             |place: u8| failed(place).is_some_and(|code| is_unsent(&code) && codes.contains(&code));
-        let meant: Vec<(u8, Message)> = self
-            .record
-            .each()
-            .filter(|(place, message)| message.state == MessageState::Accepted && is_meant(*place))
-            .map(|(place, message)| (place, *message))
-            .collect();
+        let accepted = self.places(|_, message| message.state == MessageState::Accepted);
+        let meant: Vec<_> = accepted.into_iter().filter(|(place, _)| is_meant(*place)).collect();
         if meant.is_empty() {
             return 0;
         }

@@ -1,8 +1,7 @@
 //! Delivery reports: what they prove about a batch's messages.
 
 use super::BatchMachine;
-use crate::campaign::MessageState;
-use crate::campaign::delivery::DeliveryUpdate;
+use crate::campaign::{MessageState, delivery::DeliveryUpdate};
 use crate::ledger::deliveries::{
     Changes, Deliveries, MessageReport, ReportEffect, Response, UNDELIVERED, proves_taken,
 };

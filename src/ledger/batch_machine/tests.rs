@@ -7,9 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::campaign::delivery::{Delivery, DeliveryUpdate};
 use crate::campaign::{DoubtCause, Phone, SkipReason};
-use crate::ledger::change::Counter;
-use crate::ledger::deliveries::MessageReport;
-use crate::ledger::{Decision, Outcome};
+use crate::ledger::{Decision, Outcome, change::Counter, deliveries::MessageReport};
 
 const SIZE: u8 = 5;
 
@@ -70,20 +68,20 @@ fn batch() -> PlannedBatch {
 }
 
 /// Applies an event. Returns the positions that a claim was granted.
-fn happen(draft: &mut BatchMachine<'_>, event: &Event) -> Vec<u8> {
+fn happen(machine: &mut BatchMachine<'_>, event: &Event) -> Vec<u8> {
     match event {
-        Event::Claim { token, places } => return draft.claim(*token, places),
+        Event::Claim { token, places } => return machine.claim(*token, places),
         Event::Settle { token, place, outcome: nth } => {
-            draft.settle(*token, &[(*place, outcome(*nth)).into()]);
+            machine.settle(*token, &[(*place, outcome(*nth)).into()]);
         }
-        Event::Expire { token, resend } => drop(draft.expire(*token, *resend, DoubtCause::ClaimExpired)),
-        Event::Decide { decision: nth } => drop(draft.decide(&decision(*nth))),
-        Event::Doubt { place } => draft.mark_unreported_in_doubt(&[*place]),
+        Event::Expire { token, resend } => drop(machine.expire(*token, *resend, DoubtCause::ClaimExpired)),
+        Event::Decide { decision: nth } => drop(machine.decide(&decision(*nth))),
+        Event::Doubt { place } => machine.mark_unreported_in_doubt(&[*place]),
         Event::Report { place, state } => {
             let news =
                 DeliveryUpdate::Delivery { state: Delivery::ALL[*state], code: None, text: String::new() };
             let report = MessageReport { message: *place, sid: None, at: 5_000, news };
-            drop(draft.report(&[report], &[]));
+            drop(machine.report(&[report], &[]));
         }
     }
     Vec::new()
@@ -115,9 +113,9 @@ proptest! {
         let (mut is_open, mut is_failed, mut claims) = (true, false, BTreeSet::new());
         for (nth, event) in (0..).zip(&events) {
             let before = record.clone();
-            let mut draft = BatchMachine::new(&batch, record.clone(), 1_000 + nth);
-            let granted = happen(&mut draft, event);
-            let change = draft.finish();
+            let mut machine = BatchMachine::new(&batch, record.clone(), 1_000 + nth);
+            let granted = happen(&mut machine, event);
+            let change = machine.finish();
             record = change.record.clone().unwrap_or(record);
             prop_assert!(change.record.is_none() || record.revision > before.revision);
             for (((place, after), (_, before)), taken) in
@@ -177,14 +175,14 @@ proptest! {
         let mut records = vec![BatchRecord::new(usize::from(SIZE))];
         for (nth, event) in (0..).zip(&events) {
             let record = records[records.len() - 1].clone();
-            let mut draft = BatchMachine::new(&batch, record.clone(), 1_000 + nth);
-            happen(&mut draft, event);
-            records.push(draft.finish().record.unwrap_or(record));
+            let mut machine = BatchMachine::new(&batch, record.clone(), 1_000 + nth);
+            happen(&mut machine, event);
+            records.push(machine.finish().record.unwrap_or(record));
         }
         let (known, then) = (&records[records.len() - 1], cut.get(&records));
-        let mut draft = BatchMachine::new(&batch, then.clone(), 5_000);
-        draft.restore(known, &BTreeMap::new());
-        let change = draft.finish();
+        let mut machine = BatchMachine::new(&batch, then.clone(), 5_000);
+        machine.restore(known, &BTreeMap::new());
+        let change = machine.finish();
         let restored = change.record.as_ref().unwrap_or(then);
         let states = |record: &BatchRecord| -> Vec<_> {
             record.each().map(|(_, m)| (m.state, m.attempts, m.claim, m.at)).collect()

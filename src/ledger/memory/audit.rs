@@ -2,12 +2,11 @@
 
 use super::Memory;
 use crate::campaign::CampaignId;
-use crate::ledger::audit::page;
-use crate::ledger::{Audit, AuditEntry, AuditPage, LedgerError};
+use crate::ledger::{Audit, AuditEntry, AuditPage, LedgerError, audit::page};
 
 impl Audit for Memory {
     async fn log(&self, act: AuditEntry) -> Result<(), LedgerError> {
-        self.state().acts.push(act);
+        self.state.lock().acts.push(act);
         Ok(())
     }
 
@@ -18,7 +17,7 @@ impl Audit for Memory {
         limit: usize,
     ) -> Result<AuditPage, LedgerError> {
         let before = from.map_or(Ok(usize::MAX), |place| place.parse().map_err(|_| LedgerError::NoPlace))?;
-        let state = self.state();
+        let state = self.state.lock();
         let acts = state.acts.iter().enumerate().rev().filter(|(nth, act)| {
             *nth < before && campaign.is_none_or(|id| act.campaign.as_ref() == Some(id))
         });

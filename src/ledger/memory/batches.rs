@@ -6,10 +6,9 @@ use super::{KeptBatch, Memory, Stored};
 #[cfg(test)]
 use crate::campaign::Phone;
 use crate::campaign::{CampaignId, MessageState};
-use crate::ledger::campaigns::ClaimAdmission;
-use crate::ledger::record::BatchRecord;
 use crate::ledger::{
     BatchUpdate, Batches, CasOutcome, ClaimPurpose, Clock, LedgerError, ListEntry, PlannedBatch, StoredBatch,
+    campaigns::ClaimAdmission, record::BatchRecord,
 };
 
 impl KeptBatch {
@@ -34,7 +33,7 @@ impl Memory {
     ) -> Result<CasOutcome, LedgerError> {
         let (now, holds) = (self.now(), self.holds.as_millis() as i64);
         let BatchUpdate { batch, purpose, change } = swap;
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.order += 1;
         let order = state.order;
         let stored = state.campaign(&batch.campaign)?;
@@ -115,7 +114,7 @@ impl Memory {
 impl Memory {
     /// Returns whether each of `phones` has a message that is sending, or accepted by a report of an earlier attempt.
     pub(crate) fn are_being_sent(&self, phones: &[Phone]) -> bool {
-        let state = self.state();
+        let state = self.state.lock();
         let is_sent = |phone: &Phone| {
             state.campaigns.values().flat_map(|stored| stored.batches.values()).any(|kept| {
                 let place = kept.recipients.iter().position(|(_, known)| known == phone);
@@ -141,7 +140,7 @@ impl Memory {
 
 impl Batches for Memory {
     fn token(&self) -> u64 {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.tokens += 1;
         (u64::from(self.session) << 32) | u64::from(state.tokens)
     }
@@ -151,7 +150,7 @@ impl Batches for Memory {
     }
 
     async fn load(&self, id: &CampaignId, numbers: &[u32]) -> Result<Vec<Option<StoredBatch>>, LedgerError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let Ok(stored) = state.campaign(id) else { return Ok(vec![None; numbers.len()]) };
         let load = |number: &u32| {
             let Some(kept) = stored.batches.get(number) else { return Ok(None) };
@@ -168,18 +167,18 @@ impl Batches for Memory {
 
     async fn due_claims(&self, id: &CampaignId) -> Result<Vec<(u64, u32)>, LedgerError> {
         let now = self.now();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let due = state.campaign(id)?.claims.iter().filter(|(_, until)| **until <= now);
         Ok(due.map(|(claim, _)| *claim).collect())
     }
 
     async fn forget_claim(&self, id: &CampaignId, token: u64, batch: u32) -> Result<(), LedgerError> {
-        self.state().campaign(id)?.claims.remove(&(token, batch));
+        self.state.lock().campaign(id)?.claims.remove(&(token, batch));
         Ok(())
     }
 
     async fn listed(&self, id: &CampaignId, listed: ListEntry) -> Result<Vec<u32>, LedgerError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let mut numbers = Vec::new();
         for (number, kept) in &state.campaign(id)?.batches {
             let record = kept.record()?;
@@ -194,7 +193,7 @@ impl Batches for Memory {
     }
 
     async fn replays(&self, id: &CampaignId) -> Result<BTreeMap<u32, u64>, LedgerError> {
-        Ok(self.state().campaign(id)?.replays.clone())
+        Ok(self.state.lock().campaign(id)?.replays.clone())
     }
 
     async fn payloads(
@@ -202,11 +201,11 @@ impl Batches for Memory {
         id: &CampaignId,
         numbers: &[u32],
     ) -> Result<Vec<BTreeMap<u8, String>>, LedgerError> {
-        Ok(self.state().campaign(id)?.kept(numbers, |kept| kept.payloads.clone()))
+        Ok(self.state.lock().campaign(id)?.kept(numbers, |kept| kept.payloads.clone()))
     }
 
     async fn deliveries(&self, id: &CampaignId, numbers: &[u32]) -> Result<Vec<Vec<u8>>, LedgerError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let Ok(stored) = state.campaign(id) else { return Ok(vec![Vec::new(); numbers.len()]) };
         Ok(stored.kept(numbers, |kept| kept.deliveries.clone()))
     }

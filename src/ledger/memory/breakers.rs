@@ -22,7 +22,7 @@ impl Breakers for Memory {
         probes: bool,
     ) -> Result<bool, LedgerError> {
         let (now, wait) = (self.now(), FIRST_PROBE.as_millis() as i64);
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let key = (breaker.account.clone(), breaker.code());
         if let Some(open) = state.breakers.get_mut(&key) {
             open.reason = reason;
@@ -41,12 +41,12 @@ impl Breakers for Memory {
             probe_at: open.probe_at.and_then(|at| Timestamp::from_millisecond(at).ok()),
             probe_is_due: open.probe_at.is_some_and(|at| at <= now),
         };
-        Ok(self.state().breakers.get(&(breaker.account.clone(), breaker.code())).map(open))
+        Ok(self.state.lock().breakers.get(&(breaker.account.clone(), breaker.code())).map(open))
     }
 
     async fn half_open(&self, breaker: &Breaker) -> Result<bool, LedgerError> {
         let now = self.now();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let open = state.breakers.get_mut(&(breaker.account.clone(), breaker.code()));
         let Some(open) = open.filter(|open| open.probe_at.is_some_and(|at| at <= now)) else {
             return Ok(false);
@@ -57,6 +57,6 @@ impl Breakers for Memory {
     }
 
     async fn close_breaker(&self, breaker: &Breaker) -> Result<bool, LedgerError> {
-        Ok(self.state().breakers.remove(&(breaker.account.clone(), breaker.code())).is_some())
+        Ok(self.state.lock().breakers.remove(&(breaker.account.clone(), breaker.code())).is_some())
     }
 }

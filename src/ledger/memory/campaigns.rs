@@ -109,7 +109,7 @@ impl Campaigns for Memory {
 
     async fn register(&self, mut new: NewCampaign) -> Result<(Campaign, bool), LedgerError> {
         let now = self.now();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if !new.named {
             let known = state.unnamed.get(&new.fingerprint).cloned().filter(|_| new.again);
             new.id = known.unwrap_or(new.id);
@@ -136,11 +136,11 @@ impl Campaigns for Memory {
 
     async fn campaign(&self, id: &CampaignId) -> Result<Option<Campaign>, LedgerError> {
         let now = self.now();
-        Ok(self.state().campaigns.get(id).map(|stored| stored.read(now)))
+        Ok(self.state.lock().campaigns.get(id).map(|stored| stored.read(now)))
     }
 
     async fn open(&self, id: &CampaignId) -> Result<u64, LedgerError> {
-        Ok(self.state().campaign(id)?.open())
+        Ok(self.state.lock().campaign(id)?.open())
     }
 
     async fn ids_before(
@@ -148,7 +148,7 @@ impl Campaigns for Memory {
         before: Option<&(CampaignId, i64)>,
         count: usize,
     ) -> Result<Vec<CampaignId>, LedgerError> {
-        let state = self.state();
+        let state = self.state.lock();
         let mut all: Vec<&Stored> = state.campaigns.values().collect();
         all.sort_by_key(|stored| std::cmp::Reverse(stored.order));
         let order = before.map_or(u64::MAX, |(id, at)| match state.campaigns.get(id) {
@@ -160,37 +160,37 @@ impl Campaigns for Memory {
     }
 
     async fn changes(&self, known: u64) -> Result<CampaignChanges, LedgerError> {
-        let state = self.state();
-        let news = state.active.iter().filter(|(_, version)| known == 0 || **version > known);
-        Ok(CampaignChanges { ids: news.map(|(id, _)| id.clone()).collect(), version: state.version })
+        let state = self.state.lock();
+        let updates = state.active.iter().filter(|(_, version)| known == 0 || **version > known);
+        Ok(CampaignChanges { ids: updates.map(|(id, _)| id.clone()).collect(), version: state.version })
     }
 
     async fn job(&self, id: &CampaignId) -> Result<StoredJob, LedgerError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let new = &state.campaign(id)?.new;
         Ok(StoredJob { job: new.job.clone(), columns: new.columns.clone() })
     }
 
     async fn activate(&self, id: &CampaignId) -> Result<(), LedgerError> {
-        self.state().active.entry(id.clone()).or_default();
+        self.state.lock().active.entry(id.clone()).or_default();
         Ok(())
     }
 
     async fn touch(&self, id: &CampaignId) -> Result<(), LedgerError> {
-        self.state().touch(id);
+        self.state.lock().touch(id);
         Ok(())
     }
 
     async fn present(&self) -> Result<BTreeSet<u32>, LedgerError> {
         let (now, presence) = (self.now(), PRESENCE.as_millis() as i64);
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.workers.retain(|_, until| *until > now);
         state.workers.insert(self.session, now + presence);
         Ok(state.workers.keys().copied().collect())
     }
 
     async fn depart(&self) -> Result<(), LedgerError> {
-        self.state().workers.remove(&self.session);
+        self.state.lock().workers.remove(&self.session);
         Ok(())
     }
 
@@ -200,7 +200,7 @@ impl Campaigns for Memory {
         settled: bool,
         after: Campaign,
     ) -> Result<bool, LedgerError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let stored = state.campaign(&after.id)?;
         let is_settled = stored.checkpoint.complete && stored.open() == 0;
         if stored.head.state != known || settled && !is_settled {
@@ -211,7 +211,7 @@ impl Campaigns for Memory {
     }
 
     async fn published(&self, id: &CampaignId, published: CampaignState) -> Result<(), LedgerError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let stored = state.campaign(id)?;
         stored.published = Some(published);
         stored.head.announced += 1;
@@ -223,7 +223,7 @@ impl Campaigns for Memory {
 
     async fn heartbeat(&self, id: &CampaignId, held: u64) -> Result<Lease, LedgerError> {
         let (now, lease) = (self.now(), LEASE.as_millis() as i64);
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let Ok(stored) = state.campaign(id) else { return Ok(Lease::default()) };
         stored.workers.insert(self.session, (held, now));
         stored.workers.retain(|_, (_, at)| *at + lease >= now);
@@ -236,7 +236,7 @@ impl Campaigns for Memory {
     }
 
     async fn release(&self, id: &CampaignId) -> Result<(), LedgerError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if let Ok(stored) = state.campaign(id) {
             stored.workers.remove(&self.session);
             stored.leader = stored.leader.filter(|(worker, _)| *worker != self.session);
@@ -245,7 +245,7 @@ impl Campaigns for Memory {
     }
 
     async fn remove(&self, id: &CampaignId) -> Result<(), LedgerError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         state.campaigns.remove(id);
         state.active.remove(id);
         Ok(())

@@ -14,16 +14,14 @@ mod sent;
 mod suppression;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use roaring::RoaringTreemap;
 
-use super::change::Counter;
 use super::{
     AuditEntry, Campaign, Checkpoint, Clock, Ledger, LedgerError, NewCampaign, OptOut, PlannedBatch, Point,
-    SkippedRow, StoredNotice, new_key,
+    SkippedRow, StoredNotice, change::Counter, new_key,
 };
 use crate::campaign::{CampaignId, CampaignState, MessageRef, Phone};
 use crate::runtime;
@@ -34,7 +32,7 @@ pub type ClockFn = Arc<dyn Fn() -> i64 + Send + Sync>;
 /// A ledger in memory, as one worker sees it. Workers that share it have different sessions.
 #[derive(Clone)]
 pub struct Memory {
-    shared: Arc<Mutex<MemoryState>>,
+    state: Arc<Mutex<MemoryState>>,
     clock: ClockFn,
     session: u32,
     /// Validity of a claim.
@@ -106,17 +104,13 @@ struct KeptBatch {
 impl Memory {
     /// Returns an empty ledger with a clock. A claim is valid for `holds`.
     pub fn new(clock: ClockFn, holds: Duration) -> Self {
-        Self { shared: Arc::default(), clock, session: session(), holds }
+        Self { state: Arc::default(), clock, session: session(), holds }
     }
 
     /// Returns the same ledger for another worker, or for a restarted one.
     #[must_use]
     pub fn another(&self) -> Self {
         Self { session: session(), ..self.clone() }
-    }
-
-    fn state(&self) -> MutexGuard<'_, MemoryState> {
-        self.shared.lock()
     }
 }
 
@@ -175,6 +169,6 @@ impl Clock for Memory {
 
 impl Ledger for Memory {
     async fn callback_key(&self) -> Result<String, LedgerError> {
-        Ok(self.state().callback_key.get_or_insert_with(new_key).clone())
+        Ok(self.state.lock().callback_key.get_or_insert_with(new_key).clone())
     }
 }

@@ -7,7 +7,7 @@ use crate::ledger::{Clock, LedgerError, Notices, StoredNotice};
 impl Notices for Memory {
     async fn store_notice(&self, account: &str, notice: &Notice) -> Result<(), LedgerError> {
         let stored = StoredNotice { notice: KeptNotice::Notice(notice.clone()), since: self.time() };
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let known = state.notices.entry((account.into(), notice.about.code()));
         let known = known.or_insert_with(|| stored.clone());
         if !known.is(notice) {
@@ -17,7 +17,7 @@ impl Notices for Memory {
     }
 
     async fn clear_notice(&self, account: &str, about: &NoticeSubject) -> Result<(), LedgerError> {
-        self.state().notices.remove(&(account.into(), about.code()));
+        self.state.lock().notices.remove(&(account.into(), about.code()));
         Ok(())
     }
 
@@ -26,6 +26,6 @@ impl Notices for Memory {
         account: &str,
         about: &NoticeSubject,
     ) -> Result<Option<StoredNotice>, LedgerError> {
-        Ok(self.state().notices.get(&(account.into(), about.code())).cloned())
+        Ok(self.state.lock().notices.get(&(account.into(), about.code())).cloned())
     }
 }

@@ -9,7 +9,7 @@ use crate::ledger::{Checkpoint, Clock, LedgerError, Plan, PlannedBatch, PlannedS
 
 impl Plans for Memory {
     async fn plan(&self, id: &CampaignId) -> Result<Plan, LedgerError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let stored = state.campaign(id)?;
         let mut settled = RoaringBitmap::new();
         for (number, batch) in &stored.batches {
@@ -29,7 +29,7 @@ impl Plans for Memory {
         skipped: Vec<SkippedRow>,
     ) -> Result<(), LedgerError> {
         let now = self.now();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let stored = state.campaign(id)?;
         match stored.checkpoint.rows {
             known if known == after => {}
@@ -59,7 +59,7 @@ impl Plans for Memory {
         rows: u64,
         reason: SkipReason,
     ) -> Result<bool, LedgerError> {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let stored = state.campaign(id)?;
         let batches = stored.batches.keys().next_back().map_or(0, |last| last + 1);
         if stored.checkpoint.complete || known != (PlannedSoFar { rows: stored.checkpoint.rows, batches }) {

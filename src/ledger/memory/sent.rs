@@ -1,7 +1,6 @@
 //! The index of recent messages in memory.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::Memory;
 use crate::campaign::{CampaignId, MessageRef, Phone};
@@ -17,7 +16,7 @@ impl SentMessages for Memory {
         messages: &[(Phone, u8)],
     ) -> Result<(), LedgerError> {
         let now = self.now();
-        let mut state = self.state();
+        let mut state = self.state.lock();
         for (phone, index) in messages {
             let message = MessageRef { campaign: campaign.clone(), batch, index: *index };
             let of_number = state.sent.entry((account.to_owned(), *phone)).or_default();
@@ -34,7 +33,7 @@ impl SentMessages for Memory {
         phone: Phone,
     ) -> Result<Vec<MessageRef>, LedgerError> {
         let now = self.now();
-        let state = self.state();
+        let state = self.state.lock();
         let of_number = state.sent.get(&(account.to_owned(), phone)).into_iter().flat_map(BTreeMap::values);
         let recent = of_number.filter(|(_, at)| is_recent(*at, now, within));
         Ok(recent.map(|(message, _)| message.clone()).collect())

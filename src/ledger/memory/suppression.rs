@@ -15,7 +15,7 @@ impl Suppression for Memory {
         source: Option<OptOutSource>,
     ) -> Result<u64, LedgerError> {
         let added = source.map(|source| OptOut { at: self.now(), source });
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let before = state.changes.len();
         for phone in numbers {
             let is_listed = how == Suppress::Add;
@@ -36,12 +36,12 @@ impl Suppression for Memory {
     }
 
     async fn opt_outs(&self, numbers: &[Phone]) -> Result<Vec<Option<OptOut>>, LedgerError> {
-        let state = self.state();
+        let state = self.state.lock();
         Ok(numbers.iter().map(|phone| state.opt_outs.get(&phone.digits()).cloned()).collect())
     }
 
     async fn suppressed(&self, known: u64) -> Result<Option<SuppressionUpdate>, LedgerError> {
-        let state = self.state();
+        let state = self.state.lock();
         let version = state.changes.len() as u64;
         if version == known {
             return Ok(None);

@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::Redis;
-use super::layout::Keys;
+use super::{Redis, layout::Keys};
 use crate::campaign::CampaignId;
 use crate::ledger::audit::{RETAINED, RETAINED_PER_CAMPAIGN, page};
 use crate::ledger::{Audit, AuditEntry, AuditPage, LedgerError};
@@ -17,16 +16,14 @@ impl Audit for Redis {
     async fn log(&self, act: AuditEntry) -> Result<(), LedgerError> {
         let json = serde_json::to_string(&act)
             .map_err(|error| LedgerError::Storage(format!("cannot save an audit entry: {error}")))?;
-        let add = |key: String, kept: usize| {
-            let mut add = redis::cmd("XADD");
-            add.arg(key).arg("MAXLEN").arg("~").arg(kept).arg("*").arg(ACT).arg(&json);
-            add
+        let add = async |key: String, kept: usize| {
+            let entry = (key, "MAXLEN", "~", kept, "*", ACT, &json);
+            self.client.command::<()>(redis::cmd("XADD").arg(entry)).await
         };
         if let Some(id) = &act.campaign {
-            let _: String = self.client.command(&add(Keys(id).audit(), RETAINED_PER_CAMPAIGN)).await?;
+            add(Keys(id).audit(), RETAINED_PER_CAMPAIGN).await?;
         }
-        let _: String = self.client.command(&add(AUDIT.into(), RETAINED)).await?;
-        Ok(())
+        Ok(add(AUDIT.into(), RETAINED).await?)
     }
 
     async fn acts(
@@ -42,7 +39,7 @@ impl Audit for Redis {
             Some(_) => return Err(LedgerError::NoPlace),
             None => range.arg("+"),
         };
-        range.arg("-").arg("COUNT").arg(limit + 1);
+        range.arg(("-", "COUNT", limit + 1));
         let found: Vec<(String, HashMap<String, String>)> = self.client.command(&range).await?;
         let acts = found
             .into_iter()

@@ -1,25 +1,17 @@
 //! Batches in Redis: the recipients and the record are strings, the outcomes a hash for other systems.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use redis::{FromRedisValue, Value};
 
-use super::Redis;
-use super::hash_payload::HashDump;
-use super::journal::Journal;
 use super::layout::{Keys, field};
 use super::transaction::{Command, Key, Transaction, TransactionOutcome};
-use crate::campaign::{CampaignId, CampaignState, Phone};
-use crate::ledger::batches::MARGIN;
-use crate::ledger::campaigns::ClaimAdmission;
-use crate::ledger::change::Change;
-use crate::ledger::plans::DIGEST;
-use crate::ledger::record::BatchRecord;
-use crate::ledger::throughput::SECONDS;
+use super::{Redis, hash_payload::HashDump, journal::Journal};
+use crate::campaign::{CampaignId, Phone};
 use crate::ledger::{
     BatchUpdate, Batches, CasOutcome, ClaimPurpose, Clock, LedgerError, ListEntry, PlannedBatch, StoredBatch,
+    batches::MARGIN, campaigns::ClaimAdmission, change::Change, plans::DIGEST, record::BatchRecord,
+    throughput::SECONDS,
 };
 use crate::redis_client::RedisClientError;
 
@@ -65,11 +57,7 @@ impl Batches for Redis {
     }
 
     async fn load(&self, id: &CampaignId, numbers: &[u32]) -> Result<Vec<Option<StoredBatch>>, LedgerError> {
-        let mget = |number| {
-            let mut mget = redis::cmd("MGET");
-            mget.arg(Keys(id).plan(number)).arg(Keys(id).record(number));
-            mget
-        };
+        let mget = |number| redis::cmd("MGET").arg((Keys(id).plan(number), Keys(id).record(number))).clone();
         let kept: Vec<[Option<Vec<u8>>; 2]> = self.of_each(numbers, mget).await?;
         let mut batches = Vec::with_capacity(numbers.len());
         for (number, [plan, record]) in numbers.iter().zip(kept) {
@@ -94,12 +82,14 @@ impl Batches for Redis {
         loop {
             let (done, is_replicated) = match transaction.run(&self.client, replicas).await {
                 // RESTORE is the first command, so nothing is written yet.
-                Err(RedisClientError::Refused(why)) if transaction.restores() => {
-                    // An existing hash does not mean that the server rejects the next payload.
-                    if !why.contains("BUSYKEY") {
-                        tracing::info!(error = %why, "Redis rejected RESTORE; falling back to HSET");
-                        self.takes_dumps.store(false, Ordering::Relaxed);
-                    }
+                // An existing hash does not mean that the server rejects the next payload.
+                Err(RedisClientError::KeyExists(_)) if transaction.restores => {
+                    transaction = self.transaction(&swap, false);
+                    continue;
+                }
+                Err(RedisClientError::Refused(why)) if transaction.restores => {
+                    tracing::info!(error = %why, "Redis rejected RESTORE; falling back to HSET");
+                    self.takes_dumps.store(false, Ordering::Relaxed);
                     transaction = self.transaction(&swap, false);
                     continue;
                 }
@@ -145,10 +135,8 @@ impl Batches for Redis {
 
     async fn due_claims(&self, id: &CampaignId) -> Result<Vec<(u64, u32)>, LedgerError> {
         // This worker's clock follows the server's; the margin covers the difference.
-        let mut due = redis::cmd("ZRANGE");
-        due.arg(Keys(id).claims()).arg("-inf").arg(self.now() * 1000);
-        due.arg("BYSCORE").arg("LIMIT").arg(0).arg(DUE);
-        let members: Vec<String> = self.client.command(&due).await?;
+        let due = (Keys(id).claims(), "-inf", self.now() * 1000, "BYSCORE", "LIMIT", 0, DUE);
+        let members: Vec<String> = self.client.command(redis::cmd("ZRANGE").arg(due)).await?;
         let claim = |member: &String| {
             let (token, batch) = member.split_once(':')?;
             Some((token.parse().ok()?, batch.parse().ok()?))
@@ -157,10 +145,8 @@ impl Batches for Redis {
     }
 
     async fn forget_claim(&self, id: &CampaignId, token: u64, batch: u32) -> Result<(), LedgerError> {
-        let mut remove = redis::cmd("ZREM");
-        remove.arg(Keys(id).claims()).arg(format!("{token}:{batch}"));
-        let _: u64 = self.client.command(&remove).await?;
-        Ok(())
+        let claim = (Keys(id).claims(), format!("{token}:{batch}"));
+        Ok(self.client.command(redis::cmd("ZREM").arg(claim)).await?)
     }
 
     async fn listed(&self, id: &CampaignId, listed: ListEntry) -> Result<Vec<u32>, LedgerError> {
@@ -203,8 +189,7 @@ impl Redis {
             let why = format!(
                 "cannot write the worker's journal to the folder for temporary files (TMPDIR): {error}"
             );
-            let known = self.lacks_room.lock().replace(why.clone());
-            if known.is_none() {
+            if self.lacks_room.lock().replace(why.clone()).is_none() {
                 tracing::warn!("sending stops: {why}");
             }
             tokio::time::sleep(ROOM_WAIT).await;
@@ -246,12 +231,10 @@ impl Redis {
         };
         transaction.check_field(campaign, "admits", admits);
         if purpose.is_some() {
-            transaction.check_history(campaign);
+            transaction.check_epoch(campaign);
         }
         if change.reopens {
-            let going =
-                CampaignState::ALL.iter().filter(|state| !state.is_over()).map(|state| state.as_str());
-            transaction.check_field(campaign, "state", &going.collect::<Vec<_>>());
+            transaction.check_has_not_ended(campaign);
         }
         write_outcomes(&mut transaction, batch, change, dumps);
         write_record(&mut transaction, batch, change);

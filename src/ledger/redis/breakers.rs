@@ -2,10 +2,9 @@
 
 use std::sync::LazyLock;
 
-use super::Redis;
-use super::layout::breaker_key;
+use super::{Redis, layout::breaker_key};
 use crate::ledger::{Breaker, Breakers, FIRST_PROBE, LAST_PROBE, LedgerError, OpenBreaker};
-use crate::redis_client::{Arg, Script};
+use crate::redis_client::Script;
 
 static OPEN: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("open_breaker.lua")));
 static READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("breaker.lua")));
@@ -19,13 +18,11 @@ impl Breakers for Redis {
         probes: bool,
     ) -> Result<bool, LedgerError> {
         let wait = if probes { FIRST_PROBE.as_micros() as u64 } else { 0 };
-        let args = [Arg::from(&reason), wait.into()];
-        let was_closed: u64 = self.client.run(&OPEN, &[breaker_key(breaker)], &args).await?;
-        Ok(was_closed == 1)
+        Ok(self.client.run::<u64>(&OPEN, &[breaker_key(breaker)], (reason, wait)).await? == 1)
     }
 
     async fn breaker(&self, breaker: &Breaker) -> Result<Option<OpenBreaker>, LedgerError> {
-        let known: Vec<String> = self.client.run(&READ, &[breaker_key(breaker)], &[]).await?;
+        let known: Vec<String> = self.client.run_packed(&READ, &[breaker_key(breaker)], &[]).await?;
         let [reason, since, due, probe_at] = &known[..] else { return Ok(None) };
         let time = |text: &str| jiff::Timestamp::from_millisecond(text.parse().ok()?).ok();
         let (reason, since) = (reason.clone(), time(since).unwrap_or_default());
@@ -34,13 +31,11 @@ impl Breakers for Redis {
     }
 
     async fn half_open(&self, breaker: &Breaker) -> Result<bool, LedgerError> {
-        let args = [Arg::from(LAST_PROBE.as_micros() as u64)];
-        let taken: u64 = self.client.run(&HALF_OPEN, &[breaker_key(breaker)], &args).await?;
-        Ok(taken == 1)
+        let longest = LAST_PROBE.as_micros() as u64;
+        Ok(self.client.run::<u64>(&HALF_OPEN, &[breaker_key(breaker)], longest).await? == 1)
     }
 
     async fn close_breaker(&self, breaker: &Breaker) -> Result<bool, LedgerError> {
-        let closed: u64 = self.client.command(redis::cmd("DEL").arg(breaker_key(breaker))).await?;
-        Ok(closed == 1)
+        Ok(self.client.command::<u64>(redis::cmd("DEL").arg(breaker_key(breaker))).await? == 1)
     }
 }

@@ -9,16 +9,15 @@ use jiff::Timestamp;
 use super::campaign_hash::{Fields, campaign_of, head};
 use super::data_loss::{self, FORGOTTEN};
 use super::layout::{Keys, REMOVED};
-use super::transaction::{Command, Transaction, TransactionOutcome};
+use super::transaction::{Command, Transaction};
 use super::{Redis, WINDOW};
 use crate::campaign::{CampaignId, CampaignState};
-use crate::ledger::campaigns::ClaimAdmission;
 use crate::ledger::throughput::{SECONDS, rate};
 use crate::ledger::{
     Campaign, CampaignChanges, Campaigns, Clock, Lease, LedgerError, LostWrites, NewCampaign, PRESENCE,
-    StoredJob,
+    StoredJob, campaigns::ClaimAdmission,
 };
-use crate::redis_client::{Arg, Script};
+use crate::redis_client::Script;
 
 /// All campaigns, by the time of their registration.
 const CAMPAIGNS: &str = "flowcast:campaigns";
@@ -30,6 +29,7 @@ const WORKERS: &str = "flowcast:workers";
 static TOUCH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("touch.lua")));
 static PRESENT: LazyLock<Script> = LazyLock::new(|| data_loss::script(include_str!("present.lua")));
 static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("release.lua")));
+static CLOSE_GAP: LazyLock<Script> = LazyLock::new(|| data_loss::script(include_str!("close_gap.lua")));
 
 /// A hash as Redis returns it.
 type Hash = HashMap<String, String>;
@@ -43,10 +43,9 @@ impl Redis {
     pub async fn forget_ended(&self, before: Timestamp) -> Result<u64, LedgerError> {
         let mut forgotten = 0;
         for id in self.ids_before(None, usize::MAX).await? {
-            let mut ask = redis::cmd("HMGET");
-            ask.arg(Keys(&id).campaign()).arg(&["state", "finished_at", "published"]);
-            let (state, finished, published): (Option<String>, Option<String>, Option<String>) =
-                self.client.command(&ask).await?;
+            let fields = (Keys(&id).campaign(), "state", "finished_at", "published");
+            let [state, finished, published]: [Option<String>; 3] =
+                self.client.command(redis::cmd("HMGET").arg(fields)).await?;
             let finished = finished.and_then(|at| at.parse::<i64>().ok());
             let ended = finished.is_some_and(|at| at < before.as_millisecond()) && state == published;
             if ended || state.is_none() && !self.is_new(&id).await? {
@@ -60,7 +59,7 @@ impl Redis {
     /// Returns whether an id was listed within the last hour: its campaign may not be written yet.
     async fn is_new(&self, id: &CampaignId) -> Result<bool, LedgerError> {
         let score: Option<f64> =
-            self.client.command(redis::cmd("ZSCORE").arg(CAMPAIGNS).arg(id.as_str())).await?;
+            self.client.command(redis::cmd("ZSCORE").arg((CAMPAIGNS, id.as_str()))).await?;
         Ok(score.is_some_and(|at| at > (self.now() - 3_600_000) as f64))
     }
 
@@ -78,16 +77,13 @@ impl Redis {
 
     /// Records the campaign of a job without an id, for 30 days: longer than a job is redelivered.
     pub(super) async fn name_unnamed(&self, fingerprint: &str, id: &CampaignId) -> Result<(), LedgerError> {
-        let mut set = redis::cmd("SET");
-        set.arg(format!("flowcast:unnamed:{fingerprint}")).arg(id.as_str()).arg("EX").arg(30 * 86_400);
-        Ok(self.client.command::<()>(&set).await?)
+        let key = format!("flowcast:unnamed:{fingerprint}");
+        Ok(self.client.command(redis::cmd("SET").arg((key, id.as_str(), "EX", 30 * 86_400))).await?)
     }
 
     /// Lists a campaign before it is written: an unlisted campaign would be lost, an unused id is removed later.
     async fn list(&self, id: &CampaignId) -> Result<(), LedgerError> {
-        let mut list = redis::cmd("ZADD");
-        list.arg(CAMPAIGNS).arg("NX").arg(self.now()).arg(id.as_str());
-        let _: u64 = self.client.command(&list).await?;
+        self.client.command::<()>(redis::cmd("ZADD").arg((CAMPAIGNS, "NX", self.now(), id.as_str()))).await?;
         self.activate(id).await
     }
 
@@ -98,9 +94,7 @@ impl Redis {
         since: i64,
         is_active: bool,
     ) -> Result<(), LedgerError> {
-        let mut list = redis::cmd("ZADD");
-        list.arg(CAMPAIGNS).arg("NX").arg(since).arg(id.as_str());
-        let _: u64 = self.client.command(&list).await?;
+        self.client.command::<()>(redis::cmd("ZADD").arg((CAMPAIGNS, "NX", since, id.as_str()))).await?;
         if is_active {
             self.activate(id).await?;
             self.touch(id).await?;
@@ -110,10 +104,10 @@ impl Redis {
 
     /// Registers a campaign again that Redis lost.
     ///
-    /// It gets another replication epoch (`history`), so nothing is claimed until the workers have compared their journals.
-    pub(super) async fn register_again(&self, new: &NewCampaign, history: &str) -> Result<(), LedgerError> {
+    /// It gets another replication epoch, so nothing is claimed until the workers have compared their journals.
+    pub(super) async fn register_again(&self, new: &NewCampaign, epoch: &str) -> Result<(), LedgerError> {
         self.list(&new.id).await?;
-        self.create(&new.id, new, Some(history)).await?;
+        self.create(&new.id, new, Some(epoch)).await?;
         self.touch(&new.id).await
     }
 
@@ -122,7 +116,7 @@ impl Redis {
         &self,
         id: &CampaignId,
         new: &NewCampaign,
-        history: Option<&str>,
+        epoch: Option<&str>,
     ) -> Result<bool, LedgerError> {
         let (rows, size) = (new.rows.to_string(), new.batch_size.to_string());
         let columns = serde_json::Value::from(new.columns.clone()).to_string();
@@ -157,11 +151,11 @@ impl Redis {
         transaction.check_field(campaign, "fingerprint", &[""]);
         transaction.command(Command::Set, job, &[&new.job]);
         transaction.command(Command::HSet, campaign, &fields.map(|(field, value)| [field, value]).concat());
-        match history {
-            Some(history) => transaction.command(Command::HSet, campaign, &["history", history]),
+        match epoch {
+            Some(epoch) => transaction.command(Command::HSet, campaign, &["history", epoch]),
             None => transaction.command(Command::History, campaign, &["history"]),
         }
-        Ok(matches!(transaction.run(&self.client, 0).await?.0, TransactionOutcome::Written(_)))
+        Ok(transaction.is_written(&self.client).await?)
     }
 }
 
@@ -182,10 +176,9 @@ impl Campaigns for Redis {
             if self.create(&id, &new, None).await? {
                 break true;
             }
-            let mut ask = redis::cmd("HMGET");
-            ask.arg(Keys(&id).campaign()).arg(&["fingerprint", "rehearsal"]);
-            let (fingerprint, rehearsal): (Option<String>, Option<String>) =
-                self.client.command(&ask).await?;
+            let fields = (Keys(&id).campaign(), "fingerprint", "rehearsal");
+            let [fingerprint, rehearsal]: [Option<String>; 2] =
+                self.client.command(redis::cmd("HMGET").arg(fields)).await?;
             match (rehearsal.as_deref(), new.rehearsal) {
                 (Some("1"), false) => self.remove(&id).await?,
                 (Some("0"), true) => return Err(LedgerError::NotARehearsal(id)),
@@ -223,9 +216,8 @@ impl Campaigns for Redis {
     }
 
     async fn open(&self, id: &CampaignId) -> Result<u64, LedgerError> {
-        let mut ask = redis::cmd("HMGET");
-        ask.arg(Keys(id).campaign()).arg(&["pending", "sending"]);
-        let counts: (Option<u64>, Option<u64>) = self.client.command(&ask).await?;
+        let fields = (Keys(id).campaign(), "pending", "sending");
+        let counts: (Option<u64>, Option<u64>) = self.client.command(redis::cmd("HMGET").arg(fields)).await?;
         let (Some(pending), Some(sending)) = counts else { return Err(LedgerError::NoCampaign(id.clone())) };
         Ok(pending + sending)
     }
@@ -237,38 +229,35 @@ impl Campaigns for Redis {
     ) -> Result<Vec<CampaignId>, LedgerError> {
         let mut first = 0;
         if let Some((id, at)) = before {
-            let mut rank = redis::cmd("ZREVRANK");
-            let rank: Option<u64> = self.client.command(rank.arg(CAMPAIGNS).arg(id.as_str())).await?;
+            let rank: Option<u64> =
+                self.client.command(redis::cmd("ZREVRANK").arg((CAMPAIGNS, id.as_str()))).await?;
             first = if let Some(rank) = rank {
                 rank + 1
             } else {
                 // It was removed since.
-                let mut newer = redis::cmd("ZCOUNT");
-                newer.arg(CAMPAIGNS).arg(format!("({at}")).arg("+inf");
-                self.client.command(&newer).await?
+                let newer = (CAMPAIGNS, format!("({at}"), "+inf");
+                self.client.command(redis::cmd("ZCOUNT").arg(newer)).await?
             };
         }
         let last = first.saturating_add(count as u64).saturating_sub(1).min(i64::MAX as u64);
-        let mut range = redis::cmd("ZRANGE");
-        range.arg(CAMPAIGNS).arg(first).arg(last).arg("REV");
-        let ids: Vec<String> = self.client.command(&range).await?;
+        let ids: Vec<String> =
+            self.client.command(redis::cmd("ZRANGE").arg((CAMPAIGNS, first, last, "REV"))).await?;
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
     async fn changes(&self, known: u64) -> Result<CampaignChanges, LedgerError> {
         let mut from = known;
         loop {
-            let mut range = redis::cmd("ZRANGE");
             // The range includes the known version: if nothing is found, the server has lost writes.
-            range.arg(ACTIVE).arg(from).arg("+inf").arg("BYSCORE").arg("WITHSCORES");
-            let found: Vec<(String, u64)> = self.client.command(&range).await?;
+            let range = (ACTIVE, from, "+inf", "BYSCORE", "WITHSCORES");
+            let found: Vec<(String, u64)> = self.client.command(redis::cmd("ZRANGE").arg(range)).await?;
             if found.is_empty() && from > 0 {
                 from = 0;
                 continue;
             }
             let version = found.iter().map(|(_, version)| *version).max().unwrap_or_default();
-            let news = found.iter().filter(|(_, version)| from == 0 || *version > from);
-            let ids = news.filter_map(|(id, _)| id.parse().ok()).collect();
+            let updates = found.iter().filter(|(_, version)| from == 0 || *version > from);
+            let ids = updates.filter_map(|(id, _)| id.parse().ok()).collect();
             return Ok(CampaignChanges { ids, version });
         }
     }
@@ -284,30 +273,24 @@ impl Campaigns for Redis {
     }
 
     async fn activate(&self, id: &CampaignId) -> Result<(), LedgerError> {
-        let mut add = redis::cmd("ZADD");
-        add.arg(ACTIVE).arg("NX").arg(0).arg(id.as_str());
-        let _: u64 = self.client.command(&add).await?;
-        Ok(())
+        Ok(self.client.command(redis::cmd("ZADD").arg((ACTIVE, "NX", 0, id.as_str()))).await?)
     }
 
     async fn touch(&self, id: &CampaignId) -> Result<(), LedgerError> {
-        let _: u64 = self.client.run(&TOUCH, &[ACTIVE.into()], &[Arg::from(id.as_str())]).await?;
-        Ok(())
+        Ok(self.client.run(&TOUCH, &[ACTIVE.into()], id.as_str()).await?)
     }
 
     async fn present(&self) -> Result<BTreeSet<u32>, LedgerError> {
         let _turn = self.presence.lock().await;
-        let session = self.session.to_string();
-        let args = [Arg::from(&session), Arg::from(PRESENCE.as_micros() as u64)];
-        let (history, all, was_there, now): (String, Vec<u32>, bool, i64) =
-            self.client.run(&PRESENT, &[WORKERS.into()], &args).await?;
-        self.heed_history(history, was_there, now).await?;
+        let args = (self.session, PRESENCE.as_micros() as u64);
+        let (epoch, all, was_there, now): (String, Vec<u32>, bool, i64) =
+            self.client.run(&PRESENT, &[WORKERS.into()], args).await?;
+        self.heed_epoch(epoch, was_there, now).await?;
         Ok(all.into_iter().collect())
     }
 
     async fn depart(&self) -> Result<(), LedgerError> {
-        let _: u64 = self.client.command(redis::cmd("ZREM").arg(WORKERS).arg(self.session)).await?;
-        Ok(())
+        Ok(self.client.command(redis::cmd("ZREM").arg((WORKERS, self.session))).await?)
     }
 
     async fn swap_campaign(
@@ -327,22 +310,19 @@ impl Campaigns for Redis {
         let head = head(&after);
         let fields: Vec<&str> = head.iter().flat_map(|(field, value)| [*field, value.as_str()]).collect();
         transaction.command(Command::HSet, campaign, &fields);
-        Ok(matches!(transaction.run(&self.client, 0).await?.0, TransactionOutcome::Written(_)))
+        Ok(transaction.is_written(&self.client).await?)
     }
 
     async fn published(&self, id: &CampaignId, state: CampaignState) -> Result<(), LedgerError> {
         // The count first: one too many does no harm, one too few would give two events the same id.
-        let mut count = redis::cmd("HINCRBY");
-        count.arg(Keys(id).campaign()).arg("announced").arg(1);
-        let _: u64 = self.client.command(&count).await?;
-        let mut set = redis::cmd("HSET");
-        set.arg(Keys(id).campaign()).arg("published").arg(state.as_str());
-        let _: u64 = self.client.command(&set).await?;
+        let campaign = Keys(id).campaign();
+        self.client.command::<()>(redis::cmd("HINCRBY").arg((&campaign, "announced", 1))).await?;
+        self.client.command::<()>(redis::cmd("HSET").arg((&campaign, "published", state.as_str()))).await?;
         if state.is_over() {
-            let _: u64 = self.client.command(redis::cmd("ZREM").arg(ACTIVE).arg(id.as_str())).await?;
+            self.client.command::<()>(redis::cmd("ZREM").arg((ACTIVE, id.as_str()))).await?;
             // A retry may have restarted it in between: then it must be active again.
             let now: Option<String> =
-                self.client.command(redis::cmd("HGET").arg(Keys(id).campaign()).arg("state")).await?;
+                self.client.command(redis::cmd("HGET").arg((&campaign, "state"))).await?;
             if now.as_deref() != Some(state.as_str()) {
                 self.touch(id).await?;
             }
@@ -355,17 +335,17 @@ impl Campaigns for Redis {
     }
 
     async fn gap(&self, id: &CampaignId) -> Result<Option<LostWrites>, LedgerError> {
-        self.find_gap(id).await
+        Ok(self.other_epoch(id).await?.map(|other| other.gap()))
     }
 
     async fn close_gap(&self, id: &CampaignId) -> Result<(), LedgerError> {
-        self.forget_gap(id).await
+        let keys = [Keys(id).campaign(), Keys(id).workers()];
+        Ok(self.client.run_packed(&CLOSE_GAP, &keys, &[]).await?)
     }
 
     async fn release(&self, id: &CampaignId) -> Result<(), LedgerError> {
-        let session = self.session.to_string();
         let keys = [Keys(id).campaign(), Keys(id).workers()];
-        let _: u64 = self.client.run(&RELEASE, &keys, &[Arg::from(&session)]).await?;
+        self.client.run::<()>(&RELEASE, &keys, self.session).await?;
         self.leave(id);
         Ok(())
     }
@@ -373,16 +353,13 @@ impl Campaigns for Redis {
     async fn remove(&self, id: &CampaignId) -> Result<(), LedgerError> {
         let keys = Keys(id);
         // First, so that a worker whose journal has it does not restore it.
-        let mut mark = redis::cmd("SET");
-        mark.arg(keys.forgotten()).arg(self.now()).arg("EX").arg(FORGOTTEN.as_secs());
-        let _: () = self.client.command(&mark).await?;
+        let mark = (keys.forgotten(), self.now(), "EX", FORGOTTEN.as_secs());
+        self.client.command::<()>(redis::cmd("SET").arg(mark)).await?;
         // From here on a report fails instead of being incomplete.
-        let _: u64 = self.client.command(redis::cmd("HSET").arg(keys.campaign()).arg(REMOVED).arg(1)).await?;
+        self.client.command::<()>(redis::cmd("HSET").arg((keys.campaign(), REMOVED, 1))).await?;
         let unlink = |number: u32| {
-            let mut unlink = redis::cmd("UNLINK");
-            unlink.arg(keys.plan(number)).arg(keys.record(number)).arg(keys.batch(number));
-            unlink.arg(keys.payload(number)).arg(keys.deliveries(number)).arg(keys.responses(number));
-            async move { self.client.command::<u64>(&unlink).await.map(drop) }
+            let unlink = redis::cmd("UNLINK").arg(&keys.of_batch(number)).clone();
+            async move { self.client.command::<()>(&unlink).await }
         };
         let batches = stream::iter((0..self.batches_of(id).await?).map(unlink));
         batches.buffer_unordered(WINDOW).try_collect::<()>().await?;
@@ -390,9 +367,8 @@ impl Campaigns for Redis {
         unlink.arg(&keys.whole()[..]);
         let second = self.now() / 1000;
         unlink.arg((second - SECONDS..=second + 1).map(|second| keys.tick(second)).collect::<Vec<_>>());
-        let _: u64 = self.client.command(&unlink).await?;
-        let _: u64 = self.client.command(redis::cmd("ZREM").arg(ACTIVE).arg(id.as_str())).await?;
-        let _: u64 = self.client.command(redis::cmd("ZREM").arg(CAMPAIGNS).arg(id.as_str())).await?;
-        Ok(())
+        self.client.command::<()>(&unlink).await?;
+        self.client.command::<()>(redis::cmd("ZREM").arg((ACTIVE, id.as_str()))).await?;
+        Ok(self.client.command(redis::cmd("ZREM").arg((CAMPAIGNS, id.as_str()))).await?)
     }
 }

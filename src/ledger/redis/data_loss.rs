@@ -1,8 +1,8 @@
 //! Writes that Redis lost: detected, restored from journals, or reported.
 //!
 //! After a power loss, a failover or a restored backup, Redis has the data of an earlier time and does not report it. But
-//! it has a new replication id: it identifies an epoch of the data (in the code and the keys: `history`). A campaign
-//! stores the epoch in which all its writes are known to exist; in another epoch no claim is granted (`swap.lua`). Then:
+//! it has a new replication id, which identifies an epoch of the data. A campaign stores the epoch (field `history`) in
+//! which all its writes are known to exist; in another epoch no claim is granted (`swap.lua`). Then:
 //!
 //! 1. Each worker of the campaign compares its recent writes (`journal.rs`) with Redis, restores lost ones, and reports
 //!    that with its heartbeat.
@@ -13,9 +13,8 @@
 //!
 //! If a journal is missing or too short, the lost writes are unknown: that is reported as a gap, and an operator decides.
 
-use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
@@ -23,13 +22,12 @@ use redis::{FromRedisValue, Value};
 use tokio::time::Instant;
 
 use super::journal::{Journal, JournalContents, JournaledCampaign};
-use super::layout::Keys;
-use super::{Redis, WINDOW};
+use super::{Redis, WINDOW, layout::Keys};
 use crate::campaign::CampaignId;
 use crate::ledger::{
     Batches, Campaigns, Clock, LEASE, Lease, LedgerError, LostWrites, PRESENCE, PlannedBatch, claims,
 };
-use crate::redis_client::{Arg, Script};
+use crate::redis_client::Script;
 
 /// Minimum time that a new epoch waits for workers, because Redis may have lost a worker's heartbeat.
 const GRACE: Duration = Duration::from_millis(2500);
@@ -44,7 +42,6 @@ pub(super) fn script(text: &str) -> Script {
 static HEARTBEAT: LazyLock<Script> = LazyLock::new(|| script(include_str!("heartbeat.lua")));
 static GAP: LazyLock<Script> = LazyLock::new(|| script(include_str!("gap.lua")));
 static CONFIRM: LazyLock<Script> = LazyLock::new(|| script(include_str!("confirm.lua")));
-static CLOSE_GAP: LazyLock<Script> = LazyLock::new(|| script(include_str!("close_gap.lua")));
 
 /// Epoch of campaigns that were restored after the server was emptied. No server has it, so nothing is claimed until an
 /// operator decides.
@@ -73,38 +70,38 @@ pub(super) struct Reconciliation {
 
 /// The answer of a server whose epoch is not the campaign's.
 #[derive(Debug)]
-struct OtherHistory {
-    history: String,
+pub(super) struct OtherEpoch {
+    epoch: String,
     /// Last heartbeat of this worker before that; 0 without one.
     own: i64,
     since: i64,
     last: i64,
     silent: Vec<(u32, i64)>,
     /// The campaign's own epoch.
-    campaigns: String,
+    of_campaign: String,
 }
 
-impl OtherHistory {
+impl OtherEpoch {
     fn is_of_emptied(&self) -> bool {
-        self.campaigns == EMPTIED
+        self.of_campaign == EMPTIED
     }
 
     fn read(values: Vec<Value>) -> Result<Self, LedgerError> {
         let read = || {
-            let [history, own, since, last, silent, campaigns]: [Value; 6] = values.try_into().ok()?;
+            let [epoch, own, since, last, silent, of_campaign]: [Value; 6] = values.try_into().ok()?;
             Some(Self {
-                history: String::from_redis_value(history).ok()?,
+                epoch: String::from_redis_value(epoch).ok()?,
                 own: i64::from_redis_value(own).ok()?,
                 since: i64::from_redis_value(since).ok()?,
                 last: i64::from_redis_value(last).ok()?,
                 silent: Vec::from_redis_value(silent).ok()?,
-                campaigns: String::from_redis_value(campaigns).ok()?,
+                of_campaign: String::from_redis_value(of_campaign).ok()?,
             })
         };
         read().ok_or_else(|| LedgerError::Storage("sent an invalid answer about its epoch".into()))
     }
 
-    fn gap(&self) -> LostWrites {
+    pub(super) fn gap(&self) -> LostWrites {
         let time = |at: i64| Timestamp::from_millisecond(at).ok().filter(|_| at > 0);
         let silent = self.silent.iter().filter_map(|(worker, at)| Some((*worker, time(*at)?)));
         let (from, to) = (time(self.last), time(self.since));
@@ -116,19 +113,14 @@ impl Redis {
     /// Sends a heartbeat for a campaign, and compares this worker's journal if the epoch has changed.
     pub(super) async fn beat(&self, id: &CampaignId, held: u64) -> Result<Lease, LedgerError> {
         let now = self.now();
-        self.compared().joined.entry(id.clone()).or_insert(now);
-        let (session, keys) = (self.session.to_string(), [Keys(id).campaign(), Keys(id).workers()]);
+        self.compared.lock().joined.entry(id.clone()).or_insert(now);
+        let keys = [Keys(id).campaign(), Keys(id).workers()];
         let mut was_compared = false;
         loop {
-            let compared = self.compared().campaigns.get(id).cloned().unwrap_or_default();
-            let args = [
-                Arg::from(&session),
-                Arg::from(held),
-                Arg::from(LEASE.as_micros() as u64),
-                Arg::from(&compared),
-                Arg::from(GRACE.as_micros() as u64),
-            ];
-            let mut answer: Vec<Value> = self.client.run(&HEARTBEAT, &keys, &args).await?;
+            let compared = self.compared.lock().campaigns.get(id).cloned().unwrap_or_default();
+            let (lease, grace) = (LEASE.as_micros() as u64, GRACE.as_micros() as u64);
+            let args = (self.session, held, lease, &compared, grace);
+            let mut answer: Vec<Value> = self.client.run(&HEARTBEAT, &keys, args).await?;
             let rest = answer.split_off(answer.len().min(3));
             let head: Vec<u64> =
                 answer.into_iter().filter_map(|value| u64::from_redis_value(value).ok()).collect();
@@ -139,10 +131,10 @@ impl Redis {
             if is_whole == 1 {
                 return Ok(lease);
             }
-            let other = OtherHistory::read(rest)?;
+            let other = OtherEpoch::read(rest)?;
             if !was_compared && !other.is_of_emptied() {
                 was_compared = true;
-                let is_news = compared != other.history && self.compare_with(id, &other).await?;
+                let is_news = compared != other.epoch && self.compare_with(id, &other).await?;
                 if self.speak_for_dead(id, &other).await? || is_news {
                     continue;
                 }
@@ -151,27 +143,16 @@ impl Redis {
         }
     }
 
-    /// Returns the gap of a campaign, if it has one.
-    pub(super) async fn find_gap(&self, id: &CampaignId) -> Result<Option<LostWrites>, LedgerError> {
-        Ok(self.other_history(id).await?.map(|other| other.gap()))
-    }
-
-    async fn other_history(&self, id: &CampaignId) -> Result<Option<OtherHistory>, LedgerError> {
+    /// Returns the server's epoch, if it is not the campaign's.
+    pub(super) async fn other_epoch(&self, id: &CampaignId) -> Result<Option<OtherEpoch>, LedgerError> {
         let keys = [Keys(id).campaign(), Keys(id).workers()];
-        let answer: Vec<Value> =
-            self.client.run(&GAP, &keys, &[Arg::from(&self.session.to_string())]).await?;
-        if answer.is_empty() { Ok(None) } else { OtherHistory::read(answer).map(Some) }
-    }
-
-    /// Closes the gap of a campaign.
-    pub(super) async fn forget_gap(&self, id: &CampaignId) -> Result<(), LedgerError> {
-        let _: u64 = self.client.run(&CLOSE_GAP, &[Keys(id).campaign(), Keys(id).workers()], &[]).await?;
-        Ok(())
+        let answer: Vec<Value> = self.client.run(&GAP, &keys, self.session).await?;
+        if answer.is_empty() { Ok(None) } else { OtherEpoch::read(answer).map(Some) }
     }
 
     /// Compares this worker's journal for a campaign, if the epoch has changed.
     pub(super) async fn compare_campaign(&self, id: &CampaignId) -> Result<bool, LedgerError> {
-        match self.other_history(id).await? {
+        match self.other_epoch(id).await? {
             Some(other) if !other.is_of_emptied() => self.compare_with(id, &other).await,
             _ => Ok(false),
         }
@@ -181,19 +162,19 @@ impl Redis {
     ///
     /// `was_there` is whether this worker was among the present ones, `now` the server's time. A worker whose entry
     /// disappears in the same epoch before it expires was deleted with everything else: the server was emptied.
-    pub(super) async fn heed_history(
+    pub(super) async fn heed_epoch(
         &self,
-        history: String,
+        epoch: String,
         was_there: bool,
         now: i64,
     ) -> Result<(), LedgerError> {
         let Some(journal) = &self.journal else { return Ok(()) };
         let (latest, until) = {
-            let mut compared = self.compared();
+            let mut compared = self.compared.lock();
             let until = std::mem::replace(&mut compared.there_until, now + PRESENCE.as_millis() as i64);
             (compared.latest.clone(), until)
         };
-        if latest == history {
+        if latest == epoch {
             return if was_there || now >= until { Ok(()) } else { self.heed_emptied(journal).await };
         }
         if !latest.is_empty() {
@@ -204,7 +185,7 @@ impl Redis {
             let known = self.read_journal(journal, &ids).await?;
             let dropped = known.dropped;
             for (id, campaign) in known.campaigns {
-                self.compared().steps += 1;
+                self.compared.lock().steps += 1;
                 if let Some((at, new)) = &campaign.registered
                     && *at > self.now() - FORGOTTEN.as_millis() as i64
                     && self.campaign(&id).await?.is_none()
@@ -212,14 +193,14 @@ impl Redis {
                     tracing::warn!(campaign = %id, "Redis lost the campaign; registering it again");
                     self.register_again(new, &latest).await?;
                 }
-                if let Some(other) = self.other_history(&id).await?
-                    && self.compared().campaigns.get(&id) != Some(&other.history)
+                if let Some(other) = self.other_epoch(&id).await?
+                    && self.compared.lock().campaigns.get(&id) != Some(&other.epoch)
                 {
                     self.compare_known(&id, &other, dropped, Some(campaign)).await?;
                 }
             }
         }
-        self.compared().latest = history;
+        self.compared.lock().latest = epoch;
         Ok(())
     }
 
@@ -231,12 +212,12 @@ impl Redis {
             "Redis was emptied while this worker ran; restoring campaigns from its journal, held until `flowcast recover`"
         );
         let _turn = self.comparing.lock().await;
-        self.compared().campaigns.clear();
-        self.compared().emptied_at = Some(Instant::now());
+        self.compared.lock().campaigns.clear();
+        self.compared.lock().emptied_at = Some(Instant::now());
         let known = journal.read(&HashMap::new()).map_err(|error| unreadable(&error))?;
         let mut unregistered = Vec::new();
         for (id, campaign) in known.campaigns {
-            self.compared().steps += 1;
+            self.compared.lock().steps += 1;
             match &campaign.registered {
                 Some((at, new)) if *at > self.now() - FORGOTTEN.as_millis() as i64 => {
                     // If its job was submitted again since, it exists as if nothing had been sent.
@@ -279,7 +260,7 @@ impl Redis {
     ///
     /// A campaign that is registered before that would be sent from the beginning, and only another worker may know it.
     pub(super) async fn wait_for_the_others(&self) {
-        let emptied_at = self.compared().emptied_at;
+        let emptied_at = self.compared.lock().emptied_at;
         if let Some(noticed) = emptied_at.map(|at| at + DETECTION_TIME)
             && noticed > Instant::now()
         {
@@ -289,21 +270,19 @@ impl Redis {
 
     /// Prevents claims for a campaign until an operator decides.
     async fn put_in_doubt(&self, id: &CampaignId) -> Result<(), LedgerError> {
-        let mut set = redis::cmd("HSET");
-        set.arg(Keys(id).campaign()).arg("history").arg(EMPTIED);
-        let _: u64 = self.client.command(&set).await?;
+        self.client.command::<()>(redis::cmd("HSET").arg((Keys(id).campaign(), "history", EMPTIED))).await?;
         self.touch(id).await
     }
 
     /// Compares this worker's journal for a campaign. Returns whether it covers everything that may be lost.
-    async fn compare_with(&self, id: &CampaignId, other: &OtherHistory) -> Result<bool, LedgerError> {
+    async fn compare_with(&self, id: &CampaignId, other: &OtherEpoch) -> Result<bool, LedgerError> {
         let Some(journal) = &self.journal else { return Ok(false) };
         // One at a time, because each reads the journal, and many campaigns may be compared concurrently.
         let _turn = self.comparing.lock().await;
-        if self.compared().campaigns.get(id) == Some(&other.history) {
+        if self.compared.lock().campaigns.get(id) == Some(&other.epoch) {
             return Ok(true);
         }
-        self.compared().steps += 1;
+        self.compared.lock().steps += 1;
         let mut known = self.read_journal(journal, std::slice::from_ref(id)).await?;
         let campaign = known.campaigns.remove(id);
         self.compare_known(id, other, known.dropped, campaign).await
@@ -322,8 +301,7 @@ impl Redis {
     /// Returns which campaigns were removed on purpose, and when.
     async fn forgotten(&self, ids: &[CampaignId]) -> Result<HashMap<CampaignId, i64>, LedgerError> {
         let each = stream::iter(ids.iter().cloned().map(|id| async move {
-            let get = redis::cmd("GET").arg(Keys(&id).forgotten()).clone();
-            let at: Option<i64> = self.client.command(&get).await?;
+            let at: Option<i64> = self.client.command(redis::cmd("GET").arg(Keys(&id).forgotten())).await?;
             Ok::<_, LedgerError>(at.map(|at| (id, at)))
         }));
         let found: Vec<_> = each.buffer_unordered(WINDOW).try_collect().await?;
@@ -336,11 +314,11 @@ impl Redis {
     async fn compare_known(
         &self,
         id: &CampaignId,
-        other: &OtherHistory,
+        other: &OtherEpoch,
         dropped: i64,
         campaign: Option<JournaledCampaign>,
     ) -> Result<bool, LedgerError> {
-        let joined = self.compared().joined.get(id).copied();
+        let joined = self.compared.lock().joined.get(id).copied();
         let reaches_back = match other.own {
             0 => joined.is_none_or(|joined| dropped < joined),
             own => dropped < own,
@@ -350,13 +328,13 @@ impl Redis {
             tracing::error!(campaign = %id, "Redis lost writes that are no longer in this worker's journal");
             return Ok(false);
         }
-        self.compared().campaigns.insert(id.clone(), other.history.clone());
-        self.confirm(id, self.session, &other.history).await?;
+        self.compared.lock().campaigns.insert(id.clone(), other.epoch.clone());
+        self.confirm(id, self.session, &other.epoch).await?;
         Ok(true)
     }
 
     /// Restores and confirms the journals of dead workers of this machine. Returns whether there was one.
-    async fn speak_for_dead(&self, id: &CampaignId, other: &OtherHistory) -> Result<bool, LedgerError> {
+    async fn speak_for_dead(&self, id: &CampaignId, other: &OtherEpoch) -> Result<bool, LedgerError> {
         let Some(journal) = &self.journal else { return Ok(false) };
         let mut has_spoken = false;
         for (session, at) in &other.silent {
@@ -369,17 +347,15 @@ impl Redis {
             self.restore(id, known.campaigns.remove(id)).await?;
             if reaches_back {
                 tracing::info!(campaign = %id, worker = session, "compared the journal of a dead worker of this machine");
-                self.confirm(id, *session, &other.history).await?;
+                self.confirm(id, *session, &other.epoch).await?;
                 has_spoken = true;
             }
         }
         Ok(has_spoken)
     }
 
-    async fn confirm(&self, id: &CampaignId, session: u32, history: &str) -> Result<(), LedgerError> {
-        let (session, keys) = (session.to_string(), [Keys(id).workers()]);
-        let _: u64 = self.client.run(&CONFIRM, &keys, &[Arg::from(&session), Arg::from(history)]).await?;
-        Ok(())
+    async fn confirm(&self, id: &CampaignId, session: u32, epoch: &str) -> Result<(), LedgerError> {
+        Ok(self.client.run(&CONFIRM, &[Keys(id).workers()], (session, epoch)).await?)
     }
 
     /// Restores lost writes of a campaign's batches.
@@ -410,16 +386,12 @@ impl Redis {
     ///
     /// A loop that waits for the ledger in that time has not stalled.
     pub fn recovery_steps(&self) -> u64 {
-        self.client.retries() + self.compared().steps
-    }
-
-    fn compared(&self) -> parking_lot::MutexGuard<'_, Reconciliation> {
-        self.compared.lock()
+        self.client.retries() + self.compared.lock().steps
     }
 
     /// Forgets a campaign that this worker released.
     pub(super) fn leave(&self, id: &CampaignId) {
-        let mut compared = self.compared();
+        let mut compared = self.compared.lock();
         compared.joined.remove(id);
         compared.campaigns.remove(id);
     }

@@ -17,8 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::campaign::{CampaignId, MessageState};
 use crate::ledger::change::{Change, Counter};
-use crate::ledger::record::BatchRecord;
-use crate::ledger::{LedgerError, NewCampaign, PlannedBatch};
+use crate::ledger::{LedgerError, NewCampaign, PlannedBatch, record::BatchRecord};
 
 /// Maximum size of a file, in bytes. There are two: the older one is deleted when the newer one is full.
 const MAX_FILE_BYTES: u64 = 32 << 20;
@@ -83,6 +82,7 @@ struct BatchEntry {
 }
 
 /// A batch as a journal has it.
+#[derive(Default)]
 pub(super) struct JournaledBatch {
     /// The recipients as bytes, if they may not be in Redis.
     pub(super) plan: Option<Vec<u8>>,
@@ -185,23 +185,18 @@ impl Journal {
             let (_, word) = outcome.as_ref().filter(|(state, _)| *state == MessageState::Accepted)?;
             Some((*place, word.clone()))
         };
-        self.append(
+        let text = |((kind, code), text): (&Counter, &String)| ((*kind).into(), code.clone(), text.clone());
+        let entry = BatchEntry {
             at,
-            &Entry::Batch(BatchEntry {
-                at,
-                campaign: batch.campaign.to_string(),
-                number: batch.number,
-                plan: (change.known == 0).then(|| batch.bytes()),
-                size: u8::try_from(batch.recipients.len()).unwrap_or(u8::MAX),
-                record: record.bytes(),
-                sids: change.outcomes.iter().filter_map(sid).collect(),
-                texts: change
-                    .texts
-                    .iter()
-                    .map(|((kind, word), text)| ((*kind).into(), word.clone(), text.clone()))
-                    .collect(),
-            }),
-        )
+            campaign: batch.campaign.to_string(),
+            number: batch.number,
+            plan: (change.known == 0).then(|| batch.bytes()),
+            size: u8::try_from(batch.recipients.len()).unwrap_or(u8::MAX),
+            record: record.bytes(),
+            sids: change.outcomes.iter().filter_map(sid).collect(),
+            texts: change.texts.iter().map(text).collect(),
+        };
+        self.append(at, &Entry::Batch(entry))
     }
 
     /// Appends the registration of a campaign.
@@ -228,11 +223,9 @@ impl Journal {
             inner.newest = inner.newest.max(at);
             Ok(())
         };
+        let folder = self.folder.display();
         written().map_err(|error| {
-            LedgerError::Storage(format!(
-                "has no journal: cannot write to {}: {error}",
-                self.folder.display()
-            ))
+            LedgerError::Storage(format!("has no journal: cannot write to {folder}: {error}"))
         })
     }
 
@@ -362,28 +355,20 @@ impl JournalContents {
     fn apply(&mut self, entry: Entry, forgotten: &HashMap<CampaignId, i64>) -> io::Result<()> {
         let is_forgotten = |id: &CampaignId, at: i64| forgotten.get(id).is_some_and(|then| at <= *then);
         match entry {
-            Entry::UntimedCampaign(new) if !is_forgotten(&new.id, 0) => {
-                let id = new.id.clone();
-                self.campaigns.entry(id).or_default().registered = Some((0, new));
-            }
+            Entry::UntimedCampaign(new) => return self.apply(Entry::Campaign(0, new), forgotten),
             Entry::Campaign(at, new) if !is_forgotten(&new.id, at) => {
                 let id = new.id.clone();
                 self.campaigns.entry(id).or_default().registered = Some((at, new));
             }
-            Entry::UntimedCampaign(_) | Entry::Campaign(..) => {}
+            Entry::Campaign(..) => {}
             Entry::Batch(entry) => {
                 let id: CampaignId = entry.campaign.parse().map_err(|_| damaged())?;
                 if is_forgotten(&id, entry.at) {
                     return Ok(());
                 }
                 let batches = &mut self.campaigns.entry(id).or_default().batches;
-                let batch = batches.entry(entry.number).or_insert_with(|| JournaledBatch {
-                    plan: None,
-                    size: entry.size,
-                    record: Vec::new(),
-                    sids: BTreeMap::new(),
-                    texts: BTreeMap::new(),
-                });
+                let new = || JournaledBatch { size: entry.size, ..JournaledBatch::default() };
+                let batch = batches.entry(entry.number).or_insert_with(new);
                 batch.plan = entry.plan.or_else(|| batch.plan.take());
                 batch.record = entry.record;
                 batch.sids.extend(entry.sids);
@@ -409,9 +394,9 @@ mod tests {
     }
 
     fn claimed(batch: &PlannedBatch) -> Change {
-        let mut draft = BatchMachine::new(batch, BatchRecord::new(1), 5);
-        draft.claim(7, &[0]);
-        draft.finish()
+        let mut machine = BatchMachine::new(batch, BatchRecord::new(1), 5);
+        machine.claim(7, &[0]);
+        machine.finish()
     }
 
     #[test]

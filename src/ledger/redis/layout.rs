@@ -3,8 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::campaign::CampaignId;
-use crate::ledger::change::Counter;
-use crate::ledger::{Breaker, BreakerScope, SkippedRow};
+use crate::ledger::{Breaker, BreakerScope, SkippedRow, change::Counter};
 
 /// Field of a campaign that is being removed.
 pub(super) const REMOVED: &str = "removed";
@@ -15,6 +14,10 @@ pub(super) struct Keys<'i>(pub(super) &'i CampaignId);
 impl Keys<'_> {
     fn key(&self, rest: impl std::fmt::Display) -> String {
         format!("flowcast:{{{}}}:{rest}", self.0)
+    }
+
+    fn numbered(&self, kind: &str, number: u32) -> String {
+        self.key(format_args!("{kind}:{number}"))
     }
 
     pub(super) fn campaign(&self) -> String {
@@ -67,27 +70,27 @@ impl Keys<'_> {
 
     /// The outcomes of a batch's messages, by phone number, for other systems.
     pub(super) fn batch(&self, number: u32) -> String {
-        self.key(format_args!("batch:{number}"))
+        self.numbered("batch", number)
     }
 
     /// A batch's recipients.
     pub(super) fn plan(&self, number: u32) -> String {
-        self.key(format_args!("plan:{number}"))
+        self.numbered("plan", number)
     }
 
     /// A batch's record.
     pub(super) fn record(&self, number: u32) -> String {
-        self.key(format_args!("record:{number}"))
+        self.numbered("record", number)
     }
 
     /// Delivery progress of a batch's messages.
     pub(super) fn deliveries(&self, number: u32) -> String {
-        self.key(format_args!("deliveries:{number}"))
+        self.numbered("deliveries", number)
     }
 
     /// Replies to a batch's messages.
     pub(super) fn responses(&self, number: u32) -> String {
-        self.key(format_args!("responses:{number}"))
+        self.numbered("responses", number)
     }
 
     /// The campaign's audit log.
@@ -116,12 +119,18 @@ impl Keys<'_> {
     }
 
     pub(super) fn payload(&self, number: u32) -> String {
-        self.key(format_args!("payload:{number}"))
+        self.numbered("payload", number)
     }
 
     /// Time of its removal, stored as long as journals may contain it.
     pub(super) fn forgotten(&self) -> String {
         self.key("forgotten")
+    }
+
+    /// Returns the keys of a batch.
+    pub(super) fn of_batch(&self, number: u32) -> [String; 6] {
+        ["plan", "record", "batch", "payload", "deliveries", "responses"]
+            .map(|kind| self.numbered(kind, number))
     }
 
     /// Returns the keys that exist once per campaign.
@@ -146,21 +155,14 @@ impl Keys<'_> {
 
 /// Returns the key of a breaker. It shares the hash tag of its account's buckets.
 pub(super) fn breaker_key(breaker: &Breaker) -> String {
-    let account = &breaker.account;
-    match &breaker.scope {
-        BreakerScope::Account => format!("flowcast:{{account:{account}}}:breaker"),
-        BreakerScope::Sender(number) => {
-            format!("flowcast:{{account:{account}}}:breaker:sender:{}", number.digits())
-        }
-        BreakerScope::SenderFlows(number) => {
-            format!("flowcast:{{account:{account}}}:breaker:flows:{}", number.digits())
-        }
+    let scope = match &breaker.scope {
+        BreakerScope::Account => String::new(),
+        BreakerScope::Sender(number) => format!(":sender:{}", number.digits()),
+        BreakerScope::SenderFlows(number) => format!(":flows:{}", number.digits()),
         // A job may use any name of a Flow; the reason contains the name.
-        BreakerScope::Flow(flow) => {
-            let digest = blake3::hash(flow.as_bytes()).to_hex();
-            format!("flowcast:{{account:{account}}}:breaker:flow:{}", &digest[..16])
-        }
-    }
+        BreakerScope::Flow(flow) => format!(":flow:{}", &blake3::hash(flow.as_bytes()).to_hex()[..16]),
+    };
+    format!("flowcast:{{account:{}}}:breaker{scope}", breaker.account)
 }
 
 /// Returns the key of an account's notices. It shares the hash tag of the account's breakers.

@@ -25,10 +25,8 @@ mod sent;
 mod suppression;
 mod transaction;
 
-use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::{path::Path, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use secrecy::SecretString;
@@ -80,7 +78,7 @@ impl From<RedisClientError> for LedgerError {
     fn from(error: RedisClientError) -> Self {
         match error {
             RedisClientError::Away(text) => Self::Away(format!("is away: {text}")),
-            RedisClientError::Refused(text) => Self::Away(text),
+            RedisClientError::Refused(text) | RedisClientError::KeyExists(text) => Self::Away(text),
         }
     }
 }
@@ -163,21 +161,21 @@ impl Ledger for Redis {
         })
     }
 
-    async fn write_trouble(&self, id: &CampaignId) -> Result<Option<String>, LedgerError> {
+    async fn write_error(&self, id: &CampaignId) -> Result<Option<String>, LedgerError> {
         // Only a write shows it, on the node that has the campaign: a server's own report may be outdated.
-        let mut probe = redis::cmd("SET");
-        probe.arg(Keys(id).probe()).arg(1).arg("PX").arg(1);
-        Ok(self.client.refusal_to_write(&probe).await.map(|refusal| refusal.to_string()))
+        let refusal =
+            self.client.refusal_to_write(redis::cmd("SET").arg((Keys(id).probe(), 1, "PX", 1))).await;
+        Ok(refusal.map(|refusal| refusal.to_string()))
     }
 
     async fn callback_key_names(&self, own: Vec<String>) -> Result<Vec<String>, LedgerError> {
         let now = self.now();
         let mut pipe = redis::pipe();
-        pipe.cmd("ZREMRANGEBYSCORE").arg(KEY_NAMES).arg("-inf").arg(now - KEY_NAMES_KEPT_MS).ignore();
+        pipe.cmd("ZREMRANGEBYSCORE").arg((KEY_NAMES, "-inf", now - KEY_NAMES_KEPT_MS)).ignore();
         for name in own {
-            pipe.cmd("ZADD").arg(KEY_NAMES).arg(now).arg(name).ignore();
+            pipe.cmd("ZADD").arg((KEY_NAMES, now, name)).ignore();
         }
-        pipe.cmd("ZRANGE").arg(KEY_NAMES).arg(0).arg(-1);
+        pipe.cmd("ZRANGE").arg((KEY_NAMES, 0, -1));
         let (all,): (Vec<String>,) = self.client.pipeline(&pipe).await?;
         Ok(all)
     }
@@ -191,9 +189,7 @@ impl Ledger for Redis {
     }
 
     async fn callback_key(&self) -> Result<String, LedgerError> {
-        let mut make = redis::cmd("SET");
-        make.arg(CALLBACK_KEY).arg(new_key()).arg("NX");
-        let _: Option<String> = self.client.command(&make).await?;
+        self.client.command::<()>(redis::cmd("SET").arg((CALLBACK_KEY, new_key(), "NX"))).await?;
         Ok(self.client.command(redis::cmd("GET").arg(CALLBACK_KEY)).await?)
     }
 }

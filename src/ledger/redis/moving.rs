@@ -2,21 +2,17 @@
 //!
 //! All keys of a campaign are written first and its hash last, so that a campaign exists completely or not at all.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::json;
 
-use super::campaign_hash::head;
 use super::layout::{Keys, field_of};
-use super::pages::line;
 use super::sent::{key as sent_key, lasts, slice};
-use super::transaction::{Command, Transaction, TransactionOutcome};
-use super::{CALLBACK_KEY, FURTHER_KEYS, Redis};
+use super::transaction::{Command, Transaction};
+use super::{CALLBACK_KEY, FURTHER_KEYS, Redis, campaign_hash::head, pages::line};
 use crate::campaign::{CampaignId, MessageState};
 use crate::ledger::migration::{WholeBatch, WholeCampaign};
-use crate::ledger::record::BatchRecord;
-use crate::ledger::{Audit, LedgerError, PlannedBatch};
+use crate::ledger::{Audit, LedgerError, PlannedBatch, record::BatchRecord};
 
 /// Field with the origin of a campaign that was moved from a store.
 const ORIGIN: &str = "moved_from";
@@ -26,9 +22,9 @@ const TOGETHER: usize = 500;
 impl Redis {
     /// Returns the origin of a campaign: empty if it was registered here, `None` if it does not exist.
     pub(in crate::ledger) async fn origin(&self, id: &CampaignId) -> Result<Option<String>, LedgerError> {
-        let mut ask = redis::cmd("HMGET");
-        ask.arg(Keys(id).campaign()).arg(&["fingerprint", ORIGIN]);
-        let (fingerprint, origin): (Option<String>, Option<String>) = self.client.command(&ask).await?;
+        let fields = (Keys(id).campaign(), "fingerprint", ORIGIN);
+        let [fingerprint, origin]: [Option<String>; 2] =
+            self.client.command(redis::cmd("HMGET").arg(fields)).await?;
         Ok(fingerprint.map(|_| origin.unwrap_or_default()))
     }
 
@@ -56,7 +52,7 @@ impl Redis {
         for some in whole.points.chunks(TOGETHER) {
             pipe.cmd("RPUSH").arg(keys.series()).arg(some.iter().map(line).collect::<Vec<_>>()).ignore();
         }
-        let _: redis::Value = self.client.pipeline(&pipe).await?;
+        self.client.pipeline::<()>(&pipe).await?;
         // Replies are matched in the fleet, too.
         let length = slice(within);
         let mut notes: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
@@ -70,7 +66,7 @@ impl Redis {
                 pipe.cmd("HSET").arg(key).arg(notes).ignore();
                 pipe.cmd("PEXPIRE").arg(key).arg(lasts(within)).ignore();
             }
-            let _: redis::Value = self.client.pipeline(&pipe).await?;
+            self.client.pipeline::<()>(&pipe).await?;
         }
         Ok(())
     }
@@ -85,8 +81,7 @@ impl Redis {
         let mut pipe = redis::pipe();
         for batch in &batches {
             let number = batch.number;
-            pipe.cmd("UNLINK").arg(keys.record(number)).arg(keys.batch(number)).arg(keys.payload(number));
-            pipe.arg(keys.deliveries(number)).arg(keys.responses(number)).ignore();
+            pipe.cmd("UNLINK").arg(&keys.of_batch(number)).ignore();
             pipe.cmd("SET").arg(keys.plan(number)).arg(&batch.plan[..]).ignore();
             if let Some(record) = &batch.record {
                 pipe.cmd("SET").arg(keys.record(number)).arg(&record[..]).ignore();
@@ -120,8 +115,7 @@ impl Redis {
                 }
             }
         }
-        let _: redis::Value = self.client.pipeline(&pipe).await?;
-        Ok(())
+        Ok(self.client.pipeline(&pipe).await?)
     }
 
     /// Writes the hash of a campaign whose other keys exist, and lists it. `batches` is the number of its last batch plus one.
@@ -196,16 +190,15 @@ impl Redis {
             transaction.command(Command::HSet, key, &some);
         }
         transaction.command(Command::History, key, &["history"]);
-        Ok(matches!(transaction.run(&self.client, 0).await?.0, TransactionOutcome::Written(_)))
+        Ok(transaction.is_written(&self.client).await?)
     }
 
     /// Stores the callback key of a store: as the fleet's own if it has none, otherwise as a further key.
     pub(in crate::ledger) async fn keep_callback_key(&self, key: &str) -> Result<(), LedgerError> {
-        let mut own = redis::cmd("SET");
-        own.arg(CALLBACK_KEY).arg(key).arg("NX").arg("GET");
-        let known: Option<String> = self.client.command(&own).await?;
+        let known: Option<String> =
+            self.client.command(redis::cmd("SET").arg((CALLBACK_KEY, key, "NX", "GET"))).await?;
         if known.is_some_and(|known| known != key) {
-            let _: u64 = self.client.command(redis::cmd("SADD").arg(FURTHER_KEYS).arg(key)).await?;
+            self.client.command::<()>(redis::cmd("SADD").arg((FURTHER_KEYS, key))).await?;
         }
         Ok(())
     }

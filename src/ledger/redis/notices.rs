@@ -30,8 +30,7 @@ impl Notices for Redis {
         pipe.atomic();
         pipe.cmd("HSET").arg(notices_key(account)).arg(notice.about.code()).arg(written).ignore();
         pipe.cmd("DEL").arg(earlier_key(account, &notice.about)).ignore();
-        let _: redis::Value = self.client.pipeline(&pipe).await?;
-        Ok(())
+        Ok(self.client.pipeline(&pipe).await?)
     }
 
     async fn clear_notice(&self, account: &str, about: &NoticeSubject) -> Result<(), LedgerError> {
@@ -39,8 +38,7 @@ impl Notices for Redis {
         pipe.atomic();
         pipe.cmd("HDEL").arg(notices_key(account)).arg(about.code()).ignore();
         pipe.cmd("DEL").arg(earlier_key(account, about)).ignore();
-        let _: redis::Value = self.client.pipeline(&pipe).await?;
-        Ok(())
+        Ok(self.client.pipeline(&pipe).await?)
     }
 
     async fn notice(
@@ -75,10 +73,8 @@ impl Redis {
         about: &NoticeSubject,
         stored: &StoredNotice,
     ) -> Result<(), LedgerError> {
-        let mut keep = redis::cmd("HSETNX");
-        keep.arg(notices_key(account)).arg(about.code()).arg(write(stored)?);
-        let _: u64 = self.client.command(&keep).await?;
-        Ok(())
+        let notice = (notices_key(account), about.code(), write(stored)?);
+        Ok(self.client.command(redis::cmd("HSETNX").arg(notice)).await?)
     }
 }
 

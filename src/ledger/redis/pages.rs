@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::Redis;
-use super::layout::Keys;
+use super::{Redis, layout::Keys};
 use crate::campaign::CampaignId;
 use crate::ledger::{CampaignDrafts, LedgerError, Point, Series, Sessions};
 
@@ -12,9 +11,8 @@ const DRAFTS: &str = "flowcast:drafts";
 
 impl Series for Redis {
     async fn points(&self, id: &CampaignId) -> Result<Vec<Point>, LedgerError> {
-        let mut range = redis::cmd("LRANGE");
-        range.arg(Keys(id).series()).arg(0).arg(-1);
-        let lines: Vec<String> = self.client.command(&range).await?;
+        let lines: Vec<String> =
+            self.client.command(redis::cmd("LRANGE").arg((Keys(id).series(), 0, -1))).await?;
         Ok(lines.iter().filter_map(|line| read(line)).collect())
     }
 
@@ -27,8 +25,7 @@ impl Series for Redis {
         }
         let lines: Vec<String> = points.iter().map(line).collect();
         pipe.cmd("RPUSH").arg(&key).arg(lines).ignore();
-        let _: redis::Value = self.client.pipeline(&pipe).await?;
-        Ok(())
+        Ok(self.client.pipeline(&pipe).await?)
     }
 }
 
@@ -60,22 +57,17 @@ impl CampaignDrafts for Redis {
     }
 
     async fn keep_draft(&self, name: &str, draft: String) -> Result<(), LedgerError> {
-        let _: u64 = self.client.command(redis::cmd("HSET").arg(DRAFTS).arg(name).arg(draft)).await?;
-        Ok(())
+        Ok(self.client.command(redis::cmd("HSET").arg((DRAFTS, name, draft))).await?)
     }
 
     async fn remove_draft(&self, name: &str) -> Result<(), LedgerError> {
-        let _: u64 = self.client.command(redis::cmd("HDEL").arg(DRAFTS).arg(name)).await?;
-        Ok(())
+        Ok(self.client.command(redis::cmd("HDEL").arg((DRAFTS, name))).await?)
     }
 }
 
 impl Sessions for Redis {
     async fn end_session(&self, digest: &str, ends: i64) -> Result<(), LedgerError> {
-        let mut set = redis::cmd("SET");
-        set.arg(session(digest)).arg(1).arg("PXAT").arg(ends);
-        let _: redis::Value = self.client.command(&set).await?;
-        Ok(())
+        Ok(self.client.command(redis::cmd("SET").arg((session(digest), 1, "PXAT", ends))).await?)
     }
 
     async fn is_session_ended(&self, digest: &str) -> Result<bool, LedgerError> {

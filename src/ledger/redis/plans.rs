@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use roaring::RoaringBitmap;
 
-use super::Redis;
-use super::campaign_hash::Fields;
 use super::layout::{Keys, skipped_line};
 use super::transaction::{Command, Key, Transaction, TransactionOutcome};
-use crate::campaign::{CampaignId, CampaignState, MessageState, SkipReason};
+use super::{Redis, campaign_hash::Fields};
+use crate::campaign::{CampaignId, MessageState, SkipReason};
 use crate::ledger::{Checkpoint, Clock, LedgerError, Plan, PlannedBatch, PlannedSoFar, Plans, SkippedRow};
 
 impl Redis {
@@ -24,7 +23,7 @@ impl Redis {
         let keys = Keys(&batch.campaign);
         let mut transaction = Transaction::default();
         let (campaign, open) = (transaction.key(keys.campaign()), transaction.key(keys.open()));
-        check_goes_on(&mut transaction, campaign);
+        transaction.check_has_not_ended(campaign);
         plan(&mut transaction, campaign, open, batch);
         match transaction.run(&self.client, 0).await?.0 {
             TransactionOutcome::Written(_) => Ok(true),
@@ -34,13 +33,6 @@ impl Redis {
             TransactionOutcome::Failed { .. } => Ok(false),
         }
     }
-}
-
-/// Checks that the campaign has not ended: no worker would send further batches.
-fn check_goes_on(transaction: &mut Transaction, campaign: Key) {
-    let going: Vec<&str> =
-        CampaignState::ALL.iter().filter(|state| !state.is_over()).map(|state| state.as_str()).collect();
-    transaction.check_field(campaign, "state", &going);
 }
 
 /// Stores a batch, if it is not stored yet.
@@ -91,7 +83,7 @@ impl Plans for Redis {
         let mut transaction = Transaction::default();
         let (campaign, open) = (transaction.key(keys.campaign()), transaction.key(keys.open()));
         transaction.check_field(campaign, "plan_rows", &[&after.to_string()]);
-        check_goes_on(&mut transaction, campaign);
+        transaction.check_has_not_ended(campaign);
         for batch in &batches {
             plan(&mut transaction, campaign, open, batch);
         }
@@ -111,17 +103,9 @@ impl Plans for Redis {
             transaction.command(Command::RPush, list, lines);
         }
         let (rows, batches) = (checkpoint.rows.to_string(), checkpoint.batches.to_string());
-        let complete = if checkpoint.complete { "1" } else { "0" };
-        let fields = [
-            "plan_rows",
-            &rows,
-            "plan_batches",
-            &batches,
-            "plan_digest",
-            &checkpoint.digest,
-            "planned",
-            complete,
-        ];
+        let (digest, complete) = (&checkpoint.digest, if checkpoint.complete { "1" } else { "0" });
+        let fields =
+            ["plan_rows", &rows, "plan_batches", &batches, "plan_digest", digest, "planned", complete];
         transaction.command(Command::HSet, campaign, &fields);
         let found = match transaction.run(&self.client, 0).await?.0 {
             TransactionOutcome::Written(_) => return Ok(()),
@@ -154,6 +138,6 @@ impl Plans for Redis {
         transaction.add(campaign, &format!("skipped:{reason}"), count);
         transaction.add(campaign, MessageState::Skipped.as_str(), count);
         transaction.command(Command::HSet, campaign, &["planned", "1"]);
-        Ok(matches!(transaction.run(&self.client, 0).await?.0, TransactionOutcome::Written(_)))
+        Ok(transaction.is_written(&self.client).await?)
     }
 }

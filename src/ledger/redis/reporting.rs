@@ -6,18 +6,16 @@ use std::ops::Range;
 use super::Redis;
 use super::layout::{Keys, REMOVED, read_skipped};
 use crate::campaign::{CampaignId, MessageState, Phone};
-use crate::ledger::report::OutcomeTexts;
-use crate::ledger::{LedgerError, ReportLine, Reporting, StoredBatch};
+use crate::ledger::{LedgerError, ReportLine, Reporting, StoredBatch, report::OutcomeTexts};
 
 /// Number of skipped rows read with one command.
 const PAGE: u64 = 1000;
 
 impl Reporting for Redis {
     async fn written(&self, id: &CampaignId) -> Result<u32, LedgerError> {
-        let mut fields = redis::cmd("HMGET");
-        fields.arg(Keys(id).campaign()).arg("state").arg("batches").arg(REMOVED);
+        let fields = (Keys(id).campaign(), "state", "batches", REMOVED);
         let (state, batches, removed): (Option<String>, Option<u32>, Option<u8>) =
-            self.client.command(&fields).await?;
+            self.client.command(redis::cmd("HMGET").arg(fields)).await?;
         if state.is_none() || removed.is_some() {
             return Err(LedgerError::NoCampaign(id.clone()));
         }
@@ -75,9 +73,8 @@ impl Reporting for Redis {
     async fn skipped(&self, id: &CampaignId, mut from: u64, to: u64) -> Result<Vec<ReportLine>, LedgerError> {
         let mut all = Vec::new();
         loop {
-            let mut ask = redis::cmd("LRANGE");
-            ask.arg(Keys(id).skipped()).arg(from).arg(from + PAGE - 1);
-            let page: Vec<String> = self.client.command(&ask).await?;
+            let range = (Keys(id).skipped(), from, from + PAGE - 1);
+            let page: Vec<String> = self.client.command(redis::cmd("LRANGE").arg(range)).await?;
             if page.is_empty() {
                 return Ok(all);
             }
@@ -100,7 +97,6 @@ impl Reporting for Redis {
     }
 
     async fn answer_published(&self, id: &CampaignId, _: u32, answer: String) -> Result<(), LedgerError> {
-        let _: u64 = self.client.command(redis::cmd("SREM").arg(Keys(id).unpublished()).arg(answer)).await?;
-        Ok(())
+        Ok(self.client.command(redis::cmd("SREM").arg((Keys(id).unpublished(), answer))).await?)
     }
 }

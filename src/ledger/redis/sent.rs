@@ -2,14 +2,12 @@
 //!
 //! They are small so that the server stores each in its compact form.
 
-use std::collections::BTreeMap;
-use std::sync::LazyLock;
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 
 use super::Redis;
 use crate::campaign::{CampaignId, MessageRef, Phone};
 use crate::ledger::{Clock, LedgerError, SentMessages};
-use crate::redis_client::{Arg, Script};
+use crate::redis_client::Script;
 
 static NOTE_SENT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("note_sent.lua")));
 
@@ -54,13 +52,12 @@ impl SentMessages for Redis {
             shards.entry(key(account, now, *phone)).or_default().push(note);
         }
         let keys: Vec<String> = shards.keys().cloned().collect();
-        let mut args = vec![Arg::from(lasts(within))];
-        for notes in shards.values() {
-            args.push(Arg::from(notes.len() as u64));
-            args.extend(notes.iter().flat_map(|(field, value)| [Arg::from(field), Arg::from(value)]));
+        let mut args = vec![lasts(within).to_string()];
+        for notes in shards.into_values() {
+            args.push(notes.len().to_string());
+            args.extend(notes.into_iter().flat_map(|(field, value)| [field, value]));
         }
-        self.client.run::<u64>(&NOTE_SENT, &keys, &args).await?;
-        Ok(())
+        Ok(self.client.run(&NOTE_SENT, &keys, args).await?)
     }
 
     async fn sent_to(
@@ -75,10 +72,9 @@ impl SentMessages for Redis {
         for slice in last - SLICES..=last {
             let mut cursor = 0_u64;
             loop {
-                let mut scan = redis::cmd("HSCAN");
-                scan.arg(key(account, slice, phone)).arg(cursor);
-                scan.arg("MATCH").arg(format!("{field}*")).arg("COUNT").arg(PAGE);
-                let (next, page): (u64, Vec<(String, String)>) = self.client.command(&scan).await?;
+                let scan = (key(account, slice, phone), cursor, "MATCH", format!("{field}*"), "COUNT", PAGE);
+                let (next, page): (u64, Vec<(String, String)>) =
+                    self.client.command(redis::cmd("HSCAN").arg(scan)).await?;
                 // An entry that was written again in a later slice names the same message.
                 found.extend(page.iter().filter_map(|(known, place)| {
                     format!("{}.{place}", known.strip_prefix(&field)?).parse::<MessageRef>().ok()

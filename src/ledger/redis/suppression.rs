@@ -10,7 +10,7 @@ use crate::ledger::suppression::MAX_CHANGES;
 use crate::ledger::{
     Clock as _, LedgerError, OptOut, OptOutSource, Suppress, Suppressed, Suppression, SuppressionUpdate,
 };
-use crate::redis_client::{Arg, Script};
+use crate::redis_client::Script;
 
 /// Key of the numbers. It is the hash tag of the keys below, so that a script finds all of them on one node.
 const NUMBERS: &str = "flowcast:suppressed";
@@ -41,14 +41,9 @@ impl Suppression for Redis {
         let mut changed = 0;
         // In one script: workers would miss a number that was added without a new version.
         for some in numbers.chunks(1000) {
-            let mut args = vec![
-                Arg::from(command),
-                Arg::from(sign),
-                Arg::from(MAX_CHANGES as u64),
-                Arg::from(added.as_str()),
-            ];
-            args.extend(some.iter().map(|phone| Arg::from(phone.digits())));
-            changed += self.client.run::<u64>(&SUPPRESS, &keys, &args).await?;
+            let digits: Vec<u64> = some.iter().map(|phone| phone.digits()).collect();
+            let args = (command, sign, MAX_CHANGES, &added, digits);
+            changed += self.client.run::<u64>(&SUPPRESS, &keys, args).await?;
         }
         Ok(changed)
     }
@@ -57,12 +52,9 @@ impl Suppression for Redis {
         if numbers.is_empty() {
             return Ok(Vec::new());
         }
-        let mut get = redis::cmd("HMGET");
-        get.arg(ADDED);
-        for phone in numbers {
-            get.arg(phone.digits());
-        }
-        let texts: Vec<Option<String>> = self.client.command(&get).await?;
+        let digits: Vec<u64> = numbers.iter().map(|phone| phone.digits()).collect();
+        let texts: Vec<Option<String>> =
+            self.client.command(redis::cmd("HMGET").arg((ADDED, digits))).await?;
         Ok(texts.into_iter().map(|text| OptOut::read(&text?)).collect())
     }
 
@@ -73,9 +65,8 @@ impl Suppression for Redis {
             return Ok(None);
         }
         if known > 0 && known < version {
-            let mut since = redis::cmd("ZRANGE");
-            since.arg(CHANGES).arg(format!("({known}")).arg("+inf").arg("BYSCORE");
-            let members: Vec<String> = self.client.command(&since).await?;
+            let since = (CHANGES, format!("({known}"), "+inf", "BYSCORE");
+            let members: Vec<String> = self.client.command(redis::cmd("ZRANGE").arg(since)).await?;
             let changes: Option<Vec<(u64, Phone, bool)>> =
                 members.iter().map(|member| read(member)).collect();
             // If the first change is missing, the log was cut since: the whole list is read.
@@ -88,9 +79,8 @@ impl Suppression for Redis {
         }
         let (mut numbers, mut cursor) = (RoaringTreemap::new(), 0_u64);
         loop {
-            let mut scan = redis::cmd("SSCAN");
-            scan.arg(NUMBERS).arg(cursor).arg("COUNT").arg(PAGE);
-            let (next, page): (u64, Vec<u64>) = self.client.command(&scan).await?;
+            let (next, page): (u64, Vec<u64>) =
+                self.client.command(redis::cmd("SSCAN").arg((NUMBERS, cursor, "COUNT", PAGE))).await?;
             numbers.extend(page);
             cursor = next;
             if cursor == 0 {
@@ -121,7 +111,7 @@ impl Redis {
             }
         }
         if !pipe.is_empty() {
-            let _: redis::Value = self.client.pipeline(&pipe).await?;
+            self.client.pipeline::<()>(&pipe).await?;
         }
         Ok(())
     }

@@ -44,12 +44,13 @@ use std::sync::LazyLock;
 
 use redis::Value;
 
+use crate::campaign::CampaignState;
 use crate::redis_client::{Packed, RedisClient, RedisClientError, Script};
 
 static SWAP: LazyLock<Script> = LazyLock::new(|| {
     let names = Command::NAMES.map(|name| format!("'{name}'")).join(", ");
-    let (history, swap) = (include_str!("server_history.lua"), include_str!("swap.lua"));
-    Script::new(&format!("local commands = {{ {names} }}\n{history}{swap}"))
+    let (epoch, swap) = (include_str!("server_history.lua"), include_str!("swap.lua"));
+    Script::new(&format!("local commands = {{ {names} }}\n{epoch}{swap}"))
 });
 
 /// A command on a key. The last five are the script's own (`swap.lua`).
@@ -112,7 +113,8 @@ pub(super) struct Transaction {
     checks: Step,
     commands: Step,
     count: u8,
-    restores: bool,
+    /// Whether it creates a key from a payload.
+    pub(super) restores: bool,
 }
 
 /// A part of the program, and its values.
@@ -142,6 +144,12 @@ impl Transaction {
         self.check(1, key, field, allowed);
     }
 
+    /// Adds a check that a campaign has not ended: no worker would send further batches.
+    pub(super) fn check_has_not_ended(&mut self, campaign: Key) {
+        let going = CampaignState::ALL.iter().filter(|state| !state.is_over()).map(|state| state.as_str());
+        self.check_field(campaign, "state", &going.collect::<Vec<_>>());
+    }
+
     /// Adds a check that a string starts with these bytes; empty bytes mean a missing string.
     ///
     /// With `whole` the string must equal the bytes.
@@ -151,7 +159,7 @@ impl Transaction {
     }
 
     /// Adds a check that the server's replication epoch is the campaign's.
-    pub(super) fn check_history(&mut self, campaign: Key) {
+    pub(super) fn check_epoch(&mut self, campaign: Key) {
         self.check::<&[u8]>(3, campaign, "", &[]);
     }
 
@@ -188,11 +196,6 @@ impl Transaction {
         self.restores = true;
     }
 
-    /// Returns whether it creates a key from a payload.
-    pub(super) fn restores(&self) -> bool {
-        self.restores
-    }
-
     /// Adds a command that adds to a counter.
     pub(super) fn add(&mut self, key: Key, field: &str, by: i64) {
         self.command(Command::HIncrBy, key, &[field, itoa::Buffer::new().format(by)]);
@@ -201,6 +204,11 @@ impl Transaction {
     /// Returns the program: the number of checks, the checks, the commands.
     fn program(&self) -> Vec<u8> {
         [&[self.count], &*self.checks.program, &*self.commands.program].concat()
+    }
+
+    /// Runs the transaction. Returns whether it was written.
+    pub(super) async fn is_written(&self, client: &RedisClient) -> Result<bool, RedisClientError> {
+        Ok(matches!(self.run(client, 0).await?.0, TransactionOutcome::Written(_)))
     }
 
     /// Runs the transaction, and waits until `replicas` replicas have it.

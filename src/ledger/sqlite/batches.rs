@@ -1,8 +1,6 @@
 //! Batches in the embedded store: a row for each.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use rusqlite::{Connection, Row, Transaction, params, params_from_iter};
 
@@ -12,12 +10,9 @@ use super::{
     Sqlite, batch_key, batch_number, each_row, execute, first_row, id_of, key, now, signed, unsigned,
 };
 use crate::campaign::{CampaignId, CampaignState, MessageState, Phone};
-use crate::ledger::campaigns::ClaimAdmission;
-use crate::ledger::change::Change;
-use crate::ledger::plans::DIGEST;
-use crate::ledger::record::BatchRecord;
 use crate::ledger::{
     BatchUpdate, Batches, CasOutcome, ClaimPurpose, LedgerError, ListEntry, PlannedBatch, StoredBatch,
+    campaigns::ClaimAdmission, change::Change, plans::DIGEST, record::BatchRecord,
 };
 
 impl Sqlite {

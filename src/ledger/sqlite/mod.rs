@@ -14,14 +14,10 @@ mod sent;
 mod store;
 mod suppression;
 
-use std::path::Path;
-use std::str::FromStr;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::{path::Path, str::FromStr, sync::Arc, sync::atomic::AtomicU32};
 
 use jiff::Timestamp;
-use rusqlite::types::Type;
-use rusqlite::{Connection, Error, OptionalExtension, Params, Row, Transaction};
+use rusqlite::{Connection, Error, OptionalExtension, Params, Row, Transaction, types::Type};
 
 use super::{Ledger, LedgerError, new_key};
 use crate::campaign::CampaignId;
@@ -143,7 +139,7 @@ impl Ledger for Sqlite {
         self.store.health_error()
     }
 
-    async fn write_trouble(&self, _: &CampaignId) -> Result<Option<String>, LedgerError> {
+    async fn write_error(&self, _: &CampaignId) -> Result<Option<String>, LedgerError> {
         Ok(self.store.health_error())
     }
 

@@ -2,9 +2,7 @@
 
 use rusqlite::{Connection, Row, Transaction, params};
 
-use super::batches::sids;
-use super::layout::MOVED;
-use super::{Sqlite, batch_key, batch_number, each_row, key, time, unsigned};
+use super::{Sqlite, batch_key, batch_number, batches::sids, each_row, key, layout::MOVED, time, unsigned};
 use crate::campaign::notice::{KeptNotice, NoticeSubject};
 use crate::campaign::{CampaignId, Phone};
 use crate::ledger::migration::{WholeBatch, WholeCampaign};

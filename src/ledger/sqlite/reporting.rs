@@ -1,15 +1,13 @@
 //! Reports in the embedded store.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use rusqlite::{Connection, Row, Transaction, params};
 
 use super::batches::sids;
 use super::{Sqlite, batch_key, batch_number, each_row, execute, first_row, key, signed, unsigned};
 use crate::campaign::CampaignId;
-use crate::ledger::report::OutcomeTexts;
-use crate::ledger::{LedgerError, ReportLine, Reporting, StoredBatch};
+use crate::ledger::{LedgerError, ReportLine, Reporting, StoredBatch, report::OutcomeTexts};
 
 impl Reporting for Sqlite {
     async fn written(&self, id: &CampaignId) -> Result<u32, LedgerError> {

@@ -4,13 +4,13 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use super::Reply;
+use super::HttpResponse;
 use crate::campaign::codes::{self, Code, Source};
 use crate::campaign::{Doubt, DoubtCause};
 use crate::provider::answer::{Entry, ParsedBody, failed_entry, short, to_text};
 
 /// Parses the response to a request of `count` messages.
-pub(super) fn parse(reply: &Reply, count: usize) -> ParsedBody {
+pub(super) fn parse(reply: &HttpResponse, count: usize) -> ParsedBody {
     if let Some(entries) = all_accepted(reply, count) {
         return ParsedBody::Entries(entries);
     }
@@ -34,7 +34,7 @@ pub(super) fn parse(reply: &Reply, count: usize) -> ParsedBody {
 
 /// Parses the usual response, in which all messages are accepted, without building a JSON tree. Any other response is
 /// left to [`entries`].
-pub(super) fn all_accepted(reply: &Reply, count: usize) -> Option<Vec<Entry>> {
+pub(super) fn all_accepted(reply: &HttpResponse, count: usize) -> Option<Vec<Entry>> {
     #[derive(Deserialize)]
     struct Body<'b> {
         metadata: Option<Metadata>,

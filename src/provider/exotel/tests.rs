@@ -16,7 +16,7 @@ fn exotel() -> Exotel {
 }
 
 fn read(status: u16, body: &str, count: usize) -> ProviderResponse {
-    let reply = Reply { status, retry_after: None, body: body.to_string().into() };
+    let reply = HttpResponse { status, retry_after: None, body: body.to_string().into() };
     let said = exotel().parse(&reply, count);
     classify(&reply, said)
 }
@@ -177,7 +177,7 @@ proptest::proptest! {
         };
         let list = parts.iter().map(entry).collect::<Vec<_>>().join(",");
         let body = format!(r#"{{"request_id":"r","response":{{"whatsapp":{{"messages":[{list}]}}}}}}"#);
-        let reply = Reply { status: 202, retry_after: None, body: body.clone().into() };
+        let reply = HttpResponse { status: 202, retry_after: None, body: body.clone().into() };
         if let Some(quick) = all_accepted(&reply, count) {
             let json = serde_json::from_str(&body).unwrap();
             proptest::prop_assert_eq!(Some(quick), entries(&json));

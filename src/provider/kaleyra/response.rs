@@ -5,7 +5,7 @@ use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::HttpReply;
+use super::HttpResponse;
 use crate::campaign::DoubtCause;
 use crate::campaign::codes::{self, Source};
 use crate::provider::answer::{Entry, ParsedBody, short, to_text};
@@ -14,7 +14,7 @@ use crate::provider::answer::{Entry, ParsedBody, short, to_text};
 const TAKEN: &str = "WA202";
 
 /// Parses the response to a request of one message.
-pub(super) fn parse(reply: &HttpReply) -> ParsedBody {
+pub(super) fn parse(reply: &HttpResponse) -> ParsedBody {
     if let Some(sid) = taken(&reply.body) {
         return ParsedBody::Entries(vec![Entry::Accepted { sid: sid.to_owned() }]);
     }

@@ -15,7 +15,7 @@ fn kaleyra() -> Kaleyra {
 }
 
 fn read(status: u16, body: &str) -> ProviderResponse {
-    let reply = HttpReply { status, retry_after: None, body: body.to_string().into() };
+    let reply = HttpResponse { status, retry_after: None, body: body.to_string().into() };
     classify(&reply, kaleyra().parse(&reply, 1))
 }
 

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use lapin::uri::AMQPUri;
 
-use super::super::QueueError;
+use crate::queue::QueueError;
 
 /// Parses one or more addresses, separated by commas.
 ///

@@ -6,17 +6,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use lapin::Channel;
-use lapin::options::QueueDeclareOptions;
-use lapin::types::FieldTable;
+use lapin::{Channel, options::QueueDeclareOptions, types::FieldTable};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::super::QueueError;
 use super::connections::{BrokerState, CLOSE, CONNECT, ConnectionPair, connect};
-use super::consuming::ConsumerHealth;
-use super::topology::Missing;
-use super::{addresses, topology};
+use super::{addresses, consuming::ConsumerHealth, topology, topology::Missing};
 use crate::campaign::CampaignId;
+use crate::queue::QueueError;
 use crate::shared_connection::SharedConnection;
 
 /// Client of the broker. Clones share the connections.
@@ -112,7 +108,7 @@ impl Broker {
     /// Opens a channel to consume on.
     pub(super) async fn channel(&self) -> Result<Channel, QueueError> {
         let link = self.link().await?;
-        answered(link.consuming.create_channel()).await?.map_err(|error| failed(&error))
+        Ok(answered(link.consuming.create_channel()).await??)
     }
 
     /// Returns the connections; opens them again if they are closed.
@@ -140,28 +136,19 @@ impl Broker {
         match declared {
             Ok(queue) => Ok(u64::from(queue.message_count())),
             Err(error) if error.is_amqp_soft_error() => Ok(0),
-            Err(error) => Err(failed(&error)),
+            Err(error) => Err(error.into()),
         }
     }
 
-    /// Declares exchanges and queues that do not exist.
-    pub(super) async fn declare_all(&self) -> Result<(), QueueError> {
+    /// Declares a campaign's queue, or everything except the queues of campaigns.
+    pub(super) async fn declare(&self, campaign: Option<&CampaignId>) -> Result<(), QueueError> {
         let link = self.link().await?;
         let declaring = async {
-            let channel = link.publishing.create_channel().await.map_err(|error| failed(&error))?;
-            let declared = topology::declare(&channel).await;
-            let _ = channel.close(200, "done".into()).await;
-            declared
-        };
-        answered(declaring).await?
-    }
-
-    /// Declares a campaign's queue.
-    pub(super) async fn declare(&self, campaign: &CampaignId) -> Result<(), QueueError> {
-        let link = self.link().await?;
-        let declaring = async {
-            let channel = link.publishing.create_channel().await.map_err(|error| failed(&error))?;
-            let declared = topology::declare_campaign(&channel, campaign).await;
+            let channel = link.publishing.create_channel().await?;
+            let declared = match campaign {
+                Some(campaign) => topology::declare_campaign(&channel, campaign).await,
+                None => topology::declare(&channel).await,
+            };
             let _ = channel.close(200, "done".into()).await;
             declared
         };
@@ -181,6 +168,8 @@ pub(super) async fn answered<T>(asked: impl Future<Output = T>) -> Result<T, Que
     tokio::time::timeout(CONNECT, asked).await.map_err(|_| QueueError::Silent)
 }
 
-pub(super) fn failed(error: &lapin::Error) -> QueueError {
-    QueueError::Failed(format!("failed: {error}"))
+impl From<lapin::Error> for QueueError {
+    fn from(error: lapin::Error) -> Self {
+        Self::Failed(format!("failed: {error}"))
+    }
 }

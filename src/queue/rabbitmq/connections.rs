@@ -1,19 +1,14 @@
 //! The connections to the broker: opened, checked and closed.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use lapin::options::ConfirmSelectOptions;
-use lapin::uri::AMQPUri;
-use lapin::{Channel, Connection, ConnectionProperties};
+use lapin::{Channel, Connection, ConnectionProperties, options::ConfirmSelectOptions, uri::AMQPUri};
 use tokio::time::Instant;
 
-use super::super::QueueError;
-use super::broker::{answered, failed};
-use super::consuming::ConsumerHealth;
-use super::{tls, topology};
+use super::{broker::answered, consuming::ConsumerHealth, tls, topology};
 use crate::backoff::Backoff;
+use crate::queue::QueueError;
 
 /// Interval between heartbeats, in seconds. A frozen worker is detected after two of them.
 const HEARTBEAT: u16 = 10;
@@ -61,9 +56,9 @@ impl BrokerState {
             let is_news = self.is_here.swap(false, Ordering::Relaxed) || retry.is_first();
             // An impatient caller reports the error itself.
             if is_news && self.patient {
-                tracing::warn!("RabbitMQ is unreachable: {why}");
+                tracing::warn!(error = why, "RabbitMQ is unreachable");
             } else {
-                tracing::debug!("RabbitMQ is still unreachable: {why}");
+                tracing::debug!(error = why, "RabbitMQ is still unreachable");
             }
             if !self.patient && since.elapsed() > SHORT {
                 return Err(QueueError::Failed(format!(
@@ -77,20 +72,20 @@ impl BrokerState {
     /// Connects to the first node that accepts it, starting after the last one tried.
     async fn open_any(&self) -> Result<ConnectionPair, QueueError> {
         let nodes = &self.nodes;
-        let mut faults = Vec::new();
+        let mut errors = Vec::new();
         for _ in nodes {
             let nth = self.next.fetch_add(1, Ordering::Relaxed) % nodes.len();
             let Some(node) = nodes.get(nth) else { continue };
             match open(node).await {
                 Ok(link) => return Ok(link),
                 Err(refused @ QueueError::Refused(_)) => return Err(refused),
-                Err(passing) => faults.push((nth, passing.why().to_owned())),
+                Err(passing) => errors.push((nth, passing.why().to_owned())),
             }
         }
-        faults.sort_unstable();
-        let text = match &faults[..] {
+        errors.sort_unstable();
+        let text = match &errors[..] {
             [(_, error)] => error.clone(),
-            _ => faults
+            _ => errors
                 .iter()
                 .filter_map(|(nth, error)| Some((&nodes.get(*nth)?.authority, error)))
                 .map(|(node, error)| format!("{}:{} {error}", node.host, node.port))
@@ -140,16 +135,15 @@ pub(super) async fn connect(node: &AMQPUri, name: &str) -> Result<Connection, Qu
         })
     })
 }
+
 /// Opens both connections to a node, and declares exchanges and queues.
 async fn open(node: &AMQPUri) -> Result<ConnectionPair, QueueError> {
     let connect = async |name: &str| connect(node, name).await.map(Arc::new);
     let publishing = connect("flowcast publishing").await?;
     let declaring = async {
-        let passing = |error: lapin::Error| failed(&error);
-        let channel = publishing.create_channel().await.map_err(passing)?;
-        topology::declare(&channel).await?;
-        let publisher = publishing.create_channel().await.map_err(passing)?;
-        publisher.confirm_select(ConfirmSelectOptions::default()).await.map_err(passing)?;
+        topology::declare(&publishing.create_channel().await?).await?;
+        let publisher = publishing.create_channel().await?;
+        publisher.confirm_select(ConfirmSelectOptions::default()).await?;
         Ok((publisher, connect("flowcast taking").await?))
     };
     // On a connection that breaks an answer may never arrive.

@@ -5,18 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use lapin::message::Delivery;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
-use lapin::protocol::AMQPErrorKind;
-use lapin::types::FieldTable;
-use lapin::{Channel, Consumer, ErrorKind};
-use parking_lot::MutexGuard;
+use lapin::{Channel, Consumer, ErrorKind, message::Delivery, protocol::AMQPErrorKind, types::FieldTable};
 
-use super::super::QueueError;
-use super::broker::{Broker, answered, failed};
+use super::broker::{Broker, answered};
 use super::topology;
 use crate::backoff::Backoff;
 use crate::campaign::CampaignId;
+use crate::queue::QueueError;
 
 /// Delays before a consumer is set up again. Where a queue has lost most of its nodes, RabbitMQ ends the whole connection
 /// at each attempt.
@@ -26,7 +22,7 @@ const QUIET: Duration = Duration::from_secs(10);
 /// Delay before a campaign's deleted queue is created again. Mostly the campaign is over, and this worker learns that soon.
 const GONE: Duration = Duration::from_secs(2);
 /// Time after which a failure is reported.
-const TROUBLE: Duration = Duration::from_secs(3);
+const REPORT_AFTER: Duration = Duration::from_secs(3);
 /// Time after which a campaign's queue that does not answer, while others do, is created again.
 const STUCK_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -41,7 +37,7 @@ pub(super) struct QueueConsumer {
     taking: Option<Subscription>,
     declared: Option<Instant>,
     out: Arc<AtomicUsize>,
-    trouble: ConsumerHealth,
+    health: ConsumerHealth,
 }
 
 /// Subscription, and its channel.
@@ -55,12 +51,8 @@ struct Subscription {
 pub(super) struct ConsumerHealth(Arc<parking_lot::Mutex<Option<String>>>);
 
 impl ConsumerHealth {
-    fn slot(&self) -> MutexGuard<'_, Option<String>> {
-        self.0.lock()
-    }
-
     pub(super) fn get(&self) -> Option<String> {
-        self.slot().clone()
+        self.0.lock().clone()
     }
 }
 
@@ -90,13 +82,13 @@ impl QueueConsumer {
             taking: None,
             declared: None,
             out: Arc::default(),
-            trouble: ConsumerHealth::default(),
+            health: ConsumerHealth::default(),
         }
     }
 
     /// Creates a consumer of jobs, whose health the broker's client reports.
     pub(super) fn of_jobs(broker: &Broker, queue: &str, prefetch: u16) -> Self {
-        Self { trouble: broker.intake(), ..Self::new(broker, queue, prefetch) }
+        Self { health: broker.intake(), ..Self::new(broker, queue, prefetch) }
     }
 
     /// Creates a consumer of a campaign's batches.
@@ -106,15 +98,12 @@ impl QueueConsumer {
     }
 
     pub(super) fn health(&self) -> ConsumerHealth {
-        self.trouble.clone()
+        self.health.clone()
     }
 
     /// Declares the queue and its bindings, if they do not exist.
     async fn declare(&mut self) -> Result<(), QueueError> {
-        match &self.campaign {
-            Some(campaign) => self.broker.declare(campaign).await?,
-            None => self.broker.declare_all().await?,
-        }
+        self.broker.declare(self.campaign.as_ref()).await?;
         self.declared = Some(Instant::now());
         Ok(())
     }
@@ -126,11 +115,11 @@ impl QueueConsumer {
         let declared = self.declare().await;
         self.declared = Some(Instant::now());
         match declared {
-            Ok(()) => self.tell_end(),
+            Ok(()) => self.report_end(),
             Err(error) if self.campaign.is_none() => {
                 self.report(format!("cannot consume {} on RabbitMQ: {error}", self.queue));
             }
-            Err(error) => tracing::debug!("cannot declare {}: {error}", self.queue),
+            Err(error) => tracing::debug!(queue = self.queue, %error, "cannot declare a queue"),
         }
     }
 
@@ -142,7 +131,7 @@ impl QueueConsumer {
             let (queue, options) = (self.queue.as_str().into(), BasicConsumeOptions::default());
             channel.basic_consume(queue, "".into(), options, FieldTable::default()).await
         };
-        let consumer = answered(asking).await?.map_err(|error| failed(&error))?;
+        let consumer = answered(asking).await??;
         Ok(Subscription { channel, consumer })
     }
 
@@ -157,12 +146,12 @@ impl QueueConsumer {
             }
             match self.consume().await {
                 Ok(taking) => {
-                    self.tell_end();
+                    self.report_end();
                     return Ok(self.taking.insert(taking));
                 }
                 Err(error) => {
-                    tracing::debug!("cannot consume {}: {error}", self.queue);
-                    if since.elapsed() > TROUBLE {
+                    tracing::debug!(queue = self.queue, %error, "cannot consume a queue");
+                    if since.elapsed() > REPORT_AFTER {
                         self.report(format!(
                             "cannot consume {} on RabbitMQ, e.g. because most of its nodes are down; this ends when they \
                              are back: {error}",
@@ -175,12 +164,14 @@ impl QueueConsumer {
                         since = Instant::now();
                         match self.broker.delete_stuck(&self.queue).await {
                             Ok(true) => tracing::warn!(
-                                "{} has not answered for {} s, and others have; recreating it, and planning its batches again",
-                                self.queue,
-                                STUCK_TIMEOUT.as_secs()
+                                queue = self.queue,
+                                seconds = STUCK_TIMEOUT.as_secs(),
+                                "a queue does not answer, and others do; recreating it, and planning its batches again"
                             ),
                             Ok(false) => {}
-                            Err(error) => tracing::debug!("cannot delete {}: {error}", self.queue),
+                            Err(error) => {
+                                tracing::debug!(queue = self.queue, %error, "cannot delete a queue");
+                            }
                         }
                     }
                     tokio::time::sleep(retry.next_delay()).await;
@@ -190,18 +181,18 @@ impl QueueConsumer {
     }
 
     /// Sets what keeps it from consuming, and logs it once.
-    fn report(&self, trouble: String) {
-        let mut slot = self.trouble.slot();
-        if slot.is_none() {
-            tracing::warn!("{trouble}");
+    fn report(&self, error: String) {
+        let mut health = self.health.0.lock();
+        if health.is_none() {
+            tracing::warn!(queue = self.queue, error, "cannot consume a queue");
         }
-        *slot = Some(trouble);
+        *health = Some(error);
     }
 
     /// Reports that it consumes again.
-    fn tell_end(&self) {
-        if self.trouble.slot().take().is_some() {
-            tracing::info!("consuming {} again", self.queue);
+    fn report_end(&self) {
+        if self.health.0.lock().take().is_some() {
+            tracing::info!(queue = self.queue, "consuming again");
         }
     }
 
@@ -233,32 +224,26 @@ impl QueueConsumer {
                         && is_of_channel(&error)
                     {
                         tracing::warn!(
-                            %error,
-                            "RabbitMQ closed the channel that consumes {}; subscribing again, and unacknowledged messages \
-                             are delivered again",
-                            self.queue
+                            queue = self.queue, %error,
+                            "RabbitMQ closed a consumer's channel; subscribing again, and unacknowledged messages are \
+                             delivered again"
                         );
                     }
                     if is_permanent && is_connected {
                         tracing::warn!(
-                            "RabbitMQ ended the consumer of {}: the queue was deleted or has moved; declaring it again and \
-                             subscribing",
-                            self.queue
+                            queue = self.queue,
+                            "RabbitMQ ended a consumer: the queue was deleted or has moved; declaring it again and subscribing"
                         );
                     }
                     self.taking = None;
-                    tokio::time::sleep(if is_permanent || !is_connected {
-                        RETRY.delay_after(0)
-                    } else {
-                        GONE
-                    })
-                    .await;
+                    let is_lost = is_permanent || !is_connected;
+                    tokio::time::sleep(if is_lost { RETRY.delay_after(0) } else { GONE }).await;
                 }
                 // A queue whose leader has moved may have lost its consumers, and one without a leader notifies none.
                 Err(_) if self.is_forgotten().await => {
                     tracing::debug!(
-                        "{}: messages are ready but none was delivered; resubscribing",
-                        self.queue
+                        queue = self.queue,
+                        "messages are ready but none was delivered; resubscribing"
                     );
                     self.close().await;
                 }

@@ -7,12 +7,12 @@ use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
 
-use super::super::{DeadLetter, DeadLetterAction, QueueError};
-use super::broker::{Broker, answered, failed};
+use super::broker::{Broker, answered};
 use super::jobs::JobDelivery;
 use super::publishing::{OutgoingMessage, json_properties};
 use super::topology::{DEAD, JOBS};
 use crate::campaign::text::shortened;
+use crate::queue::{DeadLetter, DeadLetterAction, QueueError};
 
 /// Headers of a dead letter.
 const ERROR: &str = "flowcast-error";
@@ -63,8 +63,8 @@ impl Broker {
         let mut all = Vec::new();
         let (mut more, mut bytes) = (0, 0);
         while all.len() < most && bytes < LOOKED_AT {
-            let got = channel.basic_get(DEAD.into(), BasicGetOptions::default()).await;
-            let Some(message) = got.map_err(|error| failed(&error))? else { break };
+            let got = channel.basic_get(DEAD.into(), BasicGetOptions::default()).await?;
+            let Some(message) = got else { break };
             more = message.message_count;
             bytes += message.delivery.data.len();
             all.push(read(&message.delivery));
@@ -86,34 +86,28 @@ impl Broker {
         let channel = self.channel().await?;
         let asking = async {
             channel.basic_qos(TOGETHER, BasicQosOptions::default()).await?;
-            channel
-                .basic_consume(DEAD.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
-                .await
+            let options = BasicConsumeOptions::default();
+            channel.basic_consume(DEAD.into(), "".into(), options, FieldTable::default()).await
         };
-        let mut consumer = answered(asking).await?.map_err(|error| failed(&error))?;
+        let mut consumer = answered(asking).await??;
         let mut done = 0;
         while done < all {
             let (mut some, mut bytes) = (Vec::new(), 0);
             while some.len() < usize::from(TOGETHER) && done + (some.len() as u64) < all && bytes < REQUEUED {
                 // Another process may have taken the rest.
                 let Ok(Some(next)) = tokio::time::timeout(QUIET, consumer.next()).await else { break };
-                let delivery = next.map_err(|error| failed(&error))?;
+                let delivery = next?;
                 bytes += delivery.data.len();
                 some.push(delivery);
             }
             let Some(last) = some.last() else { break };
             if what == DeadLetterAction::Requeue {
-                let message = |delivery: &Delivery| OutgoingMessage {
-                    exchange: String::new(),
-                    key: JOBS.into(),
-                    payload: delivery.data.clone(),
-                    properties: json_properties(),
-                    mandatory: true,
+                let message = |delivery: &Delivery| {
+                    OutgoingMessage::new("", JOBS, delivery.data.clone(), json_properties())
                 };
                 self.put_all(&some.iter().map(message).collect::<Vec<_>>()).await?;
             }
-            let all_of_them = BasicAckOptions { multiple: true };
-            last.acker.ack(all_of_them).await.map_err(|error| failed(&error))?;
+            last.acker.ack(BasicAckOptions { multiple: true }).await?;
             done += some.len() as u64;
         }
         let _ = channel.close(200, "done".into()).await;
@@ -135,8 +129,8 @@ impl Broker {
         let channel = self.channel().await?;
         let mut done = 0;
         for nth in 1.. {
-            let got = channel.basic_get(DEAD.into(), BasicGetOptions::default()).await;
-            let Some(message) = got.map_err(|error| failed(&error))? else { break };
+            let got = channel.basic_get(DEAD.into(), BasicGetOptions::default()).await?;
+            let Some(message) = got else { break };
             let buried = read(&message.delivery);
             if !wanted(nth, &buried) {
                 continue;
@@ -144,7 +138,7 @@ impl Broker {
             if what == DeadLetterAction::Requeue {
                 self.submit(buried.data).await?;
             }
-            message.delivery.acker.ack(BasicAckOptions::default()).await.map_err(|error| failed(&error))?;
+            message.delivery.acker.ack(BasicAckOptions::default()).await?;
             done += 1;
         }
         let _ = channel.close(200, "done".into()).await;

@@ -7,11 +7,11 @@ use lapin::options::{BasicAckOptions, BasicNackOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Acker, message::Delivery};
 
-use super::super::{Forwarded, QueueError};
 use super::broker::{Broker, answered};
 use super::consuming::{Outstanding, QueueConsumer};
 use super::publishing::json_properties;
 use super::topology::{BATCHES, FORWARDS, FORWARDS_KEY, delay};
+use crate::queue::{Forwarded, QueueError};
 
 /// Headers of a report.
 const URL: &str = "flowcast-status-callback";
@@ -53,7 +53,7 @@ impl Forwards {
             if let Some(report) = read(&delivery) {
                 return Ok(Forwarding { report, acker: delivery.acker, _out: out });
             }
-            tracing::warn!("a message in {FORWARDS} has no address and was discarded");
+            tracing::warn!(queue = FORWARDS, "a message without an address was discarded");
             let _ = answered(delivery.acker.ack(BasicAckOptions::default())).await;
         }
     }

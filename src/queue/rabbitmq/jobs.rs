@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use lapin::BasicProperties;
-use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
 use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, message::Delivery};
 
-use super::super::{PutOff, QueueError};
 use super::broker::{Broker, answered};
 use super::consuming::{Outstanding, QueueConsumer};
-use super::publishing::{OutgoingMessage, PublishError, json_properties};
+use super::publishing::{OutgoingMessage, json_properties};
 use super::topology::{JOBS, WAITING, WAITING_KEY, delay};
+use crate::queue::{Postponed, QueueError};
 
 /// Number of deliveries after which a job must be what crashes its workers.
 const DELIVERIES: i64 = 10;
@@ -20,7 +19,7 @@ const DELIVERIES: i64 = 10;
 const READ_AT: &str = "flowcast-read-at";
 const RETRY_HEADER: &str = "flowcast-again";
 /// Headers of a postponed job: since when, in milliseconds since 1970, and the id that a job without an id was given.
-const PUT_OFF_AT: &str = "flowcast-put-off-at";
+const POSTPONED_AT: &str = "flowcast-put-off-at";
 const ID: &str = "flowcast-id";
 
 /// Delivered job or control document.
@@ -33,7 +32,7 @@ pub struct JobDelivery {
     /// published first has the lower time.
     pub read_at: Option<i64>,
     /// Data of a postponed job.
-    pub put_off: Option<PutOff>,
+    pub postponed: Option<Postponed>,
     pub(super) delivery: Delivery,
     _out: Outstanding,
 }
@@ -48,14 +47,14 @@ impl JobDelivery {
             Some(AMQPValue::LongLongInt(at)) => Some(at),
             _ => None,
         };
-        let put_off = match (header(PUT_OFF_AT), header(ID)) {
+        let postponed = match (header(POSTPONED_AT), header(ID)) {
             (Some(AMQPValue::LongLongInt(since)), Some(AMQPValue::LongString(id))) => {
                 let id = std::str::from_utf8(id.as_bytes()).ok().and_then(|id| id.parse().ok());
-                id.map(|id| PutOff { since, id })
+                id.map(|id| Postponed { since, id })
             }
             _ => None,
         };
-        Self { data, redelivered, read_at, put_off, delivery, _out: out }
+        Self { data, redelivered, read_at, postponed, delivery, _out: out }
     }
 
     /// Whether it was delivered so often that it must be what crashes its workers.
@@ -87,12 +86,12 @@ impl JobDelivery {
 }
 
 /// Returns a job as it is published again, with the headers of flowcast.
-fn again(job: &JobDelivery, exchange: String, key: &str, put_off: Option<&PutOff>) -> OutgoingMessage {
+fn again(job: &JobDelivery, exchange: &str, key: &str, postponed: Option<&Postponed>) -> OutgoingMessage {
     let kept = job.delivery.properties.headers().clone().unwrap_or_default();
     // The counters of the broker start over.
     let broker = ["x-delivery-count", "x-death", "x-first-death-", "x-last-death-"];
     let is_own = |name: &str| {
-        [READ_AT, RETRY_HEADER, PUT_OFF_AT, ID].contains(&name)
+        [READ_AT, RETRY_HEADER, POSTPONED_AT, ID].contains(&name)
             || broker.iter().any(|own| name.starts_with(own))
     };
     let mut headers = FieldTable::default();
@@ -102,18 +101,13 @@ fn again(job: &JobDelivery, exchange: String, key: &str, put_off: Option<&PutOff
     if let Some(at) = job.read_at {
         headers.insert(READ_AT.into(), AMQPValue::LongLongInt(at));
     }
-    if let Some(put_off) = put_off {
-        headers.insert(PUT_OFF_AT.into(), AMQPValue::LongLongInt(put_off.since));
-        headers.insert(ID.into(), AMQPValue::LongString(put_off.id.as_str().into()));
+    if let Some(postponed) = postponed {
+        headers.insert(POSTPONED_AT.into(), AMQPValue::LongLongInt(postponed.since));
+        headers.insert(ID.into(), AMQPValue::LongString(postponed.id.as_str().into()));
     }
     headers.insert(RETRY_HEADER.into(), AMQPValue::Boolean(job.redelivered));
-    OutgoingMessage {
-        exchange,
-        key: key.into(),
-        payload: job.data.clone(),
-        properties: job.delivery.properties.clone().with_headers(headers).with_delivery_mode(2),
-        mandatory: true,
-    }
+    let properties = job.delivery.properties.clone().with_headers(headers).with_delivery_mode(2);
+    OutgoingMessage::new(exchange, key, job.data.clone(), properties)
 }
 
 /// Consumer of jobs.
@@ -159,7 +153,7 @@ impl Broker {
             return Ok(());
         }
         let messages: Vec<OutgoingMessage> =
-            arrivals.iter().map(|job| again(job, String::new(), WAITING, job.put_off.as_ref())).collect();
+            arrivals.iter().map(|job| again(job, "", WAITING, job.postponed.as_ref())).collect();
         self.put_all(&messages).await?;
         for job in arrivals {
             job.acknowledge().await;
@@ -172,13 +166,13 @@ impl Broker {
     /// # Errors
     ///
     /// When the broker does not confirm it; the job is delivered again.
-    pub async fn put_off(
+    pub async fn postpone(
         &self,
         job: JobDelivery,
         wait: Duration,
-        put_off: &PutOff,
+        postponed: &Postponed,
     ) -> Result<(), QueueError> {
-        self.put_all(&[again(&job, delay(wait), WAITING_KEY, Some(put_off))]).await?;
+        self.put_all(&[again(&job, &delay(wait), WAITING_KEY, Some(postponed))]).await?;
         job.acknowledge().await;
         Ok(())
     }
@@ -200,34 +194,20 @@ impl Broker {
         payload: Vec<u8>,
         properties: BasicProperties,
     ) -> Result<(), QueueError> {
-        let message = OutgoingMessage {
-            exchange: exchange.into(),
-            key: key.into(),
-            payload,
-            properties,
-            mandatory: true,
-        };
-        self.put_all(&[message]).await
+        self.put_all(&[OutgoingMessage::new(exchange, key, payload, properties)]).await
     }
 
     /// Publishes messages. A queue that was deleted is declared again.
     pub(super) async fn put_all(&self, messages: &[OutgoingMessage]) -> Result<(), QueueError> {
-        match self.publish(messages).await {
-            Err(PublishError::Nowhere) => {
-                let key = messages.first().map_or("", |message| &message.key);
-                tracing::warn!("the queue of {key} on RabbitMQ was deleted; declaring it again");
-                self.declare_all().await?;
-            }
-            Ok(()) => return Ok(()),
-            Err(PublishError::Failed(error)) => return Err(error),
+        if self.publish(messages).await? {
+            return Ok(());
         }
-        match self.publish(messages).await {
-            Ok(()) => Ok(()),
-            Err(PublishError::Nowhere) => {
-                let key = messages.first().map_or("", |message| &message.key);
-                Err(QueueError::Failed(format!("lost the queue of {key}")))
-            }
-            Err(PublishError::Failed(error)) => Err(error),
+        let key = messages.first().map_or("", |message| &message.key);
+        tracing::warn!(key, "a queue on RabbitMQ was deleted; declaring it again");
+        self.declare(None).await?;
+        if self.publish(messages).await? {
+            return Ok(());
         }
+        Err(QueueError::Failed(format!("lost the queue of {key}")))
     }
 }

@@ -19,25 +19,23 @@ mod tls;
 mod topology;
 mod version;
 
-use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use std::{collections::VecDeque, sync::Arc};
 
-use lapin::Acker;
-use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicNackOptions, QueueDeleteOptions};
-use parking_lot::MutexGuard;
+use lapin::{Acker, message::Delivery};
+
 use tokio::sync::Mutex;
 
 use super::{Queue, QueueError, QueuedBatch};
 use crate::campaign::CampaignId;
 pub use broker::Broker;
-use broker::{answered, failed};
+use broker::answered;
 use consuming::{ConsumerHealth, Outstanding, QueueConsumer};
 pub use forwards::{Forwarding, Forwards};
 pub use jobs::{JobDelivery, Jobs};
-use publishing::{OutgoingMessage, PublishError, durable_properties};
+use publishing::{OutgoingMessage, durable_properties};
 pub use topology::Missing;
 
 /// Shortest delay of a delay queue.
@@ -52,7 +50,7 @@ pub struct RabbitMq {
     campaign: CampaignId,
     taking: Arc<Mutex<QueueConsumer>>,
     /// Health of the consumer.
-    trouble: ConsumerHealth,
+    health: ConsumerHealth,
     /// Delivered batches that no sender has taken yet.
     ready: Arc<parking_lot::Mutex<Ready>>,
     held: Arc<AtomicU64>,
@@ -106,14 +104,9 @@ impl Receipt {
         if self.message.left.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;
         }
-        match answered(self.message.acker.ack(BasicAckOptions::default())).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => {
-                tracing::debug!("cannot acknowledge a batch, which is delivered again: {error}");
-            }
-            Err(error) => {
-                tracing::debug!("cannot acknowledge a batch, which is delivered again: {error}");
-            }
+        let answer = answered(self.message.acker.ack(BasicAckOptions::default())).await;
+        if let Err(error) = answer.and_then(|answer| Ok(answer?)) {
+            tracing::debug!(%error, "cannot acknowledge a batch; it is delivered again");
         }
     }
 }
@@ -125,23 +118,12 @@ impl Drop for Receipt {
 }
 
 impl RabbitMq {
-    fn delayed(&self) -> MutexGuard<'_, Vec<Instant>> {
-        self.delayed.lock()
-    }
-
     /// Publishes messages; declares the queue if it does not exist.
     async fn publish_batches(&self, messages: Vec<OutgoingMessage>) -> Result<(), QueueError> {
-        loop {
-            match self.broker.publish(&messages).await {
-                Ok(()) => return Ok(()),
-                Err(PublishError::Nowhere) => self.broker.declare(&self.campaign).await?,
-                Err(PublishError::Failed(error)) => return Err(error),
-            }
+        while !self.broker.publish(&messages).await? {
+            self.broker.declare(Some(&self.campaign)).await?;
         }
-    }
-
-    fn ready(&self) -> MutexGuard<'_, Ready> {
-        self.ready.lock()
+        Ok(())
     }
 
     /// Reads the batches of a delivery. An invalid message is dead-lettered.
@@ -152,13 +134,13 @@ impl RabbitMq {
             Ok(batches) if !batches.is_empty() && batches.iter().all(is_ours) => {
                 let left = AtomicUsize::new(batches.len());
                 let message = Arc::new(Delivered { acker: delivery.acker, left, _out: out });
-                self.ready().extend(batches.into_iter().map(|batch| (batch, message.clone())));
+                self.ready.lock().extend(batches.into_iter().map(|batch| (batch, message.clone())));
                 return Ok(());
             }
             Ok(_) => "has a batch of another campaign, or a damaged one".into(),
             Err(error) => error,
         };
-        tracing::error!(campaign = %self.campaign, "invalid message in the campaign's queue dead-lettered: it {error}");
+        tracing::error!(campaign = %self.campaign, error, "invalid message in the campaign's queue dead-lettered");
         self.broker.dead_letter(JobDelivery::new(delivery, out), &error, "").await
     }
 }
@@ -175,7 +157,7 @@ impl Queue for RabbitMq {
         Self {
             broker: home.clone(),
             campaign: campaign.clone(),
-            trouble: consuming.health(),
+            health: consuming.health(),
             taking: Arc::new(Mutex::new(consuming)),
             ready: Arc::default(),
             held: Arc::default(),
@@ -184,16 +166,9 @@ impl Queue for RabbitMq {
     }
 
     async fn publish(&self, batches: Vec<QueuedBatch>) -> Result<(), QueueError> {
-        let message = |batches: &[QueuedBatch]| {
-            Ok(OutgoingMessage {
-                exchange: String::new(),
-                key: topology::queue(&self.campaign),
-                payload: payload::write(batches)
-                    .map_err(|error| QueueError::Failed(format!("failed: {error}")))?,
-                properties: durable_properties(),
-                mandatory: true,
-            })
-        };
+        let queue = topology::queue(&self.campaign);
+        let message =
+            |batches| Ok(OutgoingMessage::new("", &queue, payload::write(batches)?, durable_properties()));
         self.publish_batches(payload::parts(&batches).map(message).collect::<Result<_, QueueError>>()?).await
     }
 
@@ -201,7 +176,7 @@ impl Queue for RabbitMq {
         loop {
             let mut taking = self.taking.lock().await;
             // The message that another sender received may have had several batches.
-            if let Some((batch, message)) = self.ready().pop_front() {
+            if let Some((batch, message)) = self.ready.lock().pop_front() {
                 return Ok((batch, Receipt::new(message, self.held.clone())));
             }
             let (delivery, out) = taking.next().await?;
@@ -215,18 +190,12 @@ impl Queue for RabbitMq {
     }
 
     async fn delay(&self, receipt: Receipt, batch: QueuedBatch, wait: Duration) -> Result<(), QueueError> {
-        let payload = payload::write(std::slice::from_ref(&batch));
-        let payload = payload.map_err(|error| QueueError::Failed(format!("failed: {error}")))?;
-        let message = OutgoingMessage {
-            exchange: topology::delay(wait),
-            key: self.campaign.as_str().into(),
-            payload,
-            properties: durable_properties(),
-            mandatory: true,
-        };
+        let payload = payload::write(std::slice::from_ref(&batch))?;
+        let (exchange, key) = (topology::delay(wait), self.campaign.as_str());
+        let message = OutgoingMessage::new(&exchange, key, payload, durable_properties());
         // Acknowledged only after the broker has confirmed the delayed copy.
         self.publish_batches(vec![message]).await?;
-        self.delayed().push(Instant::now() + wait.max(SHORTEST_DELAY) + SLACK);
+        self.delayed.lock().push(Instant::now() + wait.max(SHORTEST_DELAY) + SLACK);
         receipt.acknowledge().await;
         Ok(())
     }
@@ -236,14 +205,14 @@ impl Queue for RabbitMq {
     }
 
     fn held(&self) -> u64 {
-        let mut delayed = self.delayed();
+        let mut delayed = self.delayed.lock();
         delayed.retain(|until| *until > Instant::now());
         self.held.load(Ordering::Relaxed) + delayed.len() as u64
     }
 
     async fn close(&self) {
         let mut taking = self.taking.lock().await;
-        self.ready().clear();
+        self.ready.lock().clear();
         taking.close().await;
     }
 
@@ -251,11 +220,11 @@ impl Queue for RabbitMq {
         self.close().await;
         let channel = self.broker.channel().await?;
         let queue = topology::queue(&self.campaign);
-        let deleted = answered(channel.queue_delete(queue.into(), QueueDeleteOptions::default())).await?;
-        deleted.map(drop).map_err(|error| failed(&error))
+        answered(channel.queue_delete(queue.into(), QueueDeleteOptions::default())).await??;
+        Ok(())
     }
 
     fn health_error(&self) -> Option<String> {
-        self.broker.health_error().or_else(|| self.trouble.get())
+        self.broker.health_error().or_else(|| self.health.get())
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Several batches share a message, because the cost of a message hardly depends on its size.
 
-use super::super::QueuedBatch;
 use crate::campaign::problem::json_error;
+use crate::queue::{QueueError, QueuedBatch};
 
 /// Layout that is written: this byte, then a list of batches in postcard.
 const LAYOUT: u8 = 2;
@@ -29,8 +29,9 @@ pub(super) fn parts(batches: &[QueuedBatch]) -> impl Iterator<Item = &[QueuedBat
 }
 
 /// Encodes batches as a message.
-pub(super) fn write(batches: &[QueuedBatch]) -> Result<Vec<u8>, String> {
-    postcard::to_extend(batches, vec![LAYOUT]).map_err(|error| error.to_string())
+pub(super) fn write(batches: &[QueuedBatch]) -> Result<Vec<u8>, QueueError> {
+    let written = postcard::to_extend(batches, vec![LAYOUT]);
+    written.map_err(|error| QueueError::Failed(format!("failed: {error}")))
 }
 
 /// Decodes the batches of a message.

@@ -1,19 +1,17 @@
 //! Messages and their publication. A message counts as published once the broker has confirmed it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
-use lapin::options::BasicPublishOptions;
-use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, options::BasicPublishOptions};
 use tokio::time::Instant;
 
-use super::super::QueueError;
 use super::broker::Broker;
 use super::connections::{ConnectionPair, MAX_RETRY_DELAY, SHORT};
 use crate::backoff::Backoff;
+use crate::queue::QueueError;
 
 /// Interval between checks of the connection.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -32,6 +30,13 @@ pub(super) struct OutgoingMessage {
     pub(super) mandatory: bool,
 }
 
+impl OutgoingMessage {
+    /// Creates a message that a queue must accept.
+    pub(super) fn new(exchange: &str, key: &str, payload: Vec<u8>, properties: BasicProperties) -> Self {
+        Self { exchange: exchange.into(), key: key.into(), payload, properties, mandatory: true }
+    }
+}
+
 /// Returns the properties of a durable message.
 pub(super) fn durable_properties() -> BasicProperties {
     BasicProperties::default().with_delivery_mode(2)
@@ -40,13 +45,6 @@ pub(super) fn durable_properties() -> BasicProperties {
 /// Returns the properties of a durable message with JSON.
 pub(super) fn json_properties() -> BasicProperties {
     durable_properties().with_content_type("application/json".into())
-}
-
-/// Reason why a message was not published.
-pub(super) enum PublishError {
-    /// No queue accepts it.
-    Nowhere,
-    Failed(QueueError),
 }
 
 /// Clears a flag when it is dropped.
@@ -61,8 +59,8 @@ impl Drop for ClearOnDrop<'_> {
 impl Broker {
     /// Publishes messages together; once it returns, the broker has all of them.
     ///
-    /// Messages without a confirm are published again.
-    pub(super) async fn publish(&self, messages: &[OutgoingMessage]) -> Result<(), PublishError> {
+    /// Messages without a confirm are published again. Returns `false` if no queue accepts one that a queue must accept.
+    pub(super) async fn publish(&self, messages: &[OutgoingMessage]) -> Result<bool, QueueError> {
         let longest = messages.iter().map(|message| header_size(&message.properties)).max();
         // Dropped with this future, e.g. when the worker stops while it waits.
         let _over = ClearOnDrop(&self.shared.unconfirmed);
@@ -70,12 +68,12 @@ impl Broker {
         let mut retry = REFUSED;
         let since = Instant::now();
         loop {
-            let link = self.link().await.map_err(PublishError::Failed)?;
+            let link = self.link().await?;
             // The broker would close the connection each time.
             let most = link.publishing.configuration().frame_max() as usize;
             if let Some(longest) = longest.filter(|longest| *longest > most) {
                 let text = format!("accepts no headers of {longest} bytes; the maximum is {most}");
-                return Err(PublishError::Failed(QueueError::Failed(text)));
+                return Err(QueueError::Failed(text));
             }
             let mut confirms = Vec::with_capacity(left.len());
             let publishing = async {
@@ -94,21 +92,21 @@ impl Broker {
             for (message, confirm) in confirms {
                 match self.confirmed(&link, confirm).await {
                     Some(Confirmation::Ack(None) | Confirmation::NotRequested) => {}
-                    Some(Confirmation::Ack(Some(_))) => return Err(PublishError::Nowhere),
+                    Some(Confirmation::Ack(Some(_))) => return Ok(false),
                     // Refused or unconfirmed. Published again, it may be in the queue twice.
                     Some(Confirmation::Nack(_)) | None => failures.push(message),
                 }
             }
             if failures.is_empty() {
-                return Ok(());
+                return Ok(true);
             }
             // A queue that was just created refuses for a moment.
             if since.elapsed() > CONFIRM / 2 {
                 self.shared.unconfirmed.store(true, Ordering::Relaxed);
             }
             if !self.shared.patient && since.elapsed() > SHORT {
-                let trouble = self.health_error().unwrap_or_else(|| "the broker does not confirm".into());
-                return Err(PublishError::Failed(QueueError::Failed(format!("failed: {trouble}"))));
+                let error = self.health_error().unwrap_or_else(|| "the broker does not confirm".into());
+                return Err(QueueError::Failed(format!("failed: {error}")));
             }
             left = failures;
             tokio::time::sleep(retry.next_delay()).await;
@@ -173,16 +171,10 @@ pub(super) async fn publish_one(
     channel: &Channel,
     message: &OutgoingMessage,
 ) -> lapin::Result<lapin::PublisherConfirm> {
-    let options = BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() };
-    channel
-        .basic_publish(
-            ShortString::from(message.exchange.as_str()),
-            ShortString::from(message.key.as_str()),
-            options,
-            &message.payload,
-            message.properties.clone(),
-        )
-        .await
+    let OutgoingMessage { exchange, key, payload, properties, mandatory } = message;
+    let options = BasicPublishOptions { mandatory: *mandatory, ..BasicPublishOptions::default() };
+    let (exchange, key) = (exchange.as_str().into(), key.as_str().into());
+    channel.basic_publish(exchange, key, options, payload, properties.clone()).await
 }
 
 /// Waits for a future as long as the connection is open.

@@ -5,10 +5,10 @@ use std::time::Duration;
 use lapin::Confirmation;
 use lapin::options::{ConfirmSelectOptions, QueueDeleteOptions};
 
-use super::super::QueueError;
-use super::broker::{Broker, answered, failed};
+use super::broker::{Broker, answered};
 use super::publishing::{OutgoingMessage, durable_properties, publish_one};
 use super::topology;
+use crate::queue::QueueError;
 
 /// Timeout for deleting a queue that does not answer. RabbitMQ itself waits for it for 5 s.
 const DELETE: Duration = Duration::from_secs(15);
@@ -24,13 +24,8 @@ impl Broker {
         // A separate channel: one that has published to a stuck queue does not answer either.
         let channel = self.channel().await?;
         // Messages of that exchange expire immediately.
-        let probe = OutgoingMessage {
-            exchange: topology::ENDED_EXCHANGE.into(),
-            key: String::new(),
-            payload: Vec::new(),
-            properties: durable_properties(),
-            mandatory: false,
-        };
+        let probe = OutgoingMessage::new(topology::ENDED_EXCHANGE, "", Vec::new(), durable_properties());
+        let probe = OutgoingMessage { mandatory: false, ..probe };
         let confirmed = async {
             channel.confirm_select(ConfirmSelectOptions::default()).await?;
             publish_one(&channel, &probe).await?.await
@@ -39,8 +34,7 @@ impl Broker {
             return Ok(false);
         }
         let deleting = channel.queue_delete(queue.into(), QueueDeleteOptions::default());
-        let silent = |_| QueueError::Silent;
-        let deleted = tokio::time::timeout(DELETE, deleting).await.map_err(silent)?;
-        deleted.map(|_| true).map_err(|error| failed(&error))
+        tokio::time::timeout(DELETE, deleting).await.map_err(|_| QueueError::Silent)??;
+        Ok(true)
     }
 }

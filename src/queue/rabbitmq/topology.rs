@@ -8,8 +8,8 @@ use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptio
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 
-use super::super::QueueError;
 use crate::campaign::CampaignId;
+use crate::queue::QueueError;
 
 /// Exchange of jobs, and their queue.
 pub(super) const JOBS: &str = "flowcast.jobs";
@@ -87,13 +87,8 @@ pub(super) async fn declare(channel: &Channel) -> Result<(), QueueError> {
     let arguments = table([("x-queue-type", text("quorum")), ("x-message-ttl", AMQPValue::LongInt(0))]);
     declare_queue(channel, ENDED_QUEUE, arguments).await?;
     bind(channel, ENDED_QUEUE, ENDED_EXCHANGE, "").await?;
-    declare_exchange(
-        channel,
-        BATCHES,
-        ExchangeKind::Direct,
-        table([("alternate-exchange", text(ENDED_EXCHANGE))]),
-    )
-    .await?;
+    let arguments = table([("alternate-exchange", text(ENDED_EXCHANGE))]);
+    declare_exchange(channel, BATCHES, ExchangeKind::Direct, arguments).await?;
     bind(channel, WAITING, BATCHES, WAITING_KEY).await?;
     declare_queue(channel, FORWARDS, durable_arguments()).await?;
     bind(channel, FORWARDS, BATCHES, FORWARDS_KEY).await?;
@@ -122,27 +117,22 @@ pub(super) async fn declare_campaign(channel: &Channel, campaign: &CampaignId) -
 
 /// Returns the queues that [`declare`] declares.
 fn queues() -> impl Iterator<Item = String> {
-    [JOBS, WAITING, DEAD, ENDED_QUEUE, FORWARDS]
-        .map(String::from)
-        .into_iter()
-        .chain(DELAYS.into_iter().map(delay_of))
+    let named = [JOBS, WAITING, DEAD, ENDED_QUEUE, FORWARDS].map(String::from);
+    named.into_iter().chain(DELAYS.into_iter().map(delay_of))
 }
 
 /// Returns the exchanges that [`declare`] declares.
 fn exchanges() -> impl Iterator<Item = String> {
-    [JOBS, EVENTS, ENDED_EXCHANGE, BATCHES]
-        .map(String::from)
-        .into_iter()
-        .chain(DELAYS.into_iter().map(delay_of))
+    let named = [JOBS, EVENTS, ENDED_EXCHANGE, BATCHES].map(String::from);
+    named.into_iter().chain(DELAYS.into_iter().map(delay_of))
 }
 
 /// Returns the queues and exchanges that [`declare`] would create.
 pub(super) async fn missing(connection: &Connection) -> Result<Missing, QueueError> {
-    let failed = |error: lapin::Error| super::broker::failed(&error);
     let mut missing = Missing { names: Vec::new(), is_all: true };
     for (is_queue, name) in queues().map(|name| (true, name)).chain(exchanges().map(|name| (false, name))) {
         // RabbitMQ closes the channel if it does not exist.
-        let channel = connection.create_channel().await.map_err(failed)?;
+        let channel = connection.create_channel().await?;
         let (short, none) = (name.as_str().into(), FieldTable::default());
         let declared = if is_queue {
             let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };

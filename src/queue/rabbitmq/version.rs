@@ -4,8 +4,7 @@ use lapin::uri::{AMQPScheme, AMQPUri};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::broker::Broker;
-use super::connections::CONNECT;
+use super::{broker::Broker, connections::CONNECT};
 
 impl Broker {
     /// Returns each node as `host:port`, with its version or why it is unreachable.
